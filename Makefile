@@ -1,0 +1,53 @@
+# Needs: a Python of 3.12 or newer, make, openssl. Everything else comes into .venv.
+.DEFAULT_GOAL := help
+.PHONY: help install local local-status local-down route synth test snapshots schema clean
+SHELL := /bin/sh
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+ENV ?= local
+QUERIES ?= data/sample_queries.txt
+INSTALLED := .venv/.installed
+SOURCES := app.py stacks local tests data
+FUNCTIONS := $(wildcard lambda/*/)
+# As it was typed: make would expand a dollar sign in it.
+export ROUTE_QUERY := $(value QUERY)
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## Make .venv and install everything into it
+
+$(INSTALLED): requirements.txt requirements-dev.txt lambda/requirements.txt local/requirements-node.txt local/install.sh
+	@sh local/install.sh
+
+local: $(INSTALLED)  ## Deploy everything into an AWS emulator on this machine and ask it some queries [QUERIES=file]
+	@python -m local up --queries "$(QUERIES)"
+
+local-status: $(INSTALLED)  ## Show the local system's servers, stacks and release
+	@python -m local status
+
+local-down: $(INSTALLED)  ## Destroy the local stacks and stop the servers [FORCE=1: only stop the servers]
+	@python -m local down $(if $(FORCE),--force)
+
+route: $(INSTALLED)  ## Ask the router: QUERY="red car driving at night" [ENV=local]
+	@test -n "$$ROUTE_QUERY" || { echo 'Say what to ask: make route QUERY="red car driving at night"' >&2; exit 2; }
+	@python -m local route --environment "$(ENV)" -- "$$ROUTE_QUERY"
+
+synth: $(INSTALLED)  ## Write cdk.out with no AWS access [ENV=local]
+	@python -m local synth --environment "$(ENV)"
+
+test: $(INSTALLED)  ## Lint, type-check and test
+	ruff check .
+	ruff format --check .
+	mypy $(SOURCES) $(FUNCTIONS)
+	pytest -n 2
+
+snapshots: $(INSTALLED)  ## Renew the snapshots of the templates
+	pytest tests/snapshots --snapshot-update
+
+schema: $(INSTALLED)  ## Renew environments/schema.json
+	python -m stacks.settings
+
+clean:  ## Remove what was built; the virtual environment and a running local system stay
+	rm -rf cdk.out .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

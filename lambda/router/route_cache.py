@@ -1,0 +1,74 @@
+"""The route as this environment knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from boto3.dynamodb.types import TypeDeserializer
+from botocore.exceptions import ClientError
+
+from router.budget import Budget, OutOfTimeError, jitter
+from shared.errors import code
+from shared.routes import ROUTE_ID, Route
+
+# A table that can't be reached is tried again after this, not at every request: each try costs time.
+RETRY_SECONDS = 5.0
+# Parts of a request's budget. The first read opens the connection, and nothing is known without it.
+FIRST_READ, LATER_READ = 0.4, 0.2
+
+
+class RouteCache:
+    """Reads the route when a request needs one and the known one is too old; keeps the last good one."""
+
+    def __init__(
+        self,
+        dynamodb: Any,
+        table_name: str,
+        max_age: float,
+        jitter: Callable[[float, float], float] = jitter,
+    ) -> None:
+        """Read from that table, through a DynamoDB client, at most every `max_age` seconds."""
+        self._dynamodb = dynamodb
+        self._table_name = table_name
+        self._max_age = max_age
+        self._jitter = jitter
+        self._deserialize = TypeDeserializer().deserialize
+        self._route = Route()
+        self._known = False
+        self._read_at = 0.0
+        self._lifetime = 0.0
+
+    def current(self, budget: Budget, now: float) -> tuple[Route, str | None]:
+        """The route at this time, and what was wrong with it if it was read just now."""
+        # `now` is the wall clock: a frozen environment's monotonic clock may have stood still. A clock
+        # that was set back makes the route old, too.
+        if 0 <= now - self._read_at < self._lifetime:
+            return self._route, None
+        problem = self._refresh(budget)
+        # Environments that started together must not read together.
+        seconds = self._max_age if problem is None else min(self._max_age, RETRY_SECONDS)
+        self._read_at, self._lifetime = now, seconds * self._jitter(0.8, 1.0)
+        return self._route, problem
+
+    def _refresh(self, budget: Budget) -> str | None:
+        part = LATER_READ if self._known else FIRST_READ
+        try:
+            route = Route.from_item(budget.call(self._read, at_most=budget.seconds * part))
+        except OutOfTimeError:
+            return "table_timed_out"
+        except ClientError as error:
+            return f"table_refused: {code(error)}"
+        except Exception as error:  # whatever it is, the last good route serves
+            return f"table_unreachable: {type(error).__name__}"
+        # A broken item is like none at all: only a route that can be read replaces a good one. An item
+        # that is gone or has no shares can be read, and is how an operator turns distillation off.
+        if route.problem is None or route.shares:
+            self._route, self._known = route, True
+        return route.problem
+
+    def _read(self) -> dict[str, Any] | None:
+        item = self._dynamodb.get_item(
+            TableName=self._table_name, Key={"id": {"S": ROUTE_ID}}, ConsistentRead=False
+        ).get("Item")
+        return None if item is None else {name: self._deserialize(value) for name, value in item.items()}

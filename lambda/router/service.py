@@ -1,0 +1,135 @@
+"""The router: a query comes in, weights come out, whatever happens in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from router.budget import Budget
+from router.cache import AnswerCache, Entry
+from router.requests import BadRequestError, is_http, normalised, read_query, respond
+from router.route_cache import RouteCache
+from router.settings import Settings
+from router.sources import Models, Outcome, Prompt
+from router.telemetry import Telemetry, Trace
+from shared.routes import Route, Share
+from shared.task import Task
+
+DISTILLED, BASE, STATIC = "distilled", "base", "static"
+# The student answers in a third of the default budget. One that hangs must leave the base model its time.
+DISTILLED_PART = 0.5
+# A fallback's answer must not outlive its cause for long.
+BASE_CACHE_SECONDS = 30.0
+# Kept free at the end of the budget, and of the function's own timeout, to write the answer.
+RESERVE_SECONDS = 0.02
+
+
+class Router:
+    """Answers requests. Its parts are passed in; the handler makes them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        task: Task,
+        *,
+        models: Models,
+        routes: RouteCache,
+        telemetry: Telemetry,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Take the parts. `now` is the wall clock, which ages and expiries are counted by."""
+        self._settings = settings
+        self._task = task
+        self._models = models
+        self._routes = routes
+        self._telemetry = telemetry
+        self._now = now
+        self._cache = AnswerCache(settings.cache_entries)
+        self._student = Prompt.student(task)
+        self._base = Prompt.base(task)
+        self._route_version = 0
+
+    def handle(self, event: object, context: object = None) -> dict[str, Any]:
+        """Answer an HTTP API event or a direct invocation. Never raises."""
+        budget = Budget(self._seconds(context))
+        http = is_http(event)
+        trace, query, weights = Trace(), "", self._task.static_weights
+        try:
+            query = read_query(event, http=http, max_characters=self._task.max_query_characters)
+            weights = self._weights(query, budget, trace)
+        except BadRequestError as error:
+            return respond(error.answer, http=http, status=400)
+        except Exception as error:  # the search goes on with static weights
+            trace.source, trace.cached = STATIC, False
+            self._telemetry.unexpected(trace, "router", error)
+        latency_ms = budget.spent * 1000
+        self._telemetry.finished(trace, latency_ms, getattr(context, "aws_request_id", None), query, weights)
+        answer = {
+            "weights": dict(weights),
+            "intent": self._task.dominant(weights),
+            "source": trace.source,
+            "release": trace.release if trace.source == DISTILLED else None,
+            "latency_ms": round(latency_ms, 3),
+            "cached": trace.cached,
+        }
+        return respond(answer, http=http)
+
+    def _seconds(self, context: object) -> float:
+        left = getattr(context, "get_remaining_time_in_millis", None)
+        seconds = self._settings.time_budget
+        if callable(left):
+            seconds = min(seconds, left() / 1000)
+        return seconds - RESERVE_SECONDS
+
+    def _weights(self, query: str, budget: Budget, trace: Trace) -> dict[str, float]:
+        now, key = self._now(), normalised(query)
+        share = self._route(budget, now, trace).choose(key, now)
+        trace.release = share.release if share else None
+        if found := self._cache.get(key, trace.release, now):
+            trace.source, trace.cached = found.source, True
+            return found.weights
+        for source, seconds in ((DISTILLED, self._settings.cache_seconds), (BASE, BASE_CACHE_SECONDS)):
+            outcome = self._ask(source, share, query, budget, now, trace)
+            if outcome and outcome.weights:
+                trace.source = source
+                entry = Entry(outcome.weights, source)
+                self._cache.put(key, trace.release, entry, now, min(seconds, self._settings.cache_seconds))
+                return outcome.weights
+        return self._task.static_weights
+
+    def _route(self, budget: Budget, now: float, trace: Trace) -> Route:
+        route, problem = self._routes.current(budget, now)
+        if problem:
+            self._telemetry.route_problem(trace, problem)
+        if route.version != self._route_version:
+            self._route_version = route.version
+            self._cache.clear()
+            in_use = {share.endpoint for share in route.shares} | {self._settings.base_model_id}
+            self._models.forget(keep=frozenset(in_use))
+        return route
+
+    def _ask(
+        self, source: str, share: Share | None, query: str, budget: Budget, now: float, trace: Trace
+    ) -> Outcome | None:
+        """Ask one source; None where there is no such source, or where asking it is itself broken."""
+        if source == DISTILLED:
+            if share is None:
+                return None
+            model, prompt, part = share.endpoint, self._student, DISTILLED_PART
+        else:
+            model, prompt, part = self._settings.base_model_id, self._base, 1.0
+        try:
+            outcome = self._models.ask(
+                model, prompt, query, budget=budget, at_most=budget.seconds * part, now=now
+            )
+        except Exception as error:  # a mistake of ours, which must not keep the next source from answering
+            self._telemetry.unexpected(trace, source, error)
+            return None
+        if source == DISTILLED:
+            trace.distilled = outcome
+        else:
+            trace.base = outcome
+        if outcome.reason:
+            self._telemetry.failed(trace, source, outcome.reason, outcome.detail, model)
+        return outcome

@@ -1,0 +1,176 @@
+"""Asking a model on Bedrock: a distilled endpoint or the base model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
+from botocore.parsers import ResponseParserError
+
+from router.breaker import Breaker
+from router.budget import Budget, OutOfTimeError, jitter
+from shared.errors import code, message
+from shared.task import InvalidOutput, Task
+
+# With less than this part of the budget left no model answers: asking would only cost tokens.
+LEAST_PART = 0.1
+RETRY_PAUSE = (0.02, 0.08)
+
+_REASONS = {
+    "AccessDeniedException": "denied",
+    "ExpiredTokenException": "denied",
+    "InternalServerException": "unavailable",
+    "ModelErrorException": "model_error",
+    "ModelNotReadyException": "not_ready",
+    "ModelTimeoutException": "timed_out",
+    "ResourceNotFoundException": "not_found",
+    "ServiceQuotaExceededException": "throttled",
+    "ServiceUnavailableException": "unavailable",
+    "ThrottlingException": "throttled",
+    "TooManyRequestsException": "throttled",
+    "UnrecognizedClientException": "denied",
+    "ValidationException": "refused",
+}
+_RETRYABLE = frozenset({"throttled", "not_ready", "unavailable", "unreachable"})
+# The endpoint answered: asking it for another query makes sense.
+_ANSWERED = frozenset({"", "invalid_output", "empty_output"})
+# Errors that may quote the request: their text is not logged.
+_QUOTING = frozenset({"refused", "model_error"})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of asking a model. Weights, or a reason why there are none."""
+
+    weights: dict[str, float] | None = None
+    reason: str = ""
+    detail: str = ""
+    called: bool = True
+    model_latency: float | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def invalid(self) -> bool:
+        """Whether the model answered something that is no answer."""
+        return self.reason in {"invalid_output", "empty_output"}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A system prompt, and the most tokens that its answer takes."""
+
+    text: str
+    max_tokens: int
+
+    @classmethod
+    def student(cls, task: Task) -> Prompt:
+        """The short prompt that the student was trained with."""
+        # A token is at least one character, so the longest answer's characters bound its tokens.
+        return cls(task.student_prompt, len(_longest(task, task.format)) + 5)
+
+    @classmethod
+    def base(cls, task: Task) -> Prompt:
+        """The teacher's full prompt; it may ask for a reasoning, too."""
+        return cls(task.teacher_prompt, max(200, len(_longest(task, "json"))))
+
+
+class Models:
+    """Asks models, each behind its own circuit breaker."""
+
+    def __init__(
+        self,
+        bedrock: Any,
+        task: Task,
+        logger: Logger,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Ask through a bedrock-runtime client that does not retry by itself."""
+        self._bedrock = bedrock
+        self._task = task
+        self._logger = logger
+        self._pause = pause
+        self._breakers: dict[str, Breaker] = {}
+
+    def ask(
+        self, model: str, prompt: Prompt, query: str, *, budget: Budget, at_most: float, now: float
+    ) -> Outcome:
+        """Ask for the query's weights, for no longer than `at_most` seconds; never raises for a failure."""
+        end = budget.spent + min(at_most, budget.remaining)
+        if end - budget.spent < budget.seconds * LEAST_PART:
+            return Outcome(reason="no_time", called=False)
+        breaker = self._breakers.setdefault(model, Breaker())
+        if not breaker.allows(now):
+            return Outcome(reason="circuit_open", called=False)
+        outcome = self._attempt(model, prompt, query, budget, end)
+        wait = jitter(*RETRY_PAUSE)
+        if outcome.reason in _RETRYABLE and end - budget.spent - wait > budget.seconds * LEAST_PART:
+            self._pause(wait)
+            outcome = self._attempt(model, prompt, query, budget, end)
+        if outcome.reason in _ANSWERED:
+            # Invalid output is no reason to stop asking: queries made for that could switch a release off.
+            breaker.succeeded()
+        elif breaker.failed(now):
+            self._logger.warning("circuit opened", endpoint=model, reason=outcome.reason)
+        return outcome
+
+    def forget(self, keep: frozenset[str]) -> None:
+        """Drop what is known of endpoints that are no longer in use."""
+        self._breakers = {model: breaker for model, breaker in self._breakers.items() if model in keep}
+
+    def _attempt(self, model: str, prompt: Prompt, query: str, budget: Budget, end: float) -> Outcome:
+        try:
+            reply = budget.call(lambda: self._converse(model, prompt, query), at_most=end - budget.spent)
+        except (OutOfTimeError, ConnectTimeoutError, ReadTimeoutError):
+            return Outcome(reason="timed_out")
+        except ClientError as error:
+            return _refusal(error)
+        except ResponseParserError:
+            return Outcome(reason="unavailable", detail="the answer was not Bedrock's")
+        except BotoCoreError as error:
+            # Resets and refused connections; an idle connection that was cut looks like this too.
+            return Outcome(reason="unreachable", detail=type(error).__name__)
+        return self._read(reply)
+
+    def _converse(self, model: str, prompt: Prompt, query: str) -> Any:
+        # The query is the user's turn and nothing else, as in the training rows.
+        return self._bedrock.converse(
+            modelId=model,
+            system=[{"text": prompt.text}],
+            messages=[{"role": "user", "content": [{"text": query}]}],
+            inferenceConfig={"maxTokens": prompt.max_tokens, "temperature": 0.0},
+        )
+
+    def _read(self, reply: dict[str, Any]) -> Outcome:
+        usage, latency = reply.get("usage") or {}, (reply.get("metrics") or {}).get("latencyMs")
+        outcome = Outcome(
+            model_latency=None if latency is None else float(latency),
+            input_tokens=int(usage.get("inputTokens", 0)),
+            output_tokens=int(usage.get("outputTokens", 0)),
+        )
+        content = ((reply.get("output") or {}).get("message") or {}).get("content") or []
+        text = next((block["text"] for block in content if isinstance(block.get("text"), str)), "")
+        if not text.strip():
+            return replace(outcome, reason="empty_output", detail=str(reply.get("stopReason", "")))
+        try:
+            # The text of a model is parsed and never used otherwise, whatever a query made it say.
+            return replace(outcome, weights=self._task.parse(text))
+        except InvalidOutput:
+            return replace(outcome, reason="invalid_output", detail=str(reply.get("stopReason", "")))
+
+
+def _refusal(error: ClientError) -> Outcome:
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    by_status = "unavailable" if status >= 500 else "throttled" if status == 429 else "error"
+    reason = _REASONS.get(code(error), by_status)
+    detail = code(error) if reason in _QUOTING else f"{code(error)}: {message(error)}"
+    return Outcome(reason=reason, detail=detail)
+
+
+def _longest(task: Task, format_: str) -> str:
+    even = {label: 1 / len(task.labels) for label in task.labels}
+    return task.render(even, format_)

@@ -1,0 +1,112 @@
+"""What a request leaves behind in metrics and logs."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import EphemeralMetrics
+
+from router.settings import Settings
+from router.sources import Outcome
+
+BASE = "base"
+
+
+@dataclass(slots=True)
+class Trace:
+    """What happened to one request."""
+
+    # The release that the route chose, also where another source answered for it.
+    release: str | None = None
+    source: str = "static"
+    cached: bool = False
+    errors: int = 0
+    # Sources that failed, each with its reason, e.g. {"distilled": "throttled"}.
+    failures: dict[str, str] = field(default_factory=dict)
+    distilled: Outcome | None = None
+    base: Outcome | None = None
+
+
+class Telemetry:
+    """Writes both. Neither holds the query, unless LOG_QUERIES is on: searches are personal data."""
+
+    def __init__(self, settings: Settings, logger: Logger) -> None:
+        """Write with the stack's name as the `service`."""
+        self._name = settings.name
+        self._log_queries = settings.log_queries
+        self._logger = logger
+        self._metrics = EphemeralMetrics(namespace=settings.namespace, service=settings.name)
+
+    def failed(self, trace: Trace, source: str, reason: str, detail: str = "", endpoint: str = "") -> None:
+        """A source did not answer, so the next one is asked."""
+        trace.failures[source] = reason
+        if reason != "circuit_open":  # said once, when it opened
+            self._logger.warning(
+                "source failed",
+                source=source,
+                reason=reason,
+                detail=detail,
+                endpoint=endpoint,
+                release=trace.release,
+            )
+
+    def unexpected(self, trace: Trace, source: str, error: Exception) -> None:
+        """A mistake of ours. Its place is logged, not its text, which may quote the query."""
+        trace.errors += 1
+        trace.failures[source] = type(error).__name__
+        frames = [
+            f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
+            for frame in traceback.extract_tb(error.__traceback__)
+        ]
+        self._logger.error("unexpected error", source=source, error=type(error).__name__, frames=frames)
+
+    def route_problem(self, trace: Trace, problem: str) -> None:
+        """The route could not be read, or not all of it; the last good one serves."""
+        trace.errors += 1
+        trace.failures["route"] = problem.partition(":")[0]
+        self._logger.warning("route not read", problem=problem)
+
+    def finished(
+        self, trace: Trace, latency_ms: float, request_id: str | None, query: str, weights: dict[str, float]
+    ) -> None:
+        """The request has its answer."""
+        if self._log_queries:
+            self._logger.info("answered", query=query, weights=weights, source=trace.source)
+        try:
+            self._emit(trace, latency_ms, request_id)
+        except Exception as error:  # metrics are lost, the answer is not
+            self._metrics.clear_metrics()
+            self.unexpected(trace, "metrics", error)
+
+    def _emit(self, trace: Trace, latency_ms: float, request_id: str | None) -> None:
+        metrics, chosen = self._metrics, trace.distilled if trace.release else trace.base
+        metrics.add_metadata("source", trace.source)
+        metrics.add_metadata("failures", trace.failures)
+        metrics.add_metadata("request_id", request_id)
+        metrics.add_metric("Requests", "Count", 1)
+        metrics.add_metric("Fallback", "Count", int(trace.source != "distilled"))
+        # 0 or 1 a request, like its neighbours, so that an average is a rate.
+        metrics.add_metric("RouterErrors", "Count", int(trace.errors > 0))
+        metrics.add_metric("CacheHits", "Count", int(trace.cached))
+        metrics.add_metric("Latency", "Milliseconds", latency_ms)
+        self._add_model(chosen or Outcome(called=False))
+        self._flush(trace.release or BASE)
+        if trace.release and trace.base and trace.base.called:
+            # What the base model did must not count for the release that it stood in for.
+            self._add_model(trace.base)
+            self._flush(BASE)
+
+    def _add_model(self, outcome: Outcome) -> None:
+        self._metrics.add_metric("InvalidOutput", "Count", int(outcome.invalid))
+        if outcome.model_latency is not None:
+            self._metrics.add_metric("ModelLatency", "Milliseconds", outcome.model_latency)
+            self._metrics.add_metric("InputTokens", "Count", outcome.input_tokens)
+            self._metrics.add_metric("OutputTokens", "Count", outcome.output_tokens)
+
+    def _flush(self, release: str) -> None:
+        # `service` alone is there by default; this adds the second set.
+        self._metrics.add_dimensions(service=self._name, release=release)
+        self._metrics.flush_metrics()

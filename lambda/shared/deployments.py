@@ -1,0 +1,97 @@
+"""On-demand deployments of custom models: no cost while idle, billed by the token like the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from shared.errors import ResourceError, code, is_conflict, is_missing, is_mutating, message, or_none
+from shared.naming import bedrock_tags, digest_of, is_owned
+
+ACTIVE, CREATING, FAILED = "Active", "Creating", "Failed"
+
+
+def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
+    """GetCustomModelDeployment's answer, or None where no such deployment exists."""
+    return or_none(bedrock.get_custom_model_deployment, customModelDeploymentIdentifier=name_or_arn)
+
+
+def ensure(
+    bedrock: Any,
+    *,
+    name: str,
+    model_arn: str,
+    owner: str,
+    tags: Mapping[str, str],
+    token: str,
+    description: str,
+) -> dict[str, Any]:
+    """Make the deployment of this name and model, or adopt the one that is there, and return it as it is.
+
+    `token` must differ between attempts: Bedrock ignores a create call whose token it has seen, without an
+    error, even where the deployment of the first call was deleted since.
+    Raises ResourceError where the name is taken by another model or another owner, or the request refused.
+    """
+    existing = find(bedrock, name)
+    if existing is None:
+        try:
+            bedrock.create_custom_model_deployment(
+                modelDeploymentName=name,
+                modelArn=model_arn,
+                description=description,
+                tags=bedrock_tags(tags),
+                clientRequestToken=token,
+            )
+        except ClientError as error:
+            # The API names no conflict for this call, so a name in use arrives in another class. The look
+            # below tells whether it is ours.
+            existing = find(bedrock, name)
+            if existing is None:
+                raise ResourceError(
+                    f"Bedrock refused deployment {name} of {model_arn}: {code(error)}: {message(error)}"
+                ) from error
+        else:
+            existing = bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=name)
+    arn = existing["customModelDeploymentArn"]
+    if existing["modelArn"] != model_arn or not is_owned(
+        bedrock.list_tags_for_resource(resourceARN=arn).get("tags", []), owner
+    ):
+        raise ResourceError(
+            f"A deployment named {name} exists and is not this release's: {arn} serves {existing['modelArn']}. "
+            "Delete it, or set distillation.nonce so that the release gets another name."
+        )
+    return dict(existing)
+
+
+def owned(bedrock: Any, owner: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each deployment that carries this owner's name and tag, with its digest."""
+    pages = bedrock.get_paginator("list_custom_model_deployments").paginate(nameContains=f"{owner}-")
+    for page in pages:
+        for deployment in page["modelDeploymentSummaries"]:
+            digest = digest_of(owner, deployment["customModelDeploymentName"])
+            arn = deployment["customModelDeploymentArn"]
+            if digest and is_owned(_tags(bedrock, arn), owner):
+                yield digest, deployment
+
+
+def _tags(bedrock: Any, arn: str) -> list[dict[str, str]]:
+    answer = or_none(bedrock.list_tags_for_resource, resourceARN=arn)
+    return list(answer.get("tags", [])) if answer else []
+
+
+def delete(bedrock: Any, name_or_arn: str) -> bool:
+    """Ask for the deployment's end; True once it is gone. Call again until then.
+
+    While it is being created or updated Bedrock refuses ("mutating state"), so this answers False.
+    """
+    try:
+        bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=name_or_arn)
+    except ClientError as error:
+        if is_missing(error):
+            return True
+        if is_mutating(error) or is_conflict(error):
+            return False
+        raise
+    return find(bedrock, name_or_arn) is None

@@ -1,0 +1,13 @@
+"""Metrics of the release machinery, on the same namespace and `service` dimension as the router's."""
+
+from __future__ import annotations
+
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
+
+NAMESPACE = "DistilledRouter"
+
+
+def count(metric: str, service: str) -> None:
+    """Add one to a metric, through the function's log (CloudWatch's embedded metric format)."""
+    with single_metric(metric, MetricUnit.Count, 1, namespace=NAMESPACE) as single:
+        single.add_dimension("service", service)

@@ -1,0 +1,50 @@
+"""Custom models, and the endpoints that stand in the way of deleting one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from shared.errors import is_conflict, is_missing, or_none
+from shared.naming import digest_of
+
+
+def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
+    """GetCustomModel's answer, or None where no such model exists."""
+    return or_none(bedrock.get_custom_model, modelIdentifier=name_or_arn)
+
+
+def owned(bedrock: Any, owner: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each custom model whose name is this owner's, with its digest. Names are unique in an account."""
+    pages = bedrock.get_paginator("list_custom_models").paginate(nameContains=f"{owner}-", isOwned=True)
+    for page in pages:
+        for model in page["modelSummaries"]:
+            digest = digest_of(owner, model["modelName"])
+            if digest:
+                yield digest, model
+
+
+def users(bedrock: Any, model_arn: str) -> list[str]:
+    """ARNs of the deployments and throughputs that serve the model, or are being moved to or from it."""
+    deployments = bedrock.get_paginator("list_custom_model_deployments").paginate(modelArnEquals=model_arn)
+    throughputs = bedrock.get_paginator("list_provisioned_model_throughputs").paginate(modelArnEquals=model_arn)
+    return [
+        *(item["customModelDeploymentArn"] for page in deployments for item in page["modelDeploymentSummaries"]),
+        *(item["provisionedModelArn"] for page in throughputs for item in page["provisionedModelSummaries"]),
+    ]
+
+
+def delete(bedrock: Any, name_or_arn: str) -> bool:
+    """Delete the model. False where something still serves it (Bedrock answers with a conflict: a distilled
+    model's deployments and throughput must go first); deleting a model that is gone is a success."""
+    try:
+        bedrock.delete_custom_model(modelIdentifier=name_or_arn)
+    except ClientError as error:
+        if is_missing(error):
+            return True
+        if is_conflict(error):
+            return False
+        raise
+    return True

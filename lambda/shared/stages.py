@@ -1,0 +1,41 @@
+"""What a step of the release's state machine answers: data that its states choose on.
+
+Expected outcomes are data, never exceptions, so that no state depends on the name of an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Literal, TypedDict
+
+# A state's data is at most 262,144 bytes (Step Functions quotas); a reason needs far less.
+MESSAGE_CHARACTERS = 2000
+
+
+class StageResult(TypedDict):
+    """`waiting` asks to be called again after `seconds`, `done` leads to the next stage."""
+
+    outcome: Literal["waiting", "done", "failed"]
+    message: str
+    seconds: int
+
+
+def waiting(message: str, seconds: int) -> StageResult:
+    """Not yet: call again in so many seconds."""
+    return {"outcome": "waiting", "message": message[:MESSAGE_CHARACTERS], "seconds": max(seconds, 1)}
+
+
+def done(message: str) -> StageResult:
+    """This stage has reached its aim."""
+    return {"outcome": "done", "message": message[:MESSAGE_CHARACTERS], "seconds": 0}
+
+
+def failed(message: str) -> StageResult:
+    """The release ends here, for this reason."""
+    return {"outcome": "failed", "message": message[:MESSAGE_CHARACTERS], "seconds": 0}
+
+
+def release_tags(settings: Mapping[str, str]) -> dict[str, str]:
+    """The tags that the stack hands to its functions, in the environment variable TAGS."""
+    return dict(json.loads(settings.get("TAGS", "{}")))

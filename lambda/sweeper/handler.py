@@ -1,0 +1,58 @@
+"""Ends releases and removes what none of them needs: on a release's success or failure, on status events of
+its state machine, and every hour."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from shared.clients import client, table
+from shared.metrics import count
+from shared.releases import FAILED, Releases
+from shared.stages import StageResult, done
+from shared.sweep import Sweep, Sweeper
+
+logger = Logger()
+
+
+def retire(event: Mapping[str, Any], context: Any) -> StageResult:
+    """The release's last stage: remove what it replaced, but for the releases kept for rollback."""
+    del context
+    swept = _sweeper().sweep()
+    return done(f"removed {len(swept.removed)}, to be removed later {len(swept.waiting)}")
+
+
+def fail(event: Mapping[str, Any], context: Any) -> StageResult:
+    """The failure path: the release gets its final state and loses its share, then what it made goes."""
+    del context
+    digest, reason = str(event["release"]), str(event["reason"])
+    sweeper = _sweeper()
+    if sweeper.releases.transition(digest, FAILED, reason):
+        count("FailedReleases", sweeper.owner)
+    sweeper.releases.drop_from_route(digest, f"release {digest} failed: {reason}")
+    swept = sweeper.sweep()
+    return done(f"removed {len(swept.removed)}, to be removed later {len(swept.waiting)}")
+
+
+def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+    """Every hour, and when an execution ends in any other way than by its own last state."""
+    del event, context
+    return _shown(_sweeper().sweep())
+
+
+def _shown(swept: Sweep) -> dict[str, Any]:
+    return {"removed": swept.removed, "waiting": swept.waiting, "kept": swept.kept}
+
+
+def _sweeper() -> Sweeper:
+    return Sweeper(
+        bedrock=client("bedrock"),
+        stepfunctions=client("stepfunctions"),
+        releases=Releases(table(os.environ["TABLE_NAME"])),
+        owner=os.environ["NAME"],
+        keep_releases=int(os.environ["KEEP_RELEASES"]),
+        retain_models=os.environ["RETAIN_MODELS"] == "true",
+    )

@@ -1,0 +1,110 @@
+"""`python -m local`: what the Makefile's targets for the local system run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+
+from local import environment, processes, queries, status, system
+from local.errors import LocalError
+from local.state import ENVIRONMENT, PROJECT, State
+from stacks.settings import SettingsError
+
+# Wide enough for the table of answers where no terminal says how wide it is.
+PLAIN_WIDTH = 120
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    options = _parser().parse_args(arguments)
+    state = State.load()
+    console = _console()
+    try:
+        _run(options, state, console)
+    except (LocalError, SettingsError, BotoCoreError, ClientError) as error:
+        _explain(error)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        if options.command == "up":
+            print(
+                "Servers that had started still run: `make local` goes on, `make local-down` stops them.",
+                file=sys.stderr,
+            )
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start the local system, deploy, and ask the sample queries")
+    up.add_argument(
+        "--queries", type=Path, default=PROJECT / "data" / "sample_queries.txt", help="one query a line"
+    )
+    down = commands.add_parser("down", help="destroy the stacks and stop the servers")
+    down.add_argument("--force", action="store_true", help="only stop the servers")
+    route = commands.add_parser("route", help="ask a deployed router")
+    route.add_argument("query")
+    route.add_argument("--environment", default=ENVIRONMENT)
+    commands.add_parser("status", help="show servers, stacks and release")
+    commands.add_parser("env", help="print the variables that point AWS clients at the local system")
+    synth = commands.add_parser("synth", help="synthesize an environment without any access to AWS")
+    synth.add_argument("--environment", default=ENVIRONMENT)
+    synth.add_argument("--output", type=Path, default=PROJECT / "cdk.out")
+    return parser
+
+
+def _run(options: argparse.Namespace, state: State, console: Console) -> None:
+    match options.command:
+        case "up":
+            _forget_aws()
+            system.up(state, console, options.queries)
+        case "down":
+            _forget_aws()
+            system.down(state, console, force=options.force)
+        case "status":
+            _forget_aws()
+            status.show(state, console)
+        case "env":
+            print(environment.render(status.variables(state)), end="")
+        case "synth":
+            system.synth(options.environment, options.output)
+        case "route":
+            if options.environment == ENVIRONMENT:
+                _forget_aws()
+            answer = queries.router(options.environment, state).ask(options.query)
+            print(json.dumps(answer, indent=2))
+
+
+def _forget_aws() -> None:
+    """Drop the caller's AWS variables: a profile or an endpoint of theirs must not reach the local system."""
+    kept = environment.without_aws()
+    os.environ.clear()
+    os.environ.update(kept)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+def _explain(error: Exception) -> None:
+    """Print what failed, the end of its log, and what to do."""
+    print(f"\nFailed: {error}", file=sys.stderr)
+    if isinstance(error, LocalError):
+        if error.log and (lines := processes.tail(error.log)):
+            print(f"\nThe last lines of {error.log}:\n{lines}\n", file=sys.stderr)
+        if error.advice:
+            print(error.advice, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

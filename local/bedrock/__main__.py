@@ -1,0 +1,102 @@
+"""Runs the stand-in as a process: `python -m local.bedrock --port 0 --port-file F --aws-endpoint URL`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from local.bedrock.clock import ScaledClock
+from local.bedrock.roles import Roles
+from local.bedrock.settings import Quotas, Settings
+from local.bedrock.standin import BedrockStandIn
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, read."""
+    parser = argparse.ArgumentParser(
+        prog="python -m local.bedrock", description="A test double of Amazon Bedrock."
+    )
+    parser.add_argument("--port", type=int, default=0, help="0 (the default) for any free port")
+    parser.add_argument("--port-file", type=Path, help="file to write the port to, once it listens")
+    parser.add_argument(
+        "--aws-endpoint", "--s3-endpoint", help="where S3 and IAM are; without it, S3 is in memory"
+    )
+    parser.add_argument("--ca-bundle", help="certificates to trust at that endpoint")
+    parser.add_argument(
+        "--time-scale", type=float, default=600.0, help="how much faster than Bedrock states move"
+    )
+    parser.add_argument(
+        "--first-token-ms", type=float, default=0.0, help="wait before the first output token"
+    )
+    parser.add_argument("--token-ms", type=float, default=0.0, help="wait per output token")
+    parser.add_argument(
+        "--model-units", type=int, default=2, help="quota of model units of provisioned throughput"
+    )
+    parser.add_argument("--account", default="000000000000")
+    parser.add_argument("--region", default="us-east-1")
+    parser.add_argument("--log", action="store_true", help="print a line per call to stderr")
+    return parser.parse_args(given)
+
+
+def aws_client(service: str, options: argparse.Namespace) -> Any:
+    """A client for the local AWS; with its root key unless the environment names another."""
+    return boto3.client(
+        service,  # type: ignore[call-overload] # the stubs know literal names only
+        endpoint_url=options.aws_endpoint,
+        region_name=options.region,
+        verify=options.ca_bundle,
+        aws_access_key_id=os.environ.get("AWS_ACCESS_KEY_ID", "test"),
+        aws_secret_access_key=os.environ.get("AWS_SECRET_ACCESS_KEY", "test"),
+        config=Config(
+            connect_timeout=5,
+            read_timeout=30,
+            retries={"mode": "standard", "total_max_attempts": 3},
+            s3={"addressing_style": "path"},
+            proxies={},
+        ),
+    )
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT."""
+    options = arguments(given)
+    local_aws = options.aws_endpoint is not None
+    stand_in = BedrockStandIn(
+        clock=ScaledClock(options.time_scale),
+        s3=aws_client("s3", options) if local_aws else None,
+        role_exists=Roles(aws_client("iam", options)).trusting_bedrock if local_aws else None,
+        settings=Settings(
+            account=options.account,
+            region=options.region,
+            first_token_ms=options.first_token_ms,
+            token_ms=options.token_ms,
+            quotas=Quotas(model_units=options.model_units),
+        ),
+        port=options.port,
+        log=options.log,
+    )
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with stand_in:
+        if options.port_file is not None:
+            # Whoever waits for the file must never read half of it.
+            part = options.port_file.with_name(f"{options.port_file.name}.part")
+            part.write_text(f"{stand_in.port}\n")
+            part.replace(options.port_file)
+        print(f"Bedrock stand-in (a test double) at {stand_in.endpoint}", file=sys.stderr, flush=True)
+        ended.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""The state of the stand-in's one account and Region, shared by all operations."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from local.bedrock.catalogue import Catalogue
+from local.bedrock.clock import Clock
+from local.bedrock.errors import ServiceError, invalid
+from local.bedrock.faults import Faults
+from local.bedrock.settings import Settings
+from local.bedrock.student import Student
+
+if TYPE_CHECKING:
+    from local.bedrock.batch import InvocationJob
+    from local.bedrock.deployments import Deployment
+    from local.bedrock.job_progress import Job
+    from local.bedrock.throughput import Throughput
+
+Parameters = dict[str, Any]
+Result = dict[str, Any]
+MOST_TAGS = 200
+
+
+@dataclass(kw_only=True)
+class CustomModel:
+    """A custom model that a job made."""
+
+    arn: str
+    name: str
+    base: str
+    created: float
+    student: Student
+    #: What GetCustomModel repeats of the job that made it.
+    job: Result
+
+
+@dataclass
+class Account:
+    """All resources, by ARN, with what the operations need beside them."""
+
+    settings: Settings
+    clock: Clock
+    s3: Any
+    role_exists: Callable[[str], bool]
+    catalogue: Catalogue
+    faults: Faults
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    models: dict[str, CustomModel] = field(default_factory=dict)
+    deployments: dict[str, Deployment] = field(default_factory=dict)
+    throughputs: dict[str, Throughput] = field(default_factory=dict)
+    invocation_jobs: dict[str, InvocationJob] = field(default_factory=dict)
+    tags: dict[str, dict[str, str]] = field(default_factory=dict)
+    tokens: dict[tuple[str, str], str] = field(default_factory=dict)
+    logging: Result | None = None
+    #: How often a model was asked the same at a temperature above 0.
+    repeats: dict[str, int] = field(default_factory=dict)
+    _made: int = 0
+
+    def reset(self) -> None:
+        """Forget everything."""
+        for store in (self.jobs, self.models, self.deployments, self.throughputs, self.invocation_jobs):
+            store.clear()
+        for other in (self.tags, self.tokens, self.repeats):
+            other.clear()
+        self.logging = None
+        self.faults.clear()
+        self.catalogue.reset()
+
+    def new_id(self) -> str:
+        """An id of 12 characters, as resources have; the same ones in every run."""
+        self._made += 1
+        return hashlib.sha256(f"resource {self._made}".encode()).hexdigest()[:12]
+
+    def arn(self, resource: str) -> str:
+        """An ARN in this account and Region."""
+        return f"arn:aws:bedrock:{self.settings.region}:{self.settings.account}:{resource}"
+
+    def check_role(self, role_arn: str) -> None:
+        """Refuse a role that Bedrock can't assume."""
+        if not self.role_exists(role_arn):
+            raise invalid(
+                "Could not assume provided IAM role. Please verify that the role exists and that its trust "
+                f"policy allows bedrock.amazonaws.com to assume it: {role_arn}"
+            )
+
+    def repeated(self, operation: str, parameters: Parameters) -> str | None:
+        """The resource that an earlier request with the same client token made."""
+        token = parameters.get("clientRequestToken")
+        return self.tokens.get((operation, token)) if token else None
+
+    def remember(self, operation: str, parameters: Parameters, arn: str) -> None:
+        """Keep what a client token made."""
+        if token := parameters.get("clientRequestToken"):
+            self.tokens[operation, token] = arn
+
+    def tag(self, arn: str, tags: list[dict[str, str]] | None) -> None:
+        """Add tags to a resource."""
+        merged = {**self.tags.get(arn, {}), **{tag["key"]: tag["value"] for tag in tags or ()}}
+        if len(merged) > MOST_TAGS:
+            raise ServiceError(
+                "TooManyTagsException", f"{arn} would have {len(merged)} tags; {MOST_TAGS} is the most."
+            )
+        self.tags[arn] = merged
+
+    def model_named(self, identifier: str) -> CustomModel | None:
+        """A custom model by ARN or name."""
+        return self.models.get(identifier) or next(
+            (model for model in self.models.values() if model.name == identifier), None
+        )

@@ -1,0 +1,149 @@
+"""Carries out requests: operation, caller, faults, parameters, result, and a record of the call."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from local.bedrock.account import Account
+from local.bedrock.checks import check
+from local.bedrock.errors import ServiceError
+from local.bedrock.faults import CALL_ERRORS, Fault
+from local.bedrock.operations import CONTROL, RUNTIME
+from local.bedrock.protocol import Protocol, Request, Response, Route
+
+_CREDENTIAL = re.compile(
+    r"AWS4-HMAC-SHA256 .*?Credential=([^/,\s]+)/\d{8}/([^/,\s]+)/([^/,\s]+)/aws4_request"
+)
+_MOST_CALLS = 100_000
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call as it was received and answered.
+
+    `outcome` is "ok" or the error's code, or "lost" where the call was carried out and its answer withheld.
+    """
+
+    operation: str
+    access_key: str
+    parameters: Mapping[str, Any]
+    outcome: str
+    message: str | None
+    time: float
+    milliseconds: float
+
+
+class Application:
+    """The stand-in without its HTTP server."""
+
+    def __init__(self, account: Account, protocol: Protocol, *, log: bool = False) -> None:
+        self.account = account
+        self._protocol = protocol
+        self._log = log
+        self._calls: deque[Call] = deque(maxlen=_MOST_CALLS)
+        self._calls_lock = threading.Lock()
+
+    def calls(self, operation: str | None = None) -> list[dict[str, Any]]:
+        """The calls so far, of one operation or all, oldest first."""
+        with self._calls_lock:
+            return [asdict(call) for call in self._calls if operation in (None, call.operation)]
+
+    def reset(self) -> None:
+        """Forget resources, faults and calls."""
+        with self.account.lock, self._calls_lock:
+            self.account.reset()
+            self._calls.clear()
+
+    def handle(self, request: Request) -> Response | None:
+        """Answer a request; None means that its connection is to be dropped without an answer."""
+        found = self._protocol.find(request)
+        if found is None:
+            return self._protocol.failure(
+                ServiceError("UnknownOperationException", "There is no such operation.")
+            )
+        route, labels = found
+        name, began = route.operation.name, time.perf_counter()
+        parameters: dict[str, Any] = dict(labels)
+        key, lost = "", None
+        try:
+            key = self._access_key(request)
+            lost = self._faults(name, labels.get("modelId"))
+            parameters = self._protocol.parameters(route, labels, request)
+            response, error = self._carry_out(route, parameters), None
+        except ServiceError as caught:
+            response, error = self._protocol.failure(caught), caught
+        except Exception:
+            # A fault of the stand-in: the caller sees a 500, the one who runs it the reason.
+            traceback.print_exc(file=sys.stderr)
+            error = ServiceError("InternalServerException", "The stand-in failed; see its log.")
+            response = self._protocol.failure(error)
+        outcome = error.code if error else "lost" if lost else "ok"
+        self._record(name, key, parameters, outcome, error.message if error else None, began)
+        if lost is None or error is not None:
+            return response
+        if lost.answer == "dropped":
+            return None
+        return self._protocol.failure(
+            ServiceError("InternalServerException", "An internal server error occurred.")
+        )
+
+    def _access_key(self, request: Request) -> str:
+        """The caller's access key; the signature itself is not verified, its Region and service are."""
+        match = _CREDENTIAL.match(request.headers.get("authorization", ""))
+        if match is None:
+            raise ServiceError("MissingAuthenticationTokenException", "Missing Authentication Token")
+        key, region, service = match.groups()
+        if (region, service) != (self.account.settings.region, "bedrock"):
+            wanted = f"{self.account.settings.region}/bedrock"
+            raise ServiceError(
+                "InvalidSignatureException",
+                f"Credential should be scoped to {wanted}, not to {region}/{service}.",
+            )
+        return key
+
+    def _faults(self, operation: str, model_id: str | None) -> Fault | None:
+        """Wait for and raise what was ordered; returns the order for a lost response."""
+        faults = self.account.faults
+        slow = faults.take("slow", operation=operation, model_id=model_id)
+        if slow is not None and slow.milliseconds:
+            time.sleep(slow.milliseconds / 1000)
+        fault = faults.take(*CALL_ERRORS, operation=operation, model_id=model_id)
+        if fault is not None:
+            code, message = CALL_ERRORS[fault.kind]
+            raise ServiceError(code, fault.message or message)
+        return faults.take("lost_response", operation=operation, model_id=model_id)
+
+    def _carry_out(self, route: Route, parameters: dict[str, Any]) -> Response:
+        name = route.operation.name
+        if name not in CONTROL and name not in RUNTIME:
+            raise ServiceError("NotModelledException", f"This stand-in for Bedrock doesn't model {name}.")
+        if route.operation.input_shape is not None:
+            check(route.operation.input_shape, parameters)
+        if name in RUNTIME:
+            return self._protocol.success(route, RUNTIME[name](self.account, parameters))
+        with self.account.lock:
+            return self._protocol.success(route, CONTROL[name](self.account, parameters))
+
+    def _record(
+        self, name: str, key: str, parameters: dict[str, Any], outcome: str, message: str | None, began: float
+    ) -> None:
+        milliseconds = (time.perf_counter() - began) * 1000
+        if isinstance(parameters.get("body"), bytes):
+            parameters = {**parameters, "body": parameters["body"].decode(errors="replace")}
+        call = Call(name, key, parameters, outcome, message, self.account.clock.now(), milliseconds)
+        with self._calls_lock:
+            self._calls.append(call)
+        if self._log:
+            print(
+                f"bedrock {name} {outcome} {milliseconds:.1f} ms {message or ''}".rstrip(),
+                file=sys.stderr,
+                flush=True,
+            )

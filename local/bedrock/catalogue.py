@@ -1,0 +1,182 @@
+"""Foundation models and inference profiles of the region, with lifecycles and the pairs of distillation.
+
+Nova's rows are as documented in November 2026. Llama 3.1 405B stands here as a model that is LEGACY with
+its end still ahead; its dates are made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from local.bedrock.errors import invalid, not_found
+
+TUNED = ("FINE_TUNING", "DISTILLATION")
+INVALID_MODEL = "The provided model identifier is invalid."
+
+
+def _day(year: int, month: int, day: int) -> float:
+    return datetime(year, month, day, tzinfo=UTC).timestamp()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundationModel:
+    """One foundation model id; context-suffixed ids (`…:128k`) are models of their own."""
+
+    id: str
+    name: str
+    provider: str = "Amazon"
+    customizations: tuple[str, ...] = ()
+    inference: tuple[str, ...] = ("ON_DEMAND",)
+    students: tuple[str, ...] = ()
+    start: float = _day(2024, 12, 3)
+    legacy: float | None = None
+    end: float | None = None
+
+    def status(self, now: float) -> str:
+        """ACTIVE or LEGACY."""
+        return "LEGACY" if self.legacy is not None and self.legacy <= now else "ACTIVE"
+
+    def ended(self, now: float) -> bool:
+        """Whether the model is past its end of life."""
+        return self.end is not None and self.end <= now
+
+
+_MICRO, _LITE, _PRO = "amazon.nova-micro-v1:0", "amazon.nova-lite-v1:0", "amazon.nova-pro-v1:0"
+_NOVA_2 = "amazon.nova-2-lite-v1:0"
+_LLAMA = "meta.llama3-1-8b-instruct-v1:0:128k"
+
+
+def _provisioned(model: str, context: str, name: str, tuned: tuple[str, ...]) -> FoundationModel:
+    return FoundationModel(
+        id=f"{model}:{context}", name=name, customizations=tuned, inference=("PROVISIONED",)
+    )
+
+
+MODELS = (
+    FoundationModel(id=_MICRO, name="Nova Micro"),
+    _provisioned(_MICRO, "128k", "Nova Micro", TUNED),
+    _provisioned(_MICRO, "24k", "Nova Micro", ()),
+    FoundationModel(id=_LITE, name="Nova Lite"),
+    _provisioned(_LITE, "300k", "Nova Lite", TUNED),
+    _provisioned(_LITE, "24k", "Nova Lite", ()),
+    FoundationModel(id=_PRO, name="Nova Pro", students=(f"{_LITE}:300k", f"{_MICRO}:128k")),
+    _provisioned(_PRO, "300k", "Nova Pro", TUNED),
+    _provisioned(_PRO, "24k", "Nova Pro", ()),
+    FoundationModel(
+        id="amazon.nova-premier-v1:0",
+        name="Nova Premier",
+        inference=(),
+        students=(f"{_LITE}:300k", f"{_MICRO}:128k", f"{_PRO}:300k"),
+        start=_day(2025, 4, 30),
+        legacy=_day(2026, 3, 13),
+        end=_day(2026, 9, 14),
+    ),
+    FoundationModel(id=_NOVA_2, name="Nova 2 Lite", start=_day(2025, 12, 2)),
+    _provisioned(_NOVA_2, "256k", "Nova 2 Lite", ("FINE_TUNING",)),
+    FoundationModel(
+        id="meta.llama3-1-405b-instruct-v1:0",
+        name="Llama 3.1 405B Instruct",
+        provider="Meta",
+        students=(_LLAMA,),
+        start=_day(2024, 7, 23),
+        legacy=_day(2026, 7, 1),
+        end=_day(2099, 1, 1),
+    ),
+    FoundationModel(
+        id=_LLAMA,
+        name="Llama 3.1 8B Instruct",
+        provider="Meta",
+        customizations=TUNED,
+        inference=("PROVISIONED",),
+    ),
+)
+
+PROFILE_REGIONS = ("us-east-1", "us-east-2", "us-west-2")
+PROFILES = {f"us.{model}": model for model in (_MICRO, _LITE, _PRO, "amazon.nova-premier-v1:0", _NOVA_2)}
+
+
+class Catalogue:
+    """The models of one region; tests can give a model another lifecycle."""
+
+    def __init__(self, region: str, account: str) -> None:
+        self.region = region
+        self.account = account
+        self._models = {model.id: model for model in MODELS}
+
+    def reset(self) -> None:
+        """Back to the documented lifecycles."""
+        self._models = {model.id: model for model in MODELS}
+
+    def set_lifecycle(self, model_id: str, legacy: float | None, end: float | None) -> None:
+        """Give a model and its context-suffixed ids other dates."""
+        if model_id not in self._models:
+            raise ValueError(f"no model {model_id!r}; there are {', '.join(sorted(self._models))}")
+        for key, model in self._models.items():
+            if key == model_id or key.startswith(f"{model_id}:"):
+                self._models[key] = replace(model, legacy=legacy, end=end)
+
+    def models(self) -> Iterator[FoundationModel]:
+        """All models, in a fixed order."""
+        return iter(self._models.values())
+
+    def arn(self, model_id: str, region: str | None = None) -> str:
+        """A foundation model's ARN."""
+        return f"arn:aws:bedrock:{region or self.region}::foundation-model/{model_id}"
+
+    def find(self, identifier: str) -> FoundationModel | None:
+        """A model by its id or ARN."""
+        return self._models.get(identifier.rpartition("foundation-model/")[2])
+
+    def profile_model(self, identifier: str) -> FoundationModel | None:
+        """The model behind a system inference profile's id or ARN."""
+        model_id = PROFILES.get(identifier.rpartition("inference-profile/")[2])
+        return self._models[model_id] if model_id else None
+
+    def usable(self, identifier: str, now: float) -> FoundationModel:
+        """A model by id or ARN that has not ended, or a ValidationException."""
+        model = self.find(identifier)
+        if model is None or model.ended(now):
+            raise invalid(INVALID_MODEL)
+        return model
+
+    def summary(self, model: FoundationModel, now: float) -> dict[str, Any]:
+        """A model as GetFoundationModel and ListFoundationModels show it."""
+        lifecycle: dict[str, Any] = {"status": model.status(now), "startOfLifeTime": model.start}
+        if model.legacy is not None:
+            lifecycle["legacyTime"] = model.legacy
+        if model.end is not None:
+            lifecycle["endOfLifeTime"] = model.end
+        return {
+            "modelArn": self.arn(model.id),
+            "modelId": model.id,
+            "modelName": model.name,
+            "providerName": model.provider,
+            "inputModalities": ["TEXT"],
+            "outputModalities": ["TEXT"],
+            "responseStreamingSupported": True,
+            "customizationsSupported": list(model.customizations),
+            "inferenceTypesSupported": list(model.inference),
+            "modelLifecycle": lifecycle,
+        }
+
+    def profile(self, identifier: str) -> dict[str, Any]:
+        """A system inference profile as GetInferenceProfile shows it."""
+        model = self.profile_model(identifier)
+        if model is None:
+            raise not_found(f"The inference profile {identifier} could not be found.")
+        profile_id = f"us.{model.id}"
+        account = f"arn:aws:bedrock:{self.region}:{self.account}"
+        return {
+            "inferenceProfileName": f"US {model.name}",
+            "description": f"Routes requests to {model.name} in {', '.join(PROFILE_REGIONS)}.",
+            "createdAt": model.start,
+            "updatedAt": model.start,
+            "inferenceProfileArn": f"{account}:inference-profile/{profile_id}",
+            "models": [{"modelArn": self.arn(model.id, region)} for region in PROFILE_REGIONS],
+            "inferenceProfileId": profile_id,
+            "status": "ACTIVE",
+            "type": "SYSTEM_DEFINED",
+        }

@@ -1,0 +1,38 @@
+"""Answers spoilt on order, as models spoil them now and then."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_WORDS = ("high", "low", "medium", "none")
+
+
+def _wrong_sum(text: str) -> str:
+    """The first number grows by its double and a half, so that the sum is wrong in any scale."""
+    return _NUMBER.sub(lambda found: f"{float(found[0]) * 2 + 0.5:g}", text, count=1)
+
+
+def _not_numbers(text: str) -> str:
+    words = iter(_WORDS * (1 + text.count(" ") + text.count(",")))
+    return _NUMBER.sub(lambda _: next(words, "none"), text)
+
+
+def _too_few(text: str) -> str:
+    found = list(_NUMBER.finditer(text))
+    return text[: found[-1].start()].rstrip() if found else ""
+
+
+SPOIL: Mapping[str, Callable[[str], str]] = {
+    "output_prose": lambda _: (
+        "I'd say this request is mostly about pictures, with a little of everything else."
+    ),
+    "output_wrapped": lambda text: f"Sure! Here is the answer:\n```\n{text}\n```",
+    "output_truncated": lambda text: text[: len(text) // 2],
+    "output_empty": lambda _: "",
+    "output_wrong_sum": _wrong_sum,
+    "output_negative": lambda text: _NUMBER.sub(lambda found: f"-{found[0].lstrip('-')}", text, count=1),
+    "output_not_numbers": _not_numbers,
+    "output_too_few": _too_few,
+}

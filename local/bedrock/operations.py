@@ -1,0 +1,102 @@
+"""The operations that the stand-in models, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from local.bedrock import batch, deployments, jobs, models, runtime, throughput
+from local.bedrock.account import Account, Parameters, Result
+from local.bedrock.errors import not_found
+
+Operation = Callable[[Account, Parameters], Result]
+
+
+def _tagged(account: Account, parameters: Parameters) -> str:
+    """The ARN of a resource that can have tags."""
+    arn = str(parameters["resourceARN"])
+    models.list_models(account, {})
+    if arn not in account.tags:
+        raise not_found(f"The resource {arn} could not be found.")
+    return arn
+
+
+def tag_resource(account: Account, parameters: Parameters) -> Result:
+    """TagResource."""
+    account.tag(_tagged(account, parameters), parameters["tags"])
+    return {}
+
+
+def untag_resource(account: Account, parameters: Parameters) -> Result:
+    """UntagResource."""
+    tags = account.tags[_tagged(account, parameters)]
+    for key in parameters["tagKeys"]:
+        tags.pop(key, None)
+    return {}
+
+
+def list_tags(account: Account, parameters: Parameters) -> Result:
+    """ListTagsForResource."""
+    tags = account.tags[_tagged(account, parameters)]
+    return {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
+
+
+def put_logging(account: Account, parameters: Parameters) -> Result:
+    """PutModelInvocationLoggingConfiguration."""
+    kinds = ("text", "image", "embedding", "video", "audio")
+    account.logging = {
+        **{f"{kind}DataDeliveryEnabled": True for kind in kinds},
+        **parameters["loggingConfig"],
+    }
+    return {}
+
+
+def get_logging(account: Account, _: Parameters) -> Result:
+    """GetModelInvocationLoggingConfiguration."""
+    return {"loggingConfig": account.logging}
+
+
+def delete_logging(account: Account, _: Parameters) -> Result:
+    """DeleteModelInvocationLoggingConfiguration."""
+    account.logging = None
+    return {}
+
+
+#: Operations on resources; one runs at a time.
+CONTROL: Mapping[str, Operation] = {
+    "CreateModelCustomizationJob": jobs.create,
+    "GetModelCustomizationJob": jobs.get,
+    "ListModelCustomizationJobs": jobs.list_jobs,
+    "StopModelCustomizationJob": jobs.stop,
+    "GetCustomModel": models.get,
+    "ListCustomModels": models.list_models,
+    "DeleteCustomModel": models.delete,
+    "CreateCustomModelDeployment": deployments.create,
+    "GetCustomModelDeployment": deployments.get,
+    "ListCustomModelDeployments": deployments.list_deployments,
+    "UpdateCustomModelDeployment": deployments.update,
+    "DeleteCustomModelDeployment": deployments.delete,
+    "CreateProvisionedModelThroughput": throughput.create,
+    "GetProvisionedModelThroughput": throughput.get,
+    "ListProvisionedModelThroughputs": throughput.list_throughputs,
+    "UpdateProvisionedModelThroughput": throughput.update,
+    "DeleteProvisionedModelThroughput": throughput.delete,
+    "CreateModelInvocationJob": batch.create,
+    "GetModelInvocationJob": batch.get,
+    "ListModelInvocationJobs": batch.list_jobs,
+    "StopModelInvocationJob": batch.stop,
+    "GetFoundationModel": models.get_foundation_model,
+    "ListFoundationModels": models.list_foundation_models,
+    "GetInferenceProfile": models.get_inference_profile,
+    "TagResource": tag_resource,
+    "UntagResource": untag_resource,
+    "ListTagsForResource": list_tags,
+    "PutModelInvocationLoggingConfiguration": put_logging,
+    "GetModelInvocationLoggingConfiguration": get_logging,
+    "DeleteModelInvocationLoggingConfiguration": delete_logging,
+}
+
+#: Inference; runs side by side and takes the lock only where it must.
+RUNTIME: Mapping[str, Operation] = {
+    "Converse": runtime.converse,
+    "InvokeModel": runtime.invoke_model,
+}

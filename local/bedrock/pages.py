@@ -1,0 +1,68 @@
+"""Filters and pages of the List operations."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from local.bedrock.account import Account, Parameters, Result
+from local.bedrock.errors import invalid
+
+
+def listed[T](
+    account: Account,
+    parameters: Parameters,
+    resources: Iterable[T],
+    *,
+    key: str,
+    summary: Callable[[T], Result],
+    name: str,
+    created: str = "creationTime",
+    filters: dict[str, str] | None = None,
+) -> Result:
+    """One page of a List operation.
+
+    Args:
+        account: gives the default size of a page.
+        parameters: those of the operation; the usual filters on name, status and time are read from it.
+        resources: all resources, in the order of their creation.
+        key: the result's member that holds the summaries.
+        summary: shows a resource as a summary.
+        name: the summary's member that holds the name.
+        created: the summary's member that holds the time of creation.
+        filters: further filters, as parameter to summary member.
+    """
+    equal = {"statusEquals": "status", **(filters or {})}
+    after = next((parameters[p] for p in parameters if p.endswith("After")), None)
+    before = next((parameters[p] for p in parameters if p.endswith("Before")), None)
+
+    def wanted(item: Result) -> bool:
+        return (
+            parameters.get("nameContains", "") in item[name]
+            and (after is None or item[created] > after)
+            and (before is None or item[created] < before)
+            and all(item.get(member) == parameters[p] for p, member in equal.items() if p in parameters)
+        )
+
+    found = [item for item in map(summary, resources) if wanted(item)]
+    if parameters.get("sortOrder") != "Ascending":
+        found.reverse()
+    start = _offset(parameters.get("nextToken"))
+    end = start + parameters.get("maxResults", account.settings.page_size)
+    result: Result = {key: found[start:end]}
+    if end < len(found):
+        result["nextToken"] = base64.urlsafe_b64encode(f"from {end}".encode()).decode()
+    return result
+
+
+def _offset(token: Any) -> int:
+    if token is None:
+        return 0
+    try:
+        word, _, number = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
+        if word == "from" and int(number) >= 0:
+            return int(number)
+    except ValueError:
+        pass
+    raise invalid("The provided next token is invalid.")

@@ -1,0 +1,238 @@
+"""Converse and InvokeModel: which model answers, and what it says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from local.bedrock import rules
+from local.bedrock.account import Account, Parameters, Result
+from local.bedrock.catalogue import INVALID_MODEL, FoundationModel
+from local.bedrock.errors import ServiceError, invalid, not_found
+from local.bedrock.faults import OUTPUT_KINDS
+from local.bedrock.malformed import SPOIL
+from local.bedrock.student import Student
+from local.bedrock.tokens import count, cut
+
+#: Nova's temperature where a request names none.
+DEFAULT_TEMPERATURE = 0.7
+_NOISE = {"micro": 0.3, "lite": 0.15}
+_SAMPLING_NOISE = 0.2
+
+
+@dataclass(frozen=True)
+class Target:
+    """The model that answers: a student, or a foundation model with the noise of its size."""
+
+    student: Student | None
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said."""
+
+    text: str
+    stop_reason: str
+    input_tokens: int
+    output_tokens: int
+
+    def message(self) -> Result:
+        """The answer as a message."""
+        return {"role": "assistant", "content": [{"text": self.text}]}
+
+    def usage(self) -> Result:
+        """The tokens used."""
+        return {
+            "inputTokens": self.input_tokens,
+            "outputTokens": self.output_tokens,
+            "totalTokens": self.input_tokens + self.output_tokens,
+        }
+
+
+def resolve(account: Account, identifier: str) -> Target:
+    """The model that an identifier invokes, or why it can't be invoked."""
+    if ":custom-model-deployment/" in identifier:
+        return _deployed(account, identifier)
+    if ":provisioned-model/" in identifier:
+        return _provisioned(account, identifier)
+    if ":custom-model/" in identifier:
+        raise invalid(
+            f"{INVALID_MODEL} A custom model is invoked by its deployment's or provisioned model's ARN."
+        )
+    model = account.catalogue.profile_model(identifier)
+    if model is None:
+        model = account.catalogue.find(identifier)
+        if model is not None and model.inference == ("PROVISIONED",):
+            # Context-suffixed ids are for customization and Provisioned Throughput only.
+            raise not_found("Model not found.")
+        if model is not None and "ON_DEMAND" not in model.inference and not model.ended(account.clock.now()):
+            raise invalid(
+                f"Invocation of model ID {model.id} with on-demand throughput isn't supported. Retry your "
+                "request with the ID or ARN of an inference profile that contains this model."
+            )
+    if model is None or model.ended(account.clock.now()):
+        raise invalid(INVALID_MODEL)
+    return _foundation(model)
+
+
+def _foundation(model: FoundationModel) -> Target:
+    return Target(None, next((noise for size, noise in _NOISE.items() if size in model.id), 0.0))
+
+
+def _model(account: Account, arn: str) -> Target:
+    custom = account.models.get(arn)
+    if custom is not None:
+        return Target(custom.student)
+    model = account.catalogue.find(arn)
+    if model is None:
+        raise not_found(f"The model {arn} could not be found.")
+    return _foundation(model)
+
+
+def _deployed(account: Account, arn: str) -> Target:
+    deployment = account.deployments.get(arn)
+    if deployment is None:
+        raise not_found(f"The custom model deployment {arn} could not be found.")
+    deployment.settle(account.clock.now())
+    if deployment.status == "Creating":
+        raise ServiceError("ModelNotReadyException", "The model is not ready to serve inference requests.")
+    if deployment.status == "Failed":
+        raise invalid(f"The custom model deployment {arn} has failed and can't be invoked.")
+    return _model(account, deployment.model)
+
+
+def _provisioned(account: Account, arn: str) -> Target:
+    throughput = account.throughputs.get(arn)
+    if throughput is None:
+        raise not_found(f"The provisioned model {arn} could not be found.")
+    throughput.settle(account.clock.now())
+    if throughput.status == "Creating":
+        raise ServiceError("ModelNotReadyException", "The model is not ready to serve inference requests.")
+    if throughput.status == "Failed":
+        raise invalid(f"The provisioned model {arn} has failed and can't be invoked.")
+    return _model(account, throughput.model)
+
+
+def ask(account: Account, model_id: str, target: Target, request: Mapping[str, Any]) -> Answer:
+    """The answer of a model to a request in Converse's form; nothing is slept for here."""
+    system = "\n".join(_text(block) for block in request.get("system", ()))
+    prompt = _last_prompt(request.get("messages"))
+    config = request.get("inferenceConfig", {})
+    if target.student is not None:
+        text = target.student.answer(system, prompt)
+    else:
+        text = _by_rules(
+            account, model_id, target, system, prompt, config.get("temperature", DEFAULT_TEMPERATURE)
+        )
+    fault = account.faults.take(*OUTPUT_KINDS, model_id=model_id)
+    if fault is not None:
+        text = SPOIL[fault.kind](text)
+    stop_reason = "end_turn"
+    for sequence in config.get("stopSequences", ()):
+        if sequence in text:
+            text, stop_reason = text.partition(sequence)[0], "stop_sequence"
+    if "maxTokens" in config:
+        text, shortened = cut(text, config["maxTokens"])
+        stop_reason = "max_tokens" if shortened else stop_reason
+    told = system + "".join(_text(block) for message in request["messages"] for block in message["content"])
+    return Answer(text, stop_reason, count(told), count(text))
+
+
+def _by_rules(
+    account: Account, model_id: str, target: Target, system: str, prompt: str, temperature: float
+) -> str:
+    if temperature <= 0:
+        return rules.answer(system, prompt, noise=target.noise)
+    key = hashlib.sha256(f"{model_id}\0{system}\0{prompt}".encode()).hexdigest()
+    with account.lock:
+        seed = account.repeats[key] = account.repeats.get(key, 0) + 1
+    return rules.answer(system, prompt, noise=max(target.noise, _SAMPLING_NOISE), seed=seed)
+
+
+def _last_prompt(messages: Any) -> str:
+    if not isinstance(messages, list) or not messages:
+        raise invalid("The messages field must hold at least one message.")
+    for index, message in enumerate(messages):
+        if (
+            not isinstance(message, dict)
+            or not isinstance(message.get("content"), list)
+            or not message["content"]
+        ):
+            raise invalid("The content field of a message must hold at least one block.")
+        if message.get("role") != ("user", "assistant")[index % 2]:
+            raise invalid("A conversation must start with a user message, and roles must alternate.")
+    texts: Sequence[str] = [_text(block) for block in messages[-1]["content"]]
+    if messages[-1]["role"] != "user":
+        raise invalid("A conversation must end with a user message.")
+    if not any(text.strip() for text in texts):
+        raise invalid("The text field in a content block must not be blank.")
+    return "\n".join(texts)
+
+
+def _text(block: Any) -> str:
+    text = block.get("text") if isinstance(block, dict) else None
+    if not isinstance(text, str):
+        raise invalid("This model takes text content only.")
+    return text
+
+
+def _answered(account: Account, model_id: str, request: Mapping[str, Any]) -> Answer:
+    with account.lock:
+        target = resolve(account, model_id)
+    answer = ask(account, model_id, target, request)
+    settings = account.settings
+    wait = (settings.first_token_ms + settings.token_ms * answer.output_tokens) / 1000
+    if wait:
+        time.sleep(wait)
+    return answer
+
+
+def converse(account: Account, parameters: Parameters) -> Result:
+    """Converse."""
+    began = time.perf_counter()
+    if "toolConfig" in parameters or "guardrailConfig" in parameters:
+        raise invalid("This stand-in models neither tools nor guardrails.")
+    answer = _answered(account, parameters["modelId"], parameters)
+    return {
+        "output": {"message": answer.message()},
+        "stopReason": answer.stop_reason,
+        "usage": answer.usage(),
+        "metrics": {"latencyMs": round((time.perf_counter() - began) * 1000)},
+    }
+
+
+def native_answer(answer: Answer) -> Result:
+    """An answer in the form of Nova's own InvokeModel bodies."""
+    return {
+        "output": {"message": answer.message()},
+        "stopReason": answer.stop_reason,
+        "usage": answer.usage(),
+    }
+
+
+def native_request(body: Any) -> Mapping[str, Any]:
+    """A Nova InvokeModel body as a Converse request."""
+    if not isinstance(body, dict):
+        raise invalid("Malformed input request: the body must be a JSON object.")
+    unknown = sorted(body.keys() - {"schemaVersion", "messages", "system", "inferenceConfig"})
+    if unknown:
+        raise invalid(f"Malformed input request: extraneous keys {unknown} are not permitted.")
+    config = dict(body.get("inferenceConfig", {}))
+    if "max_new_tokens" in config:
+        config["maxTokens"] = config.pop("max_new_tokens")
+    return {**body, "inferenceConfig": config}
+
+
+def invoke_model(account: Account, parameters: Parameters) -> Result:
+    """InvokeModel with Nova's own body."""
+    try:
+        body = json.loads(parameters.get("body", b""))
+    except ValueError:
+        raise invalid("Malformed input request: the body is not valid JSON.") from None
+    answer = _answered(account, parameters["modelId"], native_request(body))
+    return {"body": json.dumps(native_answer(answer)).encode(), "contentType": "application/json"}

@@ -1,0 +1,93 @@
+"""The HTTP server: HTTP/1.1 with keep-alive, on loopback only."""
+
+from __future__ import annotations
+
+import sys
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from local.bedrock.application import Application
+from local.bedrock.control import Control
+from local.bedrock.protocol import Request, Response
+
+LOOPBACK = "127.0.0.1"
+_MOST_BYTES = 32_000_000
+
+
+class Server(ThreadingHTTPServer):
+    """Serves an application, one thread per connection."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 256
+
+    def __init__(self, application: Application, port: int = 0) -> None:
+        super().__init__((LOOPBACK, port), _Handler)
+        self.application = application
+        self.control = Control(application)
+
+    @property
+    def endpoint(self) -> str:
+        """The server's URL."""
+        return f"http://{LOOPBACK}:{self.server_address[1]}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that go away in mid-request are no news; anything else is."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type] # typeshed's private alias
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Server
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server gives it
+        """Nothing: calls are recorded by the application."""
+
+    def _serve(self) -> None:
+        request = self._read()
+        if request is None:
+            self._answer(Response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, b""), close=True)
+            return
+        if request.path.startswith("/_"):
+            self._answer(self.server.control.handle(request))
+            return
+        response = self.server.application.handle(request)
+        if response is None:
+            self.close_connection = True
+        else:
+            self._answer(response)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - the names that http.server calls
+
+    def _read(self) -> Request | None:
+        path, _, query = self.path.partition("?")
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            body = self._read_chunks()
+        else:
+            length = int(headers.get("content-length", "0"))
+            body = self.rfile.read(length) if length <= _MOST_BYTES else None
+        return None if body is None else Request(self.command, path, query, headers, body)
+
+    def _read_chunks(self) -> bytes | None:
+        body = b""
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            if len(body) + size > _MOST_BYTES:
+                return None
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _answer(self, response: Response, *, close: bool = False) -> None:
+        reason = HTTPStatus(response.status).phrase
+        lines = [f"HTTP/1.1 {response.status:d} {reason}", f"content-length: {len(response.body)}"]
+        lines += [f"{name}: {value}" for name, value in response.headers.items()]
+        if close:
+            self.close_connection = True
+        if self.close_connection:
+            lines.append("connection: close")
+        # One write for all of it: a second small packet would wait for the first one's acknowledgement.
+        self.wfile.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + response.body)

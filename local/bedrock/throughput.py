@@ -1,0 +1,206 @@
+"""Provisioned throughput."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from local.bedrock.account import Account, Parameters, Result
+from local.bedrock.errors import conflict, invalid, not_found, over_quota
+from local.bedrock.job_progress import settle as settle_job
+from local.bedrock.pages import listed
+from local.bedrock.settings import DAY
+
+CREATE = "CreateProvisionedModelThroughput"
+TERMS = {"OneMonth": 30 * DAY, "SixMonths": 180 * DAY}
+_FAILED = "The provisioned throughput could not be created because of an internal error."
+
+
+@dataclass(kw_only=True)
+class Throughput:
+    """One purchase of model units."""
+
+    arn: str
+    name: str
+    model: str
+    foundation: str
+    units: int
+    commitment: str | None
+    created: float
+    ready: float
+    fails: str | None
+    expires: float | None = None
+    status: str = "Creating"
+    failure: str | None = None
+    modified: float = 0.0
+    target: str | None = None
+    update_fails: bool = False
+
+    def models(self) -> set[str | None]:
+        """The models that it uses, or is being pointed at."""
+        return {self.model, self.target}
+
+    def settle(self, now: float) -> None:
+        """Take on the state that the clock asks for."""
+        if self.status == "Creating" and self.ready <= now:
+            self.status, self.failure, self.modified = (
+                "Failed" if self.fails else "InService",
+                self.fails,
+                self.ready,
+            )
+        if self.status == "Updating" and self.ready <= now:
+            if self.target and not self.update_fails:
+                self.model = self.target
+            self.status, self.target, self.modified = "InService", None, self.ready
+
+
+def _model(account: Account, identifier: str) -> tuple[str, str]:
+    """The ARN of what is to be served, custom or not, and the id of its foundation model."""
+    for job in account.jobs.values():
+        settle_job(account, job)
+    if custom := account.model_named(identifier):
+        return custom.arn, custom.base
+    if ":custom-model/" in identifier or (":" not in identifier and "." not in identifier):
+        raise not_found(f"The custom model {identifier} could not be found.")
+    model = account.catalogue.usable(identifier, account.clock.now())
+    if "PROVISIONED" not in model.inference:
+        raise invalid(f"The model {identifier} doesn't support Provisioned Throughput.")
+    return account.catalogue.arn(model.id), model.id
+
+
+def create(account: Account, parameters: Parameters) -> Result:
+    """CreateProvisionedModelThroughput."""
+    if earlier := account.repeated(CREATE, parameters):
+        return {"provisionedModelArn": earlier}
+    settle_all(account)
+    name = parameters["provisionedModelName"]
+    if any(throughput.name == name for throughput in account.throughputs.values()):
+        raise invalid(f"The provided provisioned model name is currently in use: {name}")
+    model_arn, foundation = _model(account, parameters["modelId"])
+    now = account.clock.now()
+    if account.catalogue.usable(foundation, now).status(now) == "LEGACY":
+        raise invalid(
+            f"The model {foundation} is LEGACY: no new Provisioned Throughput can be bought for it."
+        )
+    _check_quota(account, parameters, foundation)
+    fault = account.faults.take("throughput_failed")
+    commitment = parameters.get("commitmentDuration")
+    throughput = Throughput(
+        arn=account.arn(f"provisioned-model/{account.new_id()}"),
+        name=name,
+        model=model_arn,
+        foundation=foundation,
+        units=parameters["modelUnits"],
+        commitment=commitment,
+        created=now,
+        modified=now,
+        ready=now + account.clock.lasting(account.settings.durations.throughput),
+        # A term is a date in the calendar: a scaled clock doesn't shorten it.
+        expires=now + TERMS[commitment] if commitment else None,
+        fails=(fault.message or _FAILED) if fault else None,
+    )
+    account.throughputs[throughput.arn] = throughput
+    account.tag(throughput.arn, parameters.get("tags"))
+    account.remember(CREATE, parameters, throughput.arn)
+    return {"provisionedModelArn": throughput.arn}
+
+
+def _check_quota(account: Account, parameters: Parameters, foundation: str) -> None:
+    used = sum(throughput.units for throughput in account.throughputs.values())
+    if used + parameters["modelUnits"] > account.settings.quotas.model_units:
+        kind = "commitment" if "commitmentDuration" in parameters else "no commitment"
+        raise over_quota(
+            f"Your account does not currently have any {kind} model units reserved for {foundation}."
+        )
+
+
+def settle_all(account: Account) -> None:
+    """Bring all throughput to its present state."""
+    now = account.clock.now()
+    for throughput in account.throughputs.values():
+        throughput.settle(now)
+
+
+def find(account: Account, identifier: str) -> Throughput:
+    """Throughput by ARN or name, in its present state."""
+    settle_all(account)
+    by_name = (t for t in account.throughputs.values() if t.name == identifier)
+    throughput = account.throughputs.get(identifier) or next(by_name, None)
+    if throughput is None:
+        raise not_found(f"The provisioned model {identifier} could not be found.")
+    return throughput
+
+
+def _shown(account: Account, throughput: Throughput) -> Result:
+    return {
+        "provisionedModelName": throughput.name,
+        "provisionedModelArn": throughput.arn,
+        "modelArn": throughput.model,
+        # Once an update is done there is nothing desired that isn't there.
+        "desiredModelArn": throughput.target or throughput.model,
+        "foundationModelArn": account.catalogue.arn(throughput.foundation),
+        "modelUnits": throughput.units,
+        "desiredModelUnits": throughput.units,
+        "status": throughput.status,
+        "commitmentDuration": throughput.commitment,
+        "commitmentExpirationTime": throughput.expires,
+        "creationTime": throughput.created,
+        "lastModifiedTime": throughput.modified,
+    }
+
+
+def get(account: Account, parameters: Parameters) -> Result:
+    """GetProvisionedModelThroughput."""
+    throughput = find(account, parameters["provisionedModelId"])
+    return {**_shown(account, throughput), "failureMessage": throughput.failure}
+
+
+def list_throughputs(account: Account, parameters: Parameters) -> Result:
+    """ListProvisionedModelThroughputs."""
+    settle_all(account)
+    return listed(
+        account,
+        parameters,
+        account.throughputs.values(),
+        key="provisionedModelSummaries",
+        summary=lambda throughput: _shown(account, throughput),
+        name="provisionedModelName",
+        filters={"modelArnEquals": "modelArn"},
+    )
+
+
+def update(account: Account, parameters: Parameters) -> Result:
+    """UpdateProvisionedModelThroughput: another name, or another model of the same base."""
+    throughput = find(account, parameters["provisionedModelId"])
+    if throughput.status != "InService":
+        raise invalid(
+            f"The provisioned model {throughput.arn} can't be updated while it is {throughput.status}."
+        )
+    name = parameters.get("desiredProvisionedModelName", throughput.name)
+    if any(other.name == name for other in account.throughputs.values() if other is not throughput):
+        raise invalid(f"The provided provisioned model name is currently in use: {name}")
+    if "desiredModelId" in parameters:
+        model, foundation = _model(account, parameters["desiredModelId"])
+        if foundation != throughput.foundation:
+            raise invalid(f"The model {model} must have the base model {throughput.foundation}.")
+        throughput.target = model
+    now = account.clock.now()
+    throughput.name, throughput.status, throughput.modified = name, "Updating", now
+    throughput.ready = now + account.clock.lasting(account.settings.durations.throughput_update)
+    throughput.update_fails = account.faults.take("throughput_update_failed") is not None
+    return {}
+
+
+def delete(account: Account, parameters: Parameters) -> Result:
+    """DeleteProvisionedModelThroughput; it is gone at once."""
+    throughput = find(account, parameters["provisionedModelId"])
+    if throughput.status == "Updating":
+        raise conflict(f"The provisioned model {throughput.arn} can't be deleted while it is Updating.")
+    committed = throughput.expires is not None and throughput.expires > account.clock.now()
+    if committed and throughput.status != "Failed":
+        raise conflict(
+            f"The provisioned model {throughput.arn} has a {throughput.commitment} commitment and can't be "
+            "deleted before its term ends."
+        )
+    del account.throughputs[throughput.arn]
+    account.tags.pop(throughput.arn, None)
+    return {}

@@ -1,0 +1,52 @@
+"""Work behind a job: steps that run in a thread, or one by one when asked for where the clock is a test's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from local.bedrock.clock import Clock
+from local.bedrock.training_data import DataError
+
+INTERNAL_ERROR = "Encountered an internal error when processing the request."
+
+
+class Work:
+    """Steps that follow one another; the first failure skips the rest."""
+
+    def __init__(self, clock: Clock, *steps: Callable[[], None]) -> None:
+        self._clock = clock
+        self._steps = steps
+        self._done = [threading.Event() for _ in steps]
+        self._finished = [0.0 for _ in steps]
+        self._thread: threading.Thread | None = None
+        self.failure: str | None = None
+
+    def start(self) -> None:
+        """Run all steps in a thread, except on a clock that waits for work: there they run when asked for."""
+        if not self._clock.waits_for_work:
+            self._thread = threading.Thread(target=self._run, name="bedrock-work", daemon=True)
+            self._thread.start()
+
+    def finished(self, step: int) -> float | None:
+        """When a step was finished, or nothing while it isn't."""
+        if self._thread is None and not self._done[step].is_set():
+            self._do(step)
+        return self._finished[step] if self._done[step].is_set() else None
+
+    def _run(self) -> None:
+        for step in range(len(self._steps)):
+            self._do(step)
+            self._finished[step] = self._clock.now()
+
+    def _do(self, step: int) -> None:
+        try:
+            if self.failure is None:
+                self._steps[step]()
+        except DataError as error:
+            self.failure = str(error)[:2048]
+        except Exception as error:
+            # Whatever goes wrong in the thread, the job must end and say so.
+            self.failure = f"{INTERNAL_ERROR} ({type(error).__name__}: {error})"[:2048]
+        finally:
+            self._done[step].set()

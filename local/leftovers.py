@@ -1,0 +1,50 @@
+"""What still exists in Bedrock after everything was destroyed, and in AWS would go on costing money."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mypy_boto3_bedrock import BedrockClient
+
+# Customization jobs can't be deleted: those that have ended stay listed for ever and cost nothing.
+RUNNING_JOBS = ("InProgress", "Stopping")
+RUNNING_BATCHES = ("Submitted", "Validating", "Scheduled", "InProgress", "Stopping")
+
+
+def leftovers(bedrock: BedrockClient, *, keep_models: bool) -> list[str]:
+    """Name the resources that should be gone, each with its kind.
+
+    Args:
+        keep_models: The settings retain models, so they are no leftovers.
+    """
+    jobs = bedrock.get_paginator("list_model_customization_jobs").paginate()
+    batches = bedrock.get_paginator("list_model_invocation_jobs").paginate()
+    deployments = bedrock.get_paginator("list_custom_model_deployments").paginate()
+    throughputs = bedrock.get_paginator("list_provisioned_model_throughputs").paginate()
+    models = bedrock.get_paginator("list_custom_models").paginate(isOwned=True)
+    found = [
+        f"job {job['jobName']} ({job['status']})"
+        for page in jobs
+        for job in page["modelCustomizationJobSummaries"]
+        if job["status"] in RUNNING_JOBS
+    ]
+    found += [
+        f"batch job {batch['jobName']} ({batch.get('status')})"
+        for page in batches
+        for batch in page["invocationJobSummaries"]
+        if batch.get("status") in RUNNING_BATCHES
+    ]
+    found += [
+        f"deployment {deployment['customModelDeploymentName']}"
+        for page in deployments
+        for deployment in page["modelDeploymentSummaries"]
+    ]
+    found += [
+        f"provisioned throughput {throughput['provisionedModelName']}"
+        for page in throughputs
+        for throughput in page["provisionedModelSummaries"]
+    ]
+    if not keep_models:
+        found += [f"model {model['modelName']}" for page in models for model in page["modelSummaries"]]
+    return found

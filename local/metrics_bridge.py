@@ -1,0 +1,161 @@
+"""Turn EMF log lines into metrics, as CloudWatch does and the emulator doesn't.
+
+A test double, run beside the emulator: it reads the lines that Lambdas have printed, and calls PutMetricData
+with what their `_aws` member declares. Every log event counts once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudwatch import CloudWatchClient
+    from mypy_boto3_cloudwatch.type_defs import MetricDatumTypeDef
+    from mypy_boto3_logs import CloudWatchLogsClient
+
+POLL_SECONDS = 1.0
+# A line is stamped before it can be read, so look back a little: what was read before is known by its key.
+LOOK_BACK_MS = 10_000
+# PutMetricData takes 1,000 of them at once, each with up to 150 values.
+MAX_DATA = 1000
+MAX_VALUES = 150
+
+type Key = tuple[str, str, int, int]
+
+
+def parse(message: str) -> Iterator[tuple[str, MetricDatumTypeDef]]:
+    """Yield (namespace, datum) for each metric and dimension set that one log line declares.
+
+    A line that is no EMF record yields nothing; so does a metric whose value or dimension is missing.
+
+    >>> line = '{"_aws": {"Timestamp": 0, "CloudWatchMetrics": [{"Namespace": "N", "Dimensions": [["s"]], '
+    >>> line += '"Metrics": [{"Name": "Requests"}]}]}, "s": "router", "Requests": 1}'
+    >>> [(namespace, datum["MetricName"], datum["Values"]) for namespace, datum in parse(line)]
+    [('N', 'Requests', [1.0])]
+    """
+    try:
+        record = json.loads(message)
+        directives = record["_aws"]["CloudWatchMetrics"]
+        stamp = datetime.fromtimestamp(record["_aws"]["Timestamp"] / 1000, UTC)
+    except (ValueError, KeyError, TypeError):
+        return
+    for directive in directives:
+        for metric in directive.get("Metrics", []):
+            values = _values(record.get(metric["Name"]))
+            for names in directive.get("Dimensions") or [[]]:
+                if values and all(name in record for name in names):
+                    yield from _data(directive["Namespace"], metric, names, values, record, stamp)
+
+
+def _values(raw: Any) -> list[float]:
+    found = raw if isinstance(raw, list) else [raw]
+    return [float(value) for value in found if isinstance(value, int | float) and not isinstance(value, bool)]
+
+
+def _data(
+    namespace: str,
+    metric: Mapping[str, str],
+    names: list[str],
+    values: list[float],
+    record: Mapping[str, Any],
+    stamp: datetime,
+) -> Iterator[tuple[str, MetricDatumTypeDef]]:
+    for start in range(0, len(values), MAX_VALUES):
+        chunk = values[start : start + MAX_VALUES]
+        yield (
+            namespace,
+            {
+                "MetricName": metric["Name"],
+                "Dimensions": [{"Name": name, "Value": str(record[name])} for name in names],
+                "Timestamp": stamp,
+                "Values": chunk,
+                "Counts": [1.0] * len(chunk),
+                "Unit": metric.get("Unit", "None"),  # type: ignore[typeddict-item]  # EMF's units are CloudWatch's
+            },
+        )
+
+
+class Bridge:
+    """Reads log groups from where it stopped and publishes what is new."""
+
+    def __init__(self, logs: CloudWatchLogsClient, cloudwatch: CloudWatchClient) -> None:
+        self._logs = logs
+        self._cloudwatch = cloudwatch
+        self._newest: dict[str, int] = defaultdict(int)
+        self._seen: set[Key] = set()
+
+    def poll(self) -> int:
+        """Publish the metrics of all log events since the last poll; return how many data were sent."""
+        events = [event for group in self._groups() for event in self._new_events(group)]
+        by_namespace: dict[str, list[MetricDatumTypeDef]] = defaultdict(list)
+        for _, message in events:
+            for namespace, datum in parse(message):
+                by_namespace[namespace].append(datum)
+        for namespace, data in by_namespace.items():
+            for start in range(0, len(data), MAX_DATA):
+                self._cloudwatch.put_metric_data(
+                    Namespace=namespace, MetricData=data[start : start + MAX_DATA]
+                )
+        # Only now: what could not be published is read again by the next poll.
+        self._remember(key for key, _ in events)
+        return sum(map(len, by_namespace.values()))
+
+    def _groups(self) -> Iterator[str]:
+        for page in self._logs.get_paginator("describe_log_groups").paginate():
+            yield from (group["logGroupName"] for group in page["logGroups"])
+
+    def _new_events(self, group: str) -> Iterator[tuple[Key, str]]:
+        since = max(0, self._newest[group] - LOOK_BACK_MS)
+        pages = self._logs.get_paginator("filter_log_events").paginate(
+            logGroupName=group, startTime=since, filterPattern='"CloudWatchMetrics"'
+        )
+        for key, message in _keyed(group, (event for page in pages for event in page["events"])):
+            if key not in self._seen:
+                yield key, message
+
+    def _remember(self, keys: Iterable[Key]) -> None:
+        """Mark events as published, and drop the marks that no later poll can meet again."""
+        for key in keys:
+            self._seen.add(key)
+            self._newest[key[0]] = max(self._newest[key[0]], key[2])
+        self._seen = {key for key in self._seen if key[2] >= self._newest[key[0]] - LOOK_BACK_MS}
+
+
+def _keyed(group: str, events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Key, str]]:
+    """Name each event by its place: the emulator gives those of Lambdas no event id.
+
+    A query never starts between two events of the same millisecond, so an event's number among those of
+    its stream and millisecond is the same in each.
+    """
+    numbers: Counter[tuple[str, int]] = Counter()
+    for event in events:
+        place = (event["logStreamName"], event["timestamp"])
+        yield (group, *place, numbers[place]), event["message"]
+        numbers[place] += 1
+
+
+def main() -> int:
+    """Poll until SIGTERM."""
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    bridge = Bridge(boto3.client("logs"), boto3.client("cloudwatch"))
+    while not stopped.wait(POLL_SECONDS):
+        # The emulator may be busy or gone: the next poll reads the same events again.
+        with contextlib.suppress(BotoCoreError, ClientError):
+            bridge.poll()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

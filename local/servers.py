@@ -1,0 +1,199 @@
+"""The servers of the local system: the AWS emulator, the Bedrock stand-in and the metrics bridge."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from botocore.exceptions import BotoCoreError
+
+from local import environment, processes, web
+from local.cdk import tool_path
+from local.errors import LocalError
+from local.state import ACCOUNT, PROJECT, REGION, State
+
+# An hour of training takes six seconds; a deployment of eight minutes takes less than one.
+TIME_SCALE = 600
+START_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server as recorded: enough to find it again and to be sure that it is the same one."""
+
+    name: str
+    pid: int
+    url: str
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The running servers of one local system."""
+
+    emulator: Server
+    bedrock: Server
+    bridge: Server
+
+    @property
+    def all(self) -> tuple[Server, ...]:
+        """In the order in which to stop them: nobody is left calling a server that has gone."""
+        return (self.bridge, self.emulator, self.bedrock)
+
+    def variables(self, state: State) -> dict[str, str]:
+        """Return the variables that point AWS clients at these servers."""
+        return environment.client(self.emulator.url, self.bedrock.url, state)
+
+
+def _tag(state: State, name: str) -> str:
+    return f"{state.root}/{name}"
+
+
+def recorded(state: State) -> list[Server]:
+    """Return the servers that the state folder names, alive or not."""
+    try:
+        return [Server(**entry) for entry in json.loads(state.servers.read_text())]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def alive(state: State, server: Server) -> bool:
+    """Tell whether a recorded server still runs and is the one that we started."""
+    return processes.is_ours(server.pid, _tag(state, server.name))
+
+
+def running(state: State) -> Servers | None:
+    """Return the servers when all of them run."""
+    found = {server.name: server for server in recorded(state) if alive(state, server)}
+    if set(found) != {"emulator", "bedrock", "bridge"}:
+        return None
+    return Servers(**found)
+
+
+def stop(state: State) -> list[str]:
+    """Stop whatever recorded server still runs, by its id; return the names of those stopped."""
+    servers = {server.name: server for server in recorded(state)}
+    order = ("bridge", "emulator", "bedrock")
+    stopped = [
+        name for name in order if name in servers and processes.stop(servers[name].pid, _tag(state, name))
+    ]
+    state.clean()
+    return stopped
+
+
+def start(state: State) -> Servers:
+    """Start all servers and wait until they answer. Stop leftovers first.
+
+    Raises:
+        LocalError: A server ended at once or did not answer in time; none is left running.
+    """
+    if shutil.which("openssl") is None:
+        raise LocalError("The program openssl is missing: the emulator makes its certificate with it.")
+    state.prepare()
+    try:
+        return _start(state)
+    except BaseException:
+        stop(state)
+        raise
+
+
+def _start(state: State) -> Servers:
+    emulator_port, bedrock_port = processes.free_port(), processes.free_port()
+    emulator_url, bedrock_url = f"https://127.0.0.1:{emulator_port}", f"http://127.0.0.1:{bedrock_port}"
+    path = tool_path()
+
+    emulator = _launch(
+        state,
+        Server("emulator", 0, emulator_url),
+        _emulator_arguments(emulator_port),
+        environment.emulator(emulator_port, bedrock_url, state, path),
+    )
+    _wait(state, emulator, lambda: _emulator_answers(state, emulator_url))
+    environment.write_ca_bundle(state.certificate, state.ca_bundle)
+    variables = environment.client(emulator_url, bedrock_url, state)
+    environment.write(variables, state.env)
+
+    bedrock = _launch(
+        state,
+        Server("bedrock", 0, bedrock_url),
+        ["-m", "local.bedrock", *_bedrock_arguments(bedrock_port, emulator_url, state)],
+        environment.server(path) | variables,
+    )
+    bridge = _launch(
+        state,
+        Server("bridge", 0, emulator_url),
+        ["-m", "local.metrics_bridge"],
+        environment.server(path) | variables,
+    )
+    _wait(state, bedrock, lambda: _bedrock_answers(bedrock_url))
+    return Servers(emulator, bedrock, bridge)
+
+
+def _emulator_arguments(port: int) -> list[str]:
+    """Return how to run MiniStack by its ASGI server: its own main also takes port 443 when it may."""
+    return [
+        *("-m", "hypercorn", "ministack.app:app"),
+        *("--bind", f"127.0.0.1:{port}", "--workers", "0", "--keep-alive", "75"),
+        *("--config", "python:ministack.core.hypercorn_conf"),
+    ]
+
+
+def _bedrock_arguments(port: int, emulator_url: str, state: State) -> list[str]:
+    return [
+        *("--port", str(port)),
+        *("--aws-endpoint", emulator_url),
+        *("--ca-bundle", str(state.ca_bundle)),
+        *("--account", ACCOUNT, "--region", REGION),
+        *("--time-scale", str(TIME_SCALE)),
+        "--log",
+    ]
+
+
+def _launch(state: State, server: Server, arguments: list[str], variables: dict[str, str]) -> Server:
+    """Start one server and record it before anything else can go wrong."""
+    # `python -m` puts the working folder on the import path: the emulator must not see the project there.
+    cwd = state.root / "emulator" if server.name == "emulator" else PROJECT
+    log = state.log(server.name)
+    log.unlink(missing_ok=True)
+    pid = processes.start(arguments, _tag(state, server.name), variables, cwd, log)
+    started = Server(server.name, pid, server.url)
+    entries = [asdict(entry) for entry in (*recorded(state), started)]
+    state.servers.write_text(json.dumps(entries, indent=2) + "\n")
+    return started
+
+
+def _wait(state: State, server: Server, answers: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if answers():
+            return
+        if not alive(state, server):
+            raise LocalError(
+                f"The {server.name} server ended as soon as it started.",
+                log=state.log(server.name),
+                advice="Run `make local` again; if it stays so, remove .venv and .local first.",
+            )
+        time.sleep(0.05)
+    raise LocalError(
+        f"The {server.name} server did not answer at {server.url} in {START_SECONDS:.0f} s.",
+        log=state.log(server.name),
+        advice="The machine may be too busy: run `make local` again.",
+    )
+
+
+def _emulator_answers(state: State, url: str) -> bool:
+    if not state.certificate.exists():
+        return False
+    # OSError covers a certificate that is only half written.
+    with contextlib.suppress(BotoCoreError, OSError):
+        return web.get(f"{url}/_ministack/health", verify=state.certificate).status_code == 200
+    return False
+
+
+def _bedrock_answers(url: str) -> bool:
+    with contextlib.suppress(BotoCoreError):
+        return web.get(f"{url}/_health").status_code == 200
+    return False

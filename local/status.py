@@ -1,0 +1,46 @@
+"""Look at the local system as it is now."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from local import environment, servers, watch
+from local.aws import Aws
+from local.errors import LocalError
+from local.state import ENVIRONMENT, State
+from stacks import settings
+
+
+def variables(state: State) -> dict[str, str]:
+    """Return the variables that point AWS clients at the local system.
+
+    Raises:
+        LocalError: It does not run.
+    """
+    if servers.running(state) is None:
+        raise LocalError("The local system does not run.", advice="Start it with `make local`.")
+    return environment.read(state.env)
+
+
+def show(state: State, console: Console) -> None:
+    """Print servers, stacks and the release.
+
+    Raises:
+        LocalError: The local system does not run.
+    """
+    aws = Aws(variables(state))
+    table = Table("what", "state", "where", box=None, pad_edge=False)
+    for server in servers.recorded(state):
+        table.add_row(server.name, "running", f"{server.url}  log {state.log(server.name)}")
+    for page in aws.cloudformation.get_paginator("describe_stacks").paginate():
+        for stack in page["Stacks"]:
+            outputs = (o for o in stack.get("Outputs", []) if not o["OutputKey"].startswith("Exports"))
+            shown = "  ".join(f"{output['OutputKey']}={output['OutputValue']}" for output in outputs)
+            table.add_row(stack["StackName"], stack["StackStatus"], shown)
+    name = watch.table_name(aws, f"{settings.load(ENVIRONMENT).full_name}-serving")
+    found = watch.release(aws, name) if name else None
+    table.add_row(
+        "release", found.state if found else "none", f"{found.digest} {found.note}" if found else ""
+    )
+    console.print(table, highlight=False, soft_wrap=True)

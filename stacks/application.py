@@ -1,0 +1,74 @@
+"""The stacks of one environment, put together; `app.py` and the tests build them here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import aws_cdk as cdk
+from cdk_nag import AwsSolutionsChecks
+
+from shared.naming import OWNER_TAG
+from shared.task import Task
+from stacks import settings as settings_
+from stacks.data import DataStack
+from stacks.distillation import DistillationStack
+from stacks.identity import Identity
+from stacks.operations import OperationsStack
+from stacks.router import RouterStack
+from stacks.serving import ServingStack
+
+
+@dataclass(frozen=True)
+class Application:
+    """The five stacks, in order of dependency; values flow down this list only."""
+
+    data: DataStack
+    distillation: DistillationStack
+    serving: ServingStack
+    router: RouterStack
+    operations: OperationsStack
+
+    @property
+    def stacks(self) -> tuple[cdk.Stack, ...]:
+        """All of them, first to last."""
+        return (self.data, self.distillation, self.serving, self.router, self.operations)
+
+
+def build(app: cdk.App, environment: str) -> Application:
+    """Declare every stack of an environment in the app, checked by cdk-nag.
+
+    Raises SettingsError for settings that can't work, before anything is synthesised.
+    """
+    settings = settings_.load(environment)
+    identity = Identity(settings, Task.load().digest())
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
+    name = settings.full_name
+    env = cdk.Environment(account=settings.account, region=settings.region)
+    data = DataStack(app, f"{name}-data", settings=settings, env=env)
+    distillation = DistillationStack(
+        app,
+        f"{name}-distillation",
+        settings=settings,
+        identity=identity,
+        bucket=data.bucket,
+        key=data.key,
+        env=env,
+    )
+    serving = ServingStack(
+        app,
+        f"{name}-serving",
+        settings=settings,
+        identity=identity,
+        bucket=data.bucket,
+        key=data.key,
+        holdout_key=distillation.holdout_key,
+        env=env,
+    )
+    # The release reads the job by its name, so nothing but the order says that it needs the stack above.
+    serving.add_stack_dependency(distillation)
+    router = RouterStack(app, f"{name}-router", settings=settings, table=serving.table, key=data.key, env=env)
+    operations = OperationsStack(app, f"{name}-operations", settings=settings, topic=serving.topic, env=env)
+    operations.add_stack_dependency(router)
+    for key, value in {**settings.tags, OWNER_TAG: name}.items():
+        cdk.Tags.of(app).add(key, value)
+    return Application(data, distillation, serving, router, operations)

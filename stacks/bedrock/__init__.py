@@ -1,0 +1,8 @@
+"""Bedrock resources that CloudFormation doesn't have, as constructs for any CDK app."""
+
+from stacks.bedrock.dataset import Dataset, DatasetFile
+from stacks.bedrock.distillation_job import DistillationJob
+from stacks.bedrock.provisioned_throughput import ProvisionedThroughput
+from stacks.bedrock.release import Release
+
+__all__ = ["Dataset", "DatasetFile", "DistillationJob", "ProvisionedThroughput", "Release"]

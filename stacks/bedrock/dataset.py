@@ -1,0 +1,101 @@
+"""Construct Dataset: training and hold-out files, validated and published under their digest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import aws_cdk as cdk
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+from stacks.bedrock import permissions as may
+from stacks.bedrock.provider import ResourceProvider
+from stacks.functions import Function
+
+
+@dataclass(frozen=True)
+class DatasetFile:
+    """Where a file lies before it is published; `version` is an S3 version id, or None for an asset."""
+
+    bucket: str
+    key: str
+    version: str | None = None
+
+
+class Dataset(Construct):
+    """Validates both files against Bedrock's rules before anything is spent, and publishes them.
+
+    Attributes:
+        training_key, holdout_key: keys in the data bucket, under `datasets/<digest>/`.
+        training_uri: the S3 URI for CreateModelCustomizationJob.
+        resource: the custom resource; what reads the files depends on it.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        bucket: s3.IBucket,
+        key: kms.IKey,
+        training: DatasetFile,
+        holdout: DatasetFile,
+        digest: str,
+        method: str,
+        retain: bool,
+        log_days: int,
+    ) -> None:
+        """`method` is `distillation` or `fine_tuning`: their limits differ. `retain` keeps the published
+        files when the resource goes; what Bedrock trained no longer needs them."""
+        super().__init__(scope, construct_id)
+        self.training_key = f"datasets/{digest}/training.jsonl"
+        self.holdout_key = f"datasets/{digest}/holdout.jsonl"
+        self.training_uri = f"s3://{bucket.bucket_name}/{self.training_key}"
+        role = may.function_role(self, "Role", self._permissions(bucket, key, training, holdout))
+        handler = Function(
+            self,
+            "Handler",
+            folder="dataset",
+            entry="on_event",
+            role=role,
+            environment={"POWERTOOLS_SERVICE_NAME": "dataset"},
+            log_days=log_days,
+            timeout=cdk.Duration.minutes(10),
+            memory_mb=1024,
+            description="Validates a data set and publishes it under its digest",
+        )
+        provider = ResourceProvider(self, "Provider", on_event=handler, log_days=log_days)
+        self.resource = cdk.CustomResource(
+            self,
+            "Resource",
+            resource_type="Custom::BedrockDataset",
+            service_token=provider.service_token,
+            properties={
+                "Bucket": bucket.bucket_name,
+                "Digest": digest,
+                "Method": method,
+                "Training": _properties(training),
+                "Holdout": _properties(holdout),
+                "Retain": retain,
+            },
+        )
+        # The first event may come before IAM knows the role's policy.
+        self.resource.node.add_dependency(role)
+
+    def _permissions(
+        self, bucket: s3.IBucket, key: kms.IKey, training: DatasetFile, holdout: DatasetFile
+    ) -> list[may.Permission]:
+        sources = [f"arn:{cdk.Aws.PARTITION}:s3:::{file.bucket}/{file.key}" for file in (training, holdout)]
+        return [
+            may.Permission(["s3:GetObject", "s3:GetObjectVersion"], sorted(set(sources))),
+            may.objects(bucket, self, ["GetObject", "PutObject"], ["datasets/*"]),
+            *may.purge(bucket, self, "datasets/*"),
+            may.encrypted(key, "s3"),
+        ]
+
+
+def _properties(file: DatasetFile) -> dict[str, str]:
+    known = {"Bucket": file.bucket, "Key": file.key}
+    return {**known, "VersionId": file.version} if file.version else known
+

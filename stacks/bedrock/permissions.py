@@ -1,0 +1,177 @@
+"""What roles may do: actions, resources and conditions, and why a wildcard has to stand among them.
+
+ARNs are as the Service Authorization Reference has them. Resources that Bedrock names itself (a job, a model,
+a deployment, a throughput) can't be named in a policy before they exist. Where the action takes the condition
+key `aws:ResourceTag`, ours is asked for instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import aws_cdk as cdk
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+from shared.naming import OWNER_TAG
+from stacks.nag import acknowledge, exported, shown
+
+Conditions = Mapping[str, Mapping[str, object]]
+
+DEPLOYMENTS = "custom-model-deployment/*"
+THROUGHPUTS = "provisioned-model/*"
+
+NAMED_BY_BEDROCK = (
+    "Bedrock ends the ARNs of jobs, models, deployments and throughputs with an id of its own choice, so that they "
+    "can't be named beforehand. What deletes or stops them asks for the owner's tag where Bedrock has that condition."
+)
+NO_RESOURCE = "These actions have no resource type of their own (Service Authorization Reference)."
+
+
+@dataclass(frozen=True)
+class Permission:
+    """One statement of a role's policy. `because` says why a resource holds a wildcard."""
+
+    actions: Sequence[str]
+    resources: Sequence[str]
+    conditions: Conditions = field(default_factory=dict)
+    because: str = ""
+
+
+def grant(role: iam.Role, permissions: Iterable[Permission]) -> None:
+    """Add statements to a role, and accept cdk-nag's findings on their wildcards, each for its reason.
+
+    Raises ValueError for a wildcard without a reason.
+    """
+    for permission in permissions:
+        role.add_to_policy(
+            iam.PolicyStatement(
+                actions=list(permission.actions),
+                resources=list(permission.resources),
+                conditions={key: dict(value) for key, value in permission.conditions.items()} or None,
+            )
+        )
+        for resource in (shown(role, resource) for resource in permission.resources):
+            if "*" not in resource:
+                continue
+            if not permission.because:
+                raise ValueError(f"{role.node.path}: the wildcard in {resource} needs a reason")
+            acknowledge(role, f"IAM5[Resource::{resource}]", permission.because)
+
+
+def function_role(scope: Construct, construct_id: str, permissions: Iterable[Permission] = ()) -> iam.Role:
+    """A role that Lambda assumes, with exactly these permissions."""
+    role = iam.Role(scope, construct_id, assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+    grant(role, permissions)
+    return role
+
+
+def account_arn(resource: str) -> str:
+    """A Bedrock resource of this account and Region, e.g. `custom-model-deployment/*`."""
+    return f"arn:{cdk.Aws.PARTITION}:bedrock:{cdk.Aws.REGION}:{cdk.Aws.ACCOUNT_ID}:{resource}"
+
+
+def foundation_model_arn(model: str, region: str = cdk.Aws.REGION) -> str:
+    """A foundation model; it belongs to no account."""
+    return f"arn:{cdk.Aws.PARTITION}:bedrock:{region}::foundation-model/{model}"
+
+
+def jobs(student: str) -> str:
+    """The customization jobs of a student: Bedrock puts the base model's id before the job's own."""
+    return account_arn(f"model-customization-job/{student}/*")
+
+
+def models(student: str) -> str:
+    """The custom models made from a student."""
+    return account_arn(f"custom-model/{student}/*")
+
+
+def bedrock(actions: Sequence[str], resources: Sequence[str], conditions: Conditions | None = None) -> Permission:
+    """Bedrock actions, written without their prefix, on foundation models or on what Bedrock names."""
+    because = NO_RESOURCE if list(resources) == ["*"] else NAMED_BY_BEDROCK
+    return Permission([f"bedrock:{action}" for action in actions], resources, conditions or {}, because)
+
+
+def owned(owner: str) -> Conditions:
+    """Only what carries the owner's tag."""
+    return {"StringEquals": {f"aws:ResourceTag/{OWNER_TAG}": owner}}
+
+
+def tagged_for(owner: str) -> Conditions:
+    """Only where the request gives the new resource the owner's tag."""
+    return {"StringEquals": {f"aws:RequestTag/{OWNER_TAG}": owner}}
+
+
+def invoke(model: str) -> list[Permission]:
+    """Inference on a foundation model's id, or on a `us.` profile and the models behind it."""
+    geography, _, name = model.partition(".")
+    if geography != "us":
+        return [bedrock(["InvokeModel"], [foundation_model_arn(model)])]
+    profile = account_arn(f"inference-profile/{model}")
+    return [
+        bedrock(["InvokeModel"], [profile]),
+        Permission(
+            ["bedrock:InvokeModel"],
+            [foundation_model_arn(name, "us-*")],
+            {"StringLike": {"bedrock:InferenceProfileArn": profile}},
+            "A profile chooses among its geography's Regions, which AWS may extend, and needs the model in each; "
+            "this holds only for calls through the profile.",
+        ),
+    ]
+
+
+def objects(bucket: s3.IBucket, scope: Construct, actions: Sequence[str], folders: Sequence[str]) -> Permission:
+    """Actions on the objects in some folders of a bucket, e.g. `["datasets/*"]`."""
+    arn = exported(bucket.bucket_arn, of=bucket, seen_from=scope)
+    because = "Each data set, job and release has a folder of its own digest in this one bucket."
+    return Permission([f"s3:{action}" for action in actions], [f"{arn}/{folder}" for folder in folders], {}, because)
+
+
+def listing(bucket: s3.IBucket, actions: Sequence[str], folders: Sequence[str]) -> Permission:
+    """List actions on a bucket, within some folders."""
+    return Permission(
+        [f"s3:{action}" for action in actions], [bucket.bucket_arn], {"StringLike": {"s3:prefix": list(folders)}}
+    )
+
+
+def purge(bucket: s3.IBucket, scope: Construct, folder: str) -> list[Permission]:
+    """Delete a folder with all its versions."""
+    return [
+        objects(bucket, scope, ["DeleteObject", "DeleteObjectVersion"], [folder]),
+        listing(bucket, ["ListBucketVersions"], [folder]),
+    ]
+
+
+def encrypted(key: kms.IKey, *services: str, write: bool = True) -> Permission:
+    """Use of a key through some services, e.g. `s3`, and through nothing else."""
+    return Permission(
+        ["kms:Decrypt", "kms:GenerateDataKey"] if write else ["kms:Decrypt"],
+        [key.key_arn],
+        {"StringEquals": {"kms:ViaService": [f"{service}.{cdk.Aws.REGION}.amazonaws.com" for service in services]}},
+    )
+
+
+def model_key(key: kms.IKey) -> Permission:
+    """What Bedrock asks of a role that makes, deploys or uses a model under a customer's key (Bedrock user
+    guide, encryption of customization jobs)."""
+    return Permission(
+        ["kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"],
+        [key.key_arn],
+        {"StringEquals": {"kms:ViaService": f"bedrock.{cdk.Aws.REGION}.amazonaws.com"}},
+    )
+
+
+def items(table: dynamodb.ITable, key: kms.IKey, actions: Sequence[str]) -> list[Permission]:
+    """Actions on a table that is encrypted with a customer's key."""
+    return [
+        Permission([f"dynamodb:{action}" for action in actions], [table.table_arn]),
+        encrypted(key, "dynamodb", write=False),
+    ]
+
+
+RELEASES_READ_WRITE = ("GetItem", "Scan", "PutItem", "UpdateItem", "DeleteItem")
+"""What `shared.releases` calls; TransactWriteItems is authorised as the actions of its items."""

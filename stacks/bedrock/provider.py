@@ -1,0 +1,98 @@
+"""The bridge between CloudFormation and a resource's handler: the CDK's Provider framework, kept in bounds."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_stepfunctions as sfn
+from aws_cdk import custom_resources as cr
+from constructs import Construct
+
+from stacks.bedrock.permissions import function_role
+from stacks.functions import log_group
+from stacks.nag import acknowledge, function_versions
+
+# CloudFormation gives up on a custom resource after one hour, whatever the framework's own timeout says
+# (AWS::CloudFormation::CustomResource, ServiceTimeout). The run time of each poll comes on top of its interval.
+LONGEST = cdk.Duration.hours(1)
+TOTAL = cdk.Duration.minutes(45)
+INTERVAL = cdk.Duration.seconds(5)
+
+
+class ResourceProvider(cr.Provider):
+    """A Provider whose service token stays: a custom resource's token can't be changed by an update.
+
+    Never rename or move one that is deployed.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        on_event: lambda_.Function,
+        is_complete: lambda_.Function | None = None,
+        log_days: int,
+        total_timeout: cdk.Duration = TOTAL,
+        query_interval: cdk.Duration = INTERVAL,
+    ) -> None:
+        """Join the handlers. Raises ValueError for times that CloudFormation would not wait."""
+        _check_times(total_timeout, query_interval)
+        holder = Construct(scope, f"{construct_id}Framework")
+        group = log_group(holder, "Logs", days=log_days)
+        on_event_role = function_role(holder, "OnEventRole")
+        group.grant_write(on_event_role)
+        poll_role = None
+        if is_complete is not None:
+            poll_role = function_role(holder, "PollRole")
+            group.grant_write(poll_role)
+        super().__init__(
+            scope,
+            construct_id,
+            on_event_handler=on_event,
+            is_complete_handler=is_complete,
+            log_group=group,
+            framework_on_event_role=on_event_role,
+            framework_complete_and_timeout_role=poll_role,
+            query_interval=query_interval if is_complete else None,
+            total_timeout=total_timeout if is_complete else None,
+            disable_waiter_state_machine_logging=False if is_complete else None,
+            # Without execution data: it holds the URL with which anybody could answer CloudFormation.
+            waiter_state_machine_log_options=cr.LogOptions(
+                destination=log_group(holder, "WaiterLogs", days=log_days),
+                include_execution_data=False,
+                level=sfn.LogLevel.ALL,
+            )
+            if is_complete
+            else None,
+        )
+        handlers: list[Construct] = [on_event] + ([is_complete] if is_complete else [])
+        for handler in handlers:
+            for role in [on_event_role] + ([poll_role] if poll_role else []):
+                reason = "The Provider framework invokes this one handler, whichever version it has."
+                acknowledge(role, f"IAM5[Resource::{function_versions(handler)}]", reason)
+        if is_complete:
+            self._accept_waiter()
+
+    def _accept_waiter(self) -> None:
+        waiter = self.node.find_child("waiter-state-machine")
+        role = waiter.node.find_child("Role")
+        for name in ("framework-isComplete", "framework-onTimeout"):
+            function = self.node.find_child(name)
+            assert isinstance(function, Construct)
+            reason = "The framework's waiter invokes its own function, whichever version it has."
+            acknowledge(role, f"IAM5[Resource::{function_versions(function)}]", reason)
+        acknowledge(role, "IAM5[Resource::*]", "Log deliveries have no resource of their own to name.")
+        acknowledge(waiter, "SF2", "The framework's waiter has no switch for tracing; it only polls.")
+
+
+def _check_times(total: cdk.Duration, interval: cdk.Duration) -> None:
+    if total.to_seconds() >= LONGEST.to_seconds():
+        raise ValueError(
+            f"A custom resource can't wait {total.to_human_string()}: CloudFormation gives up after one hour. "
+            "Return early and let a state machine go on."
+        )
+    if total.to_seconds() % interval.to_seconds():
+        raise ValueError(
+            f"query_interval {interval.to_human_string()} must divide total_timeout {total.to_human_string()}."
+        )

@@ -1,0 +1,160 @@
+"""The state machine that takes one release to production: stages in a row, and one way down.
+
+Every stage is asked until it no longer says `waiting`; then `done` leads to the next, `failed` to the failure
+path. What a stage knows is in the releases table, so that the machine carries nothing but the digest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import aws_cdk as cdk
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_stepfunctions as sfn
+from aws_cdk import aws_stepfunctions_tasks as tasks
+from constructs import Construct
+
+from stacks.functions import log_group
+from stacks.nag import acknowledge, function_versions
+
+# An execution ends with an error at 25,000 history events; a round of wait, task and choice makes about 11.
+EVENTS_A_ROUND = 11
+MOST_EVENTS = 24_000
+
+
+class ReleaseMachine(Construct):
+    """The state machine; `machine` is the construct of the CDK."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        owner: str,
+        stages: Sequence[tuple[str, lambda_.Function]],
+        fail: lambda_.Function,
+        topic: sns.ITopic,
+        poll_seconds: int,
+        timeout_hours: float,
+        log_days: int,
+    ) -> None:
+        """`stages` are pairs of a name and the function that is asked; `fail` ends a release."""
+        super().__init__(scope, construct_id)
+        check_history(poll_seconds, timeout_hours)
+        failed = self._failure_path(owner, fail, topic)
+        succeeded = self._publish(
+            "Tell that the release is live", topic, f"{owner}: release is live", "$.stage.message"
+        ).next(sfn.Succeed(self, "Live"))
+        following: sfn.IChainable = succeeded
+        for name, function in reversed(stages):
+            following = self._stage(name, function, following, failed)
+        group = log_group(self, "Logs", days=log_days, name=f"/aws/vendedlogs/states/{owner}-release")
+        self.machine = sfn.StateMachine(
+            self,
+            "Machine",
+            state_machine_name=f"{owner}-release",
+            definition_body=sfn.DefinitionBody.from_chainable(following),
+            # The job's own time ends its stage; this ends what nobody thought of.
+            timeout=cdk.Duration.hours(math.ceil(timeout_hours) + 48),
+            tracing_enabled=True,
+            logs=sfn.LogOptions(destination=group, level=sfn.LogLevel.ALL, include_execution_data=True),
+        )
+        role = self.machine.role
+        for function in [fail, *(function for _, function in stages)]:
+            reason = "The state machine invokes this one function, whichever version it has."
+            acknowledge(role, f"IAM5[Resource::{function_versions(function)}]", reason)
+        acknowledge(role, "IAM5[Resource::*]", "Log deliveries and traces have no resource of their own to name.")
+
+    def _stage(
+        self, name: str, function: lambda_.Function, done: sfn.IChainable, failed: Mapping[str, sfn.IChainable]
+    ) -> sfn.IChainable:
+        task = self._task(name, function, {"release": sfn.JsonPath.string_at("$.release")}, "$.stage")
+        task.add_catch(cast(sfn.IChainable, failed["error"]), result_path="$.error")
+        wait = sfn.Wait(
+            self, f"{name}: wait", time=sfn.WaitTime.seconds_path("$.stage.seconds")
+        )
+        choice = (
+            sfn.Choice(self, f"{name}: outcome")
+            .when(sfn.Condition.string_equals("$.stage.outcome", "waiting"), wait.next(task))
+            .when(sfn.Condition.string_equals("$.stage.outcome", "done"), done)
+            .otherwise(failed["outcome"])
+        )
+        return task.next(choice)
+
+    def _task(
+        self, name: str, function: lambda_.Function, payload: dict[str, str], result_path: str
+    ) -> tasks.LambdaInvoke:
+        task = tasks.LambdaInvoke(
+            self,
+            name,
+            lambda_function=function,
+            payload=sfn.TaskInput.from_object(payload),
+            payload_response_only=True,
+            result_path=result_path,
+        )
+        # The CDK's own retry leaves this one out; a stage is idempotent, so it may be asked again.
+        task.add_retry(
+            errors=["Lambda.TooManyRequestsException"], interval=cdk.Duration.seconds(5), max_attempts=8
+        )
+        return task
+
+    def _failure_path(
+        self, owner: str, fail: lambda_.Function, topic: sns.ITopic
+    ) -> dict[str, sfn.IChainable]:
+        """Both entries of the way down: an outcome that says why, and an error that nobody expected."""
+        end = sfn.Fail(self, "Failed", cause_path="$.reason", error="ReleaseFailed")
+        publish = self._publish(
+            "Tell that the release failed", topic, f"{owner}: release failed", "$.reason"
+        ).next(end)
+        clean = self._task(
+            "Clean up",
+            fail,
+            {"release": sfn.JsonPath.string_at("$.release"), "reason": sfn.JsonPath.string_at("$.reason")},
+            "$.cleaned",
+        )
+        # Whoever is told must be told even if cleaning up failed; the sweeper comes again within the hour.
+        clean.add_catch(publish, result_path="$.error")
+        clean.next(publish)
+        keep = {"release": sfn.JsonPath.string_at("$.release")}
+        return {
+            "outcome": sfn.Pass(
+                self, "Stage failed", parameters={**keep, "reason": sfn.JsonPath.string_at("$.stage.message")}
+            ).next(clean),
+            "error": sfn.Pass(
+                self, "Stage broke", parameters={**keep, "reason": sfn.JsonPath.string_at("$.error.Cause")}
+            ).next(clean),
+        }
+
+    def _publish(self, name: str, topic: sns.ITopic, subject: str, message_path: str) -> tasks.SnsPublish:
+        return tasks.SnsPublish(
+            self,
+            name,
+            topic=topic,
+            subject=subject[:100],
+            message=sfn.TaskInput.from_object(
+                {
+                    "release": sfn.JsonPath.string_at("$.release"),
+                    "message": sfn.JsonPath.string_at(message_path),
+                    "execution": sfn.JsonPath.string_at("$$.Execution.Id"),
+                }
+            ),
+            result_path=sfn.JsonPath.DISCARD,
+        )
+
+
+def check_history(poll_seconds: int, timeout_hours: float) -> None:
+    """Refuse a poll interval at which waiting for the job would use up the execution's history.
+
+    Raises ValueError with the least interval.
+    """
+    seconds = timeout_hours * 3600
+    if seconds / poll_seconds * EVENTS_A_ROUND > MOST_EVENTS:
+        least = -(-seconds * EVENTS_A_ROUND // MOST_EVENTS)
+        raise ValueError(
+            f"release.poll_seconds = {poll_seconds} makes more than {MOST_EVENTS:,} history events in the "
+            f"{timeout_hours:g} hours of release.timeout_hours, and Step Functions ends an execution at 25,000. "
+            f"Allowed: at least {least:.0f} seconds, or a shorter release.timeout_hours."
+        )

@@ -1,0 +1,92 @@
+"""Stack 1, data: one key, the data bucket, and the bucket for its access logs."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+from stacks.settings import Settings
+
+
+class DataStack(cdk.Stack):
+    """What must outlive everything else.
+
+    Attributes:
+        key: encrypts the bucket, the releases table and the notifications.
+        bucket: data sets, what jobs write, and reports.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, settings: Settings, env: cdk.Environment) -> None:
+        """Declare them by the settings' retention and encryption."""
+        super().__init__(scope, construct_id, env=env, description="Distilled router: key and data")
+        keep = settings.retention.data == "retain"
+        self._removal = cdk.RemovalPolicy.RETAIN if keep else cdk.RemovalPolicy.DESTROY
+        self.key = self._key(settings)
+        self.bucket = self._data_bucket(self._log_bucket(settings))
+        cdk.CfnOutput(self, "DataBucketName", value=self.bucket.bucket_name)
+
+    def _key(self, settings: Settings) -> kms.Key:
+        key = kms.Key(
+            self,
+            "Key",
+            description=f"{settings.full_name}: data, releases and notifications",
+            enable_key_rotation=True,
+            pending_window=cdk.Duration.days(settings.encryption.key_deletion_days),
+            removal_policy=self._removal,
+        )
+        # Alarms publish to the encrypted topic as a service, so no role can carry this permission.
+        key.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="AlarmsPublish",
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                actions=["kms:Decrypt", "kms:GenerateDataKey*"],
+                resources=["*"],
+                conditions={"StringEquals": {"aws:SourceAccount": cdk.Aws.ACCOUNT_ID}},
+            )
+        )
+        return key
+
+    def _log_bucket(self, settings: Settings) -> s3.Bucket:
+        """Access logs. S3 writes them late, even while the stack goes, so this bucket always stays and empties
+        itself; S3 delivers no logs to a bucket with another encryption than its own (S3 API, LoggingEnabled)."""
+        return s3.Bucket(
+            self,
+            "AccessLogs",
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            enforce_ssl=True,
+            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    expiration=cdk.Duration.days(settings.retention.log_days),
+                    abort_incomplete_multipart_upload_after=cdk.Duration.days(1),
+                )
+            ],
+            removal_policy=cdk.RemovalPolicy.RETAIN,
+        )
+
+    def _data_bucket(self, log_bucket: s3.IBucket) -> s3.Bucket:
+        return s3.Bucket(
+            self,
+            "Data",
+            versioned=True,
+            encryption=s3.BucketEncryption.KMS,
+            encryption_key=self.key,
+            # One call to KMS a bucket and a while, not one an object.
+            bucket_key_enabled=True,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            enforce_ssl=True,
+            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            server_access_logs_bucket=log_bucket,
+            server_access_logs_prefix="data/",
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    noncurrent_version_expiration=cdk.Duration.days(90),
+                    abort_incomplete_multipart_upload_after=cdk.Duration.days(7),
+                )
+            ],
+            removal_policy=self._removal,
+        )

@@ -1,0 +1,101 @@
+"""Lambda functions as this package makes them: own role, own log group, no managed policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from stacks import bundles
+from stacks.nag import acknowledge
+
+# The version that the tests and the emulator run; a newer runtime would be one that nothing was tried on.
+RUNTIME = lambda_.Runtime.PYTHON_3_13
+
+def log_group(scope: Construct, construct_id: str, *, days: int, name: str | None = None) -> logs.LogGroup:
+    """A log group that goes with the stack and keeps its lines for so many days."""
+    group = logs.LogGroup(
+        scope,
+        construct_id,
+        log_group_name=name,
+        removal_policy=cdk.RemovalPolicy.DESTROY,
+    )
+    # The L2 takes an enum without numbers; the settings allow just what CloudWatch Logs allows.
+    resource = group.node.default_child
+    assert isinstance(resource, logs.CfnLogGroup)
+    resource.retention_in_days = days
+    return group
+
+
+class Function(lambda_.Function):
+    """One entry point of one folder of `lambda/`.
+
+    The role may be shared by the functions of one construct; each writes to its own log group only.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        folder: str,
+        entry: str = "handler",
+        role: iam.Role,
+        environment: Mapping[str, str],
+        log_days: int,
+        timeout: cdk.Duration,
+        memory_mb: int = 256,
+        description: str,
+        reserved_concurrency: int | None = None,
+        tracing: lambda_.Tracing = lambda_.Tracing.DISABLED,
+    ) -> None:
+        """Bundle `lambda/<folder>` and run `<folder>.handler.<entry>` of it."""
+        group = log_group(scope, f"{construct_id}Logs", days=log_days)
+        group.grant_write(role)
+        super().__init__(
+            scope,
+            construct_id,
+            runtime=RUNTIME,
+            architecture=lambda_.Architecture.ARM_64,
+            handler=f"{folder}.handler.{entry}",
+            code=lambda_.Code.from_asset(str(bundles.function_bundle(folder))),
+            layers=[dependencies(scope)],
+            role=role,
+            environment=dict(environment),
+            log_group=group,
+            logging_format=lambda_.LoggingFormat.TEXT,
+            timeout=timeout,
+            memory_size=memory_mb,
+            description=description,
+            reserved_concurrent_executions=reserved_concurrency,
+            tracing=tracing,
+        )
+        acknowledge(
+            self,
+            "L1",
+            "python3.13 is the version that the tests and the local system run; a newer one is taken up together "
+            "with them.",
+        )
+
+
+def dependencies(scope: Construct) -> lambda_.LayerVersion:
+    """The stack's one layer with boto3 and Powertools: layer versions are replaced, so they never cross stacks."""
+    stack = cdk.Stack.of(scope)
+    existing = stack.node.try_find_child("Dependencies")
+    if isinstance(existing, lambda_.LayerVersion):
+        return existing
+    return lambda_.LayerVersion(
+        stack,
+        "Dependencies",
+        code=lambda_.Code.from_asset(
+            str(bundles.dependencies_bundle()),
+            asset_hash_type=cdk.AssetHashType.CUSTOM,
+            asset_hash=bundles.dependencies_hash(),
+        ),
+        compatible_runtimes=[RUNTIME],
+        description="boto3 and Powertools, pinned in lambda/requirements.txt",
+    )

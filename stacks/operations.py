@@ -1,0 +1,126 @@
+"""Stack 5, operations: who is told, of what, and what it looks like."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_budgets as budgets
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
+from constructs import Construct
+
+from shared.metrics import NAMESPACE
+from stacks.settings import Settings
+
+PERIOD = cdk.Duration.minutes(5)
+
+
+class OperationsStack(cdk.Stack):
+    """Alarms on plain metrics that our own code emits; missing data is never a breach."""
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, settings: Settings, topic: sns.ITopic, env: cdk.Environment
+    ) -> None:
+        """Declare alarms, dashboard, subscriptions and budget."""
+        super().__init__(scope, construct_id, env=env, description="Distilled router: operations")
+        self._settings, self._topic = settings, topic
+        for email in settings.alarms.emails:
+            topic.add_subscription(subscriptions.EmailSubscription(email))
+        self._alarms()
+        self._dashboard()
+        self._budget()
+
+    def metric(self, name: str, statistic: str) -> cloudwatch.Metric:
+        """A metric of this environment. Router metrics are 0 or 1 a request, so their average is a rate."""
+        return cloudwatch.Metric(
+            namespace=NAMESPACE,
+            metric_name=name,
+            dimensions_map={"service": self._settings.full_name},
+            statistic=statistic,
+            period=PERIOD,
+        )
+
+    def _alarms(self) -> None:
+        alarms = self._settings.alarms
+        periods = alarms.evaluation_periods
+        self._alarm("RouterErrors", "Average", alarms.error_rate, periods, "queries meet an unexpected error")
+        self._alarm("Fallback", "Average", alarms.fallback_rate, periods, "queries are not answered by the student")
+        self._alarm("InvalidOutput", "Average", alarms.invalid_output_rate, periods, "model outputs are no weights")
+        self._alarm("Latency", "p95", alarms.latency_p95_ms, periods, "the router is slow (milliseconds)")
+        self._alarm("FailedReleases", "Sum", 0, 1, "a release failed; its reason is in the releases table")
+        self._alarm("StalledJobs", "Sum", 0, 1, "a customization job waits for capacity; see docs/runbook.md")
+
+    def _alarm(self, metric: str, statistic: str, threshold: float, periods: int, meaning: str) -> None:
+        alarm = self.metric(metric, statistic).create_alarm(
+            self,
+            f"{metric}Alarm",
+            alarm_name=f"{self._settings.full_name}-{metric}",
+            alarm_description=f"{self._settings.full_name}: {meaning}",
+            threshold=threshold,
+            evaluation_periods=periods,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        )
+        alarm.add_alarm_action(actions.SnsAction(self._topic))
+        alarm.add_ok_action(actions.SnsAction(self._topic))
+
+    def _dashboard(self) -> None:
+        dashboard = cloudwatch.Dashboard(self, "Dashboard", dashboard_name=self._settings.full_name)
+        rows = (
+            (("Requests", [("Requests", "Sum")]), ("Answered by another than the student", [("Fallback", "Average")])),
+            (
+                ("Latency, ms", [("Latency", "p50"), ("Latency", "p95"), ("Latency", "p99")]),
+                ("The model's own latency, ms", [("ModelLatency", "p50"), ("ModelLatency", "p95")]),
+            ),
+            (
+                ("Invalid outputs and errors", [("InvalidOutput", "Average"), ("RouterErrors", "Average")]),
+                ("Cache hits", [("CacheHits", "Average")]),
+            ),
+            (
+                ("Tokens", [("InputTokens", "Sum"), ("OutputTokens", "Sum")]),
+                ("Releases failed, jobs stalled", [("FailedReleases", "Sum"), ("StalledJobs", "Sum")]),
+            ),
+        )
+        for row in rows:
+            dashboard.add_widgets(
+                *(
+                    cloudwatch.GraphWidget(
+                        title=title, width=12, left=[self.metric(name, statistic) for name, statistic in lines]
+                    )
+                    for title, lines in row
+                )
+            )
+        cdk.CfnOutput(self, "DashboardName", value=self._settings.full_name)
+
+    def _budget(self) -> None:
+        budget = self._settings.budget
+        if budget.monthly_usd is None:
+            return
+        # Budgets lag by hours, so this tells of a leak and stops nothing.
+        budgets.CfnBudget(
+            self,
+            "Budget",
+            budget=budgets.CfnBudget.BudgetDataProperty(
+                budget_name=self._settings.full_name,
+                budget_type="COST",
+                time_unit="MONTHLY",
+                budget_limit=budgets.CfnBudget.SpendProperty(amount=budget.monthly_usd, unit="USD"),
+                cost_filters={"Service": ["Amazon Bedrock"]},
+            ),
+            notifications_with_subscribers=[
+                budgets.CfnBudget.NotificationWithSubscribersProperty(
+                    notification=budgets.CfnBudget.NotificationProperty(
+                        comparison_operator="GREATER_THAN",
+                        notification_type=kind,
+                        threshold=100,
+                        threshold_type="PERCENTAGE",
+                    ),
+                    subscribers=[
+                        budgets.CfnBudget.SubscriberProperty(address=email, subscription_type="EMAIL")
+                        for email in budget.emails
+                    ],
+                )
+                for kind in ("ACTUAL", "FORECASTED")
+            ],
+        )

@@ -1,0 +1,36 @@
+"""The settings of an environment: one TOML file, typed and checked as a whole before synthesis.
+
+>>> from stacks import settings
+>>> settings.load("local").full_name
+'video-router-local'
+"""
+
+from stacks.settings.dataset import Dataset, split_s3_uri
+from stacks.settings.loading import ENVIRONMENTS, PROJECT, Problem, SettingsError, load
+from stacks.settings.operations import Alarms, Budget, Encryption, Retention
+from stacks.settings.serving import Gate, Release, Rollout, Router
+from stacks.settings.training import Distillation, Endpoint, Hyperparameters, Provisioned
+from stacks.settings.types import Settings
+
+__all__ = [
+    "ENVIRONMENTS",
+    "PROJECT",
+    "Alarms",
+    "Budget",
+    "Dataset",
+    "Distillation",
+    "Encryption",
+    "Endpoint",
+    "Gate",
+    "Hyperparameters",
+    "Problem",
+    "Provisioned",
+    "Release",
+    "Retention",
+    "Rollout",
+    "Router",
+    "Settings",
+    "SettingsError",
+    "load",
+    "split_s3_uri",
+]

@@ -1,0 +1,114 @@
+"""Which models can teach, be taught and be served, as Amazon Bedrock documented it on 2026-11-24.
+
+Sources: Amazon Bedrock User Guide, pages `prequisites-model-distillation`, `custom-model-fine-tuning`,
+`deploy-custom-model-on-demand` and `prov-thru-supported`; the model card of Amazon Nova Premier.
+
+The table refuses at synth what can't work. What is still alive on the day of the deployment is asked of
+GetFoundationModel, before the job is created.
+"""
+
+from dataclasses import dataclass
+
+AS_OF = "2026-11-24"
+
+US_PROFILE = "us."
+"""Prefix of the system inference profiles of the United States."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """A model that Bedrock can customize: by FINE_TUNING each, by DISTILLATION where a teacher names it.
+
+    Attributes:
+        region: the only Region where it is customized.
+        on_demand: whether its custom models can have an on-demand deployment.
+        provisioned: whether its custom models can have provisioned throughput.
+    """
+
+    region: str
+    on_demand: bool
+    provisioned: bool
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model that DISTILLATION takes as a teacher.
+
+    Attributes:
+        identifiers: the ids by which a job may name it: its own, a system inference profile, or both.
+        students: the customization ids of its students.
+    """
+
+    identifiers: tuple[str, ...]
+    students: tuple[str, ...]
+
+
+NOVA_MICRO = "amazon.nova-micro-v1:0:128k"
+NOVA_LITE = "amazon.nova-lite-v1:0:300k"
+NOVA_PRO = "amazon.nova-pro-v1:0:300k"
+NOVA_2_LITE = "amazon.nova-2-lite-v1:0:256k"
+LLAMA_3_1_8B = "meta.llama3-1-8b-instruct-v1:0:128k"
+LLAMA_3_1_70B = "meta.llama3-1-70b-instruct-v1:0:128k"
+LLAMA_3_2_1B = "meta.llama3-2-1b-instruct-v1:0:128k"
+LLAMA_3_2_3B = "meta.llama3-2-3b-instruct-v1:0:128k"
+LLAMA_3_3_70B = "meta.llama3-3-70b-instruct-v1:0:128k"
+
+STUDENTS: dict[str, Student] = {
+    NOVA_MICRO: Student("us-east-1", on_demand=True, provisioned=True),
+    NOVA_LITE: Student("us-east-1", on_demand=True, provisioned=True),
+    NOVA_PRO: Student("us-east-1", on_demand=True, provisioned=True),
+    NOVA_2_LITE: Student("us-east-1", on_demand=True, provisioned=True),
+    LLAMA_3_1_8B: Student("us-west-2", on_demand=False, provisioned=True),
+    LLAMA_3_1_70B: Student("us-west-2", on_demand=False, provisioned=True),
+    LLAMA_3_2_1B: Student("us-west-2", on_demand=False, provisioned=True),
+    LLAMA_3_2_3B: Student("us-west-2", on_demand=False, provisioned=True),
+    LLAMA_3_3_70B: Student("us-west-2", on_demand=True, provisioned=False),
+}
+
+TEACHERS: tuple[Teacher, ...] = (
+    Teacher(("amazon.nova-pro-v1:0", "us.amazon.nova-pro-v1:0"), (NOVA_MICRO, NOVA_LITE)),
+    Teacher(
+        ("meta.llama3-1-405b-instruct-v1:0",),
+        (LLAMA_3_1_8B, LLAMA_3_1_70B, LLAMA_3_2_1B, LLAMA_3_3_70B),
+    ),
+    Teacher(
+        ("meta.llama3-1-70b-instruct-v1:0", "us.meta.llama3-1-70b-instruct-v1:0"),
+        (LLAMA_3_1_8B, LLAMA_3_2_1B, LLAMA_3_2_3B),
+    ),
+    Teacher(("us.meta.llama3-3-70b-instruct-v1:0",), (LLAMA_3_1_8B, LLAMA_3_2_1B, LLAMA_3_2_3B)),
+)
+
+ENDED: dict[str, str] = {"amazon.nova-premier-v1:0": "2026-09-14"}
+"""Models that Bedrock no longer runs, and the day on which they ended."""
+
+REGIONS: tuple[str, ...] = tuple(sorted({student.region for student in STUDENTS.values()}))
+
+
+def without_profile(identifier: str) -> str:
+    """The model's own id, for its id or for its `us.` inference profile."""
+    return identifier.removeprefix(US_PROFILE)
+
+
+def inference_id(student: str) -> str:
+    """The id that Converse takes, for a customization id: the same without its context length.
+
+    A context-suffixed id is for customization and provisioned throughput only; Converse answers
+    ResourceNotFoundException to it.
+    """
+    return student.rsplit(":", 1)[0]
+
+
+def teacher_named(identifier: str) -> Teacher | None:
+    """The distillation teacher of that model, by whichever of its ids it is named."""
+    model = without_profile(identifier)
+    return next((t for t in TEACHERS if model in map(without_profile, t.identifiers)), None)
+
+
+def servable(students: tuple[str, ...]) -> tuple[str, ...]:
+    """Those which can have an on-demand deployment, where every release is judged first."""
+    return tuple(student for student in students if STUDENTS[student].on_demand)
+
+
+def teacher_identifiers() -> tuple[str, ...]:
+    """Every id by which a distillation job may name a teacher that has a student we can serve."""
+    return tuple(i for teacher in TEACHERS if servable(teacher.students) for i in teacher.identifiers)

@@ -1,0 +1,84 @@
+"""Settings of what is kept, encrypted, watched and paid."""
+
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from stacks.settings.fields import Emails, Fraction, Section, not_allowed
+
+# CloudWatch Logs takes these numbers of days only (botocore: PutRetentionPolicyRequest$retentionInDays).
+LogDays = Literal[
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
+]  # fmt: skip
+
+
+class Retention(Section):
+    """What outlives the stacks."""
+
+    data: Literal["retain", "delete"] = Field(
+        description="What becomes of data buckets, table and key when their stack is deleted."
+    )
+    models: Literal["retain", "delete"] = Field(
+        description="What becomes of custom models when their stack is deleted; a model that is kept is "
+        "billed for storage, one that is deleted must be paid again."
+    )
+    log_days: LogDays = Field(
+        description="Days that logs are kept; only values that CloudWatch Logs offers "
+        "(botocore: PutRetentionPolicyRequest$retentionInDays)."
+    )
+
+
+class Encryption(Section):
+    """Keys of our own."""
+
+    model_key: bool = Field(
+        description="Encrypt the custom model too with the customer managed key, not only the data "
+        "(botocore: CreateModelCustomizationJobRequest$customModelKmsKeyId)."
+    )
+    key_deletion_days: int = Field(
+        ge=7,
+        le=30,
+        description="Days between the key's removal from the stack and its deletion, in which it can be "
+        "saved (botocore: ScheduleKeyDeletionRequest$PendingWindowInDays).",
+    )
+
+
+class Alarms(Section):
+    """Limits beyond which somebody is told."""
+
+    error_rate: Fraction = Field(description="Share of requests in error. From 0 to 1.")
+    fallback_rate: Fraction = Field(
+        description="Share of requests that the distilled model didn't answer. From 0 to 1."
+    )
+    invalid_output_rate: Fraction = Field(description="Share of model answers that don't parse. From 0 to 1.")
+    latency_p95_ms: int = Field(
+        ge=1, le=29_000, description="Milliseconds within which 95 of 100 answers are expected."
+    )
+    evaluation_periods: int = Field(
+        ge=1, le=24, description="Periods in a row beyond the limit before the alarm is raised."
+    )
+    emails: Emails = Field(
+        default_factory=list,
+        description="Addresses that are told; each must confirm its subscription. Default: none, [].",
+    )
+
+
+class Budget(Section):
+    """A monthly budget; its figures lag by hours, so that it warns and doesn't stop anything."""
+
+    monthly_usd: float | None = Field(
+        default=None, gt=0, description="US dollars a month. Default: none, and no budget is made."
+    )
+    emails: Emails = Field(
+        default_factory=list,
+        validate_default=True,
+        description="Addresses that are told, at least one with monthly_usd and at most 10 (AWS Budgets). "
+        "Default: none, [].",
+    )
+
+    @field_validator("emails")
+    @classmethod
+    def _check_emails(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        if info.data.get("monthly_usd") is not None and not value:
+            raise not_allowed("at least one e-mail address, because budget.monthly_usd is set")
+        return value

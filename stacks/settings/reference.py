@@ -1,0 +1,63 @@
+"""What is generated from the types: the JSON Schema for editors, and the reference for people."""
+
+import json
+from typing import Any
+
+from stacks.settings.explanation import Schema, allowed_by, resolved, schema
+
+_INTRODUCTION = """\
+# Settings
+
+One file per environment: `environments/<environment>.toml`. This page and `environments/schema.json` are
+generated from the types in `stacks/settings/`: change those, then run `python -m stacks.settings`.
+"""
+
+
+def schema_text() -> str:
+    """Content of `environments/schema.json`."""
+    document: Schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **_without_titles(schema()),
+        "title": "Settings of a distilled-router environment",
+    }
+    # The environment is named by its file, which therefore can't hold the key.
+    document["properties"] = {k: v for k, v in document["properties"].items() if k != "environment"}
+    document["required"] = [key for key in document["required"] if key != "environment"]
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def reference_text() -> str:
+    """Content of `docs/settings.md`."""
+    return "\n".join([_INTRODUCTION, *_section("", schema())])
+
+
+def _section(key: str, node: Schema) -> list[str]:
+    title = f"`[{key}]`" if key else "At the top"
+    lines = [f"## {title}", "", *([node["description"], ""] if key else [])]
+    lines += ["| key | required | allowed | meaning |", "|---|---|---|---|"]
+    tables: list[str] = []
+    required = node.get("required", [])
+    for name, raw in node["properties"].items():
+        field, path = resolved(raw), f"{key}.{name}" if key else name
+        if path == "environment":
+            continue
+        if "properties" in field:
+            tables += _section(path, field)
+        else:
+            cells = (
+                f"`{name}`",
+                "yes" if name in required else "no",
+                allowed_by(field),
+                field["description"],
+            )
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return [*lines, "", *tables]
+
+
+def _without_titles(node: Any) -> Any:
+    # pydantic titles every field with its own name, which tells an editor's reader nothing.
+    if isinstance(node, dict):
+        return {k: _without_titles(v) for k, v in node.items() if not (k == "title" and isinstance(v, str))}
+    if isinstance(node, list):
+        return [_without_titles(item) for item in node]
+    return node

@@ -1,0 +1,167 @@
+"""Settings of the way into production: gate, roll-out, release and router."""
+
+from itertools import pairwise
+from math import floor
+from typing import Annotated
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from stacks.settings import catalogue
+from stacks.settings.fields import Fraction, InferenceId, Section, not_allowed
+
+# A turn of the polling loop adds about 11 events to an execution's history, which ends it at 25,000; the
+# rest is for the states after the loop.
+MAXIMUM_POLLS = 2_000
+
+
+class Gate(Section):
+    """What a candidate must reach on the hold-out set."""
+
+    minimum_valid_output: Fraction = Field(
+        description="Share of answers that parse and hold a weight for each label. From 0 to 1."
+    )
+    minimum_dominant_accuracy: Fraction = Field(
+        description="Share of examples whose heaviest label is the reference's. From 0 to 1."
+    )
+    maximum_mean_absolute_error: Fraction = Field(
+        description="Mean distance of a weight from the reference's. From 0 to 1."
+    )
+    minimum_examples: int = Field(
+        ge=1, description="Hold-out examples that must have been judged for the scores to count."
+    )
+
+
+class Rollout(Section):
+    """How a candidate that passed the gate takes over the requests."""
+
+    steps: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1, max_length=20)] = Field(
+        description="Shares of the requests that the candidate gets, one after another: ascending, the "
+        "last 1.0."
+    )
+    dwell_seconds: int = Field(
+        ge=1, le=86_400, description="Seconds that each step lasts before it is judged."
+    )
+    maximum_error_rate: Fraction = Field(
+        description="Share of the candidate's requests in error above which it is taken back. From 0 to 1."
+    )
+    maximum_fallback_rate: Fraction = Field(
+        description="Share of the candidate's requests answered by a fallback above which it is taken back. "
+        "From 0 to 1."
+    )
+    maximum_invalid_output_rate: Fraction = Field(
+        description="Share of the candidate's answers that don't parse above which it is taken back. "
+        "From 0 to 1."
+    )
+    minimum_requests: int = Field(
+        ge=0, description="Requests in a step below which its rates are too few to judge the candidate by."
+    )
+    keep_releases: int = Field(
+        default=1,
+        ge=0,
+        le=10,
+        description="Releases kept for rollback beyond the live one; each keeps its model, which is billed "
+        "for storage. Default: 1.",
+    )
+
+    @field_validator("steps")
+    @classmethod
+    def _check_steps(cls, value: list[float]) -> list[float]:
+        if value[-1] != 1.0 or any(a >= b for a, b in pairwise(value)):
+            raise not_allowed("shares above 0 that ascend to 1.0, such as [0.1, 0.5, 1.0]")
+        return value
+
+
+class Release(Section):
+    """How long a release may take, and who waits for it."""
+
+    poll_seconds: int = Field(
+        ge=1, le=3_600, description="Seconds between two looks at a job or an endpoint."
+    )
+    timeout_hours: float = Field(
+        gt=0,
+        le=720,
+        description="Hours after which a release is given up. At most 2,000 times poll_seconds: Step "
+        "Functions ends an execution at 25,000 events.",
+    )
+    stall_hours: float = Field(
+        gt=0,
+        le=720,
+        description="Hours that a job may stay in NotStarted before it counts as stalled; a queue of a day "
+        "or two happens.",
+    )
+    wait_hours: float = Field(
+        ge=0,
+        le=72,
+        description="Hours that the deployment waits for the release, in windows of at most 12 "
+        "(CloudFormation: WaitCondition); 0 ends the deployment while the release goes on.",
+    )
+
+    @field_validator("timeout_hours")
+    @classmethod
+    def _check_timeout(cls, value: float, info: ValidationInfo) -> float:
+        poll = info.data.get("poll_seconds")
+        if poll and value * 3_600 > poll * MAXIMUM_POLLS:
+            hours = floor(poll * MAXIMUM_POLLS / 3.6) / 1_000
+            raise not_allowed(
+                f"up to {hours:g} with release.poll_seconds {poll}, or a longer poll: Step Functions ends "
+                f"an "
+                "execution at 25,000 events"
+            )
+        return value
+
+    @field_validator("stall_hours")
+    @classmethod
+    def _check_stall(cls, value: float, info: ValidationInfo) -> float:
+        timeout = info.data.get("timeout_hours")
+        if timeout and value > timeout:
+            raise not_allowed(f"up to release.timeout_hours, which is {timeout:g}")
+        return value
+
+
+class Router(Section):
+    """The function that answers queries, and the API in front of it."""
+
+    base_model: InferenceId = Field(
+        description="Model that answers with the full prompt where no release does: its inference id or its "
+        "us. inference profile id. Ids with a context length are for training only."
+    )
+    time_budget_ms: int = Field(
+        ge=200,
+        le=25_000,
+        description="Milliseconds for an answer, retries and fallbacks included; an HTTP API gives up after "
+        "29 s.",
+    )
+    memory_mb: int = Field(
+        ge=128,
+        le=10_240,
+        description="Memory of the function, in MB; its share of a CPU grows with it (AWS Lambda quotas).",
+    )
+    cache_entries: int = Field(
+        ge=0, le=100_000, description="Answers that one execution environment remembers; 0 remembers none."
+    )
+    cache_seconds: int = Field(ge=0, le=86_400, description="Seconds that a remembered answer is used.")
+    route_seconds: int = Field(
+        ge=1, le=300, description="Seconds after which the route is read from the table again."
+    )
+    throttle_rate: float = Field(
+        gt=0, le=100_000, description="Requests a second that the API lets through in the long run."
+    )
+    throttle_burst: int = Field(ge=1, le=100_000, description="Requests that the API lets through at once.")
+    log_queries: bool = Field(
+        default=False,
+        description="Write the queries themselves to the log; they may be personal data. Default: false.",
+    )
+    reserved_concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        description="Executions reserved for the function, which are also its limit; the account keeps at "
+        "least 100 unreserved (AWS Lambda quotas). Default: none reserved.",
+    )
+
+    @field_validator("base_model")
+    @classmethod
+    def _check_base_model(cls, value: str) -> str:
+        model = catalogue.without_profile(value)
+        if model in catalogue.ENDED:
+            raise not_allowed(f"a model that is available; {model} ended on {catalogue.ENDED[model]}")
+        return value

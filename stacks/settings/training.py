@@ -1,0 +1,211 @@
+"""Settings of what decides the model: distillation and endpoint."""
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+
+from stacks.settings import catalogue
+from stacks.settings.fields import InferenceId, Section, not_allowed, one_of
+
+
+class Hyperparameters(Section):
+    """Hyper-parameters of Nova fine-tuning (Amazon Nova User Guide: three are supported)."""
+
+    epoch_count: int = Field(default=2, ge=1, le=5, description="Passes over the training rows. Default: 2.")
+    learning_rate: float = Field(
+        default=1e-5, ge=1e-6, le=1e-4, description="Step size of the optimizer. Default: 0.00001."
+    )
+    learning_rate_warmup_steps: int = Field(
+        default=10,
+        ge=0,
+        le=100,
+        description="Steps over which the learning rate rises; about rows / 640 for Nova Micro. Default: 10.",
+    )
+
+    def to_api(self) -> dict[str, str]:
+        """The names and strings that CreateModelCustomizationJob takes."""
+        return {
+            "epochCount": str(self.epoch_count),
+            # In plain decimals: the service documents no exponent notation.
+            "learningRate": format(Decimal(repr(self.learning_rate)), "f"),
+            "learningRateWarmupSteps": str(self.learning_rate_warmup_steps),
+        }
+
+
+class Distillation(Section):
+    """Teacher, student, and how the one learns from the other."""
+
+    method: Literal["distillation", "fine_tuning"] = Field(
+        description='"distillation": Bedrock runs the teacher, or takes labelled pairs. "fine_tuning": the '
+        "student is trained on the pairs as they are."
+    )
+    teacher: InferenceId = Field(
+        description="Model that labels the queries: its id, or its us. inference profile id where Bedrock "
+        "asks for one. Checked against the teachers that Bedrock documented on 2026-11-24."
+    )
+    student: str = Field(
+        description="Model that is customized: the id with its context length, such as "
+        f'"{catalogue.NOVA_MICRO}". Checked against the teacher and the Region.',
+        json_schema_extra={"x-allowed": one_of(catalogue.servable(tuple(catalogue.STUDENTS)))},
+    )
+    max_response_length: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        validate_default=True,
+        description="Tokens that the teacher may write for one row; at least its longest answer. Required "
+        "for distillation, refused for fine_tuning (botocore: "
+        "TeacherModelConfig$maxResponseLengthForInference). Default: none.",
+    )
+    nonce: Annotated[
+        str,
+        StringConstraints(pattern=r"^[A-Za-z0-9-]{0,32}$"),
+        Field(json_schema_extra={"x-allowed": "up to 32 letters, digits and hyphens"}),
+    ] = Field(
+        default="",
+        description="Change it to pay for the same job once more, for instance after a failed one: a job's "
+        'name can\'t be used again. Default: "".',
+    )
+    allow_legacy: bool = Field(
+        default=False,
+        description="Accept a teacher or student that Bedrock lists as LEGACY, which new customers can't use "
+        "and which ends within months. Default: false.",
+    )
+    hyperparameters: Hyperparameters | None = Field(
+        default=None, description="Hyper-parameters, for fine_tuning only. Default: none, Bedrock's own."
+    )
+
+    @field_validator("teacher")
+    @classmethod
+    def _check_teacher(cls, value: str, info: ValidationInfo) -> str:
+        model = catalogue.without_profile(value)
+        documented = one_of(catalogue.teacher_identifiers())
+        if model in catalogue.ENDED:
+            raise not_allowed(f"{documented}; {model} ended on {catalogue.ENDED[model]}")
+        if model.startswith("anthropic."):
+            raise not_allowed(
+                f"{documented}; Anthropic's can't be distilled, and Bedrock flags training on their output"
+            )
+        if info.data.get("method") == "distillation":
+            teacher = catalogue.teacher_named(value)
+            if teacher is None:
+                raise not_allowed(f"{documented} (teachers of {catalogue.AS_OF})")
+            if value not in teacher.identifiers:
+                raise not_allowed(f"{one_of(teacher.identifiers)}: the only way to name this teacher")
+            if not catalogue.servable(teacher.students):
+                raise not_allowed(f"{documented}: this one has no student that can be deployed on demand")
+        return value
+
+    @field_validator("student")
+    @classmethod
+    def _check_student(cls, value: str, info: ValidationInfo) -> str:
+        students, reason = tuple(catalogue.STUDENTS), "the students that Bedrock can customize"
+        named = info.data.get("teacher")
+        teacher = catalogue.teacher_named(named) if named else None
+        if info.data.get("method") == "distillation" and teacher:
+            students, reason = teacher.students, f"the students of {named}"
+        if value not in students:
+            raise not_allowed(f"{one_of(catalogue.servable(students))} ({reason}, with their context length)")
+        if not catalogue.STUDENTS[value].on_demand:
+            others = one_of(catalogue.servable(students))
+            raise not_allowed(f"{others}: this one has no on-demand deployment, where a release is judged")
+        return value
+
+    @field_validator("max_response_length")
+    @classmethod
+    def _check_max_response_length(cls, value: int | None, info: ValidationInfo) -> int | None:
+        method = info.data.get("method")
+        if method == "distillation" and value is None:
+            raise not_allowed('an integer from 1 to 10000, because method is "distillation"')
+        if method == "fine_tuning" and value is not None:
+            raise not_allowed('nothing, because method is "fine_tuning": Bedrock runs no teacher')
+        return value
+
+    @field_validator("hyperparameters")
+    @classmethod
+    def _check_hyperparameters(
+        cls, value: Hyperparameters | None, info: ValidationInfo
+    ) -> Hyperparameters | None:
+        if value is not None and info.data.get("method") == "distillation":
+            raise not_allowed(
+                'nothing, because method is "distillation": Bedrock documents no hyper-parameters for it'
+            )
+        return value
+
+    @property
+    def student_inference_id(self) -> str:
+        """The student's id for inference, such as "amazon.nova-micro-v1:0"."""
+        return catalogue.inference_id(self.student)
+
+    @property
+    def teacher_model_id(self) -> str:
+        """The teacher's own id, whether it is named by it or by an inference profile."""
+        return catalogue.without_profile(self.teacher)
+
+    @property
+    def teacher_is_profile(self) -> bool:
+        """Whether the teacher is named by a system inference profile."""
+        return self.teacher.startswith(catalogue.US_PROFILE)
+
+
+class Provisioned(Section):
+    """Provisioned throughput: capacity by the hour, billed until it is deleted."""
+
+    model_units: int = Field(
+        ge=1,
+        description="Model units to buy; the account's quota is 0 until AWS raises it "
+        "(botocore: CreateProvisionedModelThroughputRequest$modelUnits).",
+    )
+    hourly_price_usd: float = Field(
+        gt=0,
+        le=10_000,
+        description="US dollars for one model unit and hour, read from the Bedrock price list by whoever "
+        "accepts it.",
+    )
+    commitment: Literal["none", "OneMonth", "SixMonths"] = Field(
+        default="none",
+        description="Term for which the throughput is bought; it can't be deleted before, and renews itself "
+        '(botocore: CommitmentDuration). Default: "none", by the hour.',
+    )
+    acknowledge_commitment: bool = Field(
+        default=False,
+        validate_default=True,
+        description="Must be true with a commitment: the whole term will be paid. Default: false.",
+    )
+
+    @field_validator("acknowledge_commitment")
+    @classmethod
+    def _check_acknowledged(cls, value: bool, info: ValidationInfo) -> bool:
+        commitment = info.data.get("commitment", "none")
+        if commitment != "none" and not value:
+            raise not_allowed(
+                f'true, because commitment is "{commitment}": it is paid to the end of its term and '
+                "can't be deleted before"
+            )
+        return value
+
+
+class Endpoint(Section):
+    """Where the released model is invoked."""
+
+    kind: Literal["on_demand", "provisioned"] = Field(
+        description='"on_demand": a custom-model deployment, billed by the token. "provisioned": throughput, '
+        "billed by the hour."
+    )
+    provisioned: Provisioned | None = Field(
+        default=None,
+        validate_default=True,
+        description='The throughput to buy: required if kind is "provisioned", refused otherwise. '
+        "Default: none.",
+    )
+
+    @field_validator("provisioned")
+    @classmethod
+    def _check_provisioned(cls, value: Provisioned | None, info: ValidationInfo) -> Provisioned | None:
+        kind = info.data.get("kind")
+        if kind == "provisioned" and value is None:
+            raise not_allowed('a table [endpoint.provisioned], because endpoint.kind is "provisioned"')
+        if kind == "on_demand" and value is not None:
+            raise not_allowed('nothing, because endpoint.kind is "on_demand"')
+        return value

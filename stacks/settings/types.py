@@ -1,0 +1,119 @@
+"""The settings of one environment, as a whole."""
+
+from math import ceil
+from typing import Annotated
+
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+
+from stacks.settings import catalogue
+from stacks.settings.dataset import Dataset
+from stacks.settings.fields import Section, TagKey, TagValue, not_allowed, one_of
+from stacks.settings.operations import Alarms, Budget, Encryption, Retention
+from stacks.settings.serving import Gate, Release, Rollout, Router
+from stacks.settings.training import Distillation, Endpoint
+
+NAME_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
+
+# Job, model, deployment: `<name>-<environment>-<12 hex digits>` in at most 63 characters
+# (botocore: CreateModelCustomizationJobRequest$jobName, $customModelName).
+MAXIMUM_FULL_NAME = 63 - len("-") - 12
+
+_NAME = "lower-case letters and digits in groups joined by single hyphens, a letter first"
+
+
+class Settings(Section):
+    """Everything that makes one environment differ from another."""
+
+    environment: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] = Field(
+        description="The environment's name, which is the file's.", json_schema_extra={"x-allowed": _NAME}
+    )
+    name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] = Field(
+        description="Name of the router, the beginning of every name that it creates. With the environment's "
+        f"name and a hyphen at most {MAXIMUM_FULL_NAME} characters "
+        "(botocore: CreateModelCustomizationJobRequest$jobName).",
+        json_schema_extra={"x-allowed": _NAME},
+    )
+    account: Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$")] = Field(
+        description="AWS account to deploy to: 12 digits, in quotes.",
+        json_schema_extra={"x-allowed": "12 digits in quotes"},
+    )
+    region: str = Field(
+        description="AWS Region to deploy to; one where the student can be customized, us-east-1 for Nova.",
+        json_schema_extra={"x-allowed": one_of(catalogue.REGIONS)},
+    )
+    tags: Annotated[dict[TagKey, TagValue], Field(max_length=40)] = Field(
+        default_factory=dict,
+        description="Tags for everything that is created, at most 40: resources take 50, some are our own. "
+        "Keys start neither with aws: nor with distilled-router: (botocore: Tag). Default: none.",
+    )
+    dataset: Dataset = Field(description="Training and hold-out data.")
+    distillation: Distillation = Field(description="Teacher, student and method.")
+    endpoint: Endpoint = Field(description="Where the released model is invoked.")
+    gate: Gate = Field(description="What a candidate must reach on the hold-out set.")
+    rollout: Rollout = Field(description="How a candidate takes over the requests.")
+    release: Release = Field(description="How long a release may take.")
+    router: Router = Field(description="The function that answers queries, and its API.")
+    retention: Retention = Field(description="What outlives the stacks.")
+    encryption: Encryption = Field(description="Keys of our own.")
+    alarms: Alarms = Field(description="Limits beyond which somebody is told.")
+    budget: Budget = Field(default_factory=Budget, description="A monthly budget. Default: none.")
+
+    @property
+    def full_name(self) -> str:
+        """Name of this router in this environment, such as "video-router-dev"."""
+        return f"{self.name}-{self.environment}"
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str, info: ValidationInfo) -> str:
+        environment = info.data.get("environment")
+        if environment and len(value) + 1 + len(environment) > MAXIMUM_FULL_NAME:
+            raise not_allowed(
+                f"at most {max(0, MAXIMUM_FULL_NAME - 1 - len(environment))} characters with environment "
+                f'"{environment}": '
+                "names in Bedrock end at 63"
+            )
+        return value
+
+    @field_validator("region")
+    @classmethod
+    def _check_region(cls, value: str) -> str:
+        if value not in catalogue.REGIONS:
+            raise not_allowed(f"{one_of(catalogue.REGIONS)}, where Bedrock customizes models")
+        return value
+
+    @field_validator("distillation")
+    @classmethod
+    def _check_student_region(cls, value: Distillation, info: ValidationInfo) -> Distillation:
+        region, home = info.data.get("region"), catalogue.STUDENTS[value.student].region
+        if region and region != home:
+            raise not_allowed(f'"{home}", the only Region where {value.student} is customized', at="region")
+        return value
+
+    @field_validator("endpoint")
+    @classmethod
+    def _check_student_endpoint(cls, value: Endpoint, info: ValidationInfo) -> Endpoint:
+        distillation = info.data.get("distillation")
+        if (
+            distillation
+            and value.kind == "provisioned"
+            and not catalogue.STUDENTS[distillation.student].provisioned
+        ):
+            raise not_allowed(
+                f'"on_demand": Bedrock has no provisioned throughput for {distillation.student}',
+                at="endpoint.kind",
+            )
+        return value
+
+    @field_validator("release")
+    @classmethod
+    def _check_rollout_fits(cls, value: Release, info: ValidationInfo) -> Release:
+        rollout = info.data.get("rollout")
+        if rollout:
+            hours = len(rollout.steps) * rollout.dwell_seconds / 3_600
+            if hours > value.timeout_hours:
+                least = f"{ceil(hours * 1_000) / 1_000:g}"
+                raise not_allowed(
+                    f"at least {least}, which the roll-out alone takes", at="release.timeout_hours"
+                )
+        return value

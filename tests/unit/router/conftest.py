@@ -1,0 +1,80 @@
+"""A router around test doubles, and what it emitted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aws_lambda_powertools import Logger
+
+from router.route_cache import RouteCache
+from router.service import Router
+from router.settings import Settings
+from router.sources import Models
+from router.telemetry import Telemetry
+from shared.task import Task
+from tests.unit.router.doubles import BASE_MODEL, BedrockDouble, TableDouble, WallClock
+
+Capture = pytest.CaptureFixture[str]
+
+
+@dataclass
+class Bench:
+    """A router, its doubles and its output."""
+
+    router: Router
+    bedrock: BedrockDouble
+    table: TableDouble
+    clock: WallClock
+    capture: Capture
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    def ask(self, query: object = "dog barking") -> dict[str, Any]:
+        """A direct invocation."""
+        return self.router.handle({"query": query})
+
+    def output(self) -> list[dict[str, Any]]:
+        """All lines printed so far."""
+        self.lines += [json.loads(line) for line in self.capture.readouterr().out.splitlines()]
+        return self.lines
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All EMF blobs so far."""
+        return [line for line in self.output() if "_aws" in line]
+
+    def logs(self) -> list[dict[str, Any]]:
+        """All log lines so far."""
+        return [line for line in self.output() if "_aws" not in line]
+
+
+@pytest.fixture(scope="session")
+def task() -> Task:
+    """The project's own task."""
+    return Task.load(Path(__file__).parents[3] / "task")
+
+
+@pytest.fixture
+def bench(task: Task, capsys: Capture) -> Callable[..., Bench]:
+    """Makes a router: `bench(bedrock, table, time_budget=0.2, ...)`."""
+
+    def make(bedrock: BedrockDouble, table: TableDouble, **settings: Any) -> Bench:
+        values = {"name": "video-router-test", "table_name": "releases", "base_model_id": BASE_MODEL}
+        made, clock = Settings(**{**values, **settings}), WallClock()
+        # A logger keeps the stream of its first use, and pytest has another one for each test.
+        logger = Logger(service=f"{made.name}-{uuid4()}")
+        router = Router(
+            made,
+            task,
+            models=Models(bedrock, task, logger, pause=lambda seconds: None),
+            routes=RouteCache(table, made.table_name, made.route_seconds, jitter=lambda low, high: high),
+            telemetry=Telemetry(made, logger),
+            now=clock,
+        )
+        return Bench(router, bedrock, table, clock, capsys)
+
+    return make

@@ -1,0 +1,112 @@
+"""Test doubles of the router's two clients and of its clock, in process and in no time.
+
+Real error shapes, timeouts and connections are tested against the Bedrock stand-in, in
+test_router_on_stand_in.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from boto3.dynamodb.types import TypeSerializer
+from botocore.exceptions import ClientError
+
+from shared.routes import Route
+
+BASE_MODEL = "us.amazon.nova-micro-v1:0"
+
+
+def client_error(code: str, status: int = 400, message: str = "said by a double") -> ClientError:
+    """An error as botocore raises it."""
+    response: Any = {
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    return ClientError(response, "Converse")
+
+
+def reply(text: str | None, latency_ms: int = 300) -> dict[str, Any]:
+    """A Converse answer that says this text."""
+    content = [] if text is None else [{"text": text}]
+    return {
+        "output": {"message": {"role": "assistant", "content": content}},
+        "stopReason": "end_turn",
+        "usage": {"inputTokens": 40, "outputTokens": 11, "totalTokens": 51},
+        "metrics": {"latencyMs": latency_ms},
+    }
+
+
+class BedrockDouble:
+    """Stands in for a bedrock-runtime client: each model says what it was told to say.
+
+    What a model is told is a text, None for an answer without content, an exception to raise, or seconds to
+    hang. A list is told one by one, its last entry for ever.
+    """
+
+    def __init__(self, **models: Any) -> None:
+        self.says: dict[str, Any] = models
+        self.calls: list[dict[str, Any]] = []
+
+    def converse(self, **request: Any) -> dict[str, Any]:
+        """Answer as told."""
+        self.calls.append(request)
+        says = self.says[request["modelId"]]
+        if isinstance(says, list):
+            says = says.pop(0) if len(says) > 1 else says[0]
+        if isinstance(says, Exception):
+            raise says
+        if isinstance(says, float):
+            time.sleep(says)
+            says = "25 25 25 25"
+        return reply(says)
+
+    def asked(self, model: str) -> int:
+        """How often a model was called."""
+        return sum(call["modelId"] == model for call in self.calls)
+
+
+class TableDouble:
+    """Stands in for a DynamoDB client whose table holds one item. `fails` is raised, or hung for."""
+
+    def __init__(self, route: Route | dict[str, Any] | None = None) -> None:
+        self.item: dict[str, Any] | None = route.to_item() if isinstance(route, Route) else route
+        self.fails: Exception | float | None = None
+        self.reads: list[dict[str, Any]] = []
+
+    def get_item(self, **request: Any) -> dict[str, Any]:
+        """The item, as DynamoDB writes it."""
+        self.reads.append(request)
+        if isinstance(self.fails, Exception):
+            raise self.fails
+        if self.fails:
+            time.sleep(self.fails)
+        if self.item is None:
+            return {}
+        serialize = TypeSerializer().serialize
+        return {"Item": {name: serialize(value) for name, value in self.item.items()}}
+
+
+@dataclass
+class WallClock:
+    """A wall clock that a test sets."""
+
+    time: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.time
+
+
+@dataclass
+class ContextDouble:
+    """A Lambda context: its request id, and the milliseconds that are left."""
+
+    aws_request_id: str = "request-1"
+    left: int = 10_000
+    get_remaining_time_in_millis: Callable[[], int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.get_remaining_time_in_millis = lambda: self.left

@@ -1,0 +1,221 @@
+"""The router as a whole, on test doubles: it always answers, and says from where."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from aws_lambda_powertools.metrics import EphemeralMetrics, SchemaValidationError
+from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
+
+from router.breaker import FAILURES, OPEN_SECONDS
+from shared.routes import Route
+from shared.task import Task
+from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble, client_error
+from tests.unit.router.scenes import SETTLED, STUDENT, STUDENT_SAYS, MakeBench, healthy, student
+
+
+def test_settled_release_answers(bench: MakeBench, task: Task) -> None:
+    made = bench(healthy(), TableDouble(SETTLED))
+    answer = made.ask()
+    latency = answer.pop("latency_ms")
+    assert answer == {
+        "weights": {"visual": 0.1, "audio": 0.8, "transcription": 0.0, "metadata": 0.1},
+        "intent": "audio",
+        "source": "distilled",
+        "release": "aaaaaaaaaaaa",
+        "cached": False,
+    }
+    assert 0 < latency < 1000
+    assert made.bedrock.calls == [
+        {
+            "modelId": STUDENT,
+            "system": [{"text": task.student_prompt}],
+            "messages": [{"role": "user", "content": [{"text": "dog barking"}]}],
+            "inferenceConfig": {"maxTokens": 16, "temperature": 0.0},
+        }
+    ]
+
+
+def test_base_model_answers_before_the_first_release(bench: MakeBench, task: Task) -> None:
+    made = bench(healthy(), TableDouble(None))
+    answer = made.ask()
+    assert (answer["source"], answer["release"], answer["intent"]) == ("base", None, "visual")
+    assert made.bedrock.calls[0]["system"] == [{"text": task.teacher_prompt}]
+    assert made.bedrock.calls[0]["inferenceConfig"]["maxTokens"] == 200
+
+
+REFUSALS = [
+    (client_error("ThrottlingException", 429), "throttled", 2),
+    (client_error("ModelNotReadyException", 429), "not_ready", 2),
+    (client_error("InternalServerException", 500), "unavailable", 2),
+    (client_error("ServiceUnavailableException", 503), "unavailable", 2),
+    (client_error("SomethingNewException", 502), "unavailable", 2),
+    (client_error("SomethingNewException", 418), "error", 1),
+    (client_error("AccessDeniedException", 403), "denied", 1),
+    (client_error("ResourceNotFoundException", 404), "not_found", 1),
+    (client_error("ModelTimeoutException", 408), "timed_out", 1),
+    (client_error("ModelErrorException", 424), "model_error", 1),
+    (client_error("ValidationException", 400), "refused", 1),
+    (ReadTimeoutError(endpoint_url="https://bedrock"), "timed_out", 1),
+    (EndpointConnectionError(endpoint_url="https://bedrock"), "unreachable", 2),
+    (ConnectionClosedError(endpoint_url="https://bedrock"), "unreachable", 2),
+    ("Sure! The weights are as you would expect.", "invalid_output", 1),
+    ("90 90 90 90", "invalid_output", 1),
+    (None, "empty_output", 1),
+    (" \n", "empty_output", 1),
+]
+
+
+@pytest.mark.parametrize(("says", "reason", "attempts"), REFUSALS)
+def test_student_that_fails_is_stood_in_for_by_the_base_model(
+    bench: MakeBench, says: Any, reason: str, attempts: int
+) -> None:
+    made = bench(student(says), TableDouble(SETTLED))
+    answer = made.ask()
+    assert (answer["source"], answer["release"]) == ("base", None)
+    assert made.bedrock.asked(STUDENT) == attempts
+    log = made.logs()[-1]
+    assert (log["source"], log["reason"], log["release"]) == ("distilled", reason, "aaaaaaaaaaaa")
+    assert made.metrics()[0]["failures"] == {"distilled": reason}
+
+
+@pytest.mark.parametrize(("says", "reason", "attempts"), REFUSALS)
+def test_static_weights_answer_when_every_model_fails(
+    bench: MakeBench, task: Task, says: Any, reason: str, attempts: int
+) -> None:
+    made = bench(healthy(**{STUDENT: says, BASE_MODEL: says}), TableDouble(SETTLED))
+    answer = made.ask()
+    assert answer["source"] == "static"
+    assert answer["weights"] == task.static_weights
+    assert answer["release"] is None
+    assert made.metrics()[0]["failures"] == {"distilled": reason, "base": reason}
+
+
+def test_retry_that_helps(bench: MakeBench) -> None:
+    made = bench(student([client_error("ThrottlingException", 429), STUDENT_SAYS]), TableDouble(SETTLED))
+    assert made.ask()["source"] == "distilled"
+
+
+@pytest.mark.parametrize(
+    ("says", "source", "least", "most"),
+    [
+        ({STUDENT: 1.0}, "base", 0.08, 0.17),
+        ({STUDENT: 1.0, BASE_MODEL: 1.0}, "static", 0.17, 0.27),
+        ({STUDENT: client_error("ThrottlingException", 429), BASE_MODEL: 1.0}, "static", 0.17, 0.27),
+    ],
+)
+def test_hanging_models_never_cost_more_than_the_budget(
+    bench: MakeBench, says: dict[str, Any], source: str, least: float, most: float
+) -> None:
+    made = bench(healthy(**says), TableDouble(SETTLED), time_budget=0.2)
+    started = time.monotonic()
+    assert made.ask()["source"] == source
+    assert least < time.monotonic() - started < most
+
+
+def test_hanging_table_leaves_the_models_their_time(bench: MakeBench) -> None:
+    table = TableDouble(SETTLED)
+    table.fails = 1.0
+    made = bench(healthy(**{BASE_MODEL: 0.05}), table, time_budget=0.3)
+    started = time.monotonic()
+    assert made.ask()["source"] == "base"
+    assert time.monotonic() - started < 0.35
+
+
+def test_function_about_to_be_stopped_answers_at_once(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(SETTLED))
+    answer = made.router.handle({"query": "dog"}, ContextDouble(left=15))
+    assert answer["source"] == "static"
+    assert made.bedrock.calls == []
+
+
+def test_unexpected_error_in_one_source_falls_to_the_next(bench: MakeBench) -> None:
+    made = bench(student(RuntimeError("a bug, on dog barking")), TableDouble(SETTLED))
+    assert made.ask()["source"] == "base"
+    assert made.metrics()[0]["RouterErrors"] == [1]
+    assert "dog barking" not in json.dumps(made.output())
+
+
+def test_unexpected_error_anywhere_gives_static_weights(
+    bench: MakeBench, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug, on dog barking")
+
+    made = bench(healthy(), TableDouble(SETTLED))
+    monkeypatch.setattr(Route, "choose", fail)
+    answer = made.ask()
+    assert (answer["source"], answer["weights"]) == ("static", task.static_weights)
+    blob = made.metrics()[0]
+    assert (blob["RouterErrors"], blob["Fallback"], blob["release"]) == ([1], [1], "base")
+    assert "dog barking" not in json.dumps(made.output())
+
+
+def test_lost_metrics_cost_no_answer(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise SchemaValidationError
+
+    made = bench(healthy(), TableDouble(SETTLED))
+    with monkeypatch.context() as patch:
+        patch.setattr(EphemeralMetrics, "flush_metrics", fail)
+        assert made.ask()["source"] == "distilled"
+    assert made.logs()[-1]["source"] == "metrics"
+    made.ask()
+    assert made.metrics()[-1]["Requests"] == [1], "nothing is left over from the request before"
+
+
+def test_breaker_spares_requests_an_endpoint_that_is_down(bench: MakeBench) -> None:
+    made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(SETTLED))
+    for number in range(FAILURES + 10):
+        assert made.ask(f"query {number}")["source"] == "base"
+    assert made.bedrock.asked(STUDENT) == FAILURES
+    assert made.metrics()[-2]["failures"] == {"distilled": "circuit_open"}
+    assert sum(log["message"] == "circuit opened" for log in made.logs()) == 1
+
+    made.bedrock.says[STUDENT] = STUDENT_SAYS
+    made.clock.time += OPEN_SECONDS
+    assert made.ask("half-open")["source"] == "distilled"
+    assert made.ask("closed")["source"] == "distilled"
+
+
+def test_queries_that_upset_the_model_switch_nothing_off(bench: MakeBench) -> None:
+    made = bench(student("I can't help with that."), TableDouble(SETTLED))
+    for number in range(3 * FAILURES):
+        made.ask(f"query {number}")
+    assert made.bedrock.asked(STUDENT) == 3 * FAILURES
+
+
+def test_new_route_closes_breakers_of_endpoints_that_it_drops(bench: MakeBench) -> None:
+    made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(SETTLED))
+    for number in range(FAILURES):
+        made.ask(f"query {number}")
+    made.bedrock.says[STUDENT] = STUDENT_SAYS
+    for route in (Route(4, ()), Route(5, SETTLED.shares)):
+        made.table.item = route.to_item()
+        made.clock.time += 100.0
+        answer = made.ask()
+    assert answer["source"] == "distilled"
+
+
+def http(body: str) -> dict[str, Any]:
+    return {"version": "2.0", "requestContext": {"http": {"method": "POST"}}, "body": body}
+
+
+def test_http_answer(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(SETTLED))
+    answer = made.router.handle(http('{"query": "dog barking"}'), ContextDouble())
+    assert answer["statusCode"] == 200
+    assert answer["headers"]["content-type"] == "application/json"
+    assert json.loads(answer["body"])["intent"] == "audio"
+
+
+@pytest.mark.parametrize(
+    "body", ["", "{", "{}", '{"query": 1}', '{"query": " "}', json.dumps({"query": "d" * 501})]
+)
+def test_http_mistake_is_a_400(bench: MakeBench, body: str) -> None:
+    answer = bench(healthy(), TableDouble(SETTLED)).router.handle(http(body))
+    assert answer["statusCode"] == 400
+    assert set(json.loads(answer["body"])) == {"error", "message"}

@@ -1,0 +1,151 @@
+"""What the router remembers: answers, and the route."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from router.service import BASE_CACHE_SECONDS
+from shared.routes import Route, Share
+from tests.unit.router.doubles import BASE_MODEL, TableDouble, client_error
+from tests.unit.router.scenes import CANDIDATE, SETTLED, STUDENT, STUDENT_SAYS, MakeBench, healthy, student
+
+
+def test_same_query_is_answered_from_the_cache(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(SETTLED))
+    first, second = made.ask("Dog barking"), made.ask("  dog   BARKING ")
+    assert (first["cached"], second["cached"]) == (False, True)
+    assert {**first, "cached": True, "latency_ms": 0} == {**second, "latency_ms": 0}
+    assert len(made.bedrock.calls) == 1
+    assert made.metrics()[1]["CacheHits"] == [1]
+
+
+def test_cached_answer_is_the_callers_own(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(SETTLED))
+    made.ask()["weights"].clear()
+    assert len(made.ask()["weights"]) == 4
+
+
+def test_answers_age(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(SETTLED), cache_seconds=60)
+    made.ask()
+    made.clock.time += 60
+    assert not made.ask()["cached"]
+
+
+def test_base_answers_are_kept_for_a_short_time(bench: MakeBench) -> None:
+    made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(SETTLED))
+    made.ask()
+    assert made.ask()["cached"]
+    made.bedrock.says[STUDENT] = STUDENT_SAYS
+    made.clock.time += BASE_CACHE_SECONDS
+    assert made.ask()["source"] == "distilled"
+
+
+def test_static_answers_are_not_kept(bench: MakeBench) -> None:
+    made = bench(healthy(**{STUDENT: None, BASE_MODEL: None}), TableDouble(SETTLED))
+    made.ask()
+    made.bedrock.says[STUDENT] = STUDENT_SAYS
+    assert made.ask()["source"] == "distilled"
+
+
+def test_new_route_version_empties_the_cache(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(SETTLED), route_seconds=10)
+    made.ask()
+    made.table.item = Route(4, SETTLED.shares).to_item()
+    made.clock.time += 9
+    assert made.ask()["cached"], "the route is still young"
+    made.clock.time += 1
+    assert not made.ask()["cached"]
+
+
+def test_expired_candidates_answers_expire_with_it(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble())
+    end = int(made.clock.time) + 20
+    candidate = Share("bbbbbbbbbbbb", CANDIDATE, 1.0, expires_at=end)
+    made.table.item = Route(4, (*SETTLED.shares, candidate)).to_item()
+    assert made.ask()["release"] == "bbbbbbbbbbbb"
+    made.clock.time = end
+    answer = made.ask()
+    assert (answer["release"], answer["cached"]) == ("aaaaaaaaaaaa", False)
+
+
+def test_route_is_read_once_in_its_time(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(SETTLED), route_seconds=10)
+    for number in range(20):
+        made.ask(f"query {number}")
+    assert made.table.reads == [
+        {"TableName": "releases", "Key": {"id": {"S": "route"}}, "ConsistentRead": False}
+    ]
+    made.clock.time += 10
+    made.ask()
+    assert len(made.table.reads) == 2
+
+
+def test_bad_requests_read_nothing(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(SETTLED))
+    assert made.ask("")["error"] == "empty_query"
+    assert made.table.reads == []
+    assert made.output() == []
+
+
+@pytest.mark.parametrize(
+    ("fails", "item"),
+    [
+        (client_error("AccessDeniedException", 400), None),
+        (client_error("ProvisionedThroughputExceededException", 400), None),
+        (EndpointConnectionError(endpoint_url="https://dynamodb"), None),
+        (RuntimeError("a bug"), None),
+        (1.0, None),
+        (None, {"id": "route", "version": "four", "shares": []}),
+        (None, {"id": "route", "version": 4, "shares": "none"}),
+        (None, {"id": "route", "version": 4, "shares": [{"release": "cccccccccccc"}]}),
+    ],
+)
+def test_last_good_route_serves_while_none_can_be_read(
+    bench: MakeBench, fails: Exception | float | None, item: dict[str, Any] | None
+) -> None:
+    made = bench(healthy(), TableDouble(SETTLED), route_seconds=10, time_budget=0.3)
+    made.ask("query 0")
+    made.table.fails, made.table.item = fails, item
+    made.clock.time += 10
+    assert made.ask("query 1")["release"] == "aaaaaaaaaaaa"
+    blob = made.metrics()[-1]
+    assert blob["RouterErrors"] == [1]
+    assert "route" in blob["failures"]
+    made.ask("query 2")
+    assert len(made.table.reads) == 2, "not tried again at every request"
+    assert made.metrics()[-1]["RouterErrors"] == [0]
+
+
+@pytest.mark.parametrize("item", [None, Route(4).to_item()])
+def test_emptied_route_switches_distillation_off(bench: MakeBench, item: dict[str, Any] | None) -> None:
+    made = bench(healthy(), TableDouble(SETTLED), route_seconds=10)
+    made.ask()
+    made.table.item = item
+    made.clock.time += 10
+    assert made.ask()["source"] == "base"
+    assert made.metrics()[-1]["RouterErrors"] == [0]
+
+
+@pytest.mark.parametrize("fails", [client_error("ResourceNotFoundException"), 1.0])
+def test_unreachable_table_at_first_means_base_model_then_recovers(
+    bench: MakeBench, fails: Exception | float
+) -> None:
+    made = bench(healthy(), TableDouble(SETTLED), time_budget=0.3)
+    made.table.fails = fails
+    assert made.ask()["source"] == "base"
+    made.table.fails = None
+    made.clock.time += 5
+    assert made.ask()["source"] == "distilled"
+
+
+def test_shares_split_the_requests(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble())
+    candidate = Share("bbbbbbbbbbbb", CANDIDATE, 0.25, expires_at=int(made.clock.time) + 100)
+    made.table.item = Route(4, (*SETTLED.shares, candidate)).to_item()
+    releases = [made.ask(f"query {number}")["release"] for number in range(400)]
+    assert releases.count("bbbbbbbbbbbb") == pytest.approx(100, abs=30)
+    assert releases.count("aaaaaaaaaaaa") + releases.count("bbbbbbbbbbbb") == 400

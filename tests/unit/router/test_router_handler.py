@@ -1,0 +1,77 @@
+"""The Lambda's entry point, with its real clients and nothing that answers them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import socket
+import sys
+import time
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.unit.router.doubles import ContextDouble
+
+ENVIRONMENT = {
+    "NAME": "video-router-test",
+    "TABLE_NAME": "releases",
+    "BASE_MODEL_ID": "us.amazon.nova-micro-v1:0",
+    "TIME_BUDGET_MS": "400",
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    # Port 9, discard: refused at once.
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+}
+
+
+def load(monkeypatch: pytest.MonkeyPatch, **environment: str) -> ModuleType:
+    """Imports the handler as a new environment does."""
+    for variable, value in {**ENVIRONMENT, **environment}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.delitem(sys.modules, "router.handler", raising=False)
+    return importlib.import_module("router.handler")
+
+
+def test_import_calls_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a connection was opened at import")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    load(monkeypatch)
+
+
+def test_unreachable_services_mean_static_weights(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = load(monkeypatch)
+    answer = module.handler({"query": "dog barking"}, ContextDouble())
+    assert answer["source"] == "static"
+    blob = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert blob["failures"] == {"route": "table_unreachable", "base": "unreachable"}
+
+
+def test_services_that_accept_and_never_answer_cost_the_budget_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        module = load(monkeypatch, AWS_ENDPOINT_URL=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        answer = module.handler({"query": "dog barking"}, ContextDouble())
+        assert 0.3 < time.monotonic() - started < 0.5
+    assert answer["source"] == "static"
+
+
+def test_mistake_in_the_environment_shows_at_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="TIME_BUDGET_MS"):
+        load(monkeypatch, TIME_BUDGET_MS="soon")
+
+
+def test_http_event_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load(monkeypatch)
+    event: dict[str, Any] = {"version": "2.0", "requestContext": {"http": {"method": "POST"}}, "body": "{"}
+    assert module.handler(event, ContextDouble())["statusCode"] == 400

@@ -1,0 +1,199 @@
+"""The router against the Bedrock stand-in: real clients, real connections, a student that was really trained.
+
+The table is a double that says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from json import dumps
+from typing import Any
+
+import boto3
+import pytest
+
+from local.bedrock import BedrockStandIn, MemoryS3
+from router.assembly import client_config, make_router
+from router.service import Router
+from router.settings import Settings
+from shared.conversation import row
+from shared.routes import Route, Share
+from shared.task import Task
+from tests.unit.router.doubles import BASE_MODEL, TableDouble
+
+DAY = 24 * 3600
+SOUNDS = ("dog barking", "engine roaring", "rain on a roof", "children laughing", "a door slamming")
+SIGHTS = ("red car", "sunset over a lake", "man in a hat", "white horse", "city at night")
+
+
+class Stage:
+    """A stand-in with one live deployment, and routers for it."""
+
+    def __init__(self, bedrock: BedrockStandIn, endpoint: str, task: Task) -> None:
+        self.bedrock, self.endpoint, self._task = bedrock, endpoint, task
+
+    def router(self, endpoint: str | None = None, time_budget: float = 1.5) -> Router:
+        """A new environment's router, whose route names this endpoint or the live one."""
+        settings = Settings(
+            name="video-router-test", table_name="releases", base_model_id=BASE_MODEL, time_budget=time_budget
+        )
+        client = boto3.client(
+            "bedrock-runtime",
+            endpoint_url=self.bedrock.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=client_config(settings),
+        )
+        route = Route(1, (Share("aaaaaaaaaaaa", endpoint or self.endpoint, 1.0),))
+        return make_router(settings, self._task, bedrock=client, dynamodb=TableDouble(route))
+
+    def calls(self) -> list[str]:
+        """The models that Converse was called for, oldest first."""
+        return [call["parameters"]["modelId"] for call in self.bedrock.calls("Converse")]
+
+
+def training_rows(task: Task) -> str:
+    """Enough rows for a job: sounds and sights."""
+    weights = {
+        SOUNDS: {"visual": 0.2, "audio": 0.8, "transcription": 0.0, "metadata": 0.0},
+        SIGHTS: {"visual": 0.9, "audio": 0.0, "transcription": 0.0, "metadata": 0.1},
+    }
+    rows = [
+        row(task, f"{query} {number}", label)
+        for number in range(15)
+        for queries, label in weights.items()
+        for query in queries
+    ]
+    return "".join(f"{dumps(entry)}\n" for entry in rows)
+
+
+@pytest.fixture(scope="module")
+def stage(task: Task) -> Iterator[Stage]:
+    """Trains and deploys once; every test uses up the faults that it orders."""
+    s3 = MemoryS3()
+    s3.put_object(Bucket="data", Key="training.jsonl", Body=training_rows(task))
+    with BedrockStandIn(s3=s3) as bedrock:
+        control = bedrock.client("bedrock")
+        control.create_model_customization_job(
+            jobName="student",
+            customModelName="student",
+            roleArn="arn:aws:iam::000000000000:role/job",
+            baseModelIdentifier="amazon.nova-micro-v1:0:128k",
+            customizationType="DISTILLATION",
+            customizationConfig={
+                "distillationConfig": {
+                    "teacherModelConfig": {
+                        "teacherModelIdentifier": "us.amazon.nova-pro-v1:0",
+                        "maxResponseLengthForInference": 200,
+                    }
+                }
+            },
+            trainingDataConfig={"s3Uri": "s3://data/training.jsonl"},
+            outputDataConfig={"s3Uri": "s3://data/jobs/"},
+        )
+        bedrock.advance(DAY)
+        job = control.get_model_customization_job(jobIdentifier="student")
+        deployment = control.create_custom_model_deployment(
+            modelDeploymentName="student", modelArn=job["outputModelArn"]
+        )
+        bedrock.advance(DAY)
+        yield Stage(bedrock, deployment["customModelDeploymentArn"], task)
+
+
+def test_student_answers_with_its_own_prompt(stage: Stage) -> None:
+    router = stage.router()
+    for query, intent in (("engine roaring 99", "audio"), ("a white horse", "visual")):
+        answer = router.handle({"query": query})
+        assert (answer["source"], answer["intent"]) == ("distilled", intent)
+
+
+def test_base_model_answers_with_the_full_prompt(stage: Stage) -> None:
+    stage.bedrock.fault("denied", operation="Converse", modelId=stage.endpoint)
+    answer = stage.router().handle({"query": "loud applause"})
+    assert (answer["source"], answer["intent"]) == ("base", "audio")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "attempts"),
+    [
+        ("throttled", {}, 2),
+        ("not_ready", {}, 2),
+        ("failed", {}, 2),
+        ("unavailable", {}, 2),
+        ("lost_response", {"answer": "dropped"}, 2),
+        ("lost_response", {"answer": "error"}, 2),
+        ("over_quota", {}, 2),
+        ("denied", {}, 1),
+        ("not_found", {}, 1),
+        ("validation", {}, 1),
+    ],
+)
+def test_failed_call_falls_to_the_base_model(
+    stage: Stage, kind: str, options: dict[str, Any], attempts: int
+) -> None:
+    stage.bedrock.fault(kind, operation="Converse", modelId=stage.endpoint, count=attempts, **options)
+    before = len(stage.calls())
+    answer = stage.router().handle({"query": "dog barking"})
+    assert answer["source"] == "base"
+    assert stage.calls()[before:] == [stage.endpoint] * attempts + [BASE_MODEL]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "output_prose",
+        "output_empty",
+        "output_wrong_sum",
+        "output_negative",
+        "output_not_numbers",
+        "output_too_few",
+    ],
+)
+def test_spoilt_answer_falls_to_the_base_model(stage: Stage, kind: str) -> None:
+    stage.bedrock.fault(kind, modelId=stage.endpoint)
+    assert stage.router().handle({"query": "dog barking"})["source"] == "base"
+
+
+def test_answer_in_wrapping_is_read(stage: Stage) -> None:
+    # Only the base model has the tokens for it.
+    stage.bedrock.fault("denied", operation="Converse", modelId=stage.endpoint)
+    stage.bedrock.fault("output_wrapped", modelId=BASE_MODEL)
+    assert stage.router().handle({"query": "dog barking"})["source"] == "base"
+
+
+def test_lost_connection_is_tried_again_on_a_new_one(stage: Stage) -> None:
+    router = stage.router()
+    router.handle({"query": "the connection is open now"})
+    stage.bedrock.fault("lost_response", operation="Converse", modelId=stage.endpoint)
+    assert router.handle({"query": "dog barking"})["source"] == "distilled"
+
+
+def test_deleted_endpoint_falls_to_the_base_model(stage: Stage) -> None:
+    answer = stage.router(endpoint=stage.endpoint[:-1] + "0").handle({"query": "dog barking"})
+    assert answer["source"] == "base"
+
+
+def test_slow_student_leaves_the_base_model_its_time(stage: Stage) -> None:
+    stage.bedrock.fault("slow", operation="Converse", modelId=stage.endpoint, milliseconds=600)
+    router = stage.router(time_budget=0.6)
+    started = time.monotonic()
+    assert router.handle({"query": "dog barking"})["source"] == "base"
+    assert 0.25 < time.monotonic() - started < 0.6
+
+
+def test_slow_models_cost_the_budget_and_no_more(stage: Stage) -> None:
+    for model in (stage.endpoint, BASE_MODEL):
+        stage.bedrock.fault("slow", operation="Converse", modelId=model, milliseconds=600)
+    router = stage.router(time_budget=0.4)
+    started = time.monotonic()
+    assert router.handle({"query": "dog barking"})["source"] == "static"
+    assert 0.3 < time.monotonic() - started < 0.5
+
+
+def test_call_that_was_given_up_stands_in_nobodys_way(stage: Stage) -> None:
+    router = stage.router(time_budget=0.4)
+    stage.bedrock.fault("slow", operation="Converse", modelId=stage.endpoint, milliseconds=500)
+    assert router.handle({"query": "dog barking"})["source"] == "base"
+    assert router.handle({"query": "another dog barking"})["source"] == "distilled"

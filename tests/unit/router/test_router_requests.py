@@ -1,0 +1,102 @@
+"""What the router accepts and what it refuses."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from router.requests import BadRequestError, is_http, normalised, read_query, respond
+
+HTTP: dict[str, Any] = {
+    "version": "2.0",
+    "routeKey": "POST /route",
+    "requestContext": {"http": {"method": "POST"}},
+}
+
+
+def http_event(body: str | None, encoded: bool = False) -> dict[str, Any]:
+    return {**HTTP, "body": body, "isBase64Encoded": encoded}
+
+
+def read(event: object) -> str:
+    return read_query(event, http=is_http(event), max_characters=20)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        http_event('{"query": " dog barking "}'),
+        http_event(base64.b64encode(b'{"query": "dog barking"}').decode(), encoded=True),
+        http_event(base64.b64encode(b'\xef\xbb\xbf{"query": "dog barking"}').decode(), encoded=True),
+        http_event('{"query": "dog barking", "user": "somebody"}'),
+        {"query": "dog barking"},
+    ],
+)
+def test_query_is_read(event: dict[str, Any]) -> None:
+    assert read(event) == "dog barking"
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [
+        (http_event(None), "invalid_json"),
+        (http_event(""), "invalid_json"),
+        (http_event("query=dog"), "invalid_json"),
+        (http_event("[" * 100_000), "invalid_json"),
+        (http_event('{"query": ' + "1" * 10_000 + "}"), "invalid_json"),
+        (http_event("%%%", encoded=True), "invalid_json"),
+        (http_event(base64.b64encode(b"\xff\xfe\xfd").decode(), encoded=True), "invalid_json"),
+        (HTTP, "invalid_json"),
+        (http_event('["dog"]'), "invalid_request"),
+        (http_event('"dog"'), "invalid_request"),
+        (http_event("null"), "invalid_request"),
+        (http_event("{}"), "missing_query"),
+        (http_event('{"query": null}'), "invalid_query"),
+        (http_event('{"query": 7}'), "invalid_query"),
+        (http_event('{"query": ["dog"]}'), "invalid_query"),
+        (http_event('{"query": ""}'), "empty_query"),
+        (http_event('{"query": " \\n\\t "}'), "empty_query"),
+        (http_event('{"query": "\\u200b\\u0000"}'), "empty_query"),
+        (http_event(json.dumps({"query": "d" * 21})), "query_too_long"),
+        ("dog", "invalid_request"),
+        (None, "invalid_request"),
+        ({}, "missing_query"),
+        ({"query": "  "}, "empty_query"),
+    ],
+)
+def test_caller_mistake_is_named(event: object, error: str) -> None:
+    with pytest.raises(BadRequestError) as raised:
+        read(event)
+    assert raised.value.answer["error"] == error
+    assert raised.value.answer["message"]
+
+
+def test_longest_query_is_allowed() -> None:
+    assert read({"query": "  " + "d" * 20 + "  "}) == "d" * 20
+
+
+def test_half_an_emoji_is_no_mistake_of_the_caller() -> None:
+    assert read(http_event('{"query": "party \\ud83c"}')) == "party ?"
+
+
+@pytest.mark.parametrize(
+    "query", ["Dog  Barking", "dog\u00a0barking", "DOG BARKING", "\uff44og barking", "dog\n barking "]
+)
+def test_same_query_in_another_form(query: str) -> None:
+    assert normalised(query) == "dog barking"
+
+
+def test_punctuation_makes_another_query() -> None:
+    assert normalised('"dog barking"') != normalised("dog barking")
+
+
+def test_answer_is_http_or_bare() -> None:
+    answer = {"intent": "audio"}
+    assert respond(answer, http=False) == answer
+    http = respond(answer, http=True, status=400)
+    assert http["statusCode"] == 400
+    assert http["headers"] == {"content-type": "application/json"}
+    assert json.loads(http["body"]) == answer

@@ -1,0 +1,185 @@
+"""The route item, read and written, and the choice that it makes."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.routes import Route, Share
+
+SETTLED = Share("aaaaaaaaaaaa", "arn:settled", 0.8)
+CANDIDATE = Share("bbbbbbbbbbbb", "arn:candidate", 0.2, expires_at=1000)
+KEYS = [f"query {number}" for number in range(10_000)]
+
+
+def chosen(route: Route, now: float = 0.0) -> dict[str, float]:
+    """The part of KEYS that each release gets; "" is the base model."""
+    counts: dict[str, int] = {}
+    for key in KEYS:
+        share = route.choose(key, now)
+        counts[share.release if share else ""] = counts.get(share.release if share else "", 0) + 1
+    return {release: count / len(KEYS) for release, count in counts.items()}
+
+
+def test_route_survives_the_table() -> None:
+    route = Route(7, (SETTLED, CANDIDATE), 1234, "promotion, step 1")
+    item = route.to_item()
+    assert Route.from_item(item) == route
+    assert item["shares"][0] == {
+        "release": SETTLED.release,
+        "endpoint": "arn:settled",
+        "share": Decimal("0.8"),
+    }
+    assert "expires_at" not in item["shares"][0]
+    assert item["id"] == "route"
+
+
+def test_no_item_is_the_empty_route() -> None:
+    route = Route.from_item(None)
+    assert route.shares == ()
+    assert route.settled is None
+    assert route.problem is None
+    assert route.choose("a query", 0) is None
+
+
+@pytest.mark.parametrize(
+    ("broken", "kept_version"),
+    [
+        ({"id": "route"}, 0),
+        ({"version": "three", "shares": []}, 0),
+        ({"version": Decimal("NaN"), "shares": []}, 0),
+        ({"version": True, "shares": []}, 0),
+        ({"version": Decimal("1.5"), "shares": []}, 0),
+        ({"version": Decimal(-1), "shares": []}, 0),
+        ({"version": Decimal(3), "shares": "all to me"}, 3),
+        ({"version": Decimal(3), "shares": {"release": "x"}}, 3),
+        ([], 0),
+        ("route", 0),
+    ],
+)
+def test_broken_item_is_the_empty_route_and_says_why(broken: Any, kept_version: int) -> None:
+    route = Route.from_item(broken)
+    assert route.shares == ()
+    assert route.version == kept_version
+    assert route.problem
+    assert route.reason == route.problem
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        None,
+        "aaaaaaaaaaaa",
+        {},
+        {"release": "aaaaaaaaaaaa", "share": Decimal(1)},
+        {"release": "", "endpoint": "arn:x", "share": Decimal(1)},
+        {"release": "aaaaaaaaaaaa", "endpoint": 7, "share": Decimal(1)},
+        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": "1"},
+        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": True},
+        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal(2)},
+        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal("-0.1")},
+        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal("Infinity")},
+        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": 10**400},
+        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal(1), "expires_at": "tomorrow"},
+        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal(1), "expires_at": Decimal("sNaN")},
+    ],
+)
+def test_malformed_share_is_dropped_and_the_others_serve(malformed: Any) -> None:
+    item = Route(3, (SETTLED,)).to_item()
+    item["shares"].insert(0, malformed)
+    route = Route.from_item(item)
+    assert route.shares == (SETTLED,)
+    assert route.problem == "malformed shares dropped, at 0"
+
+
+scalars = st.none() | st.booleans() | st.text() | st.binary() | st.decimals() | st.integers()
+anything = scalars | st.lists(scalars, max_size=2) | st.dictionaries(st.text(), scalars, max_size=2)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    anything
+    | st.fixed_dictionaries(
+        {"version": anything},
+        optional={
+            "shares": anything
+            | st.lists(
+                st.fixed_dictionaries(
+                    {"release": anything, "endpoint": anything, "share": anything},
+                    optional={"expires_at": anything},
+                )
+            ),
+            "updated_at": anything,
+            "reason": anything,
+        },
+    )
+)
+def test_no_item_whatever_raises(item: Any) -> None:
+    route = Route.from_item(item)
+    route.choose("a query", 0)
+    assert Route.from_item(route.to_item()) == route
+
+
+def test_settled_release_takes_what_no_candidate_covers() -> None:
+    parts = chosen(Route(1, (SETTLED, CANDIDATE)))
+    assert parts[CANDIDATE.release] == pytest.approx(0.2, abs=0.015)
+    assert parts[SETTLED.release] == pytest.approx(0.8, abs=0.015)
+
+
+def test_several_candidates_each_get_their_share() -> None:
+    other = Share("cccccccccccc", "arn:other", 0.3, expires_at=1000)
+    parts = chosen(Route(1, (CANDIDATE, SETTLED, other)))
+    assert parts[CANDIDATE.release] == pytest.approx(0.2, abs=0.015)
+    assert parts[other.release] == pytest.approx(0.3, abs=0.015)
+    assert parts[SETTLED.release] == pytest.approx(0.5, abs=0.015)
+
+
+def test_first_candidate_leaves_the_rest_to_the_base_model() -> None:
+    parts = chosen(Route(1, (CANDIDATE,)))
+    assert parts[CANDIDATE.release] == pytest.approx(0.2, abs=0.015)
+    assert parts[""] == pytest.approx(0.8, abs=0.015)
+
+
+@pytest.mark.parametrize(("shares", "left"), [((SETTLED, CANDIDATE), SETTLED.release), ((CANDIDATE,), "")])
+def test_expired_candidate_gets_nothing(shares: tuple[Share, ...], left: str) -> None:
+    assert chosen(Route(1, shares), now=1000.0) == {left: 1.0}
+
+
+def test_candidate_with_the_whole_share_gets_everything() -> None:
+    candidate = Share(CANDIDATE.release, CANDIDATE.endpoint, 1.0, expires_at=1000)
+    assert chosen(Route(1, (SETTLED, candidate))) == {CANDIDATE.release: 1.0}
+
+
+def test_settled_release_serves_whatever_its_number_says() -> None:
+    assert chosen(Route(1, (Share("aaaaaaaaaaaa", "arn:settled", 0.0),))) == {"aaaaaaaaaaaa": 1.0}
+
+
+def test_one_query_sees_one_release_while_the_share_grows() -> None:
+    routes = [
+        Route(1, (SETTLED, Share(CANDIDATE.release, CANDIDATE.endpoint, part, 1000)))
+        for part in (0.05, 0.3, 0.9)
+    ]
+    served = [
+        {key for key in KEYS if (share := route.choose(key, 0)) and share.release == CANDIDATE.release}
+        for route in routes
+    ]
+    assert served[0] < served[1] < served[2]
+
+
+def test_choice_is_the_same_in_every_process() -> None:
+    route = Route(1, (SETTLED, Share(CANDIDATE.release, CANDIDATE.endpoint, 0.5, 1000)))
+    found = "".join(route.choose(key, 0).release[0] for key in KEYS[:16])  # type: ignore[union-attr]  # settled
+    assert found == "bbaabbbabaaabaaa"
+
+
+def test_of_several_settled_shares_the_largest_serves() -> None:
+    small, large = Share("aaaaaaaaaaaa", "arn:a", 0.1), Share("bbbbbbbbbbbb", "arn:b", 0.9)
+    assert Route(1, (small, large)).settled == large
+
+
+def test_releases_names_expired_candidates_too() -> None:
+    assert Route(1, (SETTLED, CANDIDATE)).releases() == {SETTLED.release, CANDIDATE.release}

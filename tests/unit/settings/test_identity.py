@@ -1,0 +1,185 @@
+"""One digest for all that decides a model, and the names made from it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stacks.identity import Identity
+from stacks.settings import Settings, SettingsError
+
+Changed = Callable[[dict[str, Any]], Settings]
+Digest = Callable[..., str]
+
+TASK = "0" * 64
+
+S3 = {
+    "dataset.source": "s3",
+    "dataset.training": "s3://examples/training.jsonl",
+    "dataset.holdout": "s3://examples/holdout.jsonl",
+    "dataset.training_version": "v1",
+    "dataset.holdout_version": "v2",
+}
+FINE_TUNING = {"distillation.method": "fine_tuning", "distillation.max_response_length": ...}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "training.jsonl").write_text('{"a": 1}\n')
+    (tmp_path / "data" / "holdout.jsonl").write_text('{"b": 2}\n')
+    return tmp_path
+
+
+@pytest.fixture
+def digest(changed: Changed, project: Path) -> Digest:
+    def _digest(changes: dict[str, Any] | None = None, task: str = TASK) -> str:
+        return Identity(changed(changes or {}), task, project).digest
+
+    return _digest
+
+
+def test_the_digest_of_an_example_stays(changed: Changed, project: Path) -> None:
+    """A change here makes every deployed environment pay for its model again."""
+    identity = Identity(changed({}), TASK, project)
+    assert identity.dataset_digest == "33fb4ad5ed281334"
+    assert identity.digest == "f0b235c1d469"
+
+
+def test_names_end_in_the_digest(changed: Changed, project: Path) -> None:
+    identity = Identity(changed({}), TASK, project)
+    assert re.fullmatch(r"[0-9a-f]{16}", identity.dataset_digest)
+    assert re.fullmatch(r"[0-9a-f]{12}", identity.digest)
+    assert identity.job_name == identity.model_name == identity.deployment_name
+    assert identity.job_name == f"video-router-test-{identity.digest}"
+    assert identity.throughput_name == "video-router-test"
+
+
+def test_the_longest_name_is_bedrock_s_longest(changed: Changed, project: Path) -> None:
+    assert len(Identity(changed({"name": "n" * 45}), TASK, project).job_name) == 63
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"distillation.teacher": "amazon.nova-pro-v1:0"},
+        {"distillation.student": "amazon.nova-lite-v1:0:300k"},
+        {"distillation.max_response_length": 999},
+        {"distillation.nonce": "again"},
+        FINE_TUNING,
+    ],
+    ids=["teacher", "student", "max_response_length", "nonce", "method"],
+)
+def test_what_decides_the_model_changes_the_digest(digest: Digest, changes: dict[str, Any]) -> None:
+    assert digest(changes) != digest()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"distillation.hyperparameters.epoch_count": 3},
+        {"distillation.hyperparameters.learning_rate": 2e-5},
+        {"distillation.hyperparameters.learning_rate_warmup_steps": 5},
+    ],
+    ids=["epoch_count", "learning_rate", "learning_rate_warmup_steps"],
+)
+def test_each_hyperparameter_changes_the_digest(digest: Digest, changes: dict[str, Any]) -> None:
+    plain = digest({**FINE_TUNING, "distillation.hyperparameters": {}})
+    assert digest({**FINE_TUNING, **changes}) != plain
+    assert digest(FINE_TUNING) != plain
+
+
+def test_the_task_changes_the_digest(digest: Digest) -> None:
+    assert digest(task="1" * 64) != digest()
+
+
+@pytest.mark.parametrize("name", ["training", "holdout"])
+def test_the_content_of_a_file_changes_the_digest(digest: Digest, project: Path, name: str) -> None:
+    before = digest()
+    (project / "data" / f"{name}.jsonl").write_text('{"c": 3}\n')
+    assert digest() != before
+
+
+def test_the_name_of_a_file_does_not_change_the_digest(digest: Digest, project: Path) -> None:
+    before = digest()
+    (project / "data" / "training.jsonl").rename(project / "renamed.jsonl")
+    assert digest({"dataset.training": "renamed.jsonl"}) == before
+
+
+def test_training_and_holdout_are_told_apart(digest: Digest) -> None:
+    swapped = {"dataset.training": "data/holdout.jsonl", "dataset.holdout": "data/training.jsonl"}
+    assert digest(swapped) != digest()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset.training": "s3://others/training.jsonl"},
+        {"dataset.holdout": "s3://others/holdout.jsonl"},
+        {"dataset.training_version": "v3"},
+        {"dataset.holdout_version": "v3"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_uri_and_version_of_an_object_change_the_digest(digest: Digest, changes: dict[str, Any]) -> None:
+    assert digest({**S3, **changes}) != digest(S3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "another"},
+        {"account": "999999999999"},
+        {"tags": {"team": "search"}},
+        {"gate.minimum_examples": 7},
+        {"rollout.dwell_seconds": 7},
+        {"release.poll_seconds": 301},
+        {"router.memory_mb": 2048},
+        {"retention.log_days": 90},
+        {"encryption.model_key": True},
+        {"alarms.error_rate": 0.5},
+        {"budget": {"monthly_usd": 5.0, "emails": ["a@example.com"]}},
+        {"distillation.allow_legacy": True},
+        {
+            "endpoint.kind": "provisioned",
+            "endpoint.provisioned.model_units": 1,
+            "endpoint.provisioned.hourly_price_usd": 20.0,
+        },
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_decides_nothing_of_the_model_leaves_the_digest(digest: Digest, changes: dict[str, Any]) -> None:
+    assert digest(changes) == digest()
+
+
+def test_missing_files_are_told_at_once(changed: Changed, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Identity(changed({}), TASK, tmp_path)
+    assert [problem.key for problem in caught.value.problems] == ["dataset.training", "dataset.holdout"]
+    assert str(caught.value).startswith(
+        'environments/test.toml: dataset.training: found "data/training.jsonl"; allowed: a file under '
+    )
+
+
+def test_a_folder_is_not_a_data_set(changed: Changed, project: Path) -> None:
+    (project / "folder.jsonl").mkdir()
+    with pytest.raises(SettingsError, match="Is a directory"):
+        Identity(changed({"dataset.training": "folder.jsonl"}), TASK, project)
+
+
+def test_s3_needs_no_files(changed: Changed, tmp_path: Path) -> None:
+    assert Identity(changed(S3), TASK, tmp_path).digest
+
+
+def test_an_empty_task_digest_is_refused(changed: Changed, project: Path) -> None:
+    with pytest.raises(ValueError, match="task_digest is empty"):
+        Identity(changed({}), "", project)
+
+
+def test_a_name_beyond_bedrock_s_limits_is_refused(changed: Changed, project: Path) -> None:
+    # load refuses it too; settings that were built otherwise must not get further.
+    settings = changed({}).model_copy(update={"name": "n" * 60})
+    with pytest.raises(SettingsError, match="name: found"):
+        Identity(settings, TASK, project)

@@ -1,0 +1,194 @@
+"""What load gives for settings that are right, and how it says that a file can't be read."""
+
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from stacks.settings import ENVIRONMENTS, PROJECT, Settings, SettingsError, load, split_s3_uri
+
+Changed = Callable[[dict[str, Any]], Settings]
+
+FINE_TUNING = {
+    "distillation.method": "fine_tuning",
+    "distillation.max_response_length": ...,
+    "distillation.teacher": "us.amazon.nova-2-lite-v1:0",
+    "distillation.hyperparameters.learning_rate": 1e-5,
+}
+
+
+@pytest.mark.parametrize("environment", ["local", "dev", "prod"])
+def test_the_environments_of_the_project_load(environment: str) -> None:
+    settings = load(environment)
+    assert settings.environment == environment
+    assert settings.full_name == f"video-router-{environment}"
+
+
+def test_local_is_fast_and_leaves_nothing() -> None:
+    settings = load("local")
+    assert (settings.account, settings.region) == ("000000000000", "us-east-1")
+    assert settings.release.poll_seconds <= 5
+    assert settings.rollout.dwell_seconds <= 5
+    assert (settings.retention.data, settings.retention.models) == ("delete", "delete")
+
+
+def test_prod_keeps_encrypts_watches_and_is_stricter_than_dev() -> None:
+    prod, dev = load("prod"), load("dev")
+    assert (prod.retention.data, prod.retention.models) == ("retain", "retain")
+    assert prod.encryption.model_key
+    assert prod.alarms.emails
+    assert prod.budget.monthly_usd
+    assert prod.gate.minimum_dominant_accuracy > dev.gate.minimum_dominant_accuracy
+
+
+def test_the_defaults_are_the_cautious_ones(changed: Changed) -> None:
+    settings = changed({})
+    assert settings.distillation.allow_legacy is False
+    assert settings.distillation.nonce == ""
+    assert settings.router.log_queries is False
+    assert settings.router.reserved_concurrency is None
+    assert settings.rollout.keep_releases == 1
+    assert settings.budget.monthly_usd is None
+
+
+def test_settings_are_immutable() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load("dev").gate.minimum_examples = 1
+
+
+def test_the_student_has_an_id_for_training_and_one_for_inference(changed: Changed) -> None:
+    distillation = changed({}).distillation
+    assert distillation.student == "amazon.nova-micro-v1:0:128k"
+    assert distillation.student_inference_id == "amazon.nova-micro-v1:0"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "is_profile"), [("us.amazon.nova-pro-v1:0", True), ("amazon.nova-pro-v1:0", False)]
+)
+def test_the_teacher_is_a_model_or_its_profile(changed: Changed, teacher: str, is_profile: bool) -> None:
+    distillation = changed({"distillation.teacher": teacher}).distillation
+    assert distillation.teacher_model_id == "amazon.nova-pro-v1:0"
+    assert distillation.teacher_is_profile is is_profile
+
+
+def test_llama_learns_in_oregon(changed: Changed) -> None:
+    settings = changed(
+        {
+            "region": "us-west-2",
+            "distillation.teacher": "meta.llama3-1-405b-instruct-v1:0",
+            "distillation.student": "meta.llama3-3-70b-instruct-v1:0:128k",
+        }
+    )
+    assert settings.distillation.student_inference_id == "meta.llama3-3-70b-instruct-v1:0"
+
+
+def test_fine_tuning_takes_any_teacher_that_lives(changed: Changed) -> None:
+    assert changed(FINE_TUNING).distillation.teacher_model_id == "amazon.nova-2-lite-v1:0"
+
+
+def test_hyperparameters_are_the_api_s_names_and_strings(changed: Changed) -> None:
+    settings = changed({**FINE_TUNING, "distillation.hyperparameters.epoch_count": 3})
+    hyperparameters = settings.distillation.hyperparameters
+    assert hyperparameters is not None
+    assert hyperparameters.to_api() == {
+        "epochCount": "3",
+        "learningRate": "0.00001",
+        "learningRateWarmupSteps": "10",
+    }
+
+
+def test_provisioned_throughput_by_the_hour(changed: Changed) -> None:
+    settings = changed(
+        {
+            "endpoint.kind": "provisioned",
+            "endpoint.provisioned.model_units": 1,
+            "endpoint.provisioned.hourly_price_usd": 25,
+        }
+    )
+    assert settings.endpoint.provisioned is not None
+    assert settings.endpoint.provisioned.commitment == "none"
+
+
+def test_a_commitment_that_is_acknowledged(changed: Changed) -> None:
+    changed(
+        {
+            "endpoint.kind": "provisioned",
+            "endpoint.provisioned.model_units": 2,
+            "endpoint.provisioned.hourly_price_usd": 20.5,
+            "endpoint.provisioned.commitment": "SixMonths",
+            "endpoint.provisioned.acknowledge_commitment": True,
+        }
+    )
+
+
+def test_the_longest_name_fits(changed: Changed) -> None:
+    assert len(changed({"name": "n" * 45}).full_name) == 50
+
+
+def test_s3_uris_are_split() -> None:
+    assert split_s3_uri("s3://examples/a/b(1).jsonl") == ("examples", "a/b(1).jsonl")
+    with pytest.raises(ValueError, match="characters that Bedrock accepts"):
+        split_s3_uri("s3://examples/dt=1/a.jsonl")
+
+
+@pytest.mark.parametrize("environment", ["staging", "../environments/test", "Test", "", "test.toml"])
+def test_a_missing_file_lists_those_that_exist(write: Callable[..., Path], environment: str) -> None:
+    folder = write({}).parent
+    (folder / "other.toml").write_text("")
+    with pytest.raises(SettingsError) as caught:
+        load(environment, folder)
+    assert str(caught.value) == (
+        f'environments/{environment}.toml: environment: found "{environment}", which has no file; '
+        'allowed: "other" or "test"'
+    )
+
+
+def test_an_empty_folder_is_named(folder: Path) -> None:
+    with pytest.raises(SettingsError, match="which has none"):
+        load("dev", folder)
+
+
+def test_a_toml_error_names_file_and_place(folder: Path) -> None:
+    (folder / "test.toml").write_text('name = "a"\nregion = \n')
+    with pytest.raises(SettingsError, match=r"environments/test\.toml: syntax: .*line 2.*allowed: TOML 1\.0"):
+        load("test", folder)
+
+
+def test_a_key_given_twice_is_a_toml_error(folder: Path) -> None:
+    (folder / "test.toml").write_text('name = "a"\nname = "b"\n')
+    with pytest.raises(SettingsError, match="syntax"):
+        load("test", folder)
+
+
+def test_a_file_in_another_encoding(folder: Path) -> None:
+    (folder / "test.toml").write_bytes('name = "é"'.encode("latin-1"))
+    with pytest.raises(SettingsError, match="UTF-8"):
+        load("test", folder)
+
+
+def test_a_folder_in_a_file_s_place(folder: Path) -> None:
+    (folder / "test.toml").mkdir()
+    with pytest.raises(SettingsError, match="a readable file"):
+        load("test", folder)
+
+
+def test_nothing_of_aws_is_imported() -> None:
+    program = (
+        "import sys; from stacks import settings; settings.load('local'); "
+        "print([m for m in sys.modules if m.split('.')[0] in ('boto3', 'botocore', 'aws_cdk', 'jsii')])"
+    )
+    output = subprocess.check_output([sys.executable, "-c", program], cwd=PROJECT, text=True)
+    assert output.strip() == "[]"
+
+
+def test_environments_differ_from_each_other_in_values_only() -> None:
+    """A reader who compares two files finds the same tables, apart from what is optional."""
+    optional = {"budget"}
+    texts = [path.read_text(encoding="utf-8") for path in ENVIRONMENTS.glob("*.toml")]
+    tables = [set(tomllib.loads(text)) - optional for text in texts]
+    assert all(table == tables[0] for table in tables)

@@ -1,0 +1,329 @@
+"""What load refuses, and in which words."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stacks.settings import Problem, SettingsError, load
+
+Problems = Callable[[dict[str, Any]], dict[str, Problem]]
+
+S3 = {
+    "dataset.source": "s3",
+    "dataset.training": "s3://examples/training.jsonl",
+    "dataset.holdout": "s3://examples/holdout.jsonl",
+    "dataset.training_version": "v1",
+    "dataset.holdout_version": "v2",
+}
+PROVISIONED = {
+    "endpoint.kind": "provisioned",
+    "endpoint.provisioned.model_units": 1,
+    "endpoint.provisioned.hourly_price_usd": 20.0,
+}
+
+# Changes to good settings, the key that must be blamed, and a part of what is said to be allowed.
+CASES: list[tuple[dict[str, Any], str, str]] = [
+    # names, account, Region, tags
+    ({"name": "Video"}, "name", "lower-case letters"),
+    ({"name": "video--router"}, "name", "single hyphens"),
+    ({"name": "video_router"}, "name", "lower-case letters"),
+    ({"name": "9video"}, "name", "a letter first"),
+    ({"name": "video-"}, "name", "lower-case letters"),
+    ({"name": ""}, "name", "lower-case letters"),
+    ({"name": "n" * 46}, "name", "at most 45 characters"),
+    ({"name": ...}, "name", "lower-case letters"),
+    ({"account": "12345678901"}, "account", "12 digits"),
+    ({"account": 111122223333}, "account", "12 digits in quotes"),
+    ({"account": "11112222333x"}, "account", "12 digits"),
+    ({"region": "eu-west-1"}, "region", '"us-east-1" or "us-west-2"'),
+    ({"region": "us-west-2"}, "region", '"us-east-1", the only Region where amazon.nova-micro-v1:0:128k'),
+    ({"tags": {"aws:cost": "1"}}, 'tags."aws:cost"', "reserved"),
+    ({"tags": {"AWS:cost": "1"}}, 'tags."AWS:cost"', "reserved"),
+    ({"tags": {"distilled-router:owner": "me"}}, 'tags."distilled-router:owner"', "reserved"),
+    ({"tags": {"": "1"}}, 'tags.""', "1 to 128"),
+    ({"tags": {"k" * 129: "1"}}, f"tags.{'k' * 129}", "1 to 128"),
+    ({"tags": {"team": "a\nb"}}, "tags.team", "up to 256"),
+    ({"tags": {"team": "v" * 257}}, "tags.team", "up to 256"),
+    ({"tags": {"team": 7}}, "tags.team", "up to 256"),
+    ({"tags": {f"k{i}": "" for i in range(41)}}, "tags", "up to 40 keys"),
+    ({"tags": ["a"]}, "tags", "a table"),
+    # data set
+    ({"dataset.source": "http"}, "dataset.source", '"file" or "s3"'),
+    ({"dataset.training": "/etc/training.jsonl"}, "dataset.training", "inside the project"),
+    ({"dataset.training": "../training.jsonl"}, "dataset.training", "inside the project"),
+    ({"dataset.training": "data/../../training.jsonl"}, "dataset.training", "inside the project"),
+    ({"dataset.training": "data\\training.jsonl"}, "dataset.training", "inside the project"),
+    ({"dataset.training": "data/training.csv"}, "dataset.training", ".jsonl"),
+    ({"dataset.training": "s3://examples/../training.jsonl"}, "dataset.training", 'source is "file"'),
+    ({"dataset.training": "s3://examples/training.jsonl"}, "dataset.training", 'source is "file"'),
+    ({"dataset.training": ""}, "dataset.training", ".jsonl path"),
+    ({"dataset.holdout": "data/training.jsonl"}, "dataset.holdout", "another file than dataset.training"),
+    ({"dataset.training_version": "v1"}, "dataset.training_version", "a file is known by its content"),
+    ({**S3, "dataset.training": "data/training.jsonl"}, "dataset.training", "s3://bucket/key"),
+    ({**S3, "dataset.training": "s3://examples/dt=1/t.jsonl"}, "dataset.training", "S3Uri"),
+    ({**S3, "dataset.training": "s3://examples/a b.jsonl"}, "dataset.training", "S3Uri"),
+    ({**S3, "dataset.training": "s3://examples/sha256:ab.jsonl"}, "dataset.training", "S3Uri"),
+    ({**S3, "dataset.training": "s3://examples//t.jsonl"}, "dataset.training", "S3Uri"),
+    ({**S3, "dataset.training": "s3://examples"}, "dataset.training", "S3Uri"),
+    ({**S3, "dataset.training": "s3://Examples/t.jsonl"}, "dataset.training", "S3Uri"),
+    ({**S3, "dataset.training": f"s3://examples/{'t' * 1024}"}, "dataset.training", "s3://bucket/key"),
+    ({**S3, "dataset.training_version": ...}, "dataset.training_version", "version id"),
+    ({**S3, "dataset.holdout_version": ...}, "dataset.holdout_version", "version id"),
+    ({**S3, "dataset.holdout_version": "null"}, "dataset.holdout_version", "versioned bucket"),
+    ({**S3, "dataset.holdout_version": "a b"}, "dataset.holdout_version", "version id"),
+    # distillation
+    ({"distillation.method": "magic"}, "distillation.method", '"distillation" or "fine_tuning"'),
+    ({"distillation.teacher": "us.amazon.nova-premier-v1:0"}, "distillation.teacher", "ended on 2026-09-14"),
+    ({"distillation.teacher": "amazon.nova-premier-v1:0"}, "distillation.teacher", "us.amazon.nova-pro-v1:0"),
+    ({"distillation.teacher": "amazon.nova-2-lite-v1:0"}, "distillation.teacher", "teachers of 2026-11-24"),
+    (
+        {"distillation.teacher": "us.anthropic.claude-3-5-sonnet-20240620-v1:0"},
+        "distillation.teacher",
+        "Anthropic",
+    ),
+    (
+        {"distillation.teacher": "global.amazon.nova-pro-v1:0"},
+        "distillation.teacher",
+        "us. inference profile",
+    ),
+    ({"distillation.teacher": "amazon.nova-pro-v1:0:300k"}, "distillation.teacher", "without context length"),
+    (
+        {"distillation.teacher": "arn:aws:bedrock:us-east-1:111122223333:inference-profile/us.x"},
+        "distillation.teacher",
+        "a model id",
+    ),
+    (
+        {"distillation.teacher": "us.meta.llama3-1-405b-instruct-v1:0"},
+        "distillation.teacher",
+        "the only way to name this teacher",
+    ),
+    (
+        {"distillation.teacher": "us.meta.llama3-3-70b-instruct-v1:0"},
+        "distillation.teacher",
+        "no student that can be deployed on demand",
+    ),
+    (
+        {"distillation.student": "amazon.nova-micro-v1:0"},
+        "distillation.student",
+        "amazon.nova-micro-v1:0:128k",
+    ),
+    (
+        {"distillation.student": "amazon.nova-micro-v1:0:24k"},
+        "distillation.student",
+        "their context length",
+    ),
+    ({"distillation.student": "amazon.nova-pro-v1:0:300k"}, "distillation.student", "students of us.amazon"),
+    (
+        {
+            "region": "us-west-2",
+            "distillation.teacher": "meta.llama3-1-405b-instruct-v1:0",
+            "distillation.student": "meta.llama3-1-8b-instruct-v1:0:128k",
+        },
+        "distillation.student",
+        "no on-demand deployment",
+    ),
+    ({"distillation.max_response_length": ...}, "distillation.max_response_length", "from 1 to 10000"),
+    ({"distillation.max_response_length": 0}, "distillation.max_response_length", "from 1 to 10000"),
+    ({"distillation.max_response_length": "1000"}, "distillation.max_response_length", "an integer"),
+    ({"distillation.method": "fine_tuning"}, "distillation.max_response_length", "Bedrock runs no teacher"),
+    ({"distillation.hyperparameters": {}}, "distillation.hyperparameters", 'method is "distillation"'),
+    (
+        {"distillation.hyperparameters.epoch_count": 6},
+        "distillation.hyperparameters.epoch_count",
+        "an integer from 1 to 5",
+    ),
+    (
+        {"distillation.hyperparameters.learning_rate": 0.001},
+        "distillation.hyperparameters.learning_rate",
+        "a number from 0.000001 to 0.0001",
+    ),
+    (
+        {"distillation.hyperparameters.learning_rate_warmup_steps": 101},
+        "distillation.hyperparameters.learning_rate_warmup_steps",
+        "from 0 to 100",
+    ),
+    ({"distillation.nonce": "a_b"}, "distillation.nonce", "letters, digits and hyphens"),
+    ({"distillation.nonce": "a" * 33}, "distillation.nonce", "up to 32"),
+    ({"distillation.allow_legacy": "yes"}, "distillation.allow_legacy", "true or false"),
+    # endpoint
+    ({"endpoint.kind": "serverless"}, "endpoint.kind", '"on_demand" or "provisioned"'),
+    ({"endpoint.kind": "provisioned"}, "endpoint.provisioned", "a table [endpoint.provisioned]"),
+    ({**PROVISIONED, "endpoint.kind": "on_demand"}, "endpoint.provisioned", 'kind is "on_demand"'),
+    (
+        {**PROVISIONED, "endpoint.provisioned.model_units": 0},
+        "endpoint.provisioned.model_units",
+        "at least 1",
+    ),
+    (
+        {**PROVISIONED, "endpoint.provisioned.hourly_price_usd": ...},
+        "endpoint.provisioned.hourly_price_usd",
+        "above 0",
+    ),
+    (
+        {**PROVISIONED, "endpoint.provisioned.commitment": "OneYear"},
+        "endpoint.provisioned.commitment",
+        '"SixMonths"',
+    ),
+    (
+        {**PROVISIONED, "endpoint.provisioned.commitment": "OneMonth"},
+        "endpoint.provisioned.acknowledge_commitment",
+        "can't be deleted before",
+    ),
+    (
+        {
+            **PROVISIONED,
+            "region": "us-west-2",
+            "distillation.teacher": "meta.llama3-1-405b-instruct-v1:0",
+            "distillation.student": "meta.llama3-3-70b-instruct-v1:0:128k",
+        },
+        "endpoint.kind",
+        "no provisioned throughput for meta.llama3-3-70b",
+    ),
+    # gate and roll-out
+    ({"gate.minimum_valid_output": 98}, "gate.minimum_valid_output", "from 0 to 1"),
+    ({"gate.minimum_dominant_accuracy": -0.1}, "gate.minimum_dominant_accuracy", "from 0 to 1"),
+    ({"gate.maximum_mean_absolute_error": float("nan")}, "gate.maximum_mean_absolute_error", "from 0 to 1"),
+    ({"gate.minimum_examples": 0}, "gate.minimum_examples", "at least 1"),
+    ({"gate.minimum_examples": 10.5}, "gate.minimum_examples", "an integer"),
+    ({"rollout.steps": []}, "rollout.steps", "1 to 20 values"),
+    ({"rollout.steps": [0.5]}, "rollout.steps", "ascend to 1.0"),
+    ({"rollout.steps": [0.5, 0.2, 1.0]}, "rollout.steps", "ascend to 1.0"),
+    ({"rollout.steps": [0.5, 0.5, 1.0]}, "rollout.steps", "ascend to 1.0"),
+    ({"rollout.steps": [0, 1]}, "rollout.steps[0]", "above 0, at most 1"),
+    ({"rollout.steps": 1.0}, "rollout.steps", "a list"),
+    ({"rollout.dwell_seconds": 0}, "rollout.dwell_seconds", "from 1 to 86400"),
+    ({"rollout.keep_releases": -1}, "rollout.keep_releases", "from 0 to 10"),
+    ({"rollout.maximum_error_rate": True}, "rollout.maximum_error_rate", "a number"),
+    # release
+    ({"release.poll_seconds": 0}, "release.poll_seconds", "from 1 to 3600"),
+    ({"release.poll_seconds": 1}, "release.timeout_hours", "up to 0.555 with release.poll_seconds 1"),
+    ({"release.stall_hours": 73}, "release.stall_hours", "up to release.timeout_hours, which is 72"),
+    ({"release.wait_hours": 73}, "release.wait_hours", "from 0 to 72"),
+    ({"rollout.dwell_seconds": 86_400, "release.timeout_hours": 40}, "release.timeout_hours", "at least 48"),
+    # router
+    ({"router.base_model": "amazon.nova-micro-v1:0:128k"}, "router.base_model", "without context length"),
+    ({"router.base_model": "eu.amazon.nova-micro-v1:0"}, "router.base_model", "American"),
+    ({"router.base_model": "amazon.nova-premier-v1:0"}, "router.base_model", "ended on 2026-09-14"),
+    ({"router.time_budget_ms": 199}, "router.time_budget_ms", "from 200 to 25000"),
+    ({"router.time_budget_ms": 25_001}, "router.time_budget_ms", "from 200 to 25000"),
+    ({"router.memory_mb": 100}, "router.memory_mb", "from 128 to 10240"),
+    ({"router.throttle_rate": 0}, "router.throttle_rate", "above 0"),
+    ({"router.reserved_concurrency": 0}, "router.reserved_concurrency", "at least 1"),
+    ({"router.log_queries": 1}, "router.log_queries", "true or false"),
+    # retention, encryption, alarms, budget
+    ({"retention.data": "keep"}, "retention.data", '"retain" or "delete"'),
+    ({"retention.log_days": 2}, "retention.log_days", "1, 3, 5, 7, 14"),
+    ({"encryption.key_deletion_days": 6}, "encryption.key_deletion_days", "from 7 to 30"),
+    ({"alarms.emails": ["nobody"]}, "alarms.emails[0]", "an e-mail address"),
+    ({"alarms.emails": "a@example.com"}, "alarms.emails", "a list of up to 10"),
+    ({"alarms.emails": [f"a{i}@example.com" for i in range(11)]}, "alarms.emails", "up to 10"),
+    ({"alarms.latency_p95_ms": 0}, "alarms.latency_p95_ms", "from 1 to 29000"),
+    ({"budget.monthly_usd": 100.0}, "budget.emails", "at least one"),
+    ({"budget.monthly_usd": 0, "budget.emails": ["a@example.com"]}, "budget.monthly_usd", "above 0"),
+    # shape
+    ({"gate": ...}, "gate", "a table [gate]"),
+    ({"gate": 1}, "gate", "a table [gate]"),
+    ({"environment": "test"}, "environment", "named by its file"),
+]
+
+
+@pytest.mark.parametrize(("changes", "key", "allowed"), CASES, ids=[case[1] for case in CASES])
+def test_a_wrong_value_is_blamed_alone(
+    problems: Problems, changes: dict[str, Any], key: str, allowed: str
+) -> None:
+    found = problems(changes)
+    assert list(found) == [key]
+    assert allowed in found[key].allowed
+    assert found[key].file == "environments/test.toml"
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("distillation.techer", "teacher"),
+        ("nmae", "name"),
+        ("gate.minimum_example", "minimum_examples"),
+        ("rollout.maximum_fallback", "maximum_fallback_rate"),
+        ("rooter", "router"),
+    ],
+)
+def test_an_unknown_key_suggests_the_nearest(problems: Problems, key: str, nearest: str) -> None:
+    found = problems({key: 1})
+    assert found[key].allowed == f'"{nearest}" is the nearest key'
+    assert found[key].found == "an unknown key, 1"
+
+
+def test_a_key_near_to_none_lists_them_all(problems: Problems) -> None:
+    assert problems({"endpoint.zzz": 1})["endpoint.zzz"].allowed == "kind, provisioned"
+
+
+def test_all_problems_are_told_at_once(problems: Problems) -> None:
+    found = problems(
+        {
+            "name": "Video",
+            "region": "us-west-2",
+            "dataset.training": "s3://examples/training.jsonl",
+            "distillation.max_response_length": ...,
+            "distillation.student": "amazon.nova-micro-v1:0",
+            "gate.minimum_valid_output": 98,
+            "gate.minimum_examples": ...,
+            "release.stall_hours": 500,
+            "budget.monthly_usd": 5,
+            "typo": True,
+        }
+    )
+    assert set(found) == {
+        "name",
+        "dataset.training",
+        "distillation.max_response_length",
+        "distillation.student",
+        "gate.minimum_valid_output",
+        "gate.minimum_examples",
+        "release.stall_hours",
+        "budget.emails",
+        "typo",
+    }
+
+
+def test_the_text_has_one_problem_a_line(folder: Path) -> None:
+    (folder / "test.toml").write_text("name = 1\naccount = 2\n")
+    with pytest.raises(SettingsError) as caught:
+        load("test", folder)
+    assert str(caught.value).splitlines() == [str(problem) for problem in caught.value.problems]
+
+
+def test_a_problem_reads_file_key_found_allowed(problems: Problems) -> None:
+    found = problems({"encryption.key_deletion_days": 5})
+    assert str(found["encryption.key_deletion_days"]) == (
+        "environments/test.toml: encryption.key_deletion_days: found 5; allowed: an integer from 7 to 30"
+    )
+
+
+def test_what_was_found_is_shortened(problems: Problems) -> None:
+    assert len(problems({"distillation.nonce": "x" * 500})["distillation.nonce"].found) == 80
+
+
+def test_a_missing_key_was_found_as_nothing(problems: Problems) -> None:
+    assert problems({"retention.data": ...})["retention.data"].found == "nothing"
+    assert (
+        problems({"distillation.max_response_length": ...})["distillation.max_response_length"].found
+        == "nothing"
+    )
+
+
+def test_an_empty_file_names_every_table(folder: Path) -> None:
+    (folder / "test.toml").write_text("")
+    with pytest.raises(SettingsError) as caught:
+        load("test", folder)
+    keys = {problem.key for problem in caught.value.problems}
+    assert {"name", "account", "region", "dataset", "router", "alarms"} <= keys
+    assert not {"tags", "budget"} & keys
+
+
+def test_a_date_is_not_a_text(folder: Path) -> None:
+    (folder / "test.toml").write_text("name = 2026-01-01")
+    with pytest.raises(SettingsError, match=re.escape('name: found "2026-01-01"')):
+        load("test", folder)
