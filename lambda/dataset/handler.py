@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from shared.clients import client
 from shared.custom_resource import Event, answer, shortened, truth
-from shared.dataset_rules import check_dataset
+from shared.dataset_rules import check_dataset, lines
 from shared.errors import ResourceError, code, is_missing, message, with_retries
 from shared.storage import purge
 from shared.task import Task
@@ -23,6 +23,7 @@ logger = Logger()
 
 # The role's policy names the file, and IAM may need a moment to know it.
 ACCESS_WAIT_SECONDS = 60.0
+CHUNK_BYTES = 65_536
 
 
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
@@ -48,10 +49,10 @@ def handle(event: Event, s3: Any, task: Task) -> dict[str, Any]:
     for name, source in sources.items():
         _check_readable(s3, name, source)
     report = check_dataset(
-        _lines(s3, sources["Training"]), _lines(s3, sources["Holdout"]), task, str(event.properties["Method"])
+        _read(s3, sources["Training"]), _read(s3, sources["Holdout"]), task, str(event.properties["Method"])
     )
     if not report.ok:
-        raise ResourceError(f"The data set is refused; nothing was published or started. {report.summary()}")
+        raise ResourceError(f"{report.summary()} Nothing was published or started.")
     logger.info("data set passed", summary=report.summary())
     for name, source in sources.items():
         s3.copy(_source(source), bucket, f"{folder}{name.lower()}.jsonl", SourceClient=s3)
@@ -61,8 +62,8 @@ def handle(event: Event, s3: Any, task: Task) -> dict[str, Any]:
             "TrainingUri": f"{physical_id}training.jsonl",
             "HoldoutUri": f"{physical_id}holdout.jsonl",
             "Digest": str(event.properties["Digest"]),
-            "TrainingRows": str(report.training_rows),
-            "HoldoutRows": str(report.holdout_rows),
+            "TrainingRows": str(report.rows["training"]),
+            "HoldoutRows": str(report.rows["holdout"]),
         },
     )
 
@@ -92,6 +93,6 @@ def _check_readable(s3: Any, name: str, source: Mapping[str, str]) -> None:
         ) from error
 
 
-def _lines(s3: Any, source: Mapping[str, str]) -> Iterator[bytes]:
+def _read(s3: Any, source: Mapping[str, str]) -> Iterator[bytes]:
     body = s3.get_object(**_source(source))["Body"]
-    yield from body.iter_lines()
+    yield from lines(body.iter_chunks(CHUNK_BYTES))

@@ -152,9 +152,12 @@ class Task:
         return {label for label in self.labels if weights[label] >= top - 1e-9}
 
     def digest(self) -> str:
-        """SHA-256 (hex) of all that the task holds."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        """SHA-256 (hex) of what a model of this task depends on: labels, format and both prompts.
+
+        Static weights and the query's length are the router's matter: changing them trains nothing anew.
+        """
+        values = [self.labels, self.format, self.teacher_prompt, self.student_prompt]
+        return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
     @cached_property
     def _reader(self) -> AnswerReader:
