@@ -88,7 +88,9 @@ def failed_resource(aws: Aws, stacks: Sequence[Stack]) -> str | None:
             if whole and status in ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"):
                 break
             if status.endswith("_FAILED") and not whole:
-                found = f"{stack.name}: {event.get('LogicalResourceId')}: {event.get('ResourceStatusReason')}"
+                # A function's own stack trace follows after the first line.
+                reason = event.get("ResourceStatusReason", "no reason given").splitlines()[0]
+                found = f"{stack.name}: {event.get('LogicalResourceId')}: {reason}"
         if found:
             return found
     return None

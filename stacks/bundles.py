@@ -60,7 +60,15 @@ def dependencies_bundle() -> Path:
 
     def build(target: Path) -> None:
         python = target / "python"
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-compile",
+            "--disable-pip-version-check",
+        ]
         subprocess.run([*command, "--target", str(python), "-r", str(REQUIREMENTS)], check=True)  # noqa: S603  # our own command
         for extra in (python / "bin", *python.rglob("__pycache__"), *python.rglob("examples-1.json*")):
             shutil.rmtree(extra) if extra.is_dir() else extra.unlink()

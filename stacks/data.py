@@ -19,7 +19,9 @@ class DataStack(cdk.Stack):
         bucket: data sets, what jobs write, and reports.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, settings: Settings, env: cdk.Environment) -> None:
+    def __init__(
+        self, scope: Construct, construct_id: str, *, settings: Settings, env: cdk.Environment
+    ) -> None:
         """Declare them by the settings' retention and encryption."""
         super().__init__(scope, construct_id, env=env, description="Distilled router: key and data")
         keep = settings.retention.data == "retain"

@@ -16,6 +16,7 @@ from stacks.nag import acknowledge
 # The version that the tests and the emulator run; a newer runtime would be one that nothing was tried on.
 RUNTIME = lambda_.Runtime.PYTHON_3_13
 
+
 def log_group(scope: Construct, construct_id: str, *, days: int, name: str | None = None) -> logs.LogGroup:
     """A log group that goes with the stack and keeps its lines for so many days."""
     group = logs.LogGroup(

@@ -15,9 +15,7 @@ PACK = "AwsSolutions"
 
 def acknowledge(construct: IConstruct, rule: str, reason: str) -> None:
     """Accept one finding of a construct, e.g. `SF2`. A rule with details isn't matched by its bare name."""
-    cdk.Validations.of(construct).acknowledge(
-        cdk.Acknowledgment(id=f"{PACK}::{PACK}-{rule}", reason=reason)
-    )
+    cdk.Validations.of(construct).acknowledge(cdk.Acknowledgment(id=f"{PACK}::{PACK}-{rule}", reason=reason))
 
 
 def acknowledge_resource(role: Construct, resource: Any, reason: str) -> None:

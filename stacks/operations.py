@@ -20,7 +20,13 @@ class OperationsStack(cdk.Stack):
     """Alarms on plain metrics that our own code emits; missing data is never a breach."""
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, settings: Settings, topic: sns.ITopic, env: cdk.Environment
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        settings: Settings,
+        topic: sns.ITopic,
+        env: cdk.Environment,
     ) -> None:
         """Declare alarms, dashboard, subscriptions and budget."""
         super().__init__(scope, construct_id, env=env, description="Distilled router: operations")
@@ -45,8 +51,12 @@ class OperationsStack(cdk.Stack):
         alarms = self._settings.alarms
         periods = alarms.evaluation_periods
         self._alarm("RouterErrors", "Average", alarms.error_rate, periods, "queries meet an unexpected error")
-        self._alarm("Fallback", "Average", alarms.fallback_rate, periods, "queries are not answered by the student")
-        self._alarm("InvalidOutput", "Average", alarms.invalid_output_rate, periods, "model outputs are no weights")
+        self._alarm(
+            "Fallback", "Average", alarms.fallback_rate, periods, "queries are not answered by the student"
+        )
+        self._alarm(
+            "InvalidOutput", "Average", alarms.invalid_output_rate, periods, "model outputs are no weights"
+        )
         self._alarm("Latency", "p95", alarms.latency_p95_ms, periods, "the router is slow (milliseconds)")
         self._alarm("FailedReleases", "Sum", 0, 1, "a release failed; its reason is in the releases table")
         self._alarm("StalledJobs", "Sum", 0, 1, "a customization job waits for capacity; see docs/runbook.md")
@@ -68,7 +78,10 @@ class OperationsStack(cdk.Stack):
     def _dashboard(self) -> None:
         dashboard = cloudwatch.Dashboard(self, "Dashboard", dashboard_name=self._settings.full_name)
         rows = (
-            (("Requests", [("Requests", "Sum")]), ("Answered by another than the student", [("Fallback", "Average")])),
+            (
+                ("Requests", [("Requests", "Sum")]),
+                ("Answered by another than the student", [("Fallback", "Average")]),
+            ),
             (
                 ("Latency, ms", [("Latency", "p50"), ("Latency", "p95"), ("Latency", "p99")]),
                 ("The model's own latency, ms", [("ModelLatency", "p50"), ("ModelLatency", "p95")]),
@@ -86,7 +99,9 @@ class OperationsStack(cdk.Stack):
             dashboard.add_widgets(
                 *(
                     cloudwatch.GraphWidget(
-                        title=title, width=12, left=[self.metric(name, statistic) for name, statistic in lines]
+                        title=title,
+                        width=12,
+                        left=[self.metric(name, statistic) for name, statistic in lines],
                     )
                     for title, lines in row
                 )

@@ -132,7 +132,9 @@ class RouterStack(cdk.Stack):
         api.add_routes(
             path="/route",
             methods=[gateway.HttpMethod.POST],
-            integration=integrations.HttpLambdaIntegration("Integration", self.alias, timeout=INTEGRATION_TIMEOUT),
+            integration=integrations.HttpLambdaIntegration(
+                "Integration", self.alias, timeout=INTEGRATION_TIMEOUT
+            ),
         )
         gateway.HttpStage(
             self,
@@ -142,7 +144,8 @@ class RouterStack(cdk.Stack):
             auto_deploy=True,
             detailed_metrics_enabled=True,
             throttle=gateway.ThrottleSettings(
-                rate_limit=self._settings.router.throttle_rate, burst_limit=self._settings.router.throttle_burst
+                rate_limit=self._settings.router.throttle_rate,
+                burst_limit=self._settings.router.throttle_burst,
             ),
             access_log_settings=AccessLogs(
                 log_group(self, "ApiLogs", days=self._settings.retention.log_days)

@@ -11,6 +11,7 @@ from constructs import Construct
 
 from stacks.bedrock.provisioned_throughput import ProvisionedThroughput
 from stacks.bedrock.release import Release
+from stacks.bedrock.release_wait import ReleaseWait
 from stacks.identity import Identity
 from stacks.settings import Settings
 
@@ -74,6 +75,18 @@ class ServingStack(cdk.Stack):
             tags=settings.tags,
             log_days=retention.log_days,
         )
+        if settings.release.wait_hours:
+            ReleaseWait(
+                self,
+                "Wait",
+                owner=settings.full_name,
+                digest=identity.digest,
+                hours=settings.release.wait_hours,
+                release=self.release,
+                table=self.table,
+                key=key,
+                log_days=retention.log_days,
+            )
         cdk.CfnOutput(self, "TableName", value=self.table.table_name)
         cdk.CfnOutput(self, "StateMachineArn", value=self.release.machine.state_machine_arn)
 

@@ -86,7 +86,11 @@ def _check_readable(s3: Any, name: str, source: Mapping[str, str]) -> None:
             seconds=ACCESS_WAIT_SECONDS,
         )
     except ClientError as error:
-        advice = "It does not exist." if is_missing(error) else f"It can't be read: {code(error)} {message(error)}."
+        advice = (
+            "It does not exist."
+            if is_missing(error)
+            else f"It can't be read: {code(error)} {message(error)}."
+        )
         raise ResourceError(
             f"Data set file {name.lower()} {uri} (version {source.get('VersionId', 'latest')}): {advice} Nothing was "
             f"published. Check dataset.{name.lower()} in the environment's settings, and the bucket's policy and key."

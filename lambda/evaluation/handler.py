@@ -77,7 +77,10 @@ def evaluate(digest: str, releases: Releases, evaluation: Evaluation) -> StageRe
     result = report(scores, evaluation.gate, answers, digest=digest, model_arn=release.model_arn)
     key = f"releases/{digest}/evaluation.json"
     evaluation.s3.put_object(
-        Bucket=evaluation.bucket, Key=key, Body=json.dumps(result, indent=1).encode(), ContentType="application/json"
+        Bucket=evaluation.bucket,
+        Key=key,
+        Body=json.dumps(result, indent=1).encode(),
+        ContentType="application/json",
     )
     releases.update(digest, scores=json.dumps(result["scores"]), report=f"s3://{evaluation.bucket}/{key}")
     if result["reasons"]:

@@ -77,7 +77,9 @@ class Gate:
             ),
         )
         # NaN compares false with everything, so a mean over nothing is a reason, never a pass.
-        return [f"{name} is {found:.3g}, threshold {limit:.3g}" for ok, name, found, limit in checks if not ok]
+        return [
+            f"{name} is {found:.3g}, threshold {limit:.3g}" for ok, name, found, limit in checks if not ok
+        ]
 
 
 def score(answers: Sequence[Answer], task: Task) -> Scores:
@@ -112,7 +114,9 @@ def report(
         "model": model_arn,
         "passed": not reasons,
         "reasons": reasons,
-        "scores": {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(scores).items()},
+        "scores": {
+            k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(scores).items()
+        },
         "gate": asdict(gate),
         "worst": [asdict(answer) for answer in ranked],
     }

@@ -42,7 +42,10 @@ class Rollout:
         """Read what the stack put into the environment variable ROLLOUT."""
         data = json.loads(text)
         return cls(
-            tuple(data["steps"]), int(data["dwell_seconds"]), int(data["minimum_requests"]), data["maximum_rates"]
+            tuple(data["steps"]),
+            int(data["dwell_seconds"]),
+            int(data["minimum_requests"]),
+            data["maximum_rates"],
         )
 
 

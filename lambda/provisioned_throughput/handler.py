@@ -68,7 +68,7 @@ def handle(event: Event, bedrock: Any, releases: Releases) -> dict[str, Any]:
     if any(share.endpoint == arn for share in releases.route().shares):
         raise ResourceError(
             f"Provisioned throughput {name} serves requests now ({arn} is in the route). It is not deleted. "
-            "Let a release with endpoint.kind = \"on_demand\" go live first, or delete the whole stack."
+            'Let a release with endpoint.kind = "on_demand" go live first, or delete the whole stack.'
         )
     throughput.delete(bedrock, name, str(event.properties["Owner"]), now=datetime.now(UTC))
     return answer(name, ModelArn=existing["modelArn"])
@@ -118,4 +118,3 @@ def serve(digest: str, bedrock: Any, releases: Releases, settings: Mapping[str, 
     message = f"throughput {spec.name} is {status}"
     releases.transition(digest, DEPLOYING, message)
     return waiting(message, int(settings["POLL_SECONDS"]))
-

@@ -29,9 +29,15 @@ def owned(bedrock: Any, owner: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def users(bedrock: Any, model_arn: str) -> list[str]:
     """ARNs of the deployments and throughputs that serve the model, or are being moved to or from it."""
     deployments = bedrock.get_paginator("list_custom_model_deployments").paginate(modelArnEquals=model_arn)
-    throughputs = bedrock.get_paginator("list_provisioned_model_throughputs").paginate(modelArnEquals=model_arn)
+    throughputs = bedrock.get_paginator("list_provisioned_model_throughputs").paginate(
+        modelArnEquals=model_arn
+    )
     return [
-        *(item["customModelDeploymentArn"] for page in deployments for item in page["modelDeploymentSummaries"]),
+        *(
+            item["customModelDeploymentArn"]
+            for page in deployments
+            for item in page["modelDeploymentSummaries"]
+        ),
         *(item["provisionedModelArn"] for page in throughputs for item in page["provisionedModelSummaries"]),
     ]
 

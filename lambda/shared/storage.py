@@ -24,7 +24,9 @@ def purge(s3: Any, bucket: str, prefix: str, *, until: Callable[[], bool] = lamb
         answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
         if answer.get("Errors"):
             first = answer["Errors"][0]
-            raise RuntimeError(f"s3://{bucket}/{first['Key']} can't be deleted: {first['Code']} {first['Message']}")
+            raise RuntimeError(
+                f"s3://{bucket}/{first['Key']} can't be deleted: {first['Code']} {first['Message']}"
+            )
         if until():
             return False
 

@@ -102,7 +102,11 @@ class Sweeper:
             if not release.is_final:
                 needed.setdefault(release.digest, "its release is running")
         good = sorted(
-            (release for release in known if release.state in {LIVE, RETIRED} and release.digest not in needed),
+            (
+                release
+                for release in known
+                if release.state in {LIVE, RETIRED} and release.digest not in needed
+            ),
             key=lambda release: release.updated_at,
             reverse=True,
         )
@@ -145,5 +149,3 @@ def stop_execution(stepfunctions: Any, arn: str, cause: str) -> bool:
         return True
     stepfunctions.stop_execution(executionArn=arn, error="Superseded", cause=cause)
     return False
-
-

@@ -80,7 +80,7 @@ def _refusal(spec: ThroughputSpec, error: ClientError) -> str:
         text += (
             " Both quotas are 0 by default: 'Model units no-commitment Provisioned Throughputs across custom "
             "models' (L-BE77399C) and 'Model units per provisioned model' of the base model. Ask for an "
-            "increase in Service Quotas, or set endpoint.kind = \"on_demand\"."
+            'increase in Service Quotas, or set endpoint.kind = "on_demand".'
         )
     return text
 

@@ -14,6 +14,7 @@ from shared.metrics import count
 from shared.releases import FAILED, Releases
 from shared.stages import StageResult, done
 from shared.sweep import Sweep, Sweeper
+from shared.waits import Waits
 
 logger = Logger()
 
@@ -21,7 +22,9 @@ logger = Logger()
 def retire(event: Mapping[str, Any], context: Any) -> StageResult:
     """The release's last stage: remove what it replaced, but for the releases kept for rollback."""
     del context
-    swept = _sweeper().sweep()
+    sweeper = _sweeper()
+    _tell_waiting_stacks(sweeper.releases)
+    swept = sweeper.sweep()
     return done(f"removed {len(swept.removed)}, to be removed later {len(swept.waiting)}")
 
 
@@ -33,6 +36,7 @@ def fail(event: Mapping[str, Any], context: Any) -> StageResult:
     if sweeper.releases.transition(digest, FAILED, reason):
         count("FailedReleases", sweeper.owner)
     sweeper.releases.drop_from_route(digest, f"release {digest} failed: {reason}")
+    _tell_waiting_stacks(sweeper.releases)
     swept = sweeper.sweep()
     return done(f"removed {len(swept.removed)}, to be removed later {len(swept.waiting)}")
 
@@ -41,6 +45,12 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Every hour, and when an execution ends in any other way than by its own last state."""
     del event, context
     return _shown(_sweeper().sweep())
+
+
+def _tell_waiting_stacks(releases: Releases) -> None:
+    """A stack that waits for its release goes on, or fails, with it. A signal that is lost here is sent
+    again by the wait's own schedule."""
+    Waits(table(os.environ["TABLE_NAME"])).settle(releases)
 
 
 def _shown(swept: Sweep) -> dict[str, Any]:

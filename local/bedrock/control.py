@@ -63,9 +63,12 @@ class Control:
 
     def _lifecycle(self, request: Request) -> None:
         wanted = _object(request, {"modelId", "legacyTime", "endOfLifeTime"})
-        self._account.catalogue.set_lifecycle(
-            wanted.get("modelId", ""), wanted.get("legacyTime"), wanted.get("endOfLifeTime")
-        )
+        times = [wanted.get("legacyTime"), wanted.get("endOfLifeTime")]
+        if not all(isinstance(time, int | float | None) for time in times):
+            raise ValueError(
+                f"legacyTime and endOfLifeTime must be seconds since the epoch or null, not {times}"
+            )
+        self._account.catalogue.set_lifecycle(wanted.get("modelId", ""), *times)
 
     def _latency(self, request: Request) -> None:
         wanted = _object(request, set(_LATENCIES))

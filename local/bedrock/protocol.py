@@ -23,6 +23,14 @@ from local.bedrock.errors import ServiceError, invalid
 SERVICES = ("bedrock", "bedrock-runtime")
 JSON = "application/json"
 
+# Errors that every AWS service has; they are in no model.
+_COMMON_ERRORS = {
+    "MissingAuthenticationTokenException": 403,
+    "InvalidSignatureException": 403,
+    "UnknownOperationException": 404,
+    "NotModelledException": 501,
+}
+
 # Real answers leave this out although the model marks it as required.
 _NOT_REALLY_REQUIRED = {("GetModelCustomizationJobResponse", "validationDataConfig")}
 
@@ -63,7 +71,7 @@ class Protocol:
     def __init__(self) -> None:
         session = botocore.session.get_session()
         self._routes: dict[tuple[str, str], list[Route]] = defaultdict(list)
-        self._errors: dict[str, int] = {}
+        self._errors = dict(_COMMON_ERRORS)
         for service in SERVICES:
             model = session.get_service_model(service)
             for name in model.operation_names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from types import TracebackType
 from typing import Any, Self
@@ -68,7 +69,7 @@ class BedrockStandIn:
     ) -> None:
         settings = settings or Settings()
         if durations is not None:
-            settings = Settings(**{**vars(settings), "durations": durations})
+            settings = replace(settings, durations=durations)
         self.clock: Clock = clock or ManualClock()
         self.s3: Any = MemoryS3() if s3 is None else s3
         protocol = _protocol()
@@ -116,7 +117,7 @@ class BedrockStandIn:
     ) -> None:
         self.stop()
 
-    def client(self, service: str, *, access_key: str = ACCESS_KEY) -> Any:
+    def client(self, service: str, *, access_key: str = ACCESS_KEY, attempts: int = 2) -> Any:
         """A boto3 client for this server, `bedrock` or `bedrock-runtime`; access keys tell callers apart."""
         return _session().client(
             service,  # type: ignore[call-overload] # the stubs know literal names only
@@ -127,7 +128,7 @@ class BedrockStandIn:
             config=Config(
                 connect_timeout=2,
                 read_timeout=20,
-                retries={"mode": "standard", "total_max_attempts": 2},
+                retries={"mode": "standard", "total_max_attempts": attempts},
                 proxies={},
             ),
         )

@@ -4,5 +4,6 @@ from stacks.bedrock.dataset import Dataset, DatasetFile
 from stacks.bedrock.distillation_job import DistillationJob
 from stacks.bedrock.provisioned_throughput import ProvisionedThroughput
 from stacks.bedrock.release import Release
+from stacks.bedrock.release_wait import ReleaseWait
 
-__all__ = ["Dataset", "DatasetFile", "DistillationJob", "ProvisionedThroughput", "Release"]
+__all__ = ["Dataset", "DatasetFile", "DistillationJob", "ProvisionedThroughput", "Release", "ReleaseWait"]

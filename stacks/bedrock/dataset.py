@@ -98,4 +98,3 @@ class Dataset(Construct):
 def _properties(file: DatasetFile) -> dict[str, str]:
     known = {"Bucket": file.bucket, "Key": file.key}
     return {**known, "VersionId": file.version} if file.version else known
-

@@ -90,7 +90,9 @@ def models(student: str) -> str:
     return account_arn(f"custom-model/{student}/*")
 
 
-def bedrock(actions: Sequence[str], resources: Sequence[str], conditions: Conditions | None = None) -> Permission:
+def bedrock(
+    actions: Sequence[str], resources: Sequence[str], conditions: Conditions | None = None
+) -> Permission:
     """Bedrock actions, written without their prefix, on foundation models or on what Bedrock names."""
     because = NO_RESOURCE if list(resources) == ["*"] else NAMED_BY_BEDROCK
     return Permission([f"bedrock:{action}" for action in actions], resources, conditions or {}, because)
@@ -124,17 +126,23 @@ def invoke(model: str) -> list[Permission]:
     ]
 
 
-def objects(bucket: s3.IBucket, scope: Construct, actions: Sequence[str], folders: Sequence[str]) -> Permission:
+def objects(
+    bucket: s3.IBucket, scope: Construct, actions: Sequence[str], folders: Sequence[str]
+) -> Permission:
     """Actions on the objects in some folders of a bucket, e.g. `["datasets/*"]`."""
     arn = exported(bucket.bucket_arn, of=bucket, seen_from=scope)
     because = "Each data set, job and release has a folder of its own digest in this one bucket."
-    return Permission([f"s3:{action}" for action in actions], [f"{arn}/{folder}" for folder in folders], {}, because)
+    return Permission(
+        [f"s3:{action}" for action in actions], [f"{arn}/{folder}" for folder in folders], {}, because
+    )
 
 
 def listing(bucket: s3.IBucket, actions: Sequence[str], folders: Sequence[str]) -> Permission:
     """List actions on a bucket, within some folders."""
     return Permission(
-        [f"s3:{action}" for action in actions], [bucket.bucket_arn], {"StringLike": {"s3:prefix": list(folders)}}
+        [f"s3:{action}" for action in actions],
+        [bucket.bucket_arn],
+        {"StringLike": {"s3:prefix": list(folders)}},
     )
 
 
@@ -151,7 +159,11 @@ def encrypted(key: kms.IKey, *services: str, write: bool = True) -> Permission:
     return Permission(
         ["kms:Decrypt", "kms:GenerateDataKey"] if write else ["kms:Decrypt"],
         [key.key_arn],
-        {"StringEquals": {"kms:ViaService": [f"{service}.{cdk.Aws.REGION}.amazonaws.com" for service in services]}},
+        {
+            "StringEquals": {
+                "kms:ViaService": [f"{service}.{cdk.Aws.REGION}.amazonaws.com" for service in services]
+            }
+        },
     )
 
 

@@ -80,7 +80,11 @@ class ProvisionedThroughput(Construct):
                 description=description,
             )
             for construct, entry, description in (
-                ("OnEvent", "on_event", "Owns a provisioned throughput's name, and deletes what exists under it"),
+                (
+                    "OnEvent",
+                    "on_event",
+                    "Owns a provisioned throughput's name, and deletes what exists under it",
+                ),
                 ("IsComplete", "is_complete", "Says whether a provisioned throughput is gone"),
                 ("Stage", "stage", "Buys the provisioned throughput, or moves it to a release's model"),
             )
@@ -103,9 +107,7 @@ class ProvisionedThroughput(Construct):
         self.resource.node.add_dependency(role)
 
     @staticmethod
-    def _permissions(
-        owner: str, student: str, table: dynamodb.ITable, key: kms.IKey
-    ) -> list[may.Permission]:
+    def _permissions(owner: str, student: str, table: dynamodb.ITable, key: kms.IKey) -> list[may.Permission]:
         # Bedrock gives the throughput's own actions no condition key for tags (Service Authorization
         # Reference); the handler checks the owner's tag before it touches anything.
         models, throughputs = may.models(student), may.account_arn(may.THROUGHPUTS)

@@ -109,15 +109,29 @@ class Release(Construct):
             "sweeper": self._role("Sweeper", self._sweeper_permissions()),
             "release": self._role("Release", self._sweeper_permissions()),
         }
-        watch = self._function("WatchJob", "candidate", "watch_job", roles, candidate, "Looks at a release's job")
-        deploy = self._function("Deploy", "candidate", "deploy", roles, candidate, "Deploys a release's candidate")
-        judge = self._function("Judge", "evaluation", "handler", roles, judging, "Judges a release's candidate")
+        watch = self._function(
+            "WatchJob", "candidate", "watch_job", roles, candidate, "Looks at a release's job"
+        )
+        deploy = self._function(
+            "Deploy", "candidate", "deploy", roles, candidate, "Deploys a release's candidate"
+        )
+        judge = self._function(
+            "Judge", "evaluation", "handler", roles, judging, "Judges a release's candidate"
+        )
         promote = self._function("Promote", "promotion", "handler", roles, rising, "Raises a release's share")
-        retire = self._function("Retire", "sweeper", "retire", roles, sweeping, "Retires what a release replaced")
+        retire = self._function(
+            "Retire", "sweeper", "retire", roles, sweeping, "Retires what a release replaced"
+        )
         fail = self._function("Fail", "sweeper", "fail", roles, sweeping, "Ends a release that failed")
-        sweep = self._function("Sweep", "sweeper", "handler", roles, sweeping, "Removes what no release needs")
+        sweep = self._function(
+            "Sweep", "sweeper", "handler", roles, sweeping, "Removes what no release needs"
+        )
 
-        stages = [("Wait for the job", watch), ("Deploy the candidate", deploy), ("Judge the candidate", judge)]
+        stages = [
+            ("Wait for the job", watch),
+            ("Deploy the candidate", deploy),
+            ("Judge the candidate", judge),
+        ]
         if throughput:
             stages.append(("Serve from the throughput", throughput.stage))
         stages += [("Raise its share", promote), ("Retire the old release", retire)]
@@ -135,7 +149,12 @@ class Release(Construct):
         may.grant(roles["sweeper"], [self._on_executions("DescribeExecution")])
         rules = self._sweep_on(sweep)
         self.resource = self._resource(
-            digest, roles["release"], base, throughput, retain_models=retain_models, retain_reports=retain_reports
+            digest,
+            roles["release"],
+            base,
+            throughput,
+            retain_models=retain_models,
+            retain_reports=retain_reports,
         )
         # Deleted in the reverse order: the resource's Delete still needs all of this.
         self.resource.node.add_dependency(self.machine, *roles.values(), *rules)
@@ -180,10 +199,19 @@ class Release(Construct):
     ) -> cdk.CustomResource:
         self.machine.grant_start_execution(role)
         may.grant(
-            role, [self._on_executions("DescribeExecution", "StopExecution"), *may.purge(self._bucket, self, "releases/*")]
+            role,
+            [
+                self._on_executions("DescribeExecution", "StopExecution"),
+                *may.purge(self._bucket, self, "releases/*"),
+            ],
         )
         on_event = self._function(
-            "OnEvent", "release", "on_event", {"release": role}, environment, "Starts a release, or ends them all"
+            "OnEvent",
+            "release",
+            "on_event",
+            {"release": role},
+            environment,
+            "Starts a release, or ends them all",
         )
         is_complete = self._function(
             "IsComplete",

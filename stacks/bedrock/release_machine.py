@@ -66,16 +66,20 @@ class ReleaseMachine(Construct):
         for function in [fail, *(function for _, function in stages)]:
             reason = "The state machine invokes this one function, whichever version it has."
             acknowledge(role, f"IAM5[Resource::{function_versions(function)}]", reason)
-        acknowledge(role, "IAM5[Resource::*]", "Log deliveries and traces have no resource of their own to name.")
+        acknowledge(
+            role, "IAM5[Resource::*]", "Log deliveries and traces have no resource of their own to name."
+        )
 
     def _stage(
-        self, name: str, function: lambda_.Function, done: sfn.IChainable, failed: Mapping[str, sfn.IChainable]
+        self,
+        name: str,
+        function: lambda_.Function,
+        done: sfn.IChainable,
+        failed: Mapping[str, sfn.IChainable],
     ) -> sfn.IChainable:
         task = self._task(name, function, {"release": sfn.JsonPath.string_at("$.release")}, "$.stage")
         task.add_catch(cast(sfn.IChainable, failed["error"]), result_path="$.error")
-        wait = sfn.Wait(
-            self, f"{name}: wait", time=sfn.WaitTime.seconds_path("$.stage.seconds")
-        )
+        wait = sfn.Wait(self, f"{name}: wait", time=sfn.WaitTime.seconds_path("$.stage.seconds"))
         choice = (
             sfn.Choice(self, f"{name}: outcome")
             .when(sfn.Condition.string_equals("$.stage.outcome", "waiting"), wait.next(task))

@@ -1,0 +1,138 @@
+"""What all tests share: AWS clients that can't leave this machine, the emulator, and the Bedrock stand-in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import boto3
+import pytest
+from botocore.config import Config
+
+import stacks  # noqa: F401  # puts lambda/ on the import path
+from local import processes
+from local.bedrock import BedrockStandIn
+from shared.releases import Releases
+
+REGION = "us-east-1"
+ACCOUNT = "000000000000"
+
+# Nothing here may reach AWS, whatever the caller's own environment says.
+for _name in [name for name in os.environ if name.startswith("AWS_")]:
+    del os.environ[_name]
+os.environ |= {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_REGION": REGION,
+    "AWS_DEFAULT_REGION": REGION,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # the discard port: a client that no fixture made goes nowhere
+    "POWERTOOLS_LOG_LEVEL": "WARNING",
+    "POWERTOOLS_METRICS_NAMESPACE": "DistilledRouter",
+}
+
+Client = Callable[[str], Any]
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The AWS emulator (a test double: MiniStack) on a free port, without TLS and IAM; its URL."""
+    folder = tmp_path_factory.mktemp("emulator")
+    port = processes.free_port()
+    variables = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "STATE_DIR": str(folder / "state"),
+        "S3_DATA_DIR": str(folder / "s3"),
+        "BIND_HOST": "127.0.0.1",
+        "MINISTACK_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "IOT_MTLS_ENABLED": "0",
+        "SFTP_ENABLED": "0",
+        "SFN_WAIT_SCALE": "1",
+    }
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ministack"], env=variables, cwd=folder, stdout=log, stderr=log
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait(url, process, folder / "log")
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urlopen(f"{url}/_ministack/health", timeout=1):
+                return
+        except (URLError, OSError):
+            time.sleep(0.05)
+    raise RuntimeError(f"The emulator did not start:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def aws(emulator: str) -> Client:
+    """Makes boto3 clients of the emulator: `aws("s3")`."""
+
+    @cache
+    def client(service: str) -> Any:
+        config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, proxies={})
+        return boto3.client(service, endpoint_url=emulator, config=config)  # type: ignore[call-overload]
+
+    return client
+
+
+@pytest.fixture
+def bedrock_server() -> Iterator[BedrockStandIn]:
+    """A fresh Bedrock stand-in (a test double) whose clock stands still until `advance`."""
+    with BedrockStandIn() as server:
+        yield server
+
+
+@pytest.fixture
+def bedrock(bedrock_server: BedrockStandIn) -> Any:
+    """A control-plane client of the stand-in."""
+    return bedrock_server.client("bedrock")
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def releases(emulator: str, aws: Client) -> Releases:
+    """An empty releases table of its own in the emulator."""
+    name = f"releases-{os.getpid()}-{next(_numbers)}"
+    aws("dynamodb").create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    return Releases(boto3.resource("dynamodb", endpoint_url=emulator).Table(name))
+
+
+@pytest.fixture
+def bucket(aws: Client) -> str:
+    """An empty versioned bucket of its own in the emulator."""
+    name = f"data-{os.getpid()}-{next(_numbers)}"
+    aws("s3").create_bucket(Bucket=name)
+    aws("s3").put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    return name

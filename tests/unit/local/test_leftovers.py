@@ -1,0 +1,68 @@
+"""`make local-down` notices whatever would go on costing money."""
+
+from typing import Any
+
+import pytest
+
+from local.leftovers import leftovers
+
+PAGES: dict[str, Any] = {
+    "list_model_customization_jobs": {"modelCustomizationJobSummaries": []},
+    "list_model_invocation_jobs": {"invocationJobSummaries": []},
+    "list_custom_model_deployments": {"modelDeploymentSummaries": []},
+    "list_provisioned_model_throughputs": {"provisionedModelSummaries": []},
+    "list_custom_models": {"modelSummaries": []},
+}
+FOUND: list[tuple[str, dict[str, Any], str]] = [
+    (
+        "list_model_customization_jobs",
+        {"modelCustomizationJobSummaries": [{"jobName": "j", "status": "InProgress"}]},
+        "job j (InProgress)",
+    ),
+    (
+        "list_model_invocation_jobs",
+        {"invocationJobSummaries": [{"jobName": "b", "status": "Scheduled"}]},
+        "batch job b (Scheduled)",
+    ),
+    (
+        "list_custom_model_deployments",
+        {"modelDeploymentSummaries": [{"customModelDeploymentName": "d"}]},
+        "deployment d",
+    ),
+    (
+        "list_provisioned_model_throughputs",
+        {"provisionedModelSummaries": [{"provisionedModelName": "p"}]},
+        "provisioned throughput p",
+    ),
+    ("list_custom_models", {"modelSummaries": [{"modelName": "m"}]}, "model m"),
+]
+
+
+class Bedrock:
+    def __init__(self, **answers: Any) -> None:
+        self._answers = {**PAGES, **answers}
+
+    def get_paginator(self, operation: str) -> Any:
+        return type("Pages", (), {"paginate": lambda _, **__: [self._answers[operation]]})()
+
+
+def test_an_empty_account_has_none() -> None:
+    client: Any = Bedrock()
+    assert leftovers(client, keep_models=False) == []
+
+
+@pytest.mark.parametrize(("operation", "answer", "shown"), FOUND)
+def test_each_kind_is_found(operation: str, answer: dict[str, Any], shown: str) -> None:
+    client: Any = Bedrock(**{operation: answer})
+    assert leftovers(client, keep_models=False) == [shown]
+
+
+def test_jobs_that_have_ended_stay_listed_and_are_none() -> None:
+    jobs = [{"jobName": name, "status": name} for name in ("Completed", "Stopped", "Failed")]
+    client: Any = Bedrock(list_model_customization_jobs={"modelCustomizationJobSummaries": jobs})
+    assert leftovers(client, keep_models=False) == []
+
+
+def test_retained_models_are_none() -> None:
+    client: Any = Bedrock(list_custom_models={"modelSummaries": [{"modelName": "m"}]})
+    assert leftovers(client, keep_models=True) == []

@@ -1,0 +1,62 @@
+"""What the command line says when something goes wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local import __main__ as command
+from local import system
+from local.errors import LocalError
+from local.state import State
+
+
+@pytest.fixture(autouse=True)
+def local_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_forget_aws", lambda: None)  # it empties this process's environment
+    monkeypatch.setenv("LOCAL_DIR", str(tmp_path))
+
+
+def raising(error: BaseException) -> Any:
+    def function(*_: Any, **__: Any) -> None:
+        raise error
+
+    return function
+
+
+def test_a_failed_step_shows_what_why_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "deploy.log"
+    log.write_text("many lines\nthe last line\n")
+    error = LocalError("cdk deploy failed.", log=log, advice="Do this.")
+    monkeypatch.setattr(system, "up", raising(error))
+    assert command.main(["up"]) == 1
+    shown = capsys.readouterr().err
+    assert [part in shown for part in ("cdk deploy failed.", "the last line", str(log), "Do this.")] == [
+        True
+    ] * 4
+
+
+def test_an_interruption_says_how_to_stop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(system, "up", raising(KeyboardInterrupt()))
+    assert command.main(["up"]) == 130
+    assert "make local-down" in capsys.readouterr().err
+
+
+def test_down_without_anything_running_is_fine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["down"]) == 0
+    assert "Nothing was running." in capsys.readouterr().out
+
+
+def test_status_without_anything_running_says_how_to_start(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["status"]) == 1
+    assert "make local" in capsys.readouterr().err
+
+
+def test_two_commands_never_work_on_one_folder(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    with system.locked(state), pytest.raises(LocalError, match="Another command"), system.locked(state):
+        pass

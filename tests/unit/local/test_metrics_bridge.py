@@ -1,0 +1,156 @@
+"""EMF log lines become metrics, each once."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from local.metrics_bridge import LOOK_BACK_MS, MAX_DATA, Bridge, parse
+
+STAMP = 1_795_000_000_000
+
+
+def emf(values: dict[str, Any], dimensions: list[list[str]], **members: str) -> str:
+    metrics = [{"Name": name, "Unit": "Count"} for name in values]
+    directive = {"Namespace": "DistilledRouter", "Dimensions": dimensions, "Metrics": metrics}
+    return json.dumps({"_aws": {"Timestamp": STAMP, "CloudWatchMetrics": [directive]}, **members, **values})
+
+
+def test_each_dimension_set_gets_its_own_datum() -> None:
+    line = emf({"Requests": [1.0]}, [["service"], ["service", "release"]], service="router", release="abc")
+    found = list(parse(line))
+    assert [namespace for namespace, _ in found] == ["DistilledRouter", "DistilledRouter"]
+    assert [datum["Dimensions"] for _, datum in found] == [
+        [{"Name": "service", "Value": "router"}],
+        [{"Name": "service", "Value": "router"}, {"Name": "release", "Value": "abc"}],
+    ]
+    assert found[0][1]["Timestamp"] == datetime.fromtimestamp(STAMP / 1000, UTC)
+    assert found[0][1]["Unit"] == "Count"
+
+
+def test_single_values_and_lists_are_both_read() -> None:
+    line = emf({"Latency": [3.5, 4.5], "Requests": 1}, [["service"]], service="router")
+    values = {datum["MetricName"]: datum["Values"] for _, datum in parse(line)}
+    assert values == {"Latency": [3.5, 4.5], "Requests": [1.0]}
+
+
+def test_no_dimensions_is_a_metric_without_dimensions() -> None:
+    assert [datum["Dimensions"] for _, datum in parse(emf({"Requests": 1}, []))] == [[]]
+
+
+def test_more_values_than_one_datum_takes_are_split() -> None:
+    sizes = [len(datum["Values"]) for _, datum in parse(emf({"Latency": [1.0] * 151}, [["s"]], s="x"))]
+    assert sizes == [150, 1]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "plain text about CloudWatchMetrics",
+        "[1]",
+        '"CloudWatchMetrics"',
+        '{"message": "no _aws"}',
+        '{"_aws": {"CloudWatchMetrics": []}}',
+        emf({"Requests": "many"}, [["service"]], service="router"),
+        emf({"Requests": True}, [["service"]], service="router"),
+        emf({"Requests": 1}, [["missing"]], service="router"),
+    ],
+)
+def test_other_lines_yield_nothing(line: str) -> None:
+    assert list(parse(line)) == []
+
+
+class Logs:
+    """Log events in memory, as the emulator keeps them: without event ids."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def add(self, stream: str, timestamp: int, message: str) -> None:
+        self.events.append({"logStreamName": stream, "timestamp": timestamp, "message": message})
+
+    def get_paginator(self, operation: str) -> "Pages":
+        return Pages(self, operation)
+
+
+class Pages:
+    def __init__(self, logs: Logs, operation: str) -> None:
+        self._logs = logs
+        self._operation = operation
+
+    def paginate(self, **parameters: Any) -> Iterator[dict[str, Any]]:
+        if self._operation == "describe_log_groups":
+            yield {"logGroups": [{"logGroupName": "router"}]}
+            return
+        yield {"events": [e for e in self._logs.events if e["timestamp"] >= parameters["startTime"]]}
+
+
+class CloudWatch:
+    def __init__(self) -> None:
+        self.calls: list[list[Any]] = []
+        self.broken = False
+
+    def put_metric_data(self, *, Namespace: str, MetricData: list[Any]) -> None:  # noqa: N803 - boto3's names
+        if self.broken:
+            raise ConnectionError(Namespace)
+        self.calls.append(MetricData)
+
+
+@pytest.fixture
+def logs() -> Logs:
+    return Logs()
+
+
+@pytest.fixture
+def cloudwatch() -> CloudWatch:
+    return CloudWatch()
+
+
+@pytest.fixture
+def bridge(logs: Any, cloudwatch: Any) -> Bridge:
+    return Bridge(logs, cloudwatch)
+
+
+LINE = emf({"Requests": 1}, [["service"]], service="router")
+
+
+def test_an_event_counts_once_however_often_it_is_read(bridge: Bridge, logs: Logs) -> None:
+    logs.add("a", STAMP, LINE)
+    assert [bridge.poll(), bridge.poll()] == [1, 0]
+
+
+def test_equal_lines_of_the_same_millisecond_count_each(bridge: Bridge, logs: Logs) -> None:
+    logs.add("a", STAMP, LINE)
+    logs.add("a", STAMP, LINE)
+    logs.add("b", STAMP, LINE)
+    assert bridge.poll() == 3
+
+
+def test_an_event_that_shows_up_late_still_counts(bridge: Bridge, logs: Logs) -> None:
+    logs.add("a", STAMP, LINE)
+    bridge.poll()
+    logs.add("b", STAMP - LOOK_BACK_MS, LINE)
+    assert bridge.poll() == 1
+    assert bridge.poll() == 0
+
+
+def test_what_could_not_be_published_is_published_later(
+    bridge: Bridge, logs: Logs, cloudwatch: CloudWatch
+) -> None:
+    logs.add("a", STAMP, LINE)
+    cloudwatch.broken = True
+    with pytest.raises(ConnectionError):
+        bridge.poll()
+    cloudwatch.broken = False
+    assert bridge.poll() == 1
+
+
+def test_many_data_go_out_in_calls_that_the_api_takes(
+    bridge: Bridge, logs: Logs, cloudwatch: CloudWatch
+) -> None:
+    for number in range(MAX_DATA + 1):
+        logs.add(str(number), STAMP, LINE)
+    bridge.poll()
+    assert [len(call) for call in cloudwatch.calls] == [MAX_DATA, 1]
