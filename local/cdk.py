@@ -20,6 +20,7 @@ from local.state import ACCOUNT, PROJECT, REGION
 
 # jsii warns about every older release; 22 is the oldest that Node.js itself still maintains.
 OLDEST_NODE = 22
+ENVIRONMENTS = PROJECT / "environments"
 TOOLKIT_STACK = "CDKToolkit"
 QUIET = ("--no-notices", "--no-version-reporting", "--no-color")
 
@@ -92,9 +93,12 @@ def start(
     return spawn(command([*arguments, "--ci"] if log else arguments), with_tools(variables), cwd, log)
 
 
-def synth(environment: str, output: Path) -> list[str]:
-    """Return the arguments that synthesize `environment` into `output`, without a look at any account."""
-    return ["synth", "--quiet", "--no-lookups", "-c", f"environment={environment}", "--output", str(output)]
+def synth(environment: str, output: Path, folder: Path = ENVIRONMENTS) -> list[str]:
+    """Return the arguments that synthesize `environment` of `folder`, without a look at any account."""
+    return [
+        *("synth", "--quiet", "--no-lookups", "--output", str(output)),
+        *("-c", f"environment={environment}", "-c", f"environments={folder}"),
+    ]
 
 
 def bootstrap() -> list[str]:

@@ -98,10 +98,10 @@ class Board:
         table = Table.grid(padding=(0, 2))
         now = self._clock()
         for row in self.rows:
-            seconds = row.seconds(now)
+            seconds = row.seconds(now) or 0.0
             mark = self._spinner if row.phase == "running" else Text(*MARKS[row.phase])
             table.add_row(
-                mark, row.title, Text(row.note, "dim"), "" if seconds is None else f"{seconds:.1f} s"
+                mark, row.title, Text(row.note, "dim"), f"{seconds:.1f} s" if seconds >= 0.1 else ""
             )
         table.add_row("", "", "", f"{self.elapsed:.0f} s in all")
         return table

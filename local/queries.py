@@ -13,10 +13,11 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from local import environment, web
+from local import environment, servers, web
 from local.errors import LocalError
 from local.state import ENVIRONMENT, State
 from stacks import settings
@@ -57,9 +58,11 @@ def local_router(state: State, outputs: Mapping[str, Mapping[str, str]] | None =
     """Return the router of the local system.
 
     Raises:
-        LocalError: It is not deployed.
+        LocalError: It does not run, or is not deployed.
     """
-    stack = f"{settings.load(ENVIRONMENT).full_name}-router"
+    if servers.running(state) is None:
+        raise LocalError("The local system does not run.", advice="Start it with `make local`.")
+    stack = f"{settings.load(ENVIRONMENT, state.environments).full_name}-router"
     try:
         variables = environment.read(state.env)
         api = (outputs or json.loads(state.outputs.read_text()))[stack]["ApiId"]
@@ -111,11 +114,11 @@ def read(path: Path) -> list[str]:
 def table(answers: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     """Lay queries and answers out: query, one column per label, source, the router's own latency."""
     labels = list(answers[0][1]["weights"]) if answers else []
-    result = Table(title="What the router says", title_justify="left")
-    result.add_column("query", overflow="fold")
+    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # so that 80 columns do
+    result.add_column("query", no_wrap=True)
     for label in labels:
-        result.add_column(label, justify="right")
-    result.add_column("source")
+        result.add_column(label, justify="right", no_wrap=True)
+    result.add_column("source", no_wrap=True)
     result.add_column("latency", justify="right", no_wrap=True)
     for query, answer in answers:
         weights = [f"{float(answer['weights'][label]):.2f}" for label in labels]

@@ -30,6 +30,11 @@ class State:
         return cls((PROJECT / (environ.get("LOCAL_DIR") or ".local")).resolve())
 
     @property
+    def environments(self) -> Path:
+        """The folder with `local.toml`: the project's, or what LOCAL_ENVIRONMENTS names."""
+        return PROJECT / (os.environ.get("LOCAL_ENVIRONMENTS") or "environments")
+
+    @property
     def servers(self) -> Path:
         """The servers that run: process ids and ports."""
         return self.root / "servers.json"

@@ -53,7 +53,7 @@ def up(state: State, console: Console, query_file: Path) -> None:
         LocalError: A step failed; servers that had started are left running for a look.
     """
     asked = queries.read(query_file)
-    name = settings.load(ENVIRONMENT).full_name
+    name = settings.load(ENVIRONMENT, state.environments).full_name
     with locked(state), Board(console) as board:
         running = _servers_and_deployment(state, board, name)
         outputs = json.loads(state.outputs.read_text())
@@ -74,7 +74,8 @@ def _servers_and_deployment(state: State, board: Board, name: str) -> Servers:
     start_row = board.add("servers", "running")
     synth_row = board.add("synth", "running")
     bootstrap_row = board.add("bootstrap")
-    with _cdk(cdk.synth(ENVIRONMENT, state.assembly), environment.without_access(), state, "synth") as synth:
+    synthesis = cdk.synth(ENVIRONMENT, state.assembly, state.environments)
+    with _cdk(synthesis, environment.without_access(), state, "synth") as synth:
         running = running or servers.start(state)
         board.set(start_row, "done", running.emulator.url)
         aws = Aws(running.variables(state))
@@ -110,6 +111,7 @@ def _deploy(state: State, board: Board, aws: Aws, variables: Mapping[str, str], 
         stack_rows.poll()
         release_row.poll()
 
+    _settle(stack_rows, poll)
     with _cdk(cdk.deploy(state.assembly, state.outputs), variables, state, "deploy") as process:
         try:
             _finish(process, state, "deploy", "cdk deploy failed.", poll)
@@ -121,6 +123,18 @@ def _deploy(state: State, board: Board, aws: Aws, variables: Mapping[str, str], 
             ) from error
     stack_rows.finish()
     _wait_for_release(state, release_row)
+
+
+def _settle(rows: watch.Stacks, poll: Callable[[], None]) -> None:
+    """Let CloudFormation finish what an interrupted command began: the CDK takes the stack for deployed."""
+    deadline = time.monotonic() + RELEASE_SECONDS
+    while rows.busy():
+        if time.monotonic() > deadline:
+            raise LocalError(
+                f"CloudFormation has been busy with the stacks for {RELEASE_SECONDS:.0f} s.", advice=DOWN
+            )
+        poll()
+        time.sleep(POLL_SECONDS)
 
 
 def _wait_for_release(state: State, row: watch.ReleaseRow) -> None:
@@ -162,7 +176,7 @@ def down(state: State, console: Console, *, force: bool = False) -> None:
             return
         with Board(console) as board:
             _destroy(state, board, running)
-        keep = settings.load(ENVIRONMENT).retention.models == "retain"
+        keep = settings.load(ENVIRONMENT, state.environments).retention.models == "retain"
         left = leftovers(Aws(running.variables(state)).bedrock, keep_models=keep)
         servers.stop(state)
     if left:
@@ -177,6 +191,7 @@ def _destroy(state: State, board: Board, running: Servers) -> None:
     stacks = cdk.stacks(state.assembly)[::-1]
     rows = watch.Stacks(aws, stacks, board, deleting=True)
     variables = environment.without_aws() | running.variables(state)
+    _settle(rows, rows.poll)
     with _cdk(cdk.destroy(state.assembly), variables, state, "destroy") as process:
         try:
             _finish(process, state, "destroy", "cdk destroy failed.", rows.poll)

@@ -42,6 +42,14 @@ class Stacks:
                 ended: Phase = "failed" if "FAILED" in status or "ROLLBACK" in status else "done"
                 self._board.set(row, ended, status)
 
+    def busy(self) -> bool:
+        """Tell whether CloudFormation is at work on one of them, which an interrupted command doesn't end.
+
+        A stack under review has only a change set that was never executed: nothing will happen to it.
+        """
+        statuses = [status for name, (status, _) in self._look().items() if name in self._rows]
+        return any(s.endswith("_IN_PROGRESS") and s != "REVIEW_IN_PROGRESS" for s in statuses)
+
     def finish(self) -> None:
         """Take what the CDK left alone as done."""
         self.poll()

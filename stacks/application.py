@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks
@@ -34,12 +35,16 @@ class Application:
         return (self.data, self.distillation, self.serving, self.router, self.operations)
 
 
-def build(app: cdk.App, environment: str) -> Application:
+def build(app: cdk.App, environment: str, folder: Path = settings_.ENVIRONMENTS) -> Application:
     """Declare every stack of an environment in the app, checked by cdk-nag.
 
     Raises SettingsError for settings that can't work, before anything is synthesised.
     """
-    settings = settings_.load(environment)
+    return declare(app, settings_.load(environment, folder))
+
+
+def declare(app: cdk.App, settings: settings_.Settings) -> Application:
+    """The same for settings that were read elsewhere."""
     identity = Identity(settings, Task.load().digest())
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
     name = settings.full_name

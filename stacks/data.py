@@ -52,8 +52,9 @@ class DataStack(cdk.Stack):
         return key
 
     def _log_bucket(self, settings: Settings) -> s3.Bucket:
-        """Access logs. S3 writes them late, even while the stack goes, so this bucket always stays and empties
-        itself; S3 delivers no logs to a bucket with another encryption than its own (S3 API, LoggingEnabled)."""
+        """Access logs. S3 writes them late, even while the stack goes, so this bucket always stays, and
+        empties itself. Its encryption is S3's own: the target of logs can't use a KMS key (S3 API,
+        LoggingEnabled)."""
         return s3.Bucket(
             self,
             "AccessLogs",

@@ -78,13 +78,12 @@ class Function(lambda_.Function):
         acknowledge(
             self,
             "L1",
-            "python3.13 is the version that the tests and the local system run; a newer one is taken up together "
-            "with them.",
+            "python3.13 is what the tests and the local system run; a newer one is taken up with them.",
         )
 
 
 def dependencies(scope: Construct) -> lambda_.LayerVersion:
-    """The stack's one layer with boto3 and Powertools: layer versions are replaced, so they never cross stacks."""
+    """The stack's one layer with boto3 and Powertools; layer versions change, so they never cross stacks."""
     stack = cdk.Stack.of(scope)
     existing = stack.node.try_find_child("Dependencies")
     if isinstance(existing, lambda_.LayerVersion):

@@ -6,6 +6,7 @@ import aws_cdk as cdk
 from aws_cdk import aws_budgets as budgets
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
@@ -48,6 +49,7 @@ class OperationsStack(cdk.Stack):
         )
 
     def _alarms(self) -> None:
+        self._let_alarms_publish()
         alarms = self._settings.alarms
         periods = alarms.evaluation_periods
         self._alarm("RouterErrors", "Average", alarms.error_rate, periods, "queries meet an unexpected error")
@@ -60,6 +62,25 @@ class OperationsStack(cdk.Stack):
         self._alarm("Latency", "p95", alarms.latency_p95_ms, periods, "the router is slow (milliseconds)")
         self._alarm("FailedReleases", "Sum", 0, 1, "a release failed; its reason is in the releases table")
         self._alarm("StalledJobs", "Sum", 0, 1, "a customization job waits for capacity; see docs/runbook.md")
+
+    def _let_alarms_publish(self) -> None:
+        """Alarms publish as a service, which a topic with a policy of its own has to allow (CloudWatch user
+        guide, alarms and SNS); this topic has one, for TLS."""
+        alarms = self.format_arn(
+            service="cloudwatch",
+            resource="alarm",
+            resource_name=f"{self._settings.full_name}-*",
+            arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+        )
+        self._topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="AlarmsPublish",
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                actions=["sns:Publish"],
+                resources=[self._topic.topic_arn],
+                conditions={"ArnLike": {"aws:SourceArn": alarms}},
+            )
+        )
 
     def _alarm(self, metric: str, statistic: str, threshold: float, periods: int, meaning: str) -> None:
         alarm = self.metric(metric, statistic).create_alarm(

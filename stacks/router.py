@@ -37,7 +37,7 @@ class AccessLogs:
         return gateway.LogGroupLogDestination(self._group)
 
     @property
-    def format(self) -> object:
+    def format(self) -> aws_apigateway.AccessLogFormat:
         """What a line holds; API Gateway insists on the request id."""
         fields = {
             "requestId": "$context.requestId",

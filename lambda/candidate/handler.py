@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Mapping
@@ -12,11 +13,11 @@ from aws_lambda_powertools import Logger
 
 from shared import deployments, jobs, models
 from shared.clients import client, table
-from shared.errors import ResourceError
+from shared.errors import NotYetError, ResourceError
 from shared.metrics import count
 from shared.naming import DIGEST_TAG, OWNER_TAG, release_name
 from shared.releases import DEPLOYING, WAITING, Release, Releases
-from shared.stages import StageResult, done, failed, release_tags, waiting
+from shared.stages import StageResult, done, failed, patient, release_tags, waiting
 
 logger = Logger()
 
@@ -24,13 +25,15 @@ logger = Logger()
 def watch_job(event: Mapping[str, Any], context: Any) -> StageResult:
     """Stage "job": whether the release's job has made its model."""
     del context
-    return watch(str(event["release"]), client("bedrock"), _releases(), os.environ)
+    digest, seconds = str(event["release"]), int(os.environ["POLL_SECONDS"])
+    return patient(lambda: watch(digest, client("bedrock"), _releases(), os.environ), seconds)
 
 
 def deploy(event: Mapping[str, Any], context: Any) -> StageResult:
     """Stage "candidate": whether the model's on-demand deployment is active."""
     del context
-    return deploy_candidate(str(event["release"]), client("bedrock"), _releases(), os.environ)
+    digest, seconds = str(event["release"]), int(os.environ["POLL_SECONDS"])
+    return patient(lambda: deploy_candidate(digest, client("bedrock"), _releases(), os.environ), seconds)
 
 
 def _releases() -> Releases:
@@ -45,28 +48,30 @@ def watch(
     now: float | None = None,
 ) -> StageResult:
     """Look at the job once. A job that never starts raises the metric StalledJobs, and ends the release
-    after `TIMEOUT_HOURS`; it is not stopped here, since its queue may move and its name is used up."""
+    after `TIMEOUT_HOURS` of waiting; it is not stopped here, since its queue may move and its name is used
+    up. Declared again, the release waits for it again."""
     release, seconds = releases.get(digest), int(settings["POLL_SECONDS"])
     name = release_name(settings["NAME"], digest)
-    if release is None:
-        return failed(f"release {digest} is unknown")
+    if release is None or release.is_final:
+        return failed(f"release {digest} is not on its way any more")
     job = jobs.find(bedrock, name)
     if job is None:
         return failed(f"job {name} does not exist; deploy the Distillation stack first")
     status = job["status"]
     if status == "Completed":
-        return _model_of(job, digest, bedrock, releases)
+        return _model_of(job, digest, bedrock, releases, seconds)
     if status in {"Failed", "Stopped", "Stopping"}:
         reason = job.get("failureMessage") or "no reason given"
         return failed(f"job {name} is {status} ({jobs.progress(job)}): {reason}")
-    age_hours = ((now or time.time()) - job["creationTime"].timestamp()) / 3600
-    if age_hours > float(settings["TIMEOUT_HOURS"]):
-        return failed(f"job {name} is still {status} after {age_hours:.0f} h: {jobs.progress(job)}")
-    if _is_stalled(job, age_hours, float(settings["STALL_HOURS"])):
+    at, created = now or time.time(), job["creationTime"].timestamp()
+    waited_hours = (at - max(created, release.started_at)) / 3600
+    if waited_hours > float(settings["TIMEOUT_HOURS"]):
+        return failed(f"job {name} is still {status} after {waited_hours:.0f} h: {jobs.progress(job)}")
+    if _is_stalled(job, (at - created) / 3600, float(settings["STALL_HOURS"])):
         count("StalledJobs", settings["NAME"])
-    message = f"job {status}: {jobs.progress(job)}"
-    releases.transition(digest, WAITING, message)
-    return waiting(message, seconds)
+    text = f"job {status}: {jobs.progress(job)}"
+    releases.transition(digest, WAITING, text)
+    return waiting(text, seconds)
 
 
 def _is_stalled(job: Mapping[str, Any], age_hours: float, limit_hours: float) -> bool:
@@ -76,16 +81,25 @@ def _is_stalled(job: Mapping[str, Any], age_hours: float, limit_hours: float) ->
     return age_hours > limit_hours and "InProgress" not in phases
 
 
-def _model_of(job: Mapping[str, Any], digest: str, bedrock: Any, releases: Releases) -> StageResult:
-    arn = job.get("outputModelArn")
+def _model_of(
+    job: Mapping[str, Any], digest: str, bedrock: Any, releases: Releases, seconds: int
+) -> StageResult:
+    arn, name = job.get("outputModelArn"), job["jobName"]
     model = models.find(bedrock, arn) if arn else None
     if model is None:
         return failed(
-            f"job {job['jobName']} completed, but its model {arn or 'is not named'} does not exist any more. It is "
-            "not trained again by itself: set distillation.nonce to pay for a new job."
+            f"job {name} completed, but its model {arn or 'is not named'} does not exist any more. It is not "
+            "trained again by itself: set distillation.nonce to pay for a new job."
         )
-    releases.update(digest, model_arn=arn, trained_at=int(datetime.now(UTC).timestamp()))
-    return done(f"job {job['jobName']} made {arn}")
+    # A model can be deployed once it is Active.
+    status = model.get("modelStatus", "Active")
+    if status == "Failed":
+        return failed(f"model {arn} of job {name} failed: {model.get('failureMessage', 'no reason given')}")
+    if status == "Creating":
+        return waiting(f"model {arn} of job {name} is being created", seconds)
+    ended = job.get("endTime") or datetime.now(UTC)
+    releases.update(digest, model_arn=arn, trained_at=int(ended.timestamp()))
+    return done(f"job {name} made {arn}")
 
 
 def deploy_candidate(
@@ -95,29 +109,36 @@ def deploy_candidate(
     release, name = releases.get(digest), release_name(settings["NAME"], digest)
     if release is None or release.is_final:
         return failed(f"release {digest} is not on its way any more")
+    seconds = int(settings["POLL_SECONDS"])
+    if release.state == DEPLOYING and deployments.find(bedrock, name) is None:
+        # Making it again would make nothing: Bedrock has seen this attempt's token.
+        return failed(f"deployment {name} was made and is gone again; deploy again to make another")
     try:
         found = _deployment(bedrock, name, release, settings)
+    except NotYetError as error:
+        return waiting(str(error), seconds)
     except ResourceError as error:
         return failed(str(error))
     status, arn = found["status"], found["customModelDeploymentArn"]
     if status == deployments.FAILED:
         return failed(f"deployment {name} failed: {found.get('failureMessage', 'no reason given')}")
-    message = f"deployment {name} is {status}"
-    if status == deployments.ACTIVE:
-        releases.transition(digest, DEPLOYING, message, endpoint=arn)
-        return done(message)
-    releases.transition(digest, DEPLOYING, message)
-    return waiting(message, int(settings["POLL_SECONDS"]))
+    text, active = f"deployment {name} is {status}", status == deployments.ACTIVE
+    if not releases.transition(digest, DEPLOYING, text, **({"endpoint": arn} if active else {})):
+        return failed(f"release {digest} is not on its way any more")
+    return done(text) if active else waiting(text, seconds)
 
 
 def _deployment(bedrock: Any, name: str, release: Release, settings: Mapping[str, str]) -> dict[str, Any]:
     owner = settings["NAME"]
+    # One token an attempt, in every life of the table: attempts are counted anew when a stack is made anew,
+    # and Bedrock ignores a create call whose token it knows, even where that deployment was deleted since.
+    token = hashlib.sha256(f"{name} {release.attempt} {release.request_id}".encode()).hexdigest()
     return deployments.ensure(
         bedrock,
         name=name,
         model_arn=release.model_arn,
         owner=owner,
         tags={**release_tags(settings), OWNER_TAG: owner, DIGEST_TAG: release.digest},
-        token=f"{name}-{release.attempt}",
+        token=token,
         description=f"Release {release.digest} of {owner}",
     )

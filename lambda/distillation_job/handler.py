@@ -1,95 +1,127 @@
-"""Custom resource DistillationJob: starts one Bedrock customization job and returns at once.
+"""Custom resource DistillationJob: starts one Bedrock customization job and does not wait for its end.
 
-The physical id is the job's name, known before anything is created, so that CloudFormation can always
-delete what a create began. Update never destroys: another name is another job, and the old one goes with
+The physical id is the job's name, known before anything is created. onEvent only answers with it; isComplete
+makes the job. The framework swallows the Delete that follows an onEvent which failed, while a failure of
+isComplete, even a crash, leaves CloudFormation with the name, and its Delete stops the job.
+
+Update never destroys what CloudFormation knows: another name is another job, and the old one goes with
 CloudFormation's Delete once everything else has succeeded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aws_lambda_powertools import Logger
 
 from shared import jobs, models
 from shared.clients import client
-from shared.custom_resource import Event, answer, complete, pending, shortened, truth
-from shared.errors import ResourceError, or_none
+from shared.custom_resource import Event, answer, begun, complete, pending, polled, truth
+from shared.errors import NotYetError, ResourceError, or_none
 from shared.naming import bedrock_tags
 from shared.storage import deadline, purge
 
 logger = Logger()
+
+# A new role can't be assumed for up to about two minutes; a lost answer is known sooner.
+CREATE_WAIT_SECONDS = 180
 
 
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
     request = Event.parse(event)
-    try:
-        return handle(request, client("bedrock"))
-    except ResourceError as error:
-        raise ResourceError(shortened(str(error))) from error
+    return begun(lambda: handle(request, client("bedrock")))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
     request = Event.parse(event)
-    try:
-        return check(request, client("bedrock"), client("s3"))
-    except ResourceError as error:
-        raise ResourceError(shortened(str(error))) from error
+    return polled(lambda: check(request, client("bedrock"), client("s3")))
 
 
-def handle(event: Event, bedrock: Any) -> dict[str, Any]:
-    """Create or adopt the job on Create and Update; ask for its end on Delete."""
+def handle(event: Event, bedrock: Any, now: Callable[[], float] = time.time) -> dict[str, Any]:
+    """Name the job on Create and Update; ask for its end on Delete."""
     if event.is_delete:
         name = event.physical_id or ""
         if not _is_job_name(event, name):
             logger.info("nothing to delete: not a job of this resource", physical_id=name)
-            return answer(name)
-        jobs.stop(bedrock, name)
+        else:
+            _stop_ours(bedrock, job_spec(event.properties))
         return answer(name)
     spec = job_spec(event.properties)
     if event.request_type == "Update" and event.physical_id == spec.job_name:
+        _stop_stranded(bedrock, event)
         _sync_tags(bedrock, spec, event.old_properties)
         return answer(spec.job_name)
-    jobs.ensure(bedrock, spec, allow_legacy=truth(event.properties.get("AllowLegacy", "false")))
-    return answer(spec.job_name)
+    return answer(spec.job_name, AskedAt=now())
 
 
-def check(event: Event, bedrock: Any, s3: Any) -> dict[str, Any]:
-    """Whether the job exists (Create, Update), or has ended and its model is gone (Delete)."""
+def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.time) -> dict[str, Any]:
+    """Make the job and say whether it exists (Create, Update), or whether all has ended (Delete)."""
     name = str(event.physical_id)
     if event.is_delete:
-        return _check_deleted(event, bedrock, s3, name)
+        return complete() if _is_deleted(event, bedrock, s3, name) else pending()
+    asked_at = event.raw.get("AskedAt")
+    may_wait = asked_at is not None and now() - float(asked_at) < CREATE_WAIT_SECONDS
+    if asked_at is not None:
+        legacy = truth(event.properties.get("AllowLegacy", "false"))
+        try:
+            jobs.ensure(bedrock, job_spec(event.properties), allow_legacy=legacy)
+        except NotYetError as error:
+            if not may_wait:
+                raise
+            logger.info("asked again later", reason=str(error))
+            return pending()
     job = jobs.find(bedrock, name)
-    if job is None:
-        raise ResourceError(
-            f"Bedrock did not confirm job {name} and knows no job of that name, so nothing runs. Deploy again."
-        )
-    return complete({"JobName": name, "JobArn": job["jobArn"], "Status": job["status"]})
+    if job:
+        return complete({"JobName": name, "JobArn": job["jobArn"], "Status": job["status"]})
+    if may_wait:
+        return pending()
+    raise ResourceError(
+        f"Bedrock knows no job {name}, so nothing runs. Set distillation.nonce for a new one."
+    )
 
 
-def _check_deleted(event: Event, bedrock: Any, s3: Any, name: str) -> dict[str, Any]:
+def _is_deleted(event: Event, bedrock: Any, s3: Any, name: str) -> bool:
+    """Whether the job has ended and what it made is gone, but for what is retained. Goes on with it."""
     if not _is_job_name(event, name):
-        return complete()
+        return True
+    job = jobs.find(bedrock, name)
+    if job and not jobs.is_ours(bedrock, job_spec(event.properties), job):
+        logger.info("nothing to delete: somebody else's job", job=job["jobArn"])
+        return True
     if not jobs.stop(bedrock, name):
-        return pending()
+        return False
     if not truth(event.properties.get("RetainOutput", "true")) and not _purge_output(event, s3):
-        return pending()
-    if truth(event.properties.get("RetainModel", "false")):
-        return complete()
-    model = models.find(bedrock, str(event.properties["CustomModelName"]))
-    if model is None:
-        return complete()
-    users = models.users(bedrock, model["modelArn"])
+        return False
+    # Looked at again: it may have completed before it could be stopped.
+    job = jobs.find(bedrock, name)
+    model = job.get("outputModelArn") if job else None
+    if not model or truth(event.properties.get("RetainModel", "false")):
+        return True
+    users = models.users(bedrock, model)
     if users:
         # A replaced job's model serves until its successor has passed. Its release retires it then.
-        logger.info("model kept: it is in use", model=model["modelArn"], used_by=users)
-        return complete()
-    return complete() if models.delete(bedrock, model["modelArn"]) else pending()
+        logger.info("model kept: it is in use", model=model, used_by=users)
+        return True
+    return models.delete(bedrock, model)
+
+
+def _stop_ours(bedrock: Any, spec: jobs.JobSpec) -> None:
+    job = jobs.find(bedrock, spec.job_name)
+    if job and jobs.is_ours(bedrock, spec, job):
+        jobs.stop(bedrock, spec.job_name)
+
+
+def _stop_stranded(bedrock: Any, event: Event) -> None:
+    """Stop the job of a replacement that failed. CloudFormation then takes the update back and still has the
+    old name: it never learnt the new one, and would never delete it."""
+    if event.old_properties.get("JobName", event.physical_id) != event.physical_id:
+        _stop_ours(bedrock, job_spec(event.old_properties))
 
 
 def _purge_output(event: Event, s3: Any) -> bool:
@@ -128,9 +160,10 @@ def _sync_tags(bedrock: Any, spec: jobs.JobSpec, old: Mapping[str, Any]) -> None
     if before == dict(spec.tags):
         return
     job = jobs.find(bedrock, spec.job_name)
-    model = models.find(bedrock, spec.custom_model_name)
+    if job is None or not jobs.is_ours(bedrock, spec, job):
+        return
     gone = sorted(before.keys() - spec.tags.keys())
-    for arn in [found["jobArn"] for found in [job] if found] + [m["modelArn"] for m in [model] if m]:
+    for arn in filter(None, (job["jobArn"], job.get("outputModelArn"))):
         or_none(bedrock.tag_resource, resourceARN=arn, tags=bedrock_tags(spec.tags))
         if gone:
             or_none(bedrock.untag_resource, resourceARN=arn, tagKeys=gone)

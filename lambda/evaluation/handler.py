@@ -21,7 +21,7 @@ from shared.clients import client, table
 from shared.conversation import Example, examples
 from shared.errors import code
 from shared.releases import EVALUATING, Release, Releases
-from shared.stages import StageResult, done, failed
+from shared.stages import StageResult, done, failed, patient
 from shared.task import Task
 
 logger = Logger()
@@ -30,7 +30,9 @@ logger = Logger()
 CONCURRENCY = 8
 # A denied or missing endpoint answers all queries alike: this many in a row end the evaluation.
 MOST_FAILED_CALLS = 20
-STUDENT_TOKENS = 64
+# At 8 a time, what fits well into the function's 15 minutes even where an answer takes two seconds.
+MOST_EXAMPLES = 2000
+RETRY_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def handler(event: Mapping[str, Any], context: Any) -> StageResult:
     """Stage "evaluation"."""
     del context
     releases = Releases(table(os.environ["TABLE_NAME"]))
-    return evaluate(str(event["release"]), releases, Evaluation.from_environment(os.environ))
+    evaluation = Evaluation.from_environment(os.environ)
+    return patient(lambda: evaluate(str(event["release"]), releases, evaluation), RETRY_SECONDS)
 
 
 def evaluate(digest: str, releases: Releases, evaluation: Evaluation) -> StageResult:
@@ -71,7 +74,10 @@ def evaluate(digest: str, releases: Releases, evaluation: Evaluation) -> StageRe
     if release is None or not releases.transition(digest, EVALUATING, "the hold-out set is being asked"):
         return failed(f"release {digest} is not on its way any more")
     body = evaluation.s3.get_object(Bucket=evaluation.bucket, Key=evaluation.holdout_key)["Body"]
-    holdout = list(examples((line.decode() for line in body.iter_lines()), evaluation.task))
+    holdout = spread(
+        list(examples((line.decode() for line in body.iter_lines()), evaluation.task)),
+        max(MOST_EXAMPLES, evaluation.gate.minimum_examples),
+    )
     answers = ask_all(release, holdout, evaluation)
     scores = score(answers, evaluation.task)
     result = report(scores, evaluation.gate, answers, digest=digest, model_arn=release.model_arn)
@@ -79,10 +85,12 @@ def evaluate(digest: str, releases: Releases, evaluation: Evaluation) -> StageRe
     evaluation.s3.put_object(
         Bucket=evaluation.bucket,
         Key=key,
-        Body=json.dumps(result, indent=1).encode(),
+        Body=json.dumps(result, indent=1, allow_nan=False).encode(),
         ContentType="application/json",
     )
-    releases.update(digest, scores=json.dumps(result["scores"]), report=f"s3://{evaluation.bucket}/{key}")
+    releases.update(
+        digest, scores=json.dumps(result["scores"], allow_nan=False), report=f"s3://{evaluation.bucket}/{key}"
+    )
     if result["reasons"]:
         return failed(f"refused by the gate: {'; '.join(result['reasons'])}{_first_problem(answers)}")
     return done(_verdict(scores))
@@ -100,6 +108,13 @@ def _first_problem(answers: list[Answer]) -> str:
     return f". First problem: {problem}" if problem else ""
 
 
+def spread(holdout: list[Example], most: int) -> list[Example]:
+    """At most so many examples, spread evenly over the file: the same ones in every attempt."""
+    if len(holdout) <= most:
+        return holdout
+    return [holdout[place * len(holdout) // most] for place in range(most)]
+
+
 def ask_all(release: Release, holdout: list[Example], evaluation: Evaluation) -> list[Answer]:
     """Ask every query, a few at a time; a row of failed calls ends it early, so that nothing is paid for."""
     answers: list[Answer] = []
@@ -115,6 +130,12 @@ def ask_all(release: Release, holdout: list[Example], evaluation: Evaluation) ->
     ]
 
 
+def _most_tokens(task: Task) -> int:
+    """As many as the router grants: an answer that only fits into more is invalid there, so it is here.
+    A token is at least one character, so the longest answer's characters bound its tokens."""
+    return len(task.render({label: 1 / len(task.labels) for label in task.labels})) + 5
+
+
 def ask(endpoint: str, example: Example, evaluation: Evaluation) -> Answer:
     """Ask one query as the router asks it: the student's prompt, temperature 0."""
     started = time.perf_counter()
@@ -123,7 +144,7 @@ def ask(endpoint: str, example: Example, evaluation: Evaluation) -> Answer:
             modelId=endpoint,
             system=[{"text": evaluation.task.student_prompt}],
             messages=[{"role": "user", "content": [{"text": example.query}]}],
-            inferenceConfig={"temperature": 0.0, "maxTokens": STUDENT_TOKENS},
+            inferenceConfig={"temperature": 0.0, "maxTokens": _most_tokens(evaluation.task)},
         )
     except ClientError as error:
         return Answer(example.query, example.weights, None, f"{code(error)}: {error}")

@@ -142,4 +142,5 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _percentile(ordered: Sequence[float], part: float) -> float:
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else math.nan
+    """The smallest value that at least this part of them does not exceed."""
+    return ordered[max(math.ceil(part * len(ordered)) - 1, 0)] if ordered else math.nan

@@ -1,7 +1,8 @@
 """The release's rise: its share of the requests grows step by step, watched by its own metrics.
 
 Each share but the settled one carries an expiry. If this state machine dies between two steps, the router
-goes back to the settled release by itself.
+goes back to the settled release by itself. Each step is one transaction of route and release, so that a step
+which is taken twice, or dies, is taken whole or not at all.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,14 +19,15 @@ from aws_lambda_powertools import Logger
 
 from shared.clients import client, table
 from shared.metrics import NAMESPACE
-from shared.releases import LIVE, PROMOTING, RETIRED, Release, Releases, RouteChangedError
+from shared.releases import LIVE, PROMOTING, Release, Releases, RouteChangedError
 from shared.routes import Share
-from shared.stages import StageResult, done, failed, waiting
+from shared.stages import StageResult, done, failed, patient, waiting
 
 logger = Logger()
 
 # How much longer than its dwell time a partial share may live, for a slow step in between.
 EXPIRY_MARGIN_SECONDS = 900
+RETRY_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,9 @@ def handler(event: Mapping[str, Any], context: Any) -> StageResult:
     del context
     rollout = Rollout.from_json(os.environ["ROLLOUT"])
     releases = Releases(table(os.environ["TABLE_NAME"]))
+    digest, name = str(event["release"]), os.environ["NAME"]
     try:
-        return promote(str(event["release"]), releases, client("cloudwatch"), rollout, os.environ["NAME"])
+        return patient(lambda: promote(digest, releases, client("cloudwatch"), rollout, name), RETRY_SECONDS)
     except RouteChangedError as error:
         return waiting(str(error), 1)
 
@@ -66,18 +69,21 @@ def promote(
     """Judge the step that ends now, then take the next one; `done` once the release has all requests."""
     at = int(now or time.time())
     release = releases.get(digest)
+    if release and release.state == LIVE:
+        return done(_serves_all(digest))  # asked again: the first answer was lost
     if release is None or release.is_final:
-        return failed(f"release {digest} is not on its way any more")
+        return failed(_ended(digest))
     ends_at = release.step_at + rollout.dwell_seconds
     if release.step >= 0 and at < ends_at:
         return waiting(release.message, ends_at - at)
     if release.step >= 0:
         breach = _breach(cloudwatch, name, release, rollout, at)
         if breach:
-            releases.drop_from_route(digest, f"release {digest} was taken back: {breach}")
-            return failed(f"taken back at {rollout.steps[release.step]:.0%} of the requests: {breach}")
+            releases.take_back(digest, f"release {digest} was taken back: {breach}")
+            return failed(f"taken back at {release.message}: {breach}")
     following = release.step + 1
-    if following == len(rollout.steps):
+    # The settings may have fewer steps than when the rise began.
+    if following >= len(rollout.steps):
         return _settle(release, releases)
     return _raise_share(release, releases, rollout, following, at)
 
@@ -86,32 +92,35 @@ def _raise_share(release: Release, releases: Releases, rollout: Rollout, step: i
     route, part = releases.route(), rollout.steps[step]
     expires = at + rollout.dwell_seconds + EXPIRY_MARGIN_SECONDS
     candidate = Share(release=release.digest, endpoint=release.endpoint, share=part, expires_at=expires)
-    shares = [candidate]
-    if route.settled and route.settled.release != release.digest:
-        settled = route.settled
-        shares.append(Share(settled.release, settled.endpoint, 1.0 - part, expires_at=None))
+    shares = (candidate, *([replace(route.settled, share=1.0 - part)] if route.settled else []))
     message = f"{part:.0%} of the requests"
-    # The route first: a step that dies in between is taken again, and its share has an expiry. A release
-    # that was superseded meanwhile gives its share back at once.
-    releases.set_route(tuple(shares), after=route, reason=f"release {release.digest}: {message}")
-    if not releases.transition(release.digest, PROMOTING, message, step=step, step_at=at):
-        releases.drop_from_route(release.digest, f"release {release.digest} ended during its rise")
-        return failed(f"release {release.digest} is not on its way any more")
-    return waiting(message, rollout.dwell_seconds)
+    moved = releases.move_with_route(
+        release.digest, PROMOTING, message, shares, after=route, step=step, step_at=at
+    )
+    return waiting(message, rollout.dwell_seconds) if moved else failed(_ended(release.digest))
 
 
 def _settle(release: Release, releases: Releases) -> StageResult:
     route = releases.route()
-    previous = route.settled
+    previous = route.settled.release if route.settled else None
     alone = Share(release.digest, release.endpoint, 1.0, expires_at=None)
-    settled = releases.set_route((alone,), after=route, reason=f"release {release.digest} is live")
-    if not releases.transition(release.digest, LIVE, "serves all requests"):
-        before = (previous,) if previous else ()
-        releases.set_route(before, after=settled, reason=f"release {release.digest} ended during its rise")
-        return failed(f"release {release.digest} is not on its way any more")
-    if previous and previous.release != release.digest:
-        releases.update(previous.release, state=RETIRED, message=f"replaced by release {release.digest}")
-    return done(f"release {release.digest} serves all requests")
+    moved = releases.move_with_route(
+        release.digest,
+        LIVE,
+        "serves all requests",
+        (alone,),
+        after=route,
+        retiring=previous if previous != release.digest else None,
+    )
+    return done(_serves_all(release.digest)) if moved else failed(_ended(release.digest))
+
+
+def _serves_all(digest: str) -> str:
+    return f"release {digest} serves all requests"
+
+
+def _ended(digest: str) -> str:
+    return f"release {digest} is not on its way any more"
 
 
 def _breach(cloudwatch: Any, name: str, release: Release, rollout: Rollout, at: int) -> str | None:

@@ -7,55 +7,62 @@ after a release's gate: Create makes nothing, Delete removes what exists under t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger
+from botocore.exceptions import BotoCoreError, ClientError
 
 from shared import models, throughput
 from shared.clients import client, table
-from shared.custom_resource import Event, answer, complete, pending, shortened, truth
-from shared.errors import ResourceError
+from shared.custom_resource import Event, answer, begun, complete, pending, polled, truth
+from shared.errors import NotYetError, ResourceError, is_transient
 from shared.naming import DIGEST_TAG, OWNER_TAG
-from shared.releases import DEPLOYING, Releases
+from shared.releases import DEPLOYING, Release, Releases
 from shared.stages import StageResult, done, failed, release_tags, waiting
 
 logger = Logger()
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
     request = Event.parse(event)
-    try:
-        return handle(request, client("bedrock"), _releases())
-    except ResourceError as error:
-        raise ResourceError(shortened(str(error))) from error
+    return begun(lambda: handle(request, client("bedrock"), _releases()))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
     request = Event.parse(event)
-    try:
-        return check(request, client("bedrock"))
-    except ResourceError as error:
-        raise ResourceError(shortened(str(error))) from error
+    return polled(lambda: check(request, client("bedrock")))
 
 
 def stage(event: Mapping[str, Any], context: Any) -> StageResult:
     """The release's step: buy the throughput, or move it to the release's model in place."""
     del context
-    return serve(str(event["release"]), client("bedrock"), _releases(), os.environ)
+    try:
+        return serve(str(event["release"]), client("bedrock"), _releases(), os.environ)
+    except (ClientError, BotoCoreError) as error:
+        # A release that fails here leaves paid throughput behind: what passes is waited for.
+        if not is_transient(error):
+            raise
+        return waiting(f"asked again later: {error}", int(os.environ["POLL_SECONDS"]))
 
 
 def _releases() -> Releases:
     return Releases(table(os.environ["TABLE_NAME"]))
 
 
-def handle(event: Event, bedrock: Any, releases: Releases) -> dict[str, Any]:
-    """Own the name on Create and Update; on Delete ask for the throughput's end, if nothing is routed to it."""
+def handle(
+    event: Event, bedrock: Any, releases: Releases, now: Callable[[], datetime] = _utc_now
+) -> dict[str, Any]:
+    """Own the name on Create and Update; on Delete ask for the throughput's end, unless it serves."""
     if not event.is_delete:
         return answer(str(event.properties["ProvisionedModelName"]))
     name = str(event.physical_id)
@@ -65,23 +72,29 @@ def handle(event: Event, bedrock: Any, releases: Releases) -> dict[str, Any]:
     if existing is None:
         return answer(name)
     arn = existing["provisionedModelArn"]
-    if any(share.endpoint == arn for share in releases.route().shares):
+    if _serves(releases, arn, now()):
         raise ResourceError(
             f"Provisioned throughput {name} serves requests now ({arn} is in the route). It is not deleted. "
             'Let a release with endpoint.kind = "on_demand" go live first, or delete the whole stack.'
         )
-    throughput.delete(bedrock, name, str(event.properties["Owner"]), now=datetime.now(UTC))
-    return answer(name, ModelArn=existing["modelArn"])
+    throughput.delete(bedrock, name, str(event.properties["Owner"]), now=now())
+    # While a release is declared its model may be needed again, on another endpoint: training it was paid.
+    return answer(name) if releases.declared() else answer(name, ModelArn=existing["modelArn"])
 
 
-def check(event: Event, bedrock: Any) -> dict[str, Any]:
+def _serves(releases: Releases, arn: str, now: datetime) -> bool:
+    """Whether the router may send requests to it."""
+    return any(share.endpoint == arn and share.live(now.timestamp()) for share in releases.route().shares)
+
+
+def check(event: Event, bedrock: Any, now: Callable[[], datetime] = _utc_now) -> dict[str, Any]:
     """Whether the throughput is gone, and with it the model that only it served."""
     if not event.is_delete:
         return complete({"ProvisionedModelName": str(event.physical_id)})
     name, owner = str(event.physical_id), str(event.properties.get("Owner", ""))
     if name != event.properties.get("ProvisionedModelName"):
         return complete()
-    if not throughput.delete(bedrock, name, owner, now=datetime.now(UTC)):
+    if not throughput.delete(bedrock, name, owner, now=now()):
         return pending()
     model_arn = event.raw.get("ModelArn")
     if model_arn and not truth(event.properties.get("RetainModels", "true")):
@@ -93,28 +106,48 @@ def check(event: Event, bedrock: Any) -> dict[str, Any]:
     return complete()
 
 
-def serve(digest: str, bedrock: Any, releases: Releases, settings: Mapping[str, str]) -> StageResult:
+def serve(
+    digest: str,
+    bedrock: Any,
+    releases: Releases,
+    settings: Mapping[str, str],
+    now: Callable[[], datetime] = _utc_now,
+) -> StageResult:
     """Move the throughput towards the release's model by one call, and say whether it serves it."""
     release = releases.get(digest)
-    if release is None:
-        return failed(f"release {digest} is unknown")
-    spec = throughput.ThroughputSpec(
-        name=settings["THROUGHPUT_NAME"],
-        model_units=int(settings["MODEL_UNITS"]),
-        owner=settings["NAME"],
-        commitment_duration=settings.get("COMMITMENT_DURATION") or None,
-        tags={**release_tags(settings), OWNER_TAG: settings["NAME"], DIGEST_TAG: digest},
-    )
+    if release is None or release.is_final:
+        return failed(f"release {digest} is not on its way any more")
+    poll_seconds = int(settings["POLL_SECONDS"])
+    spec = _spec(settings, release)
     try:
-        found = throughput.ensure(bedrock, spec, release.model_arn)
+        found = throughput.ensure(bedrock, spec, release.model_arn, asked=release.endpoint)
+    except NotYetError as error:
+        return waiting(str(error), poll_seconds)
     except ResourceError as error:
         return failed(str(error))
-    status = found["status"]
+    status, arn = found["status"], found["provisionedModelArn"]
     if status == throughput.FAILED:
+        if not _serves(releases, arn, now()):
+            # It would keep the name, and the next attempt from buying another.
+            throughput.delete(bedrock, spec.name, spec.owner, now=now())
         return failed(f"throughput {spec.name} failed: {found.get('failureMessage', 'no reason given')}")
     if status == throughput.IN_SERVICE and found["modelArn"] == release.model_arn:
-        releases.update(digest, endpoint=found["provisionedModelArn"])
+        releases.update(digest, endpoint=arn)
         return done(f"throughput {spec.name} serves the model")
     message = f"throughput {spec.name} is {status}"
-    releases.transition(digest, DEPLOYING, message)
-    return waiting(message, int(settings["POLL_SECONDS"]))
+    # The endpoint says from now on that the throughput was asked for this model.
+    asked = {"endpoint": arn} if found.get("desiredModelArn") == release.model_arn else {}
+    releases.transition(digest, DEPLOYING, message, **asked)
+    return waiting(message, poll_seconds)
+
+
+def _spec(settings: Mapping[str, str], release: Release) -> throughput.ThroughputSpec:
+    name, owner = settings["THROUGHPUT_NAME"], settings["NAME"]
+    return throughput.ThroughputSpec(
+        name=name,
+        model_units=int(settings["MODEL_UNITS"]),
+        owner=owner,
+        token=f"{name}-{release.digest}-{release.attempt}",
+        commitment_duration=settings.get("COMMITMENT_DURATION") or None,
+        tags={**release_tags(settings), OWNER_TAG: owner, DIGEST_TAG: release.digest},
+    )

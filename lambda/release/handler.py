@@ -1,7 +1,8 @@
 """Custom resource Release: starts one execution of the release state machine and returns at once.
 
 Its physical id is the owner's name and never changes, so that an update can't make CloudFormation delete
-what serves. Delete ends every release of this owner: executions, route, deployments and models, in this order.
+what serves. Delete ends every release of this owner: executions, route, deployments and models, in this
+order.
 """
 
 from __future__ import annotations
@@ -16,25 +17,28 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.clients import client, table
-from shared.custom_resource import Event, answer, complete, pending, shortened, truth
+from shared.custom_resource import Event, answer, begun, complete, pending, polled, shortened, truth
 from shared.errors import ResourceError, code
-from shared.releases import LIVE, SUPERSEDED, Release, Releases
+from shared.releases import LIVE, SUPERSEDED, Releases, RouteChangedError
 from shared.storage import deadline, purge
-from shared.sweep import Sweeper, or_none_execution, stop_execution
+from shared.sweep import Sweeper, is_open, or_none_execution, stop_execution
 
 logger = Logger()
+
+# How many execution names in a row are tried where earlier lives of the stack have used some up.
+MOST_NAMES = 20
 
 
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
-    return handle(Event.parse(event), services())
+    return begun(lambda: handle(Event.parse(event), services()))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
-    return check(Event.parse(event), services())
+    return polled(lambda: check(Event.parse(event), services()))
 
 
 @dataclass(frozen=True)
@@ -78,14 +82,18 @@ def check(event: Event, aws: Services) -> dict[str, Any]:
         return complete()
     if event.physical_id != event.properties["Owner"]:
         return complete()
+    return complete() if _all_gone(event, aws) else pending()
+
+
+def _all_gone(event: Event, aws: Services) -> bool:
+    """Take all that releases made one step further to its end; True once nothing is left."""
     if not _end_all(aws):
-        return pending()
-    if _sweeper(event, aws).clear().waiting:
-        return pending()
+        return False
+    if _sweeper(event, aws).clear(declared=str(event.properties["Digest"])).waiting:
+        return False
     if truth(event.properties.get("RetainReports", "true")):
-        return complete()
-    gone = purge(aws.s3, str(event.properties["Bucket"]), "releases/", until=deadline(60))
-    return complete() if gone else pending()
+        return True
+    return purge(aws.s3, str(event.properties["Bucket"]), "releases/", until=deadline(60))
 
 
 def _start(event: Event, aws: Services, digest: str) -> str | None:
@@ -93,33 +101,43 @@ def _start(event: Event, aws: Services, digest: str) -> str | None:
     release = aws.releases.get(digest)
     if release and release.state == LIVE and _is_routed(aws, digest):
         return None
-    if release and release.request_id == event.request_id:
-        attempt = release.attempt  # the same event again: the same execution
-    elif release and not release.is_final and _is_running(aws, release):
+    repeated = release is not None and release.request_id == event.request_id
+    if release and not repeated and not release.is_final and _is_running(aws, release.execution):
         return None
-    else:
-        attempt = (release.attempt if release else 0) + 1
-    machine = str(event.properties["StateMachineArn"])
-    name = f"{digest}-{attempt}"
+    # The same event again is the same attempt, and so the same execution.
+    first = (release.attempt if release else 0) + (0 if repeated else 1)
+    for attempt in range(first, first + MOST_NAMES):
+        try:
+            if _started(event, aws, digest, attempt):
+                return None
+        except ClientError as error:
+            return f"Release {digest} could not be started: {error}"
+        except BotoCoreError as error:
+            return f"Release {digest}: Step Functions did not confirm the start: {error}"
+    return f"Release {digest} could not be started: execution names up to {digest}-{attempt} are taken."
+
+
+def _started(event: Event, aws: Services, digest: str, attempt: int) -> bool:
+    """Start one attempt's execution; False where its name belongs to an execution of another life."""
+    machine, name = str(event.properties["StateMachineArn"]), f"{digest}-{attempt}"
     execution = f"{machine.replace(':stateMachine:', ':execution:')}:{name}"
-    aws.releases.begin(digest, attempt=attempt, execution=execution, request_id=event.request_id)
+    begun = aws.releases.begin(digest, attempt=attempt, execution=execution, request_id=event.request_id)
     try:
         aws.stepfunctions.start_execution(
             stateMachineArn=machine, name=name, input=json.dumps({"release": digest}, sort_keys=True)
         )
     except ClientError as error:
         if code(error) != "ExecutionAlreadyExists":
-            return f"Release {digest} could not be started: {error}"
-        # It ran and ended before this repetition of the event arrived.
-    except BotoCoreError as error:
-        return f"Release {digest}: Step Functions did not confirm the start: {error}"
+            raise
+        # Either this event came before, and its execution has even ended by now. Or the attempt is new to
+        # the table while its name was used before the table was made: names are taken for 90 days.
+        return not begun or _is_running(aws, execution)
     logger.info("release started", release=digest, execution=execution)
-    return None
+    return True
 
 
-def _is_running(aws: Services, release: Release) -> bool:
-    execution = or_none_execution(aws.stepfunctions, release.execution)
-    return execution is not None and execution["status"] == "RUNNING"
+def _is_running(aws: Services, execution: str) -> bool:
+    return is_open(or_none_execution(aws.stepfunctions, execution))
 
 
 def _is_routed(aws: Services, digest: str) -> bool:
@@ -128,26 +146,33 @@ def _is_routed(aws: Services, digest: str) -> bool:
 
 
 def _supersede_others(aws: Services, digest: str) -> None:
-    """Stop the releases of other digests that are still on their way; what serves goes on serving."""
-    for release in aws.releases.all():
-        if release.digest == digest or release.is_final:
+    """Stop the releases of other digests that are still on their way; what serves goes on serving.
+
+    The state comes first: a step that still runs finds it, and the sweeper, which an execution's end calls,
+    does not take the release for a failed one. Ended ones are looked at too, in case this died halfway.
+    """
+    reason = f"superseded by release {digest}"
+    for release in list(aws.releases.all()):
+        if release.digest == digest or (release.is_final and release.state != SUPERSEDED):
             continue
-        reason = f"superseded by release {digest}"
-        if aws.releases.transition(release.digest, SUPERSEDED, reason):
-            aws.releases.drop_from_route(release.digest, f"release {release.digest} was {reason}")
+        aws.releases.transition(release.digest, SUPERSEDED, reason)
+        aws.releases.take_back(release.digest, f"release {release.digest} was {reason}")
         stop_execution(aws.stepfunctions, release.execution, reason)
 
 
 def _end_all(aws: Services) -> bool:
-    """Stop every execution and empty the route; True once no execution runs."""
+    """Stop every execution and empty the route; True once both are done. Call again until then."""
     aws.releases.declare(None)
     closed = True
     for release in list(aws.releases.all()):
         aws.releases.transition(release.digest, SUPERSEDED, "the stack is being deleted")
         closed &= stop_execution(aws.stepfunctions, release.execution, "the stack is being deleted")
     route = aws.releases.route()
-    if route.shares:
-        aws.releases.set_route((), after=route, reason="the stack is being deleted")
+    try:
+        if route.shares:
+            aws.releases.set_route((), after=route, reason="the stack is being deleted")
+    except RouteChangedError:
+        return False  # by a step that still ran; its execution is stopped by now
     return closed
 
 

@@ -1,4 +1,4 @@
-"""Custom resource ReleaseWait: registers one WaitCondition's handle with the release that its stack waits for."""
+"""Custom resource ReleaseWait: registers a WaitCondition's handle with the release that its stack awaits."""
 
 from __future__ import annotations
 

@@ -6,13 +6,21 @@ twice (AWS CloudFormation, custom resource request and response objects).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# The framework adds a stack trace and the log group's name to the reason, so that ours stays well below
-# the 4,096 bytes of the whole response.
-REASON_CHARACTERS = 900
+from aws_lambda_powertools import Logger
+from botocore.exceptions import BotoCoreError, ClientError
+
+from shared.errors import ResourceError, is_transient
+
+# The framework adds a stack trace of about 1,000 bytes and the log group's name to the reason, and the ids
+# of stack, request and resource stand beside it: ours stays well below the 4,096 bytes of the whole response.
+REASON_BYTES = 1500
+
+logger = Logger(child=True)
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,37 @@ def truth(value: Any) -> bool:
 
 def shortened(reason: str) -> str:
     """A reason that fits the response, cut in the middle so that its start and its advice both stay."""
-    if len(reason) <= REASON_CHARACTERS:
-        return reason
-    half = REASON_CHARACTERS // 2 - 3
-    return f"{reason[:half]} … {reason[-half:]}"
+    text, half = reason, min(len(reason), REASON_BYTES) // 2
+    while _bytes(text) > REASON_BYTES:
+        text = f"{reason[:half]} … {reason[-half:]}"
+        half = half * 9 // 10
+    return text
+
+
+def _bytes(text: str) -> int:
+    """The length in the response's JSON, where a quote takes two bytes and a character up to four."""
+    return len(json.dumps(text, ensure_ascii=False).encode(errors="replace"))
+
+
+def begun(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """onEvent's answer, or an error whose text fits CloudFormation's reason."""
+    try:
+        return work()
+    except (ResourceError, ClientError, BotoCoreError) as error:
+        raise ResourceError(shortened(str(error))) from error
+
+
+def polled(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """isComplete's answer. An error that passes means asking again: the framework gives up at the first one
+    that is raised, and CloudFormation then deletes what was just paid for."""
+
+    def ask() -> dict[str, Any]:
+        try:
+            return question()
+        except (ClientError, BotoCoreError) as error:
+            if not is_transient(error):
+                raise
+            logger.warning("asked again later", error=str(error))
+            return pending()
+
+    return begun(ask)

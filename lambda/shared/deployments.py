@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from shared.errors import ResourceError, code, is_conflict, is_missing, is_mutating, message, or_none
+from shared.errors import (
+    NotYetError,
+    ResourceError,
+    described,
+    is_conflict,
+    is_missing,
+    is_mutating,
+    is_transient,
+    or_none,
+)
 from shared.naming import bedrock_tags, digest_of, is_owned
 
 ACTIVE, CREATING, FAILED = "Active", "Creating", "Failed"
@@ -32,35 +41,43 @@ def ensure(
 
     `token` must differ between attempts: Bedrock ignores a create call whose token it has seen, without an
     error, even where the deployment of the first call was deleted since.
-    Raises ResourceError where the name is taken by another model or another owner, or the request refused.
+    Raises NotYetError where the same call may succeed soon, ResourceError where the name is taken by another
+    model or another owner, or the request is refused.
     """
     existing = find(bedrock, name)
     if existing is None:
         try:
-            bedrock.create_custom_model_deployment(
+            made = bedrock.create_custom_model_deployment(
                 modelDeploymentName=name,
                 modelArn=model_arn,
                 description=description,
                 tags=bedrock_tags(tags),
                 clientRequestToken=token,
             )
-        except ClientError as error:
-            # The API names no conflict for this call, so a name in use arrives in another class. The look
-            # below tells whether it is ours.
+        except (ClientError, BotoCoreError) as error:
+            # The API names no conflict for this call, so a name in use arrives in another class, and a lost
+            # answer says nothing. The look by name tells whether it is there, and ours.
             existing = find(bedrock, name)
             if existing is None:
-                raise ResourceError(
-                    f"Bedrock refused deployment {name} of {model_arn}: {code(error)}: {message(error)}"
+                kind = NotYetError if is_transient(error) else ResourceError
+                raise kind(
+                    f"Bedrock did not take deployment {name} of {model_arn}: {described(error)}"
                 ) from error
         else:
-            existing = bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=name)
+            # A look by name might not see it yet.
+            return {
+                "customModelDeploymentArn": made["customModelDeploymentArn"],
+                "modelDeploymentName": name,
+                "modelArn": model_arn,
+                "status": CREATING,
+            }
     arn = existing["customModelDeploymentArn"]
     if existing["modelArn"] != model_arn or not is_owned(
         bedrock.list_tags_for_resource(resourceARN=arn).get("tags", []), owner
     ):
         raise ResourceError(
-            f"A deployment named {name} exists and is not this release's: {arn} serves {existing['modelArn']}. "
-            "Delete it, or set distillation.nonce so that the release gets another name."
+            f"A deployment named {name} exists and is not this release's: {arn} serves "
+            f"{existing['modelArn']}. Delete it, or set distillation.nonce so that the release has another name."
         )
     return dict(existing)
 

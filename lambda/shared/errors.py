@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from botocore.exceptions import ClientError
-
-T = TypeVar("T")
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as UnreachableError
 
 THROTTLES = frozenset({"ThrottlingException", "TooManyRequestsException", "Throttling"})
 # IAM is eventually consistent: Bedrock refuses a role that was made seconds ago with this text.
@@ -19,6 +18,11 @@ ROLE_NOT_READY = "could not assume provided iam role"
 class ResourceError(Exception):
     """A custom resource or a release can't go on. The text names the resource, what was found, what is
     allowed and the next step; it becomes the reason that CloudFormation or the notification shows."""
+
+
+class NotYetError(ResourceError):
+    """The same call may succeed soon, and may be made again at no cost. The text says what stood in the way,
+    for whoever has waited long enough."""
 
 
 def code(error: ClientError) -> str:
@@ -33,7 +37,13 @@ def message(error: ClientError) -> str:
 
 def is_missing(error: ClientError) -> bool:
     """Whether the service says that the thing does not exist."""
-    return code(error) in {"ResourceNotFoundException", "NoSuchKey", "404"}
+    return code(error) in {
+        "ResourceNotFoundException",
+        "NoSuchKey",
+        "NoSuchVersion",
+        "NoSuchBucket",
+        "404",
+    }
 
 
 def is_conflict(error: ClientError) -> bool:
@@ -46,6 +56,20 @@ def is_throttle(error: ClientError) -> bool:
     return code(error) in THROTTLES
 
 
+def is_transient(error: Exception) -> bool:
+    """Whether the call failed for a reason that passes: it was throttled, the service broke, or the answer
+    did not arrive, in which case the call may have been carried out."""
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
+        return is_throttle(error) or status >= 500
+    return isinstance(error, UnreachableError | HTTPClientError)
+
+
+def described(error: ClientError | BotoCoreError) -> str:
+    """Code and text of a service's error, or what went wrong on the way to it."""
+    return f"{code(error)}: {message(error)}" if isinstance(error, ClientError) else str(error)
+
+
 def is_role_not_ready(error: ClientError) -> bool:
     """Whether Bedrock could not assume a role, which is normal in the first minute of the role's life."""
     return code(error) == "ValidationException" and ROLE_NOT_READY in message(error).lower()
@@ -56,7 +80,7 @@ def is_mutating(error: ClientError) -> bool:
     return code(error) == "ValidationException" and "mutating state" in message(error).lower()
 
 
-def or_none(call: Callable[..., T], **parameters: Any) -> T | None:
+def or_none[T](call: Callable[..., T], **parameters: Any) -> T | None:
     """The call's answer, or None where the service says that the thing does not exist."""
     try:
         return call(**parameters)
@@ -66,7 +90,7 @@ def or_none(call: Callable[..., T], **parameters: Any) -> T | None:
         raise
 
 
-def with_retries(
+def with_retries[T](
     call: Callable[[], T],
     *,
     retryable: Callable[[ClientError], bool],

@@ -9,28 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.errors import (
+    NotYetError,
     ResourceError,
     code,
-    is_conflict,
+    described,
     is_role_not_ready,
-    is_throttle,
-    message,
+    is_transient,
     or_none,
-    with_retries,
 )
 from shared.lifecycle import check_usable
 from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
 
 IN_PROGRESS = frozenset({"InProgress", "Stopping"})
-# "The role can't be assumed yet" is normal for a new role, for up to about two minutes.
-ROLE_WAIT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -98,18 +95,12 @@ def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
     return or_none(bedrock.get_model_customization_job, jobIdentifier=name_or_arn)
 
 
-def ensure(
-    bedrock: Any,
-    spec: JobSpec,
-    *,
-    allow_legacy: bool,
-    retry: Callable[..., Any] = with_retries,
-) -> str | None:
-    """Make the job, or adopt the one that exists, and return its ARN.
+def ensure(bedrock: Any, spec: JobSpec, *, allow_legacy: bool) -> str:
+    """Make the job, or adopt the one that exists, and return its ARN. Asks once.
 
-    None means that Bedrock's answer was lost and a look by name didn't settle it: the job may exist, so the
-    caller must keep its name and look again. Raises ResourceError where nothing was created: a model that
-    ended, a name that somebody else used, a role that can't be assumed, a request that is refused.
+    Raises NotYetError where the same call may succeed soon: a role that can't be assumed yet, throttling, an
+    answer that was lost on the way; the token makes the repetition safe. Raises ResourceError where nothing
+    was made: a model that ended, a name that somebody else used, a request that is refused.
     """
     existing = find(bedrock, spec.job_name)
     if existing:
@@ -119,61 +110,52 @@ def ensure(
         models.append(spec.teacher_model_identifier)
     check_usable(bedrock, models, allow_legacy=allow_legacy)
     try:
-        created = retry(
-            lambda: bedrock.create_model_customization_job(**spec.request()),
-            retryable=lambda error: is_role_not_ready(error) or is_throttle(error),
-            seconds=ROLE_WAIT_SECONDS,
-        )
-    except ClientError as error:
-        return _after_refusal(bedrock, spec, error)
-    except BotoCoreError:
-        # The answer was lost on the way. The token makes a repetition safe, and the look-up free.
-        existing = find(bedrock, spec.job_name)
-        return _adopt(bedrock, spec, existing) if existing else None
-    return str(created["jobArn"])
-
-
-def _after_refusal(bedrock: Any, spec: JobSpec, error: ClientError) -> str | None:
-    if is_conflict(error):
+        created = bedrock.create_model_customization_job(**spec.request())
+    except (ClientError, BotoCoreError) as error:
+        # Whatever this answer says, an earlier try of the same call may have made the job.
         existing = find(bedrock, spec.job_name)
         if existing:
             return _adopt(bedrock, spec, existing)
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
-    if status >= 500:
-        existing = find(bedrock, spec.job_name)
-        return _adopt(bedrock, spec, existing) if existing else None
-    raise ResourceError(_refusal(spec, error)) from error
+        raise _refusal(spec, error) from error
+    return str(created["jobArn"])
 
 
-def _refusal(spec: JobSpec, error: ClientError) -> str:
-    text = f"Bedrock refused job {spec.job_name}: {code(error)}: {message(error)}"
+def _refusal(spec: JobSpec, error: ClientError | BotoCoreError) -> ResourceError:
+    text = f"Bedrock did not take job {spec.job_name}: {described(error)}"
+    if is_transient(error):
+        return NotYetError(f"{text} It was asked again for a while. Deploy again later.")
+    if not isinstance(error, ClientError):
+        return ResourceError(text)
     if is_role_not_ready(error):
-        return (
-            f"{text} The role {spec.role_arn} could still not be assumed after {ROLE_WAIT_SECONDS:.0f} s: its "
-            "trust policy must name bedrock.amazonaws.com, this account and this Region's jobs."
+        return NotYetError(
+            f"{text} The trust policy of {spec.role_arn} must name bedrock.amazonaws.com, this account and "
+            "this Region's jobs; a new role can be assumed after about two minutes."
         )
     if code(error) == "ServiceQuotaExceededException":
-        return (
-            f"{text} Stop or wait for another job, or raise the quota of customization jobs for "
-            f"{spec.base_model_identifier} in Service Quotas."
+        text += (
+            f" Stop or wait for another job, delete custom models, or raise the quotas of customization jobs "
+            f"and custom models for {spec.base_model_identifier} in Service Quotas."
         )
-    return text
+    return ResourceError(text)
 
 
 def _adopt(bedrock: Any, spec: JobSpec, job: Mapping[str, Any]) -> str:
     arn = str(job["jobArn"])
-    if job.get("clientRequestToken") == spec.token or _has_our_tags(bedrock, spec, arn):
+    if is_ours(bedrock, spec, job):
         return arn
     raise ResourceError(
-        f"A job named {spec.job_name} exists and is not this stack's ({arn}, {job['status']}). Job names can't "
-        "be reused. Set distillation.nonce, or another name, in the environment's settings."
+        f"A job named {spec.job_name} exists and is not this stack's ({arn}, {job['status']}). Job names "
+        "can't be reused. Set distillation.nonce, or another name, in the environment's settings."
     )
 
 
-def _has_our_tags(bedrock: Any, spec: JobSpec, arn: str) -> bool:
-    found = bedrock.list_tags_for_resource(resourceARN=arn).get("tags", [])
+def is_ours(bedrock: Any, spec: JobSpec, job: Mapping[str, Any]) -> bool:
+    """Whether a job of the spec's name is the spec's: it has its token, or its owner's and digest's tags."""
+    if job.get("clientRequestToken") == spec.token:
+        return True
+    found = bedrock.list_tags_for_resource(resourceARN=job["jobArn"]).get("tags", [])
     ours = bedrock_tags({key: spec.tags[key] for key in (OWNER_TAG, DIGEST_TAG) if key in spec.tags})
-    return bool(ours) and all(tag in found for tag in ours)
+    return len(ours) == 2 and all(tag in found for tag in ours)
 
 
 def stop(bedrock: Any, name: str) -> bool:

@@ -1,32 +1,42 @@
 """The releases table: one item a release, one for the route, one that says what is declared.
 
-Every write is conditional, so that two writers can't both win; each change of the route leaves a copy of
-itself behind as its history.
+Every write is conditional, so that two writers can't both win. A step of a rise changes the route and its
+release in one transaction, so that no crash leaves one without the other. Each change of the route leaves a
+copy of itself behind as its history.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from shared.errors import code
+from shared.errors import code, with_retries
 from shared.routes import Route, Share
 
 ROUTE, DECLARED = "route", "declared"
+_RELEASE = "release@"
 
 # The way of a release, in order. The last four are final.
 WAITING, DEPLOYING, EVALUATING, PROMOTING = "waiting", "deploying", "evaluating", "promoting"
 LIVE, RETIRED, FAILED, SUPERSEDED = "live", "retired", "failed", "superseded"
 FINAL = frozenset({LIVE, RETIRED, FAILED, SUPERSEDED})
 
+# A plain write meets a transaction on the same item: it may be made again at once.
+_CONFLICT_SECONDS = 5.0
+
 
 class RouteChangedError(Exception):
     """Somebody else changed the route since it was read. Read it again and decide anew."""
+
+    def __init__(self, text: str, refused: Sequence[int] = ()) -> None:
+        """`refused` numbers the writes of the transaction whose own condition did not hold."""
+        super().__init__(text)
+        self.refused = tuple(refused)
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Release:
     """One model's way into production, as the table holds it."""
 
     digest: str
-    state: str
+    state: str = WAITING
     message: str = ""
     attempt: int = 0
     execution: str = ""
@@ -48,9 +58,15 @@ class Release:
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> Release:
-        """Read an item; fields that this version doesn't know are left alone."""
+        """Read an item; fields that this version doesn't know are left alone.
+
+        An item that somebody cut down by hand counts as a release on its way: nothing of it is removed.
+        """
         known = {name: item[name] for name in cls.__dataclass_fields__ if name in item}
-        return cls(**{name: int(v) if isinstance(v, Decimal) else v for name, v in known.items()})
+        known["digest"] = str(item["id"]).removeprefix(_RELEASE)
+        # All numbers of a release are whole.
+        values: dict[str, Any] = {k: int(v) if isinstance(v, Decimal) else v for k, v in known.items()}
+        return cls(**values)
 
     @property
     def is_final(self) -> bool:
@@ -68,7 +84,7 @@ class Releases:
 
     def get(self, digest: str) -> Release | None:
         """The release of that digest, read consistently."""
-        item = self._item(f"release@{digest}")
+        item = self._item(_key(digest))
         return Release.from_item(item) if item else None
 
     def all(self) -> Iterator[Release]:
@@ -78,27 +94,28 @@ class Releases:
         )
         for page in pages:
             for item in page["Items"]:
-                if str(item["id"]).startswith("release@"):
+                if str(item["id"]).startswith(_RELEASE):
                     yield Release.from_item(item)
 
-    def update(self, digest: str, **fields: Any) -> None:
-        """Set fields of a release, and the time."""
-        self._update(f"release@{digest}", {"digest": digest, **fields, "updated_at": int(self._now())})
+    def update(self, digest: str, **fields: Any) -> bool:
+        """Set fields of a release that the table knows, and the time; whether it knows it."""
+        changes = {**fields, "updated_at": int(self._now())}
+        return self._write(_change(digest, changes, "attribute_exists(id)"))
 
-    def transition(self, digest: str, state: str, message: str, **fields: Any) -> bool:
+    def transition(
+        self, digest: str, state: str, message: str, *, of_attempt: int | None = None, **fields: Any
+    ) -> bool:
         """Move a release to another state, unless it has reached a final one meanwhile; whether it moved.
 
-        A release that failed or was superseded is not brought back by a step that was still running.
+        A release that failed or was superseded is not brought back by a step that was still running. With
+        `of_attempt`, only that attempt is moved: whoever judges an old one must not end its successor.
         """
-        changes = {"digest": digest, "state": state, "message": message, **fields}
-        final = {f":final{index}": name for index, name in enumerate(sorted(FINAL))}
-        condition = f"attribute_not_exists(#state) OR NOT #state IN ({', '.join(final)})"
-        return self._update(
-            f"release@{digest}",
-            {**changes, "updated_at": int(self._now())},
-            condition=condition,
-            values=final,
-        )
+        change = self._moving(digest, state, message, fields)
+        if of_attempt is not None:
+            change["ConditionExpression"] += " AND #attempt = :of_attempt"
+            change["ExpressionAttributeNames"]["#attempt"] = "attempt"
+            change["ExpressionAttributeValues"][":of_attempt"] = of_attempt
+        return self._write(change)
 
     def begin(self, digest: str, *, attempt: int, execution: str, request_id: str) -> bool:
         """Start an attempt. False where another writer started this attempt or a later one before."""
@@ -115,16 +132,8 @@ class Releases:
             "step": -1,
             "step_at": now,
         }
-        return self._update(
-            f"release@{digest}",
-            fields,
-            condition="attribute_not_exists(#attempt) OR #attempt < :next",
-            values={":next": attempt},
-        )
-
-    def remove(self, digest: str) -> None:
-        """Forget a release."""
-        self._table.delete_item(Key={"id": f"release@{digest}"})
+        # `:attempt` is the value that is set.
+        return self._write(_change(digest, fields, "attribute_not_exists(#attempt) OR #attempt < :attempt"))
 
     def declared(self) -> str | None:
         """The digest that the deployed stack asks for; None before its first deployment and after its end."""
@@ -136,7 +145,9 @@ class Releases:
         if digest is None:
             self._table.delete_item(Key={"id": DECLARED})
         else:
-            self._update(DECLARED, {"digest": digest, "updated_at": int(self._now())})
+            self._table.put_item(
+                Item={"id": DECLARED, "digest": digest, "updated_at": int(self._now())},
+            )
 
     def route(self) -> Route:
         """The route as it is, read consistently; the empty route where there is none or it is broken."""
@@ -144,40 +155,60 @@ class Releases:
 
     def set_route(self, shares: tuple[Share, ...], *, after: Route, reason: str) -> Route:
         """Replace the route that was read as `after`. Raises RouteChangedError where it changed since."""
-        route = Route(version=after.version + 1, shares=shares, updated_at=int(self._now()), reason=reason)
-        put: dict[str, Any] = {
-            "TableName": self._table.name,
-            "Item": route.to_item(),
-            "ExpressionAttributeNames": {"#version": "version"},
-        }
-        if after.version:
-            put["ConditionExpression"] = "#version = :read"
-            put["ExpressionAttributeValues"] = {":read": after.version}
-        else:
-            # A broken item reads as version 0 as well, and may be replaced.
-            put["ConditionExpression"] = "attribute_not_exists(id) OR NOT attribute_type(#version, :number)"
-            put["ExpressionAttributeValues"] = {":number": "N"}
-        record = {
-            "TableName": self._table.name,
-            "Item": {**route.to_item(), "id": f"{ROUTE}@{route.version:09d}"},
-        }
-        try:
-            self._table.meta.client.transact_write_items(TransactItems=[{"Put": put}, {"Put": record}])
-        except ClientError as error:
-            if code(error) in {"TransactionCanceledException", "ConditionalCheckFailedException"}:
-                raise RouteChangedError(f"The route changed after version {after.version}.") from error
-            raise
+        route = self._next(shares, after, reason)
+        self._transact(self._replacing(route, after))
         return route
 
-    def drop_from_route(self, digest: str, reason: str) -> None:
-        """Take a release out of the route, whatever its share was."""
+    def move_with_route(
+        self,
+        digest: str,
+        state: str,
+        message: str,
+        shares: tuple[Share, ...],
+        *,
+        after: Route,
+        retiring: str | None = None,
+        **fields: Any,
+    ) -> bool:
+        """Move a release and replace the route, both or neither; whether it was done.
+
+        False where the release has reached a final state meanwhile. `retiring` is the release that loses
+        its place by this. Raises RouteChangedError where the route changed since it was read as `after`.
+        """
+        writes = self._replacing(self._next(shares, after, f"release {digest}: {message}"), after)
+        moved = len(writes)
+        writes.append({"Update": self._moving(digest, state, message, fields)})
+        if retiring:
+            last = {
+                "digest": retiring,
+                "state": RETIRED,
+                "message": f"replaced by release {digest}",
+                "updated_at": int(self._now()),
+            }
+            writes.append({"Update": _change(retiring, last)})
+        try:
+            self._transact(writes)
+        except RouteChangedError as error:
+            if moved in error.refused:
+                return False
+            raise
+        return True
+
+    def take_back(self, digest: str, reason: str) -> None:
+        """Give a release's partial share back to the settled one.
+
+        A settled share stays: what serves is only ever replaced, so that no failure of a release, its own
+        included, takes away an endpoint that works.
+        """
         for _ in range(5):
             route = self.route()
-            rest = tuple(share for share in route.shares if share.release != digest)
-            if rest == route.shares:
+            rest = [s for s in route.shares if s.release != digest or s.expires_at is None]
+            if len(rest) == len(route.shares):
                 return
+            partial = sum(s.share for s in rest if s.expires_at is not None)
+            shares = tuple(replace(s, share=1.0 - partial) if s == route.settled else s for s in rest)
             try:
-                self.set_route(rest, after=route, reason=reason)
+                self.set_route(shares, after=route, reason=reason)
             except RouteChangedError:
                 continue
             return
@@ -187,27 +218,84 @@ class Releases:
         item: dict[str, Any] | None = self._table.get_item(Key={"id": key}, ConsistentRead=True).get("Item")
         return item
 
-    def _update(
-        self,
-        key: str,
-        fields: Mapping[str, Any],
-        *,
-        condition: str | None = None,
-        values: Mapping[str, Any] | None = None,
-    ) -> bool:
-        names = {f"#{name}": name for name in fields}
-        request: dict[str, Any] = {
-            "Key": {"id": key},
-            "UpdateExpression": "SET " + ", ".join(f"#{name} = :{name}" for name in fields),
-            "ExpressionAttributeNames": names,
-            "ExpressionAttributeValues": {**{f":{name}": v for name, v in fields.items()}, **(values or {})},
-        }
-        if condition:
-            request["ConditionExpression"] = condition
+    def _next(self, shares: tuple[Share, ...], after: Route, reason: str) -> Route:
+        return Route(version=after.version + 1, shares=shares, updated_at=int(self._now()), reason=reason)
+
+    def _replacing(self, route: Route, after: Route) -> list[dict[str, Any]]:
+        put: dict[str, Any] = {"Item": route.to_item(), "ExpressionAttributeNames": {"#version": "version"}}
+        if after.version:
+            put["ConditionExpression"] = "#version = :read"
+            put["ExpressionAttributeValues"] = {":read": after.version}
+        else:
+            # A broken item reads as version 0 as well, and may be replaced.
+            put["ConditionExpression"] = (
+                "attribute_not_exists(id) OR NOT attribute_type(#version, :number) OR #version < :first"
+            )
+            put["ExpressionAttributeValues"] = {":number": "N", ":first": 1}
+        record = {"Item": {**route.to_item(), "id": f"{ROUTE}@{route.version:09d}"}}
+        return [{"Put": put}, {"Put": record}]
+
+    def _moving(self, digest: str, state: str, message: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The write that moves a release, unless it is unknown or has reached a final state."""
+        final = {f":final{index}": name for index, name in enumerate(sorted(FINAL))}
+        changes = {"state": state, "message": message, **fields, "updated_at": int(self._now())}
+        condition = f"attribute_exists(id) AND NOT #state IN ({', '.join(final)})"
+        return _change(digest, changes, condition, final)
+
+    def _write(self, change: dict[str, Any]) -> bool:
+        """Make one write; False where its condition does not hold."""
         try:
-            self._table.update_item(**request)
+            with_retries(
+                lambda: self._table.update_item(**change),
+                retryable=lambda error: code(error) == "TransactionConflictException",
+                seconds=_CONFLICT_SECONDS,
+            )
         except ClientError as error:
             if code(error) == "ConditionalCheckFailedException":
                 return False
             raise
         return True
+
+    def _transact(self, writes: list[dict[str, Any]]) -> None:
+        """Make all writes or none; the first two replace the route.
+
+        Raises RouteChangedError, which says whose condition did not hold. A conflict with another
+        transaction, and throttling, are no other case: read again and decide anew.
+        """
+        items = [
+            {kind: {**w, "TableName": self._table.name} for kind, w in write.items()} for write in writes
+        ]
+        try:
+            self._table.meta.client.transact_write_items(TransactItems=items)
+        except ClientError as error:
+            if code(error) != "TransactionCanceledException":
+                raise
+            reasons = error.response.get("CancellationReasons", [])
+            if any(reason.get("Code") == "ValidationError" for reason in reasons):
+                raise
+            refused = [
+                n for n, reason in enumerate(reasons) if reason.get("Code") == "ConditionalCheckFailed"
+            ]
+            raise RouteChangedError("The route changed after it was read.", refused) from error
+
+
+def _key(digest: str) -> str:
+    return f"{_RELEASE}{digest}"
+
+
+def _change(
+    digest: str,
+    fields: Mapping[str, Any],
+    condition: str | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """UpdateItem's parameters. Every name goes by a placeholder: `state` and others are reserved words."""
+    change: dict[str, Any] = {
+        "Key": {"id": _key(digest)},
+        "UpdateExpression": "SET " + ", ".join(f"#{name} = :{name}" for name in fields),
+        "ExpressionAttributeNames": {f"#{name}": name for name in fields},
+        "ExpressionAttributeValues": {**{f":{name}": v for name, v in fields.items()}, **(values or {})},
+    }
+    if condition:
+        change["ConditionExpression"] = condition
+    return change

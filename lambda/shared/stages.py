@@ -6,8 +6,12 @@ Expected outcomes are data, never exceptions, so that no state depends on the na
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, TypedDict
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from shared.errors import is_transient
 
 # A state's data is at most 262,144 bytes (Step Functions quotas); a reason needs far less.
 MESSAGE_CHARACTERS = 2000
@@ -34,6 +38,29 @@ def done(message: str) -> StageResult:
 def failed(message: str) -> StageResult:
     """The release ends here, for this reason."""
     return {"outcome": "failed", "message": message[:MESSAGE_CHARACTERS], "seconds": 0}
+
+
+def patient(step: Callable[[], StageResult], seconds: int) -> StageResult:
+    """A step's answer; where AWS throttled it, broke or did not answer, it is asked again after `seconds`.
+
+    A job that cost hours and money does not fail by a call that would succeed a minute later.
+    """
+    try:
+        return step()
+    except (ClientError, BotoCoreError) as error:
+        if not is_transient(error):
+            raise
+        return waiting(f"asked again later: {error}", seconds)
+
+
+def readable(reason: str) -> str:
+    """A stage's own reason, or what an exception in it left behind as the Lambda service's JSON."""
+    try:
+        error = json.loads(reason)
+        reason = f"{error['errorType']}: {error['errorMessage']}"
+    except (ValueError, LookupError, TypeError):
+        pass
+    return reason[:MESSAGE_CHARACTERS]
 
 
 def release_tags(settings: Mapping[str, str]) -> dict[str, str]:

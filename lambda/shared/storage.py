@@ -6,17 +6,26 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from botocore.exceptions import ClientError
+
+from shared.errors import ResourceError, code
+
 
 def purge(s3: Any, bucket: str, prefix: str, *, until: Callable[[], bool] = lambda: False) -> bool:
     """Delete every version under a prefix; True once none is left, False if `until` said to stop before.
 
     A versioned bucket is only empty, and so only deletable, without versions and delete markers. The prefix
-    must end in a slash: without it, `jobs/a` would take `jobs/ab` along.
+    must end in a slash: without it, `jobs/a` would take `jobs/ab` along. A bucket that is gone is empty.
     """
     if not prefix.endswith("/") or prefix == "/":
         raise ValueError(f"{prefix!r} is no folder")
     while True:
-        page = s3.list_object_versions(Bucket=bucket, Prefix=prefix, MaxKeys=1000)
+        try:
+            page = s3.list_object_versions(Bucket=bucket, Prefix=prefix, MaxKeys=1000)
+        except ClientError as error:
+            if code(error) == "NoSuchBucket":
+                return True
+            raise
         found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
         if not found:
             return True
@@ -24,7 +33,7 @@ def purge(s3: Any, bucket: str, prefix: str, *, until: Callable[[], bool] = lamb
         answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
         if answer.get("Errors"):
             first = answer["Errors"][0]
-            raise RuntimeError(
+            raise ResourceError(
                 f"s3://{bucket}/{first['Key']} can't be deleted: {first['Code']} {first['Message']}"
             )
         if until():

@@ -8,16 +8,17 @@ hour, and when the stack is deleted. It only ever looks at what carries this own
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aws_lambda_powertools import Logger
+from botocore.exceptions import ClientError
 
 from shared import deployments, models
-from shared.errors import or_none
+from shared.errors import code, or_none
 from shared.metrics import count
-from shared.releases import FAILED, LIVE, RETIRED, Releases
+from shared.releases import FAILED, LIVE, RETIRED, Release, Releases
 from shared.routes import Route
 
 # An execution is visible a moment after StartExecution answers (Step Functions is eventually consistent).
@@ -52,67 +53,84 @@ class Sweeper:
         """Remove deployments and models that neither the route, a running release, the declared release
         nor the number of kept releases needs."""
         self._end_abandoned()
+        self._take_back_orphans()
         found_deployments = list(deployments.owned(self.bedrock, self.owner))
         found_models = list(models.owned(self.bedrock, self.owner))
-        # Read after the lists: what is promoted meanwhile is in the route or still running, so it is kept.
-        needed = self._needed(self.releases.route())
+        # Read after the lists, and the route last: a release on its way that goes live in between is found
+        # running, or in the route. One that is begun again in between is looked at once more before a delete.
+        known = list(self.releases.all())
+        needed = self._needed(known, self.releases.route())
         declared = self.releases.declared()
         result = Sweep()
         for digest, deployment in found_deployments:
             arn = deployment["customModelDeploymentArn"]
-            if digest in needed:
-                result.kept[arn] = needed[digest]
+            reason = needed.get(digest) or self._begun_again(digest)
+            if reason:
+                result.kept[arn] = reason
             else:
                 self._note(result, arn, gone=deployments.delete(self.bedrock, arn))
-        for digest, model in found_models:
-            arn = model["modelArn"]
-            # The declared digest's model belongs to the job's resource, even when the gate refused it: it
-            # cost money to train, and a changed gate may still take it.
-            reason = needed.get(digest) or ("declared by the stack" if digest == declared else None)
-            if self.retain_models or reason:
-                result.kept[arn] = reason or "retention.models = retain"
-            elif models.users(self.bedrock, arn):
-                result.waiting.append(arn)
-            else:
-                self._note(result, arn, gone=models.delete(self.bedrock, arn))
+        self._sweep_models(result, found_models, known, needed, declared)
         logger.info("swept", removed=result.removed, waiting=result.waiting, kept=result.kept)
         return result
 
-    def clear(self) -> Sweep:
-        """Remove every deployment and model of this owner: the stack is being deleted."""
+    def clear(self, declared: str) -> Sweep:
+        """Remove every deployment of this owner, and its releases' models: the stack is being deleted.
+
+        The declared digest's model is left to its job's resource, which CloudFormation deletes after this
+        one: a serving stack that is rolled back or made anew must not cost another training.
+        """
         result = Sweep()
         for _, deployment in deployments.owned(self.bedrock, self.owner):
             arn = deployment["customModelDeploymentArn"]
             self._note(result, arn, gone=deployments.delete(self.bedrock, arn))
-        if not self.retain_models and not result.waiting:
-            for _, model in models.owned(self.bedrock, self.owner):
-                arn = model["modelArn"]
-                if models.users(self.bedrock, arn):
-                    result.kept[arn] = "in use by a throughput"
-                else:
-                    self._note(result, arn, gone=models.delete(self.bedrock, arn))
+        if not result.waiting:
+            found = list(models.owned(self.bedrock, self.owner))
+            self._sweep_models(result, found, list(self.releases.all()), {}, declared)
         logger.info("cleared", removed=result.removed, waiting=result.waiting, kept=result.kept)
         return result
 
-    def _needed(self, route: Route) -> dict[str, str]:
+    def _sweep_models(
+        self,
+        result: Sweep,
+        found: Sequence[tuple[str, Mapping[str, Any]]],
+        known: Sequence[Release],
+        needed: Mapping[str, str],
+        declared: str | None,
+    ) -> None:
+        """Remove models, the one thing here that costs money to make again. So none is removed that
+
+        - the declared digest names, not even after the gate refused it, and so not by the failure path's
+          sweep either: it is its job's resource's, and a changed gate may still take it;
+        - no release knows: its job was deployed before the release that waits for it.
+        """
+        releases = {release.digest for release in known}
+        for digest, model in found:
+            arn = model["modelArn"]
+            reason = "retention.models = retain" if self.retain_models else needed.get(digest)
+            if digest == declared:
+                reason = reason or "declared by the stack"
+            elif digest not in releases:
+                reason = reason or "no release knows it"
+            reason = reason or self._begun_again(digest)
+            users = [] if reason else models.users(self.bedrock, arn)
+            if reason or users:
+                result.kept[arn] = reason or f"in use by {', '.join(users)}"
+            else:
+                self._note(result, arn, gone=models.delete(self.bedrock, arn))
+
+    def _needed(self, known: Sequence[Release], route: Route) -> dict[str, str]:
         """Digest to reason, for every release whose endpoint and model must stay."""
-        needed = {digest: "named by the route" for digest in route.releases()}
-        known = list(self.releases.all())
-        for release in known:
-            if not release.is_final:
-                needed.setdefault(release.digest, "its release is running")
-        good = sorted(
-            (
-                release
-                for release in known
-                if release.state in {LIVE, RETIRED} and release.digest not in needed
-            ),
-            key=lambda release: release.updated_at,
-            reverse=True,
-        )
-        for release in good[: self.keep_releases]:
-            needed[release.digest] = "kept for rollback"
-        return needed
+        needed = {release.digest: "its release is running" for release in known if not release.is_final}
+        needed |= dict.fromkeys(route.releases(), "named by the route")
+        good = [
+            release for release in known if release.state in {LIVE, RETIRED} and release.digest not in needed
+        ]
+        good.sort(key=lambda release: release.updated_at, reverse=True)
+        return needed | {release.digest: "kept for rollback" for release in good[: self.keep_releases]}
+
+    def _begun_again(self, digest: str) -> str | None:
+        release = self.releases.get(digest)
+        return "its release has begun again" if release and not release.is_final else None
 
     def _end_abandoned(self) -> None:
         """Give releases whose execution was stopped, timed out or vanished their final state."""
@@ -120,22 +138,37 @@ class Sweeper:
             if release.is_final or not release.execution:
                 continue
             execution = or_none_execution(self.stepfunctions, release.execution)
-            status = execution["status"] if execution else "gone"
             young = self.now() - release.started_at < START_GRACE_SECONDS
-            if status in _OPEN or (execution is None and young):
+            if is_open(execution) or (execution is None and young):
                 continue
-            reason = f"its execution is {status}: {release.execution}"
-            if self.releases.transition(release.digest, FAILED, reason):
+            reason = f"its execution is {execution['status'] if execution else 'gone'}: {release.execution}"
+            if self.releases.transition(release.digest, FAILED, reason, of_attempt=release.attempt):
                 count("FailedReleases", self.owner)
-                self.releases.drop_from_route(release.digest, f"release {release.digest}: {reason}")
+
+    def _take_back_orphans(self) -> None:
+        """Take back partial shares of releases that have ended: whoever ended them may have died before it.
+        An expired share gets no requests, but keeps its endpoint from being removed."""
+        for share in self.releases.route().shares:
+            if share.expires_at is None:
+                continue
+            release = self.releases.get(share.release)
+            if release is None or release.is_final:
+                self.releases.take_back(share.release, f"release {share.release} has ended")
 
     @staticmethod
     def _note(result: Sweep, arn: str, *, gone: bool) -> None:
         (result.removed if gone else result.waiting).append(arn)
 
 
+def is_open(execution: Mapping[str, Any] | None) -> bool:
+    """Whether an execution, as DescribeExecution shows it, runs or can be run on."""
+    return execution is not None and execution["status"] in _OPEN
+
+
 def or_none_execution(stepfunctions: Any, arn: str) -> dict[str, Any] | None:
     """DescribeExecution's answer, or None where there is no such execution."""
+    if not arn:
+        return None
     try:
         return or_none(stepfunctions.describe_execution, executionArn=arn)
     except stepfunctions.exceptions.ExecutionDoesNotExist:
@@ -145,7 +178,12 @@ def or_none_execution(stepfunctions: Any, arn: str) -> dict[str, Any] | None:
 def stop_execution(stepfunctions: Any, arn: str, cause: str) -> bool:
     """Stop an execution if it runs; True once it is closed. Call again until then."""
     execution = or_none_execution(stepfunctions, arn)
-    if execution is None or execution["status"] not in _OPEN:
+    if not is_open(execution):
         return True
-    stepfunctions.stop_execution(executionArn=arn, error="Superseded", cause=cause)
+    try:
+        stepfunctions.stop_execution(executionArn=arn, error="Superseded", cause=cause)
+    except ClientError as error:
+        # It closed between the look and the call: the next look tells.
+        if code(error) not in {"ValidationException", "ExecutionDoesNotExist"}:
+            raise
     return False

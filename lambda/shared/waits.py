@@ -46,7 +46,8 @@ class Window:
 def put_signal(url: str, body: bytes) -> bool:
     """PUT a signal to a handle's URL; whether it arrived. The content type must be empty, or the URL's
     signature does not match. AWS_CA_BUNDLE is followed as every AWS client follows it."""
-    session = URLLib3Session(verify=os.environ.get("AWS_CA_BUNDLE") or True, timeout=10)
+    verify: Any = os.environ.get("AWS_CA_BUNDLE") or True
+    session = URLLib3Session(verify=verify, timeout=10)
     request = AWSRequest("PUT", url, headers={"Content-Type": ""}, data=body).prepare()
     try:
         return bool(session.send(request).status_code < 300)

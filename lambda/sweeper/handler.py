@@ -12,7 +12,7 @@ from aws_lambda_powertools import Logger
 from shared.clients import client, table
 from shared.metrics import count
 from shared.releases import FAILED, Releases
-from shared.stages import StageResult, done
+from shared.stages import StageResult, done, readable
 from shared.sweep import Sweep, Sweeper
 from shared.waits import Waits
 
@@ -20,25 +20,31 @@ logger = Logger()
 
 
 def retire(event: Mapping[str, Any], context: Any) -> StageResult:
-    """The release's last stage: remove what it replaced, but for the releases kept for rollback."""
+    """The release's last stage: remove what it replaced, but for the releases kept for rollback.
+
+    The release is live by now, so that nothing that goes wrong here makes it a failed one: the sweeper comes
+    again within the hour.
+    """
     del context
-    sweeper = _sweeper()
-    _tell_waiting_stacks(sweeper.releases)
-    swept = sweeper.sweep()
-    return done(f"removed {len(swept.removed)}, to be removed later {len(swept.waiting)}")
+    try:
+        sweeper = _sweeper()
+        _tell_waiting_stacks(sweeper.releases)
+        return done(f"release {event['release']} serves all requests; {_counted(sweeper.sweep())}")
+    except Exception as error:
+        logger.exception("retiring is left to the next sweep")
+        return done(f"release {event['release']} serves all requests; nothing was removed yet: {error}")
 
 
 def fail(event: Mapping[str, Any], context: Any) -> StageResult:
     """The failure path: the release gets its final state and loses its share, then what it made goes."""
     del context
-    digest, reason = str(event["release"]), str(event["reason"])
+    digest, reason = str(event["release"]), readable(str(event["reason"]))
     sweeper = _sweeper()
     if sweeper.releases.transition(digest, FAILED, reason):
         count("FailedReleases", sweeper.owner)
-    sweeper.releases.drop_from_route(digest, f"release {digest} failed: {reason}")
+    sweeper.releases.take_back(digest, f"release {digest} failed: {reason}")
     _tell_waiting_stacks(sweeper.releases)
-    swept = sweeper.sweep()
-    return done(f"removed {len(swept.removed)}, to be removed later {len(swept.waiting)}")
+    return done(_counted(sweeper.sweep()))
 
 
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
@@ -51,6 +57,10 @@ def _tell_waiting_stacks(releases: Releases) -> None:
     """A stack that waits for its release goes on, or fails, with it. A signal that is lost here is sent
     again by the wait's own schedule."""
     Waits(table(os.environ["TABLE_NAME"])).settle(releases)
+
+
+def _counted(swept: Sweep) -> str:
+    return f"removed {len(swept.removed)}, to be removed later {len(swept.waiting)}"
 
 
 def _shown(swept: Sweep) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Construct DistillationJob: one Bedrock customization job, started by the deployment and never waited for."""
+"""Construct DistillationJob: one Bedrock customization job, started by a deployment and never waited for."""
 
 from __future__ import annotations
 

@@ -26,8 +26,9 @@ DEPLOYMENTS = "custom-model-deployment/*"
 THROUGHPUTS = "provisioned-model/*"
 
 NAMED_BY_BEDROCK = (
-    "Bedrock ends the ARNs of jobs, models, deployments and throughputs with an id of its own choice, so that they "
-    "can't be named beforehand. What deletes or stops them asks for the owner's tag where Bedrock has that condition."
+    "Bedrock ends the ARNs of jobs, models, deployments and throughputs with an id of its own choice, so "
+    "they can't be named beforehand. What deletes or stops them asks for the owner's tag where Bedrock has "
+    "that condition."
 )
 NO_RESOURCE = "These actions have no resource type of their own (Service Authorization Reference)."
 
@@ -120,8 +121,8 @@ def invoke(model: str) -> list[Permission]:
             ["bedrock:InvokeModel"],
             [foundation_model_arn(name, "us-*")],
             {"StringLike": {"bedrock:InferenceProfileArn": profile}},
-            "A profile chooses among its geography's Regions, which AWS may extend, and needs the model in each; "
-            "this holds only for calls through the profile.",
+            "A profile chooses among its geography's Regions, which AWS may extend, and needs the model in "
+            "each; this holds only for calls through the profile.",
         ),
     ]
 

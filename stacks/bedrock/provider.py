@@ -1,4 +1,4 @@
-"""The bridge between CloudFormation and a resource's handler: the CDK's Provider framework, kept in bounds."""
+"""The bridge between CloudFormation and a resource's handler: the CDK's Provider framework, in bounds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stacks.functions import log_group
 from stacks.nag import acknowledge, function_versions
 
 # CloudFormation gives up on a custom resource after one hour, whatever the framework's own timeout says
-# (AWS::CloudFormation::CustomResource, ServiceTimeout). The run time of each poll comes on top of its interval.
+# (AWS::CloudFormation::CustomResource, ServiceTimeout). Each poll's own run time adds to its interval.
 LONGEST = cdk.Duration.hours(1)
 TOTAL = cdk.Duration.minutes(45)
 INTERVAL = cdk.Duration.seconds(5)
@@ -66,7 +66,7 @@ class ResourceProvider(cr.Provider):
             if is_complete
             else None,
         )
-        handlers: list[Construct] = [on_event] + ([is_complete] if is_complete else [])
+        handlers = [on_event, *([is_complete] if is_complete else [])]
         for handler in handlers:
             for role in [on_event_role] + ([poll_role] if poll_role else []):
                 reason = "The Provider framework invokes this one handler, whichever version it has."
@@ -89,10 +89,11 @@ class ResourceProvider(cr.Provider):
 def _check_times(total: cdk.Duration, interval: cdk.Duration) -> None:
     if total.to_seconds() >= LONGEST.to_seconds():
         raise ValueError(
-            f"A custom resource can't wait {total.to_human_string()}: CloudFormation gives up after one hour. "
-            "Return early and let a state machine go on."
+            f"A custom resource can't wait {total.to_human_string()}: CloudFormation gives up after an "
+            "hour. Return early and let a state machine go on."
         )
     if total.to_seconds() % interval.to_seconds():
         raise ValueError(
-            f"query_interval {interval.to_human_string()} must divide total_timeout {total.to_human_string()}."
+            f"query_interval = {interval.to_human_string()} doesn't divide "
+            f"total_timeout = {total.to_human_string()}."
         )

@@ -53,8 +53,8 @@ class ProvisionedThroughput(Construct):
         super().__init__(scope, construct_id)
         if commitment and not acknowledge_commitment:
             raise ValueError(
-                f"Throughput {name}: a commitment of {commitment} is paid to its end, whatever happens to the "
-                "stack. Set acknowledge_commitment to say that this is wanted."
+                f"Throughput {name}: a commitment of {commitment} is paid to its end, whatever happens to "
+                "the stack. Set acknowledge_commitment to say that this is wanted."
             )
         self.name = name
         role = may.function_role(self, "Role", self._permissions(owner, student, table, key))

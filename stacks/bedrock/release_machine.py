@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import aws_cdk as cdk
 from aws_cdk import aws_lambda as lambda_
@@ -78,7 +77,7 @@ class ReleaseMachine(Construct):
         failed: Mapping[str, sfn.IChainable],
     ) -> sfn.IChainable:
         task = self._task(name, function, {"release": sfn.JsonPath.string_at("$.release")}, "$.stage")
-        task.add_catch(cast(sfn.IChainable, failed["error"]), result_path="$.error")
+        task.add_catch(failed["error"], result_path="$.error")
         wait = sfn.Wait(self, f"{name}: wait", time=sfn.WaitTime.seconds_path("$.stage.seconds"))
         choice = (
             sfn.Choice(self, f"{name}: outcome")
@@ -159,6 +158,6 @@ def check_history(poll_seconds: int, timeout_hours: float) -> None:
         least = -(-seconds * EVENTS_A_ROUND // MOST_EVENTS)
         raise ValueError(
             f"release.poll_seconds = {poll_seconds} makes more than {MOST_EVENTS:,} history events in the "
-            f"{timeout_hours:g} hours of release.timeout_hours, and Step Functions ends an execution at 25,000. "
-            f"Allowed: at least {least:.0f} seconds, or a shorter release.timeout_hours."
+            f"{timeout_hours:g} hours of release.timeout_hours, and Step Functions ends an execution at "
+            f"25,000. Allowed: at least {least:.0f} seconds, or a shorter release.timeout_hours."
         )

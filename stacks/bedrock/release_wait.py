@@ -16,8 +16,8 @@ from stacks.bedrock.provider import ResourceProvider
 from stacks.bedrock.release import Release
 from stacks.functions import Function
 
-# AWS::CloudFormation::WaitCondition, Timeout: 43,200 s at most. Handle, count and timeout can't be updated, and
-# a handle's URL lasts 24 hours, so each window has its own, made when the window before it has ended.
+# AWS::CloudFormation::WaitCondition, Timeout: 43,200 s at most. Handle, count and timeout can't be updated,
+# and a handle's URL lasts 24 hours, so each window has its own, made when the window before has ended.
 LONGEST_WINDOW_SECONDS = 43_200
 
 

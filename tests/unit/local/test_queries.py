@@ -9,7 +9,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from rich.console import Console
 
-from local import queries, web
+from local import queries, servers, web
 from local.errors import LocalError
 from local.state import State
 
@@ -36,11 +36,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_the_table_shows_query_weights_source_and_latency() -> None:
     out = io.StringIO()
-    table = queries.table([("[red] car", ANSWER), ("a dog", {**ANSWER, "source": "base"})])
-    Console(file=out, width=120).print(table)
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.getvalue().splitlines()]
-    assert ["[red] car", "0.85", "0.00", "0.05", "0.10", "distilled", "12 ms"] in rows
-    assert ["a dog", "0.85", "0.00", "0.05", "0.10", "base", "12 ms"] in rows
+    table = queries.table([("[red] car", ANSWER), ("a dog barks", {**ANSWER, "source": "base"})])
+    Console(file=out, width=80).print(table)
+    lines = [line.split() for line in out.getvalue().splitlines()]
+    assert ["query", "visual", "audio", "transcription", "metadata", "source", "latency"] in lines
+    assert ["[red]", "car", "0.85", "0.00", "0.05", "0.10", "distilled", "12", "ms"] in lines
+    assert ["a", "dog", "barks", "0.85", "0.00", "0.05", "0.10", "base", "12", "ms"] in lines
 
 
 def test_no_answers_make_an_empty_table() -> None:
@@ -75,7 +76,16 @@ def test_a_refusal_is_shown_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> 
         router().ask("")
 
 
-def test_a_system_that_is_not_deployed_says_how_to_start_it(tmp_path: Path) -> None:
-    with pytest.raises(LocalError) as caught:
+def test_a_system_that_does_not_run_says_how_to_start_it(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="does not run") as caught:
         queries.local_router(State(tmp_path))
-    assert caught.value.advice == "Run `make local` first."
+    assert "make local" in caught.value.advice
+
+
+def test_a_system_whose_deployment_failed_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "running", lambda _: object())
+    with pytest.raises(LocalError, match="not deployed") as caught:
+        queries.local_router(State(tmp_path))
+    assert "make local" in caught.value.advice

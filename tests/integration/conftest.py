@@ -1,0 +1,129 @@
+"""A local system of the tests' own, beside whatever `make local` runs: own folder, own ports, own data."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from local import cdk, environment, queries, servers
+from local.state import PROJECT, State
+from shared.conversation import Example, examples
+from shared.task import Task
+from tests import real_data
+
+HOLDOUT_ROWS = 250
+
+
+@dataclass
+class LocalSystem:
+    """The commands of the Makefile's local targets, aimed at one state folder."""
+
+    root: Path
+    asked: list[Example]
+
+    @property
+    def state(self) -> State:
+        """Where this system keeps its files."""
+        return State(self.root / "state")
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment of a command."""
+        return {
+            **environment.without_aws(),
+            "LOCAL_DIR": str(self.state.root),
+            "LOCAL_ENVIRONMENTS": str(self.root / "environments"),
+        }
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`python -m local ...`."""
+        command = [sys.executable, "-m", "local", *arguments]
+        return subprocess.run(
+            command, cwd=PROJECT, env=self.variables, capture_output=True, text=True, timeout=400
+        )
+
+    def up(self) -> subprocess.CompletedProcess[str]:
+        """What `make local` runs."""
+        return self.run("up", "--queries", str(self.root / "queries.txt"))
+
+    def destroy(self) -> None:
+        """The ordinary `cdk destroy --all`, which leaves the servers running for a look."""
+        running = servers.running(self.state)
+        assert running is not None
+        variables = environment.without_aws() | running.variables(self.state)
+        log = self.state.log("destroy")
+        process = cdk.start(cdk.destroy(self.state.assembly), variables, log)
+        assert process.wait(300) == 0, log.read_text()[-3000:]
+
+    def router(self) -> queries.Router:
+        """Asks the deployed HTTP API, signed."""
+        return queries.local_router(self.state, self.outputs())
+
+    def outputs(self) -> dict[str, dict[str, str]]:
+        """The stacks' outputs."""
+        found: dict[str, dict[str, str]] = json.loads(self.state.outputs.read_text())
+        return found
+
+    def bedrock(self, path: str) -> Any:
+        """What the Bedrock stand-in says about itself."""
+        running = servers.running(self.state)
+        assert running is not None
+        with urlopen(f"{running.bedrock.url}{path}", timeout=10) as answer:
+            return json.load(answer)
+
+    def calls(self, *operations: str) -> int:
+        """How often Bedrock operations succeeded."""
+        made = self.bedrock("/_calls")
+        listed = made["calls"] if isinstance(made, dict) else made
+        return sum(call["operation"] in operations and call["outcome"] == "ok" for call in listed)
+
+    def train_on(self, rows: Sequence[Example], holdout: Sequence[Example]) -> None:
+        """Make these the data of the next deployment."""
+        task = Task.load()
+        real_data.write(self.root / "training.jsonl", task, rows)
+        real_data.write(self.root / "holdout.jsonl", task, holdout)
+
+
+def _data() -> list[Example]:
+    """Real labels and queries where they are; else the sample data."""
+    task = Task.load()
+    if real_data.is_present():
+        return real_data.examples(task, hinted=500)
+    rows: list[Example] = []
+    for name in ("holdout", "training"):
+        with (PROJECT / "data" / f"{name}.jsonl").open(encoding="utf-8") as lines:
+            rows += examples(lines, task)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[LocalSystem]:
+    """A folder inside the project, since a data set's path is inside it; servers are stopped at the end."""
+    root = PROJECT / ".cache" / f"integration-{os.getpid()}"
+    (root / "environments").mkdir(parents=True)
+    rows = _data()
+    made = LocalSystem(root, rows[:HOLDOUT_ROWS])
+    made.train_on(rows[HOLDOUT_ROWS:], rows[:HOLDOUT_ROWS])
+    (root / "queries.txt").write_text("".join(example.query + "\n" for example in rows[:5]))
+    settings = (PROJECT / "environments" / "local.toml").read_text(encoding="utf-8")
+    relative = root.relative_to(PROJECT).as_posix()
+    for name in ("training", "holdout"):
+        settings = settings.replace(f'"data/{name}.jsonl"', f'"{relative}/{name}.jsonl"')
+    assert tomllib.loads(settings)["dataset"]["training"] == f"{relative}/training.jsonl"
+    (root / "environments" / "local.toml").write_text(settings, encoding="utf-8")
+    try:
+        yield made
+    finally:
+        made.run("down", "--force")
+        shutil.rmtree(root, ignore_errors=True)

@@ -1,0 +1,30 @@
+"""The synthesised environments: `assembly` is each of them in turn, `assemblies` gives one by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.stacks import synthesis
+from tests.stacks.assembly import Assembly
+from tests.stacks.environments import ALL, settings_of
+
+
+@pytest.fixture(scope="session")
+def assemblies_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with one cloud assembly for each environment, and the bad example's."""
+    return synthesis.assemblies(synthesis.session_folder(tmp_path_factory))
+
+
+@pytest.fixture(scope="session")
+def assemblies(assemblies_folder: Path) -> Mapping[str, Assembly]:
+    """Every environment and variant, synthesised."""
+    return {name: Assembly(name, settings_of(name), assemblies_folder / name) for name in ALL}
+
+
+@pytest.fixture(params=ALL)
+def assembly(request: pytest.FixtureRequest, assemblies: Mapping[str, Assembly]) -> Assembly:
+    """One environment after another."""
+    return assemblies[request.param]

@@ -1,0 +1,134 @@
+"""The job's service role and the handler that passes it on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from shared.naming import DIGEST_TAG, OWNER_TAG
+from tests.stacks.assembly import Assembly, Statement
+
+MODEL_KEY_ACTIONS = {"kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"}
+
+
+def allow(
+    actions: set[str], resources: set[str], conditions: Mapping[str, object] | None = None
+) -> Statement:
+    return Statement("Allow", frozenset(actions), frozenset(resources), conditions or {}, {"AWS": "*"})
+
+
+def test_t13_job_role_is_for_bedrocks_customization_jobs_of_this_account(assembly: Assembly) -> None:
+    role = assembly.one("AWS::IAM::Role", "JobJobRole")
+    (trust,) = assembly.statements(role.properties["AssumeRolePolicyDocument"])
+    account, region = assembly.settings.account, assembly.settings.region
+    assert trust.principal == {"Service": "bedrock.amazonaws.com"}
+    assert trust.actions == {"sts:AssumeRole"}
+    assert trust.conditions == {
+        "StringEquals": {"aws:SourceAccount": account},
+        "ArnLike": {"aws:SourceArn": f"arn:aws:bedrock:{region}:{account}:model-customization-job/*"},
+    }
+
+
+def test_job_role_may_read_data_write_its_output_and_ask_the_teacher(assembly: Assembly) -> None:
+    account, region = assembly.settings.account, assembly.settings.region
+    expected = [
+        allow({"s3:GetObject"}, {"<Data.Arn>/datasets/*", "<Data.Arn>/jobs/*"}),
+        allow({"s3:PutObject"}, {"<Data.Arn>/jobs/*"}),
+        allow({"s3:ListBucket"}, {"<Data.Arn>"}, {"StringLike": {"s3:prefix": ["datasets/*", "jobs/*"]}}),
+        allow({"kms:Decrypt", "kms:GenerateDataKey"}, {"<Key.Arn>"}),
+    ]
+    if assembly.settings.distillation.method == "distillation":
+        teacher = assembly.settings.distillation.teacher
+        profile = f"arn:aws:bedrock:{region}:{account}:inference-profile/{teacher}"
+        model = f"arn:aws:bedrock:us-*::foundation-model/{teacher.removeprefix('us.')}"
+        through_profile = {"StringLike": {"bedrock:InferenceProfileArn": profile}}
+        expected += [
+            allow({"bedrock:InvokeModel"}, {profile}),
+            allow({"bedrock:InvokeModel"}, {model}, through_profile),
+        ]
+    assert assembly.role_statements(assembly.one("AWS::IAM::Role", "JobJobRole")) == expected
+
+
+def test_only_the_jobs_handler_passes_a_role_and_only_this_one_to_bedrock(assembly: Assembly) -> None:
+    passing = [
+        (role.name, statement)
+        for role in assembly.resources("AWS::IAM::Role")
+        for statement in assembly.role_statements(role)
+        if any(action.lower().startswith("iam:") for action in statement.actions)
+    ]
+    to_bedrock = {"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}}
+    assert passing == [("JobRole", allow({"iam:PassRole"}, {"<JobJobRole.Arn>"}, to_bedrock))]
+
+
+def test_what_ends_a_job_or_a_model_asks_for_the_owners_tag(assembly: Assembly) -> None:
+    owned = {"StringEquals": {f"aws:ResourceTag/{OWNER_TAG}": assembly.settings.full_name}}
+    ending = {
+        "bedrock:StopModelCustomizationJob",
+        "bedrock:DeleteCustomModel",
+        "bedrock:DeleteCustomModelDeployment",
+        "bedrock:UntagResource",
+    }
+    found = [
+        statement
+        for role in assembly.resources("AWS::IAM::Role")
+        for statement in assembly.role_statements(role)
+        if statement.actions & ending
+    ]
+    assert {action for statement in found for action in statement.actions} >= ending
+    assert [statement for statement in found if statement.conditions != owned] == []
+
+
+def test_model_key_adds_its_permissions_and_nothing_else_does(assembly: Assembly) -> None:
+    through_bedrock = f"bedrock.{assembly.settings.region}.amazonaws.com"
+    encrypted = {
+        role.name: statement.actions
+        for role in assembly.resources("AWS::IAM::Role")
+        for statement in assembly.role_statements(role)
+        if through_bedrock in str(statement.conditions)
+    }
+    job = assembly.one("Custom::BedrockDistillationJob")
+    if not assembly.settings.encryption.model_key:
+        assert encrypted == {}
+        assert "CustomModelKmsKeyId" not in job.properties
+        return
+    assert encrypted["JobRole"] == MODEL_KEY_ACTIONS
+    assert encrypted["ReleaseCandidateRole"] == MODEL_KEY_ACTIONS
+    # Whoever invokes the model decrypts it.
+    assert "kms:Decrypt" in encrypted["ReleaseEvaluationRole"] & encrypted["RouterRole"]
+    assert assembly.plain(job.properties["CustomModelKmsKeyId"]) == "<Key.Arn>"
+
+
+def test_model_key_is_on_and_off_among_the_environments(assemblies: Mapping[str, Assembly]) -> None:
+    assert {assembly.settings.encryption.model_key for assembly in assemblies.values()} == {True, False}
+
+
+def test_job_and_what_it_makes_carry_owner_and_digest(assembly: Assembly) -> None:
+    tags = assembly.one("Custom::BedrockDistillationJob").properties["Tags"]
+    own = {OWNER_TAG: assembly.settings.full_name, DIGEST_TAG: assembly.identity.digest}
+    assert tags == {**assembly.settings.tags, **own}
+
+
+def test_no_job_starts_before_the_data_set_has_passed(assembly: Assembly) -> None:
+    job, dataset = assembly.one("Custom::BedrockDistillationJob"), assembly.one("Custom::BedrockDataset")
+    assert dataset.logical_id in job.raw["DependsOn"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "role"),
+    [
+        ("Custom::BedrockDataset", "DatasetRole"),
+        ("Custom::BedrockDistillationJob", "JobRole"),
+        ("Custom::BedrockRelease", "ReleaseReleaseRole"),
+    ],
+)
+def test_no_resource_is_made_before_its_handler_may_work(assembly: Assembly, kind: str, role: str) -> None:
+    """A policy is a resource of its own, so the role's ARN alone doesn't wait for it."""
+    waits_for = set(assembly.one(kind).raw["DependsOn"])
+    policies = {
+        policy.logical_id
+        for policy in assembly.resources("AWS::IAM::Policy")
+        if assembly.plain(policy.properties["Roles"]) == [f"<{role}>"]
+    }
+    assert policies
+    assert policies <= waits_for

@@ -1,0 +1,115 @@
+"""Alarms, dashboard and budget."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+import pytest
+
+from shared.metrics import NAMESPACE
+from stacks.settings import PROJECT
+from tests.stacks.assembly import Assembly
+
+CODE = "".join(path.read_text(encoding="utf-8") for path in sorted((PROJECT / "lambda").rglob("*.py")))
+
+
+def is_emitted(metric: str) -> bool:
+    """Whether some function adds this metric by its name."""
+    return re.search(rf'(?:add_metric|count)\(\s*"{metric}"', CODE) is not None
+
+
+def test_alarms_are_on_plain_metrics_that_functions_emit(assembly: Assembly) -> None:
+    alarms = assembly.resources("AWS::CloudWatch::Alarm")
+    watched = {alarm.properties["MetricName"] for alarm in alarms}
+    assert watched == {
+        "RouterErrors",
+        "Fallback",
+        "InvalidOutput",
+        "Latency",
+        "FailedReleases",
+        "StalledJobs",
+    }
+    for alarm in alarms:
+        properties = alarm.properties
+        assert "Metrics" not in properties  # metric math
+        assert properties["Namespace"] == NAMESPACE
+        assert properties["Dimensions"] == [{"Name": "service", "Value": assembly.settings.full_name}]
+    assert [metric for metric in watched if not is_emitted(metric)] == []
+    assert not assembly.resources("AWS::CloudWatch::CompositeAlarm")
+
+
+def test_missing_data_is_never_a_breach(assembly: Assembly) -> None:
+    alarms = assembly.resources("AWS::CloudWatch::Alarm")
+    assert {alarm.properties["TreatMissingData"] for alarm in alarms} == {"notBreaching"}
+
+
+def test_every_alarm_tells_the_topic_of_its_beginning_and_its_end(assembly: Assembly) -> None:
+    for alarm in assembly.resources("AWS::CloudWatch::Alarm"):
+        assert assembly.plain(alarm.properties["AlarmActions"]) == ["<Notifications>"]
+        assert assembly.plain(alarm.properties["OKActions"]) == ["<Notifications>"]
+        assert alarm.properties.get("ActionsEnabled", True) is True
+
+
+def test_alarms_may_publish_to_the_topic(assembly: Assembly) -> None:
+    """The topic's own policy takes the place of the default one, which let the whole account publish."""
+    statements = assembly.statements(assembly.one("AWS::SNS::TopicPolicy").properties["PolicyDocument"])
+    (allowed,) = [statement for statement in statements if statement.effect == "Allow"]
+    settings = assembly.settings
+    assert allowed.principal == {"Service": "cloudwatch.amazonaws.com"}
+    assert allowed.actions == {"sns:Publish"}
+    assert allowed.resources == {"<Notifications>"}
+    alarms = f"arn:aws:cloudwatch:{settings.region}:{settings.account}:alarm:{settings.full_name}-*"
+    assert allowed.conditions == {"ArnLike": {"aws:SourceArn": alarms}}
+    names = [alarm.properties["AlarmName"] for alarm in assembly.resources("AWS::CloudWatch::Alarm")]
+    assert all(name.startswith(f"{settings.full_name}-") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("metric", "setting"),
+    [
+        ("RouterErrors", "error_rate"),
+        ("Fallback", "fallback_rate"),
+        ("InvalidOutput", "invalid_output_rate"),
+        ("Latency", "latency_p95_ms"),
+    ],
+)
+def test_limits_are_the_settings(assembly: Assembly, metric: str, setting: str) -> None:
+    (alarm,) = [
+        alarm.properties
+        for alarm in assembly.resources("AWS::CloudWatch::Alarm")
+        if alarm.properties["MetricName"] == metric
+    ]
+    assert alarm["Threshold"] == getattr(assembly.settings.alarms, setting)
+    assert alarm["EvaluationPeriods"] == assembly.settings.alarms.evaluation_periods
+    assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
+
+
+def test_dashboard_shows_metrics_that_functions_emit(assembly: Assembly) -> None:
+    body = json.loads(assembly.plain(assembly.one("AWS::CloudWatch::Dashboard").properties["DashboardBody"]))
+    shown = [metric for widget in body["widgets"] for metric in widget["properties"]["metrics"]]
+    service = ["service", assembly.settings.full_name]
+    assert all(metric[0] == NAMESPACE and metric[2:4] == service for metric in shown)
+    assert {metric[1] for metric in shown if not is_emitted(metric[1])} == set()
+
+
+def test_whoever_is_named_is_told(assembly: Assembly) -> None:
+    subscribed = [
+        assembly.plain(subscription.properties) for subscription in assembly.resources("AWS::SNS::Subscription")
+    ]
+    assert subscribed == [
+        {"Protocol": "email", "TopicArn": "<Notifications>", "Endpoint": email}
+        for email in assembly.settings.alarms.emails
+    ]
+
+
+def test_budget_only_where_it_is_set(assemblies: Mapping[str, Assembly]) -> None:
+    budgets = {name: each.resources("AWS::Budgets::Budget") for name, each in assemblies.items()}
+    assert [name for name, found in budgets.items() if found] == ["prod", "provisioned"]
+    (budget,) = budgets["prod"]
+    settings = assemblies["prod"].settings.budget
+    assert budget.properties["Budget"]["BudgetLimit"] == {"Amount": settings.monthly_usd, "Unit": "USD"}
+    for told in budget.properties["NotificationsWithSubscribers"]:
+        addresses = [subscriber["Address"] for subscriber in told["Subscribers"]]
+        assert addresses == settings.emails

@@ -1,0 +1,107 @@
+"""The router: what it may do, and who may ask it."""
+
+from __future__ import annotations
+
+import json
+
+from router.settings import Settings as RouterSettings
+from tests.stacks.assembly import Assembly
+
+
+def test_router_may_read_the_route_and_no_other_item(assembly: Assembly) -> None:
+    role = assembly.one("AWS::IAM::Role", "RouterRole")
+    statements = [
+        statement
+        for statement in assembly.role_statements(role)
+        if any(action.startswith("dynamodb:") for action in statement.actions)
+    ]
+    (read,) = statements
+    assert read.actions == {"dynamodb:GetItem"}
+    assert read.resources == {"<Releases.Arn>"}
+    assert read.conditions == {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["route"]}}
+
+
+def test_router_may_invoke_deployments_and_the_base_model_and_nothing_else_of_bedrock(
+    assembly: Assembly,
+) -> None:
+    settings = assembly.settings
+    ours = f"arn:aws:bedrock:{settings.region}:{settings.account}"
+    base = settings.router.base_model
+    invoked = {
+        resource: statement.conditions
+        for statement in assembly.role_statements(assembly.one("AWS::IAM::Role", "RouterRole"))
+        if any(action.startswith("bedrock:") for action in statement.actions)
+        and statement.actions == {"bedrock:InvokeModel"}
+        for resource in statement.resources
+    }
+    profile = f"{ours}:inference-profile/{base}"
+    expected = {
+        f"{ours}:custom-model-deployment/*": {},
+        profile: {},
+        f"arn:aws:bedrock:us-*::foundation-model/{base.removeprefix('us.')}": {
+            "StringLike": {"bedrock:InferenceProfileArn": profile}
+        },
+    }
+    if settings.endpoint.kind == "provisioned":
+        expected[f"{ours}:provisioned-model/*"] = {}
+    assert invoked == expected
+
+
+def test_every_route_asks_for_iam_authorization(assembly: Assembly) -> None:
+    routes = assembly.resources("AWS::ApiGatewayV2::Route")
+    assert [route.properties["RouteKey"] for route in routes] == ["POST /route"]
+    assert all(route.properties["AuthorizationType"] == "AWS_IAM" for route in routes)
+    assert "CorsConfiguration" not in assembly.one("AWS::ApiGatewayV2::Api").properties
+
+
+def test_only_this_api_may_call_the_live_alias(assembly: Assembly) -> None:
+    (permission,) = assembly.resources("AWS::Lambda::Permission", stack="router")
+    account, region = assembly.settings.account, assembly.settings.region
+    assert assembly.plain(permission.properties) == {
+        "Action": "lambda:InvokeFunction",
+        "FunctionName": "<Live>",
+        "Principal": "apigateway.amazonaws.com",
+        "SourceArn": f"arn:aws:execute-api:{region}:{account}:<Api>/*/*/route",
+    }
+    integration = assembly.one("AWS::ApiGatewayV2::Integration").properties
+    assert assembly.plain(integration["IntegrationUri"]) == "<Live>"
+    assert integration["TimeoutInMillis"] <= 29_000
+
+
+def test_every_stage_is_throttled_as_the_settings_say(assembly: Assembly) -> None:
+    stage = assembly.one("AWS::ApiGatewayV2::Stage").properties
+    limits = stage["DefaultRouteSettings"]
+    assert limits["ThrottlingRateLimit"] == assembly.settings.router.throttle_rate
+    assert limits["ThrottlingBurstLimit"] == assembly.settings.router.throttle_burst
+    assert "RouteSettings" not in stage
+
+
+def test_access_is_logged_without_the_query(assembly: Assembly) -> None:
+    log = assembly.one("AWS::ApiGatewayV2::Stage").properties["AccessLogSettings"]
+    assert assembly.plain(log["DestinationArn"]) == "<ApiLogs.Arn>"
+    fields = json.loads(log["Format"])
+    assert fields["requestId"] == "$context.requestId"
+    assert {"caller", "status", "latency"} <= fields.keys()
+    assert not any("body" in value or "querystring" in value.lower() for value in fields.values())
+
+
+def test_router_reads_its_settings_from_its_variables(assembly: Assembly) -> None:
+    function = assembly.one("AWS::Lambda::Function", "Router").properties
+    read = RouterSettings.from_environment(assembly.plain(function["Environment"]["Variables"]))
+    expected = assembly.settings.router
+    assert read == RouterSettings(
+        name=assembly.settings.full_name,
+        table_name="<Releases>",
+        base_model_id=expected.base_model,
+        time_budget=expected.time_budget_ms / 1000,
+        cache_entries=expected.cache_entries,
+        cache_seconds=expected.cache_seconds,
+        route_seconds=expected.route_seconds,
+        log_queries=expected.log_queries,
+    )
+    assert read.time_budget < function["Timeout"]
+
+
+def test_queries_are_not_logged_where_nobody_asked_for_it(assembly: Assembly) -> None:
+    logged = assembly.one("AWS::Lambda::Function", "Router").properties["Environment"]["Variables"]["LOG_QUERIES"]
+    assert logged == ("true" if assembly.environment == "local" else "false")

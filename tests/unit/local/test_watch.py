@@ -1,0 +1,147 @@
+"""Stacks and release, as CloudFormation and the table show them."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from local import watch
+from local.cdk import Stack
+from local.progress import Board
+
+STACKS = [Stack("router-data", 2), Stack("router-serving", 3)]
+
+
+class Aws:
+    """CloudFormation and one table, as far as they are looked at."""
+
+    def __init__(self) -> None:
+        self.stacks: dict[str, tuple[str, int]] = {}
+        self.items: dict[str, dict[str, Any]] = {}
+        self.events: list[dict[str, str]] = []
+        self.cloudformation = self
+        self.dynamodb = self
+
+    def get_paginator(self, operation: str) -> Any:
+        pages: dict[str, Any] = {
+            "describe_stacks": {
+                "Stacks": [
+                    {"StackName": name, "StackStatus": status, "CreationTime": stamp}
+                    for name, (status, stamp) in self.stacks.items()
+                ]
+            },
+            "list_stack_resources": {
+                "StackResourceSummaries": [
+                    {"ResourceStatus": "CREATE_COMPLETE"},
+                    {"ResourceStatus": "CREATE_IN_PROGRESS"},
+                ]
+            },
+        }
+        return type("Pages", (), {"paginate": lambda _, **__: [pages[operation]]})()
+
+    def describe_stack_events(self, **_: str) -> dict[str, Any]:
+        return {"StackEvents": self.events}
+
+    def Table(self, _: str) -> Any:  # noqa: N802 - boto3's name
+        items = self.items
+        return type("Table", (), {"get_item": lambda _, Key, **__: {"Item": items.get(Key["id"])}})()  # noqa: N803 - as above
+
+
+@pytest.fixture
+def aws() -> Any:
+    return Aws()
+
+
+@pytest.fixture
+def board() -> Board:
+    return Board(Console(file=io.StringIO()))
+
+
+def shown(board: Board) -> list[tuple[str, str, str]]:
+    return [(row.title, row.phase, row.note) for row in board.rows]
+
+
+def test_a_stack_shows_how_many_resources_are_done(aws: Any, board: Board) -> None:
+    rows = watch.Stacks(aws, STACKS, board)
+    aws.stacks["router-data"] = ("CREATE_IN_PROGRESS", 1)
+    rows.poll()
+    assert shown(board)[0] == ("router-data", "running", "CREATE_IN_PROGRESS 1/2")
+    aws.stacks["router-data"] = ("CREATE_COMPLETE", 1)
+    rows.poll()
+    assert shown(board)[0] == ("router-data", "done", "CREATE_COMPLETE")
+
+
+def test_a_stack_that_was_quicker_than_the_polling_is_done_too(aws: Any, board: Board) -> None:
+    aws.stacks["router-data"] = ("CREATE_COMPLETE", 1)
+    rows = watch.Stacks(aws, STACKS, board)
+    rows.poll()
+    assert shown(board)[0][1] == "waiting"
+    aws.stacks["router-data"] = ("UPDATE_COMPLETE", 2)
+    rows.poll()
+    assert shown(board)[0] == ("router-data", "done", "UPDATE_COMPLETE")
+
+
+def test_what_the_cdk_left_alone_has_no_change(aws: Any, board: Board) -> None:
+    aws.stacks = {stack.name: ("CREATE_COMPLETE", 1) for stack in STACKS}
+    watch.Stacks(aws, STACKS, board).finish()
+    assert [row[1:] for row in shown(board)] == [("done", "no change")] * 2
+
+
+@pytest.mark.parametrize(
+    ("status", "busy"),
+    [
+        ("CREATE_IN_PROGRESS", True),
+        ("ROLLBACK_IN_PROGRESS", True),
+        ("REVIEW_IN_PROGRESS", False),
+        ("CREATE_COMPLETE", False),
+    ],
+)
+def test_what_an_interrupted_command_began_is_waited_for(
+    aws: Any, board: Board, status: str, *, busy: bool
+) -> None:
+    aws.stacks["router-serving"] = (status, 1)
+    assert watch.Stacks(aws, STACKS, board).busy() is busy
+
+
+def test_the_stacks_of_others_are_no_reason_to_wait(aws: Any, board: Board) -> None:
+    aws.stacks["CDKToolkit"] = ("CREATE_IN_PROGRESS", 1)
+    assert not watch.Stacks(aws, STACKS, board).busy()
+
+
+def test_the_first_failure_of_the_latest_operation_is_named(aws: Any) -> None:
+    def event(resource: str, status: str, reason: str = "") -> dict[str, str]:
+        return {
+            "StackId": "id",
+            "PhysicalResourceId": "id" if resource == "router-data" else resource,
+            "LogicalResourceId": resource,
+            "ResourceStatus": status,
+            "ResourceStatusReason": reason,
+        }
+
+    aws.events = [  # newest first
+        event("router-data", "ROLLBACK_IN_PROGRESS"),
+        event("Topic", "CREATE_FAILED", "cancelled"),
+        event("Dataset", "CREATE_FAILED", "Row 3 has no query.\n\n  at function"),
+        event("router-data", "CREATE_IN_PROGRESS"),
+        event("Bucket", "CREATE_FAILED", "of an earlier attempt"),
+    ]
+    assert watch.failed_resource(aws, STACKS) == "router-data: Dataset: Row 3 has no query."
+
+
+def test_no_release_before_one_is_declared(aws: Any) -> None:
+    assert watch.release(aws, "table") is None
+
+
+@pytest.mark.parametrize(
+    ("state", "over"), [("promoting", False), ("live", True), ("failed", True), ("superseded", True)]
+)
+def test_the_declared_release_is_the_one_that_counts(aws: Any, state: str, *, over: bool) -> None:
+    aws.items = {
+        "declared": {"digest": "abc"},
+        "release@abc": {"state": state, "message": "25% of the requests"},
+        "release@old": {"state": "live"},
+    }
+    found = watch.release(aws, "table")
+    assert found == watch.Release("abc", state, "25% of the requests")
+    assert found.over is over

@@ -1,0 +1,210 @@
+"""One owner's releases in a world of test doubles: the Bedrock stand-in and the emulator."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import boto3
+import pytest
+
+from local.bedrock import BedrockStandIn
+from shared import jobs
+from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name
+from shared.releases import Release, Releases
+from shared.routes import Share
+from shared.sweep import Sweeper
+from tests.unit.bedrock.scenes import HOUR, MINUTE, ROLE, STUDENT, TEACHER, labelled, lines
+
+OWNER = "router-test"
+A, B, C = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
+
+# An execution of the first goes on until it is stopped, one of the second ends at once.
+LASTING = {"Type": "Wait", "Seconds": 100_000, "End": True}
+PASSING = {"Type": "Pass", "End": True}
+
+_numbers = count(1)
+
+
+class Proxy:
+    """A client some of whose methods are replaced."""
+
+    def __init__(self, real: Any, **replaced: Callable[..., Any]) -> None:
+        self._real, self._replaced = real, replaced
+
+    def __getattr__(self, name: str) -> Any:
+        return self._replaced[name] if name in self._replaced else getattr(self._real, name)
+
+
+@dataclass
+class World:
+    """What the release's functions work with. The table's clock is the stand-in's."""
+
+    server: BedrockStandIn
+    bedrock: Any
+    stepfunctions: Any
+    s3: Any
+    bucket: str
+    releases: Releases
+    machine: str
+
+    @property
+    def now(self) -> float:
+        """The stand-in's time."""
+        return self.server.clock.now()
+
+    def advance(self, seconds: float) -> None:
+        """Move time on."""
+        self.server.advance(seconds)
+
+    def start_job(self, digest: str, rows: bytes | None = None) -> str:
+        """Start a release's job as its custom resource does; its name."""
+        name = release_name(OWNER, digest)
+        self.server.s3.put_object(Bucket="data", Key=f"{name}.jsonl", Body=rows or lines(labelled()))
+        spec = jobs.JobSpec(
+            job_name=name,
+            custom_model_name=name,
+            role_arn=ROLE,
+            base_model_identifier=STUDENT,
+            customization_type="DISTILLATION",
+            training_data_uri=f"s3://data/{name}.jsonl",
+            output_data_uri="s3://data/output/",
+            teacher_model_identifier=TEACHER,
+            tags={OWNER_TAG: OWNER, DIGEST_TAG: digest},
+        )
+        jobs.ensure(self.bedrock, spec, allow_legacy=False)
+        return name
+
+    def train(self, digest: str, rows: bytes | None = None) -> str:
+        """Run a release's job to its end; the model's ARN."""
+        name = self.start_job(digest, rows)
+        self.advance(2 * HOUR)
+        job = self.bedrock.get_model_customization_job(jobIdentifier=name)
+        assert job["status"] == "Completed", job.get("failureMessage")
+        return str(job["outputModelArn"])
+
+    def deploy(self, digest: str, model: str, *, wait: bool = True) -> str:
+        """Deploy a model as a release does; the deployment's ARN."""
+        return self.deploy_as(release_name(OWNER, digest), model, OWNER, wait=wait)
+
+    def deploy_as(self, name: str, model: str, owner: str | None, *, wait: bool = True) -> str:
+        """Deploy a model under any name, with any owner's tag or none."""
+        made = self.bedrock.create_custom_model_deployment(
+            modelDeploymentName=name, modelArn=model, tags=bedrock_tags({OWNER_TAG: owner} if owner else {})
+        )
+        if wait:
+            self.advance(10 * MINUTE)
+        return str(made["customModelDeploymentArn"])
+
+    def begin(self, digest: str, attempt: int = 1, *, run: bool = False, **fields: Any) -> Release:
+        """Begin a release in the table, with a running execution where that matters."""
+        arn = self.execution(digest, attempt)
+        self.releases.begin(digest, attempt=attempt, execution=arn, request_id=f"request-{attempt}")
+        if run:
+            self.stepfunctions.start_execution(stateMachineArn=self.machine, name=f"{digest}-{attempt}")
+        if fields:
+            self.releases.update(digest, **fields)
+        return self.release(digest)
+
+    def execution(self, digest: str, attempt: int = 1) -> str:
+        """The ARN of an attempt's execution."""
+        return f"{self.machine.replace(':stateMachine:', ':execution:')}:{digest}-{attempt}"
+
+    def executions(self) -> dict[str, str]:
+        """Name to status, of every execution of the machine."""
+        found = self.stepfunctions.list_executions(stateMachineArn=self.machine)["executions"]
+        return {execution["name"]: execution["status"] for execution in found}
+
+    def change_machine(self, state: dict[str, Any]) -> None:
+        """Let executions that start from now on do this."""
+        definition = json.dumps({"StartAt": "Only", "States": {"Only": state}})
+        self.stepfunctions.update_state_machine(stateMachineArn=self.machine, definition=definition)
+
+    def release(self, digest: str) -> Release:
+        """A release that must be there."""
+        release = self.releases.get(digest)
+        assert release is not None
+        return release
+
+    def settle(self, *shares: Share) -> None:
+        """Make this the route."""
+        self.releases.set_route(shares, after=self.releases.route(), reason="the test's")
+
+    def sweeper(self, *, keep: int = 1, retain: bool = False, **clients: Any) -> Sweeper:
+        """The owner's sweeper."""
+        return Sweeper(
+            bedrock=clients.get("bedrock", self.bedrock),
+            stepfunctions=clients.get("stepfunctions", self.stepfunctions),
+            releases=self.releases,
+            owner=OWNER,
+            keep_releases=keep,
+            retain_models=retain,
+            now=lambda: self.now,
+        )
+
+    def deployments(self) -> set[str]:
+        """The names of all deployments of the account."""
+        found = self.bedrock.list_custom_model_deployments()["modelDeploymentSummaries"]
+        return {deployment["customModelDeploymentName"] for deployment in found}
+
+    def models(self) -> set[str]:
+        """The names of all custom models of the account."""
+        return {model["modelName"] for model in self.bedrock.list_custom_models()["modelSummaries"]}
+
+    def calls(self, operation: str) -> int:
+        """How often an operation of Bedrock was called."""
+        return len(self.server.calls(operation))
+
+
+@pytest.fixture(scope="session")
+def stage(emulator: str) -> Iterator[tuple[BedrockStandIn, Any, Any]]:
+    """One stand-in with its client for all tests here, reset before each, and one DynamoDB resource."""
+    with BedrockStandIn() as server:
+        yield server, server.client("bedrock"), boto3.resource("dynamodb", endpoint_url=emulator)
+
+
+@pytest.fixture
+def world(stage: tuple[BedrockStandIn, Any, Any], aws: Callable[[str], Any], bucket: str) -> Iterator[World]:
+    """An account in which nothing was made yet, with a state machine whose executions go on."""
+    server, bedrock, dynamodb = stage
+    server.reset()
+    stepfunctions, number = aws("stepfunctions"), next(_numbers)
+    machine = stepfunctions.create_state_machine(
+        name=f"{OWNER}-release-{number}",
+        definition=json.dumps({"StartAt": "Only", "States": {"Only": LASTING}}),
+        roleArn="arn:aws:iam::000000000000:role/machine",
+    )["stateMachineArn"]
+    table = dynamodb.create_table(
+        TableName=f"{OWNER}-releases-{os.getpid()}-{number}",
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    made = World(
+        server=server,
+        bedrock=bedrock,
+        stepfunctions=stepfunctions,
+        s3=aws("s3"),
+        bucket=bucket,
+        releases=Releases(table, now=server.clock.now),
+        machine=machine,
+    )
+    yield made
+    for name, status in made.executions().items():
+        if status == "RUNNING":
+            arn = f"{machine.replace(':stateMachine:', ':execution:')}:{name}"
+            stepfunctions.stop_execution(executionArn=arn)
+
+
+def settled(digest: str, endpoint: str = "arn:endpoint") -> Share:
+    """The share of a release that serves all."""
+    return Share(digest, endpoint, 1.0)
+
+
+def named(*digests: str) -> set[str]:
+    """The names of these releases' jobs, models and deployments."""
+    return {release_name(OWNER, digest) for digest in digests}

@@ -1,0 +1,367 @@
+"""The custom resource Release: what CloudFormation's events start, stop and remove."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from release.handler import Services, check, handle, is_complete
+from shared.custom_resource import Event
+from shared.errors import ResourceError
+from shared.releases import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING
+from shared.routes import Share
+from tests.unit.bedrock.scenes import MINUTE
+from tests.unit.release.conftest import OWNER, PASSING, A, B, C, Proxy, World, named, settled
+
+
+class Resource:
+    """CloudFormation's side: sends events as the Provider framework does."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.requests = 0
+
+    def services(self, **clients: Any) -> Services:
+        chosen = {"bedrock": self.world.bedrock, "stepfunctions": self.world.stepfunctions, **clients}
+        return Services(s3=self.world.s3, releases=self.world.releases, **chosen)
+
+    def event(self, kind: str, digest: str, physical_id: str | None = OWNER, **changes: Any) -> Event:
+        self.requests += 1
+        properties = {
+            "Owner": OWNER,
+            "Digest": digest,
+            "StateMachineArn": self.world.machine,
+            "Bucket": self.world.bucket,
+            "RetainModels": "false",
+            "RetainReports": "false",
+            **changes,
+        }
+        return Event.parse(
+            {
+                "RequestType": kind,
+                "RequestId": f"request-{self.requests}",
+                "PhysicalResourceId": None if kind == "Create" else physical_id,
+                "ResourceProperties": properties,
+            }
+        )
+
+    def send(self, event: Event, **clients: Any) -> dict[str, Any]:
+        """OnEvent, and what isComplete is asked with."""
+        answer = handle(event, self.services(**clients))
+        return {**event.raw, **answer}
+
+    def deploy(self, digest: str, kind: str = "Update") -> None:
+        """A whole Create or Update."""
+        asked = self.send(self.event(kind, digest))
+        assert asked["PhysicalResourceId"] == OWNER
+        assert check(Event.parse(asked), self.services()) == {"IsComplete": True}
+
+    def delete(self, digest: str, polls: int = 1, **changes: Any) -> bool:
+        """A Delete with so many polls; whether it was complete by then."""
+        asked = Event.parse(self.send(self.event("Delete", digest, **changes)))
+        return any(check(asked, self.services())["IsComplete"] for _ in range(polls))
+
+
+@pytest.fixture
+def resource(world: World) -> Resource:
+    return Resource(world)
+
+
+def test_create_starts_one_execution_and_waits_for_nothing(world: World, resource: Resource) -> None:
+    resource.deploy(A, "Create")
+    assert world.executions() == {f"{A}-1": "RUNNING"}
+    found = world.stepfunctions.describe_execution(executionArn=world.execution(A))
+    assert found["input"] == f'{{"release": "{A}"}}'
+    assert (world.release(A).state, world.release(A).execution) == (WAITING, world.execution(A))
+    assert world.releases.declared() == A
+
+
+def test_b1_same_event_twice_is_one_execution(world: World, resource: Resource) -> None:
+    event = resource.event("Create", A)
+    first, second = resource.send(event), resource.send(event)
+    assert first == second
+    assert first["StartError"] is None
+    assert world.executions() == {f"{A}-1": "RUNNING"}
+
+
+@pytest.mark.parametrize("state", [FAILED, LIVE, RETIRED])
+def test_b1_event_that_comes_again_after_its_execution_ended_starts_nothing(
+    world: World, resource: Resource, state: str
+) -> None:
+    world.change_machine(PASSING)
+    event = resource.event("Create", A)
+    resource.send(event)
+    world.releases.transition(A, state, "ended")
+    assert resource.send(event)["StartError"] is None
+    assert list(world.executions()) == [f"{A}-1"]
+    assert world.release(A).state == state
+
+
+def test_event_that_comes_again_after_a_crash_before_the_start_starts_its_own_attempt(
+    world: World, resource: Resource
+) -> None:
+    crash = Proxy(world.stepfunctions, start_execution=Mock(side_effect=KeyboardInterrupt))
+    event = resource.event("Create", A)
+    with pytest.raises(KeyboardInterrupt):
+        resource.send(event, stepfunctions=crash)
+    resource.send(event)
+    assert world.executions() == {f"{A}-1": "RUNNING"}
+
+
+def test_another_event_for_a_running_release_starts_nothing(world: World, resource: Resource) -> None:
+    resource.deploy(A, "Create")
+    resource.deploy(A)
+    assert world.executions() == {f"{A}-1": "RUNNING"}
+
+
+def test_new_digest_supersedes_the_release_on_its_way_and_leaves_what_serves(
+    world: World, resource: Resource
+) -> None:
+    resource.deploy(A, "Create")
+    world.releases.transition(A, LIVE, "serves")
+    resource.deploy(B)
+    world.settle(Share(B, "arn:b", 0.25, expires_at=int(world.now) + 60), Share(A, "arn:a", 0.75))
+    resource.deploy(C)
+    assert world.executions() == {f"{A}-1": "RUNNING", f"{B}-1": "ABORTED", f"{C}-1": "RUNNING"}
+    assert (world.release(A).state, world.release(B).state) == (LIVE, SUPERSEDED)
+    assert C in world.release(B).message
+    assert world.releases.route().shares == (Share(A, "arn:a", 1.0),)
+    assert world.releases.declared() == C
+
+
+def test_superseding_that_died_halfway_is_finished_by_the_same_event(
+    world: World, resource: Resource
+) -> None:
+    resource.deploy(A, "Create")
+    event = resource.event("Update", B)
+    crash = Proxy(world.stepfunctions, stop_execution=Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        resource.send(event, stepfunctions=crash)
+    assert world.release(A).state == SUPERSEDED
+    resource.send(event)
+    assert world.executions() == {f"{A}-1": "ABORTED", f"{B}-1": "RUNNING"}
+
+
+def test_execution_that_ends_as_it_is_stopped_is_no_error(world: World, resource: Resource) -> None:
+    resource.deploy(A, "Create")
+    refusal = ClientError({"Error": {"Code": "ValidationException"}}, "StopExecution")
+    ended = Proxy(world.stepfunctions, stop_execution=Mock(side_effect=refusal))
+    asked = resource.send(resource.event("Update", B), stepfunctions=ended)
+    assert asked["StartError"] is None
+
+
+def test_rollback_to_the_live_digest_starts_nothing_and_ends_its_successor(
+    world: World, resource: Resource
+) -> None:
+    resource.deploy(A, "Create")
+    world.releases.transition(A, LIVE, "serves")
+    world.settle(settled(A))
+    resource.deploy(B)
+    resource.deploy(A)
+    assert world.executions() == {f"{A}-1": "RUNNING", f"{B}-1": "ABORTED"}
+    assert world.releases.declared() == A
+    assert world.releases.route().shares == (settled(A),)
+
+
+def test_rollback_to_a_retired_digest_takes_it_through_the_gate_again(
+    world: World, resource: Resource
+) -> None:
+    resource.deploy(A, "Create")
+    world.releases.transition(A, RETIRED, "replaced")
+    world.begin(B)
+    world.releases.transition(B, LIVE, "serves")
+    world.settle(settled(B))
+    resource.deploy(A)
+    assert (world.release(A).attempt, world.release(A).state) == (2, WAITING)
+    assert world.releases.route().shares == (settled(B),)
+
+
+def test_failed_digest_that_is_deployed_again_is_tried_again(world: World, resource: Resource) -> None:
+    world.change_machine(PASSING)
+    resource.deploy(A, "Create")
+    world.releases.transition(A, FAILED, "refused by the gate")
+    resource.deploy(A)
+    assert sorted(world.executions()) == [f"{A}-1", f"{A}-2"]
+    assert (world.release(A).attempt, world.release(A).state) == (2, WAITING)
+
+
+def test_release_whose_execution_was_stopped_by_hand_is_tried_again(world: World, resource: Resource) -> None:
+    resource.deploy(A, "Create")
+    world.stepfunctions.stop_execution(executionArn=world.execution(A))
+    resource.deploy(A)
+    assert world.executions() == {f"{A}-1": "ABORTED", f"{A}-2": "RUNNING"}
+
+
+def test_execution_name_of_an_earlier_life_is_passed_over(world: World, resource: Resource) -> None:
+    """The table was made anew, and names of closed executions stay taken for 90 days."""
+    world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{A}-1")
+    world.stepfunctions.stop_execution(executionArn=world.execution(A))
+    event = resource.event("Create", A)
+    assert resource.send(event)["StartError"] is None
+    assert resource.send(event)["StartError"] is None
+    assert world.executions() == {f"{A}-1": "ABORTED", f"{A}-2": "RUNNING"}
+    assert world.release(A).execution == world.execution(A, 2)
+
+
+def test_b12_start_that_fails_is_no_raise_but_an_incomplete_resource(
+    world: World, resource: Resource
+) -> None:
+    """The framework swallows the Delete that follows a raise, and with it the clean-up."""
+    event = resource.event("Create", A, StateMachineArn=f"{world.machine}-of-nobody")
+    asked = resource.send(event)
+    assert asked["PhysicalResourceId"] == OWNER
+    with pytest.raises(ResourceError, match=f"Release {A} could not be started: .*StateMachineDoesNotExist"):
+        check(Event.parse(asked), resource.services())
+    assert resource.delete(A)
+    assert world.release(A).state == SUPERSEDED
+
+
+def test_b12_execution_whose_start_was_not_confirmed_is_stopped_by_the_delete(
+    world: World, resource: Resource
+) -> None:
+    def lost(**parameters: Any) -> None:
+        world.stepfunctions.start_execution(**parameters)
+        raise ReadTimeoutError(endpoint_url="https://states")
+
+    asked = resource.send(
+        resource.event("Create", A), stepfunctions=Proxy(world.stepfunctions, start_execution=lost)
+    )
+    with pytest.raises(ResourceError, match="did not confirm"):
+        check(Event.parse(asked), resource.services())
+    assert world.executions() == {f"{A}-1": "RUNNING"}
+    assert resource.delete(A, polls=2)
+    assert world.executions() == {f"{A}-1": "ABORTED"}
+
+
+def serving(world: World, resource: Resource) -> None:
+    """A is live, B declared and on its way with 25 %; both have a model, a deployment and a report."""
+    resource.deploy(A, "Create")
+    a, b = world.train(A), world.train(B)
+    world.releases.transition(A, LIVE, "serves")
+    resource.deploy(B)
+    world.settle(
+        Share(B, world.deploy(B, b), 0.25, expires_at=int(world.now) + 60),
+        Share(A, world.deploy(A, a), 0.75),
+    )
+    for digest in (A, B):
+        for _ in range(2):
+            world.s3.put_object(Bucket=world.bucket, Key=f"releases/{digest}/evaluation.json", Body=b"{}")
+    world.s3.put_object(Bucket=world.bucket, Key="datasets/kept.jsonl", Body=b"{}")
+
+
+def versions(world: World) -> list[str]:
+    found = world.s3.list_object_versions(Bucket=world.bucket)
+    return [item["Key"] for item in (*found.get("Versions", []), *found.get("DeleteMarkers", []))]
+
+
+def test_delete_ends_all_but_the_declared_model(world: World, resource: Resource) -> None:
+    """The declared model goes with its job's resource: a serving stack made anew must not pay for it."""
+    serving(world, resource)
+    assert resource.delete(B, polls=3)
+    assert set(world.executions().values()) == {"ABORTED"}
+    assert world.releases.route().shares == ()
+    assert world.releases.declared() is None
+    assert world.deployments() == set()
+    assert world.models() == named(B)
+    assert versions(world) == ["datasets/kept.jsonl"]
+
+
+def test_b10_second_delete_changes_nothing(world: World, resource: Resource) -> None:
+    serving(world, resource)
+    resource.delete(B, polls=3)
+    version, calls = world.releases.route().version, len(world.server.calls())
+    assert resource.delete(B)
+    assert world.releases.route().version == version
+    assert {call["operation"] for call in world.server.calls()[calls:]} == {
+        "ListCustomModelDeployments",
+        "ListCustomModels",
+    }
+
+
+def test_b15_retained_models_and_reports_stay(world: World, resource: Resource) -> None:
+    serving(world, resource)
+    assert resource.delete(B, polls=3, RetainModels="true", RetainReports="true")
+    assert world.deployments() == set()
+    assert world.models() == named(A, B)
+    assert len(versions(world)) == 5
+
+
+def test_b10_invented_physical_id_ends_nothing(world: World, resource: Resource) -> None:
+    serving(world, resource)
+    calls = len(world.server.calls())
+    assert resource.delete(B, physical_id="stack-Release-1ABCDEF")
+    assert len(world.server.calls()) == calls
+    assert world.executions()[f"{B}-1"] == "RUNNING"
+    assert len(world.releases.route().shares) == 2
+
+
+def test_delete_waits_for_a_deployment_that_is_being_made(world: World, resource: Resource) -> None:
+    resource.deploy(A, "Create")
+    world.deploy(A, world.train(A), wait=False)
+    assert not resource.delete(B, polls=2)
+    assert world.deployments() == named(A)
+    assert world.models() == named(A)
+    world.advance(10 * MINUTE)
+    assert resource.delete(B)
+    assert (world.deployments(), world.models()) == (set(), set())
+
+
+def test_delete_waits_for_a_deployment_that_is_being_updated(world: World, resource: Resource) -> None:
+    resource.deploy(A, "Create")
+    arn = world.deploy(A, world.train(A))
+    world.bedrock.update_custom_model_deployment(customModelDeploymentIdentifier=arn, modelArn=world.train(B))
+    assert not resource.delete(A, polls=3)
+    world.advance(10 * MINUTE)
+    assert resource.delete(A)
+
+
+def test_b13_delete_leaves_a_model_under_throughput_to_the_throughputs_own_end(
+    world: World, resource: Resource
+) -> None:
+    resource.deploy(A, "Create")
+    model = world.train(A)
+    world.bedrock.create_provisioned_model_throughput(provisionedModelName=OWNER, modelId=model, modelUnits=1)
+    assert resource.delete(B, polls=2)
+    assert world.models() == named(A)
+    assert world.calls("DeleteCustomModel") == 0
+
+
+def test_model_whose_release_is_not_deployed_yet_outlives_the_serving_stack(
+    world: World, resource: Resource
+) -> None:
+    resource.deploy(A, "Create")
+    world.train(B)
+    assert resource.delete(A, polls=2)
+    assert world.models() == named(B)
+
+
+def test_route_written_by_a_step_that_still_ran_is_emptied_by_the_next_look(
+    world: World, resource: Resource
+) -> None:
+    resource.deploy(A, "Create")
+    asked = Event.parse(resource.send(resource.event("Delete", A)))
+    world.settle(Share(A, "arn:a", 0.25, expires_at=int(world.now) + 60))
+    assert check(asked, resource.services())["IsComplete"]
+    assert world.releases.route().shares == ()
+
+
+@pytest.mark.parametrize("operation", ["ListCustomModelDeployments", "ListCustomModels"])
+def test_throttled_delete_goes_on_later(
+    world: World, resource: Resource, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource.deploy(A, "Create")
+    asked = resource.send(resource.event("Delete", A))
+    monkeypatch.setattr("release.handler.services", resource.services)
+    world.server.fault("throttled", operation=operation, count=2)
+    assert is_complete(asked, None) == {"IsComplete": False}
+    assert is_complete(asked, None) == {"IsComplete": True}
+
+
+def test_delete_that_bedrock_denies_fails_and_says_so(world: World, resource: Resource) -> None:
+    asked = Event.parse(resource.send(resource.event("Delete", A)))
+    world.server.fault("denied", operation="ListCustomModelDeployments")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        check(asked, resource.services())

@@ -1,0 +1,240 @@
+"""DistillationJob, Delete: nothing runs on, nothing foreign goes, nothing is kept that was not asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from distillation_job import handler
+from local.bedrock import BedrockStandIn
+from tests.unit.resources import framework
+from tests.unit.resources.scenes import (
+    CREATE,
+    HOUR,
+    NAME,
+    POLL,
+    STOP,
+    Meddled,
+    World,
+    job_properties,
+    refusal,
+    times,
+)
+
+Client = Callable[[str], Any]
+
+
+def test_t10_b8_a_running_job_is_stopped_and_its_end_waited_for(world: World) -> None:
+    world.jobs().send(framework.create(job_properties()))
+
+    response = world.jobs().send(framework.delete(NAME, job_properties()))
+
+    assert response.succeeded
+    assert response.polls > 1
+    assert world.job()["status"] == "Stopped"
+
+
+def test_b8_a_job_that_still_shows_in_progress_after_stop_is_polled(world: World) -> None:
+    world.jobs().send(framework.create(job_properties()))
+    job = world.bedrock.get_model_customization_job(jobIdentifier=NAME)
+    stale = Stale(world.bedrock, job, answers=6)
+
+    assert world.jobs(stale).send(framework.delete(NAME, job_properties())).succeeded
+    assert world.job()["status"] == "Stopped"
+
+
+class Stale:
+    """A client whose looks at the job are behind for a while."""
+
+    def __init__(self, client: Any, old: dict[str, Any], answers: int) -> None:
+        self._client, self._old, self._left = client, old, answers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def get_model_customization_job(self, **parameters: Any) -> Any:
+        """The old answer, then the true one."""
+        self._left -= 1
+        return self._old if self._left >= 0 else self._client.get_model_customization_job(**parameters)
+
+
+def test_b8_a_job_that_is_stopping_is_waited_for_without_another_stop(world: World) -> None:
+    world.jobs().send(framework.create(job_properties()))
+    world.bedrock.stop_model_customization_job(jobIdentifier=NAME)
+
+    assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
+    assert len(world.server.calls(STOP)) == 1
+
+
+def test_t10_a_second_delete_changes_nothing(world: World) -> None:
+    world.jobs().send(framework.create(job_properties()))
+    event = framework.delete(NAME, job_properties())
+    world.jobs().send(event)
+    before = world.written()
+
+    assert world.jobs().send(event).succeeded
+    assert world.written() == before
+
+
+@pytest.mark.parametrize("code", ["ConflictException", "ValidationException"])
+def test_b9_a_job_that_completes_before_the_stop_loses_its_model(world: World, code: str) -> None:
+    world.jobs().send(framework.create(job_properties()))
+
+    def completes() -> None:
+        world.server.advance(3 * HOUR)
+        raise refusal(code, "The job can't be stopped.")
+
+    late = Meddled(world.bedrock, before={"stop_model_customization_job": completes})
+    response = world.jobs(late).send(framework.delete(NAME, job_properties()))
+
+    assert response.succeeded
+    assert world.job()["status"] == "Completed"
+    assert world.server.state()["models"] == []
+
+
+@pytest.mark.parametrize("physical_id", [f"{NAME}-JobResource-1ABCDEFGHIJKL", "video-router-prod-ba9876543210"])
+def test_b10_an_invented_id_is_a_success_without_effects(world: World, physical_id: str) -> None:
+    world.jobs().send(framework.create(job_properties()))
+    before = world.written()
+
+    response = world.jobs().send(framework.delete(physical_id, job_properties()))
+
+    assert (response.succeeded, response.physical_id) == (True, physical_id)
+    assert world.written() == before
+    assert world.running() == [NAME]
+
+
+def test_b10_a_job_that_never_was_is_a_success(world: World) -> None:
+    assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
+    assert world.written() == []
+
+
+def test_b11_a_rollback_leaves_nothing_running(world: World) -> None:
+    created = world.jobs().send(framework.create(job_properties()))
+    # A sibling fails; CloudFormation takes the whole stack back.
+    world.jobs().send(framework.delete(created.physical_id, job_properties()))
+
+    assert world.running() == []
+    assert world.server.state()["models"] == []
+
+
+@pytest.mark.parametrize("what", ["deployment", "throughput"])
+def test_b13_a_model_in_use_is_kept(world: World, what: str) -> None:
+    world.jobs().send(framework.create(job_properties()))
+    world.server.advance(3 * HOUR)
+    model = str(world.job()["model"])
+    if what == "deployment":
+        world.deploy(model)
+    else:
+        world.bedrock.create_provisioned_model_throughput(
+            provisionedModelName="units", modelId=model, modelUnits=1
+        )
+
+    assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
+    assert [found["arn"] for found in world.server.state()["models"]] == [model]
+    assert world.count("DeleteCustomModel") == 0
+
+
+def test_b13_a_model_that_something_begins_to_use_is_asked_for_again(world: World) -> None:
+    world.model()
+    conflict = times(1, refusal("ConflictException", "The model is used."))
+    busy = Meddled(world.bedrock, before={"delete_custom_model": conflict})
+
+    response = world.jobs(busy).send(framework.delete(NAME, job_properties()))
+
+    assert (response.succeeded, response.polls) == (True, 2)
+    assert world.server.state()["models"] == []
+
+
+@pytest.mark.parametrize(("retain", "left"), [("true", 1), ("false", 0)])
+def test_b15_the_model_stays_where_it_is_retained(world: World, retain: str, left: int) -> None:
+    world.model()
+
+    assert world.jobs().send(framework.delete(NAME, job_properties(RetainModel=retain))).succeeded
+    assert len(world.server.state()["models"]) == left
+
+
+def test_b15_a_running_job_is_stopped_even_where_models_are_retained(world: World) -> None:
+    world.jobs().send(framework.create(job_properties()))
+
+    world.jobs().send(framework.delete(NAME, job_properties(RetainModel="true")))
+
+    assert world.running() == []
+
+
+def test_b15_a_model_deleted_before_is_no_problem(world: World) -> None:
+    world.model()
+    world.bedrock.delete_custom_model(modelIdentifier=NAME)
+
+    assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
+
+
+@pytest.mark.parametrize(("retain", "left"), [("true", 2), ("false", 0)])
+def test_b15_the_jobs_output_goes_with_it_unless_it_is_retained(
+    world: World, aws: Client, bucket: str, retain: str, left: int
+) -> None:
+    s3, uri = aws("s3"), f"s3://{bucket}/jobs/{NAME}/"
+    world.s3 = s3
+    for key in (f"jobs/{NAME}/metrics.csv", f"jobs/{NAME}/metrics.csv", f"jobs/{NAME}-other/metrics.csv"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"step_number\n")
+
+    properties = job_properties(OutputDataUri=uri, RetainOutput=retain)
+    assert world.jobs().send(framework.delete(NAME, properties)).succeeded
+
+    found = [item["Key"] for item in s3.list_object_versions(Bucket=bucket)["Versions"]]
+    assert found.count(f"jobs/{NAME}/metrics.csv") == left
+    assert found.count(f"jobs/{NAME}-other/metrics.csv") == 1
+
+
+def test_b16_throttling_during_a_delete_is_waited_for(world: World) -> None:
+    world.model()
+    world.server.fault("throttled", operation="DeleteCustomModel", count=5)
+
+    assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
+    assert world.server.state()["models"] == []
+
+
+def test_a_denied_stop_is_told_and_not_waited_for(world: World) -> None:
+    world.jobs().send(framework.create(job_properties()))
+    world.server.fault("denied", operation=STOP, count=None, message="not authorized to perform: bedrock:Stop")
+
+    response = world.jobs().send(framework.delete(NAME, job_properties()))
+
+    assert not response.succeeded
+    assert "bedrock:Stop" in response.reason
+
+
+def test_the_entry_points_use_the_functions_own_clients(
+    world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    clients = {"bedrock": world.bedrock, "s3": world.s3}
+    monkeypatch.setattr(handler, "client", clients.__getitem__)
+    jobs = framework.Framework(
+        partial(_called, handler.on_event),
+        partial(_called, handler.is_complete),
+        tick=lambda: world.server.advance(POLL),
+    )
+
+    assert jobs.send(framework.create(job_properties())).succeeded
+    foreign = jobs.send(framework.delete("invented", job_properties()))
+    assert jobs.send(framework.delete(NAME, job_properties())).succeeded
+
+    assert foreign.succeeded
+    assert world.count(CREATE) == 1
+    # Whoever has the URL can answer in our place.
+    assert "Signature" not in "".join(capfd.readouterr())
+
+
+def _called(entry: Callable[..., dict[str, Any]], event: Any) -> dict[str, Any]:
+    return entry(event, None)
+
+
+def test_t4_an_update_of_a_job_that_never_was_says_so(bedrock_server: BedrockStandIn, world: World) -> None:
+    response = world.jobs().send(framework.update(NAME, job_properties(), job_properties()))
+
+    assert not response.succeeded
+    assert NAME in response.reason
+    assert bedrock_server.calls(CREATE) == []
