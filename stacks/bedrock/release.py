@@ -134,12 +134,13 @@ class Release(Construct):
         ]
         if throughput:
             stages.append(("Serve from the throughput", throughput.stage))
-        stages += [("Raise its share", promote), ("Retire the old release", retire)]
+        stages.append(("Raise its share", promote))
         self.machine = ReleaseMachine(
             self,
             "Way",
             owner=owner,
             stages=stages,
+            retire=retire,
             fail=fail,
             topic=topic,
             poll_seconds=poll_seconds,

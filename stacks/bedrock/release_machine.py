@@ -10,12 +10,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
+from stacks.bedrock import permissions as may
 from stacks.functions import log_group
 from stacks.nag import acknowledge, function_versions
 
@@ -34,20 +36,24 @@ class ReleaseMachine(Construct):
         *,
         owner: str,
         stages: Sequence[tuple[str, lambda_.Function]],
+        retire: lambda_.Function,
         fail: lambda_.Function,
         topic: sns.ITopic,
         poll_seconds: int,
         timeout_hours: float,
         log_days: int,
     ) -> None:
-        """`stages` are pairs of a name and the function that is asked; `fail` ends a release."""
+        """`stages` are pairs of a name and the function that is asked; after them `retire` tidies up behind
+        the live release, or `fail` ends the one that didn't get there."""
         super().__init__(scope, construct_id)
         check_history(poll_seconds, timeout_hours)
         failed = self._failure_path(owner, fail, topic)
-        succeeded = self._publish(
+        live = sfn.Succeed(self, "Live")
+        tell = self._publish(
             "Tell that the release is live", topic, f"{owner}: release is live", "$.stage.message"
-        ).next(sfn.Succeed(self, "Live"))
-        following: sfn.IChainable = succeeded
+        )
+        tell.add_catch(live, result_path="$.error")
+        following: sfn.IChainable = self._retirement(retire, tell.next(live))
         for name, function in reversed(stages):
             following = self._stage(name, function, following, failed)
         group = log_group(self, "Logs", days=log_days, name=f"/aws/vendedlogs/states/{owner}-release")
@@ -62,7 +68,10 @@ class ReleaseMachine(Construct):
             logs=sfn.LogOptions(destination=group, level=sfn.LogLevel.ALL, include_execution_data=True),
         )
         role = self.machine.role
-        for function in [fail, *(function for _, function in stages)]:
+        if topic.master_key:
+            assert isinstance(role, iam.Role)
+            may.grant(role, [may.encrypted(topic.master_key, "sns")])
+        for function in [retire, fail, *(function for _, function in stages)]:
             reason = "The state machine invokes this one function, whichever version it has."
             acknowledge(role, f"IAM5[Resource::{function_versions(function)}]", reason)
         acknowledge(
@@ -87,6 +96,15 @@ class ReleaseMachine(Construct):
         )
         return task.next(choice)
 
+    def _retirement(self, retire: lambda_.Function, following: sfn.IChainable) -> sfn.IChainable:
+        """The release is live already: what can't be tidied up now must not take it back. The sweeper comes
+        again within the hour."""
+        task = self._task(
+            "Retire the old release", retire, {"release": sfn.JsonPath.string_at("$.release")}, "$.retired"
+        )
+        task.add_catch(following, result_path="$.error")
+        return task.next(following)
+
     def _task(
         self, name: str, function: lambda_.Function, payload: dict[str, str], result_path: str
     ) -> tasks.LambdaInvoke:
@@ -98,10 +116,15 @@ class ReleaseMachine(Construct):
             payload_response_only=True,
             result_path=result_path,
         )
-        # The CDK's own retry leaves this one out; a stage is idempotent, so it may be asked again.
-        task.add_retry(
-            errors=["Lambda.TooManyRequestsException"], interval=cdk.Duration.seconds(5), max_attempts=8
-        )
+        # Whatever it was (a throttled call, a lost connection, no free concurrency), a stage may be asked
+        # again: each looks at what is there before it does anything.
+        for error in ("Lambda.TooManyRequestsException", "States.TaskFailed"):
+            task.add_retry(
+                errors=[error],
+                interval=cdk.Duration.seconds(5),
+                max_attempts=4,
+                jitter_strategy=sfn.JitterType.FULL,
+            )
         return task
 
     def _failure_path(

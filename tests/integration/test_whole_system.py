@@ -165,7 +165,7 @@ def test_destroy_leaves_nothing_that_costs(system: LocalSystem) -> None:
     system.destroy()
     left = system.bedrock("/_state")
     assert left["deployments"] == []
-    assert left["throughputs"] == []
+    assert left["throughput"] == []
     assert left["models"] == []
     assert {job["status"] for job in left["jobs"]} <= {"Completed", "Stopped", "Failed"}
     result = system.run("down")

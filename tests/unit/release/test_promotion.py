@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+import promotion.handler
 from promotion.handler import EXPIRY_MARGIN_SECONDS, Rollout, promote
 from shared.releases import LIVE, PROMOTING, RETIRED, SUPERSEDED, RouteChangedError
 from shared.routes import Share
@@ -68,7 +70,7 @@ def rise(world: World, aws: Callable[[str], Any]) -> Rise:
 @contextlib.contextmanager
 def around_transaction(world: World, event: str, act: Callable[..., None]) -> Iterator[None]:
     """Do something at an event of the next TransactWriteItems."""
-    done = []
+    done: list[bool] = []
 
     def once(**_: Any) -> None:
         if not done:
@@ -255,15 +257,12 @@ def test_lost_race_changes_nothing_and_is_decided_anew(world: World, rise: Rise,
 def test_lost_race_is_no_failure_of_the_release(
     world: World, rise: Rise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import promotion.handler as promotion  # its entry, not what it calls
-
-    monkeypatch.setenv(
-        "ROLLOUT", '{"steps": [1.0], "dwell_seconds": 1, "minimum_requests": 0, "maximum_rates": {}}'
-    )
+    rollout = {"steps": [1.0], "dwell_seconds": 1, "minimum_requests": 0, "maximum_rates": {}}
+    monkeypatch.setenv("ROLLOUT", json.dumps(rollout))
     monkeypatch.setenv("TABLE_NAME", "releases")
     monkeypatch.setenv("NAME", rise.name)
-    monkeypatch.setattr(promotion, "table", lambda _: world.releases._table)
-    monkeypatch.setattr(promotion, "client", lambda _: rise.cloudwatch)
+    monkeypatch.setattr(promotion.handler, "table", lambda _: world.releases._table)
+    monkeypatch.setattr(promotion.handler, "client", lambda _: rise.cloudwatch)
     with around_transaction(world, "before-call", lambda: world.settle(settled(A, "arn:moved"))):
         assert promotion.handler({"release": B}, None)["outcome"] == "waiting"
     assert promotion.handler({"release": B}, None)["message"] == "100% of the requests"

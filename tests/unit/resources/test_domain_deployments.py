@@ -174,10 +174,13 @@ class Paged:
 def test_t11_models_are_found_by_name_and_arn_and_listed_by_owner(world: World) -> None:
     arns = [world.model(digest) for digest in (DIGEST, NEXT, "c" * 12)]
 
-    assert models.find(world.bedrock, NAME) == models.find(world.bedrock, arns[0])
+    for identifier in (NAME, arns[0]):
+        found = models.find(world.bedrock, identifier)
+        assert found is not None
+        assert (found["modelArn"], found["jobArn"]) == (arns[0], world.job()["arn"])
     assert models.find(world.bedrock, f"{OWNER}-nothing") is None
-    found = {digest: model["modelArn"] for digest, model in models.owned(Paged(world.bedrock), OWNER)}
-    assert found == dict(zip((DIGEST, NEXT, "c" * 12), arns, strict=True))
+    listed = {digest: model["modelArn"] for digest, model in models.owned(Paged(world.bedrock), OWNER)}
+    assert listed == dict(zip((DIGEST, NEXT, "c" * 12), arns, strict=True))
     assert list(models.owned(world.bedrock, "video-router")) == []
 
 

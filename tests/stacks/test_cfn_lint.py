@@ -1,0 +1,62 @@
+"""cfn-lint on every template: what neither the CDK nor the local system checks, such as a property's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.stacks.assembly import STACKS, Assembly
+from tests.stacks.environments import ENVIRONMENTS, VARIANTS
+
+# The CDK writes dependencies that a reference implies already.
+IGNORED = ["W3005"]
+
+BROKEN = """
+Resources:
+  Key:
+    Type: AWS::KMS::Key
+    Properties: {EnableKeyRotaton: true}
+  Alias:
+    Type: AWS::KMS::Alias
+    Properties: {AliasName: alias/broken, TargetKeyId: !Ref Kye}
+  Machine:
+    Type: AWS::StepFunctions::StateMachine
+    Properties:
+      RoleArn: arn:aws:iam::111122223333:role/machine
+      Definition: {StartAt: First, States: {Second: {Type: Sleep}}}
+"""
+
+# A variant's other stacks are those of the environment that it is made from.
+CHANGED = {"provisioned": ("serving", "router"), "fine-tuning": ("distillation", "serving")}
+TEMPLATES = [(name, stack) for name in ENVIRONMENTS for stack in STACKS] + [
+    (name, stack) for name in VARIANTS for stack in CHANGED.get(name, ())
+]
+
+
+def findings(template: Path) -> list[str]:
+    from cfnlint.api import ManualArgs, lint_file  # late: the import takes a second, in every test process
+
+    arguments = ManualArgs(regions=["us-east-1"], ignore_checks=IGNORED)
+    return [
+        f"{found.rule.id} {'/'.join(map(str, found.path or ()))}: {found.message}"
+        for found in lint_file(template, arguments)
+    ]
+
+
+@pytest.mark.parametrize(("environment", "stack"), TEMPLATES)
+def test_template_has_no_findings(
+    assemblies: Mapping[str, Assembly], environment: str, stack: str
+) -> None:
+    found = findings(assemblies[environment].path(stack))
+    assert not found, "\n".join(found)
+
+
+def test_a_broken_template_fails_the_same_check(tmp_path: Path) -> None:
+    template = tmp_path / "broken.yaml"
+    template.write_text(BROKEN, encoding="utf-8")
+    found = "\n".join(findings(template))
+    assert "EnableKeyRotaton" in found
+    assert "Kye" in found
+    assert "Resources/Machine" in found

@@ -1,0 +1,114 @@
+"""What the constructs refuse at synthesis."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
+
+from stacks.bedrock import permissions as may
+from stacks.bedrock.provider import ResourceProvider
+from stacks.bedrock.provisioned_throughput import ProvisionedThroughput
+from stacks.bedrock.release_machine import check_history
+from stacks.bedrock.release_wait import windows
+
+
+@pytest.fixture
+def stack() -> cdk.Stack:
+    return cdk.Stack(cdk.App(), "test")
+
+
+@pytest.fixture
+def role(stack: cdk.Stack) -> iam.Role:
+    return iam.Role(stack, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+
+
+def function(stack: cdk.Stack, name: str) -> lambda_.Function:
+    code = lambda_.Code.from_inline("handler = print")
+    return lambda_.Function(stack, name, runtime=lambda_.Runtime.PYTHON_3_13, handler="index.handler", code=code)
+
+
+@pytest.mark.parametrize(
+    ("total", "interval", "problem"),
+    [
+        (cdk.Duration.hours(1), cdk.Duration.seconds(5), "hour"),
+        (cdk.Duration.hours(3), cdk.Duration.seconds(5), "hour"),
+        (cdk.Duration.minutes(10), cdk.Duration.seconds(7), "query_interval"),
+    ],
+)
+def test_c8_provider_refuses_times_that_cloudformation_would_not_wait(
+    stack: cdk.Stack, total: cdk.Duration, interval: cdk.Duration, problem: str
+) -> None:
+    on_event, is_complete = function(stack, "OnEvent"), function(stack, "IsComplete")
+    with pytest.raises(ValueError, match=problem):
+        ResourceProvider(
+            stack,
+            "Provider",
+            on_event=on_event,
+            is_complete=is_complete,
+            log_days=7,
+            total_timeout=total,
+            query_interval=interval,
+        )
+
+
+def test_c8_provider_takes_times_below_the_hour(stack: cdk.Stack) -> None:
+    ResourceProvider(
+        stack,
+        "Provider",
+        on_event=function(stack, "OnEvent"),
+        is_complete=function(stack, "IsComplete"),
+        log_days=7,
+        total_timeout=cdk.Duration.minutes(30),
+        query_interval=cdk.Duration.seconds(10),
+    )
+
+
+@pytest.mark.parametrize("resource", ["*", "arn:aws:s3:::bucket/*"])
+def test_wildcard_needs_a_reason(role: iam.Role, resource: str) -> None:
+    with pytest.raises(ValueError, match=r"test/Role.*needs a reason"):
+        may.grant(role, [may.Permission(["s3:GetObject"], [resource])])
+
+
+def test_wildcard_with_a_reason_and_resource_without_one_are_granted(role: iam.Role) -> None:
+    reason = "Each release has a folder of its own digest in this bucket."
+    may.grant(
+        role,
+        [
+            may.Permission(["s3:GetObject"], ["arn:aws:s3:::bucket/one"]),
+            may.Permission(["s3:GetObject"], ["arn:aws:s3:::bucket/releases/*"], because=reason),
+        ],
+    )
+
+
+def test_b20_commitment_needs_an_acknowledgement(stack: cdk.Stack) -> None:
+    key = dynamodb.Attribute(name="id", type=dynamodb.AttributeType.STRING)
+    with pytest.raises(ValueError, match=r"acknowledge_commitment"):
+        ProvisionedThroughput(
+            stack,
+            "Throughput",
+            owner="video-router-test",
+            name="video-router-test",
+            student="amazon.nova-micro-v1:0:128k",
+            model_units=1,
+            table=dynamodb.Table(stack, "Table", partition_key=key),
+            key=kms.Key(stack, "Key"),
+            commitment="OneMonth",
+        )
+
+
+def test_poll_that_would_use_up_an_executions_history_is_refused_with_the_least_one() -> None:
+    check_history(300, 120)
+    with pytest.raises(ValueError, match=r"at least 198 seconds"):
+        check_history(60, 120)
+
+
+@pytest.mark.parametrize(
+    ("hours", "expected"),
+    [(0.25, [900]), (12, [43_200]), (30, [43_200, 43_200, 21_600]), (0.0001, [1])],
+)
+def test_windows_are_as_few_as_there_can_be(hours: float, expected: list[int]) -> None:
+    assert windows(hours) == expected

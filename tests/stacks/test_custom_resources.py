@@ -1,0 +1,215 @@
+"""Custom resources and their handlers agree: on properties, variables, entry points, and on the time they take."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from distillation_job.handler import job_spec
+from evaluation.scores import Gate
+from promotion.handler import Rollout
+from shared.custom_resource import truth
+from stacks.settings import PROJECT
+from tests.stacks.assembly import Assembly, Resource
+
+HANDLERS = {
+    "Custom::BedrockDataset": "dataset",
+    "Custom::BedrockDistillationJob": "distillation_job",
+    "Custom::BedrockProvisionedThroughput": "provisioned_throughput",
+    "Custom::BedrockRelease": "release",
+    "Custom::BedrockReleaseWait": "release_wait",
+}
+# Read by a name that a loop gives.
+ALSO_READ = {"dataset": {"Training", "Holdout"}}
+# A change of these is a reason to ask the handler again, which needs no other use of them.
+TRIGGERS = {"release": {"Endpoint"}}
+
+
+def subscripts(folder: str, *names: str) -> tuple[set[str], set[str]]:
+    """The constant keys that a folder's code takes from variables or attributes of these names: those that
+    must be there, and those that it asks for with `get`."""
+    required, optional = set[str](), set[str]()
+    for path in sorted((PROJECT / "lambda" / folder).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Subscript(value=value, slice=ast.Constant(str(key))) if _named(value) in names:
+                    required.add(key)
+                case ast.Call(func=ast.Attribute(value=value, attr="get"), args=[ast.Constant(str(key)), *_]):
+                    if _named(value) in names:
+                        optional.add(key)
+    return required, optional
+
+
+def _named(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def sent(value: Any) -> Any:
+    """A property as CloudFormation sends it: every scalar is a string."""
+    match value:
+        case dict():
+            return {key: sent(inner) for key, inner in value.items()}
+        case list():
+            return [sent(inner) for inner in value]
+        case bool():
+            return str(value).lower()
+        case _:
+            return str(value)
+
+
+def custom_resources(assembly: Assembly) -> Iterator[Resource]:
+    return (resource for resource in assembly.resources() if resource.type.startswith("Custom::"))
+
+
+def test_every_custom_resource_has_the_properties_that_its_handler_reads(assembly: Assembly) -> None:
+    for resource in custom_resources(assembly):
+        folder = HANDLERS[resource.type]
+        required, optional = subscripts(folder, "properties")
+        also, triggers = ALSO_READ.get(folder, set()), TRIGGERS.get(folder, set())
+        given = set(resource.properties) - {"ServiceToken"}
+        assert required <= given, folder
+        assert given - required - optional - also == triggers, folder
+
+
+def test_every_kind_of_custom_resource_is_among_the_environments(
+    assemblies: Mapping[str, Assembly],
+) -> None:
+    found = {resource.type for each in assemblies.values() for resource in custom_resources(each)}
+    assert found == set(HANDLERS)
+
+
+def test_job_is_what_the_settings_describe(assembly: Assembly) -> None:
+    properties = assembly.plain(assembly.one("Custom::BedrockDistillationJob").properties)
+    spec = job_spec(sent(properties))
+    settings, identity = assembly.settings.distillation, assembly.identity
+    is_distillation = settings.method == "distillation"
+    assert spec.job_name == spec.custom_model_name == identity.job_name
+    assert spec.role_arn == "<JobJobRole.Arn>"
+    assert spec.base_model_identifier == settings.student
+    assert spec.customization_type == ("DISTILLATION" if is_distillation else "FINE_TUNING")
+    assert spec.training_data_uri == f"s3://<Data>/datasets/{identity.dataset_digest}/training.jsonl"
+    assert spec.output_data_uri == f"s3://<Data>/jobs/{identity.job_name}/"
+    assert spec.teacher_model_identifier == (settings.teacher if is_distillation else None)
+    assert spec.max_response_length == settings.max_response_length
+    expected = settings.hyperparameters.to_api() if settings.hyperparameters else {}
+    assert dict(spec.hyper_parameters) == expected
+
+
+def test_what_is_kept_at_the_end_is_what_the_settings_say(assembly: Assembly) -> None:
+    keep = assembly.settings.retention
+    resources = {resource.type: sent(resource.properties) for resource in custom_resources(assembly)}
+    job, release = resources["Custom::BedrockDistillationJob"], resources["Custom::BedrockRelease"]
+    assert truth(resources["Custom::BedrockDataset"]["Retain"]) == (keep.data == "retain")
+    assert truth(job["RetainOutput"]) == truth(release["RetainReports"]) == (keep.data == "retain")
+    assert truth(job["RetainModel"]) == truth(release["RetainModels"]) == (keep.models == "retain")
+
+
+def test_custom_resources_get_their_delete(assembly: Assembly) -> None:
+    for resource in custom_resources(assembly):
+        assert resource.raw["DeletionPolicy"] == resource.raw["UpdateReplacePolicy"] == "Delete"
+
+
+def test_c8_waiters_give_up_before_cloudformation_does(assembly: Assembly) -> None:
+    """Its limit is an hour from the request on; a poll's own run time comes on top of the interval."""
+    waiters = [
+        machine
+        for machine in assembly.resources("AWS::StepFunctions::StateMachine")
+        if machine.name.endswith("Providerwaiterstatemachine")
+    ]
+    assert len(waiters) >= 2
+    for waiter in waiters:
+        (retry,) = assembly.definition(waiter)["States"]["framework-isComplete-task"]["Retry"]
+        assert retry["BackoffRate"] == 1
+        assert retry["MaxAttempts"] * (retry["IntervalSeconds"] + 1) < 3600
+    for resource in custom_resources(assembly):
+        assert int(resource.properties.get("ServiceTimeout", 3600)) >= 3600
+
+
+def test_waiters_log_everything_but_the_data_with_the_answers_url(assembly: Assembly) -> None:
+    for machine in assembly.resources("AWS::StepFunctions::StateMachine"):
+        logging = machine.properties["LoggingConfiguration"]
+        assert logging["Level"] == "ALL"
+        if machine.name.endswith("Providerwaiterstatemachine"):
+            assert logging["IncludeExecutionData"] is False
+
+
+def test_every_function_has_the_variables_that_its_code_reads(assembly: Assembly) -> None:
+    for function in assembly.functions():
+        folder = function.properties["Handler"].partition(".")[0]
+        required, _ = subscripts(folder, "environ", "environment", "settings")
+        given = set(function.properties["Environment"]["Variables"])
+        assert required <= given, function.name
+
+
+def test_gate_and_rollout_arrive_as_they_were_set(assembly: Assembly) -> None:
+    judge = assembly.one("AWS::Lambda::Function", "ReleaseJudge").properties["Environment"]["Variables"]
+    gate = Gate(**json.loads(judge["GATE"]))
+    assert gate == Gate(**assembly.settings.gate.model_dump())
+    assert judge["HOLDOUT_KEY"] == f"datasets/{assembly.identity.dataset_digest}/holdout.jsonl"
+    promote = assembly.one("AWS::Lambda::Function", "ReleasePromote").properties["Environment"]["Variables"]
+    settings = assembly.settings.rollout
+    assert Rollout.from_json(promote["ROLLOUT"]) == Rollout(
+        steps=tuple(settings.steps),
+        dwell_seconds=settings.dwell_seconds,
+        minimum_requests=settings.minimum_requests,
+        maximum_rates={
+            "RouterErrors": settings.maximum_error_rate,
+            "Fallback": settings.maximum_fallback_rate,
+            "InvalidOutput": settings.maximum_invalid_output_rate,
+        },
+    )
+
+
+def test_every_entry_point_exists(assembly: Assembly) -> None:
+    for function in assembly.functions():
+        module, _, entry = function.properties["Handler"].rpartition(".")
+        assert callable(getattr(importlib.import_module(module), entry)), function.properties["Handler"]
+
+
+def _asset(assembly: Assembly, key: str) -> str:
+    return str(assembly.folder / f"asset.{key.removesuffix('.zip')}")
+
+
+IMPORTING = """
+import sys
+layer, *bundles = sys.argv[1:]
+sys.path = [entry for entry in sys.path if "site-packages" not in entry]
+for bundle in bundles:
+    path, handler = bundle.rsplit("=", 1)
+    before = set(sys.modules)
+    sys.path[:0] = [path, layer]
+    __import__(handler)
+    del sys.path[:2]
+    for name in set(sys.modules) - before:
+        if path in (getattr(sys.modules[name], "__file__", None) or ""):
+            del sys.modules[name]
+"""
+
+
+@pytest.mark.parametrize("environment", ["provisioned", "fine-tuning"])
+def test_bundles_import_with_nothing_but_the_layer(
+    assemblies: Mapping[str, Assembly], environment: str
+) -> None:
+    """The local system's functions see this virtual environment, which would hide what a bundle lacks."""
+    assembly = assemblies[environment]
+    layer = _asset(assembly, assembly.resources("AWS::Lambda::LayerVersion")[0].properties["Content"]["S3Key"])
+    bundles = {
+        f"{_asset(assembly, function.properties['Code']['S3Key'])}="
+        f"{function.properties['Handler'].rpartition('.')[0]}"
+        for function in assembly.functions()
+    }
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", "-B", "-c", IMPORTING, f"{layer}/python", *sorted(bundles)],
+        env={"AWS_REGION": "us-east-1", "POWERTOOLS_METRICS_NAMESPACE": "DistilledRouter", "TABLE_NAME": "t"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]

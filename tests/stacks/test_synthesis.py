@@ -1,0 +1,105 @@
+"""Synthesis needs settings and nothing else: no AWS, no network, no credentials."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from stacks.settings import PROJECT
+from tests.stacks import offline
+from tests.stacks.assembly import STACKS, Assembly
+from tests.stacks.environments import ENVIRONMENTS
+
+CONNECTING = """
+import socket, sys
+from tests.stacks import offline
+offline.refuse_network()
+socket.create_connection(("127.0.0.1", 9), timeout=1)
+"""
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    variables = offline.environment(folder)
+    return subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True, text=True, timeout=60)
+
+
+def test_every_environment_is_synthesised_without_network_and_credentials(assembly: Assembly) -> None:
+    """The fixture's process refuses both: see the tests below, and tests/stacks/synthesise.py."""
+    assert set(assembly.templates) == set(STACKS)
+    manifest = json.loads((assembly.folder / "manifest.json").read_text(encoding="utf-8"))
+    assert not manifest.get("missing")  # what a context lookup in AWS would leave
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, "-c", CONNECTING],
+        ["node", "-e", "require('node:net').connect(9, '127.0.0.1')"],
+        ["node", "-e", "fetch('http://127.0.0.1:9').catch((e) => { throw e.cause ?? e; })"],
+    ],
+    ids=["python", "node", "node-fetch"],
+)
+def test_that_process_can_not_connect(tmp_path: Path, command: list[str]) -> None:
+    result = run(command, tmp_path)
+    assert result.returncode != 0
+    assert offline.REFUSED in result.stderr
+
+
+def test_that_process_has_no_credentials(tmp_path: Path) -> None:
+    looking = "import boto3, sys; sys.exit(boto3.Session().get_credentials() is not None)"
+    assert run([sys.executable, "-c", looking], tmp_path).returncode == 0
+
+
+def test_stacks_are_in_the_settings_account_and_region(assembly: Assembly) -> None:
+    manifest = json.loads((assembly.folder / "manifest.json").read_text(encoding="utf-8"))
+    stacks = {
+        name: artifact
+        for name, artifact in manifest["artifacts"].items()
+        if artifact["type"] == "aws:cloudformation:stack"
+    }
+    assert set(stacks) == {f"{assembly.settings.full_name}-{stack}" for stack in STACKS}
+    where = f"aws://{assembly.settings.account}/{assembly.settings.region}"
+    assert {artifact["environment"] for artifact in stacks.values()} == {where}
+
+
+def test_stacks_are_deployed_in_their_order(assembly: Assembly) -> None:
+    manifest = json.loads((assembly.folder / "manifest.json").read_text(encoding="utf-8"))
+    name = assembly.settings.full_name
+    for before, after in zip(STACKS, STACKS[1:], strict=False):
+        needed, ahead = set[str](), [f"{name}-{after}"]
+        while ahead:
+            dependencies = manifest["artifacts"][ahead.pop()].get("dependencies", [])
+            needed |= set(dependencies)
+            ahead += dependencies
+        assert f"{name}-{before}" in needed, after
+
+
+def test_no_template_asks_whether_it_is_local(assemblies: Mapping[str, Assembly]) -> None:
+    """Local, dev and prod hold the same kinds of resources, but for what their settings switch."""
+    kinds = {
+        name: {resource.type for resource in assemblies[name].resources()} for name in ("local", "dev", "prod")
+    }
+    switched = {
+        "AWS::CloudFormation::WaitCondition",
+        "AWS::CloudFormation::WaitConditionHandle",
+        "Custom::BedrockReleaseWait",
+        "AWS::SNS::Subscription",
+        "AWS::Budgets::Budget",
+    }
+    assert kinds["local"] - switched == kinds["dev"] == kinds["prod"] - switched
+
+
+def test_unknown_environment_ends_with_the_list_of_those_there_are(tmp_path: Path) -> None:
+    variables = offline.environment(tmp_path) | {"CDK_CONTEXT_JSON": '{"environment": "nope"}'}
+    result = subprocess.run(
+        [sys.executable, "app.py"], cwd=PROJECT, env=variables, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 1
+    assert "nope" in result.stderr
+    assert [name for name in ENVIRONMENTS if f'"{name}"' not in result.stderr] == []
+    assert "Traceback" not in result.stderr

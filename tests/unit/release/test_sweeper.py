@@ -1,0 +1,404 @@
+"""The sweeper: what it keeps, what it removes, and whose things it never touches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+import sweeper.handler
+from shared.naming import release_name
+from shared.releases import FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED, WAITING, Releases
+from shared.routes import Share
+from shared.sweep import START_GRACE_SECONDS
+from tests.unit.bedrock.scenes import MINUTE
+from tests.unit.release.conftest import OWNER, PASSING, A, B, C, Proxy, World, named, settled
+
+D = "dddddddddddd"
+Capture = pytest.CaptureFixture[str]
+
+
+def made(world: World, digest: str, state: str, **fields: Any) -> str:
+    """A release with model and deployment in a state; the deployment's ARN."""
+    arn = world.deploy(digest, world.train(digest))
+    world.begin(digest)
+    world.releases.update(digest, state=state, **fields)
+    return arn
+
+
+def test_keeps_what_serves_what_runs_and_the_last_good_one(world: World) -> None:
+    for digest in (A, B):
+        made(world, digest, RETIRED)
+        world.advance(MINUTE)
+    world.settle(settled(C, made(world, C, LIVE)))
+    made(world, D, PROMOTING)
+    world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{D}-1")
+    swept = world.sweeper(keep=1).sweep()
+    assert world.deployments() == world.models() == named(B, C, D)
+    assert len(swept.removed) == 2
+    assert sorted(set(swept.kept.values())) == [
+        "its release is running",
+        "kept for rollback",
+        "named by the route",
+    ]
+
+
+def test_keeps_as_many_good_releases_as_it_is_told(world: World) -> None:
+    for digest in (A, B, C):
+        made(world, digest, RETIRED)
+        world.advance(MINUTE)
+    world.sweeper(keep=2).sweep()
+    assert world.deployments() == named(B, C)
+    world.sweeper(keep=0).sweep()
+    assert world.deployments() == world.models() == set()
+
+
+@pytest.mark.parametrize("state", [FAILED, SUPERSEDED])
+def test_removes_what_an_ended_release_made(world: World, state: str) -> None:
+    made(world, A, state)
+    world.releases.declare(B)
+    world.sweeper().sweep()
+    assert world.deployments() == world.models() == set()
+
+
+def test_removes_the_model_of_a_superseded_release_that_never_got_a_deployment(world: World) -> None:
+    world.train(A)
+    world.begin(A)
+    world.releases.transition(A, SUPERSEDED, "by another")
+    world.releases.declare(B)
+    world.sweeper().sweep()
+    assert world.models() == set()
+
+
+def test_second_sweep_changes_nothing(world: World) -> None:
+    made(world, A, FAILED)
+    world.settle(settled(B, made(world, B, LIVE)))
+    first = world.sweeper().sweep()
+    second = world.sweeper().sweep()
+    assert (len(first.removed), second.removed, second.waiting) == (2, [], [])
+    assert second.kept == first.kept
+
+
+@pytest.mark.parametrize("state", [FAILED, SUPERSEDED, RETIRED])
+def test_the_declared_digests_model_is_never_removed(world: World, state: str) -> None:
+    """Not after a refusal by the gate either, so not by the failure path: a changed gate may take it."""
+    made(world, A, state)
+    world.releases.declare(A)
+    swept = world.sweeper(keep=0).sweep()
+    assert world.deployments() == set()
+    assert world.models() == named(A)
+    assert list(swept.kept.values()) == ["declared by the stack"]
+
+
+def test_model_that_no_release_knows_yet_is_kept(world: World) -> None:
+    """Its Distillation stack was deployed first, and its job was done before Serving was deployed."""
+    world.settle(settled(A, made(world, A, LIVE)))
+    world.releases.declare(A)
+    world.train(B)
+    swept = world.sweeper().sweep()
+    assert world.models() == named(A, B)
+    assert "no release knows it" in swept.kept.values()
+
+
+def test_b15_retained_models_stay_and_their_deployments_go(world: World) -> None:
+    made(world, A, FAILED)
+    swept = world.sweeper(retain=True).sweep()
+    assert (world.deployments(), world.models()) == (set(), named(A))
+    assert list(swept.kept.values()) == ["retention.models = retain"]
+
+
+def test_foreign_things_are_not_touched(world: World) -> None:
+    model = world.train(A)
+    for name, owner in (
+        (f"{OWNER}-staging-{A}", OWNER),
+        (f"my-{OWNER}-{A}", OWNER),
+        (f"{OWNER}-{A[:-1]}", OWNER),
+        (f"{OWNER}-ABCDEFABCDEF", OWNER),
+        (f"{OWNER}-{B}", None),
+        (f"{OWNER}-{C}", f"{OWNER}-staging"),
+    ):
+        world.deploy_as(name, model, owner)
+    before = world.deployments()
+    made(world, D, FAILED)
+    world.sweeper().sweep()
+    assert world.deployments() == before
+    assert world.calls("DeleteCustomModelDeployment") == 1
+    assert world.models() == named(A)
+
+
+def test_b13_model_that_something_else_serves_is_kept(world: World) -> None:
+    model = world.train(A)
+    world.begin(A)
+    world.releases.transition(A, FAILED, "refused")
+    endpoint = world.deploy_as("somebody-elses", model, None)
+    swept = world.sweeper().sweep()
+    assert swept.kept == {model: f"in use by {endpoint}"}
+    assert world.calls("DeleteCustomModel") == 0
+
+
+def test_b13_model_under_throughput_is_kept(world: World) -> None:
+    model = world.train(A)
+    world.begin(A)
+    world.releases.transition(A, FAILED, "refused")
+    world.bedrock.create_provisioned_model_throughput(provisionedModelName=OWNER, modelId=model, modelUnits=1)
+    world.sweeper().sweep()
+    assert world.models() == named(A)
+
+
+def test_deployment_that_is_being_made_is_removed_by_a_later_sweep(world: World) -> None:
+    world.deploy(A, world.train(A), wait=False)
+    world.begin(A)
+    world.releases.transition(A, SUPERSEDED, "by another")
+    swept = world.sweeper().sweep()
+    assert (len(swept.waiting), swept.removed) == (1, [])
+    assert world.models() == named(A)
+    world.advance(10 * MINUTE)
+    world.sweeper().sweep()
+    assert world.deployments() == world.models() == set()
+
+
+@pytest.mark.parametrize(
+    "operation", ["ListCustomModelDeployments", "ListCustomModels", "ListTagsForResource"]
+)
+def test_sweep_that_can_not_see_everything_removes_nothing(world: World, operation: str) -> None:
+    made(world, A, FAILED)
+    world.server.fault("throttled", operation=operation, count=2)
+    with pytest.raises(ClientError, match="Throttling"):
+        world.sweeper().sweep()
+    assert world.deployments() == world.models() == named(A)
+    world.sweeper().sweep()
+    assert world.deployments() == world.models() == set()
+
+
+def test_sweep_follows_all_pages(world: World) -> None:
+    model = world.train(A)
+    digests = [f"{number:012x}" for number in range(5)]
+    for digest in digests:
+        world.deploy(digest, model)
+
+    def paged(name: str) -> Any:
+        return Proxy(None, paginate=lambda **p: world.bedrock.get_paginator(name).paginate(**p, PaginationConfig={"PageSize": 2}))  # fmt: skip
+
+    world.sweeper(bedrock=Proxy(world.bedrock, get_paginator=paged)).sweep()
+    assert world.deployments() == set()
+    assert world.calls("ListCustomModelDeployments") >= 3
+
+
+def interfering(world: World, operation: str, act: Callable[[], Any]) -> Any:
+    """A Bedrock client during whose list something else happens, before its answer is used."""
+
+    def get_paginator(name: str) -> Any:
+        def paginate(**parameters: Any) -> list[Any]:
+            pages = list(world.bedrock.get_paginator(name).paginate(**parameters))
+            if name == operation:
+                act()
+            return pages
+
+        return Proxy(None, paginate=paginate)
+
+    return Proxy(world.bedrock, get_paginator=get_paginator)
+
+
+def test_release_that_goes_live_while_the_lists_are_read_is_kept(world: World) -> None:
+    """Releases and route are read after the lists, the route last."""
+    arn = made(world, A, WAITING)
+    world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{A}-1")
+
+    def live() -> None:
+        world.releases.update(A, state=LIVE)
+        world.settle(settled(A, arn))
+
+    bedrock = interfering(world, "list_custom_models", live)
+    world.sweeper(keep=0, bedrock=bedrock).sweep()
+    assert world.deployments() == world.models() == named(A)
+
+
+def test_release_that_goes_live_while_the_table_is_read_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was still running when the releases were read, or it is in the route, which is read after them."""
+    arn = made(world, A, PROMOTING)
+    world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{A}-1")
+    route = Releases.route
+    reads: list[bool] = []
+
+    def read(self: Releases) -> Any:
+        reads.append(True)
+        if len(reads) == 2:
+            world.releases.update(A, state=LIVE)
+            self.set_route((settled(A, arn),), after=route(self), reason="live")
+        return route(self)
+
+    monkeypatch.setattr(Releases, "route", read)
+    world.sweeper(keep=0).sweep()
+    assert len(reads) == 2
+    assert world.deployments() == world.models() == named(A)
+
+
+def test_release_that_begins_again_during_the_sweep_is_kept(world: World) -> None:
+    made(world, A, FAILED)
+    release = Releases.declared
+
+    def again(self: Releases) -> str | None:
+        world.begin(A, 2, run=True)
+        return release(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Releases, "declared", again)
+        swept = world.sweeper().sweep()
+    assert world.deployments() == world.models() == named(A)
+    assert set(swept.kept.values()) == {"its release has begun again"}
+
+
+def failures(capture: Capture) -> int:
+    lines = [json.loads(line) for line in capture.readouterr().out.splitlines()]
+    return sum("FailedReleases" in line for line in lines if "_aws" in line)
+
+
+def test_stopped_release_is_failed_and_its_share_taken_back(world: World, capsys: Capture) -> None:
+    world.settle(settled(A, "arn:a"))
+    arn = made(world, B, PROMOTING)
+    world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{B}-1")
+    world.settle(Share(B, arn, 0.5, expires_at=int(world.now) + 900), Share(A, "arn:a", 0.5))
+    world.stepfunctions.stop_execution(executionArn=world.execution(B))
+    world.releases.declare(B)
+    world.sweeper().sweep()
+    assert world.release(B).state == FAILED
+    assert world.release(B).message == f"its execution is ABORTED: {world.execution(B)}"
+    assert world.releases.route().shares == (settled(A, "arn:a"),)
+    assert (world.deployments(), world.models()) == (set(), named(B))
+    assert failures(capsys) == 1
+    world.sweeper().sweep()
+    assert failures(capsys) == 0
+
+
+@pytest.mark.parametrize("status", ["TIMED_OUT", "FAILED", "SUCCEEDED"])
+def test_release_whose_execution_ended_without_it_is_failed(world: World, status: str) -> None:
+    world.begin(A)
+    ended = Proxy(world.stepfunctions, describe_execution=lambda **_: {"status": status})
+    world.sweeper(stepfunctions=ended).sweep()
+    assert (world.release(A).state, status in world.release(A).message) == (FAILED, True)
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "PENDING_REDRIVE"])
+def test_release_whose_execution_runs_is_left_alone(world: World, status: str) -> None:
+    world.begin(A)
+    world.advance(10 * START_GRACE_SECONDS)
+    running = Proxy(world.stepfunctions, describe_execution=lambda **_: {"status": status})
+    world.sweeper(stepfunctions=running).sweep()
+    assert world.release(A).state == WAITING
+
+
+def test_execution_that_was_never_started_fails_its_release_after_a_while(world: World) -> None:
+    world.begin(A)
+    world.advance(START_GRACE_SECONDS - 1)
+    world.sweeper().sweep()
+    assert world.release(A).state == WAITING
+    world.advance(1)
+    world.sweeper().sweep()
+    assert world.release(A).state == FAILED
+    assert "is gone" in world.release(A).message
+
+
+def test_attempt_that_begins_while_its_forerunner_is_judged_is_left_alone(world: World) -> None:
+    world.change_machine(PASSING)
+    world.begin(A, run=True)
+
+    def describe(**parameters: Any) -> Any:
+        world.change_machine({"Type": "Wait", "Seconds": 1000, "End": True})
+        world.begin(A, 2, run=True)
+        return {"status": "ABORTED", **parameters}
+
+    world.sweeper(stepfunctions=Proxy(world.stepfunctions, describe_execution=describe)).sweep()
+    assert (world.release(A).attempt, world.release(A).state) == (2, WAITING)
+
+
+@pytest.mark.parametrize("state", [FAILED, SUPERSEDED, None])
+def test_partial_share_that_an_ended_release_left_behind_is_taken_back(
+    world: World, state: str | None
+) -> None:
+    if state:
+        world.begin(B)
+        world.releases.transition(B, state, "ended")
+    world.settle(Share(B, "arn:b", 0.25, expires_at=1), Share(A, "arn:a", 0.75))
+    world.sweeper().sweep()
+    assert world.releases.route().shares == (settled(A, "arn:a"),)
+
+
+@pytest.fixture
+def entries(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The world, with the functions' own clients being its."""
+    clients = {"bedrock": world.bedrock, "stepfunctions": world.stepfunctions}
+    monkeypatch.setattr(sweeper.handler, "client", clients.__getitem__)
+    monkeypatch.setattr(sweeper.handler, "table", lambda _: world.releases._table)
+    for name, value in {
+        "NAME": OWNER,
+        "TABLE_NAME": "releases",
+        "KEEP_RELEASES": "0",
+        "RETAIN_MODELS": "false",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return world
+
+
+def test_failure_path_ends_the_release_and_removes_all_but_its_model(entries: World, capsys: Capture) -> None:
+    arn = made(entries, B, PROMOTING)
+    entries.settle(Share(B, arn, 0.25, expires_at=2**40), Share(A, "arn:a", 0.75))
+    entries.releases.declare(B)
+    result = sweeper.handler.fail({"release": B, "reason": "refused by the gate"}, None)
+    assert result["message"] == "removed 1, to be removed later 0"
+    assert (entries.release(B).state, entries.release(B).message) == (FAILED, "refused by the gate")
+    assert entries.releases.route().shares == (settled(A, "arn:a"),)
+    assert (entries.deployments(), entries.models()) == (set(), named(B))
+    assert failures(capsys) == 1
+    sweeper.handler.fail({"release": B, "reason": "again"}, None)
+    assert (entries.release(B).message, failures(capsys)) == ("refused by the gate", 0)
+
+
+def test_exception_of_a_stage_is_told_in_words(entries: World) -> None:
+    entries.begin(A)
+    cause = {"errorType": "KeyError", "errorMessage": "'GATE'", "stackTrace": ["…"] * 3000}
+    sweeper.handler.fail({"release": A, "reason": json.dumps(cause)}, None)
+    assert entries.release(A).message == "KeyError: 'GATE'"
+
+
+def test_failure_of_something_after_a_release_went_live_takes_nothing_from_it(
+    entries: World, capsys: Capture
+) -> None:
+    arn = made(entries, A, LIVE)
+    entries.settle(settled(A, arn))
+    sweeper.handler.fail({"release": A, "reason": "Lambda.Unknown"}, None)
+    assert entries.release(A).state == LIVE
+    assert entries.releases.route().shares == (settled(A, arn),)
+    assert entries.deployments() == named(A)
+    assert failures(capsys) == 0
+
+
+def test_failure_of_an_unknown_release_makes_none(entries: World) -> None:
+    sweeper.handler.fail({"release": A, "reason": "…"}, None)
+    assert entries.releases.get(A) is None
+
+
+def test_retiring_removes_what_was_replaced(entries: World) -> None:
+    made(entries, A, RETIRED)
+    entries.settle(settled(B, made(entries, B, LIVE)))
+    result = sweeper.handler.retire({"release": B}, None)
+    assert result["message"] == f"release {B} serves all requests; removed 2, to be removed later 0"
+    assert entries.deployments() == named(B)
+
+
+def test_retiring_that_fails_is_no_failure_of_the_live_release(entries: World) -> None:
+    made(entries, A, RETIRED)
+    entries.server.fault("throttled", operation="ListCustomModels", count=2)
+    result = sweeper.handler.retire({"release": B}, None)
+    assert result["outcome"] == "done"
+    assert "nothing was removed yet" in result["message"]
+
+
+def test_hourly_sweep_says_what_it_did(entries: World) -> None:
+    arn = made(entries, A, FAILED)
+    model = entries.bedrock.get_custom_model(modelIdentifier=release_name(OWNER, A))["modelArn"]
+    assert sweeper.handler.handler({}, None) == {"removed": [arn, model], "waiting": [], "kept": {}}
