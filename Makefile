@@ -1,4 +1,4 @@
-# Needs: a Python of 3.12 or newer, make, openssl. Everything else comes into .venv.
+# Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
 .PHONY: help install local local-status local-down route synth test snapshots schema clean
 SHELL := /bin/sh
@@ -40,7 +40,7 @@ test: $(INSTALLED)  ## Lint, type-check and test
 	ruff check .
 	ruff format --check .
 	mypy $(SOURCES) $(FUNCTIONS)
-	pytest -n 2
+	pytest -n 2 --dist loadfile
 
 snapshots: $(INSTALLED)  ## Renew the snapshots of the templates
 	pytest tests/snapshots --snapshot-update

@@ -73,6 +73,8 @@ def emulator(port: int, bedrock: str, state: State, path: str) -> dict[str, str]
         "SFTP_ENABLED": "0",
         "AUTH": "true",
         "USE_SSL": "1",
+        "MINISTACK_SSL_CERT": str(state.certificate),
+        "MINISTACK_SSL_KEY": str(state.certificate_key),
         "STATE_DIR": str(state.root / "emulator"),
         "S3_DATA_DIR": str(state.root / "emulator" / "s3"),
         "TMPDIR": str(state.tmp),

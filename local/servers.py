@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from botocore.exceptions import BotoCoreError
 
-from local import environment, processes, web
+from local import certificate, environment, processes, web
 from local.cdk import tool_path
 from local.errors import LocalError
 from local.state import ACCOUNT, PROJECT, REGION, State
@@ -90,9 +89,8 @@ def start(state: State) -> Servers:
     Raises:
         LocalError: A server ended at once or did not answer in time; none is left running.
     """
-    if shutil.which("openssl") is None:
-        raise LocalError("The program openssl is missing: the emulator makes its certificate with it.")
     state.prepare()
+    certificate.make(state.certificate, state.certificate_key)
     try:
         return _start(state)
     except BaseException:
@@ -185,10 +183,7 @@ def _wait(state: State, server: Server, answers: Callable[[], bool]) -> None:
 
 
 def _emulator_answers(state: State, url: str) -> bool:
-    if not state.certificate.exists():
-        return False
-    # OSError covers a certificate that is only half written.
-    with contextlib.suppress(BotoCoreError, OSError):
+    with contextlib.suppress(BotoCoreError):
         return web.get(f"{url}/_ministack/health", verify=state.certificate).status_code == 200
     return False
 

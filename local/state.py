@@ -61,13 +61,18 @@ class State:
 
     @property
     def tmp(self) -> Path:
-        """The emulator's own temporary folder: its certificate, and the unpacked Lambda bundles."""
+        """The emulator's own temporary folder: the unpacked Lambda bundles."""
         return self.root / "tmp"
 
     @property
     def certificate(self) -> Path:
-        """The emulator's self-signed certificate."""
-        return self.tmp / "ministack-tls" / "server.crt"
+        """The emulator's certificate, with the authority that signed it."""
+        return self.root / "tls" / "server.crt"
+
+    @property
+    def certificate_key(self) -> Path:
+        """Its key."""
+        return self.root / "tls" / "server.key"
 
     @property
     def lock(self) -> Path:
@@ -85,7 +90,13 @@ class State:
 
     def clean(self) -> None:
         """Remove what belongs to servers that no longer run. Logs stay, for whoever wants to know why."""
-        for folder in (self.root / "emulator", self.root / "bedrock", self.tmp, self.assembly):
+        for folder in (
+            self.root / "emulator",
+            self.root / "bedrock",
+            self.root / "tls",
+            self.tmp,
+            self.assembly,
+        ):
             shutil.rmtree(folder, ignore_errors=True)
         for file in (self.servers, self.env, self.outputs, self.ca_bundle):
             file.unlink(missing_ok=True)

@@ -36,7 +36,6 @@ os.environ |= {
     "AWS_DEFAULT_REGION": REGION,
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # the discard port: a client that no fixture made goes nowhere
-    "POWERTOOLS_LOG_LEVEL": "WARNING",
     "POWERTOOLS_METRICS_NAMESPACE": "DistilledRouter",
 }
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -69,8 +70,9 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
     may_wait = asked_at is not None and now() - float(asked_at) < CREATE_WAIT_SECONDS
     if asked_at is not None:
         legacy = truth(event.properties.get("AllowLegacy", "false"))
+        today = datetime.fromtimestamp(now(), UTC)
         try:
-            jobs.ensure(bedrock, job_spec(event.properties), allow_legacy=legacy)
+            jobs.ensure(bedrock, job_spec(event.properties), allow_legacy=legacy, today=today)
         except NotYetError as error:
             if not may_wait:
                 raise

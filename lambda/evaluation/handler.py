@@ -122,7 +122,7 @@ def ask_all(release: Release, holdout: list[Example], evaluation: Evaluation) ->
         for start in range(0, len(holdout), MOST_FAILED_CALLS):
             part = holdout[start : start + MOST_FAILED_CALLS]
             answers += pool.map(lambda example: ask(release.endpoint, example, evaluation), part)
-            if all(answer.weights is None and answer.output_tokens == 0 for answer in answers[-len(part) :]):
+            if all(answer.input_tokens == 0 for answer in answers[-len(part) :]):
                 break
     return answers + [
         Answer(example.query, example.weights, None, "not asked: the calls before it failed")
@@ -130,21 +130,15 @@ def ask_all(release: Release, holdout: list[Example], evaluation: Evaluation) ->
     ]
 
 
-def _most_tokens(task: Task) -> int:
-    """As many as the router grants: an answer that only fits into more is invalid there, so it is here.
-    A token is at least one character, so the longest answer's characters bound its tokens."""
-    return len(task.render({label: 1 / len(task.labels) for label in task.labels})) + 5
-
-
 def ask(endpoint: str, example: Example, evaluation: Evaluation) -> Answer:
-    """Ask one query as the router asks it: the student's prompt, temperature 0."""
+    """Ask one query as the router asks it: the student's prompt, temperature 0, no token more."""
     started = time.perf_counter()
     try:
         reply = evaluation.runtime.converse(
             modelId=endpoint,
             system=[{"text": evaluation.task.student_prompt}],
             messages=[{"role": "user", "content": [{"text": example.query}]}],
-            inferenceConfig={"temperature": 0.0, "maxTokens": _most_tokens(evaluation.task)},
+            inferenceConfig={"temperature": 0.0, "maxTokens": evaluation.task.most_tokens()},
         )
     except ClientError as error:
         return Answer(example.query, example.weights, None, f"{code(error)}: {error}")

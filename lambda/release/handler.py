@@ -2,7 +2,7 @@
 
 Its physical id is the owner's name and never changes, so that an update can't make CloudFormation delete
 what serves. Delete ends every release of this owner: executions, route, deployments and models, in this
-order.
+order. The declared digest's model is its job's resource's, and goes with that.
 """
 
 from __future__ import annotations

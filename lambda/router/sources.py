@@ -70,13 +70,12 @@ class Prompt:
     @classmethod
     def student(cls, task: Task) -> Prompt:
         """The short prompt that the student was trained with."""
-        # A token is at least one character, so the longest answer's characters bound its tokens.
-        return cls(task.student_prompt, len(_longest(task, task.format)) + 5)
+        return cls(task.student_prompt, task.most_tokens())
 
     @classmethod
     def base(cls, task: Task) -> Prompt:
         """The teacher's full prompt; it may ask for a reasoning, too."""
-        return cls(task.teacher_prompt, max(200, len(_longest(task, "json"))))
+        return cls(task.teacher_prompt, max(200, task.most_tokens("json")))
 
 
 class Models:
@@ -169,8 +168,3 @@ def _refusal(error: ClientError) -> Outcome:
     reason = _REASONS.get(code(error), by_status)
     detail = code(error) if reason in _QUOTING else f"{code(error)}: {message(error)}"
     return Outcome(reason=reason, detail=detail)
-
-
-def _longest(task: Task, format_: str) -> str:
-    even = {label: 1 / len(task.labels) for label in task.labels}
-    return task.render(even, format_)

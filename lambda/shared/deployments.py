@@ -77,7 +77,7 @@ def ensure(
     ):
         raise ResourceError(
             f"A deployment named {name} exists and is not this release's: {arn} serves "
-            f"{existing['modelArn']}. Delete it, or set distillation.nonce so that the release has another name."
+            f"{existing['modelArn']}. Delete it, or set distillation.nonce for another name."
         )
     return dict(existing)
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -95,7 +96,7 @@ def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
     return or_none(bedrock.get_model_customization_job, jobIdentifier=name_or_arn)
 
 
-def ensure(bedrock: Any, spec: JobSpec, *, allow_legacy: bool) -> str:
+def ensure(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: datetime | None = None) -> str:
     """Make the job, or adopt the one that exists, and return its ARN. Asks once.
 
     Raises NotYetError where the same call may succeed soon: a role that can't be assumed yet, throttling, an
@@ -108,7 +109,7 @@ def ensure(bedrock: Any, spec: JobSpec, *, allow_legacy: bool) -> str:
     models = [spec.base_model_identifier]
     if spec.teacher_model_identifier:
         models.append(spec.teacher_model_identifier)
-    check_usable(bedrock, models, allow_legacy=allow_legacy)
+    check_usable(bedrock, models, allow_legacy=allow_legacy, today=today)
     try:
         created = bedrock.create_model_customization_job(**spec.request())
     except (ClientError, BotoCoreError) as error:

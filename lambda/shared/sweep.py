@@ -50,8 +50,14 @@ class Sweeper:
     now: Callable[[], float] = time.time
 
     def sweep(self) -> Sweep:
-        """Remove deployments and models that neither the route, a running release, the declared release
-        nor the number of kept releases needs."""
+        """Remove deployments and models that neither the route, a running release nor the number of kept
+        releases needs.
+
+        Models are the one thing here that costs money to make again. The declared digest's stays, even after
+        the gate refused it, so the failure path's sweep never removes it either: it is its job's resource's,
+        and a changed gate may still take it. So does that of the release begun last, which is another one
+        where CloudFormation took the serving stack back after a refusal, while the job's stack went on.
+        """
         self._end_abandoned()
         self._take_back_orphans()
         found_deployments = list(deployments.owned(self.bedrock, self.owner))
@@ -60,7 +66,10 @@ class Sweeper:
         # running, or in the route. One that is begun again in between is looked at once more before a delete.
         known = list(self.releases.all())
         needed = self._needed(known, self.releases.route())
-        declared = self.releases.declared()
+        last = max((release.started_at for release in known), default=0)
+        spared = {release.digest: "begun last" for release in known if release.started_at == last}
+        if declared := self.releases.declared():
+            spared[declared] = "declared by the stack"
         result = Sweep()
         for digest, deployment in found_deployments:
             arn = deployment["customModelDeploymentArn"]
@@ -69,7 +78,7 @@ class Sweeper:
                 result.kept[arn] = reason
             else:
                 self._note(result, arn, gone=deployments.delete(self.bedrock, arn))
-        self._sweep_models(result, found_models, known, needed, declared)
+        self._sweep_models(result, found_models, known, spared | needed)
         logger.info("swept", removed=result.removed, waiting=result.waiting, kept=result.kept)
         return result
 
@@ -85,7 +94,7 @@ class Sweeper:
             self._note(result, arn, gone=deployments.delete(self.bedrock, arn))
         if not result.waiting:
             found = list(models.owned(self.bedrock, self.owner))
-            self._sweep_models(result, found, list(self.releases.all()), {}, declared)
+            self._sweep_models(result, found, list(self.releases.all()), {declared: "declared by the stack"})
         logger.info("cleared", removed=result.removed, waiting=result.waiting, kept=result.kept)
         return result
 
@@ -94,22 +103,15 @@ class Sweeper:
         result: Sweep,
         found: Sequence[tuple[str, Mapping[str, Any]]],
         known: Sequence[Release],
-        needed: Mapping[str, str],
-        declared: str | None,
+        spared: Mapping[str, str],
     ) -> None:
-        """Remove models, the one thing here that costs money to make again. So none is removed that
-
-        - the declared digest names, not even after the gate refused it, and so not by the failure path's
-          sweep either: it is its job's resource's, and a changed gate may still take it;
-        - no release knows: its job was deployed before the release that waits for it.
-        """
+        """Remove models of releases, but for those spared, and those that no release knows: a job's stack may
+        be deployed, and its job done, long before the release that waits for it."""
         releases = {release.digest for release in known}
         for digest, model in found:
             arn = model["modelArn"]
-            reason = "retention.models = retain" if self.retain_models else needed.get(digest)
-            if digest == declared:
-                reason = reason or "declared by the stack"
-            elif digest not in releases:
+            reason = "retention.models = retain" if self.retain_models else spared.get(digest)
+            if digest not in releases:
                 reason = reason or "no release knows it"
             reason = reason or self._begun_again(digest)
             users = [] if reason else models.users(self.bedrock, arn)

@@ -123,6 +123,12 @@ class Task:
             return json.dumps({label: part / 10_000 for label, part in zip(self.labels, parts, strict=True)})
         raise ValueError(f"format {format!r}, expected one of {', '.join(FORMATS)}")
 
+    def most_tokens(self, format: str | None = None) -> int:  # noqa: A002 - as above
+        """A bound for the tokens of an answer: a token is at least one character, and evenly spread weights
+        make the longest text. A few more let a model that decorates be seen instead of cut."""
+        even = dict.fromkeys(self.labels, 1 / len(self.labels))
+        return len(self.render(even, format)) + 5
+
     def written_as_asked(self, text: str) -> bool:
         """Whether `text` is an answer in exactly the task's format, which `parse` does not insist on.
 

@@ -149,14 +149,16 @@ class Release(Construct):
         ).machine
         may.grant(roles["sweeper"], [self._on_executions("DescribeExecution")])
         rules = self._sweep_on(sweep)
-        self.resource = self._resource(
-            digest,
-            roles["release"],
-            base,
-            throughput,
-            retain_models=retain_models,
-            retain_reports=retain_reports,
-        )
+        properties = {
+            "Digest": digest,
+            "Endpoint": "provisioned" if throughput else "on_demand",
+            # What judges a release: a changed gate is a reason to try a refused one again.
+            "Gate": judging["GATE"],
+            "Rollout": rising["ROLLOUT"],
+            "RetainModels": retain_models,
+            "RetainReports": retain_reports,
+        }
+        self.resource = self._resource(roles["release"], base, properties)
         # Deleted in the reverse order: the resource's Delete still needs all of this.
         self.resource.node.add_dependency(self.machine, *roles.values(), *rules)
         if throughput:
@@ -189,14 +191,7 @@ class Release(Construct):
         )
 
     def _resource(
-        self,
-        digest: str,
-        role: iam.Role,
-        environment: Mapping[str, str],
-        throughput: ProvisionedThroughput | None,
-        *,
-        retain_models: bool,
-        retain_reports: bool,
+        self, role: iam.Role, environment: Mapping[str, str], properties: Mapping[str, object]
     ) -> cdk.CustomResource:
         self.machine.grant_start_execution(role)
         may.grant(
@@ -232,12 +227,9 @@ class Release(Construct):
             service_token=provider.service_token,
             properties={
                 "Owner": self._owner,
-                "Digest": digest,
                 "StateMachineArn": self.machine.state_machine_arn,
-                "Endpoint": "provisioned" if throughput else "on_demand",
                 "Bucket": self._bucket.bucket_name,
-                "RetainModels": retain_models,
-                "RetainReports": retain_reports,
+                **properties,
             },
         )
 

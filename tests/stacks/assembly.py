@@ -1,4 +1,4 @@
-"""Reading a cloud assembly: resources, policies and references, with CloudFormation's functions as plain text."""
+"""Reading a cloud assembly: resources, policies and references, with intrinsic functions as plain text."""
 
 from __future__ import annotations
 
@@ -160,7 +160,9 @@ class Assembly:
 
     def functions(self) -> list[Resource]:
         """The functions with code of ours."""
-        return [function for function in self.resources("AWS::Lambda::Function") if not is_framework(function)]
+        return [
+            function for function in self.resources("AWS::Lambda::Function") if not is_framework(function)
+        ]
 
     def definition(self, machine: Resource) -> Mapping[str, Any]:
         """A state machine's definition."""

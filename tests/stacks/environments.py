@@ -1,4 +1,4 @@
-"""The environments that are synthesised: those with a settings file, and variants made from them in memory."""
+"""The environments that are synthesised: those with a settings file, and variants made in memory."""
 
 from __future__ import annotations
 

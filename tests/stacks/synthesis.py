@@ -1,7 +1,7 @@
 """All environments' cloud assemblies, synthesised once a test session.
 
-They are made one after another in one process of its own: the CDK's validators need some ten seconds to start and
-one for each further app; and in that process there is neither a network nor a credential.
+They are made one after another in one process of its own: the CDK's validators need some ten seconds to start
+and one for each further app; and in that process there is neither a network nor a credential.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def assemblies(folder: Path) -> Path:
 
 def _run(work: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "tests.stacks.synthesise", str(work)],
+        [sys.executable, "-m", "tests.stacks.synthesise_all", str(work)],
         cwd=PROJECT,
         env=offline.environment(work),
         capture_output=True,

@@ -36,7 +36,8 @@ TEMPLATES = [(name, stack) for name in ENVIRONMENTS for stack in STACKS] + [
 
 
 def findings(template: Path) -> list[str]:
-    from cfnlint.api import ManualArgs, lint_file  # late: the import takes a second, in every test process
+    # Late, because the import takes a second, in every test process.
+    from cfnlint.api import ManualArgs, lint_file  # type: ignore[import-untyped]  # it ships no types
 
     arguments = ManualArgs(regions=["us-east-1"], ignore_checks=IGNORED)
     return [
@@ -46,9 +47,7 @@ def findings(template: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("environment", "stack"), TEMPLATES)
-def test_template_has_no_findings(
-    assemblies: Mapping[str, Assembly], environment: str, stack: str
-) -> None:
+def test_template_has_no_findings(assemblies: Mapping[str, Assembly], environment: str, stack: str) -> None:
     found = findings(assemblies[environment].path(stack))
     assert not found, "\n".join(found)
 

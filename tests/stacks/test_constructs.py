@@ -28,7 +28,9 @@ def role(stack: cdk.Stack) -> iam.Role:
 
 def function(stack: cdk.Stack, name: str) -> lambda_.Function:
     code = lambda_.Code.from_inline("handler = print")
-    return lambda_.Function(stack, name, runtime=lambda_.Runtime.PYTHON_3_13, handler="index.handler", code=code)
+    return lambda_.Function(
+        stack, name, runtime=lambda_.Runtime.PYTHON_3_13, handler="index.handler", code=code
+    )
 
 
 @pytest.mark.parametrize(

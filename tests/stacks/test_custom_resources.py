@@ -1,16 +1,13 @@
-"""Custom resources and their handlers agree: on properties, variables, entry points, and on the time they take."""
+"""Custom resources and their handlers agree: on properties, variables, entry points and times."""
 
 from __future__ import annotations
 
 import ast
-import importlib
 import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-import pytest
 
 from distillation_job.handler import job_spec
 from evaluation.scores import Gate
@@ -167,49 +164,53 @@ def test_gate_and_rollout_arrive_as_they_were_set(assembly: Assembly) -> None:
     )
 
 
-def test_every_entry_point_exists(assembly: Assembly) -> None:
-    for function in assembly.functions():
-        module, _, entry = function.properties["Handler"].rpartition(".")
-        assert callable(getattr(importlib.import_module(module), entry)), function.properties["Handler"]
-
-
-def _asset(assembly: Assembly, key: str) -> str:
-    return str(assembly.folder / f"asset.{key.removesuffix('.zip')}")
-
-
+# What a function sees: its bundle, the layer and Python. Each is imported with its own variables.
 IMPORTING = """
-import sys
-layer, *bundles = sys.argv[1:]
+import importlib, json, os, sys
 sys.path = [entry for entry in sys.path if "site-packages" not in entry]
-for bundle in bundles:
-    path, handler = bundle.rsplit("=", 1)
-    before = set(sys.modules)
+for function in json.load(sys.stdin):
+    path, layer = function["bundle"], function["layer"]
+    os.environ |= function["variables"]
     sys.path[:0] = [path, layer]
-    __import__(handler)
+    module, _, entry = function["handler"].rpartition(".")
+    if not callable(getattr(importlib.import_module(module), entry)):
+        sys.exit(f"{function['handler']} is no function")
     del sys.path[:2]
-    for name in set(sys.modules) - before:
-        if path in (getattr(sys.modules[name], "__file__", None) or ""):
+    for name, found in list(sys.modules.items()):
+        if path in (getattr(found, "__file__", None) or str(getattr(found, "__path__", ""))):
             del sys.modules[name]
+    for name in function["variables"]:
+        del os.environ[name]
 """
 
 
-@pytest.mark.parametrize("environment", ["provisioned", "fine-tuning"])
-def test_bundles_import_with_nothing_but_the_layer(
-    assemblies: Mapping[str, Assembly], environment: str
+def test_every_entry_point_starts_with_nothing_but_its_bundle_its_layer_and_its_variables(
+    assemblies: Mapping[str, Assembly],
 ) -> None:
     """The local system's functions see this virtual environment, which would hide what a bundle lacks."""
-    assembly = assemblies[environment]
-    layer = _asset(assembly, assembly.resources("AWS::Lambda::LayerVersion")[0].properties["Content"]["S3Key"])
-    bundles = {
-        f"{_asset(assembly, function.properties['Code']['S3Key'])}="
-        f"{function.properties['Handler'].rpartition('.')[0]}"
-        for function in assembly.functions()
-    }
+    functions = {}
+    for environment in ("provisioned", "fine-tuning"):
+        assembly = assemblies[environment]
+        (layer, *_) = assembly.resources("AWS::Lambda::LayerVersion")
+        for function in assembly.functions():
+            properties = assembly.plain(function.properties)
+            functions[properties["Handler"]] = {
+                "bundle": _asset(assembly, properties["Code"]["S3Key"]),
+                "layer": _asset(assembly, layer.properties["Content"]["S3Key"]) + "/python",
+                "handler": properties["Handler"],
+                "variables": properties["Environment"]["Variables"],
+            }
+    assert len(functions) > 10
     result = subprocess.run(
-        [sys.executable, "-I", "-S", "-B", "-c", IMPORTING, f"{layer}/python", *sorted(bundles)],
-        env={"AWS_REGION": "us-east-1", "POWERTOOLS_METRICS_NAMESPACE": "DistilledRouter", "TABLE_NAME": "t"},
+        [sys.executable, "-I", "-S", "-B", "-c", IMPORTING],
+        input=json.dumps(list(functions.values())),
+        env={"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"},
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+def _asset(assembly: Assembly, key: str) -> str:
+    return str(assembly.folder / f"asset.{key.removesuffix('.zip')}")

@@ -163,7 +163,7 @@ def test_keys_are_used_through_one_service_or_by_bedrocks_own_role(assembly: Ass
             if any(action.startswith("kms:") for action in statement.actions):
                 assert statement.resources == {"<Key.Arn>"}
                 limited = "kms:ViaService" in statement.conditions.get("StringEquals", {})
-                assert limited or role.name in {"JobJobRole", "ReleaseWayMachineRole"}, role.name
+                assert limited or role.name == "JobJobRole", role.name
 
 
 def test_everything_that_takes_tags_carries_the_owner(assembly: Assembly) -> None:

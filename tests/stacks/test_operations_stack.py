@@ -96,7 +96,8 @@ def test_dashboard_shows_metrics_that_functions_emit(assembly: Assembly) -> None
 
 def test_whoever_is_named_is_told(assembly: Assembly) -> None:
     subscribed = [
-        assembly.plain(subscription.properties) for subscription in assembly.resources("AWS::SNS::Subscription")
+        assembly.plain(subscription.properties)
+        for subscription in assembly.resources("AWS::SNS::Subscription")
     ]
     assert subscribed == [
         {"Protocol": "email", "TopicArn": "<Notifications>", "Endpoint": email}

@@ -1,7 +1,7 @@
 """What crosses from stack to stack, and where the digest stands.
 
-CloudFormation refuses to change an export that another stack imports, so only what stays is exported, and what
-carries the digest is a literal in each template.
+CloudFormation refuses to change an export that another stack imports, so only what stays is exported, and
+what carries the digest is a literal in each template.
 """
 
 from __future__ import annotations

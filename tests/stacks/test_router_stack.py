@@ -27,13 +27,13 @@ def test_router_may_invoke_deployments_and_the_base_model_and_nothing_else_of_be
     settings = assembly.settings
     ours = f"arn:aws:bedrock:{settings.region}:{settings.account}"
     base = settings.router.base_model
-    invoked = {
-        resource: statement.conditions
+    statements = [
+        statement
         for statement in assembly.role_statements(assembly.one("AWS::IAM::Role", "RouterRole"))
         if any(action.startswith("bedrock:") for action in statement.actions)
-        and statement.actions == {"bedrock:InvokeModel"}
-        for resource in statement.resources
-    }
+    ]
+    assert {action for statement in statements for action in statement.actions} == {"bedrock:InvokeModel"}
+    invoked = {resource: statement.conditions for statement in statements for resource in statement.resources}
     profile = f"{ours}:inference-profile/{base}"
     expected = {
         f"{ours}:custom-model-deployment/*": {},
@@ -103,5 +103,7 @@ def test_router_reads_its_settings_from_its_variables(assembly: Assembly) -> Non
 
 
 def test_queries_are_not_logged_where_nobody_asked_for_it(assembly: Assembly) -> None:
-    logged = assembly.one("AWS::Lambda::Function", "Router").properties["Environment"]["Variables"]["LOG_QUERIES"]
+    logged = assembly.one("AWS::Lambda::Function", "Router").properties["Environment"]["Variables"][
+        "LOG_QUERIES"
+    ]
     assert logged == ("true" if assembly.environment == "local" else "false")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pytest
-
 from tests.stacks.assembly import Assembly, Resource
 
 
@@ -42,11 +40,6 @@ def test_topic_is_encrypted_with_our_key_and_refuses_what_is_not_tls(assembly: A
     assert denial.conditions == {"Bool": {"aws:SecureTransport": "false"}}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="stacks/bedrock/release_machine.py: the role has no kms:Decrypt and kms:GenerateDataKey, so that "
-    "on AWS a live release ends as a failed execution",
-)
 def test_release_machine_may_publish_to_the_encrypted_topic(assembly: Assembly) -> None:
     """SNS takes a message for an encrypted topic only from who may use its key (SNS developer guide, KMS)."""
     statements = assembly.role_statements(assembly.one("AWS::IAM::Role", "ReleaseWayMachineRole"))
@@ -150,7 +143,9 @@ def test_release_is_ended_before_anything_that_it_needs_for_that_goes(assembly: 
         for resource in assembly.resources(
             "AWS::StepFunctions::StateMachine", "AWS::Events::Rule", "AWS::IAM::Policy", stack="serving"
         )
-        if resource.name.startswith(("ReleaseWayMachine", "ReleaseHourly", "ReleaseEnded", "ReleaseSweeperRole"))
+        if resource.name.startswith(
+            ("ReleaseWayMachine", "ReleaseHourly", "ReleaseEnded", "ReleaseSweeperRole")
+        )
     }
     if assembly.settings.endpoint.kind == "provisioned":
         needed.add(assembly.one("Custom::BedrockProvisionedThroughput").logical_id)

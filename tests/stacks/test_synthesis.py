@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_environment_is_synthesised_without_network_and_credentials(assembly: Assembly) -> None:
-    """The fixture's process refuses both: see the tests below, and tests/stacks/synthesise.py."""
+    """The fixture's process refuses both: see the tests below, and tests/stacks/synthesise_all.py."""
     assert set(assembly.templates) == set(STACKS)
     manifest = json.loads((assembly.folder / "manifest.json").read_text(encoding="utf-8"))
     assert not manifest.get("missing")  # what a context lookup in AWS would leave
@@ -40,9 +41,9 @@ def test_every_environment_is_synthesised_without_network_and_credentials(assemb
     [
         [sys.executable, "-c", CONNECTING],
         ["node", "-e", "require('node:net').connect(9, '127.0.0.1')"],
-        ["node", "-e", "fetch('http://127.0.0.1:9').catch((e) => { throw e.cause ?? e; })"],
+        ["node", "-e", "require('node:https').get('https://localhost:9')"],
     ],
-    ids=["python", "node", "node-fetch"],
+    ids=["python", "node", "node-https"],
 )
 def test_that_process_can_not_connect(tmp_path: Path, command: list[str]) -> None:
     result = run(command, tmp_path)
@@ -70,7 +71,7 @@ def test_stacks_are_in_the_settings_account_and_region(assembly: Assembly) -> No
 def test_stacks_are_deployed_in_their_order(assembly: Assembly) -> None:
     manifest = json.loads((assembly.folder / "manifest.json").read_text(encoding="utf-8"))
     name = assembly.settings.full_name
-    for before, after in zip(STACKS, STACKS[1:], strict=False):
+    for before, after in pairwise(STACKS):
         needed, ahead = set[str](), [f"{name}-{after}"]
         while ahead:
             dependencies = manifest["artifacts"][ahead.pop()].get("dependencies", [])
@@ -82,7 +83,8 @@ def test_stacks_are_deployed_in_their_order(assembly: Assembly) -> None:
 def test_no_template_asks_whether_it_is_local(assemblies: Mapping[str, Assembly]) -> None:
     """Local, dev and prod hold the same kinds of resources, but for what their settings switch."""
     kinds = {
-        name: {resource.type for resource in assemblies[name].resources()} for name in ("local", "dev", "prod")
+        name: {resource.type for resource in assemblies[name].resources()}
+        for name in ("local", "dev", "prod")
     }
     switched = {
         "AWS::CloudFormation::WaitCondition",

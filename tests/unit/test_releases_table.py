@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import fields
+from decimal import Decimal
+from typing import Any
+from unittest.mock import Mock
 
-from shared.releases import FAILED, LIVE, PROMOTING, SUPERSEDED, Releases, RouteChangedError
+import pytest
+from botocore.exceptions import ClientError
+
+from shared.releases import (
+    FAILED,
+    LIVE,
+    PROMOTING,
+    RETIRED,
+    SUPERSEDED,
+    WAITING,
+    Release,
+    Releases,
+    RouteChangedError,
+)
 from shared.routes import Share
 
 A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
@@ -14,22 +30,76 @@ def begin(releases: Releases, digest: str, attempt: int = 1) -> bool:
     return releases.begin(digest, attempt=attempt, execution=f"arn:{digest}-{attempt}", request_id="r")
 
 
+def release_of(releases: Releases, digest: str) -> Release:
+    release = releases.get(digest)
+    assert release is not None
+    return release
+
+
 def test_an_attempt_begins_once(releases: Releases) -> None:
     assert begin(releases, A)
     assert not begin(releases, A)
     assert begin(releases, A, attempt=2)
-    release = releases.get(A)
-    assert release is not None
-    assert (release.attempt, release.state, release.step) == (2, "waiting", -1)
+    assert not begin(releases, A)
+    release = release_of(releases, A)
+    assert (release.attempt, release.state, release.step) == (2, WAITING, -1)
+
+
+def test_attempt_that_begins_leaves_what_the_one_before_learnt(releases: Releases) -> None:
+    begin(releases, A)
+    releases.transition(A, FAILED, "refused", model_arn="arn:model", step=2, step_at=5)
+    begin(releases, A, attempt=2)
+    release = release_of(releases, A)
+    assert (release.model_arn, release.state, release.step) == ("arn:model", WAITING, -1)
 
 
 def test_a_final_state_is_not_left_by_a_step_that_still_ran(releases: Releases) -> None:
     begin(releases, A)
     assert releases.transition(A, SUPERSEDED, "another digest")
     assert not releases.transition(A, PROMOTING, "25%")
-    release = releases.get(A)
-    assert release is not None
+    release = release_of(releases, A)
     assert (release.state, release.message) == (SUPERSEDED, "another digest")
+
+
+def test_only_the_attempt_that_was_judged_is_ended(releases: Releases) -> None:
+    begin(releases, A)
+    begin(releases, A, attempt=2)
+    assert not releases.transition(A, FAILED, "gone", of_attempt=1)
+    assert releases.transition(A, FAILED, "gone", of_attempt=2)
+
+
+def test_a_release_that_nobody_began_is_not_made_by_the_way(releases: Releases) -> None:
+    assert not releases.transition(A, FAILED, "…")
+    assert not releases.update(A, model_arn="arn:model")
+    assert not releases.move_with_route(A, LIVE, "…", (), after=releases.route())
+    assert (releases.get(A), releases.route().version) == (None, 0)
+
+
+def test_every_field_comes_back_as_it_was_written(releases: Releases) -> None:
+    """DynamoDB gives numbers back as Decimal, and refuses reserved words that stand in an expression."""
+    begin(releases, A)
+    written: dict[str, Any] = {
+        field.name: index if field.type == "int" else f"value {index}"
+        for index, field in enumerate(fields(Release))
+        if field.name not in {"digest", "updated_at"}
+    }
+    releases.update(A, **written)
+    release = release_of(releases, A)
+    assert {name: getattr(release, name) for name in written} == written
+    assert {type(getattr(release, name)) for name in written} == {int, str}
+
+
+@pytest.mark.parametrize("word", ["state", "status", "name", "values", "size", "timestamp", "ttl", "comment"])
+def test_reserved_words_are_names_like_others(releases: Releases, word: str) -> None:
+    begin(releases, A)
+    releases.update(A, **{word: "kept"})
+    assert releases._table.get_item(Key={"id": f"release@{A}"})["Item"][word] == "kept"
+
+
+def test_a_release_that_a_human_cut_down_counts_as_running(releases: Releases) -> None:
+    releases._table.put_item(Item={"id": f"release@{A}", "note": "oops", "attempt": Decimal(3)})
+    (release,) = releases.all()
+    assert (release.digest, release.attempt, release.is_final) == (A, 3, False)
 
 
 def test_two_writers_of_the_route_do_not_both_win(releases: Releases) -> None:
@@ -41,19 +111,144 @@ def test_two_writers_of_the_route_do_not_both_win(releases: Releases) -> None:
 
 
 def test_each_change_of_the_route_leaves_its_history(releases: Releases) -> None:
-    route = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="live")
-    releases.drop_from_route(A, "taken back")
+    route = releases.set_route(
+        (Share(A, "arn:a", 0.25, expires_at=9),), after=releases.route(), reason="rise"
+    )
+    releases.take_back(A, "taken back")
     kept = releases._table.get_item(Key={"id": f"route@{route.version:09d}"})["Item"]
-    assert kept["reason"] == "live"
+    assert kept["reason"] == "rise"
     assert releases.route().shares == ()
     assert releases.route().version == 2
 
 
-@pytest.mark.parametrize("broken", [{}, {"version": "three"}, {"version": None}])
-def test_a_route_that_a_human_broke_can_be_replaced(releases: Releases, broken: dict[str, object]) -> None:
-    releases._table.put_item(Item={"id": "route", "shares": "oops", **broken})
+@pytest.mark.parametrize(
+    "version", [{}, {"version": "three"}, {"version": None}, {"version": 0}, {"version": -1}]
+)
+def test_a_route_that_a_human_broke_can_be_replaced(releases: Releases, version: dict[str, object]) -> None:
+    releases._table.put_item(Item={"id": "route", "shares": "oops", **version})
     releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="mended")
     assert [share.release for share in releases.route().shares] == [A]
+
+
+def test_release_and_route_move_together(releases: Releases) -> None:
+    begin(releases, A)
+    begin(releases, B)
+    releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="live")
+    moved = releases.move_with_route(
+        B, LIVE, "serves all", (Share(B, "arn:b", 1.0),), after=releases.route(), retiring=A, step=1
+    )
+    assert moved
+    route = releases.route()
+    assert (route.shares, route.reason) == ((Share(B, "arn:b", 1.0),), f"release {B}: serves all")
+    assert (release_of(releases, B).state, release_of(releases, B).step) == (LIVE, 1)
+    assert (release_of(releases, A).state, release_of(releases, A).message) == (
+        RETIRED,
+        f"replaced by release {B}",
+    )
+
+
+@pytest.mark.parametrize("also_lost", [False, True])
+def test_neither_moves_where_the_release_has_ended(releases: Releases, also_lost: bool) -> None:
+    begin(releases, A)
+    read = releases.route()
+    if also_lost:
+        releases.set_route((), after=read, reason="somebody else's")
+    releases.transition(A, SUPERSEDED, "another digest")
+    version = releases.route().version
+    assert not releases.move_with_route(A, LIVE, "…", (Share(A, "arn:a", 1.0),), after=read, retiring=B)
+    assert releases.route().version == version
+    assert (release_of(releases, A).state, releases.get(B)) == (SUPERSEDED, None)
+
+
+def test_neither_moves_where_the_route_changed(releases: Releases) -> None:
+    begin(releases, A)
+    read = releases.route()
+    changed = releases.set_route((), after=read, reason="somebody else's")
+    with pytest.raises(RouteChangedError):
+        releases.move_with_route(A, PROMOTING, "…", (Share(A, "arn:a", 1.0),), after=read)
+    assert releases.route() == changed
+    assert release_of(releases, A).state == WAITING
+
+
+def canceled(*reasons: str) -> ClientError:
+    response: Any = {
+        "Error": {"Code": "TransactionCanceledException"},
+        "CancellationReasons": [{"Code": reason} for reason in reasons],
+    }
+    return ClientError(response, "TransactWriteItems")
+
+
+@pytest.mark.parametrize(
+    ("reasons", "expected"),
+    [
+        (("TransactionConflict", "None", "None"), RouteChangedError),
+        (("None", "None", "ThrottlingError"), RouteChangedError),
+        (("None", "None", "ValidationError"), ClientError),
+    ],
+)
+def test_transaction_that_may_be_made_again_is_no_error_and_others_are(
+    releases: Releases, monkeypatch: pytest.MonkeyPatch, reasons: tuple[str, ...], expected: type[Exception]
+) -> None:
+    monkeypatch.setattr(
+        releases._table.meta.client, "transact_write_items", Mock(side_effect=canceled(*reasons))
+    )
+    with pytest.raises(expected):
+        releases.move_with_route(A, PROMOTING, "…", (), after=releases.route())
+
+
+def test_write_that_meets_a_transaction_is_made_again(
+    releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(releases, A)
+    write = releases._table.update_item
+    error = ClientError({"Error": {"Code": "TransactionConflictException"}}, "UpdateItem")
+    answers = iter([error])
+
+    def conflicting(**change: Any) -> Any:
+        for refusal in answers:
+            raise refusal
+        return write(**change)
+
+    monkeypatch.setattr("shared.errors.random.uniform", lambda low, high: 0.01)
+    monkeypatch.setattr(releases._table, "update_item", conflicting)
+    assert releases.transition(A, FAILED, "…")
+
+
+def test_a_partial_share_goes_back_to_the_settled_release(releases: Releases) -> None:
+    shares = (Share(A, "arn:a", 0.25, expires_at=9), Share(B, "arn:b", 0.75))
+    releases.set_route(shares, after=releases.route(), reason="rise")
+    releases.take_back(A, "breach")
+    assert releases.route().shares == (Share(B, "arn:b", 1.0),)
+    releases.take_back(A, "again")
+    assert releases.route().version == 2
+
+
+def test_a_settled_share_is_only_ever_replaced(releases: Releases) -> None:
+    """No failure of a release, its own included, takes away an endpoint that serves."""
+    route = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="live")
+    releases.take_back(A, "failed")
+    assert releases.route() == route
+
+
+def test_taking_back_outlives_other_writers_but_not_endless_ones(
+    releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    releases.set_route((Share(A, "arn:a", 0.5, expires_at=9),), after=releases.route(), reason="rise")
+    write, refusals = releases.set_route, [RouteChangedError("…")] * 4
+
+    def lost(*arguments: Any, **named: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return write(*arguments, **named)
+
+    monkeypatch.setattr(releases, "set_route", lost)
+    releases.take_back(A, "failed")
+    assert releases.route().shares == ()
+    monkeypatch.undo()
+    releases.set_route((Share(A, "arn:a", 0.5, expires_at=9),), after=releases.route(), reason="rise")
+    monkeypatch.setattr(releases, "set_route", Mock(side_effect=RouteChangedError("…")))
+    with pytest.raises(RouteChangedError, match="keeps changing"):
+        releases.take_back(A, "failed")
 
 
 def test_declared_digest_comes_and_goes(releases: Releases) -> None:
@@ -64,18 +259,27 @@ def test_declared_digest_comes_and_goes(releases: Releases) -> None:
     assert releases.declared() is None
 
 
-def test_all_lists_releases_and_nothing_else(releases: Releases) -> None:
-    begin(releases, A)
-    begin(releases, B)
+def test_all_lists_releases_and_nothing_else_from_every_page(releases: Releases) -> None:
+    digests = [f"{number:012x}" for number in range(7)]
+    for digest in digests:
+        begin(releases, digest)
     releases.declare(B)
     releases.set_route((), after=releases.route(), reason="none")
-    assert sorted(release.digest for release in releases.all()) == [A, B]
+    pages: list[bool] = []
+
+    def two_a_page(params: dict[str, Any], **_: Any) -> dict[str, Any]:
+        pages.append(True)
+        return {**params, "Limit": 2}
+
+    events = releases._table.meta.client.meta.events
+    events.register("provide-client-params.dynamodb.Scan", two_a_page)
+    assert sorted(release.digest for release in releases.all()) == digests
+    assert len(pages) == 6
+    assert {type(release.attempt) for release in releases.all()} == {int}
 
 
 def test_update_sets_fields_whatever_the_state(releases: Releases) -> None:
     begin(releases, A)
     releases.transition(A, LIVE, "serves")
-    releases.update(A, state=FAILED, message="by hand")
-    release = releases.get(A)
-    assert release is not None
-    assert release.state == FAILED
+    assert releases.update(A, state=FAILED, message="by hand")
+    assert release_of(releases, A).state == FAILED

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -48,9 +49,31 @@ class World:
     bedrock: Any
     stepfunctions: Any
     s3: Any
-    bucket: str
     releases: Releases
-    machine: str
+    number: int
+
+    @property
+    def name(self) -> str:
+        """A name that no other test has."""
+        return str(self.releases._table.name)
+
+    @cached_property
+    def bucket(self) -> str:
+        """A versioned bucket."""
+        self.s3.create_bucket(Bucket=self.name)
+        versioning = {"Status": "Enabled"}
+        self.s3.put_bucket_versioning(Bucket=self.name, VersioningConfiguration=versioning)
+        return self.name
+
+    @cached_property
+    def machine(self) -> str:
+        """A state machine whose executions go on until they are stopped; its ARN."""
+        definition = json.dumps({"StartAt": "Only", "States": {"Only": LASTING}})
+        role = "arn:aws:iam::000000000000:role/machine"
+        made = self.stepfunctions.create_state_machine(
+            name=f"{OWNER}-release-{self.number}", definition=definition, roleArn=role
+        )
+        return str(made["stateMachineArn"])
 
     @property
     def now(self) -> float:
@@ -112,7 +135,8 @@ class World:
 
     def execution(self, digest: str, attempt: int = 1) -> str:
         """The ARN of an attempt's execution."""
-        return f"{self.machine.replace(':stateMachine:', ':execution:')}:{digest}-{attempt}"
+        machine = f"{OWNER}-release-{self.number}"
+        return f"arn:aws:states:us-east-1:000000000000:execution:{machine}:{digest}-{attempt}"
 
     def executions(self) -> dict[str, str]:
         """Name to status, of every execution of the machine."""
@@ -164,40 +188,23 @@ class World:
 def stage(emulator: str) -> Iterator[tuple[BedrockStandIn, Any, Any]]:
     """One stand-in with its client for all tests here, reset before each, and one DynamoDB resource."""
     with BedrockStandIn() as server:
-        yield server, server.client("bedrock"), boto3.resource("dynamodb", endpoint_url=emulator)
+        yield server, server.client("bedrock", attempts=1), boto3.resource("dynamodb", endpoint_url=emulator)
 
 
 @pytest.fixture
-def world(stage: tuple[BedrockStandIn, Any, Any], aws: Callable[[str], Any], bucket: str) -> Iterator[World]:
-    """An account in which nothing was made yet, with a state machine whose executions go on."""
+def world(stage: tuple[BedrockStandIn, Any, Any], aws: Callable[[str], Any]) -> World:
+    """An account in which nothing was made yet."""
     server, bedrock, dynamodb = stage
     server.reset()
-    stepfunctions, number = aws("stepfunctions"), next(_numbers)
-    machine = stepfunctions.create_state_machine(
-        name=f"{OWNER}-release-{number}",
-        definition=json.dumps({"StartAt": "Only", "States": {"Only": LASTING}}),
-        roleArn="arn:aws:iam::000000000000:role/machine",
-    )["stateMachineArn"]
+    number = next(_numbers)
     table = dynamodb.create_table(
         TableName=f"{OWNER}-releases-{os.getpid()}-{number}",
         KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
         AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    made = World(
-        server=server,
-        bedrock=bedrock,
-        stepfunctions=stepfunctions,
-        s3=aws("s3"),
-        bucket=bucket,
-        releases=Releases(table, now=server.clock.now),
-        machine=machine,
-    )
-    yield made
-    for name, status in made.executions().items():
-        if status == "RUNNING":
-            arn = f"{machine.replace(':stateMachine:', ':execution:')}:{name}"
-            stepfunctions.stop_execution(executionArn=arn)
+    releases = Releases(table, now=server.clock.now)
+    return World(server, bedrock, aws("stepfunctions"), aws("s3"), releases, number)
 
 
 def settled(digest: str, endpoint: str = "arn:endpoint") -> Share:

@@ -280,7 +280,7 @@ def test_deployment_that_somebody_removes_meanwhile_ends_the_release(world: Worl
 
 def test_throttled_create_is_asked_again_and_makes_one_deployment(world: World) -> None:
     ready(world)
-    world.server.fault("throttled", operation="CreateCustomModelDeployment", count=2)
+    world.server.fault("throttled", operation="CreateCustomModelDeployment")
     assert (deploy(world)["outcome"], world.release(A).state) == ("waiting", WAITING)
     assert deploy(world)["message"] == f"deployment {NAME} is Creating"
     assert world.deployments() == named(A)
@@ -296,7 +296,7 @@ def test_call_that_would_succeed_later_ends_no_release(world: World, monkeypatch
         (candidate.handler.watch_job, "GetModelCustomizationJob"),
         (candidate.handler.deploy, "GetCustomModelDeployment"),
     ):
-        world.server.fault("throttled", operation=operation, count=2)
+        world.server.fault("throttled", operation=operation)
         result = entry({"release": A}, None)
         assert (result["outcome"], result["seconds"]) == ("waiting", 300)
         assert "ThrottlingException" in result["message"]

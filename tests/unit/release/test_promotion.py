@@ -30,7 +30,7 @@ class Rise:
     def __init__(self, world: World, cloudwatch: Any) -> None:
         self.world, self.cloudwatch = world, cloudwatch
         # Metrics have no table of their own: another name in each test keeps them apart.
-        self.name = world.bucket
+        self.name = world.name
 
     def step(self, rollout: Rollout = ROLLOUT, digest: str = B) -> StageResult:
         world = self.world
@@ -264,8 +264,8 @@ def test_lost_race_is_no_failure_of_the_release(
     monkeypatch.setattr(promotion.handler, "table", lambda _: world.releases._table)
     monkeypatch.setattr(promotion.handler, "client", lambda _: rise.cloudwatch)
     with around_transaction(world, "before-call", lambda: world.settle(settled(A, "arn:moved"))):
-        assert promotion.handler({"release": B}, None)["outcome"] == "waiting"
-    assert promotion.handler({"release": B}, None)["message"] == "100% of the requests"
+        assert promotion.handler.handler({"release": B}, None)["outcome"] == "waiting"
+    assert promotion.handler.handler({"release": B}, None)["message"] == "100% of the requests"
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])

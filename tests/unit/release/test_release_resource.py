@@ -355,7 +355,7 @@ def test_throttled_delete_goes_on_later(
     resource.deploy(A, "Create")
     asked = resource.send(resource.event("Delete", A))
     monkeypatch.setattr("release.handler.services", resource.services)
-    world.server.fault("throttled", operation=operation, count=2)
+    world.server.fault("throttled", operation=operation)
     assert is_complete(asked, None) == {"IsComplete": False}
     assert is_complete(asked, None) == {"IsComplete": True}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from local.bedrock import BedrockStandIn
@@ -21,9 +23,17 @@ def rows(task: Task) -> bytes:
     return training_rows(task)
 
 
+@pytest.fixture(scope="session")
+def stage(rows: bytes) -> Iterator[World]:
+    """One stand-in for all tests. Its client makes each call once, since botocore's pauses are real."""
+    with BedrockStandIn() as server:
+        for key in ("datasets/d1/training.jsonl", "other.jsonl"):
+            server.s3.put_object(Bucket="data", Key=key, Body=rows)
+        yield World(server, server.client("bedrock", attempts=1), server.s3)
+
+
 @pytest.fixture
-def world(bedrock_server: BedrockStandIn, rows: bytes) -> World:
-    """An account whose jobs find their data. Its client makes each call once: botocore's pauses are real."""
-    for key in ("datasets/d1/training.jsonl", "other.jsonl"):
-        bedrock_server.s3.put_object(Bucket="data", Key=key, Body=rows)
-    return World(bedrock_server, bedrock_server.client("bedrock", attempts=1), bedrock_server.s3)
+def world(stage: World) -> World:
+    """An empty account whose jobs find their data. Its clock goes on from test to test."""
+    stage.server.reset()
+    return World(stage.server, stage.bedrock, stage.s3)

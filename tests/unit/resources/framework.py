@@ -15,7 +15,9 @@ from typing import Any
 
 MARKER = "AWSCDK::CustomResourceProviderFramework::CREATE_FAILED"
 RESPONSE_BYTES = 4096
-STACK = "arn:aws:cloudformation:us-east-1:000000000000:stack/video-router-prod-distillation/6f0e0a10-0000-11f0"
+STACK = (
+    "arn:aws:cloudformation:us-east-1:000000000000:stack/video-router-prod-distillation/6f0e0a10-0000-11f0"
+)
 RESPONSE_URL = "https://cloudformation-custom-resource-response-useast1.s3.amazonaws.com/x?Signature=secret"
 # About what Node puts under an error's message.
 _TRACE = "\n".join(["    at invokeUserFunction (/var/task/framework.js:2:5678)"] * 16)

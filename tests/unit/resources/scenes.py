@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from io import StringIO
 from typing import Any
 
+from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
 from distillation_job import handler as job_handler
@@ -94,9 +98,6 @@ class Meddled:
         return call
 
 
-
-
-
 def _nothing() -> None:
     return None
 
@@ -120,6 +121,21 @@ def refusal(code: str, text: str = "no", status: int = 400) -> ClientError:
         {"Error": {"Code": code, "Message": text}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]  # the other members play no part
         "Operation",
     )
+
+
+@contextmanager
+def logged(logger: Logger) -> Iterator[StringIO]:
+    """All that a function's logger writes meanwhile, down to its debug lines."""
+    lines, level = StringIO(), logger.log_level
+    output = logger.registered_handler
+    assert isinstance(output, logging.StreamHandler)
+    before = output.setStream(lines)
+    logger.setLevel("DEBUG")
+    try:
+        yield lines
+    finally:
+        output.setStream(before)
+        logger.setLevel(level)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -19,7 +19,7 @@ from shared.errors import with_retries
 from shared.task import Task
 from tests.unit.resources import framework
 from tests.unit.resources.framework import MARKER, Framework, Response
-from tests.unit.resources.scenes import Meddled, refusal, times, training_rows
+from tests.unit.resources.scenes import Meddled, logged, refusal, times, training_rows
 
 Client = Callable[[str], Any]
 DIGEST = "0123456789abcdef"
@@ -84,11 +84,11 @@ def holdout(task: Task) -> bytes:
 
 
 @pytest.fixture
-def shop(aws: Client, bucket: str, task: Task, rows: bytes, holdout: bytes) -> Iterator[Shop]:
+def shop(aws: Client, bucket: str, task: Task, rows: bytes, holdout: bytes) -> Shop:
     shop = Shop(aws("s3"), bucket, task)
     shop.put("training", rows)
     shop.put("holdout", holdout)
-    yield shop
+    return shop
 
 
 def test_a_good_data_set_is_published_byte_by_byte(shop: Shop, rows: bytes, holdout: bytes) -> None:
@@ -321,15 +321,11 @@ def test_a_bucket_that_is_gone_does_not_hold_the_stack(shop: Shop) -> None:
     assert response.succeeded
 
 
-def test_the_entry_point_logs_no_response_url(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_entry_point_logs_no_response_url(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handler, "client", {"s3": shop.s3}.__getitem__)
-    handler.logger.setLevel("DEBUG")
+    with logged(handler.logger) as lines:
+        answer = handler.on_event(framework.create(shop.properties()), None)
 
-    answer = handler.on_event(framework.create(shop.properties()), None)
-
-    logged = "".join(capfd.readouterr())
     assert answer["PhysicalResourceId"] == f"s3://{shop.bucket}/{FOLDER}"
-    assert "data set passed" in logged
-    assert "Signature" not in logged
+    assert "data set passed" in lines.getvalue()
+    assert "Signature" not in lines.getvalue()

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from local.bedrock import BedrockStandIn
 from shared.naming import DIGEST_TAG, OWNER_TAG
 from tests.unit.resources import framework
 from tests.unit.resources.framework import MARKER
@@ -34,7 +33,7 @@ from tests.unit.resources.scenes import (
 )
 
 NEXT_NAME = f"{OWNER}-{NEXT}"
-FINE_TUNING = {
+FINE_TUNING: dict[str, Any] = {
     "CustomizationType": "FINE_TUNING",
     "TeacherModelIdentifier": None,
     "MaxResponseLengthForInference": None,
@@ -59,14 +58,14 @@ def test_t1_create_makes_one_job_and_answers_at_once(world: World) -> None:
         "Status": "InProgress",
     }
     parameters = made(world)
-    token = parameters.pop("clientRequestToken")
-    assert 1 <= len(token) <= 256
     tags = [
         {"key": DIGEST_TAG, "value": DIGEST},
         {"key": OWNER_TAG, "value": OWNER},
         {"key": "team", "value": "search"},
     ]
+    assert len(spec().token) <= 256
     assert parameters == {
+        "clientRequestToken": spec(**FINE_TUNING).token,
         "jobName": NAME,
         "customModelName": NAME,
         "roleArn": ROLE,
@@ -182,7 +181,12 @@ def test_b1_the_token_follows_the_specification_and_nothing_else() -> None:
         )
     }
     assert len(tokens) == 6
-    same = {"RoleArn": f"{ROLE}2", "Tags": {}, "CustomModelKmsKeyId": "k", "OutputDataUri": "s3://b/jobs/x/"}
+    same: dict[str, Any] = {
+        "RoleArn": f"{ROLE}2",
+        "Tags": {},
+        "CustomModelKmsKeyId": "k",
+        "OutputDataUri": "s3://b/jobs/x/",
+    }
     assert spec(**same).token == spec().token
 
 
@@ -211,7 +215,9 @@ def test_b3_a_role_that_is_never_ready_fails_with_its_arn_and_bedrocks_text(worl
 def test_b4_a_name_in_use_by_our_own_job_is_adopted(world: World) -> None:
     # The job appears between our look and our call: the first event is still at work.
     other = world.bedrock.create_model_customization_job
-    hooks = {"create_model_customization_job": lambda: other(**{**spec().request(), "clientRequestToken": "t"})}
+    hooks = {
+        "create_model_customization_job": lambda: other(**{**spec().request(), "clientRequestToken": "t"})
+    }
 
     response = world.jobs(Meddled(world.bedrock, before=hooks)).send(framework.create(job_properties()))
 
@@ -453,15 +459,17 @@ def test_b17_a_legacy_model_is_refused_unless_the_settings_allow_it(
         assert "distillation.allow_legacy" in response.reason
 
 
-def test_b17_an_ended_model_does_not_hinder_a_job_that_is_there(world: World, bedrock_server: BedrockStandIn) -> None:
+def test_b17_an_ended_model_does_not_hinder_a_job_that_is_there(world: World) -> None:
     world.jobs().send(framework.create(job_properties()))
-    bedrock_server.lifecycle("amazon.nova-pro-v1:0", legacy=0, end=1)
+    world.server.lifecycle("amazon.nova-pro-v1:0", legacy=0, end=1)
 
     assert world.jobs().send(framework.create(job_properties())).succeeded
 
 
 def test_b17_an_unknown_model_is_named(world: World) -> None:
-    response = world.jobs().send(framework.create(job_properties(TeacherModelIdentifier="us.amazon.nova-9:0")))
+    response = world.jobs().send(
+        framework.create(job_properties(TeacherModelIdentifier="us.amazon.nova-9:0"))
+    )
 
     assert "us.amazon.nova-9:0 is unknown" in response.reason
     assert world.server.calls(CREATE) == []

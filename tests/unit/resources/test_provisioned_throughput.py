@@ -24,7 +24,6 @@ from tests.unit.resources.scenes import (
     HOUR,
     NEXT,
     OWNER,
-    POLL,
     STUDENT,
     Meddled,
     World,
@@ -40,7 +39,7 @@ SETTINGS = {
     "THROUGHPUT_NAME": OWNER,
     "MODEL_UNITS": "1",
     "COMMITMENT_DURATION": "",
-    "POLL_SECONDS": "60",
+    "POLL_SECONDS": "300",
     "TAGS": json.dumps({"team": "search"}),
 }
 
@@ -62,9 +61,7 @@ class Buyer:
     def step(self, digest: str = DIGEST, bedrock: Any = None, **settings: str) -> StageResult:
         """One call of the release's step."""
         client = bedrock or self.world.bedrock
-        return handler.serve(
-            digest, client, self.releases, {**SETTINGS, **settings}, now=self.world.utc_now
-        )
+        return handler.serve(digest, client, self.releases, {**SETTINGS, **settings}, now=self.world.utc_now)
 
     def serve(self, digest: str = DIGEST, **settings: str) -> StageResult:
         """The step, asked until it no longer waits."""
@@ -86,8 +83,7 @@ class Buyer:
         return Framework(
             lambda e: begun(partial(handler.handle, Event.parse(e), client, self.releases, now)),
             lambda e: polled(partial(handler.check, Event.parse(e), client, now)),
-            tick=lambda: self.world.server.advance(POLL),
-            most_polls=540,
+            tick=lambda: self.world.server.advance(60),
         )
 
     @property

@@ -1,4 +1,4 @@
-"""Synthesise every environment into a folder, without network: `python -m tests.stacks.synthesise FOLDER`."""
+"""Every environment, synthesised without network: `python -m tests.stacks.synthesise_all FOLDER`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.stacks.environments import ALL, settings_of
 
 
 def synthesise(environment: str, folder: Path) -> None:
-    """Synthesise one environment as app.py does, with the context of cdk.json; a finding of cdk-nag raises."""
+    """Synthesise one environment as app.py does, with cdk.json's context; a finding of cdk-nag raises."""
     context = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
     app = cdk.App(context=context, outdir=str(folder / environment), analytics_reporting=False)
     declare(app, settings_of(environment))

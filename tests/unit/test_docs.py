@@ -1,0 +1,164 @@
+"""The documents agree with the project: links resolve, and what they name exists."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stacks.settings.explanation import resolved, schema
+
+PROJECT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [PROJECT / "README.md", PROJECT / "data" / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+PICTURES = sorted((PROJECT / "docs").rglob("*.svg"))
+
+_FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)|<img[^>]*\ssrc=\"([^\"]+)\"")
+_CODE = re.compile(r"`([^`\n]+)`")
+_TARGET = re.compile(r"\bmake ((?:[a-z][a-z-]*)|\.[a-z/.]+)\b")
+_SETTING = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)(?: = (.+))?")
+_SECTION = re.compile(r"\[([a-z_]+(?:\.[a-z_]+)*)\]")
+# What has a dot and is a file.
+_FILE_ENDINGS = {"py", "md", "toml", "txt", "json", "jsonl", "svg", "sh"}
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(PROJECT).as_posix()
+
+
+def setting_keys(node: dict[str, object], prefix: str = "") -> Iterator[str]:
+    properties = node["properties"]
+    assert isinstance(properties, dict)
+    for name, raw in properties.items():
+        yield f"{prefix}{name}"
+        inside = resolved(raw)
+        if "properties" in inside:
+            yield from setting_keys(inside, f"{prefix}{name}.")
+
+
+KEYS = set(setting_keys(schema()))
+SECTIONS = {key.partition(".")[0] for key in KEYS if "." in key}
+
+
+def anchors(path: Path) -> set[str]:
+    """The names that GitHub gives a document's headings."""
+    headings = re.findall(r"^#{1,6} (.+)$", _FENCE.sub("", text_of(path)), re.MULTILINE)
+    return {
+        re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).strip().replace(" ", "-")
+        for heading in headings
+    }
+
+
+def links(text: str) -> list[str]:
+    return [first or second for first, second in _LINK.findall(_FENCE.sub("", text))]
+
+
+def broken_link(document: Path, link: str) -> str | None:
+    """Why a relative link leads nowhere, or None."""
+    if re.match(r"[a-z]+:", link):
+        return None
+    place, _, anchor = link.partition("#")
+    target = (document.parent / place).resolve() if place else document
+    if not target.exists():
+        return f"{link}: no such file"
+    if anchor and anchor not in anchors(target):
+        return f"{link}: no such heading"
+    return None
+
+
+def unknown_settings(text: str) -> list[str]:
+    """What looks like a setting in `code` and is none."""
+    found = []
+    for code in _CODE.findall(_FENCE.sub("", text)):
+        if section := _SECTION.fullmatch(code):
+            if section[1] not in KEYS:
+                found.append(code)
+            continue
+        match = _SETTING.fullmatch(code)
+        if match is None or match[1].rpartition(".")[2] in _FILE_ENDINGS:
+            continue
+        first = match[1].partition(".")[0]
+        if match[1] not in KEYS and (first in SECTIONS or match[2] is not None):
+            found.append(code)
+    return found
+
+
+def named_targets(text: str) -> set[str]:
+    """The targets of make that a document tells to run: in `code` and in code blocks."""
+    blocks = [*_FENCE.findall(text), *_CODE.findall(_FENCE.sub("", text))]
+    return {target for block in blocks for target in _TARGET.findall(block)}
+
+
+TARGETS = set(re.findall(r"^([a-z][a-z-]*):", text_of(PROJECT / "Makefile"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_relative_links_and_images_resolve(document: Path) -> None:
+    problems = [broken_link(document, link) for link in links(text_of(document))]
+    assert [problem for problem in problems if problem] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_targets_of_make_exist(document: Path) -> None:
+    assert named_targets(text_of(document)) - TARGETS == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_settings_exist(document: Path) -> None:
+    assert unknown_settings(text_of(document)) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_environment_files_exist(document: Path) -> None:
+    names = set(re.findall(r"\benvironments/([a-z0-9.-]+\.(?:toml|json))", text_of(document)))
+    assert [name for name in sorted(names) if not (PROJECT / "environments" / name).is_file()] == []
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=relative)
+def test_a_picture_is_xml_with_a_title(picture: Path) -> None:
+    namespace = {"svg": "http://www.w3.org/2000/svg"}
+    root = ET.fromstring(text_of(picture))
+    title = root.find("svg:title", namespace)
+    assert title is not None
+    assert (title.text or "").strip()
+
+
+def test_every_decision_is_listed() -> None:
+    folder = PROJECT / "docs" / "decisions"
+    listed = links(text_of(folder / "README.md"))
+    assert listed == [path.name for path in sorted(folder.glob("0*.md"))]
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        ("`gate.minimum_valid_output`", []),
+        ('`endpoint.kind = "on_demand"`', []),
+        ("`[distillation.hyperparameters]`", []),
+        ("`task.toml` and `jobs.ensure`", []),
+        ("`gate.minimum_beauty`", ["`gate.minimum_beauty`"]),
+        ('`gates.kind = "on_demand"`', ['`gates.kind = "on_demand"`']),
+        ("`[gates]`", ["`[gates]`"]),
+    ],
+)
+def test_the_check_of_settings_can_fail(text: str, problems: list[str]) -> None:
+    assert [f"`{found}`" for found in unknown_settings(text)] == problems
+
+
+@pytest.mark.parametrize("link", ["nowhere.md", "docs/settings.md#nothing", "#nothing"])
+def test_the_check_of_links_can_fail(link: str) -> None:
+    assert broken_link(PROJECT / "README.md", link) is not None
+
+
+def test_the_check_of_targets_can_fail() -> None:
+    assert named_targets("run `make coffee`, or make tea\n```\nmake local QUERIES=x\n```\n") == {
+        "coffee",
+        "local",
+    }
