@@ -169,7 +169,7 @@ def _descend(
         loss = 0.0
         for index, (ids, target) in enumerate(examples):
             shares = _softmax(_scores(weights, ids))
-            step = rate / len(ids)
+            step = rate / math.sqrt(len(ids))
             for column, share, wanted in zip(weights, shares, target, strict=True):
                 change = step * (wanted - share)
                 for feature in ids:
@@ -183,7 +183,9 @@ def _descend(
 
 
 def _scores(weights: list[list[float]], ids: list[int]) -> list[float]:
-    return [sum(map(column.__getitem__, ids)) for column in weights]
+    # Of length one whatever the text's, so that a long text is not surer than a short one.
+    scale = 1 / math.sqrt(len(ids))
+    return [sum(map(column.__getitem__, ids)) * scale for column in weights]
 
 
 def _softmax(scores: list[float]) -> list[float]:

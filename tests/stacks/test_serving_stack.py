@@ -79,6 +79,23 @@ def test_every_function_that_the_machine_calls_has_a_catch_for_everything(assemb
         assert all(catch["ResultPath"] == "$.error" for catch in state["Catch"]), name
 
 
+def test_what_breaks_goes_the_way_down_until_the_release_is_live(assembly: Assembly) -> None:
+    states = assembly.definition(machine(assembly))["States"]
+    caught = {name: {catch["Next"] for catch in state.get("Catch", ())} for name, state in states.items()}
+    live, failed = "Tell that the release is live", "Tell that the release failed"
+    # Once it is live, neither tidying up nor telling somebody may make it a failed one.
+    assert caught.pop("Retire the old release") == {live}
+    assert caught.pop(live) == {"Live"}
+    # Whoever is told is told even where cleaning up failed.
+    assert caught.pop("Clean up") == {failed}
+    stages = {name: following for name, following in caught.items() if following}
+    assert set().union(*stages.values()) == {"Stage broke"}
+    outcomes = [state["Default"] for state in states.values() if "Default" in state]
+    assert set(outcomes) == {"Stage failed"}
+    assert len(outcomes) == len(stages)
+    assert states["Stage broke"]["Next"] == states["Stage failed"]["Next"] == "Clean up"
+
+
 def test_every_state_is_reached_and_every_way_ends(assembly: Assembly) -> None:
     definition = assembly.definition(machine(assembly))
     states: Mapping[str, Any] = definition["States"]

@@ -109,6 +109,30 @@ def test_b10_an_invented_id_is_a_success_without_effects(world: World, physical_
     assert world.running() == [NAME]
 
 
+def test_b9_a_job_that_completes_between_two_looks_loses_its_model(world: World) -> None:
+    world.jobs().send(framework.create(job_properties()))
+    looks = 0
+
+    def completes_late() -> None:
+        # The third look is isComplete's first; it still sees the job at work.
+        nonlocal looks
+        looks += 1
+        if looks == 4:
+            world.server.advance(3 * HOUR)
+
+    late = Meddled(
+        world.bedrock,
+        before={
+            "get_model_customization_job": completes_late,
+            "stop_model_customization_job": times(1, refusal("ConflictException")),
+        },
+    )
+    response = world.jobs(late).send(framework.delete(NAME, job_properties()))
+
+    assert (response.succeeded, response.polls) == (True, 1)
+    assert world.server.state()["models"] == []
+
+
 def test_b10_a_job_that_never_was_is_a_success(world: World) -> None:
     assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
     assert world.written() == []
