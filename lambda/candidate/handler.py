@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Mapping
@@ -130,15 +129,12 @@ def deploy_candidate(
 
 def _deployment(bedrock: Any, name: str, release: Release, settings: Mapping[str, str]) -> dict[str, Any]:
     owner = settings["NAME"]
-    # One token an attempt, in every life of the table: attempts are counted anew when a stack is made anew,
-    # and Bedrock ignores a create call whose token it knows, even where that deployment was deleted since.
-    token = hashlib.sha256(f"{name} {release.attempt} {release.request_id}".encode()).hexdigest()
     return deployments.ensure(
         bedrock,
         name=name,
         model_arn=release.model_arn,
         owner=owner,
         tags={**release_tags(settings), OWNER_TAG: owner, DIGEST_TAG: release.digest},
-        token=token,
+        token=release.token(name),
         description=f"Release {release.digest} of {owner}",
     )

@@ -1,7 +1,8 @@
 """Custom resource ProvisionedThroughput, and the release's step that buys it.
 
 The stack owns the throughput by its deterministic name from the first deployment on, while it is bought only
-after a release's gate: Create makes nothing, Delete removes what exists under the name.
+for a release that serves already, from its on-demand deployment: Create makes nothing, Delete removes what
+exists under the name.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from shared.clients import client, table
 from shared.custom_resource import Event, answer, begun, complete, pending, polled, truth
 from shared.errors import NotYetError, ResourceError, is_transient
 from shared.naming import DIGEST_TAG, OWNER_TAG
-from shared.releases import DEPLOYING, Release, Releases
+from shared.releases import LIVE, Release, Releases, RouteChangedError
 from shared.stages import StageResult, done, failed, release_tags, waiting
 
 logger = Logger()
@@ -44,10 +45,12 @@ def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 
 
 def stage(event: Mapping[str, Any], context: Any) -> StageResult:
-    """The release's step: buy the throughput, or move it to the release's model in place."""
+    """The release's last step: buy the throughput, or move it to the release's model in place."""
     del context
     try:
         return serve(str(event["release"]), client("bedrock"), _releases(), os.environ)
+    except RouteChangedError as error:
+        return waiting(str(error), 1)
     except (ClientError, BotoCoreError) as error:
         # A release that fails here leaves paid throughput behind: what passes is waited for.
         if not is_transient(error):
@@ -62,7 +65,11 @@ def _releases() -> Releases:
 def handle(
     event: Event, bedrock: Any, releases: Releases, now: Callable[[], datetime] = _utc_now
 ) -> dict[str, Any]:
-    """Own the name on Create and Update; on Delete ask for the throughput's end, unless it serves."""
+    """Own the name on Create and Update; on Delete ask for the throughput's end.
+
+    One that serves now is left alone: the settings went back to on-demand, the release moves there, and the
+    sweeper then removes the throughput.
+    """
     if not event.is_delete:
         return answer(str(event.properties["ProvisionedModelName"]))
     name = str(event.physical_id)
@@ -73,10 +80,8 @@ def handle(
         return answer(name)
     arn = existing["provisionedModelArn"]
     if _serves(releases, arn, now()):
-        raise ResourceError(
-            f"Provisioned throughput {name} serves requests now ({arn} is in the route). It is not deleted. "
-            'Let a release with endpoint.kind = "on_demand" go live first, or delete the whole stack.'
-        )
+        logger.info("throughput kept: it serves, and goes when the release serves on demand", arn=arn)
+        return answer(name, Serves=arn)
     throughput.delete(bedrock, name, str(event.properties["Owner"]), now=now())
     # While a release is declared its model may be needed again, on another endpoint: training it was paid.
     return answer(name) if releases.declared() else answer(name, ModelArn=existing["modelArn"])
@@ -93,6 +98,8 @@ def check(event: Event, bedrock: Any, now: Callable[[], datetime] = _utc_now) ->
         return complete({"ProvisionedModelName": str(event.physical_id)})
     name, owner = str(event.physical_id), str(event.properties.get("Owner", ""))
     if name != event.properties.get("ProvisionedModelName"):
+        return complete()
+    if event.raw.get("Serves"):
         return complete()
     if not throughput.delete(bedrock, name, owner, now=now()):
         return pending()
@@ -113,10 +120,14 @@ def serve(
     settings: Mapping[str, str],
     now: Callable[[], datetime] = _utc_now,
 ) -> StageResult:
-    """Move the throughput towards the release's model by one call, and say whether it serves it."""
+    """Move the throughput towards the release's model by one call, and the route to it once it serves.
+
+    The release is live on its on-demand deployment, and stays so where this fails.
+    """
     release = releases.get(digest)
-    if release is None or release.is_final:
-        return failed(f"release {digest} is not on its way any more")
+    settled = releases.route().settled
+    if release is None or release.state != LIVE or settled is None or settled.release != digest:
+        return failed(f"release {digest} does not serve any more")
     poll_seconds = int(settings["POLL_SECONDS"])
     spec = _spec(settings, release)
     try:
@@ -132,12 +143,15 @@ def serve(
             throughput.delete(bedrock, spec.name, spec.owner, now=now())
         return failed(f"throughput {spec.name} failed: {found.get('failureMessage', 'no reason given')}")
     if status == throughput.IN_SERVICE and found["modelArn"] == release.model_arn:
-        releases.update(digest, endpoint=arn)
-        return done(f"throughput {spec.name} serves the model")
-    message = f"throughput {spec.name} is {status}"
+        message = f"serves all requests from throughput {spec.name}"
+        if not releases.serve_from(digest, arn, f"release {digest} {message}"):
+            return failed(f"release {digest} does not serve any more")
+        releases.update(digest, endpoint=arn, message=message)
+        return done(f"release {digest} {message}")
+    message = f"serves all requests; throughput {spec.name} is {status}"
     # The endpoint says from now on that the throughput was asked for this model.
     asked = {"endpoint": arn} if found.get("desiredModelArn") == release.model_arn else {}
-    releases.transition(digest, DEPLOYING, message, **asked)
+    releases.update(digest, message=message, **asked)
     return waiting(message, poll_seconds)
 
 
@@ -147,7 +161,7 @@ def _spec(settings: Mapping[str, str], release: Release) -> throughput.Throughpu
         name=name,
         model_units=int(settings["MODEL_UNITS"]),
         owner=owner,
-        token=f"{name}-{release.digest}-{release.attempt}",
+        token=release.token(name),
         commitment_duration=settings.get("COMMITMENT_DURATION") or None,
         tags={**release_tags(settings), OWNER_TAG: owner, DIGEST_TAG: release.digest},
     )

@@ -97,9 +97,9 @@ def _all_gone(event: Event, aws: Services) -> bool:
 
 
 def _start(event: Event, aws: Services, digest: str) -> str | None:
-    """Start the next attempt, unless one runs or the release is live; the problem, if there is one."""
+    """Start the next attempt, unless one runs or the release serves as asked; the problem, if any."""
     release = aws.releases.get(digest)
-    if release and release.state == LIVE and _is_routed(aws, digest):
+    if release and release.state == LIVE and _serves(aws, digest, str(event.properties.get("Endpoint"))):
         return None
     repeated = release is not None and release.request_id == event.request_id
     if release and not repeated and not release.is_final and _is_running(aws, release.execution):
@@ -140,9 +140,13 @@ def _is_running(aws: Services, execution: str) -> bool:
     return is_open(or_none_execution(aws.stepfunctions, execution))
 
 
-def _is_routed(aws: Services, digest: str) -> bool:
+def _serves(aws: Services, digest: str, kind: str) -> bool:
+    """Whether the release takes the requests, from the kind of endpoint that the settings ask for. Another
+    kind is another way to production for the same model."""
     settled = aws.releases.route().settled
-    return settled is not None and settled.release == digest
+    if settled is None or settled.release != digest:
+        return False
+    return (":provisioned-model/" in settled.endpoint) == (kind == "provisioned")
 
 
 def _supersede_others(aws: Services, digest: str) -> None:
@@ -184,4 +188,5 @@ def _sweeper(event: Event, aws: Services) -> Sweeper:
         owner=str(event.properties["Owner"]),
         keep_releases=0,
         retain_models=truth(event.properties.get("RetainModels", "true")),
+        keep_throughput=False,
     )

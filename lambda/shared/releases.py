@@ -7,6 +7,7 @@ copy of itself behind as its history.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -67,6 +68,14 @@ class Release:
         # All numbers of a release are whole.
         values: dict[str, Any] = {k: int(v) if isinstance(v, Decimal) else v for k, v in known.items()}
         return cls(**values)
+
+    def token(self, name: str) -> str:
+        """The client request token with which this attempt creates something of that name.
+
+        One an attempt, in every life of the table: attempts are counted anew when a stack is made anew, and
+        Bedrock ignores a create call whose token it knows, even where what it made was deleted since.
+        """
+        return hashlib.sha256(f"{name} {self.attempt} {self.request_id}".encode()).hexdigest()
 
     @property
     def is_final(self) -> bool:
@@ -192,6 +201,20 @@ class Releases:
             if moved in error.refused:
                 return False
             raise
+        return True
+
+    def serve_from(self, digest: str, endpoint: str, reason: str) -> bool:
+        """Give the settled release another endpoint of the same model; whether it is still the settled one.
+
+        Raises RouteChangedError where the route changed meanwhile.
+        """
+        route = self.route()
+        settled = route.settled
+        if settled is None or settled.release != digest:
+            return False
+        if settled.endpoint != endpoint:
+            shares = tuple(replace(s, endpoint=endpoint) if s == settled else s for s in route.shares)
+            self.set_route(shares, after=route, reason=reason)
         return True
 
     def take_back(self, digest: str, reason: str) -> None:

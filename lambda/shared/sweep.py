@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
-from shared import deployments, models
-from shared.errors import code, or_none
+from shared import deployments, models, throughput
+from shared.errors import ResourceError, code, or_none
 from shared.metrics import count
 from shared.releases import FAILED, LIVE, RETIRED, Release, Releases
 from shared.routes import Route
@@ -39,7 +40,8 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Sweeper:
-    """Knows what to keep. `keep_releases` counts good releases beyond the live one."""
+    """Knows what to keep. `keep_releases` counts good releases beyond the live one; `keep_throughput` says
+    that the settings want provisioned throughput, which has the owner's name."""
 
     bedrock: Any
     stepfunctions: Any
@@ -47,6 +49,7 @@ class Sweeper:
     owner: str
     keep_releases: int
     retain_models: bool
+    keep_throughput: bool
     now: Callable[[], float] = time.time
 
     def sweep(self) -> Sweep:
@@ -78,6 +81,8 @@ class Sweeper:
                 result.kept[arn] = reason
             else:
                 self._note(result, arn, gone=deployments.delete(self.bedrock, arn))
+        if not self.keep_throughput:
+            self._sweep_throughput(result)
         self._sweep_models(result, found_models, known, spared | needed)
         logger.info("swept", removed=result.removed, waiting=result.waiting, kept=result.kept)
         return result
@@ -92,6 +97,7 @@ class Sweeper:
         for _, deployment in deployments.owned(self.bedrock, self.owner):
             arn = deployment["customModelDeploymentArn"]
             self._note(result, arn, gone=deployments.delete(self.bedrock, arn))
+        self._sweep_throughput(result)
         if not result.waiting:
             found = list(models.owned(self.bedrock, self.owner))
             self._sweep_models(result, found, list(self.releases.all()), {declared: "declared by the stack"})
@@ -119,6 +125,25 @@ class Sweeper:
                 result.kept[arn] = reason or f"in use by {', '.join(users)}"
             else:
                 self._note(result, arn, gone=models.delete(self.bedrock, arn))
+
+    def _sweep_throughput(self, result: Sweep) -> None:
+        """Remove throughput that nothing is routed to: it is paid by the hour, used or not. Its resource is
+        gone from the stack where the settings went back to on-demand while it served."""
+        found = throughput.find_owned(self.bedrock, self.owner, self.owner)
+        if found is None:
+            return
+        arn = found["provisionedModelArn"]
+        if any(share.endpoint == arn for share in self.releases.route().shares):
+            result.kept[arn] = "named by the route"
+            return
+        try:
+            gone = throughput.delete(
+                self.bedrock, self.owner, self.owner, now=datetime.fromtimestamp(self.now(), UTC)
+            )
+        except ResourceError as error:
+            result.kept[arn] = str(error)
+        else:
+            self._note(result, arn, gone=gone)
 
     def _needed(self, known: Sequence[Release], route: Route) -> dict[str, str]:
         """Digest to reason, for every release whose endpoint and model must stay."""

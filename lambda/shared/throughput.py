@@ -48,6 +48,17 @@ def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
     return or_none(bedrock.get_provisioned_model_throughput, provisionedModelId=name_or_arn)
 
 
+def find_owned(bedrock: Any, name: str, owner: str) -> dict[str, Any] | None:
+    """The throughput of that name where it carries the owner's tag; None otherwise."""
+    existing = find(bedrock, name)
+    return existing if existing and _is_owned(bedrock, existing, owner) else None
+
+
+def _is_owned(bedrock: Any, existing: Mapping[str, Any], owner: str) -> bool:
+    tags = bedrock.list_tags_for_resource(resourceARN=existing["provisionedModelArn"]).get("tags", [])
+    return is_owned(tags, owner)
+
+
 def ensure(bedrock: Any, spec: ThroughputSpec, model_arn: str, *, asked: str = "") -> dict[str, Any]:
     """Buy the throughput for this model, or point the one that is there at it, and return it as it is.
 
@@ -128,7 +139,7 @@ def _refusal(spec: ThroughputSpec, error: ClientError | BotoCoreError) -> Resour
 
 def _check_owner(bedrock: Any, spec: ThroughputSpec, existing: Mapping[str, Any]) -> None:
     arn = existing["provisionedModelArn"]
-    if not is_owned(bedrock.list_tags_for_resource(resourceARN=arn).get("tags", []), spec.owner):
+    if not _is_owned(bedrock, existing, spec.owner):
         raise ResourceError(
             f"A provisioned throughput named {spec.name} exists and is not this stack's: {arn}. "
             "Choose another name in the environment's settings."
@@ -136,16 +147,14 @@ def _check_owner(bedrock: Any, spec: ThroughputSpec, existing: Mapping[str, Any]
 
 
 def delete(bedrock: Any, name: str, owner: str, *, now: datetime) -> bool:
-    """Ask for the throughput's end; True once it is gone. Call again until then.
+    """Ask for the throughput's end; True once it is gone, or is not this owner's. Call again until then.
 
     Raises ResourceError before the end of a commitment's term: AWS bills it until then and refuses.
     """
-    existing = find(bedrock, name)
+    existing = find_owned(bedrock, name, owner)
     if existing is None:
         return True
     arn = existing["provisionedModelArn"]
-    if not is_owned(bedrock.list_tags_for_resource(resourceARN=arn).get("tags", []), owner):
-        return True
     term = existing.get("commitmentExpirationTime")
     if term and now < term and existing["status"] != FAILED:
         raise ResourceError(

@@ -11,7 +11,7 @@ from aws_lambda_powertools import Logger
 
 from shared.clients import client, table
 from shared.metrics import count
-from shared.releases import FAILED, Releases
+from shared.releases import FAILED, LIVE, Releases
 from shared.stages import StageResult, done, readable
 from shared.sweep import Sweep, Sweeper
 from shared.waits import Waits
@@ -32,7 +32,7 @@ def fail(event: Mapping[str, Any], context: Any) -> StageResult:
     del context
     digest, reason = str(event["release"]), readable(str(event["reason"]))
     sweeper = _sweeper()
-    if sweeper.releases.transition(digest, FAILED, reason):
+    if sweeper.releases.transition(digest, FAILED, reason) or _stays_live(sweeper.releases, digest, reason):
         count("FailedReleases", sweeper.owner)
     sweeper.releases.take_back(digest, f"release {digest} failed: {reason}")
     _tell_waiting_stacks(sweeper.releases)
@@ -43,6 +43,14 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Every hour, and when an execution ends in any other way than by its own last state."""
     del event, context
     return _shown(_sweeper().sweep())
+
+
+def _stays_live(releases: Releases, digest: str, reason: str) -> bool:
+    """Whether it serves already, and failed in its last step: moving to provisioned throughput."""
+    release = releases.get(digest)
+    if release is None or release.state != LIVE:
+        return False
+    return releases.update(digest, message=f"serves all requests from its on-demand deployment: {reason}")
 
 
 def _tell_waiting_stacks(releases: Releases) -> None:
@@ -67,4 +75,5 @@ def _sweeper() -> Sweeper:
         owner=os.environ["NAME"],
         keep_releases=int(os.environ["KEEP_RELEASES"]),
         retain_models=os.environ["RETAIN_MODELS"] == "true",
+        keep_throughput=os.environ["KEEP_THROUGHPUT"] == "true",
     )

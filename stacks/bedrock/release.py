@@ -86,7 +86,12 @@ class Release(Construct):
         self._owner, self._student, self._log_days = owner, student, log_days
         self._table, self._key, self._bucket, self._model_key = table, key, bucket, model_key
         base = {"POWERTOOLS_SERVICE_NAME": owner, "NAME": owner, "TABLE_NAME": table.table_name}
-        sweeping = {**base, "KEEP_RELEASES": str(keep_releases), "RETAIN_MODELS": str(retain_models).lower()}
+        sweeping = {
+            **base,
+            "KEEP_RELEASES": str(keep_releases),
+            "KEEP_THROUGHPUT": str(throughput is not None).lower(),
+            "RETAIN_MODELS": str(retain_models).lower(),
+        }
         candidate = {
             **base,
             "POLL_SECONDS": str(poll_seconds),
@@ -132,9 +137,10 @@ class Release(Construct):
             ("Deploy the candidate", deploy),
             ("Judge the candidate", judge),
         ]
-        if throughput:
-            stages.append(("Serve from the throughput", throughput.stage))
         stages.append(("Raise its share", promote))
+        if throughput:
+            # Bought by the hour, and moved in place with all that it serves: only for what has proven itself.
+            stages.append(("Serve from the throughput", throughput.stage))
         self.machine = ReleaseMachine(
             self,
             "Way",
@@ -294,4 +300,9 @@ class Release(Construct):
             may.bedrock(["GetCustomModelDeployment", "ListTagsForResource"], [deployments]),
             may.bedrock(["DeleteCustomModelDeployment"], [deployments], may.owned(self._owner)),
             may.bedrock(["DeleteCustomModel"], [models], may.owned(self._owner)),
+            # No condition key for tags here: the code asks for the owner's tag first.
+            may.bedrock(
+                ["GetProvisionedModelThroughput", "DeleteProvisionedModelThroughput", "ListTagsForResource"],
+                [may.account_arn(may.THROUGHPUTS)],
+            ),
         ]

@@ -26,7 +26,7 @@ HANDLERS = {
 # Read by a name that a loop gives.
 ALSO_READ = {"dataset": {"Training", "Holdout"}}
 # A change of these is a reason to ask the handler again, which needs no other use of them.
-TRIGGERS = {"release": {"Endpoint"}}
+TRIGGERS = {"release": {"Gate", "Rollout"}}
 
 
 def subscripts(folder: str, *names: str) -> tuple[set[str], set[str]]:

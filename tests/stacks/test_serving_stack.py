@@ -110,15 +110,21 @@ def test_every_state_is_reached_and_every_way_ends(assembly: Assembly) -> None:
     assert {states[name]["Type"] for name in ends} == {"Succeed", "Fail"}
 
 
-def test_throughput_is_a_stage_after_the_judgement_only_where_configured(assembly: Assembly) -> None:
-    states = assembly.definition(machine(assembly))["States"]
-    after_judgement = [
-        choice["Next"]
-        for choice in states["Judge the candidate: outcome"]["Choices"]
-        if choice["StringEquals"] == "done"
-    ]
+def test_throughput_is_bought_last_and_only_where_configured(assembly: Assembly) -> None:
+    """It is paid by the hour from then on, so only for a model that was judged and has served."""
+    definition = assembly.definition(machine(assembly))
+    states, way = definition["States"], [definition["StartAt"]]
+    while outcome := states.get(f"{way[-1]}: outcome"):
+        way += [choice["Next"] for choice in outcome["Choices"] if choice["StringEquals"] == "done"]
     provisioned = assembly.settings.endpoint.kind == "provisioned"
-    assert after_judgement == ["Serve from the throughput" if provisioned else "Raise its share"]
+    assert way == [
+        "Wait for the job",
+        "Deploy the candidate",
+        "Judge the candidate",
+        "Raise its share",
+        *(["Serve from the throughput"] if provisioned else []),
+        "Retire the old release",
+    ]
     assert len(assembly.resources("Custom::BedrockProvisionedThroughput")) == int(provisioned)
 
 

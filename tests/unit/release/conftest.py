@@ -158,7 +158,9 @@ class World:
         """Make this the route."""
         self.releases.set_route(shares, after=self.releases.route(), reason="the test's")
 
-    def sweeper(self, *, keep: int = 1, retain: bool = False, **clients: Any) -> Sweeper:
+    def sweeper(
+        self, *, keep: int = 1, retain: bool = False, keep_throughput: bool = False, **clients: Any
+    ) -> Sweeper:
         """The owner's sweeper."""
         return Sweeper(
             bedrock=clients.get("bedrock", self.bedrock),
@@ -167,6 +169,7 @@ class World:
             owner=OWNER,
             keep_releases=keep,
             retain_models=retain,
+            keep_throughput=keep_throughput,
             now=lambda: self.now,
         )
 

@@ -153,6 +153,25 @@ def test_execution_that_ends_as_it_is_stopped_is_no_error(world: World, resource
     assert asked["StartError"] is None
 
 
+@pytest.mark.parametrize(
+    ("serves", "wanted", "starts"),
+    [
+        ("custom-model-deployment/1", "on_demand", False),
+        ("provisioned-model/1", "provisioned", False),
+        ("provisioned-model/1", "on_demand", True),
+        ("custom-model-deployment/1", "provisioned", True),
+    ],
+)
+def test_live_digest_is_released_again_only_for_another_kind_of_endpoint(
+    world: World, resource: Resource, serves: str, wanted: str, starts: bool
+) -> None:
+    world.begin(A, attempt=7, state=LIVE)
+    world.settle(settled(A, f"arn:aws:bedrock:us-east-1:000000000000:{serves}"))
+    resource.send(resource.event("Update", A, Endpoint=wanted))
+    assert list(world.executions()) == ([f"{A}-8"] if starts else [])
+    assert world.releases.route().settled is not None
+
+
 def test_rollback_to_the_live_digest_starts_nothing_and_ends_its_successor(
     world: World, resource: Resource
 ) -> None:
@@ -276,6 +295,7 @@ def test_b10_second_delete_changes_nothing(world: World, resource: Resource) -> 
     assert resource.delete(B)
     assert world.releases.route().version == version
     assert {call["operation"] for call in world.server.calls()[calls:]} == {
+        "GetProvisionedModelThroughput",
         "ListCustomModelDeployments",
         "ListCustomModels",
     }

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 import sweeper.handler
-from shared.naming import release_name
+from shared.naming import OWNER_TAG, bedrock_tags, release_name
 from shared.releases import FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED, WAITING, Releases
 from shared.routes import Share
 from shared.sweep import START_GRACE_SECONDS
@@ -174,6 +174,49 @@ def test_b13_model_under_throughput_is_kept(world: World) -> None:
     world.bedrock.create_provisioned_model_throughput(provisionedModelName=OWNER, modelId=model, modelUnits=1)
     world.sweeper().sweep()
     assert world.models() == named(A)
+
+
+def buy(world: World, model: str, owner: str | None = OWNER, **parameters: Any) -> str:
+    """Throughput of the owner's name; its ARN."""
+    made = world.bedrock.create_provisioned_model_throughput(
+        provisionedModelName=OWNER,
+        modelId=model,
+        modelUnits=1,
+        tags=bedrock_tags({OWNER_TAG: owner} if owner else {}),
+        **parameters,
+    )
+    world.advance(30 * MINUTE)
+    return str(made["provisionedModelArn"])
+
+
+def test_throughput_that_nothing_is_routed_to_is_removed(world: World) -> None:
+    """The settings went back to on-demand while it served; now the release serves on demand."""
+    model = world.train(A)
+    world.begin(A)
+    arn = buy(world, model)
+    world.settle(settled(A, arn))
+    assert world.sweeper().sweep().kept[arn] == "named by the route"
+
+    world.settle(settled(A, "arn:on-demand"))
+    assert arn in world.sweeper().sweep().removed
+    assert world.server.state()["throughput"] == []
+
+
+def test_throughput_that_the_settings_want_is_kept(world: World) -> None:
+    buy(world, world.train(A))
+    world.sweeper(keep_throughput=True).sweep()
+    assert len(world.server.state()["throughput"]) == 1
+
+
+def test_somebody_elses_throughput_of_the_name_is_kept(world: World) -> None:
+    buy(world, world.train(A), owner=None)
+    assert world.sweeper().sweep().removed == []
+    assert len(world.server.state()["throughput"]) == 1
+
+
+def test_b22_committed_throughput_is_kept_with_its_date(world: World) -> None:
+    arn = buy(world, world.train(A), commitmentDuration="OneMonth")
+    assert "committed until" in world.sweeper().sweep().kept[arn]
 
 
 def test_deployment_that_is_being_made_is_removed_by_a_later_sweep(world: World) -> None:
@@ -371,6 +414,7 @@ def entries(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
         "TABLE_NAME": "releases",
         "KEEP_RELEASES": "0",
         "RETAIN_MODELS": "false",
+        "KEEP_THROUGHPUT": "false",
     }.items():
         monkeypatch.setenv(name, value)
     return world
@@ -397,16 +441,17 @@ def test_exception_of_a_stage_is_told_in_words(entries: World) -> None:
     assert entries.release(A).message == "KeyError: 'GATE'"
 
 
-def test_failure_of_something_after_a_release_went_live_takes_nothing_from_it(
+def test_failure_after_a_release_went_live_is_told_and_takes_nothing_from_it(
     entries: World, capsys: Capture
 ) -> None:
     arn = made(entries, A, LIVE)
     entries.settle(settled(A, arn))
-    sweeper.handler.fail({"release": A, "reason": "Lambda.Unknown"}, None)
+    sweeper.handler.fail({"release": A, "reason": "no model units reserved"}, None)
     assert entries.release(A).state == LIVE
+    assert entries.release(A).message.endswith("on-demand deployment: no model units reserved")
     assert entries.releases.route().shares == (settled(A, arn),)
     assert entries.deployments() == named(A)
-    assert failures(capsys) == 0
+    assert failures(capsys) == 1
 
 
 def test_failure_of_an_unknown_release_makes_none(entries: World) -> None:

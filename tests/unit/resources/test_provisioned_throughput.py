@@ -13,7 +13,7 @@ import pytest
 from provisioned_throughput import handler
 from shared.custom_resource import Event, begun, polled
 from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
-from shared.releases import DEPLOYING, FAILED, SUPERSEDED, Releases
+from shared.releases import LIVE, SUPERSEDED, Releases
 from shared.routes import Share
 from shared.stages import StageResult
 from tests.unit.resources import framework
@@ -51,11 +51,12 @@ class Buyer:
         self.world, self.releases = world, releases
 
     def begin(self, digest: str = DIGEST, attempt: int = 1) -> str:
-        """A release on its way whose model exists; returns the model's ARN."""
+        """A release that serves from its on-demand deployment; returns its model's ARN."""
         known = self.releases.get(digest)
         model = known.model_arn if known else self.world.model(digest)
         self.releases.begin(digest, attempt=attempt, execution=f"e{attempt}", request_id=f"r{attempt}")
-        self.releases.update(digest, model_arn=model, endpoint="arn:candidate", state=DEPLOYING)
+        self.releases.update(digest, model_arn=model, endpoint="arn:candidate", state=LIVE)
+        self.route("arn:candidate", digest=digest)
         return model
 
     def step(self, digest: str = DIGEST, bedrock: Any = None, **settings: str) -> StageResult:
@@ -72,10 +73,14 @@ class Buyer:
             self.world.server.advance(result["seconds"])
         raise AssertionError(f"still waiting: {result['message']}")
 
-    def route(self, endpoint: str, expires_at: int | None = None) -> None:
+    def route(self, endpoint: str, expires_at: int | None = None, digest: str = DIGEST) -> None:
         """Send requests to an endpoint."""
-        share = Share(DIGEST, endpoint, 1.0, expires_at)
+        share = Share(digest, endpoint, 1.0, expires_at)
         self.releases.set_route((share,), after=self.releases.route(), reason="test")
+
+    def end_route(self) -> None:
+        """What the release's Delete does before the throughput's."""
+        self.releases.set_route((), after=self.releases.route(), reason="the stack is being deleted")
 
     def resource(self, bedrock: Any = None) -> Framework:
         """The custom resource behind its framework."""
@@ -120,11 +125,32 @@ def test_t20_b20_without_a_commitment_it_is_billed_by_the_hour(buyer: Buyer) -> 
         "modelId": model,
         "modelUnits": 1,
         "tags": bedrock_tags(tags),
-        "clientRequestToken": f"{OWNER}-{DIGEST}-1",
+        "clientRequestToken": call["parameters"]["clientRequestToken"],
     }
     release = buyer.releases.get(DIGEST)
     assert release is not None
     assert release.endpoint == buyer.bought[0]["arn"]
+    assert [share.endpoint for share in buyer.releases.route().shares] == [buyer.bought[0]["arn"]]
+
+
+def test_requests_stay_on_demand_until_the_throughput_is_in_service(buyer: Buyer) -> None:
+    buyer.begin()
+    buyer.step()
+
+    assert [share.endpoint for share in buyer.releases.route().shares] == ["arn:candidate"]
+
+
+def test_a_rising_successor_keeps_its_share(buyer: Buyer) -> None:
+    buyer.begin()
+    rising = Share(NEXT, "arn:next", 0.25, 2_000_000_000)
+    route = buyer.releases.route()
+    buyer.releases.set_route((rising, *route.shares), after=route, reason="test")
+
+    assert buyer.serve()["outcome"] == "done"
+
+    shares = buyer.releases.route().shares
+    assert shares[0] == rising
+    assert (shares[1].release, shares[1].endpoint) == (DIGEST, buyer.bought[0]["arn"])
 
 
 def test_t20_a_commitment_is_passed_on(buyer: Buyer) -> None:
@@ -188,7 +214,6 @@ def test_b21_failed_throughput_is_told_and_deleted(buyer: Buyer) -> None:
     assert "No capacity." in result["message"]
     assert buyer.bought == []
     # The next attempt buys anew, under another token.
-    buyer.releases.transition(DIGEST, FAILED, result["message"])
     buyer.begin(attempt=2)
     assert buyer.serve()["outcome"] == "done"
 
@@ -230,9 +255,16 @@ def test_somebody_elses_throughput_is_left_alone(buyer: Buyer) -> None:
     assert len(buyer.bought) == 1
 
 
-def test_a_release_that_ended_buys_nothing(buyer: Buyer) -> None:
+@pytest.mark.parametrize("how", ["superseded", "replaced", "emptied"])
+def test_a_release_that_does_not_serve_any_more_buys_nothing(buyer: Buyer, how: str) -> None:
     buyer.begin()
-    buyer.releases.transition(DIGEST, SUPERSEDED, "the stack is being deleted")
+    match how:
+        case "superseded":
+            buyer.releases.update(DIGEST, state=SUPERSEDED)
+        case "replaced":
+            buyer.route("arn:next", digest=NEXT)
+        case "emptied":
+            buyer.end_route()
 
     assert buyer.step()["outcome"] == "failed"
     assert buyer.step("f" * 12)["outcome"] == "failed"
@@ -274,7 +306,6 @@ def test_b23_another_attempt_moves_it_again(buyer: Buyer) -> None:
     buyer.world.server.fault("throughput_update_failed")
     assert buyer.serve(NEXT)["outcome"] == "failed"
 
-    buyer.releases.transition(NEXT, FAILED, "did not move")
     buyer.begin(NEXT, attempt=2)
 
     assert buyer.serve(NEXT)["outcome"] == "done"
@@ -308,6 +339,7 @@ def test_b25_delete_waits_until_it_is_gone(buyer: Buyer, status: str) -> None:
         buyer.begin(NEXT)
         buyer.step(NEXT)
     assert buyer.bought[0]["status"] == status
+    buyer.end_route()
 
     assert buyer.resource().send(framework.delete(OWNER, PROPERTIES)).succeeded
     assert buyer.bought == []
@@ -331,6 +363,7 @@ def test_b22_a_commitment_is_not_deleted_before_its_term(buyer: Buyer) -> None:
     buyer.begin()
     buyer.serve(COMMITMENT_DURATION="OneMonth")
     term = buyer.world.utc_now() + timedelta(days=30)
+    buyer.end_route()
 
     response = buyer.resource().send(framework.delete(OWNER, PROPERTIES))
 
@@ -354,19 +387,16 @@ def test_b22_a_failed_purchase_has_no_term(buyer: Buyer) -> None:
     assert buyer.bought == []
 
 
-def test_throughput_that_serves_is_not_deleted(buyer: Buyer) -> None:
+def test_throughput_that_serves_is_left_to_the_sweeper(buyer: Buyer) -> None:
+    """The settings went back to on-demand: the release has to move first."""
     buyer.begin()
     buyer.serve()
-    buyer.route(buyer.bought[0]["arn"])
 
-    response = buyer.resource().send(framework.delete(OWNER, PROPERTIES))
-
-    assert not response.succeeded
-    assert "serves requests now" in response.reason
+    assert buyer.resource().send(framework.delete(OWNER, PROPERTIES)).succeeded
     assert len(buyer.bought) == 1
 
     # The release's Delete empties the route; then nothing holds it.
-    buyer.releases.set_route((), after=buyer.releases.route(), reason="test")
+    buyer.end_route()
     assert buyer.resource().send(framework.delete(OWNER, PROPERTIES)).succeeded
     assert buyer.bought == []
 
@@ -389,6 +419,7 @@ def test_b15_its_model_goes_last_unless_it_is_retained_or_declared(
     buyer.begin()
     buyer.serve()
     buyer.releases.declare(declared)
+    buyer.end_route()
 
     properties = {**PROPERTIES, "RetainModels": retain}
     assert buyer.resource().send(framework.delete(OWNER, properties)).succeeded
@@ -420,6 +451,7 @@ def test_b10_a_second_delete_changes_nothing(buyer: Buyer) -> None:
     buyer.begin()
     buyer.serve()
     event = framework.delete(OWNER, {**PROPERTIES, "RetainModels": "false"})
+    buyer.end_route()
 
     assert buyer.resource().send(event).succeeded
     assert buyer.resource().send(event).succeeded
@@ -429,6 +461,7 @@ def test_b10_a_second_delete_changes_nothing(buyer: Buyer) -> None:
 def test_throttled_looks_do_not_end_a_delete(buyer: Buyer) -> None:
     buyer.begin()
     buyer.serve()
+    buyer.end_route()
     throttled = times(2, refusal("ThrottlingException", status=429), skip=3)
     busy = Meddled(buyer.world.bedrock, before={"get_provisioned_model_throughput": throttled})
 
