@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install local local-status local-down route synth test snapshots schema clean
+.PHONY: bootstrap diff deploy destroy help install local local-status local-down route synth test snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -35,6 +35,18 @@ route: $(INSTALLED)  ## Ask the router: QUERY="red car driving at night" [ENV=lo
 
 synth: $(INSTALLED)  ## Write cdk.out with no AWS access [ENV=local]
 	@python -m local synth --environment "$(ENV)"
+
+bootstrap: $(INSTALLED)  ## Once an AWS account and Region: what the CDK needs there [ENV=dev]
+	@python -m local cdk --environment "$(ENV)" -- bootstrap
+
+diff: $(INSTALLED)  ## Show what a deployment to AWS would change [ENV=dev]
+	@python -m local cdk --environment "$(ENV)" -- diff
+
+deploy: $(INSTALLED)  ## Deploy to AWS, with the credentials of your shell [ENV=dev]
+	@python -m local cdk --environment "$(ENV)" -- deploy --all
+
+destroy: $(INSTALLED)  ## Remove a deployment from AWS [ENV=dev]
+	@python -m local cdk --environment "$(ENV)" -- destroy --all
 
 test: $(INSTALLED)  ## Lint, type-check and test
 	ruff check .

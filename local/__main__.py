@@ -27,10 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     state = State.load()
     console = _console()
     try:
-        _run(options, state, console)
+        return _run(options, state, console)
     except (LocalError, SettingsError, BotoCoreError, ClientError) as error:
         _explain(error)
         return 1
+    except BrokenPipeError:
+        # Whoever read our output has heard enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         if options.command == "up":
@@ -39,7 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
             )
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     down = commands.add_parser("down", help="destroy the stacks and stop the servers")
     down.add_argument("--force", action="store_true", help="only stop the servers")
+    account = commands.add_parser("cdk", help="run the CDK for an environment in AWS, with your credentials")
+    account.add_argument("--environment", required=True)
+    account.add_argument("arguments", nargs="+", help="e.g. deploy --all")
     route = commands.add_parser("route", help="ask a deployed router")
     route.add_argument("query")
     route.add_argument("--environment", default=ENVIRONMENT)
@@ -62,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace, state: State, console: Console) -> None:
+def _run(options: argparse.Namespace, state: State, console: Console) -> int:
+    """Run the command that was asked for; its exit status."""
     match options.command:
         case "up":
             _forget_aws()
@@ -77,11 +84,14 @@ def _run(options: argparse.Namespace, state: State, console: Console) -> None:
             print(environment.render(status.variables(state)), end="")
         case "synth":
             system.synth(options.environment, options.output)
+        case "cdk":
+            return system.in_account(options.environment, options.arguments)
         case "route":
             if options.environment == ENVIRONMENT:
                 _forget_aws()
             answer = queries.router(options.environment, state).ask(options.query)
-            print(json.dumps(answer, indent=2))
+            print(json.dumps(answer, indent=2), flush=True)
+    return 0
 
 
 def _forget_aws() -> None:

@@ -93,6 +93,13 @@ def start(
     return spawn(command([*arguments, "--ci"] if log else arguments), with_tools(variables), cwd, log)
 
 
+def run(arguments: Sequence[str], cwd: Path = PROJECT) -> int:
+    """Run the CDK at the caller's terminal, with the caller's credentials: it may ask before it changes
+    permissions. Its exit status."""
+    done = subprocess.run(command(arguments), env=with_tools(os.environ), cwd=cwd, check=False)  # noqa: S603 - the CDK of this project
+    return done.returncode
+
+
 def synth(environment: str, output: Path, folder: Path = ENVIRONMENTS) -> list[str]:
     """Return the arguments that synthesize `environment` of `folder`, without a look at any account."""
     return [

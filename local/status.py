@@ -43,4 +43,6 @@ def show(state: State, console: Console) -> None:
     table.add_row(
         "release", found.state if found else "none", f"{found.digest} {found.note}" if found else ""
     )
-    console.print(table, highlight=False, soft_wrap=True)
+    # Whole, so that names can be copied from a pipe; a terminal wraps the lines itself.
+    wide = console if console.is_terminal else Console(width=10_000)
+    wide.print(table, highlight=False)

@@ -154,7 +154,7 @@ def _wait_for_release(state: State, row: watch.ReleaseRow) -> None:
         raise LocalError(
             f"The release {found.digest} is {found.state}: {found.note or 'no reason was given'}.",
             log=state.log("emulator"),
-            advice=f"The router answers by its fallback; the servers still run, for a look. {DOWN}",
+            advice=f"The router goes on with what served before; the servers still run, for a look. {DOWN}",
         )
 
 
@@ -213,6 +213,24 @@ def synth(name: str, output: Path) -> None:
     process = cdk.start(cdk.synth(name, output), environment.without_access(), None)
     if process.wait():
         raise LocalError(f"cdk synth failed for the environment {name}.")
+
+
+def in_account(name: str, arguments: list[str]) -> int:
+    """Run the CDK for an environment in AWS with the caller's own credentials; its exit status.
+
+    Raises:
+        LocalError: The environment is the local one, which has commands of its own.
+    """
+    if name == ENVIRONMENT:
+        raise LocalError(
+            f"{name} is the environment of this machine's emulator.",
+            advice="For it there are `make local` and `make local-down`; name one in AWS, e.g. ENV=dev.",
+        )
+    chosen = settings.load(name)
+    if arguments == ["bootstrap"]:
+        # Away from cdk.json: it would synthesize the whole app first, and make nothing of it.
+        return cdk.run(["bootstrap", f"aws://{chosen.account}/{chosen.region}"], cdk.ENVIRONMENTS)
+    return cdk.run([*arguments, "-c", f"environment={name}"])
 
 
 @contextlib.contextmanager

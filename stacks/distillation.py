@@ -36,6 +36,7 @@ class DistillationStack(cdk.Stack):
         dataset = Dataset(
             self,
             "Dataset",
+            owner=settings.full_name,
             bucket=bucket,
             key=key,
             training=self._file("Training", settings.dataset.training, settings.dataset.training_version),

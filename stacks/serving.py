@@ -36,7 +36,7 @@ class ServingStack(cdk.Stack):
         env: cdk.Environment,
     ) -> None:
         """Declare table, topic, throughput where the settings have it, and the release."""
-        super().__init__(scope, construct_id, env=env, description="Distilled router: releases")
+        super().__init__(scope, construct_id, env=env, description=_description(settings))
         self._settings, self._identity = settings, identity
         self.table = self._table(key)
         self.topic = sns.Topic(self, "Notifications", master_key=key, enforce_ssl=True)
@@ -118,6 +118,7 @@ class ServingStack(cdk.Stack):
             model_units=provisioned.model_units,
             table=self.table,
             key=key,
+            model_key=self._settings.encryption.model_key,
             commitment=None if provisioned.commitment == "none" else provisioned.commitment,
             acknowledge_commitment=provisioned.acknowledge_commitment,
             retain_models=self._settings.retention.models == "retain",
@@ -125,3 +126,14 @@ class ServingStack(cdk.Stack):
             tags=self._settings.tags,
             log_days=self._settings.retention.log_days,
         )
+
+
+def _description(settings: Settings) -> str:
+    """Says what is paid by the hour, where whoever looks at the stack sees it."""
+    text, bought = "Distilled router: releases", settings.endpoint.provisioned
+    if bought is None:
+        return text
+    return (
+        f"{text}, served from provisioned throughput: {bought.model_units} model units at "
+        f"{bought.hourly_price_usd:g} USD an hour each, commitment {bought.commitment}"
+    )

@@ -22,7 +22,7 @@ from shared.clients import client
 from shared.custom_resource import Event, answer, begun, complete, pending, polled, truth
 from shared.errors import NotYetError, ResourceError, or_none
 from shared.naming import bedrock_tags
-from shared.storage import deadline, purge
+from shared.storage import PURGE_SECONDS, deadline, purge
 
 logger = Logger()
 
@@ -129,7 +129,7 @@ def _stop_stranded(bedrock: Any, event: Event) -> None:
 def _purge_output(event: Event, s3: Any) -> bool:
     """Remove what the job wrote, a while at a time: a call has five minutes."""
     bucket, _, prefix = str(event.properties["OutputDataUri"]).removeprefix("s3://").partition("/")
-    return purge(s3, bucket, prefix, until=deadline(60))
+    return purge(s3, bucket, prefix, until=deadline(PURGE_SECONDS))
 
 
 def _is_job_name(event: Event, name: str) -> bool:

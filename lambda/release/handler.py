@@ -20,7 +20,7 @@ from shared.clients import client, table
 from shared.custom_resource import Event, answer, begun, complete, pending, polled, shortened, truth
 from shared.errors import ResourceError, code
 from shared.releases import LIVE, SUPERSEDED, Releases, RouteChangedError
-from shared.storage import deadline, purge
+from shared.storage import PURGE_SECONDS, deadline, purge
 from shared.sweep import Sweeper, is_open, or_none_execution, stop_execution
 
 logger = Logger()
@@ -93,7 +93,7 @@ def _all_gone(event: Event, aws: Services) -> bool:
         return False
     if truth(event.properties.get("RetainReports", "true")):
         return True
-    return purge(aws.s3, str(event.properties["Bucket"]), "releases/", until=deadline(60))
+    return purge(aws.s3, str(event.properties["Bucket"]), "releases/", until=deadline(PURGE_SECONDS))
 
 
 def _start(event: Event, aws: Services, digest: str) -> str | None:

@@ -10,6 +10,9 @@ from botocore.exceptions import ClientError
 
 from shared.errors import ResourceError, code
 
+# How long one poll of a Delete purges: CloudFormation waits an hour for all of them, with their pauses.
+PURGE_SECONDS = 4.0
+
 
 def purge(s3: Any, bucket: str, prefix: str, *, until: Callable[[], bool] = lambda: False) -> bool:
     """Delete every version under a prefix; True once none is left, False if `until` said to stop before.

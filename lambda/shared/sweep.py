@@ -149,6 +149,10 @@ class Sweeper:
         """Digest to reason, for every release whose endpoint and model must stay."""
         needed = {release.digest: "its release is running" for release in known if not release.is_final}
         needed |= dict.fromkeys(route.releases(), "named by the route")
+        live = [release for release in known if release.state == LIVE]
+        if live:
+            # Whoever switches it off by hand, by an empty route, wants to switch it on again.
+            needed.setdefault(max(live, key=lambda release: release.updated_at).digest, "went live last")
         good = [
             release for release in known if release.state in {LIVE, RETIRED} and release.digest not in needed
         ]

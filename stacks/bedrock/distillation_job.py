@@ -163,7 +163,7 @@ class DistillationJob(Construct):
             may.bedrock(["GetFoundationModel"], [may.foundation_model_arn(name) for name in names]),
             may.bedrock(["CreateModelCustomizationJob"], [may.foundation_model_arn(student), models, jobs]),
             may.bedrock(["GetModelCustomizationJob", "ListTagsForResource", "TagResource"], [jobs]),
-            may.bedrock(["GetCustomModel", "ListTagsForResource", "TagResource"], [models]),
+            may.bedrock(["TagResource"], [models]),
             may.bedrock(["StopModelCustomizationJob", "UntagResource"], [jobs], may.owned(owner)),
             may.bedrock(["DeleteCustomModel", "UntagResource"], [models], may.owned(owner)),
             may.bedrock(["ListCustomModelDeployments", "ListProvisionedModelThroughputs"], ["*"]),

@@ -184,7 +184,3 @@ def items(table: dynamodb.ITable, key: kms.IKey, actions: Sequence[str]) -> list
         Permission([f"dynamodb:{action}" for action in actions], [table.table_arn]),
         encrypted(key, "dynamodb", write=False),
     ]
-
-
-RELEASES_READ_WRITE = ("GetItem", "Scan", "PutItem", "UpdateItem", "DeleteItem")
-"""What `shared.releases` calls; TransactWriteItems is authorised as the actions of its items."""

@@ -15,7 +15,7 @@ from stacks.nag import acknowledge, function_versions
 # CloudFormation gives up on a custom resource after one hour, whatever the framework's own timeout says
 # (AWS::CloudFormation::CustomResource, ServiceTimeout). Each poll's own run time adds to its interval.
 LONGEST = cdk.Duration.hours(1)
-TOTAL = cdk.Duration.minutes(45)
+TOTAL = cdk.Duration.minutes(40)
 INTERVAL = cdk.Duration.seconds(5)
 
 

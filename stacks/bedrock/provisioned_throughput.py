@@ -38,6 +38,7 @@ class ProvisionedThroughput(Construct):
         model_units: int,
         table: dynamodb.ITable,
         key: kms.IKey,
+        model_key: bool = False,
         commitment: str | None = None,
         acknowledge_commitment: bool = False,
         retain_models: bool = True,
@@ -45,7 +46,8 @@ class ProvisionedThroughput(Construct):
         tags: Mapping[str, str] | None = None,
         log_days: int = 90,
     ) -> None:
-        """Declare the throughput. `commitment` is None (billed by the hour), OneMonth or SixMonths.
+        """Declare the throughput. `commitment` is None (billed by the hour), OneMonth or SixMonths;
+        `model_key` says that models are encrypted with `key`.
 
         Raises ValueError for a commitment that nobody acknowledged: it can't be deleted before its term, and
         AWS renews it at the end.
@@ -57,7 +59,9 @@ class ProvisionedThroughput(Construct):
                 "the stack. Set acknowledge_commitment to say that this is wanted."
             )
         self.name = name
-        role = may.function_role(self, "Role", self._permissions(owner, student, table, key))
+        role = may.function_role(
+            self, "Role", self._permissions(owner, student, table, key, model_key=model_key)
+        )
         functions = {
             entry: Function(
                 self,
@@ -107,7 +111,9 @@ class ProvisionedThroughput(Construct):
         self.resource.node.add_dependency(role)
 
     @staticmethod
-    def _permissions(owner: str, student: str, table: dynamodb.ITable, key: kms.IKey) -> list[may.Permission]:
+    def _permissions(
+        owner: str, student: str, table: dynamodb.ITable, key: kms.IKey, *, model_key: bool
+    ) -> list[may.Permission]:
         # Bedrock gives the throughput's own actions no condition key for tags (Service Authorization
         # Reference); the handler checks the owner's tag before it touches anything.
         models, throughputs = may.models(student), may.account_arn(may.THROUGHPUTS)
@@ -125,5 +131,6 @@ class ProvisionedThroughput(Construct):
             ),
             may.bedrock(["DeleteCustomModel"], [models], may.owned(owner)),
             may.bedrock(["ListCustomModelDeployments", "ListProvisionedModelThroughputs"], ["*"]),
-            *may.items(table, key, may.RELEASES_READ_WRITE),
+            *may.items(table, key, ["GetItem", "UpdateItem", "PutItem"]),
+            *([may.model_key(key)] if model_key else []),
         ]

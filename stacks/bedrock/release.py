@@ -107,12 +107,17 @@ class Release(Construct):
         }
         rising = {**base, "ROLLOUT": json.dumps(dict(rollout), sort_keys=True)}
 
+        # TransactWriteItems is authorised as the actions of its items.
+        steps, all_items = (
+            ["GetItem", "UpdateItem"],
+            ["GetItem", "Scan", "UpdateItem", "PutItem", "DeleteItem"],
+        )
         roles = {
-            "candidate": self._role("Candidate", self._candidate_permissions()),
-            "evaluation": self._role("Evaluation", self._evaluation_permissions()),
-            "promotion": self._role("Promotion", self._promotion_permissions()),
-            "sweeper": self._role("Sweeper", self._sweeper_permissions()),
-            "release": self._role("Release", self._sweeper_permissions()),
+            "candidate": self._role("Candidate", steps, self._candidate_permissions()),
+            "evaluation": self._role("Evaluation", steps, self._evaluation_permissions()),
+            "promotion": self._role("Promotion", [*steps, "PutItem"], self._promotion_permissions()),
+            "sweeper": self._role("Sweeper", all_items, self._sweeper_permissions()),
+            "release": self._role("Release", all_items, self._sweeper_permissions()),
         }
         watch = self._function(
             "WatchJob", "candidate", "watch_job", roles, candidate, "Looks at a release's job"
@@ -170,8 +175,8 @@ class Release(Construct):
         if throughput:
             self.resource.node.add_dependency(throughput)
 
-    def _role(self, name: str, permissions: list[may.Permission]) -> iam.Role:
-        table = may.items(self._table, self._key, may.RELEASES_READ_WRITE)
+    def _role(self, name: str, on_items: list[str], permissions: list[may.Permission]) -> iam.Role:
+        table = may.items(self._table, self._key, on_items)
         return may.function_role(self, f"{name}Role", [*permissions, *table])
 
     def _function(

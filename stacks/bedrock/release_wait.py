@@ -41,7 +41,9 @@ class ReleaseWait(Construct):
         super().__init__(scope, construct_id)
         if not 0 < hours <= 72:
             raise ValueError(f"release.wait_hours = {hours:g}: allowed are more than 0 and at most 72 hours")
-        role = may.function_role(self, "Role", may.items(table, key, may.RELEASES_READ_WRITE))
+        role = may.function_role(
+            self, "Role", may.items(table, key, ["GetItem", "Scan", "PutItem", "DeleteItem"])
+        )
         functions = {
             entry: Function(
                 self,

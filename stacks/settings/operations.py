@@ -16,7 +16,8 @@ class Retention(Section):
     """What outlives the stacks."""
 
     data: Literal["retain", "delete"] = Field(
-        description="What becomes of data buckets, table and key when their stack is deleted."
+        description="What becomes of the data bucket, its content and the key when their stack is deleted. "
+        "The releases table always goes."
     )
     models: Literal["retain", "delete"] = Field(
         description="What becomes of custom models when their stack is deleted; a model that is kept is "

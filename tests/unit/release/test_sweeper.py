@@ -64,6 +64,19 @@ def test_keeps_as_many_good_releases_as_it_is_told(world: World) -> None:
     assert world.deployments() == world.models() == set()
 
 
+def test_release_that_was_switched_off_by_hand_can_be_switched_on_again(world: World) -> None:
+    """The runbook's emergency: an empty route. The one before it has had its day."""
+    made(world, A, LIVE)
+    world.advance(MINUTE)
+    made(world, B, LIVE)
+    succeeded(world)
+    world.settle()
+    assert (
+        world.sweeper(keep=0).sweep().kept[world.server.state()["deployments"][0]["arn"]] == "went live last"
+    )
+    assert world.deployments() == world.models() == named(B)
+
+
 @pytest.mark.parametrize("state", [FAILED, SUPERSEDED])
 def test_removes_what_an_ended_release_made(world: World, state: str) -> None:
     made(world, A, state)
