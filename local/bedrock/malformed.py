@@ -9,9 +9,17 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _WORDS = ("high", "low", "medium", "none")
 
 
+def _largest(text: str, change: Callable[[float], float]) -> str:
+    """The text with its largest number changed: a changed zero might spoil nothing."""
+    found = max(_NUMBER.finditer(text), key=lambda number: float(number[0]), default=None)
+    if found is None:
+        return text
+    return f"{text[: found.start()]}{change(float(found[0])):g}{text[found.end() :]}"
+
+
 def _wrong_sum(text: str) -> str:
-    """The first number grows by its double and a half, so that the sum is wrong in any scale."""
-    return _NUMBER.sub(lambda found: f"{float(found[0]) * 2 + 0.5:g}", text, count=1)
+    """The largest number grows by its double and a half, so that the sum is wrong in any scale."""
+    return _largest(text, lambda number: number * 2 + 0.5)
 
 
 def _not_numbers(text: str) -> str:
@@ -32,7 +40,7 @@ SPOIL: Mapping[str, Callable[[str], str]] = {
     "output_truncated": lambda text: text[: len(text) // 2],
     "output_empty": lambda _: "",
     "output_wrong_sum": _wrong_sum,
-    "output_negative": lambda text: _NUMBER.sub(lambda found: f"-{found[0].lstrip('-')}", text, count=1),
+    "output_negative": lambda text: _largest(text, lambda number: -abs(number)),
     "output_not_numbers": _not_numbers,
     "output_too_few": _too_few,
 }
