@@ -204,7 +204,7 @@ def test_duplicate_of_a_long_query_is_found() -> None:
 
 
 def test_query_that_the_router_refuses_is_a_warning() -> None:
-    finding = checked_line(encoded(row(TASK, "kite " * 101, WEIGHTS)))
+    finding = checked_line(encoded(row(TASK, "kite " * 103, WEIGHTS)))
     assert (finding.rule, finding.severity) == ("query-length", "warning")
 
 

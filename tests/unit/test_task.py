@@ -335,8 +335,8 @@ def test_digest_covers_what_a_model_learns_and_nothing_else(tmp_path: Path) -> N
     ("changes", "message"),
     [
         ({'"compact"': '"xml"'}, "format must be one of"),
-        ({"= 500": "= 0"}, "max_query_characters"),
-        ({"= 500": "= true"}, "max_query_characters"),
+        ({"= 512": "= 0"}, "max_query_characters"),
+        ({"= 512": "= true"}, "max_query_characters"),
         ({"max_query_characters": "max_chars"}, "missing or unknown: max_chars, max_query_characters"),
         ({'["visual", ': '["Visual", '}, "lower-case"),
         ({'["visual", "audio", ': '["visual", "visual", '}, "different names"),

@@ -213,7 +213,7 @@ def test_http_answer(bench: MakeBench) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["", "{", "{}", '{"query": 1}', '{"query": " "}', json.dumps({"query": "d" * 501})]
+    "body", ["", "{", "{}", '{"query": 1}', '{"query": " "}', json.dumps({"query": "d" * 513})]
 )
 def test_http_mistake_is_a_400(bench: MakeBench, body: str) -> None:
     answer = bench(healthy(), TableDouble(SETTLED)).router.handle(http(body))
