@@ -52,7 +52,8 @@ test: $(INSTALLED)  ## Lint, type-check and test
 	ruff check .
 	ruff format --check .
 	mypy $(SOURCES) $(FUNCTIONS)
-	pytest -n 2 --dist loadfile
+	@# In the files' order: the longest, integration, begins first, beside all others.
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 snapshots: $(INSTALLED)  ## Renew the snapshots of the templates
 	pytest tests/snapshots --snapshot-update
