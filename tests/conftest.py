@@ -93,6 +93,7 @@ def aws(emulator: str) -> Client:
 
     @cache
     def client(service: str) -> Any:
+        # Ignored below: the stubs know literal names of services only.
         config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, proxies={})
         return boto3.client(service, endpoint_url=emulator, config=config)  # type: ignore[call-overload]
 

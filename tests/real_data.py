@@ -39,7 +39,9 @@ def examples(task: Task, *, hinted: int, seed: int = 7) -> list[Example]:
     random = Random(seed)
     found: dict[str, Example] = {}
     for labelled in required("teacher_labels"):
-        weights = {label: float(labelled["weights"][label]) for label in task.labels}  # type: ignore[index]
+        given = labelled["weights"]
+        assert isinstance(given, dict)
+        weights = {label: float(given[label]) for label in task.labels}
         example = Example(str(labelled["query"]), weights)
         found.setdefault(normalised(example.query), example)
     for name in HINTED:

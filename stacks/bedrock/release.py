@@ -108,10 +108,8 @@ class Release(Construct):
         rising = {**base, "ROLLOUT": json.dumps(dict(rollout), sort_keys=True)}
 
         # TransactWriteItems is authorised as the actions of its items.
-        steps, all_items = (
-            ["GetItem", "UpdateItem"],
-            ["GetItem", "Scan", "UpdateItem", "PutItem", "DeleteItem"],
-        )
+        steps = ["GetItem", "UpdateItem"]
+        all_items = [*steps, "Scan", "PutItem", "DeleteItem"]
         roles = {
             "candidate": self._role("Candidate", steps, self._candidate_permissions()),
             "evaluation": self._role("Evaluation", steps, self._evaluation_permissions()),
@@ -141,8 +139,8 @@ class Release(Construct):
             ("Wait for the job", watch),
             ("Deploy the candidate", deploy),
             ("Judge the candidate", judge),
+            ("Raise its share", promote),
         ]
-        stages.append(("Raise its share", promote))
         if throughput:
             # Bought by the hour, and moved in place with all that it serves: only for what has proven itself.
             stages.append(("Serve from the throughput", throughput.stage))
