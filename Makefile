@@ -1,11 +1,13 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: bootstrap diff deploy destroy help install local local-status local-down route synth test snapshots schema clean
+.PHONY: bootstrap diff deploy destroy help install local local-status local-down route synth test faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 ENV ?= local
 QUERIES ?= data/sample_queries.txt
+SCHEDULES ?= 200
+SEED ?= 1
 INSTALLED := .venv/.installed
 SOURCES := app.py stacks local tests data
 FUNCTIONS := $(wildcard lambda/*/)
@@ -54,6 +56,9 @@ test: $(INSTALLED)  ## Lint, type-check and test
 	mypy $(SOURCES) $(FUNCTIONS)
 	@# In the files' order: the longest, integration, begins first, beside all others.
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+faults: $(INSTALLED)  ## Deploy, update and destroy it all while faults happen at random [SCHEDULES=200] [SEED=1]
+	@python -m tests.faults --schedules "$(SCHEDULES)" --seed "$(SEED)"
 
 snapshots: $(INSTALLED)  ## Renew the snapshots of the templates
 	pytest tests/snapshots --snapshot-update

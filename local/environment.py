@@ -16,9 +16,6 @@ from local.state import REGION, State
 ACCESS_KEY = "test"
 SECRET_KEY = "test"  # noqa: S105 - the emulator's well-known key, worth nothing anywhere else
 
-# A test double's clock: the state machine's waits are already short in environments/local.toml.
-SFN_WAIT_SCALE = "1"
-
 # What a server may see of the caller's environment. Lambdas inherit everything the emulator has, so an
 # endpoint, a profile or a proxy of the caller's would reach them and hang their calls.
 INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "TZ", "USER", "SYSTEMROOT")
@@ -61,7 +58,7 @@ def server(path: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]
     return {**inherited, "PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
-def emulator(port: int, bedrock: str, state: State, path: str) -> dict[str, str]:
+def emulator(port: int, bedrock: str, state: State, path: str, wait_scale: float) -> dict[str, str]:
     """Return MiniStack's whole environment: loopback only, IAM enforced, TLS, Bedrock elsewhere."""
     return {
         **server(path),
@@ -78,7 +75,7 @@ def emulator(port: int, bedrock: str, state: State, path: str) -> dict[str, str]
         "STATE_DIR": str(state.root / "emulator"),
         "S3_DATA_DIR": str(state.root / "emulator" / "s3"),
         "TMPDIR": str(state.tmp),
-        "SFN_WAIT_SCALE": SFN_WAIT_SCALE,
+        "SFN_WAIT_SCALE": str(wait_scale),
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         # Lambdas inherit these two, so that their Bedrock calls, and only those, go to the stand-in.

@@ -18,6 +18,7 @@ from local.state import ACCOUNT, PROJECT, REGION, State
 # An hour of training takes six seconds; a deployment of eight minutes takes less than one.
 TIME_SCALE = 600
 START_SECONDS = 30.0
+EMULATOR = PROJECT / "local" / "emulator"
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,12 @@ def stop(state: State) -> list[str]:
     return stopped
 
 
-def start(state: State) -> Servers:
+def start(state: State, *, time_scale: float = TIME_SCALE, wait_scale: float = 1) -> Servers:
     """Start all servers and wait until they answer. Stop leftovers first.
+
+    Args:
+        time_scale: How much faster than the machine's the Bedrock stand-in's clock runs.
+        wait_scale: What a state machine's waits and pauses between retries are multiplied by.
 
     Raises:
         LocalError: A server ended at once or did not answer in time; none is left running.
@@ -92,13 +97,13 @@ def start(state: State) -> Servers:
     state.prepare()
     certificate.make(state.certificate, state.certificate_key)
     try:
-        return _start(state)
+        return _start(state, time_scale, wait_scale)
     except BaseException:
         stop(state)
         raise
 
 
-def _start(state: State) -> Servers:
+def _start(state: State, time_scale: float, wait_scale: float) -> Servers:
     emulator_port, bedrock_port = processes.free_port(), processes.free_port()
     emulator_url, bedrock_url = f"https://127.0.0.1:{emulator_port}", f"http://127.0.0.1:{bedrock_port}"
     path = tool_path()
@@ -107,7 +112,7 @@ def _start(state: State) -> Servers:
         state,
         Server("emulator", 0, emulator_url),
         _emulator_arguments(emulator_port),
-        environment.emulator(emulator_port, bedrock_url, state, path),
+        environment.emulator(emulator_port, bedrock_url, state, path, wait_scale),
     )
     _wait(state, emulator, lambda: _emulator_answers(state, emulator_url))
     environment.write_ca_bundle(state.certificate, state.ca_bundle)
@@ -117,7 +122,7 @@ def _start(state: State) -> Servers:
     bedrock = _launch(
         state,
         Server("bedrock", 0, bedrock_url),
-        ["-m", "local.bedrock", *_bedrock_arguments(bedrock_port, emulator_url, state)],
+        ["-m", "local.bedrock", *_bedrock_arguments(bedrock_port, emulator_url, state, time_scale)],
         environment.server(path) | variables,
     )
     bridge = _launch(
@@ -133,19 +138,19 @@ def _start(state: State) -> Servers:
 def _emulator_arguments(port: int) -> list[str]:
     """Return how to run MiniStack by its ASGI server: its own main also takes port 443 when it may."""
     return [
-        *("-m", "hypercorn", "ministack.app:app"),
+        str(EMULATOR),
         *("--bind", f"127.0.0.1:{port}", "--workers", "0", "--keep-alive", "75"),
         *("--config", "python:ministack.core.hypercorn_conf"),
     ]
 
 
-def _bedrock_arguments(port: int, emulator_url: str, state: State) -> list[str]:
+def _bedrock_arguments(port: int, emulator_url: str, state: State, time_scale: float) -> list[str]:
     return [
         *("--port", str(port)),
         *("--aws-endpoint", emulator_url),
         *("--ca-bundle", str(state.ca_bundle)),
         *("--account", ACCOUNT, "--region", REGION),
-        *("--time-scale", str(TIME_SCALE)),
+        *("--time-scale", str(time_scale)),
         "--log",
     ]
 

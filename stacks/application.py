@@ -64,13 +64,13 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
         f"{name}-serving",
         settings=settings,
         identity=identity,
+        job=distillation.job,
+        job_role=distillation.job.role,
         bucket=data.bucket,
         key=data.key,
         holdout_key=distillation.holdout_key,
         env=env,
     )
-    # The release reads the job by its name, so nothing but the order says that it needs the stack above.
-    serving.add_stack_dependency(distillation)
     router = RouterStack(app, f"{name}-router", settings=settings, table=serving.table, key=data.key, env=env)
     operations = OperationsStack(app, f"{name}-operations", settings=settings, topic=serving.topic, env=env)
     operations.add_stack_dependency(router)

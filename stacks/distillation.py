@@ -17,6 +17,7 @@ from stacks.settings import PROJECT, Settings, split_s3_uri
 class DistillationStack(cdk.Stack):
     """Attributes:
     holdout_key: where the hold-out set is published in the data bucket.
+    job: the customization job, a release's source.
     """
 
     def __init__(
@@ -47,17 +48,16 @@ class DistillationStack(cdk.Stack):
             log_days=retention.log_days,
         )
         hyperparameters = distillation.hyperparameters
-        job = DistillationJob(
+        self.job = DistillationJob(
             self,
             "Job",
             owner=settings.full_name,
             digest=identity.digest,
-            job_name=identity.job_name,
-            student=distillation.student,
-            method=distillation.method,
-            training_uri=dataset.training_uri,
             bucket=bucket,
             key=key,
+            training_key=dataset.training_key,
+            student=distillation.student,
+            method=distillation.method,
             teacher=distillation.teacher if distillation.method == "distillation" else None,
             max_response_length=distillation.max_response_length,
             hyperparameters=hyperparameters.to_api() if hyperparameters else None,
@@ -69,7 +69,7 @@ class DistillationStack(cdk.Stack):
             log_days=retention.log_days,
         )
         # Nothing is paid for before the data set has passed.
-        job.resource.node.add_dependency(dataset.resource)
+        self.job.resource.node.add_dependency(dataset.resource)
         self.holdout_key = dataset.holdout_key
         cdk.CfnOutput(self, "JobName", value=identity.job_name)
         cdk.CfnOutput(self, "Digest", value=identity.digest)

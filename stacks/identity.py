@@ -2,18 +2,13 @@
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from shared.naming import release_name, throughput_name
+from stacks import names
 from stacks.settings import PROJECT, Problem, Settings, SettingsError
-
-# Bedrock's patterns, written to match in linear time: the published one of job names is exponential.
-_JOB_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9+.\-]{0,62}")  # botocore: JobName
-_MODEL_NAME = re.compile(r"(?!.{64})([0-9a-zA-Z][_-]?)+")  # botocore: CustomModelName, ModelDeploymentName
-_THROUGHPUT_NAME = _MODEL_NAME  # botocore: ProvisionedModelName
 
 
 @dataclass(frozen=True)
@@ -36,22 +31,18 @@ class Identity:
     def __post_init__(self) -> None:
         if not self.task_digest:
             raise ValueError("task_digest is empty: expected the digest of the routing task")
-        names = (
-            (_JOB_NAME, self.job_name),
-            (_MODEL_NAME, self.model_name),
-            (_THROUGHPUT_NAME, self.throughput_name),
-        )
-        for pattern, name in names:
-            if not pattern.fullmatch(name):
-                raise SettingsError([self._problem("name", name, f"a name that matches {pattern.pattern}")])
+        pattern = names.refused(self.job_name)
+        if pattern:
+            allowed = f"a name that matches {pattern.pattern}, also with -9 for a ninth attempt"
+            raise SettingsError([self._problem("name", self.job_name, allowed)])
 
     @cached_property
     def dataset_digest(self) -> str:
         """16 hex digits for the data: of files their content, of S3 objects their URI and version."""
         dataset = self.settings.dataset
         if dataset.source == "file":
-            return _digest(self._file_digests(), 16)
-        return _digest(
+            return names.digest(self._file_digests(), 16)
+        return names.digest(
             {
                 "training": [dataset.training, dataset.training_version],
                 "holdout": [dataset.holdout, dataset.holdout_version],
@@ -63,7 +54,7 @@ class Identity:
     def digest(self) -> str:
         """12 hex digits for all that decides the model."""
         spec = self.settings.distillation
-        return _digest(
+        return names.digest(
             {
                 "dataset": self.dataset_digest,
                 "task": self.task_digest,
@@ -73,29 +64,23 @@ class Identity:
                 "max_response_length": spec.max_response_length,
                 "hyperparameters": spec.hyperparameters and spec.hyperparameters.to_api(),
                 "nonce": spec.nonce,
+                # Only where there is one: without it, models that were paid for keep their digests.
+                **({"model_key": True} if self.settings.encryption.model_key else {}),
             },
             12,
         )
 
     @property
     def job_name(self) -> str:
-        """Name of the customization job, used once and never again."""
-        return f"{self.settings.full_name}-{self.digest}"
-
-    @property
-    def model_name(self) -> str:
-        """Name of the custom model: the job's."""
-        return self.job_name
-
-    @property
-    def deployment_name(self) -> str:
-        """Name of the on-demand deployment: the job's."""
-        return self.job_name
+        """Name of the customization job, used once and never again, of its model and of its deployment."""
+        return release_name(self.settings.full_name, self.digest)
 
     @property
     def throughput_name(self) -> str:
-        """Name of the provisioned throughput, which stays when the model behind it changes."""
-        return self.settings.full_name
+        """Name of the provisioned throughput, which stays when the model behind it changes. Empty where the
+        settings have none."""
+        bought = self.settings.endpoint.provisioned
+        return throughput_name(self.settings.full_name, bought.model_units, bought.term) if bought else ""
 
     def _file_digests(self) -> dict[str, str]:
         dataset, digests, problems = self.settings.dataset, {}, []
@@ -112,8 +97,3 @@ class Identity:
 
     def _problem(self, key: str, found: str, allowed: str) -> Problem:
         return Problem(f"environments/{self.settings.environment}.toml", key, json.dumps(found), allowed)
-
-
-def _digest(content: dict[str, Any], length: int) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:length]

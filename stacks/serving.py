@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import aws_cdk as cdk
-from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
-from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from stacks.bedrock.provisioned_throughput import ProvisionedThroughput
-from stacks.bedrock.release import Release
+from stacks.bedrock.release import Release, ReleaseSource, releases_table, releases_topic
 from stacks.bedrock.release_wait import ReleaseWait
 from stacks.identity import Identity
-from stacks.settings import Settings
+from stacks.settings import Provisioned, Settings
+
+# As the AWS Pricing Calculator counts them: 365 days of 24 hours by 12.
+HOURS_A_MONTH = 730
+MONTHS = {"OneMonth": 1, "SixMonths": 6}
 
 
 class ServingStack(cdk.Stack):
@@ -30,28 +33,30 @@ class ServingStack(cdk.Stack):
         *,
         settings: Settings,
         identity: Identity,
+        job: ReleaseSource,
+        job_role: iam.IRole | None = None,
         bucket: s3.IBucket,
         key: kms.IKey,
         holdout_key: str,
         env: cdk.Environment,
     ) -> None:
-        """Declare table, topic, throughput where the settings have it, and the release."""
+        """Declare table, topic, throughput where the settings have it, and the release of the job's model.
+
+        `job_role` is needed for making a job again, and read for nothing else: to import it from its stack is
+        to export it there.
+        """
         super().__init__(scope, construct_id, env=env, description=_description(settings))
         self._settings, self._identity = settings, identity
-        self.table = self._table(key)
-        self.topic = sns.Topic(self, "Notifications", master_key=key, enforce_ssl=True)
+        self.table = releases_table(self, "Releases", key)
+        self.topic = releases_topic(self, "Notifications", key)
         throughput = self._throughput(key)
-        distillation, retention, rollout = settings.distillation, settings.retention, settings.rollout
+        release, retention, rollout = settings.release, settings.retention, settings.rollout
         self.release = Release(
             self,
             "Release",
             owner=settings.full_name,
-            digest=identity.digest,
-            student=distillation.student,
-            table=self.table,
-            topic=self.topic,
+            job=job,
             bucket=bucket,
-            key=key,
             holdout_key=holdout_key,
             gate=settings.gate.model_dump(),
             rollout={
@@ -64,67 +69,54 @@ class ServingStack(cdk.Stack):
                     "InvalidOutput": rollout.maximum_invalid_output_rate,
                 },
             },
+            table=self.table,
+            topic=self.topic,
+            key=key,
             keep_releases=rollout.keep_releases,
             throughput=throughput,
             model_key=settings.encryption.model_key,
-            poll_seconds=settings.release.poll_seconds,
-            timeout_hours=settings.release.timeout_hours,
-            stall_hours=settings.release.stall_hours,
+            poll_seconds=release.poll_seconds,
+            timeout_hours=release.timeout_hours,
+            stall_hours=release.stall_hours,
+            stop_stalled=release.stop_stalled,
+            retry_internal_errors=release.retry_internal_errors,
+            job_role=job_role,
             retain_models=retention.models == "retain",
             retain_reports=retention.data == "retain",
+            retain_throughput=retention.throughput == "retain",
             tags=settings.tags,
             log_days=retention.log_days,
         )
-        if settings.release.wait_hours:
+        if release.wait_hours:
             ReleaseWait(
-                self,
-                "Wait",
-                owner=settings.full_name,
-                digest=identity.digest,
-                hours=settings.release.wait_hours,
-                release=self.release,
-                table=self.table,
-                key=key,
-                log_days=retention.log_days,
+                self, "Wait", release=self.release, hours=release.wait_hours, log_days=retention.log_days
             )
         cdk.CfnOutput(self, "TableName", value=self.table.table_name)
         cdk.CfnOutput(self, "StateMachineArn", value=self.release.machine.state_machine_arn)
 
-    def _table(self, key: kms.IKey) -> dynamodb.Table:
-        return dynamodb.Table(
-            self,
-            "Releases",
-            partition_key=dynamodb.Attribute(name="id", type=dynamodb.AttributeType.STRING),
-            billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
-            encryption=dynamodb.TableEncryption.CUSTOMER_MANAGED,
-            encryption_key=key,
-            point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
-                point_in_time_recovery_enabled=True
-            ),
-            # It names what this stack made, all of which goes with the stack.
-            removal_policy=cdk.RemovalPolicy.DESTROY,
-        )
-
     def _throughput(self, key: kms.IKey) -> ProvisionedThroughput | None:
-        provisioned = self._settings.endpoint.provisioned
-        if self._settings.endpoint.kind != "provisioned" or provisioned is None:
+        settings, bought = self._settings, self._settings.endpoint.provisioned
+        if bought is None:
             return None
+        cdk.CfnOutput(self, "ThroughputCost", value=cost(bought))
         return ProvisionedThroughput(
             self,
             "Throughput",
-            owner=self._settings.full_name,
-            name=self._identity.throughput_name,
-            student=self._settings.distillation.student,
-            model_units=provisioned.model_units,
+            owner=settings.full_name,
+            name=settings.full_name,
+            student=settings.distillation.student,
+            model_units=bought.model_units,
             table=self.table,
             key=key,
-            model_key=self._settings.encryption.model_key,
-            commitment=None if provisioned.commitment == "none" else provisioned.commitment,
-            acknowledge_commitment=provisioned.acknowledge_commitment,
-            retain_models=self._settings.retention.models == "retain",
-            poll_seconds=self._settings.release.poll_seconds,
-            tags=self._settings.tags,
-            log_days=self._settings.retention.log_days,
+            model_key=settings.encryption.model_key,
+            commitment=bought.term,
+            acknowledge_commitment=bought.acknowledge_commitment,
+            hourly_price_usd=bought.hourly_price_usd,
+            retain=settings.retention.throughput == "retain",
+            retain_models=settings.retention.models == "retain",
+            poll_seconds=settings.release.poll_seconds,
+            tags=settings.tags,
+            log_days=settings.retention.log_days,
         )
 
 
@@ -136,4 +128,21 @@ def _description(settings: Settings) -> str:
     return (
         f"{text}, served from provisioned throughput: {bought.model_units} model units at "
         f"{bought.hourly_price_usd:g} USD an hour each, commitment {bought.commitment}"
+    )
+
+
+def cost(bought: Provisioned) -> str:
+    """What throughput costs, in a sentence."""
+    hourly = bought.model_units * bought.hourly_price_usd
+    text = (
+        f"{bought.model_units} model units at {bought.hourly_price_usd:g} USD an hour each are {hourly:,.2f} "
+        f"USD an hour, {hourly * HOURS_A_MONTH:,.2f} USD a month of {HOURS_A_MONTH} hours, from the purchase "
+        "until they are deleted."
+    )
+    if bought.term is None:
+        return text
+    hours = MONTHS[bought.term] * HOURS_A_MONTH
+    return (
+        f"{text} Their commitment of {bought.term} is {hours * hourly:,.2f} USD at the least ({hours:,} "
+        "hours), whatever happens to the stack, and renews itself."
     )

@@ -5,11 +5,14 @@ makes the job. The framework swallows the Delete that follows an onEvent which f
 isComplete, even a crash, leaves CloudFormation with the name, and its Delete stops the job.
 
 Update never destroys what CloudFormation knows: another name is another job, and the old one goes with
-CloudFormation's Delete once everything else has succeeded.
+CloudFormation's Delete once everything else has succeeded. Bedrock can't change a job, so an Update that
+would need it is refused. A release may have made further attempts under the job's name: they are this
+resource's too.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -27,7 +30,7 @@ from shared.storage import PURGE_SECONDS, deadline, purge
 logger = Logger()
 
 # A new role can't be assumed for up to about two minutes; a lost answer is known sooner.
-CREATE_WAIT_SECONDS = 180
+CREATE_WAIT_SECONDS = 120
 
 
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
@@ -51,11 +54,17 @@ def handle(event: Event, bedrock: Any, now: Callable[[], float] = time.time) -> 
         if not _is_job_name(event, name):
             logger.info("nothing to delete: not a job of this resource", physical_id=name)
         else:
-            _stop_ours(bedrock, job_spec(event.properties))
+            _stop_all(bedrock, job_spec(event.properties))
         return answer(name)
     spec = job_spec(event.properties)
     if event.request_type == "Update" and event.physical_id == spec.job_name:
-        _stop_stranded(bedrock, event)
+        old = _old_spec(event)
+        if old and old.job_name == spec.job_name:
+            _refuse_lost_changes(bedrock, spec, old)
+        elif old:
+            # A replacement failed. CloudFormation takes the update back and still has the old name: it never
+            # learnt the new one, and would never delete it.
+            _stop_all(bedrock, old)
         _sync_tags(bedrock, spec, event.old_properties)
         return answer(spec.job_name)
     return answer(spec.job_name, AskedAt=now())
@@ -78,9 +87,9 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
                 raise
             logger.info("asked again later", reason=str(error))
             return pending()
-    job = jobs.find(bedrock, name)
+    job = jobs.latest(bedrock, name)
     if job:
-        return complete({"JobName": name, "JobArn": job["jobArn"], "Status": job["status"]})
+        return complete(jobs.attributes(job))
     if may_wait:
         return pending()
     raise ResourceError(
@@ -89,21 +98,27 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
 
 
 def _is_deleted(event: Event, bedrock: Any, s3: Any, name: str) -> bool:
-    """Whether the job has ended and what it made is gone, but for what is retained. Goes on with it."""
+    """Whether all attempts have ended and what they made is gone, but for what is kept. Goes on with it."""
     if not _is_job_name(event, name):
         return True
-    job = jobs.find(bedrock, name)
-    if job and not jobs.is_ours(bedrock, job_spec(event.properties), job):
-        logger.info("nothing to delete: somebody else's job", job=job["jobArn"])
+    found = _attempts(bedrock, job_spec(event.properties))
+    if not found:
+        logger.info("nothing to delete: no job of this name is ours", job=name)
         return True
-    if not jobs.stop(bedrock, name):
+    ended = [jobs.stop(bedrock, job) for job in found]
+    if not all(ended):
         return False
     if not truth(event.properties.get("RetainOutput", "true")) and not _purge_output(event, s3):
         return False
-    # Looked at again: it may have completed before it could be stopped.
-    job = jobs.find(bedrock, name)
-    model = job.get("outputModelArn") if job else None
-    if not model or truth(event.properties.get("RetainModel", "false")):
+    if truth(event.properties.get("RetainModel", "false")):
+        return True
+    gone = [_is_model_gone(bedrock, job.get("outputModelArn")) for job in found]
+    return all(gone)
+
+
+def _is_model_gone(bedrock: Any, model: str | None) -> bool:
+    """Whether a job left no model, or its model is deleted, or is to stay for now."""
+    if model is None:
         return True
     users = models.users(bedrock, model)
     if users:
@@ -113,17 +128,45 @@ def _is_deleted(event: Event, bedrock: Any, s3: Any, name: str) -> bool:
     return models.delete(bedrock, model)
 
 
-def _stop_ours(bedrock: Any, spec: jobs.JobSpec) -> None:
-    job = jobs.find(bedrock, spec.job_name)
-    if job and jobs.is_ours(bedrock, spec, job):
-        jobs.stop(bedrock, spec.job_name)
+def _attempts(bedrock: Any, spec: jobs.JobSpec) -> list[dict[str, Any]]:
+    """Every job of the spec's name that is ours, first to last."""
+    return [job for job in jobs.attempts(bedrock, spec.job_name) if jobs.is_ours(bedrock, spec, job)]
 
 
-def _stop_stranded(bedrock: Any, event: Event) -> None:
-    """Stop the job of a replacement that failed. CloudFormation then takes the update back and still has the
-    old name: it never learnt the new one, and would never delete it."""
-    if event.old_properties.get("JobName", event.physical_id) != event.physical_id:
-        _stop_ours(bedrock, job_spec(event.old_properties))
+def _stop_all(bedrock: Any, spec: jobs.JobSpec) -> None:
+    for job in _attempts(bedrock, spec):
+        jobs.stop(bedrock, job)
+
+
+def _old_spec(event: Event) -> jobs.JobSpec | None:
+    """What was declared before, or None where it describes no job: this event then takes back an update that
+    was refused for it, and no job was made from it."""
+    try:
+        return job_spec(event.old_properties)
+    except (KeyError, ValueError):
+        return None
+
+
+def _refuse_lost_changes(bedrock: Any, spec: jobs.JobSpec, old: jobs.JobSpec) -> None:
+    """Raise where the job was made from the old properties and can't become what the new ones describe.
+
+    Where it wasn't, this may be CloudFormation taking back an update that was refused here: its old
+    properties are then the refused ones, and the job is what it is to be again.
+    """
+    before, after = old.decisive(), spec.decisive()
+    changed = [name for name in after if after[name] != before[name]]
+    job = jobs.find(bedrock, spec.job_name) if changed else None
+    if job is None or job.get("clientRequestToken") != old.token:
+        return
+    told = "; ".join(f"{name} is {_shown(before[name])}, not {_shown(after[name])}" for name in changed)
+    raise ResourceError(
+        f"Job {spec.job_name} was made otherwise, and Bedrock can't change a job: {told}. Set another nonce "
+        "(distillation.nonce in the environment's settings) to pay for a new job, or take the change back."
+    )
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value) if value or value is False else "nothing"
 
 
 def _purge_output(event: Event, s3: Any) -> bool:
@@ -138,7 +181,10 @@ def _is_job_name(event: Event, name: str) -> bool:
 
 
 def job_spec(properties: Mapping[str, Any]) -> jobs.JobSpec:
-    """The job that the resource's properties describe; CloudFormation sends every value as a string."""
+    """The job that the resource's properties describe; CloudFormation sends every value as a string.
+
+    Raises KeyError and ValueError for properties that describe none.
+    """
     length = properties.get("MaxResponseLengthForInference")
     return jobs.JobSpec(
         job_name=str(properties["JobName"]),
@@ -146,26 +192,31 @@ def job_spec(properties: Mapping[str, Any]) -> jobs.JobSpec:
         role_arn=str(properties["RoleArn"]),
         base_model_identifier=str(properties["BaseModelIdentifier"]),
         customization_type=str(properties["CustomizationType"]),
-        training_data_uri=str(properties["TrainingDataUri"]),
         output_data_uri=str(properties["OutputDataUri"]),
+        training_data_uri=properties.get("TrainingDataUri"),
+        invocation_logs_uri=properties.get("InvocationLogsUri"),
+        use_prompt_response=truth(properties.get("UsePromptResponse", "false")),
+        request_metadata=dict(properties.get("RequestMetadata", {})),
+        validation_data_uris=tuple(properties.get("ValidationDataUris", ())),
         teacher_model_identifier=properties.get("TeacherModelIdentifier"),
-        max_response_length=int(length) if length else None,
+        max_response_length_for_inference=int(length) if length else None,
         hyper_parameters=dict(properties.get("HyperParameters", {})),
-        kms_key_id=properties.get("CustomModelKmsKeyId"),
+        # Their order means nothing: another one is no other job.
+        subnet_ids=tuple(sorted(properties.get("SubnetIds", ()))),
+        security_group_ids=tuple(sorted(properties.get("SecurityGroupIds", ()))),
+        custom_model_kms_key_id=properties.get("CustomModelKmsKeyId"),
         tags=dict(properties.get("Tags", {})),
     )
 
 
 def _sync_tags(bedrock: Any, spec: jobs.JobSpec, old: Mapping[str, Any]) -> None:
-    """Bring the tags of the job, and of its model where it exists, to what the properties say."""
+    """Bring the tags of all attempts, and of a model where there is one, to what the properties say."""
     before = dict(old.get("Tags", {}))
     if before == dict(spec.tags):
         return
-    job = jobs.find(bedrock, spec.job_name)
-    if job is None or not jobs.is_ours(bedrock, spec, job):
-        return
     gone = sorted(before.keys() - spec.tags.keys())
-    for arn in filter(None, (job["jobArn"], job.get("outputModelArn"))):
-        or_none(bedrock.tag_resource, resourceARN=arn, tags=bedrock_tags(spec.tags))
-        if gone:
-            or_none(bedrock.untag_resource, resourceARN=arn, tagKeys=gone)
+    for job in _attempts(bedrock, spec):
+        for arn in filter(None, (job["jobArn"], job.get("outputModelArn"))):
+            or_none(bedrock.tag_resource, resourceARN=arn, tags=bedrock_tags(spec.tags))
+            if gone:
+                or_none(bedrock.untag_resource, resourceARN=arn, tagKeys=gone)

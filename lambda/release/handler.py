@@ -19,14 +19,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 from shared.clients import client, table
 from shared.custom_resource import Event, answer, begun, complete, pending, polled, shortened, truth
 from shared.errors import ResourceError, code
-from shared.releases import LIVE, SUPERSEDED, Releases, RouteChangedError
+from shared.releases import LIVE, SUPERSEDED, Release, Releases, RouteChangedError
 from shared.storage import PURGE_SECONDS, deadline, purge
 from shared.sweep import Sweeper, is_open, or_none_execution, stop_execution
+from shared.throughput import is_throughput
 
 logger = Logger()
 
 # How many execution names in a row are tried where earlier lives of the stack have used some up.
 MOST_NAMES = 20
+ON_DEMAND = "on_demand"
 
 
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
@@ -99,9 +101,10 @@ def _all_gone(event: Event, aws: Services) -> bool:
 def _start(event: Event, aws: Services, digest: str) -> str | None:
     """Start the next attempt, unless one runs or the release serves as asked; the problem, if any."""
     release = aws.releases.get(digest)
-    if release and release.state == LIVE and _serves(aws, digest, str(event.properties.get("Endpoint"))):
-        return None
     repeated = release is not None and release.request_id == event.request_id
+    endpoint = str(event.properties.get("Endpoint", ON_DEMAND))
+    if release and release.state == LIVE and _stays(aws, release, endpoint, repeated=repeated):
+        return None
     if release and not repeated and not release.is_final and _is_running(aws, release.execution):
         return None
     # The same event again is the same attempt, and so the same execution.
@@ -121,7 +124,13 @@ def _started(event: Event, aws: Services, digest: str, attempt: int) -> bool:
     """Start one attempt's execution; False where its name belongs to an execution of another life."""
     machine, name = str(event.properties["StateMachineArn"]), f"{digest}-{attempt}"
     execution = f"{machine.replace(':stateMachine:', ':execution:')}:{name}"
-    begun = aws.releases.begin(digest, attempt=attempt, execution=execution, request_id=event.request_id)
+    begun = aws.releases.begin(
+        digest,
+        attempt=attempt,
+        execution=execution,
+        request_id=event.request_id,
+        source=str(event.properties["Source"]),
+    )
     try:
         aws.stepfunctions.start_execution(
             stateMachineArn=machine, name=name, input=json.dumps({"release": digest}, sort_keys=True)
@@ -140,13 +149,30 @@ def _is_running(aws: Services, execution: str) -> bool:
     return is_open(or_none_execution(aws.stepfunctions, execution))
 
 
-def _serves(aws: Services, digest: str, kind: str) -> bool:
-    """Whether the release takes the requests, from the kind of endpoint that the settings ask for. Another
-    kind is another way to production for the same model."""
+def _stays(aws: Services, release: Release, endpoint: str, *, repeated: bool) -> bool:
+    """Whether a live release serves from the endpoint that the settings ask for, or is on its way there.
+
+    Another endpoint is another way to production for the same model. A last step that buys another one than
+    the settings ask for now is stopped; the sweeper removes what it bought.
+    """
+    serves = _serves(aws, release, endpoint)
+    if repeated or not _is_running(aws, release.execution):
+        return serves
+    if release.throughput == endpoint:
+        return True
+    if release.throughput or not serves:
+        stop_execution(aws.stepfunctions, release.execution, f"the settings ask for {endpoint}")
+        aws.releases.update(release.digest, throughput="")
+    return serves
+
+
+def _serves(aws: Services, release: Release, endpoint: str) -> bool:
+    """Whether the release takes the requests from this endpoint: a throughput's name, or `on_demand`."""
     settled = aws.releases.route().settled
-    if settled is None or settled.release != digest:
+    if settled is None or settled.release != release.digest:
         return False
-    return (":provisioned-model/" in settled.endpoint) == (kind == "provisioned")
+    named = release.throughput if is_throughput(settled.endpoint) else ON_DEMAND
+    return named == endpoint
 
 
 def _supersede_others(aws: Services, digest: str) -> None:
@@ -188,5 +214,6 @@ def _sweeper(event: Event, aws: Services) -> Sweeper:
         owner=str(event.properties["Owner"]),
         keep_releases=0,
         retain_models=truth(event.properties.get("RetainModels", "true")),
-        keep_throughput=False,
+        keep_throughput="",
+        retain_throughput=truth(event.properties.get("RetainThroughput", "false")),
     )

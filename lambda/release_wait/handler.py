@@ -16,9 +16,6 @@ from shared.waits import Waits, Window
 
 logger = Logger()
 
-# The rule that calls `tick` runs every ten minutes; a window is ended by the second call before its time.
-MARGIN_SECONDS = 1500
-
 
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
@@ -28,10 +25,13 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 
 
 def tick(event: Mapping[str, Any], context: Any) -> dict[str, int]:
-    """Every ten minutes: end windows whose time runs out, and those whose signal was lost."""
+    """By a schedule: end windows whose time runs out, and those whose signal was lost.
+
+    `MARGIN_SECONDS` is how long before its time a window is ended: more than two calls take to come.
+    """
     del event, context
-    releases_table = table(os.environ["TABLE_NAME"])
-    return {"ended": Waits(releases_table).settle(Releases(releases_table), MARGIN_SECONDS)}
+    releases_table, margin = table(os.environ["TABLE_NAME"]), float(os.environ["MARGIN_SECONDS"])
+    return {"ended": Waits(releases_table).settle(Releases(releases_table), margin)}
 
 
 def handle(event: Event, waits: Waits, releases: Releases, now: float) -> dict[str, Any]:

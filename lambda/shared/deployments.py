@@ -10,6 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from shared.errors import (
     NotYetError,
     ResourceError,
+    code,
     described,
     is_conflict,
     is_missing,
@@ -20,6 +21,10 @@ from shared.errors import (
 from shared.naming import bedrock_tags, digest_of, is_owned
 
 ACTIVE, CREATING, FAILED = "Active", "Creating", "Failed"
+
+
+class NameHeldError(NotYetError):
+    """The name is taken, and nothing is there under it: it can stay so for a while after a deletion."""
 
 
 def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
@@ -41,8 +46,9 @@ def ensure(
 
     `token` must differ between attempts: Bedrock ignores a create call whose token it has seen, without an
     error, even where the deployment of the first call was deleted since.
-    Raises NotYetError where the same call may succeed soon, ResourceError where the name is taken by another
-    model or another owner, or the request is refused.
+    Raises NotYetError where the same call may succeed soon, NameHeldError where it may do so once Bedrock has
+    freed the name, ResourceError where the name is taken by another model or another owner, or the request is
+    refused.
     """
     existing = find(bedrock, name)
     if existing is None:
@@ -59,8 +65,7 @@ def ensure(
             # answer says nothing. The look by name tells whether it is there, and ours.
             existing = find(bedrock, name)
             if existing is None:
-                kind = NotYetError if is_transient(error) else ResourceError
-                raise kind(
+                raise _refusal(error)(
                     f"Bedrock did not take deployment {name} of {model_arn}: {described(error)}"
                 ) from error
         else:
@@ -80,6 +85,14 @@ def ensure(
             f"{existing['modelArn']}. Delete it, or set distillation.nonce for another name."
         )
     return dict(existing)
+
+
+def _refusal(error: ClientError | BotoCoreError) -> type[ResourceError]:
+    if is_transient(error):
+        return NotYetError
+    held = isinstance(error, ClientError) and code(error) in {"ConflictException", "ValidationException"}
+    text = described(error).lower()
+    return NameHeldError if held and ("in use" in text or "already exists" in text) else ResourceError
 
 
 def owned(bedrock: Any, owner: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -16,6 +16,14 @@ def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
     return or_none(bedrock.get_custom_model, modelIdentifier=name_or_arn)
 
 
+def base_model(arn: str) -> str:
+    """The foundation model in the ARN of a foundation model, or of a job or custom model made from one, as it
+    is named for inference: without the context length that only customization adds, so
+    `amazon.nova-micro-v1:0` for `…:foundation-model/amazon.nova-micro-v1:0:128k`."""
+    name = arn.split("/")[1] if "/" in arn else arn
+    return ":".join(name.split(":")[:2])
+
+
 def owned(bedrock: Any, owner: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each custom model whose name is this owner's, with its digest. Names are unique in an account."""
     pages = bedrock.get_paginator("list_custom_models").paginate(nameContains=f"{owner}-", isOwned=True)

@@ -9,16 +9,51 @@ OWNER_TAG = "distilled-router:owner"
 DIGEST_TAG = "distilled-router:digest"
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{12}")
 
+# One digit, so that the longest name is known beforehand.
+MOST_ATTEMPTS = 9
+
+_COMMITMENTS = {"OneMonth": "-1m", "SixMonths": "-6m"}
+_ATTEMPT = re.compile(rf"(?P<name>.*-{DIGEST_PATTERN.pattern})-[2-{MOST_ATTEMPTS}]")
+
 
 def release_name(owner: str, digest: str) -> str:
-    """The one name of a release's job, custom model and deployment."""
+    """The one name of a release's first job, of that job's model, and of the release's deployment."""
     return f"{owner}-{digest}"
 
 
+def attempt_name(name: str, attempt: int) -> str:
+    """The name of the nth job for a release of that name, and of that job's model: a job's name is used up
+    even by one that failed.
+
+    Raises ValueError for an attempt that isn't from 1 to 9.
+    """
+    if not 1 <= attempt <= MOST_ATTEMPTS:
+        raise ValueError(f"{name} has attempts 1 to {MOST_ATTEMPTS}, not {attempt}")
+    return name if attempt == 1 else f"{name}-{attempt}"
+
+
+def first_name(name: str) -> str:
+    """The release's name behind the name of any of its attempts."""
+    match = _ATTEMPT.fullmatch(name)
+    return match["name"] if match else name
+
+
 def digest_of(owner: str, name: str) -> str | None:
-    """The digest in a name that `release_name` made for this owner; None for any other name."""
-    digest = name.removeprefix(f"{owner}-")
-    return digest if name != digest and DIGEST_PATTERN.fullmatch(digest) else None
+    """The digest in a name that `release_name` or `attempt_name` made for this owner; None for any other."""
+    first = first_name(name)
+    digest = first.removeprefix(f"{owner}-")
+    return digest if first != digest and DIGEST_PATTERN.fullmatch(digest) else None
+
+
+def throughput_name(name: str, units: int, commitment: str | None) -> str:
+    """The name of provisioned throughput, which tells what can't be changed in place: its model units and
+    its commitment (None, `OneMonth` or `SixMonths`).
+
+    Raises ValueError for another commitment.
+    """
+    if commitment is not None and commitment not in _COMMITMENTS:
+        raise ValueError(f"{name}: commitment {commitment!r} is none of {', '.join(_COMMITMENTS)}")
+    return f"{name}-{units}mu{_COMMITMENTS[commitment] if commitment else ''}"
 
 
 def bedrock_tags(tags: Mapping[str, str]) -> list[dict[str, str]]:

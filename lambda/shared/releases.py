@@ -42,7 +42,12 @@ class RouteChangedError(Exception):
 
 @dataclass(frozen=True)
 class Release:
-    """One model's way into production, as the table holds it."""
+    """One model's way into production, as the table holds it.
+
+    `source` is where its model comes from: the name of a job of ours, a job's ARN or a model's ARN.
+    `stopping` says why its job is being stopped, and is empty where it is not. `throughput` is the name of the
+    provisioned throughput that it serves from or is on its way to, and empty where it serves on demand.
+    """
 
     digest: str
     state: str = WAITING
@@ -50,8 +55,11 @@ class Release:
     attempt: int = 0
     execution: str = ""
     request_id: str = ""
+    source: str = ""
+    stopping: str = ""
     model_arn: str = ""
     endpoint: str = ""
+    throughput: str = ""
     started_at: int = 0
     updated_at: int = 0
     step: int = -1
@@ -76,6 +84,11 @@ class Release:
         Bedrock ignores a create call whose token it knows, even where what it made was deleted since.
         """
         return hashlib.sha256(f"{name} {self.attempt} {self.request_id}".encode()).hexdigest()
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether its model comes from a job or a model of others, which is named by its ARN."""
+        return self.source.startswith("arn:")
 
     @property
     def is_final(self) -> bool:
@@ -126,7 +139,7 @@ class Releases:
             change["ExpressionAttributeValues"][":of_attempt"] = of_attempt
         return self._write(change)
 
-    def begin(self, digest: str, *, attempt: int, execution: str, request_id: str) -> bool:
+    def begin(self, digest: str, *, attempt: int, execution: str, request_id: str, source: str = "") -> bool:
         """Start an attempt. False where another writer started this attempt or a later one before."""
         now = int(self._now())
         fields = {
@@ -136,6 +149,9 @@ class Releases:
             "attempt": attempt,
             "execution": execution,
             "request_id": request_id,
+            "source": source,
+            "stopping": "",
+            "throughput": "",
             "started_at": now,
             "updated_at": now,
             "step": -1,

@@ -40,6 +40,11 @@ def failed(message: str) -> StageResult:
     return {"outcome": "failed", "message": message[:MESSAGE_CHARACTERS], "seconds": 0}
 
 
+def not_on_its_way(digest: str) -> StageResult:
+    """The release has ended while this stage was asked: another one took its place, or its stack goes."""
+    return failed(f"release {digest} is not on its way any more")
+
+
 def patient(step: Callable[[], StageResult], seconds: int) -> StageResult:
     """A step's answer; where AWS throttled it, broke or did not answer, it is asked again after `seconds`.
 

@@ -40,8 +40,8 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Sweeper:
-    """Knows what to keep. `keep_releases` counts good releases beyond the live one; `keep_throughput` says
-    that the settings want provisioned throughput, which has the owner's name."""
+    """Knows what to keep. `keep_releases` counts good releases beyond the live one; `keep_throughput` names
+    the provisioned throughput that the settings want, and is empty where they want none."""
 
     bedrock: Any
     stepfunctions: Any
@@ -49,12 +49,14 @@ class Sweeper:
     owner: str
     keep_releases: int
     retain_models: bool
-    keep_throughput: bool
+    keep_throughput: str
+    retain_throughput: bool
     now: Callable[[], float] = time.time
 
-    def sweep(self) -> Sweep:
-        """Remove deployments and models that neither the route, a running release nor the number of kept
-        releases needs.
+    def sweep(self, *, failed: str = "") -> Sweep:
+        """Remove deployments, throughput and models that neither the route, a running release nor the number
+        of kept releases needs. `failed` is the release whose last step failed just now: its execution runs
+        still, on the way down.
 
         Models are the one thing here that costs money to make again. The declared digest's stays, even after
         the gate refused it, so the failure path's sweep never removes it either: it is its job's resource's,
@@ -65,6 +67,7 @@ class Sweeper:
         self._take_back_orphans()
         found_deployments = list(deployments.owned(self.bedrock, self.owner))
         found_models = list(models.owned(self.bedrock, self.owner))
+        found_throughput = list(throughput.owned(self.bedrock, self.owner))
         # Read after the lists, and the route last: a release on its way that goes live in between is found
         # running, or in the route. One that is begun again in between is looked at once more before a delete.
         known = list(self.releases.all())
@@ -81,8 +84,7 @@ class Sweeper:
                 result.kept[arn] = reason
             else:
                 self._note(result, arn, gone=deployments.delete(self.bedrock, arn))
-        if not self.keep_throughput:
-            self._sweep_throughput(result)
+        self._sweep_throughput(result, found_throughput, [r for r in known if r.digest != failed])
         self._sweep_models(result, found_models, known, spared | needed)
         logger.info("swept", removed=result.removed, waiting=result.waiting, kept=result.kept)
         return result
@@ -97,7 +99,7 @@ class Sweeper:
         for _, deployment in deployments.owned(self.bedrock, self.owner):
             arn = deployment["customModelDeploymentArn"]
             self._note(result, arn, gone=deployments.delete(self.bedrock, arn))
-        self._sweep_throughput(result)
+        self._sweep_throughput(result, list(throughput.owned(self.bedrock, self.owner)), [])
         if not result.waiting:
             found = list(models.owned(self.bedrock, self.owner))
             self._sweep_models(result, found, list(self.releases.all()), {declared: "declared by the stack"})
@@ -126,24 +128,55 @@ class Sweeper:
             else:
                 self._note(result, arn, gone=models.delete(self.bedrock, arn))
 
-    def _sweep_throughput(self, result: Sweep) -> None:
-        """Remove throughput that nothing is routed to: it is paid by the hour, used or not. Its resource is
-        gone from the stack where the settings went back to on-demand while it served."""
-        found = throughput.find_owned(self.bedrock, self.owner, self.owner)
-        if found is None:
-            return
-        arn = found["provisionedModelArn"]
-        if any(share.endpoint == arn for share in self.releases.route().shares):
-            result.kept[arn] = "named by the route"
-            return
-        try:
-            gone = throughput.delete(
-                self.bedrock, self.owner, self.owner, now=datetime.fromtimestamp(self.now(), UTC)
-            )
-        except ResourceError as error:
-            result.kept[arn] = str(error)
-        else:
-            self._note(result, arn, gone=gone)
+    def _sweep_throughput(
+        self, result: Sweep, found: Sequence[Mapping[str, Any]], known: Sequence[Release]
+    ) -> None:
+        """Remove throughput that nothing is routed to, nor on its way to: it is paid by the hour, used or
+        not.
+
+        Whether the settings want it is not enough. Where it could not be moved to the live release, it serves
+        nobody until the next deployment.
+        """
+        for item in found:
+            name, arn = item["provisionedModelName"], item["provisionedModelArn"]
+            reason = self._needs_throughput(name, arn, known)
+            if not reason and self.retain_throughput:
+                reason = "retention.throughput = retain"
+            if reason:
+                result.kept[arn] = reason
+                continue
+            try:
+                gone = throughput.delete(
+                    self.bedrock, arn, self.owner, now=datetime.fromtimestamp(self.now(), UTC)
+                )
+            except ResourceError as error:
+                result.kept[arn] = str(error)
+            else:
+                self._note(result, arn, gone=gone)
+
+    def _needs_throughput(self, name: str, arn: str, known: Sequence[Release]) -> str | None:
+        """Why throughput must stay, if it must.
+
+        A release is live before it buys throughput or moves it, so until its execution has ended it counts as
+        on its way. The route is read after that was seen: an execution that has ended has moved the route.
+        """
+        wanted = name == self.keep_throughput
+        if any((wanted or release.throughput == name) and self._goes_on(release) for release in known):
+            return "a release is on its way to it"
+        route = self.releases.route()
+        if any(share.endpoint == arn for share in route.shares):
+            return "named by the route"
+        live = [release for release in known if release.state == LIVE]
+        if wanted and live and not route.shares and max(live, key=lambda r: r.updated_at).endpoint == arn:
+            # Switched off by hand, by an empty route, to be switched on again.
+            return "went live last"
+        return None
+
+    def _goes_on(self, release: Release) -> bool:
+        """Whether an execution still works on the release, which may be live already."""
+        if release.state == LIVE:
+            return is_open(or_none_execution(self.stepfunctions, release.execution))
+        return not release.is_final
 
     def _needed(self, known: Sequence[Release], route: Route) -> dict[str, str]:
         """Digest to reason, for every release whose endpoint and model must stay."""

@@ -14,6 +14,7 @@ from shared.metrics import count
 from shared.releases import FAILED, LIVE, Releases
 from shared.stages import StageResult, done, readable
 from shared.sweep import Sweep, Sweeper
+from shared.throughput import is_throughput
 from shared.waits import Waits
 
 logger = Logger()
@@ -36,7 +37,7 @@ def fail(event: Mapping[str, Any], context: Any) -> StageResult:
         count("FailedReleases", sweeper.owner)
     sweeper.releases.take_back(digest, f"release {digest} failed: {reason}")
     _tell_waiting_stacks(sweeper.releases)
-    return done(_counted(sweeper.sweep()))
+    return done(_counted(sweeper.sweep(failed=digest)))
 
 
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
@@ -46,11 +47,19 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 
 
 def _stays_live(releases: Releases, digest: str, reason: str) -> bool:
-    """Whether it serves already, and failed in its last step: moving to provisioned throughput."""
-    release = releases.get(digest)
+    """Whether it serves already, and failed in its last step: moving to provisioned throughput. It is on its
+    way there no more, and its endpoint is the one that the route names."""
+    release, settled = releases.get(digest), releases.route().settled
     if release is None or release.state != LIVE:
         return False
-    return releases.update(digest, message=f"serves all requests from its on-demand deployment: {reason}")
+    endpoint = settled.endpoint if settled and settled.release == digest else ""
+    if is_throughput(endpoint):
+        # The move was made, and the step's answer was lost.
+        return releases.update(digest, message=f"serves all requests from {release.throughput}: {reason}")
+    text = "serves all requests from its on-demand deployment" if endpoint else "serves no requests"
+    return releases.update(
+        digest, throughput="", endpoint=endpoint or release.endpoint, message=f"{text}: {reason}"
+    )
 
 
 def _tell_waiting_stacks(releases: Releases) -> None:
@@ -75,5 +84,6 @@ def _sweeper() -> Sweeper:
         owner=os.environ["NAME"],
         keep_releases=int(os.environ["KEEP_RELEASES"]),
         retain_models=os.environ["RETAIN_MODELS"] == "true",
-        keep_throughput=os.environ["KEEP_THROUGHPUT"] == "true",
+        keep_throughput=os.environ["KEEP_THROUGHPUT"],
+        retain_throughput=os.environ["RETAIN_THROUGHPUT"] == "true",
     )

@@ -30,6 +30,7 @@ class Call:
     """One call as it was received and answered.
 
     `outcome` is "ok" or the error's code, or "lost" where the call was carried out and its answer withheld.
+    `time` is the account's clock, which may run faster than `wall_time`, both in seconds since the epoch.
     """
 
     operation: str
@@ -39,6 +40,7 @@ class Call:
     message: str | None
     time: float
     milliseconds: float
+    wall_time: float
 
 
 class Application:
@@ -138,7 +140,8 @@ class Application:
         milliseconds = (time.perf_counter() - began) * 1000
         if isinstance(parameters.get("body"), bytes):
             parameters = {**parameters, "body": parameters["body"].decode(errors="replace")}
-        call = Call(name, key, parameters, outcome, message, self.account.clock.now(), milliseconds)
+        clock = self.account.clock.now()
+        call = Call(name, key, parameters, outcome, message, clock, milliseconds, time.time())
         with self._calls_lock:
             self._calls.append(call)
         if self._log:

@@ -49,7 +49,8 @@ KINDS = (*CALL_ERRORS, *CALL_EFFECTS, *RESOURCE_KINDS, *OUTPUT_KINDS)
 class Fault:
     """An order for a fault.
 
-    `count` is for how many calls, resources or answers it stands; None means until the next reset.
+    `count` is for how many calls, resources or answers it stands; None means until the next reset. `skip`
+    is how many that fit it lets pass before.
     `operation` goes with faults of calls ("*" is any), `modelId` narrows faults of calls and answers,
     `message` replaces the usual text, `milliseconds` goes with `slow`, and `answer` says how a lost response
     is lost: the connection is "dropped" or the answer is an "error" 500.
@@ -57,6 +58,7 @@ class Fault:
 
     kind: str
     count: int | None = 1
+    skip: int = 0
     operation: str | None = None
     message: str | None = None
     milliseconds: float | None = None
@@ -103,6 +105,8 @@ class Faults:
             raise ValueError(f"{fault.kind} goes with no operation")
         if fault.count is not None and (not isinstance(fault.count, int) or fault.count < 1):
             raise ValueError(f"count must be a whole number from 1, or null for always, not {fault.count!r}")
+        if not isinstance(fault.skip, int) or fault.skip < 0:
+            raise ValueError(f"skip must be a whole number from 0, not {fault.skip!r}")
         if fault.kind == "slow" and not (
             isinstance(fault.milliseconds, int | float) and 0 <= fault.milliseconds <= 600_000
         ):
@@ -124,7 +128,9 @@ class Faults:
                     and (operation is None or fault.operation in ("*", operation))
                     and (fault.modelId is None or fault.modelId == model_id)
                 )
-                if fits:
+                if fits and fault.skip:
+                    fault.skip -= 1
+                elif fits:
                     self._count_down(fault)
                     return fault
         return None

@@ -2,8 +2,22 @@
 
 from stacks.bedrock.dataset import Dataset, DatasetFile
 from stacks.bedrock.distillation_job import DistillationJob
+from stacks.bedrock.existing import ExistingJob, ExistingModel, ExistingThroughput
+from stacks.bedrock.job_inputs import InvocationLogs, VpcConfig
 from stacks.bedrock.provisioned_throughput import ProvisionedThroughput
 from stacks.bedrock.release import Release
 from stacks.bedrock.release_wait import ReleaseWait
 
-__all__ = ["Dataset", "DatasetFile", "DistillationJob", "ProvisionedThroughput", "Release", "ReleaseWait"]
+__all__ = [
+    "Dataset",
+    "DatasetFile",
+    "DistillationJob",
+    "ExistingJob",
+    "ExistingModel",
+    "ExistingThroughput",
+    "InvocationLogs",
+    "ProvisionedThroughput",
+    "Release",
+    "ReleaseWait",
+    "VpcConfig",
+]

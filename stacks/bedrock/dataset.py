@@ -28,7 +28,6 @@ class Dataset(Construct):
 
     Attributes:
         training_key, holdout_key: keys in the data bucket, under `datasets/<digest>/`.
-        training_uri: the S3 URI for CreateModelCustomizationJob.
         resource: the custom resource; what reads the files depends on it.
     """
 
@@ -39,21 +38,22 @@ class Dataset(Construct):
         *,
         owner: str,
         bucket: s3.IBucket,
-        key: kms.IKey,
         training: DatasetFile,
         holdout: DatasetFile,
         digest: str,
-        method: str,
-        retain: bool,
-        log_days: int,
+        key: kms.IKey | None = None,
+        method: str = "distillation",
+        retain: bool = True,
+        log_days: int = 90,
     ) -> None:
-        """`method` is `distillation` or `fine_tuning`: their limits differ. `retain` keeps the published
-        files when the resource goes; what Bedrock trained no longer needs them."""
+        """`digest` is that of both files' content or versions. `key` encrypts the bucket, by default its own
+        if it has one. `method` is `distillation` or `fine_tuning`: their limits differ. `retain` keeps the
+        published files when the resource goes; what Bedrock trained no longer needs them."""
         super().__init__(scope, construct_id)
         self.training_key = f"datasets/{digest}/training.jsonl"
         self.holdout_key = f"datasets/{digest}/holdout.jsonl"
-        self.training_uri = f"s3://{bucket.bucket_name}/{self.training_key}"
-        role = may.function_role(self, "Role", self._permissions(bucket, key, training, holdout))
+        permissions = self._permissions(bucket, key or bucket.encryption_key, training, holdout)
+        role = may.function_role(self, "Role", permissions)
         handler = Function(
             self,
             "Handler",
@@ -85,7 +85,7 @@ class Dataset(Construct):
         self.resource.node.add_dependency(role)
 
     def _permissions(
-        self, bucket: s3.IBucket, key: kms.IKey, training: DatasetFile, holdout: DatasetFile
+        self, bucket: s3.IBucket, key: kms.IKey | None, training: DatasetFile, holdout: DatasetFile
     ) -> list[may.Permission]:
         sources = [f"arn:{cdk.Aws.PARTITION}:s3:::{file.bucket}/{file.key}" for file in (training, holdout)]
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
@@ -10,8 +10,18 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from shared.naming import DIGEST_TAG, OWNER_TAG
+from shared.naming import DIGEST_TAG, OWNER_TAG, release_name
 from stacks.bedrock import permissions as may
+from stacks.bedrock.existing import ExistingJob, ExistingModel
+from stacks.bedrock.job_inputs import (
+    DISTILLATION,
+    InvocationLogs,
+    JobInputs,
+    VpcConfig,
+    check_names,
+    elsewhere,
+    is_uri,
+)
 from stacks.bedrock.provider import ResourceProvider
 from stacks.functions import Function
 
@@ -24,9 +34,14 @@ class DistillationJob(Construct):
     deleted unless it is retained or still serves.
 
     Attributes:
-        job_name: the job's name, which is the resource's physical id.
-        role: the role that Bedrock assumes to read the data and to ask the teacher.
-        resource: the custom resource.
+        owner, student: as they were given.
+        digest: 12 hex digits of all that decides the model.
+        job_name: `<owner>-<digest>`, which is the resource's physical id, and the model's name.
+        source: the same, as a release takes it.
+        role: the role that Bedrock assumes to read the data and to ask the teacher. What it lacks for a
+            bucket or a key of somebody else's can be granted to it.
+        resource: the custom resource. Its attributes tell of the job as it was at the last event:
+            `JobArn`, `JobName`, `Status`, `BaseModel`, `ModelArn`, `TrainingLoss`, `ValidationLoss`.
     """
 
     def __init__(
@@ -35,99 +50,137 @@ class DistillationJob(Construct):
         construct_id: str,
         *,
         owner: str,
-        digest: str,
-        job_name: str,
-        student: str,
-        method: str,
-        training_uri: str,
         bucket: s3.IBucket,
-        key: kms.IKey,
+        student: str,
+        training_key: str | None = None,
+        invocation_logs: InvocationLogs | None = None,
         teacher: str | None = None,
         max_response_length: int | None = None,
+        method: str = DISTILLATION,
+        digest: str | None = None,
+        nonce: str = "",
         hyperparameters: Mapping[str, str] | None = None,
+        key: kms.IKey | None = None,
         model_key: kms.IKey | None = None,
+        validators: Sequence[str] = (),
+        vpc: VpcConfig | None = None,
         allow_legacy: bool = False,
         retain_model: bool = True,
         retain_output: bool = True,
         tags: Mapping[str, str] | None = None,
         log_days: int = 90,
     ) -> None:
-        """Declare the job.
+        """Declare the job. Either `training_key` or `invocation_logs` is given.
 
         Args:
-            owner: name of whoever owns what is made, used as a tag and in permissions.
-            digest: of all that decides the model, used as a tag.
-            job_name: 1 to 63 characters; also the model's name.
+            owner: name of whoever owns what is made: begins the job's name, used as a tag and in permissions.
+            bucket: where rows are read and `jobs/<job name>/` is written; in the stack's Region.
             student: id with a context length, e.g. `amazon.nova-micro-v1:0:128k`.
-            method: `distillation` (needs a teacher) or `fine_tuning`.
-            training_uri: S3 URI of the rows, under `datasets/` of the bucket.
-            bucket: where rows are read and `jobs/<job name>/` is written, encrypted with `key`.
-            teacher: a foundation model's id or a system inference profile.
-            max_response_length: tokens that the teacher may answer with.
+            training_key: the rows' key in the bucket. Other content needs another key, or a nonce. In a
+                folder, the role may read all of its first folder.
+            invocation_logs: logged requests in place of rows; distillation only.
+            teacher: a foundation model's id or a `us.` inference profile's; required for distillation only.
+            max_response_length: tokens that the teacher may answer with; distillation only.
+            method: `distillation` or `fine_tuning`.
+            digest: given where the content of the data or more should decide the name. By default that of the
+                arguments that decide the model, and of the nonce.
+            nonce: change it to pay for the same job once more, for instance after a failed one.
             hyperparameters: fine-tuning's own, values as text.
+            key: the key that encrypts the bucket. Default: the bucket's own, if it has one.
             model_key: a key for the model itself; invoking it then needs kms:Decrypt.
+            validators: up to 10 files, S3 keys in the bucket or URIs of others, each with a loss of its own.
+            vpc: the network from which the job reads and writes.
             allow_legacy: take a model that is LEGACY, until its end.
             retain_model: leave the model when the resource goes; storing it costs 1.95 USD a month.
             retain_output: leave what the job wrote to the bucket.
             tags: put on job and model, besides the owner's.
             log_days: how long the handlers' logs are kept.
+
+        Raises:
+            ValueError: arguments that Bedrock doesn't take together, or a value beyond its limits.
         """
         super().__init__(scope, construct_id)
-        self.job_name = job_name
-        self.role = self._job_role(student, teacher, bucket, key)
-        role = may.function_role(self, "Role", self._permissions(owner, student, teacher, model_key, bucket))
-        resource_tags = {**(tags or {}), OWNER_TAG: owner, DIGEST_TAG: digest}
-        functions = {
-            entry: Function(
-                self,
-                construct,
-                folder="distillation_job",
-                entry=entry,
-                role=role,
-                environment={"POWERTOOLS_SERVICE_NAME": owner},
-                log_days=log_days,
-                timeout=cdk.Duration.minutes(5),
-                description=description,
-            )
-            for construct, entry, description in (
-                ("OnEvent", "on_event", "Starts, adopts or stops a customization job"),
-                ("IsComplete", "is_complete", "Says whether a customization job exists, or has ended"),
-            )
-        }
-        provider = ResourceProvider(
-            self,
-            "Provider",
-            on_event=functions["on_event"],
-            is_complete=functions["is_complete"],
-            log_days=log_days,
+        self.owner, self.student = owner, student
+        self._bucket, self._key, self._model_key, self._vpc = bucket, key, model_key, vpc
+        self._inputs = JobInputs(
+            student=student,
+            training_key=training_key,
+            invocation_logs=invocation_logs,
+            teacher=teacher,
+            max_response_length=max_response_length,
+            method=method,
+            nonce=nonce,
+            hyperparameters=dict(hyperparameters or {}),
+            model_key=model_key is not None,
+            validators=tuple(validators),
         )
-        properties: dict[str, object] = {
-            "JobName": job_name,
-            "CustomModelName": job_name,
-            "RoleArn": self.role.role_arn,
-            "BaseModelIdentifier": student,
-            "CustomizationType": method.upper(),
-            "TrainingDataUri": training_uri,
-            "OutputDataUri": f"s3://{bucket.bucket_name}/jobs/{job_name}/",
-            "TeacherModelIdentifier": teacher,
-            "MaxResponseLengthForInference": max_response_length,
-            "HyperParameters": dict(hyperparameters) if hyperparameters else None,
-            "CustomModelKmsKeyId": model_key.key_arn if model_key else None,
+        try:
+            self._inputs.check()
+            self.digest = digest or self._inputs.digest()
+            self.job_name = release_name(owner, self.digest)
+            check_names(owner, self.digest)
+        except ValueError as error:
+            raise ValueError(f"{self.node.path}: {error}.") from error
+        self.role = self._job_role()
+        role = may.function_role(self, "Role", self._permissions())
+        properties = {
+            **self._request(),
             "AllowLegacy": allow_legacy,
             "RetainModel": retain_model,
             "RetainOutput": retain_output,
-            "Tags": resource_tags,
+            "Tags": {**(tags or {}), OWNER_TAG: owner, DIGEST_TAG: self.digest},
         }
         self.resource = cdk.CustomResource(
             self,
             "Resource",
             resource_type="Custom::BedrockDistillationJob",
-            service_token=provider.service_token,
-            properties={name: value for name, value in properties.items() if value is not None},
+            service_token=self._provider(role, log_days).service_token,
+            properties={name: value for name, value in properties.items() if value not in (None, [], {})},
         )
         self.resource.node.add_dependency(self.role, role)
 
-    def _job_role(self, student: str, teacher: str | None, bucket: s3.IBucket, key: kms.IKey) -> iam.Role:
+    @staticmethod
+    def from_job_arn(scope: Construct, construct_id: str, job_arn: str) -> ExistingJob:
+        """A job that this stack doesn't manage: looked up, never made, changed or stopped."""
+        return ExistingJob(scope, construct_id, job_arn)
+
+    @staticmethod
+    def from_model_arn(scope: Construct, construct_id: str, model_arn: str) -> ExistingModel:
+        """A custom model that this stack doesn't manage: looked up, never deleted."""
+        return ExistingModel(scope, construct_id, model_arn)
+
+    @property
+    def source(self) -> str:
+        """What a release gets its model from: the job of this name, or a later attempt at it."""
+        return self.job_name
+
+    def _request(self) -> dict[str, object]:
+        """The request's part of the properties; what isn't given is None or empty."""
+        inputs, logs, vpc = self._inputs, self._inputs.invocation_logs, self._vpc
+        return {
+            "JobName": self.job_name,
+            "CustomModelName": self.job_name,
+            "RoleArn": self.role.role_arn,
+            "BaseModelIdentifier": inputs.student,
+            "CustomizationType": inputs.method.upper(),
+            "TrainingDataUri": inputs.training_key and self._uri(inputs.training_key),
+            "InvocationLogsUri": logs and logs.uri,
+            "UsePromptResponse": logs and logs.use_prompt_response,
+            "RequestMetadata": logs and dict(logs.metadata),
+            "OutputDataUri": f"s3://{self._bucket.bucket_name}/jobs/{self.job_name}/",
+            "ValidationDataUris": [self._uri(name) for name in inputs.validators],
+            "TeacherModelIdentifier": inputs.teacher,
+            "MaxResponseLengthForInference": inputs.max_response_length,
+            "HyperParameters": dict(inputs.hyperparameters),
+            "SubnetIds": vpc and list(vpc.subnet_ids),
+            "SecurityGroupIds": vpc and list(vpc.security_group_ids),
+            "CustomModelKmsKeyId": self._model_key and self._model_key.key_arn,
+        }
+
+    def _uri(self, name: str) -> str:
+        return name if is_uri(name) else f"s3://{self._bucket.bucket_name}/{name}"
+
+    def _job_role(self) -> iam.Role:
         """What Bedrock assumes, for this account's jobs in this Region only."""
         role = iam.Role(
             self,
@@ -139,39 +192,68 @@ class DistillationJob(Construct):
                     "ArnLike": {"aws:SourceArn": may.account_arn("model-customization-job/*")},
                 },
             ),
-            description=f"Bedrock's jobs of {student}: read the data set, write the metrics, ask the teacher",
+            description=(
+                f"Bedrock's jobs of {self.student}: read the data set, write the metrics, ask the teacher"
+            ),
         )
+        inputs, key = self._inputs, self._key or self._bucket.encryption_key
+        own = [inputs.training_key, *(name for name in inputs.validators if not is_uri(name))]
+        read = list(dict.fromkeys([*(may.first_folder(name) for name in own if name), "jobs/*"]))
         may.grant(
             role,
             [
-                may.objects(bucket, self, ["GetObject"], ["datasets/*", "jobs/*"]),
-                may.objects(bucket, self, ["PutObject"], ["jobs/*"]),
-                may.listing(bucket, ["ListBucket"], ["datasets/*", "jobs/*"]),
+                may.objects(self._bucket, self, ["GetObject"], read),
+                may.objects(self._bucket, self, ["PutObject"], ["jobs/*"]),
+                may.listing(self._bucket, ["ListBucket"], read),
                 # Bedrock reads and writes with this role through S3, from its own network.
-                may.Permission(["kms:Decrypt", "kms:GenerateDataKey"], [key.key_arn]),
-                *(may.invoke(teacher) if teacher else []),
+                may.Permission(["kms:Decrypt", "kms:GenerateDataKey"], [key.key_arn] if key else []),
+                *(may.invoke(inputs.teacher) if inputs.teacher else []),
+                *(elsewhere(inputs.invocation_logs.uri, folder=True) if inputs.invocation_logs else []),
+                *(p for name in inputs.validators if is_uri(name) for p in elsewhere(name, folder=False)),
+                *(self._vpc.permissions() if self._vpc else []),
             ],
         )
         return role
 
-    def _permissions(
-        self, owner: str, student: str, teacher: str | None, model_key: kms.IKey | None, bucket: s3.IBucket
-    ) -> list[may.Permission]:
+    def _permissions(self) -> list[may.Permission]:
+        student, teacher, owned = self.student, self._inputs.teacher, may.owned(self.owner)
         jobs, models = may.jobs(student), may.models(student)
-        names = [student] + ([teacher.removeprefix("us.")] if teacher else [])
+        asked = [student] + ([teacher.removeprefix("us.")] if teacher else [])
         return [
-            may.bedrock(["GetFoundationModel"], [may.foundation_model_arn(name) for name in names]),
+            may.bedrock(["GetFoundationModel"], [may.foundation_model_arn(name) for name in asked]),
             may.bedrock(["CreateModelCustomizationJob"], [may.foundation_model_arn(student), models, jobs]),
             may.bedrock(["GetModelCustomizationJob", "ListTagsForResource", "TagResource"], [jobs]),
             may.bedrock(["TagResource"], [models]),
-            may.bedrock(["StopModelCustomizationJob", "UntagResource"], [jobs], may.owned(owner)),
-            may.bedrock(["DeleteCustomModel", "UntagResource"], [models], may.owned(owner)),
+            may.bedrock(["StopModelCustomizationJob", "UntagResource"], [jobs], owned),
+            may.bedrock(["DeleteCustomModel", "UntagResource"], [models], owned),
             may.bedrock(["ListCustomModelDeployments", "ListProvisionedModelThroughputs"], ["*"]),
-            may.Permission(
-                ["iam:PassRole"],
-                [self.role.role_arn],
-                {"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}},
-            ),
-            *may.purge(bucket, self, "jobs/*"),
-            *([may.model_key(model_key)] if model_key else []),
+            may.pass_role(self.role),
+            *may.purge(self._bucket, self, "jobs/*"),
+            *([may.model_key(self._model_key)] if self._model_key else []),
         ]
+
+    def _provider(self, role: iam.Role, log_days: int) -> ResourceProvider:
+        functions = {
+            entry: Function(
+                self,
+                construct,
+                folder="distillation_job",
+                entry=entry,
+                role=role,
+                environment={"POWERTOOLS_SERVICE_NAME": self.owner},
+                log_days=log_days,
+                timeout=cdk.Duration.minutes(5),
+                description=description,
+            )
+            for construct, entry, description in (
+                ("OnEvent", "on_event", "Starts, adopts or stops a customization job"),
+                ("IsComplete", "is_complete", "Says whether a customization job exists, or has ended"),
+            )
+        }
+        return ResourceProvider(
+            self,
+            "Provider",
+            on_event=functions["on_event"],
+            is_complete=functions["is_complete"],
+            log_days=log_days,
+        )

@@ -35,7 +35,10 @@ NO_RESOURCE = "These actions have no resource type of their own (Service Authori
 
 @dataclass(frozen=True)
 class Permission:
-    """One statement of a role's policy. `because` says why a resource holds a wildcard."""
+    """One statement of a role's policy. `because` says why a resource holds a wildcard.
+
+    On no resource it is no statement: that is what the use of a key comes to where there is no key.
+    """
 
     actions: Sequence[str]
     resources: Sequence[str]
@@ -49,6 +52,8 @@ def grant(role: iam.Role, permissions: Iterable[Permission]) -> None:
     Raises ValueError for a wildcard without a reason.
     """
     for permission in permissions:
+        if not permission.resources:
+            continue
         role.add_to_policy(
             iam.PolicyStatement(
                 actions=list(permission.actions),
@@ -127,6 +132,15 @@ def invoke(model: str) -> list[Permission]:
     ]
 
 
+def pass_role(role: iam.IRole) -> Permission:
+    """Handing a role to Bedrock, and to no other service."""
+    return Permission(
+        ["iam:PassRole"],
+        [role.role_arn],
+        {"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}},
+    )
+
+
 def objects(
     bucket: s3.IBucket, scope: Construct, actions: Sequence[str], folders: Sequence[str]
 ) -> Permission:
@@ -136,6 +150,13 @@ def objects(
     return Permission(
         [f"s3:{action}" for action in actions], [f"{arn}/{folder}" for folder in folders], {}, because
     )
+
+
+def first_folder(key: str) -> str:
+    """All of a key's first folder, since what runs keeps its permission while another key is declared. A key
+    without folders is allowed alone."""
+    folder, _, rest = key.partition("/")
+    return f"{folder}/*" if rest and not cdk.Token.is_unresolved(folder) else key
 
 
 def listing(bucket: s3.IBucket, actions: Sequence[str], folders: Sequence[str]) -> Permission:
@@ -155,11 +176,12 @@ def purge(bucket: s3.IBucket, scope: Construct, folder: str) -> list[Permission]
     ]
 
 
-def encrypted(key: kms.IKey, *services: str, write: bool = True) -> Permission:
-    """Use of a key through some services, e.g. `s3`, and through nothing else."""
+def encrypted(key: kms.IKey | None, *services: str, write: bool = True) -> Permission:
+    """Use of a key through some services, e.g. `s3`, and through nothing else. None where nothing of the
+    customer's encrypts: AWS's own keys need no permission."""
     return Permission(
         ["kms:Decrypt", "kms:GenerateDataKey"] if write else ["kms:Decrypt"],
-        [key.key_arn],
+        [key.key_arn] if key else [],
         {
             "StringEquals": {
                 "kms:ViaService": [f"{service}.{cdk.Aws.REGION}.amazonaws.com" for service in services]
@@ -178,8 +200,8 @@ def model_key(key: kms.IKey) -> Permission:
     )
 
 
-def items(table: dynamodb.ITable, key: kms.IKey, actions: Sequence[str]) -> list[Permission]:
-    """Actions on a table that is encrypted with a customer's key."""
+def items(table: dynamodb.ITable, key: kms.IKey | None, actions: Sequence[str]) -> list[Permission]:
+    """Actions on a table, encrypted with a customer's key or with AWS's own."""
     return [
         Permission([f"dynamodb:{action}" for action in actions], [table.table_arn]),
         encrypted(key, "dynamodb", write=False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Protocol
 
 import aws_cdk as cdk
 from aws_cdk import aws_dynamodb as dynamodb
@@ -19,16 +20,63 @@ from stacks.bedrock import permissions as may
 from stacks.bedrock.provider import ResourceProvider
 from stacks.bedrock.provisioned_throughput import ProvisionedThroughput
 from stacks.bedrock.release_machine import ReleaseMachine
+from stacks.bedrock.release_permissions import ReleasePermissions
 from stacks.functions import Function
+
+# What a candidate is judged by, and how it rises, where nothing else is said: the numbers of
+# environments/prod.toml, for what answers real queries. A hold-out set of fewer than 200 examples fails.
+GATE: Mapping[str, float] = {
+    "minimum_valid_output": 0.98,
+    "minimum_dominant_accuracy": 0.85,
+    "maximum_mean_absolute_error": 0.10,
+    "minimum_examples": 200,
+}
+ROLLOUT: Mapping[str, object] = {
+    "steps": [0.05, 0.25, 0.5, 1.0],
+    "dwell_seconds": 1800,
+    "minimum_requests": 200,
+    "maximum_rates": {"RouterErrors": 0.01, "Fallback": 0.03, "InvalidOutput": 0.02},
+}
+# Bedrock's own errors come within minutes and cost nothing, as users report. A job that meets four in a row
+# does not meet them by chance.
+MOST_RETRIES = 3
+
+
+class ReleaseSource(Protocol):
+    """Where a release's model comes from: a DistillationJob, an ExistingJob or an ExistingModel.
+
+    All are literals at synthesis, so that another stack may read them without an export.
+    """
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits, of all that decides the model."""
+
+    @property
+    def student(self) -> str:
+        """The base model's customization id, part of the model's ARN."""
+
+    @property
+    def source(self) -> str:
+        """The name of a job of ours, a job's ARN, or a model's ARN."""
 
 
 class Release(Construct):
     """Waits for a job's model, judges it, gives it requests step by step, and retires what it replaced.
 
     Declaring another digest starts another release; what serves goes on serving until the new one has
-    passed. Deleting the construct ends everything that releases of this owner made.
+    passed. Deleting the construct ends everything that releases of this owner made. A model that was adopted
+    is never deleted.
+
+    `Release(self, "Release", owner="search", job=job, bucket=bucket, holdout_key="datasets/holdout.jsonl")`
+    is enough: all else has defaults.
 
     Attributes:
+        owner: name of whoever owns what releases make.
+        digest: of the release that is declared.
+        table: the releases table; the router reads its route.
+        topic: told of each release's end.
+        key: encrypts both, if any does.
         machine: the state machine.
         resource: the custom resource.
     """
@@ -39,57 +87,82 @@ class Release(Construct):
         construct_id: str,
         *,
         owner: str,
-        digest: str,
-        student: str,
-        table: dynamodb.ITable,
-        topic: sns.ITopic,
+        job: ReleaseSource,
         bucket: s3.IBucket,
-        key: kms.IKey,
         holdout_key: str,
-        gate: Mapping[str, float],
-        rollout: Mapping[str, object],
+        gate: Mapping[str, float] = GATE,
+        rollout: Mapping[str, object] = ROLLOUT,
+        table: dynamodb.ITable | None = None,
+        topic: sns.ITopic | None = None,
+        key: kms.IKey | None = None,
         keep_releases: int = 1,
         throughput: ProvisionedThroughput | None = None,
         model_key: bool = False,
         poll_seconds: int = 300,
         timeout_hours: float = 120,
         stall_hours: float = 48,
+        stop_stalled: bool = False,
+        retry_internal_errors: int = 0,
+        job_role: iam.IRole | None = None,
         retain_models: bool = True,
         retain_reports: bool = True,
+        retain_throughput: bool = False,
         tags: Mapping[str, str] | None = None,
         log_days: int = 90,
     ) -> None:
-        """Declare the release of job `<owner>-<digest>`.
+        """Declare the release of a job's model, or of a model.
 
         Args:
             owner: name of whoever owns what releases make; also the resource's physical id.
-            digest: 12 hex digits of all that decides the model.
-            student: the base model's customization id, part of its models' ARNs.
-            table: the releases table, partition key `id` (string).
-            topic: told of each release's end.
-            bucket: holds the hold-out set and gets the reports, encrypted with `key`.
+            job: where the model comes from; made before the release, and deleted after it.
+            bucket: holds the hold-out set, and gets the reports under `releases/`.
             holdout_key: key of the hold-out set in the bucket.
             gate: thresholds, as `evaluation.scores.Gate` names them.
             rollout: `steps`, `dwell_seconds`, `minimum_requests`, `maximum_rates` by metric.
+            table: the releases table, partition key `id` (string), encrypted with `key`; by default its own.
+            topic: told of each release's end; by default its own.
+            key: encrypts bucket, table and topic. Default: the bucket's; without one, AWS's own keys do.
             keep_releases: good releases kept for rollback, beyond the live one.
-            throughput: serve from it, not from the on-demand deployment that a candidate is judged on.
+            throughput: serve from it, not from the on-demand deployment that a candidate is judged on; one
+                that was given this release's table.
             model_key: whether models are encrypted with `key`.
             poll_seconds: how often the job is looked at.
             timeout_hours: how long a job may take, its queue included.
             stall_hours: from when on a job that has not started counts as stalled.
+            stop_stalled: stop such a job, and end its release. Jobs of others are never stopped.
+            retry_internal_errors: how often, 3 at most, a job that Bedrock failed by an error of its own is
+                made again, over the digest's life.
+            job_role: what Bedrock assumes for the job; only for `retry_internal_errors`, which passes it on.
             retain_models: keep every model, whatever becomes of its release.
             retain_reports: keep the reports when the construct goes.
+            retain_throughput: leave throughput that nothing is routed to; it is billed until it is deleted.
             tags: put on what releases make, besides the owner's.
             log_days: how long logs are kept.
+
+        Raises:
+            ValueError: the settings can't work together; the text says what can.
         """
         super().__init__(scope, construct_id)
-        self._owner, self._student, self._log_days = owner, student, log_days
-        self._table, self._key, self._bucket, self._model_key = table, key, bucket, model_key
-        base = {"POWERTOOLS_SERVICE_NAME": owner, "NAME": owner, "TABLE_NAME": table.table_name}
+        self.owner, self.digest, self.key = owner, job.digest, key or bucket.encryption_key
+        if model_key and self.key is None:
+            raise ValueError(
+                f"Release {owner}: model_key needs the key that models are encrypted with, as key."
+            )
+        if throughput and throughput.stage is None:
+            raise ValueError(
+                f"Release {owner}: the deployment buys throughput {throughput.name}; give it this release's "
+                "table in place of model_arn, and the release buys it."
+            )
+        _check_retries(owner, job.source, retry_internal_errors, job_role)
+        self._bucket, self._log_days = bucket, log_days
+        self.table = table or releases_table(self, "Table", self.key)
+        self.topic = topic or releases_topic(self, "Topic", self.key)
+        base = {"POWERTOOLS_SERVICE_NAME": owner, "NAME": owner, "TABLE_NAME": self.table.table_name}
         sweeping = {
             **base,
             "KEEP_RELEASES": str(keep_releases),
-            "KEEP_THROUGHPUT": str(throughput is not None).lower(),
+            "KEEP_THROUGHPUT": throughput.name if throughput else "",
+            "RETAIN_THROUGHPUT": str(retain_throughput).lower(),
             "RETAIN_MODELS": str(retain_models).lower(),
         }
         candidate = {
@@ -97,6 +170,8 @@ class Release(Construct):
             "POLL_SECONDS": str(poll_seconds),
             "TIMEOUT_HOURS": str(timeout_hours),
             "STALL_HOURS": str(stall_hours),
+            "STOP_STALLED": str(stop_stalled).lower(),
+            "RETRY_INTERNAL_ERRORS": str(retry_internal_errors),
             "TAGS": json.dumps(dict(tags or {}), sort_keys=True),
         }
         judging = {
@@ -107,15 +182,26 @@ class Release(Construct):
         }
         rising = {**base, "ROLLOUT": json.dumps(dict(rollout), sort_keys=True)}
 
+        grants = ReleasePermissions(
+            scope=self,
+            owner=owner,
+            student=job.student,
+            bucket=bucket,
+            holdout_key=holdout_key,
+            key=self.key,
+            model_key=model_key,
+            stop_stalled=stop_stalled,
+            job_role=job_role if retry_internal_errors else None,
+        )
         # TransactWriteItems is authorised as the actions of its items.
         steps = ["GetItem", "UpdateItem"]
         all_items = [*steps, "Scan", "PutItem", "DeleteItem"]
         roles = {
-            "candidate": self._role("Candidate", steps, self._candidate_permissions()),
-            "evaluation": self._role("Evaluation", steps, self._evaluation_permissions()),
-            "promotion": self._role("Promotion", [*steps, "PutItem"], self._promotion_permissions()),
-            "sweeper": self._role("Sweeper", all_items, self._sweeper_permissions()),
-            "release": self._role("Release", all_items, self._sweeper_permissions()),
+            "candidate": self._role("Candidate", steps, grants.candidate()),
+            "evaluation": self._role("Evaluation", steps, grants.evaluation()),
+            "promotion": self._role("Promotion", [*steps, "PutItem"], grants.promotion()),
+            "sweeper": self._role("Sweeper", all_items, grants.sweeper()),
+            "release": self._role("Release", all_items, grants.resource()),
         }
         watch = self._function(
             "WatchJob", "candidate", "watch_job", roles, candidate, "Looks at a release's job"
@@ -141,7 +227,7 @@ class Release(Construct):
             ("Judge the candidate", judge),
             ("Raise its share", promote),
         ]
-        if throughput:
+        if throughput and throughput.stage:
             # Bought by the hour, and moved in place with all that it serves: only for what has proven itself.
             stages.append(("Serve from the throughput", throughput.stage))
         self.machine = ReleaseMachine(
@@ -151,30 +237,34 @@ class Release(Construct):
             stages=stages,
             retire=retire,
             fail=fail,
-            topic=topic,
+            topic=self.topic,
             poll_seconds=poll_seconds,
             timeout_hours=timeout_hours,
             log_days=log_days,
         ).machine
-        may.grant(roles["sweeper"], [self._on_executions("DescribeExecution")])
         rules = self._sweep_on(sweep)
         properties = {
-            "Digest": digest,
-            "Endpoint": "provisioned" if throughput else "on_demand",
-            # What judges a release: a changed gate is a reason to try a refused one again.
+            "Digest": job.digest,
+            "Source": job.source,
+            "Endpoint": throughput.name if throughput else "on_demand",
+            # What ends a release: where it has changed, a failed one is tried again.
             "Gate": judging["GATE"],
             "Rollout": rising["ROLLOUT"],
+            "RetryInternalErrors": retry_internal_errors,
             "RetainModels": retain_models,
             "RetainReports": retain_reports,
+            "RetainThroughput": retain_throughput,
         }
         self.resource = self._resource(roles["release"], base, properties)
         # Deleted in the reverse order: the resource's Delete still needs all of this.
         self.resource.node.add_dependency(self.machine, *roles.values(), *rules)
         if throughput:
             self.resource.node.add_dependency(throughput)
+        if isinstance(job, Construct):
+            self.resource.node.add_dependency(job)
 
     def _role(self, name: str, on_items: list[str], permissions: list[may.Permission]) -> iam.Role:
-        table = may.items(self._table, self._key, on_items)
+        table = may.items(self.table, self.key, on_items)
         return may.function_role(self, f"{name}Role", [*permissions, *table])
 
     def _function(
@@ -203,13 +293,6 @@ class Release(Construct):
         self, role: iam.Role, environment: Mapping[str, str], properties: Mapping[str, object]
     ) -> cdk.CustomResource:
         self.machine.grant_start_execution(role)
-        may.grant(
-            role,
-            [
-                self._on_executions("DescribeExecution", "StopExecution"),
-                *may.purge(self._bucket, self, "releases/*"),
-            ],
-        )
         on_event = self._function(
             "OnEvent",
             "release",
@@ -235,7 +318,7 @@ class Release(Construct):
             resource_type="Custom::BedrockRelease",
             service_token=provider.service_token,
             properties={
-                "Owner": self._owner,
+                "Owner": self.owner,
                 "StateMachineArn": self.machine.state_machine_arn,
                 "Bucket": self._bucket.bucket_name,
                 **properties,
@@ -261,51 +344,41 @@ class Release(Construct):
             rule.add_target(targets.LambdaFunction(sweep))
         return [hourly, ended]
 
-    def _on_executions(self, *actions: str) -> may.Permission:
-        execution = cdk.Stack.of(self).format_arn(
-            service="states",
-            resource="execution",
-            resource_name=f"{self._owner}-release:*",
-            arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+
+def releases_table(scope: Construct, construct_id: str, key: kms.IKey | None) -> dynamodb.Table:
+    """The table of releases and route, encrypted with the key, or with AWS's own."""
+    return dynamodb.Table(
+        scope,
+        construct_id,
+        partition_key=dynamodb.Attribute(name="id", type=dynamodb.AttributeType.STRING),
+        billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
+        encryption=dynamodb.TableEncryption.CUSTOMER_MANAGED if key else dynamodb.TableEncryption.DEFAULT,
+        encryption_key=key,
+        point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
+            point_in_time_recovery_enabled=True
+        ),
+        # It names what releases made, all of which goes with them.
+        removal_policy=cdk.RemovalPolicy.DESTROY,
+    )
+
+
+def releases_topic(scope: Construct, construct_id: str, key: kms.IKey | None) -> sns.Topic:
+    """The topic that is told of releases, encrypted with the key if there is one; it takes TLS only."""
+    return sns.Topic(scope, construct_id, master_key=key, enforce_ssl=True)
+
+
+def _check_retries(owner: str, source: str, retries: int, job_role: iam.IRole | None) -> None:
+    if not 0 <= retries <= MOST_RETRIES:
+        raise ValueError(
+            f"Release {owner}: retry_internal_errors = {retries}; allowed are 0 to {MOST_RETRIES}."
         )
-        because = "Executions are named by digest and attempt, which only a running system knows."
-        return may.Permission([f"states:{action}" for action in actions], [execution], {}, because)
-
-    def _candidate_permissions(self) -> list[may.Permission]:
-        jobs, models = may.jobs(self._student), may.models(self._student)
-        deployments = may.account_arn(may.DEPLOYMENTS)
-        return [
-            may.bedrock(["GetModelCustomizationJob"], [jobs]),
-            may.bedrock(["GetCustomModel"], [models]),
-            may.bedrock(["CreateCustomModelDeployment"], [models], may.tagged_for(self._owner)),
-            may.bedrock(["TagResource"], [deployments], may.tagged_for(self._owner)),
-            may.bedrock(["GetCustomModelDeployment", "ListTagsForResource"], [deployments]),
-            *([may.model_key(self._key)] if self._model_key else []),
-        ]
-
-    def _evaluation_permissions(self) -> list[may.Permission]:
-        return [
-            may.bedrock(["InvokeModel"], [may.account_arn(may.DEPLOYMENTS)]),
-            may.objects(self._bucket, self, ["GetObject"], ["datasets/*"]),
-            may.objects(self._bucket, self, ["PutObject"], ["releases/*"]),
-            may.encrypted(self._key, *(["s3", "bedrock"] if self._model_key else ["s3"])),
-        ]
-
-    @staticmethod
-    def _promotion_permissions() -> list[may.Permission]:
-        return [may.Permission(["cloudwatch:GetMetricStatistics"], ["*"], {}, may.NO_RESOURCE)]
-
-    def _sweeper_permissions(self) -> list[may.Permission]:
-        models, deployments = may.models(self._student), may.account_arn(may.DEPLOYMENTS)
-        lists = ["ListCustomModels", "ListCustomModelDeployments", "ListProvisionedModelThroughputs"]
-        return [
-            may.bedrock(lists, ["*"]),
-            may.bedrock(["GetCustomModelDeployment", "ListTagsForResource"], [deployments]),
-            may.bedrock(["DeleteCustomModelDeployment"], [deployments], may.owned(self._owner)),
-            may.bedrock(["DeleteCustomModel"], [models], may.owned(self._owner)),
-            # No condition key for tags here: the code asks for the owner's tag first.
-            may.bedrock(
-                ["GetProvisionedModelThroughput", "DeleteProvisionedModelThroughput", "ListTagsForResource"],
-                [may.account_arn(may.THROUGHPUTS)],
-            ),
-        ]
+    if retries and source.startswith("arn:"):
+        raise ValueError(
+            f"Release {owner}: retry_internal_errors = {retries}, and {source} is adopted. Only a job of a "
+            "DistillationJob is made again; allowed is 0."
+        )
+    if retries and job_role is None:
+        raise ValueError(
+            f"Release {owner}: retry_internal_errors = {retries} needs job_role, the role that Bedrock "
+            "assumes for the job (DistillationJob.role); or set it to 0."
+        )

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 
 import aws_cdk as cdk
-from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
-from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from stacks.bedrock import permissions as may
@@ -29,21 +27,24 @@ class ReleaseWait(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        owner: str,
-        digest: str,
-        hours: float,
         release: Release,
-        table: dynamodb.ITable,
-        key: kms.IKey,
+        hours: float,
+        longest_window_seconds: int = LONGEST_WINDOW_SECONDS,
         log_days: int = 90,
     ) -> None:
-        """Wait for the release for so many hours, at most 72; then the stack's operation fails."""
+        """Wait for the release for so many hours, at most 72; then the stack's operation fails.
+
+        `longest_window_seconds` is for those who want to see windows follow one another sooner.
+        Raises ValueError for times that CloudFormation would not wait.
+        """
         super().__init__(scope, construct_id)
         if not 0 < hours <= 72:
             raise ValueError(f"release.wait_hours = {hours:g}: allowed are more than 0 and at most 72 hours")
+        owner, digest, table = release.owner, release.digest, release.table
         role = may.function_role(
-            self, "Role", may.items(table, key, ["GetItem", "Scan", "PutItem", "DeleteItem"])
+            self, "Role", may.items(table, release.key, ["GetItem", "Scan", "PutItem", "DeleteItem"])
         )
+        minutes, margin = pace(longest_window_seconds)
         functions = {
             entry: Function(
                 self,
@@ -51,7 +52,11 @@ class ReleaseWait(Construct):
                 folder="release_wait",
                 entry=entry,
                 role=role,
-                environment={"POWERTOOLS_SERVICE_NAME": owner, "TABLE_NAME": table.table_name},
+                environment={
+                    "POWERTOOLS_SERVICE_NAME": owner,
+                    "TABLE_NAME": table.table_name,
+                    "MARGIN_SECONDS": str(margin),
+                },
                 log_days=log_days,
                 timeout=cdk.Duration.minutes(2),
                 description=description,
@@ -64,13 +69,13 @@ class ReleaseWait(Construct):
         provider = ResourceProvider(self, "Provider", on_event=functions["on_event"], log_days=log_days)
         rule = events.Rule(
             self,
-            "EveryTenMinutes",
-            schedule=events.Schedule.rate(cdk.Duration.minutes(10)),
+            "Ticking",
+            schedule=events.Schedule.rate(cdk.Duration.minutes(minutes)),
             targets=[targets.LambdaFunction(functions["tick"])],
         )
         before: Construct = release.resource
-        for number, seconds in enumerate(windows(hours), start=1):
-            last = number == len(windows(hours))
+        lengths = windows(hours, longest_window_seconds)
+        for number, seconds in enumerate(lengths, start=1):
             handle = cdk.CfnWaitConditionHandle(self, f"Handle{number}")
             handle.node.add_dependency(before)
             registered = cdk.CustomResource(
@@ -82,7 +87,7 @@ class ReleaseWait(Construct):
                     "Owner": owner,
                     "Digest": digest,
                     "Window": number,
-                    "Last": last,
+                    "Last": number == len(lengths),
                     "Seconds": seconds,
                     "Handle": handle.ref,
                 },
@@ -105,8 +110,25 @@ class ReleaseWait(Construct):
             element.override_logical_id(f"ReleaseWait{kind}{digest}Window{number}")
 
 
-def windows(hours: float) -> list[int]:
-    """The seconds of each window: as few as there can be, all but the last of full length."""
-    total = math.ceil(hours * 3600)
-    full, rest = divmod(total, LONGEST_WINDOW_SECONDS)
-    return [LONGEST_WINDOW_SECONDS] * full + ([rest] if rest else [])
+def windows(hours: float, longest: int = LONGEST_WINDOW_SECONDS) -> list[int]:
+    """The seconds of each window: as few as there can be, all but the last of full length.
+
+    Raises ValueError for a window that CloudFormation would not wait.
+    """
+    if not 0 < longest <= LONGEST_WINDOW_SECONDS:
+        raise ValueError(
+            f"longest_window_seconds = {longest}: a WaitCondition lasts 1 to {LONGEST_WINDOW_SECONDS} s"
+        )
+    full, rest = divmod(math.ceil(hours * 3600), longest)
+    return [longest] * full + ([rest] if rest else [])
+
+
+def pace(longest: int) -> tuple[int, int]:
+    """How often, in minutes, windows are looked at, and how many seconds before its time one is ended.
+
+    With windows of twelve hours every ten minutes, which leaves two looks before the end for one that is
+    missed. EventBridge's shortest rate is a minute: windows of less than a few minutes need somebody else who
+    calls `tick`.
+    """
+    minutes = min(max(longest // 60 // 72, 1), 10)
+    return minutes, min(150 * minutes, longest // 2)

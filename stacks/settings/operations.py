@@ -23,6 +23,13 @@ class Retention(Section):
         description="What becomes of custom models when their stack is deleted; a model that is kept is "
         "billed for storage, one that is deleted must be paid again."
     )
+    throughput: Literal["delete", "retain"] = Field(
+        default="delete",
+        description="What becomes of provisioned throughput when its stack is deleted, or nothing is routed "
+        "to it any more. Retained, it is billed by the hour until somebody deletes it: meant for a "
+        "commitment, which can't be deleted before its term, so that its stack can. "
+        'Default: "delete".',
+    )
     log_days: LogDays = Field(
         description="Days that logs are kept; only values that CloudWatch Logs offers "
         "(botocore: PutRetentionPolicyRequest$retentionInDays)."

@@ -89,6 +89,18 @@ class Release(Section):
         description="Hours that a job may stay in NotStarted before it counts as stalled; a queue of a day "
         "or two happens.",
     )
+    stop_stalled: bool = Field(
+        default=False,
+        description="Stop a stalled job and end its release; what it used before is charged, and its name is "
+        "used up. Default: false, which leaves it in its queue.",
+    )
+    retry_internal_errors: int = Field(
+        default=0,
+        ge=0,
+        le=3,
+        description="Times that a job which Bedrock failed by an error of its own is made again, under "
+        "another name, over the digest's life. At most 3. Default: 0.",
+    )
     wait_hours: float = Field(
         ge=0,
         le=72,

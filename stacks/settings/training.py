@@ -154,7 +154,8 @@ class Provisioned(Section):
 
     model_units: int = Field(
         ge=1,
-        description="Model units to buy; the account's quota is 0 until AWS raises it "
+        description="Model units to buy; the account's quota is 0 until AWS raises it. Another number is "
+        "other throughput: the release moves there, and this one is deleted "
         "(botocore: CreateProvisionedModelThroughputRequest$modelUnits).",
     )
     hourly_price_usd: float = Field(
@@ -165,7 +166,8 @@ class Provisioned(Section):
     )
     commitment: Literal["none", "OneMonth", "SixMonths"] = Field(
         default="none",
-        description="Term for which the throughput is bought; it can't be deleted before, and renews itself "
+        description="Term for which the throughput is bought; it can't be deleted before, and renews itself. "
+        "A change is other throughput, which is refused while this one's term runs "
         '(botocore: CommitmentDuration). Default: "none", by the hour.',
     )
     acknowledge_commitment: bool = Field(
@@ -173,6 +175,11 @@ class Provisioned(Section):
         validate_default=True,
         description="Must be true with a commitment: the whole term will be paid. Default: false.",
     )
+
+    @property
+    def term(self) -> str | None:
+        """The commitment as the API has it: none is to name none."""
+        return None if self.commitment == "none" else self.commitment
 
     @field_validator("acknowledge_commitment")
     @classmethod

@@ -14,9 +14,9 @@ from stacks.settings.training import Distillation, Endpoint
 
 NAME_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 
-# Job, model, deployment: `<name>-<environment>-<12 hex digits>` in at most 63 characters
-# (botocore: CreateModelCustomizationJobRequest$jobName, $customModelName).
-MAXIMUM_FULL_NAME = 63 - len("-") - 12
+# Job, model, deployment: `<name>-<environment>-<12 hex digits>`, and `-9` for a job that is made again, in at
+# most 63 characters (botocore: CreateModelCustomizationJobRequest$jobName, $customModelName).
+MAXIMUM_FULL_NAME = 63 - len("-") - 12 - len("-9")
 
 _NAME = "lower-case letters and digits in groups joined by single hyphens, a letter first"
 

@@ -32,6 +32,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
             "release": {"wait_hours": 30.0},
         },
     ),
+    "tried-again": ("prod", {"release": {"stop_stalled": True, "retry_internal_errors": 2}}),
     # The same as dev in all but the digest.
     "another-digest": ("dev", {"distillation": {"nonce": "again"}}),
 }

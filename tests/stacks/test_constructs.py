@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import aws_cdk as cdk
 import pytest
-from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 
 from stacks.bedrock import permissions as may
 from stacks.bedrock.provider import ResourceProvider
-from stacks.bedrock.provisioned_throughput import ProvisionedThroughput
 from stacks.bedrock.release_machine import check_history
 from stacks.bedrock.release_wait import windows
 
@@ -84,22 +81,6 @@ def test_wildcard_with_a_reason_and_resource_without_one_are_granted(role: iam.R
             may.Permission(["s3:GetObject"], ["arn:aws:s3:::bucket/releases/*"], because=reason),
         ],
     )
-
-
-def test_b20_commitment_needs_an_acknowledgement(stack: cdk.Stack) -> None:
-    key = dynamodb.Attribute(name="id", type=dynamodb.AttributeType.STRING)
-    with pytest.raises(ValueError, match=r"acknowledge_commitment"):
-        ProvisionedThroughput(
-            stack,
-            "Throughput",
-            owner="video-router-test",
-            name="video-router-test",
-            student="amazon.nova-micro-v1:0:128k",
-            model_units=1,
-            table=dynamodb.Table(stack, "Table", partition_key=key),
-            key=kms.Key(stack, "Key"),
-            commitment="OneMonth",
-        )
 
 
 def test_poll_that_would_use_up_an_executions_history_is_refused_with_the_least_one() -> None:

@@ -26,7 +26,7 @@ HANDLERS = {
 # Read by a name that a loop gives.
 ALSO_READ = {"dataset": {"Training", "Holdout"}}
 # A change of these is a reason to ask the handler again, which needs no other use of them.
-TRIGGERS = {"release": {"Gate", "Rollout"}}
+TRIGGERS = {"release": {"Gate", "Rollout", "RetryInternalErrors"}}
 
 
 def subscripts(folder: str, *names: str) -> tuple[set[str], set[str]]:
@@ -94,7 +94,7 @@ def test_job_is_what_the_settings_describe(assembly: Assembly) -> None:
     assert spec.training_data_uri == f"s3://<Data>/datasets/{identity.dataset_digest}/training.jsonl"
     assert spec.output_data_uri == f"s3://<Data>/jobs/{identity.job_name}/"
     assert spec.teacher_model_identifier == (settings.teacher if is_distillation else None)
-    assert spec.max_response_length == settings.max_response_length
+    assert spec.max_response_length_for_inference == settings.max_response_length
     expected = settings.hyperparameters.to_api() if settings.hyperparameters else {}
     assert dict(spec.hyper_parameters) == expected
 

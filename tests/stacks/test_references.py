@@ -11,7 +11,13 @@ from typing import Any
 
 from tests.stacks.assembly import STACKS, Assembly, Resource, walk
 
-STAYING = {"AWS::S3::Bucket", "AWS::KMS::Key", "AWS::DynamoDB::Table", "AWS::SNS::Topic"}
+STAYING = {
+    "AWS::S3::Bucket",
+    "AWS::KMS::Key",
+    "AWS::DynamoDB::Table",
+    "AWS::SNS::Topic",
+    "AWS::IAM::Role",
+}
 
 
 def imports(template: Mapping[str, Any]) -> set[str]:

@@ -128,6 +128,24 @@ def test_throughput_is_bought_last_and_only_where_configured(assembly: Assembly)
     assert len(assembly.resources("Custom::BedrockProvisionedThroughput")) == int(provisioned)
 
 
+def test_release_takes_its_model_from_the_stacks_own_job_by_a_literal(assembly: Assembly) -> None:
+    """The name of a job that was made again begins with it, too."""
+    properties = assembly.one("Custom::BedrockRelease").properties
+    assert properties["Source"] == assembly.identity.job_name
+    assert properties["Digest"] == assembly.identity.digest
+
+
+def test_jobs_are_neither_stopped_nor_made_by_the_release_unless_the_settings_say_so(
+    assembly: Assembly,
+) -> None:
+    release = assembly.settings.release
+    statements = assembly.role_statements(assembly.one("AWS::IAM::Role", "ReleaseCandidateRole"))
+    actions = {action for statement in statements for action in statement.actions}
+    assert ("bedrock:StopModelCustomizationJob" in actions) == release.stop_stalled
+    makes = {"bedrock:CreateModelCustomizationJob", "iam:PassRole"}
+    assert actions & makes == (makes if release.retry_internal_errors else set())
+
+
 def test_sweeper_comes_every_hour_and_when_an_execution_ends_by_itself(assembly: Assembly) -> None:
     hourly = assembly.one("AWS::Events::Rule", "ReleaseHourly").properties
     ended = assembly.one("AWS::Events::Rule", "ReleaseEnded").properties
@@ -185,6 +203,14 @@ def test_windows_of_a_wait_follow_one_another_each_with_a_handle_of_its_own(asse
     for before, handle in zip(conditions, handles[1:], strict=False):
         later = assembly.templates["serving"]["Resources"][handle]
         assert before.logical_id in later["DependsOn"]
+
+
+def test_windows_are_looked_at_before_they_run_out(assembly: Assembly) -> None:
+    for rule in assembly.resources("AWS::Events::Rule"):
+        if rule.name.startswith("Wait"):
+            assert rule.properties["ScheduleExpression"] == "rate(10 minutes)"
+            tick = assembly.one("AWS::Lambda::Function", "WaitTick").properties["Environment"]["Variables"]
+            assert int(tick["MARGIN_SECONDS"]) == 1500
 
 
 def test_environments_have_no_window_one_and_several(assemblies: Mapping[str, Assembly]) -> None:

@@ -22,6 +22,7 @@ SERVICES = {
     "candidate": ("bedrock", "dynamodb"),
     "dataset": ("s3",),
     "distillation_job": ("bedrock", "s3"),
+    "existing": ("bedrock",),
     "evaluation": ("bedrock-runtime", "dynamodb", "s3"),
     "promotion": ("cloudwatch", "dynamodb"),
     "provisioned_throughput": ("bedrock", "dynamodb"),

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from release_wait.handler import MARGIN_SECONDS, handle
+import release_wait.handler
+from release_wait.handler import handle
 from shared.custom_resource import Event
-from shared.releases import FAILED, LIVE, RETIRED, SUPERSEDED, Releases
+from shared.releases import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING, Releases
 from shared.waits import Waits, Window
-from stacks.bedrock.release_wait import LONGEST_WINDOW_SECONDS, windows
+from stacks.bedrock.release_wait import LONGEST_WINDOW_SECONDS, pace, windows
 
 DIGEST, OWNER, NOW = "aaaaaaaaaaaa", "video-router-test", 1_000_000
+SECONDS = 900
 
 
 @dataclass
@@ -57,7 +59,7 @@ def event(kind: str = "Create", number: int = 1, last: str = "true", physical_id
                 "Digest": DIGEST,
                 "Window": str(number),
                 "Last": last,
-                "Seconds": "900",
+                "Seconds": str(SECONDS),
                 "Handle": f"https://handle/{number}",
             },
         }
@@ -113,16 +115,58 @@ def test_a_signal_that_was_lost_is_sent_again(running: Releases, waits: Waits, h
     assert waits.settle(running) == 1
 
 
-def test_a_window_with_a_successor_is_ended_before_its_time_and_the_last_is_not(
+def test_a_release_is_handed_from_window_to_window_until_it_ends(running: Releases, handles: Handles) -> None:
+    """CloudFormation makes each window after the one before has ended."""
+    margin = 300
+    for number in (1, 2):
+        begins = NOW + number * SECONDS
+        handle(event(number=number, last="false"), at(running, handles, begins), running, begins)
+        early = at(running, handles, begins + SECONDS - margin)
+        assert early.settle(running, margin) == 0
+        assert at(running, handles, begins + SECONDS - margin + 1).settle(running, margin) == 1
+        url, signal = handles.signals[-1]
+        assert (url, signal["Status"]) == (f"https://handle/{number}", "SUCCESS")
+        assert "the next window waits for it" in signal["Reason"]
+    begins = NOW + 3 * SECONDS
+    last = at(running, handles, begins)
+    handle(event(number=3, last="true"), last, running, begins)
+    running.transition(DIGEST, FAILED, "job video-router is Failed: no capacity")
+    assert last.settle(running, margin) == 1
+    assert [signal["Status"] for _, signal in handles.signals] == ["SUCCESS", "SUCCESS", "FAILURE"]
+    assert list(last.windows()) == []
+
+
+def test_the_last_window_runs_out_in_cloudformation_and_fails_the_stack(
     running: Releases, waits: Waits, handles: Handles
 ) -> None:
-    handle(event(number=1, last="false"), waits, running, NOW)
+    """Nobody signals it, and whoever waited longest is told by its rollback, which forgets the window. The
+    release goes on."""
     handle(event(number=2, last="true"), waits, running, NOW)
-    assert waits.settle(running, margin_seconds=899) == 0
-    assert waits.settle(running, margin_seconds=MARGIN_SECONDS) == 1
-    [(url, signal)] = handles.signals
-    assert (url, signal["Status"]) == ("https://handle/1", "SUCCESS")
-    assert [window.number for window in waits.windows()] == [2]
+    late = at(running, handles, NOW + 2 * SECONDS)
+    assert late.settle(running, margin_seconds=300) == 0
+    assert handles.signals == []
+    handle(event("Delete", 2, physical_id=f"{OWNER}-{DIGEST}-wait-2"), late, running, NOW)
+    assert list(late.windows()) == []
+    release = running.get(DIGEST)
+    assert release is not None
+    assert release.state == WAITING
+
+
+def test_tick_ends_windows_by_the_margin_that_the_stack_gives_it(
+    running: Releases, waits: Waits, handles: Handles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle(event(number=1, last="false"), waits, running, NOW)
+    monkeypatch.setattr(release_wait.handler, "table", lambda _: running._table)
+    monkeypatch.setattr(release_wait.handler, "Waits", lambda _: waits)
+    monkeypatch.setenv("TABLE_NAME", "releases")
+    for margin, ended in (("899", 0), ("901", 1)):
+        monkeypatch.setenv("MARGIN_SECONDS", margin)
+        assert release_wait.handler.tick({}, None) == {"ended": ended}
+
+
+def at(releases: Releases, handles: Handles, now: float) -> Waits:
+    """The registered windows, at another time."""
+    return Waits(releases._table, lambda: now, handles.put)
 
 
 def test_delete_forgets_the_window_and_only_it(running: Releases, waits: Waits, handles: Handles) -> None:
@@ -143,3 +187,23 @@ def test_windows_are_as_few_as_there_can_be(hours: float, expected: list[int]) -
     assert windows(hours) == expected
     assert sum(expected) == hours * 3600
     assert max(expected) <= LONGEST_WINDOW_SECONDS
+
+
+def test_windows_may_be_shorter_but_not_longer_than_cloudformation_waits() -> None:
+    assert windows(0.01, 20) == [20, 16]
+    for longest in (0, LONGEST_WINDOW_SECONDS + 1):
+        with pytest.raises(ValueError, match=f"longest_window_seconds = {longest}"):
+            windows(1, longest)
+
+
+@pytest.mark.parametrize("longest", [10, 20, 300, 3600, LONGEST_WINDOW_SECONDS])
+def test_a_window_is_ended_before_its_time_and_not_before_its_half(longest: int) -> None:
+    minutes, margin = pace(longest)
+    assert 1 <= minutes <= 10
+    assert 0 < margin <= longest / 2
+    if longest >= 600:
+        assert margin > 2 * 60 * minutes, "one look may be missed"
+
+
+def test_windows_of_twelve_hours_are_looked_at_every_ten_minutes() -> None:
+    assert pace(LONGEST_WINDOW_SECONDS) == (10, 1500)

@@ -212,3 +212,12 @@ def test_latency_and_lifecycle_can_be_set_while_it_runs(scene: Scene) -> None:
     assert control(scene, "POST", "/_lifecycle", {**wanted, "endOfLifeTime": "soon"})[0] == 400
     assert control(scene, "POST", "/_latency", {"first_token_ms": -1})[0] == 400
     assert control(scene, "GET", "/_nothing")[0] == 404
+
+
+def test_a_fault_may_let_calls_pass_first(scene: Scene) -> None:
+    scene.bedrock.fault("denied", operation="ListCustomModels", skip=2)
+    scene.control.list_custom_models()
+    scene.control.list_custom_models()
+    with refused("AccessDeniedException"):
+        scene.control.list_custom_models()
+    scene.control.list_custom_models()

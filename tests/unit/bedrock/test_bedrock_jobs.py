@@ -121,6 +121,86 @@ def test_create_refuses(scene: Scene, changes: dict[str, Any], text: str) -> Non
     assert scene.bedrock.state()["jobs"] == []
 
 
+VALIDATOR = {"s3Uri": "s3://data/training.jsonl"}
+NETWORK = {"subnetIds": ["subnet-1", "subnet-2"], "securityGroupIds": ["sg-1"]}
+SOURCE = {"s3Uri": "s3://logs/bedrock"}
+
+
+def logs(**filters: Any) -> dict[str, Any]:
+    """A trainingDataConfig of invocation logs."""
+    chosen = {"requestMetadataFilters": filters} if filters else {}
+    return {"invocationLogsConfig": {"invocationLogSource": SOURCE, "usePromptResponse": True, **chosen}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"validationDataConfig": {"validators": [VALIDATOR] * 11}}, "length less than or equal to 10"),
+        ({"validationDataConfig": {"validators": [{"s3Uri": "data"}]}}, "validators.1.member.s3Uri"),
+        ({"vpcConfig": {**NETWORK, "subnetIds": ["s"] * 17}}, "length less than or equal to 16"),
+        ({"vpcConfig": {**NETWORK, "securityGroupIds": ["g"] * 6}}, "length less than or equal to 5"),
+        ({"vpcConfig": {**NETWORK, "subnetIds": ["subnet_1"]}}, "vpcConfig.subnetIds.1.member"),
+        ({"trainingDataConfig": logs(equals={"a": "1", "b": "2"})}, "length less than or equal to 1"),
+        ({"trainingDataConfig": logs(andAll=[{"equals": {"a": "1"}}] * 17)}, "less than or equal to 16"),
+        ({"trainingDataConfig": logs(equals={"a": "1,2"})}, "requestMetadataFilters.equals.a"),
+        ({"trainingDataConfig": {**logs(), **VALIDATOR}}, "exactly one of s3Uri and invocationLogsConfig"),
+        (
+            {
+                "trainingDataConfig": logs(),
+                "customizationType": "FINE_TUNING",
+                "customizationConfig": None,
+            },
+            "takes no invocation logs",
+        ),
+    ],
+)
+def test_create_refuses_options_beyond_their_limits(scene: Scene, changes: dict[str, Any], text: str) -> None:
+    with invalid(text):
+        scene.create_job(**changes)
+    assert scene.bedrock.state()["jobs"] == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"validationDataConfig": {"validators": [VALIDATOR] * 10}},
+        {"vpcConfig": {"subnetIds": ["s"] * 16, "securityGroupIds": ["g"] * 5}},
+        {"trainingDataConfig": logs()},
+        {"trainingDataConfig": logs(equals={"team": "search"})},
+        {"trainingDataConfig": logs(andAll=[{"equals": {f"k{n}": ""}} for n in range(16)])},
+    ],
+)
+def test_options_within_their_limits_are_told_again(scene: Scene, options: dict[str, Any]) -> None:
+    scene.create_job(**options)
+    assert options.items() <= scene.job().items()
+
+
+def test_each_validator_has_a_loss(scene: Scene) -> None:
+    scene.train(validationDataConfig={"validators": [VALIDATOR] * 2})
+    assert [list(metrics) for metrics in scene.job()["validationMetrics"]] == [["validationLoss"]] * 2
+
+
+def test_a_validator_that_is_not_there_fails_the_job(scene: Scene) -> None:
+    scene.create_job(validationDataConfig={"validators": [{"s3Uri": "s3://data/missing.jsonl"}]})
+    scene.advance(HOUR)
+    assert "at key missing.jsonl" in scene.job()["failureMessage"]
+
+
+def test_a_job_fails_for_bedrocks_own_reasons_when_told_to(scene: Scene) -> None:
+    scene.bedrock.fault("job_failed")
+    scene.create_job()
+    scene.advance(HOUR)
+    job = scene.job()
+    assert (job["status"], job["failureMessage"]) == (
+        "Failed",
+        "Encountered an internal error when processing the request.",
+    )
+    scene.bedrock.fault("job_failed", message="Unable to parse Amazon S3 file.")
+    scene.create_job("other")
+    scene.advance(HOUR)
+    assert scene.job("other")["failureMessage"] == "Unable to parse Amazon S3 file."
+
+
 @pytest.mark.parametrize(
     "values", [{"epochCount": "6"}, {"learningRate": "0.1"}, {"batchSize": "1"}, {"epochCount": "two"}]
 )

@@ -224,6 +224,86 @@ def test_throughput_can_be_renamed(scene: Scene, model: str) -> None:
     assert throughput(scene, "renamed")["status"] == "InService"
 
 
+def test_throughput_gets_another_name_and_another_model_by_one_call(
+    scene: Scene, model: str, swapped: str
+) -> None:
+    arn = scene.provision(model)
+    scene.control.update_provisioned_model_throughput(
+        provisionedModelId=arn, desiredModelId=swapped, desiredProvisionedModelName="renamed"
+    )
+    found = throughput(scene, arn)
+    assert (found["status"], found["provisionedModelName"]) == ("Updating", "renamed")
+    scene.advance(HOUR)
+    found = throughput(scene, "renamed")
+    assert (found["provisionedModelArn"], found["modelArn"]) == (arn, swapped)
+    with refused("ResourceNotFoundException"):
+        throughput(scene, "units")
+
+
+def test_throughput_that_is_updated_can_not_be_renamed(scene: Scene, model: str, swapped: str) -> None:
+    arn = scene.provision(model)
+    scene.control.update_provisioned_model_throughput(provisionedModelId=arn, desiredModelId=swapped)
+    with invalid("Updating"):
+        scene.control.update_provisioned_model_throughput(
+            provisionedModelId=arn, desiredProvisionedModelName="renamed"
+        )
+
+
+def test_throughput_that_failed_can_not_be_updated(scene: Scene, model: str, swapped: str) -> None:
+    scene.bedrock.fault("throughput_failed")
+    arn = scene.provision(model)
+    with invalid("Failed"):
+        scene.control.update_provisioned_model_throughput(provisionedModelId=arn, desiredModelId=swapped)
+
+
+def test_throughput_whose_move_fails_stays_with_its_model(scene: Scene, model: str, swapped: str) -> None:
+    arn = scene.provision(model)
+    scene.bedrock.fault("throughput_update_failed")
+    scene.control.update_provisioned_model_throughput(provisionedModelId=arn, desiredModelId=swapped)
+    scene.advance(HOUR)
+    found = throughput(scene)
+    assert (found["status"], found["modelArn"], found["desiredModelArn"]) == ("InService", model, model)
+
+
+def test_throughput_can_not_take_a_name_in_use(scene: Scene, model: str) -> None:
+    scene.provision(model)
+    scene.provision(model, "more")
+    with invalid("in use"):
+        scene.control.update_provisioned_model_throughput(
+            provisionedModelId="units", desiredProvisionedModelName="more"
+        )
+    # Its own one is free for it.
+    scene.control.update_provisioned_model_throughput(
+        provisionedModelId="units", desiredProvisionedModelName="units"
+    )
+
+
+def test_throughput_is_listed_by_name_model_and_status(scene: Scene, model: str, swapped: str) -> None:
+    scene.provision(model, "one")
+    scene.provision(swapped, "two", wait=False)
+
+    def listed(**filters: str) -> list[str]:
+        found = scene.control.list_provisioned_model_throughputs(**filters)["provisionedModelSummaries"]
+        return [item["provisionedModelName"] for item in found]
+
+    assert listed() == ["two", "one"]
+    assert listed(sortOrder="Ascending") == ["one", "two"]
+    assert listed(nameContains="on") == ["one"]
+    assert listed(modelArnEquals=swapped) == ["two"]
+    assert listed(statusEquals="Creating") == ["two"]
+    assert listed(nameContains="on", statusEquals="Creating") == []
+
+
+def test_tags_of_throughput_are_changed_in_place(scene: Scene, model: str) -> None:
+    arn = scene.provision(model, tags=[{"key": "team", "value": "search"}])
+    scene.control.tag_resource(resourceARN=arn, tags=[{"key": "cost", "value": "7"}])
+    scene.control.untag_resource(resourceARN=arn, tagKeys=["team"])
+    assert scene.control.list_tags_for_resource(resourceARN=arn)["tags"] == [{"key": "cost", "value": "7"}]
+    scene.control.delete_provisioned_model_throughput(provisionedModelId=arn)
+    with refused("ResourceNotFoundException"):
+        scene.control.list_tags_for_resource(resourceARN=arn)
+
+
 def test_throughput_name_must_be_free(scene: Scene, model: str) -> None:
     scene.provision(model)
     with invalid("in use"):

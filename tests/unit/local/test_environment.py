@@ -45,12 +45,12 @@ def test_the_emulator_inherits_nothing_of_the_callers_aws_configuration(
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "of the caller")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of the caller")
-    started_with = environment.emulator(1, "http://127.0.0.1:2", state, "/bin")
+    started_with = environment.emulator(1, "http://127.0.0.1:2", state, "/bin", 1)
     assert "of the caller" not in started_with.values()
 
 
 def test_the_emulator_listens_on_loopback_with_iam_and_tls(state: State) -> None:
-    started_with = environment.emulator(4711, "http://127.0.0.1:2", state, "/bin")
+    started_with = environment.emulator(4711, "http://127.0.0.1:2", state, "/bin", 1)
     expected = {"BIND_HOST": "127.0.0.1", "AUTH": "true", "USE_SSL": "1", "GATEWAY_PORT": "4711"}
     assert expected.items() <= started_with.items()
     assert started_with["AWS_ENDPOINT_URL_BEDROCK"] == "http://127.0.0.1:2"

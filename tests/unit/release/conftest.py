@@ -124,9 +124,14 @@ class World:
         return str(made["customModelDeploymentArn"])
 
     def begin(self, digest: str, attempt: int = 1, *, run: bool = False, **fields: Any) -> Release:
-        """Begin a release in the table, with a running execution where that matters."""
-        arn = self.execution(digest, attempt)
-        self.releases.begin(digest, attempt=attempt, execution=arn, request_id=f"request-{attempt}")
+        """Begin a release in the table, with a running execution where that matters. `source` is a field."""
+        self.releases.begin(
+            digest,
+            attempt=attempt,
+            execution=self.execution(digest, attempt),
+            request_id=f"request-{attempt}",
+            source=fields.pop("source", release_name(OWNER, digest)),
+        )
         if run:
             self.stepfunctions.start_execution(stateMachineArn=self.machine, name=f"{digest}-{attempt}")
         if fields:
@@ -159,7 +164,13 @@ class World:
         self.releases.set_route(shares, after=self.releases.route(), reason="the test's")
 
     def sweeper(
-        self, *, keep: int = 1, retain: bool = False, keep_throughput: bool = False, **clients: Any
+        self,
+        *,
+        keep: int = 1,
+        retain: bool = False,
+        keep_throughput: str = "",
+        retain_throughput: bool = False,
+        **clients: Any,
     ) -> Sweeper:
         """The owner's sweeper."""
         return Sweeper(
@@ -170,6 +181,7 @@ class World:
             keep_releases=keep,
             retain_models=retain,
             keep_throughput=keep_throughput,
+            retain_throughput=retain_throughput,
             now=lambda: self.now,
         )
 

@@ -1,37 +1,24 @@
-"""The release's first steps: the job is watched, and its model gets an endpoint once."""
+"""The release's model gets an endpoint once."""
 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import ClientError
 
 import candidate.handler
-from candidate.handler import deploy_candidate, watch
+from candidate.handler import deploy_candidate
 from shared.naming import DIGEST_TAG, OWNER_TAG
 from shared.releases import DEPLOYING, FAILED, SUPERSEDED, WAITING
 from shared.stages import StageResult
-from tests.unit.bedrock.scenes import HOUR, MINUTE
-from tests.unit.release.conftest import OWNER, A, B, Proxy, World, named
+from tests.unit.bedrock.scenes import MINUTE
+from tests.unit.release import looks
+from tests.unit.release.conftest import OWNER, A, Proxy, World, named
 
-SETTINGS = {
-    "NAME": OWNER,
-    "POLL_SECONDS": "300",
-    "TIMEOUT_HOURS": "120",
-    "STALL_HOURS": "48",
-    "TAGS": json.dumps({"team": "search"}),
-}
+SETTINGS = {**looks.SETTINGS, "TAGS": json.dumps({"team": "search"})}
 NAME = f"{OWNER}-{A}"
-Capture = pytest.CaptureFixture[str]
-
-
-def look(world: World, digest: str = A, **clients: Any) -> StageResult:
-    bedrock = clients.get("bedrock", world.bedrock)
-    return watch(digest, bedrock, world.releases, SETTINGS, now=world.now)
 
 
 def deploy(world: World, digest: str = A, **clients: Any) -> StageResult:
@@ -43,129 +30,6 @@ def ready(world: World, digest: str = A, attempt: int = 1) -> None:
     """A release whose job has made its model."""
     model = world.train(digest)
     world.begin(digest, attempt, model_arn=model)
-
-
-def metrics(capture: Capture) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in capture.readouterr().out.splitlines() if "_aws" in line]
-
-
-def test_running_job_is_waited_for_and_its_phases_shown(world: World) -> None:
-    world.begin(A)
-    world.start_job(A)
-    assert look(world) == {
-        "outcome": "waiting",
-        "message": "job InProgress: validation InProgress, data processing NotStarted, training NotStarted",
-        "seconds": 300,
-    }
-    world.advance(10 * MINUTE)
-    look(world)
-    assert world.release(A).state == WAITING
-    assert "data processing InProgress" in world.release(A).message
-
-
-def test_completed_job_gives_the_release_its_model(world: World) -> None:
-    world.begin(A)
-    model = world.train(A)
-    assert look(world)["outcome"] == "done"
-    assert world.release(A).model_arn == model
-    job = world.bedrock.get_model_customization_job(jobIdentifier=NAME)
-    item = world.releases._item(f"release@{A}")
-    assert item is not None
-    assert datetime.fromtimestamp(int(item["trained_at"]), UTC) == job["endTime"]
-
-
-def test_b6_failed_job_ends_the_release_with_bedrocks_reason(world: World) -> None:
-    world.begin(A)
-    world.server.fault("job_failed", message="Unable to read the training data.")
-    world.start_job(A)
-    world.advance(HOUR)
-    result = look(world)
-    assert result["outcome"] == "failed"
-    assert "Failed (validation Failed" in result["message"]
-    assert "Unable to read the training data." in result["message"]
-
-
-def test_b7_stopped_job_ends_the_release_and_is_not_paid_again(world: World) -> None:
-    world.begin(A)
-    world.start_job(A)
-    world.bedrock.stop_model_customization_job(jobIdentifier=NAME)
-    assert "is Stopping" in look(world)["message"]
-    world.advance(HOUR)
-    result = look(world)
-    assert (result["outcome"], "is Stopped" in result["message"]) == ("failed", True)
-    assert world.calls("CreateModelCustomizationJob") == 1
-
-
-def test_release_without_a_job_says_what_to_deploy(world: World) -> None:
-    world.begin(A)
-    assert look(world)["message"] == f"job {NAME} does not exist; deploy the Distillation stack first"
-
-
-@pytest.mark.parametrize("digest", [A, B])
-def test_release_that_ended_or_is_unknown_is_not_waited_for(world: World, digest: str) -> None:
-    world.begin(A)
-    world.start_job(A)
-    world.releases.transition(A, SUPERSEDED, "by another")
-    assert look(world, digest)["outcome"] == "failed"
-    assert (world.releases.get(B), world.release(A).message) == (None, "by another")
-
-
-def test_stalled_job_is_reported_on_every_look_and_goes_on(world: World, capsys: Capture) -> None:
-    world.begin(A)
-    world.server.fault("job_stalled")
-    world.start_job(A)
-    world.advance(47 * HOUR)
-    look(world)
-    assert metrics(capsys) == []
-    world.advance(2 * HOUR)
-    assert [look(world)["outcome"], look(world)["outcome"]] == ["waiting", "waiting"]
-    stalled = metrics(capsys)
-    assert [(metric["StalledJobs"], metric["service"]) for metric in stalled] == [([1.0], OWNER)] * 2
-    assert stalled[0]["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "DistilledRouter"
-
-
-def test_job_that_works_for_long_is_not_stalled(world: World, capsys: Capture) -> None:
-    world.begin(A)
-    world.start_job(A)
-    watch(A, world.bedrock, world.releases, SETTINGS, now=world.now + 50 * HOUR)
-    assert metrics(capsys) == []
-
-
-def test_job_is_given_up_after_its_time_and_not_stopped(world: World) -> None:
-    world.begin(A)
-    world.server.fault("job_stalled")
-    world.start_job(A)
-    world.advance(121 * HOUR)
-    assert "is still InProgress after 121 h" in look(world)["message"]
-    assert world.calls("StopModelCustomizationJob") == 0
-
-
-def test_release_that_is_declared_again_waits_as_long_again(world: World) -> None:
-    world.begin(A)
-    world.server.fault("job_stalled")
-    world.start_job(A)
-    world.advance(121 * HOUR)
-    world.begin(A, 2)
-    assert look(world)["outcome"] == "waiting"
-
-
-def test_t4_model_deleted_by_hand_is_reported_and_not_trained_again(world: World) -> None:
-    world.begin(A)
-    world.bedrock.delete_custom_model(modelIdentifier=world.train(A))
-    result = look(world)
-    assert result["outcome"] == "failed"
-    assert "does not exist any more" in result["message"]
-    assert "set distillation.nonce" in result["message"]
-    assert world.calls("CreateModelCustomizationJob") == 1
-
-
-@pytest.mark.parametrize(("status", "outcome"), [("Creating", "waiting"), ("Failed", "failed")])
-def test_model_that_is_not_active_is_not_deployed(world: World, status: str, outcome: str) -> None:
-    world.begin(A)
-    world.train(A)
-    model = Mock(return_value={"modelStatus": status})
-    assert look(world, bedrock=Proxy(world.bedrock, get_custom_model=model))["outcome"] == outcome
-    assert world.release(A).model_arn == ""
 
 
 def test_b30_deployment_is_made_once_and_waited_for(world: World) -> None:

@@ -8,13 +8,20 @@ from unittest.mock import Mock
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from distillation_job import handler as job_handler
 from release.handler import Services, check, handle, is_complete
 from shared.custom_resource import Event
 from shared.errors import ResourceError
+from shared.naming import DIGEST_TAG, OWNER_TAG, release_name
 from shared.releases import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING
 from shared.routes import Share
-from tests.unit.bedrock.scenes import MINUTE
+from tests.unit.bedrock.scenes import HOUR, MINUTE
 from tests.unit.release.conftest import OWNER, PASSING, A, B, C, Proxy, World, named, settled
+from tests.unit.release.looks import TWICE, all_jobs, look
+from tests.unit.resources.framework import Framework, Response, delete
+from tests.unit.resources.scenes import job_properties
+
+UNITS = f"{OWNER}-1mu"
 
 
 class Resource:
@@ -33,6 +40,7 @@ class Resource:
         properties = {
             "Owner": OWNER,
             "Digest": digest,
+            "Source": release_name(OWNER, digest),
             "StateMachineArn": self.world.machine,
             "Bucket": self.world.bucket,
             "RetainModels": "false",
@@ -111,10 +119,50 @@ def test_event_that_comes_again_after_a_crash_before_the_start_starts_its_own_at
     assert world.executions() == {f"{A}-1": "RUNNING"}
 
 
-def test_another_event_for_a_running_release_starts_nothing(world: World, resource: Resource) -> None:
+def test_the_release_knows_where_its_model_comes_from(world: World, resource: Resource) -> None:
+    model = "arn:aws:bedrock:us-east-1:000000000000:custom-model/x/0a1b2c3d4e5f"
+    resource.send(resource.event("Create", A))
+    resource.send(resource.event("Update", B, Source=model))
+    assert (world.release(A).source, world.release(A).is_adopted) == (f"{OWNER}-{A}", False)
+    assert (world.release(B).source, world.release(B).is_adopted) == (model, True)
+
+
+def test_t12_redeploy_while_the_job_runs_changes_nothing(world: World, resource: Resource) -> None:
+    """Neither the job, nor the release, nor the route, whichever property it was that changed."""
     resource.deploy(A, "Create")
+    world.start_job(A)
+    assert look(world)["outcome"] == "waiting"
+    before, calls = world.release(A), len(world.server.calls())
     resource.deploy(A)
+    resource.send(resource.event("Update", A, Gate='{"minimum_examples": 1}'))
     assert world.executions() == {f"{A}-1": "RUNNING"}
+    assert (world.release(A), world.releases.route().version) == (before, 0)
+    assert len(world.server.calls()) == calls
+    assert look(world)["outcome"] == "waiting"
+    assert all_jobs(world) == {f"{OWNER}-{A}": "InProgress"}
+
+
+def test_new_digest_ends_the_release_on_its_way_and_its_candidate_is_removed(
+    world: World, resource: Resource
+) -> None:
+    """What serves goes on serving, and the old job is its own resource's."""
+    resource.deploy(A, "Create")
+    live = world.deploy(A, world.train(A))
+    world.releases.update(A, state=LIVE)
+    world.settle(settled(A, live))
+    resource.deploy(B)
+    world.deploy(B, world.train(B))
+    resource.deploy(C)
+    world.start_job(C)
+    assert world.executions() == {f"{A}-1": "RUNNING", f"{B}-1": "ABORTED", f"{C}-1": "RUNNING"}
+    # As the end of an execution calls it.
+    world.sweeper(keep=1).sweep()
+    assert world.deployments() == named(A)
+    assert world.models() == named(A)
+    assert world.releases.route().shares == (settled(A, live),)
+    assert (world.release(B).state, world.release(C).state) == (SUPERSEDED, WAITING)
+    assert look(world, B)["outcome"] == "failed"
+    assert look(world, C)["outcome"] == "waiting"
 
 
 def test_new_digest_supersedes_the_release_on_its_way_and_leaves_what_serves(
@@ -145,6 +193,63 @@ def test_superseding_that_died_halfway_is_finished_by_the_same_event(
     assert world.executions() == {f"{A}-1": "ABORTED", f"{B}-1": "RUNNING"}
 
 
+def test_superseded_release_makes_no_job_again_once_its_own_is_deleted(
+    world: World, resource: Resource
+) -> None:
+    """Stacks are updated one after another, the job's first: for a while the old release still waits."""
+    resource.deploy(A, "Create")
+    failed_job(world)
+    assert delete_job(world, A).succeeded
+    result = look(world, **TWICE)
+    assert (result["outcome"], "was deleted from its stack" in result["message"]) == ("failed", True)
+    resource.deploy(B)
+    assert all_jobs(world) == {f"{OWNER}-{A}": "Failed"}
+
+
+def test_t10_delete_of_the_stacks_ends_the_job_that_a_release_made_again(
+    world: World, resource: Resource
+) -> None:
+    resource.deploy(A, "Create")
+    failed_job(world)
+    assert look(world, **TWICE)["outcome"] == "waiting"
+    second = f"{OWNER}-{A}-2"
+    assert all_jobs(world)[second] == "InProgress"
+    assert resource.delete(A, polls=2)
+    # A serving stack that is made anew must not cost another training.
+    assert all_jobs(world)[second] == "InProgress"
+    # What was still running of the release makes nothing any more.
+    assert look(world, **TWICE)["outcome"] == "failed"
+    assert delete_job(world, A).succeeded
+    assert all_jobs(world) == {f"{OWNER}-{A}": "Failed", second: "Stopped"}
+    assert world.models() == set()
+
+
+def failed_job(world: World) -> None:
+    """A's job, which Bedrock failed by an error of its own."""
+    world.server.fault("job_failed")
+    world.start_job(A)
+    world.advance(HOUR)
+    assert all_jobs(world) == {f"{OWNER}-{A}": "Failed"}
+
+
+def delete_job(world: World, digest: str) -> Response:
+    """The end of the job's own resource."""
+    name, now = release_name(OWNER, digest), world.server.clock.now
+    properties = job_properties(
+        JobName=name,
+        CustomModelName=name,
+        TrainingDataUri=f"s3://data/{name}.jsonl",
+        OutputDataUri="s3://data/output/",
+        Tags={OWNER_TAG: OWNER, DIGEST_TAG: digest},
+    )
+    framework = Framework(
+        lambda e: job_handler.handle(Event.parse(e), world.bedrock, now),
+        lambda e: job_handler.check(Event.parse(e), world.bedrock, world.s3, now),
+        tick=lambda: world.advance(5 * MINUTE),
+    )
+    return framework.send(delete(name, properties))
+
+
 def test_execution_that_ends_as_it_is_stopped_is_no_error(world: World, resource: Resource) -> None:
     resource.deploy(A, "Create")
     refusal = ClientError({"Error": {"Code": "ValidationException"}}, "StopExecution")
@@ -157,15 +262,17 @@ def test_execution_that_ends_as_it_is_stopped_is_no_error(world: World, resource
     ("serves", "wanted", "starts"),
     [
         ("custom-model-deployment/1", "on_demand", False),
-        ("provisioned-model/1", "provisioned", False),
+        ("provisioned-model/1", UNITS, False),
+        ("provisioned-model/1", f"{OWNER}-2mu", True),
         ("provisioned-model/1", "on_demand", True),
-        ("custom-model-deployment/1", "provisioned", True),
+        ("custom-model-deployment/1", UNITS, True),
     ],
 )
-def test_live_digest_is_released_again_only_for_another_kind_of_endpoint(
+def test_live_digest_is_released_again_only_for_another_endpoint(
     world: World, resource: Resource, serves: str, wanted: str, starts: bool
 ) -> None:
-    world.begin(A, attempt=7, state=LIVE)
+    named_in_route = UNITS if "provisioned" in serves else ""
+    world.begin(A, attempt=7, state=LIVE, throughput=named_in_route)
     world.settle(settled(A, f"arn:aws:bedrock:us-east-1:000000000000:{serves}"))
     resource.send(resource.event("Update", A, Endpoint=wanted))
     assert list(world.executions()) == ([f"{A}-8"] if starts else [])
@@ -295,9 +402,9 @@ def test_b10_second_delete_changes_nothing(world: World, resource: Resource) -> 
     assert resource.delete(B)
     assert world.releases.route().version == version
     assert {call["operation"] for call in world.server.calls()[calls:]} == {
-        "GetProvisionedModelThroughput",
         "ListCustomModelDeployments",
         "ListCustomModels",
+        "ListProvisionedModelThroughputs",
     }
 
 
@@ -318,7 +425,7 @@ def test_b10_invented_physical_id_ends_nothing(world: World, resource: Resource)
     assert len(world.releases.route().shares) == 2
 
 
-def test_delete_waits_for_a_deployment_that_is_being_made(world: World, resource: Resource) -> None:
+def test_b34_delete_waits_for_a_deployment_that_is_being_made(world: World, resource: Resource) -> None:
     resource.deploy(A, "Create")
     world.deploy(A, world.train(A), wait=False)
     assert not resource.delete(B, polls=2)
@@ -329,7 +436,7 @@ def test_delete_waits_for_a_deployment_that_is_being_made(world: World, resource
     assert (world.deployments(), world.models()) == (set(), set())
 
 
-def test_delete_waits_for_a_deployment_that_is_being_updated(world: World, resource: Resource) -> None:
+def test_b34_delete_waits_for_a_deployment_that_is_being_updated(world: World, resource: Resource) -> None:
     resource.deploy(A, "Create")
     arn = world.deploy(A, world.train(A))
     world.bedrock.update_custom_model_deployment(customModelDeploymentIdentifier=arn, modelArn=world.train(B))

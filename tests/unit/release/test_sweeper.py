@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 import sweeper.handler
-from shared.naming import OWNER_TAG, bedrock_tags, release_name
+from shared.naming import OWNER_TAG, bedrock_tags, release_name, throughput_name
 from shared.releases import FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED, WAITING, Releases
 from shared.routes import Share
 from shared.sweep import START_GRACE_SECONDS
@@ -189,17 +189,38 @@ def test_b13_model_under_throughput_is_kept(world: World) -> None:
     assert world.models() == named(A)
 
 
-def buy(world: World, model: str, owner: str | None = OWNER, **parameters: Any) -> str:
-    """Throughput of the owner's name; its ARN."""
+ONE, TWO = throughput_name(OWNER, 1, None), throughput_name(OWNER, 2, None)
+
+
+def buy(
+    world: World, model: str, name: str = ONE, owner: str | None = OWNER, *, wait: bool = True, **more: Any
+) -> str:
+    """Throughput of a name that the owner's releases may give; its ARN."""
     made = world.bedrock.create_provisioned_model_throughput(
-        provisionedModelName=OWNER,
+        provisionedModelName=name,
         modelId=model,
         modelUnits=1,
         tags=bedrock_tags({OWNER_TAG: owner} if owner else {}),
-        **parameters,
+        **more,
     )
-    world.advance(30 * MINUTE)
+    if wait:
+        world.advance(30 * MINUTE)
     return str(made["provisionedModelArn"])
+
+
+def bought(world: World) -> set[str]:
+    """The names of what is paid by the hour."""
+    return {found["name"] for found in world.server.state()["throughput"]}
+
+
+def live(world: World, digest: str = A, *, runs: bool, **fields: Any) -> str:
+    """A release that serves from its deployment, whose execution runs or has ended; its model's ARN."""
+    arn = made(world, digest, LIVE, **fields)
+    world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{digest}-1")
+    if not runs:
+        world.stepfunctions.stop_execution(executionArn=world.execution(digest))
+    world.settle(settled(digest, arn))
+    return str(world.bedrock.get_custom_model(modelIdentifier=release_name(OWNER, digest))["modelArn"])
 
 
 def test_throughput_that_nothing_is_routed_to_is_removed(world: World) -> None:
@@ -212,24 +233,190 @@ def test_throughput_that_nothing_is_routed_to_is_removed(world: World) -> None:
 
     world.settle(settled(A, "arn:on-demand"))
     assert arn in world.sweeper().sweep().removed
-    assert world.server.state()["throughput"] == []
+    assert bought(world) == set()
 
 
-def test_throughput_that_the_settings_want_is_kept(world: World) -> None:
-    buy(world, world.train(A))
-    world.sweeper(keep_throughput=True).sweep()
-    assert len(world.server.state()["throughput"]) == 1
+@pytest.mark.parametrize("partial", [False, True])
+def test_throughput_that_the_route_names_is_kept_whatever_the_settings_want(
+    world: World, partial: bool
+) -> None:
+    model = live(world, runs=False)
+    arn = buy(world, model, TWO)
+    rest = (settled(B),) if partial else ()
+    world.settle(Share(A, arn, 0.1, expires_at=2**40) if partial else settled(A, arn), *rest)
+    world.begin(A, 2, run=True)
+    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "named by the route"
 
 
-def test_somebody_elses_throughput_of_the_name_is_kept(world: World) -> None:
-    buy(world, world.train(A), owner=None)
+def test_throughput_that_the_settings_want_is_not_kept_for_that(world: World) -> None:
+    """It could not be moved to the release that is live now: until the next deployment it serves nobody."""
+    buy(world, live(world, runs=False))
+    world.sweeper(keep_throughput=ONE).sweep()
+    assert bought(world) == set()
+
+
+@pytest.mark.parametrize("state", [WAITING, PROMOTING])
+def test_throughput_that_a_release_on_its_way_will_be_moved_to_is_kept(world: World, state: str) -> None:
+    arn = buy(world, live(world, runs=False))
+    world.begin(B, run=True, state=state)
+    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "a release is on its way to it"
+    assert arn in world.sweeper(keep_throughput=TWO).sweep().removed
+
+
+@pytest.mark.parametrize("seen", ["", ONE])
+@pytest.mark.parametrize("status", ["Creating", "InService"])
+def test_throughput_of_a_live_release_whose_last_step_is_not_over_is_kept(
+    world: World, seen: str, status: str
+) -> None:
+    """It is bought, or moved, while the release is live and the route does not name it yet. At first not even
+    the release does."""
+    arn = buy(world, live(world, runs=True, throughput=seen), wait=status == "InService")
+    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "a release is on its way to it"
+    assert bought(world) == {ONE}
+
+
+def test_throughput_that_is_bought_by_other_settings_than_the_sweepers_is_kept(world: World) -> None:
+    """A deployment changes functions one after another."""
+    arn = buy(world, live(world, runs=True, throughput=TWO), TWO)
+    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "a release is on its way to it"
+    assert world.sweeper(keep_throughput="").sweep().kept[arn] == "a release is on its way to it"
+
+
+def test_throughput_left_by_other_units_is_removed_while_the_new_ones_are_on_their_way(world: World) -> None:
+    model = live(world, runs=True, throughput=TWO)
+    new, old = buy(world, model, TWO), buy(world, model)
+    swept = world.sweeper(keep_throughput=TWO).sweep()
+    assert (swept.kept[new], bought(world)) == ("a release is on its way to it", {TWO})
+    assert old in swept.removed
+
+
+def test_throughput_goes_at_once_when_the_last_step_failed(world: World) -> None:
+    """The execution runs still: this is its way down."""
+    arn = buy(world, live(world, runs=True, throughput=ONE))
+    swept = world.sweeper(keep_throughput=ONE).sweep(failed=A)
+    assert arn in swept.removed
+    assert world.deployments() == named(A)
+
+
+def test_throughput_stays_when_another_release_is_on_its_way_after_a_failure(world: World) -> None:
+    arn = buy(world, live(world, runs=True, throughput=ONE))
+    world.begin(B, run=True)
+    assert world.sweeper(keep_throughput=ONE).sweep(failed=A).kept[arn] == "a release is on its way to it"
+
+
+def test_throughput_that_comes_into_service_during_the_sweep_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The execution ends after it has moved the route: who sees it ended reads the route after that."""
+    arn = buy(world, live(world, runs=True, throughput=ONE))
+    route, done = Releases.route, list[bool]()
+
+    def described(**asked: Any) -> Any:
+        found = world.stepfunctions.describe_execution(**asked)
+        if not done:
+            # Between this answer and the sweeper's next read, the last step does all that it still had to do.
+            done.append(True)
+            world.settle(settled(A, arn))
+            world.releases.update(A, endpoint=arn)
+            world.stepfunctions.stop_execution(executionArn=world.execution(A))
+            return {**found, "status": "SUCCEEDED"}
+        return found
+
+    reads: list[bool] = []
+
+    def read(self: Releases) -> Any:
+        reads.append(bool(done))
+        return route(self)
+
+    monkeypatch.setattr(Releases, "route", read)
+    stepfunctions = Proxy(world.stepfunctions, describe_execution=described)
+    swept = world.sweeper(keep_throughput=ONE, stepfunctions=stepfunctions).sweep()
+    assert swept.kept[arn] == "named by the route"
+    assert reads[-1]
+
+
+def test_throughput_of_a_release_that_was_switched_off_by_hand_is_kept(world: World) -> None:
+    """The runbook's emergency, an empty route: to be switched on again."""
+    model = live(world, runs=False)
+    arn = buy(world, model)
+    world.releases.update(A, endpoint=arn, throughput=ONE)
+    world.settle()
+    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "went live last"
+    world.advance(MINUTE)
+    made(world, B, LIVE)
+    assert arn in world.sweeper(keep_throughput=ONE).sweep().removed
+
+
+def test_throughput_that_was_switched_off_by_hand_goes_with_the_settings(world: World) -> None:
+    arn = buy(world, live(world, runs=False))
+    world.releases.update(A, endpoint=arn, throughput=ONE)
+    world.settle()
+    assert arn in world.sweeper(keep_throughput="").sweep().removed
+
+
+def test_b15_b22_retained_throughput_stays_and_so_does_its_model(world: World) -> None:
+    model = world.train(A)
+    world.begin(A)
+    world.releases.transition(A, FAILED, "refused")
+    succeeded(world)
+    arn = buy(world, model)
+    swept = world.sweeper(retain_throughput=True).sweep()
+    assert swept.kept == {arn: "retention.throughput = retain", model: f"in use by {arn}"}
+    cleared = world.sweeper(retain_throughput=True).clear(declared=D)
+    assert (cleared.waiting, cleared.kept) == ([], swept.kept)
+    assert (bought(world), world.models()) == ({ONE}, named(A))
+
+
+def test_end_of_all_removes_throughput_of_every_name(world: World) -> None:
+    """Also what the settings want, and what a release that was stopped a moment ago has bought."""
+    model = live(world, runs=True, throughput=TWO)
+    buy(world, model)
+    buy(world, model, TWO)
+    world.settle()
+    cleared = world.sweeper(keep_throughput=TWO).clear(declared=A)
+    assert (len(cleared.removed), cleared.waiting, bought(world)) == (3, [], set())
+
+
+def test_end_of_all_waits_for_throughput_that_moves(world: World) -> None:
+    model = world.train(A)
+    world.begin(A)
+    arn = buy(world, model)
+    world.bedrock.update_provisioned_model_throughput(provisionedModelId=arn, desiredModelId=world.train(B))
+    assert world.sweeper().clear(declared=A).waiting == [arn]
+    world.advance(30 * MINUTE)
+    assert world.sweeper().clear(declared=A).waiting == []
+    assert bought(world) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        (ONE, None),
+        (ONE, f"{OWNER}-staging"),
+        (throughput_name(f"{OWNER}-staging", 1, None), OWNER),
+        (throughput_name(f"my-{OWNER}", 1, None), OWNER),
+        (f"{OWNER}-mu", OWNER),
+        (f"{OWNER}-0mu", OWNER),
+        (f"{OWNER}-1mu-2m", OWNER),
+        (f"{OWNER}-{A}", OWNER),
+    ],
+)
+def test_throughput_that_no_release_of_this_owner_bought_is_kept(
+    world: World, name: str, owner: str | None
+) -> None:
+    """Also one that a deployment bought for a model, under the owner's tag and a name of its own."""
+    buy(world, world.train(A), name, owner)
     assert world.sweeper().sweep().removed == []
-    assert len(world.server.state()["throughput"]) == 1
+    assert world.sweeper().clear(declared=A).removed == []
+    assert bought(world) == {name}
 
 
-def test_b22_committed_throughput_is_kept_with_its_date(world: World) -> None:
-    arn = buy(world, world.train(A), commitmentDuration="OneMonth")
+@pytest.mark.parametrize("term", ["OneMonth", "SixMonths"])
+def test_b22_committed_throughput_is_kept_with_its_date(world: World, term: str) -> None:
+    arn = buy(world, world.train(A), throughput_name(OWNER, 1, term), commitmentDuration=term)
     assert "committed until" in world.sweeper().sweep().kept[arn]
+    cleared = world.sweeper().clear(declared=A)
+    assert ("committed until" in cleared.kept[arn], cleared.waiting) == (True, [])
 
 
 def test_deployment_that_is_being_made_is_removed_by_a_later_sweep(world: World) -> None:
@@ -427,7 +614,8 @@ def entries(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
         "TABLE_NAME": "releases",
         "KEEP_RELEASES": "0",
         "RETAIN_MODELS": "false",
-        "KEEP_THROUGHPUT": "false",
+        "KEEP_THROUGHPUT": ONE,
+        "RETAIN_THROUGHPUT": "false",
     }.items():
         monkeypatch.setenv(name, value)
     return world
@@ -465,6 +653,37 @@ def test_failure_after_a_release_went_live_is_told_and_takes_nothing_from_it(
     assert entries.releases.route().shares == (settled(A, arn),)
     assert entries.deployments() == named(A)
     assert failures(capsys) == 1
+
+
+def test_failure_of_the_last_step_takes_back_the_way_to_the_throughput_and_removes_it(entries: World) -> None:
+    """It was asked for the release's model: the release's endpoint is its ARN, the route's is not."""
+    buy(entries, live(entries, runs=True))
+    (deployment,) = entries.releases.route().shares
+    (throughput,) = entries.server.state()["throughput"]
+    entries.releases.update(A, endpoint=throughput["arn"], throughput=ONE)
+    result = sweeper.handler.fail({"release": A, "reason": "did not move"}, None)
+    assert result["message"] == "removed 1, to be removed later 0"
+    release = entries.release(A)
+    assert (release.state, release.throughput, release.endpoint) == (LIVE, "", deployment.endpoint)
+    assert (bought(entries), entries.deployments()) == (set(), named(A))
+
+
+def test_lost_answer_of_the_last_step_takes_nothing_from_the_release(entries: World) -> None:
+    arn = buy(entries, live(entries, runs=True))
+    entries.settle(settled(A, arn))
+    entries.releases.update(A, endpoint=arn, throughput=ONE)
+    sweeper.handler.fail({"release": A, "reason": "States.Timeout"}, None)
+    release = entries.release(A)
+    assert (release.state, release.throughput, release.endpoint) == (LIVE, ONE, arn)
+    assert release.message == f"serves all requests from {ONE}: States.Timeout"
+    assert bought(entries) == {ONE}
+
+
+def test_failure_of_the_last_step_of_a_release_that_was_replaced_by_hand_says_so(entries: World) -> None:
+    live(entries, runs=True)
+    entries.settle(settled(B))
+    sweeper.handler.fail({"release": A, "reason": "does not serve any more"}, None)
+    assert entries.release(A).message == "serves no requests: does not serve any more"
 
 
 def test_failure_of_an_unknown_release_makes_none(entries: World) -> None:

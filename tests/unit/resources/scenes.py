@@ -16,12 +16,14 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
 from distillation_job import handler as job_handler
+from existing import handler as existing_handler
 from local.bedrock import BedrockStandIn
 from shared.conversation import row
 from shared.custom_resource import Event, begun, polled
 from shared.jobs import JobSpec
 from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
 from shared.task import Task
+from tests.unit.resources import framework
 from tests.unit.resources.framework import Framework
 
 OWNER = "video-router-prod"
@@ -30,6 +32,8 @@ NAME = f"{OWNER}-{DIGEST}"
 ROLE = "arn:aws:iam::000000000000:role/distillation-JobRole"
 STUDENT = "amazon.nova-micro-v1:0:128k"
 TEACHER = "us.amazon.nova-pro-v1:0"
+KEY = "arn:aws:kms:us-east-1:000000000000:key/0b8f1c7e-1111-4222-8333-444455556666"
+INTERNAL = "Encountered an internal error when processing the request."
 POLL, HOUR, DAY = 5, 3600, 86_400
 Hooks = Mapping[str, Callable[[], object]]
 
@@ -156,6 +160,12 @@ class World:
             tick=lambda: self.server.advance(POLL),
         )
 
+    def existing(self, bedrock: Any = None) -> Framework:
+        """The Existing resource, which is asked once; access that is denied is not waited for."""
+        client = bedrock or self.bedrock
+        look = partial(existing_handler.handle, bedrock=client, retry=lambda call, **_: call())
+        return Framework(lambda e: begun(lambda: look(Event.parse(e))))
+
     def utc_now(self) -> datetime:
         """The stand-in's time."""
         return datetime.fromtimestamp(self.server.clock.now(), UTC)
@@ -184,6 +194,18 @@ class World:
         other = job_handler.job_spec(job_properties(JobName=name, TrainingDataUri="s3://data/other.jsonl"))
         request = {**other.request(), "jobTags": [], "customModelTags": []}
         return str(self.bedrock.create_model_customization_job(**request)["jobArn"])
+
+    def failed_job(self, message: str = INTERNAL) -> dict[str, Any]:
+        """A job of this stack that Bedrock failed, as GetModelCustomizationJob describes it."""
+        self.server.fault("job_failed", message=message)
+        self.jobs().send(framework.create(job_properties()))
+        self.server.advance(HOUR)
+        return self.described()
+
+    def described(self, name: str = NAME) -> dict[str, Any]:
+        """GetModelCustomizationJob's answer."""
+        found: dict[str, Any] = self.bedrock.get_model_customization_job(jobIdentifier=name)
+        return found
 
     def model(self, digest: str = DIGEST) -> str:
         """Train a model; returns its ARN."""

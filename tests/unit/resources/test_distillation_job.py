@@ -16,9 +16,11 @@ from tests.unit.resources.scenes import (
     DAY,
     DIGEST,
     HOUR,
+    KEY,
     NAME,
     NEXT,
     OWNER,
+    POLL,
     ROLE,
     ROLE_ERROR,
     STOP,
@@ -56,6 +58,10 @@ def test_t1_create_makes_one_job_and_answers_at_once(world: World) -> None:
         "JobName": NAME,
         "JobArn": world.job()["arn"],
         "Status": "InProgress",
+        "BaseModel": "amazon.nova-micro-v1:0",
+        "ModelArn": "",
+        "TrainingLoss": "",
+        "ValidationLoss": "",
     }
     parameters = made(world)
     tags = [
@@ -132,10 +138,86 @@ def test_t5_tags_follow_on_job_and_model(world: World) -> None:
 
 
 def test_t6_the_models_key_is_passed_on(world: World) -> None:
-    key = "arn:aws:kms:us-east-1:000000000000:key/0b8f1c7e-1111-4222-8333-444455556666"
-    world.jobs().send(framework.create(job_properties(CustomModelKmsKeyId=key)))
+    world.jobs().send(framework.create(job_properties(CustomModelKmsKeyId=KEY)))
 
-    assert made(world)["customModelKmsKeyId"] == key
+    assert made(world)["customModelKmsKeyId"] == KEY
+
+
+def test_t6_another_model_key_is_another_job_of_another_name(world: World) -> None:
+    old, new = job_properties(), job_properties(NEXT, CustomModelKmsKeyId=KEY)
+    jobs = world.jobs()
+    jobs.send(framework.create(old))
+
+    updated = jobs.send(framework.update(NAME, new, old))
+    assert (updated.succeeded, updated.physical_id) == (True, NEXT_NAME)
+    assert jobs.send(framework.delete(NAME, old)).succeeded
+
+    keys = [call["parameters"].get("customModelKmsKeyId") for call in world.server.calls(CREATE)]
+    assert keys == [None, KEY]
+    assert world.running() == [NEXT_NAME]
+
+
+def test_t7_validators_are_passed_on(world: World) -> None:
+    uris = ["s3://data/datasets/d1/validation.jsonl", "s3://data/other.jsonl"]
+    world.jobs().send(framework.create(job_properties(ValidationDataUris=uris)))
+
+    assert made(world)["validationDataConfig"] == {"validators": [{"s3Uri": uri} for uri in uris]}
+
+
+def test_t8_a_completed_job_tells_its_model_and_its_losses(world: World) -> None:
+    properties = job_properties(ValidationDataUris=["s3://data/other.jsonl", "s3://data/other.jsonl"])
+    world.jobs().send(framework.create(properties))
+    world.server.advance(3 * HOUR)
+
+    data = world.jobs().send(framework.update(NAME, properties, properties)).data
+
+    job = world.described()
+    assert data["Status"] == "Completed"
+    assert data["ModelArn"] == job["outputModelArn"]
+    assert data["TrainingLoss"] == str(job["trainingMetrics"]["trainingLoss"])
+    losses = [str(metrics["validationLoss"]) for metrics in job["validationMetrics"]]
+    assert len(losses) == 2
+    assert data["ValidationLoss"] == ",".join(losses)
+
+
+def test_t9_a_network_is_passed_on_in_one_order(world: World) -> None:
+    network: dict[str, Any] = {"SubnetIds": ["subnet-2", "subnet-1"], "SecurityGroupIds": ["sg-1"]}
+    world.jobs().send(framework.create(job_properties(**network)))
+
+    assert made(world)["vpcConfig"] == {"subnetIds": ["subnet-1", "subnet-2"], "securityGroupIds": ["sg-1"]}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "filters"),
+    [
+        ({}, None),
+        ({"team": "search"}, {"equals": {"team": "search"}}),
+        (
+            {"team": "search", "app": "video"},
+            {"andAll": [{"equals": {"app": "video"}}, {"equals": {"team": "search"}}]},
+        ),
+        (
+            {f"k{n:02}": "" for n in range(16)},
+            {"andAll": [{"equals": {f"k{n:02}": ""}} for n in range(16)]},
+        ),
+    ],
+)
+def test_b19_metadata_conditions_hold_all_together(
+    world: World, metadata: dict[str, str], filters: dict[str, Any] | None
+) -> None:
+    logs: dict[str, Any] = {
+        "TrainingDataUri": None,
+        "InvocationLogsUri": "s3://logs/prefix",
+        "UsePromptResponse": "true",
+        "RequestMetadata": metadata or None,
+    }
+    assert world.jobs().send(framework.create(job_properties(**logs))).succeeded
+
+    expected = {"usePromptResponse": True, "invocationLogSource": {"s3Uri": "s3://logs/prefix"}}
+    if filters:
+        expected["requestMetadataFilters"] = filters
+    assert made(world)["trainingDataConfig"] == {"invocationLogsConfig": expected}
+    assert world.described()["trainingDataConfig"] == {"invocationLogsConfig": expected}
 
 
 def test_t12_an_update_that_changes_nothing_calls_nothing_that_changes(world: World) -> None:
@@ -178,16 +260,23 @@ def test_b1_the_token_follows_the_specification_and_nothing_else() -> None:
             {"TeacherModelIdentifier": "amazon.nova-pro-v1:0"},
             {"MaxResponseLengthForInference": "500"},
             {"HyperParameters": {"epochCount": "3"}},
+            {"CustomModelKmsKeyId": KEY},
+            {"ValidationDataUris": ["s3://data/other.jsonl"]},
+            {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]},
+            {"TrainingDataUri": None, "InvocationLogsUri": "s3://logs/prefix"},
+            {"TrainingDataUri": None, "InvocationLogsUri": "s3://logs/prefix", "UsePromptResponse": "true"},
+            {"TrainingDataUri": None, "InvocationLogsUri": "s3://logs", "RequestMetadata": {"a": "b"}},
         )
     }
-    assert len(tokens) == 6
+    assert len(tokens) == 12
     same: dict[str, Any] = {
         "RoleArn": f"{ROLE}2",
         "Tags": {},
-        "CustomModelKmsKeyId": "k",
-        "OutputDataUri": "s3://b/jobs/x/",
+        "OutputDataUri": "s3://data/jobs/x/",
     }
     assert spec(**same).token == spec().token
+    moved = {"TrainingDataUri": "s3://b/datasets/d1/training.jsonl", "OutputDataUri": "s3://b/jobs/x/"}
+    assert spec(**moved).token == spec().token
 
 
 def test_b2_a_role_that_is_not_ready_is_waited_for(world: World) -> None:
@@ -208,7 +297,7 @@ def test_b3_a_role_that_is_never_ready_fails_with_its_arn_and_bedrocks_text(worl
     assert not response.succeeded
     assert ROLE in response.reason
     assert ROLE_ERROR in response.reason
-    assert 120 <= world.server.clock.now() - began <= 300
+    assert 120 <= world.server.clock.now() - began <= 120 + 2 * POLL
     assert world.server.state()["jobs"] == []
 
 

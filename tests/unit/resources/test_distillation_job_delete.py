@@ -57,8 +57,11 @@ class Stale:
 
     def get_model_customization_job(self, **parameters: Any) -> Any:
         """The old answer, then the true one."""
-        self._left -= 1
-        return self._old if self._left >= 0 else self._client.get_model_customization_job(**parameters)
+        if parameters["jobIdentifier"] == NAME:
+            self._left -= 1
+            if self._left >= 0:
+                return self._old
+        return self._client.get_model_customization_job(**parameters)
 
 
 def test_b8_a_job_that_is_stopping_is_waited_for_without_another_stop(world: World) -> None:
@@ -111,31 +114,36 @@ def test_b10_an_invented_id_is_a_success_without_effects(world: World, physical_
 
 def test_b9_a_job_that_completes_between_two_looks_loses_its_model(world: World) -> None:
     world.jobs().send(framework.create(job_properties()))
-    looks = 0
-
-    def completes_late() -> None:
-        # The third look is isComplete's first; it still sees the job at work.
-        nonlocal looks
-        looks += 1
-        if looks == 4:
-            world.server.advance(3 * HOUR)
-
     late = Meddled(
         world.bedrock,
-        before={
-            "get_model_customization_job": completes_late,
-            "stop_model_customization_job": times(1, refusal("ConflictException")),
-        },
+        before={"stop_model_customization_job": times(2, refusal("ConflictException"))},
     )
-    response = world.jobs(late).send(framework.delete(NAME, job_properties()))
+    jobs = world.jobs(late)
+    # isComplete's first look still sees the job at work.
+    jobs.tick = lambda: world.server.advance(3 * HOUR)
 
-    assert (response.succeeded, response.polls) == (True, 1)
+    response = jobs.send(framework.delete(NAME, job_properties()))
+
+    assert (response.succeeded, response.polls) == (True, 2)
     assert world.server.state()["models"] == []
 
 
-def test_b10_a_job_that_never_was_is_a_success(world: World) -> None:
-    assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
-    assert world.written() == []
+def test_b10_a_job_that_never_was_is_a_success_without_effects(world: World) -> None:
+    never = job_properties(RetainOutput="false")
+
+    response = world.jobs().send(framework.delete(NAME, never))
+
+    assert (response.succeeded, response.physical_id) == (True, NAME)
+    assert {call["operation"] for call in world.server.calls()} == {"GetModelCustomizationJob"}
+
+
+def test_b10_a_foreign_job_of_the_name_is_only_looked_at(world: World) -> None:
+    world.foreign_job()
+    before = world.written()
+
+    assert world.jobs().send(framework.delete(NAME, job_properties(RetainOutput="false"))).succeeded
+    assert world.written() == before
+    assert world.running() == [NAME]
 
 
 def test_b11_a_rollback_leaves_nothing_running(world: World) -> None:
@@ -203,6 +211,7 @@ def test_b15_the_jobs_output_goes_with_it_unless_it_is_retained(
     world: World, aws: Client, bucket: str, retain: str, left: int
 ) -> None:
     s3, uri = aws("s3"), f"s3://{bucket}/jobs/{NAME}/"
+    world.jobs().send(framework.create(job_properties(OutputDataUri=uri)))
     world.s3 = s3
     for key in (f"jobs/{NAME}/metrics.csv", f"jobs/{NAME}/metrics.csv", f"jobs/{NAME}-other/metrics.csv"):
         s3.put_object(Bucket=bucket, Key=key, Body=b"step_number\n")

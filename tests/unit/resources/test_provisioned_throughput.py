@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC
 from functools import partial
 from typing import Any
 
 import pytest
 
 from provisioned_throughput import handler
+from provisioned_throughput.serving import serve
 from shared.custom_resource import Event, begun, polled
-from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
+from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, throughput_name
 from shared.releases import LIVE, SUPERSEDED, Releases
 from shared.routes import Share
 from shared.stages import StageResult
+from shared.throughput import MADE_AS_TAG
+from tests.unit.release.conftest import Proxy
 from tests.unit.resources import framework
 from tests.unit.resources.framework import Framework
 from tests.unit.resources.scenes import (
@@ -27,21 +31,38 @@ from tests.unit.resources.scenes import (
     STUDENT,
     Meddled,
     World,
+    logged,
     refusal,
     times,
 )
 
 BUY, MOVE = "CreateProvisionedModelThroughput", "UpdateProvisionedModelThroughput"
 DELETE = "DeleteProvisionedModelThroughput"
-PROPERTIES = {"ProvisionedModelName": OWNER, "Owner": OWNER, "RetainModels": "true"}
+NAME, COMMITTED = throughput_name(OWNER, 1, None), throughput_name(OWNER, 1, "OneMonth")
+PROPERTIES = {
+    "ProvisionedModelName": NAME,
+    "Owner": OWNER,
+    "ModelUnits": "1",
+    "HourlyPriceUsd": "50.0",
+    "Retain": "false",
+    "RetainModels": "true",
+    "Tags": {"team": "search"},
+}
+MONTHLY = {**PROPERTIES, "ProvisionedModelName": COMMITTED, "CommitmentDuration": "OneMonth"}
 SETTINGS = {
     "NAME": OWNER,
-    "THROUGHPUT_NAME": OWNER,
+    "TABLE_NAME": "releases",
+    "THROUGHPUT_NAME": NAME,
     "MODEL_UNITS": "1",
     "COMMITMENT_DURATION": "",
+    "RETAIN_THROUGHPUT": "false",
     "POLL_SECONDS": "300",
     "TAGS": json.dumps({"team": "search"}),
 }
+MONTH = {"THROUGHPUT_NAME": COMMITTED, "COMMITMENT_DURATION": "OneMonth"}
+TWO = {"THROUGHPUT_NAME": throughput_name(OWNER, 2, None), "MODEL_UNITS": "2"}
+SIX = {"THROUGHPUT_NAME": throughput_name(OWNER, 1, "SixMonths"), "COMMITMENT_DURATION": "SixMonths"}
+DOUBLED = {**PROPERTIES, "ProvisionedModelName": TWO["THROUGHPUT_NAME"], "ModelUnits": "2"}
 
 
 class Buyer:
@@ -62,7 +83,7 @@ class Buyer:
     def step(self, digest: str = DIGEST, bedrock: Any = None, **settings: str) -> StageResult:
         """One call of the release's step."""
         client = bedrock or self.world.bedrock
-        return handler.serve(digest, client, self.releases, {**SETTINGS, **settings}, now=self.world.utc_now)
+        return serve(digest, client, self.releases, {**SETTINGS, **settings}, now=self.world.utc_now)
 
     def serve(self, digest: str = DIGEST, **settings: str) -> StageResult:
         """The step, asked until it no longer waits."""
@@ -105,12 +126,12 @@ def buyer(world: World, releases: Releases) -> Buyer:
 
 def test_the_deployment_buys_nothing_and_owns_the_name(buyer: Buyer) -> None:
     created = buyer.resource().send(framework.create(PROPERTIES))
-    updated = buyer.resource().send(framework.update(OWNER, PROPERTIES, PROPERTIES))
+    updated = buyer.resource().send(framework.update(NAME, PROPERTIES, PROPERTIES))
 
     for response in (created, updated):
-        assert (response.succeeded, response.physical_id) == (True, OWNER)
-        assert response.data == {"ProvisionedModelName": OWNER}
-    assert buyer.world.server.calls() == []
+        assert (response.succeeded, response.physical_id) == (True, NAME)
+        assert response.data == {"ProvisionedModelName": NAME}
+    assert buyer.world.written() == []
 
 
 def test_t20_b20_without_a_commitment_it_is_billed_by_the_hour(buyer: Buyer) -> None:
@@ -119,9 +140,9 @@ def test_t20_b20_without_a_commitment_it_is_billed_by_the_hour(buyer: Buyer) -> 
     assert buyer.serve()["outcome"] == "done"
 
     (call,) = buyer.world.server.calls(BUY)
-    tags = {"team": "search", OWNER_TAG: OWNER, DIGEST_TAG: DIGEST}
+    tags = {"team": "search", OWNER_TAG: OWNER, DIGEST_TAG: DIGEST, MADE_AS_TAG: NAME}
     assert call["parameters"] == {
-        "provisionedModelName": OWNER,
+        "provisionedModelName": NAME,
         "modelId": model,
         "modelUnits": 1,
         "tags": bedrock_tags(tags),
@@ -155,18 +176,20 @@ def test_a_rising_successor_keeps_its_share(buyer: Buyer) -> None:
 
 def test_t20_a_commitment_is_passed_on(buyer: Buyer) -> None:
     buyer.begin()
-    assert buyer.step(COMMITMENT_DURATION="OneMonth", MODEL_UNITS="2")["outcome"] == "waiting"
+    name = throughput_name(OWNER, 2, "OneMonth")
+    assert buyer.step(**{**MONTH, "MODEL_UNITS": "2", "THROUGHPUT_NAME": name})["outcome"] == "waiting"
 
     parameters = buyer.world.server.calls(BUY)[0]["parameters"]
     assert (parameters["commitmentDuration"], parameters["modelUnits"]) == ("OneMonth", 2)
+    assert parameters["provisionedModelName"] == f"{OWNER}-2mu-1m"
 
 
 def test_t21_throughput_deleted_by_hand_is_no_problem_for_delete(buyer: Buyer) -> None:
     buyer.begin()
     buyer.serve()
-    buyer.world.bedrock.delete_provisioned_model_throughput(provisionedModelId=OWNER)
+    buyer.world.bedrock.delete_provisioned_model_throughput(provisionedModelId=NAME)
 
-    assert buyer.resource().send(framework.delete(OWNER, PROPERTIES)).succeeded
+    assert buyer.resource().send(framework.delete(NAME, PROPERTIES)).succeeded
 
 
 def test_b21_the_step_asked_twice_buys_once(buyer: Buyer) -> None:
@@ -237,17 +260,59 @@ def test_b26_throughput_of_a_legacy_model_is_refused(buyer: Buyer) -> None:
 
     assert result["outcome"] == "failed"
     assert "LEGACY" in result["message"]
-    assert buyer.bought == []
+    assert buyer.world.server.calls(BUY) == []
+
+
+def test_b26_throughput_is_not_moved_to_a_legacy_model(buyer: Buyer) -> None:
+    buyer.begin()
+    buyer.serve()
+    buyer.begin(NEXT)
+    now = buyer.world.server.clock.now()
+    buyer.world.server.lifecycle("amazon.nova-micro-v1:0", legacy=now - DAY, end=now + 100 * DAY)
+
+    assert buyer.step(NEXT)["outcome"] == "failed"
+    assert buyer.world.server.calls(MOVE) == []
+
+
+def test_b26_throughput_of_a_model_that_is_gone_is_refused(buyer: Buyer) -> None:
+    buyer.world.bedrock.delete_custom_model(modelIdentifier=buyer.begin())
+
+    result = buyer.step()
+
+    assert (result["outcome"], "does not exist" in result["message"]) == ("failed", True)
+    assert buyer.world.server.calls(BUY) == []
+
+
+@pytest.mark.parametrize("status", ["Creating", "Failed"])
+def test_b26_throughput_of_a_model_that_is_not_active_is_refused(buyer: Buyer, status: str) -> None:
+    buyer.begin()
+    model = {"modelStatus": status, "failureMessage": "no weights", "baseModelArn": "arn"}
+    bedrock = Proxy(buyer.world.bedrock, get_custom_model=lambda **_: model)
+
+    result = buyer.step(bedrock=bedrock)
+
+    assert result["outcome"] == "failed"
+    assert f"is {status} (no weights)" in result["message"]
+    assert buyer.world.server.calls(BUY) == []
+
+
+def test_b26_the_base_of_a_model_made_from_a_custom_one_is_looked_at(buyer: Buyer) -> None:
+    first = buyer.begin()
+    bedrock = Proxy(buyer.world.bedrock, get_custom_model=lambda **_: {"baseModelArn": first})
+
+    assert buyer.step(bedrock=bedrock)["outcome"] == "waiting"
+    (look,) = buyer.world.server.calls("GetFoundationModel")
+    assert look["parameters"] == {"modelIdentifier": STUDENT}
 
 
 def test_somebody_elses_throughput_is_left_alone(buyer: Buyer) -> None:
     model = buyer.begin()
     buyer.world.bedrock.create_provisioned_model_throughput(
-        provisionedModelName=OWNER, modelId=model, modelUnits=1
+        provisionedModelName=NAME, modelId=model, modelUnits=1
     )
 
     result = buyer.step()
-    response = buyer.resource().send(framework.delete(OWNER, PROPERTIES))
+    response = buyer.resource().send(framework.delete(NAME, PROPERTIES))
 
     assert result["outcome"] == "failed"
     assert "not this stack's" in result["message"]
@@ -318,9 +383,7 @@ def test_b23_a_move_asked_for_while_another_is_under_way_waits(buyer: Buyer) -> 
     model = buyer.begin(NEXT)
 
     def moved_meanwhile() -> None:
-        buyer.world.bedrock.update_provisioned_model_throughput(
-            provisionedModelId=OWNER, desiredModelId=first
-        )
+        buyer.world.bedrock.update_provisioned_model_throughput(provisionedModelId=NAME, desiredModelId=first)
 
     busy = Meddled(buyer.world.bedrock, before={"update_provisioned_model_throughput": moved_meanwhile})
     assert buyer.step(NEXT, bedrock=busy)["outcome"] == "waiting"
@@ -341,7 +404,7 @@ def test_b25_delete_waits_until_it_is_gone(buyer: Buyer, status: str) -> None:
     assert buyer.bought[0]["status"] == status
     buyer.end_route()
 
-    assert buyer.resource().send(framework.delete(OWNER, PROPERTIES)).succeeded
+    assert buyer.resource().send(framework.delete(NAME, PROPERTIES)).succeeded
     assert buyer.bought == []
 
 
@@ -353,37 +416,80 @@ def test_b25_one_that_can_not_be_deleted_while_it_is_made_is_asked_again(buyer: 
         buyer.world.bedrock, before={"delete_provisioned_model_throughput": times(3, refusal(code))}
     )
 
-    response = buyer.resource(busy).send(framework.delete(OWNER, PROPERTIES))
+    response = buyer.resource(busy).send(framework.delete(NAME, PROPERTIES))
 
     assert (response.succeeded, response.polls) == (True, 3)
     assert buyer.bought == []
 
 
-def test_b22_a_commitment_is_not_deleted_before_its_term(buyer: Buyer) -> None:
+def committed(buyer: Buyer) -> None:
+    """A release serves from a month's commitment, and has ended."""
     buyer.begin()
-    buyer.serve(COMMITMENT_DURATION="OneMonth")
-    term = buyer.world.utc_now() + timedelta(days=30)
+    assert buyer.serve(**MONTH)["outcome"] == "done"
     buyer.end_route()
 
-    response = buyer.resource().send(framework.delete(OWNER, PROPERTIES))
+
+def test_b22_a_commitment_is_not_deleted_before_its_term(buyer: Buyer) -> None:
+    committed(buyer)
+    found = buyer.world.bedrock.get_provisioned_model_throughput(provisionedModelId=COMMITTED)
+    term = found["commitmentExpirationTime"].astimezone(UTC)
+    hours = math.ceil((term - buyer.world.utc_now()).total_seconds() / HOUR)
+
+    response = buyer.resource().send(framework.delete(COMMITTED, MONTHLY))
 
     assert (response.succeeded, response.polls) == (False, 0)
-    assert "bills it until then" in response.reason
-    assert f"{term:%Y-%m-}" in response.reason
+    for text in (
+        f"until {term:%Y-%m-%d %H:%M} UTC",
+        "bills it until then",
+        f"{hours:,} hours of 1 model units are left, {hours * 50:,} USD",
+        'retention.throughput = "retain"',
+        "--retain-resources JobResource5F6E7A8B",
+    ):
+        assert text in response.reason
     assert buyer.world.server.calls(DELETE) == []
 
     buyer.world.server.advance(31 * DAY)
-    assert buyer.resource().send(framework.delete(OWNER, PROPERTIES)).succeeded
+    assert buyer.resource().send(framework.delete(COMMITTED, MONTHLY)).succeeded
     assert buyer.bought == []
+
+
+def test_b22_without_a_price_the_hours_are_told(buyer: Buyer) -> None:
+    committed(buyer)
+    properties = {key: value for key, value in MONTHLY.items() if key != "HourlyPriceUsd"}
+
+    response = buyer.resource().send(framework.delete(COMMITTED, properties))
+
+    assert "hours of 1 model units are left. " in response.reason
+    assert "USD" not in response.reason
+
+
+@pytest.mark.parametrize("properties", [PROPERTIES, MONTHLY])
+def test_b15_b22_retained_throughput_and_its_model_are_left_and_that_is_logged(
+    buyer: Buyer, properties: dict[str, Any]
+) -> None:
+    buyer.begin()
+    settings = {} if properties is PROPERTIES else MONTH
+    buyer.serve(**settings)
+    buyer.end_route()
+    name = properties["ProvisionedModelName"]
+    event = framework.delete(name, {**properties, "Retain": "true", "RetainModels": "false"})
+
+    with logged(handler.logger) as lines:
+        assert buyer.resource().send(event).succeeded
+
+    assert [found["name"] for found in buyer.bought] == [name]
+    assert len(buyer.world.server.state()["models"]) == 1
+    assert "billed until somebody deletes it" in lines.getvalue()
+    assert buyer.bought[0]["arn"] in lines.getvalue()
 
 
 def test_b22_a_failed_purchase_has_no_term(buyer: Buyer) -> None:
     buyer.begin()
     buyer.world.server.fault("throughput_failed")
-    buyer.step(COMMITMENT_DURATION="SixMonths")
+    buyer.step(**MONTH)
     buyer.world.server.advance(HOUR)
 
-    assert buyer.resource().send(framework.delete(OWNER, PROPERTIES)).succeeded
+    assert buyer.resource().send(framework.delete(COMMITTED, MONTHLY)).succeeded
     assert buyer.bought == []
 
 
@@ -392,12 +498,12 @@ def test_throughput_that_serves_is_left_to_the_sweeper(buyer: Buyer) -> None:
     buyer.begin()
     buyer.serve()
 
-    assert buyer.resource().send(framework.delete(OWNER, PROPERTIES)).succeeded
+    assert buyer.resource().send(framework.delete(NAME, PROPERTIES)).succeeded
     assert len(buyer.bought) == 1
 
     # The release's Delete empties the route; then nothing holds it.
     buyer.end_route()
-    assert buyer.resource().send(framework.delete(OWNER, PROPERTIES)).succeeded
+    assert buyer.resource().send(framework.delete(NAME, PROPERTIES)).succeeded
     assert buyer.bought == []
 
 
@@ -406,7 +512,7 @@ def test_a_share_that_expired_does_not_hold_throughput(buyer: Buyer) -> None:
     buyer.serve()
     buyer.route(buyer.bought[0]["arn"], expires_at=int(buyer.world.server.clock.now()) - 1)
 
-    assert buyer.resource().send(framework.delete(OWNER, PROPERTIES)).succeeded
+    assert buyer.resource().send(framework.delete(NAME, PROPERTIES)).succeeded
     assert buyer.bought == []
 
 
@@ -422,7 +528,7 @@ def test_b15_its_model_goes_last_unless_it_is_retained_or_declared(
     buyer.end_route()
 
     properties = {**PROPERTIES, "RetainModels": retain}
-    assert buyer.resource().send(framework.delete(OWNER, properties)).succeeded
+    assert buyer.resource().send(framework.delete(NAME, properties)).succeeded
     assert len(buyer.world.server.state()["models"]) == left
 
 
@@ -432,8 +538,174 @@ def test_b13_a_model_that_a_deployment_serves_is_kept(buyer: Buyer) -> None:
     buyer.serve()
 
     properties = {**PROPERTIES, "RetainModels": "false"}
-    assert buyer.resource().send(framework.delete(OWNER, properties)).succeeded
+    assert buyer.resource().send(framework.delete(NAME, properties)).succeeded
     assert len(buyer.world.server.state()["models"]) == 1
+
+
+def test_b15_an_adopted_model_is_never_deleted(buyer: Buyer) -> None:
+    """Its name is not one that this owner's jobs have."""
+    buyer.begin()
+    found = buyer.world.bedrock.get_custom_model(modelIdentifier=f"{OWNER}-{DIGEST}")
+    adopted = {**found, "modelName": "somebody-elses"}
+    buyer.serve()
+    buyer.end_route()
+    foreign = Proxy(buyer.world.bedrock, get_custom_model=lambda **_: adopted)
+
+    event = framework.delete(NAME, {**PROPERTIES, "RetainModels": "false"})
+    assert buyer.resource(foreign).send(event).succeeded
+    assert (buyer.bought, len(buyer.world.server.state()["models"])) == ([], 1)
+
+
+def test_the_release_says_where_it_goes_before_anything_is_paid(buyer: Buyer) -> None:
+    buyer.begin()
+    seen: list[str] = []
+
+    def look() -> None:
+        release = buyer.releases.get(DIGEST)
+        assert release is not None
+        seen.append(release.throughput)
+
+    watched = Meddled(buyer.world.bedrock, before={"create_provisioned_model_throughput": look})
+    assert buyer.step(bedrock=watched)["outcome"] == "waiting"
+    assert seen == [NAME]
+    buyer.begin(attempt=2)
+    look()
+    assert seen == [NAME, ""]
+
+
+def test_b24_other_units_are_another_resource_and_the_old_one_goes_by_its_own_delete(buyer: Buyer) -> None:
+    buyer.begin()
+    buyer.serve()
+
+    response = buyer.resource().send(framework.update(NAME, DOUBLED, PROPERTIES))
+
+    assert (response.succeeded, response.physical_id) == (True, f"{OWNER}-2mu")
+    assert response.data == {"ProvisionedModelName": f"{OWNER}-2mu"}
+    assert [found["name"] for found in buyer.bought] == [NAME]
+    # It serves: its Delete leaves it to the release that moves away, and to the sweeper.
+    assert buyer.resource().send(framework.delete(NAME, PROPERTIES)).succeeded
+    assert [found["name"] for found in buyer.bought] == [NAME]
+    buyer.end_route()
+    assert buyer.resource().send(framework.delete(NAME, PROPERTIES)).succeeded
+    assert buyer.bought == []
+
+
+def test_b24_other_units_reach_production_by_the_releases_last_step(buyer: Buyer) -> None:
+    """The model has gone live on demand once more: nothing is routed to the old units, which make room."""
+    buyer.begin()
+    buyer.serve()
+    old = buyer.bought[0]["arn"]
+    buyer.begin(attempt=2)
+
+    assert buyer.serve(**TWO)["outcome"] == "done"
+
+    (found,) = buyer.bought
+    assert (found["name"], found["units"], found["arn"] != old) == (f"{OWNER}-2mu", 2, True)
+    assert [share.endpoint for share in buyer.releases.route().shares] == [found["arn"]]
+    release = buyer.releases.get(DIGEST)
+    assert release is not None
+    assert (release.throughput, release.endpoint) == (f"{OWNER}-2mu", found["arn"])
+
+
+def test_b24_units_that_something_is_routed_to_are_left(buyer: Buyer) -> None:
+    buyer.begin()
+    buyer.serve()
+    old = buyer.bought[0]["arn"]
+    buyer.begin(NEXT)
+    route = buyer.releases.route()
+    canary = Share(DIGEST, old, 0.1, expires_at=1)
+    buyer.releases.set_route((canary, *route.shares), after=route, reason="test")
+
+    # Both do not fit into the quota, and the one that may be asked stays.
+    assert buyer.step(NEXT, **TWO)["outcome"] == "failed"
+    assert [found["arn"] for found in buyer.bought] == [old]
+
+
+def test_b24_old_units_that_are_being_moved_are_waited_for(buyer: Buyer) -> None:
+    buyer.begin()
+    buyer.serve()
+    model = buyer.begin(NEXT)
+    buyer.world.bedrock.update_provisioned_model_throughput(provisionedModelId=NAME, desiredModelId=model)
+
+    first = buyer.step(NEXT, **TWO)
+
+    assert (first["outcome"], "is being removed" in first["message"]) == ("waiting", True)
+    assert len(buyer.world.server.calls(BUY)) == 1
+    assert buyer.serve(NEXT, **TWO)["outcome"] == "done"
+    assert [found["units"] for found in buyer.bought] == [2]
+
+
+@pytest.mark.parametrize("how", ["retained", "committed", "somebody else's"])
+def test_b24_old_units_that_can_not_go_stay(buyer: Buyer, how: str) -> None:
+    buyer.begin()
+    buyer.serve(**(MONTH if how == "committed" else {}))
+    old = buyer.bought[0]["arn"]
+    if how == "somebody else's":
+        buyer.world.bedrock.untag_resource(resourceARN=old, tagKeys=[OWNER_TAG])
+    buyer.begin(attempt=2)
+    settings = {"RETAIN_THROUGHPUT": "true"} if how == "retained" else {}
+
+    assert buyer.step(**SIX, **settings)["outcome"] == "waiting"
+    assert buyer.world.server.calls(DELETE) == []
+    assert sorted(found["name"] for found in buyer.bought) == sorted(
+        [COMMITTED if how == "committed" else NAME, SIX["THROUGHPUT_NAME"]]
+    )
+
+
+def test_b24_units_or_commitment_are_not_changed_beside_a_commitment_that_runs(buyer: Buyer) -> None:
+    buyer.begin()
+    buyer.serve(**MONTH)
+
+    response = buyer.resource().send(framework.update(COMMITTED, DOUBLED, MONTHLY))
+
+    assert (response.succeeded, response.physical_id, response.polls) == (False, COMMITTED, 0)
+    for text in (f"{OWNER}-2mu was not bought", "committed until", "hours of 1 model units are left", "USD"):
+        assert text in response.reason
+    # CloudFormation takes it back.
+    back = buyer.resource().send(framework.update(COMMITTED, MONTHLY, DOUBLED))
+    assert (back.succeeded, back.physical_id) == (True, COMMITTED)
+    assert [found["name"] for found in buyer.bought] == [COMMITTED]
+
+
+@pytest.mark.parametrize("where", ["old", "new"])
+def test_b24_a_commitment_that_is_retained_may_be_replaced(buyer: Buyer, where: str) -> None:
+    buyer.begin()
+    buyer.serve(**MONTH)
+    old, new = MONTHLY, DOUBLED
+    if where == "old":
+        old = {**old, "Retain": "true"}
+    else:
+        new = {**new, "Retain": "true"}
+
+    response = buyer.resource().send(framework.update(COMMITTED, new, old))
+
+    assert (response.succeeded, response.physical_id) == (True, f"{OWNER}-2mu")
+
+
+def test_b24_a_commitment_whose_term_is_over_may_be_replaced(buyer: Buyer) -> None:
+    buyer.begin()
+    buyer.serve(**MONTH)
+    buyer.world.server.advance(31 * DAY)
+
+    assert buyer.resource().send(framework.update(COMMITTED, DOUBLED, MONTHLY)).physical_id == f"{OWNER}-2mu"
+
+
+def test_t22_tags_follow_in_place(buyer: Buyer) -> None:
+    """As T5 has it: one tag, then two with one of them changed, then one."""
+    buyer.begin()
+    buyer.serve()
+    resource, own = buyer.resource(), {OWNER_TAG: OWNER, DIGEST_TAG: DIGEST, MADE_AS_TAG: NAME}
+    old = PROPERTIES
+    for tags in ({"team": "video", "cost": "7"}, {"cost": "7"}):
+        new = {**PROPERTIES, "Tags": tags}
+        response = resource.send(framework.update(NAME, new, old))
+        assert (response.succeeded, response.physical_id) == (True, NAME)
+        assert buyer.bought[0]["tags"] == {**own, **tags}
+        old = new
+    assert buyer.world.count(BUY) == 1
+    before = buyer.world.written()
+    assert resource.send(framework.update(NAME, old, old)).succeeded
+    assert buyer.world.written() == before
 
 
 def test_b10_an_invented_id_is_a_success_without_effects(buyer: Buyer) -> None:
@@ -450,7 +722,7 @@ def test_b10_an_invented_id_is_a_success_without_effects(buyer: Buyer) -> None:
 def test_b10_a_second_delete_changes_nothing(buyer: Buyer) -> None:
     buyer.begin()
     buyer.serve()
-    event = framework.delete(OWNER, {**PROPERTIES, "RetainModels": "false"})
+    event = framework.delete(NAME, {**PROPERTIES, "RetainModels": "false"})
     buyer.end_route()
 
     assert buyer.resource().send(event).succeeded
@@ -465,7 +737,7 @@ def test_throttled_looks_do_not_end_a_delete(buyer: Buyer) -> None:
     throttled = times(2, refusal("ThrottlingException", status=429), skip=3)
     busy = Meddled(buyer.world.bedrock, before={"get_provisioned_model_throughput": throttled})
 
-    assert buyer.resource(busy).send(framework.delete(OWNER, PROPERTIES)).succeeded
+    assert buyer.resource(busy).send(framework.delete(NAME, PROPERTIES)).succeeded
     assert buyer.bought == []
 
 
@@ -474,7 +746,7 @@ def test_the_entry_points_use_the_functions_own_clients(
 ) -> None:
     buyer.begin()
     monkeypatch.setattr(handler, "client", {"bedrock": buyer.world.bedrock}.__getitem__)
-    monkeypatch.setattr(handler, "_releases", lambda: buyer.releases)
+    monkeypatch.setattr(handler, "table", lambda _: buyer.releases._table)
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
     entry: Callable[..., Any]
@@ -484,7 +756,7 @@ def test_the_entry_points_use_the_functions_own_clients(
     assert buyer.bought == []
     assert handler.stage({"release": DIGEST}, None)["outcome"] == "waiting"
     assert len(buyer.bought) == 1
-    event = framework.delete(OWNER, PROPERTIES)
+    event = framework.delete(NAME, PROPERTIES)
     for entry in (handler.on_event, handler.is_complete):
         event = {**event, **entry(event, None)}
     assert event["IsComplete"] is True

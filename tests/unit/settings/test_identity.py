@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shared.naming import attempt_name
 from stacks.identity import Identity
 from stacks.settings import Settings, SettingsError
 
@@ -52,13 +53,28 @@ def test_names_end_in_the_digest(changed: Changed, project: Path) -> None:
     identity = Identity(changed({}), TASK, project)
     assert re.fullmatch(r"[0-9a-f]{16}", identity.dataset_digest)
     assert re.fullmatch(r"[0-9a-f]{12}", identity.digest)
-    assert identity.job_name == identity.model_name == identity.deployment_name
     assert identity.job_name == f"video-router-test-{identity.digest}"
-    assert identity.throughput_name == "video-router-test"
 
 
-def test_the_longest_name_is_bedrock_s_longest(changed: Changed, project: Path) -> None:
-    assert len(Identity(changed({"name": "n" * 45}), TASK, project).job_name) == 63
+def test_throughput_is_named_by_what_can_not_be_changed(changed: Changed, project: Path) -> None:
+    assert Identity(changed({}), TASK, project).throughput_name == ""
+    bought = {
+        "endpoint.kind": "provisioned",
+        "endpoint.provisioned.model_units": 2,
+        "endpoint.provisioned.hourly_price_usd": 20.0,
+    }
+    assert Identity(changed(bought), TASK, project).throughput_name == "video-router-test-2mu"
+    committed = {
+        **bought,
+        "endpoint.provisioned.commitment": "SixMonths",
+        "endpoint.provisioned.acknowledge_commitment": True,
+    }
+    assert Identity(changed(committed), TASK, project).throughput_name == "video-router-test-2mu-6m"
+
+
+def test_the_longest_name_leaves_room_for_a_ninth_attempt(changed: Changed, project: Path) -> None:
+    job_name = Identity(changed({"name": "n" * 43}), TASK, project).job_name
+    assert len(attempt_name(job_name, 9)) == 63
 
 
 @pytest.mark.parametrize(
@@ -68,9 +84,10 @@ def test_the_longest_name_is_bedrock_s_longest(changed: Changed, project: Path) 
         {"distillation.student": "amazon.nova-lite-v1:0:300k"},
         {"distillation.max_response_length": 999},
         {"distillation.nonce": "again"},
+        {"encryption.model_key": True},
         FINE_TUNING,
     ],
-    ids=["teacher", "student", "max_response_length", "nonce", "method"],
+    ids=["teacher", "student", "max_response_length", "nonce", "t6_model_key", "method"],
 )
 def test_what_decides_the_model_changes_the_digest(digest: Digest, changes: dict[str, Any]) -> None:
     assert digest(changes) != digest()
@@ -138,7 +155,7 @@ def test_uri_and_version_of_an_object_change_the_digest(digest: Digest, changes:
         {"release.poll_seconds": 301},
         {"router.memory_mb": 2048},
         {"retention.log_days": 90},
-        {"encryption.model_key": True},
+        {"retention.throughput": "retain"},
         {"alarms.error_rate": 0.5},
         {"budget": {"monthly_usd": 5.0, "emails": ["a@example.com"]}},
         {"distillation.allow_legacy": True},
@@ -180,6 +197,7 @@ def test_an_empty_task_digest_is_refused(changed: Changed, project: Path) -> Non
 
 def test_a_name_beyond_bedrock_s_limits_is_refused(changed: Changed, project: Path) -> None:
     # load refuses it too; settings that were built otherwise must not get further.
-    settings = changed({}).model_copy(update={"name": "n" * 60})
-    with pytest.raises(SettingsError, match="name: found"):
-        Identity(settings, TASK, project)
+    for name in ("n" * 44, "under_score", "two--hyphens"):
+        settings = changed({}).model_copy(update={"name": name})
+        with pytest.raises(SettingsError, match=r"name: found .*also with -9 for a ninth attempt"):
+            Identity(settings, TASK, project)

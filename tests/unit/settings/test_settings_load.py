@@ -54,6 +54,8 @@ def test_the_defaults_are_the_cautious_ones(changed: Changed) -> None:
     assert settings.router.reserved_concurrency is None
     assert settings.rollout.keep_releases == 1
     assert settings.budget.monthly_usd is None
+    # Neither spends nor throws away money by itself.
+    assert (settings.release.retry_internal_errors, settings.release.stop_stalled) == (0, False)
 
 
 def test_settings_are_immutable() -> None:
@@ -112,10 +114,11 @@ def test_provisioned_throughput_by_the_hour(changed: Changed) -> None:
     )
     assert settings.endpoint.provisioned is not None
     assert settings.endpoint.provisioned.commitment == "none"
+    assert settings.endpoint.provisioned.term is None
 
 
 def test_a_commitment_that_is_acknowledged(changed: Changed) -> None:
-    changed(
+    settings = changed(
         {
             "endpoint.kind": "provisioned",
             "endpoint.provisioned.model_units": 2,
@@ -124,10 +127,17 @@ def test_a_commitment_that_is_acknowledged(changed: Changed) -> None:
             "endpoint.provisioned.acknowledge_commitment": True,
         }
     )
+    assert settings.endpoint.provisioned is not None
+    assert settings.endpoint.provisioned.term == "SixMonths"
+
+
+def test_b22_throughput_goes_with_its_stack_unless_it_is_retained(changed: Changed) -> None:
+    assert changed({}).retention.throughput == "delete"
+    assert changed({"retention.throughput": "retain"}).retention.throughput == "retain"
 
 
 def test_the_longest_name_fits(changed: Changed) -> None:
-    assert len(changed({"name": "n" * 45}).full_name) == 50
+    assert len(changed({"name": "n" * 43}).full_name) == 48
 
 
 def test_s3_uris_are_split() -> None:

@@ -33,7 +33,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"name": "9video"}, "name", "a letter first"),
     ({"name": "video-"}, "name", "lower-case letters"),
     ({"name": ""}, "name", "lower-case letters"),
-    ({"name": "n" * 46}, "name", "at most 45 characters"),
+    ({"name": "n" * 46}, "name", "at most 43 characters"),
     ({"name": ...}, "name", "lower-case letters"),
     ({"account": "12345678901"}, "account", "12 digits"),
     ({"account": 111122223333}, "account", "12 digits in quotes"),
@@ -202,6 +202,9 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"release.poll_seconds": 1}, "release.timeout_hours", "up to 0.555 with release.poll_seconds 1"),
     ({"release.stall_hours": 73}, "release.stall_hours", "up to release.timeout_hours, which is 72"),
     ({"release.wait_hours": 73}, "release.wait_hours", "from 0 to 72"),
+    ({"release.retry_internal_errors": 4}, "release.retry_internal_errors", "from 0 to 3"),
+    ({"release.retry_internal_errors": -1}, "release.retry_internal_errors", "from 0 to 3"),
+    ({"release.stop_stalled": "yes"}, "release.stop_stalled", "true or false"),
     ({"rollout.dwell_seconds": 86_400, "release.timeout_hours": 40}, "release.timeout_hours", "at least 48"),
     # router
     ({"router.base_model": "amazon.nova-micro-v1:0:128k"}, "router.base_model", "without context length"),
@@ -215,6 +218,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"router.log_queries": 1}, "router.log_queries", "true or false"),
     # retention, encryption, alarms, budget
     ({"retention.data": "keep"}, "retention.data", '"retain" or "delete"'),
+    ({"retention.throughput": "keep"}, "retention.throughput", '"delete" or "retain"'),
     ({"retention.log_days": 2}, "retention.log_days", "1, 3, 5, 7, 14"),
     ({"encryption.key_deletion_days": 6}, "encryption.key_deletion_days", "from 7 to 30"),
     ({"alarms.emails": ["nobody"]}, "alarms.emails[0]", "an e-mail address"),

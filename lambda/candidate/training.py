@@ -1,0 +1,224 @@
+"""Where a release's model comes from: a job of ours, somebody's job, or a model that is there already.
+
+A job of ours is looked at until it ends. Where the settings say so, it is stopped if it does not start, and
+made again if Bedrock failed it by an error of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from shared import jobs, models
+from shared.errors import NotYetError, ResourceError
+from shared.metrics import count
+from shared.naming import OWNER_TAG, attempt_name, bedrock_tags
+from shared.releases import WAITING, Release, Releases
+from shared.stages import StageResult, done, failed, not_on_its_way, waiting
+
+logger = Logger(child=True)
+
+Job = Mapping[str, Any]
+
+NOT_MADE_AGAIN = (
+    "It is not trained again by itself: set another nonce (distillation.nonce in the environment's settings) "
+    "to pay for a new job."
+)
+
+
+def watch(
+    digest: str,
+    bedrock: Any,
+    releases: Releases,
+    settings: Mapping[str, str],
+    now: float | None = None,
+) -> StageResult:
+    """Look once at the release's source; `done` once its model can be deployed.
+
+    A job that never starts raises the metric StalledJobs, and ends the release after `TIMEOUT_HOURS` of
+    waiting. It is stopped only with `STOP_STALLED`, since its queue may move and its name is used up.
+    Declared again, the release waits for it again.
+    """
+    release = releases.get(digest)
+    if release is None or release.is_final:
+        return not_on_its_way(digest)
+    return _Look(release, bedrock, releases, settings, now or time.time()).result()
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One look at a release's source. `at` is in epoch seconds."""
+
+    release: Release
+    bedrock: Any
+    releases: Releases
+    settings: Mapping[str, str]
+    at: float
+
+    def result(self) -> StageResult:
+        """What the stage answers."""
+        source = self.release.source
+        if ":custom-model/" in source:
+            return self._of_model(source, f"model {source}", "Name a model of this account and Region.")
+        made = self._jobs()
+        if not made:
+            return failed(f"job {source} does not exist; deploy the stack with its DistillationJob first")
+        job = made[-1]
+        if job["status"] == "Completed":
+            return self._of_job(job)
+        if job["status"] in {"Failed", "Stopped", "Stopping"}:
+            return self._ended(made)
+        return self._goes_on(made)
+
+    def _jobs(self) -> Sequence[Job]:
+        """All attempts at a job of ours, in order; of somebody's the one that was named."""
+        if not self.release.is_adopted:
+            return jobs.attempts(self.bedrock, self.release.source)
+        job = jobs.find(self.bedrock, self.release.source)
+        return [job] if job else []
+
+    def _goes_on(self, made: Sequence[Job]) -> StageResult:
+        """Wait, unless it has taken too long."""
+        job, idle = made[-1], _idle_hours(made[-1], self.at)
+        if idle > float(self.settings["STALL_HOURS"]):
+            count("StalledJobs", self.settings["NAME"])
+            if self.settings["STOP_STALLED"] == "true" and not self.release.is_adopted:
+                return self._stop(job, idle)
+        waited = self._waited_hours(made)
+        if waited > float(self.settings["TIMEOUT_HOURS"]):
+            return failed(
+                f"job {job['jobName']} is still {job['status']} after {waited:.0f} h: {jobs.progress(job)}"
+            )
+        text = f"job {job['status']}{self._numbered(made)}: {jobs.progress(job)}"
+        self.releases.transition(self.release.digest, WAITING, text, stopping="")
+        return self._again(text)
+
+    def _stop(self, job: Job, hours: float) -> StageResult:
+        """Stop a job that has not started. The reason is kept, since the next looks only find it stopped."""
+        name, digest = job["jobName"], self.release.digest
+        stalled = f"its next phase had not started for {hours:.3g} h ({jobs.progress(job)})"
+        reason = (
+            f"job {name} was stopped: {stalled}, which is more than release.stall_hours = "
+            f"{self.settings['STALL_HOURS']}. What it did before is charged. {NOT_MADE_AGAIN} That one waits "
+            "for capacity anew; raise release.stall_hours to wait longer."
+        )
+        text = f"job {name} is being stopped: {stalled}"
+        if not self.releases.transition(digest, WAITING, text, stopping=reason):
+            return not_on_its_way(digest)
+        logger.warning("stopping a stalled job", job=job["jobArn"], hours=hours)
+        jobs.stop(self.bedrock, job)
+        return self._again(text)
+
+    def _ended(self, made: Sequence[Job]) -> StageResult:
+        """Fail with the job's own reason, unless we stop it or may make it again."""
+        job, stopping = made[-1], self.release.stopping
+        if stopping and job["status"] == "Stopping":
+            return self._again(self.release.message)
+        if stopping and job["status"] == "Stopped":
+            return failed(stopping)
+        unsaid = "no reason given" if job["status"] == "Failed" else f"by somebody else. {NOT_MADE_AGAIN}"
+        reason = job.get("failureMessage") or unsaid
+        progress = f"{jobs.progress(job)}{self._numbered(made)}"
+        text = f"job {job['jobName']} is {job['status']} ({progress}): {reason}"
+        if self._may_be_made_again(made):
+            return self._make_again(made, text)
+        return failed(text)
+
+    def _may_be_made_again(self, made: Sequence[Job]) -> bool:
+        """Counted by the jobs that exist, none of which can be deleted: no crash, no second delivery and no
+        new deployment starts the count anew."""
+        return (
+            not self.release.is_adopted
+            and len(made) < self._most_attempts()
+            and jobs.failed_internally(made[-1])
+            and self._waited_hours(made) <= float(self.settings["TIMEOUT_HOURS"])
+        )
+
+    def _make_again(self, made: Sequence[Job], text: str) -> StageResult:
+        """Make the next attempt at the job, unless the release has ended or the job's resource is gone."""
+        digest, attempt = self.release.digest, len(made) + 1
+        name = attempt_name(self.release.source, attempt)
+        text = f"{text} Making it again as {name}, attempt {attempt} of {self._most_attempts()}"
+        if not self.releases.transition(digest, WAITING, text):
+            return not_on_its_way(digest)
+        try:
+            arn = jobs.again(self.bedrock, made[-1], attempt)
+        except NotYetError as error:
+            return self._again(f"{text}. Not yet: {error}")
+        except ResourceError as error:
+            return failed(f"{text}. That failed: {error}")
+        logger.warning("job made again", job=arn, failed=made[-1]["jobArn"])
+        return self._again(text)
+
+    def _of_job(self, job: Job) -> StageResult:
+        arn, whose = job.get("outputModelArn"), f"the model of job {job['jobName']}"
+        if arn is None:
+            return failed(f"{whose} is not named, though the job completed. {NOT_MADE_AGAIN}")
+        return self._of_model(arn, f"{whose}, {arn},", NOT_MADE_AGAIN, job)
+
+    def _of_model(self, arn: str, whose: str, advice: str, job: Job | None = None) -> StageResult:
+        """Give the release its model. One that is Active can be deployed."""
+        model = models.find(self.bedrock, arn)
+        if model is None:
+            return failed(f"{whose} does not exist. {advice}")
+        status = model.get("modelStatus", "Active")
+        if status == "Failed":
+            return failed(f"{whose} is Failed: {model.get('failureMessage') or 'no reason given'}. {advice}")
+        if status != "Active":
+            return self._again(f"{whose} is {status}")
+        if job and not self.release.is_adopted and arn != self.release.model_arn:
+            _match_tags(self.bedrock, job["jobArn"], arn, self.settings["NAME"])
+        ended = (job or {}).get("endTime") or model.get("creationTime") or datetime.now(UTC)
+        self.releases.update(self.release.digest, model_arn=arn, trained_at=int(ended.timestamp()))
+        return done(f"{whose} is {status}")
+
+    def _again(self, text: str) -> StageResult:
+        return waiting(text, int(self.settings["POLL_SECONDS"]))
+
+    def _most_attempts(self) -> int:
+        return 1 + int(self.settings["RETRY_INTERNAL_ERRORS"])
+
+    def _numbered(self, made: Sequence[Job]) -> str:
+        most = max(len(made), self._most_attempts())
+        return f", attempt {len(made)} of {most}" if most > 1 else ""
+
+    def _waited_hours(self, made: Sequence[Job]) -> float:
+        """Over all attempts: the state machine's own time and history are for no more than that."""
+        since = max(made[0]["creationTime"].timestamp(), self.release.started_at)
+        return float(self.at - since) / 3600
+
+
+def _idle_hours(job: Job, at: float) -> float:
+    """For how long a job has shown nothing but a phase that is NotStarted, after those that are done. Jobs
+    have waited for capacity for days in this state."""
+    phases = [p for p in (job.get("statusDetails") or {}).values() if isinstance(p, Mapping)]
+    states = {phase.get("status") for phase in phases}
+    if "NotStarted" not in states or "InProgress" in states:
+        return 0.0
+    done_at = [
+        p["lastModifiedTime"] for p in phases if p["status"] == "Completed" and p.get("lastModifiedTime")
+    ]
+    return float(at - max([job["creationTime"], *done_at]).timestamp()) / 3600
+
+
+def _match_tags(bedrock: Any, job_arn: str, model_arn: str, owner: str) -> None:
+    """Give a new model its job's present tags: its own are from the job's creation, and the job's may have
+    changed while it ran. Only of what carries the owner's tag, which is all that the role may change."""
+    wanted, present = _tags(bedrock, job_arn), _tags(bedrock, model_arn)
+    if not wanted.get(OWNER_TAG) == present.get(OWNER_TAG) == owner:
+        return
+    changed = {key: value for key, value in wanted.items() if present.get(key) != value}
+    if changed:
+        bedrock.tag_resource(resourceARN=model_arn, tags=bedrock_tags(changed))
+    if gone := sorted(present.keys() - wanted.keys()):
+        bedrock.untag_resource(resourceARN=model_arn, tagKeys=gone)
+
+
+def _tags(bedrock: Any, arn: str) -> dict[str, str]:
+    found = bedrock.list_tags_for_resource(resourceARN=arn).get("tags", [])
+    return {tag["key"]: tag["value"] for tag in found}

@@ -1,0 +1,107 @@
+"""The release's last step: throughput for a model that serves already, from its on-demand deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from shared import throughput
+from shared.errors import NotYetError, ResourceError
+from shared.naming import DIGEST_TAG
+from shared.releases import LIVE, Release, Releases
+from shared.stages import StageResult, done, failed, release_tags, waiting
+
+logger = Logger(child=True)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def is_routed(releases: Releases, arn: str, at: datetime) -> bool:
+    """Whether the router may send requests to it."""
+    return any(share.endpoint == arn and share.live(at.timestamp()) for share in releases.route().shares)
+
+
+def serve(
+    digest: str,
+    bedrock: Any,
+    releases: Releases,
+    settings: Mapping[str, str],
+    now: Callable[[], datetime] = _utc_now,
+) -> StageResult:
+    """Move the throughput towards the release's model by one call, and the route to it once it serves.
+
+    The release is live on its on-demand deployment, and stays so where this fails.
+    """
+    release = releases.get(digest)
+    settled = releases.route().settled
+    if release is None or release.state != LIVE or settled is None or settled.release != digest:
+        return failed(f"release {digest} does not serve any more")
+    poll_seconds, spec = int(settings["POLL_SECONDS"]), _spec(settings, release)
+    # Said before anything is paid for: the sweeper spares what a release is on its way to.
+    if release.throughput != spec.name:
+        releases.update(digest, throughput=spec.name)
+    try:
+        _free_units(bedrock, releases, spec, settings, now())
+        found = throughput.ensure(bedrock, spec, release.model_arn, now=now(), asked=release.endpoint)
+    except NotYetError as error:
+        return waiting(str(error), poll_seconds)
+    except ResourceError as error:
+        return failed(str(error))
+    status, arn = found["status"], found["provisionedModelArn"]
+    if status == throughput.FAILED:
+        if not is_routed(releases, arn, now()):
+            # It would keep the name, and the next attempt from buying another.
+            throughput.delete(bedrock, arn, spec.owner, now=now())
+        return failed(f"throughput {spec.name} failed: {found.get('failureMessage', 'no reason given')}")
+    if throughput.serves(found, spec.name, release.model_arn):
+        message = f"serves all requests from throughput {spec.name}"
+        if not releases.serve_from(digest, arn, f"release {digest} {message}"):
+            return failed(f"release {digest} does not serve any more")
+        releases.update(digest, endpoint=arn, message=message)
+        return done(f"release {digest} {message}")
+    message = f"serves all requests; throughput {spec.name} is {status}"
+    # The endpoint says from now on that the throughput was asked for this model.
+    asked = {"endpoint": arn} if found.get("desiredModelArn") == release.model_arn else {}
+    releases.update(digest, message=message, **asked)
+    return waiting(message, poll_seconds)
+
+
+def _free_units(
+    bedrock: Any,
+    releases: Releases,
+    spec: throughput.ThroughputSpec,
+    settings: Mapping[str, str],
+    at: datetime,
+) -> None:
+    """Delete this owner's throughput of other model units or another commitment that nothing is routed to any
+    more, since the release went live on demand. Otherwise both are paid for, and both count for the quota.
+
+    Raises NotYetError while one goes.
+    """
+    if settings["RETAIN_THROUGHPUT"] == "true":
+        return
+    for other in list(throughput.owned(bedrock, spec.owner)):
+        arn, name = other["provisionedModelArn"], other["provisionedModelName"]
+        if name == spec.name or any(share.endpoint == arn for share in releases.route().shares):
+            continue
+        if throughput.committed(other, at):
+            logger.warning("throughput kept: it is committed", arn=arn)
+        elif not throughput.delete(bedrock, arn, spec.owner, now=at):
+            raise NotYetError(f"throughput {name}, which {spec.name} takes the place of, is being removed")
+
+
+def _spec(settings: Mapping[str, str], release: Release) -> throughput.ThroughputSpec:
+    name, owner = settings["THROUGHPUT_NAME"], settings["NAME"]
+    return throughput.ThroughputSpec(
+        name=name,
+        model_units=int(settings["MODEL_UNITS"]),
+        owner=owner,
+        token=release.token(name),
+        commitment_duration=settings.get("COMMITMENT_DURATION") or None,
+        tags={**release_tags(settings), DIGEST_TAG: release.digest},
+    )

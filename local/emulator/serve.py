@@ -1,0 +1,98 @@
+"""The AWS emulator (a test double: MiniStack), with what its CloudFormation leaves out of custom resources.
+
+- AWS deletes a custom resource whose Create failed, by the physical id that the failure named; MiniStack
+  forgets it.
+- AWS may deliver an event twice. `POST /_cloudformation/deliveries/2` makes it so for every event from then
+  on, `/1` ends it.
+
+`python local/emulator` runs it: only this folder, not the project, is then on the import path.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from ministack.app import app as ministack  # type: ignore[import-untyped]  # it has no type hints
+from ministack.services import lambda_svc  # type: ignore[import-untyped]  # as above
+from ministack.services.cloudformation import custom_resource  # type: ignore[import-untyped]  # as above
+
+DELIVERIES = "/_cloudformation/deliveries/"
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+_invoke = custom_resource.invoke_custom_resource
+_deliver_response = custom_resource.deliver_response
+_execute = lambda_svc._execute_function_with_config_scope
+
+
+class _CustomResources:
+    """What CloudFormation does around MiniStack's own custom resources."""
+
+    def __init__(self) -> None:
+        self.deliveries = 1
+        self._failed: dict[tuple[str, str], str] = {}
+        self._thread = threading.local()
+
+    def deliver_response(self, token: str, response: Mapping[str, Any]) -> bool:
+        """Take a resource's answer, and remember under which id it failed."""
+        if response.get("Status") == "FAILED":
+            key = (str(response["StackId"]), str(response["LogicalResourceId"]))
+            self._failed[key] = str(response["PhysicalResourceId"])
+        return bool(_deliver_response(token, response))
+
+    def invoke(
+        self,
+        request_type: str,
+        logical_id: str,
+        props: Mapping[str, Any],
+        stack_name: str,
+        stack_id: str,
+        resource_type: str,
+        **more: Any,
+    ) -> Any:
+        """Send an event and wait for its answer; send a Delete where a Create has failed.
+
+        Raises what MiniStack raises for a resource that failed or did not answer.
+        """
+        where = (logical_id, props, stack_name, stack_id, resource_type)
+        try:
+            return self._sent(request_type, *where, **more)
+        except (RuntimeError, TimeoutError):
+            physical_id = self._failed.pop((stack_id, logical_id), None)
+            if request_type == "Create" and physical_id:
+                self._sent("Delete", *where, physical_id=physical_id)
+            raise
+
+    def _sent(self, *arguments: Any, **more: Any) -> Any:
+        self._thread.copies = self.deliveries - 1
+        return _invoke(*arguments, **more)
+
+    def execute(self, function: Mapping[str, Any], event: Mapping[str, Any]) -> Any:
+        """Run a function; an event that CloudFormation sends from this thread as often as is set."""
+        copies = getattr(self._thread, "copies", 0)
+        self._thread.copies = 0
+        for _ in range(copies):
+            context = contextvars.copy_context()
+            threading.Thread(target=context.run, args=(_execute, function, dict(event)), daemon=True).start()
+        return _execute(function, event)
+
+
+_resources = _CustomResources()
+custom_resource.invoke_custom_resource = _resources.invoke
+custom_resource.deliver_response = _resources.deliver_response
+lambda_svc._execute_function_with_config_scope = _resources.execute
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """MiniStack's application, and the one path beside it."""
+    if scope["type"] != "http" or not scope["path"].startswith(DELIVERIES):
+        await ministack(scope, receive, send)
+        return
+    _resources.deliveries = int(scope["path"].removeprefix(DELIVERIES))
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})

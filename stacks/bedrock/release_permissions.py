@@ -1,0 +1,110 @@
+"""What the functions of a release may do, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+from stacks.bedrock import permissions as may
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasePermissions:
+    """Permissions beside those on the releases table. `job_role` is given where jobs are made again."""
+
+    scope: Construct
+    owner: str
+    student: str
+    bucket: s3.IBucket
+    holdout_key: str
+    key: kms.IKey | None
+    model_key: bool
+    stop_stalled: bool
+    job_role: iam.IRole | None
+
+    def candidate(self) -> list[may.Permission]:
+        """Watching the job, stopping it or making it again where that is set, and deploying its model."""
+        jobs, models = may.jobs(self.student), may.models(self.student)
+        deployments = may.account_arn(may.DEPLOYMENTS)
+        owned, tagged = may.owned(self.owner), may.tagged_for(self.owner)
+        return [
+            may.bedrock(["GetModelCustomizationJob"], [jobs]),
+            may.bedrock(["GetCustomModel"], [models]),
+            # A new model gets the tags that its job has by then.
+            may.bedrock(["ListTagsForResource"], [jobs, models]),
+            may.bedrock(["TagResource", "UntagResource"], [models], owned),
+            *([may.bedrock(["StopModelCustomizationJob"], [jobs], owned)] if self.stop_stalled else []),
+            *self._making_again(),
+            may.bedrock(["CreateCustomModelDeployment"], [models], tagged),
+            may.bedrock(["TagResource"], [deployments], tagged),
+            may.bedrock(["GetCustomModelDeployment", "ListTagsForResource"], [deployments]),
+            *([may.model_key(self.key)] if self.model_key and self.key else []),
+        ]
+
+    def _making_again(self) -> list[may.Permission]:
+        """What it takes to make the same job again, under another name."""
+        if self.job_role is None:
+            return []
+        jobs, models = may.jobs(self.student), may.models(self.student)
+        student, tagged = may.foundation_model_arn(self.student), may.tagged_for(self.owner)
+        return [
+            may.bedrock(["CreateModelCustomizationJob"], [student, models, jobs], tagged),
+            may.bedrock(["TagResource"], [models, jobs], tagged),
+            may.pass_role(self.job_role),
+        ]
+
+    def evaluation(self) -> list[may.Permission]:
+        """Asking the candidate the hold-out set, and keeping the report."""
+        return [
+            may.bedrock(["InvokeModel"], [may.account_arn(may.DEPLOYMENTS)]),
+            may.objects(self.bucket, self.scope, ["GetObject"], [may.first_folder(self.holdout_key)]),
+            may.objects(self.bucket, self.scope, ["PutObject"], ["releases/*"]),
+            may.encrypted(self.key, *(["s3", "bedrock"] if self.model_key else ["s3"])),
+        ]
+
+    @staticmethod
+    def promotion() -> list[may.Permission]:
+        """Looking at the candidate's metrics."""
+        return [may.Permission(["cloudwatch:GetMetricStatistics"], ["*"], {}, may.NO_RESOURCE)]
+
+    def sweeper(self) -> list[may.Permission]:
+        """Removing what no release needs."""
+        return [*self._removing(), self._on_executions("DescribeExecution")]
+
+    def resource(self) -> list[may.Permission]:
+        """Ending all releases, and removing all that they made."""
+        return [
+            *self._removing(),
+            self._on_executions("DescribeExecution", "StopExecution"),
+            *may.purge(self.bucket, self.scope, "releases/*"),
+        ]
+
+    def _removing(self) -> list[may.Permission]:
+        models, deployments = may.models(self.student), may.account_arn(may.DEPLOYMENTS)
+        lists = ["ListCustomModels", "ListCustomModelDeployments", "ListProvisionedModelThroughputs"]
+        return [
+            may.bedrock(lists, ["*"]),
+            may.bedrock(["GetCustomModelDeployment", "ListTagsForResource"], [deployments]),
+            may.bedrock(["DeleteCustomModelDeployment"], [deployments], may.owned(self.owner)),
+            may.bedrock(["DeleteCustomModel"], [models], may.owned(self.owner)),
+            # No condition key for tags here: the code asks for the owner's tag first.
+            may.bedrock(
+                ["GetProvisionedModelThroughput", "DeleteProvisionedModelThroughput", "ListTagsForResource"],
+                [may.account_arn(may.THROUGHPUTS)],
+            ),
+        ]
+
+    def _on_executions(self, *actions: str) -> may.Permission:
+        execution = cdk.Stack.of(self.scope).format_arn(
+            service="states",
+            resource="execution",
+            resource_name=f"{self.owner}-release:*",
+            arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+        )
+        because = "Executions are named by digest and attempt, which only a running system knows."
+        return may.Permission([f"states:{action}" for action in actions], [execution], {}, because)

@@ -1,0 +1,73 @@
+"""Trying the suite on a broken version: a copy of the project, one file of it changed, and pytest on that."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from stacks.settings import PROJECT
+from tests.broken.versions import Version
+
+# All that is said about the custom resources, not a choice of it.
+SUITE = "tests/unit/resources"
+COPIED = ("data", "environments", "lambda", "local", "stacks", "task", "tests")
+FILES = ("cdk.json", "pyproject.toml")
+LEFT = shutil.ignore_patterns("__pycache__", "__snapshots__", "*.pyc")
+SECONDS = 300
+
+_FAILED = re.compile(r"^FAILED ([^\s\[]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the suite ended: whether every test passed, and the names of those that failed."""
+
+    passed: bool
+    caught_by: tuple[str, ...]
+    output: str
+
+
+def _files(copy: Path, version: Version | None) -> list[str]:
+    """All files of the suite; first those that say most about what is broken, since the first failure ends it."""
+    path = Path(version.file) if version else Path()
+    word = path.stem if path.parent.name == "shared" else path.parent.name
+    texts = {file: file.read_text(encoding="utf-8") for file in sorted((copy / SUITE).glob("test_*.py"))}
+    assert texts, f"{SUITE} holds no tests"
+    return [str(file) for file in sorted(texts, key=lambda file: -texts[file].count(word) if word else 0)]
+
+
+def attempt(version: Version | None, folder: Path, *, to_the_end: bool) -> Verdict:
+    """Run the suite on a copy of the project in a folder; `to_the_end`, or up to the first failure."""
+    copy = folder / "project"
+    copy.mkdir(parents=True)
+    for name in COPIED:
+        shutil.copytree(PROJECT / name, copy / name, ignore=LEFT)
+    for name in FILES:
+        shutil.copy2(PROJECT / name, copy / name)
+    if version:
+        path = copy / "lambda" / version.file
+        path.write_text(version.change(path.read_text(encoding="utf-8")), encoding="utf-8")
+    command = [sys.executable, "-B", "-m", "pytest", "-q", "-rf", "--tb=no", "-p", "no:cacheprovider"]
+    # Neither this project nor the pytest that runs us may be found by the one that is started.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
+    result = subprocess.run(
+        [
+            *command,
+            "--basetemp",
+            str(folder / "temp"),
+            *([] if to_the_end else ["-x"]),
+            *_files(copy, version),
+        ],
+        cwd=copy,
+        env={**kept, "COLUMNS": "300"},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    failed = tuple(sorted(set(_FAILED.findall(result.stdout))))
+    return Verdict(result.returncode == 0, failed, f"{result.stdout[-3000:]}\n{result.stderr[-2000:]}")

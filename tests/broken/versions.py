@@ -1,0 +1,110 @@
+"""Handlers that are broken on purpose, in the ways that cost money.
+
+Each version changes one file of `lambda/`. What it puts in the place of an entry point calls the one that was
+there, so that a version fits whatever that does inside.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Version:
+    """One broken version: what is wrong with it, and how it comes about."""
+
+    name: str
+    file: str
+    change: Callable[[str], str]
+
+
+def random_token(source: str) -> str:
+    """Every client request token is a new one: a call that is sent twice is paid twice."""
+    tree = ast.parse(source)
+    chance = ast.parse("__import__('uuid').uuid4().hex", mode="eval").body
+    changed = 0
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            for place, key in enumerate(node.keys):
+                if isinstance(key, ast.Constant) and key.value == "clientRequestToken":
+                    node.values[place] = chance
+                    changed += 1
+        elif isinstance(node, ast.keyword) and node.arg == "clientRequestToken":
+            node.value = chance
+            changed += 1
+    if not changed:
+        raise ValueError("No client request token is to be found; look where it is made now.")
+    return ast.unparse(tree)
+
+
+def followed_by(code: str) -> Callable[[str], str]:
+    """The file, with definitions after its own that take their place."""
+
+    def change(source: str) -> str:
+        for name in ("handle", "check"):
+            if not any(isinstance(n, ast.FunctionDef) and n.name == name for n in ast.parse(source).body):
+                raise ValueError(f"There is no function {name} to replace; look what it is called now.")
+        return f"{source}\n\n{code}"
+
+    return change
+
+
+# The framework's onEvent waits, as it seems natural to do, and answers when all is there.
+JOB_KNOWN_LATE = """
+_named, _made = handle, check
+
+
+def handle(event, bedrock, now=time.time):
+    answered = _named(event, bedrock, now)
+    if event.is_delete:
+        return answered
+    for _ in range(3):
+        made = _made(Event.parse({**event.raw, **answered}), bedrock, None, now)
+        if made["IsComplete"]:
+            return {**answered, "Data": made.get("Data", {})}
+    raise ResourceError("The job was not made in time.")
+
+
+def check(event, bedrock, s3, now=time.time):
+    return _made(event, bedrock, s3, now) if event.is_delete else complete()
+"""
+
+THROUGHPUT_KNOWN_LATE = """
+_named, _bought = handle, check
+
+
+def handle(event, bedrock, releases=None, now=_utc_now):
+    answered = _named(event, bedrock, releases, now)
+    if event.is_delete:
+        return answered
+    for _ in range(3):
+        bought = _bought(Event.parse({**event.raw, **answered}), bedrock, now)
+        if bought["IsComplete"]:
+            return {**answered, "Data": bought.get("Data", {})}
+    raise ResourceError("The throughput was not in service in time.")
+
+
+def check(event, bedrock, now=_utc_now):
+    return _bought(event, bedrock, now) if event.is_delete else complete()
+"""
+
+DELETE_AT_ONCE = """
+_asked = check
+
+
+def check(event, *others, **named):
+    return complete() if event.is_delete else _asked(event, *others, **named)
+"""
+
+JOB, THROUGHPUT = "distillation_job/handler.py", "provisioned_throughput/handler.py"
+
+VERSIONS = (
+    Version("random idempotency token: job", "shared/jobs.py", random_token),
+    Version("random idempotency token: throughput", "shared/throughput.py", random_token),
+    Version("physical id only after the wait: job", JOB, followed_by(JOB_KNOWN_LATE)),
+    Version("physical id only after the wait: throughput", THROUGHPUT, followed_by(THROUGHPUT_KNOWN_LATE)),
+    Version("Delete that does not wait: job", JOB, followed_by(DELETE_AT_ONCE)),
+    Version("Delete that does not wait: throughput", THROUGHPUT, followed_by(DELETE_AT_ONCE)),
+)

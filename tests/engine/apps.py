@@ -1,0 +1,216 @@
+"""Another team's CDK app: it imports `stacks.bedrock`, and nothing of our stacks or settings.
+
+A stack holds a bucket that exists already and a job, or throughput for a model that exists already, or what
+somebody else manages. Each has variants, which are deployed one after another as the same stack.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+
+from stacks.bedrock import DistillationJob, ProvisionedThroughput
+
+ACCOUNT, REGION = "000000000000", "us-east-1"
+CONTEXT = Path(__file__).resolve().parents[2] / "cdk.json"
+
+STACK = "search-team"
+OWNER, NAME = "search", "search-router"
+BUCKET, ROWS = "search-data", "rows/training.jsonl"
+TEACHER, STUDENT = "us.amazon.nova-pro-v1:0", "amazon.nova-micro-v1:0:128k"
+HOURLY_USD = 40.0
+KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0b8f1c7e-1111-4222-8333-444455556666"
+
+# In place of the ARNs that Bedrock makes, so that a template is synthesized once; see `App.template`.
+_BEDROCK = f"arn:aws:bedrock:{REGION}:{ACCOUNT}"
+JOB = f"{_BEDROCK}:model-customization-job/{STUDENT}/00000000000a"
+MODEL = f"{_BEDROCK}:custom-model/{STUDENT}/00000000000b"
+OTHER_MODEL = f"{_BEDROCK}:custom-model/{STUDENT}/00000000000c"
+THROUGHPUT = f"{_BEDROCK}:provisioned-model/00000000000d"
+
+NOBODY = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:nobody"
+
+
+class TeamStack(cdk.Stack):
+    """A stack of the team's."""
+
+    def __init__(self, app: cdk.App) -> None:
+        """In the only account and Region that the emulator has."""
+        super().__init__(app, STACK, env=cdk.Environment(account=ACCOUNT, region=REGION))
+
+    def show(self, prefix: str, resource: cdk.CustomResource, *attributes: str) -> None:
+        """Output a resource's physical id and attributes."""
+        cdk.CfnOutput(self, f"{prefix}Id", value=resource.ref)
+        for name in attributes:
+            cdk.CfnOutput(self, f"{prefix}{name}", value=resource.get_att_string(name))
+
+    def break_after(self, resource: cdk.CustomResource) -> None:
+        """Add a sibling that fails once the resource is there: nobody answers for it."""
+        sibling = cdk.CustomResource(self, "Sibling", service_token=NOBODY)
+        sibling.node.add_dependency(resource)
+
+
+class JobStack(TeamStack):
+    """Distils a model from rows in the team's bucket."""
+
+    def __init__(
+        self,
+        app: cdk.App,
+        *,
+        broken: bool = False,
+        model_key: str | None = None,
+        **options: Any,
+    ) -> None:
+        """`model_key` is a key's ARN; `options` are more of the job's properties."""
+        super().__init__(app)
+        if model_key:
+            options["model_key"] = kms.Key.from_key_arn(self, "Key", model_key)
+        job = DistillationJob(
+            self,
+            "Job",
+            owner=OWNER,
+            bucket=s3.Bucket.from_bucket_name(self, "Bucket", BUCKET),
+            teacher=TEACHER,
+            student=STUDENT,
+            training_key=ROWS,
+            **options,
+        )
+        self.show("", job.resource, "JobArn", "JobName", "Status", "BaseModel", "ModelArn")
+        if broken:
+            self.break_after(job.resource)
+
+
+class ThroughputStack(TeamStack):
+    """Serves a model that exists already."""
+
+    def __init__(
+        self,
+        app: cdk.App,
+        *,
+        broken: bool = False,
+        name: str = NAME,
+        model_units: int = 1,
+        model_arn: str = MODEL,
+        **options: Any,
+    ) -> None:
+        """`options` are more of the throughput's properties."""
+        super().__init__(app)
+        throughput = ProvisionedThroughput(
+            self,
+            "Throughput",
+            owner=OWNER,
+            name=name,
+            model_units=model_units,
+            model_arn=model_arn,
+            **options,
+        )
+        self.show("", throughput.resource, "ProvisionedModelArn", "ProvisionedModelName")
+        if broken:
+            self.break_after(throughput.resource)
+
+
+class ExistingStack(TeamStack):
+    """Reads a job, its model and throughput that somebody else manages."""
+
+    def __init__(self, app: cdk.App) -> None:
+        """By their ARNs alone."""
+        super().__init__(app)
+        job = DistillationJob.from_job_arn(self, "Job", JOB)
+        model = DistillationJob.from_model_arn(self, "Model", MODEL)
+        throughput = ProvisionedThroughput.from_provisioned_model_arn(self, "Throughput", THROUGHPUT)
+        self.show("Job", job.resource, "JobArn", "JobName", "Status", "BaseModel", "ModelArn")
+        self.show("Model", model.resource, "ModelArn", "ModelName", "JobArn", "BaseModel", "Status")
+        names = ("ProvisionedModelArn", "ProvisionedModelName", "ModelArn", "ModelUnits", "Status")
+        self.show("Throughput", throughput.resource, *names)
+
+
+COMMITMENT: Mapping[str, Any] = {
+    "commitment": "OneMonth",
+    "acknowledge_commitment": True,
+    "hourly_price_usd": HOURLY_USD,
+}
+
+VARIANTS: Mapping[str, tuple[type[TeamStack], Mapping[str, Any]]] = {
+    "job": (JobStack, {"retain_model": False}),
+    "job-again": (JobStack, {"retain_model": False, "nonce": "again"}),
+    "job-keyed": (JobStack, {"retain_model": False, "model_key": KEY}),
+    "job-broken": (JobStack, {"retain_model": False, "broken": True}),
+    "job-again-broken": (JobStack, {"retain_model": False, "nonce": "again", "broken": True}),
+    "kept-job": (JobStack, {"tags": {"team": "search"}}),
+    "kept-job-tagged": (JobStack, {"tags": {"team": "ads", "stage": "dev"}}),
+    "kept-job-untagged": (JobStack, {"tags": {"stage": "dev"}}),
+    "throughput": (ThroughputStack, {}),
+    "throughput-tagged": (ThroughputStack, {"tags": {"team": "search"}}),
+    "throughput-moved": (ThroughputStack, {"model_arn": OTHER_MODEL, "name": "search-ranker"}),
+    "throughput-broken": (ThroughputStack, {"broken": True}),
+    "throughput-retained": (ThroughputStack, {"retain": True}),
+    "throughput-doubled": (ThroughputStack, {"model_units": 2}),
+    "throughput-committed": (ThroughputStack, COMMITMENT),
+    "existing": (ExistingStack, {}),
+}
+
+
+@dataclass(frozen=True)
+class App:
+    """The app, synthesized to one assembly for each variant."""
+
+    folder: Path
+
+    @property
+    def assemblies(self) -> list[Path]:
+        """The assemblies' folders."""
+        return [self.folder / variant for variant in VARIANTS]
+
+    def template(self, variant: str, arns: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """A variant's template, with the ARNs that Bedrock made in place of those above."""
+        text = (self.folder / variant / f"{STACK}.template.json").read_text(encoding="utf-8")
+        for placeholder, arn in (arns or {}).items():
+            text = text.replace(placeholder, arn)
+        template: dict[str, Any] = json.loads(text)
+        return template
+
+
+def declare(variant: str, assembly: Path | None = None) -> cdk.App:
+    """The app in a variant, to be synthesized to a folder."""
+    context = json.loads(CONTEXT.read_text(encoding="utf-8"))["context"]
+    app = cdk.App(context=context, outdir=str(assembly) if assembly else None, analytics_reporting=False)
+    kind, options = VARIANTS[variant]
+    kind(app, **options)
+    return app
+
+
+def synthesize(folder: Path) -> App:
+    """Write all variants' assemblies, as `cdk synth` would."""
+    for variant in VARIANTS:
+        declare(variant, folder / variant).synth()
+    return App(folder)
+
+
+def changed(template: Mapping[str, Any], resource_type: str, **properties: Any) -> dict[str, Any]:
+    """A template whose resources of a type have other properties."""
+    made = copy.deepcopy(dict(template))
+    for resource in made["Resources"].values():
+        if resource["Type"] == resource_type:
+            resource["Properties"] |= properties
+    return made
+
+
+def logical_id(template: Mapping[str, Any], resource_type: str) -> str:
+    """The logical id of the only resource of a type."""
+    (found,) = [key for key, resource in template["Resources"].items() if resource["Type"] == resource_type]
+    return found
+
+
+def without(template: Mapping[str, Any], resource_type: str) -> dict[str, Any]:
+    """A template without the only resource of a type, and without outputs, which may tell of it."""
+    made = copy.deepcopy({name: part for name, part in template.items() if name != "Outputs"})
+    del made["Resources"][logical_id(template, resource_type)]
+    return made

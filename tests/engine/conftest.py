@@ -1,0 +1,87 @@
+"""The emulator's CloudFormation, one for each file of tests and empty for each test."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from local.state import State
+from shared.task import Task
+from tests.engine import apps
+from tests.engine.apps import App
+from tests.engine.engine import Engine
+from tests.unit.resources.scenes import training_rows
+
+# A job of an hour takes a second; the Provider framework asks ten times as often.
+TIME_SCALE, WAIT_SCALE = 3000, 0.1
+
+
+@pytest.fixture(scope="module")
+def running_engine(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Engine]:
+    """Servers for one file, which may set a TIME_SCALE and a WAIT_SCALE of its own."""
+    engine = Engine(
+        State(tmp_path_factory.mktemp("engine")),
+        time_scale=getattr(request.module, "TIME_SCALE", TIME_SCALE),
+        wait_scale=getattr(request.module, "WAIT_SCALE", WAIT_SCALE),
+    )
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def engine(running_engine: Engine) -> Engine:
+    """CloudFormation and Bedrock with nothing in them."""
+    running_engine.reset()
+    return running_engine
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> App:
+    """Another team's app, synthesized."""
+    return apps.synthesize(tmp_path_factory.mktemp("app"))
+
+
+@pytest.fixture
+def team(engine: Engine, app: App) -> Engine:
+    """An account with that team's bucket, where the app's assets are published."""
+    for assembly in app.assemblies:
+        engine.publish(assembly)
+    engine.aws("s3").create_bucket(Bucket=apps.BUCKET)
+    engine.aws("s3").put_object(Bucket=apps.BUCKET, Key=apps.ROWS, Body=training_rows(Task.load()))
+    return engine
+
+
+@pytest.fixture
+def models(team: Engine) -> list[str]:
+    """Two custom models that somebody trained before, `search-a` and `search-b`; their ARNs."""
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": {
+            "Effect": "Allow",
+            "Action": "sts:AssumeRole",
+            "Principal": {"Service": "bedrock.amazonaws.com"},
+        },
+    }
+    role = team.aws("iam").create_role(RoleName="trainer", AssumeRolePolicyDocument=json.dumps(trust))
+    teacher = {"teacherModelIdentifier": apps.TEACHER}
+    for name in ("search-a", "search-b"):
+        team.aws("bedrock").create_model_customization_job(
+            jobName=name,
+            customModelName=name,
+            roleArn=role["Role"]["Arn"],
+            baseModelIdentifier=apps.STUDENT,
+            customizationType="DISTILLATION",
+            trainingDataConfig={"s3Uri": f"s3://{apps.BUCKET}/{apps.ROWS}"},
+            outputDataConfig={"s3Uri": f"s3://{apps.BUCKET}/jobs/{name}/"},
+            customizationConfig={"distillationConfig": {"teacherModelConfig": teacher}},
+        )
+    end = time.monotonic() + 60
+    while len(found := team.held("models")) < 2:
+        assert time.monotonic() < end, team.held("jobs")
+        time.sleep(0.1)
+    return [found[name]["arn"] for name in ("search-a", "search-b")]

@@ -1,0 +1,277 @@
+"""The emulator's real CloudFormation, driven as `cdk deploy` drives it but without the CDK's process.
+
+Templates and assets come from an assembly that the CDK synthesized. CloudFormation, Lambda, Step Functions,
+IAM, DynamoDB and S3 are the emulator's; Bedrock is the stand-in. Both are test doubles, see `local/`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import ssl
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+import boto3
+from botocore.config import Config
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
+
+from local import environment, servers
+from local.queries import Router
+from local.servers import Servers
+from local.state import ACCOUNT, REGION, State
+
+STAGING = f"cdk-hnb659fds-assets-{ACCOUNT}-{REGION}"
+SECONDS = 120.0
+BEGUN = ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS")
+DONE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stack operation ended, and why."""
+
+    stack: str
+    status: str
+    reasons: tuple[str, ...]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it did what was asked for."""
+        return self.status in DONE
+
+
+class Engine:
+    """CloudFormation on this machine, with the Bedrock that its functions call."""
+
+    def __init__(self, state: State, *, time_scale: float, wait_scale: float) -> None:
+        """Start the servers; `close` stops them."""
+        self.state = state
+        self._servers: Servers = servers.start(state, time_scale=time_scale, wait_scale=wait_scale)
+        self._session = boto3.Session(environment.ACCESS_KEY, environment.SECRET_KEY, None, REGION)
+        self._published: set[str] = set()
+        self._bootstrap()
+
+    @property
+    def emulator_pid(self) -> int:
+        """The process id of the emulator, whose children are the functions."""
+        return self._servers.emulator.pid
+
+    def reset(self) -> None:
+        """Forget all that was deployed, in both doubles."""
+        self._send(f"{self._servers.emulator.url}/_ministack/reset", "POST", b"")
+        self.bedrock("/_reset", {})
+        self.deliver(1)
+        self._bootstrap()
+
+    def _bootstrap(self) -> None:
+        """What `cdk bootstrap` leaves for a deployment to use."""
+        self._published.clear()
+        self.aws("s3").create_bucket(Bucket=STAGING)
+        self.aws("ssm").put_parameter(Name="/cdk-bootstrap/hnb659fds/version", Value="30", Type="String")
+
+    def close(self) -> None:
+        """Stop the servers."""
+        servers.stop(self.state)
+
+    @cache  # noqa: B019  # an engine lives as long as its process's tests
+    def aws(self, service: str) -> Any:
+        """A client of the emulator, or of the stand-in for Bedrock."""
+        ours = self._servers.bedrock.url if service.startswith("bedrock") else self._servers.emulator.url
+        return self._session.client(  # type: ignore[call-overload]  # any service's name
+            service,
+            endpoint_url=ours,
+            verify=str(self.state.ca_bundle),
+            config=Config(
+                retries={"total_max_attempts": 1},
+                s3={"addressing_style": "path"},
+                proxies={},
+                read_timeout=120,
+            ),
+        )
+
+    def publish(self, assembly: Path) -> None:
+        """Put the file assets of every stack where the templates look for them."""
+        for manifest in sorted(assembly.glob("*.assets.json")):
+            for file in json.loads(manifest.read_text())["files"].values():
+                for destination in file["destinations"].values():
+                    self._put(assembly / file["source"]["path"], destination["objectKey"])
+
+    def _put(self, source: Path, key: str) -> None:
+        if key in self._published:
+            return
+        if source.is_dir():
+            source = Path(shutil.make_archive(str(self.state.tmp / key.removesuffix(".zip")), "zip", source))
+        self.aws("s3").put_object(Bucket=STAGING, Key=key, Body=source.read_bytes())
+        self._published.add(key)
+
+    def begin(self, stack: str, template: Mapping[str, Any]) -> None:
+        """Create or update a stack. Raises ClientError where CloudFormation refuses at once."""
+        key = f"{stack}.template.json"
+        self.aws("s3").put_object(Bucket=STAGING, Key=key, Body=json.dumps(template).encode())
+        wanted = {
+            "StackName": stack,
+            "TemplateURL": f"{self._servers.emulator.url}/{STAGING}/{key}",
+            "Capabilities": ["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
+        }
+        if self.status(stack) is None:
+            self.aws("cloudformation").create_stack(**wanted)
+            return
+        try:
+            self.aws("cloudformation").update_stack(**wanted)
+        except ClientError as error:
+            if "No updates are to be performed" not in str(error):
+                raise
+
+    def deploy(self, stack: str, template: Mapping[str, Any]) -> Outcome:
+        """Create or update a stack and wait for its end."""
+        self.begin(stack, template)
+        return self.wait(stack)
+
+    def delete(self, stack: str, retain: Sequence[str] = ()) -> Outcome:
+        """Delete a stack and wait for its end; one that does not exist is deleted.
+
+        `retain` are logical ids to let go of, which CloudFormation takes only after DELETE_FAILED.
+        """
+        self.aws("cloudformation").delete_stack(StackName=stack, RetainResources=list(retain))
+        return self.wait(stack)
+
+    def continue_rollback(self, stack: str, skip: Sequence[str] = ()) -> Outcome:
+        """Go on with an update's rollback that failed, as `cdk rollback` does.
+
+        `skip` are logical ids that CloudFormation is to take for rolled back (`cdk rollback --orphan`).
+        """
+        self.aws("cloudformation").continue_update_rollback(StackName=stack, ResourcesToSkip=list(skip))
+        return self.wait(stack)
+
+    def status(self, stack: str) -> str | None:
+        """A stack's status; None where there is none."""
+        try:
+            found = self.aws("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+        except ClientError as error:
+            if "does not exist" not in str(error):
+                raise
+            return None
+        status: str = found[0]["StackStatus"]
+        return None if status == "DELETE_COMPLETE" else status
+
+    def wait(self, stack: str, seconds: float = SECONDS) -> Outcome:
+        """Wait until CloudFormation has done with a stack.
+
+        Raises TimeoutError where it hangs.
+        """
+        end = time.monotonic() + seconds
+        while (status := self.status(stack) or "DELETE_COMPLETE").endswith("IN_PROGRESS"):
+            if time.monotonic() > end:
+                raise TimeoutError(f"{stack} is still {status} after {seconds:.0f} s")
+            time.sleep(0.05)
+        reasons = () if status in DONE else tuple(self._reasons(stack))
+        return Outcome(stack, status, reasons)
+
+    def _reasons(self, stack: str) -> Iterator[str]:
+        """Why the last operation's resources failed, last first."""
+        pages = self.aws("cloudformation").get_paginator("describe_stack_events").paginate(StackName=stack)
+        for event in (event for page in pages for event in page["StackEvents"]):
+            if event["ResourceStatus"].endswith("FAILED") and event.get("ResourceStatusReason"):
+                yield f"{event['LogicalResourceId']}: {event['ResourceStatusReason']}"
+            if event["LogicalResourceId"] == stack and event["ResourceStatus"] in BEGUN:
+                return
+
+    def settle(self, seconds: float = SECONDS) -> None:
+        """Wait for the end of all executions: the waiter of an event that came twice asks once more.
+
+        Raises TimeoutError where they go on.
+        """
+        machines = self.aws("stepfunctions")
+        end = time.monotonic() + seconds
+        while any(
+            machines.list_executions(stateMachineArn=machine["stateMachineArn"], statusFilter="RUNNING")[
+                "executions"
+            ]
+            for machine in machines.list_state_machines()["stateMachines"]
+        ):
+            if time.monotonic() > end:
+                raise TimeoutError(f"state machines still run after {seconds:.0f} s")
+            time.sleep(0.05)
+
+    def resources(self, stack: str) -> dict[str, str]:
+        """Logical to physical ids of a stack's resources."""
+        found = self.aws("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
+        return {item["LogicalResourceId"]: item["PhysicalResourceId"] for item in found}
+
+    def outputs(self, stack: str) -> dict[str, str]:
+        """A stack's outputs."""
+        found = self.aws("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
+        return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+
+    def table(self, name: str) -> Any:
+        """A DynamoDB table, as a resource."""
+        return self._session.resource(
+            "dynamodb", endpoint_url=self._servers.emulator.url, verify=str(self.state.ca_bundle)
+        ).Table(name)
+
+    def router(self, api_id: str) -> Router:
+        """Asks a deployed router through its HTTP API, signed."""
+        return Router(
+            url=f"{self._servers.emulator.url}/_aws/execute-api/{api_id}/$default/route",
+            region=REGION,
+            credentials=Credentials(environment.ACCESS_KEY, environment.SECRET_KEY),
+            verify=str(self.state.ca_bundle),
+        )
+
+    def deliver(self, times: int) -> None:
+        """How often CloudFormation delivers each event of a custom resource from now on."""
+        self._send(f"{self._servers.emulator.url}/_cloudformation/deliveries/{times}", "POST", b"")
+
+    def bedrock(self, path: str, order: Mapping[str, Any] | None = None, *, delete: bool = False) -> Any:
+        """The stand-in's own endpoints, e.g. `/_state`; with an order, a POST of it."""
+        url = f"{self._servers.bedrock.url}{path}"
+        if order is not None:
+            return self._send(url, "POST", json.dumps(order).encode())
+        return self._send(url, "DELETE" if delete else "GET")
+
+    def calls(self, operation: str | None = None) -> list[Mapping[str, Any]]:
+        """The calls that Bedrock has carried out, of one operation or all, oldest first."""
+        calls = self.bedrock("/_calls" if operation is None else f"/_calls?operation={operation}")
+        return [call for call in calls if call["outcome"] in ("ok", "lost")]
+
+    def written(self) -> list[str]:
+        """The operations that changed something in Bedrock, in order."""
+        return [
+            call["operation"] for call in self.calls() if not call["operation"].startswith(("Get", "List"))
+        ]
+
+    def held(self, kind: str) -> dict[str, Mapping[str, Any]]:
+        """What Bedrock holds of a kind (`jobs`, `models`, `throughput`), by name."""
+        return {item["name"]: item for item in self.bedrock("/_state")[kind]}
+
+    def send(self, function: str, event: Mapping[str, Any], seconds: float = SECONDS) -> Mapping[str, Any]:
+        """Send a custom resource's function an event that the stack knows nothing of; returns its answer.
+
+        Like CloudFormation's own, the answer goes to a signed URL of S3. Raises TimeoutError where none does.
+        """
+        where = {"Bucket": STAGING, "Key": f"answers/{uuid4()}"}
+        url = self.aws("s3").generate_presigned_url("put_object", Params=where)
+        payload = {"RequestId": str(uuid4()), "ResponseURL": url, **event}
+        self.aws("lambda").invoke(FunctionName=function, Payload=json.dumps(payload).encode())
+        end = time.monotonic() + seconds
+        while not self.aws("s3").list_objects_v2(Bucket=STAGING, Prefix=where["Key"]).get("KeyCount"):
+            if time.monotonic() > end:
+                raise TimeoutError(f"{function} has not answered after {seconds:.0f} s")
+            time.sleep(0.05)
+        answer: Mapping[str, Any] = json.loads(self.aws("s3").get_object(**where)["Body"].read())
+        return answer
+
+    def _send(self, url: str, method: str, body: bytes | None = None) -> Any:
+        context = ssl.create_default_context(cafile=str(self.state.ca_bundle)) if "https" in url else None
+        request = Request(url, data=body, method=method, headers={"Content-Type": "application/json"})
+        with urlopen(request, timeout=20, context=context) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None

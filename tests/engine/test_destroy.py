@@ -1,0 +1,113 @@
+"""Another team's stack, destroyed at any moment of a release: nothing is left running, and nothing hangs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from shared.releases import EVALUATING, PROMOTING
+from tests.engine.engine import Engine
+from tests.engine.release_apps import Scene
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-destroy")]
+
+# Slow enough that a deployment, in its 0.8 s, and throughput, in its 2 s, are met while they are made.
+TIME_SCALE = 600
+
+DENIED = "An explicit deny is in the way."
+
+
+@pytest.fixture
+def scene(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A team before its first deployment. What is seen at the end is printed where a test fails."""
+    scene = Scene(engine, tmp_path_factory.getbasetemp() / "release-apps")
+    engine.bedrock("/_latency", {"first_token_ms": 0})
+    yield scene
+    print(scene.told())
+
+
+def _phase(scene: Scene, name: str) -> set[str]:
+    return {job["details"][f"{name}Details"] for job in scene.engine.held("jobs").values()}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a stack is destroyed: `is_now` tells, `options` and what is ordered make it last."""
+
+    name: str
+    is_now: Callable[[Scene], bool]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    order: str = ""
+    latency_ms: float = 0
+    is_second: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+MOMENTS = (
+    Moment(
+        "the job is queued",
+        lambda scene: _phase(scene, "dataProcessing") == {"Completed"},
+        order="job_stalled",
+    ),
+    Moment("the job runs", lambda scene: _phase(scene, "training") == {"InProgress"}),
+    Moment(
+        "the deployment is being made",
+        lambda scene: "Creating" in scene.held("deployments").values(),
+    ),
+    Moment(
+        "the candidate is being judged",
+        lambda scene: scene.states() == [EVALUATING] and bool(scene.engine.calls("Converse")),
+        latency_ms=1500,
+    ),
+    Moment(
+        "the candidate rises",
+        lambda scene: scene.states() == [PROMOTING],
+        options={"dwell_seconds": 600},
+    ),
+    Moment(
+        "throughput is being bought",
+        lambda scene: "Creating" in scene.held("throughput").values(),
+        options={"model_units": 1},
+    ),
+    Moment(
+        "throughput is being moved",
+        lambda scene: "Updating" in scene.held("throughput").values(),
+        options={"model_units": 1},
+        is_second=True,
+    ),
+)
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=str)
+def test_b11_a_stack_destroyed_at_any_moment_leaves_nothing_running(moment: Moment, scene: Scene) -> None:
+    if moment.order:
+        scene.order(moment.order)
+    scene.engine.bedrock("/_latency", {"first_token_ms": moment.latency_ms})
+    if moment.is_second:
+        scene.goes_live(scene.deploy(**moment.options))
+        scene.deploy(**moment.options, nonce="second")
+    else:
+        scene.deploy(**moment.options)
+    scene.until(lambda: moment.is_now(scene), moment.name)
+    execution = scene.begin_to_destroy()
+    scene.until(lambda: scene.execution_status(execution) != "RUNNING", "the execution is stopped")
+    assert scene.execution_status(execution) == "ABORTED"
+    assert scene.wait().succeeded
+    assert scene.left() == []
+
+
+def test_b11_a_delete_that_failed_succeeds_the_next_time(scene: Scene) -> None:
+    """The stack's failure names the resource and Bedrock's own text."""
+    scene.goes_live(scene.deploy())
+    scene.order("denied", operation="DeleteCustomModelDeployment", message=DENIED)
+    first = scene.destroy()
+    assert first.status == "DELETE_FAILED"
+    assert any(reason.startswith("Release") and DENIED in reason for reason in first.reasons)
+    assert list(scene.held("deployments").values()) == ["Active"]
+    assert scene.destroy().succeeded
+    assert scene.left() == []

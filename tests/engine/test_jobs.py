@@ -1,0 +1,242 @@
+"""DistillationJob through CloudFormation: create, update, replacement, rollback, delete.
+
+Where a job is to run while something happens, Bedrock is told to stall it: it then runs until it is stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from shared.naming import OWNER_TAG
+from tests.engine.apps import BUCKET, KEY, OWNER, ROWS, STACK, STUDENT, TEACHER, App, changed, logical_id
+from tests.engine.engine import Engine
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-jobs")]
+
+TYPE = "Custom::BedrockDistillationJob"
+CREATE, STOP = "CreateModelCustomizationJob", "StopModelCustomizationJob"
+# CloudFormation takes a response of 4,096 bytes (custom resource response objects).
+RESPONSE_BYTES = 4096
+
+
+@pytest.fixture
+def stalled(team: Engine) -> Engine:
+    """The same account, in which no job gets anywhere."""
+    team.bedrock("/_faults", {"kind": "job_stalled", "count": None})
+    return team
+
+
+def deploy(engine: Engine, template: Mapping[str, Any]) -> str:
+    """A deployment that succeeds; the job's name."""
+    outcome = engine.deploy(STACK, template)
+    assert outcome.succeeded, outcome
+    return engine.outputs(STACK)["Id"]
+
+
+def refused(engine: Engine, template: Mapping[str, Any], status: str) -> str:
+    """A deployment that is taken back; why the job's resource failed."""
+    outcome = engine.deploy(STACK, template)
+    assert outcome.status == status, outcome
+    (reason,) = [text for text in outcome.reasons if text.startswith("Job")]
+    assert len(reason.encode()) < RESPONSE_BYTES
+    return reason
+
+
+def names_made(engine: Engine) -> list[str]:
+    """The names of all jobs that were ever made, in order: Bedrock forgets none."""
+    return [*engine.held("jobs")]
+
+
+def statuses(engine: Engine) -> dict[str, str]:
+    """Each job's status, by its name."""
+    return {name: job["status"] for name, job in engine.held("jobs").items()}
+
+
+def eventually(is_so: Callable[[], object], seconds: float = 60) -> None:
+    """Wait for what Bedrock does by itself."""
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def framework(engine: Engine) -> str:
+    """The function that CloudFormation sends the job's events to."""
+    (name,) = [
+        name for key, name in engine.resources(STACK).items() if "frameworkonEvent" in key and "-" in name
+    ]
+    return name
+
+
+def test_t1_t12_b10_b8_t10_a_job_is_made_once_and_stopped_with_its_stack(stalled: Engine, app: App) -> None:
+    template = app.template("job")
+    # T1: one call with what was declared; the deployment doesn't wait for the job's end.
+    name = deploy(stalled, template)
+    (made,) = stalled.calls(CREATE)
+    request = made["parameters"]
+    assert stalled.written() == [CREATE]
+    assert request["jobName"] == request["customModelName"] == name
+    assert request["baseModelIdentifier"] == STUDENT
+    assert request["customizationType"] == "DISTILLATION"
+    assert request["trainingDataConfig"] == {"s3Uri": f"s3://{BUCKET}/{ROWS}"}
+    assert request["outputDataConfig"] == {"s3Uri": f"s3://{BUCKET}/jobs/{name}/"}
+    assert request["customizationConfig"] == {
+        "distillationConfig": {"teacherModelConfig": {"teacherModelIdentifier": TEACHER}}
+    }
+    assert not request.keys() & {
+        "hyperParameters",
+        "validationDataConfig",
+        "vpcConfig",
+        "customModelKmsKeyId",
+    }
+    assert stalled.outputs(STACK) == {
+        "Id": name,
+        "JobArn": stalled.held("jobs")[name]["arn"],
+        "JobName": name,
+        "Status": "InProgress",
+        "BaseModel": "amazon.nova-micro-v1:0",
+        "ModelArn": "",
+    }
+    # T12: the same again, a new version of the function, another property that decides nothing.
+    calls = len(stalled.bedrock("/_calls"))
+    assert deploy(stalled, template) == name
+    assert (
+        deploy(stalled, changed(template, "AWS::Lambda::Function", Description="Of the next version")) == name
+    )
+    assert len(stalled.bedrock("/_calls")) == calls
+    assert deploy(stalled, changed(template, TYPE, AllowLegacy=True)) == name
+    # B10: an id that CloudFormation invented, for a create that never answered.
+    properties = template["Resources"][logical_id(template, TYPE)]["Properties"] | {"JobName": name}
+    event = {"RequestType": "Delete", "StackId": STACK, "LogicalResourceId": "Job", "ResourceType": TYPE}
+    answer = stalled.send(
+        framework(stalled),
+        {**event, "PhysicalResourceId": "invented", "ResourceProperties": properties},
+    )
+    assert (answer["Status"], answer["PhysicalResourceId"]) == ("SUCCESS", "invented")
+    assert stalled.written() == [CREATE]
+    assert statuses(stalled) == {name: "InProgress"}
+    # B8, T10: the stack goes when the job has stopped, and a second time nothing happens.
+    assert stalled.delete(STACK).succeeded
+    assert stalled.written() == [CREATE, STOP]
+    assert statuses(stalled) == {name: "Stopped"}
+    assert stalled.delete(STACK).succeeded
+    assert stalled.written() == [CREATE, STOP]
+
+
+def test_b1_t5_t8_b15_events_that_come_twice_make_one_job_whose_tags_follow(team: Engine, app: App) -> None:
+    team.deliver(2)
+    # B1
+    name = deploy(team, app.template("kept-job"))
+    assert names_made(team) == [name]
+    assert len({call["parameters"]["clientRequestToken"] for call in team.calls(CREATE)}) == 1
+    eventually(lambda: name in team.held("models"))
+    # T5: a changed tag and a new one, then one fewer; T8: what the job has made by now.
+    for variant, tags in (
+        ("kept-job-tagged", {"team": "ads", "stage": "dev"}),
+        ("kept-job-untagged", {"stage": "dev"}),
+    ):
+        team.settle()
+        assert deploy(team, app.template(variant)) == name
+        for kind in ("jobs", "models"):
+            found = team.held(kind)[name]["tags"]
+            assert found.pop(OWNER_TAG) == OWNER
+            assert {key: found.get(key) for key in ("team", "stage") if key in found} == tags, kind
+    outputs = team.outputs(STACK)
+    assert (outputs["Status"], outputs["ModelArn"]) == ("Completed", team.held("models")[name]["arn"])
+    # B15: model and metrics are kept unless it is said otherwise.
+    assert team.delete(STACK).succeeded
+    assert names_made(team) == [name]
+    assert [*team.held("models")] == [name]
+    written = team.aws("s3").list_objects_v2(Bucket=BUCKET, Prefix=f"jobs/{name}/")["Contents"]
+    assert any(found["Key"].endswith("step_wise_training_metrics.csv") for found in written)
+
+
+def test_t10_b14_a_replaced_model_goes_once_its_successor_is_there(team: Engine, app: App) -> None:
+    first = deploy(team, app.template("job"))
+    eventually(lambda: first in team.held("models"))
+    second = deploy(team, app.template("job-again"))
+    assert team.written() == [CREATE, CREATE, "DeleteCustomModel"]
+    eventually(lambda: second in team.held("models"))
+    assert team.delete(STACK).succeeded
+    assert team.held("models") == {}
+    assert names_made(team) == [first, second]
+
+
+def test_b14_c4_t6_a_replacement_comes_first_and_can_be_taken_back(stalled: Engine, app: App) -> None:
+    first = deploy(stalled, app.template("job"))
+    # Taken back: a sibling fails after the new job was made.
+    outcome = stalled.deploy(STACK, app.template("job-again-broken"))
+    assert outcome.status == "UPDATE_ROLLBACK_COMPLETE", outcome
+    (second,) = set(names_made(stalled)) - {first}
+    assert stalled.written() == [CREATE, CREATE, STOP]
+    assert statuses(stalled) == {first: "InProgress", second: "Stopped"}
+    assert stalled.outputs(STACK)["Id"] == first
+    # Carried out: the old job's Delete (C4) comes when the new one, with the key (T6), is there.
+    third = deploy(stalled, app.template("job-keyed"))
+    assert third not in (first, second)
+    assert stalled.written() == [CREATE, CREATE, STOP, CREATE, STOP]
+    assert statuses(stalled) == {first: "Stopped", second: "Stopped", third: "InProgress"}
+    requests = {call["parameters"]["jobName"]: call["parameters"] for call in stalled.calls(CREATE)}
+    assert requests[third]["customModelKmsKeyId"] == KEY
+    assert stalled.delete(STACK).succeeded
+    assert statuses(stalled)[third] == "Stopped"
+
+
+def test_b11_b7_a_job_that_a_rollback_or_a_person_stopped_is_not_paid_again(
+    stalled: Engine, app: App
+) -> None:
+    # B11
+    outcome = stalled.deploy(STACK, app.template("job-broken"))
+    assert outcome.status == "ROLLBACK_COMPLETE", outcome
+    (name,) = names_made(stalled)
+    assert statuses(stalled) == {name: "Stopped"}
+    assert stalled.written() == [CREATE, STOP]
+    # B7: the same work is adopted as it is, and another one is made only because it is asked for.
+    assert stalled.delete(STACK).succeeded
+    assert deploy(stalled, app.template("job")) == name
+    assert stalled.outputs(STACK)["Status"] == "Stopped"
+    again = deploy(stalled, app.template("job-again"))
+    stalled.aws("bedrock").stop_model_customization_job(jobIdentifier=again)
+    assert deploy(stalled, changed(app.template("job-again"), TYPE, AllowLegacy=True)) == again
+    assert names_made(stalled) == [name, again]
+
+
+def test_b12_c2_a_create_that_fails_after_bedrock_took_the_job_stops_it(stalled: Engine, app: App) -> None:
+    # The look that follows the create call is refused.
+    denied = {"kind": "denied", "operation": "GetModelCustomizationJob", "skip": 1}
+    stalled.bedrock("/_faults", denied)
+    reason = refused(stalled, app.template("job"), "ROLLBACK_COMPLETE")
+    assert "AccessDeniedException" in reason
+    assert "Logs: /aws/lambda/" in reason
+    assert stalled.written() == [CREATE, STOP]
+    assert [*statuses(stalled).values()] == ["Stopped"]
+
+
+def test_b12_b16_b17_an_update_that_fails_leaves_the_old_job_and_nothing_else(
+    stalled: Engine, app: App
+) -> None:
+    first = deploy(stalled, app.template("job"))
+    rolled_back = "UPDATE_ROLLBACK_COMPLETE"
+    # B16, C9
+    told = "Number of jobs in progress is at its quota of 2. " * 100
+    stalled.bedrock("/_faults", {"kind": "over_quota", "operation": CREATE, "message": told})
+    reason = refused(stalled, app.template("job-again"), rolled_back)
+    assert "Number of jobs in progress is at its quota of 2." in reason
+    assert "Service Quotas" in reason
+    # B17
+    stalled.bedrock("/_lifecycle", {"modelId": "amazon.nova-pro-v1:0", "endOfLifeTime": 1_767_225_600})
+    reason = refused(stalled, app.template("job-again"), rolled_back)
+    assert "amazon.nova-pro-v1:0" in reason
+    assert "2026-01-01" in reason
+    assert len(stalled.bedrock(f"/_calls?operation={CREATE}")) == 2
+    stalled.bedrock("/_lifecycle", {"modelId": "amazon.nova-pro-v1:0", "endOfLifeTime": None})
+    # B12
+    stalled.bedrock("/_faults", {"kind": "denied", "operation": "GetModelCustomizationJob", "skip": 1})
+    refused(stalled, app.template("job-again"), rolled_back)
+    assert [name for name in stalled.written() if name in (CREATE, STOP)] == [CREATE, CREATE, STOP]
+    assert sorted(statuses(stalled).values()) == ["InProgress", "Stopped"]
+    assert statuses(stalled)[first] == "InProgress"

@@ -1,0 +1,149 @@
+"""Releases of another team's app, from a deployment to what serves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from shared.naming import attempt_name, release_name
+from shared.releases import FAILED, PROMOTING, SUPERSEDED, WAITING
+from tests.engine.apps import BUCKET, OWNER, ROWS, STUDENT, TEACHER
+from tests.engine.engine import Engine
+from tests.engine.release_apps import Scene
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-releases")]
+
+BAD_DATA = "Record 7 of rows/training.jsonl holds 'User:', which is reserved and may not be in a prompt."
+
+
+@pytest.fixture
+def scene(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A team before its first deployment. What is seen at the end is printed where a test fails."""
+    scene = Scene(engine, tmp_path_factory.getbasetemp() / "release-apps")
+    yield scene
+    print(scene.told())
+
+
+def test_b1_events_that_come_twice_make_one_job_one_execution_and_one_deployment(scene: Scene) -> None:
+    """And all that was made goes by events that come twice."""
+    scene.engine.deliver(2)
+    digest = scene.deploy()
+    release = scene.goes_live(digest)
+    assert (release.attempt, scene.executions()) == (1, [f"{digest}-1"])
+    assert scene.settled() == digest
+    name = release_name(OWNER, digest)
+    assert scene.held("jobs") == {name: "Completed"}
+    assert scene.held("deployments") == {name: "Active"}
+    made = [operation for operation in scene.engine.written() if operation.startswith("Create")]
+    assert made == ["CreateModelCustomizationJob", "CreateCustomModelDeployment"]
+    assert scene.destroy().succeeded
+    assert scene.left() == []
+
+
+def test_b1_a_redeploy_while_a_job_runs_changes_nothing(scene: Scene) -> None:
+    """Nor does one that gives a release's functions other settings."""
+    scene.order("job_stalled")
+    digest = scene.deploy()
+    scene.until(lambda: "job InProgress" in scene.release(digest).message, "the release waits for the job")
+    before, written = scene.release(digest), scene.engine.written()
+    assert written == ["CreateModelCustomizationJob"]
+    for options in ({}, {"poll_seconds": 2}):
+        assert scene.deploy(**options) == digest
+        after = scene.release(digest)
+        assert (after.state, after.attempt, after.execution) == (WAITING, 1, before.execution)
+        assert scene.running() == scene.executions() == [f"{digest}-1"]
+    assert scene.engine.written() == written
+
+
+def test_b14_a_new_digest_supersedes_a_running_release_while_what_served_serves_on(scene: Scene) -> None:
+    first = scene.deploy()
+    scene.goes_live(first)
+    second = scene.deploy(nonce="second", dwell_seconds=600)
+    scene.until(lambda: scene.release(second).state == PROMOTING, "the second release is a candidate")
+    assert scene.served() == (second, first)
+
+    third = scene.begin(nonce="third")
+    settled = set()
+    scene.until(lambda: settled.add(scene.settled()) or scene.release(third).is_final, "the third is final")
+    assert scene.wait().succeeded
+    scene.goes_live(third)
+    assert settled == {first, third}
+    assert scene.release(second).state == SUPERSEDED
+    assert third in scene.release(second).message
+    kept = [release_name(OWNER, digest) for digest in (first, third)]
+    # By the sweep that an execution's end calls, or the release's own: no test calls one.
+    scene.until(lambda: sorted(scene.held("deployments")) == sorted(kept), "the second's deployment goes")
+    assert sorted(scene.held("models")) == sorted(kept)
+    assert scene.served() == (third,)
+
+
+def test_b6_a_failed_job_fails_the_release_with_its_own_message_and_is_not_paid_again(scene: Scene) -> None:
+    """A data set stays wrong however often it is trained on, so this is not tried again."""
+    scene.order("job_failed", message=BAD_DATA)
+    digest = scene.deploy(retry_internal_errors=1)
+    release = scene.fails(digest)
+    assert BAD_DATA in release.message
+    assert "validation Failed" in release.message  # how far it came
+    assert scene.held("jobs") == {release_name(OWNER, digest): "Failed"}
+    assert scene.settled() is None
+    assert scene.held("deployments") == {}
+
+
+def test_b6_an_error_of_bedrocks_own_is_tried_again_as_often_as_is_set(scene: Scene) -> None:
+    scene.order("job_failed")
+    once = scene.deploy()
+    assert "internal error" in scene.fails(once).message
+    name = release_name(OWNER, once)
+    assert scene.held("jobs") == {name: "Failed"}
+
+    # The same job, whose failure is now one to be tried again.
+    again = scene.deploy(retry_internal_errors=1)
+    assert again == once
+    scene.goes_live(again)
+    assert scene.held("jobs") == {name: "Failed", attempt_name(name, 2): "Completed"}
+    assert scene.settled() == again
+    assert scene.destroy().succeeded
+    assert scene.left() == []
+
+
+def test_a_stalled_job_is_stopped_where_that_is_set_and_its_release_ends(scene: Scene) -> None:
+    scene.order("job_stalled")
+    digest = scene.deploy(stop_stalled=True, stall_hours=0.0005)
+    release = scene.fails(digest)
+    assert "was stopped: its next phase had not started" in release.message
+    assert scene.held("jobs") == {release_name(OWNER, digest): "Stopped"}
+    assert scene.engine.written() == ["CreateModelCustomizationJob", "StopModelCustomizationJob"]
+
+
+def test_t3_an_adopted_model_is_released_without_a_job_and_outlives_the_stack(scene: Scene) -> None:
+    arn = _model_of_somebody_else(scene)
+    before = len(scene.engine.calls("CreateModelCustomizationJob"))
+    digest = scene.deploy(adopted=arn)
+    release = scene.goes_live(digest)
+    assert (release.model_arn, scene.settled()) == (arn, digest)
+    assert len(scene.engine.calls("CreateModelCustomizationJob")) == before
+    assert scene.destroy().succeeded
+    assert scene.held("deployments") == {}
+    assert list(scene.held("models")) == ["theirs"]
+
+
+def _model_of_somebody_else(scene: Scene) -> str:
+    """Distilled without any construct; returns the model's ARN."""
+    trust = {"Effect": "Allow", "Principal": {"Service": "bedrock.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    role = scene.engine.aws("iam").create_role(RoleName="theirs", AssumeRolePolicyDocument=policy)["Role"]
+    teacher = {"teacherModelIdentifier": TEACHER}
+    scene.engine.aws("bedrock").create_model_customization_job(
+        jobName="theirs",
+        customModelName="theirs",
+        roleArn=role["Arn"],
+        baseModelIdentifier=STUDENT,
+        customizationType="DISTILLATION",
+        customizationConfig={"distillationConfig": {"teacherModelConfig": teacher}},
+        trainingDataConfig={"s3Uri": f"s3://{BUCKET}/{ROWS}"},
+        outputDataConfig={"s3Uri": f"s3://{BUCKET}/theirs/"},
+    )
+    scene.until(lambda: scene.held("models"), "the model of somebody else is there")
+    return str(scene.engine.held("models")["theirs"]["arn"])

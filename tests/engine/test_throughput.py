@@ -1,0 +1,200 @@
+"""ProvisionedThroughput through CloudFormation, bought by the deployment for a model that exists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from tests.engine.apps import HOURLY_USD, MODEL, NAME, OTHER_MODEL, STACK, App, changed, logical_id, without
+from tests.engine.engine import Engine
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-throughput")]
+
+TYPE = "Custom::BedrockProvisionedThroughput"
+CREATE, UPDATE, DELETE = (f"{verb}ProvisionedModelThroughput" for verb in ("Create", "Update", "Delete"))
+HOURLY, COMMITTED = f"{NAME}-1mu", f"{NAME}-1mu-1m"
+# Asked every thirty seconds otherwise.
+WAIT_SCALE = 0.02
+
+Templates = Mapping[str, dict[str, Any]]
+
+
+@pytest.fixture
+def templates(app: App, models: list[str]) -> Templates:
+    """The variants of the throughput's stack, for two models."""
+    arns = dict(zip((MODEL, OTHER_MODEL), models, strict=True))
+    names = ["", "-tagged", "-moved", "-broken", "-retained", "-doubled", "-committed"]
+    return {name: app.template(f"throughput{name}", arns) for name in names}
+
+
+@pytest.fixture
+def bought(team: Engine, templates: Templates) -> Engine:
+    """An account in which the stack is there, with throughput by the hour in service."""
+    deploy(team, templates[""])
+    return team
+
+
+def deploy(engine: Engine, template: Mapping[str, Any]) -> None:
+    """A deployment that succeeds."""
+    outcome = engine.deploy(STACK, template)
+    assert outcome.succeeded, outcome
+
+
+def refused(engine: Engine, template: Mapping[str, Any], status: str) -> str:
+    """A deployment that is taken back; why the throughput failed at first."""
+    outcome = engine.deploy(STACK, template)
+    assert outcome.status == status, outcome
+    return [text for text in outcome.reasons if text.startswith("Throughput")][-1]
+
+
+def written(engine: Engine, since: int = 0) -> list[str]:
+    """The operations on throughput that changed something, but for tags."""
+    return [name for name in engine.written()[since:] if name in (CREATE, UPDATE, DELETE)]
+
+
+def held(engine: Engine) -> dict[str, tuple[str, str]]:
+    """Model and status of each throughput, by its name."""
+    return {name: (item["model"], item["status"]) for name, item in engine.held("throughput").items()}
+
+
+def term(engine: Engine, name: str) -> datetime:
+    """Until when throughput is committed."""
+    shown = engine.aws("bedrock").get_provisioned_model_throughput(provisionedModelId=name)
+    found: datetime = shown["commitmentExpirationTime"]
+    return found
+
+
+def test_b1_t20_b20_t22_b23_t21_the_life_of_throughput_by_the_hour(
+    team: Engine, templates: Templates, models: list[str]
+) -> None:
+    first, second = models
+    team.deliver(2)
+    # T20, B20, B1
+    deploy(team, templates[""])
+    (request,) = {json.dumps(call["parameters"]) for call in team.calls(CREATE)}
+    asked = json.loads(request)
+    assert {name: asked[name] for name in ("provisionedModelName", "modelId", "modelUnits")} == {
+        "provisionedModelName": HOURLY,
+        "modelId": first,
+        "modelUnits": 1,
+    }
+    assert "commitmentDuration" not in asked
+    assert held(team) == {HOURLY: (first, "InService")}
+    arn = team.held("throughput")[HOURLY]["arn"]
+    in_place = {"Id": HOURLY, "ProvisionedModelArn": arn}
+    assert team.outputs(STACK) == {**in_place, "ProvisionedModelName": HOURLY}
+    # T22
+    team.settle()
+    deploy(team, templates["-tagged"])
+    assert team.held("throughput")[HOURLY]["tags"]["team"] == "search"
+    team.settle()
+    deploy(team, templates[""])
+    assert "team" not in team.held("throughput")[HOURLY]["tags"]
+    assert not [name for name in written(team) if name != CREATE]
+    # B23: another model and another name at once, under the same ARN and physical id.
+    team.settle()
+    deploy(team, templates["-moved"])
+    assert held(team) == {"search-ranker-1mu": (second, "InService")}
+    assert team.held("throughput")["search-ranker-1mu"]["arn"] == arn
+    assert team.outputs(STACK) == {**in_place, "ProvisionedModelName": "search-ranker-1mu"}
+    assert [name for name in written(team) if name != CREATE] == [UPDATE]
+    # B23: a move that fails is taken back.
+    team.settle()
+    team.bedrock("/_faults", {"kind": "throughput_update_failed"})
+    assert second in refused(team, templates[""], "UPDATE_ROLLBACK_COMPLETE")
+    assert held(team) == {"search-ranker-1mu": (second, "InService")}
+    assert team.held("throughput")["search-ranker-1mu"]["arn"] == arn
+    # T21: an update tells that it is gone, and buys no other. As with all that was deleted by hand, taking the
+    # update back fails, too, and is skipped.
+    team.settle()
+    team.aws("bedrock").delete_provisioned_model_throughput(provisionedModelId=arn)
+    reason = refused(team, changed(templates["-moved"], TYPE, HourlyPriceUsd=1), "UPDATE_ROLLBACK_FAILED")
+    assert "somebody deleted it" in reason
+    assert held(team) == {}
+    resource = logical_id(templates[""], TYPE)
+    assert team.continue_rollback(STACK, skip=[resource]).status == "UPDATE_ROLLBACK_COMPLETE"
+    # T21: its Delete succeeds, and it can be bought again.
+    deploy(team, without(templates[""], TYPE))
+    assert written(team).count(DELETE) == 1  # by hand
+    deploy(team, templates[""])
+    assert held(team) == {HOURLY: (first, "InService")}
+    assert team.held("throughput")[HOURLY]["arn"] != arn
+
+
+def test_b24_b22_a_commitment_replaces_what_is_hourly_and_is_not_given_up(
+    bought: Engine, templates: Templates, models: list[str]
+) -> None:
+    model = models[0]
+    # B24: the account's two model units are enough for one of each, and not for two beside the old one.
+    reason = refused(bought, templates["-doubled"], "UPDATE_ROLLBACK_COMPLETE")
+    assert "L-BE77399C" in reason
+    assert held(bought) == {HOURLY: (model, "InService")}
+    # B24: the new one serves before the old one goes.
+    deploy(bought, templates["-committed"])
+    assert bought.outputs(STACK)["Id"] == COMMITTED
+    assert written(bought) == [CREATE, CREATE, DELETE]
+    assert held(bought) == {COMMITTED: (model, "InService")}
+    # B24: back again would be paid for beside the commitment.
+    until = f"{term(bought, COMMITTED):%Y-%m-%d %H:%M} UTC"
+    calls = len(bought.written())
+    reason = refused(bought, templates[""], "UPDATE_ROLLBACK_COMPLETE")
+    assert "was not bought" in reason
+    assert until in reason
+    assert written(bought, calls) == []
+    # B22
+    outcome = bought.delete(STACK)
+    assert outcome.status == "DELETE_FAILED"
+    (reason,) = [text for text in outcome.reasons if text.startswith("Throughput")]
+    assert until in reason
+    assert f"{720 * HOURLY_USD:,.0f} USD" in reason
+    assert "--retain-resources" in reason
+    # What remains of the stack is the throughput: let go of, it stays.
+    assert bought.delete(STACK, retain=[logical_id(templates[""], TYPE)]).succeeded
+    assert bought.status(STACK) is None
+    assert held(bought) == {COMMITTED: (model, "InService")}
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_b15_b22_retained_throughput_outlives_its_stack(
+    team: Engine, templates: Templates, models: list[str], committed: bool
+) -> None:
+    deploy(team, changed(templates["-committed"], TYPE, Retain=True) if committed else templates["-retained"])
+    assert team.delete(STACK).succeeded
+    assert held(team) == {COMMITTED if committed else HOURLY: (models[0], "InService")}
+
+
+def test_b21_throughput_that_fails_is_told_and_leaves_nothing(team: Engine, templates: Templates) -> None:
+    team.bedrock("/_faults", {"kind": "throughput_failed", "message": "No capacity in this Region."})
+    reason = refused(team, templates[""], "ROLLBACK_COMPLETE")
+    assert "No capacity in this Region." in reason
+    assert held(team) == {}
+    assert written(team) == [CREATE, DELETE]
+
+
+def test_c6_b21_throughput_that_comes_too_late_is_deleted(team: Engine, templates: Templates) -> None:
+    reason = refused(team, hurried(templates[""]), "ROLLBACK_COMPLETE")
+    assert "Operation timed out" in reason
+    assert held(team) == {}
+    assert written(team) == [CREATE, DELETE]
+
+
+def test_b11_b25_a_rollback_waits_until_the_throughput_is_gone(team: Engine, templates: Templates) -> None:
+    team.bedrock("/_faults", {"kind": "conflict", "operation": DELETE, "count": 2})
+    outcome = team.deploy(STACK, templates["-broken"])
+    assert outcome.status == "ROLLBACK_COMPLETE", outcome
+    assert held(team) == {}
+    asked = [call["outcome"] for call in team.bedrock(f"/_calls?operation={DELETE}")]
+    assert asked == ["ConflictException", "ConflictException", "ok"]
+
+
+def hurried(template: Mapping[str, Any]) -> dict[str, Any]:
+    """A template whose waiter asks once, and then gives up."""
+    patient = '\\"MaxAttempts\\":110'
+    text = json.dumps(template)
+    assert text.count(patient) == 1
+    made: dict[str, Any] = json.loads(text.replace(patient, '\\"MaxAttempts\\":0'))
+    return made

@@ -1,0 +1,104 @@
+"""A stack that waits for its release (`ReleaseWait`), and goes or fails with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from shared.naming import release_name
+from shared.releases import LIVE, PROMOTING
+from tests.engine.apps import OWNER
+from tests.engine.engine import Engine
+from tests.engine.release_apps import Scene
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-waits")]
+
+BAD_DATA = "Record 7 of rows/training.jsonl holds 'User:', which is reserved and may not be in a prompt."
+# Seconds that a stack waits, and those of one window.
+LONG = (300, 300)
+
+
+@pytest.fixture
+def scene(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A team before its first deployment. What is seen at the end is printed where a test fails."""
+    scene = Scene(engine, tmp_path_factory.getbasetemp() / "release-apps")
+    yield scene
+    print(scene.told())
+
+
+def test_a_stack_is_there_only_once_its_release_is_live_and_waits_for_a_release_once(scene: Scene) -> None:
+    digest = scene.begin(wait=LONG)
+    scene.until(lambda: scene.release(digest).state == PROMOTING, "the release is a candidate")
+    assert scene.status() == "CREATE_IN_PROGRESS"
+    assert scene.windows() == [1]
+    assert scene.wait().succeeded
+    assert scene.release(digest).state == LIVE
+    assert scene.windows() == []
+
+    conditions = scene.physical_ids("AWS::CloudFormation::WaitCondition")
+    assert scene.deploy(wait=LONG, poll_seconds=2) == digest
+    assert scene.physical_ids("AWS::CloudFormation::WaitCondition") == conditions
+
+
+def test_another_time_to_wait_is_a_new_wait_since_cloudformation_changes_none(scene: Scene) -> None:
+    digest = scene.deploy(wait=(200, 200))
+    conditions = scene.physical_ids("AWS::CloudFormation::WaitCondition")
+    assert scene.deploy(wait=(300, 200)) == digest
+    assert not conditions & scene.physical_ids("AWS::CloudFormation::WaitCondition")
+    assert scene.windows() == []
+
+
+def test_b6_a_failed_job_fails_the_stack_with_the_jobs_own_message(scene: Scene) -> None:
+    scene.order("job_failed", message=BAD_DATA)
+    digest = scene.begin(wait=LONG)
+    outcome = scene.wait()
+    assert outcome.status == "ROLLBACK_COMPLETE"
+    assert any("Condition" in reason and BAD_DATA in reason for reason in outcome.reasons), outcome
+    assert scene.held("jobs") == {release_name(OWNER, digest): "Failed"}
+    assert scene.left() == []
+    assert scene.destroy().succeeded
+
+
+def test_b11_the_end_of_the_last_window_takes_the_stack_back_and_ends_its_release(scene: Scene) -> None:
+    scene.order("job_stalled")
+    digest = scene.begin(wait=(3, 3))
+    outcome = scene.wait()
+    assert outcome.status == "ROLLBACK_COMPLETE"
+    assert any("WaitCondition timed out" in reason for reason in outcome.reasons), outcome
+    assert scene.held("jobs") == {release_name(OWNER, digest): "Stopped"}
+    assert scene.left() == []
+    assert scene.destroy().succeeded
+
+
+def test_a_release_is_handed_from_window_to_window(scene: Scene) -> None:
+    """A window is ended half-way here, which with real ones is 25 minutes before its time."""
+    scene.order("slow", operation="CreateCustomModelDeployment", milliseconds=8000)
+    digest = scene.begin(wait=(40, 10))
+    scene.until(lambda: scene.windows() == [1], "the first window is registered")
+    scene.call("WaitTick")
+    assert scene.windows() == [1]
+    scene.until(lambda: scene.call("WaitTick") or scene.windows() == [2], "the second window is registered")
+    assert not scene.release(digest).is_final
+    scene.until(lambda: scene.call("WaitTick") or scene.release(digest).is_final, "the release is final")
+    assert scene.wait().succeeded
+    assert scene.release(digest).state == LIVE
+    assert scene.windows() == []
+
+
+def test_b14_a_second_release_that_fails_takes_its_stack_back_to_the_first_one(scene: Scene) -> None:
+    first = scene.deploy(wait=LONG)
+    scene.order("job_failed", message=BAD_DATA)
+    second = scene.begin(wait=LONG, nonce="second")
+    settled = set()
+    scene.until(lambda: settled.add(scene.settled()) or "_IN_PROGRESS" not in str(scene.status()), "the stack is taken back")
+    outcome = scene.wait()
+    assert outcome.status == "UPDATE_ROLLBACK_COMPLETE"
+    assert any(BAD_DATA in reason for reason in outcome.reasons), outcome
+    assert settled == {first}
+    names = [release_name(OWNER, digest) for digest in (first, second)]
+    assert scene.held("jobs") == {names[0]: "Completed", names[1]: "Failed"}
+    assert scene.held("deployments") == {names[0]: "Active"}
+    assert scene.declared() == first
+    assert scene.running() == []
+    assert scene.executions() == [f"{first}-1", f"{second}-1"]

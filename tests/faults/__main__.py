@@ -1,0 +1,47 @@
+"""The fault run: `python -m tests.faults --schedules 200`, or `make faults`.
+
+Each schedule deploys, updates and destroys the whole system on the local CloudFormation while faults happen
+at random calls, and looks for what must never be (see `tests.faults.run.Run`). Time is scaled. A schedule
+follows from its seed: one that fails can be run alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import track
+
+from tests.faults.workers import run
+
+
+def main() -> int:
+    """Parse the command line, run, and say what failed; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--schedules", type=int, default=200, help="how many (200)")
+    parser.add_argument("--seed", type=int, default=1, help="of the first; the others follow (1)")
+    parser.add_argument("--workers", type=int, default=2, help="schedules at a time (2)")
+    parser.add_argument("--verbose", action="store_true", help="tell the story of every schedule")
+    options = parser.parse_args()
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    seeds = range(options.seed, options.seed + options.schedules)
+    results = run(seeds, min(options.workers, options.schedules))
+    failed, answers, began = [], 0, time.monotonic()
+    for result in track(results, "schedules", total=len(seeds), console=console):
+        answers += result.answers
+        if result.problems:
+            failed.append(result.seed)
+        if result.problems or options.verbose:
+            console.print(f"seed {result.seed}, {result.seconds:.0f} s, {result.answers} queries answered")
+            console.print("\n".join([*result.story, *(f"PROBLEM {text}" for text in result.problems)]))
+    minutes = (time.monotonic() - began) / 60
+    console.print(f"{len(seeds)} schedules in {minutes:.0f} minutes, {answers} queries, {len(failed)} failed")
+    for seed in failed:
+        console.print(f"Seed {seed} alone: make faults SEED={seed} SCHEDULES=1")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,369 @@
+"""Runs one schedule on the local CloudFormation and looks for what must never be: see `Run.problems`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from local.queries import Router
+from shared.naming import attempt_name, digest_of, release_name
+from shared.releases import LIVE, RETIRED, Release, Releases
+from shared.routes import Route
+from shared.task import Task
+from tests.engine.engine import Engine, Outcome
+from tests.faults.schedule import DESTROY, INTERNAL, Schedule, Step
+from tests.faults.variants import STACKS, Variant
+
+QUIET_SECONDS = 25.0
+MOST_ATTEMPTS = 9
+TASK = Task.load()
+DELETES = ("DeleteCustomModelDeployment", "DeleteProvisionedModelThroughput")
+
+
+class Run:
+    """One schedule. `problems` says what went wrong, `story` what happened, with seconds since the start.
+
+    - A digest is paid once: one job, and one more for each internal error that the settings take.
+    - Whatever runs in Bedrock belongs to a stack that is deployed; nothing is left once all is destroyed.
+    - What the route names is not deleted.
+    - The router answers every query, from its deployment to its end.
+    - No operation hangs, and what a fault has broken can be deployed or destroyed once the fault has passed.
+    """
+
+    def __init__(self, engine: Engine, variants: Mapping[str, Variant], schedule: Schedule) -> None:
+        """Prepare; `run` does it."""
+        self.problems: list[str] = []
+        self.story: list[str] = []
+        self.answers = 0
+        self._engine, self._variants, self._schedule = engine, variants, schedule
+        self._random = Random(schedule.seed)
+        self._asked: dict[str, Variant] = {}
+        self._deployed: dict[str, Variant] = {}
+        self._meddled: set[str] = set()
+        self._internal_errors = 0
+        self._began = time.monotonic()
+        self._traffic: Traffic | None = None
+
+    @property
+    def _owner(self) -> str:
+        return next(iter(self._variants.values())).owner
+
+    def run(self) -> None:
+        """Carry out the steps, then destroy everything."""
+        self._engine.reset()
+        for variant in self._variants.values():
+            self._engine.publish(variant.assembly)
+        try:
+            for step in self._schedule.steps:
+                self._step(step)
+            self._end()
+        except TimeoutError as error:
+            self._problem(f"hangs: {error}")
+        finally:
+            self._silence()
+
+    def _step(self, step: Step) -> None:
+        self._tell(str(step))
+        self._engine.deliver(step.deliveries)
+        self._order(step)
+        if step.action == DESTROY:
+            self._destroy()
+        else:
+            self._deploy(self._variants[step.variant])
+        if step.meddling:
+            time.sleep(self._random.uniform(0, 2))
+            self._meddle(step.meddling)
+        if step.pause is not None:
+            time.sleep(step.pause)
+        elif self._quiet():
+            self._engine.bedrock("/_faults", delete=True)
+            self._sweep()
+            self._check_owned()
+        self._engine.bedrock("/_faults", delete=True)
+
+    def _order(self, step: Step) -> None:
+        for fault in step.faults:
+            self._engine.bedrock("/_faults", fault)
+            if fault.get("message") == INTERNAL:
+                self._internal_errors += int(fault.get("count", 1))
+
+    def _end(self) -> None:
+        """Destroy with the last step's faults forgotten: a second try must do where the first did not."""
+        for attempt in (1, 2):
+            if self._destroy():
+                break
+            if attempt == 2:
+                self._problem("can't be destroyed although no fault is left")
+        self._check_jobs()
+        left = self._engine.bedrock("/_state")
+        for kind in ("deployments", "throughput", "models"):
+            for item in left[kind]:
+                self._problem(f"left behind after the end: {kind} {item['name']}")
+        for job in left["jobs"]:
+            if job["status"] in ("InProgress", "Stopping"):
+                self._problem(f"job {job['name']} is {job['status']} after the end")
+
+    def _deploy(self, variant: Variant) -> None:
+        for stack, template in variant.templates.items():
+            if not self._mend(stack):
+                return
+            if stack == "distillation":
+                self._asked[variant.digest] = variant
+            outcome = self._engine.deploy(f"{self._owner}-{stack}", template)
+            self._note(outcome)
+            if not outcome.succeeded:
+                return
+            self._deployed[stack] = variant
+            if stack == "router" and self._traffic is None:
+                self._traffic = Traffic(self._router())
+
+    def _mend(self, stack: str) -> bool:
+        """What the CDK does, or asks for, before it deploys a stack whose last operation failed."""
+        name = f"{self._owner}-{stack}"
+        match self._engine.status(name):
+            case "ROLLBACK_COMPLETE" | "ROLLBACK_FAILED" | "DELETE_FAILED" | "CREATE_FAILED":
+                outcome = self._delete(stack)
+            case "UPDATE_ROLLBACK_FAILED":
+                outcome = self._engine.continue_rollback(name)
+                self._note(outcome)
+                return outcome.status == "UPDATE_ROLLBACK_COMPLETE"
+            case _:
+                return True
+        return outcome.succeeded
+
+    def _destroy(self) -> bool:
+        self._silence()
+        return all(self._delete(stack).succeeded for stack in reversed(STACKS))
+
+    def _delete(self, stack: str) -> Outcome:
+        outcome = self._engine.delete(f"{self._owner}-{stack}")
+        if outcome.succeeded:
+            self._deployed.pop(stack, None)
+        self._note(outcome)
+        return outcome
+
+    def _silence(self) -> None:
+        if self._traffic:
+            self._traffic.end()
+            self.answers += self._traffic.answers
+            for failure in self._traffic.failures:
+                self._problem(f"a query went unanswered: {failure}")
+        self._traffic = None
+
+    def _router(self) -> Router:
+        outputs = self._engine.outputs(f"{self._owner}-router")
+        return self._engine.router(outputs["ApiId"])
+
+    # What somebody does meanwhile
+
+    def _meddle(self, how: str) -> None:
+        with contextlib.suppress(ClientError):
+            match how:
+                case "stop the execution":
+                    for execution in self._executions():
+                        self._engine.aws("stepfunctions").stop_execution(executionArn=execution)
+                case "stop the job":
+                    for name in self._running_jobs():
+                        self._engine.aws("bedrock").stop_model_customization_job(jobIdentifier=name)
+                case "delete the deployment":
+                    for item in self._engine.bedrock("/_state")["deployments"]:
+                        self._meddled.add(item["arn"])
+                        self._engine.aws("bedrock").delete_custom_model_deployment(
+                            customModelDeploymentIdentifier=item["arn"]
+                        )
+                case "break the route":
+                    if "serving" in self._deployed:
+                        broken = {"id": "route", "version": "none", "shares": "all of them"}
+                        self._table().put_item(Item=broken)
+                case _:
+                    self._kill_a_function()
+
+    def _kill_a_function(self) -> None:
+        """A function's process dies in the middle of whatever it does."""
+        workers = list(_python_children(self._engine.emulator_pid))
+        if workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._random.choice(workers), signal.SIGKILL)
+
+    # What must be
+
+    def _quiet(self) -> bool:
+        """Wait for the release's end; a stalled job's does not come."""
+        end = time.monotonic() + QUIET_SECONDS
+        while self._executions():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        time.sleep(0.3)  # what an execution's end has started
+        return True
+
+    def _sweep(self) -> None:
+        """The hourly sweep, now."""
+        if "serving" not in self._deployed:
+            return
+        name = self._physical("serving", "ReleaseSweep")
+        for _ in range(2):
+            self._engine.aws("lambda").invoke(FunctionName=name, Payload=b"{}")
+
+    def _check_owned(self) -> None:
+        self._check_jobs()
+        state = self._engine.bedrock("/_state")
+        job = self._job_of_the_stack()
+        for name in self._running_jobs():
+            if name not in {attempt_name(job, n) for n in range(1, MOST_ATTEMPTS + 1)}:
+                self._problem(f"job {name} runs, and the stack's is {job or 'none'}")
+        if "serving" not in self._deployed:
+            for kind in ("deployments", "throughput"):
+                for item in state[kind]:
+                    self._problem(f"{kind} {item['name']} exist, and no serving stack")
+            return
+        releases = Releases(self._table())
+        known = {release.digest: release for release in releases.all()}
+        route = releases.route()
+        self._check_deployments(state, known, route)
+        self._check_throughput(state, known, route)
+        self._check_route(state, route)
+
+    def _check_deployments(
+        self, state: Mapping[str, Any], known: Mapping[str, Release], route: Route
+    ) -> None:
+        for item in state["deployments"]:
+            digest = digest_of(self._owner, item["name"]) or ""
+            release = known.get(digest)
+            wanted = release and (not release.is_final or release.state in (LIVE, RETIRED))
+            if not wanted and digest not in route.releases():
+                found = release.state if release else "unknown"
+                self._problem(f"deployment {item['name']} exists, and its release is {found}")
+
+    def _check_throughput(self, state: Mapping[str, Any], known: Mapping[str, Release], route: Route) -> None:
+        routed = {share.endpoint for share in route.shares}
+        for item in state["throughput"]:
+            on_its_way = any(not release.is_final for release in known.values())
+            last = {release.endpoint for release in known.values() if release.state == LIVE}
+            if item["arn"] not in routed | last and not on_its_way:
+                self._problem(f"throughput {item['name']} is paid, and nothing is routed to it")
+
+    def _check_route(self, state: Mapping[str, Any], route: Route) -> None:
+        there = {item["arn"] for kind in ("deployments", "throughput") for item in state[kind]}
+        for share in route.shares:
+            if share.endpoint not in there | self._meddled:
+                self._problem(f"the route names {share.endpoint}, which is gone")
+        history = self._route_history()
+        for call in self._engine.bedrock("/_calls"):
+            gone = next(iter(call["parameters"].values()), None) if call["operation"] in DELETES else None
+            if call["outcome"] != "ok" or gone is None or gone in self._meddled:
+                continue
+            # In whole seconds: what the route named a while after the call.
+            later = [r for r in history if r.updated_at <= call["wall_time"] + 2]
+            if later and any(s.endpoint == gone and s.live(call["wall_time"]) for s in later[-1].shares):
+                self._problem(f"{gone} was deleted while the route named it")
+
+    def _route_history(self) -> list[Route]:
+        pages = self._table().scan(ConsistentRead=True)["Items"]
+        kept = sorted((item for item in pages if str(item["id"]).startswith("route@")), key=lambda i: i["id"])
+        return [Route.from_item(item) for item in kept]
+
+    def _check_jobs(self) -> None:
+        allowed: set[str] = set()
+        for digest, variant in self._asked.items():
+            attempts = 1 + min(variant.retries, self._internal_errors)
+            allowed |= {attempt_name(release_name(self._owner, digest), n + 1) for n in range(attempts)}
+        for job in self._engine.bedrock("/_state")["jobs"]:
+            if job["name"] not in allowed:
+                self._problem(f"job {job['name']} was paid, and nobody asked for it")
+        made = {job["name"] for job in self._engine.bedrock("/_state")["jobs"]}
+        declared = self._deployed.get("distillation")
+        if declared and release_name(self._owner, declared.digest) not in made:
+            self._problem(f"the stack was deployed, and its job of {declared.digest} was never made")
+
+    # Where things are
+
+    def _executions(self) -> list[str]:
+        if self._engine.status(f"{self._owner}-serving") is None:
+            return []
+        with contextlib.suppress(ClientError, LookupError):
+            machine = self._physical("serving", "ReleaseWayMachine")
+            found = self._engine.aws("stepfunctions").list_executions(
+                stateMachineArn=machine, statusFilter="RUNNING"
+            )
+            return [item["executionArn"] for item in found["executions"]]
+        return []
+
+    def _running_jobs(self) -> list[str]:
+        jobs = self._engine.bedrock("/_state")["jobs"]
+        return [job["name"] for job in jobs if job["status"] == "InProgress"]
+
+    def _job_of_the_stack(self) -> str:
+        if self._engine.status(f"{self._owner}-distillation") is None:
+            return ""
+        with contextlib.suppress(LookupError):
+            return self._physical("distillation", "Job")
+        return ""
+
+    def _physical(self, stack: str, name: str) -> str:
+        logical_id = next(iter(self._variants.values())).logical_id(stack, name)
+        return self._engine.resources(f"{self._owner}-{stack}")[logical_id]
+
+    def _table(self) -> Any:
+        return self._engine.table(self._physical("serving", "Releases"))
+
+    def _note(self, outcome: Outcome) -> None:
+        because = f": {'; '.join(outcome.reasons)[:400]}" if outcome.reasons else ""
+        self._tell(f"  {outcome.stack} {outcome.status}{because}")
+
+    def _problem(self, text: str) -> None:
+        self.problems.append(text)
+        self._tell(f"  PROBLEM {text}")
+
+    def _tell(self, text: str) -> None:
+        self.story.append(f"{time.monotonic() - self._began:6.1f} {text}")
+
+
+class Traffic:
+    """Asks the router one query after another until its end."""
+
+    QUERIES = ("red car at night", "who says hello", "the song of the credits", "made in 1998")
+
+    def __init__(self, router: Router) -> None:
+        """Begin."""
+        self.answers = 0
+        self.failures: list[str] = []
+        self._router = router
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop asking; the last query is waited for."""
+        self._over.set()
+        self._thread.join(60)
+
+    def _ask(self) -> None:
+        while not self._over.is_set():
+            try:
+                weights = self._router.ask(f"{self.QUERIES[self.answers % 4]} {self.answers}")["weights"]
+                if set(weights) != set(TASK.labels) or abs(sum(weights.values()) - 1) > 1e-6:
+                    raise ValueError(f"not weights: {weights}")
+            except Exception as error:  # whatever it is, a query went unanswered
+                self.failures.append(repr(error))
+            self.answers += 1
+            self._over.wait(0.1)
+
+
+def _python_children(pid: int) -> Iterator[int]:
+    """The emulator's Python functions; the framework's own, on Node.js, are AWS's to keep alive."""
+    for child in Path(f"/proc/{pid}/task").glob("*/children"):
+        for number in child.read_text().split():
+            with contextlib.suppress(OSError):
+                command = Path(f"/proc/{number}/cmdline").read_bytes()
+                if b"python" in command.split(b"\0")[0]:
+                    yield int(number)

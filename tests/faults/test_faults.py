@@ -1,0 +1,24 @@
+"""A few schedules of the fault run; `make faults` runs many."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.schedule import Schedule
+from tests.faults.workers import run
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("faults")]
+
+SEEDS = (2, 5, 12, 14)
+
+
+def test_faults_cost_nothing_twice_and_leave_nothing_running() -> None:
+    results = list(run(SEEDS, workers=1))
+    told = "\n".join(f"seed {r.seed}\n" + "\n".join([*r.story, *r.problems]) for r in results if r.problems)
+    assert not told, told
+    assert all(result.answers for result in results)
+
+
+def test_a_schedule_follows_from_its_seed() -> None:
+    assert Schedule.of(7) == Schedule.of(7)
+    assert Schedule.of(7) != Schedule.of(8)

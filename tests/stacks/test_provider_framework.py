@@ -1,0 +1,163 @@
+"""The Provider framework's own code, as the CDK puts it into our assets, does what our double of it does.
+
+The unit tests run the handlers behind `tests/unit/resources/framework.py`. An upgrade of aws-cdk-lib that
+changes the framework is seen here.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.cdk import node
+from tests.stacks.assembly import Assembly, is_framework
+from tests.unit.resources import framework
+from tests.unit.resources.framework import MARKER, Framework
+
+HOST = Path(__file__).with_name("framework_host.cjs")
+POLLS = 4
+OURS, NEXT = "video-router-prod-0123456789ab", "video-router-prod-ba9876543210"
+PENDING: Mapping[str, Any] = {"IsComplete": False}
+REFUSED: Mapping[str, Any] = {"errorMessage": "Bedrock did not take job x.", "trace": ["at", "at"]}
+
+Answers = Sequence[Mapping[str, Any]]
+Seen = Mapping[str, Any]
+
+
+def case(event: Mapping[str, Any], on_event: Answers, is_complete: Answers | None = None) -> dict[str, Any]:
+    """A request, and what the functions answer to it, one call after another."""
+    return {"event": event, "onEvent": on_event, "isComplete": is_complete, "polls": POLLS}
+
+
+CREATE, UPDATE = framework.create({}), framework.update(OURS, {}, {})
+DELETE, IGNORED = framework.delete(OURS, {}), framework.delete(MARKER, {})
+ANSWER, OTHER = {"PhysicalResourceId": OURS}, {"PhysicalResourceId": NEXT}
+
+CASES: Mapping[str, Mapping[str, Any]] = {
+    "c1 without isComplete": case(CREATE, [{**ANSWER, "Data": {"A": "1"}}]),
+    "c1 asked again": case(
+        CREATE,
+        [{**ANSWER, "AskedAt": 1.5, "Data": {"A": "1", "B": "1"}}],
+        [PENDING, PENDING, {"IsComplete": True, "Data": {"B": "2"}}],
+    ),
+    "c2 create fails in onEvent": case(CREATE, [REFUSED], [PENDING]),
+    "c2 update fails in onEvent": case(UPDATE, [REFUSED], [PENDING]),
+    "c2 delete fails in onEvent": case(DELETE, [REFUSED], [PENDING]),
+    "c2 create fails in isComplete": case(CREATE, [ANSWER], [PENDING, REFUSED]),
+    "c4 update keeps the id": case(UPDATE, [ANSWER], [{"IsComplete": True}]),
+    "c4 update changes the id": case(UPDATE, [OTHER], [{"IsComplete": True}]),
+    "c4 delete": case(DELETE, [ANSWER], [PENDING, {"IsComplete": True}]),
+    "c6 never complete": case(CREATE, [ANSWER], [PENDING]),
+    "c6 delete that is never complete": case(DELETE, [ANSWER], [PENDING]),
+    "c7 delete of the marker": case(IGNORED, [REFUSED], [REFUSED]),
+}
+# What the framework refuses and the double takes for a mistake of ours.
+MISTAKES: Mapping[str, Mapping[str, Any]] = {
+    "c3 no id": case(CREATE, [{}], [{"IsComplete": True}]),
+    "c4 delete changes the id": case(DELETE, [OTHER], [PENDING]),
+    "c5 data too early": case(CREATE, [ANSWER], [{"IsComplete": False, "Data": {"A": "1"}}]),
+}
+
+
+@pytest.fixture(scope="session")
+def real(assemblies: Mapping[str, Assembly]) -> Mapping[str, Seen]:
+    """What the framework's own code made of each case."""
+    everything = {**CASES, **MISTAKES}
+    (folder,) = {path.parent for path in assemblies["local"].folder.glob("asset.*/framework.js")}
+    asked = {"folder": str(folder), "cases": list(everything.values())}
+    result = subprocess.run(
+        [node(), HOST], input=json.dumps(asked), capture_output=True, text=True, timeout=60, check=True
+    )
+    return dict(zip(everything, json.loads(result.stdout), strict=True))
+
+
+class Scripted:
+    """A function that follows a script; the last answer stays."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = list(answers)
+        self.calls = 0
+
+    def __call__(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.calls += 1
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if "errorMessage" in answer:
+            raise RuntimeError(answer["errorMessage"])
+        return answer
+
+
+def doubled(given: Mapping[str, Any]) -> tuple[framework.Response, dict[str, int]]:
+    """What the double makes of a case, and how often it called which function."""
+    on_event = Scripted(given["onEvent"])
+    is_complete = Scripted(given["isComplete"]) if given["isComplete"] else None
+    double = Framework(on_event, is_complete, most_polls=POLLS)
+    response = double.send(given["event"])
+    return response, {"onEvent": on_event.calls, "isComplete": is_complete.calls if is_complete else 0}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_c1_c2_c4_c6_c7_the_double_answers_as_the_framework_does(real: Mapping[str, Seen], name: str) -> None:
+    response, calls = doubled(CASES[name])
+    (sent,) = real[name]["responses"]
+
+    assert (response.status, response.physical_id) == (sent["Status"], sent["PhysicalResourceId"])
+    assert response.data == sent.get("Data", {})
+    assert response.reason in sent["Reason"]
+    assert calls == real[name]["calls"]
+
+
+def test_c2_the_reason_of_a_failure_names_the_functions_log_group(real: Mapping[str, Seen]) -> None:
+    (sent,) = real["c2 create fails in isComplete"]["responses"]
+    assert "Logs: /aws/lambda/isComplete" in sent["Reason"]
+
+
+def test_c3_without_an_id_the_framework_takes_the_requests(real: Mapping[str, Seen]) -> None:
+    """So that an Update, which has another request, would be a replacement."""
+    (sent,) = real["c3 no id"]["responses"]
+    assert sent["PhysicalResourceId"] == CREATE["RequestId"]
+    with pytest.raises(AssertionError, match="invent an id"):
+        doubled(MISTAKES["c3 no id"])
+
+
+def test_c4_a_delete_that_changes_the_id_is_an_error(real: Mapping[str, Seen]) -> None:
+    (sent,) = real["c4 delete changes the id"]["responses"]
+    assert (sent["Status"], sent["PhysicalResourceId"]) == ("FAILED", OURS)
+    with pytest.raises(AssertionError, match="changed the id"):
+        doubled(MISTAKES["c4 delete changes the id"])
+
+
+def test_c5_data_before_the_end_is_an_error(real: Mapping[str, Seen]) -> None:
+    (sent,) = real["c5 data too early"]["responses"]
+    assert (sent["Status"], "is not allowed" in sent["Reason"]) == ("FAILED", True)
+    with pytest.raises(AssertionError, match="refuses data"):
+        doubled(MISTAKES["c5 data too early"])
+
+
+def test_c6_a_timeout_is_told_to_cloudformation_and_not_to_the_handler(real: Mapping[str, Seen]) -> None:
+    found = real["c6 never complete"]
+    assert found["responses"][0]["Reason"] == "Operation timed out"
+    assert found["calls"] == {"onEvent": 1, "isComplete": POLLS}
+
+
+def test_c7_a_create_that_failed_in_on_event_is_marked_and_its_delete_ignored(
+    real: Mapping[str, Seen],
+) -> None:
+    (sent,) = real["c2 create fails in onEvent"]["responses"]
+    assert sent["PhysicalResourceId"] == MARKER
+    assert real["c7 delete of the marker"]["calls"] == {"onEvent": 0, "isComplete": 0}
+
+
+def test_every_provider_of_ours_runs_this_framework(assembly: Assembly) -> None:
+    found = {
+        function.properties["Code"]["S3Key"].removesuffix(".zip")
+        for function in assembly.resources("AWS::Lambda::Function")
+        if is_framework(function)
+    }
+    assets = {path.parent.name for path in assembly.folder.glob("asset.*/framework.js")}
+    assert {f"asset.{key}" for key in found} == assets
+    assert len(assets) == 1

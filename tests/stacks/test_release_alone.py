@@ -1,0 +1,292 @@
+"""The Release construct by itself: in anybody's stack, with a bucket and a job and little else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from aws_cdk.assertions import Template
+from cdk_nag import AwsSolutionsChecks
+
+from stacks.bedrock import DistillationJob, ExistingModel, Release, ReleaseWait
+from stacks.bedrock.release import GATE, MOST_RETRIES, ROLLOUT
+from stacks.settings import load
+from tests.stacks.assembly import unhashed, walk
+
+STUDENT = "amazon.nova-micro-v1:0:128k"
+MODEL = f"arn:aws:bedrock:us-east-1:111122223333:custom-model/{STUDENT}/0a1b2c3d4e5f"
+Make = Callable[[cdk.Stack, s3.IBucket], Release]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A release's source without a construct behind it."""
+
+    digest: str = "0123456789ab"
+    student: str = STUDENT
+    source: str = "search-0123456789ab"
+
+
+def bucket_of(stack: cdk.Stack, key: kms.IKey | None = None) -> s3.IBucket:
+    arn = "arn:aws:s3:::search-data"
+    return s3.Bucket.from_bucket_attributes(stack, "Data", bucket_arn=arn, encryption_key=key)
+
+
+def job_of(stack: cdk.Stack, bucket: s3.IBucket) -> DistillationJob:
+    return DistillationJob(
+        stack,
+        "Job",
+        owner="search",
+        bucket=bucket,
+        student=STUDENT,
+        teacher="us.amazon.nova-pro-v1:0",
+        training_key="datasets/training.jsonl",
+    )
+
+
+def release_of(stack: cdk.Stack, bucket: s3.IBucket, **more: Any) -> Release:
+    more = {"job": Source(), "holdout_key": "datasets/holdout.jsonl", **more}
+    return Release(stack, "Release", owner="search", bucket=bucket, **more)
+
+
+class Made:
+    """A stack with a release in it, synthesised."""
+
+    def __init__(self, make: Make, *, keyed: bool = False) -> None:
+        app = cdk.App(analytics_reporting=False)
+        cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
+        self.stack = cdk.Stack(app, "search")
+        key = kms.Key(self.stack, "Key", enable_key_rotation=True) if keyed else None
+        self.release = make(self.stack, bucket_of(self.stack, key))
+        self._app = app
+
+    @cached_property
+    def template(self) -> Mapping[str, Any]:
+        """The template; a finding of cdk-nag raises."""
+        template: Mapping[str, Any] = Template.from_stack(self.stack).to_json()
+        return template
+
+    def resources(self, kind: str) -> list[Mapping[str, Any]]:
+        """Properties of all resources of a type."""
+        found = self.template["Resources"].values()
+        return [resource.get("Properties", {}) for resource in found if resource["Type"] == kind]
+
+    def statements(self, role: str) -> Iterator[Mapping[str, Any]]:
+        """What a role of the release may do; its name is without the CDK's hash."""
+        for policy in self.resources("AWS::IAM::Policy"):
+            names = {unhashed(each["Ref"]) for each in policy["Roles"]}
+            if f"Release{role}" in names:
+                yield from policy["PolicyDocument"]["Statement"]
+
+    def allowed(self, role: str, action: str) -> list[Mapping[str, Any]]:
+        """The statements that allow a role an action."""
+        return [s for s in self.statements(role) if action in _several(s["Action"])]
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def text(value: Any) -> str:
+    """A value with all that it joins and refers to."""
+    return " ".join(str(part) for part in walk(value) if isinstance(part, str))
+
+
+@pytest.fixture(scope="module")
+def plain() -> Made:
+    """Four arguments, a bucket without a key of ours, and a job in the same stack."""
+    return Made(lambda stack, bucket: release_of(stack, bucket, job=job_of(stack, bucket)))
+
+
+@pytest.fixture(scope="module")
+def keyed() -> Made:
+    """A bucket with a key, an adopted model, and a hold-out set in no folder."""
+    return Made(
+        lambda stack, bucket: release_of(
+            stack, bucket, job=ExistingModel(stack, "Model", MODEL), holdout_key="holdout.jsonl"
+        ),
+        keyed=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def eager() -> Made:
+    """Stops what stalls, and makes again what Bedrock fails."""
+
+    def make(stack: cdk.Stack, bucket: s3.IBucket) -> Release:
+        job = job_of(stack, bucket)
+        eager = release_of(
+            stack, bucket, job=job, stop_stalled=True, retry_internal_errors=2, job_role=job.role
+        )
+        ReleaseWait(stack, "Wait", release=eager, hours=0.01, longest_window_seconds=20)
+        return eager
+
+    return Made(make)
+
+
+def test_four_arguments_are_enough(plain: Made) -> None:
+    (properties,) = plain.resources("Custom::BedrockRelease")
+    assert properties["Owner"] == "search"
+    assert properties["Source"] == f"search-{properties['Digest']}"
+    (machine,) = [m for m in plain.resources("AWS::StepFunctions::StateMachine") if "StateMachineName" in m]
+    assert machine["StateMachineName"] == "search-release"
+
+
+def test_the_release_begins_after_its_job_and_ends_before_it(plain: Made) -> None:
+    """CloudFormation deletes in the reverse order of DependsOn."""
+    resources = plain.template["Resources"]
+    (release,) = [each for each in resources.values() if each["Type"] == "Custom::BedrockRelease"]
+    (job,) = [name for name, each in resources.items() if each["Type"] == "Custom::BedrockDistillationJob"]
+    assert job in release["DependsOn"]
+
+
+def test_without_a_key_aws_encrypts_and_nobody_needs_a_permission_for_it(plain: Made) -> None:
+    (table,), (topic,) = plain.resources("AWS::DynamoDB::Table"), plain.resources("AWS::SNS::Topic")
+    assert table["SSESpecification"] == {"SSEEnabled": False}
+    assert "KmsMasterKeyId" not in topic
+    assert "kms:" not in text(plain.template)
+
+
+def test_its_own_table_can_be_restored_and_goes_with_it(plain: Made) -> None:
+    (table,) = [
+        each for each in plain.template["Resources"].values() if each["Type"] == "AWS::DynamoDB::Table"
+    ]
+    assert table["Properties"]["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["DeletionPolicy"] == "Delete"
+    assert plain.release.table.table_name
+
+
+def test_its_own_topic_takes_tls_only(plain: Made) -> None:
+    (policy,) = plain.resources("AWS::SNS::TopicPolicy")
+    (denial,) = policy["PolicyDocument"]["Statement"]
+    assert (denial["Effect"], denial["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
+
+
+def test_a_buckets_key_encrypts_table_and_topic_too(keyed: Made) -> None:
+    (table,), (topic,) = keyed.resources("AWS::DynamoDB::Table"), keyed.resources("AWS::SNS::Topic")
+    key = keyed.stack.resolve(keyed.release.key.key_arn) if keyed.release.key else None
+    assert table["SSESpecification"] == {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": key}
+    assert topic["KmsMasterKeyId"] == key
+    for role in ("CandidateRole", "EvaluationRole", "PromotionRole", "SweeperRole", "WayMachineRole"):
+        uses = keyed.allowed(role, "kms:Decrypt")
+        assert uses, role
+        for use in uses:
+            assert use["Resource"] == key, role
+            assert "kms:ViaService" in use["Condition"]["StringEquals"], role
+
+
+def test_an_adopted_model_is_named_by_its_arn(keyed: Made) -> None:
+    (properties,) = keyed.resources("Custom::BedrockRelease")
+    assert properties["Source"] == MODEL
+
+
+def test_a_holdout_set_in_no_folder_is_read_alone(plain: Made, keyed: Made) -> None:
+    for made, end in ((plain, "/datasets/*"), (keyed, "/holdout.jsonl")):
+        (reading,) = made.allowed("EvaluationRole", "s3:GetObject")
+        assert text(reading["Resource"]).endswith(end)
+
+
+def test_nothing_is_stopped_or_made_unless_it_is_set(plain: Made) -> None:
+    actions = {action for s in plain.statements("CandidateRole") for action in _several(s["Action"])}
+    assert not actions & {
+        "bedrock:CreateModelCustomizationJob",
+        "bedrock:StopModelCustomizationJob",
+        "iam:PassRole",
+    }
+
+
+def test_what_stalls_is_stopped_only_with_the_owners_tag(eager: Made) -> None:
+    (stop,) = eager.allowed("CandidateRole", "bedrock:StopModelCustomizationJob")
+    assert text(stop["Resource"]).endswith(f":model-customization-job/{STUDENT}/*")
+    assert stop["Condition"] == {"StringEquals": {"aws:ResourceTag/distilled-router:owner": "search"}}
+
+
+def test_a_job_is_made_again_only_with_the_owners_tag_and_the_jobs_own_role(eager: Made) -> None:
+    tagged = {"StringEquals": {"aws:RequestTag/distilled-router:owner": "search"}}
+    (create,) = eager.allowed("CandidateRole", "bedrock:CreateModelCustomizationJob")
+    assert create["Condition"] == tagged
+    student, model, job = (text(each).partition(":bedrock:")[2] for each in create["Resource"])
+    assert student.endswith(f"::foundation-model/{STUDENT}")
+    assert model.endswith(f":custom-model/{STUDENT}/*")
+    assert job.endswith(f":model-customization-job/{STUDENT}/*")
+    tags = [s["Condition"] for s in eager.allowed("CandidateRole", "bedrock:TagResource")]
+    assert tags.count(tagged) == 2  # of jobs with their models, and of deployments
+    (hand_over,) = eager.allowed("CandidateRole", "iam:PassRole")
+    assert hand_over["Condition"] == {"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}}
+    (role,) = _several(hand_over["Resource"])
+    assert unhashed(role["Fn::GetAtt"][0]) == "JobJobRole"
+    assert not [s for other in ("ReleaseRole", "SweeperRole") for s in eager.allowed(other, "iam:PassRole")]
+
+
+def test_a_models_tags_are_changed_only_with_the_owners(plain: Made) -> None:
+    for action in ("bedrock:TagResource", "bedrock:UntagResource"):
+        (change,) = [
+            s for s in plain.allowed("CandidateRole", action) if ":custom-model/" in text(s["Resource"])
+        ]
+        assert change["Condition"] == {"StringEquals": {"aws:ResourceTag/distilled-router:owner": "search"}}
+
+
+def test_a_wait_can_have_windows_of_seconds(eager: Made) -> None:
+    conditions = eager.resources("AWS::CloudFormation::WaitCondition")
+    assert [condition["Timeout"] for condition in conditions] == ["20", "16"]
+    windows = eager.resources("Custom::BedrockReleaseWait")
+    assert [window["Last"] for window in windows] == [False, True]
+    (tick,) = [
+        function["Environment"]["Variables"]
+        for function in eager.resources("AWS::Lambda::Function")
+        if function["Handler"] == "release_wait.handler.tick"
+    ]
+    assert tick["MARGIN_SECONDS"] == "10"
+
+
+def test_the_defaults_are_those_of_the_production_example() -> None:
+    settings = load("prod")
+    rollout = settings.rollout
+    assert dict(GATE) == settings.gate.model_dump()
+    assert dict(ROLLOUT) == {
+        "steps": rollout.steps,
+        "dwell_seconds": rollout.dwell_seconds,
+        "minimum_requests": rollout.minimum_requests,
+        "maximum_rates": {
+            "RouterErrors": rollout.maximum_error_rate,
+            "Fallback": rollout.maximum_fallback_rate,
+            "InvalidOutput": rollout.maximum_invalid_output_rate,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"retry_internal_errors": 1}, r"retry_internal_errors = 1 needs job_role"),
+        ({"retry_internal_errors": MOST_RETRIES + 1}, r"= 4; allowed are 0 to 3"),
+        ({"retry_internal_errors": -1}, r"= -1; allowed are 0 to 3"),
+        ({"retry_internal_errors": 1, "job": Source(source=MODEL)}, rf"{STUDENT}.* is adopted"),
+        ({"model_key": True}, r"model_key needs the key"),
+    ],
+)
+def test_what_cannot_work_together_is_refused(arguments: Mapping[str, Any], problem: str) -> None:
+    stack = cdk.Stack(cdk.App(), "search")
+    with pytest.raises(ValueError, match=f"Release search: .*{problem}"):
+        release_of(stack, bucket_of(stack), **arguments)
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_of_a_job_in_another_stack_nothing_crosses_but_its_role_where_it_is_needed(retries: int) -> None:
+    """CloudFormation refuses to change an export that is imported: nothing in it may carry the digest."""
+    app = cdk.App(analytics_reporting=False)
+    jobs, serving = cdk.Stack(app, "jobs"), cdk.Stack(app, "serving")
+    job = job_of(jobs, bucket_of(jobs))
+    release_of(serving, bucket_of(serving), job=job, retry_internal_errors=retries, job_role=job.role)
+    exported = [
+        output["Value"]["Fn::GetAtt"]
+        for output in Template.from_stack(jobs).to_json().get("Outputs", {}).values()
+    ]
+    assert [(unhashed(name), attribute) for name, attribute in exported] == [("JobJobRole", "Arn")] * retries
+    assert jobs in serving.dependencies

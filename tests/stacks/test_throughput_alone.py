@@ -1,0 +1,282 @@
+"""ProvisionedThroughput in any stack: what it takes, and what it makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from aws_cdk.assertions import Template
+from cdk_nag import AwsSolutionsChecks
+
+from stacks.bedrock import ExistingThroughput, ProvisionedThroughput, Release
+from stacks.serving import cost
+from stacks.settings import Settings
+from tests.stacks.assembly import Assembly, unhashed
+from tests.stacks.environments import settings_of
+
+STUDENT = "amazon.nova-micro-v1:0:128k"
+MODEL = f"arn:aws:bedrock:us-east-1:111122223333:custom-model/{STUDENT}/a1b2c3d4e5f6"
+THROUGHPUT = "arn:aws:bedrock:us-east-1:111122223333:provisioned-model/a1b2c3d4e5f6"
+PRICED = {"commitment": "OneMonth", "acknowledge_commitment": True, "hourly_price_usd": 50.0}
+
+
+@pytest.fixture
+def stack() -> cdk.Stack:
+    return cdk.Stack(cdk.App(analytics_reporting=False), "search")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a release's model comes from."""
+
+    digest: str = "a" * 12
+    student: str = STUDENT
+    source: str = MODEL
+
+
+def bought(stack: cdk.Stack, **arguments: Any) -> ProvisionedThroughput:
+    """Throughput that the deployment buys; None takes an argument out."""
+    given = {
+        "owner": "search",
+        "name": "search-router",
+        "model_arn": MODEL,
+        "model_units": 1,
+        **arguments,
+    }
+    kept = {name: value for name, value in given.items() if value is not None}
+    return ProvisionedThroughput(stack, "Throughput", **kept)
+
+
+def table(stack: cdk.Stack) -> dynamodb.Table:
+    key = dynamodb.Attribute(name="id", type=dynamodb.AttributeType.STRING)
+    return dynamodb.Table(stack, "Table", partition_key=key)
+
+
+def properties(stack: cdk.Stack) -> Mapping[str, Any]:
+    """Of the custom resource."""
+    found = Template.from_stack(stack).find_resources("Custom::BedrockProvisionedThroughput")
+    (resource,) = found.values()
+    return {name: value for name, value in resource["Properties"].items() if name != "ServiceToken"}
+
+
+def allowed(stack: cdk.Stack) -> Iterator[tuple[str, str]]:
+    """Bedrock actions of the handler's role, each with a resource."""
+    for policy in Template.from_stack(stack).find_resources("AWS::IAM::Policy").values():
+        if {unhashed(role["Ref"]) for role in policy["Properties"]["Roles"]} != {"ThroughputRole"}:
+            continue
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]:
+            for action in several(statement["Action"]):
+                for resource in several(statement["Resource"]):
+                    if action.startswith("bedrock:"):
+                        yield action.removeprefix("bedrock:"), str(resource)
+
+
+def several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def test_t20_owner_name_model_and_units_are_enough(stack: cdk.Stack) -> None:
+    throughput = bought(stack)
+
+    assert throughput.name == "search-router-1mu"
+    assert throughput.stage is None
+    assert cdk.Token.is_unresolved(throughput.provisioned_model_arn)
+    assert properties(stack) == {
+        "ProvisionedModelName": "search-router-1mu",
+        "Owner": "search",
+        "ModelArn": MODEL,
+        "ModelUnits": 1,
+        "Retain": False,
+        "Tags": {},
+    }
+    functions = Template.from_stack(stack).find_resources("AWS::Lambda::Function").values()
+    handlers = {function["Properties"]["Handler"] for function in functions}
+    assert {name for name in handlers if not name.startswith("framework.")} == {
+        "provisioned_throughput.handler.on_event",
+        "provisioned_throughput.handler.is_complete",
+    }
+
+
+def test_t20_all_that_can_be_set_reaches_the_resource(stack: cdk.Stack) -> None:
+    bought(stack, **PRICED, model_units=2, retain=True, tags={"team": "search"})
+
+    assert properties(stack) == {
+        "ProvisionedModelName": "search-router-2mu-1m",
+        "Owner": "search",
+        "ModelArn": MODEL,
+        "ModelUnits": 2,
+        "CommitmentDuration": "OneMonth",
+        "HourlyPriceUsd": 50,
+        "Retain": True,
+        "Tags": {"team": "search"},
+    }
+
+
+def test_its_role_may_do_what_one_models_throughput_needs_and_no_more(stack: cdk.Stack) -> None:
+    bought(stack)
+    found = set(allowed(stack))
+    throughputs = {action for action, resource in found if "provisioned-model/*" in resource}
+    models = {action for action, resource in found if f"custom-model/{STUDENT}/*" in resource}
+    bases = {action for action, resource in found if f"foundation-model/{STUDENT}" in resource}
+    update = "UpdateProvisionedModelThroughput"
+    assert throughputs == {
+        "GetProvisionedModelThroughput",
+        "DeleteProvisionedModelThroughput",
+        "ListTagsForResource",
+        "TagResource",
+        "UntagResource",
+        update,
+    }
+    assert models == {"GetCustomModel", "CreateProvisionedModelThroughput", update}
+    assert bases == {"GetFoundationModel"}
+    assert {action for action, _ in found} == throughputs | models | bases
+
+
+def test_cdk_nag_finds_nothing() -> None:
+    app = cdk.App(analytics_reporting=False)
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
+    stack = cdk.Stack(app, "search")
+    bought(stack, key=kms.Key(stack, "Key", enable_key_rotation=True), model_key=True)
+
+    assert properties(stack)["ModelArn"] == MODEL
+
+
+def test_b21_c8_it_is_waited_for_as_long_as_cloudformation_waits(stack: cdk.Stack) -> None:
+    """Throughput comes into service after 20 to 30 minutes."""
+    bought(stack)
+    (machine,) = Template.from_stack(stack).find_resources("AWS::StepFunctions::StateMachine").values()
+    definition = "".join(
+        part for part in machine["Properties"]["DefinitionString"]["Fn::Join"][1] if isinstance(part, str)
+    )
+    assert '"IntervalSeconds":30' in definition
+    assert '"MaxAttempts":110' in definition
+
+
+def test_a_models_arn_that_is_known_when_deployed_needs_the_student(stack: cdk.Stack) -> None:
+    arn = cdk.Fn.import_value("model")
+    with pytest.raises(ValueError, match="give student, the base model"):
+        bought(stack, model_arn=arn)
+    other = cdk.Stack(cdk.App(analytics_reporting=False), "other")
+    bought(other, model_arn=arn, student=STUDENT)
+    assert properties(other)["ModelArn"] == {"Fn::ImportValue": "model"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"model_arn": None}, r"give either model_arn, .*or table"),
+        ({"model_units": 0}, r"model_units = 0; allowed is 1 or more"),
+        ({"commitment": "OneMonth"}, r"Set acknowledge_commitment"),
+        ({**PRICED, "hourly_price_usd": None}, r"OneMonth needs hourly_price_usd"),
+        ({"hourly_price_usd": 0.0}, r"hourly_price_usd = 0; allowed is more than 0"),
+        ({**PRICED, "commitment": "OneYear"}, r"commitment 'OneYear' is none of OneMonth, SixMonths"),
+        ({"name": "search.router"}, r"search\.router-1mu: the name has 17 characters"),
+        ({"name": "n" * 60}, r"the name has 64 characters; allowed are 63"),
+        (
+            {"model_arn": f"arn:aws:bedrock:us-east-1::foundation-model/{STUDENT}"},
+            r"only in a custom model's",
+        ),
+        ({"model_key": True}, r"model_key needs key"),
+    ],
+)
+def test_b20_what_bedrock_or_the_bill_would_refuse_is_refused(
+    stack: cdk.Stack, arguments: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        bought(stack, **arguments)
+
+
+def test_model_and_table_are_for_two_different_uses(stack: cdk.Stack) -> None:
+    releases = table(stack)
+    with pytest.raises(ValueError, match=r"give either model_arn, .*or table"):
+        bought(stack, table=releases)
+    other = cdk.Stack(cdk.App(), "other")
+    with pytest.raises(ValueError, match=r"its name is the owner's, 'search', .*found 'search-router'"):
+        bought(other, table=releases, model_arn=None, student=STUDENT)
+
+
+def test_a_release_takes_no_throughput_that_the_deployment_buys(stack: cdk.Stack) -> None:
+    job, bucket = Source(), s3.Bucket(stack, "Bucket")
+    with pytest.raises(ValueError, match=r"the deployment buys throughput search-router-1mu; give it this"):
+        Release(
+            stack,
+            "Release",
+            owner="search",
+            job=job,
+            bucket=bucket,
+            holdout_key="datasets/d/holdout.jsonl",
+            throughput=bought(stack),
+        )
+
+
+def test_t20_throughput_of_others_is_used_by_its_arn_and_never_bought(stack: cdk.Stack) -> None:
+    found = ProvisionedThroughput.from_provisioned_model_arn(stack, "Throughput", THROUGHPUT)
+
+    assert isinstance(found, ExistingThroughput)
+    template = Template.from_stack(stack)
+    template.resource_count_is("Custom::BedrockProvisionedThroughput", 0)
+    template.resource_count_is("Custom::BedrockExistingThroughput", 1)
+    with pytest.raises(ValueError, match="is no ARN of a provisioned throughput"):
+        ProvisionedThroughput.from_provisioned_model_arn(stack, "Model", MODEL)
+
+
+def with_term(commitment: str) -> Settings:
+    """The settings of the variant with throughput, with a commitment."""
+    values = settings_of("provisioned").model_dump()
+    values["endpoint"]["provisioned"] |= {
+        "model_units": 2,
+        "hourly_price_usd": 60.5,
+        "commitment": commitment,
+        "acknowledge_commitment": commitment != "none",
+    }
+    return Settings.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("commitment", "least"),
+    [("none", None), ("OneMonth", "88,330.00 USD"), ("SixMonths", "529,980.00 USD")],
+)
+def test_what_it_costs_is_told_in_numbers(commitment: str, least: str | None) -> None:
+    wanted = with_term(commitment).endpoint.provisioned
+    assert wanted is not None
+    text = cost(wanted)
+    assert "2 model units at 60.5 USD an hour each are 121.00 USD an hour" in text
+    assert "88,330.00 USD a month of 730 hours" in text
+    assert (f"of {commitment} is {least} at the least" in text) is (least is not None)
+
+
+def test_what_it_costs_is_an_output_where_there_is_any(assembly: Assembly) -> None:
+    outputs = assembly.templates["serving"].get("Outputs", {})
+    is_provisioned = assembly.settings.endpoint.kind == "provisioned"
+    assert ("ThroughputCost" in outputs) is is_provisioned
+    if is_provisioned:
+        assert outputs["ThroughputCost"]["Value"].startswith(
+            "2 model units at 100 USD an hour each are 200.00"
+        )
+        assert "2 model units at 100 USD" in assembly.templates["serving"]["Description"]
+
+
+def test_name_of_throughput_is_one_for_resource_release_and_sweeper(assembly: Assembly) -> None:
+    """What is bought, what the release is asked to serve from, and what is spared must be the same."""
+    provisioned = assembly.settings.endpoint.kind == "provisioned"
+    name = assembly.identity.throughput_name
+    assert name == (f"{assembly.settings.full_name}-2mu" if provisioned else "")
+    release = assembly.one("Custom::BedrockRelease").properties
+    assert release["Endpoint"] == (name or "on_demand")
+    assert release["RetainThroughput"] is (assembly.settings.retention.throughput == "retain")
+    for function in ("ReleaseRetire", "ReleaseFail", "ReleaseSweep"):
+        variables = assembly.one("AWS::Lambda::Function", function).properties["Environment"]["Variables"]
+        assert (variables["KEEP_THROUGHPUT"], variables["RETAIN_THROUGHPUT"]) == (name, "false")
+    if provisioned:
+        resource = assembly.one("Custom::BedrockProvisionedThroughput")
+        stage = assembly.one("AWS::Lambda::Function", "ThroughputStage")
+        assert resource.properties["ProvisionedModelName"] == name
+        assert stage.properties["Environment"]["Variables"]["THROUGHPUT_NAME"] == name
+        # The guard of a change comes before anything can be bought by it.
+        assert resource.logical_id in stage.raw["DependsOn"]

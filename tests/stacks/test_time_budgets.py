@@ -1,0 +1,53 @@
+"""The times that nest: a try in a call, a call in a function, a function in its waiter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from distillation_job.handler import CREATE_WAIT_SECONDS
+from shared.clients import client
+from tests.stacks.assembly import Assembly, Resource
+from tests.unit.entry_points import asks_bedrock
+
+CONFIG = client("bedrock").meta.config
+TRIES = int(CONFIG.retries["total_max_attempts"])
+# The longest that a call can hang in one try, and pause between all of them, in seconds.
+TRY, PAUSES = int(CONFIG.connect_timeout + CONFIG.read_timeout), 2 ** (TRIES - 1) - 1
+
+
+def callers(assembly: Assembly) -> Iterator[tuple[Resource, int]]:
+    """The functions that call Bedrock's control plane, with their timeouts in seconds."""
+    for function in assembly.functions():
+        if asks_bedrock(str(function.properties["Handler"]).partition(".")[0]):
+            yield function, int(function.properties["Timeout"])
+
+
+def test_the_functions_that_call_bedrock_are_found(assembly: Assembly) -> None:
+    names = {function.name for function, _ in callers(assembly)}
+    assert len(names) >= 8, names
+
+
+def test_b16_a_function_outlives_several_calls_that_are_throttled_to_the_end(assembly: Assembly) -> None:
+    for function, timeout in callers(assembly):
+        assert timeout > 5 * PAUSES, function.name
+
+
+def test_a_try_ends_far_before_its_function_does(assembly: Assembly) -> None:
+    for function, timeout in callers(assembly):
+        assert timeout > 10 * TRY, function.name
+
+
+def test_a_function_outlives_a_call_whose_every_try_hangs(assembly: Assembly) -> None:
+    """Killed in mid-call, isComplete would be a failure: CloudFormation then deletes what was just paid."""
+    for function, timeout in callers(assembly):
+        assert timeout > TRIES * TRY + PAUSES, function.name
+
+
+def test_b3_a_job_that_can_not_be_made_is_given_up_before_the_waiter_gives_up(assembly: Assembly) -> None:
+    """The waiter would only say that the operation timed out."""
+    timeouts = [timeout for _, timeout in callers(assembly)]
+    for machine in assembly.resources("AWS::StepFunctions::StateMachine"):
+        if machine.name.endswith("Providerwaiterstatemachine"):
+            (retry,) = assembly.definition(machine)["States"]["framework-isComplete-task"]["Retry"]
+            waited = retry["MaxAttempts"] * retry["IntervalSeconds"]
+            assert CREATE_WAIT_SECONDS + max(timeouts) < waited, machine.name

@@ -1,0 +1,241 @@
+"""The functions' entry points, each behind what calls it in an account: the Provider framework, the release's
+state machine, or a schedule. They work on test doubles."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache, partial
+from importlib import import_module
+from itertools import cycle
+from types import ModuleType
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from local.bedrock import BedrockStandIn
+from provisioned_throughput.handler import REQUEST_TAG
+from shared.errors import code
+from shared.naming import throughput_name
+from shared.releases import Releases
+from stacks.settings import PROJECT
+from tests.unit.release.conftest import OWNER, World
+from tests.unit.resources.framework import Framework
+
+# The seconds between polls: as the Provider's waiter asks at first, and 40 minutes in all, by fewer polls.
+POLLS = (5, 5, 5, 5, 20, 40, 80, 160, 320, 640, 1120)
+# The state machine asks a step that broke four times more, a rule its function twice more (EventBridge).
+MACHINE_TRIES, RULE_TRIES = 5, 3
+# How often a stage may say `waiting`, each time for at least so many seconds: its release has days.
+STAGE_POLLS, STAGE_POLL = 8, 1200
+
+SETTINGS = {
+    "NAME": OWNER,
+    "TABLE_NAME": "releases",
+    "POLL_SECONDS": "300",
+    "TIMEOUT_HOURS": "120",
+    "STALL_HOURS": "48",
+    "STOP_STALLED": "true",
+    "RETRY_INTERNAL_ERRORS": "1",
+    "TAGS": json.dumps({"team": "search"}),
+    "KEEP_RELEASES": "0",
+    "RETAIN_MODELS": "false",
+    "KEEP_THROUGHPUT": "",
+    "RETAIN_THROUGHPUT": "false",
+    "THROUGHPUT_NAME": throughput_name(OWNER, 1, None),
+    "MODEL_UNITS": "1",
+    "COMMITMENT_DURATION": "",
+}
+
+
+@cache
+def asks_bedrock(folder: str) -> bool:
+    """Whether a function's own code makes a client of Bedrock's control plane by `shared.clients`."""
+    return any(
+        isinstance(node, ast.Call) and ast.unparse(node) == "client('bedrock')"
+        for path in (PROJECT / "lambda" / folder).glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    )
+
+
+def entries() -> set[str]:
+    """The entry points, such as `candidate.deploy`, of what calls Bedrock's control plane or stands behind
+    the Provider framework."""
+    found = set[str]()
+    for path in (PROJECT / "lambda").glob("*/handler.py"):
+        names = {
+            node.name
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.FunctionDef) and [a.arg for a in node.args.args] == ["event", "context"]
+        }
+        if "on_event" in names or asks_bedrock(path.parent.name):
+            found |= {f"{path.parent.name}.{name}" for name in names}
+    return found
+
+
+def folders() -> set[str]:
+    """The folders of these entry points."""
+    return {name.partition(".")[0] for name in entries()}
+
+
+@dataclass
+class Play:
+    """Callers of the entry points, in one world. `entered` is what was called."""
+
+    world: World
+    bedrock: Any
+    entered: set[str] = field(default_factory=set)
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    def call(self, name: str, event: Mapping[str, Any]) -> Any:
+        """Call an entry point, such as `candidate.deploy`."""
+        self.entered.add(name)
+        folder, entry = name.split(".")
+        return getattr(import_module(f"{folder}.handler"), entry)(dict(event), None)
+
+    def resource(self, folder: str) -> Framework:
+        """A custom resource behind the Provider framework."""
+        polled, pauses = hasattr(import_module(f"{folder}.handler"), "is_complete"), cycle(POLLS)
+        return Framework(
+            partial(self.call, f"{folder}.on_event"),
+            partial(self.call, f"{folder}.is_complete") if polled else None,
+            tick=lambda: self.world.advance(next(pauses)),
+            most_polls=len(POLLS),
+        )
+
+    def stage(self, name: str, digest: str, outcome: str = "done") -> bool:
+        """Ask a stage as the state machine does; whether it came to this outcome, and never to another."""
+        for _ in range(STAGE_POLLS):
+            result = self.call(name, {"release": digest})
+            if result["outcome"] != "waiting":
+                assert result["outcome"] == outcome, f"{name}: {result}"
+                return True
+            self.world.advance(max(result["seconds"], STAGE_POLL))
+        return False
+
+    def task(self, name: str, event: Mapping[str, Any], tries: int = MACHINE_TRIES) -> bool:
+        """Call a function that is called again where it breaks, so many times; whether it came through."""
+        for _ in range(tries):
+            try:
+                self.call(name, event)
+            except ClientError as error:
+                if code(error) != "ThrottlingException":
+                    raise
+                self.world.advance(60)
+            else:
+                return True
+        return False
+
+    @staticmethod
+    def _tags(item: Mapping[str, Any]) -> list[tuple[str, str]]:
+        # A tag that names the request is another one in each play.
+        return sorted(tag for tag in item["tags"].items() if tag[0] != REQUEST_TAG)
+
+    def picture(self) -> dict[str, list[Any]]:
+        """What costs money, serves, or is tagged, without the ids that Bedrock gives."""
+        state = self.world.server.state()
+        names = {item["arn"]: item["name"] for item in state["models"]}
+        jobs = [job for job in state["jobs"] if job["status"] in ("InProgress", "Stopping")]
+        return {
+            "running": sorted((job["name"], self._tags(job)) for job in jobs),
+            "models": sorted((model["name"], self._tags(model)) for model in state["models"]),
+            "endpoints": sorted(
+                (item["name"], item["status"], names.get(item["model"]), self._tags(item))
+                for item in (*state["deployments"], *state["throughput"])
+            ),
+        }
+
+    def created(self) -> Counter[str]:
+        """How often which create call was carried out."""
+        return Counter(
+            call["operation"]
+            for call in self.world.server.calls()
+            if call["operation"].startswith("Create") and call["outcome"] in ("ok", "lost")
+        )
+
+
+@contextmanager
+def entered(world: World, bedrock: Any) -> Iterator[Play]:
+    """Let the entry points use the doubles, their time and these settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SETTINGS.items():
+            patch.setenv(name, value)
+        clients = {"bedrock": bedrock, "stepfunctions": world.stepfunctions, "s3": world.s3}
+        for folder in folders():
+            module = import_module(f"{folder}.handler")
+            if hasattr(module, "client"):
+                patch.setattr(module, "client", clients.__getitem__)
+            if hasattr(module, "table"):
+                patch.setattr(module, "table", lambda _: world.releases._table)
+            for part, timed in _on_time(module, world):
+                patch.setattr(module, part, timed)
+        yield Play(world, bedrock)
+
+
+def _on_time(module: ModuleType, world: World) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """The module's functions and classes that take the time, bound to the stand-in's."""
+    for name, part in vars(module).items():
+        if not callable(part) or isinstance(part, partial):
+            continue
+        try:
+            now = inspect.signature(part).parameters.get("now")
+        except ValueError:
+            continue
+        if now is not None and now.default is not inspect.Parameter.empty:
+            yield name, _timed(part, now.default, world)
+
+
+def _timed(part: Callable[..., Any], default: Any, world: World) -> Callable[..., Any]:
+    if not callable(default):
+        return lambda *given, **named: part(*given, now=world.now, **named)
+    if isinstance(default(), datetime):
+        return partial(part, now=lambda: datetime.fromtimestamp(world.now, default().tzinfo))
+    return partial(part, now=world.server.clock.now)
+
+
+def wiped(releases: Releases) -> Releases:
+    """A releases table without its items."""
+    table = releases._table
+    for item in table.scan(ConsistentRead=True)["Items"]:
+        table.delete_item(Key={"id": item["id"]})
+    return releases
+
+
+def nothing(play: Play) -> None:
+    """What leaves an account empty."""
+    del play
+
+
+@dataclass
+class Theatre:
+    """Empty accounts, one after another. `plain` is a client that makes each call once."""
+
+    server: BedrockStandIn
+    plain: Any
+    releases: Releases
+    stepfunctions: Any
+    s3: Any
+    plays: int = 0
+
+    @contextmanager
+    def play(self, prepare: Callable[[Play], object] = nothing, bedrock: Any = None) -> Iterator[Play]:
+        """An account that is prepared by the plain client. Then the entry points have the one given."""
+        self.server.reset()
+        self.plays += 1
+        releases = Releases(wiped(self.releases)._table, now=self.server.clock.now)
+        world = World(self.server, self.plain, self.stepfunctions, self.s3, releases, 1000 + self.plays)
+        with entered(world, self.plain) as play:
+            prepare(play)
+            if bedrock is None:
+                yield play
+            else:
+                with entered(world, bedrock) as throttled:
+                    throttled.memory |= play.memory
+                    yield throttled

@@ -1,0 +1,65 @@
+"""One look at a release's source, as its state machine takes it again and again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from candidate.training import watch
+from shared.stages import StageResult
+from tests.unit.release.conftest import OWNER, A, World
+
+SETTINGS = {
+    "NAME": OWNER,
+    "POLL_SECONDS": "300",
+    "TIMEOUT_HOURS": "120",
+    "STALL_HOURS": "48",
+    "STOP_STALLED": "false",
+    "RETRY_INTERNAL_ERRORS": "0",
+}
+STOPPING = {"STOP_STALLED": "true"}
+TWICE = {"RETRY_INTERNAL_ERRORS": "2"}
+NAME = f"{OWNER}-{A}"
+CREATE, STOP = "CreateModelCustomizationJob", "StopModelCustomizationJob"
+
+
+def look(world: World, digest: str = A, *, bedrock: Any = None, **settings: str) -> StageResult:
+    """Look once, with other settings than the usual ones; `bedrock` is a client in place of the plain one."""
+    return watch(digest, bedrock or world.bedrock, world.releases, {**SETTINGS, **settings}, now=world.now)
+
+
+def metrics(capture: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The metrics that were written since the last call."""
+    return [json.loads(line) for line in capture.readouterr().out.splitlines() if "_aws" in line]
+
+
+def all_jobs(world: World) -> dict[str, str]:
+    """Name to status, of every job that was ever made."""
+    return {job["name"]: job["status"] for job in world.server.state()["jobs"]}
+
+
+def job_of(world: World, name: str = NAME) -> dict[str, Any]:
+    """GetModelCustomizationJob's answer."""
+    found: dict[str, Any] = world.bedrock.get_model_customization_job(jobIdentifier=name)
+    return found
+
+
+def tags(world: World, arn: str) -> dict[str, str]:
+    """A resource's tags."""
+    found = world.bedrock.list_tags_for_resource(resourceARN=arn)["tags"]
+    return {tag["key"]: tag["value"] for tag in found}
+
+
+def only(shown: dict[str, Any]) -> Callable[..., Any]:
+    """A GetModelCustomizationJob that shows this job under its name, and no further attempt."""
+
+    def get(jobIdentifier: str) -> dict[str, Any]:  # noqa: N803 - as the API spells it
+        if jobIdentifier in (shown["jobName"], shown["jobArn"]):
+            return shown
+        raise ClientError({"Error": {"Code": "ResourceNotFoundException"}}, "GetModelCustomizationJob")
+
+    return get

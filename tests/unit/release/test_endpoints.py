@@ -1,0 +1,396 @@
+"""A live release and its endpoint: from on demand to throughput, to other throughput, and back.
+
+CloudFormation's events, the release's last step and the sweeper meet here. Whatever their order, throughput
+is bought once, serves, or goes.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from promotion.handler import Rollout, promote
+from provisioned_throughput import handler as resource_handler
+from provisioned_throughput.serving import serve
+from release import handler as release_handler
+from shared.custom_resource import Event
+from shared.naming import OWNER_TAG, release_name, throughput_name
+from shared.releases import FAILED, LIVE, PROMOTING, WAITING
+from shared.stages import StageResult
+from tests.unit.bedrock.scenes import MINUTE
+from tests.unit.release.conftest import OWNER, A, B, World, named, settled
+
+ONE, TWO = throughput_name(OWNER, 1, None), throughput_name(OWNER, 2, None)
+ON_DEMAND = "on_demand"
+AT_ONCE = Rollout(steps=(1.0,), dwell_seconds=1, minimum_requests=0, maximum_rates={})
+
+# No requests, so that nothing speaks against a rise.
+QUIET = Mock(**{"get_metric_statistics.return_value": {"Datapoints": []}})
+
+_numbers = count(1)
+
+
+class System:
+    """One owner's serving stack, as it was deployed last."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.endpoint, self.retain = ON_DEMAND, False
+        self.digest = A
+
+    def deploy(self, endpoint: str, digest: str = A, *, twice: bool = False) -> None:
+        """Change the settings: CloudFormation updates the functions, then sends its events."""
+        before, self.endpoint, self.digest = self.endpoint, endpoint, digest
+        self.own(before)
+        event = self.release_event("Update")
+        for _ in range(2 if twice else 1):
+            asked = release_handler.handle(Event.parse(event), self.services)
+            asked = release_handler.check(Event.parse({**event, **asked}), self.services)
+            assert asked == {"IsComplete": True}
+        if before not in (endpoint, ON_DEMAND):
+            self.delete(before)
+
+    def own(self, before: str) -> None:
+        """The throughput's own Create or Update."""
+        if self.endpoint != ON_DEMAND:
+            old = self.properties(before) if before != ON_DEMAND else {}
+            event = self.event("Update" if old else "Create", self.properties(self.endpoint), before, old)
+            answer = resource_handler.handle(event, self.world.bedrock, self.world.releases, self.utc_now)
+            assert answer["PhysicalResourceId"] == self.endpoint
+
+    def delete(self, name: str) -> None:
+        """CloudFormation's clean-up: a replaced throughput, or one that is out of the template."""
+        event = self.event("Delete", self.properties(name), name, {})
+        answer = resource_handler.handle(event, self.world.bedrock, self.world.releases, self.utc_now)
+        event = Event.parse({**event.raw, **answer})
+        assert resource_handler.check(event, self.world.bedrock, self.utc_now) == {"IsComplete": True}
+
+    def event(self, kind: str, properties: dict[str, Any], physical_id: str, old: dict[str, Any]) -> Event:
+        return Event.parse(
+            {
+                "RequestType": kind,
+                "RequestId": f"throughput-{next(_numbers)}",
+                "PhysicalResourceId": None if kind == "Create" else physical_id,
+                "ResourceProperties": properties,
+                "OldResourceProperties": old,
+            }
+        )
+
+    def properties(self, name: str) -> dict[str, Any]:
+        units = "2" if name == TWO else "1"
+        retain = str(self.retain).lower()
+        return {"ProvisionedModelName": name, "Owner": OWNER, "ModelUnits": units, "Retain": retain}
+
+    def release_event(self, kind: str) -> dict[str, Any]:
+        properties = {
+            "Owner": OWNER,
+            "Digest": self.digest,
+            "Source": release_name(OWNER, self.digest),
+            "StateMachineArn": self.world.machine,
+            "Bucket": self.world.bucket,
+            "Endpoint": self.endpoint,
+            "RetainModels": "false",
+            "RetainReports": "true",
+            "RetainThroughput": str(self.retain).lower(),
+        }
+        request = f"release-{next(_numbers)}"
+        return {
+            "RequestType": kind,
+            "RequestId": request,
+            "PhysicalResourceId": OWNER,
+            "ResourceProperties": properties,
+        }
+
+    @property
+    def services(self) -> release_handler.Services:
+        world = self.world
+        return release_handler.Services(world.bedrock, world.stepfunctions, world.s3, world.releases)
+
+    def utc_now(self) -> datetime:
+        return datetime.fromtimestamp(self.world.now, UTC)
+
+    def rise(self, digest: str = A) -> None:
+        """All of a release's steps but the last one."""
+        world = self.world
+        endpoint = f"{release_name(OWNER, digest)}"
+        found = world.bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=endpoint)
+        arn, model = found["customModelDeploymentArn"], found["modelArn"]
+        assert world.releases.transition(digest, PROMOTING, "…", endpoint=arn, model_arn=model)
+        for _ in range(2):
+            promote(digest, world.releases, QUIET, AT_ONCE, OWNER, now=world.now)
+            world.advance(MINUTE)
+        assert world.release(digest).state == LIVE
+
+    def step(self, digest: str = A) -> StageResult:
+        """One call of the last step, with the settings as they are now."""
+        settings = {
+            "NAME": OWNER,
+            "THROUGHPUT_NAME": self.endpoint,
+            "MODEL_UNITS": "2" if self.endpoint == TWO else "1",
+            "RETAIN_THROUGHPUT": str(self.retain).lower(),
+            "POLL_SECONDS": "300",
+            "TAGS": json.dumps({}),
+        }
+        return serve(digest, self.world.bedrock, self.world.releases, settings, now=self.utc_now)
+
+    def last_step(self, digest: str = A) -> None:
+        """The last step to its end, and the end of its execution."""
+        for _ in range(9):
+            result = self.step(digest)
+            if result["outcome"] == "done":
+                break
+            assert result["outcome"] == "waiting", result["message"]
+            self.sweep()
+            self.world.advance(result["seconds"])
+        assert result["outcome"] == "done"
+        self.end(digest)
+
+    def end(self, digest: str = A) -> None:
+        """The execution ends."""
+        self.world.stepfunctions.stop_execution(executionArn=self.world.release(digest).execution)
+
+    def sweep(self) -> None:
+        """The hourly sweep."""
+        wanted = "" if self.endpoint == ON_DEMAND else self.endpoint
+        self.world.sweeper(keep_throughput=wanted, retain_throughput=self.retain).sweep()
+
+    @property
+    def bought(self) -> set[str]:
+        """What is paid by the hour."""
+        return {found["name"] for found in self.world.server.state()["throughput"]}
+
+    @property
+    def serving(self) -> str:
+        """The name of what serves."""
+        share = self.world.releases.route().settled
+        assert share is not None
+        state = self.world.server.state()
+        return str(
+            next(e["name"] for e in state["throughput"] + state["deployments"] if e["arn"] == share.endpoint)
+        )
+
+    @property
+    def purchases(self) -> int:
+        return self.world.calls("CreateProvisionedModelThroughput")
+
+
+@pytest.fixture
+def system(world: World) -> System:
+    """A serves on demand, and its execution has ended."""
+    made = System(world)
+    world.deploy(A, world.train(A))
+    made.deploy(ON_DEMAND)
+    made.rise()
+    made.end()
+    assert made.serving == release_name(OWNER, A)
+    return made
+
+
+@pytest.fixture
+def served(system: System) -> System:
+    """A serves from one model unit."""
+    system.deploy(ONE)
+    system.rise()
+    system.last_step()
+    assert (system.serving, system.bought) == (ONE, {ONE})
+    return system
+
+
+def test_throughput_is_bought_by_another_attempt_of_the_live_release(served: System) -> None:
+    assert served.world.release(A).attempt == 2
+    assert served.purchases == 1
+    served.deploy(ONE)
+    assert (served.world.release(A).attempt, served.purchases) == (2, 1)
+
+
+def test_b24_other_units_reach_production_and_the_old_ones_go(served: System) -> None:
+    served.deploy(TWO)
+    assert (served.serving, served.bought) == (ONE, {ONE})
+    served.sweep()
+    assert served.bought == {ONE}
+    served.rise()
+    served.last_step()
+    assert (served.serving, served.bought, served.purchases) == (TWO, {TWO}, 2)
+    served.deploy(TWO)
+    assert (served.world.release(A).attempt, served.purchases) == (3, 2)
+
+
+def test_b24_units_that_are_refused_leave_the_release_on_demand_and_no_old_ones(served: System) -> None:
+    served.deploy(TWO)
+    served.rise()
+    served.world.server.fault("over_quota", operation="CreateProvisionedModelThroughput", count=None)
+    assert served.step()["outcome"] == "failed"
+    served.world.sweeper(keep_throughput=TWO).sweep(failed=A)
+    assert (served.serving, served.bought) == (release_name(OWNER, A), set())
+
+
+def test_b24_units_that_are_taken_back_on_the_way_are_never_bought(served: System) -> None:
+    served.deploy(TWO)
+    served.deploy(ONE)
+    served.rise()
+    served.last_step()
+    assert (served.serving, served.bought, served.purchases) == (ONE, {ONE}, 1)
+
+
+def test_back_to_on_demand_the_throughput_goes(served: System) -> None:
+    served.deploy(ON_DEMAND)
+    assert (served.serving, served.bought) == (ONE, {ONE})
+    served.rise()
+    served.sweep()
+    assert (served.serving, served.bought) == (release_name(OWNER, A), set())
+
+
+def test_b22_retained_throughput_stays_when_the_settings_go_back_to_on_demand(served: System) -> None:
+    served.retain = True
+    served.deploy(ON_DEMAND)
+    served.rise()
+    served.sweep()
+    assert (served.serving, served.bought) == (release_name(OWNER, A), {ONE})
+
+
+def test_last_step_that_buys_what_is_not_asked_for_any_more_is_stopped(system: System) -> None:
+    """It would go on by the old definition, and take the requests to what the settings gave up."""
+    system.deploy(ONE)
+    system.rise()
+    assert system.step()["outcome"] == "waiting"
+    execution = system.world.release(A).execution
+    system.deploy(ON_DEMAND)
+    found = system.world.stepfunctions.describe_execution(executionArn=execution)
+    assert (found["status"], system.world.release(A).throughput) == ("ABORTED", "")
+    assert (system.world.release(A).attempt, system.world.release(A).state) == (2, LIVE)
+    system.sweep()
+    assert (system.serving, system.bought) == (release_name(OWNER, A), set())
+
+
+def test_last_step_that_buys_other_units_than_are_asked_for_now_is_begun_anew(system: System) -> None:
+    system.deploy(ONE)
+    system.rise()
+    system.step()
+    first = system.world.release(A).execution
+    system.deploy(TWO)
+    found = system.world.stepfunctions.describe_execution(executionArn=first)
+    release = system.world.release(A)
+    assert (found["status"], release.attempt, release.state) == ("ABORTED", 3, WAITING)
+    system.rise()
+    system.last_step()
+    assert (system.serving, system.bought) == (TWO, {TWO})
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_last_step_that_is_on_its_way_to_what_is_asked_for_goes_on(system: System, twice: bool) -> None:
+    system.deploy(ONE)
+    system.rise()
+    system.step()
+    system.deploy(ONE, twice=twice)
+    release = system.world.release(A)
+    assert (release.attempt, release.state, release.throughput) == (2, LIVE, ONE)
+    system.last_step()
+    assert (system.serving, system.purchases) == (ONE, 1)
+
+
+def test_event_that_comes_twice_does_not_stop_what_its_first_delivery_started(system: System) -> None:
+    """The second one comes when the release is live again, and has not begun its last step yet."""
+    before, system.endpoint = system.endpoint, ONE
+    system.own(before)
+    event = Event.parse(system.release_event("Update"))
+    release_handler.handle(event, system.services)
+    system.rise()
+    release_handler.handle(event, system.services)
+    release = system.world.release(A)
+    found = system.world.stepfunctions.describe_execution(executionArn=release.execution)
+    assert (release.attempt, release.state, found["status"]) == (2, LIVE, "RUNNING")
+
+
+def test_release_that_serves_as_asked_and_tidies_up_is_let_be(system: System) -> None:
+    system.world.begin(A, 2, run=True)
+    system.rise()
+    system.deploy(ON_DEMAND)
+    assert system.world.executions()[f"{A}-2"] == "RUNNING"
+    assert system.world.release(A).attempt == 2
+
+
+def test_successor_takes_over_the_throughput(served: System) -> None:
+    world = served.world
+    world.deploy(B, world.train(B))
+    served.deploy(ONE, B)
+    served.sweep()
+    served.rise(B)
+    served.sweep()
+    assert (served.serving, served.bought) == (release_name(OWNER, B), {ONE})
+    served.last_step(B)
+    assert (served.serving, served.bought, served.purchases) == (ONE, {ONE}, 1)
+    assert world.calls("UpdateProvisionedModelThroughput") == 1
+
+
+def test_successor_that_the_throughput_does_not_move_to_serves_on_demand_and_it_goes_at_once(
+    served: System,
+) -> None:
+    world = served.world
+    world.deploy(B, world.train(B))
+    served.deploy(ONE, B)
+    served.rise(B)
+    world.server.fault("throughput_update_failed", count=None)
+    results = [served.step(B)["outcome"]]
+    world.advance(30 * MINUTE)
+    results.append(served.step(B)["outcome"])
+    assert results == ["waiting", "failed"]
+    world.sweeper(keep_throughput=ONE).sweep(failed=B)
+    assert (served.serving, served.bought) == (release_name(OWNER, B), set())
+    assert named(B) <= world.models()
+
+
+def test_step_of_an_attempt_that_was_begun_again_buys_nothing(system: System) -> None:
+    """A function that is still running when its execution is stopped: the release is not live any more."""
+    system.deploy(ONE)
+    system.rise()
+    system.deploy(TWO)
+    assert system.world.release(A).state == WAITING
+    assert system.step()["outcome"] == "failed"
+    assert system.purchases == 0
+
+
+def test_failed_attempt_leaves_what_serves(served: System) -> None:
+    served.deploy(TWO)
+    served.world.releases.transition(A, FAILED, "refused by the gate")
+    served.end()
+    served.sweep()
+    assert (served.serving, served.bought) == (ONE, {ONE})
+
+
+@pytest.mark.parametrize("when", ["creating", "serving"])
+def test_end_of_the_stack_leaves_nothing_that_is_paid(system: System, when: str) -> None:
+    system.deploy(ONE)
+    system.rise()
+    if when == "serving":
+        system.last_step()
+    else:
+        system.step()
+    event = system.release_event("Delete")
+    release_handler.handle(Event.parse(event), system.services)
+    for _ in range(3):
+        release_handler.check(Event.parse(event), system.services)
+    system.delete(ONE)
+    assert (system.bought, system.world.deployments()) == (set(), set())
+
+
+def test_rollback_by_hand_to_the_deployment_frees_the_throughput(served: System) -> None:
+    """As the runbook has it; the next deployment moves the release to throughput again."""
+    world = served.world
+    deployment = world.bedrock.get_custom_model_deployment(
+        customModelDeploymentIdentifier=release_name(OWNER, A)
+    )["customModelDeploymentArn"]
+    world.settle(settled(A, deployment))
+    served.sweep()
+    assert served.bought == set()
+    served.deploy(ONE)
+    assert world.release(A).attempt == 3
+
+
+def test_throughput_carries_its_owners_tag(served: System) -> None:
+    (found,) = served.world.server.state()["throughput"]
+    assert found["tags"][OWNER_TAG] == OWNER

@@ -1,0 +1,190 @@
+"""A new model takes over the requests, or fails to: what serves meanwhile, and what is left.
+
+A new model never goes into the deployment that serves (UpdateCustomModelDeployment). It gets a deployment of
+its own, which costs nothing while it is idle, and the route is pointed at that one. So the old model serves
+under its own ARN until the new one has been judged beside it and has risen step by step, and a failure needs
+nothing to be put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from candidate.handler import deploy_candidate
+from promotion.handler import Rollout, promote
+from shared import deployments
+from shared.releases import FAILED, LIVE, RETIRED
+from shared.routes import Share
+from shared.stages import StageResult
+from tests.unit.bedrock.scenes import MINUTE, PROMPT, SYSTEM
+from tests.unit.release.conftest import OWNER, A, B, Proxy, World, named, settled
+
+SETTINGS = {"NAME": OWNER, "POLL_SECONDS": "300"}
+ROLLOUT = Rollout(steps=(0.25, 1.0), dwell_seconds=600, minimum_requests=20, maximum_rates={})
+
+
+def answers(world: World, endpoint: str) -> bool:
+    """Whether the model behind an endpoint can be invoked by it."""
+    runtime = world.server.client("bedrock-runtime", attempts=1)
+    reply = runtime.converse(
+        modelId=endpoint,
+        system=[{"text": SYSTEM}],
+        messages=[{"role": "user", "content": [{"text": PROMPT}]}],
+        inferenceConfig={"temperature": 0},
+    )
+    return bool(reply["output"]["message"]["content"][0]["text"])
+
+
+def deploy(world: World, bedrock: Any = None) -> StageResult:
+    return deploy_candidate(B, bedrock or world.bedrock, world.releases, SETTINGS, now=world.now)
+
+
+@pytest.fixture
+def old(world: World) -> str:
+    """The endpoint of A, which serves; B has its model and is on its way."""
+    endpoint = world.deploy(A, world.train(A))
+    world.begin(A, model_arn="arn:a", endpoint=endpoint, state=LIVE)
+    world.settle(settled(A, endpoint))
+    model = world.train(B)
+    world.begin(B, run=True, model_arn=model)
+    world.releases.declare(B)
+    return endpoint
+
+
+def test_b30_the_deployments_arn_is_what_the_model_is_invoked_by(world: World, old: str) -> None:
+    deploy(world)
+    world.advance(10 * MINUTE)
+    assert deploy(world)["outcome"] == "done"
+    endpoint = world.release(B).endpoint
+    found = world.bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=f"{OWNER}-{B}")
+    assert (endpoint, found["status"]) == (found["customModelDeploymentArn"], "Active")
+    assert answers(world, endpoint)
+
+
+def test_b31_failed_deployment_is_removed_with_its_release_and_the_model_stays(
+    world: World, old: str
+) -> None:
+    world.server.fault("deployment_failed", message="No capacity.")
+    deploy(world)
+    world.advance(10 * MINUTE)
+    result = deploy(world)
+    assert result["message"] == f"deployment {OWNER}-{B} failed: No capacity."
+    world.releases.transition(B, FAILED, result["message"])
+    world.sweeper().sweep()
+    assert (world.deployments(), world.models()) == (named(A), named(A, B))
+
+
+def test_b32_the_old_model_serves_under_its_own_arn_until_the_route_has_moved(
+    world: World, old: str, aws: Callable[[str], Any]
+) -> None:
+    """Not by UpdateCustomModelDeployment: see above."""
+
+    def rise() -> None:
+        promote(B, world.releases, aws("cloudwatch"), ROLLOUT, world.name, now=world.now)
+
+    deploy(world)
+    world.advance(10 * MINUTE)
+    deploy(world)
+    new = world.release(B).endpoint
+    assert new != old
+    assert world.releases.route().shares == (settled(A, old),)
+    rise()
+    assert [(s.endpoint, s.share) for s in world.releases.route().shares] == [(new, 0.25), (old, 0.75)]
+    assert answers(world, old)
+    for _ in ROLLOUT.steps:
+        world.advance(ROLLOUT.dwell_seconds)
+        rise()
+    assert world.releases.route().shares == (settled(B, new),)
+    assert (world.release(A).state, world.release(B).state) == (RETIRED, LIVE)
+    # It can be gone back to at once: it is kept for rollback, unchanged.
+    world.sweeper(keep=1).sweep()
+    assert world.deployments() == named(A, B)
+    assert answers(world, old)
+    assert world.calls("UpdateCustomModelDeployment") == 0
+    world.sweeper(keep=0).sweep()
+    assert world.deployments() == named(B)
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["fails", "is refused"])
+def test_b33_a_candidate_whose_deployment_fails_leaves_route_and_old_deployment_untouched(
+    world: World, old: str, *, refused: bool
+) -> None:
+    """Nothing was updated, so nothing has to be pointed back."""
+    before, found = world.releases.route(), deployments.find(world.bedrock, old)
+    if refused:
+        world.server.fault("over_quota", operation="CreateCustomModelDeployment")
+    else:
+        world.server.fault("deployment_failed", message="No capacity.")
+        deploy(world)
+        world.advance(10 * MINUTE)
+    result = deploy(world)
+    assert result["outcome"] == "failed"
+    world.releases.transition(B, FAILED, result["message"])
+    world.sweeper(keep=0).sweep()
+    assert world.releases.route() == before
+    after = deployments.find(world.bedrock, old)
+    assert found is not None
+    assert after is not None
+    assert all(after[key] == found[key] for key in found if key != "ResponseMetadata")
+    assert answers(world, old)
+    assert world.deployments() == named(A)
+
+
+def test_b34_model_is_deleted_only_once_its_deployment_is_gone(world: World, old: str) -> None:
+    """Bedrock deletes deployments in its own time, and refuses the model until then."""
+    world.releases.update(A, state=FAILED)
+    world.settle(Share(B, "arn:b", 1.0))
+    seen = world.bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=old)
+    going = Proxy(
+        world.bedrock,
+        get_custom_model_deployment=lambda **_: seen,
+        list_custom_model_deployments=world.bedrock.list_custom_model_deployments,
+        delete_custom_model_deployment=lambda **_: None,
+    )
+    swept = world.sweeper(bedrock=going).sweep()
+    assert old in swept.waiting
+    assert named(A) <= world.models()
+    swept = world.sweeper().sweep()
+    assert old in swept.removed
+    assert world.models() == named(B)
+
+
+def test_b34_deployment_that_is_gone_already_is_deleted(world: World, old: str) -> None:
+    world.bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=old)
+    assert deployments.delete(world.bedrock, old)
+
+
+def test_b35_deployment_of_the_name_that_is_ours_is_adopted(world: World, old: str) -> None:
+    world.deploy(B, world.release(B).model_arn)
+    calls = world.calls("CreateCustomModelDeployment")
+    assert deploy(world)["outcome"] == "done"
+    assert world.calls("CreateCustomModelDeployment") == calls
+
+
+def test_b35_name_that_is_held_for_a_while_after_a_deletion_is_waited_for(world: World, old: str) -> None:
+    held = "The provided model deployment name is currently in use."
+    world.server.fault("validation", operation="CreateCustomModelDeployment", message=held, count=2)
+    for _ in range(2):
+        result = deploy(world)
+        assert (result["outcome"], held in result["message"]) == ("waiting", True)
+        world.advance(result["seconds"])
+    assert deploy(world)["message"] == f"deployment {OWNER}-{B} is Creating"
+    assert world.deployments() == named(A, B)
+
+
+def test_b35_name_that_stays_held_ends_the_release(world: World, old: str) -> None:
+    held = "A custom model deployment of this name already exists."
+    world.server.fault("validation", operation="CreateCustomModelDeployment", message=held, count=None)
+    world.advance(16 * MINUTE)
+    result = deploy(world)
+    assert result["outcome"] == "failed"
+    for part in (held, "Nothing is there under this name", "another nonce"):
+        assert part in result["message"]
+
+
+def test_b35_another_refusal_is_not_waited_for(world: World, old: str) -> None:
+    world.server.fault("validation", operation="CreateCustomModelDeployment")
+    assert deploy(world)["outcome"] == "failed"
