@@ -45,8 +45,8 @@ class Release:
     """One model's way into production, as the table holds it.
 
     `source` is where its model comes from: the name of a job of ours, a job's ARN or a model's ARN.
-    `stopping` says why its job is being stopped, and is empty where it is not. `throughput` is the name of the
-    provisioned throughput that it serves from or is on its way to, and empty where it serves on demand.
+    `stopping` says why its job is being stopped, and is empty where it is not. `throughput` is the name of
+    the provisioned throughput that it serves from or is on its way to, and empty where it serves on demand.
     """
 
     digest: str

@@ -116,11 +116,15 @@ class Sweeper:
         """Remove models of releases, but for those spared, and those that no release knows: a job's stack may
         be deployed, and its job done, long before the release that waits for it."""
         releases = {release.digest for release in known}
+        # Named by its ARN in somebody's stack: gone, it could not be declared again.
+        adopted = {arn for one in known if one.is_adopted for arn in (one.source, one.model_arn)}
         for digest, model in found:
             arn = model["modelArn"]
             reason = "retention.models = retain" if self.retain_models else spared.get(digest)
             if digest not in releases:
                 reason = reason or "no release knows it"
+            if arn in adopted:
+                reason = reason or "adopted by a release"
             reason = reason or self._begun_again(digest)
             users = [] if reason else models.users(self.bedrock, arn)
             if reason or users:

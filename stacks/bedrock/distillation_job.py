@@ -218,14 +218,15 @@ class DistillationJob(Construct):
     def _permissions(self) -> list[may.Permission]:
         student, teacher, owned = self.student, self._inputs.teacher, may.owned(self.owner)
         jobs, models = may.jobs(student), may.models(student)
+        all_jobs, all_models = may.account_arn(may.JOBS), may.account_arn(may.MODELS)
         asked = [student] + ([teacher.removeprefix("us.")] if teacher else [])
         return [
             may.bedrock(["GetFoundationModel"], [may.foundation_model_arn(name) for name in asked]),
             may.bedrock(["CreateModelCustomizationJob"], [may.foundation_model_arn(student), models, jobs]),
-            may.bedrock(["GetModelCustomizationJob", "ListTagsForResource", "TagResource"], [jobs]),
-            may.bedrock(["TagResource"], [models]),
-            may.bedrock(["StopModelCustomizationJob", "UntagResource"], [jobs], owned),
-            may.bedrock(["DeleteCustomModel", "UntagResource"], [models], owned),
+            may.bedrock(["TagResource"], [jobs, models]),
+            may.bedrock(["GetModelCustomizationJob", "ListTagsForResource"], [all_jobs]),
+            may.bedrock(["StopModelCustomizationJob", "TagResource", "UntagResource"], [all_jobs], owned),
+            may.bedrock(["DeleteCustomModel", "TagResource", "UntagResource"], [all_models], owned),
             may.bedrock(["ListCustomModelDeployments", "ListProvisionedModelThroughputs"], ["*"]),
             may.pass_role(self.role),
             *may.purge(self._bucket, self, "jobs/*"),

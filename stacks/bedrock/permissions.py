@@ -22,6 +22,9 @@ from stacks.nag import acknowledge, exported, shown
 
 Conditions = Mapping[str, Mapping[str, object]]
 
+# Of any student: what was made from the one before must still be stopped and deleted.
+JOBS = "model-customization-job/*"
+MODELS = "custom-model/*"
 DEPLOYMENTS = "custom-model-deployment/*"
 THROUGHPUTS = "provisioned-model/*"
 

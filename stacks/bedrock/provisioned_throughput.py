@@ -107,7 +107,7 @@ class ProvisionedThroughput(Construct):
         permissions = [
             *self._permissions(student),
             *([may.model_key(key)] if model_key and key else []),
-            *(self._release_permissions(owner, student, table, key) if table else []),
+            *(self._release_permissions(owner, table, key) if table else []),
         ]
         self._role = may.function_role(self, "Role", permissions)
         self._log_days = log_days
@@ -210,10 +210,10 @@ class ProvisionedThroughput(Construct):
 
     @staticmethod
     def _release_permissions(
-        owner: str, student: str, table: dynamodb.ITable, key: kms.IKey | None
+        owner: str, table: dynamodb.ITable, key: kms.IKey | None
     ) -> list[may.Permission]:
         return [
-            may.bedrock(["DeleteCustomModel"], [may.models(student)], may.owned(owner)),
+            may.bedrock(["DeleteCustomModel"], [may.account_arn(may.MODELS)], may.owned(owner)),
             may.bedrock(["ListCustomModelDeployments", "ListProvisionedModelThroughputs"], ["*"]),
             *may.items(table, key, ["GetItem", "UpdateItem", "PutItem"]),
         ]

@@ -85,7 +85,7 @@ class ReleasePermissions:
         ]
 
     def _removing(self) -> list[may.Permission]:
-        models, deployments = may.models(self.student), may.account_arn(may.DEPLOYMENTS)
+        models, deployments = may.account_arn(may.MODELS), may.account_arn(may.DEPLOYMENTS)
         lists = ["ListCustomModels", "ListCustomModelDeployments", "ListProvisionedModelThroughputs"]
         return [
             may.bedrock(lists, ["*"]),

@@ -20,7 +20,7 @@ LONGEST_WINDOW_SECONDS = 43_200
 
 
 class ReleaseWait(Construct):
-    """A chain of WaitConditions, whose logical ids carry the digest: a new digest is a new wait."""
+    """A chain of WaitConditions, whose logical ids carry the digest and the times: another one is a new wait."""
 
     def __init__(
         self,
@@ -97,17 +97,17 @@ class ReleaseWait(Construct):
                 self, f"Condition{number}", handle=handle.ref, timeout=str(seconds), count=1
             )
             condition.node.add_dependency(registered)
-            self._name(digest, number, handle, registered, condition)
+            self._name(f"{digest}Window{number}Of{len(lengths)}For{seconds}", handle, registered, condition)
             before = condition
 
     @staticmethod
-    def _name(digest: str, number: int, *constructs: Construct) -> None:
-        """Logical ids with the digest: CloudFormation neither updates nor re-evaluates a wait."""
+    def _name(window: str, *constructs: Construct) -> None:
+        """Logical ids with all that a wait is: CloudFormation neither updates nor re-evaluates one."""
         for construct in constructs:
             element = construct if isinstance(construct, cdk.CfnElement) else construct.node.default_child
             assert isinstance(element, cdk.CfnElement)
             kind = construct.node.id.rstrip("0123456789")
-            element.override_logical_id(f"ReleaseWait{kind}{digest}Window{number}")
+            element.override_logical_id(f"ReleaseWait{kind}{window}")
 
 
 def windows(hours: float, longest: int = LONGEST_WINDOW_SECONDS) -> list[int]:

@@ -7,13 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from stacks.settings import PROJECT
 from tests.broken.versions import Version
 
-# All that is said about the custom resources, not a choice of it.
+# All tests of the custom resources, not a choice of them.
 SUITE = "tests/unit/resources"
 COPIED = ("data", "environments", "lambda", "local", "stacks", "task", "tests")
 FILES = ("cdk.json", "pyproject.toml")
@@ -32,17 +33,21 @@ class Verdict:
     output: str
 
 
-def _files(copy: Path, version: Version | None) -> list[str]:
-    """All files of the suite; first those that say most about what is broken, since the first failure ends it."""
-    path = Path(version.file) if version else Path()
+def files(version: Version) -> list[str]:
+    """All files of the suite; those first that say most about what is broken, since a failure ends it."""
+    path = Path(version.file)
     word = path.stem if path.parent.name == "shared" else path.parent.name
-    texts = {file: file.read_text(encoding="utf-8") for file in sorted((copy / SUITE).glob("test_*.py"))}
-    assert texts, f"{SUITE} holds no tests"
-    return [str(file) for file in sorted(texts, key=lambda file: -texts[file].count(word) if word else 0)]
+    texts = {
+        str(file.relative_to(PROJECT)): file.read_text(encoding="utf-8")
+        for file in sorted((PROJECT / SUITE).glob("test_*.py"))
+    }
+    return sorted(texts, key=lambda name: -texts[name].count(word))
 
 
-def attempt(version: Version | None, folder: Path, *, to_the_end: bool) -> Verdict:
-    """Run the suite on a copy of the project in a folder; `to_the_end`, or up to the first failure."""
+def attempt(
+    version: Version | None, tests: Iterable[str], folder: Path, *, to_the_end: bool = False
+) -> Verdict:
+    """Run tests on a copy of the project in a folder: up to the first failure, or `to_the_end`."""
     copy = folder / "project"
     copy.mkdir(parents=True)
     for name in COPIED:
@@ -56,13 +61,7 @@ def attempt(version: Version | None, folder: Path, *, to_the_end: bool) -> Verdi
     # Neither this project nor the pytest that runs us may be found by the one that is started.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
     result = subprocess.run(
-        [
-            *command,
-            "--basetemp",
-            str(folder / "temp"),
-            *([] if to_the_end else ["-x"]),
-            *_files(copy, version),
-        ],
+        [*command, f"--basetemp={folder / 'temp'}", *([] if to_the_end else ["-x"]), *tests],
         cwd=copy,
         env={**kept, "COLUMNS": "300"},
         capture_output=True,

@@ -205,7 +205,8 @@ def changed(template: Mapping[str, Any], resource_type: str, **properties: Any) 
 
 def logical_id(template: Mapping[str, Any], resource_type: str) -> str:
     """The logical id of the only resource of a type."""
-    (found,) = [key for key, resource in template["Resources"].items() if resource["Type"] == resource_type]
+    resources: Mapping[str, Mapping[str, Any]] = template["Resources"]
+    (found,) = [key for key, resource in resources.items() if resource["Type"] == resource_type]
     return found
 
 

@@ -272,6 +272,7 @@ class Engine:
     def _send(self, url: str, method: str, body: bytes | None = None) -> Any:
         context = ssl.create_default_context(cafile=str(self.state.ca_bundle)) if "https" in url else None
         request = Request(url, data=body, method=method, headers={"Content-Type": "application/json"})
-        with urlopen(request, timeout=20, context=context) as answer:
+        # A reset waits for what is under way.
+        with urlopen(request, timeout=SECONDS, context=context) as answer:
             text = answer.read()
         return json.loads(text) if text else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -35,7 +36,8 @@ GATE = {
     "maximum_mean_absolute_error": 0.2,
     "minimum_examples": 50,
 }
-SECONDS = 60.0
+# As long as the harness waits for a stack.
+SECONDS = 120.0
 _numbers = count(1)
 
 
@@ -95,9 +97,7 @@ class ReleaseStack(cdk.Stack):
             own_job.resource.node.add_dependency(release.machine)
         if wait:
             seconds, longest = wait
-            ReleaseWait(
-                self, "Wait", release=release, hours=seconds / 3600, longest_window_seconds=longest
-            )
+            ReleaseWait(self, "Wait", release=release, hours=seconds / 3600, longest_window_seconds=longest)
 
     def _job(self, bucket: s3.IBucket, nonce: str) -> DistillationJob:
         return DistillationJob(
@@ -190,6 +190,7 @@ class Scene:
         self._stack, self._folder = f"{OWNER}-{next(_numbers)}", folder
         self._declared: Declared | None = None
         self._outcomes: list[Outcome] = []
+        self._ids: dict[str, str] = {}
         self._seen: dict[str, Release] = {}
         engine.aws("s3").create_bucket(Bucket=BUCKET)
         for key, name, rows in ((ROWS, "training", TRAINING_ROWS), (HOLDOUT, "holdout", HOLDOUT_ROWS)):
@@ -239,16 +240,16 @@ class Scene:
 
     def call(self, function: str) -> None:
         """Call a function of the stack, as a rule of EventBridge does; its name is without the CDK's hash."""
-        name = self.engine.resources(self._stack)[self._current.logical_id(function)]
+        name = self._physical_id(self._current.logical_id(function))
         self.engine.aws("lambda").invoke(FunctionName=name, Payload=b"{}")
 
     # What it sees
 
     def releases(self) -> dict[str, Release]:
         """All releases, by digest; once the table is gone, as they were when last looked at."""
-        table = self._table
-        if table is not None:
-            self._seen = {release.digest: release for release in table.all()}
+        if self._table:
+            with contextlib.suppress(ClientError):
+                self._seen = {release.digest: release for release in self._table.all()}
         return self._seen
 
     def release(self, digest: str) -> Release:
@@ -273,8 +274,8 @@ class Scene:
 
     def windows(self) -> list[int]:
         """The numbers of the windows in which the stack waits."""
-        name = self._table_name
-        return sorted(window.number for window in Waits(self.engine.table(name)).windows()) if name else []
+        table = self._dynamodb_table
+        return sorted(window.number for window in Waits(table).windows()) if table else []
 
     def physical_ids(self, kind: str) -> set[str]:
         """The physical ids of the stack's resources of a type."""
@@ -298,9 +299,9 @@ class Scene:
 
     def executions(self, status: str | None = None) -> list[str]:
         """Names of all executions of the release state machine, or of those with a status."""
-        machine = self.engine.resources(self._stack)[
+        machine = self._physical_id(
             self._current.of_type("AWS::StepFunctions::StateMachine", "StateMachineName")
-        ]
+        )
         chosen = {"statusFilter": status} if status else {}
         found = self.engine.aws("stepfunctions").list_executions(stateMachineArn=machine, **chosen)
         return sorted(item["name"] for item in found["executions"])
@@ -327,7 +328,9 @@ class Scene:
 
     def left(self) -> list[str]:
         """What would cost, or go on, after the stack is gone."""
-        found = [f"job {name} {s}" for name, s in self.held("jobs").items() if s in ("InProgress", "Stopping")]
+        found = [
+            f"job {name} {s}" for name, s in self.held("jobs").items() if s in ("InProgress", "Stopping")
+        ]
         for kind in ("deployments", "throughput", "models"):
             found += [f"{kind} {name} {status}" for name, status in self.held(kind).items()]
         machines = self.engine.aws("stepfunctions").list_state_machines()["stateMachines"]
@@ -338,15 +341,16 @@ class Scene:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}\n{self.told()}"
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def told(self) -> str:
         """All that explains a failure."""
-        table = self._table
         lines = [f"stack: {self.status()}", *(f"  {outcome}" for outcome in self._outcomes)]
         lines += [f"  {reason}" for reason in self._failures()]
         lines += [f"release: {release}" for release in self.releases().values()]
-        lines += [f"route: {table.route()}"] if table else []
+        if self._table:
+            with contextlib.suppress(ClientError):
+                lines.append(f"route: {self._table.route()}")
         for kind in ("jobs", "models", "deployments", "throughput"):
             lines += [f"{kind}: {item}" for item in self.engine.held(kind).values()]
         return "\n".join(lines)
@@ -354,7 +358,9 @@ class Scene:
     def _failures(self) -> Iterator[str]:
         """Why resources of the stack failed, in all its operations."""
         try:
-            events = self.engine.aws("cloudformation").describe_stack_events(StackName=self._stack)["StackEvents"]
+            events = self.engine.aws("cloudformation").describe_stack_events(StackName=self._stack)[
+                "StackEvents"
+            ]
         except ClientError:
             return
         for event in reversed(events):
@@ -368,13 +374,20 @@ class Scene:
         return self._declared
 
     @property
-    def _table_name(self) -> str | None:
-        if self._declared is None or self.status() is None:
-            return None
-        return self.engine.resources(self._stack).get(self._declared.of_type("AWS::DynamoDB::Table"))
-
-    @property
     def _table(self) -> Releases | None:
         """The releases table, while there is one."""
-        name = self._table_name
-        return Releases(self.engine.table(name)) if name else None
+        table = self._dynamodb_table
+        return Releases(table) if table else None
+
+    @property
+    def _dynamodb_table(self) -> Any:
+        if self._declared is None:
+            return None
+        name = self._physical_id(self._declared.of_type("AWS::DynamoDB::Table"))
+        return self.engine.table(name) if name else None
+
+    def _physical_id(self, logical_id: str) -> str | None:
+        """A resource's physical id, asked for until there is one: nothing that is looked at is replaced."""
+        if logical_id not in self._ids and self.status():
+            self._ids |= self.engine.resources(self._stack)
+        return self._ids.get(logical_id)

@@ -1,4 +1,4 @@
-"""What somebody else manages, through CloudFormation: looked up by its ARN, and never made, moved or deleted."""
+"""What somebody else manages, through CloudFormation: looked up by its ARN, never made, moved or deleted."""
 
 from __future__ import annotations
 

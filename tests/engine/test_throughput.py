@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -61,6 +62,14 @@ def held(engine: Engine) -> dict[str, tuple[str, str]]:
     return {name: (item["model"], item["status"]) for name, item in engine.held("throughput").items()}
 
 
+def hurried(template: Mapping[str, Any]) -> dict[str, Any]:
+    """A template whose waiter asks once, and then gives up."""
+    text, waiters = re.subn(r'(MaxAttempts\\":)\d+', r"\g<1>0", json.dumps(template))
+    assert waiters == 1
+    made: dict[str, Any] = json.loads(text)
+    return made
+
+
 def term(engine: Engine, name: str) -> datetime:
     """Until when throughput is committed."""
     shown = engine.aws("bedrock").get_provisioned_model_throughput(provisionedModelId=name)
@@ -108,8 +117,8 @@ def test_b1_t20_b20_t22_b23_t21_the_life_of_throughput_by_the_hour(
     assert second in refused(team, templates[""], "UPDATE_ROLLBACK_COMPLETE")
     assert held(team) == {"search-ranker-1mu": (second, "InService")}
     assert team.held("throughput")["search-ranker-1mu"]["arn"] == arn
-    # T21: an update tells that it is gone, and buys no other. As with all that was deleted by hand, taking the
-    # update back fails, too, and is skipped.
+    # T21: an update tells that it is gone, and buys no other. As with all that was deleted by hand, taking
+    # the update back fails, too, and is skipped.
     team.settle()
     team.aws("bedrock").delete_provisioned_model_throughput(provisionedModelId=arn)
     reason = refused(team, changed(templates["-moved"], TYPE, HourlyPriceUsd=1), "UPDATE_ROLLBACK_FAILED")
@@ -189,12 +198,3 @@ def test_b11_b25_a_rollback_waits_until_the_throughput_is_gone(team: Engine, tem
     assert held(team) == {}
     asked = [call["outcome"] for call in team.bedrock(f"/_calls?operation={DELETE}")]
     assert asked == ["ConflictException", "ConflictException", "ok"]
-
-
-def hurried(template: Mapping[str, Any]) -> dict[str, Any]:
-    """A template whose waiter asks once, and then gives up."""
-    patient = '\\"MaxAttempts\\":110'
-    text = json.dumps(template)
-    assert text.count(patient) == 1
-    made: dict[str, Any] = json.loads(text.replace(patient, '\\"MaxAttempts\\":0'))
-    return made

@@ -44,7 +44,7 @@ def test_a_stack_is_there_only_once_its_release_is_live_and_waits_for_a_release_
 def test_another_time_to_wait_is_a_new_wait_since_cloudformation_changes_none(scene: Scene) -> None:
     digest = scene.deploy(wait=(200, 200))
     conditions = scene.physical_ids("AWS::CloudFormation::WaitCondition")
-    assert scene.deploy(wait=(300, 200)) == digest
+    assert scene.deploy(wait=(150, 200)) == digest
     assert not conditions & scene.physical_ids("AWS::CloudFormation::WaitCondition")
     assert scene.windows() == []
 
@@ -91,7 +91,10 @@ def test_b14_a_second_release_that_fails_takes_its_stack_back_to_the_first_one(s
     scene.order("job_failed", message=BAD_DATA)
     second = scene.begin(wait=LONG, nonce="second")
     settled = set()
-    scene.until(lambda: settled.add(scene.settled()) or "_IN_PROGRESS" not in str(scene.status()), "the stack is taken back")
+    scene.until(
+        lambda: settled.add(scene.settled()) or "_IN_PROGRESS" not in str(scene.status()),
+        "the stack is taken back",
+    )
     outcome = scene.wait()
     assert outcome.status == "UPDATE_ROLLBACK_COMPLETE"
     assert any(BAD_DATA in reason for reason in outcome.reasons), outcome

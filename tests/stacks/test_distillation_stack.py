@@ -50,7 +50,7 @@ def test_job_role_may_read_data_write_its_output_and_ask_the_teacher(assembly: A
     assert assembly.role_statements(assembly.one("AWS::IAM::Role", "JobJobRole")) == expected
 
 
-def test_only_the_jobs_handler_passes_a_role_and_only_this_one_to_bedrock(assembly: Assembly) -> None:
+def test_only_what_makes_jobs_passes_a_role_and_only_this_one_to_bedrock(assembly: Assembly) -> None:
     passing = [
         (role.name, statement)
         for role in assembly.resources("AWS::IAM::Role")
@@ -58,7 +58,11 @@ def test_only_the_jobs_handler_passes_a_role_and_only_this_one_to_bedrock(assemb
         if any(action.lower().startswith("iam:") for action in statement.actions)
     ]
     to_bedrock = {"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}}
-    assert passing == [("JobRole", allow({"iam:PassRole"}, {"<JobJobRole.Arn>"}, to_bedrock))]
+    pass_it = allow({"iam:PassRole"}, {"<JobJobRole.Arn>"}, to_bedrock)
+    makers = ["JobRole"]
+    if assembly.settings.release.retry_internal_errors:
+        makers.append("ReleaseCandidateRole")
+    assert passing == [(maker, pass_it) for maker in makers]
 
 
 def test_what_ends_a_job_or_a_model_asks_for_the_owners_tag(assembly: Assembly) -> None:
@@ -78,6 +82,22 @@ def test_what_ends_a_job_or_a_model_asks_for_the_owners_tag(assembly: Assembly) 
     ]
     assert {action for statement in found for action in statement.actions} >= ending
     assert [statement for statement in found if statement.conditions != owned] == []
+
+
+def test_b14_what_an_earlier_student_made_can_be_ended(assembly: Assembly) -> None:
+    account, region = assembly.settings.account, assembly.settings.region
+    mine = f"arn:aws:bedrock:{region}:{account}"
+    ending = {
+        "bedrock:StopModelCustomizationJob": {"JobRole": f"{mine}:model-customization-job/*"},
+        "bedrock:DeleteCustomModel": dict.fromkeys(
+            ("JobRole", "ReleaseSweeperRole", "ReleaseReleaseRole"), f"{mine}:custom-model/*"
+        ),
+    }
+    for action, roles in ending.items():
+        for name, arn in roles.items():
+            role = assembly.one("AWS::IAM::Role", name)
+            allowed = [s.resources for s in assembly.role_statements(role) if action in s.actions]
+            assert allowed == [{arn}], f"{name}: {action}"
 
 
 def test_model_key_adds_its_permissions_and_nothing_else_does(assembly: Assembly) -> None:

@@ -35,7 +35,7 @@ WAITERS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 # Wildcards within a resource: what Bedrock, Step Functions and Lambda name themselves, and folders.
 WILDCARDS = re.compile(
     r"<Data\.Arn>/(datasets|jobs|releases)/\*"
-    r"|arn:aws:bedrock:us-east-1:\d{12}:(custom-model|model-customization-job)/amazon\.nova-micro-v1:0:128k/\*"
+    r"|arn:aws:bedrock:us-east-1:\d{12}:(custom-model|model-customization-job)/(amazon\.nova-micro-v1:0:128k/)?\*"
     r"|arn:aws:bedrock:us-east-1:\d{12}:(custom-model-deployment|provisioned-model)/\*"
     r"|arn:aws:bedrock:us-\*::foundation-model/amazon\.nova-(micro|pro)-v1:0"
     r"|arn:aws:states:us-east-1:\d{12}:execution:video-router-[a-z]+-release:\*"

@@ -85,6 +85,10 @@ def failures(trials: Iterable[tuple[str, int]], play: Callable[[str, int], None]
     return found
 
 
+def _throttled(theatre: Theatre, operation: str) -> bool:
+    return any(call["outcome"] == "ThrottlingException" for call in theatre.server.calls(operation))
+
+
 @pytest.mark.parametrize("name", SCENES)
 def test_b16_throttling_is_waited_out_by_every_call_itself(
     theatre: Theatre, pauses: list[float], name: str
@@ -111,6 +115,7 @@ def test_b16_calls_that_stay_throttled_are_made_again_later(theatre: Theatre, na
         with theatre.play(scene.prepare) as play:
             theatre.server.fault("throttled", operation=operation, skip=skip, count=LOST)
             asked = next((tries for tries in range(1, LOST + 2) if scene.ask(play)), 0)
+            assert _throttled(theatre, operation), "no call was throttled"
             assert 1 <= asked <= (1 if scene.patient else LOST + 1), "it was refused"
             assert (play.picture(), play.created()) == (seen.after, seen.created)
 
@@ -125,6 +130,7 @@ def test_b12_b16_throttling_that_does_not_end_leaves_nothing_unknown(theatre: Th
         with theatre.play(scene.prepare) as play:
             theatre.server.fault("throttled", operation=operation, skip=skip, count=None)
             done = scene.ask(play)
+            assert _throttled(theatre, operation), "no call was throttled"
             theatre.server._account.faults.clear()
             if not done and scene.undo:
                 assert scene.undo(play), "it can't be taken back"

@@ -203,7 +203,7 @@ def live(play: Play, digest: str = A) -> None:
 
 
 def provisioned(play: Play) -> None:
-    """A serves from throughput, and B has taken over from it on demand; there are other units, too."""
+    """A served from throughput, and B has taken over from it on demand."""
     live(play)
     assert play.stage(STAGE, A)
     play.world.releases.update(A, state=RETIRED)

@@ -728,6 +728,15 @@ def test_b25_one_that_is_still_to_be_seen_is_waited_for(shop: Shop) -> None:
     assert shop.bought == []
 
 
+def test_b25_one_whose_tags_can_not_be_seen_for_a_moment_is_not_taken_for_gone(shop: Shop) -> None:
+    shop.create()
+    missing = times(3, refusal("ResourceNotFoundException", status=404), skip=1)
+    bedrock = Meddled(shop.world.bedrock, before={"list_tags_for_resource": missing})
+
+    assert shop.resource(bedrock).send(framework.delete(NAME, shop.properties())).succeeded
+    assert shop.bought == []
+
+
 def test_b10_a_second_delete_changes_nothing(shop: Shop) -> None:
     shop.create()
 
