@@ -1,8 +1,9 @@
 """Custom resource DistillationJob: starts one Bedrock customization job and does not wait for its end.
 
-The physical id is the job's name, known before anything is created. onEvent only answers with it; isComplete
-makes the job. The framework swallows the Delete that follows an onEvent which failed, while a failure of
-isComplete, even a crash, leaves CloudFormation with the name, and its Delete stops the job.
+The physical id is the job's name, known before anything is created. onEvent only answers with it, and makes
+no call that could fail; isComplete does the work. The framework swallows the Delete that follows an onEvent
+which failed, while a failure of isComplete, even a crash, leaves CloudFormation with the name, and its Delete
+stops the job. And what fails for a reason that passes is asked again by isComplete only.
 
 Update never destroys what CloudFormation knows: another name is another job, and the old one goes with
 CloudFormation's Delete once everything else has succeeded. Bedrock can't change a job, so an Update that
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,7 +38,7 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
     request = Event.parse(event)
-    return begun(lambda: handle(request, client("bedrock")))
+    return begun(lambda: handle(request))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
@@ -47,34 +48,22 @@ def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     return polled(lambda: check(request, client("bedrock"), client("s3")))
 
 
-def handle(event: Event, bedrock: Any, now: Callable[[], float] = time.time) -> dict[str, Any]:
-    """Name the job on Create and Update; ask for its end on Delete."""
+def handle(event: Event, now: Callable[[], float] = time.time) -> dict[str, Any]:
+    """Name the job, and say since when it is asked for where it may have to be made."""
     if event.is_delete:
-        name = event.physical_id or ""
-        if not _is_job_name(event, name):
-            logger.info("nothing to delete: not a job of this resource", physical_id=name)
-        else:
-            _stop_all(bedrock, job_spec(event.properties))
-        return answer(name)
-    spec = job_spec(event.properties)
-    if event.request_type == "Update" and event.physical_id == spec.job_name:
-        old = _old_spec(event)
-        if old and old.job_name == spec.job_name:
-            _refuse_lost_changes(bedrock, spec, old)
-        elif old:
-            # A replacement failed. CloudFormation takes the update back and still has the old name: it never
-            # learnt the new one, and would never delete it.
-            _stop_all(bedrock, old)
-        _sync_tags(bedrock, spec, event.old_properties)
-        return answer(spec.job_name)
-    return answer(spec.job_name, AskedAt=now())
+        return answer(event.physical_id or "")
+    name = job_spec(event.properties).job_name
+    is_in_place = event.request_type == "Update" and event.physical_id == name
+    return answer(name) if is_in_place else answer(name, AskedAt=now())
 
 
 def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.time) -> dict[str, Any]:
-    """Make the job and say whether it exists (Create, Update), or whether all has ended (Delete)."""
+    """Make or change the job and say whether it exists, or on Delete whether all has ended."""
     name = str(event.physical_id)
     if event.is_delete:
         return complete() if _is_deleted(event, bedrock, s3, name) else pending()
+    if "AskedAt" not in event.raw and not _is_changed_in_place(event, bedrock):
+        return pending()
     asked_at = event.raw.get("AskedAt")
     may_wait = asked_at is not None and now() - float(asked_at) < CREATE_WAIT_SECONDS
     if asked_at is not None:
@@ -97,16 +86,29 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
     )
 
 
+def _is_changed_in_place(event: Event, bedrock: Any) -> bool:
+    """Whether an Update under the same name is carried out. Goes on with it; raises for what can't be."""
+    spec, old = job_spec(event.properties), _old_spec(event)
+    if old and old.job_name == spec.job_name:
+        _refuse_lost_changes(bedrock, spec, old)
+    elif old and not _are_stopped(bedrock, _attempts(bedrock, old)):
+        # A replacement failed. CloudFormation takes the update back and still has the old name: it never
+        # learnt the new one, and would never delete it.
+        return False
+    _sync_tags(bedrock, spec, event.old_properties)
+    return True
+
+
 def _is_deleted(event: Event, bedrock: Any, s3: Any, name: str) -> bool:
     """Whether all attempts have ended and what they made is gone, but for what is kept. Goes on with it."""
     if not _is_job_name(event, name):
+        logger.info("nothing to delete: not a job of this resource", physical_id=name)
         return True
     found = _attempts(bedrock, job_spec(event.properties))
     if not found:
         logger.info("nothing to delete: no job of this name is ours", job=name)
         return True
-    ended = [jobs.stop(bedrock, job) for job in found]
-    if not all(ended):
+    if not _are_stopped(bedrock, found):
         return False
     if not truth(event.properties.get("RetainOutput", "true")) and not _purge_output(event, s3):
         return False
@@ -133,9 +135,10 @@ def _attempts(bedrock: Any, spec: jobs.JobSpec) -> list[dict[str, Any]]:
     return [job for job in jobs.attempts(bedrock, spec.job_name) if jobs.is_ours(bedrock, spec, job)]
 
 
-def _stop_all(bedrock: Any, spec: jobs.JobSpec) -> None:
-    for job in _attempts(bedrock, spec):
-        jobs.stop(bedrock, job)
+def _are_stopped(bedrock: Any, found: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether none of these jobs runs. Stops those that do."""
+    ended = [jobs.stop(bedrock, job) for job in found]
+    return all(ended)
 
 
 def _old_spec(event: Event) -> jobs.JobSpec | None:

@@ -10,6 +10,7 @@ from aws_lambda_powertools import Logger
 
 from shared import throughput
 from shared.errors import NotYetError, ResourceError
+from shared.models import base_model
 from shared.naming import DIGEST_TAG
 from shared.releases import LIVE, Release, Releases
 from shared.stages import StageResult, done, failed, release_tags, waiting
@@ -46,7 +47,7 @@ def serve(
     if release.throughput != spec.name:
         releases.update(digest, throughput=spec.name)
     try:
-        _free_units(bedrock, releases, spec, settings, now())
+        _free_units(bedrock, releases, spec, release.model_arn, settings, now())
         found = throughput.ensure(bedrock, spec, release.model_arn, now=now(), asked=release.endpoint)
     except NotYetError as error:
         return waiting(str(error), poll_seconds)
@@ -75,11 +76,13 @@ def _free_units(
     bedrock: Any,
     releases: Releases,
     spec: throughput.ThroughputSpec,
+    model_arn: str,
     settings: Mapping[str, str],
     at: datetime,
 ) -> None:
     """Delete this owner's throughput of other model units or another commitment that nothing is routed to any
     more, since the release went live on demand. Otherwise both are paid for, and both count for the quota.
+    So does throughput of another base: it can't be moved to this model (Bedrock user guide, edit throughput).
 
     Raises NotYetError while one goes.
     """
@@ -87,7 +90,8 @@ def _free_units(
         return
     for other in list(throughput.owned(bedrock, spec.owner)):
         arn, name = other["provisionedModelArn"], other["provisionedModelName"]
-        if name == spec.name or any(share.endpoint == arn for share in releases.route().shares):
+        is_usable = name == spec.name and base_model(other["foundationModelArn"]) == base_model(model_arn)
+        if is_usable or any(share.endpoint == arn for share in releases.route().shares):
             continue
         if throughput.committed(other, at):
             logger.warning("throughput kept: it is committed", arn=arn)

@@ -79,7 +79,9 @@ def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
 def find_made_as(bedrock: Any, first_name: str, owner: str, *names: str) -> dict[str, Any] | None:
     """The owner's throughput that was made under a name, looked for under this one and those it may have got
     since. Raises NotYetError where its tags can't be seen."""
-    for name in dict.fromkeys((first_name, *names)):
+    looks = list(dict.fromkeys((first_name, *names)))
+    # The same event delivered twice: the other one may rename it between two looks.
+    for name in (*looks, *looks[:-1]):
         existing = find(bedrock, name)
         if existing and _belongs(existing, seen_tags(bedrock, existing), owner, first_name):
             return existing

@@ -36,10 +36,10 @@ class ProvisionedThroughput(Construct):
     in place, after its gate. The resource owns the name, so that deleting the stack always removes what was
     bought under it.
 
-    Another model or name is a change in place, under the same ARN. Other model units or another commitment
-    are other throughput: the new one is bought before the old one goes. A commitment can't be deleted before
-    its term, and AWS renews it at the end: Delete, and a change that would have to delete one, are refused,
-    unless `retain` is set.
+    Another model of the same base, or another name, is a change in place, under the same ARN. Other model
+    units or another commitment are other throughput: the new one is bought before the old one goes. A
+    commitment can't be deleted before its term, and AWS renews it at the end: Delete, and a change that would
+    have to delete one, are refused, unless `retain` is set.
 
     Attributes:
         name: the throughput's name, which says its model units and its commitment.
@@ -213,6 +213,8 @@ class ProvisionedThroughput(Construct):
         owner: str, table: dynamodb.ITable, key: kms.IKey | None
     ) -> list[may.Permission]:
         return [
+            # Of any student: what a student before had made is looked at, and deleted.
+            may.bedrock(["GetCustomModel"], [may.account_arn(may.MODELS)]),
             may.bedrock(["DeleteCustomModel"], [may.account_arn(may.MODELS)], may.owned(owner)),
             may.bedrock(["ListCustomModelDeployments", "ListProvisionedModelThroughputs"], ["*"]),
             *may.items(table, key, ["GetItem", "UpdateItem", "PutItem"]),

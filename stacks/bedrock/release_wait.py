@@ -20,7 +20,7 @@ LONGEST_WINDOW_SECONDS = 43_200
 
 
 class ReleaseWait(Construct):
-    """A chain of WaitConditions, whose logical ids carry the digest and the times: another one is a new wait."""
+    """A chain of WaitConditions. Their logical ids carry digest and times: another of these is another wait."""
 
     def __init__(
         self,

@@ -11,7 +11,6 @@ from pathlib import Path
 from tests.broken.trial import attempt, files
 from tests.broken.versions import VERSIONS
 
-
 # The table is for people to read: the tests of the catalogue's cases come first.
 SHOWN = 5
 

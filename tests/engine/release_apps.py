@@ -52,7 +52,7 @@ def rollout(dwell_seconds: int = 1) -> Mapping[str, object]:
 
 
 class ReleaseStack(cdk.Stack):
-    """Everything of one team in one stack: a job, or the model of somebody else, and its way into production."""
+    """Everything of one team: a job, or somebody else's model, and its way into production."""
 
     def __init__(
         self,
@@ -157,15 +157,16 @@ class Declared:
 
     def logical_id(self, name: str) -> str:
         """The logical id of a resource, which is its name and the CDK's hash."""
-        return next(key for key in self.template["Resources"] if unhashed(key) == name)
+        return str(next(key for key in self.template["Resources"] if unhashed(key) == name))
 
     def of_type(self, kind: str, having: str = "") -> str:
         """The logical id of the one resource of a type, with a property of that name."""
-        return next(
+        found = (
             key
             for key, resource in self.template["Resources"].items()
             if resource["Type"] == kind and (not having or having in resource["Properties"])
         )
+        return str(next(found))
 
 
 def declare(folder: Path, **options: Any) -> Declared:
@@ -210,6 +211,10 @@ class Scene:
         """The stack's status."""
         return self.engine.status(self._stack)
 
+    def is_busy(self) -> bool:
+        """Whether CloudFormation is at work on the stack."""
+        return "IN_PROGRESS" in (self.status() or "")
+
     def wait(self) -> Outcome:
         """Wait for the end of what was begun."""
         outcome = self.engine.wait(self._stack)
@@ -237,6 +242,10 @@ class Scene:
     def order(self, kind: str, **more: Any) -> None:
         """Order a fault of the Bedrock stand-in."""
         self.engine.bedrock("/_faults", {"kind": kind, **more})
+
+    def order_nothing(self) -> None:
+        """Forget all faults that were ordered."""
+        self.engine.bedrock("/_faults", delete=True)
 
     def call(self, function: str) -> None:
         """Call a function of the stack, as a rule of EventBridge does; its name is without the CDK's hash."""
@@ -266,6 +275,17 @@ class Scene:
         assert self._table is not None
         settled = self._table.route().settled
         return settled.release if settled else None
+
+    def settled_until(self, condition: Callable[[], object], what: str) -> set[str | None]:
+        """Wait until something holds; returns all that was settled meanwhile."""
+        seen: set[str | None] = set()
+
+        def holds() -> object:
+            seen.add(self.settled())
+            return condition()
+
+        self.until(holds, what)
+        return seen
 
     def declared(self) -> str | None:
         """The digest that the deployed stack asks for."""

@@ -18,15 +18,18 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-destroy")
 TIME_SCALE = 600
 
 DENIED = "An explicit deny is in the way."
+NO_CAPACITY = "There is no capacity for this deployment."
 
 
 @pytest.fixture
-def scene(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """A team before its first deployment. What is seen at the end is printed where a test fails."""
-    scene = Scene(engine, tmp_path_factory.getbasetemp() / "release-apps")
+def scene(
+    engine: Engine, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    """A team before its first deployment. What is there at the end is told where a test fails."""
     engine.bedrock("/_latency", {"first_token_ms": 0})
+    scene = Scene(engine, tmp_path_factory.getbasetemp() / "release-apps")
     yield scene
-    print(scene.told())
+    request.node.add_report_section("teardown", "scene", scene.told())
 
 
 def _phase(scene: Scene, name: str) -> set[str]:
@@ -101,13 +104,21 @@ def test_b11_a_stack_destroyed_at_any_moment_leaves_nothing_running(moment: Mome
     assert scene.left() == []
 
 
-def test_b11_a_delete_that_failed_succeeds_the_next_time(scene: Scene) -> None:
-    """The stack's failure names the resource and Bedrock's own text."""
-    scene.goes_live(scene.deploy())
-    scene.order("denied", operation="DeleteCustomModelDeployment", message=DENIED)
+def test_b31_a_stack_whose_deployment_failed_goes_at_the_second_try_where_the_first_fails(
+    scene: Scene,
+) -> None:
+    """What CloudFormation says names the resource, and holds Bedrock's own text."""
+    scene.order("deployment_failed", message=NO_CAPACITY)
+    digest = scene.deploy()
+    assert NO_CAPACITY in scene.fails(digest).message
+    assert scene.held("deployments") == {}
+
+    scene.order("denied", operation="ListCustomModelDeployments", message=DENIED, count=None)
     first = scene.destroy()
     assert first.status == "DELETE_FAILED"
-    assert any(reason.startswith("Release") and DENIED in reason for reason in first.reasons)
-    assert list(scene.held("deployments").values()) == ["Active"]
+    assert any(reason.startswith("Release") and DENIED in reason for reason in first.reasons), first
+    assert len(scene.held("models")) == 1
+
+    scene.order_nothing()
     assert scene.destroy().succeeded
     assert scene.left() == []

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from shared.naming import attempt_name, release_name
-from shared.releases import FAILED, PROMOTING, SUPERSEDED, WAITING
+from shared.releases import PROMOTING, SUPERSEDED, WAITING
 from tests.engine.apps import BUCKET, OWNER, ROWS, STUDENT, TEACHER
 from tests.engine.engine import Engine
 from tests.engine.release_apps import Scene
@@ -19,11 +19,13 @@ BAD_DATA = "Record 7 of rows/training.jsonl holds 'User:', which is reserved and
 
 
 @pytest.fixture
-def scene(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """A team before its first deployment. What is seen at the end is printed where a test fails."""
+def scene(
+    engine: Engine, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    """A team before its first deployment. What is there at the end is told where a test fails."""
     scene = Scene(engine, tmp_path_factory.getbasetemp() / "release-apps")
     yield scene
-    print(scene.told())
+    request.node.add_report_section("teardown", "scene", scene.told())
 
 
 def test_b1_events_that_come_twice_make_one_job_one_execution_and_one_deployment(scene: Scene) -> None:
@@ -65,8 +67,7 @@ def test_b14_a_new_digest_supersedes_a_running_release_while_what_served_serves_
     assert scene.served() == (second, first)
 
     third = scene.begin(nonce="third")
-    settled = set()
-    scene.until(lambda: settled.add(scene.settled()) or scene.release(third).is_final, "the third is final")
+    settled = scene.settled_until(lambda: scene.release(third).is_final, "the third release is final")
     assert scene.wait().succeeded
     scene.goes_live(third)
     assert settled == {first, third}

@@ -138,6 +138,14 @@ def test_its_role_may_do_what_one_models_throughput_needs_and_no_more(stack: cdk
     assert {action for action, _ in found} == throughputs | models | bases
 
 
+def test_a_releases_throughput_may_look_at_and_delete_models_of_any_student(stack: cdk.Stack) -> None:
+    """The student in the settings may change while a model of the one before is served."""
+    releases = table(stack)
+    bought(stack, table=releases, model_arn=None, student=STUDENT, name="search")
+    of_any = {action for action, resource in allowed(stack) if ":custom-model/*" in resource}
+    assert of_any == {"GetCustomModel", "DeleteCustomModel"}
+
+
 def test_cdk_nag_finds_nothing() -> None:
     app = cdk.App(analytics_reporting=False)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))

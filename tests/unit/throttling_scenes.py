@@ -68,6 +68,8 @@ def replaced(play: Play) -> bool:
 
 
 def both(play: Play) -> None:
+    # Queued for ever, so that however long it takes they still run.
+    play.world.server.fault("job_stalled", count=2)
     assert created(play)
     assert replaced(play)
 
@@ -306,10 +308,10 @@ def looked_up(play: Play) -> bool:
 SCENES = {
     "a job is made": Scene(nothing, created, undo=deleted),
     "a job is replaced": Scene(created, replaced, undo=taken_back),
-    "a replacement is taken back": Scene(both, taken_back, patient=False),
-    "a job's tags change": Scene(trained, retagged, patient=False),
-    "a running job is deleted": Scene(created, deleted, patient=False),
-    "a job and its model are deleted": Scene(trained, deleted, patient=False),
+    "a replacement is taken back": Scene(both, taken_back),
+    "a job's tags change": Scene(trained, retagged),
+    "a running job is deleted": Scene(created, deleted),
+    "a job and its model are deleted": Scene(trained, deleted),
     "throughput is bought": Scene(modelled, bought, undo=given_back),
     "throughput gets another model": Scene(serving, lambda p: changed(p, p.memory["moved"]), patient=False),
     "throughput's tags change": Scene(serving, lambda p: changed(p, p.memory["tagged"]), patient=False),

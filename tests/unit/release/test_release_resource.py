@@ -243,7 +243,7 @@ def delete_job(world: World, digest: str) -> Response:
         Tags={OWNER_TAG: OWNER, DIGEST_TAG: digest},
     )
     framework = Framework(
-        lambda e: job_handler.handle(Event.parse(e), world.bedrock, now),
+        lambda e: job_handler.handle(Event.parse(e), now),
         lambda e: job_handler.check(Event.parse(e), world.bedrock, world.s3, now),
         tick=lambda: world.advance(5 * MINUTE),
     )

@@ -155,7 +155,7 @@ class World:
         client = bedrock or self.bedrock
         now = self.server.clock.now
         return Framework(
-            lambda e: begun(partial(job_handler.handle, Event.parse(e), client, now)),
+            lambda e: begun(partial(job_handler.handle, Event.parse(e), now)),
             lambda e: polled(partial(job_handler.check, Event.parse(e), client, self.s3, now)),
             tick=lambda: self.server.advance(POLL),
         )

@@ -80,7 +80,7 @@ def test_a_change_that_bedrock_can_not_make_is_refused_at_once(
 
     response = world.jobs().send(framework.update(NAME, {**new, "Tags": {}}, old))
 
-    assert (response.succeeded, response.physical_id, response.polls) == (False, NAME, 0)
+    assert (response.succeeded, response.physical_id, response.polls) == (False, NAME, 1)
     assert text in response.reason
     assert "nonce" in response.reason
     # Not even the tags: the update fails as a whole.
@@ -176,16 +176,17 @@ def test_a_job_that_was_adopted_may_be_declared_as_it_is(world: World) -> None:
     assert world.jobs().send(framework.update(NAME, job_properties(), right)).succeeded
 
 
-def test_a_refusal_costs_one_look_and_no_change_costs_none(world: World) -> None:
+def test_a_refusal_costs_one_look_and_no_change_costs_two(world: World) -> None:
     world.jobs().send(framework.create(job_properties()))
-    jobs = world.jobs()
-    jobs.is_complete = None
     looks = len(world.server.calls())
 
-    jobs.send(framework.update(NAME, job_properties(AllowLegacy="true"), job_properties()))
-    assert len(world.server.calls()) == looks
-    jobs.send(framework.update(NAME, job_properties(CustomModelKmsKeyId=KEY), job_properties()))
-    assert [call["operation"] for call in world.server.calls()[looks:]] == ["GetModelCustomizationJob"]
+    world.jobs().send(framework.update(NAME, job_properties(AllowLegacy="true"), job_properties()))
+    # The job, and that it has no second attempt: what every event looks at for its attributes.
+    asked = [call["operation"] for call in world.server.calls()[looks:]]
+    assert asked == ["GetModelCustomizationJob"] * 2
+    world.jobs().send(framework.update(NAME, job_properties(CustomModelKmsKeyId=KEY), job_properties()))
+    asked = [call["operation"] for call in world.server.calls()[looks + 2 :]]
+    assert asked == ["GetModelCustomizationJob"]
 
 
 def test_a_finished_job_can_not_be_changed_either(world: World) -> None:

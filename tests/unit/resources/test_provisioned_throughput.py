@@ -33,6 +33,7 @@ from tests.unit.resources.scenes import (
     World,
     logged,
     refusal,
+    spec,
     times,
 )
 
@@ -633,6 +634,42 @@ def test_b24_old_units_that_are_being_moved_are_waited_for(buyer: Buyer) -> None
     assert len(buyer.world.server.calls(BUY)) == 1
     assert buyer.serve(NEXT, **TWO)["outcome"] == "done"
     assert [found["units"] for found in buyer.bought] == [2]
+
+
+def of_another_student(buyer: Buyer) -> str:
+    """A release whose model has another base; its model's ARN."""
+    job = spec(NEXT, BaseModelIdentifier="amazon.nova-lite-v1:0:300k")
+    buyer.world.bedrock.create_model_customization_job(**job.request())
+    buyer.world.server.advance(3 * HOUR)
+    model = str(buyer.world.job(job.job_name)["model"])
+    buyer.releases.begin(NEXT, attempt=1, execution="e", request_id="r")
+    buyer.releases.update(NEXT, model_arn=model, state=LIVE)
+    buyer.route("arn:candidate", digest=NEXT)
+    return model
+
+
+def test_throughput_of_another_student_is_bought_in_place_of_the_old_ones(buyer: Buyer) -> None:
+    """Bedrock moves throughput only to models of its own base."""
+    buyer.begin()
+    buyer.serve()
+    old = buyer.bought[0]["arn"]
+    model = of_another_student(buyer)
+
+    assert buyer.serve(NEXT)["outcome"] == "done"
+    (found,) = buyer.bought
+    assert (found["model"], found["name"], found["arn"] != old) == (model, NAME, True)
+    assert len(buyer.world.server.calls(MOVE)) == 0
+
+
+def test_b22_a_commitment_for_another_student_ends_the_last_step(buyer: Buyer) -> None:
+    buyer.begin()
+    buyer.serve(**MONTH)
+    of_another_student(buyer)
+
+    result = buyer.step(NEXT, **MONTH)
+
+    assert (result["outcome"], "must have the base model" in result["message"]) == ("failed", True)
+    assert [found["name"] for found in buyer.bought] == [COMMITTED]
 
 
 @pytest.mark.parametrize("how", ["retained", "committed", "somebody else's"])
