@@ -20,7 +20,7 @@ LONGEST_WINDOW_SECONDS = 43_200
 
 
 class ReleaseWait(Construct):
-    """A chain of WaitConditions. Their logical ids carry digest and times: another of these is another wait."""
+    """A chain of WaitConditions. Their logical ids carry digest and times: others are another wait."""
 
     def __init__(
         self,

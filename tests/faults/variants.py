@@ -64,7 +64,8 @@ class Variant:
 
     def logical_id(self, stack: str, name: str) -> str:
         """The logical id of a resource, which is its name and the CDK's hash."""
-        return next(key for key in self.templates[stack]["Resources"] if unhashed(key) == name)
+        resources: Mapping[str, Any] = self.templates[stack]["Resources"]
+        return next(key for key in resources if unhashed(key) == name)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def synthesize(folder: Path) -> dict[str, Variant]:
 
 def _settings(holdout: Path, changes: Mapping[str, Mapping[str, Any]]) -> Settings:
     """The local environment with short waits, and a hold-out set that is judged in a moment."""
-    common = {
+    common: Mapping[str, Mapping[str, Any]] = {
         "dataset": {"holdout": holdout.relative_to(PROJECT).as_posix()},
         "rollout": {"steps": [0.5, 1.0], "dwell_seconds": 1},
         "release": {"poll_seconds": 1, "wait_hours": 0},
