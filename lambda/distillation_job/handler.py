@@ -124,7 +124,9 @@ def _is_model_gone(bedrock: Any, model: str | None) -> bool:
         return True
     users = models.users(bedrock, model)
     if users:
-        # A replaced job's model serves until its successor has passed. Its release retires it then.
+        # A replaced job's model serves until its successor has passed. Its release removes it then, and must
+        # know that nobody else will.
+        models.close(bedrock, model)
         logger.info("model kept: it is in use", model=model, used_by=users)
         return True
     return models.delete(bedrock, model)

@@ -19,6 +19,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from shared import models
 from shared.errors import (
     NotYetError,
     ResourceError,
@@ -31,6 +32,7 @@ from shared.errors import (
 from shared.lifecycle import check_usable
 from shared.models import base_model
 from shared.naming import (
+    CLOSED_TAG,
     DIGEST_TAG,
     MOST_ATTEMPTS,
     OWNER_TAG,
@@ -41,8 +43,6 @@ from shared.naming import (
 
 IN_PROGRESS = frozenset({"InProgress", "Stopping"})
 DISTILLATION = "DISTILLATION"
-# On a failed job whose resource is gone: whoever still waits for its model must not try again.
-CLOSED_TAG = "distilled-router:closed"
 
 # What a job may be told anew, or does not decide its model.
 _FREE = frozenset({"job_name", "custom_model_name", "role_arn", "output_data_uri", "tags"})
@@ -188,11 +188,13 @@ def ensure(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: datetime |
         arn = _adopt(existing, ours=is_ours(bedrock, spec, existing))
         if failed_internally(existing):
             bedrock.untag_resource(resourceARN=arn, tagKeys=[CLOSED_TAG])
+        if model := existing.get("outputModelArn"):
+            models.reopen(bedrock, model)
         return arn
-    models = [spec.base_model_identifier]
+    asked = [spec.base_model_identifier]
     if spec.teacher_model_identifier:
-        models.append(spec.teacher_model_identifier)
-    check_usable(bedrock, models, allow_legacy=allow_legacy, today=today)
+        asked.append(spec.teacher_model_identifier)
+    check_usable(bedrock, asked, allow_legacy=allow_legacy, today=today)
     return _create(bedrock, spec.request(), lambda job: is_ours(bedrock, spec, job))
 
 

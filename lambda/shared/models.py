@@ -8,7 +8,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from shared.errors import is_conflict, is_missing, or_none
-from shared.naming import digest_of
+from shared.naming import CLOSED_TAG, bedrock_tags, digest_of
 
 
 def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
@@ -62,3 +62,20 @@ def delete(bedrock: Any, name_or_arn: str) -> bool:
             return False
         raise
     return True
+
+
+def close(bedrock: Any, arn: str) -> None:
+    """Say on the model that its job's resource is gone, and that whoever uses it now is the last to do so."""
+    or_none(bedrock.tag_resource, resourceARN=arn, tags=bedrock_tags({CLOSED_TAG: "true"}))
+
+
+def reopen(bedrock: Any, arn: str) -> None:
+    """Take that back: its job is declared again."""
+    if is_closed(bedrock, arn):
+        or_none(bedrock.untag_resource, resourceARN=arn, tagKeys=[CLOSED_TAG])
+
+
+def is_closed(bedrock: Any, arn: str) -> bool:
+    """Whether the model's job belongs to no stack any more."""
+    answer = or_none(bedrock.list_tags_for_resource, resourceARN=arn) or {}
+    return any(tag["key"] == CLOSED_TAG for tag in answer.get("tags", []))

@@ -73,9 +73,10 @@ class Sweeper:
         known = list(self.releases.all())
         needed = self._needed(known, self.releases.route())
         last = max((release.started_at for release in known), default=0)
-        spared = {release.digest: "begun last" for release in known if release.started_at == last}
+        lent = {release.digest: "begun last" for release in known if release.started_at == last}
+        spared = dict(needed)
         if declared := self.releases.declared():
-            spared[declared] = "declared by the stack"
+            spared.setdefault(declared, "declared by the stack")
         result = Sweep()
         for digest, deployment in found_deployments:
             arn = deployment["customModelDeploymentArn"]
@@ -85,7 +86,7 @@ class Sweeper:
             else:
                 self._note(result, arn, gone=deployments.delete(self.bedrock, arn))
         self._sweep_throughput(result, found_throughput, [r for r in known if r.digest != failed])
-        self._sweep_models(result, found_models, known, spared | needed)
+        self._sweep_models(result, found_models, known, spared=spared, lent=lent)
         logger.info("swept", removed=result.removed, waiting=result.waiting, kept=result.kept)
         return result
 
@@ -102,7 +103,8 @@ class Sweeper:
         self._sweep_throughput(result, list(throughput.owned(self.bedrock, self.owner)), [])
         if not result.waiting:
             found = list(models.owned(self.bedrock, self.owner))
-            self._sweep_models(result, found, list(self.releases.all()), {declared: "declared by the stack"})
+            lent = {declared: "declared by the stack"}
+            self._sweep_models(result, found, list(self.releases.all()), spared={}, lent=lent)
         logger.info("cleared", removed=result.removed, waiting=result.waiting, kept=result.kept)
         return result
 
@@ -111,16 +113,21 @@ class Sweeper:
         result: Sweep,
         found: Sequence[tuple[str, Mapping[str, Any]]],
         known: Sequence[Release],
+        *,
         spared: Mapping[str, str],
+        lent: Mapping[str, str],
     ) -> None:
         """Remove models of releases, but for those spared, and those that no release knows: a job's stack may
-        be deployed, and its job done, long before the release that waits for it."""
+        be deployed, and its job done, long before the release that waits for it. Those that are `lent` are
+        left to their job's resource, while there is one."""
         releases = {release.digest for release in known}
         # Named by its ARN in somebody's stack: gone, it could not be declared again.
         adopted = {arn for one in known if one.is_adopted for arn in (one.source, one.model_arn)}
         for digest, model in found:
             arn = model["modelArn"]
             reason = "retention.models = retain" if self.retain_models else spared.get(digest)
+            if not reason and digest in lent and not models.is_closed(self.bedrock, arn):
+                reason = lent[digest]
             if digest not in releases:
                 reason = reason or "no release knows it"
             if arn in adopted:

@@ -90,6 +90,7 @@ class ReleasePermissions:
         return [
             may.bedrock(lists, ["*"]),
             may.bedrock(["GetCustomModelDeployment", "ListTagsForResource"], [deployments]),
+            may.bedrock(["ListTagsForResource"], [models]),
             may.bedrock(["DeleteCustomModelDeployment"], [deployments], may.owned(self.owner)),
             may.bedrock(["DeleteCustomModel"], [models], may.owned(self.owner)),
             # No condition key for tags here: the code asks for the owner's tag first.

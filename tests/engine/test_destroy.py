@@ -8,28 +8,81 @@ from typing import Any
 
 import pytest
 
+from local.state import State
 from shared.releases import EVALUATING, PROMOTING
+from tests.engine.conftest import WAIT_SCALE
 from tests.engine.engine import Engine
 from tests.engine.release_apps import Scene
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-destroy")]
 
+# How much faster than Bedrock's the time goes by. A job takes 1.4 s, and what is asked for is there at once.
+FAST = 3000
 # Slow enough that a deployment, in its 0.8 s, and throughput, in its 2 s, are met while they are made.
-TIME_SCALE = 600
+SLOW = 600
+# A job takes 40 s, which nobody waits for.
+SLOWEST = 100
 
 DENIED = "An explicit deny is in the way."
 NO_CAPACITY = "There is no capacity for this deployment."
 
 
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[float], Engine]]:
+    """Servers for a time scale, for as long as the file is run."""
+    started: dict[float, Engine] = {}
+
+    def engine(time_scale: float) -> Engine:
+        if time_scale not in started:
+            state = State(tmp_path_factory.mktemp("engine"))
+            started[time_scale] = Engine(state, time_scale=time_scale, wait_scale=WAIT_SCALE)
+        return started[time_scale]
+
+    yield engine
+    for each in started.values():
+        each.close()
+
+
 @pytest.fixture
-def scene(
-    engine: Engine, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Scene]:
+def scene_at(
+    engines: Callable[[float], Engine],
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[float], Scene]]:
     """A team before its first deployment. What is there at the end is told where a test fails."""
-    engine.bedrock("/_latency", {"first_token_ms": 0})
-    scene = Scene(engine, tmp_path_factory.getbasetemp() / "release-apps")
+    made: list[Scene] = []
+
+    def scene(time_scale: float) -> Scene:
+        engine = engines(time_scale)
+        engine.reset()
+        engine.bedrock("/_latency", {"first_token_ms": 0})
+        made.append(Scene(engine, tmp_path_factory.getbasetemp() / "release-apps"))
+        return made[-1]
+
     yield scene
-    request.node.add_report_section("teardown", "scene", scene.told())
+    for each in made:
+        request.node.add_report_section("teardown", "scene", each.told())
+
+
+def test_b31_a_stack_whose_deployment_failed_goes_at_the_second_try_where_the_first_fails(
+    scene_at: Callable[[float], Scene],
+) -> None:
+    """What CloudFormation says names the resource, and holds Bedrock's own text."""
+    scene = scene_at(FAST)
+    scene.order("deployment_failed", message=NO_CAPACITY)
+    digest = scene.deploy()
+    assert NO_CAPACITY in scene.fails(digest).message
+    assert scene.held("deployments") == {}
+
+    scene.order("denied", operation="ListCustomModelDeployments", message=DENIED, count=None)
+    first = scene.destroy()
+    assert first.status == "DELETE_FAILED"
+    assert any(reason.startswith("Release") and DENIED in reason for reason in first.reasons), first
+    assert len(scene.held("models")) == 1
+
+    scene.order_nothing()
+    assert scene.destroy().succeeded
+    assert scene.left() == []
 
 
 def _phase(scene: Scene, name: str) -> set[str]:
@@ -46,6 +99,7 @@ class Moment:
     order: str = ""
     latency_ms: float = 0
     is_second: bool = False
+    time_scale: float = FAST
 
     def __str__(self) -> str:
         return self.name
@@ -56,11 +110,6 @@ MOMENTS = (
         "the job is queued",
         lambda scene: _phase(scene, "dataProcessing") == {"Completed"},
         order="job_stalled",
-    ),
-    Moment("the job runs", lambda scene: _phase(scene, "training") == {"InProgress"}),
-    Moment(
-        "the deployment is being made",
-        lambda scene: "Creating" in scene.held("deployments").values(),
     ),
     Moment(
         "the candidate is being judged",
@@ -73,21 +122,36 @@ MOMENTS = (
         options={"dwell_seconds": 600},
     ),
     Moment(
+        "the job runs",
+        lambda scene: _phase(scene, "training") == {"InProgress"},
+        time_scale=SLOWEST,
+    ),
+    Moment(
+        "the deployment is being made",
+        lambda scene: "Creating" in scene.held("deployments").values(),
+        time_scale=SLOW,
+    ),
+    Moment(
         "throughput is being bought",
         lambda scene: "Creating" in scene.held("throughput").values(),
         options={"model_units": 1},
+        time_scale=SLOW,
     ),
     Moment(
         "throughput is being moved",
         lambda scene: "Updating" in scene.held("throughput").values(),
         options={"model_units": 1},
         is_second=True,
+        time_scale=SLOW,
     ),
 )
 
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=str)
-def test_b11_a_stack_destroyed_at_any_moment_leaves_nothing_running(moment: Moment, scene: Scene) -> None:
+def test_b11_a_stack_destroyed_at_any_moment_leaves_nothing_running(
+    moment: Moment, scene_at: Callable[[float], Scene]
+) -> None:
+    scene = scene_at(moment.time_scale)
     if moment.order:
         scene.order(moment.order)
     scene.engine.bedrock("/_latency", {"first_token_ms": moment.latency_ms})
@@ -101,24 +165,4 @@ def test_b11_a_stack_destroyed_at_any_moment_leaves_nothing_running(moment: Mome
     scene.until(lambda: scene.execution_status(execution) != "RUNNING", "the execution is stopped")
     assert scene.execution_status(execution) == "ABORTED"
     assert scene.wait().succeeded
-    assert scene.left() == []
-
-
-def test_b31_a_stack_whose_deployment_failed_goes_at_the_second_try_where_the_first_fails(
-    scene: Scene,
-) -> None:
-    """What CloudFormation says names the resource, and holds Bedrock's own text."""
-    scene.order("deployment_failed", message=NO_CAPACITY)
-    digest = scene.deploy()
-    assert NO_CAPACITY in scene.fails(digest).message
-    assert scene.held("deployments") == {}
-
-    scene.order("denied", operation="ListCustomModelDeployments", message=DENIED, count=None)
-    first = scene.destroy()
-    assert first.status == "DELETE_FAILED"
-    assert any(reason.startswith("Release") and DENIED in reason for reason in first.reasons), first
-    assert len(scene.held("models")) == 1
-
-    scene.order_nothing()
-    assert scene.destroy().succeeded
     assert scene.left() == []

@@ -20,7 +20,7 @@ from shared.releases import LIVE, RETIRED, Release, Releases
 from shared.routes import Route
 from shared.task import Task
 from tests.engine.engine import Engine, Outcome
-from tests.faults.schedule import DESTROY, INTERNAL, Schedule, Step
+from tests.faults.schedule import DESTROY, Schedule, Step
 from tests.faults.variants import STACKS, Variant
 
 QUIET_SECONDS = 25.0
@@ -93,7 +93,7 @@ class Run:
     def _order(self, step: Step) -> None:
         for fault in step.faults:
             self._engine.bedrock("/_faults", fault)
-            if fault.get("message") == INTERNAL:
+            if fault["kind"] == "job_failed":
                 self._internal_errors += int(fault.get("count", 1))
 
     def _end(self) -> None:

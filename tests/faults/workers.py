@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -67,6 +69,8 @@ def _next(done: Queue[Result], processes: Sequence[multiprocessing.process.BaseP
 
 
 def _work(waiting: Queue[int | None], done: Queue[Result], variants: Mapping[str, Variant]) -> None:
+    # Ended from outside, it still stops its servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         engine = Engine(State(Path(folder)), time_scale=TIME_SCALE, wait_scale=WAIT_SCALE)
         try:

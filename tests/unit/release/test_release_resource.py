@@ -405,6 +405,7 @@ def test_b10_second_delete_changes_nothing(world: World, resource: Resource) -> 
         "ListCustomModelDeployments",
         "ListCustomModels",
         "ListProvisionedModelThroughputs",
+        "ListTagsForResource",
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 import sweeper.handler
+from shared import models
 from shared.naming import OWNER_TAG, bedrock_tags, release_name, throughput_name
 from shared.releases import FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED, WAITING, Releases
 from shared.routes import Share
@@ -27,6 +28,11 @@ def made(world: World, digest: str, state: str, **fields: Any) -> str:
     world.begin(digest)
     world.releases.update(digest, state=state, **fields)
     return arn
+
+
+def _arn(world: World, digest: str) -> str:
+    """The ARN of a release's model."""
+    return str(world.bedrock.get_custom_model(modelIdentifier=release_name(OWNER, digest))["modelArn"])
 
 
 def succeeded(world: World) -> None:
@@ -127,6 +133,31 @@ def test_model_that_was_refused_outlives_the_rollback_of_its_serving_stack(world
     succeeded(world)
     world.sweeper().sweep()
     assert world.models() == named(A)
+
+
+def test_model_that_was_begun_last_goes_once_its_jobs_resource_is_gone(world: World) -> None:
+    """Rolled back to what serves while the successor's candidate was deployed: the job's stack let it go."""
+    world.settle(settled(A, made(world, A, LIVE)))
+    world.advance(MINUTE)
+    made(world, B, FAILED)
+    world.releases.declare(A)
+    world.sweeper().sweep()
+    assert world.models() == named(A, B)
+    models.close(world.bedrock, _arn(world, B))
+    world.sweeper().sweep()
+    assert world.models() == named(A)
+
+
+def test_b14_clear_removes_the_declared_model_where_its_jobs_resource_is_gone(world: World) -> None:
+    """The serving stack was taken back to the old digest, while the job's stack went on to another one."""
+    world.settle(settled(A, made(world, A, LIVE)))
+    world.releases.declare(A)
+    models.close(world.bedrock, _arn(world, A))
+    sweeper = world.sweeper()
+    world.releases.set_route((), after=world.releases.route(), reason="the stack is being deleted")
+    while sweeper.clear(declared=A).waiting:
+        world.advance(MINUTE)
+    assert world.models() == set()
 
 
 def test_model_that_no_release_knows_yet_is_kept(world: World) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from distillation_job import handler
+from shared import models
 from tests.unit.resources import framework
 from tests.unit.resources.scenes import (
     CREATE,
@@ -170,6 +171,10 @@ def test_b13_a_model_in_use_is_kept(world: World, what: str) -> None:
     assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
     assert [found["arn"] for found in world.server.state()["models"]] == [model]
     assert world.count("DeleteCustomModel") == 0
+    # Its release is told that nobody else will remove it, until the job is declared again.
+    assert models.is_closed(world.bedrock, model)
+    assert world.jobs().send(framework.create(job_properties())).succeeded
+    assert not models.is_closed(world.bedrock, model)
 
 
 def test_b13_a_model_that_something_begins_to_use_is_asked_for_again(world: World) -> None:
