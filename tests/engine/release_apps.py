@@ -192,6 +192,7 @@ class Scene:
         self._declared: Declared | None = None
         self._outcomes: list[Outcome] = []
         self._ids: dict[str, str] = {}
+        self._known_table: Any = None
         self._seen: dict[str, Release] = {}
         engine.aws("s3").create_bucket(Bucket=BUCKET)
         for key, name, rows in ((ROWS, "training", TRAINING_ROWS), (HOLDOUT, "holdout", HOLDOUT_ROWS)):
@@ -281,8 +282,9 @@ class Scene:
         seen: set[str | None] = set()
 
         def holds() -> object:
+            found = condition()
             seen.add(self.settled())
-            return condition()
+            return found
 
         self.until(holds, what)
         return seen
@@ -401,10 +403,10 @@ class Scene:
 
     @property
     def _dynamodb_table(self) -> Any:
-        if self._declared is None:
-            return None
-        name = self._physical_id(self._declared.of_type("AWS::DynamoDB::Table"))
-        return self.engine.table(name) if name else None
+        if self._known_table is None and self._declared:
+            name = self._physical_id(self._declared.of_type("AWS::DynamoDB::Table"))
+            self._known_table = self.engine.table(name) if name else None
+        return self._known_table
 
     def _physical_id(self, logical_id: str) -> str | None:
         """A resource's physical id, asked for until there is one: nothing that is looked at is replaced."""
