@@ -244,10 +244,6 @@ class Scene:
         """Order a fault of the Bedrock stand-in."""
         self.engine.bedrock("/_faults", {"kind": kind, **more})
 
-    def order_nothing(self) -> None:
-        """Forget all faults that were ordered."""
-        self.engine.bedrock("/_faults", delete=True)
-
     def call(self, function: str) -> None:
         """Call a function of the stack, as a rule of EventBridge does; its name is without the CDK's hash."""
         name = self._physical_id(self._current.logical_id(function))

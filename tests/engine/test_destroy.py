@@ -64,10 +64,11 @@ def scene_at(
         request.node.add_report_section("teardown", "scene", each.told())
 
 
-def test_b31_a_stack_whose_deployment_failed_goes_at_the_second_try_where_the_first_fails(
+def test_b31_a_delete_that_fails_names_the_resource_and_holds_bedrocks_own_text(
     scene_at: Callable[[float], Scene],
 ) -> None:
-    """What CloudFormation says names the resource, and holds Bedrock's own text."""
+    """The second try is shown by direct events, in tests/unit/test_throttling.py: AWS keeps what a resource
+    that could not be deleted depends on, the emulator deletes its functions."""
     scene = scene_at(FAST)
     scene.order("deployment_failed", message=NO_CAPACITY)
     digest = scene.deploy()
@@ -79,10 +80,6 @@ def test_b31_a_stack_whose_deployment_failed_goes_at_the_second_try_where_the_fi
     assert first.status == "DELETE_FAILED"
     assert any(reason.startswith("Release") and DENIED in reason for reason in first.reasons), first
     assert len(scene.held("models")) == 1
-
-    scene.order_nothing()
-    assert scene.destroy().succeeded
-    assert scene.left() == []
 
 
 def _phase(scene: Scene, name: str) -> set[str]:
