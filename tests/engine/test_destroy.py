@@ -10,7 +10,6 @@ import pytest
 
 from local.state import State
 from shared.releases import EVALUATING, PROMOTING
-from tests.engine.conftest import WAIT_SCALE
 from tests.engine.engine import Engine
 from tests.engine.release_apps import Scene
 
@@ -20,8 +19,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-destroy")
 FAST = 3000
 # Slow enough that a deployment, in its 0.8 s, and throughput, in its 2 s, are met while they are made.
 SLOW = 600
-# A job takes 40 s, which nobody waits for.
-SLOWEST = 100
+# A job takes 20 s, which nobody waits for.
+SLOWEST = 200
+# A throughput's resource asks every 30 s.
+WAIT_SCALE = 0.03
 
 DENIED = "An explicit deny is in the way."
 NO_CAPACITY = "There is no capacity for this deployment."

@@ -14,6 +14,8 @@ from tests.engine.release_apps import Scene
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-waits")]
 
+# Stages and the Provider framework ask soon again: nothing here takes long.
+WAIT_SCALE = 0.03
 BAD_DATA = "Record 7 of rows/training.jsonl holds 'User:', which is reserved and may not be in a prompt."
 # Seconds that a stack waits, and those of one window.
 LONG = (300, 300)
