@@ -17,7 +17,7 @@ from aws_lambda_powertools import Logger
 from shared import jobs, models
 from shared.errors import NotYetError, ResourceError
 from shared.metrics import count
-from shared.naming import OWNER_TAG, attempt_name, bedrock_tags
+from shared.naming import CLOSED_TAG, OWNER_TAG, attempt_name, bedrock_tags
 from shared.releases import WAITING, Release, Releases
 from shared.stages import StageResult, done, failed, not_on_its_way, waiting
 
@@ -215,7 +215,8 @@ def _match_tags(bedrock: Any, job_arn: str, model_arn: str, owner: str) -> None:
     changed = {key: value for key, value in wanted.items() if present.get(key) != value}
     if changed:
         bedrock.tag_resource(resourceARN=model_arn, tags=bedrock_tags(changed))
-    if gone := sorted(present.keys() - wanted.keys()):
+    # That nobody owns the model any more is said on the model alone.
+    if gone := sorted(present.keys() - wanted.keys() - {CLOSED_TAG}):
         bedrock.untag_resource(resourceARN=model_arn, tagKeys=gone)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from shared.clients import table
-from shared.custom_resource import Event, answer, truth
+from shared.custom_resource import Event, answer, begun, truth
 from shared.releases import Releases
 from shared.waits import Waits, Window
 
@@ -20,8 +20,9 @@ logger = Logger()
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
-    releases_table = table(os.environ["TABLE_NAME"])
-    return handle(Event.parse(event), Waits(releases_table), Releases(releases_table), time.time())
+    request, releases_table = Event.parse(event), table(os.environ["TABLE_NAME"])
+    waits, releases = Waits(releases_table), Releases(releases_table)
+    return begun(lambda: handle(request, waits, releases, time.time()))
 
 
 def tick(event: Mapping[str, Any], context: Any) -> dict[str, int]:

@@ -188,8 +188,9 @@ def ensure(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: datetime |
         arn = _adopt(existing, ours=is_ours(bedrock, spec, existing))
         if failed_internally(existing):
             bedrock.untag_resource(resourceARN=arn, tagKeys=[CLOSED_TAG])
-        if model := existing.get("outputModelArn"):
-            models.reopen(bedrock, model)
+        for job in attempts(bedrock, spec.job_name):
+            if model := job.get("outputModelArn"):
+                models.reopen(bedrock, model)
         return arn
     asked = [spec.base_model_identifier]
     if spec.teacher_model_identifier:

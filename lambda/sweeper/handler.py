@@ -29,11 +29,19 @@ def retire(event: Mapping[str, Any], context: Any) -> StageResult:
 
 
 def fail(event: Mapping[str, Any], context: Any) -> StageResult:
-    """The failure path: the release gets its final state and loses its share, then what it made goes."""
+    """The failure path: the release gets its final state and loses its share, then what it made goes.
+
+    A release that has begun again since is its next execution's.
+    """
     del context
     digest, reason = str(event["release"]), readable(str(event["reason"]))
     sweeper = _sweeper()
-    if sweeper.releases.transition(digest, FAILED, reason) or _stays_live(sweeper.releases, digest, reason):
+    release = sweeper.releases.get(digest)
+    if release is None or release.execution != str(event["execution"]):
+        logger.info("it has begun again, or is gone", release=digest)
+        return done(_counted(sweeper.sweep()))
+    moved = sweeper.releases.transition(digest, FAILED, reason, of_attempt=release.attempt)
+    if moved or _stays_live(sweeper.releases, digest, reason):
         count("FailedReleases", sweeper.owner)
     sweeper.releases.take_back(digest, f"release {digest} failed: {reason}")
     _tell_waiting_stacks(sweeper.releases)

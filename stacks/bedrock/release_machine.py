@@ -138,7 +138,11 @@ class ReleaseMachine(Construct):
         clean = self._task(
             "Clean up",
             fail,
-            {"release": sfn.JsonPath.string_at("$.release"), "reason": sfn.JsonPath.string_at("$.reason")},
+            {
+                "release": sfn.JsonPath.string_at("$.release"),
+                "reason": sfn.JsonPath.string_at("$.reason"),
+                "execution": sfn.JsonPath.string_at("$$.Execution.Id"),
+            },
             "$.cleaned",
         )
         # Whoever is told must be told even if cleaning up failed; the sweeper comes again within the hour.

@@ -58,7 +58,7 @@ class ReleaseWait(Construct):
                     "MARGIN_SECONDS": str(margin),
                 },
                 log_days=log_days,
-                timeout=cdk.Duration.minutes(2),
+                timeout=cdk.Duration.minutes(5),
                 description=description,
             )
             for construct, entry, description in (

@@ -51,26 +51,27 @@ def followed_by(code: str) -> Callable[[str], str]:
     return change
 
 
-# The framework's onEvent waits, as it seems natural to do, and answers when all is there.
+# The job has an id of ours only once isComplete has made it; until then the framework's own.
 JOB_KNOWN_LATE = """
 _named, _made = handle, check
 
 
-def handle(event, bedrock, now=time.time):
-    answered = _named(event, bedrock, now)
-    if event.is_delete:
-        return answered
-    for _ in range(3):
-        made = _made(Event.parse({**event.raw, **answered}), bedrock, None, now)
-        if made["IsComplete"]:
-            return {**answered, "Data": made.get("Data", {})}
-    raise ResourceError("The job was not made in time.")
+def handle(event, now=time.time):
+    answered = _named(event, now)
+    if not event.is_delete:
+        answered["Name"] = answered.pop("PhysicalResourceId")
+    return answered
 
 
 def check(event, bedrock, s3, now=time.time):
-    return _made(event, bedrock, s3, now) if event.is_delete else complete()
+    if event.is_delete:
+        return _made(event, bedrock, s3, now)
+    name = event.raw["Name"]
+    made = _made(Event.parse({**event.raw, "PhysicalResourceId": name}), bedrock, s3, now)
+    return {**made, "PhysicalResourceId": name} if made["IsComplete"] else made
 """
 
+# The framework's onEvent waits, as it seems natural to do, and answers when all is there.
 THROUGHPUT_KNOWN_LATE = """
 _named, _bought = handle, check
 

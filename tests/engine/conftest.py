@@ -13,6 +13,7 @@ from shared.task import Task
 from tests.engine import apps
 from tests.engine.apps import App
 from tests.engine.engine import Engine
+from tests.engine.release_apps import Scene
 from tests.unit.resources.scenes import training_rows
 
 # A job of an hour takes a second; the Provider framework asks ten times as often.
@@ -54,6 +55,17 @@ def team(engine: Engine, app: App) -> Engine:
     engine.aws("s3").create_bucket(Bucket=apps.BUCKET)
     engine.aws("s3").put_object(Bucket=apps.BUCKET, Key=apps.ROWS, Body=training_rows(Task.load()))
     return engine
+
+
+@pytest.fixture
+def scene(
+    engine: Engine, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    """A team with releases, before its first deployment. What is there at the end is told where a test
+    fails."""
+    scene = Scene(engine, tmp_path_factory.getbasetemp() / "release-apps")
+    yield scene
+    request.node.add_report_section("teardown", "scene", scene.told())
 
 
 @pytest.fixture

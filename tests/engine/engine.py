@@ -12,7 +12,6 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -57,6 +56,7 @@ class Engine:
         self._servers: Servers = servers.start(state, time_scale=time_scale, wait_scale=wait_scale)
         self._session = boto3.Session(environment.ACCESS_KEY, environment.SECRET_KEY, None, REGION)
         self._published: set[str] = set()
+        self._clients: dict[str, Any] = {}
         self._bootstrap()
 
     @property
@@ -81,9 +81,13 @@ class Engine:
         """Stop the servers."""
         servers.stop(self.state)
 
-    @cache  # noqa: B019  # an engine lives as long as its process's tests
     def aws(self, service: str) -> Any:
         """A client of the emulator, or of the stand-in for Bedrock."""
+        if service not in self._clients:
+            self._clients[service] = self._client(service)
+        return self._clients[service]
+
+    def _client(self, service: str) -> Any:
         ours = self._servers.bedrock.url if service.startswith("bedrock") else self._servers.emulator.url
         return self._session.client(  # type: ignore[call-overload]  # any service's name
             service,

@@ -29,6 +29,7 @@ from tests.engine.engine import Engine, Outcome
 from tests.stacks.assembly import unhashed
 
 HOLDOUT = "rows/holdout.jsonl"
+BAD_DATA = "Record 7 of rows/training.jsonl holds 'User:', which is reserved and may not be in a prompt."
 # Enough for the stand-in's student to pass the gate below, and few enough to be over in a moment.
 TRAINING_ROWS, HOLDOUT_ROWS = 400, 60
 GATE = {

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from shared.naming import attempt_name, release_name
 from shared.releases import PROMOTING, SUPERSEDED, WAITING
 from tests.engine.apps import BUCKET, OWNER, ROWS, STUDENT, TEACHER
-from tests.engine.engine import Engine
-from tests.engine.release_apps import Scene
+from tests.engine.release_apps import BAD_DATA, Scene
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-releases")]
 
 # Stages and the Provider framework ask soon again: nothing here takes long.
 WAIT_SCALE = 0.03
-BAD_DATA = "Record 7 of rows/training.jsonl holds 'User:', which is reserved and may not be in a prompt."
-
-
-@pytest.fixture
-def scene(
-    engine: Engine, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Scene]:
-    """A team before its first deployment. What is there at the end is told where a test fails."""
-    scene = Scene(engine, tmp_path_factory.getbasetemp() / "release-apps")
-    yield scene
-    request.node.add_report_section("teardown", "scene", scene.told())
 
 
 def test_b1_events_that_come_twice_make_one_job_one_execution_and_one_deployment(scene: Scene) -> None:

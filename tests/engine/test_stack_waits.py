@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from shared.naming import release_name
 from shared.releases import LIVE, PROMOTING
 from tests.engine.apps import OWNER
-from tests.engine.engine import Engine
-from tests.engine.release_apps import Scene
+from tests.engine.release_apps import BAD_DATA, Scene
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-waits")]
 
 # Stages and the Provider framework ask soon again: nothing here takes long.
 WAIT_SCALE = 0.03
-BAD_DATA = "Record 7 of rows/training.jsonl holds 'User:', which is reserved and may not be in a prompt."
 # Seconds that a stack waits, and those of one window.
 LONG = (300, 300)
-
-
-@pytest.fixture
-def scene(
-    engine: Engine, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Scene]:
-    """A team before its first deployment. What is there at the end is told where a test fails."""
-    scene = Scene(engine, tmp_path_factory.getbasetemp() / "release-apps")
-    yield scene
-    request.node.add_report_section("teardown", "scene", scene.told())
 
 
 def test_a_stack_is_there_only_once_its_release_is_live_and_does_not_wait_for_it_again(scene: Scene) -> None:

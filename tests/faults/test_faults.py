@@ -9,14 +9,15 @@ from tests.faults.workers import run
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("faults")]
 
-SEEDS = (2, 5, 12, 14)
+# The last two found a model that neither of two stacks took for its own.
+SEEDS = (28, 34, 31, 39)
 
 
 def test_faults_cost_nothing_twice_and_leave_nothing_running() -> None:
     results = list(run(SEEDS, workers=1))
     told = "\n".join(f"seed {r.seed}\n" + "\n".join([*r.story, *r.problems]) for r in results if r.problems)
     assert not told, told
-    assert sum(result.answers for result in results)
+    assert all(result.answers for result in results)
 
 
 def test_a_schedule_follows_from_its_seed() -> None:

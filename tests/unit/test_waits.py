@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from botocore.exceptions import ClientError
 
 import release_wait.handler
 from release_wait.handler import handle
-from shared.custom_resource import Event
+from shared.custom_resource import REASON_BYTES, Event
+from shared.errors import ResourceError
 from shared.releases import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING, Releases
 from shared.waits import Waits, Window
 from stacks.bedrock.release_wait import LONGEST_WINDOW_SECONDS, pace, windows
@@ -207,3 +210,16 @@ def test_a_window_is_ended_before_its_time_and_not_before_its_half(longest: int)
 
 def test_windows_of_twelve_hours_are_looked_at_every_ten_minutes() -> None:
     assert pace(LONGEST_WINDOW_SECONDS) == (10, 1500)
+
+
+def test_c9_a_long_error_of_the_table_fits_the_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Mock()
+    table.put_item.side_effect = ClientError(
+        {"Error": {"Code": "ValidationException", "Message": "x" * 9000}}, "PutItem"
+    )
+    monkeypatch.setenv("TABLE_NAME", "releases")
+    monkeypatch.setattr(release_wait.handler, "table", lambda _: table)
+    raised = {"RequestType": "Create", "ResourceProperties": event().properties}
+    with pytest.raises(ResourceError) as caught:
+        release_wait.handler.on_event(raised, None)
+    assert len(str(caught.value)) <= REASON_BYTES

@@ -330,7 +330,12 @@ SCENES = {
         replacing, lambda p: p.task("sweeper.retire", {"release": B}, MACHINE_TRIES)
     ),
     "a release fails": Scene(
-        refused, lambda p: p.task("sweeper.fail", {"release": B, "reason": "no"}, MACHINE_TRIES)
+        refused,
+        lambda p: p.task(
+            "sweeper.fail",
+            {"release": B, "reason": "no", "execution": p.world.execution(B, 1)},
+            MACHINE_TRIES,
+        ),
     ),
     "the hourly sweep": Scene(abandoned, lambda p: p.task("sweeper.handler", {}, RULE_TRIES), patient=False),
     "a release takes another's place": Scene(released, superseded),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -652,24 +652,46 @@ def entries(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
+def fails(world: World, digest: str, reason: str, attempt: int = 1) -> Mapping[str, Any]:
+    """The failure path of an attempt's execution."""
+    execution = world.execution(digest, attempt)
+    event = {"release": digest, "reason": reason, "execution": execution}
+    return sweeper.handler.fail(event, None)
+
+
+def test_failure_path_of_an_earlier_attempt_leaves_its_successor_alone(
+    entries: World, capsys: Capture
+) -> None:
+    arn = made(entries, A, PROMOTING)
+    entries.begin(A, 2)
+    entries.releases.update(A, state=PROMOTING)
+    entries.settle(Share(A, arn, 0.25, expires_at=2**40), Share(B, "arn:b", 0.75))
+    before = entries.releases.route()
+    fails(entries, A, "of the first attempt", attempt=1)
+    assert (entries.release(A).state, entries.releases.route()) == (PROMOTING, before)
+    assert failures(capsys) == 0
+    fails(entries, A, "of the second attempt", attempt=2)
+    assert (entries.release(A).state, entries.release(A).message) == (FAILED, "of the second attempt")
+
+
 def test_failure_path_ends_the_release_and_removes_all_but_its_model(entries: World, capsys: Capture) -> None:
     arn = made(entries, B, PROMOTING)
     entries.settle(Share(B, arn, 0.25, expires_at=2**40), Share(A, "arn:a", 0.75))
     entries.releases.declare(B)
-    result = sweeper.handler.fail({"release": B, "reason": "refused by the gate"}, None)
+    result = fails(entries, B, "refused by the gate")
     assert result["message"] == "removed 1, to be removed later 0"
     assert (entries.release(B).state, entries.release(B).message) == (FAILED, "refused by the gate")
     assert entries.releases.route().shares == (settled(A, "arn:a"),)
     assert (entries.deployments(), entries.models()) == (set(), named(B))
     assert failures(capsys) == 1
-    sweeper.handler.fail({"release": B, "reason": "again"}, None)
+    fails(entries, B, "again")
     assert (entries.release(B).message, failures(capsys)) == ("refused by the gate", 0)
 
 
 def test_exception_of_a_stage_is_told_in_words(entries: World) -> None:
     entries.begin(A)
     cause = {"errorType": "KeyError", "errorMessage": "'GATE'", "stackTrace": ["…"] * 3000}
-    sweeper.handler.fail({"release": A, "reason": json.dumps(cause)}, None)
+    fails(entries, A, json.dumps(cause))
     assert entries.release(A).message == "KeyError: 'GATE'"
 
 
@@ -678,7 +700,7 @@ def test_failure_after_a_release_went_live_is_told_and_takes_nothing_from_it(
 ) -> None:
     arn = made(entries, A, LIVE)
     entries.settle(settled(A, arn))
-    sweeper.handler.fail({"release": A, "reason": "no model units reserved"}, None)
+    fails(entries, A, "no model units reserved")
     assert entries.release(A).state == LIVE
     assert entries.release(A).message.endswith("on-demand deployment: no model units reserved")
     assert entries.releases.route().shares == (settled(A, arn),)
@@ -692,7 +714,7 @@ def test_failure_of_the_last_step_takes_back_the_way_to_the_throughput_and_remov
     (deployment,) = entries.releases.route().shares
     (throughput,) = entries.server.state()["throughput"]
     entries.releases.update(A, endpoint=throughput["arn"], throughput=ONE)
-    result = sweeper.handler.fail({"release": A, "reason": "did not move"}, None)
+    result = fails(entries, A, "did not move")
     assert result["message"] == "removed 1, to be removed later 0"
     release = entries.release(A)
     assert (release.state, release.throughput, release.endpoint) == (LIVE, "", deployment.endpoint)
@@ -703,7 +725,7 @@ def test_lost_answer_of_the_last_step_takes_nothing_from_the_release(entries: Wo
     arn = buy(entries, live(entries, runs=True))
     entries.settle(settled(A, arn))
     entries.releases.update(A, endpoint=arn, throughput=ONE)
-    sweeper.handler.fail({"release": A, "reason": "States.Timeout"}, None)
+    fails(entries, A, "States.Timeout")
     release = entries.release(A)
     assert (release.state, release.throughput, release.endpoint) == (LIVE, ONE, arn)
     assert release.message == f"serves all requests from {ONE}: States.Timeout"
@@ -713,12 +735,12 @@ def test_lost_answer_of_the_last_step_takes_nothing_from_the_release(entries: Wo
 def test_failure_of_the_last_step_of_a_release_that_was_replaced_by_hand_says_so(entries: World) -> None:
     live(entries, runs=True)
     entries.settle(settled(B))
-    sweeper.handler.fail({"release": A, "reason": "does not serve any more"}, None)
+    fails(entries, A, "does not serve any more")
     assert entries.release(A).message == "serves no requests: does not serve any more"
 
 
 def test_failure_of_an_unknown_release_makes_none(entries: World) -> None:
-    sweeper.handler.fail({"release": A, "reason": "…"}, None)
+    fails(entries, A, "…")
     assert entries.releases.get(A) is None
 
 

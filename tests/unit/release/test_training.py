@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from shared import models
 from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
 from shared.releases import SUPERSEDED, WAITING
 from tests.unit.bedrock.scenes import HOUR, MINUTE
@@ -131,6 +132,12 @@ def test_t5_the_model_gets_its_jobs_present_tags(world: World, model: str) -> No
     retag(world, team="search", cost="7")
     assert look(world)["outcome"] == "done"
     assert tags(world, model) == {OWNER_TAG: OWNER, DIGEST_TAG: A, "team": "search", "cost": "7"}
+
+
+def test_b14_a_model_whose_jobs_resource_is_gone_stays_marked(world: World, model: str) -> None:
+    models.close(world.bedrock, model)
+    assert look(world)["outcome"] == "done"
+    assert models.is_closed(world.bedrock, model)
 
 
 def test_only_what_differs_is_written(world: World, model: str) -> None:

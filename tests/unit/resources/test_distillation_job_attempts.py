@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared import jobs
+from shared import jobs, models
 from shared.errors import NotYetError, ResourceError
 from shared.naming import DIGEST_TAG, OWNER_TAG
 from tests.unit.resources import framework
@@ -253,10 +253,15 @@ def test_b15_delete_takes_the_model_that_an_attempt_made(world: World, retain: s
 def test_b13_delete_leaves_the_model_of_an_attempt_that_serves(world: World) -> None:
     jobs.again(world.bedrock, world.failed_job(), 2)
     world.server.advance(3 * HOUR)
-    world.deploy(str(world.job(SECOND)["model"]))
+    model = str(world.job(SECOND)["model"])
+    world.deploy(model)
 
     assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
     assert len(world.server.state()["models"]) == 1
+    # Nobody owns it now but what it serves; declared again, its job does.
+    assert models.is_closed(world.bedrock, model)
+    assert world.jobs().send(framework.create(job_properties())).succeeded
+    assert not models.is_closed(world.bedrock, model)
 
 
 def test_delete_leaves_a_foreign_job_with_an_attempts_name(world: World) -> None:
