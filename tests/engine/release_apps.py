@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from shared.waits import Waits
 from stacks.bedrock import DistillationJob, ProvisionedThroughput, ReleaseWait
 from stacks.bedrock import Release as ReleaseConstruct
 from stacks.settings import PROJECT
+from tests.engine import layers
 from tests.engine.apps import BUCKET, CONTEXT, OWNER, ROWS, STUDENT, TEACHER
 from tests.engine.engine import Engine, Outcome
 from tests.stacks.assembly import unhashed
@@ -180,18 +180,8 @@ def declare(folder: Path, **options: Any) -> Declared:
         app = cdk.App(context=context, outdir=str(assembly), analytics_reporting=False)
         ReleaseStack(app, OWNER, **options)
         app.synth()
-        _empty_layer(Declared(assembly))
+        layers.empty(assembly)
     return Declared(assembly)
-
-
-def _empty_layer(declared: Declared) -> None:
-    """Leave the dependencies out of the layer: the emulator's functions have them of its own environment, and
-    to unpack and compile them costs each a second at its first call. Bundles are tested for themselves."""
-    layer = declared.template["Resources"][declared.of_type("AWS::Lambda::LayerVersion")]
-    folder = declared.assembly / f"asset.{layer['Properties']['Content']['S3Key'].removesuffix('.zip')}"
-    shutil.rmtree(folder)
-    (folder / "python").mkdir(parents=True)
-    (folder / "python" / "empty.txt").touch()
 
 
 class Scene:

@@ -16,6 +16,7 @@ from shared.task import Task
 from stacks.application import declare
 from stacks.identity import Identity
 from stacks.settings import PROJECT, Settings, load
+from tests.engine import layers
 from tests.stacks.assembly import unhashed
 
 HOLDOUT_ROWS = 60
@@ -126,6 +127,7 @@ def _variant(name: str, assembly: Path, settings: Settings) -> Variant:
     app = cdk.App(context=context, outdir=str(assembly), analytics_reporting=False)
     declare(app, settings)
     app.synth()
+    layers.empty(assembly)
     identity = Identity(settings, Task.load().digest())
     provisioned = settings.endpoint.kind == "provisioned"
     return Variant(
