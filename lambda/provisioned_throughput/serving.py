@@ -24,7 +24,7 @@ def _utc_now() -> datetime:
 
 def is_routed(releases: Releases, arn: str, at: datetime) -> bool:
     """Whether the router may send requests to it."""
-    return any(share.endpoint == arn and share.live(at.timestamp()) for share in releases.route().shares)
+    return any(share.endpoint == arn and share.live(at.timestamp()) for share in releases.served().shares)
 
 
 def serve(
@@ -91,7 +91,7 @@ def _free_units(
     for other in list(throughput.owned(bedrock, spec.owner)):
         arn, name = other["provisionedModelArn"], other["provisionedModelName"]
         is_usable = name == spec.name and base_model(other["foundationModelArn"]) == base_model(model_arn)
-        if is_usable or any(share.endpoint == arn for share in releases.route().shares):
+        if is_usable or any(share.endpoint == arn for share in releases.served().shares):
             continue
         if throughput.committed(other, at):
             logger.warning("throughput kept: it is committed", arn=arn)

@@ -111,13 +111,7 @@ class Releases:
 
     def all(self) -> Iterator[Release]:
         """Every release that the table knows."""
-        pages = self._table.meta.client.get_paginator("scan").paginate(
-            TableName=self._table.name, ConsistentRead=True
-        )
-        for page in pages:
-            for item in page["Items"]:
-                if str(item["id"]).startswith(_RELEASE):
-                    yield Release.from_item(item)
+        return (Release.from_item(item) for item in self._items(_RELEASE))
 
     def update(self, digest: str, **fields: Any) -> bool:
         """Set fields of a release that the table knows, and the time; whether it knows it."""
@@ -177,6 +171,16 @@ class Releases:
     def route(self) -> Route:
         """The route as it is, read consistently; the empty route where there is none or it is broken."""
         return Route.from_item(self._item(ROUTE))
+
+    def served(self) -> Route:
+        """The route that requests may take: where somebody broke the item, routers go on with the last one
+        that they could read, so that the last copy's shares count beside what can still be read."""
+        route = self.route()
+        if route.problem is None:
+            return route
+        last = max(self._copies(), key=lambda copy: copy.version, default=Route())
+        rest = tuple(share for share in last.shares if share not in route.shares)
+        return replace(route, shares=(*route.shares, *rest))
 
     def set_route(self, shares: tuple[Share, ...], *, after: Route, reason: str) -> Route:
         """Replace the route that was read as `after`. Raises RouteChangedError where it changed since."""
@@ -253,12 +257,26 @@ class Releases:
             return
         raise RouteChangedError(f"Release {digest} could not be taken out of a route that keeps changing.")
 
+    def _items(self, prefix: str) -> Iterator[dict[str, Any]]:
+        pages = self._table.meta.client.get_paginator("scan").paginate(
+            TableName=self._table.name, ConsistentRead=True
+        )
+        for page in pages:
+            yield from (item for item in page["Items"] if str(item["id"]).startswith(prefix))
+
     def _item(self, key: str) -> dict[str, Any] | None:
         item: dict[str, Any] | None = self._table.get_item(Key={"id": key}, ConsistentRead=True).get("Item")
         return item
 
     def _next(self, shares: tuple[Share, ...], after: Route, reason: str) -> Route:
-        return Route(version=after.version + 1, shares=shares, updated_at=int(self._now()), reason=reason)
+        # Where the version can't be read, or the item is gone, the copies go on to be counted: a number that
+        # is used again would write over one of them.
+        last = after.version or max((copy.version for copy in self._copies()), default=0)
+        return Route(version=last + 1, shares=shares, updated_at=int(self._now()), reason=reason)
+
+    def _copies(self) -> Iterator[Route]:
+        """The route's history, in no order."""
+        return (Route.from_item(item) for item in self._items(f"{ROUTE}@"))
 
     def _replacing(self, route: Route, after: Route) -> list[dict[str, Any]]:
         put: dict[str, Any] = {"Item": route.to_item(), "ExpressionAttributeNames": {"#version": "version"}}

@@ -71,7 +71,7 @@ class Sweeper:
         # Read after the lists, and the route last: a release on its way that goes live in between is found
         # running, or in the route. One that is begun again in between is looked at once more before a delete.
         known = list(self.releases.all())
-        needed = self._needed(known, self.releases.route())
+        needed = self._needed(known, self.releases.served())
         last = max((release.started_at for release in known), default=0)
         lent = {release.digest: "begun last" for release in known if release.started_at == last}
         spared = dict(needed)
@@ -174,7 +174,7 @@ class Sweeper:
         wanted = name == self.keep_throughput
         if any((wanted or release.throughput == name) and self._goes_on(release) for release in known):
             return "a release is on its way to it"
-        route = self.releases.route()
+        route = self.releases.served()
         if any(share.endpoint == arn for share in route.shares):
             return "named by the route"
         live = [release for release in known if release.state == LIVE]

@@ -217,7 +217,7 @@ class ProvisionedThroughput(Construct):
             may.bedrock(["GetCustomModel"], [may.account_arn(may.MODELS)]),
             may.bedrock(["DeleteCustomModel"], [may.account_arn(may.MODELS)], may.owned(owner)),
             may.bedrock(["ListCustomModelDeployments", "ListProvisionedModelThroughputs"], ["*"]),
-            *may.items(table, key, ["GetItem", "UpdateItem", "PutItem"]),
+            *may.items(table, key, ["GetItem", "UpdateItem", "PutItem", "Scan"]),
         ]
 
 

@@ -193,13 +193,14 @@ class Release(Construct):
             stop_stalled=stop_stalled,
             job_role=job_role if retry_internal_errors else None,
         )
-        # TransactWriteItems is authorised as the actions of its items.
+        # TransactWriteItems is authorised as the actions of its items. Scan also reads the route's copies,
+        # where the item can't tell its version.
         steps = ["GetItem", "UpdateItem"]
         all_items = [*steps, "Scan", "PutItem", "DeleteItem"]
         roles = {
             "candidate": self._role("Candidate", steps, grants.candidate()),
             "evaluation": self._role("Evaluation", steps, grants.evaluation()),
-            "promotion": self._role("Promotion", [*steps, "PutItem"], grants.promotion()),
+            "promotion": self._role("Promotion", [*steps, "PutItem", "Scan"], grants.promotion()),
             "sweeper": self._role("Sweeper", all_items, grants.sweeper()),
             "release": self._role("Release", all_items, grants.resource()),
         }

@@ -130,6 +130,33 @@ def test_a_route_that_a_human_broke_can_be_replaced(releases: Releases, version:
     assert [share.release for share in releases.route().shares] == [A]
 
 
+@pytest.mark.parametrize("broken", [{"version": "none"}, {"version": 2, "shares": "all"}, None])
+def test_route_that_a_human_broke_loses_no_history(
+    releases: Releases, broken: dict[str, object] | None
+) -> None:
+    first = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="first")
+    second = releases.set_route((Share(B, "arn:b", 1.0),), after=first, reason="second")
+    if broken is None:
+        releases._table.delete_item(Key={"id": "route"})
+    else:
+        releases._table.put_item(Item={"id": "route", **broken})
+    mended = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="mended")
+    assert mended.version == 3
+    kept = [releases._table.get_item(Key={"id": f"route@{n:09d}"})["Item"]["reason"] for n in (1, 2, 3)]
+    assert kept == [first.reason, second.reason, "mended"]
+
+
+def test_routers_serve_the_last_route_that_could_be_read(releases: Releases) -> None:
+    assert releases.served().shares == ()
+    last = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="last")
+    assert releases.served() == last
+    releases._table.put_item(Item={"id": "route", "version": "none", "shares": "oops"})
+    assert releases.served().shares == last.shares
+    half = [{"release": B, "endpoint": "arn:b", "share": Decimal(1)}, "oops"]
+    releases._table.put_item(Item={"id": "route", "version": 2, "shares": half})
+    assert {share.release for share in releases.served().shares} == {A, B}
+
+
 def test_release_and_route_move_together(releases: Releases) -> None:
     begin(releases, A)
     begin(releases, B)

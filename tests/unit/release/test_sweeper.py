@@ -378,6 +378,21 @@ def test_throughput_of_a_release_that_was_switched_off_by_hand_is_kept(world: Wo
     assert arn in world.sweeper(keep_throughput=ONE).sweep().removed
 
 
+@pytest.mark.parametrize("wanted", ["", ONE])
+def test_endpoints_of_a_route_that_a_human_broke_are_kept(world: World, wanted: str) -> None:
+    """Routers go on with the last route that they could read."""
+    arn = buy(world, live(world, runs=False))
+    world.settle(Share(A, arn, 1.0))
+    world.releases.update(A, endpoint=arn, throughput=ONE)
+    made(world, B, LIVE)  # which the route never named: it was lost with the item
+    failed = made(world, C, FAILED)
+    world.releases._table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    swept = world.sweeper(keep_throughput=wanted).sweep()
+    assert swept.kept[arn] == "named by the route"
+    assert failed in swept.removed
+    assert bought(world) == {ONE}
+
+
 def test_throughput_that_was_switched_off_by_hand_goes_with_the_settings(world: World) -> None:
     arn = buy(world, live(world, runs=False))
     world.releases.update(A, endpoint=arn, throughput=ONE)
