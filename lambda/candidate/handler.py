@@ -60,7 +60,10 @@ def deploy_candidate(
         # Making it again would make nothing: Bedrock has seen this attempt's token.
         return failed(f"deployment {name} was made and is gone again; deploy again to make another")
     try:
-        found = _deployment(bedrock, name, release, settings)
+        with releases.making(digest) as allowed:
+            if not allowed:
+                return not_on_its_way(digest)
+            found = _deployment(bedrock, name, release, settings)
     except NotYetError as error:
         # Nothing was written since the stage before was done.
         held_for = (now or time.time()) - release.updated_at

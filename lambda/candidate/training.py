@@ -147,7 +147,10 @@ class _Look:
         if not self.releases.transition(digest, WAITING, text):
             return not_on_its_way(digest)
         try:
-            arn = jobs.again(self.bedrock, made[-1], attempt)
+            with self.releases.making(digest) as allowed:
+                if not allowed:
+                    return not_on_its_way(digest)
+                arn = jobs.again(self.bedrock, made[-1], attempt)
         except NotYetError as error:
             return self._again(f"{text}. Not yet: {error}")
         except ResourceError as error:

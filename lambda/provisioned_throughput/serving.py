@@ -48,7 +48,10 @@ def serve(
         releases.update(digest, throughput=spec.name)
     try:
         _free_units(bedrock, releases, spec, release.model_arn, settings, now())
-        found = throughput.ensure(bedrock, spec, release.model_arn, now=now(), asked=release.endpoint)
+        with releases.making(digest) as allowed:
+            if not allowed:
+                return failed(f"release {digest} does not serve any more")
+            found = throughput.ensure(bedrock, spec, release.model_arn, now=now(), asked=release.endpoint)
     except NotYetError as error:
         return waiting(str(error), poll_seconds)
     except ResourceError as error:

@@ -89,7 +89,8 @@ def check(event: Event, aws: Services) -> dict[str, Any]:
 
 def _all_gone(event: Event, aws: Services) -> bool:
     """Take all that releases made one step further to its end; True once nothing is left."""
-    if not _end_all(aws):
+    # A step that still runs, though its execution was stopped, may be about to make something.
+    if not _end_all(aws) or aws.releases.is_making():
         return False
     if _sweeper(event, aws).clear(declared=str(event.properties["Digest"])).waiting:
         return False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -27,6 +28,8 @@ WAITING, DEPLOYING, EVALUATING, PROMOTING = "waiting", "deploying", "evaluating"
 LIVE, RETIRED, FAILED, SUPERSEDED = "live", "retired", "failed", "superseded"
 FINAL = frozenset({LIVE, RETIRED, FAILED, SUPERSEDED})
 
+# How long a step may take: the timeout of its function.
+MAKING_SECONDS = 300
 # A plain write meets a transaction on the same item: it may be made again at once.
 _CONFLICT_SECONDS = 5.0
 
@@ -47,6 +50,7 @@ class Release:
     `source` is where its model comes from: the name of a job of ours, a job's ARN or a model's ARN.
     `stopping` says why its job is being stopped, and is empty where it is not. `throughput` is the name of
     the provisioned throughput that it serves from or is on its way to, and empty where it serves on demand.
+    `making_until` is the epoch second until which a step may be making something for it.
     """
 
     digest: str
@@ -64,6 +68,7 @@ class Release:
     updated_at: int = 0
     step: int = -1
     step_at: int = 0
+    making_until: int = 0
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> Release:
@@ -161,12 +166,34 @@ class Releases:
 
     def declare(self, digest: str | None) -> None:
         """Say which digest the stack asks for; None while it is being deleted."""
-        if digest is None:
-            self._table.delete_item(Key={"id": DECLARED})
-        else:
-            self._table.put_item(
-                Item={"id": DECLARED, "digest": digest, "updated_at": int(self._now())},
-            )
+        self._table.put_item(
+            Item={"id": DECLARED, "digest": digest or "", "updated_at": int(self._now())},
+        )
+
+    @contextmanager
+    def making(self, digest: str) -> Iterator[bool]:
+        """While a step makes something that costs, and that is looked for by its owner's tag: whether it may.
+
+        Stopping an execution stops no function that runs. So a step says so first, and looks then whether the
+        stack is being deleted; whoever deletes says that first, and looks then whether a step is at it
+        (`is_making`). One of them sees the other, and nothing comes into being after the last look.
+        """
+        self._note_making(digest, int(self._now()) + MAKING_SECONDS)
+        try:
+            yield not self._is_closed()
+        finally:
+            self._note_making(digest, 0)
+
+    def is_making(self) -> bool:
+        """Whether a step of any release may be making something at this moment."""
+        return any(release.making_until > self._now() for release in self.all())
+
+    def _is_closed(self) -> bool:
+        item = self._item(DECLARED)
+        return item is not None and not item.get("digest")
+
+    def _note_making(self, digest: str, until: int) -> None:
+        self._write(_change(digest, {"making_until": until}, "attribute_exists(id)"))
 
     def route(self) -> Route:
         """The route as it is, read consistently; the empty route where there is none or it is broken."""

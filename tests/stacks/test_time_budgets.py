@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from distillation_job.handler import CREATE_WAIT_SECONDS
 from shared.clients import client
+from shared.releases import MAKING_SECONDS
 from tests.stacks.assembly import Assembly, Resource
 from tests.unit.entry_points import asks_bedrock
 
@@ -51,3 +52,18 @@ def test_b3_a_job_that_can_not_be_made_is_given_up_before_the_waiter_gives_up(as
             (retry,) = assembly.definition(machine)["States"]["framework-isComplete-task"]["Retry"]
             waited = retry["MaxAttempts"] * retry["IntervalSeconds"]
             assert CREATE_WAIT_SECONDS + max(timeouts) < waited, machine.name
+
+
+def test_end_of_the_stack_waits_as_long_as_a_step_that_makes_something_may_run(
+    assemblies: Mapping[str, Assembly],
+) -> None:
+    functions = {
+        function.properties["Handler"]: function.properties["Timeout"]
+        for function in assemblies["provisioned"].functions()
+    }
+    steps = (
+        "candidate.handler.watch_job",
+        "candidate.handler.deploy",
+        "provisioned_throughput.handler.stage",
+    )
+    assert {functions[step] for step in steps} == {MAKING_SECONDS}

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from shared.releases import (
     FAILED,
     LIVE,
+    MAKING_SECONDS,
     PROMOTING,
     RETIRED,
     SUPERSEDED,
@@ -284,6 +285,42 @@ def test_declared_digest_comes_and_goes(releases: Releases) -> None:
     assert releases.declared() == A
     releases.declare(None)
     assert releases.declared() is None
+
+
+def test_either_a_step_sees_the_end_of_the_stack_or_the_end_sees_the_step(releases: Releases) -> None:
+    begin(releases, A)
+    with releases.making(A) as allowed:
+        assert allowed
+        releases.declare(None)
+        assert releases.is_making()
+    assert not releases.is_making()
+    with releases.making(A) as allowed:
+        assert not allowed
+        assert releases.is_making()
+    releases.declare(B)
+    with releases.making(A) as allowed:
+        assert allowed
+
+
+def test_step_that_was_killed_is_waited_for_no_longer_than_its_function_may_run(releases: Releases) -> None:
+    begin(releases, A)
+    step = releases.making(A)
+    step.__enter__()
+    started = releases._now()
+    releases._now = lambda: started + MAKING_SECONDS - 60
+    assert releases.is_making()
+    releases._now = lambda: started + MAKING_SECONDS + 60
+    assert not releases.is_making()
+    step.__exit__(None, None, None)
+
+
+def test_making_something_does_not_count_as_progress_of_the_release(releases: Releases) -> None:
+    begin(releases, A)
+    before = release_of(releases, A)
+    releases._now = lambda: before.updated_at + 50
+    with releases.making(A):
+        pass
+    assert release_of(releases, A) == before
 
 
 def test_all_lists_releases_and_nothing_else_from_every_page(releases: Releases) -> None:

@@ -92,6 +92,25 @@ def test_superseded_release_gets_no_deployment(world: World) -> None:
     assert world.calls("CreateCustomModelDeployment") == 0
 
 
+def test_stack_that_is_being_deleted_gets_no_deployment(world: World) -> None:
+    ready(world)
+    world.releases.declare(None)
+    assert deploy(world)["outcome"] == "failed"
+    assert world.deployments() == set()
+
+
+def test_deployment_is_made_while_the_end_of_the_stack_would_wait(world: World) -> None:
+    ready(world)
+
+    def create(**parameters: Any) -> Any:
+        assert world.releases.is_making()
+        return world.bedrock.create_custom_model_deployment(**parameters)
+
+    deploy(world, bedrock=Proxy(world.bedrock, create_custom_model_deployment=create))
+    assert world.deployments() == named(A)
+    assert not world.releases.is_making()
+
+
 def test_release_that_is_superseded_while_its_deployment_is_made_ends(world: World) -> None:
     ready(world)
 

@@ -354,6 +354,14 @@ def test_step_of_an_attempt_that_was_begun_again_buys_nothing(system: System) ->
     assert system.purchases == 0
 
 
+def test_nothing_is_bought_for_a_stack_that_is_being_deleted(system: System) -> None:
+    system.deploy(ONE)
+    system.rise()
+    system.world.releases.declare(None)
+    assert system.step()["outcome"] == "failed"
+    assert system.world.server.state()["throughput"] == []
+
+
 def test_failed_attempt_leaves_what_serves(served: System) -> None:
     served.deploy(TWO)
     served.world.releases.transition(A, FAILED, "refused by the gate")

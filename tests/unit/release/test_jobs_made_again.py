@@ -169,6 +169,13 @@ def test_a_refused_attempt_ends_the_release_with_both_reasons(world: World) -> N
     assert "ServiceQuotaExceededException" in result["message"]
 
 
+def test_a_release_whose_stack_is_being_deleted_makes_no_attempt(world: World) -> None:
+    fails(world, 1)
+    world.releases.declare(None)
+    assert look(world, **TWICE)["outcome"] == "failed"
+    assert all_jobs(world) == {NAME: "Failed"}
+
+
 def test_a_superseded_release_makes_no_attempt(world: World) -> None:
     fails(world, 1)
 

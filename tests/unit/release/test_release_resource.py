@@ -437,6 +437,20 @@ def test_b34_delete_waits_for_a_deployment_that_is_being_made(world: World, reso
     assert (world.deployments(), world.models()) == (set(), set())
 
 
+def test_delete_waits_for_a_step_that_runs_although_its_execution_was_stopped(
+    world: World, resource: Resource
+) -> None:
+    """Stopping an execution stops no function. What it makes after the last look would stay for ever."""
+    resource.deploy(A, "Create")
+    model = world.train(A)
+    with world.releases.making(A) as allowed:
+        assert allowed
+        assert not resource.delete(A, polls=3)
+        world.deploy(A, model)
+    assert resource.delete(A)
+    assert (world.deployments(), world.models()) == (set(), named(A))
+
+
 def test_b34_delete_waits_for_a_deployment_that_is_being_updated(world: World, resource: Resource) -> None:
     resource.deploy(A, "Create")
     arn = world.deploy(A, world.train(A))
