@@ -200,7 +200,8 @@ def _end_all(aws: Services) -> bool:
         closed &= stop_execution(aws.stepfunctions, release.execution, "the stack is being deleted")
     route = aws.releases.route()
     try:
-        if route.shares:
+        # One that somebody broke stands for the last that could be read, and keeps what that named.
+        if route.shares or route.problem:
             aws.releases.set_route((), after=route, reason="the stack is being deleted")
     except RouteChangedError:
         return False  # by a step that still ran; its execution is stopped by now

@@ -12,7 +12,7 @@ from distillation_job import handler as job_handler
 from release.handler import Services, check, handle, is_complete
 from shared.custom_resource import Event
 from shared.errors import ResourceError
-from shared.naming import DIGEST_TAG, OWNER_TAG, release_name
+from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name
 from shared.releases import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING
 from shared.routes import Share
 from tests.unit.bedrock.scenes import HOUR, MINUTE
@@ -449,6 +449,21 @@ def test_delete_waits_for_a_step_that_runs_although_its_execution_was_stopped(
         world.deploy(A, model)
     assert resource.delete(A)
     assert (world.deployments(), world.models()) == (set(), named(A))
+
+
+def test_delete_removes_what_a_route_named_that_a_human_broke(world: World, resource: Resource) -> None:
+    resource.deploy(A, "Create")
+    made = world.bedrock.create_provisioned_model_throughput(
+        provisionedModelName=UNITS,
+        modelId=world.train(A),
+        modelUnits=1,
+        tags=bedrock_tags({OWNER_TAG: OWNER}),
+    )
+    world.advance(30 * MINUTE)
+    world.settle(settled(A, made["provisionedModelArn"]))
+    world.releases._table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    assert resource.delete(A)
+    assert world.server.state()["throughput"] == []
 
 
 def test_b34_delete_waits_for_a_deployment_that_is_being_updated(world: World, resource: Resource) -> None:
