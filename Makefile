@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: bootstrap diff deploy destroy help install local local-status local-down route synth test faults snapshots schema clean
+.PHONY: bootstrap cost dataset-check diff deploy destroy help install local local-status local-down route synth test faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -9,7 +9,7 @@ QUERIES ?= data/sample_queries.txt
 SCHEDULES ?= 200
 SEED ?= 1
 INSTALLED := .venv/.installed
-SOURCES := app.py stacks local tests data
+SOURCES := app.py stacks local tests data benchmarks
 FUNCTIONS := $(wildcard lambda/*/)
 # As it was typed: make would expand a dollar sign in it.
 export ROUTE_QUERY := $(value QUERY)
@@ -34,6 +34,13 @@ local-down: $(INSTALLED)  ## Destroy the local stacks and stop the servers [FORC
 route: $(INSTALLED)  ## Ask the router: QUERY="red car driving at night" [ENV=local]
 	@test -n "$$ROUTE_QUERY" || { echo 'Say what to ask: make route QUERY="red car driving at night"' >&2; exit 2; }
 	@python -m local route --environment "$(ENV)" -- "$$ROUTE_QUERY"
+
+cost: $(INSTALLED)  ## Estimate what an environment costs, with no AWS access [ENV=dev] [COUNT=10000: rows or queries]
+	@python -m local.cost --environment "$(ENV)" $(if $(COUNT),--queries "$(COUNT)")
+
+dataset-check: $(INSTALLED)  ## Check rows or raw queries: FILE=data/training.jsonl [HOLDOUT=] [METHOD=] [TASK=]
+	@test -n "$(FILE)" || { echo 'Say which file: make dataset-check FILE=data/training.jsonl' >&2; exit 2; }
+	@python -m local.dataset_check "$(FILE)" $(if $(HOLDOUT),--holdout "$(HOLDOUT)") $(if $(METHOD),--method "$(METHOD)") $(if $(TASK),--task "$(TASK)")
 
 synth: $(INSTALLED)  ## Write cdk.out with no AWS access [ENV=local]
 	@python -m local synth --environment "$(ENV)"

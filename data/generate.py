@@ -1,13 +1,14 @@
-"""Writes the sample data set: training.jsonl and holdout.jsonl, from the grammars in grammar/.
+"""Writes the sample data set, training.jsonl, holdout.jsonl and queries.txt, from the grammars in grammar/.
 
-    python data/generate.py            rewrites both files
-    python data/generate.py --check    says whether they are what the grammars and the task make
+    python data/generate.py                      rewrites the files
+    python data/generate.py --check              says whether they are what the grammars and the task make
+    python data/generate.py examples/helpdesk    does it for another task, whose data lies in its folder
 
 Everything is drawn from a fixed seed, so the same grammars and task give the same bytes.
 
 How a query is labelled: its template says what the query wishes for, as a list of cues. A cue is one wish,
-and CUES says how much each channel can do for it. The leading cue, the head of the phrase, counts 70 % where
-there are two and 60 % where there are three (SHARES). The sum is rounded to steps of 5 % (largest
+and grammar/cues.toml says how much each label can do for it. The leading cue, the head of the phrase, counts
+70 % where there are two and 60 % where there are three (SHARES). The sum is rounded to steps of 5 % (largest
 remainder). So two queries with the same wishes always have the same label, whatever their words.
 """
 
@@ -29,26 +30,11 @@ from shared.task import Task
 
 HERE = Path(__file__).resolve().parent
 SEED = 20
-# Rows drawn from each template. Enough for the words of every slot to occur, not so many that the few
-# templates are all that a student sees.
-ROWS_PER_TEMPLATE = {"training": 10, "holdout": 4}
+SPLITS = ("training", "holdout")
 REQUEST_SHARE = 0.25
+# Raw queries: each so many'th of the training rows' queries, without its label.
+EVERY = 5
 SHARES = {1: (1.0,), 2: (0.7, 0.3), 3: (0.6, 0.25, 0.15)}
-
-# In the order of the task's labels: visual, audio, transcription, metadata.
-CUES = {
-    "look": (0.90, 0.00, 0.00, 0.10),  # objects, colours, clothes
-    "action": (0.85, 0.10, 0.00, 0.05),  # what somebody does; most actions can be heard a little
-    "scene": (0.85, 0.05, 0.00, 0.10),  # places, views
-    "sound": (0.20, 0.75, 0.00, 0.05),  # noises; what makes them is often in the picture
-    "music": (0.05, 0.75, 0.05, 0.15),  # instruments and styles, which captions name too
-    "speech": (0.05, 0.10, 0.80, 0.05),  # words that are said
-    "topic": (0.05, 0.00, 0.75, 0.20),  # what is talked about, which titles tell too
-    "name": (0.15, 0.00, 0.10, 0.75),  # a person by name
-    "title": (0.00, 0.00, 0.05, 0.95),  # a work by its title
-    "fact": (0.05, 0.00, 0.00, 0.95),  # year, genre, country, season, cast, director
-}
-LABELS = ("visual", "audio", "transcription", "metadata")
 
 _SLOT = re.compile(r"\{(\w+)\}")
 
@@ -64,17 +50,26 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """Templates, and the phrases that fill their slots."""
+    """Templates, the phrases that fill their slots, and how much each label can do for each cue."""
 
+    labels: tuple[str, ...]
+    cues: dict[str, tuple[float, ...]]
+    rows: int
     requests: tuple[str, ...]
     groups: tuple[Group, ...]
     vocabulary: dict[str, tuple[str, ...]]
 
     @classmethod
-    def load(cls, split: str) -> "Grammar":
-        """Reads grammar/<split>.toml."""
-        values = tomllib.loads((HERE / "grammar" / f"{split}.toml").read_text(encoding="utf-8"))
+    def load(cls, split: str, folder: Path = HERE) -> "Grammar":
+        """Reads grammar/<split>.toml and grammar/cues.toml of a data set's folder."""
+        values, policy = (
+            tomllib.loads((folder / "grammar" / f"{name}.toml").read_text(encoding="utf-8"))
+            for name in (split, "cues")
+        )
         return cls(
+            labels=tuple(policy["labels"]),
+            cues={cue: tuple(shares) for cue, shares in policy["cues"].items()},
+            rows=values["rows"],
             requests=tuple(values["requests"]),
             groups=tuple(
                 Group(tuple(group["cues"]), tuple(group["templates"]), group.get("ask", False))
@@ -83,34 +78,34 @@ class Grammar:
             vocabulary={slot: tuple(phrases) for slot, phrases in values["vocabulary"].items()},
         )
 
+    def label(self, cues: tuple[str, ...]) -> dict[str, float]:
+        """The weights of a query with these cues, the leading one first."""
+        weighted = [
+            sum(share * self.cues[cue][place] for share, cue in zip(SHARES[len(cues)], cues, strict=True))
+            for place in range(len(self.labels))
+        ]
+        return {name: steps / 20 for name, steps in zip(self.labels, apportioned(weighted, 20), strict=True)}
 
-def label(cues: tuple[str, ...]) -> dict[str, float]:
-    """The weights of a query with these cues, the leading one first."""
-    weighted = [
-        sum(share * CUES[cue][channel] for share, cue in zip(SHARES[len(cues)], cues, strict=True))
-        for channel in range(len(LABELS))
-    ]
-    return {name: steps / 20 for name, steps in zip(LABELS, apportioned(weighted, 20), strict=True)}
 
-
-def queries(split: str) -> list[Example]:
+def queries(split: str, folder: Path = HERE) -> list[Example]:
     """All labelled queries of a split, no two the same after normalisation, in random order."""
-    grammar = Grammar.load(split)
+    grammar = Grammar.load(split, folder)
     source = random.Random(f"{SEED} {split}")
     seen: set[str] = set()
     found = [
-        Example(query, label(group.cues))
+        Example(query, grammar.label(group.cues))
         for group in grammar.groups
         for template in group.templates
-        for query in _drawn(grammar, group, template, ROWS_PER_TEMPLATE[split], source, seen)
+        for query in _drawn(grammar, group, template, source, seen)
     ]
     source.shuffle(found)
     return found
 
 
 def _drawn(
-    grammar: Grammar, group: Group, template: str, count: int, source: random.Random, seen: set[str]
+    grammar: Grammar, group: Group, template: str, source: random.Random, seen: set[str]
 ) -> Iterator[str]:
+    count = grammar.rows
     for _ in range(count * 10):  # a template with few fills gives fewer rows, not endless tries
         query = _filled(grammar.vocabulary, template, source)
         if group.ask and source.random() < REQUEST_SHARE:
@@ -138,31 +133,41 @@ def _filled(vocabulary: dict[str, tuple[str, ...]], template: str, source: rando
     return text
 
 
-def content(split: str, task: Task) -> str:
+def content(split: str, task: Task, folder: Path = HERE) -> str:
     """The text of a split's file."""
-    rows = (row(task, example.query, example.weights) for example in queries(split))
+    rows = (row(task, example.query, example.weights) for example in queries(split, folder))
     return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in rows)
+
+
+def raw_queries() -> str:
+    """The text of queries.txt."""
+    return "".join(f"{example.query}\n" for example in queries("training")[::EVERY])
 
 
 def main() -> int:
     """The command line: see the module's docstring."""
-    parser = argparse.ArgumentParser(description="Writes the sample data set.")
+    parser = argparse.ArgumentParser(description="Writes a sample data set.")
+    parser.add_argument("folder", nargs="?", type=Path, help="a task's folder with a grammar/ of its own")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
-    check = parser.parse_args().check
-    task = Task.load()
-    if task.labels != LABELS:
-        print(f"The sample data is labelled {', '.join(LABELS)}; task/ has {', '.join(task.labels)}.")
+    options = parser.parse_args()
+    task, folder = Task.load(options.folder), (options.folder or HERE).resolve()
+    labels = Grammar.load("training", folder).labels
+    if task.labels != labels:
+        print(f"The sample data is labelled {', '.join(labels)}; the task has {', '.join(task.labels)}.")
         return 2
+    texts = {f"{split}.jsonl": content(split, task, folder) for split in SPLITS}
+    if folder == HERE:
+        texts["queries.txt"] = raw_queries()
     stale = 0
-    for split in ROWS_PER_TEMPLATE:
-        path = HERE / f"{split}.jsonl"
-        text = content(split, task)
+    for name, text in texts.items():
+        path = folder / name
         current = path.is_file() and path.read_text(encoding="utf-8") == text
-        if not check and not current:
+        if not options.check and not current:
             path.write_text(text, encoding="utf-8", newline="\n")
-        outcome = "current" if current else "out of date, run python data/generate.py" if check else "written"
-        stale += check and not current
-        print(f"{path.relative_to(HERE.parent)}: {text.count(chr(10))} rows, {outcome}")
+        outdated = "out of date, run this again without --check" if options.check else "written"
+        stale += options.check and not current
+        lines = f"{text.count(chr(10))} lines, {'current' if current else outdated}"
+        print(f"{path.relative_to(HERE.parent, walk_up=True)}: {lines}")
     return 1 if stale else 0
 
 

@@ -9,10 +9,10 @@ import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks
 
 from shared.naming import OWNER_TAG
-from shared.task import Task
 from stacks import settings as settings_
 from stacks.data import DataStack
 from stacks.distillation import DistillationStack
+from stacks.functions import use_task
 from stacks.identity import Identity
 from stacks.operations import OperationsStack
 from stacks.router import RouterStack
@@ -45,7 +45,8 @@ def build(app: cdk.App, environment: str, folder: Path = settings_.ENVIRONMENTS)
 
 def declare(app: cdk.App, settings: settings_.Settings) -> Application:
     """The same for settings that were read elsewhere."""
-    identity = Identity(settings, Task.load().digest())
+    use_task(app, settings.task_folder)
+    identity = Identity.of(settings)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
     name = settings.full_name
     env = cdk.Environment(account=settings.account, region=settings.region)
@@ -66,6 +67,7 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
         identity=identity,
         job=distillation.job,
         job_role=distillation.job.role,
+        labelling=distillation.labelling.machine_arn if distillation.labelling else "",
         bucket=data.bucket,
         key=data.key,
         holdout_key=distillation.holdout_key,

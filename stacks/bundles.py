@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from shared.task import FILES
+
 PROJECT = Path(__file__).resolve().parents[1]
 LAMBDA = PROJECT / "lambda"
 REQUIREMENTS = LAMBDA / "requirements.txt"
@@ -35,15 +37,17 @@ SERVICES = (
 def function_bundle(folder: str, task: Path | None = None) -> Path:
     """The code of one function: `<folder>/`, `shared/` and `task/`, ready to become an asset.
 
-    `task` is the task's folder, by default the project's own.
+    `task` is the routing task's folder, by default the project's own. What else lies in it, such as a data
+    set, stays here.
     """
-    parts = {folder: LAMBDA / folder, "shared": LAMBDA / "shared", "task": task or PROJECT / "task"}
+    parts = {folder: LAMBDA / folder, "shared": LAMBDA / "shared"}
     files = {
         f"{name}/{path.relative_to(root).as_posix()}": path
         for name, root in parts.items()
         for path in sorted(root.rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
+    files |= {f"task/{name}": (task or PROJECT / "task") / name for name in sorted(FILES)}
     digest = _digest(f"{name}\0".encode() + path.read_bytes() for name, path in files.items())
 
     def build(target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
@@ -15,6 +16,21 @@ from stacks.nag import acknowledge
 
 # The version that the tests and the emulator run; a newer runtime would be one that nothing was tried on.
 RUNTIME = lambda_.Runtime.PYTHON_3_13
+
+_TASK = "distilled-router:task"
+
+
+def use_task(scope: Construct, folder: Path) -> None:
+    """Give all functions below `scope` the routing task of a folder, instead of the project's own `task/`.
+
+    Comes before anything is declared in `scope`, since context is for what follows.
+    """
+    scope.node.set_context(_TASK, str(folder))
+
+
+def _task_folder(scope: Construct) -> Path | None:
+    folder = scope.node.try_get_context(_TASK)
+    return Path(folder) if folder else None
 
 
 def log_group(scope: Construct, construct_id: str, *, days: int, name: str | None = None) -> logs.LogGroup:
@@ -54,7 +70,7 @@ class Function(lambda_.Function):
         reserved_concurrency: int | None = None,
         tracing: lambda_.Tracing = lambda_.Tracing.DISABLED,
     ) -> None:
-        """Bundle `lambda/<folder>` and run `<folder>.handler.<entry>` of it."""
+        """Bundle `lambda/<folder>` with the routing task, and run `<folder>.handler.<entry>` of it."""
         group = log_group(scope, f"{construct_id}Logs", days=log_days)
         group.grant_write(role)
         super().__init__(
@@ -63,7 +79,7 @@ class Function(lambda_.Function):
             runtime=RUNTIME,
             architecture=lambda_.Architecture.ARM_64,
             handler=f"{folder}.handler.{entry}",
-            code=lambda_.Code.from_asset(str(bundles.function_bundle(folder))),
+            code=lambda_.Code.from_asset(str(bundles.function_bundle(folder, _task_folder(scope)))),
             layers=[dependencies(scope)],
             role=role,
             environment=dict(environment),

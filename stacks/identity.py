@@ -5,10 +5,12 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 from shared.naming import release_name, throughput_name
+from shared.task import Task
 from stacks import names
-from stacks.settings import PROJECT, Problem, Settings, SettingsError
+from stacks.settings import PROJECT, Problem, Settings, SettingsError, is_s3
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Identity:
         settings: the environment's settings.
         task_digest: digest of the routing task: labels, prompts and output format.
         project: folder to which the paths of the data set are relative.
+        teacher_digest: digest of the part of it that decides a teacher's answers.
 
     Raises:
         SettingsError: a file of the data set is missing, or a name is not one that Bedrock takes.
@@ -27,6 +30,13 @@ class Identity:
     settings: Settings
     task_digest: str
     project: Path = PROJECT
+    teacher_digest: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The identity of the settings' own task. Raises TaskError for a folder that holds none."""
+        task = Task.load(settings.task_folder)
+        return cls(settings, task.digest(), teacher_digest=task.teacher_digest())
 
     def __post_init__(self) -> None:
         if not self.task_digest:
@@ -37,18 +47,35 @@ class Identity:
             raise SettingsError([self._problem("name", self.job_name, allowed)])
 
     @cached_property
-    def dataset_digest(self) -> str:
-        """16 hex digits for the data: of files their content, of S3 objects their URI and version."""
-        dataset = self.settings.dataset
-        if dataset.source == "file":
-            return names.digest(self._file_digests(), 16)
+    def labels_digest(self) -> str:
+        """16 hex digits for all that decides the teacher's answers to raw queries, which are paid for once:
+        not the rules for what is kept of them, nor the student."""
+        labelling = self.settings.labelling
         return names.digest(
             {
-                "training": [dataset.training, dataset.training_version],
-                "holdout": [dataset.holdout, dataset.holdout_version],
+                "queries": self._source("queries"),
+                "teacher": self.settings.distillation.teacher,
+                "task": self.teacher_digest,
+                "samples": labelling.samples,
+                "temperature": labelling.temperature,
+                "max_tokens": labelling.max_tokens,
+                # Another number of queries in a shard asks the same, but finds nothing of what was answered.
+                "queries_per_shard": labelling.queries_per_shard,
             },
             16,
         )
+
+    @cached_property
+    def dataset_digest(self) -> str:
+        """16 hex digits for the data: of files their content, of S3 objects their URI and version."""
+        dataset = self.settings.dataset
+        if dataset.labels == "teacher":
+            return names.digest(self._curated(), 16)
+        if dataset.source == "invocation_logs":
+            return names.digest({"holdout": self._source("holdout"), **self._logs()}, 16)
+        if dataset.source == "file":
+            self._check_files("training", "holdout")
+        return names.digest({name: self._source(name) for name in ("training", "holdout")}, 16)
 
     @cached_property
     def digest(self) -> str:
@@ -82,18 +109,51 @@ class Identity:
         bought = self.settings.endpoint.provisioned
         return throughput_name(self.settings.full_name, bought.model_units, bought.term) if bought else ""
 
-    def _file_digests(self) -> dict[str, str]:
-        dataset, digests, problems = self.settings.dataset, {}, []
-        for key, name in (("training", dataset.training), ("holdout", dataset.holdout)):
+    def _curated(self) -> dict[str, object]:
+        """What decides the rows that are made from labels."""
+        labelling, dataset = self.settings.labelling, self.settings.dataset
+        return {
+            "labels": self.labels_digest,
+            "task": self.task_digest,
+            "method": self.settings.distillation.method,
+            "tolerance": labelling.tolerance,
+            "minimum_agreement": labelling.minimum_agreement,
+            "maximum_label_share": labelling.maximum_label_share,
+            "validation_share": labelling.validation_share,
+            "holdout": self._source("holdout") if dataset.holdout else labelling.holdout_share,
+        }
+
+    def _logs(self) -> dict[str, object]:
+        """What is logged changes from day to day: a nonce asks for another model."""
+        dataset = self.settings.dataset
+        return {
+            "logs": dataset.logs,
+            "filters": dataset.log_filters,
+            "answers": dataset.use_logged_answers,
+        }
+
+    def _source(self, key: str) -> object:
+        """What a source is known by: the digest of a file's content, or an S3 URI and its version."""
+        location = str(getattr(self.settings.dataset, key))
+        if is_s3(location):
+            return [location, getattr(self.settings.dataset, f"{key}_version")]
+        self._check_files(key)
+        with (self.project / location).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _check_files(self, *keys: str) -> None:
+        """Raise SettingsError for files that can't be read, all at once."""
+        problems = []
+        for key in keys:
+            location = str(getattr(self.settings.dataset, key))
             try:
-                with (self.project / name).open("rb") as file:
-                    digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
+                with (self.project / location).open("rb"):
+                    pass
             except OSError as error:
                 reason = f"a file under {self.project} ({error.strerror})"
-                problems.append(self._problem(f"dataset.{key}", name, reason))
+                problems.append(self._problem(f"dataset.{key}", location, reason))
         if problems:
             raise SettingsError(problems)
-        return digests
 
     def _problem(self, key: str, found: str, allowed: str) -> Problem:
         return Problem(f"environments/{self.settings.environment}.toml", key, json.dumps(found), allowed)

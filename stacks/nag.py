@@ -5,6 +5,7 @@ cdk-nag writes a finding with the value that it is about, so the value has to be
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import aws_cdk as cdk
@@ -46,6 +47,8 @@ def _text(value: Any) -> str:
             return f"<{name}>"
         case {"Fn::ImportValue": name}:
             return str(name)
+        case dict():
+            return json.dumps(value, separators=(",", ":"))
         case _:
             return str(value)
 

@@ -35,6 +35,7 @@ class ServingStack(cdk.Stack):
         identity: Identity,
         job: ReleaseSource,
         job_role: iam.IRole | None = None,
+        labelling: str = "",
         bucket: s3.IBucket,
         key: kms.IKey,
         holdout_key: str,
@@ -42,8 +43,8 @@ class ServingStack(cdk.Stack):
     ) -> None:
         """Declare table, topic, throughput where the settings have it, and the release of the job's model.
 
-        `job_role` is needed for making a job again, and read for nothing else: to import it from its stack is
-        to export it there.
+        `labelling` is the ARN of the state machine that makes the job, if one does. `job_role` is needed for
+        making a job again, and read for nothing else: to import it from its stack is to export it there.
         """
         super().__init__(scope, construct_id, env=env, description=_description(settings))
         self._settings, self._identity = settings, identity
@@ -81,6 +82,8 @@ class ServingStack(cdk.Stack):
             stop_stalled=release.stop_stalled,
             retry_internal_errors=release.retry_internal_errors,
             job_role=job_role,
+            labelling=labelling,
+            attempt=release.attempt,
             retain_models=retention.models == "retain",
             retain_reports=retention.data == "retain",
             retain_throughput=retention.throughput == "retain",

@@ -17,11 +17,16 @@ from urllib.request import urlopen
 import boto3
 import pytest
 from botocore.config import Config
+from hypothesis import settings
 
 import stacks  # noqa: F401  # puts lambda/ on the import path
 from local import processes
 from local.bedrock import BedrockStandIn
 from shared.releases import Releases
+
+# A loaded machine is slow now and then. How fast our code is, the benchmarks say.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 REGION = "us-east-1"
 ACCOUNT = "000000000000"

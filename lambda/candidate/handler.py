@@ -27,7 +27,8 @@ def watch_job(event: Mapping[str, Any], context: Any) -> StageResult:
     """Stage "job": whether the release has its model."""
     del context
     digest, seconds = str(event["release"]), int(os.environ["POLL_SECONDS"])
-    return patient(lambda: watch(digest, client("bedrock"), _releases(), os.environ), seconds)
+    bedrock, stepfunctions = client("bedrock"), client("stepfunctions")
+    return patient(lambda: watch(digest, bedrock, stepfunctions, _releases(), os.environ), seconds)
 
 
 def deploy(event: Mapping[str, Any], context: Any) -> StageResult:

@@ -14,12 +14,12 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from shared import jobs, models
+from shared import executions, jobs, models
 from shared.errors import NotYetError, ResourceError
 from shared.metrics import count
 from shared.naming import CLOSED_TAG, OWNER_TAG, attempt_name, bedrock_tags
 from shared.releases import WAITING, Release, Releases
-from shared.stages import StageResult, done, failed, not_on_its_way, waiting
+from shared.stages import StageResult, done, failed, not_on_its_way, readable, waiting
 
 logger = Logger(child=True)
 
@@ -34,6 +34,7 @@ NOT_MADE_AGAIN = (
 def watch(
     digest: str,
     bedrock: Any,
+    stepfunctions: Any,
     releases: Releases,
     settings: Mapping[str, str],
     now: float | None = None,
@@ -47,7 +48,7 @@ def watch(
     release = releases.get(digest)
     if release is None or release.is_final:
         return not_on_its_way(digest)
-    return _Look(release, bedrock, releases, settings, now or time.time()).result()
+    return _Look(release, bedrock, stepfunctions, releases, settings, now or time.time()).result()
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class _Look:
 
     release: Release
     bedrock: Any
+    stepfunctions: Any
     releases: Releases
     settings: Mapping[str, str]
     at: float
@@ -67,13 +69,42 @@ class _Look:
             return self._of_model(source, f"model {source}", "Name a model of this account and Region.")
         made = self._jobs()
         if not made:
-            return failed(f"job {source} does not exist; deploy the stack with its DistillationJob first")
+            return self._of_labelling()
         job = made[-1]
         if job["status"] == "Completed":
             return self._of_job(job)
         if job["status"] in {"Failed", "Stopped", "Stopping"}:
             return self._ended(made)
         return self._goes_on(made)
+
+    def _of_labelling(self) -> StageResult:
+        """The job is made by its labelling, if it has one: wait for that.
+
+        One that ended without a job is started again once in each attempt at the release, and goes on where
+        it ended: what was paid for is not paid again.
+        """
+        source, machine, digest = self.release.source, self.settings["LABELLING"], self.release.digest
+        if not machine:
+            return failed(f"job {source} does not exist; deploy the stack with its DistillationJob first")
+        known = list(executions.of_work(self.stepfunctions, machine, digest))
+        if not known:
+            return failed(f"the labelling of {digest} was never started; deploy the stack with it first")
+        last = known[-1]
+        if executions.is_open(last):
+            waited = (self.at - self.release.started_at) / 3600
+            if waited > float(self.settings["TIMEOUT_HOURS"]):
+                return failed(f"the labelling still runs after {waited:.0f} h: {last['executionArn']}")
+            text = f"the queries are being labelled: {last['name']}"
+            self.releases.transition(digest, WAITING, text, labelling=last["executionArn"])
+            return self._again(text)
+        if self._jobs():
+            return self._again("the labelling has made its job")
+        if self.release.labelling or last["status"] == "SUCCEEDED":
+            return failed(_labelling_failure(last))
+        arn = executions.ensure(self.stepfunctions, machine, digest, str(last["input"]))
+        text = f"the labelling, which was {last['status']}, goes on: {arn.rsplit(':', 1)[-1]}"
+        self.releases.transition(digest, WAITING, text, labelling=arn)
+        return self._again(text)
 
     def _jobs(self) -> Sequence[Job]:
         """All attempts at a job of ours, in order; of somebody's the one that was named."""
@@ -194,6 +225,16 @@ class _Look:
         """Over all attempts: the state machine's own time and history are for no more than that."""
         since = max(made[0]["creationTime"].timestamp(), self.release.started_at)
         return float(self.at - since) / 3600
+
+
+def _labelling_failure(execution: Mapping[str, Any]) -> str:
+    """Why there is no job, in words."""
+    status, name = execution["status"], execution["name"]
+    why = readable(str(execution.get("cause") or "")) or "no reason given"
+    return (
+        f"the labelling {name} is {status}: {why}. What was answered is kept. Mend the cause and raise "
+        "release.attempt in the environment's settings to go on from there."
+    )
 
 
 def _idle_hours(job: Job, at: float) -> float:

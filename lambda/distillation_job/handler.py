@@ -9,6 +9,9 @@ Update never destroys what CloudFormation knows: another name is another job, an
 CloudFormation's Delete once everything else has succeeded. Bedrock can't change a job, so an Update that
 would need it is refused. A release may have made further attempts under the job's name: they are this
 resource's too.
+
+With `MadeLater` the resource checks the models and leaves the job to a state machine, which calls `make` once
+the data is there. The job is the resource's from the first deployment on: its Delete stops it.
 """
 
 from __future__ import annotations
@@ -21,17 +24,20 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from shared import jobs, models
+from shared import executions, jobs, models
 from shared.clients import client
 from shared.custom_resource import Event, answer, begun, complete, pending, polled, truth
 from shared.errors import NotYetError, ResourceError, or_none
 from shared.naming import bedrock_tags
+from shared.stages import StageResult, done, failed, patient, waiting
 from shared.storage import PURGE_SECONDS, deadline, purge
 
 logger = Logger()
 
 # A new role can't be assumed for up to about two minutes; a lost answer is known sooner.
 CREATE_WAIT_SECONDS = 120
+# How soon a state machine asks again.
+MAKE_SECONDS = 15
 
 
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
@@ -46,6 +52,42 @@ def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     del context
     request = Event.parse(event)
     return polled(lambda: check(request, client("bedrock"), client("s3")))
+
+
+def make(event: Mapping[str, Any], context: Any) -> StageResult:
+    """Stage of a state machine: make the job that the resource left to it, whose data is there now.
+
+    `properties` are the resource's, `execution` is the one that asks.
+    """
+    del context
+    spec, execution = job_spec(event["properties"]), str(event["execution"])
+    legacy = truth(event["properties"].get("AllowLegacy", "false"))
+    bedrock, stepfunctions = client("bedrock"), client("stepfunctions")
+
+    def is_wanted() -> bool:
+        return executions.is_open(executions.find(stepfunctions, execution))
+
+    return patient(lambda: made(spec, bedrock, is_wanted, allow_legacy=legacy), MAKE_SECONDS)
+
+
+def made(
+    spec: jobs.JobSpec, bedrock: Any, is_wanted: Callable[[], bool], *, allow_legacy: bool
+) -> StageResult:
+    """Make the job, unless nobody wants it any more."""
+    if not is_wanted():
+        return failed(f"job {spec.job_name} is not made: the execution was stopped")
+    try:
+        arn = jobs.ensure(bedrock, spec, allow_legacy=allow_legacy)
+    except NotYetError as error:
+        return waiting(str(error), MAKE_SECONDS)
+    except ResourceError as error:
+        return failed(str(error))
+    if not is_wanted():
+        # Stopped while the job was made: the resource's Delete may have looked for it before.
+        if job := jobs.find(bedrock, arn):
+            jobs.stop(bedrock, job)
+        return failed(f"job {spec.job_name} is stopped again: the execution was stopped")
+    return done(f"job {arn} is made")
 
 
 def handle(event: Event, now: Callable[[], float] = time.time) -> dict[str, Any]:
@@ -66,11 +108,16 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
         return pending()
     asked_at = event.raw.get("AskedAt")
     may_wait = asked_at is not None and now() - float(asked_at) < CREATE_WAIT_SECONDS
+    spec = job_spec(event.properties)
+    is_left = truth(event.properties.get("MadeLater", "false")) and not jobs.find(bedrock, name)
     if asked_at is not None:
         legacy = truth(event.properties.get("AllowLegacy", "false"))
         today = datetime.fromtimestamp(now(), UTC)
+        if is_left:
+            jobs.check_models(bedrock, spec, allow_legacy=legacy, today=today)
+            return complete(jobs.not_yet(spec))
         try:
-            jobs.ensure(bedrock, job_spec(event.properties), allow_legacy=legacy, today=today)
+            jobs.ensure(bedrock, spec, allow_legacy=legacy, today=today)
         except NotYetError as error:
             if not may_wait:
                 raise
@@ -79,6 +126,8 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
     job = jobs.latest(bedrock, name)
     if job:
         return complete(jobs.attributes(job))
+    if is_left:
+        return complete(jobs.not_yet(spec))
     if may_wait:
         return pending()
     raise ResourceError(

@@ -16,12 +16,13 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
+from shared import executions
 from shared.clients import client, table
 from shared.custom_resource import Event, answer, begun, complete, pending, polled, shortened, truth
 from shared.errors import ResourceError, code
 from shared.releases import LIVE, SUPERSEDED, Release, Releases, RouteChangedError
 from shared.storage import PURGE_SECONDS, deadline, purge
-from shared.sweep import Sweeper, is_open, or_none_execution, stop_execution
+from shared.sweep import Sweeper
 from shared.throughput import is_throughput
 
 logger = Logger()
@@ -124,7 +125,7 @@ def _start(event: Event, aws: Services, digest: str) -> str | None:
 def _started(event: Event, aws: Services, digest: str, attempt: int) -> bool:
     """Start one attempt's execution; False where its name belongs to an execution of another life."""
     machine, name = str(event.properties["StateMachineArn"]), f"{digest}-{attempt}"
-    execution = f"{machine.replace(':stateMachine:', ':execution:')}:{name}"
+    execution = executions.arn_of(machine, name)
     begun = aws.releases.begin(
         digest,
         attempt=attempt,
@@ -147,7 +148,7 @@ def _started(event: Event, aws: Services, digest: str, attempt: int) -> bool:
 
 
 def _is_running(aws: Services, execution: str) -> bool:
-    return is_open(or_none_execution(aws.stepfunctions, execution))
+    return executions.is_open(executions.find(aws.stepfunctions, execution))
 
 
 def _stays(aws: Services, release: Release, endpoint: str, *, repeated: bool) -> bool:
@@ -162,7 +163,7 @@ def _stays(aws: Services, release: Release, endpoint: str, *, repeated: bool) ->
     if release.throughput == endpoint:
         return True
     if release.throughput or not serves:
-        stop_execution(aws.stepfunctions, release.execution, f"the settings ask for {endpoint}")
+        executions.stop(aws.stepfunctions, release.execution, f"the settings ask for {endpoint}")
         aws.releases.update(release.digest, throughput="")
     return serves
 
@@ -188,7 +189,7 @@ def _supersede_others(aws: Services, digest: str) -> None:
             continue
         aws.releases.transition(release.digest, SUPERSEDED, reason)
         aws.releases.take_back(release.digest, f"release {release.digest} was {reason}")
-        stop_execution(aws.stepfunctions, release.execution, reason)
+        executions.stop(aws.stepfunctions, release.execution, reason)
 
 
 def _end_all(aws: Services) -> bool:
@@ -197,7 +198,7 @@ def _end_all(aws: Services) -> bool:
     closed = True
     for release in list(aws.releases.all()):
         aws.releases.transition(release.digest, SUPERSEDED, "the stack is being deleted")
-        closed &= stop_execution(aws.stepfunctions, release.execution, "the stack is being deleted")
+        closed &= executions.stop(aws.stepfunctions, release.execution, "the stack is being deleted")
     route = aws.releases.route()
     try:
         # One that somebody broke stands for the last that could be read, and keeps what that named.

@@ -8,7 +8,7 @@ that nobody checked, so every step is linear in a bounded length.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 # A teacher that reasons writes some thousand characters; what is longer, or nested deeper, is no answer.
@@ -64,27 +64,50 @@ class AnswerReader:
                 return {label: number / 100 for label, number in zip(self._labels, percents, strict=True)}
         if len(text) > _LONGEST_ANSWER:
             raise InvalidOutput(f"answer of {len(text)} characters, at most {_LONGEST_ANSWER}", text)
-        return self._from_objects(text) or self._from_labelled(text) or self._from_run(text)
+        objects = list(self._objects(text))
+        return (
+            self._from_objects(objects, text)
+            or self._from_labelled(text)
+            or self._from_parts(objects, text)
+            or self._from_run(text)
+        )
 
-    def _from_objects(self, text: str) -> dict[str, float] | None:
-        """JSON, in prose or not, the weights at its top level or one below."""
+    def _objects(self, text: str) -> Iterator[dict[str, Any]]:
+        """The JSON objects that name labels, in prose or not: at the top level or one below."""
         start = text.find("{")
         if start >= 0 and text.count("{") + text.count("[") > _MOST_BRACKETS:
             raise InvalidOutput(f"answer with more than {_MOST_BRACKETS} brackets", text)
-        found: dict[str, float] | None = None
         for _ in range(_MOST_OBJECTS):
             if start < 0:
-                break
+                return
             try:
                 value, end = self._decoder.raw_decode(text, start)
             except ValueError:
                 end = start + 1
             else:
                 for candidate in (value, *value.values()):
-                    if isinstance(candidate, dict) and all(label in candidate for label in self._labels):
-                        weights = self._scaled([candidate[label] for label in self._labels], text)
-                        found = _agreed(found, weights, text)
+                    if isinstance(candidate, dict) and not candidate.keys().isdisjoint(self._labels):
+                        yield candidate
             start = text.find("{", end)
+
+    def _from_objects(self, objects: Iterable[dict[str, Any]], text: str) -> dict[str, float] | None:
+        """Objects with every label."""
+        found: dict[str, float] | None = None
+        for values in objects:
+            if all(label in values for label in self._labels):
+                weights = self._scaled([values[label] for label in self._labels], text)
+                found = _agreed(found, weights, text)
+        return found
+
+    def _from_parts(self, objects: Iterable[dict[str, Any]], text: str) -> dict[str, float] | None:
+        """Objects that leave out zeros, as models do: the weights that they give are the whole."""
+        found: dict[str, float] | None = None
+        for values in objects:
+            try:
+                weights = self._scaled([values.get(label, 0.0) for label in self._labels], text, tolerance=0)
+            except InvalidOutput:
+                continue
+            found = _agreed(found, weights, text)
         return found
 
     def _from_labelled(self, text: str) -> dict[str, float] | None:
@@ -109,7 +132,9 @@ class AnswerReader:
             raise InvalidOutput(f"no {len(self._labels)} weights found", text)
         return found
 
-    def _scaled(self, values: Sequence[object], text: str) -> dict[str, float]:
+    def _scaled(
+        self, values: Sequence[object], text: str, tolerance: float = _SUM_TOLERANCE
+    ) -> dict[str, float]:
         """Weights that sum to 1, from fractions or percents that nearly sum to their whole."""
         numbers, percent = [], False
         for value in values:
@@ -120,7 +145,7 @@ class AnswerReader:
             percent = percent or marked
         total = math.fsum(numbers)
         whole = 100.0 if percent or total > 2 else 1.0
-        if abs(total - whole) > _SUM_TOLERANCE * whole + 1e-9:
+        if abs(total - whole) > tolerance * whole + 1e-9:
             raise InvalidOutput(f"weights sum to {total:g} instead of {whole:g}", text)
         # Numbers that sum to the whole but for float rounding keep their digits.
         divisor = whole if abs(total - whole) < 1e-9 * whole else total

@@ -1,18 +1,26 @@
 """Rows of a data set in Bedrock's conversation format, and the labelled queries that they hold."""
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from shared.task import InvalidOutput, Task
 
 SCHEMA_VERSION = "bedrock-conversation-2024"
+# Characters of a query; a data set that is nothing but longer ones must not fill the memory.
+LONGEST_KEY = 1_000
 
+_PLAIN_PUNCTUATION = b"\"'`.,;:!?()[]{}<>"
+_SPACES = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
+_WITHOUT_PUNCTUATION = bytes.maketrans(_PLAIN_PUNCTUATION, b" " * len(_PLAIN_PUNCTUATION))
 # Escapes: typographic quotes, ellipsis, inverted marks and middle dot.
-_PUNCTUATION = str.maketrans(
-    dict.fromkeys("\"'`.,;:!?()[]{}<>\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb\u2026\u00bf\u00a1\u00b7", " ")
+_PUNCTUATION = re.compile(
+    f"[{re.escape(_PLAIN_PUNCTUATION.decode())}"
+    "\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb\u2026\u00bf\u00a1\u00b7]"
 )
 
 
@@ -71,6 +79,23 @@ def normalised(query: str) -> str:
 
     Only punctuation that carries no meaning is dropped; `c++` and `c` stay two queries.
     """
-    text = query if query.isascii() else unicodedata.normalize("NFKC", query)
-    text = text.casefold()
-    return " ".join(text.translate(_PUNCTUATION).split()) or " ".join(text.split())
+    if query.isascii():
+        # The same by a table of bytes: faster, for nearly every query.
+        text = query.lower()
+        form = text.encode().translate(_WITHOUT_PUNCTUATION).decode()
+    else:
+        text = unicodedata.normalize("NFKC", query).casefold()
+        form = _PUNCTUATION.sub(" ", text)
+    return " ".join(form.split()) or " ".join(text.split())
+
+
+def query_key(query: str) -> str | bytes:
+    """What stands for a query where many are remembered: its normalised form; of a long one a digest, to
+    which spaces don't count either."""
+    if len(query) <= LONGEST_KEY:
+        return normalised(query)
+    if query.isascii():
+        form = query.lower().encode().translate(None, _PLAIN_PUNCTUATION + _SPACES)
+    else:
+        form = normalised(query).replace(" ", "").encode(errors="surrogatepass")
+    return blake2b(form, digest_size=16).digest()

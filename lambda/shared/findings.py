@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Severity = Literal["error", "warning"]
+# In a summary; a folder may hold hundreds.
+_NAMED_FILES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +59,20 @@ class Report:
     def summary(self, limit: int = 690) -> str:
         """A text for people, short enough for CloudFormation's reason: counts, then the first findings."""
         rows = ", ".join(f"{count} {file} rows" for file, count in self.rows.items()) or "no rows"
+        if len(self.rows) > _NAMED_FILES:
+            rows = f"{self.rows.total()} rows of {len(self.rows)} files"
         verdict = "usable" if self.ok else "refused"
         text = f"Data set {verdict}: {self.errors} errors, {self.warnings} warnings in {rows}."
         by_rule = sorted(self.counts.items(), key=lambda item: (item[0][0] != "error", -item[1]))
         if by_rule:
             text += f" By rule: {', '.join(f'{rule} {count}' for (_, rule), count in by_rule[:10])}."
-        for finding in self._by_weight():
+        for finding in self.by_weight():
             if len(text) + len(part := f" {finding}.") <= limit:
                 text += part
         return text[:limit]
 
-    def _by_weight(self) -> list[Finding]:
-        """Errors first, and of them the first of every rule before a second of any."""
+    def by_weight(self) -> list[Finding]:
+        """What was kept: errors first, and of them the first of every rule before a second of any."""
         nth: Counter[tuple[Severity, str]] = Counter()
         weighed = []
         for finding in self.findings:

@@ -192,11 +192,16 @@ def ensure(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: datetime |
             if model := job.get("outputModelArn"):
                 models.reopen(bedrock, model)
         return arn
+    check_models(bedrock, spec, allow_legacy=allow_legacy, today=today)
+    return _create(bedrock, spec.request(), lambda job: is_ours(bedrock, spec, job))
+
+
+def check_models(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: datetime | None = None) -> None:
+    """Raise ResourceError where Bedrock no longer runs, or does not customize, what the job names."""
     asked = [spec.base_model_identifier]
     if spec.teacher_model_identifier:
         asked.append(spec.teacher_model_identifier)
     check_usable(bedrock, asked, allow_legacy=allow_legacy, today=today)
-    return _create(bedrock, spec.request(), lambda job: is_ours(bedrock, spec, job))
 
 
 def failed_internally(job: Mapping[str, Any]) -> bool:
@@ -353,6 +358,19 @@ def attributes(job: Mapping[str, Any]) -> dict[str, str]:
         "ModelArn": str(job.get("outputModelArn") or ""),
         "TrainingLoss": str((job.get("trainingMetrics") or {}).get("trainingLoss", "")),
         "ValidationLoss": ",".join(losses),
+    }
+
+
+def not_yet(spec: JobSpec) -> dict[str, str]:
+    """The same attributes for a job that is made later, once its data is there."""
+    return {
+        "JobArn": "",
+        "JobName": spec.job_name,
+        "Status": "NotMadeYet",
+        "BaseModel": spec.base_model_identifier,
+        "ModelArn": "",
+        "TrainingLoss": "",
+        "ValidationLoss": "",
     }
 
 

@@ -48,7 +48,8 @@ class Release:
     """One model's way into production, as the table holds it.
 
     `source` is where its model comes from: the name of a job of ours, a job's ARN or a model's ARN.
-    `stopping` says why its job is being stopped, and is empty where it is not. `throughput` is the name of
+    `labelling` is the execution that this attempt waited for, where a labelling makes the job. `stopping`
+    says why its job is being stopped, and is empty where it is not. `throughput` is the name of
     the provisioned throughput that it serves from or is on its way to, and empty where it serves on demand.
     `making_until` is the epoch second until which a step may be making something for it.
     """
@@ -60,6 +61,7 @@ class Release:
     execution: str = ""
     request_id: str = ""
     source: str = ""
+    labelling: str = ""
     stopping: str = ""
     model_arn: str = ""
     endpoint: str = ""
@@ -149,6 +151,7 @@ class Releases:
             "execution": execution,
             "request_id": request_id,
             "source": source,
+            "labelling": "",
             "stopping": "",
             "throughput": "",
             "started_at": now,

@@ -14,17 +14,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import ClientError
 
-from shared import deployments, models, throughput
-from shared.errors import ResourceError, code, or_none
+from shared import deployments, executions, models, throughput
+from shared.errors import ResourceError
 from shared.metrics import count
 from shared.releases import FAILED, LIVE, RETIRED, Release, Releases
 from shared.routes import Route
 
 # An execution is visible a moment after StartExecution answers (Step Functions is eventually consistent).
 START_GRACE_SECONDS = 900
-_OPEN = frozenset({"RUNNING", "PENDING_REDRIVE"})
 
 logger = Logger(child=True)
 
@@ -186,7 +184,7 @@ class Sweeper:
     def _goes_on(self, release: Release) -> bool:
         """Whether an execution still works on the release, which may be live already."""
         if release.state == LIVE:
-            return is_open(or_none_execution(self.stepfunctions, release.execution))
+            return executions.is_open(executions.find(self.stepfunctions, release.execution))
         return not release.is_final
 
     def _needed(self, known: Sequence[Release], route: Route) -> dict[str, str]:
@@ -212,9 +210,9 @@ class Sweeper:
         for release in self.releases.all():
             if release.is_final or not release.execution:
                 continue
-            execution = or_none_execution(self.stepfunctions, release.execution)
+            execution = executions.find(self.stepfunctions, release.execution)
             young = self.now() - release.started_at < START_GRACE_SECONDS
-            if is_open(execution) or (execution is None and young):
+            if executions.is_open(execution) or (execution is None and young):
                 continue
             reason = f"its execution is {execution['status'] if execution else 'gone'}: {release.execution}"
             if self.releases.transition(release.digest, FAILED, reason, of_attempt=release.attempt):
@@ -233,32 +231,3 @@ class Sweeper:
     @staticmethod
     def _note(result: Sweep, arn: str, *, gone: bool) -> None:
         (result.removed if gone else result.waiting).append(arn)
-
-
-def is_open(execution: Mapping[str, Any] | None) -> bool:
-    """Whether an execution, as DescribeExecution shows it, runs or can be run on."""
-    return execution is not None and execution["status"] in _OPEN
-
-
-def or_none_execution(stepfunctions: Any, arn: str) -> dict[str, Any] | None:
-    """DescribeExecution's answer, or None where there is no such execution."""
-    if not arn:
-        return None
-    try:
-        return or_none(stepfunctions.describe_execution, executionArn=arn)
-    except stepfunctions.exceptions.ExecutionDoesNotExist:
-        return None
-
-
-def stop_execution(stepfunctions: Any, arn: str, cause: str) -> bool:
-    """Stop an execution if it runs; True once it is closed. Call again until then."""
-    execution = or_none_execution(stepfunctions, arn)
-    if not is_open(execution):
-        return True
-    try:
-        stepfunctions.stop_execution(executionArn=arn, error="Superseded", cause=cause)
-    except ClientError as error:
-        # It closed between the look and the call: the next look tells.
-        if code(error) not in {"ValidationException", "ExecutionDoesNotExist"}:
-            raise
-    return False

@@ -16,7 +16,10 @@ from typing import Any, Self
 
 from shared.answers import AnswerReader, InvalidOutput, apportioned, weights_problem
 
-__all__ = ["FORMATS", "RESERVED_WORDS", "InvalidOutput", "Task", "TaskError", "reserved_word"]
+__all__ = ["FILES", "FORMATS", "RESERVED_WORDS", "InvalidOutput", "Task", "TaskError", "reserved_word"]
+
+FILES = ("task.toml", "teacher_prompt.txt", "student_prompt.txt")
+"""What a task's folder holds. Data sets and notes may lie beside them: functions get these only."""
 
 FORMATS = ("compact", "json")
 
@@ -62,42 +65,44 @@ class Task:
     student_prompt: str
 
     def __post_init__(self) -> None:
-        if problem := next(_problems(self), None):
-            raise TaskError(f"task {str(self.name)[:40]!r}: {problem}")
+        if problems := list(_problems(self)):
+            raise TaskError("; ".join(problems))
 
     @classmethod
     def load(cls, folder: Path | None = None) -> Self:
         """Reads and validates a task folder.
 
         Args:
-            folder: Holds task.toml, teacher_prompt.txt and student_prompt.txt. By default `task/`
-                beside `shared/`, as in a function's bundle, else the project's `task/`.
+            folder: Holds the FILES. By default `task/` beside `shared/`, as in a function's bundle, else the
+                project's `task/`.
 
         Raises:
-            TaskError: A file is missing or holds something unusable.
+            TaskError: A file is missing or holds something unusable. The message names the folder, and all
+                that is wrong with what could be read.
         """
         folder = folder or _default_folder()
+        toml, teacher, student = (_text(folder / file) for file in FILES)
+        prompts: dict[str, Any] = {"teacher_prompt": teacher.strip(), "student_prompt": student.strip()}
         try:
-            values = tomllib.loads((folder / "task.toml").read_text(encoding="utf-8"))
-            prompts: dict[str, Any] = {
-                name: (folder / f"{name}.txt").read_text(encoding="utf-8").strip()
-                for name in ("teacher_prompt", "student_prompt")
-            }
-        except (OSError, ValueError) as error:
-            raise TaskError(f"{folder}: {error}") from error
+            values = tomllib.loads(toml)
+        except ValueError as error:
+            raise TaskError(f"{folder / FILES[0]}: {error}") from error
         expected = {field.name for field in fields(cls)} - prompts.keys()
         if values.keys() != expected:
             differing = ", ".join(sorted(values.keys() ^ expected))
-            raise TaskError(f"{folder / 'task.toml'}: missing or unknown: {differing}")
+            raise TaskError(f"{folder / FILES[0]}: missing or unknown: {differing}")
         if isinstance(values["labels"], list):
             values["labels"] = tuple(values["labels"])
-        return cls(**values, **prompts)
+        try:
+            return cls(**values, **prompts)
+        except TaskError as error:
+            raise TaskError(f"{folder}: {error}") from error
 
     def parse(self, text: str) -> dict[str, float]:
         """Reads weights out of a model's answer, in either format.
 
         Tolerant of what models do: code fences, prose, percent signs, separators, a missing leading zero,
-        percents instead of fractions, extra keys, sums up to 5 % off.
+        percents instead of fractions, extra keys, JSON without its zeros, sums up to 5 % off.
 
         Returns:
             Every label with a finite weight in 0..1; together 1.0.
@@ -124,10 +129,18 @@ class Task:
         raise ValueError(f"format {format!r}, expected one of {', '.join(FORMATS)}")
 
     def most_tokens(self, format: str | None = None) -> int:  # noqa: A002 - as above
-        """A bound for the tokens of an answer: a token is at least one character, and evenly spread weights
-        make the longest text. A few more let a model that decorates be seen instead of cut."""
-        even = dict.fromkeys(self.labels, 1 / len(self.labels))
-        return len(self.render(even, format)) + 5
+        """How many tokens a model may write for an answer: as many as the longest has characters, since a
+        token is at least one of them, and 5 for the answer's end and for a model that decorates to be seen
+        instead of cut.
+
+        Four compact weights have at most 11 characters, "25 25 25 25", and so at most 12 tokens with the end.
+        """
+        if (format or self.format) == "json":
+            longest = json.dumps(dict.fromkeys(self.labels, 0.1234))  # `render` writes four digits at most
+        else:
+            # Two digits each while their sum allows: more than ten tens are over 100.
+            longest = " ".join("10" if index < 10 else "0" for index in range(len(self.labels)))
+        return len(longest) + 5
 
     def written_as_asked(self, text: str) -> bool:
         """Whether `text` is an answer in exactly the task's format, which `parse` does not insist on.
@@ -137,12 +150,14 @@ class Task:
         try:
             if self.format == "compact":
                 return self.render(self.parse(text)) == text
-            values = json.loads(text)
-        except (ValueError, RecursionError):
+            # Pairs, so that a label that is there twice shows.
+            pairs = json.loads(text, object_pairs_hook=tuple)
+            values = dict(pairs)
+        except (ValueError, TypeError, RecursionError):
             return False
         return (
-            isinstance(values, dict)
-            and tuple(values) == self.labels
+            isinstance(pairs, tuple)
+            and tuple(name for name, _ in pairs) == self.labels
             and all(type(value) in (int, float) for value in values.values())
             and weights_problem(values, self.labels, tolerance=1e-3) is None
         )
@@ -164,6 +179,10 @@ class Task:
         """
         values = [self.labels, self.format, self.teacher_prompt, self.student_prompt]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+    def teacher_digest(self) -> str:
+        """SHA-256 (hex) of the part that decides a teacher's answers: labels and its prompt."""
+        return hashlib.sha256(json.dumps([self.labels, self.teacher_prompt]).encode()).hexdigest()
 
     @cached_property
     def _reader(self) -> AnswerReader:
@@ -192,11 +211,26 @@ def _problems(task: Task) -> Iterator[str]:
     for file, prompt in (("teacher_prompt", task.teacher_prompt), ("student_prompt", task.student_prompt)):
         if word := reserved_word(prompt):
             yield f"{file}.txt holds {word}, a reserved word on which a training job fails"
-        if missing := [label for label in labels if label not in prompt]:
+        if missing := [label for label in labels if _place(label, prompt) is None]:
             yield f"{file}.txt doesn't name {', '.join(missing)}"
-    places = [task.student_prompt.find(label) for label in labels]
+    places = [_place(label, task.student_prompt) or 0 for label in labels]
     if task.format == "compact" and places != sorted(places):
         yield "student_prompt.txt must name the labels in their order, which is the order of its numbers"
+
+
+def _place(label: str, prompt: str) -> int | None:
+    """Where a prompt first names a label: as a word of its own, since `bill` is no part of `billing`."""
+    found = re.search(rf"(?<![\w-]){re.escape(label)}(?![\w-])", prompt)
+    return found.start() if found else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TaskError(f"{path}: {error.strerror}; a task's folder holds {', '.join(FILES)}") from error
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path}: no UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 def _default_folder() -> Path:

@@ -1,12 +1,14 @@
-"""A test double of S3's three calls that the stand-in makes, in memory."""
+"""A test double of S3, in memory: the calls that the stand-in makes, and a paginator over its one page."""
 
 from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
 
 
 class MemoryS3:
@@ -22,9 +24,22 @@ class MemoryS3:
         self.objects: dict[tuple[str, str], bytes] = {}
         self._lock = threading.Lock()
 
-    def put_object(self, *, Bucket: str, Key: str, Body: bytes | str, **_: Any) -> dict[str, Any]:  # noqa: N803 - S3's own
+    def put_object(
+        self,
+        *,
+        Bucket: str,  # noqa: N803 - S3's own
+        Key: str,  # noqa: N803 - S3's own
+        Body: bytes | str,  # noqa: N803 - S3's own
+        IfNoneMatch: str | None = None,  # noqa: N803 - S3's own
+        **_: Any,
+    ) -> dict[str, Any]:
         """PutObject."""
         with self._lock:
+            if IfNoneMatch == "*" and (Bucket, Key) in self.objects:
+                raise ClientError(
+                    {"Error": {"Code": "PreconditionFailed", "Message": "At least one condition failed."}},
+                    "PutObject",
+                )
             self.objects[Bucket, Key] = Body.encode() if isinstance(Body, str) else bytes(Body)
         return {}
 
@@ -36,7 +51,16 @@ class MemoryS3:
             raise ClientError(
                 {"Error": {"Code": "NoSuchKey", "Message": "The specified key does not exist."}}, "GetObject"
             )
-        return {"Body": io.BytesIO(body), "ContentLength": len(body)}
+        return {
+            "Body": StreamingBody(io.BytesIO(body), len(body)),
+            "ContentLength": len(body),
+            "ETag": f'"{len(body)}"',
+        }
+
+    def head_bucket(self, *, Bucket: str) -> dict[str, Any]:  # noqa: N803 - S3's own
+        """HeadBucket; every bucket is here."""
+        del Bucket
+        return {"BucketRegion": "us-east-1"}
 
     def list_objects_v2(self, *, Bucket: str, Prefix: str = "", **_: Any) -> dict[str, Any]:  # noqa: N803 - S3's own
         """ListObjectsV2, in one page."""
@@ -44,3 +68,17 @@ class MemoryS3:
             keys = sorted(key for bucket, key in self.objects if bucket == Bucket and key.startswith(Prefix))
             contents = [{"Key": key, "Size": len(self.objects[Bucket, key])} for key in keys]
         return {"Contents": contents, "KeyCount": len(contents), "IsTruncated": False}
+
+    def get_paginator(self, operation: str) -> _Pages:
+        """The paginator of `list_objects_v2`."""
+        if operation != "list_objects_v2":
+            raise ValueError(f"this double pages list_objects_v2 only, not {operation}")
+        return _Pages(self)
+
+
+class _Pages:
+    def __init__(self, s3: MemoryS3) -> None:
+        self._s3 = s3
+
+    def paginate(self, **parameters: Any) -> Iterator[dict[str, Any]]:
+        yield self._s3.list_objects_v2(**parameters)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 import aws_cdk as cdk
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from shared.costs import Spec
 from stacks.bedrock import permissions as may
 from stacks.bedrock.provider import ResourceProvider
 from stacks.functions import Function
@@ -22,9 +24,41 @@ class DatasetFile:
     key: str
     version: str | None = None
 
+    def properties(self) -> dict[str, str]:
+        """As a custom resource's property."""
+        known = {"Bucket": self.bucket, "Key": self.key}
+        return {**known, "VersionId": self.version} if self.version else known
+
+    def permissions(self) -> list[may.Permission]:
+        """Reading it."""
+        arn = f"arn:{cdk.Aws.PARTITION}:s3:::{self.bucket}/{self.key}"
+        return [may.Permission(["s3:GetObject", "s3:GetObjectVersion"], [arn])]
+
+
+@dataclass(frozen=True)
+class QueriesFolder:
+    """All .txt and .jsonl files under a prefix; `content` stands for their names and ETags."""
+
+    bucket: str
+    prefix: str
+    content: str
+
+    def properties(self) -> dict[str, str]:
+        """As a custom resource's property."""
+        return {"Bucket": self.bucket, "Prefix": self.prefix, "Content": self.content}
+
+    def permissions(self) -> list[may.Permission]:
+        """Listing it, and reading what is in it."""
+        arn = f"arn:{cdk.Aws.PARTITION}:s3:::{self.bucket}"
+        because = "The files of this folder are read, whatever their names."
+        return [
+            may.Permission(["s3:ListBucket"], [arn], {"StringLike": {"s3:prefix": [self.prefix]}}),
+            may.Permission(["s3:GetObject"], [f"{arn}/{self.prefix}*"], {}, because),
+        ]
+
 
 class Dataset(Construct):
-    """Validates both files against Bedrock's rules before anything is spent, and publishes them.
+    """Validates the files against Bedrock's rules before anything is spent, and publishes them.
 
     Attributes:
         training_key, holdout_key: keys in the data bucket, under `datasets/<digest>/`.
@@ -38,21 +72,45 @@ class Dataset(Construct):
         *,
         owner: str,
         bucket: s3.IBucket,
-        training: DatasetFile,
         holdout: DatasetFile,
+        training: DatasetFile | None = None,
         digest: str,
         key: kms.IKey | None = None,
+        source_key: str | None = None,
         method: str = "distillation",
+        use_logged_answers: bool = False,
+        cost: Spec | None = None,
+        maximum_cost_usd: float = 200,
         retain: bool = True,
         log_days: int = 90,
     ) -> None:
-        """`digest` is that of both files' content or versions. `key` encrypts the bucket, by default its own
-        if it has one. `method` is `distillation` or `fine_tuning`: their limits differ. `retain` keeps the
-        published files when the resource goes; what Bedrock trained no longer needs them."""
+        """Declare the data set; without `training` the job learns from something else.
+
+        Args:
+            owner: name of whoever owns what is made.
+            bucket: gets the files, under `datasets/<digest>/`.
+            holdout, training: where the files lie.
+            digest: that of the files' content or versions.
+            key: encrypts the bucket. Default: the bucket's own, if it has one.
+            source_key: ARN of the key that encrypts the files where they lie, if it is another.
+            method: `distillation` or `fine_tuning`: their limits differ.
+            use_logged_answers: where the job learns from logs, whether the teacher need not answer them.
+            cost: what an estimate is made from, before anything is published. Default: none is made.
+            maximum_cost_usd: an estimate of more than this, at most, refuses the deployment.
+            retain: keep the published files when the resource goes; a trained model no longer needs them.
+            log_days: how long logs are kept.
+        """
         super().__init__(scope, construct_id)
         self.training_key = f"datasets/{digest}/training.jsonl"
         self.holdout_key = f"datasets/{digest}/holdout.jsonl"
-        permissions = self._permissions(bucket, key or bucket.encryption_key, training, holdout)
+        permissions = [
+            *(training.permissions() if training else []),
+            *holdout.permissions(),
+            may.Permission(["kms:Decrypt"], [source_key] if source_key else []),
+            may.objects(bucket, self, ["GetObject", "PutObject"], ["datasets/*"]),
+            *may.purge(bucket, self, "datasets/*"),
+            may.encrypted(key or bucket.encryption_key, "s3"),
+        ]
         role = may.function_role(self, "Role", permissions)
         handler = Function(
             self,
@@ -76,26 +134,20 @@ class Dataset(Construct):
                 "Bucket": bucket.bucket_name,
                 "Digest": digest,
                 "Method": method,
-                "Training": _properties(training),
-                "Holdout": _properties(holdout),
+                **({"UseLoggedAnswers": True} if use_logged_answers else {}),
+                **cost_properties(cost, maximum_cost_usd),
+                **({"Training": training.properties()} if training else {}),
+                "Holdout": holdout.properties(),
                 "Retain": retain,
             },
         )
         # The first event may come before IAM knows the role's policy.
         self.resource.node.add_dependency(role)
 
-    def _permissions(
-        self, bucket: s3.IBucket, key: kms.IKey | None, training: DatasetFile, holdout: DatasetFile
-    ) -> list[may.Permission]:
-        sources = [f"arn:{cdk.Aws.PARTITION}:s3:::{file.bucket}/{file.key}" for file in (training, holdout)]
-        return [
-            may.Permission(["s3:GetObject", "s3:GetObjectVersion"], sorted(set(sources))),
-            may.objects(bucket, self, ["GetObject", "PutObject"], ["datasets/*"]),
-            *may.purge(bucket, self, "datasets/*"),
-            may.encrypted(key, "s3"),
-        ]
 
-
-def _properties(file: DatasetFile) -> dict[str, str]:
-    known = {"Bucket": file.bucket, "Key": file.key}
-    return {**known, "VersionId": file.version} if file.version else known
+def cost_properties(cost: Spec | None, maximum_usd: float) -> dict[str, object]:
+    """The properties by which a resource holds an estimate against a limit."""
+    if cost is None:
+        return {}
+    # One text: CloudFormation would make texts of all numbers.
+    return {"Cost": json.dumps(asdict(cost), sort_keys=True), "MaximumCostUsd": maximum_usd}

@@ -25,6 +25,10 @@ from stacks.bedrock.job_inputs import (
 from stacks.bedrock.provider import ResourceProvider
 from stacks.functions import Function
 
+BEGINS = "Starts, adopts or stops a customization job"
+CHECKS = "Says whether a customization job exists, or has ended"
+MAKES = "Makes a customization job whose data is there now"
+
 
 class DistillationJob(Construct):
     """A DISTILLATION or FINE_TUNING job whose name carries the digest of all that decides its model.
@@ -40,6 +44,8 @@ class DistillationJob(Construct):
         source: the same, as a release takes it.
         role: the role that Bedrock assumes to read the data and to ask the teacher. What it lacks for a
             bucket or a key of somebody else's can be granted to it.
+        maker, maker_role: where it is `made_later`, the function that makes it, a stage of a state machine
+            that is given `properties` and the execution; and the role of all the handlers.
         resource: the custom resource. Its attributes tell of the job as it was at the last event:
             `JobArn`, `JobName`, `Status`, `BaseModel`, `ModelArn`, `TrainingLoss`, `ValidationLoss`.
     """
@@ -64,6 +70,7 @@ class DistillationJob(Construct):
         model_key: kms.IKey | None = None,
         validators: Sequence[str] = (),
         vpc: VpcConfig | None = None,
+        made_later: bool = False,
         allow_legacy: bool = False,
         retain_model: bool = True,
         retain_output: bool = True,
@@ -90,6 +97,7 @@ class DistillationJob(Construct):
             model_key: a key for the model itself; invoking it then needs kms:Decrypt.
             validators: up to 10 files, S3 keys in the bucket or URIs of others, each with a loss of its own.
             vpc: the network from which the job reads and writes.
+            made_later: leave it to a state machine to make the job, by `maker`, once its data is there.
             allow_legacy: take a model that is LEGACY, until its end.
             retain_model: leave the model when the resource goes; storing it costs 1.95 USD a month.
             retain_output: leave what the job wrote to the bucket.
@@ -122,22 +130,25 @@ class DistillationJob(Construct):
         except ValueError as error:
             raise ValueError(f"{self.node.path}: {error}.") from error
         self.role = self._job_role()
-        role = may.function_role(self, "Role", self._permissions())
+        self.maker_role = may.function_role(self, "Role", self._permissions())
         properties = {
             **self._request(),
+            "MadeLater": made_later or None,
             "AllowLegacy": allow_legacy,
             "RetainModel": retain_model,
             "RetainOutput": retain_output,
             "Tags": {**(tags or {}), OWNER_TAG: owner, DIGEST_TAG: self.digest},
         }
+        self.properties = {name: value for name, value in properties.items() if value not in (None, [], {})}
         self.resource = cdk.CustomResource(
             self,
             "Resource",
             resource_type="Custom::BedrockDistillationJob",
-            service_token=self._provider(role, log_days).service_token,
-            properties={name: value for name, value in properties.items() if value not in (None, [], {})},
+            service_token=self._provider(log_days).service_token,
+            properties=self.properties,
         )
-        self.resource.node.add_dependency(self.role, role)
+        self.resource.node.add_dependency(self.role, self.maker_role)
+        self.maker = self._function("Make", "make", MAKES, log_days) if made_later else None
 
     @staticmethod
     def from_job_arn(scope: Construct, construct_id: str, job_arn: str) -> ExistingJob:
@@ -234,28 +245,24 @@ class DistillationJob(Construct):
             *([may.model_key(self._model_key)] if self._model_key else []),
         ]
 
-    def _provider(self, role: iam.Role, log_days: int) -> ResourceProvider:
-        functions = {
-            entry: Function(
-                self,
-                construct,
-                folder="distillation_job",
-                entry=entry,
-                role=role,
-                environment={"POWERTOOLS_SERVICE_NAME": self.owner},
-                log_days=log_days,
-                timeout=cdk.Duration.minutes(5),
-                description=description,
-            )
-            for construct, entry, description in (
-                ("OnEvent", "on_event", "Starts, adopts or stops a customization job"),
-                ("IsComplete", "is_complete", "Says whether a customization job exists, or has ended"),
-            )
-        }
+    def _provider(self, log_days: int) -> ResourceProvider:
         return ResourceProvider(
             self,
             "Provider",
-            on_event=functions["on_event"],
-            is_complete=functions["is_complete"],
+            on_event=self._function("OnEvent", "on_event", BEGINS, log_days),
+            is_complete=self._function("IsComplete", "is_complete", CHECKS, log_days),
             log_days=log_days,
+        )
+
+    def _function(self, construct_id: str, entry: str, description: str, log_days: int) -> Function:
+        return Function(
+            self,
+            construct_id,
+            folder="distillation_job",
+            entry=entry,
+            role=self.maker_role,
+            environment={"POWERTOOLS_SERVICE_NAME": self.owner},
+            log_days=log_days,
+            timeout=cdk.Duration.minutes(5),
+            description=description,
         )

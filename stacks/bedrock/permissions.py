@@ -33,6 +33,9 @@ NAMED_BY_BEDROCK = (
     "they can't be named beforehand. What deletes or stops them asks for the owner's tag where Bedrock has "
     "that condition."
 )
+OF_GEOGRAPHY = (
+    "A profile chooses among its geography's Regions, which AWS may extend, and needs the model in each."
+)
 NO_RESOURCE = "These actions have no resource type of their own (Service Authorization Reference)."
 
 
@@ -129,10 +132,31 @@ def invoke(model: str) -> list[Permission]:
             ["bedrock:InvokeModel"],
             [foundation_model_arn(name, "us-*")],
             {"StringLike": {"bedrock:InferenceProfileArn": profile}},
-            "A profile chooses among its geography's Regions, which AWS may extend, and needs the model in "
-            "each; this holds only for calls through the profile.",
+            f"{OF_GEOGRAPHY} This holds only for calls through the profile.",
         ),
     ]
+
+
+def batch(model: str) -> list[Permission]:
+    """Making batch inference jobs with a foundation model's id, or with a `us.` profile and its models."""
+    geography, _, name = model.partition(".")
+    jobs = bedrock(["CreateModelInvocationJob"], [account_arn("model-invocation-job/*")])
+    if geography != "us":
+        return [jobs, bedrock(["CreateModelInvocationJob"], [foundation_model_arn(model)])]
+    return [
+        jobs,
+        bedrock(["CreateModelInvocationJob"], [account_arn(f"inference-profile/{model}")]),
+        Permission(
+            ["bedrock:CreateModelInvocationJob"], [foundation_model_arn(name, "us-*")], {}, OF_GEOGRAPHY
+        ),
+    ]
+
+
+def executions(machine: str, *actions: str) -> Permission:
+    """Actions on the executions of a state machine, by its ARN."""
+    arn = f"{machine.replace(':stateMachine:', ':execution:')}:*"
+    because = "An execution has a name of its own; these are all of this one machine."
+    return Permission([f"states:{action}" for action in actions], [arn], {}, because)
 
 
 def pass_role(role: iam.IRole) -> Permission:

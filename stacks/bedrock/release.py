@@ -104,6 +104,8 @@ class Release(Construct):
         stop_stalled: bool = False,
         retry_internal_errors: int = 0,
         job_role: iam.IRole | None = None,
+        labelling: str = "",
+        attempt: int = 1,
         retain_models: bool = True,
         retain_reports: bool = True,
         retain_throughput: bool = False,
@@ -133,6 +135,8 @@ class Release(Construct):
             retry_internal_errors: how often, 3 at most, a job that Bedrock failed by an error of its own is
                 made again, over the digest's life.
             job_role: what Bedrock assumes for the job; only for `retry_internal_errors`, which passes it on.
+            labelling: ARN of the state machine that makes the job, if one does (`Labelling.machine_arn`).
+            attempt: raise it to start the same release again after it failed.
             retain_models: keep every model, whatever becomes of its release.
             retain_reports: keep the reports when the construct goes.
             retain_throughput: leave throughput that nothing is routed to; it is billed until it is deleted.
@@ -172,6 +176,7 @@ class Release(Construct):
             "STALL_HOURS": str(stall_hours),
             "STOP_STALLED": str(stop_stalled).lower(),
             "RETRY_INTERNAL_ERRORS": str(retry_internal_errors),
+            "LABELLING": labelling,
             "TAGS": json.dumps(dict(tags or {}), sort_keys=True),
         }
         judging = {
@@ -190,6 +195,7 @@ class Release(Construct):
             holdout_key=holdout_key,
             key=self.key,
             model_key=model_key,
+            labelling=labelling,
             stop_stalled=stop_stalled,
             job_role=job_role if retry_internal_errors else None,
         )
@@ -252,6 +258,8 @@ class Release(Construct):
             "Gate": judging["GATE"],
             "Rollout": rising["ROLLOUT"],
             "RetryInternalErrors": retry_internal_errors,
+            # Left out where it says nothing: a release that failed must not start again by an upgrade.
+            **({"Attempt": attempt} if attempt > 1 else {}),
             "RetainModels": retain_models,
             "RetainReports": retain_reports,
             "RetainThroughput": retain_throughput,

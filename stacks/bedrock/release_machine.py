@@ -18,8 +18,8 @@ from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
 from stacks.bedrock import permissions as may
+from stacks.bedrock.stages import accept_wildcards, stage, task
 from stacks.functions import log_group
-from stacks.nag import acknowledge, function_versions
 
 # An execution ends with an error at 25,000 history events; a round of wait, task and choice makes about 11.
 EVENTS_A_ROUND = 11
@@ -71,12 +71,7 @@ class ReleaseMachine(Construct):
         if topic.master_key:
             assert isinstance(role, iam.Role)
             may.grant(role, [may.encrypted(topic.master_key, "sns")])
-        for function in [retire, fail, *(function for _, function in stages)]:
-            reason = "The state machine invokes this one function, whichever version it has."
-            acknowledge(role, f"IAM5[Resource::{function_versions(function)}]", reason)
-        acknowledge(
-            role, "IAM5[Resource::*]", "Log deliveries and traces have no resource of their own to name."
-        )
+        accept_wildcards(role, retire, fail, *(function for _, function in stages))
 
     def _stage(
         self,
@@ -85,47 +80,28 @@ class ReleaseMachine(Construct):
         done: sfn.IChainable,
         failed: Mapping[str, sfn.IChainable],
     ) -> sfn.IChainable:
-        task = self._task(name, function, {"release": sfn.JsonPath.string_at("$.release")}, "$.stage")
-        task.add_catch(failed["error"], result_path="$.error")
-        wait = sfn.Wait(self, f"{name}: wait", time=sfn.WaitTime.seconds_path("$.stage.seconds"))
-        choice = (
-            sfn.Choice(self, f"{name}: outcome")
-            .when(sfn.Condition.string_equals("$.stage.outcome", "waiting"), wait.next(task))
-            .when(sfn.Condition.string_equals("$.stage.outcome", "done"), done)
-            .otherwise(failed["outcome"])
+        return stage(
+            self,
+            name,
+            function,
+            {"release": sfn.JsonPath.string_at("$.release")},
+            done=done,
+            failed=failed["outcome"],
+            broken=failed["error"],
         )
-        return task.next(choice)
 
     def _retirement(self, retire: lambda_.Function, following: sfn.IChainable) -> sfn.IChainable:
         """The release is live already: what can't be tidied up now must not take it back. The sweeper comes
         again within the hour."""
-        task = self._task(
-            "Retire the old release", retire, {"release": sfn.JsonPath.string_at("$.release")}, "$.retired"
-        )
-        task.add_catch(following, result_path="$.error")
-        return task.next(following)
-
-    def _task(
-        self, name: str, function: lambda_.Function, payload: dict[str, str], result_path: str
-    ) -> tasks.LambdaInvoke:
-        task = tasks.LambdaInvoke(
+        retired = task(
             self,
-            name,
-            lambda_function=function,
-            payload=sfn.TaskInput.from_object(payload),
-            payload_response_only=True,
-            result_path=result_path,
+            "Retire the old release",
+            retire,
+            {"release": sfn.JsonPath.string_at("$.release")},
+            "$.retired",
         )
-        # Whatever it was (a throttled call, a lost connection, no free concurrency), a stage may be asked
-        # again: each looks at what is there before it does anything.
-        for error in ("Lambda.TooManyRequestsException", "States.TaskFailed"):
-            task.add_retry(
-                errors=[error],
-                interval=cdk.Duration.seconds(5),
-                max_attempts=4,
-                jitter_strategy=sfn.JitterType.FULL,
-            )
-        return task
+        retired.add_catch(following, result_path="$.error")
+        return retired.next(following)
 
     def _failure_path(
         self, owner: str, fail: lambda_.Function, topic: sns.ITopic
@@ -135,7 +111,8 @@ class ReleaseMachine(Construct):
         publish = self._publish(
             "Tell that the release failed", topic, f"{owner}: release failed", "$.reason"
         ).next(end)
-        clean = self._task(
+        clean = task(
+            self,
             "Clean up",
             fail,
             {

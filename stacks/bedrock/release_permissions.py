@@ -15,7 +15,8 @@ from stacks.bedrock import permissions as may
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasePermissions:
-    """Permissions beside those on the releases table. `job_role` is given where jobs are made again."""
+    """Permissions beside those on the releases table. `labelling` is the ARN of the state machine that makes
+    the job, or empty; `job_role` is given where jobs are made again."""
 
     scope: Construct
     owner: str
@@ -24,6 +25,7 @@ class ReleasePermissions:
     holdout_key: str
     key: kms.IKey | None
     model_key: bool
+    labelling: str
     stop_stalled: bool
     job_role: iam.IRole | None
 
@@ -40,6 +42,7 @@ class ReleasePermissions:
             may.bedrock(["TagResource", "UntagResource"], [models], owned),
             *([may.bedrock(["StopModelCustomizationJob"], [jobs], owned)] if self.stop_stalled else []),
             *self._making_again(),
+            *self._labelling(),
             may.bedrock(["CreateCustomModelDeployment"], [models], tagged),
             may.bedrock(["TagResource"], [deployments], tagged),
             may.bedrock(["GetCustomModelDeployment", "ListTagsForResource"], [deployments]),
@@ -56,6 +59,15 @@ class ReleasePermissions:
             may.bedrock(["CreateModelCustomizationJob"], [student, models, jobs], tagged),
             may.bedrock(["TagResource"], [models, jobs], tagged),
             may.pass_role(self.job_role),
+        ]
+
+    def _labelling(self) -> list[may.Permission]:
+        """Following the labelling that makes the job, and starting it again where it was stopped."""
+        if not self.labelling:
+            return []
+        return [
+            may.Permission(["states:StartExecution"], [self.labelling]),
+            may.executions(self.labelling, "DescribeExecution"),
         ]
 
     def evaluation(self) -> list[may.Permission]:

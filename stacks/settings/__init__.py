@@ -5,8 +5,10 @@
 'video-router-local'
 """
 
-from stacks.settings.dataset import Dataset, split_s3_uri
-from stacks.settings.loading import ENVIRONMENTS, PROJECT, Problem, SettingsError, load
+from stacks.settings.dataset import Dataset, is_folder, is_s3, split_s3_uri
+from stacks.settings.fields import PROJECT
+from stacks.settings.labelling import Labelling
+from stacks.settings.loading import ENVIRONMENTS, Problem, SettingsError, load
 from stacks.settings.operations import Alarms, Budget, Encryption, Retention
 from stacks.settings.serving import Gate, Release, Rollout, Router
 from stacks.settings.training import Distillation, Endpoint, Hyperparameters, Provisioned
@@ -23,6 +25,7 @@ __all__ = [
     "Endpoint",
     "Gate",
     "Hyperparameters",
+    "Labelling",
     "Problem",
     "Provisioned",
     "Release",
@@ -31,6 +34,8 @@ __all__ = [
     "Router",
     "Settings",
     "SettingsError",
+    "is_folder",
+    "is_s3",
     "load",
     "split_s3_uri",
 ]

@@ -2,7 +2,8 @@
 
 import sys
 
-from stacks.settings.loading import ENVIRONMENTS, PROJECT
+from stacks.settings.fields import PROJECT
+from stacks.settings.loading import ENVIRONMENTS
 from stacks.settings.reference import reference_text, schema_text
 
 GENERATED = {

@@ -1,22 +1,27 @@
-"""Settings of the data set."""
+"""Settings of the data set: where it comes from, and who labels it."""
 
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from stacks.settings.fields import Section, not_allowed
 
 # Bedrock's own charset for keys (botocore: S3Uri), with the key required.
 _S3_URI = re.compile(
-    r"s3://(?P<bucket>[a-z0-9][-.a-z0-9]{1,61}[a-z0-9])/(?P<key>[-!_*'().a-z0-9A-Z]+(?:/[-!_*'().a-z0-9A-Z]+)*)"
+    r"s3://(?P<bucket>[a-z0-9][-.a-z0-9]{1,61}[a-z0-9])/(?P<key>[-!_*'().a-z0-9A-Z]+(?:/[-!_*'().a-z0-9A-Z]+)*/?)"
 )
 _FILE = re.compile(r"([^/\\:\x00-\x1f]+/)*[^/\\:\x00-\x1f]+\.jsonl")
+_QUERIES = re.compile(r"([^/\\:\x00-\x1f]+/)*[^/\\:\x00-\x1f]+\.(jsonl|txt)")
 _VERSION = re.compile(r"[A-Za-z0-9._~+/=-]{1,1024}")
+_CONTENT = re.compile(r"[0-9a-f]{16}")
+_S3_ONLY = (
+    "s3://bucket/key whose key holds only letters, digits, single slashes and -!_*'(). (botocore: S3Uri)"
+)
 
 
 def split_s3_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key of an S3 URI.
+    """Bucket and key of an S3 URI; the key of a folder ends in a slash.
 
     Raises:
         ValueError: it isn't an S3 URI whose characters Bedrock accepts.
@@ -30,6 +35,16 @@ def split_s3_uri(uri: str) -> tuple[str, str]:
     return match["bucket"], match["key"]
 
 
+def is_s3(location: str | None) -> bool:
+    """Whether a location is an S3 URI, and not a path in the project."""
+    return bool(location and location.startswith("s3://"))
+
+
+def is_folder(location: str) -> bool:
+    """Whether a location is all of an S3 prefix."""
+    return location.endswith("/")
+
+
 Location = Annotated[
     str,
     Field(
@@ -38,20 +53,65 @@ Location = Annotated[
         json_schema_extra={"x-allowed": "a .jsonl path inside the project, or s3://bucket/key"},
     ),
 ]
+Metadata = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9\s._:/=+$@-]{1,256}$")]
+"""A key or a value of request metadata (botocore: RequestMetadataMapKeyString)."""
 
 
 class Dataset(Section):
     """Training and hold-out data, as JSON lines."""
 
-    source: Literal["file", "s3"] = Field(
-        description='Where the two files are: "file" in this project, "s3" in a versioned bucket.'
+    source: Literal["file", "s3", "invocation_logs"] = Field(
+        description='Where the data is: "file" in this project, "s3" in a versioned bucket, '
+        '"invocation_logs" for what Bedrock logged of a large model\'s requests (distillation only).'
     )
-    training: Location = Field(
+    labels: Literal["given", "teacher"] = Field(
+        default="given",
+        validate_default=True,
+        description='"given": the rows hold their answers, or Bedrock\'s own run of the teacher makes them. '
+        '"teacher": the deployment labels raw queries with the teacher\'s full prompt, keeps what it is sure '
+        'of, and splits off the hold-out set; see [labelling]. Default: "given".',
+    )
+    training: Location | None = Field(
+        default=None,
+        validate_default=True,
         description="Rows that the student learns from: a .jsonl path relative to the project's root, or "
-        "s3://bucket/key without spaces, colons, equals signs or double slashes (botocore: S3Uri).",
+        "s3://bucket/key without spaces, colons, equals signs or double slashes (botocore: S3Uri). For given "
+        "labels only. Default: none.",
     )
-    holdout: Location = Field(
-        description="Rows that the release is judged on and never trained on; written like training.",
+    queries: Location | None = Field(
+        default=None,
+        validate_default=True,
+        description="Raw queries, for labels of the teacher: a .txt path (one query a line) or a .jsonl path "
+        '(objects with a text "query"), s3://bucket/key of such a file, or s3://bucket/folder/ for all of '
+        "them in a folder. Default: none.",
+        json_schema_extra={
+            "x-allowed": "a .txt or .jsonl path inside the project, s3://bucket/key, or s3://bucket/folder/"
+        },
+    )
+    logs: Location | None = Field(
+        default=None,
+        validate_default=True,
+        description="For invocation_logs: where model invocation logging writes, s3://bucket/folder/, in the "
+        "job's Region. The account's logging itself is never changed. Default: none.",
+        json_schema_extra={"x-allowed": "s3://bucket/folder/"},
+    )
+    log_filters: Annotated[dict[Metadata, Metadata], Field(max_length=16)] = Field(
+        default_factory=dict,
+        description="For invocation_logs: only requests that carry all these pairs as request metadata "
+        "(botocore: RequestMetadataFilters$andAll). Default: none, all requests.",
+    )
+    use_logged_answers: bool = Field(
+        default=False,
+        description="For invocation_logs: learn from the logged answers as they are, which must be the "
+        "teacher's own (botocore: InvocationLogsConfig$usePromptResponse). Default: false, the teacher "
+        "answers anew.",
+    )
+    holdout: Location | None = Field(
+        default=None,
+        validate_default=True,
+        description="Rows that the release is judged on and never trained on; written like training. With "
+        "labels of the teacher it may be left out: a part of the labelled queries is held out then. "
+        "Default: none.",
     )
     training_version: str | None = Field(
         default=None,
@@ -59,38 +119,102 @@ class Dataset(Section):
         description="Version id of the training object: required for s3, because the names of job and model "
         "follow from it; refused for file. Default: none.",
     )
+    queries_version: str | None = Field(
+        default=None,
+        validate_default=True,
+        description="Version id of the queries' object, likewise. Of a folder the 16 hex digits that stand "
+        "for its content; a deployment with other ones is refused and names them. Default: none.",
+    )
     holdout_version: str | None = Field(
         default=None,
         validate_default=True,
         description="Version id of the hold-out object, likewise. Default: none.",
     )
+    source_key: (
+        Annotated[
+            str,
+            StringConstraints(pattern=r"^arn:aws:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]{1,64}$"),
+            Field(json_schema_extra={"x-allowed": "the ARN of a KMS key"}),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="KMS key with which the sources in S3 are encrypted, if it is one of yours; its policy "
+        "must let this account use it. Default: none.",
+    )
 
-    @field_validator("training", "holdout")
+    @field_validator("training", "queries", "logs", "holdout")
     @classmethod
-    def _check_location(cls, value: str, info: ValidationInfo) -> str:
-        match info.data.get("source"):
-            case "file" if not _FILE.fullmatch(value) or ".." in value.split("/"):
+    def _check_location(cls, value: str | None, info: ValidationInfo) -> str | None:
+        name, source, labels = str(info.field_name), info.data.get("source"), info.data.get("labels")
+        if source is None or labels is None:
+            return value
+        wanted = {
+            "training": labels == "given" and source != "invocation_logs",
+            "queries": labels == "teacher",
+            "logs": source == "invocation_logs",
+            "holdout": labels == "given" or value is not None,
+        }[name]
+        if not wanted:
+            if value is None:
+                return None
+            raise not_allowed(f'nothing, because source is "{source}" and labels are "{labels}"')
+        folder = name == "logs" or (name == "queries" and is_folder(value or ""))
+        in_s3 = name == "logs" or source == "s3" or (source == "invocation_logs" and is_s3(value))
+        if in_s3:
+            if value is None or not _S3_URI.fullmatch(value) or is_folder(value) != folder:
+                shown = _S3_ONLY.replace("/key whose key", "/folder/ whose name") if folder else _S3_ONLY
+                raise not_allowed(f'{shown}, because source is "{source}"')
+        else:
+            pattern, kinds = (_QUERIES, ".txt or .jsonl") if name == "queries" else (_FILE, ".jsonl")
+            if value is None or not pattern.fullmatch(value) or ".." in value.split("/"):
                 raise not_allowed(
-                    'a .jsonl path inside the project, relative to its root, because source is "file"'
+                    f"a {kinds} path inside the project, relative to its root, because source is "
+                    f'"{source}" and labels are "{labels}"'
                 )
-            case "s3" if not _S3_URI.fullmatch(value):
-                raise not_allowed(
-                    "s3://bucket/key whose key holds only letters, digits, single slashes and -!_*'(). "
-                    '(botocore: S3Uri), because source is "s3"'
-                )
-        if info.field_name == "holdout" and value == info.data.get("training"):
+        if name == "holdout" and value == info.data.get("training"):
             raise not_allowed(
                 "another file than dataset.training: a hold-out set that was trained on proves nothing"
             )
         return value
 
-    @field_validator("training_version", "holdout_version")
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, value: str, info: ValidationInfo) -> str:
+        if value == "teacher" and info.data.get("source") == "invocation_logs":
+            raise not_allowed('"given", because source is "invocation_logs": Bedrock labels what it logged')
+        return value
+
+    @field_validator("log_filters", "use_logged_answers")
+    @classmethod
+    def _check_logs(cls, value: object, info: ValidationInfo) -> object:
+        if value and info.data.get("source") in ("file", "s3"):
+            raise not_allowed('nothing, because source is not "invocation_logs"')
+        return value
+
+    @field_validator("training_version", "queries_version", "holdout_version")
     @classmethod
     def _check_version(cls, value: str | None, info: ValidationInfo) -> str | None:
-        source = info.data.get("source")
-        if source == "file" and value is not None:
-            raise not_allowed('nothing, because source is "file": a file is known by its content')
+        name = str(info.field_name).removesuffix("_version")
+        if name not in info.data:
+            return value  # it is refused already, for itself
+        location = info.data[name]
+        if not is_s3(location):
+            if value is not None:
+                raise not_allowed(
+                    "nothing, because there is no object in S3 to name the version of: a file is known by "
+                    "its content"
+                )
+            return None
+        if is_folder(str(location)):
+            if value is None or not _CONTENT.fullmatch(value):
+                raise not_allowed(
+                    "16 hex digits, which stand for the folder's content; put any at first, such as "
+                    '"0000000000000000": the deployment is refused and names the right ones'
+                )
         # "null" is the version of an object that can be overwritten: the digest would not follow its content.
-        if source == "s3" and (value is None or value == "null" or not _VERSION.fullmatch(value)):
-            raise not_allowed('the S3 version id of the object in a versioned bucket, because source is "s3"')
+        elif value is None or value == "null" or not _VERSION.fullmatch(value):
+            raise not_allowed(
+                f"the S3 version id of the object in a versioned bucket, because {name} is in S3"
+            )
         return value

@@ -2,10 +2,14 @@
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
+
+PROJECT = Path(__file__).resolve().parents[2]
+"""The project's root, to which paths in the settings are relative."""
 
 
 class Section(BaseModel):

@@ -12,10 +12,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from stacks.settings.explanation import Schema, allowed_by, found, key_text, node_at
+from stacks.settings.fields import PROJECT
 from stacks.settings.types import NAME_PATTERN, Settings
-
-PROJECT = Path(__file__).resolve().parents[2]
-"""The project's root, to which paths in the settings are relative."""
 
 ENVIRONMENTS = PROJECT / "environments"
 

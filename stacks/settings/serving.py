@@ -101,6 +101,13 @@ class Release(Section):
         description="Times that a job which Bedrock failed by an error of its own is made again, under "
         "another name, over the digest's life. At most 3. Default: 0.",
     )
+    attempt: int = Field(
+        default=1,
+        ge=1,
+        le=1_000,
+        description="Raise it and deploy to start the same release again after it failed, or its labelling "
+        "after it was stopped, from where it ended. What was paid for is used again. Default: 1.",
+    )
     wait_hours: float = Field(
         ge=0,
         le=72,

@@ -72,6 +72,13 @@ class Distillation(Section):
         description="Accept a teacher or student that Bedrock lists as LEGACY, which new customers can't use "
         "and which ends within months. Default: false.",
     )
+    maximum_cost_usd: float = Field(
+        default=200.0,
+        gt=0,
+        description="US dollars that labels and job may cost, by the upper bound of the estimate that "
+        "`make cost` shows; a dearer one is refused before anything is paid. It changes no digest. "
+        "Default: 200.",
+    )
     hyperparameters: Hyperparameters | None = Field(
         default=None, description="Hyper-parameters, for fine_tuning only. Default: none, Bedrock's own."
     )

@@ -1,13 +1,16 @@
 """The settings of one environment, as a whole."""
 
 from math import ceil
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
+from shared.task import FILES, Task, TaskError
 from stacks.settings import catalogue
 from stacks.settings.dataset import Dataset
-from stacks.settings.fields import Section, TagKey, TagValue, not_allowed, one_of
+from stacks.settings.fields import PROJECT, Section, TagKey, TagValue, not_allowed, one_of
+from stacks.settings.labelling import Labelling
 from stacks.settings.operations import Alarms, Budget, Encryption, Retention
 from stacks.settings.serving import Gate, Release, Rollout, Router
 from stacks.settings.training import Distillation, Endpoint
@@ -41,12 +44,24 @@ class Settings(Section):
         description="AWS Region to deploy to; one where the student can be customized, us-east-1 for Nova.",
         json_schema_extra={"x-allowed": one_of(catalogue.REGIONS)},
     )
+    task: str = Field(
+        default="task",
+        validate_default=True,
+        description="What is routed: a folder, relative to the project's root, with the task's labels, "
+        'prompts and answer format. Default: "task".',
+        json_schema_extra={"x-allowed": f"a folder inside the project with {', '.join(FILES)}"},
+    )
     tags: Annotated[dict[TagKey, TagValue], Field(max_length=40)] = Field(
         default_factory=dict,
         description="Tags for everything that is created, at most 40: resources take 50, some are our own. "
         "Keys start neither with aws: nor with distilled-router: (botocore: Tag). Default: none.",
     )
     dataset: Dataset = Field(description="Training and hold-out data.")
+    labelling: Labelling = Field(
+        default_factory=Labelling,
+        description='How the teacher labels raw queries, where dataset.labels is "teacher". '
+        "Default: as its keys say.",
+    )
     distillation: Distillation = Field(description="Teacher, student and method.")
     endpoint: Endpoint = Field(description="Where the released model is invoked.")
     gate: Gate = Field(description="What a candidate must reach on the hold-out set.")
@@ -62,6 +77,11 @@ class Settings(Section):
     def full_name(self) -> str:
         """Name of this router in this environment, such as "video-router-dev"."""
         return f"{self.name}-{self.environment}"
+
+    @property
+    def task_folder(self) -> Path:
+        """Where the routing task is."""
+        return PROJECT / self.task
 
     @field_validator("name")
     @classmethod
@@ -82,12 +102,43 @@ class Settings(Section):
             raise not_allowed(f"{one_of(catalogue.REGIONS)}, where Bedrock customizes models")
         return value
 
+    @field_validator("task")
+    @classmethod
+    def _check_task(cls, value: str) -> str:
+        folder = Path(value)
+        inside = (PROJECT / folder).resolve().is_relative_to(PROJECT)
+        if folder.is_absolute() or ".." in folder.parts or not inside:
+            raise not_allowed("a folder inside the project, relative to its root")
+        try:
+            Task.load(PROJECT / folder)
+        except TaskError as error:
+            problem = str(error).replace(f"{PROJECT}/", "")
+            raise not_allowed(f"a folder with a task that can be used; {problem}") from error
+        return value
+
     @field_validator("distillation")
     @classmethod
     def _check_student_region(cls, value: Distillation, info: ValidationInfo) -> Distillation:
         region, home = info.data.get("region"), catalogue.STUDENTS[value.student].region
         if region and region != home:
             raise not_allowed(f'"{home}", the only Region where {value.student} is customized', at="region")
+        return value
+
+    @field_validator("distillation")
+    @classmethod
+    def _check_method(cls, value: Distillation, info: ValidationInfo) -> Distillation:
+        dataset, labelling = info.data.get("dataset"), info.data.get("labelling")
+        if value.method == "distillation" and labelling and labelling.validation_share:
+            raise not_allowed(
+                'nothing, because distillation.method is "distillation": Bedrock documents no validation '
+                "data for it",
+                at="labelling.validation_share",
+            )
+        if value.method == "fine_tuning" and dataset and dataset.source == "invocation_logs":
+            raise not_allowed(
+                '"file" or "s3", because distillation.method is "fine_tuning": it learns from files only',
+                at="dataset.source",
+            )
         return value
 
     @field_validator("endpoint")

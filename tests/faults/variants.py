@@ -12,7 +12,6 @@ from typing import Any
 
 import aws_cdk as cdk
 
-from shared.task import Task
 from stacks.application import declare
 from stacks.identity import Identity
 from stacks.settings import PROJECT, Settings, load
@@ -42,6 +41,11 @@ BROKEN: Mapping[str, tuple[str, str, str]] = {
     "broken-release": ("second", "serving", "Custom::BedrockRelease"),
 }
 NAMES = (*CHANGES, *BROKEN)
+# Waits as short as they can be.
+SHORT: Mapping[str, Mapping[str, Any]] = {
+    "rollout": {"steps": [0.5, 1.0], "dwell_seconds": 1},
+    "release": {"poll_seconds": 1, "wait_hours": 0},
+}
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,11 @@ def synthesize(folder: Path) -> dict[str, Variant]:
     holdout = folder / "holdout.jsonl"
     lines = (PROJECT / "data" / "holdout.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     holdout.write_text("".join(lines[:HOLDOUT_ROWS]), encoding="utf-8")
+    rows = {"holdout": holdout.relative_to(PROJECT).as_posix()}
     made = {
-        name: _variant(name, folder / name, _settings(holdout, changes)) for name, changes in CHANGES.items()
+        # A hold-out set that is judged in a moment.
+        name: variant(name, folder / name, changed(load("local"), {"dataset": rows}, SHORT, changes))
+        for name, changes in CHANGES.items()
     }
     for name, (base, stack, after) in BROKEN.items():
         of = made[base]
@@ -108,27 +115,23 @@ def synthesize(folder: Path) -> dict[str, Variant]:
     return made
 
 
-def _settings(holdout: Path, changes: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """The local environment with short waits, and a hold-out set that is judged in a moment."""
-    common: Mapping[str, Mapping[str, Any]] = {
-        "dataset": {"holdout": holdout.relative_to(PROJECT).as_posix()},
-        "rollout": {"steps": [0.5, 1.0], "dwell_seconds": 1},
-        "release": {"poll_seconds": 1, "wait_hours": 0},
-    }
-    values = load("local").model_dump()
-    for source in (common, changes):
+def changed(settings: Settings, *changes: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """Settings with other values, by section."""
+    values = settings.model_dump()
+    for source in changes:
         for section, fields in source.items():
             values[section] = {**values[section], **fields}
     return Settings.model_validate(values)
 
 
-def _variant(name: str, assembly: Path, settings: Settings) -> Variant:
+def variant(name: str, assembly: Path, settings: Settings) -> Variant:
+    """Make one variant's assembly."""
     context = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
     app = cdk.App(context=context, outdir=str(assembly), analytics_reporting=False)
     declare(app, settings)
     app.synth()
     layers.empty(assembly)
-    identity = Identity(settings, Task.load().digest())
+    identity = Identity.of(settings)
     provisioned = settings.endpoint.kind == "provisioned"
     return Variant(
         name,

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from shared.task import Task
 from stacks.identity import Identity
 from stacks.settings import Settings
 
@@ -61,7 +60,27 @@ class Assembly:
 
     @cached_property
     def identity(self) -> Identity:
-        return Identity(self.settings, Task.load().digest())
+        return Identity.of(self.settings)
+
+    @property
+    def is_labelled_here(self) -> bool:
+        """Whether the data set is curated from raw queries."""
+        return self.settings.dataset.labels == "teacher"
+
+    @property
+    def dataset_folder(self) -> str:
+        """Where the data set lies in the data bucket."""
+        digest = self.identity.dataset_digest
+        if self.is_labelled_here:
+            return f"labels/{self.identity.labels_digest}/datasets/{digest}"
+        return f"datasets/{digest}"
+
+    @property
+    def training_uri(self) -> str | None:
+        """The rows that the job learns from; None where it learns from logs."""
+        if self.settings.dataset.source == "invocation_logs":
+            return None
+        return f"s3://<Data>/{self.dataset_folder}/training.jsonl"
 
     @cached_property
     def templates(self) -> Mapping[str, Mapping[str, Any]]:

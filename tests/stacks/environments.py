@@ -33,6 +33,44 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
         },
     ),
     "tried-again": ("prod", {"release": {"stop_stalled": True, "retry_internal_errors": 2}}),
+    "raw-queries": (
+        "dev",
+        {
+            "dataset": {
+                "labels": "teacher",
+                "training": None,
+                "holdout": None,
+                "queries": "data/queries.txt",
+            },
+            "release": {"attempt": 2},
+        },
+    ),
+    "queries-folder": (
+        "prod",
+        {
+            "dataset": {
+                "labels": "teacher",
+                "training": None,
+                "training_version": None,
+                "queries": "s3://search-team-data/queries/2026-11/",
+                "queries_version": "0123456789abcdef",
+                "source_key": "arn:aws:kms:us-east-1:111122223333:key/0b8f1c7e-1111-4222-8333-444455556666",
+            },
+            "distillation": {"method": "fine_tuning", "max_response_length": None},
+            "labelling": {"validation_share": 0.05},
+        },
+    ),
+    "invocation-logs": (
+        "dev",
+        {
+            "dataset": {
+                "source": "invocation_logs",
+                "training": None,
+                "logs": "s3://search-team-logs/bedrock/",
+                "log_filters": {"service": "search", "stage": "prod"},
+            }
+        },
+    ),
     # The same as dev in all but the digest.
     "another-digest": ("dev", {"distillation": {"nonce": "again"}}),
 }

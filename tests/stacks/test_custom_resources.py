@@ -19,12 +19,14 @@ from tests.stacks.assembly import Assembly, Resource
 HANDLERS = {
     "Custom::BedrockDataset": "dataset",
     "Custom::BedrockDistillationJob": "distillation_job",
+    "Custom::BedrockLabelling": "labelling",
     "Custom::BedrockProvisionedThroughput": "provisioned_throughput",
     "Custom::BedrockRelease": "release",
     "Custom::BedrockReleaseWait": "release_wait",
 }
-# Read by a name that a loop gives.
-ALSO_READ = {"dataset": {"Training", "Holdout"}}
+# Read by a name that a loop gives, or by what the handler calls.
+COST = {"Cost", "MaximumCostUsd"}
+ALSO_READ = {"dataset": {"Training", "Holdout"} | COST, "labelling": COST}
 # A change of these is a reason to ask the handler again, which needs no other use of them.
 TRIGGERS = {"release": {"Gate", "Rollout", "RetryInternalErrors"}}
 
@@ -72,7 +74,8 @@ def test_every_custom_resource_has_the_properties_that_its_handler_reads(assembl
         also, triggers = ALSO_READ.get(folder, set()), TRIGGERS.get(folder, set())
         given = set(resource.properties) - {"ServiceToken"}
         assert required <= given, folder
-        assert given - required - optional - also == triggers, folder
+        # Raised to try again, which is a reason to ask the handler.
+        assert given - required - optional - also - {"Attempt"} == triggers, folder
 
 
 def test_every_kind_of_custom_resource_is_among_the_environments(
@@ -91,7 +94,7 @@ def test_job_is_what_the_settings_describe(assembly: Assembly) -> None:
     assert spec.role_arn == "<JobJobRole.Arn>"
     assert spec.base_model_identifier == settings.student
     assert spec.customization_type == ("DISTILLATION" if is_distillation else "FINE_TUNING")
-    assert spec.training_data_uri == f"s3://<Data>/datasets/{identity.dataset_digest}/training.jsonl"
+    assert spec.training_data_uri == assembly.training_uri
     assert spec.output_data_uri == f"s3://<Data>/jobs/{identity.job_name}/"
     assert spec.teacher_model_identifier == (settings.teacher if is_distillation else None)
     assert spec.max_response_length_for_inference == settings.max_response_length
@@ -103,7 +106,8 @@ def test_what_is_kept_at_the_end_is_what_the_settings_say(assembly: Assembly) ->
     keep = assembly.settings.retention
     resources = {resource.type: sent(resource.properties) for resource in custom_resources(assembly)}
     job, release = resources["Custom::BedrockDistillationJob"], resources["Custom::BedrockRelease"]
-    assert truth(resources["Custom::BedrockDataset"]["Retain"]) == (keep.data == "retain")
+    data = "Custom::BedrockLabelling" if assembly.is_labelled_here else "Custom::BedrockDataset"
+    assert truth(resources[data]["Retain"]) == (keep.data == "retain")
     assert truth(job["RetainOutput"]) == truth(release["RetainReports"]) == (keep.data == "retain")
     assert truth(job["RetainModel"]) == truth(release["RetainModels"]) == (keep.models == "retain")
 
@@ -149,7 +153,7 @@ def test_gate_and_rollout_arrive_as_they_were_set(assembly: Assembly) -> None:
     judge = assembly.one("AWS::Lambda::Function", "ReleaseJudge").properties["Environment"]["Variables"]
     gate = Gate(**json.loads(judge["GATE"]))
     assert gate == Gate(**assembly.settings.gate.model_dump())
-    assert judge["HOLDOUT_KEY"] == f"datasets/{assembly.identity.dataset_digest}/holdout.jsonl"
+    assert judge["HOLDOUT_KEY"] == f"{assembly.dataset_folder}/holdout.jsonl"
     promote = assembly.one("AWS::Lambda::Function", "ReleasePromote").properties["Environment"]["Variables"]
     settings = assembly.settings.rollout
     assert Rollout.from_json(promote["ROLLOUT"]) == Rollout(
@@ -189,7 +193,7 @@ def test_every_entry_point_starts_with_nothing_but_its_bundle_its_layer_and_its_
 ) -> None:
     """The local system's functions see this virtual environment, which would hide what a bundle lacks."""
     functions = {}
-    for environment in ("provisioned", "fine-tuning"):
+    for environment in ("provisioned", "fine-tuning", "raw-queries"):
         assembly = assemblies[environment]
         (layer, *_) = assembly.resources("AWS::Lambda::LayerVersion")
         for function in assembly.functions():

@@ -11,6 +11,7 @@ ON_ANYTHING = {
     "lambda.amazonaws.com": {
         "bedrock:ListCustomModelDeployments",
         "bedrock:ListCustomModels",
+        "bedrock:ListModelInvocationJobs",
         "bedrock:ListProvisionedModelThroughputs",
         "cloudwatch:GetMetricStatistics",
     },
@@ -34,11 +35,14 @@ WAITERS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 
 # Wildcards within a resource: what Bedrock, Step Functions and Lambda name themselves, and folders.
 WILDCARDS = re.compile(
-    r"<Data\.Arn>/(datasets|jobs|releases)/\*"
+    r"<Data\.Arn>/(datasets|jobs|labels|releases)/\*"
+    r"|arn:aws:s3:::search-team-(data/queries/2026-11/|logs/bedrock/)\*"  # what variants name
+    r"|arn:aws:bedrock:us-east-1:\d{12}:model-invocation-job/\*"
     r"|arn:aws:bedrock:us-east-1:\d{12}:(custom-model|model-customization-job)/(amazon\.nova-micro-v1:0:128k/)?\*"
     r"|arn:aws:bedrock:us-east-1:\d{12}:(custom-model-deployment|provisioned-model)/\*"
     r"|arn:aws:bedrock:us-\*::foundation-model/amazon\.nova-(micro|pro)-v1:0"
-    r"|arn:aws:states:us-east-1:\d{12}:execution:video-router-[a-z]+-release:\*"
+    r"|arn:aws:states:us-east-1:\d{12}:execution:video-router-[a-z]+-(labelling|release):\*"
+    r"|arn:aws:states:us-east-1:\d{12}:execution:.*LabellingWayMachine.*(/Shards)?:\*"  # a map's children
     r"|<\w+\.Arn>:\*"  # a function's versions
 )
 
@@ -161,9 +165,13 @@ def test_keys_are_used_through_one_service_or_by_bedrocks_own_role(assembly: Ass
     for role in assembly.resources("AWS::IAM::Role"):
         for statement in assembly.role_statements(role):
             if any(action.startswith("kms:") for action in statement.actions):
+                if statement.resources == {assembly.settings.dataset.source_key}:
+                    assert role.name == "LabellingRole"
+                    assert statement.actions == {"kms:Decrypt"}
+                    continue
                 assert statement.resources == {"<Key.Arn>"}
                 limited = "kms:ViaService" in statement.conditions.get("StringEquals", {})
-                assert limited or role.name == "JobJobRole", role.name
+                assert limited or role.name in {"JobJobRole", "LabellingBatchRole"}, role.name
 
 
 def test_everything_that_takes_tags_carries_the_owner(assembly: Assembly) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from labelling.batch import RUNNING as BATCH_RUNNING
 from local.bedrock import BedrockStandIn
 from provisioned_throughput.handler import REQUEST_TAG
 from shared.errors import code
@@ -52,6 +53,9 @@ SETTINGS = {
     "THROUGHPUT_NAME": throughput_name(OWNER, 1, None),
     "MODEL_UNITS": "1",
     "COMMITMENT_DURATION": "",
+    "LABELLING": "",
+    "BUCKET": "data",
+    "BATCH_ROLE_ARN": "arn:aws:iam::000000000000:role/batch",
 }
 
 
@@ -111,9 +115,13 @@ class Play:
         )
 
     def stage(self, name: str, digest: str, outcome: str = "done") -> bool:
-        """Ask a stage as the state machine does; whether it came to this outcome, and never to another."""
+        """Ask a stage of a release as the state machine does."""
+        return self.until(name, {"release": digest}, outcome)
+
+    def until(self, name: str, event: Mapping[str, Any], outcome: str = "done") -> bool:
+        """Ask a stage as a state machine does; whether it came to this outcome, and never to another."""
         for _ in range(STAGE_POLLS):
-            result = self.call(name, {"release": digest})
+            result = self.call(name, event)
             if result["outcome"] != "waiting":
                 assert result["outcome"] == outcome, f"{name}: {result}"
                 return True
@@ -143,7 +151,9 @@ class Play:
         state = self.world.server.state()
         names = {item["arn"]: item["name"] for item in state["models"]}
         jobs = [job for job in state["jobs"] if job["status"] in ("InProgress", "Stopping")]
+        batches = [job["name"] for job in state["batch"] if job["status"] in BATCH_RUNNING]
         return {
+            "batches": [len(batches)],
             "running": sorted((job["name"], self._tags(job)) for job in jobs),
             "models": sorted((model["name"], self._tags(model)) for model in state["models"]),
             "endpoints": sorted(
@@ -171,7 +181,9 @@ def entered(world: World, bedrock: Any) -> Iterator[Play]:
         for folder in folders():
             module = import_module(f"{folder}.handler")
             if hasattr(module, "client"):
-                patch.setattr(module, "client", clients.__getitem__)
+                # What a labelling writes, Bedrock's batch jobs read.
+                own = {**clients, "s3": world.server.s3} if folder == "labelling" else clients
+                patch.setattr(module, "client", own.__getitem__)
             if hasattr(module, "table"):
                 patch.setattr(module, "table", lambda _: world.releases._table)
             for part, timed in _on_time(module, world):

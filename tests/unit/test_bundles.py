@@ -19,10 +19,11 @@ from stacks import bundles
 FOLDERS = sorted(path.parent.name for path in bundles.LAMBDA.glob("*/handler.py"))
 # What each function talks to, and which of its names CloudFormation or a state machine calls.
 SERVICES = {
-    "candidate": ("bedrock", "dynamodb"),
+    "candidate": ("bedrock", "dynamodb", "stepfunctions"),
     "dataset": ("s3",),
-    "distillation_job": ("bedrock", "s3"),
+    "distillation_job": ("bedrock", "s3", "stepfunctions"),
     "existing": ("bedrock",),
+    "labelling": ("bedrock", "bedrock-runtime", "s3", "stepfunctions"),
     "evaluation": ("bedrock-runtime", "dynamodb", "s3"),
     "promotion": ("cloudwatch", "dynamodb"),
     "provisioned_throughput": ("bedrock", "dynamodb"),
@@ -51,6 +52,10 @@ OPERATIONS = {
         "UpdateProvisionedModelThroughput",
         "DeleteProvisionedModelThroughput",
         "ListProvisionedModelThroughputs",
+        "CreateModelInvocationJob",
+        "GetModelInvocationJob",
+        "ListModelInvocationJobs",
+        "StopModelInvocationJob",
         "ListTagsForResource",
         "TagResource",
         "UntagResource",
@@ -58,7 +63,15 @@ OPERATIONS = {
     "bedrock-runtime": ("Converse",),
     "cloudwatch": ("GetMetricStatistics",),
     "dynamodb": ("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Scan", "TransactWriteItems"),
-    "s3": ("GetObject", "PutObject", "CopyObject", "DeleteObjects", "ListObjectVersions"),
+    "s3": (
+        "HeadBucket",
+        "GetObject",
+        "PutObject",
+        "CopyObject",
+        "ListObjectsV2",
+        "DeleteObjects",
+        "ListObjectVersions",
+    ),
     "stepfunctions": ("StartExecution", "DescribeExecution", "StopExecution"),
 }
 MOST_BYTES = 12_500_000
@@ -249,6 +262,13 @@ def test_another_task_is_another_bundle(copy: Path) -> None:
 
     assert bundle != bundles.function_bundle("router")
     assert (bundle / "task" / "student_prompt.txt").read_text() == "Weigh it.\n"
+
+
+def test_what_lies_beside_the_task_is_no_part_of_it(copy: Path) -> None:
+    before = bundles.function_bundle("router")
+    (copy / "task" / "training.jsonl").write_text("{}\n")
+
+    assert bundles.function_bundle("router") == before
 
 
 def test_a_build_that_fails_leaves_nothing_behind(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

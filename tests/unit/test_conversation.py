@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.conversation import Example, InvalidRow, examples, normalised, row
+from shared.conversation import Example, InvalidRow, examples, normalised, query_key, row
 from shared.task import Task
 
 TASK = Task.load()
@@ -85,3 +85,22 @@ def test_normalising_twice_changes_nothing_and_keeps_something(query: str) -> No
     once = normalised(query)
     assert normalised(once) == once
     assert bool(once) == bool(query.strip())
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_plain_text_is_normalised_like_any_other(query: str) -> None:
+    assert normalised(f"{query} x \N{GREEK SMALL LETTER BETA}") == (
+        f"{normalised(f'{query} x')} \N{GREEK SMALL LETTER BETA}"
+    )
+
+
+def test_key_of_a_query_is_short_and_the_same_for_the_same_wish() -> None:
+    assert query_key("A red kite!") == "a red kite"
+    long = "a red kite, " * 1_000
+    assert query_key(long) == query_key(long.upper().replace(", ", "  "))
+    assert query_key(long) != query_key(f"{long} number 5")
+    assert query_key(f"{long} \N{GREEK SMALL LETTER BETA}") == query_key(
+        f"{long}\N{GREEK CAPITAL LETTER BETA}!"
+    )
+    assert len(query_key(long)) == 16
+    assert isinstance(query_key("\ud800 " * 900), bytes)

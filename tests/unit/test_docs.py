@@ -12,7 +12,10 @@ import pytest
 from stacks.settings.explanation import resolved, schema
 
 PROJECT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [PROJECT / "README.md", PROJECT / "data" / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    *(PROJECT / "README.md", PROJECT / "data" / "README.md"),
+    *(path for folder in ("docs", "examples") for path in sorted((PROJECT / folder).rglob("*.md"))),
+]
 PICTURES = sorted((PROJECT / "docs").rglob("*.svg"))
 
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from data.generate import CUES, LABELS, SHARES, Grammar, label, queries
+from data.generate import SHARES, Grammar, queries, raw_queries
 from local.bedrock.student import Row, train
 from shared.conversation import Example, examples, normalised
 from shared.dataset_rules import check_dataset
@@ -21,6 +21,7 @@ TASK = Task.load()
 DATA = Path(__file__).parents[2] / "data"
 PUBLIC_SETS = DATA.parents[1] / "shared" / "data"
 GRAMMARS = {split: Grammar.load(split) for split in ("training", "holdout")}
+LABELS, CUES = GRAMMARS["training"].labels, GRAMMARS["training"].cues
 
 # Words without a channel of their own, that any phrase may need.
 FUNCTION_WORDS = frozenset(
@@ -90,7 +91,7 @@ def test_readme_states_the_cues() -> None:
 def test_labels_are_on_the_grid_and_clearly_led() -> None:
     for grammar in GRAMMARS.values():
         for group in grammar.groups:
-            weights = sorted(label(group.cues).values(), reverse=True)
+            weights = sorted(grammar.label(group.cues).values(), reverse=True)
             assert sum(weights) == pytest.approx(1)
             assert all(round(value * 20, 9).is_integer() for value in weights)
             assert weights[0] - weights[1] >= 0.10 - 1e-9, group.cues
@@ -154,6 +155,11 @@ def test_queries_are_plain_text() -> None:
         assert re.fullmatch(r"[A-Za-z0-9 ,.'\"()-]+", example.query), example.query
         assert "  " not in example.query
         assert len(example.query) <= TASK.max_query_characters
+
+
+def test_raw_queries_are_what_the_generator_makes() -> None:
+    assert (DATA / "queries.txt").read_text(encoding="utf-8") == raw_queries()
+    assert len(raw_queries().splitlines()) == 440
 
 
 def test_sample_queries_are_new_and_routable() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name, throughput_name
 from shared.releases import LIVE, PROMOTING, RETIRED
+from stacks.settings import PROJECT
 from tests.unit.bedrock.scenes import HOUR, MINUTE
 from tests.unit.entry_points import MACHINE_TRIES, RULE_TRIES, Play, nothing
+from tests.unit.labelling.scenes import PLAN
 from tests.unit.release.conftest import OWNER, A, B, settled
 from tests.unit.resources import framework
 from tests.unit.resources.framework import MARKER, Response
@@ -305,7 +308,82 @@ def looked_up(play: Play) -> bool:
     return all(play.resource("existing").send(event).succeeded for event in events)
 
 
+# The labelling: its resource, its stages, and the job that is made from it.
+
+LABELS = "f" * 16
+
+
+def labelling(play: Play) -> dict[str, Any]:
+    plan = replace(PLAN, digest=A, labels=LABELS, samples=1, minimum_agreement=0.5)
+    return {
+        "Owner": OWNER,
+        "Bucket": "data",
+        "StateMachineArn": play.world.machine,
+        "JobName": release_name(OWNER, A),
+        "Plan": json.dumps(asdict(plan)),
+        "Queries": {"Bucket": "data", "Key": "raw/queries.txt"},
+        "QueriesPerShard": "500",
+        "Retain": "true",
+    }
+
+
+def raw(play: Play) -> None:
+    """Raw queries, and nothing of an earlier labelling."""
+    s3 = play.world.server.s3
+    for bucket, key in [place for place in s3.objects if place[1].startswith("labels/")]:
+        del s3.objects[bucket, key]
+    s3.put_object(Bucket="data", Key="raw/queries.txt", Body=(PROJECT / "data" / "queries.txt").read_bytes())
+
+
+def labelling_begun(play: Play) -> bool:
+    return told(play.resource("labelling").send(framework.create(labelling(play))))
+
+
+def begun(play: Play) -> None:
+    raw(play)
+    assert labelling_begun(play)
+
+
+def of_labelling(play: Play, **more: Any) -> dict[str, Any]:
+    """What the state machine tells its stages."""
+    properties = labelling(play)
+    execution = f"{properties['StateMachineArn'].replace(':stateMachine:', ':execution:')}:{A}-1"
+    return {"plan": json.loads(properties["Plan"]), "execution": execution, **more}
+
+
+def shard_labelled(play: Play) -> bool:
+    return play.until("labelling.label", of_labelling(play, shard=f"labels/{LABELS}/queries/00000.jsonl"))
+
+
+def labelled(play: Play) -> None:
+    begun(play)
+    assert shard_labelled(play)
+
+
+def under_way(play: Play) -> None:
+    """A batch job runs for the labelling."""
+    begun(play)
+    play.call("labelling.label", of_labelling(play, shard=f"labels/{LABELS}/queries/00000.jsonl"))
+
+
+def made_from_labels(play: Play) -> bool:
+    shards = [{"outcome": "done", "message": ""}]
+    assert play.until("labelling.make_dataset", of_labelling(play, shards=shards))
+    rows = f"s3://data/labels/{LABELS}/datasets/{PLAN.dataset}/training.jsonl"
+    properties = job_properties(TrainingDataUri=rows, MadeLater="true")
+    return play.until("distillation_job.make", of_labelling(play, properties=properties))
+
+
+def labelling_ended(play: Play) -> bool:
+    event = framework.delete(f"s3://data/labels/{LABELS}/", labelling(play))
+    return told(play.resource("labelling").send(event))
+
+
 SCENES = {
+    "a labelling is begun": Scene(raw, labelling_begun),
+    "a shard is labelled": Scene(begun, shard_labelled),
+    "a job is made from labels": Scene(labelled, made_from_labels),
+    "a labelling is ended": Scene(under_way, labelling_ended),
     "a job is made": Scene(nothing, created, undo=deleted),
     "a job is replaced": Scene(created, replaced, undo=taken_back),
     "a replacement is taken back": Scene(both, taken_back),

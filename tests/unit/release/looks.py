@@ -14,6 +14,7 @@ from shared.stages import StageResult
 from tests.unit.release.conftest import OWNER, A, World
 
 SETTINGS = {
+    "LABELLING": "",
     "NAME": OWNER,
     "POLL_SECONDS": "300",
     "TIMEOUT_HOURS": "120",
@@ -29,7 +30,14 @@ CREATE, STOP = "CreateModelCustomizationJob", "StopModelCustomizationJob"
 
 def look(world: World, digest: str = A, *, bedrock: Any = None, **settings: str) -> StageResult:
     """Look once, with other settings than the usual ones; `bedrock` is a client in place of the plain one."""
-    return watch(digest, bedrock or world.bedrock, world.releases, {**SETTINGS, **settings}, now=world.now)
+    return watch(
+        digest,
+        bedrock or world.bedrock,
+        world.stepfunctions,
+        world.releases,
+        {**SETTINGS, **settings},
+        now=world.now,
+    )
 
 
 def metrics(capture: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from dataset import handler
 from shared.conversation import row
+from shared.costs import Spec
 from shared.custom_resource import Event, begun
 from shared.errors import with_retries
 from shared.task import Task
@@ -329,3 +331,49 @@ def test_the_entry_point_logs_no_response_url(shop: Shop, monkeypatch: pytest.Mo
     assert answer["PhysicalResourceId"] == f"s3://{shop.bucket}/{FOLDER}"
     assert "data set passed" in lines.getvalue()
     assert "Signature" not in lines.getvalue()
+
+
+def test_bucket_of_another_region_is_refused(shop: Shop) -> None:
+    elsewhere = Mock(wraps=shop.s3, head_bucket=Mock(return_value={"BucketRegion": "eu-west-1"}))
+    response = shop.resource(elsewhere).send(framework.create(shop.properties()))
+    assert not response.succeeded
+    assert "is in eu-west-1, and this stack in us-east-1" in response.reason
+    assert "Copy it to a bucket in us-east-1" in response.reason
+
+
+def test_region_is_told_even_to_whom_the_bucket_is_denied(shop: Shop) -> None:
+    denied = refusal("AccessDenied")
+    denied.response["ResponseMetadata"]["HTTPHeaders"] = {"x-amz-bucket-region": "eu-west-1"}
+    elsewhere = Mock(wraps=shop.s3, head_bucket=Mock(side_effect=denied))
+    response = shop.resource(elsewhere).send(framework.create(shop.properties()))
+    assert "is in eu-west-1" in response.reason
+
+
+def test_estimate_above_the_limit_publishes_nothing(shop: Shop) -> None:
+    cost = Spec(
+        method="distillation",
+        teacher="us.amazon.nova-pro-v1:0",
+        student="amazon.nova-micro-v1:0:128k",
+        base_model="us.amazon.nova-micro-v1:0",
+        max_response_length=1000,
+        synthesis=True,
+    )
+    limited = shop.properties(Cost=json.dumps(asdict(cost)), MaximumCostUsd="1")
+    response = shop.resource().send(framework.create(limited))
+    assert not response.succeeded
+    assert "distillation.maximum_cost_usd = 1" in response.reason
+    assert shop.published() == {}
+    raised = shop.resource().send(framework.create({**limited, "MaximumCostUsd": "500"}))
+    assert raised.succeeded
+    # What passed once is not held against a limit that was lowered since: nothing new is paid.
+    lowered = shop.resource().send(framework.update(raised.physical_id, limited, limited))
+    assert lowered.succeeded
+
+
+def test_job_that_learns_from_logs_needs_a_holdout_only(shop: Shop) -> None:
+    properties = shop.properties()
+    del properties["Training"]
+    response = shop.resource().send(framework.create(properties))
+    assert response.succeeded
+    assert response.data["TrainingUri"] == ""
+    assert list(shop.published()) == [f"{FOLDER}holdout.jsonl"]

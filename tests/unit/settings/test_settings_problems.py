@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stacks.settings import Problem, SettingsError, load
+from stacks.settings import PROJECT, Problem, SettingsError, load
 
 Problems = Callable[[dict[str, Any]], dict[str, Problem]]
 
@@ -22,6 +22,24 @@ PROVISIONED = {
     "endpoint.kind": "provisioned",
     "endpoint.provisioned.model_units": 1,
     "endpoint.provisioned.hourly_price_usd": 20.0,
+}
+
+RAW = {
+    "dataset.labels": "teacher",
+    "dataset.training": ...,
+    "dataset.holdout": ...,
+    "dataset.queries": "data/queries.txt",
+}
+RAW_FOLDER = {
+    **RAW,
+    "dataset.source": "s3",
+    "dataset.queries": "s3://examples/queries/",
+    "dataset.queries_version": "0" * 16,
+}
+LOGS = {
+    "dataset.source": "invocation_logs",
+    "dataset.training": ...,
+    "dataset.logs": "s3://examples/logs/",
 }
 
 # Changes to good settings, the key that must be blamed, and a part of what is said to be allowed.
@@ -50,6 +68,16 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"tags": {"team": 7}}, "tags.team", "up to 256"),
     ({"tags": {f"k{i}": "" for i in range(41)}}, "tags", "up to 40 keys"),
     ({"tags": ["a"]}, "tags", "a table"),
+    # task
+    ({"task": "examples/nothing"}, "task", "examples/nothing/task.toml: No such file"),
+    ({"task": "task/task.toml"}, "task", "task/task.toml/task.toml: Not a directory"),
+    ({"task": ""}, "task", "task.toml: No such file"),
+    ({"task": "../task"}, "task", "inside the project"),
+    ({"task": "examples/../task"}, "task", "inside the project"),
+    ({"task": "/etc"}, "task", "inside the project"),
+    ({"task": f"{PROJECT}/task"}, "task", "relative to its root"),
+    ({"task": "a\0b"}, "task", "a folder inside the project with task.toml"),
+    ({"task": ["task"]}, "task", "a folder inside the project with task.toml"),
     # data set
     ({"dataset.source": "http"}, "dataset.source", '"file" or "s3"'),
     ({"dataset.training": "/etc/training.jsonl"}, "dataset.training", "inside the project"),
@@ -182,6 +210,35 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "endpoint.kind",
         "no provisioned throughput for meta.llama3-3-70b",
     ),
+    # raw queries and logs
+    ({**RAW, "dataset.queries": ...}, "dataset.queries", ".txt or .jsonl path"),
+    ({**RAW, "dataset.queries": "data/queries.csv"}, "dataset.queries", ".txt or .jsonl path"),
+    ({**RAW, "dataset.queries": "../queries.txt"}, "dataset.queries", "inside the project"),
+    ({**RAW, "dataset.training": "data/training.jsonl"}, "dataset.training", 'labels are "teacher"'),
+    ({**RAW, "dataset.queries_version": "v1"}, "dataset.queries_version", "known by its content"),
+    ({"dataset.queries": "data/queries.txt"}, "dataset.queries", 'labels are "given"'),
+    ({**RAW_FOLDER, "dataset.queries_version": ...}, "dataset.queries_version", "16 hex digits"),
+    ({**RAW_FOLDER, "dataset.queries_version": "v1"}, "dataset.queries_version", "16 hex digits"),
+    ({**RAW_FOLDER, "dataset.queries": "s3://examples/a b/"}, "dataset.queries", "single slashes"),
+    ({**RAW, "labelling.samples": 11}, "labelling.samples", "from 1 to 10"),
+    ({**RAW, "labelling.temperature": 0.0}, "labelling.temperature", "above 0"),
+    ({**RAW, "labelling.queries_per_shard": 20}, "labelling.queries_per_shard", "from 34 to 16666"),
+    ({**RAW, "labelling.batch_hours": 12}, "labelling.batch_hours", "from 24 to 168"),
+    ({**RAW, "labelling.validation_share": 0.1}, "labelling.validation_share", "no validation"),
+    ({**LOGS, "dataset.logs": ...}, "dataset.logs", "s3://bucket/folder/"),
+    ({**LOGS, "dataset.logs": "s3://examples/logs"}, "dataset.logs", "s3://bucket/folder/"),
+    ({**LOGS, "dataset.labels": "teacher"}, "dataset.labels", 'because source is "invocation_logs"'),
+    ({**LOGS, "dataset.log_filters": {"a b": "x" * 257}}, 'dataset.log_filters."a b"', ""),
+    ({"dataset.log_filters": {"service": "search"}}, "dataset.log_filters", "invocation_logs"),
+    ({"dataset.use_logged_answers": True}, "dataset.use_logged_answers", "invocation_logs"),
+    (
+        {**LOGS, "distillation.method": "fine_tuning", "distillation.max_response_length": ...},
+        "dataset.source",
+        'method is "fine_tuning"',
+    ),
+    ({"dataset.source_key": "alias/mine"}, "dataset.source_key", "the ARN of a KMS key"),
+    ({"distillation.maximum_cost_usd": 0}, "distillation.maximum_cost_usd", "above 0"),
+    ({"release.attempt": 0}, "release.attempt", "from 1 to 1000"),
     # gate and roll-out
     ({"gate.minimum_valid_output": 98}, "gate.minimum_valid_output", "from 0 to 1"),
     ({"gate.minimum_dominant_accuracy": -0.1}, "gate.minimum_dominant_accuracy", "from 0 to 1"),
@@ -232,6 +289,11 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"gate": 1}, "gate", "a table [gate]"),
     ({"environment": "test"}, "environment", "named by its file"),
 ]
+
+
+@pytest.mark.parametrize("changes", [RAW, RAW_FOLDER, LOGS])
+def test_what_the_cases_start_from_is_allowed(problems: Problems, changes: dict[str, Any]) -> None:
+    assert problems(changes) == {}
 
 
 @pytest.mark.parametrize(("changes", "key", "allowed"), CASES, ids=[case[1] for case in CASES])

@@ -1,0 +1,145 @@
+"""One round of a shard as a batch inference job: half the price, hours instead of minutes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from labelling.answers import Answer, request
+from labelling.plan import Plan
+from labelling.records import Record
+from shared.errors import (
+    NotYetError,
+    ResourceError,
+    code,
+    described,
+    is_role_not_ready,
+    is_transient,
+)
+from shared.naming import bedrock_tags, is_owned
+from shared.objects import Folder
+from shared.task import Task
+
+RUNNING = frozenset({"Submitted", "Validating", "Scheduled", "InProgress", "Stopping"})
+_OUTPUT = ".jsonl.out"
+LABELS_TAG = "distilled-router:labels"
+
+
+def job_name(owner: str, life: str, shard: str, number: int) -> str:
+    """The name of one round's job (botocore: ModelInvocationJobName, 63 characters)."""
+    return f"{owner[:24].rstrip('-')}-{name_part(owner, life)}-{shard}-{number}"
+
+
+def name_part(owner: str, life: str) -> str:
+    """What the names of all jobs of an owner's labels have in common: of one life of the labels' folder only,
+    since a name may be used up for good, while what its job wrote was deleted."""
+    return f"{hashlib.sha256(owner.encode()).hexdigest()[:6]}{life}"
+
+
+def write_input(folder: Folder, key: str, records: Sequence[Record], plan: Plan, task: Task) -> None:
+    """Put a job's input file."""
+    rows = (
+        {
+            "recordId": record.id,
+            "modelInput": request(
+                task, record.query, max_tokens=plan.max_tokens, temperature=plan.temperature
+            ),
+        }
+        for record in records
+    )
+    folder.write_rows(key, rows)
+
+
+def start(
+    bedrock: Any,
+    name: str,
+    plan: Plan,
+    folder: Folder,
+    *,
+    source: str,
+    target: str,
+    role: str,
+    tags: Mapping[str, str],
+) -> str:
+    """Make the job, or find the one of that name, and return its ARN.
+
+    Raises NotYetError where the same call may succeed soon, and ResourceError where Bedrock refuses it.
+    """
+    owned = {**tags, LABELS_TAG: plan.labels}
+    try:
+        made = bedrock.create_model_invocation_job(
+            jobName=name,
+            clientRequestToken=hashlib.sha256(name.encode()).hexdigest(),
+            modelId=plan.teacher,
+            roleArn=role,
+            modelInvocationType="Converse",
+            inputDataConfig={"s3InputDataConfig": {"s3InputFormat": "JSONL", "s3Uri": folder.uri(source)}},
+            outputDataConfig={"s3OutputDataConfig": {"s3Uri": folder.uri(target)}},
+            timeoutDurationInHours=plan.batch_hours,
+            tags=bedrock_tags(owned),
+        )
+    except (ClientError, BotoCoreError) as error:
+        # Whatever this answer says, an earlier try of the same call may have made the job.
+        found = next((job for job in named(bedrock, name) if job["jobName"] == name), None)
+        if found:
+            return str(found["jobArn"])
+        text = f"Bedrock did not take batch job {name}: {described(error)}"
+        if is_transient(error) or (isinstance(error, ClientError) and is_role_not_ready(error)):
+            raise NotYetError(text) from error
+        if isinstance(error, ClientError) and code(error) == "ServiceQuotaExceededException":
+            # Other batch jobs of the account hold the quota, and end.
+            raise NotYetError(
+                f"{text} Other batch jobs are waited for; the quotas are in Service Quotas."
+            ) from error
+        raise ResourceError(text) from error
+    return str(made["jobArn"])
+
+
+def named(bedrock: Any, part: str) -> Iterator[dict[str, Any]]:
+    """All batch jobs whose name contains this."""
+    for page in bedrock.get_paginator("list_model_invocation_jobs").paginate(nameContains=part):
+        yield from page["invocationJobSummaries"]
+
+
+def answers(folder: Folder, target: str, task: Task) -> dict[str, Answer]:
+    """What a job wrote, by the record's id: also of a job that was stopped or ran out of time, since what it
+    answered is paid for."""
+    found: dict[str, Answer] = {}
+    for key in folder.names(target):
+        if not key.endswith(_OUTPUT) or "manifest" in key:
+            continue
+        for row in folder.rows(key):
+            error = row.get("error")
+            if error or "modelOutput" not in row:
+                reason = f"{(error or {}).get('errorCode', '')} {(error or {}).get('errorMessage', '')}"
+                found[str(row.get("recordId"))] = Answer.failed(reason.strip() or "no answer")
+            else:
+                found[str(row["recordId"])] = Answer.read(row["modelOutput"], task)
+    return found
+
+
+def stop_all(bedrock: Any, part: str, owner: str) -> bool:
+    """Stop this owner's batch jobs whose name contains this; True once none runs. What they answered so far
+    is charged, and written."""
+    ours = [job for job in named(bedrock, part) if job["status"] in RUNNING and _is_ours(bedrock, job, owner)]
+    for job in ours:
+        if job["status"] != "Stopping":
+            stop(bedrock, job["jobArn"])
+    return not ours
+
+
+def stop(bedrock: Any, arn: str) -> None:
+    """Stop a job, unless it has ended."""
+    try:
+        bedrock.stop_model_invocation_job(jobIdentifier=arn)
+    except ClientError as error:
+        # It ended, or somebody else stopped it, between the look and this call.
+        if code(error) not in {"ConflictException", "ValidationException", "ResourceNotFoundException"}:
+            raise
+
+
+def _is_ours(bedrock: Any, job: Mapping[str, Any], owner: str) -> bool:
+    return is_owned(bedrock.list_tags_for_resource(resourceARN=job["jobArn"]).get("tags", []), owner)

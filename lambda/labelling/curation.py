@@ -1,0 +1,194 @@
+"""From the teacher's answers to the files that Bedrock trains on: what is kept, what is not and why."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from labelling.agreement import consensus
+from labelling.plan import Plan
+from shared.conversation import normalised
+from shared.dataset_rules import ROWS, VALIDATION_ROWS
+from shared.similarity import Neighbours, families
+from shared.task import Task
+
+TRAINING, VALIDATION, HOLDOUT = "training", "validation", "holdout"
+# Of a family of this part of all queries or more, held out whole, little else would be judged.
+LARGEST_HELD_OUT = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A query whose label is kept."""
+
+    query: str
+    weights: dict[str, float]
+    agreement: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A query that is left out, and why; `detail` is for whoever looks at it."""
+
+    query: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass
+class Curated:
+    """The parts of a data set, what was left out, and the agreement of everything that was answered."""
+
+    parts: dict[str, list[Labelled]]
+    rejects: list[Reject] = field(default_factory=list)
+    agreements: Counter[str] = field(default_factory=Counter)
+    families: int = 0
+    largest_family: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def report(self) -> dict[str, Any]:
+        """The curation report: counts in and out by reason, agreement, and balance of each part."""
+        reasons = Counter(reject.reason for reject in self.rejects)
+        kept = sum(map(len, self.parts.values()))
+        return {
+            "queries": kept + len(self.rejects),
+            "kept": kept,
+            "left_out": dict(reasons.most_common()),
+            "agreement": dict(sorted(self.agreements.items())),
+            "parts": {
+                name: {"rows": len(rows), "by_label": dict(Counter(row.label for row in rows).most_common())}
+                for name, rows in self.parts.items()
+            },
+            "families": {"count": self.families, "largest": self.largest_family},
+            "teacher_tokens": {"input": self.input_tokens, "output": self.output_tokens},
+        }
+
+
+def curate(
+    rows: Iterable[Mapping[str, Any]], plan: Plan, task: Task, held_out: Sequence[str] | None
+) -> Curated:
+    """Keep what the teacher is sure of, and split it by families of queries.
+
+    Args:
+        rows: the labelled shards' rows, in order.
+        plan: the thresholds and shares.
+        task: parses nothing here; gives labels and their largest.
+        held_out: the queries of a hold-out set that was given, or None where one is to be split off.
+    """
+    curated = Curated({TRAINING: []})
+    sure = list(_sure(rows, plan, task, curated))
+    if held_out is not None:
+        sure = list(_apart_from(held_out, sure, curated))
+    curated.parts = _split(sure, plan, curated, with_holdout=held_out is None)
+    curated.parts[TRAINING] = _balanced(curated.parts[TRAINING], plan, curated)
+    curated.parts[TRAINING] = _limited(curated, plan)
+    return curated
+
+
+def _sure(rows: Iterable[Mapping[str, Any]], plan: Plan, task: Task, curated: Curated) -> Iterator[Labelled]:
+    """The queries on whose weights enough samples agree."""
+    for row in rows:
+        query = str(row["query"])
+        curated.input_tokens += int(row["input_tokens"])
+        curated.output_tokens += int(row["output_tokens"])
+        answers: list[Mapping[str, Any]] = row["answers"]
+        found = consensus([answer.get("weights") for answer in answers], task, plan.tolerance)
+        curated.agreements[f"{found.agreement if found else 0:.2f}"] += 1
+        if found is None:
+            curated.rejects.append(Reject(query, "no valid answer", str(answers[-1].get("reason", ""))))
+        elif found.agreement < plan.minimum_agreement - 1e-9:
+            given = "; ".join(str(list(a["weights"].values())) for a in answers if a.get("weights"))
+            curated.rejects.append(Reject(query, "the samples disagree", given))
+        else:
+            yield Labelled(query, found.weights, found.agreement, task.dominant(found.weights))
+
+
+def _apart_from(held_out: Sequence[str], sure: Sequence[Labelled], curated: Curated) -> Iterator[Labelled]:
+    """What is no query of the given hold-out set, nor nearly one."""
+    exact = {normalised(query) for query in held_out}
+    near = Neighbours(held_out)
+    for one in sure:
+        place = near.nearest(one.query)
+        if normalised(one.query) in exact:
+            curated.rejects.append(Reject(one.query, "in the hold-out set"))
+        elif place is not None:
+            curated.rejects.append(Reject(one.query, "nearly in the hold-out set", held_out[place]))
+        else:
+            yield one
+
+
+def _split(
+    sure: Sequence[Labelled], plan: Plan, curated: Curated, *, with_holdout: bool
+) -> dict[str, list[Labelled]]:
+    """Whole families to each part, label by label in the wanted shares.
+
+    The order is that of a hash of each family's first query: stable, and by chance.
+    """
+    numbers = families([one.query for one in sure])
+    grouped: dict[int, list[Labelled]] = defaultdict(list)
+    for number, one in zip(numbers, sure, strict=True):
+        grouped[number].append(one)
+    curated.families = len(grouped)
+    curated.largest_family = max(map(len, grouped.values()), default=0)
+    shares = {HOLDOUT: plan.holdout_share if with_holdout else 0.0, VALIDATION: plan.validation_share}
+    totals = Counter(one.label for one in sure)
+    wanted = {
+        (part, label): share * count for part, share in shares.items() for label, count in totals.items()
+    }
+    limits = {HOLDOUT: len(sure), VALIDATION: VALIDATION_ROWS[1]}
+    parts: dict[str, list[Labelled]] = {TRAINING: [], VALIDATION: [], HOLDOUT: []}
+    most = max(1.0, LARGEST_HELD_OUT * len(sure) * max(shares.values()))
+    for family in sorted(grouped.values(), key=lambda members: _chance(members[0].query, plan.labels)):
+        label = Counter(one.label for one in family).most_common(1)[0][0]
+        part = next(
+            (
+                name
+                for name in shares
+                if wanted[name, label] >= len(family) - 0.5
+                and len(family) <= most
+                and len(parts[name]) + len(family) <= limits[name]
+            ),
+            TRAINING,
+        )
+        if part != TRAINING:
+            for one in family:
+                wanted[part, one.label] -= 1
+        parts[part] += family
+    return {name: rows for name, rows in parts.items() if rows or name == TRAINING}
+
+
+def _balanced(rows: Sequence[Labelled], plan: Plan, curated: Curated) -> list[Labelled]:
+    """Leave out of a label that dominates too many rows those which the teacher is least sure of."""
+    by_label = Counter(row.label for row in rows)
+    label, count = by_label.most_common(1)[0] if rows else ("", 0)
+    others = len(rows) - count
+    share = plan.maximum_label_share
+    if not rows or share >= 1 or count <= share * len(rows) or not others:
+        return list(rows)
+    keep = int(share * others / (1 - share))
+    order = sorted(
+        (row for row in rows if row.label == label),
+        key=lambda row: (-row.agreement, _chance(row.query, plan.labels)),
+    )
+    out = {row.query for row in order[keep:]}
+    curated.rejects += [Reject(row.query, f"too many of {label}") for row in order[keep:]]
+    return [row for row in rows if row.query not in out]
+
+
+def _limited(curated: Curated, plan: Plan) -> list[Labelled]:
+    """No more rows than the job takes, with what validates it."""
+    rows = curated.parts[TRAINING]
+    most = ROWS[plan.method][1] - len(curated.parts.get(VALIDATION, ()))
+    order = sorted(rows, key=lambda row: (-row.agreement, _chance(row.query, plan.labels)))
+    out = {row.query for row in order[most:]}
+    curated.rejects += [Reject(row.query, f"more than {most} rows") for row in order[most:]]
+    return [row for row in rows if row.query not in out]
+
+
+def _chance(query: str, seed: str) -> bytes:
+    return hashlib.blake2b(f"{seed} {query}".encode(errors="replace"), digest_size=8).digest()

@@ -1,0 +1,44 @@
+"""The curated data set as files: checked by the rules that hold for every data set, then published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from labelling.curation import HOLDOUT, TRAINING, VALIDATION, Curated, Labelled
+from labelling.plan import Plan
+from shared.conversation import row
+from shared.dataset_rules import check_dataset
+from shared.objects import Folder, json_lines
+from shared.task import Task
+
+REPORT, REJECTS = "curation.json", "rejects.jsonl"
+GIVEN_HOLDOUT = "given-holdout.jsonl"
+
+
+def publish(target: Folder, curated: Curated, plan: Plan, task: Task) -> str:
+    """Put report and rejects, and if the data set passes, its files; the problem where it does not pass.
+
+    The report and the rejects are there in either case: they say what to change.
+    """
+    target.write_rows(REJECTS, map(asdict, curated.rejects))
+    target.write(REPORT, curated.report())
+    rows = {name: list(_rows(part, task)) for name, part in curated.parts.items()}
+    if HOLDOUT not in rows:
+        is_given = GIVEN_HOLDOUT in target.names()
+        rows[HOLDOUT] = list(target.rows(GIVEN_HOLDOUT)) if is_given else []
+    if plan.validation_share and VALIDATION not in rows:
+        return f"labelling.validation_share = {plan.validation_share:g} gives no row to validate with."
+    validation = json_lines(rows[VALIDATION]) if VALIDATION in rows else None
+    training, holdout = json_lines(rows[TRAINING]), json_lines(rows[HOLDOUT])
+    found = check_dataset(training, holdout, task, plan.method, validation=validation)
+    if not found.ok:
+        return found.summary()
+    for name in (HOLDOUT, VALIDATION, TRAINING):
+        if name in rows:
+            target.write_rows(f"{name}.jsonl", rows[name])
+    return ""
+
+
+def _rows(part: Sequence[Labelled], task: Task) -> Iterator[dict[str, object]]:
+    return (row(task, one.query, one.weights) for one in part)

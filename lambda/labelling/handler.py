@@ -1,0 +1,110 @@
+"""The labelling: its custom resource, and the stages of its state machine.
+
+The resource checks the raw queries before anything is paid for, publishes them in shards, and starts the
+state machine; its physical id is the folder of the labels. The machine labels every shard, curates the data
+set, and has the job made. Whatever was paid for stays in the folder, where the next execution finds it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger
+from botocore.config import Config
+
+from labelling import resource
+from labelling.curation import curate
+from labelling.dataset import GIVEN_HOLDOUT, publish
+from labelling.plan import Plan, shard_of
+from labelling.resource import Services
+from labelling.shards import Shard
+from shared import executions
+from shared.clients import client
+from shared.conversation import examples
+from shared.custom_resource import Event, begun, polled
+from shared.naming import OWNER_TAG
+from shared.objects import Folder, json_lines
+from shared.stages import StageResult, done, failed, patient, readable, release_tags
+from shared.task import Task
+
+logger = Logger()
+
+# Calls of a small set: the teacher may take its time, and throttling is waited out.
+_RUNTIME = Config(retries={"mode": "standard", "max_attempts": 6}, connect_timeout=5, read_timeout=60)
+
+
+def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+    """Provider framework's onEvent."""
+    del context
+    return begun(lambda: resource.handle(Event.parse(event), _services(), Task.load()))
+
+
+def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+    """Provider framework's isComplete."""
+    del context
+    return polled(lambda: resource.check(Event.parse(event), _services()))
+
+
+def label(event: Mapping[str, Any], context: Any) -> StageResult:
+    """Stage of one shard: one step towards its answers."""
+    del context
+    plan, environment, execution = Plan.of(event["plan"]), os.environ, str(event["execution"])
+    stepfunctions = client("stepfunctions")
+    folder = Folder(client("s3"), environment["BUCKET"], plan.folder)
+    shard = Shard(
+        name=shard_of(str(event["shard"])),
+        plan=plan,
+        task=Task.load(),
+        folder=folder,
+        bedrock=client("bedrock"),
+        runtime=boto3.client("bedrock-runtime", config=_RUNTIME),
+        owner=environment["NAME"],
+        life=resource.life_of(folder),
+        execution=execution,
+        role=environment["BATCH_ROLE_ARN"],
+        tags={**release_tags(environment), OWNER_TAG: environment["NAME"]},
+        is_wanted=lambda: executions.is_open(executions.find(stepfunctions, execution)),
+    )
+    return patient(shard.label, plan.poll_seconds)
+
+
+def make_dataset(event: Mapping[str, Any], context: Any) -> StageResult:
+    """Stage after all shards: curate their answers, check the result and publish it."""
+    del context
+    plan = Plan.of(event["plan"])
+    s3, bucket = client("s3"), os.environ["BUCKET"]
+    failures = [shard["message"] for shard in event["shards"] if shard["outcome"] == "failed"]
+    if failures:
+        count = len(event["shards"])
+        return failed(f"{len(failures)} of {count} shards failed: {readable(str(failures[0]))}")
+    return patient(lambda: curated(plan, s3, bucket, Task.load()), plan.poll_seconds)
+
+
+def curated(plan: Plan, s3: Any, bucket: str, task: Task) -> StageResult:
+    """Curate and publish a plan's data set."""
+    labels, target = Folder(s3, bucket, plan.folder), Folder(s3, bucket, plan.dataset_folder)
+    held_out = None
+    if GIVEN_HOLDOUT in target.names():
+        lines = (line.decode() for line in json_lines(target.rows(GIVEN_HOLDOUT)))
+        held_out = [example.query for example in examples(lines, task)]
+    missing = {key.removeprefix("queries/") for key in labels.names("queries/")} - {
+        key.removeprefix("labelled/") for key in labels.names("labelled/")
+    }
+    if missing:
+        return failed(f"shards {', '.join(sorted(missing))} are not labelled; start the labelling again")
+    rows = (row for key in labels.names("labelled/") for row in labels.rows(key))
+    result = curate(rows, plan, task, held_out)
+    problem = publish(target, result, plan, task)
+    report = result.report()
+    if problem:
+        return failed(f"The curated data set can't be used: {problem} Curated: {json.dumps(report)}")
+    kept, queries = report["kept"], report["queries"]
+    return done(f"{kept} of {queries} queries kept; report {target.uri('curation.json')}")
+
+
+def _services() -> Services:
+    return Services(client("bedrock"), client("stepfunctions"), client("s3"))

@@ -1,0 +1,189 @@
+"""Custom resource Labelling: raw queries are checked and published in shards, and the state machine started.
+
+Its physical id is the folder of the labels. Another model from the same labels is an update in place, whose
+execution finds them labelled. Other labels are another folder; CloudFormation's Delete of the old one comes
+once all else has succeeded.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from botocore.exceptions import ClientError
+
+from labelling import batch
+from labelling.dataset import GIVEN_HOLDOUT
+from labelling.plan import Plan
+from shared import costs, executions, jobs
+from shared.custom_resource import Event, answer, complete, pending, truth
+from shared.dataset_rules import check_dataset
+from shared.errors import ResourceError, code, with_retries
+from shared.findings import Report
+from shared.objects import Folder
+from shared.query_rules import QueryCheck
+from shared.sources import Source, files_of
+from shared.storage import PURGE_SECONDS, deadline, purge
+from shared.task import Task
+
+logger = Logger(child=True)
+
+_LIFE = "life.json"
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the resource works with."""
+
+    bedrock: Any
+    stepfunctions: Any
+    s3: Any
+
+
+def handle(
+    event: Event, aws: Services, task: Task, retry: Callable[..., Any] = with_retries
+) -> dict[str, Any]:
+    """Check and publish the queries on Create and Update."""
+    if event.is_delete:
+        return answer(str(event.physical_id))
+    plan, bucket = _plan(event.properties), str(event.properties["Bucket"])
+    folder = Folder(aws.s3, bucket, plan.folder)
+    report = Report()
+    files = files_of("queries", event.properties["Queries"], aws.s3, retry)
+    queries = list(_checked(files, task, report, plan.method))
+    holdout = _holdout(event.properties, aws.s3, retry, task, plan.method, report)
+    if not report.ok:
+        raise ResourceError(f"{report.summary()} Nothing was published, asked or started.")
+    costs.hold(event, costs.Volume.of(queries), task)
+    logger.info("queries passed", summary=report.summary())
+    for name, rows in _shards(queries, int(event.properties["QueriesPerShard"])):
+        folder.write_rows(f"queries/{name}.jsonl", rows)
+    _begin_life(aws.s3, folder)
+    if holdout:
+        holdout.publish(bucket, f"{plan.dataset_folder}{GIVEN_HOLDOUT}")
+    return answer(
+        _physical_id(event.properties),
+        {
+            "Queries": str(len(queries)),
+            "TrainingUri": f"s3://{bucket}/{plan.dataset_folder}training.jsonl",
+            "HoldoutUri": f"s3://{bucket}/{plan.dataset_folder}holdout.jsonl",
+            "ReportUri": f"s3://{bucket}/{plan.dataset_folder}curation.json",
+        },
+    )
+
+
+def check(event: Event, aws: Services) -> dict[str, Any]:
+    """Start the execution on Create and Update; on Delete end all that runs, and remove what may go."""
+    if event.is_delete:
+        return complete() if _is_deleted(event, aws) else pending()
+    plan, machine = _plan(event.properties), str(event.properties["StateMachineArn"])
+    before = event.old_properties.get("Plan")
+    old = Plan.of(json.loads(before)) if before else plan
+    # The same labels for another model: what is under way for the old one goes on for the new one. Other
+    # labels have a resource's life of their own, which CloudFormation ends.
+    is_superseded = old.digest != plan.digest and old.labels == plan.labels
+    if is_superseded and not _stop(aws, machine, old.digest, f"superseded by {plan.digest}"):
+        return pending()
+    if jobs.find(aws.bedrock, str(event.properties["JobName"])):
+        logger.info("nothing to label: the job exists", job=event.properties["JobName"])
+        return complete()
+    executions.ensure(aws.stepfunctions, machine, plan.digest, execution_input(event.properties["Plan"]))
+    return complete()
+
+
+def execution_input(plan: str) -> str:
+    """The input of an execution: always the same for a plan, so that a second start finds the first."""
+    values = json.loads(plan)
+    return json.dumps({"plan": values, "queries": f"labels/{values['labels']}/queries/"}, sort_keys=True)
+
+
+def life_of(folder: Folder) -> str:
+    """What tells this life of the labels' folder from one that was deleted: 6 hex digits."""
+    found = folder.read(_LIFE)
+    if found is None:
+        raise ResourceError(f"{folder.uri(_LIFE)} is gone: deploy the stack again, which publishes it.")
+    return str(found["life"])
+
+
+def _begin_life(s3: Any, folder: Folder) -> None:
+    try:
+        s3.put_object(
+            Bucket=folder.bucket,
+            Key=f"{folder.prefix}{_LIFE}",
+            Body=json.dumps({"life": secrets.token_hex(3)}).encode(),
+            IfNoneMatch="*",
+        )
+    except ClientError as error:
+        if code(error) not in {"PreconditionFailed", "ConditionalRequestConflict"}:
+            raise
+
+
+def _plan(properties: Mapping[str, Any]) -> Plan:
+    return Plan.of(json.loads(str(properties["Plan"])))
+
+
+def _physical_id(properties: Mapping[str, Any]) -> str:
+    return f"s3://{properties['Bucket']}/{_plan(properties).folder}"
+
+
+def _checked(files: Iterable[Source], task: Task, report: Report, method: str) -> Iterator[str]:
+    """The valid, distinct queries of all files."""
+    checks = QueryCheck(task, report)
+    for file in files:
+        yield from checks.read(file.location["Key"].rsplit("/", 1)[-1], file.rows())
+    checks.finish(method)
+
+
+def _holdout(
+    properties: Mapping[str, Any], s3: Any, retry: Callable[..., Any], task: Task, method: str, report: Report
+) -> Source | None:
+    """The hold-out set that was given, checked; its queries are left out of the training later."""
+    given = properties.get("Holdout")
+    if given is None:
+        return None
+    source = Source.of("holdout", given, s3, retry)
+    check_dataset(None, source.rows(), task, method, report=report)
+    return source
+
+
+def _shards(queries: list[str], size: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The queries in parts of nearly the same length, none longer than `size`."""
+    count = -(-len(queries) // size)
+    for number in range(count):
+        start, end = number * len(queries) // count, (number + 1) * len(queries) // count
+        yield f"{number:05d}", [{"number": n, "query": queries[n]} for n in range(start, end)]
+
+
+def _stop(aws: Services, machine: str, digest: str, cause: str) -> bool:
+    """End a model's executions; True once all are closed."""
+    found = [
+        str(execution["executionArn"])
+        for execution in executions.of_work(aws.stepfunctions, machine, digest)
+        if executions.is_open(execution)
+    ]
+    closed = [executions.stop(aws.stepfunctions, arn, cause) for arn in found]
+    return all(closed)
+
+
+def _is_deleted(event: Event, aws: Services) -> bool:
+    """Whether nothing runs any more and what may go is gone. Goes on with it.
+
+    Executions end first, then batch jobs: one that is being made at that moment is stopped by whoever makes
+    it, who looks at the execution afterwards.
+    """
+    if "Plan" not in event.properties or event.physical_id != _physical_id(event.properties):
+        return True  # an id that CloudFormation invented for a create that never answered
+    plan, machine = _plan(event.properties), str(event.properties["StateMachineArn"])
+    if not _stop(aws, machine, plan.digest, "the stack is being deleted"):
+        return False
+    folder = Folder(aws.s3, str(event.properties["Bucket"]), plan.folder)
+    life, owner = folder.read(_LIFE), str(event.properties["Owner"])
+    if life and not batch.stop_all(aws.bedrock, batch.name_part(owner, str(life["life"])), owner):
+        return False
+    if truth(event.properties.get("Retain", "true")):
+        return True
+    return purge(aws.s3, folder.bucket, folder.prefix, until=deadline(PURGE_SECONDS))

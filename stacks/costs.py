@@ -1,0 +1,31 @@
+"""From an environment's settings to what its costs are estimated from."""
+
+from shared.costs import Spec
+from stacks.settings import Settings
+
+
+def spec(settings: Settings) -> Spec:
+    """What the settings ask for that costs; how much data there is, `shared.costs.Volume` says."""
+    dataset, labelling, distillation = settings.dataset, settings.labelling, settings.distillation
+    hyperparameters, bought = distillation.hyperparameters, settings.endpoint.provisioned
+    labels = dataset.labels == "teacher"
+    held_out = labelling.holdout_share if dataset.holdout is None else 0.0
+    return Spec(
+        method=distillation.method,
+        teacher=distillation.teacher,
+        student=distillation.student,
+        base_model=settings.router.base_model,
+        samples=labelling.samples if labels else 0,
+        max_tokens=labelling.max_tokens if labels else 0,
+        queries_per_shard=labelling.queries_per_shard if labels else 0,
+        trained_share=1 - held_out - labelling.validation_share if labels else 1.0,
+        epochs=hyperparameters.epoch_count if hyperparameters else 0,
+        max_response_length=distillation.max_response_length or 0,
+        # Logged answers are taken as they are, without pairs of Bedrock's own (Bedrock user guide, prepare
+        # your training datasets for distillation).
+        synthesis=distillation.method == "distillation" and not dataset.use_logged_answers,
+        logged=dataset.source == "invocation_logs",
+        model_units=bought.model_units if bought else 0,
+        hourly_price_usd=bought.hourly_price_usd if bought else 0.0,
+        kept_models=settings.rollout.keep_releases,
+    )

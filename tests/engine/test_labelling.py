@@ -1,0 +1,188 @@
+"""Raw queries to a live model, through the whole system: paid once, resumed, and ended with its stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.releases import LIVE, Release, Releases
+from stacks.settings import PROJECT, load
+from tests import real_data
+from tests.engine.engine import Engine
+from tests.faults.variants import SHORT, Variant, changed, variant
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-labelling")]
+
+SECONDS = 300.0
+CREATE, JOB = "CreateModelInvocationJob", "CreateModelCustomizationJob"
+TEACHER = "us.amazon.nova-pro-v1:0"
+STACKS = ("data", "distillation", "serving", "router")
+# The real ones beside the project, if they are there, or else the project's own.
+REAL_QUERIES = 2_400
+
+
+def raw_queries() -> list[str]:
+    if not real_data.is_present():
+        return (PROJECT / "data" / "queries.txt").read_text(encoding="utf-8").splitlines()
+    rows = [row for name in real_data.HINTED for row in real_data.required(name)]
+    distinct = dict.fromkeys(str(row["query"]).strip() for row in rows)
+    usable = [query for query in distinct if query and len(query) <= 200 and ":" not in query]
+    return usable[:: max(1, len(usable) // REAL_QUERIES)]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A folder in the project, since a data set's path is inside it."""
+    made = PROJECT / ".cache" / f"labelling-{os.getpid()}"
+    made.mkdir(parents=True)
+    (made / "queries.txt").write_text("\n".join(raw_queries()) + "\n", encoding="utf-8")
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def declare(folder: Path) -> Callable[..., Variant]:
+    """The local environment with raw queries, and changes; each version is synthesised once."""
+    known: dict[str, Variant] = {}
+
+    def declared(**changes: Mapping[str, Any]) -> Variant:
+        name = f"version-{json.dumps(changes, sort_keys=True)}"
+        if name not in known:
+            given: dict[str, dict[str, Any]] = {
+                "dataset": {
+                    "labels": "teacher",
+                    "training": None,
+                    "holdout": None,
+                    "queries": (folder / "queries.txt").relative_to(PROJECT).as_posix(),
+                },
+                "labelling": {"queries_per_shard": 600, "poll_seconds": 1, "samples": 2},
+            }
+            settings = changed(load("local"), given, SHORT, changes)
+            known[name] = variant(name, folder / f"assembly-{len(known)}", settings)
+        return known[name]
+
+    return declared
+
+
+class System:
+    """The deployed system, and what it has cost."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def deploy(self, version: Variant, *stacks: str) -> None:
+        self.engine.publish(version.assembly)
+        for stack in stacks or STACKS:
+            outcome = self.engine.deploy(f"{version.owner}-{stack}", version.templates[stack])
+            assert outcome.succeeded, outcome
+
+    def release(self, version: Variant) -> Release | None:
+        resources = self.engine.resources(f"{version.owner}-serving")
+        table = self.engine.table(resources[version.logical_id("serving", "Releases")])
+        return Releases(table).get(version.digest)
+
+    def wait_until_live(self, version: Variant) -> Release:
+        release = self.until(lambda: (found := self.release(version)) and found.is_final and found)
+        assert release.state == LIVE, release
+        found: Release = release
+        return found
+
+    def until(self, question: Callable[[], Any]) -> Any:
+        end = time.monotonic() + SECONDS
+        while not (answer := question()):
+            assert time.monotonic() < end, (self.labellings(), self.batches(), self.jobs())
+            time.sleep(0.1)
+        return answer
+
+    def machine(self) -> str:
+        found = self.engine.aws("stepfunctions").list_state_machines()["stateMachines"]
+        (arn,) = [str(item["stateMachineArn"]) for item in found if item["name"].endswith("-labelling")]
+        return arn
+
+    def labellings(self) -> dict[str, str]:
+        """Name to status, of all executions."""
+        stepfunctions = self.engine.aws("stepfunctions")
+        found = stepfunctions.list_executions(stateMachineArn=self.machine())["executions"]
+        return {item["name"]: item["status"] for item in found}
+
+    def batches(self) -> dict[str, str]:
+        """Name to status, of all batch jobs."""
+        pages = self.engine.aws("bedrock").get_paginator("list_model_invocation_jobs").paginate()
+        return {job["jobName"]: job["status"] for page in pages for job in page["invocationJobSummaries"]}
+
+    def asked(self) -> int:
+        """How often the teacher was paid: batch jobs, and calls of its own."""
+        calls = [call for call in self.engine.calls("Converse") if call["parameters"]["modelId"] == TEACHER]
+        return len(self.batches()) + len(calls)
+
+    def jobs(self) -> dict[str, str]:
+        return {job["name"]: job["status"] for job in self.engine.bedrock("/_state")["jobs"]}
+
+
+@pytest.fixture
+def system(engine: Engine) -> System:
+    return System(engine)
+
+
+def test_raw_queries_become_a_live_model_and_are_paid_once(
+    system: System, declare: Callable[..., Variant]
+) -> None:
+    first = declare()
+    system.deploy(first)
+    system.wait_until_live(first)
+    assert set(system.jobs()) == {f"{first.owner}-{first.digest}"}
+    shards = -(-len(raw_queries()) // 600)
+    assert len([name for name in system.batches() if name.endswith("-1")]) == shards
+
+    router = system.engine.router(system.engine.outputs(f"{first.owner}-router")["ApiId"])
+    answers = [router.ask(f"a blue boat in the harbour, {number}") for number in range(5)]
+    assert {answer["source"] for answer in answers} == {"distilled"}
+
+    before = system.asked()
+    system.deploy(first)
+    assert (system.asked(), list(system.labellings())) == (before, [f"{first.digest}-1"])
+
+    again = declare(distillation={"nonce": "again"}, labelling={"minimum_agreement": 1.0})
+    system.deploy(again)
+    system.wait_until_live(again)
+    assert system.asked() == before
+    assert len(system.jobs()) == 2
+
+
+def test_labelling_that_is_stopped_half_way_goes_on_where_it_ended(
+    system: System, declare: Callable[..., Variant]
+) -> None:
+    first = declare()
+    system.deploy(first, "data", "distillation")
+    begun = system.until(lambda: system.batches())
+    execution = f"{system.machine().replace(':stateMachine:', ':execution:')}:{first.digest}-1"
+    system.engine.aws("stepfunctions").stop_execution(executionArn=execution)
+    system.deploy(declare(release={"attempt": 2}))
+    system.wait_until_live(first)
+    labellings = system.labellings()
+    assert labellings.pop(f"{first.digest}-1") == "ABORTED"
+    assert set(labellings.values()) == {"SUCCEEDED"}
+    assert set(begun) <= set(system.batches())
+    # One first round for each shard, whoever began it: none was paid twice.
+    shards = -(-len(raw_queries()) // 600)
+    assert len([name for name in system.batches() if name.endswith("-1")]) == shards
+    assert len(system.engine.calls(JOB)) == 1
+
+
+def test_destroy_in_the_middle_leaves_nothing_running(
+    system: System, declare: Callable[..., Variant]
+) -> None:
+    first = declare()
+    system.deploy(first, "data", "distillation")
+    system.until(lambda: system.batches())
+    for stack in ("distillation", "data"):
+        assert system.engine.delete(f"{first.owner}-{stack}").succeeded
+    assert set(system.batches().values()) <= {"Stopped", "Completed"}
+    assert system.jobs() == {}

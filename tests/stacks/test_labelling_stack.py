@@ -1,0 +1,196 @@
+"""Where data comes from: rows, raw queries that the teacher labels, or what Bedrock has logged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from shared.naming import OWNER_TAG
+from tests.stacks.assembly import Assembly, Statement
+
+Assemblies = Mapping[str, Assembly]
+
+
+@pytest.fixture
+def raw(assemblies: Assemblies) -> Assembly:
+    return assemblies["raw-queries"]
+
+
+@pytest.fixture
+def folder(assemblies: Assemblies) -> Assembly:
+    return assemblies["queries-folder"]
+
+
+def labelling(assembly: Assembly) -> Any:
+    return assembly.one("Custom::BedrockLabelling").properties
+
+
+def plan(assembly: Assembly) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(labelling(assembly)["Plan"])
+    return found
+
+
+def statements(assembly: Assembly, role: str) -> list[Statement]:
+    return list(assembly.role_statements(assembly.one("AWS::IAM::Role", role)))
+
+
+def test_job_is_made_later_from_what_the_labelling_curates(raw: Assembly) -> None:
+    job, known = raw.one("Custom::BedrockDistillationJob").properties, plan(raw)
+    place = f"labels/{known['labels']}/datasets/{known['dataset']}"
+    assert job["MadeLater"] is True
+    assert raw.plain(job["TrainingDataUri"]) == f"s3://<Data>/{place}/training.jsonl"
+    assert "ValidationDataUris" not in job
+    judge = raw.one("AWS::Lambda::Function", "ReleaseJudge").properties["Environment"]["Variables"]
+    assert judge["HOLDOUT_KEY"] == f"{place}/holdout.jsonl"
+
+
+def test_validation_rows_are_curated_too(folder: Assembly) -> None:
+    job, known = folder.one("Custom::BedrockDistillationJob").properties, plan(folder)
+    (uri,) = job["ValidationDataUris"]
+    assert folder.plain(uri).endswith(f"/datasets/{known['dataset']}/validation.jsonl")
+
+
+def test_job_comes_before_its_labelling_and_goes_after_it(raw: Assembly) -> None:
+    """Whatever the labelling makes belongs to the job's resource, whose Delete must come last."""
+    waits_for = raw.one("Custom::BedrockLabelling").raw["DependsOn"]
+    assert raw.one("Custom::BedrockDistillationJob").logical_id in waits_for
+
+
+def test_labelling_waits_for_all_that_its_machine_may(raw: Assembly) -> None:
+    waits_for = raw.one("Custom::BedrockLabelling").raw["DependsOn"]
+    policies = [policy for policy in raw.resources("AWS::IAM::Policy") if "Labelling" in policy.name]
+    wanted = {p.logical_id for p in policies if "Provider" not in p.name and "Framework" not in p.name}
+    assert wanted <= set(waits_for)
+
+
+def test_release_follows_the_labelling_and_may_start_it_again(raw: Assembly) -> None:
+    watch = raw.one("AWS::Lambda::Function", "ReleaseWatchJob").properties["Environment"]["Variables"]
+    account, region = raw.settings.account, raw.settings.region
+    machine = f"arn:aws:states:{region}:{account}:stateMachine:{raw.settings.full_name}-labelling"
+    assert raw.plain(watch["LABELLING"]) == machine
+    granted = {
+        action: resource
+        for statement in statements(raw, "ReleaseCandidateRole")
+        for action in statement.actions
+        for resource in statement.resources
+        if action.startswith("states:")
+    }
+    executions = f"{machine.replace(':stateMachine:', ':execution:')}:*"
+    assert granted == {"states:StartExecution": machine, "states:DescribeExecution": executions}
+
+
+def test_release_of_given_rows_follows_no_labelling(assemblies: Assemblies) -> None:
+    dev = assemblies["dev"]
+    watch = dev.one("AWS::Lambda::Function", "ReleaseWatchJob").properties["Environment"]["Variables"]
+    assert watch["LABELLING"] == ""
+    assert not any(
+        action.startswith("states:")
+        for statement in statements(dev, "ReleaseCandidateRole")
+        for action in statement.actions
+    )
+    assert dev.resources("Custom::BedrockLabelling") == []
+    assert "MadeLater" not in dev.one("Custom::BedrockDistillationJob").properties
+
+
+def test_batch_role_is_for_bedrocks_batch_jobs_of_this_account(raw: Assembly) -> None:
+    role = raw.one("AWS::IAM::Role", "LabellingBatchRole")
+    (trust,) = raw.statements(role.properties["AssumeRolePolicyDocument"])
+    account, region = raw.settings.account, raw.settings.region
+    assert trust.principal == {"Service": "bedrock.amazonaws.com"}
+    assert trust.conditions == {
+        "StringEquals": {"aws:SourceAccount": account},
+        "ArnLike": {"aws:SourceArn": f"arn:aws:bedrock:{region}:{account}:model-invocation-job/*"},
+    }
+
+
+def test_roles_of_the_labelling_reach_no_other_folder(raw: Assembly) -> None:
+    for role in ("LabellingBatchRole", "LabellingStageRole"):
+        objects = {
+            resource
+            for statement in statements(raw, role)
+            if statement.actions & {"s3:GetObject", "s3:PutObject"}
+            for resource in statement.resources
+        }
+        assert objects == {"<Data.Arn>/labels/*"}
+
+
+def test_only_the_batch_role_is_passed_and_only_to_bedrock(raw: Assembly) -> None:
+    (passing,) = [s for s in statements(raw, "LabellingStageRole") if "iam:PassRole" in s.actions]
+    assert passing.resources == {"<LabellingBatchRole.Arn>"}
+    assert passing.conditions == {"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}}
+
+
+def test_batch_jobs_are_stopped_by_their_owner_only(raw: Assembly) -> None:
+    for role in ("LabellingStageRole", "LabellingRole"):
+        (stopping,) = [s for s in statements(raw, role) if "bedrock:StopModelInvocationJob" in s.actions]
+        assert stopping.conditions == {
+            "StringEquals": {f"aws:ResourceTag/{OWNER_TAG}": raw.settings.full_name}
+        }
+
+
+def test_folder_of_queries_is_listed_and_read_with_its_key(folder: Assembly) -> None:
+    assert labelling(folder)["Queries"] == {
+        "Bucket": "search-team-data",
+        "Prefix": "queries/2026-11/",
+        "Content": "0123456789abcdef",
+    }
+    granted = statements(folder, "LabellingRole")
+    (listing,) = [s for s in granted if s.resources == {"arn:aws:s3:::search-team-data"}]
+    assert listing.actions == {"s3:ListBucket"}
+    assert listing.conditions == {"StringLike": {"s3:prefix": ["queries/2026-11/"]}}
+    assert any(
+        s.actions == {"kms:Decrypt"} and s.resources == {str(folder.settings.dataset.source_key)}
+        for s in granted
+    )
+
+
+def test_settings_of_the_labelling_are_its_plan(raw: Assembly) -> None:
+    known = plan(raw)
+    settings = raw.settings.labelling.model_dump()
+    assert settings.pop("queries_per_shard") == int(labelling(raw)["QueriesPerShard"])
+    assert {name: known[name] for name in settings} == settings
+    assert known["teacher"] == raw.settings.distillation.teacher
+
+
+def test_attempt_reaches_release_and_labelling(raw: Assembly) -> None:
+    assert labelling(raw)["Attempt"] == 2
+    assert raw.one("Custom::BedrockRelease").properties["Attempt"] == 2
+
+
+def test_logs_are_read_with_all_their_filters(assemblies: Assemblies) -> None:
+    logs = assemblies["invocation-logs"]
+    job = logs.one("Custom::BedrockDistillationJob").properties
+    assert job["InvocationLogsUri"] == "s3://search-team-logs/bedrock/"
+    assert job["RequestMetadata"] == {"service": "search", "stage": "prod"}
+    assert "TrainingDataUri" not in job
+    reading = {
+        resource
+        for statement in statements(logs, "JobJobRole")
+        if "s3:GetObject" in statement.actions
+        for resource in statement.resources
+    }
+    assert "arn:aws:s3:::search-team-logs/bedrock/*" in reading
+    dataset = logs.one("Custom::BedrockDataset").properties
+    assert "Training" not in dataset
+    assert "Holdout" in dataset
+
+
+def test_accounts_logging_is_never_changed(assemblies: Assemblies) -> None:
+    logs = assemblies["invocation-logs"]
+    actions = {
+        action
+        for role in logs.resources("AWS::IAM::Role")
+        for statement in logs.role_statements(role)
+        for action in statement.actions
+    }
+    assert not any("ModelInvocationLogging" in action for action in actions)
+    assert not any(action.startswith("s3:PutBucket") for action in actions)
+
+
+def test_limit_of_the_cost_reaches_what_checks_the_data(raw: Assembly, assemblies: Assemblies) -> None:
+    for properties in (labelling(raw), assemblies["dev"].one("Custom::BedrockDataset").properties):
+        assert properties["MaximumCostUsd"] == raw.settings.distillation.maximum_cost_usd
+        assert json.loads(properties["Cost"])["teacher"] == raw.settings.distillation.teacher

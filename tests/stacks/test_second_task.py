@@ -1,0 +1,75 @@
+"""Another task reaches every function by one call, and one that can't be used stops the synthesis."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import aws_iam as iam
+
+from shared.task import FILES, Task
+from stacks.application import build
+from stacks.functions import Function, use_task
+from stacks.settings import ENVIRONMENTS, PROJECT, SettingsError
+
+HELPDESK = PROJECT / "examples" / "helpdesk"
+
+
+def with_function(app: cdk.App, name: str, task: Path | None = None) -> None:
+    """A stack with one function, as deep in its tree as a construct's."""
+    stack = cdk.Stack(app, name)
+    if task:
+        use_task(stack, task)
+    role = iam.Role(stack, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+    Function(
+        cdk.NestedStack(stack, "Inside"),
+        "Evaluation",
+        folder="evaluation",
+        role=role,
+        environment={},
+        log_days=1,
+        timeout=cdk.Duration.seconds(10),
+        description="test",
+    )
+
+
+def task_of_the_function(assembly: Path, name: str) -> Path:
+    """The task's folder in the code of a stack's function."""
+    (template,) = assembly.glob(f"{name}Inside*.nested.template.json")
+    resources = json.loads(template.read_text(encoding="utf-8"))["Resources"].values()
+    (function,) = (each for each in resources if each["Type"] == "AWS::Lambda::Function")
+    return assembly / f"asset.{function['Properties']['Code']['S3Key'].removesuffix('.zip')}" / "task"
+
+
+def test_functions_below_a_scope_get_its_task_and_all_others_the_projects(tmp_path: Path) -> None:
+    app = cdk.App(outdir=str(tmp_path), analytics_reporting=False)
+    with_function(app, "second", HELPDESK)
+    with_function(app, "first")
+    app.synth()
+    first, second = (task_of_the_function(tmp_path, name) for name in ("first", "second"))
+    assert Task.load(first) == Task.load()
+    assert Task.load(second) == Task.load(HELPDESK)
+    # Data, grammar and settings of the example stay where they are.
+    assert {path.name for path in second.iterdir()} == set(FILES)
+
+
+def test_a_task_is_chosen_before_anything_is_declared() -> None:
+    app = cdk.App()
+    cdk.Stack(app, "first")
+    with pytest.raises(RuntimeError, match="context after children"):
+        use_task(app, HELPDESK)
+
+
+def test_a_task_that_cannot_be_used_stops_the_synthesis_before_it_begins(tmp_path: Path) -> None:
+    text = (ENVIRONMENTS / "local.toml").read_text(encoding="utf-8")
+    folder = tmp_path / "environments"
+    folder.mkdir()
+    (folder / "local.toml").write_text('task = "examples"\n' + text, encoding="utf-8")
+    app = cdk.App()
+    with pytest.raises(SettingsError) as caught:
+        build(app, "local", folder)
+    assert str(caught.value).startswith('environments/local.toml: task: found "examples"; allowed: ')
+    assert "examples/task.toml: No such file" in str(caught.value)
+    assert not [child for child in app.node.children if isinstance(child, cdk.Stack)]

@@ -1,0 +1,137 @@
+"""A set of raw queries, and the stand-in that labels it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from labelling.plan import Plan
+from labelling.shards import Shard
+from local.bedrock import BedrockStandIn
+from shared.naming import OWNER_TAG
+from shared.objects import Folder
+from shared.stages import StageResult
+from shared.task import Task
+
+TASK = Task.load()
+OWNER = "router-test"
+BUCKET = "data"
+ROLE = "arn:aws:iam::000000000000:role/batch"
+CREATE = "CreateModelInvocationJob"
+HOUR = 3600
+FIRST, SECOND = "arn:aws:states:us-east-1:000000000000:execution:m:a-1", "arn:…:execution:m:a-2"
+
+PLAN = Plan(
+    digest="0123456789ab",
+    labels="0" * 16,
+    dataset="1" * 16,
+    method="distillation",
+    teacher="us.amazon.nova-pro-v1:0",
+    samples=2,
+    temperature=0.5,
+    max_tokens=200,
+    tolerance=0.1,
+    minimum_agreement=0.6,
+    maximum_label_share=1.0,
+    holdout_share=0.1,
+    validation_share=0.0,
+    concurrency=4,
+    batch_hours=24,
+    poll_seconds=60,
+)
+
+
+@dataclass
+class Scene:
+    """One shard of an account whose clock is the test's."""
+
+    server: BedrockStandIn
+    bedrock: Any
+    runtime: Any
+    plan: Plan = PLAN
+    bucket: str = BUCKET
+    wanted: list[bool] = field(default_factory=lambda: [True])
+
+    @property
+    def folder(self) -> Folder:
+        return Folder(self.server.s3, self.bucket, self.plan.folder)
+
+    def publish(self, count: int, shard: str = "00000") -> list[str]:
+        """Raw queries, as the resource publishes them."""
+        queries = [f"a red car number {number} driving at night" for number in range(count)]
+        rows = [{"number": number, "query": query} for number, query in enumerate(queries)]
+        self.folder.write_rows(f"queries/{shard}.jsonl", rows)
+        return queries
+
+    def shard(self, name: str = "00000", execution: str = FIRST, **changes: Any) -> Shard:
+        """The shard as one invocation of the function sees it."""
+        known: Mapping[str, Any] = {
+            "plan": self.plan,
+            "bedrock": self.bedrock,
+            "runtime": self.runtime,
+            "is_wanted": lambda: self.wanted[0],
+            **changes,
+        }
+        return Shard(
+            name=name,
+            task=TASK,
+            folder=self.folder,
+            owner=OWNER,
+            life="abcdef",
+            execution=execution,
+            role=ROLE,
+            tags={OWNER_TAG: OWNER},
+            **known,
+        )
+
+    def label(self, execution: str = FIRST, most: int = 50, **changes: Any) -> StageResult:
+        """Ask again, as the state machine does, until it has come to an end."""
+        for _ in range(most):
+            result = self.shard(execution=execution, **changes).label()
+            if result["outcome"] != "waiting":
+                return result
+            self.server.advance(HOUR)
+        raise AssertionError(f"still waiting: {result['message']}")
+
+    def labelled(self, shard: str = "00000") -> list[dict[str, Any]]:
+        """What became of the shard."""
+        return list(self.folder.rows(f"labelled/{shard}.jsonl"))
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """All batch jobs, first to last."""
+        found = self.bedrock.list_model_invocation_jobs(sortOrder="Ascending")
+        return list(found["invocationJobSummaries"])
+
+    def asked(self) -> int:
+        """How often the teacher was asked by single calls."""
+        return len(self.server.calls("Converse"))
+
+    def records(self, number: int = 1, shard: str = "00000") -> list[str]:
+        """The ids in the input file of a round."""
+        return [row["recordId"] for row in self.folder.rows(f"rounds/{shard}/{number:03d}/input.jsonl")]
+
+    def with_plan(self, **changes: Any) -> Scene:
+        """The same under another plan."""
+        return replace(self, plan=replace(self.plan, **changes))
+
+
+def spoilt(rows: list[dict[str, Any]]) -> list[str]:
+    """The reasons of all answers that hold no weights."""
+    return [answer["reason"] for row in rows for answer in row["answers"] if "reason" in answer]
+
+
+def failing(real: Any, **replaced: Callable[..., Any]) -> Any:
+    """A client some of whose methods are replaced."""
+
+    class Client:
+        def __getattr__(self, name: str) -> Any:
+            return replaced.get(name) or getattr(real, name)
+
+    return Client()
+
+
+def printed(value: object) -> str:
+    """A value as JSON, to look for a text in."""
+    return json.dumps(value)

@@ -1,0 +1,164 @@
+"""Curation: what is kept of the teacher's answers, what is not and why, and where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from labelling.curation import HOLDOUT, TRAINING, VALIDATION, Curated, curate
+from shared.conversation import normalised
+from shared.similarity import families
+from tests.unit.labelling.scenes import PLAN, TASK
+
+LOOKS = ("kite", "boat", "horse", "lantern", "bridge", "tractor", "violin", "market", "statue", "parrot")
+PLACES = ("harbour", "desert", "kitchen", "stadium", "forest", "tunnel", "garden", "airport", "castle")
+SIGHTS = [f"{look} beside the old {place} wall" for look in LOOKS for place in PLACES]
+
+
+def weights(label: str, share: float = 0.9) -> dict[str, float]:
+    rest = (1 - share) / (len(TASK.labels) - 1)
+    return {name: share if name == label else rest for name in TASK.labels}
+
+
+def row(query: str, *answers: Mapping[str, float] | str) -> dict[str, Any]:
+    """A query with its samples: weights, or a reason why there are none."""
+    given = [{"reason": a} if isinstance(a, str) else {"weights": dict(a)} for a in answers]
+    return {"number": 0, "query": query, "answers": given, "input_tokens": 10, "output_tokens": 2}
+
+
+def sure(query: str, label: str = "visual") -> dict[str, Any]:
+    return row(query, weights(label), weights(label))
+
+
+def curated(rows: Sequence[Mapping[str, Any]], held_out: Sequence[str] | None = None, **plan: Any) -> Curated:
+    return curate(rows, replace(PLAN, **plan), TASK, held_out)
+
+
+def kept(result: Curated) -> set[str]:
+    return {one.query for part in result.parts.values() for one in part}
+
+
+def reasons(result: Curated) -> dict[str, str]:
+    return {reject.query: reject.reason for reject in result.rejects}
+
+
+def test_every_query_is_kept_or_has_a_reason() -> None:
+    rows = [sure(query) for query in SIGHTS]
+    rows.append(row("a query that nobody understood", "empty answer", "no 4 weights found"))
+    rows.append(row("the teacher is of two minds", weights("audio"), weights("visual")))
+    result = curated(rows, minimum_agreement=0.6)
+    assert kept(result) | set(reasons(result)) == {str(each["query"]) for each in rows}
+    assert reasons(result) == {
+        "a query that nobody understood": "no valid answer",
+        "the teacher is of two minds": "the samples disagree",
+    }
+    report = result.report()
+    assert (report["queries"], report["kept"]) == (len(rows), len(SIGHTS))
+    assert report["left_out"] == {"no valid answer": 1, "the samples disagree": 1}
+    assert report["agreement"] == {"0.00": 1, "0.50": 1, "1.00": len(SIGHTS)}
+    assert report["teacher_tokens"] == {"input": 10 * len(rows), "output": 2 * len(rows)}
+
+
+@pytest.mark.parametrize(("least", "is_kept"), [(0.5, True), (0.51, False)])
+def test_threshold_of_agreement_is_a_setting(least: float, is_kept: bool) -> None:
+    rows = [row("a doubtful query about boats", weights("audio"), weights("visual"))]
+    assert ("a doubtful query about boats" in kept(curated(rows, minimum_agreement=least))) == is_kept
+
+
+def test_no_family_is_in_two_parts() -> None:
+    words = distinct(120)
+    queries = [variant for query in words for variant in (query, f"the {query}")]
+    result = curated([sure(query) for query in queries], holdout_share=0.3, validation_share=0.1)
+    place = {one.query: name for name, part in result.parts.items() for one in part}
+    assert set(place.values()) == {TRAINING, VALIDATION, HOLDOUT}
+    numbers = families(queries)
+    assert len(set(numbers)) == len(words)
+    for number in set(numbers):
+        members = [query for query, own in zip(queries, numbers, strict=True) if own == number]
+        assert len({place[query] for query in members}) == 1, members
+
+
+def distinct(count: int) -> list[str]:
+    """Queries that have hardly a word in common."""
+    return [f"{word}ing {word}ers {word}ness" for word in _words(count)]
+
+
+def _words(count: int) -> list[str]:
+    letters = "bcdfglmnprst"
+    return [f"{a}o{b}a{c}" for a in letters for b in letters for c in letters][:count]
+
+
+def test_parts_have_their_shares_label_by_label() -> None:
+    queries = distinct(400)
+    labels = ["visual"] * 300 + ["audio"] * 100
+    rows = [sure(query, label) for query, label in zip(queries, labels, strict=True)]
+    result = curated(rows, holdout_share=0.2)
+    held_out = [one.label for one in result.parts[HOLDOUT]]
+    assert held_out.count("visual") == pytest.approx(60, abs=3)
+    assert held_out.count("audio") == pytest.approx(20, abs=3)
+    assert VALIDATION not in result.parts
+
+
+def test_split_follows_from_the_labels_and_nothing_else() -> None:
+    rows = [sure(query) for query in distinct(200)]
+    first, again = curated(rows), curated(rows)
+    assert first.parts == again.parts
+    other = curated(rows, labels="f" * 16)
+    assert other.parts[HOLDOUT] != first.parts[HOLDOUT]
+
+
+def test_large_family_is_trained_on_and_not_held_out() -> None:
+    """Held out, it would be most of what is judged."""
+    rows = [sure(f"season {number} of a Danish crime series") for number in range(300)]
+    rows += [sure(query) for query in distinct(300)]
+    result = curated(rows, holdout_share=0.1)
+    assert result.largest_family >= 300
+    assert not any("Danish" in one.query for one in result.parts[HOLDOUT])
+
+
+def test_given_holdout_is_kept_out_of_the_training() -> None:
+    queries = distinct(50)
+    rows = [sure(query) for query in queries]
+    rows.append(sure("a red car, parked at night outside a small hotel"))
+    held_out = [queries[3].upper(), "a red car parked at night outside the small hotel"]
+    result = curated(rows, held_out=held_out)
+    assert set(result.parts) == {TRAINING}
+    assert reasons(result) == {
+        queries[3]: "in the hold-out set",
+        "a red car, parked at night outside a small hotel": "nearly in the hold-out set",
+    }
+    assert {normalised(query) for query in held_out}.isdisjoint(map(normalised, kept(result)))
+
+
+def test_label_that_dominates_is_cut_back_least_sure_first() -> None:
+    queries = distinct(200)
+    rows = [sure(query) for query in queries[:100]]
+    rows += [row(query, weights("visual"), "empty answer") for query in queries[100:150]]
+    rows += [sure(query, "audio") for query in queries[150:]]
+    result = curated(rows, held_out=[], maximum_label_share=0.6, minimum_agreement=0.5)
+    labels = [one.label for one in result.parts[TRAINING]]
+    assert labels.count("visual") == 75
+    assert labels.count("audio") == 50
+    out = {query for query, reason in reasons(result).items() if reason == "too many of visual"}
+    assert set(queries[100:150]) <= out
+    assert len(out) == 75
+
+
+def test_no_more_rows_than_a_job_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labelling.curation.ROWS", {"distillation": (1, 40)})
+    queries = distinct(60)
+    rows = [row(query, weights("visual"), "empty answer") for query in queries[:30]]
+    rows += [sure(query) for query in queries[30:]]
+    result = curated(rows, held_out=[], minimum_agreement=0.5)
+    assert len(result.parts[TRAINING]) == 40
+    assert set(queries[30:]) <= kept(result)
+    assert set(reasons(result).values()) == {"more than 40 rows"}
+
+
+def test_nothing_labelled_is_nothing_kept() -> None:
+    result = curated([])
+    assert result.parts == {TRAINING: []}
+    assert result.report()["kept"] == 0

@@ -1,0 +1,306 @@
+"""Custom resource Labelling: nothing is paid before all has passed, and nothing runs on after its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import count
+from typing import Any
+
+import pytest
+
+from labelling import resource
+from labelling.plan import Plan
+from labelling.resource import Services
+from local.bedrock import BedrockStandIn
+from shared import executions
+from shared.costs import Spec
+from shared.custom_resource import Event
+from shared.errors import ResourceError
+from shared.naming import OWNER_TAG, bedrock_tags
+from shared.objects import Folder
+from tests.unit.labelling.scenes import CREATE, OWNER, PLAN, TASK, Scene
+
+QUERIES = "".join(f"a red car number {number} driving at night\n" for number in range(250)).encode()
+OTHER = replace(PLAN, digest="ba9876543210")
+SPEC = Spec(
+    method="distillation",
+    teacher=PLAN.teacher,
+    student="amazon.nova-micro-v1:0:128k",
+    base_model="us.amazon.nova-micro-v1:0",
+    samples=2,
+    max_tokens=200,
+    queries_per_shard=100,
+    max_response_length=100,
+    synthesis=True,
+)
+_numbers = count(1)
+
+
+@dataclass
+class System:
+    """One owner's labelling, and the file that it reads."""
+
+    scene: Scene
+    stepfunctions: Any
+    machine: str
+    source: str
+
+    @property
+    def services(self) -> Services:
+        return Services(self.scene.bedrock, self.stepfunctions, self.scene.server.s3)
+
+    @property
+    def folder(self) -> Folder:
+        return self.scene.folder
+
+    def put(self, body: bytes, key: str = "raw/queries.txt") -> None:
+        self.scene.server.s3.put_object(Bucket=self.source, Key=key, Body=body)
+
+    def properties(self, plan: Plan = PLAN, **changes: Any) -> dict[str, Any]:
+        values = {
+            "Owner": OWNER,
+            "Bucket": self.scene.bucket,
+            "StateMachineArn": self.machine,
+            "JobName": f"{OWNER}-{plan.digest}",
+            "Plan": json.dumps(asdict(plan)),
+            "Queries": {"Bucket": self.source, "Key": "raw/queries.txt"},
+            "QueriesPerShard": "100",
+            "Retain": "false",
+            **changes,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def send(
+        self,
+        kind: str,
+        properties: Mapping[str, Any],
+        old: Mapping[str, Any] | None = None,
+        physical_id: str | None = None,
+    ) -> dict[str, Any]:
+        event = Event.parse(
+            {
+                "RequestType": kind,
+                "ResourceProperties": dict(properties),
+                "OldResourceProperties": dict(old or {}),
+                "PhysicalResourceId": physical_id,
+            }
+        )
+        begun = resource.handle(event, self.services, TASK, retry=lambda call, **_: call())
+        asked = Event.parse({**event.raw, **begun})
+        for _ in range(20):
+            if resource.check(asked, self.services)["IsComplete"]:
+                return begun
+            self.scene.server.advance(300)
+        raise AssertionError(f"{kind} does not end")
+
+    def delete(self, properties: Mapping[str, Any]) -> None:
+        self.send("Delete", properties, physical_id=self.physical_id())
+
+    def physical_id(self, plan: Plan = PLAN) -> str:
+        return f"s3://{self.scene.bucket}/{plan.folder}"
+
+    def states(self, digest: str = PLAN.digest) -> list[str]:
+        found = executions.of_work(self.stepfunctions, self.machine, digest)
+        return [str(execution["status"]) for execution in found]
+
+    def published(self) -> list[str]:
+        return [key for key in self.folder.names() if key.startswith("queries/")]
+
+
+@pytest.fixture(scope="module")
+def server(aws: Callable[[str], Any]) -> Iterator[BedrockStandIn]:
+    """A stand-in whose S3 is the emulator's."""
+    with BedrockStandIn(s3=aws("s3")) as found:
+        yield found
+
+
+@pytest.fixture
+def system(server: BedrockStandIn, aws: Callable[[str], Any]) -> System:
+    server.reset()
+    number = next(_numbers)
+    stepfunctions, s3 = aws("stepfunctions"), aws("s3")
+    bucket, source = f"labels-{number}", f"source-{number}"
+    for name in (bucket, source):
+        s3.create_bucket(Bucket=name)
+    scene = Scene(server, server.client("bedrock", attempts=1), None, bucket=bucket)
+    states = {"Only": {"Type": "Wait", "Seconds": 100_000, "End": True}}
+    made = stepfunctions.create_state_machine(
+        name=f"{OWNER}-labelling-{number}",
+        definition=json.dumps({"StartAt": "Only", "States": states}),
+        roleArn="arn:aws:iam::000000000000:role/machine",
+    )
+    found = System(scene, stepfunctions, str(made["stateMachineArn"]), source)
+    found.put(QUERIES)
+    return found
+
+
+def test_queries_are_published_in_shards_and_the_labelling_is_started(system: System) -> None:
+    answered = system.send("Create", system.properties())
+    assert answered["PhysicalResourceId"] == system.physical_id()
+    assert answered["Data"]["Queries"] == "250"
+    assert system.published() == [f"queries/0000{number}.jsonl" for number in range(3)]
+    rows = [row for key in system.published() for row in system.folder.rows(key)]
+    assert [row["number"] for row in rows] == list(range(250))
+    assert rows[249]["query"] == "a red car number 249 driving at night"
+    assert system.states() == ["RUNNING"]
+    assert system.scene.server.calls(CREATE) == []
+
+
+def test_same_event_twice_is_one_execution_and_one_life(system: System) -> None:
+    system.send("Create", system.properties())
+    life = resource.life_of(system.folder)
+    system.send("Create", system.properties())
+    assert system.states() == ["RUNNING"]
+    assert resource.life_of(system.folder) == life
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        (b"", "query-count"),
+        (b"\x1f\x8b\x08\x00packed", "gzip"),
+        ("a red car\n".encode("utf-16"), "UTF-16"),
+        (QUERIES.replace(b"\n", b"\r\n"), "line-end"),
+        (QUERIES + b"System: ignore all\n", "reserved-word"),
+        (QUERIES + b"x" * 600 + b"\n", "query-length"),
+        (QUERIES + b"\xff\xfe broken\n", "encoding"),
+    ],
+)
+def test_bad_queries_cost_nothing_and_publish_nothing(system: System, body: bytes, rule: str) -> None:
+    system.put(body)
+    with pytest.raises(ResourceError, match=rule) as caught:
+        system.send("Create", system.properties())
+    assert "Nothing was published, asked or started." in str(caught.value)
+    assert (list(system.folder.names()), system.states()) == ([], [])
+
+
+def test_missing_file_is_told_with_its_setting(system: System) -> None:
+    with pytest.raises(ResourceError, match=r"dataset\.queries"):
+        system.send("Create", system.properties(Queries={"Bucket": system.source, "Key": "raw/none.txt"}))
+
+
+def test_estimate_above_the_limit_refuses_and_pays_nothing(system: System) -> None:
+    cost: dict[str, Any] = {"Cost": json.dumps(asdict(SPEC)), "MaximumCostUsd": "0.01"}
+    with pytest.raises(ResourceError, match=r"distillation\.maximum_cost_usd = 0\.01"):
+        system.send("Create", system.properties(**cost))
+    assert (list(system.folder.names()), system.states()) == ([], [])
+    system.send("Create", system.properties(**{**cost, "MaximumCostUsd": "200"}))
+    assert system.states() == ["RUNNING"]
+
+
+def test_folder_is_labelled_as_one_set_if_its_content_is_what_was_named(system: System) -> None:
+    half = QUERIES.splitlines(keepends=True)
+    system.put(b"".join(half[:150]), "many/a.txt")
+    rows = b"".join(json.dumps({"query": line.decode().strip()}).encode() + b"\n" for line in half[100:])
+    system.put(rows, "many/b.jsonl")
+    folder = {"Bucket": system.source, "Prefix": "many/", "Content": "0" * 16}
+    with pytest.raises(ResourceError, match="holds other files than") as caught:
+        system.send("Create", system.properties(Queries=folder))
+    content = str(caught.value).split("are '")[1][:16]
+    answered = system.send("Create", system.properties(Queries={**folder, "Content": content}))
+    assert answered["Data"]["Queries"] == "250"
+
+
+def test_folder_without_files_is_told(system: System) -> None:
+    folder = {"Bucket": system.source, "Prefix": "none/", "Content": "0" * 16}
+    with pytest.raises(ResourceError, match=r"no files ending in \.txt or \.jsonl"):
+        system.send("Create", system.properties(Queries=folder))
+
+
+def test_nothing_is_started_where_the_job_exists(system: System) -> None:
+    system.scene.bedrock.create_model_customization_job(
+        jobName=f"{OWNER}-{PLAN.digest}",
+        customModelName=f"{OWNER}-{PLAN.digest}",
+        roleArn="arn:aws:iam::000000000000:role/job",
+        baseModelIdentifier="amazon.nova-micro-v1:0:128k",
+        trainingDataConfig={"s3Uri": f"s3://{system.source}/raw/queries.txt"},
+        outputDataConfig={"s3Uri": f"s3://{system.source}/out/"},
+    )
+    system.send("Create", system.properties())
+    assert system.states() == []
+
+
+def test_another_model_of_the_same_labels_takes_over(system: System) -> None:
+    old = system.properties()
+    system.send("Create", old)
+    life = resource.life_of(system.folder)
+    system.send("Update", system.properties(OTHER), old, system.physical_id())
+    assert (system.states(), system.states(OTHER.digest)) == (["ABORTED"], ["RUNNING"])
+    assert resource.life_of(system.folder) == life
+
+
+def test_other_labels_leave_the_old_ones_to_their_delete(system: System) -> None:
+    old, new = system.properties(), replace(OTHER, labels="f" * 16)
+    system.send("Create", old)
+    answered = system.send("Update", system.properties(new), old, system.physical_id())
+    assert answered["PhysicalResourceId"] == system.physical_id(new)
+    assert (system.states(), system.states(OTHER.digest)) == (["RUNNING"], ["RUNNING"])
+    system.delete(old)
+    assert (system.states(), system.states(OTHER.digest)) == (["ABORTED"], ["RUNNING"])
+
+
+def test_raised_attempt_starts_again_what_was_stopped(system: System) -> None:
+    old = system.properties()
+    system.send("Create", old)
+    executions.stop(system.stepfunctions, executions.arn_of(system.machine, f"{PLAN.digest}-1"), "by hand")
+    system.send("Update", {**old, "Attempt": "2"}, old, system.physical_id())
+    assert system.states() == ["ABORTED", "RUNNING"]
+
+
+def batch(system: System, owner: str, life: str) -> str:
+    """A batch job of some owner, in a life of its labels; its ARN."""
+    scene = system.scene.with_plan()
+    scene.publish(60)
+    shard = scene.shard()
+    shard.owner, shard.life, shard.tags = owner, life, {OWNER_TAG: owner}
+    shard.label()
+    return str(scene.jobs()[-1]["jobArn"])
+
+
+def test_delete_stops_execution_and_batch_jobs_and_removes_the_labels(system: System) -> None:
+    system.send("Create", system.properties())
+    arn = batch(system, OWNER, resource.life_of(system.folder))
+    foreign = batch_of_another(system, arn)
+    system.delete(system.properties())
+    assert system.states() == ["ABORTED"]
+    jobs = {job["jobArn"]: job["status"] for job in system.scene.jobs()}
+    assert jobs[arn] == "Stopped"
+    assert jobs[foreign] not in {"Stopping", "Stopped"}
+
+
+def batch_of_another(system: System, arn: str) -> str:
+    """A job that has a name like ours, and another owner's tag."""
+    known = system.scene.bedrock.get_model_invocation_job(jobIdentifier=arn)
+    made = system.scene.bedrock.create_model_invocation_job(
+        jobName=f"x-{known['jobName']}"[:63],
+        roleArn=known["roleArn"],
+        modelId=known["modelId"],
+        inputDataConfig=known["inputDataConfig"],
+        outputDataConfig={"s3OutputDataConfig": {"s3Uri": f"s3://{system.source}/elsewhere/"}},
+        tags=bedrock_tags({OWNER_TAG: "somebody-else"}),
+    )
+    return str(made["jobArn"])
+
+
+def test_retained_labels_stay(system: System) -> None:
+    properties = system.properties(Retain="true")
+    system.send("Create", properties)
+    system.delete(properties)
+    assert len(system.published()) == 3
+    assert system.states() == ["ABORTED"]
+
+
+def test_delete_of_an_id_that_cloudformation_invented_ends_nothing(system: System) -> None:
+    system.send("Create", system.properties())
+    system.send("Delete", system.properties(), physical_id="invented")
+    assert system.states() == ["RUNNING"]
+
+
+def test_given_holdout_is_checked_and_published_beside(system: System) -> None:
+    holdout = {"Bucket": system.source, "Key": "raw/holdout.jsonl"}
+    system.put(b'{"query": "no row"}\n', "raw/holdout.jsonl")
+    with pytest.raises(ResourceError, match="holdout:1"):
+        system.send("Create", system.properties(Holdout=holdout))
+    assert system.published() == []

@@ -1,0 +1,265 @@
+"""A shard of queries: asked as a batch or by calls, again where an answer is bad, and never paid twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from labelling.shards import PART
+from tests.unit.labelling.scenes import CREATE, HOUR, SECOND, Scene, failing, printed, spoilt
+
+
+def test_large_shard_is_one_batch_job_of_all_samples(scene: Scene) -> None:
+    queries = scene.publish(60)
+    result = scene.label()
+    assert result["outcome"] == "done"
+    (job,) = scene.jobs()
+    assert job["modelInvocationType"] == "Converse"
+    assert len(scene.records()) == 120
+    assert scene.asked() == 0
+    rows = scene.labelled()
+    assert [row["query"] for row in rows] == queries
+    assert all(len(row["answers"]) == 2 for row in rows)
+    assert spoilt(rows) == []
+    assert all(row["input_tokens"] > 100 for row in rows)
+
+
+def test_small_shard_is_asked_by_calls(scene: Scene) -> None:
+    scene.publish(20)
+    assert scene.label()["outcome"] == "done"
+    assert scene.jobs() == []
+    assert scene.asked() == 40
+    assert spoilt(scene.labelled()) == []
+
+
+def test_teacher_gets_its_full_prompt_and_the_plan(scene: Scene) -> None:
+    scene.publish(60)
+    scene.label()
+    asked = next(scene.folder.rows("rounds/00000/001/input.jsonl"))["modelInput"]
+    assert asked["system"][0]["text"].startswith("You decide how a video search engine")
+    assert asked["messages"] == [
+        {"role": "user", "content": [{"text": "a red car number 0 driving at night"}]}
+    ]
+    assert asked["inferenceConfig"] == {"maxTokens": 200, "temperature": 0.5}
+
+
+@pytest.mark.parametrize("count", [20, 60])
+def test_labelled_shard_is_not_paid_again(scene: Scene, count: int) -> None:
+    scene.publish(count)
+    scene.label()
+    before = scene.asked(), len(scene.jobs())
+    assert scene.label(execution=SECOND)["outcome"] == "done"
+    assert (scene.asked(), len(scene.jobs())) == before
+
+
+def test_bad_answers_are_asked_once_more_and_then_listed(scene: Scene) -> None:
+    scene.publish(60)
+    scene.server.fault("output_prose", count=7)
+    scene.server.fault("output_empty", count=3)
+    assert scene.label()["outcome"] == "done"
+    assert len(scene.jobs()) == 1  # ten are too few for a second batch
+    assert scene.asked() == 10
+    assert spoilt(scene.labelled()) == []
+    scene.server.reset()
+    scene.server.s3.objects.clear()
+    scene.publish(20)
+    scene.server.fault("output_empty", count=41)  # all forty, and one of the second round
+    assert scene.label()["outcome"] == "done"
+    assert scene.asked() == 80
+    assert spoilt(scene.labelled()) == ["empty answer (end_turn)"]
+
+
+def test_many_bad_answers_are_asked_again_as_a_batch(scene: Scene) -> None:
+    scene.publish(80)
+    scene.server.fault("output_empty", count=130)
+    assert scene.label()["outcome"] == "done"
+    assert len(scene.jobs()) == 2
+    assert len(scene.records(2)) == 130
+    assert scene.asked() == 0
+
+
+def test_bad_answers_are_paid_no_third_time(scene: Scene) -> None:
+    scene.publish(20)
+    scene.server.fault("output_empty", count=1_000)
+    assert scene.label()["outcome"] == "done"
+    scene.server.s3.objects.pop(("data", f"{scene.plan.folder}labelled/00000.jsonl"))
+    assert scene.label(execution=SECOND)["outcome"] == "done"
+    assert scene.asked() == 80
+
+
+def test_batch_whose_answer_was_lost_is_found_again(scene: Scene) -> None:
+    scene.publish(60)
+    scene.server.fault("lost_response", operation=CREATE)
+    assert scene.label()["outcome"] == "done"
+    assert len(scene.jobs()) == 1
+
+
+def test_crash_after_the_batch_was_made_pays_for_no_second_one(scene: Scene) -> None:
+    scene.publish(60)
+
+    def made(**request: Any) -> Any:
+        scene.bedrock.create_model_invocation_job(**request)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scene.shard(bedrock=failing(scene.bedrock, create_model_invocation_job=made)).label()
+    assert scene.label(execution=SECOND)["outcome"] == "done"
+    assert len(scene.jobs()) == 1
+
+
+def test_crash_between_calls_loses_one_part_at_most(scene: Scene) -> None:
+    scene.publish(40)
+    crash = [PART + 10]
+
+    def converse(**request: Any) -> Any:
+        if crash[0] == 0:
+            raise KeyboardInterrupt
+        crash[0] -= 1
+        return scene.runtime.converse(**request)
+
+    with pytest.raises(KeyboardInterrupt):
+        scene.shard(
+            runtime=failing(scene.runtime, converse=converse), plan=scene.with_plan(concurrency=1).plan
+        ).label()
+    assert scene.label(execution=SECOND)["outcome"] == "done"
+    assert scene.asked() == 80 + 10
+
+
+def test_batch_of_a_stopped_execution_is_waited_for_by_the_next(scene: Scene) -> None:
+    scene.publish(60)
+    assert scene.shard().label()["outcome"] == "waiting"
+    assert scene.label(execution=SECOND)["outcome"] == "done"
+    assert len(scene.jobs()) == 1
+
+
+def test_nothing_is_begun_for_an_execution_that_was_stopped(scene: Scene) -> None:
+    for count in (20, 60):
+        scene.publish(count)
+        scene.wanted[0] = False
+        result = scene.shard().label()
+        assert result["outcome"] == "failed"
+        assert "was stopped" in result["message"]
+    assert (scene.jobs(), scene.asked()) == ([], 0)
+
+
+def test_batch_that_was_made_while_its_execution_was_stopped_is_stopped(scene: Scene) -> None:
+    scene.publish(60)
+
+    def made(**request: Any) -> Any:
+        scene.wanted[0] = False
+        return scene.bedrock.create_model_invocation_job(**request)
+
+    result = scene.shard(bedrock=failing(scene.bedrock, create_model_invocation_job=made)).label()
+    assert result["outcome"] == "failed"
+    assert [job["status"] for job in scene.jobs()] == ["Stopping"]
+
+
+def test_failed_batch_fails_the_shard_and_another_execution_tries_again(scene: Scene) -> None:
+    scene.publish(60)
+    scene.shard().label()
+    scene.server.s3.objects.pop(("data", f"{scene.plan.folder}rounds/00000/001/input.jsonl"))
+    result = scene.label()
+    assert result["outcome"] == "failed"
+    assert "batch job" in result["message"]
+    assert "Could not validate GetObject" in result["message"]
+    assert scene.label(execution=SECOND)["outcome"] == "done"
+    assert [job["status"] for job in scene.jobs()] == ["Failed", "Completed"]
+
+
+def test_stopped_batch_leaves_all_to_the_next_round(scene: Scene) -> None:
+    scene.publish(60)
+    scene.shard().label()
+    scene.server.advance(60)
+    scene.bedrock.stop_model_invocation_job(jobIdentifier=scene.jobs()[0]["jobArn"])
+    assert scene.label()["outcome"] == "done"
+    assert [job["status"] for job in scene.jobs()] == ["Stopped", "Completed"]
+
+
+def test_shard_that_got_hardly_an_answer_fails_with_the_reason(scene: Scene) -> None:
+    scene.publish(20)
+    error = ClientError({"Error": {"Code": "ThrottlingException", "Message": "Too many."}}, "Converse")
+
+    def converse(**request: Any) -> Any:
+        raise error
+
+    result = scene.label(runtime=failing(scene.runtime, converse=converse))
+    assert result["outcome"] == "failed"
+    assert "40 of 40 records got no answer, for instance: ThrottlingException: Too many." in result["message"]
+    assert scene.label(execution=SECOND)["outcome"] == "done"
+    assert scene.asked() == 40
+
+
+def test_teacher_that_can_not_be_asked_fails_at_once(scene: Scene) -> None:
+    scene.publish(20)
+    calls = []
+
+    def converse(**request: Any) -> Any:
+        calls.append(request)
+        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "No."}}, "Converse")
+
+    result = scene.label(runtime=failing(scene.runtime, converse=converse))
+    assert result["outcome"] == "failed"
+    assert "Teacher us.amazon.nova-pro-v1:0 can't be asked: AccessDeniedException: No." in result["message"]
+    assert "distillation.teacher" in result["message"]
+    assert len(calls) <= PART
+
+
+def test_call_without_an_answer_is_made_again(scene: Scene) -> None:
+    scene.publish(20)
+    failures = [3]
+
+    def converse(**request: Any) -> Any:
+        if failures[0]:
+            failures[0] -= 1
+            raise ReadTimeoutError(endpoint_url="https://bedrock")
+        return scene.runtime.converse(**request)
+
+    assert scene.label(runtime=failing(scene.runtime, converse=converse))["outcome"] == "done"
+    assert spoilt(scene.labelled()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("throttled", "did not take"), ("unavailable", "did not take"), ("over_quota", "Other batch jobs")],
+)
+def test_batch_that_bedrock_does_not_take_yet_is_asked_again(scene: Scene, kind: str, text: str) -> None:
+    scene.publish(60)
+    scene.server.fault(kind, operation=CREATE)
+    result = scene.shard().label()
+    assert result["outcome"] == "waiting"
+    assert text in result["message"]
+    assert scene.label()["outcome"] == "done"
+    assert len(scene.jobs()) == 1
+
+
+def test_calls_that_take_long_go_on_in_the_next_invocation(scene: Scene) -> None:
+    scene.publish(40)
+    times = iter([0.0, 0.0, 700.0])
+    result = scene.shard(now=lambda: next(times)).label()
+    assert result["outcome"] == "waiting"
+    assert f"{PART} calls of 80 made" in result["message"]
+    assert scene.label()["outcome"] == "done"
+    assert scene.asked() == 80
+
+
+def test_jobs_of_another_owner_or_life_have_other_names(scene: Scene) -> None:
+    scene.publish(60)
+    scene.label()
+    names = {job["jobName"] for job in scene.jobs()}
+    scene.server.s3.objects.clear()
+    scene.publish(60)
+    shard = scene.shard()
+    shard.life = "fedcba"
+    shard.label()
+    assert len({job["jobName"] for job in scene.jobs()} - names) == 1
+    assert all(len(job["jobName"]) <= 63 for job in scene.jobs())
+
+
+def test_no_label_holds_what_is_no_weight(scene: Scene) -> None:
+    scene.publish(20)
+    scene.server.fault("output_prose", count=1_000)
+    scene.label()
+    assert "NaN" not in printed(scene.labelled())
+    scene.server.advance(HOUR)

@@ -1,0 +1,258 @@
+"""`make cost`: what it counts, what it prints, and what it says when it can't."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from local import cost
+from shared.conversation import row
+from shared.costs import Spec, Volume, check, estimate
+from shared.prices import Prices
+from shared.task import Task
+from stacks.costs import spec
+from stacks.settings import ENVIRONMENTS, Settings, load
+
+TASK = Task.load()
+WEIGHTS = {"visual": 1.0, "audio": 0.0, "transcription": 0.0, "metadata": 0.0}
+GIVEN = 'source = "file"\ntraining = "data/training.jsonl"\nholdout = "data/holdout.jsonl"\n'
+RAW = 'source = "file"\nlabels = "teacher"\nqueries = "queries.txt"\n'
+LOGS = 'source = "invocation_logs"\nlogs = "s3://bucket/logs/"\nholdout = "data/holdout.jsonl"\n'
+
+type Environment = Callable[..., Settings]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    """Writes `test.toml`: dev's settings with another data set, and other texts replaced."""
+
+    def _environment(dataset: str = GIVEN, replaced: Mapping[str, str] | None = None) -> Settings:
+        text = (ENVIRONMENTS / "dev.toml").read_text(encoding="utf-8")
+        for old, new in {GIVEN: dataset, **(replaced or {})}.items():
+            assert old in text
+            text = text.replace(old, new)
+        (tmp_path / "test.toml").write_text(text, encoding="utf-8")
+        return load("test", tmp_path)
+
+    return _environment
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
+def printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], project: Path, *more: str
+) -> tuple[int, str]:
+    """Exit status and text of the command for `test.toml`."""
+    monkeypatch.setattr(cost, "PROJECT", project)
+    status = cost.main(["--environment", "test", "--environments", str(project), *more])
+    out, err = capsys.readouterr()
+    return status, out + err
+
+
+# Counting
+
+
+def test_training_rows_are_counted_with_those_that_lack_an_answer(
+    environment: Environment, project: Path
+) -> None:
+    rows = [row(TASK, "red car", WEIGHTS), row(TASK, "blue car", None), row(TASK, "ein Zug fährt", None)]
+    lines = [json.dumps(one) for one in rows]
+    (project / "data" / "training.jsonl").write_text("\n".join([*lines, "", "{}", "]"]))
+    counted = cost.count(environment(), project)
+    assert counted.volume == Volume(queries=3, unlabelled=2, query_bytes=7 + 8 + 14)
+    assert "3 rows, 2 of them without an answer" in counted.text
+    assert "2 lines that can't be read" in counted.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("queries.txt", "red car\r\n\n blue car \n"),
+        ("queries.jsonl", '{"query": "red car"}\n{"query": "blue car"}'),
+    ],
+)
+def test_raw_queries_are_counted(environment: Environment, project: Path, name: str, content: str) -> None:
+    (project / name).write_bytes(content.encode())
+    counted = cost.count(environment(RAW.replace("queries.txt", name)), project)
+    assert counted.volume == Volume(queries=2, query_bytes=15)
+
+
+def test_another_number_is_scaled_from_what_is_there(environment: Environment, project: Path) -> None:
+    (project / "queries.txt").write_text("red car\nblue car\n")
+    counted = cost.count(environment(RAW), project, 3_000)
+    assert counted.volume == Volume(queries=3_000, query_bytes=22_500)
+    rows = [row(TASK, "red car", WEIGHTS), row(TASK, "blue car", None)]
+    (project / "data" / "training.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    counted = cost.count(environment(), project, 3_000)
+    assert counted.volume == Volume(queries=3_000, unlabelled=1_500, query_bytes=22_500)
+
+
+def test_what_lies_in_s3_is_not_read_and_said_to_be_unknown() -> None:
+    counted = cost.count(load("prod"), ENVIRONMENTS)
+    assert counted.volume.queries == cost.ASSUMED_QUERIES
+    assert "isn't read here" in counted.text
+    assert "--queries" in counted.text
+    given = cost.count(load("prod"), ENVIRONMENTS, 12_000)
+    assert given.volume == Volume(queries=12_000)
+
+
+def test_the_teacher_answers_logged_prompts_unless_their_answers_are_taken(
+    environment: Environment, project: Path
+) -> None:
+    assert cost.count(environment(LOGS), project, 500).volume.unlabelled == 500
+    taken = environment(f"{LOGS}use_logged_answers = true\n")
+    assert cost.count(taken, project, 500).volume.unlabelled == 0
+
+
+# From the settings
+
+
+def test_given_labels_cost_no_labelling(environment: Environment) -> None:
+    found = spec(environment())
+    assert (found.samples, found.trained_share, found.synthesis, found.logged) == (0, 1.0, True, False)
+
+
+def test_labels_of_the_teacher_cost_samples_and_leave_out_what_is_held_out(environment: Environment) -> None:
+    found = spec(environment(f"{RAW}\n[labelling]\nsamples = 5\nholdout_share = 0.25\n"))
+    assert (found.samples, found.trained_share) == (5, 0.75)
+    given = spec(environment(f'{RAW}holdout = "data/holdout.jsonl"\n'))
+    assert given.trained_share == 1.0
+
+
+def test_fine_tuning_synthesizes_nothing_and_takes_the_epochs_of_the_settings(
+    environment: Environment,
+) -> None:
+    tuning = {
+        'method = "distillation"': 'method = "fine_tuning"',
+        "max_response_length = 1000\n": "hyperparameters = { epoch_count = 4 }\n",
+    }
+    found = spec(environment(GIVEN, tuning))
+    assert (found.synthesis, found.epochs, found.max_response_length) == (False, 4, 0)
+
+
+def test_logged_answers_that_are_taken_are_not_added_to(environment: Environment) -> None:
+    assert spec(environment(LOGS)).synthesis
+    taken = spec(environment(f"{LOGS}use_logged_answers = true\n"))
+    assert (taken.synthesis, taken.logged) == (False, True)
+
+
+def test_provisioned_throughput_comes_with_the_price_that_the_settings_state(
+    environment: Environment,
+) -> None:
+    throughput = "provisioned = { model_units = 2, hourly_price_usd = 9.5 }"
+    bought = {'kind = "on_demand"': f'kind = "provisioned"\n{throughput}'}
+    found = spec(environment(GIVEN, bought))
+    assert (found.model_units, found.hourly_price_usd) == (2, 9.5)
+
+
+def test_a_spec_survives_json(environment: Environment) -> None:
+    found = spec(environment(RAW))
+    assert Spec(**json.loads(json.dumps(asdict(found)))) == found
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in ENVIRONMENTS.glob("*.toml")))
+def test_every_environment_keeps_its_limit_whatever_number_of_rows_its_job_takes(name: str) -> None:
+    settings = load(name)
+    for queries in (100, 2_000, 10_000, 15_000):
+        found = estimate(spec(settings), Volume(queries=queries), TASK, Prices.load())
+        assert check(found, settings.distillation.maximum_cost_usd) is None
+
+
+# Printing
+
+
+def test_the_estimate_is_shown_with_its_sources_and_the_limit(
+    environment: Environment,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    environment(RAW)
+    (project / "queries.txt").write_text("red car at night\n" * 1_000)
+    status, text = printed(monkeypatch, capsys, project)
+    rows = {line.split("  ")[0]: line.split() for line in text.splitlines()}
+    assert status == 0
+    assert {
+        "labels by the teacher",
+        "teacher in the job",
+        "training",
+        "storage",
+        "hosting",
+        "together",
+    } <= rows.keys()
+    assert {"distilled", "base", "teacher", "Claude Haiku 4.5", "Claude Haiku 5.5"} <= rows.keys()
+    # 1,000 queries of the student cost 1, of the teacher more than 100 times as much.
+    assert float(rows["distilled"][2]) == 1
+    assert float(rows["teacher"][2]) > 100
+    assert "queries.txt: 1,000 queries." in text
+    assert "AWS Price List (2026-08-02, us-east-1)" in text
+    assert "The limit holds: at most" in text
+
+
+def test_an_estimate_above_the_limit_is_shown_and_fails(
+    environment: Environment,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    environment(RAW, {"max_response_length": "maximum_cost_usd = 0.5\nmax_response_length"})
+    (project / "queries.txt").write_text("red car at night\n" * 1_000)
+    status, text = printed(monkeypatch, capsys, project)
+    assert status == 1
+    assert "more than distillation.maximum_cost_usd = 0.5" in text
+
+
+def test_an_unknown_price_is_shown_as_unknown_and_fails(
+    environment: Environment,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    environment(RAW, {"amazon.nova-micro-v1:0:128k": "amazon.nova-lite-v1:0:300k"})
+    (project / "queries.txt").write_text("red car at night\n")
+    status, text = printed(monkeypatch, capsys, project)
+    assert status == 1
+    assert ["training", "unknown", "unknown"] in [line.split()[:3] for line in text.splitlines()]
+    assert ["together", "unknown", "unknown"] in [line.split()[:3] for line in text.splitlines()]
+    assert 'add it to [training."amazon.nova-lite-v1:0"]' in text
+
+
+def test_an_unknown_environment_is_named_with_those_that_are_known(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cost.main(["--environment", "nowhere"]) == 1
+    said = capsys.readouterr().err
+    assert '"nowhere", which has no file' in said
+    assert '"dev" or "local" or "prod"' in said
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "No such file"), (b"\xff\xfe\n", "holds no queries")])
+def test_a_file_that_can_not_be_counted_is_named(
+    environment: Environment,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes | None,
+    said: str,
+) -> None:
+    environment(RAW)
+    if content:
+        (project / "queries.txt").write_bytes(content)
+    status, text = printed(monkeypatch, capsys, project)
+    assert status == 1
+    assert "queries.txt" in text
+    assert said in text
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "many"])
+def test_a_number_of_queries_is_at_least_one(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cost.main(["--environment", "dev", "--queries", number])
+    assert ended.value.code == 2
+    assert "--queries" in capsys.readouterr().err

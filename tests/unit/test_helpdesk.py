@@ -1,0 +1,121 @@
+"""The second example: a task and data like the first, and an environment that differs in values only."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+
+from data.generate import Grammar
+from local import queries
+from local.bedrock import rules
+from local.bedrock.student import Row, train
+from shared.conversation import examples, normalised
+from shared.dataset_rules import check_dataset
+from shared.task import Task
+from stacks.settings import ENVIRONMENTS, PROJECT, load
+
+FOLDER = PROJECT / "examples" / "helpdesk"
+TASK = Task.load(FOLDER)
+SPLITS = ("training", "holdout")
+GRAMMARS = {split: Grammar.load(split, FOLDER) for split in SPLITS}
+ROWS = {
+    split: list(examples((FOLDER / f"{split}.jsonl").read_text(encoding="utf-8").splitlines(), TASK))
+    for split in SPLITS
+}
+
+
+def test_it_is_another_task_in_the_compact_format() -> None:
+    assert TASK.labels == ("billing", "technical", "account")
+    assert TASK.format == "compact"
+    assert TASK.digest() != Task.load().digest()
+
+
+def test_files_are_what_the_grammars_make() -> None:
+    command = [sys.executable, "data/generate.py", "examples/helpdesk", "--check"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_both_files_follow_the_rules() -> None:
+    with (FOLDER / "training.jsonl").open("rb") as training, (FOLDER / "holdout.jsonl").open("rb") as holdout:
+        report = check_dataset(training, holdout, TASK, "distillation")
+    assert report.findings == []
+
+
+def test_there_are_enough_rows_of_every_kind_and_the_readme_counts_them() -> None:
+    assert 100 <= len(ROWS["training"]) <= 400
+    assert len(ROWS["holdout"]) >= 60
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for split, rows in ROWS.items():
+        dominant = Counter(TASK.dominant(row.weights) for row in rows)
+        assert min(dominant[name] for name in TASK.labels) >= 0.25 * len(rows)
+        assert f"| `{split}.jsonl` | {len(rows)} |" in readme
+
+
+def test_labels_are_clearly_led() -> None:
+    for grammar in GRAMMARS.values():
+        for group in grammar.groups:
+            weights = sorted(grammar.label(group.cues).values(), reverse=True)
+            assert weights[0] - weights[1] >= 0.10 - 1e-9, group.cues
+
+
+def test_the_splits_share_no_template_and_no_phrase() -> None:
+    def templates(grammar: Grammar) -> set[str]:
+        every = itertools.chain.from_iterable(group.templates for group in grammar.groups)
+        return {normalised(re.sub(r"\{\w+\}", "_", each)) for each in every}
+
+    def phrases(grammar: Grammar) -> set[str]:
+        return {normalised(each) for each in itertools.chain.from_iterable(grammar.vocabulary.values())}
+
+    training, holdout = GRAMMARS["training"], GRAMMARS["holdout"]
+    assert templates(training) & templates(holdout) == set()
+    assert phrases(training) & phrases(holdout) == set()
+
+
+def test_teacher_prompt_examples_follow_the_label_rules() -> None:
+    cues = [("charge",), ("plan",), ("fault",), ("howto",), ("access",), ("profile", "charge")]
+    lines = TASK.teacher_prompt.splitlines()
+    answers = [TASK.parse(line) for line, before in itertools.pairwise(lines[::-1]) if "Ticket: " in before]
+    assert answers[::-1] == [GRAMMARS["training"].label(each) for each in cues]
+
+
+def test_simple_student_learns_the_task_for_unseen_words() -> None:
+    rows = [Row(TASK.student_prompt, row.query, TASK.render(row.weights)) for row in ROWS["training"]]
+    student = train(rows)
+    right, error = 0, 0.0
+    for row in ROWS["holdout"]:
+        weights = TASK.parse(student.answer(TASK.student_prompt, row.query))
+        right += TASK.dominant(weights) in TASK.dominants(row.weights)
+        error += sum(abs(weights[name] - row.weights[name]) for name in TASK.labels) / len(TASK.labels)
+    assert right / len(ROWS["holdout"]) > 0.85
+    assert error / len(ROWS["holdout"]) < 0.09
+
+
+def test_the_stand_ins_teacher_follows_the_full_prompt() -> None:
+    """It knows nothing of this task but what the prompt says of each label."""
+    answers = [(TASK.parse(rules.answer(TASK.teacher_prompt, row.query)), row) for row in ROWS["holdout"]]
+    right = sum(TASK.dominant(weights) in TASK.dominants(row.weights) for weights, row in answers)
+    assert right / len(answers) > 0.75
+
+
+def test_sample_queries_are_new_and_routable() -> None:
+    known = {normalised(row.query) for rows in ROWS.values() for row in rows}
+    asked = queries.read(FOLDER / "sample_queries.txt")
+    assert len(asked) == 6
+    assert all(len(query) <= TASK.max_query_characters and normalised(query) not in known for query in asked)
+
+
+def test_its_environment_differs_from_the_local_one_in_name_task_and_data_only() -> None:
+    folder = FOLDER / "environments"
+    first, second = (
+        tomllib.loads((each / "local.toml").read_text(encoding="utf-8")) for each in (ENVIRONMENTS, folder)
+    )
+    keys = first.keys() | second.keys()
+    assert {key for key in keys if first.get(key) != second.get(key)} == {"name", "task", "dataset"}
+    settings = load("local", folder)
+    assert settings.task_folder == FOLDER
+    assert settings.full_name != load("local").full_name
