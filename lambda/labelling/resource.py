@@ -134,7 +134,7 @@ def _checked(files: Iterable[Source], task: Task, report: Report, method: str) -
     """The valid, distinct queries of all files."""
     checks = QueryCheck(task, report)
     for file in files:
-        yield from checks.read(file.location["Key"].rsplit("/", 1)[-1], file.rows())
+        yield from checks.read(file.location["Key"], file.rows())
     checks.finish(method)
 
 

@@ -47,13 +47,11 @@ def test_query_near_a_trained_one_is_a_warning() -> None:
 
 
 def test_nearest_of_the_trained_queries_is_named() -> None:
-    trained = [
-        encoded(row(TASK, query, WEIGHTS))
-        for query in ("tin drum, big red box, shelf", "big red box, shelf", "tin drum in red box, shelf")
-    ]
-    near = encoded(row(TASK, "tin drum, big red box on a shelf, hot", WEIGHTS))
+    nearer, farther = "tin drum, big red box, shelf, hot", "tin drum, red box, shelf, hot"
+    trained = [encoded(row(TASK, query, WEIGHTS)) for query in (farther, nearer, f"{farther} rain")]
+    near = encoded(row(TASK, "tin drum, big red box on a shelf, hot lamp", WEIGHTS))
     (finding,) = check([*good(100), *trained], [*HOLDOUT, near]).findings
-    assert "training:101 " in finding.message
+    assert "training:102 " in finding.message
 
 
 def test_holdout_that_is_mostly_near_training_is_an_error() -> None:

@@ -137,17 +137,15 @@ def test_what_most_queries_begin_with_is_no_template() -> None:
     assert len(set(families(queries))) > 1
 
 
-def test_template_that_most_share_comes_first_and_others_wait() -> None:
-    both = ["can you hear the sound of a bell", "can you hear the sound of a saw"]
-    heard = ["can you hear snow", "can you hear owls", "can you hear mice"]
-    sounds = ["sound of a kettle", "sound of a wolf"]
-    songs = ["a wolf sings a song", "a bird sings a song", "a bell sings a song"]
+def test_template_that_most_share_comes_first_and_others_wait_for_their_turn() -> None:
+    heard = [f"can you hear {thing}" for thing in ("snow", "owls", "mice", "rain")]
+    heard += [f"can you hear the sound of a {thing}" for thing in ("bell", "saw")]
+    by_night = [f"sound of a {thing} late at night" for thing in ("drum", "flute")]
+    by_night += ["wolves late at night", "a party late at night"]
     others = [f"{letter}er {letter}ing" for letter in "abcdefghijklmno"]
-    numbers = families([*both, *heard, *sounds, *songs, *others])
-    assert numbers[:5] == [0] * 5
-    # Two are left, which could share it by chance.
-    assert numbers[5:7] == [1, 2]
-    assert numbers[7:11] == [3, 3, 3, 4]
+    # Of five sounds, three are left when those that can be heard are gone: night comes before.
+    numbers = families([*heard, *by_night, "sound of a kettle", *others])
+    assert numbers[:11] == [0] * 6 + [1] * 4 + [2]
 
 
 def test_capitals_make_no_names_where_everything_is_written_so() -> None:
