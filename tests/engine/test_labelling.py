@@ -62,7 +62,12 @@ def declare(folder: Path) -> Callable[..., Variant]:
                     "holdout": None,
                     "queries": (folder / "queries.txt").relative_to(PROJECT).as_posix(),
                 },
-                "labelling": {"queries_per_shard": 600, "poll_seconds": 1, "samples": 2},
+                "labelling": {
+                    "queries_per_shard": 600,
+                    "poll_seconds": 1,
+                    "samples": 2,
+                    "holdout_share": 0.2,
+                },
             }
             settings = changed(load("local"), given, SHORT, changes)
             known[name] = variant(name, folder / f"assembly-{len(known)}", settings)
