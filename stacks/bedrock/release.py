@@ -202,7 +202,7 @@ class Release(Construct):
         # TransactWriteItems is authorised as the actions of its items. Scan also reads the route's copies,
         # where the item can't tell its version.
         steps = ["GetItem", "UpdateItem"]
-        all_items = [*steps, "Scan", "PutItem"]
+        all_items = [*steps, "Scan", "PutItem", "DeleteItem"]
         roles = {
             "candidate": self._role("Candidate", steps, grants.candidate()),
             "evaluation": self._role("Evaluation", steps, grants.evaluation()),
