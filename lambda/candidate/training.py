@@ -81,7 +81,8 @@ class _Look:
         """The job is made by its labelling, if it has one: wait for that.
 
         One that ended without a job is started again once in each attempt at the release, and goes on where
-        it ended: what was paid for is not paid again.
+        it ended: what was paid for is not paid again. Not so one that its own resource has stopped: its stack
+        asks for another model, or is going, and would not know of the job.
         """
         source, machine, digest = self.release.source, self.settings["LABELLING"], self.release.digest
         if not machine:
@@ -99,7 +100,8 @@ class _Look:
             return self._again(text)
         if self._jobs():
             return self._again("the labelling has made its job")
-        if self.release.labelling or last["status"] == "SUCCEEDED":
+        stopped_by_us = last.get("error") == executions.SUPERSEDED
+        if self.release.labelling or stopped_by_us or last["status"] == "SUCCEEDED":
             return failed(_labelling_failure(last))
         arn = executions.ensure(self.stepfunctions, machine, digest, str(last["input"]))
         text = f"the labelling, which was {last['status']}, goes on: {arn.rsplit(':', 1)[-1]}"

@@ -19,13 +19,12 @@ from shared.errors import (
     is_role_not_ready,
     is_transient,
 )
-from shared.naming import bedrock_tags, is_owned
+from shared.naming import LABELS_TAG, bedrock_tags, is_owned
 from shared.objects import Folder
 from shared.task import Task
 
 RUNNING = frozenset({"Submitted", "Validating", "Scheduled", "InProgress", "Stopping"})
 _OUTPUT = ".jsonl.out"
-LABELS_TAG = "distilled-router:labels"
 
 
 def job_name(owner: str, life: str, shard: str, number: int) -> str:

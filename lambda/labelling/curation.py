@@ -16,7 +16,7 @@ from shared.similarity import Neighbours, families
 from shared.task import Task
 
 TRAINING, VALIDATION, HOLDOUT = "training", "validation", "holdout"
-# Of a family of this part of all queries or more, held out whole, little else would be judged.
+# A family's part of what is held out, at most: a larger one would be most of what is judged.
 LARGEST_HELD_OUT = 0.1
 
 
@@ -77,7 +77,7 @@ def curate(
     Args:
         rows: the labelled shards' rows, in order.
         plan: the thresholds and shares.
-        task: parses nothing here; gives labels and their largest.
+        task: names the labels.
         held_out: the queries of a hold-out set that was given, or None where one is to be split off.
     """
     curated = Curated({TRAINING: []})
@@ -171,23 +171,29 @@ def _balanced(rows: Sequence[Labelled], plan: Plan, curated: Curated) -> list[La
     if not rows or share >= 1 or count <= share * len(rows) or not others:
         return list(rows)
     keep = int(share * others / (1 - share))
-    order = sorted(
-        (row for row in rows if row.label == label),
-        key=lambda row: (-row.agreement, _chance(row.query, plan.labels)),
-    )
-    out = {row.query for row in order[keep:]}
-    curated.rejects += [Reject(row.query, f"too many of {label}") for row in order[keep:]]
-    return [row for row in rows if row.query not in out]
+    dominated = [row for row in rows if row.label == label]
+    return _without(rows, _surest(dominated, plan)[keep:], f"too many of {label}", curated)
 
 
 def _limited(curated: Curated, plan: Plan) -> list[Labelled]:
     """No more rows than the job takes, with what validates it."""
     rows = curated.parts[TRAINING]
     most = ROWS[plan.method][1] - len(curated.parts.get(VALIDATION, ()))
-    order = sorted(rows, key=lambda row: (-row.agreement, _chance(row.query, plan.labels)))
-    out = {row.query for row in order[most:]}
-    curated.rejects += [Reject(row.query, f"more than {most} rows") for row in order[most:]]
-    return [row for row in rows if row.query not in out]
+    return _without(rows, _surest(rows, plan)[most:], f"more than {most} rows", curated)
+
+
+def _surest(rows: Iterable[Labelled], plan: Plan) -> list[Labelled]:
+    """Rows in the order of how sure the teacher is of them; of equal ones by chance, always the same."""
+    return sorted(rows, key=lambda row: (-row.agreement, _chance(row.query, plan.labels)))
+
+
+def _without(
+    rows: Iterable[Labelled], out: Sequence[Labelled], reason: str, curated: Curated
+) -> list[Labelled]:
+    """The rows but for some, which are rejected for a reason."""
+    curated.rejects += [Reject(row.query, reason) for row in out]
+    queries = {row.query for row in out}
+    return [row for row in rows if row.query not in queries]
 
 
 def _chance(query: str, seed: str) -> bytes:

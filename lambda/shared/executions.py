@@ -10,6 +10,8 @@ from botocore.exceptions import ClientError
 from shared.errors import ResourceError, code, or_none
 
 OPEN = frozenset({"RUNNING", "PENDING_REDRIVE"})
+# The error of an execution that we stopped ourselves: nobody wants its work any more.
+SUPERSEDED = "Superseded"
 # A closed execution's name is taken for 90 days (Step Functions, StartExecution).
 MOST_NAMES = 50
 
@@ -40,7 +42,7 @@ def stop(stepfunctions: Any, arn: str, cause: str) -> bool:
     if not is_open(execution):
         return True
     try:
-        stepfunctions.stop_execution(executionArn=arn, error="Superseded", cause=cause)
+        stepfunctions.stop_execution(executionArn=arn, error=SUPERSEDED, cause=cause)
     except ClientError as error:
         # It closed between the look and the call: the next look tells.
         if code(error) not in {"ValidationException", "ExecutionDoesNotExist"}:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 OWNER_TAG = "distilled-router:owner"
 DIGEST_TAG = "distilled-router:digest"
+# On a batch job that labels: the digest of its labels.
+LABELS_TAG = "distilled-router:labels"
 # On a failed job, or on a model, whose job's resource is gone: nobody waits for the one, or owns the other.
 CLOSED_TAG = "distilled-router:closed"
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{12}")

@@ -12,6 +12,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from labelling.plan import dataset_folder, queries_folder
 from shared.costs import Spec
 from stacks.bedrock import permissions as may
 from stacks.bedrock.dataset import DatasetFile, QueriesFolder, cost_properties
@@ -52,7 +53,7 @@ class LabellingPlan:
     @property
     def folder(self) -> str:
         """Where the curated data set lies in the bucket."""
-        return f"labels/{self.labels}/datasets/{self.dataset}/"
+        return dataset_folder(self.labels, self.dataset)
 
     @property
     def training_key(self) -> str:
@@ -152,7 +153,7 @@ class Labelling(Construct):
             curate=curate,
             bucket=bucket,
             key=self._key,
-            queries=f"labels/{plan.labels}/queries/",
+            queries=queries_folder(plan.labels),
             concurrency=plan.concurrency,
             log_days=log_days,
         ).machine

@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 
 from labelling import resource
+from labelling.dataset import GIVEN_HOLDOUT
 from labelling.plan import Plan
 from labelling.resource import Services
 from local.bedrock import BedrockStandIn
 from shared import executions
+from shared.conversation import row
 from shared.costs import Spec
 from shared.custom_resource import Event
 from shared.errors import ResourceError
 from shared.naming import OWNER_TAG, bedrock_tags
-from shared.objects import Folder
+from shared.objects import Folder, json_lines
 from tests.unit.labelling.scenes import CREATE, OWNER, PLAN, TASK, Scene
 
 QUERIES = "".join(f"a red car number {number} driving at night\n" for number in range(250)).encode()
@@ -127,7 +129,7 @@ def system(server: BedrockStandIn, aws: Callable[[str], Any]) -> System:
     scene = Scene(server, server.client("bedrock", attempts=1), None, bucket=bucket)
     states = {"Only": {"Type": "Wait", "Seconds": 100_000, "End": True}}
     made = stepfunctions.create_state_machine(
-        name=f"{OWNER}-labelling-{number}",
+        name=f"{OWNER}-labelling-resource-{number}",
         definition=json.dumps({"StartAt": "Only", "States": states}),
         roleArn="arn:aws:iam::000000000000:role/machine",
     )
@@ -304,3 +306,14 @@ def test_given_holdout_is_checked_and_published_beside(system: System) -> None:
     with pytest.raises(ResourceError, match="holdout:1"):
         system.send("Create", system.properties(Holdout=holdout))
     assert system.published() == []
+    rows = b"".join(json_lines(row(TASK, f"a blue boat {n}", weights()) for n in range(5)))
+    system.put(rows, "raw/holdout.jsonl")
+    system.send("Create", system.properties(Holdout=holdout))
+    found = system.scene.server.s3.get_object(
+        Bucket=system.scene.bucket, Key=f"{PLAN.dataset_folder}{GIVEN_HOLDOUT}"
+    )
+    assert found["Body"].read() == rows
+
+
+def weights() -> dict[str, float]:
+    return {label: 1.0 * (label == TASK.labels[0]) for label in TASK.labels}

@@ -66,12 +66,28 @@ def test_job_that_the_labelling_made_is_watched_as_any_other(world: World) -> No
     assert "job InProgress" in result["message"]
 
 
+def stop_by_hand(world: World, execution: str) -> None:
+    world.stepfunctions.stop_execution(executionArn=execution)
+
+
+def test_labelling_that_its_resource_has_stopped_is_not_started_again(world: World) -> None:
+    """Its stack asks for another model by now, and would not know of the job that it makes."""
+    arn = machine(world)
+    begin(world)
+    execution = executions.ensure(world.stepfunctions, arn, A, INPUT)
+    executions.stop(world.stepfunctions, execution, "superseded by another model")
+    result = following(world, arn)
+    assert result["outcome"] == "failed"
+    assert "superseded by another model" in result["message"]
+    assert labellings(world, arn) == [(f"{A}-1", "ABORTED")]
+
+
 def test_labelling_that_was_stopped_goes_on_in_the_next_attempt(world: World) -> None:
     arn = machine(world)
     begin(world)
     execution = executions.ensure(world.stepfunctions, arn, A, INPUT)
     following(world, arn)
-    executions.stop(world.stepfunctions, execution, "by hand")
+    stop_by_hand(world, execution)
     result = following(world, arn)
     assert result["outcome"] == "failed"
     assert f"the labelling {A}-1 is ABORTED" in result["message"]
@@ -90,9 +106,9 @@ def test_labelling_is_started_again_once_in_an_attempt(world: World) -> None:
     arn = machine(world)
     begin(world)
     first = executions.ensure(world.stepfunctions, arn, A, INPUT)
-    executions.stop(world.stepfunctions, first, "before the release looked")
+    stop_by_hand(world, first)
     assert following(world, arn)["outcome"] == "waiting"
-    executions.stop(world.stepfunctions, executions.arn_of(arn, f"{A}-2"), "again")
+    stop_by_hand(world, executions.arn_of(arn, f"{A}-2"))
     assert following(world, arn)["outcome"] == "failed"
     assert len(labellings(world, arn)) == 2
 

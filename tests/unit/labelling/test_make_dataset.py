@@ -1,0 +1,99 @@
+"""The stage after all shards: a data set that keeps all rules is published, and no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from labelling import handler
+from labelling.handler import curated
+from shared.dataset_rules import check_dataset
+from shared.objects import Folder, json_lines
+from stacks.settings import PROJECT
+from tests.unit.labelling.scenes import BUCKET, TASK, Scene
+
+QUERIES = (PROJECT / "data" / "queries.txt").read_text(encoding="utf-8").splitlines()
+
+
+def label(scene: Scene, queries: list[str], **row: Any) -> None:
+    """One shard that the teacher has answered, each query with another label than the one before."""
+    rows = []
+    for number, query in enumerate(queries):
+        weights = {name: 1.0 * (name == TASK.labels[number % 4]) for name in TASK.labels}
+        answers = [{"weights": weights}, {"weights": weights}]
+        rows.append(
+            {
+                "number": number,
+                "query": query,
+                "answers": answers,
+                "input_tokens": 9,
+                "output_tokens": 1,
+                **row,
+            }
+        )
+    scene.folder.write_rows("queries/00000.jsonl", rows)
+    scene.folder.write_rows("labelled/00000.jsonl", rows)
+
+
+def files(scene: Scene) -> Folder:
+    return Folder(scene.server.s3, BUCKET, scene.plan.dataset_folder)
+
+
+def make(scene: Scene) -> Any:
+    return curated(scene.plan, scene.server.s3, BUCKET, TASK)
+
+
+def test_what_is_published_keeps_the_rules_of_every_data_set(scene: Scene) -> None:
+    label(scene, QUERIES)
+    result = make(scene)
+    assert result["outcome"] == "done", result
+    assert "440 of 440 queries kept" in result["message"]
+    target = files(scene)
+    assert target.names() == ["curation.json", "holdout.jsonl", "rejects.jsonl", "training.jsonl"]
+    training, holdout = (list(target.rows(f"{name}.jsonl")) for name in ("training", "holdout"))
+    assert len(training) + len(holdout) == 440
+    report = check_dataset(json_lines(training), json_lines(holdout), TASK, scene.plan.method)
+    assert report.ok
+
+
+def test_data_set_that_breaks_a_rule_is_not_published_and_its_report_is(scene: Scene) -> None:
+    label(scene, QUERIES, answers=[{"reason": "empty answer"}])
+    result = make(scene)
+    assert result["outcome"] == "failed"
+    assert "row-count" in result["message"]
+    assert "no valid answer" in result["message"]
+    assert files(scene).names() == ["curation.json", "rejects.jsonl"]
+    assert len(list(files(scene).rows("rejects.jsonl"))) == 440
+
+
+def test_share_to_validate_with_that_gives_no_row_is_told(scene: Scene) -> None:
+    wanted = scene.with_plan(method="fine_tuning", validation_share=0.0001)
+    label(wanted, QUERIES)
+    result = make(wanted)
+    assert result["outcome"] == "failed"
+    assert "labelling.validation_share" in result["message"]
+
+
+def test_shard_that_is_not_labelled_stops_the_curation(scene: Scene) -> None:
+    label(scene, QUERIES)
+    scene.publish(20, "00001")
+    result = make(scene)
+    assert result["outcome"] == "failed"
+    assert "00001.jsonl are not labelled" in result["message"]
+    assert files(scene).names() == []
+
+
+def test_failed_shard_is_told_with_its_reason(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUCKET", BUCKET)
+    monkeypatch.setattr(handler, "client", lambda _: scene.server.s3)
+    label(scene, QUERIES)
+    shards = [
+        {"outcome": "done", "message": ""},
+        {"outcome": "failed", "message": "shard 00001: batch job x failed"},
+    ]
+    plan = {name: getattr(scene.plan, name) for name in scene.plan.__dataclass_fields__}
+    result = handler.make_dataset({"plan": plan, "shards": shards}, None)
+    assert result["outcome"] == "failed"
+    assert result["message"] == "1 of 2 shards failed: shard 00001: batch job x failed"
+    assert files(scene).names() == []
