@@ -28,9 +28,12 @@ from shared.findings import Report
 from shared.line_rules import lines
 from shared.query_rules import QueryCheck
 from shared.task import Task, TaskError
+from stacks.settings.labelling import Labelling
 
 # Wide enough for the tables where no terminal says how wide it is.
 PLAIN_WIDTH = 120
+# Of raw queries, where no hold-out file is named: the settings' default.
+HELD_OUT: float = Labelling.model_fields["holdout_share"].default
 _KEPT = 10
 _CHUNK_BYTES = 65_536
 
@@ -89,7 +92,7 @@ def check(
                 checks = QueryCheck(routed, report)
                 for _ in checks.read(str(file), content):
                     pass
-                checks.finish(method)
+                checks.finish(method, 1.0 if holdout else 1 - HELD_OUT)
                 check_dataset(None, held_out, routed, method, report=report)
             else:
                 check_dataset(content, held_out, routed, method, report=report)

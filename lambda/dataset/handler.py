@@ -68,7 +68,11 @@ def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_r
 def _volume(report: Report, properties: Mapping[str, Any]) -> costs.Volume:
     """How much a job will learn from: as much as it takes, where nobody counted what was logged."""
     if "Training" in properties:
-        return costs.Volume(queries=report.rows["training"], unlabelled=report.unlabelled)
+        return costs.Volume(
+            queries=report.rows["training"],
+            unlabelled=report.unlabelled,
+            query_bytes=report.query_bytes["training"],
+        )
     most = ROWS[str(properties["Method"])][1]
     answered = truth(properties.get("UseLoggedAnswers", "false"))
     return costs.Volume(queries=most, unlabelled=0 if answered else most)

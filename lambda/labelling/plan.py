@@ -39,6 +39,10 @@ class Plan:
         """The plan in an execution's input; keys that this version doesn't know are left alone."""
         return cls(**{known.name: values[known.name] for known in fields(cls)})
 
+    def trained_share(self, *, is_holdout_given: bool) -> float:
+        """Part of the queries that is trained on, of those of which the teacher is sure."""
+        return 1 - (0 if is_holdout_given else self.holdout_share) - self.validation_share
+
     @property
     def folder(self) -> str:
         """All of these labels."""

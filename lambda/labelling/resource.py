@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,9 @@ def handle(
     folder = Folder(aws.s3, bucket, plan.folder)
     report = Report()
     files = files_of("queries", event.properties["Queries"], aws.s3, retry)
-    queries = list(_checked(files, task, report, plan.method))
+    checks = QueryCheck(task, report)
+    queries = [query for file in files for query in checks.read(file.location["Key"], file.rows())]
+    checks.finish(plan.method, plan.trained_share(is_holdout_given="Holdout" in event.properties))
     holdout = _holdout(event.properties, aws.s3, retry, task, plan.method, report)
     if not report.ok:
         raise ResourceError(f"{report.summary()} Nothing was published, asked or started.")
@@ -127,14 +129,6 @@ def _plan(properties: Mapping[str, Any]) -> Plan:
 
 def _physical_id(properties: Mapping[str, Any]) -> str:
     return f"s3://{properties['Bucket']}/{_plan(properties).folder}"
-
-
-def _checked(files: Iterable[Source], task: Task, report: Report, method: str) -> Iterator[str]:
-    """The valid, distinct queries of all files."""
-    checks = QueryCheck(task, report)
-    for file in files:
-        yield from checks.read(file.location["Key"], file.rows())
-    checks.finish(method)
 
 
 def _holdout(

@@ -101,7 +101,7 @@ class _Rows:
         self._report = report
         self._trained = trained or {}
         self._file = TextFile(name, report)
-        self._usable = 0
+        self._usable = self._query_bytes = 0
         self._answers: Counter[str] = Counter()
 
     def check(self, content: Iterable[bytes]) -> None:
@@ -115,6 +115,7 @@ class _Rows:
                 self._file.found(number, error.rule, str(error))
         if self._file.is_text:
             self._report.rows[self._name] = self._file.lines
+            self._report.query_bytes[self._name] = self._query_bytes
             self._check_whole()
 
     def _check_line(self, number: int, line: bytes) -> None:
@@ -124,6 +125,7 @@ class _Rows:
             self._file.found(number, "query-length", message, "warning")
         self._compare(number, query, answer or "")
         self._usable += 1
+        self._query_bytes += len(query.encode())
         if answer is not None:
             self._answers[answer] += 1
 

@@ -26,12 +26,17 @@ class Finding:
 
 @dataclass
 class Report:
-    """What a check found. Keeps the first findings of each rule, and counts all of them."""
+    """What a check found. Keeps the first findings of each rule, and counts all of them.
+
+    `rows` and `query_bytes` (UTF-8, of the usable rows) are those of each file; `unlabelled` counts rows
+    without an answer.
+    """
 
     keep: int = 5
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[tuple[Severity, str]] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
+    query_bytes: Counter[str] = field(default_factory=Counter)
     unlabelled: int = 0
 
     @property

@@ -5,6 +5,7 @@ more (`.jsonl`).
 """
 
 from collections.abc import Iterable, Iterator
+from math import ceil
 
 from shared.conversation import query_key
 from shared.dataset_rules import ROWS
@@ -77,18 +78,26 @@ class QueryCheck:
                 yield query
         self._report.rows[name] += file.lines
 
-    def finish(self, method: str) -> None:
+    def finish(self, method: str, trained_share: float = 1.0) -> None:
         """Add what concerns all files together, once all are read.
 
         Args:
-            method: `distillation` or `fine_tuning`. It takes so many rows at least, and some of the queries
-                will be held out, or left without a label.
+            method: `distillation` or `fine_tuning`. It takes so many rows at least, and of those that are
+                labelled some are left out, since the teacher wasn't sure of them.
+            trained_share: part of the queries that is trained on, above 0; the rest is held out, or
+                validates.
         """
-        least, found = ROWS[method][0], len(self._seen)
+        rows, found = ROWS[method][0], len(self._seen)
+        # Rounded first: 100 / (1 - 0.2) is a little more than 125.
+        least = ceil(round(rows / trained_share, 6))
         if self._is_full:
             message = f"found more than {MOST_QUERIES} different queries; leave some out"
         elif found < least:
             message = f"found {found} usable, different queries, at least {least}; add more"
+            if least > rows:
+                message += (
+                    f": a job learns from {rows} rows or more, and {1 - trained_share:.0%} are held out"
+                )
         else:
             return
         self._report.add(Finding("queries", None, "query-count", message))

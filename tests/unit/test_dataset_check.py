@@ -18,7 +18,7 @@ from shared.conversation import row
 from tests.unit.row_scenes import HOLDOUT, TASK, WEIGHTS, encoded, good
 
 PROJECT = Path(__file__).parents[2]
-QUERIES = [f"a dog and {number} cats" for number in range(100)]
+QUERIES = [f"a dog and {number} cats" for number in range(112)]
 
 type Check = Callable[..., tuple[int, str]]
 
@@ -69,6 +69,12 @@ def test_raw_queries_are_told_from_rows(check: Check, first: bytes) -> None:
     assert check("rows.jsonl", rows_jsonl=[first, *good(100)])[1].startswith(
         "Re" if first else "Usable as rows"
     )
+
+
+def test_raw_queries_that_are_split_must_leave_enough_to_train_on(check: Check) -> None:
+    text = "\n".join(QUERIES[:111]).encode()
+    assert "found 111 usable, different queries, at least 112" in check("queries.txt", queries_txt=text)[1]
+    assert check("queries.txt", "--holdout", "held.jsonl", held_jsonl=HOLDOUT)[0] == 0
 
 
 def test_raw_queries_and_their_holdout_are_checked(check: Check) -> None:

@@ -17,6 +17,11 @@ def test_good_data_set_is_usable() -> None:
     )
 
 
+def test_bytes_of_the_queries_are_counted() -> None:
+    rows = [encoded(row(TASK, f"a r\u00e9d kite number {number:03d}", WEIGHTS)) for number in range(100)]
+    assert check(rows).query_bytes["training"] == 100 * len("a r\u00e9d kite number 000".encode())
+
+
 def test_duplicate_is_a_warning() -> None:
     finding = checked_line(encoded(row(TASK, "A red  kite, number 8!", TURNS[0])))
     assert (finding.rule, finding.severity) == ("duplicate", "warning")

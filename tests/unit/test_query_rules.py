@@ -181,6 +181,21 @@ def test_job_needs_so_many_different_queries(method: str, queries: int, ok: bool
         assert f"found {queries} usable, different queries, at least {queries + 1}" in report.summary()
 
 
+@pytest.mark.parametrize(("share", "least"), [(0.9, 112), (0.8, 125), (0.5, 200)])
+def test_what_is_held_out_is_needed_on_top(share: float, least: int) -> None:
+    def finished(queries: int) -> Report:
+        report = Report()
+        check = QueryCheck(TASK, report)
+        list(check.read("q.txt", (b"%d dogs\n" % number for number in range(queries))))
+        check.finish("distillation", share)
+        return report
+
+    (finding,) = finished(least - 1).findings
+    assert f"found {least - 1} usable, different queries, at least {least}; add more" in finding.message
+    assert f"a job learns from 100 rows or more, and {1 - share:.0%} are held out" in finding.message
+    assert finished(least).ok
+
+
 def test_so_many_queries_are_taken_and_the_rest_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query_rules, "MOST_QUERIES", 200)
     content = (f"a dog and {number} cats\n".encode() for number in range(1_000))

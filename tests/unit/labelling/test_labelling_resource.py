@@ -178,6 +178,18 @@ def test_bad_queries_cost_nothing_and_publish_nothing(system: System, body: byte
     assert (list(system.folder.names()), system.states()) == ([], [])
 
 
+def test_queries_that_leave_too_few_to_train_on_are_refused_before_they_are_paid(system: System) -> None:
+    few = QUERIES.splitlines(keepends=True)[:111]
+    system.put(b"".join(few))
+    with pytest.raises(ResourceError, match="found 111 usable, different queries, at least 112"):
+        system.send("Create", system.properties())
+    system.put(
+        b"".join(json_lines(row(TASK, f"a blue boat {n}", weights()) for n in range(5))), "raw/held.jsonl"
+    )
+    system.send("Create", system.properties(Holdout={"Bucket": system.source, "Key": "raw/held.jsonl"}))
+    assert system.states() == ["RUNNING"]
+
+
 def test_missing_file_is_told_with_its_setting(system: System) -> None:
     with pytest.raises(ResourceError, match=r"dataset\.queries"):
         system.send("Create", system.properties(Queries={"Bucket": system.source, "Key": "raw/none.txt"}))
