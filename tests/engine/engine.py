@@ -139,13 +139,13 @@ class Engine:
         self.begin(stack, template)
         return self.wait(stack)
 
-    def delete(self, stack: str, retain: Sequence[str] = ()) -> Outcome:
-        """Delete a stack and wait for its end; one that does not exist is deleted.
+    def delete(self, stack: str, retain: Sequence[str] = (), *, seconds: float = SECONDS) -> Outcome:
+        """Delete a stack and wait for its end, so long at most; one that does not exist is deleted.
 
         `retain` are logical ids to let go of, which CloudFormation takes only after DELETE_FAILED.
         """
         self.aws("cloudformation").delete_stack(StackName=stack, RetainResources=list(retain))
-        return self.wait(stack)
+        return self.wait(stack, seconds)
 
     def continue_rollback(self, stack: str, skip: Sequence[str] = ()) -> Outcome:
         """Go on with an update's rollback that failed, as `cdk rollback` does.
@@ -193,17 +193,26 @@ class Engine:
 
         Raises TimeoutError where they go on.
         """
-        machines = self.aws("stepfunctions")
         end = time.monotonic() + seconds
-        while any(
-            machines.list_executions(stateMachineArn=machine["stateMachineArn"], statusFilter="RUNNING")[
-                "executions"
-            ]
-            for machine in machines.list_state_machines()["stateMachines"]
-        ):
+        while any(self.running()):
             if time.monotonic() > end:
                 raise TimeoutError(f"state machines still run after {seconds:.0f} s")
             time.sleep(0.05)
+
+    def running(self) -> Iterator[str]:
+        """The ARNs of all executions that run."""
+        machines = self.aws("stepfunctions")
+        for machine in machines.list_state_machines()["stateMachines"]:
+            found = machines.list_executions(
+                stateMachineArn=machine["stateMachineArn"], statusFilter="RUNNING"
+            )
+            yield from (execution["executionArn"] for execution in found["executions"])
+
+    def under_way(self, stack: str) -> dict[str, str]:
+        """The status of each resource of a stack that CloudFormation works on, by logical id."""
+        found = self.aws("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
+        states = {item["LogicalResourceId"]: item["ResourceStatus"] for item in found}
+        return {name: status for name, status in states.items() if status.endswith("IN_PROGRESS")}
 
     def resources(self, stack: str) -> dict[str, str]:
         """Logical to physical ids of a stack's resources."""

@@ -16,10 +16,10 @@ from botocore.exceptions import ClientError
 
 from local.queries import Router
 from shared.naming import attempt_name, digest_of, release_name
-from shared.releases import LIVE, RETIRED, Release, Releases
+from shared.releases import LIVE, MAKING_SECONDS, RETIRED, Release, Releases
 from shared.routes import Route
 from shared.task import Task
-from tests.engine.engine import Engine, Outcome
+from tests.engine.engine import SECONDS, Engine, Outcome
 from tests.faults.schedule import DESTROY, Schedule, Step
 from tests.faults.variants import STACKS, Variant
 
@@ -27,6 +27,9 @@ QUIET_SECONDS = 25.0
 MOST_ATTEMPTS = 9
 # A query that a killed function was at, or was just given to, fails within so many seconds.
 KILL_SECONDS = 5.0
+# A step that dies while it makes something is waited for as long as it might have lived. The emulator ends a
+# function that runs, too, when CloudFormation updates it.
+LONGEST_DELETE = MAKING_SECONDS + SECONDS
 TASK = Task.load()
 DELETES = ("DeleteCustomModelDeployment", "DeleteProvisionedModelThroughput")
 
@@ -70,6 +73,7 @@ class Run:
             self._end()
         except TimeoutError as error:
             self._problem(f"hangs: {error}")
+            self._tell_what_there_is()
         finally:
             self._silence()
 
@@ -147,7 +151,7 @@ class Run:
         return all(self._delete(stack).succeeded for stack in reversed(STACKS))
 
     def _delete(self, stack: str) -> Outcome:
-        outcome = self._engine.delete(f"{self._owner}-{stack}")
+        outcome = self._engine.delete(f"{self._owner}-{stack}", seconds=LONGEST_DELETE)
         if outcome.succeeded:
             self._deployed.pop(stack, None)
         self._note(outcome)
@@ -323,6 +327,24 @@ class Run:
     def _note(self, outcome: Outcome) -> None:
         because = f": {'; '.join(outcome.reasons)[:400]}" if outcome.reasons else ""
         self._tell(f"  {outcome.stack} {outcome.status}{because}")
+
+    def _tell_what_there_is(self) -> None:
+        """What whoever looks for the cause of a hang needs to see."""
+        for stack in STACKS:
+            with contextlib.suppress(ClientError):
+                for resource, status in self._engine.under_way(f"{self._owner}-{stack}").items():
+                    self._tell(f"  {stack} {resource} {status}")
+        for execution in self._engine.running():
+            self._tell(f"  runs: {execution}")
+        with contextlib.suppress(ClientError, LookupError):
+            for release in Releases(self._table()).all():
+                lease = max(release.making_until - time.time(), 0)
+                self._tell(f"  release {release.digest} {release.state}, lease {lease:.0f} s")
+        for kind, items in self._engine.bedrock("/_state").items():
+            for item in items if isinstance(items, list) else ():
+                self._tell(f"  {kind} {item.get('name')} {item.get('status', '')}")
+        for call in self._engine.bedrock("/_calls")[-8:]:
+            self._tell(f"  called {call['operation']} {call['outcome']}")
 
     def _problem(self, text: str) -> None:
         self.problems.append(text)

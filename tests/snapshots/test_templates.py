@@ -26,7 +26,6 @@ from tests.snapshots.masking import LEFT_OVER, masked
 from tests.stacks.assembly import STACKS, Assembly
 from tests.stacks.environments import ENVIRONMENTS
 
-
 TEMPLATES = [
     *((environment, stack) for environment in ENVIRONMENTS for stack in STACKS),
     # What labels raw queries, what learns from logged requests, and what buys throughput.
