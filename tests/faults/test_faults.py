@@ -9,8 +9,8 @@ from tests.faults.workers import run
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("faults")]
 
-# The last two found a model that neither of two stacks took for its own.
-SEEDS = (28, 34, 31, 39)
+# Both found a model that neither of two stacks took for its own.
+SEEDS = (31, 39)
 
 
 def test_faults_cost_nothing_twice_and_leave_nothing_running() -> None:
