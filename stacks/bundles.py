@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from shared.task import FILES
+from shared.task import FILES, ROBUSTNESS_FILE
 
 PROJECT = Path(__file__).resolve().parents[1]
 LAMBDA = PROJECT / "lambda"
@@ -47,7 +47,10 @@ def function_bundle(folder: str, task: Path | None = None) -> Path:
         for path in sorted(root.rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
-    files |= {f"task/{name}": (task or PROJECT / "task") / name for name in sorted(FILES)}
+    routed = task or PROJECT / "task"
+    files |= {f"task/{name}": routed / name for name in sorted(FILES)}
+    if folder == "evaluation" and (routed / ROBUSTNESS_FILE).exists():
+        files[f"task/{ROBUSTNESS_FILE}"] = routed / ROBUSTNESS_FILE
     digest = _digest(f"{name}\0".encode() + path.read_bytes() for name, path in files.items())
 
     def build(target: Path) -> None:

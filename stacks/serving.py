@@ -52,6 +52,7 @@ class ServingStack(cdk.Stack):
         self.topic = releases_topic(self, "Notifications", key)
         throughput = self._throughput(key)
         release, retention, rollout = settings.release, settings.retention, settings.rollout
+        evaluation = settings.evaluation
         self.release = Release(
             self,
             "Release",
@@ -73,6 +74,9 @@ class ServingStack(cdk.Stack):
             table=self.table,
             topic=self.topic,
             key=key,
+            base_model=settings.router.base_model if evaluation.compare_base else "",
+            slice_queries=evaluation.slice_queries,
+            evaluation_concurrency=evaluation.concurrency,
             keep_releases=rollout.keep_releases,
             throughput=throughput,
             model_key=settings.encryption.model_key,

@@ -1,50 +1,56 @@
-"""The release's judgement: the candidate answers the hold-out set, and the gate decides."""
+"""The release's judgement: questions are laid out in shards, every contender is asked, and the gate decides.
+
+All of an attempt lies in `releases/<digest>-<attempt>/`. A shard that was answered is not asked again, so
+that whatever dies is taken up where it was.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import time
+from collections import defaultdict
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
 from aws_lambda_powertools import Logger
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
-from evaluation.scores import Answer, Gate, Scores, report, score
-from shared.answers import InvalidOutput
+from evaluation.asking import BASE, CANDIDATE, SERVING, STATIC, Contender, ask_all, read
+from evaluation.gate import Gate
+from evaluation.judgement import Scored, judge
+from evaluation.metrics import Answer, Question
+from evaluation.questions import HOLDOUT, Robustness, questions, shards
 from shared.clients import client, table
-from shared.conversation import Example, examples
-from shared.errors import code
+from shared.conversation import examples
+from shared.objects import Folder
 from shared.releases import EVALUATING, Release, Releases
-from shared.stages import StageResult, done, failed, patient
+from shared.stages import StageResult, done, failed, not_on_its_way, patient
 from shared.task import Task
 
 logger = Logger()
 
-# A deployment of Nova Micro takes 2,000 requests a minute; a few at a time leave room for live traffic.
-CONCURRENCY = 8
-# A denied or missing endpoint answers all queries alike: this many in a row end the evaluation.
-MOST_FAILED_CALLS = 20
-# At 8 a time, what fits well into the function's 15 minutes even where an answer takes two seconds.
-MOST_EXAMPLES = 2000
 RETRY_SECONDS = 60
+_PLAN = "plan.json"
+_ASKED, _ANSWERED = "questions/", "answers/"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What an evaluation works with."""
+    """What an evaluation works with. `base_model` is asked for comparison, unless it is empty; for
+    `slice_queries` see `questions`."""
 
     runtime: Any
     s3: Any
     task: Task
+    robustness: Robustness
     bucket: str
     holdout_key: str
     gate: Gate
+    base_model: str
+    slice_queries: int
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Evaluation:
@@ -54,110 +60,169 @@ class Evaluation:
             runtime=boto3.client("bedrock-runtime", config=config),
             s3=client("s3"),
             task=Task.load(),
+            robustness=Robustness.load(),
             bucket=environment["DATA_BUCKET"],
             holdout_key=environment["HOLDOUT_KEY"],
             gate=Gate(**json.loads(environment["GATE"])),
+            base_model=environment["BASE_MODEL"],
+            slice_queries=int(environment["SLICE_QUERIES"]),
         )
 
+    def folder(self, release: Release) -> Folder:
+        """Where all of a release's present attempt lies."""
+        return Folder(self.s3, self.bucket, f"releases/{release.digest}-{release.attempt}/")
 
-def handler(event: Mapping[str, Any], context: Any) -> StageResult:
-    """Stage "evaluation"."""
+
+def prepare(event: Mapping[str, Any], context: Any) -> StageResult:
+    """Stage before all shards: lay out the questions, and say who is asked."""
     del context
-    releases = Releases(table(os.environ["TABLE_NAME"]))
-    evaluation = Evaluation.from_environment(os.environ)
-    return patient(lambda: evaluate(str(event["release"]), releases, evaluation), RETRY_SECONDS)
+    releases, evaluation = _releases(), Evaluation.from_environment(os.environ)
+    return patient(lambda: lay_out(str(event["release"]), releases, evaluation), RETRY_SECONDS)
 
 
-def evaluate(digest: str, releases: Releases, evaluation: Evaluation) -> StageResult:
-    """Ask the candidate every hold-out query, keep the report in S3, and say whether it passed."""
+def ask(event: Mapping[str, Any], context: Any) -> StageResult:
+    """Stage of one shard: ask all its questions."""
+    del context
+    releases, evaluation = _releases(), Evaluation.from_environment(os.environ)
+    name = str(event["shard"]).rsplit("/", 1)[-1]
+    return patient(lambda: answer(str(event["release"]), name, releases, evaluation), RETRY_SECONDS)
+
+
+def decide(event: Mapping[str, Any], context: Any) -> StageResult:
+    """Stage after all shards: score the answers, keep the report, and say whether the candidate passed."""
+    del context
+    releases, evaluation = _releases(), Evaluation.from_environment(os.environ)
+    return patient(lambda: verdict(str(event["release"]), releases, evaluation), RETRY_SECONDS)
+
+
+def lay_out(digest: str, releases: Releases, evaluation: Evaluation) -> StageResult:
+    """Write the questions in shards, and the plan: whoever serves at this moment is compared to the end."""
     release = releases.get(digest)
-    if release is None or not releases.transition(digest, EVALUATING, "the hold-out set is being asked"):
-        return failed(f"release {digest} is not on its way any more")
-    body = evaluation.s3.get_object(Bucket=evaluation.bucket, Key=evaluation.holdout_key)["Body"]
-    holdout = spread(
-        list(examples((line.decode() for line in body.iter_lines()), evaluation.task)),
-        max(MOST_EXAMPLES, evaluation.gate.minimum_examples),
-    )
-    answers = ask_all(release, holdout, evaluation)
-    scores = score(answers, evaluation.task)
-    result = report(scores, evaluation.gate, answers, digest=digest, model_arn=release.model_arn)
-    key = f"releases/{digest}/evaluation.json"
-    evaluation.s3.put_object(
-        Bucket=evaluation.bucket,
-        Key=key,
-        Body=json.dumps(result, indent=1, allow_nan=False).encode(),
-        ContentType="application/json",
-    )
-    releases.update(
-        digest, scores=json.dumps(result["scores"], allow_nan=False), report=f"s3://{evaluation.bucket}/{key}"
-    )
-    if result["reasons"]:
-        return failed(f"refused by the gate: {'; '.join(result['reasons'])}{_first_problem(answers)}")
-    return done(_verdict(scores))
+    if release is None or not releases.transition(digest, EVALUATING, "the questions are laid out"):
+        return not_on_its_way(digest)
+    folder = evaluation.folder(release)
+    if folder.read(_PLAN) is None:
+        body = evaluation.s3.get_object(Bucket=evaluation.bucket, Key=evaluation.holdout_key)["Body"]
+        holdout = list(examples((line.decode() for line in body.iter_lines()), evaluation.task))
+        asked = list(questions(holdout, evaluation.task, evaluation.robustness, evaluation.slice_queries))
+        for name, rows in shards(asked):
+            folder.write_rows(f"{_ASKED}{name}.jsonl", rows)
+        contenders = list(_contenders(release, releases, evaluation))
+        folder.write(_PLAN, {"contenders": [asdict(one) for one in contenders], "questions": len(asked)})
+    plan = folder.read(_PLAN) or {}
+    others = len(plan["contenders"]) - 1
+    message = f"{plan['questions']} questions to the candidate and {others} others"
+    return done(message) if releases.transition(digest, EVALUATING, message) else not_on_its_way(digest)
 
 
-def _verdict(scores: Scores) -> str:
+def answer(digest: str, shard: str, releases: Releases, evaluation: Evaluation) -> StageResult:
+    """Ask one shard's questions, and keep the answers; nobody is asked again for what is kept."""
+    release = releases.get(digest)
+    if release is None or release.is_final:
+        return not_on_its_way(digest)
+    folder = evaluation.folder(release)
+    if f"{_ANSWERED}{shard}" not in folder.names(_ANSWERED):
+        plan = folder.read(_PLAN) or {}
+        contenders = [Contender(**one) for one in plan["contenders"]]
+        asked = [Question(**row) for row in folder.rows(f"{_ASKED}{shard}")]
+        folder.write_rows(
+            f"{_ANSWERED}{shard}", ask_all(contenders, asked, evaluation.runtime, evaluation.task)
+        )
+    return done(f"shard {shard} is answered")
+
+
+def verdict(digest: str, releases: Releases, evaluation: Evaluation) -> StageResult:
+    """Score all answers and keep the report."""
+    release = releases.get(digest)
+    if release is None or not releases.transition(digest, EVALUATING, "the answers are being scored"):
+        return not_on_its_way(digest)
+    folder = evaluation.folder(release)
+    if left := _names(folder, _ASKED) - _names(folder, _ANSWERED):
+        return failed(f"{len(left)} shards of questions were not answered: {', '.join(sorted(left)[:5])}")
+    report = _report(release, folder, evaluation)
+    folder.write("report.json", report)
+    scores = _summary(report)
+    releases.update(digest, scores=json.dumps(scores, allow_nan=False), report=folder.uri("report.json"))
+    if report["reasons"]:
+        return failed(f"refused by the gate: {'; '.join(report['reasons'])}{_first_problem(report)}")
+    return done(_passed(scores))
+
+
+def _report(release: Release, folder: Folder, evaluation: Evaluation) -> dict[str, Any]:
+    task = evaluation.task
+    asked = [Question(**row) for key in folder.names(_ASKED) for row in folder.rows(key)]
+    given: dict[str, dict[str, Answer]] = defaultdict(dict)
+    for key in folder.names(_ANSWERED):
+        for kept in folder.rows(key):
+            name, one = read(kept)
+            given[name][one.id] = one
+    plan = folder.read(_PLAN) or {}
+    scored = [
+        Scored(contender, given[contender.name], asked, task)
+        for contender in (Contender(**one) for one in plan["contenders"])
+    ]
+    counts: dict[str, int] = defaultdict(int)
+    for question in asked:
+        counts[question.slice] += 1
+    identity = {
+        "release": release.digest,
+        "attempt": release.attempt,
+        "model": release.model_arn,
+        "endpoint": release.endpoint,
+        "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": {
+            "holdout": f"s3://{evaluation.bucket}/{evaluation.holdout_key}",
+            "questions": len(asked),
+            "slices": dict(counts),
+        },
+    }
+    return judge(scored, evaluation.gate, identity)
+
+
+def _contenders(release: Release, releases: Releases, evaluation: Evaluation) -> list[Contender]:
+    """Who is compared: the candidate first."""
+    found = [
+        Contender(
+            name=CANDIDATE,
+            title=f"candidate {release.digest}",
+            endpoint=release.endpoint,
+            model=release.model_arn,
+        )
+    ]
+    settled = releases.route().settled
+    if settled and settled.release != release.digest:
+        serving = releases.get(settled.release)
+        title, model = f"serves now {settled.release}", serving.model_arn if serving else ""
+        found.append(Contender(name=SERVING, title=title, endpoint=settled.endpoint, model=model))
+    if base := evaluation.base_model:
+        found.append(
+            Contender(name=BASE, title=f"{base}, full prompt", endpoint=base, model=base, full_prompt=True)
+        )
+    return [*found, Contender(name=STATIC, title="static weights")]
+
+
+def _summary(report: Mapping[str, Any]) -> dict[str, float | int | None]:
+    """The candidate's scores as the releases table keeps them."""
+    metrics = report["contenders"][CANDIDATE]["metrics"]
+    values = {name: found["value"] if found else None for name, found in metrics.items()}
+    return {"examples": report["data"]["slices"].get(HOLDOUT, 0), **values}
+
+
+def _passed(scores: Mapping[str, Any]) -> str:
     return (
-        f"{scores.examples} queries: valid output {scores.valid_output:.1%}, dominant label "
-        f"{scores.dominant_accuracy:.1%}, mean absolute error {scores.mean_absolute_error:.3f}"
+        f"{scores['examples']} queries: valid output {scores['valid_output']:.1%}, dominant label "
+        f"{scores['dominant_accuracy']:.1%}, mean absolute error {scores['mean_absolute_error']:.3f}"
     )
 
 
-def _first_problem(answers: list[Answer]) -> str:
-    problem = next((answer.problem for answer in answers if answer.problem), "")
+def _first_problem(report: Mapping[str, Any]) -> str:
+    problem = next((one["problem"] for one in report["worst"] if one["problem"]), "")
     return f". First problem: {problem}" if problem else ""
 
 
-def spread(holdout: list[Example], most: int) -> list[Example]:
-    """At most so many examples, spread evenly over the file: the same ones in every attempt."""
-    if len(holdout) <= most:
-        return holdout
-    return [holdout[place * len(holdout) // most] for place in range(most)]
+def _names(folder: Folder, under: str) -> set[str]:
+    return {key.removeprefix(under) for key in folder.names(under)}
 
 
-def ask_all(release: Release, holdout: list[Example], evaluation: Evaluation) -> list[Answer]:
-    """Ask every query, a few at a time; a row of failed calls ends it early, so that nothing is paid for."""
-    answers: list[Answer] = []
-    with ThreadPoolExecutor(CONCURRENCY) as pool:
-        for start in range(0, len(holdout), MOST_FAILED_CALLS):
-            part = holdout[start : start + MOST_FAILED_CALLS]
-            answers += pool.map(lambda example: ask(release.endpoint, example, evaluation), part)
-            if all(answer.input_tokens == 0 for answer in answers[-len(part) :]):
-                break
-    return answers + [
-        Answer(example.query, example.weights, None, "not asked: the calls before it failed")
-        for example in holdout[len(answers) :]
-    ]
-
-
-def ask(endpoint: str, example: Example, evaluation: Evaluation) -> Answer:
-    """Ask one query as the router asks it: the student's prompt, temperature 0, no token more."""
-    started = time.perf_counter()
-    try:
-        reply = evaluation.runtime.converse(
-            modelId=endpoint,
-            system=[{"text": evaluation.task.student_prompt}],
-            messages=[{"role": "user", "content": [{"text": example.query}]}],
-            inferenceConfig={"temperature": 0.0, "maxTokens": evaluation.task.most_tokens()},
-        )
-    except ClientError as error:
-        return Answer(example.query, example.weights, None, f"{code(error)}: {error}")
-    except BotoCoreError as error:
-        return Answer(example.query, example.weights, None, str(error))
-    elapsed = (time.perf_counter() - started) * 1000
-    usage = reply.get("usage", {})
-    text = "".join(block.get("text", "") for block in reply["output"]["message"]["content"])
-    weights, problem = None, ""
-    try:
-        weights = evaluation.task.parse(text)
-    except InvalidOutput as error:
-        problem = str(error)
-    return Answer(
-        example.query,
-        example.weights,
-        weights,
-        problem,
-        latency_ms=elapsed,
-        input_tokens=usage.get("inputTokens", 0),
-        output_tokens=usage.get("outputTokens", 0),
-    )
+def _releases() -> Releases:
+    return Releases(table(os.environ["TABLE_NAME"]))

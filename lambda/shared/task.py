@@ -16,10 +16,23 @@ from typing import Any, Self
 
 from shared.answers import AnswerReader, InvalidOutput, apportioned, weights_problem
 
-__all__ = ["FILES", "FORMATS", "RESERVED_WORDS", "InvalidOutput", "Task", "TaskError", "reserved_word"]
+__all__ = [
+    "FILES",
+    "FORMATS",
+    "RESERVED_WORDS",
+    "ROBUSTNESS_FILE",
+    "InvalidOutput",
+    "Task",
+    "TaskError",
+    "default_folder",
+    "reserved_word",
+]
 
 FILES = ("task.toml", "teacher_prompt.txt", "student_prompt.txt")
 """What a task's folder holds. Data sets and notes may lie beside them: functions get these only."""
+
+ROBUSTNESS_FILE = "robustness.toml"
+"""Beside them, if there: how queries may look that a release is tried on. No model depends on it."""
 
 FORMATS = ("compact", "json")
 
@@ -80,7 +93,7 @@ class Task:
             TaskError: A file is missing or holds something unusable. The message names the folder, and all
                 that is wrong with what could be read.
         """
-        folder = folder or _default_folder()
+        folder = folder or default_folder()
         toml, teacher, student = (_text(folder / file) for file in FILES)
         prompts: dict[str, Any] = {"teacher_prompt": teacher.strip(), "student_prompt": student.strip()}
         try:
@@ -233,7 +246,8 @@ def _text(path: Path) -> str:
         raise TaskError(f"{path}: no UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
-def _default_folder() -> Path:
+def default_folder() -> Path:
+    """The task beside `shared/`, as in a function's bundle, or else the project's."""
     shared = Path(__file__).resolve().parent
     bundled = shared.parent / "task"
     return bundled if bundled.is_dir() else shared.parents[1] / "task"

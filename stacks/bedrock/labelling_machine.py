@@ -11,12 +11,12 @@ from constructs import Construct
 
 from stacks.bedrock import permissions as may
 from stacks.bedrock.distillation_job import DistillationJob
-from stacks.bedrock.stages import accept_wildcards, stage
+from stacks.bedrock.stages import accept_children, accept_wildcards, each_shard, stage
 from stacks.functions import Function, log_group
-from stacks.nag import acknowledge_resource
 
 # Batches in a row, each with its own limit of up to a week.
 LONGEST = cdk.Duration.days(30)
+CHILDREN = "Shards"
 
 
 class LabellingMachine(Construct):
@@ -62,22 +62,17 @@ class LabellingMachine(Construct):
             failed=failed,
             broken=broken,
         )
-        shards = sfn.DistributedMap(
+        shards = each_shard(
             self,
-            "Label every shard",
-            label="Shards",
-            map_execution_type=sfn.StateMachineType.STANDARD,
-            max_concurrency=concurrency,
-            item_reader=sfn.S3ObjectsItemReader(bucket=bucket, prefix=queries),
-            item_selector={
-                "shard": sfn.JsonPath.string_at("$$.Map.Item.Value.Key"),
-                "plan": plan,
-                "execution": execution,
-            },
-            result_path="$.shards",
+            "Label the shard",
+            label,
+            {"plan": plan, "execution": execution},
+            label=CHILDREN,
+            bucket=bucket,
+            folder=queries,
+            concurrency=concurrency,
+            broken=broken,
         )
-        shards.item_processor(self._shard(label))
-        shards.add_catch(broken, result_path="$.error")
         shards.next(curated)
         self.machine = sfn.StateMachine(
             self,
@@ -97,43 +92,4 @@ class LabellingMachine(Construct):
         # The machine lists the shards itself.
         may.grant(role, [may.encrypted(key, "s3", write=False)])
         accept_wildcards(role, label, curate, job.maker)
-        self._accept_children()
-
-    def _shard(self, label: Function) -> sfn.IChainable:
-        """One shard. Its failure is told to those who curate, and stops no other shard: what they answer is
-        not asked again."""
-        outcome = sfn.Pass(
-            self,
-            "Shard is over",
-            parameters={
-                "outcome": sfn.JsonPath.string_at("$.stage.outcome"),
-                "message": sfn.JsonPath.string_at("$.stage.message"),
-            },
-        )
-        broken = sfn.Pass(
-            self,
-            "Shard broke",
-            parameters={"outcome": "failed", "message": sfn.JsonPath.string_at("$.error.Cause")},
-        )
-        payload = {
-            "shard": sfn.JsonPath.string_at("$.shard"),
-            "plan": sfn.JsonPath.object_at("$.plan"),
-            "execution": sfn.JsonPath.string_at("$.execution"),
-        }
-        return stage(self, "Label the shard", label, payload, done=outcome, failed=outcome, broken=broken)
-
-    def _accept_children(self) -> None:
-        """Accept the wildcards that the CDK writes for a distributed map's own child executions."""
-        policy = self.machine.node.find_child("DistributedMapPolicy")
-        assert isinstance(policy, Construct)
-        name = cdk.Fn.select(6, cdk.Fn.split(":", self.machine.state_machine_arn))
-        for children in (name, f"{name}/Shards"):
-            arn = cdk.Stack.of(self).format_arn(
-                service="states",
-                resource="execution",
-                resource_name=f"{children}:*",
-                arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
-            )
-            acknowledge_resource(
-                policy, arn, "Step Functions names the executions of a distributed map's children itself."
-            )
+        accept_children(self.machine, CHILDREN)

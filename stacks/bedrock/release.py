@@ -19,7 +19,7 @@ from constructs import Construct
 from stacks.bedrock import permissions as may
 from stacks.bedrock.provider import ResourceProvider
 from stacks.bedrock.provisioned_throughput import ProvisionedThroughput
-from stacks.bedrock.release_machine import ReleaseMachine
+from stacks.bedrock.release_machine import ReleaseMachine, ShardStage, Stage
 from stacks.bedrock.release_permissions import ReleasePermissions
 from stacks.functions import Function
 
@@ -90,11 +90,14 @@ class Release(Construct):
         job: ReleaseSource,
         bucket: s3.IBucket,
         holdout_key: str,
-        gate: Mapping[str, float] = GATE,
+        gate: Mapping[str, float | bool | None] = GATE,
         rollout: Mapping[str, object] = ROLLOUT,
         table: dynamodb.ITable | None = None,
         topic: sns.ITopic | None = None,
         key: kms.IKey | None = None,
+        base_model: str = "",
+        slice_queries: int = 100,
+        evaluation_concurrency: int = 2,
         keep_releases: int = 1,
         throughput: ProvisionedThroughput | None = None,
         model_key: bool = False,
@@ -124,6 +127,9 @@ class Release(Construct):
             table: the releases table, partition key `id` (string), encrypted with `key`; by default its own.
             topic: told of each release's end; by default its own.
             key: encrypts bucket, table and topic. Default: the bucket's; without one, AWS's own keys do.
+            base_model: asked the hold-out set too, for comparison, by the full prompt; empty for none.
+            slice_queries: hold-out queries of which each robustness slice has a variant; 0 for no slices.
+            evaluation_concurrency: shards of 500 questions that are asked at a time.
             keep_releases: good releases kept for rollback, beyond the live one.
             throughput: serve from it, not from the on-demand deployment that a candidate is judged on; one
                 that was given this release's table.
@@ -184,6 +190,8 @@ class Release(Construct):
             "DATA_BUCKET": bucket.bucket_name,
             "HOLDOUT_KEY": holdout_key,
             "GATE": json.dumps(dict(gate), sort_keys=True),
+            "BASE_MODEL": base_model,
+            "SLICE_QUERIES": str(slice_queries),
         }
         rising = {**base, "ROLLOUT": json.dumps(dict(rollout), sort_keys=True)}
 
@@ -195,6 +203,7 @@ class Release(Construct):
             holdout_key=holdout_key,
             key=self.key,
             model_key=model_key,
+            base_model=base_model,
             labelling=labelling,
             stop_stalled=stop_stalled,
             job_role=job_role if retry_internal_errors else None,
@@ -216,8 +225,14 @@ class Release(Construct):
         deploy = self._function(
             "Deploy", "candidate", "deploy", roles, candidate, "Deploys a release's candidate"
         )
+        prepare = self._function(
+            "Question", "evaluation", "prepare", roles, judging, "Lays out what a candidate is asked"
+        )
+        ask = self._function(
+            "Ask", "evaluation", "ask", roles, judging, "Asks a candidate, and who it is compared with"
+        )
         judge = self._function(
-            "Judge", "evaluation", "handler", roles, judging, "Judges a release's candidate"
+            "Judge", "evaluation", "decide", roles, judging, "Judges a release's candidate"
         )
         promote = self._function("Promote", "promotion", "handler", roles, rising, "Raises a release's share")
         retire = self._function(
@@ -229,14 +244,24 @@ class Release(Construct):
         )
 
         stages = [
-            ("Wait for the job", watch),
-            ("Deploy the candidate", deploy),
-            ("Judge the candidate", judge),
-            ("Raise its share", promote),
+            Stage(name="Wait for the job", function=watch),
+            Stage(name="Deploy the candidate", function=deploy),
+            Stage(name="Lay out the questions", function=prepare),
+            ShardStage(
+                name="Ask the questions",
+                function=ask,
+                bucket=bucket,
+                folder="releases/{}/questions/",
+                key=self.key,
+                concurrency=evaluation_concurrency,
+                label="Questions",
+            ),
+            Stage(name="Judge the candidate", function=judge),
+            Stage(name="Raise its share", function=promote),
         ]
         if throughput and throughput.stage:
             # Bought by the hour, and moved in place with all that it serves: only for what has proven itself.
-            stages.append(("Serve from the throughput", throughput.stage))
+            stages.append(Stage(name="Serve from the throughput", function=throughput.stage))
         self.machine = ReleaseMachine(
             self,
             "Way",
@@ -294,7 +319,7 @@ class Release(Construct):
             environment=environment,
             log_days=self._log_days,
             timeout=cdk.Duration.minutes(15 if folder == "evaluation" else 5),
-            memory_mb=512 if folder == "evaluation" else 256,
+            memory_mb=2048 if folder == "evaluation" else 256,
             description=description,
         )
 

@@ -8,22 +8,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
 from stacks.bedrock import permissions as may
-from stacks.bedrock.stages import accept_wildcards, stage, task
+from stacks.bedrock.stages import accept_children, accept_wildcards, each_shard, stage, task
 from stacks.functions import log_group
 
 # An execution ends with an error at 25,000 history events; a round of wait, task and choice makes about 11.
 EVENTS_A_ROUND = 11
 MOST_EVENTS = 24_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stage's name, and the function that is asked."""
+
+    name: str
+    function: lambda_.Function
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardStage(Stage):
+    """A stage that asks for every object of a folder, a few at a time; `folder` holds `{}` for the
+    execution's name, and `key` encrypts the bucket, if any does. `label` names the children of the map."""
+
+    bucket: s3.IBucket
+    folder: str
+    key: kms.IKey | None
+    concurrency: int
+    label: str
 
 
 class ReleaseMachine(Construct):
@@ -35,7 +58,7 @@ class ReleaseMachine(Construct):
         construct_id: str,
         *,
         owner: str,
-        stages: Sequence[tuple[str, lambda_.Function]],
+        stages: Sequence[Stage],
         retire: lambda_.Function,
         fail: lambda_.Function,
         topic: sns.ITopic,
@@ -43,8 +66,8 @@ class ReleaseMachine(Construct):
         timeout_hours: float,
         log_days: int,
     ) -> None:
-        """`stages` are pairs of a name and the function that is asked; after them `retire` tidies up behind
-        the live release, or `fail` ends the one that didn't get there."""
+        """After the stages `retire` tidies up behind the live release, or `fail` ends the one that didn't get
+        there."""
         super().__init__(scope, construct_id)
         check_history(poll_seconds, timeout_hours)
         failed = self._failure_path(owner, fail, topic)
@@ -54,8 +77,8 @@ class ReleaseMachine(Construct):
         )
         tell.add_catch(live, result_path="$.error")
         following: sfn.IChainable = self._retirement(retire, tell.next(live))
-        for name, function in reversed(stages):
-            following = self._stage(name, function, following, failed)
+        for one in reversed(stages):
+            following = self._stage(one, following, failed)
         group = log_group(self, "Logs", days=log_days, name=f"/aws/vendedlogs/states/{owner}-release")
         self.machine = sfn.StateMachine(
             self,
@@ -71,20 +94,35 @@ class ReleaseMachine(Construct):
         if topic.master_key:
             assert isinstance(role, iam.Role)
             may.grant(role, [may.encrypted(topic.master_key, "sns")])
-        accept_wildcards(role, retire, fail, *(function for _, function in stages))
+        accept_wildcards(role, retire, fail, *(one.function for one in stages))
+        for sharded in (one for one in stages if isinstance(one, ShardStage)):
+            # The machine lists the shards itself.
+            may.grant(role, [may.encrypted(sharded.key, "s3", write=False)])
+            accept_children(self.machine, sharded.label)
 
     def _stage(
-        self,
-        name: str,
-        function: lambda_.Function,
-        done: sfn.IChainable,
-        failed: Mapping[str, sfn.IChainable],
+        self, asked: Stage, done: sfn.IChainable, failed: Mapping[str, sfn.IChainable]
     ) -> sfn.IChainable:
+        payload = {"release": sfn.JsonPath.string_at("$.release")}
+        if isinstance(asked, ShardStage):
+            shards = each_shard(
+                self,
+                asked.name,
+                asked.function,
+                payload,
+                label=asked.label,
+                bucket=asked.bucket,
+                # An execution has the name of its attempt's folder.
+                folder=sfn.JsonPath.format(asked.folder, sfn.JsonPath.string_at("$$.Execution.Name")),
+                concurrency=asked.concurrency,
+                broken=failed["error"],
+            )
+            return shards.next(done)
         return stage(
             self,
-            name,
-            function,
-            {"release": sfn.JsonPath.string_at("$.release")},
+            asked.name,
+            asked.function,
+            payload,
             done=done,
             failed=failed["outcome"],
             broken=failed["error"],

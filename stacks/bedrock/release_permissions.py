@@ -25,6 +25,7 @@ class ReleasePermissions:
     holdout_key: str
     key: kms.IKey | None
     model_key: bool
+    base_model: str
     labelling: str
     stop_stalled: bool
     job_role: iam.IRole | None
@@ -71,11 +72,14 @@ class ReleasePermissions:
         ]
 
     def evaluation(self) -> list[may.Permission]:
-        """Asking the candidate the hold-out set, and keeping the report."""
+        """Asking the candidate and who it is compared with, and keeping questions, answers and report."""
+        endpoints = [may.account_arn(may.DEPLOYMENTS), may.account_arn(may.THROUGHPUTS)]
         return [
-            may.bedrock(["InvokeModel"], [may.account_arn(may.DEPLOYMENTS)]),
+            may.bedrock(["InvokeModel"], endpoints),
+            *(may.invoke(self.base_model) if self.base_model else []),
             may.objects(self.bucket, self.scope, ["GetObject"], [may.first_folder(self.holdout_key)]),
-            may.objects(self.bucket, self.scope, ["PutObject"], ["releases/*"]),
+            may.objects(self.bucket, self.scope, ["GetObject", "PutObject"], ["releases/*"]),
+            may.listing(self.bucket, ["ListBucket"], ["releases/*"]),
             may.encrypted(self.key, *(["s3", "bedrock"] if self.model_key else ["s3"])),
         ]
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
-from stacks.nag import acknowledge, function_versions
+from stacks.nag import acknowledge, acknowledge_resource, function_versions
 
 
 def stage(
@@ -38,6 +39,70 @@ def stage(
         .otherwise(failed)
     )
     return asked.next(choice)
+
+
+def each_shard(
+    scope: Construct,
+    name: str,
+    function: lambda_.Function,
+    payload: Mapping[str, object],
+    *,
+    label: str,
+    bucket: s3.IBucket,
+    folder: str,
+    concurrency: int,
+    broken: sfn.IChainable,
+) -> sfn.DistributedMap:
+    """Ask a function for every object of a folder, a few at a time, until none says `waiting`.
+
+    `payload` is read from the state's input; the object's key comes with it, as `shard`. What a shard ends
+    in, `{"outcome", "message"}`, goes into `$.shards`: a failure is told to whoever comes next, and stops no
+    other shard. `label` names the children, see `accept_children`.
+    """
+    outcome = sfn.Pass(
+        scope,
+        f"{name}: over",
+        parameters={
+            "outcome": sfn.JsonPath.string_at("$.stage.outcome"),
+            "message": sfn.JsonPath.string_at("$.stage.message"),
+        },
+    )
+    failed = sfn.Pass(
+        scope,
+        f"{name}: broken",
+        parameters={"outcome": "failed", "message": sfn.JsonPath.string_at("$.error.Cause")},
+    )
+    key = sfn.JsonPath.string_at("$$.Map.Item.Value.Key")
+    shards = sfn.DistributedMap(
+        scope,
+        f"{name}: each",
+        label=label,
+        map_execution_type=sfn.StateMachineType.STANDARD,
+        max_concurrency=concurrency,
+        item_reader=sfn.S3ObjectsItemReader(bucket=bucket, prefix=folder),
+        item_selector={"shard": key, **payload},
+        result_path="$.shards",
+    )
+    taken: dict[str, object] = {field: sfn.JsonPath.object_at(f"$.{field}") for field in ("shard", *payload)}
+    shards.item_processor(stage(scope, name, function, taken, done=outcome, failed=outcome, broken=failed))
+    shards.add_catch(broken, result_path="$.error")
+    return shards
+
+
+def accept_children(machine: sfn.StateMachine, label: str) -> None:
+    """Accept the wildcards that the CDK writes for a distributed map's own child executions."""
+    policy = machine.node.find_child("DistributedMapPolicy")
+    assert isinstance(policy, Construct)
+    name = cdk.Fn.select(6, cdk.Fn.split(":", machine.state_machine_arn))
+    for children in (name, f"{name}/{label}"):
+        arn = cdk.Stack.of(machine).format_arn(
+            service="states",
+            resource="execution",
+            resource_name=f"{children}:*",
+            arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+        )
+        reason = "Step Functions names the executions of a distributed map's children itself."
+        acknowledge_resource(policy, arn, reason)
 
 
 def task(

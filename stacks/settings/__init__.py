@@ -10,7 +10,7 @@ from stacks.settings.fields import PROJECT
 from stacks.settings.labelling import Labelling
 from stacks.settings.loading import ENVIRONMENTS, Problem, SettingsError, load
 from stacks.settings.operations import Alarms, Budget, Encryption, Retention
-from stacks.settings.serving import Gate, Release, Rollout, Router
+from stacks.settings.serving import Evaluation, Gate, Release, Rollout, Router
 from stacks.settings.training import Distillation, Endpoint, Hyperparameters, Provisioned
 from stacks.settings.types import Settings
 
@@ -23,6 +23,7 @@ __all__ = [
     "Distillation",
     "Encryption",
     "Endpoint",
+    "Evaluation",
     "Gate",
     "Hyperparameters",
     "Labelling",

@@ -29,6 +29,58 @@ class Gate(Section):
     minimum_examples: int = Field(
         ge=1, description="Hold-out examples that must have been judged for the scores to count."
     )
+    maximum_latency_p95_ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="Milliseconds within which 95 of 100 answers must come. Default: no limit.",
+    )
+    maximum_cost_per_1000_usd: float | None = Field(
+        default=None,
+        gt=0,
+        description="US dollars that the tokens of 1,000 queries and answers may cost, by the price table; "
+        "an unknown price is refused. Default: no limit.",
+    )
+    not_worse: bool = Field(
+        default=True,
+        description="Refuse a candidate that is worse than what serves now, where the whole 95 % interval "
+        "says so. Default: true.",
+    )
+    worse_by: Fraction = Field(
+        default=0.02,
+        description="How much worse than what serves a candidate may be, in valid output, dominant-label "
+        "accuracy and mean absolute error. Default: 0.02.",
+    )
+    slower_by: float = Field(
+        default=0.25,
+        ge=0,
+        le=10,
+        description="How much slower or dearer than what serves a candidate may be: a part of its median "
+        "latency, and of its cost. Default: 0.25.",
+    )
+
+
+class Evaluation(Section):
+    """How a candidate is asked, and who else is."""
+
+    slice_queries: int = Field(
+        default=100,
+        ge=0,
+        le=1_000,
+        description="Hold-out queries of which each robustness slice (typos, upper case, and those of the "
+        "task's robustness.toml) has a variant; 0 for no slices. Default: 100.",
+    )
+    compare_base: bool = Field(
+        default=True,
+        description="Ask router.base_model the same questions by the full prompt; its tokens are billed. "
+        "Default: true.",
+    )
+    concurrency: int = Field(
+        default=2,
+        ge=1,
+        le=40,
+        description="Shards of 500 questions that are asked at a time, 8 questions of each. An endpoint of "
+        "Nova Micro takes 2,000 requests a minute, live traffic included. Default: 2.",
+    )
 
 
 class Rollout(Section):

@@ -12,7 +12,7 @@ from stacks.settings.dataset import Dataset
 from stacks.settings.fields import PROJECT, Section, TagKey, TagValue, not_allowed, one_of
 from stacks.settings.labelling import Labelling
 from stacks.settings.operations import Alarms, Budget, Encryption, Retention
-from stacks.settings.serving import Gate, Release, Rollout, Router
+from stacks.settings.serving import Evaluation, Gate, Release, Rollout, Router
 from stacks.settings.training import Distillation, Endpoint
 
 NAME_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
@@ -65,6 +65,10 @@ class Settings(Section):
     distillation: Distillation = Field(description="Teacher, student and method.")
     endpoint: Endpoint = Field(description="Where the released model is invoked.")
     gate: Gate = Field(description="What a candidate must reach on the hold-out set.")
+    evaluation: Evaluation = Field(
+        default_factory=Evaluation,
+        description="How a candidate is asked, and who else is. Default: as its keys say.",
+    )
     rollout: Rollout = Field(description="How a candidate takes over the requests.")
     release: Release = Field(description="How long a release may take.")
     router: Router = Field(description="The function that answers queries, and its API.")

@@ -43,6 +43,7 @@ BROKEN: Mapping[str, tuple[str, str, str]] = {
 NAMES = (*CHANGES, *BROKEN)
 # Waits as short as they can be.
 SHORT: Mapping[str, Mapping[str, Any]] = {
+    "evaluation": {"slice_queries": 0, "compare_base": False},
     "rollout": {"steps": [0.5, 1.0], "dwell_seconds": 1},
     "release": {"poll_seconds": 1, "wait_hours": 0},
 }

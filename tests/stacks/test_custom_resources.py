@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from distillation_job.handler import job_spec
-from evaluation.scores import Gate
+from evaluation.gate import Gate
 from promotion.handler import Rollout
 from shared.custom_resource import truth
 from stacks.settings import PROJECT

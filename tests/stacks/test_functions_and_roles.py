@@ -42,7 +42,8 @@ WILDCARDS = re.compile(
     r"|arn:aws:bedrock:us-east-1:\d{12}:(custom-model-deployment|provisioned-model)/\*"
     r"|arn:aws:bedrock:us-\*::foundation-model/amazon\.nova-(micro|pro)-v1:0"
     r"|arn:aws:states:us-east-1:\d{12}:execution:video-router-[a-z]+-(labelling|release):\*"
-    r"|arn:aws:states:us-east-1:\d{12}:execution:.*LabellingWayMachine.*(/Shards)?:\*"  # a map's children
+    # A map's children.
+    r"|arn:aws:states:us-east-1:\d{12}:execution:.*(Labelling|Release)WayMachine.*(/Shards|/Questions)?:\*"
     r"|<\w+\.Arn>:\*"  # a function's versions
 )
 

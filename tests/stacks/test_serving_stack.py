@@ -70,9 +70,11 @@ def test_release_machines_log_group_has_the_name_that_spares_the_resource_policy
 def test_every_function_that_the_machine_calls_has_a_catch_for_everything(assembly: Assembly) -> None:
     states = assembly.definition(machine(assembly))["States"]
     calls = {
-        name: state for name, state in states.items() if str(state.get("Resource", "")).endswith(".Arn>")
+        name: state
+        for name, state in states.items()
+        if str(state.get("Resource", "")).endswith(".Arn>") or state["Type"] == "Map"
     }
-    assert len(calls) == (7 if assembly.settings.endpoint.kind == "provisioned" else 6)
+    assert len(calls) == (9 if assembly.settings.endpoint.kind == "provisioned" else 8)
     for name, state in calls.items():
         assert ["States.ALL"] in [catch["ErrorEquals"] for catch in state.get("Catch", [])], name
         # A catch without a path of its own would lose which release it was.
@@ -92,7 +94,8 @@ def test_what_breaks_goes_the_way_down_until_the_release_is_live(assembly: Assem
     assert set().union(*stages.values()) == {"Stage broke"}
     outcomes = [state["Default"] for state in states.values() if "Default" in state]
     assert set(outcomes) == {"Stage failed"}
-    assert len(outcomes) == len(stages)
+    # A shard's outcome is told to the stage that comes after all shards.
+    assert len(outcomes) == len(stages) - 1
     assert states["Stage broke"]["Next"] == states["Stage failed"]["Next"] == "Clean up"
 
 
@@ -110,16 +113,32 @@ def test_every_state_is_reached_and_every_way_ends(assembly: Assembly) -> None:
     assert {states[name]["Type"] for name in ends} == {"Succeed", "Fail"}
 
 
+def test_questions_are_asked_shard_by_shard_in_the_executions_own_folder(assembly: Assembly) -> None:
+    asked = assembly.definition(machine(assembly))["States"]["Ask the questions: each"]
+    assert asked["ItemReader"]["Parameters"]["Prefix.$"] == (
+        "States.Format('releases/{}/questions/', $$.Execution.Name)"
+    )
+    assert asked["MaxConcurrency"] == assembly.settings.evaluation.concurrency
+    child = asked["ItemProcessor"]["States"]["Ask the questions"]
+    assert child["Parameters"] == {"shard.$": "$.shard", "release.$": "$.release"}
+
+
 def test_throughput_is_bought_last_and_only_where_configured(assembly: Assembly) -> None:
     """It is paid by the hour from then on, so only for a model that was judged and has served."""
     definition = assembly.definition(machine(assembly))
     states, way = definition["States"], [definition["StartAt"]]
-    while outcome := states.get(f"{way[-1]}: outcome"):
+    while way[-1] != "Retire the old release":
+        if states[way[-1]]["Type"] == "Map":
+            way.append(states[way[-1]]["Next"])
+            continue
+        outcome = states[f"{way[-1]}: outcome"]
         way += [choice["Next"] for choice in outcome["Choices"] if choice["StringEquals"] == "done"]
     provisioned = assembly.settings.endpoint.kind == "provisioned"
     assert way == [
         "Wait for the job",
         "Deploy the candidate",
+        "Lay out the questions",
+        "Ask the questions: each",
         "Judge the candidate",
         "Raise its share",
         *(["Serve from the throughput"] if provisioned else []),

@@ -1,0 +1,122 @@
+"""One shard of questions, put to everybody who is compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from evaluation.metrics import Answer, Question
+from shared.errors import code
+from shared.task import InvalidOutput, Task
+
+CANDIDATE, SERVING, BASE, STATIC = "candidate", "serving", "base", "static"
+# A deployment of Nova Micro takes 2,000 requests a minute; a few at a time leave room for live traffic.
+CONCURRENCY = 8
+# A denied or missing endpoint answers all questions alike: this many in a row end the asking.
+MOST_FAILED_CALLS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """Somebody who is compared: a release's endpoint, a model, or the static weights, which need no call.
+
+    `endpoint` is the id or ARN to invoke, `model` that of the model whose price its tokens have. With
+    `full_prompt` it gets the teacher's prompt, as the router's fallback does.
+    """
+
+    name: str
+    title: str
+    endpoint: str = ""
+    model: str = ""
+    full_prompt: bool = False
+
+
+def ask_all(
+    contenders: Sequence[Contender], questions: Sequence[Question], runtime: Any, task: Task
+) -> Iterator[dict[str, Any]]:
+    """Rows of answers: a contender's name, and an Answer's fields.
+
+    All contenders are asked one question before the next, so that whatever slows the network slows all.
+    """
+    failed = dict.fromkeys((contender.name for contender in contenders), 0)
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        for start in range(0, len(questions), MOST_FAILED_CALLS):
+            part = questions[start : start + MOST_FAILED_CALLS]
+            asked = [one for one in contenders if failed[one.name] < MOST_FAILED_CALLS]
+
+            def answers(question: Question, asked: Sequence[Contender] = asked) -> list[tuple[str, Answer]]:
+                return [(one.name, ask(one, question, runtime, task)) for one in asked]
+
+            for given in pool.map(answers, part):
+                for name, answer in given:
+                    failed[name] = 0 if answer.was_given else failed[name] + 1
+                    yield row(name, answer)
+            for one in contenders:
+                if one not in asked:
+                    reason = "not asked: the calls before it failed"
+                    yield from (row(one.name, Answer(question.id, None, reason)) for question in part)
+
+
+def ask(contender: Contender, question: Question, runtime: Any, task: Task) -> Answer:
+    """Ask one question as the router asks it: the same prompt, temperature 0, no token more."""
+    if contender.name == STATIC:
+        return Answer(question.id, task.static_weights)
+    prompt = task.teacher_prompt if contender.full_prompt else task.student_prompt
+    most = max(200, task.most_tokens("json")) if contender.full_prompt else task.most_tokens()
+    started = time.perf_counter()
+    try:
+        reply = runtime.converse(
+            modelId=contender.endpoint,
+            system=[{"text": prompt}],
+            messages=[{"role": "user", "content": [{"text": question.query}]}],
+            inferenceConfig={"temperature": 0.0, "maxTokens": most},
+        )
+    except ClientError as error:
+        return Answer(question.id, None, f"{code(error)}: {error}")
+    except BotoCoreError as error:
+        return Answer(question.id, None, str(error))
+    elapsed, usage = (time.perf_counter() - started) * 1000, reply.get("usage", {})
+    text = "".join(block.get("text", "") for block in reply["output"]["message"]["content"])
+    weights, problem = None, ""
+    try:
+        weights = task.parse(text)
+    except InvalidOutput as error:
+        problem = str(error)
+    return Answer(
+        question.id,
+        weights,
+        problem,
+        latency_ms=elapsed,
+        input_tokens=usage.get("inputTokens", 0),
+        output_tokens=usage.get("outputTokens", 0),
+    )
+
+
+def row(contender: str, answer: Answer) -> dict[str, Any]:
+    """An answer as it is kept: without names of fields, since there are hundreds of thousands."""
+    return {
+        "by": contender,
+        "id": answer.id,
+        "weights": answer.weights,
+        "problem": answer.problem[:300],
+        "ms": round(answer.latency_ms, 2),
+        "tokens": [answer.input_tokens, answer.output_tokens],
+    }
+
+
+def read(kept: Mapping[str, Any]) -> tuple[str, Answer]:
+    """The contender and the answer of a row that was kept."""
+    tokens = kept["tokens"]
+    return str(kept["by"]), Answer(
+        str(kept["id"]),
+        kept["weights"],
+        str(kept["problem"]),
+        float(kept["ms"]),
+        int(tokens[0]),
+        int(tokens[1]),
+    )

@@ -1,0 +1,234 @@
+"""From all answers to the report: scores of everybody, comparisons, and the gate's decision."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+from evaluation.asking import CANDIDATE, SERVING, Contender
+from evaluation.gate import PAIRED, Gate
+from evaluation.intervals import RESAMPLES, Estimate, means, quantile
+from evaluation.metrics import LATENCIES, METRICS, NEAR, Answer, Question, distances, shown, values
+from evaluation.questions import HOLDOUT
+from shared.prices import PriceError, Prices
+from shared.task import Task
+
+WORST = 20
+# Words of a query, by which the scores are broken down: up to and with the first, the second, and more.
+LENGTHS = (3, 7)
+# Upper ends of a histogram's bars, in milliseconds; the last bar is open.
+LATENCY_EDGES = (0, 50, 100, 150, 200, 300, 400, 500, 600, 800, 1_000, 1_500, 2_000, 3_000, 5_000)
+QUANTILES = (0.05, 0.25, 0.50, 0.75, 0.95)
+
+type Values = Mapping[str, float | None]
+
+
+class Scored:
+    """One contender's answers, valued. `rows` are pairs of a question and its values, in their order."""
+
+    def __init__(
+        self, contender: Contender, answers: Mapping[str, Answer], questions: Sequence[Question], task: Task
+    ) -> None:
+        """An answer that is missing counts as one that failed."""
+        self.contender = contender
+        self._task = task
+        self._answers = answers
+        self._cost = _cost(contender)
+        self.rows: list[tuple[Question, Values]] = [
+            (question, values(question, self.answer(question), task, self._cost)) for question in questions
+        ]
+
+    def answer(self, question: Question) -> Answer:
+        """What it made of a question."""
+        return self._answers.get(question.id) or Answer(question.id, None, "not asked")
+
+    @cached_property
+    def holdout(self) -> list[tuple[Question, Values]]:
+        """The rows of the hold-out set itself."""
+        return [row for row in self.rows if row[0].slice == HOLDOUT]
+
+    @cached_property
+    def overall(self) -> dict[str, Estimate]:
+        """The scores on the hold-out set."""
+        return self.scores(self.holdout)
+
+    def scores(self, rows: Sequence[tuple[Question, Values]]) -> dict[str, Estimate]:
+        """The scores of some rows, by metric, latencies included."""
+        found = means({name: [value[name] for _, value in rows] for name in METRICS})
+        times = [answer.latency_ms for question, _ in rows if (answer := self.answer(question)).was_given]
+        return found | {name: quantile(times, part) for name, part in LATENCIES.items()}
+
+    def document(self) -> dict[str, Any]:
+        """Its part of the report."""
+        rows, task = self.holdout, self._task
+        by_label, by_length = defaultdict(list), defaultdict(list)
+        for row in rows:
+            assert row[0].reference is not None
+            by_label[task.dominant(dict(row[0].reference))].append(row)
+            by_length[_length(row[0].query)].append(row)
+        lengths = [name for name in _LENGTH_NAMES if name in by_length]
+        return {
+            "title": self.contender.title,
+            "endpoint": self.contender.endpoint,
+            "metrics": plain(self.overall),
+            "by_label": {label: self._part(by_label[label]) for label in task.labels if label in by_label},
+            "by_length": {name: self._part(by_length[name]) for name in lengths},
+            "slices": self._slices(),
+            "confusion": self._confusion(rows),
+            "label_errors": self._label_errors(rows),
+            "latency": self._latency(rows),
+        }
+
+    def _part(self, rows: Sequence[tuple[Question, Values]]) -> dict[str, Any]:
+        return {"rows": len(rows), "metrics": plain(self.scores(rows))}
+
+    def _slices(self) -> dict[str, Any]:
+        by_slice: dict[str, list[tuple[Question, Values]]] = defaultdict(list)
+        for row in self.rows:
+            if row[0].slice != HOLDOUT:
+                by_slice[row[0].slice].append(row)
+        found = {}
+        for name, rows in by_slice.items():
+            part = self._part(rows)
+            same = means({"consistency": [self._is_consistent(question) for question, _ in rows]})
+            part["metrics"] |= plain(same)
+            found[name] = part
+        return found
+
+    def _is_consistent(self, question: Question) -> float | None:
+        """Whether a variant got the weights that its original got, within 0.10."""
+        if not question.variant_of:
+            return None
+        mine, first = self.answer(question).weights, self._answers.get(question.variant_of)
+        if mine is None or first is None or first.weights is None:
+            return 0.0
+        return float(max(distances(first.weights, mine)) <= 0.10 + NEAR)
+
+    def _confusion(self, rows: Iterable[tuple[Question, Values]]) -> dict[str, dict[str, int]]:
+        """How often each label was answered where another dominates the reference."""
+        found: dict[str, Counter[str]] = {label: Counter() for label in self._task.labels}
+        for question, _ in rows:
+            assert question.reference is not None
+            weights, tied = self.answer(question).weights, self._task.dominants(dict(question.reference))
+            given = self._task.dominant(dict(weights)) if weights else "invalid"
+            # Of tied labels, the one that was answered counts.
+            found[given if given in tied else self._task.dominant(dict(question.reference))][given] += 1
+        return {label: dict(counts) for label, counts in found.items()}
+
+    def _label_errors(self, rows: Iterable[tuple[Question, Values]]) -> dict[str, list[float]]:
+        """Quantiles of how far each label's weight is above the reference's."""
+        errors: dict[str, list[float]] = {label: [] for label in self._task.labels}
+        for question, _ in rows:
+            weights, reference = self.answer(question).weights, question.reference
+            if weights is None or reference is None:
+                continue
+            for label, found in errors.items():
+                found.append(weights[label] - reference[label])
+        return {
+            label: [round(quantile(found, part).value, 4) for part in QUANTILES]
+            for label, found in errors.items()
+            if found
+        }
+
+    def _latency(self, rows: Iterable[tuple[Question, Values]]) -> dict[str, list[int]]:
+        counts = [0] * len(LATENCY_EDGES)
+        for question, _ in rows:
+            answer = self.answer(question)
+            if answer.was_given:
+                counts[bisect_right(LATENCY_EDGES, answer.latency_ms) - 1] += 1
+        return {"edges_ms": list(LATENCY_EDGES), "counts": counts}
+
+
+def differences(candidate: Scored, other: Scored) -> dict[str, Estimate]:
+    """Candidate less other by the PAIRED metrics, question by question of the hold-out set."""
+    pairs = list(zip(candidate.holdout, other.holdout, strict=True))
+    return means(
+        {name: [_less(mine[name], theirs[name]) for (_, mine), (_, theirs) in pairs] for name in PAIRED}
+    )
+
+
+def judge(scored: Sequence[Scored], gate: Gate, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The report, verdict first. `identity` is what was judged, when, and on what data."""
+    by_name = {one.contender.name: one for one in scored}
+    candidate, serving = by_name[CANDIDATE], by_name.get(SERVING)
+    rows = candidate.holdout
+    compared = differences(candidate, serving) if serving else {}
+    checks = gate.checks(candidate.overall, serving.overall if serving else None, compared, len(rows))
+    reasons = [check.reason for check in checks if not check.ok]
+    return {
+        "passed": not reasons,
+        "reasons": reasons,
+        **identity,
+        "gate": asdict(gate),
+        "checks": [_plain_numbers(asdict(check)) for check in checks],
+        "resamples": RESAMPLES,
+        "contenders": {one.contender.name: one.document() for one in scored},
+        "comparisons": plain(compared),
+        "worst": _worst(candidate, rows),
+        "metrics": shown(),
+    }
+
+
+def plain(scores: Mapping[str, Estimate]) -> dict[str, dict[str, float] | None]:
+    """Scores as JSON has them: null where there is no value."""
+    return {name: asdict(found) if found.is_known else None for name, found in scores.items()}
+
+
+def _worst(candidate: Scored, rows: Iterable[tuple[Question, Values]]) -> list[dict[str, Any]]:
+    ranked = []
+    for place, (question, _) in enumerate(rows):
+        answer = candidate.answer(question)
+        assert question.reference is not None
+        error = max(distances(question.reference, answer.weights)) if answer.weights else None
+        ranked.append((-(math.inf if error is None else error), place, question, answer, error))
+    return [
+        {
+            "query": question.query,
+            "reference": question.reference,
+            "weights": answer.weights,
+            "problem": answer.problem,
+            "error": error,
+        }
+        for _, _, question, answer, error in sorted(ranked, key=lambda one: one[:2])[:WORST]
+    ]
+
+
+def _cost(contender: Contender) -> Callable[[Answer], float | None]:
+    """What its answers cost, where their price is known; static weights cost nothing, and have no tokens."""
+    try:
+        rate = Prices.load().rate(contender.model) if contender.model else None
+    except PriceError:
+        rate = None
+
+    def cost(answer: Answer) -> float | None:
+        return rate.usd(answer.input_tokens, answer.output_tokens) if rate else None
+
+    return cost
+
+
+def _less(mine: float | None, theirs: float | None) -> float | None:
+    return None if mine is None or theirs is None else mine - theirs
+
+
+_LENGTH_NAMES = (
+    f"1 to {LENGTHS[0]} words",
+    f"{LENGTHS[0] + 1} to {LENGTHS[1]} words",
+    f"more than {LENGTHS[1]} words",
+)
+
+
+def _length(query: str) -> str:
+    words = len(query.split())
+    return _LENGTH_NAMES[sum(words > most for most in LENGTHS)]
+
+
+def _plain_numbers(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in document.items()
+    }

@@ -1,0 +1,140 @@
+"""What a candidate is asked: the hold-out set, and variants of a part of it that a good router sees through.
+
+The variants are made the same way every time, so that two releases of one hold-out set are asked the same.
+"""
+
+from __future__ import annotations
+
+import random
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from evaluation.metrics import Question
+from shared.conversation import Example
+from shared.task import ROBUSTNESS_FILE, Task, default_folder
+
+HOLDOUT = "holdout"
+# Questions beyond are left out, spread evenly: our own limit, for the time that a judgement takes.
+MOST_QUESTIONS = 100_000
+# Questions that one invocation asks, of every contender: within minutes at a second each.
+SHARD_QUESTIONS = 500
+_QUERY = "{query}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robustness:
+    """What a task's folder says of how its queries may look. All of it may be missing.
+
+    Attributes:
+        paraphrases, injections: texts around `{query}`; the first must not change the weights, and neither
+            may the second, which try to.
+        filler: a sentence without meaning for the router, with which a query is made very long.
+        out_of_domain: queries that no label fits: any valid weights will do.
+        other_languages: queries and their weights.
+    """
+
+    paraphrases: tuple[str, ...] = ()
+    injections: tuple[str, ...] = ()
+    filler: str = ""
+    out_of_domain: tuple[str, ...] = ()
+    other_languages: tuple[Example, ...] = ()
+
+    @classmethod
+    def load(cls, folder: Path | None = None) -> Self:
+        """Read a task's `robustness.toml`; nothing where there is none.
+
+        Raises ValueError where the file holds something else.
+        """
+        path = (folder or default_folder()) / ROBUSTNESS_FILE
+        if not path.exists():
+            return cls()
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        if unknown := values.keys() - cls.__dataclass_fields__.keys():
+            raise ValueError(f"{path}: unknown: {', '.join(sorted(unknown))}")
+        for name in ("paraphrases", "injections"):
+            for text in values.get(name, ()):
+                if text.count(_QUERY) != 1:
+                    raise ValueError(f"{path}: {name}: {text!r} must hold {_QUERY} once")
+        examples = (
+            Example(str(one["query"]), dict(one["weights"])) for one in values.pop("other_languages", ())
+        )
+        return cls(
+            filler=str(values.pop("filler", "")),
+            other_languages=tuple(examples),
+            **{name: tuple(map(str, texts)) for name, texts in values.items()},
+        )
+
+
+def questions(
+    holdout: Sequence[Example], task: Task, robustness: Robustness, slice_queries: int
+) -> Iterator[Question]:
+    """All questions of a judgement, the hold-out set first. None is longer than the router takes.
+
+    `slice_queries` is how many hold-out queries each slice has a variant of; with 0 there are no slices.
+    """
+    asked = [
+        Question(f"{HOLDOUT}-{number:06d}", HOLDOUT, example.query, example.weights)
+        for number, example in enumerate(spread(holdout, MOST_QUESTIONS))
+    ]
+    yield from asked
+    if not slice_queries:
+        return
+    part = spread(asked, slice_queries)
+    for name, change in _changes(task, robustness).items():
+        for number, question in enumerate(part):
+            query = change(question.query, number)
+            if query != question.query and len(query) <= task.max_query_characters:
+                yield Question(f"{name}-{number:06d}", name, query, question.reference, question.id)
+    for number, query in enumerate(robustness.out_of_domain):
+        yield Question(f"out_of_domain-{number:06d}", "out_of_domain", query, None)
+    for number, example in enumerate(robustness.other_languages):
+        yield Question(f"other_languages-{number:06d}", "other_languages", example.query, example.weights)
+
+
+def spread[Item](items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many, spread evenly: the same ones in every attempt."""
+    if len(items) <= most:
+        return list(items)
+    return [items[place * len(items) // most] for place in range(most)]
+
+
+def shards(asked: Sequence[Question]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The questions in parts: a name and the rows of each."""
+    for number, start in enumerate(range(0, len(asked), SHARD_QUESTIONS)):
+        yield f"{number:05d}", [asdict(question) for question in asked[start : start + SHARD_QUESTIONS]]
+
+
+def _changes(task: Task, robustness: Robustness) -> Mapping[str, Callable[[str, int], str]]:
+    """The variants of one query that must get its weights, by the name of their slice."""
+    changes: dict[str, Callable[[str, int], str]] = {
+        "typos": lambda query, _: _with_typos(query),
+        "upper_case": lambda query, _: query.upper(),
+    }
+    for name, texts in (("paraphrases", robustness.paraphrases), ("injections", robustness.injections)):
+        if texts:
+            changes[name] = lambda query, number, texts=texts: texts[number % len(texts)].replace(  # type: ignore[misc]
+                _QUERY, query
+            )
+    if filler := robustness.filler:
+        changes["very_long"] = lambda query, _: _lengthened(query, filler, task.max_query_characters)
+    return changes
+
+
+def _with_typos(query: str) -> str:
+    """Every third word of four letters or more has two neighbouring letters in the other order."""
+    chance = random.Random(query)  # noqa: S311  # the same every time
+    words = query.split(" ")
+    long = [place for place, word in enumerate(words) if len(word) >= 4 and word.isalpha()]
+    for place in long[::3] if long else ():
+        word, letter = words[place], chance.randrange(1, len(words[place]) - 2)
+        words[place] = word[:letter] + word[letter + 1] + word[letter] + word[letter + 2 :]
+    return " ".join(words)
+
+
+def _lengthened(query: str, filler: str, most: int) -> str:
+    """The query after as much filler as the router takes."""
+    times = (most - len(query)) // (len(filler) + 1)
+    return f"{' '.join([filler] * times)} {query}" if times > 0 else query
