@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: bootstrap cost dataset-check diff deploy destroy help install local local-status local-down route synth test faults snapshots schema clean
+.PHONY: bootstrap cost dataset-check diff deploy destroy help install local local-status local-down releases rollback route synth watch test faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -19,7 +19,7 @@ help:  ## List the targets
 
 install: $(INSTALLED)  ## Make .venv and install everything into it
 
-$(INSTALLED): requirements.txt requirements-dev.txt lambda/requirements.txt local/requirements-node.txt local/install.sh
+$(INSTALLED): requirements.txt requirements-dev.txt lambda/requirements.txt lambda/evaluation/requirements.txt local/requirements-node.txt local/install.sh
 	@sh local/install.sh
 
 local: $(INSTALLED)  ## Deploy everything into an AWS emulator on this machine and ask it some queries [QUERIES=file]
@@ -34,6 +34,15 @@ local-down: $(INSTALLED)  ## Destroy the local stacks and stop the servers [FORC
 route: $(INSTALLED)  ## Ask the router: QUERY="red car driving at night" [ENV=local]
 	@test -n "$$ROUTE_QUERY" || { echo 'Say what to ask: make route QUERY="red car driving at night"' >&2; exit 2; }
 	@python -m local route --environment "$(ENV)" -- "$$ROUTE_QUERY"
+
+releases: $(INSTALLED)  ## Show all releases: state, share of the requests, scores, cost [ENV=local]
+	@python -m local releases --environment "$(ENV)"
+
+rollback: $(INSTALLED)  ## Give all requests to the previous good release, now [ENV=local] [TO=digest]
+	@python -m local rollback --environment "$(ENV)" --to "$(TO)"
+
+watch: $(INSTALLED)  ## Follow the release that is on its way, until it is live or failed [ENV=local]
+	@python -m local watch --environment "$(ENV)"
 
 cost: $(INSTALLED)  ## Estimate what an environment costs, with no AWS access [ENV=dev] [COUNT=10000: rows or queries]
 	@python -m local.cost --environment "$(ENV)" $(if $(COUNT),--queries "$(COUNT)")

@@ -12,7 +12,7 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
-from local import environment, processes, queries, status, system
+from local import deployed, environment, follow, processes, queries, releases, rollback, status, system
 from local.errors import LocalError
 from local.state import ENVIRONMENT, PROJECT, State
 from stacks.settings import SettingsError
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "Servers that had started still run: `make local` goes on, `make local-down` stops them.",
                 file=sys.stderr,
             )
+        if options.command == "watch":
+            print("The release goes on.", file=sys.stderr)
         return 130
 
 
@@ -60,6 +62,15 @@ def _parser() -> argparse.ArgumentParser:
     route = commands.add_parser("route", help="ask a deployed router")
     route.add_argument("query")
     route.add_argument("--environment", default=ENVIRONMENT)
+    for name, text in (
+        ("releases", "show all releases, and what serves"),
+        ("rollback", "give all requests to the previous good release"),
+        ("watch", "follow the release that is on its way"),
+    ):
+        of_releases = commands.add_parser(name, help=text)
+        of_releases.add_argument("--environment", default=ENVIRONMENT)
+        if name == "rollback":
+            of_releases.add_argument("--to", default="", help="the digest of a retired release")
     commands.add_parser("status", help="show servers, stacks and release")
     commands.add_parser("env", help="print the variables that point AWS clients at the local system")
     synth = commands.add_parser("synth", help="synthesize an environment without any access to AWS")
@@ -91,6 +102,22 @@ def _run(options: argparse.Namespace, state: State, console: Console) -> int:
                 _forget_aws()
             answer = queries.router(options.environment, state).ask(options.query)
             print(json.dumps(answer, indent=2), flush=True)
+        case "releases" | "rollback" | "watch":
+            return _of_releases(options, state, console)
+    return 0
+
+
+def _of_releases(options: argparse.Namespace, state: State, console: Console) -> int:
+    """Run one of the commands that work on a deployed environment's releases; its exit status."""
+    if options.environment == ENVIRONMENT:
+        _forget_aws()
+    at = deployed.deployed(options.environment, state)
+    if options.command == "watch":
+        return follow.follow(at, console)
+    if options.command == "rollback":
+        rollback.show(rollback.roll_back(at, options.to), at, console)
+    else:
+        releases.show(at, console)
     return 0
 
 

@@ -35,7 +35,8 @@ SERVICES = (
 
 
 def function_bundle(folder: str, task: Path | None = None) -> Path:
-    """The code of one function: `<folder>/`, `shared/` and `task/`, ready to become an asset.
+    """The code of one function: `<folder>/`, `shared/` and `task/`, ready to become an asset; with them what
+    the folder's own requirements.txt names, if it has one.
 
     `task` is the routing task's folder, by default the project's own. What else lies in it, such as a data
     set, stays here.
@@ -57,6 +58,11 @@ def function_bundle(folder: str, task: Path | None = None) -> Path:
         for name, path in files.items():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / name)
+        if (own := LAMBDA / folder / REQUIREMENTS.name).exists():
+            _install(own, target)
+            # Who installed it when: of no use there, and different on each machine.
+            for extra in target.glob("*.dist-info"):
+                shutil.rmtree(extra)
 
     return _built(f"function-{folder}-{digest}", build)
 
@@ -67,18 +73,9 @@ def dependencies_bundle() -> Path:
 
     def build(target: Path) -> None:
         python = target / "python"
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-compile",
-            "--disable-pip-version-check",
-        ]
-        subprocess.run([*command, "--target", str(python), "-r", str(REQUIREMENTS)], check=True)  # noqa: S603  # our own command
-        for extra in (python / "bin", *python.rglob("__pycache__"), *python.rglob("examples-1.json*")):
-            shutil.rmtree(extra) if extra.is_dir() else extra.unlink()
+        _install(REQUIREMENTS, python)
+        for extra in python.rglob("examples-1.json*"):
+            extra.unlink()
         for service in (python / "botocore" / "data").iterdir():
             if service.is_dir() and service.name not in SERVICES:
                 shutil.rmtree(service)
@@ -92,6 +89,22 @@ def dependencies_bundle() -> Path:
 def dependencies_hash() -> str:
     """The layer's asset hash: by what was asked for, since pip's output differs between machines."""
     return _digest([REQUIREMENTS.read_bytes(), repr(SERVICES).encode()])
+
+
+def _install(requirements: Path, target: Path) -> None:
+    """Install into a folder, without commands and compiled files."""
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-compile",
+        "--disable-pip-version-check",
+    ]
+    subprocess.run([*command, "--target", str(target), "-r", str(requirements)], check=True)  # noqa: S603  # our own command
+    for extra in (target / "bin", *target.rglob("__pycache__")):
+        shutil.rmtree(extra, ignore_errors=True)
 
 
 def _digest(parts: Iterable[bytes]) -> str:

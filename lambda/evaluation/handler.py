@@ -22,6 +22,7 @@ from evaluation.asking import BASE, CANDIDATE, SERVING, STATIC, Contender, ask_a
 from evaluation.gate import Gate
 from evaluation.judgement import Scored, judge
 from evaluation.metrics import Answer, Question
+from evaluation.page import page
 from evaluation.questions import HOLDOUT, Robustness, questions, shards
 from shared.clients import client, table
 from shared.conversation import examples
@@ -141,8 +142,9 @@ def verdict(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
         return failed(f"{len(left)} shards of questions were not answered: {', '.join(sorted(left)[:5])}")
     report = _report(release, folder, evaluation)
     folder.write("report.json", report)
+    folder.write_page("report.html", page(report))
     scores = _summary(report)
-    releases.update(digest, scores=json.dumps(scores, allow_nan=False), report=folder.uri("report.json"))
+    releases.update(digest, scores=json.dumps(scores, allow_nan=False), report=folder.uri("report.html"))
     if report["reasons"]:
         return failed(f"refused by the gate: {'; '.join(report['reasons'])}{_first_problem(report)}")
     return done(_passed(scores))

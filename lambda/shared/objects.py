@@ -50,6 +50,10 @@ class Folder:
         """Put a JSON document."""
         self._put(key, json.dumps(document, indent=1, allow_nan=False).encode(), "application/json")
 
+    def write_page(self, key: str, page: str) -> None:
+        """Put an HTML page."""
+        self._put(key, page.encode(), "text/html; charset=utf-8")
+
     def write_rows(self, key: str, rows: Iterable[object]) -> None:
         """Put a file of JSON lines, whole or not at all."""
         self._put(key, b"".join(json_lines(rows)), "application/x-ndjson")

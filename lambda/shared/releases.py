@@ -51,7 +51,8 @@ class Release:
     `labelling` is the execution that this attempt waited for, where a labelling makes the job. `stopping`
     says why its job is being stopped, and is empty where it is not. `throughput` is the name of
     the provisioned throughput that it serves from or is on its way to, and empty where it serves on demand.
-    `making_until` is the epoch second until which a step may be making something for it.
+    `making_until` is the epoch second until which a step may be making something for it. `rolled_back` is the
+    epoch second at which somebody took it out of service by hand, and 0 where nobody did.
     """
 
     digest: str
@@ -71,6 +72,7 @@ class Release:
     step: int = -1
     step_at: int = 0
     making_until: int = 0
+    rolled_back: int = 0
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> Release:
@@ -154,6 +156,7 @@ class Releases:
             "labelling": "",
             "stopping": "",
             "throughput": "",
+            "rolled_back": 0,
             "started_at": now,
             "updated_at": now,
             "step": -1,
@@ -245,13 +248,51 @@ class Releases:
                 "updated_at": int(self._now()),
             }
             writes.append({"Update": _change(retiring, last)})
-        try:
-            self._transact(writes)
-        except RouteChangedError as error:
-            if moved in error.refused:
-                return False
-            raise
-        return True
+        return self._transact_unless_refused(writes, moved)
+
+    def roll_back(
+        self,
+        digest: str,
+        endpoint: str,
+        *,
+        after: Route,
+        reason: str,
+        retiring: Sequence[Release],
+        **fields: Any,
+    ) -> bool:
+        """Give a retired release all requests again, and retire those that lose their place; all or nothing.
+
+        False where it is not retired any more. Raises RouteChangedError where the route changed since it was
+        read as `after`, or one of those that lose their place has begun again since it was read.
+        """
+        now = int(self._now())
+        writes = self._replacing(self._next((Share(digest, endpoint, 1.0),), after, reason), after)
+        moved = len(writes)
+        live = {
+            "state": LIVE,
+            "message": "serves all requests, rolled back to by hand",
+            "endpoint": endpoint,
+            "rolled_back": 0,
+            **fields,
+            "updated_at": now,
+        }
+        writes.append({"Update": _change(digest, live, "#state = :retired", {":retired": RETIRED})})
+        for release in retiring:
+            last = {
+                "state": RETIRED,
+                "message": f"rolled back by hand, to release {digest}",
+                "rolled_back": now,
+                "updated_at": now,
+            }
+            change = _change(
+                release.digest,
+                last,
+                "attribute_exists(id) AND (attribute_not_exists(#attempt) OR #attempt = :of_attempt)",
+                {":of_attempt": release.attempt},
+            )
+            change["ExpressionAttributeNames"]["#attempt"] = "attempt"
+            writes.append({"Update": change})
+        return self._transact_unless_refused(writes, moved)
 
     def serve_from(self, digest: str, endpoint: str, reason: str) -> bool:
         """Give the settled release another endpoint of the same model; whether it is still the settled one.
@@ -339,6 +380,16 @@ class Releases:
             )
         except ClientError as error:
             if code(error) == "ConditionalCheckFailedException":
+                return False
+            raise
+        return True
+
+    def _transact_unless_refused(self, writes: list[dict[str, Any]], number: int) -> bool:
+        """Make all writes or none; False where the numbered one's own condition did not hold."""
+        try:
+            self._transact(writes)
+        except RouteChangedError as error:
+            if number in error.refused:
                 return False
             raise
         return True

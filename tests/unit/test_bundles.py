@@ -32,6 +32,8 @@ SERVICES = {
     "router": ("bedrock-runtime", "dynamodb"),
     "sweeper": ("bedrock", "dynamodb", "stepfunctions"),
 }
+# What a folder's own requirements.txt brings.
+OWN_PACKAGES = {"evaluation": {"pygal", "importlib_metadata", "lazy_importer", "zipp"}}
 # The operations for which the layer is there: the runtime's own boto3 may lack the newest ones.
 OPERATIONS = {
     "bedrock": (
@@ -210,9 +212,19 @@ def test_a_bundle_holds_its_own_folder_what_all_share_and_the_task(folder: str) 
     bundle = bundles.function_bundle(folder)
     files = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
 
-    assert {path.name for path in bundle.iterdir()} == {folder, "shared", "task"}
+    own = OWN_PACKAGES.get(folder, set())
+    assert {path.name for path in bundle.iterdir()} == {folder, "shared", "task"} | own
     assert {f"{folder}/handler.py", "shared/releases.py", "task/task.toml"} <= files
-    assert not [name for name in files if "__pycache__" in name or name.endswith(".pyc")]
+    assert not [name for name in files if "__pycache__" in name or name.endswith((".pyc", ".so"))]
+
+
+def test_a_functions_own_packages_have_the_versions_that_the_tests_use() -> None:
+    for path in bundles.LAMBDA.glob("*/requirements.txt"):
+        assert path.parent.name in OWN_PACKAGES
+        for line in path.read_text().splitlines():
+            if not line.startswith("#"):
+                name, version = line.split("==")
+                assert metadata.version(name) == version
 
 
 @pytest.fixture

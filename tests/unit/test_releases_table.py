@@ -198,6 +198,96 @@ def test_neither_moves_where_the_route_changed(releases: Releases) -> None:
     assert release_of(releases, A).state == WAITING
 
 
+def rolled(releases: Releases) -> tuple[Release, Release]:
+    """A was replaced by B, which serves; both as they are then."""
+    begin(releases, A)
+    begin(releases, B)
+    releases.transition(A, LIVE, "serves", endpoint="arn:a")
+    releases.update(A, state=PROMOTING)
+    releases.move_with_route(
+        B, LIVE, "serves", (Share(B, "arn:b", 1.0),), after=releases.route(), retiring=A, endpoint="arn:b"
+    )
+    return release_of(releases, A), release_of(releases, B)
+
+
+def test_rolling_back_changes_route_and_both_releases_together(releases: Releases) -> None:
+    _, bad = rolled(releases)
+    read = releases.route()
+    releases._now = lambda: 1_800_000_000.0
+    assert releases.roll_back(A, "arn:other", after=read, reason="by hand", retiring=[bad], throughput="")
+    route = releases.route()
+    assert (route.version, route.shares, route.reason) == (
+        read.version + 1,
+        (Share(A, "arn:other", 1.0),),
+        "by hand",
+    )
+    now, before = release_of(releases, A), release_of(releases, B)
+    assert (now.state, now.endpoint, now.rolled_back) == (LIVE, "arn:other", 0)
+    assert (before.state, before.message) == (RETIRED, f"rolled back by hand, to release {A}")
+    assert (before.rolled_back, before.updated_at) == (1_800_000_000, 1_800_000_000)
+    kept = releases._table.get_item(Key={"id": f"route@{route.version:09d}"})["Item"]
+    assert kept["reason"] == "by hand"
+
+
+@pytest.mark.parametrize("state", [WAITING, LIVE, FAILED, SUPERSEDED])
+def test_only_a_retired_release_is_rolled_back_to(releases: Releases, state: str) -> None:
+    _, bad = rolled(releases)
+    releases.update(A, state=state)
+    read = releases.route()
+    assert not releases.roll_back(A, "arn:a", after=read, reason="by hand", retiring=[bad])
+    assert releases.route() == read
+    assert (release_of(releases, A).state, release_of(releases, B)) == (state, bad)
+
+
+def test_release_that_nobody_knows_is_not_rolled_back_to(releases: Releases) -> None:
+    assert not releases.roll_back(A, "arn:a", after=releases.route(), reason="by hand", retiring=[])
+    assert (releases.get(A), releases.route().version) == (None, 0)
+
+
+def test_nothing_is_rolled_back_where_the_route_changed(releases: Releases) -> None:
+    good, bad = rolled(releases)
+    read = releases.route()
+    changed = releases.set_route((), after=read, reason="somebody else's")
+    with pytest.raises(RouteChangedError):
+        releases.roll_back(A, "arn:a", after=read, reason="by hand", retiring=[bad])
+    assert releases.route() == changed
+    assert (release_of(releases, A), release_of(releases, B)) == (good, bad)
+
+
+def test_nothing_is_rolled_back_where_the_bad_release_began_again(releases: Releases) -> None:
+    """Its new attempt was not looked at, and must not be ended unseen."""
+    good, bad = rolled(releases)
+    read = releases.route()
+    begin(releases, B, attempt=2)
+    with pytest.raises(RouteChangedError):
+        releases.roll_back(A, "arn:a", after=read, reason="by hand", retiring=[bad])
+    assert (releases.route(), release_of(releases, A)) == (read, good)
+    assert release_of(releases, B).state == WAITING
+
+
+@pytest.mark.parametrize("broken", [{"version": "none"}, {"version": 2, "shares": "all"}, None])
+def test_route_that_a_human_broke_can_be_rolled_back(
+    releases: Releases, broken: dict[str, object] | None
+) -> None:
+    _, bad = rolled(releases)
+    if broken is None:
+        releases._table.delete_item(Key={"id": "route"})
+    else:
+        releases._table.put_item(Item={"id": "route", **broken})
+    assert releases.roll_back(A, "arn:a", after=releases.route(), reason="by hand", retiring=[bad])
+    route = releases.route()
+    assert (route.shares, route.problem) == ((Share(A, "arn:a", 1.0),), None)
+    assert route.version in {2, 3}
+
+
+def test_new_attempt_is_not_marked_as_rolled_back(releases: Releases) -> None:
+    _, bad = rolled(releases)
+    releases.roll_back(A, "arn:a", after=releases.route(), reason="by hand", retiring=[bad])
+    assert release_of(releases, B).rolled_back
+    begin(releases, B, attempt=2)
+    assert release_of(releases, B).rolled_back == 0
+
+
 def canceled(*reasons: str) -> ClientError:
     response: Any = {
         "Error": {"Code": "TransactionCanceledException"},

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from local import __main__ as command
-from local import system
+from local import deployed, follow, releases, rollback, system
 from local.errors import LocalError
 from local.state import State
 
@@ -60,3 +60,36 @@ def test_two_commands_never_work_on_one_folder(tmp_path: Path) -> None:
     state = State(tmp_path)
     with system.locked(state), pytest.raises(LocalError, match="Another command"), system.locked(state):
         pass
+
+
+@pytest.fixture
+def environment_of_releases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """An environment that is there; what its commands were asked for."""
+    asked: list[str] = []
+    monkeypatch.setattr(deployed, "deployed", lambda name, _: name)
+    monkeypatch.setattr(releases, "show", lambda at, _: asked.append(f"releases {at}"))
+    monkeypatch.setattr(rollback, "roll_back", lambda at, to: asked.append(f"rollback {at} {to}"))
+    monkeypatch.setattr(rollback, "show", lambda *_: None)
+    monkeypatch.setattr(follow, "follow", lambda at, _: 1)
+    return asked
+
+
+def test_commands_of_releases_name_the_environment(environment_of_releases: list[str]) -> None:
+    assert command.main(["releases", "--environment", "dev"]) == 0
+    assert command.main(["rollback", "--environment", "dev", "--to", "abc"]) == 0
+    assert command.main(["rollback", "--to", ""]) == 0
+    assert environment_of_releases == ["releases dev", "rollback dev abc", "rollback local "]
+
+
+@pytest.mark.usefixtures("environment_of_releases")
+def test_watch_ends_as_the_release_does() -> None:
+    assert command.main(["watch"]) == 1
+
+
+@pytest.mark.usefixtures("environment_of_releases")
+def test_interrupted_watch_leaves_the_release_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(follow, "follow", raising(KeyboardInterrupt()))
+    assert command.main(["watch"]) == 130
+    assert "The release goes on." in capsys.readouterr().err

@@ -142,7 +142,11 @@ def test_good_candidate_passes_and_its_report_is_kept(world: World, court: Court
     item = world.releases._item(f"release@{A}")
     assert item is not None
     assert strict(item["scores"]) == {"examples": ASKED, **scores}
-    assert item["report"] == f"s3://{world.bucket}/releases/{A}-1/report.json"
+    assert item["report"] == f"s3://{world.bucket}/releases/{A}-1/report.html"
+    (key,) = court.keys("report.html")
+    body = world.s3.get_object(Bucket=world.bucket, Key=key)["Body"].read().decode()
+    assert "Passed" in body
+    assert A in body
     assert world.release(A).state == EVALUATING
 
 

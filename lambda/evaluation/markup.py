@@ -1,0 +1,41 @@
+"""Tables and lists of the report's page. Cells are HTML already: `wording.text` makes it of any text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from evaluation.wording import text
+
+NO_ROWS = '<p class="note">None.</p>'
+
+
+def code(value: object) -> str:
+    """A name that machines use; nothing where there is none."""
+    return f"<code>{text(value)}</code>" if value else ""
+
+
+def definitions(items: Mapping[str, str]) -> str:
+    """A list of names and what belongs to each, both HTML."""
+    return f"<dl>{''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in items.items())}</dl>"
+
+
+def table(label: str, head: str | Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of HTML cells, the first of each row its heading; `head` as rows, or by its cells."""
+    if not rows:
+        return NO_ROWS
+    if not isinstance(head, str):
+        head = f"<tr>{''.join(f'<th scope="col">{cell}</th>' for cell in head)}</tr>"
+    body = [
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        for first, *cells in rows
+    ]
+    return scrolled(label, f"<thead>{head}</thead>", body, "numbers")
+
+
+def scrolled(label: str, head: str, rows: Sequence[str], kind: str) -> str:
+    """A wide table scrolls in its own frame, by the keyboard as well."""
+    body = "\n".join(rows)
+    return (
+        f'<div class="scroll" role="region" aria-label="{text(label)}" tabindex="0">'
+        f'<table class="{kind}" aria-label="{text(label)}">{head}<tbody>\n{body}\n</tbody></table></div>'
+    )

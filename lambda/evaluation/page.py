@@ -1,0 +1,309 @@
+"""A release's evaluation as one page for people: verdict first, and all that led to it.
+
+The page holds its styles and plots itself, asks nothing of the network, and has no script. Queries, routing
+labels and answers are strangers' texts: all of them go through `wording.text`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation import plots
+from evaluation.markup import NO_ROWS, code, definitions, scrolled, table
+from evaluation.wording import UNITS, UNKNOWN, estimate, figure, interval, is_known, is_number, text
+
+_CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+_NAMES = {
+    "candidate": "Candidate",
+    "serving": "Serving now",
+    "base": "Base model",
+    "static": "Static weights",
+}
+_FIGURES = ("valid_output", "dominant_accuracy", "mean_absolute_error", "latency_p50_ms", "cost_per_1000_usd")
+_PARTS = ("valid_output", "dominant_accuracy", "within_0_10", "mean_absolute_error")
+_SLICES = ("valid_output", "dominant_accuracy", "within_0_10", "consistency")
+_INVALID = "invalid"
+
+type Report = Mapping[str, Any]
+
+
+def page(report: Report) -> str:
+    """The page of a report, as a whole HTML document.
+
+    Args:
+        report: what report.json holds. Parts that are missing or null are shown as unknown, or left out.
+    """
+    verdict = "passed" if report.get("passed") else "refused"
+    sections = (_verdict, _checks, _side_by_side, _plots, _parts, _slices, _worst, _identity)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>Release {text(report.get('release'))}: {verdict}</title>\n<style>\n{_CSS}</style>\n</head>\n"
+        f"<body>\n<main>\n{'\n'.join(section(report) for section in sections)}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _verdict(report: Report) -> str:
+    passed = bool(report.get("passed"))
+    reasons = [f"<li>{text(reason)}</li>" for reason in report.get("reasons") or ()]
+    note = (
+        "" if "serving" in _contenders(report) else '<p class="note">Nothing serves yet to compare with.</p>'
+    )
+    return (
+        f'<header class="verdict{"" if passed else " refused"}"><h1>{"Passed" if passed else "Refused"}</h1>'
+        f"<p>Release <code>{text(report.get('release'))}</code>, attempt {text(report.get('attempt'))}</p>"
+        f"{f'<ul>{"".join(reasons)}</ul>' if reasons else ''}</header>\n"
+        f'<ul class="figures">{"".join(_key_figure(report, name) for name in _FIGURES)}</ul>'
+        f'<p class="note">Intervals are of 95 %.</p>{note}'
+    )
+
+
+def _key_figure(report: Report, name: str) -> str:
+    mine, unit = _value(report, "candidate", name), _unit(report, name)
+    beside = ""
+    if "serving" in _contenders(report):
+        theirs = estimate(_value(report, "serving", name), unit, suffix=True)
+        beside = f'<p class="beside">Serving now: {theirs}</p>'
+    return (
+        f"<li><h2>{_title(report, name)}</h2>"
+        f'<p class="large">{estimate(mine, unit, suffix=True)}</p>{beside}</li>'
+    )
+
+
+def _checks(report: Report) -> str:
+    rows = []
+    for check in report.get("checks") or ():
+        found, limit = (
+            figure(check[key], "") if is_number(check.get(key)) else UNKNOWN for key in ("found", "limit")
+        )
+        verdict = "yes" if check.get("ok") else '<span class="no">no</span>'
+        against = (
+            "against what serves now" if check.get("against") == "serving" else text(check.get("against"))
+        )
+        between = interval(check.get("low"), check.get("high"), "") or UNKNOWN
+        rows.append([f"{text(check.get('name'))}<small>{against}</small>", found, between, limit, verdict])
+    head = ("Check", "Found", "Interval", "Limit", "OK")
+    note = '<p class="note">Shares and weights are of 1, as in the settings of the gate.</p>'
+    return f"<h2>Checks of the gate</h2>{note}{table('Checks of the gate', head, rows)}"
+
+
+def _side_by_side(report: Report) -> str:
+    contenders, compared = _contenders(report), report.get("comparisons") or {}
+    names = [
+        name for name in report.get("metrics") or () if any(_has(one, name) for one in contenders.values())
+    ]
+    rows = []
+    for name in names:
+        unit = _unit(report, name)
+        row = [f"{_title(report, name)}<small>{text(UNITS.get(unit, unit))}</small>"]
+        row += [estimate(_value(report, one, name), unit) for one in contenders]
+        if compared:
+            row.append(estimate(compared[name], unit, signed=True) if name in compared else "")
+        rows.append(row)
+    head = ["Metric", *(f"{text(_NAMES.get(name, name))}" for name in contenders)]
+    note = "A value's 95 % interval is below it."
+    if compared:
+        head.append("Candidate \N{MINUS SIGN} serving")
+        note += " Differences are of the same questions; those of shares are percentage points."
+    return f'<h2>Side by side</h2><p class="note">{note}</p>{table("Metrics by contender", head, rows)}'
+
+
+def _plots(report: Report) -> str:
+    contenders = _contenders(report)
+    pair = {name: one for name, one in contenders.items() if name in ("candidate", "serving")}
+    found = [_error_plots(pair), _confusion(pair), _latency_plot(contenders), _cost_plot(report, contenders)]
+    return f"<h2>Plots</h2>{''.join(found)}"
+
+
+def _error_plots(pair: Report) -> str:
+    errors = {
+        name: {label: five for label, five in (one.get("label_errors") or {}).items() if len(five) == 5}
+        for name, one in pair.items()
+    }
+    values = [value for one in errors.values() for five in one.values() for value in five]
+    limits = (min([*values, -0.05]) * 1.05, max([*values, 0.05]) * 1.05)
+    figures = [
+        f"<div>{plots.legend({name: _NAMES[name]})}"
+        f"{plots.label_errors(one, limits, name, f'Signed weight error by label, {_NAMES[name]}')}</div>"
+        for name, one in errors.items()
+        if one
+    ]
+    note = (
+        "Weight of the answer less the reference's: the line is the median, the box holds the middle half, "
+        "the whiskers end at the 5th and the 95th percentile."
+    )
+    return _figures("Signed weight error by label", note, figures)
+
+
+def _confusion(pair: Report) -> str:
+    figures = []
+    for name, one in pair.items():
+        counts = one.get("confusion") or {}
+        answered = list(dict.fromkeys([*counts, *(label for row in counts.values() for label in row)]))
+        answered.sort(key=lambda label: label == _INVALID)
+        rows = []
+        for label, row in counts.items():
+            whole = sum(row.values()) or 1
+            cells = [
+                f'<td style="--share:{row.get(to, 0) / whole:.3f}">{row.get(to, 0):,}</td>' for to in answered
+            ]
+            rows.append(f'<tr><th scope="row">{text(label)}</th>{"".join(cells)}</tr>')
+        if rows:
+            head = "".join(f'<th scope="col">{text(to)}</th>' for to in ["Reference", *answered])
+            heat = scrolled(
+                f"Dominant labels, {_NAMES[name]}", f"<thead><tr>{head}</tr></thead>", rows, "heat"
+            )
+            figures.append(f"<div>{plots.legend({name: _NAMES[name]})}{heat}</div>")
+    note = "Questions by the reference's dominant label (rows) and the answer's (columns)."
+    return _figures("Dominant labels", note, figures)
+
+
+def _latency_plot(contenders: Report) -> str:
+    found = {
+        name: one["latency"]
+        for name, one in contenders.items()
+        if name in ("candidate", "serving", "base") and sum((one.get("latency") or {}).get("counts", ()))
+    }
+    edges: Sequence[float] = max((one["edges_ms"] for one in found.values()), key=len, default=())
+    figures = []
+    if found:
+        counts = {name: one["counts"] for name, one in found.items()}
+        label = "Share of answers by latency in milliseconds"
+        legend = plots.legend({name: _NAMES[name] for name in found})
+        figures = [f"<div>{legend}{plots.latency(edges, counts, label)}</div>"]
+    note = "Share of answers from each number of milliseconds up to the next; steps are not of equal width."
+    return _figures("Latency", note, figures)
+
+
+def _cost_plot(report: Report, contenders: Report) -> str:
+    costs = {
+        name: float(found["value"])
+        for name in contenders
+        if is_known(found := _value(report, name, "cost_per_1000_usd")) and found is not None
+    }
+    figures = []
+    if costs:
+        label = "Cost of 1,000 queries in US dollars"
+        figures = [f"<div>{plots.bars(costs, lambda name: _NAMES.get(name, name), label)}</div>"]
+    return _figures("Cost of 1,000 queries", "US dollars for the tokens of questions and answers.", figures)
+
+
+def _figures(title: str, note: str, figures: Sequence[str]) -> str:
+    if not figures:
+        return f'<h3>{title}</h3><p class="note">No data.</p>'
+    return f'<h3>{title}</h3><p class="note">{note}</p><div class="pairs">{"".join(figures)}</div>'
+
+
+def _parts(report: Report) -> str:
+    by_label = _grouped(report, "by_label", "Label", _PARTS)
+    by_length = _grouped(report, "by_length", "Length", _PARTS)
+    return f"<h2>By label</h2>{by_label}\n<h2>By query length</h2>{by_length}"
+
+
+def _slices(report: Report) -> str:
+    note = (
+        "Questions beside the hold-out set. Consistent is what gets the weights of its original, within 0.10."
+    )
+    found = _grouped(report, "slices", "Slice", _SLICES)
+    return f'<h2>Robustness</h2><p class="note">{note}</p>{found}'
+
+
+def _grouped(report: Report, part: str, heading: str, metrics: Iterable[str]) -> str:
+    """A table of parts: each metric with a column of the candidate and of what serves."""
+    contenders = _contenders(report)
+    pair = [name for name in ("candidate", "serving") if name in contenders]
+    groups = {name: contenders[name].get(part) or {} for name in pair}
+    shown = list(metrics)
+    rows = []
+    for group in dict.fromkeys(group for one in groups.values() for group in one):
+        found = [groups[name].get(group) or {} for name in pair]
+        row = [text(group), f"{max(one.get('rows') or 0 for one in found):,}"]
+        for metric in shown:
+            row += [estimate((one.get("metrics") or {}).get(metric), _unit(report, metric)) for one in found]
+        rows.append(row)
+    if len(pair) < 2:
+        return table(
+            f"Scores by {heading.lower()}", [heading, "Rows", *(_title(report, one) for one in shown)], rows
+        )
+    above = "".join(f'<th scope="colgroup" colspan="{len(pair)}">{_title(report, one)}</th>' for one in shown)
+    below = "".join(f'<th scope="col">{_NAMES[name]}</th>' for _ in shown for name in pair)
+    head = f'<tr><th scope="col" rowspan="2">{heading}</th><th scope="col" rowspan="2">Rows</th>{above}</tr>'
+    return table(f"Scores by {heading.lower()}", f"{head}<tr>{below}</tr>", rows)
+
+
+def _worst(report: Report) -> str:
+    rows = []
+    for one in report.get("worst") or ():
+        given, problem = one.get("weights"), one.get("problem")
+        answer = _weights(given) if given else f'<span class="no">{text(problem or "no answer")}</span>'
+        error = figure(one["error"], "weight") if is_number(one.get("error")) else UNKNOWN
+        cells = (f"<bdi>{text(one.get('query'))}</bdi>", _weights(one.get("reference")), answer, error)
+        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    head = "".join(
+        f'<th scope="col">{name}</th>' for name in ("Query", "Reference", "Answer", "Largest error")
+    )
+    found = scrolled("Worst queries", f"<thead><tr>{head}</tr></thead>", rows, "worst")
+    return f"<h2>Worst queries</h2>{found if rows else NO_ROWS}"
+
+
+def _weights(weights: Mapping[str, float] | None) -> str:
+    if not weights:
+        return UNKNOWN
+    # Zeros say little, and there may be many labels.
+    some = {label: weight for label, weight in weights.items() if weight} or weights
+    return ", ".join(f"{text(label)} {weight:.2f}" for label, weight in some.items())
+
+
+def _identity(report: Report) -> str:
+    contenders, data = _contenders(report), report.get("data") or {}
+
+    def who(name: str, otherwise: str) -> str:
+        one = contenders.get(name)
+        return f"{text(one.get('title'))} {code(one.get('endpoint'))}" if one else otherwise
+
+    slices = ", ".join(f"{text(name)} {rows:,}" for name, rows in (data.get("slices") or {}).items())
+    known = {
+        "Release": code(report.get("release")),
+        "Model": code(report.get("model")),
+        "Endpoint": code(report.get("endpoint")),
+        "Hold-out set": f"{code(data.get('holdout'))} {text(data.get('questions'))} questions",
+        "Questions by slice": slices or UNKNOWN,
+        "Serving now": who("serving", "nothing"),
+        "Base model": who("base", UNKNOWN),
+        "Judged at": text(report.get("judged_at")),
+    }
+    gate = {text(name): text(str(limit).lower()) for name, limit in (report.get("gate") or {}).items()}
+    meanings = {
+        text(one.get("title") or name): text(one.get("meaning"))
+        for name, one in (report.get("metrics") or {}).items()
+    }
+    return (
+        f"<h2>Identity</h2>{definitions(known)}<h3>Settings of the gate</h3>{definitions(gate)}"
+        f"<h3>What each metric means</h3>{definitions(meanings)}"
+    )
+
+
+def _contenders(report: Report) -> dict[str, Mapping[str, Any]]:
+    """Those that there are, in the order of the page."""
+    found = report.get("contenders") or {}
+    return {name: found[name] for name in _NAMES if found.get(name)}
+
+
+def _has(contender: Mapping[str, Any], metric: str) -> bool:
+    return metric in (contender.get("metrics") or {})
+
+
+def _value(report: Report, contender: str, metric: str) -> Mapping[str, Any] | None:
+    found: Mapping[str, Any] = _contenders(report).get(contender, {}).get("metrics") or {}
+    return found.get(metric)
+
+
+def _unit(report: Report, metric: str) -> str:
+    return str(((report.get("metrics") or {}).get(metric) or {}).get("unit", ""))
+
+
+def _title(report: Report, metric: str) -> str:
+    return text(((report.get("metrics") or {}).get(metric) or {}).get("title") or metric)

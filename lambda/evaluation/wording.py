@@ -1,0 +1,77 @@
+"""Numbers and strangers' texts as the report's page shows them."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from shared.costs import dollars
+
+UNKNOWN = '<span class="unknown">unknown</span>'
+# What HTML can't hold: controls, lone surrogates, and the two that are no characters.
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_DECIMALS = {"weight": 3, "nats": 3, "points": 2, "ms": 0, "tokens": 1, "signed": 2}
+_SUFFIXES = {"ms": " ms", "usd": " USD"}
+UNITS = {"share": "%", "usd": "USD"}
+
+
+def clean(value: object) -> str:
+    """Text without the characters that no page can hold."""
+    return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", "" if value is None else str(value))
+
+
+def text(value: object) -> str:
+    """Text of whatever origin, safe between tags and in quoted attributes."""
+    return html.escape(clean(value))
+
+
+def figure(value: float, unit: str, *, signed: bool = False) -> str:
+    """A number in its unit's form; `signed` for differences, where a positive one has its sign, too."""
+    size = abs(value)
+    if unit == "share":
+        written = f"{100 * size:.1f}" + ("" if signed else "%")
+    elif unit == "usd":
+        written = dollars(size)
+    elif unit in _DECIMALS:
+        written = f"{size:,.{_DECIMALS[unit]}f}"
+    else:
+        written = f"{size:,.4g}"
+    if not written.strip("0.,%"):
+        return written  # a zero has no sign, even where the value was just below
+    return ("\N{MINUS SIGN}" if value < 0 else "+" if signed or unit == "signed" else "") + written
+
+
+def estimate(
+    found: Mapping[str, Any] | None, unit: str, *, signed: bool = False, suffix: bool = False
+) -> str:
+    """A value with its interval below, as HTML; `suffix` names the unit where no heading does."""
+    if not is_known(found):
+        return UNKNOWN
+    assert found is not None
+    after = _SUFFIXES.get(unit, "") if suffix else ""
+    value = figure(found["value"], unit, signed=signed)
+    low, high = (found.get(end) for end in ("low", "high"))
+    return f"<span>{value}{after}</span>{interval(low, high, unit, signed=signed)}"
+
+
+def interval(low: float | None, high: float | None, unit: str, *, signed: bool = False) -> str:
+    """An interval in small type; nothing where it is not known."""
+    if not (is_number(low) and is_number(high)):
+        return ""
+    assert low is not None
+    assert high is not None
+    ends = [figure(end, unit, signed=signed) for end in (low, high)]
+    return f"<small>{ends[0].removesuffix('%')} to {ends[1]}</small>"
+
+
+def is_known(found: Mapping[str, Any] | None) -> bool:
+    """Whether an estimate has a value."""
+    return found is not None and is_number(found.get("value"))
+
+
+def is_number(value: Any) -> bool:
+    """Whether there is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)

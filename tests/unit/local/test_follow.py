@@ -1,0 +1,217 @@
+"""Following a release: what is shown, and how it ends."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from rich.console import Console
+
+from local import follow
+from local.deployed import Deployed
+from local.errors import LocalError
+from shared.releases import (
+    EVALUATING,
+    FAILED,
+    LIVE,
+    PROMOTING,
+    RETIRED,
+    SUPERSEDED,
+    Releases,
+)
+from shared.routes import Share
+
+A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
+NOW = 1_800_000_000.0
+
+
+class Services:
+    """One job and the map runs of executions, as far as they are looked at."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, dict[str, int]] = {}
+        self.denied = False
+
+    def get_model_customization_job(self, **named: str) -> dict[str, Any]:
+        name = named["jobIdentifier"]
+        if self.denied or name != f"router-{A}":
+            error = "AccessDeniedException" if self.denied else "ResourceNotFoundException"
+            raise ClientError({"Error": {"Code": error}}, "GetModelCustomizationJob")
+        details = {"validationDetails": {"status": "Completed"}, "trainingDetails": {"status": "InProgress"}}
+        return {"jobName": name, "status": "InProgress", "statusDetails": details}
+
+    def list_map_runs(self, **named: str) -> dict[str, Any]:
+        runs = [named["executionArn"]] if named["executionArn"] in self.counts else []
+        return {"mapRuns": [{"mapRunArn": arn, "startDate": 1} for arn in runs]}
+
+    def describe_map_run(self, **named: str) -> dict[str, Any]:
+        none = dict.fromkeys(("succeeded", "failed", "timedOut", "aborted", "total"), 0)
+        return {"itemCounts": none | self.counts[named["mapRunArn"]]}
+
+
+@pytest.fixture
+def services() -> Services:
+    return Services()
+
+
+@pytest.fixture
+def at(releases: Releases, services: Services) -> Deployed:
+    releases._now = lambda: NOW - 60
+    return Deployed("local", "router", 1, services, services, releases._table, lambda: NOW)
+
+
+def begin(releases: Releases, digest: str = A) -> None:
+    source = f"router-{digest}"
+    releases.begin(digest, attempt=1, execution="arn:e", request_id="r", source=source)
+
+
+def followed(at: Deployed, *happens: Callable[[], object], terminal: bool = False) -> tuple[int, str]:
+    """Follow while these things happen, one between two looks."""
+    left = list(happens)
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=120)
+
+    def sleep(_: float) -> None:
+        left.pop(0)()
+
+    return follow.follow(at, console, sleep), out.getvalue()
+
+
+def test_every_change_is_one_line_and_live_is_success(at: Deployed, releases: Releases) -> None:
+    begin(releases)
+    status, text = followed(
+        at,
+        lambda: None,
+        lambda: releases.transition(A, EVALUATING, "the hold-out set is being asked"),
+        lambda: releases.transition(A, LIVE, "serves all requests"),
+    )
+    assert status == 0
+    lines = [line.strip() for line in text.splitlines()]
+    assert lines == [
+        f"1 min 0 s  release: {A}, attempt 1",
+        "1 min 0 s  waiting: the release starts",
+        f"1 min 0 s  job: router-{A} InProgress: validation Completed, training InProgress",
+        "1 min 0 s  evaluating: the hold-out set is being asked",
+        f"Release {A} is live: serves all requests",
+    ]
+
+
+@pytest.mark.parametrize("state", [FAILED, SUPERSEDED, RETIRED])
+def test_other_ends_are_failures_with_reason_and_report(at: Deployed, releases: Releases, state: str) -> None:
+    begin(releases)
+    status, text = followed(
+        at, lambda: releases.update(A, state=state, message="too [bad]", report="s3://data/report.json")
+    )
+    assert status == 1
+    assert text.endswith(f"Release {A} is {state}: too [bad]\nReport: s3://data/report.json\n")
+
+
+def test_where_nothing_runs_the_last_end_is_shown(at: Deployed, releases: Releases) -> None:
+    begin(releases, B)
+    releases.update(B, state=FAILED)
+    releases._now = lambda: NOW
+    begin(releases)
+    releases.update(A, state=LIVE, message="serves all requests")
+    status, text = followed(at)
+    assert status == 0
+    assert text.startswith("No release is on its way. The last one:")
+    assert f"{A} is live" in text
+
+
+def test_release_that_runs_is_followed_whatever_began_later(at: Deployed, releases: Releases) -> None:
+    begin(releases, B)
+    releases._now = lambda: NOW
+    begin(releases)
+    releases.update(A, state=FAILED)
+    assert followed(at, lambda: releases.update(B, state=LIVE))[0] == 0
+
+
+def test_no_release_at_all_is_an_error(at: Deployed) -> None:
+    with pytest.raises(LocalError, match="No release has begun"):
+        followed(at)
+
+
+def test_labelling_and_hold_out_show_their_shards(
+    at: Deployed, releases: Releases, services: Services
+) -> None:
+    begin(releases)
+    releases.update(A, labelling="arn:labelling")
+    services.counts = {
+        "arn:labelling": {"succeeded": 3, "total": 8},
+        "arn:e": {"succeeded": 3, "failed": 1, "timedOut": 1, "total": 5},
+    }
+    _, text = followed(
+        at,
+        lambda: services.counts["arn:labelling"].update(succeeded=4),
+        lambda: releases.transition(A, EVALUATING, "asked"),
+        lambda: releases.transition(A, LIVE, ""),
+    )
+    assert "labelling: 3 of 8 shards\n" in text
+    assert "labelling: 4 of 8 shards\n" in text
+    assert "hold-out: 5 of 5 shards, 2 of them failed\n" in text
+    assert "is live: no reason given" in text
+
+
+def test_roll_out_shows_share_and_the_routes_version(at: Deployed, releases: Releases) -> None:
+    begin(releases)
+    releases.move_with_route(
+        A,
+        PROMOTING,
+        "25% of the requests",
+        (Share(A, "arn:a", 0.25, expires_at=int(NOW) + 50),),
+        after=releases.route(),
+    )
+    _, text = followed(at, lambda: releases.transition(A, LIVE, ""))
+    assert "promoting: 25% of the requests\n" in text
+    assert "route: version 1: 25% of the requests\n" in text
+
+
+def test_what_may_not_be_asked_is_left_out(at: Deployed, releases: Releases, services: Services) -> None:
+    begin(releases)
+    services.denied = True
+    status, text = followed(at, lambda: releases.transition(A, LIVE, ""))
+    assert (status, "job:" in text) == (0, False)
+
+
+@pytest.mark.parametrize(
+    "source", ["", "arn:aws:bedrock:us-east-1:0:custom-model/x/y", "arn:aws:bedrock:us-east-1:0:job/x"]
+)
+def test_release_of_a_model_or_of_a_job_that_is_gone_has_no_job(
+    at: Deployed, releases: Releases, source: str
+) -> None:
+    begin(releases)
+    releases.update(A, source=source)
+    assert "job:" not in followed(at, lambda: releases.transition(A, LIVE, ""))[1]
+
+
+@pytest.mark.parametrize(("code", "passes"), [("ThrottlingException", True), ("ExpiredToken", False)])
+def test_look_that_was_throttled_is_repeated(
+    at: Deployed, releases: Releases, monkeypatch: pytest.MonkeyPatch, code: str, *, passes: bool
+) -> None:
+    begin(releases)
+    scan, error = Deployed.known, ClientError({"Error": {"Code": code}}, "Scan")
+    failures = iter([None, error])
+
+    def known(self: Deployed) -> Any:
+        if found := next(failures, None):
+            raise found
+        return scan(self)
+
+    monkeypatch.setattr(Deployed, "known", known)
+    if passes:
+        assert followed(at, lambda: None, lambda: releases.transition(A, LIVE, ""))[0] == 0
+    else:
+        with pytest.raises(ClientError):
+            followed(at, lambda: None)
+
+
+def test_terminal_shows_the_time_in_the_stage_and_in_all(at: Deployed, releases: Releases) -> None:
+    begin(releases)
+    releases._now = lambda: NOW - 20
+    releases.transition(A, EVALUATING, "asked")
+    status, text = followed(at, lambda: releases.transition(A, LIVE, "serves"), terminal=True)
+    assert status == 0
+    assert "20 s evaluating, 1 min 0 s in all" in text

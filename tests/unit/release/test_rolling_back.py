@@ -1,0 +1,507 @@
+"""Rolling back by one command: what serves, what is left running, and what is refused."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from local import rollback
+from local.deployed import Deployed
+from local.errors import LocalError
+from local.rollback import Outcome
+from promotion.handler import promote
+from shared.naming import release_name
+from shared.releases import (
+    FAILED,
+    LIVE,
+    PROMOTING,
+    RETIRED,
+    SUPERSEDED,
+    WAITING,
+    Releases,
+)
+from shared.routes import Share
+from tests.unit.release.conftest import OWNER, A, B, C, Proxy, World, settled
+from tests.unit.release.test_promotion import ROLLOUT
+
+D = "dddddddddddd"
+
+
+def at(world: World, **clients: Any) -> Deployed:
+    table = world.releases._table
+    return Deployed(
+        "local",
+        OWNER,
+        1,
+        clients.get("bedrock", world.bedrock),
+        clients.get("stepfunctions", world.stepfunctions),
+        table,
+        lambda: world.now,
+    )
+
+
+def good(world: World, digest: str, state: str = RETIRED, **fields: Any) -> str:
+    """A release that has passed, with its model and its deployment; the deployment's ARN."""
+    model = world.train(digest)
+    endpoint = world.deploy(digest, model)
+    world.begin(digest, **{"state": state, "model_arn": model, "endpoint": endpoint, **fields})
+    world.advance(60)
+    return endpoint
+
+
+def replaced(world: World) -> tuple[str, str]:
+    """B serves, in the place of A; their endpoints."""
+    first, second = good(world, A), good(world, B, LIVE)
+    world.settle(settled(B, second))
+    return first, second
+
+
+def states(world: World) -> dict[str, str]:
+    return {release.digest: release.state for release in world.releases.all()}
+
+
+def everything(world: World) -> Any:
+    """All that a rollback could change."""
+    items = world.releases._table.scan(ConsistentRead=True)["Items"]
+    return sorted(items, key=lambda item: str(item["id"])), world.executions()
+
+
+def refused(world: World, text: str, to: str = "") -> LocalError:
+    """The refusal, which changed nothing."""
+    before = everything(world)
+    with pytest.raises(LocalError, match=text) as caught:
+        rollback.roll_back(at(world), to)
+    assert everything(world) == before
+    return caught.value
+
+
+def rising(world: World, digest: str = C, share: float = 0.25) -> None:
+    """A release on its rise beside what is settled."""
+    world.begin(digest, run=True, state=PROMOTING, endpoint=f"arn:{digest}", step=0)
+    rest = world.releases.route().settled
+    candidate = Share(digest, f"arn:{digest}", share, expires_at=int(world.now) + 1500)
+    world.settle(candidate, *([replace(rest, share=1.0 - share)] if rest else []))
+
+
+def test_previous_release_takes_all_requests(world: World) -> None:
+    first, _ = replaced(world)
+    outcome = rollback.roll_back(at(world))
+    assert (outcome.serving, outcome.endpoint, outcome.replaced, outcome.ended) == (A, first, [B], {})
+    assert world.releases.route().shares == (settled(A, first),)
+    assert "serves all requests" in world.releases.route().reason
+    assert states(world) == {A: LIVE, B: RETIRED}
+    assert world.release(B).rolled_back > 0
+
+
+def test_what_was_rolled_back_is_kept_by_the_sweeper(world: World) -> None:
+    replaced(world)
+    rollback.roll_back(at(world))
+    assert world.sweeper(keep=1).sweep().removed == []
+    assert world.deployments() == {release_name(OWNER, A), release_name(OWNER, B)}
+
+
+def test_the_one_replaced_last_is_the_previous_one(world: World) -> None:
+    good(world, D)
+    first, _ = replaced(world)
+    assert rollback.roll_back(at(world)).endpoint == first
+
+
+def test_release_whose_deployment_is_gone_is_passed_over(world: World) -> None:
+    further = good(world, D)
+    replaced(world)
+    world.bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=release_name(OWNER, A))
+    world.advance(600)
+    assert rollback.roll_back(at(world)).endpoint == further
+
+
+def test_second_run_is_refused_and_never_flips_back_to_the_bad_one(world: World) -> None:
+    good(world, D)
+    replaced(world)
+    rollback.roll_back(at(world))
+    error = refused(world, f"{B} was rolled back already")
+    assert f"TO={D}" in error.advice
+    assert f"TO={B}" in error.advice
+
+
+def test_second_step_goes_to_the_one_that_is_named(world: World) -> None:
+    further = good(world, D)
+    replaced(world)
+    rollback.roll_back(at(world))
+    assert rollback.roll_back(at(world), D).endpoint == further
+    assert states(world) == {A: RETIRED, B: RETIRED, D: LIVE}
+
+
+def test_what_was_rolled_back_can_be_named_on_purpose(world: World) -> None:
+    _, second = replaced(world)
+    rollback.roll_back(at(world))
+    assert rollback.roll_back(at(world), B).endpoint == second
+    assert (world.release(B).rolled_back, world.release(A).state) == (0, RETIRED)
+
+
+def test_release_that_came_after_a_rollback_is_rolled_back_to_what_it_replaced(world: World) -> None:
+    first, _ = replaced(world)
+    rollback.roll_back(at(world))
+    world.advance(60)
+    endpoint = good(world, C, PROMOTING)
+    world.releases.move_with_route(
+        C, LIVE, "serves", (settled(C, endpoint),), after=world.releases.route(), retiring=A
+    )
+    outcome = rollback.roll_back(at(world))
+    assert (outcome.serving, outcome.endpoint) == (A, first)
+
+
+def test_roll_out_in_progress_is_ended_and_what_serves_stays(world: World) -> None:
+    _, second = replaced(world)
+    rising(world)
+    outcome = rollback.roll_back(at(world))
+    assert (outcome.serving, list(outcome.ended)) == (B, [C])
+    assert world.releases.route().shares == (settled(B, second),)
+    assert states(world) == {A: RETIRED, B: LIVE, C: SUPERSEDED}
+    assert world.release(C).message == "rolled back by hand"
+    assert world.executions() == {f"{C}-1": "ABORTED"}
+
+
+def test_roll_out_that_was_ended_is_not_raised_again_by_a_step_that_still_ran(world: World) -> None:
+    replaced(world)
+    rising(world)
+    rollback.roll_back(at(world))
+    world.advance(700)
+    result = promote(C, world.releases, None, ROLLOUT, OWNER, now=world.now)
+    assert result["outcome"] == "failed"
+    assert world.releases.route().releases() == {B}
+
+
+def test_state_comes_before_the_route_and_the_route_before_the_execution(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced(world)
+    rising(world)
+    order: list[str] = []
+
+    def stop(**named: Any) -> Any:
+        order.append("stop")
+        return world.stepfunctions.stop_execution(**named)
+
+    for name in ("transition", "set_route"):
+        monkeypatch.setattr(Releases, name, noting(order, name))
+    rollback.roll_back(at(world, stepfunctions=Proxy(world.stepfunctions, stop_execution=stop)))
+    assert order == ["transition", "set_route", "stop"]
+
+
+def noting(order: list[str], name: str) -> Any:
+    method = getattr(Releases, name)
+
+    def noted(self: Releases, *arguments: Any, **named: Any) -> Any:
+        order.append(name)
+        return method(self, *arguments, **named)
+
+    return noted
+
+
+def test_execution_that_cannot_be_stopped_does_not_undo_the_rollback(world: World) -> None:
+    replaced(world)
+    rising(world)
+
+    def denied(**_: Any) -> None:
+        raise world.bedrock.exceptions.ClientError({"Error": {"Code": "AccessDenied"}}, "StopExecution")
+
+    outcome = rollback.roll_back(at(world, stepfunctions=Proxy(world.stepfunctions, stop_execution=denied)))
+    assert world.releases.route().releases() == {B}
+    assert "AccessDenied" in outcome.unstopped[0]
+
+
+def test_first_release_ever_is_taken_back_to_the_base_model(world: World) -> None:
+    rising(world)
+    outcome = rollback.roll_back(at(world))
+    assert (outcome.serving, world.releases.route().shares) == (None, ())
+    assert states(world) == {C: SUPERSEDED}
+
+
+def test_roll_out_in_progress_ends_also_where_another_release_is_named(world: World) -> None:
+    first, _ = replaced(world)
+    rising(world)
+    rollback.roll_back(at(world), A)
+    assert world.releases.route().shares == (settled(A, first),)
+    assert states(world) == {A: LIVE, B: RETIRED, C: SUPERSEDED}
+    assert world.executions() == {f"{C}-1": "ABORTED"}
+
+
+def test_release_that_is_on_its_way_without_a_share_is_ended_too(world: World) -> None:
+    replaced(world)
+    world.begin(C, run=True)
+    assert rollback.roll_back(at(world)).serving == A
+    assert states(world) == {A: LIVE, B: RETIRED, C: SUPERSEDED}
+    assert world.executions() == {f"{C}-1": "ABORTED"}
+
+
+def test_live_release_that_begins_again_is_rolled_back_as_well(world: World) -> None:
+    """Its endpoint is to change, so that it is on its way while it serves."""
+    first, second = replaced(world)
+    model = world.release(B).model_arn
+    world.begin(B, attempt=2, run=True)
+    assert (world.release(B).state, model) == (WAITING, world.release(B).model_arn)
+    rollback.roll_back(at(world))
+    assert world.releases.route().shares == (settled(A, first),)
+    assert states(world) == {A: LIVE, B: RETIRED}
+    assert world.executions() == {f"{B}-2": "ABORTED"}
+    assert world.release(B).endpoint == second
+
+
+def test_last_step_of_the_bad_release_is_stopped(world: World) -> None:
+    """It would buy throughput, or move it, for a model that nobody wants."""
+    replaced(world)
+    world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{B}-1")
+    rollback.roll_back(at(world))
+    assert world.executions() == {f"{B}-1": "ABORTED"}
+
+
+def test_throughput_that_was_moved_to_the_bad_model_is_not_taken_for_the_good_one(world: World) -> None:
+    """The old release's item still names it."""
+    first, _ = replaced(world)
+    made = world.bedrock.create_provisioned_model_throughput(
+        provisionedModelName=f"{OWNER}-1mu", modelId=world.release(B).model_arn, modelUnits=1
+    )
+    world.advance(3600)
+    arn = made["provisionedModelArn"]
+    for digest in (A, B):
+        world.releases.update(digest, endpoint=arn, throughput=f"{OWNER}-1mu")
+    world.settle(settled(B, arn))
+    outcome = rollback.roll_back(at(world))
+    assert outcome.endpoint == first
+    assert (world.release(A).endpoint, world.release(A).throughput) == (first, "")
+    assert world.releases.route().shares == (settled(A, first),)
+
+
+@pytest.mark.parametrize("serves_it", [True, False])
+def test_throughput_serves_where_the_deployment_is_gone_only_if_it_has_the_model(
+    world: World, serves_it: bool
+) -> None:
+    replaced(world)
+    made = world.bedrock.create_provisioned_model_throughput(
+        provisionedModelName=f"{OWNER}-1mu",
+        modelId=world.release(A if serves_it else B).model_arn,
+        modelUnits=1,
+    )
+    world.advance(3600)
+    world.releases.update(A, endpoint=made["provisionedModelArn"], throughput=f"{OWNER}-1mu")
+    world.bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=release_name(OWNER, A))
+    world.advance(600)
+    if not serves_it:
+        refused(world, "no release to go back to")
+        return
+    assert rollback.roll_back(at(world)).endpoint == made["provisionedModelArn"]
+    assert world.release(A).throughput == f"{OWNER}-1mu"
+
+
+def test_route_that_was_emptied_by_hand_is_filled_again(world: World) -> None:
+    first, _ = replaced(world)
+    world.settle()
+    rollback.roll_back(at(world))
+    assert world.releases.route().shares == (settled(A, first),)
+    assert states(world) == {A: LIVE, B: RETIRED}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"version": "none", "shares": "oops"},
+        {"version": Decimal(1), "shares": "oops"},
+        {"version": Decimal(1), "shares": [{"release": B, "endpoint": "arn:b", "share": Decimal(1)}, "oops"]},
+    ],
+)
+@pytest.mark.parametrize("to", ["", A])
+def test_route_that_somebody_broke_does_not_stand_in_the_way(
+    world: World, broken: dict[str, Any], to: str
+) -> None:
+    first, _ = replaced(world)
+    world.releases._table.put_item(Item={"id": "route", **broken})
+    rollback.roll_back(at(world), to)
+    route = world.releases.route()
+    assert (route.shares, route.problem, route.version) == ((settled(A, first),), None, 2)
+    assert states(world) == {A: LIVE, B: RETIRED}
+
+
+def test_broken_route_is_mended_by_naming_what_serves(world: World) -> None:
+    _, second = replaced(world)
+    world.releases._table.put_item(Item={"id": "route", "version": "none"})
+    assert rollback.roll_back(at(world), B).replaced == []
+    assert (world.releases.route().shares, world.releases.route().problem) == ((settled(B, second),), None)
+    assert states(world) == {A: RETIRED, B: LIVE}
+
+
+def test_nothing_to_go_back_to_is_refused(world: World) -> None:
+    world.settle(settled(B, good(world, B, LIVE)))
+    world.begin(A, state=FAILED, message="refused by the gate")
+    error = refused(world, f"no release to go back to. Release {B} serves now")
+    assert f"{A} failed" in str(error)
+
+
+def test_release_whose_endpoint_is_gone_is_refused(world: World) -> None:
+    replaced(world)
+    world.bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=release_name(OWNER, A))
+    world.advance(600)
+    assert f"{A} has no endpoint any more" in refused(world, "no release to go back to").advice
+    refused(world, f"{A} can't serve", A)
+
+
+def test_deployment_that_is_not_active_or_serves_another_model_is_refused(world: World) -> None:
+    replaced(world)
+    model = world.release(A).model_arn
+    world.releases.update(A, model_arn=f"{model}other")
+    refused(world, f"{A} can't serve", A)
+    world.releases.update(A, model_arn=model)
+    real = world.bedrock.get_custom_model_deployment
+    creating = Proxy(
+        world.bedrock, get_custom_model_deployment=lambda **named: {**real(**named), "status": "Creating"}
+    )
+    with pytest.raises(LocalError, match="can't serve"):
+        rollback.roll_back(at(world, bedrock=creating), A)
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        (FAILED, "is failed: because"),
+        (SUPERSEDED, "is superseded: because"),
+        (PROMOTING, "is on its way: promoting"),
+        (LIVE, "does not name it"),
+    ],
+)
+def test_release_that_is_not_retired_is_refused(world: World, state: str, text: str) -> None:
+    replaced(world)
+    world.begin(C, state=state, message="because")
+    refused(world, f"{C} {text}" if state != LIVE else text, C)
+
+
+def test_release_that_serves_already_and_one_that_nobody_knows_are_refused(world: World) -> None:
+    replaced(world)
+    refused(world, f"{B} serves already", B)
+    refused(world, f"no release {D}. Release {B} serves now. There is: ", D)
+
+
+def test_environment_without_releases_says_so(world: World) -> None:
+    with pytest.raises(LocalError, match="No release has begun"):
+        rollback.roll_back(at(world))
+
+
+class Meanwhile:
+    """Something that happens between the look and the write, so many times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, method: str, happens: Any, times: int) -> None:
+        self.left = times
+        original = getattr(Releases, method)
+
+        def interrupted(releases: Releases, *arguments: Any, **named: Any) -> Any:
+            if self.left:
+                self.left -= 1
+                happens()
+            return original(releases, *arguments, **named)
+
+        monkeypatch.setattr(Releases, method, interrupted)
+
+
+def test_route_that_changes_meanwhile_is_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = replaced(world)
+    Meanwhile(monkeypatch, "roll_back", lambda: world.settle(settled(B, second)), 2)
+    rollback.roll_back(at(world))
+    assert world.releases.route().shares == (settled(A, first),)
+
+
+def test_route_that_never_stands_still_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, second = replaced(world)
+    Meanwhile(monkeypatch, "roll_back", lambda: world.settle(settled(B, second)), 99)
+    with pytest.raises(LocalError, match="keeps changing"):
+        rollback.roll_back(at(world))
+    assert states(world) == {A: RETIRED, B: LIVE}
+    assert world.releases.route().releases() == {B}
+
+
+def test_target_that_begins_again_meanwhile_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced(world)
+    Meanwhile(monkeypatch, "roll_back", lambda: world.begin(A, attempt=2), 1)
+    with pytest.raises(LocalError, match="not retired any more"):
+        rollback.roll_back(at(world))
+    assert states(world)[B] == LIVE
+    assert world.releases.route().releases() == {B}
+
+
+def test_share_of_what_was_ended_is_taken_back_also_where_the_rollback_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, second = replaced(world)
+    rising(world)
+    Meanwhile(monkeypatch, "roll_back", lambda: world.begin(A, attempt=2), 1)
+    with pytest.raises(LocalError, match="not retired any more"):
+        rollback.roll_back(at(world), A)
+    assert world.releases.route().shares == (settled(B, second),)
+    assert (states(world)[B], states(world)[C]) == (LIVE, SUPERSEDED)
+    assert world.executions() == {f"{C}-1": "ABORTED"}
+
+
+def test_candidate_that_goes_live_meanwhile_is_rolled_back_to_what_served(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, second = replaced(world)
+    rising(world)
+    settle = world.releases.move_with_route
+
+    def goes_live() -> None:
+        settle(C, LIVE, "serves", (settled(C, "arn:c"),), after=world.releases.route(), retiring=B)
+
+    Meanwhile(monkeypatch, "transition", goes_live, 1)
+    assert rollback.roll_back(at(world)).replaced == [C]
+    assert world.releases.route().shares == (settled(B, second),)
+    assert states(world) == {A: RETIRED, B: LIVE, C: RETIRED}
+
+
+def test_candidate_that_fails_meanwhile_costs_no_further_step_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, second = replaced(world)
+    rising(world)
+
+    def fails() -> None:
+        world.releases._table.update_item(
+            Key={"id": f"release@{C}"},
+            UpdateExpression="SET #s = :s",
+            ExpressionAttributeNames={"#s": "state"},
+            ExpressionAttributeValues={":s": FAILED},
+        )
+        world.releases.take_back(C, "failed")
+
+    Meanwhile(monkeypatch, "transition", fails, 1)
+    rollback.roll_back(at(world))
+    assert world.releases.route().shares == (settled(B, second),)
+    assert states(world) == {A: RETIRED, B: LIVE, C: FAILED}
+
+
+def said(outcome: Outcome, world: World) -> str:
+    out = io.StringIO()
+    rollback.show(outcome, at(world), Console(file=out, width=80))
+    return out.getvalue()
+
+
+def test_what_was_done_is_told(world: World) -> None:
+    replaced(world)
+    world.begin(C, run=True)
+    text = said(rollback.roll_back(at(world)), world)
+    assert f"Ended release {C}, which was waiting" in text
+    assert f"Release {A} takes all requests now, on demand" in text
+    assert f"only TO={B} goes back to it" in text
+    assert "rollout.keep_releases = 1" in text
+    assert "a new digest starts a new release" in text
+
+
+def test_what_is_not_there_is_not_told() -> None:
+    out = io.StringIO()
+    where = Deployed("dev", OWNER, 0, None, None, None)
+    done = Outcome(None, replaced=[B], unstopped=["arn:x: denied"])
+    rollback.show(done, where, Console(file=out))
+    assert "The base model takes all requests" in out.getvalue()
+    assert "keep_releases = 0" in out.getvalue()
+    assert "arn:x: denied" in out.getvalue()
