@@ -54,7 +54,8 @@ def ask_all(
 
             for given in pool.map(answers, part):
                 for name, answer in given:
-                    failed[name] = 0 if answer.was_given else failed[name] + 1
+                    has_failed = answer.weights is None and not answer.was_given
+                    failed[name] = failed[name] + 1 if has_failed else 0
                     yield row(name, answer)
             for one in contenders:
                 if one not in asked:

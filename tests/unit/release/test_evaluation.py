@@ -290,6 +290,8 @@ def test_everybody_answers_the_same_questions(world: World, court: Court) -> Non
     assert kept["contenders"]["serving"]["endpoint"] == world.release(B).endpoint
     for name in kept["contenders"]:
         assert court.metrics(name)["dominant_accuracy"]["rows"] == ASKED
+    # Nobody is called for them, which is no failed call.
+    assert court.metrics("static")["valid_output"]["value"] == 1.0
     assert court.metrics("static")["latency_p50_ms"] is None
     assert court.metrics("static")["cost_per_1000_usd"] is None
     prompts = {call["parameters"]["system"][0]["text"] for call in world.server.calls("Converse")}
