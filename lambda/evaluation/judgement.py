@@ -22,7 +22,27 @@ WORST = 20
 # Words of a query, by which the scores are broken down: up to and with the first, the second, and more.
 LENGTHS = (3, 7)
 # Lower ends of a histogram's bars, in milliseconds; the last bar is open.
-LATENCY_EDGES = (0, 10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 500, 600, 800, 1_000, 1_500, 2_000, 3_000, 5_000)
+LATENCY_EDGES = (
+    0,
+    10,
+    20,
+    30,
+    50,
+    75,
+    100,
+    150,
+    200,
+    300,
+    400,
+    500,
+    600,
+    800,
+    1_000,
+    1_500,
+    2_000,
+    3_000,
+    5_000,
+)
 QUANTILES = (0.05, 0.25, 0.50, 0.75, 0.95)
 
 type Values = Mapping[str, float | None]
