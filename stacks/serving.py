@@ -70,6 +70,8 @@ class ServingStack(cdk.Stack):
                     "Fallback": rollout.maximum_fallback_rate,
                     "InvalidOutput": rollout.maximum_invalid_output_rate,
                 },
+                "worse_by": rollout.worse_by,
+                "slower_by": rollout.slower_by,
             },
             table=self.table,
             topic=self.topic,

@@ -8,6 +8,7 @@ which is taken twice, or dies, is taken whole or not at all.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -28,27 +29,27 @@ logger = Logger()
 # How much longer than its dwell time a partial share may live, for a slow step in between.
 EXPIRY_MARGIN_SECONDS = 900
 RETRY_SECONDS = 30
+# Less is no matter, whatever the ratio.
+LEAST_SLOWER_MS = 50.0
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """The settings of a rise. Rates are of the candidate's own requests since the step began."""
+    """The settings of a rise. Rates are of the candidate's own requests since the step began; `worse_by` and
+    `slower_by` hold them against those of what serves, in the same time."""
 
     steps: tuple[float, ...]
     dwell_seconds: int
     minimum_requests: int
     maximum_rates: Mapping[str, float]
+    worse_by: float = 0.02
+    slower_by: float = 0.5
 
     @classmethod
     def from_json(cls, text: str) -> Rollout:
         """Read what the stack put into the environment variable ROLLOUT."""
-        data = json.loads(text)
-        return cls(
-            tuple(data["steps"]),
-            int(data["dwell_seconds"]),
-            int(data["minimum_requests"]),
-            data["maximum_rates"],
-        )
+        data: dict[str, Any] = json.loads(text)
+        return cls(**{**data, "steps": tuple(data["steps"])})
 
 
 def handler(event: Mapping[str, Any], context: Any) -> StageResult:
@@ -77,7 +78,9 @@ def promote(
     if release.step >= 0 and at < ends_at:
         return waiting(release.message, ends_at - at)
     if release.step >= 0:
-        breach = _breach(cloudwatch, name, release, rollout, at)
+        settled = releases.route().settled
+        serving = settled.release if settled and settled.release != digest else None
+        breach = _breach(Numbers(cloudwatch, name, release.step_at, at), digest, serving, rollout)
         if breach:
             releases.take_back(digest, f"release {digest} was taken back: {breach}")
             return failed(f"taken back at {release.message}: {breach}")
@@ -123,28 +126,73 @@ def _ended(digest: str) -> str:
     return f"release {digest} is not on its way any more"
 
 
-def _breach(cloudwatch: Any, name: str, release: Release, rollout: Rollout, at: int) -> str | None:
+@dataclass(frozen=True)
+class Numbers:
+    """What routers counted by release, from the step's beginning to now."""
+
+    cloudwatch: Any
+    name: str
+    since: int
+    at: int
+
+    def total(self, release: str, metric: str, statistic: str = "Sum") -> float:
+        """A metric's sum, or the number of its values, of one release's requests."""
+        # CloudWatch keeps minutes: the minute in which the step began counts whole.
+        start = datetime.fromtimestamp(self.since, UTC).replace(second=0, microsecond=0)
+        points = self.cloudwatch.get_metric_statistics(
+            Namespace=NAMESPACE,
+            MetricName=metric,
+            Dimensions=[{"Name": "service", "Value": self.name}, {"Name": "release", "Value": release}],
+            StartTime=start,
+            EndTime=datetime.fromtimestamp(self.at, UTC) + timedelta(minutes=1),
+            Period=60 * max(1, -(-(self.at - self.since + 120) // 60)),
+            Statistics=[statistic],
+        )["Datapoints"]
+        return float(sum(point[statistic] for point in points))
+
+    def mean(self, release: str, metric: str) -> float | None:
+        """A metric's mean, or None where it has no values."""
+        count = self.total(release, metric, "SampleCount")
+        return self.total(release, metric) / count if count else None
+
+
+def _breach(numbers: Numbers, digest: str, serving: str | None, rollout: Rollout) -> str | None:
     """Why the candidate must not go on, or None: too few requests say nothing against it."""
-    total = _sum(cloudwatch, name, release, "Requests", at)
-    if total < max(rollout.minimum_requests, 1):
+    least = max(rollout.minimum_requests, 1)
+    total = numbers.total(digest, "Requests")
+    if total < least:
         return None
+    theirs = numbers.total(serving, "Requests") if serving else 0.0
     for metric, limit in rollout.maximum_rates.items():
-        rate = _sum(cloudwatch, name, release, metric, at) / total
+        rate = numbers.total(digest, metric) / total
         if rate > limit:
             return f"{metric} is {rate:.1%} of {total:.0f} requests, allowed {limit:.1%}"
-    return None
+        if serving is None or theirs < least:
+            continue
+        other = numbers.total(serving, metric) / theirs
+        if _surely_more(rate, total, other, theirs) > rollout.worse_by:
+            return (
+                f"{metric} is {rate:.1%} of {total:.0f} requests, and {other:.1%} of {theirs:.0f} of what "
+                f"serves; allowed {rollout.worse_by:.1%} more"
+            )
+    return _slower(numbers, digest, serving, rollout) if serving and theirs >= least else None
 
 
-def _sum(cloudwatch: Any, name: str, release: Release, metric: str, at: int) -> float:
-    # CloudWatch keeps minutes: the minute in which the step began counts whole.
-    start = datetime.fromtimestamp(release.step_at, UTC).replace(second=0, microsecond=0)
-    points = cloudwatch.get_metric_statistics(
-        Namespace=NAMESPACE,
-        MetricName=metric,
-        Dimensions=[{"Name": "service", "Value": name}, {"Name": "release", "Value": release.digest}],
-        StartTime=start,
-        EndTime=datetime.fromtimestamp(at, UTC) + timedelta(minutes=1),
-        Period=60 * max(1, -(-(at - release.step_at + 120) // 60)),
-        Statistics=["Sum"],
-    )["Datapoints"]
-    return float(sum(point["Sum"] for point in points))
+def _slower(numbers: Numbers, digest: str, serving: str, rollout: Rollout) -> str | None:
+    """Whether the candidate's model takes much longer than the one that serves. What routers remember takes
+    no time at all, so that only what models took is compared."""
+    mine, theirs = numbers.mean(digest, "ModelLatency"), numbers.mean(serving, "ModelLatency")
+    if mine is None or theirs is None or mine - theirs <= LEAST_SLOWER_MS:
+        return None
+    if mine <= theirs * (1 + rollout.slower_by):
+        return None
+    return (
+        f"its model takes {mine:.0f} ms, and that of what serves {theirs:.0f} ms; allowed "
+        f"{1 + rollout.slower_by:.3g} times as long"
+    )
+
+
+def _surely_more(rate: float, of: float, other: float, of_other: float) -> float:
+    """By how much more a rate is than another one, at least, at 95 % confidence."""
+    spread = math.sqrt(rate * (1 - min(rate, 1)) / of + other * (1 - min(other, 1)) / of_other)
+    return rate - other - 1.96 * spread

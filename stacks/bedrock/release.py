@@ -36,6 +36,8 @@ ROLLOUT: Mapping[str, object] = {
     "dwell_seconds": 1800,
     "minimum_requests": 200,
     "maximum_rates": {"RouterErrors": 0.01, "Fallback": 0.03, "InvalidOutput": 0.02},
+    "worse_by": 0.02,
+    "slower_by": 0.5,
 }
 # Bedrock's own errors come within minutes and cost nothing, as users report. A job that meets four in a row
 # does not meet them by chance.
@@ -123,7 +125,8 @@ class Release(Construct):
             bucket: holds the hold-out set, and gets the reports under `releases/`.
             holdout_key: key of the hold-out set in the bucket.
             gate: thresholds, as `evaluation.scores.Gate` names them.
-            rollout: `steps`, `dwell_seconds`, `minimum_requests`, `maximum_rates` by metric.
+            rollout: `steps`, `dwell_seconds`, `minimum_requests`, `maximum_rates` by metric, `worse_by`,
+                `slower_by`; as the settings of these names.
             table: the releases table, partition key `id` (string), encrypted with `key`; by default its own.
             topic: told of each release's end; by default its own.
             key: encrypts bucket, table and topic. Default: the bucket's; without one, AWS's own keys do.

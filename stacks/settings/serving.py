@@ -107,6 +107,18 @@ class Rollout(Section):
     minimum_requests: int = Field(
         ge=0, description="Requests in a step below which its rates are too few to judge the candidate by."
     )
+    worse_by: Fraction = Field(
+        default=0.02,
+        description="How much higher each of these rates may be than that of what serves, in the same time, "
+        "before the candidate is taken back; luck is allowed for. Default: 0.02.",
+    )
+    slower_by: float = Field(
+        default=0.5,
+        ge=0,
+        le=10,
+        description="How much longer the candidate's model may take than the one that serves, as a part of "
+        "its time; 50 ms more are always allowed. Default: 0.5.",
+    )
     keep_releases: int = Field(
         default=1,
         ge=0,

@@ -262,6 +262,8 @@ def test_the_defaults_are_those_of_the_production_example() -> None:
             "Fallback": rollout.maximum_fallback_rate,
             "InvalidOutput": rollout.maximum_invalid_output_rate,
         },
+        "worse_by": rollout.worse_by,
+        "slower_by": rollout.slower_by,
     }
 
 

@@ -20,7 +20,8 @@ from tests.unit.release.conftest import A, B, World, settled
 DWELL = 600
 ROLLOUT = Rollout.from_json(
     '{"steps": [0.25, 0.5, 1.0], "dwell_seconds": 600, "minimum_requests": 20,'
-    ' "maximum_rates": {"RouterErrors": 0.05, "Fallback": 0.1, "InvalidOutput": 0.05}}'
+    ' "maximum_rates": {"RouterErrors": 0.05, "Fallback": 0.1, "InvalidOutput": 0.05},'
+    ' "worse_by": 0.02, "slower_by": 0.5}'
 )
 
 
@@ -161,6 +162,63 @@ def test_breach_of_a_rate_takes_the_release_back(
     assert result["message"] == f"taken back at 25% of the requests: {text}"
     assert world.releases.route().shares == (settled(A, "arn:a"),)
     assert text in world.releases.route().reason
+
+
+@pytest.mark.parametrize("metric", ["RouterErrors", "Fallback", "InvalidOutput"])
+def test_candidate_that_is_worse_than_what_serves_is_taken_back_within_its_own_limits(
+    world: World, rise: Rise, metric: str
+) -> None:
+    """4.5 % are allowed, and what serves has none."""
+    rise.step()
+    rise.emit("Requests", 2_000)
+    rise.emit(metric, 90)
+    rise.emit("Requests", 6_000, release=A)
+    world.advance(DWELL)
+    result = rise.step()
+    assert result["outcome"] == "failed"
+    told = f"{metric} is 4.5% of 2000 requests, and 0.0% of 6000 of what serves; allowed 2.0% more"
+    assert told in result["message"]
+    assert rise.shares() == [(A, 1.0, False)]
+
+
+@pytest.mark.parametrize(
+    ("requests", "errors", "theirs", "their_errors"),
+    [
+        (100, 4, 300, 0),  # perhaps luck
+        (2_000, 90, 6_000, 240),  # what serves has them as well
+        (2_000, 90, 10, 0),  # of so few nobody knows
+    ],
+)
+def test_candidate_that_is_perhaps_no_worse_rises(
+    world: World, rise: Rise, requests: int, errors: int, theirs: int, their_errors: int
+) -> None:
+    rise.step()
+    rise.emit("Requests", requests)
+    rise.emit("RouterErrors", errors)
+    rise.emit("Requests", theirs, release=A)
+    rise.emit("RouterErrors", their_errors, release=A)
+    world.advance(DWELL)
+    assert rise.step()["message"] == "50% of the requests"
+
+
+@pytest.mark.parametrize(("mine", "theirs", "slow"), [(900, 500, True), (740, 500, False), (60, 15, False)])
+def test_candidate_whose_model_is_much_slower_is_taken_back(
+    world: World, rise: Rise, mine: float, theirs: float, slow: bool
+) -> None:
+    rise.step()
+    for release, milliseconds in ((B, mine), (A, theirs)):
+        rise.emit("Requests", 100, release=release)
+        for _ in range(3):
+            rise.emit("ModelLatency", milliseconds, release=release)
+    world.advance(DWELL)
+    result = rise.step()
+    if slow:
+        assert (
+            "its model takes 900 ms, and that of what serves 500 ms; allowed 1.5 times" in result["message"]
+        )
+        assert rise.shares() == [(A, 1.0, False)]
+    else:
+        assert result["message"] == "50% of the requests"
 
 
 def test_breach_at_the_last_step_takes_everything_back(world: World, rise: Rise) -> None:
