@@ -1,17 +1,19 @@
 """The release's judgement: questions are laid out in shards, every contender is asked, and the gate decides.
 
-All of an attempt lies in `releases/<digest>-<attempt>/`. A shard that was answered is not asked again, so
-that whatever dies is taken up where it was.
+All of an attempt lies in `releases/<digest>-<attempt>/`. What was answered is not asked again, so that
+whatever dies is taken up where it was.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
-from collections.abc import Mapping
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import batched
 from typing import Any
 
 import boto3
@@ -28,12 +30,16 @@ from shared.clients import client, table
 from shared.conversation import examples
 from shared.objects import Folder
 from shared.releases import EVALUATING, Release, Releases
-from shared.stages import StageResult, done, failed, not_on_its_way, patient
+from shared.stages import StageResult, done, failed, not_on_its_way, patient, waiting
 from shared.task import Task
 
 logger = Logger()
 
 RETRY_SECONDS = 60
+# Answers are kept in parts of so many questions: what a crash in between loses.
+PART_QUESTIONS = 100
+# How long one invocation begins new parts, well below the function's 15 minutes.
+ASK_SECONDS = 480
 _PLAN = "plan.json"
 _ASKED, _ANSWERED = "questions/", "answers/"
 
@@ -55,13 +61,18 @@ class Evaluation:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Evaluation:
-        """The function's own; retries with backoff absorb throttling, since a score must not depend on it."""
-        config = Config(retries={"mode": "adaptive", "max_attempts": 6}, read_timeout=30)
+        """The function's own; retries with backoff absorb throttling, since a score must not depend on it.
+
+        A call that hangs is given up soon enough for an endpoint of which all do, or a part would take longer
+        than the function may.
+        """
+        config = Config(retries={"mode": "adaptive", "max_attempts": 5}, connect_timeout=5, read_timeout=15)
+        task = Task.load()
         return cls(
             runtime=boto3.client("bedrock-runtime", config=config),
             s3=client("s3"),
-            task=Task.load(),
-            robustness=Robustness.load(),
+            task=task,
+            robustness=Robustness.load(task),
             bucket=environment["DATA_BUCKET"],
             holdout_key=environment["HOLDOUT_KEY"],
             gate=Gate(**json.loads(environment["GATE"])),
@@ -101,34 +112,52 @@ def lay_out(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
     release = releases.get(digest)
     if release is None or not releases.transition(digest, EVALUATING, "the questions are laid out"):
         return not_on_its_way(digest)
-    folder = evaluation.folder(release)
-    if folder.read(_PLAN) is None:
+    folder, life = evaluation.folder(release), _life(release)
+    plan = folder.read(_PLAN)
+    if plan is None or plan["life"] != life:
         body = evaluation.s3.get_object(Bucket=evaluation.bucket, Key=evaluation.holdout_key)["Body"]
         holdout = list(examples((line.decode() for line in body.iter_lines()), evaluation.task))
         asked = list(questions(holdout, evaluation.task, evaluation.robustness, evaluation.slice_queries))
+        names = []
         for name, rows in shards(asked):
             folder.write_rows(f"{_ASKED}{name}.jsonl", rows)
-        contenders = list(_contenders(release, releases, evaluation))
-        folder.write(_PLAN, {"contenders": [asdict(one) for one in contenders], "questions": len(asked)})
-    plan = folder.read(_PLAN) or {}
+            names.append(name)
+        contenders = [asdict(one) for one in _contenders(release, releases, evaluation)]
+        plan = {"life": life, "contenders": contenders, "shards": names, "questions": len(asked)}
+        folder.write(_PLAN, plan)
     others = len(plan["contenders"]) - 1
     message = f"{plan['questions']} questions to the candidate and {others} others"
     return done(message) if releases.transition(digest, EVALUATING, message) else not_on_its_way(digest)
 
 
-def answer(digest: str, shard: str, releases: Releases, evaluation: Evaluation) -> StageResult:
-    """Ask one shard's questions, and keep the answers; nobody is asked again for what is kept."""
-    release = releases.get(digest)
+def answer(digest: str, key: str, releases: Releases, evaluation: Evaluation) -> StageResult:
+    """Ask one shard's questions, and keep the answers part by part; what is kept is not asked again.
+
+    `key` is the name of the shard's file.
+    """
+    release, shard = releases.get(digest), key.removesuffix(".jsonl")
     if release is None or release.is_final:
         return not_on_its_way(digest)
     folder = evaluation.folder(release)
-    if f"{_ANSWERED}{shard}" not in folder.names(_ANSWERED):
-        plan = folder.read(_PLAN) or {}
-        contenders = [Contender(**one) for one in plan["contenders"]]
-        asked = [Question(**row) for row in folder.rows(f"{_ASKED}{shard}")]
-        folder.write_rows(
-            f"{_ANSWERED}{shard}", ask_all(contenders, asked, evaluation.runtime, evaluation.task)
-        )
+    plan = folder.read(_PLAN) or {}
+    if shard not in plan["shards"]:
+        return done(f"shard {shard} is of an earlier life of the stack")
+    contenders = [Contender(**one) for one in plan["contenders"]]
+    asked = [Question(**row) for row in folder.rows(f"{_ASKED}{key}")]
+    kept = folder.names(_answers(plan, shard))
+    answered = {str(row["id"]) for part in kept for row in folder.rows(part)}
+    left = [question for question in asked if question.id not in answered]
+    end = time.monotonic() + ASK_SECONDS
+    for number, part in enumerate(batched(left, PART_QUESTIONS), start=len(kept)):
+        # Stopping an execution stops no function that runs.
+        now = releases.get(digest)
+        if now is None or now.is_final:
+            return not_on_its_way(digest)
+        rows = ask_all(contenders, part, evaluation.runtime, evaluation.task)
+        folder.write_rows(f"{_answers(plan, shard)}{number:03d}.jsonl", rows)
+        answered |= {question.id for question in part}
+        if time.monotonic() > end and len(answered) < len(asked):
+            return waiting(f"shard {shard}: {len(answered)} of {len(asked)} questions are answered", 1)
     return done(f"shard {shard} is answered")
 
 
@@ -138,9 +167,16 @@ def verdict(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
     if release is None or not releases.transition(digest, EVALUATING, "the answers are being scored"):
         return not_on_its_way(digest)
     folder = evaluation.folder(release)
-    if left := _names(folder, _ASKED) - _names(folder, _ANSWERED):
-        return failed(f"{len(left)} shards of questions were not answered: {', '.join(sorted(left)[:5])}")
-    report = _report(release, folder, evaluation)
+    plan = folder.read(_PLAN) or {}
+    asked = [Question(**row) for shard in plan["shards"] for row in folder.rows(f"{_ASKED}{shard}.jsonl")]
+    given = _given(folder, plan)
+    if left := [question for question in asked if question.id not in given[CANDIDATE]]:
+        return failed(f"{len(left)} of {len(asked)} questions were not asked, the first {left[0].id}")
+    scored = [
+        Scored(contender, given[contender.name], asked, evaluation.task)
+        for contender in (Contender(**one) for one in plan["contenders"])
+    ]
+    report = judge(scored, evaluation.gate, _identity(release, asked, evaluation))
     folder.write("report.json", report)
     folder.write_page("report.html", page(report))
     scores = _summary(report)
@@ -150,23 +186,29 @@ def verdict(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
     return done(_passed(scores))
 
 
-def _report(release: Release, folder: Folder, evaluation: Evaluation) -> dict[str, Any]:
-    task = evaluation.task
-    asked = [Question(**row) for key in folder.names(_ASKED) for row in folder.rows(key)]
+def _life(release: Release) -> str:
+    """Tells this attempt from one of its name in an earlier life of the stack, which left its reports."""
+    return release.token("evaluation")[:12]
+
+
+def _answers(plan: Mapping[str, Any], shard: str) -> str:
+    return f"{_ANSWERED}{plan['life']}/{shard}/"
+
+
+def _given(folder: Folder, plan: Mapping[str, Any]) -> dict[str, dict[str, Answer]]:
+    """All answers that are kept, by contender and question."""
     given: dict[str, dict[str, Answer]] = defaultdict(dict)
-    for key in folder.names(_ANSWERED):
-        for kept in folder.rows(key):
-            name, one = read(kept)
-            given[name][one.id] = one
-    plan = folder.read(_PLAN) or {}
-    scored = [
-        Scored(contender, given[contender.name], asked, task)
-        for contender in (Contender(**one) for one in plan["contenders"])
-    ]
-    counts: dict[str, int] = defaultdict(int)
-    for question in asked:
-        counts[question.slice] += 1
-    identity = {
+    for shard in plan["shards"]:
+        for part in folder.names(_answers(plan, shard)):
+            for kept in folder.rows(part):
+                name, one = read(kept)
+                given[name][one.id] = one
+    return given
+
+
+def _identity(release: Release, asked: Sequence[Question], evaluation: Evaluation) -> dict[str, Any]:
+    """What was judged, when, and on what."""
+    return {
         "release": release.digest,
         "attempt": release.attempt,
         "model": release.model_arn,
@@ -175,10 +217,9 @@ def _report(release: Release, folder: Folder, evaluation: Evaluation) -> dict[st
         "data": {
             "holdout": f"s3://{evaluation.bucket}/{evaluation.holdout_key}",
             "questions": len(asked),
-            "slices": dict(counts),
+            "slices": dict(Counter(question.slice for question in asked)),
         },
     }
-    return judge(scored, evaluation.gate, identity)
 
 
 def _contenders(release: Release, releases: Releases, evaluation: Evaluation) -> list[Contender]:
@@ -220,10 +261,6 @@ def _passed(scores: Mapping[str, Any]) -> str:
 def _first_problem(report: Mapping[str, Any]) -> str:
     problem = next((one["problem"] for one in report["worst"] if one["problem"]), "")
     return f". First problem: {problem}" if problem else ""
-
-
-def _names(folder: Folder, under: str) -> set[str]:
-    return {key.removeprefix(under) for key in folder.names(under)}
 
 
 def _releases() -> Releases:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 RESAMPLES = 1_000
 # More rows are resampled in groups of nearly equal size: the mean of a group varies the less the larger it
@@ -51,13 +52,15 @@ def means(
     groups = min(rows, MOST_GROUPS)
     grouped = {name: _grouped(values, groups) for name, values in columns.items()}
     grouped = {name: (sums, counts) for name, (sums, counts) in grouped.items() if any(counts)}
+    # Their rows needn't be counted in each resample.
+    whole = {name for name, (_, counts) in grouped.items() if all(count == 1 for count in counts)}
     drawn: dict[str, list[float]] = {name: [] for name in grouped}
     source = random.Random(rows)  # noqa: S311  # a sample, no secret
     for _ in range(resamples if rows else 0):
-        places = source.choices(range(groups), k=groups)
+        pick = _picker(source.choices(range(groups), k=groups))
         for name, (sums, counts) in grouped.items():
-            if count := sum(map(counts.__getitem__, places)):
-                drawn[name].append(sum(map(sums.__getitem__, places)) / count)
+            if count := groups if name in whole else sum(pick(counts)):
+                drawn[name].append(sum(pick(sums)) / count)
     return {
         name: _estimate(*grouped[name], sorted(drawn[name])) if name in grouped else UNKNOWN
         for name in columns
@@ -80,6 +83,11 @@ def quantile(values: Sequence[float], part: float) -> Estimate:
 
     middle = part * count
     return Estimate(at(middle), at(middle - spread), at(middle + spread), count)
+
+
+def _picker(places: Sequence[int]) -> Callable[[Sequence[float]], Sequence[float]]:
+    """Takes the values at these places, some of them several times: itemgetter, of one place as well."""
+    return itemgetter(*places) if len(places) > 1 else lambda values: (values[places[0]],)
 
 
 def _grouped(values: Sequence[float | None], groups: int) -> tuple[list[float], list[int]]:

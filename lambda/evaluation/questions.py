@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from evaluation.metrics import Question
+from shared.answers import weights_problem
 from shared.conversation import Example
-from shared.task import ROBUSTNESS_FILE, Task, default_folder
+from shared.task import ROBUSTNESS_FILE, Task, TaskError, default_folder
 
 HOLDOUT = "holdout"
 # Questions beyond are left out, spread evenly: our own limit, for the time that a judgement takes.
@@ -22,6 +23,7 @@ MOST_QUESTIONS = 100_000
 # Questions that one invocation asks, of every contender: within minutes at a second each.
 SHARD_QUESTIONS = 500
 _QUERY = "{query}"
+_TEXTS = ("paraphrases", "injections", "out_of_domain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,29 +45,56 @@ class Robustness:
     other_languages: tuple[Example, ...] = ()
 
     @classmethod
-    def load(cls, folder: Path | None = None) -> Self:
+    def load(cls, task: Task, folder: Path | None = None) -> Self:
         """Read a task's `robustness.toml`; nothing where there is none.
 
-        Raises ValueError where the file holds something else.
+        Raises:
+            TaskError: The file holds something else. The message names all that is wrong.
         """
         path = (folder or default_folder()) / ROBUSTNESS_FILE
         if not path.exists():
             return cls()
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        if unknown := values.keys() - cls.__dataclass_fields__.keys():
-            raise ValueError(f"{path}: unknown: {', '.join(sorted(unknown))}")
-        for name in ("paraphrases", "injections"):
-            for text in values.get(name, ()):
-                if text.count(_QUERY) != 1:
-                    raise ValueError(f"{path}: {name}: {text!r} must hold {_QUERY} once")
-        examples = (
-            Example(str(one["query"]), dict(one["weights"])) for one in values.pop("other_languages", ())
-        )
+        try:
+            values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise TaskError(f"{path}: {error}") from error
+        if problems := list(_problems(values, task)):
+            raise TaskError(f"{path}: {'; '.join(problems)}")
+        examples = (Example(one["query"], one["weights"]) for one in values.get("other_languages", ()))
         return cls(
-            filler=str(values.pop("filler", "")),
+            filler=values.get("filler", ""),
             other_languages=tuple(examples),
-            **{name: tuple(map(str, texts)) for name, texts in values.items()},
+            **{name: tuple(values.get(name, ())) for name in _TEXTS},
         )
+
+
+def _problems(values: Mapping[str, Any], task: Task) -> Iterator[str]:
+    """What is wrong with what a person wrote."""
+    known = {*_TEXTS, "filler", "other_languages"}
+    if unknown := sorted(values.keys() - known):
+        yield f"unknown: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+    if not isinstance(values.get("filler", ""), str):
+        yield "filler must be a text"
+    for name in _TEXTS:
+        texts = values.get(name, [])
+        if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+            yield f"{name} must be a list of texts"
+        elif name != "out_of_domain":
+            yield from (f"{name}: {t!r} must hold {_QUERY} once" for t in texts if t.count(_QUERY) != 1)
+    examples = values.get("other_languages", [])
+    for number, one in enumerate(examples if isinstance(examples, list) else [examples], start=1):
+        if (
+            not isinstance(one, dict)
+            or one.keys() != {"query", "weights"}
+            or not isinstance(one["query"], str)
+        ):
+            yield f"other_languages: entry {number} must have a text query and weights"
+        elif not isinstance(one["weights"], dict) or not all(
+            type(value) in (int, float) for value in one["weights"].values()
+        ):
+            yield f"other_languages: entry {number} must give every label a number"
+        elif problem := weights_problem(one["weights"], task.labels):
+            yield f"other_languages: entry {number}: {problem}"
 
 
 def questions(
@@ -115,12 +144,15 @@ def _changes(task: Task, robustness: Robustness) -> Mapping[str, Callable[[str, 
     }
     for name, texts in (("paraphrases", robustness.paraphrases), ("injections", robustness.injections)):
         if texts:
-            changes[name] = lambda query, number, texts=texts: texts[number % len(texts)].replace(  # type: ignore[misc]
-                _QUERY, query
-            )
+            changes[name] = _around(texts)
     if filler := robustness.filler:
         changes["very_long"] = lambda query, _: _lengthened(query, filler, task.max_query_characters)
     return changes
+
+
+def _around(texts: Sequence[str]) -> Callable[[str, int], str]:
+    """Puts the texts around queries, by turns."""
+    return lambda query, number: texts[number % len(texts)].replace(_QUERY, query)
 
 
 def _with_typos(query: str) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
+from evaluation.questions import Robustness
 from shared.task import FILES, Task, TaskError
 from stacks.settings import catalogue
 from stacks.settings.dataset import Dataset
@@ -114,7 +115,7 @@ class Settings(Section):
         if folder.is_absolute() or ".." in folder.parts or not inside:
             raise not_allowed("a folder inside the project, relative to its root")
         try:
-            Task.load(PROJECT / folder)
+            Robustness.load(Task.load(PROJECT / folder), PROJECT / folder)
         except TaskError as error:
             problem = str(error).replace(f"{PROJECT}/", "")
             raise not_allowed(f"a folder with a task that can be used; {problem}") from error

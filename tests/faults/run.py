@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from local.queries import Router
 from shared.naming import attempt_name, digest_of, release_name
-from shared.releases import LIVE, MAKING_SECONDS, RETIRED, Release, Releases
+from shared.releases import LIVE, RETIRED, Release, Releases
 from shared.routes import Route
 from shared.task import Task
 from tests.engine.engine import SECONDS, Engine, Outcome
@@ -27,9 +27,6 @@ QUIET_SECONDS = 25.0
 MOST_ATTEMPTS = 9
 # A query that a killed function was at, or was just given to, fails within so many seconds.
 KILL_SECONDS = 5.0
-# A step that dies while it makes something is waited for as long as it might have lived. The emulator ends a
-# function that runs, too, when CloudFormation updates it.
-LONGEST_DELETE = MAKING_SECONDS + SECONDS
 TASK = Task.load()
 DELETES = ("DeleteCustomModelDeployment", "DeleteProvisionedModelThroughput")
 
@@ -151,11 +148,20 @@ class Run:
         return all(self._delete(stack).succeeded for stack in reversed(STACKS))
 
     def _delete(self, stack: str) -> Outcome:
-        outcome = self._engine.delete(f"{self._owner}-{stack}", seconds=LONGEST_DELETE)
+        lease = self._lease() if stack == "serving" else 0.0
+        outcome = self._engine.delete(f"{self._owner}-{stack}", seconds=SECONDS + lease)
         if outcome.succeeded:
             self._deployed.pop(stack, None)
         self._note(outcome)
         return outcome
+
+    def _lease(self) -> float:
+        """For how long a delete waits for a step that has died while it made something: as long as it might
+        have lived. The emulator ends a function that runs, too, when CloudFormation updates it."""
+        with contextlib.suppress(ClientError, LookupError):
+            until = max((release.making_until for release in Releases(self._table()).all()), default=0)
+            return max(until - time.time(), 0.0)
+        return 0.0
 
     def _silence(self) -> None:
         if self._traffic:

@@ -90,15 +90,26 @@ class Court:
         if laid_out["outcome"] != "done":
             return laid_out
         for key in self.keys("questions/"):
-            answered = answer(A, key.rsplit("/", 1)[-1], releases, evaluation)
+            answered = self.answer(key.rsplit("/", 1)[-1], evaluation)
             if answered["outcome"] != "done":
                 return answered
         return verdict(A, releases, evaluation)
+
+    def answer(self, shard: str, evaluation: Evaluation) -> StageResult:
+        """Ask for a shard until it says something else than that there is more."""
+        while True:
+            answered = answer(A, shard, self.world.releases, evaluation)
+            if answered["outcome"] != "waiting":
+                return answered
 
     def keys(self, under: str) -> list[str]:
         prefix = f"releases/{A}-{self.world.release(A).attempt}/{under}"
         found = self.world.s3.list_objects_v2(Bucket=self.world.bucket, Prefix=prefix)
         return [item["Key"] for item in found.get("Contents", ())]
+
+    def rows(self, under: str) -> list[dict[str, Any]]:
+        bodies = (self.world.s3.get_object(Bucket=self.world.bucket, Key=key) for key in self.keys(under))
+        return [json.loads(line) for body in bodies for line in body["Body"].read().splitlines()]
 
     def report(self) -> dict[str, Any]:
         (key,) = self.keys("report.json")
@@ -254,7 +265,7 @@ def test_shard_that_was_not_answered_is_told_and_nothing_is_promoted(world: Worl
     told = verdict(A, world.releases, court.evaluation())
     assert (told["outcome"], told["message"]) == (
         "failed",
-        "1 shards of questions were not answered: 00000.jsonl",
+        "40 of 40 questions were not asked, the first holdout-000000",
     )
 
 
@@ -264,10 +275,88 @@ def test_many_questions_are_asked_in_shards_and_scored_together(
     monkeypatch.setattr("evaluation.questions.SHARD_QUESTIONS", 15)
     court.candidate()
     assert court.judge()["outcome"] == "done"
-    assert [key.rsplit("/", 1)[-1] for key in court.keys("answers/")] == [
-        f"0000{number}.jsonl" for number in range(3)
+    assert [key.rsplit("/", 2)[-2] for key in court.keys("answers/")] == [
+        f"0000{number}" for number in range(3)
     ]
     assert court.metrics()["valid_output"]["rows"] == ASKED
+
+
+def test_answers_are_kept_a_part_at_a_time_and_a_crash_costs_one_part(
+    world: World, court: Court, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.handler.PART_QUESTIONS", 15)
+    court.candidate()
+    lay_out(A, world.releases, court.evaluation())
+    asked = []
+
+    def converse(**request: Any) -> Any:
+        asked.append(request)
+        if len(asked) > 20:
+            raise KeyboardInterrupt
+        return court.runtime.converse(**request)
+
+    with pytest.raises(KeyboardInterrupt):
+        answer(
+            A,
+            "00000.jsonl",
+            world.releases,
+            court.evaluation(runtime=Proxy(court.runtime, converse=converse)),
+        )
+    before = world.calls("Converse")
+    assert court.judge()["outcome"] == "done"
+    assert world.calls("Converse") - before == ASKED - 15
+    ids = [row["id"] for row in court.rows("answers/") if row["by"] == "candidate"]
+    assert len(ids) == len(set(ids)) == ASKED
+
+
+def test_long_shard_is_asked_in_several_invocations_and_nothing_twice(
+    world: World, court: Court, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.handler.PART_QUESTIONS", 15)
+    monkeypatch.setattr("evaluation.handler.ASK_SECONDS", -1)
+    court.candidate()
+    lay_out(A, world.releases, court.evaluation())
+    first = answer(A, "00000.jsonl", world.releases, court.evaluation())
+    assert (first["outcome"], first["seconds"]) == ("waiting", 1)
+    assert first["message"] == "shard 00000: 15 of 40 questions are answered"
+    assert court.judge()["outcome"] == "done"
+    assert world.calls("Converse") == ASKED
+
+
+def test_shard_of_a_release_that_has_ended_is_not_asked_on(
+    world: World, court: Court, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopping an execution stops no function that runs."""
+    monkeypatch.setattr("evaluation.handler.PART_QUESTIONS", 15)
+    court.candidate()
+    lay_out(A, world.releases, court.evaluation())
+
+    def converse(**request: Any) -> Any:
+        world.releases.transition(A, SUPERSEDED, "by another")
+        return court.runtime.converse(**request)
+
+    stopped = answer(
+        A, "00000.jsonl", world.releases, court.evaluation(runtime=Proxy(court.runtime, converse=converse))
+    )
+    assert stopped["outcome"] == "failed"
+    assert world.calls("Converse") == 15
+
+
+def test_report_that_an_earlier_life_of_the_stack_left_is_not_taken_for_this_ones(
+    world: World, court: Court, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attempts are counted anew when a stack is made anew, and retained reports are still there."""
+    monkeypatch.setattr("evaluation.questions.SHARD_QUESTIONS", 15)
+    court.candidate(ROWS)
+    assert court.judge(gate=GATE)["outcome"] == "done"
+    asked = world.calls("Converse")
+    world.releases.update(A, request_id="another life")
+    court.hold_out((DATA / "holdout.jsonl").read_text().splitlines()[:20])
+    world.server.fault("output_prose", count=None)
+    result = court.judge(gate=replace(GATE, minimum_examples=20))
+    assert "valid output is 0" in result["message"]
+    assert world.calls("Converse") - asked == 20
+    assert court.report()["data"]["questions"] == 20
 
 
 def test_another_attempt_asks_anew(world: World, court: Court) -> None:
@@ -329,7 +418,10 @@ def test_release_that_serves_already_is_not_compared_with_itself(world: World, c
 
 def test_slices_are_scored_apart_from_the_hold_out_set(world: World, court: Court) -> None:
     court.candidate(ROWS)
-    assert court.judge(robustness=Robustness.load(DATA.parent / "task"), slice_queries=5)["outcome"] == "done"
+    assert (
+        court.judge(robustness=Robustness.load(court.task, DATA.parent / "task"), slice_queries=5)["outcome"]
+        == "done"
+    )
     kept = court.report()
     slices = kept["contenders"]["candidate"]["slices"]
     assert set(slices) == {

@@ -10,7 +10,7 @@ import pytest
 from evaluation.questions import SHARD_QUESTIONS, Robustness, questions, shards, spread
 from shared.answers import weights_problem
 from shared.conversation import Example
-from shared.task import Task
+from shared.task import Task, TaskError
 
 TASK = Task.load()
 WEIGHTS = dict.fromkeys(TASK.labels, 0.25)
@@ -18,7 +18,7 @@ HOLDOUT = [Example(f"red kite number {number} over the harbour", WEIGHTS) for nu
 
 
 def test_sample_task_has_every_slice_and_its_weights_are_weights() -> None:
-    found = Robustness.load()
+    found = Robustness.load(TASK)
     assert all(weights_problem(one.weights, TASK.labels) is None for one in found.other_languages)
     asked = list(questions(HOLDOUT, TASK, found, 10))
     assert Counter(question.slice for question in asked) == {
@@ -40,18 +40,18 @@ def test_sample_task_has_every_slice_and_its_weights_are_weights() -> None:
 
 
 def test_questions_are_the_same_every_time() -> None:
-    assert list(questions(HOLDOUT, TASK, Robustness.load(), 10)) == list(
-        questions(HOLDOUT, TASK, Robustness.load(), 10)
+    assert list(questions(HOLDOUT, TASK, Robustness.load(TASK), 10)) == list(
+        questions(HOLDOUT, TASK, Robustness.load(TASK), 10)
     )
 
 
 def test_no_slices_where_none_are_wanted() -> None:
-    asked = list(questions(HOLDOUT, TASK, Robustness.load(), 0))
+    asked = list(questions(HOLDOUT, TASK, Robustness.load(TASK), 0))
     assert {question.slice for question in asked} == {"holdout"}
 
 
 def test_task_without_a_file_still_has_typos_and_capitals(tmp_path: Path) -> None:
-    asked = list(questions(HOLDOUT, TASK, Robustness.load(tmp_path), 5))
+    asked = list(questions(HOLDOUT, TASK, Robustness.load(TASK, tmp_path), 5))
     assert {question.slice for question in asked} == {"holdout", "typos", "upper_case"}
 
 
@@ -67,13 +67,23 @@ def test_typos_swap_two_letters_of_some_words() -> None:
     [
         ('paraphrases = ["show me"]', "must hold {query} once"),
         ('injections = ["{query} {query}"]', "must hold {query} once"),
-        ('slang = ["yo"]', "unknown: slang"),
+        ('slang = ["yo"]', "unknown: slang; known are filler, injections"),
+        ('paraphrases = "show me {query}"', "paraphrases must be a list of texts"),
+        ("out_of_domain = [1]", "out_of_domain must be a list of texts"),
+        ("filler = 7", "filler must be a text"),
+        ("paraphrases = [", "robustness.toml"),
+        ('[[other_languages]]\nquery = "rot"', "entry 1 must have a text query and weights"),
+        ('[[other_languages]]\nquery = "rot"\nweights = { visual = "1" }', "entry 1 must give every label"),
+        (
+            '[[other_languages]]\nquery = "rot"\nweights = { visual = 1 }',
+            "entry 1: weights for visual,",
+        ),
     ],
 )
 def test_file_that_can_not_be_used_is_refused(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "robustness.toml").write_text(text)
-    with pytest.raises(ValueError, match=problem):
-        Robustness.load(tmp_path)
+    with pytest.raises(TaskError, match=problem):
+        Robustness.load(TASK, tmp_path)
 
 
 def test_large_hold_out_is_asked_in_part_spread_evenly() -> None:

@@ -1,6 +1,7 @@
 """What load refuses, and in which words."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -393,3 +394,18 @@ def test_a_date_is_not_a_text(folder: Path) -> None:
     (folder / "test.toml").write_text("name = 2026-01-01")
     with pytest.raises(SettingsError, match=re.escape('name: found "2026-01-01"')):
         load("test", folder)
+
+
+def test_robustness_file_that_can_not_be_used_is_refused_before_anything_is_deployed(
+    problems: Problems, tmp_path: Path
+) -> None:
+    """Found by the judgement, it would cost the hours of a training."""
+    folder = PROJECT / ".cache" / tmp_path.name
+    shutil.copytree(PROJECT / "task", folder)
+    try:
+        (folder / "robustness.toml").write_text('paraphrases = ["show me"]')
+        found = problems({"task": folder.relative_to(PROJECT).as_posix()})
+        assert list(found) == ["task"]
+        assert "robustness.toml: paraphrases: 'show me' must hold {query} once" in str(found["task"])
+    finally:
+        shutil.rmtree(folder)
