@@ -38,8 +38,8 @@ route: $(INSTALLED)  ## Ask the router: QUERY="red car driving at night" [ENV=lo
 releases: $(INSTALLED)  ## Show all releases: state, share of the requests, scores, cost [ENV=local]
 	@python -m local releases --environment "$(ENV)"
 
-rollback: $(INSTALLED)  ## Give all requests to the previous good release, now [ENV=local] [TO=digest]
-	@python -m local rollback --environment "$(ENV)" --to "$(TO)"
+rollback: $(INSTALLED)  ## Give all requests to the previous good release [ENV=local] [TO=digest] [GRADUAL=1: by steps]
+	@python -m local rollback --environment "$(ENV)" --to "$(TO)" $(if $(GRADUAL),--gradual)
 
 watch: $(INSTALLED)  ## Follow the release that is on its way, until it is live or failed [ENV=local]
 	@python -m local watch --environment "$(ENV)"

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from local import deployed, environment, follow, processes, queries, releases, rollback, status, system
 from local.errors import LocalError
+from local.gradual import Rise
 from local.state import ENVIRONMENT, PROJECT, State
 from stacks.settings import SettingsError
 
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         if options.command == "watch":
             print("The release goes on.", file=sys.stderr)
+        if options.command == "rollback":
+            print(f"Look at what serves: make releases ENV={options.environment}", file=sys.stderr)
         return 130
 
 
@@ -71,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         of_releases.add_argument("--environment", default=ENVIRONMENT)
         if name == "rollback":
             of_releases.add_argument("--to", default="", help="the digest of a retired release")
+            of_releases.add_argument(
+                "--gradual", action="store_true", help="by the steps of the settings, watched"
+            )
     commands.add_parser("status", help="show servers, stacks and release")
     commands.add_parser("env", help="print the variables that point AWS clients at the local system")
     synth = commands.add_parser("synth", help="synthesize an environment without any access to AWS")
@@ -115,7 +121,8 @@ def _of_releases(options: argparse.Namespace, state: State, console: Console) ->
     if options.command == "watch":
         return follow.follow(at, console)
     if options.command == "rollback":
-        rollback.show(rollback.roll_back(at, options.to), at, console)
+        rise = Rise(deployed.watch(options.environment, state), console) if options.gradual else None
+        rollback.show(rollback.roll_back(at, options.to, rise), at, console)
     else:
         releases.show(at, console)
     return 0

@@ -13,6 +13,7 @@ from botocore.config import Config
 if TYPE_CHECKING:
     from mypy_boto3_bedrock import BedrockClient
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_dynamodb import DynamoDBServiceResource
     from mypy_boto3_stepfunctions import SFNClient
 
@@ -46,6 +47,13 @@ class Aws:
         """CloudFormation."""
         return self._session.client(
             "cloudformation", endpoint_url=self._endpoint, verify=self._verify, config=CONFIG
+        )
+
+    @cached_property
+    def cloudwatch(self) -> CloudWatchClient:
+        """CloudWatch."""
+        return self._session.client(
+            "cloudwatch", endpoint_url=self._endpoint, verify=self._verify, config=CONFIG
         )
 
     @cached_property

@@ -13,6 +13,8 @@ from local import status
 from local.aws import Aws
 from local.errors import LocalError
 from local.state import ENVIRONMENT, State
+from promotion.evidence import Rollout
+from promotion.watch import Watch
 from shared.releases import Release, Releases
 from stacks import settings
 
@@ -75,16 +77,14 @@ def deployed(name: str, state: State) -> Deployed:
     Raises:
         LocalError: The local system does not run; no credentials, no access, no such stack, or no table yet.
     """
-    is_local = name == ENVIRONMENT
-    chosen = settings.load(name, state.environments) if is_local else settings.load(name)
-    aws = Aws(status.variables(state)) if is_local else Aws.of_account(chosen.region)
+    chosen, aws = _environment(name, state)
     stack = f"{chosen.full_name}-serving"
     try:
         table = _table_name(aws, stack)
     except (BotoCoreError, ClientError) as error:
         raise LocalError(
             f"The stack {stack} can't be read in {chosen.region}: {error}",
-            advice=f"Check that {_deploy(name)} was run{_access(is_local)}.",
+            advice=f"Check that {_deploy(name)} was run{_access(name)}.",
         ) from error
     if table is None:
         raise LocalError(f"The stack {stack} has no releases table yet.", advice=f"{_deploy(name)} makes it.")
@@ -98,6 +98,24 @@ def deployed(name: str, state: State) -> Deployed:
     )
 
 
+def watch(name: str, state: State) -> Watch:
+    """Watches the requests of an environment's releases by its settings. Asks no probes: those are billed to
+    the release that they judge.
+
+    Raises:
+        LocalError: As `deployed`.
+    """
+    chosen, aws = _environment(name, state)
+    return Watch(aws.cloudwatch, chosen.full_name, Rollout.of(chosen.rollout.watched()))
+
+
+def _environment(name: str, state: State) -> tuple[settings.Settings, Aws]:
+    if name == ENVIRONMENT:
+        return settings.load(name, state.environments), Aws(status.variables(state))
+    chosen = settings.load(name)
+    return chosen, Aws.of_account(chosen.region)
+
+
 def _table_name(aws: Aws, stack: str) -> str | None:
     """The releases table, which is there before the stack has outputs."""
     pages = aws.cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack)
@@ -106,8 +124,8 @@ def _table_name(aws: Aws, stack: str) -> str | None:
     return next((item.get("PhysicalResourceId") for item in tables), None)
 
 
-def _access(is_local: bool) -> str:
-    return "" if is_local else ", and that this shell has credentials of its account"
+def _access(name: str) -> str:
+    return "" if name == ENVIRONMENT else ", and that this shell has credentials of its account"
 
 
 def _deploy(name: str) -> str:

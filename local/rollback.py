@@ -1,4 +1,4 @@
-"""Roll back: the route goes to the previous good release at once, and stays there.
+"""Roll back: the route goes to the previous good release, at once or step by step, and stays there.
 
 What is on its way is ended first, or it would raise its share over what was just put back. For each such
 release the state comes first, so that a step that still runs finds it, and the sweeper does not take the
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from local.deployed import Deployed, duration, endpoint_name
 from local.errors import LocalError
+from local.gradual import Rise
 from shared import deployments, executions, throughput
 from shared.naming import release_name
 from shared.releases import FAILED, LIVE, RETIRED, SUPERSEDED, Release, RouteChangedError
@@ -37,8 +38,8 @@ class Outcome:
     unstopped: list[str] = field(default_factory=list)
 
 
-def roll_back(at: Deployed, to: str = "") -> Outcome:
-    """Give all requests to the previous good release, or to the one named by `to`.
+def roll_back(at: Deployed, to: str = "", rise: Rise | None = None) -> Outcome:
+    """Give all requests to the previous good release, or to the one named by `to`; by a rise, step by step.
 
     A roll-out that is under way is taken back, and the requests stay with what serves the others. The aim is
     chosen once: whatever changes meanwhile, a second look never goes one release further back.
@@ -48,6 +49,8 @@ def roll_back(at: Deployed, to: str = "") -> Outcome:
             changed it meanwhile.
     """
     outcome = _aim(at, to)
+    if rise and outcome.serving and outcome.serving != _serving(at):
+        rise.to(at, outcome.serving, outcome.endpoint)
     stopping: list[Release] = []
     try:
         for _ in range(TRIES):
@@ -63,6 +66,11 @@ def roll_back(at: Deployed, to: str = "") -> Outcome:
             with contextlib.suppress(RouteChangedError):
                 at.releases.take_back(digest, f"release {digest} was {REASON}")
         outcome.unstopped = [problem for release in stopping if (problem := _stop(at, release))]
+
+
+def _serving(at: Deployed) -> str | None:
+    settled = at.releases.served().settled
+    return settled.release if settled else None
 
 
 def _stop(at: Deployed, release: Release) -> str | None:

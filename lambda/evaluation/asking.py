@@ -11,6 +11,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from evaluation.metrics import Answer, Question
+from shared.asking import Prompt, request, text
 from shared.errors import code
 from shared.task import InvalidOutput, Task
 
@@ -67,25 +68,18 @@ def ask(contender: Contender, question: Question, runtime: Any, task: Task) -> A
     """Ask one question as the router asks it: the same prompt, temperature 0, no token more."""
     if contender.name == STATIC:
         return Answer(question.id, task.static_weights)
-    prompt = task.teacher_prompt if contender.full_prompt else task.student_prompt
-    most = max(200, task.most_tokens("json")) if contender.full_prompt else task.most_tokens()
+    prompt = Prompt.base(task) if contender.full_prompt else Prompt.student(task)
     started = time.perf_counter()
     try:
-        reply = runtime.converse(
-            modelId=contender.endpoint,
-            system=[{"text": prompt}],
-            messages=[{"role": "user", "content": [{"text": question.query}]}],
-            inferenceConfig={"temperature": 0.0, "maxTokens": most},
-        )
+        reply = runtime.converse(**request(contender.endpoint, prompt, question.query))
     except ClientError as error:
         return Answer(question.id, None, f"{code(error)}: {error}")
     except BotoCoreError as error:
         return Answer(question.id, None, str(error))
     elapsed, usage = (time.perf_counter() - started) * 1000, reply.get("usage", {})
-    text = "".join(block.get("text", "") for block in reply["output"]["message"]["content"])
     weights, problem = None, ""
     try:
-        weights = task.parse(text)
+        weights = task.parse(text(reply))
     except InvalidOutput as error:
         problem = str(error)
     return Answer(

@@ -11,8 +11,9 @@ from router.cache import AnswerCache, Entry
 from router.requests import BadRequestError, is_http, normalised, read_query, respond
 from router.route_cache import RouteCache
 from router.settings import Settings
-from router.sources import Models, Outcome, Prompt
+from router.sources import Models, Outcome
 from router.telemetry import Telemetry, Trace
+from shared.asking import Prompt
 from shared.routes import Route, Share
 from shared.task import Task
 

@@ -13,6 +13,7 @@ from botocore.parsers import ResponseParserError
 
 from router.breaker import Breaker
 from router.budget import Budget, OutOfTimeError, jitter
+from shared.asking import Prompt, request, text
 from shared.errors import code, message
 from shared.task import InvalidOutput, Task
 
@@ -58,24 +59,6 @@ class Outcome:
     def invalid(self) -> bool:
         """Whether the model answered something that is no answer."""
         return self.reason in {"invalid_output", "empty_output"}
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A system prompt, and the most tokens that its answer takes."""
-
-    text: str
-    max_tokens: int
-
-    @classmethod
-    def student(cls, task: Task) -> Prompt:
-        """The short prompt that the student was trained with."""
-        return cls(task.student_prompt, task.most_tokens())
-
-    @classmethod
-    def base(cls, task: Task) -> Prompt:
-        """The teacher's full prompt; it may ask for a reasoning, too."""
-        return cls(task.teacher_prompt, max(200, task.most_tokens("json")))
 
 
 class Models:
@@ -136,13 +119,7 @@ class Models:
         return self._read(reply)
 
     def _converse(self, model: str, prompt: Prompt, query: str) -> Any:
-        # The query is the user's turn and nothing else, as in the training rows.
-        return self._bedrock.converse(
-            modelId=model,
-            system=[{"text": prompt.text}],
-            messages=[{"role": "user", "content": [{"text": query}]}],
-            inferenceConfig={"maxTokens": prompt.max_tokens, "temperature": 0.0},
-        )
+        return self._bedrock.converse(**request(model, prompt, query))
 
     def _read(self, reply: dict[str, Any]) -> Outcome:
         usage, latency = reply.get("usage") or {}, (reply.get("metrics") or {}).get("latencyMs")
@@ -151,13 +128,12 @@ class Models:
             input_tokens=int(usage.get("inputTokens", 0)),
             output_tokens=int(usage.get("outputTokens", 0)),
         )
-        content = ((reply.get("output") or {}).get("message") or {}).get("content") or []
-        text = next((block["text"] for block in content if isinstance(block.get("text"), str)), "")
-        if not text.strip():
+        answer = text(reply)
+        if not answer.strip():
             return replace(outcome, reason="empty_output", detail=str(reply.get("stopReason", "")))
         try:
             # The text of a model is parsed and never used otherwise, whatever a query made it say.
-            return replace(outcome, weights=self._task.parse(text))
+            return replace(outcome, weights=self._task.parse(answer))
         except InvalidOutput:
             return replace(outcome, reason="invalid_output", detail=str(reply.get("stopReason", "")))
 

@@ -225,7 +225,9 @@ class Sweeper:
             if share.expires_at is None:
                 continue
             release = self.releases.get(share.release)
-            if release is None or release.is_final:
+            # A retired one rises by a rollback, step by step; what that leaves behind expires.
+            rises = release and release.state == RETIRED and share.live(self.now())
+            if release is None or (release.is_final and not rises):
                 self.releases.take_back(share.release, f"release {share.release} has ended")
 
     @staticmethod

@@ -38,6 +38,8 @@ ROLLOUT: Mapping[str, object] = {
     "maximum_rates": {"RouterErrors": 0.01, "Fallback": 0.03, "InvalidOutput": 0.02},
     "worse_by": 0.02,
     "slower_by": 0.5,
+    "bake_seconds": 3600,
+    "probes": 200,
 }
 # Bedrock's own errors come within minutes and cost nothing, as users report. A job that meets four in a row
 # does not meet them by chance.
@@ -124,9 +126,9 @@ class Release(Construct):
             job: where the model comes from; made before the release, and deleted after it.
             bucket: holds the hold-out set, and gets the reports under `releases/`.
             holdout_key: key of the hold-out set in the bucket.
-            gate: thresholds, as `evaluation.scores.Gate` names them.
+            gate: thresholds, as `evaluation.gate.Gate` names them.
             rollout: `steps`, `dwell_seconds`, `minimum_requests`, `maximum_rates` by metric, `worse_by`,
-                `slower_by`; as the settings of these names.
+                `slower_by`, `bake_seconds`, `probes`; as the settings of these names.
             table: the releases table, partition key `id` (string), encrypted with `key`; by default its own.
             topic: told of each release's end; by default its own.
             key: encrypts bucket, table and topic. Default: the bucket's; without one, AWS's own keys do.
@@ -188,15 +190,14 @@ class Release(Construct):
             "LABELLING": labelling,
             "TAGS": json.dumps(dict(tags or {}), sort_keys=True),
         }
+        asking = {**base, "DATA_BUCKET": bucket.bucket_name, "HOLDOUT_KEY": holdout_key}
         judging = {
-            **base,
-            "DATA_BUCKET": bucket.bucket_name,
-            "HOLDOUT_KEY": holdout_key,
+            **asking,
             "GATE": json.dumps(dict(gate), sort_keys=True),
             "BASE_MODEL": base_model,
             "SLICE_QUERIES": str(slice_queries),
         }
-        rising = {**base, "ROLLOUT": json.dumps(dict(rollout), sort_keys=True)}
+        rising = {**asking, "ROLLOUT": json.dumps(dict(rollout), sort_keys=True)}
 
         grants = ReleasePermissions(
             scope=self,

@@ -73,20 +73,29 @@ class ReleasePermissions:
 
     def evaluation(self) -> list[may.Permission]:
         """Asking the candidate and who it is compared with, and keeping questions, answers and report."""
-        endpoints = [may.account_arn(may.DEPLOYMENTS), may.account_arn(may.THROUGHPUTS)]
         return [
-            may.bedrock(["InvokeModel"], endpoints),
+            *self._asking(),
             *(may.invoke(self.base_model) if self.base_model else []),
-            may.objects(self.bucket, self.scope, ["GetObject"], [may.first_folder(self.holdout_key)]),
             may.objects(self.bucket, self.scope, ["GetObject", "PutObject"], ["releases/*"]),
             may.listing(self.bucket, ["ListBucket"], ["releases/*"]),
             may.encrypted(self.key, *(["s3", "bedrock"] if self.model_key else ["s3"])),
         ]
 
-    @staticmethod
-    def promotion() -> list[may.Permission]:
-        """Looking at the candidate's metrics."""
-        return [may.Permission(["cloudwatch:GetMetricStatistics"], ["*"], {}, may.NO_RESOURCE)]
+    def promotion(self) -> list[may.Permission]:
+        """Looking at the candidate's metrics, and asking it and what serves where they are too few."""
+        return [
+            may.Permission(["cloudwatch:GetMetricStatistics"], ["*"], {}, may.NO_RESOURCE),
+            *self._asking(),
+            may.encrypted(self.key, *(["s3", "bedrock"] if self.model_key else ["s3"]), write=False),
+        ]
+
+    def _asking(self) -> list[may.Permission]:
+        """Putting the hold-out set's questions to releases."""
+        endpoints = [may.account_arn(may.DEPLOYMENTS), may.account_arn(may.THROUGHPUTS)]
+        return [
+            may.bedrock(["InvokeModel"], endpoints),
+            may.objects(self.bucket, self.scope, ["GetObject"], [may.first_folder(self.holdout_key)]),
+        ]
 
     def sweeper(self) -> list[may.Permission]:
         """Removing what no release needs."""

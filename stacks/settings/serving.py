@@ -12,6 +12,8 @@ from stacks.settings.fields import Fraction, InferenceId, Section, not_allowed
 # A turn of the polling loop adds about 11 events to an execution's history, which ends it at 25,000; the
 # rest is for the states after the loop.
 MAXIMUM_POLLS = 2_000
+# Looks while a release bakes, each of which writes the route once more.
+MOST_BAKING = 100
 
 
 class Gate(Section):
@@ -104,8 +106,23 @@ class Rollout(Section):
         description="Share of the candidate's answers that don't parse above which it is taken back. "
         "From 0 to 1."
     )
+    bake_seconds: int = Field(
+        default=0,
+        ge=0,
+        le=1_209_600,
+        description="Seconds that the candidate has all requests, after the last step, before it takes the "
+        "place of what served; judged every dwell_seconds, at most 100 times. Default: 0.",
+    )
     minimum_requests: int = Field(
         ge=0, description="Requests in a step below which its rates are too few to judge the candidate by."
+    )
+    probes: int = Field(
+        default=200,
+        ge=0,
+        le=500,
+        description="Hold-out queries that the candidate and what serves are asked at most at the end of a "
+        "step with fewer than minimum_requests, in their place; their tokens are billed. 0 asks none. "
+        "Default: 200.",
     )
     worse_by: Fraction = Field(
         default=0.02,
@@ -132,6 +149,32 @@ class Rollout(Section):
     def _check_steps(cls, value: list[float]) -> list[float]:
         if value[-1] != 1.0 or any(a >= b for a, b in pairwise(value)):
             raise not_allowed("shares above 0 that ascend to 1.0, such as [0.1, 0.5, 1.0]")
+        return value
+
+    def watched(self) -> dict[str, object]:
+        """How a rise is watched, rates by the router's metrics; `promotion.evidence.Rollout` reads it."""
+        return {
+            "steps": self.steps,
+            "dwell_seconds": self.dwell_seconds,
+            "minimum_requests": self.minimum_requests,
+            "maximum_rates": {
+                "RouterErrors": self.maximum_error_rate,
+                "Fallback": self.maximum_fallback_rate,
+                "InvalidOutput": self.maximum_invalid_output_rate,
+            },
+            "worse_by": self.worse_by,
+            "slower_by": self.slower_by,
+            "bake_seconds": self.bake_seconds,
+            "probes": self.probes,
+        }
+
+    @field_validator("bake_seconds")
+    @classmethod
+    def _check_baking(cls, value: int, info: ValidationInfo) -> int:
+        dwell = info.data.get("dwell_seconds")
+        if dwell and value > dwell * MOST_BAKING:
+            most = f"up to {dwell * MOST_BAKING} with rollout.dwell_seconds {dwell}, or a longer dwell"
+            raise not_allowed(f"{most}: each look is a step of the state machine and a change of the route")
         return value
 
 

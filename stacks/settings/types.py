@@ -166,7 +166,7 @@ class Settings(Section):
     def _check_rollout_fits(cls, value: Release, info: ValidationInfo) -> Release:
         rollout = info.data.get("rollout")
         if rollout:
-            hours = len(rollout.steps) * rollout.dwell_seconds / 3_600
+            hours = (len(rollout.steps) * rollout.dwell_seconds + rollout.bake_seconds) / 3_600
             if hours > value.timeout_hours:
                 least = f"{ceil(hours * 1_000) / 1_000:g}"
                 raise not_allowed(

@@ -11,7 +11,7 @@ from typing import Any
 
 from distillation_job.handler import job_spec
 from evaluation.gate import Gate
-from promotion.handler import Rollout
+from promotion.evidence import Rollout
 from shared.custom_resource import truth
 from stacks.settings import PROJECT
 from tests.stacks.assembly import Assembly, Resource
@@ -165,6 +165,10 @@ def test_gate_and_rollout_arrive_as_they_were_set(assembly: Assembly) -> None:
             "Fallback": settings.maximum_fallback_rate,
             "InvalidOutput": settings.maximum_invalid_output_rate,
         },
+        worse_by=settings.worse_by,
+        slower_by=settings.slower_by,
+        bake_seconds=settings.bake_seconds,
+        probes=settings.probes,
     )
 
 

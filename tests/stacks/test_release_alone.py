@@ -194,6 +194,20 @@ def test_a_holdout_set_in_no_folder_is_read_alone(plain: Made, keyed: Made) -> N
         assert text(own["Resource"]).endswith("/releases/*")
 
 
+def test_a_rise_may_ask_releases_and_read_the_holdout_set_and_write_nothing_in_the_bucket(
+    plain: Made,
+) -> None:
+    (asked,) = plain.allowed("PromotionRole", "bedrock:InvokeModel")
+    assert [text(arn).rpartition(":")[2] for arn in asked["Resource"]] == [
+        "custom-model-deployment/*",
+        "provisioned-model/*",
+    ]
+    (reading,) = plain.allowed("PromotionRole", "s3:GetObject")
+    assert text(reading["Resource"]).endswith("/datasets/*")
+    actions = {action for s in plain.statements("PromotionRole") for action in _several(s["Action"])}
+    assert not [action for action in actions if action.startswith(("s3:Put", "s3:Delete"))]
+
+
 def test_nothing_is_stopped_or_made_unless_it_is_set(plain: Made) -> None:
     actions = {action for s in plain.statements("CandidateRole") for action in _several(s["Action"])}
     assert not actions & {
@@ -264,6 +278,8 @@ def test_the_defaults_are_those_of_the_production_example() -> None:
         },
         "worse_by": rollout.worse_by,
         "slower_by": rollout.slower_by,
+        "bake_seconds": rollout.bake_seconds,
+        "probes": rollout.probes,
     }
 
 

@@ -68,7 +68,12 @@ def environment_of_releases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
     monkeypatch.setattr(deployed, "deployed", lambda name, _: name)
     monkeypatch.setattr(releases, "show", lambda at, _: asked.append(f"releases {at}"))
-    monkeypatch.setattr(rollback, "roll_back", lambda at, to: asked.append(f"rollback {at} {to}"))
+    monkeypatch.setattr(deployed, "watch", lambda name, _: f"{name}'s rollout")
+    monkeypatch.setattr(
+        rollback,
+        "roll_back",
+        lambda at, to, rise: asked.append(f"rollback {at} {to} {rise.watch if rise else 'at once'}"),
+    )
     monkeypatch.setattr(rollback, "show", lambda *_: None)
     monkeypatch.setattr(follow, "follow", lambda at, _: 1)
     return asked
@@ -78,7 +83,13 @@ def test_commands_of_releases_name_the_environment(environment_of_releases: list
     assert command.main(["releases", "--environment", "dev"]) == 0
     assert command.main(["rollback", "--environment", "dev", "--to", "abc"]) == 0
     assert command.main(["rollback", "--to", ""]) == 0
-    assert environment_of_releases == ["releases dev", "rollback dev abc", "rollback local "]
+    assert command.main(["rollback", "--environment", "dev", "--gradual"]) == 0
+    assert environment_of_releases == [
+        "releases dev",
+        "rollback dev abc at once",
+        "rollback local  at once",
+        "rollback dev  dev's rollout",
+    ]
 
 
 @pytest.mark.usefixtures("environment_of_releases")

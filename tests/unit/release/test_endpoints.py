@@ -14,7 +14,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from promotion.handler import Rollout, promote
+from promotion.evidence import Rollout
+from promotion.handler import promote
+from promotion.watch import Watch
 from provisioned_throughput import handler as resource_handler
 from provisioned_throughput.serving import serve
 from release import handler as release_handler
@@ -122,7 +124,7 @@ class System:
         arn, model = found["customModelDeploymentArn"], found["modelArn"]
         assert world.releases.transition(digest, PROMOTING, "…", endpoint=arn, model_arn=model)
         for _ in range(2):
-            promote(digest, world.releases, QUIET, AT_ONCE, OWNER, now=world.now)
+            promote(digest, world.releases, Watch(QUIET, OWNER, AT_ONCE), now=world.now)
             world.advance(MINUTE)
         assert world.release(digest).state == LIVE
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 import promotion.handler
-from promotion.handler import EXPIRY_MARGIN_SECONDS, Rollout, promote
+from promotion.evidence import Rollout
+from promotion.handler import EXPIRY_MARGIN_SECONDS, promote
+from promotion.watch import Watch
 from shared.releases import LIVE, PROMOTING, RETIRED, SUPERSEDED, RouteChangedError
 from shared.routes import Share
 from shared.stages import StageResult
@@ -35,7 +38,7 @@ class Rise:
 
     def step(self, rollout: Rollout = ROLLOUT, digest: str = B) -> StageResult:
         world = self.world
-        return promote(digest, world.releases, self.cloudwatch, rollout, self.name, now=world.now)
+        return promote(digest, world.releases, Watch(self.cloudwatch, self.name, rollout), now=world.now)
 
     def emit(self, metric: str, value: float, release: str = B, ago: float = 0) -> None:
         self.cloudwatch.put_metric_data(
@@ -176,7 +179,7 @@ def test_candidate_that_is_worse_than_what_serves_is_taken_back_within_its_own_l
     world.advance(DWELL)
     result = rise.step()
     assert result["outcome"] == "failed"
-    told = f"{metric} is 4.5% of 2000 requests, and 0.0% of 6000 of what serves; allowed 2.0% more"
+    told = f"{metric} is 4.5% of 2000 requests, and 0.0% of 6000 requests of what serves; allowed 2.0% more"
     assert told in result["message"]
     assert rise.shares() == [(A, 1.0, False)]
 
@@ -219,6 +222,35 @@ def test_candidate_whose_model_is_much_slower_is_taken_back(
         assert rise.shares() == [(A, 1.0, False)]
     else:
         assert result["message"] == "50% of the requests"
+
+
+def test_candidate_bakes_with_all_requests_before_it_takes_the_place_of_what_served(
+    world: World, rise: Rise
+) -> None:
+    """In rounds of the dwell time, each with an expiry of its own: a watcher that dies is missed soon."""
+    rollout = replace(ROLLOUT, steps=(1.0,), bake_seconds=DWELL + 1)
+    assert rise.step(rollout)["message"] == "100% of the requests"
+    for _ in range(2):
+        world.advance(DWELL)
+        baking = rise.step(rollout)
+        assert (baking["message"], baking["seconds"]) == ("100% of the requests, baking", DWELL)
+        assert rise.shares() == [(B, 1.0, True), (A, 0.0, False)]
+        assert world.releases.route().shares[0].expires_at == int(world.now) + DWELL + EXPIRY_MARGIN_SECONDS
+        assert world.release(A).state == LIVE
+    world.advance(DWELL)
+    assert rise.step(rollout)["outcome"] == "done"
+    assert rise.shares() == [(B, 1.0, False)]
+
+
+def test_breach_while_it_bakes_takes_everything_back(world: World, rise: Rise) -> None:
+    rollout = replace(ROLLOUT, steps=(1.0,), bake_seconds=DWELL)
+    for _ in range(2):
+        rise.step(rollout)
+        world.advance(DWELL)
+    rise.emit("Requests", 100)
+    rise.emit("InvalidOutput", 50)
+    assert rise.step(rollout)["message"].startswith("taken back at 100% of the requests, baking: Invalid")
+    assert world.releases.route().shares == (settled(A, "arn:a"),)
 
 
 def test_breach_at_the_last_step_takes_everything_back(world: World, rise: Rise) -> None:
@@ -319,6 +351,8 @@ def test_lost_race_is_no_failure_of_the_release(
     monkeypatch.setenv("ROLLOUT", json.dumps(rollout))
     monkeypatch.setenv("TABLE_NAME", "releases")
     monkeypatch.setenv("NAME", rise.name)
+    monkeypatch.setenv("DATA_BUCKET", "data")
+    monkeypatch.setenv("HOLDOUT_KEY", "holdout.jsonl")
     monkeypatch.setattr(promotion.handler, "table", lambda _: world.releases._table)
     monkeypatch.setattr(promotion.handler, "client", lambda _: rise.cloudwatch)
     with around_transaction(world, "before-call", lambda: world.settle(settled(A, "arn:moved"))):

@@ -15,6 +15,7 @@ from local.deployed import Deployed
 from local.errors import LocalError
 from local.rollback import Outcome
 from promotion.handler import promote
+from promotion.watch import Watch
 from shared.naming import release_name
 from shared.releases import (
     FAILED,
@@ -171,7 +172,7 @@ def test_roll_out_that_was_ended_is_not_raised_again_by_a_step_that_still_ran(wo
     rising(world)
     rollback.roll_back(at(world))
     world.advance(700)
-    result = promote(C, world.releases, None, ROLLOUT, OWNER, now=world.now)
+    result = promote(C, world.releases, Watch(None, OWNER, ROLLOUT), now=world.now)
     assert result["outcome"] == "failed"
     assert world.releases.route().releases() == {B}
 

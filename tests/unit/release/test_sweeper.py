@@ -637,7 +637,7 @@ def test_attempt_that_begins_while_its_forerunner_is_judged_is_left_alone(world:
     assert (world.release(A).attempt, world.release(A).state) == (2, WAITING)
 
 
-@pytest.mark.parametrize("state", [FAILED, SUPERSEDED, None])
+@pytest.mark.parametrize("state", [FAILED, SUPERSEDED, RETIRED, None])
 def test_partial_share_that_an_ended_release_left_behind_is_taken_back(
     world: World, state: str | None
 ) -> None:
@@ -645,6 +645,17 @@ def test_partial_share_that_an_ended_release_left_behind_is_taken_back(
         world.begin(B)
         world.releases.transition(B, state, "ended")
     world.settle(Share(B, "arn:b", 0.25, expires_at=1), Share(A, "arn:a", 0.75))
+    world.sweeper().sweep()
+    assert world.releases.route().shares == (settled(A, "arn:a"),)
+
+
+def test_partial_share_of_a_retired_release_is_a_rollbacks_and_stays_until_it_expires(world: World) -> None:
+    world.begin(B, state=RETIRED)
+    shares = (Share(B, "arn:b", 0.25, expires_at=int(world.now) + 900), Share(A, "arn:a", 0.75))
+    world.settle(*shares)
+    world.sweeper().sweep()
+    assert world.releases.route().shares == shares
+    world.advance(901)
     world.sweeper().sweep()
     assert world.releases.route().shares == (settled(A, "arn:a"),)
 

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from candidate.handler import deploy_candidate
-from promotion.handler import Rollout, promote
+from promotion.evidence import Rollout
+from promotion.handler import promote
+from promotion.watch import Watch
 from shared import deployments
 from shared.releases import FAILED, LIVE, RETIRED
 from shared.routes import Share
@@ -83,7 +85,7 @@ def test_b32_the_old_model_serves_under_its_own_arn_until_the_route_has_moved(
     """Not by UpdateCustomModelDeployment: see above."""
 
     def rise() -> None:
-        promote(B, world.releases, aws("cloudwatch"), ROLLOUT, world.name, now=world.now)
+        promote(B, world.releases, Watch(aws("cloudwatch"), world.name, ROLLOUT), now=world.now)
 
     deploy(world)
     world.advance(10 * MINUTE)

@@ -253,6 +253,12 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"rollout.steps": [0, 1]}, "rollout.steps[0]", "above 0, at most 1"),
     ({"rollout.steps": 1.0}, "rollout.steps", "a list"),
     ({"rollout.dwell_seconds": 0}, "rollout.dwell_seconds", "from 1 to 86400"),
+    ({"rollout.probes": 501}, "rollout.probes", "from 0 to 500"),
+    (
+        {"rollout.dwell_seconds": 60, "rollout.bake_seconds": 6_001},
+        "rollout.bake_seconds",
+        "up to 6000 with rollout.dwell_seconds 60",
+    ),
     ({"rollout.keep_releases": -1}, "rollout.keep_releases", "from 0 to 10"),
     ({"rollout.maximum_error_rate": True}, "rollout.maximum_error_rate", "a number"),
     # release
@@ -264,6 +270,11 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"release.retry_internal_errors": -1}, "release.retry_internal_errors", "from 0 to 3"),
     ({"release.stop_stalled": "yes"}, "release.stop_stalled", "true or false"),
     ({"rollout.dwell_seconds": 86_400, "release.timeout_hours": 40}, "release.timeout_hours", "at least 48"),
+    (
+        {"rollout.dwell_seconds": 3_600, "rollout.bake_seconds": 324_000, "release.timeout_hours": 90},
+        "release.timeout_hours",
+        "at least 92",
+    ),
     # router
     ({"router.base_model": "amazon.nova-micro-v1:0:128k"}, "router.base_model", "without context length"),
     ({"router.base_model": "eu.amazon.nova-micro-v1:0"}, "router.base_model", "American"),

@@ -1,0 +1,153 @@
+"""Rolling back step by step: what rises, what takes it back, and what is left where the command dies."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from local import rollback
+from local.errors import LocalError
+from local.gradual import Rise
+from promotion.evidence import Rollout
+from promotion.handler import EXPIRY_MARGIN_SECONDS
+from promotion.watch import Watch
+from shared.releases import LIVE, RETIRED
+from shared.routes import Share
+from tests.unit.release.conftest import A, B, C, World, settled
+from tests.unit.release.test_promotion import Rise as Numbers
+from tests.unit.release.test_rolling_back import at, everything, replaced, rising, states
+
+DWELL = 600
+ROLLOUT = Rollout((0.25, 0.5, 1.0), DWELL, 20, {"Fallback": 0.1}, probes=50)
+
+
+class Command:
+    """The command while B serves and A is the previous good release. `during` is done in each step."""
+
+    def __init__(self, world: World, cloudwatch: Any) -> None:
+        self.world = world
+        self.first, self.second = replaced(world)
+        self.numbers = Numbers(world, cloudwatch)
+        self.seen: list[list[tuple[str, float, int | None]]] = []
+        self.during: Callable[[], object] = lambda: None
+        self.told = io.StringIO()
+
+    def run(self, to: str = "") -> rollback.Outcome:
+        watch = Watch(self.numbers.cloudwatch, self.numbers.name, ROLLOUT)
+        console = Console(file=self.told, width=200)
+        return rollback.roll_back(at(self.world), to, Rise(watch, console, self._pause))
+
+    def _pause(self, seconds: float) -> None:
+        shares = self.world.releases.route().shares
+        self.seen.append(
+            [(s.release, s.share, s.expires_at and int(s.expires_at - self.world.now)) for s in shares]
+        )
+        self.during()
+        self.world.advance(seconds)
+
+
+@pytest.fixture
+def command(world: World, aws: Callable[[str], Any]) -> Command:
+    return Command(world, aws("cloudwatch"))
+
+
+def test_previous_release_rises_by_the_steps_and_then_is_the_live_one(world: World, command: Command) -> None:
+    outcome = command.run()
+    expiry = DWELL + EXPIRY_MARGIN_SECONDS
+    assert command.seen == [
+        [(A, 0.25, expiry), (B, 0.75, None)],
+        [(A, 0.5, expiry), (B, 0.5, None)],
+    ]
+    assert (outcome.serving, outcome.endpoint, outcome.replaced) == (A, command.first, [B])
+    assert world.releases.route().shares == (settled(A, command.first),)
+    assert states(world) == {A: LIVE, B: RETIRED}
+    assert world.release(B).rolled_back > 0
+    assert f"Release {A} gets 25% of the requests for 10 min 0 s." in command.told.getvalue()
+
+
+def test_no_state_changes_before_the_last_step(world: World, command: Command) -> None:
+    command.during = lambda: seen.append(states(world))
+    seen: list[dict[str, str]] = []
+    command.run()
+    assert seen == [{A: RETIRED, B: LIVE}] * 2
+
+
+def test_what_rises_is_not_swept_meanwhile(world: World, command: Command) -> None:
+    command.during = lambda: removed.extend(world.sweeper(keep=0).sweep().removed)
+    removed: list[Any] = []
+    command.run()
+    assert removed == []
+
+
+def test_bad_numbers_take_it_back_and_say_why(world: World, command: Command) -> None:
+    def fall_back() -> None:
+        command.numbers.emit("Requests", 40, release=A)
+        command.numbers.emit("Fallback", 10, release=A)
+
+    command.during = fall_back
+    with pytest.raises(LocalError, match=r"25% of the requests: Fallback is 25\.0% of 40 requests") as caught:
+        command.run()
+    assert f"TO={A}" in caught.value.advice
+    assert len(command.seen) == 1
+    assert world.releases.route().shares == (settled(B, command.second),)
+    assert states(world) == {A: RETIRED, B: LIVE}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_command_that_is_interrupted_gives_the_requests_back(
+    world: World, command: Command, error: type[BaseException]
+) -> None:
+    def interrupt() -> None:
+        raise error
+
+    command.during = interrupt
+    with pytest.raises(error):
+        command.run()
+    assert world.releases.route().shares == (settled(B, command.second),)
+    assert states(world) == {A: RETIRED, B: LIVE}
+
+
+def test_command_that_dies_leaves_a_share_that_expires(world: World, command: Command) -> None:
+    """Killed, it can give nothing back: the route as it is at that moment."""
+    left: list[Any] = []
+    command.during = lambda: left.append(world.releases.route())
+    command.run()
+    late = world.now + DWELL + EXPIRY_MARGIN_SECONDS + 1
+    for route in left:
+        assert {share.release for n in range(50) if (share := route.choose(str(n), late))} == {B}
+
+
+def test_route_that_somebody_changed_ends_it(world: World, command: Command) -> None:
+    command.during = lambda: rising(world)
+    with pytest.raises(LocalError, match="Somebody else changed the route"):
+        command.run()
+    assert [share.release for share in world.releases.route().shares] == [C, B]
+    assert states(world)[A] == RETIRED
+
+
+def test_release_on_its_way_is_not_raised_against(world: World, command: Command) -> None:
+    rising(world)
+    world.settle(Share(B, command.second, 1.0))
+    before = everything(world)
+    with pytest.raises(LocalError, match=f"Release {C} is on its way"):
+        command.run()
+    assert everything(world) == before
+
+
+def test_roll_out_under_way_is_taken_back_at_once(world: World, command: Command) -> None:
+    """That is no other release's rise: what serves the others gets them all."""
+    rising(world)
+    outcome = command.run()
+    assert (outcome.serving, list(outcome.ended), command.seen) == (B, [C], [])
+    assert world.releases.route().shares == (settled(B, command.second),)
+
+
+def test_release_that_can_not_be_gone_back_to_gets_no_share(world: World, command: Command) -> None:
+    before = everything(world)
+    with pytest.raises(LocalError, match=f"Release {B} serves already"):
+        command.run(to=B)
+    assert everything(world) == before
