@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 import stacks  # noqa: F401  # puts lambda/ on the import path
+from evaluation.grades import instructions
 from local.errors import LocalError
 from local.state import PROJECT
 from shared.cost_lines import BYTES_A_TOKEN, BYTES_AN_ANSWER_TOKEN, EPOCHS, MARGIN, MOST_EPOCHS, MOST_PAIRS
-from shared.costs import Estimate, Part, Spec, Volume, check, dollars, estimate
+from shared.costs import Estimate, Part, Spec, Volume, check, dollars, estimate, graded
 from shared.dataset_rules import lines
 from shared.prices import SHOWN, PriceError, Prices
 from shared.task import Task, TaskError
@@ -55,12 +56,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load(options.environment, options.environments)
         counted = count(settings, PROJECT, options.queries)
         found = estimate(spec(settings), counted.volume, Task.load(settings.task_folder), Prices.load())
+        judged = grades(settings, counted.volume)
     except (LocalError, SettingsError, PriceError, TaskError) as error:
         print(f"\nFailed: {error}", file=sys.stderr)
         return 1
     console = Console()
-    show(settings, counted, found, console if console.is_terminal else Console(width=PLAIN_WIDTH))
+    show(settings, counted, found, judged, console if console.is_terminal else Console(width=PLAIN_WIDTH))
     return 1 if check(found, settings.distillation.maximum_cost_usd) else 0
+
+
+def grades(settings: Settings, volume: Volume) -> Part:
+    """What the judge costs for each release; nothing where none is set."""
+    judge, task = settings.evaluation.judge, Task.load(settings.task_folder)
+    if judge is None:
+        return Part(())
+    told = instructions(task)
+    return graded(spec(settings), volume, task, Prices.load(), judge=judge, instructions=told)
 
 
 def count(settings: Settings, project: Path, queries: int | None = None) -> Counted:
@@ -146,7 +157,7 @@ def _query(row: Any) -> tuple[str, bool]:
     return str(messages[0]["content"][0]["text"]), len(messages) > 1
 
 
-def show(settings: Settings, counted: Counted, found: Estimate, console: Console) -> None:
+def show(settings: Settings, counted: Counted, found: Estimate, judged: Part, console: Console) -> None:
     """Print the estimate, what it rests on, and whether the limit holds."""
     chosen, limit = settings.distillation, settings.distillation.maximum_cost_usd
 
@@ -155,13 +166,16 @@ def show(settings: Settings, counted: Counted, found: Estimate, console: Console
 
     say(f"{settings.full_name}: {chosen.student} learns from {chosen.teacher} by {chosen.method}.")
     say(f"{counted.text}.")
-    for title, part in (("once", found.once), ("a month", found.monthly)):
+    parts = [("once", found.once), ("a month", found.monthly)]
+    if settings.evaluation.judge:
+        parts.append(("a release", judged))
+    for title, part in parts:
         say()
         console.print(_table(title, part), highlight=False)
     say()
     console.print(_alternatives(found.per_thousand), highlight=False)
     say()
-    for note in _notes(spec(settings), found):
+    for note in _notes(spec(settings), found, judged):
         say(note)
     say()
     problem = check(found, limit)
@@ -208,7 +222,7 @@ def _empty(title: str, *columns: str) -> Table:
     return table
 
 
-def _notes(asked: Spec, found: Estimate) -> Iterator[str]:
+def _notes(asked: Spec, found: Estimate, judged: Part) -> Iterator[str]:
     yield (
         f"Tokens are estimated: {BYTES_A_TOKEN} bytes of text each, {BYTES_AN_ANSWER_TOKEN} of an answer. At "
         f"most counts {MARGIN:g} times as many, and the longest answers that the settings allow."
@@ -223,7 +237,7 @@ def _notes(asked: Spec, found: Estimate) -> Iterator[str]:
             f"Bedrock documents no passes for distillation: {EPOCHS} are expected, {MOST_EPOCHS} counted at "
             "most, which are the default and the maximum of fine-tuning."
         )
-    lines = (*found.once.lines, *found.monthly.lines, *found.per_thousand.lines)
+    lines = (*found.once.lines, *found.monthly.lines, *found.per_thousand.lines, *judged.lines)
     sources = sorted({line.cited for line in lines if line.cited})
     yield f"US dollars, by {SHOWN}: {'; '.join(sources)}."
     yield "What else AWS bills, such as Lambda, API, table, key and logs, isn't counted."

@@ -20,6 +20,7 @@ def leftovers(bedrock: BedrockClient, *, keep_models: bool) -> list[str]:
     """
     jobs = bedrock.get_paginator("list_model_customization_jobs").paginate()
     batches = bedrock.get_paginator("list_model_invocation_jobs").paginate()
+    evaluations = bedrock.get_paginator("list_evaluation_jobs").paginate()
     deployments = bedrock.get_paginator("list_custom_model_deployments").paginate()
     throughputs = bedrock.get_paginator("list_provisioned_model_throughputs").paginate()
     models = bedrock.get_paginator("list_custom_models").paginate(isOwned=True)
@@ -34,6 +35,12 @@ def leftovers(bedrock: BedrockClient, *, keep_models: bool) -> list[str]:
         for page in batches
         for batch in page["invocationJobSummaries"]
         if batch.get("status") in RUNNING_BATCHES
+    ]
+    found += [
+        f"evaluation job {evaluation['jobName']} ({evaluation['status']})"
+        for page in evaluations
+        for evaluation in page["jobSummaries"]
+        if evaluation["status"] in RUNNING_JOBS
     ]
     found += [
         f"deployment {deployment['customModelDeploymentName']}"

@@ -60,7 +60,7 @@ class ServingStack(cdk.Stack):
             job=job,
             bucket=bucket,
             holdout_key=holdout_key,
-            gate=settings.gate.model_dump(),
+            gate=_gate(settings),
             rollout=rollout.watched(),
             table=self.table,
             topic=self.topic,
@@ -68,6 +68,8 @@ class ServingStack(cdk.Stack):
             base_model=settings.router.base_model if evaluation.compare_base else "",
             slice_queries=evaluation.slice_queries,
             evaluation_concurrency=evaluation.concurrency,
+            judge=evaluation.judge or "",
+            judge_hours=evaluation.judge_hours,
             keep_releases=rollout.keep_releases,
             throughput=throughput,
             model_key=settings.encryption.model_key,
@@ -116,6 +118,12 @@ class ServingStack(cdk.Stack):
             tags=settings.tags,
             log_days=settings.retention.log_days,
         )
+
+
+def _gate(settings: Settings) -> dict[str, float | bool | None]:
+    """Left out where it says nothing: a release that failed must not start again by an upgrade."""
+    unset = {"minimum_judge_score"} if settings.gate.minimum_judge_score is None else None
+    return settings.gate.model_dump(exclude=unset)
 
 
 def _description(settings: Settings) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from evaluation.grades import Grades
 from evaluation.intervals import UNKNOWN, Estimate
 from evaluation.metrics import METRICS
 
@@ -33,7 +34,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """The settings of their names. The maximums that are None limit nothing."""
+    """The settings of their names. Those that are None limit nothing."""
 
     minimum_valid_output: float
     minimum_dominant_accuracy: float
@@ -41,6 +42,7 @@ class Gate:
     minimum_examples: int
     maximum_latency_p95_ms: float | None = None
     maximum_cost_per_1000_usd: float | None = None
+    minimum_judge_score: float | None = None
     not_worse: bool = True
     worse_by: float = 0.02
     slower_by: float = 0.25
@@ -51,6 +53,7 @@ class Gate:
         serving: Mapping[str, Estimate] | None,
         differences: Mapping[str, Estimate],
         questions: int,
+        grades: Grades | None = None,
     ) -> list[Check]:
         """All comparisons.
 
@@ -61,6 +64,7 @@ class Gate:
             candidate, serving: their scores by metric; None where nothing serves yet.
             differences: candidate less serving on the same questions, of the PAIRED metrics.
             questions: how many of the hold-out set there were.
+            grades: those of a judge model, where one is set.
         """
         count = Estimate(float(questions), float(questions), float(questions), questions)
         found = [
@@ -80,6 +84,8 @@ class Gate:
         if self.maximum_cost_per_1000_usd is not None:
             limit = self.maximum_cost_per_1000_usd
             found.append(_threshold("cost_per_1000_usd", candidate["cost_per_1000_usd"], most=limit))
+        if self.minimum_judge_score is not None:
+            found.append(_judged(grades or Grades(judge="", problem="none is set"), self.minimum_judge_score))
         if serving is not None and self.not_worse:
             found += self._beside(candidate, serving, differences)
         return found
@@ -126,6 +132,14 @@ def _threshold(name: str, found: Estimate, *, least: float | None = None, most: 
     return _check(
         name, found, limit, ok, "threshold", f"{_words(name)} is {found.value:.3g}, threshold {limit:.3g}"
     )
+
+
+def _judged(grades: Grades, least: float) -> Check:
+    score = grades.score
+    text = f"judge score is {score.value:.3g}, threshold {least:.3g}"
+    if not score.is_known:
+        text = f"the judge gave no score, threshold {least:.3g}: {grades.problem}"
+    return _check("judge_score", score, least, score.value >= least, "threshold", text)
 
 
 def _check(name: str, found: Estimate, limit: float, ok: bool, against: str, reason: str) -> Check:

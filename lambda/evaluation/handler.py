@@ -22,6 +22,8 @@ from botocore.config import Config
 
 from evaluation.asking import BASE, CANDIDATE, SERVING, STATIC, Contender, ask_all, read
 from evaluation.gate import Gate
+from evaluation.grades import sample
+from evaluation.grading import Grading, grading_from, kept_grades
 from evaluation.judgement import Scored, judge
 from evaluation.metrics import Answer, Question
 from evaluation.page import page
@@ -46,8 +48,8 @@ _ASKED, _ANSWERED = "questions/", "answers/"
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What an evaluation works with. `base_model` is asked for comparison, unless it is empty; for
-    `slice_queries` see `questions`."""
+    """What an evaluation works with. `base_model` is asked for comparison, and `judge` grades the
+    candidate's answers, unless they are empty; for `slice_queries` see `questions`."""
 
     runtime: Any
     s3: Any
@@ -58,6 +60,7 @@ class Evaluation:
     gate: Gate
     base_model: str
     slice_queries: int
+    judge: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Evaluation:
@@ -78,6 +81,7 @@ class Evaluation:
             gate=Gate(**json.loads(environment["GATE"])),
             base_model=environment["BASE_MODEL"],
             slice_queries=int(environment["SLICE_QUERIES"]),
+            judge=environment.get("JUDGE", ""),
         )
 
     def folder(self, release: Release) -> Folder:
@@ -100,6 +104,14 @@ def ask(event: Mapping[str, Any], context: Any) -> StageResult:
     return patient(lambda: answer(str(event["release"]), name, releases, evaluation), RETRY_SECONDS)
 
 
+def grade(event: Mapping[str, Any], context: Any) -> StageResult:
+    """Stage between, where a judge is set: have it grade the candidate's answers."""
+    del context
+    releases, evaluation = _releases(), Evaluation.from_environment(os.environ)
+    grading = grading_from(os.environ, client("bedrock"), releases, evaluation.task)
+    return patient(lambda: have_graded(str(event["release"]), releases, evaluation, grading), RETRY_SECONDS)
+
+
 def decide(event: Mapping[str, Any], context: Any) -> StageResult:
     """Stage after all shards: score the answers, keep the report, and say whether the candidate passed."""
     del context
@@ -112,7 +124,7 @@ def lay_out(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
     release = releases.get(digest)
     if release is None or not releases.transition(digest, EVALUATING, "the questions are laid out"):
         return not_on_its_way(digest)
-    folder, life = evaluation.folder(release), _life(release)
+    folder, life = evaluation.folder(release), release.life
     plan = folder.read(_PLAN)
     if plan is None or plan["life"] != life:
         body = evaluation.s3.get_object(Bucket=evaluation.bucket, Key=evaluation.holdout_key)["Body"]
@@ -161,6 +173,21 @@ def answer(digest: str, key: str, releases: Releases, evaluation: Evaluation) ->
     return done(f"shard {shard} is answered")
 
 
+def have_graded(digest: str, releases: Releases, evaluation: Evaluation, grading: Grading) -> StageResult:
+    """Take the judge's grading one step further."""
+    release = releases.get(digest)
+    if release is None or not releases.transition(digest, EVALUATING, f"{grading.judge} grades the answers"):
+        return not_on_its_way(digest)
+    folder = evaluation.folder(release)
+
+    def pairs() -> list[tuple[Question, Answer | None]]:
+        plan = folder.read(_PLAN) or {}
+        given = _given(folder, plan)[CANDIDATE]
+        return [(question, given.get(question.id)) for question in sample(_asked(folder, plan))]
+
+    return grading.step(release, folder, pairs)
+
+
 def verdict(digest: str, releases: Releases, evaluation: Evaluation) -> StageResult:
     """Score all answers and keep the report."""
     release = releases.get(digest)
@@ -168,7 +195,7 @@ def verdict(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
         return not_on_its_way(digest)
     folder = evaluation.folder(release)
     plan = folder.read(_PLAN) or {}
-    asked = [Question(**row) for shard in plan["shards"] for row in folder.rows(f"{_ASKED}{shard}.jsonl")]
+    asked = _asked(folder, plan)
     given = _given(folder, plan)
     if left := [question for question in asked if question.id not in given[CANDIDATE]]:
         return failed(f"{len(left)} of {len(asked)} questions were not asked, the first {left[0].id}")
@@ -176,7 +203,8 @@ def verdict(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
         Scored(contender, given[contender.name], asked, evaluation.task)
         for contender in (Contender(**one) for one in plan["contenders"])
     ]
-    report = judge(scored, evaluation.gate, _identity(release, asked, evaluation))
+    grades = kept_grades(release, folder, evaluation.judge) if evaluation.judge else None
+    report = judge(scored, evaluation.gate, _identity(release, asked, evaluation), grades)
     folder.write("report.json", report)
     folder.write_page("report.html", page(report))
     scores = _summary(report)
@@ -186,9 +214,9 @@ def verdict(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
     return done(_passed(scores))
 
 
-def _life(release: Release) -> str:
-    """Tells this attempt from one of its name in an earlier life of the stack, which left its reports."""
-    return release.token("evaluation")[:12]
+def _asked(folder: Folder, plan: Mapping[str, Any]) -> list[Question]:
+    """All questions, in their order."""
+    return [Question(**row) for shard in plan["shards"] for row in folder.rows(f"{_ASKED}{shard}.jsonl")]
 
 
 def _answers(plan: Mapping[str, Any], shard: str) -> str:
@@ -248,13 +276,17 @@ def _summary(report: Mapping[str, Any]) -> dict[str, float | int | None]:
     """The candidate's scores as the releases table keeps them."""
     metrics = report["contenders"][CANDIDATE]["metrics"]
     values = {name: found["value"] if found else None for name, found in metrics.items()}
+    if grades := report.get("judge"):
+        values["judge_score"] = grades["score"]["value"] if grades["score"] else None
     return {"examples": report["data"]["slices"].get(HOLDOUT, 0), **values}
 
 
 def _passed(scores: Mapping[str, Any]) -> str:
+    grade = scores.get("judge_score")
     return (
         f"{scores['examples']} queries: valid output {scores['valid_output']:.1%}, dominant label "
         f"{scores['dominant_accuracy']:.1%}, mean absolute error {scores['mean_absolute_error']:.3f}"
+        f"{f', judge {grade:.2f} of 5' if grade is not None else ''}"
     )
 
 

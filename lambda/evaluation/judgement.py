@@ -12,6 +12,7 @@ from typing import Any
 
 from evaluation.asking import CANDIDATE, SERVING, Contender
 from evaluation.gate import PAIRED, Gate
+from evaluation.grades import Grades
 from evaluation.intervals import RESAMPLES, Estimate, means, quantile
 from evaluation.metrics import LATENCIES, METRICS, NEAR, Answer, Question, distances, shown, values
 from evaluation.questions import HOLDOUT
@@ -172,13 +173,16 @@ def differences(candidate: Scored, other: Scored) -> dict[str, Estimate]:
     )
 
 
-def judge(scored: Sequence[Scored], gate: Gate, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The report, verdict first. `identity` is what was judged, when, and on what data."""
+def judge(
+    scored: Sequence[Scored], gate: Gate, identity: Mapping[str, Any], grades: Grades | None = None
+) -> dict[str, Any]:
+    """The report, verdict first. `identity` is what was judged, when, and on what data; `grades` are those of
+    a judge model, where one is set."""
     by_name = {one.contender.name: one for one in scored}
     candidate, serving = by_name[CANDIDATE], by_name.get(SERVING)
     rows = candidate.holdout
     compared = differences(candidate, serving) if serving else {}
-    checks = gate.checks(candidate.overall, serving.overall if serving else None, compared, len(rows))
+    checks = gate.checks(candidate.overall, serving.overall if serving else None, compared, len(rows), grades)
     reasons = [check.reason for check in checks if not check.ok]
     return {
         "passed": not reasons,
@@ -189,8 +193,20 @@ def judge(scored: Sequence[Scored], gate: Gate, identity: Mapping[str, Any]) -> 
         "resamples": RESAMPLES,
         "contenders": {one.contender.name: one.document() for one in scored},
         "comparisons": plain(compared),
+        **({"judge": _graded(grades)} if grades else {}),
         "worst": _worst(candidate, rows),
         "metrics": shown(),
+    }
+
+
+def _graded(grades: Grades) -> dict[str, Any]:
+    return {
+        "model": grades.judge,
+        "job": grades.job,
+        "asked": grades.asked,
+        "invalid": grades.invalid,
+        "problem": grades.problem,
+        **plain({"score": grades.score}),
     }
 
 

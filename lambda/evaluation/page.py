@@ -36,13 +36,14 @@ def page(report: Report) -> str:
         report: what report.json holds. Parts that are missing or null are shown as unknown, or left out.
     """
     verdict = "passed" if report.get("passed") else "refused"
-    sections = (_verdict, _checks, _side_by_side, _plots, _parts, _slices, _worst, _identity)
+    sections = (_verdict, _checks, _judge, _side_by_side, _plots, _parts, _slices, _worst, _identity)
+    shown = "\n".join(filter(None, (section(report) for section in sections)))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'
         f"<title>Release {text(report.get('release'))}: {verdict}</title>\n<style>\n{_CSS}</style>\n</head>\n"
-        f"<body>\n<main>\n{'\n'.join(section(report) for section in sections)}\n</main>\n</body>\n</html>\n"
+        f"<body>\n<main>\n{shown}\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -88,6 +89,29 @@ def _checks(report: Report) -> str:
     head = ("Check", "Found", "Interval", "Limit", "OK")
     note = '<p class="note">Shares and weights are of 1, as in the settings of the gate.</p>'
     return f"<h2>Checks of the gate</h2>{note}{table('Checks of the gate', head, rows)}"
+
+
+def _judge(report: Report) -> str:
+    """Nothing where no judge is set."""
+    judge = report.get("judge")
+    if not judge:
+        return ""
+    graded = (
+        f"{estimate(judge.get('score'), 'points', suffix=True)}"
+        if judge.get("score")
+        else f'<span class="no">no score: {text(judge.get("problem"))}</span>'
+    )
+    known = {
+        "Judge": code(judge.get("model")),
+        "Mean grade, 1 to 5": graded,
+        "Answers": f"{judge.get('asked') or 0:,}, of which {judge.get('invalid') or 0:,} were not valid",
+        "Evaluation job": code(judge.get("job")),
+    }
+    note = (
+        "A language model graded how well the weights suit the query; an answer that is not valid counts as "
+        "1. A judge of the teacher's family prefers answers of its own kind, and so those of its student."
+    )
+    return f'<h2>Judge</h2><p class="note">{note}</p>{definitions(known)}'
 
 
 def _side_by_side(report: Report) -> str:

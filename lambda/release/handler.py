@@ -219,4 +219,5 @@ def _sweeper(event: Event, aws: Services) -> Sweeper:
         retain_models=truth(event.properties.get("RetainModels", "true")),
         keep_throughput="",
         retain_throughput=truth(event.properties.get("RetainThroughput", "false")),
+        judges=bool(event.properties.get("Judge")),
     )

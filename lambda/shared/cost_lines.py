@@ -34,6 +34,9 @@ TRIES = 2
 # Passes over the rows: default and maximum of fine-tuning (Amazon Nova user guide). For distillation Bedrock
 # documents none, and the same is assumed.
 EPOCHS, MOST_EPOCHS = 2, 5
+# Tokens with which a judge gives its grade and says why. Bedrock's own words around ours aren't public, nor
+# how long its judges write.
+GRADE_TOKENS, MOST_GRADE_TOKENS = 200, 1_000
 # Pairs that Bedrock distils from at most, with those that it synthesizes (Bedrock user guide, distillation).
 MOST_PAIRS = ROWS["distillation"][1]
 
@@ -222,6 +225,19 @@ class Case:
             name=name,
             expected=_amount("1,000", 1_000, asked, answered, rate, model),
             at_most=_amount("1,000", 1_000, _most(asked), _most(answered), rate, model),
+            cited=rate.cited,
+        )
+
+    def graded(self, name: str, *, judge: str, instructions: str) -> Line:
+        """1,000 answers, the most of one job, that a judge grades: each with what it is told, the query, and
+        the weights of reference and answer."""
+        rate = self.prices.rate(judge)
+        asked = _tokens(_bytes(instructions)) + self.volume.query_tokens + 2 * self._answered(full=True)
+        count = "1,000 answers"
+        return Line(
+            name=name,
+            expected=_amount(count, 1_000, asked, GRADE_TOKENS, rate, judge),
+            at_most=_amount(count, 1_000, _most(asked), MOST_GRADE_TOKENS, rate, judge),
             cited=rate.cited,
         )
 

@@ -14,7 +14,19 @@ from shared.errors import ResourceError
 from shared.prices import PriceError, Prices
 from shared.task import Task
 
-__all__ = ["Amount", "Estimate", "Line", "Part", "Spec", "Volume", "check", "dollars", "estimate", "hold"]
+__all__ = [
+    "Amount",
+    "Estimate",
+    "Line",
+    "Part",
+    "Spec",
+    "Volume",
+    "check",
+    "dollars",
+    "estimate",
+    "graded",
+    "hold",
+]
 
 # The router that AWS published asks the first of these, with a full prompt; the other is its successor.
 COMPARED = {
@@ -86,6 +98,12 @@ def estimate(spec: Spec, volume: Volume, task: Task, prices: Prices) -> Estimate
         monthly=_part({"storage": case.storage, "hosting": case.hosting}),
         per_thousand=_part(thousand),
     )
+
+
+def graded(spec: Spec, volume: Volume, task: Task, prices: Prices, *, judge: str, instructions: str) -> Part:
+    """What a judge's grades cost for each release, by what it is told."""
+    case = Case(spec, volume, task, prices)
+    return _part({"judge": partial(case.graded, judge=judge, instructions=instructions)})
 
 
 def check(found: Estimate, maximum_usd: float) -> str | None:

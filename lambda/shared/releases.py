@@ -95,6 +95,11 @@ class Release:
         return hashlib.sha256(f"{name} {self.attempt} {self.request_id}".encode()).hexdigest()
 
     @property
+    def life(self) -> str:
+        """Tells this attempt from one of its name in an earlier life of the stack, which left its reports."""
+        return self.token("evaluation")[:12]
+
+    @property
     def is_adopted(self) -> bool:
         """Whether its model comes from a job or a model of others, which is named by its ARN."""
         return self.source.startswith("arn:")

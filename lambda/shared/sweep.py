@@ -15,7 +15,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from shared import deployments, executions, models, throughput
+from shared import deployments, evaluation_jobs, executions, models, throughput
 from shared.errors import ResourceError
 from shared.metrics import count
 from shared.releases import FAILED, LIVE, RETIRED, Release, Releases
@@ -39,7 +39,8 @@ class Sweep:
 @dataclass(frozen=True)
 class Sweeper:
     """Knows what to keep. `keep_releases` counts good releases beyond the live one; `keep_throughput` names
-    the provisioned throughput that the settings want, and is empty where they want none."""
+    the provisioned throughput that the settings want, and is empty where they want none. With `judges`,
+    releases make evaluation jobs."""
 
     bedrock: Any
     stepfunctions: Any
@@ -49,12 +50,13 @@ class Sweeper:
     retain_models: bool
     keep_throughput: str
     retain_throughput: bool
+    judges: bool = False
     now: Callable[[], float] = time.time
 
     def sweep(self, *, failed: str = "") -> Sweep:
-        """Remove deployments, throughput and models that neither the route, a running release nor the number
-        of kept releases needs. `failed` is the release whose last step failed just now: its execution runs
-        still, on the way down.
+        """Stop evaluation jobs, and remove deployments, throughput and models, that neither the route, a
+        running release nor the number of kept releases needs. `failed` is the release whose last step failed
+        just now: its execution runs still, on the way down.
 
         Models are the one thing here that costs money to make again. The declared digest's stays, even after
         the gate refused it, so the failure path's sweep never removes it either: it is its job's resource's,
@@ -66,6 +68,7 @@ class Sweeper:
         found_deployments = list(deployments.owned(self.bedrock, self.owner))
         found_models = list(models.owned(self.bedrock, self.owner))
         found_throughput = list(throughput.owned(self.bedrock, self.owner))
+        found_jobs = self._evaluation_jobs()
         # Read after the lists, and the route last: a release on its way that goes live in between is found
         # running, or in the route. One that is begun again in between is looked at once more before a delete.
         known = list(self.releases.all())
@@ -76,6 +79,7 @@ class Sweeper:
         if declared := self.releases.declared():
             spared.setdefault(declared, "declared by the stack")
         result = Sweep()
+        self._stop_judges(result, found_jobs, known)
         for digest, deployment in found_deployments:
             arn = deployment["customModelDeploymentArn"]
             reason = needed.get(digest) or self._begun_again(digest)
@@ -89,12 +93,14 @@ class Sweeper:
         return result
 
     def clear(self, declared: str) -> Sweep:
-        """Remove every deployment of this owner, and its releases' models: the stack is being deleted.
+        """Stop every evaluation job and remove every deployment of this owner, and its releases' models: the
+        stack is being deleted.
 
         The declared digest's model is left to its job's resource, which CloudFormation deletes after this
         one: a serving stack that is rolled back or made anew must not cost another training.
         """
         result = Sweep()
+        self._stop_judges(result, self._evaluation_jobs(), [])
         for _, deployment in deployments.owned(self.bedrock, self.owner):
             arn = deployment["customModelDeploymentArn"]
             self._note(result, arn, gone=deployments.delete(self.bedrock, arn))
@@ -105,6 +111,24 @@ class Sweeper:
             self._sweep_models(result, found, list(self.releases.all()), spared={}, lent=lent)
         logger.info("cleared", removed=result.removed, waiting=result.waiting, kept=result.kept)
         return result
+
+    def _evaluation_jobs(self) -> list[Mapping[str, Any]]:
+        """Those that run; where no judge is set, nobody may list them."""
+        return list(evaluation_jobs.running(self.bedrock, self.owner)) if self.judges else []
+
+    def _stop_judges(
+        self, result: Sweep, found: Sequence[Mapping[str, Any]], known: Sequence[Release]
+    ) -> None:
+        """Stop evaluation jobs that no running attempt waits for; they are gone once they have stopped."""
+        wanted = {evaluation_jobs.job_name(self.owner, release) for release in known if not release.is_final}
+        for job in found:
+            arn = job["jobArn"]
+            if job["jobName"] in wanted:
+                result.kept[arn] = "its release is running"
+                continue
+            if job["status"] == evaluation_jobs.IN_PROGRESS:
+                evaluation_jobs.stop(self.bedrock, arn)
+            self._note(result, arn, gone=False)
 
     def _sweep_models(
         self,

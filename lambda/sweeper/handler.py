@@ -94,4 +94,5 @@ def _sweeper() -> Sweeper:
         retain_models=os.environ["RETAIN_MODELS"] == "true",
         keep_throughput=os.environ["KEEP_THROUGHPUT"],
         retain_throughput=os.environ["RETAIN_THROUGHPUT"] == "true",
+        judges="JUDGE" in os.environ,
     )

@@ -18,6 +18,7 @@ from local.bedrock.student import Student
 if TYPE_CHECKING:
     from local.bedrock.batch import InvocationJob
     from local.bedrock.deployments import Deployment
+    from local.bedrock.evaluations import EvaluationJob
     from local.bedrock.job_progress import Job
     from local.bedrock.throughput import Throughput
 
@@ -55,6 +56,7 @@ class Account:
     deployments: dict[str, Deployment] = field(default_factory=dict)
     throughputs: dict[str, Throughput] = field(default_factory=dict)
     invocation_jobs: dict[str, InvocationJob] = field(default_factory=dict)
+    evaluation_jobs: dict[str, EvaluationJob] = field(default_factory=dict)
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
     tokens: dict[tuple[str, str], str] = field(default_factory=dict)
     logging: Result | None = None
@@ -64,8 +66,10 @@ class Account:
 
     def reset(self) -> None:
         """Forget everything."""
-        for store in (self.jobs, self.models, self.deployments, self.throughputs, self.invocation_jobs):
+        for store in (self.jobs, self.models, self.deployments, self.throughputs):
             store.clear()
+        for batches in (self.invocation_jobs, self.evaluation_jobs):
+            batches.clear()
         for other in (self.tags, self.tokens, self.repeats):
             other.clear()
         self.logging = None

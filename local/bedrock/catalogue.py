@@ -94,6 +94,9 @@ MODELS = (
     ),
 )
 
+# Models that grade (Bedrock user guide, evaluation-judge); the others that it lists are not modelled.
+JUDGES = frozenset({_MICRO, _PRO, _NOVA_2, "amazon.nova-premier-v1:0"})
+
 PROFILE_REGIONS = ("us-east-1", "us-east-2", "us-west-2")
 PROFILES = {f"us.{model}": model for model in (_MICRO, _LITE, _PRO, "amazon.nova-premier-v1:0", _NOVA_2)}
 
@@ -141,6 +144,11 @@ class Catalogue:
         if model is None or model.ended(now):
             raise invalid(INVALID_MODEL)
         return model
+
+    def judge(self, identifier: str, now: float) -> FoundationModel | None:
+        """A model that can grade, by its id or its profile's; nothing where it can't or has ended."""
+        model = self.profile_model(identifier) or self.find(identifier)
+        return model if model and model.id in JUDGES and not model.ended(now) else None
 
     def summary(self, model: FoundationModel, now: float) -> dict[str, Any]:
         """A model as GetFoundationModel and ListFoundationModels show it."""

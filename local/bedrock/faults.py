@@ -30,6 +30,8 @@ RESOURCE_KINDS = (
     "deployment_update_failed",
     "throughput_failed",
     "throughput_update_failed",
+    "evaluation_stalled",
+    "evaluation_failed",
 )
 #: What becomes of a model's next answers.
 OUTPUT_KINDS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from local.bedrock import batch, deployments, jobs, models, runtime, throughput
+from local.bedrock import batch, deployments, evaluations, jobs, models, runtime, throughput
 from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.errors import not_found
 
@@ -84,6 +84,10 @@ CONTROL: Mapping[str, Operation] = {
     "GetModelInvocationJob": batch.get,
     "ListModelInvocationJobs": batch.list_jobs,
     "StopModelInvocationJob": batch.stop,
+    "CreateEvaluationJob": evaluations.create,
+    "GetEvaluationJob": evaluations.get,
+    "ListEvaluationJobs": evaluations.list_jobs,
+    "StopEvaluationJob": evaluations.stop,
     "GetFoundationModel": models.get_foundation_model,
     "ListFoundationModels": models.list_foundation_models,
     "GetInferenceProfile": models.get_inference_profile,

@@ -27,6 +27,7 @@ class Durations:
     throughput_update: float = 20 * MINUTE
     batch_validation: float = 5 * MINUTE
     batch: float = 30 * MINUTE
+    evaluation: float = 20 * MINUTE
 
 
 @dataclass(frozen=True, kw_only=True)

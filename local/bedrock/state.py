@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from local.bedrock import batch, deployments, job_progress, throughput
+from local.bedrock import batch, deployments, evaluations, job_progress, throughput
 from local.bedrock.account import Account
 
 
 def summary(account: Account) -> dict[str, Any]:
-    """Jobs, models, deployments, throughput and batch jobs, each with its state and tags."""
+    """Jobs, models, deployments, throughput, batch and evaluation jobs, each with its state and tags."""
     with account.lock:
         for job in account.jobs.values():
             job_progress.settle(account, job)
         for invocation_job in account.invocation_jobs.values():
             batch.settle(account, invocation_job)
+        evaluations.settle_all(account)
         deployments.settle_all(account)
         throughput.settle_all(account)
         return {
@@ -31,6 +32,10 @@ def summary(account: Account) -> dict[str, Any]:
             "batch": [
                 _tagged(account, b.arn, name=b.parameters["jobName"], status=b.status, message=b.message)
                 for b in account.invocation_jobs.values()
+            ],
+            "evaluations": [
+                _tagged(account, e.arn, name=e.parameters["jobName"], status=e.status, failures=e.failures)
+                for e in account.evaluation_jobs.values()
             ],
         }
 

@@ -120,6 +120,21 @@ def tagged_for(owner: str) -> Conditions:
     return {"StringEquals": {f"aws:RequestTag/{OWNER_TAG}": owner}}
 
 
+def is_profile(model: str) -> bool:
+    """Whether a model is named by its `us.` inference profile."""
+    return model.startswith("us.")
+
+
+def profile(model: str) -> str:
+    """The ARN of a `us.` inference profile."""
+    return account_arn(f"inference-profile/{model}")
+
+
+def behind(model: str) -> str:
+    """The model behind a `us.` inference profile, in all Regions of its geography."""
+    return foundation_model_arn(model.removeprefix("us."), "us-*")
+
+
 def invoke(model: str) -> list[Permission]:
     """Inference on a foundation model's id, or on a `us.` profile and the models behind it."""
     geography, _, name = model.partition(".")

@@ -17,6 +17,7 @@ from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from stacks.bedrock import permissions as may
+from stacks.bedrock.judge import judge_role
 from stacks.bedrock.provider import ResourceProvider
 from stacks.bedrock.provisioned_throughput import ProvisionedThroughput
 from stacks.bedrock.release_machine import ReleaseMachine, ShardStage, Stage
@@ -102,6 +103,8 @@ class Release(Construct):
         base_model: str = "",
         slice_queries: int = 100,
         evaluation_concurrency: int = 2,
+        judge: str = "",
+        judge_hours: float = 6,
         keep_releases: int = 1,
         throughput: ProvisionedThroughput | None = None,
         model_key: bool = False,
@@ -135,6 +138,9 @@ class Release(Construct):
             base_model: asked the hold-out set too, for comparison, by the full prompt; empty for none.
             slice_queries: hold-out queries of which each robustness slice has a variant; 0 for no slices.
             evaluation_concurrency: shards of 500 questions that are asked at a time.
+            judge: id of a model that grades the candidate's answers from 1 to 5, in an evaluation job of
+                Bedrock; billed by the token. Empty for none.
+            judge_hours: hours after which such a job is stopped, and there is no grade.
             keep_releases: good releases kept for rollback, beyond the live one.
             throughput: serve from it, not from the on-demand deployment that a candidate is judged on; one
                 that was given this release's table.
@@ -168,6 +174,8 @@ class Release(Construct):
                 f"Release {owner}: the deployment buys throughput {throughput.name}; give it this release's "
                 "table in place of model_arn, and the release buys it."
             )
+        if gate.get("minimum_judge_score") is not None and not judge:
+            raise ValueError(f"Release {owner}: gate.minimum_judge_score needs a judge, which grades.")
         _check_retries(owner, job.source, retry_internal_errors, job_role)
         self._bucket, self._log_days = bucket, log_days
         self.table = table or releases_table(self, "Table", self.key)
@@ -179,6 +187,7 @@ class Release(Construct):
             "KEEP_THROUGHPUT": throughput.name if throughput else "",
             "RETAIN_THROUGHPUT": str(retain_throughput).lower(),
             "RETAIN_MODELS": str(retain_models).lower(),
+            **({"JUDGE": judge} if judge else {}),
         }
         candidate = {
             **base,
@@ -196,7 +205,9 @@ class Release(Construct):
             "GATE": json.dumps(dict(gate), sort_keys=True),
             "BASE_MODEL": base_model,
             "SLICE_QUERIES": str(slice_queries),
+            **({"JUDGE": judge} if judge else {}),
         }
+        graded_by = judge_role(self, "JudgeRole", judge=judge, bucket=bucket, key=self.key) if judge else None
         rising = {**asking, "ROLLOUT": json.dumps(dict(rollout), sort_keys=True)}
 
         grants = ReleasePermissions(
@@ -211,6 +222,8 @@ class Release(Construct):
             labelling=labelling,
             stop_stalled=stop_stalled,
             job_role=job_role if retry_internal_errors else None,
+            judge=judge,
+            judge_role=graded_by,
         )
         # TransactWriteItems is authorised as the actions of its items. Scan also reads the route's copies,
         # where the item can't tell its version.
@@ -235,7 +248,7 @@ class Release(Construct):
         ask = self._function(
             "Ask", "evaluation", "ask", roles, judging, "Asks a candidate, and who it is compared with"
         )
-        judge = self._function(
+        decide = self._function(
             "Judge", "evaluation", "decide", roles, judging, "Judges a release's candidate"
         )
         promote = self._function("Promote", "promotion", "handler", roles, rising, "Raises a release's share")
@@ -247,6 +260,20 @@ class Release(Construct):
             "Sweep", "sweeper", "handler", roles, sweeping, "Removes what no release needs"
         )
 
+        grade = None
+        if graded_by:
+            roles["grading"] = self._role("Grade", steps, grants.grading())
+            grading = {
+                **judging,
+                "JUDGE_ROLE_ARN": graded_by.role_arn,
+                "JUDGE_HOURS": f"{judge_hours:g}",
+                "POLL_SECONDS": str(poll_seconds),
+                "TAGS": candidate["TAGS"],
+            }
+            role = {"evaluation": roles["grading"]}
+            grade = self._function(
+                "Grade", "evaluation", "grade", role, grading, "Has a judge grade a candidate's answers"
+            )
         stages = [
             Stage(name="Wait for the job", function=watch),
             Stage(name="Deploy the candidate", function=deploy),
@@ -260,7 +287,8 @@ class Release(Construct):
                 concurrency=evaluation_concurrency,
                 label="Questions",
             ),
-            Stage(name="Judge the candidate", function=judge),
+            *([Stage(name="Have the answers graded", function=grade)] if grade else []),
+            Stage(name="Judge the candidate", function=decide),
             Stage(name="Raise its share", function=promote),
         ]
         if throughput and throughput.stage:
@@ -289,6 +317,7 @@ class Release(Construct):
             "RetryInternalErrors": retry_internal_errors,
             # Left out where it says nothing: a release that failed must not start again by an upgrade.
             **({"Attempt": attempt} if attempt > 1 else {}),
+            **({"Judge": judge} if judge else {}),
             "RetainModels": retain_models,
             "RetainReports": retain_reports,
             "RetainThroughput": retain_throughput,
@@ -296,6 +325,8 @@ class Release(Construct):
         self.resource = self._resource(roles["release"], base, properties)
         # Deleted in the reverse order: the resource's Delete still needs all of this.
         self.resource.node.add_dependency(self.machine, *roles.values(), *rules)
+        if graded_by:
+            self.resource.node.add_dependency(graded_by)
         if throughput:
             self.resource.node.add_dependency(throughput)
         if isinstance(job, Construct):

@@ -10,13 +10,15 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from stacks.bedrock import judge as judging
 from stacks.bedrock import permissions as may
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasePermissions:
     """Permissions beside those on the releases table. `labelling` is the ARN of the state machine that makes
-    the job, or empty; `job_role` is given where jobs are made again."""
+    the job, or empty; `job_role` is given where jobs are made again, `judge` and `judge_role` where a model
+    grades the answers."""
 
     scope: Construct
     owner: str
@@ -29,6 +31,8 @@ class ReleasePermissions:
     labelling: str
     stop_stalled: bool
     job_role: iam.IRole | None
+    judge: str
+    judge_role: iam.IRole | None
 
     def candidate(self) -> list[may.Permission]:
         """Watching the job, stopping it or making it again where that is set, and deploying its model."""
@@ -81,6 +85,16 @@ class ReleasePermissions:
             may.encrypted(self.key, *(["s3", "bedrock"] if self.model_key else ["s3"])),
         ]
 
+    def grading(self) -> list[may.Permission]:
+        """Having a judge grade the answers that are kept."""
+        assert self.judge_role is not None
+        return [
+            *judging.grading(self.owner, self.judge, self.judge_role),
+            may.objects(self.bucket, self.scope, ["GetObject", "PutObject"], ["releases/*"]),
+            may.listing(self.bucket, ["ListBucket"], ["releases/*"]),
+            may.encrypted(self.key, "s3"),
+        ]
+
     def promotion(self) -> list[may.Permission]:
         """Looking at the candidate's metrics, and asking it and what serves where they are too few."""
         return [
@@ -123,6 +137,7 @@ class ReleasePermissions:
                 ["GetProvisionedModelThroughput", "DeleteProvisionedModelThroughput", "ListTagsForResource"],
                 [may.account_arn(may.THROUGHPUTS)],
             ),
+            *(judging.stopping(self.owner) if self.judge else []),
         ]
 
     def _on_executions(self, *actions: str) -> may.Permission:

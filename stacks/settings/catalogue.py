@@ -78,6 +78,20 @@ TEACHERS: tuple[Teacher, ...] = (
     Teacher(("us.meta.llama3-3-70b-instruct-v1:0",), (LLAMA_3_1_8B, LLAMA_3_2_1B, LLAMA_3_2_3B)),
 )
 
+JUDGES: tuple[str, ...] = (
+    "amazon.nova-pro-v1:0",
+    "amazon.nova-2-lite-v1:0",
+    "amazon.nova-micro-v1:0",
+    "anthropic.claude-haiku-4-5-20251001-v1:0",
+    "anthropic.claude-sonnet-4-5-20250929-v1:0",
+    "anthropic.claude-opus-4-5-20251101-v1:0",
+    "meta.llama3-1-70b-instruct-v1:0",
+    "meta.llama3-3-70b-instruct-v1:0",
+    "mistral.mistral-large-2402-v1:0",
+    "mistral.mistral-large-2407-v1:0",
+)
+"""Models that grade by a custom metric (Bedrock user guide, `evaluation-judge`), without those that ended."""
+
 ENDED: dict[str, str] = {"amazon.nova-premier-v1:0": "2026-09-14"}
 """Models that Bedrock no longer runs, and the day on which they ended."""
 

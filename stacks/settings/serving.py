@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from stacks.settings import catalogue
-from stacks.settings.fields import Fraction, InferenceId, Section, not_allowed
+from stacks.settings.fields import Fraction, InferenceId, Section, not_allowed, one_of
 
 # A turn of the polling loop adds about 11 events to an execution's history, which ends it at 25,000; the
 # rest is for the states after the loop.
@@ -41,6 +41,13 @@ class Gate(Section):
         gt=0,
         description="US dollars that the tokens of 1,000 queries and answers may cost, by the price table; "
         "an unknown price is refused. Default: no limit.",
+    )
+    minimum_judge_score: float | None = Field(
+        default=None,
+        ge=1,
+        le=5,
+        description="Mean grade, from 1 to 5, that evaluation.judge must give at least; a candidate without "
+        "one is refused. Default: no limit.",
     )
     not_worse: bool = Field(
         default=True,
@@ -83,6 +90,34 @@ class Evaluation(Section):
         description="Shards of 500 questions that are asked at a time, 8 questions of each. An endpoint of "
         "Nova Micro takes 2,000 requests a minute, live traffic included. Default: 2.",
     )
+    judge: InferenceId | None = Field(
+        default=None,
+        description="Model that grades up to 1,000 of the candidate's answers from 1 to 5, in an evaluation "
+        "job of Bedrock; its tokens are billed. One of the teacher's family prefers its own kind. "
+        "Default: none.",
+        json_schema_extra={"x-allowed": one_of(catalogue.JUDGES) + ", each with us. before it or without"},
+    )
+    judge_hours: float = Field(
+        default=6,
+        gt=0,
+        le=24,
+        description="Hours after which such a job is stopped, and there is no grade. Default: 6.",
+    )
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _check_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("judge")
+    @classmethod
+    def _check_judge(cls, value: str | None) -> str | None:
+        model = catalogue.without_profile(value or "")
+        if model in catalogue.ENDED:
+            raise not_allowed(f"a model that is available; {model} ended on {catalogue.ENDED[model]}")
+        if value and model not in catalogue.JUDGES:
+            raise not_allowed(f"{one_of(catalogue.JUDGES)}, each with us. before it or without")
+        return value
 
 
 class Rollout(Section):

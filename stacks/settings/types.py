@@ -68,6 +68,7 @@ class Settings(Section):
     gate: Gate = Field(description="What a candidate must reach on the hold-out set.")
     evaluation: Evaluation = Field(
         default_factory=Evaluation,
+        validate_default=True,
         description="How a candidate is asked, and who else is. Default: as its keys say.",
     )
     rollout: Rollout = Field(description="How a candidate takes over the requests.")
@@ -143,6 +144,16 @@ class Settings(Section):
             raise not_allowed(
                 '"file" or "s3", because distillation.method is "fine_tuning": it learns from files only',
                 at="dataset.source",
+            )
+        return value
+
+    @field_validator("evaluation")
+    @classmethod
+    def _check_judge_is_set(cls, value: Evaluation, info: ValidationInfo) -> Evaluation:
+        gate = info.data.get("gate")
+        if gate and gate.minimum_judge_score is not None and value.judge is None:
+            raise not_allowed(
+                "nothing, because evaluation.judge names no model that grades", at="gate.minimum_judge_score"
             )
         return value
 

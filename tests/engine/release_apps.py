@@ -265,6 +265,11 @@ class Scene:
         """One release; before its first step as a release that nothing is known of."""
         return self.releases().get(digest) or Release(digest=digest)
 
+    def item(self, digest: str) -> Mapping[str, Any]:
+        """A release's item as the table holds it."""
+        found: Mapping[str, Any] = self._dynamodb_table.get_item(Key={"id": f"release@{digest}"})["Item"]
+        return found
+
     def served(self) -> tuple[str, ...]:
         """The digests of the releases that the route names, the settled one last."""
         assert self._table is not None
@@ -344,13 +349,17 @@ class Scene:
         return sorted({release.state for release in self.releases().values()})
 
     def held(self, kind: str) -> dict[str, str]:
-        """What Bedrock holds of a kind (`jobs`, `models`, `deployments`, `throughput`): name to status."""
+        """Name to status, of a kind of what Bedrock holds: `jobs`, `models`, `deployments`, `throughput`,
+        `evaluations`."""
         return {name: str(item.get("status", "")) for name, item in self.engine.held(kind).items()}
 
     def left(self) -> list[str]:
         """What would cost, or go on, after the stack is gone."""
         found = [
-            f"job {name} {s}" for name, s in self.held("jobs").items() if s in ("InProgress", "Stopping")
+            f"{kind} {name} {s}"
+            for kind in ("jobs", "evaluations")
+            for name, s in self.held(kind).items()
+            if s in ("InProgress", "Stopping")
         ]
         for kind in ("deployments", "throughput", "models"):
             found += [f"{kind} {name} {status}" for name, status in self.held(kind).items()]
@@ -372,7 +381,7 @@ class Scene:
         if self._table:
             with contextlib.suppress(ClientError):
                 lines.append(f"route: {self._table.route()}")
-        for kind in ("jobs", "models", "deployments", "throughput"):
+        for kind in ("jobs", "models", "deployments", "throughput", "evaluations"):
             lines += [f"{kind}: {item}" for item in self.engine.held(kind).values()]
         return "\n".join(lines)
 

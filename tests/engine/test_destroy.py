@@ -10,6 +10,7 @@ import pytest
 
 from local.state import State
 from shared.releases import EVALUATING, PROMOTING
+from tests.engine.apps import TEACHER
 from tests.engine.engine import Engine
 from tests.engine.release_apps import Scene
 
@@ -113,6 +114,12 @@ MOMENTS = (
         "the candidate is being judged",
         lambda scene: scene.states() == [EVALUATING] and bool(scene.engine.calls("Converse")),
         latency_ms=1500,
+    ),
+    Moment(
+        "the judge grades",
+        lambda scene: "InProgress" in scene.held("evaluations").values(),
+        options={"judge": TEACHER},
+        order="evaluation_stalled",
     ),
     Moment(
         "the candidate rises",

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from shared.naming import attempt_name, release_name
-from shared.releases import PROMOTING, SUPERSEDED, WAITING
+from shared.releases import EVALUATING, PROMOTING, SUPERSEDED, WAITING
 from tests.engine.apps import BUCKET, OWNER, ROWS, STUDENT, TEACHER
-from tests.engine.release_apps import BAD_DATA, Scene
+from tests.engine.release_apps import BAD_DATA, GATE, Scene
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-releases")]
 
@@ -125,6 +125,41 @@ def test_t3_an_adopted_model_is_released_without_a_job_and_outlives_the_stack(sc
     assert scene.destroy().succeeded
     assert scene.held("deployments") == {}
     assert list(scene.held("models")) == ["theirs"]
+
+
+def test_a_judge_grades_the_candidate_before_it_goes_live(scene: Scene) -> None:
+    """And what it gave is in the release's item; nothing of it is left."""
+    digest = scene.deploy(judge=TEACHER, gate={**GATE, "minimum_judge_score": 2.0})
+    release = scene.goes_live(digest)
+    ((name, status),) = scene.held("evaluations").items()
+    assert (digest in name, status) == (True, "Completed")
+    scores = json.loads(scene.item(digest)["scores"])
+    assert 2.0 <= scores["judge_score"] <= 5.0
+    assert release.attempt == 1
+    assert scene.destroy().succeeded
+    assert scene.left() == []
+
+
+def test_a_judge_that_fails_ends_the_release_where_its_grade_is_asked_for(scene: Scene) -> None:
+    scene.order("evaluation_failed", message="The judge is tired.")
+    digest = scene.deploy(judge=TEACHER, gate={**GATE, "minimum_judge_score": 2.0})
+    assert "The judge is tired." in scene.fails(digest).message
+    assert scene.held("deployments") == {}
+
+
+def test_a_release_that_is_superseded_stops_its_judge(scene: Scene) -> None:
+    scene.order("evaluation_stalled")
+    first = scene.deploy(judge=TEACHER)
+    scene.until(lambda: "InProgress" in scene.held("evaluations").values(), "the judge grades")
+    assert scene.release(first).state == EVALUATING
+    second = scene.deploy(judge=TEACHER, nonce="second")
+    # By the sweep that an execution's end calls: no test calls one.
+    scene.until(
+        lambda: sorted(scene.held("evaluations").values()) == ["Completed", "Stopped"],
+        "the first one's judge is stopped, and the second's is done",
+    )
+    scene.goes_live(second)
+    assert scene.release(first).state == SUPERSEDED
 
 
 def _model_of_somebody_else(scene: Scene) -> str:

@@ -28,10 +28,11 @@ from tests.stacks.environments import ENVIRONMENTS
 
 TEMPLATES = [
     *((environment, stack) for environment in ENVIRONMENTS for stack in STACKS),
-    # What labels raw queries, what learns from logged requests, and what buys throughput.
+    # What labels raw queries, what learns from logged requests, what buys throughput, and what has a judge.
     ("raw-queries", "distillation"),
     ("invocation-logs", "distillation"),
     ("provisioned", "serving"),
+    ("judge", "serving"),
 ]
 
 

@@ -71,6 +71,10 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
             }
         },
     ),
+    "judge": (
+        "dev",
+        {"evaluation": {"judge": "us.amazon.nova-pro-v1:0"}, "gate": {"minimum_judge_score": 3.5}},
+    ),
     # The same as dev in all but the digest.
     "another-digest": ("dev", {"distillation": {"nonce": "again"}}),
 }

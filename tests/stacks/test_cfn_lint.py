@@ -29,7 +29,11 @@ Resources:
 """
 
 # A variant's other stacks are those of the environment that it is made from.
-CHANGED = {"provisioned": ("serving", "router"), "fine-tuning": ("distillation", "serving")}
+CHANGED = {
+    "provisioned": ("serving", "router"),
+    "fine-tuning": ("distillation", "serving"),
+    "judge": ("serving",),
+}
 TEMPLATES = [(name, stack) for name in ENVIRONMENTS for stack in STACKS] + [
     (name, stack) for name in VARIANTS for stack in CHANGED.get(name, ())
 ]

@@ -11,6 +11,7 @@ ON_ANYTHING = {
     "lambda.amazonaws.com": {
         "bedrock:ListCustomModelDeployments",
         "bedrock:ListCustomModels",
+        "bedrock:ListEvaluationJobs",
         "bedrock:ListModelInvocationJobs",
         "bedrock:ListProvisionedModelThroughputs",
         "cloudwatch:GetMetricStatistics",
@@ -36,8 +37,9 @@ WAITERS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 # Wildcards within a resource: what Bedrock, Step Functions and Lambda name themselves, and folders.
 WILDCARDS = re.compile(
     r"<Data\.Arn>/(datasets|jobs|labels|releases)/\*"
+    r"|<Data\.Arn>/releases/\*/judge/\*"
     r"|arn:aws:s3:::search-team-(data/queries/2026-11/|logs/bedrock/)\*"  # what variants name
-    r"|arn:aws:bedrock:us-east-1:\d{12}:model-invocation-job/\*"
+    r"|arn:aws:bedrock:us-east-1:\d{12}:(evaluation|model-invocation)-job/\*"
     r"|arn:aws:bedrock:us-east-1:\d{12}:(custom-model|model-customization-job)/(amazon\.nova-micro-v1:0:128k/)?\*"
     r"|arn:aws:bedrock:us-east-1:\d{12}:(custom-model-deployment|provisioned-model)/\*"
     r"|arn:aws:bedrock:us-\*::foundation-model/amazon\.nova-(micro|pro)-v1:0"
@@ -172,7 +174,9 @@ def test_keys_are_used_through_one_service_or_by_bedrocks_own_role(assembly: Ass
                     continue
                 assert statement.resources == {"<Key.Arn>"}
                 limited = "kms:ViaService" in statement.conditions.get("StringEquals", {})
-                assert limited or role.name in {"JobJobRole", "LabellingBatchRole"}, role.name
+                assert limited or role.name in {"JobJobRole", "LabellingBatchRole", "ReleaseJudgeRole"}, (
+                    role.name
+                )
 
 
 def test_everything_that_takes_tags_carries_the_owner(assembly: Assembly) -> None:

@@ -154,6 +154,26 @@ def test_without_a_key_aws_encrypts_and_nobody_needs_a_permission_for_it(plain: 
     assert "kms:" not in text(plain.template)
 
 
+def test_a_judge_needs_no_key_and_may_be_named_without_a_profile() -> None:
+    made = Made(
+        lambda stack, bucket: release_of(stack, bucket, judge="amazon.nova-pro-v1:0", judge_hours=0.5)
+    )
+    assert "kms:" not in text(made.template)
+    (create,) = made.allowed("GradeRole", "bedrock:CreateEvaluationJob")
+    assert "foundation-model/amazon.nova-pro-v1:0" in text(create["Resource"])
+    (graded,) = [
+        variables
+        for function in made.resources("AWS::Lambda::Function")
+        if "JUDGE_HOURS" in (variables := function.get("Environment", {}).get("Variables", {}))
+    ]
+    assert (graded["JUDGE"], graded["JUDGE_HOURS"]) == ("amazon.nova-pro-v1:0", "0.5")
+
+
+def test_a_minimum_grade_without_a_judge_is_refused() -> None:
+    with pytest.raises(ValueError, match="minimum_judge_score needs a judge"):
+        Made(lambda stack, bucket: release_of(stack, bucket, gate={**GATE, "minimum_judge_score": 3.0}))
+
+
 def test_its_own_table_can_be_restored_and_goes_with_it(plain: Made) -> None:
     (table,) = [
         each for each in plain.template["Resources"].values() if each["Type"] == "AWS::DynamoDB::Table"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.stacks.assembly import Assembly, Resource
+from tests.stacks.assembly import Assembly, Resource, Statement
 
 
 def machine(assembly: Assembly) -> Resource:
@@ -74,7 +75,8 @@ def test_every_function_that_the_machine_calls_has_a_catch_for_everything(assemb
         for name, state in states.items()
         if str(state.get("Resource", "")).endswith(".Arn>") or state["Type"] == "Map"
     }
-    assert len(calls) == (9 if assembly.settings.endpoint.kind == "provisioned" else 8)
+    more = (assembly.settings.endpoint.kind == "provisioned", assembly.settings.evaluation.judge is not None)
+    assert len(calls) == 8 + sum(more)
     for name, state in calls.items():
         assert ["States.ALL"] in [catch["ErrorEquals"] for catch in state.get("Catch", [])], name
         # A catch without a path of its own would lose which release it was.
@@ -139,6 +141,7 @@ def test_throughput_is_bought_last_and_only_where_configured(assembly: Assembly)
         "Deploy the candidate",
         "Lay out the questions",
         "Ask the questions: each",
+        *(["Have the answers graded"] if assembly.settings.evaluation.judge else []),
         "Judge the candidate",
         "Raise its share",
         *(["Serve from the throughput"] if provisioned else []),
@@ -235,3 +238,85 @@ def test_windows_are_looked_at_before_they_run_out(assembly: Assembly) -> None:
 def test_environments_have_no_window_one_and_several(assemblies: Mapping[str, Assembly]) -> None:
     counts = {len(each.resources("AWS::CloudFormation::WaitCondition")) for each in assemblies.values()}
     assert counts == {0, 1, 3}
+
+
+def granted(assembly: Assembly, role: str) -> dict[str, list[Statement]]:
+    """A role's statements by their actions of Bedrock's evaluation jobs, and of what they need."""
+    found: dict[str, list[Statement]] = {}
+    for statement in assembly.role_statements(assembly.one("AWS::IAM::Role", role)):
+        for action in statement.actions:
+            found.setdefault(action, []).append(statement)
+    return found
+
+
+def test_only_the_grading_function_makes_evaluation_jobs_and_tags_them(
+    assemblies: Mapping[str, Assembly],
+) -> None:
+    assembly = assemblies["judge"]
+    makers = {
+        role.name
+        for role in assembly.resources("AWS::IAM::Role", stack="serving")
+        for statement in assembly.role_statements(role)
+        if statement.actions & {"bedrock:CreateEvaluationJob", "iam:PassRole"}
+    }
+    assert makers == {"ReleaseGradeRole"}
+    owner = {"aws:RequestTag/distilled-router:owner": assembly.settings.full_name}
+    may = granted(assembly, "ReleaseGradeRole")
+    for action in ("bedrock:CreateEvaluationJob", "bedrock:TagResource"):
+        assert all(statement.conditions == {"StringEquals": owner} for statement in may[action])
+    account = assembly.settings.account
+    made = {resource for statement in may["bedrock:CreateEvaluationJob"] for resource in statement.resources}
+    assert made == {
+        f"arn:aws:bedrock:us-east-1:{account}:evaluation-job/*",
+        f"arn:aws:bedrock:us-east-1:{account}:inference-profile/us.amazon.nova-pro-v1:0",
+        "arn:aws:bedrock:us-*::foundation-model/amazon.nova-pro-v1:0",
+    }
+    (passed,) = may["iam:PassRole"]
+    assert passed.resources == {"<ReleaseJudgeRole.Arn>"}
+    assert passed.conditions == {"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}}
+
+
+def test_whoever_ends_releases_stops_evaluation_jobs_of_the_owner_only(
+    assemblies: Mapping[str, Assembly],
+) -> None:
+    assembly = assemblies["judge"]
+    owned = {"aws:ResourceTag/distilled-router:owner": assembly.settings.full_name}
+    for role in ("ReleaseGradeRole", "ReleaseSweeperRole", "ReleaseReleaseRole"):
+        may = granted(assembly, role)
+        (stop,) = may["bedrock:StopEvaluationJob"]
+        assert stop.resources == {f"arn:aws:bedrock:us-east-1:{assembly.settings.account}:evaluation-job/*"}
+        assert stop.conditions == {"StringEquals": owned}
+        (found,) = may["bedrock:ListEvaluationJobs"]
+        assert found.resources == {"*"}
+
+
+def test_bedrock_assumes_the_judges_role_for_evaluation_jobs_of_this_account(
+    assemblies: Mapping[str, Assembly],
+) -> None:
+    assembly = assemblies["judge"]
+    role, account = assembly.one("AWS::IAM::Role", "ReleaseJudgeRole"), assembly.settings.account
+    (trust,) = assembly.statements(role.properties["AssumeRolePolicyDocument"])
+    assert trust.principal == {"Service": "bedrock.amazonaws.com"}
+    assert trust.conditions == {
+        "StringEquals": {"aws:SourceAccount": account},
+        "ArnLike": {"aws:SourceArn": f"arn:aws:bedrock:us-east-1:{account}:evaluation-job/*"},
+    }
+    may = granted(assembly, "ReleaseJudgeRole")
+    for action in ("s3:GetObject", "s3:PutObject"):
+        assert [statement.resources for statement in may[action]] == [{"<Data.Arn>/releases/*/judge/*"}]
+    invoked = {resource for statement in may["bedrock:InvokeModel"] for resource in statement.resources}
+    assert invoked == {
+        f"arn:aws:bedrock:us-east-1:{account}:inference-profile/us.amazon.nova-pro-v1:0",
+        "arn:aws:bedrock:us-*::foundation-model/amazon.nova-pro-v1:0",
+    }
+
+
+def test_without_a_judge_nothing_in_the_template_is_of_one(assembly: Assembly) -> None:
+    text = json.dumps(assembly.templates["serving"])
+    assert ("EvaluationJob" in text) == ("JUDGE" in text) == (assembly.settings.evaluation.judge is not None)
+    assert ("minimum_judge_score" in text) == (assembly.settings.gate.minimum_judge_score is not None)
+
+
+def test_judge_is_a_property_of_the_release_so_that_another_one_tries_it_again(assembly: Assembly) -> None:
+    properties = assembly.one("Custom::BedrockRelease").properties
+    assert properties.get("Judge") == assembly.settings.evaluation.judge

@@ -37,6 +37,13 @@ MACHINE_TRIES, RULE_TRIES = 5, 3
 # How often a stage may say `waiting`, each time for at least so many seconds: its release has days.
 STAGE_POLLS, STAGE_POLL = 8, 1200
 
+JUDGE = "us.amazon.nova-pro-v1:0"
+GATE = {
+    "minimum_valid_output": 0.5,
+    "minimum_dominant_accuracy": 0.5,
+    "maximum_mean_absolute_error": 0.5,
+    "minimum_examples": 1,
+}
 SETTINGS = {
     "NAME": OWNER,
     "TABLE_NAME": "releases",
@@ -56,6 +63,14 @@ SETTINGS = {
     "LABELLING": "",
     "BUCKET": "data",
     "BATCH_ROLE_ARN": "arn:aws:iam::000000000000:role/batch",
+    "DATA_BUCKET": "data",
+    "HOLDOUT_KEY": "holdout.jsonl",
+    "GATE": json.dumps({"minimum_judge_score": 2.0, **GATE}),
+    "BASE_MODEL": "",
+    "SLICE_QUERIES": "0",
+    "JUDGE": JUDGE,
+    "JUDGE_ROLE_ARN": "arn:aws:iam::000000000000:role/judge",
+    "JUDGE_HOURS": "24",
 }
 
 
@@ -152,8 +167,10 @@ class Play:
         names = {item["arn"]: item["name"] for item in state["models"]}
         jobs = [job for job in state["jobs"] if job["status"] in ("InProgress", "Stopping")]
         batches = [job["name"] for job in state["batch"] if job["status"] in BATCH_RUNNING]
+        judged = [job["name"] for job in state["evaluations"] if job["status"] == "InProgress"]
         return {
             "batches": [len(batches)],
+            "judged": judged,
             "running": sorted((job["name"], self._tags(job)) for job in jobs),
             "models": sorted((model["name"], self._tags(model)) for model in state["models"]),
             "endpoints": sorted(
@@ -181,8 +198,9 @@ def entered(world: World, bedrock: Any) -> Iterator[Play]:
         for folder in folders():
             module = import_module(f"{folder}.handler")
             if hasattr(module, "client"):
-                # What a labelling writes, Bedrock's batch jobs read.
-                own = {**clients, "s3": world.server.s3} if folder == "labelling" else clients
+                # What these write, Bedrock's batch and evaluation jobs read.
+                reads = folder in ("labelling", "evaluation")
+                own = {**clients, "s3": world.server.s3} if reads else clients
                 patch.setattr(module, "client", own.__getitem__)
             if hasattr(module, "table"):
                 patch.setattr(module, "table", lambda _: world.releases._table)

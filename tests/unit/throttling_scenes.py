@@ -7,11 +7,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from evaluation.asking import CANDIDATE, row
+from evaluation.metrics import Answer, Question
 from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name, throughput_name
+from shared.objects import Folder
 from shared.releases import LIVE, PROMOTING, RETIRED
+from shared.task import Task
 from stacks.settings import PROJECT
 from tests.unit.bedrock.scenes import HOUR, MINUTE
-from tests.unit.entry_points import MACHINE_TRIES, RULE_TRIES, Play, nothing
+from tests.unit.entry_points import JUDGE, MACHINE_TRIES, RULE_TRIES, Play, nothing
 from tests.unit.labelling.scenes import PLAN
 from tests.unit.release.conftest import OWNER, A, B, settled
 from tests.unit.resources import framework
@@ -252,6 +256,40 @@ def abandoned(play: Play) -> None:
     play.world.advance(HOUR)
 
 
+# The judge.
+
+SHARD = "releases/x/questions/00000.jsonl"
+
+
+def answered(play: Play, digest: str = A) -> None:
+    """A candidate whose answers are kept, and none of an earlier play."""
+    s3, weights = play.world.server.s3, Task.load().static_weights
+    for bucket, key in [place for place in s3.objects if place[1].startswith("releases/")]:
+        del s3.objects[bucket, key]
+    release = play.world.begin(digest, endpoint="arn:endpoint")
+    folder = Folder(s3, "data", f"releases/{digest}-1/")
+    candidate = {"name": CANDIDATE, "title": "candidate", "endpoint": "arn:endpoint", "model": ""}
+    plan = {"life": release.life, "contenders": [candidate], "shards": ["00000"], "questions": 1}
+    folder.write("plan.json", plan)
+    folder.write_rows("questions/00000.jsonl", [asdict(Question("q", "holdout", "a red car", weights))])
+    answer = row(CANDIDATE, Answer("q", weights, "", 9.0, 9, 9))
+    folder.write_rows(f"answers/{release.life}/00000/000.jsonl", [answer])
+
+
+def judged(play: Play) -> bool:
+    """All of a judgement; the questions are answered."""
+    assert play.stage("evaluation.prepare", A)
+    assert play.until("evaluation.ask", {"release": A, "shard": SHARD})
+    return play.stage("evaluation.grade", A) and play.stage("evaluation.decide", A)
+
+
+def being_judged(play: Play) -> None:
+    """A's answers are being graded, for longer than any test."""
+    answered(play)
+    play.world.server.fault("evaluation_stalled")
+    play.call("evaluation.grade", {"release": A})
+
+
 # The release's resource.
 
 
@@ -267,6 +305,7 @@ def declared(play: Play, digest: str) -> dict[str, Any]:
         "RetainModels": "false",
         "RetainThroughput": "false",
         "RetainReports": "false",
+        "Judge": JUDGE,
     }
 
 
@@ -415,6 +454,16 @@ SCENES = {
             MACHINE_TRIES,
         ),
     ),
+    "a judge grades a release": Scene(answered, judged),
+    "a release fails while a judge grades": Scene(
+        being_judged,
+        lambda p: p.task(
+            "sweeper.fail",
+            {"release": A, "reason": "no", "execution": p.world.execution(A, 1)},
+            MACHINE_TRIES,
+        ),
+    ),
+    "all releases end while a judge grades": Scene(being_judged, ended),
     "the hourly sweep": Scene(abandoned, lambda p: p.task("sweeper.handler", {}, RULE_TRIES), patient=False),
     "a release takes another's place": Scene(released, superseded),
     "all releases end": Scene(all_made, ended),

@@ -195,6 +195,28 @@ def test_the_estimate_is_shown_with_its_sources_and_the_limit(
     assert "The limit holds: at most" in text
 
 
+def test_a_judge_is_paid_for_each_release(
+    environment: Environment,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = environment(RAW)
+    assert cost.grades(settings, Volume(queries=1_000)).lines == ()
+    judged = {"evaluation": {**settings.evaluation.model_dump(), "judge": "us.amazon.nova-pro-v1:0"}}
+    changed = Settings.model_validate({**settings.model_dump(), **judged})
+    (line,) = cost.grades(changed, Volume(queries=1_000)).lines
+    # 1,000 answers of some 300 tokens in at 0.80 USD a million, and 200 out at 3.20.
+    assert 0.7 < line.expected.usd < 1.2
+    assert line.expected.usd < line.at_most.usd < 5
+    monkeypatch.setattr(cost, "load", lambda *_: changed)
+    (project / "queries.txt").write_text("red car at night\n" * 1_000)
+    status, text = printed(monkeypatch, capsys, project)
+    assert status == 0
+    assert "a release" in text
+    assert "1,000 answers x" in text
+
+
 def test_an_estimate_above_the_limit_is_shown_and_fails(
     environment: Environment,
     project: Path,

@@ -9,6 +9,7 @@ from local.leftovers import leftovers
 PAGES: dict[str, Any] = {
     "list_model_customization_jobs": {"modelCustomizationJobSummaries": []},
     "list_model_invocation_jobs": {"invocationJobSummaries": []},
+    "list_evaluation_jobs": {"jobSummaries": []},
     "list_custom_model_deployments": {"modelDeploymentSummaries": []},
     "list_provisioned_model_throughputs": {"provisionedModelSummaries": []},
     "list_custom_models": {"modelSummaries": []},
@@ -23,6 +24,11 @@ FOUND: list[tuple[str, dict[str, Any], str]] = [
         "list_model_invocation_jobs",
         {"invocationJobSummaries": [{"jobName": "b", "status": "Scheduled"}]},
         "batch job b (Scheduled)",
+    ),
+    (
+        "list_evaluation_jobs",
+        {"jobSummaries": [{"jobName": "e", "status": "Stopping"}]},
+        "evaluation job e (Stopping)",
     ),
     (
         "list_custom_model_deployments",

@@ -25,6 +25,8 @@ PROVISIONED = {
     "endpoint.provisioned.hourly_price_usd": 20.0,
 }
 
+JUDGED = {"evaluation.judge": "us.amazon.nova-pro-v1:0"}
+
 RAW = {
     "dataset.labels": "teacher",
     "dataset.training": ...,
@@ -246,6 +248,21 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"gate.maximum_mean_absolute_error": float("nan")}, "gate.maximum_mean_absolute_error", "from 0 to 1"),
     ({"gate.minimum_examples": 0}, "gate.minimum_examples", "at least 1"),
     ({"gate.minimum_examples": 10.5}, "gate.minimum_examples", "an integer"),
+    ({"gate.minimum_judge_score": 0.5, **JUDGED}, "gate.minimum_judge_score", "from 1 to 5"),
+    ({"gate.minimum_judge_score": 5.1, **JUDGED}, "gate.minimum_judge_score", "from 1 to 5"),
+    ({"gate.minimum_judge_score": 3.0}, "gate.minimum_judge_score", "evaluation.judge names no model"),
+    (
+        {"gate.minimum_judge_score": 3.0, "evaluation.judge": ""},
+        "gate.minimum_judge_score",
+        "evaluation.judge names no model",
+    ),
+    ({"evaluation.judge": "amazon.nova-premier-v1:0"}, "evaluation.judge", "ended on 2026-09-14"),
+    ({"evaluation.judge": "us.amazon.nova-premier-v1:0"}, "evaluation.judge", "ended on 2026-09-14"),
+    ({"evaluation.judge": "amazon.nova-lite-v1:0"}, "evaluation.judge", '"amazon.nova-pro-v1:0" or'),
+    ({"evaluation.judge": "eu.amazon.nova-pro-v1:0"}, "evaluation.judge", "American"),
+    ({"evaluation.judge": "Nova Pro"}, "evaluation.judge", '"amazon.nova-pro-v1:0" or'),
+    ({"evaluation.judge_hours": 0}, "evaluation.judge_hours", "above 0, at most 24"),
+    ({"evaluation.judge_hours": 25}, "evaluation.judge_hours", "above 0, at most 24"),
     ({"rollout.steps": []}, "rollout.steps", "1 to 20 values"),
     ({"rollout.steps": [0.5]}, "rollout.steps", "ascend to 1.0"),
     ({"rollout.steps": [0.5, 0.2, 1.0]}, "rollout.steps", "ascend to 1.0"),

@@ -1,0 +1,217 @@
+"""The stage in which a judge grades the candidate's answers, by an evaluation job of Bedrock.
+
+A custom-model deployment can't be a job's generator, so that the job gets the answers that were given
+(botocore: EvaluationBedrockModelIdentifier). All of it lies in the attempt's folder under `judge/<life>/`:
+the job's data set, what is known of the job, what it wrote, and the grades. Whatever goes wrong with the job
+becomes the reason for which there is no score; whether that ends the release is the gate's business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from evaluation import grades
+from evaluation.grades import LEAST_GRADED, SOURCE, Grades
+from evaluation.metrics import Answer, Question
+from shared import evaluation_jobs as jobs
+from shared.errors import NotYetError, ResourceError, described, is_transient
+from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
+from shared.objects import Folder
+from shared.releases import Release, Releases
+from shared.stages import StageResult, done, not_on_its_way, release_tags, waiting
+from shared.task import Task
+
+# A job is looked at again after this part of the time that it has taken so far: some 150 looks in a day,
+# where an execution's history holds two thousand.
+POLL_SHARE = 0.05
+_RESULTS = "results/"
+
+type Pairs = Callable[[], Iterable[tuple[Question, Answer | None]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grading:
+    """What the stage works with. A job that takes more than `hours` is stopped; `role` is what Bedrock
+    assumes for it. `now` gives epoch seconds."""
+
+    bedrock: Any
+    releases: Releases
+    task: Task
+    owner: str
+    judge: str
+    role: str
+    hours: float
+    poll_seconds: int
+    tags: Mapping[str, str]
+    now: Callable[[], float]
+
+    def step(self, release: Release, folder: Folder, pairs: Pairs) -> StageResult:
+        """One step towards the grades; `pairs` are read once, when the job's data set is written."""
+        if folder.read(_place(release, "grades.json")):
+            return done("the answers are graded")
+        job = folder.read(_place(release, "job.json")) or self._lay_out(release, folder, pairs)
+        if job["invalid"] == job["asked"]:
+            return self._end(release, folder, job)
+        try:
+            return self._follow(release, folder, job)
+        except NotYetError as error:
+            return waiting(str(error), self._pause(job))
+        except ResourceError as error:
+            return self._end(release, folder, job, str(error))
+        except ClientError as error:
+            if is_transient(error):
+                raise
+            return self._end(release, folder, job, described(error))
+
+    def _lay_out(self, release: Release, folder: Folder, pairs: Pairs) -> dict[str, Any]:
+        """Write the job's data set, then what is known of the job before it is made."""
+        shown = list(pairs())
+        rows = grades.records(shown, self.task)
+        folder.write_rows(_place(release, "prompts.jsonl"), rows)
+        job = {
+            "arn": "",
+            "judge": self.judge,
+            "begun_at": self.now(),
+            "asked": len(shown),
+            "invalid": len(shown) - len(rows),
+        }
+        folder.write(_place(release, "job.json"), job)
+        return job
+
+    def _follow(self, release: Release, folder: Folder, job: dict[str, Any]) -> StageResult:
+        """Make the job, or look what has become of it."""
+        is_late = self.now() > job["begun_at"] + self.hours * 3600
+        late = f"the judge was not done within {self.hours:g} hours (evaluation.judge_hours)"
+        if not job["arn"]:
+            if not is_late:
+                return self._make(release, folder, job)
+            # An answer may have been lost on each try.
+            found = jobs.find(self.bedrock, self.owner, jobs.job_name(self.owner, release))
+            if found is None:
+                return self._end(release, folder, job, late)
+            job["arn"] = found
+        known = self.bedrock.get_evaluation_job(jobIdentifier=job["arn"])
+        if known["status"] == jobs.COMPLETED:
+            return self._collect(release, folder, job)
+        if known["status"] not in jobs.RUNNING:
+            why = "; ".join(known.get("failureMessages") or ()) or "no reason was given"
+            return self._end(release, folder, job, f"evaluation job {known['status']}: {why}")
+        if is_late:
+            jobs.stop(self.bedrock, job["arn"])
+            return self._end(release, folder, job, late)
+        return waiting(f"the judge grades {job['asked'] - job['invalid']} answers", self._pause(job))
+
+    def _make(self, release: Release, folder: Folder, job: dict[str, Any]) -> StageResult:
+        with self.releases.making(release.digest) as may:
+            if not may:
+                return not_on_its_way(release.digest)
+            job["arn"] = jobs.start(self.bedrock, self.owner, self._request(release, folder, job["judge"]))
+        # Stopping an execution stops no function that runs, and whoever ends releases may have looked before.
+        now = self.releases.get(release.digest)
+        if now is None or now.is_final or now.attempt != release.attempt:
+            jobs.stop(self.bedrock, job["arn"])
+            return not_on_its_way(release.digest)
+        folder.write(_place(release, "job.json"), job)
+        return waiting(f"evaluation job {job['arn']} was made", self.poll_seconds)
+
+    def _request(self, release: Release, folder: Folder, model: str) -> dict[str, Any]:
+        """CreateEvaluationJob's parameters."""
+        name = jobs.job_name(self.owner, release)
+        judge = {"bedrockEvaluatorModels": [{"modelIdentifier": model}]}
+        dataset = {
+            "name": "holdout",
+            "datasetLocation": {"s3Uri": folder.uri(_place(release, "prompts.jsonl"))},
+        }
+        # Judges need this type, which the published enum leaves out (amazon-bedrock-samples).
+        asked = {"taskType": "General", "dataset": dataset, "metricNames": [grades.METRIC]}
+        return {
+            "jobName": name,
+            "clientRequestToken": release.token(name),
+            "roleArn": self.role,
+            "applicationType": "ModelEvaluation",
+            "evaluationConfig": {
+                "automated": {
+                    "datasetMetricConfigs": [asked],
+                    "evaluatorModelConfig": judge,
+                    "customMetricConfig": {
+                        "customMetrics": [grades.metric(self.task)],
+                        "evaluatorModelConfig": judge,
+                    },
+                }
+            },
+            "inferenceConfig": {
+                "models": [{"precomputedInferenceSource": {"inferenceSourceIdentifier": SOURCE}}]
+            },
+            "outputDataConfig": {"s3Uri": folder.uri(_place(release, _RESULTS))},
+            "jobTags": bedrock_tags({**self.tags, OWNER_TAG: self.owner, DIGEST_TAG: release.digest}),
+        }
+
+    def _collect(self, release: Release, folder: Folder, job: Mapping[str, Any]) -> StageResult:
+        name = jobs.job_name(self.owner, release)
+        found = grades.results(folder, _place(release, _RESULTS), name)
+        shown = job["asked"] - job["invalid"]
+        if not found or len(found) < LEAST_GRADED * shown:
+            problem = f"the judge graded {len(found)} of {shown} answers from 1 to 5, too few for a mean"
+            return self._end(release, folder, job, problem)
+        return self._end(release, folder, job, given=found)
+
+    def _end(
+        self,
+        release: Release,
+        folder: Folder,
+        job: Mapping[str, Any],
+        problem: str = "",
+        given: Iterable[float] = (),
+    ) -> StageResult:
+        """Keep the grades, or why there are none."""
+        found = Grades(
+            judge=job["judge"],
+            job=job["arn"],
+            asked=job["asked"],
+            invalid=job["invalid"],
+            grades=list(given),
+            problem=problem,
+        )
+        folder.write(_place(release, "grades.json"), asdict(found))
+        return done(f"the judge gave no score: {problem}" if problem else "the answers are graded")
+
+    def _pause(self, job: Mapping[str, Any]) -> int:
+        elapsed: float = self.now() - job["begun_at"]
+        return max(self.poll_seconds, round(elapsed * POLL_SHARE))
+
+
+def grading_from(
+    environment: Mapping[str, str],
+    bedrock: Any,
+    releases: Releases,
+    task: Task,
+    now: Callable[[], float] = time.time,
+) -> Grading:
+    """What the stage's function works with."""
+    return Grading(
+        bedrock=bedrock,
+        releases=releases,
+        task=task,
+        owner=environment["NAME"],
+        judge=environment["JUDGE"],
+        role=environment["JUDGE_ROLE_ARN"],
+        hours=float(environment["JUDGE_HOURS"]),
+        poll_seconds=int(environment["POLL_SECONDS"]),
+        tags=release_tags(environment),
+        now=now,
+    )
+
+
+def kept_grades(release: Release, folder: Folder, judge: str) -> Grades:
+    """The grades of an attempt. An execution that began before a judge was set did not ask it."""
+    found = folder.read(_place(release, "grades.json"))
+    return Grades(**found) if found else Grades(judge=judge, problem="the judge was not asked")
+
+
+def _place(release: Release, name: str) -> str:
+    return f"judge/{release.life}/{name}"
