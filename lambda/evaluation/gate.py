@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from evaluation.grades import Grades
 from evaluation.intervals import UNKNOWN, Estimate
@@ -16,17 +17,25 @@ BY_RATIO = ("latency_p50_ms", "cost_per_1000_usd")
 # Less is no matter, whatever the ratio: two endpoints of one model differ by as much from hour to hour.
 LEAST_SLOWER_MS = 50.0
 
+type Limit = Literal["least", "most"]
+LEAST: Limit = "least"
+MOST: Limit = "most"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One comparison of the gate: what was found, with its interval, and the limit. `against` is `threshold`
-    or `serving`; `reason` says it in words where it is not `ok`."""
+    """One comparison of the gate: what was found, with its interval, and the limit.
+
+    `limit_is` says whether that is the least or the most that is allowed, `against` whether it is a
+    `threshold` or comes from what is `serving`; `reason` says it all in words where it is not `ok`.
+    """
 
     name: str
     found: float
     low: float
     high: float
     limit: float
+    limit_is: Limit
     ok: bool
     against: str
     reason: str = ""
@@ -108,7 +117,8 @@ class Gate:
                 f"{_words(name)} is {abs(found.value):.3g} worse than what serves now (95 % interval "
                 f"{least:.3g} to {most:.3g}, allowed {self.worse_by:.3g})"
             )
-            yield _check(name, found, limit, not worst, "serving", text)
+            kind = LEAST if higher else MOST
+            yield _check(name, found, limit, kind, ok=not worst, against="serving", reason=text)
         for name in BY_RATIO:
             mine, theirs = candidate[name], serving[name]
             if not (mine.is_known and theirs.is_known):
@@ -121,7 +131,7 @@ class Gate:
                 f"{_words(name)} is {mine.value:.3g}, and {theirs.value:.3g} of what serves now (allowed "
                 f"{1 + self.slower_by:.3g} times its upper bound, {limit:.3g})"
             )
-            yield _check(name, mine, limit, not worst, "serving", text)
+            yield _check(name, mine, limit, MOST, ok=not worst, against="serving", reason=text)
 
 
 def _threshold(name: str, found: Estimate, *, least: float | None = None, most: float | None = None) -> Check:
@@ -129,9 +139,9 @@ def _threshold(name: str, found: Estimate, *, least: float | None = None, most: 
     assert limit is not None
     # NaN compares false with everything, so that a mean over nothing never passes.
     ok = found.value >= limit if least is not None else found.value <= limit
-    return _check(
-        name, found, limit, ok, "threshold", f"{_words(name)} is {found.value:.3g}, threshold {limit:.3g}"
-    )
+    text = f"{_words(name)} is {found.value:.3g}, threshold {limit:.3g}"
+    kind = LEAST if least is not None else MOST
+    return _check(name, found, limit, kind, ok=ok, against="threshold", reason=text)
 
 
 def _judged(grades: Grades, least: float) -> Check:
@@ -139,16 +149,20 @@ def _judged(grades: Grades, least: float) -> Check:
     text = f"judge score is {score.value:.3g}, threshold {least:.3g}"
     if not score.is_known:
         text = f"the judge gave no score, threshold {least:.3g}: {grades.problem}"
-    return _check("judge_score", score, least, score.value >= least, "threshold", text)
+    ok = score.value >= least
+    return _check("judge_score", score, least, LEAST, ok=ok, against="threshold", reason=text)
 
 
-def _check(name: str, found: Estimate, limit: float, ok: bool, against: str, reason: str) -> Check:
+def _check(
+    name: str, found: Estimate, limit: float, limit_is: Limit, *, ok: bool, against: str, reason: str
+) -> Check:
     return Check(
         name=_words(name),
         found=found.value,
         low=found.low,
         high=found.high,
         limit=limit,
+        limit_is=limit_is,
         ok=ok,
         against=against,
         reason="" if ok else reason,

@@ -84,8 +84,9 @@ def _checks(report: Report) -> str:
         against = (
             "against what serves now" if check.get("against") == "serving" else text(check.get("against"))
         )
+        bound = f"at {text(check.get('limit_is'))} {limit}" if limit != UNKNOWN else limit
         between = interval(check.get("low"), check.get("high"), "") or UNKNOWN
-        rows.append([f"{text(check.get('name'))}<small>{against}</small>", found, between, limit, verdict])
+        rows.append([f"{text(check.get('name'))}<small>{against}</small>", found, between, bound, verdict])
     head = ("Check", "Found", "Interval", "Limit", "OK")
     note = '<p class="note">Shares and weights are of 1, as in the settings of the gate.</p>'
     return f"<h2>Checks of the gate</h2>{note}{table('Checks of the gate', head, rows)}"

@@ -131,13 +131,13 @@ def full() -> dict[str, Any]:
         "gate": {"minimum_valid_output": 0.98, "minimum_examples": 40, "maximum_latency_p95_ms": None},
         "checks": [
             {"name": name, "found": found, "low": found - 0.01, "high": found + 0.01}
-            | {"limit": limit, "ok": True, "against": against}
-            for name, found, limit, against in (
-                ("valid output", 0.993, 0.98, "threshold"),
-                ("dominant-label accuracy", 0.91, 0.8, "threshold"),
-                ("mean absolute error", 0.034, 0.15, "threshold"),
-                ("dominant-label accuracy", 0.03, -0.02, "serving"),
-                ("median latency (ms)", 200.0, 301.25, "serving"),
+            | {"limit": limit, "limit_is": bound, "ok": True, "against": against}
+            for name, found, bound, limit, against in (
+                ("valid output", 0.993, "least", 0.98, "threshold"),
+                ("dominant-label accuracy", 0.91, "least", 0.8, "threshold"),
+                ("mean absolute error", 0.034, "most", 0.15, "threshold"),
+                ("dominant-label accuracy", 0.03, "least", -0.02, "serving"),
+                ("median latency (ms)", 200.0, "most", 301.25, "serving"),
             )
         ],
         "data": {
@@ -242,6 +242,12 @@ def test_everything_that_led_to_the_verdict_is_there() -> None:
     for metric in report["metrics"].values():
         assert metric["title"] in found
         assert metric["meaning"] in found
+
+
+def test_a_limit_says_which_way_it_holds() -> None:
+    shown = page(full())
+    assert "at least 0.98<" in shown
+    assert "at most 0.15<" in shown
 
 
 def test_numbers_have_the_form_of_their_unit() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.asking import CANDIDATE, STATIC, Contender, read, row
-from evaluation.gate import Gate
+from evaluation.gate import PAIRED, Gate
 from evaluation.intervals import UNKNOWN, Estimate, means, quantile
 from evaluation.judgement import Scored, differences, judge
 from evaluation.metrics import METRICS, Answer, Question, divergence, is_dominant_right, rubric, shown, values
@@ -205,6 +205,23 @@ def test_each_threshold_may_be_reached_but_not_missed(
     assert reason.startswith(f"{name} is {beyond:.3g}, threshold ")
     # A mean over nothing, or an unknown price, never passes.
     assert len(reasons({field: UNKNOWN}, gate=gate)) == 1
+
+
+def test_each_check_says_which_way_its_limit_holds() -> None:
+    gate = replace(GATE, maximum_latency_p95_ms=900, maximum_cost_per_1000_usd=0.01)
+    nothing = {name: exactly(0.0) for name in PAIRED}
+    found = {
+        (check.against, check.name): check.limit_is for check in gate.checks(PERFECT, PERFECT, nothing, 100)
+    }
+    least = {key for key, bound in found.items() if bound == "least"}
+    assert least == {
+        ("threshold", "examples"),
+        ("threshold", "valid output"),
+        ("threshold", "dominant-label accuracy"),
+        ("serving", "valid output"),
+        ("serving", "dominant-label accuracy"),
+    }
+    assert len(found) == 11
 
 
 def test_too_few_questions_never_pass() -> None:
