@@ -112,6 +112,16 @@ class Account:
             )
         self.tags[arn] = merged
 
+    def known_as(self, model_id: str | None) -> frozenset[str]:
+        """What names the model that a call asks: its id itself, and behind an endpoint's ARN the endpoint's
+        name and the custom model's."""
+        if model_id is None:
+            return frozenset()
+        endpoint = self.deployments.get(model_id) or self.throughputs.get(model_id)
+        model = self.models.get(endpoint.model if endpoint else model_id)
+        names = {name for one in (endpoint, model) if one for name in (one.arn, one.name)}
+        return frozenset({model_id, *names})
+
     def model_named(self, identifier: str) -> CustomModel | None:
         """A custom model by ARN or name."""
         return self.models.get(identifier) or next(

@@ -113,15 +113,15 @@ class Application:
 
     def _faults(self, operation: str, model_id: str | None) -> Fault | None:
         """Wait for and raise what was ordered; returns the order for a lost response."""
-        faults = self.account.faults
-        slow = faults.take("slow", operation=operation, model_id=model_id)
+        faults, models = self.account.faults, self.account.known_as(model_id)
+        slow = faults.take("slow", operation=operation, models=models)
         if slow is not None and slow.milliseconds:
             time.sleep(slow.milliseconds / 1000)
-        fault = faults.take(*CALL_ERRORS, operation=operation, model_id=model_id)
+        fault = faults.take(*CALL_ERRORS, operation=operation, models=models)
         if fault is not None:
             code, message = CALL_ERRORS[fault.kind]
             raise ServiceError(code, fault.message or message)
-        return faults.take("lost_response", operation=operation, model_id=model_id)
+        return faults.take("lost_response", operation=operation, models=models)
 
     def _carry_out(self, route: Route, parameters: dict[str, Any]) -> Response:
         name = route.operation.name

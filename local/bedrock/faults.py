@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -53,9 +53,12 @@ class Fault:
 
     `count` is for how many calls, resources or answers it stands; None means until the next reset. `skip`
     is how many that fit it lets pass before.
-    `operation` goes with faults of calls ("*" is any), `modelId` narrows faults of calls and answers,
-    `message` replaces the usual text, `milliseconds` goes with `slow`, and `answer` says how a lost response
-    is lost: the connection is "dropped" or the answer is an "error" 500.
+    `operation` goes with faults of calls ("*" is any), `message` replaces the usual text, `milliseconds` goes
+    with `slow`, and `answer` says how a lost response is lost: the connection is "dropped" or the answer is
+    an "error" 500.
+    `modelId` narrows faults of calls and answers: to what a call names, or to the name of the deployment or
+    throughput that has that ARN, or to the name or ARN of the custom model behind it. Names are known before
+    there is an ARN.
     """
 
     kind: str
@@ -119,8 +122,9 @@ class Faults:
             if not isinstance(getattr(fault, name), str | None):
                 raise ValueError(f"{name} must be a text, not {getattr(fault, name)!r}")
 
-    def take(self, *kinds: str, operation: str | None = None, model_id: str | None = None) -> Fault | None:
-        """The first order of one of these kinds that fits, counted down."""
+    def take(self, *kinds: str, operation: str | None = None, models: Collection[str] = ()) -> Fault | None:
+        """The first order of one of these kinds that fits, counted down. `models` are all ids of the model
+        that is asked."""
         if not self._orders:
             return None
         with self._lock:
@@ -128,7 +132,7 @@ class Faults:
                 fits = (
                     fault.kind in kinds
                     and (operation is None or fault.operation in ("*", operation))
-                    and (fault.modelId is None or fault.modelId == model_id)
+                    and (fault.modelId is None or fault.modelId in models)
                 )
                 if fits and fault.skip:
                     fault.skip -= 1

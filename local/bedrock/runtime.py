@@ -129,7 +129,7 @@ def ask(account: Account, model_id: str, target: Target, request: Mapping[str, A
         text = _by_rules(
             account, model_id, target, system, prompt, config.get("temperature", DEFAULT_TEMPERATURE)
         )
-    fault = account.faults.take(*OUTPUT_KINDS, model_id=model_id)
+    fault = account.faults.take(*OUTPUT_KINDS, models=account.known_as(model_id))
     if fault is not None:
         text = SPOIL[fault.kind](text)
     stop_reason = "end_turn"

@@ -61,6 +61,27 @@ def test_fault_of_one_model_leaves_others_alone(scene: Scene) -> None:
             scene.ask("amazon.nova-micro-v1:0", "a red car")
 
 
+@pytest.mark.parametrize("named", ["endpoint", "model", "model's ARN", "endpoint's ARN"])
+@pytest.mark.parametrize("bought", [False, True], ids=["on demand", "throughput"])
+def test_fault_of_a_custom_model_may_be_ordered_by_name(scene: Scene, named: str, bought: bool) -> None:
+    """Names are known before there is an ARN: a fault may wait for its model."""
+    if "ARN" not in named:
+        scene.bedrock.fault("denied", operation="Converse", modelId=named)
+        scene.bedrock.fault("output_empty", modelId=named)
+    models = {name: scene.train(name) for name in ("model", "other")}
+    other = scene.deploy(models["other"], "somebody-else")
+    arn = scene.provision(models["model"], "endpoint") if bought else scene.deploy(models["model"])
+    if "ARN" in named:
+        identifier = arn if named == "endpoint's ARN" else models["model"]
+        scene.bedrock.fault("denied", operation="Converse", modelId=identifier)
+        scene.bedrock.fault("output_empty", modelId=identifier)
+    assert scene.ask(other, PROMPT)
+    with refused("AccessDeniedException"):
+        scene.ask(arn, PROMPT)
+    assert scene.ask(arn, PROMPT) == ""
+    assert scene.ask(arn, PROMPT)
+
+
 def test_slow_call_takes_its_time(scene: Scene) -> None:
     scene.bedrock.fault("slow", operation="*", milliseconds=40)
     began = time.perf_counter()
