@@ -16,7 +16,7 @@ from shared.releases import LIVE, Release, Releases
 from stacks.settings import PROJECT, load
 from tests import real_data
 from tests.engine.engine import Engine
-from tests.faults.variants import SHORT, Variant, changed, variant
+from tests.engine.system import SHORT, Variant, changed, variant
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-labelling")]
 

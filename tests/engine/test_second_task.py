@@ -12,7 +12,7 @@ from shared.releases import LIVE, Releases
 from shared.task import Task
 from stacks.settings import PROJECT, load
 from tests.engine.engine import Engine
-from tests.faults.variants import SHORT, changed, variant
+from tests.engine.system import SHORT, changed, variant
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-second-task")]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,20 +13,15 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from local.queries import Router
 from shared.naming import attempt_name, digest_of, release_name
-from shared.releases import LIVE, RETIRED, Release, Releases
+from shared.releases import LIVE, RETIRED, Release
 from shared.routes import Route
-from shared.task import Task
 from tests.engine.engine import SECONDS, Engine, Outcome
+from tests.engine.system import STACKS, System, Traffic, Variant
 from tests.faults.schedule import DESTROY, Schedule, Step
-from tests.faults.variants import STACKS, Variant
 
 QUIET_SECONDS = 25.0
 MOST_ATTEMPTS = 9
-# A query that a killed function was at, or was just given to, fails within so many seconds.
-KILL_SECONDS = 5.0
-TASK = Task.load()
 DELETES = ("DeleteCustomModelDeployment", "DeleteProvisionedModelThroughput")
 
 
@@ -47,6 +41,7 @@ class Run:
         self.story: list[str] = []
         self.answers = 0
         self._engine, self._variants, self._schedule = engine, variants, schedule
+        self._system = System(engine, next(iter(variants.values())))
         self._random = Random(schedule.seed)
         self._asked: dict[str, Variant] = {}
         self._deployed: dict[str, Variant] = {}
@@ -57,7 +52,7 @@ class Run:
 
     @property
     def _owner(self) -> str:
-        return next(iter(self._variants.values())).owner
+        return self._system.variant.owner
 
     def run(self) -> None:
         """Carry out the steps, then destroy everything."""
@@ -127,7 +122,7 @@ class Run:
                 return
             self._deployed[stack] = variant
             if stack == "router" and self._traffic is None:
-                self._traffic = Traffic(self._router())
+                self._traffic = Traffic(self._system.router())
 
     def _mend(self, stack: str) -> bool:
         """What the CDK does, or asks for, before it deploys a stack whose last operation failed."""
@@ -159,21 +154,17 @@ class Run:
         """For how long a delete waits for a step that has died while it made something: as long as it might
         have lived. The emulator ends a function that runs, too, when CloudFormation updates it."""
         with contextlib.suppress(ClientError, LookupError):
-            until = max((release.making_until for release in Releases(self._table()).all()), default=0)
+            until = max((release.making_until for release in self._system.releases().all()), default=0)
             return max(until - time.time(), 0.0)
         return 0.0
 
     def _silence(self) -> None:
         if self._traffic:
             self._traffic.end()
-            self.answers += self._traffic.answers
+            self.answers += len(self._traffic.answers)
             for failure in self._traffic.failures:
                 self._problem(f"a query went unanswered: {failure}")
         self._traffic = None
-
-    def _router(self) -> Router:
-        outputs = self._engine.outputs(f"{self._owner}-router")
-        return self._engine.router(outputs["ApiId"])
 
     # What somebody does meanwhile
 
@@ -195,7 +186,7 @@ class Run:
                 case "break the route":
                     if "serving" in self._deployed:
                         broken = {"id": "route", "version": "none", "shares": "all of them"}
-                        self._table().put_item(Item=broken)
+                        self._system.table().put_item(Item=broken)
                 case _:
                     self._kill_a_function()
 
@@ -224,9 +215,8 @@ class Run:
         """The hourly sweep, now."""
         if "serving" not in self._deployed:
             return
-        name = self._physical("serving", "ReleaseSweep")
         for _ in range(2):
-            self._engine.aws("lambda").invoke(FunctionName=name, Payload=b"{}")
+            self._system.sweep()
 
     def _check_owned(self) -> None:
         self._check_jobs()
@@ -240,7 +230,7 @@ class Run:
                 for item in state[kind]:
                     self._problem(f"{kind} {item['name']} exist, and no serving stack")
             return
-        releases = Releases(self._table())
+        releases = self._system.releases()
         known = {release.digest: release for release in releases.all()}
         route = releases.route()
         self._check_deployments(state, known, route)
@@ -282,7 +272,7 @@ class Run:
                 self._problem(f"{gone} was deleted while the route named it")
 
     def _route_history(self) -> list[Route]:
-        pages = self._table().scan(ConsistentRead=True)["Items"]
+        pages = self._system.table().scan(ConsistentRead=True)["Items"]
         kept = sorted((item for item in pages if str(item["id"]).startswith("route@")), key=lambda i: i["id"])
         return [Route.from_item(item) for item in kept]
 
@@ -305,7 +295,7 @@ class Run:
         if self._engine.status(f"{self._owner}-serving") is None:
             return []
         with contextlib.suppress(ClientError, LookupError):
-            machine = self._physical("serving", "ReleaseWayMachine")
+            machine = self._system.physical("serving", "ReleaseWayMachine")
             found = self._engine.aws("stepfunctions").list_executions(
                 stateMachineArn=machine, statusFilter="RUNNING"
             )
@@ -320,15 +310,8 @@ class Run:
         if self._engine.status(f"{self._owner}-distillation") is None:
             return ""
         with contextlib.suppress(LookupError):
-            return self._physical("distillation", "Job")
+            return self._system.physical("distillation", "Job")
         return ""
-
-    def _physical(self, stack: str, name: str) -> str:
-        logical_id = next(iter(self._variants.values())).logical_id(stack, name)
-        return self._engine.resources(f"{self._owner}-{stack}")[logical_id]
-
-    def _table(self) -> Any:
-        return self._engine.table(self._physical("serving", "Releases"))
 
     def _note(self, outcome: Outcome) -> None:
         because = f": {'; '.join(outcome.reasons)[:400]}" if outcome.reasons else ""
@@ -343,7 +326,7 @@ class Run:
         for execution in self._engine.running():
             self._tell(f"  runs: {execution}")
         with contextlib.suppress(ClientError, LookupError):
-            for release in Releases(self._table()).all():
+            for release in self._system.releases().all():
                 lease = max(release.making_until - time.time(), 0)
                 self._tell(f"  release {release.digest} {release.state}, lease {lease:.0f} s")
         for kind, items in self._engine.bedrock("/_state").items():
@@ -358,51 +341,6 @@ class Run:
 
     def _tell(self, text: str) -> None:
         self.story.append(f"{time.monotonic() - self._began:6.1f} {text}")
-
-
-class Traffic:
-    """Asks the router one query after another until its end.
-
-    `killed_at` is when a function was killed. It may have been the router's: nobody answers the query that it
-    was at, and whoever asked asks again.
-    """
-
-    QUERIES = ("red car at night", "who says hello", "the song of the credits", "made in 1998")
-
-    def __init__(self, router: Router) -> None:
-        """Begin."""
-        self.answers = 0
-        self.failures: list[str] = []
-        self.killed_at = -KILL_SECONDS
-        self._router = router
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._ask, daemon=True)
-        self._thread.start()
-
-    def end(self) -> None:
-        """Stop asking; the last query is waited for."""
-        self._over.set()
-        self._thread.join(60)
-
-    def _ask(self) -> None:
-        while not self._over.is_set():
-            query = f"{self.QUERIES[self.answers % 4]} {self.answers}"
-            failure = self._failure(query)
-            if failure and time.monotonic() - self.killed_at < KILL_SECONDS:
-                failure = self._failure(query)
-            if failure:
-                self.failures.append(failure)
-            self.answers += 1
-            self._over.wait(0.1)
-
-    def _failure(self, query: str) -> str | None:
-        try:
-            weights = self._router.ask(query)["weights"]
-            if set(weights) != set(TASK.labels) or abs(sum(weights.values()) - 1) > 1e-6:
-                raise ValueError(f"not weights: {weights}")
-        except Exception as error:  # whatever it is, a query went unanswered
-            return repr(error)
-        return None
 
 
 def _python_children(pid: int) -> Iterator[int]:

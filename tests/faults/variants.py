@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import aws_cdk as cdk
-
-from stacks.application import declare
-from stacks.identity import Identity
-from stacks.settings import PROJECT, Settings, load
-from tests.engine import layers
-from tests.stacks.assembly import unhashed
+from stacks.settings import PROJECT, load
+from tests.engine.system import SHORT, Variant, changed, variant
 
 HOLDOUT_ROWS = 60
-STACKS = ("data", "distillation", "serving", "router")
-"""In order of dependency. Operations watches these, and owns nothing that costs."""
-
 CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "first": {},
     "second": {"distillation": {"nonce": "second"}},
@@ -41,37 +32,6 @@ BROKEN: Mapping[str, tuple[str, str, str]] = {
     "broken-release": ("second", "serving", "Custom::BedrockRelease"),
 }
 NAMES = (*CHANGES, *BROKEN)
-# Waits as short as they can be.
-SHORT: Mapping[str, Mapping[str, Any]] = {
-    "evaluation": {"slice_queries": 0, "compare_base": False},
-    "rollout": {"steps": [0.5, 1.0], "dwell_seconds": 1},
-    "release": {"poll_seconds": 1, "wait_hours": 0},
-}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One variant's assembly."""
-
-    name: str
-    assembly: Path
-    owner: str
-    digest: str
-    throughput: str
-    retries: int
-
-    @cached_property
-    def templates(self) -> Mapping[str, Mapping[str, Any]]:
-        """Stack to template, in order of dependency."""
-        return {
-            stack: json.loads((self.assembly / f"{self.owner}-{stack}.template.json").read_text())
-            for stack in STACKS
-        }
-
-    def logical_id(self, stack: str, name: str) -> str:
-        """The logical id of a resource, which is its name and the CDK's hash."""
-        resources: Mapping[str, Any] = self.templates[stack]["Resources"]
-        return next(key for key in resources if unhashed(key) == name)
 
 
 @dataclass(frozen=True)
@@ -114,31 +74,3 @@ def synthesize(folder: Path) -> dict[str, Variant]:
             name, of.assembly, of.owner, of.digest, of.throughput, of.retries, stack, after
         )
     return made
-
-
-def changed(settings: Settings, *changes: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """Settings with other values, by section."""
-    values = settings.model_dump()
-    for source in changes:
-        for section, fields in source.items():
-            values[section] = {**values[section], **fields}
-    return Settings.model_validate(values)
-
-
-def variant(name: str, assembly: Path, settings: Settings) -> Variant:
-    """Make one variant's assembly."""
-    context = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
-    app = cdk.App(context=context, outdir=str(assembly), analytics_reporting=False)
-    declare(app, settings)
-    app.synth()
-    layers.empty(assembly)
-    identity = Identity.of(settings)
-    provisioned = settings.endpoint.kind == "provisioned"
-    return Variant(
-        name,
-        assembly,
-        settings.full_name,
-        identity.digest,
-        identity.throughput_name if provisioned else "",
-        settings.release.retry_internal_errors,
-    )

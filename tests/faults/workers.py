@@ -18,9 +18,10 @@ from pathlib import Path
 from local.state import State
 from stacks.settings import PROJECT
 from tests.engine.engine import Engine
+from tests.engine.system import Variant
 from tests.faults.run import Run
 from tests.faults.schedule import Schedule
-from tests.faults.variants import Variant, synthesize
+from tests.faults.variants import synthesize
 
 # In Bedrock's time a job takes hours: here a few seconds, so that there is time to destroy it while it runs.
 TIME_SCALE = 3000

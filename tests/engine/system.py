@@ -1,0 +1,186 @@
+"""The whole system on the emulator: its templates, what is deployed of it, and who asks its router."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+
+from local.queries import Router
+from shared.releases import Releases
+from shared.task import Task
+from stacks.application import declare
+from stacks.identity import Identity
+from stacks.settings import PROJECT, Settings
+from tests.engine import layers
+from tests.engine.engine import Engine
+from tests.stacks.assembly import unhashed
+
+STACKS = ("data", "distillation", "serving", "router")
+"""In order of dependency. Operations watches these, and owns nothing that costs."""
+
+# Waits as short as they can be.
+SHORT: Mapping[str, Mapping[str, Any]] = {
+    "evaluation": {"slice_queries": 0, "compare_base": False},
+    "rollout": {"steps": [0.5, 1.0], "dwell_seconds": 1},
+    "release": {"poll_seconds": 1, "wait_hours": 0},
+}
+# A query that a killed function was at, or was just given to, fails within so many seconds.
+KILL_SECONDS = 5.0
+TASK = Task.load()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One variant's assembly."""
+
+    name: str
+    assembly: Path
+    owner: str
+    digest: str
+    throughput: str
+    retries: int
+
+    @cached_property
+    def templates(self) -> Mapping[str, Mapping[str, Any]]:
+        """Stack to template, in order of dependency."""
+        return {
+            stack: json.loads((self.assembly / f"{self.owner}-{stack}.template.json").read_text())
+            for stack in STACKS
+        }
+
+    def logical_id(self, stack: str, name: str) -> str:
+        """The logical id of a resource, which is its name and the CDK's hash."""
+        resources: Mapping[str, Any] = self.templates[stack]["Resources"]
+        return next(key for key in resources if unhashed(key) == name)
+
+
+def changed(settings: Settings, *changes: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """Settings with other values, by section."""
+    values = settings.model_dump()
+    for source in changes:
+        for section, fields in source.items():
+            values[section] = {**values[section], **fields}
+    return Settings.model_validate(values)
+
+
+def variant(name: str, assembly: Path, settings: Settings) -> Variant:
+    """Make one variant's assembly."""
+    context = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
+    app = cdk.App(context=context, outdir=str(assembly), analytics_reporting=False)
+    declare(app, settings)
+    app.synth()
+    layers.empty(assembly)
+    identity = Identity.of(settings)
+    provisioned = settings.endpoint.kind == "provisioned"
+    return Variant(
+        name,
+        assembly,
+        settings.full_name,
+        identity.digest,
+        identity.throughput_name if provisioned else "",
+        settings.release.retry_internal_errors,
+    )
+
+
+@dataclass(frozen=True)
+class System:
+    """What is deployed of the system; any of its variants names its resources."""
+
+    engine: Engine
+    variant: Variant
+
+    def physical(self, stack: str, name: str) -> str:
+        """The physical id of a resource, by its name without the CDK's hash."""
+        logical_id = self.variant.logical_id(stack, name)
+        return self.engine.resources(f"{self.variant.owner}-{stack}")[logical_id]
+
+    def table(self) -> Any:
+        """The releases table, as a resource."""
+        return self.engine.table(self.physical("serving", "Releases"))
+
+    def releases(self) -> Releases:
+        """The releases, and the route."""
+        return Releases(self.table())
+
+    def router(self) -> Router:
+        """Asks the router."""
+        return self.engine.router(self.engine.outputs(f"{self.variant.owner}-router")["ApiId"])
+
+    def sweep(self) -> Any:
+        """The hourly sweep, now; returns what it says."""
+        name = self.physical("serving", "ReleaseSweep")
+        answer = self.engine.aws("lambda").invoke(FunctionName=name, Payload=b"{}")
+        return json.loads(answer["Payload"].read())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a query was answered: by which release and source, and when it was asked, of the monotonic
+    clock."""
+
+    asked_at: float
+    source: str
+    release: str | None
+
+
+class Traffic:
+    """Asks the router one query after another until its end, each another one, so that no cache answers.
+
+    `failures` tells of queries that went unanswered, or whose answer is no weights. `killed_at` is when a
+    function was killed. It may have been the router's: nobody answers the query that it was at, and whoever
+    asked asks again.
+    """
+
+    QUERIES = ("red car at night", "who says hello", "the song of the credits", "made in 1998")
+
+    def __init__(self, router: Router, pause: float = 0.1) -> None:
+        """Begin."""
+        self.answers: list[Answer] = []
+        self.failures: list[str] = []
+        self.killed_at = -KILL_SECONDS
+        self._router, self._pause = router, pause
+        self._began = time.time()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop asking; the last query is waited for."""
+        self._over.set()
+        self._thread.join(60)
+
+    def since(self, moment: float) -> list[Answer]:
+        """The answers to what was asked after a moment of the monotonic clock."""
+        return [answer for answer in list(self.answers) if answer.asked_at > moment]
+
+    def _run(self) -> None:
+        number = 0
+        while not self._over.is_set():
+            query = f"{self.QUERIES[number % 4]} {self._began:.0f} {number}"
+            failure = self._failure(query)
+            if failure and time.monotonic() - self.killed_at < KILL_SECONDS:
+                failure = self._failure(query)
+            if failure:
+                self.failures.append(failure)
+            number += 1
+            self._over.wait(self._pause)
+
+    def _failure(self, query: str) -> str | None:
+        asked_at = time.monotonic()
+        try:
+            answer = self._router.ask(query)
+            weights = answer["weights"]
+            if set(weights) != set(TASK.labels) or abs(sum(weights.values()) - 1) > 1e-6:
+                raise ValueError(f"not weights: {weights}")
+        except Exception as error:  # whatever it is, a query went unanswered
+            return repr(error)
+        self.answers.append(Answer(asked_at, str(answer["source"]), answer["release"]))
+        return None
