@@ -1,0 +1,106 @@
+"""Versions of the whole system, each with a model of its own, that are deployed one after another."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from shared.conversation import Example, examples
+from shared.naming import release_name
+from shared.task import Task
+from stacks.settings import PROJECT, Settings, load
+from tests import real_data
+from tests.engine.system import SHORT, Variant, changed, variant
+
+# Enough for a student that passes the gate, and few enough to be over in a moment.
+TRAINING_ROWS, HOLDOUT_ROWS = 800, 60
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    # Long enough for what routers counted to be seen, and few enough requests for it to be judged.
+    "rollout": {**SHORT["rollout"], "dwell_seconds": 3, "minimum_requests": 5, "keep_releases": 1},
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A version whose digest differs by a nonce; `gate` and `rollout` change what its release is given.
+
+    Another nonce, gate or roll-out changes nothing else in the templates, so that they are not synthesized
+    anew for each.
+    """
+
+    variant: Variant
+    nonce: str
+    gate: Mapping[str, Any]
+    rollout: Mapping[str, Any]
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of its release."""
+        return hashlib.sha256(f"{self.variant.digest} {self.nonce}".encode()).hexdigest()[:12]
+
+    @property
+    def name(self) -> str:
+        """The name of its job, its model and its deployment."""
+        return release_name(self.variant.owner, self.digest)
+
+    @cached_property
+    def templates(self) -> Mapping[str, Mapping[str, Any]]:
+        """Stack to template, in order of dependency."""
+        text = json.dumps(self.variant.templates).replace(self.variant.digest, self.digest)
+        templates: dict[str, dict[str, Any]] = json.loads(text)
+        for resource in templates["serving"]["Resources"].values():
+            properties = resource.get("Properties", {})
+            variables = properties.get("Environment", {}).get("Variables", {})
+            for values, names in ((variables, ("GATE", "ROLLOUT")), (properties, ("Gate", "Rollout"))):
+                for name, changes in zip(names, (self.gate, self.rollout), strict=True):
+                    if name in values:
+                        values[name] = _merged(values[name], changes)
+        return templates
+
+
+def _merged(text: str, changes: Mapping[str, Any]) -> str:
+    values = copy.deepcopy(json.loads(text))
+    for name, value in changes.items():
+        assert name in values, f"{name} is none of {', '.join(values)}"
+        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+    return json.dumps(values, sort_keys=True)
+
+
+def synthesize(folder: Path) -> tuple[Variant, Variant]:
+    """The system with good labels, and with labels that were dealt out at random.
+
+    `folder` is inside the project, since a data set's path is inside it.
+    """
+    folder.mkdir(parents=True)
+    task = Task.load()
+    rows = list(examples(_lines("training", TRAINING_ROWS), task))
+    labels = [example.weights for example in rows]
+    Random(1).shuffle(labels)
+    shuffled = [Example(example.query, weights) for example, weights in zip(rows, labels, strict=True)]
+    for name, found in (("training", rows), ("shuffled", shuffled)):
+        real_data.write(folder / f"{name}.jsonl", task, found)
+    holdout = folder / "holdout.jsonl"
+    holdout.write_text("".join(f"{line}\n" for line in _lines("holdout", HOLDOUT_ROWS)), encoding="utf-8")
+    return (
+        variant("good", folder / "good", _settings(folder / "training.jsonl", holdout)),
+        variant("worse", folder / "worse", _settings(folder / "shuffled.jsonl", holdout)),
+    )
+
+
+def _lines(name: str, rows: int) -> list[str]:
+    return (PROJECT / "data" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[:rows]
+
+
+def _settings(training: Path, holdout: Path) -> Settings:
+    dataset = {
+        name: path.relative_to(PROJECT).as_posix()
+        for name, path in (("training", training), ("holdout", holdout))
+    }
+    return changed(load("local"), {"dataset": dataset}, SHORT, SETTINGS)

@@ -1,0 +1,179 @@
+"""The whole system on the emulator, from one release to the next, and what becomes of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from itertools import count
+from typing import Any
+
+from local.bedrock.faults import CALL_EFFECTS, CALL_ERRORS
+from local.deployed import Deployed
+from shared.releases import FAILED, LIVE, PROMOTING, Release, Releases
+from tests.engine.engine import Engine
+from tests.engine.system import STACKS, System, Variant
+from tests.rollouts.candidates import Candidate
+
+SECONDS = 60.0
+
+
+class Scene:
+    """Deploys candidates, orders what goes wrong with them, and looks at what is there."""
+
+    def __init__(self, engine: Engine, good: Variant, worse: Variant) -> None:
+        """Deploy the system for the first time; `good_release` waits for its first release."""
+        self.engine, self.system = engine, System(engine, good)
+        self._good, self._worse = good, worse
+        self._numbers = count(1)
+        self._deployed: dict[str, Mapping[str, Any]] = {}
+        self._good_digests: set[str] = set()
+        for variant in (good, worse):
+            engine.publish(variant.assembly)
+        self.deploy(self.candidate())
+
+    # What it does
+
+    def candidate(
+        self,
+        *,
+        worse: bool = False,
+        gate: Mapping[str, Any] | None = None,
+        rollout: Mapping[str, Any] | None = None,
+    ) -> Candidate:
+        """A version that was never deployed. `gate` and `rollout` change what its release is given."""
+        variant = self._worse if worse else self._good
+        made = Candidate(variant, f"release {next(self._numbers)}", gate or {}, rollout or {})
+        if not worse:
+            self._good_digests.add(made.digest)
+        return made
+
+    def deploy(self, candidate: Candidate) -> None:
+        """Deploy a version: the stacks that it changes."""
+        for stack in STACKS:
+            template = candidate.templates[stack]
+            if self._deployed.get(stack) != template:
+                outcome = self.engine.deploy(f"{candidate.variant.owner}-{stack}", template)
+                assert outcome.succeeded, outcome
+                self._deployed[stack] = template
+
+    def good_release(self) -> str:
+        """The digest of a good release that serves all requests; one is deployed where none does."""
+        self.engine.bedrock("/_faults", delete=True)
+        if not self._is_settled():
+            candidate = self.candidate()
+            self.deploy(candidate)
+            self.goes_live(candidate.digest)
+        settled = self.releases.route().settled
+        assert settled is not None
+        return settled.release
+
+    def order(self, kind: str, candidate: Candidate, **more: Any) -> None:
+        """Order a fault of a candidate's endpoint, which need not exist yet."""
+        of_calls = kind in CALL_ERRORS or kind in CALL_EFFECTS
+        fault = {"kind": kind, "modelId": candidate.name, "count": None, **more}
+        self.engine.bedrock("/_faults", {**fault, **({"operation": "Converse"} if of_calls else {})})
+
+    def stop(self, digest: str) -> None:
+        """Stop the execution of a release, by hand."""
+        execution = self.release(digest).execution
+        self.engine.aws("stepfunctions").stop_execution(executionArn=execution)
+        self.until(lambda: not self.running(digest), f"the execution of {digest} ends")
+
+    # What it sees
+
+    @cached_property
+    def releases(self) -> Releases:
+        """The releases table."""
+        return Releases(self.table)
+
+    @cached_property
+    def table(self) -> Any:
+        """The same as a resource of DynamoDB."""
+        return self.system.table()
+
+    @property
+    def deployed(self) -> Deployed:
+        """What the commands for releases work on."""
+        bedrock, stepfunctions = self.engine.aws("bedrock"), self.engine.aws("stepfunctions")
+        return Deployed("local", self._good.owner, 1, bedrock, stepfunctions, self.table)
+
+    def release(self, digest: str) -> Release:
+        """One release; before its first step as a release that nothing is known of."""
+        return self.releases.get(digest) or Release(digest=digest)
+
+    def shares(self) -> dict[str, float]:
+        """Digest to share of the requests, of all that the route names."""
+        return {share.release: share.share for share in self.releases.route().shares}
+
+    def is_promoted(self, digest: str) -> Release:
+        """Wait until a release has a part of the requests."""
+        self._reaches(digest, PROMOTING)
+        return self.release(digest)
+
+    def goes_live(self, digest: str) -> Release:
+        """Wait until a release is live and its execution has ended."""
+        self._reaches(digest, LIVE)
+        self.until(lambda: not self.running(digest), f"the execution of {digest} ends")
+        return self.release(digest)
+
+    def fails(self, digest: str) -> Release:
+        """Wait until a release has failed and its execution has ended."""
+        self._reaches(digest, FAILED)
+        self.until(lambda: not self.running(digest), f"the execution of {digest} ends")
+        return self.release(digest)
+
+    def running(self, digest: str) -> list[str]:
+        """The executions of a release that run."""
+        return [arn for arn in self.engine.running() if f":{digest}-" in arn]
+
+    def deployments(self) -> dict[str, str]:
+        """The deployments that Bedrock holds: name to ARN."""
+        return {name: str(item["arn"]) for name, item in self.engine.held("deployments").items()}
+
+    def has_left(self, candidate: Candidate) -> None:
+        """Wait until nothing of a candidate runs any more: job, execution, deployment."""
+        self.until(lambda: not self._left(candidate), f"nothing is left of {candidate.digest}")
+
+    def until(self, condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
+        """Wait until something holds. What never comes fails with all that is known."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}\n{self.told()}"
+            time.sleep(0.05)
+
+    def told(self) -> str:
+        """All that explains a failure."""
+        lines = [f"route: {self.releases.route()}", *(f"release: {found}" for found in self.releases.all())]
+        lines += [f"runs: {arn}" for arn in self.engine.running()]
+        for kind in ("jobs", "models", "deployments"):
+            lines += [f"{kind}: {item}" for item in self.engine.held(kind).values()]
+        return "\n".join(lines)
+
+    def _reaches(self, digest: str, state: str) -> None:
+        def has_come() -> bool:
+            found = self.release(digest)
+            assert found.state == state or not found.is_final, f"{found.state}: {found.message}"
+            return found.state == state
+
+        self.until(has_come, f"release {digest} is {state}")
+
+    def _left(self, candidate: Candidate) -> list[str]:
+        job = self.engine.held("jobs").get(candidate.name, {})
+        deployed = [name for name in self.deployments() if name == candidate.name]
+        jobs = [candidate.name] if job.get("status") in ("InProgress", "Stopping") else []
+        return [*jobs, *deployed, *self.running(candidate.digest)]
+
+    def _is_settled(self) -> bool:
+        """Whether a good release, and nothing else, serves and is on its way."""
+        route = self.releases.route()
+        settled = route.settled
+        return (
+            settled is not None
+            and len(route.shares) == 1
+            and route.problem is None
+            and settled.release in self._good_digests
+            and self.release(settled.release).state == LIVE
+            and settled.endpoint in self.deployments().values()
+            and not any(self.engine.running())
+        )

@@ -1,0 +1,58 @@
+"""Candidates that the gate refuses: what serves goes on serving, and nothing is left of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from local.bedrock.faults import OUTPUT_KINDS
+from tests.engine.system import Traffic
+from tests.rollouts.candidates import HOLDOUT_ROWS, Candidate
+from tests.rollouts.scene import Scene
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("rollouts")]
+
+
+def refused(scene: Scene, traffic: Traffic, live: str, candidate: Candidate) -> list[str]:
+    """Deploy a candidate that gets no requests; returns the gate's reasons."""
+    scene.deploy(candidate)
+    message = scene.fails(candidate.digest).message
+    scene.has_left(candidate)
+    assert scene.shares() == {live: 1.0}
+    assert {(answer.source, answer.release) for answer in traffic.answers} == {("distilled", live)}
+    prefix, _, reasons = message.partition("refused by the gate: ")
+    assert prefix == ""
+    return reasons.partition(". First problem")[0].split("; ")
+
+
+def test_a_worse_candidate_is_refused_for_what_is_worse(scene: Scene, traffic: Traffic, live: str) -> None:
+    """Its labels were dealt out at random."""
+    reasons = refused(scene, traffic, live, scene.candidate(worse=True))
+    assert any(reason.startswith("dominant-label accuracy is 0.") for reason in reasons), reasons
+    assert any("worse than what serves now" in reason for reason in reasons), reasons
+    assert not any(reason.startswith("valid output") for reason in reasons), reasons
+
+
+def test_a_candidate_whose_answers_are_malformed_is_refused_for_that(
+    scene: Scene, traffic: Traffic, live: str
+) -> None:
+    """In every way that the stand-in knows."""
+    candidate = scene.candidate()
+    for kind in OUTPUT_KINDS:
+        scene.order(kind, candidate, count=1 + HOLDOUT_ROWS // len(OUTPUT_KINDS))
+    reasons = refused(scene, traffic, live, candidate)
+    assert any(reason.startswith("valid output is ") for reason in reasons), reasons
+
+
+def test_a_slow_candidate_is_refused_for_its_latency(scene: Scene, traffic: Traffic, live: str) -> None:
+    candidate = scene.candidate()
+    scene.order("slow", candidate, milliseconds=300)
+    (reason,) = refused(scene, traffic, live, candidate)
+    assert reason.startswith("median latency (ms) is ")
+    assert "of what serves now" in reason
+
+
+def test_a_costly_candidate_is_refused_for_its_cost(scene: Scene, traffic: Traffic, live: str) -> None:
+    candidate = scene.candidate(gate={"maximum_cost_per_1000_usd": 0.0001})
+    (reason,) = refused(scene, traffic, live, candidate)
+    assert reason.startswith("cost of 1,000 queries (USD) is ")
+    assert reason.endswith("threshold 0.0001")
