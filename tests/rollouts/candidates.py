@@ -22,9 +22,12 @@ from tests.engine.system import SHORT, Variant, changed, variant
 # Enough for a student that passes the gate, and few enough to be over in a moment.
 TRAINING_ROWS, HOLDOUT_ROWS = 800, 60
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    # Long enough for what routers counted to be seen, and few enough requests for it to be judged.
-    "rollout": {**SHORT["rollout"], "dwell_seconds": 3, "minimum_requests": 5, "keep_releases": 1},
+    "rollout": {**SHORT["rollout"], "minimum_requests": 5, "keep_releases": 1},
 }
+# A rise that ends its steps where a test lets their time pass: a test waits for what must happen in a step.
+PATIENT: Mapping[str, Any] = {"dwell_seconds": 20}
+# One that never comes further by itself.
+STANDING: Mapping[str, Any] = {"dwell_seconds": 600}
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from tests.engine.system import Traffic
 from tests.rollouts.candidates import synthesize
 from tests.rollouts.scene import Scene
 
-# A job of an hour takes a third of a second. The dwell time of a step is its own.
-TIME_SCALE, WAIT_SCALE = 10_000, 0.1
+# A job of an hour takes a third of a second. A step's dwell time is what it is, and is looked at often.
+TIME_SCALE, WAIT_SCALE = 10_000, 0.05
 # Between two queries.
-PAUSE_SECONDS = 0.03
+PAUSE_SECONDS = 0.05
 
 
 @pytest.fixture(scope="package")

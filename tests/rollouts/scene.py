@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import count
 from typing import Any
 
 from local.bedrock.faults import CALL_EFFECTS, CALL_ERRORS
 from local.deployed import Deployed
+from shared.metrics import NAMESPACE
+from shared.naming import release_name
 from shared.releases import FAILED, LIVE, PROMOTING, Release, Releases
 from tests.engine.engine import Engine
-from tests.engine.system import STACKS, System, Variant
-from tests.rollouts.candidates import Candidate
+from tests.engine.system import STACKS, System, Traffic, Variant
+from tests.rollouts.candidates import STANDING, Candidate
 
 SECONDS = 60.0
+# Answers that tell who is asked.
+SOME = 5
 
 
 class Scene:
     """Deploys candidates, orders what goes wrong with them, and looks at what is there."""
 
     def __init__(self, engine: Engine, good: Variant, worse: Variant) -> None:
-        """Deploy the system for the first time; `good_release` waits for its first release."""
+        """Deploy the system for the first time, and wait until its first release is live."""
         self.engine, self.system = engine, System(engine, good)
         self._good, self._worse = good, worse
         self._numbers = count(1)
@@ -30,7 +36,7 @@ class Scene:
         self._good_digests: set[str] = set()
         for variant in (good, worse):
             engine.publish(variant.assembly)
-        self.deploy(self.candidate())
+        self.release_good()
 
     # What it does
 
@@ -61,18 +67,31 @@ class Scene:
         """The digest of a good release that serves all requests; one is deployed where none does."""
         self.engine.bedrock("/_faults", delete=True)
         if not self._is_settled():
-            candidate = self.candidate()
-            self.deploy(candidate)
-            self.goes_live(candidate.digest)
+            self.release_good()
         settled = self.releases.route().settled
         assert settled is not None
         return settled.release
+
+    def release_good(self) -> Candidate:
+        """Deploy a good version, and wait until it serves all requests."""
+        candidate = self.candidate()
+        self.deploy(candidate)
+        self.goes_live(candidate.digest)
+        return candidate
 
     def order(self, kind: str, candidate: Candidate, **more: Any) -> None:
         """Order a fault of a candidate's endpoint, which need not exist yet."""
         of_calls = kind in CALL_ERRORS or kind in CALL_EFFECTS
         fault = {"kind": kind, "modelId": candidate.name, "count": None, **more}
         self.engine.bedrock("/_faults", {**fault, **({"operation": "Converse"} if of_calls else {})})
+
+    def pass_step(self, digest: str) -> None:
+        """Let the dwell time of the present step of a rise pass: it began long ago, from now on."""
+        self.table.update_item(
+            Key={"id": f"release@{digest}"},
+            UpdateExpression="SET step_at = :then",
+            ExpressionAttributeValues={":then": int(time.time()) - STANDING["dwell_seconds"]},
+        )
 
     def stop(self, digest: str) -> None:
         """Stop the execution of a release, by hand."""
@@ -123,9 +142,30 @@ class Scene:
         self.until(lambda: not self.running(digest), f"the execution of {digest} ends")
         return self.release(digest)
 
+    def counted(self, digest: str, metric: str) -> float:
+        """What routers have counted for a release in the last minutes, as CloudWatch has it."""
+        now = datetime.now(UTC)
+        points = self.engine.aws("cloudwatch").get_metric_statistics(
+            Namespace=NAMESPACE,
+            MetricName=metric,
+            Dimensions=[
+                {"Name": "service", "Value": self._good.owner},
+                {"Name": "release", "Value": digest},
+            ],
+            StartTime=now - timedelta(minutes=5),
+            EndTime=now + timedelta(minutes=1),
+            Period=60,
+            Statistics=["Sum"],
+        )["Datapoints"]
+        return float(sum(point["Sum"] for point in points))
+
     def running(self, digest: str) -> list[str]:
         """The executions of a release that run."""
         return [arn for arn in self.engine.running() if f":{digest}-" in arn]
+
+    def name(self, digest: str) -> str:
+        """The name of a release's deployment."""
+        return release_name(self._good.owner, digest)
 
     def deployments(self) -> dict[str, str]:
         """The deployments that Bedrock holds: name to ARN."""
@@ -134,6 +174,26 @@ class Scene:
     def has_left(self, candidate: Candidate) -> None:
         """Wait until nothing of a candidate runs any more: job, execution, deployment."""
         self.until(lambda: not self._left(candidate), f"nothing is left of {candidate.digest}")
+
+    def answers_come(self, traffic: Traffic, *digests: str | None) -> None:
+        """Wait until each of these has answered some queries asked from now on; None is no release."""
+        began = time.monotonic()
+
+        def has_come() -> bool:
+            found = Counter(answer.release for answer in traffic.since(began))
+            return all(found[digest] >= SOME for digest in digests)
+
+        self.until(has_come, f"answers of {', '.join(map(str, digests))}")
+
+    def answers_settle(self, traffic: Traffic, digest: str | None) -> None:
+        """Wait until one release, or none at all, answers everything; routers follow within a second."""
+        began = time.monotonic()
+
+        def settled() -> bool:
+            last = traffic.since(began)[-2 * SOME :]
+            return len(last) == 2 * SOME and {answer.release for answer in last} == {digest}
+
+        self.until(settled, f"only {digest} answers")
 
     def until(self, condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
         """Wait until something holds. What never comes fails with all that is known."""

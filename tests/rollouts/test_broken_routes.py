@@ -1,0 +1,111 @@
+"""A route item that somebody broke by hand: routers go on with the last good one, and it is put right again.
+
+An item that is gone can be read, and is how distillation is switched off: the base model answers then.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from shared.releases import LIVE, RETIRED
+from tests.engine.system import Traffic
+from tests.rollouts.candidates import PATIENT
+from tests.rollouts.scene import Scene
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("rollouts")]
+
+BROKEN: dict[str, dict[str, Any]] = {
+    "shares are no list": {"shares": "all of them"},
+    "shares are no maps": {"shares": ["all", "of them"]},
+    "the version is no number": {"version": "none"},
+}
+
+
+def item(scene: Scene) -> dict[str, Any]:
+    """The route item."""
+    found: dict[str, Any] = scene.table.get_item(Key={"id": "route"}, ConsistentRead=True)["Item"]
+    return found
+
+
+def break_it(scene: Scene, how: dict[str, Any]) -> None:
+    """Write nonsense in place of the route's own values."""
+    scene.table.put_item(Item={**item(scene), **how})
+    assert scene.releases.route().problem
+
+
+def check_that_nothing_goes(scene: Scene, traffic: Traffic, *answering: str | None) -> None:
+    """Routers read what was broken, and a sweep finds it: these answer, and no deployment of theirs goes."""
+    held = scene.deployments()
+    time.sleep(1.2)  # routers have read it by now
+    scene.answers_come(traffic, *answering)
+    assert scene.system.sweep()["removed"] == []
+    assert scene.deployments() == held
+
+
+def test_a_broken_route_is_replaced_by_the_next_release(scene: Scene, traffic: Traffic, live: str) -> None:
+    good = item(scene)
+    for how in BROKEN.values():
+        scene.table.put_item(Item=good)
+        break_it(scene, how)
+        check_that_nothing_goes(scene, traffic, live)
+    assert {(answer.source, answer.release) for answer in traffic.answers} == {("distilled", live)}
+
+    candidate = scene.release_good()
+    scene.answers_settle(traffic, candidate.digest)
+    assert scene.shares() == {candidate.digest: 1.0}
+    assert scene.releases.route().problem is None
+    assert scene.release(live).state == RETIRED
+    assert {answer.source for answer in traffic.answers} == {"distilled"}
+
+
+def test_a_broken_route_is_put_right_by_the_next_step_of_a_rise(
+    scene: Scene, traffic: Traffic, live: str
+) -> None:
+    steps = [0.4, 0.5, 0.6, 1.0]
+    candidate = scene.candidate(rollout={**PATIENT, "steps": steps})
+    scene.deploy(candidate)
+    scene.is_promoted(candidate.digest)
+    for how, share in zip(BROKEN.values(), steps[1:], strict=True):
+        scene.answers_come(traffic, candidate.digest)  # routers have read this step's
+        break_it(scene, how)
+        check_that_nothing_goes(
+            scene, traffic, *({candidate.digest, live} if share < 1 else {candidate.digest})
+        )
+        scene.pass_step(candidate.digest)
+        scene.until(lambda: scene.releases.route().problem is None, "the next step has begun")
+        found = scene.shares()
+        assert found[candidate.digest] == share
+        assert found[live] == pytest.approx(1 - share)
+    break_it(scene, BROKEN["shares are no list"])
+    scene.pass_step(candidate.digest)
+    scene.goes_live(candidate.digest)
+    scene.answers_settle(traffic, candidate.digest)
+    assert scene.shares() == {candidate.digest: 1.0}
+    assert scene.release(live).state == RETIRED
+    assert {answer.source for answer in traffic.answers} == {"distilled"}
+
+
+def test_a_route_that_was_deleted_is_made_again_by_the_next_step(
+    scene: Scene, traffic: Traffic, live: str
+) -> None:
+    scene.table.delete_item(Key={"id": "route"})
+    scene.answers_settle(traffic, None)
+    check_that_nothing_goes(scene, traffic, None)
+
+    candidate = scene.candidate(rollout=PATIENT)
+    scene.deploy(candidate)
+    scene.is_promoted(candidate.digest)
+    scene.table.delete_item(Key={"id": "route"})
+    scene.answers_settle(traffic, None)
+    check_that_nothing_goes(scene, traffic, None)
+    scene.pass_step(candidate.digest)
+    scene.until(lambda: scene.shares().get(candidate.digest) == 1.0, "the next step has begun")
+    scene.answers_settle(traffic, candidate.digest)
+    scene.pass_step(candidate.digest)
+    scene.goes_live(candidate.digest)
+    assert scene.shares() == {candidate.digest: 1.0}
+    assert [found.digest for found in scene.releases.all() if found.state == LIVE] == [candidate.digest]
+    assert {answer.source for answer in traffic.answers} == {"distilled", "base"}

@@ -1,0 +1,86 @@
+"""Candidates that passed the gate, on their way to all requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from shared.releases import RETIRED, SUPERSEDED
+from tests.engine.system import Traffic
+from tests.rollouts.candidates import PATIENT, STANDING
+from tests.rollouts.scene import Scene
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("rollouts")]
+
+
+def test_a_good_candidate_takes_over_while_both_answer(scene: Scene, traffic: Traffic, live: str) -> None:
+    candidate = scene.candidate(rollout=PATIENT)
+    scene.deploy(candidate)
+    scene.is_promoted(candidate.digest)
+    assert scene.shares() == {candidate.digest: 0.5, live: 0.5}
+    scene.answers_come(traffic, candidate.digest, live)
+
+    scene.pass_step(candidate.digest)
+    scene.until(lambda: scene.shares()[candidate.digest] == 1.0, "it gets all requests")
+    scene.answers_settle(traffic, candidate.digest)
+    scene.pass_step(candidate.digest)
+    scene.goes_live(candidate.digest)
+    scene.answers_settle(traffic, candidate.digest)
+
+    assert scene.shares() == {candidate.digest: 1.0}
+    assert scene.release(live).state == RETIRED
+    # The one before is kept for rollback, and those before that one are not.
+    kept = {scene.name(live), candidate.name}
+    scene.until(lambda: set(scene.deployments()) == kept, "older deployments go")
+    assert {answer.source for answer in traffic.answers} == {"distilled"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "maximum_rates", "reason"),
+    [
+        pytest.param("output_wrong_sum", {"Fallback": 1.0}, "InvalidOutput is ", id="invalid output"),
+        pytest.param("failed", {}, "Fallback is ", id="errors"),
+    ],
+)
+def test_a_candidate_that_degrades_is_taken_back(
+    scene: Scene,
+    traffic: Traffic,
+    live: str,
+    fault: str,
+    maximum_rates: Mapping[str, float],
+    reason: str,
+) -> None:
+    # Beside what serves anything but the limit would speak against it, too.
+    candidate = scene.candidate(rollout={**PATIENT, "maximum_rates": maximum_rates, "worse_by": 1.0})
+    scene.deploy(candidate)
+    scene.is_promoted(candidate.digest)
+    scene.order(fault, candidate)
+    scene.until(lambda: scene.counted(candidate.digest, "Fallback") >= 10, "routers have counted fallbacks")
+    scene.pass_step(candidate.digest)
+
+    message = scene.fails(candidate.digest).message
+    assert message.startswith(f"taken back at 50% of the requests: {reason}")
+    assert scene.shares() == {live: 1.0}
+    scene.answers_settle(traffic, live)
+    scene.has_left(candidate)
+    assert {answer.source for answer in traffic.answers} == {"distilled", "base"}
+
+
+def test_a_second_candidate_supersedes_one_that_is_promoted(
+    scene: Scene, traffic: Traffic, live: str
+) -> None:
+    first, second = scene.candidate(rollout=STANDING), scene.candidate()
+    scene.deploy(first)
+    scene.is_promoted(first.digest)
+    scene.answers_come(traffic, first.digest, live)
+
+    scene.deploy(second)
+    assert scene.release(first.digest).state == SUPERSEDED
+    assert first.digest not in scene.shares()
+    scene.goes_live(second.digest)
+    scene.answers_settle(traffic, second.digest)
+    scene.has_left(first)
+    assert scene.shares() == {second.digest: 1.0}
+    assert scene.release(live).state == RETIRED
+    assert {answer.source for answer in traffic.answers} == {"distilled"}
