@@ -56,7 +56,7 @@ def promote(digest: str, releases: Releases, watch: Watch, now: float | None = N
     if release.step >= 0 and at < ends_at:
         return waiting(release.message, ends_at - at)
     if release.step >= 0:
-        problem = watch.breach(release, releases.route().settled, at)
+        problem = watch.breach(release, releases.served().settled, at)
         if problem:
             releases.take_back(digest, f"release {digest} was taken back: {problem}")
             return failed(f"taken back at {release.message}: {problem}")
@@ -68,7 +68,8 @@ def promote(digest: str, releases: Releases, watch: Watch, now: float | None = N
 
 
 def _raise_share(release: Release, releases: Releases, rollout: Rollout, step: int, at: int) -> StageResult:
-    route, part = releases.route(), rollout.rounds[step]
+    # Where somebody broke the route, what serves is what routers go on with.
+    route, part = releases.served(), rollout.rounds[step]
     expires = at + rollout.dwell_seconds + EXPIRY_MARGIN_SECONDS
     candidate = Share(release=release.digest, endpoint=release.endpoint, share=part, expires_at=expires)
     shares = (candidate, *([replace(route.settled, share=1.0 - part)] if route.settled else []))
@@ -81,8 +82,8 @@ def _raise_share(release: Release, releases: Releases, rollout: Rollout, step: i
 
 
 def _settle(release: Release, releases: Releases) -> StageResult:
-    route = releases.route()
-    previous = route.settled.release if route.settled else None
+    route = releases.served()
+    previous = route.settled.release if route.settled else _went_live_last(releases)
     alone = Share(release.digest, release.endpoint, 1.0, expires_at=None)
     moved = releases.move_with_route(
         release.digest,
@@ -93,6 +94,13 @@ def _settle(release: Release, releases: Releases) -> StageResult:
         retiring=previous if previous != release.digest else None,
     )
     return done(_serves_all(release.digest)) if moved else failed(_ended(release.digest))
+
+
+def _went_live_last(releases: Releases) -> str | None:
+    """What serves nothing only because somebody emptied the route: retired, it can be rolled back to."""
+    live = (release for release in releases.all() if release.state == LIVE)
+    last = max(live, key=lambda release: release.updated_at, default=None)
+    return last.digest if last else None
 
 
 def _serves_all(digest: str) -> str:

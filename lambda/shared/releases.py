@@ -317,10 +317,11 @@ class Releases:
         """Give a release's partial share back to the settled one.
 
         A settled share stays: what serves is only ever replaced, so that no failure of a release, its own
-        included, takes away an endpoint that works.
+        included, takes away an endpoint that works. Where somebody broke the item, routers go on with the
+        last one that they could read, partial shares included, so that this is what it is taken out of.
         """
         for _ in range(5):
-            route = self.route()
+            route = self.served()
             rest = [s for s in route.shares if s.release != digest or s.expires_at is None]
             if len(rest) == len(route.shares):
                 return

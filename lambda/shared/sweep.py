@@ -245,7 +245,7 @@ class Sweeper:
     def _take_back_orphans(self) -> None:
         """Take back partial shares of releases that have ended: whoever ended them may have died before it.
         An expired share gets no requests, but keeps its endpoint from being removed."""
-        for share in self.releases.route().shares:
+        for share in self.releases.served().shares:
             if share.expires_at is None:
                 continue
             release = self.releases.get(share.release)

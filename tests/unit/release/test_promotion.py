@@ -144,6 +144,50 @@ def test_step_that_comes_after_its_share_expired_goes_on(world: World, rise: Ris
     assert rise.step()["message"] == "50% of the requests"
 
 
+def broken(world: World) -> None:
+    """Somebody has broken the route item by hand; routers go on with the last one that they could read."""
+    world.releases._table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+
+
+def test_a_broken_route_is_put_right_by_the_next_step_and_what_serves_keeps_its_part(
+    world: World, rise: Rise
+) -> None:
+    rise.step()
+    for share in (0.5, 1.0):
+        broken(world)
+        world.advance(DWELL)
+        rise.step()
+        assert world.releases.route().problem is None
+        assert rise.shares() == [(B, share, True), (A, 1 - share, False)]
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_the_last_step_retires_what_served_although_the_route_does_not_name_it(
+    world: World, rise: Rise, deleted: bool
+) -> None:
+    """Or a rollback would never go back to it."""
+    for _ in range(3):
+        rise.step()
+        world.advance(DWELL)
+    if deleted:
+        world.releases._table.delete_item(Key={"id": "route"})
+    else:
+        broken(world)
+    assert rise.step()["outcome"] == "done"
+    assert rise.shares() == [(B, 1.0, False)]
+    assert (world.release(A).state, world.release(B).state) == (RETIRED, LIVE)
+
+
+def test_breach_takes_the_release_back_although_the_route_is_broken(world: World, rise: Rise) -> None:
+    rise.step()
+    broken(world)
+    rise.emit("Requests", 100)
+    rise.emit("Fallback", 100)
+    world.advance(DWELL)
+    assert rise.step()["outcome"] == "failed"
+    assert rise.shares() == [(A, 1.0, False)]
+
+
 @pytest.mark.parametrize(
     ("metric", "bad", "text"),
     [

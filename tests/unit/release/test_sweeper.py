@@ -649,6 +649,16 @@ def test_partial_share_that_an_ended_release_left_behind_is_taken_back(
     assert world.releases.route().shares == (settled(A, "arn:a"),)
 
 
+def test_partial_share_that_routers_go_on_with_where_the_route_is_broken_is_taken_back(world: World) -> None:
+    world.begin(B)
+    world.settle(Share(B, "arn:b", 0.25, expires_at=int(world.now) + 900), Share(A, "arn:a", 0.75))
+    world.releases.transition(B, FAILED, "ended")
+    world.releases._table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    world.sweeper().sweep()
+    assert world.releases.route().problem is None
+    assert world.releases.route().shares == (settled(A, "arn:a"),)
+
+
 def test_partial_share_of_a_retired_release_is_a_rollbacks_and_stays_until_it_expires(world: World) -> None:
     world.begin(B, state=RETIRED)
     shares = (Share(B, "arn:b", 0.25, expires_at=int(world.now) + 900), Share(A, "arn:a", 0.75))
