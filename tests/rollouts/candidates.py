@@ -22,7 +22,14 @@ from tests.engine.system import SHORT, Variant, changed, variant
 # Enough for a student that passes the gate, and few enough to be over in a moment.
 TRAINING_ROWS, HOLDOUT_ROWS = 800, 60
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "rollout": {**SHORT["rollout"], "minimum_requests": 5, "keep_releases": 1},
+    # Few requests are enough to judge a step, and nothing but requests.
+    "rollout": {
+        **SHORT["rollout"],
+        "minimum_requests": 5,
+        "probes": 0,
+        "bake_seconds": 0,
+        "keep_releases": 1,
+    },
 }
 # A rise that ends its steps where a test lets their time pass: a test waits for what must happen in a step.
 PATIENT: Mapping[str, Any] = {"dwell_seconds": 20}
