@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from shared.releases import RETIRED, SUPERSEDED
 from tests.engine.system import Traffic
 from tests.rollouts.candidates import PATIENT, STANDING
-from tests.rollouts.scene import Scene
+from tests.rollouts.scene import Scene, check_stand_in
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("rollouts")]
 
@@ -75,12 +76,12 @@ def test_a_second_candidate_supersedes_one_that_is_promoted(
     scene.is_promoted(first.digest)
     scene.answers_come(traffic, first.digest, live)
 
+    began = time.monotonic()
     scene.deploy(second)
     assert scene.release(first.digest).state == SUPERSEDED
     assert first.digest not in scene.shares()
     scene.goes_live(second.digest)
-    scene.answers_settle(traffic, second.digest)
+    check_stand_in(traffic, began, scene.answers_settle(traffic, second.digest))
     scene.has_left(first)
     assert scene.shares() == {second.digest: 1.0}
     assert scene.release(live).state == RETIRED
-    assert {answer.source for answer in traffic.answers} == {"distilled"}
