@@ -20,8 +20,8 @@ from tests.engine.system import STACKS, System, Traffic, Variant
 from tests.rollouts.candidates import STANDING, Candidate
 
 SECONDS = 60.0
-# Answers that tell who is asked.
-SOME = 5
+# Answers that tell who is asked, and as many in a row as luck does not give to one of two.
+SOME, MANY = 5, 20
 # A query may be on its way so long.
 ON_ITS_WAY_SECONDS = 2.0
 
@@ -193,8 +193,8 @@ class Scene:
         began = time.monotonic()
 
         def settled() -> bool:
-            last = traffic.since(began)[-2 * SOME :]
-            return len(last) == 2 * SOME and {answer.release for answer in last} == {digest}
+            last = traffic.since(began)[-MANY:]
+            return len(last) == MANY and {answer.release for answer in last} == {digest}
 
         self.until(settled, f"only {digest} answers")
         return time.monotonic()
