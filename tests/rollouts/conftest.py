@@ -16,9 +16,9 @@ from tests.rollouts.candidates import synthesize
 from tests.rollouts.scene import Scene
 
 # A job of an hour takes a third of a second. A step's dwell time is what it is, and is looked at often.
-TIME_SCALE, WAIT_SCALE = 10_000, 0.05
+TIME_SCALE, WAIT_SCALE = 10_000, 0.02
 # Between two queries.
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.01
 
 
 @pytest.fixture(scope="package")
