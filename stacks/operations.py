@@ -113,8 +113,9 @@ class OperationsStack(cdk.Stack):
             ),
             (
                 ("Tokens", [("InputTokens", "Sum"), ("OutputTokens", "Sum")]),
-                ("Releases failed, jobs stalled", [("FailedReleases", "Sum"), ("StalledJobs", "Sum")]),
+                ("Cost of the tokens, USD", [("CostUsd", "Sum")]),
             ),
+            (("Releases failed, jobs stalled", [("FailedReleases", "Sum"), ("StalledJobs", "Sum")]),),
         )
         for row in rows:
             dashboard.add_widgets(

@@ -91,7 +91,9 @@ class RouterStack(cdk.Stack):
                 "NAME": self._settings.full_name,
                 "TABLE_NAME": table.table_name,
                 "BASE_MODEL_ID": router.base_model,
+                "STUDENT": self._settings.distillation.student,
                 "TIME_BUDGET_MS": str(router.time_budget_ms),
+                "BATCH_TIME_BUDGET_MS": str(router.batch_time_budget_ms),
                 "CACHE_ENTRIES": str(router.cache_entries),
                 "CACHE_SECONDS": str(router.cache_seconds),
                 "ROUTE_SECONDS": str(router.route_seconds),
@@ -129,13 +131,11 @@ class RouterStack(cdk.Stack):
             create_default_stage=False,
             default_authorizer=authorizers.HttpIamAuthorizer(),
         )
-        api.add_routes(
-            path="/route",
-            methods=[gateway.HttpMethod.POST],
-            integration=integrations.HttpLambdaIntegration(
-                "Integration", self.alias, timeout=INTEGRATION_TIMEOUT
-            ),
+        integration = integrations.HttpLambdaIntegration(
+            "Integration", self.alias, timeout=INTEGRATION_TIMEOUT
         )
+        for path in ("/route", "/routes"):
+            api.add_routes(path=path, methods=[gateway.HttpMethod.POST], integration=integration)
         gateway.HttpStage(
             self,
             "Stage",

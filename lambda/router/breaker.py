@@ -9,7 +9,8 @@ OPEN_SECONDS = 10.0
 class Breaker:
     """One endpoint's. Closed until FAILURES in a row, then open for OPEN_SECONDS, then one probe decides.
 
-    An environment serves one request at a time, so the request that finds it half-open is the probe.
+    The call that finds it half-open is the probe; those beside it, of the same batch, wait for what comes of
+    it.
     """
 
     def __init__(self) -> None:
@@ -18,9 +19,14 @@ class Breaker:
         self._opened_at: float | None = None
 
     def allows(self, now: float) -> bool:
-        """Whether the endpoint may be asked at this time."""
+        """Whether the endpoint may be asked at this time; whoever is told so has to ask it."""
+        if self._opened_at is None:
+            return True
         # A clock that was set back must not keep it open.
-        return self._opened_at is None or not 0 <= now - self._opened_at < OPEN_SECONDS
+        if 0 <= now - self._opened_at < OPEN_SECONDS:
+            return False
+        self._opened_at = now
+        return True
 
     def succeeded(self) -> None:
         """The endpoint answered, whatever it said."""

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# A call that hangs keeps its worker until its socket times out; a request leaves at most three behind.
-_WORKERS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="router")
+# A call that hangs keeps its worker until its socket times out; a query leaves at most three behind. Threads
+# come into being as they are needed: one for a query at a time, some dozen for a batch.
+_WORKERS = ThreadPoolExecutor(max_workers=128, thread_name_prefix="router")
 
 # Environments that SnapStart restores share one snapshot, and so the state of an ordinary generator.
 jitter = random.SystemRandom().uniform

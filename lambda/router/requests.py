@@ -8,6 +8,9 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+# A batch's own limit: what a search page shows, and what a budget of seconds can ask.
+MOST_QUERIES = 100
+
 
 class BadRequestError(Exception):
     """The caller's mistake. `error` is a word for programs, the message a sentence for people."""
@@ -22,6 +25,9 @@ class BadRequestError(Exception):
         return {"error": self.error, "message": str(self)}
 
 
+type Asked = str | list[str | BadRequestError]
+
+
 def is_http(event: object) -> bool:
     """Whether the event comes from the HTTP API; any other is a direct invocation."""
     if not isinstance(event, Mapping):
@@ -30,22 +36,53 @@ def is_http(event: object) -> bool:
     return isinstance(request, Mapping) and "http" in request
 
 
-def read_query(event: object, *, http: bool, max_characters: int) -> str:
-    """The query, without the white space around it. Raises BadRequestError."""
+def read(event: object, *, http: bool, max_characters: int) -> Asked:
+    """The query or queries of a request. Raises BadRequestError.
+
+    `POST /routes` takes a batch, `POST /route` one query; a direct invocation is told by its document. A
+    query of a batch that is none becomes its own error, so that it keeps no other from its answer.
+    """
     request = _body(event) if http else event
+    is_batch = _path(event) == "/routes" if http else isinstance(request, Mapping) and "queries" in request
     if not isinstance(request, Mapping):
-        raise BadRequestError("invalid_request", 'Expected a JSON object: {"query": "..."}.')
+        example = '{"queries": ["...", "..."]}' if is_batch else '{"query": "..."}'
+        raise BadRequestError("invalid_request", f"Expected a JSON object: {example}.")
+    if is_batch:
+        return _batch(request, max_characters)
     if "query" not in request:
         raise BadRequestError("missing_query", 'The request has no "query".')
-    query = request["query"]
+    return _query(request["query"], '"query"', max_characters)
+
+
+def _batch(request: Mapping[str, Any], max_characters: int) -> list[str | BadRequestError]:
+    if "queries" not in request:
+        raise BadRequestError("missing_queries", 'The request has no "queries".')
+    queries = request["queries"]
+    if not isinstance(queries, list):
+        raise BadRequestError("invalid_queries", '"queries" must be a list of strings.')
+    if not 1 <= len(queries) <= MOST_QUERIES:
+        raise BadRequestError(
+            "wrong_number_of_queries", f'"queries" has {len(queries)}; 1 to {MOST_QUERIES} are allowed.'
+        )
+    found: list[str | BadRequestError] = []
+    for place, query in enumerate(queries):
+        try:
+            found.append(_query(query, f"queries[{place}]", max_characters))
+        except BadRequestError as error:
+            found.append(error)
+    return found
+
+
+def _query(query: object, name: str, max_characters: int) -> str:
+    """One query, without the white space around it. Raises BadRequestError."""
     if not isinstance(query, str):
-        raise BadRequestError("invalid_query", '"query" must be a string.')
+        raise BadRequestError("invalid_query", f"{name} must be a string.")
     query = query.strip()
     if not _visible(query):
-        raise BadRequestError("empty_query", '"query" is empty.')
+        raise BadRequestError("empty_query", f"{name} is empty.")
     if len(query) > max_characters:
         raise BadRequestError(
-            "query_too_long", f'"query" has {len(query)} characters, at most {max_characters} are allowed.'
+            "query_too_long", f"{name} has {len(query)} characters, at most {max_characters} are allowed."
         )
     # Browsers that cut a text in the middle of an emoji send half of it, which no encoder takes.
     return query.encode("utf-8", "replace").decode("utf-8")
@@ -65,6 +102,15 @@ def respond(answer: Mapping[str, Any], *, http: bool, status: int = 200) -> dict
         "headers": {"content-type": "application/json"},
         "body": json.dumps(answer, separators=(",", ":")),
     }
+
+
+def _path(event: object) -> str:
+    """The path that was asked for, without a stage; HTTP API sends both, an emulator perhaps one of them."""
+    if not isinstance(event, Mapping):
+        return ""
+    key = event.get("routeKey")
+    path = key.partition(" ")[2] if isinstance(key, str) and key.startswith("POST ") else event.get("rawPath")
+    return path if isinstance(path, str) else ""
 
 
 def _body(event: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -38,18 +39,31 @@ class RouteCache:
         self._known = False
         self._read_at = 0.0
         self._lifetime = 0.0
+        self._lock = threading.Lock()
 
     def current(self, budget: Budget, now: float) -> tuple[Route, str | None]:
         """The route at this time, and what was wrong with it if it was read just now."""
         # `now` is the wall clock: a frozen environment's monotonic clock may have stood still. A clock
         # that was set back makes the route old, too.
-        if 0 <= now - self._read_at < self._lifetime:
+        if self._is_young(now):
             return self._route, None
-        problem = self._refresh(budget)
-        # Environments that started together must not read together.
-        seconds = self._max_age if problem is None else min(self._max_age, RETRY_SECONDS)
-        self._read_at, self._lifetime = now, seconds * self._jitter(0.8, 1.0)
-        return self._route, problem
+        # One query of a batch reads; the others take what is known, and wait only where nothing is.
+        patience = 0.0 if self._known else budget.remaining * FIRST_READ
+        if not self._lock.acquire(timeout=patience):
+            return self._route, None
+        try:
+            if self._is_young(now):
+                return self._route, None
+            problem = self._refresh(budget)
+            # Environments that started together must not read together.
+            seconds = self._max_age if problem is None else min(self._max_age, RETRY_SECONDS)
+            self._read_at, self._lifetime = now, seconds * self._jitter(0.8, 1.0)
+            return self._route, problem
+        finally:
+            self._lock.release()
+
+    def _is_young(self, now: float) -> bool:
+        return 0 <= now - self._read_at < self._lifetime
 
     def _refresh(self, budget: Budget) -> str | None:
         part = LATER_READ if self._known else FIRST_READ

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The router's settings; times in seconds."""
+    """The router's settings; times in seconds. `student` is the model whose price releases have."""
 
     name: str
     table_name: str
     base_model_id: str
+    student: str = ""
     time_budget: float = 1.5
+    batch_time_budget: float = 10.0
     cache_entries: int = 2000
     cache_seconds: float = 300.0
     route_seconds: float = 10.0
@@ -30,7 +32,9 @@ class Settings:
             name=_required(environment, "NAME"),
             table_name=_required(environment, "TABLE_NAME"),
             base_model_id=_required(environment, "BASE_MODEL_ID"),
+            student=environment.get("STUDENT", "").strip(),
             time_budget=_number(environment, "TIME_BUDGET_MS", 1500, at_least=50) / 1000,
+            batch_time_budget=_number(environment, "BATCH_TIME_BUDGET_MS", 10_000, at_least=50) / 1000,
             cache_entries=int(_number(environment, "CACHE_ENTRIES", 2000)),
             cache_seconds=_number(environment, "CACHE_SECONDS", 300),
             route_seconds=_number(environment, "ROUTE_SECONDS", 10),

@@ -45,8 +45,9 @@ _QUOTING = frozenset({"refused", "model_error"})
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of asking a model. Weights, or a reason why there are none."""
+    """What came of asking `model`. Weights, or a reason why there are none."""
 
+    model: str = ""
     weights: dict[str, float] | None = None
     reason: str = ""
     detail: str = ""
@@ -102,7 +103,8 @@ class Models:
 
     def forget(self, keep: frozenset[str]) -> None:
         """Drop what is known of endpoints that are no longer in use."""
-        self._breakers = {model: breaker for model, breaker in self._breakers.items() if model in keep}
+        known = list(self._breakers.items())  # others of a batch may add one meanwhile
+        self._breakers = {model: breaker for model, breaker in known if model in keep}
 
     def _attempt(self, model: str, prompt: Prompt, query: str, budget: Budget, end: float) -> Outcome:
         try:
@@ -116,7 +118,7 @@ class Models:
         except BotoCoreError as error:
             # Resets and refused connections; an idle connection that was cut looks like this too.
             return Outcome(reason="unreachable", detail=type(error).__name__)
-        return self._read(reply)
+        return replace(self._read(reply), model=model)
 
     def _converse(self, model: str, prompt: Prompt, query: str) -> Any:
         return self._bedrock.converse(**request(model, prompt, query))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
+from router.costs import Costs
 from router.settings import Settings
 from router.sources import Outcome
 
@@ -38,6 +40,8 @@ class Telemetry:
         self._name = settings.name
         self._log_queries = settings.log_queries
         self._logger = logger
+        self._costs = Costs.of(settings)
+        self._lock = threading.Lock()
         self._metrics = EphemeralMetrics(namespace=settings.namespace, service=settings.name)
 
     def failed(self, trace: Trace, source: str, reason: str, detail: str = "", endpoint: str = "") -> None:
@@ -75,11 +79,13 @@ class Telemetry:
         """The request has its answer."""
         if self._log_queries:
             self._logger.info("answered", query=query, weights=weights, source=trace.source)
-        try:
-            self._emit(trace, latency_ms, request_id)
-        except Exception as error:  # metrics are lost, the answer is not
-            self._metrics.clear_metrics()
-            self.unexpected(trace, "metrics", error)
+        # One set of metrics at a time: queries of a batch end side by side.
+        with self._lock:
+            try:
+                self._emit(trace, latency_ms, request_id)
+            except Exception as error:  # metrics are lost, the answer is not
+                self._metrics.clear_metrics()
+                self.unexpected(trace, "metrics", error)
 
     def _emit(self, trace: Trace, latency_ms: float, request_id: str | None) -> None:
         metrics, chosen = self._metrics, trace.distilled if trace.release else trace.base
@@ -105,6 +111,9 @@ class Telemetry:
             self._metrics.add_metric("ModelLatency", "Milliseconds", outcome.model_latency)
             self._metrics.add_metric("InputTokens", "Count", outcome.input_tokens)
             self._metrics.add_metric("OutputTokens", "Count", outcome.output_tokens)
+            usd = self._costs.usd(outcome.model, outcome.input_tokens, outcome.output_tokens)
+            if usd is not None:
+                self._metrics.add_metric("CostUsd", "None", usd)
 
     def _flush(self, release: str) -> None:
         # `service` alone is there by default; this adds the second set.

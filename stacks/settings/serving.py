@@ -292,6 +292,13 @@ class Router(Section):
         description="Milliseconds for an answer, retries and fallbacks included; an HTTP API gives up after "
         "29 s.",
     )
+    batch_time_budget_ms: int = Field(
+        default=10_000,
+        ge=200,
+        le=25_000,
+        description="Milliseconds for all answers of a batch; each of them has time_budget_ms within it. "
+        "Default: 10000.",
+    )
     memory_mb: int = Field(
         ge=128,
         le=10_240,

@@ -49,20 +49,23 @@ def test_router_may_invoke_deployments_and_the_base_model_and_nothing_else_of_be
 
 def test_every_route_asks_for_iam_authorization(assembly: Assembly) -> None:
     routes = assembly.resources("AWS::ApiGatewayV2::Route")
-    assert [route.properties["RouteKey"] for route in routes] == ["POST /route"]
+    assert {route.properties["RouteKey"] for route in routes} == {"POST /route", "POST /routes"}
     assert all(route.properties["AuthorizationType"] == "AWS_IAM" for route in routes)
     assert "CorsConfiguration" not in assembly.one("AWS::ApiGatewayV2::Api").properties
 
 
 def test_only_this_api_may_call_the_live_alias(assembly: Assembly) -> None:
-    (permission,) = assembly.resources("AWS::Lambda::Permission", stack="router")
+    permissions = assembly.resources("AWS::Lambda::Permission", stack="router")
     account, region = assembly.settings.account, assembly.settings.region
-    assert assembly.plain(permission.properties) == {
-        "Action": "lambda:InvokeFunction",
-        "FunctionName": "<Live>",
-        "Principal": "apigateway.amazonaws.com",
-        "SourceArn": f"arn:aws:execute-api:{region}:{account}:<Api>/*/*/route",
-    }
+    assert [assembly.plain(permission.properties) for permission in permissions] == [
+        {
+            "Action": "lambda:InvokeFunction",
+            "FunctionName": "<Live>",
+            "Principal": "apigateway.amazonaws.com",
+            "SourceArn": f"arn:aws:execute-api:{region}:{account}:<Api>/*/*/{path}",
+        }
+        for path in ("route", "routes")
+    ]
     integration = assembly.one("AWS::ApiGatewayV2::Integration").properties
     assert assembly.plain(integration["IntegrationUri"]) == "<Live>"
     assert integration["TimeoutInMillis"] <= 29_000
@@ -93,13 +96,15 @@ def test_router_reads_its_settings_from_its_variables(assembly: Assembly) -> Non
         name=assembly.settings.full_name,
         table_name="<Releases>",
         base_model_id=expected.base_model,
+        student=assembly.settings.distillation.student,
         time_budget=expected.time_budget_ms / 1000,
+        batch_time_budget=expected.batch_time_budget_ms / 1000,
         cache_entries=expected.cache_entries,
         cache_seconds=expected.cache_seconds,
         route_seconds=expected.route_seconds,
         log_queries=expected.log_queries,
     )
-    assert read.time_budget < function["Timeout"]
+    assert max(read.time_budget, read.batch_time_budget) < function["Timeout"]
 
 
 def test_queries_are_not_logged_where_nobody_asked_for_it(assembly: Assembly) -> None:

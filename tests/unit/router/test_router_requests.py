@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from router.requests import BadRequestError, is_http, normalised, read_query, respond
+from router import requests
+from router.requests import MOST_QUERIES, Asked, BadRequestError, is_http, normalised, respond
 
 HTTP: dict[str, Any] = {
     "version": "2.0",
@@ -21,8 +22,12 @@ def http_event(body: str | None, encoded: bool = False) -> dict[str, Any]:
     return {**HTTP, "body": body, "isBase64Encoded": encoded}
 
 
-def read(event: object) -> str:
-    return read_query(event, http=is_http(event), max_characters=20)
+def read(event: object) -> Asked:
+    return requests.read(event, http=is_http(event), max_characters=20)
+
+
+def batch(body: object) -> dict[str, Any]:
+    return {**http_event(json.dumps(body)), "routeKey": "POST /routes"}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +77,48 @@ def test_caller_mistake_is_named(event: object, error: str) -> None:
         read(event)
     assert raised.value.answer["error"] == error
     assert raised.value.answer["message"]
+
+
+def test_batch_is_read_in_its_order_and_a_mistake_in_it_is_its_own() -> None:
+    for event in (batch({"queries": [" dog ", "", 7, "cat"]}), {"queries": [" dog ", "", 7, "cat"]}):
+        asked = read(event)
+        assert isinstance(asked, list)
+        first, second, third, last = asked
+        assert (first, last) == ("dog", "cat")
+        assert isinstance(second, BadRequestError)
+        assert second.answer == {"error": "empty_query", "message": "queries[1] is empty."}
+        assert isinstance(third, BadRequestError)
+        assert third.answer == {"error": "invalid_query", "message": "queries[2] must be a string."}
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [
+        (batch([]), "invalid_request"),
+        (batch({}), "missing_queries"),
+        (batch({"query": "dog"}), "missing_queries"),
+        (batch({"queries": "dog"}), "invalid_queries"),
+        (batch({"queries": {"0": "dog"}}), "invalid_queries"),
+        (batch({"queries": []}), "wrong_number_of_queries"),
+        (batch({"queries": ["dog"] * (MOST_QUERIES + 1)}), "wrong_number_of_queries"),
+        ({"queries": None}, "invalid_queries"),
+        (http_event('{"queries": ["dog"]}'), "missing_query"),
+    ],
+)
+def test_mistake_of_a_whole_batch_is_named(event: object, error: str) -> None:
+    with pytest.raises(BadRequestError) as raised:
+        read(event)
+    assert raised.value.answer["error"] == error
+
+
+def test_where_a_batch_goes_is_told_by_the_path_in_either_form() -> None:
+    event = http_event('{"queries": ["dog"]}')
+    del event["routeKey"]
+    assert read({**event, "rawPath": "/routes"}) == ["dog"]
+    with pytest.raises(BadRequestError):
+        read({**event, "rawPath": "/route"})
+    with pytest.raises(BadRequestError):
+        read({**event, "routeKey": 7, "rawPath": ["/routes"]})
 
 
 def test_longest_query_is_allowed() -> None:

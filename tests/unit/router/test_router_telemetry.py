@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shared.routes import Route, Share
 from shared.task import Task
 from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble, client_error
 from tests.unit.router.scenes import SETTLED, STUDENT, STUDENT_SAYS, MakeBench, healthy, student
@@ -44,6 +45,39 @@ def test_base_models_tokens_do_not_count_for_the_release(bench: MakeBench) -> No
     assert (release["InvalidOutput"], release["OutputTokens"]) == ([1], [11])
     assert (base["release"], base["InvalidOutput"], base["OutputTokens"]) == ("base", [0], [11])
     assert "Requests" not in base
+
+
+DEPLOYED = "arn:aws:bedrock:us-east-1:000000000000:custom-model-deployment/abc"
+BOUGHT = "arn:aws:bedrock:us-east-1:000000000000:provisioned-model/abc"
+# 40 and 11 tokens of Nova Micro, at 0.035 and 0.14 USD a million.
+NOVA_MICRO = 2.94e-6
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "student_model", "usd"),
+    [
+        (DEPLOYED, "amazon.nova-micro-v1:0:128k", NOVA_MICRO),
+        (DEPLOYED, "nobody.knows-v1:0", None),
+        (DEPLOYED, "", None),
+        (BOUGHT, "amazon.nova-micro-v1:0:128k", None),  # billed by the hour
+    ],
+)
+def test_cost_is_that_of_the_tokens_by_the_price_table(
+    bench: MakeBench, endpoint: str, student_model: str, usd: float | None
+) -> None:
+    route = Route(1, (Share("aaaaaaaaaaaa", endpoint, 1.0),))
+    made = bench(healthy(**{endpoint: STUDENT_SAYS}), TableDouble(route), student=student_model)
+    made.ask()
+    (blob,) = made.metrics()
+    assert blob.get("CostUsd") == (None if usd is None else [pytest.approx(usd)])
+
+
+def test_base_models_cost_is_its_own(bench: MakeBench) -> None:
+    made = bench(student("no weights"), TableDouble(SETTLED))
+    made.ask()
+    release, base = made.metrics()
+    assert "CostUsd" not in release  # an endpoint whose price nobody told
+    assert base["CostUsd"] == [pytest.approx(NOVA_MICRO)]
 
 
 def test_metrics_without_a_model_call(bench: MakeBench) -> None:

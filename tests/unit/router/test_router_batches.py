@@ -1,0 +1,137 @@
+"""Batches: in their order, side by side, each query as if it were alone."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from router.requests import MOST_QUERIES
+from tests.unit.router.conftest import Bench
+from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble, client_error, reply
+from tests.unit.router.scenes import SETTLED, STUDENT, STUDENT_SAYS, MakeBench, healthy, student
+
+
+def ask(made: Bench, *queries: object, context: object = None) -> list[dict[str, Any]]:
+    answers: list[dict[str, Any]] = made.router.handle({"queries": list(queries)}, context)["answers"]
+    return answers
+
+
+class Echo:
+    """A student that says which query it was asked: its number is the first weight, in percent."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds, self.asked, self.at_once, self.most = seconds, 0, 0, 0
+        self._lock = threading.Lock()
+
+    def converse(self, **request: Any) -> dict[str, Any]:
+        number = int(request["messages"][0]["content"][0]["text"].split()[-1])
+        with self._lock:
+            self.asked += 1
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+        time.sleep(self.seconds)
+        with self._lock:
+            self.at_once -= 1
+        return reply(f"{number} {100 - number} 0 0")
+
+
+def test_a_whole_batch_is_answered_in_its_order_some_side_by_side(bench: MakeBench) -> None:
+    echo = Echo(seconds=0.02)
+    made = bench(echo, TableDouble(SETTLED))
+    answers = ask(made, *(f"query {number}" for number in range(MOST_QUERIES)))
+    assert [answer["weights"]["visual"] for answer in answers] == [n / 100 for n in range(MOST_QUERIES)]
+    assert {answer["source"] for answer in answers} == {"distilled"}
+    assert 4 < echo.most <= 16
+    assert len(made.table.reads) == 1
+
+
+def test_every_query_counts_for_itself(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(SETTLED))
+    ask(made, "dog", "cat", "bird")
+    blobs = made.metrics()
+    assert [blob["Requests"] for blob in blobs] == [[1], [1], [1]]
+    assert [len(blob["OutputTokens"]) for blob in blobs] == [1, 1, 1]
+
+
+def test_same_query_is_asked_once(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(SETTLED))
+    answers = ask(made, "dog", "DOG ", "cat", "dog")
+    assert made.bedrock.asked(STUDENT) == 2
+    assert [answer["cached"] for answer in answers] == [False, True, False, True]
+
+
+def test_query_that_is_none_costs_no_other_its_answer(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(SETTLED))
+    first, second, third = ask(made, "dog", "", "cat")
+    assert first["source"] == third["source"] == "distilled"
+    assert second == {"error": "empty_query", "message": "queries[1] is empty."}
+    assert len(made.metrics()) == 2
+
+
+def test_batch_of_mistakes_only_is_answered_all_the_same(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(SETTLED))
+    assert [answer["error"] for answer in ask(made, None, "")] == ["invalid_query", "empty_query"]
+    assert made.bedrock.calls == []
+
+
+@pytest.mark.parametrize(
+    ("says", "source"),
+    [
+        (student("no weights"), "base"),
+        (student(client_error("ThrottlingException", 429)), "base"),
+        (healthy(**{STUDENT: "", BASE_MODEL: client_error("AccessDeniedException", 403)}), "static"),
+    ],
+)
+def test_every_query_of_a_batch_has_its_fallbacks(bench: MakeBench, says: Any, source: str) -> None:
+    made = bench(says, TableDouble(SETTLED))
+    assert {answer["source"] for answer in ask(made, *(f"q {n}" for n in range(30)))} == {source}
+
+
+def test_batch_ends_with_its_own_budget_and_each_query_with_its_own(bench: MakeBench) -> None:
+    """What hangs takes 16 queries at a time, 0.2 s each: the batch's 0.5 s end the later ones at once."""
+    made = bench(
+        healthy(**{STUDENT: 2.0, BASE_MODEL: 2.0}),
+        TableDouble(SETTLED),
+        time_budget=0.2,
+        batch_time_budget=0.5,
+    )
+    began = time.monotonic()
+    answers = ask(made, *(f"q {n}" for n in range(60)))
+    assert time.monotonic() - began < 0.8
+    assert {answer["source"] for answer in answers} == {"static"}
+    assert max(answer["latency_ms"] for answer in answers) < 300
+
+
+def test_functions_own_end_bounds_a_batch(bench: MakeBench) -> None:
+    made = bench(healthy(**{STUDENT: 2.0, BASE_MODEL: 2.0}), TableDouble(SETTLED), time_budget=1.5)
+    began = time.monotonic()
+    ask(made, "dog", "cat", context=ContextDouble(left=300))
+    assert time.monotonic() - began < 0.5
+
+
+def test_endpoint_whose_circuit_has_opened_is_tried_by_one_query_of_a_batch(bench: MakeBench) -> None:
+    made = bench(healthy(**{STUDENT: client_error("InternalServerException", 500)}), TableDouble(SETTLED))
+    for number in range(5):
+        made.ask(f"before {number}")
+    asked = made.bedrock.asked(STUDENT)
+    made.clock.time += 11
+    ask(made, *(f"q {n}" for n in range(20)))
+    assert made.bedrock.asked(STUDENT) - asked <= 2  # the probe, and its one repetition
+
+
+def test_http_answer_is_one_document(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(SETTLED))
+    event = {
+        "routeKey": "POST /routes",
+        "requestContext": {"http": {"method": "POST"}},
+        "body": json.dumps({"queries": ["dog", 7]}),
+    }
+    answered = made.router.handle(event)
+    first, second = json.loads(answered["body"])["answers"]
+    assert (answered["statusCode"], first["weights"]["audio"]) == (200, 0.8)
+    assert STUDENT_SAYS.split()[1] == "80"
+    assert second["error"] == "invalid_query"
