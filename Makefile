@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: bootstrap cost dataset-check diff deploy destroy help install local local-status local-down releases rollback route synth watch test faults snapshots schema clean
+.PHONY: bootstrap cost dataset-check diff deploy destroy help install local local-status local-down releases rollback route synth watch test tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -69,7 +69,13 @@ destroy: $(INSTALLED)  ## Remove a deployment from AWS [ENV=dev]
 test: $(INSTALLED)  ## Lint, type-check and test
 	ruff check .
 	ruff format --check .
+	@# Side by side: much of a test is waiting.
+	@$(MAKE) --no-print-directory -j 2 types tests
+
+types:
 	mypy $(SOURCES) $(FUNCTIONS)
+
+tests:
 	@# In the files' order: the longest, integration, begins first, beside all others.
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -16,6 +16,9 @@ from local.state import REGION, State
 ACCESS_KEY = "test"
 SECRET_KEY = "test"  # noqa: S105 - the emulator's well-known key, worth nothing anywhere else
 
+# Tells the emulator to fork its functions, see local/emulator/preloading.py.
+PRELOAD = "EMULATOR_PRELOAD"
+
 # What a server may see of the caller's environment. Lambdas inherit everything the emulator has, so an
 # endpoint, a profile or a proxy of the caller's would reach them and hang their calls.
 INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "TZ", "USER", "SYSTEMROOT")
@@ -58,7 +61,9 @@ def server(path: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]
     return {**inherited, "PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
-def emulator(port: int, bedrock: str, state: State, path: str, wait_scale: float) -> dict[str, str]:
+def emulator(
+    port: int, bedrock: str, state: State, path: str, wait_scale: float, *, preload: bool = False
+) -> dict[str, str]:
     """Return MiniStack's whole environment: loopback only, IAM enforced, TLS, Bedrock elsewhere."""
     return {
         **server(path),
@@ -76,6 +81,7 @@ def emulator(port: int, bedrock: str, state: State, path: str, wait_scale: float
         "S3_DATA_DIR": str(state.root / "emulator" / "s3"),
         "TMPDIR": str(state.tmp),
         "SFN_WAIT_SCALE": str(wait_scale),
+        **({PRELOAD: "1"} if preload else {}),
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         # Lambdas inherit these two, so that their Bedrock calls, and only those, go to the stand-in.

@@ -84,12 +84,15 @@ def stop(state: State) -> list[str]:
     return stopped
 
 
-def start(state: State, *, time_scale: float = TIME_SCALE, wait_scale: float = 1) -> Servers:
+def start(
+    state: State, *, time_scale: float = TIME_SCALE, wait_scale: float = 1, preload: bool = False
+) -> Servers:
     """Start all servers and wait until they answer. Stop leftovers first.
 
     Args:
         time_scale: How much faster than the machine's the Bedrock stand-in's clock runs.
         wait_scale: What a state machine's waits and pauses between retries are multiplied by.
+        preload: Begin functions as forks of a process with boto3 in its memory, whatever their layer holds.
 
     Raises:
         LocalError: A server ended at once or did not answer in time; none is left running.
@@ -97,13 +100,13 @@ def start(state: State, *, time_scale: float = TIME_SCALE, wait_scale: float = 1
     state.prepare()
     certificate.make(state.certificate, state.certificate_key)
     try:
-        return _start(state, time_scale, wait_scale)
+        return _start(state, time_scale, wait_scale, preload=preload)
     except BaseException:
         stop(state)
         raise
 
 
-def _start(state: State, time_scale: float, wait_scale: float) -> Servers:
+def _start(state: State, time_scale: float, wait_scale: float, *, preload: bool) -> Servers:
     emulator_port, bedrock_port = processes.free_port(), processes.free_port()
     emulator_url, bedrock_url = f"https://127.0.0.1:{emulator_port}", f"http://127.0.0.1:{bedrock_port}"
     path = tool_path()
@@ -112,7 +115,7 @@ def _start(state: State, time_scale: float, wait_scale: float) -> Servers:
         state,
         Server("emulator", 0, emulator_url),
         _emulator_arguments(emulator_port),
-        environment.emulator(emulator_port, bedrock_url, state, path, wait_scale),
+        environment.emulator(emulator_port, bedrock_url, state, path, wait_scale, preload=preload),
     )
     _wait(state, emulator, lambda: _emulator_answers(state, emulator_url))
     environment.write_ca_bundle(state.certificate, state.ca_bundle)

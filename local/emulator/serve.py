@@ -11,11 +11,14 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import preloading  # type: ignore[import-not-found]  # this folder is on the path when it runs
 from ministack.app import app as ministack  # type: ignore[import-untyped]  # it has no type hints
+from ministack.core import lambda_runtime  # type: ignore[import-untyped]  # as above
 from ministack.services import lambda_svc  # type: ignore[import-untyped]  # as above
 from ministack.services.cloudformation import custom_resource  # type: ignore[import-untyped]  # as above
 
@@ -86,6 +89,9 @@ _resources = _CustomResources()
 custom_resource.invoke_custom_resource = _resources.invoke
 custom_resource.deliver_response = _resources.deliver_response
 lambda_svc._execute_function_with_config_scope = _resources.execute
+
+if os.environ.get("EMULATOR_PRELOAD"):
+    lambda_runtime.subprocess = preloading.Preloading()
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -53,7 +53,9 @@ class Engine:
     def __init__(self, state: State, *, time_scale: float, wait_scale: float) -> None:
         """Start the servers; `close` stops them."""
         self.state = state
-        self._servers: Servers = servers.start(state, time_scale=time_scale, wait_scale=wait_scale)
+        self._servers: Servers = servers.start(
+            state, time_scale=time_scale, wait_scale=wait_scale, preload=True
+        )
         self._session = boto3.Session(environment.ACCESS_KEY, environment.SECRET_KEY, None, REGION)
         self._published: set[str] = set()
         self._clients: dict[str, Any] = {}

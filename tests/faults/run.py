@@ -192,7 +192,7 @@ class Run:
 
     def _kill_a_function(self) -> None:
         """A function's process dies in the middle of whatever it does."""
-        workers = list(_python_children(self._engine.emulator_pid))
+        workers = list(_functions(self._engine.emulator_pid))
         if workers:
             if self._traffic:
                 self._traffic.killed_at = time.monotonic()
@@ -343,11 +343,16 @@ class Run:
         self.story.append(f"{time.monotonic() - self._began:6.1f} {text}")
 
 
-def _python_children(pid: int) -> Iterator[int]:
-    """The emulator's Python functions; the framework's own, on Node.js, are AWS's to keep alive."""
+def _functions(pid: int) -> Iterator[int]:
+    """The emulator's Python functions, forked by its zygote; the framework's own, on Node.js, are AWS's
+    to keep alive."""
+    for zygote in _children(pid):
+        with contextlib.suppress(OSError):
+            if b"zygote.py" in Path(f"/proc/{zygote}/cmdline").read_bytes():
+                yield from _children(zygote)
+
+
+def _children(pid: int) -> Iterator[int]:
     for child in Path(f"/proc/{pid}/task").glob("*/children"):
-        for number in child.read_text().split():
-            with contextlib.suppress(OSError):
-                command = Path(f"/proc/{number}/cmdline").read_bytes()
-                if b"python" in command.split(b"\0")[0]:
-                    yield int(number)
+        with contextlib.suppress(OSError):
+            yield from map(int, child.read_text().split())

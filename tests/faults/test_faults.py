@@ -1,4 +1,4 @@
-"""A few schedules of the fault run; `make faults` runs many."""
+"""One schedule of the fault run; `make faults` runs many."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from tests.faults.workers import run
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("faults")]
 
-# Both found a model that neither of two stacks took for its own.
-SEEDS = (31, 39)
+# It found a model that neither of two stacks took for its own.
+SEEDS = (39,)
 
 
 def test_faults_cost_nothing_twice_and_leave_nothing_running() -> None:

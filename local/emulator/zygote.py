@@ -1,0 +1,110 @@
+"""A process that has imported what all functions import, and forks one for each.
+
+To import boto3 takes a new process half a second of a core, and most of a test's time goes by in that. The
+emulator asks for a function over a socket, and passes its pipes along; see `preloading`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+MODULES = (
+    "boto3.dynamodb.types",
+    "botocore.config",
+    "aws_lambda_powertools",
+    "aws_lambda_powertools.metrics",
+    "concurrent.futures.thread",
+    "tomllib",
+    "unicodedata",
+)
+# What it knows of a function that it forked: three pipes of its own, and one for how it ended.
+PIPES = 4
+LARGEST = 1 << 20
+
+
+def main(connection: socket.socket) -> None:
+    """Fork until the emulator is gone."""
+    for name in MODULES:
+        importlib.import_module(name)
+    woken, waking = os.pipe()
+    os.set_blocking(woken, False)
+    os.set_blocking(waking, False)
+    signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    ends: dict[int, int] = {}
+    while True:
+        ready, _, _ = select.select([connection.fileno(), woken], [], [])
+        if woken in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(woken, 4096)
+            _reap(ends)
+        if connection.fileno() in ready:
+            message, pipes, _, _ = socket.recv_fds(connection, LARGEST, PIPES)
+            if not message:
+                return
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for kept in (connection.fileno(), woken, waking, *ends.values(), pipes[3]):
+                    os.close(kept)
+                _become(json.loads(message), pipes[:3])
+            ends[pid] = pipes[3]
+            for given in pipes[:3]:
+                os.close(given)
+            connection.send(str(pid).encode())
+
+
+def _reap(ends: dict[int, int]) -> None:
+    """Tell of every function that has ended how it did, as `subprocess` counts it."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            end = ends.pop(pid)
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                os.write(end, str(os.waitstatus_to_exitcode(status)).encode())
+            os.close(end)
+
+
+def _become(function: dict[str, Any], pipes: list[int]) -> None:
+    """Run a worker's script as a new interpreter would; never returns."""
+    code = 1
+    try:
+        for number, pipe in enumerate(pipes):
+            os.dup2(pipe, number)
+            os.close(pipe)
+        sys.stdin = os.fdopen(0, encoding="utf-8")
+        sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8")
+        sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8")
+        os.chdir(function["cwd"])
+        os.environ.clear()
+        os.environ.update(function["env"])
+        script = Path(function["script"])
+        sys.argv, sys.path[0] = [str(script)], str(script.parent)
+        exec(compile(script.read_text(encoding="utf-8"), script, "exec"), {"__name__": "__main__"})  # noqa: S102  # the emulator's own script
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=int(sys.argv[1])) as emulator:
+        main(emulator)
