@@ -260,7 +260,7 @@ def _contenders(release: Release, releases: Releases, evaluation: Evaluation) ->
             model=release.model_arn,
         )
     ]
-    settled = releases.route().settled
+    settled = releases.served().settled
     if settled and settled.release != release.digest:
         serving = releases.get(settled.release)
         title, model = f"serves now {settled.release}", serving.model_arn if serving else ""

@@ -231,7 +231,7 @@ class Release(Construct):
         all_items = [*steps, "Scan", "PutItem", "DeleteItem"]
         roles = {
             "candidate": self._role("Candidate", steps, grants.candidate()),
-            "evaluation": self._role("Evaluation", steps, grants.evaluation()),
+            "evaluation": self._role("Evaluation", [*steps, "Scan"], grants.evaluation()),
             "promotion": self._role("Promotion", [*steps, "PutItem", "Scan"], grants.promotion()),
             "sweeper": self._role("Sweeper", all_items, grants.sweeper()),
             "release": self._role("Release", all_items, grants.resource()),

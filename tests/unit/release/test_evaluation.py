@@ -128,6 +128,16 @@ def court(world: World) -> Court:
     return Court(world)
 
 
+def test_where_a_human_broke_the_route_the_candidate_is_judged_beside_what_routers_go_on_with(
+    world: World, court: Court
+) -> None:
+    court.candidate()
+    court.serving()
+    world.releases._table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    court.judge()
+    assert court.report()["contenders"]["serving"]["title"] == f"serves now {B}"
+
+
 def test_good_candidate_passes_and_its_report_is_kept(world: World, court: Court) -> None:
     court.candidate(ROWS)
     result = court.judge(gate=GATE)
