@@ -38,4 +38,6 @@ def client_config(settings: Settings) -> Config:
         read_timeout=settings.time_budget,
         retries={"total_max_attempts": 1, "mode": "standard"},
         tcp_keepalive=True,
+        # Beyond that a connection is made for a call and thrown away: a batch asks 16 at once.
+        max_pool_connections=128,
     )

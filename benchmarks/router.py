@@ -1,0 +1,369 @@
+"""What the router adds to a model's own time, beside a bare call, LiteLLM and the pattern of the AWS samples.
+
+    python -m benchmarks.router                      measures, prints the tables of README.md
+    python -m benchmarks.router --queries 200        a quick look
+    python -m benchmarks.router --without litellm    where LiteLLM can't be installed
+
+All ask the same student of the Bedrock stand-in, over loopback, each in a process of its own, by turns. The
+stand-in waits 380 ms before the first token and writes 183 tokens a second. Time beyond that is what the
+client, the connection and the stand-in itself take; what an approach adds is its time less the bare call's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import stacks  # noqa: F401  # puts lambda/ on the import path
+
+PROJECT = Path(__file__).resolve().parents[1]
+FIRST_TOKEN_MS, TOKENS_A_SECOND = 380.0, 183.0
+CONCURRENCY = (1, 100)
+TURNS = 3
+REGION, ROLE = "us-east-1", "arn:aws:iam::000000000000:role/job"
+# As the published student answers: four weights, and some 60 tokens of reasoning.
+REASONING = (
+    "The query names what can be seen in the clip, so the visual channel matters most for it and the audio "
+    "channel somewhat, while spoken words and metadata add little beyond what the picture tells."
+)
+
+
+# The approaches. Each is made once in its process, and answers one query; it returns the output tokens.
+
+
+@dataclass(frozen=True)
+class Where:
+    """The stand-in, and the endpoint of the student."""
+
+    url: str
+    model: str
+
+    def client(self, **config: Any) -> Any:
+        """A bedrock-runtime client."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "bedrock-runtime",
+            endpoint_url=self.url,
+            region_name=REGION,
+            aws_access_key_id="AKIASTANDIN",
+            aws_secret_access_key="not-a-secret",  # noqa: S106  # the stand-in verifies no signature
+            config=Config(**{"proxies": {}, **config}),
+        )
+
+
+type Ask = Callable[[str], int]
+
+
+def ours(where: Where) -> Ask:
+    """The whole router: request, route, cache, budget, breaker, validation, metrics. Its table is a double
+    that holds one route."""
+    from botocore.config import Config
+
+    from router.assembly import client_config, make_router
+    from router.settings import Settings
+    from shared.routes import Route, Share
+    from shared.task import Task
+    from tests.unit.router.doubles import TableDouble
+
+    settings = Settings(name="benchmark", table_name="releases", base_model_id="us.amazon.nova-micro-v1:0")
+    bedrock = where.client(**vars(client_config(settings))["_user_provided_options"])
+    assert isinstance(bedrock.meta.config, Config)
+    table = TableDouble(Route(1, (Share("aaaaaaaaaaaa", where.model, 1.0),)))
+    router = make_router(settings, Task.load(), bedrock=bedrock, dynamodb=table)
+
+    def ask(query: str) -> int:
+        answer = router.handle({"query": query})
+        assert answer["source"] == "distilled", answer
+        return 0
+
+    return ask
+
+
+def bare(where: Where) -> Ask:
+    """One boto3 call with the student's prompt; the text is not even read."""
+    from shared.asking import Prompt, request
+    from shared.task import Task
+
+    bedrock = where.client(max_pool_connections=max(CONCURRENCY))
+    prompt = Prompt.student(Task.load())
+    prompt = Prompt(prompt.text, 200)
+
+    def ask(query: str) -> int:
+        tokens: int = bedrock.converse(**request(where.model, prompt, query))["usage"]["outputTokens"]
+        return tokens
+
+    return ask
+
+
+def samples(where: Where) -> Ask:
+    """As the AWS routing samples do: a client for each call, no cache, the answer taken as JSON or text."""
+    from shared.task import Task
+
+    prompt = Task.load().student_prompt
+
+    def ask(query: str) -> int:
+        reply = where.client().converse(
+            modelId=where.model,
+            messages=[{"role": "user", "content": [{"text": f"{prompt}\n\n{query}"}]}],
+            inferenceConfig={"maxTokens": 200, "temperature": 0.0},
+        )
+        text = reply["output"]["message"]["content"][0]["text"]
+        try:
+            json.loads(text)
+        except ValueError:
+            text.split()
+        tokens: int = reply["usage"]["outputTokens"]
+        return tokens
+
+    return ask
+
+
+def litellm(where: Where) -> Ask:
+    """LiteLLM's Converse path, with a fallback."""
+    os.environ |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    import litellm as library  # type: ignore[import-not-found]  # in its own environment
+
+    from shared.asking import Prompt
+    from shared.task import Task
+
+    library.suppress_debug_info = True
+    prompt = Prompt.student(Task.load())
+
+    def ask(query: str) -> int:
+        reply = library.completion(
+            model="bedrock/converse/us.amazon.nova-micro-v1:0",
+            model_id=where.model,
+            messages=[{"role": "system", "content": prompt.text}, {"role": "user", "content": query}],
+            max_tokens=200,
+            temperature=0.0,
+            fallbacks=["bedrock/converse/us.amazon.nova-lite-v1:0"],
+            aws_bedrock_runtime_endpoint=where.url,
+            aws_access_key_id="AKIASTANDIN",
+            aws_secret_access_key="not-a-secret",  # noqa: S106  # the stand-in verifies no signature
+            aws_region_name=REGION,
+        )
+        return int(reply.usage.completion_tokens)
+
+    return ask
+
+
+APPROACHES: Mapping[str, Callable[[Where], Ask]] = {
+    "ours": ours,
+    "bare": bare,
+    "litellm": litellm,
+    "samples": samples,
+}
+
+
+# One measurement, in a process of its own.
+
+
+def measure(approach: str, where: Where, queries: int, concurrency: int) -> dict[str, Any]:
+    """Ask so many queries, no two of them the same, and say how long each took."""
+    began = time.process_time()
+    import boto3  # noqa: F401
+    from botocore.config import Config  # noqa: F401
+
+    where.client()
+    with_boto = time.process_time()
+    ask = APPROACHES[approach](where)
+    made = time.process_time()
+    # Its lines of metrics and logs go where a function's go, to a pipe.
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    with ThreadPoolExecutor(concurrency) as pool:
+        list(pool.map(lambda n: ask(f"a warm engine {n}"), range(concurrency)))
+        cpu, start = time.process_time(), time.perf_counter()
+        took = list(pool.map(lambda n: _timed(ask, f"red car number {n}"), range(queries)))
+        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+    sys.stdout = sys.__stdout__
+    return {
+        "boto_ms": (with_boto - began) * 1000,
+        "init_ms": (made - with_boto) * 1000,
+        "ms": [milliseconds for milliseconds, _ in took],
+        "tokens": max(tokens for _, tokens in took),
+        "rate": queries / wall,
+        "cpu_ms": cpu / queries * 1000,
+        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def _timed(ask: Ask, query: str) -> tuple[float, int]:
+    began = time.perf_counter()
+    tokens = ask(query)
+    return (time.perf_counter() - began) * 1000, tokens
+
+
+# The run.
+
+
+@contextmanager
+def standin() -> Iterator[tuple[Where, Where]]:
+    """The stand-in with two deployed students: one that answers weights only, one with reasoning."""
+    from local.bedrock import BedrockStandIn, MemoryS3, Settings
+    from shared.conversation import examples, row
+    from shared.task import Task
+
+    task, s3 = Task.load(), MemoryS3()
+    with (PROJECT / "data" / "training.jsonl").open(encoding="utf-8") as lines:
+        rows = [row(task, one.query, one.weights) for one in examples(lines, task)][:400]
+    short = "".join(f"{json.dumps(one)}\n" for one in rows)
+    for one in rows:
+        (content,) = one["messages"][1]["content"]
+        weights = task.parse(content["text"])
+        content["text"] = json.dumps({**weights, "reasoning": REASONING})
+    long = "".join(f"{json.dumps(one)}\n" for one in rows)
+    settings = Settings(first_token_ms=FIRST_TOKEN_MS, token_ms=1000 / TOKENS_A_SECOND)
+    with BedrockStandIn(s3=s3, settings=settings) as bedrock:
+        found = []
+        for name, body in (("short", short), ("long", long)):
+            s3.put_object(Bucket="data", Key=f"{name}.jsonl", Body=body)
+            found.append(Where(bedrock.endpoint, _student(bedrock, name)))
+        yield found[0], found[1]
+
+
+def _student(bedrock: Any, name: str) -> str:
+    control, day = bedrock.client("bedrock"), 24 * 3600
+    teacher = {"teacherModelIdentifier": "us.amazon.nova-pro-v1:0", "maxResponseLengthForInference": 200}
+    control.create_model_customization_job(
+        jobName=name,
+        customModelName=name,
+        roleArn=ROLE,
+        baseModelIdentifier="amazon.nova-micro-v1:0:128k",
+        customizationType="DISTILLATION",
+        customizationConfig={"distillationConfig": {"teacherModelConfig": teacher}},
+        trainingDataConfig={"s3Uri": f"s3://data/{name}.jsonl"},
+        outputDataConfig={"s3Uri": "s3://data/jobs/"},
+    )
+    bedrock.advance(day)
+    model = control.get_model_customization_job(jobIdentifier=name)["outputModelArn"]
+    made = control.create_custom_model_deployment(modelDeploymentName=name, modelArn=model)
+    bedrock.advance(day)
+    return str(made["customModelDeploymentArn"])
+
+
+def in_a_process(python: Path, approach: str, where: Where, queries: int, concurrency: int) -> dict[str, Any]:
+    """Measure an approach in a process of its own."""
+    arguments = [approach, where.url, where.model, str(queries), str(concurrency)]
+    done = subprocess.run(  # noqa: S603  # our own program
+        [str(python), "-m", "benchmarks.router", "--measure", *arguments],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{approach} failed:\n{done.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def with_litellm() -> Path:
+    """An environment of its own for LiteLLM, which needs other versions than ours; its Python."""
+    folder = PROJECT / ".cache" / "benchmark-litellm"
+    python = folder / "bin" / "python"
+    if not (folder / ".installed").exists():
+        venv.create(folder, with_pip=True, clear=True)
+        for requirements in ("lambda/requirements.txt", "benchmarks/requirements.txt"):
+            command = [str(python), "-m", "pip", "install", "-q", "-r", str(PROJECT / requirements)]
+            subprocess.run(command, check=True)  # noqa: S603  # our own command
+        (folder / ".installed").touch()
+    return python
+
+
+def report(found: Mapping[tuple[str, int], Sequence[dict[str, Any]]], published: Sequence[float]) -> str:
+    """The tables of README.md."""
+    lines = [
+        "| approach | at once | p50 ms | p99 ms | beyond bare: p50 | p99 | queries/s | CPU ms | MB |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    tokens = found["bare", 1][0]["tokens"]
+    model = FIRST_TOKEN_MS + tokens / TOKENS_A_SECOND * 1000
+    for approach, concurrency in found:
+        runs = found[approach, concurrency]
+        p50, p99 = (_median(_part(run["ms"], part) for run in runs) for part in (0.50, 0.99))
+        # Turn by turn, so that what slowed the machine slowed both.
+        pairs = list(zip(runs, found["bare", concurrency], strict=True))
+        beyond = [
+            _median(_part(mine["ms"], part) - _part(theirs["ms"], part) for mine, theirs in pairs)
+            for part in (0.50, 0.99)
+        ]
+        told = ["", ""] if approach == "bare" else [f"{value:+.2f}" for value in beyond]
+        lines.append(
+            f"| {approach} | {concurrency} | {p50 - model:.2f} | {p99 - model:.2f} | {told[0]} | {told[1]} | "
+            f"{_median(run['rate'] for run in runs):.0f} | {_median(run['cpu_ms'] for run in runs):.2f} | "
+            f"{_median(run['megabytes'] for run in runs):.0f} |"
+        )
+    lines += ["", "| approach | imports and init beyond boto3 and its client, CPU ms |", "|---|---:|"]
+    for approach in dict.fromkeys(name for name, _ in found):
+        runs = [run for concurrency in CONCURRENCY for run in found.get((approach, concurrency), ())]
+        lines.append(f"| {approach} | {_median(run['init_ms'] for run in runs):.0f} |")
+    mine = _median(_part(run["ms"], 0.5) for run in found["ours", 1])
+    theirs = _part(published, 0.5)
+    lines += [
+        "",
+        f"End to end, one at a time: ours {mine:.0f} ms (at most {tokens} output tokens), the published "
+        f"student's form {theirs:.0f} ms: **{mine / theirs:.2f}**.",
+        "",
+        f"Python {platform.python_version()}, {platform.machine()}, median of {TURNS} turns.",
+    ]
+    return "\n".join(lines)
+
+
+def _part(values: Sequence[float], part: float) -> float:
+    return sorted(values)[min(int(len(values) * part), len(values) - 1)]
+
+
+def _median(values: Iterator[float] | Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def main() -> int:
+    """Run all approaches by turns."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--queries", type=int, default=2000, help="at 100 at once; a twentieth one by one")
+    parser.add_argument("--without", action="append", default=[], choices=APPROACHES)
+    parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        approach, url, model, queries, concurrency = options.measure
+        print(json.dumps(measure(approach, Where(url, model), int(queries), int(concurrency))))
+        return 0
+    chosen = [name for name in APPROACHES if name not in options.without]
+    pythons = {name: Path(sys.executable) for name in chosen}
+    if "litellm" in chosen:
+        pythons["litellm"] = with_litellm()
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    published: list[float] = []
+    with standin() as (student, reasoning):
+        for _ in range(TURNS):
+            for concurrency in CONCURRENCY:
+                queries = options.queries if concurrency > 1 else max(options.queries // 20, 20)
+                for name in chosen:
+                    one = in_a_process(pythons[name], name, student, queries, concurrency)
+                    found.setdefault((name, concurrency), []).append(one)
+            few = max(options.queries // 20, 20)
+            run = in_a_process(Path(sys.executable), "bare", reasoning, few, 1)
+            print(f"# the published student's form has {run['tokens']} output tokens", file=sys.stderr)
+            published += run["ms"]
+    print(report(found, published))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
