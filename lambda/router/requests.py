@@ -78,12 +78,13 @@ def _query(query: object, name: str, max_characters: int) -> str:
     if not isinstance(query, str):
         raise BadRequestError("invalid_query", f"{name} must be a string.")
     query = query.strip()
-    if not _visible(query):
-        raise BadRequestError("empty_query", f"{name} is empty.")
+    # First, so that what comes after looks at a bounded text only.
     if len(query) > max_characters:
         raise BadRequestError(
             "query_too_long", f"{name} has {len(query)} characters, at most {max_characters} are allowed."
         )
+    if not _visible(query):
+        raise BadRequestError("empty_query", f"{name} is empty.")
     # Browsers that cut a text in the middle of an emoji send half of it, which no encoder takes.
     return query.encode("utf-8", "replace").decode("utf-8")
 
