@@ -25,11 +25,21 @@ class OutOfTimeError(Exception):
 class Budget:
     """A request's time. Every wait of the request is taken from it."""
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start the clock. Seconds may already be short, if the function itself is about to be stopped."""
+    def __init__(
+        self, seconds: float, clock: Callable[[], float] = time.monotonic, whole: float | None = None
+    ) -> None:
+        """Start the clock. Seconds may be fewer than a `whole` budget has, where the function is about to be
+        stopped or a batch about to end.
+        """
         self.seconds = max(seconds, 0.0)
+        self.whole = max(self.seconds, whole or 0.0)
         self._clock = clock
         self._started = clock()
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether less than a request's usual time was there from the start."""
+        return self.seconds < self.whole
 
     @property
     def spent(self) -> float:

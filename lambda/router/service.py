@@ -68,7 +68,7 @@ class Router:
             self._telemetry.unexpected(trace, "router", error)
             return respond(self._answered("", self._task.static_weights, trace, 0.0, request_id), http=http)
         if isinstance(asked, str):
-            answer = self._answer(asked, Budget(self._seconds(context)), request_id)
+            answer = self._answer(asked, self._budget(self._seconds(context)), request_id)
         else:
             answer = {"answers": self._answer_all(asked, context, request_id)}
         return respond(answer, http=http)
@@ -90,8 +90,7 @@ class Router:
             query = asked[place]
             if isinstance(query, BadRequestError):
                 return query.answer
-            budget = Budget(min(self._settings.time_budget - RESERVE_SECONDS, batch.remaining))
-            return self._answer(query, budget, request_id)
+            return self._answer(query, self._budget(batch.remaining), request_id)
 
         first = sorted(firsts.values())
         found = dict(zip(first, _BATCH.map(answer, first), strict=True))
@@ -119,6 +118,11 @@ class Router:
             "latency_ms": round(latency_ms, 3),
             "cached": trace.cached,
         }
+
+    def _budget(self, most: float) -> Budget:
+        """One query's, of so many seconds at most."""
+        whole = self._settings.time_budget - RESERVE_SECONDS
+        return Budget(min(whole, most), whole=whole)
 
     def _seconds(self, context: object, most: float | None = None) -> float:
         left = getattr(context, "get_remaining_time_in_millis", None)

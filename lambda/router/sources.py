@@ -84,20 +84,21 @@ class Models:
     ) -> Outcome:
         """Ask for the query's weights, for no longer than `at_most` seconds; never raises for a failure."""
         end = budget.spent + min(at_most, budget.remaining)
-        if end - budget.spent < budget.seconds * LEAST_PART:
+        if end - budget.spent < budget.whole * LEAST_PART:
             return Outcome(reason="no_time", called=False)
         breaker = self._breakers.setdefault(model, Breaker())
         if not breaker.allows(now):
             return Outcome(reason="circuit_open", called=False)
         outcome = self._attempt(model, prompt, query, budget, end)
         wait = jitter(*RETRY_PAUSE)
-        if outcome.reason in _RETRYABLE and end - budget.spent - wait > budget.seconds * LEAST_PART:
+        if outcome.reason in _RETRYABLE and end - budget.spent - wait > budget.whole * LEAST_PART:
             self._pause(wait)
             outcome = self._attempt(model, prompt, query, budget, end)
         if outcome.reason in _ANSWERED:
             # Invalid output is no reason to stop asking: queries made for that could switch a release off.
             breaker.succeeded()
-        elif breaker.failed(now):
+        # In a whole budget it might have answered: a batch that runs out of time must not switch it off.
+        elif not (outcome.reason == "timed_out" and budget.is_cut) and breaker.failed(now):
             self._logger.warning("circuit opened", endpoint=model, reason=outcome.reason)
         return outcome
 

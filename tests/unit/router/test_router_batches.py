@@ -135,3 +135,12 @@ def test_http_answer_is_one_document(bench: MakeBench) -> None:
     assert (answered["statusCode"], first["weights"]["audio"]) == (200, 0.8)
     assert STUDENT_SAYS.split()[1] == "80"
     assert second["error"] == "invalid_query"
+
+
+def test_batch_that_runs_out_of_time_opens_no_circuit(bench: MakeBench) -> None:
+    """An endpoint that would have answered in 60 ms has not failed where it was given fewer."""
+    made = bench(Echo(seconds=0.06), TableDouble(SETTLED), time_budget=0.4, batch_time_budget=0.2)
+    answers = ask(made, *(f"query {number}" for number in range(60)))
+    assert {answer["source"] for answer in answers} > {"distilled"}
+    assert not [log for log in made.logs() if log["message"] == "circuit opened"]
+    assert made.ask("query 61")["source"] == "distilled"
