@@ -10,6 +10,9 @@ from typing import Any
 
 # A batch's own limit: what a search page shows, and what a budget of seconds can ask.
 MOST_QUERIES = 100
+# JSON writes a character in at most 12 bytes, \ud83d\ude00; a query has quotes, a comma and some white space
+# besides, and a body its braces and a field or two that nobody asked for.
+_CHARACTER_BYTES, _QUERY_BYTES, _OTHER_BYTES = 12, 32, 1024
 
 
 class BadRequestError(Exception):
@@ -23,6 +26,15 @@ class BadRequestError(Exception):
     def answer(self) -> dict[str, Any]:
         """The answer's body."""
         return {"error": self.error, "message": str(self)}
+
+
+def most_bytes(max_characters: int) -> int:
+    """The largest body that is parsed: a whole batch of the longest queries, however they are escaped.
+
+    HTTP API passes 10 MB on, whose parsing alone would cost more than a request's time. A direct invocation
+    is parsed by Lambda before anybody is asked, and has no such limit.
+    """
+    return MOST_QUERIES * (max_characters * _CHARACTER_BYTES + _QUERY_BYTES) + _OTHER_BYTES
 
 
 type Asked = str | list[str | BadRequestError]
@@ -42,7 +54,7 @@ def read(event: object, *, http: bool, max_characters: int) -> Asked:
     `POST /routes` takes a batch, `POST /route` one query; a direct invocation is told by its document. A
     query of a batch that is none becomes its own error, so that it keeps no other from its answer.
     """
-    request = _body(event) if http else event
+    request = _body(event, most_bytes(max_characters)) if http else event
     is_batch = _path(event) == "/routes" if http else isinstance(request, Mapping) and "queries" in request
     if not isinstance(request, Mapping):
         example = '{"queries": ["...", "..."]}' if is_batch else '{"query": "..."}'
@@ -114,9 +126,13 @@ def _path(event: object) -> str:
     return path if isinstance(path, str) else ""
 
 
-def _body(event: object) -> object:
+def _body(event: object, most: int) -> object:
     body = event.get("body") if isinstance(event, Mapping) else None
     encoded = isinstance(event, Mapping) and event.get("isBase64Encoded") is True
+    # Base64 writes three bytes in four characters. A text's characters are counted, not its bytes: what
+    # they cost is the same, and nothing has to be encoded for it.
+    if isinstance(body, str) and len(body) > (-(-most // 3) * 4 if encoded else most):
+        raise BadRequestError("body_too_large", f"The body is larger than {most} bytes.")
     try:
         # RecursionError: a body of brackets only. ValueError covers bad base64, bytes and JSON.
         return json.loads(base64.b64decode(body, validate=True) if encoded else body)  # type: ignore[arg-type]  # None and others raise TypeError

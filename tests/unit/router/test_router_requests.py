@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from router import requests
-from router.requests import MOST_QUERIES, Asked, BadRequestError, is_http, normalised, respond
+from router.requests import MOST_QUERIES, Asked, BadRequestError, is_http, most_bytes, normalised, respond
 
 HTTP: dict[str, Any] = {
     "version": "2.0",
@@ -51,7 +51,7 @@ def test_query_is_read(event: dict[str, Any]) -> None:
         (http_event(None), "invalid_json"),
         (http_event(""), "invalid_json"),
         (http_event("query=dog"), "invalid_json"),
-        (http_event("[" * 100_000), "invalid_json"),
+        (http_event("[" * 20_000), "invalid_json"),
         (http_event('{"query": ' + "1" * 10_000 + "}"), "invalid_json"),
         (http_event("%%%", encoded=True), "invalid_json"),
         (http_event(base64.b64encode(b"\xff\xfe\xfd").decode(), encoded=True), "invalid_json"),
@@ -167,3 +167,61 @@ def in_time(event: object, error: str) -> bool:
 
 def test_invisible_query_of_any_length_costs_nothing() -> None:
     assert in_time({"query": "\u200b" * 2_000_000}, "query_too_long")
+
+
+# The largest body that `read` above takes.
+LARGEST = most_bytes(20)
+
+
+@pytest.mark.parametrize("filler", ["[", "{", '{"a":', "1", '"', " ", "\\u0000", "[[],"])
+def test_body_that_is_too_large_is_not_parsed(filler: str) -> None:
+    body = filler * (10_000_000 // len(filler))
+    assert in_time(http_event(body), "body_too_large")
+    assert in_time(http_event(body, encoded=True), "body_too_large")
+
+
+@pytest.mark.parametrize("filler", ["[", "{", '{"a":', "1", '"', "\\u0000", "[[],"])
+def test_largest_body_is_parsed_in_no_time(filler: str) -> None:
+    """Of the sample task's size, whatever is in it."""
+    most = most_bytes(512)
+    event = http_event(filler * (most // len(filler)))
+    began = time.process_time()
+    with pytest.raises(BadRequestError) as raised:
+        requests.read(event, http=True, max_characters=512)
+    assert raised.value.error == "invalid_json"
+    assert time.process_time() - began < 0.25
+
+
+@pytest.mark.parametrize(("depth", "error"), [(200, None), (14_000, "invalid_json")])
+def test_nesting_that_nobody_asked_for_is_ignored_or_no_json(depth: int, error: str | None) -> None:
+    event = http_event('{"query": "dog", "other": ' + "[" * depth + "]" * depth + "}")
+    if error:
+        assert in_time(event, error)
+    else:
+        assert read(event) == "dog"
+
+
+def test_limit_of_a_body_is_exact() -> None:
+    for size, error in ((LARGEST, None), (LARGEST + 1, "body_too_large")):
+        body = '{"query": "dog"}'.ljust(size)
+        encoded = base64.b64encode(body.encode()).decode()
+        if error is None:
+            assert read(http_event(body)) == read(http_event(encoded, encoded=True)) == "dog"
+            continue
+        assert in_time(http_event(body), error)
+    assert in_time(http_event(base64.b64encode(b" " * (LARGEST + 3)).decode(), encoded=True), error)
+
+
+@pytest.mark.parametrize("character", ["\U0001f600", "\u00e9", "d", "\x01"])
+def test_largest_batch_fits_however_it_is_written(character: str) -> None:
+    queries = [character * 19 + "d"] * MOST_QUERIES
+    for body in (
+        json.dumps({"queries": queries}, indent=4),
+        json.dumps({"queries": queries}, ensure_ascii=False),
+        '{"queries": [' + ", ".join('"' + "\\ud83d\\ude00" * 20 + '"' for _ in queries) + "]}",
+    ):
+        raw = base64.b64encode(body.encode()).decode()
+        for event in (http_event(body), http_event(raw, encoded=True)):
+            asked = read({**event, "routeKey": "POST /routes"})
+            assert len(asked) == MOST_QUERIES
+            assert all(isinstance(query, str) for query in asked)
