@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An answer and the source that gave it."""
+    """An answer, the source that gave it, and what kept a better one from giving it."""
 
     weights: dict[str, float]
     source: str
+    reason: str | None = None
 
 
 class AnswerCache:

@@ -62,6 +62,11 @@ class RouteCache:
         finally:
             self._lock.release()
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a route was ever read here; an empty one is a route."""
+        return self._known
+
     def _is_young(self, now: float) -> bool:
         return 0 <= now - self._read_at < self._lifetime
 

@@ -19,6 +19,8 @@ from shared.routes import Route, Share
 from shared.task import Task
 
 DISTILLED, BASE, STATIC = "distilled", "base", "static"
+# Reasons that are not of a call: the route names no release, no route was ever read, a mistake of ours.
+NO_RELEASE, NO_ROUTE, INTERNAL = "no_release", "no_route", "internal"
 # The student answers in a third of the default budget. One that hangs must leave the base model its time.
 DISTILLED_PART = 0.5
 # A fallback's answer must not outlive its cause for long.
@@ -64,7 +66,7 @@ class Router:
         except BadRequestError as error:
             return respond(error.answer, http=http, status=400)
         except Exception as error:  # the search goes on with static weights
-            trace = Trace()
+            trace = Trace(reason=INTERNAL)
             self._telemetry.unexpected(trace, "router", error)
             return respond(self._answered("", self._task.static_weights, trace, 0.0, request_id), http=http)
         if isinstance(asked, str):
@@ -102,7 +104,7 @@ class Router:
         try:
             weights = self._weights(query, budget, trace)
         except Exception as error:  # the search goes on with static weights
-            trace.source, trace.cached = STATIC, False
+            trace.source, trace.reason, trace.cached = STATIC, trace.reason or INTERNAL, False
             self._telemetry.unexpected(trace, "router", error)
         return self._answered(query, weights, trace, budget.spent * 1000, request_id)
 
@@ -114,6 +116,7 @@ class Router:
             "weights": dict(weights),
             "intent": self._task.dominant(weights),
             "source": trace.source,
+            "reason": trace.reason,
             "release": trace.release if trace.source == DISTILLED else None,
             "latency_ms": round(latency_ms, 3),
             "cached": trace.cached,
@@ -136,13 +139,15 @@ class Router:
         share = self._route(budget, now, trace).choose(key, now)
         trace.release = share.release if share else None
         if found := self._cache.get(key, trace.release, now):
-            trace.source, trace.cached = found.source, True
+            trace.source, trace.reason, trace.cached = found.source, found.reason, True
             return found.weights
         for source, seconds in ((DISTILLED, self._settings.cache_seconds), (BASE, BASE_CACHE_SECONDS)):
             outcome = self._ask(source, share, query, budget, now, trace)
             if outcome and outcome.weights:
                 trace.source = source
-                entry = Entry(outcome.weights, source)
+                if source == BASE and share is None:
+                    trace.reason = NO_RELEASE if self._routes.is_known else NO_ROUTE
+                entry = Entry(outcome.weights, source, trace.reason)
                 self._cache.put(key, trace.release, entry, now, min(seconds, self._settings.cache_seconds))
                 return outcome.weights
         return self._task.static_weights
@@ -174,11 +179,13 @@ class Router:
             )
         except Exception as error:  # a mistake of ours, which must not keep the next source from answering
             self._telemetry.unexpected(trace, source, error)
+            trace.reason = trace.reason or INTERNAL
             return None
         if source == DISTILLED:
             trace.distilled = outcome
         else:
             trace.base = outcome
         if outcome.reason:
+            trace.reason = trace.reason or outcome.reason
             self._telemetry.failed(trace, source, outcome.reason, outcome.detail, model)
         return outcome

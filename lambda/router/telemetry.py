@@ -24,6 +24,8 @@ class Trace:
     # The release that the route chose, also where another source answered for it.
     release: str | None = None
     source: str = "static"
+    # Why the model that should have answered did not; None where it did.
+    reason: str | None = None
     cached: bool = False
     errors: int = 0
     # Sources that failed, each with its reason, e.g. {"distilled": "throttled"}.

@@ -141,6 +141,10 @@ class BedrockStandIn:
         """Order a fault, as `POST /_faults` does; see `local.bedrock.faults` for kinds and options."""
         self._account.faults.order({"kind": kind, **options})
 
+    def clear_faults(self) -> None:
+        """Forget the faults that were ordered and not yet carried out."""
+        self._account.faults.clear()
+
     def lifecycle(self, model_id: str, *, legacy: float | None = None, end: float | None = None) -> None:
         """Give a foundation model other lifecycle dates, in seconds since the epoch, until the next reset."""
         self._account.catalogue.set_lifecycle(model_id, legacy, end)

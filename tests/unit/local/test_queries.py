@@ -17,6 +17,7 @@ ANSWER = {
     "weights": {"visual": 0.85, "audio": 0.0, "transcription": 0.05, "metadata": 0.1},
     "intent": "visual",
     "source": "distilled",
+    "reason": None,
     "release": "0123456789ab",
     "latency_ms": 12.4,
     "cached": False,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from shared.routes import Route, Share
+from shared.task import Task
 from tests.unit.router.conftest import Bench
 from tests.unit.router.doubles import BASE_MODEL, BedrockDouble
 
@@ -25,3 +27,12 @@ def healthy(**says: Any) -> BedrockDouble:
 def student(says: Any) -> BedrockDouble:
     """The student does this, the base model answers."""
     return healthy(**{STUDENT: says})
+
+
+def assert_weights(answer: Mapping[str, Any], task: Task) -> None:
+    """The answer is weights: each label's in order, finite, from 0 to 1, together 1, and their largest."""
+    weights = answer["weights"]
+    assert tuple(weights) == task.labels
+    assert all(type(weight) in (int, float) and 0 <= weight <= 1 for weight in weights.values()), weights
+    assert math.isclose(math.fsum(weights.values()), 1, abs_tol=1e-9), weights
+    assert answer["intent"] == task.dominant(weights)

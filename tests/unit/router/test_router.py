@@ -25,6 +25,7 @@ def test_settled_release_answers(bench: MakeBench, task: Task) -> None:
         "weights": {"visual": 0.1, "audio": 0.8, "transcription": 0.0, "metadata": 0.1},
         "intent": "audio",
         "source": "distilled",
+        "reason": None,
         "release": "aaaaaaaaaaaa",
         "cached": False,
     }
@@ -43,6 +44,7 @@ def test_base_model_answers_before_the_first_release(bench: MakeBench, task: Tas
     made = bench(healthy(), TableDouble(None))
     answer = made.ask()
     assert (answer["source"], answer["release"], answer["intent"]) == ("base", None, "visual")
+    assert answer["reason"] == "no_release"
     assert made.bedrock.calls[0]["system"] == [{"text": task.teacher_prompt}]
     assert made.bedrock.calls[0]["inferenceConfig"]["maxTokens"] == 200
 
@@ -75,11 +77,19 @@ def test_student_that_fails_is_stood_in_for_by_the_base_model(
 ) -> None:
     made = bench(student(says), TableDouble(SETTLED))
     answer = made.ask()
-    assert (answer["source"], answer["release"]) == ("base", None)
+    assert (answer["source"], answer["reason"], answer["release"]) == ("base", reason, None)
     assert made.bedrock.asked(STUDENT) == attempts
     log = made.logs()[-1]
     assert (log["source"], log["reason"], log["release"]) == ("distilled", reason, "aaaaaaaaaaaa")
     assert made.metrics()[0]["failures"] == {"distilled": reason}
+
+
+def test_reason_is_of_the_model_that_should_have_answered(bench: MakeBench) -> None:
+    down = client_error("ServiceUnavailableException", 503)
+    made = bench(healthy(**{STUDENT: "no weights", BASE_MODEL: down}), TableDouble(SETTLED))
+    assert made.ask()["reason"] == "invalid_output"
+    made = bench(healthy(**{BASE_MODEL: down}), TableDouble(None))
+    assert made.ask()["reason"] == "unavailable"
 
 
 @pytest.mark.parametrize(("says", "reason", "attempts"), REFUSALS)
@@ -88,7 +98,7 @@ def test_static_weights_answer_when_every_model_fails(
 ) -> None:
     made = bench(healthy(**{STUDENT: says, BASE_MODEL: says}), TableDouble(SETTLED))
     answer = made.ask()
-    assert answer["source"] == "static"
+    assert (answer["source"], answer["reason"]) == ("static", reason)
     assert answer["weights"] == task.static_weights
     assert answer["release"] is None
     assert made.metrics()[0]["failures"] == {"distilled": reason, "base": reason}
@@ -128,13 +138,14 @@ def test_hanging_table_leaves_the_models_their_time(bench: MakeBench) -> None:
 def test_function_about_to_be_stopped_answers_at_once(bench: MakeBench) -> None:
     made = bench(healthy(), TableDouble(SETTLED))
     answer = made.router.handle({"query": "dog"}, ContextDouble(left=15))
-    assert answer["source"] == "static"
+    assert (answer["source"], answer["reason"]) == ("static", "no_time")
     assert made.bedrock.calls == []
 
 
 def test_unexpected_error_in_one_source_falls_to_the_next(bench: MakeBench) -> None:
     made = bench(student(RuntimeError("a bug, on dog barking")), TableDouble(SETTLED))
-    assert made.ask()["source"] == "base"
+    answer = made.ask()
+    assert (answer["source"], answer["reason"]) == ("base", "internal")
     assert made.metrics()[0]["RouterErrors"] == [1]
     assert "dog barking" not in json.dumps(made.output())
 
@@ -148,7 +159,8 @@ def test_unexpected_error_anywhere_gives_static_weights(
     made = bench(healthy(), TableDouble(SETTLED))
     monkeypatch.setattr(Route, "choose", fail)
     answer = made.ask()
-    assert (answer["source"], answer["weights"]) == ("static", task.static_weights)
+    assert (answer["source"], answer["reason"]) == ("static", "internal")
+    assert answer["weights"] == task.static_weights
     blob = made.metrics()[0]
     assert (blob["RouterErrors"], blob["Fallback"], blob["release"]) == ([1], [1], "base")
     assert "dog barking" not in json.dumps(made.output())
@@ -169,8 +181,8 @@ def test_lost_metrics_cost_no_answer(bench: MakeBench, monkeypatch: pytest.Monke
 
 def test_breaker_spares_requests_an_endpoint_that_is_down(bench: MakeBench) -> None:
     made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(SETTLED))
-    for number in range(FAILURES + 10):
-        assert made.ask(f"query {number}")["source"] == "base"
+    reasons = [made.ask(f"query {number}")["reason"] for number in range(FAILURES + 10)]
+    assert reasons == ["denied"] * FAILURES + ["circuit_open"] * 10
     assert made.bedrock.asked(STUDENT) == FAILURES
     assert made.metrics()[-2]["failures"] == {"distilled": "circuit_open"}
     assert sum(log["message"] == "circuit opened" for log in made.logs()) == 1

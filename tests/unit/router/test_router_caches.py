@@ -9,8 +9,18 @@ from botocore.exceptions import EndpointConnectionError
 
 from router.service import BASE_CACHE_SECONDS
 from shared.routes import Route, Share
+from shared.task import Task
 from tests.unit.router.doubles import BASE_MODEL, TableDouble, client_error
-from tests.unit.router.scenes import CANDIDATE, SETTLED, STUDENT, STUDENT_SAYS, MakeBench, healthy, student
+from tests.unit.router.scenes import (
+    CANDIDATE,
+    SETTLED,
+    STUDENT,
+    STUDENT_SAYS,
+    MakeBench,
+    assert_weights,
+    healthy,
+    student,
+)
 
 
 def test_same_query_is_answered_from_the_cache(bench: MakeBench) -> None:
@@ -38,7 +48,8 @@ def test_answers_age(bench: MakeBench) -> None:
 def test_base_answers_are_kept_for_a_short_time(bench: MakeBench) -> None:
     made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(SETTLED))
     made.ask()
-    assert made.ask()["cached"]
+    answer = made.ask()
+    assert (answer["cached"], answer["reason"]) == (True, "denied")
     made.bedrock.says[STUDENT] = STUDENT_SAYS
     made.clock.time += BASE_CACHE_SECONDS
     assert made.ask()["source"] == "distilled"
@@ -126,7 +137,8 @@ def test_emptied_route_switches_distillation_off(bench: MakeBench, item: dict[st
     made.ask()
     made.table.item = item
     made.clock.time += 10
-    assert made.ask()["source"] == "base"
+    answer = made.ask()
+    assert (answer["source"], answer["reason"]) == ("base", "no_release")
     assert made.metrics()[-1]["RouterErrors"] == [0]
 
 
@@ -136,7 +148,9 @@ def test_unreachable_table_at_first_means_base_model_then_recovers(
 ) -> None:
     made = bench(healthy(), TableDouble(SETTLED), time_budget=0.3)
     made.table.fails = fails
-    assert made.ask()["source"] == "base"
+    for query in ("dog", "cat"):  # the second does not try to read
+        answer = made.ask(query)
+        assert (answer["source"], answer["reason"]) == ("base", "no_route")
     made.table.fails = None
     made.clock.time += 5
     assert made.ask()["source"] == "distilled"
@@ -149,3 +163,25 @@ def test_shares_split_the_requests(bench: MakeBench) -> None:
     releases = [made.ask(f"query {number}")["release"] for number in range(400)]
     assert releases.count("bbbbbbbbbbbb") == pytest.approx(100, abs=30)
     assert releases.count("aaaaaaaaaaaa") + releases.count("bbbbbbbbbbbb") == 400
+
+
+@pytest.mark.parametrize("jump", [-1e9, -3600.0, -1.0, 1.0, 3600.0, 1e9])
+def test_wall_clock_that_jumps_costs_no_answer(bench: MakeBench, task: Task, jump: float) -> None:
+    """With a route and an answer known, a circuit open, and a candidate whose share has an end."""
+    made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(), cache_seconds=60)
+    end = int(made.clock.time) + 600
+    candidate = Share("bbbbbbbbbbbb", CANDIDATE, 0.5, expires_at=end)
+    made.table.item = Route(4, (*SETTLED.shares, candidate)).to_item()
+    for number in range(40):
+        made.ask(f"query {number}")
+    assert made.ask("query 0")["cached"]
+    made.clock.time += jump
+    made.bedrock.says[STUDENT] = STUDENT_SAYS
+    answers = [made.ask(f"query {number}") for number in range(80)]
+    for answer in answers:
+        assert_weights(answer, task)
+        assert answer["source"] in ("distilled", "base")
+    expired = made.clock.time >= end
+    assert any(answer["release"] == "bbbbbbbbbbbb" for answer in answers) is not expired
+    if abs(jump) > 1:  # the circuit is tried again, and what was known is asked anew
+        assert {answer["source"] for answer in answers} == {"distilled"}

@@ -21,6 +21,7 @@ from shared.conversation import row
 from shared.routes import Route, Share
 from shared.task import Task
 from tests.unit.router.doubles import BASE_MODEL, TableDouble
+from tests.unit.router.scenes import assert_weights
 
 DAY = 24 * 3600
 SOUNDS = ("dog barking", "engine roaring", "rain on a roof", "children laughing", "a door slamming")
@@ -31,7 +32,7 @@ class Stage:
     """A stand-in with one live deployment, and routers for it."""
 
     def __init__(self, bedrock: BedrockStandIn, endpoint: str, task: Task) -> None:
-        self.bedrock, self.endpoint, self._task = bedrock, endpoint, task
+        self.bedrock, self.endpoint, self.task = bedrock, endpoint, task
 
     def router(self, endpoint: str | None = None, time_budget: float = 1.5) -> Router:
         """A new environment's router, whose route names this endpoint or the live one."""
@@ -47,7 +48,7 @@ class Stage:
             config=client_config(settings),
         )
         route = Route(1, (Share("aaaaaaaaaaaa", endpoint or self.endpoint, 1.0),))
-        return make_router(settings, self._task, bedrock=client, dynamodb=TableDouble(route))
+        return make_router(settings, self.task, bedrock=client, dynamodb=TableDouble(route))
 
     def calls(self) -> list[str]:
         """The models that Converse was called for, oldest first."""
@@ -116,44 +117,47 @@ def test_base_model_answers_with_the_full_prompt(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "attempts"),
+    ("kind", "options", "attempts", "reason"),
     [
-        ("throttled", {}, 2),
-        ("not_ready", {}, 2),
-        ("failed", {}, 2),
-        ("unavailable", {}, 2),
-        ("lost_response", {"answer": "dropped"}, 2),
-        ("lost_response", {"answer": "error"}, 2),
-        ("over_quota", {}, 2),
-        ("denied", {}, 1),
-        ("not_found", {}, 1),
-        ("validation", {}, 1),
+        ("throttled", {}, 2, "throttled"),
+        ("not_ready", {}, 2, "not_ready"),
+        ("failed", {}, 2, "unavailable"),
+        ("unavailable", {}, 2, "unavailable"),
+        ("lost_response", {"answer": "dropped"}, 2, "unreachable"),
+        ("lost_response", {"answer": "error"}, 2, "unavailable"),
+        ("over_quota", {}, 2, "throttled"),
+        ("denied", {}, 1, "denied"),
+        ("not_found", {}, 1, "not_found"),
+        ("validation", {}, 1, "refused"),
     ],
 )
 def test_failed_call_falls_to_the_base_model(
-    stage: Stage, kind: str, options: dict[str, Any], attempts: int
+    stage: Stage, kind: str, options: dict[str, Any], attempts: int, reason: str
 ) -> None:
     stage.bedrock.fault(kind, operation="Converse", modelId=stage.endpoint, count=attempts, **options)
     before = len(stage.calls())
     answer = stage.router().handle({"query": "dog barking"})
-    assert answer["source"] == "base"
+    assert (answer["source"], answer["reason"]) == ("base", reason)
+    assert_weights(answer, stage.task)
     assert stage.calls()[before:] == [stage.endpoint] * attempts + [BASE_MODEL]
 
 
 @pytest.mark.parametrize(
-    "kind",
+    ("kind", "reason"),
     [
-        "output_prose",
-        "output_empty",
-        "output_wrong_sum",
-        "output_negative",
-        "output_not_numbers",
-        "output_too_few",
+        ("output_prose", "invalid_output"),
+        ("output_empty", "empty_output"),
+        ("output_wrong_sum", "invalid_output"),
+        ("output_negative", "invalid_output"),
+        ("output_not_numbers", "invalid_output"),
+        ("output_too_few", "invalid_output"),
     ],
 )
-def test_spoilt_answer_falls_to_the_base_model(stage: Stage, kind: str) -> None:
+def test_spoilt_answer_falls_to_the_base_model(stage: Stage, kind: str, reason: str) -> None:
     stage.bedrock.fault(kind, modelId=stage.endpoint)
-    assert stage.router().handle({"query": "dog barking"})["source"] == "base"
+    answer = stage.router().handle({"query": "dog barking"})
+    assert (answer["source"], answer["reason"]) == ("base", reason)
+    assert_weights(answer, stage.task)
 
 
 def test_answer_in_wrapping_is_read(stage: Stage) -> None:
@@ -172,14 +176,15 @@ def test_lost_connection_is_tried_again_on_a_new_one(stage: Stage) -> None:
 
 def test_deleted_endpoint_falls_to_the_base_model(stage: Stage) -> None:
     answer = stage.router(endpoint=stage.endpoint[:-1] + "0").handle({"query": "dog barking"})
-    assert answer["source"] == "base"
+    assert (answer["source"], answer["reason"]) == ("base", "not_found")
 
 
 def test_slow_student_leaves_the_base_model_its_time(stage: Stage) -> None:
     stage.bedrock.fault("slow", operation="Converse", modelId=stage.endpoint, milliseconds=600)
     router = stage.router(time_budget=0.6)
     started = time.monotonic()
-    assert router.handle({"query": "dog barking"})["source"] == "base"
+    answer = router.handle({"query": "dog barking"})
+    assert (answer["source"], answer["reason"]) == ("base", "timed_out")
     assert 0.25 < time.monotonic() - started < 0.6
 
 
@@ -188,8 +193,41 @@ def test_slow_models_cost_the_budget_and_no_more(stage: Stage) -> None:
         stage.bedrock.fault("slow", operation="Converse", modelId=model, milliseconds=600)
     router = stage.router(time_budget=0.4)
     started = time.monotonic()
-    assert router.handle({"query": "dog barking"})["source"] == "static"
+    answer = router.handle({"query": "dog barking"})
+    assert (answer["source"], answer["reason"]) == ("static", "timed_out")
     assert 0.3 < time.monotonic() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    ("order", "reason"),
+    [
+        ({"kind": "throttled"}, "throttled"),
+        ({"kind": "not_ready"}, "not_ready"),
+        ({"kind": "failed"}, "unavailable"),
+        ({"kind": "unavailable"}, "unavailable"),
+        ({"kind": "denied"}, "denied"),
+        ({"kind": "not_found"}, "not_found"),
+        ({"kind": "validation"}, "refused"),
+        ({"kind": "lost_response"}, "unreachable"),
+        ({"kind": "slow", "milliseconds": 500}, "timed_out"),
+        ({"kind": "output_prose"}, "invalid_output"),
+        ({"kind": "output_empty"}, "empty_output"),
+    ],
+)
+def test_fault_of_every_model_costs_the_budget_at_most_and_gives_static_weights(
+    stage: Stage, order: dict[str, Any], reason: str
+) -> None:
+    for model in (stage.endpoint, BASE_MODEL):
+        of_calls = {} if order["kind"].startswith("output_") else {"operation": "Converse"}
+        stage.bedrock.fault(**order, **of_calls, modelId=model, count=None)
+    router = stage.router(time_budget=0.4)
+    started = time.monotonic()
+    answer = router.handle({"query": "dog barking"})
+    took = time.monotonic() - started
+    stage.bedrock.clear_faults()
+    assert took < 0.5
+    assert (answer["source"], answer["reason"], answer["release"]) == ("static", reason, None)
+    assert answer["weights"] == stage.task.static_weights
 
 
 def test_call_that_was_given_up_stands_in_nobodys_way(stage: Stage) -> None:
