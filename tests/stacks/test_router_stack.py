@@ -6,6 +6,7 @@ import json
 
 from router.settings import Settings as RouterSettings
 from tests.stacks.assembly import Assembly
+from tests.unit.router.api_document import DOCUMENT
 
 
 def test_router_may_read_the_route_and_no_other_item(assembly: Assembly) -> None:
@@ -49,7 +50,8 @@ def test_router_may_invoke_deployments_and_the_base_model_and_nothing_else_of_be
 
 def test_every_route_asks_for_iam_authorization(assembly: Assembly) -> None:
     routes = assembly.resources("AWS::ApiGatewayV2::Route")
-    assert {route.properties["RouteKey"] for route in routes} == {"POST /route", "POST /routes"}
+    documented = {f"{method.upper()} {path}" for path, item in DOCUMENT["paths"].items() for method in item}
+    assert {route.properties["RouteKey"] for route in routes} == documented
     assert all(route.properties["AuthorizationType"] == "AWS_IAM" for route in routes)
     assert "CorsConfiguration" not in assembly.one("AWS::ApiGatewayV2::Api").properties
 
