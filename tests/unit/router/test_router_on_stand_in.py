@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from json import dumps
 from typing import Any
 
 import boto3
@@ -17,15 +16,11 @@ from local.bedrock import BedrockStandIn, MemoryS3
 from router.assembly import client_config, make_router
 from router.service import Router
 from router.settings import Settings
-from shared.conversation import row
 from shared.routes import Route, Share
 from shared.task import Task
 from tests.unit.router.doubles import BASE_MODEL, TableDouble
 from tests.unit.router.scenes import assert_weights
-
-DAY = 24 * 3600
-SOUNDS = ("dog barking", "engine roaring", "rain on a roof", "children laughing", "a door slamming")
-SIGHTS = ("red car", "sunset over a lake", "man in a hat", "white horse", "city at night")
+from tests.unit.router.students import deployed_student
 
 
 class Stage:
@@ -55,52 +50,11 @@ class Stage:
         return [call["parameters"]["modelId"] for call in self.bedrock.calls("Converse")]
 
 
-def training_rows(task: Task) -> str:
-    """Enough rows for a job: sounds and sights."""
-    weights = {
-        SOUNDS: {"visual": 0.2, "audio": 0.8, "transcription": 0.0, "metadata": 0.0},
-        SIGHTS: {"visual": 0.9, "audio": 0.0, "transcription": 0.0, "metadata": 0.1},
-    }
-    rows = [
-        row(task, f"{query} {number}", label)
-        for number in range(15)
-        for queries, label in weights.items()
-        for query in queries
-    ]
-    return "".join(f"{dumps(entry)}\n" for entry in rows)
-
-
 @pytest.fixture(scope="module")
 def stage(task: Task) -> Iterator[Stage]:
     """Trains and deploys once; every test uses up the faults that it orders."""
-    s3 = MemoryS3()
-    s3.put_object(Bucket="data", Key="training.jsonl", Body=training_rows(task))
-    with BedrockStandIn(s3=s3) as bedrock:
-        control = bedrock.client("bedrock")
-        control.create_model_customization_job(
-            jobName="student",
-            customModelName="student",
-            roleArn="arn:aws:iam::000000000000:role/job",
-            baseModelIdentifier="amazon.nova-micro-v1:0:128k",
-            customizationType="DISTILLATION",
-            customizationConfig={
-                "distillationConfig": {
-                    "teacherModelConfig": {
-                        "teacherModelIdentifier": "us.amazon.nova-pro-v1:0",
-                        "maxResponseLengthForInference": 200,
-                    }
-                }
-            },
-            trainingDataConfig={"s3Uri": "s3://data/training.jsonl"},
-            outputDataConfig={"s3Uri": "s3://data/jobs/"},
-        )
-        bedrock.advance(DAY)
-        job = control.get_model_customization_job(jobIdentifier="student")
-        deployment = control.create_custom_model_deployment(
-            modelDeploymentName="student", modelArn=job["outputModelArn"]
-        )
-        bedrock.advance(DAY)
-        yield Stage(bedrock, deployment["customModelDeploymentArn"], task)
+    with BedrockStandIn(s3=MemoryS3()) as bedrock:
+        yield Stage(bedrock, deployed_student(bedrock, task), task)
 
 
 def test_student_answers_with_its_own_prompt(stage: Stage) -> None:

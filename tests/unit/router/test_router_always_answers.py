@@ -1,0 +1,255 @@
+"""10,000 requests while everything behind the router fails in turn: each is answered, and in time.
+
+Bedrock is the stand-in, in a process of its own, behind real clients and connections; the releases table and
+the wall clock are doubles. The faults follow from a seed; which request meets which is the machine's matter,
+since several environments are asked side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import boto3
+import pytest
+from aws_lambda_powertools import Logger
+
+from local.bedrock import BedrockStandIn, MemoryS3
+from router.assembly import client_config
+from router.route_cache import RouteCache
+from router.service import Router
+from router.settings import Settings
+from router.sources import Models
+from router.telemetry import Telemetry
+from shared.routes import Route
+from shared.task import Task
+from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble
+from tests.unit.router.scenes import assert_weights
+from tests.unit.router.storm import Storm, Turn
+from tests.unit.router.students import deployed_student
+
+SEED, REQUESTS, ENVIRONMENTS = 20261, 10_000, 10
+TIME_BUDGET, BATCH_TIME_BUDGET, LATE_SECONDS = 0.2, 0.4, 0.05
+TICK_SECONDS = 0.005
+
+
+class Noise:
+    """How late this machine is, by a thread that does nothing but sleep.
+
+    A thread that the system or Python's own lock keeps from running is late whatever its code does, and then
+    so is this one. What it is late while a request runs is not the router's doing. What the router itself
+    waits for too long does not hold up this thread, and so is never excused.
+    """
+
+    def __init__(self) -> None:
+        self._late: list[tuple[float, float]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Noise:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            due = time.monotonic() + TICK_SECONDS
+            time.sleep(TICK_SECONDS)
+            woke = time.monotonic()
+            if woke - due > 0.001:
+                self._late.append((due, woke))
+
+    def during(self, begin: float, end: float) -> float:
+        """Seconds between two moments in which that thread should have run and did not."""
+        return sum(max(0.0, min(end, woke) - max(begin, due)) for due, woke in self._late)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A request as it went: seconds of the monotonic clock, and the answers that it got."""
+
+    turn: Turn
+    began: float
+    ended: float
+    budget: float
+    answer: Any
+
+    @property
+    def over(self) -> float:
+        """Seconds over its budget."""
+        return self.ended - self.began - self.budget
+
+
+class Environment:
+    """An execution environment: one router, asked one request at a time."""
+
+    # The router's threads are the process's, and a batch takes as many as there are: environments of Lambda
+    # have their own, these take turns.
+    _batches = threading.Lock()
+
+    def __init__(self, number: int, url: str, task: Task) -> None:
+        settings = Settings(
+            name=f"environment-{number}",
+            table_name="releases",
+            base_model_id=BASE_MODEL,
+            time_budget=TIME_BUDGET,
+            batch_time_budget=BATCH_TIME_BUDGET,
+            route_seconds=0.5,
+        )
+        client = boto3.Session().client(
+            "bedrock-runtime",
+            endpoint_url=url,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=client_config(settings),
+        )
+        logger = Logger(service=settings.name)
+        self._url, self._jumped, self._table = url, 0.0, TableDouble()
+        self._router = Router(
+            settings,
+            task,
+            models=Models(client, task, logger),
+            routes=RouteCache(self._table, settings.table_name, settings.route_seconds),
+            telemetry=Telemetry(settings, logger),
+            now=lambda: time.time() + self._jumped,
+        )
+
+    def take(self, turn: Turn) -> Result:
+        """Do what comes before a request, then ask and measure."""
+        self._prepare(turn)
+        context = ContextDouble(left=10_000 if turn.left_ms is None else turn.left_ms)
+        if turn.queries < 2:
+            return self._ask(turn, context, TIME_BUDGET)
+        with self._batches:
+            return self._ask(turn, context, BATCH_TIME_BUDGET)
+
+    def _ask(self, turn: Turn, context: ContextDouble, most: float) -> Result:
+        began = time.monotonic()
+        answer = self._router.handle(turn.event, context)
+        return Result(turn, began, time.monotonic(), min(most, context.left / 1000), answer)
+
+    def _prepare(self, turn: Turn) -> None:
+        self._jumped += turn.jump
+        if turn.table is not None:
+            (self._table.fails,) = turn.table
+        if turn.route is not None:
+            (route,) = turn.route
+            self._table.item = route.to_item() if isinstance(route, Route) else route
+        if turn.clears:
+            _control(self._url, "DELETE")
+        if turn.orders:
+            _control(self._url, "POST", json.dumps(turn.orders).encode())
+
+
+def _control(url: str, method: str, body: bytes | None = None) -> None:
+    with urlopen(Request(f"{url}/_faults", data=body, method=method), timeout=10) as answer:
+        answer.read()
+
+
+def _serve(connection: Connection) -> None:
+    """The stand-in's process: two students, deployed; it ends with the connection."""
+    task = Task.load()
+    with BedrockStandIn(s3=MemoryS3()) as bedrock:
+        endpoints = [deployed_student(bedrock, task, name) for name in ("settled", "candidate")]
+        connection.send((bedrock.endpoint, endpoints))
+        connection.poll(None)
+
+
+@contextmanager
+def stand_in() -> Iterator[tuple[str, list[str]]]:
+    """Its URL, and the students' deployments."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    try:
+        assert ours.poll(60), "the stand-in did not start"
+        yield ours.recv()
+    finally:
+        ours.close()
+        process.terminate()
+        process.join(10)
+
+
+def run(turns: Sequence[Turn], url: str, task: Task) -> list[Result]:
+    """Take all turns, each environment its own, one after another."""
+
+    def take(number: int) -> list[Result]:
+        environment = Environment(number, url, task)
+        return [environment.take(turn) for turn in turns[number::ENVIRONMENTS]]
+
+    with ThreadPoolExecutor(ENVIRONMENTS) as pool:
+        return [result for results in pool.map(take, range(ENVIRONMENTS)) for result in results]
+
+
+def answers_of(result: Result) -> list[dict[str, Any]]:
+    """The answers of one request, a batch's or the only one."""
+    answer = result.answer
+    if "statusCode" in answer:
+        assert answer["statusCode"] == (200 if result.turn.queries else 400)
+        answer = json.loads(answer["body"])
+    found: list[dict[str, Any]] = answer.get("answers", [answer])
+    assert len(found) == max(result.turn.queries, 1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def storm(task: Task) -> tuple[list[Result], Noise]:
+    """All requests, and how late the machine was meanwhile."""
+    # Metrics and logs of 10,000 requests would hide what a failure says.
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), stand_in() as (url, endpoints):
+        turns = list(Storm(SEED, endpoints, ENVIRONMENTS).turns(REQUESTS, time.time()))
+        with Noise() as noise:
+            return run(turns, url, task), noise
+
+
+def test_every_request_is_answered_with_weights(storm: tuple[list[Result], Noise], task: Task) -> None:
+    results, _ = storm
+    assert len(results) == REQUESTS
+    for result in results:
+        for answer in answers_of(result):
+            if "error" in answer:
+                continue
+            assert_weights(answer, task)
+            assert (answer["reason"] is None) == (answer["source"] == "distilled")
+            assert (answer["release"] is not None) == (answer["source"] == "distilled")
+
+
+def test_no_request_takes_longer_than_its_budget(storm: tuple[list[Result], Noise]) -> None:
+    results, noise = storm
+    late = [result for result in results if result.over > LATE_SECONDS]
+    ours = [
+        result for result in late if result.over - noise.during(result.began, result.ended) > LATE_SECONDS
+    ]
+    assert [(result.turn, round(result.over, 3)) for result in ours] == []
+    # Were the machine late all the time, nothing would have been shown.
+    assert len(late) < len(results) / 20
+
+
+def test_everything_went_wrong_meanwhile(storm: tuple[list[Result], Noise]) -> None:
+    """Each source gave its part of the answers, and each reason came up."""
+    results, _ = storm
+    answers = [answer for result in results for answer in answers_of(result) if "error" not in answer]
+    sources = Counter(answer["source"] for answer in answers)
+    assert min(sources[name] for name in ("distilled", "base", "static")) > REQUESTS / 20, sources
+    reasons = Counter(answer["reason"] for answer in answers)
+    assert set(reasons) >= {
+        *(None, "throttled", "not_ready", "unavailable", "unreachable", "timed_out", "denied", "not_found"),
+        *("refused", "invalid_output", "empty_output", "circuit_open", "no_release", "no_time"),
+    }, reasons
+    assert "internal" not in reasons
