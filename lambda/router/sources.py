@@ -144,6 +144,8 @@ class Models:
 def _refusal(error: ClientError) -> Outcome:
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     by_status = "unavailable" if status >= 500 else "throttled" if status == 429 else "error"
-    reason = _REASONS.get(code(error), by_status)
-    detail = code(error) if reason in _QUOTING else f"{code(error)}: {message(error)}"
-    return Outcome(reason=reason, detail=detail)
+    known = _REASONS.get(code(error), "")
+    # Nobody knows what an error that nobody knows quotes.
+    quotes = not known or known in _QUOTING
+    detail = code(error) if quotes else f"{code(error)}: {message(error)}"
+    return Outcome(reason=known or by_status, detail=detail)

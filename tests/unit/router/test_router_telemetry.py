@@ -89,7 +89,13 @@ def test_metrics_without_a_model_call(bench: MakeBench) -> None:
 
 
 @pytest.mark.parametrize(
-    "says", [STUDENT_SAYS, "dog barking", client_error("ValidationException", 400, "dog barking")]
+    "says",
+    [
+        *(STUDENT_SAYS, "dog barking"),
+        client_error("ValidationException", 400, "dog barking"),
+        client_error("SomethingNewException", 400, "dog barking"),
+        client_error("SomethingNewException", 500, "dog barking"),
+    ],
 )
 @pytest.mark.parametrize("logged", [True, False])
 def test_query_is_written_only_where_that_is_asked_for(bench: MakeBench, says: Any, logged: bool) -> None:
