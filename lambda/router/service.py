@@ -32,6 +32,10 @@ RESERVE_SECONDS = 0.02
 _BATCH = ThreadPoolExecutor(max_workers=16, thread_name_prefix="batch")
 
 
+type Answered = tuple[dict[str, Any], Trace, dict[str, float]]
+"""A query's answer, what happened to it, and its weights."""
+
+
 class Router:
     """Answers requests. Its parts are passed in; the handler makes them."""
 
@@ -70,7 +74,7 @@ class Router:
             self._telemetry.unexpected(trace, "router", error)
             return respond(self._answered("", self._task.static_weights, trace, 0.0, request_id), http=http)
         if isinstance(asked, str):
-            answer = self._answer(asked, self._budget(self._seconds(context)), request_id)
+            answer, _, _ = self._ask_for(asked, self._budget(self._seconds(context)), request_id)
         else:
             answer = {"answers": self._answer_all(asked, context, request_id)}
         return respond(answer, http=http)
@@ -80,25 +84,33 @@ class Router:
     ) -> list[dict[str, Any]]:
         """Answer a batch in its order, some side by side. Each query has its own budget within the batch's.
 
-        Of queries that are the same, the first is asked, and the others find its answer in the cache.
+        Of queries that are the same, the first is asked, and the others have its answer.
         """
         batch = Budget(self._seconds(context, self._settings.batch_time_budget))
-        firsts: dict[str, int] = {}
-        for place, query in enumerate(asked):
+        firsts: dict[str, str] = {}
+        for query in asked:
             if isinstance(query, str):
-                firsts.setdefault(normalised(query), place)
+                firsts.setdefault(normalised(query), query)
 
-        def answer(place: int) -> dict[str, Any]:
-            query = asked[place]
+        def ask(query: str) -> Answered:
+            return self._ask_for(query, self._budget(batch.remaining), request_id)
+
+        known = dict(zip(firsts, _BATCH.map(ask, firsts.values()), strict=True))
+        given: set[str] = set()
+
+        def answer(query: str | BadRequestError) -> dict[str, Any]:
             if isinstance(query, BadRequestError):
                 return query.answer
-            return self._answer(query, self._budget(batch.remaining), request_id)
+            found, trace, weights = known[key := normalised(query)]
+            if key not in given:
+                given.add(key)
+                return found
+            again = Trace(trace.release, trace.source, trace.reason, cached=True)
+            return self._answered(query, weights, again, 0.0, request_id)
 
-        first = sorted(firsts.values())
-        found = dict(zip(first, _BATCH.map(answer, first), strict=True))
-        return [found[place] if place in found else answer(place) for place in range(len(asked))]
+        return [answer(query) for query in asked]
 
-    def _answer(self, query: str, budget: Budget, request_id: str | None) -> dict[str, Any]:
+    def _ask_for(self, query: str, budget: Budget, request_id: str | None) -> Answered:
         """Answer one query. Never raises."""
         trace, weights = Trace(), self._task.static_weights
         try:
@@ -106,7 +118,8 @@ class Router:
         except Exception as error:  # the search goes on with static weights
             trace.source, trace.reason, trace.cached = STATIC, trace.reason or INTERNAL, False
             self._telemetry.unexpected(trace, "router", error)
-        return self._answered(query, weights, trace, budget.spent * 1000, request_id)
+        answer = self._answered(query, weights, trace, budget.spent * 1000, request_id)
+        return answer, trace, weights
 
     def _answered(
         self, query: str, weights: dict[str, float], trace: Trace, latency_ms: float, request_id: str | None

@@ -64,6 +64,21 @@ def test_same_query_is_asked_once(bench: MakeBench) -> None:
     assert [answer["cached"] for answer in answers] == [False, True, False, True]
 
 
+@pytest.mark.parametrize("cache", [{}, {"cache_entries": 0}, {"cache_seconds": 0}])
+@pytest.mark.parametrize(("says", "source"), [(STUDENT_SAYS, "distilled"), ("no weights", "static")])
+def test_same_query_is_asked_once_whatever_the_cache_keeps(
+    bench: MakeBench, says: str, source: str, cache: dict[str, int]
+) -> None:
+    """Static weights are never kept, and a hundred times the same query must not wait a hundred times."""
+    made = bench(healthy(**{STUDENT: says, BASE_MODEL: says}), TableDouble(SETTLED), **cache)
+    answers = ask(made, *["dog"] * 5, "DOG")
+    assert made.bedrock.asked(STUDENT) == 1
+    assert {answer["source"] for answer in answers} == {source}
+    assert [answer["cached"] for answer in answers] == [False] + [True] * 5
+    assert [blob["Requests"] for blob in made.metrics() if "Requests" in blob] == [[1]] * 6
+    assert {blob["release"] for blob in made.metrics() if "Requests" in blob} == {"aaaaaaaaaaaa"}
+
+
 def test_query_that_is_none_costs_no_other_its_answer(bench: MakeBench) -> None:
     made = bench(healthy(), TableDouble(SETTLED))
     first, second, third = ask(made, "dog", "", "cat")
