@@ -8,7 +8,7 @@ from aws_lambda_powertools import Logger
 from botocore.config import Config
 
 from router.route_cache import RouteCache
-from router.service import Router
+from router.service import SIDE_BY_SIDE, Router
 from router.settings import Settings
 from router.sources import Models
 from router.telemetry import Telemetry
@@ -38,6 +38,6 @@ def client_config(settings: Settings) -> Config:
         read_timeout=settings.time_budget,
         retries={"total_max_attempts": 1, "mode": "standard"},
         tcp_keepalive=True,
-        # Beyond that a connection is made for a call and thrown away: a batch asks 16 at once.
-        max_pool_connections=128,
+        # A connection for each query of a batch that is asked at a time; botocore keeps 10.
+        max_pool_connections=SIDE_BY_SIDE,
     )

@@ -29,7 +29,8 @@ BASE_CACHE_SECONDS = 30.0
 RESERVE_SECONDS = 0.02
 
 # Queries of a batch that are answered side by side. An endpoint of Nova Micro takes 2,000 requests a minute.
-_BATCH = ThreadPoolExecutor(max_workers=16, thread_name_prefix="batch")
+SIDE_BY_SIDE = 16
+_BATCH = ThreadPoolExecutor(max_workers=SIDE_BY_SIDE, thread_name_prefix="batch")
 
 
 type Answered = tuple[dict[str, Any], Trace, dict[str, float]]

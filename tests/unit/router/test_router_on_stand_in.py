@@ -11,10 +11,11 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSHTTPConnection
 
 from local.bedrock import BedrockStandIn, MemoryS3
 from router.assembly import client_config, make_router
-from router.service import Router
+from router.service import SIDE_BY_SIDE, Router
 from router.settings import Settings
 from shared.routes import Route, Share
 from shared.task import Task
@@ -189,3 +190,22 @@ def test_call_that_was_given_up_stands_in_nobodys_way(stage: Stage) -> None:
     stage.bedrock.fault("slow", operation="Converse", modelId=stage.endpoint, milliseconds=500)
     assert router.handle({"query": "dog barking"})["source"] == "base"
     assert router.handle({"query": "another dog barking"})["source"] == "distilled"
+
+
+def test_batches_reuse_their_connections(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as queries that are asked side by side: a new one costs a TLS handshake on AWS."""
+    opened: list[object] = []
+    connect = AWSHTTPConnection.connect
+
+    def counted(connection: AWSHTTPConnection) -> None:
+        opened.append(connection)
+        connect(connection)
+
+    monkeypatch.setattr(AWSHTTPConnection, "connect", counted)
+    router = stage.router()
+    stage.bedrock.fault("slow", operation="Converse", milliseconds=100, count=SIDE_BY_SIDE)
+    for number in range(5):
+        queries = [f"dog barking {number} {place}" for place in range(SIDE_BY_SIDE)]
+        answers = router.handle({"queries": queries})["answers"]
+        assert {answer["source"] for answer in answers} == {"distilled"}
+    assert len(opened) <= SIDE_BY_SIDE
