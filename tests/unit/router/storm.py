@@ -81,21 +81,21 @@ class Storm:
                 event,
                 queries,
                 left,
-                orders=[self._order()] if self._random.random() < 0.35 else (),
+                orders=[self._order()] if self._random.random() < 0.3 else (),
                 jump=self._random.choice(JUMPS) if self._random.random() < 0.08 else 0.0,
                 table=[self._table()] if self._random.random() < 0.04 else None,
-                route=[self._route(now, bad=True)] if self._random.random() < 0.04 else None,
+                route=[self._route(now, bad=True)] if self._random.random() < 0.02 else None,
             )
 
     def _event(self, number: int) -> tuple[Any, int]:
         """A direct invocation mostly; else one by HTTP, a batch, or what is no request."""
         kind = self._random.random()
-        if kind < 0.05:
-            queries: list[Any] = [self._query(number) for _ in range(self._random.randint(1, 12))]
+        if kind < 0.03:
+            queries: list[Any] = [self._query(number) for _ in range(self._random.randint(1, 8))]
             if self._random.random() < 0.3:
                 queries[0] = self._random.choice(("", None, "d" * 600))
             return _http("/routes", {"queries": queries}), len(queries)
-        if kind < 0.07:
+        if kind < 0.05:
             return self._random.choice(({}, None, {"query": 7}, _http("/route", []))), 0
         if kind < 0.20:
             return _http("/route", {"query": self._query(number)}), 1
@@ -104,7 +104,7 @@ class Storm:
     def _query(self, number: int) -> str:
         """One of a few that come again, or a new one."""
         subject = self._random.choice(SUBJECTS)
-        again = self._random.random() < 0.25
+        again = self._random.random() < 0.4
         return (
             f"{subject} {self._random.randrange(20)}"
             if again
