@@ -82,8 +82,9 @@ def ours(where: Where) -> Ask:
     from tests.unit.router.doubles import TableDouble
 
     settings = Settings(name="benchmark", table_name="releases", base_model_id="us.amazon.nova-micro-v1:0")
-    bedrock = where.client(**vars(client_config(settings))["_user_provided_options"])
-    assert isinstance(bedrock.meta.config, Config)
+    # An environment of Lambda has one request at a time; here there are as many as are asked at once.
+    config = client_config(settings).merge(Config(max_pool_connections=max(CONCURRENCY)))
+    bedrock = where.client(**vars(config)["_user_provided_options"])
     table = TableDouble(Route(1, (Share("aaaaaaaaaaaa", where.model, 1.0),)))
     router = make_router(settings, Task.load(), bedrock=bedrock, dynamodb=table)
 
