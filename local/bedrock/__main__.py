@@ -15,7 +15,7 @@ import boto3
 from botocore.config import Config
 
 from local.bedrock.clock import ScaledClock
-from local.bedrock.roles import Roles
+from local.bedrock.roles import Roles, policies_at
 from local.bedrock.settings import Quotas, Settings
 from local.bedrock.standin import BedrockStandIn
 
@@ -74,6 +74,7 @@ def main(given: Sequence[str] | None = None) -> int:
         clock=ScaledClock(options.time_scale),
         s3=aws_client("s3", options) if local_aws else None,
         role_exists=Roles(aws_client("iam", options)).trusting_bedrock if local_aws else None,
+        ask=policies_at(options.aws_endpoint, options.ca_bundle) if local_aws else None,
         settings=Settings(
             account=options.account,
             region=options.region,

@@ -12,6 +12,7 @@ from local.bedrock.catalogue import Catalogue
 from local.bedrock.clock import Clock
 from local.bedrock.errors import ServiceError, invalid
 from local.bedrock.faults import Faults
+from local.bedrock.roles import Ask, RoleS3
 from local.bedrock.settings import Settings
 from local.bedrock.student import Student
 
@@ -50,6 +51,8 @@ class Account:
     role_exists: Callable[[str], bool]
     catalogue: Catalogue
     faults: Faults
+    #: Whether IAM allows a call; without it, everybody may do anything.
+    ask: Ask | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     jobs: dict[str, Job] = field(default_factory=dict)
     models: dict[str, CustomModel] = field(default_factory=dict)
@@ -92,6 +95,10 @@ class Account:
                 "Could not assume provided IAM role. Please verify that the role exists and that its trust "
                 f"policy allows bedrock.amazonaws.com to assume it: {role_arn}"
             )
+
+    def s3_as(self, role_arn: str) -> Any:
+        """S3 as a service role may use it."""
+        return RoleS3(self.s3, role_arn, self.ask) if self.ask else self.s3
 
     def repeated(self, operation: str, parameters: Parameters) -> str | None:
         """The resource that an earlier request with the same client token made."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from local.bedrock.access import needs
 from local.bedrock.account import Account
 from local.bedrock.checks import check
 from local.bedrock.errors import ServiceError
@@ -79,7 +80,7 @@ class Application:
             key = self._access_key(request)
             lost = self._faults(name, labels.get("modelId"))
             parameters = self._protocol.parameters(route, labels, request)
-            response, error = self._carry_out(route, parameters), None
+            response, error = self._carry_out(route, parameters, key), None
         except ServiceError as caught:
             response, error = self._protocol.failure(caught), caught
         except Exception:
@@ -123,16 +124,28 @@ class Application:
             raise ServiceError(code, fault.message or message)
         return faults.take("lost_response", operation=operation, models=models)
 
-    def _carry_out(self, route: Route, parameters: dict[str, Any]) -> Response:
+    def _carry_out(self, route: Route, parameters: dict[str, Any], key: str) -> Response:
         name = route.operation.name
         if name not in CONTROL and name not in RUNTIME:
             raise ServiceError("NotModelledException", f"This stand-in for Bedrock doesn't model {name}.")
         if route.operation.input_shape is not None:
             check(route.operation.input_shape, parameters)
+        self._authorize(name, parameters, key)
         if name in RUNTIME:
             return self._protocol.success(route, RUNTIME[name](self.account, parameters))
         with self.account.lock:
             return self._protocol.success(route, CONTROL[name](self.account, parameters))
+
+    def _authorize(self, operation: str, parameters: dict[str, Any], key: str) -> None:
+        """Refuse what IAM does not allow the caller, or the service role that it hands over."""
+        if self.account.ask is None:
+            return
+        with self.account.lock:
+            wanted = needs(self.account, operation, parameters)
+        for caller in dict.fromkeys(need.role for need in wanted):
+            asked = [need for need in wanted if need.role == caller]
+            if denied := self.account.ask(caller or key, asked):
+                raise ServiceError("AccessDeniedException", denied)
 
     def _record(
         self, name: str, key: str, parameters: dict[str, Any], outcome: str, message: str | None, began: float

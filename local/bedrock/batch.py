@@ -36,7 +36,7 @@ class Records:
     def read(self) -> None:
         """Read and count the records."""
         uri = self.parameters["inputDataConfig"]["s3InputDataConfig"]["s3Uri"]
-        for key, body in read_objects(self.account.s3, uri):
+        for key, body in read_objects(self.account.s3_as(self.parameters["roleArn"]), uri):
             try:
                 self.inputs.append(
                     (key, [json.loads(line) for line in body.decode().splitlines() if line.strip()])
@@ -86,7 +86,7 @@ class Records:
             "outputTokenCount": self.output_tokens,
         }
         for name, body in [*self.outputs, ("manifest.json.out", json.dumps(manifest).encode())]:
-            write_object(self.account.s3, uri, f"{job_id}/{name}", body)
+            write_object(self.account.s3_as(self.parameters["roleArn"]), uri, f"{job_id}/{name}", body)
         self.outputs = []
 
 

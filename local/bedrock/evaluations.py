@@ -58,7 +58,7 @@ class Answers:
     def read(self) -> None:
         """Read and check the records."""
         uri = self.dataset["dataset"]["datasetLocation"]["s3Uri"]
-        for key, body in read_objects(self.account.s3, uri):
+        for key, body in read_objects(self.account.s3_as(self.parameters["roleArn"]), uri):
             for number, line in enumerate(body.decode().removesuffix("\n").split("\n"), 1):
                 self.rows.append(self._record(key, number, line))
         if len(self.rows) > MOST_PROMPTS:
@@ -101,7 +101,12 @@ class Answers:
         uuid = hashlib.sha256(job_id.encode()).hexdigest()
         name, kind = self.dataset["dataset"]["name"], self.dataset["taskType"]
         key = f"{job_name}/{job_id}/models/{self.source}/taskTypes/{kind}/datasets/{name}/{uuid}_output.jsonl"
-        write_object(self.account.s3, self.parameters["outputDataConfig"]["s3Uri"], key, self.body)
+        write_object(
+            self.account.s3_as(self.parameters["roleArn"]),
+            self.parameters["outputDataConfig"]["s3Uri"],
+            key,
+            self.body,
+        )
 
 
 def grade(response: str, reference: str, values: list[float]) -> float:

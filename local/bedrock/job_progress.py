@@ -233,7 +233,7 @@ def _write_metrics(account: Account, job: Job, losses: list[float]) -> None:
     for index, loss in enumerate(losses):
         lines.write(f"{index},{index},{loss:.6f}\n")
     write_object(
-        account.s3,
+        account.s3_as(job.parameters["roleArn"]),
         job.parameters["outputDataConfig"]["s3Uri"],
         f"model-customization-job-{job.id}/training_artifacts/step_wise_training_metrics.csv",
         lines.getvalue().encode(),

@@ -111,7 +111,7 @@ def _new_job(account: Account, parameters: Parameters, kind: str, base: Foundati
     phases.append(Phase("trainingDetails", lasting(durations.training_queue), lasting(durations.training)))
     fault = account.faults.take("job_stalled", "job_failed", "job_stopped")
     new_id = account.new_id()
-    training = Training(account.s3, parameters, kind)
+    training = Training(account.s3_as(parameters["roleArn"]), parameters, kind)
     return Job(
         arn=account.arn(f"model-customization-job/{base.id}/{new_id}"),
         id=new_id,

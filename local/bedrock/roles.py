@@ -1,14 +1,31 @@
-"""Asks IAM whether a role exists and trusts Bedrock."""
+"""Asks IAM: whether a role exists and trusts Bedrock, and what callers and service roles may do."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
+import urllib3
 from botocore.exceptions import ClientError
 
 SERVICE = "bedrock.amazonaws.com"
+
+
+@dataclass(frozen=True)
+class Need:
+    """One action on one resource. `role` is the service role that needs it, in place of the caller."""
+
+    action: str
+    resource: str
+    context: Mapping[str, Any] = field(default_factory=dict)
+    role: str = ""
+
+
+Ask = Callable[[str, Sequence[Need]], str]
+"""Asks IAM for a caller, by access key or by a role's ARN; returns what is denied, or nothing."""
 
 
 class Roles:
@@ -43,3 +60,48 @@ def trusts_bedrock(document: dict[str, Any] | str) -> bool:
         ):
             return True
     return False
+
+
+def policies_at(endpoint: str, ca_bundle: str | None) -> Ask:
+    """Asks the policies of the local AWS, which records the question, too: see `local/emulator/access.py`."""
+    pool = urllib3.PoolManager(ca_certs=ca_bundle, maxsize=32)
+
+    def ask(caller: str, needs: Sequence[Need]) -> str:
+        calls = [{"action": n.action, "resource": n.resource, "context": dict(n.context)} for n in needs]
+        answer = pool.request("POST", f"{endpoint}/_iam/calls", json={"caller": caller, "calls": calls})
+        denied = answer.json()
+        if not denied:
+            return ""
+        return (
+            f"User: {denied['role']} is not authorized to perform: {denied['action']} on resource: "
+            f"{denied['resource']} because no identity-based policy allows the {denied['action']} action"
+        )
+
+    return ask
+
+
+class RoleS3:
+    """S3 as a service role may use it: the calls that the stand-in makes in that role's name."""
+
+    def __init__(self, s3: Any, role: str, ask: Ask) -> None:
+        self._s3, self._role, self._ask = s3, role, ask
+
+    def get_object(self, *, Bucket: str, Key: str) -> Any:  # noqa: N803 - S3's own
+        """GetObject."""
+        self._need("s3:GetObject", f"{Bucket}/{Key}")
+        return self._s3.get_object(Bucket=Bucket, Key=Key)
+
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> Any:  # noqa: N803 - S3's own
+        """PutObject."""
+        self._need("s3:PutObject", f"{Bucket}/{Key}")
+        return self._s3.put_object(Bucket=Bucket, Key=Key, Body=Body)
+
+    def list_objects_v2(self, *, Bucket: str, Prefix: str, **more: Any) -> Any:  # noqa: N803 - S3's own
+        """ListObjectsV2."""
+        self._need("s3:ListBucket", Bucket, {"s3:prefix": Prefix})
+        return self._s3.list_objects_v2(Bucket=Bucket, Prefix=Prefix, **more)
+
+    def _need(self, action: str, resource: str, context: Mapping[str, Any] | None = None) -> None:
+        need = Need(action, f"arn:aws:s3:::{resource}", context or {}, self._role)
+        if denied := self._ask(self._role, [need]):
+            raise PermissionError(denied)

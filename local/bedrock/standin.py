@@ -19,6 +19,7 @@ from local.bedrock.clock import Clock, ManualClock
 from local.bedrock.faults import Faults
 from local.bedrock.memory_s3 import MemoryS3
 from local.bedrock.protocol import Protocol
+from local.bedrock.roles import Ask
 from local.bedrock.server import Server
 from local.bedrock.settings import Durations, Settings
 from local.bedrock.state import summary
@@ -46,6 +47,7 @@ class BedrockStandIn:
         clock: moves the states; a `ManualClock` unless another is given.
         s3: a boto3 S3 client, or a double with `get_object`, `put_object` and `list_objects_v2`.
         role_exists: whether a role's ARN exists and trusts bedrock.amazonaws.com.
+        ask: whether IAM allows a call; without it, everybody may do anything.
         settings: account, Region, latencies, durations and quotas.
         durations: in place of those of the settings.
         port: 0 for any free one.
@@ -62,6 +64,7 @@ class BedrockStandIn:
         clock: Clock | None = None,
         s3: Any = None,
         role_exists: Callable[[str], bool] | None = None,
+        ask: Ask | None = None,
         settings: Settings | None = None,
         durations: Durations | None = None,
         port: int = 0,
@@ -80,6 +83,7 @@ class BedrockStandIn:
             role_exists=role_exists or (lambda _: True),
             catalogue=Catalogue(settings.region, settings.account),
             faults=Faults(protocol.operations()),
+            ask=ask,
         )
         self._application = Application(self._account, protocol, log=log)
         self._server = Server(self._application, port)

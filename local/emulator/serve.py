@@ -4,6 +4,7 @@
   forgets it.
 - AWS may deliver an event twice. `POST /_cloudformation/deliveries/2` makes it so for every event from then
   on, `/1` ends it.
+- What IAM was asked is kept, and Bedrock's double asks it, too: see `access`.
 
 `python local/emulator` runs it: only this folder, not the project, is then on the import path.
 """
@@ -11,18 +12,22 @@
 from __future__ import annotations
 
 import contextvars
+import json
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import preloading  # type: ignore[import-not-found]  # this folder is on the path when it runs
+import access  # type: ignore[import-not-found]  # this folder is on the path when it runs
+import preloading  # type: ignore[import-not-found]  # as above
 from ministack.app import app as ministack  # type: ignore[import-untyped]  # it has no type hints
 from ministack.core import lambda_runtime  # type: ignore[import-untyped]  # as above
 from ministack.services import lambda_svc  # type: ignore[import-untyped]  # as above
 from ministack.services.cloudformation import custom_resource  # type: ignore[import-untyped]  # as above
 
 DELIVERIES = "/_cloudformation/deliveries/"
+CALLS = "/_iam/calls"
+RESET = "/_ministack/reset"
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -95,10 +100,31 @@ if os.environ.get("EMULATOR_PRELOAD"):
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """MiniStack's application, and the one path beside it."""
-    if scope["type"] != "http" or not scope["path"].startswith(DELIVERIES):
+    """MiniStack's application, and the paths beside it."""
+    path = str(scope.get("path", ""))
+    if scope["type"] == "http" and path.startswith(DELIVERIES):
+        _resources.deliveries = int(path.removeprefix(DELIVERIES))
+        await _answer(send, None)
+    elif scope["type"] == "http" and path == CALLS:
+        asked = await _body(receive) if scope["method"] == "POST" else b""
+        await _answer(send, access.ask(json.loads(asked)) if asked else access.record.read())
+    else:
         await ministack(scope, receive, send)
-        return
-    _resources.deliveries = int(scope["path"].removeprefix(DELIVERIES))
-    await send({"type": "http.response.start", "status": 204, "headers": []})
-    await send({"type": "http.response.body", "body": b""})
+        if path == RESET:
+            access.record.reset()
+
+
+async def _body(receive: Receive) -> bytes:
+    parts = []
+    while True:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def _answer(send: Send, value: Any) -> None:
+    body = b"" if value is None else json.dumps(value, default=str).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200 if body else 204, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -40,7 +40,8 @@ class ReleasePermissions:
         deployments = may.account_arn(may.DEPLOYMENTS)
         owned, tagged = may.owned(self.owner), may.tagged_for(self.owner)
         return [
-            may.bedrock(["GetModelCustomizationJob"], [jobs]),
+            # By its name, which says nothing of a student while there is no such job.
+            may.bedrock(["GetModelCustomizationJob"], [may.account_arn(may.JOBS)]),
             may.bedrock(["GetCustomModel"], [models]),
             # A new model gets the tags that its job has by then.
             may.bedrock(["ListTagsForResource"], [jobs, models]),

@@ -80,6 +80,8 @@ def models(team: Engine) -> list[str]:
         },
     }
     role = team.aws("iam").create_role(RoleName="trainer", AssumeRolePolicyDocument=json.dumps(trust))
+    everything = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
+    team.aws("iam").put_role_policy(RoleName="trainer", PolicyName="all", PolicyDocument=json.dumps(everything))
     teacher = {"teacherModelIdentifier": apps.TEACHER}
     for name in ("search-a", "search-b"):
         team.aws("bedrock").create_model_customization_job(
