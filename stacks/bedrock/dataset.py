@@ -106,8 +106,8 @@ class Dataset(Construct):
         permissions = [
             *(training.permissions() if training else []),
             *holdout.permissions(),
-            may.Permission(["kms:Decrypt"], [source_key] if source_key else []),
-            may.objects(bucket, self, ["GetObject", "PutObject"], ["datasets/*"]),
+            may.others_key(source_key),
+            may.objects(bucket, self, ["PutObject"], ["datasets/*"]),
             *may.purge(bucket, self, "datasets/*"),
             may.encrypted(key or bucket.encryption_key, "s3"),
         ]

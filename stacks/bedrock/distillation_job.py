@@ -233,12 +233,17 @@ class DistillationJob(Construct):
         asked = [student] + ([teacher.removeprefix("us.")] if teacher else [])
         return [
             may.bedrock(["GetFoundationModel"], [may.foundation_model_arn(name) for name in asked]),
-            may.bedrock(["CreateModelCustomizationJob"], [may.foundation_model_arn(student), models, jobs]),
-            may.bedrock(["TagResource"], [jobs, models]),
+            may.bedrock(
+                ["CreateModelCustomizationJob"],
+                [may.foundation_model_arn(student), models, jobs],
+                may.tagged_for(self.owner),
+            ),
+            may.tagging(self.owner, [jobs, models]),
             may.bedrock(["GetModelCustomizationJob"], [all_jobs]),
             may.bedrock(["ListTagsForResource"], [all_jobs, all_models]),
-            may.bedrock(["StopModelCustomizationJob", "TagResource", "UntagResource"], [all_jobs], owned),
-            may.bedrock(["DeleteCustomModel", "TagResource", "UntagResource"], [all_models], owned),
+            *may.retagging(self.owner, [all_jobs, all_models]),
+            may.bedrock(["StopModelCustomizationJob"], [all_jobs], owned),
+            may.bedrock(["DeleteCustomModel"], [all_models], owned),
             may.bedrock(["ListCustomModelDeployments", "ListProvisionedModelThroughputs"], ["*"]),
             may.pass_role(self.role),
             *may.purge(self._bucket, self, "jobs/*"),

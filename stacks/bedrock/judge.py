@@ -53,7 +53,7 @@ def grading(owner: str, judge: str, role: iam.IRole) -> list[may.Permission]:
     jobs = may.account_arn(JOBS)
     return [
         *_making(owner, judge, jobs),
-        may.bedrock(["TagResource"], [jobs], may.tagged_for(owner)),
+        may.tagging(owner, [jobs]),
         may.bedrock(["GetEvaluationJob"], [jobs]),
         may.pass_role(role),
         *stopping(owner),

@@ -152,7 +152,6 @@ class Labelling(Construct):
             label=label,
             curate=curate,
             bucket=bucket,
-            key=self._key,
             queries=queries_folder(plan.labels),
             concurrency=plan.concurrency,
             log_days=log_days,
@@ -249,8 +248,8 @@ class Labelling(Construct):
         return [
             *self._folder(),
             *may.invoke(self._plan.teacher),
-            *may.batch(self._plan.teacher),
-            may.bedrock(["TagResource"], [jobs], may.tagged_for(self._owner)),
+            *may.batch(self._plan.teacher, may.tagged_for(self._owner)),
+            may.tagging(self._owner, [jobs]),
             may.bedrock(["GetModelInvocationJob"], [jobs]),
             may.bedrock(["StopModelInvocationJob"], [jobs], owned),
             may.bedrock(["ListModelInvocationJobs"], ["*"]),
@@ -265,7 +264,7 @@ class Labelling(Construct):
         machine = may.Permission(["states:StartExecution"], [self.machine_arn])
         return [
             *(permission for source in sources for permission in source.permissions()),
-            may.Permission(["kms:Decrypt"], [source_key] if source_key else []),
+            may.others_key(source_key),
             *self._folder(),
             *may.purge(self._bucket, self, FOLDER),
             machine,

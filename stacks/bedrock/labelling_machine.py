@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from stacks.bedrock import permissions as may
 from stacks.bedrock.distillation_job import DistillationJob
 from stacks.bedrock.stages import accept_children, accept_wildcards, each_shard, stage
 from stacks.functions import Function, log_group
@@ -32,7 +30,6 @@ class LabellingMachine(Construct):
         label: Function,
         curate: Function,
         bucket: s3.IBucket,
-        key: kms.IKey | None,
         queries: str,
         concurrency: int,
         log_days: int,
@@ -89,7 +86,5 @@ class LabellingMachine(Construct):
         )
         role = self.machine.role
         assert isinstance(role, iam.Role)
-        # The machine lists the shards itself.
-        may.grant(role, [may.encrypted(key, "s3", write=False)])
         accept_wildcards(role, label, curate, job.maker)
         accept_children(self.machine, CHILDREN)

@@ -30,8 +30,7 @@ THROUGHPUTS = "provisioned-model/*"
 
 NAMED_BY_BEDROCK = (
     "Bedrock ends the ARNs of jobs, models, deployments and throughputs with an id of its own choice, so "
-    "they can't be named beforehand. What deletes or stops them asks for the owner's tag where Bedrock has "
-    "that condition."
+    "they can't be named beforehand. What deletes, stops or changes them asks for the owner's tag."
 )
 OF_GEOGRAPHY = (
     "A profile chooses among its geography's Regions, which AWS may extend, and needs the model in each."
@@ -120,6 +119,22 @@ def tagged_for(owner: str) -> Conditions:
     return {"StringEquals": {f"aws:RequestTag/{OWNER_TAG}": owner}}
 
 
+def tagging(owner: str, resources: Sequence[str]) -> Permission:
+    """Giving new resources the owner's tag. What has another owner's already is not taken over by it, and
+    then stopped or deleted as ours."""
+    conditions = {
+        **tagged_for(owner),
+        "StringEqualsIfExists": {f"aws:ResourceTag/{OWNER_TAG}": owner},
+    }
+    return bedrock(["TagResource"], resources, conditions)
+
+
+def retagging(owner: str, resources: Sequence[str]) -> list[Permission]:
+    """Changing the tags of what carries the owner's, without giving it to another owner."""
+    kept = {**owned(owner), "StringEqualsIfExists": {f"aws:RequestTag/{OWNER_TAG}": owner}}
+    return [bedrock(["TagResource"], resources, kept), bedrock(["UntagResource"], resources, owned(owner))]
+
+
 def is_profile(model: str) -> bool:
     """Whether a model is named by its `us.` inference profile."""
     return model.startswith("us.")
@@ -137,33 +152,27 @@ def behind(model: str) -> str:
 
 def invoke(model: str) -> list[Permission]:
     """Inference on a foundation model's id, or on a `us.` profile and the models behind it."""
-    geography, _, name = model.partition(".")
-    if geography != "us":
+    if not is_profile(model):
         return [bedrock(["InvokeModel"], [foundation_model_arn(model)])]
-    profile = account_arn(f"inference-profile/{model}")
     return [
-        bedrock(["InvokeModel"], [profile]),
+        bedrock(["InvokeModel"], [profile(model)]),
         Permission(
             ["bedrock:InvokeModel"],
-            [foundation_model_arn(name, "us-*")],
-            {"StringLike": {"bedrock:InferenceProfileArn": profile}},
+            [behind(model)],
+            {"StringLike": {"bedrock:InferenceProfileArn": profile(model)}},
             f"{OF_GEOGRAPHY} This holds only for calls through the profile.",
         ),
     ]
 
 
-def batch(model: str) -> list[Permission]:
+def batch(model: str, conditions: Conditions | None = None) -> list[Permission]:
     """Making batch inference jobs with a foundation model's id, or with a `us.` profile and its models."""
-    geography, _, name = model.partition(".")
-    jobs = bedrock(["CreateModelInvocationJob"], [account_arn("model-invocation-job/*")])
-    if geography != "us":
-        return [jobs, bedrock(["CreateModelInvocationJob"], [foundation_model_arn(model)])]
+    action, jobs = "CreateModelInvocationJob", account_arn("model-invocation-job/*")
+    if not is_profile(model):
+        return [bedrock([action], [jobs, foundation_model_arn(model)], conditions)]
     return [
-        jobs,
-        bedrock(["CreateModelInvocationJob"], [account_arn(f"inference-profile/{model}")]),
-        Permission(
-            ["bedrock:CreateModelInvocationJob"], [foundation_model_arn(name, "us-*")], {}, OF_GEOGRAPHY
-        ),
+        bedrock([action], [jobs, profile(model)], conditions),
+        Permission([f"bedrock:{action}"], [behind(model)], conditions or {}, OF_GEOGRAPHY),
     ]
 
 
@@ -230,6 +239,13 @@ def encrypted(key: kms.IKey | None, *services: str, write: bool = True) -> Permi
             }
         },
     )
+
+
+def others_key(arn: str | None) -> Permission:
+    """Reading what somebody else's key encrypts in S3, in whichever Region it lies. None where there is no
+    such key."""
+    via = {"kms:ViaService": "s3.*.amazonaws.com"}
+    return Permission(["kms:Decrypt"], [arn] if arn else [], {"StringLike": via})
 
 
 def model_key(key: kms.IKey) -> Permission:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import custom_resources as cr
-from constructs import Construct
+from constructs import Construct, IConstruct
 
 from stacks.bedrock.permissions import function_role
 from stacks.functions import log_group
@@ -72,10 +73,11 @@ class ResourceProvider(cr.Provider):
                 reason = "The Provider framework invokes this one handler, whichever version it has."
                 acknowledge(role, f"IAM5[Resource::{function_versions(handler)}]", reason)
         if is_complete:
-            self._accept_waiter()
+            waiter = self.node.find_child("waiter-state-machine")
+            _trust_only_ours(waiter.node.find_child("Role"))
+            self._accept_waiter(waiter)
 
-    def _accept_waiter(self) -> None:
-        waiter = self.node.find_child("waiter-state-machine")
+    def _accept_waiter(self, waiter: IConstruct) -> None:
         role = waiter.node.find_child("Role")
         for name in ("framework-isComplete", "framework-onTimeout"):
             function = self.node.find_child(name)
@@ -84,6 +86,21 @@ class ResourceProvider(cr.Provider):
             acknowledge(role, f"IAM5[Resource::{function_versions(function)}]", reason)
         acknowledge(role, "IAM5[Resource::*]", "Log deliveries have no resource of their own to name.")
         acknowledge(waiter, "SF2", "The framework's waiter has no switch for tracing; it only polls.")
+
+
+def _trust_only_ours(role: IConstruct) -> None:
+    """Let Step Functions assume a role for state machines of this account alone, as the CDK has it for its
+    own state machines and not for the waiter's."""
+    resource = role.node.default_child
+    assert isinstance(resource, iam.CfnRole)
+    machines = f"arn:{cdk.Aws.PARTITION}:states:{cdk.Aws.REGION}:{cdk.Aws.ACCOUNT_ID}:stateMachine:*"
+    resource.add_property_override(
+        "AssumeRolePolicyDocument.Statement.0.Condition",
+        {
+            "StringEquals": {"aws:SourceAccount": cdk.Aws.ACCOUNT_ID},
+            "ArnLike": {"aws:SourceArn": machines},
+        },
+    )
 
 
 def _check_times(total: cdk.Duration, interval: cdk.Duration) -> None:

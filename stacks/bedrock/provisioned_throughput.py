@@ -105,7 +105,7 @@ class ProvisionedThroughput(Construct):
             raise ValueError(f"Throughput {self.name}: model_key needs key, which encrypts the models.")
         student = student or _student(self.name, model_arn)
         permissions = [
-            *self._permissions(student),
+            *self._permissions(owner, student),
             *([may.model_key(key)] if model_key and key else []),
             *(self._release_permissions(owner, table, key) if table else []),
         ]
@@ -188,24 +188,17 @@ class ProvisionedThroughput(Construct):
         )
 
     @staticmethod
-    def _permissions(student: str) -> list[may.Permission]:
-        # Bedrock gives the throughput's own actions no condition key for tags (Service Authorization
-        # Reference); the handler checks the owner's tag before it touches anything.
+    def _permissions(owner: str, student: str) -> list[may.Permission]:
         models, throughputs = may.models(student), may.account_arn(may.THROUGHPUTS)
+        change = ["UpdateProvisionedModelThroughput", "DeleteProvisionedModelThroughput"]
         return [
             may.bedrock(["GetFoundationModel"], [may.foundation_model_arn(student)]),
-            may.bedrock(["GetCustomModel", "CreateProvisionedModelThroughput"], [models]),
-            may.bedrock(["UpdateProvisionedModelThroughput"], [models, throughputs]),
-            may.bedrock(
-                [
-                    "GetProvisionedModelThroughput",
-                    "DeleteProvisionedModelThroughput",
-                    "ListTagsForResource",
-                    "TagResource",
-                    "UntagResource",
-                ],
-                [throughputs],
-            ),
+            may.bedrock(["GetCustomModel", "UpdateProvisionedModelThroughput"], [models]),
+            may.bedrock(["CreateProvisionedModelThroughput"], [models], may.tagged_for(owner)),
+            may.tagging(owner, [throughputs]),
+            *may.retagging(owner, [throughputs]),
+            may.bedrock(["GetProvisionedModelThroughput", "ListTagsForResource"], [throughputs]),
+            may.bedrock(change, [throughputs], may.owned(owner)),
         ]
 
     @staticmethod
@@ -214,7 +207,7 @@ class ProvisionedThroughput(Construct):
     ) -> list[may.Permission]:
         return [
             # Of any student: what a student before had made is looked at, and deleted.
-            may.bedrock(["GetCustomModel"], [may.account_arn(may.MODELS)]),
+            may.bedrock(["GetCustomModel", "ListTagsForResource"], [may.account_arn(may.MODELS)]),
             may.bedrock(["DeleteCustomModel"], [may.account_arn(may.MODELS)], may.owned(owner)),
             may.bedrock(["ListCustomModelDeployments", "ListProvisionedModelThroughputs"], ["*"]),
             *may.items(table, key, ["GetItem", "UpdateItem", "PutItem", "Scan"]),

@@ -228,12 +228,12 @@ class Release(Construct):
         # TransactWriteItems is authorised as the actions of its items. Scan also reads the route's copies,
         # where the item can't tell its version.
         steps = ["GetItem", "UpdateItem"]
-        all_items = [*steps, "Scan", "PutItem", "DeleteItem"]
+        all_items = [*steps, "Scan", "PutItem"]
         roles = {
             "candidate": self._role("Candidate", steps, grants.candidate()),
             "evaluation": self._role("Evaluation", [*steps, "Scan"], grants.evaluation()),
             "promotion": self._role("Promotion", [*steps, "PutItem", "Scan"], grants.promotion()),
-            "sweeper": self._role("Sweeper", all_items, grants.sweeper()),
+            "sweeper": self._role("Sweeper", [*all_items, "DeleteItem"], grants.sweeper()),
             "release": self._role("Release", all_items, grants.resource()),
         }
         watch = self._function(
@@ -283,7 +283,6 @@ class Release(Construct):
                 function=ask,
                 bucket=bucket,
                 folder="releases/{}/questions/",
-                key=self.key,
                 concurrency=evaluation_concurrency,
                 label="Questions",
             ),

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
@@ -40,11 +39,10 @@ class Stage:
 @dataclass(frozen=True, kw_only=True)
 class ShardStage(Stage):
     """A stage that asks for every object of a folder, a few at a time; `folder` holds `{}` for the
-    execution's name, and `key` encrypts the bucket, if any does. `label` names the children of the map."""
+    execution's name. `label` names the children of the map."""
 
     bucket: s3.IBucket
     folder: str
-    key: kms.IKey | None
     concurrency: int
     label: str
 
@@ -96,8 +94,6 @@ class ReleaseMachine(Construct):
             may.grant(role, [may.encrypted(topic.master_key, "sns")])
         accept_wildcards(role, retire, fail, *(one.function for one in stages))
         for sharded in (one for one in stages if isinstance(one, ShardStage)):
-            # The machine lists the shards itself.
-            may.grant(role, [may.encrypted(sharded.key, "s3", write=False)])
             accept_children(self.machine, sharded.label)
 
     def _stage(

@@ -45,12 +45,12 @@ class ReleasePermissions:
             may.bedrock(["GetCustomModel"], [models]),
             # A new model gets the tags that its job has by then.
             may.bedrock(["ListTagsForResource"], [jobs, models]),
-            may.bedrock(["TagResource", "UntagResource"], [models], owned),
+            *may.retagging(self.owner, [models]),
             *([may.bedrock(["StopModelCustomizationJob"], [jobs], owned)] if self.stop_stalled else []),
             *self._making_again(),
             *self._labelling(),
             may.bedrock(["CreateCustomModelDeployment"], [models], tagged),
-            may.bedrock(["TagResource"], [deployments], tagged),
+            may.tagging(self.owner, [deployments]),
             may.bedrock(["GetCustomModelDeployment", "ListTagsForResource"], [deployments]),
             *([may.model_key(self.key)] if self.model_key and self.key else []),
         ]
@@ -63,7 +63,7 @@ class ReleasePermissions:
         student, tagged = may.foundation_model_arn(self.student), may.tagged_for(self.owner)
         return [
             may.bedrock(["CreateModelCustomizationJob"], [student, models, jobs], tagged),
-            may.bedrock(["TagResource"], [models, jobs], tagged),
+            may.tagging(self.owner, [models, jobs]),
             may.pass_role(self.job_role),
         ]
 
@@ -83,7 +83,8 @@ class ReleasePermissions:
             *(may.invoke(self.base_model) if self.base_model else []),
             may.objects(self.bucket, self.scope, ["GetObject", "PutObject"], ["releases/*"]),
             may.listing(self.bucket, ["ListBucket"], ["releases/*"]),
-            may.encrypted(self.key, *(["s3", "bedrock"] if self.model_key else ["s3"])),
+            may.encrypted(self.key, "s3"),
+            *([may.encrypted(self.key, "bedrock", write=False)] if self.model_key else []),
         ]
 
     def grading(self) -> list[may.Permission]:
@@ -126,6 +127,7 @@ class ReleasePermissions:
 
     def _removing(self) -> list[may.Permission]:
         models, deployments = may.account_arn(may.MODELS), may.account_arn(may.DEPLOYMENTS)
+        throughputs = may.account_arn(may.THROUGHPUTS)
         lists = ["ListCustomModels", "ListCustomModelDeployments", "ListProvisionedModelThroughputs"]
         return [
             may.bedrock(lists, ["*"]),
@@ -133,11 +135,8 @@ class ReleasePermissions:
             may.bedrock(["ListTagsForResource"], [models]),
             may.bedrock(["DeleteCustomModelDeployment"], [deployments], may.owned(self.owner)),
             may.bedrock(["DeleteCustomModel"], [models], may.owned(self.owner)),
-            # No condition key for tags here: the code asks for the owner's tag first.
-            may.bedrock(
-                ["GetProvisionedModelThroughput", "DeleteProvisionedModelThroughput", "ListTagsForResource"],
-                [may.account_arn(may.THROUGHPUTS)],
-            ),
+            may.bedrock(["GetProvisionedModelThroughput", "ListTagsForResource"], [throughputs]),
+            may.bedrock(["DeleteProvisionedModelThroughput"], [throughputs], may.owned(self.owner)),
             *(judging.stopping(self.owner) if self.judge else []),
         ]
 

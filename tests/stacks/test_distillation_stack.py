@@ -85,14 +85,14 @@ def test_what_ends_a_job_or_a_model_asks_for_the_owners_tag(assembly: Assembly) 
         "bedrock:StopModelCustomizationJob",
         "bedrock:DeleteCustomModel",
         "bedrock:DeleteCustomModelDeployment",
+        "bedrock:DeleteProvisionedModelThroughput",
         "bedrock:UntagResource",
     }
     found = [
         statement
         for role in assembly.resources("AWS::IAM::Role")
         for statement in assembly.role_statements(role)
-        # Bedrock has no such condition for throughput: its handler looks at the tag itself.
-        if statement.actions & ending and not all("provisioned-model/" in arn for arn in statement.resources)
+        if statement.actions & ending
     ]
     assert {action for statement in found for action in statement.actions} >= ending
     assert [statement for statement in found if statement.conditions != owned] == []

@@ -171,6 +171,7 @@ def test_keys_are_used_through_one_service_or_by_bedrocks_own_role(assembly: Ass
                 if statement.resources == {assembly.settings.dataset.source_key}:
                     assert role.name == "LabellingRole"
                     assert statement.actions == {"kms:Decrypt"}
+                    assert statement.conditions == {"StringLike": {"kms:ViaService": "s3.*.amazonaws.com"}}
                     continue
                 assert statement.resources == {"<Key.Arn>"}
                 limited = "kms:ViaService" in statement.conditions.get("StringEquals", {})

@@ -516,9 +516,9 @@ def test_b14_the_jobs_own_handler_may_only_stop_and_delete_what_is_its_owners(
 
     ending = {"bedrock:StopModelCustomizationJob", "bedrock:DeleteCustomModel", "bedrock:UntagResource"}
     found = [each for each in statements(stack, "JobRole") if ending & set(each["actions"])]
-    assert len(found) == 2
+    assert {action for each in found for action in each["actions"]} >= ending
     owned = {"StringEquals": {f"aws:ResourceTag/{OWNER_TAG}": "search"}}
-    assert [each["conditions"] for each in found] == [owned, owned]
+    assert all(each["conditions"] == owned for each in found)
 
 
 @pytest.mark.parametrize(

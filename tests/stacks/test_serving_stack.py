@@ -263,7 +263,7 @@ def test_only_the_grading_function_makes_evaluation_jobs_and_tags_them(
     owner = {"aws:RequestTag/distilled-router:owner": assembly.settings.full_name}
     may = granted(assembly, "ReleaseGradeRole")
     for action in ("bedrock:CreateEvaluationJob", "bedrock:TagResource"):
-        assert all(statement.conditions == {"StringEquals": owner} for statement in may[action])
+        assert all(statement.conditions["StringEquals"] == owner for statement in may[action])
     account = assembly.settings.account
     made = {resource for statement in may["bedrock:CreateEvaluationJob"] for resource in statement.resources}
     assert made == {

@@ -138,6 +138,24 @@ def test_its_role_may_do_what_one_models_throughput_needs_and_no_more(stack: cdk
     assert {action for action, _ in found} == throughputs | models | bases
 
 
+def test_it_changes_and_deletes_only_what_carries_the_owners_tag(stack: cdk.Stack) -> None:
+    bought(stack)
+    owner = {"aws:ResourceTag/distilled-router:owner": "search"}
+    (policy,) = [
+        policy
+        for name, policy in Template.from_stack(stack).find_resources("AWS::IAM::Policy").items()
+        if name.startswith("ThroughputRole")
+    ]
+    conditions = {
+        action: statement.get("Condition", {})
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        if "provisioned-model/*" in str(statement["Resource"])
+        for action in several(statement["Action"])
+    }
+    for action in ("UpdateProvisionedModelThroughput", "DeleteProvisionedModelThroughput", "UntagResource"):
+        assert conditions[f"bedrock:{action}"] == {"StringEquals": owner}
+
+
 def test_a_releases_throughput_may_look_at_and_delete_models_of_any_student(stack: cdk.Stack) -> None:
     """The student in the settings may change while a model of the one before is served."""
     releases = table(stack)
