@@ -27,8 +27,7 @@ from aws_lambda_powertools import Logger
 from shared import executions, jobs, models
 from shared.clients import client
 from shared.custom_resource import Event, answer, begun, complete, pending, polled, truth
-from shared.errors import NotYetError, ResourceError, or_none
-from shared.naming import bedrock_tags
+from shared.errors import NotYetError, ResourceError
 from shared.stages import StageResult, done, failed, patient, waiting
 from shared.storage import PURGE_SECONDS, deadline, purge
 
@@ -271,6 +270,6 @@ def _sync_tags(bedrock: Any, spec: jobs.JobSpec, old: Mapping[str, Any]) -> None
     gone = sorted(before.keys() - spec.tags.keys())
     for job in _attempts(bedrock, spec):
         for arn in filter(None, (job["jobArn"], job.get("outputModelArn"))):
-            or_none(bedrock.tag_resource, resourceARN=arn, tags=bedrock_tags(spec.tags))
+            models.tag(bedrock, arn, spec.tags)
             if gone:
-                or_none(bedrock.untag_resource, resourceARN=arn, tagKeys=gone)
+                models.untag(bedrock, arn, gone)

@@ -13,7 +13,7 @@ from shared.errors import (
     code,
     described,
     is_conflict,
-    is_missing,
+    is_gone,
     is_mutating,
     is_transient,
     or_none,
@@ -119,7 +119,7 @@ def delete(bedrock: Any, name_or_arn: str) -> bool:
     try:
         bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=name_or_arn)
     except ClientError as error:
-        if is_missing(error):
+        if is_gone(error, lambda: find(bedrock, name_or_arn)):
             return True
         if is_mutating(error) or is_conflict(error):
             return False

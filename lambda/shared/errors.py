@@ -46,6 +46,15 @@ def is_missing(error: ClientError) -> bool:
     }
 
 
+def is_gone(error: ClientError, look: Callable[[], object | None]) -> bool:
+    """Whether a call failed because its thing is no longer there; `look` answers None where it is not.
+
+    What has gone has no tags: where a role may touch only what carries the owner's, IAM may refuse the call
+    before the service can say that there is no such thing. So a refusal is looked into.
+    """
+    return is_missing(error) or (code(error) == "AccessDeniedException" and look() is None)
+
+
 def is_conflict(error: ClientError) -> bool:
     """Whether the thing is in use, or in a state that forbids the call."""
     return code(error) == "ConflictException"

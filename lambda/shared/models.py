@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from shared.errors import is_conflict, is_missing, or_none
+from shared.errors import is_conflict, is_gone, or_none
 from shared.naming import CLOSED_TAG, bedrock_tags, digest_of
 
 
@@ -50,13 +50,13 @@ def users(bedrock: Any, model_arn: str) -> list[str]:
     ]
 
 
-def delete(bedrock: Any, name_or_arn: str) -> bool:
+def delete(bedrock: Any, arn: str) -> bool:
     """Delete the model. False where something still serves it (Bedrock answers with a conflict: a distilled
     model's deployments and throughput must go first); deleting a model that is gone is a success."""
     try:
-        bedrock.delete_custom_model(modelIdentifier=name_or_arn)
+        bedrock.delete_custom_model(modelIdentifier=arn)
     except ClientError as error:
-        if is_missing(error):
+        if is_gone(error, lambda: _tags(bedrock, arn)):
             return True
         if is_conflict(error):
             return False
@@ -64,18 +64,41 @@ def delete(bedrock: Any, name_or_arn: str) -> bool:
     return True
 
 
+def tag(bedrock: Any, arn: str, tags: Mapping[str, str]) -> None:
+    """Give a model, or the job that made it, tags; nothing where it is gone."""
+    _unless_gone(bedrock, arn, lambda: bedrock.tag_resource(resourceARN=arn, tags=bedrock_tags(tags)))
+
+
+def untag(bedrock: Any, arn: str, keys: Sequence[str]) -> None:
+    """Take tags off a model, or off the job that made it; nothing where it is gone."""
+    _unless_gone(bedrock, arn, lambda: bedrock.untag_resource(resourceARN=arn, tagKeys=list(keys)))
+
+
+def _unless_gone(bedrock: Any, arn: str, call: Callable[[], object]) -> None:
+    try:
+        call()
+    except ClientError as error:
+        if not is_gone(error, lambda: _tags(bedrock, arn)):
+            raise
+
+
+def _tags(bedrock: Any, arn: str) -> Sequence[Mapping[str, str]] | None:
+    """The tags of what has that ARN; None where there is no such thing."""
+    answer = or_none(bedrock.list_tags_for_resource, resourceARN=arn)
+    return None if answer is None else list(answer.get("tags", []))
+
+
 def close(bedrock: Any, arn: str) -> None:
     """Say on the model that its job's resource is gone, and that whoever uses it now is the last to do so."""
-    or_none(bedrock.tag_resource, resourceARN=arn, tags=bedrock_tags({CLOSED_TAG: "true"}))
+    tag(bedrock, arn, {CLOSED_TAG: "true"})
 
 
 def reopen(bedrock: Any, arn: str) -> None:
     """Take that back: its job is declared again."""
     if is_closed(bedrock, arn):
-        or_none(bedrock.untag_resource, resourceARN=arn, tagKeys=[CLOSED_TAG])
+        untag(bedrock, arn, [CLOSED_TAG])
 
 
 def is_closed(bedrock: Any, arn: str) -> bool:
     """Whether the model's job belongs to no stack any more."""
-    answer = or_none(bedrock.list_tags_for_resource, resourceARN=arn) or {}
-    return any(tag["key"] == CLOSED_TAG for tag in answer.get("tags", []))
+    return any(found["key"] == CLOSED_TAG for found in _tags(bedrock, arn) or ())

@@ -23,7 +23,7 @@ from shared.errors import (
     code,
     described,
     is_conflict,
-    is_missing,
+    is_gone,
     is_transient,
     or_none,
 )
@@ -338,7 +338,7 @@ def delete(
     try:
         bedrock.delete_provisioned_model_throughput(provisionedModelId=arn)
     except ClientError as error:
-        if is_missing(error):
+        if is_gone(error, lambda: find(bedrock, arn)):
             return True
         # Whether one that is still being created can be deleted is not documented: it is tried, since it may
         # be billed from the moment that it is in service.

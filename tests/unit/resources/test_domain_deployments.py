@@ -212,3 +212,24 @@ def test_a_denied_deletion_is_an_error_and_no_answer(world: World) -> None:
         models.delete(world.bedrock, model)
     with pytest.raises(Exception, match="AccessDenied"):
         deployments.delete(world.bedrock, deployment)
+
+
+def test_what_has_gone_is_a_success_although_the_call_is_denied(world: World) -> None:
+    """What has gone has no owner's tag, by which the role may touch it."""
+    model = world.model()
+    deployment = world.deploy(model)
+    assert deployments.delete(world.bedrock, deployment)
+    assert models.delete(world.bedrock, model)
+    for operation in ("DeleteCustomModel", "DeleteCustomModelDeployment", "TagResource", "UntagResource"):
+        world.server.fault("denied", operation=operation)
+    assert deployments.delete(world.bedrock, deployment)
+    assert models.delete(world.bedrock, model)
+    models.tag(world.bedrock, model, {"stage": "prod"})
+    models.untag(world.bedrock, model, ["stage"])
+
+
+def test_a_tag_that_is_denied_is_an_error(world: World) -> None:
+    model = world.model()
+    world.server.fault("denied", operation="TagResource")
+    with pytest.raises(Exception, match="AccessDenied"):
+        models.close(world.bedrock, model)
