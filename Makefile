@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: bootstrap cost dataset-check diff deploy destroy help install local local-status local-down releases rollback route synth watch test tests types faults snapshots schema clean
+.PHONY: bootstrap cost dataset-check diff deploy destroy help install local local-status local-down permissions releases rollback route synth watch test tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -84,6 +84,9 @@ faults: $(INSTALLED)  ## Deploy, update and destroy it all while faults happen a
 
 snapshots: $(INSTALLED)  ## Renew the snapshots of the templates
 	pytest tests/snapshots --snapshot-update
+
+permissions: $(INSTALLED)  ## Prove the roles' permissions, and renew docs/permissions.md [RECORD=1: and the calls]
+	@python -m tests.permissions $(if $(RECORD),--record)
 
 schema: $(INSTALLED)  ## Renew environments/schema.json
 	python -m stacks.settings

@@ -20,6 +20,8 @@ from ministack.core import iam_evaluator  # type: ignore[import-untyped]  # it h
 from ministack.services import cloudformation, sts  # type: ignore[import-untyped]  # as above
 
 ALLOWED = "Allow"
+# The policies go before the role does: what a function still calls then is refused, and nothing is missing.
+GONE = "RoleGone"
 ACCOUNT, REGION = "000000000000", "us-east-1"
 
 _enforce = iam_evaluator.enforce
@@ -86,7 +88,10 @@ def enforce(
     """MiniStack's decision on a call, recorded; None where the call is allowed."""
     denied = _enforce(access_key_id, iam_action, service, region, resource_arn, service_context)
     if role := _role_of(access_key_id):
-        decision = getattr(denied, "decision", "NoCredentials") if denied else ALLOWED
+        decision = ALLOWED
+        if denied:
+            gone = not iam_evaluator._gather_role_policies(role, ACCOUNT)
+            decision = GONE if gone else getattr(denied, "decision", "NoCredentials")
         record.add(role, iam_action, resource_arn, service_context, decision)
     return denied
 
@@ -115,7 +120,7 @@ def ask(wanted: Mapping[str, Any]) -> dict[str, str]:
             region=REGION,
             service_context={key.lower(): value for key, value in call["context"].items()},
         )
-        decision = iam_evaluator.evaluate(context, policies).decision
+        decision = iam_evaluator.evaluate(context, policies).decision if policies else GONE
         record.add(role, call["action"], call["resource"], call["context"], decision)
         if decision != ALLOWED and not denied:
             denied = {"role": role, "action": call["action"], "resource": call["resource"]}

@@ -123,9 +123,9 @@ class ExistingStack(TeamStack):
     def __init__(self, app: cdk.App) -> None:
         """By their ARNs alone."""
         super().__init__(app)
-        job = DistillationJob.from_job_arn(self, "Job", JOB)
-        model = DistillationJob.from_model_arn(self, "Model", MODEL)
-        throughput = ProvisionedThroughput.from_provisioned_model_arn(self, "Throughput", THROUGHPUT)
+        job = DistillationJob.from_job_arn(self, "ExistingJob", JOB)
+        model = DistillationJob.from_model_arn(self, "ExistingModel", MODEL)
+        throughput = ProvisionedThroughput.from_provisioned_model_arn(self, "ExistingThroughput", THROUGHPUT)
         self.show("Job", job.resource, "JobArn", "JobName", "Status", "BaseModel", "ModelArn")
         self.show("Model", model.resource, "ModelArn", "ModelName", "JobArn", "BaseModel", "Status")
         names = ("ProvisionedModelArn", "ProvisionedModelName", "ModelArn", "ModelUnits", "Status")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 
@@ -14,6 +13,7 @@ from tests.engine import apps
 from tests.engine.apps import App
 from tests.engine.engine import Engine
 from tests.engine.release_apps import Scene
+from tests.permissions.calls import check
 from tests.unit.resources.scenes import training_rows
 
 # A job of an hour takes a second; the Provider framework asks ten times as often.
@@ -35,10 +35,11 @@ def running_engine(
 
 
 @pytest.fixture
-def engine(running_engine: Engine) -> Engine:
-    """CloudFormation and Bedrock with nothing in them."""
+def engine(running_engine: Engine) -> Iterator[Engine]:
+    """CloudFormation and Bedrock with nothing in them. At the end, no call was refused, and none is new."""
     running_engine.reset()
-    return running_engine
+    yield running_engine
+    assert not (found := check(running_engine.asked_of_iam())), "\n".join(found)
 
 
 @pytest.fixture(scope="session")
@@ -71,23 +72,13 @@ def scene(
 @pytest.fixture
 def models(team: Engine) -> list[str]:
     """Two custom models that somebody trained before, `search-a` and `search-b`; their ARNs."""
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": {
-            "Effect": "Allow",
-            "Action": "sts:AssumeRole",
-            "Principal": {"Service": "bedrock.amazonaws.com"},
-        },
-    }
-    role = team.aws("iam").create_role(RoleName="trainer", AssumeRolePolicyDocument=json.dumps(trust))
-    everything = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
-    team.aws("iam").put_role_policy(RoleName="trainer", PolicyName="all", PolicyDocument=json.dumps(everything))
+    role = team.somebodys_role("trainer")
     teacher = {"teacherModelIdentifier": apps.TEACHER}
     for name in ("search-a", "search-b"):
         team.aws("bedrock").create_model_customization_job(
             jobName=name,
             customModelName=name,
-            roleArn=role["Role"]["Arn"],
+            roleArn=role,
             baseModelIdentifier=apps.STUDENT,
             customizationType="DISTILLATION",
             trainingDataConfig={"s3Uri": f"s3://{apps.BUCKET}/{apps.ROWS}"},

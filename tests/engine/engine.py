@@ -253,6 +253,24 @@ class Engine:
             return self._send(url, "POST", json.dumps(order).encode())
         return self._send(url, "DELETE" if delete else "GET")
 
+    def somebodys_role(self, name: str) -> str:
+        """Make a role that Bedrock may assume and that may do anything; its ARN."""
+        trust = {
+            "Effect": "Allow",
+            "Principal": {"Service": "bedrock.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }
+        anything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+        iam = self.aws("iam")
+        role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=_policy(trust))["Role"]
+        iam.put_role_policy(RoleName=name, PolicyName="all", PolicyDocument=_policy(anything))
+        return str(role["Arn"])
+
+    def asked_of_iam(self) -> Mapping[str, Any]:
+        """What the roles have asked of IAM since the last reset: see `local/emulator/access.py`."""
+        asked: Mapping[str, Any] = self._send(f"{self._servers.emulator.url}/_iam/calls", "GET")
+        return asked
+
     def calls(self, operation: str | None = None) -> list[Mapping[str, Any]]:
         """The calls that Bedrock has carried out, of one operation or all, oldest first."""
         calls = self.bedrock("/_calls" if operation is None else f"/_calls?operation={operation}")
@@ -292,3 +310,7 @@ class Engine:
         with urlopen(request, timeout=SECONDS, context=context) as answer:
             text = answer.read()
         return json.loads(text) if text else None
+
+
+def _policy(statement: Mapping[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})

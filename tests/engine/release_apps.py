@@ -73,7 +73,7 @@ class ReleaseStack(cdk.Stack):
         super().__init__(app, construct_id)
         bucket = s3.Bucket.from_bucket_name(self, "Bucket", BUCKET)
         own_job = None if adopted else self._job(bucket, nonce)
-        source = own_job or DistillationJob.from_model_arn(self, "Model", adopted)
+        source = own_job or DistillationJob.from_model_arn(self, "ExistingModel", adopted)
         throughput, table = self._throughput(model_units) if model_units else (None, None)
         release = ReleaseConstruct(
             self,

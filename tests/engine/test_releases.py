@@ -164,14 +164,11 @@ def test_a_release_that_is_superseded_stops_its_judge(scene: Scene) -> None:
 
 def _model_of_somebody_else(scene: Scene) -> str:
     """Distilled without any construct; returns the model's ARN."""
-    trust = {"Effect": "Allow", "Principal": {"Service": "bedrock.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
-    role = scene.engine.aws("iam").create_role(RoleName="theirs", AssumeRolePolicyDocument=policy)["Role"]
     teacher = {"teacherModelIdentifier": TEACHER}
     scene.engine.aws("bedrock").create_model_customization_job(
         jobName="theirs",
         customModelName="theirs",
-        roleArn=role["Arn"],
+        roleArn=scene.engine.somebodys_role("theirs"),
         baseModelIdentifier=STUDENT,
         customizationType="DISTILLATION",
         customizationConfig={"distillationConfig": {"teacherModelConfig": teacher}},

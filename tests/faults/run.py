@@ -19,6 +19,7 @@ from shared.routes import Route
 from tests.engine.engine import SECONDS, Engine, Outcome
 from tests.engine.system import STACKS, System, Traffic, Variant
 from tests.faults.schedule import DESTROY, Schedule, Step
+from tests.permissions.calls import check
 
 QUIET_SECONDS = 25.0
 MOST_ATTEMPTS = 9
@@ -33,6 +34,7 @@ class Run:
     - What the route names is not deleted.
     - The router answers every query, from its deployment to its end.
     - No operation hangs, and what a fault has broken can be deployed or destroyed once the fault has passed.
+    - No role calls what it may not, or what is not in `tests/permissions/calls.json`.
     """
 
     def __init__(self, engine: Engine, variants: Mapping[str, Variant], schedule: Schedule) -> None:
@@ -68,6 +70,8 @@ class Run:
             self._tell_what_there_is()
         finally:
             self._silence()
+        for problem in check(self._engine.asked_of_iam()):
+            self._problem(problem)
 
     def _step(self, step: Step) -> None:
         self._tell(str(step))

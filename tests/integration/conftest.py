@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from local import cdk, environment, queries, servers
+from local import cdk, environment, queries, servers, web
 from local.state import PROJECT, State
 from shared.conversation import Example, examples
 from shared.task import Task
@@ -81,6 +81,14 @@ class LocalSystem:
         assert running is not None
         with urlopen(f"{running.bedrock.url}{path}", timeout=10) as answer:
             return json.load(answer)
+
+    def asked_of_iam(self) -> Mapping[str, Any]:
+        """What the roles have asked of IAM: see `local/emulator/access.py`."""
+        running = servers.running(self.state)
+        assert running is not None
+        answer = web.get(f"{running.emulator.url}/_iam/calls", verify=self.state.certificate)
+        asked: Mapping[str, Any] = json.loads(answer.content)
+        return asked
 
     def calls(self, *operations: str) -> int:
         """How often Bedrock operations succeeded."""

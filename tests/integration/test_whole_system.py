@@ -23,6 +23,7 @@ from local import queries, web
 from shared.conversation import Example, examples
 from shared.task import Task
 from tests.integration.conftest import LocalSystem
+from tests.permissions.calls import check
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("integration")]
 
@@ -165,6 +166,7 @@ def test_destroy_leaves_nothing_that_costs(system: LocalSystem) -> None:
     assert left["throughput"] == []
     assert left["models"] == []
     assert {job["status"] for job in left["jobs"]} <= {"Completed", "Stopped", "Failed"}
+    assert check(system.asked_of_iam()) == []
     result = system.run("down")
     assert result.returncode == 0, result.stdout + result.stderr
     assert not system.state.servers.exists()

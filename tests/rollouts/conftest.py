@@ -12,6 +12,7 @@ from local.state import State
 from stacks.settings import PROJECT
 from tests.engine.engine import Engine
 from tests.engine.system import Traffic
+from tests.permissions.calls import check
 from tests.rollouts.candidates import synthesize
 from tests.rollouts.scene import Scene
 
@@ -33,6 +34,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         try:
             scene = Scene(engine, good, worse)
             yield scene
+            assert not (found := check(engine.asked_of_iam())), "\n".join(found)
         finally:
             engine.close()
     finally:

@@ -1,0 +1,50 @@
+"""Renews `docs/permissions.md`; with `--record` the calls before it, by the tests that deploy."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from stacks.settings import PROJECT
+from tests.permissions import calls, document
+from tests.permissions.grants import environments
+from tests.permissions.proof import Proof
+from tests.stacks import synthesis
+
+RUNS = ("tests/integration", "tests/faults", "tests/rollouts", "tests/engine")
+
+
+def record() -> None:
+    """Run what deploys, and keep the calls that it made. Raises CalledProcessError where a test fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *RUNS]
+        subprocess.run(command, cwd=PROJECT, env=os.environ | {calls.FOLDER: folder}, check=True)
+        calls.write(calls.kept(Path(folder)))
+
+
+def main() -> int:
+    """Write the page, and tell what the proof has against the policies."""
+    parser = argparse.ArgumentParser(prog="python -m tests.permissions", description=__doc__)
+    parser.add_argument(
+        "--record", action="store_true", help="run the tests that deploy, and keep their calls"
+    )
+    if parser.parse_args().record:
+        record()
+    with tempfile.TemporaryDirectory() as folder:
+        made = environments(synthesis.assemblies(Path(folder)))
+        proof = Proof(tuple(made), frozenset(calls.recorded()))
+        document.PATH.write_text(document.text(proof), encoding="utf-8")
+        problems = proof.problems()
+    for problem in problems:
+        print(problem)  # noqa: T201 - what a command is for
+    told = f"{len(proof.grants)} permissions, {len(problems)} problems"
+    print(f"{document.PATH.relative_to(PROJECT)}: {told}")  # noqa: T201 - as above
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Calls that nobody can record here, since the emulator makes them without asking IAM.
+
+They follow from the templates: what a state machine's definition calls, the keys of what is encrypted, the
+log groups of functions, and what X-Ray and the delivery of logs take. And the keys of a table's items, which
+the emulator does not tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from tests.permissions.calls import Call
+from tests.permissions.grants import Environment
+from tests.stacks.assembly import Resource, walk
+
+REGION = "us-east-1"
+KEY = "<Key.Arn>"
+# What a state machine needs to write its log (Step Functions developer guide, cw-logs), and to trace.
+LOG_DELIVERY = (
+    "CreateLogDelivery",
+    "DeleteLogDelivery",
+    "DescribeLogGroups",
+    "DescribeResourcePolicies",
+    "GetLogDelivery",
+    "ListLogDeliveries",
+    "PutResourcePolicy",
+    "UpdateLogDelivery",
+)
+# The router reads this item alone (`lambda/router/route_cache.py`).
+ROUTE = Call("RouterRole", "dynamodb:GetItem", "<Releases.Arn>", (("dynamodb:LeadingKeys", "route"),))
+TRACING = ("GetSamplingRules", "GetSamplingTargets", "PutTelemetryRecords", "PutTraceSegments")
+
+
+def derived(environment: Environment, recorded: Iterable[Call]) -> set[Call]:
+    """All calls that follow from an environment's templates, and from the recorded ones of its roles."""
+    calls = {call for machine in _machines(environment) for call in _of_machine(environment, machine)}
+    calls |= {*_logs(environment), ROUTE}
+    return calls | set(_encryption(environment, {*recorded, *calls}))
+
+
+def _machines(environment: Environment) -> list[Resource]:
+    return environment.assembly.resources("AWS::StepFunctions::StateMachine")
+
+
+def _role(environment: Environment, resource: Resource, name: str) -> str:
+    """The name of the role that a resource's property refers to."""
+    shown = str(environment.plain(resource.properties[name]))
+    return shown.removeprefix("<").removesuffix(".Arn>")
+
+
+def _of_machine(environment: Environment, machine: Resource) -> Iterator[Call]:
+    role = _role(environment, machine, "RoleArn")
+    for state in states(environment, machine):
+        yield from _of_state(role, machine.name, state)
+    if "LoggingConfiguration" in machine.properties:
+        yield from (Call(role, f"logs:{action}", "*") for action in LOG_DELIVERY)
+    if machine.properties.get("TracingConfiguration", {}).get("Enabled"):
+        yield from (Call(role, f"xray:{action}", "*") for action in TRACING)
+
+
+def states(environment: Environment, machine: Resource) -> Iterator[Mapping[str, Any]]:
+    """All states of a definition, those of maps and branches among them."""
+    definition = environment.plain(environment.assembly.definition(machine))
+    yield from (state for value in walk(definition) if isinstance(value, dict) for state in _states_of(value))
+
+
+def _states_of(value: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    found = value.get("States")
+    return found.values() if isinstance(found, dict) else ()
+
+
+def _of_state(role: str, machine: str, state: Mapping[str, Any]) -> Iterator[Call]:
+    match state:
+        case {"Type": "Task", "Resource": "arn:aws:states:::sns:publish", "Parameters": {"TopicArn": topic}}:
+            yield Call(role, "sns:Publish", topic)
+        case {"Type": "Task", "Resource": str(function)} if function.startswith("<"):
+            yield Call(role, "lambda:InvokeFunction", function)
+        case {"Type": "Task", "Resource": resource}:
+            raise NotImplementedError(f"{machine}: what {resource} needs is not known here")
+        case {"Type": "Map", "ItemProcessor": {"ProcessorConfig": {"Mode": "DISTRIBUTED"}}}:
+            yield from _of_map(role, machine, state)
+
+
+def _of_map(role: str, machine: str, state: Mapping[str, Any]) -> Iterator[Call]:
+    """A distributed map begins executions of its own machine and follows them (Step Functions developer
+    guide, iam-policies-eg-dist-map)."""
+    execution = f"arn:aws:states:{REGION}:{{account}}:execution:<{machine}.Name>"
+    yield Call(role, "states:StartExecution", f"<{machine}>")
+    yield Call(role, "states:DescribeExecution", f"{execution}:{{id}}")
+    yield Call(role, "states:StopExecution", f"{execution}:{{id}}")
+    yield Call(role, "states:RedriveExecution", f"{execution}/{state['Label']}:{{id}}")
+    reader = state["ItemReader"]
+    assert reader["Resource"] == "arn:aws:states:::s3:listObjectsV2", reader
+    bucket, prefix = (
+        next(str(value) for name, value in reader["Parameters"].items() if name.startswith(what))
+        for what in ("Bucket", "Prefix")
+    )
+    bucket = f"<{bucket.removeprefix('<').removesuffix('>')}.Arn>"
+    yield Call(role, "s3:ListBucket", bucket, (("s3:prefix", prefix),))
+
+
+def _logs(environment: Environment) -> Iterator[Call]:
+    for function in environment.assembly.resources("AWS::Lambda::Function"):
+        role = _role(environment, function, "Role")
+        group = str(environment.plain(function.properties["LoggingConfig"]["LogGroup"]))
+        for action in ("CreateLogStream", "PutLogEvents"):
+            yield Call(role, f"logs:{action}", f"<{group.removeprefix('<').removesuffix('>')}.Arn>")
+
+
+def _encryption(environment: Environment, calls: Iterable[Call]) -> Iterator[Call]:
+    """The use of keys: each service asks with the caller's own permissions, and says through whom."""
+    encrypted = set(_encrypted(environment))
+    for call in calls:
+        service, _, action = call.action.partition(":")
+        resource = call.resource.partition("/")[0]
+        if resource not in encrypted or call.role not in environment.roles:
+            continue
+        via = (("kms:ViaService", f"{service}.{REGION}.amazonaws.com"),)
+        if (service, action) == ("s3", "PutObject"):
+            # Decrypt: a large object is put in parts.
+            yield from (Call(call.role, f"kms:{use}", KEY, via) for use in ("GenerateDataKey", "Decrypt"))
+        elif (service, action) == ("s3", "GetObject") or service == "dynamodb":
+            yield Call(call.role, "kms:Decrypt", KEY, via)
+        elif (service, action) == ("sns", "Publish"):
+            yield from (Call(call.role, f"kms:{use}", KEY, via) for use in ("GenerateDataKey", "Decrypt"))
+    if _model_key(environment):
+        yield from _with_model_key(calls)
+
+
+def _encrypted(environment: Environment) -> Iterator[str]:
+    """What is encrypted with the stacks' key, as policies name it."""
+    properties = {
+        "AWS::S3::Bucket": ("BucketEncryption", "<{}.Arn>"),
+        "AWS::DynamoDB::Table": ("SSESpecification", "<{}.Arn>"),
+        "AWS::SNS::Topic": ("KmsMasterKeyId", "<{}>"),
+    }
+    for kind, (name, shown) in properties.items():
+        for resource in environment.assembly.resources(kind):
+            if KEY in str(environment.plain(resource.properties.get(name))):
+                yield shown.format(resource.name)
+
+
+def _model_key(environment: Environment) -> bool:
+    """Whether models are made with a customer's key."""
+    return environment.assembly.settings.encryption.model_key
+
+
+def _with_model_key(calls: Iterable[Call]) -> Iterator[Call]:
+    """As the stand-in asks where a model has a key of its own (Bedrock user guide, encryption-custom-job)."""
+    via = (("kms:ViaService", f"bedrock.{REGION}.amazonaws.com"),)
+    actions: tuple[str, ...]
+    for call in calls:
+        match call.action:
+            case "bedrock:CreateModelCustomizationJob":
+                actions = ("CreateGrant", "DescribeKey", "GenerateDataKey", "Decrypt")
+            case "bedrock:InvokeModel" if "custom-model-deployment/" in call.resource:
+                actions = ("Decrypt",)
+            case "bedrock:InvokeModel" if "provisioned-model/" in call.resource:
+                actions = ("Decrypt",)
+            case _:
+                continue
+        yield from (Call(call.role, f"kms:{action}", KEY, via) for action in actions)

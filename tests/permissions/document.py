@@ -1,0 +1,144 @@
+"""docs/permissions.md: who may do what, and which call uses it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from stacks.settings import PROJECT
+from tests.permissions.calls import Call
+from tests.permissions.grants import Grant
+from tests.permissions.proof import Proof, explained
+from tests.permissions.reasons import UNUSED
+
+PATH = PROJECT / "docs" / "permissions.md"
+INTRODUCTION = """\
+# Who may do what
+
+One section a role, written by `make permissions` from the templates of all environments and from the calls \
+that the tests recorded (decision [19](decisions/0019-permissions-are-proven.md)); a test fails where this \
+page, the templates and the calls don't agree.
+
+`<Data>` is a resource by its name in the templates, `<Source>` a bucket that the settings name, `{owner}` \
+the stacks' prefix, `{id}` what Bedrock or a digest names. *Used by* gives one call of those that a test \
+made; *follows* stands for what the emulator makes without asking IAM and the templates show: the tasks of \
+a state machine, the key of what is encrypted, logs and traces. What no test uses has its reason there.
+"""
+# What each role belongs to. The roles of the CDK's Provider framework are told by their pattern.
+ROLES: Mapping[str, str] = {
+    "DatasetRole": "The function behind `Dataset`: checks the rows and publishes them under their digest.",
+    "JobRole": "The functions behind `DistillationJob`: make, stop and delete the job and its model.",
+    "JobJobRole": "Bedrock's customization jobs: read the rows, ask the teacher, write the metrics.",
+    "LabellingRole": "The functions behind `Labelling`: lay out the queries, start and stop the labelling.",
+    "LabellingStageRole": "The labelling's steps: have the teacher answer, and curate its answers.",
+    "LabellingBatchRole": "Bedrock's batch jobs: read questions, ask the teacher, write answers.",
+    "LabellingWayMachineRole": "The labelling's state machine.",
+    "ReleaseCandidateRole": "The release's first steps: wait for the job, and deploy its model.",
+    "ReleaseEvaluationRole": "The release's evaluation: ask the hold-out set, keep answers and report.",
+    "ReleaseGradeRole": "The release's step that has a judge grade the answers.",
+    "ReleaseJudgeRole": "Bedrock's evaluation jobs: read answers, ask the judge, write grades.",
+    "ReleasePromotionRole": "The release's promotion: watch metrics, probe, and raise the share.",
+    "ReleaseSweeperRole": "The sweeper and the release's last steps: remove what no release needs.",
+    "ReleaseReleaseRole": "The functions behind `Release`: start it, and remove all it made with the stack.",
+    "ReleaseWayMachineRole": "The release's state machine.",
+    "RouterRole": "The router: reads the route and asks models.",
+    "ThroughputRole": "The functions behind `ProvisionedThroughput`: buy, move and delete it.",
+    "WaitRole": "The functions behind `ReleaseWait`: the windows in which the stack waits.",
+}
+# The roles that only another team's app has (`tests/engine/apps.py`): they look up what exists already.
+ELSEWHERE = r"Existing\w+"
+_FRAMEWORK = {
+    "ProviderFrameworkOnEventRole": "The CDK's framework: passes CloudFormation's events to `{}`.",
+    "ProviderFrameworkPollRole": "The CDK's framework: asks `{}` whether it is done.",
+    "ProviderwaiterstatemachineRole": "The CDK's framework: the state machine that waits for `{}`.",
+}
+
+
+def belongs_to(role: str) -> str:
+    """What a role belongs to, in a sentence. Raises KeyError for a role that nobody has described."""
+    for ending, sentence in _FRAMEWORK.items():
+        if role.endswith(ending):
+            return sentence.format(role.removesuffix(ending))
+    return ROLES[role]
+
+
+def text(proof: Proof) -> str:
+    """The whole page."""
+    by_role: dict[str, list[Grant]] = defaultdict(list)
+    for grant in proof.grants:
+        by_role[grant.role].append(grant)
+    sections = [
+        section for role, grants in sorted(by_role.items()) for section in _section(proof, role, grants)
+    ]
+    return "\n".join([INTRODUCTION, *sections])
+
+
+def _section(proof: Proof, role: str, grants: Sequence[Grant]) -> Iterator[str]:
+    trusted = ", ".join(sorted({trust for e in proof.environments if (trust := e.trusted(role))}))
+    yield f"## {role}\n\n{belongs_to(role)} Assumed by {trusted}.\n"
+    yield "| action | resource | where | used by |\n|---|---|---|---|"
+    rows: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for grant in grants:
+        shown = _resource(grant.resource), _conditions(proof, grant), _use(proof, grant)
+        rows[shown].append(grant.action)
+    for (resource, where, use), actions in sorted(rows.items(), key=lambda row: (row[1], row[0])):
+        yield f"| {_actions(actions)} | {_cell(resource)} | {where} | {use} |"
+    yield ""
+
+
+def _actions(actions: Sequence[str]) -> str:
+    return "<br>".join(dict.fromkeys(sorted(actions)))
+
+
+def _cell(value: str) -> str:
+    return f"`{value}`"
+
+
+def _resource(resource: str) -> str:
+    """An ARN without what all of one kind have in common."""
+    short = re.sub(r"^arn:aws:(bedrock|states|kms):([\w*-]+):(\{account\})?:", r"\1 \2 ", resource)
+    short = (
+        short.replace("bedrock us-east-1 ", "").replace("states us-east-1 ", "").replace("kms us-east-1 ", "")
+    )
+    return short.replace(".Arn>", ">").replace("bedrock us-*", "us-*")
+
+
+def _conditions(proof: Proof, grant: Grant) -> str:
+    parts = []
+    for operator, values in json.loads(grant.conditions).items():
+        for key, value in values.items():
+            several = value if isinstance(value, list) else [value]
+            name = key.replace("distilled-router:", "")
+            sign = "is, if any," if operator.endswith("IfExists") else "is"
+            parts.append(f"{name} {sign} {' or '.join(f'`{_resource(str(one))}`' for one in several)}")
+    names = proof.grants[grant]
+    if len(names) < len(proof.environments):
+        parts.append(f"*in {_some(names)}*")
+    return "<br>".join(parts)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+
+
+def _use(proof: Proof, grant: Grant) -> str:
+    calls = proof.users[grant]
+    made = [call for call in calls if call in proof.recorded]
+    if made:
+        return "a call" if grant.resource == made[0].resource else f"`{_called(made[0])}`"
+    if calls:
+        return "follows"
+    reason = explained(UNUSED, grant)
+    return f"no test: {reason.because if reason else 'UNEXPLAINED'}"
+
+
+def _called(call: Call) -> str:
+    return _resource(call.resource)
+
+
+def read(path: Path = PATH) -> str:
+    """The page as it is."""
+    return path.read_text(encoding="utf-8") if path.exists() else ""

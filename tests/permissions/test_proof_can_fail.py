@@ -1,0 +1,101 @@
+"""The proof notices a policy that is wrong: each test breaks one and looks for what is told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tests.permissions.calls import ALLOWED, FOLDER, RESOURCE_TAG, Call, check
+from tests.permissions.grants import Grant
+from tests.permissions.proof import Proof
+
+
+def find(proof: Proof, role: str, action: str, resource: str = "") -> Grant:
+    """A grant of a role."""
+    return next(g for g in proof.grants if (g.role, g.action) == (role, action) and resource in g.resource)
+
+
+def broken(proof: Proof, *grants: Grant, instead: tuple[Grant, ...] = ()) -> Proof:
+    """The proof of other policies."""
+    changed = tuple(environment.without(*grants, instead=instead) for environment in proof.environments)
+    return Proof(changed, proof.recorded)
+
+
+@pytest.mark.parametrize(
+    ("role", "action"),
+    [
+        ("JobRole", "bedrock:CreateModelCustomizationJob"),
+        ("JobRole", "iam:PassRole"),
+        ("JobJobRole", "s3:PutObject"),
+        ("ReleaseWayMachineRole", "sns:Publish"),
+        ("RouterRole", "kms:Decrypt"),
+    ],
+)
+def test_an_action_that_is_missing_is_a_call_that_is_denied(proof: Proof, role: str, action: str) -> None:
+    lost = [grant for grant in proof.grants if (grant.role, grant.action) == (role, action)]
+    assert any(f"{role}: {action}" in told for told in broken(proof, *lost).denied())
+
+
+def test_a_wildcard_is_too_wide_and_against_the_reference(proof: Proof) -> None:
+    grant = find(proof, "JobRole", "s3:DeleteObject")
+    wide = broken(proof, grant, instead=(replace(grant, resource="*"),))
+    assert any("any resource" in told for told in wide.against_the_reference())
+    assert any("another resource: JobRole: s3:DeleteObject" in told for told in wide.too_wide())
+
+
+def test_a_condition_that_is_lost_lets_a_neighbour_in(proof: Proof) -> None:
+    for role, action, what in (
+        ("JobRole", "bedrock:StopModelCustomizationJob", "somebody else's"),
+        ("JobRole", "bedrock:CreateModelCustomizationJob", "for another owner"),
+        ("JobRole", "iam:PassRole", "for lambda"),
+        ("RouterRole", "dynamodb:GetItem", "another item"),
+        ("RouterRole", "kms:Decrypt", "directly"),
+        ("ReleaseReleaseRole", "s3:ListBucketVersions", "the whole bucket"),
+    ):
+        grants = [grant for grant in proof.grants if (grant.role, grant.action) == (role, action)]
+        bare = tuple(replace(grant, conditions="{}") for grant in grants)
+        told = broken(proof, *grants, instead=bare).too_wide()
+        assert any(line.startswith(f"{what}: {role}: {action}") for line in told), (role, action)
+
+
+def test_a_condition_that_the_action_does_not_know_is_told(proof: Proof) -> None:
+    grant = find(proof, "JobRole", "s3:DeleteObject")
+    conditions = json.dumps({"StringEqualsIfExists": {"bedrock:InferenceProfileArn": "x"}})
+    told = broken(proof, grant, instead=(replace(grant, conditions=conditions),)).against_the_reference()
+    assert any("no condition key bedrock:InferenceProfileArn" in line for line in told)
+
+
+def test_an_action_or_a_resource_type_that_is_not_there_is_told(proof: Proof) -> None:
+    grant = find(proof, "RouterRole", "bedrock:InvokeModel", "custom-model-deployment")
+    model = grant.resource.replace("custom-model-deployment", "custom-model")
+    wrong = (replace(grant, action="bedrock:Converse"), replace(grant, resource=model))
+    told = broken(proof, instead=wrong).against_the_reference()
+    assert any("there is no such action" in line for line in told)
+    assert any("a custom-model, and the action takes" in line for line in told)
+
+
+def test_what_nobody_uses_is_told(proof: Proof) -> None:
+    extra = Grant("RouterRole", "bedrock:ListCustomModels", "*")
+    assert extra in broken(proof, instead=(extra,)).unused()
+
+
+def test_a_call_that_is_new_or_refused_is_told_where_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FOLDER, raising=False)
+    resources = {"r": {"stack": "search-1", "logical_id": "RouterRole12345678", "type": "AWS::IAM::Role"}}
+    call = {"role": "r", "action": "s3:GetObject", "resource": "arn:aws:s3:::x/y", "context": {}}
+    assert any("new: RouterRole" in told for told in _told(resources, {**call, "decision": ALLOWED}))
+    assert _told(resources, {**call, "decision": "ImplicitDeny"}) == [
+        "ImplicitDeny: RouterRole: s3:GetObject on arn:aws:s3:::x/y"
+    ]
+
+
+def _told(resources: dict[str, dict[str, str]], call: dict[str, object]) -> list[str]:
+    return check({"resources": resources, "calls": [call]})
+
+
+def test_a_neighbour_is_not_a_call_that_is_made(proof: Proof) -> None:
+    """Somebody else's job is no call of ours; if it were, it would not be looked at."""
+    assert not any(dict(call.context).get(RESOURCE_TAG) == "{somebody else}" for call in proof.recorded)
+    assert all(isinstance(call, Call) for call in proof.recorded)

@@ -1,0 +1,110 @@
+"""Which permissions a call takes, and what becomes of a call that IAM does not allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from local.bedrock.roles import Need, RoleS3
+from local.bedrock.standin import ACCESS_KEY, BedrockStandIn
+
+STUDENT, TEACHER = "amazon.nova-micro-v1:0:128k", "us.amazon.nova-pro-v1:0"
+ROLE = "arn:aws:iam::000000000000:role/jobs"
+ACCOUNT = "arn:aws:bedrock:us-east-1:000000000000"
+JOB = {
+    "jobName": "search",
+    "customModelName": "search",
+    "roleArn": ROLE,
+    "baseModelIdentifier": STUDENT,
+    "customizationType": "DISTILLATION",
+    "trainingDataConfig": {"s3Uri": "s3://data/rows/training.jsonl"},
+    "outputDataConfig": {"s3Uri": "s3://data/jobs/"},
+    "customizationConfig": {
+        "distillationConfig": {"teacherModelConfig": {"teacherModelIdentifier": TEACHER}}
+    },
+    "jobTags": [{"key": "owner", "value": "search"}],
+}
+
+
+class Iam:
+    """Answers as it is told, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Need]] = []
+        self.denied: set[str] = set()
+
+    def ask(self, caller: str, needs: Sequence[Need]) -> str:
+        self.asked += [(caller, need) for need in needs]
+        found = [need.action for need in needs if need.action in self.denied]
+        return f"not authorized to perform: {found[0]}" if found else ""
+
+    def of(self, caller: str) -> set[tuple[str, str]]:
+        return {(need.action, need.resource) for who, need in self.asked if who == caller}
+
+
+@pytest.fixture
+def iam() -> Iam:
+    return Iam()
+
+
+@pytest.fixture
+def bedrock(iam: Iam) -> Iterator[Any]:
+    with BedrockStandIn(ask=iam.ask) as stand_in:
+        yield stand_in.client("bedrock")
+
+
+def test_a_job_takes_its_models_its_tags_and_the_role_that_it_is_handed(bedrock: Any, iam: Iam) -> None:
+    bedrock.create_model_customization_job(**JOB)
+    new = f"{STUDENT}/aaaaaaaaaaaa"
+    assert iam.of(ACCESS_KEY) == {
+        ("bedrock:CreateModelCustomizationJob", f"arn:aws:bedrock:us-east-1::foundation-model/{STUDENT}"),
+        ("bedrock:CreateModelCustomizationJob", f"{ACCOUNT}:custom-model/{new}"),
+        ("bedrock:CreateModelCustomizationJob", f"{ACCOUNT}:model-customization-job/{new}"),
+        ("bedrock:TagResource", f"{ACCOUNT}:model-customization-job/{new}"),
+        ("iam:PassRole", ROLE),
+    }
+    assert ("bedrock:InvokeModel", f"{ACCOUNT}:inference-profile/{TEACHER}") in iam.of(ROLE)
+
+
+def test_a_call_that_is_not_allowed_changes_nothing(bedrock: Any, iam: Iam) -> None:
+    iam.denied = {"iam:PassRole"}
+    with pytest.raises(ClientError) as refusal:
+        bedrock.create_model_customization_job(**JOB)
+    assert refusal.value.response["Error"]["Code"] == "AccessDeniedException"
+    assert bedrock.list_model_customization_jobs()["modelCustomizationJobSummaries"] == []
+
+
+def test_what_is_stopped_is_asked_for_with_its_tags(bedrock: Any, iam: Iam) -> None:
+    arn = bedrock.create_model_customization_job(**JOB)["jobArn"]
+    iam.asked.clear()
+    bedrock.stop_model_customization_job(jobIdentifier="search")
+    ((_, need),) = iam.asked
+    assert (need.action, need.resource) == ("bedrock:StopModelCustomizationJob", arn)
+    assert need.context == {"aws:ResourceTag/owner": "search"}
+
+
+def test_a_name_that_nothing_has_is_asked_for_as_it_stands(bedrock: Any, iam: Iam) -> None:
+    with pytest.raises(ClientError):
+        bedrock.get_model_customization_job(jobIdentifier="nobodys")
+    assert iam.of(ACCESS_KEY) == {
+        ("bedrock:GetModelCustomizationJob", f"{ACCOUNT}:model-customization-job/nobodys")
+    }
+
+
+def test_a_service_role_reads_and_writes_what_it_may(iam: Iam) -> None:
+    s3 = RoleS3(None, ROLE, iam.ask)
+    iam.denied = {"s3:GetObject", "s3:PutObject", "s3:ListBucket"}
+    with pytest.raises(PermissionError):
+        s3.get_object(Bucket="data", Key="rows/training.jsonl")
+    with pytest.raises(PermissionError):
+        s3.put_object(Bucket="data", Key="jobs/metrics.csv", Body=b"")
+    with pytest.raises(PermissionError):
+        s3.list_objects_v2(Bucket="data", Prefix="rows/")
+    assert iam.of(ROLE) == {
+        ("s3:GetObject", "arn:aws:s3:::data/rows/training.jsonl"),
+        ("s3:PutObject", "arn:aws:s3:::data/jobs/metrics.csv"),
+        ("s3:ListBucket", "arn:aws:s3:::data"),
+    }
