@@ -107,9 +107,8 @@ class RouterStack(cdk.Stack):
         )
 
     def _permissions(self, table: dynamodb.ITable, key: kms.IKey) -> list[may.Permission]:
-        endpoints = [may.account_arn(may.DEPLOYMENTS)]
-        if self._settings.endpoint.kind == "provisioned":
-            endpoints.append(may.account_arn(may.THROUGHPUTS))
+        # Of both kinds: where `endpoint.kind` changed, the route names the old one until a release is live.
+        endpoints = [may.account_arn(may.DEPLOYMENTS), may.account_arn(may.THROUGHPUTS)]
         services = ["dynamodb", "bedrock"] if self._settings.encryption.model_key else ["dynamodb"]
         return [
             may.bedrock(["InvokeModel"], endpoints),
