@@ -16,13 +16,17 @@ from tests.permissions.proof import Proof
 from tests.stacks import synthesis
 
 RUNS = ("tests/integration", "tests/faults", "tests/rollouts", "tests/engine")
+# Schedules of the fault run that release to throughput, and from it.
+SEEDS = (43, 173)
 
 
 def record() -> None:
     """Run what deploys, and keep the calls that it made. Raises CalledProcessError where a test fails."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *RUNS]
-        subprocess.run(command, cwd=PROJECT, env=os.environ | {calls.FOLDER: folder}, check=True)
+        faults = [[sys.executable, "-m", "tests.faults", "--schedules=1", f"--seed={seed}"] for seed in SEEDS]
+        for each in (command, *faults):
+            subprocess.run(each, cwd=PROJECT, env=os.environ | {calls.FOLDER: folder}, check=True)
         calls.write(calls.kept(Path(folder)))
 
 

@@ -66,7 +66,8 @@ def allowed(grants: Iterable[Grant], call: Call) -> bool:
         region="us-east-1",
         service_context={key.lower(): value for key, value in call.context},
     )
-    decision = iam_evaluator.evaluate(context, [[grant.statement for grant in grants]]).decision
+    asked = [g.statement for g in grants if g.action == call.action or "*" in g.action]
+    decision = iam_evaluator.evaluate(context, [asked]).decision
     return bool(decision == "Allow")
 
 

