@@ -161,7 +161,7 @@ def test_a_releases_throughput_may_look_at_and_delete_models_of_any_student(stac
     releases = table(stack)
     bought(stack, table=releases, model_arn=None, student=STUDENT, name="search")
     of_any = {action for action, resource in allowed(stack) if ":custom-model/*" in resource}
-    assert of_any == {"GetCustomModel", "DeleteCustomModel"}
+    assert of_any == {"GetCustomModel", "DeleteCustomModel", "ListTagsForResource"}
 
 
 def test_cdk_nag_finds_nothing() -> None:
