@@ -37,8 +37,8 @@ TURNS = 3
 REGION, ROLE = "us-east-1", "arn:aws:iam::000000000000:role/job"
 # As the published student answers: four weights, and some 60 tokens of reasoning.
 REASONING = (
-    "The query names what can be seen in the clip, so the visual channel matters most for it and the audio "
-    "channel somewhat, while spoken words and metadata add little beyond what the picture tells."
+    "The query names what can be seen in the clip, so the visual channel matters most and the audio channel "
+    "somewhat, while spoken words and metadata add little."
 )
 
 
