@@ -72,10 +72,10 @@ test: $(INSTALLED)  ## Lint, type-check and test
 	@# Side by side: much of a test is waiting.
 	@$(MAKE) --no-print-directory -j 2 types tests
 
-types:
+types: $(INSTALLED)
 	mypy $(SOURCES) $(FUNCTIONS)
 
-tests:
+tests: $(INSTALLED)
 	@# In the files' order: the longest, integration, begins first, beside all others.
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
 

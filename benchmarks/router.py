@@ -23,7 +23,7 @@ import time
 import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 FIRST_TOKEN_MS, TOKENS_A_SECOND = 380.0, 183.0
 CONCURRENCY = (1, 100)
 TURNS = 3
+SECRET = "not-a-secret"  # noqa: S105  # the stand-in verifies no signature
 REGION, ROLE = "us-east-1", "arn:aws:iam::000000000000:role/job"
 # As the published student answers: four weights, and some 60 tokens of reasoning.
 REASONING = (
@@ -62,7 +63,7 @@ class Where:
             endpoint_url=self.url,
             region_name=REGION,
             aws_access_key_id="AKIASTANDIN",
-            aws_secret_access_key="not-a-secret",  # noqa: S106  # the stand-in verifies no signature
+            aws_secret_access_key=SECRET,
             config=Config(**{"proxies": {}, **config}),
         )
 
@@ -156,7 +157,7 @@ def litellm(where: Where) -> Ask:
             fallbacks=["bedrock/converse/us.amazon.nova-lite-v1:0"],
             aws_bedrock_runtime_endpoint=where.url,
             aws_access_key_id="AKIASTANDIN",
-            aws_secret_access_key="not-a-secret",  # noqa: S106  # the stand-in verifies no signature
+            aws_secret_access_key=SECRET,
             aws_region_name=REGION,
         )
         return int(reply.usage.completion_tokens)
@@ -178,21 +179,20 @@ APPROACHES: Mapping[str, Callable[[Where], Ask]] = {
 def measure(approach: str, where: Where, queries: int, concurrency: int) -> dict[str, Any]:
     """Ask so many queries, no two of them the same, and say how long each took."""
     began = time.process_time()
-    import boto3  # noqa: F401
-    from botocore.config import Config  # noqa: F401
-
     where.client()
     with_boto = time.process_time()
     ask = APPROACHES[approach](where)
     made = time.process_time()
-    # Its lines of metrics and logs go where a function's go, to a pipe.
-    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
-    with ThreadPoolExecutor(concurrency) as pool:
+    # Its lines of metrics and logs go where a function's go, to somebody else.
+    with (
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        redirect_stdout(nowhere),
+        ThreadPoolExecutor(concurrency) as pool,
+    ):
         list(pool.map(lambda n: ask(f"a warm engine {n}"), range(concurrency)))
         cpu, start = time.process_time(), time.perf_counter()
         took = list(pool.map(lambda n: _timed(ask, f"red car number {n}"), range(queries)))
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-    sys.stdout = sys.__stdout__
     return {
         "boto_ms": (with_boto - began) * 1000,
         "init_ms": (made - with_boto) * 1000,

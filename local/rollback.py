@@ -61,6 +61,12 @@ def roll_back(at: Deployed, to: str = "", rise: Rise | None = None) -> Outcome:
                 continue
         raise LocalError("The route keeps changing.", advice=_again(at))
     finally:
+        if rise and outcome.serving:
+            # Nothing is left of a rise that came to its end.
+            with contextlib.suppress(RouteChangedError):
+                at.releases.take_back(
+                    outcome.serving, f"release {outcome.serving} was taken back: the rollback did not end"
+                )
         for digest in outcome.ended:
             # Nothing is left to take back, unless the rollback did not come to its end.
             with contextlib.suppress(RouteChangedError):

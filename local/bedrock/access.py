@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from botocore import xform_name
+
 from local.bedrock.account import Account, Parameters
 from local.bedrock.catalogue import PROFILE_REGIONS
 from local.bedrock.roles import SERVICE, Need
@@ -31,7 +33,7 @@ class _Call:
         self._action = f"bedrock:{_CONVERSE.get(operation, operation)}"
 
     def needs(self) -> Iterator[Need]:
-        made = getattr(self, f"_{self._operation}", None)
+        made = getattr(self, f"_{xform_name(self._operation)}", None)
         if made is not None:
             yield from made()
         elif self._operation.startswith("List") and self._operation != "ListTagsForResource":
@@ -123,7 +125,7 @@ class _Call:
 
     # Operations with more than one resource
 
-    def _CreateModelCustomizationJob(self) -> Iterator[Need]:  # noqa: N802 - the operation's name
+    def _create_model_customization_job(self) -> Iterator[Need]:
         parameters = self._parameters
         base = parameters["baseModelIdentifier"]
         found = self._account.catalogue.find(base)
@@ -138,7 +140,7 @@ class _Call:
             identifier = teacher["teacherModelConfig"]["teacherModelIdentifier"]
             yield from self._invoking(identifier, parameters["roleArn"])
 
-    def _CreateModelInvocationJob(self) -> Iterator[Need]:  # noqa: N802 - as above
+    def _create_model_invocation_job(self) -> Iterator[Need]:
         model = self._parameters["modelId"]
         new = self._account.arn(f"model-invocation-job/{NEW}")
         yield from self._making(new, *self._models(model), tags={"tags": "model-invocation-job"})
@@ -146,7 +148,7 @@ class _Call:
         if self._account.catalogue.profile_model(model):
             yield from self._invoking(model, self._parameters["roleArn"])
 
-    def _CreateEvaluationJob(self) -> Iterator[Need]:  # noqa: N802 - as above
+    def _create_evaluation_job(self) -> Iterator[Need]:
         custom = self._parameters["evaluationConfig"].get("automated", {}).get("customMetricConfig")
         judges = custom["evaluatorModelConfig"]["bedrockEvaluatorModels"] if custom else []
         models = [model for judge in judges for model in self._models(judge["modelIdentifier"])]
@@ -155,31 +157,31 @@ class _Call:
         for judge in judges:
             yield from self._invoking(judge["modelIdentifier"], self._parameters["roleArn"])
 
-    def _CreateCustomModelDeployment(self) -> Iterator[Need]:  # noqa: N802 - as above
+    def _create_custom_model_deployment(self) -> Iterator[Need]:
         model = self._arn("custom-model", self._parameters["modelArn"])
         yield from self._making(model, tags={"tags": "custom-model-deployment"})
 
-    def _UpdateCustomModelDeployment(self) -> Iterator[Need]:  # noqa: N802 - as above
+    def _update_custom_model_deployment(self) -> Iterator[Need]:
         yield self._on(self._named())
         yield self._on(self._arn("custom-model", self._parameters["modelArn"]))
 
-    def _CreateProvisionedModelThroughput(self) -> Iterator[Need]:  # noqa: N802 - as above
+    def _create_provisioned_model_throughput(self) -> Iterator[Need]:
         (model,) = self._models(self._parameters["modelId"])
         yield from self._making(model, tags={"tags": "provisioned-model"})
 
-    def _UpdateProvisionedModelThroughput(self) -> Iterator[Need]:  # noqa: N802 - as above
+    def _update_provisioned_model_throughput(self) -> Iterator[Need]:
         yield self._on(self._named())
         if model := self._parameters.get("desiredModelId"):
             yield from (self._on(arn) for arn in self._models(model))
 
-    def _GetFoundationModel(self) -> Iterator[Need]:  # noqa: N802 - as above
+    def _get_foundation_model(self) -> Iterator[Need]:
         yield from (Need(self._action, arn) for arn in self._models(self._parameters["modelIdentifier"]))
 
-    def _GetInferenceProfile(self) -> Iterator[Need]:  # noqa: N802 - as above
+    def _get_inference_profile(self) -> Iterator[Need]:
         (profile, *_) = self._models(self._parameters["inferenceProfileIdentifier"])
         yield Need(self._action, profile)
 
-    def _Converse(self) -> Iterator[Need]:  # noqa: N802 - as above
+    def _converse(self) -> Iterator[Need]:
         identifier = str(self._parameters["modelId"])
         if ":custom-model-deployment/" not in identifier and ":provisioned-model/" not in identifier:
             yield from self._invoking(identifier)
@@ -188,4 +190,4 @@ class _Call:
         serving = self._account.deployments.get(identifier) or self._account.throughputs.get(identifier)
         yield from self._with_key(self._key_of(serving.model) if serving else None, "Decrypt")
 
-    _InvokeModel = _Converse
+    _invoke_model = _converse

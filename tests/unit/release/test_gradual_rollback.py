@@ -15,9 +15,10 @@ from local.gradual import Rise
 from promotion.evidence import Rollout
 from promotion.handler import EXPIRY_MARGIN_SECONDS
 from promotion.watch import Watch
+from shared.naming import release_name
 from shared.releases import LIVE, RETIRED
 from shared.routes import Share
-from tests.unit.release.conftest import A, B, C, World, settled
+from tests.unit.release.conftest import OWNER, A, B, C, World, settled
 from tests.unit.release.test_promotion import Rise as Numbers
 from tests.unit.release.test_rolling_back import at, everything, replaced, rising, states
 
@@ -119,6 +120,22 @@ def test_command_that_dies_leaves_a_share_that_expires(world: World, command: Co
     late = world.now + DWELL + EXPIRY_MARGIN_SECONDS + 1
     for route in left:
         assert {share.release for n in range(50) if (share := route.choose(str(n), late))} == {B}
+
+
+def test_endpoint_that_goes_in_the_last_step_leaves_no_share_behind(world: World, command: Command) -> None:
+    """Its share would send queries to nothing until it expires."""
+
+    def delete() -> None:
+        if len(command.seen) == 2:
+            world.bedrock.delete_custom_model_deployment(
+                customModelDeploymentIdentifier=release_name(OWNER, A)
+            )
+
+    command.during = delete
+    with pytest.raises(LocalError, match=f"Release {A} can't serve"):
+        command.run()
+    assert world.releases.route().shares == (settled(B, command.second),)
+    assert states(world) == {A: RETIRED, B: LIVE}
 
 
 def test_route_that_somebody_changed_ends_it(world: World, command: Command) -> None:
