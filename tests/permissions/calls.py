@@ -196,23 +196,24 @@ def write(calls: Iterable[Call]) -> None:
 def check(asked: Mapping[str, Any]) -> list[str]:
     """What is wrong with the calls of a run: refused, or new to the record. Only kept where it is recorded.
 
-    What happens in some runs only is no news: a permission whose reason says that tests don't use it, and a
-    resource whose tags are seen or are not yet.
+    What happens in some runs only is no news: a permission whose reason says that tests don't use it, a
+    resource whose tags are seen or are not yet, and which objects of a folder a delete still finds.
     """
     if folder := os.environ.get(FOLDER):
         Path(folder, f"{uuid4()}.json").write_text(json.dumps(asked), encoding="utf-8")
         return []
     calls, denied = observed(asked)
-    known = {(call.role, call.action, call.resource) for call in recorded()}
-    new = [
-        f"new: {call}"
-        for call in sorted(calls)
-        if (call.role, call.action, call.resource) not in known and not _is_rare(call)
-    ]
+    known = {_kind(call) for call in recorded()}
+    new = [f"new: {call}" for call in sorted(calls) if _kind(call) not in known and not _is_rare(call)]
     advice = (
         ["`make permissions RECORD=1` records new calls; look at docs/permissions.md then."] if new else []
     )
     return [*sorted(denied), *new, *advice]
+
+
+def _kind(call: Call) -> tuple[str, str, str]:
+    """What is the same in all runs: of an object, its bucket and the first folder, as policies name them."""
+    return call.role, call.action, re.sub(r"^(<\w+\.Arn>/[^/]+/).+$", r"\1", call.resource)
 
 
 def _is_rare(call: Call) -> bool:

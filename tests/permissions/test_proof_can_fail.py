@@ -91,6 +91,26 @@ def test_a_call_that_is_new_or_refused_is_told_where_it_is_made(monkeypatch: pyt
     ]
 
 
+def test_another_object_of_a_folder_is_no_news_and_another_folder_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which objects a delete in the middle still finds differs from run to run."""
+    monkeypatch.delenv(FOLDER, raising=False)
+    role = {"stack": "search-1", "logical_id": "LabellingRole12345678", "type": "AWS::IAM::Role"}
+    bucket = {"stack": "search-1", "logical_id": "Data12345678", "type": "AWS::S3::Bucket"}
+    resources = {"r": role, "data": bucket}
+
+    def told(key: str) -> list[str]:
+        call = {
+            "role": "r",
+            "action": "s3:DeleteObject",
+            "resource": f"arn:aws:s3:::data/{key}",
+            "context": {},
+        }
+        return _told(resources, {**call, "decision": ALLOWED})
+
+    assert not told("labels/0123456789abcdef/labelled/17.jsonl")
+    assert any("new: LabellingRole" in line for line in told("releases/0123456789abcdef/plan.json"))
+
+
 def _told(resources: dict[str, dict[str, str]], call: dict[str, object]) -> list[str]:
     return check({"resources": resources, "calls": [call]})
 
