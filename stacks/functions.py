@@ -91,6 +91,10 @@ class Function(lambda_.Function):
             reserved_concurrent_executions=reserved_concurrency,
             tracing=tracing,
         )
+        if tracing != lambda_.Tracing.DISABLED:
+            acknowledge(
+                role, "IAM5[Resource::*]", "The two actions that send traces take no resource (X-Ray)."
+            )
         acknowledge(
             self,
             "L1",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import aws_cdk as cdk
 from aws_cdk import aws_budgets as budgets
 from aws_cdk import aws_cloudwatch as cloudwatch
@@ -98,37 +100,53 @@ class OperationsStack(cdk.Stack):
 
     def _dashboard(self) -> None:
         dashboard = cloudwatch.Dashboard(self, "Dashboard", dashboard_name=self._settings.full_name)
-        rows = (
-            (
-                ("Requests", [("Requests", "Sum")]),
-                ("Answered by another than the student", [("Fallback", "Average")]),
-            ),
-            (
-                ("Latency, ms", [("Latency", "p50"), ("Latency", "p95"), ("Latency", "p99")]),
-                ("The model's own latency, ms", [("ModelLatency", "p50"), ("ModelLatency", "p95")]),
-            ),
-            (
-                ("Invalid outputs and errors", [("InvalidOutput", "Average"), ("RouterErrors", "Average")]),
-                ("Cache hits", [("CacheHits", "Average")]),
-            ),
-            (
-                ("Tokens", [("InputTokens", "Sum"), ("OutputTokens", "Sum")]),
-                ("Cost of the tokens, USD", [("CostUsd", "Sum")]),
-            ),
-            (("Releases failed, jobs stalled", [("FailedReleases", "Sum"), ("StalledJobs", "Sum")]),),
-        )
-        for row in rows:
+        for row in self._rows():
             dashboard.add_widgets(
-                *(
-                    cloudwatch.GraphWidget(
-                        title=title,
-                        width=12,
-                        left=[self.metric(name, statistic) for name, statistic in lines],
-                    )
-                    for title, lines in row
-                )
+                *(cloudwatch.GraphWidget(title=title, width=12, left=lines) for title, lines in row.items())
             )
         cdk.CfnOutput(self, "DashboardName", value=self._settings.full_name)
+
+    def _rows(self) -> Iterator[Mapping[str, list[cloudwatch.IMetric]]]:
+        """The dashboard's rows: graphs by title."""
+
+        def all_of(*names: str, as_: tuple[str, ...] = ("Sum",)) -> list[cloudwatch.IMetric]:
+            return [self.metric(name, statistic) for name in names for statistic in as_]
+
+        rate, typical = ("Average",), ("p50", "p95")
+        yield {
+            "Requests": all_of("Requests"),
+            "Answered by another than the student": all_of("Fallback", as_=rate),
+        }
+        yield {
+            "Latency, ms": all_of("Latency", as_=(*typical, "p99")),
+            "The model's own latency, ms": all_of("ModelLatency", as_=typical),
+        }
+        yield {
+            "Invalid outputs and errors": all_of("InvalidOutput", "RouterErrors", as_=rate),
+            "Cache hits": all_of("CacheHits", as_=rate),
+        }
+        yield {
+            "Tokens": all_of("InputTokens", "OutputTokens"),
+            "Cost of the tokens, USD": all_of("CostUsd"),
+        }
+        for dimension in ("release", "source"):
+            yield {
+                f"Requests by {dimension}": self._each("Requests", "Sum", dimension),
+                f"Latency by {dimension}, ms (p95)": self._each("Latency", "p95", dimension),
+            }
+            yield {
+                f"Invalid outputs by {dimension}": self._each("InvalidOutput", "Average", dimension),
+                f"Cost of the tokens by {dimension}, USD": self._each("CostUsd", "Sum", dimension),
+            }
+        yield {"Releases failed, jobs stalled": all_of("FailedReleases", "StalledJobs")}
+
+    def _each(self, name: str, statistic: str, dimension: str) -> list[cloudwatch.IMetric]:
+        """A metric's line for each value of a dimension that there is: releases come and go."""
+        search = (
+            f'{{{NAMESPACE},service,{dimension}}} service="{self._settings.full_name}" MetricName="{name}"'
+        )
+        expression = f"SEARCH('{search}', '{statistic}', {PERIOD.to_seconds():.0f})"
+        return [cloudwatch.MathExpression(expression=expression, label="", period=PERIOD)]
 
     def _budget(self) -> None:
         budget = self._settings.budget

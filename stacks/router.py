@@ -17,6 +17,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from stacks.bedrock import permissions as may
+from stacks.costs import token_prices
 from stacks.functions import Function, log_group
 from stacks.settings import Settings
 
@@ -91,19 +92,22 @@ class RouterStack(cdk.Stack):
                 "NAME": self._settings.full_name,
                 "TABLE_NAME": table.table_name,
                 "BASE_MODEL_ID": router.base_model,
-                "STUDENT": self._settings.distillation.student,
+                "BASE_PRICES": token_prices(router.base_model),
+                "STUDENT_PRICES": token_prices(self._settings.distillation.student),
                 "TIME_BUDGET_MS": str(router.time_budget_ms),
                 "BATCH_TIME_BUDGET_MS": str(router.batch_time_budget_ms),
                 "CACHE_ENTRIES": str(router.cache_entries),
                 "CACHE_SECONDS": str(router.cache_seconds),
                 "ROUTE_SECONDS": str(router.route_seconds),
                 "LOG_QUERIES": str(router.log_queries).lower(),
+                "TRACING": str(router.tracing).lower(),
             },
             log_days=self._settings.retention.log_days,
             timeout=cdk.Duration.seconds(30),
             memory_mb=router.memory_mb,
             description="Weighs the channels of a video search query",
             reserved_concurrency=router.reserved_concurrency,
+            tracing=lambda_.Tracing.ACTIVE if router.tracing else lambda_.Tracing.DISABLED,
         )
 
     def _permissions(self, table: dynamodb.ITable, key: kms.IKey) -> list[may.Permission]:

@@ -12,6 +12,7 @@ from router.service import SIDE_BY_SIDE, Router
 from router.settings import Settings
 from router.sources import Models
 from router.telemetry import Telemetry
+from router.xray import XRay
 from shared.task import Task
 
 
@@ -24,6 +25,7 @@ def make_router(settings: Settings, task: Task, *, bedrock: Any, dynamodb: Any) 
         models=Models(bedrock, task, logger),
         routes=RouteCache(dynamodb, settings.table_name, settings.route_seconds),
         telemetry=Telemetry(settings, logger),
+        xray=XRay(enabled=settings.tracing),
     )
 
 

@@ -1,40 +1,49 @@
-"""What an answer's tokens cost, in US dollars, by the price table."""
+"""What an answer's tokens cost, in US dollars."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import NamedTuple, Self
 
 from router.settings import Settings
-from shared.prices import PriceError, Prices, Rate
+
+
+class Rate(NamedTuple):
+    """A model's prices on demand: US dollars for a million tokens of each kind."""
+
+    input: float
+    output: float
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """From "0.035 0.14", as `stacks.costs.token_prices` writes it. Raises ValueError."""
+        input_, output = map(float, text.split())
+        return cls(input_, output)
+
+    def usd(self, input_tokens: int, output_tokens: int) -> float:
+        """The price of so many tokens."""
+        return (input_tokens * self.input + output_tokens * self.output) / 1_000_000
 
 
 class Costs:
-    """Prices of the models that the router asks, looked up once."""
+    """The prices of the models that the router asks. The stack took them from the price table."""
 
-    def __init__(self, rates: Mapping[str, Rate], student: Rate | None) -> None:
-        """`rates` is by model id; `student` is the price of every release that is billed by the token."""
-        self._rates = rates
-        self._student = student
-
-    @classmethod
-    def of(cls, settings: Settings) -> Costs:
-        """By the price table that travels with the function. A price that it lacks is unknown."""
-        prices, base = Prices.load(), settings.base_model_id
-        rate = _rate(prices, base)
-        return cls(
-            {base: rate} if rate else {}, _rate(prices, settings.student) if settings.student else None
-        )
+    def __init__(self, settings: Settings) -> None:
+        """A price that the settings lack is unknown."""
+        self._base_model = settings.base_model_id
+        self._base = _rate("BASE_PRICES", settings.base_prices)
+        self._student = _rate("STUDENT_PRICES", settings.student_prices)
 
     def usd(self, model: str, input_tokens: int, output_tokens: int) -> float | None:
         """The price of a call; None where it is unknown, or where the hour is billed and not the token."""
-        rate = self._rates.get(model)
+        rate = self._base if model == self._base_model else None
         if ":custom-model-deployment/" in model:
             rate = self._student
         return rate.usd(input_tokens, output_tokens) if rate else None
 
 
-def _rate(prices: Prices, model: str) -> Rate | None:
+def _rate(variable: str, text: str) -> Rate | None:
     try:
-        return prices.rate(model)
-    except PriceError:
-        return None
+        return Rate.read(text) if text else None
+    except ValueError as error:
+        expected = "US dollars for a million tokens of input and of output, e.g. 0.035 0.14"
+        raise ValueError(f"{variable} is {text!r}, expected {expected}.") from error

@@ -67,6 +67,11 @@ class RouteCache:
         """Whether a route was ever read here; an empty one is a route."""
         return self._known
 
+    @property
+    def read_at(self) -> float:
+        """When it was read last, or tried to be, by the caller's clock."""
+        return self._read_at
+
     def _is_young(self, now: float) -> bool:
         return 0 <= now - self._read_at < self._lifetime
 

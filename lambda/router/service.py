@@ -12,13 +12,13 @@ from router.cache import AnswerCache, Entry
 from router.requests import Asked, BadRequestError, is_http, normalised, read, respond
 from router.route_cache import RouteCache
 from router.settings import Settings
-from router.sources import Models, Outcome
+from router.sources import BASE, DISTILLED, STATIC, Models, Outcome
 from router.telemetry import Telemetry, Trace
+from router.xray import Span, XRay
 from shared.asking import Prompt
 from shared.routes import Route, Share
 from shared.task import Task
 
-DISTILLED, BASE, STATIC = "distilled", "base", "static"
 # Reasons that are not of a call: the route names no release, no route was ever read, a mistake of ours.
 NO_RELEASE, NO_ROUTE, INTERNAL = "no_release", "no_route", "internal"
 # The student answers in a third of the default budget. One that hangs must leave the base model its time.
@@ -48,6 +48,7 @@ class Router:
         models: Models,
         routes: RouteCache,
         telemetry: Telemetry,
+        xray: XRay,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Take the parts. `now` is the wall clock, which ages and expiries are counted by."""
@@ -56,6 +57,7 @@ class Router:
         self._models = models
         self._routes = routes
         self._telemetry = telemetry
+        self._xray = xray
         self._now = now
         self._cache = AnswerCache(settings.cache_entries)
         self._student = Prompt.student(task)
@@ -119,7 +121,9 @@ class Router:
         except Exception as error:  # the search goes on with static weights
             trace.source, trace.reason, trace.cached = STATIC, trace.reason or INTERNAL, False
             self._telemetry.unexpected(trace, "router", error)
-        answer = self._answered(query, weights, trace, budget.spent * 1000, request_id)
+        seconds = budget.spent
+        answer = self._answered(query, weights, trace, seconds * 1000, request_id)
+        self._xray.send(trace.spans, trace.annotations, self._now(), seconds)
         return answer, trace, weights
 
     def _answered(
@@ -167,7 +171,10 @@ class Router:
         return self._task.static_weights
 
     def _route(self, budget: Budget, now: float, trace: Trace) -> Route:
+        began = budget.spent
         route, problem = self._routes.current(budget, now)
+        if self._routes.read_at == now:
+            trace.spans.append(Span("DynamoDB", "GetItem", began, budget.spent, problem or ""))
         if problem:
             self._telemetry.route_problem(trace, problem)
         if route.version != self._route_version:
@@ -187,6 +194,7 @@ class Router:
             model, prompt, part = share.endpoint, self._student, DISTILLED_PART
         else:
             model, prompt, part = self._settings.base_model_id, self._base, 1.0
+        began = budget.spent
         try:
             outcome = self._models.ask(
                 model, prompt, query, budget=budget, at_most=budget.seconds * part, now=now
@@ -195,6 +203,8 @@ class Router:
             self._telemetry.unexpected(trace, source, error)
             trace.reason = trace.reason or INTERNAL
             return None
+        if outcome.called:
+            trace.spans.append(Span("Bedrock Runtime", "Converse", began, budget.spent, outcome.reason))
         if source == DISTILLED:
             trace.distilled = outcome
         else:

@@ -17,6 +17,9 @@ from shared.asking import Prompt, request, text
 from shared.errors import code, message
 from shared.task import InvalidOutput, Task
 
+DISTILLED, BASE, STATIC = "distilled", "base", "static"
+"""Where weights come from, in the order in which they are asked; the last asks nobody."""
+
 # With less than this part of the budget left no model answers: asking would only cost tokens.
 LEAST_PART = 0.1
 RETRY_PAUSE = (0.02, 0.08)
@@ -55,6 +58,11 @@ class Outcome:
     model_latency: float | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+
+    @property
+    def answered(self) -> bool:
+        """Whether the model answered, whatever it said: Bedrock then reports its time and its tokens."""
+        return self.model_latency is not None
 
     @property
     def invalid(self) -> bool:

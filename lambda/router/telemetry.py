@@ -12,9 +12,8 @@ from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from router.costs import Costs
 from router.settings import Settings
-from router.sources import Outcome
-
-BASE = "base"
+from router.sources import BASE, DISTILLED, STATIC, Outcome
+from router.xray import Span
 
 
 @dataclass(slots=True)
@@ -23,7 +22,7 @@ class Trace:
 
     # The release that the route chose, also where another source answered for it.
     release: str | None = None
-    source: str = "static"
+    source: str = STATIC
     # Why the model that should have answered did not; None where it did.
     reason: str | None = None
     cached: bool = False
@@ -32,6 +31,14 @@ class Trace:
     failures: dict[str, str] = field(default_factory=dict)
     distilled: Outcome | None = None
     base: Outcome | None = None
+    # The calls of services, in their order.
+    spans: list[Span] = field(default_factory=list)
+
+    @property
+    def annotations(self) -> dict[str, str | bool | None]:
+        """What a trace can be searched for."""
+        found = {"release": self.release, "source": self.source, "reason": self.reason}
+        return {**found, "cached": self.cached}
 
 
 class Telemetry:
@@ -42,7 +49,7 @@ class Telemetry:
         self._name = settings.name
         self._log_queries = settings.log_queries
         self._logger = logger
-        self._costs = Costs.of(settings)
+        self._costs = Costs(settings)
         self._lock = threading.Lock()
         self._metrics = EphemeralMetrics(namespace=settings.namespace, service=settings.name)
 
@@ -90,34 +97,44 @@ class Telemetry:
                 self.unexpected(trace, "metrics", error)
 
     def _emit(self, trace: Trace, latency_ms: float, request_id: str | None) -> None:
-        metrics, chosen = self._metrics, trace.distilled if trace.release else trace.base
-        metrics.add_metadata("source", trace.source)
+        metrics, release = self._metrics, trace.release or BASE
+        asked, outcome = (DISTILLED, trace.distilled) if trace.release else (BASE, trace.base)
+        outcome = outcome or Outcome(called=False)
         metrics.add_metadata("failures", trace.failures)
         metrics.add_metadata("request_id", request_id)
         metrics.add_metric("Requests", "Count", 1)
-        metrics.add_metric("Fallback", "Count", int(trace.source != "distilled"))
+        metrics.add_metric("Fallback", "Count", int(trace.source != DISTILLED))
         # 0 or 1 a request, like its neighbours, so that an average is a rate.
         metrics.add_metric("RouterErrors", "Count", int(trace.errors > 0))
         metrics.add_metric("CacheHits", "Count", int(trace.cached))
+        metrics.add_metric("InvalidOutput", "Count", int(outcome.invalid))
         metrics.add_metric("Latency", "Milliseconds", latency_ms)
-        self._add_model(chosen or Outcome(called=False))
-        self._flush(trace.release or BASE)
+        if outcome.answered and asked != trace.source:
+            # The request counts for the source that answered it, tokens for the one that took them.
+            self._flush(release, trace.source)
+            self._add_call(outcome)
+            self._flush(release, asked)
+        else:
+            self._add_call(outcome)
+            self._flush(release, trace.source)
         if trace.release and trace.base and trace.base.called:
             # What the base model did must not count for the release that it stood in for.
-            self._add_model(trace.base)
-            self._flush(BASE)
+            metrics.add_metric("InvalidOutput", "Count", int(trace.base.invalid))
+            self._add_call(trace.base)
+            self._flush(BASE, BASE)
 
-    def _add_model(self, outcome: Outcome) -> None:
-        self._metrics.add_metric("InvalidOutput", "Count", int(outcome.invalid))
-        if outcome.model_latency is not None:
-            self._metrics.add_metric("ModelLatency", "Milliseconds", outcome.model_latency)
-            self._metrics.add_metric("InputTokens", "Count", outcome.input_tokens)
-            self._metrics.add_metric("OutputTokens", "Count", outcome.output_tokens)
-            usd = self._costs.usd(outcome.model, outcome.input_tokens, outcome.output_tokens)
-            if usd is not None:
-                self._metrics.add_metric("CostUsd", "None", usd)
+    def _add_call(self, outcome: Outcome) -> None:
+        if outcome.model_latency is None:  # no answer, no tokens
+            return
+        self._metrics.add_metric("ModelLatency", "Milliseconds", outcome.model_latency)
+        self._metrics.add_metric("InputTokens", "Count", outcome.input_tokens)
+        self._metrics.add_metric("OutputTokens", "Count", outcome.output_tokens)
+        usd = self._costs.usd(outcome.model, outcome.input_tokens, outcome.output_tokens)
+        if usd is not None:
+            self._metrics.add_metric("CostUsd", "None", usd)
 
-    def _flush(self, release: str) -> None:
-        # `service` alone is there by default; this adds the second set.
+    def _flush(self, release: str, source: str) -> None:
+        # `service` alone is there by default; these add the other sets.
         self._metrics.add_dimensions(service=self._name, release=release)
+        self._metrics.add_dimensions(service=self._name, source=source)
         self._metrics.flush_metrics()

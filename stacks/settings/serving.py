@@ -319,6 +319,11 @@ class Router(Section):
         default=False,
         description="Write the queries themselves to the log; they may be personal data. Default: false.",
     )
+    tracing: bool = Field(
+        default=True,
+        description="Send X-Ray traces of the requests that Lambda samples, by default one a second and 5 % "
+        "of the others; X-Ray bills them. Default: true.",
+    )
     reserved_concurrency: int | None = Field(
         default=None,
         ge=1,

@@ -35,7 +35,7 @@ TRACING = ("GetSamplingRules", "GetSamplingTargets", "PutTelemetryRecords", "Put
 def derived(environment: Environment, recorded: Iterable[Call]) -> set[Call]:
     """All calls that follow from an environment's templates, and from the recorded ones of its roles."""
     calls = {call for machine in _machines(environment) for call in _of_machine(environment, machine)}
-    calls |= {*_logs(environment), ROUTE}
+    calls |= {*_logs(environment), *_traces(environment), ROUTE}
     return calls | set(_encryption(environment, {*recorded, *calls}))
 
 
@@ -98,6 +98,14 @@ def _of_map(role: str, machine: str, state: Mapping[str, Any]) -> Iterator[Call]
     )
     bucket = f"<{bucket.removeprefix('<').removesuffix('>')}.Arn>"
     yield Call(role, "s3:ListBucket", bucket, (("s3:prefix", prefix),))
+
+
+def _traces(environment: Environment) -> Iterator[Call]:
+    """Of traced functions: Lambda sends their segments with their own role."""
+    for function in environment.assembly.resources("AWS::Lambda::Function"):
+        if function.properties.get("TracingConfig", {}).get("Mode") == "Active":
+            role = _role(environment, function, "Role")
+            yield from (Call(role, f"xray:{action}", "*") for action in TRACING if action.startswith("Put"))
 
 
 def _logs(environment: Environment) -> Iterator[Call]:

@@ -15,6 +15,8 @@ ON_ANYTHING = {
         "bedrock:ListModelInvocationJobs",
         "bedrock:ListProvisionedModelThroughputs",
         "cloudwatch:GetMetricStatistics",
+        "xray:PutTelemetryRecords",
+        "xray:PutTraceSegments",
     },
     "states.amazonaws.com": {
         "logs:CreateLogDelivery",

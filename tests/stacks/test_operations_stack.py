@@ -86,12 +86,27 @@ def test_limits_are_the_settings(assembly: Assembly, metric: str, setting: str) 
     assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
 
 
+# CloudWatch user guide, search expressions: namespace and dimensions in braces, then what they must be.
+SEARCH = re.compile(
+    r"SEARCH\('\{DistilledRouter,service,(?P<dimension>\w+)\} service=\"(?P<service>[\w-]+)\" "
+    r"MetricName=\"(?P<metric>\w+)\"', '(Sum|Average|p95)', 300\)"
+)
+
+
 def test_dashboard_shows_metrics_that_functions_emit(assembly: Assembly) -> None:
     body = json.loads(assembly.plain(assembly.one("AWS::CloudWatch::Dashboard").properties["DashboardBody"]))
-    shown = [metric for widget in body["widgets"] for metric in widget["properties"]["metrics"]]
-    service = ["service", assembly.settings.full_name]
-    assert all(metric[0] == NAMESPACE and metric[2:4] == service for metric in shown)
+    lines = [metric for widget in body["widgets"] for metric in widget["properties"]["metrics"]]
+    searches = [line[0]["expression"] for line in lines if isinstance(line[0], dict)]
+    shown = [line for line in lines if not isinstance(line[0], dict)]
+    name = assembly.settings.full_name
+    assert all(metric[0] == NAMESPACE and metric[2:4] == ["service", name] for metric in shown)
     assert {metric[1] for metric in shown if not is_emitted(metric[1])} == set()
+    found = [SEARCH.fullmatch(search) for search in searches]
+    assert {(match["dimension"], match["service"]) for match in found if match} == {
+        ("release", name),
+        ("source", name),
+    }
+    assert all(match and is_emitted(match["metric"]) for match in found), searches
 
 
 def test_whoever_is_named_is_told(assembly: Assembly) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from router.settings import Settings as RouterSettings
+from shared.prices import Prices
 from tests.stacks.assembly import Assembly
 from tests.unit.router.api_document import DOCUMENT
 
@@ -90,6 +91,11 @@ def test_access_is_logged_without_the_query(assembly: Assembly) -> None:
     assert not any("body" in value or "querystring" in value.lower() for value in fields.values())
 
 
+def _prices(model: str) -> str:
+    rate = Prices.load().rate(model)
+    return f"{rate.input} {rate.output}"
+
+
 def test_router_reads_its_settings_from_its_variables(assembly: Assembly) -> None:
     function = assembly.one("AWS::Lambda::Function", "Router").properties
     read = RouterSettings.from_environment(assembly.plain(function["Environment"]["Variables"]))
@@ -98,15 +104,30 @@ def test_router_reads_its_settings_from_its_variables(assembly: Assembly) -> Non
         name=assembly.settings.full_name,
         table_name="<Releases>",
         base_model_id=expected.base_model,
-        student=assembly.settings.distillation.student,
+        base_prices=_prices(expected.base_model),
+        student_prices=_prices(assembly.settings.distillation.student),
         time_budget=expected.time_budget_ms / 1000,
         batch_time_budget=expected.batch_time_budget_ms / 1000,
         cache_entries=expected.cache_entries,
         cache_seconds=expected.cache_seconds,
         route_seconds=expected.route_seconds,
         log_queries=expected.log_queries,
+        tracing=expected.tracing,
     )
     assert max(read.time_budget, read.batch_time_budget) < function["Timeout"]
+
+
+def test_router_is_traced_unless_somebody_switched_that_off(assembly: Assembly) -> None:
+    function = assembly.one("AWS::Lambda::Function", "Router").properties
+    role = assembly.one("AWS::IAM::Role", "RouterRole")
+    actions = {action for statement in assembly.role_statements(role) for action in statement.actions}
+    sends = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
+    if assembly.settings.router.tracing:
+        assert function["TracingConfig"] == {"Mode": "Active"}
+        assert sends <= actions
+    else:
+        assert "TracingConfig" not in function
+        assert not sends & actions
 
 
 def test_queries_are_not_logged_where_nobody_asked_for_it(assembly: Assembly) -> None:

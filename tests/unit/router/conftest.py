@@ -17,6 +17,7 @@ from router.service import Router
 from router.settings import Settings
 from router.sources import Models
 from router.telemetry import Telemetry
+from router.xray import XRay
 from shared.task import Task
 from tests.unit.router.doubles import BASE_MODEL, BedrockDouble, TableDouble, WallClock
 
@@ -73,6 +74,7 @@ def bench(task: Task, capsys: Capture) -> Callable[..., Bench]:
             models=Models(bedrock, task, logger, pause=lambda seconds: None),
             routes=RouteCache(table, made.table_name, made.route_seconds, jitter=lambda low, high: high),
             telemetry=Telemetry(made, logger),
+            xray=XRay(enabled=made.tracing),
             now=clock,
         )
         return Bench(router, bedrock, table, clock, capsys)

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator, ValidationError  # type: ignore[imp
 
 from router import service
 from router.requests import MOST_QUERIES, most_bytes
-from router.sources import _REASONS
+from router.sources import _REASONS, BASE, DISTILLED, STATIC
 from shared.routes import Route
 from shared.task import Task
 from tests.unit.router.api_document import DOCUMENT, SCHEMAS, check, validator
@@ -130,7 +130,7 @@ def test_error_words_are_those_that_the_code_raises() -> None:
 def test_reasons_are_those_that_the_code_gives() -> None:
     answer = SCHEMAS["Answer"]["properties"]
     assert set(answer["reason"]["enum"]) - {None} == reason_words() == table_words("### Reasons")
-    assert set(answer["source"]["enum"]) == {service.DISTILLED, service.BASE, service.STATIC}
+    assert set(answer["source"]["enum"]) == {DISTILLED, BASE, STATIC}
 
 
 # Against real answers

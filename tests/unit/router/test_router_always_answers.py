@@ -33,6 +33,7 @@ from router.service import Router
 from router.settings import Settings
 from router.sources import Models
 from router.telemetry import Telemetry
+from router.xray import XRay
 from shared.routes import Route
 from shared.task import Task
 from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble
@@ -127,6 +128,7 @@ class Environment:
             models=Models(client, task, logger),
             routes=RouteCache(self._table, settings.table_name, settings.route_seconds),
             telemetry=Telemetry(settings, logger),
+            xray=XRay(enabled=False),
             now=lambda: time.time() + self._jumped,
         )
 

@@ -9,6 +9,7 @@ import pytest
 from router.breaker import FAILURES, OPEN_SECONDS, Breaker
 from router.budget import Budget, OutOfTimeError
 from router.cache import AnswerCache, Entry
+from router.costs import Costs
 from router.settings import Settings
 
 ENVIRONMENT = {"NAME": "video-router-test", "TABLE_NAME": "releases", "BASE_MODEL_ID": "base-model"}
@@ -24,11 +25,13 @@ def test_settings_are_read() -> None:
             "CACHE_SECONDS": "60",
             "ROUTE_SECONDS": "5",
             "LOG_QUERIES": "True",
+            "BASE_PRICES": "0.035 0.14",
         }
     )
     assert settings.time_budget == 0.8
     assert (settings.cache_entries, settings.cache_seconds, settings.route_seconds) == (10, 60, 5)
     assert settings.log_queries
+    assert Costs(settings).usd(settings.base_model_id, 1_000_000, 2_000_000) == pytest.approx(0.315)
 
 
 def test_settings_have_defaults() -> None:
@@ -53,6 +56,12 @@ def test_settings_have_defaults() -> None:
 def test_wrong_setting_is_named(variable: str, value: str) -> None:
     with pytest.raises(ValueError, match=variable):
         Settings.from_environment({**ENVIRONMENT, variable: value})
+
+
+@pytest.mark.parametrize("prices", ["cheap", "0.035", "0.035 0.14 1"])
+def test_wrong_prices_are_named(prices: str) -> None:
+    with pytest.raises(ValueError, match=r"STUDENT_PRICES is .*0\.035 0\.14"):
+        Costs(Settings.from_environment({**ENVIRONMENT, "STUDENT_PRICES": prices}))
 
 
 def test_budget_gives_up_a_call_that_hangs() -> None:

@@ -24,6 +24,7 @@ from router.service import Router
 from router.settings import Settings
 from router.sources import Models
 from router.telemetry import Telemetry
+from router.xray import XRay
 from shared.task import InvalidOutput, Task
 from tests.unit.router.api_document import check
 from tests.unit.router.doubles import BASE_MODEL, BedrockDouble, TableDouble, client_error, reply
@@ -48,7 +49,7 @@ class Recorded:
             name="fuzzed",
             table_name="releases",
             base_model_id=BASE_MODEL,
-            student="amazon.nova-micro-v1:0:128k",
+            student_prices="0.035 0.14",
             cache_entries=0,
             log_queries=log_queries,
         )
@@ -60,6 +61,7 @@ class Recorded:
                 models=Models(bedrock, TASK, logger, pause=lambda _: None),
                 routes=RouteCache(TableDouble(SETTLED), made.table_name, 1e9),
                 telemetry=Telemetry(made, logger),
+                xray=XRay(enabled=False),
             )
 
     def handle(self, event: object) -> Any:

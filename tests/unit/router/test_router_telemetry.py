@@ -19,7 +19,7 @@ def test_metrics_of_a_distilled_answer(bench: MakeBench) -> None:
     (blob,) = made.metrics()
     (directive,) = blob["_aws"]["CloudWatchMetrics"]
     assert directive["Namespace"] == "DistilledRouter"
-    assert directive["Dimensions"] == [["service"], ["service", "release"]]
+    assert directive["Dimensions"] == [["service"], ["service", "release"], ["service", "source"]]
     assert {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]} == {
         **dict.fromkeys(("Requests", "Fallback", "RouterErrors", "CacheHits", "InvalidOutput"), "Count"),
         **dict.fromkeys(("InputTokens", "OutputTokens"), "Count"),
@@ -40,42 +40,59 @@ def test_metrics_of_a_distilled_answer(bench: MakeBench) -> None:
 def test_base_models_tokens_do_not_count_for_the_release(bench: MakeBench) -> None:
     made = bench(student("no weights"), TableDouble(SETTLED))
     made.ask()
-    release, base = made.metrics()
-    assert (release["release"], release["Requests"], release["Fallback"]) == ("aaaaaaaaaaaa", [1], [1])
-    assert (release["InvalidOutput"], release["OutputTokens"]) == ([1], [11])
+    request, release, base = made.metrics()
+    assert (request["release"], request["Requests"], request["Fallback"]) == ("aaaaaaaaaaaa", [1], [1])
+    assert request["InvalidOutput"] == [1]
+    assert (release["release"], release["OutputTokens"]) == ("aaaaaaaaaaaa", [11])
     assert (base["release"], base["InvalidOutput"], base["OutputTokens"]) == ("base", [0], [11])
+    assert not {"Requests", "InvalidOutput"} & release.keys()
     assert "Requests" not in base
 
 
+def test_a_request_counts_for_the_source_that_answered_and_tokens_for_the_one_that_took_them(
+    bench: MakeBench,
+) -> None:
+    made = bench(healthy(**{STUDENT: "no weights", BASE_MODEL: "none either"}), TableDouble(SETTLED))
+    assert made.ask()["source"] == "static"
+    found = [(blob["source"], blob.get("Requests"), blob.get("OutputTokens")) for blob in made.metrics()]
+    assert found == [("static", [1], None), ("distilled", None, [11]), ("base", None, [11])]
+
+
+def test_a_base_models_answer_that_is_no_weights_counts_so(bench: MakeBench) -> None:
+    made = bench(healthy(**{BASE_MODEL: "no weights"}), TableDouble(None))
+    made.ask()
+    request, base = made.metrics()
+    assert (request["source"], request["release"], request["InvalidOutput"]) == ("static", "base", [1])
+    assert (base["source"], base["release"], base["OutputTokens"]) == ("base", "base", [11])
+
+
+MICRO = "0.035 0.14"
 DEPLOYED = "arn:aws:bedrock:us-east-1:000000000000:custom-model-deployment/abc"
 BOUGHT = "arn:aws:bedrock:us-east-1:000000000000:provisioned-model/abc"
-# 40 and 11 tokens of Nova Micro, at 0.035 and 0.14 USD a million.
+# 40 and 11 tokens at these prices for a million.
 NOVA_MICRO = 2.94e-6
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "student_model", "usd"),
+    ("endpoint", "prices", "usd"),
     [
-        (DEPLOYED, "amazon.nova-micro-v1:0:128k", NOVA_MICRO),
-        (DEPLOYED, "nobody.knows-v1:0", None),
+        (DEPLOYED, MICRO, NOVA_MICRO),
         (DEPLOYED, "", None),
-        (BOUGHT, "amazon.nova-micro-v1:0:128k", None),  # billed by the hour
+        (BOUGHT, MICRO, None),  # billed by the hour
     ],
 )
-def test_cost_is_that_of_the_tokens_by_the_price_table(
-    bench: MakeBench, endpoint: str, student_model: str, usd: float | None
-) -> None:
+def test_cost_is_that_of_the_tokens(bench: MakeBench, endpoint: str, prices: str, usd: float | None) -> None:
     route = Route(1, (Share("aaaaaaaaaaaa", endpoint, 1.0),))
-    made = bench(healthy(**{endpoint: STUDENT_SAYS}), TableDouble(route), student=student_model)
+    made = bench(healthy(**{endpoint: STUDENT_SAYS}), TableDouble(route), student_prices=prices)
     made.ask()
     (blob,) = made.metrics()
     assert blob.get("CostUsd") == (None if usd is None else [pytest.approx(usd)])
 
 
 def test_base_models_cost_is_its_own(bench: MakeBench) -> None:
-    made = bench(student("no weights"), TableDouble(SETTLED))
+    made = bench(student("no weights"), TableDouble(SETTLED), base_prices=MICRO)
     made.ask()
-    release, base = made.metrics()
+    _, release, base = made.metrics()
     assert "CostUsd" not in release  # an endpoint whose price nobody told
     assert base["CostUsd"] == [pytest.approx(NOVA_MICRO)]
 
