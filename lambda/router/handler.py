@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import boto3
+from botocore.session import get_session
 
 from router.assembly import client_config, make_router
 from router.service import Router
@@ -15,12 +15,13 @@ from shared.task import Task
 
 def _from_environment() -> Router:
     settings = Settings.from_environment(os.environ)
-    config = client_config(settings)
+    # botocore's clients are boto3's; boto3 itself would only take its time to load.
+    session, config = get_session(), client_config(settings)
     return make_router(
         settings,
         Task.load(),
-        bedrock=boto3.client("bedrock-runtime", config=config),
-        dynamodb=boto3.client("dynamodb", config=config),
+        bedrock=session.create_client("bedrock-runtime", config=config),
+        dynamodb=session.create_client("dynamodb", config=config),
     )
 
 

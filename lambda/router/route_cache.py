@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
-from boto3.dynamodb.types import TypeDeserializer
 from botocore.exceptions import ClientError
 
 from router.budget import Budget, OutOfTimeError, jitter
@@ -34,7 +34,6 @@ class RouteCache:
         self._table_name = table_name
         self._max_age = max_age
         self._jitter = jitter
-        self._deserialize = TypeDeserializer().deserialize
         self._route = Route()
         self._known = False
         self._read_at = 0.0
@@ -95,4 +94,22 @@ class RouteCache:
         item = self._dynamodb.get_item(
             TableName=self._table_name, Key={"id": {"S": ROUTE_ID}}, ConsistentRead=False
         ).get("Item")
-        return None if item is None else {name: self._deserialize(value) for name, value in item.items()}
+        return None if item is None else {name: _plain(value) for name, value in item.items()}
+
+
+def _plain(value: Mapping[str, Any]) -> Any:
+    """A value as DynamoDB's client gives it: `{"S": "text"}`. boto3's own reader would load all of boto3.
+
+    What is no text, number, list or map is given as it came: no part of a route can be read from it then, and
+    least of all an expiry that is not there.
+    """
+    match value:
+        case {"S": str(text)}:
+            return text
+        case {"N": str(number)}:
+            return Decimal(number)
+        case {"L": list(values)}:
+            return [_plain(one) for one in values]
+        case {"M": dict(values)}:
+            return {name: _plain(one) for name, one in values.items()}
+    return value

@@ -137,10 +137,9 @@ def _share(entry: object) -> Share | None:
         return None
     if part is None or not 0 <= part <= 1:
         return None
-    expires_at = entry.get("expires_at")
-    if expires_at is None:
+    if "expires_at" not in entry:
         return Share(release, endpoint, part)
-    end = _whole(expires_at)
+    end = _whole(entry["expires_at"])
     # A candidate whose expiry can't be read must not pass for the settled release.
     return None if end is None else Share(release, endpoint, part, end)
 

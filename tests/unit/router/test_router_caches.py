@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -140,6 +141,18 @@ def test_emptied_route_switches_distillation_off(bench: MakeBench, item: dict[st
     answer = made.ask()
     assert (answer["source"], answer["reason"]) == ("base", "no_release")
     assert made.metrics()[-1]["RouterErrors"] == [0]
+
+
+@pytest.mark.parametrize("expiry", [None, "soon", True, {"a"}, [], b"1800000100"], ids=repr)
+def test_candidate_with_an_expiry_of_another_type_takes_no_requests(bench: MakeBench, expiry: Any) -> None:
+    """Without an expiry it would be the settled release."""
+    candidate = {"release": "b" * 12, "endpoint": CANDIDATE, "share": Decimal(1), "expires_at": expiry}
+    settled = {"release": "a" * 12, "endpoint": STUDENT, "share": Decimal(1)}
+    made = bench(
+        healthy(), TableDouble({"id": "route", "version": Decimal(1), "shares": [candidate, settled]})
+    )
+    assert made.ask()["release"] == "a" * 12
+    assert made.bedrock.asked(CANDIDATE) == 0
 
 
 @pytest.mark.parametrize("fails", [client_error("ResourceNotFoundException"), 1.0])

@@ -84,6 +84,7 @@ def test_broken_item_is_the_empty_route_and_says_why(broken: Any, kept_version: 
         {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal("-0.1")},
         {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal("Infinity")},
         {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": 10**400},
+        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal(1), "expires_at": None},
         {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal(1), "expires_at": "tomorrow"},
         {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal(1), "expires_at": Decimal("sNaN")},
     ],
