@@ -1,0 +1,242 @@
+"""The router under a steady load while what is behind it fails: what it answers, and how long that takes.
+
+    python -m benchmarks.load            two minutes and a half; writes the plots of docs/router.md
+    python -m benchmarks.load --rate 80  more queries a second
+
+Queries come at a constant rate, whether earlier ones have their answers or not, and none is asked twice.
+Bedrock is the stand-in, in another process, as `benchmarks.router` sets it; the releases table is a double.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pygal
+from pygal.style import Style
+
+from benchmarks.router import PROJECT, Where, standin
+
+SECONDS = 15
+TIME_BUDGET_MS = 1500
+BASE_MODEL, RELEASE = "us.amazon.nova-micro-v1:0", "aaaaaaaaaaaa"
+SOURCES = {"distilled": "#2f7ed8", "base": "#e08a1e", "static": "#8a8f98"}
+# Readable on white and on black.
+INK = "#7d838c"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What goes wrong for SECONDS: faults of the stand-in, and of the table."""
+
+    name: str
+    faults: Sequence[dict[str, Any]] = ()
+    table_fails: float | None = None
+
+
+def phases(student: str) -> tuple[Phase, ...]:
+    """Everything that the router falls back from; in between it recovers."""
+    asked = {"operation": "Converse", "count": None}
+    well = Phase("all is well")
+    return (
+        well,
+        Phase("the table hangs", table_fails=5.0),
+        well,
+        Phase("student throttled", [{**asked, "kind": "throttled", "modelId": student}]),
+        well,
+        Phase("student hangs", [{**asked, "kind": "slow", "milliseconds": 5000, "modelId": student}]),
+        well,
+        Phase("Bedrock is down", [{**asked, "kind": "unavailable"}]),
+        well,
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """When a query came, after the run's beginning, what it took, and who answered."""
+
+    second: float
+    ms: float
+    source: str
+
+
+def run(where: Where, rate: int) -> list[Answer]:
+    """Ask the router of this process, through all phases."""
+    from botocore.config import Config
+
+    from router.assembly import client_config, make_router
+    from router.settings import Settings
+    from shared.routes import Route, Share
+    from shared.task import Task
+    from tests.unit.router.doubles import TableDouble
+
+    settings = Settings(
+        name="load",
+        table_name="releases",
+        base_model_id=BASE_MODEL,
+        time_budget=TIME_BUDGET_MS / 1000,
+        route_seconds=2.0,
+    )
+    config = client_config(settings).merge(Config(max_pool_connections=200))
+    table = TableDouble(Route(1, (Share(RELEASE, where.model, 1.0),)))
+    bedrock = where.client(**vars(config)["_user_provided_options"])
+    router = make_router(settings, Task.load(), bedrock=bedrock, dynamodb=table)
+    answers: list[Answer] = []
+
+    def ask(number: int, due: float) -> None:
+        # From when it was due: waiting for a thread would be waiting, too.
+        answer = router.handle({"query": f"red car number {number}"})
+        now = time.perf_counter()
+        answers.append(Answer(due - start, (now - due) * 1000, answer["source"]))
+
+    with ThreadPoolExecutor(200) as pool:
+        list(pool.map(lambda n: router.handle({"query": f"warm {n}"}), range(rate)))
+        start = time.perf_counter()
+        for place, phase in enumerate(phases(where.model)):
+            _order(where, phase.faults)
+            table.fails = phase.table_fails
+            for tick in range(rate * SECONDS):
+                number = place * rate * SECONDS + tick
+                due = start + number / rate
+                time.sleep(max(due - time.perf_counter(), 0))
+                pool.submit(ask, number, due)
+    return sorted(answers, key=lambda answer: answer.second)
+
+
+def _order(where: Where, faults: Sequence[dict[str, Any]]) -> None:
+    for method, body in (("DELETE", None), ("POST", json.dumps(faults).encode() if faults else None)):
+        if method == "DELETE" or body:
+            with urlopen(Request(f"{where.url}/_faults", data=body, method=method), timeout=10) as answer:  # noqa: S310  # loopback
+                answer.read()
+
+
+# What it shows.
+
+
+def table(answers: Sequence[Answer], names: Sequence[str]) -> str:
+    """A row for each phase."""
+    lines = [
+        "| | queries | distilled | base | static | unanswered | p50 ms | p99 ms | longest ms |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    each = len(answers) // len(names)
+    for place, name in enumerate(names):
+        found = [one for one in answers if int(one.second // SECONDS) == place]
+        sources, took = Counter(one.source for one in found), [one.ms for one in found]
+        shares = " | ".join(f"{sources[source] / len(found):.0%}" for source in SOURCES)
+        lines.append(
+            f"| {name} | {len(found)} | {shares} | {each - len(found)} | {_part(took, 0.5):.0f} | "
+            f"{_part(took, 0.99):.0f} | {max(took):.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _part(values: Sequence[float], part: float) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[round(part * 100) - 1]
+
+
+def _chart(kind: Callable[..., Any], colors: Sequence[str], title: str, **settings: Any) -> Any:
+    style = Style(
+        background="transparent",
+        plot_background="transparent",
+        foreground=INK,
+        foreground_strong=INK,
+        foreground_subtle=INK,
+        guide_stroke_color=INK,
+        major_guide_stroke_color=INK,
+        colors=tuple(colors),
+        font_family="system-ui, sans-serif",
+        opacity="1",
+    )
+    return kind(
+        style=style,
+        js=[],
+        width=900,
+        height=320,
+        title=title,
+        legend_at_bottom=True,
+        show_dots=False,
+        **settings,
+    )
+
+
+def plots(answers: Sequence[Answer], names: Sequence[str], rate: int) -> dict[str, bytes]:
+    """Two SVG pictures, a point for each second."""
+    by_second: dict[int, list[Answer]] = {}
+    for one in answers:
+        by_second.setdefault(int(one.second), []).append(one)
+    seconds = range(SECONDS * len(names))
+    labels = [names[second // SECONDS] if second % SECONDS == 0 else "" for second in seconds]
+    marks = {
+        "x_labels_major": list(names),
+        "truncate_label": -1,
+        "show_minor_x_labels": False,
+        "x_label_rotation": 20,
+    }
+    latency = _chart(
+        pygal.Line,
+        ["#2f7ed8", "#b4438f", INK],
+        f"Milliseconds to an answer, {rate} queries a second",
+        range=(0, TIME_BUDGET_MS * 1.1),
+        **marks,
+    )
+    latency.x_labels, latency.y_labels = labels, range(0, TIME_BUDGET_MS + 1, 500)
+    for name, part in (("p50", 0.5), ("p99", 0.99)):
+        latency.add(name, [round(_part([one.ms for one in by_second[second]], part)) for second in seconds])
+    latency.add("the budget", [TIME_BUDGET_MS for _ in seconds], stroke_style={"dasharray": "4, 6"})
+    sources = _chart(
+        pygal.StackedBar,
+        list(SOURCES.values()),
+        "Answers a second, by source",
+        spacing=0,
+        margin_right=20,
+        **marks,
+    )
+    sources.x_labels, sources.y_labels = labels, (0, rate / 2, rate)
+    for source in SOURCES:
+        counts = [Counter(one.source for one in by_second[second]) for second in seconds]
+        sources.add(source, [count[source] for count in counts])
+    return {"load-latency.svg": latency.render(), "load-sources.svg": sources.render()}
+
+
+def main() -> int:
+    """Run the load in a process of its own beside the stand-in's, print the table, write the plots."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rate", type=int, default=40, help="queries a second")
+    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            answers = run(Where(*options.run), options.rate)
+        print(json.dumps([vars(answer) for answer in answers]))
+        return 0
+    with standin() as (student, _):
+        command = [sys.executable, "-m", "benchmarks.load", "--rate", str(options.rate), "--run"]
+        done = subprocess.run(  # noqa: S603  # our own program
+            [*command, student.url, student.model], cwd=PROJECT, capture_output=True, text=True, check=True
+        )
+        names = [phase.name for phase in phases(student.model)]
+    answers = [Answer(**one) for one in json.loads(done.stdout.splitlines()[-1])]
+    print(table(answers, names))
+    for name, picture in plots(answers, names, options.rate).items():
+        path = PROJECT / "docs" / name
+        path.write_bytes(picture)
+        print(path.relative_to(PROJECT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
