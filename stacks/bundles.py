@@ -1,7 +1,9 @@
-"""What travels to Lambda: a function's own folder with what all functions share, and their dependencies.
+"""What travels to Lambda: of a function's own folder and of what all functions share the modules that its
+handler imports, and their dependencies.
 
-Bundles are plain folders under `.cache/`, named by their content, so that a second synthesis copies and
-installs nothing, and two at once don't disturb each other. Everything is pure Python: they build anywhere.
+Bundles are plain folders under `.cache/`, named by what they are made of, so that a second synthesis copies
+and installs nothing, and two at once don't disturb each other. The same input makes the same bytes, names and
+modes on any machine: dependencies are pure Python and locked by their hashes.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from shared.task import FILES, ROBUSTNESS_FILE
+from stacks import imports
 
 PROJECT = Path(__file__).resolve().parents[1]
 LAMBDA = PROJECT / "lambda"
+CACHE = PROJECT / ".cache"
 REQUIREMENTS = LAMBDA / "requirements.txt"
 
 # botocore carries the models of some 400 services; a function needs these. The files beside the folders
@@ -33,98 +37,128 @@ SERVICES = (
     "sts",
 )
 
+# The layer keeps of it what the functions import: a quarter. The other packages import by names made at run
+# time (boto3's resources, s3transfer, six) and stay whole.
+REDUCED = "aws_lambda_powertools"
+
+# Of what pip writes beside a package: who installed it when, from where. The licences stay.
+RECORDS = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+
 
 def function_bundle(folder: str, task: Path | None = None) -> Path:
-    """The code of one function: `<folder>/`, `shared/` and `task/`, ready to become an asset; with them what
-    the folder's own requirements.txt names, if it has one.
+    """The code of one function, ready to become an asset: the modules of `<folder>/` and `shared/` that its
+    handler imports, with the data files that they name; `task/` if they read it; and what the folder's own
+    requirements.txt names, if it has one.
 
     `task` is the routing task's folder, by default the project's own. What else lies in it, such as a data
     set, stays here.
+
+    Raises:
+        FileNotFoundError: The folder has no handler.
     """
-    parts = {folder: LAMBDA / folder, "shared": LAMBDA / "shared"}
-    files = {
-        f"{name}/{path.relative_to(root).as_posix()}": path
-        for name, root in parts.items()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    routed = task or PROJECT / "task"
-    files |= {f"task/{name}": routed / name for name in sorted(FILES)}
-    if folder == "evaluation" and (routed / ROBUSTNESS_FILE).exists():
-        files[f"task/{ROBUSTNESS_FILE}"] = routed / ROBUSTNESS_FILE
-    digest = _digest(f"{name}\0".encode() + path.read_bytes() for name, path in files.items())
+    files = {path.relative_to(LAMBDA).as_posix(): path for path in _code(folder)}
+    if "shared/task.py" in files:
+        routed = task or PROJECT / "task"
+        files |= {f"task/{name}": routed / name for name in FILES}
+        if folder == "evaluation" and (routed / ROBUSTNESS_FILE).exists():
+            files[f"task/{ROBUSTNESS_FILE}"] = routed / ROBUSTNESS_FILE
+    own = LAMBDA / folder / REQUIREMENTS.name
+    parts = [f"{name}\0".encode() + files[name].read_bytes() for name in sorted(files)]
 
     def build(target: Path) -> None:
         for name, path in files.items():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / name)
-        if (own := LAMBDA / folder / REQUIREMENTS.name).exists():
+        if own.exists():
             _install(own, target)
-            # Who installed it when: of no use there, and different on each machine.
-            for extra in target.glob("*.dist-info"):
-                shutil.rmtree(extra)
 
-    return _built(f"function-{folder}-{digest}", build)
+    return _built(f"function-{folder}", [*parts, own.read_bytes() if own.exists() else b""], build)
+
+
+def _code(folder: str) -> frozenset[Path]:
+    """The modules that a folder's handler imports, and the files beside them that one of them names."""
+    handler = f"{folder}.handler"
+    if imports.module_file(handler, LAMBDA) is None:
+        raise FileNotFoundError(f"{LAMBDA / folder / 'handler.py'}: a function's folder has a handler.py")
+    modules = imports.imported([handler], LAMBDA).files
+    texts = {path: path.read_text(encoding="utf-8") for path in modules}
+    data = {
+        file
+        for place in {path.parent for path in modules}
+        for file in place.iterdir()
+        if file.is_file() and file.suffix != ".py"
+        if any(f'"{file.name}"' in text for path, text in texts.items() if path.parent == place)
+    }
+    return modules | data
 
 
 def dependencies_bundle() -> Path:
-    """The layer with lambda/requirements.txt under `python/`, botocore reduced to the services we call."""
-    digest = _digest([REQUIREMENTS.read_bytes(), repr(SERVICES).encode()])
+    """The layer with lambda/requirements.txt under `python/`; of botocore's models those of the services that
+    we call, and of Powertools the modules that the functions import.
+    """
+    handlers = sorted(f"{path.parent.name}.handler" for path in LAMBDA.glob("*/handler.py"))
+    needed = sorted(
+        name for name in imports.imported(handlers, LAMBDA).elsewhere if name.partition(".")[0] == REDUCED
+    )
 
     def build(target: Path) -> None:
         python = target / "python"
         _install(REQUIREMENTS, python)
         for extra in python.rglob("examples-1.json*"):
             extra.unlink()
-        for service in (python / "botocore" / "data").iterdir():
-            if service.is_dir() and service.name not in SERVICES:
-                shutil.rmtree(service)
-        for service in (python / "boto3" / "data").iterdir():
-            if service.is_dir() and service.name not in SERVICES:
-                shutil.rmtree(service)
+        for home in (python / "botocore" / "data", python / "boto3" / "data"):
+            for service in home.iterdir():
+                if service.is_dir() and service.name not in SERVICES:
+                    shutil.rmtree(service)
+        _reduce(python, needed)
 
-    return _built(f"dependencies-{digest}", build)
+    return _built("dependencies", [REQUIREMENTS.read_bytes(), repr((SERVICES, needed)).encode()], build)
 
 
-def dependencies_hash() -> str:
-    """The layer's asset hash: by what was asked for, since pip's output differs between machines."""
-    return _digest([REQUIREMENTS.read_bytes(), repr(SERVICES).encode()])
+def _reduce(python: Path, needed: Iterable[str]) -> None:
+    """Leave of REDUCED what these modules import."""
+    kept = imports.imported(needed, python).files
+    for path in sorted((python / REDUCED).rglob("*"), reverse=True):
+        if path.is_file() and path not in kept:
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _install(requirements: Path, target: Path) -> None:
-    """Install into a folder, without commands and compiled files."""
+    """Install what a lock file names into a folder: what runs on any machine, without commands and compiled
+    files.
+    """
     command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-compile",
-        "--disable-pip-version-check",
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+        *("--require-hashes", "--no-deps", "--no-compile"),
+        # Pure Python or an error, whatever this machine could use.
+        *("--only-binary", ":all:", "--platform", "any", "--implementation", "py", "--abi", "none"),
+        *("--target", str(target), "-r", str(requirements)),
     ]
-    subprocess.run([*command, "--target", str(target), "-r", str(requirements)], check=True)  # noqa: S603  # our own command
+    subprocess.run(command, check=True)  # noqa: S603  # our own command
     for extra in (target / "bin", *target.rglob("__pycache__")):
         shutil.rmtree(extra, ignore_errors=True)
+    for record in (record for about in target.glob("*.dist-info") for record in about.iterdir()):
+        if record.name in RECORDS:
+            record.unlink()
 
 
-def _digest(parts: Iterable[bytes]) -> str:
+def _built(name: str, parts: Iterable[bytes], build: Callable[[Path], None]) -> Path:
+    """The finished folder, its name ending in the digest of what it is made of and of how (this module and
+    `imports`). It is filled aside and renamed, so it is never seen half done.
+    """
     whole = hashlib.sha256()
-    for part in parts:
+    for part in (Path(__file__).read_bytes(), Path(imports.__file__).read_bytes(), *parts):
         whole.update(hashlib.sha256(part).digest())
-    return whole.hexdigest()[:32]
-
-
-def _built(name: str, build: Callable[[Path], None]) -> Path:
-    """The finished folder of that name. It is filled aside and renamed, so it is never seen half done."""
-    cache = PROJECT / ".cache"
-    finished = cache / name
+    finished = CACHE / f"{name}-{whole.hexdigest()[:32]}"
     if finished.exists():
         return finished
-    cache.mkdir(exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="building-", dir=cache))
+    CACHE.mkdir(exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="building-", dir=CACHE))
     try:
         build(work)
-        work.chmod(0o755)
+        _open(work)
         try:
             work.rename(finished)
         except OSError:
@@ -133,3 +167,12 @@ def _built(name: str, build: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return finished
+
+
+def _open(folder: Path) -> None:
+    """Give all in a folder the modes that Lambda's user can read, whatever this machine's umask says: they
+    travel in the archive.
+    """
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)

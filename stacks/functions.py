@@ -70,7 +70,7 @@ class Function(lambda_.Function):
         reserved_concurrency: int | None = None,
         tracing: lambda_.Tracing = lambda_.Tracing.DISABLED,
     ) -> None:
-        """Bundle `lambda/<folder>` with the routing task, and run `<folder>.handler.<entry>` of it."""
+        """Bundle `lambda/<folder>` with what its handler imports; run `<folder>.handler.<entry>` of it."""
         group = log_group(scope, f"{construct_id}Logs", days=log_days)
         group.grant_write(role)
         super().__init__(
@@ -111,11 +111,7 @@ def dependencies(scope: Construct) -> lambda_.LayerVersion:
     return lambda_.LayerVersion(
         stack,
         "Dependencies",
-        code=lambda_.Code.from_asset(
-            str(bundles.dependencies_bundle()),
-            asset_hash_type=cdk.AssetHashType.CUSTOM,
-            asset_hash=bundles.dependencies_hash(),
-        ),
+        code=lambda_.Code.from_asset(str(bundles.dependencies_bundle())),
         compatible_runtimes=[RUNTIME],
         description="boto3 and Powertools, pinned in lambda/requirements.txt",
     )

