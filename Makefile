@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: bootstrap cost dataset-check diff deploy destroy help install local local-status local-down lock permissions releases rollback route synth watch test tests types faults snapshots schema clean
+.PHONY: bootstrap cost dataset-check diff deploy destroy execution-policy help install local local-status local-down lock permissions releases rollback route synth watch test tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -15,7 +15,7 @@ FUNCTIONS := $(wildcard lambda/*/)
 export ROUTE_QUERY := $(value QUERY)
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## Make .venv and install everything into it
 
@@ -57,11 +57,11 @@ synth: $(INSTALLED)  ## Write cdk.out with no AWS access [ENV=local]
 bootstrap: $(INSTALLED)  ## Once an AWS account and Region: what the CDK needs there [ENV=dev]
 	@python -m local cdk --environment "$(ENV)" -- bootstrap
 
-diff: $(INSTALLED)  ## Show what a deployment to AWS would change [ENV=dev]
-	@python -m local cdk --environment "$(ENV)" -- diff
+diff: $(INSTALLED)  ## Show what a deployment to AWS would change [ENV=dev] [READ_ONLY=1: make no change set for it]
+	@python -m local cdk --environment "$(ENV)" -- diff $(if $(READ_ONLY),--method template)
 
-deploy: $(INSTALLED)  ## Deploy to AWS, with the credentials of your shell [ENV=dev]
-	@python -m local cdk --environment "$(ENV)" -- deploy --all
+deploy: $(INSTALLED)  ## Deploy to AWS, with the credentials of your shell [ENV=dev] [APPROVED=1: ask nothing]
+	@python -m local cdk --environment "$(ENV)" -- deploy --all $(if $(APPROVED),--require-approval never)
 
 destroy: $(INSTALLED)  ## Remove a deployment from AWS [ENV=dev]
 	@python -m local cdk --environment "$(ENV)" -- destroy --all
@@ -87,6 +87,9 @@ snapshots: $(INSTALLED)  ## Renew the snapshots of the templates
 
 permissions: $(INSTALLED)  ## Prove the roles' permissions, and renew docs/permissions.md [RECORD=1: and the calls]
 	@python -m tests.permissions $(if $(RECORD),--record)
+
+execution-policy: $(INSTALLED)  ## What CloudFormation's role needs, in place of AdministratorAccess [ENV=dev] [BOUNDARY=arn]
+	@python -m local.execution_policy --environment "$(ENV)" $(if $(BOUNDARY),--boundary "$(BOUNDARY)") --output execution-policy-$(ENV).json
 
 lock: $(INSTALLED)  ## Renew the lock files from requirements*.in [UPGRADE=1: to the newest] [PACKAGE=one to upgrade]
 	@sh local/lock.sh $(if $(UPGRADE),--upgrade) $(if $(PACKAGE),--upgrade-package "$(PACKAGE)")

@@ -21,6 +21,9 @@ from local.state import PROJECT, State
 from shared.conversation import Example, examples
 from shared.task import Task
 from tests import real_data
+from tests.stacks.fixtures import assemblies, assemblies_folder
+
+__all__ = ["assemblies", "assemblies_folder", "system"]
 
 HOLDOUT_ROWS = 250
 

@@ -1,0 +1,178 @@
+"""The policies for CloudFormation's own role: what the templates' types need, on what bears our names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local import execution_policy
+from local.errors import LocalError
+from tests.stacks.assembly import Assembly
+from tests.stacks.environments import ENVIRONMENTS
+from tests.stacks.test_cfn_lint import findings
+from tests.stacks.test_ci_roles import role
+
+PLACE = execution_policy.Place("444455556666", "us-east-1", "video-router-dev-")
+BOUNDARY = "arn:aws:iam::444455556666:policy/boundary"
+
+
+def statements(template: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        statement
+        for resource in template["Resources"].values()
+        for statement in resource["Properties"]["PolicyDocument"]["Statement"]
+    ]
+
+
+def allowed(template: Mapping[str, Any], action: str, resource: str) -> list[dict[str, Any]]:
+    """The statements that allow an action on a resource."""
+    return [
+        statement
+        for statement in statements(template)
+        if action in statement["Action"]
+        and any(fnmatchcase(resource, pattern) for pattern in statement["Resource"])
+    ]
+
+
+@pytest.fixture(params=ENVIRONMENTS)
+def template(request: pytest.FixtureRequest, assemblies: Mapping[str, Assembly]) -> dict[str, Any]:
+    """The policies of one environment after another."""
+    return execution_policy.policies(request.param, assemblies[request.param].folder)
+
+
+@pytest.fixture
+def dev(assemblies: Mapping[str, Assembly]) -> dict[str, Any]:
+    """The policies of dev."""
+    return execution_policy.policies("dev", assemblies["dev"].folder)
+
+
+def test_it_is_a_template_without_findings(template: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "policies.json"
+    path.write_text(json.dumps(template))
+
+    assert findings(path) == []
+
+
+def test_no_policy_is_longer_than_iam_takes(template: dict[str, Any]) -> None:
+    assert 1 <= len(template["Resources"]) <= 10
+    for resource in template["Resources"].values():
+        document = json.dumps(resource["Properties"]["PolicyDocument"], separators=(",", ":"))
+        assert len(document) <= execution_policy.LONGEST
+
+
+@pytest.mark.parametrize(
+    ("action", "ours", "theirs"),
+    [
+        ("iam:CreateRole", "iam::444455556666:role/video-router-dev-r-R1", "iam::444455556666:role/admin"),
+        ("iam:PassRole", "iam::444455556666:role/video-router-dev-r-R1", "iam::444455556666:role/admin"),
+        (
+            "lambda:UpdateFunctionCode",
+            "lambda:us-east-1:444455556666:function:video-router-dev-router-R1",
+            "lambda:us-east-1:444455556666:function:payments",
+        ),
+        ("s3:DeleteBucket", "s3:::video-router-dev-data-bucket1", "s3:::ledger"),
+        (
+            "dynamodb:DeleteTable",
+            "dynamodb:us-east-1:444455556666:table/video-router-dev-serving-T1",
+            "dynamodb:us-east-1:444455556666:table/ledger",
+        ),
+        (
+            "states:UpdateStateMachine",
+            "states:us-east-1:444455556666:stateMachine:video-router-dev-release",
+            "states:us-east-1:444455556666:stateMachine:video-router-prod-release",
+        ),
+        (
+            "lambda:InvokeFunction",
+            "lambda:us-east-1:444455556666:function:video-router-dev-serving-F1",
+            "lambda:us-east-1:444455556666:function:payments",
+        ),
+    ],
+)
+def test_what_bears_our_names_may_be_changed_and_nothing_else(
+    dev: dict[str, Any], action: str, ours: str, theirs: str
+) -> None:
+    assert allowed(dev, action, f"arn:aws:{ours}")
+    assert not allowed(dev, action, f"arn:aws:{theirs}")
+
+
+def test_nothing_of_iam_is_changed_but_our_roles(template: dict[str, Any]) -> None:
+    for statement in statements(template):
+        for action in statement["Action"]:
+            if action.startswith("iam:") and action != "iam:ListRoles":
+                assert all(":role/video-router-" in resource for resource in statement["Resource"]), action
+
+
+def test_no_whole_service_is_granted(template: dict[str, Any]) -> None:
+    actions = {action for statement in statements(template) for action in statement["Action"]}
+
+    assert len(actions) > 150
+    assert not [action for action in actions if "*" in action]
+    assert not [action for action in actions if action.startswith(("bedrock:", "sts:", "organizations:"))]
+
+
+def test_the_cis_roles_are_not_among_what_it_may_change(dev: dict[str, Any]) -> None:
+    names = {role(name)["RoleName"] for name in ("DeployRole", "DiffRole")}
+
+    assert names == {"ci-video-router-dev-deploy", "ci-video-router-dev-diff"}
+    for name in names:
+        assert not allowed(dev, "iam:UpdateAssumeRolePolicy", f"arn:aws:iam::444455556666:role/{name}")
+
+
+def test_a_bundle_is_read_and_never_written(dev: dict[str, Any]) -> None:
+    bundle = "arn:aws:s3:::cdk-hnb659fds-assets-444455556666-us-east-1/0.zip"
+
+    assert allowed(dev, "s3:GetObject", bundle)
+    assert not allowed(dev, "s3:DeleteObject", bundle)
+    assert not allowed(dev, "s3:PutObject", bundle)
+
+
+def test_with_a_boundary_roles_are_given_permissions_only_if_they_have_it(
+    assemblies: Mapping[str, Assembly],
+) -> None:
+    """Without one, whoever deploys can give a role of ours anything."""
+    bounded = execution_policy.policies("dev", assemblies["dev"].folder, BOUNDARY)
+    role = "arn:aws:iam::444455556666:role/video-router-dev-r-R1"
+
+    for action in ("iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy"):
+        (statement,) = allowed(bounded, action, role)
+        assert statement["Condition"] == {"StringEquals": {"iam:PermissionsBoundary": BOUNDARY}}
+    assert not allowed(bounded, "iam:DeleteRolePermissionsBoundary", role)
+    assert allowed(bounded, "iam:DeleteRole", role)
+
+
+def test_a_type_brings_what_its_schema_names() -> None:
+    topic = execution_policy.needed({"AWS::SNS::Topic"}, "us-east-1")
+
+    assert {"sns:CreateTopic", "sns:DeleteTopic", "sns:SetTopicAttributes"} <= topic
+    assert not [action for action in topic if action.startswith("lambda:")]
+    assert execution_policy.needed({"Custom::Thing"}, "us-east-1") == {"lambda:InvokeFunction"}
+    assert execution_policy.needed({"AWS::CloudFormation::WaitCondition"}, "us-east-1") == set()
+
+
+def test_a_type_without_a_schema_is_named() -> None:
+    with pytest.raises(LocalError, match="no schema of AWS::No::Such"):
+        execution_policy.needed({"AWS::No::Such"}, "us-east-1")
+
+
+def test_a_long_name_is_cut_to_what_cloudformation_keeps(
+    assemblies: Mapping[str, Assembly], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution_policy, "KEPT", 12)
+    cut = execution_policy.policies("dev", assemblies["dev"].folder)
+
+    assert allowed(cut, "iam:CreateRole", "arn:aws:iam::444455556666:role/video-router-x")
+
+
+def test_statements_that_are_too_long_come_in_parts() -> None:
+    actions = [f"dynamodb:Action{number:04}" for number in range(1000)]
+    statement = {"Effect": "Allow", "Action": actions, "Resource": ["*"]}
+
+    made = execution_policy.template("router", [statement])
+
+    assert len(made["Resources"]) > 1
+    assert sorted(action for part in statements(made) for action in part["Action"]) == actions
