@@ -16,6 +16,7 @@ from stacks.nag import acknowledge
 
 # The version that the tests and the emulator run; a newer runtime would be one that nothing was tried on.
 RUNTIME = lambda_.Runtime.PYTHON_3_13
+assert RUNTIME.name == "python{}.{}".format(*bundles.RUNTIME)
 
 _TASK = "distilled-router:task"
 
@@ -79,7 +80,7 @@ class Function(lambda_.Function):
             runtime=RUNTIME,
             architecture=lambda_.Architecture.ARM_64,
             handler=f"{folder}.handler.{entry}",
-            code=lambda_.Code.from_asset(str(bundles.function_bundle(folder, _task_folder(scope)))),
+            code=_asset(bundles.function_bundle(folder, _task_folder(scope))),
             layers=[dependencies(scope)],
             role=role,
             environment=dict(environment),
@@ -102,6 +103,15 @@ class Function(lambda_.Function):
         )
 
 
+def _asset(bundle: Path) -> lambda_.AssetCode:
+    """A bundle, hashed by its sources: what two Pythons of one version compile of them may differ in a byte,
+    and is the same code.
+    """
+    sources = cdk.FileSystem.fingerprint(str(bundle), exclude=[bundles.COMPILED])
+    compiled = "compiled" if bundles.is_compiled() else "sources"
+    return lambda_.Code.from_asset(str(bundle), asset_hash=f"{sources} {compiled}")
+
+
 def dependencies(scope: Construct) -> lambda_.LayerVersion:
     """The stack's one layer with boto3 and Powertools; layer versions change, so they never cross stacks."""
     stack = cdk.Stack.of(scope)
@@ -111,7 +121,7 @@ def dependencies(scope: Construct) -> lambda_.LayerVersion:
     return lambda_.LayerVersion(
         stack,
         "Dependencies",
-        code=lambda_.Code.from_asset(str(bundles.dependencies_bundle())),
+        code=_asset(bundles.dependencies_bundle()),
         compatible_runtimes=[RUNTIME],
         description="boto3 and Powertools, pinned in lambda/requirements.txt",
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib.util
 import json
+import marshal
 import os
 import shutil
 import subprocess
@@ -87,8 +89,8 @@ MOST_BYTES = 7_500_000
 # is imported in a process of its own, forked after boto3 was loaded from the layer.
 PROGRAM = """
 import importlib, json, os, sys, traceback
-layer, cache, functions = sys.argv[1:]
-sys.pycache_prefix = cache
+layer, functions = sys.argv[1:]
+sys.dont_write_bytecode = True
 sys.path.insert(0, layer)
 assert not [path for path in sys.path if "site-packages" in path], sys.path
 import boto3
@@ -137,7 +139,7 @@ def layer() -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded(layer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def loaded(layer: Path) -> dict[str, Any]:
     """What went wrong when each function was imported, and which of our files that loaded, by its folder."""
     functions = [
         (folder, str(bundles.function_bundle(folder)), SERVICES.get(folder, ())) for folder in FOLDERS
@@ -149,8 +151,7 @@ def loaded(layer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
         "POWERTOOLS_METRICS_NAMESPACE": "DistilledRouter",
         **dict.fromkeys(("NAME", "TABLE_NAME", "BASE_MODEL_ID"), "x"),
     }
-    # Compiled code goes aside: the layer must hold none.
-    arguments = [str(layer), str(tmp_path_factory.mktemp("compiled")), json.dumps(functions)]
+    arguments = [str(layer), json.dumps(functions)]
     # -I and -S: no environment variables of Python's, no site-packages, no folder of ours.
     command = [sys.executable, "-I", "-S", "-c", PROGRAM, *arguments]
     outcome = subprocess.run(
@@ -177,10 +178,10 @@ def test_the_layer_runs_on_any_processor(layer: Path) -> None:
 
 
 def test_the_layer_is_small(layer: Path) -> None:
-    size = sum(path.stat().st_size for path in layer.rglob("*") if path.is_file())
+    files = [path for path in layer.rglob("*") if path.is_file() and path.parent.name != bundles.COMPILED]
+    size = sum(path.stat().st_size for path in files)
 
     assert size < MOST_BYTES, f"{size:,} bytes"
-    assert list(layer.rglob("__pycache__")) == []
 
 
 def test_the_layer_holds_the_models_of_our_services_only(layer: Path) -> None:
@@ -212,7 +213,9 @@ def test_the_layer_holds_of_powertools_only_what_the_functions_import(layer: Pat
 
     assert (powertools / "logging" / "logger.py").exists()
     assert not [name for name in ("utilities/parser", "utilities/kafka") if (powertools / name).exists()]
-    assert not [path for path in powertools.rglob("*") if path.is_file() and path.suffix != ".py"]
+    assert not [
+        path for path in powertools.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
     assert not [path for path in powertools.rglob("*") if path.is_dir() and not any(path.iterdir())]
 
 
@@ -236,7 +239,12 @@ def test_packages_come_with_their_licences_and_no_word_of_who_installed_them(lay
 
 
 def _files(bundle: Path) -> set[str]:
-    return {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
+    """What a bundle holds, but for what is compiled of it."""
+    return {
+        path.relative_to(bundle).as_posix()
+        for path in bundle.rglob("*")
+        if path.is_file() and path.parent.name != bundles.COMPILED
+    }
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -246,9 +254,9 @@ def test_a_bundle_holds_its_own_folder_and_the_task_if_it_reads_it(folder: str) 
 
     own = OWN_PACKAGES.get(folder, set())
     task = {"task"} if folder in READS_TASK else set()
-    tops = {path.name for path in bundle.iterdir() if path.suffix != ".dist-info"}
+    tops = {name.split("/")[0] for name in files if ".dist-info/" not in name}
     assert tops == {folder, "shared"} | task | own
-    assert not [name for name in files if "__pycache__" in name or name.endswith((".pyc", ".so"))]
+    assert not [name for name in files if name.endswith((".pyc", ".so"))]
     assert not [name for name in files if "requirements" in name]
 
 
@@ -314,6 +322,34 @@ def test_the_same_input_makes_the_same_bundles(tmp_path: Path, monkeypatch: pyte
         assert one.name == other.name
         assert _content(one) == _content(other), one.name
         assert cdk.FileSystem.fingerprint(str(one)) == cdk.FileSystem.fingerprint(str(other))
+
+
+runs_the_functions_python = pytest.mark.skipif(
+    not bundles.is_compiled(), reason="another Python than the functions' compiles nothing for them"
+)
+
+
+@runs_the_functions_python
+def test_every_module_is_compiled_as_lambda_will_load_it(layer: Path) -> None:
+    """Never compared with its source, whose time nobody keeps; in tracebacks where it lies in Lambda."""
+    bundle = bundles.function_bundle("router")
+    for folder, home in ((bundle, "/var/task"), (layer.parent, "/opt")):
+        for source in folder.rglob("*.py"):
+            compiled = Path(importlib.util.cache_from_source(source)).read_bytes()
+            assert compiled[:4] == importlib.util.MAGIC_NUMBER
+            assert int.from_bytes(compiled[4:8], "little") == 0b01, "by a hash that nobody checks (PEP 552)"
+            if folder == bundle:
+                code = marshal.loads(compiled[16:])  # compiled here
+                assert code.co_filename == f"{home}/{source.relative_to(folder).as_posix()}"
+
+
+def test_a_python_of_another_version_bundles_sources(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = bundles.function_bundle("existing")
+    monkeypatch.setattr(bundles, "RUNTIME", (3, 99))
+    bundle = bundles.function_bundle("existing")
+    assert list(bundle.rglob(bundles.COMPILED)) == []
+    assert bundle != compiled
+    assert _files(bundle) == _files(compiled)
 
 
 def test_lambdas_user_may_read_a_bundle() -> None:

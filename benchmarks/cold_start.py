@@ -1,0 +1,62 @@
+"""What the router's function costs until it can answer, from its bundle and the layer, compiled and not.
+
+    python -m benchmarks.cold_start
+
+Each import is a process of its own that sees nothing but the two folders and the standard library.
+Run it with the functions' Python: another one compiles nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.router import FUNCTION
+from stacks import bundles
+
+TURNS = 7
+PROGRAM = """
+import sys, time
+sys.path[:0] = sys.argv[1:]
+sys.dont_write_bytecode = True
+began = time.process_time()
+import router.handler
+print((time.process_time() - began) * 1000)
+"""
+
+
+def took(function: Path, layer: Path) -> float:
+    """CPU milliseconds of an import."""
+    command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(function), str(layer / "python")]
+    done = subprocess.run(  # noqa: S603  # our own program
+        command, env={"PATH": os.environ["PATH"], **FUNCTION}, capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
+def main() -> int:
+    """Measure by turns, print the medians and how many times as long it takes without compiled code."""
+    if not bundles.is_compiled():
+        raise SystemExit(
+            f"Run this with Python {'.'.join(map(str, bundles.RUNTIME))}, the functions' version."
+        )
+    compiled = (bundles.function_bundle("router"), bundles.dependencies_bundle())
+    with tempfile.TemporaryDirectory() as folder:
+        sources = (Path(folder) / "function", Path(folder) / "layer")
+        for bundle, copy in zip(compiled, sources, strict=True):
+            shutil.copytree(bundle, copy, ignore=shutil.ignore_patterns(bundles.COMPILED))
+        pairs = [(took(*compiled), took(*sources)) for _ in range(TURNS)]
+    print("| compiled, ms | sources, ms | times |\n|---:|---:|---:|")
+    medians = [statistics.median(values) for values in zip(*pairs, strict=True)]
+    ratio = statistics.median(slow / fast for fast, slow in pairs)
+    print(f"| {medians[0]:.0f} | {medians[1]:.0f} | **{ratio:.1f}** |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
