@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
 from cdk_nag import AwsSolutionsChecks
 
 from shared.naming import OWNER_TAG
@@ -13,6 +14,7 @@ from stacks import settings as settings_
 from stacks.data import DataStack
 from stacks.distillation import DistillationStack
 from stacks.functions import use_task
+from stacks.hosting import Hosting, VpcConfig
 from stacks.identity import Identity
 from stacks.operations import OperationsStack
 from stacks.router import RouterStack
@@ -50,11 +52,18 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
     name = settings.full_name
     env = cdk.Environment(account=settings.account, region=settings.region)
-    data = DataStack(app, f"{name}-data", settings=settings, env=env)
+    vpc = _vpc(settings)
+    data = DataStack(app, f"{name}-data", settings=settings, vpc=vpc, env=env)
+    hosting = Hosting(
+        log_days=settings.retention.log_days,
+        vpc=vpc,
+        key=data.key if settings.encryption.runtime_key else None,
+    )
     distillation = DistillationStack(
         app,
         f"{name}-distillation",
         settings=settings,
+        hosting=hosting,
         identity=identity,
         bucket=data.bucket,
         key=data.key,
@@ -64,6 +73,7 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
         app,
         f"{name}-serving",
         settings=settings,
+        hosting=hosting,
         identity=identity,
         job=distillation.job,
         job_role=distillation.job.role,
@@ -73,9 +83,28 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
         holdout_key=distillation.holdout_key,
         env=env,
     )
-    router = RouterStack(app, f"{name}-router", settings=settings, table=serving.table, key=data.key, env=env)
+    router = RouterStack(
+        app,
+        f"{name}-router",
+        settings=settings,
+        hosting=hosting,
+        table=serving.table,
+        key=data.key,
+        env=env,
+    )
     operations = OperationsStack(app, f"{name}-operations", settings=settings, topic=serving.topic, env=env)
     operations.add_stack_dependency(router)
     for key, value in {**settings.tags, OWNER_TAG: name}.items():
         cdk.Tags.of(app).add(key, value)
+    if boundary := settings.permissions_boundary:
+        # On every role below the app, those of the CDK's own constructs too.
+        policy = iam.ManagedPolicy.from_managed_policy_arn(data, "PermissionsBoundary", boundary)
+        iam.PermissionsBoundary.of(app).apply(policy)
     return Application(data, distillation, serving, router, operations)
+
+
+def _vpc(settings: settings_.Settings) -> VpcConfig | None:
+    network = settings.network
+    if network is None:
+        return None
+    return VpcConfig(subnet_ids=network.subnet_ids, security_group_ids=network.security_group_ids)

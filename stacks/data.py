@@ -1,4 +1,4 @@
-"""Stack 1, data: one key, the data bucket, and the bucket for its access logs."""
+"""Stack 1, data: one key, the data bucket, the bucket for its access logs, and VPC endpoints if wanted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from stacks import keys
+from stacks.endpoints import Endpoints
+from stacks.hosting import VpcConfig
 from stacks.settings import Settings
 
 
@@ -15,22 +18,35 @@ class DataStack(cdk.Stack):
     """What must outlive everything else.
 
     Attributes:
-        key: encrypts the bucket, the releases table and the notifications.
+        key: encrypts the bucket, the releases table and the notifications; by the settings also models and
+            what runs. It is made here, or the team's own.
         bucket: data sets, what jobs write, and reports.
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, settings: Settings, env: cdk.Environment
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        settings: Settings,
+        vpc: VpcConfig | None,
+        env: cdk.Environment,
     ) -> None:
-        """Declare them by the settings' retention and encryption."""
+        """Declare them by the settings' retention and encryption, and the endpoints of the functions' VPC
+        where the settings want them."""
         super().__init__(scope, construct_id, env=env, description="Distilled router: key and data")
         keep = settings.retention.data == "retain"
         self._removal = cdk.RemovalPolicy.RETAIN if keep else cdk.RemovalPolicy.DESTROY
-        self.key = self._key(settings)
+        given = settings.encryption.key_arn
+        self.key = kms.Key.from_key_arn(self, "Key", given) if given else self._made_key(settings)
         self.bucket = self._data_bucket(self._log_bucket(settings))
+        if vpc and settings.network and settings.network.endpoints:
+            # Here, because this stack comes first and goes last: functions reach nothing without them.
+            made = settings.network.endpoints
+            Endpoints(self, "Endpoints", vpc_id=made.vpc_id, vpc=vpc, route_table_ids=made.route_table_ids)
         cdk.CfnOutput(self, "DataBucketName", value=self.bucket.bucket_name)
 
-    def _key(self, settings: Settings) -> kms.Key:
+    def _made_key(self, settings: Settings) -> kms.IKey:
         key = kms.Key(
             self,
             "Key",
@@ -39,16 +55,10 @@ class DataStack(cdk.Stack):
             pending_window=cdk.Duration.days(settings.encryption.key_deletion_days),
             removal_policy=self._removal,
         )
-        # Alarms publish to the encrypted topic as a service, so no role can carry this permission.
-        key.add_to_resource_policy(
-            iam.PolicyStatement(
-                sid="AlarmsPublish",
-                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
-                actions=["kms:Decrypt", "kms:GenerateDataKey*"],
-                resources=["*"],
-                conditions={"StringEquals": {"aws:SourceAccount": cdk.Aws.ACCOUNT_ID}},
-            )
-        )
+        runs = settings.encryption.runtime_key
+        named = keys.services(cdk.Aws.ACCOUNT_ID, cdk.Aws.REGION, settings.full_name, runtime=runs)
+        for statement in named:
+            key.add_to_resource_policy(iam.PolicyStatement.from_json(statement))
         return key
 
     def _log_bucket(self, settings: Settings) -> s3.Bucket:

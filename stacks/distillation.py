@@ -15,6 +15,7 @@ from stacks.bedrock.dataset import Dataset, DatasetFile, QueriesFolder
 from stacks.bedrock.distillation_job import DistillationJob
 from stacks.bedrock.job_inputs import InvocationLogs
 from stacks.bedrock.labelling import Labelling, LabellingPlan
+from stacks.hosting import Hosting
 from stacks.identity import Identity
 from stacks.settings import PROJECT, Settings, is_folder, is_s3, split_s3_uri
 
@@ -32,6 +33,7 @@ class DistillationStack(cdk.Stack):
         construct_id: str,
         *,
         settings: Settings,
+        hosting: Hosting,
         identity: Identity,
         bucket: s3.IBucket,
         key: kms.IKey,
@@ -39,7 +41,7 @@ class DistillationStack(cdk.Stack):
     ) -> None:
         """Declare data set and job under the identity's names."""
         super().__init__(scope, construct_id, env=env, description="Distilled router: data set and job")
-        self._settings, self._identity = settings, identity
+        self._settings, self._hosting, self._identity = settings, hosting, identity
         self._bucket, self._key = bucket, key
         self.labelling: Labelling | None = None
         match settings.dataset.labels, settings.dataset.source:
@@ -93,7 +95,8 @@ class DistillationStack(cdk.Stack):
             attempt=settings.release.attempt,
             retain=settings.retention.data == "retain",
             tags=settings.tags,
-            log_days=settings.retention.log_days,
+            vpc=self._hosting.vpc,
+            hosting=self._hosting,
         )
         self.holdout_key = plan.holdout_key
 
@@ -126,7 +129,7 @@ class DistillationStack(cdk.Stack):
             cost=costs.spec(settings),
             maximum_cost_usd=settings.distillation.maximum_cost_usd,
             retain=settings.retention.data == "retain",
-            log_days=settings.retention.log_days,
+            hosting=self._hosting,
         )
         self.holdout_key = dataset.holdout_key
         return dataset
@@ -155,12 +158,13 @@ class DistillationStack(cdk.Stack):
             max_response_length=spec.max_response_length,
             hyperparameters=spec.hyperparameters.to_api() if spec.hyperparameters else None,
             model_key=self._key if settings.encryption.model_key else None,
+            vpc=self._hosting.vpc,
             made_later=settings.dataset.labels == "teacher",
             allow_legacy=spec.allow_legacy,
             retain_model=settings.retention.models == "retain",
             retain_output=settings.retention.data == "retain",
             tags=settings.tags,
-            log_days=settings.retention.log_days,
+            hosting=self._hosting,
         )
 
     def _queries(self) -> DatasetFile | QueriesFolder:

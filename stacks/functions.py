@@ -8,10 +8,10 @@ from pathlib import Path
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from stacks import bundles
+from stacks.hosting import Hosting
 from stacks.nag import acknowledge
 
 # The version that the tests and the emulator run; a newer runtime would be one that nothing was tried on.
@@ -34,21 +34,6 @@ def _task_folder(scope: Construct) -> Path | None:
     return Path(folder) if folder else None
 
 
-def log_group(scope: Construct, construct_id: str, *, days: int, name: str | None = None) -> logs.LogGroup:
-    """A log group that goes with the stack and keeps its lines for so many days."""
-    group = logs.LogGroup(
-        scope,
-        construct_id,
-        log_group_name=name,
-        removal_policy=cdk.RemovalPolicy.DESTROY,
-    )
-    # The L2 takes an enum without numbers; the settings allow just what CloudWatch Logs allows.
-    resource = group.node.default_child
-    assert isinstance(resource, logs.CfnLogGroup)
-    resource.retention_in_days = days
-    return group
-
-
 class Function(lambda_.Function):
     """One entry point of one folder of `lambda/`.
 
@@ -64,7 +49,7 @@ class Function(lambda_.Function):
         entry: str = "handler",
         role: iam.Role,
         environment: Mapping[str, str],
-        log_days: int,
+        hosting: Hosting,
         timeout: cdk.Duration,
         memory_mb: int = 256,
         description: str,
@@ -72,7 +57,7 @@ class Function(lambda_.Function):
         tracing: lambda_.Tracing = lambda_.Tracing.DISABLED,
     ) -> None:
         """Bundle `lambda/<folder>` with what its handler imports; run `<folder>.handler.<entry>` of it."""
-        group = log_group(scope, f"{construct_id}Logs", days=log_days)
+        group = hosting.log_group(scope, f"{construct_id}Logs")
         group.grant_write(role)
         super().__init__(
             scope,
@@ -92,6 +77,7 @@ class Function(lambda_.Function):
             reserved_concurrent_executions=reserved_concurrency,
             tracing=tracing,
         )
+        hosting.place(self, role)
         if tracing != lambda_.Tracing.DISABLED:
             acknowledge(
                 role, "IAM5[Resource::*]", "The two actions that send traces take no resource (X-Ray)."

@@ -18,7 +18,8 @@ from constructs import Construct
 
 from stacks.bedrock import permissions as may
 from stacks.costs import token_prices
-from stacks.functions import Function, log_group
+from stacks.functions import Function
+from stacks.hosting import Hosting
 from stacks.settings import Settings
 
 # HTTP API gives up after 30 s and the CDK takes 29; the router's own budget is far below.
@@ -65,13 +66,14 @@ class RouterStack(cdk.Stack):
         construct_id: str,
         *,
         settings: Settings,
+        hosting: Hosting,
         table: dynamodb.ITable,
         key: kms.IKey,
         env: cdk.Environment,
     ) -> None:
         """Declare function, alias and API."""
         super().__init__(scope, construct_id, env=env, description="Distilled router: the router")
-        self._settings = settings
+        self._settings, self._hosting = settings, hosting
         self.function = self._function(table, key)
         self.alias = lambda_.Alias(self, "Live", alias_name="live", version=self.function.current_version)
         self.api = self._api()
@@ -102,7 +104,7 @@ class RouterStack(cdk.Stack):
                 "LOG_QUERIES": str(router.log_queries).lower(),
                 "TRACING": str(router.tracing).lower(),
             },
-            log_days=self._settings.retention.log_days,
+            hosting=self._hosting,
             timeout=cdk.Duration.seconds(30),
             memory_mb=router.memory_mb,
             description="Weighs the channels of a video search query",
@@ -150,8 +152,6 @@ class RouterStack(cdk.Stack):
                 rate_limit=self._settings.router.throttle_rate,
                 burst_limit=self._settings.router.throttle_burst,
             ),
-            access_log_settings=AccessLogs(
-                log_group(self, "ApiLogs", days=self._settings.retention.log_days)
-            ),
+            access_log_settings=AccessLogs(self._hosting.log_group(self, "ApiLogs")),
         )
         return api

@@ -11,6 +11,7 @@ from constructs import Construct
 from stacks.bedrock.provisioned_throughput import ProvisionedThroughput
 from stacks.bedrock.release import Release, ReleaseSource, releases_table, releases_topic
 from stacks.bedrock.release_wait import ReleaseWait
+from stacks.hosting import Hosting
 from stacks.identity import Identity
 from stacks.settings import Provisioned, Settings
 
@@ -32,6 +33,7 @@ class ServingStack(cdk.Stack):
         construct_id: str,
         *,
         settings: Settings,
+        hosting: Hosting,
         identity: Identity,
         job: ReleaseSource,
         job_role: iam.IRole | None = None,
@@ -47,7 +49,7 @@ class ServingStack(cdk.Stack):
         making a job again, and read for nothing else: to import it from its stack is to export it there.
         """
         super().__init__(scope, construct_id, env=env, description=_description(settings))
-        self._settings, self._identity = settings, identity
+        self._settings, self._hosting, self._identity = settings, hosting, identity
         self.table = releases_table(self, "Releases", key)
         self.topic = releases_topic(self, "Notifications", key)
         throughput = self._throughput(key)
@@ -85,12 +87,10 @@ class ServingStack(cdk.Stack):
             retain_reports=retention.data == "retain",
             retain_throughput=retention.throughput == "retain",
             tags=settings.tags,
-            log_days=retention.log_days,
+            hosting=self._hosting,
         )
         if release.wait_hours:
-            ReleaseWait(
-                self, "Wait", release=self.release, hours=release.wait_hours, log_days=retention.log_days
-            )
+            ReleaseWait(self, "Wait", release=self.release, hours=release.wait_hours, hosting=self._hosting)
         cdk.CfnOutput(self, "TableName", value=self.table.table_name)
         cdk.CfnOutput(self, "StateMachineArn", value=self.release.machine.state_machine_arn)
 
@@ -116,7 +116,7 @@ class ServingStack(cdk.Stack):
             retain_models=settings.retention.models == "retain",
             poll_seconds=settings.release.poll_seconds,
             tags=settings.tags,
-            log_days=settings.retention.log_days,
+            hosting=self._hosting,
         )
 
 

@@ -61,9 +61,10 @@ def start(
     source: str,
     target: str,
     role: str,
+    network: Mapping[str, Sequence[str]],
     tags: Mapping[str, str],
 ) -> str:
-    """Make the job, or find the one of that name, and return its ARN.
+    """Make the job, or find the one of that name, and return its ARN. `network` is its vpcConfig, or empty.
 
     Raises NotYetError where the same call may succeed soon, and ResourceError where Bedrock refuses it.
     """
@@ -78,6 +79,7 @@ def start(
             inputDataConfig={"s3InputDataConfig": {"s3InputFormat": "JSONL", "s3Uri": folder.uri(source)}},
             outputDataConfig={"s3OutputDataConfig": {"s3Uri": folder.uri(target)}},
             timeoutDurationInHours=plan.batch_hours,
+            **({"vpcConfig": dict(network)} if network else {}),
             tags=bedrock_tags(owned),
         )
     except (ClientError, BotoCoreError) as error:

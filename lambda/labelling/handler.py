@@ -67,6 +67,7 @@ def label(event: Mapping[str, Any], context: Any) -> StageResult:
         execution=execution,
         role=environment["BATCH_ROLE_ARN"],
         tags={**release_tags(environment), OWNER_TAG: environment["NAME"]},
+        network=_network(environment),
         is_wanted=lambda: executions.is_open(executions.find(stepfunctions, execution)),
     )
     return patient(shard.label, plan.poll_seconds)
@@ -104,6 +105,12 @@ def curated(plan: Plan, s3: Any, bucket: str, task: Task) -> StageResult:
         return failed(f"The curated data set can't be used: {problem} Curated: {json.dumps(report)}")
     kept, queries = report["kept"], report["queries"]
     return done(f"{kept} of {queries} queries kept; report {target.uri('curation.json')}")
+
+
+def _network(environment: Mapping[str, str]) -> dict[str, list[str]]:
+    """The network of batch jobs; empty where they have none."""
+    names = {"subnetIds": "SUBNET_IDS", "securityGroupIds": "SECURITY_GROUP_IDS"}
+    return {key: environment[name].split(",") for key, name in names.items() if environment.get(name)}
 
 
 def _services() -> Services:

@@ -63,6 +63,7 @@ class Shard:
     execution: str
     role: str
     tags: Mapping[str, str]
+    network: Mapping[str, Sequence[str]] = field(default_factory=dict)
     is_wanted: Callable[[], bool] = lambda: True
     now: Callable[[], float] = time.monotonic
     _answers: dict[str, list[Answer]] = field(default_factory=dict, init=False)
@@ -168,6 +169,7 @@ class Shard:
             source=f"{place}/input.jsonl",
             target=f"{place}/output/",
             role=self.role,
+            network=self.network,
             tags=self.tags,
         )
         if not self.is_wanted():

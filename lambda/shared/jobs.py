@@ -45,7 +45,17 @@ IN_PROGRESS = frozenset({"InProgress", "Stopping"})
 DISTILLATION = "DISTILLATION"
 
 # What a job may be told anew, or does not decide its model.
-_FREE = frozenset({"job_name", "custom_model_name", "role_arn", "output_data_uri", "tags"})
+_FREE = frozenset(
+    {
+        "job_name",
+        "custom_model_name",
+        "role_arn",
+        "output_data_uri",
+        "subnet_ids",
+        "security_group_ids",
+        "tags",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from shared.costs import Spec
 from stacks.bedrock import permissions as may
 from stacks.bedrock.provider import ResourceProvider
 from stacks.functions import Function
+from stacks.hosting import DEFAULT, Hosting
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Dataset(Construct):
         cost: Spec | None = None,
         maximum_cost_usd: float = 200,
         retain: bool = True,
-        log_days: int = 90,
+        hosting: Hosting = DEFAULT,
     ) -> None:
         """Declare the data set; without `training` the job learns from something else.
 
@@ -98,7 +99,7 @@ class Dataset(Construct):
             cost: what an estimate is made from, before anything is published. Default: none is made.
             maximum_cost_usd: an estimate of more than this, at most, refuses the deployment.
             retain: keep the published files when the resource goes; a trained model no longer needs them.
-            log_days: how long logs are kept.
+            hosting: where functions run, with which key, and how long their logs are kept.
         """
         super().__init__(scope, construct_id)
         self.training_key = f"datasets/{digest}/training.jsonl"
@@ -119,12 +120,12 @@ class Dataset(Construct):
             entry="on_event",
             role=role,
             environment={"POWERTOOLS_SERVICE_NAME": owner},
-            log_days=log_days,
+            hosting=hosting,
             timeout=cdk.Duration.minutes(10),
             memory_mb=1024,
             description="Validates a data set and publishes it under its digest",
         )
-        provider = ResourceProvider(self, "Provider", on_event=handler, log_days=log_days)
+        provider = ResourceProvider(self, "Provider", on_event=handler, hosting=hosting)
         self.resource = cdk.CustomResource(
             self,
             "Resource",

@@ -17,13 +17,13 @@ from stacks.bedrock.job_inputs import (
     DISTILLATION,
     InvocationLogs,
     JobInputs,
-    VpcConfig,
     check_names,
     elsewhere,
     is_uri,
 )
 from stacks.bedrock.provider import ResourceProvider
 from stacks.functions import Function
+from stacks.hosting import DEFAULT, Hosting, VpcConfig
 
 BEGINS = "Starts, adopts or stops a customization job"
 CHECKS = "Says whether a customization job exists, or has ended"
@@ -75,7 +75,7 @@ class DistillationJob(Construct):
         retain_model: bool = True,
         retain_output: bool = True,
         tags: Mapping[str, str] | None = None,
-        log_days: int = 90,
+        hosting: Hosting = DEFAULT,
     ) -> None:
         """Declare the job. Either `training_key` or `invocation_logs` is given.
 
@@ -96,13 +96,14 @@ class DistillationJob(Construct):
             key: the key that encrypts the bucket. Default: the bucket's own, if it has one.
             model_key: a key for the model itself; invoking it then needs kms:Decrypt.
             validators: up to 10 files, S3 keys in the bucket or URIs of others, each with a loss of its own.
-            vpc: the network from which the job reads and writes.
+            vpc: the network from which the job reads and writes S3. It decides nothing of the model: another
+                one is in force from the next job on.
             made_later: leave it to a state machine to make the job, by `maker`, once its data is there.
             allow_legacy: take a model that is LEGACY, until its end.
             retain_model: leave the model when the resource goes; storing it costs 1.95 USD a month.
             retain_output: leave what the job wrote to the bucket.
             tags: put on job and model, besides the owner's.
-            log_days: how long the handlers' logs are kept.
+            hosting: where functions run, with which key, and how long their logs are kept.
 
         Raises:
             ValueError: arguments that Bedrock doesn't take together, or a value beyond its limits.
@@ -144,11 +145,11 @@ class DistillationJob(Construct):
             self,
             "Resource",
             resource_type="Custom::BedrockDistillationJob",
-            service_token=self._provider(log_days).service_token,
+            service_token=self._provider(hosting).service_token,
             properties=self.properties,
         )
         self.resource.node.add_dependency(self.role, self.maker_role)
-        self.maker = self._function("Make", "make", MAKES, log_days) if made_later else None
+        self.maker = self._function("Make", "make", MAKES, hosting) if made_later else None
 
     @staticmethod
     def from_job_arn(scope: Construct, construct_id: str, job_arn: str) -> ExistingJob:
@@ -221,7 +222,7 @@ class DistillationJob(Construct):
                 *(may.invoke(inputs.teacher) if inputs.teacher else []),
                 *(elsewhere(inputs.invocation_logs.uri, folder=True) if inputs.invocation_logs else []),
                 *(p for name in inputs.validators if is_uri(name) for p in elsewhere(name, folder=False)),
-                *(self._vpc.permissions() if self._vpc else []),
+                *(may.interfaces(self._vpc, "model-customization-job/*") if self._vpc else []),
             ],
         )
         return role
@@ -250,16 +251,16 @@ class DistillationJob(Construct):
             *([may.model_key(self._model_key)] if self._model_key else []),
         ]
 
-    def _provider(self, log_days: int) -> ResourceProvider:
+    def _provider(self, hosting: Hosting) -> ResourceProvider:
         return ResourceProvider(
             self,
             "Provider",
-            on_event=self._function("OnEvent", "on_event", BEGINS, log_days),
-            is_complete=self._function("IsComplete", "is_complete", CHECKS, log_days),
-            log_days=log_days,
+            on_event=self._function("OnEvent", "on_event", BEGINS, hosting),
+            is_complete=self._function("IsComplete", "is_complete", CHECKS, hosting),
+            hosting=hosting,
         )
 
-    def _function(self, construct_id: str, entry: str, description: str, log_days: int) -> Function:
+    def _function(self, construct_id: str, entry: str, description: str, hosting: Hosting) -> Function:
         return Function(
             self,
             construct_id,
@@ -267,7 +268,7 @@ class DistillationJob(Construct):
             entry=entry,
             role=self.maker_role,
             environment={"POWERTOOLS_SERVICE_NAME": self.owner},
-            log_days=log_days,
+            hosting=hosting,
             timeout=cdk.Duration.minutes(5),
             description=description,
         )

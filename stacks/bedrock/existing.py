@@ -12,6 +12,7 @@ from constructs import Construct
 from stacks.bedrock import permissions as may
 from stacks.bedrock.provider import ResourceProvider
 from stacks.functions import Function
+from stacks.hosting import DEFAULT, Hosting
 
 _ARN = r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:[0-9]{12}:"
 
@@ -26,7 +27,7 @@ class _Existing(Construct):
     _pattern: ClassVar[re.Pattern[str]]
 
     def __init__(
-        self, scope: Construct, construct_id: str, arn: str, *, nonce: str = "", log_days: int = 90
+        self, scope: Construct, construct_id: str, arn: str, *, nonce: str = "", hosting: Hosting = DEFAULT
     ) -> None:
         """Look it up by its ARN, written out. Change `nonce` to look again.
 
@@ -49,11 +50,11 @@ class _Existing(Construct):
             entry="on_event",
             role=role,
             environment={"POWERTOOLS_SERVICE_NAME": "existing"},
-            log_days=log_days,
+            hosting=hosting,
             timeout=cdk.Duration.minutes(2),
             description=f"Looks up a {self._kind} that is managed elsewhere",
         )
-        provider = ResourceProvider(self, "Provider", on_event=handler, log_days=log_days)
+        provider = ResourceProvider(self, "Provider", on_event=handler, hosting=hosting)
         self.resource = cdk.CustomResource(
             self,
             "Resource",
@@ -69,13 +70,13 @@ class _ExistingSource(_Existing):
     """What a release can get its model from."""
 
     def __init__(
-        self, scope: Construct, construct_id: str, arn: str, *, nonce: str = "", log_days: int = 90
+        self, scope: Construct, construct_id: str, arn: str, *, nonce: str = "", hosting: Hosting = DEFAULT
     ) -> None:
         """Look it up by its ARN, written out. Change `nonce` to look again.
 
         Raises ValueError for what is no ARN of this kind.
         """
-        super().__init__(scope, construct_id, arn, nonce=nonce, log_days=log_days)
+        super().__init__(scope, construct_id, arn, nonce=nonce, hosting=hosting)
         self.source = arn
         self.digest = hashlib.sha256(arn.encode()).hexdigest()[:12]
         self.student: str = self._parts["student"]

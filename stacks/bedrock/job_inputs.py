@@ -15,7 +15,6 @@ from stacks.bedrock import permissions as may
 DISTILLATION, FINE_TUNING = "distillation", "fine_tuning"
 MOST_VALIDATORS = 10  # botocore: Validators
 MOST_METADATA = 16  # botocore: RequestMetadataFiltersList
-MOST_SUBNETS, MOST_SECURITY_GROUPS = 16, 5  # botocore: SubnetIds, SecurityGroupIds
 
 _SCHEME = "s3://"
 # botocore: S3Uri. Among others it takes no space, no `=`, no `:` and no empty folder.
@@ -26,11 +25,6 @@ _CHARACTERS = 256
 OTHER_BUCKET = (
     "The job reads what lies in this folder of the bucket that it was given, and nothing else of it."
 )
-NETWORK = (
-    "Bedrock puts network interfaces of its own into the given subnets and names them itself (Bedrock user "
-    "guide, protect customization jobs using a VPC)."
-)
-DESCRIBED = "Descriptions of networks have no resource type of their own (Service Authorization Reference)."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,75 +59,6 @@ class InvocationLogs:
                         f"invocation logs: metadata {key!r}: {value!r}; allowed are up to {_CHARACTERS} "
                         f"characters of {_METADATA.pattern}, in the key at least one"
                     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class VpcConfig:
-    """The network from which a job reads and writes S3; the VPC needs an endpoint for S3.
-
-    Args:
-        subnet_ids: 1 to 16; AWS recommends one in each Availability Zone.
-        security_group_ids: 1 to 5.
-
-    Raises:
-        ValueError: too many, or none.
-    """
-
-    subnet_ids: Sequence[str]
-    security_group_ids: Sequence[str]
-
-    def __post_init__(self) -> None:
-        for name, found, most in (
-            ("subnet_ids", self.subnet_ids, MOST_SUBNETS),
-            ("security_group_ids", self.security_group_ids, MOST_SECURITY_GROUPS),
-        ):
-            if not 1 <= len(found) <= most:
-                raise ValueError(f"vpc: {len(found)} {name}, 1 to {most} are allowed")
-
-    def permissions(self) -> list[may.Permission]:
-        """What the job's role needs (Bedrock user guide, attach VPC permissions to a model customization
-        role)."""
-        subnets = [_ec2_arn(f"subnet/{name}") for name in self.subnet_ids]
-        groups = [_ec2_arn(f"security-group/{name}") for name in self.security_group_ids]
-        interfaces, jobs = _ec2_arn("network-interface/*"), may.account_arn("model-customization-job/*")
-        describe = ("NetworkInterfaces", "Vpcs", "DhcpOptions", "Subnets", "SecurityGroups")
-        delete = (
-            "CreateNetworkInterfacePermission",
-            "DeleteNetworkInterface",
-            "DeleteNetworkInterfacePermission",
-        )
-        managed, job = "BedrockManaged", "BedrockModelCustomizationJobArn"
-        return [
-            may.Permission([f"ec2:Describe{name}" for name in describe], ["*"], {}, DESCRIBED),
-            may.Permission(
-                ["ec2:CreateNetworkInterface"],
-                [interfaces],
-                {
-                    "StringEquals": {f"aws:RequestTag/{managed}": "true"},
-                    "ArnEquals": {f"aws:RequestTag/{job}": jobs},
-                },
-                NETWORK,
-            ),
-            may.Permission(["ec2:CreateNetworkInterface"], [*subnets, *groups]),
-            may.Permission(
-                [f"ec2:{name}" for name in delete],
-                ["*"],
-                {
-                    "StringEquals": {f"ec2:ResourceTag/{managed}": "true"},
-                    "ArnEquals": {"ec2:Subnet": subnets, f"ec2:ResourceTag/{job}": jobs},
-                },
-                NETWORK,
-            ),
-            may.Permission(
-                ["ec2:CreateTags"],
-                [interfaces],
-                {
-                    "StringEquals": {"ec2:CreateAction": "CreateNetworkInterface"},
-                    "ForAllValues:StringEquals": {"aws:TagKeys": [managed, job]},
-                },
-                NETWORK,
-            ),
-        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,10 +140,6 @@ def check_names(owner: str, digest: str) -> None:
             f"Bedrock takes no job or model named {name}-9, a ninth attempt's name: it doesn't match "
             f"{pattern.pattern}. Choose another owner, of 48 characters at most"
         )
-
-
-def _ec2_arn(resource: str) -> str:
-    return f"arn:{cdk.Aws.PARTITION}:ec2:{cdk.Aws.REGION}:{cdk.Aws.ACCOUNT_ID}:{resource}"
 
 
 def is_uri(name: str) -> bool:

@@ -20,6 +20,7 @@ from stacks.bedrock.distillation_job import DistillationJob
 from stacks.bedrock.labelling_machine import LabellingMachine
 from stacks.bedrock.provider import ResourceProvider
 from stacks.functions import Function
+from stacks.hosting import DEFAULT, Hosting, VpcConfig
 
 FOLDER = "labels/*"
 BATCH_JOBS = "model-invocation-job/*"
@@ -102,8 +103,9 @@ class Labelling(Construct):
         maximum_cost_usd: float = 200,
         attempt: int = 1,
         retain: bool = True,
+        vpc: VpcConfig | None = None,
         tags: Mapping[str, str] | None = None,
-        log_days: int = 90,
+        hosting: Hosting = DEFAULT,
     ) -> None:
         """Declare the labelling of a job that is `made_later`, from `plan.training_key`.
 
@@ -121,24 +123,26 @@ class Labelling(Construct):
             maximum_cost_usd: an estimate of more than this, at most, refuses the deployment.
             attempt: raise it to start a labelling again that failed or was stopped.
             retain: keep the labels when the resource goes. They were paid for.
+            vpc: the network from which batch jobs read and write S3.
             tags: put on batch jobs, besides the owner's.
-            log_days: how long logs are kept.
+            hosting: where functions run, with which key, and how long their logs are kept.
         """
         super().__init__(scope, construct_id)
         self._owner, self._bucket, self._key = owner, bucket, key or bucket.encryption_key
-        self._plan, self._log_days = plan, log_days
+        self._plan, self._hosting = plan, hosting
         self.machine_arn = machine_arn(owner)
-        batch_role = self._batch_role()
+        batch_role = self._batch_role(vpc)
         sources = [queries, *([holdout] if holdout else [])]
         role = may.function_role(self, "Role", self._resource_permissions(sources, source_key))
         stage_role = may.function_role(self, "StageRole", self._stage_permissions(batch_role))
-        may.grant(job.maker_role, [self._describe()])
+        may.grant(job.maker_role, self._describe())
         environment = {
             "POWERTOOLS_SERVICE_NAME": owner,
             "NAME": owner,
             "BUCKET": bucket.bucket_name,
             "BATCH_ROLE_ARN": batch_role.role_arn,
             "TAGS": json.dumps(dict(tags or {}), sort_keys=True),
+            **(_network(vpc) if vpc else {}),
         }
         label = self._function("Label", "label", stage_role, environment, 1024, "Labels a shard of queries")
         curate = self._function(
@@ -154,7 +158,7 @@ class Labelling(Construct):
             bucket=bucket,
             queries=queries_folder(plan.labels),
             concurrency=plan.concurrency,
-            log_days=log_days,
+            hosting=hosting,
         ).machine
         properties = {
             "Owner": owner,
@@ -196,7 +200,7 @@ class Labelling(Construct):
             entry=entry,
             role=role,
             environment=environment,
-            log_days=self._log_days,
+            hosting=self._hosting,
             timeout=cdk.Duration.minutes(15),
             memory_mb=memory_mb,
             description=description,
@@ -211,12 +215,12 @@ class Labelling(Construct):
             )
         ]
         return ResourceProvider(
-            self, "Provider", on_event=functions[0], is_complete=functions[1], log_days=self._log_days
+            self, "Provider", on_event=functions[0], is_complete=functions[1], hosting=self._hosting
         )
 
     # Roles
 
-    def _batch_role(self) -> iam.Role:
+    def _batch_role(self, vpc: VpcConfig | None) -> iam.Role:
         """What Bedrock assumes for batch jobs, of this account and Region only."""
         role = iam.Role(
             self,
@@ -239,6 +243,7 @@ class Labelling(Construct):
                     ["kms:Decrypt", "kms:GenerateDataKey"], [self._key.key_arn] if self._key else []
                 ),
                 *may.invoke(self._plan.teacher),
+                *(may.interfaces(vpc, BATCH_JOBS) if vpc else []),
             ],
         )
         return role
@@ -254,7 +259,7 @@ class Labelling(Construct):
             may.bedrock(["StopModelInvocationJob"], [jobs], owned),
             may.bedrock(["ListModelInvocationJobs"], ["*"]),
             may.pass_role(batch_role),
-            self._describe(),
+            *self._describe(),
         ]
 
     def _resource_permissions(
@@ -268,7 +273,7 @@ class Labelling(Construct):
             *self._folder(),
             *may.purge(self._bucket, self, FOLDER),
             machine,
-            self._describe("StopExecution"),
+            *self._describe("StopExecution"),
             may.bedrock(["GetModelCustomizationJob"], [may.account_arn(may.JOBS)]),
             may.bedrock(["ListModelInvocationJobs"], ["*"]),
             may.bedrock(["ListTagsForResource"], [jobs]),
@@ -282,12 +287,21 @@ class Labelling(Construct):
             may.encrypted(self._key, "s3"),
         ]
 
-    def _describe(self, *more: str) -> may.Permission:
-        return may.executions(self.machine_arn, "DescribeExecution", *more)
+    def _describe(self, *more: str) -> list[may.Permission]:
+        return [
+            may.executions(self.machine_arn, "DescribeExecution", *more),
+            self._hosting.reading(),
+        ]
 
 
 def machine_arn(owner: str) -> str:
     """The labelling's state machine of an owner."""
-    return (
-        f"arn:{cdk.Aws.PARTITION}:states:{cdk.Aws.REGION}:{cdk.Aws.ACCOUNT_ID}:stateMachine:{owner}-labelling"
-    )
+    return may.machine_arn(f"{owner}-labelling")
+
+
+def _network(vpc: VpcConfig) -> dict[str, str]:
+    """The network of batch jobs, as the functions take it."""
+    return {
+        "SUBNET_IDS": ",".join(vpc.subnet_ids),
+        "SECURITY_GROUP_IDS": ",".join(vpc.security_group_ids),
+    }

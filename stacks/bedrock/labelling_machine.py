@@ -8,9 +8,11 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
+from stacks.bedrock import permissions as may
 from stacks.bedrock.distillation_job import DistillationJob
 from stacks.bedrock.stages import accept_children, accept_wildcards, each_shard, stage
-from stacks.functions import Function, log_group
+from stacks.functions import Function
+from stacks.hosting import Hosting
 
 # Batches in a row, each with its own limit of up to a week.
 LONGEST = cdk.Duration.days(30)
@@ -32,7 +34,7 @@ class LabellingMachine(Construct):
         bucket: s3.IBucket,
         queries: str,
         concurrency: int,
-        log_days: int,
+        hosting: Hosting,
     ) -> None:
         """`label` is asked for each object under `queries`, a few at a time, `curate` once for all."""
         super().__init__(scope, construct_id)
@@ -79,12 +81,13 @@ class LabellingMachine(Construct):
             timeout=LONGEST,
             tracing_enabled=True,
             logs=sfn.LogOptions(
-                destination=log_group(self, "Logs", days=log_days, name=f"/aws/vendedlogs/states/{name}"),
+                destination=hosting.log_group(self, "Logs", name=f"/aws/vendedlogs/states/{name}"),
                 level=sfn.LogLevel.ALL,
                 include_execution_data=True,
             ),
         )
         role = self.machine.role
         assert isinstance(role, iam.Role)
+        hosting.encrypt(self.machine, role, may.machine_arn(name))
         accept_wildcards(role, label, curate, job.maker)
         accept_children(self.machine, CHILDREN)

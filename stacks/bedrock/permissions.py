@@ -7,8 +7,7 @@ key `aws:ResourceTag`, ours is asked for instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
 import aws_cdk as cdk
 from aws_cdk import aws_dynamodb as dynamodb
@@ -18,9 +17,12 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from shared.naming import OWNER_TAG
-from stacks.nag import acknowledge, exported, shown
-
-Conditions = Mapping[str, Mapping[str, object]]
+from stacks.grants import Conditions
+from stacks.grants import Permission as Permission
+from stacks.grants import encrypted as encrypted
+from stacks.grants import grant as grant
+from stacks.hosting import VpcConfig, ec2_arn
+from stacks.nag import exported
 
 # Of any student: what was made from the one before must still be stopped and deleted.
 JOBS = "model-customization-job/*"
@@ -35,43 +37,12 @@ NAMED_BY_BEDROCK = (
 OF_GEOGRAPHY = (
     "A profile chooses among its geography's Regions, which AWS may extend, and needs the model in each."
 )
+INTERFACES = (
+    "Bedrock puts network interfaces of its own into the given subnets and names them itself (Bedrock user "
+    "guide, protect customization jobs using a VPC)."
+)
+DESCRIBED = "Descriptions of networks have no resource type of their own (Service Authorization Reference)."
 NO_RESOURCE = "These actions have no resource type of their own (Service Authorization Reference)."
-
-
-@dataclass(frozen=True)
-class Permission:
-    """One statement of a role's policy. `because` says why a resource holds a wildcard.
-
-    On no resource it is no statement: that is what the use of a key comes to where there is no key.
-    """
-
-    actions: Sequence[str]
-    resources: Sequence[str]
-    conditions: Conditions = field(default_factory=dict)
-    because: str = ""
-
-
-def grant(role: iam.Role, permissions: Iterable[Permission]) -> None:
-    """Add statements to a role, and accept cdk-nag's findings on their wildcards, each for its reason.
-
-    Raises ValueError for a wildcard without a reason.
-    """
-    for permission in permissions:
-        if not permission.resources:
-            continue
-        role.add_to_policy(
-            iam.PolicyStatement(
-                actions=list(permission.actions),
-                resources=list(permission.resources),
-                conditions={key: dict(value) for key, value in permission.conditions.items()} or None,
-            )
-        )
-        for resource in (shown(role, resource) for resource in permission.resources):
-            if "*" not in resource:
-                continue
-            if not permission.because:
-                raise ValueError(f"{role.node.path}: the wildcard in {resource} needs a reason")
-            acknowledge(role, f"IAM5[Resource::{resource}]", permission.because)
 
 
 def function_role(scope: Construct, construct_id: str, permissions: Iterable[Permission] = ()) -> iam.Role:
@@ -176,6 +147,11 @@ def batch(model: str, conditions: Conditions | None = None) -> list[Permission]:
     ]
 
 
+def machine_arn(name: str) -> str:
+    """A state machine of this account and Region."""
+    return f"arn:{cdk.Aws.PARTITION}:states:{cdk.Aws.REGION}:{cdk.Aws.ACCOUNT_ID}:stateMachine:{name}"
+
+
 def executions(machine: str, *actions: str) -> Permission:
     """Actions on the executions of a state machine, by its ARN."""
     arn = f"{machine.replace(':stateMachine:', ':execution:')}:*"
@@ -190,6 +166,57 @@ def pass_role(role: iam.IRole) -> Permission:
         [role.role_arn],
         {"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}},
     )
+
+
+# The tag by which Bedrock marks the network interfaces of a kind of job.
+_JOB_TAGS = {
+    "model-customization-job/*": "BedrockModelCustomizationJobArn",
+    "model-invocation-job/*": "BedrockModelInvocationJobArn",
+}
+
+
+def interfaces(vpc: VpcConfig, jobs: str) -> list[Permission]:
+    """What the role of a kind of job needs for jobs in a network, e.g. `model-customization-job/*` (Bedrock
+    user guide, attach VPC permissions to a model customization role, and to a batch inference role)."""
+    found, ours = ec2_arn("network-interface/*"), account_arn(jobs)
+    describe = ("NetworkInterfaces", "Vpcs", "DhcpOptions", "Subnets", "SecurityGroups")
+    delete = (
+        "CreateNetworkInterfacePermission",
+        "DeleteNetworkInterface",
+        "DeleteNetworkInterfacePermission",
+    )
+    managed, job = "BedrockManaged", _JOB_TAGS[jobs]
+    return [
+        Permission([f"ec2:Describe{name}" for name in describe], ["*"], {}, DESCRIBED),
+        Permission(
+            ["ec2:CreateNetworkInterface"],
+            [found],
+            {
+                "StringEquals": {f"aws:RequestTag/{managed}": "true"},
+                "ArnEquals": {f"aws:RequestTag/{job}": ours},
+            },
+            INTERFACES,
+        ),
+        Permission(["ec2:CreateNetworkInterface"], [*vpc.subnets, *vpc.security_groups]),
+        Permission(
+            [f"ec2:{name}" for name in delete],
+            ["*"],
+            {
+                "StringEquals": {f"ec2:ResourceTag/{managed}": "true"},
+                "ArnEquals": {"ec2:Subnet": vpc.subnets, f"ec2:ResourceTag/{job}": ours},
+            },
+            INTERFACES,
+        ),
+        Permission(
+            ["ec2:CreateTags"],
+            [found],
+            {
+                "StringEquals": {"ec2:CreateAction": "CreateNetworkInterface"},
+                "ForAllValues:StringEquals": {"aws:TagKeys": [managed, job]},
+            },
+            INTERFACES,
+        ),
+    ]
 
 
 def objects(
@@ -225,20 +252,6 @@ def purge(bucket: s3.IBucket, scope: Construct, folder: str) -> list[Permission]
         objects(bucket, scope, ["DeleteObject", "DeleteObjectVersion"], [folder]),
         listing(bucket, ["ListBucketVersions"], [folder]),
     ]
-
-
-def encrypted(key: kms.IKey | None, *services: str, write: bool = True) -> Permission:
-    """Use of a key through some services, e.g. `s3`, and through nothing else. None where nothing of the
-    customer's encrypts: AWS's own keys need no permission."""
-    return Permission(
-        ["kms:Decrypt", "kms:GenerateDataKey"] if write else ["kms:Decrypt"],
-        [key.key_arn] if key else [],
-        {
-            "StringEquals": {
-                "kms:ViaService": [f"{service}.{cdk.Aws.REGION}.amazonaws.com" for service in services]
-            }
-        },
-    )
 
 
 def others_key(arn: str | None) -> Permission:

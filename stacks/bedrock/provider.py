@@ -9,8 +9,8 @@ from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import custom_resources as cr
 from constructs import Construct, IConstruct
 
-from stacks.bedrock.permissions import function_role
-from stacks.functions import log_group
+from stacks.bedrock import permissions as may
+from stacks.hosting import Hosting
 from stacks.nag import acknowledge, function_versions
 
 # CloudFormation gives up on a custom resource after one hour, whatever the framework's own timeout says
@@ -18,6 +18,7 @@ from stacks.nag import acknowledge, function_versions
 LONGEST = cdk.Duration.hours(1)
 TOTAL = cdk.Duration.minutes(40)
 INTERVAL = cdk.Duration.seconds(5)
+_MACHINES = may.machine_arn("*")
 
 
 class ResourceProvider(cr.Provider):
@@ -33,19 +34,19 @@ class ResourceProvider(cr.Provider):
         *,
         on_event: lambda_.Function,
         is_complete: lambda_.Function | None = None,
-        log_days: int,
+        hosting: Hosting,
         total_timeout: cdk.Duration = TOTAL,
         query_interval: cdk.Duration = INTERVAL,
     ) -> None:
         """Join the handlers. Raises ValueError for times that CloudFormation would not wait."""
         _check_times(total_timeout, query_interval)
         holder = Construct(scope, f"{construct_id}Framework")
-        group = log_group(holder, "Logs", days=log_days)
-        on_event_role = function_role(holder, "OnEventRole")
+        group = hosting.log_group(holder, "Logs")
+        on_event_role = may.function_role(holder, "OnEventRole")
         group.grant_write(on_event_role)
         poll_role = None
         if is_complete is not None:
-            poll_role = function_role(holder, "PollRole")
+            poll_role = may.function_role(holder, "PollRole")
             group.grant_write(poll_role)
         super().__init__(
             scope,
@@ -60,45 +61,57 @@ class ResourceProvider(cr.Provider):
             disable_waiter_state_machine_logging=False if is_complete else None,
             # Without execution data: it holds the URL with which anybody could answer CloudFormation.
             waiter_state_machine_log_options=cr.LogOptions(
-                destination=log_group(holder, "WaiterLogs", days=log_days),
+                destination=hosting.log_group(holder, "WaiterLogs"),
                 include_execution_data=False,
                 level=sfn.LogLevel.ALL,
             )
             if is_complete
             else None,
         )
+        hosting.place(_framework(self, "onEvent"), on_event_role)
         handlers = [on_event, *([is_complete] if is_complete else [])]
         for handler in handlers:
             for role in [on_event_role] + ([poll_role] if poll_role else []):
                 reason = "The Provider framework invokes this one handler, whichever version it has."
                 acknowledge(role, f"IAM5[Resource::{function_versions(handler)}]", reason)
-        if is_complete:
+        if poll_role:
+            for name in ("isComplete", "onTimeout"):
+                hosting.place(_framework(self, name), poll_role)
             waiter = self.node.find_child("waiter-state-machine")
-            _trust_only_ours(waiter.node.find_child("Role"))
+            waiter_role = waiter.node.find_child("Role")
+            assert isinstance(waiter_role, iam.Role)
+            _trust_only_ours(waiter_role)
+            # CloudFormation names it, so that its role can't name it beforehand.
+            hosting.encrypt(waiter, waiter_role, _MACHINES)
             self._accept_waiter(waiter)
 
     def _accept_waiter(self, waiter: IConstruct) -> None:
         role = waiter.node.find_child("Role")
-        for name in ("framework-isComplete", "framework-onTimeout"):
-            function = self.node.find_child(name)
-            assert isinstance(function, Construct)
+        for name in ("isComplete", "onTimeout"):
+            function = _framework(self, name)
             reason = "The framework's waiter invokes its own function, whichever version it has."
             acknowledge(role, f"IAM5[Resource::{function_versions(function)}]", reason)
         acknowledge(role, "IAM5[Resource::*]", "Log deliveries have no resource of their own to name.")
         acknowledge(waiter, "SF2", "The framework's waiter has no switch for tracing; it only polls.")
 
 
-def _trust_only_ours(role: IConstruct) -> None:
+def _framework(provider: Construct, name: str) -> lambda_.Function:
+    """One of the framework's own functions."""
+    function = provider.node.find_child(f"framework-{name}")
+    assert isinstance(function, lambda_.Function)
+    return function
+
+
+def _trust_only_ours(role: iam.Role) -> None:
     """Let Step Functions assume a role for state machines of this account alone, as the CDK has it for its
     own state machines and not for the waiter's."""
     resource = role.node.default_child
     assert isinstance(resource, iam.CfnRole)
-    machines = f"arn:{cdk.Aws.PARTITION}:states:{cdk.Aws.REGION}:{cdk.Aws.ACCOUNT_ID}:stateMachine:*"
     resource.add_property_override(
         "AssumeRolePolicyDocument.Statement.0.Condition",
         {
             "StringEquals": {"aws:SourceAccount": cdk.Aws.ACCOUNT_ID},
-            "ArnLike": {"aws:SourceArn": machines},
+            "ArnLike": {"aws:SourceArn": _MACHINES},
         },
     )
 

@@ -16,6 +16,7 @@ from stacks.bedrock import permissions as may
 from stacks.bedrock.existing import ExistingThroughput
 from stacks.bedrock.provider import ResourceProvider
 from stacks.functions import Function
+from stacks.hosting import DEFAULT, Hosting
 from stacks.names import MODEL_NAME
 
 # Throughput comes into service after 20 to 30 minutes, as users report, and so does a move.
@@ -68,7 +69,7 @@ class ProvisionedThroughput(Construct):
         retain_models: bool = True,
         poll_seconds: int = 300,
         tags: Mapping[str, str] | None = None,
-        log_days: int = 90,
+        hosting: Hosting = DEFAULT,
     ) -> None:
         """Declare the throughput of a model, or of a table's releases.
 
@@ -91,7 +92,7 @@ class ProvisionedThroughput(Construct):
             retain_models: with a table: leave the model that only it served, when the resource goes.
             poll_seconds: with a table: how often a release looks at it.
             tags: put on it, besides the owner's.
-            log_days: how long logs are kept.
+            hosting: where functions run, with which key, and how long their logs are kept.
 
         Raises:
             ValueError: not exactly one of `model_arn` and `table`; a commitment that nobody acknowledged, or
@@ -110,7 +111,7 @@ class ProvisionedThroughput(Construct):
             *(self._release_permissions(owner, table, key) if table else []),
         ]
         self._role = may.function_role(self, "Role", permissions)
-        self._log_days = log_days
+        self._hosting = hosting
         environment = {"POWERTOOLS_SERVICE_NAME": owner}
         if table:
             environment |= {
@@ -133,7 +134,7 @@ class ProvisionedThroughput(Construct):
             is_complete=self._function(
                 "IsComplete", "is_complete", "Buys a provisioned throughput; says whether it is done"
             ),
-            log_days=log_days,
+            hosting=hosting,
             total_timeout=TOTAL,
             query_interval=INTERVAL,
         )
@@ -182,7 +183,7 @@ class ProvisionedThroughput(Construct):
             entry=entry,
             role=self._role,
             environment=self._environment,
-            log_days=self._log_days,
+            hosting=self._hosting,
             timeout=cdk.Duration.minutes(5),
             description=description,
         )

@@ -23,6 +23,7 @@ from stacks.bedrock.provisioned_throughput import ProvisionedThroughput
 from stacks.bedrock.release_machine import ReleaseMachine, ShardStage, Stage
 from stacks.bedrock.release_permissions import ReleasePermissions
 from stacks.functions import Function
+from stacks.hosting import DEFAULT, Hosting
 
 # What a candidate is judged by, and how it rises, where nothing else is said: the numbers of
 # environments/prod.toml, for what answers real queries. A hold-out set of fewer than 200 examples fails.
@@ -120,7 +121,7 @@ class Release(Construct):
         retain_reports: bool = True,
         retain_throughput: bool = False,
         tags: Mapping[str, str] | None = None,
-        log_days: int = 90,
+        hosting: Hosting = DEFAULT,
     ) -> None:
         """Declare the release of a job's model, or of a model.
 
@@ -158,7 +159,7 @@ class Release(Construct):
             retain_reports: keep the reports when the construct goes.
             retain_throughput: leave throughput that nothing is routed to; it is billed until it is deleted.
             tags: put on what releases make, besides the owner's.
-            log_days: how long logs are kept.
+            hosting: where functions run, with which key, and how long their logs are kept.
 
         Raises:
             ValueError: the settings can't work together; the text says what can.
@@ -177,7 +178,7 @@ class Release(Construct):
         if gate.get("minimum_judge_score") is not None and not judge:
             raise ValueError(f"Release {owner}: gate.minimum_judge_score needs a judge, which grades.")
         _check_retries(owner, job.source, retry_internal_errors, job_role)
-        self._bucket, self._log_days = bucket, log_days
+        self._bucket, self._hosting = bucket, hosting
         self.table = table or releases_table(self, "Table", self.key)
         self.topic = topic or releases_topic(self, "Topic", self.key)
         base = {"POWERTOOLS_SERVICE_NAME": owner, "NAME": owner, "TABLE_NAME": self.table.table_name}
@@ -224,6 +225,7 @@ class Release(Construct):
             job_role=job_role if retry_internal_errors else None,
             judge=judge,
             judge_role=graded_by,
+            hosting=hosting,
         )
         # TransactWriteItems is authorised as the actions of its items. Scan also reads the route's copies,
         # where the item can't tell its version.
@@ -303,7 +305,7 @@ class Release(Construct):
             topic=self.topic,
             poll_seconds=poll_seconds,
             timeout_hours=timeout_hours,
-            log_days=log_days,
+            hosting=hosting,
         ).machine
         rules = self._sweep_on(sweep)
         properties = {
@@ -351,7 +353,7 @@ class Release(Construct):
             entry=entry,
             role=roles[folder],
             environment=environment,
-            log_days=self._log_days,
+            hosting=self._hosting,
             timeout=cdk.Duration.minutes(15 if folder == "evaluation" else 5),
             memory_mb=2048 if folder == "evaluation" else 256,
             description=description,
@@ -378,7 +380,7 @@ class Release(Construct):
             "Says whether a release was started, or all are gone",
         )
         provider = ResourceProvider(
-            self, "Provider", on_event=on_event, is_complete=is_complete, log_days=self._log_days
+            self, "Provider", on_event=on_event, is_complete=is_complete, hosting=self._hosting
         )
         return cdk.CustomResource(
             self,

@@ -21,7 +21,7 @@ from constructs import Construct
 
 from stacks.bedrock import permissions as may
 from stacks.bedrock.stages import accept_children, accept_wildcards, each_shard, stage, task
-from stacks.functions import log_group
+from stacks.hosting import Hosting
 
 # An execution ends with an error at 25,000 history events; a round of wait, task and choice makes about 11.
 EVENTS_A_ROUND = 11
@@ -62,7 +62,7 @@ class ReleaseMachine(Construct):
         topic: sns.ITopic,
         poll_seconds: int,
         timeout_hours: float,
-        log_days: int,
+        hosting: Hosting,
     ) -> None:
         """After the stages `retire` tidies up behind the live release, or `fail` ends the one that didn't get
         there."""
@@ -77,7 +77,7 @@ class ReleaseMachine(Construct):
         following: sfn.IChainable = self._retirement(retire, tell.next(live))
         for one in reversed(stages):
             following = self._stage(one, following, failed)
-        group = log_group(self, "Logs", days=log_days, name=f"/aws/vendedlogs/states/{owner}-release")
+        group = hosting.log_group(self, "Logs", name=f"/aws/vendedlogs/states/{owner}-release")
         self.machine = sfn.StateMachine(
             self,
             "Machine",
@@ -89,8 +89,9 @@ class ReleaseMachine(Construct):
             logs=sfn.LogOptions(destination=group, level=sfn.LogLevel.ALL, include_execution_data=True),
         )
         role = self.machine.role
+        assert isinstance(role, iam.Role)
+        hosting.encrypt(self.machine, role, may.machine_arn(f"{owner}-release"))
         if topic.master_key:
-            assert isinstance(role, iam.Role)
             may.grant(role, [may.encrypted(topic.master_key, "sns")])
         accept_wildcards(role, retire, fail, *(one.function for one in stages))
         for sharded in (one for one in stages if isinstance(one, ShardStage)):

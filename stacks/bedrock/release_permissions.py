@@ -12,6 +12,7 @@ from constructs import Construct
 
 from stacks.bedrock import judge as judging
 from stacks.bedrock import permissions as may
+from stacks.hosting import Hosting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class ReleasePermissions:
     job_role: iam.IRole | None
     judge: str
     judge_role: iam.IRole | None
+    hosting: Hosting
 
     def candidate(self) -> list[may.Permission]:
         """Watching the job, stopping it or making it again where that is set, and deploying its model."""
@@ -74,6 +76,7 @@ class ReleasePermissions:
         return [
             may.Permission(["states:StartExecution"], [self.labelling]),
             may.executions(self.labelling, "DescribeExecution"),
+            self.hosting.reading(),
         ]
 
     def evaluation(self) -> list[may.Permission]:
@@ -115,13 +118,13 @@ class ReleasePermissions:
 
     def sweeper(self) -> list[may.Permission]:
         """Removing what no release needs."""
-        return [*self._removing(), self._on_executions("DescribeExecution")]
+        return [*self._removing(), *self._on_executions("DescribeExecution")]
 
     def resource(self) -> list[may.Permission]:
         """Ending all releases, and removing all that they made."""
         return [
             *self._removing(),
-            self._on_executions("DescribeExecution", "StopExecution"),
+            *self._on_executions("DescribeExecution", "StopExecution"),
             *may.purge(self.bucket, self.scope, "releases/*"),
         ]
 
@@ -140,7 +143,7 @@ class ReleasePermissions:
             *(judging.stopping(self.owner) if self.judge else []),
         ]
 
-    def _on_executions(self, *actions: str) -> may.Permission:
+    def _on_executions(self, *actions: str) -> list[may.Permission]:
         execution = cdk.Stack.of(self.scope).format_arn(
             service="states",
             resource="execution",
@@ -148,4 +151,7 @@ class ReleasePermissions:
             arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
         )
         because = "Executions are named by digest and attempt, which only a running system knows."
-        return may.Permission([f"states:{action}" for action in actions], [execution], {}, because)
+        return [
+            may.Permission([f"states:{action}" for action in actions], [execution], {}, because),
+            self.hosting.reading(),
+        ]

@@ -13,6 +13,7 @@ from stacks.bedrock import permissions as may
 from stacks.bedrock.provider import ResourceProvider
 from stacks.bedrock.release import Release
 from stacks.functions import Function
+from stacks.hosting import DEFAULT, Hosting
 
 # AWS::CloudFormation::WaitCondition, Timeout: 43,200 s at most. Handle, count and timeout can't be updated,
 # and a handle's URL lasts 24 hours, so each window has its own, made when the window before has ended.
@@ -30,7 +31,7 @@ class ReleaseWait(Construct):
         release: Release,
         hours: float,
         longest_window_seconds: int = LONGEST_WINDOW_SECONDS,
-        log_days: int = 90,
+        hosting: Hosting = DEFAULT,
     ) -> None:
         """Wait for the release for so many hours, at most 72; then the stack's operation fails.
 
@@ -57,7 +58,7 @@ class ReleaseWait(Construct):
                     "TABLE_NAME": table.table_name,
                     "MARGIN_SECONDS": str(margin),
                 },
-                log_days=log_days,
+                hosting=hosting,
                 timeout=cdk.Duration.minutes(5),
                 description=description,
             )
@@ -66,7 +67,7 @@ class ReleaseWait(Construct):
                 ("Tick", "tick", "Ends waits whose time runs out or whose signal was lost"),
             )
         }
-        provider = ResourceProvider(self, "Provider", on_event=functions["on_event"], log_days=log_days)
+        provider = ResourceProvider(self, "Provider", on_event=functions["on_event"], hosting=hosting)
         rule = events.Rule(
             self,
             "Ticking",

@@ -9,7 +9,8 @@ from stacks.settings.dataset import Dataset, is_folder, is_s3, split_s3_uri
 from stacks.settings.fields import PROJECT
 from stacks.settings.labelling import Labelling
 from stacks.settings.loading import ENVIRONMENTS, Problem, SettingsError, load
-from stacks.settings.operations import Alarms, Budget, Encryption, Retention
+from stacks.settings.network import Network, NetworkEndpoints
+from stacks.settings.operations import Alarms, Budget, Encryption, Retention, Security
 from stacks.settings.serving import Evaluation, Gate, Release, Rollout, Router
 from stacks.settings.training import Distillation, Endpoint, Hyperparameters, Provisioned
 from stacks.settings.types import Settings
@@ -27,12 +28,15 @@ __all__ = [
     "Gate",
     "Hyperparameters",
     "Labelling",
+    "Network",
+    "NetworkEndpoints",
     "Problem",
     "Provisioned",
     "Release",
     "Retention",
     "Rollout",
     "Router",
+    "Security",
     "Settings",
     "SettingsError",
     "is_folder",

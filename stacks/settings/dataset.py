@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
-from stacks.settings.fields import Section, not_allowed
+from stacks.settings.fields import KeyArn, Section, not_allowed
 
 # Bedrock's own charset for keys (botocore: S3Uri), with the key required.
 _S3_URI = re.compile(
@@ -130,14 +130,7 @@ class Dataset(Section):
         validate_default=True,
         description="Version id of the hold-out object, likewise. Default: none.",
     )
-    source_key: (
-        Annotated[
-            str,
-            StringConstraints(pattern=r"^arn:aws:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]{1,64}$"),
-            Field(json_schema_extra={"x-allowed": "the ARN of a KMS key"}),
-        ]
-        | None
-    ) = Field(
+    source_key: KeyArn | None = Field(
         default=None,
         description="KMS key with which the sources in S3 are encrypted, if it is one of yours; its policy "
         "must let this account use it. Default: none.",

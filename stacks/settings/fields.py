@@ -82,3 +82,10 @@ TagValue = Annotated[
     StringConstraints(pattern=r"^[a-zA-Z0-9 ._:/=+@-]{0,256}$"),
     Field(json_schema_extra={"x-allowed": "up to 256 letters, digits, spaces or any of ._:/=+@-"}),
 ]
+
+KeyArn = Annotated[
+    str,
+    StringConstraints(pattern=r"^arn:aws:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]{1,64}$"),
+    Field(json_schema_extra={"x-allowed": "the ARN of a KMS key"}),
+]
+"""A KMS key, not an alias: policies take keys only."""

@@ -1,15 +1,26 @@
 """Settings of what is kept, encrypted, watched and paid."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
-from stacks.settings.fields import Emails, Fraction, Section, not_allowed
+from stacks.settings.fields import Emails, Fraction, KeyArn, Section, not_allowed
 
 # CloudWatch Logs takes these numbers of days only (botocore: PutRetentionPolicyRequest$retentionInDays).
 LogDays = Literal[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
 ]  # fmt: skip
+
+
+# IAM takes names of 128 characters, paths of 512 (botocore: iam policyNameType, policyPathType).
+_CHARACTERS = "[A-Za-z0-9+=,.@_-]"
+PolicyName = Annotated[
+    str,
+    StringConstraints(
+        pattern=rf"^(arn:aws:iam::([0-9]{{12}}|aws):policy/({_CHARACTERS}{{1,128}}/)*)?{_CHARACTERS}{{1,128}}$"
+    ),
+    Field(json_schema_extra={"x-allowed": "the ARN of a managed policy, or its name"}),
+]
 
 
 class Retention(Section):
@@ -36,18 +47,41 @@ class Retention(Section):
     )
 
 
+class Security(Section):
+    """What the account's platform asks of every role."""
+
+    permissions_boundary: PolicyName | None = Field(
+        default=None,
+        description="Permissions boundary of every role that is made: the ARN of a managed policy of this "
+        "account or of AWS's, or the name of one of this account without a path. It must allow what "
+        "docs/permissions.md lists. Default: none.",
+    )
+
+
 class Encryption(Section):
     """Keys of our own."""
 
+    key_arn: KeyArn | None = Field(
+        default=None,
+        description="A key of your own in place of the one that the data stack makes: symmetric, in this "
+        "account and Region. Its policy must be what `python -m stacks.keys <environment>` prints; no stack "
+        "can change it. To be decided before the first deployment. Default: none, a key is made.",
+    )
     model_key: bool = Field(
         description="Encrypt the custom model too with the customer managed key, not only the data "
         "(botocore: CreateModelCustomizationJobRequest$customModelKmsKeyId)."
+    )
+    runtime_key: bool = Field(
+        default=False,
+        description="Encrypt with the key also what runs: log groups, environment variables of functions, "
+        "definitions and executions of state machines. Default: false, AWS's own keys do.",
     )
     key_deletion_days: int = Field(
         ge=7,
         le=30,
         description="Days between the key's removal from the stack and its deletion, in which it can be "
-        "saved (botocore: ScheduleKeyDeletionRequest$PendingWindowInDays).",
+        "saved; says nothing of a key of your own (botocore: "
+        "ScheduleKeyDeletionRequest$PendingWindowInDays).",
     )
 
 

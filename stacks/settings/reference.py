@@ -12,6 +12,32 @@ One file per environment: `environments/<environment>.toml`. This page and `envi
 generated from the types in `stacks/settings/`: change those, then run `python -m stacks.settings`.
 """
 
+SAMPLE = """\
+[security]
+permissions_boundary = "arn:aws:iam::111122223333:policy/platform/TeamBoundary"  # or "TeamBoundary"
+
+[network]
+subnet_ids = ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]
+security_group_ids = ["sg-0123456789abcdef0"]
+
+[network.endpoints]  # only where the stacks are to make them
+vpc_id = "vpc-0123456789abcdef0"
+route_table_ids = ["rtb-0123456789abcdef0"]
+
+[encryption]
+model_key = true
+runtime_key = true
+key_arn = "arn:aws:kms:us-east-1:111122223333:key/0b8f1c7e-1111-4222-8333-444455556666"  # or one is made
+key_deletion_days = 30
+"""
+
+_SAMPLE_TITLE = """\
+## All that a platform may ask for
+
+None of the environments here has a network, so that each deploys as it is. What follows from these settings \
+is in [platform](platform.md).
+"""
+
 
 def schema_text() -> str:
     """Content of `environments/schema.json`."""
@@ -28,7 +54,8 @@ def schema_text() -> str:
 
 def reference_text() -> str:
     """Content of `docs/settings.md`."""
-    return "\n".join([_INTRODUCTION, *_section("", schema())])
+    sample = [_SAMPLE_TITLE, "```toml", SAMPLE.rstrip(), "```", ""]
+    return "\n".join([_INTRODUCTION, *_section("", schema()), *sample])
 
 
 def _section(key: str, node: Schema) -> list[str]:

@@ -12,7 +12,8 @@ from stacks.settings import catalogue
 from stacks.settings.dataset import Dataset
 from stacks.settings.fields import PROJECT, Section, TagKey, TagValue, not_allowed, one_of
 from stacks.settings.labelling import Labelling
-from stacks.settings.operations import Alarms, Budget, Encryption, Retention
+from stacks.settings.network import Network
+from stacks.settings.operations import Alarms, Budget, Encryption, Retention, Security
 from stacks.settings.serving import Evaluation, Gate, Release, Rollout, Router
 from stacks.settings.training import Distillation, Endpoint
 
@@ -76,6 +77,15 @@ class Settings(Section):
     router: Router = Field(description="The function that answers queries, and its API.")
     retention: Retention = Field(description="What outlives the stacks.")
     encryption: Encryption = Field(description="Keys of our own.")
+    security: Security = Field(
+        default_factory=Security,
+        description="What the account's platform asks of every role. Default: nothing.",
+    )
+    network: Network | None = Field(
+        default=None,
+        description="A network of yours for all functions, and for Bedrock's customization and batch jobs. "
+        "Default: none, functions run in Lambda's own.",
+    )
     alarms: Alarms = Field(description="Limits beyond which somebody is told.")
     budget: Budget = Field(default_factory=Budget, description="A monthly budget. Default: none.")
 
@@ -83,6 +93,12 @@ class Settings(Section):
     def full_name(self) -> str:
         """Name of this router in this environment, such as "video-router-dev"."""
         return f"{self.name}-{self.environment}"
+
+    @property
+    def permissions_boundary(self) -> str | None:
+        """ARN of the permissions boundary, if there is one."""
+        name = self.security.permissions_boundary
+        return f"arn:aws:iam::{self.account}:policy/{name}" if name and not name.startswith("arn:") else name
 
     @property
     def task_folder(self) -> Path:
@@ -169,6 +185,27 @@ class Settings(Section):
             raise not_allowed(
                 f'"on_demand": Bedrock has no provisioned throughput for {distillation.student}',
                 at="endpoint.kind",
+            )
+        return value
+
+    @field_validator("encryption")
+    @classmethod
+    def _check_key_is_here(cls, value: Encryption, info: ValidationInfo) -> Encryption:
+        account, region = info.data.get("account"), info.data.get("region")
+        here = f"arn:aws:kms:{region}:{account}:key/"
+        if account and region and value.key_arn and not value.key_arn.startswith(here):
+            raise not_allowed(f"a key of this account and Region, {here}...", at="encryption.key_arn")
+        return value
+
+    @field_validator("security")
+    @classmethod
+    def _check_boundary_is_here(cls, value: Security, info: ValidationInfo) -> Security:
+        account, policy = info.data.get("account"), value.permissions_boundary
+        if account and policy and policy.startswith("arn:") and policy.split(":")[4] not in (account, "aws"):
+            raise not_allowed(
+                f"a managed policy of this account, arn:aws:iam::{account}:policy/..., or one of AWS's: IAM "
+                "takes no other account's as a boundary",
+                at="security.permissions_boundary",
             )
         return value
 

@@ -1,8 +1,8 @@
 """Calls that nobody can record here, since the emulator makes them without asking IAM.
 
 They follow from the templates: what a state machine's definition calls, the keys of what is encrypted, the
-log groups of functions, and what X-Ray and the delivery of logs take. And the keys of a table's items, which
-the emulator does not tell apart.
+log groups and the networks of functions, and what X-Ray and the delivery of logs take. And the keys of a
+table's items, which the emulator does not tell apart.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tests.permissions.calls import Call
+from tests.permissions.calls import Call, masked
 from tests.permissions.grants import Environment
 from tests.stacks.assembly import Resource, walk
 
@@ -35,7 +35,8 @@ TRACING = ("GetSamplingRules", "GetSamplingTargets", "PutTelemetryRecords", "Put
 def derived(environment: Environment, recorded: Iterable[Call]) -> set[Call]:
     """All calls that follow from an environment's templates, and from the recorded ones of its roles."""
     calls = {call for machine in _machines(environment) for call in _of_machine(environment, machine)}
-    calls |= {*_logs(environment), *_traces(environment), ROUTE}
+    calls |= {*_logs(environment), *_traces(environment)}
+    calls |= {*_network(environment), *_variables(environment), ROUTE}
     return calls | set(_encryption(environment, {*recorded, *calls}))
 
 
@@ -55,8 +56,24 @@ def _of_machine(environment: Environment, machine: Resource) -> Iterator[Call]:
         yield from _of_state(role, machine.name, state)
     if "LoggingConfiguration" in machine.properties:
         yield from (Call(role, f"logs:{action}", "*") for action in LOG_DELIVERY)
+    if "EncryptionConfiguration" in machine.properties:
+        yield from _of_encrypted_machine(environment, role, machine)
     if machine.properties.get("TracingConfiguration", {}).get("Enabled"):
         yield from (Call(role, f"xray:{action}", "*") for action in TRACING)
+
+
+def _of_encrypted_machine(environment: Environment, role: str, machine: Resource) -> Iterator[Call]:
+    """A state machine's role uses the key directly, for executions and for what is logged of them (Step
+    Functions developer guide, encryption-at-rest)."""
+    # One that CloudFormation names has its stack's name before it.
+    owner = environment.assembly.settings.full_name
+    name = machine.properties.get("StateMachineName", f"{owner}-{machine.name}")
+    arn = f"arn:aws:states:{REGION}:{{account}}:stateMachine:{masked(f':{name}', owner).removeprefix(':')}"
+    context = (("kms:EncryptionContext:aws:states:stateMachineArn", arn),)
+    yield from (Call(role, f"kms:{action}", KEY, context) for action in ("Decrypt", "GenerateDataKey"))
+    if "LoggingConfiguration" in machine.properties:
+        delivery = f"arn:aws:logs:{REGION}:{{account}}:*"
+        yield Call(role, "kms:GenerateDataKey", KEY, (("kms:EncryptionContext:SourceArn", delivery),))
 
 
 def states(environment: Environment, machine: Resource) -> Iterator[Mapping[str, Any]]:
@@ -116,11 +133,41 @@ def _logs(environment: Environment) -> Iterator[Call]:
             yield Call(role, f"logs:{action}", f"<{group.removeprefix('<').removesuffix('>')}.Arn>")
 
 
+def _network(environment: Environment) -> Iterator[Call]:
+    """What Lambda does with a function's role for its network interfaces (Lambda developer guide,
+    configuration-vpc): without the function's ARN among the keys, which its code's calls carry."""
+    for function in environment.assembly.resources("AWS::Lambda::Function"):
+        network = environment.plain(function.properties.get("VpcConfig", {}))
+        if not network:
+            continue
+        role, ec2 = _role(environment, function, "Role"), f"arn:aws:ec2:{REGION}:{{account}}"
+        placed = [f"{ec2}:subnet/{name}" for name in network["SubnetIds"]]
+        placed += [f"{ec2}:security-group/{name}" for name in network["SecurityGroupIds"]]
+        interface = f"{ec2}:network-interface/{{id}}"
+        yield from (Call(role, "ec2:CreateNetworkInterface", name) for name in (interface, *placed))
+        for action in ("DeleteNetworkInterface", "AssignPrivateIpAddresses", "UnassignPrivateIpAddresses"):
+            yield Call(role, f"ec2:{action}", interface)
+        for action in ("DescribeNetworkInterfaces", "DescribeSubnets"):
+            yield Call(role, f"ec2:{action}", "*")
+
+
+def _variables(environment: Environment) -> Iterator[Call]:
+    """Lambda opens a function's variables with the function's role."""
+    for function in environment.assembly.resources("AWS::Lambda::Function"):
+        if "KmsKeyArn" in function.properties:
+            assert environment.plain(function.properties["KmsKeyArn"]) == KEY, function.name
+            via = (("kms:ViaService", f"lambda.{REGION}.amazonaws.com"),)
+            yield Call(_role(environment, function, "Role"), "kms:Decrypt", KEY, via)
+
+
 def _encryption(environment: Environment, calls: Iterable[Call]) -> Iterator[Call]:
     """The use of keys: each service asks with the caller's own permissions, and says through whom."""
     encrypted = set(_encrypted(environment))
+    machines = any("EncryptionConfiguration" in machine.properties for machine in _machines(environment))
     for call in calls:
         service, _, action = call.action.partition(":")
+        if machines and call.action == "states:DescribeExecution" and _is_a_function(environment, call.role):
+            yield Call(call.role, "kms:Decrypt", KEY, (("kms:ViaService", f"states.{REGION}.amazonaws.com"),))
         resource = call.resource.partition("/")[0]
         if resource not in encrypted or call.role not in environment.roles:
             continue
@@ -134,6 +181,11 @@ def _encryption(environment: Environment, calls: Iterable[Call]) -> Iterator[Cal
             yield from (Call(call.role, f"kms:{use}", KEY, via) for use in ("GenerateDataKey", "Decrypt"))
     if _model_key(environment):
         yield from _with_model_key(calls)
+
+
+def _is_a_function(environment: Environment, role: str) -> bool:
+    """Whether functions have this role. A map's own machine looks at its children without describing them."""
+    return environment.trusted(role) == "lambda.amazonaws.com"
 
 
 def _encrypted(environment: Environment) -> Iterator[str]:

@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from stacks.settings import PROJECT
@@ -26,6 +27,12 @@ page, the templates and the calls don't agree.
 the stacks' prefix, `{id}` what Bedrock or a digest names. *Used by* gives one call of those that a test \
 made; *follows* stands for what the emulator makes without asking IAM and the templates show: the tasks of \
 a state machine, the key of what is encrypted, logs and traces. What no test uses has its reason there.
+"""
+OF_ALL = """\
+## Every role that Lambda assumes
+
+In a network, and with `encryption.runtime_key`. Lambda itself does this with a function's role. Calls of \
+the function's code carry `lambda:SourceFunctionArn`: to them its interfaces are not allowed.
 """
 # What each role belongs to. The roles of the CDK's Provider framework are told by their pattern.
 ROLES: Mapping[str, str] = {
@@ -68,17 +75,38 @@ def belongs_to(role: str) -> str:
 def text(proof: Proof) -> str:
     """The whole page."""
     by_role: dict[str, list[Grant]] = defaultdict(list)
+    of_all: dict[Grant, Grant] = {}
     for grant in proof.grants:
-        by_role[grant.role].append(grant)
+        if _is_of_all(grant):
+            anyones = replace(grant, role="")
+            # The one that the most environments have: not each has every function.
+            of_all[anyones] = max(of_all.get(anyones, grant), grant, key=lambda one: len(proof.grants[one]))
+        else:
+            by_role[grant.role].append(grant)
     sections = [
-        section for role, grants in sorted(by_role.items()) for section in _section(proof, role, grants)
+        section
+        for role, grants in sorted(by_role.items())
+        for section in (*_title(proof, role), *_table(proof, grants))
     ]
-    return "\n".join([INTRODUCTION, *sections])
+    return "\n".join([INTRODUCTION, OF_ALL, *_table(proof, list(of_all.values())), *sections])
 
 
-def _section(proof: Proof, role: str, grants: Sequence[Grant]) -> Iterator[str]:
+def _is_of_all(grant: Grant) -> bool:
+    """Whether it is what every function's role has where its environment has it at all."""
+    conditions = json.loads(grant.conditions)
+    if conditions.get("Null", {}).get("lambda:SourceFunctionArn"):
+        return True
+    return bool(
+        conditions.get("StringEquals", {}).get("kms:ViaService") == ["lambda.us-east-1.amazonaws.com"]
+    )
+
+
+def _title(proof: Proof, role: str) -> Iterator[str]:
     trusted = ", ".join(sorted({trust for e in proof.environments if (trust := e.trusted(role))}))
     yield f"## {role}\n\n{belongs_to(role)} Assumed by {trusted}.\n"
+
+
+def _table(proof: Proof, grants: Sequence[Grant]) -> Iterator[str]:
     yield "| action | resource | where | used by |\n|---|---|---|---|"
     rows: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for grant in grants:
@@ -111,6 +139,9 @@ def _conditions(proof: Proof, grant: Grant) -> str:
     for operator, values in json.loads(grant.conditions).items():
         for key, value in values.items():
             several = value if isinstance(value, list) else [value]
+            if operator == "Null":
+                parts.append(f"no {key}")
+                continue
             name = key.replace("distilled-router:", "")
             sign = "is, if any," if operator.endswith("IfExists") else "is"
             parts.append(f"{name} {sign} {' or '.join(f'`{_resource(str(one))}`' for one in several)}")

@@ -16,6 +16,7 @@ OTHER_ACCOUNT = "999999999999"
 SOMEBODY_ELSE = "{somebody else}"
 # In place of an attribute of a resource in the stacks: another of its kind that is there as well.
 _OTHER = "<Another.Arn>"
+_FUNCTION = "arn:aws:lambda:us-east-1:{account}:function:any"
 _WRITES = {"Write", "Tagging", "Permissions management"}
 
 
@@ -43,6 +44,8 @@ def _resources(call: Call) -> Iterator[tuple[str, Call]]:
         yield "another folder", _on(call, f"{bucket}/another{rest}")
     if ":foundation-model/" in resource or ":inference-profile/" in resource:
         yield "another model", _on(call, re.sub(r"nova-\w+", "nova-premier", resource))
+    if ":subnet/" in resource or ":security-group/" in resource:
+        yield "another network", _on(call, re.sub(r"\{id\}$", "another", resource))
     if ":execution:" in resource or ":stateMachine:" in resource:
         yield "another machine", _on(call, re.sub(r"\{owner\}|<\w+\.Name>", "another", resource))
 
@@ -61,6 +64,13 @@ def _keys(call: Call, context: Mapping[str, str]) -> Iterator[tuple[str, Mapping
     if via := context.get("kms:ViaService"):
         other = "ec2" if not via.startswith("ec2") else "s3"
         yield "kms:ViaService", {f"through {other}": f"{other}.us-east-1.amazonaws.com", "directly": ""}
+    if machine := context.get("kms:EncryptionContext:aws:states:stateMachineArn"):
+        other = re.sub(r"[^:]+$", "another", machine)
+        yield "kms:EncryptionContext:aws:states:stateMachineArn", {"another machine": other, "directly": ""}
+    if "kms:EncryptionContext:SourceArn" in context:
+        yield "kms:EncryptionContext:SourceArn", {"directly": ""}
+    if call.action.startswith("ec2:"):
+        yield "lambda:SourceFunctionArn", {"by the function's code": _FUNCTION}
     if "bedrock:InferenceProfileArn" in context:
         yield "bedrock:InferenceProfileArn", {"not through the profile": ""}
     if "dynamodb:LeadingKeys" in context:

@@ -43,6 +43,11 @@ UNUSED: tuple[Reason, ...] = (
         "Bedrock's documentation asks for it; the double reads one file",
     ),
     Reason(
+        _BEDROCKS_OWN,
+        r"ec2:\w+",
+        "Bedrock puts interfaces into the network of a job, as its documentation has it; the double has none",
+    ),
+    Reason(
         "JobJobRole",
         "s3:GetObject",
         "Bedrock reads its output folder (custom-model-job-access-security)",
@@ -141,10 +146,23 @@ NEIGHBOURS: tuple[Reason, ...] = (
         what="directly|through",
     ),
     Reason(
+        _WAITER,
+        "kms:(Decrypt|GenerateDataKey)",
+        "CloudFormation names a waiter and shortens long names, so that its role can name no machine.",
+        what="another machine",
+    ),
+    Reason(
         r"\w+MachineRole",
         "s3:ListBucket",
         "The CDK's reader of a map grants the listing of the whole bucket: names of the stacks' own.",
         what="folder|bucket",
+    ),
+    Reason(
+        ".*",
+        r"ec2:\w+",
+        "Lambda puts no tags of ours on its interfaces, and subnets are a platform's; a function's own code "
+        "can do nothing of it.",
+        what="somebody else's",
     ),
     Reason(
         ".*",

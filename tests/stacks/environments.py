@@ -10,6 +10,11 @@ from stacks.settings import Settings, load
 
 ENVIRONMENTS = tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
+NETWORK: Mapping[str, Any] = {
+    "subnet_ids": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
+    "security_group_ids": ["sg-0123456789abcdef0"],
+}
+
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
     "provisioned": (
         "prod",
@@ -75,6 +80,43 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
         "dev",
         {"evaluation": {"judge": "us.amazon.nova-pro-v1:0"}, "gate": {"minimum_judge_score": 3.5}},
     ),
+    # What a platform may ask for, one by one in what is deleted with the stacks...
+    "boundary": ("dev", {"security": {"permissions_boundary": "TeamBoundary"}}),
+    "network": ("dev", {"network": NETWORK}),
+    "keys": ("dev", {"encryption": {"runtime_key": True}}),
+    # ... and all of it at once, with all that there is to protect.
+    "hardened": (
+        "prod",
+        {
+            "security": {"permissions_boundary": "arn:aws:iam::111122223333:policy/platform/TeamBoundary"},
+            "network": {
+                **NETWORK,
+                "endpoints": {
+                    "vpc_id": "vpc-0123456789abcdef0",
+                    "route_table_ids": ["rtb-0123456789abcdef0", "rtb-0123456789abcdef1"],
+                },
+            },
+            "encryption": {
+                "key_arn": "arn:aws:kms:us-east-1:111122223333:key/1c9f2d8e-2222-4333-8444-555566667777",
+                "runtime_key": True,
+            },
+            "dataset": {
+                "source": "file",
+                "labels": "teacher",
+                "training": None,
+                "training_version": None,
+                "holdout": None,
+                "holdout_version": None,
+                "queries": "data/queries.txt",
+            },
+            "endpoint": {
+                "kind": "provisioned",
+                "provisioned": {"model_units": 2, "hourly_price_usd": 100.0},
+            },
+            "release": {"wait_hours": 6.0},
+            "evaluation": {"judge": "us.amazon.nova-pro-v1:0"},
+        },
+    ),
     # The same as dev in all but the digest.
     "another-digest": ("dev", {"distillation": {"nonce": "again"}}),
 }
@@ -89,5 +131,5 @@ def settings_of(environment: str) -> Settings:
     base, changes = VARIANTS[environment]
     settings = load(base).model_dump()
     for section, values in changes.items():
-        settings[section] = {**settings[section], **values}
+        settings[section] = {**(settings[section] or {}), **values}
     return Settings.model_validate(settings)

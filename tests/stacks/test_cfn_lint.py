@@ -33,6 +33,7 @@ CHANGED = {
     "provisioned": ("serving", "router"),
     "fine-tuning": ("distillation", "serving"),
     "judge": ("serving",),
+    "hardened": STACKS,
 }
 TEMPLATES = [(name, stack) for name in ENVIRONMENTS for stack in STACKS] + [
     (name, stack) for name in VARIANTS for stack in CHANGED.get(name, ())

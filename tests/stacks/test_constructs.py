@@ -11,6 +11,7 @@ from stacks.bedrock import permissions as may
 from stacks.bedrock.provider import ResourceProvider
 from stacks.bedrock.release_machine import check_history
 from stacks.bedrock.release_wait import windows
+from stacks.hosting import Hosting
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_c8_provider_refuses_times_that_cloudformation_would_not_wait(
             "Provider",
             on_event=on_event,
             is_complete=is_complete,
-            log_days=7,
+            hosting=Hosting(log_days=7),
             total_timeout=total,
             query_interval=interval,
         )
@@ -60,7 +61,7 @@ def test_c8_provider_takes_times_below_the_hour(stack: cdk.Stack) -> None:
         "Provider",
         on_event=function(stack, "OnEvent"),
         is_complete=function(stack, "IsComplete"),
-        log_days=7,
+        hosting=Hosting(log_days=7),
         total_timeout=cdk.Duration.minutes(30),
         query_interval=cdk.Duration.seconds(10),
     )

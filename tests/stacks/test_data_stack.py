@@ -33,19 +33,40 @@ def removal(resource: Resource) -> set[str]:
     return {resource.raw["DeletionPolicy"], resource.raw["UpdateReplacePolicy"]}
 
 
+def made(assembly: Assembly) -> Resource | None:
+    """The key that the stack makes; none where the team has its own."""
+    if assembly.settings.encryption.key_arn:
+        assert assembly.resources("AWS::KMS::Key") == []
+        return None
+    return assembly.one("AWS::KMS::Key")
+
+
+def test_both_a_made_key_and_one_of_the_teams_own_are_among_the_environments(
+    assemblies: Mapping[str, Assembly],
+) -> None:
+    assert {made(assembly) is None for assembly in assemblies.values()} == {True, False}
+
+
 def test_key_rotates_and_can_be_saved_from_deletion(assembly: Assembly) -> None:
-    key = assembly.one("AWS::KMS::Key")
+    if (key := made(assembly)) is None:
+        return
     assert key.properties["EnableKeyRotation"] is True
     assert key.properties["PendingWindowInDays"] == assembly.settings.encryption.key_deletion_days
 
 
-def test_key_is_for_this_account_and_its_alarms_only(assembly: Assembly) -> None:
-    account, alarms = assembly.statements(assembly.one("AWS::KMS::Key").properties["KeyPolicy"])
+def test_key_is_for_this_account_and_services_on_its_behalf_only(assembly: Assembly) -> None:
+    if (key := made(assembly)) is None:
+        return
+    account, *services = assembly.statements(assembly.plain(key.properties["KeyPolicy"]))
     own = assembly.settings.account
     assert assembly.plain(account.principal) == {"AWS": f"arn:aws:iam::{own}:root"}
-    assert alarms.principal == {"Service": "cloudwatch.amazonaws.com"}
-    assert alarms.actions == {"kms:Decrypt", "kms:GenerateDataKey*"}
-    assert alarms.conditions == {"StringEquals": {"aws:SourceAccount": own}}
+    expected = ["cloudwatch.amazonaws.com"]
+    if assembly.settings.encryption.runtime_key:
+        expected += ["logs.us-east-1.amazonaws.com", "delivery.logs.amazonaws.com"]
+    assert [statement.principal["Service"] for statement in services] == expected
+    assert services[0].actions == {"kms:Decrypt", "kms:GenerateDataKey*"}
+    assert services[0].conditions == {"StringEquals": {"aws:SourceAccount": own}}
+    assert all(own in str(statement.conditions) for statement in services)
 
 
 def test_data_bucket_is_versioned_and_encrypted_with_our_key(assembly: Assembly) -> None:
@@ -117,7 +138,8 @@ def test_no_bucket_policy_allows_another_account(assembly: Assembly) -> None:
 
 def test_key_and_data_are_removed_or_kept_as_the_settings_say(assembly: Assembly) -> None:
     expected = {"Retain" if assembly.settings.retention.data == "retain" else "Delete"}
-    assert removal(assembly.one("AWS::KMS::Key")) == expected
+    if key := made(assembly):
+        assert removal(key) == expected
     assert removal(assembly.one("AWS::S3::Bucket", "Data")) == expected
 
 

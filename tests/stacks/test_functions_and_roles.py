@@ -15,6 +15,8 @@ ON_ANYTHING = {
         "bedrock:ListModelInvocationJobs",
         "bedrock:ListProvisionedModelThroughputs",
         "cloudwatch:GetMetricStatistics",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeSubnets",
         "xray:PutTelemetryRecords",
         "xray:PutTraceSegments",
     },
@@ -33,6 +35,16 @@ ON_ANYTHING = {
         "xray:PutTraceSegments",
     },
 }
+# What Bedrock's jobs in a network need, only on interfaces that Bedrock has tagged (Bedrock user guide).
+INTERFACES = {
+    "ec2:CreateNetworkInterfacePermission",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DeleteNetworkInterfacePermission",
+}
+DESCRIPTIONS = {
+    f"ec2:Describe{name}"
+    for name in ("NetworkInterfaces", "Vpcs", "DhcpOptions", "Subnets", "SecurityGroups")
+}
 # What the Provider framework's waiter gets from the CDK besides.
 WAITERS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 
@@ -49,6 +61,7 @@ WILDCARDS = re.compile(
     # A map's children.
     r"|arn:aws:states:us-east-1:\d{12}:execution:.*(Labelling|Release)WayMachine.*(/Shards|/Questions)?:\*"
     r"|<\w+\.Arn>:\*"  # a function's versions
+    r"|arn:aws:ec2:us-east-1:\d{12}:network-interface/\*"
 )
 
 
@@ -144,6 +157,9 @@ def test_any_resource_is_allowed_only_for_actions_that_take_none(assembly: Assem
             allowed = allowed | WAITERS
         for statement in assembly.role_statements(role):
             if "*" in statement.resources:
+                if trusted(role) == "bedrock.amazonaws.com" and assembly.settings.network:
+                    tagged = "ec2:ResourceTag/BedrockManaged" in str(statement.conditions)
+                    allowed = INTERFACES if tagged else DESCRIPTIONS
                 assert statement.actions <= allowed, role.name
 
 
@@ -177,6 +193,9 @@ def test_keys_are_used_through_one_service_or_by_bedrocks_own_role(assembly: Ass
                     continue
                 assert statement.resources == {"<Key.Arn>"}
                 limited = "kms:ViaService" in statement.conditions.get("StringEquals", {})
+                if "kms:EncryptionContext" in str(statement.conditions):
+                    # A state machine's role uses it directly, for what the context names.
+                    limited = trusted(role) == "states.amazonaws.com"
                 assert limited or role.name in {"JobJobRole", "LabellingBatchRole", "ReleaseJudgeRole"}, (
                     role.name
                 )

@@ -15,7 +15,7 @@ from cdk_nag import AwsSolutionsChecks
 
 from distillation_job.handler import job_spec
 from shared.naming import DIGEST_TAG, OWNER_TAG
-from stacks.bedrock import DistillationJob, ExistingThroughput, InvocationLogs, VpcConfig
+from stacks.bedrock import DistillationJob, ExistingThroughput, Hosting, InvocationLogs, VpcConfig
 
 STUDENT = "amazon.nova-micro-v1:0:128k"
 TEACHER = "us.amazon.nova-pro-v1:0"
@@ -470,8 +470,7 @@ def test_what_decides_nothing_of_the_model_leaves_the_digest(stack: cdk.Stack, b
         {"tags": {"team": "search"}},
         {"allow_legacy": True},
         {"retain_model": False},
-        {"log_days": 7},
-        # The handler refuses another network under the same name.
+        {"hosting": Hosting(log_days=7, vpc=NETWORK, key=kms.Key(stack, "RuntimeKey"))},
         {"vpc": NETWORK},
     ]
     digests = {declared(bucket, f"Job{i}", **change).digest for i, change in enumerate(changes)}

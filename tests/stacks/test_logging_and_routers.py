@@ -59,8 +59,11 @@ def may(assembly: Assembly, action: str, resource: str | None = None) -> set[str
 
 
 def statements(assembly: Assembly) -> Iterator[tuple[Resource, Mapping[str, Any]]]:
-    """Every statement of every policy, whatever resource holds it, with the holder."""
+    """Every statement of every policy, whatever resource holds it, with the holder. An endpoint's own policy
+    allows nothing by itself: it limits what the others allow."""
     for holder in assembly.resources():
+        if holder.type == "AWS::EC2::VPCEndpoint":
+            continue
         for value in walk(holder.properties):
             if isinstance(value, dict) and isinstance(value.get("Statement"), list):
                 for raw in value["Statement"]:

@@ -80,6 +80,16 @@ def test_many_bad_answers_are_asked_again_as_a_batch(scene: Scene) -> None:
     assert scene.asked() == 0
 
 
+@pytest.mark.parametrize(
+    "network", [{}, {"subnetIds": ["subnet-1", "subnet-2"], "securityGroupIds": ["sg-1"]}]
+)
+def test_a_batch_runs_in_the_network_if_there_is_one(scene: Scene, network: dict[str, list[str]]) -> None:
+    scene.publish(60)
+    scene.label(network=network)
+    job = scene.bedrock.get_model_invocation_job(jobIdentifier=scene.jobs()[0]["jobArn"])
+    assert job.get("vpcConfig", {}) == network
+
+
 def test_bad_answers_are_paid_no_third_time(scene: Scene) -> None:
     scene.publish(20)
     scene.server.fault("output_empty", count=1_000)

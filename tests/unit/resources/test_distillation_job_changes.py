@@ -37,7 +37,6 @@ FIXED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         f'CustomModelKmsKeyId is "{KEY}", not "{OTHER_KEY}"',
     ),
     ({"CustomModelKmsKeyId": KEY}, {}, f'CustomModelKmsKeyId is "{KEY}", not nothing'),
-    ({}, NETWORK, 'SubnetIds is nothing, not ["subnet-1"]; SecurityGroupIds is nothing, not ["sg-1"]'),
     (
         {},
         {"ValidationDataUris": ["s3://data/validation.jsonl", "s3://others/v.jsonl"]},
@@ -158,11 +157,19 @@ def test_the_same_data_in_another_bucket_is_no_change(world: World) -> None:
     assert 'not "datasets/d2/training.jsonl"' in response.reason
 
 
-def test_the_same_network_in_another_order_is_no_change(world: World) -> None:
-    old, new = (job_properties(SubnetIds=ids, SecurityGroupIds=["sg-1"]) for ids in (["a", "b"], ["b", "a"]))
+@pytest.mark.parametrize("network", [{}, NETWORK, {**NETWORK, "SubnetIds": ["subnet-2"]}])
+def test_another_network_is_no_other_job_and_nothing_is_paid_for_it(
+    world: World, network: dict[str, Any]
+) -> None:
+    """It decides nothing of the model. What runs stays where it runs; the next job is in the new one."""
+    old, new = job_properties(**NETWORK), job_properties(**network)
     world.jobs().send(framework.create(old))
+    before = world.written()
 
-    assert world.jobs().send(framework.update(NAME, new, old)).succeeded
+    response = world.jobs().send(framework.update(NAME, new, old))
+
+    assert (response.succeeded, response.physical_id) == (True, NAME)
+    assert world.written() == before
 
 
 def test_a_job_that_was_adopted_may_be_declared_as_it_is(world: World) -> None:

@@ -201,3 +201,15 @@ def test_a_name_beyond_bedrock_s_limits_is_refused(changed: Changed, project: Pa
         settings = changed({}).model_copy(update={"name": name})
         with pytest.raises(SettingsError, match=r"name: found .*also with -9 for a ninth attempt"):
             Identity(settings, TASK, project)
+
+
+def test_what_a_platform_asks_for_is_no_other_job(digest: Digest) -> None:
+    """A job that was paid is not paid again because its network, its key or a boundary is another."""
+    before = digest({"encryption.model_key": True})
+    for changes in (
+        {"network.subnet_ids": ["subnet-01234567"], "network.security_group_ids": ["sg-01234567"]},
+        {"security.permissions_boundary": "Boundary"},
+        {"encryption.runtime_key": True},
+        {"encryption.key_arn": "arn:aws:kms:us-east-1:444455556666:key/1c9f2d8e"},
+    ):
+        assert digest({"encryption.model_key": True, **changes}) == before

@@ -10,10 +10,10 @@ import botocore.loaders
 import jsonschema  # type: ignore[import-untyped]  # it comes without types
 import pytest
 
-from stacks.settings import ENVIRONMENTS, PROJECT
+from stacks.settings import ENVIRONMENTS, PROJECT, Settings, load
 from stacks.settings.explanation import resolved, schema
 from stacks.settings.operations import LogDays
-from stacks.settings.reference import reference_text, schema_text
+from stacks.settings.reference import SAMPLE, reference_text, schema_text
 
 FILES = sorted(ENVIRONMENTS.glob("*.toml"))
 
@@ -71,3 +71,13 @@ def test_log_days_are_those_of_cloudwatch_logs() -> None:
     model = botocore.loaders.Loader().load_service_model("logs", "service-2")
     documentation = model["shapes"]["Days"]["documentation"]
     assert all(f" {days}" in documentation for days in LogDays.__args__)  # type: ignore[attr-defined]  # Literal
+
+
+def test_the_sample_of_what_a_platform_asks_for_has_all_keys_and_loads() -> None:
+    sample = tomllib.loads(SAMPLE)
+    settings = Settings.model_validate({**load("prod").model_dump(), **sample})
+    for name, values in sample.items():
+        table = getattr(settings, name)
+        assert values.keys() == set(type(table).model_fields), name
+    assert settings.network
+    assert settings.network.endpoints

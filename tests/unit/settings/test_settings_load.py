@@ -202,3 +202,19 @@ def test_environments_differ_from_each_other_in_values_only() -> None:
     texts = [path.read_text(encoding="utf-8") for path in ENVIRONMENTS.glob("*.toml")]
     tables = [set(tomllib.loads(text)) - optional for text in texts]
     assert all(table == tables[0] for table in tables)
+
+
+@pytest.mark.parametrize(
+    ("given", "arn"),
+    [
+        ("Boundary", "arn:aws:iam::444455556666:policy/Boundary"),
+        ("arn:aws:iam::444455556666:policy/a/b/Boundary", "arn:aws:iam::444455556666:policy/a/b/Boundary"),
+        ("arn:aws:iam::aws:policy/PowerUserAccess", "arn:aws:iam::aws:policy/PowerUserAccess"),
+    ],
+)
+def test_a_boundary_is_a_policy_of_this_account_or_of_awss(changed: Changed, given: str, arn: str) -> None:
+    assert changed({"security.permissions_boundary": given}).permissions_boundary == arn
+
+
+def test_without_a_boundary_there_is_none(changed: Changed) -> None:
+    assert changed({}).permissions_boundary is None

@@ -45,6 +45,16 @@ LOGS = {
     "dataset.logs": "s3://examples/logs/",
 }
 
+# The account of the example.
+OWN = "444455556666"
+SUBNET = "subnet-0123456789abcdef0"
+NETWORK = {"network.subnet_ids": [SUBNET], "network.security_group_ids": ["sg-01234567"]}
+ENDPOINTS = {
+    **NETWORK,
+    "network.endpoints.vpc_id": "vpc-0123456789abcdef0",
+    "network.endpoints.route_table_ids": ["rtb-0123456789abcdef0"],
+}
+
 # Changes to good settings, the key that must be blamed, and a part of what is said to be allowed.
 CASES: list[tuple[dict[str, Any], str, str]] = [
     # names, account, Region, tags
@@ -313,6 +323,49 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"alarms.latency_p95_ms": 0}, "alarms.latency_p95_ms", "from 1 to 29000"),
     ({"budget.monthly_usd": 100.0}, "budget.emails", "at least one"),
     ({"budget.monthly_usd": 0, "budget.emails": ["a@example.com"]}, "budget.monthly_usd", "above 0"),
+    # what a platform asks for
+    *(
+        ({"security.permissions_boundary": policy}, "security.permissions_boundary", allowed)
+        for policy, allowed in (
+            ("", "the ARN of a managed policy"),
+            ("two words", "the ARN of a managed policy"),
+            ("platform/Boundary", "the ARN of a managed policy"),
+            ("arn:aws:iam::444455556666:role/Boundary", "the ARN of a managed policy"),
+            ("arn:aws:iam::444455556666:policy/", "the ARN of a managed policy"),
+            ("arn:aws:iam::111122223333:policy/Boundary", "arn:aws:iam::444455556666:policy/"),
+            (7, "the ARN of a managed policy"),
+        )
+    ),
+    ({"encryption.key_arn": "alias/ours"}, "encryption.key_arn", "the ARN of a KMS key"),
+    (
+        {"encryption.key_arn": f"arn:aws:kms:us-east-1:{OWN}:alias/a"},
+        "encryption.key_arn",
+        "the ARN of a KMS",
+    ),
+    ({"encryption.key_arn": f"arn:aws:kms:us-west-2:{OWN}:key/a"}, "encryption.key_arn", "and Region"),
+    ({"encryption.key_arn": "arn:aws:kms:us-east-1:111122223333:key/a"}, "encryption.key_arn", OWN),
+    ({"encryption.runtime_key": 1}, "encryption.runtime_key", "true or false"),
+    ({**NETWORK, "network.subnet_ids": ...}, "network.subnet_ids", "a list of 1 to 16"),
+    ({**NETWORK, "network.subnet_ids": []}, "network.subnet_ids", "a list of 1 to 16"),
+    ({**NETWORK, "network.subnet_ids": [f"subnet-{i:08x}" for i in range(17)]}, "network.subnet_ids", "16"),
+    ({**NETWORK, "network.subnet_ids": ["subnet-1"]}, "network.subnet_ids[0]", "subnet- and 8 or 17 hex"),
+    ({**NETWORK, "network.subnet_ids": [SUBNET, SUBNET]}, "network.subnet_ids", "each id once"),
+    ({**NETWORK, "network.security_group_ids": ...}, "network.security_group_ids", "a list of 1 to 5"),
+    ({**NETWORK, "network.security_group_ids": ["default"]}, "network.security_group_ids[0]", "sg- and 8 or"),
+    (
+        {**NETWORK, "network.security_group_ids": [f"sg-{i:08x}" for i in range(6)]},
+        "network.security_group_ids",
+        "1 to 5",
+    ),
+    ({**ENDPOINTS, "network.endpoints.vpc_id": ...}, "network.endpoints.vpc_id", "the id of a VPC"),
+    ({**ENDPOINTS, "network.endpoints.vpc_id": "vpc-main"}, "network.endpoints.vpc_id", "vpc- and 8 or 17"),
+    ({**ENDPOINTS, "network.endpoints.route_table_ids": []}, "network.endpoints.route_table_ids", "1 to 200"),
+    (
+        {**ENDPOINTS, "network.endpoints.route_table_ids": ["rtb"]},
+        "network.endpoints.route_table_ids[0]",
+        "rtb- and 8 or 17",
+    ),
+    ({**NETWORK, "network.vpc_id": "vpc-12345678"}, "network.vpc_id", "subnet_ids, security_group_ids"),
     # shape
     ({"gate": ...}, "gate", "a table [gate]"),
     ({"gate": 1}, "gate", "a table [gate]"),
@@ -320,7 +373,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("changes", [RAW, RAW_FOLDER, LOGS])
+@pytest.mark.parametrize("changes", [RAW, RAW_FOLDER, LOGS, NETWORK, ENDPOINTS])
 def test_what_the_cases_start_from_is_allowed(problems: Problems, changes: dict[str, Any]) -> None:
     assert problems(changes) == {}
 

@@ -1,0 +1,72 @@
+"""Settings of the network in which functions and Bedrock's jobs run."""
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints, field_validator
+
+from stacks.settings.fields import Section, not_allowed
+
+_HEX = r"([0-9a-f]{8}|[0-9a-f]{17})"
+_DIGITS = "8 or 17 hex digits"
+
+VpcId = Annotated[
+    str,
+    StringConstraints(pattern=rf"^vpc-{_HEX}$"),
+    Field(json_schema_extra={"x-allowed": f"the id of a VPC, vpc- and {_DIGITS}"}),
+]
+SubnetId = Annotated[
+    str,
+    StringConstraints(pattern=rf"^subnet-{_HEX}$"),
+    Field(json_schema_extra={"x-allowed": f"the id of a subnet, subnet- and {_DIGITS}"}),
+]
+SecurityGroupId = Annotated[
+    str,
+    StringConstraints(pattern=rf"^sg-{_HEX}$"),
+    Field(json_schema_extra={"x-allowed": f"the id of a security group, sg- and {_DIGITS}"}),
+]
+RouteTableId = Annotated[
+    str,
+    StringConstraints(pattern=rf"^rtb-{_HEX}$"),
+    Field(json_schema_extra={"x-allowed": f"the id of a route table, rtb- and {_DIGITS}"}),
+]
+
+
+def _once(values: list[str]) -> list[str]:
+    if twice := sorted({value for value in values if values.count(value) > 1}):
+        raise not_allowed(f"each id once; {', '.join(twice)} is there twice")
+    return values
+
+
+class NetworkEndpoints(Section):
+    """Endpoints that the stacks make."""
+
+    vpc_id: VpcId = Field(
+        description="The VPC of the subnets. It has none of these endpoints yet, and is the functions' own: "
+        "private DNS names hold in all of it, and the endpoints take calls from the functions' security "
+        "groups only."
+    )
+    route_table_ids: Annotated[list[RouteTableId], Field(min_length=1, max_length=200)] = Field(
+        description="Route tables of the subnets; they get routes to S3 and DynamoDB."
+    )
+
+    _check_route_tables = field_validator("route_table_ids")(_once)
+
+
+class Network(Section):
+    """A network of yours for all functions, and for Bedrock's customization and batch jobs."""
+
+    subnet_ids: Annotated[list[SubnetId], Field(min_length=1, max_length=16)] = Field(
+        description="Private subnets, for instance one in each Availability Zone. They reach what "
+        "docs/platform.md lists (botocore: bedrock and lambda SubnetIds)."
+    )
+    security_group_ids: Annotated[list[SecurityGroupId], Field(min_length=1, max_length=5)] = Field(
+        description="Security groups of functions and jobs; they let HTTPS out (botocore: bedrock and lambda "
+        "SecurityGroupIds)."
+    )
+    endpoints: NetworkEndpoints | None = Field(
+        default=None,
+        description="Have the data stack make the VPC endpoints, too: five of interfaces, billed by the hour "
+        "in each subnet, and those of S3 and DynamoDB. Default: none, the network has what it needs.",
+    )
+
+    _check_ids = field_validator("subnet_ids", "security_group_ids")(_once)
