@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 
-from stacks.bedrock import DistillationJob, ProvisionedThroughput
+from stacks.bedrock import DistillationJob, Hosting, ProvisionedThroughput, VpcConfig
 
 ACCOUNT, REGION = "000000000000", "us-east-1"
 CONTEXT = Path(__file__).resolve().parents[2] / "cdk.json"
@@ -28,6 +29,8 @@ BUCKET, ROWS = "search-data", "rows/training.jsonl"
 TEACHER, STUDENT = "us.amazon.nova-pro-v1:0", "amazon.nova-micro-v1:0:128k"
 HOURLY_USD = 40.0
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0b8f1c7e-1111-4222-8333-444455556666"
+
+NETWORK = VpcConfig(subnet_ids=["subnet-01234567"], security_group_ids=["sg-01234567"])
 
 # In place of the ARNs that Bedrock makes, so that a template is synthesized once; see `App.template`.
 _BEDROCK = f"arn:aws:bedrock:{REGION}:{ACCOUNT}"
@@ -67,10 +70,17 @@ class JobStack(TeamStack):
         *,
         broken: bool = False,
         model_key: str | None = None,
+        hosted: bool = False,
         **options: Any,
     ) -> None:
-        """`model_key` is a key's ARN; `options` are more of the job's properties."""
+        """`model_key` is a key's ARN; `hosted` is all that a platform may ask for: a network, a key for what
+        runs, and a permissions boundary. `options` are more of the job's properties."""
         super().__init__(app)
+        if hosted:
+            key = kms.Key.from_key_arn(self, "RuntimeKey", KEY)
+            options |= {"vpc": NETWORK, "hosting": Hosting(vpc=NETWORK, key=key)}
+            policy = iam.ManagedPolicy.from_managed_policy_name(self, "Boundary", "TeamBoundary")
+            iam.PermissionsBoundary.of(self).apply(policy)
         if model_key:
             options["model_key"] = kms.Key.from_key_arn(self, "Key", model_key)
         job = DistillationJob(
@@ -144,6 +154,7 @@ VARIANTS: Mapping[str, tuple[type[TeamStack], Mapping[str, Any]]] = {
     "job-keyed": (JobStack, {"retain_model": False, "model_key": KEY}),
     "job-broken": (JobStack, {"retain_model": False, "broken": True}),
     "job-again-broken": (JobStack, {"retain_model": False, "nonce": "again", "broken": True}),
+    "job-hosted": (JobStack, {"hosted": True}),
     "kept-job": (JobStack, {"tags": {"team": "search"}}),
     "kept-job-tagged": (JobStack, {"tags": {"team": "ads", "stage": "dev"}}),
     "kept-job-untagged": (JobStack, {"tags": {"stage": "dev"}}),

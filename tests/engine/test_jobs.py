@@ -12,7 +12,19 @@ from typing import Any
 import pytest
 
 from shared.naming import OWNER_TAG
-from tests.engine.apps import BUCKET, KEY, OWNER, ROWS, STACK, STUDENT, TEACHER, App, changed, logical_id
+from tests.engine.apps import (
+    BUCKET,
+    KEY,
+    NETWORK,
+    OWNER,
+    ROWS,
+    STACK,
+    STUDENT,
+    TEACHER,
+    App,
+    changed,
+    logical_id,
+)
 from tests.engine.engine import Engine
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-jobs")]
@@ -126,6 +138,26 @@ def test_t1_t12_b10_b8_t10_a_job_is_made_once_and_stopped_with_its_stack(stalled
     assert statuses(stalled) == {name: "Stopped"}
     assert stalled.delete(STACK).succeeded
     assert stalled.written() == [CREATE, STOP]
+
+
+def test_what_a_platform_asks_for_later_is_paid_no_second_time(stalled: Engine, app: App) -> None:
+    """A network, a key and a boundary come in place, and go again; the job is the one that runs."""
+    name = deploy(stalled, app.template("job"))
+    for variant in ("job-hosted", "job"):
+        assert deploy(stalled, app.template(variant)) == name
+    assert stalled.written() == [CREATE]
+    assert statuses(stalled) == {name: "InProgress"}
+    assert stalled.delete(STACK).succeeded
+
+
+def test_a_job_that_is_made_in_a_network_is_told_so(stalled: Engine, app: App) -> None:
+    deploy(stalled, app.template("job-hosted"))
+    (made,) = stalled.calls(CREATE)
+    assert made["parameters"]["vpcConfig"] == {
+        "subnetIds": list(NETWORK.subnet_ids),
+        "securityGroupIds": list(NETWORK.security_group_ids),
+    }
+    assert stalled.delete(STACK).succeeded
 
 
 def test_b1_t5_t8_b15_events_that_come_twice_make_one_job_whose_tags_follow(team: Engine, app: App) -> None:
