@@ -31,6 +31,8 @@ def broken(proof: Proof, *grants: Grant, instead: tuple[Grant, ...] = ()) -> Pro
         ("JobJobRole", "s3:PutObject"),
         ("ReleaseWayMachineRole", "sns:Publish"),
         ("RouterRole", "kms:Decrypt"),
+        ("RouterRole", "ec2:CreateNetworkInterface"),
+        ("LabellingStageRole", "kms:Decrypt"),
     ],
 )
 def test_an_action_that_is_missing_is_a_call_that_is_denied(proof: Proof, role: str, action: str) -> None:
@@ -53,6 +55,8 @@ def test_a_condition_that_is_lost_lets_a_neighbour_in(proof: Proof) -> None:
         ("RouterRole", "dynamodb:GetItem", "another item"),
         ("RouterRole", "kms:Decrypt", "directly"),
         ("ReleaseReleaseRole", "s3:ListBucketVersions", "the whole bucket"),
+        ("RouterRole", "ec2:DeleteNetworkInterface", "by the function's code"),
+        ("ReleaseWayMachineRole", "kms:Decrypt", "another machine"),
     ):
         grants = [grant for grant in proof.grants if (grant.role, grant.action) == (role, action)]
         bare = tuple(replace(grant, conditions="{}") for grant in grants)
