@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: bootstrap cost dataset-check diff deploy destroy execution-policy help install local local-status local-down lock permissions releases rollback route synth watch test tests types faults snapshots schema clean
+.PHONY: bootstrap checks cost dataset-check diff deploy destroy execution-policy help install local local-status local-down lock permissions releases rollback route synth watch test tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -11,6 +11,8 @@ SEED ?= 1
 INSTALLED := .venv/.installed
 SOURCES := app.py stacks local tests data benchmarks
 FUNCTIONS := $(wildcard lambda/*/)
+# checkov pins boto3 and much else to other versions than ours.
+CHECKOV := .cache/checkov/.installed
 # As it was typed: make would expand a dollar sign in it.
 export ROUTE_QUERY := $(value QUERY)
 
@@ -78,6 +80,17 @@ types: $(INSTALLED)
 tests: $(INSTALLED)
 	@# In the files' order: the longest, integration, begins first, beside all others.
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+checks: $(INSTALLED) $(CHECKOV)  ## Hold prod against checkov, and renew docs/checks.md
+	@python -m tests.checks
+	pytest -m checkov tests/checks
+
+$(CHECKOV): tests/checks/requirements.txt | $(INSTALLED)
+	@rm -rf .cache/checkov
+	@python -m venv .cache/checkov
+	@echo "Installing checkov into .cache/checkov (about a minute) ..."
+	@.cache/checkov/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 faults: $(INSTALLED)  ## Deploy, update and destroy it all while faults happen at random [SCHEDULES=200] [SEED=1]
 	@python -m tests.faults --schedules "$(SCHEDULES)" --seed "$(SEED)"

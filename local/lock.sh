@@ -26,5 +26,6 @@ lock lambda/requirements $runtime --constraint requirements-dev.txt "$@"
 lock lambda/evaluation/requirements $runtime --constraint requirements-dev.txt "$@"
 lock local/requirements-build $any "$@"
 lock local/requirements-node $any "$@"
-# In an environment of its own: it asks for a newer boto3.
+# Each in an environment of its own: they ask for another boto3.
 lock benchmarks/requirements $any "$@"
+lock tests/checks/requirements $any "$@"

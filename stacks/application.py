@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import aws_cdk as cdk
+import cdk_nag
 from aws_cdk import aws_iam as iam
-from cdk_nag import AwsSolutionsChecks
 
 from shared.naming import OWNER_TAG
 from stacks import settings as settings_
@@ -19,6 +20,14 @@ from stacks.identity import Identity
 from stacks.operations import OperationsStack
 from stacks.router import RouterStack
 from stacks.serving import ServingStack
+
+PACKS: Mapping[settings_.Pack, Callable[..., cdk_nag.NagPack]] = {
+    "AwsSolutions": cdk_nag.AwsSolutionsChecks,
+    "Serverless": cdk_nag.ServerlessChecks,
+    "NIST80053R5": cdk_nag.NIST80053R5Checks,
+    "HIPAASecurity": cdk_nag.HIPAASecurityChecks,
+    "PCIDSS321": cdk_nag.PCIDSS321Checks,
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Application:
 
 
 def build(app: cdk.App, environment: str, folder: Path = settings_.ENVIRONMENTS) -> Application:
-    """Declare every stack of an environment in the app, checked by cdk-nag.
+    """Declare every stack of an environment in the app, checked by the settings' packs of cdk-nag.
 
     Raises SettingsError for settings that can't work, before anything is synthesised.
     """
@@ -49,7 +58,8 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
     """The same for settings that were read elsewhere."""
     use_task(app, settings.task_folder)
     identity = Identity.of(settings)
-    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
+    for pack in settings.checks.packs:
+        cdk.Validations.of(app).add_plugins(PACKS[pack](app, verbose=True))
     name = settings.full_name
     env = cdk.Environment(account=settings.account, region=settings.region)
     vpc = _vpc(settings)
@@ -92,7 +102,14 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
         key=data.key,
         env=env,
     )
-    operations = OperationsStack(app, f"{name}-operations", settings=settings, topic=serving.topic, env=env)
+    operations = OperationsStack(
+        app,
+        f"{name}-operations",
+        settings=settings,
+        topic=serving.topic,
+        undelivered=serving.undelivered,
+        env=env,
+    )
     operations.add_stack_dependency(router)
     for key, value in {**settings.tags, OWNER_TAG: name}.items():
         cdk.Tags.of(app).add(key, value)

@@ -11,7 +11,11 @@ from constructs import Construct
 from stacks import keys
 from stacks.endpoints import Endpoints
 from stacks.hosting import VpcConfig
+from stacks.nag import acknowledge
 from stacks.settings import Settings
+
+# What somebody deletes among the access logs can be had back for so long.
+LOG_VERSIONS_KEPT = cdk.Duration.days(30)
 
 
 class DataStack(cdk.Stack):
@@ -59,15 +63,22 @@ class DataStack(cdk.Stack):
         named = keys.services(cdk.Aws.ACCOUNT_ID, cdk.Aws.REGION, settings.full_name, runtime=runs)
         for statement in named:
             key.add_to_resource_policy(iam.PolicyStatement.from_json(statement))
+        acknowledge(
+            key,
+            "KMSGrants",
+            "Bedrock makes the grants for its models, and its guide does not say that it does so as AWS: a "
+            "denial could fail a paid job. Roles may make grants through Bedrock only.",
+        )
         return key
 
     def _log_bucket(self, settings: Settings) -> s3.Bucket:
         """Access logs. S3 writes them late, even while the stack goes, so this bucket always stays, and
         empties itself. Its encryption is S3's own: the target of logs can't use a KMS key (S3 API,
         LoggingEnabled)."""
-        return s3.Bucket(
+        bucket = s3.Bucket(
             self,
             "AccessLogs",
+            versioned=True,
             encryption=s3.BucketEncryption.S3_MANAGED,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
@@ -75,14 +86,38 @@ class DataStack(cdk.Stack):
             lifecycle_rules=[
                 s3.LifecycleRule(
                     expiration=cdk.Duration.days(settings.retention.log_days),
+                    noncurrent_version_expiration=LOG_VERSIONS_KEPT,
                     abort_incomplete_multipart_upload_after=cdk.Duration.days(1),
-                )
+                ),
+                # A rule of its own: S3 takes it together with no number of days.
+                s3.LifecycleRule(expired_object_delete_marker=True),
             ],
             removal_policy=cdk.RemovalPolicy.RETAIN,
         )
+        acknowledge(bucket, "S3AccessLogs", "It is where access logs go: logs of it would log themselves.")
+        acknowledge(
+            bucket,
+            "S3EncryptionKMS",
+            "S3 delivers access logs to no bucket that is encrypted with a KMS key (S3 API, LoggingEnabled).",
+        )
+        acknowledge(
+            bucket,
+            "S3ObjectLock",
+            "S3 delivers access logs to no bucket that has Object Lock (S3 API, LoggingEnabled).",
+        )
+        acknowledge(
+            bucket, "S3Notifications", "Nothing waits for a log: S3 writes them hours late, for audits."
+        )
+        acknowledge(
+            bucket,
+            "S3Replication",
+            "It tells who read the data bucket, which has no copy elsewhere either; its versions guard it "
+            "against deletion for a month.",
+        )
+        return bucket
 
     def _data_bucket(self, log_bucket: s3.IBucket) -> s3.Bucket:
-        return s3.Bucket(
+        bucket = s3.Bucket(
             self,
             "Data",
             versioned=True,
@@ -103,3 +138,19 @@ class DataStack(cdk.Stack):
             ],
             removal_policy=self._removal,
         )
+        acknowledge(
+            bucket, "S3Notifications", "Whoever needs an object is told its key by the state machine."
+        )
+        acknowledge(
+            bucket,
+            "S3ObjectLock",
+            "Its objects are named by their digest and versioned. A lock would keep what a deleted stack or "
+            "somebody's right to erasure has to remove.",
+        )
+        acknowledge(
+            bucket,
+            "S3Replication",
+            "A copy elsewhere would serve nothing: models are trained, kept and served in this Region only, "
+            "and the bucket is versioned against deletion.",
+        )
+        return bucket

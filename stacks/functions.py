@@ -8,9 +8,11 @@ from pathlib import Path
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from stacks import bundles
+from stacks.callers import Caller, accept
 from stacks.hosting import Hosting
 from stacks.nag import acknowledge
 
@@ -53,10 +55,15 @@ class Function(lambda_.Function):
         timeout: cdk.Duration,
         memory_mb: int = 256,
         description: str,
+        caller: Caller,
         reserved_concurrency: int | None = None,
         tracing: lambda_.Tracing = lambda_.Tracing.DISABLED,
+        dead_letters: sqs.IQueue | None = None,
     ) -> None:
-        """Bundle `lambda/<folder>` with what its handler imports; run `<folder>.handler.<entry>` of it."""
+        """Bundle `lambda/<folder>` with what its handler imports; run `<folder>.handler.<entry>` of it.
+
+        `dead_letters` gets the events that every try failed; of those whom nobody waits for.
+        """
         group = hosting.log_group(scope, f"{construct_id}Logs")
         group.grant_write(role)
         super().__init__(
@@ -76,12 +83,14 @@ class Function(lambda_.Function):
             description=description,
             reserved_concurrent_executions=reserved_concurrency,
             tracing=tracing,
+            dead_letter_queue=dead_letters,
         )
         hosting.place(self, role)
         if tracing != lambda_.Tracing.DISABLED:
             acknowledge(
                 role, "IAM5[Resource::*]", "The two actions that send traces take no resource (X-Ray)."
             )
+        accept(self, caller)
         acknowledge(
             self,
             "L1",

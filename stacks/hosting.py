@@ -14,6 +14,7 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct, IConstruct
 
 from stacks.grants import Permission, encrypted, grant
+from stacks.nag import acknowledge
 
 # botocore: bedrock SubnetIds and SecurityGroupIds, lambda SubnetIds and SecurityGroupIds: the same limits.
 MOST_SUBNETS, MOST_SECURITY_GROUPS = 16, 5
@@ -98,6 +99,13 @@ class Hosting:
         resource = group.node.default_child
         assert isinstance(resource, logs.CfnLogGroup)
         resource.retention_in_days = self.log_days
+        if self.key is None:
+            acknowledge(
+                group,
+                "LogGroupEncrypted",
+                "CloudWatch Logs encrypts it with a key of its own; encryption.runtime_key has it encrypted "
+                "with the stacks' key.",
+            )
         return group
 
     def place(self, function: lambda_.Function, role: iam.Role) -> None:

@@ -11,6 +11,7 @@ from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
+from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from shared.metrics import NAMESPACE
@@ -20,7 +21,7 @@ PERIOD = cdk.Duration.minutes(5)
 
 
 class OperationsStack(cdk.Stack):
-    """Alarms on plain metrics that our own code emits; missing data is never a breach."""
+    """Alarms on plain metrics, our own code's and a queue's length; missing data is never a breach."""
 
     def __init__(
         self,
@@ -29,14 +30,15 @@ class OperationsStack(cdk.Stack):
         *,
         settings: Settings,
         topic: sns.ITopic,
+        undelivered: sqs.IQueue,
         env: cdk.Environment,
     ) -> None:
         """Declare alarms, dashboard, subscriptions and budget."""
         super().__init__(scope, construct_id, env=env, description="Distilled router: operations")
         self._settings, self._topic = settings, topic
         for email in settings.alarms.emails:
-            topic.add_subscription(subscriptions.EmailSubscription(email))
-        self._alarms()
+            topic.add_subscription(subscriptions.EmailSubscription(email, dead_letter_queue=undelivered))
+        self._alarms(undelivered)
         self._dashboard()
         self._budget()
 
@@ -50,7 +52,7 @@ class OperationsStack(cdk.Stack):
             period=PERIOD,
         )
 
-    def _alarms(self) -> None:
+    def _alarms(self, undelivered: sqs.IQueue) -> None:
         self._let_alarms_publish()
         alarms = self._settings.alarms
         periods = alarms.evaluation_periods
@@ -64,6 +66,11 @@ class OperationsStack(cdk.Stack):
         self._alarm("Latency", "p95", alarms.latency_p95_ms, periods, "the router is slow (milliseconds)")
         self._alarm("FailedReleases", "Sum", 0, 1, "a release failed; its reason is in the releases table")
         self._alarm("StalledJobs", "Sum", 0, 1, "a customization job waits for capacity; see docs/runbook.md")
+        messages = undelivered.metric_approximate_number_of_messages_visible(
+            statistic="Maximum", period=PERIOD
+        )
+        meaning = "an event or a notification reached nobody; see docs/runbook.md"
+        self._alarm_on(messages, "Undelivered", 0, 1, meaning)
 
     def _let_alarms_publish(self) -> None:
         """Alarms publish as a service, which a topic with a policy of its own has to allow (CloudWatch user
@@ -85,10 +92,15 @@ class OperationsStack(cdk.Stack):
         )
 
     def _alarm(self, metric: str, statistic: str, threshold: float, periods: int, meaning: str) -> None:
-        alarm = self.metric(metric, statistic).create_alarm(
+        self._alarm_on(self.metric(metric, statistic), metric, threshold, periods, meaning)
+
+    def _alarm_on(
+        self, metric: cloudwatch.Metric, name: str, threshold: float, periods: int, meaning: str
+    ) -> None:
+        alarm = metric.create_alarm(
             self,
-            f"{metric}Alarm",
-            alarm_name=f"{self._settings.full_name}-{metric}",
+            f"{name}Alarm",
+            alarm_name=f"{self._settings.full_name}-{name}",
             alarm_description=f"{self._settings.full_name}: {meaning}",
             threshold=threshold,
             evaluation_periods=periods,

@@ -17,9 +17,11 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from stacks.bedrock import permissions as may
+from stacks.callers import REQUESTS
 from stacks.costs import token_prices
 from stacks.functions import Function
 from stacks.hosting import Hosting
+from stacks.nag import acknowledge
 from stacks.settings import Settings
 
 # HTTP API gives up after 30 s and the CDK takes 29; the router's own budget is far below.
@@ -108,6 +110,7 @@ class RouterStack(cdk.Stack):
             timeout=cdk.Duration.seconds(30),
             memory_mb=router.memory_mb,
             description="Weighs the channels of a video search query",
+            caller=REQUESTS,
             reserved_concurrency=router.reserved_concurrency,
             tracing=lambda_.Tracing.ACTIVE if router.tracing else lambda_.Tracing.DISABLED,
         )
@@ -140,7 +143,15 @@ class RouterStack(cdk.Stack):
             "Integration", self.alias, timeout=INTEGRATION_TIMEOUT
         )
         for path in ("/route", "/routes"):
-            api.add_routes(path=path, methods=[gateway.HttpMethod.POST], integration=integration)
+            for route in api.add_routes(
+                path=path, methods=[gateway.HttpMethod.POST], integration=integration
+            ):
+                acknowledge(
+                    route,
+                    "LambdaPublicAccess",
+                    "Its source is this one route of this one API. The rule can't read an ARN that is joined "
+                    "of parts.",
+                )
         gateway.HttpStage(
             self,
             "Stage",

@@ -24,6 +24,7 @@ class ServingStack(cdk.Stack):
     """Attributes:
     table: the releases table; the router reads its route.
     topic: told of releases, and of alarms.
+    undelivered: the queue for what of it reached nobody.
     release: the release construct.
     """
 
@@ -89,6 +90,7 @@ class ServingStack(cdk.Stack):
             tags=settings.tags,
             hosting=self._hosting,
         )
+        self.undelivered = self.release.undelivered
         if release.wait_hours:
             ReleaseWait(self, "Wait", release=self.release, hours=release.wait_hours, hosting=self._hosting)
         cdk.CfnOutput(self, "TableName", value=self.table.table_name)

@@ -13,6 +13,7 @@ from constructs import Construct
 from shared.costs import Spec
 from stacks.bedrock import permissions as may
 from stacks.bedrock.provider import ResourceProvider
+from stacks.callers import FRAMEWORK
 from stacks.functions import Function
 from stacks.hosting import DEFAULT, Hosting
 
@@ -124,6 +125,7 @@ class Dataset(Construct):
             timeout=cdk.Duration.minutes(10),
             memory_mb=1024,
             description="Validates a data set and publishes it under its digest",
+            caller=FRAMEWORK,
         )
         provider = ResourceProvider(self, "Provider", on_event=handler, hosting=hosting)
         self.resource = cdk.CustomResource(

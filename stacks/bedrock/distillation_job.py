@@ -22,6 +22,7 @@ from stacks.bedrock.job_inputs import (
     is_uri,
 )
 from stacks.bedrock.provider import ResourceProvider
+from stacks.callers import FRAMEWORK
 from stacks.functions import Function
 from stacks.hosting import DEFAULT, Hosting, VpcConfig
 
@@ -193,27 +194,18 @@ class DistillationJob(Construct):
         return name if is_uri(name) else f"s3://{self._bucket.bucket_name}/{name}"
 
     def _job_role(self) -> iam.Role:
-        """What Bedrock assumes, for this account's jobs in this Region only."""
-        role = iam.Role(
-            self,
-            "JobRole",
-            assumed_by=iam.ServicePrincipal(
-                "bedrock.amazonaws.com",
-                conditions={
-                    "StringEquals": {"aws:SourceAccount": cdk.Aws.ACCOUNT_ID},
-                    "ArnLike": {"aws:SourceArn": may.account_arn("model-customization-job/*")},
-                },
-            ),
-            description=(
-                f"Bedrock's jobs of {self.student}: read the data set, write the metrics, ask the teacher"
-            ),
-        )
+        """What Bedrock assumes for the job."""
         inputs, key = self._inputs, self._key or self._bucket.encryption_key
         own = [inputs.training_key, *(name for name in inputs.validators if not is_uri(name))]
         read = list(dict.fromkeys([*(may.first_folder(name) for name in own if name), "jobs/*"]))
-        may.grant(
-            role,
-            [
+        return may.bedrock_role(
+            self,
+            "JobRole",
+            jobs=may.JOBS,
+            description=(
+                f"Bedrock's jobs of {self.student}: read the data set, write the metrics, ask the teacher"
+            ),
+            permissions=[
                 may.objects(self._bucket, self, ["GetObject"], read),
                 may.objects(self._bucket, self, ["PutObject"], ["jobs/*"]),
                 may.listing(self._bucket, ["ListBucket"], read),
@@ -225,7 +217,6 @@ class DistillationJob(Construct):
                 *(may.interfaces(self._vpc, "model-customization-job/*") if self._vpc else []),
             ],
         )
-        return role
 
     def _permissions(self) -> list[may.Permission]:
         student, teacher, owned = self.student, self._inputs.teacher, may.owned(self.owner)
@@ -271,4 +262,5 @@ class DistillationJob(Construct):
             hosting=hosting,
             timeout=cdk.Duration.minutes(5),
             description=description,
+            caller=FRAMEWORK,
         )

@@ -11,6 +11,7 @@ from constructs import Construct
 
 from stacks.bedrock import permissions as may
 from stacks.bedrock.provider import ResourceProvider
+from stacks.callers import FRAMEWORK
 from stacks.functions import Function
 from stacks.hosting import DEFAULT, Hosting
 
@@ -53,6 +54,7 @@ class _Existing(Construct):
             hosting=hosting,
             timeout=cdk.Duration.minutes(2),
             description=f"Looks up a {self._kind} that is managed elsewhere",
+            caller=FRAMEWORK,
         )
         provider = ResourceProvider(self, "Provider", on_event=handler, hosting=hosting)
         self.resource = cdk.CustomResource(

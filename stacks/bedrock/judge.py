@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
@@ -20,21 +19,12 @@ def judge_role(
 ) -> iam.Role:
     """The role that Bedrock assumes for evaluation jobs of this account and Region (Bedrock user guide,
     judge-service-roles). The judge is asked one by one or, as that page has it, in batches."""
-    role = iam.Role(
+    return may.bedrock_role(
         scope,
         construct_id,
-        assumed_by=iam.ServicePrincipal(
-            "bedrock.amazonaws.com",
-            conditions={
-                "StringEquals": {"aws:SourceAccount": cdk.Aws.ACCOUNT_ID},
-                "ArnLike": {"aws:SourceArn": may.account_arn(JOBS)},
-            },
-        ),
+        jobs=JOBS,
         description="Bedrock's evaluation jobs: read answers, ask the judge, write grades",
-    )
-    may.grant(
-        role,
-        [
+        permissions=[
             may.objects(bucket, scope, ["GetObject", "PutObject", "AbortMultipartUpload"], [FOLDER]),
             may.listing(bucket, ["ListBucket"], ["releases/*"]),
             may.Permission(["s3:GetBucketLocation", "s3:ListBucketMultipartUploads"], [bucket.bucket_arn]),
@@ -45,7 +35,6 @@ def judge_role(
             *([may.bedrock(["GetInferenceProfile"], [may.profile(judge)])] if may.is_profile(judge) else []),
         ],
     )
-    return role
 
 
 def grading(owner: str, judge: str, role: iam.IRole) -> list[may.Permission]:

@@ -19,6 +19,7 @@ from stacks.bedrock.dataset import DatasetFile, QueriesFolder, cost_properties
 from stacks.bedrock.distillation_job import DistillationJob
 from stacks.bedrock.labelling_machine import LabellingMachine
 from stacks.bedrock.provider import ResourceProvider
+from stacks.callers import FRAMEWORK, MACHINE, Caller
 from stacks.functions import Function
 from stacks.hosting import DEFAULT, Hosting, VpcConfig
 
@@ -144,9 +145,11 @@ class Labelling(Construct):
             "TAGS": json.dumps(dict(tags or {}), sort_keys=True),
             **(_network(vpc) if vpc else {}),
         }
-        label = self._function("Label", "label", stage_role, environment, 1024, "Labels a shard of queries")
+        label = self._function(
+            "Label", "label", stage_role, environment, 1024, "Labels a shard of queries", MACHINE
+        )
         curate = self._function(
-            "Curate", "make_dataset", stage_role, environment, 3008, "Curates a data set from labels"
+            "Curate", "make_dataset", stage_role, environment, 3008, "Curates a data set from labels", MACHINE
         )
         self.machine = LabellingMachine(
             self,
@@ -192,6 +195,7 @@ class Labelling(Construct):
         environment: Mapping[str, str],
         memory_mb: int,
         description: str,
+        caller: Caller,
     ) -> Function:
         return Function(
             self,
@@ -204,11 +208,12 @@ class Labelling(Construct):
             timeout=cdk.Duration.minutes(15),
             memory_mb=memory_mb,
             description=description,
+            caller=caller,
         )
 
     def _provider(self, role: iam.Role, environment: Mapping[str, str]) -> ResourceProvider:
         functions = [
-            self._function(construct, entry, role, environment, 1024, description)
+            self._function(construct, entry, role, environment, 1024, description, FRAMEWORK)
             for construct, entry, description in (
                 ("OnEvent", "on_event", "Checks raw queries and publishes them in shards"),
                 ("IsComplete", "is_complete", "Starts a labelling, or says whether all of it has ended"),
@@ -221,22 +226,13 @@ class Labelling(Construct):
     # Roles
 
     def _batch_role(self, vpc: VpcConfig | None) -> iam.Role:
-        """What Bedrock assumes for batch jobs, of this account and Region only."""
-        role = iam.Role(
+        """What Bedrock assumes for batch jobs."""
+        return may.bedrock_role(
             self,
             "BatchRole",
-            assumed_by=iam.ServicePrincipal(
-                "bedrock.amazonaws.com",
-                conditions={
-                    "StringEquals": {"aws:SourceAccount": cdk.Aws.ACCOUNT_ID},
-                    "ArnLike": {"aws:SourceArn": may.account_arn(BATCH_JOBS)},
-                },
-            ),
+            jobs=BATCH_JOBS,
             description="Bedrock's batch jobs: read questions, ask the teacher, write answers",
-        )
-        may.grant(
-            role,
-            [
+            permissions=[
                 may.objects(self._bucket, self, ["GetObject", "PutObject"], [FOLDER]),
                 may.listing(self._bucket, ["ListBucket"], [FOLDER]),
                 may.Permission(
@@ -246,7 +242,6 @@ class Labelling(Construct):
                 *(may.interfaces(vpc, BATCH_JOBS) if vpc else []),
             ],
         )
-        return role
 
     def _stage_permissions(self, batch_role: iam.Role) -> list[may.Permission]:
         jobs, owned = may.account_arn(BATCH_JOBS), may.owned(self._owner)

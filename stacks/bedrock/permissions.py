@@ -22,7 +22,7 @@ from stacks.grants import Permission as Permission
 from stacks.grants import encrypted as encrypted
 from stacks.grants import grant as grant
 from stacks.hosting import VpcConfig, ec2_arn
-from stacks.nag import exported
+from stacks.nag import acknowledge, exported
 
 # Of any student: what was made from the one before must still be stopped and deleted.
 JOBS = "model-customization-job/*"
@@ -42,12 +42,37 @@ INTERFACES = (
     "guide, protect customization jobs using a VPC)."
 )
 DESCRIBED = "Descriptions of networks have no resource type of their own (Service Authorization Reference)."
+OF_ONE_ROLE = (
+    "It is written for this one role and goes with it; a managed policy could be attached to others."
+)
 NO_RESOURCE = "These actions have no resource type of their own (Service Authorization Reference)."
 
 
 def function_role(scope: Construct, construct_id: str, permissions: Iterable[Permission] = ()) -> iam.Role:
-    """A role that Lambda assumes, with exactly these permissions."""
+    """A role that Lambda assumes, with exactly these permissions and those to write its functions' logs."""
     role = iam.Role(scope, construct_id, assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+    acknowledge(role, "IAMNoInlinePolicy", OF_ONE_ROLE)
+    grant(role, permissions)
+    return role
+
+
+def bedrock_role(
+    scope: Construct, construct_id: str, *, jobs: str, description: str, permissions: Iterable[Permission]
+) -> iam.Role:
+    """A role that Bedrock assumes for jobs of this account and Region only, e.g. `evaluation-job/*`."""
+    role = iam.Role(
+        scope,
+        construct_id,
+        assumed_by=iam.ServicePrincipal(
+            "bedrock.amazonaws.com",
+            conditions={
+                "StringEquals": {"aws:SourceAccount": cdk.Aws.ACCOUNT_ID},
+                "ArnLike": {"aws:SourceArn": account_arn(jobs)},
+            },
+        ),
+        description=description,
+    )
+    acknowledge(role, "IAMNoInlinePolicy", OF_ONE_ROLE)
     grant(role, permissions)
     return role
 

@@ -10,6 +10,7 @@ from aws_cdk import custom_resources as cr
 from constructs import Construct, IConstruct
 
 from stacks.bedrock import permissions as may
+from stacks.callers import CLOUDFORMATION, WAITER, Caller, accept
 from stacks.hosting import Hosting
 from stacks.nag import acknowledge, function_versions
 
@@ -19,6 +20,10 @@ LONGEST = cdk.Duration.hours(1)
 TOTAL = cdk.Duration.minutes(40)
 INTERVAL = cdk.Duration.seconds(5)
 _MACHINES = may.machine_arn("*")
+
+# Of the framework's own functions. Lambda gives processor time by memory, and its default of 128 MB makes
+# Node slow to start; the CDK has no property for it.
+FRAMEWORK_MEMORY_MB = 256
 
 
 class ResourceProvider(cr.Provider):
@@ -68,7 +73,7 @@ class ResourceProvider(cr.Provider):
             if is_complete
             else None,
         )
-        hosting.place(_framework(self, "onEvent"), on_event_role)
+        self._settle("onEvent", CLOUDFORMATION, hosting, on_event_role)
         handlers = [on_event, *([is_complete] if is_complete else [])]
         for handler in handlers:
             for role in [on_event_role] + ([poll_role] if poll_role else []):
@@ -76,7 +81,7 @@ class ResourceProvider(cr.Provider):
                 acknowledge(role, f"IAM5[Resource::{function_versions(handler)}]", reason)
         if poll_role:
             for name in ("isComplete", "onTimeout"):
-                hosting.place(_framework(self, name), poll_role)
+                self._settle(name, WAITER, hosting, poll_role)
             waiter = self.node.find_child("waiter-state-machine")
             waiter_role = waiter.node.find_child("Role")
             assert isinstance(waiter_role, iam.Role)
@@ -85,6 +90,15 @@ class ResourceProvider(cr.Provider):
             hosting.encrypt(waiter, waiter_role, _MACHINES)
             self._accept_waiter(waiter)
 
+    def _settle(self, name: str, caller: Caller, hosting: Hosting, role: iam.Role) -> None:
+        """Give a function of the framework memory and its place, and accept what it lacks then."""
+        function = _framework(self, name)
+        resource = function.node.default_child
+        assert isinstance(resource, lambda_.CfnFunction)
+        resource.memory_size = FRAMEWORK_MEMORY_MB
+        hosting.place(function, role)
+        accept(function, caller)
+
     def _accept_waiter(self, waiter: IConstruct) -> None:
         role = waiter.node.find_child("Role")
         for name in ("isComplete", "onTimeout"):
@@ -92,6 +106,10 @@ class ResourceProvider(cr.Provider):
             reason = "The framework's waiter invokes its own function, whichever version it has."
             acknowledge(role, f"IAM5[Resource::{function_versions(function)}]", reason)
         acknowledge(role, "IAM5[Resource::*]", "Log deliveries have no resource of their own to name.")
+        acknowledge(
+            role, "IAMWrite", "What writes here makes log deliveries, which have no resource to name."
+        )
+        acknowledge(role, "IAMNoInlinePolicy", may.OF_ONE_ROLE)
         acknowledge(waiter, "SF2", "The framework's waiter has no switch for tracing; it only polls.")
 
 

@@ -15,6 +15,7 @@ from shared.naming import throughput_name
 from stacks.bedrock import permissions as may
 from stacks.bedrock.existing import ExistingThroughput
 from stacks.bedrock.provider import ResourceProvider
+from stacks.callers import FRAMEWORK, MACHINE, Caller
 from stacks.functions import Function
 from stacks.hosting import DEFAULT, Hosting
 from stacks.names import MODEL_NAME
@@ -163,7 +164,7 @@ class ProvisionedThroughput(Construct):
         self.stage: Function | None = None
         if table:
             self.stage = self._function(
-                "Stage", "stage", "Buys the provisioned throughput, or moves it to a release's model"
+                "Stage", "stage", "Buys the provisioned throughput, or moves it to a release's model", MACHINE
             )
             # A release buys by new settings only once the resource has taken them.
             self.stage.node.add_dependency(self.resource)
@@ -175,7 +176,9 @@ class ProvisionedThroughput(Construct):
         """Throughput that was bought elsewhere: looked up when deployed, never moved, tagged or deleted."""
         return ExistingThroughput(scope, construct_id, provisioned_model_arn)
 
-    def _function(self, construct_id: str, entry: str, description: str) -> Function:
+    def _function(
+        self, construct_id: str, entry: str, description: str, caller: Caller = FRAMEWORK
+    ) -> Function:
         return Function(
             self,
             construct_id,
@@ -186,6 +189,7 @@ class ProvisionedThroughput(Construct):
             hosting=self._hosting,
             timeout=cdk.Duration.minutes(5),
             description=description,
+            caller=caller,
         )
 
     @staticmethod

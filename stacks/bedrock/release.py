@@ -14,6 +14,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from stacks.bedrock import permissions as may
@@ -22,8 +23,10 @@ from stacks.bedrock.provider import ResourceProvider
 from stacks.bedrock.provisioned_throughput import ProvisionedThroughput
 from stacks.bedrock.release_machine import ReleaseMachine, ShardStage, Stage
 from stacks.bedrock.release_permissions import ReleasePermissions
+from stacks.callers import FRAMEWORK, MACHINE, SCHEDULE, Caller
 from stacks.functions import Function
 from stacks.hosting import DEFAULT, Hosting
+from stacks.nag import acknowledge
 
 # What a candidate is judged by, and how it rises, where nothing else is said: the numbers of
 # environments/prod.toml, for what answers real queries. A hold-out set of fewer than 200 examples fails.
@@ -82,6 +85,8 @@ class Release(Construct):
         digest: of the release that is declared.
         table: the releases table; the router reads its route.
         topic: told of each release's end.
+        undelivered: keeps for two weeks what reached nobody: events for the sweeper, and messages of the
+            topic's subscriptions that name it.
         key: encrypts both, if any does.
         machine: the state machine.
         resource: the custom resource.
@@ -181,6 +186,7 @@ class Release(Construct):
         self._bucket, self._hosting = bucket, hosting
         self.table = table or releases_table(self, "Table", self.key)
         self.topic = topic or releases_topic(self, "Topic", self.key)
+        self.undelivered = _undelivered(self, "Undelivered")
         base = {"POWERTOOLS_SERVICE_NAME": owner, "NAME": owner, "TABLE_NAME": self.table.table_name}
         sweeping = {
             **base,
@@ -259,7 +265,7 @@ class Release(Construct):
         )
         fail = self._function("Fail", "sweeper", "fail", roles, sweeping, "Ends a release that failed")
         sweep = self._function(
-            "Sweep", "sweeper", "handler", roles, sweeping, "Removes what no release needs"
+            "Sweep", "sweeper", "handler", roles, sweeping, "Removes what no release needs", SCHEDULE
         )
 
         grade = None
@@ -345,6 +351,7 @@ class Release(Construct):
         roles: Mapping[str, iam.Role],
         environment: Mapping[str, str],
         description: str,
+        caller: Caller = MACHINE,
     ) -> Function:
         return Function(
             self,
@@ -357,6 +364,8 @@ class Release(Construct):
             timeout=cdk.Duration.minutes(15 if folder == "evaluation" else 5),
             memory_mb=2048 if folder == "evaluation" else 256,
             description=description,
+            caller=caller,
+            dead_letters=self.undelivered if caller is SCHEDULE else None,
         )
 
     def _resource(
@@ -370,6 +379,7 @@ class Release(Construct):
             {"release": role},
             environment,
             "Starts a release, or ends them all",
+            FRAMEWORK,
         )
         is_complete = self._function(
             "IsComplete",
@@ -378,6 +388,7 @@ class Release(Construct):
             {"release": role},
             environment,
             "Says whether a release was started, or all are gone",
+            FRAMEWORK,
         )
         provider = ResourceProvider(
             self, "Provider", on_event=on_event, is_complete=is_complete, hosting=self._hosting
@@ -411,13 +422,13 @@ class Release(Construct):
             ),
         )
         for rule in (hourly, ended):
-            rule.add_target(targets.LambdaFunction(sweep))
+            rule.add_target(targets.LambdaFunction(sweep, dead_letter_queue=self.undelivered))
         return [hourly, ended]
 
 
 def releases_table(scope: Construct, construct_id: str, key: kms.IKey | None) -> dynamodb.Table:
     """The table of releases and route, encrypted with the key, or with AWS's own."""
-    return dynamodb.Table(
+    table = dynamodb.Table(
         scope,
         construct_id,
         partition_key=dynamodb.Attribute(name="id", type=dynamodb.AttributeType.STRING),
@@ -430,11 +441,42 @@ def releases_table(scope: Construct, construct_id: str, key: kms.IKey | None) ->
         # It names what releases made, all of which goes with them.
         removal_policy=cdk.RemovalPolicy.DESTROY,
     )
+    acknowledge(
+        table,
+        "DynamoDBInBackupPlan",
+        "Point-in-time recovery keeps each second of the last 35 days. A vault that holds recovery points "
+        "can't be deleted, and what the table names goes with its stack.",
+    )
+    return table
 
 
 def releases_topic(scope: Construct, construct_id: str, key: kms.IKey | None) -> sns.Topic:
     """The topic that is told of releases, encrypted with the key if there is one; it takes TLS only."""
     return sns.Topic(scope, construct_id, master_key=key, enforce_ssl=True)
+
+
+def _undelivered(scope: Construct, construct_id: str) -> sqs.Queue:
+    """The queue for what could not be delivered."""
+    queue = sqs.Queue(
+        scope,
+        construct_id,
+        encryption=sqs.QueueEncryption.SQS_MANAGED,
+        enforce_ssl=True,
+        retention_period=cdk.Duration.days(14),
+        redrive_allow_policy=sqs.RedriveAllowPolicy(redrive_permission=sqs.RedrivePermission.DENY_ALL),
+    )
+    acknowledge(
+        queue,
+        "SQSRedrivePolicy",
+        "It is itself where undelivered events and messages end; nothing reads them.",
+    )
+    acknowledge(
+        queue,
+        "SQSEncryptionKMS",
+        "SQS encrypts it with a key of its own. EventBridge and SNS write to it as services, which the "
+        "policy of a customer's key would have to name, and such a key may be another team's.",
+    )
+    return queue
 
 
 def _check_retries(owner: str, source: str, retries: int, job_role: iam.IRole | None) -> None:

@@ -12,6 +12,7 @@ from constructs import Construct
 from stacks.bedrock import permissions as may
 from stacks.bedrock.provider import ResourceProvider
 from stacks.bedrock.release import Release
+from stacks.callers import FRAMEWORK, SCHEDULE
 from stacks.functions import Function
 from stacks.hosting import DEFAULT, Hosting
 
@@ -61,10 +62,12 @@ class ReleaseWait(Construct):
                 hosting=hosting,
                 timeout=cdk.Duration.minutes(5),
                 description=description,
+                caller=caller,
+                dead_letters=release.undelivered if caller is SCHEDULE else None,
             )
-            for construct, entry, description in (
-                ("OnEvent", "on_event", "Registers a stack's wait with its release"),
-                ("Tick", "tick", "Ends waits whose time runs out or whose signal was lost"),
+            for construct, entry, description, caller in (
+                ("OnEvent", "on_event", "Registers a stack's wait with its release", FRAMEWORK),
+                ("Tick", "tick", "Ends waits whose time runs out or whose signal was lost", SCHEDULE),
             )
         }
         provider = ResourceProvider(self, "Provider", on_event=functions["on_event"], hosting=hosting)
@@ -72,7 +75,7 @@ class ReleaseWait(Construct):
             self,
             "Ticking",
             schedule=events.Schedule.rate(cdk.Duration.minutes(minutes)),
-            targets=[targets.LambdaFunction(functions["tick"])],
+            targets=[targets.LambdaFunction(functions["tick"], dead_letter_queue=release.undelivered)],
         )
         before: Construct = release.resource
         lengths = windows(hours, longest_window_seconds)

@@ -12,6 +12,7 @@ from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
+from stacks.bedrock.permissions import OF_ONE_ROLE
 from stacks.nag import acknowledge, acknowledge_resource, function_versions
 
 
@@ -90,9 +91,10 @@ def each_shard(
 
 
 def accept_children(machine: sfn.StateMachine, label: str) -> None:
-    """Accept the wildcards that the CDK writes for a distributed map's own child executions."""
+    """Accept the policy that the CDK writes, with wildcards, for a distributed map's own child executions."""
     policy = machine.node.find_child("DistributedMapPolicy")
     assert isinstance(policy, Construct)
+    acknowledge(policy, "IAMNoInlinePolicy", OF_ONE_ROLE)
     name = cdk.Fn.select(6, cdk.Fn.split(":", machine.state_machine_arn))
     for children in (name, f"{name}/{label}"):
         arn = cdk.Stack.of(machine).format_arn(
@@ -132,8 +134,9 @@ def task(
 
 
 def accept_wildcards(role: iam.IRole, *functions: lambda_.Function) -> None:
-    """Accept what a state machine's role has to have a wildcard for."""
+    """Accept that a state machine's role has a policy of its own, with the wildcards that it needs."""
     for function in functions:
         reason = "The state machine invokes this one function, whichever version it has."
         acknowledge(role, f"IAM5[Resource::{function_versions(function)}]", reason)
     acknowledge(role, "IAM5[Resource::*]", "Log deliveries and traces have no resource of their own to name.")
+    acknowledge(role, "IAMNoInlinePolicy", OF_ONE_ROLE)

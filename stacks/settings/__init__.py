@@ -10,7 +10,15 @@ from stacks.settings.fields import PROJECT
 from stacks.settings.labelling import Labelling
 from stacks.settings.loading import ENVIRONMENTS, Problem, SettingsError, load
 from stacks.settings.network import Network, NetworkEndpoints
-from stacks.settings.operations import Alarms, Budget, Encryption, Retention, Security
+from stacks.settings.operations import (
+    Alarms,
+    Budget,
+    Checks,
+    Encryption,
+    Pack,
+    Retention,
+    Security,
+)
 from stacks.settings.serving import Evaluation, Gate, Release, Rollout, Router
 from stacks.settings.training import Distillation, Endpoint, Hyperparameters, Provisioned
 from stacks.settings.types import Settings
@@ -20,6 +28,7 @@ __all__ = [
     "PROJECT",
     "Alarms",
     "Budget",
+    "Checks",
     "Dataset",
     "Distillation",
     "Encryption",
@@ -30,6 +39,7 @@ __all__ = [
     "Labelling",
     "Network",
     "NetworkEndpoints",
+    "Pack",
     "Problem",
     "Provisioned",
     "Release",

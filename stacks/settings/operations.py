@@ -21,6 +21,25 @@ PolicyName = Annotated[
     ),
     Field(json_schema_extra={"x-allowed": "the ARN of a managed policy, or its name"}),
 ]
+Pack = Literal["AwsSolutions", "Serverless", "NIST80053R5", "HIPAASecurity", "PCIDSS321"]
+"""A rule pack of cdk-nag, as its class is called there."""
+
+
+class Checks(Section):
+    """What the stacks are held against, whenever they are synthesised."""
+
+    packs: Annotated[list[Pack], Field(min_length=1, max_length=5)] = Field(
+        default=["AwsSolutions"],
+        description="Rule packs of cdk-nag; a finding that nobody has acknowledged ends the synthesis. "
+        'Default: ["AwsSolutions"].',
+    )
+
+    @field_validator("packs")
+    @classmethod
+    def _check_packs(cls, value: list[Pack]) -> list[Pack]:
+        if len(set(value)) < len(value):
+            raise not_allowed("each pack once")
+        return value
 
 
 class Retention(Section):

@@ -13,7 +13,7 @@ from stacks.settings.dataset import Dataset
 from stacks.settings.fields import PROJECT, Section, TagKey, TagValue, not_allowed, one_of
 from stacks.settings.labelling import Labelling
 from stacks.settings.network import Network
-from stacks.settings.operations import Alarms, Budget, Encryption, Retention, Security
+from stacks.settings.operations import Alarms, Budget, Checks, Encryption, Retention, Security
 from stacks.settings.serving import Evaluation, Gate, Release, Rollout, Router
 from stacks.settings.training import Distillation, Endpoint
 
@@ -88,6 +88,10 @@ class Settings(Section):
     )
     alarms: Alarms = Field(description="Limits beyond which somebody is told.")
     budget: Budget = Field(default_factory=Budget, description="A monthly budget. Default: none.")
+    checks: Checks = Field(
+        default_factory=Checks,
+        description="What the stacks are held against. Default: as its keys say.",
+    )
 
     @property
     def full_name(self) -> str:

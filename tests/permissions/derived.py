@@ -1,8 +1,8 @@
 """Calls that nobody can record here, since the emulator makes them without asking IAM.
 
 They follow from the templates: what a state machine's definition calls, the keys of what is encrypted, the
-log groups and the networks of functions, and what X-Ray and the delivery of logs take. And the keys of a
-table's items, which the emulator does not tell apart.
+log groups, the queues and the networks of functions, and what X-Ray and the delivery of logs take. And the
+keys of a table's items, which the emulator does not tell apart.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TRACING = ("GetSamplingRules", "GetSamplingTargets", "PutTelemetryRecords", "Put
 def derived(environment: Environment, recorded: Iterable[Call]) -> set[Call]:
     """All calls that follow from an environment's templates, and from the recorded ones of its roles."""
     calls = {call for machine in _machines(environment) for call in _of_machine(environment, machine)}
-    calls |= {*_logs(environment), *_traces(environment)}
+    calls |= {*_logs(environment), *_traces(environment), *_dead_letters(environment)}
     calls |= {*_network(environment), *_variables(environment), ROUTE}
     return calls | set(_encryption(environment, {*recorded, *calls}))
 
@@ -123,6 +123,14 @@ def _traces(environment: Environment) -> Iterator[Call]:
         if function.properties.get("TracingConfig", {}).get("Mode") == "Active":
             role = _role(environment, function, "Role")
             yield from (Call(role, f"xray:{action}", "*") for action in TRACING if action.startswith("Put"))
+
+
+def _dead_letters(environment: Environment) -> Iterator[Call]:
+    """Of events that every try of a function failed: Lambda sends them with the function's own role."""
+    for function in environment.assembly.resources("AWS::Lambda::Function"):
+        if dead_letters := function.properties.get("DeadLetterConfig"):
+            queue = str(environment.plain(dead_letters["TargetArn"]))
+            yield Call(_role(environment, function, "Role"), "sqs:SendMessage", queue)
 
 
 def _logs(environment: Environment) -> Iterator[Call]:

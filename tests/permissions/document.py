@@ -26,7 +26,8 @@ page, the templates and the calls don't agree.
 `<Data>` is a resource by its name in the templates, `<Source>` a bucket that the settings name, `{owner}` \
 the stacks' prefix, `{id}` what Bedrock or a digest names. *Used by* gives one call of those that a test \
 made; *follows* stands for what the emulator makes without asking IAM and the templates show: the tasks of \
-a state machine, the key of what is encrypted, logs and traces. What no test uses has its reason there.
+a state machine, the key of what is encrypted, logs, traces and undelivered events. What no \
+test uses has its reason there.
 """
 OF_ALL = """\
 ## Every role that Lambda assumes

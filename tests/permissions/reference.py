@@ -32,6 +32,7 @@ _OURS = (
     ("kms", r"<\w+\.Arn>", "key"),
     ("logs", r"<\w+\.Arn>", "log-stream"),  # the attribute ends in `:*`, all streams of the group
     ("sns", r"<\w+>", "topic"),
+    ("sqs", r"<\w+\.Arn>", "queue"),
     ("states", r"<\w+>", "statemachine"),
 )
 # What the reference does not list, and why it is granted all the same.

@@ -9,17 +9,18 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
-from cdk_nag import AwsSolutionsChecks
 
+from stacks.application import PACKS
 from stacks.nag import acknowledge
 
 NAME = "bad-example"
 
 
-def synthesise(outdir: Path) -> None:
-    """Synthesise it; raises what app.synth() raises on cdk-nag's findings."""
+def synthesise(outdir: Path, *plugins: cdk.IPolicyValidationPlugin) -> None:
+    """Synthesise it, held against all packs; raises what app.synth() raises on their findings."""
     app = cdk.App(outdir=str(outdir), analytics_reporting=False)
-    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
+    packs = [pack(app, verbose=True) for pack in PACKS.values()]
+    cdk.Validations.of(app).add_plugins(*packs, *plugins)
     stack = cdk.Stack(app, NAME)
     s3.CfnBucket(
         stack,

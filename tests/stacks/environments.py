@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from stacks.settings import ENVIRONMENTS as FOLDER
-from stacks.settings import Settings, load
+from stacks.settings import Pack, Settings, load
 
 ENVIRONMENTS = tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
@@ -121,6 +121,9 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
     "another-digest": ("dev", {"distillation": {"nonce": "again"}}),
 }
 
+# Each variant is held against all packs, so that a team may choose any of them with any setting.
+PACKS: tuple[Pack, ...] = get_args(Pack)
+
 ALL = (*ENVIRONMENTS, *VARIANTS)
 
 
@@ -129,7 +132,7 @@ def settings_of(environment: str) -> Settings:
     if environment not in VARIANTS:
         return load(environment)
     base, changes = VARIANTS[environment]
-    settings = load(base).model_dump()
+    settings = load(base).model_dump() | {"checks": {"packs": list(PACKS)}}
     for section, values in changes.items():
         settings[section] = {**(settings[section] or {}), **values}
     return Settings.model_validate(settings)

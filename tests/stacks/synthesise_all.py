@@ -14,11 +14,12 @@ from tests.stacks import bad_example, offline
 from tests.stacks.environments import ALL, settings_of
 
 
-def synthesise(environment: str, folder: Path) -> None:
+def synthesise(environment: str, folder: Path, *plugins: cdk.IPolicyValidationPlugin) -> None:
     """Synthesise one environment as app.py does, with cdk.json's context; a finding of cdk-nag raises."""
     context = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
     app = cdk.App(context=context, outdir=str(folder / environment), analytics_reporting=False)
     declare(app, settings_of(environment))
+    cdk.Validations.of(app).add_plugins(*plugins)
     app.synth()
 
 

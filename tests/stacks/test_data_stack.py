@@ -23,10 +23,9 @@ def encryption(bucket: Resource) -> Mapping[str, object]:
 
 
 def lifecycle(bucket: Resource) -> Mapping[str, object]:
-    (rule,) = bucket.properties["LifecycleConfiguration"]["Rules"]
-    assert rule["Status"] == "Enabled"
-    found: Mapping[str, object] = rule
-    return found
+    rules = bucket.properties["LifecycleConfiguration"]["Rules"]
+    assert {rule["Status"] for rule in rules} == {"Enabled"}
+    return {name: value for rule in rules for name, value in rule.items()}
 
 
 def removal(resource: Resource) -> set[str]:
@@ -107,6 +106,21 @@ def test_log_bucket_has_s3s_own_encryption_stays_and_empties_itself(assembly: As
     assert encryption(bucket) == {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
     assert removal(bucket) == {"Retain"}
     assert lifecycle(bucket)["ExpirationInDays"] == assembly.settings.retention.log_days
+
+
+def test_a_log_that_was_deleted_can_be_had_back_for_a_month_and_then_leaves_nothing(
+    assembly: Assembly,
+) -> None:
+    bucket = assembly.one("AWS::S3::Bucket", "AccessLogs")
+    assert bucket.properties["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert lifecycle(bucket)["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
+    # S3 refuses a rule that has it beside a number of days.
+    (alone,) = [
+        rule
+        for rule in bucket.properties["LifecycleConfiguration"]["Rules"]
+        if "ExpiredObjectDeleteMarker" in rule
+    ]
+    assert alone == {"ExpiredObjectDeleteMarker": True, "Status": "Enabled"}
 
 
 @pytest.mark.parametrize("name", ["Data", "AccessLogs"])

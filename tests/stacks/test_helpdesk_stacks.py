@@ -11,6 +11,7 @@ from aws_cdk import aws_iam as iam
 
 from shared.task import FILES, Task
 from stacks.application import build
+from stacks.callers import MACHINE
 from stacks.functions import Function, use_task
 from stacks.hosting import Hosting
 from stacks.settings import ENVIRONMENTS, PROJECT, SettingsError
@@ -33,6 +34,7 @@ def with_function(app: cdk.App, name: str, task: Path | None = None) -> None:
         hosting=Hosting(log_days=1),
         timeout=cdk.Duration.seconds(10),
         description="test",
+        caller=MACHINE,
     )
 
 

@@ -1,99 +1,180 @@
-"""cdk-nag's AwsSolutions: no finding without an acknowledgement, no acknowledgement without a finding."""
+"""cdk-nag: no finding without an acknowledgement, no acknowledgement without a finding."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from stacks import nag
+from stacks.settings import Pack
+from tests.checks.acknowledged import Acknowledged
 from tests.stacks import bad_example
-from tests.stacks.assembly import STACKS, Assembly
+from tests.stacks.assembly import Assembly
+from tests.stacks.environments import PACKS
 
 GENERIC = re.compile(
     r"\b(by design|false positive|not applicable|star (is )?required|wildcard (is )?required|as intended"
     r"|suppress(ed)?|acceptable|for now|todo|tbd)\b",
     re.IGNORECASE,
 )
+# As each pack calls itself in the report.
+NAMES: Mapping[Pack, str] = {
+    "AwsSolutions": nag.AWS_SOLUTIONS,
+    "Serverless": nag.SERVERLESS,
+    "NIST80053R5": nag.NIST,
+    "HIPAASecurity": nag.HIPAA,
+    "PCIDSS321": nag.PCI,
+}
+WITH_DETAILS = {"IAM5"}
 
 
-def aws_solutions(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the rule pack itself said; not to find it means that no check ran."""
-    (found,) = [plugin for plugin in report["pluginReports"] if plugin["pluginName"] == "AwsSolutions"]
+def said_by(report: Mapping[str, Any], pack: Pack) -> Mapping[str, Any]:
+    """What a rule pack itself said; not to find it means that no check ran."""
+    (found,) = [plugin for plugin in report["pluginReports"] if plugin["pluginName"] == NAMES[pack]]
     checked: Mapping[str, Any] = found
     return checked
 
 
-def unacknowledged(report: Mapping[str, Any]) -> set[str]:
-    """Rule ids of the findings that nobody acknowledged, with cdk-nag's details."""
-    return {violation["ruleName"] for violation in aws_solutions(report)["violations"]}
+def unacknowledged(report: Mapping[str, Any], pack: Pack) -> set[str]:
+    """Rules of a pack with findings that nobody acknowledged, with cdk-nag's details."""
+    rules = (violation["ruleName"] for violation in said_by(report, pack)["violations"])
+    return {rule.removeprefix(f"{NAMES[pack]}-") for rule in rules}
 
 
-def acknowledgements(assembly: Assembly) -> dict[tuple[str, str], str]:
-    """(construct, finding) to reason, as they were declared."""
-    declared: dict[tuple[str, str], str] = {}
-    for stack in STACKS:
-        path = assembly.path(stack, "metadata")
-        metadata = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        for construct, entries in metadata.items():
-            for entry in entries:
-                if entry["type"] == "aws:cdk:acknowledged-rules":
-                    for finding, reason in entry["data"].items():
-                        declared[construct.removeprefix("/"), finding] = reason
-    return declared
+def acknowledged(assembly: Assembly) -> Acknowledged:
+    return Acknowledged(assembly.folder)
+
+
+def test_each_environment_is_held_against_the_packs_of_its_settings(assembly: Assembly) -> None:
+    packs = assembly.settings.checks.packs
+    ran = {plugin["pluginName"] for plugin in assembly.report["pluginReports"]}
+    assert ran == {NAMES[pack] for pack in packs}
+    every = assembly.environment == "prod" or assembly.environment not in {"dev", "local"}
+    assert set(packs) == (set(PACKS) if every else {"AwsSolutions"})
 
 
 def test_no_finding_is_left(assembly: Assembly) -> None:
-    assert unacknowledged(assembly.report) == set()
-    assert aws_solutions(assembly.report)["conclusion"] == "success"
-    # The CDK's own validator reports beside it.
-    assert [plugin["violations"] for plugin in assembly.report["pluginReports"]] == [[]]
+    for pack in assembly.settings.checks.packs:
+        assert unacknowledged(assembly.report, pack) == set()
+        assert said_by(assembly.report, pack)["conclusion"] == "success"
+    # The CDK's own validator reports beside them where it has found something.
+    assert {len(plugin["violations"]) for plugin in assembly.report["pluginReports"]} == {0}
 
 
 def test_no_acknowledgement_is_stale(assembly: Assembly) -> None:
-    used = {
-        (finding["acknowledgedAt"], finding["acknowledgedId"])
-        for finding in aws_solutions(assembly.report)["suppressedViolations"]
-    }
-    declared = set(acknowledgements(assembly))
-    assert len(declared) > 50
-    assert declared - used == set()
+    for pack in assembly.settings.checks.packs:
+        used = {
+            (finding["acknowledgedAt"], finding["acknowledgedId"])
+            for finding in said_by(assembly.report, pack)["suppressedViolations"]
+        }
+        declared = {
+            (construct, rule)
+            for construct, rule in acknowledged(assembly).reasons
+            if rule.startswith(f"{NAMES[pack]}::")
+        }
+        assert len(declared) > 30
+        assert declared - used == set()
 
 
 def test_reasons_say_something(assembly: Assembly) -> None:
-    for (construct, _), reason in acknowledgements(assembly).items():
+    for (construct, _), reason in acknowledged(assembly).reasons.items():
         assert len(reason) >= 40, f"{construct}: {reason}"
         assert len(set(reason.split())) >= 7, f"{construct}: {reason}"
         assert reason.endswith("."), f"{construct}: {reason}"
         assert not GENERIC.search(reason), f"{construct}: {reason}"
 
 
+def rules(assembly: Assembly) -> Iterator[tuple[str, str]]:
+    """(construct, rule) of each acknowledgement, the rule without its rule set."""
+    for construct, rule in acknowledged(assembly).reasons:
+        rule_set, _, name = rule.partition("::")
+        yield construct, name.removeprefix(f"{rule_set}-")
+
+
 def test_a_finding_is_acknowledged_at_its_construct_with_its_detail(assembly: Assembly) -> None:
     """Neither for a whole stack nor for all wildcards at once."""
-    rules = set()
-    for construct, finding in acknowledgements(assembly):
+    names = {
+        id_.partition("::")[2].removeprefix(f"{id_.partition('::')[0]}-")
+        for ids in nag.MATTERS.values()
+        for id_ in ids
+    }
+    for construct, rule in rules(assembly):
+        # A stack's own child is a resource or, of ours, a construct of several: that has more below it.
         assert "/" in construct
-        pack, _, rule = finding.partition("::")
-        assert pack == "AwsSolutions"
-        rules.add(rule.partition("[")[0].removeprefix("AwsSolutions-"))
-        assert not rule.endswith("-IAM5")
-    assert rules == {"IAM5", "L1", "SF2"}
+        name, detailed, _ = rule.partition("[")
+        assert (name in WITH_DETAILS) == bool(detailed)
+        assert name in names | WITH_DETAILS
 
 
-def test_a_bad_stack_fails_the_same_check(assemblies_folder: Path) -> None:
+def test_an_acknowledgement_covers_one_resource(assembly: Assembly) -> None:
+    """What is accepted at a construct is found at one resource below it, in each rule set."""
+    for pack in assembly.settings.checks.packs:
+        for finding in said_by(assembly.report, pack)["suppressedViolations"]:
+            paths = [construct["constructPath"] for construct in finding["violatingConstructs"]]
+            assert len(paths) == 1, (finding["acknowledgedAt"], finding["ruleName"], paths)
+
+
+def test_every_matter_is_accepted_somewhere(assemblies: Mapping[str, Assembly]) -> None:
+    """What is accepted nowhere is no longer needed in the table."""
+    declared = {rule for name in assemblies for _, rule in acknowledged(assemblies[name]).reasons}
+    assert {id_ for ids in nag.MATTERS.values() for id_ in ids} - declared == set()
+
+
+def test_a_matter_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(KeyError, match="LambdaDQL"):
+        nag.ids("LambdaDQL")
+
+
+MANAGED = "arn:<AWS::Partition>:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"
+PUBLIC_BUCKET = {
+    "S3BucketLevelPublicAccessProhibited",
+    "S3BucketLoggingEnabled",
+    "S3BucketPublicReadProhibited",
+    "S3BucketPublicWriteProhibited",
+    "S3BucketReplicationEnabled",
+    "S3BucketSSLRequestsOnly",
+    "S3BucketVersioningEnabled",
+    "S3DefaultEncryptionKMS",
+}
+COMPLIANCE = PUBLIC_BUCKET | {
+    "IAMNoInlinePolicy",
+    "IAMPolicyNoStatementsWithFullAccess",
+    "LambdaInsideVPC",
+    "SNSEncryptedKMS",
+}
+BAD: Mapping[Pack, set[str]] = {
+    "AwsSolutions": {
+        "S1",  # no access logs
+        "S2",  # public
+        "S10",  # no TLS
+        f"IAM4[Policy::{MANAGED}]",
+        "IAM5[Action::s3:*]",
+        "IAM5[Resource::*]",
+        "L1",
+        "SNS3",
+    },
+    "Serverless": {
+        "LambdaDLQ",
+        "LambdaDefaultMemorySize",
+        "LambdaDefaultTimeout",
+        "LambdaLatestVersion",
+        "LambdaTracing",
+    },
+    "NIST80053R5": COMPLIANCE | {"LambdaConcurrency", "LambdaDLQ"},
+    "HIPAASecurity": COMPLIANCE | {"LambdaConcurrency", "LambdaDLQ"},
+    "PCIDSS321": COMPLIANCE,
+}
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_a_bad_stack_fails_the_same_check(assemblies_folder: Path, pack: Pack) -> None:
     folder = assemblies_folder / bad_example.NAME
     assert (folder / "error.txt").read_text(encoding="utf-8").startswith("ValidationFailed")
     report = json.loads((folder / "validation-report.json").read_text(encoding="utf-8"))
-    managed = "arn:<AWS::Partition>:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"
-    assert unacknowledged(report) == {
-        "AwsSolutions-S1",  # no access logs
-        "AwsSolutions-S2",  # public
-        "AwsSolutions-S10",  # no TLS
-        f"AwsSolutions-IAM4[Policy::{managed}]",
-        "AwsSolutions-IAM5[Action::s3:*]",
-        "AwsSolutions-IAM5[Resource::*]",
-        "AwsSolutions-L1",
-        "AwsSolutions-SNS3",
-    }
-    assert aws_solutions(report)["conclusion"] == "failure"
+    assert unacknowledged(report, pack) == BAD[pack]
+    assert said_by(report, pack)["conclusion"] == "failure"

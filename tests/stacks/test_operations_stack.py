@@ -21,7 +21,8 @@ def is_emitted(metric: str) -> bool:
 
 
 def test_alarms_are_on_plain_metrics_that_functions_emit(assembly: Assembly) -> None:
-    alarms = assembly.resources("AWS::CloudWatch::Alarm")
+    found = assembly.resources("AWS::CloudWatch::Alarm")
+    alarms = [alarm for alarm in found if alarm.properties["Namespace"] != "AWS/SQS"]
     watched = {alarm.properties["MetricName"] for alarm in alarms}
     assert watched == {
         "RouterErrors",
@@ -38,6 +39,15 @@ def test_alarms_are_on_plain_metrics_that_functions_emit(assembly: Assembly) -> 
         assert properties["Dimensions"] == [{"Name": "service", "Value": assembly.settings.full_name}]
     assert [metric for metric in watched if not is_emitted(metric)] == []
     assert not assembly.resources("AWS::CloudWatch::CompositeAlarm")
+
+
+def test_somebody_is_told_of_what_reached_nobody(assembly: Assembly) -> None:
+    alarm = assembly.one("AWS::CloudWatch::Alarm", "UndeliveredAlarm").properties
+    assert (alarm["Namespace"], alarm["MetricName"]) == ("AWS/SQS", "ApproximateNumberOfMessagesVisible")
+    dimensions = [{"Name": "QueueName", "Value": "<ReleaseUndelivered.QueueName>"}]
+    assert assembly.plain(alarm["Dimensions"]) == dimensions
+    assert (alarm["Statistic"], alarm["Threshold"], alarm["EvaluationPeriods"]) == ("Maximum", 0, 1)
+    assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
 
 
 def test_missing_data_is_never_a_breach(assembly: Assembly) -> None:
@@ -115,7 +125,12 @@ def test_whoever_is_named_is_told(assembly: Assembly) -> None:
         for subscription in assembly.resources("AWS::SNS::Subscription")
     ]
     assert subscribed == [
-        {"Protocol": "email", "TopicArn": "<Notifications>", "Endpoint": email}
+        {
+            "Protocol": "email",
+            "TopicArn": "<Notifications>",
+            "Endpoint": email,
+            "RedrivePolicy": {"deadLetterTargetArn": "<ReleaseUndelivered.Arn>"},
+        }
         for email in assembly.settings.alarms.emails
     ]
 

@@ -33,6 +33,7 @@ SERVICES: Mapping[str, str | None] = {
     "iam": None,  # PassRole is a permission and no call
     "kms": None,  # S3, DynamoDB, Bedrock, Lambda and Step Functions, with the caller's permissions
     "logs": None,  # Lambda delivers
+    "sqs": None,  # as well, what every try of a function failed
     "xray": None,  # as well
 }
 

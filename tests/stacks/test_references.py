@@ -16,6 +16,7 @@ STAYING = {
     "AWS::KMS::Key",
     "AWS::DynamoDB::Table",
     "AWS::SNS::Topic",
+    "AWS::SQS::Queue",
     "AWS::IAM::Role",
 }
 

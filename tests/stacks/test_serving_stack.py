@@ -185,6 +185,42 @@ def test_sweeper_comes_every_hour_and_when_an_execution_ends_by_itself(assembly:
         assert [target["Arn"] for target in assembly.plain(rule["Targets"])] == ["<ReleaseSweep.Arn>"]
 
 
+def test_an_event_that_nobody_took_is_kept_for_two_weeks(assembly: Assembly) -> None:
+    """Whatever EventBridge invokes: it gives up, and so does Lambda once the function failed three times."""
+    queue = assembly.one("AWS::SQS::Queue").properties
+    assert queue["MessageRetentionPeriod"] == 14 * 24 * 3600
+    assert queue["SqsManagedSseEnabled"] is True
+    assert queue["RedriveAllowPolicy"] == {"redrivePermission": "denyAll"}
+    taken = set()
+    for rule in assembly.resources("AWS::Events::Rule"):
+        (target,) = assembly.plain(rule.properties["Targets"])
+        assert target["DeadLetterConfig"] == {"Arn": "<ReleaseUndelivered.Arn>"}
+        taken.add(target["Arn"])
+    functions = assembly.resources("AWS::Lambda::Function")
+    queued = {
+        f"<{function.name}.Arn>"
+        for function in functions
+        if assembly.plain(function.properties.get("DeadLetterConfig"))
+        == {"TargetArn": "<ReleaseUndelivered.Arn>"}
+    }
+    assert queued == taken
+
+
+def test_only_our_own_rules_and_topic_may_write_to_the_queue_and_only_by_tls(assembly: Assembly) -> None:
+    statements = assembly.statements(assembly.one("AWS::SQS::QueuePolicy").properties["PolicyDocument"])
+    allowed = [statement for statement in statements if statement.effect == "Allow"]
+    sources = {}
+    for statement in allowed:
+        assert statement.actions == {"sqs:SendMessage"}
+        (source,) = statement.conditions["ArnEquals"].values()
+        sources[source] = statement.principal["Service"]
+    rules = {f"<{rule.name}.Arn>": "events.amazonaws.com" for rule in assembly.resources("AWS::Events::Rule")}
+    mailed = {"<Notifications>": "sns.amazonaws.com"} if assembly.settings.alarms.emails else {}
+    assert sources == rules | mailed
+    (denied,) = [statement for statement in statements if statement.effect == "Deny"]
+    assert denied.conditions == {"Bool": {"aws:SecureTransport": "false"}}
+
+
 def test_every_rule_may_call_its_function(assembly: Assembly) -> None:
     called = {
         (rule.name, target["Arn"])

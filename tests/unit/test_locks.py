@@ -22,8 +22,8 @@ def named(ending: str) -> list[str]:
 
 
 NAMES = named(".in")
-# An environment of its own, where other versions may be.
-APART = "benchmarks/requirements"
+# Environments of their own, where other versions may be.
+APART = ("benchmarks/requirements", "tests/checks/requirements")
 # What travels to Lambda.
 BUNDLED = ("lambda/requirements", "lambda/evaluation/requirements")
 
@@ -33,7 +33,7 @@ def lock(name: str) -> Path:
 
 
 def test_every_input_has_its_lock_file_and_make_lock_renews_them_all() -> None:
-    assert len(NAMES) == 7
+    assert len(NAMES) == 8
     assert named(".txt") == NAMES
     script = SCRIPT.read_text(encoding="utf-8")
     assert sorted(re.findall(r"^lock (\S+)", script, re.MULTILINE)) == NAMES

@@ -158,6 +158,7 @@ def test_uri_and_version_of_an_object_change_the_digest(digest: Digest, changes:
         {"retention.throughput": "retain"},
         {"alarms.error_rate": 0.5},
         {"budget": {"monthly_usd": 5.0, "emails": ["a@example.com"]}},
+        {"checks": {"packs": ["PCIDSS321"]}},
         {"distillation.allow_legacy": True},
         {
             "endpoint.kind": "provisioned",

@@ -312,7 +312,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"router.throttle_rate": 0}, "router.throttle_rate", "above 0"),
     ({"router.reserved_concurrency": 0}, "router.reserved_concurrency", "at least 1"),
     ({"router.log_queries": 1}, "router.log_queries", "true or false"),
-    # retention, encryption, alarms, budget
+    # retention, encryption, alarms, budget, checks
     ({"retention.data": "keep"}, "retention.data", '"retain" or "delete"'),
     ({"retention.throughput": "keep"}, "retention.throughput", '"delete" or "retain"'),
     ({"retention.log_days": 2}, "retention.log_days", "1, 3, 5, 7, 14"),
@@ -366,6 +366,9 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "rtb- and 8 or 17",
     ),
     ({**NETWORK, "network.vpc_id": "vpc-12345678"}, "network.vpc_id", "subnet_ids, security_group_ids"),
+    ({"checks.packs": []}, "checks.packs", "a list of 1 to 5"),
+    ({"checks.packs": ["CIS"]}, "checks.packs[0]", '"AwsSolutions", "Serverless", "NIST80053R5"'),
+    ({"checks.packs": ["PCIDSS321", "PCIDSS321"]}, "checks.packs", "each pack once"),
     # shape
     ({"gate": ...}, "gate", "a table [gate]"),
     ({"gate": 1}, "gate", "a table [gate]"),

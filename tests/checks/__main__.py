@@ -1,0 +1,24 @@
+"""Renews `docs/checks.md`: `python -m tests.checks`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.checks import document
+from tests.checks.acknowledged import Acknowledged
+from tests.stacks.synthesise_all import synthesise
+
+
+def main() -> int:
+    """Write the page."""
+    with tempfile.TemporaryDirectory() as folder:
+        synthesise(document.ENVIRONMENT, Path(folder))
+        acknowledged = Acknowledged(Path(folder) / document.ENVIRONMENT)
+        document.PATH.write_text(document.text(acknowledged), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

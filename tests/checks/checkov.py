@@ -1,0 +1,46 @@
+"""checkov's rules for CloudFormation, run offline.
+
+It pins boto3 and much else to versions that are not ours, so it lives in an environment of its own, which
+`make checks` fills once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from stacks.settings import PROJECT
+from tests.checks.acknowledged import Finding
+
+RULE_SET = "checkov"
+PYTHON = PROJECT / ".cache" / "checkov" / "bin" / "python"
+
+
+def findings(templates: Sequence[Path]) -> set[Finding]:
+    """What breaks a rule. Raises RuntimeError where checkov fails, or could not read a template."""
+    if not PYTHON.exists():
+        raise RuntimeError(f"checkov is not installed at {PYTHON}: run `make checks`.")
+    arguments = [argument for path in templates for argument in ("--file", str(path))]
+    options = ["--framework", "cloudformation", "--skip-download", "--soft-fail", "--output", "json"]
+    result = subprocess.run(
+        [str(PYTHON), "-m", "checkov.main", *arguments, *options],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        # Without a proxy or a key of anybody's: whatever it would ask the network for, it has to do without.
+        env={"PATH": os.environ["PATH"], "HOME": str(PYTHON.parents[1]), "LOG_LEVEL": "ERROR"},
+    )
+    if result.returncode:
+        raise RuntimeError(f"checkov failed:\n{result.stderr[-3000:]}")
+    report = json.loads(result.stdout)
+    summary = report["summary"]
+    if summary["parsing_errors"] or not summary["passed"]:
+        raise RuntimeError(f"checkov did not read all of {len(templates)} templates: {summary}")
+    # A resource is `AWS::S3::Bucket.LogicalId`.
+    return {
+        Finding(f"{RULE_SET}::{one['check_id']}", Path(one["file_path"]).name, one["resource"].split(".")[1])
+        for one in report["results"]["failed_checks"]
+    }
