@@ -79,7 +79,7 @@ types: $(INSTALLED)
 
 tests: $(INSTALLED)
 	@# In the files' order: the longest, integration, begins first, beside all others.
-	pytest -n 2 --dist loadfile --no-loadscope-reorder
+	pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 checks: $(INSTALLED) $(CHECKOV)  ## Hold prod against checkov, and renew docs/checks.md
 	@python -m tests.checks

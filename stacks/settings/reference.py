@@ -20,7 +20,7 @@ permissions_boundary = "arn:aws:iam::111122223333:policy/platform/TeamBoundary" 
 subnet_ids = ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]
 security_group_ids = ["sg-0123456789abcdef0"]
 
-[network.endpoints]  # only where the stacks are to make them
+[network.endpoints]  # only where the stacks shall have endpoints of their own
 vpc_id = "vpc-0123456789abcdef0"
 route_table_ids = ["rtb-0123456789abcdef0"]
 

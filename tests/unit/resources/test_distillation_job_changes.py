@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from tests.unit.resources.scenes import (
 )
 
 OTHER_KEY = KEY.replace("0b8f", "1b8f")
-NETWORK = {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
+NETWORK: Mapping[str, Any] = {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
 # What the job is made from, what the update says, and what the refusal tells of it.
 FIXED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
