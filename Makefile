@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: bootstrap checks cost dataset-check diff deploy destroy execution-policy help install local local-status local-down lock permissions releases rollback route synth watch test tests types faults snapshots schema clean
+.PHONY: benchmarks bootstrap checks cost dataset-check diff deploy destroy execution-policy help install local local-status local-down lock permissions releases rollback route synth watch test tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -94,6 +94,11 @@ $(CHECKOV): tests/checks/requirements.txt | $(INSTALLED)
 
 faults: $(INSTALLED)  ## Deploy, update and destroy it all while faults happen at random [SCHEDULES=200] [SEED=1]
 	@python -m tests.faults --schedules "$(SCHEDULES)" --seed "$(SEED)"
+
+benchmarks: $(INSTALLED)  ## Measure the router: beside others, under load, at its start; 10 minutes on a machine with nothing else to do
+	python -m benchmarks.cold_start
+	python -m benchmarks.load
+	python -m benchmarks.router --queries 400
 
 snapshots: $(INSTALLED)  ## Renew the snapshots of the templates
 	pytest tests/snapshots --snapshot-update

@@ -1,8 +1,7 @@
 """What X-Ray is told of a query: a subsegment, and in it one for the route and for each model that was asked.
 
 Sent to the daemon that runs beside a traced function, as X-Ray's developer guide describes it ("segment
-documents", "sending segment documents to the X-Ray daemon"). Its SDK would patch botocore, and take longer to
-import than the whole router.
+documents", "sending segment documents to the X-Ray daemon"). Why not by an SDK: decision 23.
 """
 
 from __future__ import annotations

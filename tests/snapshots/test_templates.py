@@ -28,7 +28,11 @@ from tests.stacks.environments import ENVIRONMENTS
 
 TEMPLATES = [
     *((environment, stack) for environment in ENVIRONMENTS for stack in STACKS),
-    # All that a platform may ask for, at once.
+    # What a platform may ask for: each in the smallest stack that shows it, and all at once.
+    ("boundary", "router"),
+    ("network", "router"),
+    ("keys", "data"),
+    ("keys", "router"),
     *(("hardened", stack) for stack in STACKS),
     # What labels raw queries, what learns from logged requests, what buys throughput, and what has a judge.
     ("raw-queries", "distillation"),
