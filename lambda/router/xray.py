@@ -54,8 +54,8 @@ class XRay:
             "annotations": {key: value for key, value in annotations.items() if value is not None},
             "subsegments": [_call(span, began) for span in spans],
         }
-        # A document that is lost is no loss to who asked.
-        with suppress(OSError):
+        # A document that is lost is no loss to who asked, whatever went wrong.
+        with suppress(Exception):
             self._open().sendto(f"{HEADER}\n{json.dumps(document)}".encode(), self._daemon)
 
     def _parent(self) -> dict[str, str] | None:
@@ -78,7 +78,7 @@ def _address(text: str) -> tuple[str, int] | None:
     """Host and port from "host:port", or from the long form "tcp:host:port udp:host:port"."""
     found = next((part for part in text.split() if part.startswith("udp:")), text).removeprefix("udp:")
     host, _, port = found.rpartition(":")
-    return (host, int(port)) if host and port.isdigit() else None
+    return (host, int(port)) if host and port.isdecimal() else None
 
 
 def _timed(name: str, began: float, seconds: float) -> dict[str, Any]:

@@ -123,7 +123,10 @@ def test_nothing_is_sent_where_tracing_is_off(bench: MakeBench, traced: Daemon) 
     assert traced.is_idle()
 
 
-@pytest.mark.parametrize("address", ["", "nowhere", "169.254.79.129:", "127.0.0.1:9", "256.0.0.1:2000"])
+@pytest.mark.parametrize(
+    "address",
+    ["", "nowhere", "169.254.79.129:", "127.0.0.1:9", "127.0.0.1:70000", "127.0.0.1:²", "256.0.0.1:2000"],
+)
 def test_a_daemon_that_is_not_there_costs_nothing(
     bench: MakeBench, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
