@@ -9,7 +9,7 @@ QUERIES ?= data/sample_queries.txt
 SCHEDULES ?= 200
 SEED ?= 1
 INSTALLED := .venv/.installed
-SOURCES := app.py stacks local tests data benchmarks
+SOURCES := app.py stacks cdk_distilled_router operate local tests data benchmarks
 FUNCTIONS := $(wildcard lambda/*/)
 # checkov pins boto3 and much else to other versions than ours.
 CHECKOV := .cache/checkov/.installed
@@ -47,11 +47,11 @@ watch: $(INSTALLED)  ## Follow the release that is on its way, until it is live 
 	@python -m local watch --environment "$(ENV)"
 
 cost: $(INSTALLED)  ## Estimate what an environment costs, with no AWS access [ENV=dev] [COUNT=10000: rows or queries]
-	@python -m local.cost --environment "$(ENV)" $(if $(COUNT),--queries "$(COUNT)")
+	@python -m operate.cost --environment "$(ENV)" $(if $(COUNT),--queries "$(COUNT)")
 
 dataset-check: $(INSTALLED)  ## Check rows or raw queries: FILE=data/training.jsonl [HOLDOUT=] [METHOD=] [TASK=]
 	@test -n "$(FILE)" || { echo 'Say which file: make dataset-check FILE=data/training.jsonl' >&2; exit 2; }
-	@python -m local.dataset_check "$(FILE)" $(if $(HOLDOUT),--holdout "$(HOLDOUT)") $(if $(METHOD),--method "$(METHOD)") $(if $(TASK),--task "$(TASK)")
+	@python -m operate.dataset_check "$(FILE)" $(if $(HOLDOUT),--holdout "$(HOLDOUT)") $(if $(METHOD),--method "$(METHOD)") $(if $(TASK),--task "$(TASK)")
 
 synth: $(INSTALLED)  ## Write cdk.out with no AWS access [ENV=local]
 	@python -m local synth --environment "$(ENV)"
@@ -107,7 +107,7 @@ permissions: $(INSTALLED)  ## Prove the roles' permissions, and renew docs/permi
 	@python -m tests.permissions $(if $(RECORD),--record)
 
 execution-policy: $(INSTALLED)  ## What CloudFormation's role needs, in place of AdministratorAccess [ENV=dev] [BOUNDARY=arn]
-	@python -m local.execution_policy --environment "$(ENV)" $(if $(BOUNDARY),--boundary "$(BOUNDARY)") --output execution-policy-$(ENV).json
+	@python -m operate.execution_policy --environment "$(ENV)" $(if $(BOUNDARY),--boundary "$(BOUNDARY)") --output execution-policy-$(ENV).json
 
 lock: $(INSTALLED)  ## Renew the lock files from requirements*.in [UPGRADE=1: to the newest] [PACKAGE=one to upgrade]
 	@sh local/lock.sh $(if $(UPGRADE),--upgrade) $(if $(PACKAGE),--upgrade-package "$(PACKAGE)")

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.router import FUNCTION
-from stacks import bundles
+from cdk_distilled_router.common import bundles
 
 TURNS = 7
 PROGRAM = """

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import stacks  # noqa: F401  # puts lambda/ on the import path
-from shared.conversation import Example, examples, normalised, row
-from shared.task import Task
+from distilled_router.data.conversation import Example, examples, normalised, row
+from distilled_router.task.task import Task
 
 PROJECT = Path(__file__).resolve().parents[1]
 SEED = 4
@@ -63,8 +63,8 @@ class Measured:
 
 def with_rules(training: Path, holdout: Path | None) -> int:
     """All rules of this project: near duplicates, labels, prompts and balance included."""
-    from shared.dataset_rules import check_dataset
-    from shared.line_rules import lines
+    from distilled_router.data.dataset_rules import check_dataset
+    from distilled_router.data.line_rules import lines
 
     def content(path: Path) -> Iterator[bytes]:
         with path.open("rb") as file:

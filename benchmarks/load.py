@@ -77,10 +77,10 @@ def run(where: Where, rate: int) -> list[Answer]:
     """Ask the router of this process, through all phases."""
     from botocore.config import Config
 
+    from distilled_router.release.route import Route, Share
+    from distilled_router.task.task import Task
     from router.assembly import client_config, make_router
     from router.settings import Settings
-    from shared.routes import Route, Share
-    from shared.task import Task
     from tests.unit.router.doubles import TableDouble
 
     settings = Settings(

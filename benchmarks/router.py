@@ -109,10 +109,10 @@ def ours(where: Where) -> Ask:
     that holds one route."""
     from botocore.config import Config
 
+    from distilled_router.release.route import Route, Share
+    from distilled_router.task.task import Task
     from router.assembly import client_config, make_router
     from router.settings import Settings
-    from shared.routes import Route, Share
-    from shared.task import Task
     from tests.unit.router.doubles import TableDouble
 
     settings = Settings(name="benchmark", table_name="releases", base_model_id="us.amazon.nova-micro-v1:0")
@@ -135,8 +135,8 @@ def ours(where: Where) -> Ask:
 
 def bare(where: Where) -> Ask:
     """One boto3 call with the student's prompt; the text is not even read."""
-    from shared.asking import Prompt, request
-    from shared.task import Task
+    from distilled_router.task.converse import Prompt, request
+    from distilled_router.task.task import Task
 
     bedrock = where.client(max_pool_connections=max(CONCURRENCY))
     prompt = Prompt.student(Task.load())
@@ -151,7 +151,7 @@ def bare(where: Where) -> Ask:
 
 def samples(where: Where) -> Ask:
     """As the AWS routing samples do: a client for each call, no cache, the answer taken as JSON or text."""
-    from shared.task import Task
+    from distilled_router.task.task import Task
 
     prompt = Task.load().student_prompt
 
@@ -177,8 +177,8 @@ def litellm(where: Where) -> Ask:
     os.environ |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
     import litellm as library  # type: ignore[import-not-found]  # in its own environment
 
-    from shared.asking import Prompt
-    from shared.task import Task
+    from distilled_router.task.converse import Prompt
+    from distilled_router.task.task import Task
 
     library.suppress_debug_info = True
     prompt = Prompt.student(Task.load())
@@ -273,9 +273,9 @@ def initialise(approach: str, where: Where) -> dict[str, Any]:
 @contextmanager
 def standin() -> Iterator[tuple[Where, Where]]:
     """The stand-in with two deployed students: one that answers weights only, one with reasoning."""
+    from distilled_router.data.conversation import examples, row
+    from distilled_router.task.task import Task
     from local.bedrock import BedrockStandIn, MemoryS3, Settings
-    from shared.conversation import examples, row
-    from shared.task import Task
 
     task, s3 = Task.load(), MemoryS3()
     with (PROJECT / "data" / "training.jsonl").open(encoding="utf-8") as lines:

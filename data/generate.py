@@ -24,9 +24,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lambda"))
 
-from shared.answers import apportioned
-from shared.conversation import Example, normalised, row
-from shared.task import Task
+from distilled_router.data.conversation import Example, normalised, row
+from distilled_router.task.parsing import apportioned
+from distilled_router.task.task import Task
 
 HERE = Path(__file__).resolve().parent
 SEED = 20

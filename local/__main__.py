@@ -12,10 +12,11 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
-from local import deployed, environment, follow, processes, queries, releases, rollback, status, system
-from local.errors import LocalError
-from local.gradual import Rise
+from local import environment, status, system
 from local.state import ENVIRONMENT, PROJECT, State
+from operate import deployed, processes, releases, rollback, route, watch
+from operate.errors import LocalError
+from operate.gradual_rollback import Rise
 from stacks.settings import SettingsError
 
 # Wide enough for the table of answers where no terminal says how wide it is.
@@ -106,7 +107,7 @@ def _run(options: argparse.Namespace, state: State, console: Console) -> int:
         case "route":
             if options.environment == ENVIRONMENT:
                 _forget_aws()
-            answer = queries.router(options.environment, state).ask(options.query)
+            answer = route.router(options.environment, state).ask(options.query)
             print(json.dumps(answer, indent=2), flush=True)
         case "releases" | "rollback" | "watch":
             return _of_releases(options, state, console)
@@ -119,7 +120,7 @@ def _of_releases(options: argparse.Namespace, state: State, console: Console) ->
         _forget_aws()
     at = deployed.deployed(options.environment, state)
     if options.command == "watch":
-        return follow.follow(at, console)
+        return watch.follow(at, console)
     if options.command == "rollback":
         rise = Rise(deployed.watch(options.environment, state), console) if options.gradual else None
         rollback.show(rollback.roll_back(at, options.to, rise), at, console)

@@ -16,7 +16,7 @@ lock() {
 
 # For any system and processor, from the oldest Python that is supported on.
 any="--universal --python-version 3.12"
-# What travels to Lambda: for its Python alone (stacks/functions.py), so every machine bundles the same.
+# What travels to Lambda: for its Python alone (cdk_distilled_router/common/functions.py), so every machine bundles the same.
 runtime="--python-version 3.13 --python-platform aarch64-manylinux_2_28"
 
 lock requirements-dev $any "$@"

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 
 from botocore.exceptions import BotoCoreError
 
-from local import certificate, environment, processes, web
-from local.cdk import tool_path
-from local.errors import LocalError
+from local import certificate, environment
 from local.state import ACCOUNT, PROJECT, REGION, State
+from operate import processes, web
+from operate.cdk import tool_path
+from operate.errors import LocalError
 
 # An hour of training takes six seconds; a deployment of eight minutes takes less than one.
 TIME_SCALE = 600

@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from local import environment, servers, watch
-from local.aws import Aws
-from local.errors import LocalError
+from local import deploy_progress, environment, servers
 from local.state import ENVIRONMENT, State
+from operate.aws import Aws
+from operate.errors import LocalError
 from stacks import settings
 
 
@@ -38,8 +38,10 @@ def show(state: State, console: Console) -> None:
             outputs = (o for o in stack.get("Outputs", []) if not o["OutputKey"].startswith("Exports"))
             shown = "  ".join(f"{output['OutputKey']}={output['OutputValue']}" for output in outputs)
             table.add_row(stack["StackName"], stack["StackStatus"], shown)
-    name = watch.table_name(aws, f"{settings.load(ENVIRONMENT, state.environments).full_name}-serving")
-    found = watch.release(aws, name) if name else None
+    name = deploy_progress.table_name(
+        aws, f"{settings.load(ENVIRONMENT, state.environments).full_name}-release"
+    )
+    found = deploy_progress.release(aws, name) if name else None
     table.add_row(
         "release", found.state if found else "none", f"{found.digest} {found.note}" if found else ""
     )

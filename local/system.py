@@ -14,13 +14,14 @@ from pathlib import Path
 from botocore.exceptions import ClientError
 from rich.console import Console
 
-from local import cdk, environment, queries, servers, watch
-from local.aws import Aws
-from local.errors import LocalError
+from local import deploy_progress, environment, servers
 from local.leftovers import leftovers
 from local.progress import Board
 from local.servers import Servers
 from local.state import ENVIRONMENT, PROJECT, State
+from operate import cdk, route
+from operate.aws import Aws
+from operate.errors import LocalError
 from stacks import settings
 
 POLL_SECONDS = 0.5
@@ -52,17 +53,17 @@ def up(state: State, console: Console, query_file: Path) -> None:
     Raises:
         LocalError: A step failed; servers that had started are left running for a look.
     """
-    asked = queries.read(query_file)
+    asked = route.read(query_file)
     name = settings.load(ENVIRONMENT, state.environments).full_name
     with locked(state), Board(console) as board:
         running = _servers_and_deployment(state, board, name)
         outputs = json.loads(state.outputs.read_text())
         row = board.add("sample queries", "running")
-        router = queries.local_router(state, outputs)
+        router = route.local_router(state, outputs)
         answers = [(query, router.ask(query)) for query in asked]
         board.set(row, "done")
     console.print()
-    console.print(queries.table(answers))
+    console.print(route.table(answers))
     _say_how_to_go_on(state, console, running)
 
 
@@ -104,8 +105,8 @@ def _has_toolkit(aws: Aws) -> bool:
 
 def _deploy(state: State, board: Board, aws: Aws, variables: Mapping[str, str], name: str) -> None:
     stacks = cdk.stacks(state.assembly)
-    stack_rows = watch.Stacks(aws, stacks, board)
-    release_row = watch.ReleaseRow(aws, f"{name}-serving", board)
+    stack_rows = deploy_progress.Stacks(aws, stacks, board)
+    release_row = deploy_progress.ReleaseRow(aws, f"{name}-release", board)
 
     def poll() -> None:
         stack_rows.poll()
@@ -116,7 +117,7 @@ def _deploy(state: State, board: Board, aws: Aws, variables: Mapping[str, str], 
         try:
             _finish(process, state, "deploy", "cdk deploy failed.", poll)
         except LocalError as error:
-            reason = watch.failed_resource(aws, stacks)
+            reason = deploy_progress.failed_resource(aws, stacks)
             message = f"cdk deploy failed. {reason}" if reason else str(error)
             raise LocalError(
                 message, log=error.log, advice=f"The servers still run, for a look. {DOWN}"
@@ -125,7 +126,7 @@ def _deploy(state: State, board: Board, aws: Aws, variables: Mapping[str, str], 
     _wait_for_release(state, release_row)
 
 
-def _settle(rows: watch.Stacks, poll: Callable[[], None]) -> None:
+def _settle(rows: deploy_progress.Stacks, poll: Callable[[], None]) -> None:
     """Let CloudFormation finish what an interrupted command began: the CDK takes the stack for deployed."""
     deadline = time.monotonic() + RELEASE_SECONDS
     while rows.busy():
@@ -137,7 +138,7 @@ def _settle(rows: watch.Stacks, poll: Callable[[], None]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _wait_for_release(state: State, row: watch.ReleaseRow) -> None:
+def _wait_for_release(state: State, row: deploy_progress.ReleaseRow) -> None:
     deadline = time.monotonic() + RELEASE_SECONDS
     found = row.poll()
     while not (found and found.over):
@@ -150,7 +151,7 @@ def _wait_for_release(state: State, row: watch.ReleaseRow) -> None:
             )
         time.sleep(POLL_SECONDS)
         found = row.poll()
-    if found.state != watch.LIVE:
+    if found.state != deploy_progress.LIVE:
         raise LocalError(
             f"The release {found.digest} is {found.state}: {found.note or 'no reason was given'}.",
             log=state.log("emulator"),
@@ -189,14 +190,14 @@ def down(state: State, console: Console, *, force: bool = False) -> None:
 def _destroy(state: State, board: Board, running: Servers) -> None:
     aws = Aws(running.variables(state))
     stacks = cdk.stacks(state.assembly)[::-1]
-    rows = watch.Stacks(aws, stacks, board, deleting=True)
+    rows = deploy_progress.Stacks(aws, stacks, board, deleting=True)
     variables = environment.without_aws() | running.variables(state)
     _settle(rows, rows.poll)
     with _cdk(cdk.destroy(state.assembly), variables, state, "destroy") as process:
         try:
             _finish(process, state, "destroy", "cdk destroy failed.", rows.poll)
         except LocalError as error:
-            reason = watch.failed_resource(aws, stacks)
+            reason = deploy_progress.failed_resource(aws, stacks)
             message = f"cdk destroy failed. {reason}" if reason else str(error)
             raise LocalError(
                 message, log=error.log, advice=f"The servers still run, for a look. {DOWN}"

@@ -10,16 +10,16 @@ import aws_cdk as cdk
 import cdk_nag
 from aws_cdk import aws_iam as iam
 
-from shared.naming import OWNER_TAG
+from cdk_distilled_router.common.functions import use_task
+from cdk_distilled_router.common.hosting import Hosting, VpcConfig
+from distilled_router.bedrock.naming import OWNER_TAG
 from stacks import settings as settings_
 from stacks.data import DataStack
 from stacks.distillation import DistillationStack
-from stacks.functions import use_task
-from stacks.hosting import Hosting, VpcConfig
 from stacks.identity import Identity
 from stacks.operations import OperationsStack
+from stacks.release import ReleaseStack
 from stacks.router import RouterStack
-from stacks.serving import ServingStack
 
 PACKS: Mapping[settings_.Pack, Callable[..., cdk_nag.NagPack]] = {
     "AwsSolutions": cdk_nag.AwsSolutionsChecks,
@@ -36,14 +36,14 @@ class Application:
 
     data: DataStack
     distillation: DistillationStack
-    serving: ServingStack
+    release: ReleaseStack
     router: RouterStack
     operations: OperationsStack
 
     @property
     def stacks(self) -> tuple[cdk.Stack, ...]:
         """All of them, first to last."""
-        return (self.data, self.distillation, self.serving, self.router, self.operations)
+        return (self.data, self.distillation, self.release, self.router, self.operations)
 
 
 def build(app: cdk.App, environment: str, folder: Path = settings_.ENVIRONMENTS) -> Application:
@@ -79,9 +79,9 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
         key=data.key,
         env=env,
     )
-    serving = ServingStack(
+    release = ReleaseStack(
         app,
-        f"{name}-serving",
+        f"{name}-release",
         settings=settings,
         hosting=hosting,
         identity=identity,
@@ -98,7 +98,7 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
         f"{name}-router",
         settings=settings,
         hosting=hosting,
-        table=serving.table,
+        table=release.table,
         key=data.key,
         env=env,
     )
@@ -106,8 +106,8 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
         app,
         f"{name}-operations",
         settings=settings,
-        topic=serving.topic,
-        undelivered=serving.undelivered,
+        topic=release.topic,
+        undelivered=release.undelivered,
         env=env,
     )
     operations.add_stack_dependency(router)
@@ -117,7 +117,7 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
         # On every role below the app, those of the CDK's own constructs too.
         policy = iam.ManagedPolicy.from_managed_policy_arn(data, "PermissionsBoundary", boundary)
         iam.PermissionsBoundary.of(app).apply(policy)
-    return Application(data, distillation, serving, router, operations)
+    return Application(data, distillation, release, router, operations)
 
 
 def _vpc(settings: settings_.Settings) -> VpcConfig | None:

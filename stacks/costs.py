@@ -1,12 +1,12 @@
 """From an environment's settings to what its costs are estimated from, and the prices that functions take."""
 
-from shared.costs import Spec
-from shared.prices import PriceError, Prices
+from distilled_router.cost.estimate import Spec
+from distilled_router.cost.prices import PriceError, Prices
 from stacks.settings import Settings
 
 
 def spec(settings: Settings) -> Spec:
-    """What the settings ask for that costs; how much data there is, `shared.costs.Volume` says."""
+    """Return what the settings ask for that costs money; `Volume` says how much data there is."""
     dataset, labelling, distillation = settings.dataset, settings.labelling, settings.distillation
     hyperparameters, bought = distillation.hyperparameters, settings.endpoint.provisioned
     labels = dataset.labels == "teacher"

@@ -8,10 +8,10 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from cdk_distilled_router.common.hosting import VpcConfig
+from cdk_distilled_router.common.nag import acknowledge
+from cdk_distilled_router.common.vpc_endpoints import Endpoints
 from stacks import keys
-from stacks.endpoints import Endpoints
-from stacks.hosting import VpcConfig
-from stacks.nag import acknowledge
 from stacks.settings import Settings
 
 # What somebody deletes among the access logs can be had back for so long.

@@ -10,12 +10,12 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
+from cdk_distilled_router.common.hosting import Hosting
+from cdk_distilled_router.dataset import Dataset, DatasetFile, QueriesFolder
+from cdk_distilled_router.distillation_job import DistillationJob
+from cdk_distilled_router.job_inputs import InvocationLogs
+from cdk_distilled_router.labelling import Labelling, LabellingPlan
 from stacks import costs
-from stacks.bedrock.dataset import Dataset, DatasetFile, QueriesFolder
-from stacks.bedrock.distillation_job import DistillationJob
-from stacks.bedrock.job_inputs import InvocationLogs
-from stacks.bedrock.labelling import Labelling, LabellingPlan
-from stacks.hosting import Hosting
 from stacks.identity import Identity
 from stacks.settings import PROJECT, Settings, is_folder, is_s3, split_s3_uri
 

@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from shared.naming import release_name, throughput_name
-from shared.task import Task
-from stacks import names
+from distilled_router.bedrock import naming
+from distilled_router.bedrock.naming import release_name, throughput_name
+from distilled_router.task.task import Task
 from stacks.settings import PROJECT, Problem, Settings, SettingsError, is_s3
 
 
@@ -41,7 +41,7 @@ class Identity:
     def __post_init__(self) -> None:
         if not self.task_digest:
             raise ValueError("task_digest is empty: expected the digest of the routing task")
-        pattern = names.refused(self.job_name)
+        pattern = naming.refused(self.job_name)
         if pattern:
             allowed = f"a name that matches {pattern.pattern}, also with -9 for a ninth attempt"
             raise SettingsError([self._problem("name", self.job_name, allowed)])
@@ -51,7 +51,7 @@ class Identity:
         """16 hex digits for all that decides the teacher's answers to raw queries, which are paid for once:
         not the rules for what is kept of them, nor the student."""
         labelling = self.settings.labelling
-        return names.digest(
+        return naming.digest(
             {
                 "queries": self._source("queries"),
                 "teacher": self.settings.distillation.teacher,
@@ -70,18 +70,18 @@ class Identity:
         """16 hex digits for the data: of files their content, of S3 objects their URI and version."""
         dataset = self.settings.dataset
         if dataset.labels == "teacher":
-            return names.digest(self._curated(), 16)
+            return naming.digest(self._curated(), 16)
         if dataset.source == "invocation_logs":
-            return names.digest({"holdout": self._source("holdout"), **self._logs()}, 16)
+            return naming.digest({"holdout": self._source("holdout"), **self._logs()}, 16)
         if dataset.source == "file":
             self._check_files("training", "holdout")
-        return names.digest({name: self._source(name) for name in ("training", "holdout")}, 16)
+        return naming.digest({name: self._source(name) for name in ("training", "holdout")}, 16)
 
     @cached_property
     def digest(self) -> str:
         """12 hex digits for all that decides the model."""
         spec = self.settings.distillation
-        return names.digest(
+        return naming.digest(
             {
                 "dataset": self.dataset_digest,
                 "task": self.task_digest,

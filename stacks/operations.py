@@ -14,7 +14,7 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from shared.metrics import NAMESPACE
+from distilled_router.aws.metrics import NAMESPACE
 from stacks.settings import Settings
 
 PERIOD = cdk.Duration.minutes(5)

@@ -16,12 +16,12 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from stacks.bedrock import permissions as may
-from stacks.callers import REQUESTS
+from cdk_distilled_router.common import permissions as may
+from cdk_distilled_router.common.callers import REQUESTS
+from cdk_distilled_router.common.functions import Function
+from cdk_distilled_router.common.hosting import Hosting
+from cdk_distilled_router.common.nag import acknowledge
 from stacks.costs import token_prices
-from stacks.functions import Function
-from stacks.hosting import Hosting
-from stacks.nag import acknowledge
 from stacks.settings import Settings
 
 # HTTP API gives up after 30 s and the CDK takes 29; the router's own budget is far below.

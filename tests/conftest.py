@@ -20,9 +20,9 @@ from botocore.config import Config
 from hypothesis import settings
 
 import stacks  # noqa: F401  # puts lambda/ on the import path
-from local import processes
+from distilled_router.release.table import Releases
 from local.bedrock import BedrockStandIn
-from shared.releases import Releases
+from operate import processes
 
 # A loaded machine is slow now and then. How fast our code is, the benchmarks say.
 settings.register_profile("patient", deadline=None)

@@ -14,8 +14,8 @@ from random import Random
 
 import pytest
 
-from shared.conversation import Example, normalised, row
-from shared.task import Task
+from distilled_router.data.conversation import Example, normalised, row
+from distilled_router.task.task import Task
 
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data"
 HINTED = ("tvr", "audiocaps", "didemo", "snips")

@@ -10,12 +10,20 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from candidate.training import watch
-from shared import deployments
-from shared.clients import client, table
-from shared.errors import NotYetError, ResourceError
-from shared.naming import DIGEST_TAG, OWNER_TAG, release_name
-from shared.releases import DEPLOYING, Release, Releases
-from shared.stages import StageResult, done, failed, not_on_its_way, patient, release_tags, waiting
+from distilled_router.aws.clients import client, table
+from distilled_router.aws.errors import NotYetError, ResourceError
+from distilled_router.aws.state_machine import (
+    StageResult,
+    done,
+    failed,
+    not_on_its_way,
+    patient,
+    release_tags,
+    waiting,
+)
+from distilled_router.bedrock import deployments
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, release_name
+from distilled_router.release.table import DEPLOYING, Release, Releases
 
 logger = Logger()
 

@@ -14,12 +14,13 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from shared import executions, jobs, models
-from shared.errors import NotYetError, ResourceError
-from shared.metrics import count
-from shared.naming import CLOSED_TAG, OWNER_TAG, attempt_name, bedrock_tags
-from shared.releases import WAITING, Release, Releases
-from shared.stages import StageResult, done, failed, not_on_its_way, readable, waiting
+from distilled_router.aws import executions
+from distilled_router.aws.errors import NotYetError, ResourceError
+from distilled_router.aws.metrics import count
+from distilled_router.aws.state_machine import StageResult, done, failed, not_on_its_way, readable, waiting
+from distilled_router.bedrock import jobs, models
+from distilled_router.bedrock.naming import CLOSED_TAG, OWNER_TAG, attempt_name, bedrock_tags
+from distilled_router.release.table import WAITING, Release, Releases
 
 logger = Logger(child=True)
 

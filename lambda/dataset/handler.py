@@ -11,14 +11,14 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from shared import costs
-from shared.clients import client
-from shared.custom_resource import Event, answer, begun, truth
-from shared.dataset_rules import ROWS, Report, check_dataset
-from shared.errors import ResourceError, with_retries
-from shared.sources import Source
-from shared.storage import purge
-from shared.task import Task
+from distilled_router.aws.clients import client
+from distilled_router.aws.custom_resource import Event, answer, begun, truth
+from distilled_router.aws.errors import ResourceError, with_retries
+from distilled_router.aws.storage import purge
+from distilled_router.cost import estimate
+from distilled_router.data.dataset_rules import ROWS, Report, check_dataset
+from distilled_router.data.files import Source
+from distilled_router.task.task import Task
 
 logger = Logger()
 
@@ -49,7 +49,7 @@ def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_r
     report = check_dataset(training.rows() if training else None, sources["holdout"].rows(), task, method)
     if not report.ok:
         raise ResourceError(f"{report.summary()} Nothing was published or started.")
-    costs.hold(event, _volume(report, event.properties), task)
+    estimate.hold(event, _volume(report, event.properties), task)
     logger.info("data set passed", summary=report.summary())
     for source in sources.values():
         source.publish(bucket, f"{folder}{source.name}.jsonl")
@@ -65,14 +65,14 @@ def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_r
     )
 
 
-def _volume(report: Report, properties: Mapping[str, Any]) -> costs.Volume:
+def _volume(report: Report, properties: Mapping[str, Any]) -> estimate.Volume:
     """How much a job will learn from: as much as it takes, where nobody counted what was logged."""
     if "Training" in properties:
-        return costs.Volume(
+        return estimate.Volume(
             queries=report.rows["training"],
             unlabelled=report.unlabelled,
             query_bytes=report.query_bytes["training"],
         )
     most = ROWS[str(properties["Method"])][1]
     answered = truth(properties.get("UseLoggedAnswers", "false"))
-    return costs.Volume(queries=most, unlabelled=0 if answered else most)
+    return estimate.Volume(queries=most, unlabelled=0 if answered else most)

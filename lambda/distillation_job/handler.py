@@ -24,12 +24,13 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from shared import executions, jobs, models
-from shared.clients import client
-from shared.custom_resource import Event, answer, begun, complete, pending, polled, truth
-from shared.errors import NotYetError, ResourceError
-from shared.stages import StageResult, done, failed, patient, waiting
-from shared.storage import PURGE_SECONDS, deadline, purge
+from distilled_router.aws import executions
+from distilled_router.aws.clients import client
+from distilled_router.aws.custom_resource import Event, answer, begun, complete, pending, polled, truth
+from distilled_router.aws.errors import NotYetError, ResourceError
+from distilled_router.aws.state_machine import StageResult, done, failed, patient, waiting
+from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
+from distilled_router.bedrock import jobs, models
 
 logger = Logger()
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from distilled_router.aws.errors import code
+from distilled_router.task.converse import Prompt, request, text
+from distilled_router.task.task import InvalidOutput, Task
 from evaluation.metrics import Answer, Question
-from shared.asking import Prompt, request, text
-from shared.errors import code
-from shared.task import InvalidOutput, Task
 
 CANDIDATE, SERVING, BASE, STATIC = "candidate", "serving", "base", "static"
 # A deployment of Nova Micro takes 2,000 requests a minute; a few at a time leave room for live traffic.

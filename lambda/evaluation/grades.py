@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distilled_router.aws.objects import Folder
+from distilled_router.task.task import Task
 from evaluation.intervals import UNKNOWN, Estimate, means
 from evaluation.metrics import Answer, Question
 from evaluation.questions import HOLDOUT, spread
-from shared.objects import Folder
-from shared.task import Task
 
 LOWEST, HIGHEST = 1.0, 5.0
 # Prompts of one job that a judge grades (Bedrock user guide, model-evaluation-prompt-datasets-judge).

@@ -15,16 +15,16 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from distilled_router.aws.errors import NotYetError, ResourceError, described, is_transient
+from distilled_router.aws.objects import Folder
+from distilled_router.aws.state_machine import StageResult, done, not_on_its_way, release_tags, waiting
+from distilled_router.bedrock import evaluation_jobs as jobs
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
+from distilled_router.release.table import Release, Releases
+from distilled_router.task.task import Task
 from evaluation import grades
 from evaluation.grades import LEAST_GRADED, SOURCE, Grades
 from evaluation.metrics import Answer, Question
-from shared import evaluation_jobs as jobs
-from shared.errors import NotYetError, ResourceError, described, is_transient
-from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
-from shared.objects import Folder
-from shared.releases import Release, Releases
-from shared.stages import StageResult, done, not_on_its_way, release_tags, waiting
-from shared.task import Task
 
 # A job is looked at again after this part of the time that it has taken so far: some 150 looks in a day,
 # where an execution's history holds two thousand.

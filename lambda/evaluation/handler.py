@@ -20,6 +20,13 @@ import boto3
 from aws_lambda_powertools import Logger
 from botocore.config import Config
 
+from distilled_router.aws.clients import client, table
+from distilled_router.aws.objects import Folder
+from distilled_router.aws.state_machine import StageResult, done, failed, not_on_its_way, patient, waiting
+from distilled_router.data.conversation import examples
+from distilled_router.release.table import EVALUATING, Release, Releases
+from distilled_router.task.robustness import Robustness
+from distilled_router.task.task import Task
 from evaluation.asking import BASE, CANDIDATE, SERVING, STATIC, Contender, ask_all, read
 from evaluation.gate import Gate
 from evaluation.grades import sample
@@ -27,13 +34,7 @@ from evaluation.grading import Grading, grading_from, kept_grades
 from evaluation.judgement import Scored, judge
 from evaluation.metrics import Answer, Question
 from evaluation.page import page
-from evaluation.questions import HOLDOUT, Robustness, questions, shards
-from shared.clients import client, table
-from shared.conversation import examples
-from shared.objects import Folder
-from shared.releases import EVALUATING, Release, Releases
-from shared.stages import StageResult, done, failed, not_on_its_way, patient, waiting
-from shared.task import Task
+from evaluation.questions import HOLDOUT, questions, shards
 
 logger = Logger()
 

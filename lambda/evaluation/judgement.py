@@ -10,14 +10,14 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
+from distilled_router.cost.prices import PriceError, Prices
+from distilled_router.task.task import Task
 from evaluation.asking import CANDIDATE, SERVING, Contender
 from evaluation.gate import PAIRED, Gate
 from evaluation.grades import Grades
 from evaluation.intervals import RESAMPLES, Estimate, means, quantile
 from evaluation.metrics import LATENCIES, METRICS, NEAR, Answer, Question, distances, shown, values
 from evaluation.questions import HOLDOUT
-from shared.prices import PriceError, Prices
-from shared.task import Task
 
 WORST = 20
 # Words of a query, by which the scores are broken down: up to and with the first, the second, and more.

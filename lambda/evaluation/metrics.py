@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.task import Task
+from distilled_router.task.task import Task
 
 # Weights of references lie on whole percents at best; below half a percent two are the same.
 SAME = 0.005

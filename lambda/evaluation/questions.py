@@ -6,16 +6,14 @@ The variants are made the same way every time, so that two releases of one hold-
 from __future__ import annotations
 
 import random
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Self
+from dataclasses import asdict
+from typing import Any
 
+from distilled_router.data.conversation import Example
+from distilled_router.task.robustness import Robustness
+from distilled_router.task.task import Task
 from evaluation.metrics import Question
-from shared.answers import weights_problem
-from shared.conversation import Example
-from shared.task import ROBUSTNESS_FILE, Task, TaskError, default_folder
 
 HOLDOUT = "holdout"
 # Questions beyond are left out, spread evenly: our own limit, for the time that a judgement takes.
@@ -23,78 +21,6 @@ MOST_QUESTIONS = 100_000
 # Questions that one invocation asks, of every contender: within minutes at a second each.
 SHARD_QUESTIONS = 500
 _QUERY = "{query}"
-_TEXTS = ("paraphrases", "injections", "out_of_domain")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Robustness:
-    """What a task's folder says of how its queries may look. All of it may be missing.
-
-    Attributes:
-        paraphrases, injections: texts around `{query}`; the first must not change the weights, and neither
-            may the second, which try to.
-        filler: a sentence without meaning for the router, with which a query is made very long.
-        out_of_domain: queries that no label fits: any valid weights will do.
-        other_languages: queries and their weights.
-    """
-
-    paraphrases: tuple[str, ...] = ()
-    injections: tuple[str, ...] = ()
-    filler: str = ""
-    out_of_domain: tuple[str, ...] = ()
-    other_languages: tuple[Example, ...] = ()
-
-    @classmethod
-    def load(cls, task: Task, folder: Path | None = None) -> Self:
-        """Read a task's `robustness.toml`; nothing where there is none.
-
-        Raises:
-            TaskError: The file holds something else. The message names all that is wrong.
-        """
-        path = (folder or default_folder()) / ROBUSTNESS_FILE
-        if not path.exists():
-            return cls()
-        try:
-            values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise TaskError(f"{path}: {error}") from error
-        if problems := list(_problems(values, task)):
-            raise TaskError(f"{path}: {'; '.join(problems)}")
-        examples = (Example(one["query"], one["weights"]) for one in values.get("other_languages", ()))
-        return cls(
-            filler=values.get("filler", ""),
-            other_languages=tuple(examples),
-            **{name: tuple(values.get(name, ())) for name in _TEXTS},
-        )
-
-
-def _problems(values: Mapping[str, Any], task: Task) -> Iterator[str]:
-    """What is wrong with what a person wrote."""
-    known = {*_TEXTS, "filler", "other_languages"}
-    if unknown := sorted(values.keys() - known):
-        yield f"unknown: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
-    if not isinstance(values.get("filler", ""), str):
-        yield "filler must be a text"
-    for name in _TEXTS:
-        texts = values.get(name, [])
-        if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
-            yield f"{name} must be a list of texts"
-        elif name != "out_of_domain":
-            yield from (f"{name}: {t!r} must hold {_QUERY} once" for t in texts if t.count(_QUERY) != 1)
-    examples = values.get("other_languages", [])
-    for number, one in enumerate(examples if isinstance(examples, list) else [examples], start=1):
-        if (
-            not isinstance(one, dict)
-            or one.keys() != {"query", "weights"}
-            or not isinstance(one["query"], str)
-        ):
-            yield f"other_languages: entry {number} must have a text query and weights"
-        elif not isinstance(one["weights"], dict) or not all(
-            type(value) in (int, float) for value in one["weights"].values()
-        ):
-            yield f"other_languages: entry {number} must give every label a number"
-        elif problem := weights_problem(one["weights"], task.labels):
-            yield f"other_languages: entry {number}: {problem}"
 
 
 def questions(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from shared.costs import dollars
+from distilled_router.cost.estimate import dollars
 
 UNKNOWN = '<span class="unknown">unknown</span>'
 # What HTML can't hold: controls, lone surrogates, and the two that are no characters.

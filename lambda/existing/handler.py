@@ -11,11 +11,11 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
-from shared import jobs
-from shared.clients import client
-from shared.custom_resource import Event, answer, begun
-from shared.errors import ResourceError, code, is_missing, with_retries
-from shared.models import base_model
+from distilled_router.aws.clients import client
+from distilled_router.aws.custom_resource import Event, answer, begun
+from distilled_router.aws.errors import ResourceError, code, is_missing, with_retries
+from distilled_router.bedrock import jobs
+from distilled_router.bedrock.models import base_model
 
 logger = Logger()
 

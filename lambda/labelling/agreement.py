@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from shared.task import Task
+from distilled_router.task.task import Task
 
 Weights = Mapping[str, float]
 

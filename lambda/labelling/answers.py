@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.task import InvalidOutput, Task
+from distilled_router.task.task import InvalidOutput, Task
 
 # A text or an error is kept as a reason, not as a document.
 MOST_CHARACTERS = 200

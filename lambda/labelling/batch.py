@@ -8,10 +8,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from labelling.answers import Answer, request
-from labelling.plan import Plan
-from labelling.records import Record
-from shared.errors import (
+from distilled_router.aws.errors import (
     NotYetError,
     ResourceError,
     code,
@@ -19,9 +16,12 @@ from shared.errors import (
     is_role_not_ready,
     is_transient,
 )
-from shared.naming import LABELS_TAG, bedrock_tags, is_owned
-from shared.objects import Folder
-from shared.task import Task
+from distilled_router.aws.objects import Folder
+from distilled_router.bedrock.naming import LABELS_TAG, bedrock_tags, is_owned
+from distilled_router.data.labelling_plan import Plan
+from distilled_router.task.task import Task
+from labelling.answers import Answer, request
+from labelling.records import Record
 
 RUNNING = frozenset({"Submitted", "Validating", "Scheduled", "InProgress", "Stopping"})
 _OUTPUT = ".jsonl.out"

@@ -8,11 +8,11 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from distilled_router.aws.errors import ResourceError, code, described
+from distilled_router.data.labelling_plan import Plan
+from distilled_router.task.task import Task
 from labelling.answers import Answer, request
-from labelling.plan import Plan
 from labelling.records import Record
-from shared.errors import ResourceError, code, described
-from shared.task import Task
 
 # An answer to all questions alike: no other question would fare better.
 _HOPELESS = frozenset({"AccessDeniedException", "ResourceNotFoundException"})

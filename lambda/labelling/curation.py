@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from distilled_router.data.conversation import normalised
+from distilled_router.data.dataset_rules import ROWS, VALIDATION_ROWS
+from distilled_router.data.labelling_plan import Plan
+from distilled_router.data.similarity import Neighbours, families
+from distilled_router.task.task import Task
 from labelling.agreement import consensus
-from labelling.plan import Plan
-from shared.conversation import normalised
-from shared.dataset_rules import ROWS, VALIDATION_ROWS
-from shared.similarity import Neighbours, families
-from shared.task import Task
 
 TRAINING, VALIDATION, HOLDOUT = "training", "validation", "holdout"
 # A family's part of what is held out, at most: a larger one would be most of what is judged.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
+from distilled_router.aws.objects import Folder, json_lines
+from distilled_router.data.conversation import row
+from distilled_router.data.dataset_rules import check_dataset
+from distilled_router.data.labelling_plan import Plan
+from distilled_router.task.task import Task
 from labelling.curation import HOLDOUT, TRAINING, VALIDATION, Curated, Labelled
-from labelling.plan import Plan
-from shared.conversation import row
-from shared.dataset_rules import check_dataset
-from shared.objects import Folder, json_lines
-from shared.task import Task
 
 REPORT, REJECTS = "curation.json", "rejects.jsonl"
 GIVEN_HOLDOUT = "given-holdout.jsonl"

@@ -16,20 +16,20 @@ import boto3
 from aws_lambda_powertools import Logger
 from botocore.config import Config
 
+from distilled_router.aws import executions
+from distilled_router.aws.clients import client
+from distilled_router.aws.custom_resource import Event, begun, polled
+from distilled_router.aws.objects import Folder, json_lines
+from distilled_router.aws.state_machine import StageResult, done, failed, patient, readable, release_tags
+from distilled_router.bedrock.naming import OWNER_TAG
+from distilled_router.data.conversation import examples
+from distilled_router.data.labelling_plan import Plan, shard_of
+from distilled_router.task.task import Task
 from labelling import resource
 from labelling.curation import curate
 from labelling.dataset import GIVEN_HOLDOUT, publish
-from labelling.plan import Plan, shard_of
 from labelling.resource import Services
 from labelling.shards import Shard
-from shared import executions
-from shared.clients import client
-from shared.conversation import examples
-from shared.custom_resource import Event, begun, polled
-from shared.naming import OWNER_TAG
-from shared.objects import Folder, json_lines
-from shared.stages import StageResult, done, failed, patient, readable, release_tags
-from shared.task import Task
 
 logger = Logger()
 

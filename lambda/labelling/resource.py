@@ -16,19 +16,21 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
+from distilled_router.aws import executions
+from distilled_router.aws.custom_resource import Event, answer, complete, pending, truth
+from distilled_router.aws.errors import ResourceError, code, with_retries
+from distilled_router.aws.objects import Folder
+from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
+from distilled_router.bedrock import jobs
+from distilled_router.cost import estimate
+from distilled_router.data.dataset_rules import check_dataset
+from distilled_router.data.files import Source, files_of
+from distilled_router.data.findings import Report
+from distilled_router.data.labelling_plan import Plan
+from distilled_router.data.query_rules import QueryCheck
+from distilled_router.task.task import Task
 from labelling import batch
 from labelling.dataset import GIVEN_HOLDOUT
-from labelling.plan import Plan
-from shared import costs, executions, jobs
-from shared.custom_resource import Event, answer, complete, pending, truth
-from shared.dataset_rules import check_dataset
-from shared.errors import ResourceError, code, with_retries
-from shared.findings import Report
-from shared.objects import Folder
-from shared.query_rules import QueryCheck
-from shared.sources import Source, files_of
-from shared.storage import PURGE_SECONDS, deadline, purge
-from shared.task import Task
 
 logger = Logger(child=True)
 
@@ -60,7 +62,7 @@ def handle(
     holdout = _holdout(event.properties, aws.s3, retry, task, plan.method, report)
     if not report.ok:
         raise ResourceError(f"{report.summary()} Nothing was published, asked or started.")
-    costs.hold(event, costs.Volume.of(queries), task)
+    estimate.hold(event, estimate.Volume.of(queries), task)
     logger.info("queries passed", summary=report.summary())
     for name, rows in _shards(queries, int(event.properties["QueriesPerShard"])):
         folder.write_rows(f"queries/{name}.jsonl", rows)

@@ -14,15 +14,15 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
+from distilled_router.aws.errors import NotYetError, ResourceError, or_none
+from distilled_router.aws.objects import Folder
+from distilled_router.aws.state_machine import StageResult, done, failed, waiting
+from distilled_router.cost.batch_limits import BATCH_MINIMUM
+from distilled_router.data.labelling_plan import Plan
+from distilled_router.task.task import Task
 from labelling import batch, calls
 from labelling.answers import Answer
-from labelling.plan import Plan
 from labelling.records import Query, Record, records
-from shared.batch_limits import BATCH_MINIMUM
-from shared.errors import NotYetError, ResourceError, or_none
-from shared.objects import Folder
-from shared.stages import StageResult, done, failed, waiting
-from shared.task import Task
 
 logger = Logger(child=True)
 

@@ -21,14 +21,14 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
+from distilled_router.aws.clients import client, table
+from distilled_router.aws.custom_resource import Event, answer, begun, complete, pending, polled, truth
+from distilled_router.aws.errors import NotYetError, ResourceError, is_transient
+from distilled_router.aws.state_machine import StageResult, patient, waiting
+from distilled_router.bedrock import models, throughput
+from distilled_router.bedrock.naming import OWNER_TAG, digest_of
+from distilled_router.release.table import Releases, RouteChangedError
 from provisioned_throughput.serving import is_routed, serve
-from shared import models, throughput
-from shared.clients import client, table
-from shared.custom_resource import Event, answer, begun, complete, pending, polled, truth
-from shared.errors import NotYetError, ResourceError, is_transient
-from shared.naming import OWNER_TAG, digest_of
-from shared.releases import Releases, RouteChangedError
-from shared.stages import StageResult, patient, waiting
 
 logger = Logger()
 

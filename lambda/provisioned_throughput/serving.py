@@ -8,12 +8,12 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from shared import throughput
-from shared.errors import NotYetError, ResourceError
-from shared.models import base_model
-from shared.naming import DIGEST_TAG
-from shared.releases import LIVE, Release, Releases
-from shared.stages import StageResult, done, failed, release_tags, waiting
+from distilled_router.aws.errors import NotYetError, ResourceError
+from distilled_router.aws.state_machine import StageResult, done, failed, release_tags, waiting
+from distilled_router.bedrock import throughput
+from distilled_router.bedrock.models import base_model
+from distilled_router.bedrock.naming import DIGEST_TAG
+from distilled_router.release.table import LIVE, Release, Releases
 
 logger = Logger(child=True)
 

@@ -16,14 +16,23 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
-from shared import executions
-from shared.clients import client, table
-from shared.custom_resource import Event, answer, begun, complete, pending, polled, shortened, truth
-from shared.errors import ResourceError, code
-from shared.releases import LIVE, SUPERSEDED, Release, Releases, RouteChangedError
-from shared.storage import PURGE_SECONDS, deadline, purge
-from shared.sweep import Sweeper
-from shared.throughput import is_throughput
+from distilled_router.aws import executions
+from distilled_router.aws.clients import client, table
+from distilled_router.aws.custom_resource import (
+    Event,
+    answer,
+    begun,
+    complete,
+    pending,
+    polled,
+    shortened,
+    truth,
+)
+from distilled_router.aws.errors import ResourceError, code
+from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
+from distilled_router.bedrock.throughput import is_throughput
+from distilled_router.release.sweep import Sweeper
+from distilled_router.release.table import LIVE, SUPERSEDED, Release, Releases, RouteChangedError
 
 logger = Logger()
 

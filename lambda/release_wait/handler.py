@@ -9,10 +9,10 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from shared.clients import table
-from shared.custom_resource import Event, answer, begun, truth
-from shared.releases import Releases
-from shared.waits import Waits, Window
+from distilled_router.aws.clients import table
+from distilled_router.aws.custom_resource import Event, answer, begun, truth
+from distilled_router.release.table import Releases
+from distilled_router.release.wait_conditions import Waits, Window
 
 logger = Logger()
 

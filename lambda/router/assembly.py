@@ -7,13 +7,13 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from botocore.config import Config
 
+from distilled_router.task.task import Task
 from router.route_cache import RouteCache
 from router.service import SIDE_BY_SIDE, Router
 from router.settings import Settings
 from router.sources import Models
 from router.telemetry import Telemetry
 from router.xray import XRay
-from shared.task import Task
 
 
 def make_router(settings: Settings, task: Task, *, bedrock: Any, dynamodb: Any) -> Router:

@@ -7,10 +7,10 @@ from typing import Any
 
 from botocore.session import get_session
 
+from distilled_router.task.task import Task
 from router.assembly import client_config, make_router
 from router.service import Router
 from router.settings import Settings
-from shared.task import Task
 
 
 def _from_environment() -> Router:

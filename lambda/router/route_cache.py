@@ -9,9 +9,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from distilled_router.aws.errors import code
+from distilled_router.release.route import ROUTE_ID, Route
 from router.budget import Budget, OutOfTimeError, jitter
-from shared.errors import code
-from shared.routes import ROUTE_ID, Route
 
 # A table that can't be reached is tried again after this, not at every request: each try costs time.
 RETRY_SECONDS = 5.0

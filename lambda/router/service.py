@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from distilled_router.release.route import Route, Share
+from distilled_router.task.converse import Prompt
+from distilled_router.task.task import Task
 from router.budget import Budget
 from router.cache import AnswerCache, Entry
 from router.requests import Asked, BadRequestError, is_http, normalised, read, respond
@@ -15,9 +18,6 @@ from router.settings import Settings
 from router.sources import BASE, DISTILLED, STATIC, Models, Outcome
 from router.telemetry import Telemetry, Trace
 from router.xray import Span, XRay
-from shared.asking import Prompt
-from shared.routes import Route, Share
-from shared.task import Task
 
 # Reasons that are not of a call: the route names no release, no route was ever read, a mistake of ours.
 NO_RELEASE, NO_ROUTE, INTERNAL = "no_release", "no_route", "internal"

@@ -11,11 +11,11 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
 from botocore.parsers import ResponseParserError
 
+from distilled_router.aws.errors import code, message
+from distilled_router.task.converse import Prompt, request, text
+from distilled_router.task.task import InvalidOutput, Task
 from router.breaker import Breaker
 from router.budget import Budget, OutOfTimeError, jitter
-from shared.asking import Prompt, request, text
-from shared.errors import code, message
-from shared.task import InvalidOutput, Task
 
 DISTILLED, BASE, STATIC = "distilled", "base", "static"
 """Where weights come from, in the order in which they are asked; the last asks nobody."""

@@ -9,13 +9,13 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from shared.clients import client, table
-from shared.metrics import count
-from shared.releases import FAILED, LIVE, Releases
-from shared.stages import StageResult, done, readable
-from shared.sweep import Sweep, Sweeper
-from shared.throughput import is_throughput
-from shared.waits import Waits
+from distilled_router.aws.clients import client, table
+from distilled_router.aws.metrics import count
+from distilled_router.aws.state_machine import StageResult, done, readable
+from distilled_router.bedrock.throughput import is_throughput
+from distilled_router.release.sweep import Sweep, Sweeper
+from distilled_router.release.table import FAILED, LIVE, Releases
+from distilled_router.release.wait_conditions import Waits
 
 logger = Logger()
 

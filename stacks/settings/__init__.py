@@ -6,6 +6,7 @@
 """
 
 from stacks.settings.dataset import Dataset, is_folder, is_s3, split_s3_uri
+from stacks.settings.distillation import Distillation, Endpoint, Hyperparameters, Provisioned
 from stacks.settings.fields import PROJECT
 from stacks.settings.labelling import Labelling
 from stacks.settings.loading import ENVIRONMENTS, Problem, SettingsError, load
@@ -19,8 +20,8 @@ from stacks.settings.operations import (
     Retention,
     Security,
 )
-from stacks.settings.serving import Evaluation, Gate, Release, Rollout, Router
-from stacks.settings.training import Distillation, Endpoint, Hyperparameters, Provisioned
+from stacks.settings.release import Evaluation, Gate, Release, Rollout
+from stacks.settings.router import Router
 from stacks.settings.types import Settings
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from shared.batch_limits import BATCH_MAXIMUM, BATCH_MINIMUM
+from distilled_router.cost.batch_limits import BATCH_MAXIMUM, BATCH_MINIMUM
 from stacks.settings.fields import Fraction, Section, not_allowed
 
 

@@ -6,16 +6,17 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
-from evaluation.questions import Robustness
-from shared.task import FILES, Task, TaskError
+from distilled_router.task.robustness import Robustness
+from distilled_router.task.task import FILES, Task, TaskError
 from stacks.settings import catalogue
 from stacks.settings.dataset import Dataset
+from stacks.settings.distillation import Distillation, Endpoint
 from stacks.settings.fields import PROJECT, Section, TagKey, TagValue, not_allowed, one_of
 from stacks.settings.labelling import Labelling
 from stacks.settings.network import Network
 from stacks.settings.operations import Alarms, Budget, Checks, Encryption, Retention, Security
-from stacks.settings.serving import Evaluation, Gate, Release, Rollout, Router
-from stacks.settings.training import Distillation, Endpoint
+from stacks.settings.release import Evaluation, Gate, Release, Rollout
+from stacks.settings.router import Router
 
 NAME_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 

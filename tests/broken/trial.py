@@ -36,7 +36,7 @@ class Verdict:
 def files(version: Version) -> list[str]:
     """All files of the suite; those first that say most about what is broken, since a failure ends it."""
     path = Path(version.file)
-    word = path.stem if path.parent.name == "shared" else path.parent.name
+    word = path.stem if "distilled_router" in path.parts else path.parent.name
     texts = {
         str(file.relative_to(PROJECT)): file.read_text(encoding="utf-8")
         for file in sorted((PROJECT / SUITE).glob("test_*.py"))

@@ -102,8 +102,8 @@ def check(event, *others, **named):
 JOB, THROUGHPUT = "distillation_job/handler.py", "provisioned_throughput/handler.py"
 
 VERSIONS = (
-    Version("random idempotency token: job", "shared/jobs.py", random_token),
-    Version("random idempotency token: throughput", "shared/throughput.py", random_token),
+    Version("random idempotency token: job", "distilled_router/bedrock/jobs.py", random_token),
+    Version("random idempotency token: throughput", "distilled_router/bedrock/throughput.py", random_token),
     Version("physical id only after the wait: job", JOB, followed_by(JOB_KNOWN_LATE)),
     Version("physical id only after the wait: throughput", THROUGHPUT, followed_by(THROUGHPUT_KNOWN_LATE)),
     Version("Delete that does not wait: job", JOB, followed_by(DELETE_AT_ONCE)),

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from stacks import nag
+from cdk_distilled_router.common import nag
 from stacks.settings import PROJECT
 from tests.checks import checkov
 from tests.checks.acknowledged import Acknowledged
@@ -34,8 +34,8 @@ purpose (`tests/stacks/bad_example.py`) has to fail each of them.
 packs = ["AwsSolutions", "Serverless", "NIST80053R5", "HIPAASecurity", "PCIDSS321"]
 ```
 
-Each takes about a quarter of a second of a synthesis of four. The constructs of `stacks/bedrock/` bring \
-their acknowledgements along: another team's app adds the packs that it wants, or \
+Each takes about a quarter of a second of a synthesis of four. The constructs of `cdk_distilled_router/` \
+bring their acknowledgements along: another team's app adds the packs that it wants, or \
 `cdklabs.cdk-validator-cfnguard`, by `cdk.Validations.of(app).add_plugins(...)`. With a key given to them \
 they have no finding of these packs. NIST 800-53 R4 is a pack of cdk-nag that was not tried here. The rule \
 sets of the AWS Guard Rules Registry (NIST, HIPAA, PCI for \
@@ -55,16 +55,17 @@ acknowledge(
 )
 ```
 
-`MATTERS` in `stacks/nag.py` has each matter with its name in all rule sets, since a bucket without \
-versions is one decision, whoever finds it. A reason says why it holds for this construct, in a sentence; \
-`tests/stacks/test_nag.py` refuses short and general ones. What follows from who invokes a function is in \
-`stacks/callers.py`. A matter that depends on the settings is acknowledged only where they leave it open: \
-a function with reserved concurrency, or in a VPC, has no finding.
+`MATTERS` in `cdk_distilled_router/common/nag.py` has each matter with its name in all rule sets, since a \
+bucket without versions is one decision, whoever finds it. A reason says why it holds for this construct, \
+in a sentence; `tests/stacks/test_nag.py` refuses short and general ones. What follows from who invokes a \
+function is in `cdk_distilled_router/common/callers.py`. A matter that depends on the settings is \
+acknowledged only where they leave it open: a function with reserved concurrency, or in a VPC, has no finding.
 
 ## Accepted in prod
 
 Written by `make checks` from the synthesized stacks; a test compares. Wildcards in policies \
-(AwsSolutions-IAM5) have their reasons beside the permissions, in `stacks/bedrock/permissions.py`.
+(AwsSolutions-IAM5) have their reasons beside the permissions, in \
+`cdk_distilled_router/common/permissions.py`.
 """
 
 

@@ -1,4 +1,4 @@
-"""Another team's CDK app: it imports `stacks.bedrock`, and nothing of our stacks or settings.
+"""Another team's CDK app: it imports `cdk_distilled_router`, and nothing of our stacks or settings.
 
 A stack holds a bucket that exists already and a job, or throughput for a model that exists already, or what
 somebody else manages. Each has variants, which are deployed one after another as the same stack.
@@ -18,7 +18,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 
-from stacks.bedrock import DistillationJob, Hosting, ProvisionedThroughput, VpcConfig
+from cdk_distilled_router import DistillationJob, Hosting, ProvisionedThroughput, VpcConfig
 
 ACCOUNT, REGION = "000000000000", "us-east-1"
 CONTEXT = Path(__file__).resolve().parents[2] / "cdk.json"

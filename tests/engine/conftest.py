@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from distilled_router.task.task import Task
 from local.state import State
-from shared.task import Task
 from tests.engine import apps
 from tests.engine.apps import App
 from tests.engine.engine import Engine

@@ -23,9 +23,9 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from local import environment, servers
-from local.queries import Router
 from local.servers import Servers
 from local.state import ACCOUNT, REGION, State
+from operate.route import Router
 
 STAGING = f"cdk-hnb659fds-assets-{ACCOUNT}-{REGION}"
 SECONDS = 120.0

@@ -18,10 +18,10 @@ from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_s3 as s3
 from botocore.exceptions import ClientError
 
-from shared.releases import FAILED, LIVE, Release, Releases
-from shared.waits import Waits
-from stacks.bedrock import DistillationJob, ProvisionedThroughput, ReleaseWait
-from stacks.bedrock import Release as ReleaseConstruct
+from cdk_distilled_router import DistillationJob, ProvisionedThroughput, ReleaseWait
+from cdk_distilled_router import Release as ReleaseConstruct
+from distilled_router.release.table import FAILED, LIVE, Release, Releases
+from distilled_router.release.wait_conditions import Waits
 from stacks.settings import PROJECT
 from tests.engine import layers
 from tests.engine.apps import BUCKET, CONTEXT, OWNER, ROWS, STUDENT, TEACHER

@@ -13,9 +13,9 @@ from typing import Any
 
 import aws_cdk as cdk
 
-from local.queries import Router
-from shared.releases import Releases
-from shared.task import Task
+from distilled_router.release.table import Releases
+from distilled_router.task.task import Task
+from operate.route import Router
 from stacks.application import declare
 from stacks.identity import Identity
 from stacks.settings import PROJECT, Settings
@@ -23,7 +23,7 @@ from tests.engine import layers
 from tests.engine.engine import Engine
 from tests.stacks.assembly import unhashed
 
-STACKS = ("data", "distillation", "serving", "router")
+STACKS = ("data", "distillation", "release", "router")
 """In order of dependency. Operations watches these, and owns nothing that costs."""
 
 # Waits as short as they can be.
@@ -104,7 +104,7 @@ class System:
 
     def table(self) -> Any:
         """The releases table, as a resource."""
-        return self.engine.table(self.physical("serving", "Releases"))
+        return self.engine.table(self.physical("release", "Releases"))
 
     def releases(self) -> Releases:
         """The releases, and the route."""
@@ -116,7 +116,7 @@ class System:
 
     def sweep(self) -> Any:
         """The hourly sweep, now; returns what it says."""
-        name = self.physical("serving", "ReleaseSweep")
+        name = self.physical("release", "ReleaseSweep")
         answer = self.engine.aws("lambda").invoke(FunctionName=name, Payload=b"{}")
         return json.loads(answer["Payload"].read())
 

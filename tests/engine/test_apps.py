@@ -9,7 +9,7 @@ from typing import Any
 import aws_cdk as cdk
 import pytest
 
-import stacks.bedrock
+import cdk_distilled_router
 from tests.engine import apps
 
 MOST_PROPERTIES = 7
@@ -47,5 +47,5 @@ def test_the_app_imports_the_public_constructs_and_nothing_else_of_ours() -> Non
     elsewhere = ("__future__", "aws_cdk", "collections", "dataclasses", "pathlib", "typing")
     ours = {name for module, name in imported if module.partition(".")[0] not in elsewhere}
     assert plain == {"copy", "json", "aws_cdk"}
-    assert ours == {name for module, name in imported if module == "stacks.bedrock"}
-    assert ours <= set(stacks.bedrock.__all__)
+    assert ours == {name for module, name in imported if module == "cdk_distilled_router"}
+    assert ours <= set(cdk_distilled_router.__all__)

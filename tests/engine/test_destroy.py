@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from distilled_router.release.table import EVALUATING, PROMOTING
 from local.state import State
-from shared.releases import EVALUATING, PROMOTING
 from tests.engine.apps import TEACHER
 from tests.engine.engine import Engine
 from tests.engine.release_apps import Scene

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shared.naming import OWNER_TAG
+from distilled_router.bedrock.naming import OWNER_TAG
 from tests.engine.apps import (
     BUCKET,
     KEY,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shared.releases import LIVE, Release, Releases
+from distilled_router.release.table import LIVE, Release, Releases
 from stacks.settings import PROJECT, load
 from tests import real_data
 from tests.engine.engine import Engine
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-labelling
 SECONDS = 300.0
 CREATE, JOB = "CreateModelInvocationJob", "CreateModelCustomizationJob"
 TEACHER = "us.amazon.nova-pro-v1:0"
-STACKS = ("data", "distillation", "serving", "router")
+STACKS = ("data", "distillation", "release", "router")
 # The real ones beside the project, if they are there, or else the project's own.
 REAL_QUERIES = 2_400
 
@@ -89,8 +89,8 @@ class System:
             assert outcome.succeeded, outcome
 
     def release(self, version: Variant) -> Release | None:
-        resources = self.engine.resources(f"{version.owner}-serving")
-        table = self.engine.table(resources[version.logical_id("serving", "Releases")])
+        resources = self.engine.resources(f"{version.owner}-release")
+        table = self.engine.table(resources[version.logical_id("release", "Releases")])
         return Releases(table).get(version.digest)
 
     def wait_until_live(self, version: Variant) -> Release:

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from shared.naming import attempt_name, release_name
-from shared.releases import EVALUATING, PROMOTING, SUPERSEDED, WAITING
+from distilled_router.bedrock.naming import attempt_name, release_name
+from distilled_router.release.table import EVALUATING, PROMOTING, SUPERSEDED, WAITING
 from tests.engine.apps import BUCKET, OWNER, ROWS, STUDENT, TEACHER
 from tests.engine.release_apps import BAD_DATA, GATE, Scene
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.conversation import examples
-from shared.releases import LIVE, Releases
-from shared.task import Task
+from distilled_router.data.conversation import examples
+from distilled_router.release.table import LIVE, Releases
+from distilled_router.task.task import Task
 from stacks.settings import PROJECT, load
 from tests.engine.engine import Engine
 from tests.engine.system import SHORT, changed, variant
@@ -33,7 +33,7 @@ def test_a_second_task_is_deployed_trained_and_routed(engine: Engine, tmp_path: 
         outcome = engine.deploy(f"{declared.owner}-{stack}", template)
         assert outcome.succeeded, outcome
 
-    table = engine.resources(f"{declared.owner}-serving")[declared.logical_id("serving", "Releases")]
+    table = engine.resources(f"{declared.owner}-release")[declared.logical_id("release", "Releases")]
     releases, end = Releases(engine.table(table)), time.monotonic() + SECONDS
     while (release := releases.get(declared.digest)) is None or not release.is_final:
         assert time.monotonic() < end, release

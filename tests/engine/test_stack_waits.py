@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shared.naming import release_name
-from shared.releases import LIVE, PROMOTING
+from distilled_router.bedrock.naming import release_name
+from distilled_router.release.table import LIVE, PROMOTING
 from tests.engine.apps import OWNER
 from tests.engine.release_apps import BAD_DATA, Scene
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from shared.naming import attempt_name, digest_of, release_name
-from shared.releases import LIVE, RETIRED, Release
-from shared.routes import Route
+from distilled_router.bedrock.naming import attempt_name, digest_of, release_name
+from distilled_router.release.route import Route
+from distilled_router.release.table import LIVE, RETIRED, Release
 from tests.engine.engine import SECONDS, Engine, Outcome
 from tests.engine.system import STACKS, System, Traffic, Variant
 from tests.faults.schedule import DESTROY, Schedule, Step
@@ -147,7 +147,7 @@ class Run:
         return all(self._delete(stack).succeeded for stack in reversed(STACKS))
 
     def _delete(self, stack: str) -> Outcome:
-        lease = self._lease() if stack == "serving" else 0.0
+        lease = self._lease() if stack == "release" else 0.0
         outcome = self._engine.delete(f"{self._owner}-{stack}", seconds=SECONDS + lease)
         if outcome.succeeded:
             self._deployed.pop(stack, None)
@@ -188,7 +188,7 @@ class Run:
                             customModelDeploymentIdentifier=item["arn"]
                         )
                 case "break the route":
-                    if "serving" in self._deployed:
+                    if "release" in self._deployed:
                         broken = {"id": "route", "version": "none", "shares": "all of them"}
                         self._system.table().put_item(Item=broken)
                 case _:
@@ -217,7 +217,7 @@ class Run:
 
     def _sweep(self) -> None:
         """The hourly sweep, now."""
-        if "serving" not in self._deployed:
+        if "release" not in self._deployed:
             return
         for _ in range(2):
             self._system.sweep()
@@ -229,7 +229,7 @@ class Run:
         for name in self._running_jobs():
             if name not in {attempt_name(job, n) for n in range(1, MOST_ATTEMPTS + 1)}:
                 self._problem(f"job {name} runs, and the stack's is {job or 'none'}")
-        if "serving" not in self._deployed:
+        if "release" not in self._deployed:
             for kind in ("deployments", "throughput"):
                 for item in state[kind]:
                     self._problem(f"{kind} {item['name']} exist, and no serving stack")
@@ -296,10 +296,10 @@ class Run:
     # Where things are
 
     def _executions(self) -> list[str]:
-        if self._engine.status(f"{self._owner}-serving") is None:
+        if self._engine.status(f"{self._owner}-release") is None:
             return []
         with contextlib.suppress(ClientError, LookupError):
-            machine = self._system.physical("serving", "ReleaseWayMachine")
+            machine = self._system.physical("release", "ReleaseWayMachine")
             found = self._engine.aws("stepfunctions").list_executions(
                 stateMachineArn=machine, statusFilter="RUNNING"
             )

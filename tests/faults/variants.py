@@ -29,7 +29,7 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 # A resource that fails right after ours, so that CloudFormation takes it back: variant, stack, our type.
 BROKEN: Mapping[str, tuple[str, str, str]] = {
     "broken-job": ("second", "distillation", "Custom::BedrockDistillationJob"),
-    "broken-release": ("second", "serving", "Custom::BedrockRelease"),
+    "broken-release": ("second", "release", "Custom::BedrockRelease"),
 }
 NAMES = (*CHANGES, *BROKEN)
 

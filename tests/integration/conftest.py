@@ -16,10 +16,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from local import cdk, environment, queries, servers, web
+from distilled_router.data.conversation import Example, examples
+from distilled_router.task.task import Task
+from local import environment, servers
 from local.state import PROJECT, State
-from shared.conversation import Example, examples
-from shared.task import Task
+from operate import cdk, route, web
 from tests import real_data
 from tests.stacks.fixtures import assemblies, assemblies_folder
 
@@ -69,9 +70,9 @@ class LocalSystem:
         process = cdk.start(cdk.destroy(self.state.assembly), variables, log)
         assert process.wait(300) == 0, log.read_text()[-3000:]
 
-    def router(self) -> queries.Router:
+    def router(self) -> route.Router:
         """Asks the deployed HTTP API, signed."""
-        return queries.local_router(self.state, self.outputs())
+        return route.local_router(self.state, self.outputs())
 
     def outputs(self) -> dict[str, dict[str, str]]:
         """The stacks' outputs."""

@@ -17,8 +17,9 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from local import cdk, environment, servers
+from local import environment, servers
 from local.state import ACCOUNT, PROJECT, REGION, State
+from operate import cdk
 from tests.stacks.assembly import Assembly
 
 pytestmark = [pytest.mark.integration]

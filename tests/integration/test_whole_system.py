@@ -19,9 +19,9 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
-from local import queries, web
-from shared.conversation import Example, examples
-from shared.task import Task
+from distilled_router.data.conversation import Example, examples
+from distilled_router.task.task import Task
+from operate import route, web
 from tests.integration.conftest import LocalSystem
 from tests.permissions.calls import check
 
@@ -37,7 +37,7 @@ def is_valid(answer: dict[str, Any]) -> bool:
     return set(weights) == set(TASK.labels) and abs(sum(weights.values()) - 1) < 1e-6
 
 
-def send(router: queries.Router, body: bytes) -> tuple[int, dict[str, Any]]:
+def send(router: route.Router, body: bytes) -> tuple[int, dict[str, Any]]:
     """Send any body, signed."""
     request = AWSRequest("POST", router.url, data=body, headers={"Content-Type": "application/json"})
     SigV4Auth(router.credentials, "execute-api", router.region).add_auth(request)

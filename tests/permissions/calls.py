@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from shared.naming import OWNER_TAG
+from distilled_router.bedrock.naming import OWNER_TAG
 from tests.engine.apps import BUCKET, KEY, OWNER
 from tests.permissions.reasons import UNUSED
 from tests.stacks.assembly import STACKS, unhashed

@@ -48,7 +48,7 @@ ROLES: Mapping[str, str] = {
     "ReleaseEvaluationRole": "The release's evaluation: ask the hold-out set, keep answers and report.",
     "ReleaseGradeRole": "The release's step that has a judge grade the answers.",
     "ReleaseJudgeRole": "Bedrock's evaluation jobs: read answers, ask the judge, write grades.",
-    "ReleasePromotionRole": "The release's promotion: watch metrics, probe, and raise the share.",
+    "ReleaseRolloutRole": "The release's rollout: watch metrics, probe, and raise the share.",
     "ReleaseSweeperRole": "The sweeper and the release's last steps: remove what no release needs.",
     "ReleaseReleaseRole": "The functions behind `Release`: start it, and remove all it made with the stack.",
     "ReleaseWayMachineRole": "The release's state machine.",

@@ -121,7 +121,7 @@ UNUSED: tuple[Reason, ...] = (
         "a grading that an attempt before has left, or that takes too long",
     ),
     Reason(
-        "ReleasePromotionRole",
+        "ReleaseRolloutRole",
         "bedrock:InvokeModel",
         "probes of a release that serves from throughput",
         resource="provisioned-model",

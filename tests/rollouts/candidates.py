@@ -12,9 +12,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from shared.conversation import Example, examples
-from shared.naming import release_name
-from shared.task import Task
+from distilled_router.bedrock.naming import release_name
+from distilled_router.data.conversation import Example, examples
+from distilled_router.task.task import Task
 from stacks.settings import PROJECT, Settings, load
 from tests import real_data
 from tests.engine.system import SHORT, Variant, changed, variant
@@ -65,7 +65,7 @@ class Candidate:
         """Stack to template, in order of dependency."""
         text = json.dumps(self.variant.templates).replace(self.variant.digest, self.digest)
         templates: dict[str, dict[str, Any]] = json.loads(text)
-        for resource in templates["serving"]["Resources"].values():
+        for resource in templates["release"]["Resources"].values():
             properties = resource.get("Properties", {})
             variables = properties.get("Environment", {}).get("Variables", {})
             for values, names in ((variables, ("GATE", "ROLLOUT")), (properties, ("Gate", "Rollout"))):

@@ -10,11 +10,11 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
+from distilled_router.aws.metrics import NAMESPACE
+from distilled_router.bedrock.naming import release_name
+from distilled_router.release.table import FAILED, LIVE, PROMOTING, Release, Releases
 from local.bedrock.faults import CALL_EFFECTS, CALL_ERRORS
-from local.deployed import Deployed
-from shared.metrics import NAMESPACE
-from shared.naming import release_name
-from shared.releases import FAILED, LIVE, PROMOTING, Release, Releases
+from operate.deployed import Deployed
 from tests.engine.engine import Engine
 from tests.engine.system import STACKS, System, Traffic, Variant
 from tests.rollouts.candidates import STANDING, Candidate

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from local.queries import Router
+from operate.route import Router
 from tests.rollouts.scene import Scene
 from tests.unit.router.api_document import PATH
 

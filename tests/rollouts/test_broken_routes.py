@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared.releases import LIVE, RETIRED
+from distilled_router.release.table import LIVE, RETIRED
 from tests.engine.system import Traffic
 from tests.rollouts.candidates import PATIENT
 from tests.rollouts.scene import Scene

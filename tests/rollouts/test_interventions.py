@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from local.rollback import roll_back
-from shared.releases import FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED
+from distilled_router.release.table import FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED
+from operate.rollback import roll_back
 from tests.engine.system import Traffic
 from tests.rollouts.candidates import STANDING, Candidate
 from tests.rollouts.scene import Scene, check_stand_in
@@ -30,7 +30,7 @@ def rising(scene: Scene, traffic: Traffic, live: str) -> Candidate:
 def no_sweeps(scene: Scene) -> Iterator[None]:
     """The rules that call the sweeper are switched off for the test."""
     events = scene.engine.aws("events")
-    rules = [scene.system.physical("serving", name) for name in ("ReleaseHourly", "ReleaseEnded")]
+    rules = [scene.system.physical("release", name) for name in ("ReleaseHourly", "ReleaseEnded")]
     for rule in rules:
         events.disable_rule(Name=rule)
     yield

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from shared.releases import RETIRED, SUPERSEDED
+from distilled_router.release.table import RETIRED, SUPERSEDED
 from tests.engine.system import Traffic
 from tests.rollouts.candidates import PATIENT, STANDING
 from tests.rollouts.scene import Scene, check_stand_in

@@ -37,8 +37,8 @@ TEMPLATES = [
     # What labels raw queries, what learns from logged requests, what buys throughput, and what has a judge.
     ("raw-queries", "distillation"),
     ("invocation-logs", "distillation"),
-    ("provisioned", "serving"),
-    ("judge", "serving"),
+    ("provisioned", "release"),
+    ("judge", "release"),
 ]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from stacks.identity import Identity
 from stacks.settings import Settings
 
-STACKS = ("data", "distillation", "serving", "router", "operations")
+STACKS = ("data", "distillation", "release", "router", "operations")
 """In order of dependency."""
 
 

@@ -10,8 +10,8 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
 
+from cdk_distilled_router.common.nag import acknowledge
 from stacks.application import PACKS
-from stacks.nag import acknowledge
 
 NAME = "bad-example"
 

@@ -9,8 +9,8 @@ import pytest
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_sqs as sqs
 
-from stacks.callers import MACHINE, SCHEDULE, accept
-from stacks.nag import ids
+from cdk_distilled_router.common.callers import MACHINE, SCHEDULE, accept
+from cdk_distilled_router.common.nag import ids
 
 
 @pytest.fixture

@@ -30,9 +30,9 @@ Resources:
 
 # A variant's other stacks are those of the environment that it is made from.
 CHANGED = {
-    "provisioned": ("serving", "router"),
-    "fine-tuning": ("distillation", "serving"),
-    "judge": ("serving",),
+    "provisioned": ("release", "router"),
+    "fine-tuning": ("distillation", "release"),
+    "judge": ("release",),
     "hardened": STACKS,
 }
 TEMPLATES = [(name, stack) for name in ENVIRONMENTS for stack in STACKS] + [

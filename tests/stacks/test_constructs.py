@@ -7,11 +7,11 @@ import pytest
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 
-from stacks.bedrock import permissions as may
-from stacks.bedrock.provider import ResourceProvider
-from stacks.bedrock.release_machine import check_history
-from stacks.bedrock.release_wait import windows
-from stacks.hosting import Hosting
+from cdk_distilled_router.common import permissions as may
+from cdk_distilled_router.common.hosting import Hosting
+from cdk_distilled_router.common.provider import ResourceProvider
+from cdk_distilled_router.release.machine import check_history
+from cdk_distilled_router.release.wait import windows
 
 
 @pytest.fixture

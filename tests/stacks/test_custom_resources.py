@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from distillation_job.handler import job_spec
+from distilled_router.aws.custom_resource import truth
+from distilled_router.release.rollout import Rollout
 from evaluation.gate import Gate
-from promotion.evidence import Rollout
-from shared.custom_resource import truth
 from stacks.settings import PROJECT
 from tests.stacks.assembly import Assembly, Resource
 

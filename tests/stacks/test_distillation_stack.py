@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from shared.naming import DIGEST_TAG, OWNER_TAG
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
 from tests.stacks.assembly import Assembly, Statement
 
 MODEL_KEY_ACTIONS = {"kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"}

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from local import execution_policy
-from local.errors import LocalError
+from operate import execution_policy
+from operate.errors import LocalError
 from tests.stacks.assembly import Assembly
 from tests.stacks.environments import ENVIRONMENTS
 from tests.stacks.test_cfn_lint import findings
@@ -78,7 +78,7 @@ def test_no_policy_is_longer_than_iam_takes(template: dict[str, Any]) -> None:
         ("s3:DeleteBucket", "s3:::video-router-dev-data-bucket1", "s3:::ledger"),
         (
             "dynamodb:DeleteTable",
-            "dynamodb:us-east-1:444455556666:table/video-router-dev-serving-T1",
+            "dynamodb:us-east-1:444455556666:table/video-router-dev-release-T1",
             "dynamodb:us-east-1:444455556666:table/ledger",
         ),
         (
@@ -88,7 +88,7 @@ def test_no_policy_is_longer_than_iam_takes(template: dict[str, Any]) -> None:
         ),
         (
             "lambda:InvokeFunction",
-            "lambda:us-east-1:444455556666:function:video-router-dev-serving-F1",
+            "lambda:us-east-1:444455556666:function:video-router-dev-release-F1",
             "lambda:us-east-1:444455556666:function:payments",
         ),
     ],

@@ -9,11 +9,11 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk import aws_iam as iam
 
-from shared.task import FILES, Task
+from cdk_distilled_router.common.callers import MACHINE
+from cdk_distilled_router.common.functions import Function, use_task
+from cdk_distilled_router.common.hosting import Hosting
+from distilled_router.task.task import FILES, Task
 from stacks.application import build
-from stacks.callers import MACHINE
-from stacks.functions import Function, use_task
-from stacks.hosting import Hosting
 from stacks.settings import ENVIRONMENTS, PROJECT, SettingsError
 
 HELPDESK = PROJECT / "examples" / "helpdesk"

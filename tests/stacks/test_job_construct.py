@@ -13,9 +13,9 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from cdk_nag import AwsSolutionsChecks
 
+from cdk_distilled_router import DistillationJob, ExistingThroughput, Hosting, InvocationLogs, VpcConfig
 from distillation_job.handler import job_spec
-from shared.naming import DIGEST_TAG, OWNER_TAG
-from stacks.bedrock import DistillationJob, ExistingThroughput, Hosting, InvocationLogs, VpcConfig
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
 
 STUDENT = "amazon.nova-micro-v1:0:128k"
 TEACHER = "us.amazon.nova-pro-v1:0"

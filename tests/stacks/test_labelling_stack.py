@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.naming import OWNER_TAG
+from distilled_router.bedrock.naming import OWNER_TAG
 from tests.stacks.assembly import Assembly, Statement
 
 Assemblies = Mapping[str, Assembly]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stacks import nag
+from cdk_distilled_router.common import nag
 from stacks.settings import Pack
 from tests.checks.acknowledged import Acknowledged
 from tests.stacks import bad_example

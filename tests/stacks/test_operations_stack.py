@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from shared.metrics import NAMESPACE
+from distilled_router.aws.metrics import NAMESPACE
 from stacks.settings import PROJECT
 from tests.stacks.assembly import Assembly
 

@@ -14,9 +14,9 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk.assertions import Template
 
+from cdk_distilled_router import DistillationJob, Endpoints, ExistingJob, Hosting, Release, VpcConfig
+from cdk_distilled_router.common.vpc_endpoints import GATEWAYS, INTERFACES
 from stacks import keys
-from stacks.bedrock import DistillationJob, Endpoints, ExistingJob, Hosting, Release, VpcConfig
-from stacks.endpoints import GATEWAYS, INTERFACES
 from stacks.settings import PROJECT, load
 from tests.stacks.assembly import Assembly, Resource, walk
 
@@ -210,7 +210,7 @@ def test_another_network_names_the_same_job_and_starts_no_release(assemblies: Ma
 
 
 def test_endpoints_are_those_of_the_services_that_functions_may_call(assembly: Assembly) -> None:
-    """`stacks.endpoints` lists neither too few nor too many."""
+    """`cdk_distilled_router.common.vpc_endpoints` lists neither too few nor too many."""
     needed = {
         "bedrock-runtime" if action == "bedrock:InvokeModel" else SERVICES[action.partition(":")[0]]
         for function in functions(assembly)

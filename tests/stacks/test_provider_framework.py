@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from local.cdk import node
+from operate.cdk import node
 from tests.stacks.assembly import Assembly, is_framework
 from tests.unit.resources import framework
 from tests.unit.resources.framework import MARKER, Framework

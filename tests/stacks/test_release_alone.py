@@ -14,10 +14,10 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk.assertions import Template
 from cdk_nag import AwsSolutionsChecks
 
+from cdk_distilled_router import DistillationJob, ExistingModel, Release, ReleaseWait
+from cdk_distilled_router.release.construct import GATE, MOST_RETRIES, ROLLOUT
 from evaluation.gate import Gate
 from stacks.application import PACKS
-from stacks.bedrock import DistillationJob, ExistingModel, Release, ReleaseWait
-from stacks.bedrock.release import GATE, MOST_RETRIES, ROLLOUT
 from stacks.settings import load
 from tests.stacks.assembly import unhashed, walk
 
@@ -197,7 +197,7 @@ def test_a_buckets_key_encrypts_table_and_topic_too(keyed: Made) -> None:
     key = keyed.stack.resolve(keyed.release.key.key_arn) if keyed.release.key else None
     assert table["SSESpecification"] == {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": key}
     assert topic["KmsMasterKeyId"] == key
-    for role in ("CandidateRole", "EvaluationRole", "PromotionRole", "SweeperRole", "WayMachineRole"):
+    for role in ("CandidateRole", "EvaluationRole", "RolloutRole", "SweeperRole", "WayMachineRole"):
         uses = keyed.allowed(role, "kms:Decrypt")
         assert uses, role
         for use in uses:
@@ -220,14 +220,14 @@ def test_a_holdout_set_in_no_folder_is_read_alone(plain: Made, keyed: Made) -> N
 def test_a_rise_may_ask_releases_and_read_the_holdout_set_and_write_nothing_in_the_bucket(
     plain: Made,
 ) -> None:
-    (asked,) = plain.allowed("PromotionRole", "bedrock:InvokeModel")
+    (asked,) = plain.allowed("RolloutRole", "bedrock:InvokeModel")
     assert [text(arn).rpartition(":")[2] for arn in asked["Resource"]] == [
         "custom-model-deployment/*",
         "provisioned-model/*",
     ]
-    (reading,) = plain.allowed("PromotionRole", "s3:GetObject")
+    (reading,) = plain.allowed("RolloutRole", "s3:GetObject")
     assert text(reading["Resource"]).endswith("/datasets/*")
-    actions = {action for s in plain.statements("PromotionRole") for action in _several(s["Action"])}
+    actions = {action for s in plain.statements("RolloutRole") for action in _several(s["Action"])}
     assert not [action for action in actions if action.startswith(("s3:Put", "s3:Delete"))]
 
 

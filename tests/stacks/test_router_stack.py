@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from distilled_router.cost.prices import Prices
 from router.settings import Settings as RouterSettings
-from shared.prices import Prices
 from tests.stacks.assembly import Assembly
 from tests.unit.router.api_document import DOCUMENT
 

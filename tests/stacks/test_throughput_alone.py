@@ -14,8 +14,8 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk.assertions import Template
 from cdk_nag import AwsSolutionsChecks
 
-from stacks.bedrock import ExistingThroughput, ProvisionedThroughput, Release
-from stacks.serving import cost
+from cdk_distilled_router import ExistingThroughput, ProvisionedThroughput, Release
+from stacks.release import cost
 from stacks.settings import Settings
 from tests.stacks.assembly import Assembly, unhashed
 from tests.stacks.environments import settings_of
@@ -278,14 +278,14 @@ def test_what_it_costs_is_told_in_numbers(commitment: str, least: str | None) ->
 
 
 def test_what_it_costs_is_an_output_where_there_is_any(assembly: Assembly) -> None:
-    outputs = assembly.templates["serving"].get("Outputs", {})
+    outputs = assembly.templates["release"].get("Outputs", {})
     is_provisioned = assembly.settings.endpoint.kind == "provisioned"
     assert ("ThroughputCost" in outputs) is is_provisioned
     if is_provisioned:
         assert outputs["ThroughputCost"]["Value"].startswith(
             "2 model units at 100 USD an hour each are 200.00"
         )
-        assert "2 model units at 100 USD" in assembly.templates["serving"]["Description"]
+        assert "2 model units at 100 USD" in assembly.templates["release"]["Description"]
 
 
 def test_name_of_throughput_is_one_for_resource_release_and_sweeper(assembly: Assembly) -> None:

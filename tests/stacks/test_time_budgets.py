@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from distillation_job.handler import CREATE_WAIT_SECONDS
-from shared.clients import client
-from shared.releases import MAKING_SECONDS
+from distilled_router.aws.clients import client
+from distilled_router.release.table import MAKING_SECONDS
 from tests.stacks.assembly import Assembly, Resource
 from tests.unit.entry_points import asks_bedrock
 

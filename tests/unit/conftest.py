@@ -9,8 +9,8 @@ from typing import Any
 import boto3
 import pytest
 
+from distilled_router.release.table import Releases
 from local.bedrock import BedrockStandIn, Quotas, Settings
-from shared.releases import Releases
 from tests.unit.bedrock.scenes import labelled, lines
 from tests.unit.entry_points import Theatre
 

@@ -20,12 +20,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from distilled_router.aws.errors import code
+from distilled_router.bedrock.naming import throughput_name
+from distilled_router.release.table import Releases
 from labelling.batch import RUNNING as BATCH_RUNNING
 from local.bedrock import BedrockStandIn
 from provisioned_throughput.handler import REQUEST_TAG
-from shared.errors import code
-from shared.naming import throughput_name
-from shared.releases import Releases
 from stacks.settings import PROJECT
 from tests.unit.release.conftest import OWNER, World
 from tests.unit.resources.framework import Framework
@@ -76,7 +76,7 @@ SETTINGS = {
 
 @cache
 def asks_bedrock(folder: str) -> bool:
-    """Whether a function's own code makes a client of Bedrock's control plane by `shared.clients`."""
+    """Whether a function's own code makes a client of Bedrock's control plane by `aws.clients`."""
     return any(
         isinstance(node, ast.Call) and ast.unparse(node) == "client('bedrock')"
         for path in (PROJECT / "lambda" / folder).glob("*.py")

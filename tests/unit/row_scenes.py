@@ -6,10 +6,10 @@ import json
 from functools import cache
 from typing import Any
 
-from shared.conversation import row
-from shared.dataset_rules import Report, check_dataset
-from shared.findings import Finding
-from shared.task import Task
+from distilled_router.data.conversation import row
+from distilled_router.data.dataset_rules import Report, check_dataset
+from distilled_router.data.findings import Finding
+from distilled_router.task.task import Task
 
 TASK = Task.load()
 WEIGHTS = {"visual": 0.85, "audio": 0.0, "transcription": 0.05, "metadata": 0.10}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from shared.task import FORMATS, InvalidOutput, Task
+from distilled_router.task.task import FORMATS, InvalidOutput, Task
 
 # Labels that are also words or numbers of the formats, or that hide each other.
 TRICKY = ("is", "nan", "inf", "e", "e5", "true", "null", "a", "a-b", "a_b", "ab", "reasoning")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.task import InvalidOutput, Task
+from distilled_router.task.task import InvalidOutput, Task
 
 TASK = Task.load()
 JSON_TASK = replace(TASK, format="json")

@@ -19,7 +19,7 @@ from typing import Any
 import aws_cdk as cdk
 import pytest
 
-from stacks import bundles
+from cdk_distilled_router.common import bundles
 from tests.locks import pinned
 
 FOLDERS = sorted(path.parent.name for path in bundles.LAMBDA.glob("*/handler.py"))
@@ -31,14 +31,14 @@ SERVICES = {
     "existing": ("bedrock",),
     "labelling": ("bedrock", "bedrock-runtime", "s3", "stepfunctions"),
     "evaluation": ("bedrock-runtime", "dynamodb", "s3"),
-    "promotion": ("cloudwatch", "dynamodb"),
+    "rollout": ("cloudwatch", "dynamodb"),
     "provisioned_throughput": ("bedrock", "dynamodb"),
     "release": ("bedrock", "dynamodb", "s3", "stepfunctions"),
     "release_wait": ("dynamodb",),
     "router": ("bedrock-runtime", "dynamodb"),
     "sweeper": ("bedrock", "dynamodb", "stepfunctions"),
 }
-READS_TASK = {"dataset", "evaluation", "labelling", "promotion", "router"}
+READS_TASK = {"dataset", "evaluation", "labelling", "rollout", "router"}
 # What a folder's own requirements.txt brings.
 OWN_PACKAGES = {"evaluation": {"pygal", "importlib_metadata", "lazy_importer", "zipp"}}
 # The operations for which the layer is there: the runtime's own boto3 may lack the newest ones.
@@ -116,7 +116,7 @@ def outcome(function):
         places = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
         # Of the bundle's packages only our own count: they import nothing late.
         files = [place[len(function[1]) + 1 :] for place in places if place.startswith(function[1] + "/")]
-        files = [file for file in files if file.split("/")[0] in (function[0], "shared")]
+        files = [file for file in files if file.split("/")[0] in (function[0], "distilled_router")]
         os.write(writing, json.dumps({"problem": problem[-2000:], "files": files}).encode())
         os._exit(0)
     os.close(writing)
@@ -255,7 +255,7 @@ def test_a_bundle_holds_its_own_folder_and_the_task_if_it_reads_it(folder: str) 
     own = OWN_PACKAGES.get(folder, set())
     task = {"task"} if folder in READS_TASK else set()
     tops = {name.split("/")[0] for name in files if ".dist-info/" not in name}
-    assert tops == {folder, "shared"} | task | own
+    assert tops == {folder, "distilled_router"} | task | own
     assert not [name for name in files if name.endswith((".pyc", ".so"))]
     assert not [name for name in files if "requirements" in name]
 
@@ -265,7 +265,7 @@ def test_a_bundle_holds_no_module_that_its_handler_does_not_load(folder: str, lo
     """What the import in a process of its own has loaded, beside what the bundle has."""
     bundle = bundles.function_bundle(folder)
     modules = {name for name in _files(bundle) if name.endswith(".py")}
-    mine = {name for name in modules if name.split("/")[0] in (folder, "shared")}
+    mine = {name for name in modules if name.split("/")[0] in (folder, "distilled_router")}
 
     assert mine == set(loaded[folder]["files"])
 
@@ -373,8 +373,8 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "changed",
     [
         "lambda/dataset/handler.py",
-        "lambda/shared/line_rules.py",
-        "lambda/shared/prices.toml",
+        "lambda/distilled_router/data/line_rules.py",
+        "lambda/distilled_router/cost/prices.toml",
         "task/task.toml",
     ],
 )
@@ -398,7 +398,7 @@ def test_a_bundles_name_changes_with_its_files_names(copy: Path) -> None:
 
 def test_a_module_that_only_another_function_imports_changes_nothing(copy: Path) -> None:
     before = [bundles.function_bundle(folder) for folder in ("router", "sweeper", "labelling")]
-    with (copy / "lambda" / "shared" / "similarity.py").open("a") as file:
+    with (copy / "lambda" / "distilled_router" / "data" / "similarity.py").open("a") as file:
         file.write("\n# changed\n")
     with (copy / "task" / "task.toml").open("a") as file:
         file.write("\n# changed\n")
@@ -409,20 +409,20 @@ def test_a_module_that_only_another_function_imports_changes_nothing(copy: Path)
     assert sweeper == before[1]
     assert router != before[0]  # it reads the task
     assert labelling != before[2]
-    assert not (router / "shared" / "similarity.py").exists()
+    assert not (router / "distilled_router" / "data" / "similarity.py").exists()
 
 
 def test_what_is_imported_inside_a_function_is_bundled(copy: Path) -> None:
     (copy / "lambda" / "existing" / "handler.py").write_text(
-        "def handler(event, context):\n    from shared import similarity\n"
+        "def handler(event, context):\n    from distilled_router.data import similarity\n"
     )
 
-    assert (bundles.function_bundle("existing") / "shared" / "similarity.py").exists()
+    assert (bundles.function_bundle("existing") / "distilled_router" / "data" / "similarity.py").exists()
 
 
 def test_a_folder_without_a_handler_is_named(copy: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"lambda/shared/handler\.py"):
-        bundles.function_bundle("shared")
+    with pytest.raises(FileNotFoundError, match=r"lambda/distilled_router/handler\.py"):
+        bundles.function_bundle("distilled_router")
 
 
 def test_other_dependencies_are_another_layer(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from distilled_router.aws import clients
 from local.bedrock import BedrockStandIn
-from shared import clients
 
 LIST = "ListCustomModels"
 # Of throttling: botocore waits a part of 1, 2, 4, 8 and 16 seconds (botocore.retries.standard).

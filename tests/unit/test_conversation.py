@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.conversation import Example, InvalidRow, examples, normalised, query_key, row
-from shared.task import Task
+from distilled_router.data.conversation import Example, InvalidRow, examples, normalised, query_key, row
+from distilled_router.task.task import Task
 
 TASK = Task.load()
 WEIGHTS = {"visual": 0.85, "audio": 0.0, "transcription": 0.05, "metadata": 0.10}

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.batch_limits import BATCH_MINIMUM
-from shared.costs import Estimate, Line, Spec, Volume, check, dollars, estimate
-from shared.custom_resource import REASON_BYTES
-from shared.prices import Prices
-from shared.task import Task
+from distilled_router.aws.custom_resource import REASON_BYTES
+from distilled_router.cost.batch_limits import BATCH_MINIMUM
+from distilled_router.cost.estimate import Estimate, Line, Spec, Volume, check, dollars, estimate
+from distilled_router.cost.prices import Prices
+from distilled_router.task.task import Task
 
 PRICES = Prices.load()
 # Prompts of 100 and of 10 tokens, answers of 10 in JSON and of 3 in the task's own format.
@@ -270,7 +270,7 @@ def test_an_unknown_price_is_refused_with_the_way_out() -> None:
     said = check(found, 1_000_000)
     assert said is not None
     assert 'add it to [training."amazon.nova-pro-v1:0"]' in said
-    assert "lambda/shared/prices.toml" in said
+    assert "lambda/distilled_router/cost/prices.toml" in said
 
 
 def test_an_unknown_price_of_what_is_not_paid_once_refuses_nothing() -> None:

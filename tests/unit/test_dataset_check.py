@@ -1,4 +1,4 @@
-"""`python -m local.dataset_check`: what it takes a file for, what it says, and its exit status."""
+"""`python -m operate.dataset_check`: what it takes a file for, what it says, and its exit status."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from local import dataset_check
-from shared.conversation import row
+from distilled_router.data.conversation import row
+from operate import dataset_check
 from tests.unit.row_scenes import HOLDOUT, TASK, WEIGHTS, encoded, good
 
 PROJECT = Path(__file__).parents[2]
@@ -180,7 +180,7 @@ def test_rows_are_checked_for_the_task_that_is_named(check: Check, tmp_path: Pat
 
 def test_command_runs_without_aws_and_stops_with_its_reader(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(b"".join(json.dumps([]).encode() + b"\n" for _ in range(5_000)))
-    command = [sys.executable, "-m", "local.dataset_check", str(tmp_path / "rows.jsonl"), "--keep", "9999"]
+    command = [sys.executable, "-m", "operate.dataset_check", str(tmp_path / "rows.jsonl"), "--keep", "9999"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     with subprocess.Popen(
         command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -2,9 +2,9 @@
 
 import pytest
 
-from shared.conversation import row
-from shared.dataset_rules import VALIDATION_ROWS, Report, check_dataset
-from shared.findings import Finding
+from distilled_router.data.conversation import row
+from distilled_router.data.dataset_rules import VALIDATION_ROWS, Report, check_dataset
+from distilled_router.data.findings import Finding
 from tests.unit.row_scenes import HOLDOUT, TASK, TURNS, WEIGHTS, changed, check, checked_line, encoded, good
 
 
@@ -168,11 +168,11 @@ def test_small_holdout_is_a_warning() -> None:
 
 
 def test_size_must_be_under_a_gigabyte(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.dataset_rules.MAX_BYTES", sum(map(len, good(100))))
+    monkeypatch.setattr("distilled_router.data.dataset_rules.MAX_BYTES", sum(map(len, good(100))))
     report = check(good(100), HOLDOUT[:0] or HOLDOUT)
     assert "size" in [finding.rule for finding in report.findings]
     assert check([line.rstrip() for line in good(100)], HOLDOUT).counts["error", "size"] >= 1
-    monkeypatch.setattr("shared.dataset_rules.MAX_BYTES", sum(map(len, HOLDOUT)) + 1)
+    monkeypatch.setattr("distilled_router.data.dataset_rules.MAX_BYTES", sum(map(len, HOLDOUT)) + 1)
     assert check(good(100)).ok
 
 

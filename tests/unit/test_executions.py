@@ -11,8 +11,8 @@ from unittest.mock import Mock
 import pytest
 from botocore.exceptions import ClientError
 
-from shared import executions
-from shared.errors import ResourceError
+from distilled_router.aws import executions
+from distilled_router.aws.errors import ResourceError
 
 _numbers = count(1)
 

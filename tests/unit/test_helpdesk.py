@@ -10,12 +10,12 @@ import tomllib
 from collections import Counter
 
 from data.generate import Grammar
-from local import queries
+from distilled_router.data.conversation import examples, normalised
+from distilled_router.data.dataset_rules import check_dataset
+from distilled_router.task.task import Task
 from local.bedrock import rules
 from local.bedrock.student import Row, train
-from shared.conversation import examples, normalised
-from shared.dataset_rules import check_dataset
-from shared.task import Task
+from operate import route
 from stacks.settings import ENVIRONMENTS, PROJECT, load
 
 FOLDER = PROJECT / "examples" / "helpdesk"
@@ -104,7 +104,7 @@ def test_the_stand_ins_teacher_follows_the_full_prompt() -> None:
 
 def test_sample_queries_are_new_and_routable() -> None:
     known = {normalised(row.query) for rows in ROWS.values() for row in rows}
-    asked = queries.read(FOLDER / "sample_queries.txt")
+    asked = route.read(FOLDER / "sample_queries.txt")
     assert len(asked) == 6
     assert all(len(query) <= TASK.max_query_characters and normalised(query) not in known for query in asked)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stacks.imports import imported
+from cdk_distilled_router.common.imports import imported
 
 
 @pytest.fixture

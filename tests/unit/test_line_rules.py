@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from botocore.response import StreamingBody
 
-from shared.dataset_rules import ROWS, check_dataset
-from shared.line_rules import lines
+from distilled_router.data.dataset_rules import ROWS, check_dataset
+from distilled_router.data.line_rules import lines
 from tests.unit.row_scenes import (
     HOLDOUT,
     TASK,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stacks.functions import RUNTIME
+from cdk_distilled_router.common.functions import RUNTIME
 from tests.locks import asked_for, entries, pinned
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -86,7 +86,9 @@ def test_what_travels_to_lambda_is_locked_for_its_python_alone(name: str) -> Non
     assert RUNTIME.name == f"python{python[1]}"
 
 
-@pytest.mark.parametrize("installer", ["local/install.sh", "stacks/bundles.py", "benchmarks/router.py"])
+@pytest.mark.parametrize(
+    "installer", ["local/install.sh", "cdk_distilled_router/common/bundles.py", "benchmarks/router.py"]
+)
 def test_nothing_is_installed_unchecked(installer: str) -> None:
     text = (PROJECT / installer).read_text(encoding="utf-8")
     commands = re.findall(r"\bpip\b\W+\binstall\b.{0,400}", text, re.DOTALL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.naming import attempt_name, digest_of, first_name, release_name, throughput_name
+from distilled_router.bedrock.naming import attempt_name, digest_of, first_name, release_name, throughput_name
 
 DIGEST = "0123456789ab"
 NAME = f"search-{DIGEST}"

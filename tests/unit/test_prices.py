@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.prices import FILE, PriceError, Prices
+from distilled_router.cost.prices import FILE, PriceError, Prices
 from stacks.settings import ENVIRONMENTS, catalogue, load
 
 PRICES = Prices.load()

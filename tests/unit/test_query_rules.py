@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import query_rules
-from shared.findings import Finding, Report
-from shared.line_rules import MAX_LINE_BYTES, lines
-from shared.query_rules import QueryCheck
-from shared.task import RESERVED_WORDS, Task
+from distilled_router.data import query_rules
+from distilled_router.data.findings import Finding, Report
+from distilled_router.data.line_rules import MAX_LINE_BYTES, lines
+from distilled_router.data.query_rules import QueryCheck
+from distilled_router.task.task import RESERVED_WORDS, Task
 
 TASK = Task.load()
 

@@ -10,7 +10,8 @@ from unittest.mock import Mock
 import pytest
 from botocore.exceptions import ClientError
 
-from shared.releases import (
+from distilled_router.release.route import Share
+from distilled_router.release.table import (
     FAILED,
     LIVE,
     MAKING_SECONDS,
@@ -22,7 +23,6 @@ from shared.releases import (
     Releases,
     RouteChangedError,
 )
-from shared.routes import Share
 
 A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 
@@ -327,7 +327,7 @@ def test_write_that_meets_a_transaction_is_made_again(
             raise refusal
         return write(**change)
 
-    monkeypatch.setattr("shared.errors.random.uniform", lambda low, high: 0.01)
+    monkeypatch.setattr("distilled_router.aws.errors.random.uniform", lambda low, high: 0.01)
     monkeypatch.setattr(releases._table, "update_item", conflicting)
     assert releases.transition(A, FAILED, "…")
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.conversation import row
-from shared.dataset_rules import check_dataset
-from shared.line_rules import MAX_LINE_BYTES
-from shared.task import RESERVED_WORDS
+from distilled_router.data.conversation import row
+from distilled_router.data.dataset_rules import check_dataset
+from distilled_router.data.line_rules import MAX_LINE_BYTES
+from distilled_router.task.task import RESERVED_WORDS
 from tests.unit.row_scenes import (
     ASSISTANT,
     HOLDOUT,

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from data.generate import SHARES, Grammar, queries, raw_queries
+from distilled_router.data.conversation import Example, examples, normalised
+from distilled_router.data.dataset_rules import check_dataset
+from distilled_router.task.task import Task
 from local.bedrock.student import Row, train
-from shared.conversation import Example, examples, normalised
-from shared.dataset_rules import check_dataset
-from shared.task import Task
 
 TASK = Task.load()
 DATA = Path(__file__).parents[2] / "data"

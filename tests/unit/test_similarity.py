@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.conversation import normalised
-from shared.similarity import Neighbours, families
+from distilled_router.data.conversation import normalised
+from distilled_router.data.similarity import Neighbours, families
 from tests import real_data
 
 NEAR = [

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from data.generate import Grammar
-from shared.answers import weights_problem
-from shared.task import FILES, RESERVED_WORDS, Task, TaskError, reserved_word
+from distilled_router.task.parsing import weights_problem
+from distilled_router.task.task import FILES, RESERVED_WORDS, Task, TaskError, reserved_word
 
 TASK = Task.load()
 

@@ -3,7 +3,7 @@
 The operations are not listed here: each scene is played once without a fault, and then again with those
 that were seen then. Three strengths of throttling are tried:
 
-- each operation as long as a client of `shared.clients` waits by itself: nobody notices;
+- each operation as long as a client of `distilled_router.aws.clients` waits by itself: nobody notices;
 - one operation, three calls in a row that even so were throttled to the end: whoever can ask again does, and
   it ends as if nothing had been; whoever can't refuses in a way that its caller may repeat;
 - one operation for ever: the entry point's caller gets an answer within its time. What was paid is known to
@@ -23,7 +23,7 @@ from typing import Any
 import boto3
 import pytest
 
-from shared import clients
+from distilled_router.aws import clients
 from tests.unit.entry_points import Theatre, asks_bedrock, entries
 from tests.unit.throttling_scenes import SCENES
 

@@ -11,12 +11,12 @@ import pytest
 from botocore.exceptions import ClientError
 
 import release_wait.handler
+from cdk_distilled_router.release.wait import LONGEST_WINDOW_SECONDS, pace, windows
+from distilled_router.aws.custom_resource import REASON_BYTES, Event
+from distilled_router.aws.errors import ResourceError
+from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING, Releases
+from distilled_router.release.wait_conditions import Waits, Window
 from release_wait.handler import handle
-from shared.custom_resource import REASON_BYTES, Event
-from shared.errors import ResourceError
-from shared.releases import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING, Releases
-from shared.waits import Waits, Window
-from stacks.bedrock.release_wait import LONGEST_WINDOW_SECONDS, pace, windows
 
 DIGEST, OWNER, NOW = "aaaaaaaaaaaa", "video-router-test", 1_000_000
 SECONDS = 900

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from distilled_router.aws.objects import Folder
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name, throughput_name
+from distilled_router.release.table import LIVE, PROMOTING, RETIRED
+from distilled_router.task.task import Task
 from evaluation.asking import CANDIDATE, row
 from evaluation.metrics import Answer, Question
-from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name, throughput_name
-from shared.objects import Folder
-from shared.releases import LIVE, PROMOTING, RETIRED
-from shared.task import Task
 from stacks.settings import PROJECT
 from tests.unit.bedrock.scenes import HOUR, MINUTE
 from tests.unit.entry_points import JUDGE, MACHINE_TRIES, RULE_TRIES, Play, nothing

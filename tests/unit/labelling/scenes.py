@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from labelling.plan import Plan
+from distilled_router.aws.objects import Folder
+from distilled_router.aws.state_machine import StageResult
+from distilled_router.bedrock.naming import OWNER_TAG
+from distilled_router.data.labelling_plan import Plan
+from distilled_router.task.task import Task
 from labelling.shards import Shard
 from local.bedrock import BedrockStandIn
-from shared.naming import OWNER_TAG
-from shared.objects import Folder
-from shared.stages import StageResult
-from shared.task import Task
 
 TASK = Task.load()
 OWNER = "router-test"

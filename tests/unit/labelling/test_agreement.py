@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distilled_router.task.parsing import apportioned, weights_problem
 from labelling.agreement import consensus
-from shared.answers import apportioned, weights_problem
 from tests.unit.labelling.scenes import TASK
 
 

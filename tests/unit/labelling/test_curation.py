@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from distilled_router.data.conversation import normalised
+from distilled_router.data.similarity import families
 from labelling.curation import HOLDOUT, TRAINING, VALIDATION, Curated, curate
-from shared.conversation import normalised
-from shared.similarity import families
 from tests.unit.labelling.scenes import PLAN, TASK
 
 LOOKS = ("kite", "boat", "horse", "lantern", "bridge", "tractor", "violin", "market", "statue", "parrot")

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
+from distilled_router.aws import executions
+from distilled_router.aws.custom_resource import Event
+from distilled_router.aws.errors import ResourceError
+from distilled_router.aws.objects import Folder, json_lines
+from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags
+from distilled_router.cost.estimate import Spec
+from distilled_router.data.conversation import row
+from distilled_router.data.labelling_plan import Plan
 from labelling import resource
 from labelling.dataset import GIVEN_HOLDOUT
-from labelling.plan import Plan
 from labelling.resource import Services
 from local.bedrock import BedrockStandIn
-from shared import executions
-from shared.conversation import row
-from shared.costs import Spec
-from shared.custom_resource import Event
-from shared.errors import ResourceError
-from shared.naming import OWNER_TAG, bedrock_tags
-from shared.objects import Folder, json_lines
 from tests.unit.labelling.scenes import CREATE, OWNER, PLAN, TASK, Scene
 
 QUERIES = "".join(f"a red car number {number} driving at night\n" for number in range(250)).encode()

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from distilled_router.aws.objects import Folder, json_lines
+from distilled_router.data.dataset_rules import check_dataset
 from labelling import handler
 from labelling.handler import curated
-from shared.dataset_rules import check_dataset
-from shared.objects import Folder, json_lines
 from stacks.settings import PROJECT
 from tests.unit.labelling.scenes import BUCKET, TASK, Scene
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from local import cdk
-from local.cdk import Stack
-from local.errors import LocalError
+from operate import cdk
+from operate.cdk import Stack
+from operate.errors import LocalError
 
 
 def fake_node(folder: Path, says: str) -> str:
@@ -68,7 +68,7 @@ def test_stacks_come_in_their_order_of_dependency(tmp_path: Path) -> None:
         }
 
     artifacts = {
-        "serving": artifact("serving", "distillation"),
+        "release": artifact("release", "distillation"),
         "distillation": artifact("distillation", "data"),
         "data.assets": {"type": "cdk:asset-manifest"},
         "data": artifact("data"),
@@ -77,5 +77,5 @@ def test_stacks_come_in_their_order_of_dependency(tmp_path: Path) -> None:
     assert cdk.stacks(tmp_path) == [
         Stack("router-data", 2),
         Stack("router-distillation", 2),
-        Stack("router-serving", 2),
+        Stack("router-release", 2),
     ]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from local import cost
-from shared.conversation import row
-from shared.costs import Spec, Volume, check, estimate
-from shared.prices import Prices
-from shared.task import Task
+from distilled_router.cost.estimate import Spec, Volume, check, estimate
+from distilled_router.cost.prices import Prices
+from distilled_router.data.conversation import row
+from distilled_router.task.task import Task
+from operate import cost
 from stacks.costs import spec
 from stacks.settings import ENVIRONMENTS, Settings, load
 

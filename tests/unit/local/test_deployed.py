@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 
-from local import deployed, status
-from local.aws import Aws
-from local.errors import LocalError
+from local import status
 from local.state import State
+from operate import deployed
+from operate.aws import Aws
+from operate.errors import LocalError
 
 TABLE = {"ResourceType": "AWS::DynamoDB::Table", "PhysicalResourceId": "router-releases"}
 OTHER = {"ResourceType": "AWS::SNS::Topic", "PhysicalResourceId": "topic"}
@@ -58,7 +59,7 @@ def test_environment_in_aws_is_found_on_every_page(answered: Any, tmp_path: Path
 )
 def test_stack_that_cannot_be_read_is_named(answered: Any, tmp_path: Path, error: Exception) -> None:
     answered(error)
-    with pytest.raises(LocalError, match="video-router-dev-serving can't be read in us-east-1") as caught:
+    with pytest.raises(LocalError, match="video-router-dev-release can't be read in us-east-1") as caught:
         deployed.deployed("dev", State(tmp_path))
     assert "make deploy ENV=dev" in caught.value.advice
 

@@ -10,19 +10,11 @@ import pytest
 from botocore.exceptions import ClientError
 from rich.console import Console
 
-from local import follow
-from local.deployed import Deployed
-from local.errors import LocalError
-from shared.releases import (
-    EVALUATING,
-    FAILED,
-    LIVE,
-    PROMOTING,
-    RETIRED,
-    SUPERSEDED,
-    Releases,
-)
-from shared.routes import Share
+from distilled_router.release.route import Share
+from distilled_router.release.table import EVALUATING, FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED, Releases
+from operate import watch
+from operate.deployed import Deployed
+from operate.errors import LocalError
 
 A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 NOW = 1_800_000_000.0
@@ -77,7 +69,7 @@ def followed(at: Deployed, *happens: Callable[[], object], terminal: bool = Fals
     def sleep(_: float) -> None:
         left.pop(0)()
 
-    return follow.follow(at, console, sleep), out.getvalue()
+    return watch.follow(at, console, sleep), out.getvalue()
 
 
 def test_every_change_is_one_line_and_live_is_success(at: Deployed, releases: Releases) -> None:

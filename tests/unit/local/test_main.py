@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from local import __main__ as command
-from local import deployed, follow, releases, rollback, system
-from local.errors import LocalError
+from local import system
 from local.state import State
+from operate import deployed, releases, rollback, watch
+from operate.errors import LocalError
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +76,7 @@ def environment_of_releases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         lambda at, to, rise: asked.append(f"rollback {at} {to} {rise.watch if rise else 'at once'}"),
     )
     monkeypatch.setattr(rollback, "show", lambda *_: None)
-    monkeypatch.setattr(follow, "follow", lambda at, _: 1)
+    monkeypatch.setattr(watch, "follow", lambda at, _: 1)
     return asked
 
 
@@ -101,6 +102,6 @@ def test_watch_ends_as_the_release_does() -> None:
 def test_interrupted_watch_leaves_the_release_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(follow, "follow", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(watch, "follow", raising(KeyboardInterrupt()))
     assert command.main(["watch"]) == 130
     assert "The release goes on." in capsys.readouterr().err

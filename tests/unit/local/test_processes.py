@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from local import processes
+from operate import processes
 
 SLEEP = ["-c", "import time; time.sleep(60)"]
 STUBBORN = [

@@ -9,9 +9,10 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from rich.console import Console
 
-from local import queries, servers, web
-from local.errors import LocalError
+from local import servers
 from local.state import State
+from operate import route, web
+from operate.errors import LocalError
 
 ANSWER = {
     "weights": {"visual": 0.85, "audio": 0.0, "transcription": 0.05, "metadata": 0.1},
@@ -27,17 +28,17 @@ ANSWER = {
 def test_comments_and_empty_lines_are_no_queries(tmp_path: Path) -> None:
     file = tmp_path / "queries.txt"
     file.write_text("# samples\n\nred car\n  a dog barks  \n")
-    assert queries.read(file) == ["red car", "a dog barks"]
+    assert route.read(file) == ["red car", "a dog barks"]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match=r"none\.txt"):
-        queries.read(tmp_path / "none.txt")
+        route.read(tmp_path / "none.txt")
 
 
 def test_the_table_shows_query_weights_source_and_latency() -> None:
     out = io.StringIO()
-    table = queries.table([("[red] car", ANSWER), ("a dog barks", {**ANSWER, "source": "base"})])
+    table = route.table([("[red] car", ANSWER), ("a dog barks", {**ANSWER, "source": "base"})])
     Console(file=out, width=80).print(table)
     lines = [line.split() for line in out.getvalue().splitlines()]
     assert ["query", "visual", "audio", "transcription", "metadata", "source", "latency"] in lines
@@ -46,7 +47,7 @@ def test_the_table_shows_query_weights_source_and_latency() -> None:
 
 
 def test_no_answers_make_an_empty_table() -> None:
-    assert queries.table([]).row_count == 0
+    assert route.table([]).row_count == 0
 
 
 class Response:
@@ -54,8 +55,8 @@ class Response:
         self.status_code, self.text, self.content = status, text, text.encode()
 
 
-def router() -> queries.Router:
-    return queries.Router("https://127.0.0.1:1/$default/route", "us-east-1", Credentials("k", "s"))
+def router() -> route.Router:
+    return route.Router("https://127.0.0.1:1/$default/route", "us-east-1", Credentials("k", "s"))
 
 
 def test_a_query_is_signed_as_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +80,7 @@ def test_a_refusal_is_shown_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_system_that_does_not_run_says_how_to_start_it(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="does not run") as caught:
-        queries.local_router(State(tmp_path))
+        route.local_router(State(tmp_path))
     assert "make local" in caught.value.advice
 
 
@@ -88,5 +89,5 @@ def test_a_system_whose_deployment_failed_says_what_to_do(
 ) -> None:
     monkeypatch.setattr(servers, "running", lambda _: object())
     with pytest.raises(LocalError, match="not deployed") as caught:
-        queries.local_router(State(tmp_path))
+        route.local_router(State(tmp_path))
     assert "make local" in caught.value.advice

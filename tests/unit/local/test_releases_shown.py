@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from local import releases as command
-from local.deployed import Deployed, Known, duration, endpoint_name
-from local.errors import LocalError
-from shared.releases import FAILED, LIVE, PROMOTING, RETIRED, Release, Releases
-from shared.routes import Route, Share
+from distilled_router.release.route import Route, Share
+from distilled_router.release.table import FAILED, LIVE, PROMOTING, RETIRED, Release, Releases
+from operate import releases as command
+from operate.deployed import Deployed, Known, duration, endpoint_name
+from operate.errors import LocalError
 
 A, B, C = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 DEPLOYMENT = "arn:aws:bedrock:us-east-1:000000000000:custom-model-deployment/abc"

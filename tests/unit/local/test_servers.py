@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from local import processes, servers
+from local import servers
 from local.servers import Server
 from local.state import State
+from operate import processes
 
 SLEEP = ["-c", "import time; time.sleep(60)"]
 

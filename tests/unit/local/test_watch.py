@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from local import watch
-from local.cdk import Stack
+from local import deploy_progress
 from local.progress import Board
+from operate.cdk import Stack
 
-STACKS = [Stack("router-data", 2), Stack("router-serving", 3)]
+STACKS = [Stack("router-data", 2), Stack("router-release", 3)]
 
 
 class Aws:
@@ -63,7 +63,7 @@ def shown(board: Board) -> list[tuple[str, str, str]]:
 
 
 def test_a_stack_shows_how_many_resources_are_done(aws: Any, board: Board) -> None:
-    rows = watch.Stacks(aws, STACKS, board)
+    rows = deploy_progress.Stacks(aws, STACKS, board)
     aws.stacks["router-data"] = ("CREATE_IN_PROGRESS", 1)
     rows.poll()
     assert shown(board)[0] == ("router-data", "running", "CREATE_IN_PROGRESS 1/2")
@@ -74,7 +74,7 @@ def test_a_stack_shows_how_many_resources_are_done(aws: Any, board: Board) -> No
 
 def test_a_stack_that_was_quicker_than_the_polling_is_done_too(aws: Any, board: Board) -> None:
     aws.stacks["router-data"] = ("CREATE_COMPLETE", 1)
-    rows = watch.Stacks(aws, STACKS, board)
+    rows = deploy_progress.Stacks(aws, STACKS, board)
     rows.poll()
     assert shown(board)[0][1] == "waiting"
     aws.stacks["router-data"] = ("UPDATE_COMPLETE", 2)
@@ -84,7 +84,7 @@ def test_a_stack_that_was_quicker_than_the_polling_is_done_too(aws: Any, board: 
 
 def test_what_the_cdk_left_alone_has_no_change(aws: Any, board: Board) -> None:
     aws.stacks = {stack.name: ("CREATE_COMPLETE", 1) for stack in STACKS}
-    watch.Stacks(aws, STACKS, board).finish()
+    deploy_progress.Stacks(aws, STACKS, board).finish()
     assert [row[1:] for row in shown(board)] == [("done", "no change")] * 2
 
 
@@ -100,13 +100,13 @@ def test_what_the_cdk_left_alone_has_no_change(aws: Any, board: Board) -> None:
 def test_what_an_interrupted_command_began_is_waited_for(
     aws: Any, board: Board, status: str, *, busy: bool
 ) -> None:
-    aws.stacks["router-serving"] = (status, 1)
-    assert watch.Stacks(aws, STACKS, board).busy() is busy
+    aws.stacks["router-release"] = (status, 1)
+    assert deploy_progress.Stacks(aws, STACKS, board).busy() is busy
 
 
 def test_the_stacks_of_others_are_no_reason_to_wait(aws: Any, board: Board) -> None:
     aws.stacks["CDKToolkit"] = ("CREATE_IN_PROGRESS", 1)
-    assert not watch.Stacks(aws, STACKS, board).busy()
+    assert not deploy_progress.Stacks(aws, STACKS, board).busy()
 
 
 def test_the_first_failure_of_the_latest_operation_is_named(aws: Any) -> None:
@@ -126,11 +126,11 @@ def test_the_first_failure_of_the_latest_operation_is_named(aws: Any) -> None:
         event("router-data", "CREATE_IN_PROGRESS"),
         event("Bucket", "CREATE_FAILED", "of an earlier attempt"),
     ]
-    assert watch.failed_resource(aws, STACKS) == "router-data: Dataset: Row 3 has no query."
+    assert deploy_progress.failed_resource(aws, STACKS) == "router-data: Dataset: Row 3 has no query."
 
 
 def test_no_release_before_one_is_declared(aws: Any) -> None:
-    assert watch.release(aws, "table") is None
+    assert deploy_progress.release(aws, "table") is None
 
 
 @pytest.mark.parametrize(
@@ -142,6 +142,6 @@ def test_the_declared_release_is_the_one_that_counts(aws: Any, state: str, *, ov
         "release@abc": {"state": state, "message": "25% of the requests"},
         "release@old": {"state": "live"},
     }
-    found = watch.release(aws, "table")
-    assert found == watch.Release("abc", state, "25% of the requests")
+    found = deploy_progress.release(aws, "table")
+    assert found == deploy_progress.Release("abc", state, "25% of the requests")
     assert found.over is over

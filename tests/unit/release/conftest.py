@@ -13,12 +13,12 @@ from typing import Any
 import boto3
 import pytest
 
+from distilled_router.bedrock import jobs
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name
+from distilled_router.release.route import Share
+from distilled_router.release.sweep import Sweeper
+from distilled_router.release.table import Release, Releases
 from local.bedrock import BedrockStandIn
-from shared import jobs
-from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name
-from shared.releases import Release, Releases
-from shared.routes import Share
-from shared.sweep import Sweeper
 from tests.unit.bedrock.scenes import HOUR, MINUTE, ROLE, STUDENT, TEACHER, labelled, lines
 
 OWNER = "router-test"

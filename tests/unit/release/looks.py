@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from candidate.training import watch
-from shared.stages import StageResult
+from distilled_router.aws.state_machine import StageResult
 from tests.unit.release.conftest import OWNER, A, World
 
 SETTINGS = {

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from shared.releases import FAILED
+from distilled_router.release.table import FAILED
 from tests.unit.bedrock.scenes import HOUR, STUDENT
 from tests.unit.release.conftest import OWNER, A, B, Proxy, World
 from tests.unit.release.looks import CREATE, STOP, STOPPING, TWICE, job_of, look

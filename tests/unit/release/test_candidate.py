@@ -10,9 +10,9 @@ from botocore.exceptions import ClientError
 
 import candidate.handler
 from candidate.handler import deploy_candidate
-from shared.naming import DIGEST_TAG, OWNER_TAG
-from shared.releases import DEPLOYING, FAILED, SUPERSEDED, WAITING
-from shared.stages import StageResult
+from distilled_router.aws.state_machine import StageResult
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
+from distilled_router.release.table import DEPLOYING, FAILED, SUPERSEDED, WAITING
 from tests.unit.bedrock.scenes import MINUTE
 from tests.unit.release import looks
 from tests.unit.release.conftest import OWNER, A, Proxy, World, named

@@ -14,16 +14,16 @@ from unittest.mock import Mock
 
 import pytest
 
-from promotion.evidence import Rollout
-from promotion.handler import promote
-from promotion.watch import Watch
+from distilled_router.aws.custom_resource import Event
+from distilled_router.aws.state_machine import StageResult
+from distilled_router.bedrock.naming import OWNER_TAG, release_name, throughput_name
+from distilled_router.release.rollout import Rollout
+from distilled_router.release.table import FAILED, LIVE, PROMOTING, WAITING
 from provisioned_throughput import handler as resource_handler
 from provisioned_throughput.serving import serve
 from release import handler as release_handler
-from shared.custom_resource import Event
-from shared.naming import OWNER_TAG, release_name, throughput_name
-from shared.releases import FAILED, LIVE, PROMOTING, WAITING
-from shared.stages import StageResult
+from rollout.handler import promote
+from rollout.metrics import Watch
 from tests.unit.bedrock.scenes import MINUTE
 from tests.unit.release.conftest import OWNER, A, B, World, named, settled
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 import evaluation.handler
+from distilled_router.aws.state_machine import StageResult
+from distilled_router.release.route import Share
+from distilled_router.release.table import EVALUATING, LIVE, SUPERSEDED
+from distilled_router.task.robustness import Robustness
+from distilled_router.task.task import Task
 from evaluation.asking import CONCURRENCY, MOST_FAILED_CALLS
 from evaluation.gate import Gate
 from evaluation.handler import Evaluation, answer, lay_out, verdict
-from evaluation.questions import Robustness
-from shared.releases import EVALUATING, LIVE, SUPERSEDED
-from shared.routes import Share
-from shared.stages import StageResult
-from shared.task import Task
 from tests.unit.release.conftest import A, B, Proxy, World
 
 DATA = Path(__file__).parents[3] / "data"

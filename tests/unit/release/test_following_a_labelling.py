@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from shared import executions
-from shared.releases import FAILED, Release
-from shared.stages import StageResult
+from distilled_router.aws import executions
+from distilled_router.aws.state_machine import StageResult
+from distilled_router.release.table import FAILED, Release
 from tests.unit.release.conftest import LASTING, OWNER, PASSING, A, World
 from tests.unit.release.looks import look
 

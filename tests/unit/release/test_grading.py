@@ -10,6 +10,14 @@ from typing import Any
 
 import pytest
 
+from distilled_router.aws.objects import Folder
+from distilled_router.aws.state_machine import StageResult, patient
+from distilled_router.bedrock.evaluation_jobs import job_name, name_part
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
+from distilled_router.release.sweep import Sweep
+from distilled_router.release.table import FAILED, LIVE, SUPERSEDED, Release
+from distilled_router.task.robustness import Robustness
+from distilled_router.task.task import Task
 from evaluation.asking import CANDIDATE, row
 from evaluation.gate import Gate
 from evaluation.grades import METRIC, MOST_PROMPTS, instructions, metric, sample
@@ -17,14 +25,6 @@ from evaluation.grading import Grading
 from evaluation.handler import Evaluation, have_graded, verdict
 from evaluation.metrics import Answer, Question
 from evaluation.page import page
-from evaluation.questions import Robustness
-from shared.evaluation_jobs import job_name, name_part
-from shared.naming import DIGEST_TAG, OWNER_TAG
-from shared.objects import Folder
-from shared.releases import FAILED, LIVE, SUPERSEDED, Release
-from shared.stages import StageResult, patient
-from shared.sweep import Sweep
-from shared.task import Task
 from tests.unit.bedrock.scenes import HOUR, MINUTE, ROLE
 from tests.unit.release.conftest import OWNER, A, B, Proxy, World
 

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from local import rollback
-from local.errors import LocalError
-from local.gradual import Rise
-from promotion.evidence import Rollout
-from promotion.handler import EXPIRY_MARGIN_SECONDS
-from promotion.watch import Watch
-from shared.naming import release_name
-from shared.releases import LIVE, RETIRED
-from shared.routes import Share
+from distilled_router.bedrock.naming import release_name
+from distilled_router.release.rollout import Rollout
+from distilled_router.release.route import Share
+from distilled_router.release.table import LIVE, RETIRED
+from operate import rollback
+from operate.errors import LocalError
+from operate.gradual_rollback import Rise
+from rollout.handler import EXPIRY_MARGIN_SECONDS
+from rollout.metrics import Watch
 from tests.unit.release.conftest import OWNER, A, B, C, World, settled
-from tests.unit.release.test_promotion import Rise as Numbers
 from tests.unit.release.test_rolling_back import at, everything, replaced, rising, states
+from tests.unit.release.test_rollout import Rise as Numbers
 
 DWELL = 600
 ROLLOUT = Rollout((0.25, 0.5, 1.0), DWELL, 20, {"Fallback": 0.1}, probes=50)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from shared.naming import DIGEST_TAG, OWNER_TAG, attempt_name
-from shared.releases import SUPERSEDED
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, attempt_name
+from distilled_router.release.table import SUPERSEDED
 from tests.unit.bedrock.scenes import HOUR
 from tests.unit.release.conftest import OWNER, A, Proxy, World
 from tests.unit.release.looks import CREATE, NAME, TWICE, all_jobs, job_of, look, only, tags

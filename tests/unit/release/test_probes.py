@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from promotion import probes as module
-from promotion.evidence import Count, Evidence, Rollout, breach
-from promotion.probes import Probes
-from promotion.watch import Watch
-from shared.releases import Release
-from shared.routes import Share
-from shared.task import Task
+from distilled_router.release.rollout import Rollout
+from distilled_router.release.route import Share
+from distilled_router.release.table import Release
+from distilled_router.task.task import Task
+from rollout import probes as module
+from rollout.canary import Count, Evidence, breach
+from rollout.metrics import Watch
+from rollout.probes import Probes
 from tests.unit.release.conftest import A, B, World
 
 DATA = Path(__file__).parents[3] / "data"

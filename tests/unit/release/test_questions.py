@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.questions import SHARD_QUESTIONS, Robustness, questions, shards, spread
-from shared.answers import weights_problem
-from shared.conversation import Example
-from shared.task import Task, TaskError
+from distilled_router.data.conversation import Example
+from distilled_router.task.parsing import weights_problem
+from distilled_router.task.robustness import Robustness
+from distilled_router.task.task import Task, TaskError
+from evaluation.questions import SHARD_QUESTIONS, questions, shards, spread
 
 TASK = Task.load()
 WEIGHTS = dict.fromkeys(TASK.labels, 0.25)

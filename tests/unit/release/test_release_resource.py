@@ -9,12 +9,12 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from distillation_job import handler as job_handler
+from distilled_router.aws.custom_resource import Event
+from distilled_router.aws.errors import ResourceError
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name
+from distilled_router.release.route import Share
+from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING
 from release.handler import Services, check, handle, is_complete
-from shared.custom_resource import Event
-from shared.errors import ResourceError
-from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name
-from shared.releases import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING
-from shared.routes import Share
 from tests.unit.bedrock.scenes import HOUR, MINUTE
 from tests.unit.release.conftest import OWNER, PASSING, A, B, C, Proxy, World, named, settled
 from tests.unit.release.looks import TWICE, all_jobs, look

@@ -10,25 +10,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from local import rollback
-from local.deployed import Deployed
-from local.errors import LocalError
-from local.rollback import Outcome
-from promotion.handler import promote
-from promotion.watch import Watch
-from shared.naming import release_name
-from shared.releases import (
-    FAILED,
-    LIVE,
-    PROMOTING,
-    RETIRED,
-    SUPERSEDED,
-    WAITING,
-    Releases,
-)
-from shared.routes import Share
+from distilled_router.bedrock.naming import release_name
+from distilled_router.release.route import Share
+from distilled_router.release.table import FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED, WAITING, Releases
+from operate import rollback
+from operate.deployed import Deployed
+from operate.errors import LocalError
+from operate.rollback import Outcome
+from rollout.handler import promote
+from rollout.metrics import Watch
 from tests.unit.release.conftest import OWNER, A, B, C, Proxy, World, settled
-from tests.unit.release.test_promotion import ROLLOUT
+from tests.unit.release.test_rollout import ROLLOUT
 
 D = "dddddddddddd"
 

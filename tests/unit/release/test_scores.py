@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distilled_router.task.task import Task
 from evaluation.asking import CANDIDATE, STATIC, Contender, read, row
 from evaluation.gate import PAIRED, Gate
 from evaluation.intervals import UNKNOWN, Estimate, means, quantile
 from evaluation.judgement import Scored, differences, judge
 from evaluation.metrics import METRICS, Answer, Question, divergence, is_dominant_right, rubric, shown, values
-from shared.task import Task
 from tests import real_data
 
 TASK = Task.load()

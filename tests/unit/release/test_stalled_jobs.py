@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 from botocore.exceptions import ClientError
 
-from shared.releases import SUPERSEDED
+from distilled_router.release.table import SUPERSEDED
 from tests.unit.bedrock.scenes import HOUR
 from tests.unit.release.conftest import OWNER, A, B, Proxy, World
 from tests.unit.release.looks import (

@@ -10,11 +10,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 import sweeper.handler
-from shared import models
-from shared.naming import OWNER_TAG, bedrock_tags, release_name, throughput_name
-from shared.releases import FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED, WAITING, Releases
-from shared.routes import Share
-from shared.sweep import START_GRACE_SECONDS
+from distilled_router.bedrock import models
+from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, release_name, throughput_name
+from distilled_router.release.route import Share
+from distilled_router.release.sweep import START_GRACE_SECONDS
+from distilled_router.release.table import FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED, WAITING, Releases
 from tests.unit.bedrock.scenes import MINUTE
 from tests.unit.release.conftest import OWNER, PASSING, A, B, C, Proxy, World, named, settled
 
@@ -161,7 +161,7 @@ def test_b14_clear_removes_the_declared_model_where_its_jobs_resource_is_gone(wo
 
 
 def test_model_that_no_release_knows_yet_is_kept(world: World) -> None:
-    """Its Distillation stack was deployed first, and its job was done before Serving was deployed."""
+    """Its distillation stack was deployed first, and its job was done before the release stack was."""
     world.settle(settled(A, made(world, A, LIVE)))
     world.releases.declare(A)
     world.train(B)

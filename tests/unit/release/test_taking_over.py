@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from candidate.handler import deploy_candidate
-from promotion.evidence import Rollout
-from promotion.handler import promote
-from promotion.watch import Watch
-from shared import deployments
-from shared.releases import FAILED, LIVE, RETIRED
-from shared.routes import Share
-from shared.stages import StageResult
+from distilled_router.aws.state_machine import StageResult
+from distilled_router.bedrock import deployments
+from distilled_router.release.rollout import Rollout
+from distilled_router.release.route import Share
+from distilled_router.release.table import FAILED, LIVE, RETIRED
+from rollout.handler import promote
+from rollout.metrics import Watch
 from tests.unit.bedrock.scenes import MINUTE, PROMPT, SYSTEM
 from tests.unit.release.conftest import OWNER, A, B, Proxy, World, named, settled
 

@@ -7,9 +7,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from shared import models
-from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
-from shared.releases import SUPERSEDED, WAITING
+from distilled_router.bedrock import models
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
+from distilled_router.release.table import SUPERSEDED, WAITING
 from tests.unit.bedrock.scenes import HOUR, MINUTE
 from tests.unit.release.conftest import OWNER, A, B, Proxy, World
 from tests.unit.release.looks import CREATE, NAME, STOP, STOPPING, TWICE, job_of, look, tags

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from distilled_router.task.task import Task
 from local.bedrock import BedrockStandIn
-from shared.task import Task
 from tests.unit.resources.scenes import World, training_rows
 
 

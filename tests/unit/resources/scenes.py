@@ -16,13 +16,13 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
 from distillation_job import handler as job_handler
+from distilled_router.aws.custom_resource import Event, begun, polled
+from distilled_router.bedrock.jobs import JobSpec
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
+from distilled_router.data.conversation import row
+from distilled_router.task.task import Task
 from existing import handler as existing_handler
 from local.bedrock import BedrockStandIn
-from shared.conversation import row
-from shared.custom_resource import Event, begun, polled
-from shared.jobs import JobSpec
-from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
-from shared.task import Task
 from tests.unit.resources import framework
 from tests.unit.resources.framework import Framework
 

@@ -14,11 +14,11 @@ from unittest.mock import Mock
 import pytest
 
 from dataset import handler
-from shared.conversation import row
-from shared.costs import Spec
-from shared.custom_resource import Event, begun
-from shared.errors import with_retries
-from shared.task import Task
+from distilled_router.aws.custom_resource import Event, begun
+from distilled_router.aws.errors import with_retries
+from distilled_router.cost.estimate import Spec
+from distilled_router.data.conversation import row
+from distilled_router.task.task import Task
 from tests.unit.resources import framework
 from tests.unit.resources.framework import MARKER, Framework, Response
 from tests.unit.resources.scenes import Meddled, logged, refusal, times, training_rows

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.naming import DIGEST_TAG, OWNER_TAG
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
 from tests.unit.resources import framework
 from tests.unit.resources.framework import MARKER
 from tests.unit.resources.scenes import (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from distillation_job import handler
-from shared import models
+from distilled_router.bedrock import models
 from tests.unit.resources import framework
 from tests.unit.resources.scenes import (
     CREATE,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from shared import deployments, models
-from shared.errors import NotYetError, ResourceError
-from shared.naming import DIGEST_TAG, OWNER_TAG
+from distilled_router.aws.errors import NotYetError, ResourceError
+from distilled_router.bedrock import deployments, models
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
 from tests.unit.resources.scenes import DIGEST, HOUR, NAME, NEXT, OWNER, Meddled, World, refusal
 
 CREATE = "CreateCustomModelDeployment"

@@ -16,8 +16,8 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from shared import errors, jobs, lifecycle
-from shared.custom_resource import (
+from distilled_router.aws import errors
+from distilled_router.aws.custom_resource import (
     REASON_BYTES,
     Event,
     answer,
@@ -28,9 +28,10 @@ from shared.custom_resource import (
     shortened,
     truth,
 )
-from shared.errors import ResourceError, with_retries
-from shared.naming import OWNER_TAG, bedrock_tags, digest_of, is_owned, release_name
-from shared.storage import deadline, purge
+from distilled_router.aws.errors import ResourceError, with_retries
+from distilled_router.aws.storage import deadline, purge
+from distilled_router.bedrock import jobs, lifecycle
+from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, digest_of, is_owned, release_name
 from tests.unit.resources import framework
 from tests.unit.resources.scenes import DAY, STUDENT, TEACHER, World, job_properties, refusal, spec
 

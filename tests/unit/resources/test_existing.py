@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from distilled_router.aws.custom_resource import Event
+from distilled_router.aws.errors import ResourceError, with_retries
+from distilled_router.bedrock import models
 from existing import handler
-from shared import models
-from shared.custom_resource import Event
-from shared.errors import ResourceError, with_retries
 from tests.unit.resources import framework
 from tests.unit.resources.scenes import (
     CREATE,

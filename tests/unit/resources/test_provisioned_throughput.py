@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from distilled_router.aws.custom_resource import Event, begun, polled
+from distilled_router.aws.state_machine import StageResult
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, throughput_name
+from distilled_router.bedrock.throughput import MADE_AS_TAG
+from distilled_router.release.route import Share
+from distilled_router.release.table import LIVE, SUPERSEDED, Releases
 from provisioned_throughput import handler
 from provisioned_throughput.serving import serve
-from shared.custom_resource import Event, begun, polled
-from shared.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, throughput_name
-from shared.releases import LIVE, SUPERSEDED, Releases
-from shared.routes import Share
-from shared.stages import StageResult
-from shared.throughput import MADE_AS_TAG
 from tests.unit.release.conftest import Proxy
 from tests.unit.resources import framework
 from tests.unit.resources.framework import Framework

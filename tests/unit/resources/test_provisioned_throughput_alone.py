@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from distilled_router.aws.custom_resource import Event, begun, polled
+from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, throughput_name
+from distilled_router.bedrock.throughput import MADE_AS_TAG
 from local.bedrock import BedrockStandIn, Quotas, Settings
 from provisioned_throughput import handler
-from shared.custom_resource import Event, begun, polled
-from shared.naming import OWNER_TAG, bedrock_tags, throughput_name
-from shared.throughput import MADE_AS_TAG
 from tests.unit.bedrock.scenes import MINUTE
 from tests.unit.release.conftest import Proxy
 from tests.unit.resources import framework

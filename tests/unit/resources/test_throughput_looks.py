@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared import throughput
-from shared.naming import OWNER_TAG, bedrock_tags
+from distilled_router.bedrock import throughput
+from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags
 from tests.unit.resources.scenes import HOUR, OWNER, Meddled, World
 
 OLD, NEW = "search-ranker-1mu", "search-router-1mu"

@@ -12,13 +12,13 @@ from uuid import uuid4
 import pytest
 from aws_lambda_powertools import Logger
 
+from distilled_router.task.task import Task
 from router.route_cache import RouteCache
 from router.service import Router
 from router.settings import Settings
 from router.sources import Models
 from router.telemetry import Telemetry
 from router.xray import XRay
-from shared.task import Task
 from tests.unit.router.doubles import BASE_MODEL, BedrockDouble, TableDouble, WallClock
 
 Capture = pytest.CaptureFixture[str]

@@ -14,7 +14,7 @@ from typing import Any
 from boto3.dynamodb.types import TypeSerializer
 from botocore.exceptions import ClientError
 
-from shared.routes import Route
+from distilled_router.release.route import Route
 
 BASE_MODEL = "us.amazon.nova-micro-v1:0"
 

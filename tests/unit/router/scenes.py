@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from shared.routes import Route, Share
-from shared.task import Task
+from distilled_router.release.route import Route, Share
+from distilled_router.task.task import Task
 from tests.unit.router.conftest import Bench
 from tests.unit.router.doubles import BASE_MODEL, BedrockDouble
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import EndpointConnectionError
 
-from shared.routes import Route, Share
+from distilled_router.release.route import Route, Share
 from tests.unit.router.doubles import BASE_MODEL, client_error
 
 # Longer than any part of the time budget: whoever is asked does not answer in time.

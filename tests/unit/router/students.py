@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from json import dumps
 
+from distilled_router.data.conversation import row
+from distilled_router.task.task import Task
 from local.bedrock import BedrockStandIn
-from shared.conversation import row
-from shared.task import Task
 
 DAY = 24 * 3600
 SOUNDS = ("dog barking", "engine roaring", "rain on a roof", "children laughing", "a door slamming")

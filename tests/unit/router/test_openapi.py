@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError  # type: ignore[import-untyped]
 
+from distilled_router.release.route import Route
+from distilled_router.task.task import Task
 from router import service
 from router.requests import MOST_QUERIES, most_bytes
 from router.sources import _REASONS, BASE, DISTILLED, STATIC
-from shared.routes import Route
-from shared.task import Task
 from tests.unit.router.api_document import DOCUMENT, SCHEMAS, check, validator
 from tests.unit.router.doubles import BASE_MODEL, TableDouble, client_error
 from tests.unit.router.scenes import SETTLED, STUDENT, MakeBench, healthy

@@ -10,9 +10,9 @@ import pytest
 from aws_lambda_powertools.metrics import EphemeralMetrics, SchemaValidationError
 from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
 
+from distilled_router.release.route import Route
+from distilled_router.task.task import Task
 from router.breaker import FAILURES, OPEN_SECONDS
-from shared.routes import Route
-from shared.task import Task
 from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble, client_error
 from tests.unit.router.scenes import SETTLED, STUDENT, STUDENT_SAYS, MakeBench, healthy, student
 

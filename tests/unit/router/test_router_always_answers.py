@@ -26,6 +26,8 @@ import boto3
 import pytest
 from aws_lambda_powertools import Logger
 
+from distilled_router.release.route import Route
+from distilled_router.task.task import Task
 from local.bedrock import BedrockStandIn, MemoryS3
 from router.assembly import client_config
 from router.route_cache import RouteCache
@@ -34,8 +36,6 @@ from router.settings import Settings
 from router.sources import Models
 from router.telemetry import Telemetry
 from router.xray import XRay
-from shared.routes import Route
-from shared.task import Task
 from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble
 from tests.unit.router.scenes import assert_weights
 from tests.unit.router.storm import Storm, Turn

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from distilled_router.release.route import Route, Share
+from distilled_router.task.task import Task
 from router.service import BASE_CACHE_SECONDS
-from shared.routes import Route, Share
-from shared.task import Task
 from tests.unit.router.doubles import BASE_MODEL, TableDouble, client_error
 from tests.unit.router.scenes import (
     CANDIDATE,

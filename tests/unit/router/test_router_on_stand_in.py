@@ -13,12 +13,12 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSHTTPConnection
 
+from distilled_router.release.route import Route, Share
+from distilled_router.task.task import Task
 from local.bedrock import BedrockStandIn, MemoryS3
 from router.assembly import client_config, make_router
 from router.service import SIDE_BY_SIDE, Router
 from router.settings import Settings
-from shared.routes import Route, Share
-from shared.task import Task
 from tests.unit.router.doubles import BASE_MODEL, TableDouble
 from tests.unit.router.scenes import assert_weights
 from tests.unit.router.students import deployed_student

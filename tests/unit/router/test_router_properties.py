@@ -18,6 +18,7 @@ from aws_lambda_powertools import Logger
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from distilled_router.task.task import InvalidOutput, Task
 from router.requests import is_http
 from router.route_cache import RouteCache
 from router.service import Router
@@ -25,7 +26,6 @@ from router.settings import Settings
 from router.sources import Models
 from router.telemetry import Telemetry
 from router.xray import XRay
-from shared.task import InvalidOutput, Task
 from tests.unit.router.api_document import check
 from tests.unit.router.doubles import BASE_MODEL, BedrockDouble, TableDouble, client_error, reply
 from tests.unit.router.scenes import SETTLED, STUDENT, assert_weights, healthy

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from shared.routes import Route, Share
-from shared.task import Task
+from distilled_router.release.route import Route, Share
+from distilled_router.task.task import Task
 from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble, client_error
 from tests.unit.router.scenes import SETTLED, STUDENT, STUDENT_SAYS, MakeBench, healthy, student
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.routes import Route, Share
+from distilled_router.release.route import Route, Share
 
 SETTLED = Share("aaaaaaaaaaaa", "arn:settled", 0.8)
 CANDIDATE = Share("bbbbbbbbbbbb", "arn:candidate", 0.2, expires_at=1000)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared.naming import attempt_name
+from distilled_router.bedrock.naming import attempt_name
 from stacks.identity import Identity
 from stacks.settings import Settings, SettingsError
 

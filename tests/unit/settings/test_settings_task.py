@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.task import Task
+from distilled_router.task.task import Task
 from stacks.settings import PROJECT, Problem, Settings
 
 Changed = Callable[[dict[str, Any]], Settings]

@@ -1,0 +1,206 @@
+"""What travels to Lambda: of a function's own folder and of what all functions share the modules that its
+handler imports, and their dependencies.
+
+Bundles are plain folders under `.cache/`, named by what they are made of, so that a second synthesis copies
+and installs nothing, and two at once don't disturb each other. The same input makes the same bytes, names and
+modes on any machine: dependencies are pure Python and locked by their hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from cdk_distilled_router.common import imports
+from distilled_router.task.task import FILES, ROBUSTNESS_FILE
+
+PROJECT = Path(__file__).resolve().parents[2]
+LAMBDA = PROJECT / "lambda"
+CACHE = PROJECT / ".cache"
+REQUIREMENTS = LAMBDA / "requirements.txt"
+
+# botocore carries the models of some 400 services; a function needs these. The files beside the folders
+# (endpoints, partitions, retry rules) are kept.
+SERVICES = (
+    "bedrock",
+    "bedrock-runtime",
+    "cloudwatch",
+    "dynamodb",
+    "s3",
+    "sns",
+    "stepfunctions",
+    "sts",
+)
+
+# The layer keeps of it what the functions import: a quarter. The other packages import by names made at run
+# time (boto3's resources, s3transfer, six) and stay whole.
+REDUCED = "aws_lambda_powertools"
+
+# The functions' Python. Lambda can't keep what it compiles, so that each cold start would compile all of
+# botocore again; code that a Python of this version has compiled here starts in less than half the time.
+RUNTIME = (3, 13)
+COMPILED = "__pycache__"
+
+# Of what pip writes beside a package: who installed it when, from where. The licences stay.
+RECORDS = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+
+
+def function_bundle(folder: str, task: Path | None = None) -> Path:
+    """Return the code of one function, ready to become an asset: the modules of `<folder>/` and
+    `distilled_router/` that its handler imports, with the data files that they name; `task/` if they read it;
+    and what the folder's own requirements.txt names, if it has one.
+
+    `task` is the routing task's folder, by default the project's own. What else lies in it, such as a data
+    set, stays here.
+
+    Raises:
+        FileNotFoundError: The folder has no handler.
+    """
+    files = {path.relative_to(LAMBDA).as_posix(): path for path in _code(folder)}
+    if "distilled_router/task/task.py" in files:
+        routed = task or PROJECT / "task"
+        files |= {f"task/{name}": routed / name for name in FILES}
+        if folder == "evaluation" and (routed / ROBUSTNESS_FILE).exists():
+            files[f"task/{ROBUSTNESS_FILE}"] = routed / ROBUSTNESS_FILE
+    own = LAMBDA / folder / REQUIREMENTS.name
+    parts = [f"{name}\0".encode() + files[name].read_bytes() for name in sorted(files)]
+
+    def build(target: Path) -> None:
+        for name, path in files.items():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / name)
+        if own.exists():
+            _install(own, target)
+        _compile(target, "/var/task")
+
+    return _built(f"function-{folder}", [*parts, own.read_bytes() if own.exists() else b""], build)
+
+
+def _code(folder: str) -> frozenset[Path]:
+    """The modules that a folder's handler imports, and the files beside them that one of them names."""
+    handler = f"{folder}.handler"
+    if imports.module_file(handler, LAMBDA) is None:
+        raise FileNotFoundError(f"{LAMBDA / folder / 'handler.py'}: a function's folder has a handler.py")
+    modules = imports.imported([handler], LAMBDA).files
+    texts = {path: path.read_text(encoding="utf-8") for path in modules}
+    data = {
+        file
+        for place in {path.parent for path in modules}
+        for file in place.iterdir()
+        if file.is_file() and file.suffix != ".py"
+        if any(f'"{file.name}"' in text for path, text in texts.items() if path.parent == place)
+    }
+    return modules | data
+
+
+def dependencies_bundle() -> Path:
+    """The layer with lambda/requirements.txt under `python/`; of botocore's models those of the services that
+    we call, and of Powertools the modules that the functions import.
+    """
+    handlers = sorted(f"{path.parent.name}.handler" for path in LAMBDA.glob("*/handler.py"))
+    needed = sorted(
+        name for name in imports.imported(handlers, LAMBDA).elsewhere if name.partition(".")[0] == REDUCED
+    )
+
+    def build(target: Path) -> None:
+        python = target / "python"
+        _install(REQUIREMENTS, python)
+        for extra in python.rglob("examples-1.json*"):
+            extra.unlink()
+        for home in (python / "botocore" / "data", python / "boto3" / "data"):
+            for service in home.iterdir():
+                if service.is_dir() and service.name not in SERVICES:
+                    shutil.rmtree(service)
+        _reduce(python, needed)
+        _compile(target, "/opt")
+
+    return _built("dependencies", [REQUIREMENTS.read_bytes(), repr((SERVICES, needed)).encode()], build)
+
+
+def _reduce(python: Path, needed: Iterable[str]) -> None:
+    """Leave of REDUCED what these modules import."""
+    kept = imports.imported(needed, python).files
+    for path in sorted((python / REDUCED).rglob("*"), reverse=True):
+        if path.is_file() and path not in kept:
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def is_compiled() -> bool:
+    """Whether bundles hold compiled code besides: this Python is of the functions' version. Without it they
+    run as well, and start later.
+    """
+    return sys.version_info[:2] == RUNTIME
+
+
+def _compile(folder: Path, home: str) -> None:
+    """Compile all modules, never to be compiled again, as files of the folder that is theirs in Lambda."""
+    if not is_compiled():
+        return
+    command = [
+        *(sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"),
+        *("-s", str(folder), "-p", home, str(folder)),
+    ]
+    # Constant sets are written in the order of their hashes.
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S603  # our own command
+
+
+def _install(requirements: Path, target: Path) -> None:
+    """Install what a lock file names into a folder: what runs on any machine, without commands and compiled
+    files.
+    """
+    command = [
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+        *("--require-hashes", "--no-deps", "--no-compile"),
+        # Pure Python or an error, whatever this machine could use.
+        *("--only-binary", ":all:", "--platform", "any", "--implementation", "py", "--abi", "none"),
+        *("--target", str(target), "-r", str(requirements)),
+    ]
+    subprocess.run(command, check=True)  # noqa: S603  # our own command
+    for extra in (target / "bin", *target.rglob(COMPILED)):
+        shutil.rmtree(extra, ignore_errors=True)
+    for record in (record for about in target.glob("*.dist-info") for record in about.iterdir()):
+        if record.name in RECORDS:
+            record.unlink()
+
+
+def _built(name: str, parts: Iterable[bytes], build: Callable[[Path], None]) -> Path:
+    """The finished folder, its name ending in the digest of what it is made of and of how (this module,
+    `imports`, compiled or not). It is filled aside and renamed, so it is never seen half done.
+    """
+    whole = hashlib.sha256()
+    how = (Path(__file__).read_bytes(), Path(imports.__file__).read_bytes(), str(is_compiled()).encode())
+    for part in (*how, *parts):
+        whole.update(hashlib.sha256(part).digest())
+    finished = CACHE / f"{name}-{whole.hexdigest()[:32]}"
+    if finished.exists():
+        return finished
+    CACHE.mkdir(exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="building-", dir=CACHE))
+    try:
+        build(work)
+        _open(work)
+        try:
+            work.rename(finished)
+        except OSError:
+            if not finished.exists():
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return finished
+
+
+def _open(folder: Path) -> None:
+    """Give all in a folder the modes that Lambda's user can read, whatever this machine's umask says: they
+    travel in the archive.
+    """
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)

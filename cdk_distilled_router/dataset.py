@@ -1,0 +1,156 @@
+"""Construct Dataset: training and hold-out files, validated and published under their digest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+import aws_cdk as cdk
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+from cdk_distilled_router.common import permissions as may
+from cdk_distilled_router.common.callers import FRAMEWORK
+from cdk_distilled_router.common.functions import Function
+from cdk_distilled_router.common.hosting import DEFAULT, Hosting
+from cdk_distilled_router.common.provider import ResourceProvider
+from distilled_router.cost.estimate import Spec
+
+
+@dataclass(frozen=True)
+class DatasetFile:
+    """Where a file lies before it is published; `version` is an S3 version id, or None for an asset."""
+
+    bucket: str
+    key: str
+    version: str | None = None
+
+    def properties(self) -> dict[str, str]:
+        """As a custom resource's property."""
+        known = {"Bucket": self.bucket, "Key": self.key}
+        return {**known, "VersionId": self.version} if self.version else known
+
+    def permissions(self) -> list[may.Permission]:
+        """Reading it."""
+        arn = f"arn:{cdk.Aws.PARTITION}:s3:::{self.bucket}/{self.key}"
+        return [may.Permission(["s3:GetObject", "s3:GetObjectVersion"], [arn])]
+
+
+@dataclass(frozen=True)
+class QueriesFolder:
+    """All .txt and .jsonl files under a prefix; `content` stands for their names and ETags."""
+
+    bucket: str
+    prefix: str
+    content: str
+
+    def properties(self) -> dict[str, str]:
+        """As a custom resource's property."""
+        return {"Bucket": self.bucket, "Prefix": self.prefix, "Content": self.content}
+
+    def permissions(self) -> list[may.Permission]:
+        """Listing it, and reading what is in it."""
+        arn = f"arn:{cdk.Aws.PARTITION}:s3:::{self.bucket}"
+        because = "The files of this folder are read, whatever their names."
+        return [
+            may.Permission(["s3:ListBucket"], [arn], {"StringLike": {"s3:prefix": [self.prefix]}}),
+            may.Permission(["s3:GetObject"], [f"{arn}/{self.prefix}*"], {}, because),
+        ]
+
+
+class Dataset(Construct):
+    """Validates the files against Bedrock's rules before anything is spent, and publishes them.
+
+    Attributes:
+        training_key, holdout_key: keys in the data bucket, under `datasets/<digest>/`.
+        resource: the custom resource; what reads the files depends on it.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        owner: str,
+        bucket: s3.IBucket,
+        holdout: DatasetFile,
+        training: DatasetFile | None = None,
+        digest: str,
+        key: kms.IKey | None = None,
+        source_key: str | None = None,
+        method: str = "distillation",
+        use_logged_answers: bool = False,
+        cost: Spec | None = None,
+        maximum_cost_usd: float = 200,
+        retain: bool = True,
+        hosting: Hosting = DEFAULT,
+    ) -> None:
+        """Declare the data set; without `training` the job learns from something else.
+
+        Args:
+            owner: name of whoever owns what is made.
+            bucket: gets the files, under `datasets/<digest>/`.
+            holdout, training: where the files lie.
+            digest: that of the files' content or versions.
+            key: encrypts the bucket. Default: the bucket's own, if it has one.
+            source_key: ARN of the key that encrypts the files where they lie, if it is another.
+            method: `distillation` or `fine_tuning`: their limits differ.
+            use_logged_answers: where the job learns from logs, whether the teacher need not answer them.
+            cost: what an estimate is made from, before anything is published. Default: none is made.
+            maximum_cost_usd: an estimate of more than this, at most, refuses the deployment.
+            retain: keep the published files when the resource goes; a trained model no longer needs them.
+            hosting: where functions run, with which key, and how long their logs are kept.
+        """
+        super().__init__(scope, construct_id)
+        self.training_key = f"datasets/{digest}/training.jsonl"
+        self.holdout_key = f"datasets/{digest}/holdout.jsonl"
+        permissions = [
+            *(training.permissions() if training else []),
+            *holdout.permissions(),
+            may.others_key(source_key),
+            may.objects(bucket, self, ["PutObject"], ["datasets/*"]),
+            *may.purge(bucket, self, "datasets/*"),
+            may.encrypted(key or bucket.encryption_key, "s3"),
+        ]
+        role = may.function_role(self, "Role", permissions)
+        handler = Function(
+            self,
+            "Handler",
+            folder="dataset",
+            entry="on_event",
+            role=role,
+            environment={"POWERTOOLS_SERVICE_NAME": owner},
+            hosting=hosting,
+            timeout=cdk.Duration.minutes(10),
+            memory_mb=1024,
+            description="Validates a data set and publishes it under its digest",
+            caller=FRAMEWORK,
+        )
+        provider = ResourceProvider(self, "Provider", on_event=handler, hosting=hosting)
+        self.resource = cdk.CustomResource(
+            self,
+            "Resource",
+            resource_type="Custom::BedrockDataset",
+            service_token=provider.service_token,
+            properties={
+                "Bucket": bucket.bucket_name,
+                "Digest": digest,
+                "Method": method,
+                **({"UseLoggedAnswers": True} if use_logged_answers else {}),
+                **cost_properties(cost, maximum_cost_usd),
+                **({"Training": training.properties()} if training else {}),
+                "Holdout": holdout.properties(),
+                "Retain": retain,
+            },
+        )
+        # The first event may come before IAM knows the role's policy.
+        self.resource.node.add_dependency(role)
+
+
+def cost_properties(cost: Spec | None, maximum_usd: float) -> dict[str, object]:
+    """The properties by which a resource holds an estimate against a limit."""
+    if cost is None:
+        return {}
+    # One text: CloudFormation would make texts of all numbers.
+    return {"Cost": json.dumps(asdict(cost), sort_keys=True), "MaximumCostUsd": maximum_usd}

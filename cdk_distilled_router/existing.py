@@ -1,0 +1,136 @@
+"""Constructs for jobs, models and throughput that somebody else manages: looked up, and never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import ClassVar
+
+import aws_cdk as cdk
+from constructs import Construct
+
+from cdk_distilled_router.common import permissions as may
+from cdk_distilled_router.common.callers import FRAMEWORK
+from cdk_distilled_router.common.functions import Function
+from cdk_distilled_router.common.hosting import DEFAULT, Hosting
+from cdk_distilled_router.common.provider import ResourceProvider
+
+_ARN = r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:[0-9]{12}:"
+
+
+class _Existing(Construct):
+    """Looks a thing up by its ARN when the construct is made, and when ARN or nonce change. A deployment that
+    finds nothing under the ARN fails; removing the construct changes nothing in Bedrock."""
+
+    _kind: ClassVar[str]
+    _type: ClassVar[str]
+    _action: ClassVar[str]
+    _pattern: ClassVar[re.Pattern[str]]
+
+    def __init__(
+        self, scope: Construct, construct_id: str, arn: str, *, nonce: str = "", hosting: Hosting = DEFAULT
+    ) -> None:
+        """Look it up by its ARN, written out. Change `nonce` to look again.
+
+        Raises ValueError for what is no ARN of this kind.
+        """
+        super().__init__(scope, construct_id)
+        found = self._pattern.fullmatch(arn)
+        if found is None:
+            raise ValueError(
+                f"{self.node.path}: {arn!r} is no ARN of a {self._kind}: allowed is {self._pattern.pattern}, "
+                "written out."
+            )
+        self._parts = found.groupdict()
+        # The one ARN: not even another thing of its kind can be read.
+        role = may.function_role(self, "Role", [may.Permission([f"bedrock:{self._action}"], [arn])])
+        handler = Function(
+            self,
+            "Handler",
+            folder="existing",
+            entry="on_event",
+            role=role,
+            environment={"POWERTOOLS_SERVICE_NAME": "existing"},
+            hosting=hosting,
+            timeout=cdk.Duration.minutes(2),
+            description=f"Looks up a {self._kind} that is managed elsewhere",
+            caller=FRAMEWORK,
+        )
+        provider = ResourceProvider(self, "Provider", on_event=handler, hosting=hosting)
+        self.resource = cdk.CustomResource(
+            self,
+            "Resource",
+            resource_type=self._type,
+            service_token=provider.service_token,
+            properties={"Arn": arn, "Nonce": nonce},
+        )
+        # The first event may come before IAM knows the role's policy.
+        self.resource.node.add_dependency(role)
+
+
+class _ExistingSource(_Existing):
+    """What a release can get its model from."""
+
+    def __init__(
+        self, scope: Construct, construct_id: str, arn: str, *, nonce: str = "", hosting: Hosting = DEFAULT
+    ) -> None:
+        """Look it up by its ARN, written out. Change `nonce` to look again.
+
+        Raises ValueError for what is no ARN of this kind.
+        """
+        super().__init__(scope, construct_id, arn, nonce=nonce, hosting=hosting)
+        self.source = arn
+        self.digest = hashlib.sha256(arn.encode()).hexdigest()[:12]
+        self.student: str = self._parts["student"]
+        self.model_arn = self.resource.get_att_string("ModelArn")
+
+
+class ExistingJob(_ExistingSource):
+    """A customization job, as a release's source. It is never made, stopped or tried again.
+
+    Attributes:
+        source: the job's ARN.
+        digest: 12 hex digits for the ARN.
+        student: the base model's customization id.
+        model_arn: the model's ARN, empty where the job had none when it was looked up.
+        resource: the custom resource, with `JobArn`, `JobName`, `Status`, `BaseModel` (the id for inference,
+            without the context length), `ModelArn`, `TrainingLoss`, `ValidationLoss`.
+    """
+
+    _kind = "customization job"
+    _type = "Custom::BedrockExistingJob"
+    _action = "GetModelCustomizationJob"
+    # The base model's id holds colons, too.
+    _pattern = re.compile(_ARN + r"model-customization-job/(?P<student>[^/]+)/[a-z0-9]{12}")
+
+
+class ExistingModel(_ExistingSource):
+    """A custom model, as a release's source. It is never deleted.
+
+    Attributes:
+        source: the model's ARN.
+        digest: 12 hex digits for the ARN.
+        student: the base model's customization id.
+        model_arn: the model's ARN, known once it was found.
+        resource: the custom resource, with `ModelArn`, `ModelName`, `JobArn`, `BaseModel` (the id for
+            inference, without the context length), `Status`.
+    """
+
+    _kind = "custom model"
+    _type = "Custom::BedrockExistingModel"
+    _action = "GetCustomModel"
+    _pattern = re.compile(_ARN + r"custom-model/(?P<student>[^/]+)/[a-z0-9]{12}")
+
+
+class ExistingThroughput(_Existing):
+    """Provisioned throughput. It is never moved to another model, and never deleted.
+
+    Attributes:
+        resource: the custom resource, with `ProvisionedModelArn`, `ProvisionedModelName`, `ModelArn`,
+            `ModelUnits`, `Status`, `CommitmentDuration` (empty where it is billed by the hour).
+    """
+
+    _kind = "provisioned throughput"
+    _type = "Custom::BedrockExistingThroughput"
+    _action = "GetProvisionedModelThroughput"
+    _pattern = re.compile(_ARN + r"provisioned-model/[a-z0-9]{12}")

@@ -1,0 +1,71 @@
+"""The judge: what Bedrock may do for the evaluation jobs in which a model grades a candidate's answers."""
+
+from __future__ import annotations
+
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+from cdk_distilled_router.common import permissions as may
+
+JOBS = "evaluation-job/*"
+# Data set and grades of each attempt.
+FOLDER = "releases/*/judge/*"
+
+
+def judge_role(
+    scope: Construct, construct_id: str, *, judge: str, bucket: s3.IBucket, key: kms.IKey | None
+) -> iam.Role:
+    """The role that Bedrock assumes for evaluation jobs of this account and Region (Bedrock user guide,
+    judge-service-roles). The judge is asked one by one or, as that page has it, in batches."""
+    return may.bedrock_role(
+        scope,
+        construct_id,
+        jobs=JOBS,
+        description="Bedrock's evaluation jobs: read answers, ask the judge, write grades",
+        permissions=[
+            may.objects(bucket, scope, ["GetObject", "PutObject", "AbortMultipartUpload"], [FOLDER]),
+            may.listing(bucket, ["ListBucket"], ["releases/*"]),
+            may.Permission(["s3:GetBucketLocation", "s3:ListBucketMultipartUploads"], [bucket.bucket_arn]),
+            may.Permission(["kms:Decrypt", "kms:GenerateDataKey"], [key.key_arn] if key else []),
+            *may.invoke(judge),
+            *may.batch(judge),
+            may.bedrock(["StopModelInvocationJob"], [may.account_arn("model-invocation-job/*")]),
+            *([may.bedrock(["GetInferenceProfile"], [may.profile(judge)])] if may.is_profile(judge) else []),
+        ],
+    )
+
+
+def grading(owner: str, judge: str, role: iam.IRole) -> list[may.Permission]:
+    """Making evaluation jobs with a judge, and following them."""
+    jobs = may.account_arn(JOBS)
+    return [
+        *_making(owner, judge, jobs),
+        may.tagging(owner, [jobs]),
+        may.bedrock(["GetEvaluationJob"], [jobs]),
+        may.pass_role(role),
+        *stopping(owner),
+    ]
+
+
+def stopping(owner: str) -> list[may.Permission]:
+    """Finding an owner's evaluation jobs, and stopping them."""
+    jobs = may.account_arn(JOBS)
+    return [
+        may.bedrock(["ListEvaluationJobs"], ["*"]),
+        may.bedrock(["ListTagsForResource"], [jobs]),
+        may.bedrock(["StopEvaluationJob"], [jobs], may.owned(owner)),
+    ]
+
+
+def _making(owner: str, judge: str, jobs: str) -> list[may.Permission]:
+    """The Service Authorization Reference lists the models as resources; the jobs are granted besides, since
+    AWS's own managed policies have them, too."""
+    action, tagged = "CreateEvaluationJob", may.tagged_for(owner)
+    if not may.is_profile(judge):
+        return [may.bedrock([action], [jobs, may.foundation_model_arn(judge)], tagged)]
+    return [
+        may.bedrock([action], [jobs, may.profile(judge)], tagged),
+        may.Permission([f"bedrock:{action}"], [may.behind(judge)], tagged, may.OF_GEOGRAPHY),
+    ]

@@ -1,0 +1,127 @@
+"""On-demand deployments of custom models: no cost while idle, billed by the token like the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from distilled_router.aws.errors import (
+    NotYetError,
+    ResourceError,
+    code,
+    described,
+    is_conflict,
+    is_gone,
+    is_mutating,
+    is_transient,
+    or_none,
+)
+from distilled_router.bedrock.naming import bedrock_tags, digest_of, is_owned
+
+ACTIVE, CREATING, FAILED = "Active", "Creating", "Failed"
+
+
+class NameHeldError(NotYetError):
+    """The name is taken, and nothing is there under it: it can stay so for a while after a deletion."""
+
+
+def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
+    """GetCustomModelDeployment's answer, or None where no such deployment exists."""
+    return or_none(bedrock.get_custom_model_deployment, customModelDeploymentIdentifier=name_or_arn)
+
+
+def ensure(
+    bedrock: Any,
+    *,
+    name: str,
+    model_arn: str,
+    owner: str,
+    tags: Mapping[str, str],
+    token: str,
+    description: str,
+) -> dict[str, Any]:
+    """Make the deployment of this name and model, or adopt the one that is there, and return it as it is.
+
+    `token` must differ between attempts: Bedrock ignores a create call whose token it has seen, without an
+    error, even where the deployment of the first call was deleted since.
+    Raises NotYetError where the same call may succeed soon, NameHeldError where it may do so once Bedrock has
+    freed the name, ResourceError where the name is taken by another model or another owner, or the request is
+    refused.
+    """
+    existing = find(bedrock, name)
+    if existing is None:
+        try:
+            made = bedrock.create_custom_model_deployment(
+                modelDeploymentName=name,
+                modelArn=model_arn,
+                description=description,
+                tags=bedrock_tags(tags),
+                clientRequestToken=token,
+            )
+        except (ClientError, BotoCoreError) as error:
+            # The API names no conflict for this call, so a name in use arrives in another class, and a lost
+            # answer says nothing. The look by name tells whether it is there, and ours.
+            existing = find(bedrock, name)
+            if existing is None:
+                raise _refusal(error)(
+                    f"Bedrock did not take deployment {name} of {model_arn}: {described(error)}"
+                ) from error
+        else:
+            # A look by name might not see it yet.
+            return {
+                "customModelDeploymentArn": made["customModelDeploymentArn"],
+                "modelDeploymentName": name,
+                "modelArn": model_arn,
+                "status": CREATING,
+            }
+    arn = existing["customModelDeploymentArn"]
+    if existing["modelArn"] != model_arn or not is_owned(
+        bedrock.list_tags_for_resource(resourceARN=arn).get("tags", []), owner
+    ):
+        raise ResourceError(
+            f"A deployment named {name} exists and is not this release's: {arn} serves "
+            f"{existing['modelArn']}. Delete it, or set distillation.nonce for another name."
+        )
+    return dict(existing)
+
+
+def _refusal(error: ClientError | BotoCoreError) -> type[ResourceError]:
+    if is_transient(error):
+        return NotYetError
+    held = isinstance(error, ClientError) and code(error) in {"ConflictException", "ValidationException"}
+    text = described(error).lower()
+    return NameHeldError if held and ("in use" in text or "already exists" in text) else ResourceError
+
+
+def owned(bedrock: Any, owner: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each deployment that carries this owner's name and tag, with its digest."""
+    pages = bedrock.get_paginator("list_custom_model_deployments").paginate(nameContains=f"{owner}-")
+    for page in pages:
+        for deployment in page["modelDeploymentSummaries"]:
+            digest = digest_of(owner, deployment["customModelDeploymentName"])
+            arn = deployment["customModelDeploymentArn"]
+            if digest and is_owned(_tags(bedrock, arn), owner):
+                yield digest, deployment
+
+
+def _tags(bedrock: Any, arn: str) -> list[dict[str, str]]:
+    answer = or_none(bedrock.list_tags_for_resource, resourceARN=arn)
+    return list(answer.get("tags", [])) if answer else []
+
+
+def delete(bedrock: Any, name_or_arn: str) -> bool:
+    """Ask for the deployment's end; True once it is gone. Call again until then.
+
+    While it is being created or updated Bedrock refuses ("mutating state"), so this answers False.
+    """
+    try:
+        bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=name_or_arn)
+    except ClientError as error:
+        if is_gone(error, lambda: find(bedrock, name_or_arn)):
+            return True
+        if is_mutating(error) or is_conflict(error):
+            return False
+        raise
+    return find(bedrock, name_or_arn) is None

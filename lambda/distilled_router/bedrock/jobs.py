@@ -1,0 +1,396 @@
+"""Bedrock model customization jobs: paid once, found again by name, stopped before they are forgotten.
+
+A job's name is used up for ever, since no operation deletes a job (botocore: bedrock has none). Our names
+end in the digest of all that decides the model, so one name means one specification: a job of that name
+which carries our token or tags is the work that was asked for, and is adopted.
+
+Bedrock fails jobs for reasons of its own now and then. Such work is tried again as the next attempt, under
+the same name with a number (`naming.attempt_name`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from distilled_router.aws.errors import (
+    NotYetError,
+    ResourceError,
+    code,
+    described,
+    is_role_not_ready,
+    is_transient,
+    or_none,
+)
+from distilled_router.bedrock import models
+from distilled_router.bedrock.lifecycle import check_usable
+from distilled_router.bedrock.models import base_model
+from distilled_router.bedrock.naming import (
+    CLOSED_TAG,
+    DIGEST_TAG,
+    MOST_ATTEMPTS,
+    OWNER_TAG,
+    attempt_name,
+    bedrock_tags,
+    first_name,
+)
+
+IN_PROGRESS = frozenset({"InProgress", "Stopping"})
+DISTILLATION = "DISTILLATION"
+
+# What a job may be told anew, or does not decide its model.
+_FREE = frozenset(
+    {
+        "job_name",
+        "custom_model_name",
+        "role_arn",
+        "output_data_uri",
+        "subnet_ids",
+        "security_group_ids",
+        "tags",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """All that CreateModelCustomizationJob needs. In CamelCase the fields are the resource's properties; they
+    carry the request's own names where it has one level. `training_data_uri` or `invocation_logs_uri` is
+    given."""
+
+    job_name: str
+    custom_model_name: str
+    role_arn: str
+    base_model_identifier: str
+    customization_type: str
+    output_data_uri: str
+    training_data_uri: str | None = None
+    invocation_logs_uri: str | None = None
+    use_prompt_response: bool = False
+    request_metadata: Mapping[str, str] = field(default_factory=dict)
+    validation_data_uris: Sequence[str] = ()
+    teacher_model_identifier: str | None = None
+    max_response_length_for_inference: int | None = None
+    hyper_parameters: Mapping[str, str] = field(default_factory=dict)
+    subnet_ids: Sequence[str] = ()
+    security_group_ids: Sequence[str] = ()
+    custom_model_kms_key_id: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def decisive(self) -> dict[str, Any]:
+        """What the job's name stands for, by property. A file in the bucket that the job writes to counts by
+        its key: the same work may be declared with another bucket."""
+        bucket = f"s3://{self.output_data_uri.removeprefix('s3://').partition('/')[0]}/"
+        values = {known.name: getattr(self, known.name) for known in fields(self) if known.name not in _FREE}
+        return {_camel_case(name): _plain(value, bucket) for name, value in values.items()}
+
+    @property
+    def token(self) -> str:
+        """The client request token: the same specification under the same name has the same token, so that
+        a create call which is sent twice makes one job."""
+        return _token([self.job_name, self.decisive()])
+
+    def request(self) -> dict[str, Any]:
+        """The parameters of CreateModelCustomizationJob. DISTILLATION carries a teacher, no others do."""
+        tags = bedrock_tags(self.tags)
+        request: dict[str, Any] = {
+            "jobName": self.job_name,
+            "customModelName": self.custom_model_name,
+            "roleArn": self.role_arn,
+            "clientRequestToken": self.token,
+            "baseModelIdentifier": self.base_model_identifier,
+            "customizationType": self.customization_type,
+            "trainingDataConfig": self._training(),
+            "outputDataConfig": {"s3Uri": self.output_data_uri},
+            "jobTags": tags,
+            "customModelTags": tags,
+        }
+        if self.teacher_model_identifier:
+            teacher: dict[str, Any] = {"teacherModelIdentifier": self.teacher_model_identifier}
+            if self.max_response_length_for_inference:
+                teacher["maxResponseLengthForInference"] = self.max_response_length_for_inference
+            request["customizationConfig"] = {"distillationConfig": {"teacherModelConfig": teacher}}
+        if self.validation_data_uris:
+            validators = [{"s3Uri": uri} for uri in self.validation_data_uris]
+            request["validationDataConfig"] = {"validators": validators}
+        if self.hyper_parameters:
+            request["hyperParameters"] = dict(self.hyper_parameters)
+        if self.subnet_ids:
+            request["vpcConfig"] = {
+                "subnetIds": list(self.subnet_ids),
+                "securityGroupIds": list(self.security_group_ids),
+            }
+        if self.custom_model_kms_key_id:
+            request["customModelKmsKeyId"] = self.custom_model_kms_key_id
+        return request
+
+    def _training(self) -> dict[str, Any]:
+        if self.invocation_logs_uri is None:
+            return {"s3Uri": self.training_data_uri}
+        logs: dict[str, Any] = {
+            "usePromptResponse": self.use_prompt_response,
+            "invocationLogSource": {"s3Uri": self.invocation_logs_uri},
+        }
+        # A map holds exactly one pair (botocore: RequestMetadataMap); several are a list of such maps.
+        filters = [{"equals": {key: value}} for key, value in sorted(self.request_metadata.items())]
+        if filters:
+            logs["requestMetadataFilters"] = filters[0] if len(filters) == 1 else {"andAll": filters}
+        return {"invocationLogsConfig": logs}
+
+
+def _camel_case(name: str) -> str:
+    return "".join(part.title() for part in name.split("_"))
+
+
+def _plain(value: Any, bucket: str) -> Any:
+    match value:
+        case str():
+            return value.removeprefix(bucket)
+        case Mapping():
+            return dict(value)
+        case Sequence():
+            return [_plain(item, bucket) for item in value]
+        case _:
+            return value
+
+
+def _token(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
+    """GetModelCustomizationJob's answer, or None where no such job exists."""
+    return or_none(bedrock.get_model_customization_job, jobIdentifier=name_or_arn)
+
+
+def attempts(bedrock: Any, name: str) -> list[dict[str, Any]]:
+    """All jobs that were made for a release of that name, first to last."""
+    found = []
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        job = find(bedrock, attempt_name(name, attempt))
+        if job is None:
+            break
+        found.append(job)
+    return found
+
+
+def latest(bedrock: Any, name: str) -> dict[str, Any] | None:
+    """The job of the last attempt for a release of that name, or None where there is none."""
+    found = attempts(bedrock, name)
+    return found[-1] if found else None
+
+
+def ensure(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: datetime | None = None) -> str:
+    """Make the job, or adopt the one that exists, and return its ARN. Asks once.
+
+    Raises NotYetError where the same call may succeed soon: a role that can't be assumed yet, throttling, an
+    answer that was lost on the way; the token makes the repetition safe. Raises ResourceError where nothing
+    was made: a model that ended, a name that somebody else used, a request that is refused.
+    """
+    existing = find(bedrock, spec.job_name)
+    if existing:
+        arn = _adopt(existing, ours=is_ours(bedrock, spec, existing))
+        if failed_internally(existing):
+            bedrock.untag_resource(resourceARN=arn, tagKeys=[CLOSED_TAG])
+        for job in attempts(bedrock, spec.job_name):
+            if model := job.get("outputModelArn"):
+                models.reopen(bedrock, model)
+        return arn
+    check_models(bedrock, spec, allow_legacy=allow_legacy, today=today)
+    return _create(bedrock, spec.request(), lambda job: is_ours(bedrock, spec, job))
+
+
+def check_models(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: datetime | None = None) -> None:
+    """Raise ResourceError where Bedrock no longer runs, or does not customize, what the job names."""
+    asked = [spec.base_model_identifier]
+    if spec.teacher_model_identifier:
+        asked.append(spec.teacher_model_identifier)
+    check_usable(bedrock, asked, allow_legacy=allow_legacy, today=today)
+
+
+def failed_internally(job: Mapping[str, Any]) -> bool:
+    """Whether Bedrock itself failed: "Encountered an internal error when processing the request." The same
+    data was trained without fault later, and nothing was charged."""
+    return job["status"] == "Failed" and "internal error" in (job.get("failureMessage") or "").lower()
+
+
+def again(bedrock: Any, job: Mapping[str, Any], attempt: int) -> str:
+    """Try a job that failed once more, as attempt number `attempt`; returns the new job's ARN.
+
+    All but the names is as `job`, GetModelCustomizationJob's answer, describes it. The same attempt asked for
+    twice makes one job. Raises NotYetError and ResourceError as `ensure` does; also where the first attempt
+    isn't ours by its tags, or its resource was deleted meanwhile.
+    """
+    first = first_name(str(job["jobName"]))
+    name = attempt_name(first, attempt)
+    first_job = job if job["jobName"] == first else find(bedrock, first)
+    tags = _tags(bedrock, first_job) if first_job else {}
+    if CLOSED_TAG in tags:
+        raise ResourceError(
+            f"Job {name} is not made: {first} was deleted from its stack, and nobody waits for its work."
+        )
+    if not _whose(tags):
+        raise ResourceError(f"Job {name} is not made: {first} is not ours, it lacks the tag {OWNER_TAG}.")
+    listed = bedrock_tags(tags)
+    request = {
+        **_request_of(job),
+        "jobName": name,
+        "customModelName": name,
+        "clientRequestToken": _token(name),
+        "jobTags": listed,
+        "customModelTags": listed,
+    }
+
+    def is_mine(found: Mapping[str, Any]) -> bool:
+        return _whose(_tags(bedrock, found)) == _whose(tags)
+
+    existing = find(bedrock, name)
+    if existing:
+        return _adopt(existing, ours=is_mine(existing))
+    return _create(bedrock, request, is_mine)
+
+
+def _request_of(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The request that made a job, but for its names, tags and token."""
+    copied = {
+        "roleArn": "roleArn",
+        "baseModelIdentifier": "baseModelArn",
+        "customizationType": "customizationType",
+        "trainingDataConfig": "trainingDataConfig",
+        "outputDataConfig": "outputDataConfig",
+        "customizationConfig": "customizationConfig",
+        "vpcConfig": "vpcConfig",
+        "customModelKmsKeyId": "outputModelKmsKeyArn",
+    }
+    if job.get("validationDataConfig", {}).get("validators"):
+        copied["validationDataConfig"] = "validationDataConfig"
+    if job.get("customizationType") != DISTILLATION:
+        # Distillation takes none, whatever its description shows.
+        copied["hyperParameters"] = "hyperParameters"
+    return {name: job[shown] for name, shown in copied.items() if job.get(shown)}
+
+
+def _create(bedrock: Any, request: Mapping[str, Any], is_mine: Callable[[Mapping[str, Any]], bool]) -> str:
+    try:
+        created = bedrock.create_model_customization_job(**request)
+    except (ClientError, BotoCoreError) as error:
+        # Whatever this answer says, an earlier try of the same call may have made the job.
+        existing = find(bedrock, request["jobName"])
+        if existing:
+            return _adopt(existing, ours=is_mine(existing))
+        raise _refusal(request, error) from error
+    return str(created["jobArn"])
+
+
+def _refusal(request: Mapping[str, Any], error: ClientError | BotoCoreError) -> ResourceError:
+    text = f"Bedrock did not take job {request['jobName']}: {described(error)}"
+    if is_transient(error):
+        return NotYetError(f"{text} It was asked again for a while. Deploy again later.")
+    if not isinstance(error, ClientError):
+        return ResourceError(text)
+    if is_role_not_ready(error):
+        return NotYetError(
+            f"{text} The trust policy of {request['roleArn']} must name bedrock.amazonaws.com, this account "
+            "and this Region's jobs; a new role can be assumed after about two minutes."
+        )
+    if code(error) == "ServiceQuotaExceededException":
+        text += (
+            " Stop or wait for another job, delete custom models, or raise the quotas of customization jobs "
+            f"and custom models for {request['baseModelIdentifier']} in Service Quotas."
+        )
+    return ResourceError(text)
+
+
+def _adopt(job: Mapping[str, Any], *, ours: bool) -> str:
+    if ours:
+        return str(job["jobArn"])
+    raise ResourceError(
+        f"A job named {job['jobName']} exists and is not this stack's ({job['jobArn']}, {job['status']}). "
+        "Job names can't be reused. Set another nonce (distillation.nonce in the environment's settings), or "
+        "another owner."
+    )
+
+
+def is_ours(bedrock: Any, spec: JobSpec, job: Mapping[str, Any]) -> bool:
+    """Whether an attempt of the spec's name is the spec's: it has its token, or its owner's and digest's
+    tags."""
+    if job.get("clientRequestToken") == spec.token:
+        return True
+    ours = _whose(spec.tags)
+    return bool(ours) and _whose(_tags(bedrock, job)) == ours
+
+
+def _tags(bedrock: Any, job: Mapping[str, Any]) -> dict[str, str]:
+    answer = bedrock.list_tags_for_resource(resourceARN=job["jobArn"])
+    return {tag["key"]: tag["value"] for tag in answer.get("tags", [])}
+
+
+def _whose(tags: Mapping[str, str]) -> dict[str, str]:
+    """The owner and the digest among tags; nothing where one of them is missing."""
+    known = {key: tags[key] for key in (OWNER_TAG, DIGEST_TAG) if key in tags}
+    return known if len(known) == 2 else {}
+
+
+def stop(bedrock: Any, job: Mapping[str, Any]) -> bool:
+    """Stop a job for good, as it was seen a moment ago; True once it is in a final state. Look and call again
+    until then.
+
+    Tokens already used are charged, and a stopped job leaves no model (Bedrock user guide, stop a job). A job
+    that failed for Bedrock's reasons is closed, so that whoever waits for its model doesn't try it again.
+    """
+    if failed_internally(job):
+        or_none(bedrock.tag_resource, resourceARN=job["jobArn"], tags=[{"key": CLOSED_TAG, "value": "true"}])
+    if job["status"] == "InProgress":
+        try:
+            bedrock.stop_model_customization_job(jobIdentifier=job["jobArn"])
+        except ClientError as error:
+            # It ended, or somebody else stopped it, between the look and this call: the next look tells.
+            if code(error) not in {"ConflictException", "ValidationException", "ResourceNotFoundException"}:
+                raise
+    return job["status"] not in IN_PROGRESS
+
+
+def attributes(job: Mapping[str, Any]) -> dict[str, str]:
+    """What CloudFormation shows of a job, as GetModelCustomizationJob answered; text, empty where Bedrock has
+    nothing yet. Several validators' losses are joined by commas, in the validators' order."""
+    losses = [str(metrics["validationLoss"]) for metrics in job.get("validationMetrics") or []]
+    return {
+        "JobArn": str(job["jobArn"]),
+        "JobName": str(job["jobName"]),
+        "Status": str(job["status"]),
+        "BaseModel": base_model(str(job["baseModelArn"])),
+        "ModelArn": str(job.get("outputModelArn") or ""),
+        "TrainingLoss": str((job.get("trainingMetrics") or {}).get("trainingLoss", "")),
+        "ValidationLoss": ",".join(losses),
+    }
+
+
+def not_yet(spec: JobSpec) -> dict[str, str]:
+    """The same attributes for a job that is made later, once its data is there."""
+    return {
+        "JobArn": "",
+        "JobName": spec.job_name,
+        "Status": "NotMadeYet",
+        "BaseModel": spec.base_model_identifier,
+        "ModelArn": "",
+        "TrainingLoss": "",
+        "ValidationLoss": "",
+    }
+
+
+def progress(job: Mapping[str, Any]) -> str:
+    """The three phases in words, e.g. `validation Completed, data processing InProgress, training …`."""
+    details = job.get("statusDetails") or {}
+    phases = (
+        ("validation", "validationDetails"),
+        ("data processing", "dataProcessingDetails"),
+        ("training", "trainingDetails"),
+    )
+    known = [f"{name} {details[key]['status']}" for name, key in phases if details.get(key, {}).get("status")]
+    return ", ".join(known) or str(job["status"])

@@ -1,0 +1,229 @@
+"""The rules for a data set's files, checked before anybody pays for a job.
+
+Bedrock drops rows that it can't read, or fails after hours; it never looks at whether the labels make sense.
+So every rule is checked here first, row by row and in flat memory, and all findings come at once. Limits are
+those of Amazon's guide to customizing Nova models (2026-11): data preparation for distillation and tuning.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from distilled_router.data.conversation import query_key
+from distilled_router.data.findings import Finding, Report
+from distilled_router.data.line_rules import LineProblem, TextFile, lines, shown
+from distilled_router.data.row_rules import RowReader
+from distilled_router.data.similarity import Neighbours
+from distilled_router.task.task import Task
+
+__all__ = ["ROWS", "VALIDATION_ROWS", "Finding", "Report", "check_dataset", "lines"]
+
+# Rows that a job takes, by its method, and of them those that validate it.
+ROWS = {"distillation": (100, 15_000), "fine_tuning": (8, 20_000)}
+VALIDATION_ROWS = (1, 1_000)
+# The hold-out is ours: Bedrock never sees it. Fewer than 100 rows make the gate's scores a matter of luck.
+HOLDOUT_ROWS = (1, 20_000)
+FEW_HOLDOUT_ROWS = 100
+MAX_BYTES = 1_000_000_000
+# Of the hold-out's rows. With more of them near a trained query, the scores say how well it was remembered.
+MOST_NEAR_SHARE = 0.10
+# Of the labelled rows: a student that always answered this label would be right as often.
+MOST_LABEL_SHARE = 0.70
+# Fewer rows say nothing about shares.
+BALANCE_ROWS = 20
+
+
+def check_dataset(
+    training: Iterable[bytes] | None,
+    holdout: Iterable[bytes] | None,
+    task: Task,
+    method: str,
+    keep: int = 5,
+    *,
+    validation: Iterable[bytes] | None = None,
+    report: Report | None = None,
+) -> Report:
+    """Checks a data set against all rules.
+
+    Args:
+        training: The file's lines as bytes, with or without their line ends: an open binary file, or
+            `iter_lines()` of an S3 body. `lines` makes them of chunks, and bounds a file without line ends.
+            None where there is no such file; so for the others.
+        holdout: Likewise. All are read once, in the order training, validation, hold-out.
+        task: The rows must carry its student prompt and answers in its format.
+        method: `distillation` or `fine_tuning`.
+        keep: How many findings to keep of each rule, in a report of its own.
+        validation: Rows that the job validates itself on.
+        report: Where to add the findings, by default a new report.
+
+    Returns:
+        The report. Whatever the files hold, it is a finding; only reading them may raise.
+    """
+    report = Report(keep) if report is None else report
+    if method not in ROWS:
+        known = " or ".join(ROWS)
+        report.add(Finding("training", None, "method", f"found {method[:40]!r}, expected {known}"))
+        return report
+    reader = RowReader(task, may_lack_labels=method == "distillation")
+    trained: _Seen = {}
+    if training is not None:
+        rows = _Rows("training", reader, ROWS[method], report)
+        rows.check(training)
+        trained = rows.seen
+    if validation is not None:
+        _Rows("validation", reader, VALIDATION_ROWS, report, trained).check(validation)
+        _check_together(method, report)
+    if holdout is not None:
+        reader = RowReader(task, may_lack_labels=False)
+        _Holdout("holdout", reader, HOLDOUT_ROWS, report, trained).check(holdout)
+    return report
+
+
+type _Seen = dict[str | bytes, tuple[int, str]]
+"""Line and answer of each query, by its key."""
+
+
+class _Rows:
+    """The check of one file. It remembers a key, a line and an answer per query, of limited rows only."""
+
+    def __init__(
+        self,
+        name: str,
+        reader: RowReader,
+        limits: tuple[int, int],
+        report: Report,
+        trained: _Seen | None = None,
+    ) -> None:
+        self.seen: _Seen = {}
+        self._name = name
+        self._task = reader.task
+        self._reader = reader
+        self._least, self._most = limits
+        self._report = report
+        self._trained = trained or {}
+        self._file = TextFile(name, report)
+        self._usable = self._query_bytes = 0
+        self._answers: Counter[str] = Counter()
+
+    def check(self, content: Iterable[bytes]) -> None:
+        """Adds all findings of a file to the report."""
+        for number, line in self._file.read(content):
+            if number > self._most:
+                continue  # counted only: the file is refused anyway, and memory stays flat
+            try:
+                self._check_line(number, line)
+            except LineProblem as error:
+                self._file.found(number, error.rule, str(error))
+        if self._file.is_text:
+            self._report.rows[self._name] = self._file.lines
+            self._report.query_bytes[self._name] = self._query_bytes
+            self._check_whole()
+
+    def _check_line(self, number: int, line: bytes) -> None:
+        query, answer = self._reader.read(line)
+        if len(query) > (allowed := self._task.max_query_characters):
+            message = f"found {len(query)} characters; the router refuses more than {allowed}"
+            self._file.found(number, "query-length", message, "warning")
+        self._compare(number, query, answer or "")
+        self._usable += 1
+        self._query_bytes += len(query.encode())
+        if answer is not None:
+            self._answers[answer] += 1
+
+    def _compare(self, number: int, query: str, answer: str) -> None:
+        """Duplicates, conflicts and contamination. Of equal queries the first one counts."""
+        key = query_key(query)
+        if key in self._trained:
+            place = f"training:{self._trained[key][0]}"
+            message = f"found a query of {place} ({shown(query)}); take it out of one of the files"
+            raise LineProblem("contamination", message)
+        line, known = self.seen.setdefault(key, (number, answer))
+        if line == number:
+            return
+        if known != answer:
+            message = f"found {shown(answer)} for a query that has {shown(known)} in line {line}; keep one"
+            raise LineProblem("conflict", message)
+        message = f"the same query and answer as line {line}; leave one out"
+        self._file.found(number, "duplicate", message, "warning")
+
+    def _check_whole(self) -> None:
+        """What concerns the file as a whole: counts, size and balance."""
+        found = self._file.lines
+        if found > self._most:
+            self._file.found(None, "row-count", f"found {found} rows, at most {self._most}; leave some out")
+        elif self._usable < self._least:
+            message = f"found {self._usable} usable rows, at least {self._least}; add more"
+            self._file.found(None, "row-count", message)
+        if self._file.size >= MAX_BYTES:
+            message = f"found {self._file.size} bytes, must be under {MAX_BYTES}; leave rows out"
+            self._file.found(None, "size", message)
+        if unlabelled := self._usable - self._answers.total():
+            self._report.unlabelled += unlabelled
+            message = (
+                f"{unlabelled} rows have no answer: the teacher will answer them under the student's"
+                f" prompt; label them, or add at least 10 good answers"
+            )
+            self._file.found(None, "unlabelled", message, "warning")
+        if self._answers.total() >= BALANCE_ROWS:
+            self._check_balance()
+
+    def _check_balance(self) -> None:
+        counts = Counter(dict.fromkeys(self._task.labels, 0))
+        for answer, count in self._answers.items():
+            counts.update(dict.fromkeys(self._reader.dominants(answer), count))
+        for label, count in counts.items():
+            share = count / self._answers.total()
+            if not share:
+                message = f"{label} is the largest label of no row; add queries that need it"
+            elif share > MOST_LABEL_SHARE:
+                message = (
+                    f"{label} is the largest label of {share:.0%} of the rows, better at most"
+                    f" {MOST_LABEL_SHARE:.0%}; add queries that need another, or leave some out"
+                )
+            else:
+                continue
+            self._file.found(None, "balance", message, "warning")
+
+
+class _Holdout(_Rows):
+    """The check of a hold-out file. Its scores must say what a student does with queries new to it."""
+
+    def _check_whole(self) -> None:
+        super()._check_whole()
+        near = self._near_training()
+        for line, text in near:
+            place = f"training:{self._trained[text][0]}"
+            message = f"nearly the query of {place} ({shown(text)}); take one of them out"
+            self._file.found(line, "near-contamination", message, "warning")
+        if len(near) > MOST_NEAR_SHARE * self._usable:
+            message = (
+                f"{len(near)} of {self._usable} rows are nearly queries of training, at most "
+                f"{MOST_NEAR_SHARE:.0%}: the scores would say little; take them out of one of the files"
+            )
+            self._file.found(None, "contamination-share", message)
+        if 0 < self._file.lines < FEW_HOLDOUT_ROWS:
+            message = f"found {self._file.lines} rows; under {FEW_HOLDOUT_ROWS} the scores are mostly luck"
+            self._file.found(None, "few-rows", message, "warning")
+
+    def _near_training(self) -> list[tuple[int, str]]:
+        """Each line whose query is nearly one of training, with the normalised form of the nearest.
+
+        Long ones are compared exactly only, so that memory stays flat.
+        """
+        texts = [key for key in self.seen if isinstance(key, str)]
+        neighbours = Neighbours(texts, are_normalised=True)
+        nearest: dict[int, tuple[float, str]] = {}
+        for key in self._trained:
+            if isinstance(key, bytes):
+                continue
+            for place, share in neighbours.near(key).items():
+                if place not in nearest or share > nearest[place][0]:
+                    nearest[place] = share, key
+        return [(self.seen[texts[place]][0], nearest[place][1]) for place in sorted(nearest)]
+
+
+def _check_together(method: str, report: Report) -> None:
+    """A job's limit covers the rows that it validates itself on, too."""
+    together, most = report.rows["training"] + report.rows["validation"], ROWS[method][1]
+    if report.rows["training"] <= most < together:
+        message = f"found {together} rows together with training, at most {most}; leave some out"
+        report.add(Finding("validation", None, "row-count", message))

@@ -1,0 +1,250 @@
+"""Short queries that are nearly the same, or of one template: what a hold-out must not share with training.
+
+Two queries are near duplicates if they share three quarters of their words (Jaccard index of the two sets),
+looking away from order, from a plural's `s`, and from words without a meaning of their own. So "a red car at
+night" and "the night, red cars" are near duplicates, and "a blue car at night" is none of either.
+"""
+
+import heapq
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Self
+
+from distilled_router.data.conversation import normalised
+
+# Near duplicates share three of four words.
+_SHARED, _OF = 3, 4
+# Dropping one never turns a query's meaning round, as it would for "not", "without", "up" or "from".
+_FUNCTION_WORDS = frozenset(
+    re.findall(
+        r"\S+",
+        "a an and are as at be by for her his in is it its of on or that the their this to was were with",
+    )
+)
+# Han, kana and Hangul: written without spaces, each character counts as a word.
+_CHARACTER_WORDS = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+
+# A template is what at least so many queries share: so many words in a row, one of them with a meaning of
+# its own and at most one masked. What more of all queries share than this is how people ask here.
+_TEMPLATE_QUERIES = 3
+_TEMPLATE_WORDS = 3
+_MOST_OF_ALL = 0.25
+_MASK = "_"
+_QUOTED = re.compile(
+    '"[^"]{1,300}"|\u201c[^\u201d]{1,300}\u201d|\u201e[^\u201c]{1,300}\u201c|\u00ab[^\u00bb]{1,300}\u00bb'
+)
+
+
+class Neighbours:
+    """Near duplicates among queries, without comparing each with each.
+
+    Of two sets that share three quarters of their words, each has a common word among its rarest quarter and
+    one more (prefix filtering: Bayardo, Ma and Srikant, "Scaling up all pairs similarity search", 2007). So
+    only these words are indexed, and only queries that share one are compared.
+
+    With `are_normalised`, all queries are in that form already, which takes its time.
+
+    Example:
+        >>> near = Neighbours(["a red car at night", "rain on a tin roof"])
+        >>> near.nearest("the rain on tin roofs")
+        1
+    """
+
+    def __init__(self, queries: Iterable[str] = (), *, are_normalised: bool = False) -> None:
+        self._form = str if are_normalised else normalised
+        self._stems = _Stems()
+        self._words: list[tuple[str, ...]] = []
+        self._ranks = _Ranks()
+        self._ranked = self._indexed = 0
+        self._by_rare_word: dict[str, list[int]] = {}
+        for query in queries:
+            self.add(query)
+
+    def add(self, query: str) -> None:
+        """Remember a query; its index is the number of queries before it."""
+        self._words.append(tuple(self._stems.of(self._form(query))))
+
+    def nearest(self, query: str) -> int | None:
+        """The index of the near duplicate that shares most with a query, of equal ones the first; or None."""
+        found = self.near(query)
+        return max(found, key=lambda index: (found[index], -index)) if found else None
+
+    def near(self, query: str) -> dict[int, float]:
+        """All near duplicates of a query: the part of the words that is shared, by index."""
+        if self._indexed < len(self._words):
+            self._index()
+        words = self._stems.of(self._form(query))
+        found: dict[int, float] = {}
+        if self._by_rare_word.keys().isdisjoint(words):
+            return found
+        for word in self._rarest(words):
+            for index in self._by_rare_word.get(word, ()):
+                other = self._words[index]
+                common = len(words.intersection(other))
+                together = len(words) + len(other) - common
+                if _OF * common >= _SHARED * together:
+                    found[index] = common / together
+        return found
+
+    def _index(self) -> None:
+        """Index what was added. Any order of the words will do, if all queries share it; it is made anew only
+        because a search is slow in an order that doesn't know how rare they are."""
+        if len(self._words) > 2 * self._ranked:
+            self._ranks = _Ranks.of(Counter(chain.from_iterable(self._words)))
+            self._ranked, self._indexed = len(self._words), 0
+            self._by_rare_word.clear()
+        for index in range(self._indexed, len(self._words)):
+            for word in self._rarest(self._words[index]):
+                if word in self._by_rare_word:
+                    self._by_rare_word[word].append(index)
+                else:
+                    self._by_rare_word[word] = [index]
+        self._indexed = len(self._words)
+
+    def _rarest(self, words: Collection[str]) -> list[str]:
+        """The rarest words, one more than a near duplicate can lack."""
+        may_lack = (_OF - _SHARED) * len(words) // _OF
+        return sorted(words, key=self._ranks.__getitem__)[: may_lack + 1]
+
+
+def families(queries: Sequence[str]) -> list[int]:
+    """The number of each query's family, numbered in the order of first appearance.
+
+    A family is a group of near duplicates, or of queries that differ only in numbers, quoted phrases and
+    names; and all such groups that share a template: three words in a row, of those that most groups share
+    the first. Each group belongs to one template only, so that no chain of templates joins everything.
+    """
+    groups = _Groups(len(queries))
+    near = Neighbours(queries)
+    for index, query in enumerate(queries):
+        for other in near.near(query):
+            groups.join(index, other)
+    masked = list(_masked(queries))
+    first: dict[tuple[str, ...], int] = {}
+    for index, words in enumerate(masked):
+        if _MASK in words and len(words) - words.count(_MASK) >= 2 and _has_meaning(words):
+            groups.join(index, first.setdefault(tuple(words), index))
+    roots = [groups.root(index) for index in range(len(queries))]
+    templates = _templates(masked, roots)
+    numbers: dict[object, int] = {}
+    return [numbers.setdefault(templates.get(root, root), len(numbers)) for root in roots]
+
+
+def _templates(masked: Sequence[list[str]], roots: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    """The template of each group that has one; a group is known by its root."""
+    sizes = Counter(roots)
+    frequencies = Counter(chain.from_iterable(map(set, masked)))
+    sharing: defaultdict[tuple[str, ...], set[int]] = defaultdict(set)
+    for words, root in zip(masked, roots, strict=True):
+        common = [word if frequencies[word] >= _TEMPLATE_QUERIES else "" for word in words]
+        for start in range(len(common) - _TEMPLATE_WORDS + 1):
+            phrase = tuple(common[start : start + _TEMPLATE_WORDS])
+            if "" not in phrase and phrase.count(_MASK) < 2 and _has_meaning(phrase):
+                sharing[phrase].add(root)
+    most = max(_TEMPLATE_QUERIES, _MOST_OF_ALL * len(roots))
+    waiting = [
+        (-len(found), phrase)
+        for phrase, found in sharing.items()
+        if len(found) >= _TEMPLATE_QUERIES and sum(sizes[root] for root in found) <= most
+    ]
+    heapq.heapify(waiting)
+    chosen: dict[int, tuple[str, ...]] = {}
+    while waiting:
+        count, phrase = heapq.heappop(waiting)
+        left = [root for root in sharing[phrase] if root not in chosen]
+        if len(left) < _TEMPLATE_QUERIES:
+            continue
+        if len(left) < -count:
+            heapq.heappush(waiting, (-len(left), phrase))  # others took some: it waits for its turn
+        else:
+            chosen.update(dict.fromkeys(left, phrase))
+    return chosen
+
+
+def _masked(queries: Sequence[str]) -> Iterator[list[str]]:
+    """The words of each query, with one mask for each row of quoted phrases, numbers and names."""
+    names = _names(queries)
+    for query in queries:
+        words: list[str] = []
+        for part in _QUOTED.sub(f" {_MASK} ", query).split():
+            may_be_name = _is_capital(part)
+            for word in normalised(part).split():
+                is_name = may_be_name and word in names
+                if not is_name and word != _MASK and not any(map(str.isdigit, word)):
+                    words.append(word)
+                elif words[-1:] != [_MASK]:
+                    words.append(_MASK)
+        yield words
+
+
+def _names(queries: Sequence[str]) -> Collection[str]:
+    """Words that are mostly written with a capital, looking away from each query's first word. None where
+    most words are written so: there it says nothing."""
+    capital: Counter[str] = Counter()
+    small: Counter[str] = Counter()
+    for query in queries:
+        for part in _QUOTED.sub(" ", query).split()[1:]:
+            counter = capital if _is_capital(part) else small
+            counter.update(normalised(part).split())
+    if capital.total() > small.total():
+        return ()
+    return {word for word, count in capital.items() if count > small[word]}
+
+
+def _is_capital(word: str) -> bool:
+    return word.lstrip("\"'([{")[:1].isupper()
+
+
+def _has_meaning(words: Iterable[str]) -> bool:
+    return any(word != _MASK and word not in _FUNCTION_WORDS for word in words)
+
+
+class _Stems(dict[str, str]):
+    """Words without a plural's `s`, each made once; empty for those without a meaning of their own."""
+
+    def __missing__(self, word: str) -> str:
+        is_plural = len(word) > 3 and word[-1] == "s" and word[-2] != "s"
+        self[word] = stem = "" if word in _FUNCTION_WORDS else word[:-1] if is_plural else word
+        return stem
+
+    def of(self, form: str) -> set[str]:
+        """The words that carry the meaning of a normalised query; all words where none does."""
+        if not form.isascii():
+            form = _CHARACTER_WORDS.sub(r" \g<0> ", form)
+        words = form.split()
+        stems = set(map(self.__getitem__, words))
+        stems.discard("")
+        return stems or set(words)
+
+
+class _Ranks(dict[str, int]):
+    """Places of words in an order from rare to frequent; a new word is the rarest."""
+
+    @classmethod
+    def of(cls, frequencies: Counter[str]) -> Self:
+        """The order by frequency, and of equally frequent ones by spelling."""
+        ordered = sorted(frequencies, key=lambda word: (frequencies[word], word))
+        return cls((word, place) for place, word in enumerate(ordered))
+
+    def __missing__(self, word: str) -> int:
+        self[word] = place = -1 - len(self)
+        return place
+
+
+class _Groups:
+    """Numbers that are joined into groups; a group is known by its smallest number, its root."""
+
+    def __init__(self, count: int) -> None:
+        self._parents = list(range(count))
+
+    def root(self, number: int) -> int:
+        while self._parents[number] != number:
+            self._parents[number] = self._parents[self._parents[number]]
+            number = self._parents[number]
+        return number
+
+    def join(self, one: int, other: int) -> None:
+        low, high = sorted((self.root(one), self.root(other)))
+        self._parents[high] = low

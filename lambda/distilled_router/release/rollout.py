@@ -1,0 +1,56 @@
+"""The settings of a rollout, as the construct writes them and the rollout step reads them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The settings of a rise.
+
+    Attributes:
+        steps: shares of the requests, one after another; the last is 1.
+        dwell_seconds: how long each step lasts.
+        minimum_requests: fewer say nothing of a release.
+        maximum_rates: by metric of the router, what part of the candidate's requests may count for it.
+        worse_by, slower_by: hold the candidate against what serves, in the same time.
+        bake_seconds: how long the candidate has all requests before it takes the place of what served.
+        probes: questions that are asked at most where there are too few requests.
+    """
+
+    steps: tuple[float, ...]
+    dwell_seconds: int
+    minimum_requests: int
+    maximum_rates: Mapping[str, float]
+    worse_by: float = 0.02
+    slower_by: float = 0.5
+    bake_seconds: int = 0
+    probes: int = 0
+
+    @classmethod
+    def from_json(cls, text: str) -> Rollout:
+        """Read what the stack put into the environment variable ROLLOUT."""
+        return cls.of(json.loads(text))
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Rollout:
+        """Take the values by their names."""
+        return cls(**{**data, "steps": tuple(data["steps"])})
+
+    @property
+    def rounds(self) -> tuple[float, ...]:
+        """The shares with which each round of `dwell_seconds` goes; baking is rounds of all requests.
+
+        The last step is itself a round with all requests, so that baking begins where it ends.
+        """
+        return self.steps + (1.0,) * math.ceil(self.bake_seconds / self.dwell_seconds)
+
+    @property
+    def least(self) -> int:
+        """How many requests or probes make a judgement."""
+        return max(self.minimum_requests, 1)

@@ -1,0 +1,108 @@
+"""Questions of the hold-out set, put to a candidate and to what serves where too few requests came.
+
+They are asked of the endpoints themselves: through the router they would fall on whichever release their
+query belongs to, and count as somebody's requests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from distilled_router.data.conversation import examples
+from distilled_router.task.converse import Prompt, request, text
+from distilled_router.task.task import InvalidOutput, Task
+from rollout.canary import Count, Evidence
+
+# A deployment of Nova Micro takes 2,000 requests a minute; a few at a time leave room for live traffic.
+CONCURRENCY = 8
+# Questions still to be asked after this are left out: the function lives for five minutes, and one call may
+# take three tries of 15 s.
+SECONDS = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probes:
+    """Asks the first questions of a hold-out set. `clock` gives seconds that only grow."""
+
+    runtime: Any
+    s3: Any
+    task: Task
+    bucket: str
+    holdout_key: str
+    clock: Callable[[], float] = time.monotonic
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], s3: Any) -> Probes:
+        """The function's own. Like the router, a probe is asked again where a call was throttled or broke."""
+        config = Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout=5, read_timeout=15)
+        return cls(
+            runtime=boto3.client("bedrock-runtime", config=config),
+            s3=s3,
+            task=Task.load(),
+            bucket=environment["DATA_BUCKET"],
+            holdout_key=environment["HOLDOUT_KEY"],
+        )
+
+    def ask(self, wanted: Mapping[str, int]) -> dict[str, Evidence]:
+        """Ask each endpoint so many questions, from the first one on, all of them side by side.
+
+        A set that is shorter is gone through again. By the router's metrics, a call that fails and output
+        that does not parse are fallbacks.
+        """
+        end = self.clock() + SECONDS
+        queries = self._queries(max(wanted.values(), default=0))
+        asked = [
+            (endpoint, query)
+            for place, query in enumerate(queries)
+            for endpoint, count in wanted.items()
+            if place < count
+        ]
+        with ThreadPoolExecutor(CONCURRENCY) as pool:
+            found = pool.map(lambda one: self._answer(one[0], one[1], end), asked)
+            pairs = [(endpoint, answer) for (endpoint, _), answer in zip(asked, found, strict=True)]
+        return {
+            endpoint: _evidence(answer for of, answer in pairs if of == endpoint and answer)
+            for endpoint in wanted
+        }
+
+    def _queries(self, count: int) -> Sequence[str]:
+        if not count:
+            return ()
+        body = self.s3.get_object(Bucket=self.bucket, Key=self.holdout_key)["Body"]
+        lines = (line.decode() for line in body.iter_lines())
+        first = [example.query for example in islice(examples(lines, self.task), count)]
+        body.close()
+        return list(islice(cycle(first), count))
+
+    def _answer(self, endpoint: str, query: str, end: float) -> Evidence | None:
+        if self.clock() > end:
+            return None
+        try:
+            reply = self.runtime.converse(**request(endpoint, Prompt.student(self.task), query))
+        except (ClientError, BotoCoreError):
+            return _probe(failed=True)
+        took = (reply.get("metrics") or {}).get("latencyMs")
+        model = Count() if took is None else Count(float(took), 1)
+        try:
+            self.task.parse(text(reply))
+        except InvalidOutput:
+            return _probe(failed=True, invalid=True, model=model)
+        return _probe(model=model)
+
+
+def _probe(*, failed: bool = False, invalid: bool = False, model: Count = Count()) -> Evidence:
+    counts = {"Fallback": Count(failed, 1), "InvalidOutput": Count(invalid, 1)}
+    return Evidence(counts=counts, model=model, probes=1)
+
+
+def _evidence(answers: Iterable[Evidence]) -> Evidence:
+    return sum(answers, Evidence())

