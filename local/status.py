@@ -38,9 +38,7 @@ def show(state: State, console: Console) -> None:
             outputs = (o for o in stack.get("Outputs", []) if not o["OutputKey"].startswith("Exports"))
             shown = "  ".join(f"{output['OutputKey']}={output['OutputValue']}" for output in outputs)
             table.add_row(stack["StackName"], stack["StackStatus"], shown)
-    name = deploy_progress.table_name(
-        aws, f"{settings.load(ENVIRONMENT, state.environments).full_name}-release"
-    )
+    name = deploy_progress.table_name(aws, f"{settings.load(ENVIRONMENT, state.environments).owner}-release")
     found = deploy_progress.release(aws, name) if name else None
     table.add_row(
         "release", found.state if found else "none", f"{found.digest} {found.note}" if found else ""

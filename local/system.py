@@ -54,7 +54,7 @@ def up(state: State, console: Console, query_file: Path) -> None:
         LocalError: A step failed; servers that had started are left running for a look.
     """
     asked = route.read(query_file)
-    name = settings.load(ENVIRONMENT, state.environments).full_name
+    name = settings.load(ENVIRONMENT, state.environments).owner
     with locked(state), Board(console) as board:
         running = _servers_and_deployment(state, board, name)
         outputs = json.loads(state.outputs.read_text())

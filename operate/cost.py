@@ -171,7 +171,7 @@ def show(settings: Settings, counted: Counted, found: Estimate, judged: Part, co
     def say(text: str = "") -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    say(f"{settings.full_name}: {chosen.student} learns from {chosen.teacher} by {chosen.method}.")
+    say(f"{settings.owner}: {chosen.student} learns from {chosen.teacher} by {chosen.method}.")
     say(f"{counted.text}.")
     parts = [("once", found.once), ("a month", found.monthly)]
     if settings.evaluation.judge:

@@ -78,7 +78,7 @@ def deployed(name: str, state: State) -> Deployed:
         LocalError: The local system does not run; no credentials, no access, no such stack, or no table yet.
     """
     chosen, aws = _environment(name, state)
-    stack = f"{chosen.full_name}-release"
+    stack = f"{chosen.owner}-release"
     try:
         table = _table_name(aws, stack)
     except (BotoCoreError, ClientError) as error:
@@ -90,7 +90,7 @@ def deployed(name: str, state: State) -> Deployed:
         raise LocalError(f"The stack {stack} has no releases table yet.", advice=f"{_deploy(name)} makes it.")
     return Deployed(
         environment=name,
-        owner=chosen.full_name,
+        owner=chosen.owner,
         keep_releases=chosen.rollout.keep_releases,
         bedrock=aws.bedrock,
         stepfunctions=aws.stepfunctions,
@@ -106,7 +106,7 @@ def watch(name: str, state: State) -> Watch:
         LocalError: As `deployed`.
     """
     chosen, aws = _environment(name, state)
-    return Watch(aws.cloudwatch, chosen.full_name, Rollout.of(chosen.rollout.watched()))
+    return Watch(aws.cloudwatch, chosen.owner, Rollout.of(chosen.rollout.watched()))
 
 
 def _environment(name: str, state: State) -> tuple[settings.Settings, Aws]:

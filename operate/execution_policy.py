@@ -213,9 +213,9 @@ def policies(environment: str, assembly: Path, boundary: str = "") -> dict[str, 
     """The template of policies for an environment whose assembly is in a folder."""
     settings = load(environment)
     templates = [json.loads(path.read_text()) for path in sorted(assembly.glob("*.template.json"))]
-    place = Place(settings.account, settings.region, f"{settings.full_name}-"[:KEPT])
+    place = Place(settings.account, settings.region, f"{settings.owner}-"[:KEPT])
     actions = needed(types_of(templates), settings.region)
-    return template(settings.full_name, statements(actions, place, boundary))
+    return template(settings.owner, statements(actions, place, boundary))
 
 
 def main() -> int:

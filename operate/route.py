@@ -63,7 +63,7 @@ def local_router(state: State, outputs: Mapping[str, Mapping[str, str]] | None =
     """
     if servers.running(state) is None:
         raise LocalError("The local system does not run.", advice="Start it with `make local`.")
-    stack = f"{settings.load(ENVIRONMENT, state.environments).full_name}-router"
+    stack = f"{settings.load(ENVIRONMENT, state.environments).owner}-router"
     try:
         variables = environment.read(state.env)
         api = (outputs or json.loads(state.outputs.read_text()))[stack]["ApiId"]
@@ -84,7 +84,7 @@ def deployed_router(name: str) -> Router:
         LocalError: No credentials, no access or no such stack.
     """
     chosen = settings.load(name)
-    stack = f"{chosen.full_name}-router"
+    stack = f"{chosen.owner}-router"
     try:
         session = boto3.Session(region_name=chosen.region)
         described = session.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]

@@ -60,7 +60,7 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
     identity = Identity.of(settings)
     for pack in settings.checks.packs:
         cdk.Validations.of(app).add_plugins(PACKS[pack](app, verbose=True))
-    name = settings.full_name
+    name = settings.owner
     env = cdk.Environment(account=settings.account, region=settings.region)
     vpc = _vpc(settings)
     data = DataStack(app, f"{name}-data", settings=settings, vpc=vpc, env=env)

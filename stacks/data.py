@@ -54,13 +54,13 @@ class DataStack(cdk.Stack):
         key = kms.Key(
             self,
             "Key",
-            description=f"{settings.full_name}: data, releases and notifications",
+            description=f"{settings.owner}: data, releases and notifications",
             enable_key_rotation=True,
             pending_window=cdk.Duration.days(settings.encryption.key_deletion_days),
             removal_policy=self._removal,
         )
         runs = settings.encryption.runtime_key
-        named = keys.services(cdk.Aws.ACCOUNT_ID, cdk.Aws.REGION, settings.full_name, runtime=runs)
+        named = keys.services(cdk.Aws.ACCOUNT_ID, cdk.Aws.REGION, settings.owner, runtime=runs)
         for statement in named:
             key.add_to_resource_policy(iam.PolicyStatement.from_json(statement))
         acknowledge(

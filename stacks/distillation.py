@@ -81,7 +81,7 @@ class DistillationStack(cdk.Stack):
         self.labelling = Labelling(
             self,
             "Labelling",
-            owner=settings.full_name,
+            owner=settings.owner,
             bucket=self._bucket,
             job=self.job,
             queries=self._queries(),
@@ -117,7 +117,7 @@ class DistillationStack(cdk.Stack):
         dataset = Dataset(
             self,
             "Dataset",
-            owner=settings.full_name,
+            owner=settings.owner,
             bucket=self._bucket,
             key=self._key,
             training=training,
@@ -145,7 +145,7 @@ class DistillationStack(cdk.Stack):
         return DistillationJob(
             self,
             "Job",
-            owner=settings.full_name,
+            owner=settings.owner,
             digest=self._identity.digest,
             bucket=self._bucket,
             key=self._key,

@@ -100,14 +100,14 @@ class Identity:
     @property
     def job_name(self) -> str:
         """Name of the customization job, used once and never again, of its model and of its deployment."""
-        return release_name(self.settings.full_name, self.digest)
+        return release_name(self.settings.owner, self.digest)
 
     @property
     def throughput_name(self) -> str:
         """Name of the provisioned throughput, which stays when the model behind it changes. Empty where the
         settings have none."""
         bought = self.settings.endpoint.provisioned
-        return throughput_name(self.settings.full_name, bought.model_units, bought.term) if bought else ""
+        return throughput_name(self.settings.owner, bought.model_units, bought.term) if bought else ""
 
     def _curated(self) -> dict[str, object]:
         """What decides the rows that are made from labels."""

@@ -24,7 +24,7 @@ def policy(settings: Settings) -> dict[str, Any]:
         "Resource": "*",
     }
     runs = settings.encryption.runtime_key
-    named = services(settings.account, settings.region, settings.full_name, runtime=runs)
+    named = services(settings.account, settings.region, settings.owner, runtime=runs)
     return {"Version": "2012-10-17", "Statement": [account, *named]}
 
 

@@ -47,7 +47,7 @@ class OperationsStack(cdk.Stack):
         return cloudwatch.Metric(
             namespace=NAMESPACE,
             metric_name=name,
-            dimensions_map={"service": self._settings.full_name},
+            dimensions_map={"service": self._settings.owner},
             statistic=statistic,
             period=PERIOD,
         )
@@ -78,7 +78,7 @@ class OperationsStack(cdk.Stack):
         alarms = self.format_arn(
             service="cloudwatch",
             resource="alarm",
-            resource_name=f"{self._settings.full_name}-*",
+            resource_name=f"{self._settings.owner}-*",
             arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
         )
         self._topic.add_to_resource_policy(
@@ -100,8 +100,8 @@ class OperationsStack(cdk.Stack):
         alarm = metric.create_alarm(
             self,
             f"{name}Alarm",
-            alarm_name=f"{self._settings.full_name}-{name}",
-            alarm_description=f"{self._settings.full_name}: {meaning}",
+            alarm_name=f"{self._settings.owner}-{name}",
+            alarm_description=f"{self._settings.owner}: {meaning}",
             threshold=threshold,
             evaluation_periods=periods,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
@@ -111,12 +111,12 @@ class OperationsStack(cdk.Stack):
         alarm.add_ok_action(actions.SnsAction(self._topic))
 
     def _dashboard(self) -> None:
-        dashboard = cloudwatch.Dashboard(self, "Dashboard", dashboard_name=self._settings.full_name)
+        dashboard = cloudwatch.Dashboard(self, "Dashboard", dashboard_name=self._settings.owner)
         for row in self._rows():
             dashboard.add_widgets(
                 *(cloudwatch.GraphWidget(title=title, width=12, left=lines) for title, lines in row.items())
             )
-        cdk.CfnOutput(self, "DashboardName", value=self._settings.full_name)
+        cdk.CfnOutput(self, "DashboardName", value=self._settings.owner)
 
     def _rows(self) -> Iterator[Mapping[str, list[cloudwatch.IMetric]]]:
         """The dashboard's rows: graphs by title."""
@@ -154,9 +154,7 @@ class OperationsStack(cdk.Stack):
 
     def _each(self, name: str, statistic: str, dimension: str) -> list[cloudwatch.IMetric]:
         """A metric's line for each value of a dimension that there is: releases come and go."""
-        search = (
-            f'{{{NAMESPACE},service,{dimension}}} service="{self._settings.full_name}" MetricName="{name}"'
-        )
+        search = f'{{{NAMESPACE},service,{dimension}}} service="{self._settings.owner}" MetricName="{name}"'
         expression = f"SEARCH('{search}', '{statistic}', {PERIOD.to_seconds():.0f})"
         return [cloudwatch.MathExpression(expression=expression, label="", period=PERIOD)]
 
@@ -169,7 +167,7 @@ class OperationsStack(cdk.Stack):
             self,
             "Budget",
             budget=budgets.CfnBudget.BudgetDataProperty(
-                budget_name=self._settings.full_name,
+                budget_name=self._settings.owner,
                 budget_type="COST",
                 time_unit="MONTHLY",
                 budget_limit=budgets.CfnBudget.SpendProperty(amount=budget.monthly_usd, unit="USD"),

@@ -59,7 +59,7 @@ class ReleaseStack(cdk.Stack):
         self.release = Release(
             self,
             "Release",
-            owner=settings.full_name,
+            owner=settings.owner,
             job=job,
             bucket=bucket,
             holdout_key=holdout_key,
@@ -104,8 +104,8 @@ class ReleaseStack(cdk.Stack):
         return ProvisionedThroughput(
             self,
             "Throughput",
-            owner=settings.full_name,
-            name=settings.full_name,
+            owner=settings.owner,
+            name=settings.owner,
             student=settings.distillation.student,
             model_units=bought.model_units,
             table=self.table,

@@ -91,9 +91,9 @@ class RouterStack(cdk.Stack):
             folder="router",
             role=may.function_role(self, "RouterRole", self._permissions(table, key)),
             environment={
-                "POWERTOOLS_SERVICE_NAME": self._settings.full_name,
+                "POWERTOOLS_SERVICE_NAME": self._settings.owner,
                 "POWERTOOLS_METRICS_NAMESPACE": "DistilledRouter",
-                "NAME": self._settings.full_name,
+                "NAME": self._settings.owner,
                 "TABLE_NAME": table.table_name,
                 "BASE_MODEL_ID": router.base_model,
                 "BASE_PRICES": token_prices(router.base_model),
@@ -134,7 +134,7 @@ class RouterStack(cdk.Stack):
         api = gateway.HttpApi(
             self,
             "Api",
-            api_name=self._settings.full_name,
+            api_name=self._settings.owner,
             description="Weighs the channels of a video search query",
             create_default_stage=False,
             default_authorizer=authorizers.HttpIamAuthorizer(),

@@ -1,7 +1,7 @@
 """The settings of an environment: one TOML file, typed and checked as a whole before synthesis.
 
 >>> from stacks import settings
->>> settings.load("local").full_name
+>>> settings.load("local").owner
 'video-router-local'
 """
 

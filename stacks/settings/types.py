@@ -95,7 +95,7 @@ class Settings(Section):
     )
 
     @property
-    def full_name(self) -> str:
+    def owner(self) -> str:
         """Name of this router in this environment, such as "video-router-dev"."""
         return f"{self.name}-{self.environment}"
 

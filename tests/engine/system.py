@@ -83,7 +83,7 @@ def variant(name: str, assembly: Path, settings: Settings) -> Variant:
     return Variant(
         name,
         assembly,
-        settings.full_name,
+        settings.owner,
         identity.digest,
         identity.throughput_name if provisioned else "",
         settings.release.retry_internal_errors,

@@ -66,7 +66,7 @@ def _of_encrypted_machine(environment: Environment, role: str, machine: Resource
     """A state machine's role uses the key directly, for executions and for what is logged of them (Step
     Functions developer guide, encryption-at-rest)."""
     # One that CloudFormation names has its stack's name before it.
-    owner = environment.assembly.settings.full_name
+    owner = environment.assembly.settings.owner
     name = machine.properties.get("StateMachineName", f"{owner}-{machine.name}")
     arn = f"arn:aws:states:{REGION}:{{account}}:stateMachine:{masked(f':{name}', owner).removeprefix(':')}"
     context = (("kms:EncryptionContext:aws:states:stateMachineArn", arn),)

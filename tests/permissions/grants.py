@@ -85,14 +85,14 @@ class Environment:
     def plain(self, value: Any) -> Any:
         """A template's value with its references resolved and masked, as calls are."""
         text = _NAME_OF.sub(r"<\1.Name>", json.dumps(self.assembly.plain(value)))
-        return self._by_name(_masked(json.loads(text), self.assembly.settings.full_name))
+        return self._by_name(_masked(json.loads(text), self.assembly.settings.owner))
 
     def _by_name(self, value: Any) -> Any:
         """A value in which a state machine's ARN, which a policy may write out, is its reference."""
         for machine in self.assembly.resources("AWS::StepFunctions::StateMachine"):
             if name := machine.properties.get("StateMachineName"):
                 arn = f"arn:aws:states:us-east-1:{self.assembly.settings.account}:stateMachine:{name}"
-                if value == masked(arn, self.assembly.settings.full_name):
+                if value == masked(arn, self.assembly.settings.owner):
                     return f"<{machine.name}>"
         return value
 

@@ -96,7 +96,7 @@ class Assembly:
 
     def path(self, stack: str, kind: str = "template") -> Path:
         """A stack's file in the assembly."""
-        return self.folder / f"{self.settings.full_name}-{stack}.{kind}.json"
+        return self.folder / f"{self.settings.owner}-{stack}.{kind}.json"
 
     def resources(self, *types: str, stack: str | None = None) -> list[Resource]:
         """All resources of some types, or all of a stack."""

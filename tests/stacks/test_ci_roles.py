@@ -174,4 +174,4 @@ def test_a_pull_request_reads_the_environments_templates_and_nothing_else(
         ("cloudformation:DescribeStacks", stacks),
         ("cloudformation:GetTemplate", stacks),
     }
-    assert assemblies["dev"].settings.full_name == "video-router-dev"
+    assert assemblies["dev"].settings.owner == "video-router-dev"

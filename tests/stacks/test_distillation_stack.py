@@ -82,7 +82,7 @@ def test_only_what_makes_jobs_passes_a_role_and_only_this_one_to_bedrock(assembl
 
 
 def test_what_ends_a_job_or_a_model_asks_for_the_owners_tag(assembly: Assembly) -> None:
-    owned = {"StringEquals": {f"aws:ResourceTag/{OWNER_TAG}": assembly.settings.full_name}}
+    owned = {"StringEquals": {f"aws:ResourceTag/{OWNER_TAG}": assembly.settings.owner}}
     ending = {
         "bedrock:StopModelCustomizationJob",
         "bedrock:DeleteCustomModel",
@@ -142,7 +142,7 @@ def test_model_key_is_on_and_off_among_the_environments(assemblies: Mapping[str,
 
 def test_job_and_what_it_makes_carry_owner_and_digest(assembly: Assembly) -> None:
     tags = assembly.one("Custom::BedrockDistillationJob").properties["Tags"]
-    own = {OWNER_TAG: assembly.settings.full_name, DIGEST_TAG: assembly.identity.digest}
+    own = {OWNER_TAG: assembly.settings.owner, DIGEST_TAG: assembly.identity.digest}
     assert tags == {**assembly.settings.tags, **own}
 
 

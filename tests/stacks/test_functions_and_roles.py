@@ -206,5 +206,5 @@ def test_everything_that_takes_tags_carries_the_owner(assembly: Assembly) -> Non
         "AWS::Lambda::Function", "AWS::IAM::Role", "AWS::S3::Bucket", "AWS::DynamoDB::Table", "AWS::KMS::Key"
     ):
         tags = {tag["Key"]: tag["Value"] for tag in resource.properties["Tags"]}
-        own = {"distilled-router:owner": assembly.settings.full_name}
+        own = {"distilled-router:owner": assembly.settings.owner}
         assert tags == {**assembly.settings.tags, **own}, resource.name

@@ -69,7 +69,7 @@ def test_labelling_waits_for_all_that_its_machine_may(raw: Assembly) -> None:
 def test_release_follows_the_labelling_and_may_start_it_again(raw: Assembly) -> None:
     watch = raw.one("AWS::Lambda::Function", "ReleaseWatchJob").properties["Environment"]["Variables"]
     account, region = raw.settings.account, raw.settings.region
-    machine = f"arn:aws:states:{region}:{account}:stateMachine:{raw.settings.full_name}-labelling"
+    machine = f"arn:aws:states:{region}:{account}:stateMachine:{raw.settings.owner}-labelling"
     assert raw.plain(watch["LABELLING"]) == machine
     granted = {
         action: resource
@@ -126,9 +126,7 @@ def test_only_the_batch_role_is_passed_and_only_to_bedrock(raw: Assembly) -> Non
 def test_batch_jobs_are_stopped_by_their_owner_only(raw: Assembly) -> None:
     for role in ("LabellingStageRole", "LabellingRole"):
         (stopping,) = [s for s in statements(raw, role) if "bedrock:StopModelInvocationJob" in s.actions]
-        assert stopping.conditions == {
-            "StringEquals": {f"aws:ResourceTag/{OWNER_TAG}": raw.settings.full_name}
-        }
+        assert stopping.conditions == {"StringEquals": {f"aws:ResourceTag/{OWNER_TAG}": raw.settings.owner}}
 
 
 def test_folder_of_queries_is_listed_and_read_with_its_key(folder: Assembly) -> None:

@@ -36,7 +36,7 @@ def test_alarms_are_on_plain_metrics_that_functions_emit(assembly: Assembly) -> 
         properties = alarm.properties
         assert "Metrics" not in properties  # metric math
         assert properties["Namespace"] == NAMESPACE
-        assert properties["Dimensions"] == [{"Name": "service", "Value": assembly.settings.full_name}]
+        assert properties["Dimensions"] == [{"Name": "service", "Value": assembly.settings.owner}]
     assert [metric for metric in watched if not is_emitted(metric)] == []
     assert not assembly.resources("AWS::CloudWatch::CompositeAlarm")
 
@@ -70,10 +70,10 @@ def test_alarms_may_publish_to_the_topic(assembly: Assembly) -> None:
     assert allowed.principal == {"Service": "cloudwatch.amazonaws.com"}
     assert allowed.actions == {"sns:Publish"}
     assert allowed.resources == {"<Notifications>"}
-    alarms = f"arn:aws:cloudwatch:{settings.region}:{settings.account}:alarm:{settings.full_name}-*"
+    alarms = f"arn:aws:cloudwatch:{settings.region}:{settings.account}:alarm:{settings.owner}-*"
     assert allowed.conditions == {"ArnLike": {"aws:SourceArn": alarms}}
     names = [alarm.properties["AlarmName"] for alarm in assembly.resources("AWS::CloudWatch::Alarm")]
-    assert all(name.startswith(f"{settings.full_name}-") for name in names)
+    assert all(name.startswith(f"{settings.owner}-") for name in names)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_dashboard_shows_metrics_that_functions_emit(assembly: Assembly) -> None
     lines = [metric for widget in body["widgets"] for metric in widget["properties"]["metrics"]]
     searches = [line[0]["expression"] for line in lines if isinstance(line[0], dict)]
     shown = [line for line in lines if not isinstance(line[0], dict)]
-    name = assembly.settings.full_name
+    name = assembly.settings.owner
     assert all(metric[0] == NAMESPACE and metric[2:4] == ["service", name] for metric in shown)
     assert {metric[1] for metric in shown if not is_emitted(metric[1])} == set()
     found = [SEARCH.fullmatch(search) for search in searches]

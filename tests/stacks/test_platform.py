@@ -336,7 +336,7 @@ def test_the_printed_policy_is_that_of_a_key_that_is_made(assembly: Assembly) ->
 
 def test_log_groups_have_the_names_that_the_keys_policy_allows(assembly: Assembly) -> None:
     """CloudFormation makes a group's name of its stack's, where the template gives none."""
-    owner = assembly.settings.full_name
+    owner = assembly.settings.owner
     names = {
         str(assembly.plain(group.properties.get("LogGroupName", f"{owner}-{group.stack}-Name-1")))
         for group in assembly.resources("AWS::Logs::LogGroup")

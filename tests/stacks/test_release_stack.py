@@ -65,7 +65,7 @@ def test_release_machine_logs_everything_is_traced_and_ends(assembly: Assembly) 
 def test_release_machines_log_group_has_the_name_that_spares_the_resource_policy(assembly: Assembly) -> None:
     """CloudWatch Logs' resource policy holds 5,120 characters; groups under this prefix share one entry."""
     name = assembly.one("AWS::Logs::LogGroup", "ReleaseWayLogs").properties["LogGroupName"]
-    assert name == f"/aws/vendedlogs/states/{assembly.settings.full_name}-release"
+    assert name == f"/aws/vendedlogs/states/{assembly.settings.owner}-release"
 
 
 def test_every_function_that_the_machine_calls_has_a_catch_for_everything(assembly: Assembly) -> None:
@@ -296,7 +296,7 @@ def test_only_the_grading_function_makes_evaluation_jobs_and_tags_them(
         if statement.actions & {"bedrock:CreateEvaluationJob", "iam:PassRole"}
     }
     assert makers == {"ReleaseGradeRole"}
-    owner = {"aws:RequestTag/distilled-router:owner": assembly.settings.full_name}
+    owner = {"aws:RequestTag/distilled-router:owner": assembly.settings.owner}
     may = granted(assembly, "ReleaseGradeRole")
     for action in ("bedrock:CreateEvaluationJob", "bedrock:TagResource"):
         assert all(statement.conditions["StringEquals"] == owner for statement in may[action])
@@ -316,7 +316,7 @@ def test_whoever_ends_releases_stops_evaluation_jobs_of_the_owner_only(
     assemblies: Mapping[str, Assembly],
 ) -> None:
     assembly = assemblies["judge"]
-    owned = {"aws:ResourceTag/distilled-router:owner": assembly.settings.full_name}
+    owned = {"aws:ResourceTag/distilled-router:owner": assembly.settings.owner}
     for role in ("ReleaseGradeRole", "ReleaseSweeperRole", "ReleaseReleaseRole"):
         may = granted(assembly, role)
         (stop,) = may["bedrock:StopEvaluationJob"]

@@ -101,7 +101,7 @@ def test_router_reads_its_settings_from_its_variables(assembly: Assembly) -> Non
     read = RouterSettings.from_environment(assembly.plain(function["Environment"]["Variables"]))
     expected = assembly.settings.router
     assert read == RouterSettings(
-        name=assembly.settings.full_name,
+        name=assembly.settings.owner,
         table_name="<Releases>",
         base_model_id=expected.base_model,
         base_prices=_prices(expected.base_model),

@@ -63,14 +63,14 @@ def test_stacks_are_in_the_settings_account_and_region(assembly: Assembly) -> No
         for name, artifact in manifest["artifacts"].items()
         if artifact["type"] == "aws:cloudformation:stack"
     }
-    assert set(stacks) == {f"{assembly.settings.full_name}-{stack}" for stack in STACKS}
+    assert set(stacks) == {f"{assembly.settings.owner}-{stack}" for stack in STACKS}
     where = f"aws://{assembly.settings.account}/{assembly.settings.region}"
     assert {artifact["environment"] for artifact in stacks.values()} == {where}
 
 
 def test_stacks_are_deployed_in_their_order(assembly: Assembly) -> None:
     manifest = json.loads((assembly.folder / "manifest.json").read_text(encoding="utf-8"))
-    name = assembly.settings.full_name
+    name = assembly.settings.owner
     for before, after in pairwise(STACKS):
         needed, ahead = set[str](), [f"{name}-{after}"]
         while ahead:

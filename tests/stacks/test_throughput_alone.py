@@ -292,7 +292,7 @@ def test_name_of_throughput_is_one_for_resource_release_and_sweeper(assembly: As
     """What is bought, what the release is asked to serve from, and what is spared must be the same."""
     provisioned = assembly.settings.endpoint.kind == "provisioned"
     name = assembly.identity.throughput_name
-    assert name == (f"{assembly.settings.full_name}-2mu" if provisioned else "")
+    assert name == (f"{assembly.settings.owner}-2mu" if provisioned else "")
     release = assembly.one("Custom::BedrockRelease").properties
     assert release["Endpoint"] == (name or "on_demand")
     assert release["RetainThroughput"] is (assembly.settings.retention.throughput == "retain")

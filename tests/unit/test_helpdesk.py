@@ -118,4 +118,4 @@ def test_its_environment_differs_from_the_local_one_in_name_task_and_data_only()
     assert {key for key in keys if first.get(key) != second.get(key)} == {"name", "task", "dataset"}
     settings = load("local", folder)
     assert settings.task_folder == FOLDER
-    assert settings.full_name != load("local").full_name
+    assert settings.owner != load("local").owner

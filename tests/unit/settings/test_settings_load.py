@@ -26,7 +26,7 @@ FINE_TUNING = {
 def test_the_environments_of_the_project_load(environment: str) -> None:
     settings = load(environment)
     assert settings.environment == environment
-    assert settings.full_name == f"video-router-{environment}"
+    assert settings.owner == f"video-router-{environment}"
 
 
 def test_local_is_fast_and_leaves_nothing() -> None:
@@ -137,7 +137,7 @@ def test_b22_throughput_goes_with_its_stack_unless_it_is_retained(changed: Chang
 
 
 def test_the_longest_name_fits(changed: Changed) -> None:
-    assert len(changed({"name": "n" * 43}).full_name) == 48
+    assert len(changed({"name": "n" * 43}).owner) == 48
 
 
 def test_s3_uris_are_split() -> None:
