@@ -12,10 +12,13 @@ import pytest
 from stacks.settings.explanation import resolved, schema
 
 PROJECT = Path(__file__).resolve().parents[2]
+README = PROJECT / "README.md"
 DOCUMENTS = [
-    *(PROJECT / "README.md", PROJECT / "data" / "README.md"),
+    *(README, PROJECT / "benchmarks" / "README.md", PROJECT / "data" / "README.md"),
     *(path for folder in ("docs", "examples") for path in sorted((PROJECT / folder).rglob("*.md"))),
 ]
+# Half of what it had before its parts moved to pages of their own.
+README_WORDS = 1700
 PICTURES = sorted((PROJECT / "docs").rglob("*.svg"))
 
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -24,6 +27,8 @@ _CODE = re.compile(r"`([^`\n]+)`")
 _TARGET = re.compile(r"\bmake ((?:[a-z][a-z-]*)|\.[a-z/.]+)\b")
 _SETTING = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)(?: = (.+))?")
 _SECTION = re.compile(r"\[([a-z_]+(?:\.[a-z_]+)*)\]")
+_MODULE = re.compile(r"\bpython -m ([a-z_][a-z_.]*[a-z_])")
+_INSTALLED_MODULES = {"pytest", "pip", "venv"}
 # What has a dot and is a file.
 _FILE_ENDINGS = {"py", "md", "toml", "txt", "json", "jsonl", "svg", "sh"}
 
@@ -50,13 +55,29 @@ KEYS = set(setting_keys(schema()))
 SECTIONS = {key.partition(".")[0] for key in KEYS if "." in key}
 
 
+def anchor_of(heading: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).strip().replace(" ", "-")
+
+
 def anchors(path: Path) -> set[str]:
-    """The names that GitHub gives a document's headings."""
+    """Return the anchors of a document's headings."""
     headings = re.findall(r"^#{1,6} (.+)$", _FENCE.sub("", text_of(path)), re.MULTILINE)
-    return {
-        re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).strip().replace(" ", "-")
-        for heading in headings
-    }
+    return {anchor_of(heading) for heading in headings}
+
+
+def contents_problems(text: str) -> list[str]:
+    """Return how the list of contents differs from the sections that follow it; empty if it is complete."""
+    headings = re.findall(r"^## (.+)$", _FENCE.sub("", text), re.MULTILINE)
+    if "Contents" not in headings:
+        return ["there is no section Contents"]
+    section = text.partition("\n## Contents\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^- \[(.+)\]\((.+)\)$", section, re.MULTILINE)
+    expected = [(heading, f"#{anchor_of(heading)}") for heading in headings if heading != "Contents"]
+    if listed == expected:
+        return []
+    differing = [entry for entry in (*expected, *listed) if (entry in expected) != (entry in listed)]
+    return [f"{heading}: {anchor}" for heading, anchor in differing] or ["the order differs"]
 
 
 def links(text: str) -> list[str]:
@@ -99,6 +120,17 @@ def named_targets(text: str) -> set[str]:
     return {target for block in blocks for target in _TARGET.findall(block)}
 
 
+def unknown_modules(text: str) -> list[str]:
+    """Return the modules that a document runs with `python -m` and that don't exist here."""
+    named = {name for name in _MODULE.findall(text) if name.partition(".")[0] not in _INSTALLED_MODULES}
+    places = {name: PROJECT / Path(*name.split(".")) for name in sorted(named)}
+    return [
+        name
+        for name, place in places.items()
+        if not place.with_suffix(".py").is_file() and not (place / "__main__.py").is_file()
+    ]
+
+
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", text_of(PROJECT / "Makefile"), re.MULTILINE))
 
 
@@ -111,6 +143,11 @@ def test_relative_links_and_images_resolve(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
 def test_targets_of_make_exist(document: Path) -> None:
     assert named_targets(text_of(document)) - TARGETS == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_modules_that_are_run_exist(document: Path) -> None:
+    assert unknown_modules(text_of(document)) == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
@@ -131,6 +168,24 @@ def test_a_picture_is_xml_with_a_title(picture: Path) -> None:
     title = root.find("svg:title", namespace)
     assert title is not None
     assert (title.text or "").strip()
+
+
+def test_readme_is_short_and_its_contents_are_complete() -> None:
+    text = text_of(README)
+    assert len(text.split()) <= README_WORDS
+    assert contents_problems(text) == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, waiting = set[Path](), [README]
+    while waiting:
+        document = waiting.pop()
+        if document in reached or document.suffix != ".md":
+            continue
+        reached.add(document)
+        places = [link.partition("#")[0] for link in links(text_of(document)) if "://" not in link]
+        waiting += [(document.parent / place).resolve() for place in places if place]
+    assert [relative(document) for document in DOCUMENTS if document not in reached] == []
 
 
 def test_every_decision_is_listed() -> None:
@@ -165,3 +220,21 @@ def test_the_check_of_targets_can_fail() -> None:
         "coffee",
         "local",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("# Title\n\n## One\n", "there is no section Contents"),
+        ("# Title\n\n## Contents\n\n- [One](#one)\n\n## One\n\n## Two\n", "Two: #two"),
+        ("# Title\n\n## Contents\n\n- [One](#one)\n- [Two](#two)\n\n## One\n", "Two: #two"),
+        ("# T\n\n## Contents\n\n- [B](#b)\n- [A](#a)\n\n## A\n\n## B\n", "the order differs"),
+    ],
+)
+def test_the_check_of_contents_can_fail(text: str, problem: str) -> None:
+    assert contents_problems(text) == [problem]
+
+
+def test_the_check_of_modules_can_fail() -> None:
+    text = "`python -m operate.cost`, `python -m brew --strong` and python -m pytest"
+    assert unknown_modules(text) == ["brew"]
