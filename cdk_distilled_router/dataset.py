@@ -12,10 +12,11 @@ from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK
-from cdk_distilled_router.common.functions import Function
+from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
 from cdk_distilled_router.common.provider import ResourceProvider
 from distilled_router.cost.estimate import Spec
+from distilled_router.env import Env
 
 
 @dataclass(frozen=True)
@@ -117,15 +118,13 @@ class Dataset(Construct):
         handler = Function(
             self,
             "Handler",
-            folder="dataset",
-            entry="on_event",
+            handler="dataset.on_event",
             role=role,
-            environment={"POWERTOOLS_SERVICE_NAME": owner},
+            environment=Env(owner=owner),
             hosting=hosting,
-            timeout=cdk.Duration.minutes(10),
-            memory_mb=1024,
             description="Validates a data set and publishes it under its digest",
             caller=FRAMEWORK,
+            props=FunctionProps(timeout=cdk.Duration.minutes(10), memory_mb=1024),
         )
         provider = ResourceProvider(self, "Provider", on_event=handler, hosting=hosting)
         self.resource = cdk.CustomResource(

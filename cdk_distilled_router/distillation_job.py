@@ -25,6 +25,7 @@ from cdk_distilled_router.job_inputs import (
     is_uri,
 )
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, release_name
+from distilled_router.env import Env
 
 BEGINS = "Starts, adopts or stops a customization job"
 CHECKS = "Says whether a customization job exists, or has ended"
@@ -255,12 +256,10 @@ class DistillationJob(Construct):
         return Function(
             self,
             construct_id,
-            folder="distillation_job",
-            entry=entry,
+            handler=f"distillation_job.{entry}",
             role=self.maker_role,
-            environment={"POWERTOOLS_SERVICE_NAME": self.owner},
+            environment=Env(owner=self.owner),
             hosting=hosting,
-            timeout=cdk.Duration.minutes(5),
             description=description,
             caller=FRAMEWORK,
         )

@@ -11,9 +11,10 @@ from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK
-from cdk_distilled_router.common.functions import Function
+from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
 from cdk_distilled_router.common.provider import ResourceProvider
+from distilled_router.env import Env
 
 _ARN = r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:[0-9]{12}:"
 
@@ -47,14 +48,13 @@ class _Existing(Construct):
         handler = Function(
             self,
             "Handler",
-            folder="existing",
-            entry="on_event",
+            handler="existing.on_event",
             role=role,
-            environment={"POWERTOOLS_SERVICE_NAME": "existing"},
+            environment=Env(owner="existing"),
             hosting=hosting,
-            timeout=cdk.Duration.minutes(2),
             description=f"Looks up a {self._kind} that is managed elsewhere",
             caller=FRAMEWORK,
+            props=FunctionProps(timeout=cdk.Duration.minutes(2)),
         )
         provider = ResourceProvider(self, "Provider", on_event=handler, hosting=hosting)
         self.resource = cdk.CustomResource(

@@ -14,7 +14,7 @@ from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK, MACHINE, Caller
-from cdk_distilled_router.common.functions import Function
+from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting, VpcConfig
 from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.dataset import DatasetFile, QueriesFolder, cost_properties
@@ -200,15 +200,13 @@ class Labelling(Construct):
         return Function(
             self,
             construct_id,
-            folder="labelling",
-            entry=entry,
+            handler=f"labelling.{entry}",
             role=role,
             environment=environment,
             hosting=self._hosting,
-            timeout=cdk.Duration.minutes(15),
-            memory_mb=memory_mb,
             description=description,
             caller=caller,
+            props=FunctionProps(timeout=cdk.Duration.minutes(15), memory_mb=memory_mb),
         )
 
     def _provider(self, role: iam.Role, environment: Mapping[str, str]) -> ResourceProvider:

@@ -181,12 +181,10 @@ class ProvisionedThroughput(Construct):
         return Function(
             self,
             construct_id,
-            folder="provisioned_throughput",
-            entry=entry,
+            handler=f"provisioned_throughput.{entry}",
             role=self._role,
             environment=self._environment,
             hosting=self._hosting,
-            timeout=cdk.Duration.minutes(5),
             description=description,
             caller=caller,
         )

@@ -14,7 +14,7 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from distilled_router.aws.metrics import NAMESPACE
+from distilled_router.env import METRICS_NAMESPACE
 from stacks.settings import Settings
 
 PERIOD = cdk.Duration.minutes(5)
@@ -45,7 +45,7 @@ class OperationsStack(cdk.Stack):
     def metric(self, name: str, statistic: str) -> cloudwatch.Metric:
         """A metric of this environment. Router metrics are 0 or 1 a request, so their average is a rate."""
         return cloudwatch.Metric(
-            namespace=NAMESPACE,
+            namespace=METRICS_NAMESPACE,
             metric_name=name,
             dimensions_map={"service": self._settings.owner},
             statistic=statistic,
@@ -154,7 +154,8 @@ class OperationsStack(cdk.Stack):
 
     def _each(self, name: str, statistic: str, dimension: str) -> list[cloudwatch.IMetric]:
         """A metric's line for each value of a dimension that there is: releases come and go."""
-        search = f'{{{NAMESPACE},service,{dimension}}} service="{self._settings.owner}" MetricName="{name}"'
+        schema = f"{{{METRICS_NAMESPACE},service,{dimension}}}"
+        search = f'{schema} service="{self._settings.owner}" MetricName="{name}"'
         expression = f"SEARCH('{search}', '{statistic}', {PERIOD.to_seconds():.0f})"
         return [cloudwatch.MathExpression(expression=expression, label="", period=PERIOD)]
 

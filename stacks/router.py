@@ -18,7 +18,7 @@ from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import REQUESTS
-from cdk_distilled_router.common.functions import Function
+from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import Hosting
 from cdk_distilled_router.common.nag import acknowledge
 from stacks.costs import token_prices
@@ -88,7 +88,7 @@ class RouterStack(cdk.Stack):
         return Function(
             self,
             "Router",
-            folder="router",
+            handler="router.handler",
             role=may.function_role(self, "RouterRole", self._permissions(table, key)),
             environment={
                 "POWERTOOLS_SERVICE_NAME": self._settings.owner,
@@ -107,12 +107,14 @@ class RouterStack(cdk.Stack):
                 "TRACING": str(router.tracing).lower(),
             },
             hosting=self._hosting,
-            timeout=cdk.Duration.seconds(30),
-            memory_mb=router.memory_mb,
             description="Weighs the channels of a video search query",
             caller=REQUESTS,
-            reserved_concurrency=router.reserved_concurrency,
-            tracing=lambda_.Tracing.ACTIVE if router.tracing else lambda_.Tracing.DISABLED,
+            props=FunctionProps(
+                timeout=cdk.Duration.seconds(30),
+                memory_mb=router.memory_mb,
+                reserved_concurrency=router.reserved_concurrency,
+                tracing=router.tracing,
+            ),
         )
 
     def _permissions(self, table: dynamodb.ITable, key: kms.IKey) -> list[may.Permission]:

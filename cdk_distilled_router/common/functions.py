@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import aws_cdk as cdk
@@ -15,10 +17,20 @@ from cdk_distilled_router.common import bundles
 from cdk_distilled_router.common.callers import Caller, accept
 from cdk_distilled_router.common.hosting import Hosting
 from cdk_distilled_router.common.nag import acknowledge
+from distilled_router.env import Env
 
 # The version that the tests and the emulator run; a newer runtime would be one that nothing was tried on.
 RUNTIME = lambda_.Runtime.PYTHON_3_13
 assert RUNTIME.name == "python{}.{}".format(*bundles.RUNTIME)
+
+TIMEOUT = cdk.Duration.minutes(5)
+
+# All variables of a function together, names and values (AWS Lambda quotas).
+MOST_BYTES = 4096
+# What a part that is known only at deployment counts for: an ARN with room to spare.
+UNKNOWN_BYTES = 150
+# A part that is known only at deployment, as the CDK writes it into a string.
+_TOKEN = re.compile(r"\$\{Token\[[^\]]*\]\}")
 
 _TASK = "distilled-router:task"
 
@@ -36,6 +48,28 @@ def _task_folder(scope: Construct) -> Path | None:
     return Path(folder) if folder else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class FunctionProps:
+    """What one function may use.
+
+    Args:
+        timeout: after it Lambda ends an invocation.
+        memory_mb: a function's share of a CPU grows with it.
+        reserved_concurrency: executions reserved for it, which are also its limit. Default: none.
+        tracing: whether Lambda sends X-Ray traces of it.
+        dead_letters: gets the events that failed in every try, where a function is invoked asynchronously.
+    """
+
+    timeout: cdk.Duration = TIMEOUT
+    memory_mb: int = 256
+    reserved_concurrency: int | None = None
+    tracing: bool = False
+    dead_letters: sqs.IQueue | None = None
+
+
+DEFAULT_PROPS = FunctionProps()
+
+
 class Function(lambda_.Function):
     """One entry point of one folder of `lambda/`.
 
@@ -47,23 +81,31 @@ class Function(lambda_.Function):
         scope: Construct,
         construct_id: str,
         *,
-        folder: str,
-        entry: str = "handler",
+        handler: str,
         role: iam.Role,
-        environment: Mapping[str, str],
+        environment: Env | Mapping[str, str],
         hosting: Hosting,
-        timeout: cdk.Duration,
-        memory_mb: int = 256,
         description: str,
         caller: Caller,
-        reserved_concurrency: int | None = None,
-        tracing: lambda_.Tracing = lambda_.Tracing.DISABLED,
-        dead_letters: sqs.IQueue | None = None,
+        props: FunctionProps = DEFAULT_PROPS,
     ) -> None:
-        """Bundle `lambda/<folder>` with what its handler imports; run `<folder>.handler.<entry>` of it.
+        """Bundle a folder with what its handler imports.
 
-        `dead_letters` gets the events that every try failed; of those whom nobody waits for.
+        Args:
+            handler: `<folder>.<entry>`: the function `<entry>` of `lambda/<folder>/handler.py`.
+            role: what it may do.
+            environment: its variables, an instance of the class that its handler reads.
+            hosting: where it runs, with which key, and how long its logs are kept.
+            description: what it does, for whoever sees it in the console.
+            caller: who invokes it.
+            props: timeout, memory and the like.
+
+        Raises:
+            ValueError: the variables are larger than Lambda takes.
         """
+        folder, _, entry = handler.partition(".")
+        variables = environment.variables() if isinstance(environment, Env) else dict(environment)
+        _check_size(scope, construct_id, variables)
         group = hosting.log_group(scope, f"{construct_id}Logs")
         group.grant_write(role)
         super().__init__(
@@ -75,18 +117,18 @@ class Function(lambda_.Function):
             code=_asset(bundles.function_bundle(folder, _task_folder(scope))),
             layers=[dependencies(scope)],
             role=role,
-            environment=dict(environment),
+            environment=variables,
             log_group=group,
             logging_format=lambda_.LoggingFormat.TEXT,
-            timeout=timeout,
-            memory_size=memory_mb,
+            timeout=props.timeout,
+            memory_size=props.memory_mb,
             description=description,
-            reserved_concurrent_executions=reserved_concurrency,
-            tracing=tracing,
-            dead_letter_queue=dead_letters,
+            reserved_concurrent_executions=props.reserved_concurrency,
+            tracing=lambda_.Tracing.ACTIVE if props.tracing else lambda_.Tracing.DISABLED,
+            dead_letter_queue=props.dead_letters,
         )
         hosting.place(self, role)
-        if tracing != lambda_.Tracing.DISABLED:
+        if props.tracing:
             acknowledge(
                 role, "IAM5[Resource::*]", "The two actions that send traces take no resource (X-Ray)."
             )
@@ -95,6 +137,30 @@ class Function(lambda_.Function):
             self,
             "L1",
             "python3.13 is what the tests and the local system run; a newer one is taken up with them.",
+        )
+
+
+def variables_size(variables: Mapping[str, str]) -> dict[str, int]:
+    """Return the bytes that each variable takes, name and value, the largest first.
+
+    A part that is known only at deployment counts as UNKNOWN_BYTES.
+    """
+    sizes = {
+        name: len(name.encode()) + len(_TOKEN.sub("x" * UNKNOWN_BYTES, value).encode())
+        for name, value in variables.items()
+    }
+    return dict(sorted(sizes.items(), key=lambda item: -item[1]))
+
+
+def _check_size(scope: Construct, construct_id: str, variables: Mapping[str, str]) -> None:
+    sizes = variables_size(variables)
+    total = sum(sizes.values())
+    if total > MOST_BYTES:
+        largest, size = next(iter(sizes.items()))
+        raise ValueError(
+            f"{scope.node.path}/{construct_id}: its variables take {total:,} bytes, names and values; Lambda "
+            f"takes {MOST_BYTES:,}. The largest is {largest} with {size:,}: make it smaller. For TAGS, give "
+            "fewer or shorter tags."
         )
 
 

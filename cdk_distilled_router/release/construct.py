@@ -19,7 +19,7 @@ from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK, MACHINE, SCHEDULE, Caller
-from cdk_distilled_router.common.functions import Function
+from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
 from cdk_distilled_router.common.nag import acknowledge
 from cdk_distilled_router.common.provider import ResourceProvider
@@ -356,16 +356,17 @@ class Release(Construct):
         return Function(
             self,
             construct_id,
-            folder=folder,
-            entry=entry,
+            handler=f"{folder}.{entry}",
             role=roles[folder],
             environment=environment,
             hosting=self._hosting,
-            timeout=cdk.Duration.minutes(15 if folder == "evaluation" else 5),
-            memory_mb=2048 if folder == "evaluation" else 256,
             description=description,
             caller=caller,
-            dead_letters=self.undelivered if caller is SCHEDULE else None,
+            props=FunctionProps(
+                timeout=cdk.Duration.minutes(15 if folder == "evaluation" else 5),
+                memory_mb=2048 if folder == "evaluation" else 256,
+                dead_letters=self.undelivered if caller is SCHEDULE else None,
+            ),
         )
 
     def _resource(

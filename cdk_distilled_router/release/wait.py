@@ -11,7 +11,7 @@ from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK, SCHEDULE
-from cdk_distilled_router.common.functions import Function
+from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
 from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.release.construct import Release
@@ -51,8 +51,7 @@ class ReleaseWait(Construct):
             entry: Function(
                 self,
                 construct,
-                folder="release_wait",
-                entry=entry,
+                handler=f"release_wait.{entry}",
                 role=role,
                 environment={
                     "POWERTOOLS_SERVICE_NAME": owner,
@@ -60,10 +59,9 @@ class ReleaseWait(Construct):
                     "MARGIN_SECONDS": str(margin),
                 },
                 hosting=hosting,
-                timeout=cdk.Duration.minutes(5),
                 description=description,
                 caller=caller,
-                dead_letters=release.undelivered if caller is SCHEDULE else None,
+                props=FunctionProps(dead_letters=release.undelivered if caller is SCHEDULE else None),
             )
             for construct, entry, description, caller in (
                 ("OnEvent", "on_event", "Registers a stack's wait with its release", FRAMEWORK),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from distilled_router.aws.metrics import NAMESPACE
+from distilled_router.env import METRICS_NAMESPACE
 from distilled_router.release.rollout import Rollout
 
 # Less is no matter, whatever the ratio.
@@ -81,7 +81,7 @@ class Numbers:
         # CloudWatch keeps minutes: the minute in which the step began counts whole.
         start = datetime.fromtimestamp(self.since, UTC).replace(second=0, microsecond=0)
         points = self.cloudwatch.get_metric_statistics(
-            Namespace=NAMESPACE,
+            Namespace=METRICS_NAMESPACE,
             MetricName=metric,
             Dimensions=[{"Name": "service", "Value": self.name}, {"Name": "release", "Value": release}],
             StartTime=start,

@@ -10,8 +10,8 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
-from distilled_router.aws.metrics import NAMESPACE
 from distilled_router.bedrock.naming import release_name
+from distilled_router.env import METRICS_NAMESPACE
 from distilled_router.release.table import FAILED, LIVE, PROMOTING, Release, Releases
 from local.bedrock.faults import CALL_EFFECTS, CALL_ERRORS
 from operate.deployed import Deployed
@@ -148,7 +148,7 @@ class Scene:
         """What routers have counted for a release in the last minutes, as CloudWatch has it."""
         now = datetime.now(UTC)
         points = self.engine.aws("cloudwatch").get_metric_statistics(
-            Namespace=NAMESPACE,
+            Namespace=METRICS_NAMESPACE,
             MetricName=metric,
             Dimensions=[
                 {"Name": "service", "Value": self._good.owner},

@@ -12,6 +12,7 @@ from aws_cdk import aws_iam as iam
 from cdk_distilled_router.common.callers import MACHINE
 from cdk_distilled_router.common.functions import Function, use_task
 from cdk_distilled_router.common.hosting import Hosting
+from distilled_router.env import Env
 from distilled_router.task.task import FILES, Task
 from stacks.application import build
 from stacks.settings import ENVIRONMENTS, PROJECT, SettingsError
@@ -28,11 +29,10 @@ def with_function(app: cdk.App, name: str, task: Path | None = None) -> None:
     Function(
         cdk.NestedStack(stack, "Inside"),
         "Evaluation",
-        folder="evaluation",
+        handler="evaluation.ask_models",
         role=role,
-        environment={},
+        environment=Env(owner="helpdesk"),
         hosting=Hosting(log_days=1),
-        timeout=cdk.Duration.seconds(10),
         description="test",
         caller=MACHINE,
     )

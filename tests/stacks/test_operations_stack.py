@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from distilled_router.aws.metrics import NAMESPACE
+from distilled_router.env import METRICS_NAMESPACE
 from stacks.settings import PROJECT
 from tests.stacks.assembly import Assembly
 
@@ -35,7 +35,7 @@ def test_alarms_are_on_plain_metrics_that_functions_emit(assembly: Assembly) -> 
     for alarm in alarms:
         properties = alarm.properties
         assert "Metrics" not in properties  # metric math
-        assert properties["Namespace"] == NAMESPACE
+        assert properties["Namespace"] == METRICS_NAMESPACE
         assert properties["Dimensions"] == [{"Name": "service", "Value": assembly.settings.owner}]
     assert [metric for metric in watched if not is_emitted(metric)] == []
     assert not assembly.resources("AWS::CloudWatch::CompositeAlarm")
@@ -109,7 +109,7 @@ def test_dashboard_shows_metrics_that_functions_emit(assembly: Assembly) -> None
     searches = [line[0]["expression"] for line in lines if isinstance(line[0], dict)]
     shown = [line for line in lines if not isinstance(line[0], dict)]
     name = assembly.settings.owner
-    assert all(metric[0] == NAMESPACE and metric[2:4] == ["service", name] for metric in shown)
+    assert all(metric[0] == METRICS_NAMESPACE and metric[2:4] == ["service", name] for metric in shown)
     assert {metric[1] for metric in shown if not is_emitted(metric[1])} == set()
     found = [SEARCH.fullmatch(search) for search in searches]
     assert {(match["dimension"], match["service"]) for match in found if match} == {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
-NAMESPACE = "DistilledRouter"
+from distilled_router.env import METRICS_NAMESPACE
 
 
 def count(metric: str, service: str) -> None:
     """Add one to a metric, through the function's log (CloudWatch's embedded metric format)."""
-    with single_metric(metric, MetricUnit.Count, 1, namespace=NAMESPACE) as single:
+    with single_metric(metric, MetricUnit.Count, 1, namespace=METRICS_NAMESPACE) as single:
         single.add_dimension("service", service)
