@@ -16,7 +16,17 @@ from tests.broken.versions import Version
 
 # All tests of the custom resources, not a choice of them.
 SUITE = "tests/unit/resources"
-COPIED = ("data", "environments", "lambda", "local", "stacks", "task", "tests")
+COPIED = (
+    "cdk_distilled_router",
+    "data",
+    "environments",
+    "lambda",
+    "local",
+    "operate",
+    "stacks",
+    "task",
+    "tests",
+)
 FILES = ("cdk.json", "pyproject.toml")
 LEFT = shutil.ignore_patterns("__pycache__", "__snapshots__", "*.pyc")
 SECONDS = 300
