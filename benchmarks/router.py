@@ -143,7 +143,8 @@ def bare(where: Where) -> Ask:
     prompt = Prompt(prompt.text, 200)
 
     def ask(query: str) -> int:
-        tokens: int = bedrock.converse(**request(where.model, prompt, query))["usage"]["outputTokens"]
+        reply = bedrock.converse(modelId=where.model, **request(prompt, query))
+        tokens: int = reply["usage"]["outputTokens"]
         return tokens
 
     return ask

@@ -8,10 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from distilled_router.aws.errors import code
-from distilled_router.task.converse import Prompt, request, text
+from distilled_router.task import converse
+from distilled_router.task.converse import NoReplyError, Prompt
 from distilled_router.task.task import InvalidOutput, Task
 from evaluation.metrics import Answer, Question
 
@@ -71,15 +69,13 @@ def ask(contender: Contender, question: Question, runtime: Any, task: Task) -> A
     prompt = Prompt.base(task) if contender.full_prompt else Prompt.student(task)
     started = time.perf_counter()
     try:
-        reply = runtime.converse(**request(contender.endpoint, prompt, question.query))
-    except ClientError as error:
-        return Answer(question.id, None, f"{code(error)}: {error}")
-    except BotoCoreError as error:
+        reply = converse.ask(runtime, contender.endpoint, prompt, question.query)
+    except NoReplyError as error:
         return Answer(question.id, None, str(error))
-    elapsed, usage = (time.perf_counter() - started) * 1000, reply.get("usage", {})
+    elapsed = (time.perf_counter() - started) * 1000
     weights, problem = None, ""
     try:
-        weights = task.parse(text(reply))
+        weights = reply.weights(task)
     except InvalidOutput as error:
         problem = str(error)
     return Answer(
@@ -87,8 +83,8 @@ def ask(contender: Contender, question: Question, runtime: Any, task: Task) -> A
         weights,
         problem,
         latency_ms=elapsed,
-        input_tokens=usage.get("inputTokens", 0),
-        output_tokens=usage.get("outputTokens", 0),
+        input_tokens=reply.input_tokens,
+        output_tokens=reply.output_tokens,
     )
 
 

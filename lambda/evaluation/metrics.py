@@ -35,7 +35,7 @@ class Question:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What was made of a question. `weights` is None where the output did not parse or the call failed;
-    `problem` then says why. Tokens are 0 where the call failed."""
+    `problem` then says why. Latency is 0 where the call failed, tokens also where Bedrock told no usage."""
 
     id: str
     weights: Mapping[str, float] | None
@@ -47,7 +47,7 @@ class Answer:
     @property
     def was_given(self) -> bool:
         """Whether a model wrote something, valid or not."""
-        return self.input_tokens > 0
+        return self.latency_ms > 0
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,11 @@ def values(
 ) -> dict[str, float | None]:
     """One answer's value by every metric; None where it has none. `cost` is in US dollars, of an answer."""
     reference, weights = question.reference, answer.weights
-    usd = cost(answer) if answer.was_given else None
+    has_usage = answer.input_tokens > 0
+    usd = cost(answer) if has_usage else None
     found: dict[str, float | None] = dict.fromkeys(METRICS)
     found["valid_output"] = float(weights is not None)
-    if answer.was_given:
+    if has_usage:
         found["input_tokens"] = float(answer.input_tokens)
         found["output_tokens"] = float(answer.output_tokens)
     if usd is not None:

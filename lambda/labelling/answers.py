@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from distilled_router.data.labelling_plan import Plan
+from distilled_router.task.converse import NoReplyError, Prompt, Reply
 from distilled_router.task.task import InvalidOutput, Task
 
 # A text or an error is kept as a reason, not as a document.
@@ -23,29 +23,21 @@ class Answer:
     output_tokens: int = 0
 
     @classmethod
-    def failed(cls, reason: str) -> Answer:
-        """No answer came."""
-        return cls(reason=reason[:MOST_CHARACTERS], asked=False)
+    def failed(cls, error: NoReplyError) -> Answer:
+        """Return the answer to a record whose call failed."""
+        return cls(reason=str(error)[:MOST_CHARACTERS], asked=False)
 
     @classmethod
-    def read(cls, reply: Mapping[str, Any], task: Task) -> Answer:
-        """What Converse, or a batch's modelOutput of the same form, says."""
-        usage = reply.get("usage") or {}
-        tokens = int(usage.get("inputTokens", 0)), int(usage.get("outputTokens", 0))
-        content = ((reply.get("output") or {}).get("message") or {}).get("content") or []
-        text = "".join(str(block.get("text") or "") for block in content if isinstance(block, Mapping))
-        if not text.strip():
-            return cls(None, f"empty answer ({reply.get('stopReason', 'no reason')})", True, *tokens)
+    def read(cls, reply: Reply, task: Task) -> Answer:
+        """Return the weights in a reply, or why it holds none."""
+        weights, reason = None, ""
         try:
-            return cls(task.parse(text), "", True, *tokens)
+            weights = reply.weights(task)
         except InvalidOutput as error:
-            return cls(None, str(error)[:MOST_CHARACTERS], True, *tokens)
+            reason = str(error)[:MOST_CHARACTERS]
+        return cls(weights, reason, True, reply.input_tokens, reply.output_tokens)
 
 
-def request(task: Task, query: str, *, max_tokens: int, temperature: float) -> dict[str, Any]:
-    """The teacher's question in Converse's form: the full prompt, and the query as the user's turn alone."""
-    return {
-        "system": [{"text": task.teacher_prompt}],
-        "messages": [{"role": "user", "content": [{"text": query}]}],
-        "inferenceConfig": {"maxTokens": max_tokens, "temperature": temperature},
-    }
+def prompt(plan: Plan, task: Task) -> Prompt:
+    """Return the prompt that the teacher is asked with: the task's full one, by the plan's settings."""
+    return Prompt.teacher(task, max_tokens=plan.max_tokens, temperature=plan.temperature)

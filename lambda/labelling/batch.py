@@ -19,8 +19,9 @@ from distilled_router.aws.errors import (
 from distilled_router.aws.objects import Folder
 from distilled_router.bedrock.naming import LABELS_TAG, bedrock_tags, is_owned
 from distilled_router.data.labelling_plan import Plan
+from distilled_router.task.converse import NoReplyError, Reply, request
 from distilled_router.task.task import Task
-from labelling.answers import Answer, request
+from labelling.answers import Answer, prompt
 from labelling.records import Record
 
 RUNNING = frozenset({"Submitted", "Validating", "Scheduled", "InProgress", "Stopping"})
@@ -40,15 +41,8 @@ def name_part(owner: str, life: str) -> str:
 
 def write_input(folder: Folder, key: str, records: Sequence[Record], plan: Plan, task: Task) -> None:
     """Put a job's input file."""
-    rows = (
-        {
-            "recordId": record.id,
-            "modelInput": request(
-                task, record.query, max_tokens=plan.max_tokens, temperature=plan.temperature
-            ),
-        }
-        for record in records
-    )
+    asked_with = prompt(plan, task)
+    rows = ({"recordId": record.id, "modelInput": request(asked_with, record.query)} for record in records)
     folder.write_rows(key, rows)
 
 
@@ -113,12 +107,11 @@ def answers(folder: Folder, target: str, task: Task) -> dict[str, Answer]:
         if not key.endswith(_OUTPUT) or "manifest" in key:
             continue
         for row in folder.rows(key):
-            error = row.get("error")
-            if error or "modelOutput" not in row:
-                reason = f"{(error or {}).get('errorCode', '')} {(error or {}).get('errorMessage', '')}"
-                found[str(row.get("recordId"))] = Answer.failed(reason.strip() or "no answer")
-            else:
-                found[str(row["recordId"])] = Answer.read(row["modelOutput"], task)
+            try:
+                answer = Answer.read(Reply.from_record(row), task)
+            except NoReplyError as error:
+                answer = Answer.failed(error)
+            found[str(row.get("recordId"))] = answer
     return found
 
 

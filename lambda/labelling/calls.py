@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from distilled_router.aws.errors import ResourceError, code, described
+from distilled_router.aws.errors import ResourceError
 from distilled_router.data.labelling_plan import Plan
+from distilled_router.task import converse
+from distilled_router.task.converse import NoReplyError
 from distilled_router.task.task import Task
-from labelling.answers import Answer, request
+from labelling.answers import Answer, prompt
 from labelling.records import Record
 
 # An answer to all questions alike: no other question would fare better.
-_HOPELESS = frozenset({"AccessDeniedException", "ResourceNotFoundException"})
+_HOPELESS = frozenset({"denied", "not_found"})
 
 
 def ask(runtime: Any, records: Sequence[Record], plan: Plan, task: Task) -> dict[str, Answer]:
@@ -24,19 +24,18 @@ def ask(runtime: Any, records: Sequence[Record], plan: Plan, task: Task) -> dict
     Raises ResourceError where the teacher can't be asked at all.
     """
 
+    asked_with = prompt(plan, task)
+
     def answered(record: Record) -> Answer:
-        question = request(task, record.query, max_tokens=plan.max_tokens, temperature=plan.temperature)
         try:
-            return Answer.read(runtime.converse(modelId=plan.teacher, **question), task)
-        except ClientError as error:
-            if code(error) in _HOPELESS:
+            return Answer.read(converse.ask(runtime, plan.teacher, asked_with, record.query), task)
+        except NoReplyError as error:
+            if error.reason in _HOPELESS:
                 raise ResourceError(
-                    f"Teacher {plan.teacher} can't be asked: {described(error)}. Check that the account has "
-                    "access to it in this Region, and distillation.teacher in the environment's settings."
+                    f"Teacher {plan.teacher} can't be asked: {error}. Check that the account has access to "
+                    "it in this Region, and distillation.teacher in the environment's settings."
                 ) from error
-            return Answer.failed(described(error))
-        except BotoCoreError as error:
-            return Answer.failed(described(error))
+            return Answer.failed(error)
 
     with ThreadPoolExecutor(plan.concurrency) as pool:
         return dict(zip((record.id for record in records), pool.map(answered, records), strict=True))

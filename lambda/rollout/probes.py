@@ -15,10 +15,9 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
 from distilled_router.data.conversation import examples
-from distilled_router.task.converse import Prompt, request, text
+from distilled_router.task.converse import NoReplyError, Prompt, ask
 from distilled_router.task.task import InvalidOutput, Task
 from rollout.canary import Count, Evidence
 
@@ -87,13 +86,12 @@ class Probes:
         if self.clock() > end:
             return None
         try:
-            reply = self.runtime.converse(**request(endpoint, Prompt.student(self.task), query))
-        except (ClientError, BotoCoreError):
+            reply = ask(self.runtime, endpoint, Prompt.student(self.task), query)
+        except NoReplyError:
             return _probe(failed=True)
-        took = (reply.get("metrics") or {}).get("latencyMs")
-        model = Count() if took is None else Count(float(took), 1)
+        model = Count() if reply.latency_ms is None else Count(reply.latency_ms, 1)
         try:
-            self.task.parse(text(reply))
+            reply.weights(self.task)
         except InvalidOutput:
             return _probe(failed=True, invalid=True, model=model)
         return _probe(model=model)

@@ -8,11 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
-from botocore.parsers import ResponseParserError
 
-from distilled_router.aws.errors import code, message
-from distilled_router.task.converse import Prompt, request, text
+from distilled_router.task.converse import NoReplyError, Prompt, Reply, ask
 from distilled_router.task.task import InvalidOutput, Task
 from router.breaker import Breaker
 from router.budget import Budget, OutOfTimeError, jitter
@@ -24,26 +21,9 @@ DISTILLED, BASE, STATIC = "distilled", "base", "static"
 LEAST_PART = 0.1
 RETRY_PAUSE = (0.02, 0.08)
 
-_REASONS = {
-    "AccessDeniedException": "denied",
-    "ExpiredTokenException": "denied",
-    "InternalServerException": "unavailable",
-    "ModelErrorException": "model_error",
-    "ModelNotReadyException": "not_ready",
-    "ModelTimeoutException": "timed_out",
-    "ResourceNotFoundException": "not_found",
-    "ServiceQuotaExceededException": "throttled",
-    "ServiceUnavailableException": "unavailable",
-    "ThrottlingException": "throttled",
-    "TooManyRequestsException": "throttled",
-    "UnrecognizedClientException": "denied",
-    "ValidationException": "refused",
-}
 _RETRYABLE = frozenset({"throttled", "not_ready", "unavailable", "unreachable"})
 # The endpoint answered: asking it for another query makes sense.
 _ANSWERED = frozenset({"", "invalid_output", "empty_output"})
-# Errors that may quote the request: their text is not logged.
-_QUOTING = frozenset({"refused", "model_error"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,43 +97,23 @@ class Models:
 
     def _attempt(self, model: str, prompt: Prompt, query: str, budget: Budget, end: float) -> Outcome:
         try:
-            reply = budget.call(lambda: self._converse(model, prompt, query), at_most=end - budget.spent)
-        except (OutOfTimeError, ConnectTimeoutError, ReadTimeoutError):
+            reply = budget.call(lambda: ask(self._bedrock, model, prompt, query), at_most=end - budget.spent)
+        except OutOfTimeError:
             return Outcome(reason="timed_out")
-        except ClientError as error:
-            return _refusal(error)
-        except ResponseParserError:
-            return Outcome(reason="unavailable", detail="the answer was not Bedrock's")
-        except BotoCoreError as error:
-            # Resets and refused connections; an idle connection that was cut looks like this too.
-            return Outcome(reason="unreachable", detail=type(error).__name__)
+        except NoReplyError as error:
+            return Outcome(reason=error.reason, detail=error.loggable)
         return replace(self._read(reply), model=model)
 
-    def _converse(self, model: str, prompt: Prompt, query: str) -> Any:
-        return self._bedrock.converse(**request(model, prompt, query))
-
-    def _read(self, reply: dict[str, Any]) -> Outcome:
-        usage, latency = reply.get("usage") or {}, (reply.get("metrics") or {}).get("latencyMs")
+    def _read(self, reply: Reply) -> Outcome:
         outcome = Outcome(
-            model_latency=None if latency is None else float(latency),
-            input_tokens=int(usage.get("inputTokens", 0)),
-            output_tokens=int(usage.get("outputTokens", 0)),
+            model_latency=reply.latency_ms,
+            input_tokens=reply.input_tokens,
+            output_tokens=reply.output_tokens,
         )
-        answer = text(reply)
-        if not answer.strip():
-            return replace(outcome, reason="empty_output", detail=str(reply.get("stopReason", "")))
+        if reply.is_empty:
+            return replace(outcome, reason="empty_output", detail=reply.stop_reason)
         try:
             # The text of a model is parsed and never used otherwise, whatever a query made it say.
-            return replace(outcome, weights=self._task.parse(answer))
+            return replace(outcome, weights=reply.weights(self._task))
         except InvalidOutput:
-            return replace(outcome, reason="invalid_output", detail=str(reply.get("stopReason", "")))
-
-
-def _refusal(error: ClientError) -> Outcome:
-    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    by_status = "unavailable" if status >= 500 else "throttled" if status == 429 else "error"
-    known = _REASONS.get(code(error), "")
-    # Nobody knows what an error that nobody knows quotes.
-    quotes = not known or known in _QUOTING
-    detail = code(error) if quotes else f"{code(error)}: {message(error)}"
-    return Outcome(reason=known or by_status, detail=detail)
+            return replace(outcome, reason="invalid_output", detail=reply.stop_reason)

@@ -10,7 +10,7 @@ from typing import Any
 from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.errors import ServiceError, conflict, invalid, not_found
 from local.bedrock.pages import listed
-from local.bedrock.runtime import Target, ask, native_answer, native_request, resolve
+from local.bedrock.runtime import Target, ask, native_request, resolve
 from local.bedrock.settings import DAY
 from local.bedrock.training_data import DataError, read_objects, write_object
 from local.bedrock.work import Work
@@ -72,7 +72,7 @@ class Records:
             return {**result, "error": {"errorCode": 400, "errorMessage": str(error)}}
         self.input_tokens += answer.input_tokens
         self.output_tokens += answer.output_tokens
-        return {**result, "modelOutput": native_answer(answer)}
+        return {**result, "modelOutput": answer.body()}
 
     def write(self, job_id: str) -> None:
         """Write answers and manifest."""

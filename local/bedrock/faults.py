@@ -43,6 +43,11 @@ OUTPUT_KINDS = (
     "output_negative",
     "output_not_numbers",
     "output_too_few",
+    "output_two_blocks",
+    "output_reasoning",
+    "output_no_content",
+    "output_cut_off",
+    "output_guarded",
 )
 KINDS = (*CALL_ERRORS, *CALL_EFFECTS, *RESOURCE_KINDS, *OUTPUT_KINDS)
 

@@ -1,9 +1,10 @@
-"""Answers spoilt on order, as models spoil them now and then."""
+"""Spoil or reshape a model's answers on order, as models and Bedrock do now and then."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _WORDS = ("high", "low", "medium", "none")
@@ -44,3 +45,39 @@ SPOIL: Mapping[str, Callable[[str], str]] = {
     "output_not_numbers": _not_numbers,
     "output_too_few": _too_few,
 }
+
+
+type Body = dict[str, Any]
+"""A response of Converse, or a body of InvokeModel in Nova's form."""
+
+
+def _with_content(body: Body, content: list[Body], **changes: Any) -> Body:
+    return {**body, "output": {"message": {"role": "assistant", "content": content}}, **changes}
+
+
+def _content(body: Body) -> list[Body]:
+    content: list[Body] = body["output"]["message"]["content"]
+    return content
+
+
+def _reasoning(body: Body) -> Body:
+    thought = {"text": "I weigh what the request asks for.", "signature": "c3RhbmQtaW4="}
+    return _with_content(body, [{"reasoningContent": {"reasoningText": thought}}, *_content(body)])
+
+
+RESHAPE: Mapping[str, Callable[[Body], Body]] = {
+    "output_two_blocks": lambda body: _with_content(
+        body, [{"text": "These are the weights."}, *_content(body)]
+    ),
+    "output_reasoning": _reasoning,
+    "output_no_content": lambda body: _with_content(body, []),
+    "output_cut_off": lambda body: _with_content(
+        body, [{"text": SPOIL["output_truncated"](_content(body)[0]["text"])}], stopReason="max_tokens"
+    ),
+    "output_guarded": lambda body: _with_content(
+        body,
+        [{"text": "Sorry, the model can't answer this request."}],
+        stopReason="guardrail_intervened",
+    ),
+}
+"""What becomes of a response's blocks and stop reason."""

@@ -14,7 +14,7 @@ from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.catalogue import INVALID_MODEL, FoundationModel
 from local.bedrock.errors import ServiceError, invalid, not_found
 from local.bedrock.faults import OUTPUT_KINDS
-from local.bedrock.malformed import SPOIL
+from local.bedrock.malformed import RESHAPE, SPOIL
 from local.bedrock.student import Student
 from local.bedrock.tokens import count, cut
 
@@ -40,18 +40,20 @@ class Answer:
     stop_reason: str
     input_tokens: int
     output_tokens: int
+    fault: str = ""
 
-    def message(self) -> Result:
-        """The answer as a message."""
-        return {"role": "assistant", "content": [{"text": self.text}]}
-
-    def usage(self) -> Result:
-        """The tokens used."""
-        return {
-            "inputTokens": self.input_tokens,
-            "outputTokens": self.output_tokens,
-            "totalTokens": self.input_tokens + self.output_tokens,
+    def body(self) -> Result:
+        """Return what Converse and Nova's own InvokeModel bodies have in common, reshaped if so ordered."""
+        body: Result = {
+            "output": {"message": {"role": "assistant", "content": [{"text": self.text}]}},
+            "stopReason": self.stop_reason,
+            "usage": {
+                "inputTokens": self.input_tokens,
+                "outputTokens": self.output_tokens,
+                "totalTokens": self.input_tokens + self.output_tokens,
+            },
         }
+        return RESHAPE[self.fault](body) if self.fault in RESHAPE else body
 
 
 def resolve(account: Account, identifier: str) -> Target:
@@ -130,8 +132,9 @@ def ask(account: Account, model_id: str, target: Target, request: Mapping[str, A
             account, model_id, target, system, prompt, config.get("temperature", DEFAULT_TEMPERATURE)
         )
     fault = account.faults.take(*OUTPUT_KINDS, models=account.known_as(model_id))
-    if fault is not None:
-        text = SPOIL[fault.kind](text)
+    kind = fault.kind if fault else ""
+    if kind in SPOIL:
+        text = SPOIL[kind](text)
     stop_reason = "end_turn"
     for sequence in config.get("stopSequences", ()):
         if sequence in text:
@@ -140,7 +143,7 @@ def ask(account: Account, model_id: str, target: Target, request: Mapping[str, A
         text, shortened = cut(text, config["maxTokens"])
         stop_reason = "max_tokens" if shortened else stop_reason
     told = system + "".join(_text(block) for message in request["messages"] for block in message["content"])
-    return Answer(text, stop_reason, count(told), count(text))
+    return Answer(text, stop_reason, count(told), count(text), kind)
 
 
 def _by_rules(
@@ -198,21 +201,7 @@ def converse(account: Account, parameters: Parameters) -> Result:
     if "toolConfig" in parameters or "guardrailConfig" in parameters:
         raise invalid("This stand-in models neither tools nor guardrails.")
     answer = _answered(account, parameters["modelId"], parameters)
-    return {
-        "output": {"message": answer.message()},
-        "stopReason": answer.stop_reason,
-        "usage": answer.usage(),
-        "metrics": {"latencyMs": round((time.perf_counter() - began) * 1000)},
-    }
-
-
-def native_answer(answer: Answer) -> Result:
-    """An answer in the form of Nova's own InvokeModel bodies."""
-    return {
-        "output": {"message": answer.message()},
-        "stopReason": answer.stop_reason,
-        "usage": answer.usage(),
-    }
+    return {**answer.body(), "metrics": {"latencyMs": round((time.perf_counter() - began) * 1000)}}
 
 
 def native_request(body: Any) -> Mapping[str, Any]:
@@ -235,4 +224,4 @@ def invoke_model(account: Account, parameters: Parameters) -> Result:
     except ValueError:
         raise invalid("Malformed input request: the body is not valid JSON.") from None
     answer = _answered(account, parameters["modelId"], native_request(body))
-    return {"body": json.dumps(native_answer(answer)).encode(), "contentType": "application/json"}
+    return {"body": json.dumps(answer.body()).encode(), "contentType": "application/json"}

@@ -1,43 +1,214 @@
-"""A question as every model is asked it: by the router, by a judgement and by a roll-out's probes alike."""
+"""Ask a model by Converse and read its reply.
+
+The router, the evaluation, the probes of a rollout and the labelling all ask through this module, so a
+request, a reply and a failed call mean the same to each of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from distilled_router.task.task import Task
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
+from botocore.parsers import ResponseParserError
+
+from distilled_router.aws.errors import code, described, is_throttle
+from distilled_router.task.task import InvalidOutput, Task
+
+CUT_OFF = frozenset({"max_tokens", "model_context_window_exceeded"})
+"""Stop reasons of a reply that lacks its end."""
+
+GUARDED = frozenset({"content_filtered", "guardrail_intervened"})
+"""Stop reasons of a reply that a guardrail or a content filter replaced or masked."""
+
+Reason = Literal[
+    "denied",
+    "error",
+    "model_error",
+    "not_found",
+    "not_ready",
+    "refused",
+    "throttled",
+    "timed_out",
+    "unavailable",
+    "unreachable",
+]
+"""Why a call brought no reply."""
+
+_REASONS: Mapping[str, Reason] = {
+    "AccessDeniedException": "denied",
+    "ExpiredTokenException": "denied",
+    "InternalServerException": "unavailable",
+    "ModelErrorException": "model_error",
+    "ModelNotReadyException": "not_ready",
+    "ModelTimeoutException": "timed_out",
+    "ResourceNotFoundException": "not_found",
+    "ServiceQuotaExceededException": "throttled",
+    "ServiceUnavailableException": "unavailable",
+    "UnrecognizedClientException": "denied",
+    "ValidationException": "refused",
+}
+# These errors may quote the request, so their text is not logged.
+_QUOTING = frozenset({"refused", "model_error"})
+
+
+class NoReplyError(Exception):
+    """A call brought no reply. The text may quote the query; `loggable` never does."""
+
+    def __init__(self, reason: Reason, text: str, loggable: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.loggable = loggable
+
+    @classmethod
+    def from_client_error(cls, error: ClientError) -> Self:
+        """Return the meaning of an error that Bedrock answered with."""
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        known = "throttled" if is_throttle(error) else _REASONS.get(code(error))
+        # An unknown error may quote the query, so its text is not logged.
+        quotes = known is None or known in _QUOTING
+        return cls(known or _by_status(status), described(error), code(error) if quotes else described(error))
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A system prompt, and the most tokens that its answer takes."""
+    """A system prompt, and how its answer is generated."""
 
     text: str
     max_tokens: int
+    temperature: float = 0.0
 
     @classmethod
     def student(cls, task: Task) -> Self:
-        """The short prompt that the student was trained with."""
+        """Return the short prompt that the student was trained with."""
         return cls(task.student_prompt, task.most_tokens())
 
     @classmethod
     def base(cls, task: Task) -> Self:
-        """The teacher's full prompt; it may ask for a reasoning, too."""
+        """Return the teacher's full prompt for the base model, with room for a short reasoning."""
         return cls(task.teacher_prompt, max(200, task.most_tokens("json")))
 
+    @classmethod
+    def teacher(cls, task: Task, *, max_tokens: int, temperature: float) -> Self:
+        """Return the full prompt as the labelling settings want it answered."""
+        return cls(task.teacher_prompt, max_tokens, temperature)
 
-def request(model: str, prompt: Prompt, query: str) -> dict[str, Any]:
-    """Converse's parameters. The query is the user's turn and nothing else, as in the training rows."""
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A model's reply.
+
+    Attributes:
+        text: All text blocks in their order, one a line. Reasoning and other blocks are left out.
+        stop_reason: Why the model stopped, as Converse spells it; empty if unknown.
+        input_tokens: Tokens of the request; 0 if the response has no usage.
+        output_tokens: Tokens of the reply, reasoning included; 0 if the response has no usage.
+        latency_ms: Milliseconds that Bedrock took; None if the response does not say.
+    """
+
+    text: str
+    stop_reason: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    latency_ms: float | None = None
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any]) -> Self:
+        """Read a response of Converse, or of InvokeModel in the form of Nova or Anthropic.
+
+        Nothing is taken for granted: whatever is missing or null counts as empty.
+        """
+        message = _mapping(_mapping(body.get("output")).get("message")) or body
+        usage, latency = _mapping(body.get("usage")), _mapping(body.get("metrics")).get("latencyMs")
+        return cls(
+            text=_text(message.get("content")),
+            stop_reason=str(body.get("stopReason") or body.get("stop_reason") or ""),
+            input_tokens=int(usage.get("inputTokens") or usage.get("input_tokens") or 0),
+            output_tokens=int(usage.get("outputTokens") or usage.get("output_tokens") or 0),
+            latency_ms=None if latency is None else float(latency),
+        )
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Read an output record of a batch inference job.
+
+        Raises:
+            NoReplyError: Bedrock wrote an error in place of the model's output.
+        """
+        output, error = record.get("modelOutput"), _mapping(record.get("error"))
+        if isinstance(output, Mapping) and not error:
+            return cls.read(output)
+        status = str(error.get("errorCode") or "")
+        text = f"{status} {error.get('errorMessage') or ''}".strip() or "no answer"
+        raise NoReplyError(_by_status(int(status) if status.isdecimal() else 0), text, status)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the model wrote no text."""
+        return not self.text.strip()
+
+    def weights(self, task: Task) -> dict[str, float]:
+        """Return the weights in the text.
+
+        The text decides, not the stop reason: a reply that was cut off after its weights, or only masked by a
+        guardrail, still holds an answer.
+
+        Raises:
+            InvalidOutput: The text holds no weights. The message says if the reply was cut off or guarded.
+        """
+        if self.is_empty:
+            raise InvalidOutput(f"empty answer ({self.stop_reason or 'no reason'})")
+        try:
+            return task.parse(self.text)
+        except InvalidOutput as error:
+            if self.stop_reason not in CUT_OFF | GUARDED:
+                raise
+            what = "cut off" if self.stop_reason in CUT_OFF else "guarded"
+            raise InvalidOutput(f"{what} ({self.stop_reason}): {error}") from None
+
+
+def request(prompt: Prompt, query: str) -> dict[str, Any]:
+    """Return a request in Converse's form, without a model: a batch record's `modelInput`.
+
+    The query is the user's turn and nothing else, as in the training rows.
+    """
     return {
-        "modelId": model,
         "system": [{"text": prompt.text}],
         "messages": [{"role": "user", "content": [{"text": query}]}],
-        "inferenceConfig": {"maxTokens": prompt.max_tokens, "temperature": 0.0},
+        "inferenceConfig": {"maxTokens": prompt.max_tokens, "temperature": prompt.temperature},
     }
 
 
-def text(reply: Mapping[str, Any]) -> str:
-    """What the model wrote, to its first block of text; empty where it wrote nothing."""
-    content = ((reply.get("output") or {}).get("message") or {}).get("content") or []
-    return next((block["text"] for block in content if isinstance(block.get("text"), str)), "")
+def ask(runtime: Any, model: str, prompt: Prompt, query: str) -> Reply:
+    """Ask a model once. `runtime` is a bedrock-runtime client, `model` an id or ARN that can be invoked.
+
+    Raises:
+        NoReplyError: The call failed.
+    """
+    try:
+        return Reply.read(runtime.converse(modelId=model, **request(prompt, query)))
+    except ClientError as error:
+        raise NoReplyError.from_client_error(error) from error
+    except (ConnectTimeoutError, ReadTimeoutError) as error:
+        raise NoReplyError("timed_out", str(error)) from error
+    except ResponseParserError as error:
+        text = "the response is not Bedrock's"
+        raise NoReplyError("unavailable", text, text) from error
+    except BotoCoreError as error:
+        # Resets and refused connections; an idle connection that was cut looks like this too.
+        raise NoReplyError("unreachable", str(error), type(error).__name__) from error
+
+
+def _by_status(status: int) -> Reason:
+    return "unavailable" if status >= 500 else "throttled" if status == 429 else "error"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(content: Any) -> str:
+    blocks = content if isinstance(content, list) else []
+    texts = (block.get("text") for block in blocks if isinstance(block, Mapping))
+    return "\n".join(text for text in texts if isinstance(text, str))

@@ -155,6 +155,38 @@ def test_next_output_is_spoilt_as_ordered(scene: Scene, kind: str, text: str) ->
     assert scene.ask(endpoint, PROMPT) == "90 10"
 
 
+@pytest.mark.parametrize(
+    ("kind", "blocks", "stop"),
+    [
+        ("output_two_blocks", [{"text": "These are the weights."}, {"text": "90 10"}], "end_turn"),
+        ("output_no_content", [], "end_turn"),
+        ("output_cut_off", [{"text": "90"}], "max_tokens"),
+        (
+            "output_guarded",
+            [{"text": "Sorry, the model can't answer this request."}],
+            "guardrail_intervened",
+        ),
+    ],
+)
+def test_next_response_is_reshaped_as_ordered(
+    scene: Scene, kind: str, blocks: list[dict[str, str]], stop: str
+) -> None:
+    endpoint = scene.deploy(scene.train())
+    scene.bedrock.fault(kind, modelId=endpoint)
+    answer = scene.converse(endpoint, PROMPT)
+    assert answer["output"]["message"]["content"] == blocks
+    assert answer["stopReason"] == stop
+    assert len(scene.converse(endpoint, PROMPT)["output"]["message"]["content"]) == 1
+
+
+def test_reasoning_comes_before_the_text_as_ordered(scene: Scene) -> None:
+    endpoint = scene.deploy(scene.train())
+    scene.bedrock.fault("output_reasoning", modelId=endpoint)
+    reasoning, text = scene.converse(endpoint, PROMPT)["output"]["message"]["content"]
+    assert reasoning["reasoningContent"]["reasoningText"]["text"]
+    assert text == {"text": "90 10"}
+
+
 def test_calls_are_recorded_with_caller_parameters_and_outcome(scene: Scene) -> None:
     router = scene.bedrock.client("bedrock", access_key="AKIAROUTER")
     router.list_custom_models(nameContains="x")

@@ -31,6 +31,7 @@ CALLS = {
 OUTPUTS = (
     *("output_prose", "output_wrapped", "output_truncated", "output_empty", "output_wrong_sum"),
     *("output_negative", "output_not_numbers", "output_too_few"),
+    *("output_two_blocks", "output_reasoning", "output_no_content", "output_cut_off", "output_guarded"),
 )
 JUMPS = (-86_400.0, -3600.0, -15.0, -0.5, 0.5, 11.0, 31.0, 400.0, 86_400.0)
 SUBJECTS = ("dog barking", "red car", "engine roaring", "white horse", "made in 1998")

@@ -7,16 +7,17 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from jsonschema import Draft202012Validator, ValidationError  # type: ignore[import-untyped]
 
 from distilled_router.release.route import Route
+from distilled_router.task.converse import Reason
 from distilled_router.task.task import Task
 from router import service
 from router.requests import MOST_QUERIES, most_bytes
-from router.sources import _REASONS, BASE, DISTILLED, STATIC
+from router.sources import BASE, DISTILLED, STATIC
 from tests.unit.router.api_document import DOCUMENT, SCHEMAS, check, validator
 from tests.unit.router.doubles import BASE_MODEL, TableDouble, client_error
 from tests.unit.router.scenes import SETTLED, STUDENT, MakeBench, healthy
@@ -50,14 +51,9 @@ def error_words() -> set[str]:
 
 
 def reason_words() -> set[str]:
-    """Bedrock's errors, `reason="..."` wherever it is written out, and what `_refusal` makes of a status."""
-    words = {*_REASONS.values(), service.NO_RELEASE, service.NO_ROUTE, service.INTERNAL}
+    """Return what a call without a reply may mean, and `reason="..."` wherever it is written out."""
+    words = {*get_args(Reason), service.NO_RELEASE, service.NO_ROUTE, service.INTERNAL}
     written = [word.value for call in calls() for word in call.keywords if word.arg == "reason"]
-    assigned = [node for module in CODE for node in ast.walk(module) if isinstance(node, ast.Assign)]
-    for node in assigned:
-        if isinstance(node.targets[0], ast.Name) and node.targets[0].id == "by_status":
-            chosen = [part for part in ast.walk(node.value) if isinstance(part, ast.IfExp)]
-            written += [value for part in chosen for value in (part.body, part.orelse)]
     return words | {str(value.value) for value in written if isinstance(value, ast.Constant)}
 
 

@@ -106,6 +106,9 @@ def test_failed_call_falls_to_the_base_model(
         ("output_negative", "invalid_output"),
         ("output_not_numbers", "invalid_output"),
         ("output_too_few", "invalid_output"),
+        ("output_no_content", "empty_output"),
+        ("output_cut_off", "invalid_output"),
+        ("output_guarded", "invalid_output"),
     ],
 )
 def test_spoilt_answer_falls_to_the_base_model(stage: Stage, kind: str, reason: str) -> None:
@@ -113,6 +116,13 @@ def test_spoilt_answer_falls_to_the_base_model(stage: Stage, kind: str, reason: 
     answer = stage.router().handle({"query": "dog barking"})
     assert (answer["source"], answer["reason"]) == ("base", reason)
     assert_weights(answer, stage.task)
+
+
+@pytest.mark.parametrize("kind", ["output_two_blocks", "output_reasoning"])
+def test_answer_in_a_reply_of_another_shape_is_read(stage: Stage, kind: str) -> None:
+    stage.bedrock.fault(kind, modelId=stage.endpoint)
+    answer = stage.router().handle({"query": "dog barking"})
+    assert (answer["source"], answer["reason"]) == ("distilled", None)
 
 
 def test_answer_in_wrapping_is_read(stage: Stage) -> None:
