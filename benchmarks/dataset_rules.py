@@ -156,16 +156,16 @@ def files(folder: Path, rows: int, size: int) -> Iterator[Files]:
     yield Files("training", plain)
     yield Files("training and hold-out", plain, held_out)
     quoted = [Example(f'"{example.query}" \u00e9', example.weights) for example in training]
-    yield Files("with escapes in each row", written(folder / "escaped.jsonl", iter(quoted), task), held_out)
+    yield Files("escapes in each row", written(folder / "escaped.jsonl", iter(quoted), task), held_out)
     # Longer than the router takes, which is a warning: the most bytes that a job's rows can have.
     longer = size // rows - plain.stat().st_size // rows
     long = (Example(f"{each.query} {'lorem ipsum ' * (longer // 12)}", each.weights) for each in training)
-    yield Files("the largest legal", written(folder / "largest.jsonl", long, task))
+    yield Files("largest valid file", written(folder / "largest.jsonl", long, task))
     with (folder / "many.jsonl").open("wb") as file:
         content = plain.read_bytes()
         for _ in range(size // len(content)):
             file.write(content)
-    yield Files("many rows, refused", folder / "many.jsonl", peers=False)
+    yield Files("too many rows, refused", folder / "many.jsonl", peers=False)
 
 
 # Measuring

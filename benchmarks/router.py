@@ -355,7 +355,7 @@ def report(
 ) -> str:
     """The tables of README.md."""
     lines = [
-        "| approach | at once | p50 ms | p99 ms | beyond bare: p50 | p99 | queries/s | CPU ms | MB |",
+        "| approach | in parallel | p50 ms | p99 ms | more than bare: p50 | p99 | queries/s | CPU ms | MB |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     tokens = found["bare", 1][0]["tokens"]
@@ -375,12 +375,12 @@ def report(
             f"{_median(run['rate'] for run in runs):.0f} | {_median(run['cpu_ms'] for run in runs):.2f} | "
             f"{_median(run['megabytes'] for run in runs):.0f} |"
         )
-    lines += ["", "| at once | the router beside its model's call: p50 ms | p99 ms |", "|---:|---:|---:|"]
+    lines += ["", "| in parallel | the router without its model call: p50 ms | p99 ms |", "|---:|---:|---:|"]
     for concurrency in CONCURRENCY:
         beside = [run["beside"] for run in found["ours", concurrency]]
         p50, p99 = (_median(_part(one, part) for one in beside) for part in (0.50, 0.99))
         lines.append(f"| {concurrency} | {p50:.2f} | {p99:.2f} |")
-    lines += ["", "| approach | imports and init beyond boto3 and its client, CPU ms |", "|---|---:|"]
+    lines += ["", "| approach | imports and init without boto3 and its client, CPU ms |", "|---|---:|"]
     for approach in dict.fromkeys(name for name, _ in found):
         # The least: what a machine does besides only ever adds to it.
         lines.append(f"| {approach} | {min(starts[approach]) - min(starts['boto3']):.0f} |")
@@ -388,8 +388,8 @@ def report(
     theirs = _part(published, 0.5)
     lines += [
         "",
-        f"End to end, one at a time: ours {mine:.0f} ms (at most {tokens} output tokens), the published "
-        f"student's form {theirs:.0f} ms: **{mine / theirs:.2f}**.",
+        f"End to end, one query at a time: ours {mine:.0f} ms (at most {tokens} output tokens), the "
+        f"published student's answer format {theirs:.0f} ms: **{mine / theirs:.2f}**.",
         "",
         f"Python {platform.python_version()}, {platform.machine()}, median of {TURNS} turns.",
     ]
@@ -440,7 +440,7 @@ def main() -> int:
                     found.setdefault((name, concurrency), []).append(one)
             few = max(options.queries // 20, 20)
             run = in_a_process(Path(sys.executable), "bare", reasoning, few, 1)
-            print(f"# the published student's form has {run['tokens']} output tokens", file=sys.stderr)
+            print(f"# the published student's format has {run['tokens']} output tokens", file=sys.stderr)
             published += run["ms"]
     print(report(found, starts, published))
     return 0
