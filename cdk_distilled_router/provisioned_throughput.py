@@ -163,7 +163,10 @@ class ProvisionedThroughput(Construct):
         self.stage: Function | None = None
         if table:
             self.stage = self._function(
-                "Stage", "stage", "Buys the provisioned throughput, or moves it to a release's model", MACHINE
+                "ServeFromThroughput",
+                "serve_from_throughput",
+                "Buys the provisioned throughput, or moves it to a release's model",
+                MACHINE,
             )
             # A release buys by new settings only once the resource has taken them.
             self.stage.node.add_dependency(self.resource)

@@ -15,7 +15,7 @@ from local import status
 from local.state import ENVIRONMENT, State
 from operate.aws import Aws
 from operate.errors import LocalError
-from rollout.metrics import Watch
+from rollout.canary import CanaryAnalysis
 from stacks import settings
 
 
@@ -98,7 +98,7 @@ def deployed(name: str, state: State) -> Deployed:
     )
 
 
-def watch(name: str, state: State) -> Watch:
+def watch(name: str, state: State) -> CanaryAnalysis:
     """Watches the requests of an environment's releases by its settings. Asks no probes: those are billed to
     the release that they judge.
 
@@ -106,7 +106,7 @@ def watch(name: str, state: State) -> Watch:
         LocalError: As `deployed`.
     """
     chosen, aws = _environment(name, state)
-    return Watch(aws.cloudwatch, chosen.owner, Rollout.of(chosen.rollout.watched()))
+    return CanaryAnalysis(aws.cloudwatch, chosen.owner, Rollout.of(chosen.rollout.watched()))
 
 
 def _environment(name: str, state: State) -> tuple[settings.Settings, Aws]:

@@ -16,15 +16,15 @@ from distilled_router.release.route import Share
 from distilled_router.release.table import Release, RouteChangedError
 from operate.deployed import Deployed, duration
 from operate.errors import LocalError
-from rollout.handler import EXPIRY_MARGIN_SECONDS
-from rollout.metrics import Watch
+from rollout.canary import CanaryAnalysis
+from rollout.roll_out import EXPIRY_MARGIN_SECONDS
 
 
 @dataclass(frozen=True)
 class Rise:
     """How to go step by step: `watch` judges each step, `console` is told of it."""
 
-    watch: Watch
+    watch: CanaryAnalysis
     console: Console
     pause: Callable[[float], None] = time.sleep
 

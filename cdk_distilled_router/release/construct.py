@@ -248,29 +248,49 @@ class Release(Construct):
             "WatchJob", "candidate", "watch_job", roles, candidate, "Looks at a release's job"
         )
         deploy = self._function(
-            "Deploy", "candidate", "deploy", roles, candidate, "Deploys a release's candidate"
+            "DeployCandidate",
+            "candidate",
+            "deploy_candidate",
+            roles,
+            candidate,
+            "Deploys a release's candidate",
         )
         prepare = self._function(
-            "Question", "evaluation", "prepare", roles, judging, "Lays out what a candidate is asked"
+            "PrepareEvaluation",
+            "evaluation",
+            "prepare_evaluation",
+            roles,
+            judging,
+            "Writes the questions",
         )
         ask = self._function(
-            "Ask", "evaluation", "ask", roles, judging, "Asks a candidate, and who it is compared with"
+            "AskModels",
+            "evaluation",
+            "ask_models",
+            roles,
+            judging,
+            "Asks all contenders",
         )
         decide = self._function(
-            "Judge", "evaluation", "decide", roles, judging, "Judges a release's candidate"
+            "ScoreAndGate",
+            "evaluation",
+            "score_and_gate",
+            roles,
+            judging,
+            "Scores, and applies the gate",
         )
-        promote = self._function("Promote", "rollout", "handler", roles, rising, "Raises a release's share")
+        promote = self._function("RollOut", "rollout", "roll_out", roles, rising, "Takes a rollout step")
         retire = self._function(
-            "Retire", "sweeper", "retire", roles, sweeping, "Retires what a release replaced"
+            "RetireOld", "sweeper", "retire_old", roles, sweeping, "Retires what a release replaced"
         )
         fail = self._function("Fail", "sweeper", "fail", roles, sweeping, "Ends a release that failed")
         sweep = self._function(
-            "Sweep", "sweeper", "handler", roles, sweeping, "Removes what no release needs", SCHEDULE
+            "Sweep", "sweeper", "sweep", roles, sweeping, "Removes what no release needs", SCHEDULE
         )
 
         grade = None
         if graded_by:
-            roles["grading"] = self._role("Grade", steps, grants.grading())
+            roles["grading"] = self._role("GradeAnswers", steps, grants.grading())
             grading = {
                 **judging,
                 "JUDGE_ROLE_ARN": graded_by.role_arn,
@@ -280,30 +300,35 @@ class Release(Construct):
             }
             role = {"evaluation": roles["grading"]}
             grade = self._function(
-                "Grade", "evaluation", "grade", role, grading, "Has a judge grade a candidate's answers"
+                "GradeAnswers",
+                "evaluation",
+                "grade_answers",
+                role,
+                grading,
+                "Has a judge grade answers",
             )
         stages = [
-            Stage(name="Wait for the job", function=watch),
-            Stage(name="Deploy the candidate", function=deploy),
-            Stage(name="Lay out the questions", function=prepare),
+            Stage(name="WatchJob", function=watch),
+            Stage(name="DeployCandidate", function=deploy),
+            Stage(name="PrepareEvaluation", function=prepare),
             ShardStage(
-                name="Ask the questions",
+                name="AskModels",
                 function=ask,
                 bucket=bucket,
                 folder="releases/{}/questions/",
                 concurrency=evaluation_concurrency,
                 label="Questions",
             ),
-            *([Stage(name="Have the answers graded", function=grade)] if grade else []),
-            Stage(name="Judge the candidate", function=decide),
-            Stage(name="Raise its share", function=promote),
+            *([Stage(name="GradeAnswers", function=grade)] if grade else []),
+            Stage(name="ScoreAndGate", function=decide),
+            Stage(name="RollOut", function=promote),
         ]
         if throughput and throughput.stage:
             # Bought by the hour, and moved in place with all that it serves: only for what has proven itself.
-            stages.append(Stage(name="Serve from the throughput", function=throughput.stage))
+            stages.append(Stage(name="ServeFromThroughput", function=throughput.stage))
         self.machine = ReleaseMachine(
             self,
-            "Way",
+            "StateMachine",
             owner=owner,
             stages=stages,
             retire=retire,
@@ -409,10 +434,10 @@ class Release(Construct):
 
     def _sweep_on(self, sweep: Function) -> list[events.Rule]:
         """Every hour, and when an execution ends without having ended its release: events are best effort."""
-        hourly = events.Rule(self, "Hourly", schedule=events.Schedule.rate(cdk.Duration.hours(1)))
+        hourly = events.Rule(self, "SweepHourly", schedule=events.Schedule.rate(cdk.Duration.hours(1)))
         ended = events.Rule(
             self,
-            "Ended",
+            "SweepOnFailure",
             event_pattern=events.EventPattern(
                 source=["aws.states"],
                 detail_type=["Step Functions Execution Status Change"],

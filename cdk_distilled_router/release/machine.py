@@ -70,9 +70,7 @@ class ReleaseMachine(Construct):
         check_history(poll_seconds, timeout_hours)
         failed = self._failure_path(owner, fail, topic)
         live = sfn.Succeed(self, "Live")
-        tell = self._publish(
-            "Tell that the release is live", topic, f"{owner}: release is live", "$.stage.message"
-        )
+        tell = self._publish("Notify: live", topic, f"{owner}: release is live", "$.stage.message")
         tell.add_catch(live, result_path="$.error")
         following: sfn.IChainable = self._retirement(retire, tell.next(live))
         for one in reversed(stages):
@@ -80,7 +78,7 @@ class ReleaseMachine(Construct):
         group = hosting.log_group(self, "Logs", name=f"/aws/vendedlogs/states/{owner}-release")
         self.machine = sfn.StateMachine(
             self,
-            "Machine",
+            "Resource",
             state_machine_name=f"{owner}-release",
             definition_body=sfn.DefinitionBody.from_chainable(following),
             # The job's own time ends its stage; this ends what nobody thought of.
@@ -130,7 +128,7 @@ class ReleaseMachine(Construct):
         again within the hour."""
         retired = task(
             self,
-            "Retire the old release",
+            "RetireOld",
             retire,
             {"release": sfn.JsonPath.string_at("$.release")},
             "$.retired",
@@ -143,12 +141,10 @@ class ReleaseMachine(Construct):
     ) -> dict[str, sfn.IChainable]:
         """Both entries of the way down: an outcome that says why, and an error that nobody expected."""
         end = sfn.Fail(self, "Failed", cause_path="$.reason", error="ReleaseFailed")
-        publish = self._publish(
-            "Tell that the release failed", topic, f"{owner}: release failed", "$.reason"
-        ).next(end)
+        publish = self._publish("Notify: failed", topic, f"{owner}: release failed", "$.reason").next(end)
         clean = task(
             self,
-            "Clean up",
+            "Fail",
             fail,
             {
                 "release": sfn.JsonPath.string_at("$.release"),
@@ -161,13 +157,14 @@ class ReleaseMachine(Construct):
         clean.add_catch(publish, result_path="$.error")
         clean.next(publish)
         keep = {"release": sfn.JsonPath.string_at("$.release")}
+        said, raised = (sfn.JsonPath.string_at(path) for path in ("$.stage.message", "$.error.Cause"))
         return {
             "outcome": sfn.Pass(
-                self, "Stage failed", parameters={**keep, "reason": sfn.JsonPath.string_at("$.stage.message")}
+                self,
+                "Fail: outcome",
+                parameters={**keep, "reason": said},
             ).next(clean),
-            "error": sfn.Pass(
-                self, "Stage broke", parameters={**keep, "reason": sfn.JsonPath.string_at("$.error.Cause")}
-            ).next(clean),
+            "error": sfn.Pass(self, "Fail: error", parameters={**keep, "reason": raised}).next(clean),
         }
 
     def _publish(self, name: str, topic: sns.ITopic, subject: str, message_path: str) -> tasks.SnsPublish:

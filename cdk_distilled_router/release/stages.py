@@ -63,7 +63,7 @@ def each_shard(
     """
     outcome = sfn.Pass(
         scope,
-        f"{name}: over",
+        f"{name}: result",
         parameters={
             "outcome": sfn.JsonPath.string_at("$.stage.outcome"),
             "message": sfn.JsonPath.string_at("$.stage.message"),
@@ -71,13 +71,13 @@ def each_shard(
     )
     failed = sfn.Pass(
         scope,
-        f"{name}: broken",
+        f"{name}: error",
         parameters={"outcome": "failed", "message": sfn.JsonPath.string_at("$.error.Cause")},
     )
     key = sfn.JsonPath.string_at("$$.Map.Item.Value.Key")
     shards = sfn.DistributedMap(
         scope,
-        f"{name}: each",
+        f"{name}: each shard",
         label=label,
         map_execution_type=sfn.StateMachineType.STANDARD,
         max_concurrency=concurrency,

@@ -1,106 +1,36 @@
-"""The release's first steps: wait for its model, then give it a candidate endpoint of its own."""
+"""The release's first steps: wait for its model, then give it a candidate deployment of its own."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from candidate.training import watch
+from candidate.deploy_candidate import deploy
+from candidate.watch_job import watch
 from distilled_router.aws.clients import client, table
-from distilled_router.aws.errors import NotYetError, ResourceError
-from distilled_router.aws.state_machine import (
-    StageResult,
-    done,
-    failed,
-    not_on_its_way,
-    patient,
-    release_tags,
-    waiting,
-)
-from distilled_router.bedrock import deployments
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, release_name
-from distilled_router.release.table import DEPLOYING, Release, Releases
+from distilled_router.aws.state_machine import StageResult, patient
+from distilled_router.release.table import Releases
 
 logger = Logger()
 
-# How long a deployment's name may stay taken after the one before was deleted; a guess, no page says it.
-NAME_HELD_SECONDS = 900
-
 
 def watch_job(event: Mapping[str, Any], context: Any) -> StageResult:
-    """Stage "job": whether the release has its model."""
+    """Step WatchJob: wait until the release has its model."""
     del context
     digest, seconds = str(event["release"]), int(os.environ["POLL_SECONDS"])
     bedrock, stepfunctions = client("bedrock"), client("stepfunctions")
     return patient(lambda: watch(digest, bedrock, stepfunctions, _releases(), os.environ), seconds)
 
 
-def deploy(event: Mapping[str, Any], context: Any) -> StageResult:
-    """Stage "candidate": whether the model's on-demand deployment is active."""
+def deploy_candidate(event: Mapping[str, Any], context: Any) -> StageResult:
+    """Step DeployCandidate: wait until the model's on-demand deployment is active."""
     del context
     digest, seconds = str(event["release"]), int(os.environ["POLL_SECONDS"])
-    return patient(lambda: deploy_candidate(digest, client("bedrock"), _releases(), os.environ), seconds)
+    return patient(lambda: deploy(digest, client("bedrock"), _releases(), os.environ), seconds)
 
 
 def _releases() -> Releases:
     return Releases(table(os.environ["TABLE_NAME"]))
-
-
-def deploy_candidate(
-    digest: str,
-    bedrock: Any,
-    releases: Releases,
-    settings: Mapping[str, str],
-    now: float | None = None,
-) -> StageResult:
-    """Make the candidate's deployment, or look at it once. It costs nothing while it is idle.
-
-    Each candidate has a deployment of its own: what serves keeps its endpoint, whatever becomes of this one.
-    """
-    release, name = releases.get(digest), release_name(settings["NAME"], digest)
-    if release is None or release.is_final:
-        return not_on_its_way(digest)
-    seconds = int(settings["POLL_SECONDS"])
-    if release.state == DEPLOYING and deployments.find(bedrock, name) is None:
-        # Making it again would make nothing: Bedrock has seen this attempt's token.
-        return failed(f"deployment {name} was made and is gone again; deploy again to make another")
-    try:
-        with releases.making(digest) as allowed:
-            if not allowed:
-                return not_on_its_way(digest)
-            found = _deployment(bedrock, name, release, settings)
-    except NotYetError as error:
-        # Nothing was written since the stage before was done.
-        held_for = (now or time.time()) - release.updated_at
-        if isinstance(error, deployments.NameHeldError) and held_for > NAME_HELD_SECONDS:
-            return failed(
-                f"{error} Nothing is there under this name. Deploy again later, or set another nonce "
-                "(distillation.nonce in the environment's settings) for another name and another job."
-            )
-        return waiting(str(error), seconds)
-    except ResourceError as error:
-        return failed(str(error))
-    status, arn = found["status"], found["customModelDeploymentArn"]
-    if status == deployments.FAILED:
-        return failed(f"deployment {name} failed: {found.get('failureMessage', 'no reason given')}")
-    text, active = f"deployment {name} is {status}", status == deployments.ACTIVE
-    if not releases.transition(digest, DEPLOYING, text, **({"endpoint": arn} if active else {})):
-        return not_on_its_way(digest)
-    return done(text) if active else waiting(text, seconds)
-
-
-def _deployment(bedrock: Any, name: str, release: Release, settings: Mapping[str, str]) -> dict[str, Any]:
-    owner = settings["NAME"]
-    return deployments.ensure(
-        bedrock,
-        name=name,
-        model_arn=release.model_arn,
-        owner=owner,
-        tags={**release_tags(settings), OWNER_TAG: owner, DIGEST_TAG: release.digest},
-        token=release.token(name),
-        description=f"Release {release.digest} of {owner}",
-    )

@@ -3,7 +3,7 @@
 With a model's ARN among its properties the deployment buys the throughput: onEvent of Create only answers
 with its name, isComplete buys it, so that CloudFormation always knows what to delete. Without one the stack
 owns the name from the first deployment on, while a release buys it for a model that serves already
-(`serving`).
+(`serve_from_throughput`).
 
 The physical id is the name that it is made under, and stays when it gets another one. It says how many model
 units it has and for how long they are committed, which Bedrock can't change: others are other throughput, and
@@ -28,7 +28,7 @@ from distilled_router.aws.state_machine import StageResult, patient, waiting
 from distilled_router.bedrock import models, throughput
 from distilled_router.bedrock.naming import OWNER_TAG, digest_of
 from distilled_router.release.table import Releases, RouteChangedError
-from provisioned_throughput.serving import is_routed, serve
+from provisioned_throughput.serve_from_throughput import is_routed, serve
 
 logger = Logger()
 
@@ -54,8 +54,8 @@ def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     return polled(lambda: check(request, client("bedrock")))
 
 
-def stage(event: Mapping[str, Any], context: Any) -> StageResult:
-    """The release's last step: buy the throughput, or move it to the release's model in place."""
+def serve_from_throughput(event: Mapping[str, Any], context: Any) -> StageResult:
+    """Step ServeFromThroughput: buy the throughput, or move it to the release's model in place."""
     del context
     digest, seconds = str(event["release"]), int(os.environ["POLL_SECONDS"])
     releases = Releases(table(os.environ["TABLE_NAME"]))

@@ -1,111 +1,34 @@
-"""The release's rise: its share of the requests grows step by step, watched by its own metrics.
-
-Each share but the settled one carries an expiry. If this state machine dies between two steps, the router
-goes back to the settled release by itself. Each step is one transaction of route and release, so that a step
-which is taken twice, or dies, is taken whole or not at all.
-"""
+"""The release's rollout: its share of the requests grows step by step."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from aws_lambda_powertools import Logger
 
 from distilled_router.aws.clients import client, table
-from distilled_router.aws.state_machine import StageResult, done, failed, patient, waiting
+from distilled_router.aws.state_machine import StageResult, patient, waiting
 from distilled_router.release.rollout import Rollout
-from distilled_router.release.route import Share
-from distilled_router.release.table import LIVE, PROMOTING, Release, Releases, RouteChangedError
-from rollout.metrics import Watch
+from distilled_router.release.table import Releases, RouteChangedError
+from rollout.canary import CanaryAnalysis
 from rollout.probes import Probes
+from rollout.roll_out import advance
 
 logger = Logger()
 
-# How much longer than its dwell time a partial share may live, for a slow step in between.
-EXPIRY_MARGIN_SECONDS = 900
 RETRY_SECONDS = 30
 
 
-def handler(event: Mapping[str, Any], context: Any) -> StageResult:
-    """Stage "promotion": one step further, or back to nothing."""
+def roll_out(event: Mapping[str, Any], context: Any) -> StageResult:
+    """Step RollOut: take the rollout one step further, or take it back."""
     del context
     rollout = Rollout.from_json(os.environ["ROLLOUT"])
     releases = Releases(table(os.environ["TABLE_NAME"]))
     probes = Probes.from_environment(os.environ, client("s3"))
-    watch = Watch(client("cloudwatch"), os.environ["NAME"], rollout, probes)
+    analysis = CanaryAnalysis(client("cloudwatch"), os.environ["NAME"], rollout, probes)
     try:
-        return patient(lambda: promote(str(event["release"]), releases, watch), RETRY_SECONDS)
+        return patient(lambda: advance(str(event["release"]), releases, analysis), RETRY_SECONDS)
     except RouteChangedError as error:
         return waiting(str(error), 1)
-
-
-def promote(digest: str, releases: Releases, watch: Watch, now: float | None = None) -> StageResult:
-    """Judge the step that ends now, then take the next one; `done` once the release has all requests for
-    good."""
-    at, rollout = int(now or time.time()), watch.rollout
-    release = releases.get(digest)
-    if release and release.state == LIVE:
-        return done(_serves_all(digest))  # asked again: the first answer was lost
-    if release is None or release.is_final:
-        return failed(_ended(digest))
-    ends_at = release.step_at + rollout.dwell_seconds
-    if release.step >= 0 and at < ends_at:
-        return waiting(release.message, ends_at - at)
-    if release.step >= 0:
-        problem = watch.breach(release, releases.served().settled, at)
-        if problem:
-            releases.take_back(digest, f"release {digest} was taken back: {problem}")
-            return failed(f"taken back at {release.message}: {problem}")
-    following = release.step + 1
-    # The settings may have fewer steps than when the rise began.
-    if following >= len(rollout.rounds):
-        return _settle(release, releases)
-    return _raise_share(release, releases, rollout, following, at)
-
-
-def _raise_share(release: Release, releases: Releases, rollout: Rollout, step: int, at: int) -> StageResult:
-    # Where somebody broke the route, what serves is what routers go on with.
-    route, part = releases.served(), rollout.rounds[step]
-    expires = at + rollout.dwell_seconds + EXPIRY_MARGIN_SECONDS
-    candidate = Share(release=release.digest, endpoint=release.endpoint, share=part, expires_at=expires)
-    shares = (candidate, *([replace(route.settled, share=1.0 - part)] if route.settled else []))
-    baking = ", baking" if step >= len(rollout.steps) else ""
-    message = f"{part:.0%} of the requests{baking}"
-    moved = releases.move_with_route(
-        release.digest, PROMOTING, message, shares, after=route, step=step, step_at=at
-    )
-    return waiting(message, rollout.dwell_seconds) if moved else failed(_ended(release.digest))
-
-
-def _settle(release: Release, releases: Releases) -> StageResult:
-    route = releases.served()
-    previous = route.settled.release if route.settled else _went_live_last(releases)
-    alone = Share(release.digest, release.endpoint, 1.0, expires_at=None)
-    moved = releases.move_with_route(
-        release.digest,
-        LIVE,
-        "serves all requests",
-        (alone,),
-        after=route,
-        retiring=previous if previous != release.digest else None,
-    )
-    return done(_serves_all(release.digest)) if moved else failed(_ended(release.digest))
-
-
-def _went_live_last(releases: Releases) -> str | None:
-    """What serves nothing only because somebody emptied the route: retired, it can be rolled back to."""
-    live = (release for release in releases.all() if release.state == LIVE)
-    last = max(live, key=lambda release: release.updated_at, default=None)
-    return last.digest if last else None
-
-
-def _serves_all(digest: str) -> str:
-    return f"release {digest} serves all requests"
-
-
-def _ended(digest: str) -> str:
-    return f"release {digest} is not on its way any more"

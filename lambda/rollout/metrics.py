@@ -1,43 +1,92 @@
-"""Looks at a release at the end of each step, beside what serves."""
+"""Metrics of one release during a rollout step, as its routers counted them."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from distilled_router.env import METRICS_NAMESPACE
 from distilled_router.release.rollout import Rollout
-from distilled_router.release.route import Share
-from distilled_router.release.table import Release
-from rollout.canary import Numbers, breach
-from rollout.probes import Probes
 
 
 @dataclass(frozen=True)
-class Watch:
-    """Watches the releases of one owner, `name`. Without probes, too few requests stay too few."""
+class Count:
+    """A count out of a total."""
+
+    bad: float = 0.0
+    of: float = 0.0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.bad + other.bad, self.of + other.of)
+
+    @property
+    def rate(self) -> float:
+        """Return the count as a share of the total, from 0 to 1; 0 if the total is 0."""
+        return self.bad / self.of if self.of else 0.0
+
+
+@dataclass(frozen=True)
+class ReleaseMetrics:
+    """Metrics of one release in one step.
+
+    Attributes:
+        requests: requests that routers counted.
+        counts: the failed requests and probes, by metric.
+        model: the model's time: milliseconds in sum, and the number of answers that took them.
+        probes: hold-out queries that were asked besides.
+    """
+
+    requests: float = 0.0
+    counts: Mapping[str, Count] = field(default_factory=dict)
+    model: Count = Count()
+    probes: int = 0
+
+    def __add__(self, other: ReleaseMetrics) -> ReleaseMetrics:
+        names = {**self.counts, **other.counts}
+        counts = {name: self.of(name) + other.of(name) for name in names}
+        return ReleaseMetrics(
+            self.requests + other.requests, counts, self.model + other.model, self.probes + other.probes
+        )
+
+    def of(self, metric: str) -> Count:
+        """Return the count of a metric; an empty one if there is none."""
+        return self.counts.get(metric, Count())
+
+
+@dataclass(frozen=True)
+class RouterMetrics:
+    """Reads CloudWatch metrics by release, from the beginning of a step to now. `owner` is the metrics'
+    `service`."""
 
     cloudwatch: Any
-    name: str
-    rollout: Rollout
-    probes: Probes | None = None
+    owner: str
+    since: int
+    at: int
 
-    def breach(self, release: Release, settled: Share | None, at: int) -> str | None:
-        """Why a release must not go on after the step that it is at, or None."""
-        rollout = self.rollout
-        if not rollout.maximum_rates:
-            return None
-        numbers = Numbers(self.cloudwatch, self.name, release.step_at, at)
-        seen = {release.endpoint: numbers.of(release.digest, rollout)}
-        serving = settled if settled and settled.release != release.digest else None
-        if serving:
-            seen[serving.endpoint] = numbers.of(serving.release, rollout)
-        missing = {
-            endpoint: min(math.ceil(rollout.least - found.requests), rollout.probes)
-            for endpoint, found in seen.items()
-            if found.requests < rollout.least
+    def of(self, release: str, rollout: Rollout) -> ReleaseMetrics:
+        """Return the metrics of one release."""
+        requests = self._total(release, "Requests")
+        counts = {
+            metric: Count(self._total(release, metric) if requests else 0.0, requests)
+            for metric in rollout.maximum_rates
         }
-        if self.probes and any(missing.values()):
-            for endpoint, found in self.probes.ask(missing).items():
-                seen[endpoint] += found
-        return breach(seen[release.endpoint], seen[serving.endpoint] if serving else None, rollout)
+        answers = self._total(release, "ModelLatency", "SampleCount") if requests else 0.0
+        model = Count(self._total(release, "ModelLatency"), answers) if answers else Count()
+        return ReleaseMetrics(requests, counts, model)
+
+    def _total(self, release: str, metric: str, statistic: str = "Sum") -> float:
+        """Return a metric's sum, or the number of its values, over one release's requests."""
+        # CloudWatch keeps minutes: the minute in which the step began counts whole.
+        start = datetime.fromtimestamp(self.since, UTC).replace(second=0, microsecond=0)
+        points = self.cloudwatch.get_metric_statistics(
+            Namespace=METRICS_NAMESPACE,
+            MetricName=metric,
+            Dimensions=[{"Name": "service", "Value": self.owner}, {"Name": "release", "Value": release}],
+            StartTime=start,
+            EndTime=datetime.fromtimestamp(self.at, UTC) + timedelta(minutes=1),
+            Period=60 * max(1, -(-(self.at - self.since + 120) // 60)),
+            Statistics=[statistic],
+        )["Datapoints"]
+        return float(sum(point[statistic] for point in points))

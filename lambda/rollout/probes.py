@@ -19,7 +19,7 @@ from botocore.config import Config
 from distilled_router.data.conversation import examples
 from distilled_router.task.converse import NoReplyError, Prompt, ask
 from distilled_router.task.task import InvalidOutput, Task
-from rollout.canary import Count, Evidence
+from rollout.metrics import Count, ReleaseMetrics
 
 # A deployment of Nova Micro takes 2,000 requests a minute; a few at a time leave room for live traffic.
 CONCURRENCY = 8
@@ -51,7 +51,7 @@ class Probes:
             holdout_key=environment["HOLDOUT_KEY"],
         )
 
-    def ask(self, wanted: Mapping[str, int]) -> dict[str, Evidence]:
+    def ask(self, wanted: Mapping[str, int]) -> dict[str, ReleaseMetrics]:
         """Ask each endpoint so many questions, from the first one on, all of them side by side.
 
         A set that is shorter is gone through again. By the router's metrics, a call that fails and output
@@ -69,7 +69,7 @@ class Probes:
             found = pool.map(lambda one: self._answer(one[0], one[1], end), asked)
             pairs = [(endpoint, answer) for (endpoint, _), answer in zip(asked, found, strict=True)]
         return {
-            endpoint: _evidence(answer for of, answer in pairs if of == endpoint and answer)
+            endpoint: _metrics(answer for of, answer in pairs if of == endpoint and answer)
             for endpoint in wanted
         }
 
@@ -82,7 +82,7 @@ class Probes:
         body.close()
         return list(islice(cycle(first), count))
 
-    def _answer(self, endpoint: str, query: str, end: float) -> Evidence | None:
+    def _answer(self, endpoint: str, query: str, end: float) -> ReleaseMetrics | None:
         if self.clock() > end:
             return None
         try:
@@ -97,10 +97,10 @@ class Probes:
         return _probe(model=model)
 
 
-def _probe(*, failed: bool = False, invalid: bool = False, model: Count = Count()) -> Evidence:
+def _probe(*, failed: bool = False, invalid: bool = False, model: Count = Count()) -> ReleaseMetrics:
     counts = {"Fallback": Count(failed, 1), "InvalidOutput": Count(invalid, 1)}
-    return Evidence(counts=counts, model=model, probes=1)
+    return ReleaseMetrics(counts=counts, model=model, probes=1)
 
 
-def _evidence(answers: Iterable[Evidence]) -> Evidence:
-    return sum(answers, Evidence())
+def _metrics(answers: Iterable[ReleaseMetrics]) -> ReleaseMetrics:
+    return sum(answers, ReleaseMetrics())

@@ -20,8 +20,8 @@ from distilled_router.release.wait_conditions import Waits
 logger = Logger()
 
 
-def retire(event: Mapping[str, Any], context: Any) -> StageResult:
-    """The release's last stage: remove what it replaced, but for the releases kept for rollback."""
+def retire_old(event: Mapping[str, Any], context: Any) -> StageResult:
+    """Step RetireOld: remove what the release replaced, except releases kept for rollback."""
     del event, context
     sweeper = _sweeper()
     _tell_waiting_stacks(sweeper.releases)
@@ -29,7 +29,7 @@ def retire(event: Mapping[str, Any], context: Any) -> StageResult:
 
 
 def fail(event: Mapping[str, Any], context: Any) -> StageResult:
-    """The failure path: the release gets its final state and loses its share, then what it made goes.
+    """Step Fail: give the release its final state, take its share back, and remove what it created.
 
     A release that has begun again since is its next execution's.
     """
@@ -48,7 +48,7 @@ def fail(event: Mapping[str, Any], context: Any) -> StageResult:
     return done(_counted(sweeper.sweep(failed=digest)))
 
 
-def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+def sweep(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Every hour, and when an execution ends in any other way than by its own last state."""
     del event, context
     return _shown(_sweeper().sweep())

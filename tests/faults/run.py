@@ -299,7 +299,7 @@ class Run:
         if self._engine.status(f"{self._owner}-release") is None:
             return []
         with contextlib.suppress(ClientError, LookupError):
-            machine = self._system.physical("release", "ReleaseWayMachine")
+            machine = self._system.physical("release", "ReleaseStateMachine")
             found = self._engine.aws("stepfunctions").list_executions(
                 stateMachineArn=machine, statusFilter="RUNNING"
             )

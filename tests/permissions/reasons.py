@@ -116,7 +116,7 @@ UNUSED: tuple[Reason, ...] = (
         "a labelling that was stopped is started again by the release that waits for it",
     ),
     Reason(
-        "ReleaseGradeRole",
+        "ReleaseGradeAnswersRole",
         "bedrock:(ListTagsForResource|StopEvaluationJob)",
         "a grading that an attempt before has left, or that takes too long",
     ),

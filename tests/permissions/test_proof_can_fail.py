@@ -29,7 +29,7 @@ def broken(proof: Proof, *grants: Grant, instead: tuple[Grant, ...] = ()) -> Pro
         ("JobRole", "bedrock:CreateModelCustomizationJob"),
         ("JobRole", "iam:PassRole"),
         ("JobJobRole", "s3:PutObject"),
-        ("ReleaseWayMachineRole", "sns:Publish"),
+        ("ReleaseStateMachineRole", "sns:Publish"),
         ("RouterRole", "kms:Decrypt"),
         ("RouterRole", "ec2:CreateNetworkInterface"),
         ("LabellingStageRole", "kms:Decrypt"),
@@ -56,7 +56,7 @@ def test_a_condition_that_is_lost_lets_a_neighbour_in(proof: Proof) -> None:
         ("RouterRole", "kms:Decrypt", "directly"),
         ("ReleaseReleaseRole", "s3:ListBucketVersions", "the whole bucket"),
         ("RouterRole", "ec2:DeleteNetworkInterface", "by the function's code"),
-        ("ReleaseWayMachineRole", "kms:Decrypt", "another machine"),
+        ("ReleaseStateMachineRole", "kms:Decrypt", "another machine"),
     ):
         grants = [grant for grant in proof.grants if (grant.role, grant.action) == (role, action)]
         bare = tuple(replace(grant, conditions="{}") for grant in grants)

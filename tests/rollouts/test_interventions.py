@@ -30,7 +30,9 @@ def rising(scene: Scene, traffic: Traffic, live: str) -> Candidate:
 def no_sweeps(scene: Scene) -> Iterator[None]:
     """The rules that call the sweeper are switched off for the test."""
     events = scene.engine.aws("events")
-    rules = [scene.system.physical("release", name) for name in ("ReleaseHourly", "ReleaseEnded")]
+    rules = [
+        scene.system.physical("release", name) for name in ("ReleaseSweepHourly", "ReleaseSweepOnFailure")
+    ]
     for rule in rules:
         events.disable_rule(Name=rule)
     yield

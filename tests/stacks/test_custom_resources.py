@@ -155,11 +155,13 @@ def test_every_function_has_the_variables_that_its_code_reads(assembly: Assembly
 
 
 def test_gate_and_rollout_arrive_as_they_were_set(assembly: Assembly) -> None:
-    judge = assembly.one("AWS::Lambda::Function", "ReleaseJudge").properties["Environment"]["Variables"]
+    judge = assembly.one("AWS::Lambda::Function", "ReleaseScoreAndGate").properties["Environment"][
+        "Variables"
+    ]
     gate = Gate(**json.loads(judge["GATE"]))
     assert gate == Gate(**assembly.settings.gate.model_dump())
     assert judge["HOLDOUT_KEY"] == f"{assembly.dataset_folder}/holdout.jsonl"
-    promote = assembly.one("AWS::Lambda::Function", "ReleasePromote").properties["Environment"]["Variables"]
+    promote = assembly.one("AWS::Lambda::Function", "ReleaseRollOut").properties["Environment"]["Variables"]
     settings = assembly.settings.rollout
     assert Rollout.from_json(promote["ROLLOUT"]) == Rollout(
         steps=tuple(settings.steps),

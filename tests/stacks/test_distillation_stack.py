@@ -74,7 +74,7 @@ def test_only_what_makes_jobs_passes_a_role_and_only_this_one_to_bedrock(assembl
         # What makes batch jobs passes their role: see test_labelling_stack.
         passing = [found for found in passing if found[0] != "LabellingStageRole"]
     # As does what makes evaluation jobs: see test_serving_stack.
-    passing = [found for found in passing if found[0] != "ReleaseGradeRole"]
+    passing = [found for found in passing if found[0] != "ReleaseGradeAnswersRole"]
     makers = ["JobRole"]
     if assembly.settings.release.retry_internal_errors:
         makers.append("ReleaseCandidateRole")

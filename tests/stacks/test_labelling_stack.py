@@ -43,7 +43,7 @@ def test_job_is_made_later_from_what_the_labelling_curates(raw: Assembly) -> Non
     assert job["MadeLater"] is True
     assert raw.plain(job["TrainingDataUri"]) == f"s3://<Data>/{place}/training.jsonl"
     assert "ValidationDataUris" not in job
-    judge = raw.one("AWS::Lambda::Function", "ReleaseJudge").properties["Environment"]["Variables"]
+    judge = raw.one("AWS::Lambda::Function", "ReleaseScoreAndGate").properties["Environment"]["Variables"]
     assert judge["HOLDOUT_KEY"] == f"{place}/holdout.jsonl"
 
 

@@ -162,7 +162,7 @@ def test_a_judge_needs_no_key_and_may_be_named_without_a_profile() -> None:
         lambda stack, bucket: release_of(stack, bucket, judge="amazon.nova-pro-v1:0", judge_hours=0.5)
     )
     assert "kms:" not in text(made.template)
-    (create,) = made.allowed("GradeRole", "bedrock:CreateEvaluationJob")
+    (create,) = made.allowed("GradeAnswersRole", "bedrock:CreateEvaluationJob")
     assert "foundation-model/amazon.nova-pro-v1:0" in text(create["Resource"])
     (graded,) = [
         variables
@@ -197,7 +197,7 @@ def test_a_buckets_key_encrypts_table_and_topic_too(keyed: Made) -> None:
     key = keyed.stack.resolve(keyed.release.key.key_arn) if keyed.release.key else None
     assert table["SSESpecification"] == {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": key}
     assert topic["KmsMasterKeyId"] == key
-    for role in ("CandidateRole", "EvaluationRole", "RolloutRole", "SweeperRole", "WayMachineRole"):
+    for role in ("CandidateRole", "EvaluationRole", "RolloutRole", "SweeperRole", "StateMachineRole"):
         uses = keyed.allowed(role, "kms:Decrypt")
         assert uses, role
         for use in uses:

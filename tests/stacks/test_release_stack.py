@@ -10,7 +10,7 @@ from tests.stacks.assembly import Assembly, Resource, Statement
 
 
 def machine(assembly: Assembly) -> Resource:
-    return assembly.one("AWS::StepFunctions::StateMachine", "ReleaseWayMachine")
+    return assembly.one("AWS::StepFunctions::StateMachine", "ReleaseStateMachine")
 
 
 def followers(state: Mapping[str, Any]) -> Iterator[str]:
@@ -43,7 +43,7 @@ def test_topic_is_encrypted_with_our_key_and_refuses_what_is_not_tls(assembly: A
 
 def test_release_machine_may_publish_to_the_encrypted_topic(assembly: Assembly) -> None:
     """SNS takes a message for an encrypted topic only from who may use its key (SNS developer guide, KMS)."""
-    statements = assembly.role_statements(assembly.one("AWS::IAM::Role", "ReleaseWayMachineRole"))
+    statements = assembly.role_statements(assembly.one("AWS::IAM::Role", "ReleaseStateMachineRole"))
     (publish,) = [statement for statement in statements if "sns:Publish" in statement.actions]
     assert publish.resources == {"<Notifications>"}
     usable = [statement for statement in statements if statement.resources == {"<Key.Arn>"}]
@@ -86,19 +86,19 @@ def test_every_function_that_the_machine_calls_has_a_catch_for_everything(assemb
 def test_what_breaks_goes_the_way_down_until_the_release_is_live(assembly: Assembly) -> None:
     states = assembly.definition(machine(assembly))["States"]
     caught = {name: {catch["Next"] for catch in state.get("Catch", ())} for name, state in states.items()}
-    live, failed = "Tell that the release is live", "Tell that the release failed"
+    live, failed = "Notify: live", "Notify: failed"
     # Once it is live, neither tidying up nor telling somebody may make it a failed one.
-    assert caught.pop("Retire the old release") == {live}
+    assert caught.pop("RetireOld") == {live}
     assert caught.pop(live) == {"Live"}
     # Whoever is told is told even where cleaning up failed.
-    assert caught.pop("Clean up") == {failed}
+    assert caught.pop("Fail") == {failed}
     stages = {name: following for name, following in caught.items() if following}
-    assert set().union(*stages.values()) == {"Stage broke"}
+    assert set().union(*stages.values()) == {"Fail: error"}
     outcomes = [state["Default"] for state in states.values() if "Default" in state]
-    assert set(outcomes) == {"Stage failed"}
+    assert set(outcomes) == {"Fail: outcome"}
     # A shard's outcome is told to the stage that comes after all shards.
     assert len(outcomes) == len(stages) - 1
-    assert states["Stage broke"]["Next"] == states["Stage failed"]["Next"] == "Clean up"
+    assert states["Fail: error"]["Next"] == states["Fail: outcome"]["Next"] == "Fail"
 
 
 def test_every_state_is_reached_and_every_way_ends(assembly: Assembly) -> None:
@@ -116,12 +116,12 @@ def test_every_state_is_reached_and_every_way_ends(assembly: Assembly) -> None:
 
 
 def test_questions_are_asked_shard_by_shard_in_the_executions_own_folder(assembly: Assembly) -> None:
-    asked = assembly.definition(machine(assembly))["States"]["Ask the questions: each"]
+    asked = assembly.definition(machine(assembly))["States"]["AskModels: each shard"]
     assert asked["ItemReader"]["Parameters"]["Prefix.$"] == (
         "States.Format('releases/{}/questions/', $$.Execution.Name)"
     )
     assert asked["MaxConcurrency"] == assembly.settings.evaluation.concurrency
-    child = asked["ItemProcessor"]["States"]["Ask the questions"]
+    child = asked["ItemProcessor"]["States"]["AskModels"]
     assert child["Parameters"] == {"shard.$": "$.shard", "release.$": "$.release"}
 
 
@@ -129,7 +129,7 @@ def test_throughput_is_bought_last_and_only_where_configured(assembly: Assembly)
     """It is paid by the hour from then on, so only for a model that was judged and has served."""
     definition = assembly.definition(machine(assembly))
     states, way = definition["States"], [definition["StartAt"]]
-    while way[-1] != "Retire the old release":
+    while way[-1] != "RetireOld":
         if states[way[-1]]["Type"] == "Map":
             way.append(states[way[-1]]["Next"])
             continue
@@ -137,15 +137,15 @@ def test_throughput_is_bought_last_and_only_where_configured(assembly: Assembly)
         way += [choice["Next"] for choice in outcome["Choices"] if choice["StringEquals"] == "done"]
     provisioned = assembly.settings.endpoint.kind == "provisioned"
     assert way == [
-        "Wait for the job",
-        "Deploy the candidate",
-        "Lay out the questions",
-        "Ask the questions: each",
-        *(["Have the answers graded"] if assembly.settings.evaluation.judge else []),
-        "Judge the candidate",
-        "Raise its share",
-        *(["Serve from the throughput"] if provisioned else []),
-        "Retire the old release",
+        "WatchJob",
+        "DeployCandidate",
+        "PrepareEvaluation",
+        "AskModels: each shard",
+        *(["GradeAnswers"] if assembly.settings.evaluation.judge else []),
+        "ScoreAndGate",
+        "RollOut",
+        *(["ServeFromThroughput"] if provisioned else []),
+        "RetireOld",
     ]
     assert len(assembly.resources("Custom::BedrockProvisionedThroughput")) == int(provisioned)
 
@@ -169,14 +169,14 @@ def test_jobs_are_neither_stopped_nor_made_by_the_release_unless_the_settings_sa
 
 
 def test_sweeper_comes_every_hour_and_when_an_execution_ends_by_itself(assembly: Assembly) -> None:
-    hourly = assembly.one("AWS::Events::Rule", "ReleaseHourly").properties
-    ended = assembly.one("AWS::Events::Rule", "ReleaseEnded").properties
+    hourly = assembly.one("AWS::Events::Rule", "ReleaseSweepHourly").properties
+    ended = assembly.one("AWS::Events::Rule", "ReleaseSweepOnFailure").properties
     assert hourly["ScheduleExpression"] == "rate(1 hour)"
     assert assembly.plain(ended["EventPattern"]) == {
         "source": ["aws.states"],
         "detail-type": ["Step Functions Execution Status Change"],
         "detail": {
-            "stateMachineArn": ["<ReleaseWayMachine>"],
+            "stateMachineArn": ["<ReleaseStateMachine>"],
             "status": ["FAILED", "TIMED_OUT", "ABORTED"],
         },
     }
@@ -243,7 +243,7 @@ def test_release_is_ended_before_anything_that_it_needs_for_that_goes(assembly: 
             "AWS::StepFunctions::StateMachine", "AWS::Events::Rule", "AWS::IAM::Policy", stack="release"
         )
         if resource.name.startswith(
-            ("ReleaseWayMachine", "ReleaseHourly", "ReleaseEnded", "ReleaseSweeperRole")
+            ("ReleaseStateMachine", "ReleaseSweepHourly", "ReleaseSweepOnFailure", "ReleaseSweeperRole")
         )
     }
     if assembly.settings.endpoint.kind == "provisioned":
@@ -295,9 +295,9 @@ def test_only_the_grading_function_makes_evaluation_jobs_and_tags_them(
         for statement in assembly.role_statements(role)
         if statement.actions & {"bedrock:CreateEvaluationJob", "iam:PassRole"}
     }
-    assert makers == {"ReleaseGradeRole"}
+    assert makers == {"ReleaseGradeAnswersRole"}
     owner = {"aws:RequestTag/distilled-router:owner": assembly.settings.owner}
-    may = granted(assembly, "ReleaseGradeRole")
+    may = granted(assembly, "ReleaseGradeAnswersRole")
     for action in ("bedrock:CreateEvaluationJob", "bedrock:TagResource"):
         assert all(statement.conditions["StringEquals"] == owner for statement in may[action])
     account = assembly.settings.account
@@ -317,7 +317,7 @@ def test_whoever_ends_releases_stops_evaluation_jobs_of_the_owner_only(
 ) -> None:
     assembly = assemblies["judge"]
     owned = {"aws:ResourceTag/distilled-router:owner": assembly.settings.owner}
-    for role in ("ReleaseGradeRole", "ReleaseSweeperRole", "ReleaseReleaseRole"):
+    for role in ("ReleaseGradeAnswersRole", "ReleaseSweeperRole", "ReleaseReleaseRole"):
         may = granted(assembly, role)
         (stop,) = may["bedrock:StopEvaluationJob"]
         assert stop.resources == {f"arn:aws:bedrock:us-east-1:{assembly.settings.account}:evaluation-job/*"}

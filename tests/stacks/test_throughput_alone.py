@@ -296,12 +296,12 @@ def test_name_of_throughput_is_one_for_resource_release_and_sweeper(assembly: As
     release = assembly.one("Custom::BedrockRelease").properties
     assert release["Endpoint"] == (name or "on_demand")
     assert release["RetainThroughput"] is (assembly.settings.retention.throughput == "retain")
-    for function in ("ReleaseRetire", "ReleaseFail", "ReleaseSweep"):
+    for function in ("ReleaseRetireOld", "ReleaseFail", "ReleaseSweep"):
         variables = assembly.one("AWS::Lambda::Function", function).properties["Environment"]["Variables"]
         assert (variables["KEEP_THROUGHPUT"], variables["RETAIN_THROUGHPUT"]) == (name, "false")
     if provisioned:
         resource = assembly.one("Custom::BedrockProvisionedThroughput")
-        stage = assembly.one("AWS::Lambda::Function", "ThroughputStage")
+        stage = assembly.one("AWS::Lambda::Function", "ThroughputServeFromThroughput")
         assert resource.properties["ProvisionedModelName"] == name
         assert stage.properties["Environment"]["Variables"]["THROUGHPUT_NAME"] == name
         # The guard of a change comes before anything can be bought by it.

@@ -63,7 +63,7 @@ def test_end_of_the_stack_waits_as_long_as_a_step_that_makes_something_may_run(
     }
     steps = (
         "candidate.handler.watch_job",
-        "candidate.handler.deploy",
-        "provisioned_throughput.handler.stage",
+        "candidate.handler.deploy_candidate",
+        "provisioned_throughput.handler.serve_from_throughput",
     )
     assert {functions[step] for step in steps} == {MAKING_SECONDS}

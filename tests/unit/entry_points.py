@@ -85,8 +85,8 @@ def asks_bedrock(folder: str) -> bool:
 
 
 def entries() -> set[str]:
-    """The entry points, such as `candidate.deploy`, of what calls Bedrock's control plane or stands behind
-    the Provider framework."""
+    """The entry points, such as `candidate.deploy_candidate`, of what calls Bedrock's control
+    plane or stands behind the Provider framework."""
     found = set[str]()
     for path in (PROJECT / "lambda").glob("*/handler.py"):
         names = {
@@ -114,7 +114,7 @@ class Play:
     memory: dict[str, Any] = field(default_factory=dict)
 
     def call(self, name: str, event: Mapping[str, Any]) -> Any:
-        """Call an entry point, such as `candidate.deploy`."""
+        """Call an entry point, such as `candidate.deploy_candidate`."""
         self.entered.add(name)
         folder, entry = name.split(".")
         return getattr(import_module(f"{folder}.handler"), entry)(dict(event), None)

@@ -11,7 +11,8 @@ from distilled_router.aws.objects import Folder
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name, throughput_name
 from distilled_router.release.table import LIVE, PROMOTING, RETIRED
 from distilled_router.task.task import Task
-from evaluation.asking import CANDIDATE, row
+from evaluation.attempt import row
+from evaluation.contenders import CANDIDATE
 from evaluation.metrics import Answer, Question
 from stacks.settings import PROJECT
 from tests.unit.bedrock.scenes import HOUR, MINUTE
@@ -23,7 +24,7 @@ from tests.unit.resources.framework import MARKER, Response
 from tests.unit.resources.scenes import DIGEST, NAME, NEXT, job_properties
 from tests.unit.resources.scenes import OWNER as JOBS_OWNER
 
-THROUGHPUT, STAGE = "provisioned_throughput", "provisioned_throughput.stage"
+THROUGHPUT, STAGE = "provisioned_throughput", "provisioned_throughput.serve_from_throughput"
 WATCH = "candidate.watch_job"
 
 
@@ -278,16 +279,16 @@ def answered(play: Play, digest: str = A) -> None:
 
 def judged(play: Play) -> bool:
     """All of a judgement; the questions are answered."""
-    assert play.stage("evaluation.prepare", A)
-    assert play.until("evaluation.ask", {"release": A, "shard": SHARD})
-    return play.stage("evaluation.grade", A) and play.stage("evaluation.decide", A)
+    assert play.stage("evaluation.prepare_evaluation", A)
+    assert play.until("evaluation.ask_models", {"release": A, "shard": SHARD})
+    return play.stage("evaluation.grade_answers", A) and play.stage("evaluation.score_and_gate", A)
 
 
 def being_judged(play: Play) -> None:
     """A's answers are being graded, for longer than any test."""
     answered(play)
     play.world.server.fault("evaluation_stalled")
-    play.call("evaluation.grade", {"release": A})
+    play.call("evaluation.grade_answers", {"release": A})
 
 
 # The release's resource.
@@ -439,12 +440,12 @@ SCENES = {
     "a release waits for its job": Scene(waiting, lambda p: p.stage(WATCH, A)),
     "a release makes its job again": Scene(failed, lambda p: p.stage(WATCH, A)),
     "a release stops its stalled job": Scene(stalled, lambda p: p.stage(WATCH, A, "failed")),
-    "a release gets its deployment": Scene(ready, lambda p: p.stage("candidate.deploy", A)),
+    "a release gets its deployment": Scene(ready, lambda p: p.stage("candidate.deploy_candidate", A)),
     "a release buys throughput": Scene(live, lambda p: p.stage(STAGE, A)),
     "a release buys throughput in place of other": Scene(crowded, lambda p: p.stage(STAGE, A)),
     "a release moves throughput": Scene(provisioned, lambda p: p.stage(STAGE, B)),
     "a release retires another": Scene(
-        replacing, lambda p: p.task("sweeper.retire", {"release": B}, MACHINE_TRIES)
+        replacing, lambda p: p.task("sweeper.retire_old", {"release": B}, MACHINE_TRIES)
     ),
     "a release fails": Scene(
         refused,
@@ -464,7 +465,7 @@ SCENES = {
         ),
     ),
     "all releases end while a judge grades": Scene(being_judged, ended),
-    "the hourly sweep": Scene(abandoned, lambda p: p.task("sweeper.handler", {}, RULE_TRIES), patient=False),
+    "the hourly sweep": Scene(abandoned, lambda p: p.task("sweeper.sweep", {}, RULE_TRIES), patient=False),
     "a release takes another's place": Scene(released, superseded),
     "all releases end": Scene(all_made, ended),
     "what others made is looked up": Scene(there, looked_up, patient=False),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from candidate.training import watch
+from candidate.watch_job import watch
 from distilled_router.aws.state_machine import StageResult
 from tests.unit.release.conftest import OWNER, A, World
 

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 import candidate.handler
-from candidate.handler import deploy_candidate
+from candidate import deploy_candidate
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
 from distilled_router.release.table import DEPLOYING, FAILED, SUPERSEDED, WAITING
@@ -23,7 +23,7 @@ NAME = f"{OWNER}-{A}"
 
 def deploy(world: World, digest: str = A, **clients: Any) -> StageResult:
     bedrock = clients.get("bedrock", world.bedrock)
-    return deploy_candidate(digest, bedrock, world.releases, SETTINGS)
+    return deploy_candidate.deploy(digest, bedrock, world.releases, SETTINGS)
 
 
 def ready(world: World, digest: str = A, attempt: int = 1) -> None:
@@ -177,7 +177,7 @@ def test_call_that_would_succeed_later_ends_no_release(world: World, monkeypatch
     monkeypatch.setattr(candidate.handler, "table", lambda _: world.releases._table)
     for entry, operation in (
         (candidate.handler.watch_job, "GetModelCustomizationJob"),
-        (candidate.handler.deploy, "GetCustomModelDeployment"),
+        (candidate.handler.deploy_candidate, "GetCustomModelDeployment"),
     ):
         world.server.fault("throttled", operation=operation)
         result = entry({"release": A}, None)

@@ -20,10 +20,10 @@ from distilled_router.bedrock.naming import OWNER_TAG, release_name, throughput_
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.table import FAILED, LIVE, PROMOTING, WAITING
 from provisioned_throughput import handler as resource_handler
-from provisioned_throughput.serving import serve
+from provisioned_throughput.serve_from_throughput import serve
 from release import handler as release_handler
-from rollout.handler import promote
-from rollout.metrics import Watch
+from rollout.canary import CanaryAnalysis
+from rollout.roll_out import advance
 from tests.unit.bedrock.scenes import MINUTE
 from tests.unit.release.conftest import OWNER, A, B, World, named, settled
 
@@ -124,7 +124,7 @@ class System:
         arn, model = found["customModelDeploymentArn"], found["modelArn"]
         assert world.releases.transition(digest, PROMOTING, "…", endpoint=arn, model_arn=model)
         for _ in range(2):
-            promote(digest, world.releases, Watch(QUIET, OWNER, AT_ONCE), now=world.now)
+            advance(digest, world.releases, CanaryAnalysis(QUIET, OWNER, AT_ONCE), now=world.now)
             world.advance(MINUTE)
         assert world.release(digest).state == LIVE
 

@@ -17,9 +17,11 @@ from distilled_router.release.route import Share
 from distilled_router.release.table import EVALUATING, LIVE, SUPERSEDED
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
-from evaluation.asking import CONCURRENCY, MOST_FAILED_CALLS
+from evaluation.ask_models import CONCURRENCY, MOST_FAILED_CALLS, ask_shard
+from evaluation.attempt import Evaluation
 from evaluation.gate import Gate
-from evaluation.handler import Evaluation, answer, lay_out, verdict
+from evaluation.prepare_evaluation import prepare
+from evaluation.score_and_gate import score
 from tests.unit.release.conftest import A, B, Proxy, World
 
 DATA = Path(__file__).parents[3] / "data"
@@ -86,19 +88,19 @@ class Court:
     def judge(self, **changes: Any) -> StageResult:
         """All stages of a judgement, as the state machine asks for them."""
         releases, evaluation = self.world.releases, self.evaluation(**changes)
-        laid_out = lay_out(A, releases, evaluation)
+        laid_out = prepare(A, releases, evaluation)
         if laid_out["outcome"] != "done":
             return laid_out
         for key in self.keys("questions/"):
             answered = self.answer(key.rsplit("/", 1)[-1], evaluation)
             if answered["outcome"] != "done":
                 return answered
-        return verdict(A, releases, evaluation)
+        return score(A, releases, evaluation)
 
     def answer(self, shard: str, evaluation: Evaluation) -> StageResult:
         """Ask for a shard until it says something else than that there is more."""
         while True:
-            answered = answer(A, shard, self.world.releases, evaluation)
+            answered = ask_shard(A, shard, self.world.releases, evaluation)
             if answered["outcome"] != "waiting":
                 return answered
 
@@ -260,7 +262,7 @@ def test_what_died_is_taken_up_where_it_was(world: World, court: Court) -> None:
 
     dying = court.evaluation(s3=Proxy(world.s3, put_object=die))
     with pytest.raises(KeyboardInterrupt):
-        lay_out(A, world.releases, dying)
+        prepare(A, world.releases, dying)
     assert court.judge()["outcome"] == "done"
     asked = world.calls("Converse")
     # The answers are there: scored again, and nobody is asked again.
@@ -271,8 +273,8 @@ def test_what_died_is_taken_up_where_it_was(world: World, court: Court) -> None:
 
 def test_shard_that_was_not_answered_is_told_and_nothing_is_promoted(world: World, court: Court) -> None:
     court.candidate()
-    assert lay_out(A, world.releases, court.evaluation())["outcome"] == "done"
-    told = verdict(A, world.releases, court.evaluation())
+    assert prepare(A, world.releases, court.evaluation())["outcome"] == "done"
+    told = score(A, world.releases, court.evaluation())
     assert (told["outcome"], told["message"]) == (
         "failed",
         "40 of 40 questions were not asked, the first holdout-000000",
@@ -294,9 +296,9 @@ def test_many_questions_are_asked_in_shards_and_scored_together(
 def test_answers_are_kept_a_part_at_a_time_and_a_crash_costs_one_part(
     world: World, court: Court, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evaluation.handler.PART_QUESTIONS", 15)
+    monkeypatch.setattr("evaluation.ask_models.PART_QUESTIONS", 15)
     court.candidate()
-    lay_out(A, world.releases, court.evaluation())
+    prepare(A, world.releases, court.evaluation())
     asked = []
 
     def converse(**request: Any) -> Any:
@@ -306,7 +308,7 @@ def test_answers_are_kept_a_part_at_a_time_and_a_crash_costs_one_part(
         return court.runtime.converse(**request)
 
     with pytest.raises(KeyboardInterrupt):
-        answer(
+        ask_shard(
             A,
             "00000.jsonl",
             world.releases,
@@ -322,11 +324,11 @@ def test_answers_are_kept_a_part_at_a_time_and_a_crash_costs_one_part(
 def test_long_shard_is_asked_in_several_invocations_and_nothing_twice(
     world: World, court: Court, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evaluation.handler.PART_QUESTIONS", 15)
-    monkeypatch.setattr("evaluation.handler.ASK_SECONDS", -1)
+    monkeypatch.setattr("evaluation.ask_models.PART_QUESTIONS", 15)
+    monkeypatch.setattr("evaluation.ask_models.ASK_SECONDS", -1)
     court.candidate()
-    lay_out(A, world.releases, court.evaluation())
-    first = answer(A, "00000.jsonl", world.releases, court.evaluation())
+    prepare(A, world.releases, court.evaluation())
+    first = ask_shard(A, "00000.jsonl", world.releases, court.evaluation())
     assert (first["outcome"], first["seconds"]) == ("waiting", 1)
     assert first["message"] == "shard 00000: 15 of 40 questions are answered"
     assert court.judge()["outcome"] == "done"
@@ -337,15 +339,15 @@ def test_shard_of_a_release_that_has_ended_is_not_asked_on(
     world: World, court: Court, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopping an execution stops no function that runs."""
-    monkeypatch.setattr("evaluation.handler.PART_QUESTIONS", 15)
+    monkeypatch.setattr("evaluation.ask_models.PART_QUESTIONS", 15)
     court.candidate()
-    lay_out(A, world.releases, court.evaluation())
+    prepare(A, world.releases, court.evaluation())
 
     def converse(**request: Any) -> Any:
         world.releases.transition(A, SUPERSEDED, "by another")
         return court.runtime.converse(**request)
 
-    stopped = answer(
+    stopped = ask_shard(
         A, "00000.jsonl", world.releases, court.evaluation(runtime=Proxy(court.runtime, converse=converse))
     )
     assert stopped["outcome"] == "failed"
@@ -499,10 +501,10 @@ def test_handler_reads_its_gate_and_waits_out_a_throttle(
     slow = Proxy(world.s3, get_object=lambda **_: world.bedrock.get_custom_model(modelIdentifier="m"))
     monkeypatch.setattr(evaluation.handler, "client", lambda _: slow)
     monkeypatch.setattr(evaluation.handler, "table", lambda _: world.releases._table)
-    found = Evaluation.from_environment(os.environ)
+    found = Evaluation.from_environment(os.environ, slow)
     assert (found.gate, found.slice_queries) == (GATE, 100)
     world.server.fault("throttled", operation="GetCustomModel")
-    assert evaluation.handler.prepare({"release": A}, None)["outcome"] == "waiting"
+    assert evaluation.handler.prepare_evaluation({"release": A}, None)["outcome"] == "waiting"
 
 
 def test_few_are_asked_at_a_time() -> None:

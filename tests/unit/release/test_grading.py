@@ -18,13 +18,14 @@ from distilled_router.release.sweep import Sweep
 from distilled_router.release.table import FAILED, LIVE, SUPERSEDED, Release
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
-from evaluation.asking import CANDIDATE, row
+from evaluation.attempt import Evaluation, row
+from evaluation.contenders import CANDIDATE
 from evaluation.gate import Gate
+from evaluation.grade_answers import Grading, grade
 from evaluation.grades import METRIC, MOST_PROMPTS, instructions, metric, sample
-from evaluation.grading import Grading
-from evaluation.handler import Evaluation, have_graded, verdict
 from evaluation.metrics import Answer, Question
 from evaluation.page import page
+from evaluation.score_and_gate import score
 from tests.unit.bedrock.scenes import HOUR, MINUTE, ROLE
 from tests.unit.release.conftest import OWNER, A, B, Proxy, World
 
@@ -114,7 +115,7 @@ class Bench:
     def step(self, **changes: Any) -> StageResult:
         """One call of the stage's function, as its entry point makes it."""
         grading, releases = self.grading(**changes), self.world.releases
-        return patient(lambda: have_graded(A, releases, self.evaluation(), grading), 60)
+        return patient(lambda: grade(A, releases, self.evaluation(), grading), 60)
 
     def grade(self, **changes: Any) -> StageResult:
         """The stage, as the state machine asks for it."""
@@ -126,7 +127,7 @@ class Bench:
         raise AssertionError("the stage never ends")
 
     def decide(self, gate: Gate = LAX) -> StageResult:
-        return verdict(A, self.world.releases, self.evaluation(gate))
+        return score(A, self.world.releases, self.evaluation(gate))
 
     def report(self) -> dict[str, Any]:
         return dict(self.folder(self.world.release(A)).read("report.json") or {})
@@ -323,7 +324,7 @@ def test_job_of_that_name_of_somebody_else_is_left_alone(bench: Bench) -> None:
     assert bench.world.server.state()["evaluations"][0]["name"] == job_name(OWNER, release)
 
 
-def test_judge_that_is_changed_meanwhile_is_not_said_to_have_graded(bench: Bench) -> None:
+def test_judge_that_is_changed_meanwhile_is_not_said_to_grade(bench: Bench) -> None:
     bench.answered()
     bench.step()
     bench.grade(judge="amazon.nova-micro-v1:0")
@@ -464,7 +465,7 @@ def test_execution_that_began_before_a_judge_was_set_did_not_ask_it(bench: Bench
 
 def test_without_a_judge_the_report_says_nothing_of_one(bench: Bench) -> None:
     bench.answered()
-    assert verdict(A, bench.world.releases, bench.evaluation(judge=""))["outcome"] == "done"
+    assert score(A, bench.world.releases, bench.evaluation(judge=""))["outcome"] == "done"
     assert "judge" not in bench.report()
     assert "<h2>Judge</h2>" not in page(bench.report())
 

@@ -16,8 +16,8 @@ from distilled_router.release.table import LIVE, RETIRED
 from operate import rollback
 from operate.errors import LocalError
 from operate.gradual_rollback import Rise
-from rollout.handler import EXPIRY_MARGIN_SECONDS
-from rollout.metrics import Watch
+from rollout.canary import CanaryAnalysis
+from rollout.roll_out import EXPIRY_MARGIN_SECONDS
 from tests.unit.release.conftest import OWNER, A, B, C, World, settled
 from tests.unit.release.test_rolling_back import at, everything, replaced, rising, states
 from tests.unit.release.test_rollout import Rise as Numbers
@@ -38,7 +38,7 @@ class Command:
         self.told = io.StringIO()
 
     def run(self, to: str = "") -> rollback.Outcome:
-        watch = Watch(self.numbers.cloudwatch, self.numbers.name, ROLLOUT)
+        watch = CanaryAnalysis(self.numbers.cloudwatch, self.numbers.name, ROLLOUT)
         console = Console(file=self.told, width=200)
         return rollback.roll_back(at(self.world), to, Rise(watch, console, self._pause))
 

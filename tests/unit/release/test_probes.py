@@ -15,8 +15,8 @@ from distilled_router.release.route import Share
 from distilled_router.release.table import Release
 from distilled_router.task.task import Task
 from rollout import probes as module
-from rollout.canary import Count, Evidence, breach
-from rollout.metrics import Watch
+from rollout.canary import CanaryAnalysis, breach
+from rollout.metrics import Count, ReleaseMetrics
 from rollout.probes import Probes
 from tests.unit.release.conftest import A, B, World
 
@@ -37,8 +37,8 @@ class Thin:
     serving: Share
     requests: dict[str, dict[str, float]]
 
-    def watch(self, rollout: Rollout = ROLLOUT, *, probes: bool = True) -> Watch:
-        return Watch(self, "thin", rollout, self.probes if probes else None)
+    def watch(self, rollout: Rollout = ROLLOUT, *, probes: bool = True) -> CanaryAnalysis:
+        return CanaryAnalysis(self, "thin", rollout, self.probes if probes else None)
 
     def breach(self, rollout: Rollout = ROLLOUT, *, probes: bool = True, first: bool = False) -> str | None:
         release = Release(B, endpoint=self.candidate.endpoint)
@@ -146,10 +146,10 @@ def test_candidate_much_slower_than_what_serves_is_found_without_requests(thin: 
     mine, theirs = thin.candidate.endpoint, thin.serving.endpoint
     found = thin.probes.ask({mine: 4, theirs: 4})
     assert (found[mine].probes, found[mine].model.of, found[theirs].model.of) == (4, 4, 4)
-    slow = Evidence(counts=found[mine].counts, model=Count(2_400, 4), probes=4)
+    slow = ReleaseMetrics(counts=found[mine].counts, model=Count(2_400, 4), probes=4)
     problem = breach(slow, found[theirs], ROLLOUT)
     assert problem is not None
-    assert problem.startswith("its model takes 600 ms, and that of what serves")
+    assert problem.startswith("its model takes 600 ms, and that of the live release")
 
 
 def test_an_endpoint_that_hangs_is_not_asked_until_the_function_dies(

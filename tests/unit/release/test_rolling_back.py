@@ -17,8 +17,8 @@ from operate import rollback
 from operate.deployed import Deployed
 from operate.errors import LocalError
 from operate.rollback import Outcome
-from rollout.handler import promote
-from rollout.metrics import Watch
+from rollout.canary import CanaryAnalysis
+from rollout.roll_out import advance
 from tests.unit.release.conftest import OWNER, A, B, C, Proxy, World, settled
 from tests.unit.release.test_rollout import ROLLOUT
 
@@ -164,7 +164,7 @@ def test_roll_out_that_was_ended_is_not_raised_again_by_a_step_that_still_ran(wo
     rising(world)
     rollback.roll_back(at(world))
     world.advance(700)
-    result = promote(C, world.releases, Watch(None, OWNER, ROLLOUT), now=world.now)
+    result = advance(C, world.releases, CanaryAnalysis(None, OWNER, ROLLOUT), now=world.now)
     assert result["outcome"] == "failed"
     assert world.releases.route().releases() == {B}
 

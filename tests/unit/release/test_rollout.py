@@ -16,8 +16,8 @@ from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.table import LIVE, PROMOTING, RETIRED, SUPERSEDED, RouteChangedError
 from rollout import handler
-from rollout.handler import EXPIRY_MARGIN_SECONDS, promote
-from rollout.metrics import Watch
+from rollout.canary import CanaryAnalysis
+from rollout.roll_out import EXPIRY_MARGIN_SECONDS, advance
 from tests.unit.release.conftest import A, B, World, settled
 
 DWELL = 600
@@ -38,7 +38,9 @@ class Rise:
 
     def step(self, rollout: Rollout = ROLLOUT, digest: str = B) -> StageResult:
         world = self.world
-        return promote(digest, world.releases, Watch(self.cloudwatch, self.name, rollout), now=world.now)
+        return advance(
+            digest, world.releases, CanaryAnalysis(self.cloudwatch, self.name, rollout), now=world.now
+        )
 
     def emit(self, metric: str, value: float, release: str = B, ago: float = 0) -> None:
         self.cloudwatch.put_metric_data(
@@ -223,7 +225,7 @@ def test_candidate_that_is_worse_than_what_serves_is_taken_back_within_its_own_l
     world.advance(DWELL)
     result = rise.step()
     assert result["outcome"] == "failed"
-    told = f"{metric} is 4.5% of 2000 requests, and 0.0% of 6000 requests of what serves; allowed 2.0% more"
+    told = f"{metric} is 4.5% of 2000 requests, and 0.0% of 6000 requests of the live release; allowed 2.0% more"
     assert told in result["message"]
     assert rise.shares() == [(A, 1.0, False)]
 
@@ -261,7 +263,7 @@ def test_candidate_whose_model_is_much_slower_is_taken_back(
     result = rise.step()
     if slow:
         assert (
-            "its model takes 900 ms, and that of what serves 500 ms; allowed 1.5 times" in result["message"]
+            "its model takes 900 ms, and that of the live release 500 ms; allowed 1.5 times" in result["message"]
         )
         assert rise.shares() == [(A, 1.0, False)]
     else:
@@ -400,8 +402,8 @@ def test_lost_race_is_no_failure_of_the_release(
     monkeypatch.setattr(handler, "table", lambda _: world.releases._table)
     monkeypatch.setattr(handler, "client", lambda _: rise.cloudwatch)
     with around_transaction(world, "before-call", lambda: world.settle(settled(A, "arn:moved"))):
-        assert handler.handler({"release": B}, None)["outcome"] == "waiting"
-    assert handler.handler({"release": B}, None)["message"] == "100% of the requests"
+        assert handler.roll_out({"release": B}, None)["outcome"] == "waiting"
+    assert handler.roll_out({"release": B}, None)["message"] == "100% of the requests"
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distilled_router.task.task import Task
-from evaluation.asking import CANDIDATE, STATIC, Contender, read, row
+from evaluation.attempt import read, row
+from evaluation.contenders import CANDIDATE, STATIC, Contender
 from evaluation.gate import PAIRED, Gate
 from evaluation.intervals import UNKNOWN, Estimate, means, quantile
-from evaluation.judgement import Scored, differences, judge
 from evaluation.metrics import METRICS, Answer, Question, divergence, is_dominant_right, rubric, shown, values
+from evaluation.score_and_gate import Scored, differences, report_of
 from tests import real_data
 
 TASK = Task.load()
@@ -284,7 +285,7 @@ def scored(answers: Sequence[Answer], questions: Sequence[Question], name: str =
 
 
 def document(answers: Sequence[Answer], questions: Sequence[Question]) -> dict[str, Any]:
-    return judge([scored(answers, questions)], GATE, {"release": "a", "attempt": 1})
+    return report_of([scored(answers, questions)], GATE, {"release": "a", "attempt": 1})
 
 
 REFERENCE = weights(100, 0, 0, 0)

@@ -783,7 +783,7 @@ def test_failure_of_an_unknown_release_makes_none(entries: World) -> None:
 def test_retiring_removes_what_was_replaced(entries: World) -> None:
     made(entries, A, RETIRED)
     entries.settle(settled(B, made(entries, B, LIVE)))
-    result = sweeper.handler.retire({"release": B}, None)
+    result = sweeper.handler.retire_old({"release": B}, None)
     assert result["message"] == "removed 2, to be removed later 0"
     assert entries.deployments() == named(B)
 
@@ -792,4 +792,4 @@ def test_hourly_sweep_says_what_it_did(entries: World) -> None:
     arn = made(entries, A, FAILED)
     model = entries.bedrock.get_custom_model(modelIdentifier=release_name(OWNER, A))["modelArn"]
     kept = {model: "begun last"}
-    assert sweeper.handler.handler({}, None) == {"removed": [arn], "waiting": [], "kept": kept}
+    assert sweeper.handler.sweep({}, None) == {"removed": [arn], "waiting": [], "kept": kept}

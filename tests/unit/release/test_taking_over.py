@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from candidate.handler import deploy_candidate
+from candidate import deploy_candidate
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.bedrock import deployments
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.table import FAILED, LIVE, RETIRED
-from rollout.handler import promote
-from rollout.metrics import Watch
+from rollout.canary import CanaryAnalysis
+from rollout.roll_out import advance
 from tests.unit.bedrock.scenes import MINUTE, PROMPT, SYSTEM
 from tests.unit.release.conftest import OWNER, A, B, Proxy, World, named, settled
 
@@ -41,7 +41,7 @@ def answers(world: World, endpoint: str) -> bool:
 
 
 def deploy(world: World, bedrock: Any = None) -> StageResult:
-    return deploy_candidate(B, bedrock or world.bedrock, world.releases, SETTINGS, now=world.now)
+    return deploy_candidate.deploy(B, bedrock or world.bedrock, world.releases, SETTINGS, now=world.now)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_b32_the_old_model_serves_under_its_own_arn_until_the_route_has_moved(
     """Not by UpdateCustomModelDeployment: see above."""
 
     def rise() -> None:
-        promote(B, world.releases, Watch(aws("cloudwatch"), world.name, ROLLOUT), now=world.now)
+        advance(B, world.releases, CanaryAnalysis(aws("cloudwatch"), world.name, ROLLOUT), now=world.now)
 
     deploy(world)
     world.advance(10 * MINUTE)

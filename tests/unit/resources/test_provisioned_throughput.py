@@ -18,7 +18,7 @@ from distilled_router.bedrock.throughput import MADE_AS_TAG
 from distilled_router.release.route import Share
 from distilled_router.release.table import LIVE, SUPERSEDED, Releases
 from provisioned_throughput import handler
-from provisioned_throughput.serving import serve
+from provisioned_throughput.serve_from_throughput import serve
 from tests.unit.release.conftest import Proxy
 from tests.unit.resources import framework
 from tests.unit.resources.framework import Framework
@@ -789,9 +789,9 @@ def test_the_entry_points_use_the_functions_own_clients(
     entry: Callable[..., Any]
     buyer.world.server.fault("throttled", operation="GetProvisionedModelThroughput")
 
-    assert handler.stage({"release": DIGEST}, None)["outcome"] == "waiting"
+    assert handler.serve_from_throughput({"release": DIGEST}, None)["outcome"] == "waiting"
     assert buyer.bought == []
-    assert handler.stage({"release": DIGEST}, None)["outcome"] == "waiting"
+    assert handler.serve_from_throughput({"release": DIGEST}, None)["outcome"] == "waiting"
     assert len(buyer.bought) == 1
     event = framework.delete(NAME, PROPERTIES)
     for entry in (handler.on_event, handler.is_complete):

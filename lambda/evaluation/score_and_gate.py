@@ -1,22 +1,29 @@
-"""From all answers to the report: scores of everybody, comparisons, and the gate's decision."""
+"""Score all answers, apply the gate, and keep the report."""
 
 from __future__ import annotations
 
+import json
 import math
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from distilled_router.aws.state_machine import StageResult, done, failed, not_on_its_way
 from distilled_router.cost.prices import PriceError, Prices
+from distilled_router.release.table import EVALUATING, Release, Releases
 from distilled_router.task.task import Task
-from evaluation.asking import CANDIDATE, SERVING, Contender
+from evaluation.attempt import PLAN, Evaluation, answers_of, questions_of
+from evaluation.contenders import CANDIDATE, SERVING, Contender
 from evaluation.gate import PAIRED, Gate
+from evaluation.grade_answers import kept_grades
 from evaluation.grades import Grades
 from evaluation.intervals import RESAMPLES, Estimate, means, quantile
 from evaluation.metrics import LATENCIES, METRICS, NEAR, Answer, Question, distances, shown, values
+from evaluation.page import page
 from evaluation.questions import HOLDOUT
 
 WORST = 20
@@ -47,6 +54,71 @@ LATENCY_EDGES = (
 QUANTILES = (0.05, 0.25, 0.50, 0.75, 0.95)
 
 type Values = Mapping[str, float | None]
+
+
+def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResult:
+    """Score all answers and keep the report."""
+    release = releases.get(digest)
+    if release is None or not releases.transition(digest, EVALUATING, "the answers are being scored"):
+        return not_on_its_way(digest)
+    folder = evaluation.folder(release)
+    plan = folder.read(PLAN) or {}
+    asked = questions_of(folder, plan)
+    given = answers_of(folder, plan)
+    if left := [question for question in asked if question.id not in given[CANDIDATE]]:
+        return failed(f"{len(left)} of {len(asked)} questions were not asked, the first {left[0].id}")
+    scored = [
+        Scored(contender, given[contender.name], asked, evaluation.task)
+        for contender in (Contender(**one) for one in plan["contenders"])
+    ]
+    grades = kept_grades(release, folder, evaluation.judge) if evaluation.judge else None
+    found = report_of(scored, evaluation.gate, _identity(release, asked, evaluation), grades)
+    folder.write("report.json", found)
+    folder.write_page("report.html", page(found))
+    scores = _summary(found)
+    releases.update(digest, scores=json.dumps(scores, allow_nan=False), report=folder.uri("report.html"))
+    if found["reasons"]:
+        return failed(f"refused by the gate: {'; '.join(found['reasons'])}{_first_problem(found)}")
+    return done(_passed(scores))
+
+
+def _identity(release: Release, asked: Sequence[Question], evaluation: Evaluation) -> dict[str, Any]:
+    """What was judged, when, and on what."""
+    return {
+        "release": release.digest,
+        "attempt": release.attempt,
+        "model": release.model_arn,
+        "endpoint": release.endpoint,
+        "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": {
+            "holdout": f"s3://{evaluation.bucket}/{evaluation.holdout_key}",
+            "questions": len(asked),
+            "slices": dict(Counter(question.slice for question in asked)),
+        },
+    }
+
+
+def _summary(report: Mapping[str, Any]) -> dict[str, float | int | None]:
+    """The candidate's scores as the releases table keeps them."""
+    metrics = report["contenders"][CANDIDATE]["metrics"]
+    values = {name: found["value"] if found else None for name, found in metrics.items()}
+    if grades := report.get("judge"):
+        values["judge_score"] = grades["score"]["value"] if grades["score"] else None
+    return {"examples": report["data"]["slices"].get(HOLDOUT, 0), **values}
+
+
+def _passed(scores: Mapping[str, Any]) -> str:
+    grade = scores.get("judge_score")
+    return (
+        f"{scores['examples']} queries: valid output {scores['valid_output']:.1%}, dominant label "
+        f"{scores['dominant_accuracy']:.1%}, mean absolute error {scores['mean_absolute_error']:.3f}"
+        f"{f', judge {grade:.2f} of 5' if grade is not None else ''}"
+    )
+
+
+def _first_problem(report: Mapping[str, Any]) -> str:
+    problem = next((one["problem"] for one in report["worst"] if one["problem"]), "")
+    return f". First problem: {problem}" if problem else ""
 
 
 class Scored:
@@ -173,7 +245,7 @@ def differences(candidate: Scored, other: Scored) -> dict[str, Estimate]:
     )
 
 
-def judge(
+def report_of(
     scored: Sequence[Scored], gate: Gate, identity: Mapping[str, Any], grades: Grades | None = None
 ) -> dict[str, Any]:
     """The report, verdict first. `identity` is what was judged, when, and on what data; `grades` are those of

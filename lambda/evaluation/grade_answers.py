@@ -20,9 +20,11 @@ from distilled_router.aws.objects import Folder
 from distilled_router.aws.state_machine import StageResult, done, not_on_its_way, release_tags, waiting
 from distilled_router.bedrock import evaluation_jobs as jobs
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
-from distilled_router.release.table import Release, Releases
+from distilled_router.release.table import EVALUATING, Release, Releases
 from distilled_router.task.task import Task
 from evaluation import grades
+from evaluation.attempt import PLAN, Evaluation, answers_of, questions_of
+from evaluation.contenders import CANDIDATE
 from evaluation.grades import LEAST_GRADED, SOURCE, Grades
 from evaluation.metrics import Answer, Question
 
@@ -32,6 +34,21 @@ POLL_SHARE = 0.05
 _RESULTS = "results/"
 
 type Pairs = Callable[[], Iterable[tuple[Question, Answer | None]]]
+
+
+def grade(digest: str, releases: Releases, evaluation: Evaluation, grading: Grading) -> StageResult:
+    """Take the judge's grading one step further."""
+    release = releases.get(digest)
+    if release is None or not releases.transition(digest, EVALUATING, f"{grading.judge} grades the answers"):
+        return not_on_its_way(digest)
+    folder = evaluation.folder(release)
+
+    def pairs() -> list[tuple[Question, Answer | None]]:
+        plan = folder.read(PLAN) or {}
+        given = answers_of(folder, plan)[CANDIDATE]
+        return [(question, given.get(question.id)) for question in grades.sample(questions_of(folder, plan))]
+
+    return grading.step(release, folder, pairs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,38 +1,61 @@
-"""One shard of questions, put to everybody who is compared."""
+"""Ask all contenders the questions of one shard."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from itertools import batched
 from typing import Any
 
+from distilled_router.aws.state_machine import StageResult, done, not_on_its_way, waiting
+from distilled_router.release.table import Releases
 from distilled_router.task import converse
 from distilled_router.task.converse import NoReplyError, Prompt
 from distilled_router.task.task import InvalidOutput, Task
+from evaluation.attempt import PLAN, QUESTIONS, Evaluation, answers_folder, row
+from evaluation.contenders import STATIC, Contender
 from evaluation.metrics import Answer, Question
 
-CANDIDATE, SERVING, BASE, STATIC = "candidate", "serving", "base", "static"
 # A deployment of Nova Micro takes 2,000 requests a minute; a few at a time leave room for live traffic.
 CONCURRENCY = 8
 # A denied or missing endpoint answers all questions alike: this many in a row end the asking.
 MOST_FAILED_CALLS = 20
+# Answers are kept in parts of so many questions: what a crash in between loses.
+PART_QUESTIONS = 100
+# How long one invocation begins new parts, well below the function's 15 minutes.
+ASK_SECONDS = 480
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contender:
-    """Somebody who is compared: a release's endpoint, a model, or the static weights, which need no call.
+def ask_shard(digest: str, key: str, releases: Releases, evaluation: Evaluation) -> StageResult:
+    """Ask one shard's questions, and keep the answers part by part; what is kept is not asked again.
 
-    `endpoint` is the id or ARN to invoke, `model` that of the model whose price its tokens have. With
-    `full_prompt` it gets the teacher's prompt, as the router's fallback does.
+    `key` is the name of the shard's file.
     """
-
-    name: str
-    title: str
-    endpoint: str = ""
-    model: str = ""
-    full_prompt: bool = False
+    release, shard = releases.get(digest), key.removesuffix(".jsonl")
+    if release is None or release.is_final:
+        return not_on_its_way(digest)
+    folder = evaluation.folder(release)
+    plan = folder.read(PLAN) or {}
+    if shard not in plan["shards"]:
+        return done(f"shard {shard} is of an earlier life of the stack")
+    contenders = [Contender(**one) for one in plan["contenders"]]
+    asked = [Question(**row) for row in folder.rows(f"{QUESTIONS}{key}")]
+    kept = folder.names(answers_folder(plan, shard))
+    answered = {str(row["id"]) for part in kept for row in folder.rows(part)}
+    left = [question for question in asked if question.id not in answered]
+    end = time.monotonic() + ASK_SECONDS
+    for number, part in enumerate(batched(left, PART_QUESTIONS), start=len(kept)):
+        # Stopping an execution stops no function that runs.
+        now = releases.get(digest)
+        if now is None or now.is_final:
+            return not_on_its_way(digest)
+        rows = ask_all(contenders, part, evaluation.runtime, evaluation.task)
+        folder.write_rows(f"{answers_folder(plan, shard)}{number:03d}.jsonl", rows)
+        answered |= {question.id for question in part}
+        if time.monotonic() > end and len(answered) < len(asked):
+            return waiting(f"shard {shard}: {len(answered)} of {len(asked)} questions are answered", 1)
+    return done(f"shard {shard} is answered")
 
 
 def ask_all(
@@ -85,29 +108,4 @@ def ask(contender: Contender, question: Question, runtime: Any, task: Task) -> A
         latency_ms=elapsed,
         input_tokens=reply.input_tokens,
         output_tokens=reply.output_tokens,
-    )
-
-
-def row(contender: str, answer: Answer) -> dict[str, Any]:
-    """An answer as it is kept: without names of fields, since there are hundreds of thousands."""
-    return {
-        "by": contender,
-        "id": answer.id,
-        "weights": answer.weights,
-        "problem": answer.problem[:300],
-        "ms": round(answer.latency_ms, 2),
-        "tokens": [answer.input_tokens, answer.output_tokens],
-    }
-
-
-def read(kept: Mapping[str, Any]) -> tuple[str, Answer]:
-    """The contender and the answer of a row that was kept."""
-    tokens = kept["tokens"]
-    return str(kept["by"]), Answer(
-        str(kept["id"]),
-        kept["weights"],
-        str(kept["problem"]),
-        float(kept["ms"]),
-        int(tokens[0]),
-        int(tokens[1]),
     )

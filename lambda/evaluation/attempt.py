@@ -1,0 +1,116 @@
+"""One attempt at an evaluation: what it works with, and what it keeps in `releases/<digest>-<attempt>/`.
+
+Answers that were kept are not asked for again, so that an attempt goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from distilled_router.aws.objects import Folder
+from distilled_router.release.table import Release
+from distilled_router.task.robustness import Robustness
+from distilled_router.task.task import Task
+from evaluation.gate import Gate
+from evaluation.metrics import Answer, Question
+
+PLAN = "plan.json"
+QUESTIONS, ANSWERS = "questions/", "answers/"
+
+type Plan = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation works with. `base_model` is asked for comparison, and `judge` grades the
+    candidate's answers, unless they are empty; for `slice_queries` see `questions`."""
+
+    runtime: Any
+    s3: Any
+    task: Task
+    robustness: Robustness
+    bucket: str
+    holdout_key: str
+    gate: Gate
+    base_model: str
+    slice_queries: int
+    judge: str = ""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], s3: Any) -> Evaluation:
+        """The function's own; retries with backoff absorb throttling, since a score must not depend on it.
+
+        A call that hangs is given up soon enough for an endpoint of which all do, or a part would take longer
+        than the function may.
+        """
+        config = Config(retries={"mode": "adaptive", "max_attempts": 5}, connect_timeout=5, read_timeout=15)
+        task = Task.load()
+        return cls(
+            runtime=boto3.client("bedrock-runtime", config=config),
+            s3=s3,
+            task=task,
+            robustness=Robustness.load(task),
+            bucket=environment["DATA_BUCKET"],
+            holdout_key=environment["HOLDOUT_KEY"],
+            gate=Gate(**json.loads(environment["GATE"])),
+            base_model=environment["BASE_MODEL"],
+            slice_queries=int(environment["SLICE_QUERIES"]),
+            judge=environment.get("JUDGE", ""),
+        )
+
+    def folder(self, release: Release) -> Folder:
+        """Where all of a release's present attempt lies."""
+        return Folder(self.s3, self.bucket, f"releases/{release.digest}-{release.attempt}/")
+
+
+def questions_of(folder: Folder, plan: Plan) -> list[Question]:
+    """Return all questions, in order."""
+    return [Question(**row) for shard in plan["shards"] for row in folder.rows(f"{QUESTIONS}{shard}.jsonl")]
+
+
+def answers_folder(plan: Plan, shard: str) -> str:
+    """Return the folder of a shard's answers."""
+    return f"{ANSWERS}{plan['life']}/{shard}/"
+
+
+def answers_of(folder: Folder, plan: Plan) -> dict[str, dict[str, Answer]]:
+    """Return the kept answers by contender and question."""
+    given: dict[str, dict[str, Answer]] = defaultdict(dict)
+    for shard in plan["shards"]:
+        for part in folder.names(answers_folder(plan, shard)):
+            for kept in folder.rows(part):
+                name, one = read(kept)
+                given[name][one.id] = one
+    return given
+
+
+def row(contender: str, answer: Answer) -> dict[str, Any]:
+    """An answer as it is kept: without names of fields, since there are hundreds of thousands."""
+    return {
+        "by": contender,
+        "id": answer.id,
+        "weights": answer.weights,
+        "problem": answer.problem[:300],
+        "ms": round(answer.latency_ms, 2),
+        "tokens": [answer.input_tokens, answer.output_tokens],
+    }
+
+
+def read(kept: Mapping[str, Any]) -> tuple[str, Answer]:
+    """The contender and the answer of a row that was kept."""
+    tokens = kept["tokens"]
+    return str(kept["by"]), Answer(
+        str(kept["id"]),
+        kept["weights"],
+        str(kept["problem"]),
+        float(kept["ms"]),
+        int(tokens[0]),
+        int(tokens[1]),
+    )
