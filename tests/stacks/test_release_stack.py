@@ -56,7 +56,7 @@ def test_release_machine_logs_everything_is_traced_and_ends(assembly: Assembly) 
     properties = machine(assembly).properties
     logging = assembly.plain(properties["LoggingConfiguration"])
     assert logging["Level"] == "ALL"
-    assert logging["Destinations"] == [{"CloudWatchLogsLogGroup": {"LogGroupArn": "<ReleaseWayLogs.Arn>"}}]
+    assert logging["Destinations"] == [{"CloudWatchLogsLogGroup": {"LogGroupArn": "<ReleaseStateMachineLogs.Arn>"}}]
     assert properties["TracingConfiguration"] == {"Enabled": True}
     seconds = assembly.definition(machine(assembly))["TimeoutSeconds"]
     assert seconds > assembly.settings.release.timeout_hours * 3600
@@ -64,7 +64,7 @@ def test_release_machine_logs_everything_is_traced_and_ends(assembly: Assembly) 
 
 def test_release_machines_log_group_has_the_name_that_spares_the_resource_policy(assembly: Assembly) -> None:
     """CloudWatch Logs' resource policy holds 5,120 characters; groups under this prefix share one entry."""
-    name = assembly.one("AWS::Logs::LogGroup", "ReleaseWayLogs").properties["LogGroupName"]
+    name = assembly.one("AWS::Logs::LogGroup", "ReleaseStateMachineLogs").properties["LogGroupName"]
     assert name == f"/aws/vendedlogs/states/{assembly.settings.owner}-release"
 
 
