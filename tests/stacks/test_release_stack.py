@@ -56,7 +56,9 @@ def test_release_machine_logs_everything_is_traced_and_ends(assembly: Assembly) 
     properties = machine(assembly).properties
     logging = assembly.plain(properties["LoggingConfiguration"])
     assert logging["Level"] == "ALL"
-    assert logging["Destinations"] == [{"CloudWatchLogsLogGroup": {"LogGroupArn": "<ReleaseStateMachineLogs.Arn>"}}]
+    assert logging["Destinations"] == [
+        {"CloudWatchLogsLogGroup": {"LogGroupArn": "<ReleaseStateMachineLogs.Arn>"}}
+    ]
     assert properties["TracingConfiguration"] == {"Enabled": True}
     seconds = assembly.definition(machine(assembly))["TimeoutSeconds"]
     assert seconds > assembly.settings.release.timeout_hours * 3600

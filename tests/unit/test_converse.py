@@ -16,12 +16,12 @@ from botocore.parsers import ResponseParserError
 from distilled_router.aws.errors import ResourceError
 from distilled_router.task.converse import NoReplyError, Prompt, Reason, Reply, ask
 from distilled_router.task.task import InvalidOutput, Task
-from evaluation.asking import Contender
-from evaluation.asking import ask as ask_for_evaluation
+from evaluation.ask_models import ask as ask_for_evaluation
+from evaluation.contenders import Contender
 from evaluation.metrics import Question
 from labelling import batch, calls
 from labelling.records import Record
-from rollout.canary import Count
+from rollout.metrics import Count
 from rollout.probes import Probes
 from router.budget import Budget
 from router.sources import Models

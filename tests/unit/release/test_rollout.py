@@ -225,7 +225,9 @@ def test_candidate_that_is_worse_than_what_serves_is_taken_back_within_its_own_l
     world.advance(DWELL)
     result = rise.step()
     assert result["outcome"] == "failed"
-    told = f"{metric} is 4.5% of 2000 requests, and 0.0% of 6000 requests of the live release; allowed 2.0% more"
+    told = (
+        f"{metric} is 4.5% of 2000 requests, and 0.0% of 6000 requests of the live release; allowed 2.0% more"
+    )
     assert told in result["message"]
     assert rise.shares() == [(A, 1.0, False)]
 
@@ -263,7 +265,8 @@ def test_candidate_whose_model_is_much_slower_is_taken_back(
     result = rise.step()
     if slow:
         assert (
-            "its model takes 900 ms, and that of the live release 500 ms; allowed 1.5 times" in result["message"]
+            "its model takes 900 ms, and that of the live release 500 ms; allowed 1.5 times"
+            in result["message"]
         )
         assert rise.shares() == [(A, 1.0, False)]
     else:
