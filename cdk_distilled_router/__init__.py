@@ -1,15 +1,24 @@
-"""Bedrock resources that CloudFormation doesn't have, as constructs for any CDK app."""
+"""Bedrock resources that CloudFormation doesn't have, as constructs for any CDK app.
+
+A construct is imported when it is first used: aws_cdk takes seconds, and whoever only reads properties, as
+the operator's commands do, doesn't need it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from cdk_distilled_router import _checkout  # noqa: F401  # first: the imports below need it
-from cdk_distilled_router.common.hosting import Hosting, VpcConfig
-from cdk_distilled_router.common.vpc_endpoints import Endpoints
-from cdk_distilled_router.dataset import Dataset, DatasetFile
-from cdk_distilled_router.distillation_job import DistillationJob
-from cdk_distilled_router.existing import ExistingJob, ExistingModel, ExistingThroughput
-from cdk_distilled_router.job_inputs import InvocationLogs
-from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput
-from cdk_distilled_router.release.construct import Release
-from cdk_distilled_router.release.wait import ReleaseWait
+
+if TYPE_CHECKING:
+    from cdk_distilled_router.common.hosting import Hosting, VpcConfig
+    from cdk_distilled_router.common.vpc_endpoints import Endpoints
+    from cdk_distilled_router.dataset import Dataset, DatasetFile
+    from cdk_distilled_router.distillation_job import DistillationJob
+    from cdk_distilled_router.existing import ExistingJob, ExistingModel, ExistingThroughput
+    from cdk_distilled_router.job_inputs import InvocationLogs
+    from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput
+    from cdk_distilled_router.release.construct import Release
+    from cdk_distilled_router.release.wait import ReleaseWait
 
 __all__ = [
     "Dataset",
@@ -26,3 +35,23 @@ __all__ = [
     "ReleaseWait",
     "VpcConfig",
 ]
+
+_MODULES = {
+    "common.hosting": ("Hosting", "VpcConfig"),
+    "common.vpc_endpoints": ("Endpoints",),
+    "dataset": ("Dataset", "DatasetFile"),
+    "distillation_job": ("DistillationJob",),
+    "existing": ("ExistingJob", "ExistingModel", "ExistingThroughput"),
+    "job_inputs": ("InvocationLogs",),
+    "provisioned_throughput": ("ProvisionedThroughput",),
+    "release.construct": ("Release",),
+    "release.wait": ("ReleaseWait",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module of a name in `__all__`."""
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

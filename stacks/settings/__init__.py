@@ -17,10 +17,8 @@ from stacks.settings.operations import (
     Checks,
     Encryption,
     Pack,
-    Retention,
     Security,
 )
-from stacks.settings.release import Evaluation, Gate, Release, Rollout
 from stacks.settings.router import Router
 from stacks.settings.types import Settings
 
@@ -34,8 +32,6 @@ __all__ = [
     "Distillation",
     "Encryption",
     "Endpoint",
-    "Evaluation",
-    "Gate",
     "Hyperparameters",
     "Labelling",
     "Network",
@@ -43,9 +39,6 @@ __all__ = [
     "Pack",
     "Problem",
     "Provisioned",
-    "Release",
-    "Retention",
-    "Rollout",
     "Router",
     "Security",
     "Settings",

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
-from stacks.settings.fields import KeyArn, Section, not_allowed
+from cdk_distilled_router.props import Props, not_allowed
+from stacks.settings.fields import KeyArn
 
 # Bedrock's own charset for keys (botocore: S3Uri), with the key required.
 _S3_URI = re.compile(
@@ -57,7 +58,7 @@ Metadata = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9\s._:/=+$@-]{1,
 """A key or a value of request metadata (botocore: RequestMetadataMapKeyString)."""
 
 
-class Dataset(Section):
+class Dataset(Props):
     """Training and hold-out data, as JSON lines."""
 
     source: Literal["file", "s3", "invocation_logs"] = Field(

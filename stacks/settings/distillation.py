@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
-from stacks.settings import catalogue
-from stacks.settings.fields import InferenceId, Section, not_allowed, one_of
+from cdk_distilled_router import catalogue
+from cdk_distilled_router.props import InferenceId, Props, not_allowed, one_of
 
 
-class Hyperparameters(Section):
+class Hyperparameters(Props):
     """Hyper-parameters of Nova fine-tuning (Amazon Nova User Guide: three are supported)."""
 
     epoch_count: int = Field(default=2, ge=1, le=5, description="Passes over the training rows. Default: 2.")
@@ -33,7 +33,7 @@ class Hyperparameters(Section):
         }
 
 
-class Distillation(Section):
+class Distillation(Props):
     """Teacher, student, and how the one learns from the other."""
 
     method: Literal["distillation", "fine_tuning"] = Field(
@@ -156,7 +156,7 @@ class Distillation(Section):
         return self.teacher.startswith(catalogue.US_PROFILE)
 
 
-class Provisioned(Section):
+class Provisioned(Props):
     """Provisioned throughput: capacity by the hour, billed until it is deleted."""
 
     model_units: int = Field(
@@ -200,7 +200,7 @@ class Provisioned(Section):
         return value
 
 
-class Endpoint(Section):
+class Endpoint(Props):
     """Where the released model is invoked."""
 
     kind: Literal["on_demand", "provisioned"] = Field(

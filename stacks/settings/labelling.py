@@ -2,11 +2,11 @@
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from cdk_distilled_router.props import Fraction, Props, not_allowed
 from distilled_router.cost.batch_limits import BATCH_MAXIMUM, BATCH_MINIMUM
-from stacks.settings.fields import Fraction, Section, not_allowed
 
 
-class Labelling(Section):
+class Labelling(Props):
     """Labels by the teacher's full prompt, through batch inference at half the price."""
 
     samples: int = Field(

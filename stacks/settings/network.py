@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, field_validator
 
-from stacks.settings.fields import Section, not_allowed
+from cdk_distilled_router.props import Props, not_allowed
 
 _HEX = r"([0-9a-f]{8}|[0-9a-f]{17})"
 _DIGITS = "8 or 17 hex digits"
@@ -37,7 +37,7 @@ def _once(values: list[str]) -> list[str]:
     return values
 
 
-class NetworkEndpoints(Section):
+class NetworkEndpoints(Props):
     """Endpoints that the stacks make."""
 
     vpc_id: VpcId = Field(
@@ -52,7 +52,7 @@ class NetworkEndpoints(Section):
     _check_route_tables = field_validator("route_table_ids")(_once)
 
 
-class Network(Section):
+class Network(Props):
     """A network of yours for all functions, and for Bedrock's customization and batch jobs."""
 
     subnet_ids: Annotated[list[SubnetId], Field(min_length=1, max_length=16)] = Field(

@@ -4,13 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
-from stacks.settings.fields import Emails, Fraction, KeyArn, Section, not_allowed
-
-# CloudWatch Logs takes these numbers of days only (botocore: PutRetentionPolicyRequest$retentionInDays).
-LogDays = Literal[
-    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
-]  # fmt: skip
-
+from cdk_distilled_router.props import Fraction, Props, not_allowed
+from stacks.settings.fields import Emails, KeyArn
 
 # IAM takes names of 128 characters, paths of 512 (botocore: iam policyNameType, policyPathType).
 _CHARACTERS = "[A-Za-z0-9+=,.@_-]"
@@ -25,7 +20,7 @@ Pack = Literal["AwsSolutions", "Serverless", "NIST80053R5", "HIPAASecurity", "PC
 """A rule pack of cdk-nag, as its class is called there."""
 
 
-class Checks(Section):
+class Checks(Props):
     """What the stacks are held against, whenever they are synthesised."""
 
     packs: Annotated[list[Pack], Field(min_length=1, max_length=5)] = Field(
@@ -42,31 +37,7 @@ class Checks(Section):
         return value
 
 
-class Retention(Section):
-    """What outlives the stacks."""
-
-    data: Literal["retain", "delete"] = Field(
-        description="What becomes of the data bucket, its content and the key when their stack is deleted. "
-        "The releases table always goes."
-    )
-    models: Literal["retain", "delete"] = Field(
-        description="What becomes of custom models when their stack is deleted; a model that is kept is "
-        "billed for storage, one that is deleted must be paid again."
-    )
-    throughput: Literal["delete", "retain"] = Field(
-        default="delete",
-        description="What becomes of provisioned throughput when its stack is deleted, or nothing is routed "
-        "to it any more. Retained, it is billed by the hour until somebody deletes it: meant for a "
-        "commitment, which can't be deleted before its term, so that its stack can. "
-        'Default: "delete".',
-    )
-    log_days: LogDays = Field(
-        description="Days that logs are kept; only values that CloudWatch Logs offers "
-        "(botocore: PutRetentionPolicyRequest$retentionInDays)."
-    )
-
-
-class Security(Section):
+class Security(Props):
     """What the account's platform asks of every role."""
 
     permissions_boundary: PolicyName | None = Field(
@@ -77,7 +48,7 @@ class Security(Section):
     )
 
 
-class Encryption(Section):
+class Encryption(Props):
     """Keys of our own."""
 
     key_arn: KeyArn | None = Field(
@@ -104,7 +75,7 @@ class Encryption(Section):
     )
 
 
-class Alarms(Section):
+class Alarms(Props):
     """Limits beyond which somebody is told."""
 
     error_rate: Fraction = Field(description="Share of requests in error. From 0 to 1.")
@@ -124,7 +95,7 @@ class Alarms(Section):
     )
 
 
-class Budget(Section):
+class Budget(Props):
     """A monthly budget; its figures lag by hours, so that it warns and doesn't stop anything."""
 
     monthly_usd: float | None = Field(

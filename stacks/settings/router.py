@@ -2,11 +2,11 @@
 
 from pydantic import Field, field_validator
 
-from stacks.settings import catalogue
-from stacks.settings.fields import InferenceId, Section, not_allowed
+from cdk_distilled_router import catalogue
+from cdk_distilled_router.props import InferenceId, Props, not_allowed
 
 
-class Router(Section):
+class Router(Props):
     """The function that answers queries, and the API in front of it."""
 
     base_model: InferenceId = Field(

@@ -6,16 +6,25 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
+from cdk_distilled_router import catalogue
+from cdk_distilled_router.props import (
+    EvaluationProps,
+    GateProps,
+    Props,
+    RetentionProps,
+    RolloutProps,
+    TimingProps,
+    not_allowed,
+    one_of,
+)
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import FILES, Task, TaskError
-from stacks.settings import catalogue
 from stacks.settings.dataset import Dataset
 from stacks.settings.distillation import Distillation, Endpoint
-from stacks.settings.fields import PROJECT, Section, TagKey, TagValue, not_allowed, one_of
+from stacks.settings.fields import PROJECT, TagKey, TagValue
 from stacks.settings.labelling import Labelling
 from stacks.settings.network import Network
-from stacks.settings.operations import Alarms, Budget, Checks, Encryption, Retention, Security
-from stacks.settings.release import Evaluation, Gate, Release, Rollout
+from stacks.settings.operations import Alarms, Budget, Checks, Encryption, Security
 from stacks.settings.router import Router
 
 NAME_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
@@ -27,7 +36,7 @@ MAXIMUM_FULL_NAME = 63 - len("-") - 12 - len("-9")
 _NAME = "lower-case letters and digits in groups joined by single hyphens, a letter first"
 
 
-class Settings(Section):
+class Settings(Props):
     """Everything that makes one environment differ from another."""
 
     environment: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] = Field(
@@ -67,16 +76,16 @@ class Settings(Section):
     )
     distillation: Distillation = Field(description="Teacher, student and method.")
     endpoint: Endpoint = Field(description="Where the released model is invoked.")
-    gate: Gate = Field(description="What a candidate must reach on the hold-out set.")
-    evaluation: Evaluation = Field(
-        default_factory=Evaluation,
+    gate: GateProps = Field(description="What a candidate must reach on the hold-out set.")
+    evaluation: EvaluationProps = Field(
+        default_factory=EvaluationProps,
         validate_default=True,
         description="How a candidate is asked, and who else is. Default: as its keys say.",
     )
-    rollout: Rollout = Field(description="How a candidate takes over the requests.")
-    release: Release = Field(description="How long a release may take.")
+    rollout: RolloutProps = Field(description="How a candidate takes over the requests.")
+    release: TimingProps = Field(description="How long a release may take.")
     router: Router = Field(description="The function that answers queries, and its API.")
-    retention: Retention = Field(description="What outlives the stacks.")
+    retention: RetentionProps = Field(description="What outlives the stacks.")
     encryption: Encryption = Field(description="Keys of our own.")
     security: Security = Field(
         default_factory=Security,
@@ -170,7 +179,7 @@ class Settings(Section):
 
     @field_validator("evaluation")
     @classmethod
-    def _check_judge_is_set(cls, value: Evaluation, info: ValidationInfo) -> Evaluation:
+    def _check_judge_is_set(cls, value: EvaluationProps, info: ValidationInfo) -> EvaluationProps:
         gate = info.data.get("gate")
         if gate and gate.minimum_judge_score is not None and value.judge is None:
             raise not_allowed(
@@ -216,7 +225,7 @@ class Settings(Section):
 
     @field_validator("release")
     @classmethod
-    def _check_rollout_fits(cls, value: Release, info: ValidationInfo) -> Release:
+    def _check_rollout_fits(cls, value: TimingProps, info: ValidationInfo) -> TimingProps:
         rollout = info.data.get("rollout")
         if rollout:
             hours = (len(rollout.steps) * rollout.dwell_seconds + rollout.bake_seconds) / 3_600

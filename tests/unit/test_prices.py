@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from cdk_distilled_router import catalogue
 from distilled_router.cost.prices import FILE, PriceError, Prices
-from stacks.settings import ENVIRONMENTS, catalogue, load
+from stacks.settings import ENVIRONMENTS, load
 
 PRICES = Prices.load()
 MICRO, PRO = "amazon.nova-micro-v1:0", "amazon.nova-pro-v1:0"

@@ -10,9 +10,9 @@ import botocore.loaders
 import jsonschema  # type: ignore[import-untyped]  # it comes without types
 import pytest
 
+from cdk_distilled_router.props.retention import LogDays
 from stacks.settings import ENVIRONMENTS, PROJECT, Settings, load
 from stacks.settings.explanation import resolved, schema
-from stacks.settings.operations import LogDays
 from stacks.settings.reference import SAMPLE, reference_text, schema_text
 
 FILES = sorted(ENVIRONMENTS.glob("*.toml"))

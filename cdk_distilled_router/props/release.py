@@ -1,4 +1,4 @@
-"""Settings of the way into production: gate, roll-out, release and router."""
+"""Properties of a release: gate, evaluation, rollout and timing."""
 
 from itertools import pairwise
 from math import floor
@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from stacks.settings import catalogue
-from stacks.settings.fields import Fraction, InferenceId, Section, not_allowed, one_of
+from cdk_distilled_router import catalogue
+from cdk_distilled_router.props.base import Fraction, InferenceId, Props, not_allowed, one_of
 
 # A turn of the polling loop adds about 11 events to an execution's history, which ends it at 25,000; the
 # rest is for the states after the loop.
@@ -16,7 +16,7 @@ MAXIMUM_POLLS = 2_000
 MOST_BAKING = 100
 
 
-class Gate(Section):
+class GateProps(Props):
     """What a candidate must reach on the hold-out set."""
 
     minimum_valid_output: Fraction = Field(
@@ -68,7 +68,7 @@ class Gate(Section):
     )
 
 
-class Evaluation(Section):
+class EvaluationProps(Props):
     """How a candidate is asked, and who else is."""
 
     slice_queries: int = Field(
@@ -120,7 +120,7 @@ class Evaluation(Section):
         return value
 
 
-class Rollout(Section):
+class RolloutProps(Props):
     """How a candidate that passed the gate takes over the requests."""
 
     steps: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1, max_length=20)] = Field(
@@ -213,7 +213,7 @@ class Rollout(Section):
         return value
 
 
-class Release(Section):
+class TimingProps(Props):
     """How long a release may take, and who waits for it."""
 
     poll_seconds: int = Field(
