@@ -135,7 +135,7 @@ def check_names(owner: str, digest: str) -> None:
         raise ValueError("owner and digest begin every name: give them as plain text")
     if not DIGEST_PATTERN.fullmatch(digest):
         raise ValueError(f"digest {digest!r}: allowed are 12 digits of 0-9a-f")
-    if pattern := naming.refused(name):
+    if pattern := naming.violated_pattern(name):
         raise ValueError(
             f"Bedrock takes no job or model named {name}-9, a ninth attempt's name: it doesn't match "
             f"{pattern.pattern}. Choose another owner, of 48 characters at most"

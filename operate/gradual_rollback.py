@@ -46,19 +46,19 @@ class Rise:
             for part in steps:
                 self._step(at, digest, endpoint, part)
         except RouteChangedError as error:
-            at.releases.take_back(digest, f"release {digest} was taken back: the route changed")
+            at.releases.withdraw(digest, f"release {digest} was taken back: the route changed")
             raise LocalError(
                 "Somebody else changed the route meanwhile.",
                 advice=f"Look at it first: make releases ENV={at.environment}",
             ) from error
         except BaseException:
-            at.releases.take_back(digest, f"release {digest} was taken back: the rollback was given up")
+            at.releases.withdraw(digest, f"release {digest} was taken back: the rollback was given up")
             raise
 
     def _step(self, at: Deployed, digest: str, endpoint: str, part: float) -> None:
         began, dwell = int(at.now()), self.watch.rollout.dwell_seconds
         route = at.releases.route()
-        settled = route.settled
+        settled = route.live
         share = Share(digest, endpoint, part, expires_at=began + dwell + EXPIRY_MARGIN_SECONDS)
         rest = (replace(settled, share=1.0 - part),) if settled else ()
         message = f"{part:.0%} of the requests"

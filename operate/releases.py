@@ -30,7 +30,7 @@ def show(at: Deployed, console: Console) -> None:
         LocalError: No release has begun yet.
     """
     known, releases = at.known(), at.releases
-    route, served, declared = releases.route(), releases.served(), releases.declared()
+    route, served, declared = releases.route(), releases.effective_route(), releases.declared()
     known.sort(key=lambda entry: entry.release.state != LIVE)
     # Whole where nobody sees it in a terminal, so that it can be copied.
     wide = console if console.is_terminal else Console(file=console.file, width=10_000)
@@ -68,21 +68,21 @@ def table(known: Sequence[Known], route: Route, now: float) -> Table:
 
 def share(digest: str, route: Route, now: float) -> str:
     """What a release takes of the requests now: `100%`, or `25% for 9 min 3 s`, until its share expires."""
-    settled = route.settled
+    settled = route.live
     partial = [entry for entry in route.shares if entry.expires_at is not None]
     found = []
     for entry in partial:
-        if entry.release == digest and entry.expires_at is not None:
+        if entry.digest == digest and entry.expires_at is not None:
             left = entry.expires_at - now
             found.append(f"{entry.share:.0%} for {duration(left)}" if left > 0 else "0%, expired")
-    if settled and settled.release == digest:
+    if settled and settled.digest == digest:
         found.insert(0, f"{_rest(route, now):.0%}")
     return " and ".join(found)
 
 
 def _rest(route: Route, now: float) -> float:
     """What the shares with an expiry leave: the settled release's, or the base model's."""
-    return max(1.0 - sum(s.share for s in route.shares if s.expires_at is not None and s.live(now)), 0.0)
+    return max(1.0 - sum(s.share for s in route.shares if s.expires_at is not None and s.counts(now)), 0.0)
 
 
 def _notes(
@@ -92,7 +92,7 @@ def _notes(
     lines = [f"Route: version {route.version}{since}: {route.reason or 'no reason given'}."]
     if route.problem:
         lines.append(f"The route item is broken: {route.problem}. Routers go on with the last good one.")
-    if served.settled is None:
+    if served.live is None:
         lines.append(f"The base model takes {_rest(served, now):.0%} of the requests: no release is settled.")
     if declared is None:
         lines.append("The stack declares no release: it is not deployed to its end, or is being deleted.")
@@ -109,8 +109,8 @@ def _notes(
 
 def _endpoint(release: Release, route: Route) -> str:
     """Of what serves, the route says from where."""
-    settled = route.settled
-    return settled.endpoint if settled and settled.release == release.digest else release.endpoint
+    settled = route.live
+    return settled.endpoint if settled and settled.digest == release.digest else release.endpoint
 
 
 def _message(release: Release) -> str:

@@ -65,19 +65,19 @@ def roll_back(at: Deployed, to: str = "", rise: Rise | None = None) -> Outcome:
         if rise and outcome.serving:
             # Nothing is left of a rise that came to its end.
             with contextlib.suppress(RouteChangedError):
-                at.releases.take_back(
+                at.releases.withdraw(
                     outcome.serving, f"release {outcome.serving} was taken back: the rollback did not end"
                 )
         for digest in outcome.ended:
             # Nothing is left to take back, unless the rollback did not come to its end.
             with contextlib.suppress(RouteChangedError):
-                at.releases.take_back(digest, f"release {digest} was {REASON}")
+                at.releases.withdraw(digest, f"release {digest} was {REASON}")
         outcome.unstopped = [problem for release in stopping if (problem := _stop(at, release))]
 
 
 def _serving(at: Deployed) -> str | None:
-    settled = at.releases.served().settled
-    return settled.release if settled else None
+    settled = at.releases.effective_route().live
+    return settled.digest if settled else None
 
 
 def _stop(at: Deployed, release: Release) -> str | None:
@@ -99,16 +99,16 @@ def _reach(at: Deployed, outcome: Outcome, stopping: list[Release]) -> bool:
         if not release.is_final and releases.transition(release.digest, SUPERSEDED, REASON):
             outcome.ended[release.digest] = release
             stopping.append(release)
-    read, served = releases.route(), releases.served()
-    settled = served.settled
-    if outcome.serving == (settled.release if settled else None):
+    read, served = releases.route(), releases.effective_route()
+    settled = served.live
+    if outcome.serving == (settled.digest if settled else None):
         if read.problem or any(share.expires_at is not None for share in read.shares):
             alone = (replace(settled, share=1.0),) if settled else ()
-            whose = f"release {settled.release} serves all requests" if settled else "the base model serves"
+            whose = f"release {settled.digest} serves all requests" if settled else "the base model serves"
             releases.set_route(alone, after=read, reason=f"{whose}: {REASON}")
         return True
     if outcome.serving is None:
-        whose = f"Release {settled.release}" if settled else "A release"
+        whose = f"Release {settled.digest}" if settled else "A release"
         raise LocalError(f"{whose} went live meanwhile.", advice=_again(at))
     stopping.extend(_give(at, outcome, outcome.serving, read, served))
     return True
@@ -140,18 +140,18 @@ def _give(at: Deployed, outcome: Outcome, aim: str, read: Route, served: Route) 
 
 def _loses(release: Release, served: Route, aim: str) -> bool:
     """Whether a release loses its place: it serves, or it would if the route had not been emptied by hand."""
-    settled = served.settled
+    settled = served.live
     return release.digest != aim and (
-        release.state == LIVE or (settled is not None and release.digest == settled.release)
+        release.state == LIVE or (settled is not None and release.digest == settled.digest)
     )
 
 
 def _aim(at: Deployed, to: str) -> Outcome:
     """Whom to give the requests to. Nothing is written here."""
     known = {entry.release.digest: entry.release for entry in at.known()}
-    route = at.releases.served()
-    settled = route.settled
-    serving = settled.release if settled else None
+    route = at.releases.effective_route()
+    settled = route.live
+    serving = settled.digest if settled else None
     rising = any(share.expires_at is not None for share in route.shares)
     if (rising and to in {"", serving}) or (route.problem and to == serving):
         return Outcome(serving, settled.endpoint if settled else "")

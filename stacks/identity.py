@@ -41,7 +41,7 @@ class Identity:
     def __post_init__(self) -> None:
         if not self.task_digest:
             raise ValueError("task_digest is empty: expected the digest of the routing task")
-        pattern = naming.refused(self.job_name)
+        pattern = naming.violated_pattern(self.job_name)
         if pattern:
             allowed = f"a name that matches {pattern.pattern}, also with -9 for a ninth attempt"
             raise SettingsError([self._problem("name", self.job_name, allowed)])

@@ -11,7 +11,7 @@ from distilled_router.aws.state_machine import (
     StageResult,
     done,
     failed,
-    not_on_its_way,
+    not_in_progress,
     release_tags,
     waiting,
 )
@@ -36,15 +36,15 @@ def deploy(
     """
     release, name = releases.get(digest), release_name(settings["NAME"], digest)
     if release is None or release.is_final:
-        return not_on_its_way(digest)
+        return not_in_progress(digest)
     seconds = int(settings["POLL_SECONDS"])
     if release.state == DEPLOYING and deployments.find(bedrock, name) is None:
         # Making it again would make nothing: Bedrock has seen this attempt's token.
         return failed(f"deployment {name} was made and is gone again; deploy again to make another")
     try:
-        with releases.making(digest) as allowed:
+        with releases.creating(digest) as allowed:
             if not allowed:
-                return not_on_its_way(digest)
+                return not_in_progress(digest)
             found = _deployment(bedrock, name, release, settings)
     except NotYetError as error:
         # Nothing was written since the stage before was done.
@@ -62,7 +62,7 @@ def deploy(
         return failed(f"deployment {name} failed: {found.get('failureMessage', 'no reason given')}")
     text, active = f"deployment {name} is {status}", status == deployments.ACTIVE
     if not releases.transition(digest, DEPLOYING, text, **({"endpoint": arn} if active else {})):
-        return not_on_its_way(digest)
+        return not_in_progress(digest)
     return done(text) if active else waiting(text, seconds)
 
 

@@ -17,7 +17,7 @@ from aws_lambda_powertools import Logger
 from distilled_router.aws import executions
 from distilled_router.aws.errors import NotYetError, ResourceError
 from distilled_router.aws.metrics import count
-from distilled_router.aws.state_machine import StageResult, done, failed, not_on_its_way, readable, waiting
+from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress, readable, waiting
 from distilled_router.bedrock import jobs, models
 from distilled_router.bedrock.naming import CLOSED_TAG, OWNER_TAG, attempt_name, bedrock_tags
 from distilled_router.release.table import WAITING, Release, Releases
@@ -48,7 +48,7 @@ def watch(
     """
     release = releases.get(digest)
     if release is None or release.is_final:
-        return not_on_its_way(digest)
+        return not_in_progress(digest)
     return _Look(release, bedrock, stepfunctions, releases, settings, now or time.time()).result()
 
 
@@ -143,7 +143,7 @@ class _Look:
         )
         text = f"job {name} is being stopped: {stalled}"
         if not self.releases.transition(digest, WAITING, text, stopping=reason):
-            return not_on_its_way(digest)
+            return not_in_progress(digest)
         logger.warning("stopping a stalled job", job=job["jobArn"], hours=hours)
         jobs.stop(self.bedrock, job)
         return self._again(text)
@@ -179,12 +179,12 @@ class _Look:
         name = attempt_name(self.release.source, attempt)
         text = f"{text} Making it again as {name}, attempt {attempt} of {self._most_attempts()}"
         if not self.releases.transition(digest, WAITING, text):
-            return not_on_its_way(digest)
+            return not_in_progress(digest)
         try:
-            with self.releases.making(digest) as allowed:
+            with self.releases.creating(digest) as allowed:
                 if not allowed:
-                    return not_on_its_way(digest)
-                arn = jobs.again(self.bedrock, made[-1], attempt)
+                    return not_in_progress(digest)
+                arn = jobs.retry(self.bedrock, made[-1], attempt)
         except NotYetError as error:
             return self._again(f"{text}. Not yet: {error}")
         except ResourceError as error:

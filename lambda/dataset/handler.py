@@ -12,12 +12,12 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from distilled_router.aws.clients import client
-from distilled_router.aws.custom_resource import Event, answer, begun, truth
+from distilled_router.aws.custom_resource import Event, answer, answer_event, is_true
 from distilled_router.aws.errors import ResourceError, with_retries
 from distilled_router.aws.storage import purge
 from distilled_router.cost import estimate
 from distilled_router.data.dataset_rules import ROWS, Report, check_dataset
-from distilled_router.data.files import Source
+from distilled_router.data.files import DataFile
 from distilled_router.task.task import Task
 
 logger = Logger()
@@ -27,7 +27,7 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
     request = Event.parse(event)
-    return begun(lambda: handle(request, client("s3"), Task.load()))
+    return answer_event(lambda: handle(request, client("s3"), Task.load()))
 
 
 def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_retries) -> dict[str, Any]:
@@ -36,11 +36,11 @@ def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_r
     physical_id = f"s3://{bucket}/{folder}"
     if event.is_delete:
         # Another id is one that CloudFormation invented for a create that never answered.
-        if event.physical_id == physical_id and not truth(event.properties.get("Retain", "true")):
+        if event.physical_id == physical_id and not is_true(event.properties.get("Retain", "true")):
             purge(s3, bucket, folder)
         return answer(str(event.physical_id))
     sources = {
-        name.lower(): Source.of(name.lower(), event.properties[name], s3, retry)
+        name.lower(): DataFile.of(name.lower(), event.properties[name], s3, retry)
         for name in ("Training", "Holdout")
         if name in event.properties
     }
@@ -49,7 +49,7 @@ def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_r
     report = check_dataset(training.rows() if training else None, sources["holdout"].rows(), task, method)
     if not report.ok:
         raise ResourceError(f"{report.summary()} Nothing was published or started.")
-    estimate.hold(event, _volume(report, event.properties), task)
+    estimate.enforce_limit(event, _volume(report, event.properties), task)
     logger.info("data set passed", summary=report.summary())
     for source in sources.values():
         source.publish(bucket, f"{folder}{source.name}.jsonl")
@@ -74,5 +74,5 @@ def _volume(report: Report, properties: Mapping[str, Any]) -> estimate.Volume:
             query_bytes=report.query_bytes["training"],
         )
     most = ROWS[str(properties["Method"])][1]
-    answered = truth(properties.get("UseLoggedAnswers", "false"))
+    answered = is_true(properties.get("UseLoggedAnswers", "false"))
     return estimate.Volume(queries=most, unlabelled=0 if answered else most)

@@ -26,9 +26,17 @@ from aws_lambda_powertools import Logger
 
 from distilled_router.aws import executions
 from distilled_router.aws.clients import client
-from distilled_router.aws.custom_resource import Event, answer, begun, complete, pending, polled, truth
+from distilled_router.aws.custom_resource import (
+    Event,
+    answer,
+    answer_event,
+    answer_poll,
+    complete,
+    is_true,
+    pending,
+)
 from distilled_router.aws.errors import NotYetError, ResourceError
-from distilled_router.aws.state_machine import StageResult, done, failed, patient, waiting
+from distilled_router.aws.state_machine import StageResult, done, failed, wait_if_transient, waiting
 from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
 from distilled_router.bedrock import jobs, models
 
@@ -44,14 +52,14 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
     request = Event.parse(event)
-    return begun(lambda: handle(request))
+    return answer_event(lambda: handle(request))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
     request = Event.parse(event)
-    return polled(lambda: check(request, client("bedrock"), client("s3")))
+    return answer_poll(lambda: check(request, client("bedrock"), client("s3")))
 
 
 def make(event: Mapping[str, Any], context: Any) -> StageResult:
@@ -61,13 +69,13 @@ def make(event: Mapping[str, Any], context: Any) -> StageResult:
     """
     del context
     spec, execution = job_spec(event["properties"]), str(event["execution"])
-    legacy = truth(event["properties"].get("AllowLegacy", "false"))
+    legacy = is_true(event["properties"].get("AllowLegacy", "false"))
     bedrock, stepfunctions = client("bedrock"), client("stepfunctions")
 
     def is_wanted() -> bool:
         return executions.is_open(executions.find(stepfunctions, execution))
 
-    return patient(lambda: made(spec, bedrock, is_wanted, allow_legacy=legacy), MAKE_SECONDS)
+    return wait_if_transient(lambda: made(spec, bedrock, is_wanted, allow_legacy=legacy), MAKE_SECONDS)
 
 
 def made(
@@ -109,13 +117,13 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
     asked_at = event.raw.get("AskedAt")
     may_wait = asked_at is not None and now() - float(asked_at) < CREATE_WAIT_SECONDS
     spec = job_spec(event.properties)
-    is_left = truth(event.properties.get("MadeLater", "false")) and not jobs.find(bedrock, name)
+    is_left = is_true(event.properties.get("MadeLater", "false")) and not jobs.find(bedrock, name)
     if asked_at is not None:
-        legacy = truth(event.properties.get("AllowLegacy", "false"))
+        legacy = is_true(event.properties.get("AllowLegacy", "false"))
         today = datetime.fromtimestamp(now(), UTC)
         if is_left:
             jobs.check_models(bedrock, spec, allow_legacy=legacy, today=today)
-            return complete(jobs.not_yet(spec))
+            return complete(jobs.planned_attributes(spec))
         try:
             jobs.ensure(bedrock, spec, allow_legacy=legacy, today=today)
         except NotYetError as error:
@@ -127,7 +135,7 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
     if job:
         return complete(jobs.attributes(job))
     if is_left:
-        return complete(jobs.not_yet(spec))
+        return complete(jobs.planned_attributes(spec))
     if may_wait:
         return pending()
     raise ResourceError(
@@ -159,9 +167,9 @@ def _is_deleted(event: Event, bedrock: Any, s3: Any, name: str) -> bool:
         return True
     if not _are_stopped(bedrock, found):
         return False
-    if not truth(event.properties.get("RetainOutput", "true")) and not _purge_output(event, s3):
+    if not is_true(event.properties.get("RetainOutput", "true")) and not _purge_output(event, s3):
         return False
-    if truth(event.properties.get("RetainModel", "false")):
+    if is_true(event.properties.get("RetainModel", "false")):
         return True
     gone = [_is_model_gone(bedrock, job.get("outputModelArn")) for job in found]
     return all(gone)
@@ -249,7 +257,7 @@ def job_spec(properties: Mapping[str, Any]) -> jobs.JobSpec:
         output_data_uri=str(properties["OutputDataUri"]),
         training_data_uri=properties.get("TrainingDataUri"),
         invocation_logs_uri=properties.get("InvocationLogsUri"),
-        use_prompt_response=truth(properties.get("UsePromptResponse", "false")),
+        use_prompt_response=is_true(properties.get("UsePromptResponse", "false")),
         request_metadata=dict(properties.get("RequestMetadata", {})),
         validation_data_uris=tuple(properties.get("ValidationDataUris", ())),
         teacher_model_identifier=properties.get("TeacherModelIdentifier"),

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import batched
 from typing import Any
 
-from distilled_router.aws.state_machine import StageResult, done, not_on_its_way, waiting
+from distilled_router.aws.state_machine import StageResult, done, not_in_progress, waiting
 from distilled_router.release.table import Releases
 from distilled_router.task import converse
 from distilled_router.task.converse import NoReplyError, Prompt
@@ -34,7 +34,7 @@ def ask_shard(digest: str, key: str, releases: Releases, evaluation: Evaluation)
     """
     release, shard = releases.get(digest), key.removesuffix(".jsonl")
     if release is None or release.is_final:
-        return not_on_its_way(digest)
+        return not_in_progress(digest)
     folder = evaluation.folder(release)
     plan = folder.read(PLAN) or {}
     if shard not in plan["shards"]:
@@ -49,7 +49,7 @@ def ask_shard(digest: str, key: str, releases: Releases, evaluation: Evaluation)
         # Stopping an execution stops no function that runs.
         now = releases.get(digest)
         if now is None or now.is_final:
-            return not_on_its_way(digest)
+            return not_in_progress(digest)
         rows = ask_all(contenders, part, evaluation.runtime, evaluation.task)
         folder.write_rows(f"{answers_folder(plan, shard)}{number:03d}.jsonl", rows)
         answered |= {question.id for question in part}

@@ -34,10 +34,10 @@ def contenders(release: Release, releases: Releases, base_model: str) -> list[Co
             model=release.model_arn,
         )
     ]
-    settled = releases.served().settled
-    if settled and settled.release != release.digest:
-        serving = releases.get(settled.release)
-        title, model = f"serves now {settled.release}", serving.model_arn if serving else ""
+    settled = releases.effective_route().live
+    if settled and settled.digest != release.digest:
+        serving = releases.get(settled.digest)
+        title, model = f"serves now {settled.digest}", serving.model_arn if serving else ""
         found.append(Contender(name=SERVING, title=title, endpoint=settled.endpoint, model=model))
     if base := base_model:
         found.append(

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import NotYetError, ResourceError, described, is_transient
 from distilled_router.aws.objects import Folder
-from distilled_router.aws.state_machine import StageResult, done, not_on_its_way, release_tags, waiting
+from distilled_router.aws.state_machine import StageResult, done, not_in_progress, release_tags, waiting
 from distilled_router.bedrock import evaluation_jobs as jobs
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
 from distilled_router.release.table import EVALUATING, Release, Releases
@@ -40,7 +40,7 @@ def grade(digest: str, releases: Releases, evaluation: Evaluation, grading: Grad
     """Take the judge's grading one step further."""
     release = releases.get(digest)
     if release is None or not releases.transition(digest, EVALUATING, f"{grading.judge} grades the answers"):
-        return not_on_its_way(digest)
+        return not_in_progress(digest)
     folder = evaluation.folder(release)
 
     def pairs() -> list[tuple[Question, Answer | None]]:
@@ -124,15 +124,15 @@ class Grading:
         return waiting(f"the judge grades {job['asked'] - job['invalid']} answers", self._pause(job))
 
     def _make(self, release: Release, folder: Folder, job: dict[str, Any]) -> StageResult:
-        with self.releases.making(release.digest) as may:
+        with self.releases.creating(release.digest) as may:
             if not may:
-                return not_on_its_way(release.digest)
+                return not_in_progress(release.digest)
             job["arn"] = jobs.start(self.bedrock, self.owner, self._request(release, folder, job["judge"]))
         # Stopping an execution stops no function that runs, and whoever ends releases may have looked before.
         now = self.releases.get(release.digest)
         if now is None or now.is_final or now.attempt != release.attempt:
             jobs.stop(self.bedrock, job["arn"])
-            return not_on_its_way(release.digest)
+            return not_in_progress(release.digest)
         folder.write(_place(release, "job.json"), job)
         return waiting(f"evaluation job {job['arn']} was made", self.poll_seconds)
 

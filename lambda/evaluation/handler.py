@@ -9,7 +9,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from distilled_router.aws.clients import client, table
-from distilled_router.aws.state_machine import StageResult, patient
+from distilled_router.aws.state_machine import StageResult, wait_if_transient
 from distilled_router.release.table import Releases
 from evaluation.ask_models import ask_shard
 from evaluation.attempt import Evaluation
@@ -26,7 +26,7 @@ def prepare_evaluation(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step PrepareEvaluation: write the questions in shards."""
     del context
     releases, evaluation = _releases(), _evaluation()
-    return patient(lambda: prepare(str(event["release"]), releases, evaluation), RETRY_SECONDS)
+    return wait_if_transient(lambda: prepare(str(event["release"]), releases, evaluation), RETRY_SECONDS)
 
 
 def ask_models(event: Mapping[str, Any], context: Any) -> StageResult:
@@ -34,7 +34,9 @@ def ask_models(event: Mapping[str, Any], context: Any) -> StageResult:
     del context
     releases, evaluation = _releases(), _evaluation()
     name = str(event["shard"]).rsplit("/", 1)[-1]
-    return patient(lambda: ask_shard(str(event["release"]), name, releases, evaluation), RETRY_SECONDS)
+    return wait_if_transient(
+        lambda: ask_shard(str(event["release"]), name, releases, evaluation), RETRY_SECONDS
+    )
 
 
 def grade_answers(event: Mapping[str, Any], context: Any) -> StageResult:
@@ -42,14 +44,16 @@ def grade_answers(event: Mapping[str, Any], context: Any) -> StageResult:
     del context
     releases, evaluation = _releases(), _evaluation()
     grading = grading_from(os.environ, client("bedrock"), releases, evaluation.task)
-    return patient(lambda: grade(str(event["release"]), releases, evaluation, grading), RETRY_SECONDS)
+    return wait_if_transient(
+        lambda: grade(str(event["release"]), releases, evaluation, grading), RETRY_SECONDS
+    )
 
 
 def score_and_gate(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step ScoreAndGate: score the answers, keep the report, and say whether the candidate passed."""
     del context
     releases, evaluation = _releases(), _evaluation()
-    return patient(lambda: score(str(event["release"]), releases, evaluation), RETRY_SECONDS)
+    return wait_if_transient(lambda: score(str(event["release"]), releases, evaluation), RETRY_SECONDS)
 
 
 def _evaluation() -> Evaluation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from distilled_router.aws.state_machine import StageResult, done, not_on_its_way
+from distilled_router.aws.state_machine import StageResult, done, not_in_progress
 from distilled_router.data.conversation import examples
 from distilled_router.release.table import EVALUATING, Releases
 from evaluation.attempt import PLAN, QUESTIONS, Evaluation
@@ -16,7 +16,7 @@ def prepare(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
     """Write the questions and the plan. The release that is live at this moment is compared to the end."""
     release = releases.get(digest)
     if release is None or not releases.transition(digest, EVALUATING, "the questions are laid out"):
-        return not_on_its_way(digest)
+        return not_in_progress(digest)
     folder, life = evaluation.folder(release), release.life
     plan = folder.read(PLAN)
     if plan is None or plan["life"] != life:
@@ -32,4 +32,4 @@ def prepare(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
         folder.write(PLAN, plan)
     others = len(plan["contenders"]) - 1
     message = f"{plan['questions']} questions to the candidate and {others} others"
-    return done(message) if releases.transition(digest, EVALUATING, message) else not_on_its_way(digest)
+    return done(message) if releases.transition(digest, EVALUATING, message) else not_in_progress(digest)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from distilled_router.aws.state_machine import StageResult, done, failed, not_on_its_way
+from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress
 from distilled_router.cost.prices import PriceError, Prices
 from distilled_router.release.table import EVALUATING, Release, Releases
 from distilled_router.task.task import Task
@@ -60,7 +60,7 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
     """Score all answers and keep the report."""
     release = releases.get(digest)
     if release is None or not releases.transition(digest, EVALUATING, "the answers are being scored"):
-        return not_on_its_way(digest)
+        return not_in_progress(digest)
     folder = evaluation.folder(release)
     plan = folder.read(PLAN) or {}
     asked = questions_of(folder, plan)

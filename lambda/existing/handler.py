@@ -12,7 +12,7 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
 from distilled_router.aws.clients import client
-from distilled_router.aws.custom_resource import Event, answer, begun
+from distilled_router.aws.custom_resource import Event, answer, answer_event
 from distilled_router.aws.errors import ResourceError, code, is_missing, with_retries
 from distilled_router.bedrock import jobs
 from distilled_router.bedrock.models import base_model
@@ -29,7 +29,7 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
     request = Event.parse(event)
-    return begun(lambda: handle(request, client("bedrock")))
+    return answer_event(lambda: handle(request, client("bedrock")))
 
 
 def handle(event: Event, bedrock: Any, retry: Callable[..., Any] = with_retries) -> dict[str, Any]:

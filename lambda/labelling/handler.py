@@ -18,9 +18,16 @@ from botocore.config import Config
 
 from distilled_router.aws import executions
 from distilled_router.aws.clients import client
-from distilled_router.aws.custom_resource import Event, begun, polled
+from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
 from distilled_router.aws.objects import Folder, json_lines
-from distilled_router.aws.state_machine import StageResult, done, failed, patient, readable, release_tags
+from distilled_router.aws.state_machine import (
+    StageResult,
+    done,
+    failed,
+    readable,
+    release_tags,
+    wait_if_transient,
+)
 from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.data.conversation import examples
 from distilled_router.data.labelling_plan import Plan, shard_of
@@ -40,13 +47,13 @@ _RUNTIME = Config(retries={"mode": "standard", "max_attempts": 6}, connect_timeo
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
-    return begun(lambda: resource.handle(Event.parse(event), _services(), Task.load()))
+    return answer_event(lambda: resource.handle(Event.parse(event), _services(), Task.load()))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
-    return polled(lambda: resource.check(Event.parse(event), _services()))
+    return answer_poll(lambda: resource.check(Event.parse(event), _services()))
 
 
 def label(event: Mapping[str, Any], context: Any) -> StageResult:
@@ -70,7 +77,7 @@ def label(event: Mapping[str, Any], context: Any) -> StageResult:
         network=_network(environment),
         is_wanted=lambda: executions.is_open(executions.find(stepfunctions, execution)),
     )
-    return patient(shard.label, plan.poll_seconds)
+    return wait_if_transient(shard.label, plan.poll_seconds)
 
 
 def make_dataset(event: Mapping[str, Any], context: Any) -> StageResult:
@@ -82,7 +89,7 @@ def make_dataset(event: Mapping[str, Any], context: Any) -> StageResult:
     if failures:
         count = len(event["shards"])
         return failed(f"{len(failures)} of {count} shards failed: {readable(str(failures[0]))}")
-    return patient(lambda: curated(plan, s3, bucket, Task.load()), plan.poll_seconds)
+    return wait_if_transient(lambda: curated(plan, s3, bucket, Task.load()), plan.poll_seconds)
 
 
 def curated(plan: Plan, s3: Any, bucket: str, task: Task) -> StageResult:

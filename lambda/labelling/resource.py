@@ -17,14 +17,14 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
 from distilled_router.aws import executions
-from distilled_router.aws.custom_resource import Event, answer, complete, pending, truth
+from distilled_router.aws.custom_resource import Event, answer, complete, is_true, pending
 from distilled_router.aws.errors import ResourceError, code, with_retries
 from distilled_router.aws.objects import Folder
 from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
 from distilled_router.bedrock import jobs
 from distilled_router.cost import estimate
 from distilled_router.data.dataset_rules import check_dataset
-from distilled_router.data.files import Source, files_of
+from distilled_router.data.files import DataFile, files_of
 from distilled_router.data.findings import Report
 from distilled_router.data.labelling_plan import Plan
 from distilled_router.data.query_rules import QueryCheck
@@ -62,7 +62,7 @@ def handle(
     holdout = _holdout(event.properties, aws.s3, retry, task, plan.method, report)
     if not report.ok:
         raise ResourceError(f"{report.summary()} Nothing was published, asked or started.")
-    estimate.hold(event, estimate.Volume.of(queries), task)
+    estimate.enforce_limit(event, estimate.Volume.of(queries), task)
     logger.info("queries passed", summary=report.summary())
     for name, rows in _shards(queries, int(event.properties["QueriesPerShard"])):
         folder.write_rows(f"queries/{name}.jsonl", rows)
@@ -135,12 +135,12 @@ def _physical_id(properties: Mapping[str, Any]) -> str:
 
 def _holdout(
     properties: Mapping[str, Any], s3: Any, retry: Callable[..., Any], task: Task, method: str, report: Report
-) -> Source | None:
+) -> DataFile | None:
     """The hold-out set that was given, checked; its queries are left out of the training later."""
     given = properties.get("Holdout")
     if given is None:
         return None
-    source = Source.of("holdout", given, s3, retry)
+    source = DataFile.of("holdout", given, s3, retry)
     check_dataset(None, source.rows(), task, method, report=report)
     return source
 
@@ -179,6 +179,6 @@ def _is_deleted(event: Event, aws: Services) -> bool:
     life, owner = folder.read(_LIFE), str(event.properties["Owner"])
     if life and not batch.stop_all(aws.bedrock, batch.name_part(owner, str(life["life"])), owner):
         return False
-    if truth(event.properties.get("Retain", "true")):
+    if is_true(event.properties.get("Retain", "true")):
         return True
     return purge(aws.s3, folder.bucket, folder.prefix, until=deadline(PURGE_SECONDS))

@@ -22,9 +22,17 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
 from distilled_router.aws.clients import client, table
-from distilled_router.aws.custom_resource import Event, answer, begun, complete, pending, polled, truth
+from distilled_router.aws.custom_resource import (
+    Event,
+    answer,
+    answer_event,
+    answer_poll,
+    complete,
+    is_true,
+    pending,
+)
 from distilled_router.aws.errors import NotYetError, ResourceError, is_transient
-from distilled_router.aws.state_machine import StageResult, patient, waiting
+from distilled_router.aws.state_machine import StageResult, wait_if_transient, waiting
 from distilled_router.bedrock import models, throughput
 from distilled_router.bedrock.naming import OWNER_TAG, digest_of
 from distilled_router.release.table import Releases, RouteChangedError
@@ -44,14 +52,14 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
     request = Event.parse(event)
-    return begun(lambda: handle(request, client("bedrock"), _releases()))
+    return answer_event(lambda: handle(request, client("bedrock"), _releases()))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
     request = Event.parse(event)
-    return polled(lambda: check(request, client("bedrock")))
+    return answer_poll(lambda: check(request, client("bedrock")))
 
 
 def serve_from_throughput(event: Mapping[str, Any], context: Any) -> StageResult:
@@ -60,7 +68,7 @@ def serve_from_throughput(event: Mapping[str, Any], context: Any) -> StageResult
     digest, seconds = str(event["release"]), int(os.environ["POLL_SECONDS"])
     releases = Releases(table(os.environ["TABLE_NAME"]))
     try:
-        return patient(lambda: serve(digest, client("bedrock"), releases, os.environ), seconds)
+        return wait_if_transient(lambda: serve(digest, client("bedrock"), releases, os.environ), seconds)
     except RouteChangedError as error:
         return waiting(str(error), 1)
 
@@ -106,7 +114,7 @@ def _served_by(event: Event, bedrock: Any, name: str, at: datetime) -> str | Non
     if not _is_taken_back(event, bedrock, at):
         return None
     if event.raw.get("Gone"):
-        raise ResourceError(throughput.gone(name))
+        raise ResourceError(throughput.deleted_outside(name))
     spec, model_arn = _spec(event), str(event.properties.get("ModelArn"))
     arn, asked = str(event.raw.get("Arn", "")), str(event.raw.get("Asked", ""))
     found = throughput.ensure(bedrock, spec, model_arn, now=at, arn=arn, asked=asked)
@@ -126,14 +134,14 @@ def _begin_create(event: Event, bedrock: Any, name: str) -> dict[str, Any]:
         return answer(name)
     try:
         existing = throughput.find(bedrock, name)
-        tags = throughput.seen_tags(bedrock, existing) if existing else {}
+        tags = throughput.read_tags(bedrock, existing) if existing else {}
     except (NotYetError, ClientError, BotoCoreError) as error:
         if not isinstance(error, NotYetError) and not is_transient(error):
             raise
         logger.warning("not looked at before", throughput=name, error=str(error))
         return answer(name)
     if existing and (tags.get(OWNER_TAG), tags.get(REQUEST_TAG)) != (_owner(event), event.request_id):
-        raise ResourceError(throughput.foreign(name, existing, tags))
+        raise ResourceError(throughput.not_owned(name, existing, tags))
     return answer(name)
 
 
@@ -144,9 +152,9 @@ def _begin_in_place(event: Event, bedrock: Any, physical_id: str, at: datetime) 
     """
     old, name, owner = event.old_properties, str(event.properties["ProvisionedModelName"]), _owner(event)
     old_name = str(old.get("ProvisionedModelName", physical_id))
-    existing = throughput.find_made_as(bedrock, physical_id, owner, name, old_name)
+    existing = throughput.find_created_as(bedrock, physical_id, owner, name, old_name)
     if existing is None and old.get("Owner", owner) != owner:
-        existing = throughput.find_made_as(bedrock, physical_id, str(old["Owner"]), name, old_name)
+        existing = throughput.find_created_as(bedrock, physical_id, str(old["Owner"]), name, old_name)
     if existing:
         _sync_tags(event, bedrock, existing)
     if not _is_bought_here(event):
@@ -162,7 +170,7 @@ def _begin_in_place(event: Event, bedrock: Any, physical_id: str, at: datetime) 
     except NotYetError as error:
         logger.info("asked again later", reason=str(error))
     else:
-        if throughput.is_asked(found, name, model_arn):
+        if throughput.is_requested(found, name, model_arn):
             carried["Asked"] = arn
     return answer(physical_id, **carried, Arn=arn)
 
@@ -174,16 +182,20 @@ def _begin_replacement(event: Event, bedrock: Any, physical_id: str, at: datetim
     existing = throughput.find(bedrock, name)
     if existing:
         # It was bought before: by this event, or it is the one that an Update which is taken back returns to.
-        tags = throughput.seen_tags(bedrock, existing)
+        tags = throughput.read_tags(bedrock, existing)
         if tags.get(OWNER_TAG) != owner:
-            raise ResourceError(throughput.foreign(name, existing, tags))
+            raise ResourceError(throughput.not_owned(name, existing, tags))
         _sync_tags(event, bedrock, existing)
-        return answer(tags.get(throughput.MADE_AS_TAG, name))
+        return answer(tags.get(throughput.CREATED_AS_TAG, name))
     old = event.old_properties
     old_name = str(old.get("ProvisionedModelName", physical_id))
-    replaced = throughput.find_made_as(bedrock, physical_id, str(old.get("Owner", owner)), old_name)
+    replaced = throughput.find_created_as(bedrock, physical_id, str(old.get("Owner", owner)), old_name)
     term = throughput.committed(replaced, at, _price(old) or _price(event.properties)) if replaced else None
-    if term and not truth(old.get("Retain", "false")) and not truth(event.properties.get("Retain", "false")):
+    if (
+        term
+        and not is_true(old.get("Retain", "false"))
+        and not is_true(event.properties.get("Retain", "false"))
+    ):
         raise ResourceError(
             f"{name} was not bought, since the throughput that it would replace goes on being paid for. "
             f"{term} Change model units or commitment after that date. {_letting_go(event)}"
@@ -206,7 +218,7 @@ def _begin_delete(event: Event, bedrock: Any, releases: Releases | None, at: dat
     present = str(event.properties.get("ProvisionedModelName", name))
     # CloudFormation invents an id for a resource whose create never answered: such a one is no name of ours.
     is_ours = throughput.terms(name) is not None
-    existing = throughput.find_made_as(bedrock, name, owner, present) if is_ours else None
+    existing = throughput.find_created_as(bedrock, name, owner, present) if is_ours else None
     if existing is None:
         logger.info("nothing to delete", physical_id=name)
         return answer(name)
@@ -214,7 +226,7 @@ def _begin_delete(event: Event, bedrock: Any, releases: Releases | None, at: dat
     if releases and is_routed(releases, arn, at):
         logger.info("throughput kept: it serves, and goes once the release serves elsewhere", arn=arn)
         return answer(name)
-    if truth(event.properties.get("Retain", "false")):
+    if is_true(event.properties.get("Retain", "false")):
         logger.warning("throughput kept: Retain is set; it is billed until somebody deletes it", arn=arn)
         return answer(name)
     model_arn = str(existing["modelArn"])
@@ -228,7 +240,7 @@ def _begin_delete(event: Event, bedrock: Any, releases: Releases | None, at: dat
 def _is_releases_own(event: Event, bedrock: Any, releases: Releases | None, model_arn: str) -> bool:
     """Whether nobody comes after us who would delete the model: on the way down the release could not, under
     a throughput. While a release is declared it may be needed again: training it was paid."""
-    if releases is None or releases.declared() or truth(event.properties.get("RetainModels", "true")):
+    if releases is None or releases.declared() or is_true(event.properties.get("RetainModels", "true")):
         return False
     model = models.find(bedrock, model_arn)
     return model is not None and digest_of(_owner(event), model["modelName"]) is not None
@@ -251,11 +263,11 @@ def _is_deleted(event: Event, bedrock: Any, at: datetime) -> bool:
 def _is_taken_back(event: Event, bedrock: Any, at: datetime) -> bool:
     """Whether what a replacement bought, that is taken back now, is gone."""
     name, old = event.raw.get("TakenBack"), event.old_properties
-    stranded = throughput.find_made_as(bedrock, name, str(old.get("Owner", ""))) if name else None
+    stranded = throughput.find_created_as(bedrock, name, str(old.get("Owner", ""))) if name else None
     if stranded is None:
         return True
     arn = stranded["provisionedModelArn"]
-    if throughput.committed(stranded, at) and truth(event.properties.get("Retain", "false")):
+    if throughput.committed(stranded, at) and is_true(event.properties.get("Retain", "false")):
         logger.warning("throughput kept: it is committed, and Retain is set", arn=arn)
         return True
     return _delete(event, old, bedrock, arn, at)
@@ -305,5 +317,5 @@ def _spec(event: Event) -> throughput.ThroughputSpec:
         token=hashlib.sha256(token.encode()).hexdigest(),
         commitment_duration=event.properties.get("CommitmentDuration") or None,
         tags={**event.properties.get("Tags", {}), REQUEST_TAG: event.request_id},
-        made_as=str(event.physical_id),
+        created_as=str(event.physical_id),
     )

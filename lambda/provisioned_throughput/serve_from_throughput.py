@@ -24,7 +24,9 @@ def _utc_now() -> datetime:
 
 def is_routed(releases: Releases, arn: str, at: datetime) -> bool:
     """Whether the router may send requests to it."""
-    return any(share.endpoint == arn and share.live(at.timestamp()) for share in releases.served().shares)
+    return any(
+        share.endpoint == arn and share.counts(at.timestamp()) for share in releases.effective_route().shares
+    )
 
 
 def serve(
@@ -39,8 +41,8 @@ def serve(
     The release is live on its on-demand deployment, and stays so where this fails.
     """
     release = releases.get(digest)
-    settled = releases.route().settled
-    if release is None or release.state != LIVE or settled is None or settled.release != digest:
+    settled = releases.route().live
+    if release is None or release.state != LIVE or settled is None or settled.digest != digest:
         return failed(f"release {digest} does not serve any more")
     poll_seconds, spec = int(settings["POLL_SECONDS"]), _spec(settings, release)
     # Said before anything is paid for: the sweeper spares what a release is on its way to.
@@ -48,7 +50,7 @@ def serve(
         releases.update(digest, throughput=spec.name)
     try:
         _free_units(bedrock, releases, spec, release.model_arn, settings, now())
-        with releases.making(digest) as allowed:
+        with releases.creating(digest) as allowed:
             if not allowed:
                 return failed(f"release {digest} does not serve any more")
             found = throughput.ensure(bedrock, spec, release.model_arn, now=now(), asked=release.endpoint)
@@ -64,7 +66,7 @@ def serve(
         return failed(f"throughput {spec.name} failed: {found.get('failureMessage', 'no reason given')}")
     if throughput.serves(found, spec.name, release.model_arn):
         message = f"serves all requests from throughput {spec.name}"
-        if not releases.serve_from(digest, arn, f"release {digest} {message}"):
+        if not releases.move_endpoint(digest, arn, f"release {digest} {message}"):
             return failed(f"release {digest} does not serve any more")
         releases.update(digest, endpoint=arn, message=message)
         return done(f"release {digest} {message}")
@@ -94,7 +96,7 @@ def _free_units(
     for other in list(throughput.owned(bedrock, spec.owner)):
         arn, name = other["provisionedModelArn"], other["provisionedModelName"]
         is_usable = name == spec.name and base_model(other["foundationModelArn"]) == base_model(model_arn)
-        if is_usable or any(share.endpoint == arn for share in releases.served().shares):
+        if is_usable or any(share.endpoint == arn for share in releases.effective_route().shares):
             continue
         if throughput.committed(other, at):
             logger.warning("throughput kept: it is committed", arn=arn)

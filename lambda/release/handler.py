@@ -21,12 +21,12 @@ from distilled_router.aws.clients import client, table
 from distilled_router.aws.custom_resource import (
     Event,
     answer,
-    begun,
+    answer_event,
+    answer_poll,
     complete,
+    is_true,
     pending,
-    polled,
     shortened,
-    truth,
 )
 from distilled_router.aws.errors import ResourceError, code
 from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
@@ -44,13 +44,13 @@ ON_DEMAND = "on_demand"
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
-    return begun(lambda: handle(Event.parse(event), services()))
+    return answer_event(lambda: handle(Event.parse(event), services()))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
-    return polled(lambda: check(Event.parse(event), services()))
+    return answer_poll(lambda: check(Event.parse(event), services()))
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ def check(event: Event, aws: Services) -> dict[str, Any]:
 def _all_gone(event: Event, aws: Services) -> bool:
     """Take all that releases made one step further to its end; True once nothing is left."""
     # A step that still runs, though its execution was stopped, may be about to make something.
-    if not _end_all(aws) or aws.releases.is_making():
+    if not _end_all(aws) or aws.releases.is_creating():
         return False
     if _sweeper(event, aws).clear(declared=str(event.properties["Digest"])).waiting:
         return False
-    if truth(event.properties.get("RetainReports", "true")):
+    if is_true(event.properties.get("RetainReports", "true")):
         return True
     return purge(aws.s3, str(event.properties["Bucket"]), "releases/", until=deadline(PURGE_SECONDS))
 
@@ -135,7 +135,7 @@ def _started(event: Event, aws: Services, digest: str, attempt: int) -> bool:
     """Start one attempt's execution; False where its name belongs to an execution of another life."""
     machine, name = str(event.properties["StateMachineArn"]), f"{digest}-{attempt}"
     execution = executions.arn_of(machine, name)
-    begun = aws.releases.begin(
+    answer_event = aws.releases.begin(
         digest,
         attempt=attempt,
         execution=execution,
@@ -151,7 +151,7 @@ def _started(event: Event, aws: Services, digest: str, attempt: int) -> bool:
             raise
         # Either this event came before, and its execution has even ended by now. Or the attempt is new to
         # the table while its name was used before the table was made: names are taken for 90 days.
-        return not begun or _is_running(aws, execution)
+        return not answer_event or _is_running(aws, execution)
     logger.info("release started", release=digest, execution=execution)
     return True
 
@@ -179,8 +179,8 @@ def _stays(aws: Services, release: Release, endpoint: str, *, repeated: bool) ->
 
 def _serves(aws: Services, release: Release, endpoint: str) -> bool:
     """Whether the release takes the requests from this endpoint: a throughput's name, or `on_demand`."""
-    settled = aws.releases.route().settled
-    if settled is None or settled.release != release.digest:
+    settled = aws.releases.route().live
+    if settled is None or settled.digest != release.digest:
         return False
     named = release.throughput if is_throughput(settled.endpoint) else ON_DEMAND
     return named == endpoint
@@ -197,7 +197,7 @@ def _supersede_others(aws: Services, digest: str) -> None:
         if release.digest == digest or (release.is_final and release.state != SUPERSEDED):
             continue
         aws.releases.transition(release.digest, SUPERSEDED, reason)
-        aws.releases.take_back(release.digest, f"release {release.digest} was {reason}")
+        aws.releases.withdraw(release.digest, f"release {release.digest} was {reason}")
         executions.stop(aws.stepfunctions, release.execution, reason)
 
 
@@ -225,8 +225,8 @@ def _sweeper(event: Event, aws: Services) -> Sweeper:
         releases=aws.releases,
         owner=str(event.properties["Owner"]),
         keep_releases=0,
-        retain_models=truth(event.properties.get("RetainModels", "true")),
+        retain_models=is_true(event.properties.get("RetainModels", "true")),
         keep_throughput="",
-        retain_throughput=truth(event.properties.get("RetainThroughput", "false")),
+        retain_throughput=is_true(event.properties.get("RetainThroughput", "false")),
         judges=bool(event.properties.get("Judge")),
     )

@@ -10,9 +10,9 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from distilled_router.aws.clients import table
-from distilled_router.aws.custom_resource import Event, answer, begun, truth
+from distilled_router.aws.custom_resource import Event, answer, answer_event, is_true
 from distilled_router.release.table import Releases
-from distilled_router.release.wait_conditions import Waits, Window
+from distilled_router.release.wait_conditions import WaitConditions, Window
 
 logger = Logger()
 
@@ -21,8 +21,8 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
     request, releases_table = Event.parse(event), table(os.environ["TABLE_NAME"])
-    waits, releases = Waits(releases_table), Releases(releases_table)
-    return begun(lambda: handle(request, waits, releases, time.time()))
+    waits, releases = WaitConditions(releases_table), Releases(releases_table)
+    return answer_event(lambda: handle(request, waits, releases, time.time()))
 
 
 def tick(event: Mapping[str, Any], context: Any) -> dict[str, int]:
@@ -32,10 +32,10 @@ def tick(event: Mapping[str, Any], context: Any) -> dict[str, int]:
     """
     del event, context
     releases_table, margin = table(os.environ["TABLE_NAME"]), float(os.environ["MARGIN_SECONDS"])
-    return {"ended": Waits(releases_table).settle(Releases(releases_table), margin)}
+    return {"ended": WaitConditions(releases_table).settle(Releases(releases_table), margin)}
 
 
-def handle(event: Event, waits: Waits, releases: Releases, now: float) -> dict[str, Any]:
+def handle(event: Event, waits: WaitConditions, releases: Releases, now: float) -> dict[str, Any]:
     """Register the window, and end it at once where its release has ended already; forget it on Delete."""
     digest, number = str(event.properties["Digest"]), int(event.properties["Window"])
     physical_id = f"{event.properties['Owner']}-{digest}-wait-{number}"
@@ -44,7 +44,7 @@ def handle(event: Event, waits: Waits, releases: Releases, now: float) -> dict[s
             waits.remove(digest, number)
         return answer(str(event.physical_id))
     ends_at = int(now) + int(event.properties["Seconds"])
-    last = truth(event.properties["Last"])
+    last = is_true(event.properties["Last"])
     waits.register(Window(digest, number, last, str(event.properties["Handle"]), ends_at))
     waits.settle(releases)
     return answer(physical_id)

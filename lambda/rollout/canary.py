@@ -33,9 +33,9 @@ class CanaryAnalysis:
             return None
         metrics = RouterMetrics(self.cloudwatch, self.owner, release.step_at, at)
         found = {release.endpoint: metrics.of(release.digest, rollout)}
-        live = settled if settled and settled.release != release.digest else None
+        live = settled if settled and settled.digest != release.digest else None
         if live:
-            found[live.endpoint] = metrics.of(live.release, rollout)
+            found[live.endpoint] = metrics.of(live.digest, rollout)
         missing = {
             endpoint: min(math.ceil(rollout.least - one.requests), rollout.probes)
             for endpoint, one in found.items()

@@ -9,7 +9,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from distilled_router.aws.clients import client, table
-from distilled_router.aws.state_machine import StageResult, patient, waiting
+from distilled_router.aws.state_machine import StageResult, wait_if_transient, waiting
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.table import Releases, RouteChangedError
 from rollout.canary import CanaryAnalysis
@@ -29,6 +29,6 @@ def roll_out(event: Mapping[str, Any], context: Any) -> StageResult:
     probes = Probes.from_environment(os.environ, client("s3"))
     analysis = CanaryAnalysis(client("cloudwatch"), os.environ["NAME"], rollout, probes)
     try:
-        return patient(lambda: advance(str(event["release"]), releases, analysis), RETRY_SECONDS)
+        return wait_if_transient(lambda: advance(str(event["release"]), releases, analysis), RETRY_SECONDS)
     except RouteChangedError as error:
         return waiting(str(error), 1)

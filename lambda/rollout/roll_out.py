@@ -35,9 +35,9 @@ def advance(
     if release.step >= 0 and at < ends_at:
         return waiting(release.message, ends_at - at)
     if release.step >= 0:
-        problem = analysis.breach(release, releases.served().settled, at)
+        problem = analysis.breach(release, releases.effective_route().live, at)
         if problem:
-            releases.take_back(digest, f"release {digest} was taken back: {problem}")
+            releases.withdraw(digest, f"release {digest} was taken back: {problem}")
             return failed(f"taken back at {release.message}: {problem}")
     following = release.step + 1
     # The settings may have fewer steps than when the rise began.
@@ -48,10 +48,10 @@ def advance(
 
 def _raise_share(release: Release, releases: Releases, rollout: Rollout, step: int, at: int) -> StageResult:
     # Where somebody broke the route, what serves is what routers go on with.
-    route, part = releases.served(), rollout.rounds[step]
+    route, part = releases.effective_route(), rollout.rounds[step]
     expires = at + rollout.dwell_seconds + EXPIRY_MARGIN_SECONDS
-    candidate = Share(release=release.digest, endpoint=release.endpoint, share=part, expires_at=expires)
-    shares = (candidate, *([replace(route.settled, share=1.0 - part)] if route.settled else []))
+    candidate = Share(digest=release.digest, endpoint=release.endpoint, share=part, expires_at=expires)
+    shares = (candidate, *([replace(route.live, share=1.0 - part)] if route.live else []))
     baking = ", baking" if step >= len(rollout.steps) else ""
     message = f"{part:.0%} of the requests{baking}"
     moved = releases.move_with_route(
@@ -61,8 +61,8 @@ def _raise_share(release: Release, releases: Releases, rollout: Rollout, step: i
 
 
 def _settle(release: Release, releases: Releases) -> StageResult:
-    route = releases.served()
-    previous = route.settled.release if route.settled else _went_live_last(releases)
+    route = releases.effective_route()
+    previous = route.live.digest if route.live else _went_live_last(releases)
     alone = Share(release.digest, release.endpoint, 1.0, expires_at=None)
     moved = releases.move_with_route(
         release.digest,

@@ -155,7 +155,7 @@ class Router:
     def _weights(self, query: str, budget: Budget, trace: Trace) -> dict[str, float]:
         now, key = self._now(), normalised(query)
         share = self._route(budget, now, trace).choose(key, now)
-        trace.release = share.release if share else None
+        trace.release = share.digest if share else None
         if found := self._cache.get(key, trace.release, now):
             trace.source, trace.reason, trace.cached = found.source, found.reason, True
             return found.weights

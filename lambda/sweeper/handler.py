@@ -15,7 +15,7 @@ from distilled_router.aws.state_machine import StageResult, done, readable
 from distilled_router.bedrock.throughput import is_throughput
 from distilled_router.release.sweep import Sweep, Sweeper
 from distilled_router.release.table import FAILED, LIVE, Releases
-from distilled_router.release.wait_conditions import Waits
+from distilled_router.release.wait_conditions import WaitConditions
 
 logger = Logger()
 
@@ -43,7 +43,7 @@ def fail(event: Mapping[str, Any], context: Any) -> StageResult:
     moved = sweeper.releases.transition(digest, FAILED, reason, of_attempt=release.attempt)
     if moved or _stays_live(sweeper.releases, digest, reason):
         count("FailedReleases", sweeper.owner)
-    sweeper.releases.take_back(digest, f"release {digest} failed: {reason}")
+    sweeper.releases.withdraw(digest, f"release {digest} failed: {reason}")
     _tell_waiting_stacks(sweeper.releases)
     return done(_counted(sweeper.sweep(failed=digest)))
 
@@ -57,10 +57,10 @@ def sweep(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 def _stays_live(releases: Releases, digest: str, reason: str) -> bool:
     """Whether it serves already, and failed in its last step: moving to provisioned throughput. It is on its
     way there no more, and its endpoint is the one that the route names."""
-    release, settled = releases.get(digest), releases.route().settled
+    release, settled = releases.get(digest), releases.route().live
     if release is None or release.state != LIVE:
         return False
-    endpoint = settled.endpoint if settled and settled.release == digest else ""
+    endpoint = settled.endpoint if settled and settled.digest == digest else ""
     if is_throughput(endpoint):
         # The move was made, and the step's answer was lost.
         return releases.update(digest, message=f"serves all requests from {release.throughput}: {reason}")
@@ -73,7 +73,7 @@ def _stays_live(releases: Releases, digest: str, reason: str) -> bool:
 def _tell_waiting_stacks(releases: Releases) -> None:
     """A stack that waits for its release goes on, or fails, with it. A signal that is lost here is sent
     again by the wait's own schedule."""
-    Waits(table(os.environ["TABLE_NAME"])).settle(releases)
+    WaitConditions(table(os.environ["TABLE_NAME"])).settle(releases)
 
 
 def _counted(swept: Sweep) -> str:

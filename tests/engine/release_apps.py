@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 from cdk_distilled_router import DistillationJob, ProvisionedThroughput, ReleaseWait
 from cdk_distilled_router import Release as ReleaseConstruct
 from distilled_router.release.table import FAILED, LIVE, Release, Releases
-from distilled_router.release.wait_conditions import Waits
+from distilled_router.release.wait_conditions import WaitConditions
 from stacks.settings import PROJECT
 from tests.engine import layers
 from tests.engine.apps import BUCKET, CONTEXT, OWNER, ROWS, STUDENT, TEACHER
@@ -273,13 +273,13 @@ class Scene:
     def served(self) -> tuple[str, ...]:
         """The digests of the releases that the route names, the settled one last."""
         assert self._table is not None
-        return tuple(share.release for share in self._table.route().shares)
+        return tuple(share.digest for share in self._table.route().shares)
 
     def settled(self) -> str | None:
         """The digest of the release that serves whatever no candidate serves."""
         assert self._table is not None
-        settled = self._table.route().settled
-        return settled.release if settled else None
+        settled = self._table.route().live
+        return settled.digest if settled else None
 
     def settled_until(self, condition: Callable[[], object], what: str) -> set[str | None]:
         """Wait until something holds; returns all that was settled meanwhile."""
@@ -301,7 +301,7 @@ class Scene:
     def windows(self) -> list[int]:
         """The numbers of the windows in which the stack waits."""
         table = self._dynamodb_table
-        return sorted(window.number for window in Waits(table).windows()) if table else []
+        return sorted(window.number for window in WaitConditions(table).windows()) if table else []
 
     def physical_ids(self, kind: str) -> set[str]:
         """The physical ids of the stack's resources of a type."""

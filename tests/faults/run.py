@@ -158,7 +158,7 @@ class Run:
         """For how long a delete waits for a step that has died while it made something: as long as it might
         have lived. The emulator ends a function that runs, too, when CloudFormation updates it."""
         with contextlib.suppress(ClientError, LookupError):
-            until = max((release.making_until for release in self._system.releases().all()), default=0)
+            until = max((release.creating_until for release in self._system.releases().all()), default=0)
             return max(until - time.time(), 0.0)
         return 0.0
 
@@ -248,7 +248,7 @@ class Run:
             digest = digest_of(self._owner, item["name"]) or ""
             release = known.get(digest)
             wanted = release and (not release.is_final or release.state in (LIVE, RETIRED))
-            if not wanted and digest not in route.releases():
+            if not wanted and digest not in route.digests():
                 found = release.state if release else "unknown"
                 self._problem(f"deployment {item['name']} exists, and its release is {found}")
 
@@ -272,7 +272,7 @@ class Run:
                 continue
             # In whole seconds: what the route named a while after the call.
             later = [r for r in history if r.updated_at <= call["wall_time"] + 2]
-            if later and any(s.endpoint == gone and s.live(call["wall_time"]) for s in later[-1].shares):
+            if later and any(s.endpoint == gone and s.counts(call["wall_time"]) for s in later[-1].shares):
                 self._problem(f"{gone} was deleted while the route named it")
 
     def _route_history(self) -> list[Route]:
@@ -331,7 +331,7 @@ class Run:
             self._tell(f"  runs: {execution}")
         with contextlib.suppress(ClientError, LookupError):
             for release in self._system.releases().all():
-                lease = max(release.making_until - time.time(), 0)
+                lease = max(release.creating_until - time.time(), 0)
                 self._tell(f"  release {release.digest} {release.state}, lease {lease:.0f} s")
         for kind, items in self._engine.bedrock("/_state").items():
             for item in items if isinstance(items, list) else ():

@@ -70,9 +70,9 @@ class Scene:
         self.engine.bedrock("/_faults", delete=True)
         if not self._is_settled():
             self.release_good()
-        settled = self.releases.route().settled
+        settled = self.releases.route().live
         assert settled is not None
-        return settled.release
+        return settled.digest
 
     def release_good(self) -> Candidate:
         """Deploy a good version, and wait until it serves all requests."""
@@ -125,7 +125,7 @@ class Scene:
 
     def shares(self) -> dict[str, float]:
         """Digest to share of the requests, of all that the route names."""
-        return {share.release: share.share for share in self.releases.route().shares}
+        return {share.digest: share.share for share in self.releases.route().shares}
 
     def is_promoted(self, digest: str) -> Release:
         """Wait until a release has a part of the requests."""
@@ -231,13 +231,13 @@ class Scene:
     def _is_settled(self) -> bool:
         """Whether a good release, and nothing else, serves and is on its way."""
         route = self.releases.route()
-        settled = route.settled
+        settled = route.live
         return (
             settled is not None
             and len(route.shares) == 1
             and route.problem is None
-            and settled.release in self._good_digests
-            and self.release(settled.release).state == LIVE
+            and settled.digest in self._good_digests
+            and self.release(settled.digest).state == LIVE
             and settled.endpoint in self.deployments().values()
             and not any(self.engine.running())
         )

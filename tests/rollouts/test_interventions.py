@@ -64,7 +64,7 @@ def test_a_share_that_nobody_takes_back_expires(
 
     # A quarter of an hour after the step's end: the time passes by writing the expiry that is over by then.
     shares = scene.table.get_item(Key={"id": "route"})["Item"]["shares"]
-    (place,) = (number for number, share in enumerate(shares) if share["release"] == rising.digest)
+    (place,) = (number for number, share in enumerate(shares) if share["digest"] == rising.digest)
     assert shares[place]["expires_at"] > time.time() + STANDING["dwell_seconds"]
     scene.table.update_item(
         Key={"id": "route"},

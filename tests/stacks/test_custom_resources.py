@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from distillation_job.handler import job_spec
-from distilled_router.aws.custom_resource import truth
+from distilled_router.aws.custom_resource import is_true
 from distilled_router.release.rollout import Rollout
 from evaluation.gate import Gate
 from stacks.settings import PROJECT
@@ -109,9 +109,9 @@ def test_what_is_kept_at_the_end_is_what_the_settings_say(assembly: Assembly) ->
     resources = {resource.type: sent(resource.properties) for resource in custom_resources(assembly)}
     job, release = resources["Custom::BedrockDistillationJob"], resources["Custom::BedrockRelease"]
     data = "Custom::BedrockLabelling" if assembly.is_labelled_here else "Custom::BedrockDataset"
-    assert truth(resources[data]["Retain"]) == (keep.data == "retain")
-    assert truth(job["RetainOutput"]) == truth(release["RetainReports"]) == (keep.data == "retain")
-    assert truth(job["RetainModel"]) == truth(release["RetainModels"]) == (keep.models == "retain")
+    assert is_true(resources[data]["Retain"]) == (keep.data == "retain")
+    assert is_true(job["RetainOutput"]) == is_true(release["RetainReports"]) == (keep.data == "retain")
+    assert is_true(job["RetainModel"]) == is_true(release["RetainModels"]) == (keep.models == "retain")
 
 
 def test_custom_resources_get_their_delete(assembly: Assembly) -> None:

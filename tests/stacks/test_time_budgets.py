@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from distillation_job.handler import CREATE_WAIT_SECONDS
 from distilled_router.aws.clients import client
-from distilled_router.release.table import MAKING_SECONDS
+from distilled_router.release.table import CREATING_SECONDS
 from tests.stacks.assembly import Assembly, Resource
 from tests.unit.entry_points import asks_bedrock
 
@@ -66,4 +66,4 @@ def test_end_of_the_stack_waits_as_long_as_a_step_that_makes_something_may_run(
         "candidate.handler.deploy_candidate",
         "provisioned_throughput.handler.serve_from_throughput",
     )
-    assert {functions[step] for step in steps} == {MAKING_SECONDS}
+    assert {functions[step] for step in steps} == {CREATING_SECONDS}

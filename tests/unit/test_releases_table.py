@@ -12,9 +12,9 @@ from botocore.exceptions import ClientError
 
 from distilled_router.release.route import Share
 from distilled_router.release.table import (
+    CREATING_SECONDS,
     FAILED,
     LIVE,
-    MAKING_SECONDS,
     PROMOTING,
     RETIRED,
     SUPERSEDED,
@@ -115,7 +115,7 @@ def test_each_change_of_the_route_leaves_its_history(releases: Releases) -> None
     route = releases.set_route(
         (Share(A, "arn:a", 0.25, expires_at=9),), after=releases.route(), reason="rise"
     )
-    releases.take_back(A, "taken back")
+    releases.withdraw(A, "taken back")
     kept = releases._table.get_item(Key={"id": f"route@{route.version:09d}"})["Item"]
     assert kept["reason"] == "rise"
     assert releases.route().shares == ()
@@ -128,7 +128,7 @@ def test_each_change_of_the_route_leaves_its_history(releases: Releases) -> None
 def test_a_route_that_a_human_broke_can_be_replaced(releases: Releases, version: dict[str, object]) -> None:
     releases._table.put_item(Item={"id": "route", "shares": "oops", **version})
     releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="mended")
-    assert [share.release for share in releases.route().shares] == [A]
+    assert [share.digest for share in releases.route().shares] == [A]
 
 
 @pytest.mark.parametrize("broken", [{"version": "none"}, {"version": 2, "shares": "all"}, None])
@@ -148,14 +148,14 @@ def test_route_that_a_human_broke_loses_no_history(
 
 
 def test_routers_serve_the_last_route_that_could_be_read(releases: Releases) -> None:
-    assert releases.served().shares == ()
+    assert releases.effective_route().shares == ()
     last = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="last")
-    assert releases.served() == last
+    assert releases.effective_route() == last
     releases._table.put_item(Item={"id": "route", "version": "none", "shares": "oops"})
-    assert releases.served().shares == last.shares
-    half = [{"release": B, "endpoint": "arn:b", "share": Decimal(1)}, "oops"]
+    assert releases.effective_route().shares == last.shares
+    half = [{"digest": B, "endpoint": "arn:b", "share": Decimal(1)}, "oops"]
     releases._table.put_item(Item={"id": "route", "version": 2, "shares": half})
-    assert {share.release for share in releases.served().shares} == {A, B}
+    assert {share.digest for share in releases.effective_route().shares} == {A, B}
 
 
 def test_release_and_route_move_together(releases: Releases) -> None:
@@ -335,16 +335,16 @@ def test_write_that_meets_a_transaction_is_made_again(
 def test_a_partial_share_goes_back_to_the_settled_release(releases: Releases) -> None:
     shares = (Share(A, "arn:a", 0.25, expires_at=9), Share(B, "arn:b", 0.75))
     releases.set_route(shares, after=releases.route(), reason="rise")
-    releases.take_back(A, "breach")
+    releases.withdraw(A, "breach")
     assert releases.route().shares == (Share(B, "arn:b", 1.0),)
-    releases.take_back(A, "again")
+    releases.withdraw(A, "again")
     assert releases.route().version == 2
 
 
 def test_a_settled_share_is_only_ever_replaced(releases: Releases) -> None:
     """No failure of a release, its own included, takes away an endpoint that serves."""
     route = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="live")
-    releases.take_back(A, "failed")
+    releases.withdraw(A, "failed")
     assert releases.route() == route
 
 
@@ -360,13 +360,13 @@ def test_taking_back_outlives_other_writers_but_not_endless_ones(
         return write(*arguments, **named)
 
     monkeypatch.setattr(releases, "set_route", lost)
-    releases.take_back(A, "failed")
+    releases.withdraw(A, "failed")
     assert releases.route().shares == ()
     monkeypatch.undo()
     releases.set_route((Share(A, "arn:a", 0.5, expires_at=9),), after=releases.route(), reason="rise")
     monkeypatch.setattr(releases, "set_route", Mock(side_effect=RouteChangedError("…")))
     with pytest.raises(RouteChangedError, match="keeps changing"):
-        releases.take_back(A, "failed")
+        releases.withdraw(A, "failed")
 
 
 def test_declared_digest_comes_and_goes(releases: Releases) -> None:
@@ -379,28 +379,28 @@ def test_declared_digest_comes_and_goes(releases: Releases) -> None:
 
 def test_either_a_step_sees_the_end_of_the_stack_or_the_end_sees_the_step(releases: Releases) -> None:
     begin(releases, A)
-    with releases.making(A) as allowed:
+    with releases.creating(A) as allowed:
         assert allowed
         releases.declare(None)
-        assert releases.is_making()
-    assert not releases.is_making()
-    with releases.making(A) as allowed:
+        assert releases.is_creating()
+    assert not releases.is_creating()
+    with releases.creating(A) as allowed:
         assert not allowed
-        assert releases.is_making()
+        assert releases.is_creating()
     releases.declare(B)
-    with releases.making(A) as allowed:
+    with releases.creating(A) as allowed:
         assert allowed
 
 
 def test_step_that_was_killed_is_waited_for_no_longer_than_its_function_may_run(releases: Releases) -> None:
     begin(releases, A)
-    step = releases.making(A)
+    step = releases.creating(A)
     step.__enter__()
     started = releases._now()
-    releases._now = lambda: started + MAKING_SECONDS - 60
-    assert releases.is_making()
-    releases._now = lambda: started + MAKING_SECONDS + 60
-    assert not releases.is_making()
+    releases._now = lambda: started + CREATING_SECONDS - 60
+    assert releases.is_creating()
+    releases._now = lambda: started + CREATING_SECONDS + 60
+    assert not releases.is_creating()
     step.__exit__(None, None, None)
 
 
@@ -408,7 +408,7 @@ def test_making_something_does_not_count_as_progress_of_the_release(releases: Re
     begin(releases, A)
     before = release_of(releases, A)
     releases._now = lambda: before.updated_at + 50
-    with releases.making(A):
+    with releases.creating(A):
         pass
     assert release_of(releases, A) == before
 

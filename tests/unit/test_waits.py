@@ -15,7 +15,7 @@ from cdk_distilled_router.release.wait import LONGEST_WINDOW_SECONDS, pace, wind
 from distilled_router.aws.custom_resource import REASON_BYTES, Event
 from distilled_router.aws.errors import ResourceError
 from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING, Releases
-from distilled_router.release.wait_conditions import Waits, Window
+from distilled_router.release.wait_conditions import WaitConditions, Window
 from release_wait.handler import handle
 
 DIGEST, OWNER, NOW = "aaaaaaaaaaaa", "video-router-test", 1_000_000
@@ -41,8 +41,8 @@ def handles() -> Handles:
 
 
 @pytest.fixture
-def waits(releases: Releases, handles: Handles) -> Waits:
-    return Waits(releases._table, lambda: NOW, handles.put)
+def waits(releases: Releases, handles: Handles) -> WaitConditions:
+    return WaitConditions(releases._table, lambda: NOW, handles.put)
 
 
 @pytest.fixture
@@ -69,7 +69,9 @@ def event(kind: str = "Create", number: int = 1, last: str = "true", physical_id
     )
 
 
-def test_a_running_release_leaves_the_window_open(running: Releases, waits: Waits, handles: Handles) -> None:
+def test_a_running_release_leaves_the_window_open(
+    running: Releases, waits: WaitConditions, handles: Handles
+) -> None:
     result = handle(event(), waits, running, NOW)
     assert result["PhysicalResourceId"] == f"{OWNER}-{DIGEST}-wait-1"
     assert handles.signals == []
@@ -78,7 +80,7 @@ def test_a_running_release_leaves_the_window_open(running: Releases, waits: Wait
 
 @pytest.mark.parametrize("state", [LIVE, RETIRED])
 def test_success_of_the_release_ends_the_window_with_success(
-    state: str, running: Releases, waits: Waits, handles: Handles
+    state: str, running: Releases, waits: WaitConditions, handles: Handles
 ) -> None:
     handle(event(), waits, running, NOW)
     running.update(DIGEST, state=state)
@@ -91,7 +93,7 @@ def test_success_of_the_release_ends_the_window_with_success(
 
 @pytest.mark.parametrize("state", [FAILED, SUPERSEDED])
 def test_failure_carries_the_reason_of_the_release(
-    state: str, running: Releases, waits: Waits, handles: Handles
+    state: str, running: Releases, waits: WaitConditions, handles: Handles
 ) -> None:
     handle(event(), waits, running, NOW)
     running.transition(DIGEST, state, "job video-router is Failed: no capacity")
@@ -102,14 +104,16 @@ def test_failure_carries_the_reason_of_the_release(
 
 
 def test_a_release_that_ended_before_the_window_was_registered_ends_it_at_once(
-    running: Releases, waits: Waits, handles: Handles
+    running: Releases, waits: WaitConditions, handles: Handles
 ) -> None:
     running.transition(DIGEST, LIVE, "serves all requests")
     handle(event(), waits, running, NOW)
     assert [signal["Status"] for _, signal in handles.signals] == ["SUCCESS"]
 
 
-def test_a_signal_that_was_lost_is_sent_again(running: Releases, waits: Waits, handles: Handles) -> None:
+def test_a_signal_that_was_lost_is_sent_again(
+    running: Releases, waits: WaitConditions, handles: Handles
+) -> None:
     handle(event(), waits, running, NOW)
     running.transition(DIGEST, LIVE, "serves all requests")
     handles.reachable = False
@@ -140,7 +144,7 @@ def test_a_release_is_handed_from_window_to_window_until_it_ends(running: Releas
 
 
 def test_the_last_window_runs_out_in_cloudformation_and_fails_the_stack(
-    running: Releases, waits: Waits, handles: Handles
+    running: Releases, waits: WaitConditions, handles: Handles
 ) -> None:
     """Nobody signals it, and whoever waited longest is told by its rollback, which forgets the window. The
     release goes on."""
@@ -156,23 +160,25 @@ def test_the_last_window_runs_out_in_cloudformation_and_fails_the_stack(
 
 
 def test_tick_ends_windows_by_the_margin_that_the_stack_gives_it(
-    running: Releases, waits: Waits, handles: Handles, monkeypatch: pytest.MonkeyPatch
+    running: Releases, waits: WaitConditions, handles: Handles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handle(event(number=1, last="false"), waits, running, NOW)
     monkeypatch.setattr(release_wait.handler, "table", lambda _: running._table)
-    monkeypatch.setattr(release_wait.handler, "Waits", lambda _: waits)
+    monkeypatch.setattr(release_wait.handler, "WaitConditions", lambda _: waits)
     monkeypatch.setenv("TABLE_NAME", "releases")
     for margin, ended in (("899", 0), ("901", 1)):
         monkeypatch.setenv("MARGIN_SECONDS", margin)
         assert release_wait.handler.tick({}, None) == {"ended": ended}
 
 
-def at(releases: Releases, handles: Handles, now: float) -> Waits:
+def at(releases: Releases, handles: Handles, now: float) -> WaitConditions:
     """The registered windows, at another time."""
-    return Waits(releases._table, lambda: now, handles.put)
+    return WaitConditions(releases._table, lambda: now, handles.put)
 
 
-def test_delete_forgets_the_window_and_only_it(running: Releases, waits: Waits, handles: Handles) -> None:
+def test_delete_forgets_the_window_and_only_it(
+    running: Releases, waits: WaitConditions, handles: Handles
+) -> None:
     handle(event(number=1), waits, running, NOW)
     handle(event(number=2), waits, running, NOW)
     handle(event("Delete", 1, physical_id="invented-by-cloudformation"), waits, running, NOW)

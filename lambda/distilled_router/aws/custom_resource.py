@@ -74,7 +74,7 @@ def complete(data: Mapping[str, str] | None = None) -> dict[str, Any]:
     return {"IsComplete": True, "Data": dict(data)} if data else {"IsComplete": True}
 
 
-def truth(value: Any) -> bool:
+def is_true(value: Any) -> bool:
     """A boolean property: CloudFormation delivers it as the string `true` or `false`."""
     return str(value).lower() == "true"
 
@@ -93,7 +93,7 @@ def _bytes(text: str) -> int:
     return len(json.dumps(text, ensure_ascii=False).encode(errors="replace"))
 
 
-def begun(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def answer_event(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """onEvent's answer, or an error whose text fits CloudFormation's reason."""
     try:
         return work()
@@ -101,7 +101,7 @@ def begun(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         raise ResourceError(shortened(str(error))) from error
 
 
-def polled(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def answer_poll(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """isComplete's answer. An error that passes means asking again: the framework gives up at the first one
     that is raised, and CloudFormation then deletes what was just paid for."""
 
@@ -114,4 +114,4 @@ def polled(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             logger.warning("asked again later", error=str(error))
             return pending()
 
-    return begun(ask)
+    return answer_event(ask)

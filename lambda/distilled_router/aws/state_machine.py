@@ -40,12 +40,12 @@ def failed(message: str) -> StageResult:
     return {"outcome": "failed", "message": message[:MESSAGE_CHARACTERS], "seconds": 0}
 
 
-def not_on_its_way(digest: str) -> StageResult:
+def not_in_progress(digest: str) -> StageResult:
     """The release has ended while this stage was asked: another one took its place, or its stack goes."""
     return failed(f"release {digest} is not on its way any more")
 
 
-def patient(step: Callable[[], StageResult], seconds: int) -> StageResult:
+def wait_if_transient(step: Callable[[], StageResult], seconds: int) -> StageResult:
     """A step's answer; where AWS throttled it, broke or did not answer, it is asked again after `seconds`.
 
     A job that cost hours and money does not fail by a call that would succeed a minute later.

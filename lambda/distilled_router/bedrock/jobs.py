@@ -220,7 +220,7 @@ def failed_internally(job: Mapping[str, Any]) -> bool:
     return job["status"] == "Failed" and "internal error" in (job.get("failureMessage") or "").lower()
 
 
-def again(bedrock: Any, job: Mapping[str, Any], attempt: int) -> str:
+def retry(bedrock: Any, job: Mapping[str, Any], attempt: int) -> str:
     """Try a job that failed once more, as attempt number `attempt`; returns the new job's ARN.
 
     All but the names is as `job`, GetModelCustomizationJob's answer, describes it. The same attempt asked for
@@ -371,7 +371,7 @@ def attributes(job: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def not_yet(spec: JobSpec) -> dict[str, str]:
+def planned_attributes(spec: JobSpec) -> dict[str, str]:
     """The same attributes for a job that is made later, once its data is there."""
     return {
         "JobArn": "",

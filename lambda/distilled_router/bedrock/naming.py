@@ -77,7 +77,7 @@ def is_owned(tags: list[dict[str, str]], owner: str) -> bool:
     return {"key": OWNER_TAG, "value": owner} in tags
 
 
-def refused(name: str) -> re.Pattern[str] | None:
+def violated_pattern(name: str) -> re.Pattern[str] | None:
     """The pattern that the name of a release doesn't match as its job's or its model's, if there is one. The
     last attempt's name is the longest."""
     longest = attempt_name(name, MOST_ATTEMPTS)

@@ -31,7 +31,7 @@ from distilled_router.bedrock.lifecycle import check_usable
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags
 
 IN_SERVICE, CREATING, UPDATING, FAILED = "InService", "Creating", "Updating", "Failed"
-MADE_AS_TAG = "distilled-router:throughput"
+CREATED_AS_TAG = "distilled-router:throughput"
 
 _NAME = re.compile(r"(?P<name>.+)-(?P<terms>[1-9][0-9]*mu(-[16]m)?)")
 
@@ -41,7 +41,7 @@ class ThroughputSpec:
     """What CreateProvisionedModelThroughput needs. No commitment means billing by the hour.
 
     `token` differs between attempts to buy, and only between them: a call that is sent twice buys once, and
-    what was deleted since can be bought anew. `made_as` is the name that it was made under, where that is
+    what was deleted since can be bought anew. `created_as` is the name that it was made under, where that is
     another one.
     """
 
@@ -51,12 +51,12 @@ class ThroughputSpec:
     token: str
     commitment_duration: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
-    made_as: str = ""
+    created_as: str = ""
 
     @property
     def first_name(self) -> str:
         """The name under which it is made, or was."""
-        return self.made_as or self.name
+        return self.created_as or self.name
 
 
 def terms(name: str) -> str | None:
@@ -76,14 +76,14 @@ def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
     return or_none(bedrock.get_provisioned_model_throughput, provisionedModelId=name_or_arn)
 
 
-def find_made_as(bedrock: Any, first_name: str, owner: str, *names: str) -> dict[str, Any] | None:
+def find_created_as(bedrock: Any, first_name: str, owner: str, *names: str) -> dict[str, Any] | None:
     """The owner's throughput that was made under a name, looked for under this one and those it may have got
     since. Raises NotYetError where its tags can't be seen."""
     looks = list(dict.fromkeys((first_name, *names)))
     # The same event delivered twice: the other one may rename it between two looks.
     for name in (*looks, *looks[:-1]):
         existing = find(bedrock, name)
-        if existing and _belongs(existing, seen_tags(bedrock, existing), owner, first_name):
+        if existing and _belongs(existing, read_tags(bedrock, existing), owner, first_name):
             return existing
     return None
 
@@ -98,7 +98,7 @@ def owned(bedrock: Any, owner: str) -> Iterator[Mapping[str, Any]]:
                 yield item
 
 
-def seen_tags(bedrock: Any, existing: Mapping[str, Any]) -> dict[str, str]:
+def read_tags(bedrock: Any, existing: Mapping[str, Any]) -> dict[str, str]:
     """Its tags. Raises NotYetError where they can't be seen: it goes, or was bought a moment ago, and must
     not pass for somebody else's."""
     tags = _tags(bedrock, existing)
@@ -113,8 +113,8 @@ def _tags(bedrock: Any, existing: Mapping[str, Any]) -> dict[str, str] | None:
 
 
 def _belongs(existing: Mapping[str, Any], tags: Mapping[str, str], owner: str, first_name: str) -> bool:
-    made_as = tags.get(MADE_AS_TAG, existing["provisionedModelName"])
-    return tags.get(OWNER_TAG) == owner and made_as == first_name
+    created_as = tags.get(CREATED_AS_TAG, existing["provisionedModelName"])
+    return tags.get(OWNER_TAG) == owner and created_as == first_name
 
 
 def serves(existing: Mapping[str, Any], name: str, model_arn: str) -> bool:
@@ -129,7 +129,7 @@ def is_moving(existing: Mapping[str, Any], model_arn: str) -> bool:
     return bool(existing["modelArn"] != model_arn == existing.get("desiredModelArn"))
 
 
-def is_asked(existing: Mapping[str, Any], name: str, model_arn: str) -> bool:
+def is_requested(existing: Mapping[str, Any], name: str, model_arn: str) -> bool:
     """Whether it was asked for this name and this model, and is on its way."""
     wanted = (existing["provisionedModelName"], existing.get("desiredModelArn")) == (name, model_arn)
     return wanted and (existing["status"] == UPDATING or is_moving(existing, model_arn))
@@ -149,7 +149,7 @@ def ensure(
     existing = find(bedrock, arn or spec.name)
     if existing is None:
         if arn:
-            raise ResourceError(gone(spec.name))
+            raise ResourceError(deleted_outside(spec.name))
         _check_model(bedrock, spec, model_arn, now)
         return _create(bedrock, spec, model_arn)
     _check_owner(bedrock, spec, existing)
@@ -165,7 +165,7 @@ def ensure(
     return _move(bedrock, spec, existing, model_arn)
 
 
-def gone(name: str) -> str:
+def deleted_outside(name: str) -> str:
     """What is said of throughput that somebody deleted while its resource was there."""
     return (
         f"Throughput {name} is gone: somebody deleted it. Nothing was bought in its place, which would be "
@@ -199,7 +199,7 @@ def _check_model(bedrock: Any, spec: ThroughputSpec, model_arn: str, now: dateti
 
 
 def _create(bedrock: Any, spec: ThroughputSpec, model_arn: str) -> dict[str, Any]:
-    tags = {**spec.tags, OWNER_TAG: spec.owner, MADE_AS_TAG: spec.first_name}
+    tags = {**spec.tags, OWNER_TAG: spec.owner, CREATED_AS_TAG: spec.first_name}
     request: dict[str, Any] = {
         "provisionedModelName": spec.name,
         "modelId": model_arn,
@@ -267,17 +267,17 @@ def _refusal(spec: ThroughputSpec, error: ClientError | BotoCoreError) -> Resour
 
 
 def _check_owner(bedrock: Any, spec: ThroughputSpec, existing: Mapping[str, Any]) -> None:
-    tags = seen_tags(bedrock, existing)
+    tags = read_tags(bedrock, existing)
     if not _belongs(existing, tags, spec.owner, spec.first_name):
-        raise ResourceError(foreign(spec.name, existing, tags))
+        raise ResourceError(not_owned(spec.name, existing, tags))
 
 
-def foreign(name: str, existing: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+def not_owned(name: str, existing: Mapping[str, Any], tags: Mapping[str, str]) -> str:
     """What is said of throughput that has the name that is wanted, and is another resource's."""
-    owner, made_as = tags.get(OWNER_TAG, "nobody's we know"), tags.get(MADE_AS_TAG, name)
+    owner, created_as = tags.get(OWNER_TAG, "nobody's we know"), tags.get(CREATED_AS_TAG, name)
     return (
         f"A provisioned throughput named {name} exists and is not this stack's: "
-        f"{existing['provisionedModelArn']} (owner {owner}, made as {made_as}). Choose another name, or "
+        f"{existing['provisionedModelArn']} (owner {owner}, made as {created_as}). Choose another name, or "
         "delete it; ProvisionedThroughput.from_provisioned_model_arn uses one that is not the stack's own."
     )
 
@@ -286,7 +286,7 @@ def sync_tags(
     bedrock: Any, existing: Mapping[str, Any], wanted: Mapping[str, str], unwanted: Iterable[str] = ()
 ) -> None:
     """Give it tags, and take some off it; no call where nothing differs."""
-    present = seen_tags(bedrock, existing)
+    present = read_tags(bedrock, existing)
     changed = {key: value for key, value in wanted.items() if present.get(key) != value}
     stale = sorted(key for key in unwanted if key in present and key not in wanted)
     if changed:

@@ -23,9 +23,9 @@ __all__ = [
     "Volume",
     "check",
     "dollars",
+    "enforce_limit",
     "estimate",
     "graded",
-    "hold",
 ]
 
 # The router that AWS published asks the first of these, with a full prompt; the other is its successor.
@@ -128,7 +128,7 @@ def check(found: Estimate, maximum_usd: float) -> str | None:
     )
 
 
-def hold(event: Event, volume: Volume, task: Task) -> None:
+def enforce_limit(event: Event, volume: Volume, task: Task) -> None:
     """Raise ResourceError where a resource's properties `Cost` (a Spec as JSON) and `MaximumCostUsd` refuse
     what its data would cost. Without them nothing is refused; nor is what passed before, unchanged."""
     given, old = event.properties, event.old_properties

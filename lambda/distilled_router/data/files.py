@@ -23,7 +23,7 @@ Retry = Callable[..., Any]
 
 
 @dataclass
-class Source:
+class DataFile:
     """One file. `name` is its key in the settings, such as `training`; `location` names Bucket, Key and,
     where they do, VersionId."""
 
@@ -34,7 +34,7 @@ class Source:
     etag: str = field(default="", init=False)
 
     @classmethod
-    def of(cls, name: str, properties: Mapping[str, str], s3: Any, retry: Retry = with_retries) -> Source:
+    def of(cls, name: str, properties: Mapping[str, str], s3: Any, retry: Retry = with_retries) -> DataFile:
         """The file that a resource's properties name."""
         keys = ("Bucket", "Key", "VersionId")
         return cls(name, {key: properties[key] for key in keys if properties.get(key)}, s3, retry)
@@ -90,7 +90,7 @@ class Source:
 
 def files_of(
     name: str, properties: Mapping[str, str], s3: Any, retry: Retry = with_retries
-) -> Sequence[Source]:
+) -> Sequence[DataFile]:
     """The one file that properties name by Key, or all files of the folder that they name by Prefix.
 
     A folder's content is known by the `Content` that the settings give it: 16 hex digits over the names and
@@ -98,7 +98,7 @@ def files_of(
     digest of something else.
     """
     if "Prefix" not in properties:
-        return [Source.of(name, properties, s3, retry)]
+        return [DataFile.of(name, properties, s3, retry)]
     bucket, prefix = properties["Bucket"], properties["Prefix"]
     folder = f"Data set folder {name} s3://{bucket}/{prefix}"
     check_region(s3, bucket, folder)
@@ -122,7 +122,7 @@ def files_of(
             f"Nothing was published. Its {len(listed)} files are {content!r} now: put that into the "
             "settings to label them."
         )
-    return [Source.of(name, {"Bucket": bucket, "Key": key}, s3, retry) for key in sorted(listed)]
+    return [DataFile.of(name, {"Bucket": bucket, "Key": key}, s3, retry) for key in sorted(listed)]
 
 
 def _listed(s3: Any, bucket: str, prefix: str) -> dict[str, str]:

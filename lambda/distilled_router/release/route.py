@@ -24,12 +24,12 @@ class Share:
     settled release's.
     """
 
-    release: str
+    digest: str
     endpoint: str
     share: float
     expires_at: int | None = None
 
-    def live(self, now: float) -> bool:
+    def counts(self, now: float) -> bool:
         """Whether the share still counts at this time."""
         return self.expires_at is None or self.expires_at > now
 
@@ -82,7 +82,7 @@ class Route:
         shares: list[dict[str, Any]] = []
         for share in self.shares:
             entry: dict[str, Any] = {
-                "release": share.release,
+                "digest": share.digest,
                 "endpoint": share.endpoint,
                 "share": Decimal(str(share.share)),
             }
@@ -98,7 +98,7 @@ class Route:
         }
 
     @property
-    def settled(self) -> Share | None:
+    def live(self) -> Share | None:
         """The settled release's share. Should an item hold several, the largest, then the first."""
         candidates = [share for share in self.shares if share.expires_at is None]
         return max(candidates, key=lambda share: share.share, default=None)
@@ -112,15 +112,15 @@ class Route:
         point = _point(key)
         covered = 0.0
         for share in self.shares:
-            if share.expires_at is not None and share.live(now):
+            if share.expires_at is not None and share.counts(now):
                 covered += share.share
                 if point < covered:
                     return share
-        return self.settled
+        return self.live
 
-    def releases(self) -> frozenset[str]:
+    def digests(self) -> frozenset[str]:
         """The digests of all releases that the route names, live or expired."""
-        return frozenset(share.release for share in self.shares)
+        return frozenset(share.digest for share in self.shares)
 
 
 def _point(key: str) -> float:
@@ -132,16 +132,16 @@ def _share(entry: object) -> Share | None:
     """A share from its map, or None: one that can't be read must not take requests."""
     if not isinstance(entry, Mapping):
         return None
-    release, endpoint, part = entry.get("release"), entry.get("endpoint"), _number(entry.get("share"))
-    if not isinstance(release, str) or not release or not isinstance(endpoint, str) or not endpoint:
+    digest, endpoint, part = entry.get("digest"), entry.get("endpoint"), _number(entry.get("share"))
+    if not isinstance(digest, str) or not digest or not isinstance(endpoint, str) or not endpoint:
         return None
     if part is None or not 0 <= part <= 1:
         return None
     if "expires_at" not in entry:
-        return Share(release, endpoint, part)
+        return Share(digest, endpoint, part)
     end = _whole(entry["expires_at"])
     # A candidate whose expiry can't be read must not pass for the settled release.
-    return None if end is None else Share(release, endpoint, part, end)
+    return None if end is None else Share(digest, endpoint, part, end)
 
 
 def _number(value: object) -> float | None:

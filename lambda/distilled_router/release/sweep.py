@@ -73,7 +73,7 @@ class Sweeper:
         # Read after the lists, and the route last: a release on its way that goes live in between is found
         # running, or in the route. One that is begun again in between is looked at once more before a delete.
         known = list(self.releases.all())
-        needed = self._needed(known, self.releases.served())
+        needed = self._needed(known, self.releases.effective_route())
         last = max((release.started_at for release in known), default=0)
         lent = {release.digest: "begun last" for release in known if release.started_at == last}
         spared = dict(needed)
@@ -197,7 +197,7 @@ class Sweeper:
         wanted = name == self.keep_throughput
         if any((wanted or release.throughput == name) and self._goes_on(release) for release in known):
             return "a release is on its way to it"
-        route = self.releases.served()
+        route = self.releases.effective_route()
         if any(share.endpoint == arn for share in route.shares):
             return "named by the route"
         live = [release for release in known if release.state == LIVE]
@@ -215,7 +215,7 @@ class Sweeper:
     def _needed(self, known: Sequence[Release], route: Route) -> dict[str, str]:
         """Digest to reason, for every release whose endpoint and model must stay."""
         needed = {release.digest: "its release is running" for release in known if not release.is_final}
-        needed |= dict.fromkeys(route.releases(), "named by the route")
+        needed |= dict.fromkeys(route.digests(), "named by the route")
         live = [release for release in known if release.state == LIVE]
         if live:
             # Whoever switches it off by hand, by an empty route, wants to switch it on again.
@@ -246,14 +246,14 @@ class Sweeper:
     def _take_back_orphans(self) -> None:
         """Take back partial shares of releases that have ended: whoever ended them may have died before it.
         An expired share gets no requests, but keeps its endpoint from being removed."""
-        for share in self.releases.served().shares:
+        for share in self.releases.effective_route().shares:
             if share.expires_at is None:
                 continue
-            release = self.releases.get(share.release)
+            release = self.releases.get(share.digest)
             # A retired one rises by a rollback, step by step; what that leaves behind expires.
-            rises = release and release.state == RETIRED and share.live(self.now())
+            rises = release and release.state == RETIRED and share.counts(self.now())
             if release is None or (release.is_final and not rises):
-                self.releases.take_back(share.release, f"release {share.release} has ended")
+                self.releases.withdraw(share.digest, f"release {share.digest} has ended")
 
     @staticmethod
     def _note(result: Sweep, arn: str, *, gone: bool) -> None:

@@ -29,7 +29,7 @@ LIVE, RETIRED, FAILED, SUPERSEDED = "live", "retired", "failed", "superseded"
 FINAL = frozenset({LIVE, RETIRED, FAILED, SUPERSEDED})
 
 # How long a step may take: the timeout of its function.
-MAKING_SECONDS = 300
+CREATING_SECONDS = 300
 # A plain write meets a transaction on the same item: it may be made again at once.
 _CONFLICT_SECONDS = 5.0
 
@@ -51,8 +51,8 @@ class Release:
     `labelling` is the execution that this attempt waited for, where a labelling makes the job. `stopping`
     says why its job is being stopped, and is empty where it is not. `throughput` is the name of
     the provisioned throughput that it serves from or is on its way to, and empty where it serves on demand.
-    `making_until` is the epoch second until which a step may be making something for it. `rolled_back` is the
-    epoch second at which somebody took it out of service by hand, and 0 where nobody did.
+    `creating_until` is the epoch second until which a step may be creating something for it. `rolled_back` is
+    the epoch second at which somebody took it out of service by hand, and 0 where nobody did.
     """
 
     digest: str
@@ -71,7 +71,7 @@ class Release:
     updated_at: int = 0
     step: int = -1
     step_at: int = 0
-    making_until: int = 0
+    creating_until: int = 0
     rolled_back: int = 0
 
     @classmethod
@@ -182,35 +182,35 @@ class Releases:
         )
 
     @contextmanager
-    def making(self, digest: str) -> Iterator[bool]:
+    def creating(self, digest: str) -> Iterator[bool]:
         """While a step makes something that costs, and that is looked for by its owner's tag: whether it may.
 
         Stopping an execution stops no function that runs. So a step says so first, and looks then whether the
         stack is being deleted; whoever deletes says that first, and looks then whether a step is at it
-        (`is_making`). One of them sees the other, and nothing comes into being after the last look.
+        (`is_creating`). One of them sees the other, and nothing comes into being after the last look.
         """
-        self._note_making(digest, int(self._now()) + MAKING_SECONDS)
+        self._note_creating(digest, int(self._now()) + CREATING_SECONDS)
         try:
             yield not self._is_closed()
         finally:
-            self._note_making(digest, 0)
+            self._note_creating(digest, 0)
 
-    def is_making(self) -> bool:
+    def is_creating(self) -> bool:
         """Whether a step of any release may be making something at this moment."""
-        return any(release.making_until > self._now() for release in self.all())
+        return any(release.creating_until > self._now() for release in self.all())
 
     def _is_closed(self) -> bool:
         item = self._item(DECLARED)
         return item is not None and not item.get("digest")
 
-    def _note_making(self, digest: str, until: int) -> None:
-        self._write(_change(digest, {"making_until": until}, "attribute_exists(id)"))
+    def _note_creating(self, digest: str, until: int) -> None:
+        self._write(_change(digest, {"creating_until": until}, "attribute_exists(id)"))
 
     def route(self) -> Route:
         """The route as it is, read consistently; the empty route where there is none or it is broken."""
         return Route.from_item(self._item(ROUTE))
 
-    def served(self) -> Route:
+    def effective_route(self) -> Route:
         """The route that requests may take: where somebody broke the item, routers go on with the last one
         that they could read, so that the last copy's shares count beside what can still be read."""
         route = self.route()
@@ -299,21 +299,21 @@ class Releases:
             writes.append({"Update": change})
         return self._transact_unless_refused(writes, moved)
 
-    def serve_from(self, digest: str, endpoint: str, reason: str) -> bool:
+    def move_endpoint(self, digest: str, endpoint: str, reason: str) -> bool:
         """Give the settled release another endpoint of the same model; whether it is still the settled one.
 
         Raises RouteChangedError where the route changed meanwhile.
         """
         route = self.route()
-        settled = route.settled
-        if settled is None or settled.release != digest:
+        settled = route.live
+        if settled is None or settled.digest != digest:
             return False
         if settled.endpoint != endpoint:
             shares = tuple(replace(s, endpoint=endpoint) if s == settled else s for s in route.shares)
             self.set_route(shares, after=route, reason=reason)
         return True
 
-    def take_back(self, digest: str, reason: str) -> None:
+    def withdraw(self, digest: str, reason: str) -> None:
         """Give a release's partial share back to the settled one.
 
         A settled share stays: what serves is only ever replaced, so that no failure of a release, its own
@@ -321,12 +321,12 @@ class Releases:
         last one that they could read, partial shares included, so that this is what it is taken out of.
         """
         for _ in range(5):
-            route = self.served()
-            rest = [s for s in route.shares if s.release != digest or s.expires_at is None]
+            route = self.effective_route()
+            rest = [s for s in route.shares if s.digest != digest or s.expires_at is None]
             if len(rest) == len(route.shares):
                 return
             partial = sum(s.share for s in rest if s.expires_at is not None)
-            shares = tuple(replace(s, share=1.0 - partial) if s == route.settled else s for s in rest)
+            shares = tuple(replace(s, share=1.0 - partial) if s == route.live else s for s in rest)
             try:
                 self.set_route(shares, after=route, reason=reason)
             except RouteChangedError:

@@ -43,7 +43,7 @@ class Window:
         return f"{_PREFIX}{self.digest}@{self.number}"
 
 
-def put_signal(url: str, body: bytes) -> bool:
+def send_signal(url: str, body: bytes) -> bool:
     """PUT a signal to a handle's URL; whether it arrived. The content type must be empty, or the URL's
     signature does not match. AWS_CA_BUNDLE is followed as every AWS client follows it."""
     verify: Any = os.environ.get("AWS_CA_BUNDLE") or True
@@ -55,14 +55,14 @@ def put_signal(url: str, body: bytes) -> bool:
         return False
 
 
-class Waits:
+class WaitConditions:
     """The registered windows, in the releases table."""
 
     def __init__(
         self,
         table: Any,
         now: Callable[[], float] = time.time,
-        put: Callable[[str, bytes], bool] = put_signal,
+        put: Callable[[str, bytes], bool] = send_signal,
     ) -> None:
         """Wrap the releases table."""
         self._table, self._now, self._put = table, now, put

@@ -89,11 +89,11 @@ class System:
                 "PhysicalResourceId": physical_id,
             }
         )
-        begun = resource.handle(event, self.services, TASK, retry=lambda call, **_: call())
-        asked = Event.parse({**event.raw, **begun})
+        answer_event = resource.handle(event, self.services, TASK, retry=lambda call, **_: call())
+        asked = Event.parse({**event.raw, **answer_event})
         for _ in range(20):
             if resource.check(asked, self.services)["IsComplete"]:
-                return begun
+                return answer_event
             self.scene.server.advance(300)
         raise AssertionError(f"{kind} does not end")
 

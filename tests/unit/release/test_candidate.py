@@ -103,12 +103,12 @@ def test_deployment_is_made_while_the_end_of_the_stack_would_wait(world: World) 
     ready(world)
 
     def create(**parameters: Any) -> Any:
-        assert world.releases.is_making()
+        assert world.releases.is_creating()
         return world.bedrock.create_custom_model_deployment(**parameters)
 
     deploy(world, bedrock=Proxy(world.bedrock, create_custom_model_deployment=create))
     assert world.deployments() == named(A)
-    assert not world.releases.is_making()
+    assert not world.releases.is_creating()
 
 
 def test_release_that_is_superseded_while_its_deployment_is_made_ends(world: World) -> None:

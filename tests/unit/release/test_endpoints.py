@@ -169,7 +169,7 @@ class System:
     @property
     def serving(self) -> str:
         """The name of what serves."""
-        share = self.world.releases.route().settled
+        share = self.world.releases.route().live
         assert share is not None
         state = self.world.server.state()
         return str(
@@ -296,7 +296,7 @@ def test_last_step_that_is_on_its_way_to_what_is_asked_for_goes_on(system: Syste
 
 
 def test_event_that_comes_twice_does_not_stop_what_its_first_delivery_started(system: System) -> None:
-    """The second one comes when the release is live again, and has not begun its last step yet."""
+    """The second one comes when the release is live again, and has not answer_event its last step yet."""
     before, system.endpoint = system.endpoint, ONE
     system.own(before)
     event = Event.parse(system.release_event("Update"))

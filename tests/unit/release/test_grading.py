@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from distilled_router.aws.objects import Folder
-from distilled_router.aws.state_machine import StageResult, patient
+from distilled_router.aws.state_machine import StageResult, wait_if_transient
 from distilled_router.bedrock.evaluation_jobs import job_name, name_part
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
 from distilled_router.release.sweep import Sweep
@@ -115,7 +115,7 @@ class Bench:
     def step(self, **changes: Any) -> StageResult:
         """One call of the stage's function, as its entry point makes it."""
         grading, releases = self.grading(**changes), self.world.releases
-        return patient(lambda: grade(A, releases, self.evaluation(), grading), 60)
+        return wait_if_transient(lambda: grade(A, releases, self.evaluation(), grading), 60)
 
     def grade(self, **changes: Any) -> StageResult:
         """The stage, as the state machine asks for it."""

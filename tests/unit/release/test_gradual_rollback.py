@@ -45,7 +45,7 @@ class Command:
     def _pause(self, seconds: float) -> None:
         shares = self.world.releases.route().shares
         self.seen.append(
-            [(s.release, s.share, s.expires_at and int(s.expires_at - self.world.now)) for s in shares]
+            [(s.digest, s.share, s.expires_at and int(s.expires_at - self.world.now)) for s in shares]
         )
         self.during()
         self.world.advance(seconds)
@@ -119,7 +119,7 @@ def test_command_that_dies_leaves_a_share_that_expires(world: World, command: Co
     command.run()
     late = world.now + DWELL + EXPIRY_MARGIN_SECONDS + 1
     for route in left:
-        assert {share.release for n in range(50) if (share := route.choose(str(n), late))} == {B}
+        assert {share.digest for n in range(50) if (share := route.choose(str(n), late))} == {B}
 
 
 def test_endpoint_that_goes_in_the_last_step_leaves_no_share_behind(world: World, command: Command) -> None:
@@ -142,7 +142,7 @@ def test_route_that_somebody_changed_ends_it(world: World, command: Command) -> 
     command.during = lambda: rising(world)
     with pytest.raises(LocalError, match="Somebody else changed the route"):
         command.run()
-    assert [share.release for share in world.releases.route().shares] == [C, B]
+    assert [share.digest for share in world.releases.route().shares] == [C, B]
     assert states(world)[A] == RETIRED
 
 

@@ -276,7 +276,7 @@ def test_live_digest_is_released_again_only_for_another_endpoint(
     world.settle(settled(A, f"arn:aws:bedrock:us-east-1:000000000000:{serves}"))
     resource.send(resource.event("Update", A, Endpoint=wanted))
     assert list(world.executions()) == ([f"{A}-8"] if starts else [])
-    assert world.releases.route().settled is not None
+    assert world.releases.route().live is not None
 
 
 def test_rollback_to_the_live_digest_starts_nothing_and_ends_its_successor(
@@ -443,7 +443,7 @@ def test_delete_waits_for_a_step_that_runs_although_its_execution_was_stopped(
     """Stopping an execution stops no function. What it makes after the last look would stay for ever."""
     resource.deploy(A, "Create")
     model = world.train(A)
-    with world.releases.making(A) as allowed:
+    with world.releases.creating(A) as allowed:
         assert allowed
         assert not resource.delete(A, polls=3)
         world.deploy(A, model)

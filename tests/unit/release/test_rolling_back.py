@@ -76,7 +76,7 @@ def refused(world: World, text: str, to: str = "") -> LocalError:
 def rising(world: World, digest: str = C, share: float = 0.25) -> None:
     """A release on its rise beside what is settled."""
     world.begin(digest, run=True, state=PROMOTING, endpoint=f"arn:{digest}", step=0)
-    rest = world.releases.route().settled
+    rest = world.releases.route().live
     candidate = Share(digest, f"arn:{digest}", share, expires_at=int(world.now) + 1500)
     world.settle(candidate, *([replace(rest, share=1.0 - share)] if rest else []))
 
@@ -166,7 +166,7 @@ def test_roll_out_that_was_ended_is_not_raised_again_by_a_step_that_still_ran(wo
     world.advance(700)
     result = advance(C, world.releases, CanaryAnalysis(None, OWNER, ROLLOUT), now=world.now)
     assert result["outcome"] == "failed"
-    assert world.releases.route().releases() == {B}
+    assert world.releases.route().digests() == {B}
 
 
 def test_state_comes_before_the_route_and_the_route_before_the_execution(
@@ -204,7 +204,7 @@ def test_execution_that_cannot_be_stopped_does_not_undo_the_rollback(world: Worl
         raise world.bedrock.exceptions.ClientError({"Error": {"Code": "AccessDenied"}}, "StopExecution")
 
     outcome = rollback.roll_back(at(world, stepfunctions=Proxy(world.stepfunctions, stop_execution=denied)))
-    assert world.releases.route().releases() == {B}
+    assert world.releases.route().digests() == {B}
     assert "AccessDenied" in outcome.unstopped[0]
 
 
@@ -304,7 +304,7 @@ def test_route_that_was_emptied_by_hand_is_filled_again(world: World) -> None:
     [
         {"version": "none", "shares": "oops"},
         {"version": Decimal(1), "shares": "oops"},
-        {"version": Decimal(1), "shares": [{"release": B, "endpoint": "arn:b", "share": Decimal(1)}, "oops"]},
+        {"version": Decimal(1), "shares": [{"digest": B, "endpoint": "arn:b", "share": Decimal(1)}, "oops"]},
     ],
 )
 @pytest.mark.parametrize("to", ["", A])
@@ -411,7 +411,7 @@ def test_route_that_never_stands_still_is_given_up(world: World, monkeypatch: py
     with pytest.raises(LocalError, match="keeps changing"):
         rollback.roll_back(at(world))
     assert states(world) == {A: RETIRED, B: LIVE}
-    assert world.releases.route().releases() == {B}
+    assert world.releases.route().digests() == {B}
 
 
 def test_target_that_begins_again_meanwhile_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,7 +420,7 @@ def test_target_that_begins_again_meanwhile_is_refused(world: World, monkeypatch
     with pytest.raises(LocalError, match="not retired any more"):
         rollback.roll_back(at(world))
     assert states(world)[B] == LIVE
-    assert world.releases.route().releases() == {B}
+    assert world.releases.route().digests() == {B}
 
 
 def test_share_of_what_was_ended_is_taken_back_also_where_the_rollback_fails(
@@ -465,7 +465,7 @@ def test_candidate_that_fails_meanwhile_costs_no_further_step_back(
             ExpressionAttributeNames={"#s": "state"},
             ExpressionAttributeValues={":s": FAILED},
         )
-        world.releases.take_back(C, "failed")
+        world.releases.withdraw(C, "failed")
 
     Meanwhile(monkeypatch, "transition", fails, 1)
     rollback.roll_back(at(world))

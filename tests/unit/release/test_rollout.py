@@ -62,7 +62,7 @@ class Rise:
     def shares(self) -> list[tuple[str, float, bool]]:
         """Release, share, and whether it expires."""
         found = self.world.releases.route().shares
-        return [(share.release, share.share, share.expires_at is not None) for share in found]
+        return [(share.digest, share.share, share.expires_at is not None) for share in found]
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_only_partial_shares_expire_and_a_rise_that_dies_falls_back_by_itself(
     assert stays.expires_at is None
     late = world.now + DWELL + EXPIRY_MARGIN_SECONDS + 1
     route = world.releases.route()
-    assert {share.release for n in range(50) if (share := route.choose(str(n), late))} == {A}
+    assert {share.digest for n in range(50) if (share := route.choose(str(n), late))} == {A}
 
 
 def test_step_that_comes_after_its_share_expired_goes_on(world: World, rise: Rise) -> None:
@@ -420,7 +420,7 @@ def test_release_that_is_superseded_during_a_step_gets_no_share(world: World, ri
 
     with around_transaction(world, "before-call", supersede):
         assert rise.step()["outcome"] == "failed"
-    world.releases.take_back(B, "superseded")
+    world.releases.withdraw(B, "superseded")
     assert world.releases.route().shares == (settled(A, "arn:a"),)
     assert (world.release(A).state, world.release(B).state) == (LIVE, SUPERSEDED)
     assert rise.step()["outcome"] == "failed"

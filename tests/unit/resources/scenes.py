@@ -16,7 +16,7 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
 from distillation_job import handler as job_handler
-from distilled_router.aws.custom_resource import Event, begun, polled
+from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
 from distilled_router.bedrock.jobs import JobSpec
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
 from distilled_router.data.conversation import row
@@ -155,8 +155,8 @@ class World:
         client = bedrock or self.bedrock
         now = self.server.clock.now
         return Framework(
-            lambda e: begun(partial(job_handler.handle, Event.parse(e), now)),
-            lambda e: polled(partial(job_handler.check, Event.parse(e), client, self.s3, now)),
+            lambda e: answer_event(partial(job_handler.handle, Event.parse(e), now)),
+            lambda e: answer_poll(partial(job_handler.check, Event.parse(e), client, self.s3, now)),
             tick=lambda: self.server.advance(POLL),
         )
 
@@ -164,7 +164,7 @@ class World:
         """The Existing resource, which is asked once; access that is denied is not waited for."""
         client = bedrock or self.bedrock
         look = partial(existing_handler.handle, bedrock=client, retry=lambda call, **_: call())
-        return Framework(lambda e: begun(lambda: look(Event.parse(e))))
+        return Framework(lambda e: answer_event(lambda: look(Event.parse(e))))
 
     def utc_now(self) -> datetime:
         """The stand-in's time."""

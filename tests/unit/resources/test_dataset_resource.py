@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import pytest
 
 from dataset import handler
-from distilled_router.aws.custom_resource import Event, begun
+from distilled_router.aws.custom_resource import Event, answer_event
 from distilled_router.aws.errors import with_retries
 from distilled_router.cost.estimate import Spec
 from distilled_router.data.conversation import row
@@ -60,7 +60,7 @@ class Shop:
         """The custom resource behind its framework."""
         client = s3 or self.s3
         return Framework(
-            lambda e: begun(partial(handler.handle, Event.parse(e), client, self.task, retry_at_once))
+            lambda e: answer_event(partial(handler.handle, Event.parse(e), client, self.task, retry_at_once))
         )
 
     def create(self, s3: Any = None, **changes: Any) -> Response:

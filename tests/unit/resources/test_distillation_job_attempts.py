@@ -52,7 +52,7 @@ def test_attempts_are_found_in_order_and_the_latest_is_the_last(world: World) ->
     assert jobs.attempts(world.bedrock, NAME) == []
     assert jobs.latest(world.bedrock, NAME) is None
     first = world.failed_job()
-    jobs.again(world.bedrock, first, 2)
+    jobs.retry(world.bedrock, first, 2)
     world.bedrock.create_model_customization_job(
         **{**spec(NEXT).request(), "jobName": f"{NAME}-4", "customModelName": "other"}
     )
@@ -91,7 +91,7 @@ def test_another_attempt_is_the_same_request_under_the_next_name(world: World) -
     first = world.described()
     assert jobs.failed_internally(first)
 
-    arn = jobs.again(world.bedrock, first, 2)
+    arn = jobs.retry(world.bedrock, first, 2)
 
     one, two = (call["parameters"] for call in world.server.calls(CREATE))
     assert world.job(SECOND)["arn"] == arn
@@ -110,7 +110,7 @@ def test_another_attempt_at_fine_tuning_keeps_its_hyperparameters(world: World) 
     world.jobs().send(framework.create(job_properties(**tuning, **length)))
     world.server.advance(HOUR)
 
-    jobs.again(world.bedrock, world.described(), 2)
+    jobs.retry(world.bedrock, world.described(), 2)
 
     request = world.server.calls(CREATE)[-1]["parameters"]
     assert request["hyperParameters"] == {"epochCount": "2"}
@@ -125,7 +125,7 @@ def test_another_attempt_at_invocation_logs_keeps_their_filters(world: World) ->
     }
     world.jobs().send(framework.create(job_properties(**logs)))
 
-    jobs.again(world.bedrock, world.described(), 2)
+    jobs.retry(world.bedrock, world.described(), 2)
 
     one, two = (call["parameters"]["trainingDataConfig"] for call in world.server.calls(CREATE))
     assert one == two
@@ -134,7 +134,7 @@ def test_another_attempt_at_invocation_logs_keeps_their_filters(world: World) ->
 def test_distillation_is_made_again_without_hyperparameters_that_it_shows(world: World) -> None:
     shown = {**world.failed_job(), "hyperParameters": {"epochCount": "2"}}
 
-    jobs.again(world.bedrock, shown, 2)
+    jobs.retry(world.bedrock, shown, 2)
 
     assert "hyperParameters" not in world.server.calls(CREATE)[-1]["parameters"]
 
@@ -142,7 +142,7 @@ def test_distillation_is_made_again_without_hyperparameters_that_it_shows(world:
 def test_b1_the_same_attempt_asked_for_twice_is_one_job(world: World) -> None:
     first = world.failed_job()
 
-    assert jobs.again(world.bedrock, first, 2) == jobs.again(world.bedrock, first, 2)
+    assert jobs.retry(world.bedrock, first, 2) == jobs.retry(world.bedrock, first, 2)
     assert world.count(CREATE) == 2
 
 
@@ -150,7 +150,7 @@ def test_b12_a_lost_answer_to_another_attempt_is_found_by_its_name(world: World)
     first = world.failed_job()
     world.server.fault("lost_response", operation=CREATE)
 
-    arn = jobs.again(world.bedrock, first, 2)
+    arn = jobs.retry(world.bedrock, first, 2)
 
     assert arn == world.job(SECOND)["arn"]
 
@@ -159,10 +159,10 @@ def test_a_third_attempt_follows_the_second(world: World) -> None:
     world.server.fault("job_failed", count=2)
     world.jobs().send(framework.create(job_properties()))
     world.server.advance(HOUR)
-    jobs.again(world.bedrock, world.described(), 2)
+    jobs.retry(world.bedrock, world.described(), 2)
     world.server.advance(HOUR)
 
-    jobs.again(world.bedrock, world.described(SECOND), 3)
+    jobs.retry(world.bedrock, world.described(SECOND), 3)
 
     assert world.job(THIRD)["tags"] == world.job(NAME)["tags"]
     world.server.advance(3 * HOUR)
@@ -174,8 +174,8 @@ def test_b2_another_attempt_may_have_to_wait_for_its_role(world: World) -> None:
     world.server.fault("validation", operation=CREATE, message=ROLE_ERROR)
 
     with pytest.raises(NotYetError, match="Could not assume"):
-        jobs.again(world.bedrock, first, 2)
-    jobs.again(world.bedrock, first, 2)
+        jobs.retry(world.bedrock, first, 2)
+    jobs.retry(world.bedrock, first, 2)
 
 
 def test_b16_another_attempt_is_refused_with_the_quota(world: World) -> None:
@@ -183,7 +183,7 @@ def test_b16_another_attempt_is_refused_with_the_quota(world: World) -> None:
     world.server.fault("over_quota", operation=CREATE, message="You have 2 jobs in progress.")
 
     with pytest.raises(ResourceError, match=r"You have 2 jobs in progress.*quotas of customization jobs"):
-        jobs.again(world.bedrock, first, 2)
+        jobs.retry(world.bedrock, first, 2)
 
 
 def test_b5_an_attempts_name_in_foreign_hands_is_refused(world: World) -> None:
@@ -191,7 +191,7 @@ def test_b5_an_attempts_name_in_foreign_hands_is_refused(world: World) -> None:
     world.foreign_job(SECOND)
 
     with pytest.raises(ResourceError, match="is not this stack's"):
-        jobs.again(world.bedrock, first, 2)
+        jobs.retry(world.bedrock, first, 2)
     assert world.count(CREATE) == 2
 
 
@@ -199,18 +199,18 @@ def test_b5_a_foreign_job_is_never_made_again(world: World) -> None:
     world.foreign_job()
 
     with pytest.raises(ResourceError, match="not ours"):
-        jobs.again(world.bedrock, world.described(), 2)
+        jobs.retry(world.bedrock, world.described(), 2)
     assert world.count(CREATE) == 1
 
 
 @pytest.mark.parametrize("attempt", [0, 10])
 def test_there_is_no_tenth_attempt(world: World, attempt: int) -> None:
     with pytest.raises(ValueError, match="attempts 1 to 9"):
-        jobs.again(world.bedrock, world.failed_job(), attempt)
+        jobs.retry(world.bedrock, world.failed_job(), attempt)
 
 
 def test_an_update_tells_of_the_latest_attempt(world: World) -> None:
-    jobs.again(world.bedrock, world.failed_job(), 2)
+    jobs.retry(world.bedrock, world.failed_job(), 2)
     world.server.advance(3 * HOUR)
 
     response = world.jobs().send(framework.update(NAME, job_properties(), job_properties()))
@@ -221,7 +221,7 @@ def test_an_update_tells_of_the_latest_attempt(world: World) -> None:
 
 
 def test_t5_tags_follow_on_every_attempt_and_its_model(world: World) -> None:
-    jobs.again(world.bedrock, world.failed_job(), 2)
+    jobs.retry(world.bedrock, world.failed_job(), 2)
     world.server.advance(3 * HOUR)
     new = job_properties(Tags={OWNER_TAG: OWNER, DIGEST_TAG: DIGEST, "cost": "7"})
 
@@ -232,7 +232,7 @@ def test_t5_tags_follow_on_every_attempt_and_its_model(world: World) -> None:
 
 
 def test_b8_delete_stops_the_attempt_that_runs(world: World) -> None:
-    jobs.again(world.bedrock, world.failed_job(), 2)
+    jobs.retry(world.bedrock, world.failed_job(), 2)
 
     response = world.jobs().send(framework.delete(NAME, job_properties()))
 
@@ -243,7 +243,7 @@ def test_b8_delete_stops_the_attempt_that_runs(world: World) -> None:
 
 @pytest.mark.parametrize(("retain", "left"), [("true", 1), ("false", 0)])
 def test_b15_delete_takes_the_model_that_an_attempt_made(world: World, retain: str, left: int) -> None:
-    jobs.again(world.bedrock, world.failed_job(), 2)
+    jobs.retry(world.bedrock, world.failed_job(), 2)
     world.server.advance(3 * HOUR)
 
     assert world.jobs().send(framework.delete(NAME, job_properties(RetainModel=retain))).succeeded
@@ -251,7 +251,7 @@ def test_b15_delete_takes_the_model_that_an_attempt_made(world: World, retain: s
 
 
 def test_b13_delete_leaves_the_model_of_an_attempt_that_serves(world: World) -> None:
-    jobs.again(world.bedrock, world.failed_job(), 2)
+    jobs.retry(world.bedrock, world.failed_job(), 2)
     world.server.advance(3 * HOUR)
     model = str(world.job(SECOND)["model"])
     world.deploy(model)
@@ -278,7 +278,7 @@ def test_b14_an_update_that_is_taken_back_stops_all_attempts_of_its_job(world: W
     world.server.fault("job_failed")
     world.jobs().send(framework.update(NAME, job_properties(NEXT), job_properties()))
     world.server.advance(HOUR)
-    jobs.again(world.bedrock, world.described(f"{OWNER}-{NEXT}"), 2)
+    jobs.retry(world.bedrock, world.described(f"{OWNER}-{NEXT}"), 2)
 
     world.jobs().send(framework.update(NAME, job_properties(), job_properties(NEXT)))
     world.server.advance(HOUR)
@@ -292,7 +292,7 @@ def test_a_deleted_job_is_not_made_again_by_a_release_that_has_not_heard(world: 
     world.jobs().send(framework.delete(NAME, job_properties()))
 
     with pytest.raises(ResourceError, match="was deleted from its stack"):
-        jobs.again(world.bedrock, first, 2)
+        jobs.retry(world.bedrock, first, 2)
     assert world.running() == []
 
 
@@ -300,13 +300,13 @@ def test_a_deleted_second_attempt_is_not_followed_by_a_third(world: World) -> No
     world.server.fault("job_failed", count=2)
     world.jobs().send(framework.create(job_properties()))
     world.server.advance(HOUR)
-    jobs.again(world.bedrock, world.described(), 2)
+    jobs.retry(world.bedrock, world.described(), 2)
     world.server.advance(HOUR)
     second = world.described(SECOND)
     world.jobs().send(framework.delete(NAME, job_properties()))
 
     with pytest.raises(ResourceError, match="was deleted from its stack"):
-        jobs.again(world.bedrock, second, 3)
+        jobs.retry(world.bedrock, second, 3)
 
 
 def test_a_job_that_is_declared_again_may_be_made_again(world: World) -> None:
@@ -315,13 +315,13 @@ def test_a_job_that_is_declared_again_may_be_made_again(world: World) -> None:
 
     assert world.jobs().send(framework.create(job_properties())).data["Status"] == "Failed"
 
-    jobs.again(world.bedrock, first, 2)
+    jobs.retry(world.bedrock, first, 2)
     assert world.running() == [SECOND]
     assert world.job(SECOND)["tags"] == job_properties()["Tags"]
 
 
 def test_b9_an_attempt_that_completes_before_the_stop_loses_its_model(world: World) -> None:
-    jobs.again(world.bedrock, world.failed_job(), 2)
+    jobs.retry(world.bedrock, world.failed_job(), 2)
     hooks = {"stop_model_customization_job": lambda: world.server.advance(3 * HOUR)}
 
     response = world.jobs(Meddled(world.bedrock, before=hooks)).send(framework.delete(NAME, job_properties()))

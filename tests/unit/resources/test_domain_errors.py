@@ -21,12 +21,12 @@ from distilled_router.aws.custom_resource import (
     REASON_BYTES,
     Event,
     answer,
-    begun,
+    answer_event,
+    answer_poll,
     complete,
+    is_true,
     pending,
-    polled,
     shortened,
-    truth,
 )
 from distilled_router.aws.errors import ResourceError, with_retries
 from distilled_router.aws.storage import deadline, purge
@@ -153,7 +153,7 @@ def test_c2_an_error_of_the_service_becomes_a_short_reason() -> None:
     def work() -> dict[str, Any]:
         raise refusal("AccessDeniedException", "no " * 5_000, 403)
 
-    for entry in (begun, polled):
+    for entry in (answer_event, answer_poll):
         with pytest.raises(ResourceError) as caught:
             entry(work)
         assert "AccessDeniedException" in str(caught.value)
@@ -164,9 +164,9 @@ def test_c1_an_error_that_passes_is_asked_again_by_is_complete_only() -> None:
     def work() -> dict[str, Any]:
         raise refusal("ThrottlingException", status=429)
 
-    assert polled(work) == pending()
+    assert answer_poll(work) == pending()
     with pytest.raises(ResourceError):
-        begun(work)
+        answer_event(work)
 
 
 def test_c5_what_is_not_complete_carries_no_data() -> None:
@@ -200,7 +200,7 @@ def test_c9_a_parsed_event_holds_no_response_url() -> None:
     [("true", True), ("True", True), (True, True), ("false", False), ("", False), (None, False)],
 )
 def test_booleans_arrive_as_strings(value: Any, expected: bool) -> None:
-    assert truth(value) is expected
+    assert is_true(value) is expected
 
 
 def test_properties_arrive_as_strings_and_leave_as_the_api_takes_them() -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from distilled_router.aws.custom_resource import Event, begun, polled
+from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, throughput_name
-from distilled_router.bedrock.throughput import MADE_AS_TAG
+from distilled_router.bedrock.throughput import CREATED_AS_TAG
 from distilled_router.release.route import Share
 from distilled_router.release.table import LIVE, SUPERSEDED, Releases
 from provisioned_throughput import handler
@@ -108,8 +108,8 @@ class Buyer:
         """The custom resource behind its framework."""
         client, now = bedrock or self.world.bedrock, self.world.utc_now
         return Framework(
-            lambda e: begun(partial(handler.handle, Event.parse(e), client, self.releases, now)),
-            lambda e: polled(partial(handler.check, Event.parse(e), client, now)),
+            lambda e: answer_event(partial(handler.handle, Event.parse(e), client, self.releases, now)),
+            lambda e: answer_poll(partial(handler.check, Event.parse(e), client, now)),
             tick=lambda: self.world.server.advance(60),
         )
 
@@ -141,7 +141,7 @@ def test_t20_b20_without_a_commitment_it_is_billed_by_the_hour(buyer: Buyer) -> 
     assert buyer.serve()["outcome"] == "done"
 
     (call,) = buyer.world.server.calls(BUY)
-    tags = {"team": "search", OWNER_TAG: OWNER, DIGEST_TAG: DIGEST, MADE_AS_TAG: NAME}
+    tags = {"team": "search", OWNER_TAG: OWNER, DIGEST_TAG: DIGEST, CREATED_AS_TAG: NAME}
     assert call["parameters"] == {
         "provisionedModelName": NAME,
         "modelId": model,
@@ -172,7 +172,7 @@ def test_a_rising_successor_keeps_its_share(buyer: Buyer) -> None:
 
     shares = buyer.releases.route().shares
     assert shares[0] == rising
-    assert (shares[1].release, shares[1].endpoint) == (DIGEST, buyer.bought[0]["arn"])
+    assert (shares[1].digest, shares[1].endpoint) == (DIGEST, buyer.bought[0]["arn"])
 
 
 def test_t20_a_commitment_is_passed_on(buyer: Buyer) -> None:
@@ -731,7 +731,7 @@ def test_t22_tags_follow_in_place(buyer: Buyer) -> None:
     """As T5 has it: one tag, then two with one of them changed, then one."""
     buyer.begin()
     buyer.serve()
-    resource, own = buyer.resource(), {OWNER_TAG: OWNER, DIGEST_TAG: DIGEST, MADE_AS_TAG: NAME}
+    resource, own = buyer.resource(), {OWNER_TAG: OWNER, DIGEST_TAG: DIGEST, CREATED_AS_TAG: NAME}
     old = PROPERTIES
     for tags in ({"team": "video", "cost": "7"}, {"cost": "7"}):
         new = {**PROPERTIES, "Tags": tags}

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from distilled_router.aws.custom_resource import Event, begun, polled
+from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, throughput_name
-from distilled_router.bedrock.throughput import MADE_AS_TAG
+from distilled_router.bedrock.throughput import CREATED_AS_TAG
 from local.bedrock import BedrockStandIn, Quotas, Settings
 from provisioned_throughput import handler
 from tests.unit.bedrock.scenes import MINUTE
@@ -64,8 +64,8 @@ class Shop:
         """The resource behind its framework."""
         client, now = bedrock or self.world.bedrock, self.world.utc_now
         return Framework(
-            lambda e: begun(partial(handler.handle, Event.parse(e), client, None, now)),
-            lambda e: polled(partial(handler.check, Event.parse(e), client, now)),
+            lambda e: answer_event(partial(handler.handle, Event.parse(e), client, None, now)),
+            lambda e: answer_poll(partial(handler.check, Event.parse(e), client, now)),
             tick=lambda: self.world.server.advance(TICK),
             most_polls=polls,
         )
@@ -129,7 +129,7 @@ def test_t20_b20_it_is_bought_by_the_hour_and_waited_for(shop: Shop) -> None:
     tags = {
         "team": "search",
         OWNER_TAG: OWNER,
-        MADE_AS_TAG: NAME,
+        CREATED_AS_TAG: NAME,
         handler.REQUEST_TAG: shop.created["RequestId"],
     }
     assert call["parameters"] == {
@@ -485,7 +485,7 @@ def test_t22_tags_follow_in_place(shop: Shop) -> None:
     shop.create()
     own = {
         OWNER_TAG: OWNER,
-        MADE_AS_TAG: NAME,
+        CREATED_AS_TAG: NAME,
         handler.REQUEST_TAG: shop.created["RequestId"],
     }
     old = shop.properties()

@@ -14,7 +14,7 @@ def test_b1_b23_a_rename_by_the_same_event_delivered_twice_is_not_taken_for_a_lo
         provisionedModelName=OLD,
         modelId=world.model(),
         modelUnits=1,
-        tags=bedrock_tags({OWNER_TAG: OWNER, throughput.MADE_AS_TAG: NEW}),
+        tags=bedrock_tags({OWNER_TAG: OWNER, throughput.CREATED_AS_TAG: NEW}),
     )
     arn = made["provisionedModelArn"]
     world.server.advance(HOUR)
@@ -31,7 +31,7 @@ def test_b1_b23_a_rename_by_the_same_event_delivered_twice_is_not_taken_for_a_lo
     client = Meddled(
         world.bedrock, before={"get_provisioned_model_throughput": rename_before_the_second_look}
     )
-    found = throughput.find_made_as(client, NEW, OWNER, NEW, OLD)
+    found = throughput.find_created_as(client, NEW, OWNER, NEW, OLD)
 
     assert found is not None
     assert (found["provisionedModelArn"], looks) == (arn, 3)

@@ -155,7 +155,7 @@ class Storm:
                 Route(self._versions),
                 Route(self._versions, (deleted,)),
                 {"id": "route", "version": "four", "shares": []},
-                {"id": "route", "version": self._versions, "shares": [{"release": "dddddddddddd"}]},
+                {"id": "route", "version": self._versions, "shares": [{"digest": "dddddddddddd"}]},
             )
         )
 

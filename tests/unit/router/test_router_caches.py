@@ -113,7 +113,7 @@ def test_bad_requests_read_nothing(bench: MakeBench) -> None:
         (1.0, None),
         (None, {"id": "route", "version": "four", "shares": []}),
         (None, {"id": "route", "version": 4, "shares": "none"}),
-        (None, {"id": "route", "version": 4, "shares": [{"release": "cccccccccccc"}]}),
+        (None, {"id": "route", "version": 4, "shares": [{"digest": "cccccccccccc"}]}),
     ],
 )
 def test_last_good_route_serves_while_none_can_be_read(
@@ -146,8 +146,8 @@ def test_emptied_route_switches_distillation_off(bench: MakeBench, item: dict[st
 @pytest.mark.parametrize("expiry", [None, "soon", True, {"a"}, [], b"1800000100"], ids=repr)
 def test_candidate_with_an_expiry_of_another_type_takes_no_requests(bench: MakeBench, expiry: Any) -> None:
     """Without an expiry it would be the settled release."""
-    candidate = {"release": "b" * 12, "endpoint": CANDIDATE, "share": Decimal(1), "expires_at": expiry}
-    settled = {"release": "a" * 12, "endpoint": STUDENT, "share": Decimal(1)}
+    candidate = {"digest": "b" * 12, "endpoint": CANDIDATE, "share": Decimal(1), "expires_at": expiry}
+    settled = {"digest": "a" * 12, "endpoint": STUDENT, "share": Decimal(1)}
     made = bench(
         healthy(), TableDouble({"id": "route", "version": Decimal(1), "shares": [candidate, settled]})
     )

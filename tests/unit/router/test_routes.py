@@ -21,7 +21,7 @@ def chosen(route: Route, now: float = 0.0) -> dict[str, float]:
     counts: dict[str, int] = {}
     for key in KEYS:
         share = route.choose(key, now)
-        counts[share.release if share else ""] = counts.get(share.release if share else "", 0) + 1
+        counts[share.digest if share else ""] = counts.get(share.digest if share else "", 0) + 1
     return {release: count / len(KEYS) for release, count in counts.items()}
 
 
@@ -30,7 +30,7 @@ def test_route_survives_the_table() -> None:
     item = route.to_item()
     assert Route.from_item(item) == route
     assert item["shares"][0] == {
-        "release": SETTLED.release,
+        "digest": SETTLED.digest,
         "endpoint": "arn:settled",
         "share": Decimal("0.8"),
     }
@@ -41,7 +41,7 @@ def test_route_survives_the_table() -> None:
 def test_no_item_is_the_empty_route() -> None:
     route = Route.from_item(None)
     assert route.shares == ()
-    assert route.settled is None
+    assert route.live is None
     assert route.problem is None
     assert route.choose("a query", 0) is None
 
@@ -56,7 +56,7 @@ def test_no_item_is_the_empty_route() -> None:
         ({"version": Decimal("1.5"), "shares": []}, 0),
         ({"version": Decimal(-1), "shares": []}, 0),
         ({"version": Decimal(3), "shares": "all to me"}, 3),
-        ({"version": Decimal(3), "shares": {"release": "x"}}, 3),
+        ({"version": Decimal(3), "shares": {"digest": "x"}}, 3),
         ([], 0),
         ("route", 0),
     ],
@@ -75,18 +75,18 @@ def test_broken_item_is_the_empty_route_and_says_why(broken: Any, kept_version: 
         None,
         "aaaaaaaaaaaa",
         {},
-        {"release": "aaaaaaaaaaaa", "share": Decimal(1)},
-        {"release": "", "endpoint": "arn:x", "share": Decimal(1)},
-        {"release": "aaaaaaaaaaaa", "endpoint": 7, "share": Decimal(1)},
-        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": "1"},
-        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": True},
-        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal(2)},
-        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal("-0.1")},
-        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal("Infinity")},
-        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": 10**400},
-        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal(1), "expires_at": None},
-        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal(1), "expires_at": "tomorrow"},
-        {"release": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal(1), "expires_at": Decimal("sNaN")},
+        {"digest": "aaaaaaaaaaaa", "share": Decimal(1)},
+        {"digest": "", "endpoint": "arn:x", "share": Decimal(1)},
+        {"digest": "aaaaaaaaaaaa", "endpoint": 7, "share": Decimal(1)},
+        {"digest": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": "1"},
+        {"digest": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": True},
+        {"digest": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal(2)},
+        {"digest": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal("-0.1")},
+        {"digest": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal("Infinity")},
+        {"digest": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": 10**400},
+        {"digest": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal(1), "expires_at": None},
+        {"digest": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal(1), "expires_at": "tomorrow"},
+        {"digest": "aaaaaaaaaaaa", "endpoint": "arn:x", "share": Decimal(1), "expires_at": Decimal("sNaN")},
     ],
 )
 def test_malformed_share_is_dropped_and_the_others_serve(malformed: Any) -> None:
@@ -110,7 +110,7 @@ anything = scalars | st.lists(scalars, max_size=2) | st.dictionaries(st.text(), 
             "shares": anything
             | st.lists(
                 st.fixed_dictionaries(
-                    {"release": anything, "endpoint": anything, "share": anything},
+                    {"digest": anything, "endpoint": anything, "share": anything},
                     optional={"expires_at": anything},
                 )
             ),
@@ -127,32 +127,32 @@ def test_no_item_whatever_raises(item: Any) -> None:
 
 def test_settled_release_takes_what_no_candidate_covers() -> None:
     parts = chosen(Route(1, (SETTLED, CANDIDATE)))
-    assert parts[CANDIDATE.release] == pytest.approx(0.2, abs=0.015)
-    assert parts[SETTLED.release] == pytest.approx(0.8, abs=0.015)
+    assert parts[CANDIDATE.digest] == pytest.approx(0.2, abs=0.015)
+    assert parts[SETTLED.digest] == pytest.approx(0.8, abs=0.015)
 
 
 def test_several_candidates_each_get_their_share() -> None:
     other = Share("cccccccccccc", "arn:other", 0.3, expires_at=1000)
     parts = chosen(Route(1, (CANDIDATE, SETTLED, other)))
-    assert parts[CANDIDATE.release] == pytest.approx(0.2, abs=0.015)
-    assert parts[other.release] == pytest.approx(0.3, abs=0.015)
-    assert parts[SETTLED.release] == pytest.approx(0.5, abs=0.015)
+    assert parts[CANDIDATE.digest] == pytest.approx(0.2, abs=0.015)
+    assert parts[other.digest] == pytest.approx(0.3, abs=0.015)
+    assert parts[SETTLED.digest] == pytest.approx(0.5, abs=0.015)
 
 
 def test_first_candidate_leaves_the_rest_to_the_base_model() -> None:
     parts = chosen(Route(1, (CANDIDATE,)))
-    assert parts[CANDIDATE.release] == pytest.approx(0.2, abs=0.015)
+    assert parts[CANDIDATE.digest] == pytest.approx(0.2, abs=0.015)
     assert parts[""] == pytest.approx(0.8, abs=0.015)
 
 
-@pytest.mark.parametrize(("shares", "left"), [((SETTLED, CANDIDATE), SETTLED.release), ((CANDIDATE,), "")])
+@pytest.mark.parametrize(("shares", "left"), [((SETTLED, CANDIDATE), SETTLED.digest), ((CANDIDATE,), "")])
 def test_expired_candidate_gets_nothing(shares: tuple[Share, ...], left: str) -> None:
     assert chosen(Route(1, shares), now=1000.0) == {left: 1.0}
 
 
 def test_candidate_with_the_whole_share_gets_everything() -> None:
-    candidate = Share(CANDIDATE.release, CANDIDATE.endpoint, 1.0, expires_at=1000)
-    assert chosen(Route(1, (SETTLED, candidate))) == {CANDIDATE.release: 1.0}
+    candidate = Share(CANDIDATE.digest, CANDIDATE.endpoint, 1.0, expires_at=1000)
+    assert chosen(Route(1, (SETTLED, candidate))) == {CANDIDATE.digest: 1.0}
 
 
 def test_settled_release_serves_whatever_its_number_says() -> None:
@@ -161,26 +161,26 @@ def test_settled_release_serves_whatever_its_number_says() -> None:
 
 def test_one_query_sees_one_release_while_the_share_grows() -> None:
     routes = [
-        Route(1, (SETTLED, Share(CANDIDATE.release, CANDIDATE.endpoint, part, 1000)))
+        Route(1, (SETTLED, Share(CANDIDATE.digest, CANDIDATE.endpoint, part, 1000)))
         for part in (0.05, 0.3, 0.9)
     ]
     served = [
-        {key for key in KEYS if (share := route.choose(key, 0)) and share.release == CANDIDATE.release}
+        {key for key in KEYS if (share := route.choose(key, 0)) and share.digest == CANDIDATE.digest}
         for route in routes
     ]
     assert served[0] < served[1] < served[2]
 
 
 def test_choice_is_the_same_in_every_process() -> None:
-    route = Route(1, (SETTLED, Share(CANDIDATE.release, CANDIDATE.endpoint, 0.5, 1000)))
-    found = "".join(route.choose(key, 0).release[0] for key in KEYS[:16])  # type: ignore[union-attr]  # settled
+    route = Route(1, (SETTLED, Share(CANDIDATE.digest, CANDIDATE.endpoint, 0.5, 1000)))
+    found = "".join(route.choose(key, 0).digest[0] for key in KEYS[:16])  # type: ignore[union-attr]  # settled
     assert found == "bbaabbbabaaabaaa"
 
 
 def test_of_several_settled_shares_the_largest_serves() -> None:
     small, large = Share("aaaaaaaaaaaa", "arn:a", 0.1), Share("bbbbbbbbbbbb", "arn:b", 0.9)
-    assert Route(1, (small, large)).settled == large
+    assert Route(1, (small, large)).live == large
 
 
 def test_releases_names_expired_candidates_too() -> None:
-    assert Route(1, (SETTLED, CANDIDATE)).releases() == {SETTLED.release, CANDIDATE.release}
+    assert Route(1, (SETTLED, CANDIDATE)).digests() == {SETTLED.digest, CANDIDATE.digest}
