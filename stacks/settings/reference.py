@@ -1,4 +1,4 @@
-"""What is generated from the types: the JSON Schema for editors, and the reference for people."""
+"""Generate the JSON schema for editors and the settings page for people, both from the types."""
 
 import json
 from typing import Any
@@ -8,8 +8,9 @@ from stacks.settings.explanation import Schema, allowed_by, resolved, schema
 _INTRODUCTION = """\
 # Settings
 
-One file per environment: `environments/<environment>.toml`. This page and `environments/schema.json` are
-generated from the types in `stacks/settings/`: change those, then run `python -m stacks.settings`.
+One file per environment: `environments/<environment>.toml`. Wrong settings stop the synthesis with a list of
+all problems. This page and `environments/schema.json` are generated from the types in `stacks/settings/`:
+change those, then run `make schema`.
 """
 
 SAMPLE = """\
@@ -20,40 +21,40 @@ permissions_boundary = "arn:aws:iam::111122223333:policy/platform/TeamBoundary" 
 subnet_ids = ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]
 security_group_ids = ["sg-0123456789abcdef0"]
 
-[network.endpoints]  # only where the stacks shall have endpoints of their own
+[network.endpoints]  # only if the stacks should create VPC endpoints
 vpc_id = "vpc-0123456789abcdef0"
 route_table_ids = ["rtb-0123456789abcdef0"]
 
 [encryption]
 model_key = true
 runtime_key = true
-key_arn = "arn:aws:kms:us-east-1:111122223333:key/0b8f1c7e-1111-4222-8333-444455556666"  # or one is made
+key_arn = "arn:aws:kms:us-east-1:111122223333:key/0b8f1c7e-1111-4222-8333-444455556666"  # or one is created
 key_deletion_days = 30
 """
 
 _SAMPLE_TITLE = """\
-## All that a platform may ask for
+## Platform settings together
 
-None of the environments here has a network, so that each deploys as it is. What follows from these settings \
-is in [platform](platform.md).
+No sample environment has a network, so each one deploys as it is. [Platform](platform.md) explains these \
+settings.
 """
 
 
 def schema_text() -> str:
-    """Content of `environments/schema.json`."""
+    """Return the content of `environments/schema.json`."""
     document: Schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **_without_titles(schema()),
         "title": "Settings of a distilled-router environment",
     }
-    # The environment is named by its file, which therefore can't hold the key.
+    # The file's name gives the environment, so the file has no such key.
     document["properties"] = {k: v for k, v in document["properties"].items() if k != "environment"}
     document["required"] = [key for key in document["required"] if key != "environment"]
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def reference_text() -> str:
-    """Content of `docs/settings.md`."""
+    """Return the content of `docs/settings.md`."""
     sample = [_SAMPLE_TITLE, "```toml", SAMPLE.rstrip(), "```", ""]
     return "\n".join([_INTRODUCTION, *_section("", schema()), *sample])
 
@@ -82,7 +83,7 @@ def _section(key: str, node: Schema) -> list[str]:
 
 
 def _without_titles(node: Any) -> Any:
-    # pydantic titles every field with its own name, which tells an editor's reader nothing.
+    # pydantic's title of a field is its name, which tells nothing new.
     if isinstance(node, dict):
         return {k: _without_titles(v) for k, v in node.items() if not (k == "title" and isinstance(v, str))}
     if isinstance(node, list):

@@ -1,4 +1,4 @@
-"""docs/checks.md: what the stacks are held against, and what was accepted."""
+"""Write docs/checks.md: which rules check the stacks, and which findings are acknowledged."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.checks.acknowledged import Acknowledged
 PATH = PROJECT / "docs" / "checks.md"
 ENVIRONMENT = "prod"
 INTRODUCTION = """\
-# What the stacks are held against
+# Compliance checks
 
-| rules | held against | by |
+| rules | check | in |
 |---|---|---|
-| cdk-nag's packs | every synthesis, by `checks.packs` of the settings: prod has all five, dev and local \
-AwsSolutions; the tests' variants of the settings have all five, too | `cdk synth`, `make test` |
+| cdk-nag packs | every synthesis, by `checks.packs` in the settings: all five for prod, AwsSolutions for \
+dev and local, all five for the test variants | `cdk synth`, `make test` |
 | AWS Control Tower's proactive controls, 237 rules for cfn-guard | prod | `make test` |
 | checkov, offline | prod | `make checks` |
 
-A finding is fixed, or acknowledged at its construct with a reason. One that is neither ends the synthesis \
-or fails the test, and so does an acknowledgement that no finding uses any more. A stack that is bad on \
-purpose (`tests/stacks/bad_example.py`) has to fail each of them.
+A finding is fixed, or acknowledged at its construct with a reason. Otherwise the synthesis or the test \
+fails. An acknowledgement without a finding fails too. A stack that is bad on purpose \
+(`tests/stacks/bad_example.py`) must fail each of the checks.
 
 ## Choosing packs
 
@@ -34,19 +34,19 @@ purpose (`tests/stacks/bad_example.py`) has to fail each of them.
 packs = ["AwsSolutions", "Serverless", "NIST80053R5", "HIPAASecurity", "PCIDSS321"]
 ```
 
-Each takes about a quarter of a second of a synthesis of four. The constructs of `cdk_distilled_router/` \
-bring their acknowledgements along: another team's app adds the packs that it wants, or \
-`cdklabs.cdk-validator-cfnguard`, by `cdk.Validations.of(app).add_plugins(...)`. With a key given to them \
-they have no finding of these packs. NIST 800-53 R4 is a pack of cdk-nag that was not tried here. The rule \
-sets of the AWS Guard Rules Registry (NIST, HIPAA, PCI for \
-cfn-guard) are in no package registry; cdk-nag's packs of these names follow the same AWS Config rules.
+Each pack adds about a quarter of a second to a synthesis of four seconds. The constructs of \
+`cdk_distilled_router/` contain their acknowledgements, so another team's app can add packs, or \
+`cdklabs.cdk-validator-cfnguard`, with `cdk.Validations.of(app).add_plugins(...)`. If the constructs get a \
+KMS key, these packs have no finding. cdk-nag's pack NIST 800-53 R4 was not tested. The rule sets of the \
+AWS Guard Rules Registry (NIST, HIPAA, PCI for cfn-guard) are in no package registry; cdk-nag's packs of \
+these names follow the same AWS Config rules.
 
-A pack says what a template shows. That a deployment conforms to a standard, it does not say.
+A pack checks templates. It doesn't certify that a deployment complies with a standard.
 
 ## Acknowledging
 
 ```python
-from stacks.nag import acknowledge
+from cdk_distilled_router.common.nag import acknowledge
 
 acknowledge(
     bucket,
@@ -55,22 +55,23 @@ acknowledge(
 )
 ```
 
-`MATTERS` in `cdk_distilled_router/common/nag.py` has each matter with its name in all rule sets, since a \
-bucket without versions is one decision, whoever finds it. A reason says why it holds for this construct, \
-in a sentence; `tests/stacks/test_nag.py` refuses short and general ones. What follows from who invokes a \
-function is in `cdk_distilled_router/common/callers.py`. A matter that depends on the settings is \
-acknowledged only where they leave it open: a function with reserved concurrency, or in a VPC, has no finding.
+`MATTERS` in `cdk_distilled_router/common/nag.py` lists each kind of finding with its names in all rule \
+sets: a bucket without versioning is one decision, whichever tool reports it. The reason says in a \
+sentence why it holds for this construct; `tests/stacks/test_nag.py` rejects short and general ones. \
+Reasons that follow from a function's caller are in `cdk_distilled_router/common/callers.py`. If settings \
+can remove a finding, it is acknowledged only where they don't: a function with reserved concurrency, or \
+in a VPC, has none.
 
-## Accepted in prod
+## Acknowledged in prod
 
-Written by `make checks` from the synthesized stacks; a test compares. Wildcards in policies \
-(AwsSolutions-IAM5) have their reasons beside the permissions, in \
+`make checks` writes this list from the synthesized stacks; a test compares it. Reasons for wildcards in \
+policies (AwsSolutions-IAM5) are beside the permissions, which use \
 `cdk_distilled_router/common/permissions.py`.
 """
 
 
 def text(acknowledged: Acknowledged) -> str:
-    """The whole page."""
+    """Return the whole page."""
     return "\n".join([INTRODUCTION, *_sections(acknowledged)])
 
 
@@ -106,5 +107,5 @@ def _counted(constructs: list[str]) -> str:
 
 
 def read(path: Path = PATH) -> str:
-    """The page as it is."""
+    """Return the page as it is on disk."""
     return path.read_text(encoding="utf-8")

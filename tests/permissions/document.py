@@ -1,4 +1,4 @@
-"""docs/permissions.md: who may do what, and which call uses it."""
+"""Write docs/permissions.md: what each role may do, and which call uses it."""
 
 from __future__ import annotations
 
@@ -17,56 +17,62 @@ from tests.permissions.reasons import UNUSED
 
 PATH = PROJECT / "docs" / "permissions.md"
 INTRODUCTION = """\
-# Who may do what
+# Permissions
 
-One section a role, written by `make permissions` from the templates of all environments and from the calls \
-that the tests recorded (decision [19](decisions/0019-permissions-are-proven.md)); a test fails where this \
-page, the templates and the calls don't agree.
+One section for each role. `make permissions` writes this page from the templates of all environments and \
+the calls that the tests recorded ([decision 19](decisions/0019-permissions-are-proven.md)). A test fails \
+if page, templates and calls don't agree.
 
-`<Data>` is a resource by its name in the templates, `<Source>` a bucket that the settings name, `{owner}` \
-the stacks' prefix, `{id}` what Bedrock or a digest names. *Used by* gives one call of those that a test \
-made; *follows* stands for what the emulator makes without asking IAM and the templates show: the tasks of \
-a state machine, the key of what is encrypted, logs, traces and undelivered events. What no \
-test uses has its reason there.
+| notation | meaning |
+|---|---|
+| `<Data>` | a resource, by its name in the templates |
+| `<Source>` | a bucket named in the settings |
+| `{owner}` | the beginning of the stacks' names |
+| `{id}` | an id from Bedrock, or a digest |
+| *used by* `...` | one of the recorded calls that use the permission |
+| *used by* follows | the emulator makes this call without asking IAM, and the templates show it: state \
+machine tasks, encryption keys, logs, traces, undelivered events |
+| *used by* no test | the reason why the permission is needed anyway |
 """
 OF_ALL = """\
 ## Every role that Lambda assumes
 
-In a network, and with `encryption.runtime_key`. Lambda itself does this with a function's role. Calls of \
-the function's code carry `lambda:SourceFunctionArn`: to them its interfaces are not allowed.
+In a VPC, and with `encryption.runtime_key`. Lambda itself makes these calls with the function's role. \
+Calls of the function's own code have the key `lambda:SourceFunctionArn` and are not allowed to use \
+network interfaces.
 """
-# What each role belongs to. The roles of the CDK's Provider framework are told by their pattern.
+# What each role is for. Roles of the CDK's Provider framework are recognized by their pattern.
 ROLES: Mapping[str, str] = {
-    "DatasetRole": "The function behind `Dataset`: checks the rows and publishes them under their digest.",
-    "JobRole": "The functions behind `DistillationJob`: make, stop and delete the job and its model.",
+    "DatasetRole": "The function behind `Dataset`: validates the rows and publishes them under their digest.",
+    "JobRole": "The functions behind `DistillationJob`: create, stop and delete the job and its model.",
     "JobJobRole": "Bedrock's customization jobs: read the rows, ask the teacher, write the metrics.",
-    "LabellingRole": "The functions behind `Labelling`: lay out the queries, start and stop the labelling.",
-    "LabellingStageRole": "The labelling's steps: have the teacher answer, and curate its answers.",
+    "LabellingRole": "The functions behind `Labelling`: publish the queries, start and stop the labelling.",
+    "LabellingStageRole": "The steps of the labelling: ask the teacher, and curate its answers.",
     "LabellingBatchRole": "Bedrock's batch jobs: read questions, ask the teacher, write answers.",
-    "LabellingWayMachineRole": "The labelling's state machine.",
-    "ReleaseCandidateRole": "The release's first steps: wait for the job, and deploy its model.",
-    "ReleaseEvaluationRole": "The release's evaluation: ask the hold-out set, keep answers and report.",
-    "ReleaseGradeAnswersRole": "The release's step that has a judge grade the answers.",
+    "LabellingWayMachineRole": "The labelling state machine.",
+    "ReleaseCandidateRole": "WatchJob and DeployCandidate: wait for the job, and deploy its model.",
+    "ReleaseEvaluationRole": "PrepareEvaluation, AskModels and ScoreAndGate: ask, score, store the report.",
+    "ReleaseGradeAnswersRole": "GradeAnswers: has a judge grade the answers in an evaluation job.",
     "ReleaseJudgeRole": "Bedrock's evaluation jobs: read answers, ask the judge, write grades.",
-    "ReleaseRolloutRole": "The release's rollout: watch metrics, probe, and raise the share.",
-    "ReleaseSweeperRole": "The sweeper and the release's last steps: remove what no release needs.",
-    "ReleaseReleaseRole": "The functions behind `Release`: start it, and remove all it made with the stack.",
-    "ReleaseStateMachineRole": "The release's state machine.",
+    "ReleaseRolloutRole": "RollOut: raises the share, compares metrics, and sends probes.",
+    "ReleaseSweeperRole": "Sweep, RetireOld and Fail: remove what no release needs.",
+    "ReleaseReleaseRole": "The functions behind `Release`: start it, and delete what it created.",
+    "ReleaseStateMachineRole": "The release state machine.",
     "RouterRole": "The router: reads the route and asks models.",
     "ThroughputRole": "The functions behind `ProvisionedThroughput`: buy, move and delete it.",
-    "WaitRole": "The functions behind `ReleaseWait`: the windows in which the stack waits.",
+    "WaitRole": "The functions behind `ReleaseWait`: the windows of the stack's wait conditions.",
 }
-# The roles that only another team's app has (`tests/engine/apps.py`): they look up what exists already.
+# Roles that only another team's app has (`tests/engine/apps.py`): they look up existing resources.
 ELSEWHERE = r"Existing\w+"
 _FRAMEWORK = {
     "ProviderFrameworkOnEventRole": "The CDK's framework: passes CloudFormation's events to `{}`.",
-    "ProviderFrameworkPollRole": "The CDK's framework: asks `{}` whether it is done.",
+    "ProviderFrameworkPollRole": "The CDK's framework: polls `{}`.",
     "ProviderwaiterstatemachineRole": "The CDK's framework: the state machine that waits for `{}`.",
 }
 
 
 def belongs_to(role: str) -> str:
-    """What a role belongs to, in a sentence. Raises KeyError for a role that nobody has described."""
+    """Return what a role is for, in a sentence. Raise KeyError for a role that ROLES doesn't describe."""
     for ending, sentence in _FRAMEWORK.items():
         if role.endswith(ending):
             return sentence.format(role.removesuffix(ending))
@@ -74,13 +80,13 @@ def belongs_to(role: str) -> str:
 
 
 def text(proof: Proof) -> str:
-    """The whole page."""
+    """Return the whole page."""
     by_role: dict[str, list[Grant]] = defaultdict(list)
     of_all: dict[Grant, Grant] = {}
     for grant in proof.grants:
         if _is_of_all(grant):
             anyones = replace(grant, role="")
-            # The one that the most environments have: not each has every function.
+            # Keep the one in most environments: not every environment has every function.
             of_all[anyones] = max(of_all.get(anyones, grant), grant, key=lambda one: len(proof.grants[one]))
         else:
             by_role[grant.role].append(grant)
@@ -93,7 +99,7 @@ def text(proof: Proof) -> str:
 
 
 def _is_of_all(grant: Grant) -> bool:
-    """Whether it is what every function's role has where its environment has it at all."""
+    """Return whether all functions of an environment have this permission."""
     conditions = json.loads(grant.conditions)
     if conditions.get("Null", {}).get("lambda:SourceFunctionArn"):
         return True
@@ -127,7 +133,7 @@ def _cell(value: str) -> str:
 
 
 def _resource(resource: str) -> str:
-    """An ARN without what all of one kind have in common."""
+    """Return an ARN without the parts that all of its kind share."""
     short = re.sub(r"^arn:aws:(bedrock|states|kms):([\w*-]+):(\{account\})?:", r"\1 \2 ", resource)
     short = (
         short.replace("bedrock us-east-1 ", "").replace("states us-east-1 ", "").replace("kms us-east-1 ", "")
@@ -172,5 +178,5 @@ def _called(call: Call) -> str:
 
 
 def read(path: Path = PATH) -> str:
-    """The page as it is."""
+    """Return the page as it is on disk."""
     return path.read_text(encoding="utf-8") if path.exists() else ""

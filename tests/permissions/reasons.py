@@ -1,4 +1,4 @@
-"""What is granted and used by no test, and what is allowed beside the calls: each with its reason."""
+"""Reasons for permissions that no test uses, and for calls that are allowed beside the recorded ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a permission stays. All but the text are regular expressions; role and action are matched whole."""
+    """Why a permission is kept. All fields but the text are patterns; role and action match as a whole."""
 
     role: str
     action: str
@@ -25,10 +25,10 @@ UNUSED: tuple[Reason, ...] = (
     Reason(
         rf"{_WAITER}|{_FRAMEWORK}|\w+MachineRole",
         "lambda:InvokeFunction",
-        "the CDK grants a function's versions with it",
+        "the CDK grants all versions of a function with it",
         resource=r":\*$",
     ),
-    Reason(_FRAMEWORK, "lambda:GetFunction", "the CDK's framework looks whether a function is there again"),
+    Reason(_FRAMEWORK, "lambda:GetFunction", "the CDK's framework checks whether a function exists again"),
     Reason(
         _FRAMEWORK,
         "lambda:InvokeFunction",
@@ -40,12 +40,12 @@ UNUSED: tuple[Reason, ...] = (
     Reason(
         _BEDROCKS_OWN,
         "s3:(ListBucket|GetBucketLocation|ListBucketMultipartUploads|AbortMultipartUpload)",
-        "Bedrock's documentation asks for it; the double reads one file",
+        "Bedrock's documentation requires it; the stand-in reads one file",
     ),
     Reason(
         _BEDROCKS_OWN,
         r"ec2:\w+",
-        "Bedrock puts interfaces into the network of a job, as its documentation has it; the double has none",
+        "Bedrock creates network interfaces for a job in a VPC, by its documentation; the stand-in has none",
     ),
     Reason(
         "JobJobRole",
@@ -54,71 +54,71 @@ UNUSED: tuple[Reason, ...] = (
         resource=r"/jobs/",
     ),
     Reason(
-        "JobJobRole", "s3:GetObject", "invocation logs are not modelled by the double", resource=r"<Source>"
+        "JobJobRole", "s3:GetObject", "the stand-in doesn't support invocation logs", resource=r"<Source>"
     ),
     Reason(
         "ReleaseJudgeRole",
         r"bedrock:(CreateModelInvocationJob|StopModelInvocationJob|GetInferenceProfile)",
-        "Bedrock may ask the judge in batches (judge-service-roles); the double asks one by one",
+        "Bedrock may ask the judge in batches (judge-service-roles); the stand-in asks one by one",
     ),
     # What only AWS can show.
     Reason(
         "ReleaseCandidateRole|ThroughputRole",
         "kms:(CreateGrant|DescribeKey|GenerateDataKey|Decrypt)",
-        "Bedrock's documentation asks it of whoever serves a model with a key of its own",
+        "Bedrock's documentation requires it for serving a model with a customer managed key",
         conditions="bedrock",
     ),
     Reason(
         "LabellingRole",
         "kms:Decrypt",
-        "sources with somebody else's key: the emulator checks no keys",
+        "sources encrypted with another key: the emulator checks no keys",
         resource="arn:aws:kms",
     ),
     Reason(
         "LabellingRole",
         "s3:(GetObject|ListBucket)",
-        "a folder of queries: tests give one file",
+        "a folder of queries: the tests use one file",
         resource=r"<Source>(/queries/.*)?$",
     ),
     Reason(
         "DatasetRole|LabellingRole",
         "s3:GetObjectVersion",
-        "a version of a source: tests give the latest",
+        "a version of a source: the tests use the latest",
         resource="<Source>",
     ),
-    # What happens now and then: a call that comes too late, or something that somebody stopped.
+    # Rare cases: a call that arrives too late, or something that was stopped.
     Reason(
         "LabellingRole|LabellingStageRole",
         "bedrock:(ListTagsForResource|StopModelInvocationJob|ListModelInvocationJobs)",
-        "a batch that runs when it is not wanted any more, or whose making was not answered",
+        "a batch job that is no longer needed, or whose create call got no response",
     ),
     Reason(
         "LabellingRole",
         "s3:ListBucket",
-        "S3 says that an object is missing only to whoever may list its key (S3 API, GetObject)",
+        "S3 reports a missing object only to callers that may list its key (S3 API, GetObject)",
         resource="Data",
     ),
     Reason(
         "LabellingStageRole",
         "bedrock:InvokeModel",
-        "questions too few for a batch are asked one by one; the tests' rounds are large",
+        "queries too few for a batch are asked one by one; the tests' rounds are large",
     ),
     Reason(
         "ReleaseCandidateRole",
         "bedrock:(TagResource|UntagResource)",
-        "tags that were changed while the job ran",
+        "tags changed while the job ran",
         resource="custom-model/",
         conditions="ResourceTag",
     ),
     Reason(
         "ReleaseCandidateRole",
         "states:StartExecution",
-        "a labelling that was stopped is started again by the release that waits for it",
+        "a release starts the labelling again that it waits for, if it was stopped",
     ),
     Reason(
         "ReleaseGradeAnswersRole",
         "bedrock:(ListTagsForResource|StopEvaluationJob)",
-        "a grading that an attempt before has left, or that takes too long",
+        "an evaluation job that an earlier attempt left, or that takes too long",
     ),
     Reason(
         "ReleaseRolloutRole",
@@ -129,12 +129,12 @@ UNUSED: tuple[Reason, ...] = (
     Reason(
         "ReleaseEvaluationRole|ThroughputRole",
         "dynamodb:Scan",
-        "the route's copies, where a human broke the route",
+        "reads the route's copies after somebody broke the route",
     ),
     Reason(
         "ThroughputRole",
         "bedrock:(DeleteCustomModel|ListCustomModelDeployments|ListTagsForResource)",
-        "a model that only throughput served, which goes last with its stack",
+        "a model that only throughput served is deleted last, with its stack",
     ),
 )
 
@@ -142,39 +142,39 @@ NEIGHBOURS: tuple[Reason, ...] = (
     Reason(
         _BEDROCKS_OWN,
         "kms:(Decrypt|GenerateDataKey)",
-        "Bedrock's documentation asks for the key without a condition; only Bedrock assumes these roles.",
+        "Bedrock's documentation requires the key without a condition; only Bedrock assumes these roles.",
         what="directly|through",
     ),
     Reason(
         _WAITER,
         "kms:(Decrypt|GenerateDataKey)",
-        "CloudFormation names a waiter and shortens long names, so that its role can name no machine.",
+        "CloudFormation names a waiter and shortens long names, so its role can't name one state machine.",
         what="another machine",
     ),
     Reason(
         r"\w+MachineRole",
         "s3:ListBucket",
-        "The CDK's reader of a map grants the listing of the whole bucket: names of the stacks' own.",
+        "The CDK's item reader of a Map grants listing the whole bucket, which is the stacks' own.",
         what="folder|bucket",
     ),
     Reason(
         ".*",
         r"ec2:\w+",
-        "Lambda puts no tags of ours on its interfaces, and subnets are a platform's; a function's own code "
-        "can do nothing of it.",
+        "Lambda doesn't put our tags on its interfaces, and subnets belong to the platform; a function's own "
+        "code can't make these calls.",
         what="somebody else's",
     ),
     Reason(
         ".*",
         r"bedrock:Create(ModelCustomization|ModelInvocation|Evaluation)Job",
-        "The call makes it, so it is nobody else's.",
+        "The call creates it, so it can't be another owner's.",
         resource=r"(job|custom-model)/",
         what="somebody else's",
     ),
     Reason(
         "ReleaseCandidateRole|ThroughputRole",
         "bedrock:(CreateCustomModelDeployment|(Create|Update)ProvisionedModelThroughput)",
-        "A model that somebody else made may be served: `DistillationJob.from_model_arn`.",
+        "A model of another owner may be served: `DistillationJob.from_model_arn`.",
         resource="custom-model/",
         what="somebody else's",
     ),
