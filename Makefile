@@ -35,38 +35,38 @@ local-down: $(INSTALLED)  ## Destroy the local stacks and stop the servers [FORC
 
 route: $(INSTALLED)  ## Ask the router: QUERY="red car driving at night" [ENV=local]
 	@test -n "$$ROUTE_QUERY" || { echo 'Say what to ask: make route QUERY="red car driving at night"' >&2; exit 2; }
-	@python -m local route --environment "$(ENV)" -- "$$ROUTE_QUERY"
+	@python -m operate route --environment "$(ENV)" -- "$$ROUTE_QUERY"
 
-releases: $(INSTALLED)  ## Show all releases: state, share of the requests, scores, cost [ENV=local]
-	@python -m local releases --environment "$(ENV)"
+releases: $(INSTALLED)  ## List all releases: state, share of the requests, scores, cost [ENV=local]
+	@python -m operate releases --environment "$(ENV)"
 
 rollback: $(INSTALLED)  ## Give all requests to the previous good release [ENV=local] [TO=digest] [GRADUAL=1: by steps]
-	@python -m local rollback --environment "$(ENV)" --to "$(TO)" $(if $(GRADUAL),--gradual)
+	@python -m operate rollback --environment "$(ENV)" --to "$(TO)" $(if $(GRADUAL),--gradual)
 
-watch: $(INSTALLED)  ## Follow the release that is on its way, until it is live or failed [ENV=local]
-	@python -m local watch --environment "$(ENV)"
+watch: $(INSTALLED)  ## Follow the running release until it ends [ENV=local]
+	@python -m operate watch --environment "$(ENV)"
 
-cost: $(INSTALLED)  ## Estimate what an environment costs, with no AWS access [ENV=dev] [COUNT=10000: rows or queries]
-	@python -m operate.cost --environment "$(ENV)" $(if $(COUNT),--queries "$(COUNT)")
+cost: $(INSTALLED)  ## Estimate what an environment costs, without access to AWS [ENV=dev] [COUNT=10000: rows or queries]
+	@python -m operate cost --environment "$(ENV)" $(if $(COUNT),--queries "$(COUNT)")
 
 dataset-check: $(INSTALLED)  ## Check rows or raw queries: FILE=data/training.jsonl [HOLDOUT=] [METHOD=] [TASK=]
 	@test -n "$(FILE)" || { echo 'Say which file: make dataset-check FILE=data/training.jsonl' >&2; exit 2; }
-	@python -m operate.dataset_check "$(FILE)" $(if $(HOLDOUT),--holdout "$(HOLDOUT)") $(if $(METHOD),--method "$(METHOD)") $(if $(TASK),--task "$(TASK)")
+	@python -m operate dataset-check "$(FILE)" $(if $(HOLDOUT),--holdout "$(HOLDOUT)") $(if $(METHOD),--method "$(METHOD)") $(if $(TASK),--task "$(TASK)")
 
-synth: $(INSTALLED)  ## Write cdk.out with no AWS access [ENV=local]
-	@python -m local synth --environment "$(ENV)"
+synth: $(INSTALLED)  ## Write cdk.out, without access to AWS [ENV=local]
+	@python -m operate synth --environment "$(ENV)"
 
-bootstrap: $(INSTALLED)  ## Once an AWS account and Region: what the CDK needs there [ENV=dev]
-	@python -m local cdk --environment "$(ENV)" -- bootstrap
+bootstrap: $(INSTALLED)  ## Prepare an AWS account and Region for the CDK, once [ENV=dev]
+	@python -m operate bootstrap --environment "$(ENV)"
 
-diff: $(INSTALLED)  ## Show what a deployment to AWS would change [ENV=dev] [READ_ONLY=1: make no change set for it]
-	@python -m local cdk --environment "$(ENV)" -- diff $(if $(READ_ONLY),--method template)
+diff: $(INSTALLED)  ## Show what a deployment to AWS would change [ENV=dev] [READ_ONLY=1: make no change set]
+	@python -m operate diff --environment "$(ENV)" $(if $(READ_ONLY),--read-only)
 
-deploy: $(INSTALLED)  ## Deploy to AWS, with the credentials of your shell [ENV=dev] [APPROVED=1: ask nothing]
-	@python -m local cdk --environment "$(ENV)" -- deploy --all $(if $(APPROVED),--require-approval never)
+deploy: $(INSTALLED)  ## Deploy to AWS, with the credentials of your shell [ENV=dev] [APPROVED=1: don't ask]
+	@python -m operate deploy --environment "$(ENV)" $(if $(APPROVED),--approved)
 
 destroy: $(INSTALLED)  ## Remove a deployment from AWS [ENV=dev]
-	@python -m local cdk --environment "$(ENV)" -- destroy --all
+	@python -m operate destroy --environment "$(ENV)"
 
 test: $(INSTALLED)  ## Lint, type-check and test
 	ruff check .
@@ -106,8 +106,8 @@ snapshots: $(INSTALLED)  ## Renew the snapshots of the templates
 permissions: $(INSTALLED)  ## Prove the roles' permissions, and renew docs/permissions.md [RECORD=1: and the calls]
 	@python -m tests.permissions $(if $(RECORD),--record)
 
-execution-policy: $(INSTALLED)  ## What CloudFormation's role needs, in place of AdministratorAccess [ENV=dev] [BOUNDARY=arn]
-	@python -m operate.execution_policy --environment "$(ENV)" $(if $(BOUNDARY),--boundary "$(BOUNDARY)") --output execution-policy-$(ENV).json
+execution-policy: $(INSTALLED)  ## Write the policies of CloudFormation's role, instead of AdministratorAccess [ENV=dev] [BOUNDARY=arn]
+	@python -m operate execution-policy --environment "$(ENV)" $(if $(BOUNDARY),--boundary "$(BOUNDARY)") --output execution-policy-$(ENV).json
 
 lock: $(INSTALLED)  ## Renew the lock files from requirements*.in [UPGRADE=1: to the newest] [PACKAGE=one to upgrade]
 	@sh local/lock.sh $(if $(UPGRADE),--upgrade) $(if $(PACKAGE),--upgrade-package "$(PACKAGE)")

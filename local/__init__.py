@@ -1,3 +1,3 @@
-"""The local system: the ordinary stacks, deployed into an AWS emulator on this machine."""
+"""The local system: the ordinary stacks in an AWS emulator on this machine, and its test doubles."""
 
 import stacks  # noqa: F401  # puts lambda/ on the import path

@@ -1,4 +1,4 @@
-"""The emulator's TLS certificate, made here: not every machine has the program openssl."""
+"""The emulator's TLS certificate. It needs no openssl program."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import trustme
 
 
 def make(certificate: Path, key: Path) -> None:
-    """Write a certificate for 127.0.0.1 with the authority that signed it, and its key.
+    """Write a certificate for 127.0.0.1, its key, and the authority that signed it.
 
-    The authority is forgotten at once, so it can sign nothing else; clients trust it through this one file.
+    The authority's key is not kept, so it can sign nothing else.
     """
     authority = trustme.CA(organization_name="distilled router, local system")
     made = authority.issue_cert("127.0.0.1", "localhost")

@@ -1,24 +1,20 @@
-"""Follow a deployment: the stacks in CloudFormation, and the release in its table."""
+"""Progress of a deployment: the stacks in CloudFormation, and the release in its table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from distilled_router.release.table import LIVE, Release, Releases
 from local.progress import Board, Phase, Row
 from operate.aws import Aws
 from operate.cdk import Stack
-
-LIVE = "live"
-# How a release can end other than live.
-ENDED = frozenset({"failed", "refused", "superseded", "retired"})
+from operate.deployed import table_name
 
 
 class Stacks:
-    """The rows of the stacks, brought up to date by `poll`."""
+    """The rows of the stacks, updated by `poll`."""
 
     def __init__(self, aws: Aws, stacks: Sequence[Stack], board: Board, *, deleting: bool = False) -> None:
         self._aws = aws
@@ -28,7 +24,7 @@ class Stacks:
         self._before = self._look()
 
     def poll(self) -> None:
-        """Look at every stack once."""
+        """Update every row once."""
         now = self._look()
         for name, (stack, row) in self._rows.items():
             if name not in now:
@@ -43,22 +39,22 @@ class Stacks:
                 self._board.set(row, ended, status)
 
     def busy(self) -> bool:
-        """Tell whether CloudFormation is at work on one of them, which an interrupted command doesn't end.
+        """Tell whether CloudFormation is still working on one of the stacks, after an interrupted command.
 
-        A stack under review has only a change set that was never executed: nothing will happen to it.
+        A stack under review has only a change set that was never executed.
         """
         statuses = [status for name, (status, _) in self._look().items() if name in self._rows]
         return any(s.endswith("_IN_PROGRESS") and s != "REVIEW_IN_PROGRESS" for s in statuses)
 
     def finish(self) -> None:
-        """Take what the CDK left alone as done."""
+        """Mark the stacks that the CDK did not change as done."""
         self.poll()
         for _, row in self._rows.values():
             if row.phase in ("waiting", "running"):
                 self._board.set(row, "done", "deleted" if self._deleting else "no change")
 
     def _look(self) -> dict[str, tuple[str, str]]:
-        """Return status and time of the latest change, by stack."""
+        """Return the status and the time of the last change, by stack."""
         try:
             pages = self._aws.cloudformation.get_paginator("describe_stacks").paginate()
             return {
@@ -83,7 +79,7 @@ class Stacks:
 
 
 def failed_resource(aws: Aws, stacks: Sequence[Stack]) -> str | None:
-    """Return the resource that failed first in the latest operation on these stacks, and why."""
+    """Return the resource that failed first in the last operation on these stacks, and why."""
     for stack in stacks:
         try:
             events = aws.cloudformation.describe_stack_events(StackName=stack.name)["StackEvents"]
@@ -96,7 +92,7 @@ def failed_resource(aws: Aws, stacks: Sequence[Stack]) -> str | None:
             if whole and status in ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"):
                 break
             if status.endswith("_FAILED") and not whole:
-                # A function's own stack trace follows after the first line.
+                # A function's stack trace follows after the first line.
                 reason = event.get("ResourceStatusReason", "no reason given").splitlines()[0]
                 found = f"{stack.name}: {event.get('LogicalResourceId')}: {reason}"
         if found:
@@ -104,43 +100,29 @@ def failed_resource(aws: Aws, stacks: Sequence[Stack]) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class Release:
-    """The release that the deployed stacks ask for, as its table shows it."""
-
-    digest: str
-    state: str
-    note: str
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.state == LIVE or self.state in ENDED
-
-
-def table_name(aws: Aws, stack: str) -> str | None:
-    """Return the releases table as soon as it exists, which is before the stack has outputs."""
+def find_releases(aws: Aws, stack: str) -> Releases | None:
+    """Return the releases table of a stack; None until it exists, or if AWS can't be asked."""
     try:
-        resources = aws.cloudformation.list_stack_resources(StackName=stack)["StackResourceSummaries"]
+        table = table_name(aws, stack)
     except (BotoCoreError, ClientError):
         return None
-    tables = (item for item in resources if item["ResourceType"] == "AWS::DynamoDB::Table")
-    return next((item.get("PhysicalResourceId") for item in tables), None)
+    return Releases(aws.dynamodb.Table(table)) if table else None
 
 
-def release(aws: Aws, table: str) -> Release | None:
-    """Return the declared release; None while there is none."""
+def declared_release(releases: Releases) -> Release | None:
+    """Return the release that the deployed stack declares; None until then, or if AWS can't be asked."""
     try:
-        rows: Any = aws.dynamodb.Table(table)
-        declared = rows.get_item(Key={"id": "declared"}, ConsistentRead=True).get("Item")
-        if not declared or not declared.get("digest"):
+        digest = releases.declared()
+        if digest is None:
             return None
-        digest = str(declared["digest"])
-        item = rows.get_item(Key={"id": f"release@{digest}"}, ConsistentRead=True).get("Item") or {}
+        return releases.get(digest) or Release(digest, state="declared")
     except (BotoCoreError, ClientError):
         return None
-    words = [str(item[key]) for key in ("stage", "message") if item.get(key)]
-    return Release(digest, str(item.get("state", "declared")), ", ".join(words))
+
+
+def summary(release: Release) -> str:
+    """Return the state of a release, and its message if it has one."""
+    return f"{release.state}, {release.message}" if release.message else release.state
 
 
 class ReleaseRow:
@@ -151,14 +133,13 @@ class ReleaseRow:
         self._stack = stack
         self._board = board
         self._row: Row = board.add("release")
-        self._table: str | None = None
+        self._releases: Releases | None = None
 
     def poll(self) -> Release | None:
-        """Look at the release once."""
-        self._table = self._table or table_name(self._aws, self._stack)
-        found = release(self._aws, self._table) if self._table else None
+        """Update the row once; return the declared release."""
+        self._releases = self._releases or find_releases(self._aws, self._stack)
+        found = declared_release(self._releases) if self._releases else None
         if found:
-            phase: Phase = "done" if found.state == LIVE else "failed" if found.over else "running"
-            note = f"{found.state}, {found.note}" if found.note else found.state
-            self._board.set(self._row, phase, f"{found.digest} {note}")
+            phase: Phase = "done" if found.state == LIVE else "failed" if found.is_final else "running"
+            self._board.set(self._row, phase, f"{found.digest} {summary(found)}")
         return found

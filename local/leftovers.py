@@ -1,4 +1,4 @@
-"""What still exists in Bedrock after everything was destroyed, and in AWS would go on costing money."""
+"""Resources that are left in Bedrock after `cdk destroy`, and that would cost money in AWS."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mypy_boto3_bedrock import BedrockClient
 
-# Customization jobs can't be deleted: those that have ended stay listed for ever and cost nothing.
+# Customization jobs can't be deleted. Those that have ended stay listed and cost nothing.
 RUNNING_JOBS = ("InProgress", "Stopping")
 RUNNING_BATCHES = ("Submitted", "Validating", "Scheduled", "InProgress", "Stopping")
 
 
 def leftovers(bedrock: BedrockClient, *, keep_models: bool) -> list[str]:
-    """Name the resources that should be gone, each with its kind.
+    """Return the names of the resources that should be gone, each with its kind.
 
     Args:
-        keep_models: The settings retain models, so they are no leftovers.
+        keep_models: The settings retain models, so models don't count.
     """
     jobs = bedrock.get_paginator("list_model_customization_jobs").paginate()
     batches = bedrock.get_paginator("list_model_invocation_jobs").paginate()

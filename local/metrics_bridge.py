@@ -1,7 +1,7 @@
 """Turn EMF log lines into metrics, as CloudWatch does and the emulator doesn't.
 
-A test double, run beside the emulator: it reads the lines that Lambdas have printed, and calls PutMetricData
-with what their `_aws` member declares. Every log event counts once.
+A test double that runs beside the emulator: it reads the functions' log lines and calls PutMetricData with
+the metrics that their `_aws` member declares. Every log event counts once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
 
 POLL_SECONDS = 1.0
-# A line is stamped before it can be read, so look back a little: what was read before is known by its key.
+# An event may become readable later than its timestamp says, so each poll looks back. Keys tell what is new.
 LOOK_BACK_MS = 10_000
 # PutMetricData takes 1,000 of them at once, each with up to 150 values.
 MAX_DATA = 1000
@@ -37,7 +37,7 @@ type Key = tuple[str, str, int, int]
 def parse(message: str) -> Iterator[tuple[str, MetricDatumTypeDef]]:
     """Yield (namespace, datum) for each metric and dimension set that one log line declares.
 
-    A line that is no EMF record yields nothing; so does a metric whose value or dimension is missing.
+    A line that is not an EMF record yields nothing, nor does a metric without its value or a dimension.
 
     >>> line = '{"_aws": {"Timestamp": 0, "CloudWatchMetrics": [{"Namespace": "N", "Dimensions": [["s"]], '
     >>> line += '"Metrics": [{"Name": "Requests"}]}]}, "s": "router", "Requests": 1}'
@@ -87,7 +87,7 @@ def _data(
 
 
 class Bridge:
-    """Reads log groups from where it stopped and publishes what is new."""
+    """Reads new events of all log groups and publishes their metrics."""
 
     def __init__(self, logs: CloudWatchLogsClient, cloudwatch: CloudWatchClient) -> None:
         self._logs = logs
@@ -96,7 +96,7 @@ class Bridge:
         self._seen: set[Key] = set()
 
     def poll(self) -> int:
-        """Publish the metrics of all log events since the last poll; return how many data were sent."""
+        """Publish the metrics of all new log events; return the number of data points."""
         events = [event for group in self._groups() for event in self._new_events(group)]
         by_namespace: dict[str, list[MetricDatumTypeDef]] = defaultdict(list)
         for _, message in events:
@@ -107,7 +107,7 @@ class Bridge:
                 self._cloudwatch.put_metric_data(
                     Namespace=namespace, MetricData=data[start : start + MAX_DATA]
                 )
-        # Only now: what could not be published is read again by the next poll.
+        # After publishing: if that fails, the next poll reads the events again.
         self._remember(key for key, _ in events)
         return sum(map(len, by_namespace.values()))
 
@@ -125,7 +125,7 @@ class Bridge:
                 yield key, message
 
     def _remember(self, keys: Iterable[Key]) -> None:
-        """Mark events as published, and drop the marks that no later poll can meet again."""
+        """Mark events as published, and drop the marks of events that no later poll reads again."""
         for key in keys:
             self._seen.add(key)
             self._newest[key[0]] = max(self._newest[key[0]], key[2])
@@ -133,10 +133,10 @@ class Bridge:
 
 
 def _keyed(group: str, events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Key, str]]:
-    """Name each event by its place: the emulator gives those of Lambdas no event id.
+    """Yield each event with a key: the emulator gives the events of functions no id.
 
-    A query never starts between two events of the same millisecond, so an event's number among those of
-    its stream and millisecond is the same in each.
+    The key is an event's number among those of its stream and millisecond. A poll never starts between two
+    events of one millisecond, so that number is the same in each poll.
     """
     numbers: Counter[tuple[str, int]] = Counter()
     for event in events:

@@ -1,4 +1,4 @@
-"""Show what is going on: a live table on a terminal, one line for each change everywhere else."""
+"""Progress of several steps: a live table on a terminal, one line for each change elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MARKS = {"waiting": ("·", "dim"), "done": ("✓", "green"), "failed": ("✗", "
 
 @dataclass
 class Row:
-    """One thing that is being worked on."""
+    """One step."""
 
     title: str
     phase: Phase = "waiting"
@@ -30,12 +30,12 @@ class Row:
     ended: float | None = None
 
     def seconds(self, now: float) -> float | None:
-        """Return how long it has taken until now, or took in all."""
+        """Return how long the step has taken so far, or took until it ended; None before it starts."""
         return None if self.started is None else (self.ended or now) - self.started
 
 
 class Board:
-    """The rows, and the way of showing them that fits the console."""
+    """All steps, shown as the console allows."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.rows: list[Row] = []
@@ -63,7 +63,7 @@ class Board:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the board was made."""
+        """Seconds since the board was created."""
         return self._clock() - self._began
 
     def add(self, title: str, phase: Phase = "waiting") -> Row:
@@ -75,7 +75,7 @@ class Board:
         return row
 
     def set(self, row: Row, phase: Phase, note: str = "") -> None:
-        """Change a row; shows nothing when there is no change."""
+        """Change a row, and show it if it has changed."""
         if (row.phase, row.note) == (phase, note):
             return
         now = self._clock()
@@ -87,14 +87,14 @@ class Board:
             self._console.print(self.line(row), highlight=False, markup=False, soft_wrap=True)
 
     def line(self, row: Row) -> str:
-        """Return the plain line for a row: time since the start, what, how far."""
+        """Return the plain line of a row: seconds since the start, phase, title, note."""
         seconds = row.seconds(self._clock()) or 0.0
         took = f" ({seconds:.1f} s)" if row.ended and seconds >= 0.1 else ""
         note = f": {row.note}" if row.note else ""
         return f"{self.elapsed:6.1f} s  {row.phase:<7}  {row.title}{note}{took}"
 
     def render(self) -> Table:
-        """Return the rows as a table, with the time as it is now."""
+        """Return the rows as a table, with the times as they are now."""
         table = Table.grid(padding=(0, 2))
         now = self._clock()
         for row in self.rows:

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from botocore.exceptions import BotoCoreError
 
 from local import certificate, environment
-from local.state import ACCOUNT, PROJECT, REGION, State
+from local.state import ACCOUNT, REGION, State
 from operate import processes, web
 from operate.cdk import tool_path
-from operate.errors import LocalError
+from operate.errors import OperateError
+from stacks.settings import PROJECT
 
 # An hour of training takes six seconds; a deployment of eight minutes takes less than one.
 TIME_SCALE = 600
@@ -24,7 +25,7 @@ EMULATOR = PROJECT / "local" / "emulator"
 
 @dataclass(frozen=True)
 class Server:
-    """One server as recorded: enough to find it again and to be sure that it is the same one."""
+    """One server, as it is recorded in the state folder."""
 
     name: str
     pid: int
@@ -41,11 +42,11 @@ class Servers:
 
     @property
     def all(self) -> tuple[Server, ...]:
-        """In the order in which to stop them: nobody is left calling a server that has gone."""
+        """All servers in the order in which to stop them: callers first."""
         return (self.bridge, self.emulator, self.bedrock)
 
     def variables(self, state: State) -> dict[str, str]:
-        """Return the variables that point AWS clients at these servers."""
+        """Return the variables with which AWS clients reach these servers."""
         return environment.client(self.emulator.url, self.bedrock.url, state)
 
 
@@ -54,7 +55,7 @@ def _tag(state: State, name: str) -> str:
 
 
 def recorded(state: State) -> list[Server]:
-    """Return the servers that the state folder names, alive or not."""
+    """Return the recorded servers, whether they run or not."""
     try:
         return [Server(**entry) for entry in json.loads(state.servers.read_text())]
     except (OSError, ValueError, TypeError):
@@ -62,12 +63,12 @@ def recorded(state: State) -> list[Server]:
 
 
 def alive(state: State, server: Server) -> bool:
-    """Tell whether a recorded server still runs and is the one that we started."""
+    """Tell whether a recorded server still runs, and is the process that we started."""
     return processes.is_ours(server.pid, _tag(state, server.name))
 
 
 def running(state: State) -> Servers | None:
-    """Return the servers when all of them run."""
+    """Return the servers if all of them run."""
     found = {server.name: server for server in recorded(state) if alive(state, server)}
     if set(found) != {"emulator", "bedrock", "bridge"}:
         return None
@@ -75,7 +76,7 @@ def running(state: State) -> Servers | None:
 
 
 def stop(state: State) -> list[str]:
-    """Stop whatever recorded server still runs, by its id; return the names of those stopped."""
+    """Stop the recorded servers that still run, by process id; return their names."""
     servers = {server.name: server for server in recorded(state)}
     order = ("bridge", "emulator", "bedrock")
     stopped = [
@@ -88,15 +89,15 @@ def stop(state: State) -> list[str]:
 def start(
     state: State, *, time_scale: float = TIME_SCALE, wait_scale: float = 1, preload: bool = False
 ) -> Servers:
-    """Start all servers and wait until they answer. Stop leftovers first.
+    """Start all servers and wait until they answer. Earlier ones must have been stopped.
 
     Args:
-        time_scale: How much faster than the machine's the Bedrock stand-in's clock runs.
-        wait_scale: What a state machine's waits and pauses between retries are multiplied by.
-        preload: Begin functions as forks of a process with boto3 in its memory, whatever their layer holds.
+        time_scale: The speed of the Bedrock stand-in's clock.
+        wait_scale: The factor for a state machine's waits and for its pauses between retries.
+        preload: Fork functions from a process that has imported boto3, whatever their layer holds.
 
     Raises:
-        LocalError: A server ended at once or did not answer in time; none is left running.
+        OperateError: A server ended at once or did not answer in time. None is left running.
     """
     state.prepare()
     certificate.make(state.certificate, state.certificate_key)
@@ -140,7 +141,7 @@ def _start(state: State, time_scale: float, wait_scale: float, *, preload: bool)
 
 
 def _emulator_arguments(port: int) -> list[str]:
-    """Return how to run MiniStack by its ASGI server: its own main also takes port 443 when it may."""
+    """Return the arguments that run MiniStack by its ASGI server: its own main would also take port 443."""
     return [
         str(EMULATOR),
         *("--bind", f"127.0.0.1:{port}", "--workers", "0", "--keep-alive", "75"),
@@ -160,8 +161,8 @@ def _bedrock_arguments(port: int, emulator_url: str, state: State, time_scale: f
 
 
 def _launch(state: State, server: Server, arguments: list[str], variables: dict[str, str]) -> Server:
-    """Start one server and record it before anything else can go wrong."""
-    # `python -m` puts the working folder on the import path: the emulator must not see the project there.
+    """Start one server and record it at once, so that it can be stopped whatever happens next."""
+    # `python -m` puts the working folder on the import path, and the emulator must not import the project.
     cwd = state.root / "emulator" if server.name == "emulator" else PROJECT
     log = state.log(server.name)
     log.unlink(missing_ok=True)
@@ -178,16 +179,16 @@ def _wait(state: State, server: Server, answers: Callable[[], bool]) -> None:
         if answers():
             return
         if not alive(state, server):
-            raise LocalError(
+            raise OperateError(
                 f"The {server.name} server ended as soon as it started.",
                 log=state.log(server.name),
-                advice="Run `make local` again; if it stays so, remove .venv and .local first.",
+                advice="Run `make local` again. If that doesn't help, remove .venv and .local first.",
             )
         time.sleep(0.05)
-    raise LocalError(
+    raise OperateError(
         f"The {server.name} server did not answer at {server.url} in {START_SECONDS:.0f} s.",
         log=state.log(server.name),
-        advice="The machine may be too busy: run `make local` again.",
+        advice="The machine may be too busy. Run `make local` again.",
     )
 
 

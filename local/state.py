@@ -1,7 +1,7 @@
-"""Where one local system keeps its files.
+"""The files of one local system.
 
-Everything hangs off one folder, `.local` or what LOCAL_DIR names, so that two systems (a developer's and
-an integration test's) can run side by side.
+All are in one folder, `.local` or the one that LOCAL_DIR names, so that a developer's system and a test's can
+run side by side.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
+from operate.environment import VARIABLES_FILE, local_folder
+from stacks.settings import PROJECT
+
+# The emulator's one account.
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
-ENVIRONMENT = "local"
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class State:
 
     @classmethod
     def load(cls, environ: Mapping[str, str] = os.environ) -> State:
-        """Take the folder from LOCAL_DIR; a relative one is relative to the project."""
-        return cls((PROJECT / (environ.get("LOCAL_DIR") or ".local")).resolve())
+        """Return the state folder that the environment variables name."""
+        return cls(local_folder(environ))
 
     @property
     def environments(self) -> Path:
@@ -41,17 +43,17 @@ class State:
 
     @property
     def env(self) -> Path:
-        """Variables that point any AWS client at the local system; to be sourced by a shell."""
-        return self.root / "env"
+        """The variables with which AWS clients reach the local system; a shell can source it."""
+        return self.root / VARIABLES_FILE
 
     @property
     def outputs(self) -> Path:
-        """Outputs of the deployed stacks, by stack."""
+        """The outputs of the deployed stacks, by stack."""
         return self.root / "outputs.json"
 
     @property
     def assembly(self) -> Path:
-        """The cloud assembly that was deployed; destroy uses the same one."""
+        """The deployed cloud assembly; destroy uses the same one."""
         return self.root / "cdk.out"
 
     @property
@@ -61,7 +63,7 @@ class State:
 
     @property
     def tmp(self) -> Path:
-        """The emulator's own temporary folder: the unpacked Lambda bundles."""
+        """The emulator's temporary folder, with the unpacked Lambda bundles."""
         return self.root / "tmp"
 
     @property
@@ -84,12 +86,12 @@ class State:
         return self.root / "logs" / f"{name}.log"
 
     def prepare(self) -> None:
-        """Make the folders that the servers write to."""
+        """Create the folders that the servers write to."""
         for folder in (self.root / "logs", self.root / "emulator", self.root / "bedrock", self.tmp):
             folder.mkdir(parents=True, exist_ok=True)
 
     def clean(self) -> None:
-        """Remove what belongs to servers that no longer run. Logs stay, for whoever wants to know why."""
+        """Remove the files of servers that no longer run, except their logs."""
         for folder in (
             self.root / "emulator",
             self.root / "bedrock",

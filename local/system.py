@@ -1,73 +1,75 @@
-"""Bring the local system up and take it down: the ordinary CDK commands, aimed at the emulator."""
+"""Start and stop the local system: the ordinary CDK commands, run against the emulator."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from botocore.exceptions import ClientError
 from rich.console import Console
 
+from distilled_router.release.table import LIVE
 from local import deploy_progress, environment, servers
 from local.leftovers import leftovers
 from local.progress import Board
-from local.servers import Servers
-from local.state import ENVIRONMENT, PROJECT, State
+from local.state import ACCOUNT, REGION, State
 from operate import cdk, route
 from operate.aws import Aws
-from operate.errors import LocalError
+from operate.console import say
+from operate.environment import LOCAL, Environment, without_access, without_aws
+from operate.errors import OperateError
 from stacks import settings
+from stacks.settings import PROJECT, Settings
 
 POLL_SECONDS = 0.5
-# From the end of the deployment; in Bedrock's time it is days, so a release that takes longer hangs.
+# From the end of the deployment. These are days of the stand-in's clock: a release that takes longer hangs.
 RELEASE_SECONDS = 300.0
 
-DOWN = "`make local-down` ends it; `make local-down FORCE=1` stops the servers whatever state they are in."
+DOWN = "The servers still run. `make local-down` destroys the stacks and stops them; FORCE=1 only stops them."
 
 
 @contextlib.contextmanager
 def locked(state: State) -> Iterator[None]:
-    """Keep a second command away from this state folder.
+    """Hold the lock of a state folder, so that only one command changes it.
 
     Raises:
-        LocalError: Another command has it.
+        OperateError: Another command holds it.
     """
     state.root.mkdir(parents=True, exist_ok=True)
     with state.lock.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise LocalError(f"Another command is working on {state.root}. Wait for it to end.") from error
+            raise OperateError(f"Another command is using {state.root}. Wait until it has ended.") from error
         yield
 
 
 def up(state: State, console: Console, query_file: Path) -> None:
-    """Start what does not run, deploy, wait for the release and ask the sample queries.
+    """Start the servers that don't run, deploy, wait for the release and ask the sample queries.
 
     Raises:
-        LocalError: A step failed; servers that had started are left running for a look.
+        OperateError: A step failed. Servers that had started still run.
     """
-    asked = route.read(query_file)
-    name = settings.load(ENVIRONMENT, state.environments).owner
+    queries = route.read(query_file)
+    chosen = settings.load(LOCAL, state.environments)
     with locked(state), Board(console) as board:
-        running = _servers_and_deployment(state, board, name)
-        outputs = json.loads(state.outputs.read_text())
+        at = _servers_and_deployment(state, board, chosen)
         row = board.add("sample queries", "running")
-        router = route.local_router(state, outputs)
-        answers = [(query, router.ask(query)) for query in asked]
+        router = route.router(at)
+        answers = [(query, router.ask(query)) for query in queries]
         board.set(row, "done")
     console.print()
     console.print(route.table(answers))
-    _say_how_to_go_on(state, console, running)
+    say(console, "", *_next_steps(state, at))
 
 
-def _servers_and_deployment(state: State, board: Board, name: str) -> Servers:
+def _servers_and_deployment(state: State, board: Board, chosen: Settings) -> Environment:
+    """Start servers, synthesize and bootstrap side by side, then deploy; return how the system is reached."""
     running = servers.running(state)
     if running is None:
         servers.stop(state)  # what a killed run has left
@@ -75,24 +77,31 @@ def _servers_and_deployment(state: State, board: Board, name: str) -> Servers:
     start_row = board.add("servers", "running")
     synth_row = board.add("synth", "running")
     bootstrap_row = board.add("bootstrap")
-    synthesis = cdk.synth(ENVIRONMENT, state.assembly, state.environments)
-    with _cdk(synthesis, environment.without_access(), state, "synth") as synth:
+    synthesis = cdk.synth(LOCAL, state.assembly, state.environments)
+    with _cdk(synthesis, without_access(), state, "synth") as synth:
         running = running or servers.start(state)
         board.set(start_row, "done", running.emulator.url)
-        aws = Aws(running.variables(state))
-        variables = environment.without_aws() | running.variables(state)
-        if _has_toolkit(aws):
+        at = Environment(LOCAL, chosen, running.variables(state))
+        # Servers of an older checkout have written other variables.
+        environment.write(at.variables, state.env)
+        if _has_toolkit(at.aws):
             board.set(bootstrap_row, "done", "already there")
         else:
             board.set(bootstrap_row, "running")
-            # Away from cdk.json: bootstrap would synthesize the whole app first, and make nothing of it.
-            with _cdk(cdk.bootstrap(), variables, state, "bootstrap", cwd=state.root) as bootstrap:
+            arguments = cdk.bootstrap(ACCOUNT, REGION)
+            # Away from cdk.json: with it, bootstrap would synthesize the whole application first.
+            with _cdk(arguments, _reaching(at), state, "bootstrap", cwd=state.root) as bootstrap:
                 _finish(bootstrap, state, "bootstrap", "cdk bootstrap failed.")
             board.set(bootstrap_row, "done")
         _finish(synth, state, "synth", "cdk synth failed: the stacks can't be built from their settings.")
         board.set(synth_row, "done")
-    _deploy(state, board, aws, variables, name)
-    return running
+    _deploy(state, board, at)
+    return at
+
+
+def _reaching(at: Environment) -> dict[str, str]:
+    """Return the variables of a process that reaches the local system and nothing else."""
+    return without_aws() | dict(at.variables)
 
 
 def _has_toolkit(aws: Aws) -> bool:
@@ -103,35 +112,32 @@ def _has_toolkit(aws: Aws) -> bool:
     return True
 
 
-def _deploy(state: State, board: Board, aws: Aws, variables: Mapping[str, str], name: str) -> None:
+def _deploy(state: State, board: Board, at: Environment) -> None:
+    """Deploy all stacks and wait until the release is live."""
     stacks = cdk.stacks(state.assembly)
-    stack_rows = deploy_progress.Stacks(aws, stacks, board)
-    release_row = deploy_progress.ReleaseRow(aws, f"{name}-release", board)
+    stack_rows = deploy_progress.Stacks(at.aws, stacks, board)
+    release_row = deploy_progress.ReleaseRow(at.aws, f"{at.settings.owner}-release", board)
 
     def poll() -> None:
         stack_rows.poll()
         release_row.poll()
 
     _settle(stack_rows, poll)
-    with _cdk(cdk.deploy(state.assembly, state.outputs), variables, state, "deploy") as process:
-        try:
-            _finish(process, state, "deploy", "cdk deploy failed.", poll)
-        except LocalError as error:
-            reason = deploy_progress.failed_resource(aws, stacks)
-            message = f"cdk deploy failed. {reason}" if reason else str(error)
-            raise LocalError(
-                message, log=error.log, advice=f"The servers still run, for a look. {DOWN}"
-            ) from error
+    with _cdk(cdk.deploy(state.assembly, state.outputs), _reaching(at), state, "deploy") as process:
+        _finish_stacks(process, state, "deploy", at.aws, stacks, poll)
     stack_rows.finish()
     _wait_for_release(state, release_row)
 
 
 def _settle(rows: deploy_progress.Stacks, poll: Callable[[], None]) -> None:
-    """Let CloudFormation finish what an interrupted command began: the CDK takes the stack for deployed."""
+    """Wait until CloudFormation has finished what an interrupted command began.
+
+    The CDK would take such a stack for deployed.
+    """
     deadline = time.monotonic() + RELEASE_SECONDS
     while rows.busy():
         if time.monotonic() > deadline:
-            raise LocalError(
+            raise OperateError(
                 f"CloudFormation has been busy with the stacks for {RELEASE_SECONDS:.0f} s.", advice=DOWN
             )
         poll()
@@ -139,106 +145,71 @@ def _settle(rows: deploy_progress.Stacks, poll: Callable[[], None]) -> None:
 
 
 def _wait_for_release(state: State, row: deploy_progress.ReleaseRow) -> None:
+    """Wait until the declared release is live.
+
+    Raises:
+        OperateError: It ended otherwise, or not in time.
+    """
     deadline = time.monotonic() + RELEASE_SECONDS
     found = row.poll()
-    while not (found and found.over):
+    while not (found and found.is_final):
         if time.monotonic() > deadline:
-            where = f"it is {found.state} ({found.note})" if found else "nothing has declared it"
-            raise LocalError(
+            where = f"it is {found.state} ({found.message})" if found else "none was declared"
+            raise OperateError(
                 f"The release did not end in {RELEASE_SECONDS:.0f} s: {where}.",
                 log=state.log("emulator"),
-                advice=f"The servers still run, for a look. {DOWN}",
+                advice=DOWN,
             )
         time.sleep(POLL_SECONDS)
         found = row.poll()
-    if found.state != deploy_progress.LIVE:
-        raise LocalError(
-            f"The release {found.digest} is {found.state}: {found.note or 'no reason was given'}.",
+    if found.state != LIVE:
+        raise OperateError(
+            f"Release {found.digest} is {found.state}: {found.message or 'no reason was given'}.",
             log=state.log("emulator"),
-            advice=f"The router goes on with what served before; the servers still run, for a look. {DOWN}",
+            advice=f"The router continues with the previous release or the base model. {DOWN}",
         )
 
 
 def down(state: State, console: Console, *, force: bool = False) -> None:
-    """Destroy the stacks, stop the servers, and look at what is left in Bedrock.
+    """Destroy the stacks, stop the servers, and check that nothing is left in Bedrock.
 
     Args:
-        force: Stop the servers without destroying anything first.
+        force: Only stop the servers.
 
     Raises:
-        LocalError: The stacks could not be destroyed (the servers run on), or something was left behind.
+        OperateError: The stacks could not be destroyed and the servers still run, or resources were left.
     """
     with locked(state):
         running = servers.running(state)
         if running is None or force or not state.assembly.exists():
             stopped = servers.stop(state)
-            said = f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running."
-            console.print(said, highlight=False)
+            say(console, f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
             return
+        at = Environment(LOCAL, settings.load(LOCAL, state.environments), running.variables(state))
         with Board(console) as board:
-            _destroy(state, board, running)
-        keep = settings.load(ENVIRONMENT, state.environments).retention.models == "retain"
-        left = leftovers(Aws(running.variables(state)).bedrock, keep_models=keep)
+            _destroy(state, board, at)
+        left = leftovers(at.aws.bedrock, keep_models=at.settings.retention.models == "retain")
         servers.stop(state)
     if left:
-        raise LocalError(f"Left behind in Bedrock, where it would go on costing money: {', '.join(left)}.")
-    console.print(
-        "Everything is deleted, nothing is left in Bedrock, the servers are stopped.", highlight=False
-    )
+        raise OperateError(f"Left in Bedrock, where it would cost money: {', '.join(left)}.")
+    say(console, "Everything is deleted, nothing is left in Bedrock, the servers are stopped.")
 
 
-def _destroy(state: State, board: Board, running: Servers) -> None:
-    aws = Aws(running.variables(state))
+def _destroy(state: State, board: Board, at: Environment) -> None:
+    """Destroy all stacks."""
     stacks = cdk.stacks(state.assembly)[::-1]
-    rows = deploy_progress.Stacks(aws, stacks, board, deleting=True)
-    variables = environment.without_aws() | running.variables(state)
+    rows = deploy_progress.Stacks(at.aws, stacks, board, deleting=True)
     _settle(rows, rows.poll)
-    with _cdk(cdk.destroy(state.assembly), variables, state, "destroy") as process:
-        try:
-            _finish(process, state, "destroy", "cdk destroy failed.", rows.poll)
-        except LocalError as error:
-            reason = deploy_progress.failed_resource(aws, stacks)
-            message = f"cdk destroy failed. {reason}" if reason else str(error)
-            raise LocalError(
-                message, log=error.log, advice=f"The servers still run, for a look. {DOWN}"
-            ) from error
+    with _cdk(cdk.destroy(state.assembly), _reaching(at), state, "destroy") as process:
+        _finish_stacks(process, state, "destroy", at.aws, stacks, rows.poll)
     rows.finish()
-
-
-def synth(name: str, output: Path) -> None:
-    """Write the cloud assembly of an environment, with no AWS access and no credentials.
-
-    Raises:
-        LocalError: The CDK refused.
-    """
-    process = cdk.start(cdk.synth(name, output), environment.without_access(), None)
-    if process.wait():
-        raise LocalError(f"cdk synth failed for the environment {name}.")
-
-
-def in_account(name: str, arguments: list[str]) -> int:
-    """Run the CDK for an environment in AWS with the caller's own credentials; its exit status.
-
-    Raises:
-        LocalError: The environment is the local one, which has commands of its own.
-    """
-    if name == ENVIRONMENT:
-        raise LocalError(
-            f"{name} is the environment of this machine's emulator.",
-            advice="For it there are `make local` and `make local-down`; name one in AWS, e.g. ENV=dev.",
-        )
-    chosen = settings.load(name)
-    if arguments == ["bootstrap"]:
-        # Away from cdk.json: it would synthesize the whole app first, and make nothing of it.
-        return cdk.run(["bootstrap", f"aws://{chosen.account}/{chosen.region}"], cdk.ENVIRONMENTS)
-    return cdk.run([*arguments, "-c", f"environment={name}"])
 
 
 @contextlib.contextmanager
 def _cdk(
     arguments: list[str], variables: Mapping[str, str], state: State, log: str, cwd: Path = PROJECT
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the CDK; it does not outlive the block, whatever ends it."""
+    """Run the CDK during a block, and terminate it at the block's end if it still runs."""
     process = cdk.start(arguments, variables, state.log(log), cwd)
     try:
         yield process
@@ -255,24 +226,45 @@ def _finish(
     failure: str,
     poll: Callable[[], None] = lambda: None,
 ) -> None:
+    """Wait for a CDK command, polling progress meanwhile.
+
+    Raises:
+        OperateError: The command failed; the text is `failure`.
+    """
     while process.poll() is None:
         poll()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL_SECONDS)
     if process.returncode:
-        raise LocalError(failure, log=state.log(log))
+        raise OperateError(failure, log=state.log(log))
 
 
-def _say_how_to_go_on(state: State, console: Console, running: Servers) -> None:
+def _finish_stacks(
+    process: subprocess.Popen[bytes],
+    state: State,
+    command: str,
+    aws: Aws,
+    stacks: Sequence[cdk.Stack],
+    poll: Callable[[], None],
+) -> None:
+    """Wait for a CDK command on stacks; if it fails, name the resource that failed first."""
+    try:
+        _finish(process, state, command, f"cdk {command} failed.", poll)
+    except OperateError as error:
+        reason = deploy_progress.failed_resource(aws, stacks)
+        message = f"{error} {reason}" if reason else str(error)
+        raise OperateError(message, log=error.log, advice=DOWN) from error
+
+
+def _next_steps(state: State, at: Environment) -> list[str]:
+    """Return what to do with the running system."""
     prefix = f"LOCAL_DIR={os.environ['LOCAL_DIR']} " if os.environ.get("LOCAL_DIR") else ""
     shown = state.root.relative_to(PROJECT) if state.root.is_relative_to(PROJECT) else state.root
-    lines = (
-        f"The local system runs: AWS at {running.emulator.url}, Bedrock at {running.bedrock.url}.",
+    bedrock = at.variables["AWS_ENDPOINT_URL_BEDROCK"]
+    return [
+        f"The local system runs: AWS at {at.variables['AWS_ENDPOINT_URL']}, Bedrock at {bedrock}.",
         f'Query it:    {prefix}make route QUERY="red car driving at night"',
         f"Look at it:  {prefix}make local-status",
         f"             or with any AWS client, after: set -a; . {shown}/env; set +a",
         f"Stop it:     {prefix}make local-down",
-    )
-    console.print()
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    ]

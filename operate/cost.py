@@ -1,11 +1,15 @@
-"""`python -m operate.cost`: what an environment will cost, before anything is paid for. Nothing asks AWS."""
+"""Estimate what an environment costs: once, each month, for 1,000 queries.
+
+Counts the rows of the data set and takes prices from a table in this project,
+without any access to AWS. The exit status is 1 if the estimate exceeds
+distillation.maximum_cost_usd.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-import stacks  # noqa: F401  # puts lambda/ on the import path
 from distilled_router.cost.estimate import Estimate, Part, Spec, Volume, check, dollars, estimate, graded
 from distilled_router.cost.lines import (
     BYTES_A_TOKEN,
@@ -24,56 +27,62 @@ from distilled_router.cost.lines import (
     MOST_EPOCHS,
     MOST_PAIRS,
 )
-from distilled_router.cost.prices import SHOWN, PriceError, Prices
+from distilled_router.cost.prices import SHOWN, Prices
 from distilled_router.data.dataset_rules import lines
-from distilled_router.task.task import Task, TaskError
+from distilled_router.task.task import Task
 from evaluation.grades import instructions
-from local.state import PROJECT
-from operate.errors import LocalError
+from operate import environment
+from operate.console import console as terminal
+from operate.console import say
+from operate.errors import OperateError
 from stacks.costs import spec
-from stacks.settings import ENVIRONMENTS, Settings, SettingsError, load
+from stacks.settings import ENVIRONMENTS, PROJECT, Settings, load
 
-# Wide enough for the tables where no terminal says how wide it is.
-PLAIN_WIDTH = 140
+EXAMPLES = """\
+  python -m operate cost --environment dev
+  python -m operate cost --environment dev --queries 10000
+"""
 ASSUMED_QUERIES = 1_000
 _CHUNK_BYTES = 65_536
 
 
 @dataclass(frozen=True)
 class Counted:
-    """How much data there is, and a sentence about it."""
+    """The amount of data, and a sentence about it."""
 
     volume: Volume
     text: str
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the estimate of one environment; return the exit status: 1 where there is none, or where it
-    exceeds the environment's limit."""
-    parser = argparse.ArgumentParser(prog="python -m operate.cost", description=__doc__)
-    parser.add_argument("--environment", required=True)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    environment.add_argument(parser)
     parser.add_argument(
-        "--queries", type=_number, help="count so many rows or queries, instead of those that are there"
+        "--queries",
+        type=_number,
+        metavar="COUNT",
+        help="assume this many rows or queries, not those of the data set",
     )
     parser.add_argument(
-        "--environments", type=Path, default=ENVIRONMENTS, help="folder of the settings files"
+        "--environments",
+        type=Path,
+        metavar="FOLDER",
+        default=ENVIRONMENTS,
+        help="folder of the settings files; by default environments/",
     )
-    options = parser.parse_args(arguments)
-    try:
-        settings = load(options.environment, options.environments)
-        counted = count(settings, PROJECT, options.queries)
-        found = estimate(spec(settings), counted.volume, Task.load(settings.task_folder), Prices.load())
-        judged = grades(settings, counted.volume)
-    except (LocalError, SettingsError, PriceError, TaskError) as error:
-        print(f"\nFailed: {error}", file=sys.stderr)
-        return 1
-    console = Console()
-    show(settings, counted, found, judged, console if console.is_terminal else Console(width=PLAIN_WIDTH))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the estimate; return 1 if it exceeds the environment's limit."""
+    settings = load(options.environment, options.environments)
+    counted = count(settings, PROJECT, options.queries)
+    found = estimate(spec(settings), counted.volume, Task.load(settings.task_folder), Prices.load())
+    show(settings, counted, found, grades(settings, counted.volume), terminal())
     return 1 if check(found, settings.distillation.maximum_cost_usd) else 0
 
 
 def grades(settings: Settings, volume: Volume) -> Part:
-    """What the judge costs for each release; nothing where none is set."""
+    """Return what the judge costs for each release; no lines if none is set."""
     judge, task = settings.evaluation.judge, Task.load(settings.task_folder)
     if judge is None:
         return Part(())
@@ -82,15 +91,15 @@ def grades(settings: Settings, volume: Volume) -> Part:
 
 
 def count(settings: Settings, project: Path, queries: int | None = None) -> Counted:
-    """Count the rows or raw queries of an environment.
+    """Count an environment's training rows or raw queries.
 
     Args:
-        settings: the environment's.
-        project: folder to which the paths in the settings are relative.
-        queries: count so many instead; of a file that is here, its own queries say how long they are.
+        settings: The environment's settings.
+        project: The folder that paths in the settings are relative to.
+        queries: Assume this many; if the file is on this machine, its queries tell their average length.
 
     Raises:
-        LocalError: The file can't be read, or holds nothing that could be counted.
+        OperateError: The file can't be read, or holds no rows.
     """
     dataset = settings.dataset
     raw = dataset.labels == "teacher"
@@ -99,13 +108,13 @@ def count(settings: Settings, project: Path, queries: int | None = None) -> Coun
     if dataset.source == "file":
         return _of_file(project, location, what, queries)
     number = queries or ASSUMED_QUERIES
-    # Logged prompts are answered anew, unless their answers are taken.
+    # Logged prompts are answered again, unless their answers are used.
     unlabelled = number if dataset.logs and not dataset.use_logged_answers else 0
     text = f"{location}: {number:,} {what}, as --queries says"
     if not queries:
         text = (
-            f"{location} isn't read here, so that its {what} are unknown. The figures are for {number:,} of "
-            "them, each with an answer: say how many there are with --queries"
+            f"{location} is not on this machine, so the number of {what} is unknown. The figures are for "
+            f"{number:,}, each with an answer; give the real number with --queries"
         )
     return Counted(Volume(queries=number, unlabelled=unlabelled), text)
 
@@ -116,14 +125,14 @@ def _of_file(project: Path, location: str, what: str, queries: int | None) -> Co
             chunks = iter(lambda: file.read(_CHUNK_BYTES), b"")
             volume, unread = _volume(lines(chunks), plain=location.endswith(".txt"))
     except OSError as error:
-        raise LocalError(f"{location} can't be read: {error.strerror}.") from error
+        raise OperateError(f"{location} can't be read: {error.strerror}.") from error
     if not volume.queries:
-        raise LocalError(f"{location} holds no {what} that can be read.")
+        raise OperateError(f"{location} holds no readable {what}.")
     text = f"{location}: {volume.queries:,} {what}"
     if volume.unlabelled:
         text += f", {volume.unlabelled:,} of them without an answer"
     if unread:
-        text += f", and {unread:,} lines that can't be read and don't count"
+        text += f", and {unread:,} unreadable lines, which are not counted"
     if queries:
         part = queries / volume.queries
         text = f"{queries:,} {what} as in {text}"
@@ -136,7 +145,7 @@ def _of_file(project: Path, location: str, what: str, queries: int | None) -> Co
 
 
 def _volume(rows: Iterable[bytes], *, plain: bool) -> tuple[Volume, int]:
-    """What the lines hold, and how many can't be read."""
+    """Return the volume of the lines, and how many of them are unreadable."""
     unlabelled = unread = 0
 
     def texts() -> Iterator[str]:
@@ -157,7 +166,7 @@ def _volume(rows: Iterable[bytes], *, plain: bool) -> tuple[Volume, int]:
 
 
 def _query(row: Any) -> tuple[str, bool]:
-    """The query of a training row, or of a raw one, and whether it needs no answer of Bedrock's."""
+    """Return the query of a training row or a raw one, and False if Bedrock still has to answer it."""
     if "query" in row:
         return str(row["query"]), True
     messages = row["messages"]
@@ -165,36 +174,29 @@ def _query(row: Any) -> tuple[str, bool]:
 
 
 def show(settings: Settings, counted: Counted, found: Estimate, judged: Part, console: Console) -> None:
-    """Print the estimate, what it rests on, and whether the limit holds."""
+    """Print the estimate, what it is based on, and whether it is within the limit."""
     chosen, limit = settings.distillation, settings.distillation.maximum_cost_usd
 
-    def say(text: str = "") -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    say(f"{settings.owner}: {chosen.student} learns from {chosen.teacher} by {chosen.method}.")
-    say(f"{counted.text}.")
+    say(
+        console,
+        f"{settings.owner}: {chosen.student} learns from {chosen.teacher} by {chosen.method}.",
+        f"{counted.text}.",
+    )
     parts = [("once", found.once), ("a month", found.monthly)]
     if settings.evaluation.judge:
         parts.append(("a release", judged))
     for title, part in parts:
-        say()
+        console.print()
         console.print(_table(title, part), highlight=False)
-    say()
+    console.print()
     console.print(_alternatives(found.per_thousand), highlight=False)
-    say()
-    for note in _notes(spec(settings), found, judged):
-        say(note)
-    say()
-    problem = check(found, limit)
-    if problem:
-        say(problem)
-    else:
-        at_most = dollars(found.once.at_most_usd)
-        say(f"The limit holds: at most {at_most} USD once, distillation.maximum_cost_usd = {limit:g}.")
+    at_most = dollars(found.once.at_most_usd)
+    within = f"Within the limit: at most {at_most} USD once, distillation.maximum_cost_usd = {limit:g}."
+    say(console, "", *_notes(spec(settings), found, judged), "", check(found, limit) or within)
 
 
 def _table(title: str, part: Part) -> Table:
-    """Lines and their sum, with how each is computed."""
+    """Return a table of cost lines with their sum, and how each is computed."""
     table = _empty(title, "expected", "at most", "computed from")
     for line in part.lines:
         table.add_row(line.name, dollars(line.expected.usd), dollars(line.at_most.usd), line.expected.how)
@@ -208,7 +210,7 @@ def _table(title: str, part: Part) -> Table:
 
 
 def _alternatives(part: Part) -> Table:
-    """What 1,000 queries cost by whoever answers them, and how many times as much as the first."""
+    """Return a table of what 1,000 queries cost with each model, and the ratio to the distilled one."""
     table = _empty("1,000 queries", "expected", "times", "computed from")
     student = next((line.expected.usd for line in part.lines if line.name == "distilled"), 0.0)
     for line in part.lines:
@@ -231,31 +233,27 @@ def _empty(title: str, *columns: str) -> Table:
 
 def _notes(asked: Spec, found: Estimate, judged: Part) -> Iterator[str]:
     yield (
-        f"Tokens are estimated: {BYTES_A_TOKEN} bytes of text each, {BYTES_AN_ANSWER_TOKEN} of an answer. At "
-        f"most counts {MARGIN:g} times as many, and the longest answers that the settings allow."
+        f"Tokens are estimated: {BYTES_A_TOKEN} bytes of text each, {BYTES_AN_ANSWER_TOKEN} of an answer. "
+        f"'At most' counts {MARGIN:g} times as many, and the longest answers that the settings allow."
     )
     if asked.synthesis:
         yield (
-            f"Bedrock may synthesize pairs, up to {MOST_PAIRS:,} with those that it is given: at most counts "
-            "them, expected doesn't."
+            f"Bedrock may synthesize pairs, up to {MOST_PAIRS:,} in total. 'At most' counts them, 'expected' "
+            "doesn't."
         )
     if asked.method == "distillation":
         yield (
-            f"Bedrock documents no passes for distillation: {EPOCHS} are expected, {MOST_EPOCHS} counted at "
-            "most, which are the default and the maximum of fine-tuning."
+            f"Bedrock doesn't document the epochs of distillation: {EPOCHS} are expected, at most "
+            f"{MOST_EPOCHS}, the default and the maximum of fine-tuning."
         )
     lines = (*found.once.lines, *found.monthly.lines, *found.per_thousand.lines, *judged.lines)
     sources = sorted({line.cited for line in lines if line.cited})
-    yield f"US dollars, by {SHOWN}: {'; '.join(sources)}."
-    yield "What else AWS bills, such as Lambda, API, table, key and logs, isn't counted."
+    yield f"Prices in US dollars, from {SHOWN}: {'; '.join(sources)}."
+    yield "Other AWS charges, such as Lambda, HTTP API, DynamoDB, KMS and logs, are not counted."
 
 
 def _number(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: at least 1")
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""A deployed environment's releases: the table, and the services that know more of them."""
+"""The releases of a deployed environment: their table, and the services that know more about them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.table import Release, Releases
-from local import status
-from local.state import ENVIRONMENT, State
 from operate.aws import Aws
-from operate.errors import LocalError
+from operate.environment import Environment
+from operate.errors import OperateError
 from rollout.canary import CanaryAnalysis
-from stacks import settings
+
+# Each look is a scan and up to four calls; Bedrock's control plane is not asked more often than this.
+POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Known:
-    """A release, and what its evaluation left in its item for people: scores as JSON, the report's URI."""
+    """A release, with its scores as JSON and the URI of its report, if it has been evaluated."""
 
     release: Release
     scores: str = ""
@@ -30,7 +31,10 @@ class Known:
 
 @dataclass(frozen=True)
 class Deployed:
-    """One environment as it is deployed. `owner` is the name that everything of it begins with."""
+    """A deployed environment: its releases table and its AWS clients.
+
+    `owner` begins the names of all its resources. `deploy_command` is for messages.
+    """
 
     environment: str
     owner: str
@@ -39,6 +43,8 @@ class Deployed:
     stepfunctions: Any
     table: Any
     now: Callable[[], float] = time.time
+    deploy_command: str = "make deploy"
+    poll_seconds: float = POLL_SECONDS
 
     @property
     def releases(self) -> Releases:
@@ -46,10 +52,10 @@ class Deployed:
         return Releases(self.table, self.now)
 
     def known(self) -> list[Known]:
-        """Every release, the newest attempt first.
+        """Return every release, the newest attempt first.
 
         Raises:
-            LocalError: No release has begun yet.
+            OperateError: No release has begun yet.
         """
         found = [
             Known(Release.from_item(item), str(item.get("scores", "")), str(item.get("report", "")))
@@ -57,9 +63,9 @@ class Deployed:
             if str(item["id"]).startswith("release@")
         ]
         if not found:
-            raise LocalError(
+            raise OperateError(
                 f"No release has begun yet in {self.owner}.",
-                advice=f"{_deploy(self.environment)} begins one.",
+                advice=f"`{self.deploy_command}` begins one.",
             )
         return sorted(found, key=lambda known: known.release.started_at, reverse=True)
 
@@ -71,76 +77,61 @@ class Deployed:
             yield from page["Items"]
 
 
-def deployed(name: str, state: State) -> Deployed:
-    """Find an environment's releases: in the local system, or in AWS with the caller's own credentials.
+def deployed(at: Environment) -> Deployed:
+    """Find the releases of an environment.
 
     Raises:
-        LocalError: The local system does not run; no credentials, no access, no such stack, or no table yet.
+        OperateError: No credentials, no access, no such stack, or no table yet.
     """
-    chosen, aws = _environment(name, state)
-    stack = f"{chosen.owner}-release"
+    stack = f"{at.settings.owner}-release"
     try:
-        table = _table_name(aws, stack)
+        table = table_name(at.aws, stack)
     except (BotoCoreError, ClientError) as error:
-        raise LocalError(
-            f"The stack {stack} can't be read in {chosen.region}: {error}",
-            advice=f"Check that {_deploy(name)} was run{_access(name)}.",
+        raise OperateError(
+            f"The stack {stack} can't be read in {at.settings.region}: {error}", advice=at.access_advice
         ) from error
     if table is None:
-        raise LocalError(f"The stack {stack} has no releases table yet.", advice=f"{_deploy(name)} makes it.")
+        raise OperateError(
+            f"The stack {stack} has no releases table yet.", advice=f"`{at.deploy_command}` creates it."
+        )
     return Deployed(
-        environment=name,
-        owner=chosen.owner,
-        keep_releases=chosen.rollout.keep_releases,
-        bedrock=aws.bedrock,
-        stepfunctions=aws.stepfunctions,
-        table=aws.dynamodb.Table(table),
+        environment=at.name,
+        owner=at.settings.owner,
+        keep_releases=at.settings.rollout.keep_releases,
+        bedrock=at.aws.bedrock,
+        stepfunctions=at.aws.stepfunctions,
+        table=at.aws.dynamodb.Table(table),
+        deploy_command=at.deploy_command,
+        poll_seconds=float(at.variables.get("WATCH_SECONDS", POLL_SECONDS)),
     )
 
 
-def watch(name: str, state: State) -> CanaryAnalysis:
-    """Watches the requests of an environment's releases by its settings. Asks no probes: those are billed to
-    the release that they judge.
+def canary_analysis(at: Environment) -> CanaryAnalysis:
+    """Return the canary analysis of an environment's requests, with the limits of its settings.
 
-    Raises:
-        LocalError: As `deployed`.
+    It sends no probes: those are billed to the release that they check.
     """
-    chosen, aws = _environment(name, state)
-    return CanaryAnalysis(aws.cloudwatch, chosen.owner, Rollout.of(chosen.rollout.watched()))
+    rollout = Rollout.of(at.settings.rollout.watched())
+    return CanaryAnalysis(at.aws.cloudwatch, at.settings.owner, rollout)
 
 
-def _environment(name: str, state: State) -> tuple[settings.Settings, Aws]:
-    if name == ENVIRONMENT:
-        return settings.load(name, state.environments), Aws(status.variables(state))
-    chosen = settings.load(name)
-    return chosen, Aws.of_account(chosen.region)
-
-
-def _table_name(aws: Aws, stack: str) -> str | None:
-    """The releases table, which is there before the stack has outputs."""
+def table_name(aws: Aws, stack: str) -> str | None:
+    """Return the name of the releases table, which exists before the stack has outputs."""
     pages = aws.cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack)
     resources = (item for page in pages for item in page["StackResourceSummaries"])
     tables = (item for item in resources if item["ResourceType"] == "AWS::DynamoDB::Table")
     return next((item.get("PhysicalResourceId") for item in tables), None)
 
 
-def _access(name: str) -> str:
-    return "" if name == ENVIRONMENT else ", and that this shell has credentials of its account"
-
-
-def _deploy(name: str) -> str:
-    return "`make local`" if name == ENVIRONMENT else f"`make deploy ENV={name}`"
-
-
 def endpoint_name(endpoint: str) -> str:
-    """What an endpoint's ARN says: `throughput <id>`, `on demand`, or nothing."""
+    """Return `throughput <id>` or `on demand` for the ARN of a model endpoint; nothing for an empty one."""
     if not endpoint:
         return ""
     return f"throughput {endpoint.rpartition('/')[2]}" if ":provisioned-model/" in endpoint else "on demand"
 
 
 def duration(seconds: float) -> str:
-    """A time span as people say it, in two units at most."""
+    """Return a time span as people say it, in two units at most."""
     whole = max(int(seconds), 0)
     days, hours, minutes = whole // 86_400, whole // 3_600 % 24, whole // 60 % 60
     if days:

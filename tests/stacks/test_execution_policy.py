@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from operate import execution_policy
-from operate.errors import LocalError
+from operate.errors import OperateError
 from tests.stacks.assembly import Assembly
 from tests.stacks.environments import ENVIRONMENTS
 from tests.stacks.test_cfn_lint import findings
@@ -155,7 +155,7 @@ def test_a_type_brings_what_its_schema_names() -> None:
 
 
 def test_a_type_without_a_schema_is_named() -> None:
-    with pytest.raises(LocalError, match="no schema of AWS::No::Such"):
+    with pytest.raises(OperateError, match="no schema of AWS::No::Such"):
         execution_policy.needed({"AWS::No::Such"}, "us-east-1")
 
 

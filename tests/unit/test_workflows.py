@@ -187,4 +187,4 @@ def test_a_deployment_waits_for_no_answer_at_a_terminal() -> None:
         check=True,
         timeout=60,
     )
-    assert "deploy --all --require-approval never" in dry.stdout
+    assert 'deploy --environment "prod" --approved' in dry.stdout

@@ -1,4 +1,4 @@
-"""The variables that point AWS clients at the local system, and those that must not leak into it."""
+"""The variables that reach the local system, and those that must not leak into it."""
 
 import subprocess
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from local import environment
 from local.state import State
+from operate.environment import read_variables
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_a_shell_reads_back_what_was_written(state: State) -> None:
     )
     exported = dict(pair.split("=", 1) for pair in shell.stdout.split("\0") if pair)
     assert {key: exported.get(key) for key in variables} == variables
-    assert environment.read(state.env) == variables
+    assert read_variables(state.env) == variables
 
 
 def test_clients_find_both_servers_and_trust_the_emulator(state: State) -> None:
@@ -37,6 +38,16 @@ def test_clients_find_both_servers_and_trust_the_emulator(state: State) -> None:
     assert variables["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"] == "http://127.0.0.1:2"
     assert variables["AWS_CA_BUNDLE"] == str(state.ca_bundle)
     assert variables["NODE_EXTRA_CA_CERTS"] == str(state.certificate)
+
+
+def test_operate_finds_api_and_settings_of_the_local_system(
+    state: State, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LOCAL_ENVIRONMENTS", str(tmp_path))
+    variables = environment.client("https://127.0.0.1:1", "http://127.0.0.1:2", state)
+    api = variables["EXECUTE_API_URL"].format(api="abc")
+    assert api == "https://127.0.0.1:1/_aws/execute-api/abc/$default"
+    assert variables["LOCAL_ENVIRONMENTS"] == str(tmp_path)
 
 
 def test_the_emulator_inherits_nothing_of_the_callers_aws_configuration(
@@ -55,20 +66,6 @@ def test_the_emulator_listens_on_loopback_with_iam_and_tls(state: State) -> None
     assert expected.items() <= started_with.items()
     assert started_with["AWS_ENDPOINT_URL_BEDROCK"] == "http://127.0.0.1:2"
     assert "AWS_ENDPOINT_URL" not in started_with
-
-
-def test_without_aws_keeps_the_rest_and_goes_past_a_proxy() -> None:
-    environ = {"PATH": "/bin", "AWS_PROFILE": "p", "CDK_DEFAULT_ACCOUNT": "1", "no_proxy": "intranet"}
-    kept = environment.without_aws(environ)
-    assert kept == {"PATH": "/bin", "NO_PROXY": "127.0.0.1,intranet", "no_proxy": "127.0.0.1,intranet"}
-
-
-def test_without_access_finds_no_credentials_anywhere() -> None:
-    left = environment.without_access({"AWS_ACCESS_KEY_ID": "k", "AWS_SESSION_TOKEN": "t"})
-    assert "AWS_ACCESS_KEY_ID" not in left
-    assert "AWS_SESSION_TOKEN" not in left
-    assert left["AWS_CONFIG_FILE"] == left["AWS_SHARED_CREDENTIALS_FILE"] == "/dev/null"
-    assert left["AWS_EC2_METADATA_DISABLED"] == "true"
 
 
 def test_the_bundle_holds_the_systems_authorities_and_the_certificate(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.state import PROJECT
+from stacks.settings import PROJECT
 
 type Install = Callable[..., subprocess.CompletedProcess[str]]
 

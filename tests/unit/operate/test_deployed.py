@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 
-from local import status
-from local.state import State
 from operate import deployed
 from operate.aws import Aws
-from operate.errors import LocalError
+from operate.environment import Environment
+from operate.errors import OperateError
+from stacks.settings import load
 
 TABLE = {"ResourceType": "AWS::DynamoDB::Table", "PhysicalResourceId": "router-releases"}
 OTHER = {"ResourceType": "AWS::SNS::Topic", "PhysicalResourceId": "topic"}
@@ -46,41 +45,37 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> Any:
     return answer
 
 
-def test_environment_in_aws_is_found_on_every_page(answered: Any, tmp_path: Path) -> None:
+def environment(name: str = "dev", **variables: str) -> Environment:
+    return Environment(name, load(name), variables)
+
+
+def test_environment_in_aws_is_found_on_every_page(answered: Any) -> None:
     answered([[OTHER], [OTHER, TABLE]])
-    found = deployed.deployed("dev", State(tmp_path))
+    found = deployed.deployed(environment())
     assert (found.environment, found.owner, found.table) == ("dev", "video-router-dev", "router-releases")
-    assert found.keep_releases == 1
+    assert (found.keep_releases, found.poll_seconds) == (1, deployed.POLL_SECONDS)
+    assert found.deploy_command == "make deploy ENV=dev"
 
 
 @pytest.mark.parametrize(
     "error",
     [NoCredentialsError(), ClientError({"Error": {"Code": "ValidationError"}}, "ListStackResources")],
 )
-def test_stack_that_cannot_be_read_is_named(answered: Any, tmp_path: Path, error: Exception) -> None:
+def test_stack_that_cannot_be_read_is_named(answered: Any, error: Exception) -> None:
     answered(error)
-    with pytest.raises(LocalError, match="video-router-dev-release can't be read in us-east-1") as caught:
-        deployed.deployed("dev", State(tmp_path))
+    with pytest.raises(OperateError, match="video-router-dev-release can't be read in us-east-1") as caught:
+        deployed.deployed(environment())
     assert "make deploy ENV=dev" in caught.value.advice
 
 
-def test_stack_without_a_table_yet_is_named(answered: Any, tmp_path: Path) -> None:
+def test_stack_without_a_table_yet_is_named(answered: Any) -> None:
     answered([[OTHER]])
-    with pytest.raises(LocalError, match="no releases table yet"):
-        deployed.deployed("dev", State(tmp_path))
+    with pytest.raises(OperateError, match="no releases table yet"):
+        deployed.deployed(environment())
 
 
-def test_local_system_that_does_not_run_says_how_to_start_it(tmp_path: Path) -> None:
-    with pytest.raises(LocalError, match="does not run") as caught:
-        deployed.deployed("local", State(tmp_path))
-    assert "make local" in caught.value.advice
-
-
-def test_local_system_is_asked_at_its_own_endpoints(
-    answered: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_system_that_is_reached_by_variables_is_watched_at_their_pace(answered: Any) -> None:
     answered([[TABLE]])
-    names = ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "ENDPOINT_URL", "CA_BUNDLE", "ENDPOINT_URL_BEDROCK")
-    variables = {f"AWS_{name}": "x" for name in names} | {"AWS_REGION": "us-east-1"}
-    monkeypatch.setattr(status, "variables", lambda _: variables)
-    assert deployed.deployed("local", State(tmp_path)).owner == "video-router-local"
+    found = deployed.deployed(environment("local", AWS_ENDPOINT_URL="https://127.0.0.1:1", WATCH_SECONDS="1"))
+    assert (found.owner, found.poll_seconds) == ("video-router-local", 1.0)
+    assert found.deploy_command == "make local"

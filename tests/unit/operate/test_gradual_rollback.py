@@ -1,4 +1,4 @@
-"""Rolling back step by step: what rises, what takes it back, and what is left where the command dies."""
+"""Rolling back step by step: the steps, what takes a share back, and what is left if the command dies."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.table import LIVE, RETIRED
 from operate import rollback
-from operate.errors import LocalError
-from operate.gradual_rollback import Rise
+from operate.errors import OperateError
+from operate.gradual_rollback import GradualRollback
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import EXPIRY_MARGIN_SECONDS
+from tests.unit.operate.test_rollback import at, everything, replaced, rising, states
 from tests.unit.release.conftest import OWNER, A, B, C, World, settled
-from tests.unit.release.test_rolling_back import at, everything, replaced, rising, states
 from tests.unit.release.test_rollout import Rise as Numbers
 
 DWELL = 600
@@ -40,7 +40,7 @@ class Command:
     def run(self, to: str = "") -> rollback.Outcome:
         watch = CanaryAnalysis(self.numbers.cloudwatch, self.numbers.name, ROLLOUT)
         console = Console(file=self.told, width=200)
-        return rollback.roll_back(at(self.world), to, Rise(watch, console, self._pause))
+        return rollback.roll_back(at(self.world), to, GradualRollback(watch, console, self._pause))
 
     def _pause(self, seconds: float) -> None:
         shares = self.world.releases.route().shares
@@ -56,14 +56,16 @@ def command(world: World, aws: Callable[[str], Any]) -> Command:
     return Command(world, aws("cloudwatch"))
 
 
-def test_previous_release_rises_by_the_steps_and_then_is_the_live_one(world: World, command: Command) -> None:
+def test_previous_release_gets_its_share_by_steps_and_is_live_at_the_end(
+    world: World, command: Command
+) -> None:
     outcome = command.run()
     expiry = DWELL + EXPIRY_MARGIN_SECONDS
     assert command.seen == [
         [(A, 0.25, expiry), (B, 0.75, None)],
         [(A, 0.5, expiry), (B, 0.5, None)],
     ]
-    assert (outcome.serving, outcome.endpoint, outcome.replaced) == (A, command.first, [B])
+    assert (outcome.live, outcome.endpoint, outcome.replaced) == (A, command.first, [B])
     assert world.releases.route().shares == (settled(A, command.first),)
     assert states(world) == {A: LIVE, B: RETIRED}
     assert world.release(B).rolled_back > 0
@@ -77,7 +79,7 @@ def test_no_state_changes_before_the_last_step(world: World, command: Command) -
     assert seen == [{A: RETIRED, B: LIVE}] * 2
 
 
-def test_what_rises_is_not_swept_meanwhile(world: World, command: Command) -> None:
+def test_release_in_its_steps_is_not_swept(world: World, command: Command) -> None:
     command.during = lambda: removed.extend(world.sweeper(keep=0).sweep().removed)
     removed: list[Any] = []
     command.run()
@@ -90,7 +92,9 @@ def test_bad_numbers_take_it_back_and_say_why(world: World, command: Command) ->
         command.numbers.emit("Fallback", 10, release=A)
 
     command.during = fall_back
-    with pytest.raises(LocalError, match=r"25% of the requests: Fallback is 25\.0% of 40 requests") as caught:
+    with pytest.raises(
+        OperateError, match=r"25% of the requests: Fallback is 25\.0% of 40 requests"
+    ) as caught:
         command.run()
     assert f"TO={A}" in caught.value.advice
     assert len(command.seen) == 1
@@ -132,7 +136,7 @@ def test_endpoint_that_goes_in_the_last_step_leaves_no_share_behind(world: World
             )
 
     command.during = delete
-    with pytest.raises(LocalError, match=f"Release {A} can't serve"):
+    with pytest.raises(OperateError, match=f"Release {A} can't serve"):
         command.run()
     assert world.releases.route().shares == (settled(B, command.second),)
     assert states(world) == {A: RETIRED, B: LIVE}
@@ -140,31 +144,31 @@ def test_endpoint_that_goes_in_the_last_step_leaves_no_share_behind(world: World
 
 def test_route_that_somebody_changed_ends_it(world: World, command: Command) -> None:
     command.during = lambda: rising(world)
-    with pytest.raises(LocalError, match="Somebody else changed the route"):
+    with pytest.raises(OperateError, match="changed by someone else"):
         command.run()
     assert [share.digest for share in world.releases.route().shares] == [C, B]
     assert states(world)[A] == RETIRED
 
 
-def test_release_on_its_way_is_not_raised_against(world: World, command: Command) -> None:
+def test_gradual_rollback_is_refused_while_a_release_is_running(world: World, command: Command) -> None:
     rising(world)
     world.settle(Share(B, command.second, 1.0))
     before = everything(world)
-    with pytest.raises(LocalError, match=f"Release {C} is on its way"):
+    with pytest.raises(OperateError, match=f"Release {C} is running"):
         command.run()
     assert everything(world) == before
 
 
-def test_roll_out_under_way_is_taken_back_at_once(world: World, command: Command) -> None:
-    """That is no other release's rise: what serves the others gets them all."""
+def test_rollout_in_progress_is_taken_back_at_once(world: World, command: Command) -> None:
+    """No other release is rolled out: the live release gets all requests."""
     rising(world)
     outcome = command.run()
-    assert (outcome.serving, list(outcome.ended), command.seen) == (B, [C], [])
+    assert (outcome.live, list(outcome.ended), command.seen) == (B, [C], [])
     assert world.releases.route().shares == (settled(B, command.second),)
 
 
 def test_release_that_can_not_be_gone_back_to_gets_no_share(world: World, command: Command) -> None:
     before = everything(world)
-    with pytest.raises(LocalError, match=f"Release {B} serves already"):
+    with pytest.raises(OperateError, match=f"Release {B} is already live"):
         command.run(to=B)
     assert everything(world) == before

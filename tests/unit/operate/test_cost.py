@@ -12,6 +12,7 @@ from distilled_router.cost.prices import Prices
 from distilled_router.data.conversation import row
 from distilled_router.task.task import Task
 from operate import cost
+from operate.__main__ import main
 from stacks.costs import spec
 from stacks.settings import ENVIRONMENTS, Settings, load
 
@@ -50,7 +51,7 @@ def printed(
 ) -> tuple[int, str]:
     """Exit status and text of the command for `test.toml`."""
     monkeypatch.setattr(cost, "PROJECT", project)
-    status = cost.main(["--environment", "test", "--environments", str(project), *more])
+    status = main(["cost", "--environment", "test", "--environments", str(project), *more])
     out, err = capsys.readouterr()
     return status, out + err
 
@@ -67,7 +68,7 @@ def test_training_rows_are_counted_with_those_that_lack_an_answer(
     counted = cost.count(environment(), project)
     assert counted.volume == Volume(queries=3, unlabelled=2, query_bytes=7 + 8 + 14)
     assert "3 rows, 2 of them without an answer" in counted.text
-    assert "2 lines that can't be read" in counted.text
+    assert "2 unreadable lines" in counted.text
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_another_number_is_scaled_from_what_is_there(environment: Environment, p
 def test_what_lies_in_s3_is_not_read_and_said_to_be_unknown() -> None:
     counted = cost.count(load("prod"), ENVIRONMENTS)
     assert counted.volume.queries == cost.ASSUMED_QUERIES
-    assert "isn't read here" in counted.text
+    assert "is not on this machine" in counted.text
     assert "--queries" in counted.text
     given = cost.count(load("prod"), ENVIRONMENTS, 12_000)
     assert given.volume == Volume(queries=12_000)
@@ -192,7 +193,7 @@ def test_the_estimate_is_shown_with_its_sources_and_the_limit(
     assert float(rows["teacher"][2]) > 100
     assert "queries.txt: 1,000 queries." in text
     assert "AWS Price List (2026-08-02, us-east-1)" in text
-    assert "The limit holds: at most" in text
+    assert "Within the limit: at most" in text
 
 
 def test_a_judge_is_paid_for_each_release(
@@ -248,13 +249,15 @@ def test_an_unknown_price_is_shown_as_unknown_and_fails(
 def test_an_unknown_environment_is_named_with_those_that_are_known(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert cost.main(["--environment", "nowhere"]) == 1
+    assert main(["cost", "--environment", "nowhere"]) == 1
     said = capsys.readouterr().err
     assert '"nowhere", which has no file' in said
     assert '"dev" or "local" or "prod"' in said
 
 
-@pytest.mark.parametrize(("content", "said"), [(None, "No such file"), (b"\xff\xfe\n", "holds no queries")])
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "No such file"), (b"\xff\xfe\n", "holds no readable queries")]
+)
 def test_a_file_that_can_not_be_counted_is_named(
     environment: Environment,
     project: Path,
@@ -275,6 +278,6 @@ def test_a_file_that_can_not_be_counted_is_named(
 @pytest.mark.parametrize("number", ["0", "-3", "many"])
 def test_a_number_of_queries_is_at_least_one(number: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cost.main(["--environment", "dev", "--queries", number])
+        main(["cost", "--environment", "dev", "--queries", number])
     assert ended.value.code == 2
     assert "--queries" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from distilled_router.release.route import Route, Share
 from distilled_router.release.table import FAILED, LIVE, PROMOTING, RETIRED, Release, Releases
 from operate import releases as command
 from operate.deployed import Deployed, Known, duration, endpoint_name
-from operate.errors import LocalError
+from operate.errors import OperateError
 
 A, B, C = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 DEPLOYMENT = "arn:aws:bedrock:us-east-1:000000000000:custom-model-deployment/abc"
@@ -124,9 +124,9 @@ def test_release_that_was_rolled_back_is_marked(at: Deployed, releases: Releases
 
 
 def test_environment_without_releases_says_what_begins_one(at: Deployed) -> None:
-    with pytest.raises(LocalError, match="No release has begun yet in router") as caught:
+    with pytest.raises(OperateError, match="No release has begun yet in router") as caught:
         shown(at)
-    assert "make local" in caught.value.advice
+    assert "`make deploy` begins one" in caught.value.advice
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`python -m operate.dataset_check`: what it takes a file for, what it says, and its exit status."""
+"""`python -m operate dataset-check`: how it recognizes a file, what it prints, and its exit status."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from distilled_router.data.conversation import row
-from operate import dataset_check
+from operate.__main__ import main
 from tests.unit.row_scenes import HOLDOUT, TASK, WEIGHTS, encoded, good
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 QUERIES = [f"a dog and {number} cats" for number in range(112)]
 
 type Check = Callable[..., tuple[int, str]]
@@ -32,7 +32,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         for name, content in files.items():
             path = tmp_path / name.replace("_", ".")
             path.write_bytes(content if isinstance(content, bytes) else b"".join(content))
-        status = dataset_check.main(arguments)
+        status = main(["dataset-check", *arguments])
         captured = capsys.readouterr()
         return status, captured.out + captured.err
 
@@ -114,7 +114,7 @@ def test_more_findings_are_shown_on_request(check: Check) -> None:
     rows = [*good(100), *[b"\n"] * 30]
     text = check("rows.jsonl", rows_jsonl=rows)[1]
     assert text.count("blank-line: ") == 10
-    assert "the first 10 are shown; --keep shows more" in text
+    assert "The first 10 findings of each rule are shown; --keep shows more" in text
     text = check("rows.jsonl", "--keep", "50", rows_jsonl=rows)[1]
     assert text.count("blank-line: ") == 30
     assert "--keep" not in text
@@ -180,7 +180,15 @@ def test_rows_are_checked_for_the_task_that_is_named(check: Check, tmp_path: Pat
 
 def test_command_runs_without_aws_and_stops_with_its_reader(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(b"".join(json.dumps([]).encode() + b"\n" for _ in range(5_000)))
-    command = [sys.executable, "-m", "operate.dataset_check", str(tmp_path / "rows.jsonl"), "--keep", "9999"]
+    command = [
+        sys.executable,
+        "-m",
+        "operate",
+        "dataset-check",
+        str(tmp_path / "rows.jsonl"),
+        "--keep",
+        "9999",
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     with subprocess.Popen(
         command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from distilled_router.bedrock.naming import release_name
 from distilled_router.release.route import Share
 from distilled_router.release.table import FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED, WAITING, Releases
 from operate import rollback
 from operate.deployed import Deployed
-from operate.errors import LocalError
+from operate.errors import OperateError
 from operate.rollback import Outcome
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
@@ -64,10 +62,10 @@ def everything(world: World) -> Any:
     return sorted(items, key=lambda item: str(item["id"])), world.executions()
 
 
-def refused(world: World, text: str, to: str = "") -> LocalError:
+def refused(world: World, text: str, to: str = "") -> OperateError:
     """The refusal, which changed nothing."""
     before = everything(world)
-    with pytest.raises(LocalError, match=text) as caught:
+    with pytest.raises(OperateError, match=text) as caught:
         rollback.roll_back(at(world), to)
     assert everything(world) == before
     return caught.value
@@ -84,7 +82,7 @@ def rising(world: World, digest: str = C, share: float = 0.25) -> None:
 def test_previous_release_takes_all_requests(world: World) -> None:
     first, _ = replaced(world)
     outcome = rollback.roll_back(at(world))
-    assert (outcome.serving, outcome.endpoint, outcome.replaced, outcome.ended) == (A, first, [B], {})
+    assert (outcome.live, outcome.endpoint, outcome.replaced, outcome.ended) == (A, first, [B], {})
     assert world.releases.route().shares == (settled(A, first),)
     assert "serves all requests" in world.releases.route().reason
     assert states(world) == {A: LIVE, B: RETIRED}
@@ -116,7 +114,7 @@ def test_second_run_is_refused_and_never_flips_back_to_the_bad_one(world: World)
     good(world, D)
     replaced(world)
     rollback.roll_back(at(world))
-    error = refused(world, f"{B} was rolled back already")
+    error = refused(world, f"{B} has already been rolled back")
     assert f"TO={D}" in error.advice
     assert f"TO={B}" in error.advice
 
@@ -145,14 +143,14 @@ def test_release_that_came_after_a_rollback_is_rolled_back_to_what_it_replaced(w
         C, LIVE, "serves", (settled(C, endpoint),), after=world.releases.route(), retiring=A
     )
     outcome = rollback.roll_back(at(world))
-    assert (outcome.serving, outcome.endpoint) == (A, first)
+    assert (outcome.live, outcome.endpoint) == (A, first)
 
 
 def test_roll_out_in_progress_is_ended_and_what_serves_stays(world: World) -> None:
     _, second = replaced(world)
     rising(world)
     outcome = rollback.roll_back(at(world))
-    assert (outcome.serving, list(outcome.ended)) == (B, [C])
+    assert (outcome.live, list(outcome.ended)) == (B, [C])
     assert world.releases.route().shares == (settled(B, second),)
     assert states(world) == {A: RETIRED, B: LIVE, C: SUPERSEDED}
     assert world.release(C).message == "rolled back by hand"
@@ -211,7 +209,7 @@ def test_execution_that_cannot_be_stopped_does_not_undo_the_rollback(world: Worl
 def test_first_release_ever_is_taken_back_to_the_base_model(world: World) -> None:
     rising(world)
     outcome = rollback.roll_back(at(world))
-    assert (outcome.serving, world.releases.route().shares) == (None, ())
+    assert (outcome.live, world.releases.route().shares) == (None, ())
     assert states(world) == {C: SUPERSEDED}
 
 
@@ -227,7 +225,7 @@ def test_roll_out_in_progress_ends_also_where_another_release_is_named(world: Wo
 def test_release_that_is_on_its_way_without_a_share_is_ended_too(world: World) -> None:
     replaced(world)
     world.begin(C, run=True)
-    assert rollback.roll_back(at(world)).serving == A
+    assert rollback.roll_back(at(world)).live == A
     assert states(world) == {A: LIVE, B: RETIRED, C: SUPERSEDED}
     assert world.executions() == {f"{C}-1": "ABORTED"}
 
@@ -330,7 +328,7 @@ def test_broken_route_is_mended_by_naming_what_serves(world: World) -> None:
 def test_nothing_to_go_back_to_is_refused(world: World) -> None:
     world.settle(settled(B, good(world, B, LIVE)))
     world.begin(A, state=FAILED, message="refused by the gate")
-    error = refused(world, f"no release to go back to. Release {B} serves now")
+    error = refused(world, f"no release to go back to. Release {B} is live")
     assert f"{A} failed" in str(error)
 
 
@@ -338,7 +336,7 @@ def test_release_whose_endpoint_is_gone_is_refused(world: World) -> None:
     replaced(world)
     world.bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=release_name(OWNER, A))
     world.advance(600)
-    assert f"{A} has no endpoint any more" in refused(world, "no release to go back to").advice
+    assert f"{A} no longer has a model endpoint" in refused(world, "no release to go back to").advice
     refused(world, f"{A} can't serve", A)
 
 
@@ -352,7 +350,7 @@ def test_deployment_that_is_not_active_or_serves_another_model_is_refused(world:
     creating = Proxy(
         world.bedrock, get_custom_model_deployment=lambda **named: {**real(**named), "status": "Creating"}
     )
-    with pytest.raises(LocalError, match="can't serve"):
+    with pytest.raises(OperateError, match="can't serve"):
         rollback.roll_back(at(world, bedrock=creating), A)
 
 
@@ -361,8 +359,8 @@ def test_deployment_that_is_not_active_or_serves_another_model_is_refused(world:
     [
         (FAILED, "is failed: because"),
         (SUPERSEDED, "is superseded: because"),
-        (PROMOTING, "is on its way: promoting"),
-        (LIVE, "does not name it"),
+        (PROMOTING, "is still running: promoting"),
+        (LIVE, "out of the route by hand"),
     ],
 )
 def test_release_that_is_not_retired_is_refused(world: World, state: str, text: str) -> None:
@@ -373,12 +371,12 @@ def test_release_that_is_not_retired_is_refused(world: World, state: str, text: 
 
 def test_release_that_serves_already_and_one_that_nobody_knows_are_refused(world: World) -> None:
     replaced(world)
-    refused(world, f"{B} serves already", B)
-    refused(world, f"no release {D}. Release {B} serves now. There is: ", D)
+    refused(world, f"{B} is already live", B)
+    refused(world, f"no release {D}. Release {B} is live. All releases: ", D)
 
 
 def test_environment_without_releases_says_so(world: World) -> None:
-    with pytest.raises(LocalError, match="No release has begun"):
+    with pytest.raises(OperateError, match="No release has begun"):
         rollback.roll_back(at(world))
 
 
@@ -408,7 +406,7 @@ def test_route_that_changes_meanwhile_is_read_again(world: World, monkeypatch: p
 def test_route_that_never_stands_still_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     _, second = replaced(world)
     Meanwhile(monkeypatch, "roll_back", lambda: world.settle(settled(B, second)), 99)
-    with pytest.raises(LocalError, match="keeps changing"):
+    with pytest.raises(OperateError, match="keeps changing"):
         rollback.roll_back(at(world))
     assert states(world) == {A: RETIRED, B: LIVE}
     assert world.releases.route().digests() == {B}
@@ -417,7 +415,7 @@ def test_route_that_never_stands_still_is_given_up(world: World, monkeypatch: py
 def test_target_that_begins_again_meanwhile_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     replaced(world)
     Meanwhile(monkeypatch, "roll_back", lambda: world.begin(A, attempt=2), 1)
-    with pytest.raises(LocalError, match="not retired any more"):
+    with pytest.raises(OperateError, match="no longer retired"):
         rollback.roll_back(at(world))
     assert states(world)[B] == LIVE
     assert world.releases.route().digests() == {B}
@@ -429,7 +427,7 @@ def test_share_of_what_was_ended_is_taken_back_also_where_the_rollback_fails(
     _, second = replaced(world)
     rising(world)
     Meanwhile(monkeypatch, "roll_back", lambda: world.begin(A, attempt=2), 1)
-    with pytest.raises(LocalError, match="not retired any more"):
+    with pytest.raises(OperateError, match="no longer retired"):
         rollback.roll_back(at(world), A)
     assert world.releases.route().shares == (settled(B, second),)
     assert (states(world)[B], states(world)[C]) == (LIVE, SUPERSEDED)
@@ -474,16 +472,14 @@ def test_candidate_that_fails_meanwhile_costs_no_further_step_back(
 
 
 def said(outcome: Outcome, world: World) -> str:
-    out = io.StringIO()
-    rollback.show(outcome, at(world), Console(file=out, width=80))
-    return out.getvalue()
+    return "\n".join(rollback.summary(outcome, at(world)))
 
 
 def test_what_was_done_is_told(world: World) -> None:
     replaced(world)
     world.begin(C, run=True)
     text = said(rollback.roll_back(at(world)), world)
-    assert f"Ended release {C}, which was waiting" in text
+    assert f"Release {C} has been ended; it was waiting" in text
     assert f"Release {A} takes all requests now, on demand" in text
     assert f"only TO={B} goes back to it" in text
     assert "rollout.keep_releases = 1" in text
@@ -491,10 +487,8 @@ def test_what_was_done_is_told(world: World) -> None:
 
 
 def test_what_is_not_there_is_not_told() -> None:
-    out = io.StringIO()
     where = Deployed("dev", OWNER, 0, None, None, None)
-    done = Outcome(None, replaced=[B], unstopped=["arn:x: denied"])
-    rollback.show(done, where, Console(file=out))
-    assert "The base model takes all requests" in out.getvalue()
-    assert "keep_releases = 0" in out.getvalue()
-    assert "arn:x: denied" in out.getvalue()
+    text = "\n".join(rollback.summary(Outcome(None, replaced=[B], unstopped=["arn:x: denied"]), where))
+    assert "The base model takes all requests" in text
+    assert "keep_releases = 0" in text
+    assert "arn:x: denied" in text

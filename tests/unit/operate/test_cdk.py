@@ -8,7 +8,7 @@ import pytest
 
 from operate import cdk
 from operate.cdk import Stack
-from operate.errors import LocalError
+from operate.errors import OperateError
 
 
 def fake_node(folder: Path, says: str) -> str:
@@ -41,7 +41,7 @@ def test_no_node_at_all_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(cdk, "machine_node", lambda: None)
     monkeypatch.setattr(cdk, "packaged_node", lambda: None)
     cdk.node.cache_clear()
-    with pytest.raises(LocalError, match=r"No Node\.js 22") as caught:
+    with pytest.raises(OperateError, match=r"No Node\.js 22") as caught:
         cdk.node()
     assert ".venv/.installed" in caught.value.advice
 

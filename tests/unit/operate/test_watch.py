@@ -14,7 +14,7 @@ from distilled_router.release.route import Share
 from distilled_router.release.table import EVALUATING, FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED, Releases
 from operate import watch
 from operate.deployed import Deployed
-from operate.errors import LocalError
+from operate.errors import OperateError
 
 A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 NOW = 1_800_000_000.0
@@ -109,7 +109,7 @@ def test_where_nothing_runs_the_last_end_is_shown(at: Deployed, releases: Releas
     releases.update(A, state=LIVE, message="serves all requests")
     status, text = followed(at)
     assert status == 0
-    assert text.startswith("No release is on its way. The last one:")
+    assert text.startswith("No release is running. The last one:")
     assert f"{A} is live" in text
 
 
@@ -122,7 +122,7 @@ def test_release_that_runs_is_followed_whatever_began_later(at: Deployed, releas
 
 
 def test_no_release_at_all_is_an_error(at: Deployed) -> None:
-    with pytest.raises(LocalError, match="No release has begun"):
+    with pytest.raises(OperateError, match="No release has begun"):
         followed(at)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from distilled_router.release.table import Release, Releases
 from local import deploy_progress
 from local.progress import Board
 from operate.cdk import Stack
@@ -20,6 +21,7 @@ class Aws:
         self.stacks: dict[str, tuple[str, int]] = {}
         self.items: dict[str, dict[str, Any]] = {}
         self.events: list[dict[str, str]] = []
+        self.table: str | None = None
         self.cloudformation = self
         self.dynamodb = self
 
@@ -33,12 +35,17 @@ class Aws:
             },
             "list_stack_resources": {
                 "StackResourceSummaries": [
-                    {"ResourceStatus": "CREATE_COMPLETE"},
-                    {"ResourceStatus": "CREATE_IN_PROGRESS"},
+                    {"ResourceStatus": "CREATE_COMPLETE", "ResourceType": "AWS::SNS::Topic"},
+                    {"ResourceStatus": "CREATE_IN_PROGRESS", "ResourceType": "AWS::SQS::Queue"},
+                    *self._tables(),
                 ]
             },
         }
         return type("Pages", (), {"paginate": lambda _, **__: [pages[operation]]})()
+
+    def _tables(self) -> list[dict[str, str]]:
+        table = {"ResourceStatus": "CREATE_IN_PROGRESS", "ResourceType": "AWS::DynamoDB::Table"}
+        return [{**table, "PhysicalResourceId": self.table}] if self.table else []
 
     def describe_stack_events(self, **_: str) -> dict[str, Any]:
         return {"StackEvents": self.events}
@@ -129,19 +136,32 @@ def test_the_first_failure_of_the_latest_operation_is_named(aws: Any) -> None:
     assert deploy_progress.failed_resource(aws, STACKS) == "router-data: Dataset: Row 3 has no query."
 
 
-def test_no_release_before_one_is_declared(aws: Any) -> None:
-    assert deploy_progress.release(aws, "table") is None
-
-
 @pytest.mark.parametrize(
-    ("state", "over"), [("promoting", False), ("live", True), ("failed", True), ("superseded", True)]
+    ("state", "is_final"), [("promoting", False), ("live", True), ("failed", True), ("superseded", True)]
 )
-def test_the_declared_release_is_the_one_that_counts(aws: Any, state: str, *, over: bool) -> None:
+def test_the_declared_release_is_the_one_that_counts(aws: Any, state: str, *, is_final: bool) -> None:
     aws.items = {
-        "declared": {"digest": "abc"},
-        "release@abc": {"state": state, "message": "25% of the requests"},
-        "release@old": {"state": "live"},
+        "declared": {"id": "declared", "digest": "abc"},
+        "release@abc": {"id": "release@abc", "state": state, "message": "25% of the requests"},
+        "release@old": {"id": "release@old", "state": "live"},
     }
-    found = deploy_progress.release(aws, "table")
-    assert found == deploy_progress.Release("abc", state, "25% of the requests")
-    assert found.over is over
+    found = deploy_progress.declared_release(Releases(aws.Table("table")))
+    assert found == Release("abc", state, "25% of the requests")
+    assert found.is_final is is_final
+    assert deploy_progress.summary(found) == f"{state}, 25% of the requests"
+
+
+def test_no_release_before_one_is_declared(aws: Any) -> None:
+    assert deploy_progress.declared_release(Releases(aws.Table("table"))) is None
+
+
+def test_the_row_of_the_release_waits_for_the_table_then_for_the_release(aws: Any, board: Board) -> None:
+    row = deploy_progress.ReleaseRow(aws, "router-release", board)
+    assert row.poll() is None
+    aws.table = "router-releases"
+    aws.items = {"declared": {"id": "declared", "digest": "abc"}}
+    row.poll()
+    assert shown(board) == [("release", "running", "abc declared")]
+    aws.items["release@abc"] = {"id": "release@abc", "state": "live", "message": "serves all requests"}
+    row.poll()
+    assert shown(board) == [("release", "done", "abc live, serves all requests")]

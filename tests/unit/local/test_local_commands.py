@@ -1,0 +1,57 @@
+"""The commands of the local system: what they say if something goes wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local import __main__ as command
+from local import system
+from local.state import State
+from operate.errors import OperateError
+
+
+@pytest.fixture(autouse=True)
+def local_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "forget_aws", lambda: None)  # it empties this process's environment
+    monkeypatch.setenv("LOCAL_DIR", str(tmp_path))
+
+
+def raising(error: BaseException) -> Any:
+    def function(*_: Any, **__: Any) -> None:
+        raise error
+
+    return function
+
+
+def test_an_interruption_says_how_to_stop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(system, "up", raising(KeyboardInterrupt()))
+    assert command.main(["up"]) == 130
+    assert "make local-down" in capsys.readouterr().err
+
+
+def test_a_failed_step_is_explained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(system, "up", raising(OperateError("cdk deploy failed.", advice="Do this.")))
+    assert command.main(["up"]) == 1
+    assert capsys.readouterr().err == "Failed: cdk deploy failed.\nDo this.\n"
+
+
+def test_down_without_anything_running_is_fine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["down"]) == 0
+    assert "Nothing was running." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["status", "env"])
+def test_a_system_that_does_not_run_says_how_to_start(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([name]) == 1
+    assert "make local" in capsys.readouterr().err
+
+
+def test_two_commands_never_work_on_one_folder(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    with system.locked(state), pytest.raises(OperateError, match="Another command"), system.locked(state):
+        pass
