@@ -38,9 +38,9 @@ class Command:
         self.told = io.StringIO()
 
     def run(self, to: str = "") -> rollback.Outcome:
-        watch = CanaryAnalysis(self.numbers.cloudwatch, self.numbers.name, ROLLOUT)
+        canary = CanaryAnalysis(self.numbers.cloudwatch, self.numbers.name, ROLLOUT)
         console = Console(file=self.told, width=200)
-        return rollback.roll_back(at(self.world), to, GradualRollback(watch, console, self._pause))
+        return rollback.roll_back(at(self.world), to, GradualRollback(canary, console, self._pause))
 
     def _pause(self, seconds: float) -> None:
         shares = self.world.releases.route().shares
