@@ -1,7 +1,7 @@
 """Deploy an environment to AWS.
 
-Runs `cdk deploy` with your credentials. It ends in minutes: the release goes
-on in AWS, and `watch` follows it.
+Runs `cdk deploy` with your credentials. Afterwards the release continues in
+AWS; the command `watch` follows it.
 """
 
 from __future__ import annotations
