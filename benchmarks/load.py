@@ -28,7 +28,7 @@ from urllib.request import Request, urlopen
 import pygal
 from pygal.style import Style
 
-from benchmarks.router import PROJECT, Where, standin
+from benchmarks.router import FUNCTION, PROJECT, Where, standin
 
 SECONDS = 15
 TIME_BUDGET_MS = 1500
@@ -77,23 +77,18 @@ def run(where: Where, rate: int) -> list[Answer]:
     """Ask the router of this process, through all phases."""
     from botocore.config import Config
 
+    from distilled_router.env import RouterEnv
     from distilled_router.release.route import Route, Share
     from distilled_router.task.task import Task
     from router.assembly import client_config, make_router
-    from router.settings import Settings
     from tests.unit.router.doubles import TableDouble
 
-    settings = Settings(
-        name="load",
-        table_name="releases",
-        base_model_id=BASE_MODEL,
-        time_budget=TIME_BUDGET_MS / 1000,
-        route_seconds=2.0,
-    )
-    config = client_config(settings).merge(Config(max_pool_connections=200))
+    variables = {"TIME_BUDGET_MS": str(TIME_BUDGET_MS), "ROUTE_SECONDS": "2", "BASE_MODEL": BASE_MODEL}
+    env = RouterEnv.read({**FUNCTION, **variables})
+    config = client_config(env).merge(Config(max_pool_connections=200))
     table = TableDouble(Route(1, (Share(RELEASE, where.model, 1.0),)))
     bedrock = where.client(**vars(config)["_user_provided_options"])
-    router = make_router(settings, Task.load(), bedrock=bedrock, dynamodb=table)
+    router = make_router(env, Task.load(), bedrock=bedrock, dynamodb=table)
     answers: list[Answer] = []
 
     def ask(number: int, due: float) -> None:

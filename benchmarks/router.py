@@ -41,10 +41,18 @@ SECRET = "not-a-secret"  # noqa: S105  # the stand-in verifies no signature
 REGION, ROLE = "us-east-1", "arn:aws:iam::000000000000:role/job"
 # What a function has in its environment.
 FUNCTION = {
-    "NAME": "benchmark",
-    "TABLE_NAME": "releases",
-    "BASE_MODEL_ID": "us.amazon.nova-micro-v1:0",
     "POWERTOOLS_SERVICE_NAME": "benchmark",
+    "TABLE_NAME": "releases",
+    "BASE_MODEL": "us.amazon.nova-micro-v1:0",
+    "BASE_PRICES": "0.035 0.14",
+    "STUDENT_PRICES": "0.035 0.14",
+    "TIME_BUDGET_MS": "1500",
+    "BATCH_TIME_BUDGET_MS": "10000",
+    "CACHE_ENTRIES": "2000",
+    "CACHE_SECONDS": "300",
+    "ROUTE_SECONDS": "10",
+    "LOG_QUERIES": "false",
+    "TRACING": "false",
     "AWS_DEFAULT_REGION": REGION,
     "AWS_ACCESS_KEY_ID": "AKIASTANDIN",
     "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -109,19 +117,19 @@ def ours(where: Where) -> Ask:
     that holds one route."""
     from botocore.config import Config
 
+    from distilled_router.env import RouterEnv
     from distilled_router.release.route import Route, Share
     from distilled_router.task.task import Task
     from router.assembly import client_config, make_router
-    from router.settings import Settings
     from tests.unit.router.doubles import TableDouble
 
-    settings = Settings(name="benchmark", table_name="releases", base_model_id="us.amazon.nova-micro-v1:0")
+    env = RouterEnv.read(FUNCTION)
     # An environment of Lambda has one request at a time; here there are as many as are asked at once.
-    config = client_config(settings).merge(Config(max_pool_connections=max(CONCURRENCY)))
+    config = client_config(env).merge(Config(max_pool_connections=max(CONCURRENCY)))
     bedrock = where.client(**vars(config)["_user_provided_options"])
     table = TableDouble(Route(1, (Share("aaaaaaaaaaaa", where.model, 1.0),)))
     timed = Timed(bedrock)
-    router = make_router(settings, Task.load(), bedrock=timed, dynamodb=table)
+    router = make_router(env, Task.load(), bedrock=timed, dynamodb=table)
 
     def ask(query: str) -> int:
         began = time.perf_counter()

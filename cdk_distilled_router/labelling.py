@@ -22,6 +22,7 @@ from cdk_distilled_router.distillation_job import DistillationJob
 from cdk_distilled_router.labelling_machine import LabellingMachine
 from distilled_router.cost.estimate import Spec
 from distilled_router.data.labelling_plan import dataset_folder, queries_folder
+from distilled_router.env import Env, LabellingEnv
 
 FOLDER = "labels/*"
 BATCH_JOBS = "model-invocation-job/*"
@@ -137,14 +138,13 @@ class Labelling(Construct):
         role = may.function_role(self, "Role", self._resource_permissions(sources, source_key))
         stage_role = may.function_role(self, "StageRole", self._stage_permissions(batch_role))
         may.grant(job.maker_role, self._describe())
-        environment = {
-            "POWERTOOLS_SERVICE_NAME": owner,
-            "NAME": owner,
-            "BUCKET": bucket.bucket_name,
-            "BATCH_ROLE_ARN": batch_role.role_arn,
-            "TAGS": json.dumps(dict(tags or {}), sort_keys=True),
-            **(_network(vpc) if vpc else {}),
-        }
+        environment = LabellingEnv(
+            owner=owner,
+            bucket=bucket.bucket_name,
+            batch_role_arn=batch_role.role_arn,
+            tags=dict(tags or {}),
+            network=_network(vpc),
+        )
         label = self._function(
             "Label", "label", stage_role, environment, 1024, "Labels a shard of queries", MACHINE
         )
@@ -181,7 +181,7 @@ class Labelling(Construct):
             self,
             "Resource",
             resource_type="Custom::BedrockLabelling",
-            service_token=self._provider(role, environment).service_token,
+            service_token=self._provider(role).service_token,
             properties={key: value for key, value in properties.items() if value is not None},
         )
         # The job's resource comes first and goes last: whatever a labelling makes belongs to it.
@@ -192,7 +192,7 @@ class Labelling(Construct):
         construct_id: str,
         entry: str,
         role: iam.Role,
-        environment: Mapping[str, str],
+        environment: Env,
         memory_mb: int,
         description: str,
         caller: Caller,
@@ -209,9 +209,9 @@ class Labelling(Construct):
             props=FunctionProps(timeout=cdk.Duration.minutes(15), memory_mb=memory_mb),
         )
 
-    def _provider(self, role: iam.Role, environment: Mapping[str, str]) -> ResourceProvider:
+    def _provider(self, role: iam.Role) -> ResourceProvider:
         functions = [
-            self._function(construct, entry, role, environment, 1024, description, FRAMEWORK)
+            self._function(construct, entry, role, Env(owner=self._owner), 1024, description, FRAMEWORK)
             for construct, entry, description in (
                 ("OnEvent", "on_event", "Checks raw queries and publishes them in shards"),
                 ("IsComplete", "is_complete", "Starts a labelling, or says whether all of it has ended"),
@@ -292,9 +292,8 @@ def machine_arn(owner: str) -> str:
     return may.machine_arn(f"{owner}-labelling")
 
 
-def _network(vpc: VpcConfig) -> dict[str, str]:
-    """The network of batch jobs, as the functions take it."""
-    return {
-        "SUBNET_IDS": ",".join(vpc.subnet_ids),
-        "SECURITY_GROUP_IDS": ",".join(vpc.security_group_ids),
-    }
+def _network(vpc: VpcConfig | None) -> dict[str, Sequence[str]]:
+    """Return the network of batch jobs, as CreateModelInvocationJob takes it."""
+    if vpc is None:
+        return {}
+    return {"subnetIds": list(vpc.subnet_ids), "securityGroupIds": list(vpc.security_group_ids)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 
@@ -18,6 +17,7 @@ from cdk_distilled_router.common.hosting import DEFAULT, Hosting
 from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.existing import ExistingThroughput
 from distilled_router.bedrock.naming import MODEL_NAME, throughput_name
+from distilled_router.env import Env, ProvisionedThroughputEnv, ServeFromThroughputEnv
 
 # Throughput comes into service after 20 to 30 minutes, as users report, and so does a move.
 TOTAL = cdk.Duration.minutes(55)
@@ -112,27 +112,20 @@ class ProvisionedThroughput(Construct):
         ]
         self._role = may.function_role(self, "Role", permissions)
         self._hosting = hosting
-        environment = {"POWERTOOLS_SERVICE_NAME": owner}
-        if table:
-            environment |= {
-                "TABLE_NAME": table.table_name,
-                "NAME": owner,
-                "THROUGHPUT_NAME": self.name,
-                "MODEL_UNITS": str(model_units),
-                "COMMITMENT_DURATION": commitment or "",
-                "RETAIN_THROUGHPUT": str(retain).lower(),
-                "POLL_SECONDS": str(poll_seconds),
-                "TAGS": json.dumps(dict(tags or {}), sort_keys=True),
-            }
-        self._environment = environment
         provider = ResourceProvider(
             self,
             "Provider",
             on_event=self._function(
-                "OnEvent", "on_event", "Names a provisioned throughput, moves it, or asks for its end"
+                "OnEvent",
+                "on_event",
+                ProvisionedThroughputEnv(owner=owner, table_name=table.table_name if table else ""),
+                "Names a provisioned throughput, moves it, or asks for its end",
             ),
             is_complete=self._function(
-                "IsComplete", "is_complete", "Buys a provisioned throughput; says whether it is done"
+                "IsComplete",
+                "is_complete",
+                Env(owner=owner),
+                "Buys a provisioned throughput; says whether it is done",
             ),
             hosting=hosting,
             total_timeout=TOTAL,
@@ -165,6 +158,16 @@ class ProvisionedThroughput(Construct):
             self.stage = self._function(
                 "ServeFromThroughput",
                 "serve_from_throughput",
+                ServeFromThroughputEnv(
+                    owner=owner,
+                    table_name=table.table_name,
+                    throughput_name=self.name,
+                    model_units=model_units,
+                    commitment=commitment or "none",
+                    retain_throughput=retain,
+                    poll_seconds=poll_seconds,
+                    tags=dict(tags or {}),
+                ),
                 "Buys the provisioned throughput, or moves it to a release's model",
                 MACHINE,
             )
@@ -179,14 +182,14 @@ class ProvisionedThroughput(Construct):
         return ExistingThroughput(scope, construct_id, provisioned_model_arn)
 
     def _function(
-        self, construct_id: str, entry: str, description: str, caller: Caller = FRAMEWORK
+        self, construct_id: str, entry: str, environment: Env, description: str, caller: Caller = FRAMEWORK
     ) -> Function:
         return Function(
             self,
             construct_id,
             handler=f"provisioned_throughput.{entry}",
             role=self._role,
-            environment=self._environment,
+            environment=environment,
             hosting=self._hosting,
             description=description,
             caller=caller,

@@ -21,6 +21,7 @@ from cdk_distilled_router.common.callers import REQUESTS
 from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import Hosting
 from cdk_distilled_router.common.nag import acknowledge
+from distilled_router.env import RouterEnv
 from stacks.costs import token_prices
 from stacks.settings import Settings
 
@@ -90,22 +91,20 @@ class RouterStack(cdk.Stack):
             "Router",
             handler="router.handler",
             role=may.function_role(self, "RouterRole", self._permissions(table, key)),
-            environment={
-                "POWERTOOLS_SERVICE_NAME": self._settings.owner,
-                "POWERTOOLS_METRICS_NAMESPACE": "DistilledRouter",
-                "NAME": self._settings.owner,
-                "TABLE_NAME": table.table_name,
-                "BASE_MODEL_ID": router.base_model,
-                "BASE_PRICES": token_prices(router.base_model),
-                "STUDENT_PRICES": token_prices(self._settings.distillation.student),
-                "TIME_BUDGET_MS": str(router.time_budget_ms),
-                "BATCH_TIME_BUDGET_MS": str(router.batch_time_budget_ms),
-                "CACHE_ENTRIES": str(router.cache_entries),
-                "CACHE_SECONDS": str(router.cache_seconds),
-                "ROUTE_SECONDS": str(router.route_seconds),
-                "LOG_QUERIES": str(router.log_queries).lower(),
-                "TRACING": str(router.tracing).lower(),
-            },
+            environment=RouterEnv(
+                owner=self._settings.owner,
+                table_name=table.table_name,
+                base_model=router.base_model,
+                base_prices=token_prices(router.base_model),
+                student_prices=token_prices(self._settings.distillation.student),
+                time_budget_ms=router.time_budget_ms,
+                batch_time_budget_ms=router.batch_time_budget_ms,
+                cache_entries=router.cache_entries,
+                cache_seconds=router.cache_seconds,
+                route_seconds=router.route_seconds,
+                log_queries=router.log_queries,
+                tracing=router.tracing,
+            ),
             hosting=self._hosting,
             description="Weighs the channels of a video search query",
             caller=REQUESTS,

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any, Self
 
@@ -92,6 +92,71 @@ class Env(_Frozen):
             elif not hasattr(cls, name):
                 raise EnvError(f"The environment variable {variable} is missing; {cls.__name__} needs it.")
         return cls(**values)
+
+
+class LabellingEnv(Env):
+    """The variables of the labelling's steps.
+
+    Attributes:
+        bucket: holds everything under `labels/`.
+        batch_role_arn: what Bedrock assumes for batch jobs.
+        tags: put on batch jobs, besides the owner's.
+        network: the `vpcConfig` of batch jobs; empty where they have none.
+    """
+
+    bucket: str
+    batch_role_arn: str
+    tags: Mapping[str, str]
+    network: Mapping[str, Sequence[str]]
+
+
+class ProvisionedThroughputEnv(Env):
+    """The variables of the custom resource's onEvent.
+
+    Attributes:
+        table_name: the releases table, where a release buys the throughput; empty where the deployment does.
+    """
+
+    table_name: str
+
+
+class ServeFromThroughputEnv(Env):
+    """The variables of the release's step that buys throughput, or moves it.
+
+    Attributes:
+        commitment: `none`, `OneMonth` or `SixMonths`.
+        retain_throughput: leave throughput that nothing is routed to; it is billed until it is deleted.
+        tags: put on the throughput, besides the owner's.
+    """
+
+    table_name: str
+    throughput_name: str
+    model_units: int
+    commitment: str
+    retain_throughput: bool
+    poll_seconds: int
+    tags: Mapping[str, str]
+
+
+class RouterEnv(Env):
+    """The variables of the router, by the names of its settings.
+
+    Attributes:
+        base_prices, student_prices: US dollars for a million tokens of input and of output, "0.035 0.14";
+            empty where the price is unknown.
+    """
+
+    table_name: str
+    base_model: str
+    base_prices: str
+    student_prices: str
+    time_budget_ms: int
+    batch_time_budget_ms: int
+    cache_entries: int
+    cache_seconds: float
+    route_seconds: float
+    log_queries: bool
+    tracing: bool
 
 
 def _kinds(cls: type[_Frozen]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ set, and has the job made. Whatever was paid for stays in the folder, where the 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,17 +19,11 @@ from distilled_router.aws import executions
 from distilled_router.aws.clients import client
 from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
 from distilled_router.aws.objects import Folder, json_lines
-from distilled_router.aws.state_machine import (
-    StageResult,
-    done,
-    failed,
-    readable,
-    release_tags,
-    wait_if_transient,
-)
+from distilled_router.aws.state_machine import StageResult, done, failed, readable, wait_if_transient
 from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.data.conversation import examples
 from distilled_router.data.labelling_plan import Plan, shard_of
+from distilled_router.env import LabellingEnv
 from distilled_router.task.task import Task
 from labelling import resource
 from labelling.curation import curate
@@ -59,9 +52,9 @@ def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 def label(event: Mapping[str, Any], context: Any) -> StageResult:
     """Stage of one shard: one step towards its answers."""
     del context
-    plan, environment, execution = Plan.of(event["plan"]), os.environ, str(event["execution"])
+    plan, env, execution = Plan.of(event["plan"]), LabellingEnv.read(), str(event["execution"])
     stepfunctions = client("stepfunctions")
-    folder = Folder(client("s3"), environment["BUCKET"], plan.folder)
+    folder = Folder(client("s3"), env.bucket, plan.folder)
     shard = Shard(
         name=shard_of(str(event["shard"])),
         plan=plan,
@@ -69,12 +62,12 @@ def label(event: Mapping[str, Any], context: Any) -> StageResult:
         folder=folder,
         bedrock=client("bedrock"),
         runtime=boto3.client("bedrock-runtime", config=_RUNTIME),
-        owner=environment["NAME"],
+        owner=env.owner,
         life=resource.life_of(folder),
         execution=execution,
-        role=environment["BATCH_ROLE_ARN"],
-        tags={**release_tags(environment), OWNER_TAG: environment["NAME"]},
-        network=_network(environment),
+        role=env.batch_role_arn,
+        tags={**env.tags, OWNER_TAG: env.owner},
+        network=env.network,
         is_wanted=lambda: executions.is_open(executions.find(stepfunctions, execution)),
     )
     return wait_if_transient(shard.label, plan.poll_seconds)
@@ -84,7 +77,7 @@ def make_dataset(event: Mapping[str, Any], context: Any) -> StageResult:
     """Stage after all shards: curate their answers, check the result and publish it."""
     del context
     plan = Plan.of(event["plan"])
-    s3, bucket = client("s3"), os.environ["BUCKET"]
+    s3, bucket = client("s3"), LabellingEnv.read().bucket
     failures = [shard["message"] for shard in event["shards"] if shard["outcome"] == "failed"]
     if failures:
         count = len(event["shards"])
@@ -112,12 +105,6 @@ def curated(plan: Plan, s3: Any, bucket: str, task: Task) -> StageResult:
         return failed(f"The curated data set can't be used: {problem} Curated: {json.dumps(report)}")
     kept, queries = report["kept"], report["queries"]
     return done(f"{kept} of {queries} queries kept; report {target.uri('curation.json')}")
-
-
-def _network(environment: Mapping[str, str]) -> dict[str, list[str]]:
-    """The network of batch jobs; empty where they have none."""
-    names = {"subnetIds": "SUBNET_IDS", "securityGroupIds": "SECURITY_GROUP_IDS"}
-    return {key: environment[name].split(",") for key, name in names.items() if environment.get(name)}
 
 
 def _services() -> Services:

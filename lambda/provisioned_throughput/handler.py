@@ -13,7 +13,6 @@ the old one goes with CloudFormation's Delete once everything else has succeeded
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -35,6 +34,7 @@ from distilled_router.aws.errors import NotYetError, ResourceError, is_transient
 from distilled_router.aws.state_machine import StageResult, wait_if_transient, waiting
 from distilled_router.bedrock import models, throughput
 from distilled_router.bedrock.naming import OWNER_TAG, digest_of
+from distilled_router.env import ProvisionedThroughputEnv, ServeFromThroughputEnv
 from distilled_router.release.table import Releases, RouteChangedError
 from provisioned_throughput.serve_from_throughput import is_routed, serve
 
@@ -65,18 +65,18 @@ def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 def serve_from_throughput(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step ServeFromThroughput: buy the throughput, or move it to the release's model in place."""
     del context
-    digest, seconds = str(event["release"]), int(os.environ["POLL_SECONDS"])
-    releases = Releases(table(os.environ["TABLE_NAME"]))
+    digest, env = str(event["release"]), ServeFromThroughputEnv.read()
+    releases = Releases(table(env.table_name))
     try:
-        return wait_if_transient(lambda: serve(digest, client("bedrock"), releases, os.environ), seconds)
+        return wait_if_transient(lambda: serve(digest, client("bedrock"), releases, env), env.poll_seconds)
     except RouteChangedError as error:
         return waiting(str(error), 1)
 
 
 def _releases() -> Releases | None:
     """The table of the releases that buy it; None where the deployment does."""
-    name = os.environ.get("TABLE_NAME")
-    return Releases(table(name)) if name else None
+    env = ProvisionedThroughputEnv.read()
+    return Releases(table(env.table_name)) if env.table_name else None
 
 
 def handle(

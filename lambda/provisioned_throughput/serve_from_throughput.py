@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger
 
 from distilled_router.aws.errors import NotYetError, ResourceError
-from distilled_router.aws.state_machine import StageResult, done, failed, release_tags, waiting
+from distilled_router.aws.state_machine import StageResult, done, failed, waiting
 from distilled_router.bedrock import throughput
 from distilled_router.bedrock.models import base_model
 from distilled_router.bedrock.naming import DIGEST_TAG
+from distilled_router.env import ServeFromThroughputEnv
 from distilled_router.release.table import LIVE, Release, Releases
 
 logger = Logger(child=True)
@@ -33,7 +34,7 @@ def serve(
     digest: str,
     bedrock: Any,
     releases: Releases,
-    settings: Mapping[str, str],
+    env: ServeFromThroughputEnv,
     now: Callable[[], datetime] = _utc_now,
 ) -> StageResult:
     """Move the throughput towards the release's model by one call, and the route to it once it serves.
@@ -44,18 +45,18 @@ def serve(
     settled = releases.route().live
     if release is None or release.state != LIVE or settled is None or settled.digest != digest:
         return failed(f"release {digest} does not serve any more")
-    poll_seconds, spec = int(settings["POLL_SECONDS"]), _spec(settings, release)
+    spec = _spec(env, release)
     # Said before anything is paid for: the sweeper spares what a release is on its way to.
     if release.throughput != spec.name:
         releases.update(digest, throughput=spec.name)
     try:
-        _free_units(bedrock, releases, spec, release.model_arn, settings, now())
+        _free_units(bedrock, releases, spec, release.model_arn, env, now())
         with releases.creating(digest) as allowed:
             if not allowed:
                 return failed(f"release {digest} does not serve any more")
             found = throughput.ensure(bedrock, spec, release.model_arn, now=now(), asked=release.endpoint)
     except NotYetError as error:
-        return waiting(str(error), poll_seconds)
+        return waiting(str(error), env.poll_seconds)
     except ResourceError as error:
         return failed(str(error))
     status, arn = found["status"], found["provisionedModelArn"]
@@ -74,7 +75,7 @@ def serve(
     # The endpoint says from now on that the throughput was asked for this model.
     asked = {"endpoint": arn} if found.get("desiredModelArn") == release.model_arn else {}
     releases.update(digest, message=message, **asked)
-    return waiting(message, poll_seconds)
+    return waiting(message, env.poll_seconds)
 
 
 def _free_units(
@@ -82,7 +83,7 @@ def _free_units(
     releases: Releases,
     spec: throughput.ThroughputSpec,
     model_arn: str,
-    settings: Mapping[str, str],
+    env: ServeFromThroughputEnv,
     at: datetime,
 ) -> None:
     """Delete this owner's throughput of other model units or another commitment that nothing is routed to any
@@ -91,7 +92,7 @@ def _free_units(
 
     Raises NotYetError while one goes.
     """
-    if settings["RETAIN_THROUGHPUT"] == "true":
+    if env.retain_throughput:
         return
     for other in list(throughput.owned(bedrock, spec.owner)):
         arn, name = other["provisionedModelArn"], other["provisionedModelName"]
@@ -104,13 +105,12 @@ def _free_units(
             raise NotYetError(f"throughput {name}, which {spec.name} takes the place of, is being removed")
 
 
-def _spec(settings: Mapping[str, str], release: Release) -> throughput.ThroughputSpec:
-    name, owner = settings["THROUGHPUT_NAME"], settings["NAME"]
+def _spec(env: ServeFromThroughputEnv, release: Release) -> throughput.ThroughputSpec:
     return throughput.ThroughputSpec(
-        name=name,
-        model_units=int(settings["MODEL_UNITS"]),
-        owner=owner,
-        token=release.token(name),
-        commitment_duration=settings.get("COMMITMENT_DURATION") or None,
-        tags={**release_tags(settings), DIGEST_TAG: release.digest},
+        name=env.throughput_name,
+        model_units=env.model_units,
+        owner=env.owner,
+        token=release.token(env.throughput_name),
+        commitment_duration=None if env.commitment == "none" else env.commitment,
+        tags={**env.tags, DIGEST_TAG: release.digest},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Self
 
-from router.settings import Settings
+from distilled_router.env import RouterEnv
 
 
 class Rate(NamedTuple):
@@ -27,11 +27,11 @@ class Rate(NamedTuple):
 class Costs:
     """The prices of the models that the router asks. The stack took them from the price table."""
 
-    def __init__(self, settings: Settings) -> None:
-        """A price that the settings lack is unknown."""
-        self._base_model = settings.base_model_id
-        self._base = _rate("BASE_PRICES", settings.base_prices)
-        self._student = _rate("STUDENT_PRICES", settings.student_prices)
+    def __init__(self, env: RouterEnv) -> None:
+        """A price that the variables lack is unknown."""
+        self._base_model = env.base_model
+        self._base = _rate("BASE_PRICES", env.base_prices)
+        self._student = _rate("STUDENT_PRICES", env.student_prices)
 
     def usd(self, model: str, input_tokens: int, output_tokens: int) -> float | None:
         """The price of a call; None where it is unknown, or where the hour is billed and not the token."""

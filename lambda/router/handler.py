@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from botocore.session import get_session
 
+from distilled_router.env import RouterEnv
 from distilled_router.task.task import Task
 from router.assembly import client_config, make_router
 from router.service import Router
-from router.settings import Settings
 
 
 def _from_environment() -> Router:
-    settings = Settings.from_environment(os.environ)
+    env = RouterEnv.read()
     # botocore's clients are boto3's; boto3 itself would only take its time to load.
-    session, config = get_session(), client_config(settings)
+    session, config = get_session(), client_config(env)
     return make_router(
-        settings,
+        env,
         Task.load(),
         bedrock=session.create_client("bedrock-runtime", config=config),
         dynamodb=session.create_client("dynamodb", config=config),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from distilled_router.env import RouterEnv
 from distilled_router.release.route import Route, Share
 from distilled_router.task.converse import Prompt
 from distilled_router.task.task import Task
@@ -14,7 +15,6 @@ from router.budget import Budget
 from router.cache import AnswerCache, Entry
 from router.requests import Asked, BadRequestError, is_http, normalised, read, respond
 from router.route_cache import RouteCache
-from router.settings import Settings
 from router.sources import BASE, DISTILLED, STATIC, Models, Outcome
 from router.telemetry import Telemetry, Trace
 from router.xray import Span, XRay
@@ -42,7 +42,7 @@ class Router:
 
     def __init__(
         self,
-        settings: Settings,
+        env: RouterEnv,
         task: Task,
         *,
         models: Models,
@@ -52,14 +52,15 @@ class Router:
         now: Callable[[], float] = time.time,
     ) -> None:
         """Take the parts. `now` is the wall clock, which ages and expiries are counted by."""
-        self._settings = settings
+        self._env = env
+        self._time_budget = env.time_budget_ms / 1000
         self._task = task
         self._models = models
         self._routes = routes
         self._telemetry = telemetry
         self._xray = xray
         self._now = now
-        self._cache = AnswerCache(settings.cache_entries)
+        self._cache = AnswerCache(env.cache_entries)
         self._student = Prompt.student(task)
         self._base = Prompt.base(task)
         self._route_version = 0
@@ -89,7 +90,7 @@ class Router:
 
         Of queries that are the same, the first is asked, and the others have its answer.
         """
-        batch = Budget(self._seconds(context, self._settings.batch_time_budget))
+        batch = Budget(self._seconds(context, self._env.batch_time_budget_ms / 1000))
         firsts: dict[str, str] = {}
         for query in asked:
             if isinstance(query, str):
@@ -142,12 +143,12 @@ class Router:
 
     def _budget(self, most: float) -> Budget:
         """One query's, of so many seconds at most."""
-        whole = self._settings.time_budget - RESERVE_SECONDS
+        whole = self._time_budget - RESERVE_SECONDS
         return Budget(min(whole, most), whole=whole)
 
     def _seconds(self, context: object, most: float | None = None) -> float:
         left = getattr(context, "get_remaining_time_in_millis", None)
-        seconds = self._settings.time_budget if most is None else most
+        seconds = self._time_budget if most is None else most
         if callable(left):
             seconds = min(seconds, left() / 1000)
         return seconds - RESERVE_SECONDS
@@ -159,14 +160,14 @@ class Router:
         if found := self._cache.get(key, trace.release, now):
             trace.source, trace.reason, trace.cached = found.source, found.reason, True
             return found.weights
-        for source, seconds in ((DISTILLED, self._settings.cache_seconds), (BASE, BASE_CACHE_SECONDS)):
+        for source, seconds in ((DISTILLED, self._env.cache_seconds), (BASE, BASE_CACHE_SECONDS)):
             outcome = self._ask(source, share, query, budget, now, trace)
             if outcome and outcome.weights:
                 trace.source = source
                 if source == BASE and share is None:
                     trace.reason = NO_RELEASE if self._routes.is_known else NO_ROUTE
                 entry = Entry(outcome.weights, source, trace.reason)
-                self._cache.put(key, trace.release, entry, now, min(seconds, self._settings.cache_seconds))
+                self._cache.put(key, trace.release, entry, now, min(seconds, self._env.cache_seconds))
                 return outcome.weights
         return self._task.static_weights
 
@@ -180,7 +181,7 @@ class Router:
         if route.version != self._route_version:
             self._route_version = route.version
             self._cache.clear()
-            in_use = {share.endpoint for share in route.shares} | {self._settings.base_model_id}
+            in_use = {share.endpoint for share in route.shares} | {self._env.base_model}
             self._models.forget(keep=frozenset(in_use))
         return route
 
@@ -193,7 +194,7 @@ class Router:
                 return None
             model, prompt, part = share.endpoint, self._student, DISTILLED_PART
         else:
-            model, prompt, part = self._settings.base_model_id, self._base, 1.0
+            model, prompt, part = self._env.base_model, self._base, 1.0
         began = budget.spent
         try:
             outcome = self._models.ask(

@@ -10,8 +10,8 @@ from pathlib import Path
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
+from distilled_router.env import METRICS_NAMESPACE, RouterEnv
 from router.costs import Costs
-from router.settings import Settings
 from router.sources import BASE, DISTILLED, STATIC, Outcome
 from router.xray import Span
 
@@ -44,14 +44,14 @@ class Trace:
 class Telemetry:
     """Writes both. Neither holds the query, unless LOG_QUERIES is on: searches are personal data."""
 
-    def __init__(self, settings: Settings, logger: Logger) -> None:
-        """Write with the stack's name as the `service`."""
-        self._name = settings.name
-        self._log_queries = settings.log_queries
+    def __init__(self, env: RouterEnv, logger: Logger) -> None:
+        """Write with the owner as the `service`."""
+        self._owner = env.owner
+        self._log_queries = env.log_queries
         self._logger = logger
-        self._costs = Costs(settings)
+        self._costs = Costs(env)
         self._lock = threading.Lock()
-        self._metrics = EphemeralMetrics(namespace=settings.namespace, service=settings.name)
+        self._metrics = EphemeralMetrics(namespace=METRICS_NAMESPACE, service=env.owner)
 
     def failed(self, trace: Trace, source: str, reason: str, detail: str = "", endpoint: str = "") -> None:
         """A source did not answer, so the next one is asked."""
@@ -135,6 +135,6 @@ class Telemetry:
 
     def _flush(self, release: str, source: str) -> None:
         # `service` alone is there by default; these add the other sets.
-        self._metrics.add_dimensions(service=self._name, release=release)
-        self._metrics.add_dimensions(service=self._name, source=source)
+        self._metrics.add_dimensions(service=self._owner, release=release)
+        self._metrics.add_dimensions(service=self._owner, source=source)
         self._metrics.flush_metrics()

@@ -6,10 +6,105 @@ import json
 
 import aws_cdk as cdk
 import pytest
+from aws_cdk import assertions
 
+from cdk_distilled_router.common import permissions as may
+from cdk_distilled_router.common.callers import MACHINE
+from cdk_distilled_router.common.functions import Function
+from cdk_distilled_router.common.hosting import DEFAULT
+from distilled_router import env
+from distilled_router.env import Env, LabellingEnv
 from stacks.application import declare
 from stacks.settings import PROJECT
+from tests.stacks import variables
+from tests.stacks.assembly import Assembly
 from tests.stacks.environments import settings_of
+
+# Their variables are still read by key.
+PENDING = {"candidate", "evaluation", "release", "release_wait", "rollout", "sweeper"}
+
+
+def test_every_function_has_exactly_the_variables_that_its_handler_reads(assembly: Assembly) -> None:
+    for function in assembly.functions():
+        handler, given = function.properties["Handler"], function.properties["Environment"]["Variables"]
+        folder, _, entry = handler.partition(".handler.")
+        if folder in PENDING:
+            continue
+        assert variables.problems(handler, given) == [], function.name
+        # The values fit their fields, too.
+        variables.env_class(folder, entry).read(assembly.plain(given))
+
+
+@pytest.mark.parametrize(
+    ("handler", "expected"),
+    [
+        ("dataset.on_event", "Env"),
+        ("labelling.is_complete", "Env"),
+        ("labelling.label", "LabellingEnv"),
+        ("provisioned_throughput.on_event", "ProvisionedThroughputEnv"),
+        ("provisioned_throughput.serve_from_throughput", "ServeFromThroughputEnv"),
+        ("router.handler", "RouterEnv"),
+    ],
+)
+def test_class_of_an_entry_point_is_found_in_its_code(handler: str, expected: str) -> None:
+    assert variables.env_class(*handler.split(".")).__name__ == expected
+
+
+class BrokenStack(cdk.Stack):
+    """A step of the labelling, with the variables of nothing but its owner, or of another kind."""
+
+    def __init__(self, environment: Env) -> None:
+        super().__init__(cdk.App(analytics_reporting=False), "Broken")
+        Function(
+            self,
+            "Label",
+            handler="labelling.label",
+            role=may.function_role(self, "Role"),
+            environment=environment,
+            hosting=DEFAULT,
+            description="Broken on purpose",
+            caller=MACHINE,
+        )
+
+    def problems(self) -> list[str]:
+        """What is wrong with its function."""
+        found = assertions.Template.from_stack(self).find_resources("AWS::Lambda::Function")
+        (properties,) = (each["Properties"] for each in found.values())
+        return variables.problems(properties["Handler"], properties["Environment"]["Variables"])
+
+
+def test_construct_that_passes_another_class_is_found() -> None:
+    broken = BrokenStack(env.ProvisionedThroughputEnv(owner="search", table_name="releases"))
+    assert broken.problems() == [
+        "BATCH_ROLE_ARN is missing",
+        "BUCKET is missing",
+        "NETWORK is missing",
+        "TAGS is missing",
+        "TABLE_NAME is no field of LabellingEnv",
+    ]
+
+
+def test_field_that_nothing_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    class LongerEnv(LabellingEnv):
+        judge: str
+
+    LongerEnv.__name__ = "LabellingEnv"
+    monkeypatch.setattr(env, "LabellingEnv", LongerEnv)
+    variables.env_class.cache_clear()
+    broken = BrokenStack(
+        LongerEnv(owner="search", bucket="data", batch_role_arn="", tags={}, network={}, judge="")
+    )
+    try:
+        assert broken.problems() == ["LabellingEnv.judge is never read"]
+    finally:
+        variables.env_class.cache_clear()
+
+
+def test_module_that_reads_the_environment_by_itself_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(variables, "READ_BESIDES", variables.READ_BESIDES - {"router/xray.py"})
+    assert "router/xray.py reads os.environ" in variables.problems("router.handler.handler", {})
 
 
 def test_tags_that_do_not_fit_into_the_variables_are_refused_by_name() -> None:

@@ -183,12 +183,12 @@ def test_what_makes_batch_jobs_knows_the_network(assemblies: Mapping[str, Assemb
     for name, expected in ((HARDENED, True), ("raw-queries", False)):
         (function,) = [f for f in functions(assemblies[name]) if f.name == "LabellingLabel"]
         variables = function.properties["Environment"]["Variables"]
-        assert ("SUBNET_IDS" in variables, "SECURITY_GROUP_IDS" in variables) == (expected, expected)
-    network = assemblies[HARDENED].settings.network
-    (function,) = [f for f in functions(assemblies[HARDENED]) if f.name == "LabellingLabel"]
-    variables = function.properties["Environment"]["Variables"]
-    assert network
-    assert variables["SUBNET_IDS"].split(",") == network.subnet_ids
+        network = assemblies[name].settings.network if expected else None
+        assert json.loads(variables["NETWORK"]) == (
+            {"subnetIds": network.subnet_ids, "securityGroupIds": network.security_group_ids}
+            if network
+            else {}
+        )
 
 
 def test_another_network_names_the_same_job_and_starts_no_release(assemblies: Mapping[str, Assembly]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from distilled_router.cost.prices import Prices
-from router.settings import Settings as RouterSettings
+from distilled_router.env import RouterEnv
 from tests.stacks.assembly import Assembly
 from tests.unit.router.api_document import DOCUMENT
 
@@ -98,23 +98,14 @@ def _prices(model: str) -> str:
 
 def test_router_reads_its_settings_from_its_variables(assembly: Assembly) -> None:
     function = assembly.one("AWS::Lambda::Function", "Router").properties
-    read = RouterSettings.from_environment(assembly.plain(function["Environment"]["Variables"]))
-    expected = assembly.settings.router
-    assert read == RouterSettings(
-        name=assembly.settings.owner,
-        table_name="<Releases>",
-        base_model_id=expected.base_model,
-        base_prices=_prices(expected.base_model),
-        student_prices=_prices(assembly.settings.distillation.student),
-        time_budget=expected.time_budget_ms / 1000,
-        batch_time_budget=expected.batch_time_budget_ms / 1000,
-        cache_entries=expected.cache_entries,
-        cache_seconds=expected.cache_seconds,
-        route_seconds=expected.route_seconds,
-        log_queries=expected.log_queries,
-        tracing=expected.tracing,
-    )
-    assert max(read.time_budget, read.batch_time_budget) < function["Timeout"]
+    read = RouterEnv.read(assembly.plain(function["Environment"]["Variables"]))
+    settings = assembly.settings
+    assert (read.owner, read.table_name) == (settings.owner, "<Releases>")
+    assert read.base_prices == _prices(settings.router.base_model)
+    assert read.student_prices == _prices(settings.distillation.student)
+    for name in RouterEnv.names().keys() & type(settings.router).model_fields.keys():
+        assert getattr(read, name) == getattr(settings.router, name), name
+    assert max(read.time_budget_ms, read.batch_time_budget_ms) < function["Timeout"] * 1000
 
 
 def test_router_is_traced_unless_somebody_switched_that_off(assembly: Assembly) -> None:

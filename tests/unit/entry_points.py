@@ -45,6 +45,7 @@ GATE = {
     "minimum_examples": 1,
 }
 SETTINGS = {
+    "POWERTOOLS_SERVICE_NAME": OWNER,
     "NAME": OWNER,
     "TABLE_NAME": "releases",
     "POLL_SECONDS": "300",
@@ -59,10 +60,11 @@ SETTINGS = {
     "RETAIN_THROUGHPUT": "false",
     "THROUGHPUT_NAME": throughput_name(OWNER, 1, None),
     "MODEL_UNITS": "1",
-    "COMMITMENT_DURATION": "",
+    "COMMITMENT": "none",
     "LABELLING": "",
     "BUCKET": "data",
     "BATCH_ROLE_ARN": "arn:aws:iam::000000000000:role/batch",
+    "NETWORK": "{}",
     "DATA_BUCKET": "data",
     "HOLDOUT_KEY": "holdout.jsonl",
     "GATE": json.dumps({"minimum_judge_score": 2.0, **GATE}),

@@ -21,6 +21,7 @@ import pytest
 
 from cdk_distilled_router.common import bundles
 from tests.locks import pinned
+from tests.unit.router.doubles import router_env
 
 FOLDERS = sorted(path.parent.name for path in bundles.LAMBDA.glob("*/handler.py"))
 # What each function talks to, and which of its names CloudFormation or a state machine calls.
@@ -148,8 +149,7 @@ def loaded(layer: Path) -> dict[str, Any]:
         "PATH": os.environ["PATH"],
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
-        "POWERTOOLS_METRICS_NAMESPACE": "DistilledRouter",
-        **dict.fromkeys(("NAME", "TABLE_NAME", "BASE_MODEL_ID"), "x"),
+        **router_env().variables(),
     }
     arguments = [str(layer), json.dumps(functions)]
     # -I and -S: no environment variables of Python's, no site-packages, no folder of ours.

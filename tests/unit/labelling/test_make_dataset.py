@@ -8,6 +8,7 @@ import pytest
 
 from distilled_router.aws.objects import Folder, json_lines
 from distilled_router.data.dataset_rules import check_dataset
+from distilled_router.env import LabellingEnv
 from labelling import handler
 from labelling.handler import curated
 from stacks.settings import PROJECT
@@ -85,7 +86,9 @@ def test_shard_that_is_not_labelled_stops_the_curation(scene: Scene) -> None:
 
 
 def test_failed_shard_is_told_with_its_reason(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BUCKET", BUCKET)
+    env = LabellingEnv(owner="search", bucket=BUCKET, batch_role_arn="arn:role", tags={}, network={})
+    for name, value in env.variables().items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(handler, "client", lambda _: scene.server.s3)
     label(scene, QUERIES)
     shards = [

@@ -6,7 +6,6 @@ is bought once, serves, or goes.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from distilled_router.aws.custom_resource import Event
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.bedrock.naming import OWNER_TAG, release_name, throughput_name
+from distilled_router.env import ServeFromThroughputEnv
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.table import FAILED, LIVE, PROMOTING, WAITING
 from provisioned_throughput import handler as resource_handler
@@ -130,15 +130,17 @@ class System:
 
     def step(self, digest: str = A) -> StageResult:
         """One call of the last step, with the settings as they are now."""
-        settings = {
-            "NAME": OWNER,
-            "THROUGHPUT_NAME": self.endpoint,
-            "MODEL_UNITS": "2" if self.endpoint == TWO else "1",
-            "RETAIN_THROUGHPUT": str(self.retain).lower(),
-            "POLL_SECONDS": "300",
-            "TAGS": json.dumps({}),
-        }
-        return serve(digest, self.world.bedrock, self.world.releases, settings, now=self.utc_now)
+        env = ServeFromThroughputEnv(
+            owner=OWNER,
+            table_name="releases",
+            throughput_name=self.endpoint,
+            model_units=2 if self.endpoint == TWO else 1,
+            commitment="none",
+            retain_throughput=self.retain,
+            poll_seconds=300,
+            tags={},
+        )
+        return serve(digest, self.world.bedrock, self.world.releases, env, now=self.utc_now)
 
     def last_step(self, digest: str = A) -> None:
         """The last step to its end, and the end of its execution."""

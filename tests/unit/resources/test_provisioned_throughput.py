@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from datetime import UTC
@@ -15,6 +14,7 @@ from distilled_router.aws.custom_resource import Event, answer_event, answer_pol
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, throughput_name
 from distilled_router.bedrock.throughput import CREATED_AS_TAG
+from distilled_router.env import ServeFromThroughputEnv
 from distilled_router.release.route import Share
 from distilled_router.release.table import LIVE, SUPERSEDED, Releases
 from provisioned_throughput import handler
@@ -50,20 +50,20 @@ PROPERTIES = {
     "Tags": {"team": "search"},
 }
 MONTHLY = {**PROPERTIES, "ProvisionedModelName": COMMITTED, "CommitmentDuration": "OneMonth"}
-SETTINGS = {
-    "NAME": OWNER,
-    "TABLE_NAME": "releases",
-    "THROUGHPUT_NAME": NAME,
-    "MODEL_UNITS": "1",
-    "COMMITMENT_DURATION": "",
-    "RETAIN_THROUGHPUT": "false",
-    "POLL_SECONDS": "300",
-    "TAGS": json.dumps({"team": "search"}),
+VALUES: dict[str, Any] = {
+    "owner": OWNER,
+    "table_name": "releases",
+    "throughput_name": NAME,
+    "model_units": 1,
+    "commitment": "none",
+    "retain_throughput": False,
+    "poll_seconds": 300,
+    "tags": {"team": "search"},
 }
-MONTH = {"THROUGHPUT_NAME": COMMITTED, "COMMITMENT_DURATION": "OneMonth"}
-TWO = {"THROUGHPUT_NAME": throughput_name(OWNER, 2, None), "MODEL_UNITS": "2"}
-SIX = {"THROUGHPUT_NAME": throughput_name(OWNER, 1, "SixMonths"), "COMMITMENT_DURATION": "SixMonths"}
-DOUBLED = {**PROPERTIES, "ProvisionedModelName": TWO["THROUGHPUT_NAME"], "ModelUnits": "2"}
+MONTH: dict[str, Any] = {"throughput_name": COMMITTED, "commitment": "OneMonth"}
+TWO: dict[str, Any] = {"throughput_name": throughput_name(OWNER, 2, None), "model_units": 2}
+SIX: dict[str, Any] = {"throughput_name": throughput_name(OWNER, 1, "SixMonths"), "commitment": "SixMonths"}
+DOUBLED = {**PROPERTIES, "ProvisionedModelName": TWO["throughput_name"], "ModelUnits": "2"}
 
 
 class Buyer:
@@ -81,15 +81,16 @@ class Buyer:
         self.route("arn:candidate", digest=digest)
         return model
 
-    def step(self, digest: str = DIGEST, bedrock: Any = None, **settings: str) -> StageResult:
+    def step(self, digest: str = DIGEST, bedrock: Any = None, **values: Any) -> StageResult:
         """One call of the release's step."""
         client = bedrock or self.world.bedrock
-        return serve(digest, client, self.releases, {**SETTINGS, **settings}, now=self.world.utc_now)
+        env = ServeFromThroughputEnv(**{**VALUES, **values})
+        return serve(digest, client, self.releases, env, now=self.world.utc_now)
 
-    def serve(self, digest: str = DIGEST, **settings: str) -> StageResult:
+    def serve(self, digest: str = DIGEST, **values: Any) -> StageResult:
         """The step, asked until it no longer waits."""
         for _ in range(60):
-            result = self.step(digest, **settings)
+            result = self.step(digest, **values)
             if result["outcome"] != "waiting":
                 return result
             self.world.server.advance(result["seconds"])
@@ -178,7 +179,7 @@ def test_a_rising_successor_keeps_its_share(buyer: Buyer) -> None:
 def test_t20_a_commitment_is_passed_on(buyer: Buyer) -> None:
     buyer.begin()
     name = throughput_name(OWNER, 2, "OneMonth")
-    assert buyer.step(**{**MONTH, "MODEL_UNITS": "2", "THROUGHPUT_NAME": name})["outcome"] == "waiting"
+    assert buyer.step(**{**MONTH, "model_units": 2, "throughput_name": name})["outcome"] == "waiting"
 
     parameters = buyer.world.server.calls(BUY)[0]["parameters"]
     assert (parameters["commitmentDuration"], parameters["modelUnits"]) == ("OneMonth", 2)
@@ -245,7 +246,7 @@ def test_b21_failed_throughput_is_told_and_deleted(buyer: Buyer) -> None:
 def test_b16_an_empty_quota_names_both_quotas(buyer: Buyer) -> None:
     buyer.begin()
 
-    result = buyer.step(MODEL_UNITS="9")
+    result = buyer.step(model_units=9)
 
     assert result["outcome"] == "failed"
     for text in ("no commitment model units reserved", STUDENT, "L-BE77399C", "on_demand"):
@@ -469,8 +470,7 @@ def test_b15_b22_retained_throughput_and_its_model_are_left_and_that_is_logged(
     buyer: Buyer, properties: dict[str, Any]
 ) -> None:
     buyer.begin()
-    settings = {} if properties is PROPERTIES else MONTH
-    buyer.serve(**settings)
+    buyer.serve(**({} if properties is PROPERTIES else MONTH))
     buyer.end_route()
     name = properties["ProvisionedModelName"]
     event = framework.delete(name, {**properties, "Retain": "true", "RetainModels": "false"})
@@ -680,12 +680,12 @@ def test_b24_old_units_that_can_not_go_stay(buyer: Buyer, how: str) -> None:
     if how == "somebody else's":
         buyer.world.bedrock.untag_resource(resourceARN=old, tagKeys=[OWNER_TAG])
     buyer.begin(attempt=2)
-    settings = {"RETAIN_THROUGHPUT": "true"} if how == "retained" else {}
+    retained: dict[str, Any] = {"retain_throughput": True} if how == "retained" else {}
 
-    assert buyer.step(**SIX, **settings)["outcome"] == "waiting"
+    assert buyer.step(**SIX, **retained)["outcome"] == "waiting"
     assert buyer.world.server.calls(DELETE) == []
     assert sorted(found["name"] for found in buyer.bought) == sorted(
-        [COMMITTED if how == "committed" else NAME, SIX["THROUGHPUT_NAME"]]
+        [COMMITTED if how == "committed" else NAME, SIX["throughput_name"]]
     )
 
 
@@ -784,7 +784,7 @@ def test_the_entry_points_use_the_functions_own_clients(
     buyer.begin()
     monkeypatch.setattr(handler, "client", {"bedrock": buyer.world.bedrock}.__getitem__)
     monkeypatch.setattr(handler, "table", lambda _: buyer.releases._table)
-    for name, value in SETTINGS.items():
+    for name, value in ServeFromThroughputEnv(**VALUES).variables().items():
         monkeypatch.setenv(name, value)
     entry: Callable[..., Any]
     buyer.world.server.fault("throttled", operation="GetProvisionedModelThroughput")

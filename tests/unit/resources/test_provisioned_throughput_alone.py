@@ -11,6 +11,7 @@ import pytest
 from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, throughput_name
 from distilled_router.bedrock.throughput import CREATED_AS_TAG
+from distilled_router.env import ProvisionedThroughputEnv
 from local.bedrock import BedrockStandIn, Quotas, Settings
 from provisioned_throughput import handler
 from tests.unit.bedrock.scenes import MINUTE
@@ -757,7 +758,8 @@ def test_it_may_pass_from_a_release_to_the_deployment_and_back(shop: Shop) -> No
 
 
 def test_the_entry_points_use_the_functions_own_client(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TABLE_NAME", raising=False)
+    for name, value in ProvisionedThroughputEnv(owner="search", table_name="").variables().items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(handler, "client", {"bedrock": shop.world.bedrock}.__getitem__)
     entry: Callable[..., Any]
     event = framework.create(shop.properties())

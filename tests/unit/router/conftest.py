@@ -15,11 +15,10 @@ from aws_lambda_powertools import Logger
 from distilled_router.task.task import Task
 from router.route_cache import RouteCache
 from router.service import Router
-from router.settings import Settings
 from router.sources import Models
 from router.telemetry import Telemetry
 from router.xray import XRay
-from tests.unit.router.doubles import BASE_MODEL, BedrockDouble, TableDouble, WallClock
+from tests.unit.router.doubles import BedrockDouble, TableDouble, WallClock, router_env
 
 Capture = pytest.CaptureFixture[str]
 
@@ -61,20 +60,19 @@ def task() -> Task:
 
 @pytest.fixture
 def bench(task: Task, capsys: Capture) -> Callable[..., Bench]:
-    """Makes a router: `bench(bedrock, table, time_budget=0.2, ...)`."""
+    """Makes a router: `bench(bedrock, table, time_budget_ms=200, ...)`."""
 
-    def make(bedrock: BedrockDouble, table: TableDouble, **settings: Any) -> Bench:
-        values = {"name": "video-router-test", "table_name": "releases", "base_model_id": BASE_MODEL}
-        made, clock = Settings(**{**values, **settings}), WallClock()
+    def make(bedrock: BedrockDouble, table: TableDouble, **variables: Any) -> Bench:
+        env, clock = router_env(**variables), WallClock()
         # A logger keeps the stream of its first use, and pytest has another one for each test.
-        logger = Logger(service=f"{made.name}-{uuid4()}")
+        logger = Logger(service=f"{env.owner}-{uuid4()}")
         router = Router(
-            made,
+            env,
             task,
             models=Models(bedrock, task, logger, pause=lambda seconds: None),
-            routes=RouteCache(table, made.table_name, made.route_seconds, jitter=lambda low, high: high),
-            telemetry=Telemetry(made, logger),
-            xray=XRay(enabled=made.tracing),
+            routes=RouteCache(table, env.table_name, env.route_seconds, jitter=lambda low, high: high),
+            telemetry=Telemetry(env, logger),
+            xray=XRay(enabled=env.tracing),
             now=clock,
         )
         return Bench(router, bedrock, table, clock, capsys)

@@ -14,9 +14,29 @@ from typing import Any
 from boto3.dynamodb.types import TypeSerializer
 from botocore.exceptions import ClientError
 
+from distilled_router.env import RouterEnv
 from distilled_router.release.route import Route
 
 BASE_MODEL = "us.amazon.nova-micro-v1:0"
+
+
+def router_env(**changes: Any) -> RouterEnv:
+    """The router's variables, with the numbers of environments/prod.toml where nothing else is said."""
+    values: dict[str, Any] = {
+        "owner": "video-router-test",
+        "table_name": "releases",
+        "base_model": BASE_MODEL,
+        "base_prices": "",
+        "student_prices": "",
+        "time_budget_ms": 1500,
+        "batch_time_budget_ms": 10_000,
+        "cache_entries": 2000,
+        "cache_seconds": 300,
+        "route_seconds": 10,
+        "log_queries": False,
+        "tracing": False,
+    }
+    return RouterEnv(**{**values, **changes})
 
 
 def client_error(code: str, status: int = 400, message: str = "said by a double") -> ClientError:

@@ -120,7 +120,7 @@ def test_retry_that_helps(bench: MakeBench) -> None:
 def test_hanging_models_never_cost_more_than_the_budget(
     bench: MakeBench, says: dict[str, Any], source: str, least: float, most: float
 ) -> None:
-    made = bench(healthy(**says), TableDouble(SETTLED), time_budget=0.2)
+    made = bench(healthy(**says), TableDouble(SETTLED), time_budget_ms=200)
     started = time.monotonic()
     assert made.ask()["source"] == source
     assert least < time.monotonic() - started < most
@@ -129,7 +129,7 @@ def test_hanging_models_never_cost_more_than_the_budget(
 def test_hanging_table_leaves_the_models_their_time(bench: MakeBench) -> None:
     table = TableDouble(SETTLED)
     table.fails = 1.0
-    made = bench(healthy(**{BASE_MODEL: 0.05}), table, time_budget=0.3)
+    made = bench(healthy(**{BASE_MODEL: 0.05}), table, time_budget_ms=300)
     started = time.monotonic()
     assert made.ask()["source"] == "base"
     assert time.monotonic() - started < 0.35

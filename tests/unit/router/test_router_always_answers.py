@@ -32,11 +32,10 @@ from local.bedrock import BedrockStandIn, MemoryS3
 from router.assembly import client_config
 from router.route_cache import RouteCache
 from router.service import Router
-from router.settings import Settings
 from router.sources import Models
 from router.telemetry import Telemetry
 from router.xray import XRay
-from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble
+from tests.unit.router.doubles import ContextDouble, TableDouble, router_env
 from tests.unit.router.scenes import assert_weights
 from tests.unit.router.storm import Storm, Turn
 from tests.unit.router.students import deployed_student
@@ -104,12 +103,10 @@ class Environment:
     _batches = threading.Lock()
 
     def __init__(self, number: int, url: str, task: Task) -> None:
-        settings = Settings(
-            name=f"environment-{number}",
-            table_name="releases",
-            base_model_id=BASE_MODEL,
-            time_budget=TIME_BUDGET,
-            batch_time_budget=BATCH_TIME_BUDGET,
+        env = router_env(
+            owner=f"environment-{number}",
+            time_budget_ms=round(TIME_BUDGET * 1000),
+            batch_time_budget_ms=round(BATCH_TIME_BUDGET * 1000),
             route_seconds=0.5,
         )
         client = boto3.Session().client(
@@ -118,16 +115,16 @@ class Environment:
             region_name="us-east-1",
             aws_access_key_id="test",
             aws_secret_access_key="test",
-            config=client_config(settings),
+            config=client_config(env),
         )
-        logger = Logger(service=settings.name)
+        logger = Logger(service=env.owner)
         self._url, self._jumped, self._table = url, 0.0, TableDouble()
         self._router = Router(
-            settings,
+            env,
             task,
             models=Models(client, task, logger),
-            routes=RouteCache(self._table, settings.table_name, settings.route_seconds),
-            telemetry=Telemetry(settings, logger),
+            routes=RouteCache(self._table, env.table_name, env.route_seconds),
+            telemetry=Telemetry(env, logger),
             xray=XRay(enabled=False),
             now=lambda: time.time() + self._jumped,
         )

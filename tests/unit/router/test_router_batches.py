@@ -111,8 +111,8 @@ def test_batch_ends_with_its_own_budget_and_each_query_with_its_own(bench: MakeB
     made = bench(
         healthy(**{STUDENT: 2.0, BASE_MODEL: 2.0}),
         TableDouble(SETTLED),
-        time_budget=0.2,
-        batch_time_budget=0.5,
+        time_budget_ms=200,
+        batch_time_budget_ms=500,
     )
     began = time.monotonic()
     answers = ask(made, *(f"q {n}" for n in range(60)))
@@ -122,7 +122,7 @@ def test_batch_ends_with_its_own_budget_and_each_query_with_its_own(bench: MakeB
 
 
 def test_functions_own_end_bounds_a_batch(bench: MakeBench) -> None:
-    made = bench(healthy(**{STUDENT: 2.0, BASE_MODEL: 2.0}), TableDouble(SETTLED), time_budget=1.5)
+    made = bench(healthy(**{STUDENT: 2.0, BASE_MODEL: 2.0}), TableDouble(SETTLED), time_budget_ms=1500)
     began = time.monotonic()
     ask(made, "dog", "cat", context=ContextDouble(left=300))
     assert time.monotonic() - began < 0.5
@@ -154,7 +154,7 @@ def test_http_answer_is_one_document(bench: MakeBench) -> None:
 
 def test_batch_that_runs_out_of_time_opens_no_circuit(bench: MakeBench) -> None:
     """An endpoint that would have answered in 60 ms has not failed where it was given fewer."""
-    made = bench(Echo(seconds=0.06), TableDouble(SETTLED), time_budget=0.4, batch_time_budget=0.2)
+    made = bench(Echo(seconds=0.06), TableDouble(SETTLED), time_budget_ms=400, batch_time_budget_ms=200)
     answers = ask(made, *(f"query {number}" for number in range(60)))
     assert {answer["source"] for answer in answers} > {"distilled"}
     assert not [log for log in made.logs() if log["message"] == "circuit opened"]

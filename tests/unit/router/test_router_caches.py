@@ -119,7 +119,7 @@ def test_bad_requests_read_nothing(bench: MakeBench) -> None:
 def test_last_good_route_serves_while_none_can_be_read(
     bench: MakeBench, fails: Exception | float | None, item: dict[str, Any] | None
 ) -> None:
-    made = bench(healthy(), TableDouble(SETTLED), route_seconds=10, time_budget=0.3)
+    made = bench(healthy(), TableDouble(SETTLED), route_seconds=10, time_budget_ms=300)
     made.ask("query 0")
     made.table.fails, made.table.item = fails, item
     made.clock.time += 10
@@ -159,7 +159,7 @@ def test_candidate_with_an_expiry_of_another_type_takes_no_requests(bench: MakeB
 def test_unreachable_table_at_first_means_base_model_then_recovers(
     bench: MakeBench, fails: Exception | float
 ) -> None:
-    made = bench(healthy(), TableDouble(SETTLED), time_budget=0.3)
+    made = bench(healthy(), TableDouble(SETTLED), time_budget_ms=300)
     made.table.fails = fails
     for query in ("dog", "cat"):  # the second does not try to read
         answer = made.ask(query)

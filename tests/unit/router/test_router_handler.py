@@ -12,13 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.unit.router.doubles import ContextDouble
+from tests.unit.router.doubles import ContextDouble, router_env
 
 ENVIRONMENT = {
-    "NAME": "video-router-test",
-    "TABLE_NAME": "releases",
-    "BASE_MODEL_ID": "us.amazon.nova-micro-v1:0",
-    "TIME_BUDGET_MS": "400",
+    **router_env(time_budget_ms=400).variables(),
     "AWS_REGION": "us-east-1",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_ACCESS_KEY_ID": "test",

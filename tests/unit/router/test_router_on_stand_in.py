@@ -18,8 +18,7 @@ from distilled_router.task.task import Task
 from local.bedrock import BedrockStandIn, MemoryS3
 from router.assembly import client_config, make_router
 from router.service import SIDE_BY_SIDE, Router
-from router.settings import Settings
-from tests.unit.router.doubles import BASE_MODEL, TableDouble
+from tests.unit.router.doubles import BASE_MODEL, TableDouble, router_env
 from tests.unit.router.scenes import assert_weights
 from tests.unit.router.students import deployed_student
 
@@ -32,19 +31,17 @@ class Stage:
 
     def router(self, endpoint: str | None = None, time_budget: float = 1.5) -> Router:
         """A new environment's router, whose route names this endpoint or the live one."""
-        settings = Settings(
-            name="video-router-test", table_name="releases", base_model_id=BASE_MODEL, time_budget=time_budget
-        )
+        env = router_env(time_budget_ms=round(time_budget * 1000))
         client = boto3.client(
             "bedrock-runtime",
             endpoint_url=self.bedrock.endpoint,
             region_name="us-east-1",
             aws_access_key_id="test",
             aws_secret_access_key="test",
-            config=client_config(settings),
+            config=client_config(env),
         )
         route = Route(1, (Share("aaaaaaaaaaaa", endpoint or self.endpoint, 1.0),))
-        return make_router(settings, self.task, bedrock=client, dynamodb=TableDouble(route))
+        return make_router(env, self.task, bedrock=client, dynamodb=TableDouble(route))
 
     def calls(self) -> list[str]:
         """The models that Converse was called for, oldest first."""

@@ -1,4 +1,4 @@
-"""The router's small parts, each by itself: settings, budget, breaker, cache."""
+"""The router's small parts, each by itself: prices, budget, breaker, cache."""
 
 from __future__ import annotations
 
@@ -10,58 +10,20 @@ from router.breaker import FAILURES, OPEN_SECONDS, Breaker
 from router.budget import Budget, OutOfTimeError
 from router.cache import AnswerCache, Entry
 from router.costs import Costs
-from router.settings import Settings
+from tests.unit.router.doubles import router_env
 
-ENVIRONMENT = {"NAME": "video-router-test", "TABLE_NAME": "releases", "BASE_MODEL_ID": "base-model"}
 ANSWER = Entry({"visual": 1.0}, "distilled")
 
 
-def test_settings_are_read() -> None:
-    settings = Settings.from_environment(
-        {
-            **ENVIRONMENT,
-            "TIME_BUDGET_MS": "800",
-            "CACHE_ENTRIES": "10",
-            "CACHE_SECONDS": "60",
-            "ROUTE_SECONDS": "5",
-            "LOG_QUERIES": "True",
-            "BASE_PRICES": "0.035 0.14",
-        }
-    )
-    assert settings.time_budget == 0.8
-    assert (settings.cache_entries, settings.cache_seconds, settings.route_seconds) == (10, 60, 5)
-    assert settings.log_queries
-    assert Costs(settings).usd(settings.base_model_id, 1_000_000, 2_000_000) == pytest.approx(0.315)
-
-
-def test_settings_have_defaults() -> None:
-    settings = Settings.from_environment(ENVIRONMENT)
-    assert settings.time_budget == 1.5
-    assert not settings.log_queries
-
-
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [
-        ("NAME", ""),
-        ("TABLE_NAME", " "),
-        ("BASE_MODEL_ID", ""),
-        ("TIME_BUDGET_MS", "soon"),
-        ("TIME_BUDGET_MS", "1"),
-        ("CACHE_ENTRIES", "-1"),
-        ("ROUTE_SECONDS", "nan"),
-        ("LOG_QUERIES", "maybe"),
-    ],
-)
-def test_wrong_setting_is_named(variable: str, value: str) -> None:
-    with pytest.raises(ValueError, match=variable):
-        Settings.from_environment({**ENVIRONMENT, variable: value})
+def test_price_of_the_base_models_tokens() -> None:
+    costs = Costs(router_env(base_model="base-model", base_prices="0.035 0.14"))
+    assert costs.usd("base-model", 1_000_000, 2_000_000) == pytest.approx(0.315)
 
 
 @pytest.mark.parametrize("prices", ["cheap", "0.035", "0.035 0.14 1"])
 def test_wrong_prices_are_named(prices: str) -> None:
     with pytest.raises(ValueError, match=r"STUDENT_PRICES is .*0\.035 0\.14"):
-        Costs(Settings.from_environment({**ENVIRONMENT, "STUDENT_PRICES": prices}))
+        Costs(router_env(student_prices=prices))
 
 
 def test_budget_gives_up_a_call_that_hangs() -> None:

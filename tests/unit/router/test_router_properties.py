@@ -22,12 +22,11 @@ from distilled_router.task.task import InvalidOutput, Task
 from router.requests import is_http
 from router.route_cache import RouteCache
 from router.service import Router
-from router.settings import Settings
 from router.sources import Models
 from router.telemetry import Telemetry
 from router.xray import XRay
 from tests.unit.router.api_document import check
-from tests.unit.router.doubles import BASE_MODEL, BedrockDouble, TableDouble, client_error, reply
+from tests.unit.router.doubles import BASE_MODEL, BedrockDouble, TableDouble, client_error, reply, router_env
 from tests.unit.router.scenes import SETTLED, STUDENT, assert_weights, healthy
 
 TASK = Task.load()
@@ -45,22 +44,17 @@ class Recorded:
     def __init__(self, bedrock: Any, *, log_queries: bool = False) -> None:
         self._raw = io.BytesIO()
         self._out = io.TextIOWrapper(self._raw, encoding="utf-8", write_through=True)
-        made = Settings(
-            name="fuzzed",
-            table_name="releases",
-            base_model_id=BASE_MODEL,
-            student_prices="0.035 0.14",
-            cache_entries=0,
-            log_queries=log_queries,
+        env = router_env(
+            owner="fuzzed", student_prices="0.035 0.14", cache_entries=0, log_queries=log_queries
         )
         with redirect_stdout(self._out):
             logger = Logger(service=f"fuzzed-{uuid4()}")
             self.router = Router(
-                made,
+                env,
                 TASK,
                 models=Models(bedrock, TASK, logger, pause=lambda _: None),
-                routes=RouteCache(TableDouble(SETTLED), made.table_name, 1e9),
-                telemetry=Telemetry(made, logger),
+                routes=RouteCache(TableDouble(SETTLED), env.table_name, 1e9),
+                telemetry=Telemetry(env, logger),
                 xray=XRay(enabled=False),
             )
 
