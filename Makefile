@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: benchmarks bootstrap checks cost dataset-check diff deploy destroy execution-policy help install local local-status local-down lock permissions releases rollback route synth watch test tests types faults snapshots schema clean
+.PHONY: benchmarks bootstrap checks cost dataset-check diff deploy destroy execution-policy help install install-deploy install-tests local local-status local-down lock permissions releases rollback route synth watch test tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -8,21 +8,38 @@ ENV ?= local
 QUERIES ?= data/sample_queries.txt
 SCHEDULES ?= 200
 SEED ?= 1
-INSTALLED := .venv/.installed
+# What is installed into .venv: each holds the one before it.
+DEPLOYS := .venv/.installed-deploy
+INSTALLED := .venv/.installed-local
+TESTS := .venv/.installed-tests
+CHECKS := .venv/.installed-checks
 SOURCES := app.py stacks cdk_distilled_router operate local tests data benchmarks
 FUNCTIONS := $(wildcard lambda/*/)
-# checkov pins boto3 and much else to other versions than ours.
-CHECKOV := .cache/checkov/.installed
 # As it was typed: make would expand a dollar sign in it.
 export ROUTE_QUERY := $(value QUERY)
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED)  ## Make .venv and install everything into it
+install: $(INSTALLED)  ## Make .venv and install what the local system needs
 
-$(INSTALLED): requirements-dev.txt local/requirements-build.txt local/requirements-node.txt local/install.sh
-	@sh local/install.sh
+install-deploy: $(DEPLOYS)  ## Install only what deploys to AWS
+
+install-tests: $(TESTS)  ## Install what the tests need, too
+
+INSTALLER := $(addprefix local/,install.sh install.py requirements-uv.txt) $(addprefix operate/,requirements-node.txt cdk-cli/package-lock.json)
+
+$(DEPLOYS): operate/requirements.txt $(INSTALLER)
+	@sh local/install.sh deploy
+
+$(INSTALLED): local/requirements.txt local/emulator/requirements.txt $(INSTALLER)
+	@sh local/install.sh local
+
+$(TESTS): requirements-dev.txt local/emulator/requirements.txt $(INSTALLER)
+	@sh local/install.sh tests
+
+$(CHECKS): requirements-dev.txt tests/checks/requirements.txt local/emulator/requirements.txt $(INSTALLER)
+	@sh local/install.sh checks
 
 local: $(INSTALLED)  ## Deploy everything into an AWS emulator on this machine and ask it some queries [QUERIES=file]
 	@python -m local up --queries "$(QUERIES)"
@@ -33,86 +50,79 @@ local-status: $(INSTALLED)  ## Show the local system's servers, stacks and relea
 local-down: $(INSTALLED)  ## Destroy the local stacks and stop the servers [FORCE=1: only stop the servers]
 	@python -m local down $(if $(FORCE),--force)
 
-route: $(INSTALLED)  ## Ask the router: QUERY="red car driving at night" [ENV=local]
+route: $(DEPLOYS)  ## Ask the router: QUERY="red car driving at night" [ENV=local]
 	@test -n "$$ROUTE_QUERY" || { echo 'Say what to ask: make route QUERY="red car driving at night"' >&2; exit 2; }
 	@python -m operate route --environment "$(ENV)" -- "$$ROUTE_QUERY"
 
-releases: $(INSTALLED)  ## List all releases: state, share of the requests, scores, cost [ENV=local]
+releases: $(DEPLOYS)  ## List all releases: state, share of the requests, scores, cost [ENV=local]
 	@python -m operate releases --environment "$(ENV)"
 
-rollback: $(INSTALLED)  ## Give all requests to the previous good release [ENV=local] [TO=digest] [GRADUAL=1: by steps]
+rollback: $(DEPLOYS)  ## Give all requests to the previous good release [ENV=local] [TO=digest] [GRADUAL=1: by steps]
 	@python -m operate rollback --environment "$(ENV)" --to "$(TO)" $(if $(GRADUAL),--gradual)
 
-watch: $(INSTALLED)  ## Follow the running release until it ends [ENV=local]
+watch: $(DEPLOYS)  ## Follow the running release until it ends [ENV=local]
 	@python -m operate watch --environment "$(ENV)"
 
-cost: $(INSTALLED)  ## Estimate what an environment costs, without access to AWS [ENV=dev] [COUNT=10000: rows or queries]
+cost: $(DEPLOYS)  ## Estimate what an environment costs, without access to AWS [ENV=dev] [COUNT=10000: rows or queries]
 	@python -m operate cost --environment "$(ENV)" $(if $(COUNT),--queries "$(COUNT)")
 
-dataset-check: $(INSTALLED)  ## Check rows or raw queries: FILE=data/training.jsonl [HOLDOUT=] [METHOD=] [TASK=]
+dataset-check: $(DEPLOYS)  ## Check rows or raw queries: FILE=data/training.jsonl [HOLDOUT=] [METHOD=] [TASK=]
 	@test -n "$(FILE)" || { echo 'Say which file: make dataset-check FILE=data/training.jsonl' >&2; exit 2; }
 	@python -m operate dataset-check "$(FILE)" $(if $(HOLDOUT),--holdout "$(HOLDOUT)") $(if $(METHOD),--method "$(METHOD)") $(if $(TASK),--task "$(TASK)")
 
-synth: $(INSTALLED)  ## Write cdk.out, without access to AWS [ENV=local]
+synth: $(DEPLOYS)  ## Write cdk.out, without access to AWS [ENV=local]
 	@python -m operate synth --environment "$(ENV)"
 
-bootstrap: $(INSTALLED)  ## Prepare an AWS account and Region for the CDK, once [ENV=dev]
+bootstrap: $(DEPLOYS)  ## Prepare an AWS account and Region for the CDK, once [ENV=dev]
 	@python -m operate bootstrap --environment "$(ENV)"
 
-diff: $(INSTALLED)  ## Show what a deployment to AWS would change [ENV=dev] [READ_ONLY=1: make no change set]
+diff: $(DEPLOYS)  ## Show what a deployment to AWS would change [ENV=dev] [READ_ONLY=1: make no change set]
 	@python -m operate diff --environment "$(ENV)" $(if $(READ_ONLY),--read-only)
 
-deploy: $(INSTALLED)  ## Deploy to AWS, with the credentials of your shell [ENV=dev] [APPROVED=1: don't ask]
+deploy: $(DEPLOYS)  ## Deploy to AWS, with the credentials of your shell [ENV=dev] [APPROVED=1: don't ask]
 	@python -m operate deploy --environment "$(ENV)" $(if $(APPROVED),--approved)
 
-destroy: $(INSTALLED)  ## Remove a deployment from AWS [ENV=dev]
+destroy: $(DEPLOYS)  ## Remove a deployment from AWS [ENV=dev]
 	@python -m operate destroy --environment "$(ENV)"
 
-test: $(INSTALLED)  ## Lint, type-check and test
+test: $(TESTS)  ## Lint, type-check and test
 	ruff check .
 	ruff format --check .
 	@# Side by side: much of a test is waiting.
 	@$(MAKE) --no-print-directory -j 2 types tests
 
-types: $(INSTALLED)
+types: $(TESTS)
 	mypy $(SOURCES) $(FUNCTIONS)
 
-tests: $(INSTALLED)
+tests: $(TESTS)
 	@# In the files' order: the longest, integration, begins first, beside all others.
 	pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-checks: $(INSTALLED) $(CHECKOV)  ## Hold prod against checkov, and renew docs/checks.md
+checks: $(CHECKS)  ## Hold prod against checkov, and renew docs/checks.md
 	@python -m tests.checks
 	pytest -m checkov tests/checks
 
-$(CHECKOV): tests/checks/requirements.txt | $(INSTALLED)
-	@rm -rf .cache/checkov
-	@python -m venv .cache/checkov
-	@echo "Installing checkov into .cache/checkov (about a minute) ..."
-	@.cache/checkov/bin/python -m pip install --quiet --disable-pip-version-check -r $<
-	@touch $@
-
-faults: $(INSTALLED)  ## Deploy, update and destroy it all while faults happen at random [SCHEDULES=200] [SEED=1]
+faults: $(TESTS)  ## Deploy, update and destroy it all while faults happen at random [SCHEDULES=200] [SEED=1]
 	@python -m tests.faults --schedules "$(SCHEDULES)" --seed "$(SEED)"
 
-benchmarks: $(INSTALLED)  ## Measure the router: beside others, under load, at its start; 10 minutes on a machine with nothing else to do
+benchmarks: $(TESTS)  ## Measure the router: beside others, under load, at its start; 10 minutes on a machine with nothing else to do
 	python -m benchmarks.cold_start
 	python -m benchmarks.load
 	python -m benchmarks.router --queries 400
 
-snapshots: $(INSTALLED)  ## Renew the snapshots of the templates
+snapshots: $(TESTS)  ## Renew the snapshots of the templates
 	pytest tests/snapshots --snapshot-update
 
-permissions: $(INSTALLED)  ## Prove the roles' permissions, and renew docs/permissions.md [RECORD=1: and the calls]
+permissions: $(TESTS)  ## Prove the roles' permissions, and renew docs/permissions.md [RECORD=1: and the calls]
 	@python -m tests.permissions $(if $(RECORD),--record)
 
-execution-policy: $(INSTALLED)  ## Write the policies of CloudFormation's role, instead of AdministratorAccess [ENV=dev] [BOUNDARY=arn]
+execution-policy: $(TESTS)  ## Write the policies of CloudFormation's role, instead of AdministratorAccess [ENV=dev] [BOUNDARY=arn]
 	@python -m operate execution-policy --environment "$(ENV)" $(if $(BOUNDARY),--boundary "$(BOUNDARY)") --output execution-policy-$(ENV).json
 
-lock: $(INSTALLED)  ## Renew the lock files from requirements*.in [UPGRADE=1: to the newest] [PACKAGE=one to upgrade]
+lock: $(DEPLOYS)  ## Renew the lock files from requirements*.in [UPGRADE=1: to the newest] [PACKAGE=one to upgrade]
 	@sh local/lock.sh $(if $(UPGRADE),--upgrade) $(if $(PACKAGE),--upgrade-package "$(PACKAGE)")
 
-schema: $(INSTALLED)  ## Renew environments/schema.json
+schema: $(DEPLOYS)  ## Renew environments/schema.json
 	python -m stacks.settings
 
 clean:  ## Remove what was built; the virtual environment and a running local system stay

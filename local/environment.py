@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import ssl
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from local.state import REGION, State
 ACCESS_KEY = "test"
 SECRET_KEY = "test"  # noqa: S105 - the emulator's well-known key, worth nothing anywhere else
 
-# Makes the emulator fork its functions, see local/emulator/preloading.py.
+# The Python with the functions' packages that forks them, see local/emulator/preloading.py.
 PRELOAD = "EMULATOR_PRELOAD"
 
 # The caller's variables that servers inherit. Functions inherit all variables of the emulator, and a proxy, a
@@ -70,7 +71,7 @@ def emulator(
         "S3_DATA_DIR": str(state.root / "emulator" / "s3"),
         "TMPDIR": str(state.tmp),
         "SFN_WAIT_SCALE": str(wait_scale),
-        **({PRELOAD: "1"} if preload else {}),
+        **({PRELOAD: sys.executable} if preload else {}),
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         # Functions inherit these two, so that their Bedrock calls, and only those, go to the stand-in.

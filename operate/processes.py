@@ -53,9 +53,16 @@ def output_of(command: Sequence[str]) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def start(arguments: Sequence[str], tag: str, environment: Mapping[str, str], cwd: Path, log: Path) -> int:
+def start(
+    arguments: Sequence[str],
+    tag: str,
+    environment: Mapping[str, str],
+    cwd: Path,
+    log: Path,
+    python: Path = Path(sys.executable),
+) -> int:
     """Run `python <arguments>` in a session of its own, so that Ctrl-C in the terminal doesn't reach it."""
-    command = [sys.executable, "-X", f"{TAG}={tag}", *arguments]
+    command = [str(python), "-X", f"{TAG}={tag}", *arguments]
     process = spawn(command, environment, cwd, log, detached=True)
     # Right after exec the kernel may show an empty command line for a moment.
     while process.poll() is None and not command_line(process.pid):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -22,6 +21,7 @@ from hypothesis import settings
 import stacks  # noqa: F401  # puts lambda/ on the import path
 from distilled_router.release.table import Releases
 from local.bedrock import BedrockStandIn
+from local.servers import EMULATOR_PYTHON
 from operate import processes
 
 # A loaded machine is slow now and then. How fast our code is, the benchmarks say.
@@ -67,7 +67,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     }
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ministack"], env=variables, cwd=folder, stdout=log, stderr=log
+            [EMULATOR_PYTHON, "-m", "ministack"], env=variables, cwd=folder, stdout=log, stderr=log
         )
     url = f"http://127.0.0.1:{port}"
     try:

@@ -14,16 +14,31 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from cdk_distilled_router.common import imports
+from cdk_distilled_router.common import imports, packages
 from distilled_router.task.task import FILES, ROBUSTNESS_FILE
 
-PROJECT = Path(__file__).resolve().parents[2]
-LAMBDA = PROJECT / "lambda"
-CACHE = PROJECT / ".cache"
+_PACKAGE = Path(__file__).resolve().parents[1]
+_PROJECT = _PACKAGE.parent
+# A wheel holds the functions' folders inside the package; a checkout has them beside it.
+_IN_WHEEL = (_PACKAGE / "lambda").is_dir()
+LAMBDA = (_PACKAGE if _IN_WHEEL else _PROJECT) / "lambda"
 REQUIREMENTS = LAMBDA / "requirements.txt"
+# A checkout's own routing task; a wheel brings none.
+TASK = _PROJECT / "task"
+
+
+def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where bundles are kept: a folder of the checkout, or the user's cache for an installed wheel."""
+    if not _IN_WHEEL:
+        return _PROJECT / ".cache"
+    home = environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "cdk-distilled-router"
+
+
+CACHE = cache_folder()
 
 # botocore carries the models of some 400 services; a function needs these. The files beside the folders
 # (endpoints, partitions, retry rules) are kept.
@@ -47,8 +62,8 @@ REDUCED = "aws_lambda_powertools"
 RUNTIME = (3, 13)
 COMPILED = "__pycache__"
 
-# Of what pip writes beside a package: who installed it when, from where. The licences stay.
-RECORDS = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+# What pip and uv write beside a package: who installed it when, from where. The licences stay.
+RECORDS = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 
 
 def function_bundle(folder: str, task: Path | None = None) -> Path:
@@ -56,15 +71,16 @@ def function_bundle(folder: str, task: Path | None = None) -> Path:
     `distilled_router/` that its handler imports, with the data files that they name; `task/` if they read it;
     and what the folder's own requirements.txt names, if it has one.
 
-    `task` is the routing task's folder, by default the project's own. What else lies in it, such as a data
-    set, stays here.
+    Args:
+        task: The routing task's folder, by default a checkout's own. What else lies in it, such as a data
+            set, is not bundled.
 
     Raises:
-        FileNotFoundError: The folder has no handler.
+        FileNotFoundError: The folder has no handler, or there is no routing task.
     """
     files = {path.relative_to(LAMBDA).as_posix(): path for path in _code(folder)}
     if "distilled_router/task/task.py" in files:
-        routed = task or PROJECT / "task"
+        routed = _task(task)
         files |= {f"task/{name}": routed / name for name in FILES}
         if folder == "evaluation" and (routed / ROBUSTNESS_FILE).exists():
             files[f"task/{ROBUSTNESS_FILE}"] = routed / ROBUSTNESS_FILE
@@ -80,6 +96,19 @@ def function_bundle(folder: str, task: Path | None = None) -> Path:
         _compile(target, "/var/task")
 
     return _built(f"function-{folder}", [*parts, own.read_bytes() if own.exists() else b""], build)
+
+
+def _task(folder: Path | None) -> Path:
+    """Return the routing task's folder, and raise FileNotFoundError if it is incomplete."""
+    routed = folder or TASK
+    missing = [name for name in FILES if not (routed / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{routed} holds no {' and no '.join(missing)}. The functions need a routing task: call "
+            "cdk_distilled_router.common.functions.use_task(scope, folder), with a folder that holds "
+            f"{', '.join(FILES)}, before the first construct. docs/resources.md has an example."
+        )
+    return routed
 
 
 def _code(folder: str) -> frozenset[Path]:
@@ -153,17 +182,9 @@ def _compile(folder: Path, home: str) -> None:
 
 
 def _install(requirements: Path, target: Path) -> None:
-    """Install what a lock file names into a folder: what runs on any machine, without commands and compiled
-    files.
-    """
-    command = [
-        *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-        *("--require-hashes", "--no-deps", "--no-compile"),
-        # Pure Python or an error, whatever this machine could use.
-        *("--only-binary", ":all:", "--platform", "any", "--implementation", "py", "--abi", "none"),
-        *("--target", str(target), "-r", str(requirements)),
-    ]
-    subprocess.run(command, check=True)  # noqa: S603  # our own command
+    """Install what a lock file names into a folder, without commands and compiled files."""
+    packages.install(requirements, target)
+    (target / ".lock").unlink(missing_ok=True)  # uv's
     for extra in (target / "bin", *target.rglob(COMPILED)):
         shutil.rmtree(extra, ignore_errors=True)
     for record in (record for about in target.glob("*.dist-info") for record in about.iterdir()):
@@ -173,16 +194,17 @@ def _install(requirements: Path, target: Path) -> None:
 
 def _built(name: str, parts: Iterable[bytes], build: Callable[[Path], None]) -> Path:
     """The finished folder, its name ending in the digest of what it is made of and of how (this module,
-    `imports`, compiled or not). It is filled aside and renamed, so it is never seen half done.
+    `imports`, `packages`, compiled or not). It is filled aside and renamed, so it is never seen half done.
     """
     whole = hashlib.sha256()
-    how = (Path(__file__).read_bytes(), Path(imports.__file__).read_bytes(), str(is_compiled()).encode())
+    sources = (Path(file).read_bytes() for file in (__file__, imports.__file__, packages.__file__))
+    how = (*sources, str(is_compiled()).encode())
     for part in (*how, *parts):
         whole.update(hashlib.sha256(part).digest())
     finished = CACHE / f"{name}-{whole.hexdigest()[:32]}"
     if finished.exists():
         return finished
-    CACHE.mkdir(exist_ok=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="building-", dir=CACHE))
     try:
         build(work)

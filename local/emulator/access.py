@@ -16,8 +16,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ministack.core import iam_evaluator  # type: ignore[import-untyped]  # it has no type hints
-from ministack.services import cloudformation, sts  # type: ignore[import-untyped]  # as above
+from ministack.core import iam_evaluator
+from ministack.services import cloudformation, sts
 
 ALLOWED = "Allow"
 # The policies go before the role does: what a function still calls then is refused, and nothing is missing.

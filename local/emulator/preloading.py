@@ -1,6 +1,6 @@
-"""Python functions of the emulator that begin as forks of a process with boto3 in its memory.
+"""Start the emulator's Python functions as forks of a process that has already imported boto3.
 
-For tests: such a function has its libraries of the emulator's environment, whatever its layer holds.
+For tests: such a function uses the packages of the Python that forks it, whatever its layer holds.
 """
 
 from __future__ import annotations
@@ -63,13 +63,15 @@ class Forked:
 class Preloading:
     """Stands in for the emulator's `subprocess`: Python workers are forked, all else begins as ever."""
 
-    def __init__(self) -> None:
-        """Begin the process that forks; it ends with the emulator."""
+    def __init__(self, python: str) -> None:
+        """Start the process that forks with `python`, which has the functions' packages; it ends with the
+        emulator.
+        """
         self._lock = threading.Lock()
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             os.set_inheritable(theirs.fileno(), True)
-            subprocess.Popen([sys.executable, ZYGOTE, str(theirs.fileno())], pass_fds=[theirs.fileno()])  # noqa: S603  # our own program
+            subprocess.Popen([python, ZYGOTE, str(theirs.fileno())], pass_fds=[theirs.fileno()])  # noqa: S603  # our own program
 
     def __getattr__(self, name: str) -> Any:
         """All else of `subprocess`."""

@@ -20,10 +20,10 @@ from typing import Any
 
 import access  # type: ignore[import-not-found]  # this folder is on the path when it runs
 import preloading  # type: ignore[import-not-found]  # as above
-from ministack.app import app as ministack  # type: ignore[import-untyped]  # it has no type hints
-from ministack.core import lambda_runtime  # type: ignore[import-untyped]  # as above
-from ministack.services import lambda_svc  # type: ignore[import-untyped]  # as above
-from ministack.services.cloudformation import custom_resource  # type: ignore[import-untyped]  # as above
+from ministack.app import app as ministack
+from ministack.core import lambda_runtime
+from ministack.services import lambda_svc
+from ministack.services.cloudformation import custom_resource
 
 DELIVERIES = "/_cloudformation/deliveries/"
 CALLS = "/_iam/calls"
@@ -95,8 +95,8 @@ custom_resource.invoke_custom_resource = _resources.invoke
 custom_resource.deliver_response = _resources.deliver_response
 lambda_svc._execute_function_with_config_scope = _resources.execute
 
-if os.environ.get("EMULATOR_PRELOAD"):
-    lambda_runtime.subprocess = preloading.Preloading()
+if python := os.environ.get("EMULATOR_PRELOAD"):
+    lambda_runtime.subprocess = preloading.Preloading(python)
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:

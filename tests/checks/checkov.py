@@ -1,7 +1,7 @@
 """checkov's rules for CloudFormation, run offline.
 
-It pins boto3 and much else to versions that are not ours, so it lives in an environment of its own, which
-`make checks` fills once.
+It pins boto3 and much else to versions that are not ours, so it has an environment of its own, which
+`make checks` installs.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stacks.settings import PROJECT
 from tests.checks.acknowledged import Finding
 
 RULE_SET = "checkov"
-PYTHON = PROJECT / ".cache" / "checkov" / "bin" / "python"
+PYTHON = Path(sys.prefix) / "checkov" / "bin" / "python"
 
 
 def findings(templates: Sequence[Path]) -> set[Finding]:

@@ -10,8 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ministack.core import iam_evaluator  # type: ignore[import-untyped]  # it has no type hints
-
+from tests.iam import iam_evaluator
 from tests.permissions.calls import Call, masked
 from tests.stacks.assembly import Assembly, Resource
 from tests.stacks.environments import ALL, settings_of

@@ -9,9 +9,9 @@ from functools import cache
 from typing import Any
 
 import pytest
-from ministack.core import iam_evaluator  # type: ignore[import-untyped]  # it has no type hints
 
 from stacks.settings import PROJECT
+from tests.iam import iam_evaluator
 from tests.stacks.assembly import Assembly
 from tests.stacks.test_cfn_lint import findings
 

@@ -19,7 +19,7 @@ from typing import Any
 import aws_cdk as cdk
 import pytest
 
-from cdk_distilled_router.common import bundles
+from cdk_distilled_router.common import bundles, packages
 from tests.locks import pinned
 from tests.unit.router.doubles import router_env
 
@@ -235,7 +235,8 @@ def test_packages_come_with_their_licences_and_no_word_of_who_installed_them(lay
         for about in abouts:
             names = {path.name for path in about.rglob("*") if path.is_file()}
             assert {"METADATA"} < names
-            assert not names & {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
+            assert not names & {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"}
+        assert not (home / ".lock").exists()
 
 
 def _files(bundle: Path) -> set[str]:
@@ -324,6 +325,23 @@ def test_the_same_input_makes_the_same_bundles(tmp_path: Path, monkeypatch: pyte
         assert cdk.FileSystem.fingerprint(str(one)) == cdk.FileSystem.fingerprint(str(other))
 
 
+def test_pip_makes_the_same_layer_as_uv(layer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment may have either of them."""
+    monkeypatch.setattr(bundles, "CACHE", tmp_path)
+    monkeypatch.setattr(packages, "uv", lambda: None)
+
+    assert _content(bundles.dependencies_bundle()) == _content(layer.parent)
+
+
+def test_a_missing_task_says_how_to_give_one(copy: Path) -> None:
+    """An installed wheel brings no routing task."""
+    shutil.rmtree(copy / "task")
+
+    assert bundles.function_bundle("sweeper").exists()
+    with pytest.raises(FileNotFoundError, match=r"use_task\(scope, folder\)"):
+        bundles.function_bundle("router")
+
+
 runs_the_functions_python = pytest.mark.skipif(
     not bundles.is_compiled(), reason="another Python than the functions' compiles nothing for them"
 )
@@ -361,9 +379,9 @@ def test_lambdas_user_may_read_a_bundle() -> None:
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the sources, and the bundles made of it."""
-    for name in ("lambda", "task"):
-        shutil.copytree(bundles.PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(bundles, "PROJECT", tmp_path)
+    for folder in (bundles.LAMBDA, bundles.TASK):
+        shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(bundles, "TASK", tmp_path / "task")
     monkeypatch.setattr(bundles, "LAMBDA", tmp_path / "lambda")
     monkeypatch.setattr(bundles, "CACHE", tmp_path / ".cache")
     return tmp_path

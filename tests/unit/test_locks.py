@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib import metadata
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cdk_distilled_router.common.functions import RUNTIME
+from local.servers import EMULATOR_PYTHON
 from tests.locks import asked_for, entries, pinned
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -23,7 +25,7 @@ def named(ending: str) -> list[str]:
 
 NAMES = named(".in")
 # Environments of their own, where other versions may be.
-APART = ("benchmarks/requirements", "tests/checks/requirements")
+APART = ("benchmarks/requirements", "local/emulator/requirements", "tests/checks/requirements")
 # What travels to Lambda.
 BUNDLED = ("lambda/requirements", "lambda/evaluation/requirements")
 
@@ -33,7 +35,7 @@ def lock(name: str) -> Path:
 
 
 def test_every_input_has_its_lock_file_and_make_lock_renews_them_all() -> None:
-    assert len(NAMES) == 8
+    assert len(NAMES) == 11
     assert named(".txt") == NAMES
     script = SCRIPT.read_text(encoding="utf-8")
     assert sorted(re.findall(r"^lock (\S+)", script, re.MULTILINE)) == NAMES
@@ -68,7 +70,7 @@ def test_no_file_says_where_packages_come_from(name: str) -> None:
 def test_what_is_deployed_is_what_is_tested() -> None:
     tested = pinned(lock("requirements-dev"))
 
-    for name in ("requirements", *BUNDLED):
+    for name in ("requirements", "operate/requirements", "local/requirements", *BUNDLED):
         assert pinned(lock(name)).items() <= tested.items(), name
 
 
@@ -76,6 +78,9 @@ def test_what_is_installed_here_is_what_is_locked() -> None:
     for entry in entries(lock("requirements-dev")):
         if not entry.marker:
             assert metadata.version(entry.name) == entry.version, entry.name
+    (emulator,) = asked_for(PROJECT / "local" / "emulator" / "requirements.in").items()
+    (found,) = EMULATOR_PYTHON.parents[1].glob(f"lib/*/site-packages/{emulator[0]}-*.dist-info")
+    assert found.name == f"{emulator[0]}-{emulator[1]}.dist-info"
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -87,7 +92,7 @@ def test_what_travels_to_lambda_is_locked_for_its_python_alone(name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "installer", ["local/install.sh", "cdk_distilled_router/common/bundles.py", "benchmarks/router.py"]
+    "installer", ["local/install.py", "cdk_distilled_router/common/packages.py", "benchmarks/router.py"]
 )
 def test_nothing_is_installed_unchecked(installer: str) -> None:
     text = (PROJECT / installer).read_text(encoding="utf-8")
@@ -95,6 +100,20 @@ def test_nothing_is_installed_unchecked(installer: str) -> None:
 
     assert commands
     assert all("--require-hashes" in command and ":all:" in command for command in commands)
+
+
+def test_the_cdks_command_line_is_locked_by_its_hash_and_runs_no_script() -> None:
+    folder = PROJECT / "operate" / "cdk-cli"
+    wanted = json.loads((folder / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    packages = json.loads((folder / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    assert packages.pop("")["dependencies"] == wanted
+
+    assert {name: packages[f"node_modules/{name}"]["version"] for name in wanted} == wanted
+    for package in packages.values():
+        assert package["integrity"].startswith("sha512-")
+        assert "resolved" not in package, "where packages come from is the business of the machine"
+    install = (PROJECT / "local" / "install.py").read_text(encoding="utf-8")
+    assert re.search(r'"ci", "?--ignore-scripts|"--ignore-scripts".{0,200}"ci"', install, re.DOTALL)
 
 
 @pytest.mark.parametrize(

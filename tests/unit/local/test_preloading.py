@@ -40,7 +40,7 @@ def module() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def forks(module: ModuleType) -> Iterator[Any]:
-    made = module.Preloading()
+    made = module.Preloading(sys.executable)
     yield made
     made._connection.close()
 

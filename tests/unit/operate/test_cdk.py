@@ -1,7 +1,8 @@
-"""Which Node.js is used, and what an assembly says about its stacks."""
+"""Which CDK and which Node.js are used, and what an assembly says about its stacks."""
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,32 +10,8 @@ import pytest
 from operate import cdk
 from operate.cdk import Stack
 from operate.errors import OperateError
-
-
-def fake_node(folder: Path, says: str) -> str:
-    folder.mkdir(exist_ok=True)
-    node = folder / "node"
-    node.write_text(f"#!/bin/sh\n{says}\n")
-    node.chmod(0o755)
-    return str(folder)
-
-
-@pytest.mark.parametrize(
-    ("output", "version"),
-    [("v24.19.0\n", 24), ("v20.1.0", 20), ("", 0), ("version 'x' is not installed", 0)],
-)
-def test_node_versions_are_read(output: str, version: int) -> None:
-    assert cdk.node_version(output) == version
-
-
-def test_a_new_enough_node_of_the_machine_is_used(tmp_path: Path) -> None:
-    path = fake_node(tmp_path / "bin", "echo v22.0.0")
-    assert cdk.machine_node(path) == tmp_path / "bin" / "node"
-
-
-@pytest.mark.parametrize("says", ["echo v20.19.0", "echo shim >&2; exit 127"])
-def test_an_old_or_broken_node_is_not(tmp_path: Path, says: str) -> None:
-    assert cdk.machine_node(fake_node(tmp_path / "bin", says)) is None
+from stacks.settings import PROJECT
+from tests.unit.operate.test_node import fake_node
 
 
 def test_no_node_at_all_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +20,7 @@ def test_no_node_at_all_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None
     cdk.node.cache_clear()
     with pytest.raises(OperateError, match=r"No Node\.js 22") as caught:
         cdk.node()
-    assert ".venv/.installed" in caught.value.advice
+    assert "make install" in caught.value.advice
 
 
 def test_node_and_python_of_the_project_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -55,6 +32,20 @@ def test_node_and_python_of_the_project_come_first(monkeypatch: pytest.MonkeyPat
         assert cdk.with_tools({"PATH": "/elsewhere"})["PATH"] == cdk.tool_path()
     finally:
         cdk.node.cache_clear()
+
+
+def test_the_cdk_is_the_locked_npm_package() -> None:
+    lock = json.loads((PROJECT / "operate" / "cdk-cli" / "package-lock.json").read_text())
+    script = Path(cdk.command(["--version"])[1])
+    installed = json.loads((script.parents[1] / "package.json").read_text())
+    assert installed["version"] == lock["packages"]["node_modules/aws-cdk"]["version"]
+
+
+def test_a_missing_cdk_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    with pytest.raises(OperateError, match="not installed") as caught:
+        cdk.command(["--version"])
+    assert "make install" in caught.value.advice
 
 
 def test_stacks_come_in_their_order_of_dependency(tmp_path: Path) -> None:
