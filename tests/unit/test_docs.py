@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from operate.__main__ import COMMANDS
 from stacks.settings.explanation import resolved, schema
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,7 @@ _TARGET = re.compile(r"\bmake ((?:[a-z][a-z-]*)|\.[a-z/.]+)\b")
 _SETTING = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)(?: = (.+))?")
 _SECTION = re.compile(r"\[([a-z_]+(?:\.[a-z_]+)*)\]")
 _MODULE = re.compile(r"\bpython -m ([a-z_][a-z_.]*[a-z_])")
+_COMMAND = re.compile(r"\bpython -m operate ([a-z][a-z-]*)")
 _INSTALLED_MODULES = {"pytest", "pip", "venv"}
 # What has a dot and is a file.
 _FILE_ENDINGS = {"py", "md", "toml", "txt", "json", "jsonl", "svg", "sh"}
@@ -148,6 +150,11 @@ def test_targets_of_make_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
 def test_modules_that_are_run_exist(document: Path) -> None:
     assert unknown_modules(text_of(document)) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_commands_of_operate_exist(document: Path) -> None:
+    assert set(_COMMAND.findall(text_of(document))) - COMMANDS.keys() == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
