@@ -75,33 +75,32 @@ class EvaluationProps(Props):
         default=100,
         ge=0,
         le=1_000,
-        description="Hold-out queries of which each robustness slice (typos, upper case, and those of the "
-        "task's robustness.toml) has a variant; 0 for no slices. Default: 100.",
+        description="Hold-out queries to vary for each robustness slice: typos, upper case, and those of "
+        "the task's robustness.toml. 0 for no slices. Default: 100.",
     )
     compare_base: bool = Field(
         default=True,
-        description="Ask router.base_model the same questions by the full prompt; its tokens are billed. "
-        "Default: true.",
+        description="Also ask router.base_model with the full prompt; its tokens are billed. Default: true.",
     )
     concurrency: int = Field(
         default=2,
         ge=1,
         le=40,
-        description="Shards of 500 questions that are asked at a time, 8 questions of each. An endpoint of "
-        "Nova Micro takes 2,000 requests a minute, live traffic included. Default: 2.",
+        description="Shards of 500 questions to ask in parallel, each with 8 questions at a time. A "
+        "deployment of Nova Micro takes 2,000 requests a minute, including live traffic. Default: 2.",
     )
     judge: InferenceId | None = Field(
         default=None,
-        description="Model that grades up to 1,000 of the candidate's answers from 1 to 5, in an evaluation "
-        "job of Bedrock; its tokens are billed. One of the teacher's family prefers its own kind. "
-        "Default: none.",
+        description="Model that grades up to 1,000 of the candidate's answers from 1 to 5 in a Bedrock "
+        "evaluation job; its tokens are billed. A model from the teacher's family prefers the teacher's "
+        "style. Default: none.",
         json_schema_extra={"x-allowed": one_of(catalogue.JUDGES) + ", each with us. before it or without"},
     )
     judge_hours: float = Field(
         default=6,
         gt=0,
         le=24,
-        description="Hours after which such a job is stopped, and there is no grade. Default: 6.",
+        description="Hours after which the evaluation job is stopped, without a grade. Default: 6.",
     )
 
     @field_validator("judge", mode="before")
@@ -217,44 +216,44 @@ class TimingProps(Props):
     """How long a release may take, and who waits for it."""
 
     poll_seconds: int = Field(
-        ge=1, le=3_600, description="Seconds between two looks at a job or an endpoint."
+        ge=1, le=3_600, description="Seconds between two polls of a job or an endpoint."
     )
     timeout_hours: float = Field(
         gt=0,
         le=720,
-        description="Hours after which a release is given up. At most 2,000 times poll_seconds: Step "
-        "Functions ends an execution at 25,000 events.",
+        description="Hours after which a release fails. At most 2,000 times poll_seconds: Step Functions "
+        "ends an execution at 25,000 events.",
     )
     stall_hours: float = Field(
         gt=0,
         le=720,
-        description="Hours that a job may stay in NotStarted before it counts as stalled; a queue of a day "
-        "or two happens.",
+        description="Hours that a job may stay in NotStarted before it counts as stalled. Queues of one or "
+        "two days occur.",
     )
     stop_stalled: bool = Field(
         default=False,
-        description="Stop a stalled job and end its release; what it used before is charged, and its name is "
-        "used up. Default: false, which leaves it in its queue.",
+        description="Stop a stalled job and fail its release. Tokens used are charged, and the job's name "
+        "is used up. Default: false, the job stays in its queue.",
     )
     retry_internal_errors: int = Field(
         default=0,
         ge=0,
         le=3,
-        description="Times that a job which Bedrock failed by an error of its own is made again, under "
-        "another name, over the digest's life. At most 3. Default: 0.",
+        description="How often a job that Bedrock failed by an internal error is created again under "
+        "another name, counted for the life of the digest. Default: 0.",
     )
     attempt: int = Field(
         default=1,
         ge=1,
         le=1_000,
-        description="Raise it and deploy to start the same release again after it failed, or its labelling "
-        "after it was stopped, from where it ended. What was paid for is used again. Default: 1.",
+        description="Raise it and deploy to start a failed release again, or a stopped labelling from where "
+        "it ended. What was paid for is used again. Default: 1.",
     )
     wait_hours: float = Field(
         ge=0,
         le=72,
-        description="Hours that the deployment waits for the release, in windows of at most 12 "
-        "(CloudFormation: WaitCondition); 0 ends the deployment while the release goes on.",
+        description="Hours that the deployment waits for the release, in windows of up to 12 hours "
+        "(CloudFormation: WaitCondition). With 0, the deployment ends and the release continues.",
     )
 
     @field_validator("timeout_hours")

@@ -16,21 +16,20 @@ class RetentionProps(Props):
     """What outlives the stacks."""
 
     data: Literal["retain", "delete"] = Field(
-        description="What becomes of the data bucket, its content and the key when their stack is deleted. "
-        "The releases table always goes."
+        description="What happens to the data bucket, its content and the key when their stack is deleted. "
+        "The releases table is always deleted."
     )
     models: Literal["retain", "delete"] = Field(
-        description="What becomes of custom models when their stack is deleted; a model that is kept is "
-        "billed for storage, one that is deleted must be paid again."
+        description="What happens to custom models when their stack is deleted. Storage of a kept model is "
+        "billed; a deleted model must be paid for again."
     )
     throughput: Literal["delete", "retain"] = Field(
         default="delete",
-        description="What becomes of provisioned throughput when its stack is deleted, or nothing is routed "
-        "to it any more. Retained, it is billed by the hour until somebody deletes it: meant for a "
-        "commitment, which can't be deleted before its term, so that its stack can. "
-        'Default: "delete".',
+        description="What happens to provisioned throughput when its stack is deleted or the route no "
+        'longer uses it. If retained, it is billed by the hour until you delete it. Use "retain" to delete '
+        'a stack whose commitment has not ended. Default: "delete".',
     )
     log_days: LogDays = Field(
-        description="Days that logs are kept; only values that CloudWatch Logs offers "
-        "(botocore: PutRetentionPolicyRequest$retentionInDays)."
+        description="Days to keep logs; CloudWatch Logs allows only these values (botocore: "
+        "PutRetentionPolicyRequest$retentionInDays)."
     )

@@ -1,4 +1,4 @@
-"""Settings of the data set: where it comes from, and who labels it."""
+"""Settings of the data set: its source, and who labels it."""
 
 import re
 from typing import Annotated, Literal
@@ -22,10 +22,10 @@ _S3_ONLY = (
 
 
 def split_s3_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key of an S3 URI; the key of a folder ends in a slash.
+    """Return bucket and key of an S3 URI; the key of a folder ends in a slash.
 
     Raises:
-        ValueError: it isn't an S3 URI whose characters Bedrock accepts.
+        ValueError: It is not an S3 URI, or has a character that Bedrock doesn't accept.
 
     >>> split_s3_uri("s3://examples/router/training.jsonl")
     ('examples', 'router/training.jsonl')
@@ -37,12 +37,12 @@ def split_s3_uri(uri: str) -> tuple[str, str]:
 
 
 def is_s3(location: str | None) -> bool:
-    """Whether a location is an S3 URI, and not a path in the project."""
+    """Return whether a location is an S3 URI and not a path in the project."""
     return bool(location and location.startswith("s3://"))
 
 
 def is_folder(location: str) -> bool:
-    """Whether a location is all of an S3 prefix."""
+    """Return whether a location is an S3 folder."""
     return location.endswith("/")
 
 
@@ -62,29 +62,29 @@ class Dataset(Props):
     """Training and hold-out data, as JSON lines."""
 
     source: Literal["file", "s3", "invocation_logs"] = Field(
-        description='Where the data is: "file" in this project, "s3" in a versioned bucket, '
-        '"invocation_logs" for what Bedrock logged of a large model\'s requests (distillation only).'
+        description='"file": files in this project. "s3": objects in a versioned bucket. "invocation_logs": '
+        "what Bedrock logged of a large model's requests (for distillation only)."
     )
     labels: Literal["given", "teacher"] = Field(
         default="given",
         validate_default=True,
-        description='"given": the rows hold their answers, or Bedrock\'s own run of the teacher makes them. '
-        '"teacher": the deployment labels raw queries with the teacher\'s full prompt, keeps what it is sure '
-        'of, and splits off the hold-out set; see [labelling]. Default: "given".',
+        description='"given": the rows contain the answers, or Bedrock\'s own teacher run creates them. '
+        '"teacher": the deployment asks the teacher with its full prompt to label raw queries, keeps the '
+        'labels it agrees on, and splits off the hold-out set; see [labelling]. Default: "given".',
     )
     training: Location | None = Field(
         default=None,
         validate_default=True,
-        description="Rows that the student learns from: a .jsonl path relative to the project's root, or "
-        "s3://bucket/key without spaces, colons, equals signs or double slashes (botocore: S3Uri). For given "
-        "labels only. Default: none.",
+        description="Training rows: a .jsonl path relative to the project's root, or s3://bucket/key "
+        "without spaces, colons, equals signs or double slashes (botocore: S3Uri). For given labels only. "
+        "Default: none.",
     )
     queries: Location | None = Field(
         default=None,
         validate_default=True,
-        description="Raw queries, for labels of the teacher: a .txt path (one query a line) or a .jsonl path "
-        '(objects with a text "query"), s3://bucket/key of such a file, or s3://bucket/folder/ for all of '
-        "them in a folder. Default: none.",
+        description="Raw queries for the teacher to label: a .txt path (one query a line), a .jsonl path "
+        '(objects with a text "query"), s3://bucket/key of such a file, or s3://bucket/folder/ for all '
+        "files in a folder. Default: none.",
         json_schema_extra={
             "x-allowed": "a .txt or .jsonl path inside the project, s3://bucket/key, or s3://bucket/folder/"
         },
@@ -92,49 +92,49 @@ class Dataset(Props):
     logs: Location | None = Field(
         default=None,
         validate_default=True,
-        description="For invocation_logs: where model invocation logging writes, s3://bucket/folder/, in the "
-        "job's Region. The account's logging itself is never changed. Default: none.",
+        description="For invocation_logs: the folder that model invocation logging writes to, "
+        "s3://bucket/folder/, in the job's Region. The account's logging configuration is never changed. "
+        "Default: none.",
         json_schema_extra={"x-allowed": "s3://bucket/folder/"},
     )
     log_filters: Annotated[dict[Metadata, Metadata], Field(max_length=16)] = Field(
         default_factory=dict,
-        description="For invocation_logs: only requests that carry all these pairs as request metadata "
+        description="For invocation_logs: use only requests that have all these pairs as request metadata "
         "(botocore: RequestMetadataFilters$andAll). Default: none, all requests.",
     )
     use_logged_answers: bool = Field(
         default=False,
-        description="For invocation_logs: learn from the logged answers as they are, which must be the "
-        "teacher's own (botocore: InvocationLogsConfig$usePromptResponse). Default: false, the teacher "
-        "answers anew.",
+        description="For invocation_logs: train on the logged answers, which must be the teacher's own "
+        "(botocore: InvocationLogsConfig$usePromptResponse). Default: false, the teacher answers again.",
     )
     holdout: Location | None = Field(
         default=None,
         validate_default=True,
-        description="Rows that the release is judged on and never trained on; written like training. With "
-        "labels of the teacher it may be left out: a part of the labelled queries is held out then. "
-        "Default: none.",
+        description="Hold-out rows for the evaluation, which are never trained on; written like training. "
+        "Optional if the teacher labels raw queries: then some of them are held out. Default: none.",
     )
     training_version: str | None = Field(
         default=None,
         validate_default=True,
-        description="Version id of the training object: required for s3, because the names of job and model "
-        "follow from it; refused for file. Default: none.",
+        description="Version id of the training object. Required for s3, because the names of job and model "
+        "depend on it; refused for file. Default: none.",
     )
     queries_version: str | None = Field(
         default=None,
         validate_default=True,
-        description="Version id of the queries' object, likewise. Of a folder the 16 hex digits that stand "
-        "for its content; a deployment with other ones is refused and names them. Default: none.",
+        description="Version id of the queries object, with the same rules. For a folder, 16 hex digits "
+        "over its content; a deployment with other content is refused and prints the right digits. Default: "
+        "none.",
     )
     holdout_version: str | None = Field(
         default=None,
         validate_default=True,
-        description="Version id of the hold-out object, likewise. Default: none.",
+        description="Version id of the hold-out object, with the same rules. Default: none.",
     )
     source_key: KeyArn | None = Field(
         default=None,
-        description="KMS key with which the sources in S3 are encrypted, if it is one of yours; its policy "
-        "must let this account use it. Default: none.",
+        description="KMS key that encrypts the S3 sources, if you use one; its policy must allow this "
+        "account to use it. Default: none.",
     )
 
     @field_validator("training", "queries", "logs", "holdout")
@@ -191,7 +191,7 @@ class Dataset(Props):
     def _check_version(cls, value: str | None, info: ValidationInfo) -> str | None:
         name = str(info.field_name).removesuffix("_version")
         if name not in info.data:
-            return value  # it is refused already, for itself
+            return value  # its location was refused already
         location = info.data[name]
         if not is_s3(location):
             if value is not None:
@@ -206,7 +206,7 @@ class Dataset(Props):
                     "16 hex digits, which stand for the folder's content; put any at first, such as "
                     '"0000000000000000": the deployment is refused and names the right ones'
                 )
-        # "null" is the version of an object that can be overwritten: the digest would not follow its content.
+        # The version "null" can be overwritten, so the digest would not follow the content.
         elif value is None or value == "null" or not _VERSION.fullmatch(value):
             raise not_allowed(
                 f"the S3 version id of the object in a versioned bucket, because {name} is in S3"

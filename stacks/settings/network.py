@@ -1,4 +1,4 @@
-"""Settings of the network in which functions and Bedrock's jobs run."""
+"""Settings of the VPC in which functions and Bedrock's jobs run."""
 
 from typing import Annotated
 
@@ -38,35 +38,36 @@ def _once(values: list[str]) -> list[str]:
 
 
 class NetworkEndpoints(Props):
-    """Endpoints that the stacks make."""
+    """VPC endpoints that the data stack creates."""
 
     vpc_id: VpcId = Field(
-        description="The VPC of the subnets. It has none of these endpoints yet, and is the functions' own: "
-        "private DNS names hold in all of it, and the endpoints take calls from the functions' security "
-        "groups only."
+        description="VPC of the subnets. It must belong to the functions and have none of these endpoints "
+        "yet: private DNS names apply to the whole VPC, and the endpoints accept only the functions' "
+        "security groups."
     )
     route_table_ids: Annotated[list[RouteTableId], Field(min_length=1, max_length=200)] = Field(
-        description="Route tables of the subnets; they get routes to S3 and DynamoDB."
+        description="Route tables of the subnets. They get routes to S3 and DynamoDB."
     )
 
     _check_route_tables = field_validator("route_table_ids")(_once)
 
 
 class Network(Props):
-    """A network of yours for all functions, and for Bedrock's customization and batch jobs."""
+    """An existing VPC for all functions and for Bedrock's customization and batch jobs."""
 
     subnet_ids: Annotated[list[SubnetId], Field(min_length=1, max_length=16)] = Field(
-        description="Private subnets, for instance one in each Availability Zone. They reach what "
+        description="Private subnets, for example one per Availability Zone. They must reach what "
         "docs/platform.md lists (botocore: bedrock and lambda SubnetIds)."
     )
     security_group_ids: Annotated[list[SecurityGroupId], Field(min_length=1, max_length=5)] = Field(
-        description="Security groups of functions and jobs; they let HTTPS out (botocore: bedrock and lambda "
-        "SecurityGroupIds)."
+        description="Security groups of functions and jobs. They must allow HTTPS out (botocore: bedrock "
+        "and lambda SecurityGroupIds)."
     )
     endpoints: NetworkEndpoints | None = Field(
         default=None,
-        description="Have the data stack make the VPC endpoints, too: five of interfaces, billed by the hour "
-        "in each subnet, and those of S3 and DynamoDB. Default: none, the network has what it needs.",
+        description="VPC endpoints that the data stack creates: five interface endpoints, billed by the "
+        "hour in each subnet, and gateway endpoints for S3 and DynamoDB. Default: none, the network has "
+        "what it needs.",
     )
 
     _check_ids = field_validator("subnet_ids", "security_group_ids")(_once)

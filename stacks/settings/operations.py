@@ -1,4 +1,4 @@
-"""Settings of what is kept, encrypted, watched and paid."""
+"""Settings of compliance checks, security, encryption, alarms and budget."""
 
 from typing import Annotated, Literal
 
@@ -17,15 +17,15 @@ PolicyName = Annotated[
     Field(json_schema_extra={"x-allowed": "the ARN of a managed policy, or its name"}),
 ]
 Pack = Literal["AwsSolutions", "Serverless", "NIST80053R5", "HIPAASecurity", "PCIDSS321"]
-"""A rule pack of cdk-nag, as its class is called there."""
+"""A rule pack of cdk-nag, by the name of its class there."""
 
 
 class Checks(Props):
-    """What the stacks are held against, whenever they are synthesised."""
+    """Compliance checks of every synthesis."""
 
     packs: Annotated[list[Pack], Field(min_length=1, max_length=5)] = Field(
         default=["AwsSolutions"],
-        description="Rule packs of cdk-nag; a finding that nobody has acknowledged ends the synthesis. "
+        description="Rule packs of cdk-nag. A finding without an acknowledgement stops the synthesis. "
         'Default: ["AwsSolutions"].',
     )
 
@@ -38,74 +38,72 @@ class Checks(Props):
 
 
 class Security(Props):
-    """What the account's platform asks of every role."""
+    """What the platform requires of every role."""
 
     permissions_boundary: PolicyName | None = Field(
         default=None,
-        description="Permissions boundary of every role that is made: the ARN of a managed policy of this "
-        "account or of AWS's, or the name of one of this account without a path. It must allow what "
-        "docs/permissions.md lists. Default: none.",
+        description="Permissions boundary of every role: the ARN of a managed policy of this account or of "
+        "AWS, or the name of one in this account without a path. It must allow what docs/permissions.md "
+        "lists. Default: none.",
     )
 
 
 class Encryption(Props):
-    """Keys of our own."""
+    """KMS keys."""
 
     key_arn: KeyArn | None = Field(
         default=None,
-        description="A key of your own in place of the one that the data stack makes: symmetric, in this "
-        "account and Region. Its policy must be what `python -m stacks.keys <environment>` prints; no stack "
-        "can change it. To be decided before the first deployment. Default: none, a key is made.",
+        description="Your own KMS key instead of the one that the data stack creates: symmetric, in this "
+        "account and Region. `python -m stacks.keys <environment>` prints the policy that it needs; the "
+        "stacks can't change it. Choose it before the first deployment. Default: none, a key is created.",
     )
     model_key: bool = Field(
-        description="Encrypt the custom model too with the customer managed key, not only the data "
-        "(botocore: CreateModelCustomizationJobRequest$customModelKmsKeyId)."
+        description="Encrypt the custom model with the customer managed key, not only the data (botocore: "
+        "CreateModelCustomizationJobRequest$customModelKmsKeyId)."
     )
     runtime_key: bool = Field(
         default=False,
-        description="Encrypt with the key also what runs: log groups, environment variables of functions, "
-        "definitions and executions of state machines. Default: false, AWS's own keys do.",
+        description="Encrypt with the key also log groups, the functions' environment variables, and the "
+        "definitions and executions of state machines. Default: false, AWS's own keys.",
     )
     key_deletion_days: int = Field(
         ge=7,
         le=30,
-        description="Days between the key's removal from the stack and its deletion, in which it can be "
-        "saved; says nothing of a key of your own (botocore: "
+        description="Days between the key's removal from the stack and its deletion, in which the deletion "
+        "can be cancelled. Doesn't apply to your own key (botocore: "
         "ScheduleKeyDeletionRequest$PendingWindowInDays).",
     )
 
 
 class Alarms(Props):
-    """Limits beyond which somebody is told."""
+    """Thresholds of the alarms, and who is notified."""
 
-    error_rate: Fraction = Field(description="Share of requests in error. From 0 to 1.")
-    fallback_rate: Fraction = Field(
-        description="Share of requests that the distilled model didn't answer. From 0 to 1."
-    )
-    invalid_output_rate: Fraction = Field(description="Share of model answers that don't parse. From 0 to 1.")
+    error_rate: Fraction = Field(description="Share of requests with an error.")
+    fallback_rate: Fraction = Field(description="Share of requests that the distilled model didn't answer.")
+    invalid_output_rate: Fraction = Field(description="Share of model answers that don't parse.")
     latency_p95_ms: int = Field(
-        ge=1, le=29_000, description="Milliseconds within which 95 of 100 answers are expected."
+        ge=1, le=29_000, description="Milliseconds for the 95th percentile of the latency."
     )
     evaluation_periods: int = Field(
-        ge=1, le=24, description="Periods in a row beyond the limit before the alarm is raised."
+        ge=1, le=24, description="Consecutive periods above the threshold before the alarm is raised."
     )
     emails: Emails = Field(
         default_factory=list,
-        description="Addresses that are told; each must confirm its subscription. Default: none, [].",
+        description="Addresses to notify; each must confirm its subscription. Default: none, [].",
     )
 
 
 class Budget(Props):
-    """A monthly budget; its figures lag by hours, so that it warns and doesn't stop anything."""
+    """A monthly budget. Its figures lag by hours: it warns, but stops nothing."""
 
     monthly_usd: float | None = Field(
-        default=None, gt=0, description="US dollars a month. Default: none, and no budget is made."
+        default=None, gt=0, description="US dollars a month. Default: none, no budget is created."
     )
     emails: Emails = Field(
         default_factory=list,
         validate_default=True,
-        description="Addresses that are told, at least one with monthly_usd and at most 10 (AWS Budgets). "
-        "Default: none, [].",
+        description="Addresses to notify: at least one with monthly_usd, at most 10 (AWS Budgets). Default: "
+        "none, [].",
     )
 
     @field_validator("emails")
