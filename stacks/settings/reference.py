@@ -56,7 +56,14 @@ def schema_text() -> str:
 def reference_text() -> str:
     """Return the content of `docs/settings.md`."""
     sample = [_SAMPLE_TITLE, "```toml", SAMPLE.rstrip(), "```", ""]
-    return "\n".join([_INTRODUCTION, *_section("", schema()), *sample])
+    return "\n".join([_INTRODUCTION, _contents(schema()), *_section("", schema()), *sample])
+
+
+def _contents(node: Schema) -> str:
+    tables = [name for name, raw in node["properties"].items() if "properties" in resolved(raw)]
+    links = [f"[`[{name}]`](#{name})" for name in tables]
+    together = "[platform settings together](#platform-settings-together)"
+    return " · ".join(["**Contents:** [at the top](#at-the-top)", *links, together]) + "\n"
 
 
 def _section(key: str, node: Schema) -> list[str]:
