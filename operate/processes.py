@@ -1,4 +1,4 @@
-"""Start, recognise and stop background processes that outlive the command which started them."""
+"""Start, recognize and stop background processes that outlive the command that started them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Python keeps options that it does not know and does nothing with them: a name tag in the command line, by
-# which a recorded process id is told from one that the system has given to somebody else since.
+# Python ignores -X options that it doesn't know. This one marks our processes, so that a recorded process id
+# that the system has given to another process since is not mistaken for ours.
 TAG = "distilled_router"
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody uses now."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -33,10 +33,10 @@ def spawn(
     *,
     detached: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start a command without input; its output goes to `log`, or where this command's own goes."""
+    """Start a command without input; its output goes to `log`, or to this process's output."""
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(log.open("wb")) if log else None
-        return subprocess.Popen(  # noqa: S603 - every caller runs a program of this project's own
+        return subprocess.Popen(  # noqa: S603 - all callers run programs of this project
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -48,7 +48,7 @@ def spawn(
 
 
 def output_of(command: Sequence[str]) -> str:
-    """Return what a short command prints; nothing when it fails."""
+    """Return the output of a short command; empty if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - as above
     return done.stdout if done.returncode == 0 else ""
 
@@ -61,17 +61,17 @@ def start(
     log: Path,
     python: Path = Path(sys.executable),
 ) -> int:
-    """Run `python <arguments>` in a session of its own, so that Ctrl-C in the terminal doesn't reach it."""
+    """Start `python <arguments>` in its own session, which Ctrl-C doesn't reach; return the process id."""
     command = [str(python), "-X", f"{TAG}={tag}", *arguments]
     process = spawn(command, environment, cwd, log, detached=True)
-    # Right after exec the kernel may show an empty command line for a moment.
+    # Right after exec the command line may be empty for a moment.
     while process.poll() is None and not command_line(process.pid):
         time.sleep(0.001)
     return process.pid
 
 
 def command_line(pid: int) -> str:
-    """Return the command line of a running process; empty when there is none."""
+    """Return the command line of a process; empty if it doesn't run."""
     proc = Path(f"/proc/{pid}/cmdline")
     if Path("/proc/self/cmdline").exists():
         try:
@@ -82,16 +82,16 @@ def command_line(pid: int) -> str:
 
 
 def is_ours(pid: int, tag: str) -> bool:
-    """Tell whether `pid` is still the process that was started with `tag`."""
+    """Tell whether a process is the one that was started with `tag`."""
     with contextlib.suppress(ChildProcessError, OSError):
-        os.waitpid(pid, os.WNOHANG)  # our own dead child stays listed until somebody asks
+        os.waitpid(pid, os.WNOHANG)  # a dead child stays listed until its parent waits for it
     return f"{TAG}={tag} " in command_line(pid) + " "
 
 
 def stop(pid: int, tag: str, seconds: float = 3.0) -> bool:
-    """Stop a process that we started, and its children; False when it is not ours or no longer there.
+    """Stop a process that was started with `tag`, and its children; return False if there is none.
 
-    The emulator ignores SIGTERM while a custom resource is pending, hence the second signal.
+    The emulator ignores SIGTERM while a custom resource is pending, so SIGKILL follows.
     """
     if not is_ours(pid, tag):
         return False
@@ -99,7 +99,7 @@ def stop(pid: int, tag: str, seconds: float = 3.0) -> bool:
     deadline = time.monotonic() + seconds
     while is_ours(pid, tag) and time.monotonic() < deadline:
         time.sleep(0.05)
-    # It led a session of its own, so this group holds its children only (Lambda workers) and nobody else.
+    # It had its own session, so this group holds only its children, the functions.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     while is_ours(pid, tag):

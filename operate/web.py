@@ -1,4 +1,4 @@
-"""One HTTP request, past any proxy: everything of the local system is on loopback."""
+"""Single HTTP requests, without a proxy."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from botocore.httpsession import URLLib3Session
 
 
 def send(request: AWSRequest, *, verify: str | Path | None = None, timeout: float = 5.0) -> AWSResponse:
-    """Send a request as it is.
+    """Send a request without any change, and return the response.
 
     Args:
-        verify: File with the authorities to trust; the public ones when there is none.
+        request: The request, signed if it has to be.
+        verify: File with the certificate authorities to trust; the public ones if there is none.
+        timeout: Seconds to connect, and to wait for data.
 
     Raises:
-        botocore.exceptions.BotoCoreError: No answer came.
+        botocore.exceptions.BotoCoreError: There was no response.
     """
     trusted = str(verify) if verify else True
     session = URLLib3Session(verify=trusted, timeout=timeout)  # type: ignore[arg-type]  # takes a path as well
@@ -23,5 +25,5 @@ def send(request: AWSRequest, *, verify: str | Path | None = None, timeout: floa
 
 
 def get(url: str, *, verify: str | Path | None = None, timeout: float = 5.0) -> AWSResponse:
-    """Get a URL; see `send`."""
+    """Send a GET request; see `send`."""
     return send(AWSRequest("GET", url), verify=verify, timeout=timeout)

@@ -1,4 +1,4 @@
-"""Stacks and release, as CloudFormation and the table show them."""
+"""The progress of a deployment: stacks in CloudFormation, the release in its table."""
 
 import io
 from typing import Any
@@ -15,7 +15,7 @@ STACKS = [Stack("router-data", 2), Stack("router-release", 3)]
 
 
 class Aws:
-    """CloudFormation and one table, as far as they are looked at."""
+    """The parts of CloudFormation and of one table that are read."""
 
     def __init__(self) -> None:
         self.stacks: dict[str, tuple[str, int]] = {}
@@ -89,7 +89,7 @@ def test_a_stack_that_was_quicker_than_the_polling_is_done_too(aws: Any, board: 
     assert shown(board)[0] == ("router-data", "done", "UPDATE_COMPLETE")
 
 
-def test_what_the_cdk_left_alone_has_no_change(aws: Any, board: Board) -> None:
+def test_stack_that_the_cdk_did_not_change_is_done(aws: Any, board: Board) -> None:
     aws.stacks = {stack.name: ("CREATE_COMPLETE", 1) for stack in STACKS}
     deploy_progress.Stacks(aws, STACKS, board).finish()
     assert [row[1:] for row in shown(board)] == [("done", "no change")] * 2
@@ -104,14 +104,14 @@ def test_what_the_cdk_left_alone_has_no_change(aws: Any, board: Board) -> None:
         ("CREATE_COMPLETE", False),
     ],
 )
-def test_what_an_interrupted_command_began_is_waited_for(
+def test_operation_of_an_interrupted_command_is_awaited(
     aws: Any, board: Board, status: str, *, busy: bool
 ) -> None:
     aws.stacks["router-release"] = (status, 1)
     assert deploy_progress.Stacks(aws, STACKS, board).busy() is busy
 
 
-def test_the_stacks_of_others_are_no_reason_to_wait(aws: Any, board: Board) -> None:
+def test_other_stacks_are_not_awaited(aws: Any, board: Board) -> None:
     aws.stacks["CDKToolkit"] = ("CREATE_IN_PROGRESS", 1)
     assert not deploy_progress.Stacks(aws, STACKS, board).busy()
 

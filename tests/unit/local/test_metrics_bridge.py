@@ -136,7 +136,7 @@ def test_an_event_that_shows_up_late_still_counts(bridge: Bridge, logs: Logs) ->
     assert bridge.poll() == 0
 
 
-def test_what_could_not_be_published_is_published_later(
+def test_metrics_that_were_refused_are_published_later(
     bridge: Bridge, logs: Logs, cloudwatch: CloudWatch
 ) -> None:
     logs.add("a", STAMP, LINE)

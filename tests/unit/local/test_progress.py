@@ -47,7 +47,7 @@ def test_on_a_terminal_the_table_shows_stage_and_time() -> None:
     assert "7.0 s" in text
 
 
-def test_what_was_running_when_it_broke_is_marked_as_failed() -> None:
+def test_running_step_is_marked_as_failed_after_an_error() -> None:
     shown, _, out = board(terminal=False)
     try:
         with shown:

@@ -84,7 +84,7 @@ def test_raw_queries_are_counted(environment: Environment, project: Path, name: 
     assert counted.volume == Volume(queries=2, query_bytes=15)
 
 
-def test_another_number_is_scaled_from_what_is_there(environment: Environment, project: Path) -> None:
+def test_another_number_is_scaled_from_the_file(environment: Environment, project: Path) -> None:
     (project / "queries.txt").write_text("red car\nblue car\n")
     counted = cost.count(environment(RAW), project, 3_000)
     assert counted.volume == Volume(queries=3_000, query_bytes=22_500)
@@ -94,7 +94,7 @@ def test_another_number_is_scaled_from_what_is_there(environment: Environment, p
     assert counted.volume == Volume(queries=3_000, unlabelled=1_500, query_bytes=22_500)
 
 
-def test_what_lies_in_s3_is_not_read_and_said_to_be_unknown() -> None:
+def test_data_in_s3_is_not_read_and_its_size_is_unknown() -> None:
     counted = cost.count(load("prod"), ENVIRONMENTS)
     assert counted.volume.queries == cost.ASSUMED_QUERIES
     assert "is not on this machine" in counted.text
@@ -119,7 +119,7 @@ def test_given_labels_cost_no_labelling(environment: Environment) -> None:
     assert (found.samples, found.trained_share, found.synthesis, found.logged) == (0, 1.0, True, False)
 
 
-def test_labels_of_the_teacher_cost_samples_and_leave_out_what_is_held_out(environment: Environment) -> None:
+def test_labels_of_the_teacher_cost_samples_and_leave_out_the_hold_out(environment: Environment) -> None:
     found = spec(environment(f"{RAW}\n[labelling]\nsamples = 5\nholdout_share = 0.25\n"))
     assert (found.samples, found.trained_share) == (5, 0.75)
     given = spec(environment(f'{RAW}holdout = "data/holdout.jsonl"\n'))
@@ -137,7 +137,7 @@ def test_fine_tuning_synthesizes_nothing_and_takes_the_epochs_of_the_settings(
     assert (found.synthesis, found.epochs, found.max_response_length) == (False, 4, 0)
 
 
-def test_logged_answers_that_are_taken_are_not_added_to(environment: Environment) -> None:
+def test_logged_answers_need_no_synthesis(environment: Environment) -> None:
     assert spec(environment(LOGS)).synthesis
     taken = spec(environment(f"{LOGS}use_logged_answers = true\n"))
     assert (taken.synthesis, taken.logged) == (False, True)
@@ -158,7 +158,7 @@ def test_a_spec_survives_json(environment: Environment) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in ENVIRONMENTS.glob("*.toml")))
-def test_every_environment_keeps_its_limit_whatever_number_of_rows_its_job_takes(name: str) -> None:
+def test_every_environment_is_within_its_limit_for_any_number_of_rows(name: str) -> None:
     settings = load(name)
     for queries in (100, 2_000, 10_000, 15_000):
         found = estimate(spec(settings), Volume(queries=queries), TASK, Prices.load())

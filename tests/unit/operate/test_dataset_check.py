@@ -25,7 +25,7 @@ type Check = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Check:
-    """Writes files, runs the command in their folder; returns its exit status and all that it printed."""
+    """Write files, run the command in their folder; return its exit status and its output."""
     monkeypatch.chdir(tmp_path)
 
     def _check(*arguments: str, **files: bytes | list[bytes]) -> tuple[int, str]:
@@ -151,7 +151,7 @@ def test_foreign_file_is_refused_with_its_name(check: Check, content: bytes, mes
         ("empty.jsonl/below", "empty.jsonl/below can't be read: Not a directory."),
     ],
 )
-def test_what_cannot_be_checked_is_one_line(check: Check, path: str, message: str) -> None:
+def test_file_that_can_not_be_checked_is_named_in_one_line(check: Check, path: str, message: str) -> None:
     assert check(path, empty_jsonl=b"") == (2, f"Failed: {message}\n")
     assert check("rows.jsonl", "--holdout", path, rows_jsonl=good(100)) == (2, f"Failed: {message}\n")
 

@@ -18,7 +18,7 @@ from operate.errors import OperateError
 from operate.gradual_rollback import GradualRollback
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import EXPIRY_MARGIN_SECONDS
-from tests.unit.operate.test_rollback import at, everything, replaced, rising, states
+from tests.unit.operate.test_rollback import at, everything, replaced, rolling_out, states
 from tests.unit.release.conftest import OWNER, A, B, C, World, settled
 from tests.unit.release.test_rollout import Rise as Numbers
 
@@ -27,7 +27,7 @@ ROLLOUT = Rollout((0.25, 0.5, 1.0), DWELL, 20, {"Fallback": 0.1}, probes=50)
 
 
 class Command:
-    """The command while B serves and A is the previous good release. `during` is done in each step."""
+    """The command while B is live and A is the previous good release. `during` happens in each step."""
 
     def __init__(self, world: World, cloudwatch: Any) -> None:
         self.world = world
@@ -86,7 +86,7 @@ def test_release_in_its_steps_is_not_swept(world: World, command: Command) -> No
     assert removed == []
 
 
-def test_bad_numbers_take_it_back_and_say_why(world: World, command: Command) -> None:
+def test_bad_metrics_take_the_share_back_and_are_named(world: World, command: Command) -> None:
     def fall_back() -> None:
         command.numbers.emit("Requests", 40, release=A)
         command.numbers.emit("Fallback", 10, release=A)
@@ -103,7 +103,7 @@ def test_bad_numbers_take_it_back_and_say_why(world: World, command: Command) ->
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_command_that_is_interrupted_gives_the_requests_back(
+def test_interrupted_command_takes_the_share_back(
     world: World, command: Command, error: type[BaseException]
 ) -> None:
     def interrupt() -> None:
@@ -116,8 +116,8 @@ def test_command_that_is_interrupted_gives_the_requests_back(
     assert states(world) == {A: RETIRED, B: LIVE}
 
 
-def test_command_that_dies_leaves_a_share_that_expires(world: World, command: Command) -> None:
-    """Killed, it can give nothing back: the route as it is at that moment."""
+def test_killed_command_leaves_a_share_that_expires(world: World, command: Command) -> None:
+    """A killed process takes nothing back: the route stays as it is in each step."""
     left: list[Any] = []
     command.during = lambda: left.append(world.releases.route())
     command.run()
@@ -126,8 +126,8 @@ def test_command_that_dies_leaves_a_share_that_expires(world: World, command: Co
         assert {share.digest for n in range(50) if (share := route.choose(str(n), late))} == {B}
 
 
-def test_endpoint_that_goes_in_the_last_step_leaves_no_share_behind(world: World, command: Command) -> None:
-    """Its share would send queries to nothing until it expires."""
+def test_deployment_deleted_in_the_last_step_leaves_no_share(world: World, command: Command) -> None:
+    """Its share would lose queries until it expires."""
 
     def delete() -> None:
         if len(command.seen) == 2:
@@ -142,8 +142,8 @@ def test_endpoint_that_goes_in_the_last_step_leaves_no_share_behind(world: World
     assert states(world) == {A: RETIRED, B: LIVE}
 
 
-def test_route_that_somebody_changed_ends_it(world: World, command: Command) -> None:
-    command.during = lambda: rising(world)
+def test_changed_route_ends_the_gradual_rollback(world: World, command: Command) -> None:
+    command.during = lambda: rolling_out(world)
     with pytest.raises(OperateError, match="changed by someone else"):
         command.run()
     assert [share.digest for share in world.releases.route().shares] == [C, B]
@@ -151,7 +151,7 @@ def test_route_that_somebody_changed_ends_it(world: World, command: Command) -> 
 
 
 def test_gradual_rollback_is_refused_while_a_release_is_running(world: World, command: Command) -> None:
-    rising(world)
+    rolling_out(world)
     world.settle(Share(B, command.second, 1.0))
     before = everything(world)
     with pytest.raises(OperateError, match=f"Release {C} is running"):
@@ -161,13 +161,13 @@ def test_gradual_rollback_is_refused_while_a_release_is_running(world: World, co
 
 def test_rollout_in_progress_is_taken_back_at_once(world: World, command: Command) -> None:
     """No other release is rolled out: the live release gets all requests."""
-    rising(world)
+    rolling_out(world)
     outcome = command.run()
     assert (outcome.live, list(outcome.ended), command.seen) == (B, [C], [])
     assert world.releases.route().shares == (settled(B, command.second),)
 
 
-def test_release_that_can_not_be_gone_back_to_gets_no_share(world: World, command: Command) -> None:
+def test_refused_target_gets_no_share(world: World, command: Command) -> None:
     before = everything(world)
     with pytest.raises(OperateError, match=f"Release {B} is already live"):
         command.run(to=B)

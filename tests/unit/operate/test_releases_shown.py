@@ -96,7 +96,7 @@ def test_release_that_moves_its_own_endpoint_has_two_shares() -> None:
     assert command.share(A, route, NOW) == "75% and 25% for 5 s"
 
 
-def test_what_is_declared_and_why_the_route_is_so_are_told(at: Deployed, releases: Releases) -> None:
+def test_declared_release_and_reason_of_the_route_are_shown(at: Deployed, releases: Releases) -> None:
     begin(releases, A, 60, FAILED)
     text = shown(at)
     assert "no route item" in text
@@ -106,9 +106,7 @@ def test_what_is_declared_and_why_the_route_is_so_are_told(at: Deployed, release
     assert f"The stack declares {A}." in shown(at)
 
 
-def test_route_that_is_broken_is_told_and_the_last_good_one_is_shown(
-    at: Deployed, releases: Releases
-) -> None:
+def test_broken_route_is_shown_with_the_last_good_one(at: Deployed, releases: Releases) -> None:
     begin(releases, A, 60, LIVE)
     releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="serves all requests")
     releases._table.put_item(Item={"id": "route", "version": "none"})

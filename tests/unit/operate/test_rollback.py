@@ -37,7 +37,7 @@ def at(world: World, **clients: Any) -> Deployed:
 
 
 def good(world: World, digest: str, state: str = RETIRED, **fields: Any) -> str:
-    """A release that has passed, with its model and its deployment; the deployment's ARN."""
+    """Add a release that has passed the gate, with model and deployment; return the deployment's ARN."""
     model = world.train(digest)
     endpoint = world.deploy(digest, model)
     world.begin(digest, **{"state": state, "model_arn": model, "endpoint": endpoint, **fields})
@@ -46,7 +46,7 @@ def good(world: World, digest: str, state: str = RETIRED, **fields: Any) -> str:
 
 
 def replaced(world: World) -> tuple[str, str]:
-    """B serves, in the place of A; their endpoints."""
+    """Let B be live in place of A; return their endpoints."""
     first, second = good(world, A), good(world, B, LIVE)
     world.settle(settled(B, second))
     return first, second
@@ -57,13 +57,13 @@ def states(world: World) -> dict[str, str]:
 
 
 def everything(world: World) -> Any:
-    """All that a rollback could change."""
+    """Return everything that a rollback could change."""
     items = world.releases._table.scan(ConsistentRead=True)["Items"]
     return sorted(items, key=lambda item: str(item["id"])), world.executions()
 
 
 def refused(world: World, text: str, to: str = "") -> OperateError:
-    """The refusal, which changed nothing."""
+    """Return the refusal, which changed nothing."""
     before = everything(world)
     with pytest.raises(OperateError, match=text) as caught:
         rollback.roll_back(at(world), to)
@@ -71,8 +71,8 @@ def refused(world: World, text: str, to: str = "") -> OperateError:
     return caught.value
 
 
-def rising(world: World, digest: str = C, share: float = 0.25) -> None:
-    """A release on its rise beside what is settled."""
+def rolling_out(world: World, digest: str = C, share: float = 0.25) -> None:
+    """Add a candidate in its rollout, beside the live release."""
     world.begin(digest, run=True, state=PROMOTING, endpoint=f"arn:{digest}", step=0)
     rest = world.releases.route().live
     candidate = Share(digest, f"arn:{digest}", share, expires_at=int(world.now) + 1500)
@@ -89,20 +89,20 @@ def test_previous_release_takes_all_requests(world: World) -> None:
     assert world.release(B).rolled_back > 0
 
 
-def test_what_was_rolled_back_is_kept_by_the_sweeper(world: World) -> None:
+def test_sweeper_keeps_the_release_that_was_rolled_back(world: World) -> None:
     replaced(world)
     rollback.roll_back(at(world))
     assert world.sweeper(keep=1).sweep().removed == []
     assert world.deployments() == {release_name(OWNER, A), release_name(OWNER, B)}
 
 
-def test_the_one_replaced_last_is_the_previous_one(world: World) -> None:
+def test_release_replaced_last_is_the_previous_one(world: World) -> None:
     good(world, D)
     first, _ = replaced(world)
     assert rollback.roll_back(at(world)).endpoint == first
 
 
-def test_release_whose_deployment_is_gone_is_passed_over(world: World) -> None:
+def test_release_without_a_deployment_is_skipped(world: World) -> None:
     further = good(world, D)
     replaced(world)
     world.bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=release_name(OWNER, A))
@@ -110,7 +110,7 @@ def test_release_whose_deployment_is_gone_is_passed_over(world: World) -> None:
     assert rollback.roll_back(at(world)).endpoint == further
 
 
-def test_second_run_is_refused_and_never_flips_back_to_the_bad_one(world: World) -> None:
+def test_second_run_is_refused_and_never_returns_to_the_bad_release(world: World) -> None:
     good(world, D)
     replaced(world)
     rollback.roll_back(at(world))
@@ -119,7 +119,7 @@ def test_second_run_is_refused_and_never_flips_back_to_the_bad_one(world: World)
     assert f"TO={B}" in error.advice
 
 
-def test_second_step_goes_to_the_one_that_is_named(world: World) -> None:
+def test_second_rollback_goes_to_the_named_release(world: World) -> None:
     further = good(world, D)
     replaced(world)
     rollback.roll_back(at(world))
@@ -127,14 +127,14 @@ def test_second_step_goes_to_the_one_that_is_named(world: World) -> None:
     assert states(world) == {A: RETIRED, B: RETIRED, D: LIVE}
 
 
-def test_what_was_rolled_back_can_be_named_on_purpose(world: World) -> None:
+def test_release_that_was_rolled_back_can_be_named_on_purpose(world: World) -> None:
     _, second = replaced(world)
     rollback.roll_back(at(world))
     assert rollback.roll_back(at(world), B).endpoint == second
     assert (world.release(B).rolled_back, world.release(A).state) == (0, RETIRED)
 
 
-def test_release_that_came_after_a_rollback_is_rolled_back_to_what_it_replaced(world: World) -> None:
+def test_release_after_a_rollback_is_rolled_back_to_the_one_it_replaced(world: World) -> None:
     first, _ = replaced(world)
     rollback.roll_back(at(world))
     world.advance(60)
@@ -146,9 +146,9 @@ def test_release_that_came_after_a_rollback_is_rolled_back_to_what_it_replaced(w
     assert (outcome.live, outcome.endpoint) == (A, first)
 
 
-def test_roll_out_in_progress_is_ended_and_what_serves_stays(world: World) -> None:
+def test_rollout_in_progress_is_ended_and_the_live_release_stays(world: World) -> None:
     _, second = replaced(world)
-    rising(world)
+    rolling_out(world)
     outcome = rollback.roll_back(at(world))
     assert (outcome.live, list(outcome.ended)) == (B, [C])
     assert world.releases.route().shares == (settled(B, second),)
@@ -157,9 +157,9 @@ def test_roll_out_in_progress_is_ended_and_what_serves_stays(world: World) -> No
     assert world.executions() == {f"{C}-1": "ABORTED"}
 
 
-def test_roll_out_that_was_ended_is_not_raised_again_by_a_step_that_still_ran(world: World) -> None:
+def test_step_that_still_runs_does_not_continue_an_ended_rollout(world: World) -> None:
     replaced(world)
-    rising(world)
+    rolling_out(world)
     rollback.roll_back(at(world))
     world.advance(700)
     result = advance(C, world.releases, CanaryAnalysis(None, OWNER, ROLLOUT), now=world.now)
@@ -167,11 +167,11 @@ def test_roll_out_that_was_ended_is_not_raised_again_by_a_step_that_still_ran(wo
     assert world.releases.route().digests() == {B}
 
 
-def test_state_comes_before_the_route_and_the_route_before_the_execution(
+def test_state_changes_before_the_route_and_the_execution_stops_last(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replaced(world)
-    rising(world)
+    rolling_out(world)
     order: list[str] = []
 
     def stop(**named: Any) -> Any:
@@ -196,7 +196,7 @@ def noting(order: list[str], name: str) -> Any:
 
 def test_execution_that_cannot_be_stopped_does_not_undo_the_rollback(world: World) -> None:
     replaced(world)
-    rising(world)
+    rolling_out(world)
 
     def denied(**_: Any) -> None:
         raise world.bedrock.exceptions.ClientError({"Error": {"Code": "AccessDenied"}}, "StopExecution")
@@ -206,23 +206,23 @@ def test_execution_that_cannot_be_stopped_does_not_undo_the_rollback(world: Worl
     assert "AccessDenied" in outcome.unstopped[0]
 
 
-def test_first_release_ever_is_taken_back_to_the_base_model(world: World) -> None:
-    rising(world)
+def test_first_release_is_rolled_back_to_the_base_model(world: World) -> None:
+    rolling_out(world)
     outcome = rollback.roll_back(at(world))
     assert (outcome.live, world.releases.route().shares) == (None, ())
     assert states(world) == {C: SUPERSEDED}
 
 
-def test_roll_out_in_progress_ends_also_where_another_release_is_named(world: World) -> None:
+def test_rollout_in_progress_is_ended_also_if_another_release_is_named(world: World) -> None:
     first, _ = replaced(world)
-    rising(world)
+    rolling_out(world)
     rollback.roll_back(at(world), A)
     assert world.releases.route().shares == (settled(A, first),)
     assert states(world) == {A: LIVE, B: RETIRED, C: SUPERSEDED}
     assert world.executions() == {f"{C}-1": "ABORTED"}
 
 
-def test_release_that_is_on_its_way_without_a_share_is_ended_too(world: World) -> None:
+def test_running_release_without_a_share_is_ended_too(world: World) -> None:
     replaced(world)
     world.begin(C, run=True)
     assert rollback.roll_back(at(world)).live == A
@@ -230,8 +230,8 @@ def test_release_that_is_on_its_way_without_a_share_is_ended_too(world: World) -
     assert world.executions() == {f"{C}-1": "ABORTED"}
 
 
-def test_live_release_that_begins_again_is_rolled_back_as_well(world: World) -> None:
-    """Its endpoint is to change, so that it is on its way while it serves."""
+def test_live_release_with_a_new_attempt_is_rolled_back(world: World) -> None:
+    """Its model endpoint is to change, so it is running while it is live."""
     first, second = replaced(world)
     model = world.release(B).model_arn
     world.begin(B, attempt=2, run=True)
@@ -244,15 +244,15 @@ def test_live_release_that_begins_again_is_rolled_back_as_well(world: World) -> 
 
 
 def test_last_step_of_the_bad_release_is_stopped(world: World) -> None:
-    """It would buy throughput, or move it, for a model that nobody wants."""
+    """It would buy throughput, or move it, for the bad model."""
     replaced(world)
     world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{B}-1")
     rollback.roll_back(at(world))
     assert world.executions() == {f"{B}-1": "ABORTED"}
 
 
-def test_throughput_that_was_moved_to_the_bad_model_is_not_taken_for_the_good_one(world: World) -> None:
-    """The old release's item still names it."""
+def test_throughput_that_serves_the_bad_model_is_not_used_for_the_good_release(world: World) -> None:
+    """The item of the old release still names it."""
     first, _ = replaced(world)
     made = world.bedrock.create_provisioned_model_throughput(
         provisionedModelName=f"{OWNER}-1mu", modelId=world.release(B).model_arn, modelUnits=1
@@ -269,7 +269,7 @@ def test_throughput_that_was_moved_to_the_bad_model_is_not_taken_for_the_good_on
 
 
 @pytest.mark.parametrize("serves_it", [True, False])
-def test_throughput_serves_where_the_deployment_is_gone_only_if_it_has_the_model(
+def test_throughput_without_a_deployment_is_used_only_if_it_serves_the_model(
     world: World, serves_it: bool
 ) -> None:
     replaced(world)
@@ -306,9 +306,7 @@ def test_route_that_was_emptied_by_hand_is_filled_again(world: World) -> None:
     ],
 )
 @pytest.mark.parametrize("to", ["", A])
-def test_route_that_somebody_broke_does_not_stand_in_the_way(
-    world: World, broken: dict[str, Any], to: str
-) -> None:
+def test_broken_route_is_replaced(world: World, broken: dict[str, Any], to: str) -> None:
     first, _ = replaced(world)
     world.releases._table.put_item(Item={"id": "route", **broken})
     rollback.roll_back(at(world), to)
@@ -317,7 +315,7 @@ def test_route_that_somebody_broke_does_not_stand_in_the_way(
     assert states(world) == {A: LIVE, B: RETIRED}
 
 
-def test_broken_route_is_mended_by_naming_what_serves(world: World) -> None:
+def test_naming_the_live_release_repairs_a_broken_route(world: World) -> None:
     _, second = replaced(world)
     world.releases._table.put_item(Item={"id": "route", "version": "none"})
     assert rollback.roll_back(at(world), B).replaced == []
@@ -325,14 +323,14 @@ def test_broken_route_is_mended_by_naming_what_serves(world: World) -> None:
     assert states(world) == {A: RETIRED, B: LIVE}
 
 
-def test_nothing_to_go_back_to_is_refused(world: World) -> None:
+def test_rollback_without_a_previous_release_is_refused(world: World) -> None:
     world.settle(settled(B, good(world, B, LIVE)))
     world.begin(A, state=FAILED, message="refused by the gate")
     error = refused(world, f"no release to go back to. Release {B} is live")
     assert f"{A} failed" in str(error)
 
 
-def test_release_whose_endpoint_is_gone_is_refused(world: World) -> None:
+def test_release_without_a_model_endpoint_is_refused(world: World) -> None:
     replaced(world)
     world.bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=release_name(OWNER, A))
     world.advance(600)
@@ -369,7 +367,7 @@ def test_release_that_is_not_retired_is_refused(world: World, state: str, text: 
     refused(world, f"{C} {text}" if state != LIVE else text, C)
 
 
-def test_release_that_serves_already_and_one_that_nobody_knows_are_refused(world: World) -> None:
+def test_live_release_and_unknown_release_are_refused(world: World) -> None:
     replaced(world)
     refused(world, f"{B} is already live", B)
     refused(world, f"no release {D}. Release {B} is live. All releases: ", D)
@@ -381,7 +379,7 @@ def test_environment_without_releases_says_so(world: World) -> None:
 
 
 class Meanwhile:
-    """Something that happens between the look and the write, so many times."""
+    """Something that happens between read and write, a number of times."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, method: str, happens: Any, times: int) -> None:
         self.left = times
@@ -396,14 +394,14 @@ class Meanwhile:
         monkeypatch.setattr(Releases, method, interrupted)
 
 
-def test_route_that_changes_meanwhile_is_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_route_is_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = replaced(world)
     Meanwhile(monkeypatch, "roll_back", lambda: world.settle(settled(B, second)), 2)
     rollback.roll_back(at(world))
     assert world.releases.route().shares == (settled(A, first),)
 
 
-def test_route_that_never_stands_still_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_route_that_keeps_changing_ends_the_rollback(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     _, second = replaced(world)
     Meanwhile(monkeypatch, "roll_back", lambda: world.settle(settled(B, second)), 99)
     with pytest.raises(OperateError, match="keeps changing"):
@@ -412,7 +410,7 @@ def test_route_that_never_stands_still_is_given_up(world: World, monkeypatch: py
     assert world.releases.route().digests() == {B}
 
 
-def test_target_that_begins_again_meanwhile_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_target_with_a_new_attempt_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     replaced(world)
     Meanwhile(monkeypatch, "roll_back", lambda: world.begin(A, attempt=2), 1)
     with pytest.raises(OperateError, match="no longer retired"):
@@ -421,11 +419,11 @@ def test_target_that_begins_again_meanwhile_is_refused(world: World, monkeypatch
     assert world.releases.route().digests() == {B}
 
 
-def test_share_of_what_was_ended_is_taken_back_also_where_the_rollback_fails(
+def test_share_of_an_ended_release_is_taken_back_also_if_the_rollback_fails(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, second = replaced(world)
-    rising(world)
+    rolling_out(world)
     Meanwhile(monkeypatch, "roll_back", lambda: world.begin(A, attempt=2), 1)
     with pytest.raises(OperateError, match="no longer retired"):
         rollback.roll_back(at(world), A)
@@ -434,11 +432,11 @@ def test_share_of_what_was_ended_is_taken_back_also_where_the_rollback_fails(
     assert world.executions() == {f"{C}-1": "ABORTED"}
 
 
-def test_candidate_that_goes_live_meanwhile_is_rolled_back_to_what_served(
+def test_candidate_that_goes_live_during_the_rollback_is_rolled_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, second = replaced(world)
-    rising(world)
+    rolling_out(world)
     settle = world.releases.move_with_route
 
     def goes_live() -> None:
@@ -450,11 +448,11 @@ def test_candidate_that_goes_live_meanwhile_is_rolled_back_to_what_served(
     assert states(world) == {A: RETIRED, B: LIVE, C: RETIRED}
 
 
-def test_candidate_that_fails_meanwhile_costs_no_further_step_back(
+def test_candidate_that_fails_during_the_rollback_leaves_the_live_release(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, second = replaced(world)
-    rising(world)
+    rolling_out(world)
 
     def fails() -> None:
         world.releases._table.update_item(
@@ -475,7 +473,7 @@ def said(outcome: Outcome, world: World) -> str:
     return "\n".join(rollback.summary(outcome, at(world)))
 
 
-def test_what_was_done_is_told(world: World) -> None:
+def test_summary_names_ended_replaced_and_live_releases(world: World) -> None:
     replaced(world)
     world.begin(C, run=True)
     text = said(rollback.roll_back(at(world)), world)
@@ -486,7 +484,7 @@ def test_what_was_done_is_told(world: World) -> None:
     assert "a new digest starts a new release" in text
 
 
-def test_what_is_not_there_is_not_told() -> None:
+def test_summary_without_a_live_release_names_the_base_model() -> None:
     where = Deployed("dev", OWNER, 0, None, None, None)
     text = "\n".join(rollback.summary(Outcome(None, replaced=[B], unstopped=["arn:x: denied"]), where))
     assert "The base model takes all requests" in text

@@ -21,7 +21,7 @@ NOW = 1_800_000_000.0
 
 
 class Services:
-    """One job and the map runs of executions, as far as they are looked at."""
+    """One customization job, and the map runs of executions."""
 
     def __init__(self) -> None:
         self.counts: dict[str, dict[str, int]] = {}
@@ -61,7 +61,7 @@ def begin(releases: Releases, digest: str = A) -> None:
 
 
 def followed(at: Deployed, *happens: Callable[[], object], terminal: bool = False) -> tuple[int, str]:
-    """Follow while these things happen, one between two looks."""
+    """Follow a release while these things happen, one between two polls."""
     left = list(happens)
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=120)
@@ -101,7 +101,7 @@ def test_other_ends_are_failures_with_reason_and_report(at: Deployed, releases: 
     assert text.endswith(f"Release {A} is {state}: too [bad]\nReport: s3://data/report.json\n")
 
 
-def test_where_nothing_runs_the_last_end_is_shown(at: Deployed, releases: Releases) -> None:
+def test_without_a_running_release_the_last_one_is_shown(at: Deployed, releases: Releases) -> None:
     begin(releases, B)
     releases.update(B, state=FAILED)
     releases._now = lambda: NOW
@@ -113,7 +113,7 @@ def test_where_nothing_runs_the_last_end_is_shown(at: Deployed, releases: Releas
     assert f"{A} is live" in text
 
 
-def test_release_that_runs_is_followed_whatever_began_later(at: Deployed, releases: Releases) -> None:
+def test_running_release_is_followed_also_if_another_began_later(at: Deployed, releases: Releases) -> None:
     begin(releases, B)
     releases._now = lambda: NOW
     begin(releases)
@@ -121,7 +121,7 @@ def test_release_that_runs_is_followed_whatever_began_later(at: Deployed, releas
     assert followed(at, lambda: releases.update(B, state=LIVE))[0] == 0
 
 
-def test_no_release_at_all_is_an_error(at: Deployed) -> None:
+def test_environment_without_releases_can_not_be_followed(at: Deployed) -> None:
     with pytest.raises(OperateError, match="No release has begun"):
         followed(at)
 
@@ -147,7 +147,7 @@ def test_labelling_and_hold_out_show_their_shards(
     assert "is live: no reason given" in text
 
 
-def test_roll_out_shows_share_and_the_routes_version(at: Deployed, releases: Releases) -> None:
+def test_rollout_shows_share_and_version_of_the_route(at: Deployed, releases: Releases) -> None:
     begin(releases)
     releases.move_with_route(
         A,
@@ -161,7 +161,7 @@ def test_roll_out_shows_share_and_the_routes_version(at: Deployed, releases: Rel
     assert "route: version 1: 25% of the requests\n" in text
 
 
-def test_what_may_not_be_asked_is_left_out(at: Deployed, releases: Releases, services: Services) -> None:
+def test_refused_calls_are_left_out(at: Deployed, releases: Releases, services: Services) -> None:
     begin(releases)
     services.denied = True
     status, text = followed(at, lambda: releases.transition(A, LIVE, ""))
@@ -171,16 +171,14 @@ def test_what_may_not_be_asked_is_left_out(at: Deployed, releases: Releases, ser
 @pytest.mark.parametrize(
     "source", ["", "arn:aws:bedrock:us-east-1:0:custom-model/x/y", "arn:aws:bedrock:us-east-1:0:job/x"]
 )
-def test_release_of_a_model_or_of_a_job_that_is_gone_has_no_job(
-    at: Deployed, releases: Releases, source: str
-) -> None:
+def test_release_without_a_job_shows_none(at: Deployed, releases: Releases, source: str) -> None:
     begin(releases)
     releases.update(A, source=source)
     assert "job:" not in followed(at, lambda: releases.transition(A, LIVE, ""))[1]
 
 
 @pytest.mark.parametrize(("code", "passes"), [("ThrottlingException", True), ("ExpiredToken", False)])
-def test_look_that_was_throttled_is_repeated(
+def test_throttled_call_is_repeated(
     at: Deployed, releases: Releases, monkeypatch: pytest.MonkeyPatch, code: str, *, passes: bool
 ) -> None:
     begin(releases)
