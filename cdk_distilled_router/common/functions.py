@@ -83,7 +83,7 @@ class Function(lambda_.Function):
         *,
         handler: str,
         role: iam.Role,
-        environment: Env | Mapping[str, str],
+        environment: Env,
         hosting: Hosting,
         description: str,
         caller: Caller,
@@ -104,7 +104,7 @@ class Function(lambda_.Function):
             ValueError: the variables are larger than Lambda takes.
         """
         folder, _, entry = handler.partition(".")
-        variables = environment.variables() if isinstance(environment, Env) else dict(environment)
+        variables = environment.variables()
         _check_size(scope, construct_id, variables)
         group = hosting.log_group(scope, f"{construct_id}Logs")
         group.grant_write(role)

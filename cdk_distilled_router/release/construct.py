@@ -27,6 +27,15 @@ from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput
 from cdk_distilled_router.release.judge import judge_role
 from cdk_distilled_router.release.machine import ReleaseMachine, ShardStage, Stage
 from cdk_distilled_router.release.permissions import ReleasePermissions
+from distilled_router.env import (
+    CandidateEnv,
+    Env,
+    EvaluationEnv,
+    GradeAnswersEnv,
+    ReleaseEnv,
+    RolloutEnv,
+    SweeperEnv,
+)
 
 # What a candidate is judged by, and how it rises, where nothing else is said: the numbers of
 # environments/prod.toml, for what answers real queries. A hold-out set of fewer than 200 examples fails.
@@ -187,35 +196,45 @@ class Release(Construct):
         self.table = table or releases_table(self, "Table", self.key)
         self.topic = topic or releases_topic(self, "Topic", self.key)
         self.undelivered = _undelivered(self, "Undelivered")
-        base = {"POWERTOOLS_SERVICE_NAME": owner, "NAME": owner, "TABLE_NAME": self.table.table_name}
-        sweeping = {
-            **base,
-            "KEEP_RELEASES": str(keep_releases),
-            "KEEP_THROUGHPUT": throughput.name if throughput else "",
-            "RETAIN_THROUGHPUT": str(retain_throughput).lower(),
-            "RETAIN_MODELS": str(retain_models).lower(),
-            **({"JUDGE": judge} if judge else {}),
-        }
-        candidate = {
-            **base,
-            "POLL_SECONDS": str(poll_seconds),
-            "TIMEOUT_HOURS": str(timeout_hours),
-            "STALL_HOURS": str(stall_hours),
-            "STOP_STALLED": str(stop_stalled).lower(),
-            "RETRY_INTERNAL_ERRORS": str(retry_internal_errors),
-            "LABELLING": labelling,
-            "TAGS": json.dumps(dict(tags or {}), sort_keys=True),
-        }
-        asking = {**base, "DATA_BUCKET": bucket.bucket_name, "HOLDOUT_KEY": holdout_key}
-        judging = {
-            **asking,
-            "GATE": json.dumps(dict(gate), sort_keys=True),
-            "BASE_MODEL": base_model,
-            "SLICE_QUERIES": str(slice_queries),
-            **({"JUDGE": judge} if judge else {}),
-        }
+        table_name = self.table.table_name
+        sweeping = SweeperEnv(
+            owner=owner,
+            table_name=table_name,
+            keep_releases=keep_releases,
+            retain_models=retain_models,
+            retain_throughput=retain_throughput,
+            throughput_name=throughput.name if throughput else "",
+            judge=judge,
+        )
+        candidate = CandidateEnv(
+            owner=owner,
+            table_name=table_name,
+            poll_seconds=poll_seconds,
+            timeout_hours=timeout_hours,
+            stall_hours=stall_hours,
+            stop_stalled=stop_stalled,
+            retry_internal_errors=retry_internal_errors,
+            labelling_machine_arn=labelling,
+            tags=dict(tags or {}),
+        )
+        judging = EvaluationEnv(
+            owner=owner,
+            table_name=table_name,
+            bucket=bucket.bucket_name,
+            holdout_key=holdout_key,
+            gate=gate,
+            base_model=base_model,
+            slice_queries=slice_queries,
+            judge=judge,
+        )
         graded_by = judge_role(self, "JudgeRole", judge=judge, bucket=bucket, key=self.key) if judge else None
-        rising = {**asking, "ROLLOUT": json.dumps(dict(rollout), sort_keys=True)}
+        rising = RolloutEnv(
+            owner=owner,
+            table_name=table_name,
+            bucket=bucket.bucket_name,
+            holdout_key=holdout_key,
+            rollout=rollout,
+        )
 
         grants = ReleasePermissions(
             scope=self,
@@ -291,13 +310,16 @@ class Release(Construct):
         grade = None
         if graded_by:
             roles["grading"] = self._role("GradeAnswers", steps, grants.grading())
-            grading = {
-                **judging,
-                "JUDGE_ROLE_ARN": graded_by.role_arn,
-                "JUDGE_HOURS": f"{judge_hours:g}",
-                "POLL_SECONDS": str(poll_seconds),
-                "TAGS": candidate["TAGS"],
-            }
+            grading = GradeAnswersEnv(
+                owner=owner,
+                table_name=table_name,
+                bucket=bucket.bucket_name,
+                judge=judge,
+                judge_hours=judge_hours,
+                judge_role_arn=graded_by.role_arn,
+                poll_seconds=poll_seconds,
+                tags=dict(tags or {}),
+            )
             role = {"evaluation": roles["grading"]}
             grade = self._function(
                 "GradeAnswers",
@@ -344,8 +366,8 @@ class Release(Construct):
             "Source": job.source,
             "Endpoint": throughput.name if throughput else "on_demand",
             # What ends a release: where it has changed, a failed one is tried again.
-            "Gate": judging["GATE"],
-            "Rollout": rising["ROLLOUT"],
+            "Gate": json.dumps(dict(gate), sort_keys=True),
+            "Rollout": json.dumps(dict(rollout), sort_keys=True),
             "RetryInternalErrors": retry_internal_errors,
             # Left out where it says nothing: a release that failed must not start again by an upgrade.
             **({"Attempt": attempt} if attempt > 1 else {}),
@@ -354,7 +376,9 @@ class Release(Construct):
             "RetainReports": retain_reports,
             "RetainThroughput": retain_throughput,
         }
-        self.resource = self._resource(roles["release"], base, properties)
+        self.resource = self._resource(
+            roles["release"], ReleaseEnv(owner=owner, table_name=table_name), properties
+        )
         # Deleted in the reverse order: the resource's Delete still needs all of this.
         self.resource.node.add_dependency(self.machine, *roles.values(), *rules)
         if graded_by:
@@ -374,7 +398,7 @@ class Release(Construct):
         folder: str,
         entry: str,
         roles: Mapping[str, iam.Role],
-        environment: Mapping[str, str],
+        environment: Env,
         description: str,
         caller: Caller = MACHINE,
     ) -> Function:
@@ -395,7 +419,7 @@ class Release(Construct):
         )
 
     def _resource(
-        self, role: iam.Role, environment: Mapping[str, str], properties: Mapping[str, object]
+        self, role: iam.Role, environment: Env, properties: Mapping[str, object]
     ) -> cdk.CustomResource:
         self.machine.grant_start_execution(role)
         on_event = self._function(

@@ -15,6 +15,7 @@ from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
 from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.release.construct import Release
+from distilled_router.env import ReleaseWaitEnv
 
 # AWS::CloudFormation::WaitCondition, Timeout: 43,200 s at most. Handle, count and timeout can't be updated,
 # and a handle's URL lasts 24 hours, so each window has its own, made when the window before has ended.
@@ -53,11 +54,7 @@ class ReleaseWait(Construct):
                 construct,
                 handler=f"release_wait.{entry}",
                 role=role,
-                environment={
-                    "POWERTOOLS_SERVICE_NAME": owner,
-                    "TABLE_NAME": table.table_name,
-                    "MARGIN_SECONDS": str(margin),
-                },
+                environment=ReleaseWaitEnv(owner=owner, table_name=table.table_name, margin_seconds=margin),
                 hosting=hosting,
                 description=description,
                 caller=caller,

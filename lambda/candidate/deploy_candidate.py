@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from distilled_router.aws.errors import NotYetError, ResourceError
@@ -12,11 +11,11 @@ from distilled_router.aws.state_machine import (
     done,
     failed,
     not_in_progress,
-    release_tags,
     waiting,
 )
 from distilled_router.bedrock import deployments
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, release_name
+from distilled_router.env import CandidateEnv
 from distilled_router.release.table import DEPLOYING, Release, Releases
 
 # How long a deployment's name may stay taken after the one before was deleted; a guess, no page says it.
@@ -27,17 +26,16 @@ def deploy(
     digest: str,
     bedrock: Any,
     releases: Releases,
-    settings: Mapping[str, str],
+    env: CandidateEnv,
     now: float | None = None,
 ) -> StageResult:
     """Make the candidate's deployment, or look at it once. It costs nothing while it is idle.
 
     Each candidate has a deployment of its own: what serves keeps its endpoint, whatever becomes of this one.
     """
-    release, name = releases.get(digest), release_name(settings["NAME"], digest)
+    release, name = releases.get(digest), release_name(env.owner, digest)
     if release is None or release.is_final:
         return not_in_progress(digest)
-    seconds = int(settings["POLL_SECONDS"])
     if release.state == DEPLOYING and deployments.find(bedrock, name) is None:
         # Making it again would make nothing: Bedrock has seen this attempt's token.
         return failed(f"deployment {name} was made and is gone again; deploy again to make another")
@@ -45,7 +43,7 @@ def deploy(
         with releases.creating(digest) as allowed:
             if not allowed:
                 return not_in_progress(digest)
-            found = _deployment(bedrock, name, release, settings)
+            found = _deployment(bedrock, name, release, env)
     except NotYetError as error:
         # Nothing was written since the stage before was done.
         held_for = (now or time.time()) - release.updated_at
@@ -54,7 +52,7 @@ def deploy(
                 f"{error} Nothing is there under this name. Deploy again later, or set another nonce "
                 "(distillation.nonce in the environment's settings) for another name and another job."
             )
-        return waiting(str(error), seconds)
+        return waiting(str(error), env.poll_seconds)
     except ResourceError as error:
         return failed(str(error))
     status, arn = found["status"], found["customModelDeploymentArn"]
@@ -63,17 +61,16 @@ def deploy(
     text, active = f"deployment {name} is {status}", status == deployments.ACTIVE
     if not releases.transition(digest, DEPLOYING, text, **({"endpoint": arn} if active else {})):
         return not_in_progress(digest)
-    return done(text) if active else waiting(text, seconds)
+    return done(text) if active else waiting(text, env.poll_seconds)
 
 
-def _deployment(bedrock: Any, name: str, release: Release, settings: Mapping[str, str]) -> dict[str, Any]:
-    owner = settings["NAME"]
+def _deployment(bedrock: Any, name: str, release: Release, env: CandidateEnv) -> dict[str, Any]:
     return deployments.ensure(
         bedrock,
         name=name,
         model_arn=release.model_arn,
-        owner=owner,
-        tags={**release_tags(settings), OWNER_TAG: owner, DIGEST_TAG: release.digest},
+        owner=env.owner,
+        tags={**env.tags, OWNER_TAG: env.owner, DIGEST_TAG: release.digest},
         token=release.token(name),
-        description=f"Release {release.digest} of {owner}",
+        description=f"Release {release.digest} of {env.owner}",
     )

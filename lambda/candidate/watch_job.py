@@ -20,6 +20,7 @@ from distilled_router.aws.metrics import count
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress, readable, waiting
 from distilled_router.bedrock import jobs, models
 from distilled_router.bedrock.naming import CLOSED_TAG, OWNER_TAG, attempt_name, bedrock_tags
+from distilled_router.env import CandidateEnv
 from distilled_router.release.table import WAITING, Release, Releases
 
 logger = Logger(child=True)
@@ -37,19 +38,19 @@ def watch(
     bedrock: Any,
     stepfunctions: Any,
     releases: Releases,
-    settings: Mapping[str, str],
+    env: CandidateEnv,
     now: float | None = None,
 ) -> StageResult:
     """Look once at the release's source; `done` once its model can be deployed.
 
-    A job that never starts raises the metric StalledJobs, and ends the release after `TIMEOUT_HOURS` of
-    waiting. It is stopped only with `STOP_STALLED`, since its queue may move and its name is used up.
+    A job that never starts raises the metric StalledJobs, and ends the release after `timeout_hours` of
+    waiting. It is stopped only with `stop_stalled`, since its queue may move and its name is used up.
     Declared again, the release waits for it again.
     """
     release = releases.get(digest)
     if release is None or release.is_final:
         return not_in_progress(digest)
-    return _Look(release, bedrock, stepfunctions, releases, settings, now or time.time()).result()
+    return _Look(release, bedrock, stepfunctions, releases, env, now or time.time()).result()
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class _Look:
     bedrock: Any
     stepfunctions: Any
     releases: Releases
-    settings: Mapping[str, str]
+    env: CandidateEnv
     at: float
 
     def result(self) -> StageResult:
@@ -85,7 +86,7 @@ class _Look:
         it ended: what was paid for is not paid again. Not so one that its own resource has stopped: its stack
         asks for another model, or is going, and would not know of the job.
         """
-        source, machine, digest = self.release.source, self.settings["LABELLING"], self.release.digest
+        source, machine, digest = self.release.source, self.env.labelling_machine_arn, self.release.digest
         if not machine:
             return failed(f"job {source} does not exist; deploy the stack with its DistillationJob first")
         known = list(executions.of_work(self.stepfunctions, machine, digest))
@@ -94,7 +95,7 @@ class _Look:
         last = known[-1]
         if executions.is_open(last):
             waited = (self.at - self.release.started_at) / 3600
-            if waited > float(self.settings["TIMEOUT_HOURS"]):
+            if waited > self.env.timeout_hours:
                 return failed(f"the labelling still runs after {waited:.0f} h: {last['executionArn']}")
             text = f"the queries are being labelled: {last['name']}"
             self.releases.transition(digest, WAITING, text, labelling=last["executionArn"])
@@ -119,12 +120,12 @@ class _Look:
     def _goes_on(self, made: Sequence[Job]) -> StageResult:
         """Wait, unless it has taken too long."""
         job, idle = made[-1], _idle_hours(made[-1], self.at)
-        if idle > float(self.settings["STALL_HOURS"]):
-            count("StalledJobs", self.settings["NAME"])
-            if self.settings["STOP_STALLED"] == "true" and not self.release.is_adopted:
+        if idle > self.env.stall_hours:
+            count("StalledJobs", self.env.owner)
+            if self.env.stop_stalled and not self.release.is_adopted:
                 return self._stop(job, idle)
         waited = self._waited_hours(made)
-        if waited > float(self.settings["TIMEOUT_HOURS"]):
+        if waited > self.env.timeout_hours:
             return failed(
                 f"job {job['jobName']} is still {job['status']} after {waited:.0f} h: {jobs.progress(job)}"
             )
@@ -138,7 +139,7 @@ class _Look:
         stalled = f"its next phase had not started for {hours:.3g} h ({jobs.progress(job)})"
         reason = (
             f"job {name} was stopped: {stalled}, which is more than release.stall_hours = "
-            f"{self.settings['STALL_HOURS']}. What it did before is charged. {NOT_MADE_AGAIN} That one waits "
+            f"{self.env.stall_hours:g}. What it did before is charged. {NOT_MADE_AGAIN} That one waits "
             "for capacity anew; raise release.stall_hours to wait longer."
         )
         text = f"job {name} is being stopped: {stalled}"
@@ -170,7 +171,7 @@ class _Look:
             not self.release.is_adopted
             and len(made) < self._most_attempts()
             and jobs.failed_internally(made[-1])
-            and self._waited_hours(made) <= float(self.settings["TIMEOUT_HOURS"])
+            and self._waited_hours(made) <= self.env.timeout_hours
         )
 
     def _make_again(self, made: Sequence[Job], text: str) -> StageResult:
@@ -209,16 +210,16 @@ class _Look:
         if status != "Active":
             return self._again(f"{whose} is {status}")
         if job and not self.release.is_adopted and arn != self.release.model_arn:
-            _match_tags(self.bedrock, job["jobArn"], arn, self.settings["NAME"])
+            _match_tags(self.bedrock, job["jobArn"], arn, self.env.owner)
         ended = (job or {}).get("endTime") or model.get("creationTime") or datetime.now(UTC)
         self.releases.update(self.release.digest, model_arn=arn, trained_at=int(ended.timestamp()))
         return done(f"{whose} is {status}")
 
     def _again(self, text: str) -> StageResult:
-        return waiting(text, int(self.settings["POLL_SECONDS"]))
+        return waiting(text, self.env.poll_seconds)
 
     def _most_attempts(self) -> int:
-        return 1 + int(self.settings["RETRY_INTERNAL_ERRORS"])
+        return 1 + self.env.retry_internal_errors
 
     def _numbered(self, made: Sequence[Job]) -> str:
         most = max(len(made), self._most_attempts())

@@ -94,6 +94,108 @@ class Env(_Frozen):
         return cls(**values)
 
 
+class CandidateEnv(Env):
+    """The variables of WatchJob and DeployCandidate, by the names of the settings.
+
+    Attributes:
+        labelling_machine_arn: the state machine that creates the job; empty where none does.
+        tags: put on the deployment, besides the owner's.
+    """
+
+    table_name: str
+    poll_seconds: int
+    timeout_hours: float
+    stall_hours: float
+    stop_stalled: bool
+    retry_internal_errors: int
+    labelling_machine_arn: str
+    tags: Mapping[str, str]
+
+
+class EvaluationEnv(Env):
+    """The variables of PrepareEvaluation, AskModels and ScoreAndGate, by the names of the settings.
+
+    Attributes:
+        bucket: holds the hold-out set, and everything under `releases/`.
+        gate: the fields of `distilled_router.release.gate.Gate`.
+        base_model: is compared with the candidate; empty where it is not.
+        judge: the model that grades answers; empty where none does.
+    """
+
+    table_name: str
+    bucket: str
+    holdout_key: str
+    gate: Mapping[str, Any]
+    base_model: str
+    slice_queries: int
+    judge: str
+
+
+class GradeAnswersEnv(Env):
+    """The variables of GradeAnswers, by the names of the settings.
+
+    Attributes:
+        judge: the model that grades answers.
+        judge_role_arn: what Bedrock assumes for evaluation jobs.
+        tags: put on evaluation jobs, besides the owner's.
+    """
+
+    table_name: str
+    bucket: str
+    judge: str
+    judge_hours: float
+    judge_role_arn: str
+    poll_seconds: int
+    tags: Mapping[str, str]
+
+
+class RolloutEnv(Env):
+    """The variables of RollOut.
+
+    Attributes:
+        bucket: holds the hold-out set.
+        rollout: the fields of `distilled_router.release.rollout.Rollout`.
+    """
+
+    table_name: str
+    bucket: str
+    holdout_key: str
+    rollout: Mapping[str, Any]
+
+
+class SweeperEnv(Env):
+    """The variables of RetireOld, Fail and Sweep.
+
+    Attributes:
+        throughput_name: the throughput that releases serve from; empty where they serve on demand.
+        judge: the model that grades answers; empty where none does, and no evaluation job is looked for.
+    """
+
+    table_name: str
+    keep_releases: int
+    retain_models: bool
+    retain_throughput: bool
+    throughput_name: str
+    judge: str
+
+
+class ReleaseEnv(Env):
+    """The variables of the custom resource Release."""
+
+    table_name: str
+
+
+class ReleaseWaitEnv(Env):
+    """The variables of the custom resource ReleaseWait, and of its schedule.
+
+    Attributes:
+        margin_seconds: how long before its time a window is ended; two calls of the schedule take less.
+    """
+
+    table_name: str
+    margin_seconds: int
+
+
 class LabellingEnv(Env):
     """The variables of the labelling's steps.
 

@@ -5,7 +5,6 @@ Answers that were kept are not asked for again, so that an attempt goes on where
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import boto3
 from botocore.config import Config
 
 from distilled_router.aws.objects import Folder
+from distilled_router.env import EvaluationEnv
 from distilled_router.release.table import Release
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
@@ -44,7 +44,7 @@ class Evaluation:
     judge: str = ""
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str], s3: Any) -> Evaluation:
+    def of(cls, env: EvaluationEnv, s3: Any) -> Evaluation:
         """The function's own; retries with backoff absorb throttling, since a score must not depend on it.
 
         A call that hangs is given up soon enough for an endpoint of which all do, or a part would take longer
@@ -57,17 +57,22 @@ class Evaluation:
             s3=s3,
             task=task,
             robustness=Robustness.load(task),
-            bucket=environment["DATA_BUCKET"],
-            holdout_key=environment["HOLDOUT_KEY"],
-            gate=Gate(**json.loads(environment["GATE"])),
-            base_model=environment["BASE_MODEL"],
-            slice_queries=int(environment["SLICE_QUERIES"]),
-            judge=environment.get("JUDGE", ""),
+            bucket=env.bucket,
+            holdout_key=env.holdout_key,
+            gate=Gate(**env.gate),
+            base_model=env.base_model,
+            slice_queries=env.slice_queries,
+            judge=env.judge,
         )
 
     def folder(self, release: Release) -> Folder:
-        """Where all of a release's present attempt lies."""
-        return Folder(self.s3, self.bucket, f"releases/{release.digest}-{release.attempt}/")
+        """Return the folder of a release's present attempt."""
+        return attempt_folder(self.s3, self.bucket, release)
+
+
+def attempt_folder(s3: Any, bucket: str, release: Release) -> Folder:
+    """Return the folder of a release's present attempt in a bucket."""
+    return Folder(s3, bucket, f"releases/{release.digest}-{release.attempt}/")
 
 
 def questions_of(folder: Folder, plan: Plan) -> list[Question]:

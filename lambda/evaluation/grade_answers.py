@@ -17,13 +17,14 @@ from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import NotYetError, ResourceError, described, is_transient
 from distilled_router.aws.objects import Folder
-from distilled_router.aws.state_machine import StageResult, done, not_in_progress, release_tags, waiting
+from distilled_router.aws.state_machine import StageResult, done, not_in_progress, waiting
 from distilled_router.bedrock import evaluation_jobs as jobs
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
+from distilled_router.env import GradeAnswersEnv
 from distilled_router.release.table import EVALUATING, Release, Releases
 from distilled_router.task.task import Task
 from evaluation import grades
-from evaluation.attempt import PLAN, Evaluation, answers_of, questions_of
+from evaluation.attempt import PLAN, answers_of, attempt_folder, questions_of
 from evaluation.contenders import CANDIDATE
 from evaluation.grades import LEAST_GRADED, SOURCE, Grades
 from evaluation.metrics import Answer, Question
@@ -36,12 +37,12 @@ _RESULTS = "results/"
 type Pairs = Callable[[], Iterable[tuple[Question, Answer | None]]]
 
 
-def grade(digest: str, releases: Releases, evaluation: Evaluation, grading: Grading) -> StageResult:
+def grade(digest: str, grading: Grading) -> StageResult:
     """Take the judge's grading one step further."""
-    release = releases.get(digest)
+    release, releases = grading.releases.get(digest), grading.releases
     if release is None or not releases.transition(digest, EVALUATING, f"{grading.judge} grades the answers"):
         return not_in_progress(digest)
-    folder = evaluation.folder(release)
+    folder = attempt_folder(grading.s3, grading.bucket, release)
 
     def pairs() -> list[tuple[Question, Answer | None]]:
         plan = folder.read(PLAN) or {}
@@ -57,12 +58,14 @@ class Grading:
     assumes for it. `now` gives epoch seconds."""
 
     bedrock: Any
+    s3: Any
     releases: Releases
     task: Task
+    bucket: str
     owner: str
     judge: str
-    role: str
-    hours: float
+    judge_hours: float
+    judge_role_arn: str
     poll_seconds: int
     tags: Mapping[str, str]
     now: Callable[[], float]
@@ -102,8 +105,8 @@ class Grading:
 
     def _follow(self, release: Release, folder: Folder, job: dict[str, Any]) -> StageResult:
         """Make the job, or look what has become of it."""
-        is_late = self.now() > job["begun_at"] + self.hours * 3600
-        late = f"the judge was not done within {self.hours:g} hours (evaluation.judge_hours)"
+        is_late = self.now() > job["begun_at"] + self.judge_hours * 3600
+        late = f"the judge was not done within {self.judge_hours:g} hours (evaluation.judge_hours)"
         if not job["arn"]:
             if not is_late:
                 return self._make(release, folder, job)
@@ -149,7 +152,7 @@ class Grading:
         return {
             "jobName": name,
             "clientRequestToken": release.token(name),
-            "roleArn": self.role,
+            "roleArn": self.judge_role_arn,
             "applicationType": "ModelEvaluation",
             "evaluationConfig": {
                 "automated": {
@@ -202,24 +205,22 @@ class Grading:
         return max(self.poll_seconds, round(elapsed * POLL_SHARE))
 
 
-def grading_from(
-    environment: Mapping[str, str],
-    bedrock: Any,
-    releases: Releases,
-    task: Task,
-    now: Callable[[], float] = time.time,
+def grading_of(
+    env: GradeAnswersEnv, bedrock: Any, s3: Any, releases: Releases, now: Callable[[], float] = time.time
 ) -> Grading:
-    """What the stage's function works with."""
+    """Return what the function's variables describe."""
     return Grading(
         bedrock=bedrock,
+        s3=s3,
         releases=releases,
-        task=task,
-        owner=environment["NAME"],
-        judge=environment["JUDGE"],
-        role=environment["JUDGE_ROLE_ARN"],
-        hours=float(environment["JUDGE_HOURS"]),
-        poll_seconds=int(environment["POLL_SECONDS"]),
-        tags=release_tags(environment),
+        task=Task.load(),
+        bucket=env.bucket,
+        owner=env.owner,
+        judge=env.judge,
+        judge_hours=env.judge_hours,
+        judge_role_arn=env.judge_role_arn,
+        poll_seconds=env.poll_seconds,
+        tags=env.tags,
         now=now,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +9,11 @@ from aws_lambda_powertools import Logger
 
 from distilled_router.aws.clients import client, table
 from distilled_router.aws.state_machine import StageResult, wait_if_transient
+from distilled_router.env import EvaluationEnv, GradeAnswersEnv
 from distilled_router.release.table import Releases
 from evaluation.ask_models import ask_shard
 from evaluation.attempt import Evaluation
-from evaluation.grade_answers import grade, grading_from
+from evaluation.grade_answers import grade, grading_of
 from evaluation.prepare_evaluation import prepare
 from evaluation.score_and_gate import score
 
@@ -25,14 +25,14 @@ RETRY_SECONDS = 60
 def prepare_evaluation(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step PrepareEvaluation: write the questions in shards."""
     del context
-    releases, evaluation = _releases(), _evaluation()
+    releases, evaluation = _given()
     return wait_if_transient(lambda: prepare(str(event["release"]), releases, evaluation), RETRY_SECONDS)
 
 
 def ask_models(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step AskModels: ask all contenders the questions of one shard."""
     del context
-    releases, evaluation = _releases(), _evaluation()
+    releases, evaluation = _given()
     name = str(event["shard"]).rsplit("/", 1)[-1]
     return wait_if_transient(
         lambda: ask_shard(str(event["release"]), name, releases, evaluation), RETRY_SECONDS
@@ -42,23 +42,18 @@ def ask_models(event: Mapping[str, Any], context: Any) -> StageResult:
 def grade_answers(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step GradeAnswers, where a judge is set: have it grade the candidate's answers."""
     del context
-    releases, evaluation = _releases(), _evaluation()
-    grading = grading_from(os.environ, client("bedrock"), releases, evaluation.task)
-    return wait_if_transient(
-        lambda: grade(str(event["release"]), releases, evaluation, grading), RETRY_SECONDS
-    )
+    env = GradeAnswersEnv.read()
+    grading = grading_of(env, client("bedrock"), client("s3"), Releases(table(env.table_name)))
+    return wait_if_transient(lambda: grade(str(event["release"]), grading), RETRY_SECONDS)
 
 
 def score_and_gate(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step ScoreAndGate: score the answers, keep the report, and say whether the candidate passed."""
     del context
-    releases, evaluation = _releases(), _evaluation()
+    releases, evaluation = _given()
     return wait_if_transient(lambda: score(str(event["release"]), releases, evaluation), RETRY_SECONDS)
 
 
-def _evaluation() -> Evaluation:
-    return Evaluation.from_environment(os.environ, client("s3"))
-
-
-def _releases() -> Releases:
-    return Releases(table(os.environ["TABLE_NAME"]))
+def _given() -> tuple[Releases, Evaluation]:
+    env = EvaluationEnv.read()
+    return Releases(table(env.table_name)), Evaluation.of(env, client("s3"))

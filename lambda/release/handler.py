@@ -8,7 +8,6 @@ order. The declared digest's model is its job's resource's, and goes with that.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +30,7 @@ from distilled_router.aws.custom_resource import (
 from distilled_router.aws.errors import ResourceError, code
 from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
 from distilled_router.bedrock.throughput import is_throughput
+from distilled_router.env import ReleaseEnv
 from distilled_router.release.sweep import Sweeper
 from distilled_router.release.table import LIVE, SUPERSEDED, Release, Releases, RouteChangedError
 
@@ -65,7 +65,7 @@ class Services:
 
 def services() -> Services:
     """The function's own clients; the table's name comes from its environment."""
-    releases = Releases(table(os.environ["TABLE_NAME"]))
+    releases = Releases(table(ReleaseEnv.read().table_name))
     return Services(client("bedrock"), client("stepfunctions"), client("s3"), releases)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from aws_lambda_powertools import Logger
 
 from distilled_router.aws.clients import table
 from distilled_router.aws.custom_resource import Event, answer, answer_event, is_true
+from distilled_router.env import ReleaseWaitEnv
 from distilled_router.release.table import Releases
 from distilled_router.release.wait_conditions import WaitConditions, Window
 
@@ -20,7 +20,8 @@ logger = Logger()
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
-    request, releases_table = Event.parse(event), table(os.environ["TABLE_NAME"])
+    request, env = Event.parse(event), ReleaseWaitEnv.read()
+    releases_table = table(env.table_name)
     waits, releases = WaitConditions(releases_table), Releases(releases_table)
     return answer_event(lambda: handle(request, waits, releases, time.time()))
 
@@ -28,10 +29,11 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 def tick(event: Mapping[str, Any], context: Any) -> dict[str, int]:
     """By a schedule: end windows whose time runs out, and those whose signal was lost.
 
-    `MARGIN_SECONDS` is how long before its time a window is ended: more than two calls take to come.
+    `margin_seconds` is how long before its time a window is ended: more than two calls take to come.
     """
     del event, context
-    releases_table, margin = table(os.environ["TABLE_NAME"]), float(os.environ["MARGIN_SECONDS"])
+    env = ReleaseWaitEnv.read()
+    releases_table, margin = table(env.table_name), env.margin_seconds
     return {"ended": WaitConditions(releases_table).settle(Releases(releases_table), margin)}
 
 

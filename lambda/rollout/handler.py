@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from aws_lambda_powertools import Logger
 
 from distilled_router.aws.clients import client, table
 from distilled_router.aws.state_machine import StageResult, wait_if_transient, waiting
+from distilled_router.env import RolloutEnv
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.table import Releases, RouteChangedError
 from rollout.canary import CanaryAnalysis
@@ -24,10 +24,9 @@ RETRY_SECONDS = 30
 def roll_out(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step RollOut: take the rollout one step further, or take it back."""
     del context
-    rollout = Rollout.from_json(os.environ["ROLLOUT"])
-    releases = Releases(table(os.environ["TABLE_NAME"]))
-    probes = Probes.from_environment(os.environ, client("s3"))
-    analysis = CanaryAnalysis(client("cloudwatch"), os.environ["NAME"], rollout, probes)
+    env = RolloutEnv.read()
+    releases, probes = Releases(table(env.table_name)), Probes.of(env, client("s3"))
+    analysis = CanaryAnalysis(client("cloudwatch"), env.owner, Rollout.of(env.rollout), probes)
     try:
         return wait_if_transient(lambda: advance(str(event["release"]), releases, analysis), RETRY_SECONDS)
     except RouteChangedError as error:

@@ -17,6 +17,7 @@ import boto3
 from botocore.config import Config
 
 from distilled_router.data.conversation import examples
+from distilled_router.env import RolloutEnv
 from distilled_router.task.converse import NoReplyError, Prompt, ask
 from distilled_router.task.task import InvalidOutput, Task
 from rollout.metrics import Count, ReleaseMetrics
@@ -40,15 +41,15 @@ class Probes:
     clock: Callable[[], float] = time.monotonic
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str], s3: Any) -> Probes:
+    def of(cls, env: RolloutEnv, s3: Any) -> Probes:
         """The function's own. Like the router, a probe is asked again where a call was throttled or broke."""
         config = Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout=5, read_timeout=15)
         return cls(
             runtime=boto3.client("bedrock-runtime", config=config),
             s3=s3,
             task=Task.load(),
-            bucket=environment["DATA_BUCKET"],
-            holdout_key=environment["HOLDOUT_KEY"],
+            bucket=env.bucket,
+            holdout_key=env.holdout_key,
         )
 
     def ask(self, wanted: Mapping[str, int]) -> dict[str, ReleaseMetrics]:

@@ -3,7 +3,6 @@ its state machine, and every hour."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from distilled_router.aws.clients import client, table
 from distilled_router.aws.metrics import count
 from distilled_router.aws.state_machine import StageResult, done, readable
 from distilled_router.bedrock.throughput import is_throughput
+from distilled_router.env import SweeperEnv
 from distilled_router.release.sweep import Sweep, Sweeper
 from distilled_router.release.table import FAILED, LIVE, Releases
 from distilled_router.release.wait_conditions import WaitConditions
@@ -23,8 +23,9 @@ logger = Logger()
 def retire_old(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step RetireOld: remove what the release replaced, except releases kept for rollback."""
     del event, context
-    sweeper = _sweeper()
-    _tell_waiting_stacks(sweeper.releases)
+    env = SweeperEnv.read()
+    sweeper = _sweeper(env)
+    _tell_waiting_stacks(env, sweeper.releases)
     return done(_counted(sweeper.sweep()))
 
 
@@ -35,7 +36,8 @@ def fail(event: Mapping[str, Any], context: Any) -> StageResult:
     """
     del context
     digest, reason = str(event["release"]), readable(str(event["reason"]))
-    sweeper = _sweeper()
+    env = SweeperEnv.read()
+    sweeper = _sweeper(env)
     release = sweeper.releases.get(digest)
     if release is None or release.execution != str(event["execution"]):
         logger.info("it has begun again, or is gone", release=digest)
@@ -44,14 +46,14 @@ def fail(event: Mapping[str, Any], context: Any) -> StageResult:
     if moved or _stays_live(sweeper.releases, digest, reason):
         count("FailedReleases", sweeper.owner)
     sweeper.releases.withdraw(digest, f"release {digest} failed: {reason}")
-    _tell_waiting_stacks(sweeper.releases)
+    _tell_waiting_stacks(env, sweeper.releases)
     return done(_counted(sweeper.sweep(failed=digest)))
 
 
 def sweep(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Every hour, and when an execution ends in any other way than by its own last state."""
     del event, context
-    return _shown(_sweeper().sweep())
+    return _shown(_sweeper(SweeperEnv.read()).sweep())
 
 
 def _stays_live(releases: Releases, digest: str, reason: str) -> bool:
@@ -70,10 +72,10 @@ def _stays_live(releases: Releases, digest: str, reason: str) -> bool:
     )
 
 
-def _tell_waiting_stacks(releases: Releases) -> None:
+def _tell_waiting_stacks(env: SweeperEnv, releases: Releases) -> None:
     """A stack that waits for its release goes on, or fails, with it. A signal that is lost here is sent
     again by the wait's own schedule."""
-    WaitConditions(table(os.environ["TABLE_NAME"])).settle(releases)
+    WaitConditions(table(env.table_name)).settle(releases)
 
 
 def _counted(swept: Sweep) -> str:
@@ -84,15 +86,15 @@ def _shown(swept: Sweep) -> dict[str, Any]:
     return {"removed": swept.removed, "waiting": swept.waiting, "kept": swept.kept}
 
 
-def _sweeper() -> Sweeper:
+def _sweeper(env: SweeperEnv) -> Sweeper:
     return Sweeper(
         bedrock=client("bedrock"),
         stepfunctions=client("stepfunctions"),
-        releases=Releases(table(os.environ["TABLE_NAME"])),
-        owner=os.environ["NAME"],
-        keep_releases=int(os.environ["KEEP_RELEASES"]),
-        retain_models=os.environ["RETAIN_MODELS"] == "true",
-        keep_throughput=os.environ["KEEP_THROUGHPUT"],
-        retain_throughput=os.environ["RETAIN_THROUGHPUT"] == "true",
-        judges="JUDGE" in os.environ,
+        releases=Releases(table(env.table_name)),
+        owner=env.owner,
+        keep_releases=env.keep_releases,
+        retain_models=env.retain_models,
+        keep_throughput=env.throughput_name,
+        retain_throughput=env.retain_throughput,
+        judges=bool(env.judge),
     )

@@ -70,7 +70,7 @@ def test_release_follows_the_labelling_and_may_start_it_again(raw: Assembly) -> 
     watch = raw.one("AWS::Lambda::Function", "ReleaseWatchJob").properties["Environment"]["Variables"]
     account, region = raw.settings.account, raw.settings.region
     machine = f"arn:aws:states:{region}:{account}:stateMachine:{raw.settings.owner}-labelling"
-    assert raw.plain(watch["LABELLING"]) == machine
+    assert raw.plain(watch["LABELLING_MACHINE_ARN"]) == machine
     granted = {
         action: resource
         for statement in statements(raw, "ReleaseCandidateRole")
@@ -85,7 +85,7 @@ def test_release_follows_the_labelling_and_may_start_it_again(raw: Assembly) -> 
 def test_release_of_given_rows_follows_no_labelling(assemblies: Assemblies) -> None:
     dev = assemblies["dev"]
     watch = dev.one("AWS::Lambda::Function", "ReleaseWatchJob").properties["Environment"]["Variables"]
-    assert watch["LABELLING"] == ""
+    assert watch["LABELLING_MACHINE_ARN"] == ""
     assert not any(
         action.startswith("states:")
         for statement in statements(dev, "ReleaseCandidateRole")

@@ -298,7 +298,7 @@ def test_name_of_throughput_is_one_for_resource_release_and_sweeper(assembly: As
     assert release["RetainThroughput"] is (assembly.settings.retention.throughput == "retain")
     for function in ("ReleaseRetireOld", "ReleaseFail", "ReleaseSweep"):
         variables = assembly.one("AWS::Lambda::Function", function).properties["Environment"]["Variables"]
-        assert (variables["KEEP_THROUGHPUT"], variables["RETAIN_THROUGHPUT"]) == (name, "false")
+        assert (variables["THROUGHPUT_NAME"], variables["RETAIN_THROUGHPUT"]) == (name, "false")
     if provisioned:
         resource = assembly.one("Custom::BedrockProvisionedThroughput")
         stage = assembly.one("AWS::Lambda::Function", "ThroughputServeFromThroughput")

@@ -166,6 +166,7 @@ def test_tick_ends_windows_by_the_margin_that_the_stack_gives_it(
     monkeypatch.setattr(release_wait.handler, "table", lambda _: running._table)
     monkeypatch.setattr(release_wait.handler, "WaitConditions", lambda _: waits)
     monkeypatch.setenv("TABLE_NAME", "releases")
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "owner")
     for margin, ended in (("899", 0), ("901", 1)):
         monkeypatch.setenv("MARGIN_SECONDS", margin)
         assert release_wait.handler.tick({}, None) == {"ended": ended}
@@ -224,6 +225,8 @@ def test_c9_a_long_error_of_the_table_fits_the_response(monkeypatch: pytest.Monk
         {"Error": {"Code": "ValidationException", "Message": "x" * 9000}}, "PutItem"
     )
     monkeypatch.setenv("TABLE_NAME", "releases")
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "owner")
+    monkeypatch.setenv("MARGIN_SECONDS", "900")
     monkeypatch.setattr(release_wait.handler, "table", lambda _: table)
     raised = {"RequestType": "Create", "ResourceProperties": event().properties}
     with pytest.raises(ResourceError) as caught:

@@ -6,7 +6,7 @@ Expected outcomes are data, never exceptions, so that no state depends on the na
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal, TypedDict
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -66,8 +66,3 @@ def readable(reason: str) -> str:
     except (ValueError, LookupError, TypeError):
         pass
     return reason[:MESSAGE_CHARACTERS]
-
-
-def release_tags(settings: Mapping[str, str]) -> dict[str, str]:
-    """The tags that the stack hands to its functions, in the environment variable TAGS."""
-    return dict(json.loads(settings.get("TAGS", "{}")))

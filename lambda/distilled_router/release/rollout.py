@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,11 +30,6 @@ class Rollout:
     slower_by: float = 0.5
     bake_seconds: int = 0
     probes: int = 0
-
-    @classmethod
-    def from_json(cls, text: str) -> Rollout:
-        """Read what the stack put into the environment variable ROLLOUT."""
-        return cls.of(json.loads(text))
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Rollout:

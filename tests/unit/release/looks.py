@@ -11,31 +11,39 @@ from botocore.exceptions import ClientError
 
 from candidate.watch_job import watch
 from distilled_router.aws.state_machine import StageResult
+from distilled_router.env import CandidateEnv
 from tests.unit.release.conftest import OWNER, A, World
 
-SETTINGS = {
-    "LABELLING": "",
-    "NAME": OWNER,
-    "POLL_SECONDS": "300",
-    "TIMEOUT_HOURS": "120",
-    "STALL_HOURS": "48",
-    "STOP_STALLED": "false",
-    "RETRY_INTERNAL_ERRORS": "0",
-}
-STOPPING = {"STOP_STALLED": "true"}
-TWICE = {"RETRY_INTERNAL_ERRORS": "2"}
+STOPPING: dict[str, Any] = {"stop_stalled": True}
+TWICE: dict[str, Any] = {"retry_internal_errors": 2}
 NAME = f"{OWNER}-{A}"
 CREATE, STOP = "CreateModelCustomizationJob", "StopModelCustomizationJob"
 
 
-def look(world: World, digest: str = A, *, bedrock: Any = None, **settings: str) -> StageResult:
+def candidate_env(**settings: Any) -> CandidateEnv:
+    """The variables of the release's first steps, some of them others than the usual ones."""
+    usual: dict[str, Any] = {
+        "owner": OWNER,
+        "table_name": "releases",
+        "poll_seconds": 300,
+        "timeout_hours": 120,
+        "stall_hours": 48,
+        "stop_stalled": False,
+        "retry_internal_errors": 0,
+        "labelling_machine_arn": "",
+        "tags": {},
+    }
+    return CandidateEnv(**{**usual, **settings})
+
+
+def look(world: World, digest: str = A, *, bedrock: Any = None, **settings: Any) -> StageResult:
     """Look once, with other settings than the usual ones; `bedrock` is a client in place of the plain one."""
     return watch(
         digest,
         bedrock or world.bedrock,
         world.stepfunctions,
         world.releases,
-        {**SETTINGS, **settings},
+        candidate_env(**settings),
         now=world.now,
     )
 

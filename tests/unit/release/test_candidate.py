@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -17,13 +16,13 @@ from tests.unit.bedrock.scenes import MINUTE
 from tests.unit.release import looks
 from tests.unit.release.conftest import OWNER, A, Proxy, World, named
 
-SETTINGS = {**looks.SETTINGS, "TAGS": json.dumps({"team": "search"})}
+ENV = looks.candidate_env(tags={"team": "search"})
 NAME = f"{OWNER}-{A}"
 
 
 def deploy(world: World, digest: str = A, **clients: Any) -> StageResult:
     bedrock = clients.get("bedrock", world.bedrock)
-    return deploy_candidate.deploy(digest, bedrock, world.releases, SETTINGS)
+    return deploy_candidate.deploy(digest, bedrock, world.releases, ENV)
 
 
 def ready(world: World, digest: str = A, attempt: int = 1) -> None:
@@ -171,7 +170,7 @@ def test_throttled_create_is_asked_again_and_makes_one_deployment(world: World) 
 
 def test_call_that_would_succeed_later_ends_no_release(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ready(world)
-    for name, value in {**SETTINGS, "TABLE_NAME": "releases"}.items():
+    for name, value in ENV.variables().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(candidate.handler, "client", lambda _: world.bedrock)
     monkeypatch.setattr(candidate.handler, "table", lambda _: world.releases._table)

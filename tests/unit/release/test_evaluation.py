@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 import evaluation.handler
 from distilled_router.aws.state_machine import StageResult
+from distilled_router.env import EvaluationEnv
 from distilled_router.release.route import Share
 from distilled_router.release.table import EVALUATING, LIVE, SUPERSEDED
 from distilled_router.task.robustness import Robustness
@@ -22,7 +22,7 @@ from evaluation.attempt import Evaluation
 from evaluation.gate import Gate
 from evaluation.prepare_evaluation import prepare
 from evaluation.score_and_gate import score
-from tests.unit.release.conftest import A, B, Proxy, World
+from tests.unit.release.conftest import OWNER, A, B, Proxy, World
 
 DATA = Path(__file__).parents[3] / "data"
 ASKED = 40
@@ -489,19 +489,22 @@ def test_handler_reads_its_gate_and_waits_out_a_throttle(
     world: World, court: Court, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.begin(A, attempt=1)
-    for name, value in {
-        "DATA_BUCKET": world.bucket,
-        "HOLDOUT_KEY": "datasets/d/holdout.jsonl",
-        "GATE": json.dumps(GATE.__dict__),
-        "BASE_MODEL": "us.amazon.nova-micro-v1:0",
-        "SLICE_QUERIES": "100",
-        "TABLE_NAME": "releases",
-    }.items():
+    env = EvaluationEnv(
+        owner=OWNER,
+        table_name="releases",
+        bucket=world.bucket,
+        holdout_key="datasets/d/holdout.jsonl",
+        gate=GATE.__dict__,
+        base_model="us.amazon.nova-micro-v1:0",
+        slice_queries=100,
+        judge="",
+    )
+    for name, value in env.variables().items():
         monkeypatch.setenv(name, value)
     slow = Proxy(world.s3, get_object=lambda **_: world.bedrock.get_custom_model(modelIdentifier="m"))
     monkeypatch.setattr(evaluation.handler, "client", lambda _: slow)
     monkeypatch.setattr(evaluation.handler, "table", lambda _: world.releases._table)
-    found = Evaluation.from_environment(os.environ, slow)
+    found = Evaluation.of(EvaluationEnv.read(), slow)
     assert (found.gate, found.slice_queries) == (GATE, 100)
     world.server.fault("throttled", operation="GetCustomModel")
     assert evaluation.handler.prepare_evaluation({"release": A}, None)["outcome"] == "waiting"

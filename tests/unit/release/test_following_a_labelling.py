@@ -28,7 +28,7 @@ def machine(world: World, state: Mapping[str, object] = LASTING) -> str:
 
 
 def following(world: World, labelling: str) -> StageResult:
-    return look(world, LABELLING=labelling)
+    return look(world, labelling_machine_arn=labelling)
 
 
 def begin(world: World, attempt: int = 1) -> None:

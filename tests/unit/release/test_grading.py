@@ -100,12 +100,14 @@ class Bench:
     def grading(self, **changes: Any) -> Grading:
         given: dict[str, Any] = {
             "bedrock": self.world.bedrock,
+            "s3": self.world.s3,
+            "bucket": self.world.bucket,
             "releases": self.world.releases,
             "task": TASK,
             "owner": OWNER,
             "judge": JUDGE,
-            "role": ROLE,
-            "hours": 6,
+            "judge_role_arn": ROLE,
+            "judge_hours": 6,
             "poll_seconds": 300,
             "tags": {"team": "search"},
             "now": lambda: self.world.now,
@@ -114,8 +116,8 @@ class Bench:
 
     def step(self, **changes: Any) -> StageResult:
         """One call of the stage's function, as its entry point makes it."""
-        grading, releases = self.grading(**changes), self.world.releases
-        return wait_if_transient(lambda: grade(A, releases, self.evaluation(), grading), 60)
+        grading = self.grading(**changes)
+        return wait_if_transient(lambda: grade(A, grading), 60)
 
     def grade(self, **changes: Any) -> StageResult:
         """The stage, as the state machine asks for it."""
@@ -563,7 +565,7 @@ def test_looks_become_rarer_so_that_the_executions_history_lasts(bench: Bench) -
     bench.answered()
     endless(bench)
     rounds = 0
-    while (result := bench.step(poll_seconds=1, hours=24))["outcome"] == "waiting":
+    while (result := bench.step(poll_seconds=1, judge_hours=24))["outcome"] == "waiting":
         bench.world.advance(result["seconds"])
         rounds += 1
     assert 50 < rounds < 250

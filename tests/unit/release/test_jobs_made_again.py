@@ -87,7 +87,7 @@ def test_neither_a_new_attempt_of_the_release_nor_a_lost_table_counts_anew(world
     assert look(world, **TWICE)["outcome"] == "failed"
     assert world.calls(CREATE) == 3
     # Whoever allows one more gets one more.
-    assert look(world, RETRY_INTERNAL_ERRORS="3")["outcome"] == "waiting"
+    assert look(world, retry_internal_errors=3)["outcome"] == "waiting"
     assert world.calls(CREATE) == 4
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from distilled_router.aws.state_machine import StageResult
+from distilled_router.env import RolloutEnv
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.table import LIVE, PROMOTING, RETIRED, SUPERSEDED, RouteChangedError
@@ -21,10 +21,11 @@ from rollout.roll_out import EXPIRY_MARGIN_SECONDS, advance
 from tests.unit.release.conftest import A, B, World, settled
 
 DWELL = 600
-ROLLOUT = Rollout.from_json(
-    '{"steps": [0.25, 0.5, 1.0], "dwell_seconds": 600, "minimum_requests": 20,'
-    ' "maximum_rates": {"RouterErrors": 0.05, "Fallback": 0.1, "InvalidOutput": 0.05},'
-    ' "worse_by": 0.02, "slower_by": 0.5}'
+ROLLOUT = Rollout(
+    steps=(0.25, 0.5, 1.0),
+    dwell_seconds=DWELL,
+    minimum_requests=20,
+    maximum_rates={"RouterErrors": 0.05, "Fallback": 0.1, "InvalidOutput": 0.05},
 )
 
 
@@ -397,11 +398,11 @@ def test_lost_race_is_no_failure_of_the_release(
     world: World, rise: Rise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rollout = {"steps": [1.0], "dwell_seconds": 1, "minimum_requests": 0, "maximum_rates": {}}
-    monkeypatch.setenv("ROLLOUT", json.dumps(rollout))
-    monkeypatch.setenv("TABLE_NAME", "releases")
-    monkeypatch.setenv("NAME", rise.name)
-    monkeypatch.setenv("DATA_BUCKET", "data")
-    monkeypatch.setenv("HOLDOUT_KEY", "holdout.jsonl")
+    env = RolloutEnv(
+        owner=rise.name, table_name="releases", bucket="data", holdout_key="holdout.jsonl", rollout=rollout
+    )
+    for name, value in env.variables().items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(handler, "table", lambda _: world.releases._table)
     monkeypatch.setattr(handler, "client", lambda _: rise.cloudwatch)
     with around_transaction(world, "before-call", lambda: world.settle(settled(A, "arn:moved"))):

@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 import sweeper.handler
 from distilled_router.bedrock import models
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, release_name, throughput_name
+from distilled_router.env import SweeperEnv
 from distilled_router.release.route import Share
 from distilled_router.release.sweep import START_GRACE_SECONDS
 from distilled_router.release.table import FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED, WAITING, Releases
@@ -676,14 +677,16 @@ def entries(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     clients = {"bedrock": world.bedrock, "stepfunctions": world.stepfunctions}
     monkeypatch.setattr(sweeper.handler, "client", clients.__getitem__)
     monkeypatch.setattr(sweeper.handler, "table", lambda _: world.releases._table)
-    for name, value in {
-        "NAME": OWNER,
-        "TABLE_NAME": "releases",
-        "KEEP_RELEASES": "0",
-        "RETAIN_MODELS": "false",
-        "KEEP_THROUGHPUT": ONE,
-        "RETAIN_THROUGHPUT": "false",
-    }.items():
+    env = SweeperEnv(
+        owner=OWNER,
+        table_name="releases",
+        keep_releases=0,
+        retain_models=False,
+        retain_throughput=False,
+        throughput_name=ONE,
+        judge="",
+    )
+    for name, value in env.variables().items():
         monkeypatch.setenv(name, value)
     return world
 

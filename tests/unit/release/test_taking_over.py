@@ -23,8 +23,9 @@ from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
 from tests.unit.bedrock.scenes import MINUTE, PROMPT, SYSTEM
 from tests.unit.release.conftest import OWNER, A, B, Proxy, World, named, settled
+from tests.unit.release.looks import candidate_env
 
-SETTINGS = {"NAME": OWNER, "POLL_SECONDS": "300"}
+ENV = candidate_env()
 ROLLOUT = Rollout(steps=(0.25, 1.0), dwell_seconds=600, minimum_requests=20, maximum_rates={})
 
 
@@ -41,7 +42,7 @@ def answers(world: World, endpoint: str) -> bool:
 
 
 def deploy(world: World, bedrock: Any = None) -> StageResult:
-    return deploy_candidate.deploy(B, bedrock or world.bedrock, world.releases, SETTINGS, now=world.now)
+    return deploy_candidate.deploy(B, bedrock or world.bedrock, world.releases, ENV, now=world.now)
 
 
 @pytest.fixture
