@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Protocol, cast
 
-from operate.errors import guarded
+from operate.errors import OperateError, guarded
 
 # Each command is the module of its name. It is imported only to be run: `--help` is quick without all others.
 COMMANDS = {
@@ -55,14 +55,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(unknown(name), file=sys.stderr)
         return USAGE_ERROR
+    return guarded(lambda: _run(name, given[1:]))
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
     command = load(name)
-    options = parser(name, command).parse_args(given[1:])
-    return guarded(lambda: command.run(options))
+    return command.run(parser(name, command).parse_args(arguments))
 
 
 def load(name: str) -> Command:
-    """Import the module of a command."""
-    return cast("Command", importlib.import_module(f"operate.{name.replace('-', '_')}"))
+    """Import the module of a command.
+
+    Raises:
+        OperateError: It needs a package that only the tests need otherwise, such as cfn-lint.
+    """
+    try:
+        return cast("Command", importlib.import_module(f"operate.{name.replace('-', '_')}"))
+    except ModuleNotFoundError as error:
+        raise OperateError(
+            f"The command {name} needs the package {error.name}, which is not installed.",
+            advice="Install it with `make install-tests`.",
+        ) from error
 
 
 def parser(name: str, command: Command) -> argparse.ArgumentParser:

@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from distilled_router.aws import executions
-from distilled_router.bedrock import deployments, throughput
-from distilled_router.bedrock.naming import release_name
+from distilled_router.bedrock import throughput
 from distilled_router.release.route import Route
-from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, Release, RouteChangedError
+from distilled_router.release.table import LIVE, SUPERSEDED, Release, RouteChangedError
 from operate import environment
 from operate.console import console as terminal
 from operate.console import say
-from operate.deployed import Deployed, canary_analysis, deployed, duration, endpoint_name
+from operate.deployed import Deployed, canary_analysis, deployed, endpoint_name
 from operate.errors import OperateError
 from operate.gradual_rollback import GradualRollback
+from operate.rollback_target import cannot_serve, choose, model_endpoint, other_advice, retry_advice
 
 EXAMPLES = """\
   python -m operate rollback --environment prod
@@ -83,7 +82,8 @@ def roll_back(at: Deployed, to: str = "", gradual: GradualRollback | None = None
         OperateError: There is no such release to go back to, and nothing was changed; or someone else changed
             the releases meanwhile.
     """
-    outcome = _target(at, to)
+    target = choose(at, to)
+    outcome = Outcome(target.digest, target.endpoint)
     if gradual and outcome.live and outcome.live != _live(at):
         gradual.roll_out(at, outcome.live, outcome.endpoint)
     stopping: list[Release] = []
@@ -94,7 +94,7 @@ def roll_back(at: Deployed, to: str = "", gradual: GradualRollback | None = None
                     return outcome
             except RouteChangedError:
                 continue
-        raise OperateError("The route keeps changing.", advice=_again(at))
+        raise OperateError("The route keeps changing.", advice=retry_advice(at))
     finally:
         # After a rollback that succeeded, no share is left to take back.
         if gradual and outcome.live:
@@ -144,7 +144,7 @@ def _reach(at: Deployed, outcome: Outcome, stopping: list[Release]) -> bool:
         return True
     if outcome.live is None:
         whose = f"Release {live.digest}" if live else "A release"
-        raise OperateError(f"{whose} went live meanwhile.", advice=_again(at))
+        raise OperateError(f"{whose} went live meanwhile.", advice=retry_advice(at))
     stopping.extend(_replace(at, outcome, outcome.live, read, effective))
     return True
 
@@ -157,9 +157,9 @@ def _replace(at: Deployed, outcome: Outcome, target: str, read: Route, effective
     # Read again: the releases that were ended have changed, and the target's endpoint may have.
     known = {release.digest: release for release in at.releases.all()}
     replaced = [release for release in known.values() if _is_replaced(release, effective, target)]
-    endpoint = _endpoint(at, known[target])
+    endpoint = model_endpoint(at, known[target])
     if endpoint is None:
-        raise OperateError(_cannot_serve(at, target), advice=_otherwise(at))
+        raise OperateError(cannot_serve(at, target), advice=other_advice(at))
     if not at.releases.roll_back(
         target,
         endpoint,
@@ -168,7 +168,7 @@ def _replace(at: Deployed, outcome: Outcome, target: str, read: Route, effective
         retiring=replaced,
         **({} if throughput.is_throughput(endpoint) else {"throughput": ""}),
     ):
-        raise OperateError(f"Release {target} is no longer retired.", advice=_again(at))
+        raise OperateError(f"Release {target} is no longer retired.", advice=retry_advice(at))
     outcome.endpoint, outcome.replaced = endpoint, [release.digest for release in replaced]
     return replaced
 
@@ -178,119 +178,6 @@ def _is_replaced(release: Release, effective: Route, target: str) -> bool:
     live = effective.live
     return release.digest != target and (
         release.state == LIVE or (live is not None and release.digest == live.digest)
-    )
-
-
-def _target(at: Deployed, to: str) -> Outcome:
-    """Choose the release that gets all requests. This writes nothing."""
-    known = {entry.release.digest: entry.release for entry in at.known()}
-    route = at.releases.effective_route()
-    share = route.live
-    live = share.digest if share else None
-    rollout = any(entry.expires_at is not None for entry in route.shares)
-    if (rollout and to in {"", live}) or (route.problem and to == live):
-        return Outcome(live, share.endpoint if share else "")
-    if to:
-        return _named(at, known, to, live)
-    _refuse_a_second_rollback(at, known, live)
-    skipped = []
-    for release in _retired(known):
-        if release.rolled_back:
-            skipped.append(
-                f"{release.digest} was itself rolled back; TO={release.digest} goes back to it anyway"
-            )
-        elif endpoint := _endpoint(at, release):
-            return Outcome(release.digest, endpoint)
-        else:
-            skipped.append(f"{release.digest} no longer has a model endpoint")
-    raise OperateError(
-        f"There is no release to go back to. {_all(known, live)}",
-        advice="\n".join([*(f"{line}." for line in skipped), _otherwise(at)]),
-    )
-
-
-def _refuse_a_second_rollback(at: Deployed, known: Mapping[str, Release], live: str | None) -> None:
-    """Refuse to roll back once more without `to`: the command may have been run twice by mistake."""
-    now = [r for r in known.values() if r.digest == live or (live is None and r.state == LIVE)]
-    bad = [r for r in known.values() if r.state == RETIRED and r.rolled_back]
-    last = max(bad, key=lambda release: release.rolled_back, default=None)
-    # A release that went live later has also begun later.
-    if last is None or not any(last.rolled_back >= release.started_at for release in now):
-        return
-    others = [release.digest for release in _retired(known)]
-    raise OperateError(
-        f"Release {last.digest} has already been rolled back, {duration(at.now() - last.rolled_back)} ago. "
-        f"{_all(known, live)}",
-        advice=f"To go back further, name a release: TO={' or TO='.join(others)}.",
-    )
-
-
-def _named(at: Deployed, known: Mapping[str, Release], to: str, live: str | None) -> Outcome:
-    """Return the release `to` as the target, if it can serve."""
-    release = known.get(to)
-    if release is None:
-        raise OperateError(f"There is no release {to}. {_all(known, live)}")
-    if to == live:
-        raise OperateError(f"Release {to} is already live. {_all(known, live)}")
-    if release.state == LIVE:
-        raise OperateError(
-            f"Release {to} is live, but someone has taken it out of the route by hand.",
-            advice='See "Switch it on again" in docs/runbook.md.',
-        )
-    if release.state in {FAILED, SUPERSEDED}:
-        raise OperateError(f"Release {to} is {release.state}: {release.message}. {_all(known, live)}")
-    if release.state != RETIRED:
-        raise OperateError(f"Release {to} is still running: {release.state}. {_all(known, live)}")
-    endpoint = _endpoint(at, release)
-    if endpoint is None:
-        raise OperateError(f"{_cannot_serve(at, to)} {_all(known, live)}", advice=_otherwise(at))
-    return Outcome(to, endpoint)
-
-
-def _endpoint(at: Deployed, release: Release) -> str | None:
-    """Return the model endpoint that a release can serve from now, if there is one.
-
-    That is its on-demand deployment if it exists. Provisioned throughput moves from one release's model to
-    the next one's, so it counts only if it serves this release's model.
-    """
-    found = deployments.find(at.bedrock, release_name(at.owner, release.digest))
-    if found and found["status"] == deployments.ACTIVE and found["modelArn"] == release.model_arn:
-        return str(found["customModelDeploymentArn"])
-    if not release.throughput or not throughput.is_throughput(release.endpoint):
-        return None
-    bought = throughput.find(at.bedrock, release.endpoint)
-    if bought and throughput.serves(bought, release.throughput, release.model_arn):
-        return release.endpoint
-    return None
-
-
-def _retired(known: Mapping[str, Release]) -> Sequence[Release]:
-    retired = (release for release in known.values() if release.state == RETIRED)
-    return sorted(retired, key=lambda release: release.updated_at, reverse=True)
-
-
-def _all(known: Mapping[str, Release], live: str | None) -> str:
-    """Return a sentence about the live release, and one about all."""
-    now = f"Release {live} is live" if live else "No release is live"
-    found = ", ".join(f"{release.digest} {release.state}" for release in known.values())
-    return f"{now}. All releases: {found}."
-
-
-def _cannot_serve(at: Deployed, digest: str) -> str:
-    return (
-        f"Release {digest} can't serve: its deployment {release_name(at.owner, digest)} doesn't exist, is "
-        "not Active, or serves another model."
-    )
-
-
-def _again(at: Deployed) -> str:
-    return f"Check `make releases ENV={at.environment}`, then run the command again."
-
-
-def _otherwise(at: Deployed) -> str:
-    return (
-        "You can also revert what led to the bad release (settings, data, prompts) and deploy, or switch "
-        f"distillation off: docs/runbook.md. `make releases ENV={at.environment}` lists all releases."
     )
 
 

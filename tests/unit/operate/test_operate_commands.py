@@ -156,6 +156,17 @@ def test_failure_shows_what_why_and_what_to_do(
         assert part in shown
 
 
+def test_package_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "operate.execution_policy")
+    monkeypatch.setitem(sys.modules, "policy_sentry.shared.iam_data", None)
+    assert main(["execution-policy", "--help"]) == 1
+    text = capsys.readouterr().err
+    assert "needs the package policy_sentry.shared.iam_data, which is not installed" in text
+    assert "make install-tests" in text
+
+
 def test_interruption_is_no_stack_trace(failing: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert failing(KeyboardInterrupt()) == 130
     assert capsys.readouterr().err == "\nInterrupted.\n"
