@@ -1,4 +1,4 @@
-"""The stand-in in process: a server in a thread, boto3 clients for it, and its controls as methods."""
+"""The stand-in in process: boto3 clients, a server in a thread where HTTP is wanted, and controls as methods."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from local.bedrock.application import Application
 from local.bedrock.catalogue import Catalogue
 from local.bedrock.clock import Clock, ManualClock
 from local.bedrock.faults import Faults
+from local.bedrock.in_process import attach
 from local.bedrock.memory_s3 import MemoryS3
 from local.bedrock.protocol import Protocol
 from local.bedrock.roles import Ask
@@ -27,6 +28,8 @@ from local.bedrock.state import summary
 ACCESS_KEY = "AKIASTANDIN"
 # Signatures are not verified.
 _SECRET = "not-a-secret"  # noqa: S105 - a placeholder that signs requests to the stand-in
+# The discard port: a request that is not answered in process goes nowhere.
+_NOWHERE = "http://127.0.0.1:9"
 
 
 @cache
@@ -41,7 +44,9 @@ def _session() -> boto3.Session:
 
 
 class BedrockStandIn:
-    """A test double of Amazon Bedrock on a loopback port.
+    """A test double of Amazon Bedrock.
+
+    Its clients call it directly. It listens on a loopback port once `endpoint` or `port` is read.
 
     Args:
         clock: moves the states; a `ManualClock` unless another is given.
@@ -86,35 +91,37 @@ class BedrockStandIn:
             ask=ask,
         )
         self._application = Application(self._account, protocol, log=log)
-        self._server = Server(self._application, port)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="bedrock", daemon=True
-        )
+        self._port = port
+        self._starting = threading.Lock()
+        self._server: Server | None = None
 
     @property
     def endpoint(self) -> str:
-        """The URL for `endpoint_url`."""
-        return self._server.endpoint
+        """The URL for `endpoint_url`; the stand-in listens from now on."""
+        return self._listening().endpoint
 
     @property
     def port(self) -> int:
-        """The port."""
-        return int(self._server.server_address[1])
+        """The port; the stand-in listens from now on."""
+        return int(self._listening().server_address[1])
 
-    def start(self) -> Self:
-        """Begin to serve."""
-        self._thread.start()
-        return self
+    def _listening(self) -> Server:
+        with self._starting:
+            if self._server is None:
+                self._server = Server(self._application, self._port)
+                threading.Thread(
+                    target=self._server.serve_forever, args=(0.05,), name="bedrock", daemon=True
+                ).start()
+            return self._server
 
     def stop(self) -> None:
-        """Stop serving."""
-        if self._thread.is_alive():
+        """Stop listening."""
+        if self._server is not None:
             self._server.shutdown()
-            self._thread.join(timeout=5)
-        self._server.server_close()
+            self._server.server_close()
 
     def __enter__(self) -> Self:
-        return self.start()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -122,10 +129,10 @@ class BedrockStandIn:
         self.stop()
 
     def client(self, service: str, *, access_key: str = ACCESS_KEY, attempts: int = 2) -> Any:
-        """A boto3 client for this server, `bedrock` or `bedrock-runtime`; access keys tell callers apart."""
-        return _session().client(
+        """A boto3 client, `bedrock` or `bedrock-runtime`, answered in process; access keys tell callers apart."""
+        client = _session().client(
             service,  # type: ignore[call-overload] # the stubs know literal names only
-            endpoint_url=self.endpoint,
+            endpoint_url=_NOWHERE,
             region_name=self._account.settings.region,
             aws_access_key_id=access_key,
             aws_secret_access_key=_SECRET,
@@ -136,6 +143,12 @@ class BedrockStandIn:
                 proxies={},
             ),
         )
+        self.attach(client)
+        return client
+
+    def attach(self, client: Any) -> None:
+        """Answer the requests of a boto3 client in process, whatever its endpoint."""
+        attach(client, self._application)
 
     def calls(self, operation: str | None = None) -> list[dict[str, Any]]:
         """The calls so far, of one operation or all, oldest first."""

@@ -94,7 +94,8 @@ def test_b16_throttling_is_waited_out_by_every_call_itself(
     theatre: Theatre, pauses: list[float], name: str
 ) -> None:
     scene, seen = SCENES[name], undisturbed(theatre, name)
-    bedrock = boto3.client("bedrock", endpoint_url=theatre.server.endpoint, config=clients._CONFIG)
+    bedrock = boto3.client("bedrock", config=clients._CONFIG)
+    theatre.server.attach(bedrock)
     with theatre.play(scene.prepare, bedrock) as play:
         for operation in seen.operations:
             theatre.server.fault("throttled", operation=operation, count=BY_BOTOCORE)

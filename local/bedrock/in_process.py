@@ -1,0 +1,52 @@
+"""Answer a boto3 client without a connection: its requests go to the application as it would send them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.exceptions import ConnectionClosedError
+
+from local.bedrock.application import Application
+from local.bedrock.protocol import Request
+
+
+def attach(client: Any, application: Application) -> None:
+    """Let an application answer all requests of a client.
+
+    The client still validates, signs, retries and parses; only the wire is left out, and with it timeouts.
+    """
+
+    def send(request: AWSPreparedRequest, **_: Any) -> AWSResponse:
+        response = application.handle(_read(request))
+        if response is None:
+            raise ConnectionClosedError(endpoint_url=request.url)
+        headers = {**response.headers, "content-length": str(len(response.body))}
+        return AWSResponse(request.url, response.status, headers, _Body(response.body))
+
+    client.meta.events.register_first("before-send", send)
+
+
+def _read(request: AWSPreparedRequest) -> Request:
+    url = urlsplit(request.url)
+    headers = {name.lower(): _text(value) for name, value in request.headers.items()}
+    body = request.body
+    content = b"" if body is None else body.encode() if isinstance(body, str) else body
+    if not isinstance(content, bytes | bytearray):
+        content = content.read()
+    return Request(request.method, url.path, url.query, headers, bytes(content))
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+class _Body(io.BytesIO):
+    """What urllib3 gives botocore to read."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        """All of it at once."""
+        yield self.read()
