@@ -23,6 +23,8 @@ from distilled_router.release.table import Releases
 from local.bedrock import BedrockStandIn
 from local.servers import EMULATOR_PYTHON
 from operate import processes
+from stacks.settings import PROJECT
+from tests import watchdog
 
 # A loaded machine is slow now and then. How fast our code is, the benchmarks say.
 settings.register_profile("patient", deadline=None)
@@ -45,6 +47,41 @@ os.environ |= {
 }
 
 Client = Callable[[str], Any]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Where no file is named, run the quick tests: those that are not marked `slow`."""
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.markexpr:
+        config.option.markexpr = "not slow"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run all quick tests in several processes, what is named on the command line in this one.
+
+    One more than there are cores: tests wait for servers.
+    """
+    named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    return 0 if named else (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what a bare `pytest` does not collect as `slow`, so that `-m slow` selects all that it leaves out."""
+    quick = [config.rootpath / path for path in config.getini("testpaths")]
+    for item in items:
+        if not any(item.path == path or path in item.path.parents for path in quick):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have this session's servers ended even where pytest is killed."""
+    own = [PROJECT / ".cache" / f"{name}-{os.getpid()}" for name in ("integration", "rollouts")]
+    guard = watchdog.start([tmp_path_factory.getbasetemp(), *own])
+    yield
+    assert guard.stdin is not None
+    guard.stdin.close()
 
 
 @pytest.fixture(scope="session")
