@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tests.checks import document
 from tests.checks.acknowledged import Acknowledged
-from tests.stacks.synthesise_all import synthesise
+from tests.stacks.synthesize_all import synthesize
 
 
 def main() -> int:
     """Write the page."""
     with tempfile.TemporaryDirectory() as folder:
-        synthesise(document.ENVIRONMENT, Path(folder))
+        synthesize(document.ENVIRONMENT, Path(folder))
         acknowledged = Acknowledged(Path(folder) / document.ENVIRONMENT)
         document.PATH.write_text(document.text(acknowledged), encoding="utf-8")
     return 0

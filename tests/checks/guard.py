@@ -16,7 +16,7 @@ import aws_cdk as cdk
 from cdklabs.cdk_validator_cfnguard import CfnGuardValidator
 
 from tests.stacks import bad_example, offline
-from tests.stacks.synthesise_all import synthesise
+from tests.stacks.synthesize_all import synthesize
 
 ENVIRONMENT = "prod"
 
@@ -29,9 +29,9 @@ def main(folder: Path) -> None:
     for name in (ENVIRONMENT, bad_example.NAME):
         try:
             if name == ENVIRONMENT:
-                synthesise(name, folder, rules)
+                synthesize(name, folder, rules)
             else:
-                bad_example.synthesise(folder / name, rules)
+                bad_example.synthesize(folder / name, rules)
         except RuntimeError as error:
             # The report tells what was found; anything else is an error.
             if not str(error).startswith("ValidationFailed"):

@@ -38,11 +38,10 @@ def main() -> int:
     )
     if parser.parse_args().record:
         record()
-    with tempfile.TemporaryDirectory() as folder:
-        made = environments(synthesis.assemblies(Path(folder)))
-        proof = Proof(tuple(made), frozenset(calls.recorded()))
-        document.PATH.write_text(document.text(proof), encoding="utf-8")
-        problems = proof.problems()
+    made = environments(synthesis.assemblies())
+    proof = Proof(tuple(made), frozenset(calls.recorded()))
+    document.PATH.write_text(document.text(proof), encoding="utf-8")
+    problems = proof.problems()
     for problem in problems:
         print(problem)  # noqa: T201 - what a command is for
     told = f"{len(proof.grants)} permissions, {len(problems)} problems"

@@ -16,8 +16,8 @@ from stacks.application import PACKS
 NAME = "bad-example"
 
 
-def synthesise(outdir: Path, *plugins: cdk.IPolicyValidationPlugin) -> None:
-    """Synthesise it, held against all packs; raises what app.synth() raises on their findings."""
+def synthesize(outdir: Path, *plugins: cdk.IPolicyValidationPlugin) -> None:
+    """Synthesize it, held against all packs; raises what app.synth() raises on their findings."""
     app = cdk.App(outdir=str(outdir), analytics_reporting=False)
     packs = [pack(app, verbose=True) for pack in PACKS.values()]
     cdk.Validations.of(app).add_plugins(*packs, *plugins)

@@ -1,4 +1,4 @@
-"""The environments that are synthesised: those with a settings file, and variants made in memory."""
+"""The environments that are synthesized: those with a settings file, and variants made in memory."""
 
 from __future__ import annotations
 
@@ -125,6 +125,9 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
 PACKS: tuple[Pack, ...] = get_args(Pack)
 
 ALL = (*ENVIRONMENTS, *VARIANTS)
+
+# What a quick run tests; each other one differs from one of these by what has tests of its own.
+QUICK = ("dev", "prod", "hardened", "raw-queries")
 
 
 def settings_of(environment: str) -> Settings:

@@ -1,4 +1,4 @@
-"""The synthesised environments: `assembly` is each of them in turn, `assemblies` gives one by its name."""
+"""The synthesized environments: `assembly` is each of them in turn, `assemblies` gives one by its name."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import pytest
 
 from tests.stacks import synthesis
 from tests.stacks.assembly import Assembly
-from tests.stacks.environments import ALL, settings_of
+from tests.stacks.environments import ALL, QUICK, settings_of
 
 
 @pytest.fixture(scope="session")
-def assemblies_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def assemblies_folder() -> Path:
     """The folder with one cloud assembly for each environment, and the bad example's."""
-    return synthesis.assemblies(synthesis.session_folder(tmp_path_factory))
+    return synthesis.assemblies()
 
 
 @pytest.fixture(scope="session")
 def assemblies(assemblies_folder: Path) -> Mapping[str, Assembly]:
-    """Every environment and variant, synthesised."""
+    """Every environment and variant, synthesized."""
     return {name: Assembly(name, settings_of(name), assemblies_folder / name) for name in ALL}
 
 
-@pytest.fixture(params=ALL)
+@pytest.fixture(
+    params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ALL]
+)
 def assembly(request: pytest.FixtureRequest, assemblies: Mapping[str, Assembly]) -> Assembly:
     """One environment after another."""
     return assemblies[request.param]

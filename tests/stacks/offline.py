@@ -29,6 +29,26 @@ def refuse_network() -> None:
     sys.addaudithook(hook)
 
 
+def note_reads(folder: Path) -> set[str]:
+    """Return a set that holds, from now on, each file of the folder that this process opens."""
+    opened, prefix = set[str](), f"{folder}/"
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str | Path):
+            path = os.path.realpath(arguments[0])
+            if path.startswith(prefix):
+                opened.add(path.removeprefix(prefix))
+
+    sys.addaudithook(hook)
+    return opened
+
+
+def modules(folder: Path) -> set[str]:
+    """Return the files of the folder that this process has imported."""
+    files = (getattr(module, "__file__", None) or "" for module in list(sys.modules.values()))
+    return {file.removeprefix(f"{folder}/") for file in files if file.startswith(f"{folder}/")}
+
+
 def environment(folder: Path) -> dict[str, str]:
     """Variables for a process whose Node can't connect, and in which no AWS credentials are to be found.
 

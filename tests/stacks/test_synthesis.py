@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from stacks.settings import PROJECT
-from tests.stacks import offline
+from tests.stacks import offline, synthesis
 from tests.stacks.assembly import STACKS, Assembly
 from tests.stacks.environments import ENVIRONMENTS
 
 CONNECTING = """
 import socket, sys
-from tests.stacks import offline
+from tests.stacks import offline, synthesis
 offline.refuse_network()
 socket.create_connection(("127.0.0.1", 9), timeout=1)
 """
@@ -30,10 +30,34 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_environment_is_synthesised_without_network_and_credentials(assembly: Assembly) -> None:
-    """The fixture's process refuses both: see the tests below, and tests/stacks/synthesise_all.py."""
+    """The fixture's process refuses both: see the tests below, and tests/stacks/synthesize_all.py."""
     assert set(assembly.templates) == set(STACKS)
     manifest = json.loads((assembly.folder / "manifest.json").read_text(encoding="utf-8"))
     assert not manifest.get("missing")  # what a context lookup in AWS would leave
+
+
+def test_all_that_synthesis_reads_is_in_the_key_under_which_it_is_kept(assemblies_folder: Path) -> None:
+    lists = list(assemblies_folder.glob(f"process-*/{synthesis.READS}"))
+    read = {line for path in lists for line in path.read_text(encoding="utf-8").splitlines()}
+    assert {"stacks/application.py", "environments/prod.toml", "task/task.toml"} <= read
+    keyed = {path.relative_to(PROJECT).as_posix() for path in synthesis.inputs(PROJECT)}
+    # Bundles are named by their content, and made of what is in the key.
+    assert {path for path in read - keyed if not path.startswith((".venv/", ".cache/"))} == set()
+
+
+def test_another_file_or_variable_is_another_key(tmp_path: Path) -> None:
+    for name in synthesis.INPUTS:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    first = synthesis.key(tmp_path, {})
+    assert synthesis.key(tmp_path, {"HOME": "/"}) == first
+    assert synthesis.key(tmp_path, {"CDK_DEBUG": "1"}) != first
+    (tmp_path / "cdk.json").write_text("{}")
+    second = synthesis.key(tmp_path, {})
+    (tmp_path / "stacks").unlink()
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "new.py").write_text("")
+    assert len({first, second, synthesis.key(tmp_path, {})}) == 3
 
 
 @pytest.mark.parametrize(
