@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: benchmarks bootstrap checks cost dataset-check diff deploy destroy execution-policy help install install-deploy install-tests local local-status local-down lock permissions releases rollback route synth watch test tests types faults snapshots schema clean
+.PHONY: benchmarks bootstrap checks contracts cost dataset-check diff deploy destroy durations execution-policy help install install-deploy install-tests local local-status local-down lock permissions releases rollback route synth watch test test-all tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -15,6 +15,7 @@ TESTS := .venv/.installed-tests
 CHECKS := .venv/.installed-checks
 SOURCES := app.py stacks cdk_distilled_router operate local tests data benchmarks
 FUNCTIONS := $(wildcard lambda/*/)
+TIMED = $(if $(DURATIONS),--durations=$(DURATIONS))
 # As it was typed: make would expand a dollar sign in it.
 export ROUTE_QUERY := $(value QUERY)
 
@@ -85,22 +86,30 @@ deploy: $(DEPLOYS)  ## Deploy to AWS, with the credentials of your shell [ENV=de
 destroy: $(DEPLOYS)  ## Remove a deployment from AWS [ENV=dev]
 	@python -m operate destroy --environment "$(ENV)"
 
-test: $(TESTS)  ## Lint, type-check and test
+test: $(TESTS)  ## Lint, check types and contracts, and run the quick tests: 6 minutes [DURATIONS=25]
 	ruff check .
 	ruff format --check .
 	@# Side by side: much of a test is waiting.
-	@$(MAKE) --no-print-directory -j 2 types tests
+	@$(MAKE) --no-print-directory -j 3 types contracts tests
 
 types: $(TESTS)
 	mypy $(SOURCES) $(FUNCTIONS)
 
+contracts: $(TESTS)
+	PYTHONPATH=.:lambda lint-imports
+
 tests: $(TESTS)
-	@# In the files' order: the longest, integration, begins first, beside all others.
-	pytest -n 3 --dist loadfile --no-loadscope-reorder
+	pytest $(TIMED)
+
+test-all: test $(CHECKS)  ## The same, and then all other tests: deployments, faults, permissions, checkov: 20 minutes
+	pytest tests -m slow -n 3 $(TIMED)
+
+durations: $(CHECKS)  ## Write the slowest tests of both into docs/testing.md; on a machine with nothing else to do
+	python -m tests.durations
 
 checks: $(CHECKS)  ## Hold prod against checkov, and renew docs/checks.md
 	@python -m tests.checks
-	pytest -m checkov tests/checks
+	pytest tests/checks
 
 faults: $(TESTS)  ## Deploy, update and destroy it all while faults happen at random [SCHEDULES=200] [SEED=1]
 	@python -m tests.faults --schedules "$(SCHEDULES)" --seed "$(SEED)"

@@ -67,7 +67,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what a bare `pytest` does not collect as `slow`, so that `-m slow` selects all that it leaves out."""
+    """Mark what a bare `pytest` does not collect as `slow`: `-m slow` then selects all that it leaves out."""
     quick = [config.rootpath / path for path in config.getini("testpaths")]
     for item in items:
         if not any(item.path == path or path in item.path.parents for path in quick):

@@ -1,8 +1,8 @@
 """End what a test session has left running, however the session ended.
 
 A fixture stops its servers when pytest ends by itself. A pytest that is killed runs no fixture: then this
-process, which reads a pipe from pytest until it closes, ends what is left. It knows the session's processes by
-its folders: in the value of an environment variable (`TMPDIR`, `LOCAL_DIR`), or in the tag that
+process, which reads a pipe from pytest until it closes, ends what is left. It knows the session's processes
+by its folders: in the value of an environment variable (`TMPDIR`, `LOCAL_DIR`), or in the tag that
 `operate.processes.start` puts into a command line.
 """
 

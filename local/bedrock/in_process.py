@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.exceptions import ConnectionClosedError
 
 from local.bedrock.application import Application
@@ -24,7 +25,9 @@ def attach(client: Any, application: Application) -> None:
         response = application.handle(_read(request))
         if response is None:
             raise ConnectionClosedError(endpoint_url=request.url)
-        headers = {**response.headers, "content-length": str(len(response.body))}
+        headers = HTTPHeaders()
+        for name, value in response.headers.items():
+            headers[name] = value
         return AWSResponse(request.url, response.status, headers, _Body(response.body))
 
     client.meta.events.register_first("before-send", send)
@@ -33,11 +36,9 @@ def attach(client: Any, application: Application) -> None:
 def _read(request: AWSPreparedRequest) -> Request:
     url = urlsplit(request.url)
     headers = {name.lower(): _text(value) for name, value in request.headers.items()}
-    body = request.body
-    content = b"" if body is None else body.encode() if isinstance(body, str) else body
-    if not isinstance(content, bytes | bytearray):
-        content = content.read()
-    return Request(request.method, url.path, url.query, headers, bytes(content))
+    body: Any = request.body or b""
+    content = body.encode() if isinstance(body, str) else bytes(body)
+    return Request(request.method or "GET", url.path, url.query, headers, content)
 
 
 def _text(value: str | bytes) -> str:

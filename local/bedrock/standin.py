@@ -1,4 +1,4 @@
-"""The stand-in in process: boto3 clients, a server in a thread where HTTP is wanted, and controls as methods."""
+"""The stand-in in process: its boto3 clients, its HTTP server if one is wanted, its controls as methods."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class BedrockStandIn:
         self.stop()
 
     def client(self, service: str, *, access_key: str = ACCESS_KEY, attempts: int = 2) -> Any:
-        """A boto3 client, `bedrock` or `bedrock-runtime`, answered in process; access keys tell callers apart."""
+        """A boto3 client of `bedrock` or `bedrock-runtime`, without HTTP; access keys tell callers apart."""
         client = _session().client(
             service,  # type: ignore[call-overload] # the stubs know literal names only
             endpoint_url=_NOWHERE,

@@ -20,8 +20,8 @@ INTRODUCTION = """\
 |---|---|---|
 | cdk-nag packs | every synthesis, by `checks.packs` in the settings: all five for prod, AwsSolutions for \
 dev and local, all five for the test variants | `cdk synth`, `make test` |
-| AWS Control Tower's proactive controls, 237 rules for cfn-guard | prod | `make test` |
-| checkov, offline | prod | `make checks` |
+| AWS Control Tower's proactive controls, 237 rules for cfn-guard | prod | `make test-all` |
+| checkov, offline | prod | `make test-all`, `make checks` |
 
 A finding is fixed, or acknowledged at its construct with a reason. Otherwise the synthesis or the test \
 fails. An acknowledgement without a finding fails too. A stack that is bad on purpose \

@@ -12,8 +12,6 @@ from tests.checks.acknowledged import Acknowledged, Finding
 from tests.stacks import bad_example
 from tests.stacks.assembly import Assembly
 
-pytestmark = pytest.mark.checkov
-
 
 @pytest.fixture(scope="module")
 def prod(assemblies: Mapping[str, Assembly]) -> Acknowledged:

@@ -123,6 +123,7 @@ def test_a_second_run_creates_nothing(system: LocalSystem) -> None:
     assert time.monotonic() - started < 120
 
 
+@pytest.mark.slow
 def test_a_worse_model_is_refused_and_the_old_one_serves_on(system: LocalSystem) -> None:
     """Labels dealt out at random: the job succeeds, the gate refuses, the stack that waits rolls back."""
     good = system.router().ask(system.asked[0].query)["release"]
@@ -151,6 +152,7 @@ def test_a_worse_model_is_refused_and_the_old_one_serves_on(system: LocalSystem)
     assert [name.endswith(good) for name in deployments] == [True]
 
 
+@pytest.mark.slow
 def test_going_back_to_the_good_data_pays_nothing(system: LocalSystem) -> None:
     result = system.up()
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]

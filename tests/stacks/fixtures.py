@@ -24,9 +24,7 @@ def assemblies(assemblies_folder: Path) -> Mapping[str, Assembly]:
     return {name: Assembly(name, settings_of(name), assemblies_folder / name) for name in ALL}
 
 
-@pytest.fixture(
-    params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ALL]
-)
+@pytest.fixture(params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ALL])
 def assembly(request: pytest.FixtureRequest, assemblies: Mapping[str, Assembly]) -> Assembly:
     """One environment after another."""
     return assemblies[request.param]

@@ -36,7 +36,8 @@ def note_reads(folder: Path) -> set[str]:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(arguments[0], str | Path):
             path = os.path.realpath(arguments[0])
-            if path.startswith(prefix):
+            # What is opened relative to another folder than the current one looks like no file.
+            if path.startswith(prefix) and Path(path).is_file():
                 opened.add(path.removeprefix(prefix))
 
     sys.addaudithook(hook)

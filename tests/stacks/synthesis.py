@@ -1,8 +1,8 @@
 """All environments' cloud assemblies, synthesized once for the same code.
 
 Two processes make them, each several one after another: the CDK's validators need some ten seconds to start
-and two for each further app; and in those processes there is neither a network nor a credential. They are kept
-in `.cache/`, by the digest of all that synthesis reads.
+and two for each further app; and in those processes there is neither a network nor a credential. They are
+kept in `.cache/`, by the digest of all that synthesis reads.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import aws_cdk as cdk
 from stacks.application import declare
 from stacks.settings import PROJECT
 from tests.stacks import bad_example, offline
-from tests.stacks.environments import ALL, settings_of
+from tests.stacks.environments import settings_of
 
 
 def synthesize(environment: str, folder: Path, *plugins: cdk.IPolicyValidationPlugin) -> None:

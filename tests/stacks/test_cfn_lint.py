@@ -35,8 +35,12 @@ CHANGED = {
     "judge": ("release",),
     "hardened": STACKS,
 }
-TEMPLATES = [(name, stack) for name in ENVIRONMENTS for stack in STACKS] + [
-    (name, stack) for name in VARIANTS for stack in CHANGED.get(name, ())
+# A quick run lints what most teams deploy, and what has most in it.
+QUICK = ("prod", "hardened")
+TEMPLATES = [
+    pytest.param(name, stack, marks=() if name in QUICK else pytest.mark.slow)
+    for name in (*ENVIRONMENTS, *VARIANTS)
+    for stack in (STACKS if name in ENVIRONMENTS else CHANGED.get(name, ()))
 ]
 
 

@@ -108,6 +108,7 @@ def test_b16_throttling_is_waited_out_by_every_call_itself(
         assert all(pause <= 2 ** (number % BY_BOTOCORE) for number, pause in enumerate(pauses))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
 def test_b16_calls_that_stay_throttled_are_made_again_later(theatre: Theatre, name: str) -> None:
     scene, seen = SCENES[name], undisturbed(theatre, name)
@@ -123,6 +124,7 @@ def test_b16_calls_that_stay_throttled_are_made_again_later(theatre: Theatre, na
     assert failures(seen.each(), trial) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
 def test_b12_b16_throttling_that_does_not_end_leaves_nothing_unknown(theatre: Theatre, name: str) -> None:
     scene, seen = SCENES[name], undisturbed(theatre, name)

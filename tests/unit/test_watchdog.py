@@ -47,7 +47,14 @@ def is_running(pid: int) -> bool:
 def test_killed_session_leaves_no_process_behind(tmp_path: Path) -> None:
     ready, base = tmp_path / "ready", tmp_path / "base"
     (tmp_path / "test_sleeps.py").write_text(SLEEPS.format(fixture="emulator", ready=str(ready)))
-    options = ["-p", "tests.conftest", "-p", "no:cacheprovider", f"--basetemp={base}", f"--rootdir={tmp_path}"]
+    options = [
+        "-p",
+        "tests.conftest",
+        "-p",
+        "no:cacheprovider",
+        f"--basetemp={base}",
+        f"--rootdir={tmp_path}",
+    ]
     session = subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", *options, str(tmp_path / "test_sleeps.py")],
         cwd=PROJECT,

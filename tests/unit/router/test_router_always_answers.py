@@ -1,4 +1,4 @@
-"""10,000 requests while everything behind the router fails in turn: each is answered, and in time.
+"""1,000 or 10,000 requests while everything behind the router fails in turn: each is answered, and in time.
 
 Bedrock is the stand-in, in a process of its own, behind real clients and connections; the releases table and
 the wall clock are doubles. The faults follow from a seed; which request meets which is the machine's matter,
@@ -40,7 +40,9 @@ from tests.unit.router.scenes import assert_weights
 from tests.unit.router.storm import Storm, Turn
 from tests.unit.router.students import deployed_student
 
-SEED, REQUESTS, ENVIRONMENTS = 20261, 10_000, 10
+SEED, ENVIRONMENTS = 20261, 10
+# A quick run asks the first tenth.
+REQUESTS = (1_000, pytest.param(10_000, marks=pytest.mark.slow))
 TIME_BUDGET, BATCH_TIME_BUDGET, LATE_SECONDS = 0.2, 0.4, 0.05
 TICK_SECONDS = 0.005
 
@@ -207,19 +209,19 @@ def answers_of(result: Result) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def storm(task: Task) -> tuple[list[Result], Noise]:
+@pytest.fixture(scope="module", params=REQUESTS)
+def storm(request: pytest.FixtureRequest, task: Task) -> tuple[list[Result], Noise]:
     """All requests, and how late the machine was meanwhile."""
-    # Metrics and logs of 10,000 requests would hide what a failure says.
+    # Metrics and logs of so many requests would hide what a failure says.
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), stand_in() as (url, endpoints):
-        turns = list(Storm(SEED, endpoints, ENVIRONMENTS).turns(REQUESTS, time.time()))
+        turns = list(Storm(SEED, endpoints, ENVIRONMENTS).turns(request.param, time.time()))
         with Noise() as noise:
             return run(turns, url, task), noise
 
 
 def test_every_request_is_answered_with_weights(storm: tuple[list[Result], Noise], task: Task) -> None:
     results, _ = storm
-    assert len(results) == REQUESTS
+    assert len(results) in (1_000, 10_000)
     for result in results:
         for answer in answers_of(result):
             if "error" in answer:
@@ -241,14 +243,16 @@ def test_no_request_takes_longer_than_its_budget(storm: tuple[list[Result], Nois
 
 
 def test_everything_went_wrong_meanwhile(storm: tuple[list[Result], Noise]) -> None:
-    """Each source gave its part of the answers, and each reason came up."""
+    """Each source gave its part of the answers, and each reason came up; most do among 1,000 already."""
     results, _ = storm
     answers = [answer for result in results for answer in answers_of(result) if "error" not in answer]
     sources = Counter(answer["source"] for answer in answers)
-    assert min(sources[name] for name in ("distilled", "base", "static")) > REQUESTS / 40, sources
+    assert min(sources[name] for name in ("distilled", "base", "static")) > len(results) / 40, sources
     reasons = Counter(answer["reason"] for answer in answers)
-    assert set(reasons) >= {
+    expected = {
         *(None, "throttled", "not_ready", "unavailable", "unreachable", "timed_out", "denied", "not_found"),
         *("refused", "invalid_output", "empty_output", "circuit_open", "no_release", "no_time"),
-    }, reasons
+    }
+    missing = expected - set(reasons)
+    assert len(missing) <= (0 if len(results) == 10_000 else 4), missing
     assert "internal" not in reasons
