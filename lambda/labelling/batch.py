@@ -81,7 +81,7 @@ def start(
         found = next((job for job in named(bedrock, name) if job["jobName"] == name), None)
         if found:
             return str(found["jobArn"])
-        text = f"Bedrock did not take batch job {name}: {described(error)}"
+        text = f"Bedrock did not create batch job {name}: {described(error)}"
         if is_transient(error) or (isinstance(error, ClientError) and is_role_not_ready(error)):
             raise NotYetError(text) from error
         if isinstance(error, ClientError) and code(error) == "ServiceQuotaExceededException":

@@ -117,7 +117,7 @@ def _served_by(event: Event, bedrock: Any, name: str, at: datetime) -> str | Non
         raise ResourceError(throughput.deleted_outside(name))
     spec, model_arn = _spec(event), str(event.properties.get("ModelArn"))
     arn, asked = str(event.raw.get("Arn", "")), str(event.raw.get("Asked", ""))
-    found = throughput.ensure(bedrock, spec, model_arn, now=at, arn=arn, asked=asked)
+    found = throughput.ensure(bedrock, spec, model_arn, now=at, arn=arn, requested=asked)
     if found["status"] == throughput.FAILED:
         text = f"Throughput {name} failed: {found.get('failureMessage') or 'no reason given'}"
         # What was new goes: it would keep the name, and the next attempt from buying another.

@@ -54,7 +54,7 @@ def serve(
         with releases.creating(digest) as allowed:
             if not allowed:
                 return failed(f"release {digest} does not serve any more")
-            found = throughput.ensure(bedrock, spec, release.model_arn, now=now(), asked=release.endpoint)
+            found = throughput.ensure(bedrock, spec, release.model_arn, now=now(), requested=release.endpoint)
     except NotYetError as error:
         return waiting(str(error), env.poll_seconds)
     except ResourceError as error:

@@ -23,7 +23,7 @@ HOST = Path(__file__).with_name("framework_host.cjs")
 POLLS = 4
 OURS, NEXT = "video-router-prod-0123456789ab", "video-router-prod-ba9876543210"
 PENDING: Mapping[str, Any] = {"IsComplete": False}
-REFUSED: Mapping[str, Any] = {"errorMessage": "Bedrock did not take job x.", "trace": ["at", "at"]}
+REFUSED: Mapping[str, Any] = {"errorMessage": "Bedrock did not create job x.", "trace": ["at", "at"]}
 
 Answers = Sequence[Mapping[str, Any]]
 Seen = Mapping[str, Any]

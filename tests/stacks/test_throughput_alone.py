@@ -201,7 +201,7 @@ def test_a_models_arn_that_is_known_when_deployed_needs_the_student(stack: cdk.S
         ({"commitment": "OneMonth"}, r"Set acknowledge_commitment"),
         ({**PRICED, "hourly_price_usd": None}, r"OneMonth needs hourly_price_usd"),
         ({"hourly_price_usd": 0.0}, r"hourly_price_usd = 0; allowed is more than 0"),
-        ({**PRICED, "commitment": "OneYear"}, r"commitment 'OneYear' is none of OneMonth, SixMonths"),
+        ({**PRICED, "commitment": "OneYear"}, r"commitment 'OneYear' is not one of OneMonth, SixMonths"),
         ({"name": "search.router"}, r"search\.router-1mu: the name has 17 characters"),
         ({"name": "n" * 60}, r"the name has 64 characters; allowed are 63"),
         (

@@ -77,5 +77,5 @@ def test_throughputs_name_tells_what_can_not_be_changed(
 
 
 def test_an_unknown_commitment_has_no_name() -> None:
-    with pytest.raises(ValueError, match="'TwoWeeks' is none of OneMonth, SixMonths"):
+    with pytest.raises(ValueError, match="'TwoWeeks' is not one of OneMonth, SixMonths"):
         throughput_name("search", 1, "TwoWeeks")

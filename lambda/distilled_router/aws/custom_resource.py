@@ -1,6 +1,6 @@
-"""The contract with CloudFormation, through the CDK's Provider framework, in one place.
+"""Read CloudFormation's requests and write responses, by the contract of the CDK's Provider framework.
 
-CloudFormation sends every property as a string, keeps 4,096 bytes of an answer, and may deliver an event
+CloudFormation sends every property as a string, keeps 4,096 bytes of a response, and may deliver an event
 twice (AWS CloudFormation, custom resource request and response objects).
 """
 
@@ -16,8 +16,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from distilled_router.aws.errors import ResourceError, is_transient
 
-# The framework adds a stack trace of about 1,000 bytes and the log group's name to the reason, and the ids
-# of stack, request and resource stand beside it: ours stays well below the 4,096 bytes of the whole response.
+# The whole response has at most 4,096 bytes. The framework adds a stack trace of about 1,000 bytes and the
+# log group's name to our reason, and the ids of stack, request and resource need their space, too.
 REASON_BYTES = 1500
 
 logger = Logger(child=True)
@@ -25,7 +25,7 @@ logger = Logger(child=True)
 
 @dataclass(frozen=True)
 class Event:
-    """One request of CloudFormation, or one question of the framework's isComplete."""
+    """A request of CloudFormation, or a call of the framework's isComplete."""
 
     request_type: str
     request_id: str
@@ -38,7 +38,7 @@ class Event:
 
     @classmethod
     def parse(cls, event: Mapping[str, Any]) -> Event:
-        """Read an event; ResponseURL is left out, since whoever has it can answer for us."""
+        """Read an event, without ResponseURL: whoever has that URL can respond in our place."""
         return cls(
             request_type=str(event["RequestType"]),
             request_id=str(event.get("RequestId", "")),
@@ -52,12 +52,12 @@ class Event:
 
     @property
     def is_delete(self) -> bool:
-        """Whether the resource is to go."""
+        """Return whether CloudFormation deletes the resource."""
         return self.request_type == "Delete"
 
 
 def answer(physical_id: str, data: Mapping[str, str] | None = None, **carried: Any) -> dict[str, Any]:
-    """onEvent's answer. `carried` fields reach isComplete, and only that."""
+    """Return onEvent's response. `carried` fields reach isComplete only."""
     result: dict[str, Any] = {"PhysicalResourceId": physical_id, **carried}
     if data:
         result["Data"] = dict(data)
@@ -65,22 +65,22 @@ def answer(physical_id: str, data: Mapping[str, str] | None = None, **carried: A
 
 
 def pending() -> dict[str, Any]:
-    """isComplete's answer while the work goes on. The framework refuses data here."""
+    """Return isComplete's response while the work is in progress. The framework refuses data here."""
     return {"IsComplete": False}
 
 
 def complete(data: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """isComplete's answer once the resource is in the state that was asked for."""
+    """Return isComplete's response once the resource is in the requested state."""
     return {"IsComplete": True, "Data": dict(data)} if data else {"IsComplete": True}
 
 
 def is_true(value: Any) -> bool:
-    """A boolean property: CloudFormation delivers it as the string `true` or `false`."""
+    """Return the value of a boolean property, which CloudFormation delivers as `true` or `false`."""
     return str(value).lower() == "true"
 
 
 def shortened(reason: str) -> str:
-    """A reason that fits the response, cut in the middle so that its start and its advice both stay."""
+    """Return a reason that fits the response. A long one is cut in the middle: its end says what to do."""
     text, half = reason, min(len(reason), REASON_BYTES) // 2
     while _bytes(text) > REASON_BYTES:
         text = f"{reason[:half]} … {reason[-half:]}"
@@ -89,29 +89,32 @@ def shortened(reason: str) -> str:
 
 
 def _bytes(text: str) -> int:
-    """The length in the response's JSON, where a quote takes two bytes and a character up to four."""
+    """Return the length in the response's JSON, where a quote takes two bytes and a character up to four."""
     return len(json.dumps(text, ensure_ascii=False).encode(errors="replace"))
 
 
 def answer_event(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """onEvent's answer, or an error whose text fits CloudFormation's reason."""
+    """Return onEvent's response. An AWS error is raised with a text that fits CloudFormation's reason."""
     try:
         return work()
     except (ResourceError, ClientError, BotoCoreError) as error:
         raise ResourceError(shortened(str(error))) from error
 
 
-def answer_poll(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """isComplete's answer. An error that passes means asking again: the framework gives up at the first one
-    that is raised, and CloudFormation then deletes what was just paid for."""
+def answer_poll(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return isComplete's response. A temporary error means "not complete yet".
 
-    def ask() -> dict[str, Any]:
+    The framework gives up at the first error that is raised, and CloudFormation then deletes what was just
+    paid for.
+    """
+
+    def poll() -> dict[str, Any]:
         try:
-            return question()
+            return check()
         except (ClientError, BotoCoreError) as error:
             if not is_transient(error):
                 raise
-            logger.warning("asked again later", error=str(error))
+            logger.warning("AWS call failed temporarily; polling again", error=str(error))
             return pending()
 
-    return answer_event(ask)
+    return answer_event(poll)

@@ -1,4 +1,4 @@
-"""What AWS's errors mean to us, and how long a call that failed is tried again."""
+"""Classify the errors of AWS, and retry calls that failed."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as UnreachableError
 
 THROTTLES = frozenset({"ThrottlingException", "TooManyRequestsException", "Throttling"})
-# IAM is eventually consistent: Bedrock refuses a role that was made seconds ago with this text.
+# IAM is eventually consistent: Bedrock refuses a role that was created seconds ago with this text.
 ROLE_NOT_READY = "could not assume provided iam role"
 
 
 class ResourceError(Exception):
-    """A custom resource or a release can't go on. The text names the resource, what was found, what is
-    allowed and the next step; it becomes the reason that CloudFormation or the notification shows."""
+    """A custom resource or a release can't continue.
+
+    The text names the resource, what was found, what is allowed and the next step. CloudFormation and the
+    notification show it as the reason.
+    """
 
 
 class NotYetError(ResourceError):
-    """The same call may succeed soon, and may be made again at no cost. The text says what stood in the way,
-    for whoever has waited long enough."""
+    """The call failed temporarily, and repeating it costs nothing. The text says why it failed."""
 
 
 def code(error: ClientError) -> str:
-    """The error's code, e.g. `ConflictException`."""
+    """Return the error's code, e.g. `ConflictException`."""
     return str(error.response.get("Error", {}).get("Code", "Unknown"))
 
 
 def message(error: ClientError) -> str:
-    """The error's text as the service wrote it."""
+    """Return the error's text as the service wrote it."""
     return str(error.response.get("Error", {}).get("Message", error))
 
 
 def is_missing(error: ClientError) -> bool:
-    """Whether the service says that the thing does not exist."""
+    """Return whether the service says that the resource does not exist."""
     return code(error) in {
         "ResourceNotFoundException",
         "NoSuchKey",
@@ -46,28 +48,30 @@ def is_missing(error: ClientError) -> bool:
     }
 
 
-def is_gone(error: ClientError, look: Callable[[], object | None]) -> bool:
-    """Whether a call failed because its thing is no longer there; `look` answers None where it is not.
+def is_gone(error: ClientError, read: Callable[[], object | None]) -> bool:
+    """Return whether a call failed because its resource is gone. `read` returns None if it is.
 
-    What has gone has no tags: where a role may touch only what carries the owner's, IAM may refuse the call
-    before the service can say that there is no such thing. So a refusal is looked into.
+    A deleted resource has no tags. Where a role may touch only resources with the owner's tag, IAM can refuse
+    the call before the service reports that the resource is missing, so a refusal is checked by reading.
     """
-    return is_missing(error) or (code(error) == "AccessDeniedException" and look() is None)
+    return is_missing(error) or (code(error) == "AccessDeniedException" and read() is None)
 
 
 def is_conflict(error: ClientError) -> bool:
-    """Whether the thing is in use, or in a state that forbids the call."""
+    """Return whether the resource is in use, or in a state that forbids the call."""
     return code(error) == "ConflictException"
 
 
 def is_throttle(error: ClientError) -> bool:
-    """Whether the call may simply be made again, later."""
+    """Return whether the call was throttled and can be repeated later."""
     return code(error) in THROTTLES
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the call failed for a reason that passes: it was throttled, the service broke, or the answer
-    did not arrive, in which case the call may have been carried out."""
+    """Return whether the call failed temporarily: throttled, an error of the service, or no response.
+
+    If no response arrived, the call may have taken effect.
+    """
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
         return is_throttle(error) or status >= 500
@@ -75,22 +79,22 @@ def is_transient(error: Exception) -> bool:
 
 
 def described(error: ClientError | BotoCoreError) -> str:
-    """Code and text of a service's error, or what went wrong on the way to it."""
+    """Return the code and text of a service's error, or the text of a failed connection."""
     return f"{code(error)}: {message(error)}" if isinstance(error, ClientError) else str(error)
 
 
 def is_role_not_ready(error: ClientError) -> bool:
-    """Whether Bedrock could not assume a role, which is normal in the first minute of the role's life."""
+    """Return whether Bedrock could not assume a role, which is normal in the role's first minute."""
     return code(error) == "ValidationException" and ROLE_NOT_READY in message(error).lower()
 
 
 def is_mutating(error: ClientError) -> bool:
-    """Whether a deployment is being created or updated, so that it can't be changed or deleted yet."""
+    """Return whether a deployment is being created or updated, so it can't be changed or deleted yet."""
     return code(error) == "ValidationException" and "mutating state" in message(error).lower()
 
 
 def or_none[T](call: Callable[..., T], **parameters: Any) -> T | None:
-    """The call's answer, or None where the service says that the thing does not exist."""
+    """Return the call's response, or None if the service says that the resource does not exist."""
     try:
         return call(**parameters)
     except ClientError as error:
@@ -107,10 +111,9 @@ def with_retries[T](
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], float] = time.monotonic,
 ) -> T:
-    """Make a call again, with full jitter, while its error is retryable and the time lasts.
+    """Return the result of a call, repeated with full jitter while its error is retryable.
 
-    Raises the last error once `seconds` have passed, so a caller's own deadline is never overrun by more
-    than one call.
+    Raises the last error once `seconds` have passed, so the caller's deadline is overrun by one call at most.
     """
     end = now() + seconds
     pause = 1.0

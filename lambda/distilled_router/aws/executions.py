@@ -1,4 +1,4 @@
-"""Executions of our state machines: found by their names, started once, stopped for good."""
+"""Find, start and stop executions of this package's state machines by their names."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from botocore.exceptions import ClientError
 from distilled_router.aws.errors import ResourceError, code, or_none
 
 OPEN = frozenset({"RUNNING", "PENDING_REDRIVE"})
-# The error of an execution that we stopped ourselves: nobody wants its work any more.
+# The error of an execution that this package stopped because its work is no longer needed.
 SUPERSEDED = "Superseded"
 # A closed execution's name is taken for 90 days (Step Functions, StartExecution).
 MOST_NAMES = 50
 
 
 def arn_of(machine: str, name: str) -> str:
-    """The ARN of a state machine's execution of that name."""
+    """Return the ARN of a state machine's execution of that name."""
     return f"{machine.replace(':stateMachine:', ':execution:')}:{name}"
 
 
 def find(stepfunctions: Any, arn: str) -> dict[str, Any] | None:
-    """DescribeExecution's answer, or None where there is no such execution."""
+    """Return DescribeExecution's response, or None if there is no such execution."""
     if not arn:
         return None
     try:
@@ -32,26 +32,26 @@ def find(stepfunctions: Any, arn: str) -> dict[str, Any] | None:
 
 
 def is_open(execution: Mapping[str, Any] | None) -> bool:
-    """Whether an execution, as DescribeExecution shows it, runs or can be run on."""
+    """Return whether an execution, as DescribeExecution shows it, runs or waits to be redriven."""
     return execution is not None and execution["status"] in OPEN
 
 
 def stop(stepfunctions: Any, arn: str, cause: str) -> bool:
-    """Stop an execution if it runs; True once it is closed. Call again until then."""
+    """Stop an execution if it runs. Return whether it is closed; call again until it is."""
     execution = find(stepfunctions, arn)
     if not is_open(execution):
         return True
     try:
         stepfunctions.stop_execution(executionArn=arn, error=SUPERSEDED, cause=cause)
     except ClientError as error:
-        # It closed between the look and the call: the next look tells.
+        # It closed between the two calls: the next call returns True.
         if code(error) not in {"ValidationException", "ExecutionDoesNotExist"}:
             raise
     return False
 
 
 def of_work(stepfunctions: Any, machine: str, work: str) -> Iterator[dict[str, Any]]:
-    """The executions of one piece of work, `<work>-1` and so on, first to last."""
+    """Yield the executions for one piece of work, `<work>-1` and so on, first to last."""
     for number in range(1, MOST_NAMES + 1):
         execution = find(stepfunctions, arn_of(machine, f"{work}-{number}"))
         if execution is None:
@@ -60,10 +60,10 @@ def of_work(stepfunctions: Any, machine: str, work: str) -> Iterator[dict[str, A
 
 
 def ensure(stepfunctions: Any, machine: str, work: str, content: str) -> str:
-    """The ARN of the work's execution that runs, or of a new one with this input.
+    """Return the ARN of the work's open execution, or start one with this input.
 
-    Never two at once: whoever asks tries the same names in the same order, and an open execution's name
-    stands in the way of all that come after it. Raises ResourceError where every name is used up.
+    Never starts two at once: every caller tries the same names in the same order, and stops at the name of
+    an open execution. Raises ResourceError if every name is used up.
     """
     for number in range(1, MOST_NAMES + 1):
         name = f"{work}-{number}"
@@ -79,6 +79,6 @@ def ensure(stepfunctions: Any, machine: str, work: str, content: str) -> str:
         if is_open(find(stepfunctions, arn_of(machine, name))):
             return arn_of(machine, name)
     raise ResourceError(
-        f"{work} was started {MOST_NAMES} times at {machine} within 90 days, and names can't be used again "
-        "before. Change what it is made of, such as distillation.nonce."
+        f"{work} was started {MOST_NAMES} times at {machine} within 90 days, and its names can't be reused "
+        "before then. Change a setting that decides its digest, such as distillation.nonce."
     )

@@ -1,4 +1,4 @@
-"""Metrics of the release machinery, on the same namespace and `service` dimension as the router's."""
+"""Emit metrics of the release, in the namespace and with the `service` dimension of the router's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from distilled_router.env import METRICS_NAMESPACE
 
 
 def count(metric: str, service: str) -> None:
-    """Add one to a metric, through the function's log (CloudWatch's embedded metric format)."""
+    """Add one to a metric, through the function's log (CloudWatch embedded metric format)."""
     with single_metric(metric, MetricUnit.Count, 1, namespace=METRICS_NAMESPACE) as single:
         single.add_dimension("service", service)

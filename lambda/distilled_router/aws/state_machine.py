@@ -1,6 +1,6 @@
-"""What a step of the release's state machine answers: data that its states choose on.
+"""Build the results of a state machine's steps: data that its Choice states read.
 
-Expected outcomes are data, never exceptions, so that no state depends on the name of an error.
+Expected outcomes are data, never exceptions, so no state depends on the name of an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MESSAGE_CHARACTERS = 2000
 
 
 class StageResult(TypedDict):
-    """`waiting` asks to be called again after `seconds`, `done` leads to the next stage."""
+    """The result of a step: `waiting` repeats it after `seconds`, `done` leads to the next step."""
 
     outcome: Literal["waiting", "done", "failed"]
     message: str
@@ -26,40 +26,40 @@ class StageResult(TypedDict):
 
 
 def waiting(message: str, seconds: int) -> StageResult:
-    """Not yet: call again in so many seconds."""
+    """Return the result of a step that must be repeated after `seconds`."""
     return {"outcome": "waiting", "message": message[:MESSAGE_CHARACTERS], "seconds": max(seconds, 1)}
 
 
 def done(message: str) -> StageResult:
-    """This stage has reached its aim."""
+    """Return the result of a step that is done."""
     return {"outcome": "done", "message": message[:MESSAGE_CHARACTERS], "seconds": 0}
 
 
 def failed(message: str) -> StageResult:
-    """The release ends here, for this reason."""
+    """Return the result of a step that ends the release or the labelling, with the reason."""
     return {"outcome": "failed", "message": message[:MESSAGE_CHARACTERS], "seconds": 0}
 
 
 def not_in_progress(digest: str) -> StageResult:
-    """The release has ended while this stage was asked: another one took its place, or its stack goes."""
-    return failed(f"release {digest} is not on its way any more")
+    """Return the result of a step whose release ended meanwhile: superseded, or its stack is deleted."""
+    return failed(f"release {digest} has already ended")
 
 
 def wait_if_transient(step: Callable[[], StageResult], seconds: int) -> StageResult:
-    """A step's answer; where AWS throttled it, broke or did not answer, it is asked again after `seconds`.
+    """Return a step's result, or `waiting` if AWS throttled a call, failed or did not respond.
 
-    A job that cost hours and money does not fail by a call that would succeed a minute later.
+    A job that cost hours and money must not fail because of a call that would succeed a minute later.
     """
     try:
         return step()
     except (ClientError, BotoCoreError) as error:
         if not is_transient(error):
             raise
-        return waiting(f"asked again later: {error}", seconds)
+        return waiting(f"AWS call failed temporarily; retrying: {error}", seconds)
 
 
 def readable(reason: str) -> str:
-    """A stage's own reason, or what an exception in it left behind as the Lambda service's JSON."""
+    """Return a failed step's reason as text, also if it is the Lambda service's JSON of an exception."""
     try:
         error = json.loads(reason)
         reason = f"{error['errorType']}: {error['errorMessage']}"

@@ -1,4 +1,4 @@
-"""What this package keeps in its data bucket, and how a folder of it goes for good."""
+"""Delete folders of the data bucket with all versions."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import ResourceError, code
 
-# How long one poll of a Delete purges: CloudFormation waits an hour for all of them, with their pauses.
+# Seconds that one poll of a Delete purges. CloudFormation waits an hour for all polls and their pauses.
 PURGE_SECONDS = 4.0
 
 
 def purge(s3: Any, bucket: str, prefix: str, *, until: Callable[[], bool] = lambda: False) -> bool:
-    """Delete every version under a prefix; True once none is left, False if `until` said to stop before.
+    """Delete every version under a prefix. Return True once none is left, False if `until` stopped it.
 
-    A versioned bucket is only empty, and so only deletable, without versions and delete markers. The prefix
-    must end in a slash: without it, `jobs/a` would take `jobs/ab` along. A bucket that is gone is empty.
+    A versioned bucket can be deleted only without versions and delete markers. The prefix must end in a
+    slash: otherwise `jobs/a` would include `jobs/ab`. A bucket that does not exist counts as empty.
     """
     if not prefix.endswith("/") or prefix == "/":
-        raise ValueError(f"{prefix!r} is no folder")
+        raise ValueError(f"{prefix!r} is not a folder: it must end in a slash")
     while True:
         try:
             page = s3.list_object_versions(Bucket=bucket, Prefix=prefix, MaxKeys=1000)
@@ -44,6 +44,6 @@ def purge(s3: Any, bucket: str, prefix: str, *, until: Callable[[], bool] = lamb
 
 
 def deadline(seconds: float, now: Callable[[], float] = time.monotonic) -> Callable[[], bool]:
-    """A function that says whether so many seconds have passed since now."""
+    """Return a function that says whether `seconds` have passed since this call."""
     end = now() + seconds
     return lambda: now() > end

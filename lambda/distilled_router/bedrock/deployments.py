@@ -1,4 +1,7 @@
-"""On-demand deployments of custom models: no cost while idle, billed by the token like the base model."""
+"""Create, find and delete on-demand deployments of custom models.
+
+A deployment costs nothing while idle, and is billed by the token like the base model.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,11 @@ ACTIVE, CREATING, FAILED = "Active", "Creating", "Failed"
 
 
 class NameHeldError(NotYetError):
-    """The name is taken, and nothing is there under it: it can stay so for a while after a deletion."""
+    """The name is in use although no deployment has it: Bedrock frees it some time after a deletion."""
 
 
 def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
-    """GetCustomModelDeployment's answer, or None where no such deployment exists."""
+    """Return GetCustomModelDeployment's response, or None if no such deployment exists."""
     return or_none(bedrock.get_custom_model_deployment, customModelDeploymentIdentifier=name_or_arn)
 
 
@@ -42,18 +45,20 @@ def ensure(
     token: str,
     description: str,
 ) -> dict[str, Any]:
-    """Make the deployment of this name and model, or adopt the one that is there, and return it as it is.
+    """Create the deployment of this name and model, or adopt the existing one, and return its description.
 
-    `token` must differ between attempts: Bedrock ignores a create call whose token it has seen, without an
-    error, even where the deployment of the first call was deleted since.
-    Raises NotYetError where the same call may succeed soon, NameHeldError where it may do so once Bedrock has
-    freed the name, ResourceError where the name is taken by another model or another owner, or the request is
-    refused.
+    `token` must differ between attempts: Bedrock silently ignores a create call whose token it has seen, even
+    if the deployment of the first call was deleted since.
+
+    Raises:
+        NotYetError: The call failed temporarily.
+        NameHeldError: Bedrock has not freed the name yet.
+        ResourceError: The name belongs to another model or another owner, or Bedrock refuses the request.
     """
     existing = find(bedrock, name)
     if existing is None:
         try:
-            made = bedrock.create_custom_model_deployment(
+            created = bedrock.create_custom_model_deployment(
                 modelDeploymentName=name,
                 modelArn=model_arn,
                 description=description,
@@ -61,17 +66,17 @@ def ensure(
                 clientRequestToken=token,
             )
         except (ClientError, BotoCoreError) as error:
-            # The API names no conflict for this call, so a name in use arrives in another class, and a lost
-            # answer says nothing. The look by name tells whether it is there, and ours.
+            # The API documents no conflict for this call, so a name in use arrives as another error, and a
+            # lost response says nothing. Reading by name shows whether it exists, and whose it is.
             existing = find(bedrock, name)
             if existing is None:
                 raise _refusal(error)(
-                    f"Bedrock did not take deployment {name} of {model_arn}: {described(error)}"
+                    f"Bedrock did not create deployment {name} of {model_arn}: {described(error)}"
                 ) from error
         else:
-            # A look by name might not see it yet.
+            # Reading by name may not find it yet.
             return {
-                "customModelDeploymentArn": made["customModelDeploymentArn"],
+                "customModelDeploymentArn": created["customModelDeploymentArn"],
                 "modelDeploymentName": name,
                 "modelArn": model_arn,
                 "status": CREATING,
@@ -81,7 +86,7 @@ def ensure(
         bedrock.list_tags_for_resource(resourceARN=arn).get("tags", []), owner
     ):
         raise ResourceError(
-            f"A deployment named {name} exists and is not this release's: {arn} serves "
+            f"A deployment named {name} exists and does not belong to this release: {arn} serves "
             f"{existing['modelArn']}. Delete it, or set distillation.nonce for another name."
         )
     return dict(existing)
@@ -96,7 +101,7 @@ def _refusal(error: ClientError | BotoCoreError) -> type[ResourceError]:
 
 
 def owned(bedrock: Any, owner: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each deployment that carries this owner's name and tag, with its digest."""
+    """Yield each deployment with this owner's name and tag, and its digest."""
     pages = bedrock.get_paginator("list_custom_model_deployments").paginate(nameContains=f"{owner}-")
     for page in pages:
         for deployment in page["modelDeploymentSummaries"]:
@@ -112,9 +117,9 @@ def _tags(bedrock: Any, arn: str) -> list[dict[str, str]]:
 
 
 def delete(bedrock: Any, name_or_arn: str) -> bool:
-    """Ask for the deployment's end; True once it is gone. Call again until then.
+    """Delete the deployment. Return whether it is gone; call again until it is.
 
-    While it is being created or updated Bedrock refuses ("mutating state"), so this answers False.
+    Bedrock refuses while it is being created or updated ("mutating state"); the result is False then.
     """
     try:
         bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=name_or_arn)

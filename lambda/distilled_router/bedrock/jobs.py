@@ -1,11 +1,11 @@
-"""Bedrock model customization jobs: paid once, found again by name, stopped before they are forgotten.
+"""Create, find, retry and stop Bedrock model customization jobs.
 
-A job's name is used up for ever, since no operation deletes a job (botocore: bedrock has none). Our names
-end in the digest of all that decides the model, so one name means one specification: a job of that name
-which carries our token or tags is the work that was asked for, and is adopted.
+A job's name can't be used again, since no operation deletes a job (botocore: bedrock has none). Names of this
+package end in the digest of all that decides the model, so one name means one specification: an existing job
+of that name with the expected token or tags is adopted instead of paying twice.
 
-Bedrock fails jobs for reasons of its own now and then. Such work is tried again as the next attempt, under
-the same name with a number (`naming.attempt_name`).
+Some jobs fail because of an error inside Bedrock. They are retried as the next attempt, under the same name
+with a number (`naming.attempt_name`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from distilled_router.bedrock.naming import (
 IN_PROGRESS = frozenset({"InProgress", "Stopping"})
 DISTILLATION = "DISTILLATION"
 
-# What a job may be told anew, or does not decide its model.
+# Fields that may change for the same job, or don't decide its model.
 _FREE = frozenset(
     {
         "job_name",
@@ -60,9 +60,11 @@ _FREE = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class JobSpec:
-    """All that CreateModelCustomizationJob needs. In CamelCase the fields are the resource's properties; they
-    carry the request's own names where it has one level. `training_data_uri` or `invocation_logs_uri` is
-    given."""
+    """The specification of a job, as CreateModelCustomizationJob needs it.
+
+    The fields in CamelCase are the custom resource's properties. Either `training_data_uri` or
+    `invocation_logs_uri` is set.
+    """
 
     job_name: str
     custom_model_name: str
@@ -84,20 +86,24 @@ class JobSpec:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def decisive(self) -> dict[str, Any]:
-        """What the job's name stands for, by property. A file in the bucket that the job writes to counts by
-        its key: the same work may be declared with another bucket."""
+        """Return the properties that decide the model, which the job's name stands for.
+
+        A file in the job's output bucket is compared by its key: another bucket means the same job.
+        """
         bucket = f"s3://{self.output_data_uri.removeprefix('s3://').partition('/')[0]}/"
         values = {known.name: getattr(self, known.name) for known in fields(self) if known.name not in _FREE}
         return {_camel_case(name): _plain(value, bucket) for name, value in values.items()}
 
     @property
     def token(self) -> str:
-        """The client request token: the same specification under the same name has the same token, so that
-        a create call which is sent twice makes one job."""
+        """Return the client request token: the same for the same name and specification.
+
+        So a create call that is sent twice creates one job.
+        """
         return _token([self.job_name, self.decisive()])
 
     def request(self) -> dict[str, Any]:
-        """The parameters of CreateModelCustomizationJob. DISTILLATION carries a teacher, no others do."""
+        """Return the parameters of CreateModelCustomizationJob. Only DISTILLATION has a teacher."""
         tags = bedrock_tags(self.tags)
         request: dict[str, Any] = {
             "jobName": self.job_name,
@@ -165,12 +171,12 @@ def _token(content: object) -> str:
 
 
 def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
-    """GetModelCustomizationJob's answer, or None where no such job exists."""
+    """Return GetModelCustomizationJob's response, or None if no such job exists."""
     return or_none(bedrock.get_model_customization_job, jobIdentifier=name_or_arn)
 
 
 def attempts(bedrock: Any, name: str) -> list[dict[str, Any]]:
-    """All jobs that were made for a release of that name, first to last."""
+    """Return all jobs that were created for a release of that name, first to last."""
     found = []
     for attempt in range(1, MOST_ATTEMPTS + 1):
         job = find(bedrock, attempt_name(name, attempt))
@@ -181,17 +187,19 @@ def attempts(bedrock: Any, name: str) -> list[dict[str, Any]]:
 
 
 def latest(bedrock: Any, name: str) -> dict[str, Any] | None:
-    """The job of the last attempt for a release of that name, or None where there is none."""
+    """Return the job of the last attempt for a release of that name, or None if there is none."""
     found = attempts(bedrock, name)
     return found[-1] if found else None
 
 
 def ensure(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: datetime | None = None) -> str:
-    """Make the job, or adopt the one that exists, and return its ARN. Asks once.
+    """Create the job, or adopt the one that exists, and return its ARN. Does not retry.
 
-    Raises NotYetError where the same call may succeed soon: a role that can't be assumed yet, throttling, an
-    answer that was lost on the way; the token makes the repetition safe. Raises ResourceError where nothing
-    was made: a model that ended, a name that somebody else used, a request that is refused.
+    Raises:
+        NotYetError: The call failed temporarily: the role can't be assumed yet, Bedrock throttles, or the
+            response was lost. The token makes repeating it safe.
+        ResourceError: Nothing was created: a model has ended, the name belongs to somebody else, or Bedrock
+            refuses the request.
     """
     existing = find(bedrock, spec.job_name)
     if existing:
@@ -207,7 +215,7 @@ def ensure(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: datetime |
 
 
 def check_models(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: datetime | None = None) -> None:
-    """Raise ResourceError where Bedrock no longer runs, or does not customize, what the job names."""
+    """Raise ResourceError if a model of the job has ended or is LEGACY."""
     asked = [spec.base_model_identifier]
     if spec.teacher_model_identifier:
         asked.append(spec.teacher_model_identifier)
@@ -215,17 +223,20 @@ def check_models(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: date
 
 
 def failed_internally(job: Mapping[str, Any]) -> bool:
-    """Whether Bedrock itself failed: "Encountered an internal error when processing the request." The same
-    data was trained without fault later, and nothing was charged."""
+    """Return whether the job failed because of an error inside Bedrock.
+
+    The message is "Encountered an internal error when processing the request." Such jobs succeeded later with
+    the same data, and the failed ones were not charged.
+    """
     return job["status"] == "Failed" and "internal error" in (job.get("failureMessage") or "").lower()
 
 
 def retry(bedrock: Any, job: Mapping[str, Any], attempt: int) -> str:
-    """Try a job that failed once more, as attempt number `attempt`; returns the new job's ARN.
+    """Create a failed job again, as attempt number `attempt`, and return the new job's ARN.
 
-    All but the names is as `job`, GetModelCustomizationJob's answer, describes it. The same attempt asked for
-    twice makes one job. Raises NotYetError and ResourceError as `ensure` does; also where the first attempt
-    isn't ours by its tags, or its resource was deleted meanwhile.
+    Everything except the names is taken from `job`, GetModelCustomizationJob's response. Calling it twice for
+    the same attempt creates one job. Raises NotYetError and ResourceError as `ensure` does; the latter also
+    if the first attempt lacks the owner's tag, or its resource was deleted meanwhile.
     """
     first = first_name(str(job["jobName"]))
     name = attempt_name(first, attempt)
@@ -233,10 +244,10 @@ def retry(bedrock: Any, job: Mapping[str, Any], attempt: int) -> str:
     tags = _tags(bedrock, first_job) if first_job else {}
     if CLOSED_TAG in tags:
         raise ResourceError(
-            f"Job {name} is not made: {first} was deleted from its stack, and nobody waits for its work."
+            f"Job {name} was not created: the resource of {first} was deleted from its stack."
         )
     if not _whose(tags):
-        raise ResourceError(f"Job {name} is not made: {first} is not ours, it lacks the tag {OWNER_TAG}.")
+        raise ResourceError(f"Job {name} was not created: {first} lacks the tag {OWNER_TAG}.")
     listed = bedrock_tags(tags)
     request = {
         **_request_of(job),
@@ -257,7 +268,7 @@ def retry(bedrock: Any, job: Mapping[str, Any], attempt: int) -> str:
 
 
 def _request_of(job: Mapping[str, Any]) -> dict[str, Any]:
-    """The request that made a job, but for its names, tags and token."""
+    """Return the request that created a job, without its names, tags and token."""
     copied = {
         "roleArn": "roleArn",
         "baseModelIdentifier": "baseModelArn",
@@ -271,7 +282,7 @@ def _request_of(job: Mapping[str, Any]) -> dict[str, Any]:
     if job.get("validationDataConfig", {}).get("validators"):
         copied["validationDataConfig"] = "validationDataConfig"
     if job.get("customizationType") != DISTILLATION:
-        # Distillation takes none, whatever its description shows.
+        # Distillation takes none, although its description may show some.
         copied["hyperParameters"] = "hyperParameters"
     return {name: job[shown] for name, shown in copied.items() if job.get(shown)}
 
@@ -280,7 +291,7 @@ def _create(bedrock: Any, request: Mapping[str, Any], is_mine: Callable[[Mapping
     try:
         created = bedrock.create_model_customization_job(**request)
     except (ClientError, BotoCoreError) as error:
-        # Whatever this answer says, an earlier try of the same call may have made the job.
+        # Whatever this error says, an earlier try of the same call may have created the job.
         existing = find(bedrock, request["jobName"])
         if existing:
             return _adopt(existing, ours=is_mine(existing))
@@ -289,9 +300,9 @@ def _create(bedrock: Any, request: Mapping[str, Any], is_mine: Callable[[Mapping
 
 
 def _refusal(request: Mapping[str, Any], error: ClientError | BotoCoreError) -> ResourceError:
-    text = f"Bedrock did not take job {request['jobName']}: {described(error)}"
+    text = f"Bedrock did not create job {request['jobName']}: {described(error)}"
     if is_transient(error):
-        return NotYetError(f"{text} It was asked again for a while. Deploy again later.")
+        return NotYetError(f"{text} Retries failed for several minutes. Deploy again later.")
     if not isinstance(error, ClientError):
         return ResourceError(text)
     if is_role_not_ready(error):
@@ -311,15 +322,14 @@ def _adopt(job: Mapping[str, Any], *, ours: bool) -> str:
     if ours:
         return str(job["jobArn"])
     raise ResourceError(
-        f"A job named {job['jobName']} exists and is not this stack's ({job['jobArn']}, {job['status']}). "
-        "Job names can't be reused. Set another nonce (distillation.nonce in the environment's settings), or "
+        f"A job named {job['jobName']} exists and does not belong to this stack ({job['jobArn']}, "
+        f"{job['status']}). Job names can't be reused. Set distillation.nonce in the environment's settings, or "
         "another owner."
     )
 
 
 def is_ours(bedrock: Any, spec: JobSpec, job: Mapping[str, Any]) -> bool:
-    """Whether an attempt of the spec's name is the spec's: it has its token, or its owner's and digest's
-    tags."""
+    """Return whether an existing job belongs to the spec, by its token or its tags of owner and digest."""
     if job.get("clientRequestToken") == spec.token:
         return True
     ours = _whose(spec.tags)
@@ -332,17 +342,16 @@ def _tags(bedrock: Any, job: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _whose(tags: Mapping[str, str]) -> dict[str, str]:
-    """The owner and the digest among tags; nothing where one of them is missing."""
+    """Return the tags of owner and digest, or nothing if one of them is missing."""
     known = {key: tags[key] for key in (OWNER_TAG, DIGEST_TAG) if key in tags}
     return known if len(known) == 2 else {}
 
 
 def stop(bedrock: Any, job: Mapping[str, Any]) -> bool:
-    """Stop a job for good, as it was seen a moment ago; True once it is in a final state. Look and call again
-    until then.
+    """Stop a job, given its current description. Return whether it has ended; call again until it has.
 
-    Tokens already used are charged, and a stopped job leaves no model (Bedrock user guide, stop a job). A job
-    that failed for Bedrock's reasons is closed, so that whoever waits for its model doesn't try it again.
+    AWS charges the tokens already used, and a stopped job leaves no model (Bedrock user guide, stop a job). A
+    job that failed because of an error inside Bedrock is tagged as closed, so its release does not retry it.
     """
     if failed_internally(job):
         or_none(bedrock.tag_resource, resourceARN=job["jobArn"], tags=[{"key": CLOSED_TAG, "value": "true"}])
@@ -350,15 +359,18 @@ def stop(bedrock: Any, job: Mapping[str, Any]) -> bool:
         try:
             bedrock.stop_model_customization_job(jobIdentifier=job["jobArn"])
         except ClientError as error:
-            # It ended, or somebody else stopped it, between the look and this call: the next look tells.
+            # It ended, or somebody else stopped it, since it was read: the next read shows it.
             if code(error) not in {"ConflictException", "ValidationException", "ResourceNotFoundException"}:
                 raise
     return job["status"] not in IN_PROGRESS
 
 
 def attributes(job: Mapping[str, Any]) -> dict[str, str]:
-    """What CloudFormation shows of a job, as GetModelCustomizationJob answered; text, empty where Bedrock has
-    nothing yet. Several validators' losses are joined by commas, in the validators' order."""
+    """Return a job's attributes for CloudFormation, from GetModelCustomizationJob's response.
+
+    All are text, and empty if Bedrock has no value yet. Losses of several validation files are joined by
+    commas, in the order of the files.
+    """
     losses = [str(metrics["validationLoss"]) for metrics in job.get("validationMetrics") or []]
     return {
         "JobArn": str(job["jobArn"]),
@@ -372,7 +384,7 @@ def attributes(job: Mapping[str, Any]) -> dict[str, str]:
 
 
 def planned_attributes(spec: JobSpec) -> dict[str, str]:
-    """The same attributes for a job that is made later, once its data is there."""
+    """Return the same attributes for a job that is created later, once its data exists."""
     return {
         "JobArn": "",
         "JobName": spec.job_name,
@@ -385,7 +397,7 @@ def planned_attributes(spec: JobSpec) -> dict[str, str]:
 
 
 def progress(job: Mapping[str, Any]) -> str:
-    """The three phases in words, e.g. `validation Completed, data processing InProgress, training …`."""
+    """Return the three phases in words, e.g. `validation Completed, data processing InProgress`."""
     details = job.get("statusDetails") or {}
     phases = (
         ("validation", "validationDetails"),

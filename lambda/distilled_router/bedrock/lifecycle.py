@@ -1,7 +1,7 @@
-"""Whether a foundation model can still be used, asked before anything is paid for.
+"""Check that foundation models can still be used, before anything is paid for.
 
-Bedrock's foundation models become LEGACY at least six months before their end of life; new customers
-can't use a LEGACY model, and after the end every request fails (Bedrock user guide, model lifecycle).
+Bedrock's foundation models become LEGACY at least six months before their end of life. New customers can't
+use a LEGACY model, and after the end every request fails (Bedrock user guide, model lifecycle).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import ResourceError, is_missing, message
 
-# Profiles that route between Regions carry a geography in front of the model's id.
+# A cross-Region inference profile has a geography in front of the model's id.
 _GEOGRAPHIES = ("us.", "eu.", "apac.", "global.")
 
 
 def foundation_model_id(identifier: str) -> str:
-    """The foundation model behind an id, a system inference profile's id, or the ARN of either."""
+    """Return the foundation model's id in an id, a system inference profile's id, or the ARN of either."""
     name = identifier.rsplit("/", 1)[-1]
     for geography in _GEOGRAPHIES:
         name = name.removeprefix(geography)
@@ -29,9 +29,9 @@ def foundation_model_id(identifier: str) -> str:
 def check_usable(
     bedrock: Any, identifiers: Iterable[str], *, allow_legacy: bool, today: datetime | None = None
 ) -> None:
-    """Refuse models that ended or that are about to.
+    """Raise ResourceError for a model that has ended, or is LEGACY and not allowed.
 
-    Raises ResourceError with the model, its dates and what to do. Costs one GetFoundationModel a model.
+    The message names the model, its dates and what to do. Makes one GetFoundationModel call for each model.
     """
     now = today or datetime.now(UTC)
     for identifier in identifiers:

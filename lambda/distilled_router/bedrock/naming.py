@@ -1,4 +1,4 @@
-"""Names and tags of what this package makes, and how to recognise it again."""
+"""Names and tags of the resources that this package creates in Bedrock, and how to recognise them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 OWNER_TAG = "distilled-router:owner"
 DIGEST_TAG = "distilled-router:digest"
-# On a batch job that labels: the digest of its labels.
+# On a labelling's batch job: the digest of its labels.
 LABELS_TAG = "distilled-router:labels"
-# On a failed job, or on a model, whose job's resource is gone: nobody waits for the one, or owns the other.
+# On a failed job or a model whose job's resource was deleted: no stack waits for the job or owns the model.
 CLOSED_TAG = "distilled-router:closed"
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{12}")
 
@@ -20,7 +20,7 @@ JOB_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9+.\-]{0,62}")  # botocore: JobName
 # botocore: CustomModelName, ModelDeploymentName, ProvisionedModelName
 MODEL_NAME = re.compile(r"(?!.{64})([0-9a-zA-Z][_-]?)+")
 
-# One digit, so that the longest name is known beforehand.
+# One digit, so the longest name is known in advance.
 MOST_ATTEMPTS = 9
 
 _COMMITMENTS = {"OneMonth": "-1m", "SixMonths": "-6m"}
@@ -28,15 +28,15 @@ _ATTEMPT = re.compile(rf"(?P<name>.*-{DIGEST_PATTERN.pattern})-[2-{MOST_ATTEMPTS
 
 
 def release_name(owner: str, digest: str) -> str:
-    """The one name of a release's first job, of that job's model, and of the release's deployment."""
+    """Return the common name of a release's first job, that job's model and the release's deployment."""
     return f"{owner}-{digest}"
 
 
 def attempt_name(name: str, attempt: int) -> str:
-    """The name of the nth job for a release of that name, and of that job's model: a job's name is used up
-    even by one that failed.
+    """Return the name of the nth job for a release of that name, and of its model.
 
-    Raises ValueError for an attempt that isn't from 1 to 9.
+    Each attempt needs a new name, since a failed job's name can't be used again. Raises ValueError unless the
+    attempt is from 1 to 9.
     """
     if not 1 <= attempt <= MOST_ATTEMPTS:
         raise ValueError(f"{name} has attempts 1 to {MOST_ATTEMPTS}, not {attempt}")
@@ -44,47 +44,49 @@ def attempt_name(name: str, attempt: int) -> str:
 
 
 def first_name(name: str) -> str:
-    """The release's name behind the name of any of its attempts."""
+    """Return the release's name in the name of any of its attempts."""
     match = _ATTEMPT.fullmatch(name)
     return match["name"] if match else name
 
 
 def digest_of(owner: str, name: str) -> str | None:
-    """The digest in a name that `release_name` or `attempt_name` made for this owner; None for any other."""
+    """Return the digest in a name by `release_name` or `attempt_name` of this owner; None for other names."""
     first = first_name(name)
     digest = first.removeprefix(f"{owner}-")
     return digest if first != digest and DIGEST_PATTERN.fullmatch(digest) else None
 
 
 def throughput_name(name: str, units: int, commitment: str | None) -> str:
-    """The name of provisioned throughput, which tells what can't be changed in place: its model units and
-    its commitment (None, `OneMonth` or `SixMonths`).
+    """Return the name of provisioned throughput.
 
-    Raises ValueError for another commitment.
+    It contains what can't be changed in place: the model units and the commitment (None, `OneMonth` or
+    `SixMonths`). Raises ValueError for another commitment.
     """
     if commitment is not None and commitment not in _COMMITMENTS:
-        raise ValueError(f"{name}: commitment {commitment!r} is none of {', '.join(_COMMITMENTS)}")
+        raise ValueError(f"{name}: commitment {commitment!r} is not one of {', '.join(_COMMITMENTS)}")
     return f"{name}-{units}mu{_COMMITMENTS[commitment] if commitment else ''}"
 
 
 def bedrock_tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
-    """Tags as Bedrock's API takes them: a list with lower-case `key` and `value`, in a stable order."""
+    """Return tags as Bedrock's API takes them: a list with lower-case `key` and `value`, sorted by key."""
     return [{"key": key, "value": tags[key]} for key in sorted(tags)]
 
 
 def is_owned(tags: list[dict[str, str]], owner: str) -> bool:
-    """Whether a ListTagsForResource answer says that the resource is this owner's."""
+    """Return whether tags, as ListTagsForResource returns them, name this owner."""
     return {"key": OWNER_TAG, "value": owner} in tags
 
 
 def violated_pattern(name: str) -> re.Pattern[str] | None:
-    """The pattern that the name of a release doesn't match as its job's or its model's, if there is one. The
-    last attempt's name is the longest."""
+    """Return the pattern of job or model names that a release's name violates, or None.
+
+    The last attempt's name is checked, which is the longest.
+    """
     longest = attempt_name(name, MOST_ATTEMPTS)
     return next((pattern for pattern in (JOB_NAME, MODEL_NAME) if not pattern.fullmatch(longest)), None)
 
 
 def digest(content: Mapping[str, object], length: int) -> str:
-    """The first so many hex digits of the SHA-256 of some content, whatever the order of its keys."""
+    """Return the first `length` hex digits of the content's SHA-256; the order of keys does not matter."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:length]

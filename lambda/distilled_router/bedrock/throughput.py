@@ -1,8 +1,8 @@
-"""Provisioned throughput: model units by the hour, paid until it is deleted.
+"""Buy, move and delete provisioned throughput: model units by the hour, paid until they are deleted.
 
-It is found by its deterministic name, so that whoever creates it can't lose it. The name says what Bedrock
-can't change in place (`naming.throughput_name`); a tag keeps the name under which it was made, since it can
-be given another one.
+Throughput is found by its deterministic name, so a lost response never loses it. The name contains what
+Bedrock can't change in place (`naming.throughput_name`). Since it can be renamed, a tag keeps the name that
+it was created with.
 """
 
 from __future__ import annotations
@@ -38,11 +38,17 @@ _NAME = re.compile(r"(?P<name>.+)-(?P<terms>[1-9][0-9]*mu(-[16]m)?)")
 
 @dataclass(frozen=True)
 class ThroughputSpec:
-    """What CreateProvisionedModelThroughput needs. No commitment means billing by the hour.
+    """The throughput to buy, as CreateProvisionedModelThroughput needs it.
 
-    `token` differs between attempts to buy, and only between them: a call that is sent twice buys once, and
-    what was deleted since can be bought anew. `created_as` is the name that it was made under, where that is
-    another one.
+    Attributes:
+        name: the name that it should have.
+        model_units: how many model units to buy.
+        owner: value of the owner's tag.
+        token: the client request token. Each attempt to buy has its own: a call that is sent twice buys once,
+            and throughput that was deleted can be bought again.
+        commitment_duration: `OneMonth` or `SixMonths`; None is billed by the hour.
+        tags: tags besides the owner's.
+        created_as: the name that it was created with, if that differs from `name`.
     """
 
     name: str
@@ -55,33 +61,37 @@ class ThroughputSpec:
 
     @property
     def first_name(self) -> str:
-        """The name under which it is made, or was."""
+        """Return the name that it is, or was, created with."""
         return self.created_as or self.name
 
 
 def terms(name: str) -> str | None:
-    """What a throughput's name says that can't be changed in place, such as `2mu-1m`: its model units and its
-    commitment. None for a name that `naming.throughput_name` did not make."""
+    """Return model units and commitment from a throughput's name, such as `2mu-1m`.
+
+    These can't be changed in place. None for a name that is not by `naming.throughput_name`.
+    """
     match = _NAME.fullmatch(name)
     return match["terms"] if match else None
 
 
 def is_throughput(endpoint: str) -> bool:
-    """Whether the ARN of what a model is invoked by is a throughput's."""
+    """Return whether the ARN of a model endpoint is that of provisioned throughput."""
     return ":provisioned-model/" in endpoint
 
 
 def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
-    """GetProvisionedModelThroughput's answer, or None where it does not exist."""
+    """Return GetProvisionedModelThroughput's response, or None if it does not exist."""
     return or_none(bedrock.get_provisioned_model_throughput, provisionedModelId=name_or_arn)
 
 
 def find_created_as(bedrock: Any, first_name: str, owner: str, *names: str) -> dict[str, Any] | None:
-    """The owner's throughput that was made under a name, looked for under this one and those it may have got
-    since. Raises NotYetError where its tags can't be seen."""
-    looks = list(dict.fromkeys((first_name, *names)))
-    # The same event delivered twice: the other one may rename it between two looks.
-    for name in (*looks, *looks[:-1]):
+    """Return the owner's throughput that was created with a name, or None.
+
+    It is read by this name and by those that it may have since. Raises NotYetError if its tags can't be read.
+    """
+    possible = list(dict.fromkeys((first_name, *names)))
+    # CloudFormation may deliver an event twice, and the other delivery may rename it between two reads.
+    for name in (*possible, *possible[:-1]):
         existing = find(bedrock, name)
         if existing and _belongs(existing, read_tags(bedrock, existing), owner, first_name):
             return existing
@@ -89,7 +99,7 @@ def find_created_as(bedrock: Any, first_name: str, owner: str, *names: str) -> d
 
 
 def owned(bedrock: Any, owner: str) -> Iterator[Mapping[str, Any]]:
-    """Summaries of all throughput that releases of this owner bought: it carries the owner's name and tag."""
+    """Yield the summaries of all throughput that releases of this owner bought, by its name and tag."""
     pages = bedrock.get_paginator("list_provisioned_model_throughputs").paginate(nameContains=f"{owner}-")
     for page in pages:
         for item in page["provisionedModelSummaries"]:
@@ -99,11 +109,14 @@ def owned(bedrock: Any, owner: str) -> Iterator[Mapping[str, Any]]:
 
 
 def read_tags(bedrock: Any, existing: Mapping[str, Any]) -> dict[str, str]:
-    """Its tags. Raises NotYetError where they can't be seen: it goes, or was bought a moment ago, and must
-    not pass for somebody else's."""
+    """Return the tags of throughput.
+
+    Raises NotYetError if they can't be read, since it is being deleted or was bought a moment ago: it must
+    not be taken for another owner's.
+    """
     tags = _tags(bedrock, existing)
     if tags is None:
-        raise NotYetError(f"The tags of {existing['provisionedModelArn']} can't be seen.")
+        raise NotYetError(f"The tags of {existing['provisionedModelArn']} can't be read.")
     return tags
 
 
@@ -118,33 +131,46 @@ def _belongs(existing: Mapping[str, Any], tags: Mapping[str, str], owner: str, f
 
 
 def serves(existing: Mapping[str, Any], name: str, model_arn: str) -> bool:
-    """Whether it serves this model under this name, and is on its way to no other one."""
+    """Return whether it serves this model under this name, and is not being moved."""
     found = (existing["status"], existing["provisionedModelName"], existing["modelArn"])
     return found == (IN_SERVICE, name, model_arn) and existing.get("desiredModelArn", model_arn) == model_arn
 
 
 def is_moving(existing: Mapping[str, Any], model_arn: str) -> bool:
-    """Whether it is on its way to this model: the two ARNs differ until an update has completed (botocore:
-    GetProvisionedModelThroughputResponse$desiredModelArn)."""
+    """Return whether it is being moved to this model.
+
+    The ARNs of model and desired model differ until the update has completed (botocore:
+    GetProvisionedModelThroughputResponse$desiredModelArn).
+    """
     return bool(existing["modelArn"] != model_arn == existing.get("desiredModelArn"))
 
 
 def is_requested(existing: Mapping[str, Any], name: str, model_arn: str) -> bool:
-    """Whether it was asked for this name and this model, and is on its way."""
+    """Return whether an update to this name and this model is in progress."""
     wanted = (existing["provisionedModelName"], existing.get("desiredModelArn")) == (name, model_arn)
     return wanted and (existing["status"] == UPDATING or is_moving(existing, model_arn))
 
 
 def ensure(
-    bedrock: Any, spec: ThroughputSpec, model_arn: str, *, now: datetime, arn: str = "", asked: str = ""
+    bedrock: Any, spec: ThroughputSpec, model_arn: str, *, now: datetime, arn: str = "", requested: str = ""
 ) -> dict[str, Any]:
-    """Buy the throughput for this model, or give the one that is there its model and its name, and return it
-    as it is.
+    """Buy throughput for this model, or move the existing one to it, and return its description.
 
-    Call again until it `serves`. With `arn` it is that one, whatever its name, and nothing is bought. `asked`
-    is the ARN of the throughput that was asked for the same before: where that is in service with something
-    else, it failed. Raises NotYetError where the same call may succeed soon, ResourceError where it is
-    somebody else's, the model can't be served, the move failed, or Bedrock refuses.
+    Call again until it `serves`.
+
+    Args:
+        bedrock: a bedrock client.
+        spec: the throughput.
+        model_arn: the model to serve.
+        now: the time.
+        arn: the existing throughput to move, whatever its name; nothing is bought then.
+        requested: ARN of the throughput for which the same move was requested before. If it is in service
+            with another model or name, the move has failed.
+
+    Raises:
+        NotYetError: The call failed temporarily.
+        ResourceError: It belongs to another owner, the model can't be served, the move failed, or Bedrock
+            refuses the request.
     """
     existing = find(bedrock, arn or spec.name)
     if existing is None:
@@ -156,7 +182,7 @@ def ensure(
     found = (existing["provisionedModelName"], existing["modelArn"])
     if existing["status"] != IN_SERVICE or is_moving(existing, model_arn) or found == (spec.name, model_arn):
         return existing
-    if asked == existing["provisionedModelArn"]:
+    if requested == existing["provisionedModelArn"]:
         raise ResourceError(
             f"Throughput {spec.name} did not move to {model_arn}: it still serves {existing['modelArn']} as "
             f"{existing['provisionedModelName']} ({existing.get('failureMessage') or 'no reason given'})."
@@ -166,35 +192,35 @@ def ensure(
 
 
 def deleted_outside(name: str) -> str:
-    """What is said of throughput that somebody deleted while its resource was there."""
+    """Return the error text for throughput that was deleted outside of its stack."""
     return (
-        f"Throughput {name} is gone: somebody deleted it. Nothing was bought in its place, which would be "
-        "paid for. To buy it again, take the resource out of the stack, deploy, put it back and deploy "
+        f"Throughput {name} was deleted outside of its stack. Nothing was bought in its place, since that "
+        "costs money. To buy it again, remove the resource from the stack, deploy, add it again and deploy "
         "again; or declare another number of model units."
     )
 
 
 def _check_model(bedrock: Any, spec: ThroughputSpec, model_arn: str, now: datetime) -> None:
-    """Refuse, before anything is paid for, a model that can't be served."""
+    """Raise ResourceError for a model that can't be served, before anything is paid for."""
     begin = f"Throughput {spec.name} was neither bought nor moved: model {model_arn}"
     model = models.find(bedrock, model_arn)
     if model is None:
-        raise ResourceError(f"{begin} does not exist. Name one that does.")
+        raise ResourceError(f"{begin} does not exist. Name an existing model.")
     status = model.get("modelStatus", "Active")
     if status != "Active":
         reason = model.get("failureMessage") or "no reason given"
-        raise ResourceError(f"{begin} is {status} ({reason}), and only one that is Active can be served.")
+        raise ResourceError(f"{begin} is {status} ({reason}); only an Active model can be served.")
     base = str(model.get("baseModelArn", model_arn))
     if ":custom-model/" in base:
-        # A model made from a custom one: the foundation model stands in the ARN, before the model's own id.
+        # The model was trained from a custom model: the ARN names the foundation model before the model's id.
         base = base.partition(":custom-model/")[2].rpartition("/")[0]
     try:
         check_usable(bedrock, [base], allow_legacy=False, today=now)
     except ResourceError as error:
         raise ResourceError(
-            f"{begin} is made from one that is not ACTIVE. {error} No setting helps here: Bedrock sells no "
-            "throughput for a LEGACY model (user guide, model lifecycle). Serve it on demand while it lasts, "
-            "or make a model from another student."
+            f"{begin} has a base model that is not ACTIVE. {error} distillation.allow_legacy does not help "
+            "here: Bedrock sells no throughput for a LEGACY model (user guide, model lifecycle). Serve it on "
+            "demand until its end, or train another student."
         ) from error
 
 
@@ -210,17 +236,17 @@ def _create(bedrock: Any, spec: ThroughputSpec, model_arn: str) -> dict[str, Any
     if spec.commitment_duration:
         request["commitmentDuration"] = spec.commitment_duration
     try:
-        made = bedrock.create_provisioned_model_throughput(**request)
+        created = bedrock.create_provisioned_model_throughput(**request)
     except (ClientError, BotoCoreError) as error:
-        # An earlier try of this call may have bought it: only a look by name tells.
+        # An earlier try of this call may have bought it; only reading by name shows that.
         existing = find(bedrock, spec.name)
         if existing:
             _check_owner(bedrock, spec, existing)
             return existing
         raise _refusal(spec, error) from error
-    # A look by name might not see it yet.
+    # Reading by name may not find it yet.
     return {
-        "provisionedModelArn": made["provisionedModelArn"],
+        "provisionedModelArn": created["provisionedModelArn"],
         "provisionedModelName": spec.name,
         "modelArn": model_arn,
         "desiredModelArn": model_arn,
@@ -229,7 +255,7 @@ def _create(bedrock: Any, spec: ThroughputSpec, model_arn: str) -> dict[str, Any
 
 
 def _move(bedrock: Any, spec: ThroughputSpec, existing: Mapping[str, Any], model_arn: str) -> dict[str, Any]:
-    """Give it another model, another name, or both by one call."""
+    """Update the model, the name, or both with one call."""
     arn = existing["provisionedModelArn"]
     desired: dict[str, str] = {}
     if existing["modelArn"] != model_arn:
@@ -252,9 +278,7 @@ def _move(bedrock: Any, spec: ThroughputSpec, existing: Mapping[str, Any], model
 
 
 def _refusal(spec: ThroughputSpec, error: ClientError | BotoCoreError) -> ResourceError:
-    text = (
-        f"Bedrock did not take throughput {spec.name} of {spec.model_units} model units: {described(error)}"
-    )
+    text = f"Bedrock refused throughput {spec.name} of {spec.model_units} model units: {described(error)}"
     if is_transient(error):
         return NotYetError(text)
     if isinstance(error, ClientError) and code(error) == "ServiceQuotaExceededException":
@@ -273,19 +297,19 @@ def _check_owner(bedrock: Any, spec: ThroughputSpec, existing: Mapping[str, Any]
 
 
 def not_owned(name: str, existing: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-    """What is said of throughput that has the name that is wanted, and is another resource's."""
-    owner, created_as = tags.get(OWNER_TAG, "nobody's we know"), tags.get(CREATED_AS_TAG, name)
+    """Return the error text for existing throughput of that name which belongs to another resource."""
+    owner, created_as = tags.get(OWNER_TAG, "unknown"), tags.get(CREATED_AS_TAG, name)
     return (
-        f"A provisioned throughput named {name} exists and is not this stack's: "
-        f"{existing['provisionedModelArn']} (owner {owner}, made as {created_as}). Choose another name, or "
-        "delete it; ProvisionedThroughput.from_provisioned_model_arn uses one that is not the stack's own."
+        f"A provisioned throughput named {name} exists and does not belong to this stack: "
+        f"{existing['provisionedModelArn']} (owner {owner}, created as {created_as}). Choose another name, "
+        "or delete it. ProvisionedThroughput.from_provisioned_model_arn uses throughput of others."
     )
 
 
 def sync_tags(
     bedrock: Any, existing: Mapping[str, Any], wanted: Mapping[str, str], unwanted: Iterable[str] = ()
 ) -> None:
-    """Give it tags, and take some off it; no call where nothing differs."""
+    """Add the wanted tags and remove the unwanted ones. Makes no call if nothing differs."""
     present = read_tags(bedrock, existing)
     changed = {key: value for key, value in wanted.items() if present.get(key) != value}
     stale = sorted(key for key in unwanted if key in present and key not in wanted)
@@ -296,9 +320,9 @@ def sync_tags(
 
 
 def committed(existing: Mapping[str, Any], now: datetime, hourly_price: float | None = None) -> str | None:
-    """Until when AWS bills it whatever happens, and how much that still is; None where its end is free.
+    """Return the error text for throughput whose commitment has not ended, or None if it can be deleted.
 
-    `hourly_price` is in USD, for one model unit.
+    The text names the end and the cost until then. `hourly_price` is the price of one model unit, in USD.
     """
     term = existing.get("commitmentExpirationTime")
     if not term or now >= term or existing["status"] == FAILED:
@@ -318,9 +342,9 @@ def committed(existing: Mapping[str, Any], now: datetime, hourly_price: float | 
 def delete(
     bedrock: Any, name_or_arn: str, owner: str, *, now: datetime, hourly_price: float | None = None
 ) -> bool:
-    """Ask for the throughput's end; True once it is gone, or is not this owner's. Call again until then.
+    """Delete the throughput. Return whether it is gone or another owner's; call again until it is.
 
-    Raises ResourceError before the end of a commitment's term: AWS bills it until then and refuses.
+    Raises ResourceError before the end of a commitment's term: AWS bills it until then, and refuses.
     """
     existing = find(bedrock, name_or_arn)
     if existing is None:
@@ -340,8 +364,8 @@ def delete(
     except ClientError as error:
         if is_gone(error, lambda: find(bedrock, arn)):
             return True
-        # Whether one that is still being created can be deleted is not documented: it is tried, since it may
-        # be billed from the moment that it is in service.
+        # AWS does not document whether throughput that is still being created can be deleted. It is tried,
+        # since it is billed as soon as it is in service.
         if is_conflict(error) or (existing["status"] == CREATING and code(error) == "ValidationException"):
             return False
         raise

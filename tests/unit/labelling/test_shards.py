@@ -232,7 +232,7 @@ def test_call_without_an_answer_is_made_again(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "text"),
-    [("throttled", "did not take"), ("unavailable", "did not take"), ("over_quota", "Other batch jobs")],
+    [("throttled", "did not create"), ("unavailable", "did not create"), ("over_quota", "Other batch jobs")],
 )
 def test_batch_that_bedrock_does_not_take_yet_is_asked_again(scene: Scene, kind: str, text: str) -> None:
     scene.publish(60)

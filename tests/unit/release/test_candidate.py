@@ -67,7 +67,7 @@ def test_b35_deployment_of_the_name_that_is_not_ours_is_left_alone(world: World)
     ready(world)
     world.deploy_as(NAME, world.release(A).model_arn, owner=None)
     result = deploy(world)
-    assert (result["outcome"], "is not this release's" in result["message"]) == ("failed", True)
+    assert (result["outcome"], "does not belong to this release" in result["message"]) == ("failed", True)
     assert world.deployments() == named(A)
 
 

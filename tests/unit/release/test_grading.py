@@ -321,7 +321,7 @@ def test_job_of_that_name_of_somebody_else_is_left_alone(bench: Bench) -> None:
     arn = bench.world.server.state()["evaluations"][0]["arn"]
     bench.world.bedrock.untag_resource(resourceARN=arn, tagKeys=[OWNER_TAG])
     bench.forget_the_job()
-    assert "is not this stack's" in bench.grade()["message"]
+    assert "does not belong to this stack" in bench.grade()["message"]
     assert bench.jobs() == ["InProgress"]
     assert bench.world.server.state()["evaluations"][0]["name"] == job_name(OWNER, release)
 

@@ -190,7 +190,7 @@ def test_b5_an_attempts_name_in_foreign_hands_is_refused(world: World) -> None:
     first = world.failed_job()
     world.foreign_job(SECOND)
 
-    with pytest.raises(ResourceError, match="is not this stack's"):
+    with pytest.raises(ResourceError, match="does not belong to this stack"):
         jobs.retry(world.bedrock, first, 2)
     assert world.count(CREATE) == 2
 

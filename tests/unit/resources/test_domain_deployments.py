@@ -95,7 +95,7 @@ def test_b35_a_name_in_use_by_another_is_refused(world: World, foreign: str) -> 
     model = world.model()
     arn = world.deploy(world.model(NEXT) if foreign == "model" else model, ours=foreign == "model")
 
-    with pytest.raises(ResourceError, match=r"not this release's.*distillation\.nonce") as caught:
+    with pytest.raises(ResourceError, match=r"not belong to this release.*distillation\.nonce") as caught:
         ensure(world, model)
 
     assert arn in str(caught.value)

@@ -309,7 +309,7 @@ def test_a_purge_stops_at_its_deadline_and_goes_on_later(aws: Client, bucket: st
 
 @pytest.mark.parametrize("prefix", ["", "/", "jobs/a"])
 def test_a_purge_takes_folders_only(prefix: str) -> None:
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         purge(None, "bucket", prefix)
 
 

@@ -317,7 +317,7 @@ def test_somebody_elses_throughput_is_left_alone(buyer: Buyer) -> None:
     response = buyer.resource().send(framework.delete(NAME, PROPERTIES))
 
     assert result["outcome"] == "failed"
-    assert "not this stack's" in result["message"]
+    assert "not belong to this stack" in result["message"]
     assert response.succeeded
     assert len(buyer.bought) == 1
 

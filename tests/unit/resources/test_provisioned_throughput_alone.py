@@ -272,7 +272,7 @@ def test_a_name_that_is_taken_is_refused_and_its_throughput_outlives_the_rollbac
     response = shop.create()
 
     assert (response.succeeded, response.physical_id) == (False, MARKER)
-    assert "exists and is not this stack's" in response.reason
+    assert "exists and does not belong to this stack" in response.reason
     assert before["arn"] in response.reason
     assert shop.delete(response.physical_id).succeeded
     assert shop.bought == [before]
@@ -287,7 +287,7 @@ def test_a_name_taken_while_it_could_not_be_looked_at_is_refused(shop: Shop) -> 
     response = shop.create()
 
     assert (response.succeeded, response.physical_id) == (False, NAME)
-    assert "is not this stack's" in response.reason
+    assert "does not belong to this stack" in response.reason
     assert shop.delete().succeeded
     assert shop.names == [NAME]
 
