@@ -34,7 +34,7 @@ def tick(event: Mapping[str, Any], context: Any) -> dict[str, int]:
     del event, context
     env = ReleaseWaitEnv.read()
     releases_table, margin = table(env.table_name), env.margin_seconds
-    return {"ended": WaitConditions(releases_table).settle(Releases(releases_table), margin)}
+    return {"ended": WaitConditions(releases_table).signal(Releases(releases_table), margin)}
 
 
 def handle(event: Event, waits: WaitConditions, releases: Releases, now: float) -> dict[str, Any]:
@@ -48,5 +48,5 @@ def handle(event: Event, waits: WaitConditions, releases: Releases, now: float) 
     ends_at = int(now) + int(event.properties["Seconds"])
     last = is_true(event.properties["Last"])
     waits.register(Window(digest, number, last, str(event.properties["Handle"]), ends_at))
-    waits.settle(releases)
+    waits.signal(releases)
     return answer(physical_id)

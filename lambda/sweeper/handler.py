@@ -75,7 +75,7 @@ def _stays_live(releases: Releases, digest: str, reason: str) -> bool:
 def _tell_waiting_stacks(env: SweeperEnv, releases: Releases) -> None:
     """A stack that waits for its release goes on, or fails, with it. A signal that is lost here is sent
     again by the wait's own schedule."""
-    WaitConditions(table(env.table_name)).settle(releases)
+    WaitConditions(table(env.table_name)).signal(releases)
 
 
 def _counted(swept: Sweep) -> str:

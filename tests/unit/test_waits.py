@@ -84,7 +84,7 @@ def test_success_of_the_release_ends_the_window_with_success(
 ) -> None:
     handle(event(), waits, running, NOW)
     running.update(DIGEST, state=state)
-    assert waits.settle(running) == 1
+    assert waits.signal(running) == 1
     [(url, signal)] = handles.signals
     assert url == "https://handle/1"
     assert signal["Status"] == "SUCCESS"
@@ -97,7 +97,7 @@ def test_failure_carries_the_reason_of_the_release(
 ) -> None:
     handle(event(), waits, running, NOW)
     running.transition(DIGEST, state, "job video-router is Failed: no capacity")
-    waits.settle(running)
+    waits.signal(running)
     [(_, signal)] = handles.signals
     assert signal["Status"] == "FAILURE"  # a custom resource says FAILED, a wait condition says FAILURE
     assert "no capacity" in signal["Reason"]
@@ -117,9 +117,9 @@ def test_a_signal_that_was_lost_is_sent_again(
     handle(event(), waits, running, NOW)
     running.transition(DIGEST, LIVE, "serves all requests")
     handles.reachable = False
-    assert waits.settle(running) == 0
+    assert waits.signal(running) == 0
     handles.reachable = True
-    assert waits.settle(running) == 1
+    assert waits.signal(running) == 1
 
 
 def test_a_release_is_handed_from_window_to_window_until_it_ends(running: Releases, handles: Handles) -> None:
@@ -130,7 +130,7 @@ def test_a_release_is_handed_from_window_to_window_until_it_ends(running: Releas
         handle(event(number=number, last="false"), at(running, handles, begins), running, begins)
         early = at(running, handles, begins + SECONDS - margin)
         assert early.settle(running, margin) == 0
-        assert at(running, handles, begins + SECONDS - margin + 1).settle(running, margin) == 1
+        assert at(running, handles, begins + SECONDS - margin + 1).signal(running, margin) == 1
         url, signal = handles.signals[-1]
         assert (url, signal["Status"]) == (f"https://handle/{number}", "SUCCESS")
         assert "the next window waits for it" in signal["Reason"]

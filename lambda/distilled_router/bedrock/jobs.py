@@ -323,8 +323,7 @@ def _adopt(job: Mapping[str, Any], *, ours: bool) -> str:
         return str(job["jobArn"])
     raise ResourceError(
         f"A job named {job['jobName']} exists and does not belong to this stack ({job['jobArn']}, "
-        f"{job['status']}). Job names can't be reused. Set distillation.nonce in the environment's settings, or "
-        "another owner."
+        f"{job['status']}). Job names can't be reused. Set distillation.nonce, or another owner."
     )
 
 

@@ -1,6 +1,6 @@
-"""The route: which endpoints serve now and what share of the requests each takes.
+"""The route: which model endpoints serve, and the share of requests that each gets.
 
-The promotion step writes it, the router reads it, and both decide with this code.
+The rollout writes it, the router reads it, and both use this code.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ _POINTS = 2**53
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A release's endpoint and its share of the requests, 0 to 1.
+    """A release's model endpoint and its share of the requests.
 
-    With `expires_at` (epoch seconds) it is a candidate's and counts only until then; without, it is the
-    settled release's.
+    Attributes:
+        digest: the release.
+        endpoint: ARN of the deployment or the provisioned throughput.
+        share: part of the requests, 0 to 1.
+        expires_at: epoch second at which a candidate's share ends; None for the live release.
     """
 
     digest: str
@@ -30,28 +33,28 @@ class Share:
     expires_at: int | None = None
 
     def counts(self, now: float) -> bool:
-        """Whether the share still counts at this time."""
+        """Return whether the share has not expired at `now` (epoch seconds)."""
         return self.expires_at is None or self.expires_at > now
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The route item. `Route()` is the empty route: every request goes to the base model."""
+    """The route item. The empty route, `Route()`, sends every request to the base model."""
 
     version: int = 0
     shares: tuple[Share, ...] = ()
     updated_at: int = 0
     reason: str = ""
-    # What was wrong with the item that this came from; never written back.
+    # What is wrong with the item that the route was read from; never written back.
     problem: str | None = field(default=None, compare=False)
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any] | None) -> Route:
-        """The route in a table item; None is the empty route.
+        """Read the route from a table item; None is the empty route.
 
-        An item that somebody broke by hand never raises: shares that make no sense are dropped, an item
-        that makes no sense gives the empty route, and `problem` says what was found. The version is kept
-        wherever it can be read, so that a writer can replace such an item.
+        A malformed item never raises: invalid shares are dropped, an invalid item gives the empty route, and
+        `problem` says what was found. The version is kept if it can be read, so a writer can replace the
+        item.
         """
         if item is None:
             return cls(reason="no route item")
@@ -78,7 +81,7 @@ class Route:
         return cls(version=version, reason=problem, problem=problem)
 
     def to_item(self) -> dict[str, Any]:
-        """The item to write, numbers as DynamoDB's client takes them."""
+        """Return the item to write, with numbers as DynamoDB's client takes them."""
         shares: list[dict[str, Any]] = []
         for share in self.shares:
             entry: dict[str, Any] = {
@@ -99,15 +102,15 @@ class Route:
 
     @property
     def live(self) -> Share | None:
-        """The settled release's share. Should an item hold several, the largest, then the first."""
+        """Return the live release's share. If an item holds several, the largest of them, then the first."""
         candidates = [share for share in self.shares if share.expires_at is None]
         return max(candidates, key=lambda share: share.share, default=None)
 
     def choose(self, key: str, now: float) -> Share | None:
-        """The share that serves this key at this time; None is the base model.
+        """Return the share that answers this key at `now`; None is the base model.
 
-        The same key always falls on the same point between 0 and 1, so one query sees one release, and a
-        query that a candidate serves stays with it while its share grows.
+        A key always maps to the same point between 0 and 1. So a query always gets the same release, and
+        stays with a candidate while its share grows.
         """
         point = _point(key)
         covered = 0.0
@@ -119,7 +122,7 @@ class Route:
         return self.live
 
     def digests(self) -> frozenset[str]:
-        """The digests of all releases that the route names, live or expired."""
+        """Return the digests of all releases in the route, also of expired shares."""
         return frozenset(share.digest for share in self.shares)
 
 
@@ -129,7 +132,7 @@ def _point(key: str) -> float:
 
 
 def _share(entry: object) -> Share | None:
-    """A share from its map, or None: one that can't be read must not take requests."""
+    """Return a share from its map, or None: an unreadable share must not get requests."""
     if not isinstance(entry, Mapping):
         return None
     digest, endpoint, part = entry.get("digest"), entry.get("endpoint"), _number(entry.get("share"))
@@ -140,7 +143,7 @@ def _share(entry: object) -> Share | None:
     if "expires_at" not in entry:
         return Share(digest, endpoint, part)
     end = _whole(entry["expires_at"])
-    # A candidate whose expiry can't be read must not pass for the settled release.
+    # A candidate with an unreadable expiry must not be taken for the live release.
     return None if end is None else Share(digest, endpoint, part, end)
 
 

@@ -1,8 +1,9 @@
-"""Removing what no release needs, safely at any time and from any caller.
+"""Remove deployments, throughput, models and jobs that no release needs.
 
-No Catch of a state machine runs when an execution is stopped, times out or reaches its history's limit, so
-cleaning up is nobody's last step: this code runs after a failure, on the state machine's status events, every
-hour, and when the stack is deleted. It only ever looks at what carries this owner's name and tag.
+No Catch of a state machine runs when an execution is stopped, times out or reaches its history limit, so
+cleaning up can't be the last step of an execution alone. This code is safe at any time and from any caller:
+it runs after a failure, on the state machine's status events, every hour, and when the stack is deleted. It
+touches only resources with this owner's name and tag.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from distilled_router.bedrock import deployments, evaluation_jobs, models, throu
 from distilled_router.release.route import Route
 from distilled_router.release.table import FAILED, LIVE, RETIRED, Release, Releases
 
-# An execution is visible a moment after StartExecution answers (Step Functions is eventually consistent).
+# StartExecution is eventually consistent: an execution may not be found in its first moments.
 START_GRACE_SECONDS = 900
 
 logger = Logger(child=True)
@@ -30,7 +31,7 @@ logger = Logger(child=True)
 
 @dataclass
 class Sweep:
-    """What a sweep did: ARNs removed, ARNs that can only be removed later, ARNs kept and why."""
+    """The result of a sweep: ARNs removed, ARNs to remove later, and ARNs kept, with the reason."""
 
     removed: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
@@ -39,9 +40,19 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Sweeper:
-    """Knows what to keep. `keep_releases` counts good releases beyond the live one; `keep_throughput` names
-    the provisioned throughput that the settings want, and is empty where they want none. With `judges`,
-    releases make evaluation jobs."""
+    """Decides what to keep, and removes the rest.
+
+    Attributes:
+        bedrock, stepfunctions: clients.
+        releases: the releases table.
+        owner: whose resources these are.
+        keep_releases: how many good releases to keep for rollback, besides the live one.
+        retain_models: keep all models.
+        keep_throughput: name of the provisioned throughput in the settings; empty on demand.
+        retain_throughput: keep all throughput.
+        judges: whether releases create evaluation jobs.
+        now: returns epoch seconds.
+    """
 
     bedrock: Any
     stepfunctions: Any
@@ -55,27 +66,28 @@ class Sweeper:
     now: Callable[[], float] = time.time
 
     def sweep(self, *, failed: str = "") -> Sweep:
-        """Stop evaluation jobs, and remove deployments, throughput and models, that neither the route, a
-        running release nor the number of kept releases needs. `failed` is the release whose last step failed
-        just now: its execution runs still, on the way down.
+        """Stop evaluation jobs and remove deployments, throughput and models that nothing needs.
 
-        Models are the one thing here that costs money to make again. The declared digest's stays, even after
-        the gate refused it, so the failure path's sweep never removes it either: it is its job's resource's,
-        and a changed gate may still take it. So does that of the release begun last, which is another one
-        where CloudFormation took the serving stack back after a refusal, while the job's stack went on.
+        The route, releases in progress and the releases kept for rollback need theirs. `failed` is the digest
+        of a release that has just failed, whose execution is still open.
+
+        Models are the only resources here that cost money to create again. The declared digest's model stays
+        even if the gate refused it: it belongs to its job's resource, and a changed gate may accept it. The
+        model of the release that started last stays, too: after a refusal, CloudFormation may roll back the
+        release stack to another digest while the job's stack keeps the new one.
         """
         self._end_abandoned()
-        self._take_back_orphans()
+        self._withdraw_orphans()
         found_deployments = list(deployments.owned(self.bedrock, self.owner))
         found_models = list(models.owned(self.bedrock, self.owner))
         found_throughput = list(throughput.owned(self.bedrock, self.owner))
         found_jobs = self._evaluation_jobs()
-        # Read after the lists, and the route last: a release on its way that goes live in between is found
-        # running, or in the route. One that is begun again in between is looked at once more before a delete.
+        # Read after the lists, and the route last: a release that goes live in between is found in progress
+        # or in the route. A release that starts again in between is read once more before a deletion.
         known = list(self.releases.all())
         needed = self._needed(known, self.releases.effective_route())
         last = max((release.started_at for release in known), default=0)
-        lent = {release.digest: "begun last" for release in known if release.started_at == last}
+        lent = {release.digest: "started last" for release in known if release.started_at == last}
         spared = dict(needed)
         if declared := self.releases.declared():
             spared.setdefault(declared, "declared by the stack")
@@ -83,7 +95,7 @@ class Sweeper:
         self._stop_judges(result, found_jobs, known)
         for digest, deployment in found_deployments:
             arn = deployment["customModelDeploymentArn"]
-            reason = needed.get(digest) or self._begun_again(digest)
+            reason = needed.get(digest) or self._started_again(digest)
             if reason:
                 result.kept[arn] = reason
             else:
@@ -94,11 +106,10 @@ class Sweeper:
         return result
 
     def clear(self, declared: str) -> Sweep:
-        """Stop every evaluation job and remove every deployment of this owner, and its releases' models: the
-        stack is being deleted.
+        """Stop all evaluation jobs and remove all deployments and models of this owner: its stack is deleted.
 
         The declared digest's model is left to its job's resource, which CloudFormation deletes after this
-        one: a serving stack that is rolled back or made anew must not cost another training.
+        one: a release stack that is rolled back or created again must not cost another training.
         """
         result = Sweep()
         self._stop_judges(result, self._evaluation_jobs(), [])
@@ -114,18 +125,18 @@ class Sweeper:
         return result
 
     def _evaluation_jobs(self) -> list[Mapping[str, Any]]:
-        """Those that run; where no judge is set, nobody may list them."""
+        """Return the running jobs. Without a judge, the role may not list them."""
         return list(evaluation_jobs.running(self.bedrock, self.owner)) if self.judges else []
 
     def _stop_judges(
         self, result: Sweep, found: Sequence[Mapping[str, Any]], known: Sequence[Release]
     ) -> None:
-        """Stop evaluation jobs that no running attempt waits for; they are gone once they have stopped."""
+        """Stop evaluation jobs that no attempt in progress waits for."""
         wanted = {evaluation_jobs.job_name(self.owner, release) for release in known if not release.is_final}
         for job in found:
             arn = job["jobArn"]
             if job["jobName"] in wanted:
-                result.kept[arn] = "its release is running"
+                result.kept[arn] = "its release is in progress"
                 continue
             if job["status"] == evaluation_jobs.IN_PROGRESS:
                 evaluation_jobs.stop(self.bedrock, arn)
@@ -140,11 +151,13 @@ class Sweeper:
         spared: Mapping[str, str],
         lent: Mapping[str, str],
     ) -> None:
-        """Remove models of releases, but for those spared, and those that no release knows: a job's stack may
-        be deployed, and its job done, long before the release that waits for it. Those that are `lent` are
-        left to their job's resource, while there is one."""
+        """Remove the models of releases, except those in `spared`.
+
+        A model without a release stays: a job's stack may be deployed, and its job done, long before the
+        release that waits for it. A model in `lent` stays while its job's resource exists.
+        """
         releases = {release.digest for release in known}
-        # Named by its ARN in somebody's stack: gone, it could not be declared again.
+        # A stack names these by ARN: once deleted, they could not be declared again.
         adopted = {arn for one in known if one.is_adopted for arn in (one.source, one.model_arn)}
         for digest, model in found:
             arn = model["modelArn"]
@@ -152,10 +165,10 @@ class Sweeper:
             if not reason and digest in lent and not models.is_closed(self.bedrock, arn):
                 reason = lent[digest]
             if digest not in releases:
-                reason = reason or "no release knows it"
+                reason = reason or "has no release"
             if arn in adopted:
                 reason = reason or "adopted by a release"
-            reason = reason or self._begun_again(digest)
+            reason = reason or self._started_again(digest)
             users = [] if reason else models.users(self.bedrock, arn)
             if reason or users:
                 result.kept[arn] = reason or f"in use by {', '.join(users)}"
@@ -165,11 +178,10 @@ class Sweeper:
     def _sweep_throughput(
         self, result: Sweep, found: Sequence[Mapping[str, Any]], known: Sequence[Release]
     ) -> None:
-        """Remove throughput that nothing is routed to, nor on its way to: it is paid by the hour, used or
-        not.
+        """Remove throughput that gets no requests and that no release moves to, since it is paid by the hour.
 
-        Whether the settings want it is not enough. Where it could not be moved to the live release, it serves
-        nobody until the next deployment.
+        Throughput in the settings is removed, too, if it could not be moved to the live release: it would
+        serve nothing until the next deployment.
         """
         for item in found:
             name, arn = item["provisionedModelName"], item["provisionedModelArn"]
@@ -189,36 +201,36 @@ class Sweeper:
                 self._note(result, arn, gone=gone)
 
     def _needs_throughput(self, name: str, arn: str, known: Sequence[Release]) -> str | None:
-        """Why throughput must stay, if it must.
+        """Return why throughput must stay, or None.
 
-        A release is live before it buys throughput or moves it, so until its execution has ended it counts as
-        on its way. The route is read after that was seen: an execution that has ended has moved the route.
+        A release is live before it buys or moves throughput, so it counts as in progress until its execution
+        has ended. The route is read after that: an execution that has ended has moved the route.
         """
         wanted = name == self.keep_throughput
-        if any((wanted or release.throughput == name) and self._goes_on(release) for release in known):
-            return "a release is on its way to it"
+        if any((wanted or release.throughput == name) and self._is_open(release) for release in known):
+            return "a release is moving to it"
         route = self.releases.effective_route()
         if any(share.endpoint == arn for share in route.shares):
             return "named by the route"
         live = [release for release in known if release.state == LIVE]
         if wanted and live and not route.shares and max(live, key=lambda r: r.updated_at).endpoint == arn:
-            # Switched off by hand, by an empty route, to be switched on again.
+            # An operator switched it off by an empty route, and may switch it on again.
             return "went live last"
         return None
 
-    def _goes_on(self, release: Release) -> bool:
-        """Whether an execution still works on the release, which may be live already."""
+    def _is_open(self, release: Release) -> bool:
+        """Return whether an execution still works on the release, which may be live already."""
         if release.state == LIVE:
             return executions.is_open(executions.find(self.stepfunctions, release.execution))
         return not release.is_final
 
     def _needed(self, known: Sequence[Release], route: Route) -> dict[str, str]:
-        """Digest to reason, for every release whose endpoint and model must stay."""
-        needed = {release.digest: "its release is running" for release in known if not release.is_final}
+        """Return why endpoint and model must stay, by digest, for every release that needs them."""
+        needed = {release.digest: "its release is in progress" for release in known if not release.is_final}
         needed |= dict.fromkeys(route.digests(), "named by the route")
         live = [release for release in known if release.state == LIVE]
         if live:
-            # Whoever switches it off by hand, by an empty route, wants to switch it on again.
+            # An operator who switches it off by an empty route may switch it on again.
             needed.setdefault(max(live, key=lambda release: release.updated_at).digest, "went live last")
         good = [
             release for release in known if release.state in {LIVE, RETIRED} and release.digest not in needed
@@ -226,12 +238,12 @@ class Sweeper:
         good.sort(key=lambda release: release.updated_at, reverse=True)
         return needed | {release.digest: "kept for rollback" for release in good[: self.keep_releases]}
 
-    def _begun_again(self, digest: str) -> str | None:
+    def _started_again(self, digest: str) -> str | None:
         release = self.releases.get(digest)
-        return "its release has begun again" if release and not release.is_final else None
+        return "its release has started again" if release and not release.is_final else None
 
     def _end_abandoned(self) -> None:
-        """Give releases whose execution was stopped, timed out or vanished their final state."""
+        """Fail releases whose execution was stopped, timed out or disappeared."""
         for release in self.releases.all():
             if release.is_final or not release.execution:
                 continue
@@ -243,16 +255,18 @@ class Sweeper:
             if self.releases.transition(release.digest, FAILED, reason, of_attempt=release.attempt):
                 count("FailedReleases", self.owner)
 
-    def _take_back_orphans(self) -> None:
-        """Take back partial shares of releases that have ended: whoever ended them may have died before it.
-        An expired share gets no requests, but keeps its endpoint from being removed."""
+    def _withdraw_orphans(self) -> None:
+        """Withdraw candidates' shares of releases that have ended, in case the step that ended them crashed.
+
+        An expired share gets no requests, but prevents its endpoint from being removed.
+        """
         for share in self.releases.effective_route().shares:
             if share.expires_at is None:
                 continue
             release = self.releases.get(share.digest)
-            # A retired one rises by a rollback, step by step; what that leaves behind expires.
-            rises = release and release.state == RETIRED and share.counts(self.now())
-            if release is None or (release.is_final and not rises):
+            # A gradual rollback raises the share of a retired release. If it dies, the share expires.
+            rolls_back = release and release.state == RETIRED and share.counts(self.now())
+            if release is None or (release.is_final and not rolls_back):
                 self.releases.withdraw(share.digest, f"release {share.digest} has ended")
 
     @staticmethod

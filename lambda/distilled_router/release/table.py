@@ -1,8 +1,8 @@
-"""The releases table: one item a release, one for the route, one that says what is declared.
+"""The releases table: one item for each release, one for the route, one for the declared digest.
 
-Every write is conditional, so that two writers can't both win. A step of a rise changes the route and its
-release in one transaction, so that no crash leaves one without the other. Each change of the route leaves a
-copy of itself behind as its history.
+Every write is conditional, so two writers can't both win. A step of a rollout changes the route and its
+release in one transaction, so a crash never leaves one without the other. Each change of the route adds a
+copy of it to the route's history.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from distilled_router.release.route import Route, Share
 ROUTE, DECLARED = "route", "declared"
 _RELEASE = "release@"
 
-# The way of a release, in order. The last four are final.
+# The states of a release, in order. The last four are final.
 WAITING, DEPLOYING, EVALUATING, PROMOTING = "waiting", "deploying", "evaluating", "promoting"
 LIVE, RETIRED, FAILED, SUPERSEDED = "live", "retired", "failed", "superseded"
 FINAL = frozenset({LIVE, RETIRED, FAILED, SUPERSEDED})
 
-# How long a step may take: the timeout of its function.
+# Seconds that a step may take: the timeout of its function.
 CREATING_SECONDS = 300
-# A plain write meets a transaction on the same item: it may be made again at once.
+# Seconds for which a write is retried that conflicts with a transaction on the same item.
 _CONFLICT_SECONDS = 5.0
 
 
 class RouteChangedError(Exception):
-    """Somebody else changed the route since it was read. Read it again and decide anew."""
+    """Another writer changed the route since it was read. Read it and decide again."""
 
     def __init__(self, text: str, refused: Sequence[int] = ()) -> None:
-        """`refused` numbers the writes of the transaction whose own condition did not hold."""
+        """`refused` lists the writes of the transaction, by position, whose own condition did not hold."""
         super().__init__(text)
         self.refused = tuple(refused)
 
@@ -47,12 +47,24 @@ class RouteChangedError(Exception):
 class Release:
     """One model's way into production, as the table holds it.
 
-    `source` is where its model comes from: the name of a job of ours, a job's ARN or a model's ARN.
-    `labelling` is the execution that this attempt waited for, where a labelling makes the job. `stopping`
-    says why its job is being stopped, and is empty where it is not. `throughput` is the name of
-    the provisioned throughput that it serves from or is on its way to, and empty where it serves on demand.
-    `creating_until` is the epoch second until which a step may be creating something for it. `rolled_back` is
-    the epoch second at which somebody took it out of service by hand, and 0 where nobody did.
+    Attributes:
+        digest: covers all that decides the model.
+        state: one of the states above.
+        message: what the release does, or why it ended.
+        attempt: counts the release's starts, from 1.
+        execution: ARN of the attempt's execution.
+        request_id: id of CloudFormation's request that started the attempt.
+        source: where the model comes from: the name of this package's job, a job's ARN or a model's ARN.
+        labelling: ARN of the execution that the attempt waited for, if a labelling creates the job.
+        stopping: why the job is being stopped; empty if it is not.
+        model_arn: ARN of the model.
+        endpoint: ARN of the deployment or provisioned throughput that serves the model.
+        throughput: name of the provisioned throughput that serves the model or will; empty on demand.
+        started_at, updated_at: epoch seconds.
+        step: the round of the rollout, from 0; -1 before the first.
+        step_at: epoch second at which the step began.
+        creating_until: epoch second until which a step may be creating a resource for the release.
+        rolled_back: epoch second at which an operator rolled the release back; 0 if nobody did.
     """
 
     digest: str
@@ -76,9 +88,9 @@ class Release:
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> Release:
-        """Read an item; fields that this version doesn't know are left alone.
+        """Read an item. Fields that this version does not know are ignored.
 
-        An item that somebody cut down by hand counts as a release on its way: nothing of it is removed.
+        An item that lacks fields counts as a release in progress, so nothing of it is removed.
         """
         known = {name: item[name] for name in cls.__dataclass_fields__ if name in item}
         known["digest"] = str(item["id"]).removeprefix(_RELEASE)
@@ -87,31 +99,34 @@ class Release:
         return cls(**values)
 
     def token(self, name: str) -> str:
-        """The client request token with which this attempt creates something of that name.
+        """Return the client request token with which this attempt creates a resource of that name.
 
-        One an attempt, in every life of the table: attempts are counted anew when a stack is made anew, and
-        Bedrock ignores a create call whose token it knows, even where what it made was deleted since.
+        It differs for each attempt and each life of the table: a new stack counts its attempts from 1 again,
+        and Bedrock ignores a create call whose token it knows, even if the resource was deleted since.
         """
         return hashlib.sha256(f"{name} {self.attempt} {self.request_id}".encode()).hexdigest()
 
     @property
     def life(self) -> str:
-        """Tells this attempt from one of its name in an earlier life of the stack, which left its reports."""
+        """Return an id of this attempt that is unique across all lives of the stack.
+
+        An earlier life may have left reports under the same digest and attempt.
+        """
         return self.token("evaluation")[:12]
 
     @property
     def is_adopted(self) -> bool:
-        """Whether its model comes from a job or a model of others, which is named by its ARN."""
+        """Return whether its model comes from an existing job or model, which `source` names by its ARN."""
         return self.source.startswith("arn:")
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing works on this release any more."""
+        """Return whether the release is in a final state."""
         return self.state in FINAL
 
 
 class Releases:
-    """The table. `now` gives epoch seconds."""
+    """Reads and writes the releases table. `now` returns epoch seconds."""
 
     def __init__(self, table: Any, now: Callable[[], float] = time.time) -> None:
         """Wrap a DynamoDB Table resource whose partition key is the string `id`."""
@@ -119,26 +134,26 @@ class Releases:
         self._now = now
 
     def get(self, digest: str) -> Release | None:
-        """The release of that digest, read consistently."""
+        """Return the release of that digest, read consistently."""
         item = self._item(_key(digest))
         return Release.from_item(item) if item else None
 
     def all(self) -> Iterator[Release]:
-        """Every release that the table knows."""
+        """Return all releases."""
         return (Release.from_item(item) for item in self._items(_RELEASE))
 
     def update(self, digest: str, **fields: Any) -> bool:
-        """Set fields of a release that the table knows, and the time; whether it knows it."""
+        """Set fields of a release, and the time of the update. Return whether the release exists."""
         changes = {**fields, "updated_at": int(self._now())}
         return self._write(_change(digest, changes, "attribute_exists(id)"))
 
     def transition(
         self, digest: str, state: str, message: str, *, of_attempt: int | None = None, **fields: Any
     ) -> bool:
-        """Move a release to another state, unless it has reached a final one meanwhile; whether it moved.
+        """Move a release to another state, unless it is in a final one. Return whether it moved.
 
-        A release that failed or was superseded is not brought back by a step that was still running. With
-        `of_attempt`, only that attempt is moved: whoever judges an old one must not end its successor.
+        So a step that is still running never revives a release that failed or was superseded. `of_attempt`
+        moves that attempt only: a caller that ends an old attempt must not end a newer one.
         """
         change = self._moving(digest, state, message, fields)
         if of_attempt is not None:
@@ -148,7 +163,7 @@ class Releases:
         return self._write(change)
 
     def begin(self, digest: str, *, attempt: int, execution: str, request_id: str, source: str = "") -> bool:
-        """Start an attempt. False where another writer started this attempt or a later one before."""
+        """Start an attempt. Return False if another writer has started this attempt or a later one."""
         now = int(self._now())
         fields = {
             "digest": digest,
@@ -167,27 +182,27 @@ class Releases:
             "step": -1,
             "step_at": now,
         }
-        # `:attempt` is the value that is set.
+        # `:attempt` is the new value.
         return self._write(_change(digest, fields, "attribute_not_exists(#attempt) OR #attempt < :attempt"))
 
     def declared(self) -> str | None:
-        """The digest that the deployed stack asks for; None before its first deployment and after its end."""
+        """Return the digest that the deployed stack declares; None before and after the stack exists."""
         item = self._item(DECLARED)
         return str(item["digest"]) if item and item.get("digest") else None
 
     def declare(self, digest: str | None) -> None:
-        """Say which digest the stack asks for; None while it is being deleted."""
+        """Store the digest that the stack declares; None while it is being deleted."""
         self._table.put_item(
             Item={"id": DECLARED, "digest": digest or "", "updated_at": int(self._now())},
         )
 
     @contextmanager
     def creating(self, digest: str) -> Iterator[bool]:
-        """While a step makes something that costs, and that is looked for by its owner's tag: whether it may.
+        """Mark a release while a step creates a resource that costs money. Yield whether it may be created.
 
-        Stopping an execution stops no function that runs. So a step says so first, and looks then whether the
-        stack is being deleted; whoever deletes says that first, and looks then whether a step is at it
-        (`is_creating`). One of them sees the other, and nothing comes into being after the last look.
+        Stopping an execution does not stop a running function. So a step first sets this mark, and then reads
+        whether the stack is being deleted; a deletion first stores that, and then reads the marks
+        (`is_creating`). One of them sees the other, so nothing is created after the deletion's last read.
         """
         self._note_creating(digest, int(self._now()) + CREATING_SECONDS)
         try:
@@ -196,7 +211,7 @@ class Releases:
             self._note_creating(digest, 0)
 
     def is_creating(self) -> bool:
-        """Whether a step of any release may be making something at this moment."""
+        """Return whether a step of any release may be creating a resource at this moment."""
         return any(release.creating_until > self._now() for release in self.all())
 
     def _is_closed(self) -> bool:
@@ -207,12 +222,15 @@ class Releases:
         self._write(_change(digest, {"creating_until": until}, "attribute_exists(id)"))
 
     def route(self) -> Route:
-        """The route as it is, read consistently; the empty route where there is none or it is broken."""
+        """Return the route, read consistently; the empty route if there is none or the item is malformed."""
         return Route.from_item(self._item(ROUTE))
 
     def effective_route(self) -> Route:
-        """The route that requests may take: where somebody broke the item, routers go on with the last one
-        that they could read, so that the last copy's shares count beside what can still be read."""
+        """Return the route with every share that routers may use.
+
+        If the item is malformed, routers continue with the last route that they read, so the shares of the
+        history's last copy are added to those that can still be read.
+        """
         route = self.route()
         if route.problem is None:
             return route
@@ -221,7 +239,10 @@ class Releases:
         return replace(route, shares=(*route.shares, *rest))
 
     def set_route(self, shares: tuple[Share, ...], *, after: Route, reason: str) -> Route:
-        """Replace the route that was read as `after`. Raises RouteChangedError where it changed since."""
+        """Replace the route that was read as `after`, and return the new one.
+
+        Raises RouteChangedError if it changed since.
+        """
         route = self._next(shares, after, reason)
         self._transact(self._replacing(route, after))
         return route
@@ -237,10 +258,10 @@ class Releases:
         retiring: str | None = None,
         **fields: Any,
     ) -> bool:
-        """Move a release and replace the route, both or neither; whether it was done.
+        """Move a release and replace the route in one transaction. Return whether both were done.
 
-        False where the release has reached a final state meanwhile. `retiring` is the release that loses
-        its place by this. Raises RouteChangedError where the route changed since it was read as `after`.
+        The result is False if the release is in a final state. `retiring` is the digest of the release that
+        is replaced. Raises RouteChangedError if the route changed since it was read as `after`.
         """
         writes = self._replacing(self._next(shares, after, f"release {digest}: {message}"), after)
         moved = len(writes)
@@ -265,10 +286,11 @@ class Releases:
         retiring: Sequence[Release],
         **fields: Any,
     ) -> bool:
-        """Give a retired release all requests again, and retire those that lose their place; all or nothing.
+        """Send all requests to a retired release again, and retire others, in one transaction.
 
-        False where it is not retired any more. Raises RouteChangedError where the route changed since it was
-        read as `after`, or one of those that lose their place has begun again since it was read.
+        Return False if the release is not retired any more. Raises RouteChangedError if the route changed
+        since it was read as `after`, or one of the releases to retire has started another attempt since it
+        was read.
         """
         now = int(self._now())
         writes = self._replacing(self._next((Share(digest, endpoint, 1.0),), after, reason), after)
@@ -300,25 +322,25 @@ class Releases:
         return self._transact_unless_refused(writes, moved)
 
     def move_endpoint(self, digest: str, endpoint: str, reason: str) -> bool:
-        """Give the settled release another endpoint of the same model; whether it is still the settled one.
+        """Move the live release to another endpoint of the same model. Return whether it is still live.
 
-        Raises RouteChangedError where the route changed meanwhile.
+        Raises RouteChangedError if the route changed meanwhile.
         """
         route = self.route()
-        settled = route.live
-        if settled is None or settled.digest != digest:
+        live = route.live
+        if live is None or live.digest != digest:
             return False
-        if settled.endpoint != endpoint:
-            shares = tuple(replace(s, endpoint=endpoint) if s == settled else s for s in route.shares)
+        if live.endpoint != endpoint:
+            shares = tuple(replace(s, endpoint=endpoint) if s == live else s for s in route.shares)
             self.set_route(shares, after=route, reason=reason)
         return True
 
     def withdraw(self, digest: str, reason: str) -> None:
-        """Give a release's partial share back to the settled one.
+        """Give a candidate's share back to the live release.
 
-        A settled share stays: what serves is only ever replaced, so that no failure of a release, its own
-        included, takes away an endpoint that works. Where somebody broke the item, routers go on with the
-        last one that they could read, partial shares included, so that this is what it is taken out of.
+        The live release's own share stays: it is only ever replaced, so no failure, not even of that release,
+        removes a working endpoint. If the item is malformed, the share is removed from the route that routers
+        still use, see `effective_route`.
         """
         for _ in range(5):
             route = self.effective_route()
@@ -332,7 +354,9 @@ class Releases:
             except RouteChangedError:
                 continue
             return
-        raise RouteChangedError(f"Release {digest} could not be taken out of a route that keeps changing.")
+        raise RouteChangedError(
+            f"The share of release {digest} could not be removed: the route keeps changing."
+        )
 
     def _items(self, prefix: str) -> Iterator[dict[str, Any]]:
         pages = self._table.meta.client.get_paginator("scan").paginate(
@@ -346,13 +370,13 @@ class Releases:
         return item
 
     def _next(self, shares: tuple[Share, ...], after: Route, reason: str) -> Route:
-        # Where the version can't be read, or the item is gone, the copies go on to be counted: a number that
-        # is used again would write over one of them.
+        # If the version can't be read, or the item is gone, count on from the copies: reusing a number would
+        # overwrite one of them.
         last = after.version or max((copy.version for copy in self._copies()), default=0)
         return Route(version=last + 1, shares=shares, updated_at=int(self._now()), reason=reason)
 
     def _copies(self) -> Iterator[Route]:
-        """The route's history, in no order."""
+        """Return the route's history, in no particular order."""
         return (Route.from_item(item) for item in self._items(f"{ROUTE}@"))
 
     def _replacing(self, route: Route, after: Route) -> list[dict[str, Any]]:
@@ -361,7 +385,7 @@ class Releases:
             put["ConditionExpression"] = "#version = :read"
             put["ExpressionAttributeValues"] = {":read": after.version}
         else:
-            # A broken item reads as version 0 as well, and may be replaced.
+            # A malformed item also reads as version 0, and may be replaced.
             put["ConditionExpression"] = (
                 "attribute_not_exists(id) OR NOT attribute_type(#version, :number) OR #version < :first"
             )
@@ -370,14 +394,14 @@ class Releases:
         return [{"Put": put}, {"Put": record}]
 
     def _moving(self, digest: str, state: str, message: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The write that moves a release, unless it is unknown or has reached a final state."""
+        """Return the write that moves a release, unless it does not exist or is in a final state."""
         final = {f":final{index}": name for index, name in enumerate(sorted(FINAL))}
         changes = {"state": state, "message": message, **fields, "updated_at": int(self._now())}
         condition = f"attribute_exists(id) AND NOT #state IN ({', '.join(final)})"
         return _change(digest, changes, condition, final)
 
     def _write(self, change: dict[str, Any]) -> bool:
-        """Make one write; False where its condition does not hold."""
+        """Write one item. Return False if its condition does not hold."""
         try:
             with_retries(
                 lambda: self._table.update_item(**change),
@@ -391,7 +415,7 @@ class Releases:
         return True
 
     def _transact_unless_refused(self, writes: list[dict[str, Any]], number: int) -> bool:
-        """Make all writes or none; False where the numbered one's own condition did not hold."""
+        """Make all writes or none. Return False if the condition of write `number` does not hold."""
         try:
             self._transact(writes)
         except RouteChangedError as error:
@@ -403,8 +427,8 @@ class Releases:
     def _transact(self, writes: list[dict[str, Any]]) -> None:
         """Make all writes or none; the first two replace the route.
 
-        Raises RouteChangedError, which says whose condition did not hold. A conflict with another
-        transaction, and throttling, are no other case: read again and decide anew.
+        Raises RouteChangedError with the writes whose condition did not hold. A conflict with another
+        transaction, and throttling, raise it as well: the caller reads the route and decides again.
         """
         items = [
             {kind: {**w, "TableName": self._table.name} for kind, w in write.items()} for write in writes
@@ -433,7 +457,7 @@ def _change(
     condition: str | None = None,
     values: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """UpdateItem's parameters. Every name goes by a placeholder: `state` and others are reserved words."""
+    """Return UpdateItem's parameters. Names are placeholders, since `state` and others are reserved words."""
     change: dict[str, Any] = {
         "Key": {"id": _key(digest)},
         "UpdateExpression": "SET " + ", ".join(f"#{name} = :{name}" for name in fields),

@@ -1,8 +1,8 @@
-"""Stacks that wait for a release: the windows that they registered, and the signal that ends each.
+"""Signal CloudFormation's wait conditions, by which a stack waits for its release.
 
-A WaitCondition lasts 12 hours at most and its handle's URL 24 hours from the handle's creation, so a longer
-wait is a chain of windows. A window that is not the last is ended with success a while before its time, and
-the next one goes on waiting; only the last one can time out.
+A WaitCondition lasts at most 12 hours, and its handle's URL is valid for 24 hours after the handle's
+creation, so a longer wait is a chain of windows. Every window except the last is signalled with success
+shortly before its end, and the next one continues to wait. Only the last one can time out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,15 @@ _PREFIX = "wait@"
 
 @dataclass(frozen=True)
 class Window:
-    """One WaitCondition's window. `url` is a secret: whoever has it can end the wait."""
+    """The window of one wait condition.
+
+    Attributes:
+        digest: the release that the stack waits for.
+        number: position in the chain.
+        last: whether no window follows.
+        url: URL of the handle. It is a secret: whoever has it can end the wait.
+        ends_at: epoch second at which the wait condition times out.
+    """
 
     digest: str
     number: int
@@ -39,13 +47,16 @@ class Window:
 
     @property
     def key(self) -> str:
-        """The item's id in the releases table."""
+        """Return the item's id in the releases table."""
         return f"{_PREFIX}{self.digest}@{self.number}"
 
 
 def send_signal(url: str, body: bytes) -> bool:
-    """PUT a signal to a handle's URL; whether it arrived. The content type must be empty, or the URL's
-    signature does not match. AWS_CA_BUNDLE is followed as every AWS client follows it."""
+    """PUT a signal to a handle's URL. Return whether it arrived.
+
+    The content type must be empty, or the URL's signature does not match. AWS_CA_BUNDLE is used as in every
+    AWS client.
+    """
     verify: Any = os.environ.get("AWS_CA_BUNDLE") or True
     session = URLLib3Session(verify=verify, timeout=10)
     request = AWSRequest("PUT", url, headers={"Content-Type": ""}, data=body).prepare()
@@ -56,7 +67,7 @@ def send_signal(url: str, body: bytes) -> bool:
 
 
 class WaitConditions:
-    """The registered windows, in the releases table."""
+    """The wait conditions that are registered in the releases table."""
 
     def __init__(
         self,
@@ -68,15 +79,15 @@ class WaitConditions:
         self._table, self._now, self._put = table, now, put
 
     def register(self, window: Window) -> None:
-        """Remember a window; registering it again changes nothing."""
+        """Register a window. Registering it twice changes nothing."""
         self._table.put_item(Item={"id": window.key, **asdict(window)})
 
     def remove(self, digest: str, number: int) -> None:
-        """Forget a window: its stack no longer waits."""
+        """Remove a window: its stack no longer waits."""
         self._table.delete_item(Key={"id": f"{_PREFIX}{digest}@{number}"})
 
     def windows(self) -> Iterator[Window]:
-        """Every window that still waits."""
+        """Yield every registered window."""
         pages = self._table.meta.client.get_paginator("scan").paginate(
             TableName=self._table.name, ConsistentRead=True
         )
@@ -91,16 +102,16 @@ class WaitConditions:
                         int(item["ends_at"]),
                     )
 
-    def settle(self, releases: Releases, margin_seconds: float = 0) -> int:
-        """End each window whose release has ended, or whose time ends within the margin while others follow.
+    def signal(self, releases: Releases, margin_seconds: float = 0) -> int:
+        """Signal each window whose release is live or has ended, and each that ends within the margin.
 
-        Returns how many were ended. A signal that does not arrive stays registered, and is sent again by the
-        next call.
+        The last window of a chain is not signalled for its own end. Return the number of signalled windows. A
+        window whose signal did not arrive stays registered, and the next call signals it again.
         """
         ended = 0
         for window in self.windows():
             outcome = self._outcome(window, releases, margin_seconds)
-            if outcome and self._signal(window, *outcome):
+            if outcome and self._send(window, *outcome):
                 self.remove(window.digest, window.number)
                 ended += 1
         return ended
@@ -112,10 +123,10 @@ class WaitConditions:
         if release and release.state in {FAILED, SUPERSEDED}:
             return False, f"release {release.digest} {release.state}: {release.message}"
         if not window.last and window.ends_at - self._now() < margin:
-            return True, f"release {window.digest} goes on; the next window waits for it"
+            return True, f"release {window.digest} is in progress; the next window waits for it"
         return None
 
-    def _signal(self, window: Window, succeeded: bool, reason: str) -> bool:
+    def _send(self, window: Window, succeeded: bool, reason: str) -> bool:
         status = "SUCCESS" if succeeded else "FAILURE"
         signal = {
             "Status": status,
@@ -125,6 +136,10 @@ class WaitConditions:
         }
         arrived = self._put(window.url, json.dumps(signal).encode())
         logger.info(
-            "window ended", release=window.digest, window=window.number, status=status, arrived=arrived
+            "wait condition signalled",
+            release=window.digest,
+            window=window.number,
+            status=status,
+            arrived=arrived,
         )
         return arrived

@@ -1,4 +1,4 @@
-"""How queries may look that a release is tried on: a task's `robustness.toml`."""
+"""Read a task's `robustness.toml`: variants of queries that a release is evaluated on."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _TEXTS = ("paraphrases", "injections", "out_of_domain")
 
 @dataclass(frozen=True, kw_only=True)
 class Robustness:
-    """What a task's folder says of how its queries may look. All of it may be missing.
+    """Variants of queries for a robustness evaluation. Each field may be empty.
 
     Attributes:
-        paraphrases, injections: texts around `{query}`; the first must not change the weights, and neither
-            may the second, which try to.
-        filler: a sentence without meaning for the router, with which a query is made very long.
-        out_of_domain: queries that no label fits: any valid weights will do.
+        paraphrases: texts around `{query}` that don't change the weights.
+        injections: texts around `{query}` that try to change the weights, and must not.
+        filler: a sentence without meaning for the router, to make a query very long.
+        out_of_domain: queries that no label fits; any valid weights are right.
         other_languages: queries and their weights.
     """
 
@@ -36,10 +36,10 @@ class Robustness:
 
     @classmethod
     def load(cls, task: Task, folder: Path | None = None) -> Self:
-        """Read a task's `robustness.toml`; nothing where there is none.
+        """Read a task's `robustness.toml`; without the file, all fields are empty.
 
         Raises:
-            TaskError: The file holds something else. The message names all that is wrong.
+            TaskError: The file is invalid. The message names every problem.
         """
         path = (folder or default_folder()) / ROBUSTNESS_FILE
         if not path.exists():
@@ -59,7 +59,7 @@ class Robustness:
 
 
 def _problems(values: Mapping[str, Any], task: Task) -> Iterator[str]:
-    """What is wrong with what a person wrote."""
+    """Yield each problem of the file."""
     known = {*_TEXTS, "filler", "other_languages"}
     if unknown := sorted(values.keys() - known):
         yield f"unknown: {', '.join(unknown)}; known are {', '.join(sorted(known))}"

@@ -521,12 +521,12 @@ def test_sweeper_keeps_the_job_of_an_attempt_that_runs_and_stops_the_one_before(
     bench.answered()
     bench.step()
     first = bench.world.server.state()["evaluations"][0]["arn"]
-    assert bench.sweep().kept == {first: "its release is running"}
+    assert bench.sweep().kept == {first: "its release is in progress"}
     bench.world.releases.transition(A, FAILED, "over")
     bench.answered(attempt=2)
     bench.step()
     second = bench.world.server.state()["evaluations"][1]["arn"]
-    assert bench.sweep().kept == {second: "its release is running"}
+    assert bench.sweep().kept == {second: "its release is in progress"}
     assert bench.jobs() == ["Stopping", "InProgress"]
 
 

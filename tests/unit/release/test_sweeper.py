@@ -54,7 +54,7 @@ def test_keeps_what_serves_what_runs_and_the_last_good_one(world: World) -> None
     assert world.deployments() == world.models() == named(B, C, D)
     assert len(swept.removed) == 2
     assert sorted(set(swept.kept.values())) == [
-        "its release is running",
+        "its release is in progress",
         "kept for rollback",
         "named by the route",
     ]
@@ -130,7 +130,7 @@ def test_model_that_was_refused_outlives_the_rollback_of_its_serving_stack(world
     world.releases.declare(A)
     swept = world.sweeper().sweep()
     assert (world.deployments(), world.models()) == (named(A), named(A, B))
-    assert "begun last" in swept.kept.values()
+    assert "started last" in swept.kept.values()
     succeeded(world)
     world.sweeper().sweep()
     assert world.models() == named(A)
@@ -168,7 +168,7 @@ def test_model_that_no_release_knows_yet_is_kept(world: World) -> None:
     world.train(B)
     swept = world.sweeper().sweep()
     assert world.models() == named(A, B)
-    assert "no release knows it" in swept.kept.values()
+    assert "has no release" in swept.kept.values()
 
 
 def test_b15_retained_models_stay_and_their_deployments_go(world: World) -> None:
@@ -291,7 +291,7 @@ def test_throughput_that_the_settings_want_is_not_kept_for_that(world: World) ->
 def test_throughput_that_a_release_on_its_way_will_be_moved_to_is_kept(world: World, state: str) -> None:
     arn = buy(world, live(world, runs=False))
     world.begin(B, run=True, state=state)
-    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "a release is on its way to it"
+    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "a release is moving to it"
     assert arn in world.sweeper(keep_throughput=TWO).sweep().removed
 
 
@@ -303,22 +303,22 @@ def test_throughput_of_a_live_release_whose_last_step_is_not_over_is_kept(
     """It is bought, or moved, while the release is live and the route does not name it yet. At first not even
     the release does."""
     arn = buy(world, live(world, runs=True, throughput=seen), wait=status == "InService")
-    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "a release is on its way to it"
+    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "a release is moving to it"
     assert bought(world) == {ONE}
 
 
 def test_throughput_that_is_bought_by_other_settings_than_the_sweepers_is_kept(world: World) -> None:
     """A deployment changes functions one after another."""
     arn = buy(world, live(world, runs=True, throughput=TWO), TWO)
-    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "a release is on its way to it"
-    assert world.sweeper(keep_throughput="").sweep().kept[arn] == "a release is on its way to it"
+    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "a release is moving to it"
+    assert world.sweeper(keep_throughput="").sweep().kept[arn] == "a release is moving to it"
 
 
 def test_throughput_left_by_other_units_is_removed_while_the_new_ones_are_on_their_way(world: World) -> None:
     model = live(world, runs=True, throughput=TWO)
     new, old = buy(world, model, TWO), buy(world, model)
     swept = world.sweeper(keep_throughput=TWO).sweep()
-    assert (swept.kept[new], bought(world)) == ("a release is on its way to it", {TWO})
+    assert (swept.kept[new], bought(world)) == ("a release is moving to it", {TWO})
     assert old in swept.removed
 
 
@@ -333,7 +333,7 @@ def test_throughput_goes_at_once_when_the_last_step_failed(world: World) -> None
 def test_throughput_stays_when_another_release_is_on_its_way_after_a_failure(world: World) -> None:
     arn = buy(world, live(world, runs=True, throughput=ONE))
     world.begin(B, run=True)
-    assert world.sweeper(keep_throughput=ONE).sweep(failed=A).kept[arn] == "a release is on its way to it"
+    assert world.sweeper(keep_throughput=ONE).sweep(failed=A).kept[arn] == "a release is moving to it"
 
 
 def test_throughput_that_comes_into_service_during_the_sweep_is_kept(
@@ -572,7 +572,7 @@ def test_release_that_begins_again_during_the_sweep_is_kept(world: World) -> Non
         patch.setattr(Releases, "declared", again)
         swept = world.sweeper().sweep()
     assert world.deployments() == world.models() == named(A)
-    assert set(swept.kept.values()) == {"its release has begun again"}
+    assert set(swept.kept.values()) == {"its release has started again"}
 
 
 def failures(capture: Capture) -> int:
@@ -794,5 +794,5 @@ def test_retiring_removes_what_was_replaced(entries: World) -> None:
 def test_hourly_sweep_says_what_it_did(entries: World) -> None:
     arn = made(entries, A, FAILED)
     model = entries.bedrock.get_custom_model(modelIdentifier=release_name(OWNER, A))["modelArn"]
-    kept = {model: "begun last"}
+    kept = {model: "started last"}
     assert sweeper.handler.sweep({}, None) == {"removed": [arn], "waiting": [], "kept": kept}

@@ -198,7 +198,7 @@ def test_b5_an_attempts_name_in_foreign_hands_is_refused(world: World) -> None:
 def test_b5_a_foreign_job_is_never_made_again(world: World) -> None:
     world.foreign_job()
 
-    with pytest.raises(ResourceError, match="not ours"):
+    with pytest.raises(ResourceError, match="lacks the tag"):
         jobs.retry(world.bedrock, world.described(), 2)
     assert world.count(CREATE) == 1
 

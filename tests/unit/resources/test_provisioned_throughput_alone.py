@@ -464,7 +464,7 @@ def test_t21_one_that_was_deleted_by_hand_is_told_and_not_bought_again(shop: Sho
     response = shop.update(shop.properties(ModelArn=shop.other), shop.properties())
 
     assert (response.succeeded, response.physical_id) == (False, NAME)
-    assert "somebody deleted it. Nothing was bought in its place" in response.reason
+    assert "deleted outside of its stack. Nothing was bought in its place" in response.reason
     assert shop.world.count(BUY) == 1
     assert shop.delete().succeeded
 
@@ -476,7 +476,7 @@ def test_t21_one_that_is_deleted_while_it_moves_is_told(shop: Shop) -> None:
     shop.world.server.advance(HOUR)
     shop.world.bedrock.delete_provisioned_model_throughput(provisionedModelId="movies-1mu")
 
-    with pytest.raises(Exception, match="somebody deleted it"):
+    with pytest.raises(Exception, match="deleted outside of its stack"):
         handler.check(Event.parse({**event, **asked}), shop.world.bedrock, shop.world.utc_now)
     assert shop.world.count(BUY) == 1
 
