@@ -75,7 +75,7 @@ def test_holdout_that_is_mostly_near_training_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("turns", "message"),
     [
-        ([0, 1, 2], "metadata is the largest label of no row"),
+        ([0, 1, 2], "no row has metadata as its largest label"),
         ([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3], "visual is the largest label of 79% of the rows"),
     ],
 )

@@ -192,7 +192,7 @@ def test_what_is_held_out_is_needed_on_top(share: float, least: int) -> None:
 
     (finding,) = finished(least - 1).findings
     assert f"found {least - 1} usable, different queries, at least {least}; add more" in finding.message
-    assert f"a job learns from 100 rows or more, and {1 - share:.0%} are held out" in finding.message
+    assert f"a job trains on 100 rows or more, and {1 - share:.0%} are held out" in finding.message
     assert finished(least).ok
 
 
@@ -205,7 +205,7 @@ def test_so_many_queries_are_taken_and_the_rest_is_not_read(monkeypatch: pytest.
     assert next(content) == b"a dog and 201 cats\n"
     check.finish("distillation")
     assert [finding.rule for finding in report.findings] == ["query-count"]
-    assert "found more than 200 different queries; leave some out" in report.findings[0].message
+    assert "found more than 200 different queries; remove some" in report.findings[0].message
 
 
 def test_as_many_queries_as_allowed_are_fine(monkeypatch: pytest.MonkeyPatch) -> None:

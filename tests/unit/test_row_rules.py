@@ -106,10 +106,10 @@ def test_reserved_word_is_found(word: str) -> None:
         (json.dumps({**WEIGHTS, "reasoning": "it is red"}), "expected exactly '85 0 5 10'"),
         ("85 0 5 10 Assistant: done", "expected exactly '85 0 5 10'"),
         ("NaN 0 5 10", "no 4 weights found"),
-        ("1e400 0 5 10", "no number from 0 to 100"),
+        ("1e400 0 5 10", "not a number from 0 to"),
         ('{"visual": NaN, "audio": 0, "transcription": 0.5, "metadata": 0.5}', "no 4 weights found"),
-        ('{"visual": 1e400, "audio": 0, "transcription": 0.5, "metadata": 0.5}', "no number from 0 to 100"),
-        ('{"visual": -1e400, "audio": 0, "transcription": 0.5, "metadata": 0.5}', "no number from 0 to 100"),
+        ('{"visual": 1e400, "audio": 0, "transcription": 0.5, "metadata": 0.5}', "not a number from 0 to"),
+        ('{"visual": -1e400, "audio": 0, "transcription": 0.5, "metadata": 0.5}', "not a number from 0 to"),
         ('{"a": ' * 2_000, "brackets"),
     ],
 )

@@ -115,7 +115,7 @@ def test_unusable_student_prompt_says_what_to_mend(tmp_path: Path, text: str, me
 def test_file_that_is_missing_or_no_text_is_named(tmp_path: Path, file: str) -> None:
     folder = copied(tmp_path)
     (folder / file).write_bytes(b"\xff\xfev\x00")
-    with pytest.raises(TaskError, match=re.escape(f"{folder / file}: no UTF-8 text")):
+    with pytest.raises(TaskError, match=re.escape(f"{folder / file}: not UTF-8 text")):
         Task.load(folder)
     (folder / file).unlink()
     with pytest.raises(TaskError, match=re.escape(f"{folder / file}: No such file")):

@@ -129,7 +129,7 @@ def test_a_release_is_handed_from_window_to_window_until_it_ends(running: Releas
         begins = NOW + number * SECONDS
         handle(event(number=number, last="false"), at(running, handles, begins), running, begins)
         early = at(running, handles, begins + SECONDS - margin)
-        assert early.settle(running, margin) == 0
+        assert early.signal(running, margin) == 0
         assert at(running, handles, begins + SECONDS - margin + 1).signal(running, margin) == 1
         url, signal = handles.signals[-1]
         assert (url, signal["Status"]) == (f"https://handle/{number}", "SUCCESS")
@@ -138,7 +138,7 @@ def test_a_release_is_handed_from_window_to_window_until_it_ends(running: Releas
     last = at(running, handles, begins)
     handle(event(number=3, last="true"), last, running, begins)
     running.transition(DIGEST, FAILED, "job video-router is Failed: no capacity")
-    assert last.settle(running, margin) == 1
+    assert last.signal(running, margin) == 1
     assert [signal["Status"] for _, signal in handles.signals] == ["SUCCESS", "SUCCESS", "FAILURE"]
     assert list(last.windows()) == []
 
@@ -150,7 +150,7 @@ def test_the_last_window_runs_out_in_cloudformation_and_fails_the_stack(
     release goes on."""
     handle(event(number=2, last="true"), waits, running, NOW)
     late = at(running, handles, NOW + 2 * SECONDS)
-    assert late.settle(running, margin_seconds=300) == 0
+    assert late.signal(running, margin_seconds=300) == 0
     assert handles.signals == []
     handle(event("Delete", 2, physical_id=f"{OWNER}-{DIGEST}-wait-2"), late, running, NOW)
     assert list(late.windows()) == []

@@ -1,9 +1,9 @@
 """Limits of batch inference jobs."""
 
 BATCH_MINIMUM = 100
-"""Records that a job takes at least (Service Quotas: minimum number of records per batch inference job, by
-model; 100 unless AWS changed it)."""
+"""Minimum number of records of a job (Service Quotas: minimum number of records per batch inference job, by
+model; 100 by default)."""
 
 BATCH_MAXIMUM = 50_000
-"""Records that a job takes at most (Service Quotas: records per batch inference job; the number is seen in
-public code, not on a page of AWS)."""
+"""Maximum number of records of a job (Service Quotas: records per batch inference job; the number is from
+public code, not from a page of AWS)."""

@@ -1,4 +1,4 @@
-"""What a deployment will cost, before anything of it is paid for, and the limit that it has to keep."""
+"""Estimate what a deployment costs, before anything is paid for, and check it against the limit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
     "graded",
 ]
 
-# The router that AWS published asks the first of these, with a full prompt; the other is its successor.
+# The router that AWS published asks the first of these with a full prompt; the second is its successor.
 COMPARED = {
     "Claude Haiku 4.5": "us.anthropic.claude-haiku-4-5-20251001-v1:0",
     "Claude Haiku 5.5": "us.anthropic.claude-haiku-5-5",
@@ -37,26 +37,28 @@ COMPARED = {
 
 @dataclass(frozen=True)
 class Part:
-    """Lines that are paid at the same time; and what has no known price, by name, with the reason."""
+    """Lines that are paid at the same time, and lines without a known price: by name, with the reason."""
 
     lines: tuple[Line, ...]
     unknown: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def expected_usd(self) -> float:
-        """All lines together, as expected."""
+        """Return the expected cost of all lines, in US dollars."""
         return sum(line.expected.usd for line in self.lines)
 
     @property
     def at_most_usd(self) -> float:
-        """All lines together, at most."""
+        """Return the maximum cost of all lines, in US dollars."""
         return sum(line.at_most.usd for line in self.lines)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What is paid once, what each month, and what for 1,000 queries by whoever answers them: the last are
-    alternatives, whose sum means nothing."""
+    """What is paid once, each month, and for 1,000 queries.
+
+    The lines of `per_thousand` are alternatives, one for each model that may answer; their sum means nothing.
+    """
 
     once: Part
     monthly: Part
@@ -64,7 +66,7 @@ class Estimate:
 
 
 def estimate(spec: Spec, volume: Volume, task: Task, prices: Prices) -> Estimate:
-    """Estimate all costs. An unknown price is no error here; `check` refuses it where it matters.
+    """Estimate all costs. An unknown price is not an error here; `check` refuses it where it matters.
 
     Example:
         >>> spec = Spec(
@@ -101,21 +103,22 @@ def estimate(spec: Spec, volume: Volume, task: Task, prices: Prices) -> Estimate
 
 
 def graded(spec: Spec, volume: Volume, task: Task, prices: Prices, *, judge: str, instructions: str) -> Part:
-    """What a judge's grades cost for each release, by what it is told."""
+    """Estimate what a judge's grades cost for each release; `instructions` are its prompt."""
     case = Case(spec, volume, task, prices)
     return _part({"judge": partial(case.graded, judge=judge, instructions=instructions)})
 
 
 def check(found: Estimate, maximum_usd: float) -> str | None:
-    """Why an estimate must not be paid, in words for a person; None if it may be.
+    """Return why an estimate is refused, as text for a person, or None.
 
-    What is paid once is held, at most, against `maximum_usd`, the setting `distillation.maximum_cost_usd`.
-    Where a price of it is unknown there is nothing to hold against the limit, and it is refused, too.
+    The maximum of what is paid once must not exceed `maximum_usd`, the setting
+    `distillation.maximum_cost_usd`. If one of its prices is unknown, the limit can't be checked, and the
+    estimate is refused, too.
     """
     limit = f"distillation.maximum_cost_usd = {maximum_usd:g}"
     if found.once.unknown:
         reasons = "; ".join(dict.fromkeys(found.once.unknown.values()))
-        return f"The cost can't be held against {limit}, and nothing was paid: {reasons}."
+        return f"The cost can't be checked against {limit}, and nothing was paid: {reasons}."
     if found.once.at_most_usd <= maximum_usd:
         return None
     biggest = sorted(found.once.lines, key=lambda line: -line.at_most.usd)[:2]
@@ -123,14 +126,17 @@ def check(found: Estimate, maximum_usd: float) -> str | None:
     remedies = "; ".join(dict.fromkeys(line.lower for line in biggest))
     return (
         f"This may cost {dollars(found.once.at_most_usd)} USD once, more than {limit}, and nothing was paid; "
-        f"{dollars(found.once.expected_usd)} USD are expected. Most of it, at most: {parts}. To lower it: "
-        f"{remedies}. Or raise the limit. `make cost` shows all of it."
+        f"{dollars(found.once.expected_usd)} USD are expected. The largest parts, at most: {parts}. To lower "
+        f"it: {remedies}. Or raise the limit. `make cost` shows the whole estimate."
     )
 
 
 def enforce_limit(event: Event, volume: Volume, task: Task) -> None:
-    """Raise ResourceError where a resource's properties `Cost` (a Spec as JSON) and `MaximumCostUsd` refuse
-    what its data would cost. Without them nothing is refused; nor is what passed before, unchanged."""
+    """Raise ResourceError if a custom resource's data would cost more than its limit.
+
+    The properties are `Cost` (a Spec as JSON) and `MaximumCostUsd`. Without them nothing is refused, nor if
+    cost, digest and plan are unchanged.
+    """
     given, old = event.properties, event.old_properties
     if "Cost" not in given or all(old.get(name) == given.get(name) for name in ("Cost", "Digest", "Plan")):
         return
@@ -140,7 +146,7 @@ def enforce_limit(event: Event, volume: Volume, task: Task) -> None:
 
 
 def dollars(usd: float) -> str:
-    """US dollars as text: cents, or of less than a dollar the first two digits."""
+    """Return US dollars as text: with cents, or two significant digits below one dollar."""
     decimals = 2 if usd >= 1 or usd <= 0 else 1 - floor(log10(usd))
     return f"{usd:,.{decimals}f}"
 

@@ -1,10 +1,10 @@
-"""What each part of a deployment costs: the lines of an estimate (`cost.estimate`), and all that is assumed.
+"""Compute the lines of an estimate (`cost.estimate`) by the assumptions below.
 
-Each amount comes twice. What is expected follows from averages and from what usually happens. At most is what
-the settings let happen: prompts of half as many tokens again, answers as long as they may be, every record
-asked twice, all the pairs that Bedrock may synthesize, as many passes as there may be.
+Each line has two amounts, in US dollars. The expected one uses averages and the usual course. The maximum is
+what the settings allow: prompts with 50 % more tokens, answers of maximum length, every record asked twice,
+all pairs that Bedrock may synthesize, and the maximum number of epochs.
 
-All are US dollars. Tokens are estimated, since the models' tokenizers are not public.
+Tokens are estimated, since the models' tokenizers are not public.
 """
 
 from __future__ import annotations
@@ -20,45 +20,46 @@ from distilled_router.cost.prices import HOURS_A_MONTH, Prices, Rate
 from distilled_router.data.dataset_rules import ROWS
 from distilled_router.task.task import Task
 
-# English prose has about four characters a token. In UTF-8 scripts whose characters are tokens of their own
-# take two to four bytes for each, so that bytes serve them better.
+# English prose has about four characters per token. Scripts with one token per character take two to four
+# bytes for each in UTF-8, so counting bytes suits both.
 BYTES_A_TOKEN = 4
-# In weights nearly every number, bracket and quote is a token: AWS's examples of four weights as JSON have
+# In weights nearly every number, bracket and quote is a token: four weights as JSON, in AWS's examples, have
 # about 70 characters and 32 tokens.
 BYTES_AN_ANSWER_TOKEN = 2
 MARGIN = 1.5
-# Bytes of a query where nobody has counted.
+# Bytes of a query if they were not counted.
 QUERY_BYTES = 40
-# What is answered badly is asked once more (`labelling`).
+# The labelling asks once more after an invalid answer.
 TRIES = 2
-# Passes over the rows: default and maximum of fine-tuning (Amazon Nova user guide). For distillation Bedrock
-# documents none, and the same is assumed.
+# Epochs: default and maximum of fine-tuning (Amazon Nova user guide). Bedrock documents none for
+# distillation, so the same are assumed.
 EPOCHS, MOST_EPOCHS = 2, 5
-# Tokens with which a judge gives its grade and says why. Bedrock's own words around ours aren't public, nor
-# how long its judges write.
+# Tokens of a judge's grade and explanation: our assumption, since neither Bedrock's own part of the prompt
+# nor the length of its judges' answers is public.
 GRADE_TOKENS, MOST_GRADE_TOKENS = 200, 1_000
-# Pairs that Bedrock distils from at most, with those that it synthesizes (Bedrock user guide, distillation).
+# Maximum of pairs for distillation, including synthesized ones (Bedrock user guide, distillation).
 MOST_PAIRS = ROWS["distillation"][1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What is asked for, in plain values: `Spec(**json.loads(text))` reads what `json.dumps(asdict(spec))`
-    wrote.
+    """The settings that decide the cost, in plain values.
+
+    `Spec(**json.loads(text))` reads what `json.dumps(asdict(spec))` wrote.
 
     Attributes:
         method: `distillation` or `fine_tuning`.
-        teacher, student, base_model: ids. The base model answers in the router where no release does.
-        samples: answers to each query that the labelling pays for; 0 where labels are given.
-        max_tokens: of one such answer.
-        queries_per_shard: queries of one batch job, at most; 0 for all.
-        trained_share: part of the queries that is trained on; the rest is held out, or validates.
-        epochs: passes over the rows; 0 where Bedrock decides.
-        max_response_length: tokens that Bedrock's own run of the teacher may write for a row.
+        teacher, student, base_model: model ids. The base model is the router's fallback.
+        samples: teacher's answers to each query; 0 if labels are given.
+        max_tokens: limit of tokens of such an answer.
+        queries_per_shard: maximum number of queries of a batch job; 0 for all.
+        trained_share: part of the queries for training; the rest is for hold-out and validation.
+        epochs: passes over the rows; 0 if Bedrock decides.
+        max_response_length: limit of tokens of the teacher's answer to a row, within the job.
         synthesis: whether Bedrock may add pairs of its own.
-        logged: whether the rows are logged requests, which carry a full prompt.
+        logged: whether the rows are logged requests, which contain the full prompt.
         model_units, hourly_price_usd: provisioned throughput; 0 on demand.
-        kept_models: models that are stored besides the live one, at most.
+        kept_models: maximum number of stored models besides the live one.
     """
 
     method: str
@@ -80,8 +81,13 @@ class Spec:
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """How much there is: training rows or raw queries, how many of them Bedrock's run of the teacher has to
-    answer, and the bytes (UTF-8) of all their queries together, where somebody counted."""
+    """The amount of data.
+
+    Attributes:
+        queries: number of training rows or raw queries.
+        unlabelled: rows without an answer, which the teacher answers within the job.
+        query_bytes: bytes (UTF-8) of all queries together; None if not counted.
+    """
 
     queries: int
     unlabelled: int = 0
@@ -89,7 +95,7 @@ class Volume:
 
     @classmethod
     def of(cls, queries: Iterable[str]) -> Self:
-        """That of raw queries."""
+        """Count raw queries and their bytes."""
         number = size = 0
         for query in queries:
             number += 1
@@ -98,7 +104,7 @@ class Volume:
 
     @property
     def query_tokens(self) -> int:
-        """Tokens of one query, on average."""
+        """Return the average number of tokens of a query."""
         if self.query_bytes is None or not self.queries:
             return _tokens(QUERY_BYTES)
         return _tokens(self.query_bytes / self.queries)
@@ -106,7 +112,7 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """US dollars, and the numbers from which they were computed."""
+    """US dollars, and the calculation as text."""
 
     usd: float
     how: str
@@ -114,7 +120,7 @@ class Amount:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One thing that costs. `lower` says what would make it cheaper, `cited` where its price is from."""
+    """One cost. `lower` says what would lower it, `cited` where its price is from."""
 
     name: str
     expected: Amount
@@ -125,7 +131,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Case:
-    """All that lines are computed from. Each line raises PriceError where its price is unknown."""
+    """Computes each line from settings, data, task and prices. Raises PriceError if a price is unknown."""
 
     spec: Spec
     volume: Volume
@@ -133,11 +139,11 @@ class Case:
     prices: Prices
 
     def labels(self, name: str) -> Line:
-        """The labelling: each query, as often as there are samples, under the full prompt."""
+        """Return the cost of the labelling: each query, once for each sample, with the full prompt."""
         spec, records = self.spec, self.volume.queries * self.spec.samples
         asked, answered = self._asked(full=True), min(self._answered(full=True), spec.max_tokens)
         rate, way = self._labelling_rate(self._shard)
-        # What fails of a small shard is too little for a second batch.
+        # The failed records of a small shard are too few for another batch job.
         worst, worst_way = self._labelling_rate(self._shard // TRIES)
         again = f"{TRIES} x {records:,} records"
         return Line(
@@ -149,7 +155,7 @@ class Case:
         )
 
     def pairs(self, name: str) -> Line:
-        """Bedrock's run of the teacher, for rows without an answer and for pairs that it synthesizes."""
+        """Return the cost of the teacher within the job: for unlabelled rows and synthesized pairs."""
         spec, rows, most = self.spec, self.volume.unlabelled, self.most_pairs
         rate = self.prices.rate(spec.teacher)
         asked, longest = self._asked(full=spec.logged), spec.max_response_length
@@ -167,14 +173,14 @@ class Case:
         )
 
     def training(self, name: str) -> Line:
-        """The student's training, by the token and pass."""
+        """Return the cost of training the student, by token and epoch."""
         spec, price = self.spec, self.prices.training_price(self.spec.student)
         asked, answered = self._asked(full=spec.logged), self._answered(full=spec.logged)
         epochs, most_epochs, passes = spec.epochs or EPOCHS, spec.epochs or EPOCHS, "passes"
         if spec.method == "distillation":
             epochs, most_epochs, passes = EPOCHS, MOST_EPOCHS, "assumed passes"
         rows, pairs = self._rows(spec.trained_share), self.most_pairs
-        # What the labelling will keep isn't known: all pairs may be Bedrock's own, which may be longer.
+        # How many labels will be kept is unknown: all pairs may be synthesized, which may be longer.
         given = 0 if spec.samples and pairs else self._rows(1.0) - self.volume.unlabelled
         row, pair = _most(asked + answered), _most(asked) + spec.max_response_length
         sizes = [(given, "rows", row), (pairs, "pairs", pair)]
@@ -196,7 +202,7 @@ class Case:
         )
 
     def storage(self, name: str) -> Line:
-        """The models in the account: the live one, and at most those that are kept for rollback."""
+        """Return the monthly cost of storing models: the live one, and at most those kept for rollback."""
         price, most = self.prices.storage, 1 + self.spec.kept_models
         return Line(
             name=name,
@@ -206,7 +212,7 @@ class Case:
         )
 
     def hosting(self, name: str) -> Line:
-        """The endpoint: nothing while it is idle on demand, provisioned throughput by the hour."""
+        """Return the monthly cost of the model endpoint: provisioned throughput by the hour, else nothing."""
         units, price = self.spec.model_units, self.spec.hourly_price_usd
         amount = Amount(0.0, "on demand: nothing while idle")
         if units:
@@ -215,9 +221,9 @@ class Case:
         return Line(name=name, expected=amount, at_most=amount)
 
     def thousand(self, name: str, model: str, *, full: bool) -> Line:
-        """1,000 answers of a model: to the full prompt, as JSON, or as the student is asked and answers."""
+        """Return the cost of 1,000 answers of a model, to the full prompt or to the student's."""
         if self.spec.model_units and not full:
-            amount = Amount(0.0, "provisioned: by the hour, whatever is asked")
+            amount = Amount(0.0, "provisioned: by the hour, whatever the number of requests")
             return Line(name=name, expected=amount, at_most=amount)
         rate = self.prices.rate(model)
         asked, answered = self._asked(full=full), self._answered(full=full)
@@ -229,8 +235,10 @@ class Case:
         )
 
     def graded(self, name: str, *, judge: str, instructions: str) -> Line:
-        """1,000 answers, the most of one job, that a judge grades: each with what it is told, the query, and
-        the weights of reference and answer."""
+        """Return the cost of 1,000 grades of a judge, the maximum of one job.
+
+        Its prompt has the instructions, the query, and the weights of reference and answer.
+        """
         rate = self.prices.rate(judge)
         asked = _tokens(_bytes(instructions)) + self.volume.query_tokens + 2 * self._answered(full=True)
         count = "1,000 answers"
@@ -243,7 +251,7 @@ class Case:
 
     @cached_property
     def most_pairs(self) -> int:
-        """Pairs for which Bedrock's run of the teacher may be paid in the job."""
+        """Return the maximum number of pairs that the teacher answers within the job."""
         spec, volume = self.spec, self.volume
         if spec.method != "distillation" or not spec.synthesis:
             return volume.unlabelled
@@ -252,13 +260,13 @@ class Case:
 
     @property
     def _shard(self) -> int:
-        """Records of the smallest shard; shards are of nearly the same size."""
+        """Return the number of records of the smallest shard; all have nearly the same size."""
         queries = self.volume.queries
         shards = ceil(queries / (self.spec.queries_per_shard or queries or 1))
         return queries // max(shards, 1) * self.spec.samples
 
     def _labelling_rate(self, records: int) -> tuple[Rate, str]:
-        """The teacher's rate for so many records together, and the way they are asked."""
+        """Return the teacher's rate for `records` records together, and how they are asked."""
         batch = records >= BATCH_MINIMUM
         way = "by batch" if batch else f"on demand, as fewer than {BATCH_MINIMUM} are no batch"
         return self.prices.rate(self.spec.teacher, batch=batch), way
@@ -269,22 +277,22 @@ class Case:
         return f"a lower distillation.max_response_length; an answer has about {answered} tokens"
 
     def _rows(self, share: float) -> int:
-        """Rows that are trained on; a job takes no more than its method's limit."""
+        """Return the number of training rows, at most the limit of the method."""
         return min(round(self.volume.queries * share), ROWS[self.spec.method][1])
 
     def _asked(self, *, full: bool) -> int:
-        """Tokens of a prompt and a query."""
+        """Return the tokens of a prompt and a query."""
         prompt = self.task.teacher_prompt if full else self.task.student_prompt
         return _tokens(_bytes(prompt)) + self.volume.query_tokens
 
     def _answered(self, *, full: bool) -> int:
-        """Tokens of an answer: JSON under the full prompt, the task's format otherwise."""
+        """Return the tokens of an answer: JSON to the full prompt, otherwise the task's format."""
         text = self.task.render(self.task.static_weights, "json" if full else None)
         return ceil(_bytes(text) / BYTES_AN_ANSWER_TOKEN)
 
 
 def _amount(count: str, number: int, asked: int, answered: int, rate: Rate, way: str) -> Amount:
-    """So many questions and answers; `count` is their number in words."""
+    """Return the cost of `number` requests; `count` is the number as text."""
     tokens = f"{asked:,} tokens in at {rate.input:g} + {answered:,} out at {rate.output:g} USD a million"
     return Amount(rate.usd(number * asked, number * answered), f"{count} x ({tokens}), {way}")
 
@@ -298,5 +306,5 @@ def _tokens(size: float) -> int:
 
 
 def _bytes(text: str) -> int:
-    # Half of a surrogate pair is the business of whoever checks the queries.
+    # A lone surrogate is reported by the check of queries, not here.
     return len(text.encode(errors="surrogatepass"))

@@ -1,4 +1,4 @@
-"""What Amazon Bedrock charges, in US dollars: `prices.toml`, read and checked."""
+"""Read and check `prices.toml`: the prices of Amazon Bedrock, in US dollars."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from distilled_router.bedrock.models import base_model
 FILE = Path(__file__).with_name("prices.toml")
 SHOWN = "lambda/distilled_router/cost/prices.toml"
 HOURS_A_MONTH = 730
-"""Hours that AWS's own estimates count a month as."""
+"""Hours of a month in AWS's own estimates."""
 
 _DATE = re.compile(r"\d{4}-\d{2}(-\d{2})?")
 _TEXTS = ("region", "source", "date")
 
 
 class PriceError(ValueError):
-    """A price is unknown, or the table can't be used. The text says which, and what to do."""
+    """A price is unknown, or the table is invalid. The text says which, and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Where a price holds, who says so, and since when we know."""
+    """The Region of a price, its source, and the date when it was read."""
 
     region: str
     source: str
@@ -35,13 +35,13 @@ class Entry:
 
     @property
     def cited(self) -> str:
-        """Source, date and Region, in words."""
+        """Return source, date and Region as text."""
         return f"{self.source} ({self.date}, {self.region})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenPrice(Entry):
-    """A model's tokens, by the million: on demand, and by batch inference where that price is known."""
+    """A model's prices for a million tokens, on demand and, if known, for batch inference."""
 
     input: float
     output: float
@@ -51,21 +51,21 @@ class TokenPrice(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class UnitPrice(Entry):
-    """One thing's price; what its unit is says the table that it stands in."""
+    """A single price. The table's name gives the unit."""
 
     usd: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """What a model's tokens cost one way, on demand or by batch, by the million."""
+    """A model's prices for a million tokens, either on demand or for batch inference."""
 
     input: float
     output: float
     cited: str
 
     def usd(self, input_tokens: float, output_tokens: float) -> float:
-        """The price of so many tokens."""
+        """Return the price of a number of tokens, in US dollars."""
         return (input_tokens * self.input + output_tokens * self.output) / 1_000_000
 
 
@@ -75,8 +75,8 @@ class Prices:
 
     Attributes:
         models: prices of tokens, by inference id.
-        trainings: prices of 1,000 tokens of training rows and pass, by the student's inference id.
-        storage: price of a custom model and month.
+        trainings: prices of training with 1,000 tokens for one epoch, by the student's inference id.
+        storage: price of storing a custom model for a month.
 
     Example:
         >>> prices = Prices.load()
@@ -95,7 +95,7 @@ class Prices:
         """Read a price table.
 
         Raises:
-            PriceError: It isn't TOML, or an entry lacks something, or has something that is no price.
+            PriceError: The file is not TOML, or an entry is incomplete or invalid.
         """
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -112,12 +112,12 @@ class Prices:
         )
 
     def rate(self, model: str, *, batch: bool = False) -> Rate:
-        """What a model's tokens cost.
+        """Return what a model's tokens cost.
 
         Args:
             model: its id, also with a context length; a `us.` profile's id; or the ARN of a foundation
                 model, an inference profile, or a custom model, which costs what its base model does.
-            batch: by batch inference instead of on demand.
+            batch: the price of batch inference instead of on demand.
 
         Raises:
             PriceError: The price is unknown.
@@ -130,21 +130,24 @@ class Prices:
         return Rate(input=found.batch_input, output=found.batch_output, cited=found.cited)
 
     def tokens(self, model: str, input_tokens: float, output_tokens: float, *, batch: bool = False) -> float:
-        """The price of so many tokens of a model. Raises PriceError where it is unknown; see `rate`."""
+        """Return the price of a model's tokens. Raises PriceError if it is unknown; see `rate`."""
         return self.rate(model, batch=batch).usd(input_tokens, output_tokens)
 
     def training_price(self, student: str) -> UnitPrice:
-        """The price of 1,000 tokens of training rows and pass. Raises PriceError where it is unknown."""
+        """Return the price of training with 1,000 tokens for one epoch. Raises PriceError if unknown."""
         return _found(self.trainings, student, "training")
 
     def training(self, student: str, tokens: float) -> float:
-        """The price of so many tokens, counted once for each pass. Raises PriceError where it is unknown."""
+        """Return the price of training, by the tokens of all epochs. Raises PriceError if unknown."""
         return tokens / 1_000 * self.training_price(student).usd
 
 
 def _found[E: Entry](known: Mapping[str, E], model: str, table: str) -> E:
-    """A model's entry: its profile's own, or else the model's. AWS bills a call through a profile at the
-    price of the Region that it comes from (Bedrock user guide, cross-Region inference)."""
+    """Return a model's entry: that of its inference profile, or else the model's own.
+
+    AWS bills a call through a profile at the price of the calling Region (Bedrock user guide, cross-Region
+    inference).
+    """
     name = base_model(model)
     for candidate in (name, name.removeprefix("us.")):
         if candidate in known:
@@ -188,7 +191,7 @@ def _entry[E: Entry](kind: type[E], name: str, values: object) -> E:
 
 
 def _problem(key: str, value: Any) -> str | None:
-    """Why a value can't be used, or None."""
+    """Return why a value is invalid, or None."""
     found = "nothing" if value is None else repr(value)
     if key not in _TEXTS:
         usable = type(value) in (int, float) and math.isfinite(value) and value >= 0

@@ -1,8 +1,9 @@
-"""The rules for a data set's files, checked before anybody pays for a job.
+"""Check the rules for a data set's files, before a job is paid for.
 
-Bedrock drops rows that it can't read, or fails after hours; it never looks at whether the labels make sense.
-So every rule is checked here first, row by row and in flat memory, and all findings come at once. Limits are
-those of Amazon's guide to customizing Nova models (2026-11): data preparation for distillation and tuning.
+Bedrock drops rows that it can't read, or fails after hours, and never checks whether the labels make sense.
+So every rule is checked here first, row by row and in constant memory, and all findings are reported
+together. The limits are from Amazon's guide to customizing Nova models (2026-11): data preparation for
+distillation and tuning.
 """
 
 from collections import Counter
@@ -17,18 +18,18 @@ from distilled_router.task.task import Task
 
 __all__ = ["ROWS", "VALIDATION_ROWS", "Finding", "Report", "check_dataset", "lines"]
 
-# Rows that a job takes, by its method, and of them those that validate it.
+# Minimum and maximum of rows of a job, by method, and of its validation rows.
 ROWS = {"distillation": (100, 15_000), "fine_tuning": (8, 20_000)}
 VALIDATION_ROWS = (1, 1_000)
-# The hold-out is ours: Bedrock never sees it. Fewer than 100 rows make the gate's scores a matter of luck.
+# Bedrock never sees the hold-out set. With fewer than 100 rows the gate's scores depend mostly on chance.
 HOLDOUT_ROWS = (1, 20_000)
 FEW_HOLDOUT_ROWS = 100
 MAX_BYTES = 1_000_000_000
-# Of the hold-out's rows. With more of them near a trained query, the scores say how well it was remembered.
+# Part of the hold-out rows. With more near duplicates of trained queries, the scores measure memory.
 MOST_NEAR_SHARE = 0.10
-# Of the labelled rows: a student that always answered this label would be right as often.
+# Part of the labelled rows. A student that always answers this label would be right as often.
 MOST_LABEL_SHARE = 0.70
-# Fewer rows say nothing about shares.
+# With fewer rows, shares mean nothing.
 BALANCE_ROWS = 20
 
 
@@ -42,21 +43,21 @@ def check_dataset(
     validation: Iterable[bytes] | None = None,
     report: Report | None = None,
 ) -> Report:
-    """Checks a data set against all rules.
+    """Check a data set against all rules.
 
     Args:
         training: The file's lines as bytes, with or without their line ends: an open binary file, or
-            `iter_lines()` of an S3 body. `lines` makes them of chunks, and bounds a file without line ends.
-            None where there is no such file; so for the others.
+            `iter_lines()` of an S3 body. `lines` splits chunks into lines, and limits the length of a line.
+            None if there is no such file; so for the others.
         holdout: Likewise. All are read once, in the order training, validation, hold-out.
-        task: The rows must carry its student prompt and answers in its format.
+        task: The rows must have its student prompt, and answers in its format.
         method: `distillation` or `fine_tuning`.
-        keep: How many findings to keep of each rule, in a report of its own.
-        validation: Rows that the job validates itself on.
-        report: Where to add the findings, by default a new report.
+        keep: How many findings of each rule a new report keeps.
+        validation: The job's validation rows.
+        report: The report to add findings to; by default a new one.
 
     Returns:
-        The report. Whatever the files hold, it is a finding; only reading them may raise.
+        The report. Every problem of the content is a finding; only reading the files may raise.
     """
     report = Report(keep) if report is None else report
     if method not in ROWS:
@@ -83,7 +84,7 @@ type _Seen = dict[str | bytes, tuple[int, str]]
 
 
 class _Rows:
-    """The check of one file. It remembers a key, a line and an answer per query, of limited rows only."""
+    """The check of one file. Remembers key, line and answer of each query, for a limited number of rows."""
 
     def __init__(
         self,
@@ -105,10 +106,10 @@ class _Rows:
         self._answers: Counter[str] = Counter()
 
     def check(self, content: Iterable[bytes]) -> None:
-        """Adds all findings of a file to the report."""
+        """Add all findings of a file to the report."""
         for number, line in self._file.read(content):
             if number > self._most:
-                continue  # counted only: the file is refused anyway, and memory stays flat
+                continue  # only counted: the file is refused anyway, and memory use stays constant
             try:
                 self._check_line(number, line)
             except LineProblem as error:
@@ -130,11 +131,11 @@ class _Rows:
             self._answers[answer] += 1
 
     def _compare(self, number: int, query: str, answer: str) -> None:
-        """Duplicates, conflicts and contamination. Of equal queries the first one counts."""
+        """Find duplicates, conflicts and contamination. The first of equal queries counts."""
         key = query_key(query)
         if key in self._trained:
             place = f"training:{self._trained[key][0]}"
-            message = f"found a query of {place} ({shown(query)}); take it out of one of the files"
+            message = f"found a query of {place} ({shown(query)}); remove it from one of the files"
             raise LineProblem("contamination", message)
         line, known = self.seen.setdefault(key, (number, answer))
         if line == number:
@@ -142,19 +143,19 @@ class _Rows:
         if known != answer:
             message = f"found {shown(answer)} for a query that has {shown(known)} in line {line}; keep one"
             raise LineProblem("conflict", message)
-        message = f"the same query and answer as line {line}; leave one out"
+        message = f"the same query and answer as line {line}; remove one"
         self._file.found(number, "duplicate", message, "warning")
 
     def _check_whole(self) -> None:
-        """What concerns the file as a whole: counts, size and balance."""
+        """Check the file as a whole: counts, size and balance."""
         found = self._file.lines
         if found > self._most:
-            self._file.found(None, "row-count", f"found {found} rows, at most {self._most}; leave some out")
+            self._file.found(None, "row-count", f"found {found} rows, at most {self._most}; remove some")
         elif self._usable < self._least:
             message = f"found {self._usable} usable rows, at least {self._least}; add more"
             self._file.found(None, "row-count", message)
         if self._file.size >= MAX_BYTES:
-            message = f"found {self._file.size} bytes, must be under {MAX_BYTES}; leave rows out"
+            message = f"found {self._file.size} bytes, must be under {MAX_BYTES}; remove rows"
             self._file.found(None, "size", message)
         if unlabelled := self._usable - self._answers.total():
             self._report.unlabelled += unlabelled
@@ -173,11 +174,11 @@ class _Rows:
         for label, count in counts.items():
             share = count / self._answers.total()
             if not share:
-                message = f"{label} is the largest label of no row; add queries that need it"
+                message = f"no row has {label} as its largest label; add queries that need it"
             elif share > MOST_LABEL_SHARE:
                 message = (
                     f"{label} is the largest label of {share:.0%} of the rows, better at most"
-                    f" {MOST_LABEL_SHARE:.0%}; add queries that need another, or leave some out"
+                    f" {MOST_LABEL_SHARE:.0%}; add queries that need another, or remove some"
                 )
             else:
                 continue
@@ -185,29 +186,29 @@ class _Rows:
 
 
 class _Holdout(_Rows):
-    """The check of a hold-out file. Its scores must say what a student does with queries new to it."""
+    """The check of a hold-out file. Its queries must be new to the student, or the scores mean nothing."""
 
     def _check_whole(self) -> None:
         super()._check_whole()
         near = self._near_training()
         for line, text in near:
             place = f"training:{self._trained[text][0]}"
-            message = f"nearly the query of {place} ({shown(text)}); take one of them out"
+            message = f"nearly the query of {place} ({shown(text)}); remove one of them"
             self._file.found(line, "near-contamination", message, "warning")
         if len(near) > MOST_NEAR_SHARE * self._usable:
             message = (
                 f"{len(near)} of {self._usable} rows are nearly queries of training, at most "
-                f"{MOST_NEAR_SHARE:.0%}: the scores would say little; take them out of one of the files"
+                f"{MOST_NEAR_SHARE:.0%}: the scores would mean little; remove them from one of the files"
             )
             self._file.found(None, "contamination-share", message)
         if 0 < self._file.lines < FEW_HOLDOUT_ROWS:
-            message = f"found {self._file.lines} rows; under {FEW_HOLDOUT_ROWS} the scores are mostly luck"
+            message = f"found {self._file.lines} rows; under {FEW_HOLDOUT_ROWS} the scores are mostly chance"
             self._file.found(None, "few-rows", message, "warning")
 
     def _near_training(self) -> list[tuple[int, str]]:
-        """Each line whose query is nearly one of training, with the normalised form of the nearest.
+        """Return each line whose query is nearly one of training, with the nearest one's normalised form.
 
-        Long ones are compared exactly only, so that memory stays flat.
+        Long queries are only compared exactly, so memory use stays constant.
         """
         texts = [key for key in self.seen if isinstance(key, str)]
         neighbours = Neighbours(texts, are_normalised=True)
@@ -222,8 +223,8 @@ class _Holdout(_Rows):
 
 
 def _check_together(method: str, report: Report) -> None:
-    """A job's limit covers the rows that it validates itself on, too."""
+    """Check the number of rows of both files: a job's limit includes its validation rows."""
     together, most = report.rows["training"] + report.rows["validation"], ROWS[method][1]
     if report.rows["training"] <= most < together:
-        message = f"found {together} rows together with training, at most {most}; leave some out"
+        message = f"found {together} rows together with training, at most {most}; remove some"
         report.add(Finding("validation", None, "row-count", message))

@@ -1,4 +1,4 @@
-"""Files of a data set where they lie before they are published: in a bucket of this account or another's."""
+"""Read and publish the files of a data set, from a bucket of this or another account."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from distilled_router.aws.errors import ResourceError, code, is_missing, message, with_retries
 from distilled_router.data.dataset_rules import lines
 
-# The role's policy names the file, and IAM may need a moment to know it.
+# The role's policy names the file, and IAM is eventually consistent.
 ACCESS_WAIT_SECONDS = 60.0
 CHUNK_BYTES = 65_536
 _DENIED = frozenset({"AccessDenied", "AllAccessDisabled"})
@@ -24,8 +24,15 @@ Retry = Callable[..., Any]
 
 @dataclass
 class DataFile:
-    """One file. `name` is its key in the settings, such as `training`; `location` names Bucket, Key and,
-    where they do, VersionId."""
+    """One file of a data set.
+
+    Attributes:
+        name: its key in the settings, such as `training`.
+        location: Bucket, Key and, if the settings name one, VersionId.
+        s3: an S3 client.
+        retry: repeats a call, see `with_retries`.
+        etag: of what was read.
+    """
 
     name: str
     location: Mapping[str, str]
@@ -35,12 +42,12 @@ class DataFile:
 
     @classmethod
     def of(cls, name: str, properties: Mapping[str, str], s3: Any, retry: Retry = with_retries) -> DataFile:
-        """The file that a resource's properties name."""
+        """Return the file that a custom resource's properties name."""
         keys = ("Bucket", "Key", "VersionId")
         return cls(name, {key: properties[key] for key in keys if properties.get(key)}, s3, retry)
 
     def rows(self) -> Iterator[bytes]:
-        """The file's lines. Raises ResourceError where it can't be read."""
+        """Yield the file's lines. Raises ResourceError if it can't be read."""
         check_region(self.s3, self.location["Bucket"], str(self))
         try:
             opened = self.retry(
@@ -54,9 +61,11 @@ class DataFile:
         yield from lines(opened["Body"].iter_chunks(CHUNK_BYTES))
 
     def publish(self, bucket: str, key: str) -> None:
-        """Copy what was read, and nothing else: a file that changed since is refused. One call, so that no
-        reader ever sees a part of it; tags and annotations stay behind, as they would need permissions of
-        their own."""
+        """Copy the file that was read. Raises ResourceError if it changed since.
+
+        One call, so no reader ever sees a part of it. Tags and annotations are not copied, since they would
+        need more permissions.
+        """
         try:
             self.s3.copy_object(
                 CopySource=dict(self.location),
@@ -76,7 +85,7 @@ class DataFile:
     def _unreadable(self, error: ClientError) -> ResourceError:
         found = "It does not exist" if is_missing(error) else "It can't be read"
         if code(error) == "AccessDenied":
-            # S3 answers so for a missing object, too, unless the caller may list the bucket.
+            # S3 also answers this for a missing object, unless the caller may list the bucket.
             found = "It can't be read, or does not exist"
         return ResourceError(
             f"{self}: {found} ({code(error)}: {message(error)}). Nothing was published. Check "
@@ -91,11 +100,10 @@ class DataFile:
 def files_of(
     name: str, properties: Mapping[str, str], s3: Any, retry: Retry = with_retries
 ) -> Sequence[DataFile]:
-    """The one file that properties name by Key, or all files of the folder that they name by Prefix.
+    """Return the file that the properties name by Key, or all files of the folder that they name by Prefix.
 
-    A folder's content is known by the `Content` that the settings give it: 16 hex digits over the names and
-    ETags of its files. Raises ResourceError where they are others, so that nothing is labelled under the
-    digest of something else.
+    The property `Content` identifies a folder's content: 16 hex digits over the names and ETags of its files.
+    Raises ResourceError if the content differs, so nothing is labelled under the digest of something else.
     """
     if "Prefix" not in properties:
         return [DataFile.of(name, properties, s3, retry)]
@@ -114,13 +122,12 @@ def files_of(
             f"dataset.{name} in the environment's settings, and the bucket's policy."
         ) from error
     if not listed:
-        raise ResourceError(f"{folder} holds no files ending in {' or '.join(_QUERY_FILES)}.")
+        raise ResourceError(f"{folder} contains no files ending in {' or '.join(_QUERY_FILES)}.")
     content = sha256(repr(sorted(listed.items())).encode()).hexdigest()[:16]
     if content != properties["Content"]:
         raise ResourceError(
-            f"{folder} holds other files than dataset.{name}_version = {properties['Content']!r} stands for. "
-            f"Nothing was published. Its {len(listed)} files are {content!r} now: put that into the "
-            "settings to label them."
+            f"{folder} contains other files than dataset.{name}_version = {properties['Content']!r}. Nothing "
+            f"was published. Its {len(listed)} files are {content!r} now: set this version to label them."
         )
     return [DataFile.of(name, {"Bucket": bucket, "Key": key}, s3, retry) for key in sorted(listed)]
 
@@ -132,13 +139,15 @@ def _listed(s3: Any, bucket: str, prefix: str) -> dict[str, str]:
 
 
 def check_region(s3: Any, bucket: str, what: str) -> None:
-    """Raise ResourceError for a bucket of another Region, as far as S3 tells: Bedrock reads only its own, and
-    what is copied from elsewhere is paid for on the way."""
+    """Raise ResourceError for a bucket in another Region, if S3 tells the Region.
+
+    Bedrock reads only from its own Region, and AWS charges a copy between Regions.
+    """
     try:
         answered = s3.head_bucket(Bucket=bucket)
         found = answered.get("BucketRegion")
     except ClientError as error:
-        # Even a caller who may not look is told where the bucket is.
+        # S3 tells the Region even to a caller without access.
         found = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region")
     own = os.environ.get("AWS_REGION")
     if found and own and found != own:

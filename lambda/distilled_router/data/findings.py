@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Severity = Literal["error", "warning"]
-# In a summary; a folder may hold hundreds.
+# Files that a summary names; a folder may contain hundreds.
 _NAMED_FILES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One broken rule. `line` counts from 1, and is None for what concerns the whole file."""
+    """A broken rule. `line` counts from 1, and is None if the finding concerns the whole file."""
 
     file: str
     line: int | None
@@ -26,10 +26,15 @@ class Finding:
 
 @dataclass
 class Report:
-    """What a check found. Keeps the first findings of each rule, and counts all of them.
+    """The findings of a check. Counts all findings, and keeps the first ones of each rule.
 
-    `rows` and `query_bytes` (UTF-8, of the usable rows) are those of each file; `unlabelled` counts rows
-    without an answer.
+    Attributes:
+        keep: how many findings of each rule are kept.
+        findings: the kept findings.
+        counts: number of findings, by severity and rule.
+        rows: number of rows, by file.
+        query_bytes: bytes (UTF-8) of all usable queries, by file.
+        unlabelled: number of rows without an answer.
     """
 
     keep: int = 5
@@ -41,28 +46,28 @@ class Report:
 
     @property
     def errors(self) -> int:
-        """How many errors, kept or not."""
+        """Return the number of errors, kept or not."""
         return sum(count for (severity, _), count in self.counts.items() if severity == "error")
 
     @property
     def warnings(self) -> int:
-        """How many warnings, kept or not."""
+        """Return the number of warnings, kept or not."""
         return self.counts.total() - self.errors
 
     @property
     def ok(self) -> bool:
-        """Whether the data set may be used."""
+        """Return whether the data set has no error."""
         return self.errors == 0
 
     def add(self, finding: Finding) -> None:
-        """Counts a finding, and keeps it if it is among the first of its rule."""
+        """Count a finding, and keep it if it is among the first of its rule."""
         key = (finding.severity, finding.rule)
         self.counts[key] += 1
         if self.counts[key] <= self.keep:
             self.findings.append(finding)
 
     def summary(self, limit: int = 690) -> str:
-        """A text for people, short enough for CloudFormation's reason: counts, then the first findings."""
+        """Return counts and first findings as text, short enough for CloudFormation's reason."""
         rows = ", ".join(f"{count} {file} rows" for file, count in self.rows.items()) or "no rows"
         if len(self.rows) > _NAMED_FILES:
             rows = f"{self.rows.total()} rows of {len(self.rows)} files"
@@ -77,7 +82,7 @@ class Report:
         return text[:limit]
 
     def by_weight(self) -> list[Finding]:
-        """What was kept: errors first, and of them the first of every rule before a second of any."""
+        """Return the kept findings: errors first, and the first of every rule before a second of any."""
         nth: Counter[tuple[Severity, str]] = Counter()
         weighed = []
         for finding in self.findings:

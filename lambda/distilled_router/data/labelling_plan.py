@@ -1,7 +1,7 @@
-"""What is labelled, how, and what is kept of it; and where in the bucket it lies.
+"""The plan of a labelling, and the folders of the bucket that it uses.
 
-The plan is the input of the labelling's executions, so that one that runs keeps its plan while another is
-declared. Whatever labels cost lies under `labels/<digest of the labels>/`: other rules for what is kept, or
+The plan is the input of the labelling's executions, so a running one keeps its plan while another is
+declared. Everything that labels cost lies under `labels/<digest of the labels>/`: other curation settings, or
 another student, find the same labels there and pay nothing.
 """
 
@@ -14,8 +14,15 @@ from typing import Any, Self
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """`labels` and `dataset` are digests, of what decides the answers and of what decides the rows; `digest`
-    is the model's. The others are the settings of their names."""
+    """The settings of a labelling.
+
+    Attributes:
+        digest: of all that decides the model.
+        labels: digest of all that decides the teacher's answers.
+        dataset: digest of all that decides the rows.
+
+    The other fields are the settings of the same names.
+    """
 
     digest: str
     labels: str
@@ -36,39 +43,39 @@ class Plan:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """The plan in an execution's input; keys that this version doesn't know are left alone."""
+        """Read the plan from an execution's input. Keys that this version does not know are ignored."""
         return cls(**{known.name: values[known.name] for known in fields(cls)})
 
     def trained_share(self, *, is_holdout_given: bool) -> float:
-        """Part of the queries that is trained on, of those of which the teacher is sure."""
+        """Return the part of the kept queries that is used for training."""
         return 1 - (0 if is_holdout_given else self.holdout_share) - self.validation_share
 
     @property
     def folder(self) -> str:
-        """All of these labels."""
+        """Return the folder of the labels."""
         return labels_folder(self.labels)
 
     @property
     def dataset_folder(self) -> str:
-        """The curated data set."""
+        """Return the folder of the curated data set."""
         return dataset_folder(self.labels, self.dataset)
 
 
 def labels_folder(labels: str) -> str:
-    """Where everything of some labels lies."""
+    """Return the folder of labels, by their digest."""
     return f"labels/{labels}/"
 
 
 def dataset_folder(labels: str, dataset: str) -> str:
-    """Where a data set that was curated from these labels lies."""
+    """Return the folder of a data set that was curated from labels."""
     return f"{labels_folder(labels)}datasets/{dataset}/"
 
 
 def queries_folder(labels: str) -> str:
-    """The raw queries, in shards."""
+    """Return the folder of the raw queries, in shards."""
     return f"{labels_folder(labels)}queries/"
 
 
 def shard_of(key: str) -> str:
-    """A shard's name, from the key of its queries."""
+    """Return a shard's name, from the key of its queries."""
     return key.rsplit("/", 1)[-1].removesuffix(".jsonl")

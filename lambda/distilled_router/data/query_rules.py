@@ -1,7 +1,7 @@
-"""The rules for raw queries, checked before a teacher is paid to label them.
+"""Check the rules for raw queries, before a teacher is paid to label them.
 
-A file is text with one query a line (`.txt`), or JSON lines whose objects have a text `query` and may have
-more (`.jsonl`).
+A file is text with one query per line (`.txt`), or JSON Lines with a text `query` and possibly more in each
+object (`.jsonl`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,8 +15,8 @@ from distilled_router.task.task import Task
 
 __all__ = ["MOST_QUERIES", "QueryCheck"]
 
-# Our own limit. A job learns from 20,000 rows at most, so that five times as many leave curation its choice;
-# and one function holds all of them, to find duplicates and families.
+# This package's limit. A job trains on 20,000 rows at most, so five times as many give curation enough
+# choice. One function keeps all of them in memory, to find duplicates and families.
 MOST_QUERIES = 100_000
 _KINDS = (".txt", ".jsonl")
 
@@ -42,14 +42,14 @@ class QueryCheck:
         self._is_full = False
 
     def read(self, name: str, content: Iterable[bytes]) -> Iterator[str]:
-        """The valid queries of a file that none had before, in order and without space around them.
+        """Yield the valid queries of a file that are new, in order and without surrounding space.
 
         Findings go to the report as the file is read. Blank lines and duplicates are warnings, and left out.
 
         Args:
-            name: The file's, for the findings; its end says what kind of file it is.
-            content: The file's lines, as `line_rules.lines` gives them. They are read once, and not
-                beyond MOST_QUERIES queries.
+            name: The file's name, for the findings; its extension gives the format.
+            content: The file's lines, as `line_rules.lines` yields them. They are read once, up to
+                MOST_QUERIES queries.
         """
         file = TextFile(name, self._report)
         if not name.endswith(_KINDS):
@@ -79,25 +79,21 @@ class QueryCheck:
         self._report.rows[name] += file.lines
 
     def finish(self, method: str, trained_share: float = 1.0) -> None:
-        """Add what concerns all files together, once all are read.
+        """Add the finding that concerns all files together, once all are read.
 
         Args:
-            method: `distillation` or `fine_tuning`. It takes so many rows at least, and of those that are
-                labelled some are left out, since the teacher wasn't sure of them.
-            trained_share: part of the queries that is trained on, above 0; the rest is held out, or
-                validates.
+            method: `distillation` or `fine_tuning`, which decides the minimum of rows.
+            trained_share: part of the queries for training, above 0; the rest is for hold-out and validation.
         """
         rows, found = ROWS[method][0], len(self._seen)
         # Rounded first: 100 / (1 - 0.2) is a little more than 125.
         least = ceil(round(rows / trained_share, 6))
         if self._is_full:
-            message = f"found more than {MOST_QUERIES} different queries; leave some out"
+            message = f"found more than {MOST_QUERIES} different queries; remove some"
         elif found < least:
             message = f"found {found} usable, different queries, at least {least}; add more"
             if least > rows:
-                message += (
-                    f": a job learns from {rows} rows or more, and {1 - trained_share:.0%} are held out"
-                )
+                message += f": a job trains on {rows} rows or more, and {1 - trained_share:.0%} are held out"
         else:
             return
         self._report.add(Finding("queries", None, "query-count", message))

@@ -1,4 +1,4 @@
-"""Rules for one row of a data set: its shape, its prompts, its query and its answer."""
+"""Check the rules for a row of a data set: its structure, prompt, query and answer."""
 
 from collections.abc import Iterator
 from itertools import batched, chain
@@ -14,7 +14,7 @@ _ROW_KEYS = {"schemaVersion", "system", "messages"}
 _MESSAGE_KEYS = {"role", "content"}
 _TEXT_KEYS = {"text"}
 _ROLES = ("user", "assistant")
-# The strings of a row, keys and values: of one with an answer, and of one without.
+# Number of strings of a row, keys and values: with an answer, and without.
 _STRINGS = (16, 11)
 _value = JSONDecoder().raw_decode
 _REMEMBERED_ANSWERS = 10_000
@@ -22,16 +22,16 @@ _LONGEST_REMEMBERED = 200
 
 
 class RowReader:
-    """Reads rows of one task, and says what is wrong with them."""
+    """Reads rows of one task and checks them."""
 
     def __init__(self, task: Task, *, may_lack_labels: bool) -> None:
         self.task = task
         self._may_lack_labels = may_lack_labels
-        self._form: list[str] = []  # what stood before, between and after the texts of the last parsed row
-        self._answers: dict[str, tuple[str | None, frozenset[str]]] = {}  # as checked; answers repeat
+        self._form: list[str] = []  # of the last parsed row: the text before, between and after its texts
+        self._answers: dict[str, tuple[str | None, frozenset[str]]] = {}  # results of checks: answers repeat
 
     def read(self, line: bytes) -> tuple[str, str | None]:
-        """The query and the answer of a row that keeps all rules; raises LineProblem for any other."""
+        """Return query and answer of a row. Raises LineProblem if the row breaks a rule."""
         query, answer = self._as_before(line) or self._parsed(line)
         check_text(query)
         if answer is not None and (problem := self._checked(answer)[0]):
@@ -39,14 +39,14 @@ class RowReader:
         return query, answer
 
     def dominants(self, answer: str) -> frozenset[str]:
-        """The labels that share the largest weight of an answer that keeps the rules."""
+        """Return the labels that share the largest weight of a valid answer."""
         return self._checked(answer)[1]
 
     def _as_before(self, line: bytes) -> tuple[str, str | None] | None:
-        """The texts of a row in the very bytes of an earlier one but for query and answer, as most rows are.
+        """Return query and answer of a row that equals an earlier one except for these, or None.
 
-        What is left to read are two strings, and no parser is needed to know that the row is as right as the
-        one before. That takes a third of the time. None for every other row.
+        Most rows do. Only two strings are left to read, and no parser is needed to check the rest, which
+        takes a third of the time.
         """
         if not self._form or len(line) > MAX_LINE_BYTES:
             return None
@@ -68,14 +68,14 @@ class RowReader:
         return texts[0], texts[1] if len(texts) == 2 else None
 
     def _parsed(self, line: bytes) -> tuple[str, str | None]:
-        """The texts of any row."""
+        """Return query and answer of any row, by parsing it."""
         if not line.strip():
             raise LineProblem("blank-line", "found a blank line, which Bedrock can't parse; remove it")
         query, answer = self._texts(loaded(line))
         row = line.decode()
         spots = list(_strings(row))
         if len(spots) > _STRINGS[answer is None]:
-            # Of two values Python takes the last, another reader perhaps not.
+            # Python takes the last of two values; another reader may take the first.
             raise LineProblem("keys", "a key occurs twice in an object; keep one")
         wanted = [query] if answer is None else [query, answer]
         spots = [spot for spot in spots if spot[0] in wanted]
@@ -85,7 +85,7 @@ class RowReader:
         return query, answer
 
     def _texts(self, row: Any) -> tuple[str, str | None]:
-        """The query and the answer of a row of the right shape."""
+        """Return query and answer of a parsed row. Raises LineProblem for another structure."""
         if type(row) is not dict:
             raise LineProblem("json", f"found {named(row)}, expected one JSON object per line")
         if row.keys() != _ROW_KEYS:
@@ -97,7 +97,7 @@ class RowReader:
         if system != self.task.student_prompt:
             message = (
                 f"found {shown(system)}, expected the task's student prompt, character by character;"
-                f" the student is asked with that one"
+                f" the router uses that one"
             )
             raise LineProblem("system", message)
         query, *answers = _messages(row["messages"])
@@ -116,7 +116,7 @@ class RowReader:
         return checked
 
     def _check(self, answer: str) -> tuple[str | None, frozenset[str]]:
-        """What is wrong with an answer, if anything, and its largest labels."""
+        """Return what is wrong with an answer, or None, and its largest labels."""
         try:
             weights = self.task.parse(answer)
         except InvalidOutput as error:
@@ -125,12 +125,12 @@ class RowReader:
         dominants = frozenset(self.task.dominants(weights))
         if answer == written or self.task.written_as_asked(answer):
             return None, dominants
-        # The student learns the form, and the router allows it few tokens.
+        # The student learns the format, and the router limits its tokens.
         return f"found {shown(answer)}, expected exactly {written!r}", dominants
 
 
 def _strings(row: str) -> Iterator[tuple[str, int, int]]:
-    """All strings of a row of valid JSON, keys and values: each with its place from quote to quote."""
+    """Yield all strings of a row of valid JSON, keys and values, with start and end, quotes included."""
     start = row.find('"')
     while start >= 0:
         text, end = _value(row, start)
@@ -139,7 +139,7 @@ def _strings(row: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _messages(messages: Any) -> Iterator[str]:
-    """The text of each message, the user's first."""
+    """Yield the text of each message, the user's first."""
     if type(messages) is not list or not 1 <= len(messages) <= 2:
         found = f"{len(messages)} items" if type(messages) is list else named(messages)
         raise LineProblem("messages", f"found {found}, expected one user and one assistant message")
@@ -156,7 +156,7 @@ def _messages(messages: Any) -> Iterator[str]:
 
 
 def _only_text(value: Any, where: str) -> str:
-    """The text of `[{"text": ...}]`."""
+    """Return the text of `[{"text": ...}]`."""
     if type(value) is not list or len(value) != 1 or type(value[0]) is not dict:
         found = f"{len(value)} items" if type(value) is list else named(value)
         raise LineProblem("text", f"{where}: found {found}, expected exactly one {{'text': ...}}")

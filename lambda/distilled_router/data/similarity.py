@@ -1,8 +1,8 @@
-"""Short queries that are nearly the same, or of one template: what a hold-out must not share with training.
+"""Find short queries that are near duplicates or share a template, which hold-out and training must not.
 
 Two queries are near duplicates if they share three quarters of their words (Jaccard index of the two sets),
-looking away from order, from a plural's `s`, and from words without a meaning of their own. So "a red car at
-night" and "the night, red cars" are near duplicates, and "a blue car at night" is none of either.
+ignoring order, a plural's `s` and function words. So "a red car at night" and "the night, red cars" are near
+duplicates, and "a blue car at night" is not one of either.
 """
 
 import heapq
@@ -16,18 +16,19 @@ from distilled_router.data.conversation import normalised
 
 # Near duplicates share three of four words.
 _SHARED, _OF = 3, 4
-# Dropping one never turns a query's meaning round, as it would for "not", "without", "up" or "from".
+# Dropping one never reverses a query's meaning, as it would for "not", "without", "up" or "from".
 _FUNCTION_WORDS = frozenset(
     re.findall(
         r"\S+",
         "a an and are as at be by for her his in is it its of on or that the their this to was were with",
     )
 )
-# Han, kana and Hangul: written without spaces, each character counts as a word.
+# Han, kana and Hangul are written without spaces, so each character counts as a word.
 _CHARACTER_WORDS = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
-# A template is what at least so many queries share: so many words in a row, one of them with a meaning of
-# its own and at most one masked. What more of all queries share than this is how people ask here.
+# A template is a phrase of this many words that at least this many queries share, with at most one masked
+# word and at least one that is not a function word. A phrase that a larger part of all queries shares is
+# common wording.
 _TEMPLATE_QUERIES = 3
 _TEMPLATE_WORDS = 3
 _MOST_OF_ALL = 0.25
@@ -38,13 +39,13 @@ _QUOTED = re.compile(
 
 
 class Neighbours:
-    """Near duplicates among queries, without comparing each with each.
+    """Finds near duplicates among queries without comparing all pairs.
 
-    Of two sets that share three quarters of their words, each has a common word among its rarest quarter and
-    one more (prefix filtering: Bayardo, Ma and Srikant, "Scaling up all pairs similarity search", 2007). So
-    only these words are indexed, and only queries that share one are compared.
+    Two sets that share three quarters of their words have a common word among the rarest quarter of each,
+    plus one word (prefix filtering: Bayardo, Ma and Srikant, "Scaling up all pairs similarity search", 2007).
+    So only these words are indexed, and only queries that share one of them are compared.
 
-    With `are_normalised`, all queries are in that form already, which takes its time.
+    `are_normalised` says that all queries are normalised already, which saves time.
 
     Example:
         >>> near = Neighbours(["a red car at night", "rain on a tin roof"])
@@ -63,16 +64,16 @@ class Neighbours:
             self.add(query)
 
     def add(self, query: str) -> None:
-        """Remember a query; its index is the number of queries before it."""
+        """Add a query. Its index is the number of queries before it."""
         self._words.append(tuple(self._stems.of(self._form(query))))
 
     def nearest(self, query: str) -> int | None:
-        """The index of the near duplicate that shares most with a query, of equal ones the first; or None."""
+        """Return the index of the nearest near duplicate of a query, the first of equal ones, or None."""
         found = self.near(query)
         return max(found, key=lambda index: (found[index], -index)) if found else None
 
     def near(self, query: str) -> dict[int, float]:
-        """All near duplicates of a query: the part of the words that is shared, by index."""
+        """Return the shared part of the words for each near duplicate of a query, by index."""
         if self._indexed < len(self._words):
             self._index()
         words = self._stems.of(self._form(query))
@@ -89,8 +90,11 @@ class Neighbours:
         return found
 
     def _index(self) -> None:
-        """Index what was added. Any order of the words will do, if all queries share it; it is made anew only
-        because a search is slow in an order that doesn't know how rare they are."""
+        """Index the added queries.
+
+        Any order of the words gives the right results, if all queries use the same. It is computed again as
+        queries are added, since a search is slow in an order without their frequencies.
+        """
         if len(self._words) > 2 * self._ranked:
             self._ranks = _Ranks.of(Counter(chain.from_iterable(self._words)))
             self._ranked, self._indexed = len(self._words), 0
@@ -104,17 +108,17 @@ class Neighbours:
         self._indexed = len(self._words)
 
     def _rarest(self, words: Collection[str]) -> list[str]:
-        """The rarest words, one more than a near duplicate can lack."""
+        """Return the rarest words, one more than a near duplicate can lack."""
         may_lack = (_OF - _SHARED) * len(words) // _OF
         return sorted(words, key=self._ranks.__getitem__)[: may_lack + 1]
 
 
 def families(queries: Sequence[str]) -> list[int]:
-    """The number of each query's family, numbered in the order of first appearance.
+    """Return the number of each query's family, in the order of first appearance.
 
-    A family is a group of near duplicates, or of queries that differ only in numbers, quoted phrases and
-    names; and all such groups that share a template: three words in a row, of those that most groups share
-    the first. Each group belongs to one template only, so that no chain of templates joins everything.
+    A group is a set of near duplicates, or of queries that differ only in numbers, quoted phrases and names.
+    A family is a group, or all groups with the same template: a phrase of three words. A group with several
+    templates belongs to the one that most groups share, so no chain of templates joins everything.
     """
     groups = _Groups(len(queries))
     near = Neighbours(queries)
@@ -133,7 +137,7 @@ def families(queries: Sequence[str]) -> list[int]:
 
 
 def _templates(masked: Sequence[list[str]], roots: Sequence[int]) -> dict[int, tuple[str, ...]]:
-    """The template of each group that has one; a group is known by its root."""
+    """Return the template of each group that has one, by the group's root."""
     sizes = Counter(roots)
     frequencies = Counter(chain.from_iterable(map(set, masked)))
     sharing: defaultdict[tuple[str, ...], set[int]] = defaultdict(set)
@@ -157,14 +161,14 @@ def _templates(masked: Sequence[list[str]], roots: Sequence[int]) -> dict[int, t
         if len(left) < _TEMPLATE_QUERIES:
             continue
         if len(left) < -count:
-            heapq.heappush(waiting, (-len(left), phrase))  # others took some: it waits for its turn
+            heapq.heappush(waiting, (-len(left), phrase))  # others took some groups: queued again
         else:
             chosen.update(dict.fromkeys(left, phrase))
     return chosen
 
 
 def _masked(queries: Sequence[str]) -> Iterator[list[str]]:
-    """The words of each query, with one mask for each row of quoted phrases, numbers and names."""
+    """Yield the words of each query, with one mask for consecutive quoted phrases, numbers and names."""
     names = _names(queries)
     for query in queries:
         words: list[str] = []
@@ -180,8 +184,10 @@ def _masked(queries: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _names(queries: Sequence[str]) -> Collection[str]:
-    """Words that are mostly written with a capital, looking away from each query's first word. None where
-    most words are written so: there it says nothing."""
+    """Return the words that are mostly capitalised, ignoring each query's first word.
+
+    The result is empty if most words are capitalised, since capitals mean nothing then.
+    """
     capital: Counter[str] = Counter()
     small: Counter[str] = Counter()
     for query in queries:
@@ -202,7 +208,7 @@ def _has_meaning(words: Iterable[str]) -> bool:
 
 
 class _Stems(dict[str, str]):
-    """Words without a plural's `s`, each made once; empty for those without a meaning of their own."""
+    """The stem of each word, without a plural's `s`; empty for function words. Each is computed once."""
 
     def __missing__(self, word: str) -> str:
         is_plural = len(word) > 3 and word[-1] == "s" and word[-2] != "s"
@@ -210,7 +216,7 @@ class _Stems(dict[str, str]):
         return stem
 
     def of(self, form: str) -> set[str]:
-        """The words that carry the meaning of a normalised query; all words where none does."""
+        """Return the stems of a normalised query, or all its words if it has only function words."""
         if not form.isascii():
             form = _CHARACTER_WORDS.sub(r" \g<0> ", form)
         words = form.split()
@@ -220,11 +226,11 @@ class _Stems(dict[str, str]):
 
 
 class _Ranks(dict[str, int]):
-    """Places of words in an order from rare to frequent; a new word is the rarest."""
+    """The positions of words in an order from rare to frequent; a new word is the rarest."""
 
     @classmethod
     def of(cls, frequencies: Counter[str]) -> Self:
-        """The order by frequency, and of equally frequent ones by spelling."""
+        """Return the order by frequency, then by spelling."""
         ordered = sorted(frequencies, key=lambda word: (frequencies[word], word))
         return cls((word, place) for place, word in enumerate(ordered))
 
@@ -234,7 +240,7 @@ class _Ranks(dict[str, int]):
 
 
 class _Groups:
-    """Numbers that are joined into groups; a group is known by its smallest number, its root."""
+    """Disjoint groups of numbers. A group's root is its smallest number."""
 
     def __init__(self, count: int) -> None:
         self._parents = list(range(count))

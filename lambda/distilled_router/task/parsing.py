@@ -1,8 +1,8 @@
-"""Weights out of a model's text, and into text.
+"""Read weights from a model's text, check them and round them.
 
-Models decorate: code fences, prose, percent signs, percents for fractions, sums that are a little off. The
-reader takes all that, and returns nothing but complete, finite weights that sum to 1. It also meets text
-that nobody checked, so every step is linear in a bounded length.
+Models add code fences, prose and percent signs, write percents for fractions, and miss the sum a little. The
+reader accepts all that, and returns only complete, finite weights that sum to 1. Its input is unchecked, so
+every step takes linear time in a limited length.
 """
 
 import json
@@ -11,29 +11,29 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-# A teacher that reasons writes some thousand characters; what is longer, or nested deeper, is no answer.
+# A teacher that reasons writes a few thousand characters. Longer or more deeply nested text is refused.
 _LONGEST_ANSWER = 16_384
 _MOST_BRACKETS = 64
 _MOST_OBJECTS = 8
 _SUM_TOLERANCE = 0.05
 
-# Possessive quantifiers keep these from backtracking.
+# Possessive quantifiers prevent backtracking.
 _NUMBER = r"[+-]?(?:\d++\.?\d*+|\.\d++)(?:[eE][+-]?\d++)?+(?:\s?%)?+(?!\w)"
 _RUN = re.compile(rf"(?<![\w.+-]){_NUMBER}(?:(?:\s*+[,;/|]\s*+|\s++){_NUMBER})*+", re.ASCII)
 _VALUE = re.compile(rf"\s*+({_NUMBER})\s*+", re.ASCII)
 
 
 class InvalidOutput(ValueError):  # noqa: N818 - an expected outcome that the router counts, not a fault
-    """A model's text that holds no usable weights. Carries at most 80 characters of that text."""
+    """A model's text contains no usable weights. The message quotes at most 80 characters of it."""
 
     def __init__(self, problem: str, text: object = None) -> None:
-        # ascii(): a lone surrogate in the message would break whoever logs it.
+        # ascii(): a lone surrogate in the message would break logging.
         excerpt = f": {ascii(text[:60])[:80]}" if isinstance(text, str) else ""
         super().__init__(problem + excerpt)
 
 
 class AnswerReader:
-    """Reads answers that weigh `labels`, whichever format they are in."""
+    """Reads answers with weights for `labels`, in either format."""
 
     def __init__(self, labels: tuple[str, ...]) -> None:
         self._labels = labels
@@ -50,10 +50,10 @@ class AnswerReader:
         )
 
     def read(self, text: str) -> dict[str, float]:
-        """Every label with a finite weight in 0..1; together 1.
+        """Return a finite weight from 0 to 1 for every label; their sum is 1.
 
         Raises:
-            InvalidOutput: The text holds no such weights, or several that differ.
+            InvalidOutput: The text contains no such weights, or several different ones.
         """
         if not isinstance(text, str):
             raise InvalidOutput(f"expected text, found {type(text).__name__}")
@@ -73,7 +73,7 @@ class AnswerReader:
         )
 
     def _objects(self, text: str) -> Iterator[dict[str, Any]]:
-        """The JSON objects that name labels, in prose or not: at the top level or one below."""
+        """Yield the JSON objects that name labels, also within prose, at the top level or one below."""
         start = text.find("{")
         if start >= 0 and text.count("{") + text.count("[") > _MOST_BRACKETS:
             raise InvalidOutput(f"answer with more than {_MOST_BRACKETS} brackets", text)
@@ -91,7 +91,7 @@ class AnswerReader:
             start = text.find("{", end)
 
     def _from_objects(self, objects: Iterable[dict[str, Any]], text: str) -> dict[str, float] | None:
-        """Objects with every label."""
+        """Return the weights of objects with every label, or None."""
         found: dict[str, float] | None = None
         for values in objects:
             if all(label in values for label in self._labels):
@@ -100,7 +100,7 @@ class AnswerReader:
         return found
 
     def _from_parts(self, objects: Iterable[dict[str, Any]], text: str) -> dict[str, float] | None:
-        """Objects that leave out zeros, as models do: the weights that they give are the whole."""
+        """Return the weights of objects that leave out zeros, or None."""
         found: dict[str, float] | None = None
         for values in objects:
             try:
@@ -111,7 +111,7 @@ class AnswerReader:
         return found
 
     def _from_labelled(self, text: str) -> dict[str, float] | None:
-        """`visual: 85%, audio is 0 ...`, and JSON that is not quite JSON."""
+        """Return the weights of text such as `visual: 85%, audio is 0` or malformed JSON, or None."""
         values: dict[str, str] = {}
         for match in self._labelled.finditer(text):
             label, value = match.group(1).lower(), match.group(2)
@@ -122,7 +122,7 @@ class AnswerReader:
         return self._scaled([values[label] for label in self._labels], text)
 
     def _from_run(self, text: str) -> dict[str, float]:
-        """As many numbers as labels, side by side."""
+        """Return the weights of as many consecutive numbers as there are labels."""
         found: dict[str, float] | None = None
         for run in _RUN.finditer(text):
             values = [match.group() for match in _VALUE.finditer(run.group())]
@@ -135,19 +135,19 @@ class AnswerReader:
     def _scaled(
         self, values: Sequence[object], text: str, tolerance: float = _SUM_TOLERANCE
     ) -> dict[str, float]:
-        """Weights that sum to 1, from fractions or percents that nearly sum to their whole."""
+        """Return weights that sum to 1, from fractions or percents that nearly sum to 1 or 100."""
         numbers, percent = [], False
         for value in values:
             number, marked = _number(value)
             if not 0 <= number <= 105:  # also refuses NaN
-                raise InvalidOutput("a weight that is no number from 0 to 100", text)
+                raise InvalidOutput("a weight is not a number from 0 to 100", text)
             numbers.append(abs(number))  # no -0.0
             percent = percent or marked
         total = math.fsum(numbers)
         whole = 100.0 if percent or total > 2 else 1.0
         if abs(total - whole) > tolerance * whole + 1e-9:
             raise InvalidOutput(f"weights sum to {total:g} instead of {whole:g}", text)
-        # Numbers that sum to the whole but for float rounding keep their digits.
+        # Numbers whose sum is off by float rounding only keep their digits.
         divisor = whole if abs(total - whole) < 1e-9 * whole else total
         return {label: number / divisor for label, number in zip(self._labels, numbers, strict=True)}
 
@@ -162,9 +162,9 @@ class AnswerReader:
 
 
 def apportioned(shares: Sequence[float], whole: int) -> list[int]:
-    """Splits `whole` by `shares` (largest remainder), so that the parts sum to it exactly.
+    """Split `whole` by `shares` into integers that sum to it exactly (largest remainder).
 
-    No part is off by more than (n - 1) / n of a unit: no rounding that keeps the sum does better.
+    No part is off by more than (n - 1) / n of a unit, the best that rounding with a fixed sum can do.
     """
     total = math.fsum(shares)
     # round(): 0.29 * 100 is 28.999999999999996, and must not lose its unit to a smaller remainder.
@@ -179,7 +179,7 @@ def apportioned(shares: Sequence[float], whole: int) -> list[int]:
 def weights_problem(
     weights: Mapping[str, float], labels: Sequence[str], tolerance: float = 1e-6
 ) -> str | None:
-    """What is wrong with weights that code made or a person wrote; None if nothing is."""
+    """Return what is wrong with weights by code or a person, or None."""
     if weights.keys() != set(labels):
         return f"weights for {', '.join(map(str, weights))}, expected {', '.join(labels)}"
     if not all(0 <= value <= 1 + tolerance for value in weights.values()):
@@ -192,12 +192,12 @@ def weights_problem(
 
 def _agreed(found: dict[str, float] | None, weights: dict[str, float], text: str) -> dict[str, float]:
     if found is not None and weights != found:
-        raise InvalidOutput("several answers that differ", text)
+        raise InvalidOutput("several different answers", text)
     return weights
 
 
 def _number(value: object) -> tuple[float, bool]:
-    """A weight as a number, and whether it was marked as a percent. NaN for what is no number."""
+    """Return a weight as a number, and whether it has a percent sign. NaN for anything but a number."""
     if type(value) is float:
         return value, False
     if isinstance(value, str) and len(value) <= 40 and (match := _VALUE.fullmatch(value)):
@@ -207,4 +207,4 @@ def _number(value: object) -> tuple[float, bool]:
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no weight")
+    raise ValueError(f"{constant} is not a weight")

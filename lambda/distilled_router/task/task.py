@@ -1,7 +1,7 @@
-"""The routing task: its labels, its prompts, and the text form of its answers.
+"""The routing task: its labels, its prompts, and the text format of its answers.
 
-A task is data (the folder `task/`), so a team can route something else without touching code. This module
-is what every function, the stacks and the tests read it through.
+A task is data (the folder `task/`), so a team can route something else without changing code. Functions,
+stacks and tests read it through this module.
 """
 
 import hashlib
@@ -29,15 +29,15 @@ __all__ = [
 ]
 
 FILES = ("task.toml", "teacher_prompt.txt", "student_prompt.txt")
-"""What a task's folder holds. Data sets and notes may lie beside them: functions get these only."""
+"""The files of a task's folder. Functions get these only; data sets and notes may lie beside them."""
 
 ROBUSTNESS_FILE = "robustness.toml"
-"""Beside them, if there: how queries may look that a release is tried on. No model depends on it."""
+"""Optional file of the folder: variants of queries for the evaluation. No model depends on it."""
 
 FORMATS = ("compact", "json")
 
-# A training job fails on a prompt that holds one of these. The first seven are documented for Nova
-# fine-tuning; the others are refused by the validator that AWS publishes for it.
+# A training job fails if a prompt contains one of these. The first seven are documented for Nova fine-tuning;
+# AWS's published validator refuses the others.
 RESERVED_WORDS = (
     *("User:", "Bot:", "Assistant:", "System:", "<image>", "<video>", "[EOS]"),
     *("USER:", "BOT:", "ASSISTANT:", "SYSTEM:", "Thought:", "<unk>"),
@@ -48,13 +48,13 @@ _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 
 class TaskError(ValueError):
-    """The task folder can't be used; the message says what to mend."""
+    """The task folder can't be used. The message says what to correct."""
 
 
 def reserved_word(text: str) -> str | None:
-    """The first reserved word of Bedrock's training format in `text`, if any."""
+    """Return the first reserved word of Bedrock's training format in `text`, or None."""
     if ":" not in text and "<" not in text and "[" not in text:
-        return None  # a tenth of the search's time, for nearly every text
+        return None  # ten times faster than the search, and enough for nearly every text
     found = _RESERVED.search(text)
     return found.group() if found else None
 
@@ -83,15 +83,14 @@ class Task:
 
     @classmethod
     def load(cls, folder: Path | None = None) -> Self:
-        """Reads and validates a task folder.
+        """Read and validate a task folder.
 
         Args:
-            folder: Holds the FILES. Default: `task/` beside this package, as in a function's bundle, else
-                the project's `task/`.
+            folder: Contains the FILES. Default: `task/` beside this package, as in a function's bundle, or
+                else the project's `task/`.
 
         Raises:
-            TaskError: A file is missing or holds something unusable. The message names the folder, and all
-                that is wrong with what could be read.
+            TaskError: A file is missing or invalid. The message names the folder and every problem.
         """
         folder = folder or default_folder()
         toml, teacher, student = (_text(folder / file) for file in FILES)
@@ -112,24 +111,24 @@ class Task:
             raise TaskError(f"{folder}: {error}") from error
 
     def parse(self, text: str) -> dict[str, float]:
-        """Reads weights out of a model's answer, in either format.
+        """Read the weights in a model's answer, in either format.
 
-        Tolerant of what models do: code fences, prose, percent signs, separators, a missing leading zero,
-        percents instead of fractions, extra keys, JSON without its zeros, sums up to 5 % off.
+        Accepts what models write: code fences, prose, percent signs, separators, a missing leading zero,
+        percents instead of fractions, extra keys, JSON without zero weights, sums up to 5 % off.
 
         Returns:
-            Every label with a finite weight in 0..1; together 1.0.
+            A finite weight from 0 to 1 for every label; their sum is 1.
 
         Raises:
-            InvalidOutput: Anything else.
+            InvalidOutput: The text contains no such weights.
         """
         return self._reader.read(text)
 
     def render(self, weights: Mapping[str, float], format: str | None = None) -> str:  # noqa: A002 - the task's own word
-        """Writes weights as the student is to write them: whole percents that sum to 100, or JSON.
+        """Return weights as text in a format: whole percents that sum to 100, or JSON. Default: the task's.
 
         Raises:
-            ValueError: Labels are missing or unknown, or the weights don't sum to 1.
+            ValueError: Labels are missing or unknown, the weights don't sum to 1, or the format is unknown.
         """
         if problem := weights_problem(weights, self.labels):
             raise ValueError(problem)
@@ -142,9 +141,10 @@ class Task:
         raise ValueError(f"format {format!r}, expected one of {', '.join(FORMATS)}")
 
     def most_tokens(self, format: str | None = None) -> int:  # noqa: A002 - as above
-        """How many tokens a model may write for an answer: as many as the longest has characters, since a
-        token is at least one of them, and 5 for the answer's end and for a model that decorates to be seen
-        instead of cut.
+        """Return the limit of tokens for an answer.
+
+        It is the number of characters of the longest answer, since a token has at least one, and 5 more for
+        the answer's end, and so that added words are seen instead of cut off.
 
         Four compact weights have at most 11 characters, "25 25 25 25", and so at most 12 tokens with the end.
         """
@@ -156,14 +156,14 @@ class Task:
         return len(longest) + 5
 
     def written_as_asked(self, text: str) -> bool:
-        """Whether `text` is an answer in exactly the task's format, which `parse` does not insist on.
+        """Return whether `text` is an answer in exactly the task's format, which `parse` does not require.
 
-        Training labels must be: the student copies their form.
+        Training labels must be, since the student copies their form.
         """
         try:
             if self.format == "compact":
                 return self.render(self.parse(text)) == text
-            # Pairs, so that a label that is there twice shows.
+            # Pairs, to find a label that appears twice.
             pairs = json.loads(text, object_pairs_hook=tuple)
             values = dict(pairs)
         except (ValueError, TypeError, RecursionError):
@@ -176,25 +176,25 @@ class Task:
         )
 
     def dominant(self, weights: Mapping[str, float]) -> str:
-        """The label with the largest weight; of equal ones the first in label order."""
+        """Return the label with the largest weight; of equal ones the first in label order."""
         tied = self.dominants(weights)
         return next(label for label in self.labels if label in tied)
 
     def dominants(self, weights: Mapping[str, float]) -> set[str]:
-        """All labels that share the largest weight."""
+        """Return all labels that share the largest weight."""
         top = max(weights[label] for label in self.labels)
         return {label for label in self.labels if weights[label] >= top - 1e-9}
 
     def digest(self) -> str:
-        """SHA-256 (hex) of what a model of this task depends on: labels, format and both prompts.
+        """Return the SHA-256 (hex) of what a model of this task depends on: labels, format and both prompts.
 
-        Static weights and the query's length are the router's matter: changing them trains nothing anew.
+        Static weights and the maximum query length concern the router only: changing them needs no new model.
         """
         values = [self.labels, self.format, self.teacher_prompt, self.student_prompt]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
     def teacher_digest(self) -> str:
-        """SHA-256 (hex) of the part that decides a teacher's answers: labels and its prompt."""
+        """Return the SHA-256 (hex) of what decides a teacher's answers: the labels and its prompt."""
         return hashlib.sha256(json.dumps([self.labels, self.teacher_prompt]).encode()).hexdigest()
 
     @cached_property
@@ -203,7 +203,7 @@ class Task:
 
 
 def _problems(task: Task) -> Iterator[str]:
-    """What makes a task unusable: most are found by hand edits of task.toml and of the prompts."""
+    """Yield each problem that makes a task unusable, mostly after edits of task.toml and the prompts."""
     labels = task.labels
     if not isinstance(task.name, str) or not _LABEL.fullmatch(task.name):
         yield "name must be lower-case letters, digits, - and _, at most 40"
@@ -223,7 +223,7 @@ def _problems(task: Task) -> Iterator[str]:
         yield f"static_weights: {problem}"
     for file, prompt in (("teacher_prompt", task.teacher_prompt), ("student_prompt", task.student_prompt)):
         if word := reserved_word(prompt):
-            yield f"{file}.txt holds {word}, a reserved word on which a training job fails"
+            yield f"{file}.txt contains {word}, a reserved word on which a training job fails"
         if missing := [label for label in labels if _place(label, prompt) is None]:
             yield f"{file}.txt doesn't name {', '.join(missing)}"
     places = [_place(label, task.student_prompt) or 0 for label in labels]
@@ -232,7 +232,7 @@ def _problems(task: Task) -> Iterator[str]:
 
 
 def _place(label: str, prompt: str) -> int | None:
-    """Where a prompt first names a label: as a word of its own, since `bill` is no part of `billing`."""
+    """Return where a prompt first names a label as a whole word: `billing` does not name `bill`."""
     found = re.search(rf"(?<![\w-]){re.escape(label)}(?![\w-])", prompt)
     return found.start() if found else None
 
@@ -241,9 +241,9 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise TaskError(f"{path}: {error.strerror}; a task's folder holds {', '.join(FILES)}") from error
+        raise TaskError(f"{path}: {error.strerror}; a task's folder contains {', '.join(FILES)}") from error
     except UnicodeDecodeError as error:
-        raise TaskError(f"{path}: no UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise TaskError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 def default_folder() -> Path:

@@ -104,7 +104,7 @@ def test_findings_come_with_counts_places_and_remedies(check: Check) -> None:
         "expected one JSON object",
         *(
             f"rows.jsonl:{102 + place} warning duplicate: the same query and answer as line {1 + place}; "
-            "leave one out"
+            "remove one"
             for place in range(3)
         ),
     ]
@@ -175,7 +175,7 @@ def test_rows_are_checked_for_the_task_that_is_named(check: Check, tmp_path: Pat
     (tmp_path / "student_prompt.txt").write_text(f"{TASK.student_prompt} Be quick.")
     status, text = check("rows.jsonl", "--task", str(tmp_path), rows_jsonl=good(100))
     assert status == 1
-    assert "the student is asked with that one" in text
+    assert "the router uses that one" in text
 
 
 def test_command_runs_without_aws_and_stops_with_its_reader(tmp_path: Path) -> None:

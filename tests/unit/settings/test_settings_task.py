@@ -52,7 +52,7 @@ def test_another_task_is_named_by_its_folder(changed: Changed, mine: Path) -> No
         ("task.toml", "[static_weights]", "static_weights", "Expected"),
         ("teacher_prompt.txt", "metadata", "meta data", "teacher_prompt.txt doesn't name metadata"),
         ("student_prompt.txt", "metadata", "meta data", "student_prompt.txt doesn't name metadata"),
-        ("student_prompt.txt", "Weigh", "User: weigh", "student_prompt.txt holds User:, a reserved word"),
+        ("student_prompt.txt", "Weigh", "User: weigh", "student_prompt.txt contains User:, a reserved word"),
     ],
 )
 def test_a_task_that_cannot_be_used_is_a_problem_of_its_key(
@@ -73,7 +73,7 @@ def test_a_missing_file_is_named_within_the_project(problems: Problems, mine: Pa
     assert str(problems({"task": FOLDER})["task"]) == (
         f'environments/test.toml: task: found "{FOLDER}"; allowed: a folder with a task that can be used; '
         f"{FOLDER}/{file}: No such file or directory; "
-        "a task's folder holds task.toml, teacher_prompt.txt, student_prompt.txt"
+        "a task's folder contains task.toml, teacher_prompt.txt, student_prompt.txt"
     )
 
 
