@@ -12,17 +12,20 @@ from cdk_distilled_router import _checkout  # noqa: F401  # first: the imports b
 if TYPE_CHECKING:
     from cdk_distilled_router.common.hosting import Hosting, VpcConfig
     from cdk_distilled_router.common.vpc_endpoints import Endpoints
-    from cdk_distilled_router.dataset import Dataset, DatasetFile
-    from cdk_distilled_router.distillation_job import DistillationJob
+    from cdk_distilled_router.dataset import Dataset, DatasetFile, DatasetFiles, QueriesFolder
+    from cdk_distilled_router.distillation_job import DistillationJob, JobOptions
     from cdk_distilled_router.existing import ExistingJob, ExistingModel, ExistingThroughput
-    from cdk_distilled_router.job_inputs import InvocationLogs
-    from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput
+    from cdk_distilled_router.job_inputs import InvocationLogs, JobData
+    from cdk_distilled_router.labelling import Labelling, LabellingPlan, LabellingSources
+    from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput, ThroughputOptions
     from cdk_distilled_router.release.construct import Release
     from cdk_distilled_router.release.wait import ReleaseWait
+    from cdk_distilled_router.router import Router
 
 __all__ = [
     "Dataset",
     "DatasetFile",
+    "DatasetFiles",
     "DistillationJob",
     "Endpoints",
     "ExistingJob",
@@ -30,22 +33,32 @@ __all__ = [
     "ExistingThroughput",
     "Hosting",
     "InvocationLogs",
+    "JobData",
+    "JobOptions",
+    "Labelling",
+    "LabellingPlan",
+    "LabellingSources",
     "ProvisionedThroughput",
+    "QueriesFolder",
     "Release",
     "ReleaseWait",
+    "Router",
+    "ThroughputOptions",
     "VpcConfig",
 ]
 
 _MODULES = {
     "common.hosting": ("Hosting", "VpcConfig"),
     "common.vpc_endpoints": ("Endpoints",),
-    "dataset": ("Dataset", "DatasetFile"),
-    "distillation_job": ("DistillationJob",),
+    "dataset": ("Dataset", "DatasetFile", "DatasetFiles", "QueriesFolder"),
+    "distillation_job": ("DistillationJob", "JobOptions"),
     "existing": ("ExistingJob", "ExistingModel", "ExistingThroughput"),
-    "job_inputs": ("InvocationLogs",),
-    "provisioned_throughput": ("ProvisionedThroughput",),
+    "job_inputs": ("InvocationLogs", "JobData"),
+    "labelling": ("Labelling", "LabellingPlan", "LabellingSources"),
+    "provisioned_throughput": ("ProvisionedThroughput", "ThroughputOptions"),
     "release.construct": ("Release",),
     "release.wait": ("ReleaseWait",),
+    "router": ("Router",),
 }
 
 

@@ -103,15 +103,6 @@ def without_profile(identifier: str) -> str:
     return identifier.removeprefix(US_PROFILE)
 
 
-def inference_id(student: str) -> str:
-    """The id that Converse takes, for a customization id: the same without its context length.
-
-    A context-suffixed id is for customization and provisioned throughput only; Converse answers
-    ResourceNotFoundException to it.
-    """
-    return student.rsplit(":", 1)[0]
-
-
 def teacher_named(identifier: str) -> Teacher | None:
     """The distillation teacher of that model, by whichever of its ids it is named."""
     model = without_profile(identifier)

@@ -6,7 +6,6 @@ import json
 from dataclasses import asdict, dataclass
 
 import aws_cdk as cdk
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
@@ -15,6 +14,7 @@ from cdk_distilled_router.common.callers import FRAMEWORK
 from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
 from cdk_distilled_router.common.provider import ResourceProvider
+from cdk_distilled_router.props import RETAIN, JobProps, RetentionProps
 from distilled_router.cost.estimate import Spec
 from distilled_router.env import Env
 
@@ -60,6 +60,41 @@ class QueriesFolder:
         ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class DatasetFiles:
+    """The files of a data set.
+
+    Args:
+        digest: that of the files' content or versions.
+        holdout, training: where the files lie. Without `training` the job learns from something else.
+        source_key: ARN of the key that encrypts the files where they lie, if it is another than the bucket's.
+        use_logged_answers: where the job learns from logs, whether the teacher need not answer them.
+    """
+
+    digest: str
+    holdout: DatasetFile
+    training: DatasetFile | None = None
+    source_key: str | None = None
+    use_logged_answers: bool = False
+
+    def properties(self) -> dict[str, object]:
+        """Return the files as properties of the custom resource."""
+        return {
+            "Digest": self.digest,
+            **({"UseLoggedAnswers": True} if self.use_logged_answers else {}),
+            **({"Training": self.training.properties()} if self.training else {}),
+            "Holdout": self.holdout.properties(),
+        }
+
+    def permissions(self) -> list[may.Permission]:
+        """Return what reading them takes."""
+        return [
+            *(self.training.permissions() if self.training else []),
+            *self.holdout.permissions(),
+            may.others_key(self.source_key),
+        ]
+
+
 class Dataset(Construct):
     """Validates the files against Bedrock's rules before anything is spent, and publishes them.
 
@@ -75,46 +110,28 @@ class Dataset(Construct):
         *,
         owner: str,
         bucket: s3.IBucket,
-        holdout: DatasetFile,
-        training: DatasetFile | None = None,
-        digest: str,
-        key: kms.IKey | None = None,
-        source_key: str | None = None,
-        method: str = "distillation",
-        use_logged_answers: bool = False,
+        files: DatasetFiles,
+        props: JobProps,
         cost: Spec | None = None,
-        maximum_cost_usd: float = 200,
-        retain: bool = True,
+        retention: RetentionProps = RETAIN,
         hosting: Hosting = DEFAULT,
     ) -> None:
-        """Declare the data set; without `training` the job learns from something else.
+        """Declare the data set of a job.
 
         Args:
             owner: name of whoever owns what is made.
             bucket: gets the files, under `datasets/<digest>/`.
-            holdout, training: where the files lie.
-            digest: that of the files' content or versions.
-            key: encrypts the bucket. Default: the bucket's own, if it has one.
-            source_key: ARN of the key that encrypts the files where they lie, if it is another.
-            method: `distillation` or `fine_tuning`: their limits differ.
-            use_logged_answers: where the job learns from logs, whether the teacher need not answer them.
+            files: what is published.
+            props: the job's. Limits differ by its method, and an estimate above its `maximum_cost_usd`
+                refuses the deployment.
             cost: what an estimate is made from, before anything is published. Default: none is made.
-            maximum_cost_usd: an estimate of more than this, at most, refuses the deployment.
-            retain: keep the published files when the resource goes; a trained model no longer needs them.
+            retention: `data` says whether published files stay when the resource goes.
             hosting: where functions run, with which key, and how long their logs are kept.
         """
         super().__init__(scope, construct_id)
-        self.training_key = f"datasets/{digest}/training.jsonl"
-        self.holdout_key = f"datasets/{digest}/holdout.jsonl"
-        permissions = [
-            *(training.permissions() if training else []),
-            *holdout.permissions(),
-            may.others_key(source_key),
-            may.objects(bucket, self, ["PutObject"], ["datasets/*"]),
-            *may.purge(bucket, self, "datasets/*"),
-            may.encrypted(key or bucket.encryption_key, "s3"),
-        ]
-        role = may.function_role(self, "Role", permissions)
+        self.training_key = f"datasets/{files.digest}/training.jsonl"
+        self.holdout_key = f"datasets/{files.digest}/holdout.jsonl"
+        role = may.function_role(self, "Role", [*files.permissions(), *self._publishing(bucket)])
         handler = Function(
             self,
             "Handler",
@@ -134,17 +151,22 @@ class Dataset(Construct):
             service_token=provider.service_token,
             properties={
                 "Bucket": bucket.bucket_name,
-                "Digest": digest,
-                "Method": method,
-                **({"UseLoggedAnswers": True} if use_logged_answers else {}),
-                **cost_properties(cost, maximum_cost_usd),
-                **({"Training": training.properties()} if training else {}),
-                "Holdout": holdout.properties(),
-                "Retain": retain,
+                "Method": props.method,
+                **cost_properties(cost, props.maximum_cost_usd),
+                **files.properties(),
+                "Retain": retention.data == "retain",
             },
         )
         # The first event may come before IAM knows the role's policy.
         self.resource.node.add_dependency(role)
+
+    def _publishing(self, bucket: s3.IBucket) -> list[may.Permission]:
+        """Return what writing the files and deleting them takes."""
+        return [
+            may.objects(bucket, self, ["PutObject"], ["datasets/*"]),
+            *may.purge(bucket, self, "datasets/*"),
+            may.encrypted(bucket.encryption_key, "s3"),
+        ]
 
 
 def cost_properties(cost: Spec | None, maximum_usd: float) -> dict[str, object]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 import aws_cdk as cdk
 
 from cdk_distilled_router.common import permissions as may
+from cdk_distilled_router.props import JobProps
 from distilled_router.bedrock import naming
 from distilled_router.bedrock.naming import DIGEST_PATTERN, release_name
 
@@ -62,54 +63,74 @@ class InvocationLogs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobInputs:
-    """All that decides the model, as DistillationJob takes it."""
+class JobData:
+    """What a job learns from: either `training_key` or `invocation_logs`.
 
-    student: str
-    training_key: str | None
-    invocation_logs: InvocationLogs | None
-    teacher: str | None
-    max_response_length: int | None
-    method: str
-    nonce: str
-    hyperparameters: Mapping[str, str]
+    Args:
+        training_key: the rows' key in the bucket. Other content needs another key, or a nonce. In a folder,
+            the job's role may read all of its first folder.
+        invocation_logs: logged requests in place of rows; distillation only.
+        validators: up to 10 files, S3 keys in the bucket or URIs of others, each with a loss of its own.
+        made_later: leave it to a state machine to make the job, by `maker`, once its data is there.
+    """
+
+    training_key: str | None = None
+    invocation_logs: InvocationLogs | None = None
+    validators: Sequence[str] = ()
+    made_later: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobInputs:
+    """All that decides the model: properties, data, and whether it is encrypted with a key of its own."""
+
+    props: JobProps
+    data: JobData
     model_key: bool
-    validators: Sequence[str]
 
     def check(self) -> None:
         """Raise ValueError for what Bedrock doesn't take, or not together."""
-        if self.method not in {DISTILLATION, FINE_TUNING}:
-            raise ValueError(f"method {self.method!r}: allowed are {DISTILLATION!r} and {FINE_TUNING!r}")
-        if (self.training_key is None) == (self.invocation_logs is None):
+        props, data = self.props, self.data
+        if props.method not in {DISTILLATION, FINE_TUNING}:
+            raise ValueError(f"method {props.method!r}: allowed are {DISTILLATION!r} and {FINE_TUNING!r}")
+        if (data.training_key is None) == (data.invocation_logs is None):
             raise ValueError("a job learns from either training_key or invocation_logs; give one of them")
-        if self.method == DISTILLATION:
+        if props.method == DISTILLATION:
             self._check_distillation()
         else:
             self._check_fine_tuning()
-        for name, model in (("teacher", self.teacher), ("student", self.student)):
+        for name, model in (("teacher", props.asked_teacher), ("student", props.student)):
             if model and (cdk.Token.is_unresolved(model) or "/" in model):
                 raise ValueError(f"{name} {model}: give its id as plain text, e.g. amazon.nova-pro-v1:0")
-        if self.training_key and is_uri(self.training_key):
-            raise ValueError(f"training_key {self.training_key}: give the key in the bucket, not a URI")
-        if len(self.validators) > MOST_VALIDATORS:
-            raise ValueError(f"{len(self.validators)} validators, {MOST_VALIDATORS} are allowed")
-        for file in (self.training_key, *self.validators):
+        self._check_files()
+
+    def _check_files(self) -> None:
+        data = self.data
+        if data.training_key and is_uri(data.training_key):
+            raise ValueError(f"training_key {data.training_key}: give the key in the bucket, not a URI")
+        if len(data.validators) > MOST_VALIDATORS:
+            raise ValueError(f"{len(data.validators)} validators, {MOST_VALIDATORS} are allowed")
+        for file in (data.training_key, *data.validators):
             if file is not None:
                 check_uri(file if is_uri(file) else f"{_SCHEME}bucket/{file}")
 
     def _check_distillation(self) -> None:
-        if not self.teacher:
+        teacher = self.props.asked_teacher
+        if not teacher:
             raise ValueError("distillation needs a teacher, e.g. us.amazon.nova-pro-v1:0 for Nova Micro")
-        if self.teacher.startswith(("eu.", "apac.", "global.")):
-            raise ValueError(
-                f"teacher {self.teacher}: of inference profiles only those of us. are known here"
-            )
-        if self.hyperparameters:
+        if teacher.startswith(("eu.", "apac.", "global.")):
+            raise ValueError(f"teacher {teacher}: of inference profiles only those of us. are known here")
+        if self.props.api_hyperparameters():
             raise ValueError("Bedrock documents no hyperparameters for distillation; leave them out")
 
     def _check_fine_tuning(self) -> None:
-        for name in ("teacher", "max_response_length", "invocation_logs"):
-            if getattr(self, name) is not None:
+        given = {
+            "teacher": self.props.asked_teacher,
+            "max_response_length": self.props.max_response_length,
+            "invocation_logs": self.data.invocation_logs,
+        }
+        for name, value in given.items():
+            if value is not None:
                 raise ValueError(f"{name}: fine_tuning trains on answers that are in its rows; leave it out")
 
     def digest(self) -> str:
@@ -118,7 +139,20 @@ class JobInputs:
 
         Raises ValueError where a part of it is known only at deployment.
         """
-        given = {name: value for name, value in asdict(self).items() if value}
+        props, data = self.props, self.data
+        decisive = {
+            "student": props.student,
+            "training_key": data.training_key,
+            "invocation_logs": data.invocation_logs and asdict(data.invocation_logs),
+            "teacher": props.asked_teacher,
+            "max_response_length": props.max_response_length,
+            "method": props.method,
+            "nonce": props.nonce,
+            "hyperparameters": props.api_hyperparameters(),
+            "model_key": self.model_key,
+            "validators": list(data.validators),
+        }
+        given = {name: value for name, value in decisive.items() if value}
         for name, value in given.items():
             if any(cdk.Token.is_unresolved(part) for part in _scalars(value)):
                 raise ValueError(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
-from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
@@ -20,6 +19,7 @@ from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.dataset import DatasetFile, QueriesFolder, cost_properties
 from cdk_distilled_router.distillation_job import DistillationJob
 from cdk_distilled_router.labelling_machine import LabellingMachine
+from cdk_distilled_router.props import RETAIN, LabellingProps, RetentionProps
 from distilled_router.cost.estimate import Spec
 from distilled_router.data.labelling_plan import dataset_folder, queries_folder
 from distilled_router.env import Env, LabellingEnv
@@ -30,28 +30,17 @@ BATCH_JOBS = "model-invocation-job/*"
 
 @dataclass(frozen=True, kw_only=True)
 class LabellingPlan:
-    """What is labelled and what is kept of it; the names are those of the settings' table [labelling].
+    """What is labelled, how, and what is kept of it.
 
     Args:
         labels: 16 hex digits of all that decides the answers: queries, teacher, its prompt, the sampling.
         dataset: 16 hex digits of that and of all that decides the rows.
+        props: how the teacher answers, and which answers are kept.
     """
 
     labels: str
     dataset: str
-    method: str
-    teacher: str
-    samples: int = 3
-    temperature: float = 0.5
-    max_tokens: int = 300
-    tolerance: float = 0.10
-    minimum_agreement: float = 0.6
-    maximum_label_share: float = 0.6
-    holdout_share: float = 0.1
-    validation_share: float = 0.0
-    concurrency: int = 4
-    batch_hours: int = 24
-    poll_seconds: int = 120
+    props: LabellingProps = field(default_factory=LabellingProps)
 
     @property
     def folder(self) -> str:
@@ -66,12 +55,47 @@ class LabellingPlan:
     @property
     def validation_keys(self) -> tuple[str, ...]:
         """The rows that Bedrock validates with; none where no share is set."""
-        return (f"{self.folder}validation.jsonl",) if self.validation_share else ()
+        return (f"{self.folder}validation.jsonl",) if self.props.validation_share else ()
 
     @property
     def holdout_key(self) -> str:
         """The rows that a release is judged on."""
         return f"{self.folder}holdout.jsonl"
+
+    def of_job(self, job: DistillationJob) -> dict[str, object]:
+        """Return the plan as executions take it: `distilled_router.data.labelling_plan.Plan`."""
+        return {
+            "labels": self.labels,
+            "dataset": self.dataset,
+            "digest": job.digest,
+            "method": job.props.method,
+            "teacher": job.props.teacher,
+            # The shards are there before an execution begins.
+            **self.props.model_dump(exclude={"queries_per_shard"}),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabellingSources:
+    """Where raw queries, and a hold-out set if there is one, lie.
+
+    Args:
+        queries: the raw queries.
+        holdout: a hold-out set of its own; otherwise a part of the queries is held out.
+        source_key: ARN of the key that encrypts them, where it is another than the bucket's.
+    """
+
+    queries: DatasetFile | QueriesFolder
+    holdout: DatasetFile | None = None
+    source_key: str | None = None
+
+    def permissions(self) -> list[may.Permission]:
+        """Return what reading them takes."""
+        return [
+            *self.queries.permissions(),
+            *(self.holdout.permissions() if self.holdout else []),
+            may.others_key(self.source_key),
+        ]
 
 
 class Labelling(Construct):
@@ -92,100 +116,113 @@ class Labelling(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        owner: str,
-        bucket: s3.IBucket,
         job: DistillationJob,
-        queries: DatasetFile | QueriesFolder,
+        sources: LabellingSources,
         plan: LabellingPlan,
-        holdout: DatasetFile | None = None,
-        key: kms.IKey | None = None,
-        source_key: str | None = None,
-        queries_per_shard: int = 2_000,
         cost: Spec | None = None,
-        maximum_cost_usd: float = 200,
         attempt: int = 1,
-        retain: bool = True,
-        vpc: VpcConfig | None = None,
-        tags: Mapping[str, str] | None = None,
+        retention: RetentionProps = RETAIN,
         hosting: Hosting = DEFAULT,
     ) -> None:
         """Declare the labelling of a job that is `made_later`, from `plan.training_key`.
 
+        Owner, bucket, tags and network are the job's. Its bucket gets everything under `labels/`.
+
         Args:
-            owner: name of whoever owns what is made.
-            bucket: gets everything under `labels/`; in the stack's Region.
-            job: made once its data is there.
-            queries: the raw queries.
+            job: made once its data is there. An estimate above its `maximum_cost_usd` refuses the deployment.
+            sources: the raw queries.
             plan: how they are labelled and what is kept.
-            holdout: a hold-out set of its own; otherwise a part of the queries is held out.
-            key: encrypts the bucket. Default: the bucket's own.
-            source_key: ARN of the key that encrypts the sources, where it is another.
-            queries_per_shard: queries that one batch job answers.
             cost: what an estimate is made from, before anything is asked. Default: none is made.
-            maximum_cost_usd: an estimate of more than this, at most, refuses the deployment.
             attempt: raise it to start a labelling again that failed or was stopped.
-            retain: keep the labels when the resource goes. They were paid for.
-            vpc: the network from which batch jobs read and write S3.
-            tags: put on batch jobs, besides the owner's.
+            retention: `data` says whether the labels stay when the resource goes. They were paid for.
             hosting: where functions run, with which key, and how long their logs are kept.
+
+        Raises:
+            ValueError: the job is not `made_later`, or names no teacher.
         """
         super().__init__(scope, construct_id)
-        self._owner, self._bucket, self._key = owner, bucket, key or bucket.encryption_key
-        self._plan, self._hosting = plan, hosting
-        self.machine_arn = machine_arn(owner)
-        batch_role = self._batch_role(vpc)
-        sources = [queries, *([holdout] if holdout else [])]
-        role = may.function_role(self, "Role", self._resource_permissions(sources, source_key))
-        stage_role = may.function_role(self, "StageRole", self._stage_permissions(batch_role))
+        if job.props.teacher is None:
+            raise ValueError(f"{self.node.path}: labelling needs a teacher in the properties of its job.")
+        self._job, self._teacher, self._plan, self._hosting = job, job.props.teacher, plan, hosting
+        self._owner, self._bucket, self._key = job.owner, job.bucket, job.bucket.encryption_key
+        self.machine_arn = machine_arn(job.owner)
+        batch_role = self._batch_role()
+        role = may.function_role(self, "Role", [*sources.permissions(), *self._resource_permissions()])
+        step_role = may.function_role(self, "StepRole", self._step_permissions(batch_role))
         may.grant(job.maker_role, self._describe())
-        environment = LabellingEnv(
-            owner=owner,
-            bucket=bucket.bucket_name,
-            batch_role_arn=batch_role.role_arn,
-            tags=dict(tags or {}),
-            network=_network(vpc),
-        )
-        label = self._function(
-            "Label", "label", stage_role, environment, 1024, "Labels a shard of queries", MACHINE
-        )
-        curate = self._function(
-            "Curate", "make_dataset", stage_role, environment, 3008, "Curates a data set from labels", MACHINE
-        )
-        self.machine = LabellingMachine(
-            self,
-            "Way",
-            name=f"{owner}-labelling",
-            job=job,
-            label=label,
-            curate=curate,
-            bucket=bucket,
-            queries=queries_folder(plan.labels),
-            concurrency=plan.concurrency,
-            hosting=hosting,
-        ).machine
-        properties = {
-            "Owner": owner,
-            "Bucket": bucket.bucket_name,
-            "StateMachineArn": self.machine.state_machine_arn,
-            "JobName": job.job_name,
-            # One text: CloudFormation would make texts of all numbers.
-            "Plan": json.dumps({**asdict(plan), "digest": job.digest}, sort_keys=True),
-            "Queries": queries.properties(),
-            "Holdout": holdout.properties() if holdout else None,
-            "QueriesPerShard": queries_per_shard,
-            **cost_properties(cost, maximum_cost_usd),
-            "Attempt": attempt,
-            "Retain": retain,
-        }
+        self.machine = self._machine(step_role, batch_role)
         self.resource = cdk.CustomResource(
             self,
             "Resource",
             resource_type="Custom::BedrockLabelling",
             service_token=self._provider(role).service_token,
-            properties={key: value for key, value in properties.items() if value is not None},
+            properties={
+                **self._properties(sources),
+                **cost_properties(cost, job.props.maximum_cost_usd),
+                "Attempt": attempt,
+                "Retain": retention.data == "retain",
+            },
         )
         # The job's resource comes first and goes last: whatever a labelling makes belongs to it.
-        self.resource.node.add_dependency(self.machine, role, stage_role, batch_role, job.resource)
+        self.resource.node.add_dependency(self.machine, role, step_role, batch_role, job.resource)
+
+    def _properties(self, sources: LabellingSources) -> dict[str, object]:
+        """Return what is labelled, as properties of the custom resource."""
+        return {
+            "Owner": self._owner,
+            "Bucket": self._bucket.bucket_name,
+            "StateMachineArn": self.machine.state_machine_arn,
+            "JobName": self._job.job_name,
+            # One text: CloudFormation would make texts of all numbers.
+            "Plan": json.dumps(self._plan.of_job(self._job), sort_keys=True),
+            "Queries": sources.queries.properties(),
+            **({"Holdout": sources.holdout.properties()} if sources.holdout else {}),
+            "QueriesPerShard": self._plan.props.queries_per_shard,
+        }
+
+    def _machine(self, role: iam.Role, batch_role: iam.Role) -> sfn.StateMachine:
+        """Declare the state machine with the functions of its steps."""
+        environment = LabellingEnv(
+            owner=self._owner,
+            bucket=self._bucket.bucket_name,
+            batch_role_arn=batch_role.role_arn,
+            tags=self._job.tags,
+            network=_network(self._job.options.vpc),
+        )
+        label = self._function(
+            "LabelQueries", "label_queries", role, environment, "Labels a shard of queries", caller=MACHINE
+        )
+        curate = self._function(
+            "CurateDataset",
+            "curate_dataset",
+            role,
+            environment,
+            "Curates a data set from labels",
+            caller=MACHINE,
+            memory_mb=3008,
+        )
+        return LabellingMachine(
+            self,
+            "StateMachine",
+            job=self._job,
+            label=label,
+            curate=curate,
+            queries=queries_folder(self._plan.labels),
+            concurrency=self._plan.props.concurrency,
+            hosting=self._hosting,
+        ).machine
+
+    def _provider(self, role: iam.Role) -> ResourceProvider:
+        env = Env(owner=self._owner)
+        begins = "Checks raw queries and publishes them in shards"
+        checks = "Starts a labelling, or says whether all of it has ended"
+        return ResourceProvider(
+            self,
+            "Provider",
+            on_event=self._function("OnEvent", "on_event", role, env, begins),
+            is_complete=self._function("IsComplete", "is_complete", role, env, checks),
+            hosting=self._hosting,
+        )
 
     def _function(
         self,
@@ -193,9 +230,10 @@ class Labelling(Construct):
         entry: str,
         role: iam.Role,
         environment: Env,
-        memory_mb: int,
         description: str,
-        caller: Caller,
+        *,
+        caller: Caller = FRAMEWORK,
+        memory_mb: int = 1024,
     ) -> Function:
         return Function(
             self,
@@ -209,22 +247,11 @@ class Labelling(Construct):
             props=FunctionProps(timeout=cdk.Duration.minutes(15), memory_mb=memory_mb),
         )
 
-    def _provider(self, role: iam.Role) -> ResourceProvider:
-        functions = [
-            self._function(construct, entry, role, Env(owner=self._owner), 1024, description, FRAMEWORK)
-            for construct, entry, description in (
-                ("OnEvent", "on_event", "Checks raw queries and publishes them in shards"),
-                ("IsComplete", "is_complete", "Starts a labelling, or says whether all of it has ended"),
-            )
-        ]
-        return ResourceProvider(
-            self, "Provider", on_event=functions[0], is_complete=functions[1], hosting=self._hosting
-        )
-
     # Roles
 
-    def _batch_role(self, vpc: VpcConfig | None) -> iam.Role:
+    def _batch_role(self) -> iam.Role:
         """What Bedrock assumes for batch jobs."""
+        vpc = self._job.options.vpc
         return may.bedrock_role(
             self,
             "BatchRole",
@@ -236,17 +263,17 @@ class Labelling(Construct):
                 may.Permission(
                     ["kms:Decrypt", "kms:GenerateDataKey"], [self._key.key_arn] if self._key else []
                 ),
-                *may.invoke(self._plan.teacher),
+                *may.invoke(self._teacher),
                 *(may.interfaces(vpc, BATCH_JOBS) if vpc else []),
             ],
         )
 
-    def _stage_permissions(self, batch_role: iam.Role) -> list[may.Permission]:
+    def _step_permissions(self, batch_role: iam.Role) -> list[may.Permission]:
         jobs, owned = may.account_arn(BATCH_JOBS), may.owned(self._owner)
         return [
             *self._folder(),
-            *may.invoke(self._plan.teacher),
-            *may.batch(self._plan.teacher, may.tagged_for(self._owner)),
+            *may.invoke(self._teacher),
+            *may.batch(self._teacher, may.tagged_for(self._owner)),
             may.tagging(self._owner, [jobs]),
             may.bedrock(["GetModelInvocationJob"], [jobs]),
             may.bedrock(["StopModelInvocationJob"], [jobs], owned),
@@ -255,14 +282,10 @@ class Labelling(Construct):
             *self._describe(),
         ]
 
-    def _resource_permissions(
-        self, sources: Sequence[DatasetFile | QueriesFolder], source_key: str | None
-    ) -> list[may.Permission]:
+    def _resource_permissions(self) -> list[may.Permission]:
         jobs = may.account_arn(BATCH_JOBS)
         machine = may.Permission(["states:StartExecution"], [self.machine_arn])
         return [
-            *(permission for source in sources for permission in source.permissions()),
-            may.others_key(source_key),
             *self._folder(),
             *may.purge(self._bucket, self, FOLDER),
             machine,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
@@ -17,6 +16,7 @@ from cdk_distilled_router.release.stages import accept_children, accept_wildcard
 # Batches in a row, each with its own limit of up to a week.
 LONGEST = cdk.Duration.days(30)
 CHILDREN = "Shards"
+_PLAN, _EXECUTION = sfn.JsonPath.object_at("$.plan"), sfn.JsonPath.string_at("$$.Execution.Id")
 
 
 class LabellingMachine(Construct):
@@ -27,55 +27,35 @@ class LabellingMachine(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        name: str,
         job: DistillationJob,
         label: Function,
         curate: Function,
-        bucket: s3.IBucket,
         queries: str,
         concurrency: int,
         hosting: Hosting,
     ) -> None:
-        """`label` is asked for each object under `queries`, a few at a time, `curate` once for all."""
+        """Declare it as `<owner>-labelling`. `label` is asked for each object under `queries` of the job's
+        bucket, a few at a time; `curate` once for all."""
         super().__init__(scope, construct_id)
         if job.maker is None:
             raise ValueError(f"{self.node.path}: the job {job.job_name} is not made_later.")
-        failed = sfn.Fail(self, "Failed", cause_path="$.stage.message", error="LabellingFailed")
+        name = f"{job.owner}-labelling"
         broken = sfn.Fail(self, "Broken", cause_path="$.error.Cause", error="LabellingBroken")
-        plan, execution = sfn.JsonPath.object_at("$.plan"), sfn.JsonPath.string_at("$$.Execution.Id")
-        made = stage(
-            self,
-            "Make the job",
-            job.maker,
-            {"execution": execution, "properties": dict(job.properties)},
-            done=sfn.Succeed(self, "Labelled"),
-            failed=failed,
-            broken=broken,
-        )
-        curated = stage(
-            self,
-            "Curate the answers",
-            curate,
-            {"plan": plan, "shards": sfn.JsonPath.list_at("$.shards")},
-            done=made,
-            failed=failed,
-            broken=broken,
-        )
         shards = each_shard(
             self,
-            "Label the shard",
+            "LabelQueries",
             label,
-            {"plan": plan, "execution": execution},
+            {"plan": _PLAN, "execution": _EXECUTION},
             label=CHILDREN,
-            bucket=bucket,
+            bucket=job.bucket,
             folder=queries,
             concurrency=concurrency,
             broken=broken,
         )
-        shards.next(curated)
+        shards.next(self._after_labels(job, job.maker, curate, broken))
         self.machine = sfn.StateMachine(
             self,
-            "Machine",
+            "Resource",
             state_machine_name=name,
             definition_body=sfn.DefinitionBody.from_chainable(shards),
             timeout=LONGEST,
@@ -91,3 +71,27 @@ class LabellingMachine(Construct):
         hosting.encrypt(self.machine, role, may.machine_arn(name))
         accept_wildcards(role, label, curate, job.maker)
         accept_children(self.machine, CHILDREN)
+
+    def _after_labels(
+        self, job: DistillationJob, maker: Function, curate: Function, broken: sfn.Fail
+    ) -> sfn.IChainable:
+        """Return what follows once all shards are labelled: the data set, then the job."""
+        failed = sfn.Fail(self, "Failed", cause_path="$.stage.message", error="LabellingFailed")
+        created = stage(
+            self,
+            "CreateJob",
+            maker,
+            {"execution": _EXECUTION, "properties": dict(job.properties)},
+            done=sfn.Succeed(self, "Labelled"),
+            failed=failed,
+            broken=broken,
+        )
+        return stage(
+            self,
+            "CurateDataset",
+            curate,
+            {"plan": _PLAN, "shards": sfn.JsonPath.list_at("$.shards")},
+            done=created,
+            failed=failed,
+            broken=broken,
+        )

@@ -19,6 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cdk_distilled_router.props import LabellingProps
 from distilled_router.data.dataset_rules import ROWS, check_dataset
 from distilled_router.data.findings import Report
 from distilled_router.data.line_rules import lines
@@ -27,7 +28,6 @@ from distilled_router.task.task import Task, TaskError
 from operate.console import console as terminal
 from operate.console import say
 from operate.errors import OperateError, drop_output
-from stacks.settings.labelling import Labelling
 
 EXAMPLES = """\
   python -m operate dataset-check data/training.jsonl
@@ -38,7 +38,7 @@ EXAMPLES = """\
 PLAIN_WIDTH = 120
 UNCHECKED = 2
 # The share of raw queries that is held out if no hold-out file is given: the default of the settings.
-HELD_OUT: float = Labelling.model_fields["holdout_share"].default
+HELD_OUT: float = LabellingProps.model_fields["holdout_share"].default
 _KEPT = 10
 _CHUNK_BYTES = 65_536
 

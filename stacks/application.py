@@ -94,13 +94,7 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
         env=env,
     )
     router = RouterStack(
-        app,
-        f"{name}-router",
-        settings=settings,
-        hosting=hosting,
-        table=release.table,
-        key=data.key,
-        env=env,
+        app, f"{name}-router", settings=settings, hosting=hosting, table=release.table, key=data.key, env=env
     )
     operations = OperationsStack(
         app,
@@ -111,13 +105,18 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
         env=env,
     )
     operations.add_stack_dependency(router)
-    for key, value in {**settings.tags, OWNER_TAG: name}.items():
+    _tag_and_bound(app, settings, data)
+    return Application(data, distillation, release, router, operations)
+
+
+def _tag_and_bound(app: cdk.App, settings: settings_.Settings, data: DataStack) -> None:
+    """Give every resource the settings' tags and the owner's, and every role the permissions boundary."""
+    for key, value in {**settings.tags, OWNER_TAG: settings.owner}.items():
         cdk.Tags.of(app).add(key, value)
     if boundary := settings.permissions_boundary:
         # On every role below the app, those of the CDK's own constructs too.
         policy = iam.ManagedPolicy.from_managed_policy_arn(data, "PermissionsBoundary", boundary)
         iam.PermissionsBoundary.of(app).apply(policy)
-    return Application(data, distillation, release, router, operations)
 
 
 def _vpc(settings: settings_.Settings) -> VpcConfig | None:

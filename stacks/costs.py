@@ -1,7 +1,6 @@
-"""From an environment's settings to what its costs are estimated from, and the prices that functions take."""
+"""From an environment's settings to what its costs are estimated from."""
 
 from distilled_router.cost.estimate import Spec
-from distilled_router.cost.prices import PriceError, Prices
 from stacks.settings import Settings
 
 
@@ -30,16 +29,3 @@ def spec(settings: Settings) -> Spec:
         hourly_price_usd=bought.hourly_price_usd if bought else 0.0,
         kept_models=settings.rollout.keep_releases,
     )
-
-
-def token_prices(model: str) -> str:
-    """A model's prices for `router.costs.Rate`, US dollars for a million tokens of input and of output:
-    "0.035 0.14". Empty where the price table doesn't know the model: its answers' cost is not counted then.
-
-    The router takes them from its environment, because reading the table would delay its first answer.
-    """
-    try:
-        rate = Prices.load().rate(model)
-    except PriceError:
-        return ""
-    return f"{rate.input} {rate.output}"

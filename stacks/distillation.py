@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import aws_cdk as cdk
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
@@ -11,10 +9,10 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from cdk_distilled_router.common.hosting import Hosting
-from cdk_distilled_router.dataset import Dataset, DatasetFile, QueriesFolder
-from cdk_distilled_router.distillation_job import DistillationJob
-from cdk_distilled_router.job_inputs import InvocationLogs
-from cdk_distilled_router.labelling import Labelling, LabellingPlan
+from cdk_distilled_router.dataset import Dataset, DatasetFile, DatasetFiles, QueriesFolder
+from cdk_distilled_router.distillation_job import DistillationJob, JobOptions
+from cdk_distilled_router.job_inputs import InvocationLogs, JobData
+from cdk_distilled_router.labelling import Labelling, LabellingPlan, LabellingSources
 from stacks import costs
 from stacks.identity import Identity
 from stacks.settings import PROJECT, Settings, is_folder, is_s3, split_s3_uri
@@ -57,7 +55,7 @@ class DistillationStack(cdk.Stack):
     def _learn_from_rows(self) -> None:
         """Rows that are there already."""
         dataset = self._dataset(self._file("training"))
-        self.job = self._job(training_key=dataset.training_key)
+        self.job = self._job(JobData(training_key=dataset.training_key))
         # Nothing is paid for before the data set has passed.
         self.job.resource.node.add_dependency(dataset.resource)
 
@@ -70,47 +68,34 @@ class DistillationStack(cdk.Stack):
             metadata=given.log_filters,
         )
         dataset = self._dataset(None)
-        self.job = self._job(invocation_logs=logs)
+        self.job = self._job(JobData(invocation_logs=logs))
         self.job.resource.node.add_dependency(dataset.resource)
 
     def _label(self) -> None:
         """Raw queries: the job is made by their labelling, once the data set is there."""
-        settings, given = self._settings, self._settings.dataset
-        plan = self._plan()
-        self.job = self._job(training_key=plan.training_key, validators=plan.validation_keys)
+        settings, identity = self._settings, self._identity
+        plan = LabellingPlan(
+            labels=identity.labels_digest, dataset=identity.dataset_digest, props=settings.labelling
+        )
+        self.job = self._job(
+            JobData(training_key=plan.training_key, validators=plan.validation_keys, made_later=True)
+        )
         self.labelling = Labelling(
             self,
             "Labelling",
-            owner=settings.owner,
-            bucket=self._bucket,
             job=self.job,
-            queries=self._queries(),
+            sources=LabellingSources(
+                queries=self._queries(),
+                holdout=self._file("holdout") if settings.dataset.holdout else None,
+                source_key=settings.dataset.source_key,
+            ),
             plan=plan,
-            holdout=self._file("holdout") if given.holdout else None,
-            key=self._key,
-            source_key=given.source_key,
             cost=costs.spec(settings),
-            queries_per_shard=settings.labelling.queries_per_shard,
-            maximum_cost_usd=settings.distillation.maximum_cost_usd,
             attempt=settings.release.attempt,
-            retain=settings.retention.data == "retain",
-            tags=settings.tags,
-            vpc=self._hosting.vpc,
+            retention=settings.retention,
             hosting=self._hosting,
         )
         self.holdout_key = plan.holdout_key
-
-    def _plan(self) -> LabellingPlan:
-        """The settings of the labelling, as far as they decide rows."""
-        labelling, identity = self._settings.labelling, self._identity
-        named = {field.name for field in fields(LabellingPlan)} & set(type(labelling).model_fields)
-        return LabellingPlan(
-            labels=identity.labels_digest,
-            dataset=identity.dataset_digest,
-            method=self._settings.distillation.method,
-            teacher=self._settings.distillation.teacher,
-            **{name: getattr(labelling, name) for name in named},
-        )
 
     def _dataset(self, training: DatasetFile | None) -> Dataset:
         settings = self._settings
@@ -119,51 +104,37 @@ class DistillationStack(cdk.Stack):
             "Dataset",
             owner=settings.owner,
             bucket=self._bucket,
-            key=self._key,
-            training=training,
-            holdout=self._file("holdout"),
-            source_key=settings.dataset.source_key,
-            digest=self._identity.dataset_digest,
-            method=settings.distillation.method,
-            use_logged_answers=settings.dataset.use_logged_answers,
+            files=DatasetFiles(
+                digest=self._identity.dataset_digest,
+                holdout=self._file("holdout"),
+                training=training,
+                source_key=settings.dataset.source_key,
+                use_logged_answers=settings.dataset.use_logged_answers,
+            ),
+            props=settings.distillation,
             cost=costs.spec(settings),
-            maximum_cost_usd=settings.distillation.maximum_cost_usd,
-            retain=settings.retention.data == "retain",
+            retention=settings.retention,
             hosting=self._hosting,
         )
         self.holdout_key = dataset.holdout_key
         return dataset
 
-    def _job(
-        self,
-        *,
-        training_key: str | None = None,
-        invocation_logs: InvocationLogs | None = None,
-        validators: tuple[str, ...] = (),
-    ) -> DistillationJob:
-        settings, spec = self._settings, self._settings.distillation
+    def _job(self, data: JobData) -> DistillationJob:
+        settings = self._settings
         return DistillationJob(
             self,
             "Job",
             owner=settings.owner,
-            digest=self._identity.digest,
             bucket=self._bucket,
-            key=self._key,
-            training_key=training_key,
-            invocation_logs=invocation_logs,
-            validators=validators,
-            student=spec.student,
-            method=spec.method,
-            teacher=spec.teacher if spec.method == "distillation" else None,
-            max_response_length=spec.max_response_length,
-            hyperparameters=spec.hyperparameters.to_api() if spec.hyperparameters else None,
-            model_key=self._key if settings.encryption.model_key else None,
-            vpc=self._hosting.vpc,
-            made_later=settings.dataset.labels == "teacher",
-            allow_legacy=spec.allow_legacy,
-            retain_model=settings.retention.models == "retain",
-            retain_output=settings.retention.data == "retain",
-            tags=settings.tags,
+            data=data,
+            props=settings.distillation,
+            digest=self._identity.digest,
+            options=JobOptions(
+                model_key=self._key if settings.encryption.model_key else None,
+                vpc=self._hosting.vpc,
+                retention=settings.retention,
+                tags=settings.tags,
+            ),
             hosting=self._hosting,
         )
 

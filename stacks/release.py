@@ -9,11 +9,12 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from cdk_distilled_router.common.hosting import Hosting
-from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput
+from cdk_distilled_router.props import ProvisionedProps
+from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput, ThroughputOptions
 from cdk_distilled_router.release.construct import Release, ReleaseSource, releases_table, releases_topic
 from cdk_distilled_router.release.wait import ReleaseWait
 from stacks.identity import Identity
-from stacks.settings import Provisioned, Settings
+from stacks.settings import Settings
 
 # As the AWS Pricing Calculator counts them: 365 days of 24 hours by 12.
 HOURS_A_MONTH = 730
@@ -105,19 +106,15 @@ class ReleaseStack(cdk.Stack):
             self,
             "Throughput",
             owner=settings.owner,
-            name=settings.owner,
-            student=settings.distillation.student,
-            model_units=bought.model_units,
+            props=bought,
             table=self.table,
-            key=key,
-            model_key=settings.encryption.model_key,
-            commitment=bought.term,
-            acknowledge_commitment=bought.acknowledge_commitment,
-            hourly_price_usd=bought.hourly_price_usd,
-            retain=settings.retention.throughput == "retain",
-            retain_models=settings.retention.models == "retain",
-            poll_seconds=settings.release.poll_seconds,
-            tags=settings.tags,
+            options=ThroughputOptions(
+                student=settings.distillation.student,
+                model_key=key if settings.encryption.model_key else None,
+                retention=settings.retention,
+                poll_seconds=settings.release.poll_seconds,
+                tags=settings.tags,
+            ),
             hosting=self._hosting,
         )
 
@@ -139,7 +136,7 @@ def _description(settings: Settings) -> str:
     )
 
 
-def cost(bought: Provisioned) -> str:
+def cost(bought: ProvisionedProps) -> str:
     """What throughput costs, in a sentence."""
     hourly = bought.model_units * bought.hourly_price_usd
     text = (

@@ -128,7 +128,11 @@ class Function(lambda_.Function):
             dead_letter_queue=props.dead_letters,
         )
         hosting.place(self, role)
-        if props.tracing:
+        self._accept(role, caller, is_traced=props.tracing)
+
+    def _accept(self, role: iam.Role, caller: Caller, *, is_traced: bool) -> None:
+        """Acknowledge what the checks find in every function."""
+        if is_traced:
             acknowledge(
                 role, "IAM5[Resource::*]", "The two actions that send traces take no resource (X-Ray)."
             )

@@ -4,17 +4,29 @@ They load pydantic, and nothing of the CDK.
 """
 
 from cdk_distilled_router.props.base import Fraction, InferenceId, Props, not_allowed, one_of
+from cdk_distilled_router.props.distillation import DistillationProps, HyperparametersProps, JobProps
+from cdk_distilled_router.props.labelling import LabellingProps
 from cdk_distilled_router.props.release import EvaluationProps, GateProps, RolloutProps, TimingProps
-from cdk_distilled_router.props.retention import RetentionProps
+from cdk_distilled_router.props.retention import RETAIN, RetentionProps
+from cdk_distilled_router.props.router import RouterProps
+from cdk_distilled_router.props.throughput import ProvisionedProps, ThroughputProps
 
 __all__ = [
+    "RETAIN",
+    "DistillationProps",
     "EvaluationProps",
     "Fraction",
     "GateProps",
+    "HyperparametersProps",
     "InferenceId",
+    "JobProps",
+    "LabellingProps",
     "Props",
+    "ProvisionedProps",
     "RetentionProps",
     "RolloutProps",
+    "RouterProps",
+    "ThroughputProps",
     "TimingProps",
     "not_allowed",
     "one_of",

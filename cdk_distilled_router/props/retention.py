@@ -33,3 +33,7 @@ class RetentionProps(Props):
         description="Days to keep logs; CloudWatch Logs allows only these values (botocore: "
         "PutRetentionPolicyRequest$retentionInDays)."
     )
+
+
+RETAIN = RetentionProps(data="retain", models="retain", log_days=90)
+"""Data and models stay; throughput, which is billed by the hour, goes."""

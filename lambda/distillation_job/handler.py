@@ -10,8 +10,9 @@ CloudFormation's Delete once everything else has succeeded. Bedrock can't change
 would need it is refused. A release may have made further attempts under the job's name: they are this
 resource's too.
 
-With `MadeLater` the resource checks the models and leaves the job to a state machine, which calls `make` once
-the data is there. The job is the resource's from the first deployment on: its Delete stops it.
+With `MadeLater` the resource checks the models and leaves the job to a state machine, which calls
+`create_job` once the data is there. The job is the resource's from the first deployment on: its Delete stops
+it.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     return answer_poll(lambda: check(request, client("bedrock"), client("s3")))
 
 
-def make(event: Mapping[str, Any], context: Any) -> StageResult:
+def create_job(event: Mapping[str, Any], context: Any) -> StageResult:
     """Stage of a state machine: make the job that the resource left to it, whose data is there now.
 
     `properties` are the resource's, `execution` is the one that asks.

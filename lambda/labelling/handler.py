@@ -49,7 +49,7 @@ def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     return answer_poll(lambda: resource.check(Event.parse(event), _services()))
 
 
-def label(event: Mapping[str, Any], context: Any) -> StageResult:
+def label_queries(event: Mapping[str, Any], context: Any) -> StageResult:
     """Stage of one shard: one step towards its answers."""
     del context
     plan, env, execution = Plan.of(event["plan"]), LabellingEnv.read(), str(event["execution"])
@@ -73,7 +73,7 @@ def label(event: Mapping[str, Any], context: Any) -> StageResult:
     return wait_if_transient(shard.label, plan.poll_seconds)
 
 
-def make_dataset(event: Mapping[str, Any], context: Any) -> StageResult:
+def curate_dataset(event: Mapping[str, Any], context: Any) -> StageResult:
     """Stage after all shards: curate their answers, check the result and publish it."""
     del context
     plan = Plan.of(event["plan"])

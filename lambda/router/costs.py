@@ -15,7 +15,7 @@ class Rate(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """From "0.035 0.14", as `stacks.costs.token_prices` writes it. Raises ValueError."""
+        """From "0.035 0.14", as the construct `Router` writes it. Raises ValueError."""
         input_, output = map(float, text.split())
         return cls(input_, output)
 

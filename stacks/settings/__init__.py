@@ -6,9 +6,8 @@
 """
 
 from stacks.settings.dataset import Dataset, is_folder, is_s3, split_s3_uri
-from stacks.settings.distillation import Distillation, Endpoint, Hyperparameters, Provisioned
+from stacks.settings.endpoint import Endpoint
 from stacks.settings.fields import PROJECT
-from stacks.settings.labelling import Labelling
 from stacks.settings.loading import ENVIRONMENTS, Problem, SettingsError, load
 from stacks.settings.network import Network, NetworkEndpoints
 from stacks.settings.operations import (
@@ -19,7 +18,6 @@ from stacks.settings.operations import (
     Pack,
     Security,
 )
-from stacks.settings.router import Router
 from stacks.settings.types import Settings
 
 __all__ = [
@@ -29,17 +27,12 @@ __all__ = [
     "Budget",
     "Checks",
     "Dataset",
-    "Distillation",
     "Encryption",
     "Endpoint",
-    "Hyperparameters",
-    "Labelling",
     "Network",
     "NetworkEndpoints",
     "Pack",
     "Problem",
-    "Provisioned",
-    "Router",
     "Security",
     "Settings",
     "SettingsError",

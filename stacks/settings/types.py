@@ -8,11 +8,14 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from cdk_distilled_router import catalogue
 from cdk_distilled_router.props import (
+    DistillationProps,
     EvaluationProps,
     GateProps,
+    LabellingProps,
     Props,
     RetentionProps,
     RolloutProps,
+    RouterProps,
     TimingProps,
     not_allowed,
     one_of,
@@ -20,12 +23,10 @@ from cdk_distilled_router.props import (
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import FILES, Task, TaskError
 from stacks.settings.dataset import Dataset
-from stacks.settings.distillation import Distillation, Endpoint
+from stacks.settings.endpoint import Endpoint
 from stacks.settings.fields import PROJECT, TagKey, TagValue
-from stacks.settings.labelling import Labelling
 from stacks.settings.network import Network
 from stacks.settings.operations import Alarms, Budget, Checks, Encryption, Security
-from stacks.settings.router import Router
 
 NAME_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 
@@ -69,12 +70,12 @@ class Settings(Props):
         "Keys start neither with aws: nor with distilled-router: (botocore: Tag). Default: none.",
     )
     dataset: Dataset = Field(description="Training and hold-out data.")
-    labelling: Labelling = Field(
-        default_factory=Labelling,
+    labelling: LabellingProps = Field(
+        default_factory=LabellingProps,
         description='How the teacher labels raw queries, where dataset.labels is "teacher". '
         "Default: as its keys say.",
     )
-    distillation: Distillation = Field(description="Teacher, student and method.")
+    distillation: DistillationProps = Field(description="Teacher, student and method.")
     endpoint: Endpoint = Field(description="Where the released model is invoked.")
     gate: GateProps = Field(description="What a candidate must reach on the hold-out set.")
     evaluation: EvaluationProps = Field(
@@ -84,7 +85,7 @@ class Settings(Props):
     )
     rollout: RolloutProps = Field(description="How a candidate takes over the requests.")
     release: TimingProps = Field(description="How long a release may take.")
-    router: Router = Field(description="The function that answers queries, and its API.")
+    router: RouterProps = Field(description="The function that answers queries, and its API.")
     retention: RetentionProps = Field(description="What outlives the stacks.")
     encryption: Encryption = Field(description="Keys of our own.")
     security: Security = Field(
@@ -154,7 +155,7 @@ class Settings(Props):
 
     @field_validator("distillation")
     @classmethod
-    def _check_student_region(cls, value: Distillation, info: ValidationInfo) -> Distillation:
+    def _check_student_region(cls, value: DistillationProps, info: ValidationInfo) -> DistillationProps:
         region, home = info.data.get("region"), catalogue.STUDENTS[value.student].region
         if region and region != home:
             raise not_allowed(f'"{home}", the only Region where {value.student} is customized', at="region")
@@ -162,7 +163,7 @@ class Settings(Props):
 
     @field_validator("distillation")
     @classmethod
-    def _check_method(cls, value: Distillation, info: ValidationInfo) -> Distillation:
+    def _check_method(cls, value: DistillationProps, info: ValidationInfo) -> DistillationProps:
         dataset, labelling = info.data.get("dataset"), info.data.get("labelling")
         if value.method == "distillation" and labelling and labelling.validation_share:
             raise not_allowed(

@@ -18,7 +18,16 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 
-from cdk_distilled_router import DistillationJob, Hosting, ProvisionedThroughput, VpcConfig
+from cdk_distilled_router import (
+    DistillationJob,
+    Hosting,
+    JobData,
+    JobOptions,
+    ProvisionedThroughput,
+    ThroughputOptions,
+    VpcConfig,
+)
+from cdk_distilled_router.props import RETAIN, JobProps, ThroughputProps
 
 ACCOUNT, REGION = "000000000000", "us-east-1"
 CONTEXT = Path(__file__).resolve().parents[2] / "cdk.json"
@@ -69,16 +78,18 @@ class JobStack(TeamStack):
         app: cdk.App,
         *,
         broken: bool = False,
+        nonce: str = "",
         model_key: str | None = None,
         hosted: bool = False,
         **options: Any,
     ) -> None:
         """`model_key` is a key's ARN; `hosted` is all that a platform may ask for: a network, a key for what
-        runs, and a permissions boundary. `options` are more of the job's properties."""
+        runs, and a permissions boundary. `options` are more of the job's options."""
         super().__init__(app)
+        hosting = Hosting()
         if hosted:
             key = kms.Key.from_key_arn(self, "RuntimeKey", KEY)
-            options |= {"vpc": NETWORK, "hosting": Hosting(vpc=NETWORK, key=key)}
+            options["vpc"], hosting = NETWORK, Hosting(vpc=NETWORK, key=key)
             policy = iam.ManagedPolicy.from_managed_policy_name(self, "Boundary", "TeamBoundary")
             iam.PermissionsBoundary.of(self).apply(policy)
         if model_key:
@@ -88,10 +99,10 @@ class JobStack(TeamStack):
             "Job",
             owner=OWNER,
             bucket=s3.Bucket.from_bucket_name(self, "Bucket", BUCKET),
-            teacher=TEACHER,
-            student=STUDENT,
-            training_key=ROWS,
-            **options,
+            data=JobData(training_key=ROWS),
+            props=JobProps(teacher=TEACHER, student=STUDENT, nonce=nonce),
+            options=JobOptions(**options),
+            hosting=hosting,
         )
         self.show("", job.resource, "JobArn", "JobName", "Status", "BaseModel", "ModelArn")
         if broken:
@@ -107,20 +118,20 @@ class ThroughputStack(TeamStack):
         *,
         broken: bool = False,
         name: str = NAME,
-        model_units: int = 1,
         model_arn: str = MODEL,
+        props: Mapping[str, Any] = {"model_units": 1},
         **options: Any,
     ) -> None:
-        """`options` are more of the throughput's properties."""
+        """`props` say how much, `options` are the throughput's."""
         super().__init__(app)
         throughput = ProvisionedThroughput(
             self,
             "Throughput",
             owner=OWNER,
             name=name,
-            model_units=model_units,
             model_arn=model_arn,
-            **options,
+            props=ThroughputProps(**props),
+            options=ThroughputOptions(**options),
         )
         self.show("", throughput.resource, "ProvisionedModelArn", "ProvisionedModelName")
         if broken:
@@ -142,18 +153,21 @@ class ExistingStack(TeamStack):
         self.show("Throughput", throughput.resource, *names)
 
 
+DELETE_MODEL = RETAIN.model_copy(update={"models": "delete"})
+RETAIN_THROUGHPUT = RETAIN.model_copy(update={"throughput": "retain"})
 COMMITMENT: Mapping[str, Any] = {
+    "model_units": 1,
     "commitment": "OneMonth",
     "acknowledge_commitment": True,
     "hourly_price_usd": HOURLY_USD,
 }
 
 VARIANTS: Mapping[str, tuple[type[TeamStack], Mapping[str, Any]]] = {
-    "job": (JobStack, {"retain_model": False}),
-    "job-again": (JobStack, {"retain_model": False, "nonce": "again"}),
-    "job-keyed": (JobStack, {"retain_model": False, "model_key": KEY}),
-    "job-broken": (JobStack, {"retain_model": False, "broken": True}),
-    "job-again-broken": (JobStack, {"retain_model": False, "nonce": "again", "broken": True}),
+    "job": (JobStack, {"retention": DELETE_MODEL}),
+    "job-again": (JobStack, {"retention": DELETE_MODEL, "nonce": "again"}),
+    "job-keyed": (JobStack, {"retention": DELETE_MODEL, "model_key": KEY}),
+    "job-broken": (JobStack, {"retention": DELETE_MODEL, "broken": True}),
+    "job-again-broken": (JobStack, {"retention": DELETE_MODEL, "nonce": "again", "broken": True}),
     "job-hosted": (JobStack, {"hosted": True}),
     "kept-job": (JobStack, {"tags": {"team": "search"}}),
     "kept-job-tagged": (JobStack, {"tags": {"team": "ads", "stage": "dev"}}),
@@ -162,9 +176,9 @@ VARIANTS: Mapping[str, tuple[type[TeamStack], Mapping[str, Any]]] = {
     "throughput-tagged": (ThroughputStack, {"tags": {"team": "search"}}),
     "throughput-moved": (ThroughputStack, {"model_arn": OTHER_MODEL, "name": "search-ranker"}),
     "throughput-broken": (ThroughputStack, {"broken": True}),
-    "throughput-retained": (ThroughputStack, {"retain": True}),
-    "throughput-doubled": (ThroughputStack, {"model_units": 2}),
-    "throughput-committed": (ThroughputStack, COMMITMENT),
+    "throughput-retained": (ThroughputStack, {"retention": RETAIN_THROUGHPUT}),
+    "throughput-doubled": (ThroughputStack, {"props": {"model_units": 2}}),
+    "throughput-committed": (ThroughputStack, {"props": COMMITMENT}),
     "existing": (ExistingStack, {}),
 }
 

@@ -18,13 +18,21 @@ from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_s3 as s3
 from botocore.exceptions import ClientError
 
-from cdk_distilled_router import DistillationJob, ProvisionedThroughput, ReleaseWait
+from cdk_distilled_router import (
+    DistillationJob,
+    JobData,
+    JobOptions,
+    ProvisionedThroughput,
+    ReleaseWait,
+    ThroughputOptions,
+)
 from cdk_distilled_router import Release as ReleaseConstruct
+from cdk_distilled_router.props import JobProps, ThroughputProps
 from distilled_router.release.table import FAILED, LIVE, Release, Releases
 from distilled_router.release.wait_conditions import WaitConditions
 from stacks.settings import PROJECT
 from tests.engine import layers
-from tests.engine.apps import BUCKET, CONTEXT, OWNER, ROWS, STUDENT, TEACHER
+from tests.engine.apps import BUCKET, CONTEXT, DELETE_MODEL, OWNER, ROWS, STUDENT, TEACHER
 from tests.engine.engine import Engine, Outcome
 from tests.stacks.assembly import unhashed
 
@@ -107,11 +115,9 @@ class ReleaseStack(cdk.Stack):
             "Job",
             owner=OWNER,
             bucket=bucket,
-            teacher=TEACHER,
-            student=STUDENT,
-            training_key=ROWS,
-            nonce=nonce,
-            retain_model=False,
+            data=JobData(training_key=ROWS),
+            props=JobProps(teacher=TEACHER, student=STUDENT, nonce=nonce),
+            options=JobOptions(retention=DELETE_MODEL),
         )
 
     def _throughput(self, model_units: int) -> tuple[ProvisionedThroughput, dynamodb.ITable]:
@@ -126,12 +132,9 @@ class ReleaseStack(cdk.Stack):
             self,
             "Throughput",
             owner=OWNER,
-            name=OWNER,
-            model_units=model_units,
+            props=ThroughputProps(model_units=model_units),
             table=table,
-            student=STUDENT,
-            retain_models=False,
-            poll_seconds=1,
+            options=ThroughputOptions(student=STUDENT, retention=DELETE_MODEL, poll_seconds=1),
         )
         return throughput, table
 

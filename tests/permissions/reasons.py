@@ -88,7 +88,7 @@ UNUSED: tuple[Reason, ...] = (
     ),
     # Rare cases: a call that arrives too late, or something that was stopped.
     Reason(
-        "LabellingRole|LabellingStageRole",
+        "LabellingRole|LabellingStepRole",
         "bedrock:(ListTagsForResource|StopModelInvocationJob|ListModelInvocationJobs)",
         "a batch job that is no longer needed, or whose create call got no response",
     ),
@@ -99,7 +99,7 @@ UNUSED: tuple[Reason, ...] = (
         resource="Data",
     ),
     Reason(
-        "LabellingStageRole",
+        "LabellingStepRole",
         "bedrock:InvokeModel",
         "queries too few for a batch are asked one by one; the tests' rounds are large",
     ),

@@ -32,7 +32,7 @@ def broken(proof: Proof, *grants: Grant, instead: tuple[Grant, ...] = ()) -> Pro
         ("ReleaseStateMachineRole", "sns:Publish"),
         ("RouterRole", "kms:Decrypt"),
         ("RouterRole", "ec2:CreateNetworkInterface"),
-        ("LabellingStageRole", "kms:Decrypt"),
+        ("LabellingStepRole", "kms:Decrypt"),
     ],
 )
 def test_an_action_that_is_missing_is_a_call_that_is_denied(proof: Proof, role: str, action: str) -> None:

@@ -49,8 +49,8 @@ def test_a_service_calls_a_function_for_one_rule_or_route_of_ours(proof: Proof) 
                 case "events.amazonaws.com":
                     assert re.fullmatch(r"<\w+\.Arn>", shown["SourceArn"])  # a rule of ours: see below
                 case "apigateway.amazonaws.com":
-                    assert shown["FunctionName"] == "<Live>"
-                    api = "arn:aws:execute-api:us-east-1:{account}:<Api>/*/*/"
+                    assert shown["FunctionName"] == "<RouterLive>"
+                    api = "arn:aws:execute-api:us-east-1:{account}:<RouterApi>/*/*/"
                     assert shown["SourceArn"] in (f"{api}route", f"{api}routes")
                 case other:
                     raise AssertionError(f"{permission.name} lets {other} call")

@@ -72,7 +72,7 @@ def test_only_what_makes_jobs_passes_a_role_and_only_this_one_to_bedrock(assembl
     pass_it = allow({"iam:PassRole"}, {"<JobJobRole.Arn>"}, to_bedrock)
     if assembly.is_labelled_here:
         # What makes batch jobs passes their role: see test_labelling_stack.
-        passing = [found for found in passing if found[0] != "LabellingStageRole"]
+        passing = [found for found in passing if found[0] != "LabellingStepRole"]
     # As does what makes evaluation jobs: see test_serving_stack.
     passing = [found for found in passing if found[0] != "ReleaseGradeAnswersRole"]
     makers = ["JobRole"]

@@ -37,7 +37,7 @@ def test_every_function_has_exactly_the_variables_that_its_handler_reads(assembl
         ("evaluation.ask_models", "EvaluationEnv"),
         ("evaluation.grade_answers", "GradeAnswersEnv"),
         ("labelling.is_complete", "Env"),
-        ("labelling.label", "LabellingEnv"),
+        ("labelling.label_queries", "LabellingEnv"),
         ("provisioned_throughput.on_event", "ProvisionedThroughputEnv"),
         ("provisioned_throughput.serve_from_throughput", "ServeFromThroughputEnv"),
         ("release_wait.tick", "ReleaseWaitEnv"),
@@ -56,7 +56,7 @@ class BrokenStack(cdk.Stack):
         Function(
             self,
             "Label",
-            handler="labelling.label",
+            handler="labelling.label_queries",
             role=may.function_role(self, "Role"),
             environment=environment,
             hosting=DEFAULT,
@@ -110,5 +110,5 @@ def test_tags_that_do_not_fit_into_the_variables_are_refused_by_name() -> None:
     long = {f"cost-centre-{number:02d}": "x" * 120 for number in range(30)}
     settings = settings_of("raw-queries").model_copy(update={"tags": long})
     context = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
-    with pytest.raises(ValueError, match=r"/Labelling/Label: .* 4,\d+ bytes.* largest is TAGS with 4,\d+"):
+    with pytest.raises(ValueError, match=r"LabelQueries: .* 4,\d+ bytes.* largest is TAGS with 4,\d+"):
         declare(cdk.App(context=context), settings)

@@ -14,8 +14,10 @@ from aws_cdk import aws_s3 as s3
 from cdk_nag import AwsSolutionsChecks
 
 from cdk_distilled_router import DistillationJob, ExistingThroughput, Hosting, InvocationLogs, VpcConfig
+from cdk_distilled_router.props import RETAIN
 from distillation_job.handler import job_spec
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
+from tests.stacks import declaring
 
 STUDENT = "amazon.nova-micro-v1:0:128k"
 TEACHER = "us.amazon.nova-pro-v1:0"
@@ -56,7 +58,7 @@ def declared(bucket: s3.IBucket, construct_id: str = "Job", **changes: Any) -> D
         **changes,
     }
     given = {name: value for name, value in arguments.items() if value is not None}
-    return DistillationJob(cdk.Stack.of(bucket), construct_id, **given)
+    return declaring.job(cdk.Stack.of(bucket), construct_id, **given)
 
 
 def tuned(bucket: s3.IBucket, **changes: Any) -> DistillationJob:
@@ -133,7 +135,7 @@ def reading(folder: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_seven_properties_make_a_job(stack: cdk.Stack, bucket: s3.Bucket) -> None:
+def test_a_bucket_rows_and_models_make_a_job(stack: cdk.Stack, bucket: s3.Bucket) -> None:
     job = declared(bucket)
 
     found = properties(stack)
@@ -177,9 +179,14 @@ def test_a_bucket_without_a_key_needs_no_permission_for_one(stack: cdk.Stack, bu
     assert statements(stack, "JobJobRole") == [*reading("datasets/*"), *teacher]
 
 
-def test_a_buckets_own_key_is_used_and_another_may_be_named(stack: cdk.Stack, encrypted: s3.Bucket) -> None:
+def test_a_buckets_own_key_is_used_also_of_one_that_was_made_elsewhere(
+    stack: cdk.Stack, encrypted: s3.Bucket
+) -> None:
+    theirs = s3.Bucket.from_bucket_attributes(
+        stack, "Theirs", bucket_name="their-bucket", encryption_key=kms.Key(stack, "Second")
+    )
     declared(encrypted)
-    declared(encrypted, "Other", nonce="2", key=kms.Key(stack, "Second"))
+    declared(theirs, "Other", nonce="2")
 
     for role, key in (("JobJobRole", "<Key.Arn>"), ("OtherJobRole", "<Second.Arn>")):
         used = [found for found in statements(stack, role) if "kms:Decrypt" in found["actions"]]
@@ -466,10 +473,9 @@ def test_what_decides_nothing_of_the_model_leaves_the_digest(stack: cdk.Stack, b
     changes: list[dict[str, Any]] = [
         {},
         {"owner": "others"},
-        {"key": kms.Key(stack, "OtherKey")},
         {"tags": {"team": "search"}},
         {"allow_legacy": True},
-        {"retain_model": False},
+        {"retention": RETAIN.model_copy(update={"models": "delete"})},
         {"hosting": Hosting(log_days=7, vpc=NETWORK, key=kms.Key(stack, "RuntimeKey"))},
         {"vpc": NETWORK},
     ]
@@ -490,7 +496,7 @@ def test_a_digest_of_what_is_known_at_deployment_only_has_to_be_given(
 
 def test_a_number_known_at_deployment_only_is_noticed(stack: cdk.Stack, bucket: s3.Bucket) -> None:
     late = cdk.CfnParameter(stack, "Late", type="Number").value_as_number
-    with pytest.raises(ValueError, match="max_response_length is known only at deployment"):
+    with pytest.raises(ValueError, match=r"max_response_length\n  Input should be a valid integer"):
         declared(bucket, max_response_length=late)
 
 

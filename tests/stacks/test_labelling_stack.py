@@ -107,7 +107,7 @@ def test_batch_role_is_for_bedrocks_batch_jobs_of_this_account(raw: Assembly) ->
 
 
 def test_roles_of_the_labelling_reach_no_other_folder(raw: Assembly) -> None:
-    for role in ("LabellingBatchRole", "LabellingStageRole"):
+    for role in ("LabellingBatchRole", "LabellingStepRole"):
         objects = {
             resource
             for statement in statements(raw, role)
@@ -118,13 +118,13 @@ def test_roles_of_the_labelling_reach_no_other_folder(raw: Assembly) -> None:
 
 
 def test_only_the_batch_role_is_passed_and_only_to_bedrock(raw: Assembly) -> None:
-    (passing,) = [s for s in statements(raw, "LabellingStageRole") if "iam:PassRole" in s.actions]
+    (passing,) = [s for s in statements(raw, "LabellingStepRole") if "iam:PassRole" in s.actions]
     assert passing.resources == {"<LabellingBatchRole.Arn>"}
     assert passing.conditions == {"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}}
 
 
 def test_batch_jobs_are_stopped_by_their_owner_only(raw: Assembly) -> None:
-    for role in ("LabellingStageRole", "LabellingRole"):
+    for role in ("LabellingStepRole", "LabellingRole"):
         (stopping,) = [s for s in statements(raw, role) if "bedrock:StopModelInvocationJob" in s.actions]
         assert stopping.conditions == {"StringEquals": {f"aws:ResourceTag/{OWNER_TAG}": raw.settings.owner}}
 

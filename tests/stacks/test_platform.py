@@ -14,10 +14,11 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk.assertions import Template
 
-from cdk_distilled_router import DistillationJob, Endpoints, ExistingJob, Hosting, Release, VpcConfig
+from cdk_distilled_router import Endpoints, ExistingJob, Hosting, Release, VpcConfig
 from cdk_distilled_router.common.vpc_endpoints import GATEWAYS, INTERFACES
 from stacks import keys
 from stacks.settings import PROJECT, load
+from tests.stacks import declaring
 from tests.stacks.assembly import Assembly, Resource, walk
 
 HARDENED = "hardened"
@@ -181,7 +182,7 @@ def test_jobs_are_in_the_network_with_the_permissions_that_bedrock_asks_for(asse
 
 def test_what_makes_batch_jobs_knows_the_network(assemblies: Mapping[str, Assembly]) -> None:
     for name, expected in ((HARDENED, True), ("raw-queries", False)):
-        (function,) = [f for f in functions(assemblies[name]) if f.name == "LabellingLabel"]
+        (function,) = [f for f in functions(assemblies[name]) if f.name == "LabellingLabelQueries"]
         variables = function.properties["Environment"]["Variables"]
         network = assemblies[name].settings.network if expected else None
         assert json.loads(variables["NETWORK"]) == (
@@ -373,7 +374,7 @@ def test_the_constructs_take_the_same_by_themselves() -> None:
     endpoints = Endpoints(stack, "Endpoints", vpc_id="vpc-1", vpc=vpc, route_table_ids=["rtb-1"])
     hosting = Hosting(log_days=7, vpc=vpc, key=kms.Key(stack, "Key"))
     bucket = s3.Bucket.from_bucket_name(stack, "Bucket", "search-data")
-    job = DistillationJob(
+    job = declaring.job(
         stack,
         "Job",
         owner="team",

@@ -19,6 +19,7 @@ from cdk_distilled_router.release.construct import GATE, MOST_RETRIES, ROLLOUT
 from evaluation.gate import Gate
 from stacks.application import PACKS
 from stacks.settings import load
+from tests.stacks import declaring
 from tests.stacks.assembly import unhashed, walk
 
 STUDENT = "amazon.nova-micro-v1:0:128k"
@@ -41,7 +42,7 @@ def bucket_of(stack: cdk.Stack, key: kms.IKey | None = None) -> s3.IBucket:
 
 
 def job_of(stack: cdk.Stack, bucket: s3.IBucket) -> DistillationJob:
-    return DistillationJob(
+    return declaring.job(
         stack,
         "Job",
         owner="search",

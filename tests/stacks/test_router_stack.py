@@ -63,14 +63,14 @@ def test_only_this_api_may_call_the_live_alias(assembly: Assembly) -> None:
     assert [assembly.plain(permission.properties) for permission in permissions] == [
         {
             "Action": "lambda:InvokeFunction",
-            "FunctionName": "<Live>",
+            "FunctionName": "<RouterLive>",
             "Principal": "apigateway.amazonaws.com",
-            "SourceArn": f"arn:aws:execute-api:{region}:{account}:<Api>/*/*/{path}",
+            "SourceArn": f"arn:aws:execute-api:{region}:{account}:<RouterApi>/*/*/{path}",
         }
         for path in ("route", "routes")
     ]
     integration = assembly.one("AWS::ApiGatewayV2::Integration").properties
-    assert assembly.plain(integration["IntegrationUri"]) == "<Live>"
+    assert assembly.plain(integration["IntegrationUri"]) == "<RouterLive>"
     assert integration["TimeoutInMillis"] <= 29_000
 
 
@@ -84,7 +84,7 @@ def test_every_stage_is_throttled_as_the_settings_say(assembly: Assembly) -> Non
 
 def test_access_is_logged_without_the_query(assembly: Assembly) -> None:
     log = assembly.one("AWS::ApiGatewayV2::Stage").properties["AccessLogSettings"]
-    assert assembly.plain(log["DestinationArn"]) == "<ApiLogs.Arn>"
+    assert assembly.plain(log["DestinationArn"]) == "<RouterApiLogs.Arn>"
     fields = json.loads(log["Format"])
     assert fields["requestId"] == "$context.requestId"
     assert {"caller", "status", "latency"} <= fields.keys()
@@ -97,7 +97,7 @@ def _prices(model: str) -> str:
 
 
 def test_router_reads_its_settings_from_its_variables(assembly: Assembly) -> None:
-    function = assembly.one("AWS::Lambda::Function", "Router").properties
+    function = assembly.one("AWS::Lambda::Function", "RouterFunction").properties
     read = RouterEnv.read(assembly.plain(function["Environment"]["Variables"]))
     settings = assembly.settings
     assert (read.owner, read.table_name) == (settings.owner, "<Releases>")
@@ -109,7 +109,7 @@ def test_router_reads_its_settings_from_its_variables(assembly: Assembly) -> Non
 
 
 def test_router_is_traced_unless_somebody_switched_that_off(assembly: Assembly) -> None:
-    function = assembly.one("AWS::Lambda::Function", "Router").properties
+    function = assembly.one("AWS::Lambda::Function", "RouterFunction").properties
     role = assembly.one("AWS::IAM::Role", "RouterRole")
     actions = {action for statement in assembly.role_statements(role) for action in statement.actions}
     sends = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
@@ -122,7 +122,7 @@ def test_router_is_traced_unless_somebody_switched_that_off(assembly: Assembly) 
 
 
 def test_queries_are_not_logged_where_nobody_asked_for_it(assembly: Assembly) -> None:
-    logged = assembly.one("AWS::Lambda::Function", "Router").properties["Environment"]["Variables"][
+    logged = assembly.one("AWS::Lambda::Function", "RouterFunction").properties["Environment"]["Variables"][
         "LOG_QUERIES"
     ]
     assert logged == ("true" if assembly.environment == "local" else "false")

@@ -392,7 +392,9 @@ def of_labelling(play: Play, **more: Any) -> dict[str, Any]:
 
 
 def shard_labelled(play: Play) -> bool:
-    return play.until("labelling.label", of_labelling(play, shard=f"labels/{LABELS}/queries/00000.jsonl"))
+    return play.until(
+        "labelling.label_queries", of_labelling(play, shard=f"labels/{LABELS}/queries/00000.jsonl")
+    )
 
 
 def labelled(play: Play) -> None:
@@ -403,15 +405,15 @@ def labelled(play: Play) -> None:
 def under_way(play: Play) -> None:
     """A batch job runs for the labelling."""
     begun(play)
-    play.call("labelling.label", of_labelling(play, shard=f"labels/{LABELS}/queries/00000.jsonl"))
+    play.call("labelling.label_queries", of_labelling(play, shard=f"labels/{LABELS}/queries/00000.jsonl"))
 
 
 def made_from_labels(play: Play) -> bool:
     shards = [{"outcome": "done", "message": ""}]
-    assert play.until("labelling.make_dataset", of_labelling(play, shards=shards))
+    assert play.until("labelling.curate_dataset", of_labelling(play, shards=shards))
     rows = f"s3://data/labels/{LABELS}/datasets/{PLAN.dataset}/training.jsonl"
     properties = job_properties(TrainingDataUri=rows, MadeLater="true")
-    return play.until("distillation_job.make", of_labelling(play, properties=properties))
+    return play.until("distillation_job.create_job", of_labelling(play, properties=properties))
 
 
 def labelling_ended(play: Play) -> bool:

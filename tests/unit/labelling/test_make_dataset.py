@@ -96,7 +96,7 @@ def test_failed_shard_is_told_with_its_reason(scene: Scene, monkeypatch: pytest.
         {"outcome": "failed", "message": "shard 00001: batch job x failed"},
     ]
     plan = {name: getattr(scene.plan, name) for name in scene.plan.__dataclass_fields__}
-    result = handler.make_dataset({"plan": plan, "shards": shards}, None)
+    result = handler.curate_dataset({"plan": plan, "shards": shards}, None)
     assert result["outcome"] == "failed"
     assert result["message"] == "1 of 2 shards failed: shard 00001: batch job x failed"
     assert files(scene).names() == []

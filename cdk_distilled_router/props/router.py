@@ -1,12 +1,12 @@
-"""Settings of the router and its API."""
+"""Properties of the router and its API."""
 
 from pydantic import Field, field_validator
 
 from cdk_distilled_router import catalogue
-from cdk_distilled_router.props import InferenceId, Props, not_allowed
+from cdk_distilled_router.props.base import InferenceId, Props, not_allowed
 
 
-class Router(Props):
+class RouterProps(Props):
     """The function that answers queries, and the API in front of it."""
 
     base_model: InferenceId = Field(

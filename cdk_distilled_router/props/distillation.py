@@ -1,4 +1,4 @@
-"""Settings of what decides the model: distillation and endpoint."""
+"""Properties of a customization job: what decides its model, besides the data."""
 
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from cdk_distilled_router import catalogue
-from cdk_distilled_router.props import InferenceId, Props, not_allowed, one_of
+from cdk_distilled_router.props.base import InferenceId, Props, not_allowed, one_of
 
 
-class Hyperparameters(Props):
+class HyperparametersProps(Props):
     """Hyper-parameters of Nova fine-tuning (Amazon Nova User Guide: three are supported)."""
 
     epoch_count: int = Field(default=2, ge=1, le=5, description="Passes over the training rows. Default: 2.")
@@ -33,7 +33,42 @@ class Hyperparameters(Props):
         }
 
 
-class Distillation(Props):
+class JobProps(Props):
+    """What decides a model, besides its data; `DistillationJob` checks that it fits together.
+
+    Attributes:
+        method: `distillation` or `fine_tuning`.
+        teacher: a foundation model's id or a `us.` inference profile's; required for distillation.
+        student: id with a context length, e.g. `amazon.nova-micro-v1:0:128k`.
+        max_response_length: tokens that the teacher may answer with; distillation only.
+        nonce: change it to pay for the same job once more, for instance after a failed one.
+        allow_legacy: take a model that is LEGACY, until its end.
+        maximum_cost_usd: an estimate whose upper bound is higher refuses the deployment. The data set or the
+            labelling makes the estimate, before anything is paid.
+        hyperparameters: fine-tuning's own; of another model than Nova by the names of Bedrock's API.
+    """
+
+    method: str = "distillation"
+    teacher: str | None = None
+    student: str
+    max_response_length: int | None = None
+    nonce: str = ""
+    allow_legacy: bool = False
+    maximum_cost_usd: float = 200.0
+    hyperparameters: HyperparametersProps | dict[str, str] | None = None
+
+    @property
+    def asked_teacher(self) -> str | None:
+        """The teacher that the job itself asks."""
+        return self.teacher
+
+    def api_hyperparameters(self) -> dict[str, str]:
+        """Return the hyper-parameters as CreateModelCustomizationJob takes them; none is an empty mapping."""
+        given = self.hyperparameters
+        return given.to_api() if isinstance(given, HyperparametersProps) else dict(given or {})
+
+
+class DistillationProps(JobProps):
     """Teacher, student, and how the one learns from the other."""
 
     method: Literal["distillation", "fine_tuning"] = Field(
@@ -79,7 +114,7 @@ class Distillation(Props):
         "`make cost` shows; a dearer one is refused before anything is paid. It changes no digest. "
         "Default: 200.",
     )
-    hyperparameters: Hyperparameters | None = Field(
+    hyperparameters: HyperparametersProps | None = Field(
         default=None, description="Hyper-parameters, for fine_tuning only. Default: none, Bedrock's own."
     )
 
@@ -132,8 +167,8 @@ class Distillation(Props):
     @field_validator("hyperparameters")
     @classmethod
     def _check_hyperparameters(
-        cls, value: Hyperparameters | None, info: ValidationInfo
-    ) -> Hyperparameters | None:
+        cls, value: HyperparametersProps | None, info: ValidationInfo
+    ) -> HyperparametersProps | None:
         if value is not None and info.data.get("method") == "distillation":
             raise not_allowed(
                 'nothing, because method is "distillation": Bedrock documents no hyper-parameters for it'
@@ -141,85 +176,6 @@ class Distillation(Props):
         return value
 
     @property
-    def student_inference_id(self) -> str:
-        """The student's id for inference, such as "amazon.nova-micro-v1:0"."""
-        return catalogue.inference_id(self.student)
-
-    @property
-    def teacher_model_id(self) -> str:
-        """The teacher's own id, whether it is named by it or by an inference profile."""
-        return catalogue.without_profile(self.teacher)
-
-    @property
-    def teacher_is_profile(self) -> bool:
-        """Whether the teacher is named by a system inference profile."""
-        return self.teacher.startswith(catalogue.US_PROFILE)
-
-
-class Provisioned(Props):
-    """Provisioned throughput: capacity by the hour, billed until it is deleted."""
-
-    model_units: int = Field(
-        ge=1,
-        description="Model units to buy; the account's quota is 0 until AWS raises it. Another number is "
-        "other throughput: the release moves there, and this one is deleted "
-        "(botocore: CreateProvisionedModelThroughputRequest$modelUnits).",
-    )
-    hourly_price_usd: float = Field(
-        gt=0,
-        le=10_000,
-        description="US dollars for one model unit and hour, read from the Bedrock price list by whoever "
-        "accepts it.",
-    )
-    commitment: Literal["none", "OneMonth", "SixMonths"] = Field(
-        default="none",
-        description="Term for which the throughput is bought; it can't be deleted before, and renews itself. "
-        "A change is other throughput, which is refused while this one's term runs "
-        '(botocore: CommitmentDuration). Default: "none", by the hour.',
-    )
-    acknowledge_commitment: bool = Field(
-        default=False,
-        validate_default=True,
-        description="Must be true with a commitment: the whole term will be paid. Default: false.",
-    )
-
-    @property
-    def term(self) -> str | None:
-        """The commitment as the API has it: none is to name none."""
-        return None if self.commitment == "none" else self.commitment
-
-    @field_validator("acknowledge_commitment")
-    @classmethod
-    def _check_acknowledged(cls, value: bool, info: ValidationInfo) -> bool:
-        commitment = info.data.get("commitment", "none")
-        if commitment != "none" and not value:
-            raise not_allowed(
-                f'true, because commitment is "{commitment}": it is paid to the end of its term and '
-                "can't be deleted before"
-            )
-        return value
-
-
-class Endpoint(Props):
-    """Where the released model is invoked."""
-
-    kind: Literal["on_demand", "provisioned"] = Field(
-        description='"on_demand": a custom-model deployment, billed by the token. "provisioned": throughput, '
-        "billed by the hour."
-    )
-    provisioned: Provisioned | None = Field(
-        default=None,
-        validate_default=True,
-        description='The throughput to buy: required if kind is "provisioned", refused otherwise. '
-        "Default: none.",
-    )
-
-    @field_validator("provisioned")
-    @classmethod
-    def _check_provisioned(cls, value: Provisioned | None, info: ValidationInfo) -> Provisioned | None:
-        kind = info.data.get("kind")
-        if kind == "provisioned" and value is None:
-            raise not_allowed('a table [endpoint.provisioned], because endpoint.kind is "provisioned"')
-        if kind == "on_demand" and value is not None:
-            raise not_allowed('nothing, because endpoint.kind is "on_demand"')
-        return value
+    def asked_teacher(self) -> str | None:
+        """The teacher that the job itself asks: none for fine-tuning, whose rows are labelled before."""
+        return self.teacher if self.method == "distillation" else None

@@ -1,12 +1,12 @@
-"""Settings of the labelling: how the teacher answers raw queries, and which answers are kept."""
+"""Properties of the labelling: how the teacher answers raw queries, and which answers are kept."""
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from cdk_distilled_router.props import Fraction, Props, not_allowed
+from cdk_distilled_router.props.base import Fraction, Props, not_allowed
 from distilled_router.cost.batch_limits import BATCH_MAXIMUM, BATCH_MINIMUM
 
 
-class Labelling(Props):
+class LabellingProps(Props):
     """Labels by the teacher's full prompt, through batch inference at half the price."""
 
     samples: int = Field(

@@ -1,0 +1,202 @@
+"""Construct Router: the function that answers queries, behind a live alias and an HTTP API."""
+
+from __future__ import annotations
+
+import json
+
+import aws_cdk as cdk
+import jsii
+from aws_cdk import aws_apigateway
+from aws_cdk import aws_apigatewayv2 as gateway
+from aws_cdk import aws_apigatewayv2_authorizers as authorizers
+from aws_cdk import aws_apigatewayv2_integrations as integrations
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from cdk_distilled_router.common import permissions as may
+from cdk_distilled_router.common.callers import REQUESTS
+from cdk_distilled_router.common.functions import Function, FunctionProps
+from cdk_distilled_router.common.hosting import DEFAULT, Hosting
+from cdk_distilled_router.common.nag import acknowledge
+from cdk_distilled_router.props import RouterProps
+from distilled_router.cost.prices import PriceError, Prices
+from distilled_router.env import RouterEnv
+
+# HTTP API gives up after 30 s and the CDK takes 29; the router's own budget is far below.
+INTEGRATION_TIMEOUT = cdk.Duration.seconds(29)
+DESCRIPTION = "Weighs the channels of a video search query"
+
+
+class Router(Construct):
+    """Answers queries from a release, the base model or static weights, as the releases table's route says.
+
+    `Router(self, "Router", owner="search", table=release.table, student=job.student, props=RouterProps(...))`
+
+    Attributes:
+        role, function: the router's.
+        alias: `live`, what the API invokes.
+        api: the HTTP API, `POST /route` and `POST /routes`; IAM decides who may ask.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        owner: str,
+        table: dynamodb.ITable,
+        student: str,
+        props: RouterProps,
+        model_key: kms.IKey | None = None,
+        hosting: Hosting = DEFAULT,
+    ) -> None:
+        """Declare function, alias and API.
+
+        Args:
+            owner: whose releases it serves; the API's name, and the `service` of its metrics.
+            table: the releases table; its route names the endpoints and their shares.
+            student: what releases are trained from, for the price of their tokens.
+            props: base model, times, caches and limits.
+            model_key: encrypts the models, where a key of the account does.
+            hosting: where the function runs, with which key, and how long logs are kept.
+        """
+        super().__init__(scope, construct_id)
+        self._props, self._hosting = props, hosting
+        self.role = may.function_role(self, "Role", _permissions(table, props.base_model, model_key))
+        self.function = self._function(_variables(owner, table, student, props))
+        self.alias = lambda_.Alias(self, "Live", alias_name="live", version=self.function.current_version)
+        self.api = self._api(owner)
+
+    def _function(self, environment: RouterEnv) -> Function:
+        return Function(
+            self,
+            "Function",
+            handler="router.handler",
+            role=self.role,
+            environment=environment,
+            hosting=self._hosting,
+            description=DESCRIPTION,
+            caller=REQUESTS,
+            props=FunctionProps(
+                timeout=cdk.Duration.seconds(30),
+                memory_mb=self._props.memory_mb,
+                reserved_concurrency=self._props.reserved_concurrency,
+                tracing=self._props.tracing,
+            ),
+        )
+
+    def _api(self, owner: str) -> gateway.HttpApi:
+        api = gateway.HttpApi(
+            self,
+            "Api",
+            api_name=owner,
+            description=DESCRIPTION,
+            create_default_stage=False,
+            default_authorizer=authorizers.HttpIamAuthorizer(),
+        )
+        integration = integrations.HttpLambdaIntegration(
+            "Integration", self.alias, timeout=INTEGRATION_TIMEOUT
+        )
+        for path in ("/route", "/routes"):
+            for route in api.add_routes(
+                path=path, methods=[gateway.HttpMethod.POST], integration=integration
+            ):
+                acknowledge(
+                    route,
+                    "LambdaPublicAccess",
+                    "Its source is this one route of this one API. The rule can't read an ARN that is joined "
+                    "of parts.",
+                )
+        gateway.HttpStage(
+            self,
+            "Stage",
+            http_api=api,
+            stage_name="$default",
+            auto_deploy=True,
+            detailed_metrics_enabled=True,
+            throttle=gateway.ThrottleSettings(
+                rate_limit=self._props.throttle_rate, burst_limit=self._props.throttle_burst
+            ),
+            access_log_settings=AccessLogs(self._hosting.log_group(self, "ApiLogs")),
+        )
+        return api
+
+
+@jsii.implements(gateway.IAccessLogSettings)
+class AccessLogs:
+    """Who asked what and how it went, one JSON line a request, without the query."""
+
+    def __init__(self, group: logs.ILogGroup) -> None:
+        self._group = group
+
+    @property
+    def destination(self) -> gateway.IAccessLogDestination:
+        """Where the lines go."""
+        return gateway.LogGroupLogDestination(self._group)
+
+    @property
+    def format(self) -> aws_apigateway.AccessLogFormat:
+        """What a line holds; API Gateway insists on the request id."""
+        fields = {
+            "requestId": "$context.requestId",
+            "time": "$context.requestTime",
+            "caller": "$context.identity.userArn",
+            "ip": "$context.identity.sourceIp",
+            "route": "$context.routeKey",
+            "status": "$context.status",
+            "latency": "$context.responseLatency",
+            "error": "$context.error.message",
+        }
+        return aws_apigateway.AccessLogFormat.custom(json.dumps(fields))
+
+
+def _variables(owner: str, table: dynamodb.ITable, student: str, props: RouterProps) -> RouterEnv:
+    """Return the function's variables: those of its settings' names are the settings."""
+    settings = {name: value for name, value in props if name in RouterEnv.names()}
+    return RouterEnv(
+        owner=owner,
+        table_name=table.table_name,
+        base_prices=_token_prices(props.base_model),
+        student_prices=_token_prices(student),
+        **settings,
+    )
+
+
+def _token_prices(model: str) -> str:
+    """Return a model's prices for `router.costs.Rate`: US dollars for a million tokens of input and output,
+    "0.035 0.14". Empty where the price table doesn't know the model: its answers' cost is not counted then.
+
+    The router takes them from its variables, because reading the table would delay its first answer.
+    """
+    try:
+        rate = Prices.load().rate(model)
+    except PriceError:
+        return ""
+    return f"{rate.input} {rate.output}"
+
+
+def _permissions(table: dynamodb.ITable, base_model: str, model_key: kms.IKey | None) -> list[may.Permission]:
+    # Of both kinds: where `endpoint.kind` changed, the route names the old one until a release is live.
+    endpoints = [may.account_arn(may.DEPLOYMENTS), may.account_arn(may.THROUGHPUTS)]
+    return [
+        may.bedrock(["InvokeModel"], endpoints),
+        *may.invoke(base_model),
+        may.Permission(
+            ["dynamodb:GetItem"],
+            [table.table_arn],
+            {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["route"]}},
+        ),
+        *_decrypting(table.encryption_key, model_key),
+    ]
+
+
+def _decrypting(table_key: kms.IKey | None, model_key: kms.IKey | None) -> list[may.Permission]:
+    if table_key and model_key and table_key.key_arn == model_key.key_arn:
+        return [may.encrypted(table_key, "dynamodb", "bedrock", write=False)]
+    return [
+        may.encrypted(table_key, "dynamodb", write=False),
+        may.encrypted(model_key, "bedrock", write=False),
+    ]
