@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
@@ -27,8 +27,6 @@ A, B, C = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 # An execution of the first goes on until it is stopped, one of the second ends at once.
 LASTING = {"Type": "Wait", "Seconds": 100_000, "End": True}
 PASSING = {"Type": "Pass", "End": True}
-
-_numbers = count(1)
 
 
 class Proxy:
@@ -211,7 +209,8 @@ def world(stage: tuple[BedrockStandIn, Any, Any], aws: Callable[[str], Any]) -> 
     """An account in which nothing was made yet."""
     server, bedrock, dynamodb = stage
     server.reset()
-    number = next(_numbers)
+    # Two conftest modules may import this one under different names, so counting from 1 is not unique.
+    number = uuid4().int % 10**12
     table = dynamodb.create_table(
         TableName=f"{OWNER}-releases-{os.getpid()}-{number}",
         KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
