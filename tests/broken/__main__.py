@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +10,8 @@ from pathlib import Path
 from tests.broken.trial import attempt, files
 from tests.broken.versions import VERSIONS
 
-# The table is for people to read: the tests of the catalogue's cases come first.
+# The table is for people to read.
 SHOWN = 5
-
-
-def _by_case(name: str) -> tuple[bool, str]:
-    return not re.match(r"test_[tbc]\d+_", name), name
 
 
 def main() -> int:
@@ -29,7 +24,7 @@ def main() -> int:
         verdicts = [trial.result() for trial in trials]
     lines = ["| broken version | caught by | among them |", "|---|---|---|"]
     for version, verdict in zip(VERSIONS, verdicts, strict=True):
-        names = sorted({test.rpartition("::")[2] for test in verdict.caught_by}, key=_by_case)
+        names = sorted({test.rpartition("::")[2] for test in verdict.caught_by})
         shown = ", ".join(f"`{name}`" for name in names[:SHOWN])
         lines.append(f"| {version.name} | {len(verdict.caught_by)} tests | {shown} |")
     sys.stdout.write("\n".join([*lines, ""]))

@@ -66,11 +66,11 @@ def scene_at(
         request.node.add_report_section("teardown", "scene", each.told())
 
 
-def test_b31_a_delete_that_fails_names_the_resource_and_holds_bedrocks_own_text(
+def test_a_delete_that_fails_names_the_resource_and_holds_bedrocks_own_text(
     scene_at: Callable[[float], Scene],
 ) -> None:
     """The second try is shown by direct events, in tests/unit/test_throttling.py: AWS keeps what a resource
-    that could not be deleted depends on, the emulator deletes its functions."""
+    that could not be deleted depends on, the emulator deletes its functions. Case B31."""
     scene = scene_at(FAST)
     scene.order("deployment_failed", message=NO_CAPACITY)
     digest = scene.deploy()
@@ -153,9 +153,10 @@ MOMENTS = (
 
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=str)
-def test_b11_a_stack_destroyed_at_any_moment_leaves_nothing_running(
+def test_a_stack_destroyed_at_any_moment_leaves_nothing_running(
     moment: Moment, scene_at: Callable[[float], Scene]
 ) -> None:
+    """Case B11."""
     scene = scene_at(moment.time_scale)
     if moment.order:
         scene.order(moment.order)

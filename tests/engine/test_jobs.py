@@ -92,7 +92,8 @@ def sent(engine: Engine, template: Mapping[str, Any], physical_id: str) -> tuple
     return answer["Status"], answer["PhysicalResourceId"]
 
 
-def test_t1_t12_b10_b8_t10_a_job_is_made_once_and_stopped_with_its_stack(stalled: Engine, app: App) -> None:
+def test_a_job_is_made_once_and_stopped_with_its_stack(stalled: Engine, app: App) -> None:
+    """Cases T1, T12, B10, B8, T10."""
     template = app.template("job")
     # T1: one call with what was declared; the deployment doesn't wait for the job's end.
     name = deploy(stalled, template)
@@ -160,7 +161,8 @@ def test_a_job_that_is_made_in_a_network_is_told_so(stalled: Engine, app: App) -
     assert stalled.delete(STACK).succeeded
 
 
-def test_b1_t5_t8_b15_events_that_come_twice_make_one_job_whose_tags_follow(team: Engine, app: App) -> None:
+def test_events_that_come_twice_make_one_job_whose_tags_follow(team: Engine, app: App) -> None:
+    """Cases B1, T5, T8, B15."""
     team.deliver(2)
     # B1
     name = deploy(team, app.template("kept-job"))
@@ -188,7 +190,8 @@ def test_b1_t5_t8_b15_events_that_come_twice_make_one_job_whose_tags_follow(team
     assert any(found["Key"].endswith("step_wise_training_metrics.csv") for found in written)
 
 
-def test_t10_b14_a_replaced_model_goes_once_its_successor_is_there(team: Engine, app: App) -> None:
+def test_a_replaced_model_goes_once_its_successor_is_there(team: Engine, app: App) -> None:
+    """Cases T10, B14."""
     first = deploy(team, app.template("job"))
     eventually(lambda: first in team.held("models"))
     second = deploy(team, app.template("job-again"))
@@ -199,7 +202,8 @@ def test_t10_b14_a_replaced_model_goes_once_its_successor_is_there(team: Engine,
     assert names_made(team) == [first, second]
 
 
-def test_b14_c4_t6_a_replacement_comes_first_and_can_be_taken_back(stalled: Engine, app: App) -> None:
+def test_a_replacement_comes_first_and_can_be_taken_back(stalled: Engine, app: App) -> None:
+    """Cases B14, C4, T6."""
     first = deploy(stalled, app.template("job"))
     # Taken back: a sibling fails after the new job was made.
     outcome = stalled.deploy(STACK, app.template("job-again-broken"))
@@ -219,9 +223,8 @@ def test_b14_c4_t6_a_replacement_comes_first_and_can_be_taken_back(stalled: Engi
     assert statuses(stalled)[third] == "Stopped"
 
 
-def test_b11_b7_a_job_that_a_rollback_or_a_person_stopped_is_not_paid_again(
-    stalled: Engine, app: App
-) -> None:
+def test_a_job_that_a_rollback_or_a_person_stopped_is_not_paid_again(stalled: Engine, app: App) -> None:
+    """Cases B11, B7."""
     # B11
     outcome = stalled.deploy(STACK, app.template("job-broken"))
     assert outcome.status == "ROLLBACK_COMPLETE", outcome
@@ -238,7 +241,8 @@ def test_b11_b7_a_job_that_a_rollback_or_a_person_stopped_is_not_paid_again(
     assert names_made(stalled) == [name, again]
 
 
-def test_b12_c2_a_create_that_fails_after_bedrock_took_the_job_stops_it(stalled: Engine, app: App) -> None:
+def test_a_create_that_fails_after_bedrock_took_the_job_stops_it(stalled: Engine, app: App) -> None:
+    """Cases B12, C2."""
     # The look that follows the create call is refused.
     denied = {"kind": "denied", "operation": "GetModelCustomizationJob", "skip": 1}
     stalled.bedrock("/_faults", denied)
@@ -249,9 +253,8 @@ def test_b12_c2_a_create_that_fails_after_bedrock_took_the_job_stops_it(stalled:
     assert [*statuses(stalled).values()] == ["Stopped"]
 
 
-def test_b12_b16_b17_an_update_that_fails_leaves_the_old_job_and_nothing_else(
-    stalled: Engine, app: App
-) -> None:
+def test_an_update_that_fails_leaves_the_old_job_and_nothing_else(stalled: Engine, app: App) -> None:
+    """Cases B12, B16, B17."""
     first = deploy(stalled, app.template("job"))
     rolled_back = "UPDATE_ROLLBACK_COMPLETE"
     # B16, C9

@@ -36,7 +36,8 @@ def shown(engine: Engine, prefix: str) -> Mapping[str, str]:
     return {name.removeprefix(prefix): value for name, value in outputs.items() if name.startswith(prefix)}
 
 
-def test_t3_t11_t20_what_exists_is_adopted_by_its_arn(team: Engine, template: dict[str, Any]) -> None:
+def test_what_exists_is_adopted_by_its_arn(team: Engine, template: dict[str, Any]) -> None:
+    """Cases T3, T11, T20."""
     before = team.written(), team.bedrock("/_state")
     outcome = team.deploy(STACK, template)
     assert outcome.succeeded, outcome
@@ -72,9 +73,8 @@ def test_t3_t11_t20_what_exists_is_adopted_by_its_arn(team: Engine, template: di
     assert (team.written(), team.bedrock("/_state")) == before
 
 
-def test_t4_t21_what_has_disappeared_is_told(
-    team: Engine, template: dict[str, Any], models: list[str]
-) -> None:
+def test_what_has_disappeared_is_told(team: Engine, template: dict[str, Any], models: list[str]) -> None:
+    """Cases T4, T21."""
     outcome = team.deploy(STACK, template)
     assert outcome.succeeded, outcome
     team.aws("bedrock").delete_provisioned_model_throughput(provisionedModelId="search-units")

@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-releases"
 WAIT_SCALE = 0.03
 
 
-def test_b1_events_that_come_twice_make_one_job_one_execution_and_one_deployment(scene: Scene) -> None:
-    """And all that was made goes by events that come twice."""
+def test_events_that_come_twice_make_one_job_one_execution_and_one_deployment(scene: Scene) -> None:
+    """And all that was made goes by events that come twice. Case B1."""
     scene.engine.deliver(2)
     digest = scene.deploy()
     release = scene.goes_live(digest)
@@ -41,8 +41,8 @@ def test_b1_events_that_come_twice_make_one_job_one_execution_and_one_deployment
     assert scene.left() == []
 
 
-def test_b1_a_redeploy_while_a_job_runs_changes_nothing(scene: Scene) -> None:
-    """Nor does one that gives a release's functions other settings."""
+def test_a_redeploy_while_a_job_runs_changes_nothing(scene: Scene) -> None:
+    """Nor does one that gives a release's functions other settings. Case B1."""
     scene.order("job_stalled")
     digest = scene.deploy()
     scene.until(lambda: "job InProgress" in scene.release(digest).message, "the release waits for the job")
@@ -56,7 +56,8 @@ def test_b1_a_redeploy_while_a_job_runs_changes_nothing(scene: Scene) -> None:
     assert scene.engine.written() == written
 
 
-def test_b14_a_new_digest_supersedes_a_running_release_while_what_served_serves_on(scene: Scene) -> None:
+def test_a_new_digest_supersedes_a_running_release_while_what_served_serves_on(scene: Scene) -> None:
+    """Case B14."""
     first = scene.deploy()
     scene.goes_live(first)
     second = scene.deploy(nonce="second", dwell_seconds=600)
@@ -77,8 +78,8 @@ def test_b14_a_new_digest_supersedes_a_running_release_while_what_served_serves_
     assert scene.served() == (third,)
 
 
-def test_b6_a_failed_job_fails_the_release_with_its_own_message_and_is_not_paid_again(scene: Scene) -> None:
-    """A data set stays wrong however often it is trained on, so this is not tried again."""
+def test_a_failed_job_fails_the_release_with_its_own_message_and_is_not_paid_again(scene: Scene) -> None:
+    """A data set stays wrong however often it is trained on, so this is not tried again. Case B6."""
     scene.order("job_failed", message=BAD_DATA)
     digest = scene.deploy(retry_internal_errors=1)
     release = scene.fails(digest)
@@ -89,7 +90,8 @@ def test_b6_a_failed_job_fails_the_release_with_its_own_message_and_is_not_paid_
     assert scene.held("deployments") == {}
 
 
-def test_b6_an_error_of_bedrocks_own_is_tried_again_as_often_as_is_set(scene: Scene) -> None:
+def test_an_error_of_bedrocks_own_is_tried_again_as_often_as_is_set(scene: Scene) -> None:
+    """Case B6."""
     scene.order("job_failed")
     once = scene.deploy()
     assert "internal error" in scene.fails(once).message
@@ -115,7 +117,8 @@ def test_a_stalled_job_is_stopped_where_that_is_set_and_its_release_ends(scene: 
     assert scene.engine.written() == ["CreateModelCustomizationJob", "StopModelCustomizationJob"]
 
 
-def test_t3_an_adopted_model_is_released_without_a_job_and_outlives_the_stack(scene: Scene) -> None:
+def test_an_adopted_model_is_released_without_a_job_and_outlives_the_stack(scene: Scene) -> None:
+    """Case T3."""
     arn = _model_of_somebody_else(scene)
     before = len(scene.engine.calls("CreateModelCustomizationJob"))
     digest = scene.deploy(adopted=arn)

@@ -37,7 +37,8 @@ def test_a_stack_is_there_only_once_its_release_is_live_and_does_not_wait_for_it
         assert scene.windows() == []
 
 
-def test_b6_a_failed_job_fails_the_stack_with_the_jobs_own_message(scene: Scene) -> None:
+def test_a_failed_job_fails_the_stack_with_the_jobs_own_message(scene: Scene) -> None:
+    """Case B6."""
     scene.order("job_failed", message=BAD_DATA)
     digest = scene.begin(wait=LONG)
     outcome = scene.wait()
@@ -48,7 +49,8 @@ def test_b6_a_failed_job_fails_the_stack_with_the_jobs_own_message(scene: Scene)
     assert scene.destroy().succeeded
 
 
-def test_b11_the_end_of_the_last_window_takes_the_stack_back_and_ends_its_release(scene: Scene) -> None:
+def test_the_end_of_the_last_window_takes_the_stack_back_and_ends_its_release(scene: Scene) -> None:
+    """Case B11."""
     scene.order("job_stalled")
     digest = scene.begin(wait=(3, 3))
     outcome = scene.wait()
@@ -87,7 +89,8 @@ def test_a_release_is_handed_from_window_to_window(scene: Scene) -> None:
     assert scene.windows() == []
 
 
-def test_b14_a_second_release_that_fails_takes_its_stack_back_to_the_first_one(scene: Scene) -> None:
+def test_a_second_release_that_fails_takes_its_stack_back_to_the_first_one(scene: Scene) -> None:
+    """Case B14."""
     first = scene.deploy(wait=LONG)
     scene.order("job_failed", message=BAD_DATA)
     second = scene.begin(wait=LONG, nonce="second")

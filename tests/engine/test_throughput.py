@@ -77,9 +77,8 @@ def term(engine: Engine, name: str) -> datetime:
     return found
 
 
-def test_b1_t20_b20_t22_b23_t21_the_life_of_throughput_by_the_hour(
-    team: Engine, templates: Templates, models: list[str]
-) -> None:
+def test_the_life_of_throughput_by_the_hour(team: Engine, templates: Templates, models: list[str]) -> None:
+    """Cases B1, T20, B20, T22, B23, T21."""
     first, second = models
     team.deliver(2)
     # T20, B20, B1
@@ -134,9 +133,10 @@ def test_b1_t20_b20_t22_b23_t21_the_life_of_throughput_by_the_hour(
     assert team.held("throughput")[HOURLY]["arn"] != arn
 
 
-def test_b24_b22_a_commitment_replaces_what_is_hourly_and_is_not_given_up(
+def test_a_commitment_replaces_what_is_hourly_and_is_not_given_up(
     bought: Engine, templates: Templates, models: list[str]
 ) -> None:
+    """Cases B24, B22."""
     model = models[0]
     # B24: the account's two model units are enough for one of each, and not for two beside the old one.
     reason = refused(bought, templates["-doubled"], "UPDATE_ROLLBACK_COMPLETE")
@@ -168,15 +168,17 @@ def test_b24_b22_a_commitment_replaces_what_is_hourly_and_is_not_given_up(
 
 
 @pytest.mark.parametrize("committed", [False, True])
-def test_b15_b22_retained_throughput_outlives_its_stack(
+def test_retained_throughput_outlives_its_stack(
     team: Engine, templates: Templates, models: list[str], committed: bool
 ) -> None:
+    """Cases B15, B22."""
     deploy(team, changed(templates["-committed"], TYPE, Retain=True) if committed else templates["-retained"])
     assert team.delete(STACK).succeeded
     assert held(team) == {COMMITTED if committed else HOURLY: (models[0], "InService")}
 
 
-def test_b21_throughput_that_fails_is_told_and_leaves_nothing(team: Engine, templates: Templates) -> None:
+def test_throughput_that_fails_is_told_and_leaves_nothing(team: Engine, templates: Templates) -> None:
+    """Case B21."""
     team.bedrock("/_faults", {"kind": "throughput_failed", "message": "No capacity in this Region."})
     reason = refused(team, templates[""], "ROLLBACK_COMPLETE")
     assert "No capacity in this Region." in reason
@@ -184,14 +186,16 @@ def test_b21_throughput_that_fails_is_told_and_leaves_nothing(team: Engine, temp
     assert written(team) == [CREATE, DELETE]
 
 
-def test_c6_b21_throughput_that_comes_too_late_is_deleted(team: Engine, templates: Templates) -> None:
+def test_throughput_that_comes_too_late_is_deleted(team: Engine, templates: Templates) -> None:
+    """Cases C6, B21."""
     reason = refused(team, hurried(templates[""]), "ROLLBACK_COMPLETE")
     assert "Operation timed out" in reason
     assert held(team) == {}
     assert written(team) == [CREATE, DELETE]
 
 
-def test_b11_b25_a_rollback_waits_until_the_throughput_is_gone(team: Engine, templates: Templates) -> None:
+def test_a_rollback_waits_until_the_throughput_is_gone(team: Engine, templates: Templates) -> None:
+    """Cases B11, B25."""
     team.bedrock("/_faults", {"kind": "conflict", "operation": DELETE, "count": 2})
     outcome = team.deploy(STACK, templates["-broken"])
     assert outcome.status == "ROLLBACK_COMPLETE", outcome

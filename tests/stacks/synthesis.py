@@ -65,7 +65,7 @@ def inputs(project: Path) -> Iterator[Path]:
     for name in INPUTS:
         found = project / name
         for path in sorted(found.rglob("*")) if found.is_dir() else [found]:
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith("test_"):
                 yield path
 
 

@@ -39,9 +39,10 @@ def function(stack: cdk.Stack, name: str) -> lambda_.Function:
         (cdk.Duration.minutes(10), cdk.Duration.seconds(7), "query_interval"),
     ],
 )
-def test_c8_provider_refuses_times_that_cloudformation_would_not_wait(
+def test_provider_refuses_times_that_cloudformation_would_not_wait(
     stack: cdk.Stack, total: cdk.Duration, interval: cdk.Duration, problem: str
 ) -> None:
+    """Case C8."""
     on_event, is_complete = function(stack, "OnEvent"), function(stack, "IsComplete")
     with pytest.raises(ValueError, match=problem):
         ResourceProvider(
@@ -55,7 +56,8 @@ def test_c8_provider_refuses_times_that_cloudformation_would_not_wait(
         )
 
 
-def test_c8_provider_takes_times_below_the_hour(stack: cdk.Stack) -> None:
+def test_provider_takes_times_below_the_hour(stack: cdk.Stack) -> None:
+    """Case C8."""
     ResourceProvider(
         stack,
         "Provider",

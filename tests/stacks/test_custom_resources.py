@@ -117,8 +117,11 @@ def test_custom_resources_get_their_delete(assembly: Assembly) -> None:
         assert resource.raw["DeletionPolicy"] == resource.raw["UpdateReplacePolicy"] == "Delete"
 
 
-def test_c8_waiters_give_up_before_cloudformation_does(assembly: Assembly) -> None:
-    """Its limit is an hour from the request on; a poll's own run time comes on top of the interval."""
+def test_waiters_give_up_before_cloudformation_does(assembly: Assembly) -> None:
+    """Its limit is an hour from the request on; a poll's own run time comes on top of the interval.
+
+    Case C8.
+    """
     waiters = [
         machine
         for machine in assembly.resources("AWS::StepFunctions::StateMachine")

@@ -18,7 +18,8 @@ def allow(
     return Statement("Allow", frozenset(actions), frozenset(resources), conditions or {}, {"AWS": "*"})
 
 
-def test_t13_job_role_is_for_bedrocks_customization_jobs_of_this_account(assembly: Assembly) -> None:
+def test_job_role_is_for_bedrocks_customization_jobs_of_this_account(assembly: Assembly) -> None:
+    """Case T13."""
     role = assembly.one("AWS::IAM::Role", "JobJobRole")
     (trust,) = assembly.statements(role.properties["AssumeRolePolicyDocument"])
     account, region = assembly.settings.account, assembly.settings.region
@@ -100,7 +101,8 @@ def test_what_ends_a_job_or_a_model_asks_for_the_owners_tag(assembly: Assembly) 
     assert [statement for statement in found if statement.conditions != owned] == []
 
 
-def test_b14_what_an_earlier_student_made_can_be_ended(assembly: Assembly) -> None:
+def test_what_an_earlier_student_made_can_be_ended(assembly: Assembly) -> None:
+    """Case B14."""
     account, region = assembly.settings.account, assembly.settings.region
     mine = f"arn:aws:bedrock:{region}:{account}"
     ending = {

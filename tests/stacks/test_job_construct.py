@@ -157,7 +157,8 @@ def test_a_bucket_rows_and_models_make_a_job(stack: cdk.Stack, bucket: s3.Bucket
     assert absent & found.keys() == set()
 
 
-def test_t1_attributes_are_literals(bucket: s3.Bucket) -> None:
+def test_attributes_are_literals(bucket: s3.Bucket) -> None:
+    """Case T1."""
     job = declared(bucket)
 
     for text in (job.owner, job.digest, job.student, job.job_name, job.source):
@@ -209,17 +210,17 @@ def test_a_bucket_that_is_known_by_its_name_works(stack: cdk.Stack) -> None:
         ("rows/training.jsonl", "rows/*"),
     ],
 )
-def test_b14_a_key_in_folders_leaves_earlier_jobs_their_data(
+def test_a_key_in_folders_leaves_earlier_jobs_their_data(
     stack: cdk.Stack, bucket: s3.Bucket, key: str, folder: str
 ) -> None:
+    """Case B14."""
     tuned(bucket, training_key=key)
 
     assert statements(stack, "JobJobRole") == reading(folder)
 
 
-def test_t6_a_model_key_is_passed_on_with_what_bedrock_asks_for_it(
-    stack: cdk.Stack, bucket: s3.Bucket
-) -> None:
+def test_a_model_key_is_passed_on_with_what_bedrock_asks_for_it(stack: cdk.Stack, bucket: s3.Bucket) -> None:
+    """Case T6."""
     declared(bucket, model_key=kms.Key(stack, "ModelKey"))
 
     assert properties(stack)["CustomModelKmsKeyId"] == "<ModelKey.Arn>"
@@ -232,7 +233,8 @@ def test_t6_a_model_key_is_passed_on_with_what_bedrock_asks_for_it(
     assert expected in statements(stack, "JobRole")
 
 
-def test_t7_validators_are_keys_in_the_bucket_or_uris(stack: cdk.Stack, bucket: s3.Bucket) -> None:
+def test_validators_are_keys_in_the_bucket_or_uris(stack: cdk.Stack, bucket: s3.Bucket) -> None:
+    """Case T7."""
     tuned(bucket, validators=["validation/a.jsonl", "s3://theirs/sets/b.jsonl"])
 
     uris = ["s3://<Data>/validation/a.jsonl", "s3://theirs/sets/b.jsonl"]
@@ -251,14 +253,16 @@ def test_t7_validators_are_keys_in_the_bucket_or_uris(stack: cdk.Stack, bucket: 
     ]
 
 
-def test_t7_more_than_ten_validators_are_refused(bucket: s3.Bucket) -> None:
+def test_more_than_ten_validators_are_refused(bucket: s3.Bucket) -> None:
+    """Case T7."""
     names = [f"validation/{number}.jsonl" for number in range(11)]
     declared(bucket, validators=names[:10])
     with pytest.raises(ValueError, match=r"search/Other: 11 validators, 10 are allowed"):
         declared(bucket, "Other", validators=names)
 
 
-def test_t9_a_network_comes_with_its_documented_permissions(stack: cdk.Stack, bucket: s3.Bucket) -> None:
+def test_a_network_comes_with_its_documented_permissions(stack: cdk.Stack, bucket: s3.Bucket) -> None:
+    """Case T9."""
     tuned(bucket, vpc=NETWORK)
 
     found = properties(stack)
@@ -308,7 +312,8 @@ def test_t9_a_network_comes_with_its_documented_permissions(stack: cdk.Stack, bu
         (1, 0, "0 security_group_ids, 1 to 5"),
     ],
 )
-def test_t9_a_network_beyond_bedrocks_limits_is_refused(subnets: int, groups: int, problem: str) -> None:
+def test_a_network_beyond_bedrocks_limits_is_refused(subnets: int, groups: int, problem: str) -> None:
+    """Case T9."""
     VpcConfig(subnet_ids=["s"] * 16, security_group_ids=["g"] * 5)
     with pytest.raises(ValueError, match=problem):
         VpcConfig(subnet_ids=["s"] * subnets, security_group_ids=["g"] * groups)
@@ -318,9 +323,10 @@ def test_t9_a_network_beyond_bedrocks_limits_is_refused(subnets: int, groups: in
     ("uri", "folder"),
     [("s3://logs/bedrock", "bedrock/*"), ("s3://logs/bedrock/", "bedrock/*"), ("s3://logs", "*")],
 )
-def test_b19_invocation_logs_take_the_place_of_rows(
+def test_invocation_logs_take_the_place_of_rows(
     stack: cdk.Stack, bucket: s3.Bucket, uri: str, folder: str
 ) -> None:
+    """Case B19."""
     logs = InvocationLogs(uri=uri, use_prompt_response=True, metadata={"team": "search"})
     declared(bucket, training_key=None, invocation_logs=logs, teacher="amazon.nova-pro-v1:0")
 
@@ -352,7 +358,8 @@ def test_b19_invocation_logs_take_the_place_of_rows(
         ({"key": "a,b"}, "metadata 'key': 'a,b'"),
     ],
 )
-def test_b19_filters_beyond_bedrocks_limits_are_refused(metadata: dict[str, str], problem: str) -> None:
+def test_filters_beyond_bedrocks_limits_are_refused(metadata: dict[str, str], problem: str) -> None:
+    """Case B19."""
     InvocationLogs(uri="s3://logs", metadata={f"key{number}": "" for number in range(16)})
     with pytest.raises(ValueError, match=problem):
         InvocationLogs(uri="s3://logs", metadata=metadata)
@@ -461,9 +468,10 @@ def test_hyperparameters_change_the_digest_and_their_order_does_not(bucket: s3.B
     assert none != one == other
 
 
-def test_t6_whether_there_is_a_model_key_changes_the_digest_and_which_one_does_not(
+def test_whether_there_is_a_model_key_changes_the_digest_and_which_one_does_not(
     stack: cdk.Stack, bucket: s3.Bucket
 ) -> None:
+    """Case T6."""
     keys = [None, kms.Key(stack, "One"), kms.Key(stack, "Two")]
     none, one, two = (declared(bucket, f"Job{i}", model_key=key).digest for i, key in enumerate(keys))
     assert none != one == two
@@ -514,9 +522,10 @@ def test_an_owner_that_is_known_at_deployment_only_is_refused(stack: cdk.Stack, 
         declared(bucket, owner=cdk.CfnParameter(stack, "Late").value_as_string)
 
 
-def test_b14_the_jobs_own_handler_may_only_stop_and_delete_what_is_its_owners(
+def test_the_jobs_own_handler_may_only_stop_and_delete_what_is_its_owners(
     stack: cdk.Stack, bucket: s3.Bucket
 ) -> None:
+    """Case B14."""
     declared(bucket)
 
     ending = {"bedrock:StopModelCustomizationJob", "bedrock:DeleteCustomModel", "bedrock:UntagResource"}
@@ -534,9 +543,10 @@ def test_b14_the_jobs_own_handler_may_only_stop_and_delete_what_is_its_owners(
         (THROUGHPUT_ARN, "GetProvisionedModelThroughput", "Throughput"),
     ],
 )
-def test_t3_what_exists_is_looked_up_with_one_permission(
+def test_what_exists_is_looked_up_with_one_permission(
     stack: cdk.Stack, arn: str, action: str, kind: str
 ) -> None:
+    """Case T3."""
     makers: Mapping[str, Callable[[cdk.Stack, str, str], object]] = {
         "Job": DistillationJob.from_job_arn,
         "Model": DistillationJob.from_model_arn,
@@ -554,7 +564,8 @@ def test_t3_what_exists_is_looked_up_with_one_permission(
     assert bedrock == [allowed(f"bedrock:{action}", arn)]
 
 
-def test_t3_what_exists_tells_a_release_where_its_model_comes_from(stack: cdk.Stack) -> None:
+def test_what_exists_tells_a_release_where_its_model_comes_from(stack: cdk.Stack) -> None:
+    """Case T3."""
     job = DistillationJob.from_job_arn(stack, "Job", JOB_ARN)
     model = DistillationJob.from_model_arn(stack, "Model", MODEL_ARN)
 
@@ -565,7 +576,8 @@ def test_t3_what_exists_tells_a_release_where_its_model_comes_from(stack: cdk.St
     assert plain(stack.resolve(model.model_arn)) == "<Model.ModelArn>"
 
 
-def test_t3_another_things_arn_is_refused(stack: cdk.Stack) -> None:
+def test_another_things_arn_is_refused(stack: cdk.Stack) -> None:
+    """Case T3."""
     with pytest.raises(ValueError, match=r"search/A: .* is no ARN of a customization job"):
         DistillationJob.from_job_arn(stack, "A", MODEL_ARN)
     with pytest.raises(ValueError, match=r"search/B: .* is no ARN of a custom model"):

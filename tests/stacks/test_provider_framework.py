@@ -101,7 +101,8 @@ def doubled(given: Mapping[str, Any]) -> tuple[framework.Response, dict[str, int
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_c1_c2_c4_c6_c7_the_double_answers_as_the_framework_does(real: Mapping[str, Seen], name: str) -> None:
+def test_the_double_answers_as_the_framework_does(real: Mapping[str, Seen], name: str) -> None:
+    """Cases C1, C2, C4, C6, C7."""
     response, calls = doubled(CASES[name])
     (sent,) = real[name]["responses"]
 
@@ -111,42 +112,47 @@ def test_c1_c2_c4_c6_c7_the_double_answers_as_the_framework_does(real: Mapping[s
     assert calls == real[name]["calls"]
 
 
-def test_c2_the_reason_of_a_failure_names_the_functions_log_group(real: Mapping[str, Seen]) -> None:
+def test_the_reason_of_a_failure_names_the_functions_log_group(real: Mapping[str, Seen]) -> None:
+    """Case C2."""
     (sent,) = real["c2 create fails in isComplete"]["responses"]
     assert "Logs: /aws/lambda/isComplete" in sent["Reason"]
 
 
-def test_c3_without_an_id_the_framework_takes_the_requests(real: Mapping[str, Seen]) -> None:
-    """So that an Update, which has another request, would be a replacement."""
+def test_without_an_id_the_framework_takes_the_requests(real: Mapping[str, Seen]) -> None:
+    """So that an Update, which has another request, would be a replacement. Case C3."""
     (sent,) = real["c3 no id"]["responses"]
     assert sent["PhysicalResourceId"] == CREATE["RequestId"]
     with pytest.raises(AssertionError, match="invent an id"):
         doubled(MISTAKES["c3 no id"])
 
 
-def test_c4_a_delete_that_changes_the_id_is_an_error(real: Mapping[str, Seen]) -> None:
+def test_a_delete_that_changes_the_id_is_an_error(real: Mapping[str, Seen]) -> None:
+    """Case C4."""
     (sent,) = real["c4 delete changes the id"]["responses"]
     assert (sent["Status"], sent["PhysicalResourceId"]) == ("FAILED", OURS)
     with pytest.raises(AssertionError, match="changed the id"):
         doubled(MISTAKES["c4 delete changes the id"])
 
 
-def test_c5_data_before_the_end_is_an_error(real: Mapping[str, Seen]) -> None:
+def test_data_before_the_end_is_an_error(real: Mapping[str, Seen]) -> None:
+    """Case C5."""
     (sent,) = real["c5 data too early"]["responses"]
     assert (sent["Status"], "is not allowed" in sent["Reason"]) == ("FAILED", True)
     with pytest.raises(AssertionError, match="refuses data"):
         doubled(MISTAKES["c5 data too early"])
 
 
-def test_c6_a_timeout_is_told_to_cloudformation_and_not_to_the_handler(real: Mapping[str, Seen]) -> None:
+def test_a_timeout_is_told_to_cloudformation_and_not_to_the_handler(real: Mapping[str, Seen]) -> None:
+    """Case C6."""
     found = real["c6 never complete"]
     assert found["responses"][0]["Reason"] == "Operation timed out"
     assert found["calls"] == {"onEvent": 1, "isComplete": POLLS}
 
 
-def test_c7_a_create_that_failed_in_on_event_is_marked_and_its_delete_ignored(
+def test_a_create_that_failed_in_on_event_is_marked_and_its_delete_ignored(
     real: Mapping[str, Seen],
 ) -> None:
+    """Case C7."""
     (sent,) = real["c2 create fails in onEvent"]["responses"]
     assert sent["PhysicalResourceId"] == MARKER
     assert real["c7 delete of the marker"]["calls"] == {"onEvent": 0, "isComplete": 0}

@@ -83,7 +83,8 @@ def several(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def test_t20_owner_name_model_and_units_are_enough(stack: cdk.Stack) -> None:
+def test_owner_name_model_and_units_are_enough(stack: cdk.Stack) -> None:
+    """Case T20."""
     throughput = bought(stack)
 
     assert throughput.name == "search-router-1mu"
@@ -105,7 +106,8 @@ def test_t20_owner_name_model_and_units_are_enough(stack: cdk.Stack) -> None:
     }
 
 
-def test_t20_all_that_can_be_set_reaches_the_resource(stack: cdk.Stack) -> None:
+def test_all_that_can_be_set_reaches_the_resource(stack: cdk.Stack) -> None:
+    """Case T20."""
     kept = RETAIN.model_copy(update={"throughput": "retain"})
     bought(stack, **PRICED, model_units=2, retention=kept, tags={"team": "search"})
 
@@ -176,8 +178,8 @@ def test_cdk_nag_finds_nothing() -> None:
     assert properties(stack)["ModelArn"] == MODEL
 
 
-def test_b21_c8_it_is_waited_for_as_long_as_cloudformation_waits(stack: cdk.Stack) -> None:
-    """Throughput comes into service after 20 to 30 minutes."""
+def test_it_is_waited_for_as_long_as_cloudformation_waits(stack: cdk.Stack) -> None:
+    """Throughput comes into service after 20 to 30 minutes. Cases B21, C8."""
     bought(stack)
     (machine,) = Template.from_stack(stack).find_resources("AWS::StepFunctions::StateMachine").values()
     definition = "".join(
@@ -213,9 +215,10 @@ def test_a_models_arn_that_is_known_when_deployed_needs_the_student(stack: cdk.S
         ),
     ],
 )
-def test_b20_what_bedrock_or_the_bill_would_refuse_is_refused(
+def test_what_bedrock_or_the_bill_would_refuse_is_refused(
     stack: cdk.Stack, arguments: dict[str, Any], problem: str
 ) -> None:
+    """Case B20."""
     with pytest.raises(ValueError, match=problem):
         bought(stack, **arguments)
 
@@ -243,7 +246,8 @@ def test_a_release_takes_no_throughput_that_the_deployment_buys(stack: cdk.Stack
         )
 
 
-def test_t20_throughput_of_others_is_used_by_its_arn_and_never_bought(stack: cdk.Stack) -> None:
+def test_throughput_of_others_is_used_by_its_arn_and_never_bought(stack: cdk.Stack) -> None:
+    """Case T20."""
     found = ProvisionedThroughput.from_provisioned_model_arn(stack, "Throughput", THROUGHPUT)
 
     assert isinstance(found, ExistingThroughput)

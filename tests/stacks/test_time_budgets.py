@@ -28,7 +28,8 @@ def test_the_functions_that_call_bedrock_are_found(assembly: Assembly) -> None:
     assert len(names) >= 8, names
 
 
-def test_b16_a_function_outlives_several_calls_that_are_throttled_to_the_end(assembly: Assembly) -> None:
+def test_a_function_outlives_several_calls_that_are_throttled_to_the_end(assembly: Assembly) -> None:
+    """Case B16."""
     for function, timeout in callers(assembly):
         assert timeout > 5 * PAUSES, function.name
 
@@ -44,8 +45,8 @@ def test_a_function_outlives_a_call_whose_every_try_hangs(assembly: Assembly) ->
         assert timeout > TRIES * TRY + PAUSES, function.name
 
 
-def test_b3_a_job_that_can_not_be_made_is_given_up_before_the_waiter_gives_up(assembly: Assembly) -> None:
-    """The waiter would only say that the operation timed out."""
+def test_a_job_that_can_not_be_made_is_given_up_before_the_waiter_gives_up(assembly: Assembly) -> None:
+    """The waiter would only say that the operation timed out. Case B3."""
     timeouts = [timeout for _, timeout in callers(assembly)]
     for machine in assembly.resources("AWS::StepFunctions::StateMachine"):
         if machine.name.endswith("Providerwaiterstatemachine"):

@@ -1,7 +1,8 @@
-"""The catalogue of cases that the custom resources have to handle, each of which has a test named after it.
+"""The cases that the custom resources have to handle: each has a test whose docstring names it.
 
 T are the acceptance tests that others have for the same resources, B what others get wrong, C the contract of
-the CDK's Provider framework. A test that shows case B7 has `_b7_` in its name.
+the CDK's Provider framework. The docstring of a test that shows case B7 holds "Case B7." or, with others,
+"Cases B7, T4.".
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import ast
 import re
 from collections.abc import Iterable
 from pathlib import Path
+
+import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -33,16 +36,7 @@ CASES = {
     "T21": "throughput deleted by hand is told, and its delete succeeds",
     "T22": "tags of throughput follow in place",
     # the account's invocation logging, which is not ours to manage
-    "T30": "the account's logging configuration is put",
-    "T31": "its switches are turned off in place",
-    "T32": "it is put back after somebody deleted it",
-    "T33": "a delete keeps a configuration that others made",
-    "T34": "an upgrade leaves it as it is",
-    # prompt routers, which take no custom model
-    "T40": "a prompt router of two models and a fallback is made",
-    "T41": "one that was deleted by hand is told",
-    "T42": "its description is set",
-    "T43": "its tags are set",
+    "T33": "a delete keeps a logging configuration that others made",
     # the customization job, where others fall short
     "B1": "an event that arrives twice makes one job",
     "B2": "a role that can't be assumed yet is waited for",
@@ -78,7 +72,6 @@ CASES = {
     "B33": "a take-over that fails leaves the old model serving",
     "B34": "a delete waits until the deployment is gone, before its model goes",
     "B35": "a deployment's name in use is ours, foreign, or held for a while",
-    "B36": "a logging configuration with other targets is not overwritten",
     # the Provider framework
     "C1": "what onEvent answers reaches isComplete, which is asked until it is done",
     "C2": "what a handler raises becomes the reason, with its log group",
@@ -91,42 +84,45 @@ CASES = {
     "C9": "a response fits into 4,096 bytes and holds no secret",
 }
 
-_ID = re.compile(r"[tbc][1-9]\d?")
+_NAMED = re.compile(r"\bCases? ((?:[TBC][1-9]\d?(?:, |\b))+)")
 
 
-def names_in(sources: Iterable[str]) -> set[str]:
-    """The names of all test functions in some sources."""
+def docstrings(sources: Iterable[str]) -> dict[str, str]:
+    """Return the docstrings of all test functions in some sources, by the function's name."""
     return {
-        node.name
+        node.name: ast.get_docstring(node) or ""
         for source in sources
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     }
 
 
-def ids(name: str) -> set[str]:
-    """The cases after which a test is named."""
-    return {part.upper() for part in name.split("_")[1:] if _ID.fullmatch(part)}
+def ids(docstring: str) -> set[str]:
+    """Return the cases that a docstring names."""
+    return {case for found in _NAMED.findall(docstring) for case in found.strip(", ").split(", ")}
 
 
-def all_names() -> set[str]:
-    """The names of all tests of this project."""
-    return names_in(path.read_text(encoding="utf-8") for path in sorted(TESTS.rglob("test_*.py")))
+@pytest.fixture(scope="module")
+def named() -> dict[str, set[str]]:
+    """The cases that each test of this project shows."""
+    sources = (path.read_text(encoding="utf-8") for path in sorted(TESTS.rglob("test_*.py")))
+    return {name: found for name, text in docstrings(sources).items() if (found := ids(text))}
 
 
-def test_every_case_has_a_test_that_is_named_after_it() -> None:
-    shown = set[str]().union(*map(ids, all_names()))
+def test_every_case_has_a_test_that_names_it(named: dict[str, set[str]]) -> None:
+    shown = set[str]().union(*named.values())
     missing = {case: text for case, text in CASES.items() if case not in shown}
     assert not missing, "\n".join(f"{case}: {text}" for case, text in missing.items())
 
 
-def test_no_test_is_named_after_a_case_that_is_not_there() -> None:
-    unknown = {name for name in all_names() if not ids(name) <= CASES.keys()}
-    assert not unknown
+def test_no_test_names_a_case_that_is_not_there(named: dict[str, set[str]]) -> None:
+    assert {name: unknown for name, cases in named.items() if (unknown := cases - CASES.keys())} == {}
 
 
-def test_names_are_read_as_they_are_meant() -> None:
-    source = "class A:\n    def test_t5_b16_x(self): ...\ndef helper_b7_(): ...\ndef test_c_t0_b100_(): ...\n"
-    assert names_in([source]) == {"test_t5_b16_x", "test_c_t0_b100_"}
-    assert ids("test_t5_b16_x") == {"T5", "B16"}
-    assert ids("test_c_t0_b100_") == set()
+def test_docstrings_are_read_as_they_are_meant() -> None:
+    source = (
+        'class A:\n    def test_x(self):\n        """It does. Cases T5, B16."""\n'
+        'def helper():\n    """Case B7."""\n'
+    )
+    assert {name: ids(text) for name, text in docstrings([source]).items()} == {"test_x": {"T5", "B16"}}
+    assert ids("In case B16, T5 is no case of its own; Case of T0.") == set()

@@ -61,9 +61,10 @@ def _check(client: Any) -> None:
 
 
 @pytest.mark.parametrize("throttles", [1, 4, 5])
-def test_b16_throttling_is_waited_for_a_little_longer_each_time(
+def test_throttling_is_waited_for_a_little_longer_each_time(
     bedrock_server: BedrockStandIn, ask: Ask, pauses: list[float], throttles: int
 ) -> None:
+    """Case B16."""
     bedrock_server.fault("throttled", operation=LIST, count=throttles)
 
     assert ask()["modelSummaries"] == []
@@ -72,9 +73,10 @@ def test_b16_throttling_is_waited_for_a_little_longer_each_time(
     assert all(0 <= pause <= bound for pause, bound in zip(pauses, BOUNDS, strict=False))
 
 
-def test_b16_throttling_that_does_not_end_is_raised_after_half_a_minute(
+def test_throttling_that_does_not_end_is_raised_after_half_a_minute(
     bedrock_server: BedrockStandIn, ask: Ask, pauses: list[float]
 ) -> None:
+    """Case B16."""
     bedrock_server.fault("throttled", operation=LIST, count=None)
 
     with pytest.raises(ClientError, match="ThrottlingException"):
@@ -84,10 +86,10 @@ def test_b16_throttling_that_does_not_end_is_raised_after_half_a_minute(
     assert sum(pauses) <= sum(BOUNDS)
 
 
-def test_b16_the_pauses_are_jittered_over_their_whole_range_and_grow(
+def test_the_pauses_are_jittered_over_their_whole_range_and_grow(
     bedrock_server: BedrockStandIn, ask: Ask, pauses: list[float]
 ) -> None:
-    """Functions that were throttled together must not come back together."""
+    """Functions that were throttled together must not come back together. Case B16."""
     rounds = 20
     for _ in range(rounds):
         bedrock_server.fault("throttled", operation=LIST, count=TRIES - 1)

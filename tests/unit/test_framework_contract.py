@@ -32,7 +32,8 @@ def test_all_resources_are_looked_at() -> None:
 
 
 @pytest.mark.parametrize("folder", RESOURCES)
-def test_c4_b10_a_delete_keeps_the_id_that_cloudformation_made_up(theatre: Theatre, folder: str) -> None:
+def test_a_delete_keeps_the_id_that_cloudformation_made_up(theatre: Theatre, folder: str) -> None:
+    """Cases C4, B10."""
     with theatre.play() as play:
         response = play.resource(folder).send(framework.delete(INVENTED, everything(play)))
 
@@ -40,7 +41,8 @@ def test_c4_b10_a_delete_keeps_the_id_that_cloudformation_made_up(theatre: Theat
         assert [call for call in theatre.server.calls() if not call["operation"].startswith("Get")] == []
 
 
-def test_c4_a_job_has_another_id_only_where_it_is_another_job(theatre: Theatre) -> None:
+def test_a_job_has_another_id_only_where_it_is_another_job(theatre: Theatre) -> None:
+    """Case C4."""
     with theatre.play() as play:
         jobs, old, new = play.resource("distillation_job"), job_properties(), job_properties(NEXT)
         jobs.send(framework.create(old))
@@ -53,14 +55,15 @@ def test_c4_a_job_has_another_id_only_where_it_is_another_job(theatre: Theatre) 
         assert jobs.send(framework.delete(NAME, old)).physical_id == NAME
 
 
-def test_c4_a_release_keeps_its_id_whatever_is_released(theatre: Theatre) -> None:
+def test_a_release_keeps_its_id_whatever_is_released(theatre: Theatre) -> None:
+    """Case C4."""
     with theatre.play(released) as play:
         event = framework.update(OWNER, declared(play, B), declared(play, A))
         assert play.resource("release").send(event).physical_id == OWNER
 
 
-def test_c6_a_delete_that_timed_out_is_taken_up_by_the_next_one(theatre: Theatre) -> None:
-    """No word of the timeout reaches the handler, so that nothing may depend on one."""
+def test_a_delete_that_timed_out_is_taken_up_by_the_next_one(theatre: Theatre) -> None:
+    """No word of the timeout reaches the handler, so that nothing may depend on one. Case C6."""
     with theatre.play(_job_made) as play:
         theatre.server.fault("conflict", operation=STOP, count=None)
         counted = Counted(play, "distillation_job")
@@ -76,8 +79,11 @@ def test_c6_a_delete_that_timed_out_is_taken_up_by_the_next_one(theatre: Theatre
         assert play.picture()["running"] == []
 
 
-def test_c6_a_create_is_given_up_before_the_framework_gives_up(theatre: Theatre) -> None:
-    """The framework would only say that the operation timed out, and Bedrock's reason would be lost."""
+def test_a_create_is_given_up_before_the_framework_gives_up(theatre: Theatre) -> None:
+    """The framework would only say that the operation timed out, and Bedrock's reason would be lost.
+
+    Case C6.
+    """
     with theatre.play() as play:
         theatre.server.fault("throttled", operation=CREATE, count=None)
         response = play.resource("distillation_job").send(framework.create(job_properties()))
@@ -87,8 +93,8 @@ def test_c6_a_create_is_given_up_before_the_framework_gives_up(theatre: Theatre)
 
 
 @pytest.mark.parametrize("folder", RESOURCES)
-def test_c7_a_create_that_fails_at_once_has_made_nothing(theatre: Theatre, folder: str) -> None:
-    """The framework marks it, and CloudFormation's Delete never arrives."""
+def test_a_create_that_fails_at_once_has_made_nothing(theatre: Theatre, folder: str) -> None:
+    """The framework marks it, and CloudFormation's Delete never arrives. Case C7."""
     with theatre.play() as play:
         counted = Counted(play, folder)
         response = counted.framework.send(framework.create({"Digest": DIGEST}))
@@ -100,7 +106,8 @@ def test_c7_a_create_that_fails_at_once_has_made_nothing(theatre: Theatre, folde
         assert play.world.releases._table.scan()["Items"] == []
 
 
-def test_t33_the_accounts_logging_configuration_outlives_every_resource(theatre: Theatre) -> None:
+def test_the_accounts_logging_configuration_outlives_every_resource(theatre: Theatre) -> None:
+    """Case T33."""
     theirs = {
         "cloudWatchConfig": {"logGroupName": "/audit", "roleArn": ROLE},
         "textDataDeliveryEnabled": False,

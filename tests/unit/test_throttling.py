@@ -90,9 +90,10 @@ def _throttled(theatre: Theatre, operation: str) -> bool:
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_b16_throttling_is_waited_out_by_every_call_itself(
+def test_throttling_is_waited_out_by_every_call_itself(
     theatre: Theatre, pauses: list[float], name: str
 ) -> None:
+    """Case B16."""
     scene, seen = SCENES[name], undisturbed(theatre, name)
     bedrock = boto3.client("bedrock", config=clients._CONFIG)
     theatre.server.attach(bedrock)
@@ -110,7 +111,8 @@ def test_b16_throttling_is_waited_out_by_every_call_itself(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
-def test_b16_calls_that_stay_throttled_are_made_again_later(theatre: Theatre, name: str) -> None:
+def test_calls_that_stay_throttled_are_made_again_later(theatre: Theatre, name: str) -> None:
+    """Case B16."""
     scene, seen = SCENES[name], undisturbed(theatre, name)
 
     def trial(operation: str, skip: int) -> None:
@@ -126,7 +128,8 @@ def test_b16_calls_that_stay_throttled_are_made_again_later(theatre: Theatre, na
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
-def test_b12_b16_throttling_that_does_not_end_leaves_nothing_unknown(theatre: Theatre, name: str) -> None:
+def test_throttling_that_does_not_end_leaves_nothing_unknown(theatre: Theatre, name: str) -> None:
+    """Cases B12, B16."""
     scene, seen = SCENES[name], undisturbed(theatre, name)
 
     def trial(operation: str, skip: int) -> None:

@@ -219,7 +219,8 @@ def test_windows_of_twelve_hours_are_looked_at_every_ten_minutes() -> None:
     assert pace(LONGEST_WINDOW_SECONDS) == (10, 1500)
 
 
-def test_c9_a_long_error_of_the_table_fits_the_response(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_error_of_the_table_fits_the_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case C9."""
     table = Mock()
     table.put_item.side_effect = ClientError(
         {"Error": {"Code": "ValidationException", "Message": "x" * 9000}}, "PutItem"

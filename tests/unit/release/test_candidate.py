@@ -31,7 +31,8 @@ def ready(world: World, digest: str = A, attempt: int = 1) -> None:
     world.begin(digest, attempt, model_arn=model)
 
 
-def test_b30_deployment_is_made_once_and_waited_for(world: World) -> None:
+def test_deployment_is_made_once_and_waited_for(world: World) -> None:
+    """Case B30."""
     ready(world)
     first, second = deploy(world), deploy(world)
     assert first == second == {
@@ -51,7 +52,8 @@ def test_b30_deployment_is_made_once_and_waited_for(world: World) -> None:
     }
 
 
-def test_b31_failed_deployment_ends_the_release_with_bedrocks_reason(world: World) -> None:
+def test_failed_deployment_ends_the_release_with_bedrocks_reason(world: World) -> None:
+    """Case B31."""
     ready(world)
     world.server.fault("deployment_failed", message="No capacity.")
     deploy(world)
@@ -63,7 +65,8 @@ def test_b31_failed_deployment_ends_the_release_with_bedrocks_reason(world: Worl
     }
 
 
-def test_b35_deployment_of_the_name_that_is_not_ours_is_left_alone(world: World) -> None:
+def test_deployment_of_the_name_that_is_not_ours_is_left_alone(world: World) -> None:
+    """Case B35."""
     ready(world)
     world.deploy_as(NAME, world.release(A).model_arn, owner=None)
     result = deploy(world)
@@ -71,7 +74,8 @@ def test_b35_deployment_of_the_name_that_is_not_ours_is_left_alone(world: World)
     assert world.deployments() == named(A)
 
 
-def test_b16_quota_ends_the_release_with_bedrocks_text(world: World) -> None:
+def test_quota_ends_the_release_with_bedrocks_text(world: World) -> None:
+    """Case B16."""
     ready(world)
     world.server.fault("over_quota", operation="CreateCustomModelDeployment")
     assert "ServiceQuotaExceededException" in deploy(world)["message"]

@@ -212,7 +212,8 @@ def test_throughput_is_bought_by_another_attempt_of_the_live_release(served: Sys
     assert (served.world.release(A).attempt, served.purchases) == (2, 1)
 
 
-def test_b24_other_units_reach_production_and_the_old_ones_go(served: System) -> None:
+def test_other_units_reach_production_and_the_old_ones_go(served: System) -> None:
+    """Case B24."""
     served.deploy(TWO)
     assert (served.serving, served.bought) == (ONE, {ONE})
     served.sweep()
@@ -224,7 +225,8 @@ def test_b24_other_units_reach_production_and_the_old_ones_go(served: System) ->
     assert (served.world.release(A).attempt, served.purchases) == (3, 2)
 
 
-def test_b24_units_that_are_refused_leave_the_release_on_demand_and_no_old_ones(served: System) -> None:
+def test_units_that_are_refused_leave_the_release_on_demand_and_no_old_ones(served: System) -> None:
+    """Case B24."""
     served.deploy(TWO)
     served.rise()
     served.world.server.fault("over_quota", operation="CreateProvisionedModelThroughput", count=None)
@@ -233,7 +235,8 @@ def test_b24_units_that_are_refused_leave_the_release_on_demand_and_no_old_ones(
     assert (served.serving, served.bought) == (release_name(OWNER, A), set())
 
 
-def test_b24_units_that_are_taken_back_on_the_way_are_never_bought(served: System) -> None:
+def test_units_that_are_taken_back_on_the_way_are_never_bought(served: System) -> None:
+    """Case B24."""
     served.deploy(TWO)
     served.deploy(ONE)
     served.rise()
@@ -249,7 +252,8 @@ def test_back_to_on_demand_the_throughput_goes(served: System) -> None:
     assert (served.serving, served.bought) == (release_name(OWNER, A), set())
 
 
-def test_b22_retained_throughput_stays_when_the_settings_go_back_to_on_demand(served: System) -> None:
+def test_retained_throughput_stays_when_the_settings_go_back_to_on_demand(served: System) -> None:
+    """Case B22."""
     served.retain = True
     served.deploy(ON_DEMAND)
     served.rise()

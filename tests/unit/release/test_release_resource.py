@@ -87,7 +87,8 @@ def test_create_starts_one_execution_and_waits_for_nothing(world: World, resourc
     assert world.releases.declared() == A
 
 
-def test_b1_same_event_twice_is_one_execution(world: World, resource: Resource) -> None:
+def test_same_event_twice_is_one_execution(world: World, resource: Resource) -> None:
+    """Case B1."""
     event = resource.event("Create", A)
     first, second = resource.send(event), resource.send(event)
     assert first == second
@@ -96,9 +97,10 @@ def test_b1_same_event_twice_is_one_execution(world: World, resource: Resource) 
 
 
 @pytest.mark.parametrize("state", [FAILED, LIVE, RETIRED])
-def test_b1_event_that_comes_again_after_its_execution_ended_starts_nothing(
+def test_event_that_comes_again_after_its_execution_ended_starts_nothing(
     world: World, resource: Resource, state: str
 ) -> None:
+    """Case B1."""
     world.change_machine(PASSING)
     event = resource.event("Create", A)
     resource.send(event)
@@ -127,8 +129,8 @@ def test_the_release_knows_where_its_model_comes_from(world: World, resource: Re
     assert (world.release(B).source, world.release(B).is_adopted) == (model, True)
 
 
-def test_t12_redeploy_while_the_job_runs_changes_nothing(world: World, resource: Resource) -> None:
-    """Neither the job, nor the release, nor the route, whichever property it was that changed."""
+def test_redeploy_while_the_job_runs_changes_nothing(world: World, resource: Resource) -> None:
+    """Neither the job, nor the release, nor the route, whichever property it was that changed. Case T12."""
     resource.deploy(A, "Create")
     world.start_job(A)
     assert look(world)["outcome"] == "waiting"
@@ -206,9 +208,10 @@ def test_superseded_release_makes_no_job_again_once_its_own_is_deleted(
     assert all_jobs(world) == {f"{OWNER}-{A}": "Failed"}
 
 
-def test_t10_delete_of_the_stacks_ends_the_job_that_a_release_made_again(
+def test_delete_of_the_stacks_ends_the_job_that_a_release_made_again(
     world: World, resource: Resource
 ) -> None:
+    """Case T10."""
     resource.deploy(A, "Create")
     failed_job(world)
     assert look(world, **TWICE)["outcome"] == "waiting"
@@ -332,10 +335,8 @@ def test_execution_name_of_an_earlier_life_is_passed_over(world: World, resource
     assert world.release(A).execution == world.execution(A, 2)
 
 
-def test_b12_start_that_fails_is_no_raise_but_an_incomplete_resource(
-    world: World, resource: Resource
-) -> None:
-    """The framework swallows the Delete that follows a raise, and with it the clean-up."""
+def test_start_that_fails_is_no_raise_but_an_incomplete_resource(world: World, resource: Resource) -> None:
+    """The framework swallows the Delete that follows a raise, and with it the clean-up. Case B12."""
     event = resource.event("Create", A, StateMachineArn=f"{world.machine}-of-nobody")
     asked = resource.send(event)
     assert asked["PhysicalResourceId"] == OWNER
@@ -345,9 +346,11 @@ def test_b12_start_that_fails_is_no_raise_but_an_incomplete_resource(
     assert world.release(A).state == SUPERSEDED
 
 
-def test_b12_execution_whose_start_was_not_confirmed_is_stopped_by_the_delete(
+def test_execution_whose_start_was_not_confirmed_is_stopped_by_the_delete(
     world: World, resource: Resource
 ) -> None:
+    """Case B12."""
+
     def lost(**parameters: Any) -> None:
         world.stepfunctions.start_execution(**parameters)
         raise ReadTimeoutError(endpoint_url="https://states")
@@ -395,7 +398,8 @@ def test_delete_ends_all_but_the_declared_model(world: World, resource: Resource
     assert versions(world) == ["datasets/kept.jsonl"]
 
 
-def test_b10_second_delete_changes_nothing(world: World, resource: Resource) -> None:
+def test_second_delete_changes_nothing(world: World, resource: Resource) -> None:
+    """Case B10."""
     serving(world, resource)
     resource.delete(B, polls=3)
     version, calls = world.releases.route().version, len(world.server.calls())
@@ -409,7 +413,8 @@ def test_b10_second_delete_changes_nothing(world: World, resource: Resource) -> 
     }
 
 
-def test_b15_retained_models_and_reports_stay(world: World, resource: Resource) -> None:
+def test_retained_models_and_reports_stay(world: World, resource: Resource) -> None:
+    """Case B15."""
     serving(world, resource)
     assert resource.delete(B, polls=3, RetainModels="true", RetainReports="true")
     assert world.deployments() == set()
@@ -417,7 +422,8 @@ def test_b15_retained_models_and_reports_stay(world: World, resource: Resource) 
     assert len(versions(world)) == 5
 
 
-def test_b10_invented_physical_id_ends_nothing(world: World, resource: Resource) -> None:
+def test_invented_physical_id_ends_nothing(world: World, resource: Resource) -> None:
+    """Case B10."""
     serving(world, resource)
     calls = len(world.server.calls())
     assert resource.delete(B, physical_id="stack-Release-1ABCDEF")
@@ -426,7 +432,8 @@ def test_b10_invented_physical_id_ends_nothing(world: World, resource: Resource)
     assert len(world.releases.route().shares) == 2
 
 
-def test_b34_delete_waits_for_a_deployment_that_is_being_made(world: World, resource: Resource) -> None:
+def test_delete_waits_for_a_deployment_that_is_being_made(world: World, resource: Resource) -> None:
+    """Case B34."""
     resource.deploy(A, "Create")
     world.deploy(A, world.train(A), wait=False)
     assert not resource.delete(B, polls=2)
@@ -466,7 +473,8 @@ def test_delete_removes_what_a_route_named_that_a_human_broke(world: World, reso
     assert world.server.state()["throughput"] == []
 
 
-def test_b34_delete_waits_for_a_deployment_that_is_being_updated(world: World, resource: Resource) -> None:
+def test_delete_waits_for_a_deployment_that_is_being_updated(world: World, resource: Resource) -> None:
+    """Case B34."""
     resource.deploy(A, "Create")
     arn = world.deploy(A, world.train(A))
     world.bedrock.update_custom_model_deployment(customModelDeploymentIdentifier=arn, modelArn=world.train(B))
@@ -475,9 +483,10 @@ def test_b34_delete_waits_for_a_deployment_that_is_being_updated(world: World, r
     assert resource.delete(A)
 
 
-def test_b13_delete_leaves_a_model_under_throughput_to_the_throughputs_own_end(
+def test_delete_leaves_a_model_under_throughput_to_the_throughputs_own_end(
     world: World, resource: Resource
 ) -> None:
+    """Case B13."""
     resource.deploy(A, "Create")
     model = world.train(A)
     world.bedrock.create_provisioned_model_throughput(provisionedModelName=OWNER, modelId=model, modelUnits=1)

@@ -149,8 +149,11 @@ def test_model_that_was_begun_last_goes_once_its_jobs_resource_is_gone(world: Wo
     assert world.models() == named(A)
 
 
-def test_b14_clear_removes_the_declared_model_where_its_jobs_resource_is_gone(world: World) -> None:
-    """The serving stack was taken back to the old digest, while the job's stack went on to another one."""
+def test_clear_removes_the_declared_model_where_its_jobs_resource_is_gone(world: World) -> None:
+    """The serving stack was taken back to the old digest, while the job's stack went on to another one.
+
+    Case B14.
+    """
     world.settle(settled(A, made(world, A, LIVE)))
     world.releases.declare(A)
     models.close(world.bedrock, _arn(world, A))
@@ -171,7 +174,8 @@ def test_model_that_no_release_knows_yet_is_kept(world: World) -> None:
     assert "has no release" in swept.kept.values()
 
 
-def test_b15_retained_models_stay_and_their_deployments_go(world: World) -> None:
+def test_retained_models_stay_and_their_deployments_go(world: World) -> None:
+    """Case B15."""
     made(world, A, FAILED)
     succeeded(world)
     swept = world.sweeper(retain=True).sweep()
@@ -200,7 +204,8 @@ def test_foreign_things_are_not_touched(world: World) -> None:
     assert world.models() == named(A)
 
 
-def test_b13_model_that_something_else_serves_is_kept(world: World) -> None:
+def test_model_that_something_else_serves_is_kept(world: World) -> None:
+    """Case B13."""
     model = world.train(A)
     world.begin(A)
     world.releases.transition(A, FAILED, "refused")
@@ -211,7 +216,8 @@ def test_b13_model_that_something_else_serves_is_kept(world: World) -> None:
     assert world.calls("DeleteCustomModel") == 0
 
 
-def test_b13_model_under_throughput_is_kept(world: World) -> None:
+def test_model_under_throughput_is_kept(world: World) -> None:
+    """Case B13."""
     model = world.train(A)
     world.begin(A)
     world.releases.transition(A, FAILED, "refused")
@@ -401,7 +407,8 @@ def test_throughput_that_was_switched_off_by_hand_goes_with_the_settings(world: 
     assert arn in world.sweeper(keep_throughput="").sweep().removed
 
 
-def test_b15_b22_retained_throughput_stays_and_so_does_its_model(world: World) -> None:
+def test_retained_throughput_stays_and_so_does_its_model(world: World) -> None:
+    """Cases B15, B22."""
     model = world.train(A)
     world.begin(A)
     world.releases.transition(A, FAILED, "refused")
@@ -459,7 +466,8 @@ def test_throughput_that_no_release_of_this_owner_bought_is_kept(
 
 
 @pytest.mark.parametrize("term", ["OneMonth", "SixMonths"])
-def test_b22_committed_throughput_is_kept_with_its_date(world: World, term: str) -> None:
+def test_committed_throughput_is_kept_with_its_date(world: World, term: str) -> None:
+    """Case B22."""
     arn = buy(world, world.train(A), throughput_name(OWNER, 1, term), commitmentDuration=term)
     assert "committed until" in world.sweeper().sweep().kept[arn]
     cleared = world.sweeper().clear(declared=A)

@@ -57,7 +57,8 @@ def old(world: World) -> str:
     return endpoint
 
 
-def test_b30_the_deployments_arn_is_what_the_model_is_invoked_by(world: World, old: str) -> None:
+def test_the_deployments_arn_is_what_the_model_is_invoked_by(world: World, old: str) -> None:
+    """Case B30."""
     deploy(world)
     world.advance(10 * MINUTE)
     assert deploy(world)["outcome"] == "done"
@@ -67,9 +68,8 @@ def test_b30_the_deployments_arn_is_what_the_model_is_invoked_by(world: World, o
     assert answers(world, endpoint)
 
 
-def test_b31_failed_deployment_is_removed_with_its_release_and_the_model_stays(
-    world: World, old: str
-) -> None:
+def test_failed_deployment_is_removed_with_its_release_and_the_model_stays(world: World, old: str) -> None:
+    """Case B31."""
     world.server.fault("deployment_failed", message="No capacity.")
     deploy(world)
     world.advance(10 * MINUTE)
@@ -80,10 +80,10 @@ def test_b31_failed_deployment_is_removed_with_its_release_and_the_model_stays(
     assert (world.deployments(), world.models()) == (named(A), named(A, B))
 
 
-def test_b32_the_old_model_serves_under_its_own_arn_until_the_route_has_moved(
+def test_the_old_model_serves_under_its_own_arn_until_the_route_has_moved(
     world: World, old: str, aws: Callable[[str], Any]
 ) -> None:
-    """Not by UpdateCustomModelDeployment: see above."""
+    """Not by UpdateCustomModelDeployment: see above. Case B32."""
 
     def rise() -> None:
         advance(B, world.releases, CanaryAnalysis(aws("cloudwatch"), world.name, ROLLOUT), now=world.now)
@@ -112,10 +112,10 @@ def test_b32_the_old_model_serves_under_its_own_arn_until_the_route_has_moved(
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["fails", "is refused"])
-def test_b33_a_candidate_whose_deployment_fails_leaves_route_and_old_deployment_untouched(
+def test_a_candidate_whose_deployment_fails_leaves_route_and_old_deployment_untouched(
     world: World, old: str, *, refused: bool
 ) -> None:
-    """Nothing was updated, so nothing has to be pointed back."""
+    """Nothing was updated, so nothing has to be pointed back. Case B33."""
     before, found = world.releases.route(), deployments.find(world.bedrock, old)
     if refused:
         world.server.fault("over_quota", operation="CreateCustomModelDeployment")
@@ -136,8 +136,8 @@ def test_b33_a_candidate_whose_deployment_fails_leaves_route_and_old_deployment_
     assert world.deployments() == named(A)
 
 
-def test_b34_model_is_deleted_only_once_its_deployment_is_gone(world: World, old: str) -> None:
-    """Bedrock deletes deployments in its own time, and refuses the model until then."""
+def test_model_is_deleted_only_once_its_deployment_is_gone(world: World, old: str) -> None:
+    """Bedrock deletes deployments in its own time, and refuses the model until then. Case B34."""
     world.releases.update(A, state=FAILED)
     world.settle(Share(B, "arn:b", 1.0))
     seen = world.bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=old)
@@ -155,19 +155,22 @@ def test_b34_model_is_deleted_only_once_its_deployment_is_gone(world: World, old
     assert world.models() == named(B)
 
 
-def test_b34_deployment_that_is_gone_already_is_deleted(world: World, old: str) -> None:
+def test_deployment_that_is_gone_already_is_deleted(world: World, old: str) -> None:
+    """Case B34."""
     world.bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=old)
     assert deployments.delete(world.bedrock, old)
 
 
-def test_b35_deployment_of_the_name_that_is_ours_is_adopted(world: World, old: str) -> None:
+def test_deployment_of_the_name_that_is_ours_is_adopted(world: World, old: str) -> None:
+    """Case B35."""
     world.deploy(B, world.release(B).model_arn)
     calls = world.calls("CreateCustomModelDeployment")
     assert deploy(world)["outcome"] == "done"
     assert world.calls("CreateCustomModelDeployment") == calls
 
 
-def test_b35_name_that_is_held_for_a_while_after_a_deletion_is_waited_for(world: World, old: str) -> None:
+def test_name_that_is_held_for_a_while_after_a_deletion_is_waited_for(world: World, old: str) -> None:
+    """Case B35."""
     held = "The provided model deployment name is currently in use."
     world.server.fault("validation", operation="CreateCustomModelDeployment", message=held, count=2)
     for _ in range(2):
@@ -178,7 +181,8 @@ def test_b35_name_that_is_held_for_a_while_after_a_deletion_is_waited_for(world:
     assert world.deployments() == named(A, B)
 
 
-def test_b35_name_that_stays_held_ends_the_release(world: World, old: str) -> None:
+def test_name_that_stays_held_ends_the_release(world: World, old: str) -> None:
+    """Case B35."""
     held = "A custom model deployment of this name already exists."
     world.server.fault("validation", operation="CreateCustomModelDeployment", message=held, count=None)
     world.advance(16 * MINUTE)
@@ -188,6 +192,7 @@ def test_b35_name_that_stays_held_ends_the_release(world: World, old: str) -> No
         assert part in result["message"]
 
 
-def test_b35_another_refusal_is_not_waited_for(world: World, old: str) -> None:
+def test_another_refusal_is_not_waited_for(world: World, old: str) -> None:
+    """Case B35."""
     world.server.fault("validation", operation="CreateCustomModelDeployment")
     assert deploy(world)["outcome"] == "failed"

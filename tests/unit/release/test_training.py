@@ -40,7 +40,8 @@ def test_completed_job_gives_the_release_its_model(world: World) -> None:
     assert datetime.fromtimestamp(int(item["trained_at"]), UTC) == job["endTime"]
 
 
-def test_b6_failed_job_ends_the_release_with_bedrocks_reason(world: World) -> None:
+def test_failed_job_ends_the_release_with_bedrocks_reason(world: World) -> None:
+    """Case B6."""
     world.begin(A)
     world.server.fault("job_failed", message="Unable to read the training data.")
     world.start_job(A)
@@ -51,7 +52,8 @@ def test_b6_failed_job_ends_the_release_with_bedrocks_reason(world: World) -> No
     assert "Unable to read the training data." in result["message"]
 
 
-def test_b7_stopped_job_ends_the_release_and_is_not_paid_again(world: World) -> None:
+def test_stopped_job_ends_the_release_and_is_not_paid_again(world: World) -> None:
+    """Case B7."""
     world.begin(A)
     world.start_job(A)
     world.bedrock.stop_model_customization_job(jobIdentifier=NAME)
@@ -97,7 +99,8 @@ def test_release_that_is_declared_again_waits_as_long_again(world: World) -> Non
     assert look(world)["outcome"] == "waiting"
 
 
-def test_t4_model_deleted_by_hand_is_reported_and_not_trained_again(world: World) -> None:
+def test_model_deleted_by_hand_is_reported_and_not_trained_again(world: World) -> None:
+    """Case T4."""
     world.begin(A)
     world.bedrock.delete_custom_model(modelIdentifier=world.train(A))
     result = look(world, **TWICE)
@@ -127,14 +130,16 @@ def retag(world: World, **changed: str) -> None:
     world.bedrock.tag_resource(resourceARN=job_of(world)["jobArn"], tags=bedrock_tags(changed))
 
 
-def test_t5_the_model_gets_its_jobs_present_tags(world: World, model: str) -> None:
+def test_the_model_gets_its_jobs_present_tags(world: World, model: str) -> None:
+    """Case T5."""
     world.bedrock.tag_resource(resourceARN=model, tags=bedrock_tags({"team": "old", "gone": "x"}))
     retag(world, team="search", cost="7")
     assert look(world)["outcome"] == "done"
     assert tags(world, model) == {OWNER_TAG: OWNER, DIGEST_TAG: A, "team": "search", "cost": "7"}
 
 
-def test_b14_a_model_whose_jobs_resource_is_gone_stays_marked(world: World, model: str) -> None:
+def test_a_model_whose_jobs_resource_is_gone_stays_marked(world: World, model: str) -> None:
+    """Case B14."""
     models.close(world.bedrock, model)
     assert look(world)["outcome"] == "done"
     assert models.is_closed(world.bedrock, model)

@@ -108,14 +108,16 @@ def test_a_good_data_set_is_published_byte_by_byte(shop: Shop, rows: bytes, hold
     assert shop.published() == {f"{FOLDER}training.jsonl": rows, f"{FOLDER}holdout.jsonl": holdout}
 
 
-def test_b1_the_same_event_twice_publishes_the_same(shop: Shop, rows: bytes, holdout: bytes) -> None:
+def test_the_same_event_twice_publishes_the_same(shop: Shop, rows: bytes, holdout: bytes) -> None:
+    """Case B1."""
     event = framework.create(shop.properties())
 
     assert shop.resource().send(event) == shop.resource().send(event)
     assert shop.published() == {f"{FOLDER}training.jsonl": rows, f"{FOLDER}holdout.jsonl": holdout}
 
 
-def test_b18_all_findings_come_with_their_lines_and_nothing_is_published(shop: Shop, rows: bytes) -> None:
+def test_all_findings_come_with_their_lines_and_nothing_is_published(shop: Shop, rows: bytes) -> None:
+    """Case B18."""
     lines = rows.splitlines(keepends=True)
     lines[6] = b"not json\n"
     lines[11] = lines[11].replace(b"query number 11", b"what does Assistant: mean")
@@ -139,9 +141,10 @@ def test_b18_all_findings_come_with_their_lines_and_nothing_is_published(shop: S
         (15_001, "distillation", "found 15001 rows, at most 15000"),
     ],
 )
-def test_b18_too_few_or_too_many_rows_are_refused(
+def test_too_few_or_too_many_rows_are_refused(
     shop: Shop, task: Task, rows_wanted: int, method: str, text: str
 ) -> None:
+    """Case B18."""
     shop.put("training", training_rows(task, rows_wanted))
 
     response = shop.create(Method=method)
@@ -166,9 +169,10 @@ def _huge(rows: bytes) -> bytes:
     ],
     ids=["gzip", "utf-16", "byte order mark", "empty", "one huge line"],
 )
-def test_b18_a_file_of_another_kind_is_refused(
+def test_a_file_of_another_kind_is_refused(
     shop: Shop, rows: bytes, change: Callable[[bytes], bytes], text: str
 ) -> None:
+    """Case B18."""
     shop.put("training", change(rows))
 
     response = shop.create()
@@ -178,7 +182,8 @@ def test_b18_a_file_of_another_kind_is_refused(
     assert shop.published() == {}
 
 
-def test_b18_the_holdout_is_checked_as_well(shop: Shop, rows: bytes) -> None:
+def test_the_holdout_is_checked_as_well(shop: Shop, rows: bytes) -> None:
+    """Case B18."""
     shop.put("holdout", rows)
 
     response = shop.create()
@@ -187,7 +192,8 @@ def test_b18_the_holdout_is_checked_as_well(shop: Shop, rows: bytes) -> None:
     assert shop.published() == {}
 
 
-def test_c9_findings_in_any_script_fit_the_response(shop: Shop, rows: bytes) -> None:
+def test_findings_in_any_script_fit_the_response(shop: Shop, rows: bytes) -> None:
+    """Case C9."""
     # Framework.send checks the size of every response.
     query = "夜に走る赤い車🚗" * 4
     lines = [line.replace(b"query number", query.encode()) for line in rows.splitlines(keepends=True)]
@@ -282,7 +288,8 @@ def test_publishing_needs_no_permission_on_tags(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(("retain", "left"), [("true", 2), ("false", 0)])
-def test_b15_published_files_stay_where_they_are_retained(shop: Shop, retain: str, left: int) -> None:
+def test_published_files_stay_where_they_are_retained(shop: Shop, retain: str, left: int) -> None:
+    """Case B15."""
     properties = shop.properties(Retain=retain)
     physical_id = shop.resource().send(framework.create(properties)).physical_id
 
@@ -292,7 +299,8 @@ def test_b15_published_files_stay_where_they_are_retained(shop: Shop, retain: st
     assert shop.versions() == left
 
 
-def test_b10_an_invented_id_deletes_nothing(shop: Shop) -> None:
+def test_an_invented_id_deletes_nothing(shop: Shop) -> None:
+    """Case B10."""
     shop.create()
 
     response = shop.resource().send(framework.delete("stack-Dataset-1ABC", shop.properties()))
@@ -301,7 +309,8 @@ def test_b10_an_invented_id_deletes_nothing(shop: Shop) -> None:
     assert shop.versions() == 2
 
 
-def test_b14_another_digest_is_another_folder_and_the_old_one_goes_after(shop: Shop) -> None:
+def test_another_digest_is_another_folder_and_the_old_one_goes_after(shop: Shop) -> None:
+    """Case B14."""
     old, new = shop.properties(), shop.properties(Digest="f" * 16)
     before = shop.resource().send(framework.create(old)).physical_id
 

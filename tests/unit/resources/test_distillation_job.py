@@ -50,7 +50,8 @@ def made(world: World) -> dict[str, Any]:
     return parameters
 
 
-def test_t1_create_makes_one_job_and_answers_at_once(world: World) -> None:
+def test_create_makes_one_job_and_answers_at_once(world: World) -> None:
+    """Case T1."""
     response = world.jobs().send(framework.create(job_properties(**FINE_TUNING)))
 
     assert (response.succeeded, response.physical_id, response.polls) == (True, NAME, 1)
@@ -85,7 +86,8 @@ def test_t1_create_makes_one_job_and_answers_at_once(world: World) -> None:
     }
 
 
-def test_t2_distillation_names_its_teacher_and_no_hyperparameters(world: World) -> None:
+def test_distillation_names_its_teacher_and_no_hyperparameters(world: World) -> None:
+    """Case T2."""
     assert world.jobs().send(framework.create(job_properties())).succeeded
 
     parameters = made(world)
@@ -94,7 +96,8 @@ def test_t2_distillation_names_its_teacher_and_no_hyperparameters(world: World) 
     assert "hyperParameters" not in parameters
 
 
-def test_t3_a_job_that_a_labelling_workflow_made_is_adopted(world: World) -> None:
+def test_a_job_that_a_labelling_workflow_made_is_adopted(world: World) -> None:
+    """Case T3."""
     arn = world.bedrock.create_model_customization_job(**spec().request())["jobArn"]
 
     response = world.jobs().send(framework.create(job_properties()))
@@ -103,7 +106,8 @@ def test_t3_a_job_that_a_labelling_workflow_made_is_adopted(world: World) -> Non
     assert world.count(CREATE) == 1
 
 
-def test_t4_a_model_deleted_by_hand_is_not_trained_again(world: World) -> None:
+def test_a_model_deleted_by_hand_is_not_trained_again(world: World) -> None:
+    """Case T4."""
     properties = job_properties()
     world.jobs().send(framework.create(properties))
     world.server.advance(3 * HOUR)
@@ -115,7 +119,8 @@ def test_t4_a_model_deleted_by_hand_is_not_trained_again(world: World) -> None:
     assert world.server.state()["models"] == []
 
 
-def test_t5_tags_follow_on_job_and_model(world: World) -> None:
+def test_tags_follow_on_job_and_model(world: World) -> None:
+    """Case T5."""
     fixed = {OWNER_TAG: OWNER, DIGEST_TAG: DIGEST}
     first, second, third = (
         job_properties(Tags={**fixed, **more})
@@ -137,13 +142,15 @@ def test_t5_tags_follow_on_job_and_model(world: World) -> None:
     assert world.count(CREATE) == 1
 
 
-def test_t6_the_models_key_is_passed_on(world: World) -> None:
+def test_the_models_key_is_passed_on(world: World) -> None:
+    """Case T6."""
     world.jobs().send(framework.create(job_properties(CustomModelKmsKeyId=KEY)))
 
     assert made(world)["customModelKmsKeyId"] == KEY
 
 
-def test_t6_another_model_key_is_another_job_of_another_name(world: World) -> None:
+def test_another_model_key_is_another_job_of_another_name(world: World) -> None:
+    """Case T6."""
     old, new = job_properties(), job_properties(NEXT, CustomModelKmsKeyId=KEY)
     jobs = world.jobs()
     jobs.send(framework.create(old))
@@ -157,14 +164,16 @@ def test_t6_another_model_key_is_another_job_of_another_name(world: World) -> No
     assert world.running() == [NEXT_NAME]
 
 
-def test_t7_validators_are_passed_on(world: World) -> None:
+def test_validators_are_passed_on(world: World) -> None:
+    """Case T7."""
     uris = ["s3://data/datasets/d1/validation.jsonl", "s3://data/other.jsonl"]
     world.jobs().send(framework.create(job_properties(ValidationDataUris=uris)))
 
     assert made(world)["validationDataConfig"] == {"validators": [{"s3Uri": uri} for uri in uris]}
 
 
-def test_t8_a_completed_job_tells_its_model_and_its_losses(world: World) -> None:
+def test_a_completed_job_tells_its_model_and_its_losses(world: World) -> None:
+    """Case T8."""
     properties = job_properties(ValidationDataUris=["s3://data/other.jsonl", "s3://data/other.jsonl"])
     world.jobs().send(framework.create(properties))
     world.server.advance(3 * HOUR)
@@ -180,7 +189,8 @@ def test_t8_a_completed_job_tells_its_model_and_its_losses(world: World) -> None
     assert data["ValidationLoss"] == ",".join(losses)
 
 
-def test_t9_a_network_is_passed_on_in_one_order(world: World) -> None:
+def test_a_network_is_passed_on_in_one_order(world: World) -> None:
+    """Case T9."""
     network: dict[str, Any] = {"SubnetIds": ["subnet-2", "subnet-1"], "SecurityGroupIds": ["sg-1"]}
     world.jobs().send(framework.create(job_properties(**network)))
 
@@ -202,9 +212,10 @@ def test_t9_a_network_is_passed_on_in_one_order(world: World) -> None:
         ),
     ],
 )
-def test_b19_metadata_conditions_hold_all_together(
+def test_metadata_conditions_hold_all_together(
     world: World, metadata: dict[str, str], filters: dict[str, Any] | None
 ) -> None:
+    """Case B19."""
     logs: dict[str, Any] = {
         "TrainingDataUri": None,
         "InvocationLogsUri": "s3://logs/prefix",
@@ -220,7 +231,8 @@ def test_b19_metadata_conditions_hold_all_together(
     assert world.described()["trainingDataConfig"] == {"invocationLogsConfig": expected}
 
 
-def test_t12_an_update_that_changes_nothing_calls_nothing_that_changes(world: World) -> None:
+def test_an_update_that_changes_nothing_calls_nothing_that_changes(world: World) -> None:
+    """Case T12."""
     properties = job_properties()
     world.jobs().send(framework.create(properties))
     before = world.written()
@@ -231,7 +243,8 @@ def test_t12_an_update_that_changes_nothing_calls_nothing_that_changes(world: Wo
     assert world.written() == before
 
 
-def test_b1_the_same_event_twice_makes_one_job(world: World) -> None:
+def test_the_same_event_twice_makes_one_job(world: World) -> None:
+    """Case B1."""
     event = framework.create(job_properties())
 
     first, second = world.jobs().send(event), world.jobs().send(event)
@@ -240,7 +253,8 @@ def test_b1_the_same_event_twice_makes_one_job(world: World) -> None:
     assert world.count(CREATE) == 1
 
 
-def test_b1_two_deliveries_at_once_make_one_job(world: World) -> None:
+def test_two_deliveries_at_once_make_one_job(world: World) -> None:
+    """Case B1."""
     event = framework.create(job_properties())
     with ThreadPoolExecutor(4) as pool:
         responses = list(pool.map(lambda _: world.jobs().send(event), range(4)))
@@ -250,7 +264,8 @@ def test_b1_two_deliveries_at_once_make_one_job(world: World) -> None:
     assert len(world.server.state()["jobs"]) == 1
 
 
-def test_b1_the_token_follows_the_specification_and_nothing_else() -> None:
+def test_the_token_follows_the_specification_and_nothing_else() -> None:
+    """Case B1."""
     tokens = {
         spec(**changes).token
         for changes in (
@@ -280,7 +295,8 @@ def test_b1_the_token_follows_the_specification_and_nothing_else() -> None:
     assert spec(**moved).token == spec().token
 
 
-def test_b2_a_role_that_is_not_ready_is_waited_for(world: World) -> None:
+def test_a_role_that_is_not_ready_is_waited_for(world: World) -> None:
+    """Case B2."""
     world.server.fault("validation", operation=CREATE, count=2, message=ROLE_ERROR)
 
     response = world.jobs().send(framework.create(job_properties()))
@@ -289,7 +305,8 @@ def test_b2_a_role_that_is_not_ready_is_waited_for(world: World) -> None:
     assert world.count(CREATE) == 1
 
 
-def test_b3_a_role_that_is_never_ready_fails_with_its_arn_and_bedrocks_text(world: World) -> None:
+def test_a_role_that_is_never_ready_fails_with_its_arn_and_bedrocks_text(world: World) -> None:
+    """Case B3."""
     world.server.fault("validation", operation=CREATE, count=None, message=ROLE_ERROR)
     began = world.server.clock.now()
 
@@ -302,7 +319,8 @@ def test_b3_a_role_that_is_never_ready_fails_with_its_arn_and_bedrocks_text(worl
     assert world.server.state()["jobs"] == []
 
 
-def test_b4_a_name_in_use_by_our_own_job_is_adopted(world: World) -> None:
+def test_a_name_in_use_by_our_own_job_is_adopted(world: World) -> None:
+    """Case B4."""
     # The job appears between our look and our call: the first event is still at work.
     other = world.bedrock.create_model_customization_job
     hooks = {
@@ -316,7 +334,8 @@ def test_b4_a_name_in_use_by_our_own_job_is_adopted(world: World) -> None:
     assert world.count(CREATE) == 1
 
 
-def test_b4_a_job_with_our_tags_is_ours_even_if_its_data_lay_elsewhere(world: World) -> None:
+def test_a_job_with_our_tags_is_ours_even_if_its_data_lay_elsewhere(world: World) -> None:
+    """Case B4."""
     elsewhere = job_properties(TrainingDataUri="s3://old/datasets/d1/training.jsonl")
     world.jobs().send(framework.create(elsewhere))
 
@@ -324,7 +343,8 @@ def test_b4_a_job_with_our_tags_is_ours_even_if_its_data_lay_elsewhere(world: Wo
     assert world.count(CREATE) == 1
 
 
-def test_b5_a_name_in_use_by_a_foreign_job_fails_and_the_job_lives_on(world: World) -> None:
+def test_a_name_in_use_by_a_foreign_job_fails_and_the_job_lives_on(world: World) -> None:
+    """Case B5."""
     arn = world.foreign_job()
 
     response = world.jobs().send(framework.create(job_properties()))
@@ -339,7 +359,8 @@ def test_b5_a_name_in_use_by_a_foreign_job_fails_and_the_job_lives_on(world: Wor
     assert world.count(STOP) == 0
 
 
-def test_b5_tags_of_a_foreign_job_are_left_alone(world: World) -> None:
+def test_tags_of_a_foreign_job_are_left_alone(world: World) -> None:
+    """Case B5."""
     world.foreign_job()
     new = job_properties(Tags={OWNER_TAG: OWNER, DIGEST_TAG: DIGEST, "team": "x"})
     world.jobs().send(framework.update(NAME, new, job_properties()))
@@ -348,7 +369,8 @@ def test_b5_tags_of_a_foreign_job_are_left_alone(world: World) -> None:
 
 
 @pytest.mark.parametrize(("fault", "status"), [("job_failed", "Failed"), ("job_stopped", "Stopped")])
-def test_b7_a_job_that_ended_without_a_model_is_not_paid_again(world: World, fault: str, status: str) -> None:
+def test_a_job_that_ended_without_a_model_is_not_paid_again(world: World, fault: str, status: str) -> None:
+    """Case B7."""
     world.server.fault(fault)
     properties = job_properties()
     world.jobs().send(framework.create(properties))
@@ -359,7 +381,8 @@ def test_b7_a_job_that_ended_without_a_model_is_not_paid_again(world: World, fau
     assert world.count(CREATE) == 1
 
 
-def test_b7_stopped_job_is_not_paid_again(world: World) -> None:
+def test_stopped_job_is_not_paid_again(world: World) -> None:
+    """Case B7."""
     world.jobs().send(framework.create(job_properties()))
     world.bedrock.stop_model_customization_job(jobIdentifier=NAME)
     world.server.advance(HOUR)
@@ -372,7 +395,8 @@ def test_b7_stopped_job_is_not_paid_again(world: World) -> None:
 
 @pytest.mark.parametrize("how", ["dropped", "error"])
 @pytest.mark.parametrize("attempts", [1, 2])
-def test_b12_a_lost_answer_is_found_again_by_name(world: World, how: str, attempts: int) -> None:
+def test_a_lost_answer_is_found_again_by_name(world: World, how: str, attempts: int) -> None:
+    """Case B12."""
     # With two attempts it is botocore that repeats the call, with the same token.
     world.server.fault("lost_response", operation=CREATE, answer=how)
     client = world.server.client("bedrock", attempts=attempts)
@@ -383,7 +407,8 @@ def test_b12_a_lost_answer_is_found_again_by_name(world: World, how: str, attemp
     assert len(world.server.state()["jobs"]) == 1
 
 
-def test_b12_a_lost_answer_and_a_blind_look_end_in_one_job(world: World) -> None:
+def test_a_lost_answer_and_a_blind_look_end_in_one_job(world: World) -> None:
+    """Case B12."""
     # Bedrock can't be reached at all for a while after the job was made.
     world.server.fault("lost_response", operation=CREATE)
     blind = {"get_model_customization_job": times(3, refusal("ThrottlingException", status=429), skip=1)}
@@ -394,7 +419,8 @@ def test_b12_a_lost_answer_and_a_blind_look_end_in_one_job(world: World) -> None
     assert len(world.server.state()["jobs"]) == 1
 
 
-def test_b12_a_job_that_is_not_visible_at_once_is_waited_for(world: World) -> None:
+def test_a_job_that_is_not_visible_at_once_is_waited_for(world: World) -> None:
+    """Case B12."""
     missing = refusal("ResourceNotFoundException", status=404)
     late = Meddled(world.bedrock, before={"get_model_customization_job": times(2, missing)})
 
@@ -402,7 +428,8 @@ def test_b12_a_job_that_is_not_visible_at_once_is_waited_for(world: World) -> No
     assert world.count(CREATE) == 1
 
 
-def test_b12_a_refusal_after_a_lost_answer_does_not_hide_the_job(world: World) -> None:
+def test_a_refusal_after_a_lost_answer_does_not_hide_the_job(world: World) -> None:
+    """Case B12."""
     # The first try made the job and used up the quota; botocore's second try is refused for it.
     real = world.bedrock.create_model_customization_job
     hooks = {"create_model_customization_job": lambda: _lose(real)}
@@ -418,7 +445,9 @@ def _lose(real: Any) -> None:
     raise refusal("ServiceQuotaExceededException")
 
 
-def test_b12_a_crash_after_the_job_was_made_leaves_cloudformation_its_name(world: World) -> None:
+def test_a_crash_after_the_job_was_made_leaves_cloudformation_its_name(world: World) -> None:
+    """Case B12."""
+
     def crash() -> None:
         raise MemoryError("Runtime exited with error: signal: killed")
 
@@ -431,7 +460,8 @@ def test_b12_a_crash_after_the_job_was_made_leaves_cloudformation_its_name(world
     assert world.running() == []
 
 
-def test_b12_on_event_makes_nothing_that_the_framework_could_forget(world: World) -> None:
+def test_on_event_makes_nothing_that_the_framework_could_forget(world: World) -> None:
+    """Case B12."""
     # Where onEvent fails, the framework swallows CloudFormation's Delete.
     jobs = world.jobs()
     jobs.is_complete = None
@@ -443,7 +473,8 @@ def test_b12_on_event_makes_nothing_that_the_framework_could_forget(world: World
     assert world.server.calls() == []
 
 
-def test_b14_a_replacement_makes_the_new_job_before_the_old_one_goes(world: World) -> None:
+def test_a_replacement_makes_the_new_job_before_the_old_one_goes(world: World) -> None:
+    """Case B14."""
     old, new = job_properties(), job_properties(NEXT)
     jobs = world.jobs()
     jobs.send(framework.create(old))
@@ -457,7 +488,8 @@ def test_b14_a_replacement_makes_the_new_job_before_the_old_one_goes(world: Worl
 
 
 @pytest.mark.parametrize("known", [NAME, NEXT_NAME])
-def test_b14_a_replacement_that_is_taken_back_leaves_only_the_old_job(world: World, known: str) -> None:
+def test_a_replacement_that_is_taken_back_leaves_only_the_old_job(world: World, known: str) -> None:
+    """Case B14."""
     # After a failed update CloudFormation may know either name; nothing may run that it doesn't know.
     old, new = job_properties(), job_properties(NEXT)
     jobs = world.jobs()
@@ -474,7 +506,8 @@ def test_b14_a_replacement_that_is_taken_back_leaves_only_the_old_job(world: Wor
     assert world.count(CREATE) == 2
 
 
-def test_b16_throttling_is_waited_for(world: World) -> None:
+def test_throttling_is_waited_for(world: World) -> None:
+    """Case B16."""
     world.server.fault("throttled", operation=CREATE, count=5)
 
     response = world.jobs().send(framework.create(job_properties()))
@@ -484,14 +517,16 @@ def test_b16_throttling_is_waited_for(world: World) -> None:
     assert world.count(CREATE) == 1
 
 
-def test_b16_throttled_looks_do_not_fail_what_was_paid(world: World) -> None:
+def test_throttled_looks_do_not_fail_what_was_paid(world: World) -> None:
+    """Case B16."""
     world.server.fault("throttled", operation="GetModelCustomizationJob", count=5)
 
     assert world.jobs().send(framework.create(job_properties())).succeeded
     assert world.count(STOP) == 0
 
 
-def test_b16_throttling_for_ever_fails_with_bedrocks_text(world: World) -> None:
+def test_throttling_for_ever_fails_with_bedrocks_text(world: World) -> None:
+    """Case B16."""
     world.server.fault("throttled", operation=CREATE, count=None)
 
     response = world.jobs().send(framework.create(job_properties()))
@@ -501,7 +536,8 @@ def test_b16_throttling_for_ever_fails_with_bedrocks_text(world: World) -> None:
     assert NAME in response.reason
 
 
-def test_b16_a_full_quota_names_the_quota(world: World) -> None:
+def test_a_full_quota_names_the_quota(world: World) -> None:
+    """Case B16."""
     world.server.fault("over_quota", operation=CREATE, message="You have 2 jobs in progress.")
 
     response = world.jobs().send(framework.create(job_properties()))
@@ -511,7 +547,8 @@ def test_b16_a_full_quota_names_the_quota(world: World) -> None:
         assert text in response.reason
 
 
-def test_b16_a_refused_request_fails_with_bedrocks_text_at_once(world: World) -> None:
+def test_a_refused_request_fails_with_bedrocks_text_at_once(world: World) -> None:
+    """Case B16."""
     wrong = job_properties(BaseModelIdentifier="amazon.nova-micro-v1:0:24k")
 
     response = world.jobs().send(framework.create(wrong))
@@ -520,7 +557,8 @@ def test_b16_a_refused_request_fails_with_bedrocks_text_at_once(world: World) ->
     assert "customization type" in response.reason
 
 
-def test_b17_an_ended_teacher_is_refused_before_any_money(world: World) -> None:
+def test_an_ended_teacher_is_refused_before_any_money(world: World) -> None:
+    """Case B17."""
     premier = job_properties(TeacherModelIdentifier="us.amazon.nova-premier-v1:0")
 
     response = world.jobs().send(framework.create(premier))
@@ -533,9 +571,10 @@ def test_b17_an_ended_teacher_is_refused_before_any_money(world: World) -> None:
 
 @pytest.mark.parametrize("model", ["amazon.nova-pro-v1:0", "amazon.nova-micro-v1:0"])
 @pytest.mark.parametrize("allowed", ["false", "true"])
-def test_b17_a_legacy_model_is_refused_unless_the_settings_allow_it(
+def test_a_legacy_model_is_refused_unless_the_settings_allow_it(
     world: World, model: str, allowed: str
 ) -> None:
+    """Case B17."""
     now = world.server.clock.now()
     world.server.lifecycle(model, legacy=now - DAY, end=now + 100 * DAY)
 
@@ -549,14 +588,16 @@ def test_b17_a_legacy_model_is_refused_unless_the_settings_allow_it(
         assert "distillation.allow_legacy" in response.reason
 
 
-def test_b17_an_ended_model_does_not_hinder_a_job_that_is_there(world: World) -> None:
+def test_an_ended_model_does_not_hinder_a_job_that_is_there(world: World) -> None:
+    """Case B17."""
     world.jobs().send(framework.create(job_properties()))
     world.server.lifecycle("amazon.nova-pro-v1:0", legacy=0, end=1)
 
     assert world.jobs().send(framework.create(job_properties())).succeeded
 
 
-def test_b17_an_unknown_model_is_named(world: World) -> None:
+def test_an_unknown_model_is_named(world: World) -> None:
+    """Case B17."""
     response = world.jobs().send(
         framework.create(job_properties(TeacherModelIdentifier="us.amazon.nova-9:0"))
     )

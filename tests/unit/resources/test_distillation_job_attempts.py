@@ -41,9 +41,8 @@ SECOND, THIRD = f"{NAME}-2", f"{NAME}-3"
         ("Completed", None, False),
     ],
 )
-def test_b6_bedrocks_own_failures_are_told_from_ours(
-    status: str, message: str | None, internal: bool
-) -> None:
+def test_bedrocks_own_failures_are_told_from_ours(status: str, message: str | None, internal: bool) -> None:
+    """Case B6."""
     job = {"status": status, **({"failureMessage": message} if message else {})}
     assert jobs.failed_internally(job) is internal
 
@@ -139,14 +138,16 @@ def test_distillation_is_made_again_without_hyperparameters_that_it_shows(world:
     assert "hyperParameters" not in world.server.calls(CREATE)[-1]["parameters"]
 
 
-def test_b1_the_same_attempt_asked_for_twice_is_one_job(world: World) -> None:
+def test_the_same_attempt_asked_for_twice_is_one_job(world: World) -> None:
+    """Case B1."""
     first = world.failed_job()
 
     assert jobs.retry(world.bedrock, first, 2) == jobs.retry(world.bedrock, first, 2)
     assert world.count(CREATE) == 2
 
 
-def test_b12_a_lost_answer_to_another_attempt_is_found_by_its_name(world: World) -> None:
+def test_a_lost_answer_to_another_attempt_is_found_by_its_name(world: World) -> None:
+    """Case B12."""
     first = world.failed_job()
     world.server.fault("lost_response", operation=CREATE)
 
@@ -169,7 +170,8 @@ def test_a_third_attempt_follows_the_second(world: World) -> None:
     assert world.job(THIRD)["status"] == "Completed"
 
 
-def test_b2_another_attempt_may_have_to_wait_for_its_role(world: World) -> None:
+def test_another_attempt_may_have_to_wait_for_its_role(world: World) -> None:
+    """Case B2."""
     first = world.failed_job()
     world.server.fault("validation", operation=CREATE, message=ROLE_ERROR)
 
@@ -178,7 +180,8 @@ def test_b2_another_attempt_may_have_to_wait_for_its_role(world: World) -> None:
     jobs.retry(world.bedrock, first, 2)
 
 
-def test_b16_another_attempt_is_refused_with_the_quota(world: World) -> None:
+def test_another_attempt_is_refused_with_the_quota(world: World) -> None:
+    """Case B16."""
     first = world.failed_job()
     world.server.fault("over_quota", operation=CREATE, message="You have 2 jobs in progress.")
 
@@ -186,7 +189,8 @@ def test_b16_another_attempt_is_refused_with_the_quota(world: World) -> None:
         jobs.retry(world.bedrock, first, 2)
 
 
-def test_b5_an_attempts_name_in_foreign_hands_is_refused(world: World) -> None:
+def test_an_attempts_name_in_foreign_hands_is_refused(world: World) -> None:
+    """Case B5."""
     first = world.failed_job()
     world.foreign_job(SECOND)
 
@@ -195,7 +199,8 @@ def test_b5_an_attempts_name_in_foreign_hands_is_refused(world: World) -> None:
     assert world.count(CREATE) == 2
 
 
-def test_b5_a_foreign_job_is_never_made_again(world: World) -> None:
+def test_a_foreign_job_is_never_made_again(world: World) -> None:
+    """Case B5."""
     world.foreign_job()
 
     with pytest.raises(ResourceError, match="lacks the tag"):
@@ -220,7 +225,8 @@ def test_an_update_tells_of_the_latest_attempt(world: World) -> None:
     assert response.data["ModelArn"] == world.job(SECOND)["model"]
 
 
-def test_t5_tags_follow_on_every_attempt_and_its_model(world: World) -> None:
+def test_tags_follow_on_every_attempt_and_its_model(world: World) -> None:
+    """Case T5."""
     jobs.retry(world.bedrock, world.failed_job(), 2)
     world.server.advance(3 * HOUR)
     new = job_properties(Tags={OWNER_TAG: OWNER, DIGEST_TAG: DIGEST, "cost": "7"})
@@ -231,7 +237,8 @@ def test_t5_tags_follow_on_every_attempt_and_its_model(world: World) -> None:
     assert world.job()["tags"] == world.job(SECOND)["tags"] == model["tags"] == new["Tags"]
 
 
-def test_b8_delete_stops_the_attempt_that_runs(world: World) -> None:
+def test_delete_stops_the_attempt_that_runs(world: World) -> None:
+    """Case B8."""
     jobs.retry(world.bedrock, world.failed_job(), 2)
 
     response = world.jobs().send(framework.delete(NAME, job_properties()))
@@ -242,7 +249,8 @@ def test_b8_delete_stops_the_attempt_that_runs(world: World) -> None:
 
 
 @pytest.mark.parametrize(("retain", "left"), [("true", 1), ("false", 0)])
-def test_b15_delete_takes_the_model_that_an_attempt_made(world: World, retain: str, left: int) -> None:
+def test_delete_takes_the_model_that_an_attempt_made(world: World, retain: str, left: int) -> None:
+    """Case B15."""
     jobs.retry(world.bedrock, world.failed_job(), 2)
     world.server.advance(3 * HOUR)
 
@@ -250,7 +258,8 @@ def test_b15_delete_takes_the_model_that_an_attempt_made(world: World, retain: s
     assert len(world.server.state()["models"]) == left
 
 
-def test_b13_delete_leaves_the_model_of_an_attempt_that_serves(world: World) -> None:
+def test_delete_leaves_the_model_of_an_attempt_that_serves(world: World) -> None:
+    """Case B13."""
     jobs.retry(world.bedrock, world.failed_job(), 2)
     world.server.advance(3 * HOUR)
     model = str(world.job(SECOND)["model"])
@@ -273,7 +282,8 @@ def test_delete_leaves_a_foreign_job_with_an_attempts_name(world: World) -> None
     assert world.count(STOP) == 0
 
 
-def test_b14_an_update_that_is_taken_back_stops_all_attempts_of_its_job(world: World) -> None:
+def test_an_update_that_is_taken_back_stops_all_attempts_of_its_job(world: World) -> None:
+    """Case B14."""
     world.jobs().send(framework.create(job_properties()))
     world.server.fault("job_failed")
     world.jobs().send(framework.update(NAME, job_properties(NEXT), job_properties()))
@@ -320,7 +330,8 @@ def test_a_job_that_is_declared_again_may_be_made_again(world: World) -> None:
     assert world.job(SECOND)["tags"] == job_properties()["Tags"]
 
 
-def test_b9_an_attempt_that_completes_before_the_stop_loses_its_model(world: World) -> None:
+def test_an_attempt_that_completes_before_the_stop_loses_its_model(world: World) -> None:
+    """Case B9."""
     jobs.retry(world.bedrock, world.failed_job(), 2)
     hooks = {"stop_model_customization_job": lambda: world.server.advance(3 * HOUR)}
 

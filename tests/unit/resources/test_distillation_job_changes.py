@@ -87,9 +87,10 @@ def test_a_change_that_bedrock_can_not_make_is_refused_at_once(
     assert world.written() == before
 
 
-def test_b14_a_refused_change_is_taken_back_and_refused_again(
+def test_a_refused_change_is_taken_back_and_refused_again(
     world: World, case: tuple[dict[str, Any], dict[str, Any], str]
 ) -> None:
+    """Case B14."""
     old, new, _ = case
     world.jobs().send(framework.create(old))
     before = world.written()
@@ -113,7 +114,8 @@ def test_b14_a_refused_change_is_taken_back_and_refused_again(
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_b14_an_update_is_taken_back_whatever_was_refused(world: World, refused: dict[str, Any]) -> None:
+def test_an_update_is_taken_back_whatever_was_refused(world: World, refused: dict[str, Any]) -> None:
+    """Case B14."""
     world.jobs().send(framework.create(job_properties()))
     broken = job_properties(**refused)
     assert not world.jobs().send(framework.update(NAME, broken, job_properties())).succeeded

@@ -28,7 +28,8 @@ from tests.unit.resources.scenes import (
 Client = Callable[[str], Any]
 
 
-def test_t10_b8_a_running_job_is_stopped_and_its_end_waited_for(world: World) -> None:
+def test_a_running_job_is_stopped_and_its_end_waited_for(world: World) -> None:
+    """Cases T10, B8."""
     world.jobs().send(framework.create(job_properties()))
 
     response = world.jobs().send(framework.delete(NAME, job_properties()))
@@ -38,7 +39,8 @@ def test_t10_b8_a_running_job_is_stopped_and_its_end_waited_for(world: World) ->
     assert world.job()["status"] == "Stopped"
 
 
-def test_b8_a_job_that_still_shows_in_progress_after_stop_is_polled(world: World) -> None:
+def test_a_job_that_still_shows_in_progress_after_stop_is_polled(world: World) -> None:
+    """Case B8."""
     world.jobs().send(framework.create(job_properties()))
     job = world.bedrock.get_model_customization_job(jobIdentifier=NAME)
     stale = Stale(world.bedrock, job, answers=6)
@@ -65,7 +67,8 @@ class Stale:
         return self._client.get_model_customization_job(**parameters)
 
 
-def test_b8_a_job_that_is_stopping_is_waited_for_without_another_stop(world: World) -> None:
+def test_a_job_that_is_stopping_is_waited_for_without_another_stop(world: World) -> None:
+    """Case B8."""
     world.jobs().send(framework.create(job_properties()))
     world.bedrock.stop_model_customization_job(jobIdentifier=NAME)
 
@@ -73,7 +76,8 @@ def test_b8_a_job_that_is_stopping_is_waited_for_without_another_stop(world: Wor
     assert len(world.server.calls(STOP)) == 1
 
 
-def test_t10_a_second_delete_changes_nothing(world: World) -> None:
+def test_a_second_delete_changes_nothing(world: World) -> None:
+    """Case T10."""
     world.jobs().send(framework.create(job_properties()))
     event = framework.delete(NAME, job_properties())
     world.jobs().send(event)
@@ -84,7 +88,8 @@ def test_t10_a_second_delete_changes_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("code", ["ConflictException", "ValidationException"])
-def test_b9_a_job_that_completes_before_the_stop_loses_its_model(world: World, code: str) -> None:
+def test_a_job_that_completes_before_the_stop_loses_its_model(world: World, code: str) -> None:
+    """Case B9."""
     world.jobs().send(framework.create(job_properties()))
 
     def completes() -> None:
@@ -102,7 +107,8 @@ def test_b9_a_job_that_completes_before_the_stop_loses_its_model(world: World, c
 @pytest.mark.parametrize(
     "physical_id", [f"{NAME}-JobResource-1ABCDEFGHIJKL", "video-router-prod-ba9876543210"]
 )
-def test_b10_an_invented_id_is_a_success_without_effects(world: World, physical_id: str) -> None:
+def test_an_invented_id_is_a_success_without_effects(world: World, physical_id: str) -> None:
+    """Case B10."""
     world.jobs().send(framework.create(job_properties()))
     before = world.written()
 
@@ -113,7 +119,8 @@ def test_b10_an_invented_id_is_a_success_without_effects(world: World, physical_
     assert world.running() == [NAME]
 
 
-def test_b9_a_job_that_completes_between_two_looks_loses_its_model(world: World) -> None:
+def test_a_job_that_completes_between_two_looks_loses_its_model(world: World) -> None:
+    """Case B9."""
     world.jobs().send(framework.create(job_properties()))
     late = Meddled(
         world.bedrock,
@@ -129,7 +136,8 @@ def test_b9_a_job_that_completes_between_two_looks_loses_its_model(world: World)
     assert world.server.state()["models"] == []
 
 
-def test_b10_a_job_that_never_was_is_a_success_without_effects(world: World) -> None:
+def test_a_job_that_never_was_is_a_success_without_effects(world: World) -> None:
+    """Case B10."""
     never = job_properties(RetainOutput="false")
 
     response = world.jobs().send(framework.delete(NAME, never))
@@ -138,7 +146,8 @@ def test_b10_a_job_that_never_was_is_a_success_without_effects(world: World) -> 
     assert {call["operation"] for call in world.server.calls()} == {"GetModelCustomizationJob"}
 
 
-def test_b10_a_foreign_job_of_the_name_is_only_looked_at(world: World) -> None:
+def test_a_foreign_job_of_the_name_is_only_looked_at(world: World) -> None:
+    """Case B10."""
     world.foreign_job()
     before = world.written()
 
@@ -147,7 +156,8 @@ def test_b10_a_foreign_job_of_the_name_is_only_looked_at(world: World) -> None:
     assert world.running() == [NAME]
 
 
-def test_b11_a_rollback_leaves_nothing_running(world: World) -> None:
+def test_a_rollback_leaves_nothing_running(world: World) -> None:
+    """Case B11."""
     created = world.jobs().send(framework.create(job_properties()))
     # A sibling fails; CloudFormation takes the whole stack back.
     world.jobs().send(framework.delete(created.physical_id, job_properties()))
@@ -157,7 +167,8 @@ def test_b11_a_rollback_leaves_nothing_running(world: World) -> None:
 
 
 @pytest.mark.parametrize("what", ["deployment", "throughput"])
-def test_b13_a_model_in_use_is_kept(world: World, what: str) -> None:
+def test_a_model_in_use_is_kept(world: World, what: str) -> None:
+    """Case B13."""
     world.jobs().send(framework.create(job_properties()))
     world.server.advance(3 * HOUR)
     model = str(world.job()["model"])
@@ -177,7 +188,8 @@ def test_b13_a_model_in_use_is_kept(world: World, what: str) -> None:
     assert not models.is_closed(world.bedrock, model)
 
 
-def test_b13_a_model_that_something_begins_to_use_is_asked_for_again(world: World) -> None:
+def test_a_model_that_something_begins_to_use_is_asked_for_again(world: World) -> None:
+    """Case B13."""
     world.model()
     conflict = times(1, refusal("ConflictException", "The model is used."))
     busy = Meddled(world.bedrock, before={"delete_custom_model": conflict})
@@ -189,14 +201,16 @@ def test_b13_a_model_that_something_begins_to_use_is_asked_for_again(world: Worl
 
 
 @pytest.mark.parametrize(("retain", "left"), [("true", 1), ("false", 0)])
-def test_b15_the_model_stays_where_it_is_retained(world: World, retain: str, left: int) -> None:
+def test_the_model_stays_where_it_is_retained(world: World, retain: str, left: int) -> None:
+    """Case B15."""
     world.model()
 
     assert world.jobs().send(framework.delete(NAME, job_properties(RetainModel=retain))).succeeded
     assert len(world.server.state()["models"]) == left
 
 
-def test_b15_a_running_job_is_stopped_even_where_models_are_retained(world: World) -> None:
+def test_a_running_job_is_stopped_even_where_models_are_retained(world: World) -> None:
+    """Case B15."""
     world.jobs().send(framework.create(job_properties()))
 
     world.jobs().send(framework.delete(NAME, job_properties(RetainModel="true")))
@@ -204,7 +218,8 @@ def test_b15_a_running_job_is_stopped_even_where_models_are_retained(world: Worl
     assert world.running() == []
 
 
-def test_b15_a_model_deleted_before_is_no_problem(world: World) -> None:
+def test_a_model_deleted_before_is_no_problem(world: World) -> None:
+    """Case B15."""
     world.model()
     world.bedrock.delete_custom_model(modelIdentifier=NAME)
 
@@ -212,9 +227,10 @@ def test_b15_a_model_deleted_before_is_no_problem(world: World) -> None:
 
 
 @pytest.mark.parametrize(("retain", "left"), [("true", 2), ("false", 0)])
-def test_b15_the_jobs_output_goes_with_it_unless_it_is_retained(
+def test_the_jobs_output_goes_with_it_unless_it_is_retained(
     world: World, aws: Client, bucket: str, retain: str, left: int
 ) -> None:
+    """Case B15."""
     s3, uri = aws("s3"), f"s3://{bucket}/jobs/{NAME}/"
     world.jobs().send(framework.create(job_properties(OutputDataUri=uri)))
     world.s3 = s3
@@ -229,7 +245,8 @@ def test_b15_the_jobs_output_goes_with_it_unless_it_is_retained(
     assert found.count(f"jobs/{NAME}-other/metrics.csv") == 1
 
 
-def test_b16_throttling_during_a_delete_is_waited_for(world: World) -> None:
+def test_throttling_during_a_delete_is_waited_for(world: World) -> None:
+    """Case B16."""
     world.model()
     world.server.fault("throttled", operation="DeleteCustomModel", count=5)
 
@@ -275,7 +292,8 @@ def _called(entry: Callable[..., dict[str, Any]], event: Any) -> dict[str, Any]:
     return entry(event, None)
 
 
-def test_t4_an_update_of_a_job_that_never_was_says_so(world: World) -> None:
+def test_an_update_of_a_job_that_never_was_says_so(world: World) -> None:
+    """Case T4."""
     response = world.jobs().send(framework.update(NAME, job_properties(), job_properties()))
 
     assert not response.succeeded

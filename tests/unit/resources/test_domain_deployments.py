@@ -26,7 +26,8 @@ def ensure(world: World, model: str, attempt: int = 1, bedrock: Any = None) -> d
     )
 
 
-def test_b30_a_deployment_is_made_once_and_becomes_active(world: World) -> None:
+def test_a_deployment_is_made_once_and_becomes_active(world: World) -> None:
+    """Case B30."""
     model = world.model()
 
     first = ensure(world, model)
@@ -41,7 +42,8 @@ def test_b30_a_deployment_is_made_once_and_becomes_active(world: World) -> None:
     assert call["parameters"]["modelDeploymentName"] == NAME
 
 
-def test_b30_one_that_is_not_visible_yet_is_creating(world: World) -> None:
+def test_one_that_is_not_visible_yet_is_creating(world: World) -> None:
+    """Case B30."""
     model = world.model()
 
     def missing() -> None:
@@ -52,7 +54,8 @@ def test_b30_one_that_is_not_visible_yet_is_creating(world: World) -> None:
     assert ensure(world, model, bedrock=blind)["status"] == "Creating"
 
 
-def test_b31_a_failed_deployment_says_why_and_can_be_deleted(world: World) -> None:
+def test_a_failed_deployment_says_why_and_can_be_deleted(world: World) -> None:
+    """Case B31."""
     model = world.model()
     world.server.fault("deployment_failed", message="No capacity.")
     ensure(world, model)
@@ -65,7 +68,8 @@ def test_b31_a_failed_deployment_says_why_and_can_be_deleted(world: World) -> No
     assert world.server.state()["deployments"] == []
 
 
-def test_b34_delete_waits_while_bedrock_works_on_it(world: World) -> None:
+def test_delete_waits_while_bedrock_works_on_it(world: World) -> None:
+    """Case B34."""
     model = world.model()
     ensure(world, model)
 
@@ -76,7 +80,8 @@ def test_b34_delete_waits_while_bedrock_works_on_it(world: World) -> None:
     assert world.server.state()["deployments"] == []
 
 
-def test_b35_a_name_in_use_by_us_is_adopted(world: World) -> None:
+def test_a_name_in_use_by_us_is_adopted(world: World) -> None:
+    """Case B35."""
     model = world.model()
 
     def made_meanwhile() -> None:
@@ -91,7 +96,8 @@ def test_b35_a_name_in_use_by_us_is_adopted(world: World) -> None:
 
 
 @pytest.mark.parametrize("foreign", ["owner", "model"])
-def test_b35_a_name_in_use_by_another_is_refused(world: World, foreign: str) -> None:
+def test_a_name_in_use_by_another_is_refused(world: World, foreign: str) -> None:
+    """Case B35."""
     model = world.model()
     arn = world.deploy(world.model(NEXT) if foreign == "model" else model, ours=foreign == "model")
 
@@ -122,7 +128,8 @@ def test_throttling_may_be_asked_again_and_a_refusal_may_not(world: World) -> No
     assert not isinstance(caught.value, NotYetError)
 
 
-def test_b35_an_attempts_token_does_not_bring_back_what_was_deleted(world: World) -> None:
+def test_an_attempts_token_does_not_bring_back_what_was_deleted(world: World) -> None:
+    """Case B35."""
     model = world.model()
     ensure(world, model)
     world.server.advance(HOUR)
@@ -171,7 +178,8 @@ class Paged:
         return Small
 
 
-def test_t11_models_are_found_by_name_and_arn_and_listed_by_owner(world: World) -> None:
+def test_models_are_found_by_name_and_arn_and_listed_by_owner(world: World) -> None:
+    """Case T11."""
     arns = [world.model(digest) for digest in (DIGEST, NEXT, "c" * 12)]
 
     for identifier in (NAME, arns[0]):
@@ -184,7 +192,8 @@ def test_t11_models_are_found_by_name_and_arn_and_listed_by_owner(world: World) 
     assert list(models.owned(world.bedrock, "video-router")) == []
 
 
-def test_b13_a_model_is_deleted_only_after_all_that_uses_it(world: World) -> None:
+def test_a_model_is_deleted_only_after_all_that_uses_it(world: World) -> None:
+    """Case B13."""
     model = world.model()
     deployment = world.deploy(model)
     units = world.bedrock.create_provisioned_model_throughput(

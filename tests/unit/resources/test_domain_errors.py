@@ -51,7 +51,8 @@ class Clock:
         self.now += seconds
 
 
-def test_b2_retries_end_with_the_first_success() -> None:
+def test_retries_end_with_the_first_success() -> None:
+    """Case B2."""
     clock, answers = Clock(), [refusal("ThrottlingException"), refusal("ThrottlingException"), "done"]
 
     def call() -> object:
@@ -69,7 +70,8 @@ def test_b2_retries_end_with_the_first_success() -> None:
     assert 1 <= clock.pauses[1] <= 2
 
 
-def test_b3_retries_never_outlast_their_time() -> None:
+def test_retries_never_outlast_their_time() -> None:
+    """Case B3."""
     clock, error = Clock(), refusal("ThrottlingException")
 
     def call() -> None:
@@ -136,7 +138,8 @@ def test_a_missing_thing_is_none_and_another_error_is_raised(code: str) -> None:
     ],
     ids=["ascii", "three bytes", "four bytes", "escapes", "half surrogates", "control"],
 )
-def test_c9_every_reason_fits_the_response(reason: str) -> None:
+def test_every_reason_fits_the_response(reason: str) -> None:
+    """Case C9."""
     text = shortened(f"start {reason} advice")
 
     assert len(json.dumps(text, ensure_ascii=False).encode(errors="replace")) <= REASON_BYTES
@@ -145,11 +148,14 @@ def test_c9_every_reason_fits_the_response(reason: str) -> None:
     assert " … " in text
 
 
-def test_c9_a_short_reason_stays_as_it_is() -> None:
+def test_a_short_reason_stays_as_it_is() -> None:
+    """Case C9."""
     assert shortened("Job a ended — nothing runs.") == "Job a ended — nothing runs."
 
 
-def test_c2_an_error_of_the_service_becomes_a_short_reason() -> None:
+def test_an_error_of_the_service_becomes_a_short_reason() -> None:
+    """Case C2."""
+
     def work() -> dict[str, Any]:
         raise refusal("AccessDeniedException", "no " * 5_000, 403)
 
@@ -160,7 +166,9 @@ def test_c2_an_error_of_the_service_becomes_a_short_reason() -> None:
         assert len(str(caught.value)) <= REASON_BYTES
 
 
-def test_c1_an_error_that_passes_is_asked_again_by_is_complete_only() -> None:
+def test_an_error_that_passes_is_asked_again_by_is_complete_only() -> None:
+    """Case C1."""
+
     def work() -> dict[str, Any]:
         raise refusal("ThrottlingException", status=429)
 
@@ -169,13 +177,15 @@ def test_c1_an_error_that_passes_is_asked_again_by_is_complete_only() -> None:
         answer_event(work)
 
 
-def test_c5_what_is_not_complete_carries_no_data() -> None:
+def test_what_is_not_complete_carries_no_data() -> None:
+    """Case C5."""
     assert pending() == {"IsComplete": False}
     assert complete() == {"IsComplete": True}
     assert complete({"Status": "Completed"}) == {"IsComplete": True, "Data": {"Status": "Completed"}}
 
 
-def test_c1_c3_an_answer_has_our_own_id_and_carries_fields_beside_its_data() -> None:
+def test_an_answer_has_our_own_id_and_carries_fields_beside_its_data() -> None:
+    """Cases C1, C3."""
     assert answer("job", {"A": "b"}, AskedAt=1.5) == {
         "PhysicalResourceId": "job",
         "AskedAt": 1.5,
@@ -184,7 +194,8 @@ def test_c1_c3_an_answer_has_our_own_id_and_carries_fields_beside_its_data() -> 
     assert answer("job") == {"PhysicalResourceId": "job"}
 
 
-def test_c9_a_parsed_event_holds_no_response_url() -> None:
+def test_a_parsed_event_holds_no_response_url() -> None:
+    """Case C9."""
     event = framework.update("job", {"A": "1"}, {"A": "0"})
     parsed = Event.parse(event)
 
@@ -226,11 +237,13 @@ def test_properties_arrive_as_strings_and_leave_as_the_api_takes_them() -> None:
         ),
     ],
 )
-def test_b17_a_profile_is_judged_by_its_model(identifier: str, model: str) -> None:
+def test_a_profile_is_judged_by_its_model(identifier: str, model: str) -> None:
+    """Case B17."""
     assert lifecycle.foundation_model_id(identifier) == model
 
 
-def test_b17_one_look_a_model_and_the_end_counts_from_its_day_on(world: World) -> None:
+def test_one_look_a_model_and_the_end_counts_from_its_day_on(world: World) -> None:
+    """Case B17."""
     now = world.utc_now()
     end = now + timedelta(days=1)
     world.server.lifecycle("amazon.nova-pro-v1:0", legacy=now.timestamp() - DAY, end=end.timestamp())
@@ -243,7 +256,8 @@ def test_b17_one_look_a_model_and_the_end_counts_from_its_day_on(world: World) -
         lifecycle.check_usable(world.bedrock, [TEACHER], allow_legacy=False, today=now)
 
 
-def test_b17_a_look_that_is_denied_is_no_unknown_model(world: World) -> None:
+def test_a_look_that_is_denied_is_no_unknown_model(world: World) -> None:
+    """Case B17."""
     world.server.fault("denied", operation="GetFoundationModel")
 
     with pytest.raises(ClientError, match="AccessDenied"):

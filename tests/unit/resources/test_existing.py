@@ -56,7 +56,8 @@ def looked_up(world: World, arn: str) -> framework.Response:
     return world.existing().send(framework.create({"Arn": arn, "Nonce": ""}))
 
 
-def test_t3_a_job_is_found_by_its_arn_and_not_made(world: World) -> None:
+def test_a_job_is_found_by_its_arn_and_not_made(world: World) -> None:
+    """Case T3."""
     arn = make_job(world)
     calls = len(world.server.calls(CREATE))
 
@@ -77,7 +78,8 @@ def test_t3_a_job_is_found_by_its_arn_and_not_made(world: World) -> None:
     assert len(world.server.calls(CREATE)) == calls
 
 
-def test_t8_a_completed_job_tells_its_model_and_its_losses(world: World) -> None:
+def test_a_completed_job_tells_its_model_and_its_losses(world: World) -> None:
+    """Case T8."""
     validated = spec(ValidationDataUris=["s3://data/other.jsonl"])
     arn = world.bedrock.create_model_customization_job(**validated.request())["jobArn"]
     world.server.advance(3 * HOUR)
@@ -91,7 +93,8 @@ def test_t8_a_completed_job_tells_its_model_and_its_losses(world: World) -> None
     assert float(data["ValidationLoss"]) == job["validationMetrics"][0]["validationLoss"]
 
 
-def test_t11_a_model_is_looked_up_by_its_arn(world: World) -> None:
+def test_a_model_is_looked_up_by_its_arn(world: World) -> None:
+    """Case T11."""
     arn = world.model()
 
     response = looked_up(world, arn)
@@ -107,7 +110,8 @@ def test_t11_a_model_is_looked_up_by_its_arn(world: World) -> None:
     }
 
 
-def test_t11_all_models_are_listed_over_all_pages_as_each_is_shown(world: World) -> None:
+def test_all_models_are_listed_over_all_pages_as_each_is_shown(world: World) -> None:
+    """Case T11."""
     digests = [f"{number:012x}" for number in range(5)]
     for digest in digests:
         world.bedrock.create_model_customization_job(**spec(digest).request())
@@ -137,7 +141,8 @@ class Paged:
         return paginator
 
 
-def test_t20_throughput_is_found_by_its_arn_and_not_bought(world: World) -> None:
+def test_throughput_is_found_by_its_arn_and_not_bought(world: World) -> None:
+    """Case T20."""
     arn = make_throughput(world)
     bought = world.count("CreateProvisionedModelThroughput")
 
@@ -156,7 +161,8 @@ def test_t20_throughput_is_found_by_its_arn_and_not_bought(world: World) -> None
     assert world.count("CreateProvisionedModelThroughput") == bought
 
 
-def test_t20_throughput_by_the_hour_has_no_commitment(world: World) -> None:
+def test_throughput_by_the_hour_has_no_commitment(world: World) -> None:
+    """Case T20."""
     made = world.bedrock.create_provisioned_model_throughput(
         provisionedModelName="units", modelId=world.model(), modelUnits=1
     )
@@ -192,7 +198,8 @@ def test_another_arn_is_another_resource_and_the_old_one_is_left_alone(world: Wo
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_b10_an_invented_id_is_a_success_without_calls(world: World, maker: Maker) -> None:
+def test_an_invented_id_is_a_success_without_calls(world: World, maker: Maker) -> None:
+    """Case B10."""
     arn = maker(world)
     calls = len(world.server.calls())
 
@@ -206,16 +213,18 @@ def test_b10_an_invented_id_is_a_success_without_calls(world: World, maker: Make
     ("arn", "kind"),
     [(JOB, "customization job"), (MODEL, "custom model"), (THROUGHPUT, "provisioned throughput")],
 )
-def test_t4_t21_what_is_missing_is_told(world: World, arn: str, kind: str) -> None:
+def test_what_is_missing_is_told(world: World, arn: str, kind: str) -> None:
+    """Cases T4, T21."""
     response = looked_up(world, arn)
 
     assert not response.succeeded
     assert response.reason.startswith(f"There is no {kind} {arn} in this account and Region.")
 
 
-def test_t4_a_model_that_disappeared_is_told_at_the_next_look_and_its_resource_still_goes(
+def test_a_model_that_disappeared_is_told_at_the_next_look_and_its_resource_still_goes(
     world: World,
 ) -> None:
+    """Case T4."""
     arn = world.model()
     looked_up(world, arn)
     world.bedrock.delete_custom_model(modelIdentifier=arn)
@@ -257,7 +266,8 @@ def test_access_that_stays_denied_fails_with_bedrocks_text(world: World) -> None
     assert "not authorized: bedrock:Get" in response.reason
 
 
-def test_b16_throttling_is_left_to_the_client(world: World) -> None:
+def test_throttling_is_left_to_the_client(world: World) -> None:
+    """Case B16."""
     arn = make_job(world)
     world.server.fault("throttled", operation="GetModelCustomizationJob", count=1)
 
@@ -289,5 +299,6 @@ def _event(arn: str) -> Event:
         ("", ""),
     ],
 )
-def test_t3_a_base_model_is_named_as_for_inference(arn: str, base: str) -> None:
+def test_a_base_model_is_named_as_for_inference(arn: str, base: str) -> None:
+    """Case T3."""
     assert models.base_model(arn) == base

@@ -136,7 +136,8 @@ def test_the_deployment_buys_nothing_and_owns_the_name(buyer: Buyer) -> None:
     assert buyer.world.written() == []
 
 
-def test_t20_b20_without_a_commitment_it_is_billed_by_the_hour(buyer: Buyer) -> None:
+def test_without_a_commitment_it_is_billed_by_the_hour(buyer: Buyer) -> None:
+    """Cases T20, B20."""
     model = buyer.begin()
 
     assert buyer.serve()["outcome"] == "done"
@@ -176,7 +177,8 @@ def test_a_rising_successor_keeps_its_share(buyer: Buyer) -> None:
     assert (shares[1].digest, shares[1].endpoint) == (DIGEST, buyer.bought[0]["arn"])
 
 
-def test_t20_a_commitment_is_passed_on(buyer: Buyer) -> None:
+def test_a_commitment_is_passed_on(buyer: Buyer) -> None:
+    """Case T20."""
     buyer.begin()
     name = throughput_name(OWNER, 2, "OneMonth")
     assert buyer.step(**{**MONTH, "model_units": 2, "throughput_name": name})["outcome"] == "waiting"
@@ -186,7 +188,8 @@ def test_t20_a_commitment_is_passed_on(buyer: Buyer) -> None:
     assert parameters["provisionedModelName"] == f"{OWNER}-2mu-1m"
 
 
-def test_t21_throughput_deleted_by_hand_is_no_problem_for_delete(buyer: Buyer) -> None:
+def test_throughput_deleted_by_hand_is_no_problem_for_delete(buyer: Buyer) -> None:
+    """Case T21."""
     buyer.begin()
     buyer.serve()
     buyer.world.bedrock.delete_provisioned_model_throughput(provisionedModelId=NAME)
@@ -194,7 +197,8 @@ def test_t21_throughput_deleted_by_hand_is_no_problem_for_delete(buyer: Buyer) -
     assert buyer.resource().send(framework.delete(NAME, PROPERTIES)).succeeded
 
 
-def test_b21_the_step_asked_twice_buys_once(buyer: Buyer) -> None:
+def test_the_step_asked_twice_buys_once(buyer: Buyer) -> None:
+    """Case B21."""
     buyer.begin()
     buyer.step()
     buyer.step()
@@ -203,7 +207,8 @@ def test_b21_the_step_asked_twice_buys_once(buyer: Buyer) -> None:
 
 
 @pytest.mark.parametrize("how", ["dropped", "error"])
-def test_b21_a_lost_answer_buys_once(buyer: Buyer, how: str) -> None:
+def test_a_lost_answer_buys_once(buyer: Buyer, how: str) -> None:
+    """Case B21."""
     buyer.begin()
     buyer.world.server.fault("lost_response", operation=BUY, answer=how)
 
@@ -211,7 +216,8 @@ def test_b21_a_lost_answer_buys_once(buyer: Buyer, how: str) -> None:
     assert len(buyer.bought) == 1
 
 
-def test_b21_a_lost_answer_and_a_blind_look_buy_once(buyer: Buyer) -> None:
+def test_a_lost_answer_and_a_blind_look_buy_once(buyer: Buyer) -> None:
+    """Case B21."""
     buyer.begin()
     buyer.world.server.fault("lost_response", operation=BUY)
     missing = times(2, refusal("ResourceNotFoundException", status=404))
@@ -222,14 +228,16 @@ def test_b21_a_lost_answer_and_a_blind_look_buy_once(buyer: Buyer) -> None:
     assert len(buyer.bought) == 1
 
 
-def test_b21_throttling_is_waited_for(buyer: Buyer) -> None:
+def test_throttling_is_waited_for(buyer: Buyer) -> None:
+    """Case B21."""
     buyer.begin()
     buyer.world.server.fault("throttled", operation=BUY, count=3)
 
     assert buyer.serve()["outcome"] == "done"
 
 
-def test_b21_failed_throughput_is_told_and_deleted(buyer: Buyer) -> None:
+def test_failed_throughput_is_told_and_deleted(buyer: Buyer) -> None:
+    """Case B21."""
     buyer.begin()
     buyer.world.server.fault("throughput_failed", message="No capacity.")
 
@@ -243,7 +251,8 @@ def test_b21_failed_throughput_is_told_and_deleted(buyer: Buyer) -> None:
     assert buyer.serve()["outcome"] == "done"
 
 
-def test_b16_an_empty_quota_names_both_quotas(buyer: Buyer) -> None:
+def test_an_empty_quota_names_both_quotas(buyer: Buyer) -> None:
+    """Case B16."""
     buyer.begin()
 
     result = buyer.step(model_units=9)
@@ -253,7 +262,8 @@ def test_b16_an_empty_quota_names_both_quotas(buyer: Buyer) -> None:
         assert text in result["message"]
 
 
-def test_b26_throughput_of_a_legacy_model_is_refused(buyer: Buyer) -> None:
+def test_throughput_of_a_legacy_model_is_refused(buyer: Buyer) -> None:
+    """Case B26."""
     buyer.begin()
     now = buyer.world.server.clock.now()
     buyer.world.server.lifecycle("amazon.nova-micro-v1:0", legacy=now - DAY, end=now + 100 * DAY)
@@ -265,7 +275,8 @@ def test_b26_throughput_of_a_legacy_model_is_refused(buyer: Buyer) -> None:
     assert buyer.world.server.calls(BUY) == []
 
 
-def test_b26_throughput_is_not_moved_to_a_legacy_model(buyer: Buyer) -> None:
+def test_throughput_is_not_moved_to_a_legacy_model(buyer: Buyer) -> None:
+    """Case B26."""
     buyer.begin()
     buyer.serve()
     buyer.begin(NEXT)
@@ -276,7 +287,8 @@ def test_b26_throughput_is_not_moved_to_a_legacy_model(buyer: Buyer) -> None:
     assert buyer.world.server.calls(MOVE) == []
 
 
-def test_b26_throughput_of_a_model_that_is_gone_is_refused(buyer: Buyer) -> None:
+def test_throughput_of_a_model_that_is_gone_is_refused(buyer: Buyer) -> None:
+    """Case B26."""
     buyer.world.bedrock.delete_custom_model(modelIdentifier=buyer.begin())
 
     result = buyer.step()
@@ -286,7 +298,8 @@ def test_b26_throughput_of_a_model_that_is_gone_is_refused(buyer: Buyer) -> None
 
 
 @pytest.mark.parametrize("status", ["Creating", "Failed"])
-def test_b26_throughput_of_a_model_that_is_not_active_is_refused(buyer: Buyer, status: str) -> None:
+def test_throughput_of_a_model_that_is_not_active_is_refused(buyer: Buyer, status: str) -> None:
+    """Case B26."""
     buyer.begin()
     model = {"modelStatus": status, "failureMessage": "no weights", "baseModelArn": "arn"}
     bedrock = Proxy(buyer.world.bedrock, get_custom_model=lambda **_: model)
@@ -298,7 +311,8 @@ def test_b26_throughput_of_a_model_that_is_not_active_is_refused(buyer: Buyer, s
     assert buyer.world.server.calls(BUY) == []
 
 
-def test_b26_the_base_of_a_model_made_from_a_custom_one_is_looked_at(buyer: Buyer) -> None:
+def test_the_base_of_a_model_made_from_a_custom_one_is_looked_at(buyer: Buyer) -> None:
+    """Case B26."""
     first = buyer.begin()
     bedrock = Proxy(buyer.world.bedrock, get_custom_model=lambda **_: {"baseModelArn": first})
 
@@ -338,7 +352,8 @@ def test_a_release_that_does_not_serve_any_more_buys_nothing(buyer: Buyer, how: 
     assert buyer.world.server.calls(BUY) == []
 
 
-def test_b23_another_model_moves_in_under_the_same_arn(buyer: Buyer) -> None:
+def test_another_model_moves_in_under_the_same_arn(buyer: Buyer) -> None:
+    """Case B23."""
     buyer.begin()
     buyer.serve()
     arn = buyer.bought[0]["arn"]
@@ -352,7 +367,8 @@ def test_b23_another_model_moves_in_under_the_same_arn(buyer: Buyer) -> None:
     assert len(buyer.world.server.calls(MOVE)) == 1
 
 
-def test_b23_a_move_that_fails_ends_the_release(buyer: Buyer) -> None:
+def test_a_move_that_fails_ends_the_release(buyer: Buyer) -> None:
+    """Case B23."""
     old = buyer.begin()
     buyer.serve()
     buyer.begin(NEXT)
@@ -366,7 +382,8 @@ def test_b23_a_move_that_fails_ends_the_release(buyer: Buyer) -> None:
     assert buyer.bought[0]["model"] == old
 
 
-def test_b23_another_attempt_moves_it_again(buyer: Buyer) -> None:
+def test_another_attempt_moves_it_again(buyer: Buyer) -> None:
+    """Case B23."""
     buyer.begin()
     buyer.serve()
     model = buyer.begin(NEXT)
@@ -379,7 +396,8 @@ def test_b23_another_attempt_moves_it_again(buyer: Buyer) -> None:
     assert buyer.bought[0]["model"] == model
 
 
-def test_b23_a_move_asked_for_while_another_is_under_way_waits(buyer: Buyer) -> None:
+def test_a_move_asked_for_while_another_is_under_way_waits(buyer: Buyer) -> None:
+    """Case B23."""
     first = buyer.begin()
     buyer.serve()
     model = buyer.begin(NEXT)
@@ -394,7 +412,8 @@ def test_b23_a_move_asked_for_while_another_is_under_way_waits(buyer: Buyer) -> 
 
 
 @pytest.mark.parametrize("status", ["Creating", "Updating", "InService"])
-def test_b25_delete_waits_until_it_is_gone(buyer: Buyer, status: str) -> None:
+def test_delete_waits_until_it_is_gone(buyer: Buyer, status: str) -> None:
+    """Case B25."""
     buyer.begin()
     if status == "Creating":
         buyer.step()
@@ -411,7 +430,8 @@ def test_b25_delete_waits_until_it_is_gone(buyer: Buyer, status: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["ConflictException", "ValidationException"])
-def test_b25_one_that_can_not_be_deleted_while_it_is_made_is_asked_again(buyer: Buyer, code: str) -> None:
+def test_one_that_can_not_be_deleted_while_it_is_made_is_asked_again(buyer: Buyer, code: str) -> None:
+    """Case B25."""
     buyer.begin()
     buyer.step()
     busy = Meddled(
@@ -431,7 +451,8 @@ def committed(buyer: Buyer) -> None:
     buyer.end_route()
 
 
-def test_b22_a_commitment_is_not_deleted_before_its_term(buyer: Buyer) -> None:
+def test_a_commitment_is_not_deleted_before_its_term(buyer: Buyer) -> None:
+    """Case B22."""
     committed(buyer)
     found = buyer.world.bedrock.get_provisioned_model_throughput(provisionedModelId=COMMITTED)
     term = found["commitmentExpirationTime"].astimezone(UTC)
@@ -455,7 +476,8 @@ def test_b22_a_commitment_is_not_deleted_before_its_term(buyer: Buyer) -> None:
     assert buyer.bought == []
 
 
-def test_b22_without_a_price_the_hours_are_told(buyer: Buyer) -> None:
+def test_without_a_price_the_hours_are_told(buyer: Buyer) -> None:
+    """Case B22."""
     committed(buyer)
     properties = {key: value for key, value in MONTHLY.items() if key != "HourlyPriceUsd"}
 
@@ -466,9 +488,10 @@ def test_b22_without_a_price_the_hours_are_told(buyer: Buyer) -> None:
 
 
 @pytest.mark.parametrize("properties", [PROPERTIES, MONTHLY])
-def test_b15_b22_retained_throughput_and_its_model_are_left_and_that_is_logged(
+def test_retained_throughput_and_its_model_are_left_and_that_is_logged(
     buyer: Buyer, properties: dict[str, Any]
 ) -> None:
+    """Cases B15, B22."""
     buyer.begin()
     buyer.serve(**({} if properties is PROPERTIES else MONTH))
     buyer.end_route()
@@ -484,7 +507,8 @@ def test_b15_b22_retained_throughput_and_its_model_are_left_and_that_is_logged(
     assert buyer.bought[0]["arn"] in lines.getvalue()
 
 
-def test_b22_a_failed_purchase_has_no_term(buyer: Buyer) -> None:
+def test_a_failed_purchase_has_no_term(buyer: Buyer) -> None:
+    """Case B22."""
     buyer.begin()
     buyer.world.server.fault("throughput_failed")
     buyer.step(**MONTH)
@@ -520,9 +544,10 @@ def test_a_share_that_expired_does_not_hold_throughput(buyer: Buyer) -> None:
 @pytest.mark.parametrize(
     ("retain", "declared", "left"), [("true", None, 1), ("false", None, 0), ("false", DIGEST, 1)]
 )
-def test_b15_its_model_goes_last_unless_it_is_retained_or_declared(
+def test_its_model_goes_last_unless_it_is_retained_or_declared(
     buyer: Buyer, retain: str, declared: str | None, left: int
 ) -> None:
+    """Case B15."""
     buyer.begin()
     buyer.serve()
     buyer.releases.declare(declared)
@@ -533,7 +558,8 @@ def test_b15_its_model_goes_last_unless_it_is_retained_or_declared(
     assert len(buyer.world.server.state()["models"]) == left
 
 
-def test_b13_a_model_that_a_deployment_serves_is_kept(buyer: Buyer) -> None:
+def test_a_model_that_a_deployment_serves_is_kept(buyer: Buyer) -> None:
+    """Case B13."""
     model = buyer.begin()
     buyer.world.deploy(model)
     buyer.serve()
@@ -543,8 +569,8 @@ def test_b13_a_model_that_a_deployment_serves_is_kept(buyer: Buyer) -> None:
     assert len(buyer.world.server.state()["models"]) == 1
 
 
-def test_b15_an_adopted_model_is_never_deleted(buyer: Buyer) -> None:
-    """Its name is not one that this owner's jobs have."""
+def test_an_adopted_model_is_never_deleted(buyer: Buyer) -> None:
+    """Its name is not one that this owner's jobs have. Case B15."""
     buyer.begin()
     found = buyer.world.bedrock.get_custom_model(modelIdentifier=f"{OWNER}-{DIGEST}")
     adopted = {**found, "modelName": "somebody-elses"}
@@ -574,7 +600,8 @@ def test_the_release_says_where_it_goes_before_anything_is_paid(buyer: Buyer) ->
     assert seen == [NAME, ""]
 
 
-def test_b24_other_units_are_another_resource_and_the_old_one_goes_by_its_own_delete(buyer: Buyer) -> None:
+def test_other_units_are_another_resource_and_the_old_one_goes_by_its_own_delete(buyer: Buyer) -> None:
+    """Case B24."""
     buyer.begin()
     buyer.serve()
 
@@ -591,8 +618,11 @@ def test_b24_other_units_are_another_resource_and_the_old_one_goes_by_its_own_de
     assert buyer.bought == []
 
 
-def test_b24_other_units_reach_production_by_the_releases_last_step(buyer: Buyer) -> None:
-    """The model has gone live on demand once more: nothing is routed to the old units, which make room."""
+def test_other_units_reach_production_by_the_releases_last_step(buyer: Buyer) -> None:
+    """The model has gone live on demand once more: nothing is routed to the old units, which make room.
+
+    Case B24.
+    """
     buyer.begin()
     buyer.serve()
     old = buyer.bought[0]["arn"]
@@ -608,7 +638,8 @@ def test_b24_other_units_reach_production_by_the_releases_last_step(buyer: Buyer
     assert (release.throughput, release.endpoint) == (f"{OWNER}-2mu", found["arn"])
 
 
-def test_b24_units_that_something_is_routed_to_are_left(buyer: Buyer) -> None:
+def test_units_that_something_is_routed_to_are_left(buyer: Buyer) -> None:
+    """Case B24."""
     buyer.begin()
     buyer.serve()
     old = buyer.bought[0]["arn"]
@@ -622,7 +653,8 @@ def test_b24_units_that_something_is_routed_to_are_left(buyer: Buyer) -> None:
     assert [found["arn"] for found in buyer.bought] == [old]
 
 
-def test_b24_old_units_that_are_being_moved_are_waited_for(buyer: Buyer) -> None:
+def test_old_units_that_are_being_moved_are_waited_for(buyer: Buyer) -> None:
+    """Case B24."""
     buyer.begin()
     buyer.serve()
     model = buyer.begin(NEXT)
@@ -661,7 +693,8 @@ def test_throughput_of_another_student_is_bought_in_place_of_the_old_ones(buyer:
     assert len(buyer.world.server.calls(MOVE)) == 0
 
 
-def test_b22_a_commitment_for_another_student_ends_the_last_step(buyer: Buyer) -> None:
+def test_a_commitment_for_another_student_ends_the_last_step(buyer: Buyer) -> None:
+    """Case B22."""
     buyer.begin()
     buyer.serve(**MONTH)
     of_another_student(buyer)
@@ -673,7 +706,8 @@ def test_b22_a_commitment_for_another_student_ends_the_last_step(buyer: Buyer) -
 
 
 @pytest.mark.parametrize("how", ["retained", "committed", "somebody else's"])
-def test_b24_old_units_that_can_not_go_stay(buyer: Buyer, how: str) -> None:
+def test_old_units_that_can_not_go_stay(buyer: Buyer, how: str) -> None:
+    """Case B24."""
     buyer.begin()
     buyer.serve(**(MONTH if how == "committed" else {}))
     old = buyer.bought[0]["arn"]
@@ -689,7 +723,8 @@ def test_b24_old_units_that_can_not_go_stay(buyer: Buyer, how: str) -> None:
     )
 
 
-def test_b24_units_or_commitment_are_not_changed_beside_a_commitment_that_runs(buyer: Buyer) -> None:
+def test_units_or_commitment_are_not_changed_beside_a_commitment_that_runs(buyer: Buyer) -> None:
+    """Case B24."""
     buyer.begin()
     buyer.serve(**MONTH)
 
@@ -705,7 +740,8 @@ def test_b24_units_or_commitment_are_not_changed_beside_a_commitment_that_runs(b
 
 
 @pytest.mark.parametrize("where", ["old", "new"])
-def test_b24_a_commitment_that_is_retained_may_be_replaced(buyer: Buyer, where: str) -> None:
+def test_a_commitment_that_is_retained_may_be_replaced(buyer: Buyer, where: str) -> None:
+    """Case B24."""
     buyer.begin()
     buyer.serve(**MONTH)
     old, new = MONTHLY, DOUBLED
@@ -719,7 +755,8 @@ def test_b24_a_commitment_that_is_retained_may_be_replaced(buyer: Buyer, where: 
     assert (response.succeeded, response.physical_id) == (True, f"{OWNER}-2mu")
 
 
-def test_b24_a_commitment_whose_term_is_over_may_be_replaced(buyer: Buyer) -> None:
+def test_a_commitment_whose_term_is_over_may_be_replaced(buyer: Buyer) -> None:
+    """Case B24."""
     buyer.begin()
     buyer.serve(**MONTH)
     buyer.world.server.advance(31 * DAY)
@@ -727,8 +764,8 @@ def test_b24_a_commitment_whose_term_is_over_may_be_replaced(buyer: Buyer) -> No
     assert buyer.resource().send(framework.update(COMMITTED, DOUBLED, MONTHLY)).physical_id == f"{OWNER}-2mu"
 
 
-def test_t22_tags_follow_in_place(buyer: Buyer) -> None:
-    """As T5 has it: one tag, then two with one of them changed, then one."""
+def test_tags_follow_in_place(buyer: Buyer) -> None:
+    """As T5 has it: one tag, then two with one of them changed, then one. Case T22."""
     buyer.begin()
     buyer.serve()
     resource, own = buyer.resource(), {OWNER_TAG: OWNER, DIGEST_TAG: DIGEST, CREATED_AS_TAG: NAME}
@@ -745,7 +782,8 @@ def test_t22_tags_follow_in_place(buyer: Buyer) -> None:
     assert buyer.world.written() == before
 
 
-def test_b10_an_invented_id_is_a_success_without_effects(buyer: Buyer) -> None:
+def test_an_invented_id_is_a_success_without_effects(buyer: Buyer) -> None:
+    """Case B10."""
     buyer.begin()
     buyer.serve()
     before = buyer.world.written()
@@ -756,7 +794,8 @@ def test_b10_an_invented_id_is_a_success_without_effects(buyer: Buyer) -> None:
     assert buyer.world.written() == before
 
 
-def test_b10_a_second_delete_changes_nothing(buyer: Buyer) -> None:
+def test_a_second_delete_changes_nothing(buyer: Buyer) -> None:
+    """Case B10."""
     buyer.begin()
     buyer.serve()
     event = framework.delete(NAME, {**PROPERTIES, "RetainModels": "false"})

@@ -118,7 +118,8 @@ def shop(world: World) -> Shop:
     return Shop(world)
 
 
-def test_t20_b20_it_is_bought_by_the_hour_and_waited_for(shop: Shop) -> None:
+def test_it_is_bought_by_the_hour_and_waited_for(shop: Shop) -> None:
+    """Cases T20, B20."""
     response = shop.create()
 
     assert (response.succeeded, response.physical_id) == (True, NAME)
@@ -142,15 +143,19 @@ def test_t20_b20_it_is_bought_by_the_hour_and_waited_for(shop: Shop) -> None:
     }
 
 
-def test_t20_a_commitment_is_passed_on(shop: Shop) -> None:
+def test_a_commitment_is_passed_on(shop: Shop) -> None:
+    """Case T20."""
     assert shop.create(CommitmentDuration="SixMonths", units=2).physical_id == "search-router-2mu-6m"
 
     parameters = shop.world.server.calls(BUY)[0]["parameters"]
     assert (parameters["commitmentDuration"], parameters["modelUnits"]) == ("SixMonths", 2)
 
 
-def test_b12_on_event_of_a_create_buys_nothing(shop: Shop) -> None:
-    """What it bought would be lost if it failed then: the framework swallows the Delete that follows."""
+def test_on_event_of_a_create_buys_nothing(shop: Shop) -> None:
+    """What it bought would be lost if it failed then: the framework swallows the Delete that follows.
+
+    Case B12.
+    """
     event = Event.parse(framework.create(shop.properties()))
 
     assert handler.handle(event, shop.world.bedrock) == {"PhysicalResourceId": NAME}
@@ -159,7 +164,8 @@ def test_b12_on_event_of_a_create_buys_nothing(shop: Shop) -> None:
 
 @pytest.mark.parametrize("how", ["throttled", "failed", "unavailable"])
 @pytest.mark.parametrize("operation", [BUY, LOOK, "GetCustomModel", "GetFoundationModel"])
-def test_b16_b21_what_passes_is_waited_for(shop: Shop, operation: str, how: str) -> None:
+def test_what_passes_is_waited_for(shop: Shop, operation: str, how: str) -> None:
+    """Cases B16, B21."""
     shop.world.server.fault(how, operation=operation, count=3)
 
     assert shop.create().succeeded
@@ -167,14 +173,16 @@ def test_b16_b21_what_passes_is_waited_for(shop: Shop, operation: str, how: str)
 
 
 @pytest.mark.parametrize("how", ["dropped", "error"])
-def test_b21_a_lost_answer_buys_once(shop: Shop, how: str) -> None:
+def test_a_lost_answer_buys_once(shop: Shop, how: str) -> None:
+    """Case B21."""
     shop.world.server.fault("lost_response", operation=BUY, answer=how)
 
     assert shop.create().succeeded
     assert shop.world.count(BUY) == 1
 
 
-def test_b21_a_look_that_does_not_see_it_yet_buys_once(shop: Shop) -> None:
+def test_a_look_that_does_not_see_it_yet_buys_once(shop: Shop) -> None:
+    """Case B21."""
     missing = times(3, refusal("ResourceNotFoundException", status=404), skip=1)
     late = Meddled(shop.world.bedrock, before={"get_provisioned_model_throughput": missing})
 
@@ -182,7 +190,8 @@ def test_b21_a_look_that_does_not_see_it_yet_buys_once(shop: Shop) -> None:
     assert len(shop.bought) == 1
 
 
-def test_b21_tags_that_are_not_seen_yet_are_waited_for(shop: Shop) -> None:
+def test_tags_that_are_not_seen_yet_are_waited_for(shop: Shop) -> None:
+    """Case B21."""
     missing = times(3, refusal("ResourceNotFoundException", status=404))
     late = Meddled(shop.world.bedrock, before={"list_tags_for_resource": missing})
 
@@ -190,7 +199,8 @@ def test_b21_tags_that_are_not_seen_yet_are_waited_for(shop: Shop) -> None:
     assert len(shop.bought) == 1
 
 
-def test_b1_b21_an_event_that_comes_twice_buys_once(shop: Shop) -> None:
+def test_an_event_that_comes_twice_buys_once(shop: Shop) -> None:
+    """Cases B1, B21."""
     event = framework.create(shop.properties())
     first, second = shop.resource(polls=3).send(event), shop.resource().send(event)
 
@@ -200,7 +210,8 @@ def test_b1_b21_an_event_that_comes_twice_buys_once(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("status", ["Creating", "InService"])
-def test_b21_one_that_comes_too_late_is_deleted_by_the_rollback(shop: Shop, status: str) -> None:
+def test_one_that_comes_too_late_is_deleted_by_the_rollback(shop: Shop, status: str) -> None:
+    """Case B21."""
     response = shop.create(polls=3)
     assert (response.succeeded, response.reason, response.physical_id) == (False, "Operation timed out", NAME)
     if status == "InService":
@@ -211,7 +222,8 @@ def test_b21_one_that_comes_too_late_is_deleted_by_the_rollback(shop: Shop, stat
     assert shop.bought == []
 
 
-def test_b21_one_that_fails_is_told_and_deleted(shop: Shop) -> None:
+def test_one_that_fails_is_told_and_deleted(shop: Shop) -> None:
+    """Case B21."""
     shop.world.server.fault("throughput_failed", message="No capacity.")
 
     response = shop.create()
@@ -226,7 +238,8 @@ def test_b21_one_that_fails_is_told_and_deleted(shop: Shop) -> None:
     assert shop.create().succeeded
 
 
-def test_b16_an_empty_quota_names_both_quotas(shop: Shop) -> None:
+def test_an_empty_quota_names_both_quotas(shop: Shop) -> None:
+    """Case B16."""
     response = shop.create(units=10)
 
     assert not response.succeeded
@@ -235,7 +248,8 @@ def test_b16_an_empty_quota_names_both_quotas(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("end", [-DAY, 100 * DAY])
-def test_b26_a_model_of_a_base_at_its_end_is_refused(shop: Shop, end: int) -> None:
+def test_a_model_of_a_base_at_its_end_is_refused(shop: Shop, end: int) -> None:
+    """Case B26."""
     now = shop.world.server.clock.now()
     shop.world.server.lifecycle("amazon.nova-micro-v1:0", legacy=now - 2 * DAY, end=now + end)
 
@@ -246,7 +260,8 @@ def test_b26_a_model_of_a_base_at_its_end_is_refused(shop: Shop, end: int) -> No
     assert shop.world.server.calls(BUY) == []
 
 
-def test_b26_a_model_that_does_not_exist_is_refused(shop: Shop) -> None:
+def test_a_model_that_does_not_exist_is_refused(shop: Shop) -> None:
+    """Case B26."""
     shop.world.bedrock.delete_custom_model(modelIdentifier=shop.model)
 
     response = shop.create()
@@ -292,7 +307,8 @@ def test_a_name_taken_while_it_could_not_be_looked_at_is_refused(shop: Shop) -> 
     assert shop.names == [NAME]
 
 
-def test_b23_another_model_moves_in_under_the_same_arn(shop: Shop) -> None:
+def test_another_model_moves_in_under_the_same_arn(shop: Shop) -> None:
+    """Case B23."""
     shop.create()
     (before,) = shop.bought
 
@@ -306,7 +322,8 @@ def test_b23_another_model_moves_in_under_the_same_arn(shop: Shop) -> None:
     assert call["parameters"] == {"provisionedModelId": before["arn"], "desiredModelId": shop.other}
 
 
-def test_b23_it_is_not_done_before_the_desired_model_is_the_one_that_serves(shop: Shop) -> None:
+def test_it_is_not_done_before_the_desired_model_is_the_one_that_serves(shop: Shop) -> None:
+    """Case B23."""
     shop.create()
     new = shop.properties(ModelArn=shop.other)
     event = framework.update(NAME, new, shop.properties())
@@ -322,7 +339,8 @@ def test_b23_it_is_not_done_before_the_desired_model_is_the_one_that_serves(shop
         assert answer["IsComplete"] is complete
 
 
-def test_b23_another_name_is_given_in_place_and_found_again(shop: Shop) -> None:
+def test_another_name_is_given_in_place_and_found_again(shop: Shop) -> None:
+    """Case B23."""
     shop.create()
     (before,) = shop.bought
     renamed = shop.properties("movies")
@@ -343,7 +361,8 @@ def test_b23_another_name_is_given_in_place_and_found_again(shop: Shop) -> None:
     assert shop.bought == []
 
 
-def test_b23_model_and_name_change_by_one_call(shop: Shop) -> None:
+def test_model_and_name_change_by_one_call(shop: Shop) -> None:
+    """Case B23."""
     shop.create()
 
     assert shop.update(shop.properties("movies", ModelArn=shop.other), shop.properties()).succeeded
@@ -353,7 +372,8 @@ def test_b23_model_and_name_change_by_one_call(shop: Shop) -> None:
     assert [(found["name"], found["model"]) for found in shop.bought] == [("movies-1mu", shop.other)]
 
 
-def test_b10_b23_after_a_rename_an_id_of_neither_name_deletes_nothing(shop: Shop) -> None:
+def test_after_a_rename_an_id_of_neither_name_deletes_nothing(shop: Shop) -> None:
+    """Cases B10, B23."""
     shop.create()
     shop.update(shop.properties("movies"), shop.properties())
     before = shop.world.written()
@@ -365,7 +385,8 @@ def test_b10_b23_after_a_rename_an_id_of_neither_name_deletes_nothing(shop: Shop
 
 
 @pytest.mark.parametrize("renamed", [False, True])
-def test_b23_a_move_that_fails_is_told_and_taken_back(shop: Shop, renamed: bool) -> None:
+def test_a_move_that_fails_is_told_and_taken_back(shop: Shop, renamed: bool) -> None:
+    """Case B23."""
     shop.create()
     old = shop.properties()
     new = shop.properties("movies" if renamed else "search-router", ModelArn=shop.other)
@@ -381,8 +402,8 @@ def test_b23_a_move_that_fails_is_told_and_taken_back(shop: Shop, renamed: bool)
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_b23_an_update_that_is_taken_back_moves_it_back(shop: Shop, late: bool) -> None:
-    """Either another resource failed, or the move took longer than CloudFormation waits."""
+def test_an_update_that_is_taken_back_moves_it_back(shop: Shop, late: bool) -> None:
+    """Either another resource failed, or the move took longer than CloudFormation waits. Case B23."""
     shop.create()
     old, new = shop.properties(), shop.properties("movies", ModelArn=shop.other)
     response = shop.resource(polls=3 if late else POLLS).send(framework.update(NAME, new, old))
@@ -394,7 +415,8 @@ def test_b23_an_update_that_is_taken_back_moves_it_back(shop: Shop, late: bool) 
     assert len(shop.world.server.calls(MOVE)) == 2
 
 
-def test_b23_a_rename_alone_that_is_taken_back_while_it_runs_is_no_failed_move(shop: Shop) -> None:
+def test_a_rename_alone_that_is_taken_back_while_it_runs_is_no_failed_move(shop: Shop) -> None:
+    """Case B23."""
     shop.create()
     old, new = shop.properties(), shop.properties("movies")
     shop.resource(polls=1).send(framework.update(NAME, new, old))
@@ -405,7 +427,8 @@ def test_b23_a_rename_alone_that_is_taken_back_while_it_runs_is_no_failed_move(s
 
 
 @pytest.mark.parametrize("how", ["throttled", "failed"])
-def test_b16_b23_a_move_that_is_throttled_is_asked_for_again(shop: Shop, how: str) -> None:
+def test_a_move_that_is_throttled_is_asked_for_again(shop: Shop, how: str) -> None:
+    """Cases B16, B23."""
     shop.create()
     shop.world.server.fault(how, operation=MOVE, count=3)
 
@@ -413,7 +436,8 @@ def test_b16_b23_a_move_that_is_throttled_is_asked_for_again(shop: Shop, how: st
     assert shop.bought[0]["model"] == shop.other
 
 
-def test_b23_a_lost_answer_moves_once(shop: Shop) -> None:
+def test_a_lost_answer_moves_once(shop: Shop) -> None:
+    """Case B23."""
     shop.create()
     shop.world.server.fault("lost_response", operation=MOVE)
 
@@ -421,7 +445,8 @@ def test_b23_a_lost_answer_moves_once(shop: Shop) -> None:
     assert len(shop.world.server.calls(MOVE)) == 1
 
 
-def test_b1_b23_an_update_that_comes_twice_moves_once(shop: Shop) -> None:
+def test_an_update_that_comes_twice_moves_once(shop: Shop) -> None:
+    """Cases B1, B23."""
     shop.create()
     event = framework.update(NAME, shop.properties(ModelArn=shop.other), shop.properties())
 
@@ -430,8 +455,8 @@ def test_b1_b23_an_update_that_comes_twice_moves_once(shop: Shop) -> None:
     assert len(shop.world.server.calls(MOVE)) == 1
 
 
-def test_b1_b23_an_update_that_came_twice_does_not_move_it_after_it_was_taken_back(shop: Shop) -> None:
-    """The second delivery's poll goes on for a while after the first one's answer."""
+def test_an_update_that_came_twice_does_not_move_it_after_it_was_taken_back(shop: Shop) -> None:
+    """The second delivery's poll goes on for a while after the first one's answer. Cases B1, B23."""
     shop.create()
     old, new = shop.properties(), shop.properties(ModelArn=shop.other)
     event = framework.update(NAME, new, old)
@@ -444,7 +469,8 @@ def test_b1_b23_an_update_that_came_twice_does_not_move_it_after_it_was_taken_ba
     assert shop.bought[0]["model"] == shop.model
 
 
-def test_b26_it_is_not_moved_to_a_model_of_a_base_at_its_end(shop: Shop) -> None:
+def test_it_is_not_moved_to_a_model_of_a_base_at_its_end(shop: Shop) -> None:
+    """Case B26."""
     shop.create()
     now = shop.world.server.clock.now()
     shop.world.server.lifecycle("amazon.nova-micro-v1:0", legacy=now - DAY, end=now + 100 * DAY)
@@ -457,7 +483,8 @@ def test_b26_it_is_not_moved_to_a_model_of_a_base_at_its_end(shop: Shop) -> None
     assert shop.update(old, new).succeeded
 
 
-def test_t21_one_that_was_deleted_by_hand_is_told_and_not_bought_again(shop: Shop) -> None:
+def test_one_that_was_deleted_by_hand_is_told_and_not_bought_again(shop: Shop) -> None:
+    """Case T21."""
     shop.create()
     shop.world.bedrock.delete_provisioned_model_throughput(provisionedModelId=NAME)
 
@@ -469,7 +496,8 @@ def test_t21_one_that_was_deleted_by_hand_is_told_and_not_bought_again(shop: Sho
     assert shop.delete().succeeded
 
 
-def test_t21_one_that_is_deleted_while_it_moves_is_told(shop: Shop) -> None:
+def test_one_that_is_deleted_while_it_moves_is_told(shop: Shop) -> None:
+    """Case T21."""
     shop.create()
     event = framework.update(NAME, shop.properties("movies"), shop.properties())
     asked = handler.handle(Event.parse(event), shop.world.bedrock, None, shop.world.utc_now)
@@ -481,8 +509,8 @@ def test_t21_one_that_is_deleted_while_it_moves_is_told(shop: Shop) -> None:
     assert shop.world.count(BUY) == 1
 
 
-def test_t22_tags_follow_in_place(shop: Shop) -> None:
-    """As T5 has it: one tag, then two with one of them changed, then one."""
+def test_tags_follow_in_place(shop: Shop) -> None:
+    """As T5 has it: one tag, then two with one of them changed, then one. Case T22."""
     shop.create()
     own = {
         OWNER_TAG: OWNER,
@@ -499,7 +527,8 @@ def test_t22_tags_follow_in_place(shop: Shop) -> None:
     assert (shop.world.count(BUY), shop.world.count(MOVE)) == (1, 0)
 
 
-def test_t12_an_update_that_changes_nothing_in_bedrock_calls_nothing_that_changes(shop: Shop) -> None:
+def test_an_update_that_changes_nothing_in_bedrock_calls_nothing_that_changes(shop: Shop) -> None:
+    """Case T12."""
     shop.create()
     before = shop.world.written()
 
@@ -518,7 +547,8 @@ def test_another_owner_takes_it_over_in_place(shop: Shop) -> None:
     assert shop.bought == []
 
 
-def test_b24_other_units_are_bought_before_the_old_ones_go(shop: Shop) -> None:
+def test_other_units_are_bought_before_the_old_ones_go(shop: Shop) -> None:
+    """Case B24."""
     shop.create()
     old, new = shop.properties(), shop.properties("movies", units=2)
 
@@ -534,7 +564,8 @@ def test_b24_other_units_are_bought_before_the_old_ones_go(shop: Shop) -> None:
     assert shop.names == [TWO]
 
 
-def test_b24_after_a_rename_the_old_one_is_found_by_what_it_was_made_as(shop: Shop) -> None:
+def test_after_a_rename_the_old_one_is_found_by_what_it_was_made_as(shop: Shop) -> None:
+    """Case B24."""
     shop.create()
     shop.update(shop.properties("movies"), shop.properties())
 
@@ -543,7 +574,8 @@ def test_b24_after_a_rename_the_old_one_is_found_by_what_it_was_made_as(shop: Sh
     assert shop.names == [TWO]
 
 
-def test_b1_b24_a_replacement_that_comes_twice_buys_once(shop: Shop) -> None:
+def test_a_replacement_that_comes_twice_buys_once(shop: Shop) -> None:
+    """Cases B1, B24."""
     shop.create()
     event = framework.update(NAME, shop.properties("movies", units=2), shop.properties())
 
@@ -553,8 +585,8 @@ def test_b1_b24_a_replacement_that_comes_twice_buys_once(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("how", ["fails", "is late", "is followed by another failure"])
-def test_b24_a_replacement_that_is_taken_back_leaves_no_new_one_behind(shop: Shop, how: str) -> None:
-    """CloudFormation may never have learnt the new one's id, so that no Delete for it need come."""
+def test_a_replacement_that_is_taken_back_leaves_no_new_one_behind(shop: Shop, how: str) -> None:
+    """CloudFormation may never have learnt the new one's id, so that no Delete for it need come. Case B24."""
     shop.create()
     shop.update(shop.properties("films"), shop.properties())
     (before,) = shop.bought
@@ -574,7 +606,8 @@ def test_b24_a_replacement_that_is_taken_back_leaves_no_new_one_behind(shop: Sho
     assert shop.bought == [before]
 
 
-def test_b24_a_new_one_that_is_still_made_is_waited_for_when_it_is_taken_back(shop: Shop) -> None:
+def test_a_new_one_that_is_still_made_is_waited_for_when_it_is_taken_back(shop: Shop) -> None:
+    """Case B24."""
     shop.create()
     old, new = shop.properties(), shop.properties("movies", units=2)
     shop.resource(polls=3).send(framework.update(NAME, new, old))
@@ -588,8 +621,11 @@ def test_b24_a_new_one_that_is_still_made_is_waited_for_when_it_is_taken_back(sh
     assert (back.succeeded, back.polls, shop.names) == (True, 6, [NAME])
 
 
-def test_b24_an_update_that_is_taken_back_by_the_new_ones_id_leads_to_the_old_one(shop: Shop) -> None:
-    """The other way in which CloudFormation may ask; its clean-up then deletes the id that it asked with."""
+def test_an_update_that_is_taken_back_by_the_new_ones_id_leads_to_the_old_one(shop: Shop) -> None:
+    """The other way in which CloudFormation may ask; its clean-up then deletes the id that it asked with.
+
+    Case B24.
+    """
     shop.create()
     shop.update(shop.properties("films"), shop.properties())
     (before,) = shop.bought
@@ -604,7 +640,8 @@ def test_b24_an_update_that_is_taken_back_by_the_new_ones_id_leads_to_the_old_on
     assert shop.bought == [before]
 
 
-def test_b24_a_replacement_that_came_twice_is_not_bought_again_after_it_was_taken_back(shop: Shop) -> None:
+def test_a_replacement_that_came_twice_is_not_bought_again_after_it_was_taken_back(shop: Shop) -> None:
+    """Case B24."""
     shop.create()
     old, new = shop.properties(), shop.properties("movies", units=2)
     event = framework.update(NAME, new, old)
@@ -616,7 +653,8 @@ def test_b24_a_replacement_that_came_twice_is_not_bought_again_after_it_was_take
 
 
 @pytest.mark.parametrize("change", [{"units": 2}, {}, {"CommitmentDuration": "SixMonths"}])
-def test_b24_nothing_is_bought_beside_a_commitment_that_runs(shop: Shop, change: dict[str, Any]) -> None:
+def test_nothing_is_bought_beside_a_commitment_that_runs(shop: Shop, change: dict[str, Any]) -> None:
+    """Case B24."""
     shop.create(CommitmentDuration="OneMonth")
     shop.world.server.advance(10 * DAY)
     old, new = shop.properties(CommitmentDuration="OneMonth"), shop.properties(**change)
@@ -634,7 +672,8 @@ def test_b24_nothing_is_bought_beside_a_commitment_that_runs(shop: Shop, change:
 
 
 @pytest.mark.parametrize("where", ["old", "new", "nowhere, the term is over"])
-def test_b24_a_commitment_that_may_be_let_go_can_be_replaced(shop: Shop, where: str) -> None:
+def test_a_commitment_that_may_be_let_go_can_be_replaced(shop: Shop, where: str) -> None:
+    """Case B24."""
     shop.create(CommitmentDuration="OneMonth")
     old, new = shop.properties(CommitmentDuration="OneMonth"), shop.properties()
     if where in ("old", "new"):
@@ -650,8 +689,11 @@ def test_b24_a_commitment_that_may_be_let_go_can_be_replaced(shop: Shop, where: 
 
 
 @pytest.mark.parametrize("retain", ["true", "false"])
-def test_b24_a_commitment_that_is_taken_back_is_told_unless_it_is_retained(shop: Shop, retain: str) -> None:
-    """It is in service, and another resource failed: it can't be deleted, and must not be forgotten."""
+def test_a_commitment_that_is_taken_back_is_told_unless_it_is_retained(shop: Shop, retain: str) -> None:
+    """It is in service, and another resource failed: it can't be deleted, and must not be forgotten.
+
+    Case B24.
+    """
     shop.create()
     old, new = shop.properties(Retain=retain), shop.properties("movies", CommitmentDuration="OneMonth")
     assert shop.update(new, old).succeeded
@@ -664,7 +706,8 @@ def test_b24_a_commitment_that_is_taken_back_is_told_unless_it_is_retained(shop:
     assert shop.names == [NAME, "movies-1mu-1m"]
 
 
-def test_b22_a_commitment_is_not_deleted_before_its_term(shop: Shop) -> None:
+def test_a_commitment_is_not_deleted_before_its_term(shop: Shop) -> None:
+    """Case B22."""
     shop.create(CommitmentDuration="OneMonth")
     shop.world.server.advance(10 * DAY)
 
@@ -686,7 +729,8 @@ def test_b22_a_commitment_is_not_deleted_before_its_term(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("commitment", ["OneMonth", None])
-def test_b15_b22_retained_throughput_is_left_and_that_is_logged(shop: Shop, commitment: str | None) -> None:
+def test_retained_throughput_is_left_and_that_is_logged(shop: Shop, commitment: str | None) -> None:
+    """Cases B15, B22."""
     shop.create(CommitmentDuration=commitment)
     name = shop.names[0]
 
@@ -698,7 +742,8 @@ def test_b15_b22_retained_throughput_is_left_and_that_is_logged(shop: Shop, comm
 
 
 @pytest.mark.parametrize("status", ["Creating", "Updating", "InService"])
-def test_b25_delete_waits_until_it_is_gone(shop: Shop, status: str) -> None:
+def test_delete_waits_until_it_is_gone(shop: Shop, status: str) -> None:
+    """Case B25."""
     shop.create(polls=3 if status == "Creating" else POLLS)
     if status == "Updating":
         event = framework.update(NAME, shop.properties(ModelArn=shop.other), shop.properties())
@@ -711,7 +756,8 @@ def test_b25_delete_waits_until_it_is_gone(shop: Shop, status: str) -> None:
     shop.world.bedrock.delete_custom_model(modelIdentifier=shop.model)
 
 
-def test_b25_one_that_is_still_to_be_seen_is_waited_for(shop: Shop) -> None:
+def test_one_that_is_still_to_be_seen_is_waited_for(shop: Shop) -> None:
+    """Case B25."""
     shop.create()
     seen = shop.world.bedrock.get_provisioned_model_throughput(provisionedModelId=NAME)
     looks: list[str] = []
@@ -729,7 +775,8 @@ def test_b25_one_that_is_still_to_be_seen_is_waited_for(shop: Shop) -> None:
     assert shop.bought == []
 
 
-def test_b25_one_whose_tags_can_not_be_seen_for_a_moment_is_not_taken_for_gone(shop: Shop) -> None:
+def test_one_whose_tags_can_not_be_seen_for_a_moment_is_not_taken_for_gone(shop: Shop) -> None:
+    """Case B25."""
     shop.create()
     missing = times(3, refusal("ResourceNotFoundException", status=404), skip=1)
     bedrock = Meddled(shop.world.bedrock, before={"list_tags_for_resource": missing})
@@ -738,7 +785,8 @@ def test_b25_one_whose_tags_can_not_be_seen_for_a_moment_is_not_taken_for_gone(s
     assert shop.bought == []
 
 
-def test_b10_a_second_delete_changes_nothing(shop: Shop) -> None:
+def test_a_second_delete_changes_nothing(shop: Shop) -> None:
+    """Case B10."""
     shop.create()
 
     assert shop.delete().succeeded

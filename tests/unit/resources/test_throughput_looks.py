@@ -9,7 +9,8 @@ from tests.unit.resources.scenes import HOUR, OWNER, Meddled, World
 OLD, NEW = "search-ranker-1mu", "search-router-1mu"
 
 
-def test_b1_b23_a_rename_by_the_same_event_delivered_twice_is_not_taken_for_a_loss(world: World) -> None:
+def test_a_rename_by_the_same_event_delivered_twice_is_not_taken_for_a_loss(world: World) -> None:
+    """Cases B1, B23."""
     made = world.bedrock.create_provisioned_model_throughput(
         provisionedModelName=OLD,
         modelId=world.model(),

@@ -124,7 +124,8 @@ def test_a_commitment_that_is_acknowledged(changed: Changed) -> None:
     assert settings.endpoint.provisioned.term == "SixMonths"
 
 
-def test_b22_throughput_goes_with_its_stack_unless_it_is_retained(changed: Changed) -> None:
+def test_throughput_goes_with_its_stack_unless_it_is_retained(changed: Changed) -> None:
+    """Case B22."""
     assert changed({}).retention.throughput == "delete"
     assert changed({"retention.throughput": "retain"}).retention.throughput == "retain"
 
