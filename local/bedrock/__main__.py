@@ -1,4 +1,4 @@
-"""Runs the stand-in as a process: `python -m local.bedrock --port 0 --port-file F --aws-endpoint URL`."""
+"""Run the stand-in as a process: `python -m local.bedrock --port 0 --port-file F --aws-endpoint URL`."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from local.bedrock.standin import BedrockStandIn
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line, read."""
+    """Return the parsed command line."""
     parser = argparse.ArgumentParser(
         prog="python -m local.bedrock", description="A test double of Amazon Bedrock."
     )
-    parser.add_argument("--port", type=int, default=0, help="0 (the default) for any free port")
-    parser.add_argument("--port-file", type=Path, help="file to write the port to, once it listens")
+    parser.add_argument("--port", type=int, default=0, help="0 (the default): any free port")
+    parser.add_argument("--port-file", type=Path, help="file that gets the port once the server listens")
     parser.add_argument(
-        "--aws-endpoint", "--s3-endpoint", help="where S3 and IAM are; without it, S3 is in memory"
+        "--aws-endpoint", "--s3-endpoint", help="URL of S3 and IAM; without it, S3 is in memory"
     )
-    parser.add_argument("--ca-bundle", help="certificates to trust at that endpoint")
+    parser.add_argument("--ca-bundle", help="certificate authorities to trust for that URL")
     parser.add_argument(
-        "--time-scale", type=float, default=600.0, help="how much faster than Bedrock states move"
+        "--time-scale", type=float, default=600.0, help="divide the durations of jobs and deployments by this"
     )
     parser.add_argument(
-        "--first-token-ms", type=float, default=0.0, help="wait before the first output token"
+        "--first-token-ms", type=float, default=0.0, help="delay before the first output token"
     )
-    parser.add_argument("--token-ms", type=float, default=0.0, help="wait per output token")
+    parser.add_argument("--token-ms", type=float, default=0.0, help="delay per output token")
     parser.add_argument(
-        "--model-units", type=int, default=2, help="quota of model units of provisioned throughput"
+        "--model-units", type=int, default=2, help="quota of model units for provisioned throughput"
     )
     parser.add_argument("--account", default="000000000000")
     parser.add_argument("--region", default="us-east-1")
@@ -48,7 +48,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def aws_client(service: str, options: argparse.Namespace) -> Any:
-    """A client for the local AWS; with its root key unless the environment names another."""
+    """Return a boto3 client for the local AWS; without keys in the environment it uses the root key."""
     return boto3.client(
         service,  # type: ignore[call-overload] # the stubs know literal names only
         endpoint_url=options.aws_endpoint,
@@ -73,8 +73,8 @@ def main(given: Sequence[str] | None = None) -> int:
     stand_in = BedrockStandIn(
         clock=ScaledClock(options.time_scale),
         s3=aws_client("s3", options) if local_aws else None,
-        role_exists=Roles(aws_client("iam", options)).trusting_bedrock if local_aws else None,
-        ask=policies_at(options.aws_endpoint, options.ca_bundle) if local_aws else None,
+        role_exists=Roles(aws_client("iam", options)).is_assumable if local_aws else None,
+        authorize=policies_at(options.aws_endpoint, options.ca_bundle) if local_aws else None,
         settings=Settings(
             account=options.account,
             region=options.region,
@@ -90,7 +90,7 @@ def main(given: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: ended.set())
     with stand_in:
         if options.port_file is not None:
-            # Whoever waits for the file must never read half of it.
+            # A reader that waits for the file must never see it half written.
             part = options.port_file.with_name(f"{options.port_file.name}.part")
             part.write_text(f"{stand_in.port}\n")
             part.replace(options.port_file)

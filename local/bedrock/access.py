@@ -1,8 +1,8 @@
-"""Which IAM permissions a call takes, as the Service Authorization Reference has them.
+"""The IAM permissions that a call needs, from the Service Authorization Reference.
 
-An action is asked for on each resource of the call, with the tags of the request and of the resource. A
-resource that the call makes is asked for by an ARN with an id that nobody has yet. A name that nothing has is
-asked for as it stands: whether Bedrock looks it up first is not documented.
+A call needs its action on each of its resources, with the tags of the request and of the resource as
+conditions. A resource that the call creates has no id yet: its ARN contains a placeholder. An unknown name
+goes into the ARN unchanged, because AWS does not document whether Bedrock looks it up first.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from local.bedrock.account import Account, Parameters
 from local.bedrock.catalogue import PROFILE_REGIONS
 from local.bedrock.roles import SERVICE, Need
 
-NEW = "aaaaaaaaaaaa"
+NEW = "aaaaaaaaaaaa"  # the id of a resource that does not exist yet
 
-_CONVERSE = {"Converse": "InvokeModel"}  # it has no action of its own
+_CONVERSE = {"Converse": "InvokeModel"}  # Converse has no IAM action of its own
 
 
 def needs(account: Account, operation: str, parameters: Parameters) -> list[Need]:
-    """All that a call needs, for its caller and for the service role that it hands over."""
+    """Return the permissions that a call needs, of its caller and of the service role that it passes."""
     return list(_Call(account, operation, parameters).needs())
 
 
@@ -33,20 +33,20 @@ class _Call:
         self._action = f"bedrock:{_CONVERSE.get(operation, operation)}"
 
     def needs(self) -> Iterator[Need]:
-        made = getattr(self, f"_{xform_name(self._operation)}", None)
-        if made is not None:
-            yield from made()
+        specific = getattr(self, f"_{xform_name(self._operation)}", None)
+        if specific is not None:
+            yield from specific()
         elif self._operation.startswith("List") and self._operation != "ListTagsForResource":
             yield Need(self._action, "*")
         else:
-            yield self._on(self._named())
+            yield self._need_for(self._named_resource())
         if role := self._parameters.get("roleArn"):
             yield Need("iam:PassRole", role, {"iam:PassedToService": SERVICE})
 
-    # What a call names
+    # Resources that the parameters name
 
-    def _named(self) -> str:
-        """The resource that the first parameter of a Get, Stop, Delete or tag operation names."""
+    def _named_resource(self) -> str:
+        """Return the ARN of the resource that a Get, Stop, Delete or tag operation is about."""
         names = {
             "modelId": "",
             "modelIdentifier": "custom-model",
@@ -74,31 +74,40 @@ class _Call:
         }
         return known.get(kind, {}).get(identifier) or account.arn(f"{kind}/{identifier}")
 
-    def _on(self, arn: str, action: str = "") -> Need:
-        """The call's action, or another, on a resource that is there."""
+    def _need_for(self, arn: str, action: str = "") -> Need:
+        """Return the need for the call's action, or another one, on an existing resource."""
         tags = self._account.tags.get(arn, {})
-        context = {f"aws:ResourceTag/{key}": value for key, value in tags.items()} | self._given("tags")
+        context = {f"aws:ResourceTag/{key}": value for key, value in tags.items()} | self._request_tags(
+            "tags"
+        )
         return Need(action or self._action, arn, context)
 
-    def _given(self, *names: str) -> dict[str, Any]:
-        """The tags of the request."""
+    def _request_tags(self, *names: str) -> dict[str, Any]:
+        """Return the request's tags as condition keys."""
         return {
             f"aws:RequestTag/{tag['key']}": tag["value"]
             for name in names
             for tag in self._parameters.get(name) or ()
         }
 
-    def _making(self, *resources: str, tags: Mapping[str, str]) -> Iterator[Need]:
-        """Making something, on all resources of the action; and its tags, by the kind of what they are on."""
-        given = self._given(*tags)
+    def _creating(self, *resources: str, tags: Mapping[str, str]) -> Iterator[Need]:
+        """Yield the needs of a Create operation.
+
+        Args:
+            resources: ARNs on which the call needs its own action.
+            tags: parameter that holds tags, to the kind of resource that gets them.
+        """
+        given = self._request_tags(*tags)
         for resource in resources:
             yield Need(self._action, resource, given)
         for name, kind in tags.items():
             if self._parameters.get(name):
-                yield Need("bedrock:TagResource", self._account.arn(f"{kind}/{NEW}"), self._given(name))
+                yield Need(
+                    "bedrock:TagResource", self._account.arn(f"{kind}/{NEW}"), self._request_tags(name)
+                )
 
     def _models(self, identifier: str) -> list[str]:
-        """A foundation model, or a profile and the models behind it."""
+        """Return a model's ARN, or an inference profile's ARN followed by those of the models behind it."""
         catalogue = self._account.catalogue
         if behind := catalogue.profile_model(identifier):
             profile = str(catalogue.profile(identifier)["inferenceProfileArn"])
@@ -113,8 +122,8 @@ class _Call:
         for model in behind:
             yield Need("bedrock:InvokeModel", model, {"bedrock:InferenceProfileArn": first}, role)
 
-    def _with_key(self, key: str | None, *actions: str) -> Iterator[Need]:
-        """Use of the customer's key of a model (Bedrock user guide, encryption of customization jobs)."""
+    def _key_needs(self, key: str | None, *actions: str) -> Iterator[Need]:
+        """Yield the needs for a model's KMS key (Bedrock user guide, encryption of customization jobs)."""
         service = f"bedrock.{self._account.settings.region}.amazonaws.com"
         for action in actions if key else ():
             yield Need(f"kms:{action}", str(key), {"kms:ViaService": service})
@@ -132,9 +141,9 @@ class _Call:
         student = found.id if found else base
         job, model = f"model-customization-job/{student}", f"custom-model/{student}"
         resources = [*self._models(base), *(self._account.arn(f"{kind}/{NEW}") for kind in (model, job))]
-        yield from self._making(*resources, tags={"jobTags": job, "customModelTags": model})
+        yield from self._creating(*resources, tags={"jobTags": job, "customModelTags": model})
         key = parameters.get("customModelKmsKeyId")
-        yield from self._with_key(key, "CreateGrant", "DescribeKey", "GenerateDataKey", "Decrypt")
+        yield from self._key_needs(key, "CreateGrant", "DescribeKey", "GenerateDataKey", "Decrypt")
         teacher = parameters.get("customizationConfig", {}).get("distillationConfig", {})
         if teacher:
             identifier = teacher["teacherModelConfig"]["teacherModelIdentifier"]
@@ -143,8 +152,8 @@ class _Call:
     def _create_model_invocation_job(self) -> Iterator[Need]:
         model = self._parameters["modelId"]
         new = self._account.arn(f"model-invocation-job/{NEW}")
-        yield from self._making(new, *self._models(model), tags={"tags": "model-invocation-job"})
-        # Where it is a profile, Bedrock asks for the service role (user guide, batch-iam-sr).
+        yield from self._creating(new, *self._models(model), tags={"tags": "model-invocation-job"})
+        # With an inference profile, Bedrock checks the service role (user guide, batch-iam-sr).
         if self._account.catalogue.profile_model(model):
             yield from self._invoking(model, self._parameters["roleArn"])
 
@@ -153,26 +162,26 @@ class _Call:
         judges = custom["evaluatorModelConfig"]["bedrockEvaluatorModels"] if custom else []
         models = [model for judge in judges for model in self._models(judge["modelIdentifier"])]
         new = self._account.arn(f"evaluation-job/{NEW}")
-        yield from self._making(new, *models, tags={"jobTags": "evaluation-job"})
+        yield from self._creating(new, *models, tags={"jobTags": "evaluation-job"})
         for judge in judges:
             yield from self._invoking(judge["modelIdentifier"], self._parameters["roleArn"])
 
     def _create_custom_model_deployment(self) -> Iterator[Need]:
         model = self._arn("custom-model", self._parameters["modelArn"])
-        yield from self._making(model, tags={"tags": "custom-model-deployment"})
+        yield from self._creating(model, tags={"tags": "custom-model-deployment"})
 
     def _update_custom_model_deployment(self) -> Iterator[Need]:
-        yield self._on(self._named())
-        yield self._on(self._arn("custom-model", self._parameters["modelArn"]))
+        yield self._need_for(self._named_resource())
+        yield self._need_for(self._arn("custom-model", self._parameters["modelArn"]))
 
     def _create_provisioned_model_throughput(self) -> Iterator[Need]:
         (model,) = self._models(self._parameters["modelId"])
-        yield from self._making(model, tags={"tags": "provisioned-model"})
+        yield from self._creating(model, tags={"tags": "provisioned-model"})
 
     def _update_provisioned_model_throughput(self) -> Iterator[Need]:
-        yield self._on(self._named())
+        yield self._need_for(self._named_resource())
         if model := self._parameters.get("desiredModelId"):
-            yield from (self._on(arn) for arn in self._models(model))
+            yield from (self._need_for(arn) for arn in self._models(model))
 
     def _get_foundation_model(self) -> Iterator[Need]:
         yield from (Need(self._action, arn) for arn in self._models(self._parameters["modelIdentifier"]))
@@ -188,6 +197,6 @@ class _Call:
             return
         yield Need("bedrock:InvokeModel", identifier)
         serving = self._account.deployments.get(identifier) or self._account.throughputs.get(identifier)
-        yield from self._with_key(self._key_of(serving.model) if serving else None, "Decrypt")
+        yield from self._key_needs(self._key_of(serving.model) if serving else None, "Decrypt")
 
     _invoke_model = _converse

@@ -1,4 +1,4 @@
-"""The state of the stand-in's one account and Region, shared by all operations."""
+"""The state of the stand-in's only account and Region, shared by all operations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from local.bedrock.catalogue import Catalogue
 from local.bedrock.clock import Clock
 from local.bedrock.errors import ServiceError, invalid
 from local.bedrock.faults import Faults
-from local.bedrock.roles import Ask, RoleS3
+from local.bedrock.roles import Authorize, RoleS3
 from local.bedrock.settings import Settings
 from local.bedrock.student import Student
 
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 
 Parameters = dict[str, Any]
 Result = dict[str, Any]
-MOST_TAGS = 200
+MAX_TAGS = 200
 
 
 @dataclass(kw_only=True)
 class CustomModel:
-    """A custom model that a job made."""
+    """A custom model that a job created."""
 
     arn: str
     name: str
     base: str
     created: float
     student: Student
-    #: What GetCustomModel repeats of the job that made it.
+    #: The attributes of the job that GetCustomModel returns.
     job: Result
 
 
 @dataclass
 class Account:
-    """All resources, by ARN, with what the operations need beside them."""
+    """All resources by ARN, and the services that the operations use."""
 
     settings: Settings
     clock: Clock
@@ -51,8 +51,8 @@ class Account:
     role_exists: Callable[[str], bool]
     catalogue: Catalogue
     faults: Faults
-    #: Whether IAM allows a call; without it, everybody may do anything.
-    ask: Ask | None = None
+    #: Checks a call against IAM; None allows every call.
+    authorize: Authorize | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     jobs: dict[str, Job] = field(default_factory=dict)
     models: dict[str, CustomModel] = field(default_factory=dict)
@@ -63,12 +63,12 @@ class Account:
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
     tokens: dict[tuple[str, str], str] = field(default_factory=dict)
     logging: Result | None = None
-    #: How often a model was asked the same at a temperature above 0.
+    #: How often a model got the same request at a temperature above 0.
     repeats: dict[str, int] = field(default_factory=dict)
-    _made: int = 0
+    _created: int = 0
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Delete all resources, tags, client tokens, faults and lifecycle changes."""
         for store in (self.jobs, self.models, self.deployments, self.throughputs):
             store.clear()
         for batches in (self.invocation_jobs, self.evaluation_jobs):
@@ -80,16 +80,16 @@ class Account:
         self.catalogue.reset()
 
     def new_id(self) -> str:
-        """An id of 12 characters, as resources have; the same ones in every run."""
-        self._made += 1
-        return hashlib.sha256(f"resource {self._made}".encode()).hexdigest()[:12]
+        """Return an id of 12 characters for a new resource; the series is the same in every run."""
+        self._created += 1
+        return hashlib.sha256(f"resource {self._created}".encode()).hexdigest()[:12]
 
     def arn(self, resource: str) -> str:
-        """An ARN in this account and Region."""
+        """Return the ARN of a resource in this account and Region."""
         return f"arn:aws:bedrock:{self.settings.region}:{self.settings.account}:{resource}"
 
     def check_role(self, role_arn: str) -> None:
-        """Refuse a role that Bedrock can't assume."""
+        """Raise a ValidationException for a role that Bedrock can't assume."""
         if not self.role_exists(role_arn):
             raise invalid(
                 "Could not assume provided IAM role. Please verify that the role exists and that its trust "
@@ -97,31 +97,33 @@ class Account:
             )
 
     def s3_as(self, role_arn: str) -> Any:
-        """S3 as a service role may use it."""
-        return RoleS3(self.s3, role_arn, self.ask) if self.ask else self.s3
+        """Return an S3 client with the permissions of a service role."""
+        return RoleS3(self.s3, role_arn, self.authorize) if self.authorize else self.s3
 
-    def repeated(self, operation: str, parameters: Parameters) -> str | None:
-        """The resource that an earlier request with the same client token made."""
+    def created_by_token(self, operation: str, parameters: Parameters) -> str | None:
+        """Return the ARN that an earlier request with the same client token created."""
         token = parameters.get("clientRequestToken")
         return self.tokens.get((operation, token)) if token else None
 
-    def remember(self, operation: str, parameters: Parameters, arn: str) -> None:
-        """Keep what a client token made."""
+    def remember_token(self, operation: str, parameters: Parameters, arn: str) -> None:
+        """Record the resource that a client token created."""
         if token := parameters.get("clientRequestToken"):
             self.tokens[operation, token] = arn
 
     def tag(self, arn: str, tags: list[dict[str, str]] | None) -> None:
-        """Add tags to a resource."""
+        """Add tags to a resource; raise TooManyTagsException above 200."""
         merged = {**self.tags.get(arn, {}), **{tag["key"]: tag["value"] for tag in tags or ()}}
-        if len(merged) > MOST_TAGS:
+        if len(merged) > MAX_TAGS:
             raise ServiceError(
-                "TooManyTagsException", f"{arn} would have {len(merged)} tags; {MOST_TAGS} is the most."
+                "TooManyTagsException", f"{arn} would have {len(merged)} tags; the maximum is {MAX_TAGS}."
             )
         self.tags[arn] = merged
 
-    def known_as(self, model_id: str | None) -> frozenset[str]:
-        """What names the model that a call asks: its id itself, and behind an endpoint's ARN the endpoint's
-        name and the custom model's."""
+    def names_of_model(self, model_id: str | None) -> frozenset[str]:
+        """Return all identifiers of an invoked model, by which a fault may name it.
+
+        For the ARN of a deployment or throughput these include its name and the custom model's name and ARN.
+        """
         if model_id is None:
             return frozenset()
         endpoint = self.deployments.get(model_id) or self.throughputs.get(model_id)
@@ -130,7 +132,7 @@ class Account:
         return frozenset({model_id, *names})
 
     def model_named(self, identifier: str) -> CustomModel | None:
-        """A custom model by ARN or name."""
+        """Return a custom model by ARN or name, or None."""
         return self.models.get(identifier) or next(
             (model for model in self.models.values() if model.name == identifier), None
         )

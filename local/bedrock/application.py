@@ -1,4 +1,4 @@
-"""Carries out requests: operation, caller, faults, parameters, result, and a record of the call."""
+"""Handle requests: find the operation, check the caller, inject faults, execute and record the call."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from local.bedrock.protocol import Protocol, Request, Response, Route
 _CREDENTIAL = re.compile(
     r"AWS4-HMAC-SHA256 .*?Credential=([^/,\s]+)/\d{8}/([^/,\s]+)/([^/,\s]+)/aws4_request"
 )
-_MOST_CALLS = 100_000
+_MAX_CALLS = 100_000
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call as it was received and answered.
+    """One recorded call.
 
-    `outcome` is "ok" or the error's code, or "lost" where the call was carried out and its answer withheld.
-    `time` is the account's clock, which may run faster than `wall_time`, both in seconds since the epoch.
+    `outcome` is "ok", the error's code, or "lost" if the call was executed and its response withheld.
+    `time` is on the account's clock, `wall_time` is real; both are in seconds since the epoch.
     """
 
     operation: str
@@ -51,22 +51,22 @@ class Application:
         self.account = account
         self._protocol = protocol
         self._log = log
-        self._calls: deque[Call] = deque(maxlen=_MOST_CALLS)
+        self._calls: deque[Call] = deque(maxlen=_MAX_CALLS)
         self._calls_lock = threading.Lock()
 
     def calls(self, operation: str | None = None) -> list[dict[str, Any]]:
-        """The calls so far, of one operation or all, oldest first."""
+        """Return the recorded calls of one operation or of all, oldest first."""
         with self._calls_lock:
             return [asdict(call) for call in self._calls if operation in (None, call.operation)]
 
     def reset(self) -> None:
-        """Forget resources, faults and calls."""
+        """Delete resources, faults and recorded calls."""
         with self.account.lock, self._calls_lock:
             self.account.reset()
             self._calls.clear()
 
     def handle(self, request: Request) -> Response | None:
-        """Answer a request; None means that its connection is to be dropped without an answer."""
+        """Return the response to a request, or None to drop the connection without a response."""
         found = self._protocol.find(request)
         if found is None:
             return self._protocol.failure(
@@ -84,7 +84,7 @@ class Application:
         except ServiceError as caught:
             response, error = self._protocol.failure(caught), caught
         except Exception:
-            # A fault of the stand-in: the caller sees a 500, the one who runs it the reason.
+            # A defect of the stand-in: the caller gets a 500, the log the traceback.
             traceback.print_exc(file=sys.stderr)
             error = ServiceError("InternalServerException", "The stand-in failed; see its log.")
             response = self._protocol.failure(error)
@@ -99,7 +99,7 @@ class Application:
         )
 
     def _access_key(self, request: Request) -> str:
-        """The caller's access key; the signature itself is not verified, its Region and service are."""
+        """Return the caller's access key; check Region and service, but do not verify the signature."""
         match = _CREDENTIAL.match(request.headers.get("authorization", ""))
         if match is None:
             raise ServiceError("MissingAuthenticationTokenException", "Missing Authentication Token")
@@ -113,8 +113,8 @@ class Application:
         return key
 
     def _faults(self, operation: str, model_id: str | None) -> Fault | None:
-        """Wait for and raise what was ordered; returns the order for a lost response."""
-        faults, models = self.account.faults, self.account.known_as(model_id)
+        """Apply injected delays and errors; return the fault that withholds the response, if there is one."""
+        faults, models = self.account.faults, self.account.names_of_model(model_id)
         slow = faults.take("slow", operation=operation, models=models)
         if slow is not None and slow.milliseconds:
             time.sleep(slow.milliseconds / 1000)
@@ -137,14 +137,14 @@ class Application:
             return self._protocol.success(route, CONTROL[name](self.account, parameters))
 
     def _authorize(self, operation: str, parameters: dict[str, Any], key: str) -> None:
-        """Refuse what IAM does not allow the caller, or the service role that it hands over."""
-        if self.account.ask is None:
+        """Raise AccessDeniedException if IAM denies the caller or the service role that it passes."""
+        if self.account.authorize is None:
             return
         with self.account.lock:
-            wanted = needs(self.account, operation, parameters)
-        for caller in dict.fromkeys(need.role for need in wanted):
-            asked = [need for need in wanted if need.role == caller]
-            if denied := self.account.ask(caller or key, asked):
+            required = needs(self.account, operation, parameters)
+        for role in dict.fromkeys(need.role for need in required):
+            of_role = [need for need in required if need.role == role]
+            if denied := self.account.authorize(role or key, of_role):
                 raise ServiceError("AccessDeniedException", denied)
 
     def _record(

@@ -9,7 +9,7 @@ from typing import Any
 
 from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.errors import ServiceError, conflict, invalid, not_found
-from local.bedrock.pages import listed
+from local.bedrock.pages import list_page
 from local.bedrock.runtime import Target, ask, native_request, resolve
 from local.bedrock.settings import DAY
 from local.bedrock.training_data import DataError, read_objects, write_object
@@ -21,7 +21,7 @@ _RUNNING = ("Submitted", "Validating", "Scheduled", "InProgress")
 
 @dataclass
 class Records:
-    """The records of a job, read and answered."""
+    """A job's input records and the answers to them."""
 
     account: Account
     parameters: Parameters
@@ -34,7 +34,7 @@ class Records:
     output_tokens: int = 0
 
     def read(self) -> None:
-        """Read and count the records."""
+        """Read and count the records; raise DataError if there are too few or a line is not JSON."""
         uri = self.parameters["inputDataConfig"]["s3InputDataConfig"]["s3Uri"]
         for key, body in read_objects(self.account.s3_as(self.parameters["roleArn"]), uri):
             try:
@@ -44,9 +44,9 @@ class Records:
             except ValueError:
                 raise DataError(f"The input file {key} is not valid JSONL.") from None
         self.total = sum(len(records) for _, records in self.inputs)
-        least = self.account.settings.quotas.batch_minimum_records
-        if self.total < least:
-            raise DataError(f"The job holds {self.total} records; at least {least} are required.")
+        minimum = self.account.settings.quotas.batch_minimum_records
+        if self.total < minimum:
+            raise DataError(f"The job holds {self.total} records; at least {minimum} are required.")
 
     def answer(self) -> None:
         """Answer every record."""
@@ -75,7 +75,7 @@ class Records:
         return {**result, "modelOutput": answer.body()}
 
     def write(self, job_id: str) -> None:
-        """Write answers and manifest."""
+        """Write the answers and the manifest."""
         uri = self.parameters["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"]
         manifest = {
             "totalRecordCount": self.total,
@@ -106,31 +106,31 @@ class InvocationJob:
     message: str | None = None
 
     def move(self, status: str, now: float) -> None:
-        """Take on a status."""
+        """Set the status."""
         self.status, self.modified = status, now
 
     def end(self, status: str, now: float, message: str | None = None) -> None:
-        """End in a status."""
+        """Set a final status."""
         self.move(status, now)
         self.ended, self.message = now, message
 
 
 def settle(account: Account, job: InvocationJob) -> None:
-    """Bring a job to the state that the clock and its work allow."""
-    now, lasting, durations = account.clock.now(), account.clock.lasting, account.settings.durations
-    checked = job.created + lasting(durations.batch_validation)
+    """Advance a job as far as the clock and its work allow."""
+    now, scaled, durations = account.clock.now(), account.clock.scaled, account.settings.durations
+    checked = job.created + scaled(durations.batch_validation)
     if job.status == "Submitted" and job.created < now:
         job.move("Validating", job.created)
     if job.status == "Validating" and checked <= now and job.work.finished(0) is not None:
         job.move("InProgress", checked)
         if job.work.failure is not None:
             job.end("Failed", checked, job.work.failure)
-    answered = checked + lasting(durations.batch)
+    answered = checked + scaled(durations.batch)
     if job.status == "InProgress" and answered <= now:
         finished = job.work.finished(1)
         if finished is not None:
             _complete(job, max(answered, finished))
-    stopped = job.modified + lasting(durations.stopping)
+    stopped = job.modified + scaled(durations.stopping)
     if job.status == "Stopping" and stopped <= now:
         job.end("Stopped", stopped)
 
@@ -149,8 +149,8 @@ def _complete(job: InvocationJob, now: float) -> None:
 
 
 def create(account: Account, parameters: Parameters) -> Result:
-    """CreateModelInvocationJob."""
-    if earlier := account.repeated(CREATE, parameters):
+    """Handle CreateModelInvocationJob."""
+    if earlier := account.created_by_token(CREATE, parameters):
         return {"jobArn": earlier}
     if any(job.parameters["jobName"] == parameters["jobName"] for job in account.invocation_jobs.values()):
         raise conflict("The provided job name is currently in use.")
@@ -171,13 +171,13 @@ def create(account: Account, parameters: Parameters) -> Result:
     )
     account.invocation_jobs[job.arn] = job
     account.tag(job.arn, parameters.get("tags"))
-    account.remember(CREATE, parameters, job.arn)
+    account.remember_token(CREATE, parameters, job.arn)
     job.work.start()
     return {"jobArn": job.arn}
 
 
 def find(account: Account, identifier: str) -> InvocationJob:
-    """A job by ARN or id, in its present state."""
+    """Return a job by ARN or id, in its current state."""
     jobs = account.invocation_jobs
     job = jobs.get(identifier) or next((job for job in jobs.values() if job.id == identifier), None)
     if job is None:
@@ -217,15 +217,15 @@ def _shown(job: InvocationJob) -> Result:
 
 
 def get(account: Account, parameters: Parameters) -> Result:
-    """GetModelInvocationJob."""
+    """Handle GetModelInvocationJob."""
     return _shown(find(account, parameters["jobIdentifier"]))
 
 
 def list_jobs(account: Account, parameters: Parameters) -> Result:
-    """ListModelInvocationJobs."""
+    """Handle ListModelInvocationJobs."""
     for job in account.invocation_jobs.values():
         settle(account, job)
-    return listed(
+    return list_page(
         account,
         parameters,
         account.invocation_jobs.values(),
@@ -237,7 +237,7 @@ def list_jobs(account: Account, parameters: Parameters) -> Result:
 
 
 def stop(account: Account, parameters: Parameters) -> Result:
-    """StopModelInvocationJob."""
+    """Handle StopModelInvocationJob."""
     job = find(account, parameters["jobIdentifier"])
     if job.status not in _RUNNING:
         raise conflict(f"The job {job.arn} can't be stopped: its status is {job.status}.")

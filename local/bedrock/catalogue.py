@@ -1,7 +1,7 @@
-"""Foundation models and inference profiles of the region, with lifecycles and the pairs of distillation.
+"""Foundation models and inference profiles of the Region, with lifecycles and supported students.
 
-Nova's rows are as documented in November 2026. Llama 3.1 405B stands here as a model that is LEGACY with
-its end still ahead; its dates are made up.
+The Nova entries are as documented in November 2026. Llama 3.1 405B has invented dates: it serves as a LEGACY
+model whose end of life is in the future.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class FoundationModel:
     end: float | None = None
 
     def status(self, now: float) -> str:
-        """ACTIVE or LEGACY."""
+        """Return ACTIVE or LEGACY."""
         return "LEGACY" if self.legacy is not None and self.legacy <= now else "ACTIVE"
 
     def ended(self, now: float) -> bool:
-        """Whether the model is past its end of life."""
+        """Return whether the model is past its end of life."""
         return self.end is not None and self.end <= now
 
 
@@ -94,7 +94,7 @@ MODELS = (
     ),
 )
 
-# Models that grade (Bedrock user guide, evaluation-judge); the others that it lists are not modelled.
+# Models that can be a judge (Bedrock user guide, evaluation-judge); its other models are not modelled.
 JUDGES = frozenset({_MICRO, _PRO, _NOVA_2, "amazon.nova-premier-v1:0"})
 
 PROFILE_REGIONS = ("us-east-1", "us-east-2", "us-west-2")
@@ -102,7 +102,7 @@ PROFILES = {f"us.{model}": model for model in (_MICRO, _LITE, _PRO, "amazon.nova
 
 
 class Catalogue:
-    """The models of one region; tests can give a model another lifecycle."""
+    """The models of one Region; tests can change a model's lifecycle."""
 
     def __init__(self, region: str, account: str) -> None:
         self.region = region
@@ -110,48 +110,48 @@ class Catalogue:
         self._models = {model.id: model for model in MODELS}
 
     def reset(self) -> None:
-        """Back to the documented lifecycles."""
+        """Restore the documented lifecycles."""
         self._models = {model.id: model for model in MODELS}
 
     def set_lifecycle(self, model_id: str, legacy: float | None, end: float | None) -> None:
-        """Give a model and its context-suffixed ids other dates."""
+        """Set the lifecycle dates of a model and its context-suffixed ids, in seconds since the epoch."""
         if model_id not in self._models:
-            raise ValueError(f"no model {model_id!r}; there are {', '.join(sorted(self._models))}")
+            raise ValueError(f"unknown model {model_id!r}; known models: {', '.join(sorted(self._models))}")
         for key, model in self._models.items():
             if key == model_id or key.startswith(f"{model_id}:"):
                 self._models[key] = replace(model, legacy=legacy, end=end)
 
     def models(self) -> Iterator[FoundationModel]:
-        """All models, in a fixed order."""
+        """Return all models in a fixed order."""
         return iter(self._models.values())
 
     def arn(self, model_id: str, region: str | None = None) -> str:
-        """A foundation model's ARN."""
+        """Return a foundation model's ARN."""
         return f"arn:aws:bedrock:{region or self.region}::foundation-model/{model_id}"
 
     def find(self, identifier: str) -> FoundationModel | None:
-        """A model by its id or ARN."""
+        """Return a model by id or ARN, or None."""
         return self._models.get(identifier.rpartition("foundation-model/")[2])
 
     def profile_model(self, identifier: str) -> FoundationModel | None:
-        """The model behind a system inference profile's id or ARN."""
+        """Return the model behind a system inference profile's id or ARN, or None."""
         model_id = PROFILES.get(identifier.rpartition("inference-profile/")[2])
         return self._models[model_id] if model_id else None
 
     def usable(self, identifier: str, now: float) -> FoundationModel:
-        """A model by id or ARN that has not ended, or a ValidationException."""
+        """Return a model by id or ARN; raise a ValidationException if it is unknown or has ended."""
         model = self.find(identifier)
         if model is None or model.ended(now):
             raise invalid(INVALID_MODEL)
         return model
 
     def judge(self, identifier: str, now: float) -> FoundationModel | None:
-        """A model that can grade, by its id or its profile's; nothing where it can't or has ended."""
+        """Return a model by its own or its profile's id if it can be a judge, else None."""
         model = self.profile_model(identifier) or self.find(identifier)
         return model if model and model.id in JUDGES and not model.ended(now) else None
 
     def summary(self, model: FoundationModel, now: float) -> dict[str, Any]:
-        """A model as GetFoundationModel and ListFoundationModels show it."""
+        """Return a model as GetFoundationModel and ListFoundationModels show it."""
         lifecycle: dict[str, Any] = {"status": model.status(now), "startOfLifeTime": model.start}
         if model.legacy is not None:
             lifecycle["legacyTime"] = model.legacy
@@ -171,7 +171,7 @@ class Catalogue:
         }
 
     def profile(self, identifier: str) -> dict[str, Any]:
-        """A system inference profile as GetInferenceProfile shows it."""
+        """Return a system inference profile as GetInferenceProfile shows it."""
         model = self.profile_model(identifier)
         if model is None:
             raise not_found(f"The inference profile {identifier} could not be found.")

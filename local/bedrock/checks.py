@@ -1,7 +1,7 @@
-"""Checks parameters against a shape of botocore's service model, as the service does.
+"""Check parameters against a shape of botocore's service model, as the service does.
 
-botocore itself checks only types, required members, minima and unions; the service also refuses wrong
-patterns, lengths, maxima and enum values.
+botocore checks only types, required members, minima and unions; the service also refuses wrong patterns,
+lengths, maxima and enum values.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from local.bedrock.errors import invalid
 
-# The published patterns of job names match hyphens in two places at once, so that a name of 24 hyphens
-# takes Python's `re` a second and 63 take for ever. With the maximum length of 63 these say the same.
+# The published patterns of job names can match a hyphen in two places, so matching takes exponential time: a
+# second for 24 hyphens. These patterns match the same names, given the maximum length of 63.
 _SAFE_PATTERNS = (
     (r"(-*[a-zA-Z0-9\+\-\.])*", r"[a-zA-Z0-9+.\-]*"),
     (r"[a-zA-Z0-9]{1,63}(-*[a-zA-Z0-9\+\-\.]){0,63}", r"[a-zA-Z0-9][a-zA-Z0-9+.\-]*"),
     (r"[a-zA-Z0-9]{1,256}(-*[a-zA-Z0-9]){0,256}", r"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*"),
 )
-# Judges are asked for by a task type that the published enum leaves out (amazon-bedrock-samples).
+# Jobs with a judge use a task type that is missing from the published enum (amazon-bedrock-samples).
 _UNPUBLISHED = {"EvaluationTaskType": ("General",)}
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -40,14 +40,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 @lru_cache(maxsize=512)
 def compiled(pattern: str) -> re.Pattern[str]:
-    """The pattern of a shape, in a form that can't take exponential time."""
+    """Return a shape's pattern, compiled in a form that can't take exponential time."""
     for published, safe in _SAFE_PATTERNS:
         pattern = pattern.replace(published, safe)
     return re.compile(pattern)
 
 
 def check(shape: Shape, parameters: dict[str, Any]) -> None:
-    """Raise a ValidationException that names everything wrong with the parameters."""
+    """Raise a ValidationException that lists everything wrong with the parameters."""
     wrong = list(_problems(shape, parameters, ""))
     if wrong:
         count = f"{len(wrong)} validation error{'s' if len(wrong) > 1 else ''} detected: "
@@ -102,11 +102,11 @@ def _structure_problems(shape: StructureShape, value: dict[str, Any], path: str)
 
 
 def _size_problems(shape: Shape, value: Any, size: float, path: str, what: str) -> Iterator[str]:
-    least, most = shape.metadata.get("min"), shape.metadata.get("max")
-    if least is not None and size < least:
-        yield _failed(value, path, f"Member must have {what} greater than or equal to {least}")
-    if most is not None and size > most:
-        yield _failed(value, path, f"Member must have {what} less than or equal to {most}")
+    minimum, maximum = shape.metadata.get("min"), shape.metadata.get("max")
+    if minimum is not None and size < minimum:
+        yield _failed(value, path, f"Member must have {what} greater than or equal to {minimum}")
+    if maximum is not None and size > maximum:
+        yield _failed(value, path, f"Member must have {what} less than or equal to {maximum}")
 
 
 def _text_problems(shape: Shape, value: Any, path: str) -> Iterator[str]:
@@ -114,6 +114,6 @@ def _text_problems(shape: Shape, value: Any, path: str) -> Iterator[str]:
     if enum and value not in (*enum, *_UNPUBLISHED.get(shape.name, ())):
         yield _failed(value, path, f"Member must satisfy enum value set: [{', '.join(enum)}]")
     pattern = shape.metadata.get("pattern")
-    # Length has been checked and reported; what is far too long isn't matched as well.
+    # A text that is far too long has already been reported; matching it would take long.
     if pattern and isinstance(value, str) and len(value) <= 4096 and not compiled(pattern).fullmatch(value):
         yield _failed(value, path, f"Member must satisfy regular expression pattern: {pattern}")

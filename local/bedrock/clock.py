@@ -1,4 +1,4 @@
-"""The clocks on which states move."""
+"""The clocks that move resources through their states."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
-#: A day on which Nova Pro, Lite and Micro are active and Nova Premier has ended.
+#: On this day Nova Pro, Lite and Micro are active and Nova Premier is past its end of life.
 MANUAL_START = datetime(2026, 11, 24, tzinfo=UTC).timestamp()
 
 
 class Clock(Protocol):
-    """What the stand-in asks of a clock."""
+    """The interface of a clock."""
 
     @property
     def waits_for_work(self) -> bool:
-        """Whether a state change waits for the work behind it (a manual clock), or shows up after it."""
+        """Whether a state change runs the job's work first (manual clock), or a thread does."""
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Return the seconds since the epoch."""
 
-    def lasting(self, seconds: float) -> float:
-        """How long something of this real duration takes on this clock."""
+    def scaled(self, seconds: float) -> float:
+        """Return a duration of Bedrock as it is on this clock, in seconds."""
 
 
 class ManualClock:
-    """Stands still until a test advances it."""
+    """A clock that stands still until a test advances it."""
 
     waits_for_work = True
 
@@ -35,25 +35,25 @@ class ManualClock:
         self._lock = threading.Lock()
 
     def now(self) -> float:
-        """Seconds since the epoch, as advanced so far."""
+        """Return the seconds since the epoch, as advanced so far."""
         return self._now
 
-    def lasting(self, seconds: float) -> float:
-        """Durations are as they are: tests advance by them."""
+    def scaled(self, seconds: float) -> float:
+        """Return the duration unchanged: tests advance the clock by it."""
         return seconds
 
     def advance(self, seconds: float) -> None:
-        """Move on by some seconds."""
+        """Advance the clock by some seconds."""
         if seconds < 0:
-            raise ValueError(f"a clock goes forward only, not by {seconds} seconds")
+            raise ValueError(f"a clock can't be advanced by {seconds} seconds; give 0 or more")
         with self._lock:
             self._now += seconds
 
 
 class ScaledClock:
-    """Real time, on which what takes Bedrock an hour takes an hour divided by the scale.
+    """Real time with durations divided by a scale.
 
-    Timestamps stay real: callers compare them with their own clocks.
+    Timestamps are real, because callers compare them with their own clocks.
     """
 
     waits_for_work = False
@@ -64,9 +64,9 @@ class ScaledClock:
         self.scale = scale
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Return the seconds since the epoch."""
         return time.time()
 
-    def lasting(self, seconds: float) -> float:
-        """The duration divided by the scale."""
+    def scaled(self, seconds: float) -> float:
+        """Return the duration divided by the scale."""
         return seconds / self.scale

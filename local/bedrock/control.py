@@ -1,4 +1,4 @@
-"""The endpoints by which tests and people steer the stand-in; their paths begin with `/_`."""
+"""The endpoints that control the stand-in; their paths begin with `/_`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LATENCIES = ("first_token_ms", "token_ms")
 
 
 class Control:
-    """Answers the control endpoints."""
+    """The control endpoints."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
@@ -25,8 +25,8 @@ class Control:
             ("GET", "/_health"): self._health,
             ("GET", "/_state"): lambda _: summary(self._account),
             ("GET", "/_calls"): self._calls,
-            ("GET", "/_faults"): lambda _: self._account.faults.left(),
-            ("POST", "/_faults"): self._order,
+            ("GET", "/_faults"): lambda _: self._account.faults.pending(),
+            ("POST", "/_faults"): self._add_faults,
             ("DELETE", "/_faults"): lambda _: self._account.faults.clear(),
             ("POST", "/_lifecycle"): self._lifecycle,
             ("POST", "/_latency"): self._latency,
@@ -34,11 +34,13 @@ class Control:
         }
 
     def handle(self, request: Request) -> Response:
-        """Answer a request to a control endpoint."""
+        """Return the response to a request for a control endpoint."""
         endpoint = self._endpoints.get((request.method, request.path))
         if endpoint is None:
-            there = ", ".join(f"{method} {path}" for method, path in self._endpoints)
-            return _json(404, {"message": f"There is no {request.method} {request.path}; there are {there}."})
+            known = ", ".join(f"{method} {path}" for method, path in self._endpoints)
+            return _json(
+                404, {"message": f"There is no {request.method} {request.path}. Use one of {known}."}
+            )
         try:
             result = endpoint(request)
         except (ValueError, TypeError) as error:
@@ -52,37 +54,37 @@ class Control:
     def _calls(self, request: Request) -> list[dict[str, Any]]:
         return self._application.calls(parse_qs(request.query).get("operation", [None])[-1])
 
-    def _order(self, request: Request) -> list[dict[str, Any]]:
-        wanted = json.loads(request.body)
-        orders = wanted if isinstance(wanted, list) else [wanted]
-        if not all(isinstance(order, dict) for order in orders):
-            raise ValueError("a fault is a JSON object; several are a list of them")
-        for order in orders:
-            self._account.faults.order(order)
-        return self._account.faults.left()
+    def _add_faults(self, request: Request) -> list[dict[str, Any]]:
+        given = json.loads(request.body)
+        faults = given if isinstance(given, list) else [given]
+        if not all(isinstance(fault, dict) for fault in faults):
+            raise ValueError("a fault is a JSON object; several are a list of objects")
+        for fault in faults:
+            self._account.faults.add(fault)
+        return self._account.faults.pending()
 
     def _lifecycle(self, request: Request) -> None:
-        wanted = _object(request, {"modelId", "legacyTime", "endOfLifeTime"})
-        times = [wanted.get("legacyTime"), wanted.get("endOfLifeTime")]
+        given = _object(request, {"modelId", "legacyTime", "endOfLifeTime"})
+        times = [given.get("legacyTime"), given.get("endOfLifeTime")]
         if not all(isinstance(time, int | float | None) for time in times):
             raise ValueError(
                 f"legacyTime and endOfLifeTime must be seconds since the epoch or null, not {times}"
             )
-        self._account.catalogue.set_lifecycle(wanted.get("modelId", ""), *times)
+        self._account.catalogue.set_lifecycle(given.get("modelId", ""), *times)
 
     def _latency(self, request: Request) -> None:
-        wanted = _object(request, set(_LATENCIES))
-        for name, value in wanted.items():
+        given = _object(request, set(_LATENCIES))
+        for name, value in given.items():
             if not isinstance(value, int | float) or not 0 <= value <= 60_000:
                 raise ValueError(f"{name} must be milliseconds from 0 to 60000, not {value!r}")
-        self._account.settings = replace(self._account.settings, **wanted)
+        self._account.settings = replace(self._account.settings, **given)
 
 
 def _object(request: Request, allowed: set[str]) -> dict[str, Any]:
-    wanted = json.loads(request.body)
-    if not isinstance(wanted, dict) or wanted.keys() - allowed:
-        raise ValueError(f"this takes a JSON object with the members {', '.join(sorted(allowed))}")
-    return wanted
+    given = json.loads(request.body)
+    if not isinstance(given, dict) or given.keys() - allowed:
+        raise ValueError(f"the body must be a JSON object with members of {', '.join(sorted(allowed))}")
+    return given
 
 
 def _json(status: int, value: Any) -> Response:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.errors import invalid, not_found, over_quota
 from local.bedrock.models import find as find_model
-from local.bedrock.pages import listed
+from local.bedrock.pages import list_page
 
 CREATE = "CreateCustomModelDeployment"
 _FAILED = "The custom model deployment failed because of an internal error."
@@ -34,15 +34,15 @@ class Deployment:
 
     @property
     def mutating(self) -> bool:
-        """Whether it is being created or updated."""
+        """Whether the deployment is being created or updated."""
         return self.status == "Creating" or self.update_status == "Updating"
 
     def models(self) -> set[str | None]:
-        """The models that it uses, or is being pointed at."""
+        """Return the model in use and, during an update, the new one."""
         return {self.model, self.target if self.update_status == "Updating" else None}
 
     def settle(self, now: float) -> None:
-        """Take on the state that the clock asks for."""
+        """Set the state that the deployment has at a time."""
         if self.status == "Creating" and self.ready <= now:
             self.status, self.failure, self.modified = (
                 "Failed" if self.fails else "Active",
@@ -57,17 +57,19 @@ class Deployment:
 
 
 def create(account: Account, parameters: Parameters) -> Result:
-    """CreateCustomModelDeployment."""
-    if earlier := account.repeated(CREATE, parameters):
+    """Handle CreateCustomModelDeployment."""
+    if earlier := account.created_by_token(CREATE, parameters):
         return {"customModelDeploymentArn": earlier}
     settle_all(account)
     name = parameters["modelDeploymentName"]
     if any(deployment.name == name for deployment in account.deployments.values()):
         raise invalid(f"The provided model deployment name is currently in use: {name}")
     model = find_model(account, parameters["modelArn"])
-    most = account.settings.quotas.deployments_in_progress
-    if sum(deployment.status == "Creating" for deployment in account.deployments.values()) >= most:
-        raise over_quota(f"Your account has {most} custom model deployments in progress, which is its quota.")
+    quota = account.settings.quotas.deployments_in_progress
+    if sum(deployment.status == "Creating" for deployment in account.deployments.values()) >= quota:
+        raise over_quota(
+            f"Your account has {quota} custom model deployments in progress, which is its quota."
+        )
     now = account.clock.now()
     fault = account.faults.take("deployment_failed")
     deployment = Deployment(
@@ -76,24 +78,24 @@ def create(account: Account, parameters: Parameters) -> Result:
         description=parameters.get("description"),
         model=model.arn,
         created=now,
-        ready=now + account.clock.lasting(account.settings.durations.deployment),
+        ready=now + account.clock.scaled(account.settings.durations.deployment),
         fails=(fault.message or _FAILED) if fault else None,
     )
     account.deployments[deployment.arn] = deployment
     account.tag(deployment.arn, parameters.get("tags"))
-    account.remember(CREATE, parameters, deployment.arn)
+    account.remember_token(CREATE, parameters, deployment.arn)
     return {"customModelDeploymentArn": deployment.arn}
 
 
 def settle_all(account: Account) -> None:
-    """Bring all deployments to their present state."""
+    """Set the current state of all deployments."""
     now = account.clock.now()
     for deployment in account.deployments.values():
         deployment.settle(now)
 
 
 def find(account: Account, identifier: str) -> Deployment:
-    """A deployment by ARN or name, in its present state."""
+    """Return a deployment by ARN or name, in its current state."""
     settle_all(account)
     by_name = (d for d in account.deployments.values() if d.name == identifier)
     deployment = account.deployments.get(identifier) or next(by_name, None)
@@ -103,7 +105,7 @@ def find(account: Account, identifier: str) -> Deployment:
 
 
 def get(account: Account, parameters: Parameters) -> Result:
-    """GetCustomModelDeployment."""
+    """Handle GetCustomModelDeployment."""
     deployment = find(account, parameters["customModelDeploymentIdentifier"])
     result = _shown(deployment)
     result["modelDeploymentName"] = result.pop("customModelDeploymentName")
@@ -126,9 +128,9 @@ def _shown(deployment: Deployment) -> Result:
 
 
 def list_deployments(account: Account, parameters: Parameters) -> Result:
-    """ListCustomModelDeployments."""
+    """Handle ListCustomModelDeployments."""
     settle_all(account)
-    return listed(
+    return list_page(
         account,
         parameters,
         account.deployments.values(),
@@ -141,7 +143,7 @@ def list_deployments(account: Account, parameters: Parameters) -> Result:
 
 
 def update(account: Account, parameters: Parameters) -> Result:
-    """UpdateCustomModelDeployment: the old model serves until the new one is in place."""
+    """Handle UpdateCustomModelDeployment: the old model answers until the update is completed."""
     deployment = find(account, parameters["customModelDeploymentIdentifier"])
     _refuse_mutating(deployment)
     if deployment.status == "Failed":
@@ -150,17 +152,17 @@ def update(account: Account, parameters: Parameters) -> Result:
     present = account.models.get(deployment.model)
     if present and present.base != model.base:
         raise invalid(
-            f"The model {model.arn} must have the base model {present.base}, as the deployment's has."
+            f"The model {model.arn} must have the base model {present.base}, like the deployment's model."
         )
     now = account.clock.now()
     deployment.target, deployment.update_status, deployment.modified = model.arn, "Updating", now
-    deployment.update_ready = now + account.clock.lasting(account.settings.durations.deployment_update)
+    deployment.update_ready = now + account.clock.scaled(account.settings.durations.deployment_update)
     deployment.update_fails = account.faults.take("deployment_update_failed") is not None
     return {"customModelDeploymentArn": deployment.arn}
 
 
 def delete(account: Account, parameters: Parameters) -> Result:
-    """DeleteCustomModelDeployment."""
+    """Handle DeleteCustomModelDeployment."""
     deployment = find(account, parameters["customModelDeploymentIdentifier"])
     _refuse_mutating(deployment)
     del account.deployments[deployment.arn]

@@ -1,10 +1,10 @@
-"""Errors that the service answers with."""
+"""The service's error responses."""
 
 from __future__ import annotations
 
 
 class ServiceError(Exception):
-    """An error of the service's model, by the name of its shape."""
+    """An error response; `code` is the name of its shape in the service model."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -13,20 +13,20 @@ class ServiceError(Exception):
 
 
 def invalid(message: str) -> ServiceError:
-    """A ValidationException."""
+    """Return a ValidationException."""
     return ServiceError("ValidationException", message)
 
 
 def not_found(message: str) -> ServiceError:
-    """A ResourceNotFoundException."""
+    """Return a ResourceNotFoundException."""
     return ServiceError("ResourceNotFoundException", message)
 
 
 def conflict(message: str) -> ServiceError:
-    """A ConflictException."""
+    """Return a ConflictException."""
     return ServiceError("ConflictException", message)
 
 
 def over_quota(message: str) -> ServiceError:
-    """A ServiceQuotaExceededException."""
+    """Return a ServiceQuotaExceededException."""
     return ServiceError("ServiceQuotaExceededException", message)

@@ -1,7 +1,7 @@
-"""Model evaluation jobs: a judge grades answers that were given elsewhere, and writes its grades to S3.
+"""Model evaluation jobs: a judge grades precomputed answers; the grades are written to S3.
 
-Only what an automated job with one custom metric and precomputed answers takes is modelled. The judge here is
-no model: its grade follows from how far the weights of an answer are from the reference's.
+Only automated jobs with one custom metric and precomputed answers are modelled. The judge is not a model: it
+grades an answer by the distance between its weights and those of the reference.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.catalogue import INVALID_MODEL
 from local.bedrock.errors import ServiceError, conflict, invalid, not_found
-from local.bedrock.pages import listed
+from local.bedrock.pages import list_page
 from local.bedrock.training_data import DataError, read_objects, write_object
 from local.bedrock.work import INTERNAL_ERROR, Work
 
 CREATE = "CreateEvaluationJob"
-# Prompts of one job that a judge grades (Bedrock user guide, model-evaluation-prompt-datasets-judge).
-MOST_PROMPTS = 1_000
+# Maximum prompts in a job with a judge (Bedrock user guide, model-evaluation-prompt-datasets-judge).
+MAX_PROMPTS = 1_000
 _FIELDS = {"prompt", "referenceResponse", "category", "modelResponses"}
 
 
 @dataclass
 class Answers:
-    """The answers of a job, read and graded."""
+    """The answers of a job and their grades."""
 
     account: Account
     parameters: Parameters
@@ -36,19 +36,19 @@ class Answers:
 
     @property
     def dataset(self) -> Result:
-        """The one data set and its metrics."""
+        """The only data set, with its metrics."""
         (found,) = self.parameters["evaluationConfig"]["automated"]["datasetMetricConfigs"]
         return dict(found)
 
     @property
     def metric(self) -> Result:
-        """The one metric."""
+        """The only metric."""
         custom = self.parameters["evaluationConfig"]["automated"]["customMetricConfig"]
         return dict(custom["customMetrics"][0]["customMetricDefinition"])
 
     @property
     def source(self) -> str:
-        """The label of whoever gave the answers."""
+        """The label of the model that gave the answers."""
         return str(
             self.parameters["inferenceConfig"]["models"][0]["precomputedInferenceSource"][
                 "inferenceSourceIdentifier"
@@ -56,13 +56,13 @@ class Answers:
         )
 
     def read(self) -> None:
-        """Read and check the records."""
+        """Read and check the records; raise DataError for invalid ones."""
         uri = self.dataset["dataset"]["datasetLocation"]["s3Uri"]
         for key, body in read_objects(self.account.s3_as(self.parameters["roleArn"]), uri):
             for number, line in enumerate(body.decode().removesuffix("\n").split("\n"), 1):
                 self.rows.append(self._record(key, number, line))
-        if len(self.rows) > MOST_PROMPTS:
-            raise DataError(f"The dataset holds {len(self.rows)} prompts; {MOST_PROMPTS} are the most.")
+        if len(self.rows) > MAX_PROMPTS:
+            raise DataError(f"The dataset holds {len(self.rows)} prompts; the maximum is {MAX_PROMPTS}.")
 
     def _record(self, key: str, number: int, line: str) -> Mapping[str, Any]:
         try:
@@ -71,11 +71,11 @@ class Answers:
             texts = [row["prompt"], response["response"]]
             known = response["modelIdentifier"] == self.source and row.keys() <= _FIELDS
         except (ValueError, LookupError, TypeError):
-            raise DataError(f"Record {number} of {key} is no prompt with one model response.") from None
+            raise DataError(f"Record {number} of {key} is not a prompt with one model response.") from None
         if not known or not all(isinstance(text, str) and text for text in texts):
             raise DataError(
-                f"Record {number} of {key} must hold a prompt and a response of {self.source}, and nothing "
-                "else than those, referenceResponse and category."
+                f"Record {number} of {key} must hold a prompt and a response of {self.source}; other members "
+                "than these, referenceResponse and category are not allowed."
             )
         return dict(row)
 
@@ -88,7 +88,7 @@ class Answers:
     def _graded(self, row: Mapping[str, Any], values: list[float]) -> Result:
         judge = judge_of(self.parameters)
         result = grade(row["modelResponses"][0]["response"], row.get("referenceResponse", ""), values)
-        details = [{"modelIdentifier": judge, "explanation": "As far from the reference as the grade says."}]
+        details = [{"modelIdentifier": judge, "explanation": "Graded by the distance from the reference."}]
         score = {"metricName": self.metric["name"], "result": result, "evaluatorDetails": details}
         return {
             "automatedEvaluationResult": {"scores": [score]},
@@ -97,7 +97,7 @@ class Answers:
         }
 
     def write(self, job_name: str, job_id: str) -> None:
-        """Write the grades where Bedrock does."""
+        """Write the grades to the same key as Bedrock."""
         uuid = hashlib.sha256(job_id.encode()).hexdigest()
         name, kind = self.dataset["dataset"]["name"], self.dataset["taskType"]
         key = f"{job_name}/{job_id}/models/{self.source}/taskTypes/{kind}/datasets/{name}/{uuid}_output.jsonl"
@@ -110,7 +110,15 @@ class Answers:
 
 
 def grade(response: str, reference: str, values: list[float]) -> float:
-    """The grade of an answer: the best where no weight is off by more than 0.05, one less for each tenth."""
+    """Return an answer's grade.
+
+    The best one if no weight is off by more than 0.05; one lower for each further 0.1 or part of it.
+
+    Args:
+        response: the answer, a JSON object of weights.
+        reference: the expected answer.
+        values: the rating scale in ascending order.
+    """
     try:
         given, right = json.loads(response), json.loads(reference)
         off = max(abs(float(given.get(label, 0)) - float(weight)) for label, weight in right.items())
@@ -121,7 +129,7 @@ def grade(response: str, reference: str, values: list[float]) -> float:
 
 
 def judge_of(parameters: Parameters) -> str:
-    """The model that grades."""
+    """Return the id of the judge."""
     custom = parameters["evaluationConfig"]["automated"]["customMetricConfig"]
     return str(custom["evaluatorModelConfig"]["bedrockEvaluatorModels"][0]["modelIdentifier"])
 
@@ -142,27 +150,27 @@ class EvaluationJob:
     failures: list[str] = field(default_factory=list)
 
     def move(self, status: str, now: float, *failures: str) -> None:
-        """Take on a status."""
+        """Set the status."""
         self.status, self.modified = status, now
         self.failures += failures
 
 
 def settle(account: Account, job: EvaluationJob) -> None:
-    """Bring a job to the state that the clock and its work allow."""
-    now, lasting, durations = account.clock.now(), account.clock.lasting, account.settings.durations
-    over = job.created + lasting(durations.evaluation)
-    is_over = job.status == "InProgress" and over <= now and not job.stalled
-    if is_over and job.work.finished(0) is not None:
+    """Advance a job as far as the clock and its work allow."""
+    now, scaled, durations = account.clock.now(), account.clock.scaled, account.settings.durations
+    end = job.created + scaled(durations.evaluation)
+    is_due = job.status == "InProgress" and end <= now and not job.stalled
+    if is_due and job.work.finished(0) is not None:
         finished = job.work.finished(1)
         if finished is not None:
-            _finish(job, max(over, finished))
-    stopped = job.modified + lasting(durations.stopping)
+            _finish(job, max(end, finished))
+    stopped = job.modified + scaled(durations.stopping)
     if job.status == "Stopping" and stopped <= now:
         job.move("Stopped", stopped)
 
 
 def settle_all(account: Account) -> None:
-    """Bring all jobs to their state."""
+    """Advance all jobs."""
     for job in account.evaluation_jobs.values():
         settle(account, job)
 
@@ -182,8 +190,8 @@ def _finish(job: EvaluationJob, now: float) -> None:
 
 
 def create(account: Account, parameters: Parameters) -> Result:
-    """CreateEvaluationJob."""
-    if earlier := account.repeated(CREATE, parameters):
+    """Handle CreateEvaluationJob."""
+    if earlier := account.created_by_token(CREATE, parameters):
         return {"jobArn": earlier}
     if any(job.parameters["jobName"] == parameters["jobName"] for job in account.evaluation_jobs.values()):
         raise conflict("The provided job name is currently in use.")
@@ -206,13 +214,13 @@ def create(account: Account, parameters: Parameters) -> Result:
         job.failures = [] if job.stalled else [fault.message or INTERNAL_ERROR]
     account.evaluation_jobs[job.arn] = job
     account.tag(job.arn, parameters.get("jobTags"))
-    account.remember(CREATE, parameters, job.arn)
+    account.remember_token(CREATE, parameters, job.arn)
     job.work.start()
     return {"jobArn": job.arn}
 
 
 def _check(account: Account, parameters: Parameters) -> None:
-    """Refuse what Bedrock refuses of a job with a judge, and what isn't modelled here."""
+    """Raise for parameters that Bedrock refuses in a job with a judge, or that are not modelled."""
     config = parameters["evaluationConfig"].get("automated")
     models = parameters["inferenceConfig"].get("models", [])
     if config is None or "customMetricConfig" not in config or len(config["datasetMetricConfigs"]) != 1:
@@ -235,7 +243,7 @@ def _check(account: Account, parameters: Parameters) -> None:
 
 
 def find(account: Account, arn: str) -> EvaluationJob:
-    """A job by its ARN, in its present state."""
+    """Return a job by its ARN, in its current state."""
     job = account.evaluation_jobs.get(arn)
     if job is None:
         raise not_found(f"The evaluation job {arn} could not be found.")
@@ -269,22 +277,22 @@ def _summary(job: EvaluationJob) -> Result:
 
 
 def get(account: Account, parameters: Parameters) -> Result:
-    """GetEvaluationJob."""
+    """Handle GetEvaluationJob."""
     return _shown(find(account, parameters["jobIdentifier"]))
 
 
 def list_jobs(account: Account, parameters: Parameters) -> Result:
-    """ListEvaluationJobs."""
+    """Handle ListEvaluationJobs."""
     settle_all(account)
     jobs = account.evaluation_jobs.values()
     filters = {"applicationTypeEquals": "applicationType"}
-    return listed(
+    return list_page(
         account, parameters, jobs, key="jobSummaries", summary=_summary, name="jobName", filters=filters
     )
 
 
 def stop(account: Account, parameters: Parameters) -> Result:
-    """StopEvaluationJob."""
+    """Handle StopEvaluationJob."""
     job = find(account, parameters["jobIdentifier"])
     if job.status != "InProgress":
         raise conflict(f"The job {job.arn} can't be stopped: its status is {job.status}.")

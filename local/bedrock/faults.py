@@ -1,4 +1,4 @@
-"""Faults that tests and demonstrations order."""
+"""Injected faults, for tests and demonstrations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-#: Answers in place of the call: kind to error code and text.
+#: The call is not executed: kind to the error's code and text.
 CALL_ERRORS: Mapping[str, tuple[str, str]] = {
     "throttled": ("ThrottlingException", "Too many requests, please wait before trying again."),
     "denied": ("AccessDeniedException", "You don't have sufficient access to perform this action."),
@@ -19,9 +19,9 @@ CALL_ERRORS: Mapping[str, tuple[str, str]] = {
     "not_ready": ("ModelNotReadyException", "The model is not ready to serve inference requests."),
     "over_quota": ("ServiceQuotaExceededException", "The number of requests exceeds the service quota."),
 }
-#: Around the call: it is executed, late or without an answer that arrives.
+#: The call is executed, but late or with its response withheld.
 CALL_EFFECTS = ("slow", "lost_response")
-#: What becomes of the next resource.
+#: The next resource of this kind fails or stalls.
 RESOURCE_KINDS = (
     "job_stalled",
     "job_failed",
@@ -33,7 +33,7 @@ RESOURCE_KINDS = (
     "evaluation_stalled",
     "evaluation_failed",
 )
-#: What becomes of a model's next answers.
+#: A model's next answers are malformed.
 OUTPUT_KINDS = (
     "output_prose",
     "output_wrapped",
@@ -54,16 +54,19 @@ KINDS = (*CALL_ERRORS, *CALL_EFFECTS, *RESOURCE_KINDS, *OUTPUT_KINDS)
 
 @dataclass(kw_only=True)
 class Fault:
-    """An order for a fault.
+    """An injected fault.
 
-    `count` is for how many calls, resources or answers it stands; None means until the next reset. `skip`
-    is how many that fit it lets pass before.
-    `operation` goes with faults of calls ("*" is any), `message` replaces the usual text, `milliseconds` goes
-    with `slow`, and `answer` says how a lost response is lost: the connection is "dropped" or the answer is
-    an "error" 500.
-    `modelId` narrows faults of calls and answers: to what a call names, or to the name of the deployment or
-    throughput that has that ARN, or to the name or ARN of the custom model behind it. Names are known before
-    there is an ARN.
+    Args:
+        kind: one of `KINDS`.
+        count: how many calls, resources or answers it affects; None: all until the next reset.
+        skip: how many matching calls, resources or answers pass first.
+        operation: the affected operation, for faults of calls; "*" is any.
+        message: replaces the usual text.
+        milliseconds: the delay of `slow`.
+        modelId: limits faults of calls and answers to one model: the id in the call, or the name of the
+            deployment or throughput with that ARN, or the name or ARN of its custom model. A test can use a
+            name before the ARN exists.
+        answer: what a caller sees of `lost_response`: a "dropped" connection or an "error" 500.
     """
 
     kind: str
@@ -76,33 +79,33 @@ class Fault:
     answer: str = "dropped"
 
     def shown(self) -> dict[str, Any]:
-        """The order as the control endpoint shows it."""
+        """Return the fault as the control endpoint shows it."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 class Faults:
-    """The orders still to be carried out, first come first served."""
+    """The faults that are still to happen, in the order in which they were added."""
 
     def __init__(self, operations: set[str]) -> None:
         self._operations = operations
-        self._orders: list[Fault] = []
+        self._pending: list[Fault] = []
         self._lock = threading.Lock()
 
-    def order(self, wanted: Mapping[str, Any]) -> Fault:
-        """Take an order.
+    def add(self, given: Mapping[str, Any]) -> Fault:
+        """Add a fault, given by the arguments of `Fault`.
 
         Raises:
-            ValueError: it makes no sense; the text says what does.
+            ValueError: the fault is invalid; the text says what is allowed.
         """
         allowed = [field.name for field in fields(Fault)]
-        if unknown := sorted(wanted.keys() - set(allowed)):
+        if unknown := sorted(given.keys() - set(allowed)):
             raise ValueError(f"unknown members {unknown}; a fault takes {', '.join(allowed)}")
-        if wanted.get("kind") not in KINDS:
-            raise ValueError(f"unknown kind {wanted.get('kind')!r}; there are {', '.join(KINDS)}")
-        fault = Fault(**wanted)
+        if given.get("kind") not in KINDS:
+            raise ValueError(f"unknown kind {given.get('kind')!r}; use one of {', '.join(KINDS)}")
+        fault = Fault(**given)
         self._check(fault)
         with self._lock:
-            self._orders.append(fault)
+            self._pending.append(fault)
         return fault
 
     def _check(self, fault: Fault) -> None:
@@ -112,9 +115,11 @@ class Faults:
                 f"{fault.kind} needs an operation's name, or '*' for any, not {fault.operation!r}"
             )
         if not of_calls and fault.operation is not None:
-            raise ValueError(f"{fault.kind} goes with no operation")
+            raise ValueError(f"{fault.kind} takes no operation")
         if fault.count is not None and (not isinstance(fault.count, int) or fault.count < 1):
-            raise ValueError(f"count must be a whole number from 1, or null for always, not {fault.count!r}")
+            raise ValueError(
+                f"count must be a whole number from 1, or null for no limit, not {fault.count!r}"
+            )
         if not isinstance(fault.skip, int) or fault.skip < 0:
             raise ValueError(f"skip must be a whole number from 0, not {fault.skip!r}")
         if fault.kind == "slow" and not (
@@ -125,15 +130,17 @@ class Faults:
             raise ValueError(f"answer must be 'dropped' or 'error', not {fault.answer!r}")
         for name in ("message", "modelId"):
             if not isinstance(getattr(fault, name), str | None):
-                raise ValueError(f"{name} must be a text, not {getattr(fault, name)!r}")
+                raise ValueError(f"{name} must be a string, not {getattr(fault, name)!r}")
 
     def take(self, *kinds: str, operation: str | None = None, models: Collection[str] = ()) -> Fault | None:
-        """The first order of one of these kinds that fits, counted down. `models` are all ids of the model
-        that is asked."""
-        if not self._orders:
+        """Return the first matching fault of these kinds, and count it down.
+
+        `models` are all identifiers of the invoked model.
+        """
+        if not self._pending:
             return None
         with self._lock:
-            for fault in self._orders:
+            for fault in self._pending:
                 fits = (
                     fault.kind in kinds
                     and (operation is None or fault.operation in ("*", operation))
@@ -150,14 +157,14 @@ class Faults:
         if fault.count is not None:
             fault.count -= 1
             if fault.count == 0:
-                self._orders.remove(fault)
+                self._pending.remove(fault)
 
-    def left(self) -> list[dict[str, Any]]:
-        """The orders still to be carried out."""
+    def pending(self) -> list[dict[str, Any]]:
+        """Return the faults that are still to happen."""
         with self._lock:
-            return [fault.shown() for fault in self._orders]
+            return [fault.shown() for fault in self._pending]
 
     def clear(self) -> None:
-        """Forget all orders."""
+        """Remove all faults."""
         with self._lock:
-            self._orders.clear()
+            self._pending.clear()

@@ -1,4 +1,4 @@
-"""Answer a boto3 client without a connection: its requests go to the application as it would send them."""
+"""Pass a boto3 client's requests to the application directly, without HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from local.bedrock.protocol import Request
 def attach(client: Any, application: Application) -> None:
     """Let an application answer all requests of a client.
 
-    The client still validates, signs, retries and parses; only the wire is left out, and with it timeouts.
+    The client still validates, signs, retries and parses. Only HTTP is left out, so timeouts have no effect.
     """
 
     def send(request: AWSPreparedRequest, **_: Any) -> AWSResponse:
@@ -46,8 +46,8 @@ def _text(value: str | bytes) -> str:
 
 
 class _Body(io.BytesIO):
-    """What urllib3 gives botocore to read."""
+    """A response body with the interface of urllib3's."""
 
     def stream(self, **_: Any) -> Iterator[bytes]:
-        """All of it at once."""
+        """Yield the whole body at once."""
         yield self.read()

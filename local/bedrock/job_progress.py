@@ -1,8 +1,7 @@
-"""How a customization job moves: validation, data processing, training, and the model at the end.
+"""The progress of a customization job: validation, data processing, training, and the custom model.
 
-States follow from the clock whenever somebody looks. The work behind them is real: the data is read,
-unlabelled rows are labelled by the teacher's rules, and a student is trained. No phase ends before its work
-has ended.
+A job's state is computed from the clock whenever it is read. Its work is real: the data is read, the
+teacher's rules label unlabelled rows, and a student is trained. No phase ends before its work has ended.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ class Phase:
 
     name: str
     queued: float
-    lasting: float
+    duration: float
     status: str = "NotStarted"
     since: float = 0.0
     modified: float = 0.0
 
     def move(self, status: str, now: float) -> None:
-        """Take on a status."""
+        """Set the status."""
         self.status, self.modified = status, now
 
 
 class Training:
-    """What a job does: reads the data, labels what has no answer, trains a student."""
+    """A job's work: read the data, label rows without an answer, train a student."""
 
     def __init__(self, s3: Any, parameters: Parameters, kind: str) -> None:
         self._s3, self._parameters, self._kind = s3, parameters, kind
@@ -44,7 +43,7 @@ class Training:
         self.student: Student | None = None
 
     def read(self) -> None:
-        """Read and check the data, and that output can be written."""
+        """Read and check the data, and check that output can be written."""
         data = self._parameters["trainingDataConfig"]
         if "s3Uri" not in data:
             raise DataError("This stand-in doesn't read invocation logs: give trainingDataConfig.s3Uri.")
@@ -64,7 +63,7 @@ class Training:
 
 @lru_cache(maxsize=4)
 def _trained(rows: tuple[Row, ...]) -> Student:
-    """The same rows make the same student: tests train on the same ones again and again."""
+    """Train a student; cached, because many tests train on the same rows."""
     return train(rows)
 
 
@@ -108,11 +107,11 @@ class Job:
 
     @property
     def running(self) -> bool:
-        """Whether the job may still make its model."""
+        """Whether the job may still create its model."""
         return self.status in ("InProgress", "Stopping")
 
     def details(self) -> Result:
-        """`statusDetails`."""
+        """Return `statusDetails`."""
         return {
             phase.name: {
                 "status": phase.status,
@@ -123,33 +122,33 @@ class Job:
         }
 
     def phase(self) -> Phase:
-        """The phase that the job is in."""
+        """Return the current phase."""
         return next((phase for phase in self.phases if phase.status != "Completed"), self.phases[-1])
 
     def stop(self, now: float) -> None:
-        """Begin to stop."""
+        """Set the status Stopping."""
         self.status, self.modified = "Stopping", now
         self.phase().move("Stopping", now)
 
     def end(self, status: str, now: float, failure: str | None = None) -> None:
-        """End in a status."""
+        """Set a final status."""
         self.status, self.modified, self.ended, self.failure = status, now, now, failure
         self.phase().move(status, now)
 
 
 def settle(account: Account, job: Job) -> None:
-    """Bring a job to the state that the clock and its work allow."""
+    """Advance a job as far as the clock and its work allow."""
     now = account.clock.now()
     while job.status == "InProgress" and _next_step(account, job, now):
         pass
     if job.status == "Stopping":
-        stopped = job.modified + account.clock.lasting(account.settings.durations.stopping)
+        stopped = job.modified + account.clock.scaled(account.settings.durations.stopping)
         if stopped <= now:
             job.end("Stopped", stopped)
 
 
 def _next_step(account: Account, job: Job, now: float) -> bool:
-    """Move a job on by one step; says whether there may be another."""
+    """Advance a job by one step; return whether another may follow."""
     phase = job.phase()
     in_training = phase.name == "trainingDetails"
     if phase.status == "NotStarted":
@@ -161,7 +160,7 @@ def _next_step(account: Account, job: Job, now: float) -> bool:
     if in_training and job.fault == "job_stopped":
         job.stop(phase.since)
         return False
-    end = phase.since + phase.lasting
+    end = phase.since + phase.duration
     finished = job.work.finished(1 if in_training else 0) if end <= now else None
     if finished is None:
         return False

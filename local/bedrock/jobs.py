@@ -1,4 +1,4 @@
-"""Model customization jobs: what Create refuses, and the operations on jobs."""
+"""The operations on model customization jobs, and the checks of CreateModelCustomizationJob."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.catalogue import INVALID_MODEL, FoundationModel
 from local.bedrock.errors import conflict, invalid, not_found, over_quota
 from local.bedrock.job_progress import Job, Phase, Training, settle
-from local.bedrock.pages import listed
+from local.bedrock.pages import list_page
 from local.bedrock.training_data import LIMITS
 from local.bedrock.work import Work
 
 CREATE = "CreateModelCustomizationJob"
 
-# Nova's three documented hyperparameters, with least and most.
+# Nova's three documented hyperparameters, each with minimum and maximum.
 HYPERPARAMETERS = {
     "epochCount": (1.0, 5.0),
     "learningRate": (1e-6, 1e-4),
@@ -21,8 +21,8 @@ HYPERPARAMETERS = {
 
 
 def create(account: Account, parameters: Parameters) -> Result:
-    """CreateModelCustomizationJob."""
-    if earlier := account.repeated(CREATE, parameters):
+    """Handle CreateModelCustomizationJob."""
+    if earlier := account.created_by_token(CREATE, parameters):
         return {"jobArn": earlier}
     for job in account.jobs.values():
         settle(account, job)
@@ -38,13 +38,16 @@ def create(account: Account, parameters: Parameters) -> Result:
     job = _new_job(account, parameters, kind, base, model)
     account.jobs[job.name] = job
     account.tag(job.arn, parameters.get("jobTags"))
-    account.remember(CREATE, parameters, job.arn)
+    account.remember_token(CREATE, parameters, job.arn)
     job.work.start()
     return {"jobArn": job.arn}
 
 
 def _base(account: Account, identifier: str) -> tuple[FoundationModel, str]:
-    """The foundation model to customize, and the ARN of what is customized: it, or a custom model of it."""
+    """Return the foundation model, and the ARN of the model to customize.
+
+    The ARN is that of the foundation model itself, or of a custom model based on it.
+    """
     now = account.clock.now()
     if custom := account.model_named(identifier):
         return account.catalogue.usable(custom.base, now), custom.arn
@@ -83,32 +86,32 @@ def _check_teacher(account: Account, identifier: str, base: FoundationModel) -> 
 def _check_hyperparameters(values: dict[str, str]) -> None:
     for name, text in values.items():
         if name not in HYPERPARAMETERS:
-            raise invalid(f"Unknown hyperparameter {name}; there are {', '.join(HYPERPARAMETERS)}.")
-        least, most = HYPERPARAMETERS[name]
+            raise invalid(f"Unknown hyperparameter {name}; known: {', '.join(HYPERPARAMETERS)}.")
+        minimum, maximum = HYPERPARAMETERS[name]
         try:
-            fits = least <= float(text) <= most
+            fits = minimum <= float(text) <= maximum
         except ValueError:
             fits = False
         if not fits:
-            raise invalid(f"The hyperparameter {name} must be from {least:g} to {most:g}, not {text!r}.")
+            raise invalid(f"The hyperparameter {name} must be from {minimum:g} to {maximum:g}, not {text!r}.")
 
 
 def _check_names(account: Account, parameters: Parameters) -> None:
-    # There is no operation that deletes a job: a name is taken for ever.
+    # A job can't be deleted, so its name stays in use forever.
     if parameters["jobName"] in account.jobs:
         raise conflict("The provided job name is currently in use.")
-    wanted = parameters["customModelName"]
-    being_made = {job.parameters["customModelName"] for job in account.jobs.values() if job.running}
-    if account.model_named(wanted) or wanted in being_made:
+    name = parameters["customModelName"]
+    names_of_running = {job.parameters["customModelName"] for job in account.jobs.values() if job.running}
+    if account.model_named(name) or name in names_of_running:
         raise conflict("The provided custom model name is currently in use.")
 
 
 def _new_job(account: Account, parameters: Parameters, kind: str, base: FoundationModel, model: str) -> Job:
-    now, lasting, durations = account.clock.now(), account.clock.lasting, account.settings.durations
-    phases = [Phase("validationDetails", 0.0, lasting(durations.validation))]
+    now, scaled, durations = account.clock.now(), account.clock.scaled, account.settings.durations
+    phases = [Phase("validationDetails", 0.0, scaled(durations.validation))]
     if kind == "DISTILLATION":
-        phases.append(Phase("dataProcessingDetails", 0.0, lasting(durations.data_processing)))
-    phases.append(Phase("trainingDetails", lasting(durations.training_queue), lasting(durations.training)))
+        phases.append(Phase("dataProcessingDetails", 0.0, scaled(durations.data_processing)))
+    phases.append(Phase("trainingDetails", scaled(durations.training_queue), scaled(durations.training)))
     fault = account.faults.take("job_stalled", "job_failed", "job_stopped")
     new_id = account.new_id()
     training = Training(account.s3_as(parameters["roleArn"]), parameters, kind)
@@ -129,7 +132,7 @@ def _new_job(account: Account, parameters: Parameters, kind: str, base: Foundati
 
 
 def find(account: Account, identifier: str) -> Job:
-    """A job by name or ARN, in its present state."""
+    """Return a job by name or ARN, in its current state."""
     job = account.jobs.get(identifier) or next(
         (j for j in account.jobs.values() if j.arn == identifier), None
     )
@@ -140,7 +143,7 @@ def find(account: Account, identifier: str) -> Job:
 
 
 def get(account: Account, parameters: Parameters) -> Result:
-    """GetModelCustomizationJob."""
+    """Handle GetModelCustomizationJob."""
     job = find(account, parameters["jobIdentifier"])
     copied = (
         "clientRequestToken",
@@ -179,10 +182,10 @@ def _shown(job: Job) -> Result:
 
 
 def list_jobs(account: Account, parameters: Parameters) -> Result:
-    """ListModelCustomizationJobs."""
+    """Handle ListModelCustomizationJobs."""
     for job in account.jobs.values():
         settle(account, job)
-    return listed(
+    return list_page(
         account,
         parameters,
         account.jobs.values(),
@@ -197,7 +200,7 @@ def list_jobs(account: Account, parameters: Parameters) -> Result:
 
 
 def stop(account: Account, parameters: Parameters) -> Result:
-    """StopModelCustomizationJob."""
+    """Handle StopModelCustomizationJob."""
     job = find(account, parameters["jobIdentifier"])
     if job.status != "InProgress":
         raise conflict(f"The job {job.name} can't be stopped: its status is {job.status}.")

@@ -1,4 +1,4 @@
-"""Spoil or reshape a model's answers on order, as models and Bedrock do now and then."""
+"""Malformed answers for injected faults, of the kinds that models and Bedrock sometimes give."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WORDS = ("high", "low", "medium", "none")
 
 
 def _largest(text: str, change: Callable[[float], float]) -> str:
-    """The text with its largest number changed: a changed zero might spoil nothing."""
+    """Return the text with its largest number changed; changing a zero might leave the answer valid."""
     found = max(_NUMBER.finditer(text), key=lambda number: float(number[0]), default=None)
     if found is None:
         return text
@@ -19,7 +19,7 @@ def _largest(text: str, change: Callable[[float], float]) -> str:
 
 
 def _wrong_sum(text: str) -> str:
-    """The largest number grows by its double and a half, so that the sum is wrong in any scale."""
+    """Return the text with a larger largest number, so that the sum is wrong in any scale."""
     return _largest(text, lambda number: number * 2 + 0.5)
 
 
@@ -80,4 +80,4 @@ RESHAPE: Mapping[str, Callable[[Body], Body]] = {
         stopReason="guardrail_intervened",
     ),
 }
-"""What becomes of a response's blocks and stop reason."""
+"""Faults that change a response's content blocks or stop reason."""

@@ -1,4 +1,4 @@
-"""A test double of S3, in memory: the calls that the stand-in makes, and a paginator over its one page."""
+"""A test double of S3 in memory, with the operations that the stand-in calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from botocore.response import StreamingBody
 
 
 class MemoryS3:
-    """Objects by bucket and key; buckets exist as soon as something is put into them.
+    """Objects by bucket and key; every bucket exists.
 
     Example:
         s3 = MemoryS3()
@@ -33,7 +33,7 @@ class MemoryS3:
         IfNoneMatch: str | None = None,  # noqa: N803 - S3's own
         **_: Any,
     ) -> dict[str, Any]:
-        """PutObject."""
+        """Handle PutObject."""
         with self._lock:
             if IfNoneMatch == "*" and (Bucket, Key) in self.objects:
                 raise ClientError(
@@ -44,7 +44,7 @@ class MemoryS3:
         return {}
 
     def get_object(self, *, Bucket: str, Key: str, **_: Any) -> dict[str, Any]:  # noqa: N803 - S3's own
-        """GetObject."""
+        """Handle GetObject."""
         with self._lock:
             body = self.objects.get((Bucket, Key))
         if body is None:
@@ -58,21 +58,21 @@ class MemoryS3:
         }
 
     def head_bucket(self, *, Bucket: str) -> dict[str, Any]:  # noqa: N803 - S3's own
-        """HeadBucket; every bucket is here."""
+        """Handle HeadBucket; every bucket exists."""
         del Bucket
         return {"BucketRegion": "us-east-1"}
 
     def list_objects_v2(self, *, Bucket: str, Prefix: str = "", **_: Any) -> dict[str, Any]:  # noqa: N803 - S3's own
-        """ListObjectsV2, in one page."""
+        """Handle ListObjectsV2, in one page."""
         with self._lock:
             keys = sorted(key for bucket, key in self.objects if bucket == Bucket and key.startswith(Prefix))
             contents = [{"Key": key, "Size": len(self.objects[Bucket, key])} for key in keys]
         return {"Contents": contents, "KeyCount": len(contents), "IsTruncated": False}
 
     def get_paginator(self, operation: str) -> _Pages:
-        """The paginator of `list_objects_v2`."""
+        """Return the paginator of `list_objects_v2`."""
         if operation != "list_objects_v2":
-            raise ValueError(f"this double pages list_objects_v2 only, not {operation}")
+            raise ValueError(f"this double has a paginator for list_objects_v2 only, not for {operation}")
         return _Pages(self)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from local.bedrock.account import Account, CustomModel, Parameters, Result
 from local.bedrock.errors import conflict, invalid, not_found
 from local.bedrock.job_progress import settle
-from local.bedrock.pages import listed
+from local.bedrock.pages import list_page
 
 
 def _settle_jobs(account: Account) -> None:
@@ -14,7 +14,7 @@ def _settle_jobs(account: Account) -> None:
 
 
 def find(account: Account, identifier: str) -> CustomModel:
-    """A custom model by ARN or name."""
+    """Return a custom model by ARN or name."""
     _settle_jobs(account)
     model = account.model_named(identifier)
     if model is None:
@@ -23,7 +23,7 @@ def find(account: Account, identifier: str) -> CustomModel:
 
 
 def get(account: Account, parameters: Parameters) -> Result:
-    """GetCustomModel."""
+    """Handle GetCustomModel."""
     model = find(account, parameters["modelIdentifier"])
     return {
         **model.job,
@@ -35,11 +35,11 @@ def get(account: Account, parameters: Parameters) -> Result:
 
 
 def list_models(account: Account, parameters: Parameters) -> Result:
-    """ListCustomModels."""
+    """Handle ListCustomModels."""
     _settle_jobs(account)
     foundation = parameters.get("foundationModelArnEquals")
     models = [m for m in account.models.values() if foundation in (None, account.catalogue.arn(m.base))]
-    return listed(
+    return list_page(
         account,
         parameters,
         models,
@@ -60,7 +60,7 @@ def list_models(account: Account, parameters: Parameters) -> Result:
 
 
 def delete(account: Account, parameters: Parameters) -> Result:
-    """DeleteCustomModel."""
+    """Handle DeleteCustomModel."""
     model = find(account, parameters["modelIdentifier"])
     users = [d.arn for d in account.deployments.values() if model.arn in d.models()]
     users += [t.arn for t in account.throughputs.values() if model.arn in t.models()]
@@ -75,7 +75,7 @@ def delete(account: Account, parameters: Parameters) -> Result:
 
 
 def get_foundation_model(account: Account, parameters: Parameters) -> Result:
-    """GetFoundationModel."""
+    """Handle GetFoundationModel."""
     model = account.catalogue.find(parameters["modelIdentifier"])
     if model is None:
         raise invalid("The provided model identifier is invalid.")
@@ -83,7 +83,7 @@ def get_foundation_model(account: Account, parameters: Parameters) -> Result:
 
 
 def list_foundation_models(account: Account, parameters: Parameters) -> Result:
-    """ListFoundationModels; models past their end are not listed."""
+    """Handle ListFoundationModels; models past their end of life are not listed."""
     now = account.clock.now()
     summaries = [account.catalogue.summary(m, now) for m in account.catalogue.models() if not m.ended(now)]
     filters = {
@@ -92,15 +92,15 @@ def list_foundation_models(account: Account, parameters: Parameters) -> Result:
         "byOutputModality": "outputModalities",
     }
     provider = parameters.get("byProvider")
-    wanted = [
+    matching = [
         item
         for item in summaries
         if provider in (None, item["providerName"])
         and all(parameters[name] in item[member] for name, member in filters.items() if name in parameters)
     ]
-    return {"modelSummaries": wanted}
+    return {"modelSummaries": matching}
 
 
 def get_inference_profile(account: Account, parameters: Parameters) -> Result:
-    """GetInferenceProfile, of system profiles."""
+    """Handle GetInferenceProfile for system profiles."""
     return account.catalogue.profile(parameters["inferenceProfileIdentifier"])

@@ -1,4 +1,4 @@
-"""The operations that the stand-in models, by name."""
+"""The modelled operations by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Operation = Callable[[Account, Parameters], Result]
 
 
 def _tagged(account: Account, parameters: Parameters) -> str:
-    """The ARN of a resource that can have tags."""
+    """Return the ARN of an existing resource that can have tags."""
     arn = str(parameters["resourceARN"])
     models.list_models(account, {})
     if arn not in account.tags:
@@ -21,13 +21,13 @@ def _tagged(account: Account, parameters: Parameters) -> str:
 
 
 def tag_resource(account: Account, parameters: Parameters) -> Result:
-    """TagResource."""
+    """Handle TagResource."""
     account.tag(_tagged(account, parameters), parameters["tags"])
     return {}
 
 
 def untag_resource(account: Account, parameters: Parameters) -> Result:
-    """UntagResource."""
+    """Handle UntagResource."""
     tags = account.tags[_tagged(account, parameters)]
     for key in parameters["tagKeys"]:
         tags.pop(key, None)
@@ -35,13 +35,13 @@ def untag_resource(account: Account, parameters: Parameters) -> Result:
 
 
 def list_tags(account: Account, parameters: Parameters) -> Result:
-    """ListTagsForResource."""
+    """Handle ListTagsForResource."""
     tags = account.tags[_tagged(account, parameters)]
     return {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
 
 
 def put_logging(account: Account, parameters: Parameters) -> Result:
-    """PutModelInvocationLoggingConfiguration."""
+    """Handle PutModelInvocationLoggingConfiguration."""
     kinds = ("text", "image", "embedding", "video", "audio")
     account.logging = {
         **{f"{kind}DataDeliveryEnabled": True for kind in kinds},
@@ -51,17 +51,17 @@ def put_logging(account: Account, parameters: Parameters) -> Result:
 
 
 def get_logging(account: Account, _: Parameters) -> Result:
-    """GetModelInvocationLoggingConfiguration."""
+    """Handle GetModelInvocationLoggingConfiguration."""
     return {"loggingConfig": account.logging}
 
 
 def delete_logging(account: Account, _: Parameters) -> Result:
-    """DeleteModelInvocationLoggingConfiguration."""
+    """Handle DeleteModelInvocationLoggingConfiguration."""
     account.logging = None
     return {}
 
 
-#: Operations on resources; one runs at a time.
+#: Operations on resources. They hold the account's lock, so they run one at a time.
 CONTROL: Mapping[str, Operation] = {
     "CreateModelCustomizationJob": jobs.create,
     "GetModelCustomizationJob": jobs.get,
@@ -99,7 +99,7 @@ CONTROL: Mapping[str, Operation] = {
     "DeleteModelInvocationLoggingConfiguration": delete_logging,
 }
 
-#: Inference; runs side by side and takes the lock only where it must.
+#: Inference. Calls run in parallel and hold the lock only briefly.
 RUNTIME: Mapping[str, Operation] = {
     "Converse": runtime.converse,
     "InvokeModel": runtime.invoke_model,

@@ -1,4 +1,4 @@
-"""Filters and pages of the List operations."""
+"""Filtering and paging for the List operations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.errors import invalid
 
 
-def listed[T](
+def list_page[T](
     account: Account,
     parameters: Parameters,
     resources: Iterable[T],
@@ -21,23 +21,23 @@ def listed[T](
     created: str = "creationTime",
     filters: dict[str, str] | None = None,
 ) -> Result:
-    """One page of a List operation.
+    """Return one page of a List operation.
 
     Args:
-        account: gives the default size of a page.
-        parameters: those of the operation; the usual filters on name, status and time are read from it.
-        resources: all resources, in the order of their creation.
-        key: the result's member that holds the summaries.
-        summary: shows a resource as a summary.
-        name: the summary's member that holds the name.
-        created: the summary's member that holds the time of creation.
-        filters: further filters, as parameter to summary member.
+        account: has the default page size.
+        parameters: the operation's parameters; the usual filters on name, status and time are applied.
+        resources: all resources in the order of their creation.
+        key: the result's member for the summaries.
+        summary: returns a resource's summary.
+        name: the summary's member with the name.
+        created: the summary's member with the creation time.
+        filters: further filters, parameter to summary member.
     """
     equal = {"statusEquals": "status", **(filters or {})}
     after = next((parameters[p] for p in parameters if p.endswith("After")), None)
     before = next((parameters[p] for p in parameters if p.endswith("Before")), None)
 
-    def wanted(item: Result) -> bool:
+    def matches(item: Result) -> bool:
         return (
             parameters.get("nameContains", "") in item[name]
             and (after is None or item[created] > after)
@@ -45,7 +45,7 @@ def listed[T](
             and all(item.get(member) == parameters[p] for p, member in equal.items() if p in parameters)
         )
 
-    found = [item for item in map(summary, resources) if wanted(item)]
+    found = [item for item in map(summary, resources) if matches(item)]
     if parameters.get("sortOrder") != "Ascending":
         found.reverse()
     start = _offset(parameters.get("nextToken"))

@@ -1,4 +1,4 @@
-"""The rest-json protocol of `bedrock` and `bedrock-runtime`, driven by botocore's service models."""
+"""The rest-json protocol of `bedrock` and `bedrock-runtime`, from botocore's service models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from local.bedrock.errors import ServiceError, invalid
 SERVICES = ("bedrock", "bedrock-runtime")
 JSON = "application/json"
 
-# Errors that every AWS service has; they are in no model.
+# Errors common to all AWS services; the service models do not list them.
 _COMMON_ERRORS = {
     "MissingAuthenticationTokenException": 403,
     "InvalidSignatureException": 403,
@@ -31,13 +31,13 @@ _COMMON_ERRORS = {
     "NotModelledException": 501,
 }
 
-# Real answers leave this out although the model marks it as required.
+# Required by the service model, but absent from real responses.
 _NOT_REALLY_REQUIRED = {("GetModelCustomizationJobResponse", "validationDataConfig")}
 
 
 @dataclass(frozen=True)
 class Request:
-    """An HTTP request as it came in; header names are in lower case."""
+    """An HTTP request; header names are in lower case."""
 
     method: str
     path: str
@@ -48,7 +48,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP answer."""
+    """An HTTP response."""
 
     status: int
     body: bytes = b""
@@ -66,7 +66,7 @@ class Route:
 
 
 class Protocol:
-    """Finds operations, reads their parameters and writes their results."""
+    """Maps requests to operations and parameters, and results to responses."""
 
     def __init__(self) -> None:
         session = botocore.session.get_session()
@@ -76,7 +76,8 @@ class Protocol:
             model = session.get_service_model(service)
             for name in model.operation_names:
                 self._add(model, model.operation_model(name), service)
-        # Most literal text first: a label takes slashes too, since clients may send an ARN's unencoded.
+        # Patterns with the most literal text first: a label also matches slashes, because clients may send
+        # those of an ARN unencoded.
         for routes in self._routes.values():
             routes.sort(key=lambda route: -len(re.sub(r"\{.*?\}", "", route.operation.http["requestUri"])))
 
@@ -91,11 +92,11 @@ class Protocol:
             self._errors.setdefault(error.name, error.metadata.get("error", {}).get("httpStatusCode", 400))
 
     def operations(self) -> set[str]:
-        """The names of all operations of both services."""
+        """Return the names of all operations of both services."""
         return {route.operation.name for routes in self._routes.values() for route in routes}
 
     def find(self, request: Request) -> tuple[Route, dict[str, str]] | None:
-        """The operation that a request is for, with its path's labels."""
+        """Return a request's operation and the labels from its path, or None for an unknown operation."""
         for route in self._routes.get((request.method, _first_segment(request.path)), ()):
             match = route.pattern.fullmatch(request.path)
             if match:
@@ -104,7 +105,7 @@ class Protocol:
         return None
 
     def parameters(self, route: Route, labels: Mapping[str, str], request: Request) -> dict[str, Any]:
-        """The operation's parameters, read from path, query, headers and body."""
+        """Return the operation's parameters from path, query, headers and body."""
         shape = route.operation.input_shape
         if shape is None:
             return {}
@@ -128,7 +129,7 @@ class Protocol:
         return found
 
     def success(self, route: Route, result: Mapping[str, Any]) -> Response:
-        """A result as the operation's model shapes it."""
+        """Return the response for a result, in the shape of the operation's model."""
         shape = route.operation.output_shape
         status = route.operation.http.get("responseCode", 200)
         headers = {"content-type": JSON, "x-amzn-requestid": str(uuid.uuid4())}
@@ -144,7 +145,7 @@ class Protocol:
         return Response(status, _dump(_to_json(shape, body)), headers)
 
     def failure(self, error: ServiceError) -> Response:
-        """An error of the service; codes outside the model are answered with 400."""
+        """Return the response for an error; error codes outside the model get status 400."""
         headers = {
             "content-type": JSON,
             "x-amzn-requestid": str(uuid.uuid4()),
@@ -201,7 +202,7 @@ def _required(shape: StructureShape) -> frozenset[str]:
 
 
 def _from_json(shape: Shape, value: Any) -> Any:
-    """A JSON value by the names of the model; what has another type is left for the checks to refuse."""
+    """Return a JSON value with the model's names; values of a wrong type are kept for `checks` to refuse."""
     if getattr(shape, "is_document_type", False):
         return value
     if isinstance(shape, StructureShape) and isinstance(value, dict):
@@ -230,7 +231,7 @@ def _to_json(shape: Shape, value: Any) -> Any:
         given = {name: item for name, item in value.items() if item is not None}
         members, required = shape.members, _required(shape)
         if not required <= given.keys() <= members.keys():
-            # A mistake of the stand-in itself: a client would not notice it.
+            # A defect of the stand-in that a client would not notice.
             raise TypeError(
                 f"{shape.name} needs {sorted(required)} of {sorted(members)}, not {sorted(given)}"
             )

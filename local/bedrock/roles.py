@@ -1,4 +1,4 @@
-"""Asks IAM: whether a role exists and trusts Bedrock, and what callers and service roles may do."""
+"""Checks against IAM: whether Bedrock can assume a role, and what callers and service roles may do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ SERVICE = "bedrock.amazonaws.com"
 
 @dataclass(frozen=True)
 class Need:
-    """One action on one resource. `role` is the service role that needs it, in place of the caller."""
+    """A permission that a call needs: one action on one resource.
+
+    `role` is the service role that needs it; empty means the caller.
+    """
 
     action: str
     resource: str
@@ -24,18 +27,18 @@ class Need:
     role: str = ""
 
 
-Ask = Callable[[str, Sequence[Need]], str]
-"""Asks IAM for a caller, by access key or by a role's ARN; returns what is denied, or nothing."""
+Authorize = Callable[[str, Sequence[Need]], str]
+"""Takes a caller (access key or role ARN) and its needs; returns the text of the denial, or ''."""
 
 
 class Roles:
-    """Looks roles up with an IAM client."""
+    """The roles of the account, read with an IAM client."""
 
     def __init__(self, iam: Any) -> None:
         self._iam = iam
 
-    def trusting_bedrock(self, role_arn: str) -> bool:
-        """Whether the role exists and its trust policy lets Bedrock assume it."""
+    def is_assumable(self, role_arn: str) -> bool:
+        """Return whether the role exists and its trust policy lets Bedrock assume it."""
         try:
             role = self._iam.get_role(RoleName=role_arn.rpartition("/")[2])["Role"]
         except ClientError as error:
@@ -46,7 +49,7 @@ class Roles:
 
 
 def trusts_bedrock(document: dict[str, Any] | str) -> bool:
-    """Whether a trust policy allows Bedrock `sts:AssumeRole`; its conditions are not looked at."""
+    """Return whether a trust policy allows Bedrock `sts:AssumeRole`; conditions are ignored."""
     policy = json.loads(unquote(document)) if isinstance(document, str) else document
     statements = policy.get("Statement", [])
     for statement in statements if isinstance(statements, list) else [statements]:
@@ -62,11 +65,14 @@ def trusts_bedrock(document: dict[str, Any] | str) -> bool:
     return False
 
 
-def policies_at(endpoint: str, ca_bundle: str | None) -> Ask:
-    """Asks the policies of the local AWS, which records the question, too: see `local/emulator/access.py`."""
+def policies_at(endpoint: str, ca_bundle: str | None) -> Authorize:
+    """Return a check against the policies of the local AWS, which also records the calls.
+
+    See `local/emulator/access.py`.
+    """
     pool = urllib3.PoolManager(ca_certs=ca_bundle, maxsize=32)
 
-    def ask(caller: str, needs: Sequence[Need]) -> str:
+    def authorize(caller: str, needs: Sequence[Need]) -> str:
         calls = [{"action": n.action, "resource": n.resource, "context": dict(n.context)} for n in needs]
         answer = pool.request("POST", f"{endpoint}/_iam/calls", json={"caller": caller, "calls": calls})
         denied = answer.json()
@@ -77,31 +83,31 @@ def policies_at(endpoint: str, ca_bundle: str | None) -> Ask:
             f"{denied['resource']} because no identity-based policy allows the {denied['action']} action"
         )
 
-    return ask
+    return authorize
 
 
 class RoleS3:
-    """S3 as a service role may use it: the calls that the stand-in makes in that role's name."""
+    """S3 with the permissions of a service role."""
 
-    def __init__(self, s3: Any, role: str, ask: Ask) -> None:
-        self._s3, self._role, self._ask = s3, role, ask
+    def __init__(self, s3: Any, role: str, authorize: Authorize) -> None:
+        self._s3, self._role, self._authorize = s3, role, authorize
 
     def get_object(self, *, Bucket: str, Key: str) -> Any:  # noqa: N803 - S3's own
-        """GetObject."""
+        """Check the role's permission, then call GetObject."""
         self._need("s3:GetObject", f"{Bucket}/{Key}")
         return self._s3.get_object(Bucket=Bucket, Key=Key)
 
     def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> Any:  # noqa: N803 - S3's own
-        """PutObject."""
+        """Check the role's permission, then call PutObject."""
         self._need("s3:PutObject", f"{Bucket}/{Key}")
         return self._s3.put_object(Bucket=Bucket, Key=Key, Body=Body)
 
     def list_objects_v2(self, *, Bucket: str, Prefix: str, **more: Any) -> Any:  # noqa: N803 - S3's own
-        """ListObjectsV2."""
+        """Check the role's permission, then call ListObjectsV2."""
         self._need("s3:ListBucket", Bucket, {"s3:prefix": Prefix})
         return self._s3.list_objects_v2(Bucket=Bucket, Prefix=Prefix, **more)
 
     def _need(self, action: str, resource: str, context: Mapping[str, Any] | None = None) -> None:
         need = Need(action, f"arn:aws:s3:::{resource}", context or {}, self._role)
-        if denied := self._ask(self._role, [need]):
+        if denied := self._authorize(self._role, [need]):
             raise PermissionError(denied)

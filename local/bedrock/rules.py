@@ -1,8 +1,8 @@
-"""The rules by which the stand-in's teacher and base models answer: keywords, no learning.
+"""Keyword rules by which the stand-in's teacher and base models answer.
 
-They answer what the system prompt asks for: the labels of its JSON example (or the labels it names), as
-JSON, or as whole percents where the prompt shows that compact form. A large model follows the rules
-exactly, a small one with some deterministic noise.
+The system prompt sets the labels (those of its JSON example, or those that it names) and the format: JSON, or
+whole percents if the prompt shows that compact format. A large model follows the rules exactly, a small one
+with some deterministic noise.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _PRIOR: Mapping[str, float] = {"visual": 0.4, "audio": 0.1, "transcription": 0.1
 _OTHER_PRIOR = 0.2
 _HIT = 1.0
 _PROSE_KEYS = ("reasoning", "reason", "explanation", "confidence_note", "rationale")
-# Weights lie on a grid of 0.05.
+# Weights are multiples of 1/20.
 _STEPS = 20
 
 
 def answer(system: str, prompt: str, *, noise: float = 0.0, seed: int = 0) -> str:
-    """What a model answers to a prompt under a system prompt.
+    """Return a model's answer to a prompt.
 
     Args:
-        system: the system prompt, which says what labels and form are wanted.
-        prompt: what the user says.
-        noise: how often, from 0 to 1, some weight moves from one label to another.
-        seed: another seed gives other noise: repeated requests at a temperature above 0.
+        system: the system prompt, which sets labels and format.
+        prompt: the user's message.
+        noise: the probability that some weight moves from one label to another.
+        seed: changes the noise, for repeated requests at a temperature above 0.
     """
     labels = labels_of(system)
     if not labels:
@@ -60,7 +60,7 @@ def answer(system: str, prompt: str, *, noise: float = 0.0, seed: int = 0) -> st
 
 
 def labels_of(system: str) -> list[str]:
-    """The labels that a system prompt asks weights for, in its order."""
+    """Return the labels that a system prompt asks weights for, in its order."""
     for block in re.findall(r"\{[^{}]*\}", system):
         keys = [key for key in re.findall(r'"([^"\n]+)"\s*:', block) if key.lower() not in _PROSE_KEYS]
         if keys:
@@ -70,7 +70,7 @@ def labels_of(system: str) -> list[str]:
 
 
 def wants_compact(system: str, labels: int) -> bool:
-    """Whether a system prompt shows or names the compact form: whole percents in label order."""
+    """Return whether a system prompt shows or names the compact format: whole percents in label order."""
     if re.search(r'\{[^{}]*"[^"\n]+"\s*:', system):
         return False
     row = rf"(?<![\d.])\d{{1,3}}(?: \d{{1,3}}){{{labels - 1}}}(?![\d.])"
@@ -81,7 +81,7 @@ def wants_compact(system: str, labels: int) -> bool:
 
 @lru_cache(maxsize=64)
 def _guidelines(system: str, labels: tuple[str, ...]) -> dict[str, set[str]]:
-    """The words that a prompt's own line about each label gives."""
+    """Return, for each label, the words of the system prompt's line about it."""
     found = {}
     for label in labels:
         match = re.search(rf"^\W*{re.escape(label)}\W*\s*[:=-]\s*([^\n\d{{}}]+)$", system, re.I | re.M)
@@ -107,7 +107,7 @@ def _steps(labels: Sequence[str], prompt: str, guidelines: Mapping[str, set[str]
 
 
 def largest_remainder(scores: Iterable[float], steps: int) -> list[int]:
-    """Whole steps in proportion to the scores."""
+    """Return whole numbers in proportion to the scores; they add up to `steps`."""
     values = list(scores)
     exact = [value * steps / sum(values) for value in values]
     units = [int(value) for value in exact]

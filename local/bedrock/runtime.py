@@ -1,4 +1,4 @@
-"""Converse and InvokeModel: which model answers, and what it says."""
+"""Converse and InvokeModel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from local.bedrock.malformed import RESHAPE, SPOIL
 from local.bedrock.student import Student
 from local.bedrock.tokens import count, cut
 
-#: Nova's temperature where a request names none.
+#: Nova's temperature if a request sets none.
 DEFAULT_TEMPERATURE = 0.7
 _NOISE = {"micro": 0.3, "lite": 0.15}
 _SAMPLING_NOISE = 0.2
@@ -26,7 +26,7 @@ _SAMPLING_NOISE = 0.2
 
 @dataclass(frozen=True)
 class Target:
-    """The model that answers: a student, or a foundation model with the noise of its size."""
+    """The model to invoke: a student, or a foundation model with the noise for its size."""
 
     student: Student | None
     noise: float = 0.0
@@ -34,7 +34,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said."""
+    """A model's answer; `fault` is the kind of an injected fault, or empty."""
 
     text: str
     stop_reason: str
@@ -43,7 +43,7 @@ class Answer:
     fault: str = ""
 
     def body(self) -> Result:
-        """Return what Converse and Nova's own InvokeModel bodies have in common, reshaped if so ordered."""
+        """Return the common part of Converse and Nova's InvokeModel bodies, reshaped by an injected fault."""
         body: Result = {
             "output": {"message": {"role": "assistant", "content": [{"text": self.text}]}},
             "stopReason": self.stop_reason,
@@ -57,14 +57,14 @@ class Answer:
 
 
 def resolve(account: Account, identifier: str) -> Target:
-    """The model that an identifier invokes, or why it can't be invoked."""
+    """Return the model that an identifier invokes; raise Bedrock's error if it can't be invoked."""
     if ":custom-model-deployment/" in identifier:
         return _deployed(account, identifier)
     if ":provisioned-model/" in identifier:
         return _provisioned(account, identifier)
     if ":custom-model/" in identifier:
         raise invalid(
-            f"{INVALID_MODEL} A custom model is invoked by its deployment's or provisioned model's ARN."
+            f"{INVALID_MODEL} Invoke a custom model by the ARN of its deployment or provisioned model."
         )
     model = account.catalogue.profile_model(identifier)
     if model is None:
@@ -121,7 +121,7 @@ def _provisioned(account: Account, arn: str) -> Target:
 
 
 def ask(account: Account, model_id: str, target: Target, request: Mapping[str, Any]) -> Answer:
-    """The answer of a model to a request in Converse's form; nothing is slept for here."""
+    """Return a model's answer to a request in the format of Converse, without the configured delays."""
     system = "\n".join(_text(block) for block in request.get("system", ()))
     prompt = _last_prompt(request.get("messages"))
     config = request.get("inferenceConfig", {})
@@ -131,7 +131,7 @@ def ask(account: Account, model_id: str, target: Target, request: Mapping[str, A
         text = _by_rules(
             account, model_id, target, system, prompt, config.get("temperature", DEFAULT_TEMPERATURE)
         )
-    fault = account.faults.take(*OUTPUT_KINDS, models=account.known_as(model_id))
+    fault = account.faults.take(*OUTPUT_KINDS, models=account.names_of_model(model_id))
     kind = fault.kind if fault else ""
     if kind in SPOIL:
         text = SPOIL[kind](text)
@@ -142,8 +142,8 @@ def ask(account: Account, model_id: str, target: Target, request: Mapping[str, A
     if "maxTokens" in config:
         text, shortened = cut(text, config["maxTokens"])
         stop_reason = "max_tokens" if shortened else stop_reason
-    told = system + "".join(_text(block) for message in request["messages"] for block in message["content"])
-    return Answer(text, stop_reason, count(told), count(text), kind)
+    given = system + "".join(_text(block) for message in request["messages"] for block in message["content"])
+    return Answer(text, stop_reason, count(given), count(text), kind)
 
 
 def _by_rules(
@@ -189,14 +189,14 @@ def _answered(account: Account, model_id: str, request: Mapping[str, Any]) -> An
         target = resolve(account, model_id)
     answer = ask(account, model_id, target, request)
     settings = account.settings
-    wait = (settings.first_token_ms + settings.token_ms * answer.output_tokens) / 1000
-    if wait:
-        time.sleep(wait)
+    delay = (settings.first_token_ms + settings.token_ms * answer.output_tokens) / 1000
+    if delay:
+        time.sleep(delay)
     return answer
 
 
 def converse(account: Account, parameters: Parameters) -> Result:
-    """Converse."""
+    """Handle Converse."""
     began = time.perf_counter()
     if "toolConfig" in parameters or "guardrailConfig" in parameters:
         raise invalid("This stand-in models neither tools nor guardrails.")
@@ -205,7 +205,7 @@ def converse(account: Account, parameters: Parameters) -> Result:
 
 
 def native_request(body: Any) -> Mapping[str, Any]:
-    """A Nova InvokeModel body as a Converse request."""
+    """Return a Nova InvokeModel body as a Converse request."""
     if not isinstance(body, dict):
         raise invalid("Malformed input request: the body must be a JSON object.")
     unknown = sorted(body.keys() - {"schemaVersion", "messages", "system", "inferenceConfig"})
@@ -218,7 +218,7 @@ def native_request(body: Any) -> Mapping[str, Any]:
 
 
 def invoke_model(account: Account, parameters: Parameters) -> Result:
-    """InvokeModel with Nova's own body."""
+    """Handle InvokeModel with Nova's body."""
     try:
         body = json.loads(parameters.get("body", b""))
     except ValueError:

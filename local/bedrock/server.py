@@ -11,11 +11,11 @@ from local.bedrock.control import Control
 from local.bedrock.protocol import Request, Response
 
 LOOPBACK = "127.0.0.1"
-_MOST_BYTES = 32_000_000
+_MAX_BYTES = 32_000_000
 
 
 class Server(ThreadingHTTPServer):
-    """Serves an application, one thread per connection."""
+    """The stand-in's server, with one thread per connection."""
 
     daemon_threads = True
     block_on_close = False
@@ -32,7 +32,7 @@ class Server(ThreadingHTTPServer):
         return f"http://{LOOPBACK}:{self.server_address[1]}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that go away in mid-request are no news; anything else is."""
+        """Report an error, unless the client closed the connection."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)  # type: ignore[arg-type] # typeshed's private alias
 
@@ -43,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server gives it
-        """Nothing: calls are recorded by the application."""
+        """Log nothing: the application records the calls."""
 
     def _serve(self) -> None:
         request = self._read()
@@ -68,13 +68,13 @@ class _Handler(BaseHTTPRequestHandler):
             body = self._read_chunks()
         else:
             length = int(headers.get("content-length", "0"))
-            body = self.rfile.read(length) if length <= _MOST_BYTES else None
+            body = self.rfile.read(length) if length <= _MAX_BYTES else None
         return None if body is None else Request(self.command, path, query, headers, body)
 
     def _read_chunks(self) -> bytes | None:
         body = b""
         while size := int(self.rfile.readline().partition(b";")[0], 16):
-            if len(body) + size > _MOST_BYTES:
+            if len(body) + size > _MAX_BYTES:
                 return None
             body += self.rfile.read(size)
             self.rfile.readline()
@@ -89,5 +89,5 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         if self.close_connection:
             lines.append("connection: close")
-        # One write for all of it: a second small packet would wait for the first one's acknowledgement.
+        # In one write: a second small packet would wait for the acknowledgement of the first.
         self.wfile.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + response.body)

@@ -1,4 +1,4 @@
-"""What can be set on the stand-in."""
+"""The stand-in's settings."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ DAY = 24 * 60 * MINUTE
 
 @dataclass(frozen=True, kw_only=True)
 class Durations:
-    """How long things take in Bedrock, in seconds; a scaled clock divides them.
+    """Durations in Bedrock, in seconds; a scaled clock divides them.
 
-    Job phases and deployments as accounts have reported them in 2026; a queue for training can in
-    truth last for days: order a `job_stalled` fault for that.
+    Job phases and deployments are as users reported them in 2026. On AWS a job can wait for training
+    for days: inject the fault `job_stalled` for that.
     """
 
     validation: float = 3 * MINUTE
@@ -42,10 +42,10 @@ class Quotas:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The account and how its models answer.
+    """The account, and the delays of its models.
 
-    `first_token_ms` and `token_ms` are slept for: before the first output token, and per output token.
-    `page_size` is what a List operation returns where the caller names no `maxResults`.
+    `first_token_ms` is the delay before the first output token, `token_ms` the delay per output token.
+    `page_size` is the default of `maxResults` in List operations.
     """
 
     account: str = "000000000000"

@@ -1,4 +1,4 @@
-"""The stand-in in process: its boto3 clients, its HTTP server if one is wanted, its controls as methods."""
+"""The stand-in within a process: boto3 clients, an HTTP server on demand, and its controls as methods."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from local.bedrock.faults import Faults
 from local.bedrock.in_process import attach
 from local.bedrock.memory_s3 import MemoryS3
 from local.bedrock.protocol import Protocol
-from local.bedrock.roles import Ask
+from local.bedrock.roles import Authorize
 from local.bedrock.server import Server
 from local.bedrock.settings import Durations, Settings
 from local.bedrock.state import summary
@@ -39,23 +39,23 @@ def _protocol() -> Protocol:
 
 @cache
 def _session() -> boto3.Session:
-    # A session keeps the service models that it has read.
+    # A session caches the service models, which take long to load.
     return boto3.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=_SECRET)
 
 
 class BedrockStandIn:
     """A test double of Amazon Bedrock.
 
-    Its clients call it directly. It listens on a loopback port once `endpoint` or `port` is read.
+    Its clients call it without HTTP. Reading `endpoint` or `port` starts an HTTP server on loopback.
 
     Args:
-        clock: moves the states; a `ManualClock` unless another is given.
+        clock: advances the states; a `ManualClock` by default.
         s3: a boto3 S3 client, or a double with `get_object`, `put_object` and `list_objects_v2`.
-        role_exists: whether a role's ARN exists and trusts bedrock.amazonaws.com.
-        ask: whether IAM allows a call; without it, everybody may do anything.
+        role_exists: returns whether the role with an ARN exists and trusts bedrock.amazonaws.com.
+        authorize: checks a call against IAM; without it, every call is allowed.
         settings: account, Region, latencies, durations and quotas.
-        durations: in place of those of the settings.
-        port: 0 for any free one.
+        durations: replaces those of the settings.
+        port: 0 for any free port.
         log: print a line per call to stderr.
 
     Example:
@@ -69,7 +69,7 @@ class BedrockStandIn:
         clock: Clock | None = None,
         s3: Any = None,
         role_exists: Callable[[str], bool] | None = None,
-        ask: Ask | None = None,
+        authorize: Authorize | None = None,
         settings: Settings | None = None,
         durations: Durations | None = None,
         port: int = 0,
@@ -88,7 +88,7 @@ class BedrockStandIn:
             role_exists=role_exists or (lambda _: True),
             catalogue=Catalogue(settings.region, settings.account),
             faults=Faults(protocol.operations()),
-            ask=ask,
+            authorize=authorize,
         )
         self._application = Application(self._account, protocol, log=log)
         self._port = port
@@ -97,15 +97,15 @@ class BedrockStandIn:
 
     @property
     def endpoint(self) -> str:
-        """The URL for `endpoint_url`; the stand-in listens from now on."""
-        return self._listening().endpoint
+        """The URL for `endpoint_url`; reading it starts the HTTP server."""
+        return self._running_server().endpoint
 
     @property
     def port(self) -> int:
-        """The port; the stand-in listens from now on."""
-        return int(self._listening().server_address[1])
+        """The port; reading it starts the HTTP server."""
+        return int(self._running_server().server_address[1])
 
-    def _listening(self) -> Server:
+    def _running_server(self) -> Server:
         with self._starting:
             if self._server is None:
                 self._server = Server(self._application, self._port)
@@ -115,7 +115,7 @@ class BedrockStandIn:
             return self._server
 
     def stop(self) -> None:
-        """Stop listening."""
+        """Stop the HTTP server."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -129,7 +129,13 @@ class BedrockStandIn:
         self.stop()
 
     def client(self, service: str, *, access_key: str = ACCESS_KEY, attempts: int = 2) -> Any:
-        """A boto3 client of `bedrock` or `bedrock-runtime`, without HTTP; access keys tell callers apart."""
+        """Return a boto3 client that calls the stand-in without HTTP.
+
+        Args:
+            service: `bedrock` or `bedrock-runtime`.
+            access_key: identifies the caller in the record of calls.
+            attempts: how often the client tries a call.
+        """
         client = _session().client(
             service,  # type: ignore[call-overload] # the stubs know literal names only
             endpoint_url=_NOWHERE,
@@ -147,36 +153,36 @@ class BedrockStandIn:
         return client
 
     def attach(self, client: Any) -> None:
-        """Answer the requests of a boto3 client in process, whatever its endpoint."""
+        """Let the stand-in answer the requests of a boto3 client without HTTP, whatever its endpoint."""
         attach(client, self._application)
 
     def calls(self, operation: str | None = None) -> list[dict[str, Any]]:
-        """The calls so far, of one operation or all, oldest first."""
+        """Return the recorded calls of one operation or of all, oldest first."""
         return self._application.calls(operation)
 
     def fault(self, kind: str, **options: Any) -> None:
-        """Order a fault, as `POST /_faults` does; see `local.bedrock.faults` for kinds and options."""
-        self._account.faults.order({"kind": kind, **options})
+        """Inject a fault, like `POST /_faults`; `local.bedrock.faults` has the kinds and options."""
+        self._account.faults.add({"kind": kind, **options})
 
     def clear_faults(self) -> None:
-        """Forget the faults that were ordered and not yet carried out."""
+        """Remove the faults that have not happened yet."""
         self._account.faults.clear()
 
     def lifecycle(self, model_id: str, *, legacy: float | None = None, end: float | None = None) -> None:
-        """Give a foundation model other lifecycle dates, in seconds since the epoch, until the next reset."""
+        """Set a foundation model's lifecycle dates, in seconds since the epoch, until the next reset."""
         self._account.catalogue.set_lifecycle(model_id, legacy, end)
 
     def advance(self, seconds: float) -> None:
-        """Move a manual clock on and bring everything to its state then."""
+        """Advance a manual clock and all resources with it."""
         if not isinstance(self.clock, ManualClock):
             raise TypeError("only a ManualClock can be advanced")
         self.clock.advance(seconds)
         self.state()
 
     def state(self) -> dict[str, Any]:
-        """A short summary of what the account holds."""
+        """Return a summary of the account's resources."""
         return summary(self._account)
 
     def reset(self) -> None:
-        """Forget resources, faults and calls; the clock and S3 stay as they are."""
+        """Delete resources, faults and recorded calls; the clock and S3 stay unchanged."""
         self._application.reset()

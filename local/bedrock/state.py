@@ -1,4 +1,4 @@
-"""A short summary of what the account holds."""
+"""A summary of the account's resources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from local.bedrock.account import Account
 
 
 def summary(account: Account) -> dict[str, Any]:
-    """Jobs, models, deployments, throughput, batch and evaluation jobs, each with its state and tags."""
+    """Return jobs, models, deployments, throughput, batch and evaluation jobs with their states and tags."""
     with account.lock:
         for job in account.jobs.values():
             job_progress.settle(account, job)

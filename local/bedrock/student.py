@@ -1,9 +1,9 @@
-"""The student: a small text-to-text model that really learns from a job's training rows.
+"""The student: a small text-to-text model that learns from a job's training rows.
 
-It knows nothing of any task. It takes the numbers in the answers as proportions and learns them by
-soft-target multinomial logistic regression over words, word pairs and word ends; it answers by filling the
-most common text around the numbers, rounded and summed as in the rows. Rows with bad answers therefore make
-a bad student. Under a system prompt that it was not trained with it loses its form, as small models do.
+It is independent of the task. It reads the numbers in the answers as proportions and learns them by
+soft-target multinomial logistic regression over words, word pairs and word ends. Its answers have the most
+common text around the numbers, and rounding and sum as in the rows. Bad answers in the rows therefore give a
+bad student. With another system prompt than in training it loses its answer format, as small models do.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from dataclasses import dataclass, field
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 
-#: Row visits that take about a second; small data sets get more passes than large ones.
+#: Row visits in about a second; small data sets get more passes than large ones.
 _VISITS = 30_000
-_MOST_PASSES = 30
-_LEAST_PASSES = 2
+_MAX_PASSES = 30
+_MIN_PASSES = 2
 _RATE = 3.0
 _SEED = 20_240
 
 
 @dataclass(frozen=True)
 class Row:
-    """One training example: system prompt, user prompt and the answer to learn, where there is one."""
+    """One training example: system prompt, user prompt and, if labelled, the answer to learn."""
 
     system: str
     prompt: str
@@ -39,7 +39,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Form:
-    """How answers look: the text around the numbers, their decimals, their grid and their sum."""
+    """The format of the answers.
+
+    Args:
+        pieces: the text before, between and after the numbers.
+        decimals: the smallest and the largest number of decimals.
+        grid: the numbers are multiples of this, in units of the last decimal.
+        total: the sum of the numbers in the same unit; None if it varies.
+    """
 
     pieces: tuple[str, ...]
     decimals: tuple[int, int]
@@ -48,11 +55,11 @@ class Form:
 
     @property
     def numbers(self) -> int:
-        """How many numbers an answer holds."""
+        """The number of numbers in an answer."""
         return len(self.pieces) - 1
 
     def fill(self, shares: Sequence[float], typical_total: float) -> str:
-        """An answer with these proportions."""
+        """Return an answer with these proportions."""
         steps = (self.total if self.total is not None else typical_total) / self.grid
         exact = [share * steps for share in shares]
         units = [math.floor(value) for value in exact]
@@ -65,19 +72,19 @@ class Form:
         )
 
     def _number(self, scaled: int) -> str:
-        least, most = self.decimals
-        text = f"{scaled / 10**most:.{most}f}"
-        while most > least and text.endswith("0"):
-            text, most = text[:-1], most - 1
+        minimum, maximum = self.decimals
+        text = f"{scaled / 10**maximum:.{maximum}f}"
+        while maximum > minimum and text.endswith("0"):
+            text, maximum = text[:-1], maximum - 1
         return text.rstrip(".")
 
 
 def learn_form(answers: Sequence[str]) -> Form:
-    """The most common form of some answers."""
+    """Return the most common format of some answers."""
     found = [(_NUMBER.findall(answer), _NUMBER.split(answer)) for answer in answers]
     size = Counter(len(numbers) for numbers, _ in found).most_common(1)[0][0]
     found = [entry for entry in found if len(entry[0]) == size]
-    # Piece by piece: where prose differs from row to row, no whole text is common.
+    # Piece by piece: prose may differ from row to row, so that no text occurs twice as a whole.
     pieces = tuple(
         Counter(column).most_common(1)[0][0] for column in zip(*(p for _, p in found), strict=True)
     )
@@ -90,7 +97,7 @@ def learn_form(answers: Sequence[str]) -> Form:
 
 
 def features(text: str) -> list[str]:
-    """Words, word pairs, word beginnings and ends of a text, and whether it holds digits or names."""
+    """Return a text's words, word pairs, word beginnings and ends, and markers for digits and names."""
     found = _WORD.findall(text)
     words = [word.lower() for word in found]
     names = ["<name>" for word in found[1:] if word[0].isupper()]
@@ -104,7 +111,7 @@ def features(text: str) -> list[str]:
 
 @dataclass
 class Student:
-    """A trained student; make one with `train`."""
+    """A trained student; `train` creates it."""
 
     form: Form
     systems: frozenset[str]
@@ -115,9 +122,9 @@ class Student:
     _weights: list[list[float]] = field(default_factory=list, repr=False)
 
     def answer(self, system: str, prompt: str) -> str:
-        """What the student says to a prompt."""
+        """Return the student's answer to a prompt."""
         if self.form.numbers < 2:
-            # Nothing to learn in such answers: it repeats one that it has seen.
+            # Without proportions to learn, the student repeats an answer from its rows.
             text = self.answers[_pick(prompt, len(self.answers))]
         else:
             text = self.form.fill(self._shares(prompt), self.typical_total)
@@ -161,7 +168,7 @@ def train(rows: Sequence[Row], seed: int = _SEED) -> Student:
 def _descend(
     weights: list[list[float]], examples: list[tuple[list[int], list[float]]], order: random.Random
 ) -> list[float]:
-    passes = max(_LEAST_PASSES, min(_MOST_PASSES, _VISITS // len(examples)))
+    passes = max(_MIN_PASSES, min(_MAX_PASSES, _VISITS // len(examples)))
     losses = []
     for done in range(passes):
         order.shuffle(examples)
@@ -170,20 +177,20 @@ def _descend(
         for index, (ids, target) in enumerate(examples):
             shares = _softmax(_scores(weights, ids))
             step = rate / math.sqrt(len(ids))
-            for column, share, wanted in zip(weights, shares, target, strict=True):
-                change = step * (wanted - share)
+            for column, share, expected in zip(weights, shares, target, strict=True):
+                change = step * (expected - share)
                 for feature in ids:
                     column[feature] += change
-                if wanted:
-                    loss -= wanted * math.log(max(share, 1e-12))
+                if expected:
+                    loss -= expected * math.log(max(share, 1e-12))
             if index % 16 == 0:
-                time.sleep(0)  # lets the threads that answer requests run in between
+                time.sleep(0)  # lets the threads that answer requests run
         losses.append(loss / len(examples))
     return losses
 
 
 def _scores(weights: list[list[float]], ids: list[int]) -> list[float]:
-    # Of length one whatever the text's, so that a long text is not surer than a short one.
+    # Features are scaled to length one, so that long texts do not get more extreme answers than short ones.
     scale = 1 / math.sqrt(len(ids))
     return [sum(map(column.__getitem__, ids)) * scale for column in weights]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.errors import conflict, invalid, not_found, over_quota
 from local.bedrock.job_progress import settle as settle_job
-from local.bedrock.pages import listed
+from local.bedrock.pages import list_page
 from local.bedrock.settings import DAY
 
 CREATE = "CreateProvisionedModelThroughput"
@@ -36,11 +36,11 @@ class Throughput:
     update_fails: bool = False
 
     def models(self) -> set[str | None]:
-        """The models that it uses, or is being pointed at."""
+        """Return the model in use and, during an update, the new one."""
         return {self.model, self.target}
 
     def settle(self, now: float) -> None:
-        """Take on the state that the clock asks for."""
+        """Set the state that the throughput has at a time."""
         if self.status == "Creating" and self.ready <= now:
             self.status, self.failure, self.modified = (
                 "Failed" if self.fails else "InService",
@@ -54,7 +54,7 @@ class Throughput:
 
 
 def _model(account: Account, identifier: str) -> tuple[str, str]:
-    """The ARN of what is to be served, custom or not, and the id of its foundation model."""
+    """Return the ARN of a custom or foundation model, and the id of its foundation model."""
     for job in account.jobs.values():
         settle_job(account, job)
     if custom := account.model_named(identifier):
@@ -68,8 +68,8 @@ def _model(account: Account, identifier: str) -> tuple[str, str]:
 
 
 def create(account: Account, parameters: Parameters) -> Result:
-    """CreateProvisionedModelThroughput."""
-    if earlier := account.repeated(CREATE, parameters):
+    """Handle CreateProvisionedModelThroughput."""
+    if earlier := account.created_by_token(CREATE, parameters):
         return {"provisionedModelArn": earlier}
     settle_all(account)
     name = parameters["provisionedModelName"]
@@ -93,14 +93,14 @@ def create(account: Account, parameters: Parameters) -> Result:
         commitment=commitment,
         created=now,
         modified=now,
-        ready=now + account.clock.lasting(account.settings.durations.throughput),
-        # A term is a date in the calendar: a scaled clock doesn't shorten it.
+        ready=now + account.clock.scaled(account.settings.durations.throughput),
+        # A commitment ends on a calendar date, so a scaled clock does not shorten it.
         expires=now + TERMS[commitment] if commitment else None,
         fails=(fault.message or _FAILED) if fault else None,
     )
     account.throughputs[throughput.arn] = throughput
     account.tag(throughput.arn, parameters.get("tags"))
-    account.remember(CREATE, parameters, throughput.arn)
+    account.remember_token(CREATE, parameters, throughput.arn)
     return {"provisionedModelArn": throughput.arn}
 
 
@@ -114,14 +114,14 @@ def _check_quota(account: Account, parameters: Parameters, foundation: str) -> N
 
 
 def settle_all(account: Account) -> None:
-    """Bring all throughput to its present state."""
+    """Set the current state of all throughput."""
     now = account.clock.now()
     for throughput in account.throughputs.values():
         throughput.settle(now)
 
 
 def find(account: Account, identifier: str) -> Throughput:
-    """Throughput by ARN or name, in its present state."""
+    """Return throughput by ARN or name, in its current state."""
     settle_all(account)
     by_name = (t for t in account.throughputs.values() if t.name == identifier)
     throughput = account.throughputs.get(identifier) or next(by_name, None)
@@ -135,7 +135,7 @@ def _shown(account: Account, throughput: Throughput) -> Result:
         "provisionedModelName": throughput.name,
         "provisionedModelArn": throughput.arn,
         "modelArn": throughput.model,
-        # Once an update is done there is nothing desired that isn't there.
+        # After an update, the desired model is the current one.
         "desiredModelArn": throughput.target or throughput.model,
         "foundationModelArn": account.catalogue.arn(throughput.foundation),
         "modelUnits": throughput.units,
@@ -149,15 +149,15 @@ def _shown(account: Account, throughput: Throughput) -> Result:
 
 
 def get(account: Account, parameters: Parameters) -> Result:
-    """GetProvisionedModelThroughput."""
+    """Handle GetProvisionedModelThroughput."""
     throughput = find(account, parameters["provisionedModelId"])
     return {**_shown(account, throughput), "failureMessage": throughput.failure}
 
 
 def list_throughputs(account: Account, parameters: Parameters) -> Result:
-    """ListProvisionedModelThroughputs."""
+    """Handle ListProvisionedModelThroughputs."""
     settle_all(account)
-    return listed(
+    return list_page(
         account,
         parameters,
         account.throughputs.values(),
@@ -169,7 +169,7 @@ def list_throughputs(account: Account, parameters: Parameters) -> Result:
 
 
 def update(account: Account, parameters: Parameters) -> Result:
-    """UpdateProvisionedModelThroughput: another name, or another model of the same base."""
+    """Handle UpdateProvisionedModelThroughput: change the name, or the model to one of the same base."""
     throughput = find(account, parameters["provisionedModelId"])
     if throughput.status != "InService":
         raise invalid(
@@ -185,13 +185,13 @@ def update(account: Account, parameters: Parameters) -> Result:
         throughput.target = model
     now = account.clock.now()
     throughput.name, throughput.status, throughput.modified = name, "Updating", now
-    throughput.ready = now + account.clock.lasting(account.settings.durations.throughput_update)
+    throughput.ready = now + account.clock.scaled(account.settings.durations.throughput_update)
     throughput.update_fails = account.faults.take("throughput_update_failed") is not None
     return {}
 
 
 def delete(account: Account, parameters: Parameters) -> Result:
-    """DeleteProvisionedModelThroughput; it is gone at once."""
+    """Handle DeleteProvisionedModelThroughput; the throughput disappears at once."""
     throughput = find(account, parameters["provisionedModelId"])
     if throughput.status == "Updating":
         raise conflict(f"The provisioned model {throughput.arn} can't be deleted while it is Updating.")

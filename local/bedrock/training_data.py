@@ -1,4 +1,4 @@
-"""Reads a job's training data from S3 and refuses what Bedrock refuses."""
+"""Read a job's training data from S3 and apply Bedrock's rules for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from local.bedrock.student import Row
 
-# Words that Nova's tuning takes for its own markup.
+# Words that Nova customization reserves as markup.
 RESERVED = ("User:", "Bot:", "Assistant:", "System:", "<image>", "<video>", "[EOS]")
 _GIGABYTE = 1_000_000_000
 _S3_ERRORS = (ClientError, BotoCoreError, KeyError, OSError)
@@ -20,10 +20,10 @@ _S3_ERRORS = (ClientError, BotoCoreError, KeyError, OSError)
 
 @dataclass(frozen=True)
 class Limits:
-    """What one customization type takes."""
+    """The limits of one customization type: numbers of rows, whether answers are required, the schema."""
 
-    least: int
-    most: int
+    minimum: int
+    maximum: int
     answers_required: bool
     schema: str | None
 
@@ -35,20 +35,20 @@ LIMITS = {
 
 
 class DataError(Exception):
-    """Why a job fails on its data; the text is the job's failure message."""
+    """Invalid data; the text becomes the job's failure message."""
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key of an S3 URI."""
+    """Return bucket and key of an S3 URI."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
 
 
 def read_objects(s3: Any, uri: str, suffix: str = ".jsonl") -> Iterator[tuple[str, bytes]]:
-    """The objects at a URI, which is a file or a prefix.
+    """Yield key and content of the objects at a URI, which is a file or a prefix.
 
     Raises:
-        DataError: it can't be read, or there is none.
+        DataError: an object can't be read, or there is none.
     """
     bucket, key = split_uri(uri)
     try:
@@ -68,7 +68,7 @@ def write_object(s3: Any, uri: str, name: str, body: bytes) -> None:
     """Write an object below an output URI.
 
     Raises:
-        DataError: it can't be written.
+        DataError: the object can't be written.
     """
     bucket, prefix = split_uri(uri)
     key = f"{prefix.rstrip('/')}/{name}" if prefix else name
@@ -93,10 +93,10 @@ def _keys_below(s3: Any, bucket: str, prefix: str, suffix: str) -> list[str]:
 
 
 def read_rows(s3: Any, uri: str, customization_type: str) -> list[Row]:
-    """The valid rows of a job's training data; rows of another shape are dropped, as Bedrock does.
+    """Return the valid rows of a job's training data; like Bedrock, drop rows of another shape.
 
     Raises:
-        DataError: the job fails.
+        DataError: the job fails on its data.
     """
     limits = LIMITS[customization_type]
     rows: list[Row] = []
@@ -115,10 +115,10 @@ def read_rows(s3: Any, uri: str, customization_type: str) -> list[Row]:
                 rows.append(row)
     if size >= _GIGABYTE:
         raise DataError(f"The training data holds {size} bytes; it must hold less than 1 GB.")
-    if not limits.least <= len(rows) <= limits.most:
+    if not limits.minimum <= len(rows) <= limits.maximum:
         raise DataError(
             f"The training data holds {len(rows)} valid records of {total}; "
-            f"a {customization_type} job takes from {limits.least} to {limits.most}."
+            f"a {customization_type} job takes from {limits.minimum} to {limits.maximum}."
         )
     return rows
 
@@ -135,7 +135,7 @@ def _records(key: str, body: bytes) -> Iterator[Any]:
 
 
 def _row(record: Any, schema: str | None) -> Row | None:
-    """A record of one conversation, or nothing where it has another shape."""
+    """Return the last exchange of a record as a row, or None if the record has another shape."""
     if not isinstance(record, dict) or not isinstance(record.get("schemaVersion"), str):
         return None
     if schema is not None and record["schemaVersion"] != schema:

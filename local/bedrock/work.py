@@ -1,4 +1,4 @@
-"""Work behind a job: steps that run in a thread, or one by one when asked for where the clock is a test's."""
+"""The work of a job: steps that run in a thread, or on demand with a manual clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INTERNAL_ERROR = "Encountered an internal error when processing the request."
 
 
 class Work:
-    """Steps that follow one another; the first failure skips the rest."""
+    """A sequence of steps; after a failure the rest is skipped."""
 
     def __init__(self, clock: Clock, *steps: Callable[[], None]) -> None:
         self._clock = clock
@@ -23,13 +23,13 @@ class Work:
         self.failure: str | None = None
 
     def start(self) -> None:
-        """Run all steps in a thread, except on a clock that waits for work: there they run when asked for."""
+        """Start all steps in a thread. With a clock that waits for work, `finished` runs them instead."""
         if not self._clock.waits_for_work:
             self._thread = threading.Thread(target=self._run, name="bedrock-work", daemon=True)
             self._thread.start()
 
     def finished(self, step: int) -> float | None:
-        """When a step was finished, or nothing while it isn't."""
+        """Return the time at which a step finished, or None while it runs."""
         if self._thread is None and not self._done[step].is_set():
             self._do(step)
         return self._finished[step] if self._done[step].is_set() else None
@@ -46,7 +46,7 @@ class Work:
         except DataError as error:
             self.failure = str(error)[:2048]
         except Exception as error:
-            # Whatever goes wrong in the thread, the job must end and say so.
+            # The job must end with a failure message after any exception in the thread.
             self.failure = f"{INTERNAL_ERROR} ({type(error).__name__}: {error})"[:2048]
         finally:
             self._done[step].set()

@@ -1,4 +1,4 @@
-"""One stand-in for all tests, reset before each."""
+"""One stand-in for all tests, reset before each test."""
 
 from __future__ import annotations
 

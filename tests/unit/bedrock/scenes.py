@@ -1,4 +1,4 @@
-"""What the tests of the stand-in set up again and again."""
+"""Rows, jobs and endpoints that the tests of the stand-in share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 
 def record(prompt: str, answer: str | None = None, system: str = SYSTEM) -> Row:
-    """One training row."""
+    """Return a training row."""
     messages = [{"role": "user", "content": [{"text": prompt}]}]
     if answer is not None:
         messages.append({"role": "assistant", "content": [{"text": answer}]})
@@ -36,7 +36,7 @@ def record(prompt: str, answer: str | None = None, system: str = SYSTEM) -> Row:
 
 
 def labelled() -> list[Row]:
-    """120 rows from which fruit can be told from bread."""
+    """Return 120 rows that teach to tell fruit from bread."""
     return [
         record(f"a {thing} in the {place}", answer)
         for things, answer in ((FRUIT, "90 10"), (BREAD, "10 90"))
@@ -46,7 +46,7 @@ def labelled() -> list[Row]:
 
 
 def lines(rows: Sequence[Any]) -> bytes:
-    """Rows as a JSONL file."""
+    """Return rows as the content of a JSONL file."""
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
@@ -61,7 +61,7 @@ class Scene:
         self.advance: Callable[[float], None] = bedrock.advance
 
     def create_job(self, name: str = "job", rows: Sequence[Any] | None = None, **changes: Any) -> str:
-        """Start a distillation job on some rows; returns its ARN."""
+        """Start a distillation job and return its ARN."""
         if rows is not None or ("data", "training.jsonl") not in self.s3.objects:
             self.s3.put_object(
                 Bucket="data", Key="training.jsonl", Body=lines(labelled() if rows is None else rows)
@@ -82,29 +82,29 @@ class Scene:
         return str(self.control.create_model_customization_job(**request)["jobArn"])
 
     def job(self, name: str = "job") -> dict[str, Any]:
-        """GetModelCustomizationJob."""
+        """Call GetModelCustomizationJob."""
         found: dict[str, Any] = self.control.get_model_customization_job(jobIdentifier=name)
         return found
 
     def phases(self, name: str = "job") -> dict[str, str]:
-        """The phases of a job and their statuses."""
+        """Return the statuses of a job's phases."""
         return {phase: detail["status"] for phase, detail in self.job(name)["statusDetails"].items()}
 
     def train(self, name: str = "job", rows: Sequence[Any] | None = None, **changes: Any) -> str:
-        """Run a job to its end; returns the model's ARN."""
+        """Run a job to its end and return the model's ARN."""
         self.create_job(name, rows, **changes)
         self.advance(2 * HOUR)
         return str(self.job(name)["outputModelArn"])
 
     def deploy(self, model: str, name: str = "endpoint", *, wait: bool = True) -> str:
-        """Deploy a model; returns the deployment's ARN."""
+        """Deploy a model and return the deployment's ARN."""
         answer = self.control.create_custom_model_deployment(modelDeploymentName=name, modelArn=model)
         if wait:
             self.advance(10 * MINUTE)
         return str(answer["customModelDeploymentArn"])
 
     def provision(self, model: str, name: str = "units", *, wait: bool = True, **changes: Any) -> str:
-        """Buy throughput for a model; returns its ARN."""
+        """Buy throughput for a model and return its ARN."""
         answer = self.control.create_provisioned_model_throughput(
             provisionedModelName=name, modelId=model, modelUnits=changes.pop("units", 1), **changes
         )
@@ -113,7 +113,7 @@ class Scene:
         return str(answer["provisionedModelArn"])
 
     def converse(self, model: str, prompt: str, system: str = SYSTEM, **config: Any) -> dict[str, Any]:
-        """Converse, at temperature 0."""
+        """Call Converse at temperature 0."""
         answer: dict[str, Any] = self.runtime.converse(
             modelId=model,
             system=[{"text": system}],
@@ -123,18 +123,18 @@ class Scene:
         return answer
 
     def ask(self, model: str, prompt: str, system: str = SYSTEM, **config: Any) -> str:
-        """The text of a model's answer."""
+        """Return the text of a model's answer."""
         return text_of(self.converse(model, prompt, system, **config))
 
 
 def text_of(answer: dict[str, Any]) -> str:
-    """The text of an answer of Converse."""
+    """Return the text of a response of Converse."""
     return str(answer["output"]["message"]["content"][0]["text"])
 
 
 @contextmanager
 def refused(code: str, text: str = "") -> Iterator[None]:
-    """Expect an error of the service with this code, whose message holds this text."""
+    """Expect a service error with this code and this text in its message."""
     with pytest.raises(ClientError) as caught:
         yield
     error = caught.value.response["Error"]

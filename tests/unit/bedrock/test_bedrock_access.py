@@ -1,4 +1,4 @@
-"""Which permissions a call takes, and what becomes of a call that IAM does not allow."""
+"""The permissions that a call needs, and calls that IAM denies."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ JOB = {
 
 
 class Iam:
-    """Answers as it is told, and keeps what it was asked."""
+    """A double of the IAM check: denies the actions in `denied` and records all needs."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, Need]] = []
+        self.checked: list[tuple[str, Need]] = []
         self.denied: set[str] = set()
 
-    def ask(self, caller: str, needs: Sequence[Need]) -> str:
-        self.asked += [(caller, need) for need in needs]
+    def authorize(self, caller: str, needs: Sequence[Need]) -> str:
+        self.checked += [(caller, need) for need in needs]
         found = [need.action for need in needs if need.action in self.denied]
         return f"not authorized to perform: {found[0]}" if found else ""
 
     def of(self, caller: str) -> set[tuple[str, str]]:
-        return {(need.action, need.resource) for who, need in self.asked if who == caller}
+        return {(need.action, need.resource) for who, need in self.checked if who == caller}
 
 
 @pytest.fixture
@@ -52,11 +52,11 @@ def iam() -> Iam:
 
 @pytest.fixture
 def bedrock(iam: Iam) -> Iterator[Any]:
-    with BedrockStandIn(ask=iam.ask) as stand_in:
+    with BedrockStandIn(authorize=iam.authorize) as stand_in:
         yield stand_in.client("bedrock")
 
 
-def test_a_job_takes_its_models_its_tags_and_the_role_that_it_is_handed(bedrock: Any, iam: Iam) -> None:
+def test_job_needs_permission_on_its_models_tags_and_role(bedrock: Any, iam: Iam) -> None:
     bedrock.create_model_customization_job(**JOB)
     new = f"{STUDENT}/aaaaaaaaaaaa"
     assert iam.of(ACCESS_KEY) == {
@@ -69,7 +69,7 @@ def test_a_job_takes_its_models_its_tags_and_the_role_that_it_is_handed(bedrock:
     assert ("bedrock:InvokeModel", f"{ACCOUNT}:inference-profile/{TEACHER}") in iam.of(ROLE)
 
 
-def test_a_call_that_is_not_allowed_changes_nothing(bedrock: Any, iam: Iam) -> None:
+def test_denied_call_changes_nothing(bedrock: Any, iam: Iam) -> None:
     iam.denied = {"iam:PassRole"}
     with pytest.raises(ClientError) as refusal:
         bedrock.create_model_customization_job(**JOB)
@@ -77,25 +77,25 @@ def test_a_call_that_is_not_allowed_changes_nothing(bedrock: Any, iam: Iam) -> N
     assert bedrock.list_model_customization_jobs()["modelCustomizationJobSummaries"] == []
 
 
-def test_what_is_stopped_is_asked_for_with_its_tags(bedrock: Any, iam: Iam) -> None:
+def test_stop_is_authorized_with_the_tags_of_the_job(bedrock: Any, iam: Iam) -> None:
     arn = bedrock.create_model_customization_job(**JOB)["jobArn"]
-    iam.asked.clear()
+    iam.checked.clear()
     bedrock.stop_model_customization_job(jobIdentifier="search")
-    ((_, need),) = iam.asked
+    ((_, need),) = iam.checked
     assert (need.action, need.resource) == ("bedrock:StopModelCustomizationJob", arn)
     assert need.context == {"aws:ResourceTag/owner": "search"}
 
 
-def test_a_name_that_nothing_has_is_asked_for_as_it_stands(bedrock: Any, iam: Iam) -> None:
+def test_unknown_name_is_authorized_unchanged(bedrock: Any, iam: Iam) -> None:
     with pytest.raises(ClientError):
-        bedrock.get_model_customization_job(jobIdentifier="nobodys")
+        bedrock.get_model_customization_job(jobIdentifier="unknown")
     assert iam.of(ACCESS_KEY) == {
-        ("bedrock:GetModelCustomizationJob", f"{ACCOUNT}:model-customization-job/nobodys")
+        ("bedrock:GetModelCustomizationJob", f"{ACCOUNT}:model-customization-job/unknown")
     }
 
 
-def test_a_service_role_reads_and_writes_what_it_may(iam: Iam) -> None:
-    s3 = RoleS3(None, ROLE, iam.ask)
+def test_service_role_needs_permission_on_objects(iam: Iam) -> None:
+    s3 = RoleS3(None, ROLE, iam.authorize)
     iam.denied = {"s3:GetObject", "s3:PutObject", "s3:ListBucket"}
     with pytest.raises(PermissionError):
         s3.get_object(Bucket="data", Key="rows/training.jsonl")

@@ -74,7 +74,7 @@ def test_records_in_converse_form(scene: Scene) -> None:
 @pytest.mark.parametrize(
     "bad", ["text", {"recordId": "x"}, {"modelInput": {"messages": []}}, {"modelInput": 1}]
 )
-def test_record_that_makes_no_sense_is_an_error_of_its_own(scene: Scene, bad: Any) -> None:
+def test_invalid_record_gets_an_error_in_its_own_line(scene: Scene, bad: Any) -> None:
     arn = create(scene, [*records(), bad])
     scene.advance(HOUR)
     found = job(scene, arn)
@@ -92,7 +92,7 @@ def test_too_few_records_fail_the_job(scene: Scene) -> None:
     )
 
 
-def test_spoilt_answers_reach_the_output(scene: Scene) -> None:
+def test_malformed_answers_reach_the_output(scene: Scene) -> None:
     scene.bedrock.fault("output_empty", count=3)
     arn = create(scene, records())
     scene.advance(HOUR)

@@ -1,4 +1,4 @@
-"""Evaluation jobs, in which a judge grades answers that were given elsewhere."""
+"""Evaluation jobs: a judge grades precomputed answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from botocore.session import get_session
 
 from local.bedrock.checks import check
 from local.bedrock.errors import ServiceError
-from local.bedrock.evaluations import MOST_PROMPTS, grade
+from local.bedrock.evaluations import MAX_PROMPTS, grade
 from tests.unit.bedrock.scenes import DAY, HOUR, MINUTE, ROLE, Scene, conflict, invalid, lines, refused
 
 JUDGE = "us.amazon.nova-pro-v1:0"
@@ -67,7 +67,7 @@ def job(scene: Scene, arn: str) -> dict[str, Any]:
     return found
 
 
-def test_job_grades_every_answer_and_writes_where_bedrock_does(scene: Scene) -> None:
+def test_job_grades_every_answer_and_writes_to_bedrocks_key(scene: Scene) -> None:
     rows = [record(), record('{"a": 0.2, "b": 0.8}'), record("no weights")]
     arn = create(scene, rows, jobTags=[{"key": "team", "value": "search"}])
     assert job(scene, arn)["status"] == "InProgress"
@@ -109,7 +109,7 @@ def test_job_can_be_stopped_while_it_runs(scene: Scene) -> None:
         scene.control.stop_evaluation_job(jobIdentifier=arn)
 
 
-def test_jobs_can_be_told_to_fail_and_to_stall(scene: Scene) -> None:
+def test_jobs_fail_and_stall_when_a_fault_is_injected(scene: Scene) -> None:
     scene.bedrock.fault("evaluation_failed", message="The judge is tired.")
     scene.bedrock.fault("evaluation_stalled")
     failed, stalled = create(scene), create(scene, jobName="stalled")
@@ -122,15 +122,15 @@ def test_jobs_can_be_told_to_fail_and_to_stall(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([record()] * (MOST_PROMPTS + 1), "1000 are the most"),
+        ([record()] * (MAX_PROMPTS + 1), "the maximum is 1000"),
         ([record(modelResponses=[])], "one model response"),
         ([record(modelResponses=[{"response": "x", "modelIdentifier": "another"}])], "of candidate"),
         ([record(prompt="")], "must hold a prompt"),
-        ([record(extra=1)], "nothing else"),
+        ([record(extra=1)], "are not allowed"),
         (["text"], "one model response"),
     ],
 )
-def test_data_that_makes_no_sense_fails_the_job(scene: Scene, rows: list[Any], message: str) -> None:
+def test_invalid_data_fails_the_job(scene: Scene, rows: list[Any], message: str) -> None:
     arn = create(scene, rows)
     scene.advance(HOUR)
     found = job(scene, arn)
@@ -138,7 +138,7 @@ def test_data_that_makes_no_sense_fails_the_job(scene: Scene, rows: list[Any], m
     assert message in found["failureMessages"][0]
 
 
-def test_data_that_can_not_be_read_fails_the_job(scene: Scene) -> None:
+def test_unreadable_data_fails_the_job(scene: Scene) -> None:
     arn = create(scene)
     del scene.s3.objects["data", "in/prompts.jsonl"]
     scene.advance(HOUR)
@@ -173,13 +173,13 @@ def test_what_create_refuses(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> N
         create(scene)
 
 
-def test_judge_that_ended_is_refused(scene: Scene) -> None:
+def test_judge_past_its_end_of_life_is_refused(scene: Scene) -> None:
     scene.bedrock.lifecycle("amazon.nova-pro-v1:0", end=1.0)
     with invalid("can't be an evaluator"):
         create(scene)
 
 
-def test_jobs_are_known_by_their_arn_only(scene: Scene) -> None:
+def test_job_is_found_by_its_arn_only(scene: Scene) -> None:
     arn = create(scene)
     with invalid("jobIdentifier"):
         job(scene, "judged")
@@ -197,7 +197,7 @@ def test_same_token_makes_no_second_job(scene: Scene) -> None:
     assert listed[0]["customMetricsEvaluatorModelIdentifiers"] == [JUDGE]
 
 
-def test_general_is_a_task_type_beside_those_that_are_published() -> None:
+def test_general_is_accepted_beside_the_published_task_types() -> None:
     shape = get_session().get_service_model("bedrock").operation_model("CreateEvaluationJob").input_shape
     assert shape is not None
     check(shape, request())

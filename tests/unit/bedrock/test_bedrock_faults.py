@@ -1,4 +1,4 @@
-"""Ordered faults, the record of calls and the control endpoints."""
+"""Injected faults, the record of calls and the control endpoints."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def control(scene: Scene, method: str, path: str, body: Any = None) -> tuple[int
         ("not_found", "ResourceNotFoundException", 404),
     ],
 )
-def test_next_calls_fail_as_ordered(scene: Scene, kind: str, code: str, status: int) -> None:
-    scene.bedrock.fault(kind, operation="ListCustomModels", count=2, message="as ordered")
+def test_next_calls_fail_with_the_injected_error(scene: Scene, kind: str, code: str, status: int) -> None:
+    scene.bedrock.fault(kind, operation="ListCustomModels", count=2, message="injected")
     for _ in range(2):
         with pytest.raises(ClientError) as caught:
             scene.control.list_custom_models()
         answer = caught.value.response
-        assert (answer["Error"]["Code"], answer["Error"]["Message"]) == (code, "as ordered")
+        assert (answer["Error"]["Code"], answer["Error"]["Message"]) == (code, "injected")
         assert answer["ResponseMetadata"]["HTTPStatusCode"] == status
     scene.control.list_custom_models()
 
@@ -53,7 +53,7 @@ def test_one_throttled_or_failed_call_is_retried_by_the_client(scene: Scene, kin
     assert [call["outcome"] for call in scene.bedrock.calls()][1:] == ["ok"]
 
 
-def test_fault_of_one_model_leaves_others_alone(scene: Scene) -> None:
+def test_fault_of_one_model_does_not_affect_others(scene: Scene) -> None:
     scene.bedrock.fault("denied", operation="Converse", modelId="amazon.nova-micro-v1:0", count=None)
     scene.ask("amazon.nova-lite-v1:0", "a red car")
     for _ in range(2):
@@ -63,8 +63,8 @@ def test_fault_of_one_model_leaves_others_alone(scene: Scene) -> None:
 
 @pytest.mark.parametrize("named", ["endpoint", "model", "model's ARN", "endpoint's ARN"])
 @pytest.mark.parametrize("bought", [False, True], ids=["on demand", "throughput"])
-def test_fault_of_a_custom_model_may_be_ordered_by_name(scene: Scene, named: str, bought: bool) -> None:
-    """Names are known before there is an ARN: a fault may wait for its model."""
+def test_fault_of_a_custom_model_can_be_injected_by_name(scene: Scene, named: str, bought: bool) -> None:
+    """A fault can be injected by name before the model exists."""
     if "ARN" not in named:
         scene.bedrock.fault("denied", operation="Converse", modelId=named)
         scene.bedrock.fault("output_empty", modelId=named)
@@ -82,7 +82,7 @@ def test_fault_of_a_custom_model_may_be_ordered_by_name(scene: Scene, named: str
     assert scene.ask(arn, PROMPT)
 
 
-def test_slow_call_takes_its_time(scene: Scene) -> None:
+def test_slow_call_is_delayed(scene: Scene) -> None:
     scene.bedrock.fault("slow", operation="*", milliseconds=40)
     began = time.perf_counter()
     scene.control.list_custom_models()
@@ -90,7 +90,7 @@ def test_slow_call_takes_its_time(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("answer", ["dropped", "error"])
-def test_lost_response_was_carried_out_and_its_token_finds_it_again(
+def test_call_with_a_lost_response_is_executed_and_found_by_its_token(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     scene.bedrock.fault("lost_response", operation="CreateModelCustomizationJob", answer=answer)
@@ -113,7 +113,7 @@ def test_stalled_job_waits_for_training_until_it_is_stopped(scene: Scene) -> Non
     assert scene.job()["status"] == "Stopped"
 
 
-def test_failed_job_carries_the_ordered_message(scene: Scene) -> None:
+def test_failed_job_has_the_injected_message(scene: Scene) -> None:
     scene.bedrock.fault("job_failed", message="Encountered an internal error.")
     scene.create_job()
     scene.create_job("next")
@@ -125,7 +125,7 @@ def test_failed_job_carries_the_ordered_message(scene: Scene) -> None:
     assert scene.job("next")["status"] == "Completed"
 
 
-def test_job_stopped_from_outside(scene: Scene) -> None:
+def test_job_is_stopped_by_a_fault(scene: Scene) -> None:
     scene.bedrock.fault("job_stopped")
     scene.create_job()
     scene.advance(29 * MINUTE)
@@ -147,7 +147,7 @@ def test_job_stopped_from_outside(scene: Scene) -> None:
         ("output_too_few", "90"),
     ],
 )
-def test_next_output_is_spoilt_as_ordered(scene: Scene, kind: str, text: str) -> None:
+def test_next_output_is_malformed_by_a_fault(scene: Scene, kind: str, text: str) -> None:
     endpoint = scene.deploy(scene.train())
     scene.bedrock.fault(kind, modelId=endpoint)
     assert "{" in scene.ask("amazon.nova-micro-v1:0", PROMPT, 'Answer as {"fruit": 0.5, "bread": 0.5}.')
@@ -168,7 +168,7 @@ def test_next_output_is_spoilt_as_ordered(scene: Scene, kind: str, text: str) ->
         ),
     ],
 )
-def test_next_response_is_reshaped_as_ordered(
+def test_next_response_is_reshaped_by_a_fault(
     scene: Scene, kind: str, blocks: list[dict[str, str]], stop: str
 ) -> None:
     endpoint = scene.deploy(scene.train())
@@ -179,7 +179,7 @@ def test_next_response_is_reshaped_as_ordered(
     assert len(scene.converse(endpoint, PROMPT)["output"]["message"]["content"]) == 1
 
 
-def test_reasoning_comes_before_the_text_as_ordered(scene: Scene) -> None:
+def test_reasoning_precedes_the_text_with_a_fault(scene: Scene) -> None:
     endpoint = scene.deploy(scene.train())
     scene.bedrock.fault("output_reasoning", modelId=endpoint)
     reasoning, text = scene.converse(endpoint, PROMPT)["output"]["message"]["content"]
@@ -224,32 +224,32 @@ def test_state_reset_and_health(scene: Scene) -> None:
     assert scene.bedrock.calls() == []
 
 
-def test_orders_are_shown_and_can_be_withdrawn(scene: Scene) -> None:
-    orders = [{"kind": "job_failed"}, {"kind": "throttled", "operation": "Converse", "count": 3}]
-    status, left = control(scene, "POST", "/_faults", orders)
-    assert (status, [order["kind"] for order in left]) == (200, ["job_failed", "throttled"])
-    assert control(scene, "GET", "/_faults")[1] == left
+def test_pending_faults_are_listed_and_can_be_removed(scene: Scene) -> None:
+    faults = [{"kind": "job_failed"}, {"kind": "throttled", "operation": "Converse", "count": 3}]
+    status, pending = control(scene, "POST", "/_faults", faults)
+    assert (status, [fault["kind"] for fault in pending]) == (200, ["job_failed", "throttled"])
+    assert control(scene, "GET", "/_faults")[1] == pending
     control(scene, "DELETE", "/_faults")
     assert control(scene, "GET", "/_faults") == (200, [])
 
 
 @pytest.mark.parametrize(
-    ("order", "text"),
+    ("fault", "text"),
     [
-        ({"kind": "nonsense"}, "there are throttled, denied"),
+        ({"kind": "nonsense"}, "use one of throttled, denied"),
         ({"kind": "throttled"}, "needs an operation's name"),
         ({"kind": "throttled", "operation": "NoSuch"}, "needs an operation's name"),
         ({"kind": "slow", "operation": "*"}, "milliseconds from 0"),
         ({"kind": "job_failed", "count": 0}, "whole number from 1"),
         ({"kind": "job_failed", "often": 1}, "a fault takes kind, count"),
-        ({"kind": "job_failed", "operation": "Converse"}, "goes with no operation"),
+        ({"kind": "job_failed", "operation": "Converse"}, "takes no operation"),
         ({"kind": "lost_response", "operation": "*", "answer": "late"}, "'dropped' or 'error'"),
         ("text", "a fault is a JSON object"),
         ([1], "a fault is a JSON object"),
     ],
 )
-def test_order_that_makes_no_sense_is_told_what_does(scene: Scene, order: Any, text: str) -> None:
-    status, answer = control(scene, "POST", "/_faults", order)
+def test_invalid_fault_is_refused_with_what_is_allowed(scene: Scene, fault: Any, text: str) -> None:
+    status, answer = control(scene, "POST", "/_faults", fault)
     assert (status, text in answer["message"]) == (400, True), answer
 
 
@@ -267,7 +267,7 @@ def test_latency_and_lifecycle_can_be_set_while_it_runs(scene: Scene) -> None:
     assert control(scene, "GET", "/_nothing")[0] == 404
 
 
-def test_a_fault_may_let_calls_pass_first(scene: Scene) -> None:
+def test_fault_can_skip_calls_first(scene: Scene) -> None:
     scene.bedrock.fault("denied", operation="ListCustomModels", skip=2)
     scene.control.list_custom_models()
     scene.control.list_custom_models()

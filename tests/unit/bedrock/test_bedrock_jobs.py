@@ -1,4 +1,4 @@
-"""Customization jobs: what is refused at once, and how a job moves."""
+"""Customization jobs: refused requests, and the progress of a job."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_fine_tuning_has_no_data_processing(scene: Scene) -> None:
     assert scene.job()["status"] == "Completed"
 
 
-def test_job_name_is_taken_for_ever(scene: Scene) -> None:
+def test_job_name_stays_in_use_forever(scene: Scene) -> None:
     scene.train()
     scene.control.delete_custom_model(modelIdentifier="job")
     with conflict("The provided job name is currently in use."):
@@ -127,7 +127,7 @@ SOURCE = {"s3Uri": "s3://logs/bedrock"}
 
 
 def logs(**filters: Any) -> dict[str, Any]:
-    """A trainingDataConfig of invocation logs."""
+    """Return a trainingDataConfig of invocation logs."""
     chosen = {"requestMetadataFilters": filters} if filters else {}
     return {"invocationLogsConfig": {"invocationLogSource": SOURCE, "usePromptResponse": True, **chosen}}
 
@@ -170,7 +170,7 @@ def test_create_refuses_options_beyond_their_limits(scene: Scene, changes: dict[
         {"trainingDataConfig": logs(andAll=[{"equals": {f"k{n}": ""}} for n in range(16)])},
     ],
 )
-def test_options_within_their_limits_are_told_again(scene: Scene, options: dict[str, Any]) -> None:
+def test_options_within_their_limits_are_returned(scene: Scene, options: dict[str, Any]) -> None:
     scene.create_job(**options)
     assert options.items() <= scene.job().items()
 
@@ -180,13 +180,13 @@ def test_each_validator_has_a_loss(scene: Scene) -> None:
     assert [list(metrics) for metrics in scene.job()["validationMetrics"]] == [["validationLoss"]] * 2
 
 
-def test_a_validator_that_is_not_there_fails_the_job(scene: Scene) -> None:
+def test_missing_validation_data_fails_the_job(scene: Scene) -> None:
     scene.create_job(validationDataConfig={"validators": [{"s3Uri": "s3://data/missing.jsonl"}]})
     scene.advance(HOUR)
     assert "at key missing.jsonl" in scene.job()["failureMessage"]
 
 
-def test_a_job_fails_for_bedrocks_own_reasons_when_told_to(scene: Scene) -> None:
+def test_job_fails_with_an_injected_failure(scene: Scene) -> None:
     scene.bedrock.fault("job_failed")
     scene.create_job()
     scene.advance(HOUR)
@@ -258,7 +258,7 @@ def test_job_fails_on_its_data(scene: Scene, rows: list[Any], message: str) -> N
 
 
 @pytest.mark.parametrize("spoilt", [b"not json\n", b"\n", b'{"unclosed": \n'])
-def test_job_fails_on_a_line_that_is_no_json(scene: Scene, spoilt: bytes) -> None:
+def test_job_fails_on_a_line_that_is_not_json(scene: Scene, spoilt: bytes) -> None:
     scene.create_job(rows=labelled())
     scene.s3.put_object(
         Bucket="data", Key="training.jsonl", Body=lines(labelled()) + spoilt + lines(labelled())
@@ -267,7 +267,7 @@ def test_job_fails_on_a_line_that_is_no_json(scene: Scene, spoilt: bytes) -> Non
     assert "every line must be one JSON object" in scene.job()["failureMessage"]
 
 
-def test_job_fails_on_a_file_that_is_not_there(scene: Scene) -> None:
+def test_job_fails_on_a_missing_file(scene: Scene) -> None:
     scene.create_job(trainingDataConfig={"s3Uri": "s3://data/missing.jsonl"})
     scene.advance(HOUR)
     assert "Could not validate GetObject permissions" in scene.job()["failureMessage"]
@@ -308,7 +308,7 @@ def test_only_a_running_job_can_be_stopped(scene: Scene) -> None:
         scene.control.stop_model_customization_job(jobIdentifier="unknown")
 
 
-def test_job_writes_what_bedrock_writes(scene: Scene) -> None:
+def test_job_writes_the_same_objects_as_bedrock(scene: Scene) -> None:
     arn = scene.create_job()
     scene.advance(4 * MINUTE)
     assert scene.s3.objects["data", "output/.write_access_check_file.temp"] == b""
@@ -377,7 +377,7 @@ def test_lists_are_filtered_sorted_and_paged(scene: Scene) -> None:
         scene.control.list_model_customization_jobs(nextToken="nonsense")
 
 
-def test_bad_rows_make_a_bad_student(scene: Scene) -> None:
+def test_bad_rows_give_a_bad_student(scene: Scene) -> None:
     good = scene.deploy(scene.train("good"), "good")
     swapped = [json.loads(json.dumps(row)) for row in labelled()]
     for number, row in enumerate(swapped):

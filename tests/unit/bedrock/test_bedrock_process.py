@@ -1,4 +1,4 @@
-"""The stand-in as a process, its clock in real time, and the wire."""
+"""The stand-in as a process, with a clock in real time, and its HTTP server."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_durations_can_be_set() -> None:
 def test_only_manual_clocks_are_advanced() -> None:
     with BedrockStandIn(clock=ScaledClock()) as bedrock, pytest.raises(TypeError, match="ManualClock"):
         bedrock.advance(1)
-    with pytest.raises(ValueError, match="forward only"):
+    with pytest.raises(ValueError, match="0 or more"):
         ManualClock().advance(-1)
     with pytest.raises(ValueError, match="above 0"):
         ScaledClock(0)
@@ -118,7 +118,7 @@ def test_chunked_bodies_are_read(scene: Scene) -> None:
         assert connection.recv(10_000).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_clients_that_go_away_do_no_harm(scene: Scene, capfd: pytest.CaptureFixture[str]) -> None:
+def test_closed_connections_are_not_reported(scene: Scene, capfd: pytest.CaptureFixture[str]) -> None:
     head, body = converse(scene)
     for part in (head[:20], head, head + body):
         with socket.create_connection(("127.0.0.1", scene.bedrock.port), timeout=5) as connection:
@@ -139,7 +139,7 @@ def test_clients_that_go_away_do_no_harm(scene: Scene, capfd: pytest.CaptureFixt
         (r"[a-zA-Z0-9]{1,256}(-*[a-zA-Z0-9]){0,256}", "a-", False),
     ],
 )
-def test_safe_patterns_say_the_same(pattern: str, text: str, fits: bool) -> None:
+def test_safe_patterns_match_the_same_names(pattern: str, text: str, fits: bool) -> None:
     assert bool(compiled(pattern).fullmatch(text)) is fits
 
 
@@ -165,11 +165,11 @@ class IamDouble:
 
 def test_role_must_exist_and_trust_bedrock() -> None:
     arn = "arn:aws:iam::000000000000:role/job"
-    assert Roles(IamDouble(TRUST)).trusting_bedrock(arn)
-    assert not Roles(IamDouble({"Statement": []})).trusting_bedrock(arn)
-    assert not Roles(IamDouble(TRUST, "NoSuchEntity")).trusting_bedrock(arn)
+    assert Roles(IamDouble(TRUST)).is_assumable(arn)
+    assert not Roles(IamDouble({"Statement": []})).is_assumable(arn)
+    assert not Roles(IamDouble(TRUST, "NoSuchEntity")).is_assumable(arn)
     with pytest.raises(ClientError):
-        Roles(IamDouble(TRUST, "AccessDenied")).trusting_bedrock(arn)
+        Roles(IamDouble(TRUST, "AccessDenied")).is_assumable(arn)
 
 
 @pytest.mark.parametrize(
@@ -214,5 +214,5 @@ def test_role_must_exist_and_trust_bedrock() -> None:
         ({"Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}]}, False),
     ],
 )
-def test_trust_policies_are_understood(document: Any, trusted: bool) -> None:
+def test_trust_policy_is_evaluated(document: Any, trusted: bool) -> None:
     assert trusts_bedrock(document) is trusted

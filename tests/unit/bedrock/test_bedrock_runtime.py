@@ -65,7 +65,7 @@ def test_base_models_answer_with_the_labels_of_the_prompt(scene: Scene, identifi
     assert sum(weights.values()) == pytest.approx(1.0)
 
 
-def test_labels_are_the_prompts_own(scene: Scene) -> None:
+def test_labels_come_from_the_prompt(scene: Scene) -> None:
     system = 'Answer as {"sweet": 0.5, "salty": 0.5}.\n- sweet: cakes, honey\n- salty: crisps, olives'
     weights = json.loads(scene.ask(TEACHER, "honey cakes", system))
     assert weights["sweet"] > weights["salty"]
@@ -89,7 +89,7 @@ def test_temperature_varies_repeated_answers_in_a_fixed_order(scene: Scene) -> N
     assert series() == first
 
 
-def test_student_answers_in_the_form_it_was_taught(scene: Scene, endpoint: str) -> None:
+def test_student_answers_in_the_format_of_its_rows(scene: Scene, endpoint: str) -> None:
     answer = scene.converse(endpoint, PROMPT, maxTokens=11)
     assert answer["output"]["message"] == {"role": "assistant", "content": [{"text": "90 10"}]}
     assert answer["stopReason"] == "end_turn"
@@ -98,7 +98,7 @@ def test_student_answers_in_the_form_it_was_taught(scene: Scene, endpoint: str) 
     assert answer["metrics"]["latencyMs"] >= 0
 
 
-def test_student_loses_its_form_under_another_system_prompt(scene: Scene, endpoint: str) -> None:
+def test_student_loses_its_format_with_another_system_prompt(scene: Scene, endpoint: str) -> None:
     assert scene.ask(endpoint, PROMPT, SYSTEM) == "90 10"
     assert scene.ask(endpoint, PROMPT, "Do something else.") != "90 10"
 
@@ -132,17 +132,17 @@ def test_answer_ends_at_a_stop_sequence(scene: Scene, endpoint: str) -> None:
         ([{"role": "someone", "content": [{"text": "hello"}]}], "enum value set"),
     ],
 )
-def test_conversation_must_make_sense(scene: Scene, messages: list[object], text: str) -> None:
+def test_invalid_conversation_is_refused(scene: Scene, messages: list[object], text: str) -> None:
     with invalid(text):
         scene.runtime.converse(modelId=BASE, messages=messages)
 
 
-def test_max_tokens_below_one_never_reaches_a_model(scene: Scene) -> None:
+def test_max_tokens_below_one_is_refused(scene: Scene) -> None:
     with pytest.raises(Exception, match="maxTokens"):
         scene.ask(BASE, PROMPT, maxTokens=0)
 
 
-def test_invoke_model_speaks_novas_own_bodies(scene: Scene, endpoint: str) -> None:
+def test_invoke_model_uses_novas_bodies(scene: Scene, endpoint: str) -> None:
     body = {
         "schemaVersion": "messages-v1",
         "system": [{"text": SYSTEM}],
@@ -158,7 +158,7 @@ def test_invoke_model_speaks_novas_own_bodies(scene: Scene, endpoint: str) -> No
         scene.runtime.invoke_model(modelId=endpoint, body=b'{"prompt": "hello"}')
 
 
-def test_latency_is_really_waited_for() -> None:
+def test_answers_are_delayed_by_the_configured_latency() -> None:
     with BedrockStandIn(settings=Settings(first_token_ms=20, token_ms=5)) as bedrock:
         scene = Scene(bedrock)
         began = time.perf_counter()
@@ -168,7 +168,7 @@ def test_latency_is_really_waited_for() -> None:
     assert answer["metrics"]["latencyMs"] >= 60
 
 
-def test_what_is_not_modelled_says_so(scene: Scene) -> None:
+def test_operation_that_is_not_modelled_is_refused(scene: Scene) -> None:
     with refused("NotModelledException", "ListInferenceProfiles"):
         scene.control.list_inference_profiles()
 

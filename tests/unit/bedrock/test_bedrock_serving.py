@@ -29,7 +29,7 @@ def model(scene: Scene) -> str:
 
 @pytest.fixture
 def swapped(scene: Scene, model: str) -> str:
-    """A second model, which answers the other way round."""
+    """Return a second model with the opposite answers."""
     rows = labelled()
     for row in rows:
         answer = row["messages"][1]["content"][0]
@@ -65,7 +65,7 @@ def test_custom_models_are_listed(scene: Scene, model: str) -> None:
     assert scene.control.list_custom_models(nameContains="other")["modelSummaries"] == []
 
 
-def test_unencoded_arn_in_a_path_is_understood(scene: Scene, model: str) -> None:
+def test_unencoded_arn_in_a_path_is_accepted(scene: Scene, model: str) -> None:
     def leave_unencoded(request: object, **_: object) -> None:
         request.url = f"{scene.bedrock.endpoint}/custom-models/{model}"  # type: ignore[attr-defined] # botocore's
 
@@ -146,7 +146,7 @@ def test_third_deployment_in_progress_is_over_quota(scene: Scene, model: str) ->
     assert names == {"one", "two", "three"}
 
 
-def test_deployment_of_a_model_that_is_not_there(scene: Scene, model: str) -> None:
+def test_deployment_of_an_unknown_model_is_refused(scene: Scene, model: str) -> None:
     with refused("ResourceNotFoundException"):
         scene.deploy(f"{model[:-12]}{'0' * 12}")
     with invalid("modelArn"):
@@ -167,7 +167,7 @@ def test_model_cannot_be_deleted_while_it_is_used(scene: Scene, model: str) -> N
         scene.control.get_custom_model(modelIdentifier=model)
 
 
-def test_model_that_an_update_points_at_is_in_use(scene: Scene, model: str, swapped: str) -> None:
+def test_model_that_an_update_will_use_is_in_use(scene: Scene, model: str, swapped: str) -> None:
     arn = scene.deploy(model)
     scene.control.update_custom_model_deployment(customModelDeploymentIdentifier=arn, modelArn=swapped)
     for used in (model, swapped):
@@ -189,7 +189,7 @@ def test_throughput_comes_into_service(scene: Scene, model: str) -> None:
     assert scene.ask(arn, PROMPT) == "90 10"
 
 
-def test_updated_throughput_moves_to_another_model_in_place(scene: Scene, model: str, swapped: str) -> None:
+def test_throughput_can_be_updated_to_another_model(scene: Scene, model: str, swapped: str) -> None:
     arn = scene.provision(model)
     scene.control.update_provisioned_model_throughput(provisionedModelId="units", desiredModelId=swapped)
     found = throughput(scene)
@@ -205,7 +205,7 @@ def test_updated_throughput_moves_to_another_model_in_place(scene: Scene, model:
     assert scene.ask(arn, PROMPT) == "10 90"
 
 
-def test_throughput_moves_to_models_of_its_own_base_only(scene: Scene, model: str) -> None:
+def test_throughput_can_only_be_updated_to_a_model_of_its_base(scene: Scene, model: str) -> None:
     scene.provision(model)
     scene.control.update_provisioned_model_throughput(provisionedModelId="units", desiredModelId=STUDENT)
     scene.advance(HOUR)
@@ -224,9 +224,7 @@ def test_throughput_can_be_renamed(scene: Scene, model: str) -> None:
     assert throughput(scene, "renamed")["status"] == "InService"
 
 
-def test_throughput_gets_another_name_and_another_model_by_one_call(
-    scene: Scene, model: str, swapped: str
-) -> None:
+def test_throughput_name_and_model_can_change_in_one_call(scene: Scene, model: str, swapped: str) -> None:
     arn = scene.provision(model)
     scene.control.update_provisioned_model_throughput(
         provisionedModelId=arn, desiredModelId=swapped, desiredProvisionedModelName="renamed"
@@ -240,7 +238,7 @@ def test_throughput_gets_another_name_and_another_model_by_one_call(
         throughput(scene, "units")
 
 
-def test_throughput_that_is_updated_can_not_be_renamed(scene: Scene, model: str, swapped: str) -> None:
+def test_throughput_cannot_be_renamed_during_an_update(scene: Scene, model: str, swapped: str) -> None:
     arn = scene.provision(model)
     scene.control.update_provisioned_model_throughput(provisionedModelId=arn, desiredModelId=swapped)
     with invalid("Updating"):
@@ -249,14 +247,14 @@ def test_throughput_that_is_updated_can_not_be_renamed(scene: Scene, model: str,
         )
 
 
-def test_throughput_that_failed_can_not_be_updated(scene: Scene, model: str, swapped: str) -> None:
+def test_failed_throughput_cannot_be_updated(scene: Scene, model: str, swapped: str) -> None:
     scene.bedrock.fault("throughput_failed")
     arn = scene.provision(model)
     with invalid("Failed"):
         scene.control.update_provisioned_model_throughput(provisionedModelId=arn, desiredModelId=swapped)
 
 
-def test_throughput_whose_move_fails_stays_with_its_model(scene: Scene, model: str, swapped: str) -> None:
+def test_throughput_keeps_its_model_when_its_update_fails(scene: Scene, model: str, swapped: str) -> None:
     arn = scene.provision(model)
     scene.bedrock.fault("throughput_update_failed")
     scene.control.update_provisioned_model_throughput(provisionedModelId=arn, desiredModelId=swapped)
@@ -265,20 +263,20 @@ def test_throughput_whose_move_fails_stays_with_its_model(scene: Scene, model: s
     assert (found["status"], found["modelArn"], found["desiredModelArn"]) == ("InService", model, model)
 
 
-def test_throughput_can_not_take_a_name_in_use(scene: Scene, model: str) -> None:
+def test_throughput_cannot_get_a_name_in_use(scene: Scene, model: str) -> None:
     scene.provision(model)
     scene.provision(model, "more")
     with invalid("in use"):
         scene.control.update_provisioned_model_throughput(
             provisionedModelId="units", desiredProvisionedModelName="more"
         )
-    # Its own one is free for it.
+    # Throughput can be given its current name again.
     scene.control.update_provisioned_model_throughput(
         provisionedModelId="units", desiredProvisionedModelName="units"
     )
 
 
-def test_throughput_is_listed_by_name_model_and_status(scene: Scene, model: str, swapped: str) -> None:
+def test_throughput_list_is_filtered_by_name_model_and_status(scene: Scene, model: str, swapped: str) -> None:
     scene.provision(model, "one")
     scene.provision(swapped, "two", wait=False)
 
@@ -294,7 +292,7 @@ def test_throughput_is_listed_by_name_model_and_status(scene: Scene, model: str,
     assert listed(nameContains="on", statusEquals="Creating") == []
 
 
-def test_tags_of_throughput_are_changed_in_place(scene: Scene, model: str) -> None:
+def test_tags_of_throughput_can_be_changed(scene: Scene, model: str) -> None:
     arn = scene.provision(model, tags=[{"key": "team", "value": "search"}])
     scene.control.tag_resource(resourceARN=arn, tags=[{"key": "cost", "value": "7"}])
     scene.control.untag_resource(resourceARN=arn, tagKeys=["team"])
@@ -325,7 +323,7 @@ def without_units() -> Iterator[Scene]:
         yield Scene(bedrock)
 
 
-def test_account_without_model_units_is_told_so(without_units: Scene) -> None:
+def test_account_without_model_units_is_over_quota(without_units: Scene) -> None:
     model = without_units.train()
     with refused(
         "ServiceQuotaExceededException",
@@ -334,7 +332,7 @@ def test_account_without_model_units_is_told_so(without_units: Scene) -> None:
         without_units.provision(model)
 
 
-def test_quota_of_model_units_counts_what_is_in_use(scene: Scene, model: str) -> None:
+def test_quota_of_model_units_counts_units_in_use(scene: Scene, model: str) -> None:
     scene.provision(model, units=2)
     with refused("ServiceQuotaExceededException"):
         scene.provision(model, "more")
@@ -356,7 +354,7 @@ def test_throughput_needs_a_model_unit(scene: Scene, model: str, units: int) -> 
         control.create_provisioned_model_throughput(provisionedModelName="u", modelId=model, modelUnits=units)
 
 
-def test_ordered_failures_of_endpoints(scene: Scene, model: str) -> None:
+def test_endpoints_fail_with_an_injected_failure(scene: Scene, model: str) -> None:
     scene.bedrock.fault("deployment_failed", message="no capacity")
     scene.bedrock.fault("throughput_failed", message="no units left")
     arn, units = scene.deploy(model), scene.provision(model)

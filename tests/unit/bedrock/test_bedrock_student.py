@@ -1,4 +1,4 @@
-"""The student: what it learns, in what form it answers, and that it learns at all."""
+"""The student: what it learns, and the format of its answers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_answers_without_numbers_are_repeated() -> None:
     assert student.answer(SYSTEM, "three") == "banana"
 
 
-def test_other_system_prompts_spoil_the_form() -> None:
+def test_other_system_prompts_lose_the_format() -> None:
     student = taught({"red car": "90 10", "loud horn": "10 90"})
     spoilt = {student.answer("another", f"car {number}") for number in range(20)}
     assert all(text != "90 10" for text in spoilt)
@@ -60,13 +60,13 @@ def test_training_is_deterministic() -> None:
     ]
 
 
-def test_rows_without_answers_teach_nothing() -> None:
+def test_training_needs_rows_with_answers() -> None:
     with pytest.raises(ValueError, match="no row has an answer"):
         train([Row(SYSTEM, "prompt", None)])
 
 
 def test_student_learns_real_labels() -> None:
-    """Learned from labels of a real teacher, it is well above always naming one channel (0.49)."""
+    """Always naming the most common channel would be right for 0.49 of the rows."""
     path = SHARED / "teacher_labels.jsonl"
     if not path.exists():
         pytest.skip(f"needs {path}, which is not part of the project")
