@@ -18,15 +18,15 @@ from constructs import Construct
 from cdk_distilled_router.common.hosting import VpcConfig
 
 INTERFACES: Mapping[str, str] = {
-    "bedrock": "Jobs, models, deployments, throughput: all that makes, follows or deletes them.",
-    "bedrock-runtime": "The router, the evaluation, the probes of a roll-out, and labels asked one by one.",
+    "bedrock": "Creates, polls and deletes jobs, models, deployments and throughput.",
+    "bedrock-runtime": "The router, the evaluation, a rollout's probes, and labels asked one by one.",
     "lambda": "The CDK's Provider framework invokes the custom resources' functions.",
     "monitoring": "The rollout reads the router's metrics.",
-    "states": "Releases and labellings are started, followed and stopped; so are the framework's waiters.",
+    "states": "Starts, polls and stops releases, labellings and the framework's waiters.",
 }
 GATEWAYS: Mapping[str, str] = {
-    "dynamodb": "The releases table with the route.",
-    "s3": "The data bucket and the sources; the answers to CloudFormation; Bedrock's jobs in the network.",
+    "dynamodb": "Reads and writes the releases table with the route.",
+    "s3": "Data bucket, sources, answers to CloudFormation, and Bedrock's jobs in the VPC.",
 }
 
 

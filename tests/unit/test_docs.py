@@ -15,7 +15,8 @@ from stacks.settings.explanation import resolved, schema
 PROJECT = Path(__file__).resolve().parents[2]
 README = PROJECT / "README.md"
 DOCUMENTS = [
-    *(README, PROJECT / "benchmarks" / "README.md", PROJECT / "data" / "README.md"),
+    *(README, PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md"),
+    *(PROJECT / "benchmarks" / "README.md", PROJECT / "data" / "README.md"),
     *(path for folder in ("docs", "examples") for path in sorted((PROJECT / folder).rglob("*.md"))),
 ]
 # Half of what it had before its parts moved to pages of their own.
