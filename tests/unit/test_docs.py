@@ -31,6 +31,9 @@ _SETTING = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)(?: = (.+))?")
 _SECTION = re.compile(r"\[([a-z_]+(?:\.[a-z_]+)*)\]")
 _MODULE = re.compile(r"\bpython -m ([a-z_][a-z_.]*[a-z_])")
 _COMMAND = re.compile(r"\bpython -m operate ([a-z][a-z-]*)")
+_PLACE = re.compile(
+    r"(?:benchmarks|cdk_distilled_router|data|docs|examples|lambda|local|operate|stacks|task|tests)/[\w./-]*"
+)
 _INSTALLED_MODULES = {"pytest", "pip", "venv"}
 # What has a dot and is a file.
 _FILE_ENDINGS = {"py", "md", "toml", "txt", "json", "jsonl", "svg", "sh"}
@@ -134,6 +137,12 @@ def unknown_modules(text: str) -> list[str]:
     ]
 
 
+def missing_places(text: str) -> list[str]:
+    """Return the files and folders of this project that a document names in `code` and that don't exist."""
+    named = {code for code in _CODE.findall(_FENCE.sub("", text)) if _PLACE.fullmatch(code)}
+    return [place for place in sorted(named) if not (PROJECT / place).exists()]
+
+
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", text_of(PROJECT / "Makefile"), re.MULTILINE))
 
 
@@ -151,6 +160,11 @@ def test_targets_of_make_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
 def test_modules_that_are_run_exist(document: Path) -> None:
     assert unknown_modules(text_of(document)) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_files_and_folders_exist(document: Path) -> None:
+    assert missing_places(text_of(document)) == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
@@ -246,3 +260,8 @@ def test_the_check_of_contents_can_fail(text: str, problem: str) -> None:
 def test_the_check_of_modules_can_fail() -> None:
     text = "`python -m operate.cost`, `python -m brew --strong` and python -m pytest"
     assert unknown_modules(text) == ["brew"]
+
+
+def test_the_check_of_files_can_fail() -> None:
+    text = "`stacks/`, `docs/nothing.md`, `lambda/<name>/` and `tests/unit/test_docs.py`"
+    assert missing_places(text) == ["docs/nothing.md"]
