@@ -20,7 +20,8 @@ class HyperparametersProps(Props):
         default=10,
         ge=0,
         le=100,
-        description="Steps over which the learning rate rises; about rows / 640 for Nova Micro. Default: 10.",
+        description="Steps in which the learning rate increases; about rows / 640 for Nova Micro. Default: "
+        "10.",
     )
 
     def to_api(self) -> dict[str, str]:
@@ -72,16 +73,16 @@ class DistillationProps(JobProps):
     """Teacher, student, and how the one learns from the other."""
 
     method: Literal["distillation", "fine_tuning"] = Field(
-        description='"distillation": Bedrock runs the teacher, or takes labelled pairs. "fine_tuning": the '
-        "student is trained on the pairs as they are."
+        description='"distillation": Bedrock runs the teacher, or takes labelled rows. "fine_tuning": the '
+        "student is trained on the rows as they are."
     )
     teacher: InferenceId = Field(
         description="Model that labels the queries: its id, or its us. inference profile id where Bedrock "
-        "asks for one. Checked against the teachers that Bedrock documented on 2026-11-24."
+        "requires one. Must be a teacher that Bedrock documented on 2026-11-24."
     )
     student: str = Field(
-        description="Model that is customized: the id with its context length, such as "
-        f'"{catalogue.NOVA_MICRO}". Checked against the teacher and the Region.',
+        description=f'Model to customize: the id with its context length, such as "{catalogue.NOVA_MICRO}". '
+        "Must match the teacher and the Region.",
         json_schema_extra={"x-allowed": one_of(catalogue.servable(tuple(catalogue.STUDENTS)))},
     )
     max_response_length: int | None = Field(
@@ -89,7 +90,7 @@ class DistillationProps(JobProps):
         ge=1,
         le=10_000,
         validate_default=True,
-        description="Tokens that the teacher may write for one row; at least its longest answer. Required "
+        description="Tokens that the teacher may write for one row, at least its longest answer. Required "
         "for distillation, refused for fine_tuning (botocore: "
         "TeacherModelConfig$maxResponseLengthForInference). Default: none.",
     )
@@ -99,23 +100,23 @@ class DistillationProps(JobProps):
         Field(json_schema_extra={"x-allowed": "up to 32 letters, digits and hyphens"}),
     ] = Field(
         default="",
-        description="Change it to pay for the same job once more, for instance after a failed one: a job's "
-        'name can\'t be used again. Default: "".',
+        description="Change it to pay for the same job again, for example after it failed: a job's name "
+        'can\'t be reused. Default: "".',
     )
     allow_legacy: bool = Field(
         default=False,
-        description="Accept a teacher or student that Bedrock lists as LEGACY, which new customers can't use "
-        "and which ends within months. Default: false.",
+        description="Accept a teacher or student that Bedrock lists as LEGACY: new customers can't use it, "
+        "and it ends within months. Default: false.",
     )
     maximum_cost_usd: float = Field(
         default=200.0,
         gt=0,
-        description="US dollars that labels and job may cost, by the upper bound of the estimate that "
-        "`make cost` shows; a dearer one is refused before anything is paid. It changes no digest. "
+        description="US dollars that labels and job may cost, by the upper bound of the estimate that `make "
+        "cost` shows. A deployment above it is refused before anything is paid for. Not part of the digest. "
         "Default: 200.",
     )
     hyperparameters: HyperparametersProps | None = Field(
-        default=None, description="Hyper-parameters, for fine_tuning only. Default: none, Bedrock's own."
+        default=None, description="Hyperparameters, for fine_tuning only. Default: none, Bedrock's own."
     )
 
     @field_validator("teacher")

@@ -13,65 +13,65 @@ class LabellingProps(Props):
         default=3,
         ge=1,
         le=10,
-        description="Answers that the teacher gives to each query. How far they agree is how sure it is. "
-        "Each is paid for. Default: 3.",
+        description="Answers that the teacher gives to each query, to measure how well they agree. Each is "
+        "paid for. Default: 3.",
     )
     temperature: Fraction = Field(
         default=0.5,
         validate_default=True,
-        description="Temperature of the teacher's answers: 0 makes several samples pointless. Default: 0.5.",
+        description="Temperature of the teacher's answers. With 0, several samples are pointless. Default: "
+        "0.5.",
     )
     max_tokens: int = Field(
         default=300,
         ge=16,
         le=5_000,
-        description="Tokens that one answer may have (botocore: InferenceConfiguration$maxTokens). "
-        "Default: 300.",
+        description="Tokens of one answer, at most (botocore: InferenceConfiguration$maxTokens). Default: "
+        "300.",
     )
     tolerance: Fraction = Field(
         default=0.10,
-        description="Answers agree if no weight differs by more than this, and the largest weight is of the "
-        "same label. Default: 0.10.",
+        description="Answers agree if no weight differs by more than this and the same label has the "
+        "largest weight. Default: 0.10.",
     )
     minimum_agreement: Fraction = Field(
         default=0.6,
-        description="Part of a query's samples that must agree for its label to be kept. Default: 0.6, two "
-        "of three.",
+        description="Share of a query's samples that must agree to keep its label. Default: 0.6, two of "
+        "three.",
     )
     maximum_label_share: Fraction = Field(
         default=0.6,
         gt=0,
-        description="Training rows in which one label has the largest weight, at most, as a part of all; "
-        "what is above is left out, least sure first. Default: 0.6.",
+        description="Maximum share of the training rows in which the same label has the largest weight. "
+        "Rows above it are left out, those with the least agreement first. Default: 0.6.",
     )
     holdout_share: float = Field(
         default=0.1,
         gt=0,
         le=0.5,
-        description="Part of the labelled queries that is held out, by whole families of queries, where "
+        description="Share of the labelled queries to hold out, by whole families of similar queries, if "
         "dataset.holdout names no file. Default: 0.1.",
     )
     validation_share: float = Field(
         default=0.0,
         ge=0,
         le=0.3,
-        description="Part that Bedrock validates with, for fine_tuning only; at most 1,000 rows of it are "
-        "used. Default: 0.",
+        description="Share of the rows that Bedrock validates with, at most 1,000 of them; for fine_tuning "
+        "only. Default: 0.",
     )
     queries_per_shard: int = Field(
         default=2_000,
         ge=20,
         le=BATCH_MAXIMUM,
         validate_default=True,
-        description="Queries that are labelled together, as one batch job. Times samples at least "
-        f"{BATCH_MINIMUM:,} and at most {BATCH_MAXIMUM:,} records. Default: 2000.",
+        description="Queries labelled together in one batch job. Multiplied by samples, at least 100 and at "
+        "most 50,000 records. Default: 2000.",
     )
     concurrency: int = Field(
         default=4,
         ge=1,
         le=20,
-        description="Batch jobs at a time, and calls at a time where a set is too small for a batch. "
-        "Default: 4.",
+        description="Batch jobs in parallel, and parallel calls for sets too small for a batch. Default: 4.",
     )
     batch_hours: int = Field(
         default=24,
@@ -81,7 +81,7 @@ class LabellingProps(Props):
         "CreateModelInvocationJobRequest$timeoutDurationInHours). Default: 24.",
     )
     poll_seconds: int = Field(
-        default=120, ge=1, le=3_600, description="How often batch jobs are looked at. Default: 120."
+        default=120, ge=1, le=3_600, description="Seconds between two polls of a batch job. Default: 120."
     )
 
     @field_validator("temperature")

@@ -10,41 +10,41 @@ class RouterProps(Props):
     """The function that answers queries, and the API in front of it."""
 
     base_model: InferenceId = Field(
-        description="Model that answers with the full prompt where no release does: its inference id or its "
-        "us. inference profile id. Ids with a context length are for training only."
+        description="Model that answers with the full prompt if no release does: its inference id or us. "
+        "inference profile id. Ids with a context length are for training only."
     )
     time_budget_ms: int = Field(
         ge=200,
         le=25_000,
-        description="Milliseconds for an answer, retries and fallbacks included; an HTTP API gives up after "
-        "29 s.",
+        description="Milliseconds for an answer, including retries and fallbacks. An HTTP API gives up "
+        "after 29 s.",
     )
     batch_time_budget_ms: int = Field(
         default=10_000,
         ge=200,
         le=25_000,
-        description="Milliseconds for all answers of a batch; each of them has time_budget_ms within it. "
-        "Default: 10000.",
+        description="Milliseconds for all answers of a batch; each has time_budget_ms within it. Default: "
+        "10000.",
     )
     memory_mb: int = Field(
         ge=128,
         le=10_240,
-        description="Memory of the function, in MB; its share of a CPU grows with it (AWS Lambda quotas).",
+        description="Memory of the function in MB; its share of a CPU grows with it (AWS Lambda quotas).",
     )
     cache_entries: int = Field(
-        ge=0, le=100_000, description="Answers that one execution environment remembers; 0 remembers none."
+        ge=0, le=100_000, description="Answers that one execution environment caches; 0 turns the cache off."
     )
-    cache_seconds: int = Field(ge=0, le=86_400, description="Seconds that a remembered answer is used.")
+    cache_seconds: int = Field(ge=0, le=86_400, description="Seconds that a cached answer is used.")
     route_seconds: int = Field(
-        ge=1, le=300, description="Seconds after which the route is read from the table again."
+        ge=1, le=300, description="Seconds after which the router reads the route from the table again."
     )
     throttle_rate: float = Field(
-        gt=0, le=100_000, description="Requests a second that the API lets through in the long run."
+        gt=0, le=100_000, description="Requests a second that the API allows on average."
     )
-    throttle_burst: int = Field(ge=1, le=100_000, description="Requests that the API lets through at once.")
+    throttle_burst: int = Field(ge=1, le=100_000, description="Requests that the API allows at once.")
     log_queries: bool = Field(
         default=False,
-        description="Write the queries themselves to the log; they may be personal data. Default: false.",
+        description="Log the queries themselves; they may be personal data. Default: false.",
     )
     tracing: bool = Field(
         default=True,
@@ -54,8 +54,8 @@ class RouterProps(Props):
     reserved_concurrency: int | None = Field(
         default=None,
         ge=1,
-        description="Executions reserved for the function, which are also its limit; the account keeps at "
-        "least 100 unreserved (AWS Lambda quotas). Default: none reserved.",
+        description="Concurrent executions reserved for the function, which are also its limit. The account "
+        "must keep 100 unreserved (AWS Lambda quotas). Default: none reserved.",
     )
 
     @field_validator("base_model")

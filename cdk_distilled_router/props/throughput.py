@@ -34,26 +34,26 @@ class ProvisionedProps(ThroughputProps):
 
     model_units: int = Field(
         ge=1,
-        description="Model units to buy; the account's quota is 0 until AWS raises it. Another number is "
-        "other throughput: the release moves there, and this one is deleted "
-        "(botocore: CreateProvisionedModelThroughputRequest$modelUnits).",
+        description="Model units to buy. The account's quota is 0 until AWS raises it. Another number is "
+        "other throughput: the release moves to it, and the old one is deleted (botocore: "
+        "CreateProvisionedModelThroughputRequest$modelUnits).",
     )
     hourly_price_usd: float = Field(
         gt=0,
         le=10_000,
-        description="US dollars for one model unit and hour, read from the Bedrock price list by whoever "
+        description="US dollars for one model unit and hour, from the Bedrock price list; stating it "
         "accepts it.",
     )
     commitment: Literal["none", "OneMonth", "SixMonths"] = Field(
         default="none",
-        description="Term for which the throughput is bought; it can't be deleted before, and renews itself. "
-        "A change is other throughput, which is refused while this one's term runs "
-        '(botocore: CommitmentDuration). Default: "none", by the hour.',
+        description="Term of the commitment. The throughput can't be deleted before the term ends, and "
+        "renews itself. A change is other throughput, and is refused while the current term runs (botocore: "
+        'CommitmentDuration). Default: "none", by the hour.',
     )
     acknowledge_commitment: bool = Field(
         default=False,
         validate_default=True,
-        description="Must be true with a commitment: the whole term will be paid. Default: false.",
+        description="Must be true with a commitment, because the whole term will be charged. Default: false.",
     )
 
     @field_validator("acknowledge_commitment")

@@ -11,14 +11,14 @@ class Endpoint(Props):
     """Where the released model is invoked."""
 
     kind: Literal["on_demand", "provisioned"] = Field(
-        description='"on_demand": a custom-model deployment, billed by the token. "provisioned": throughput, '
-        "billed by the hour."
+        description='"on_demand": a custom-model deployment, billed by the token. "provisioned": '
+        "provisioned throughput, billed by the hour."
     )
     provisioned: ProvisionedProps | None = Field(
         default=None,
         validate_default=True,
-        description='The throughput to buy: required if kind is "provisioned", refused otherwise. '
-        "Default: none.",
+        description='The throughput to buy. Required if kind is "provisioned", refused otherwise. Default: '
+        "none.",
     )
 
     @field_validator("provisioned")

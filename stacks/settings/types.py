@@ -41,12 +41,12 @@ class Settings(Props):
     """Everything that makes one environment differ from another."""
 
     environment: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] = Field(
-        description="The environment's name, which is the file's.", json_schema_extra={"x-allowed": _NAME}
+        description="Name of the environment: the name of its file.", json_schema_extra={"x-allowed": _NAME}
     )
     name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] = Field(
-        description="Name of the router, the beginning of every name that it creates. With the environment's "
-        f"name and a hyphen at most {MAXIMUM_FULL_NAME} characters "
-        "(botocore: CreateModelCustomizationJobRequest$jobName).",
+        description="Name of the router, and the beginning of the name of everything it creates. With a "
+        f"hyphen and the environment's name at most {MAXIMUM_FULL_NAME} characters (botocore: "
+        "CreateModelCustomizationJobRequest$jobName).",
         json_schema_extra={"x-allowed": _NAME},
     )
     account: Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$")] = Field(
@@ -54,26 +54,26 @@ class Settings(Props):
         json_schema_extra={"x-allowed": "12 digits in quotes"},
     )
     region: str = Field(
-        description="AWS Region to deploy to; one where the student can be customized, us-east-1 for Nova.",
+        description="AWS Region to deploy to. The student must be customizable there: us-east-1 for Nova.",
         json_schema_extra={"x-allowed": one_of(catalogue.REGIONS)},
     )
     task: str = Field(
         default="task",
         validate_default=True,
-        description="What is routed: a folder, relative to the project's root, with the task's labels, "
-        'prompts and answer format. Default: "task".',
+        description="Folder of the task, with its labels, prompts and answer format, relative to the "
+        'project\'s root. Default: "task".',
         json_schema_extra={"x-allowed": f"a folder inside the project with {', '.join(FILES)}"},
     )
     tags: Annotated[dict[TagKey, TagValue], Field(max_length=40)] = Field(
         default_factory=dict,
-        description="Tags for everything that is created, at most 40: resources take 50, some are our own. "
-        "Keys start neither with aws: nor with distilled-router: (botocore: Tag). Default: none.",
+        description="Tags on all resources, at most 40: a resource can have 50, and the stacks need some. "
+        "Keys must not start with aws: or distilled-router: (botocore: Tag). Default: none.",
     )
     dataset: Dataset = Field(description="Training and hold-out data.")
     labelling: LabellingProps = Field(
         default_factory=LabellingProps,
-        description='How the teacher labels raw queries, where dataset.labels is "teacher". '
-        "Default: as its keys say.",
+        description='How the teacher labels raw queries, if dataset.labels is "teacher". Default: the '
+        "defaults of its keys.",
     )
     distillation: DistillationProps = Field(description="Teacher, student and method.")
     endpoint: Endpoint = Field(description="Where the released model is invoked.")
@@ -81,27 +81,28 @@ class Settings(Props):
     evaluation: EvaluationProps = Field(
         default_factory=EvaluationProps,
         validate_default=True,
-        description="How a candidate is asked, and who else is. Default: as its keys say.",
+        description="How a candidate is evaluated, and which models are compared with it. Default: the "
+        "defaults of its keys.",
     )
     rollout: RolloutProps = Field(description="How a candidate takes over the requests.")
-    release: TimingProps = Field(description="How long a release may take.")
+    release: TimingProps = Field(description="Time limits and retries of a release.")
     router: RouterProps = Field(description="The function that answers queries, and its API.")
-    retention: RetentionProps = Field(description="What outlives the stacks.")
-    encryption: Encryption = Field(description="Keys of our own.")
+    retention: RetentionProps = Field(description="What stays when the stacks are deleted.")
+    encryption: Encryption = Field(description="KMS keys.")
     security: Security = Field(
         default_factory=Security,
-        description="What the account's platform asks of every role. Default: nothing.",
+        description="What the platform requires of every role. Default: nothing.",
     )
     network: Network | None = Field(
         default=None,
-        description="A network of yours for all functions, and for Bedrock's customization and batch jobs. "
-        "Default: none, functions run in Lambda's own.",
+        description="VPC for all functions and for Bedrock's customization and batch jobs. Default: none, "
+        "functions run outside a VPC.",
     )
-    alarms: Alarms = Field(description="Limits beyond which somebody is told.")
+    alarms: Alarms = Field(description="Thresholds of the alarms, and who is notified.")
     budget: Budget = Field(default_factory=Budget, description="A monthly budget. Default: none.")
     checks: Checks = Field(
         default_factory=Checks,
-        description="What the stacks are held against. Default: as its keys say.",
+        description="Compliance checks of the stacks. Default: the defaults of its keys.",
     )
 
     @property
