@@ -267,8 +267,8 @@ def install(level: str, home: Path) -> None:
     print(f"Installed in {time.monotonic() - begun:.0f} s.", flush=True)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Install the level that the command line names; return the exit status."""
+def main(arguments: Sequence[str], home: Path = Path(sys.prefix)) -> int:
+    """Install the level that the command line names into a virtual environment; return the exit status."""
     if len(arguments) != 1 or arguments[0] not in LEVELS:
         print(f"Say what to install: {', '.join(LEVELS)}.", file=sys.stderr)
         return 2
@@ -279,7 +279,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, stop)
     print("Installing into .venv ...", flush=True)
     try:
-        install(arguments[0], Path(sys.prefix))
+        install(arguments[0], home)
     except KeyboardInterrupt:
         print("\nInterrupted. Run make again: it goes on where it stopped.", file=sys.stderr)
         return 130

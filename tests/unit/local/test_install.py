@@ -1,16 +1,30 @@
-"""The installer picks a Python that works, by running each."""
+"""The installer picks a Python that works, installs a level, and can be interrupted at any moment."""
 
 import os
+import shutil
+import signal
 import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from stacks.settings import PROJECT
 
+PROGRAM = """
+import pathlib, sys
+from local import install
+
+sys.exit(install.main([sys.argv[1]], pathlib.Path(sys.argv[2])))
+"""
+
 type Install = Callable[..., subprocess.CompletedProcess[str]]
 
+SCRIPT = PROJECT / "local" / "install.sh"
 OLD = 'case "$1" in -c) exit 1;; esac; echo "Python 3.9.2"'
 SHIM = 'echo "command not found" >&2; exit 127'
 GOOD = 'case "$1" in -c) exit 0;; --version) echo "Python 3.13.1";; -m) exit 1;; esac'
@@ -22,7 +36,7 @@ def run(tmp_path: Path) -> Install:
     """Run the installer in a copy of the project, with these commands as the only Pythons."""
     (tmp_path / "local").mkdir()
     script = tmp_path / "local" / "install.sh"
-    script.write_text((PROJECT / "local" / "install.sh").read_text())
+    shutil.copyfile(SCRIPT, script)
 
     def install(**commands: str) -> subprocess.CompletedProcess[str]:
         binaries = tmp_path / "bin"
@@ -33,7 +47,7 @@ def run(tmp_path: Path) -> Install:
             file.chmod(0o755)
         path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
         return subprocess.run(
-            ["sh", str(script)], capture_output=True, text=True, check=False, env={"PATH": path}
+            ["sh", str(script), "deploy"], capture_output=True, text=True, check=False, env={"PATH": path}
         )
 
     return install
@@ -57,3 +71,210 @@ def test_a_shim_that_fails_is_passed_over(run: Install) -> None:
     done = run(python3_13=SHIM, python3=GOOD)
     assert "Making .venv with Python 3.13.1" in done.stdout
     assert "can't make virtual environments" in done.stderr
+
+
+def test_an_unfinished_environment_is_made_anew(run: Install, tmp_path: Path) -> None:
+    """Ctrl-C came while `python -m venv` worked: its Python is there already, its pip is not."""
+    binary = tmp_path / ".venv" / "bin" / "python"
+    binary.parent.mkdir(parents=True)
+    binary.write_text("#!/bin/sh\nexit 0\n")
+    binary.chmod(0o755)
+    (tmp_path / ".venv" / ".unfinished").touch()
+
+    assert "Making .venv" in run(python3=GOOD).stdout
+
+
+def test_a_finished_environment_is_kept(run: Install, tmp_path: Path) -> None:
+    binary = tmp_path / ".venv" / "bin" / "python"
+    binary.parent.mkdir(parents=True)
+    binary.write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$@"\n')
+    binary.chmod(0o755)
+
+    done = run(python3=GOOD)
+
+    assert done.stdout == "-m local.install deploy\n"
+
+
+def test_a_folder_that_nobody_may_write_to_is_named() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        (folder / "local").mkdir()
+        shutil.copyfile(SCRIPT, folder / "local" / "install.sh")
+        folder.chmod(0o555)
+        done = subprocess.run(
+            ["sh", "local/install.sh", "deploy"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            user="nobody" if os.geteuid() == 0 else None,
+        )
+        folder.chmod(0o755)
+    assert done.returncode == 1
+    assert f"no permission to write to {folder}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@dataclass(frozen=True)
+class Tools:
+    """A virtual environment whose python, uv and npm only write down what they are asked for."""
+
+    home: Path
+    log: Path
+    path: str
+
+    def __post_init__(self) -> None:
+        for name in ("python", "uv", "npm", "node"):
+            self.behave(name, "")
+
+    def behave(self, name: str, says: str) -> None:
+        """Let a tool do more than write down its command."""
+        folder = self.home / "bin" if name in ("python", "uv") else Path(self.path.split(os.pathsep)[0])
+        folder.mkdir(parents=True, exist_ok=True)
+        version = '[ "$1" = --version ] && echo v24.0.0 && exit\n' if name == "node" else ""
+        makes = '[ "$1" = venv ] && for last; do :; done && mkdir "$last"\n' if name == "uv" else ""
+        (folder / name).write_text(
+            f'#!/bin/sh\n{version}echo "{name} $@" >>"{self.log}"\n{says}\n{makes}exit 0\n'
+        )
+        (folder / name).chmod(0o755)
+
+    def start(self, level: str) -> subprocess.Popen[str]:
+        """Start an installation of a level, in a process group of its own as in a terminal."""
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, level, str(self.home)],
+            cwd=PROJECT,
+            env={"PATH": self.path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def install(self, level: str) -> subprocess.CompletedProcess[str]:
+        """Install a level and wait for its end."""
+        process = self.start(level)
+        output, errors = process.communicate(timeout=60)
+        return subprocess.CompletedProcess([], process.returncode, output, errors)
+
+    def until(self, command: str) -> None:
+        """Wait until a tool was asked for a command."""
+        deadline = time.monotonic() + 30
+        while command not in self.asked():
+            assert time.monotonic() < deadline, self.asked()
+            time.sleep(0.02)
+
+    def asked(self) -> str:
+        """All commands so far, one a line."""
+        return self.log.read_text() if self.log.exists() else ""
+
+    def stamps(self) -> set[str]:
+        """The levels that make takes for installed."""
+        return {path.name.removeprefix(".installed-") for path in self.home.glob(".installed-*")}
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Tools:
+    """Tools that all succeed."""
+    return Tools(
+        tmp_path / "venv", tmp_path / "log", f"{tmp_path / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin"
+    )
+
+
+def test_a_level_installs_its_own_packages_and_stamps_those_below(tools: Tools) -> None:
+    done = tools.install("local")
+
+    assert done.returncode == 0, done.stderr
+    assert tools.stamps() == {"deploy", "local"}
+    asked = tools.asked()
+    assert f"-r {PROJECT}/local/requirements.txt" in asked
+    assert f"-r {PROJECT}/local/emulator/requirements.txt" in asked
+    assert "requirements-dev.txt" not in asked
+    assert asked.count("npm ci --ignore-scripts") == 1
+    for line in asked.splitlines():
+        assert " install " not in line or "--require-hashes" in line
+
+
+def test_what_deploys_needs_no_emulator(tools: Tools) -> None:
+    assert tools.install("deploy").returncode == 0
+    assert tools.stamps() == {"deploy"}
+    assert "emulator" not in tools.asked()
+
+
+def test_what_is_there_already_is_not_built_again(tools: Tools) -> None:
+    tools.install("local")
+    tools.install("tests")
+
+    assert tools.stamps() == {"deploy", "local", "tests"}
+    assert tools.asked().count("npm ci") == 1
+    assert tools.asked().count("uv venv") == 1
+    assert "--reinstall" not in tools.asked()
+
+
+@pytest.mark.parametrize(
+    ("tool", "command", "number"),
+    [
+        ("python", "python -m pip", signal.SIGINT),
+        ("uv", "uv pip install", signal.SIGINT),
+        ("uv", "uv venv", signal.SIGINT),
+        ("npm", "npm ci", signal.SIGINT),
+        ("uv", "uv pip install", signal.SIGTERM),
+        ("uv", "uv pip install", signal.SIGKILL),
+    ],
+)
+def test_an_interrupted_installation_is_completed_by_the_next(
+    tools: Tools, tool: str, command: str, number: signal.Signals
+) -> None:
+    tools.behave(tool, "sleep 0.7")
+    process = tools.start("local")
+    tools.until(command)
+    # Ctrl-C goes to all processes of a terminal; the others to the installer alone.
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert tools.stamps() == set()
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == 130
+        assert errors == "\nInterrupted. Run make again: it goes on where it stopped.\n"
+    tools.behave(tool, "")
+    before = tools.asked()
+
+    done = tools.install("local")
+
+    assert done.returncode == 0, done.stderr
+    assert tools.stamps() == {"deploy", "local"}
+    again = tools.asked().removeprefix(before)
+    assert "python -m pip install --quiet --disable-pip-version-check --force-reinstall" in again
+    assert "--reinstall" in again
+
+
+def test_a_second_installation_waits_for_the_first(tools: Tools) -> None:
+    tools.behave("npm", "sleep 1")
+    first = tools.start("local")
+    tools.until("npm ci")
+
+    done = tools.install("local")
+
+    assert "Waiting for another installation" in done.stdout
+    assert first.wait(10) == 0
+    first.communicate()
+    assert done.returncode == 0
+    assert tools.asked().count("npm ci") == 1
+
+
+def test_a_failure_shows_what_the_tool_said(tools: Tools) -> None:
+    tools.behave("npm", "echo 'npm error code EINTEGRITY' >&2; exit 1")
+
+    done = tools.install("local")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("CDK command line could not be installed:\nnpm error code EINTEGRITY\n")
+    assert tools.stamps() == set()
+
+
+def test_the_installer_needs_no_package() -> None:
+    program = f"import sys; sys.path.insert(0, {str(PROJECT)!r}); import local.install"
+    subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True, timeout=60)
