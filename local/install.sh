@@ -4,6 +4,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+trap 'exit 130' INT TERM
+
 supported='import sys; sys.exit(sys.version_info < (3, 12))'
 
 # A version manager may have put a command on the PATH that only says that it has no such version: run each.
@@ -46,7 +48,11 @@ for folder in . .venv; do
         exit 1
     fi
 done
-if [ -e .venv/.unfinished ] || ! .venv/bin/python -c "$supported" >/dev/null 2>&1; then
+# Before another Python is looked for: make puts .venv/bin first on the PATH.
+if [ -e .venv/.unfinished ]; then
+    rm -rf .venv
+fi
+if ! .venv/bin/python -c "$supported" >/dev/null 2>&1; then
     make_environment
 fi
 exec .venv/bin/python -m local.install "$@"

@@ -119,7 +119,7 @@ def install(requirements: Path, target: Path) -> None:
         ]
         done = subprocess.run(command, env=uv_environment(), capture_output=True, text=True, check=False)  # noqa: S603 - our own command
         if done.returncode == 0:
-            _check_pure(target)
+            check_pure(target)
             return
         shutil.rmtree(target, ignore_errors=True)
         if not has_pip():
@@ -145,7 +145,7 @@ def _install_with_pip(requirements: Path, target: Path) -> None:
         raise RuntimeError(f"pip could not install {requirements}:\n{done.stderr}")
 
 
-def _check_pure(target: Path) -> None:
+def check_pure(target: Path) -> None:
     """Raise ValueError for a wheel of one platform: uv takes those too."""
     for wheel in target.glob("*.dist-info/WHEEL"):
         tags = [line for line in wheel.read_text(encoding="utf-8").splitlines() if line.startswith("Tag: ")]

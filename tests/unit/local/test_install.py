@@ -45,7 +45,8 @@ def run(tmp_path: Path) -> Install:
             file = binaries / name
             file.write_text(f"#!/bin/sh\n{commands.get(name.replace('.', '_'), SHIM)}\n")
             file.chmod(0o755)
-        path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
+        # make puts the environment's folder first.
+        path = os.pathsep.join([str(tmp_path / ".venv" / "bin"), str(binaries), os.environ["PATH"]])
         return subprocess.run(
             ["sh", str(script), "deploy"], capture_output=True, text=True, check=False, env={"PATH": path}
         )
@@ -75,13 +76,14 @@ def test_a_shim_that_fails_is_passed_over(run: Install) -> None:
 
 def test_an_unfinished_environment_is_made_anew(run: Install, tmp_path: Path) -> None:
     """Ctrl-C came while `python -m venv` worked: its Python is there already, its pip is not."""
-    binary = tmp_path / ".venv" / "bin" / "python"
-    binary.parent.mkdir(parents=True)
-    binary.write_text("#!/bin/sh\nexit 0\n")
-    binary.chmod(0o755)
+    for name in ("python", "python3"):
+        binary = tmp_path / ".venv" / "bin" / name
+        binary.parent.mkdir(parents=True, exist_ok=True)
+        binary.write_text("#!/bin/sh\nexit 0\n")
+        binary.chmod(0o755)
     (tmp_path / ".venv" / ".unfinished").touch()
 
-    assert "Making .venv" in run(python3=GOOD).stdout
+    assert f"Making .venv with Python 3.13.1 ({tmp_path}/bin/python3)" in run(python3=GOOD).stdout
 
 
 def test_a_finished_environment_is_kept(run: Install, tmp_path: Path) -> None:
