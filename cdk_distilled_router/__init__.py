@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cdk_distilled_router import _checkout  # noqa: F401  # first: the imports below need it
 
 if TYPE_CHECKING:
+    from cdk_distilled_router.common.functions import use_task
     from cdk_distilled_router.common.hosting import Hosting, VpcConfig
     from cdk_distilled_router.common.vpc_endpoints import Endpoints
     from cdk_distilled_router.dataset import Dataset, DatasetFile, DatasetFiles, QueriesFolder
@@ -45,9 +46,11 @@ __all__ = [
     "Router",
     "ThroughputOptions",
     "VpcConfig",
+    "use_task",
 ]
 
 _MODULES = {
+    "common.functions": ("use_task",),
     "common.hosting": ("Hosting", "VpcConfig"),
     "common.vpc_endpoints": ("Endpoints",),
     "dataset": ("Dataset", "DatasetFile", "DatasetFiles", "QueriesFolder"),

@@ -104,8 +104,8 @@ def _task(folder: Path | None) -> Path:
     missing = [name for name in FILES if not (routed / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{routed} holds no {' and no '.join(missing)}. The functions need a routing task: call "
-            "cdk_distilled_router.common.functions.use_task(scope, folder), with a folder that holds "
+            f"No routing task: {routed} holds no {' and no '.join(missing)}. Call "
+            "cdk_distilled_router.use_task(scope, folder), with a folder that holds "
             f"{', '.join(FILES)}, before the first construct. docs/resources.md has an example."
         )
     return routed

@@ -36,9 +36,10 @@ _TASK = "distilled-router:task"
 
 
 def use_task(scope: Construct, folder: Path) -> None:
-    """Give all functions below `scope` the routing task of a folder, instead of the project's own `task/`.
+    """Give all functions below `scope` the routing task of a folder.
 
-    Comes before anything is declared in `scope`, since context is for what follows.
+    Call it before the first construct of `scope`, since context is fixed from then on. The default is the
+    `task/` of a checkout; an installed wheel has none.
     """
     scope.node.set_context(_TASK, str(folder))
 

@@ -1,0 +1,148 @@
+"""The wheel serves an app in another repository, without anything else of this one."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stacks.settings import PROJECT
+from tests.locks import normal
+
+FUNCTIONS = sorted(path.parent.name for path in (PROJECT / "lambda").glob("*/handler.py"))
+APP = """
+app = cdk.App()
+SearchStack(app, "Search", env=cdk.Environment(account="111122223333", region="us-east-1"))
+app.synth()
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=60)
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an empty environment with this wheel alone; dependencies come from this environment."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, str(folder)], check=True, timeout=60)
+    python = folder / "bin" / "python"
+    install = ["uv", "pip", "install", "--quiet", "--no-deps", "--no-index", "--python", str(python)]
+    subprocess.run([*install, str(wheel)], check=True, timeout=60)
+    (packages,) = folder.glob("lib/*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python
+
+
+def example() -> str:
+    """The app of docs/resources.md."""
+    page = (PROJECT / "docs" / "resources.md").read_text(encoding="utf-8")
+    (found,) = [
+        block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "cdk.Stack" in block
+    ]
+    return str(found)
+
+
+def synthesize(python: Path, folder: Path, source: str) -> subprocess.CompletedProcess[str]:
+    """Run an app in a folder outside the repository."""
+    (folder / "app.py").write_text(source, encoding="utf-8")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ["HOME"],
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "CDK_OUTDIR": str(folder / "cdk.out"),
+    }
+    return subprocess.run(
+        [str(python), "app.py"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+
+
+def test_it_holds_two_packages_and_nothing_with_a_generic_name(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {
+        "cdk_distilled_router",
+        "distilled_router",
+    }
+    folders = {name.split("/")[2] for name in names if re.match(r"cdk_distilled_router/lambda/\w+/", name)}
+    assert folders == {*FUNCTIONS, "distilled_router"}
+    assert "cdk_distilled_router/lambda/requirements.txt" in names
+    assert not [name for name in names if "__pycache__" in name]
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_both_copies_of_the_shared_package_are_the_same(wheel: Path) -> None:
+    """Constructs import one, bundles are made of the other."""
+    archive = zipfile.ZipFile(wheel)
+    shared = [name for name in archive.namelist() if name.startswith("distilled_router/")]
+    assert shared
+    for name in shared:
+        assert archive.read(name) == archive.read(f"cdk_distilled_router/lambda/{name}")
+
+
+def imports() -> Iterator[str]:
+    """Every package that a module of the two packages imports."""
+    for folder in (PROJECT / "cdk_distilled_router", PROJECT / "lambda" / "distilled_router"):
+        for path in folder.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                match node:
+                    case ast.Import(names=names):
+                        yield from (alias.name.partition(".")[0] for alias in names)
+                    case ast.ImportFrom(module=str(module), level=0):
+                        yield module.partition(".")[0]
+
+
+def test_it_declares_what_it_imports() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {normal(re.split(r"[<>=]", line)[0]) for line in project["dependencies"]}
+    # pydantic and boto3 bring these two; functions alone import Powertools, from their layer.
+    brought = {"pydantic-core", "botocore", "aws-lambda-powertools"}
+
+    found = {normal(name) for name in imports()} - {normal(name) for name in sys.stdlib_module_names}
+    found -= {"cdk-distilled-router", "distilled-router", *brought}
+    assert {"aws-cdk" if name == "aws-cdk-lib" else name for name in declared} >= found
+    assert all(">=" in line for line in project["dependencies"])
+
+
+@pytest.mark.slow
+def test_the_example_of_the_docs_synthesizes(python: Path, tmp_path: Path) -> None:
+    task = tmp_path / "task"
+    task.mkdir()
+    for file in (PROJECT / "task").iterdir():
+        if file.is_file():
+            (task / file.name).write_bytes(file.read_bytes())
+
+    done = synthesize(python, tmp_path, example() + APP)
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    template = json.loads((tmp_path / "cdk.out" / "Search.template.json").read_text())
+    types = {resource["Type"] for resource in template["Resources"].values()}
+    assert {"Custom::BedrockDistillationJob", "Custom::BedrockRelease", "AWS::Lambda::LayerVersion"} <= types
+    bundles = {
+        path.name.rpartition("-")[0] for path in (tmp_path / "cache" / "cdk-distilled-router").iterdir()
+    }
+    assert "dependencies" in bundles
+    assert "function-evaluation" in bundles
