@@ -1,4 +1,4 @@
-"""The emulator's TLS certificate. It needs no openssl program."""
+"""The emulator's TLS certificate, created without the openssl program."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 import trustme
 
 
-def make(certificate: Path, key: Path) -> None:
-    """Write a certificate for 127.0.0.1, its key, and the authority that signed it.
+def create(certificate: Path, key: Path) -> None:
+    """Write a certificate for 127.0.0.1 with its authority, and the certificate's key.
 
-    The authority's key is not kept, so it can sign nothing else.
+    The authority's key is not stored, so it can't sign another certificate.
     """
     authority = trustme.CA(organization_name="distilled router, local system")
-    made = authority.issue_cert("127.0.0.1", "localhost")
+    issued = authority.issue_cert("127.0.0.1", "localhost")
     certificate.parent.mkdir(parents=True, exist_ok=True)
     key.touch(mode=0o600)
-    made.private_key_pem.write_to_path(key)
-    chain = [pem.bytes() for pem in made.cert_chain_pems] + [authority.cert_pem.bytes()]
+    issued.private_key_pem.write_to_path(key)
+    chain = [pem.bytes() for pem in issued.cert_chain_pems] + [authority.cert_pem.bytes()]
     certificate.write_bytes(b"".join(chain))

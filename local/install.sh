@@ -1,6 +1,6 @@
 #!/bin/sh
-# Make .venv and install what the project needs into it: `install.sh deploy|local|tests|checks`.
-# What each of these installs: install.py.
+# Create .venv and install one group of packages into it: `install.sh deploy|local|tests|checks`.
+# install.py lists the groups.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -8,7 +8,7 @@ trap 'exit 130' INT TERM
 
 supported='import sys; sys.exit(sys.version_info < (3, 12))'
 
-# A version manager may have put a command on the PATH that only says that it has no such version: run each.
+# Run each candidate: a version manager may have put a stub on the PATH that only reports a missing version.
 find_python() {
     for candidate in ${PYTHON:-python3.13 python3.12 python3.14 python3 python}; do
         if "$candidate" -c "$supported" >/dev/null 2>&1; then
@@ -28,15 +28,15 @@ find_python() {
 
 make_environment() {
     python=$(find_python)
-    echo "Making .venv with $("$python" --version) ($python)"
+    echo "Creating .venv with $("$python" --version) ($python)"
     rm -rf .venv
     mkdir .venv
-    # Stays where this is interrupted: the next run starts over.
+    # Remains after an interruption, so that the next run starts again.
     : >.venv/.unfinished
     if ! output=$("$python" -m venv .venv 2>&1); then
         rm -rf .venv
         printf '%s\n' "$output" >&2
-        echo "$python can't make virtual environments. On Debian and Ubuntu the package python3-venv is missing." >&2
+        echo "$python can't create virtual environments. On Debian and Ubuntu, install the package python3-venv." >&2
         exit 1
     fi
     rm .venv/.unfinished

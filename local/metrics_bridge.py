@@ -1,7 +1,7 @@
-"""Turn EMF log lines into metrics, as CloudWatch does and the emulator doesn't.
+"""Turn EMF log lines into metrics, as CloudWatch does but the emulator does not.
 
-A test double that runs beside the emulator: it reads the functions' log lines and calls PutMetricData with
-the metrics that their `_aws` member declares. Every log event counts once.
+A test double that runs beside the emulator. It reads the functions' log lines and calls PutMetricData with
+the metrics that their `_aws` member declares. Each log event counts once.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
 
 POLL_SECONDS = 1.0
-# An event may become readable later than its timestamp says, so each poll looks back. Keys tell what is new.
+# An event may become readable after its timestamp, so each poll reads again; keys identify new events.
 LOOK_BACK_MS = 10_000
-# PutMetricData takes 1,000 of them at once, each with up to 150 values.
+# PutMetricData takes up to 1,000 data, each with up to 150 values.
 MAX_DATA = 1000
 MAX_VALUES = 150
 
@@ -37,7 +37,7 @@ type Key = tuple[str, str, int, int]
 def parse(message: str) -> Iterator[tuple[str, MetricDatumTypeDef]]:
     """Yield (namespace, datum) for each metric and dimension set that one log line declares.
 
-    A line that is not an EMF record yields nothing, nor does a metric without its value or a dimension.
+    Lines that are not EMF records, and metrics without a value or with a missing dimension, are skipped.
 
     >>> line = '{"_aws": {"Timestamp": 0, "CloudWatchMetrics": [{"Namespace": "N", "Dimensions": [["s"]], '
     >>> line += '"Metrics": [{"Name": "Requests"}]}]}, "s": "router", "Requests": 1}'
@@ -107,7 +107,7 @@ class Bridge:
                 self._cloudwatch.put_metric_data(
                     Namespace=namespace, MetricData=data[start : start + MAX_DATA]
                 )
-        # After publishing: if that fails, the next poll reads the events again.
+        # After publishing: if publishing fails, the next poll reads the events again.
         self._remember(key for key, _ in events)
         return sum(map(len, by_namespace.values()))
 
@@ -125,7 +125,7 @@ class Bridge:
                 yield key, message
 
     def _remember(self, keys: Iterable[Key]) -> None:
-        """Mark events as published, and drop the marks of events that no later poll reads again."""
+        """Record events as published; forget those too old to be read again."""
         for key in keys:
             self._seen.add(key)
             self._newest[key[0]] = max(self._newest[key[0]], key[2])
@@ -133,10 +133,10 @@ class Bridge:
 
 
 def _keyed(group: str, events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Key, str]]:
-    """Yield each event with a key: the emulator gives the events of functions no id.
+    """Yield each event's message with a key, because the emulator's log events have no id.
 
-    The key is an event's number among those of its stream and millisecond. A poll never starts between two
-    events of one millisecond, so that number is the same in each poll.
+    The key has the event's number among those of its stream and millisecond. Each poll reads whole
+    milliseconds, so an event has the same number in every poll.
     """
     numbers: Counter[tuple[str, int]] = Counter()
     for event in events:
@@ -151,7 +151,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     bridge = Bridge(boto3.client("logs"), boto3.client("cloudwatch"))
     while not stopped.wait(POLL_SECONDS):
-        # The emulator may be busy or gone: the next poll reads the same events again.
+        # The emulator may be busy or stopped; the next poll reads the same events again.
         with contextlib.suppress(BotoCoreError, ClientError):
             bridge.poll()
     return 0

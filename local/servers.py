@@ -109,7 +109,7 @@ def start(
             "The AWS emulator is not installed.", advice="Remove .venv and run `make install`."
         )
     state.prepare()
-    certificate.make(state.certificate, state.certificate_key)
+    certificate.create(state.certificate, state.certificate_key)
     try:
         return _start(state, time_scale, wait_scale, preload=preload)
     except BaseException:

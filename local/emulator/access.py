@@ -1,12 +1,12 @@
-"""What IAM was asked: every call of a role, with its resource, its condition keys and the answer.
+"""A record of every IAM decision: a role's call with its resource, condition keys and the decision.
 
-- `GET /_iam/calls`: the calls so far, and the resources of all stacks, by which whoever reads it can tell
-  what a name belongs to.
-- `POST /_iam/calls`: the calls that another double was asked for, Bedrock's, by an access key or in the name
-  of a role that Bedrock was given. They are recorded and answered by the role's policies, as MiniStack does
-  with its own: `{"caller": "ASIA…", "calls": [{"action": …, "resource": …, "context": {…}}]}`.
+- `GET /_iam/calls`: the calls so far, and the resources of all stacks by physical id.
+- `POST /_iam/calls`: checks and records calls that the Bedrock stand-in receives. The caller is an access key
+  or the ARN of a role that Bedrock assumes. The role's policies decide, as for MiniStack's own services:
+  `{"caller": "ASIA…", "calls": [{"action": …, "resource": …, "context": {…}}]}`.
 
-MiniStack's reset forgets it all. Root, whose keys tests and people use, may do anything and is not recorded.
+MiniStack's reset clears the record. Root, whose keys tests and people use, may do anything; its calls are not
+recorded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from ministack.core import iam_evaluator
 from ministack.services import cloudformation, sts
 
 ALLOWED = "Allow"
-# The policies go before the role does: what a function still calls then is refused, and nothing is missing.
+# CloudFormation deletes the policies before the role. A function that still runs is denied then, although no
+# permission is missing.
 GONE = "RoleGone"
 ACCOUNT, REGION = "000000000000", "us-east-1"
 
@@ -28,7 +29,7 @@ _enforce = iam_evaluator.enforce
 
 
 class Record:
-    """The calls of roles, each once however often it was made."""
+    """The calls of roles; equal calls are recorded once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,7 +37,7 @@ class Record:
         self._resources: dict[str, dict[str, str]] = {}
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the record."""
         with self._lock:
             self._calls.clear()
             self._resources.clear()
@@ -44,8 +45,7 @@ class Record:
     def add(
         self, role: str, action: str, resource: str, context: Mapping[str, Any] | None, decision: str
     ) -> None:
-        """Take down one call. Resources are looked at while they are there: a stack may be gone before
-        anybody reads the record."""
+        """Record a call, and the resources of the stacks, which may be deleted before the record is read."""
         call = {
             "role": role,
             "action": action,
@@ -60,7 +60,7 @@ class Record:
                 self._resources |= dict(_resources())
 
     def read(self) -> dict[str, Any]:
-        """The calls and what is known of the stacks' resources, by physical id."""
+        """Return the calls, and the stacks' resources by physical id."""
         with self._lock:
             self._resources |= dict(_resources())
             return {"calls": list(self._calls.values()), "resources": dict(self._resources)}
@@ -85,7 +85,7 @@ def enforce(
     resource_arn: str = "*",
     service_context: Mapping[str, Any] | None = None,
 ) -> Any:
-    """MiniStack's decision on a call, recorded; None where the call is allowed."""
+    """Record and return MiniStack's decision on a call; None means allowed."""
     denied = _enforce(access_key_id, iam_action, service, region, resource_arn, service_context)
     if role := _role_of(access_key_id):
         decision = ALLOWED
@@ -97,20 +97,20 @@ def enforce(
 
 
 def _role_of(access_key_id: str) -> str:
-    """The name of the role that a session is of; empty for root."""
+    """Return the name of the role of a session; empty for root."""
     session = sts._sessions.get(access_key_id or "")
     return iam_evaluator._role_name_from_assumed_arn(session["Arn"]) if session else ""
 
 
-def ask(wanted: Mapping[str, Any]) -> dict[str, str]:
-    """Record calls on another double, and answer with the first that IAM does not allow; empty if none."""
-    caller = str(wanted["caller"])
+def authorize(request: Mapping[str, Any]) -> dict[str, str]:
+    """Record calls that the Bedrock stand-in received; return the first denied one, or an empty object."""
+    caller = str(request["caller"])
     role = caller.rpartition("/")[2] if caller.startswith("arn:") else _role_of(caller)
     if not role:
         return {}
     policies = iam_evaluator._gather_role_policies(role, ACCOUNT)
     denied: dict[str, str] = {}
-    for call in wanted["calls"]:
+    for call in request["calls"]:
         context = iam_evaluator.EvalContext(
             principal_arn=f"arn:aws:sts::{ACCOUNT}:assumed-role/{role}/session",
             principal_type="AssumedRole",

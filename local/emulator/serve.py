@@ -1,12 +1,11 @@
-"""The AWS emulator (a test double: MiniStack), with what its CloudFormation leaves out of custom resources.
+"""The AWS emulator (a test double: MiniStack), with additions for custom resources and IAM.
 
-- AWS deletes a custom resource whose Create failed, by the physical id that the failure named; MiniStack
-  forgets it.
-- AWS may deliver an event twice. `POST /_cloudformation/deliveries/2` makes it so for every event from then
-  on, `/1` ends it.
-- What IAM was asked is kept, and Bedrock's double asks it, too: see `access`.
+- After a failed Create, AWS sends a Delete with the physical id of the failure; MiniStack does not.
+- AWS may deliver an event twice. `POST /_cloudformation/deliveries/2` does that for all later events, `/1`
+  ends it.
+- IAM decisions are recorded, and the Bedrock stand-in uses them too: see `access`.
 
-`python local/emulator` runs it: only this folder, not the project, is then on the import path.
+Run it with `python local/emulator`, so that this folder, but not the project, is on the import path.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _execute = lambda_svc._execute_function_with_config_scope
 
 
 class _CustomResources:
-    """What CloudFormation does around MiniStack's own custom resources."""
+    """CloudFormation's behaviours that MiniStack's custom resources lack."""
 
     def __init__(self) -> None:
         self.deliveries = 1
@@ -47,7 +46,7 @@ class _CustomResources:
         self._thread = threading.local()
 
     def deliver_response(self, token: str, response: Mapping[str, Any]) -> bool:
-        """Take a resource's answer, and remember under which id it failed."""
+        """Deliver a resource's response; if it failed, keep its physical id for the Delete."""
         if response.get("Status") == "FAILED":
             key = (str(response["StackId"]), str(response["LogicalResourceId"]))
             self._failed[key] = str(response["PhysicalResourceId"])
@@ -63,25 +62,27 @@ class _CustomResources:
         resource_type: str,
         **more: Any,
     ) -> Any:
-        """Send an event and wait for its answer; send a Delete where a Create has failed.
+        """Send an event and wait for the response; after a failed Create, send a Delete.
 
-        Raises what MiniStack raises for a resource that failed or did not answer.
+        Raises:
+            RuntimeError: the resource failed, as MiniStack reports it.
+            TimeoutError: the resource did not respond.
         """
         where = (logical_id, props, stack_name, stack_id, resource_type)
         try:
-            return self._sent(request_type, *where, **more)
+            return self._send(request_type, *where, **more)
         except (RuntimeError, TimeoutError):
             physical_id = self._failed.pop((stack_id, logical_id), None)
             if request_type == "Create" and physical_id:
-                self._sent("Delete", *where, physical_id=physical_id)
+                self._send("Delete", *where, physical_id=physical_id)
             raise
 
-    def _sent(self, *arguments: Any, **more: Any) -> Any:
+    def _send(self, *arguments: Any, **more: Any) -> Any:
         self._thread.copies = self.deliveries - 1
         return _invoke(*arguments, **more)
 
     def execute(self, function: Mapping[str, Any], event: Mapping[str, Any]) -> Any:
-        """Run a function; an event that CloudFormation sends from this thread as often as is set."""
+        """Run a function; an event from CloudFormation runs as often as `deliveries` says."""
         copies = getattr(self._thread, "copies", 0)
         self._thread.copies = 0
         for _ in range(copies):
@@ -100,14 +101,14 @@ if python := os.environ.get("EMULATOR_PRELOAD"):
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """MiniStack's application, and the paths beside it."""
+    """Serve MiniStack and the additional paths."""
     path = str(scope.get("path", ""))
     if scope["type"] == "http" and path.startswith(DELIVERIES):
         _resources.deliveries = int(path.removeprefix(DELIVERIES))
         await _answer(send, None)
     elif scope["type"] == "http" and path == CALLS:
-        asked = await _body(receive) if scope["method"] == "POST" else b""
-        await _answer(send, access.ask(json.loads(asked)) if asked else access.record.read())
+        body = await _body(receive) if scope["method"] == "POST" else b""
+        await _answer(send, access.authorize(json.loads(body)) if body else access.record.read())
     else:
         await ministack(scope, receive, send)
         if path == RESET:

@@ -1,7 +1,7 @@
-"""A process that has imported what all functions import, and forks one for each.
+"""A process that imports the functions' common modules once and forks a process for each function.
 
-To import boto3 takes a new process half a second of a core, and most of a test's time goes by in that. The
-emulator asks for a function over a socket, and passes its pipes along; see `preloading`.
+Importing boto3 takes half a second of CPU time, most of the duration of a test. The emulator requests a
+function over a socket and passes its pipes along; see `preloading`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ MODULES = (
     "tomllib",
     "unicodedata",
 )
-# What it knows of a function that it forked: three pipes of its own, and one for how it ended.
+# File descriptors that come with a request: stdin, stdout, stderr, and the pipe for the exit code.
 PIPES = 4
 LARGEST = 1 << 20
 
 
 def main(connection: socket.socket) -> None:
-    """Fork until the emulator is gone."""
+    """Fork on request until the emulator closes the socket."""
     for name in MODULES:
         importlib.import_module(name)
     woken, waking = os.pipe()
@@ -55,30 +55,30 @@ def main(connection: socket.socket) -> None:
             if pid == 0:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for kept in (connection.fileno(), woken, waking, *ends.values(), pipes[3]):
-                    os.close(kept)
+                for inherited in (connection.fileno(), woken, waking, *ends.values(), pipes[3]):
+                    os.close(inherited)
                 _become(json.loads(message), pipes[:3])
             ends[pid] = pipes[3]
-            for given in pipes[:3]:
-                os.close(given)
+            for pipe in pipes[:3]:
+                os.close(pipe)
             connection.send(str(pid).encode())
 
 
 def _reap(ends: dict[int, int]) -> None:
-    """Tell of every function that has ended how it did, as `subprocess` counts it."""
+    """Report the exit code of each function that has ended, as `subprocess` encodes it."""
     with contextlib.suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
             end = ends.pop(pid)
-            with contextlib.suppress(OSError):  # nobody reads it any more
+            with contextlib.suppress(OSError):  # the emulator may have closed its end
                 os.write(end, str(os.waitstatus_to_exitcode(status)).encode())
             os.close(end)
 
 
 def _become(function: dict[str, Any], pipes: list[int]) -> None:
-    """Run a worker's script as a new interpreter would; never returns."""
+    """Run a worker's script as a new interpreter would, and exit."""
     code = 1
     try:
         for number, pipe in enumerate(pipes):

@@ -15,7 +15,7 @@ STACKS = [Stack("router-data", 2), Stack("router-release", 3)]
 
 
 class Aws:
-    """The parts of CloudFormation and of one table that are read."""
+    """A double of CloudFormation and of the release table."""
 
     def __init__(self) -> None:
         self.stacks: dict[str, tuple[str, int]] = {}
@@ -69,7 +69,7 @@ def shown(board: Board) -> list[tuple[str, str, str]]:
     return [(row.title, row.phase, row.note) for row in board.rows]
 
 
-def test_a_stack_shows_how_many_resources_are_done(aws: Any, board: Board) -> None:
+def test_stack_shows_the_number_of_finished_resources(aws: Any, board: Board) -> None:
     rows = deploy_progress.Stacks(aws, STACKS, board)
     aws.stacks["router-data"] = ("CREATE_IN_PROGRESS", 1)
     rows.poll()
@@ -79,7 +79,7 @@ def test_a_stack_shows_how_many_resources_are_done(aws: Any, board: Board) -> No
     assert shown(board)[0] == ("router-data", "done", "CREATE_COMPLETE")
 
 
-def test_a_stack_that_was_quicker_than_the_polling_is_done_too(aws: Any, board: Board) -> None:
+def test_stack_that_ends_between_two_polls_is_done(aws: Any, board: Board) -> None:
     aws.stacks["router-data"] = ("CREATE_COMPLETE", 1)
     rows = deploy_progress.Stacks(aws, STACKS, board)
     rows.poll()
@@ -89,7 +89,7 @@ def test_a_stack_that_was_quicker_than_the_polling_is_done_too(aws: Any, board: 
     assert shown(board)[0] == ("router-data", "done", "UPDATE_COMPLETE")
 
 
-def test_stack_that_the_cdk_did_not_change_is_done(aws: Any, board: Board) -> None:
+def test_stack_without_changes_is_done(aws: Any, board: Board) -> None:
     aws.stacks = {stack.name: ("CREATE_COMPLETE", 1) for stack in STACKS}
     deploy_progress.Stacks(aws, STACKS, board).finish()
     assert [row[1:] for row in shown(board)] == [("done", "no change")] * 2
@@ -116,7 +116,7 @@ def test_other_stacks_are_not_awaited(aws: Any, board: Board) -> None:
     assert not deploy_progress.Stacks(aws, STACKS, board).busy()
 
 
-def test_the_first_failure_of_the_latest_operation_is_named(aws: Any) -> None:
+def test_first_failure_of_the_latest_operation_is_named(aws: Any) -> None:
     def event(resource: str, status: str, reason: str = "") -> dict[str, str]:
         return {
             "StackId": "id",
@@ -139,7 +139,7 @@ def test_the_first_failure_of_the_latest_operation_is_named(aws: Any) -> None:
 @pytest.mark.parametrize(
     ("state", "is_final"), [("promoting", False), ("live", True), ("failed", True), ("superseded", True)]
 )
-def test_the_declared_release_is_the_one_that_counts(aws: Any, state: str, *, is_final: bool) -> None:
+def test_declared_release_is_shown(aws: Any, state: str, *, is_final: bool) -> None:
     aws.items = {
         "declared": {"id": "declared", "digest": "abc"},
         "release@abc": {"id": "release@abc", "state": state, "message": "25% of the requests"},
@@ -151,11 +151,11 @@ def test_the_declared_release_is_the_one_that_counts(aws: Any, state: str, *, is
     assert deploy_progress.summary(found) == f"{state}, 25% of the requests"
 
 
-def test_no_release_before_one_is_declared(aws: Any) -> None:
+def test_no_release_is_shown_before_one_is_declared(aws: Any) -> None:
     assert deploy_progress.declared_release(Releases(aws.Table("table"))) is None
 
 
-def test_the_row_of_the_release_waits_for_the_table_then_for_the_release(aws: Any, board: Board) -> None:
+def test_row_of_the_release_waits_for_table_and_release(aws: Any, board: Board) -> None:
     row = deploy_progress.ReleaseRow(aws, "router-release", board)
     assert row.poll() is None
     aws.table = "router-releases"

@@ -1,4 +1,4 @@
-"""The variables that reach the local system, and those that must not leak into it."""
+"""The variables that the local system gets, and those that it must not get."""
 
 import subprocess
 from pathlib import Path
@@ -15,7 +15,7 @@ def state(tmp_path: Path) -> State:
     return State(tmp_path / "a folder's name")
 
 
-def test_a_shell_reads_back_what_was_written(state: State) -> None:
+def test_shell_reads_the_written_variables(state: State) -> None:
     state.prepare()
     variables = environment.client("https://127.0.0.1:1", "http://127.0.0.1:2", state)
     environment.write(variables, state.env)
@@ -50,7 +50,7 @@ def test_operate_finds_api_and_settings_of_the_local_system(
     assert variables["LOCAL_ENVIRONMENTS"] == str(tmp_path)
 
 
-def test_the_emulator_inherits_nothing_of_the_callers_aws_configuration(
+def test_emulator_does_not_inherit_the_callers_aws_configuration(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "HTTPS_PROXY"):

@@ -1,4 +1,4 @@
-"""The installer picks a Python that works, installs a level, and can be interrupted at any moment."""
+"""The installer chooses a Python that runs, installs a level, and survives interruptions."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ NAMES = ("python3.13", "python3.12", "python3.14", "python3", "python")
 
 @pytest.fixture
 def run(tmp_path: Path) -> Install:
-    """Run the installer in a copy of the project, with these commands as the only Pythons."""
+    """Return a function that runs the installer in a copy of the project with these commands as Pythons."""
     (tmp_path / "local").mkdir()
     script = tmp_path / "local" / "install.sh"
     shutil.copyfile(SCRIPT, script)
@@ -54,28 +54,28 @@ def run(tmp_path: Path) -> Install:
     return install
 
 
-def test_one_clear_line_when_every_python_is_too_old(run: Install) -> None:
+def test_message_names_the_minimum_when_every_python_is_too_old(run: Install) -> None:
     done = run(python3=OLD, python=OLD)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "needs Python 3.12 or newer; python3 is Python 3.9.2" in done.stderr
 
 
-def test_one_clear_line_when_there_is_none(run: Install) -> None:
+def test_message_names_the_minimum_when_no_python_is_found(run: Install) -> None:
     done = run()
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "found none" in done.stderr
 
 
-def test_a_shim_that_fails_is_passed_over(run: Install) -> None:
+def test_python_stub_that_fails_is_skipped(run: Install) -> None:
     done = run(python3_13=SHIM, python3=GOOD)
-    assert "Making .venv with Python 3.13.1" in done.stdout
-    assert "can't make virtual environments" in done.stderr
+    assert "Creating .venv with Python 3.13.1" in done.stdout
+    assert "can't create virtual environments" in done.stderr
 
 
-def test_an_unfinished_environment_is_made_anew(run: Install, tmp_path: Path) -> None:
-    """Ctrl-C came while `python -m venv` worked: its Python is there already, its pip is not."""
+def test_unfinished_environment_is_created_again(run: Install, tmp_path: Path) -> None:
+    """After Ctrl-C during `python -m venv`, the environment has its Python but no pip."""
     for name in ("python", "python3"):
         binary = tmp_path / ".venv" / "bin" / name
         binary.parent.mkdir(parents=True, exist_ok=True)
@@ -83,10 +83,10 @@ def test_an_unfinished_environment_is_made_anew(run: Install, tmp_path: Path) ->
         binary.chmod(0o755)
     (tmp_path / ".venv" / ".unfinished").touch()
 
-    assert f"Making .venv with Python 3.13.1 ({tmp_path}/bin/python3)" in run(python3=GOOD).stdout
+    assert f"Creating .venv with Python 3.13.1 ({tmp_path}/bin/python3)" in run(python3=GOOD).stdout
 
 
-def test_a_finished_environment_is_kept(run: Install, tmp_path: Path) -> None:
+def test_finished_environment_is_kept(run: Install, tmp_path: Path) -> None:
     binary = tmp_path / ".venv" / "bin" / "python"
     binary.parent.mkdir(parents=True)
     binary.write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$@"\n')
@@ -97,7 +97,7 @@ def test_a_finished_environment_is_kept(run: Install, tmp_path: Path) -> None:
     assert done.stdout == "-m local.install deploy\n"
 
 
-def test_a_folder_that_nobody_may_write_to_is_named() -> None:
+def test_message_names_a_read_only_folder() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         (folder / "local").mkdir()
@@ -119,7 +119,7 @@ def test_a_folder_that_nobody_may_write_to_is_named() -> None:
 
 @dataclass(frozen=True)
 class Tools:
-    """A virtual environment whose python, uv and npm only write down what they are asked for."""
+    """A virtual environment whose python, uv and npm only record their commands."""
 
     home: Path
     log: Path
@@ -129,19 +129,19 @@ class Tools:
         for name in ("python", "uv", "npm", "node"):
             self.behave(name, "")
 
-    def behave(self, name: str, says: str) -> None:
-        """Let a tool do more than write down its command."""
+    def behave(self, name: str, code: str) -> None:
+        """Let a tool run shell code after recording its command."""
         folder = self.home / "bin" if name in ("python", "uv") else Path(self.path.split(os.pathsep)[0])
         folder.mkdir(parents=True, exist_ok=True)
         version = '[ "$1" = --version ] && echo v24.0.0 && exit\n' if name == "node" else ""
         makes = '[ "$1" = venv ] && for last; do :; done && mkdir "$last"\n' if name == "uv" else ""
         (folder / name).write_text(
-            f'#!/bin/sh\n{version}echo "{name} $@" >>"{self.log}"\n{says}\n{makes}exit 0\n'
+            f'#!/bin/sh\n{version}echo "{name} $@" >>"{self.log}"\n{code}\n{makes}exit 0\n'
         )
         (folder / name).chmod(0o755)
 
     def start(self, level: str) -> subprocess.Popen[str]:
-        """Start an installation of a level, in a process group of its own as in a terminal."""
+        """Start to install a level in a new process group, as a terminal does."""
         return subprocess.Popen(
             [sys.executable, "-c", PROGRAM, level, str(self.home)],
             cwd=PROJECT,
@@ -153,63 +153,63 @@ class Tools:
         )
 
     def install(self, level: str) -> subprocess.CompletedProcess[str]:
-        """Install a level and wait for its end."""
+        """Install a level and return the result."""
         process = self.start(level)
         output, errors = process.communicate(timeout=60)
         return subprocess.CompletedProcess([], process.returncode, output, errors)
 
     def until(self, command: str) -> None:
-        """Wait until a tool was asked for a command."""
+        """Wait until a tool has recorded a command."""
         deadline = time.monotonic() + 30
-        while command not in self.asked():
-            assert time.monotonic() < deadline, self.asked()
+        while command not in self.recorded():
+            assert time.monotonic() < deadline, self.recorded()
             time.sleep(0.02)
 
-    def asked(self) -> str:
-        """All commands so far, one a line."""
+    def recorded(self) -> str:
+        """Return the recorded commands, one per line."""
         return self.log.read_text() if self.log.exists() else ""
 
     def stamps(self) -> set[str]:
-        """The levels that make takes for installed."""
+        """Return the levels that make considers installed."""
         return {path.name.removeprefix(".installed-") for path in self.home.glob(".installed-*")}
 
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Tools:
-    """Tools that all succeed."""
+    """Return tools that all succeed."""
     return Tools(
         tmp_path / "venv", tmp_path / "log", f"{tmp_path / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin"
     )
 
 
-def test_a_level_installs_its_own_packages_and_stamps_those_below(tools: Tools) -> None:
+def test_level_installs_its_own_packages_and_stamps_those_below(tools: Tools) -> None:
     done = tools.install("local")
 
     assert done.returncode == 0, done.stderr
     assert tools.stamps() == {"deploy", "local"}
-    asked = tools.asked()
-    assert f"-r {PROJECT}/local/requirements.txt" in asked
-    assert f"-r {PROJECT}/local/emulator/requirements.txt" in asked
-    assert "requirements-dev.txt" not in asked
-    assert asked.count("npm ci --ignore-scripts") == 1
-    for line in asked.splitlines():
+    commands = tools.recorded()
+    assert f"-r {PROJECT}/local/requirements.txt" in commands
+    assert f"-r {PROJECT}/local/emulator/requirements.txt" in commands
+    assert "requirements-dev.txt" not in commands
+    assert commands.count("npm ci --ignore-scripts") == 1
+    for line in commands.splitlines():
         assert " install " not in line or "--require-hashes" in line
 
 
-def test_what_deploys_needs_no_emulator(tools: Tools) -> None:
+def test_deploy_level_needs_no_emulator(tools: Tools) -> None:
     assert tools.install("deploy").returncode == 0
     assert tools.stamps() == {"deploy"}
-    assert "emulator" not in tools.asked()
+    assert "emulator" not in tools.recorded()
 
 
-def test_what_is_there_already_is_not_built_again(tools: Tools) -> None:
+def test_installed_parts_are_not_installed_again(tools: Tools) -> None:
     tools.install("local")
     tools.install("tests")
 
     assert tools.stamps() == {"deploy", "local", "tests"}
-    assert tools.asked().count("npm ci") == 1
-    assert tools.asked().count("uv venv") == 1
-    assert "--reinstall" not in tools.asked()
+    assert tools.recorded().count("npm ci") == 1
+    assert tools.recorded().count("uv venv") == 1
+    assert "--reinstall" not in tools.recorded()
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_what_is_there_already_is_not_built_again(tools: Tools) -> None:
         ("uv", "uv pip install", signal.SIGKILL),
     ],
 )
-def test_an_interrupted_installation_is_completed_by_the_next(
+def test_interrupted_installation_is_completed_by_the_next(
     tools: Tools, tool: str, command: str, number: signal.Signals
 ) -> None:
     tools.behave(tool, "sleep 0.7")
@@ -242,18 +242,18 @@ def test_an_interrupted_installation_is_completed_by_the_next(
         assert process.returncode == 130
         assert errors == "\nInterrupted. Run make again: it goes on where it stopped.\n"
     tools.behave(tool, "")
-    before = tools.asked()
+    before = tools.recorded()
 
     done = tools.install("local")
 
     assert done.returncode == 0, done.stderr
     assert tools.stamps() == {"deploy", "local"}
-    again = tools.asked().removeprefix(before)
+    again = tools.recorded().removeprefix(before)
     assert "python -m pip install --quiet --disable-pip-version-check --force-reinstall" in again
     assert "--reinstall" in again
 
 
-def test_a_second_installation_waits_for_the_first(tools: Tools) -> None:
+def test_second_installation_waits_for_the_first(tools: Tools) -> None:
     tools.behave("npm", "sleep 1")
     first = tools.start("local")
     tools.until("npm ci")
@@ -264,10 +264,10 @@ def test_a_second_installation_waits_for_the_first(tools: Tools) -> None:
     assert first.wait(10) == 0
     first.communicate()
     assert done.returncode == 0
-    assert tools.asked().count("npm ci") == 1
+    assert tools.recorded().count("npm ci") == 1
 
 
-def test_a_failure_shows_what_the_tool_said(tools: Tools) -> None:
+def test_failure_shows_the_output_of_the_tool(tools: Tools) -> None:
     tools.behave("npm", "echo 'npm error code EINTEGRITY' >&2; exit 1")
 
     done = tools.install("local")
@@ -277,6 +277,6 @@ def test_a_failure_shows_what_the_tool_said(tools: Tools) -> None:
     assert tools.stamps() == set()
 
 
-def test_the_installer_needs_no_package() -> None:
+def test_installer_needs_no_package() -> None:
     program = f"import sys; sys.path.insert(0, {str(PROJECT)!r}); import local.install"
     subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""`make local-down` notices whatever would go on costing money."""
+"""`make local-down` finds resources that would still cost money."""
 
 from typing import Any
 
@@ -52,23 +52,23 @@ class Bedrock:
         return type("Pages", (), {"paginate": lambda _, **__: [self._answers[operation]]})()
 
 
-def test_an_empty_account_has_none() -> None:
+def test_empty_account_has_no_leftovers() -> None:
     client: Any = Bedrock()
     assert leftovers(client, keep_models=False) == []
 
 
 @pytest.mark.parametrize(("operation", "answer", "shown"), FOUND)
-def test_each_kind_is_found(operation: str, answer: dict[str, Any], shown: str) -> None:
+def test_each_kind_of_leftover_is_found(operation: str, answer: dict[str, Any], shown: str) -> None:
     client: Any = Bedrock(**{operation: answer})
     assert leftovers(client, keep_models=False) == [shown]
 
 
-def test_jobs_that_have_ended_stay_listed_and_are_none() -> None:
+def test_ended_jobs_are_not_leftovers() -> None:
     jobs = [{"jobName": name, "status": name} for name in ("Completed", "Stopped", "Failed")]
     client: Any = Bedrock(list_model_customization_jobs={"modelCustomizationJobSummaries": jobs})
     assert leftovers(client, keep_models=False) == []
 
 
-def test_retained_models_are_none() -> None:
+def test_retained_models_are_not_leftovers() -> None:
     client: Any = Bedrock(list_custom_models={"modelSummaries": [{"modelName": "m"}]})
     assert leftovers(client, keep_models=True) == []

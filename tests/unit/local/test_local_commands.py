@@ -1,4 +1,4 @@
-"""The commands of the local system: what they say if something goes wrong."""
+"""The commands of the local system: their messages after failures."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from operate.errors import OperateError
 
 @pytest.fixture(autouse=True)
 def local_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "forget_aws", lambda: None)  # it empties this process's environment
+    monkeypatch.setattr(command, "forget_aws", lambda: None)  # it removes variables of this process
     monkeypatch.setenv("LOCAL_DIR", str(tmp_path))
 
 
@@ -24,7 +24,7 @@ def raising(error: BaseException) -> Any:
     return function
 
 
-def test_an_interruption_says_how_to_stop(
+def test_interruption_says_how_to_stop_the_system(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(system, "up", raising(KeyboardInterrupt()))
@@ -32,7 +32,7 @@ def test_an_interruption_says_how_to_stop(
     assert "make local-down" in capsys.readouterr().err
 
 
-def test_a_failed_step_is_explained(
+def test_failed_step_is_explained(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(system, "up", raising(OperateError("cdk deploy failed.", advice="Do this.")))
@@ -40,18 +40,18 @@ def test_a_failed_step_is_explained(
     assert capsys.readouterr().err == "Failed: cdk deploy failed.\nDo this.\n"
 
 
-def test_down_without_anything_running_is_fine(capsys: pytest.CaptureFixture[str]) -> None:
+def test_down_succeeds_when_nothing_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["down"]) == 0
     assert "Nothing was running." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["status", "env"])
-def test_a_system_that_does_not_run_says_how_to_start(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stopped_system_says_how_to_start_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([name]) == 1
     assert "make local" in capsys.readouterr().err
 
 
-def test_two_commands_never_work_on_one_folder(tmp_path: Path) -> None:
+def test_second_command_on_a_state_folder_is_refused(tmp_path: Path) -> None:
     state = State(tmp_path)
     with system.locked(state), pytest.raises(OperateError, match="Another command"), system.locked(state):
         pass

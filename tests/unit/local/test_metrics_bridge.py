@@ -30,17 +30,17 @@ def test_each_dimension_set_gets_its_own_datum() -> None:
     assert found[0][1]["Unit"] == "Count"
 
 
-def test_single_values_and_lists_are_both_read() -> None:
+def test_single_values_and_lists_are_read() -> None:
     line = emf({"Latency": [3.5, 4.5], "Requests": 1}, [["service"]], service="router")
     values = {datum["MetricName"]: datum["Values"] for _, datum in parse(line)}
     assert values == {"Latency": [3.5, 4.5], "Requests": [1.0]}
 
 
-def test_no_dimensions_is_a_metric_without_dimensions() -> None:
+def test_metric_without_dimensions_is_published() -> None:
     assert [datum["Dimensions"] for _, datum in parse(emf({"Requests": 1}, []))] == [[]]
 
 
-def test_more_values_than_one_datum_takes_are_split() -> None:
+def test_values_beyond_the_limit_of_a_datum_are_split() -> None:
     sizes = [len(datum["Values"]) for _, datum in parse(emf({"Latency": [1.0] * 151}, [["s"]], s="x"))]
     assert sizes == [150, 1]
 
@@ -116,7 +116,7 @@ def bridge(logs: Any, cloudwatch: Any) -> Bridge:
 LINE = emf({"Requests": 1}, [["service"]], service="router")
 
 
-def test_an_event_counts_once_however_often_it_is_read(bridge: Bridge, logs: Logs) -> None:
+def test_event_counts_once(bridge: Bridge, logs: Logs) -> None:
     logs.add("a", STAMP, LINE)
     assert [bridge.poll(), bridge.poll()] == [1, 0]
 
@@ -128,7 +128,7 @@ def test_equal_lines_of_the_same_millisecond_count_each(bridge: Bridge, logs: Lo
     assert bridge.poll() == 3
 
 
-def test_an_event_that_shows_up_late_still_counts(bridge: Bridge, logs: Logs) -> None:
+def test_late_event_counts(bridge: Bridge, logs: Logs) -> None:
     logs.add("a", STAMP, LINE)
     bridge.poll()
     logs.add("b", STAMP - LOOK_BACK_MS, LINE)
@@ -136,9 +136,7 @@ def test_an_event_that_shows_up_late_still_counts(bridge: Bridge, logs: Logs) ->
     assert bridge.poll() == 0
 
 
-def test_metrics_that_were_refused_are_published_later(
-    bridge: Bridge, logs: Logs, cloudwatch: CloudWatch
-) -> None:
+def test_refused_metrics_are_published_later(bridge: Bridge, logs: Logs, cloudwatch: CloudWatch) -> None:
     logs.add("a", STAMP, LINE)
     cloudwatch.broken = True
     with pytest.raises(ConnectionError):
@@ -147,9 +145,7 @@ def test_metrics_that_were_refused_are_published_later(
     assert bridge.poll() == 1
 
 
-def test_many_data_go_out_in_calls_that_the_api_takes(
-    bridge: Bridge, logs: Logs, cloudwatch: CloudWatch
-) -> None:
+def test_many_data_are_split_into_several_calls(bridge: Bridge, logs: Logs, cloudwatch: CloudWatch) -> None:
     for number in range(MAX_DATA + 1):
         logs.add(str(number), STAMP, LINE)
     bridge.poll()

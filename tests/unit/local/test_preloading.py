@@ -1,4 +1,4 @@
-"""Functions that are forks of a process which has boto3 in its memory: to the emulator, processes as ever."""
+"""Functions as forks of a process with boto3 in memory: the emulator uses them like any process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ sys.exit(int(os.environ["CODE"]))
 
 @pytest.fixture(scope="module")
 def module() -> ModuleType:
-    """The emulator's own module, which is on no path here."""
+    """Return the emulator's module, which is not on the import path."""
     spec = importlib.util.spec_from_file_location(
         "preloading", PROJECT / "local" / "emulator" / "preloading.py"
     )
@@ -47,7 +47,7 @@ def forks(module: ModuleType) -> Iterator[Any]:
 
 @pytest.fixture
 def begin(forks: Any, tmp_path: Path) -> Callable[..., Any]:
-    """Begin a worker as the emulator does."""
+    """Return a function that starts a worker as the emulator does."""
     script = tmp_path / "_worker.py"
     script.write_text(SCRIPT)
 
@@ -68,7 +68,7 @@ def begin(forks: Any, tmp_path: Path) -> Callable[..., Any]:
     return begun
 
 
-def test_it_has_its_own_pipes_folder_and_variables_and_the_modules(
+def test_fork_has_its_own_pipes_folder_and_variables_and_the_modules(
     begin: Callable[..., Any], tmp_path: Path
 ) -> None:
     process = begin()
@@ -81,24 +81,24 @@ def test_it_has_its_own_pipes_folder_and_variables_and_the_modules(
     assert process.stdout.read() == ""
 
 
-def test_how_it_ended_is_told(begin: Callable[..., Any]) -> None:
+def test_exit_code_is_reported(begin: Callable[..., Any]) -> None:
     process = begin(code=3)
     process.stdin.write("\n\n")
     assert (process.wait(10), process.poll()) == (3, 3)
 
 
 @pytest.mark.parametrize(("end", "code"), [("terminate", -signal.SIGTERM), ("kill", -signal.SIGKILL)])
-def test_it_can_be_ended_alone(begin: Callable[..., Any], end: str, code: int) -> None:
+def test_ending_one_fork_does_not_end_another(begin: Callable[..., Any], end: str, code: int) -> None:
     process, other = begin(), begin()
     getattr(process, end)()
     assert process.wait(10) == code
-    process.kill()  # of one that has ended, nothing
+    process.kill()  # no effect after the end
     assert other.poll() is None
     os.kill(other.pid, signal.SIGKILL)
     assert other.wait(10) == -signal.SIGKILL
 
 
-def test_one_that_runs_is_waited_for_no_longer_than_is_asked(begin: Callable[..., Any]) -> None:
+def test_waiting_for_a_running_fork_times_out(begin: Callable[..., Any]) -> None:
     process = begin()
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.05)
@@ -106,7 +106,7 @@ def test_one_that_runs_is_waited_for_no_longer_than_is_asked(begin: Callable[...
     process.wait(10)
 
 
-def test_all_else_begins_as_ever(forks: Any) -> None:
+def test_other_processes_start_as_usual(forks: Any) -> None:
     process = forks.Popen([sys.executable, "-c", "print(7)"], stdout=forks.PIPE, text=True)
     assert isinstance(process, subprocess.Popen)
     assert process.communicate()[0] == "7\n"

@@ -1,4 +1,4 @@
-"""What a person sees while the local system comes up."""
+"""The progress display while the local system starts."""
 
 import io
 

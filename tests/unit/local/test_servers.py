@@ -1,4 +1,4 @@
-"""What is recorded about servers, and what a killed run leaves behind."""
+"""The record of running servers, and servers that a killed run leaves behind."""
 
 import json
 import os
@@ -26,17 +26,17 @@ def record(state: State, *entries: Server) -> None:
     state.servers.write_text(json.dumps([asdict(entry) for entry in entries]))
 
 
-def test_nothing_runs_where_nothing_was_recorded(state: State) -> None:
+def test_nothing_runs_without_a_record(state: State) -> None:
     assert servers.running(state) is None
     assert servers.recorded(state) == []
 
 
-def test_a_broken_record_counts_as_none(state: State) -> None:
+def test_broken_record_is_ignored(state: State) -> None:
     state.servers.write_text('[{"name": "emul')
     assert servers.recorded(state) == []
 
 
-def test_leftovers_of_a_killed_run_are_cleaned(state: State) -> None:
+def test_record_of_a_killed_run_is_removed(state: State) -> None:
     record(state, *(Server(name, 2**22 + 1, "https://x") for name in ("emulator", "bedrock", "bridge")))
     state.env.write_text("AWS_ENDPOINT_URL=https://x\n")
     assert servers.running(state) is None
@@ -45,7 +45,7 @@ def test_leftovers_of_a_killed_run_are_cleaned(state: State) -> None:
     assert not state.servers.exists()
 
 
-def test_a_system_with_one_dead_server_does_not_count_as_running(state: State) -> None:
+def test_system_with_a_dead_server_is_not_running(state: State) -> None:
     pid = processes.start(SLEEP, f"{state.root}/emulator", os.environ, state.root, state.log("x"))
     record(state, Server("emulator", pid, "https://x"), Server("bedrock", 2**22 + 1, "http://x"))
     assert servers.running(state) is None
@@ -53,7 +53,7 @@ def test_a_system_with_one_dead_server_does_not_count_as_running(state: State) -
     assert not processes.is_ours(pid, f"{state.root}/emulator")
 
 
-def test_servers_of_another_state_folder_are_left_alone(state: State, tmp_path: Path) -> None:
+def test_servers_of_another_state_folder_keep_running(state: State, tmp_path: Path) -> None:
     other = State(tmp_path / "other")
     other.prepare()
     pid = processes.start(SLEEP, f"{other.root}/emulator", os.environ, other.root, other.log("x"))
