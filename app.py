@@ -1,8 +1,8 @@
-"""The CDK app: five stacks for one environment, from its settings file alone.
+"""The CDK app: five stacks for one environment, from its settings file.
 
-Synthesis calls no AWS service and needs no credentials. The environment is the context value `environment`,
-e.g. `cdk synth -c environment=prod`; its file is in `environments/`, or in the folder that the context value
-`environments` names.
+Synthesis calls no AWS service and needs no credentials. The context value `environment` selects the
+environment, e.g. `cdk synth -c environment=prod`. Settings files are in `environments/`, or in the folder
+that the context value `environments` sets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stacks.settings import ENVIRONMENTS, SettingsError
 
 
 def main() -> None:
-    """Synthesise; wrong settings end with their list of problems instead of a stack trace."""
+    """Synthesize the stacks; for invalid settings, exit with the list of problems."""
     app = cdk.App()
     try:
         folder = app.node.try_get_context("environments")

@@ -1,15 +1,14 @@
-"""Writes the sample data set, training.jsonl, holdout.jsonl and queries.txt, from the grammars in grammar/.
+"""Generate the sample data set: training.jsonl, holdout.jsonl and queries.txt, from the grammars in grammar/.
 
-    python data/generate.py                      rewrites the files
-    python data/generate.py --check              says whether they are what the grammars and the task make
-    python data/generate.py examples/helpdesk    does it for another task, whose data lies in its folder
+    python data/generate.py                      writes the files
+    python data/generate.py --check              fails if a file differs from what its grammar generates
+    python data/generate.py examples/helpdesk    the same for another task, with its data in that folder
 
-Everything is drawn from a fixed seed, so the same grammars and task give the same bytes.
+The random seed is fixed, so the same grammars and task give the same bytes.
 
-How a query is labelled: its template says what the query wishes for, as a list of cues. A cue is one wish,
-and grammar/cues.toml says how much each label can do for it. The leading cue, the head of the phrase, counts
-70 % where there are two and 60 % where there are three (SHARES). The sum is rounded to steps of 5 % (largest
-remainder). So two queries with the same wishes always have the same label, whatever their words.
+How a query is labelled: its template lists cues, and grammar/cues.toml gives each cue's weights for the
+labels. The leading cue, the head of the phrase, counts 70 % with two cues and 60 % with three (SHARES). The
+sum is rounded to steps of 5 % (largest remainder). So queries with the same cues always have the same label.
 """
 
 import argparse
@@ -32,7 +31,7 @@ HERE = Path(__file__).resolve().parent
 SEED = 20
 SPLITS = ("training", "holdout")
 REQUEST_SHARE = 0.25
-# Raw queries: each so many'th of the training rows' queries, without its label.
+# queries.txt has every fifth training query, without its label.
 EVERY = 5
 SHARES = {1: (1.0,), 2: (0.7, 0.3), 3: (0.6, 0.25, 0.15)}
 
@@ -41,7 +40,7 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Templates that wish for the same things."""
+    """Templates with the same cues; `ask`: a request ("find ...") may precede them."""
 
     cues: tuple[str, ...]
     templates: tuple[str, ...]
@@ -50,7 +49,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """Templates, the phrases that fill their slots, and how much each label can do for each cue."""
+    """Templates, the phrases for their slots, and the weights of each cue."""
 
     labels: tuple[str, ...]
     cues: dict[str, tuple[float, ...]]
@@ -61,7 +60,7 @@ class Grammar:
 
     @classmethod
     def load(cls, split: str, folder: Path = HERE) -> "Grammar":
-        """Reads grammar/<split>.toml and grammar/cues.toml of a data set's folder."""
+        """Read grammar/<split>.toml and grammar/cues.toml of a data set's folder."""
         values, policy = (
             tomllib.loads((folder / "grammar" / f"{name}.toml").read_text(encoding="utf-8"))
             for name in (split, "cues")
@@ -79,7 +78,7 @@ class Grammar:
         )
 
     def label(self, cues: tuple[str, ...]) -> dict[str, float]:
-        """The weights of a query with these cues, the leading one first."""
+        """Return the weights of a query with these cues, the leading one first."""
         weighted = [
             sum(share * self.cues[cue][place] for share, cue in zip(SHARES[len(cues)], cues, strict=True))
             for place in range(len(self.labels))
@@ -88,7 +87,7 @@ class Grammar:
 
 
 def queries(split: str, folder: Path = HERE) -> list[Example]:
-    """All labelled queries of a split, no two the same after normalisation, in random order."""
+    """Return a split's labelled queries in random order; no two are equal after normalisation."""
     grammar = Grammar.load(split, folder)
     source = random.Random(f"{SEED} {split}")
     seen: set[str] = set()
@@ -106,7 +105,7 @@ def _drawn(
     grammar: Grammar, group: Group, template: str, source: random.Random, seen: set[str]
 ) -> Iterator[str]:
     count = grammar.rows
-    for _ in range(count * 10):  # a template with few fills gives fewer rows, not endless tries
+    for _ in range(count * 10):  # a template with few possible queries gives fewer rows
         query = _filled(grammar.vocabulary, template, source)
         if group.ask and source.random() < REQUEST_SHARE:
             query = source.choice(grammar.requests) + query
@@ -122,38 +121,38 @@ def _filled(vocabulary: dict[str, tuple[str, ...]], template: str, source: rando
     used: set[str] = set()
 
     def phrase(match: re.Match[str]) -> str:
-        # No "a chess board and a chess board".
+        # Not the same phrase twice, as in "a chess board and a chess board".
         chosen = source.choice([each for each in vocabulary[match.group(1)] if each not in used])
         used.add(chosen)
         return chosen
 
     text = template
-    while text != (text := _SLOT.sub(phrase, text)):  # a phrase may hold slots: "a {colour} car"
+    while text != (text := _SLOT.sub(phrase, text)):  # a phrase may have slots of its own: "a {colour} car"
         used.clear()
     return text
 
 
 def content(split: str, task: Task, folder: Path = HERE) -> str:
-    """The text of a split's file."""
+    """Return the content of a split's file."""
     rows = (row(task, example.query, example.weights) for example in queries(split, folder))
     return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in rows)
 
 
 def raw_queries() -> str:
-    """The text of queries.txt."""
+    """Return the content of queries.txt."""
     return "".join(f"{example.query}\n" for example in queries("training")[::EVERY])
 
 
 def main() -> int:
-    """The command line: see the module's docstring."""
-    parser = argparse.ArgumentParser(description="Writes a sample data set.")
-    parser.add_argument("folder", nargs="?", type=Path, help="a task's folder with a grammar/ of its own")
+    """Run the command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(description="Generate a sample data set.")
+    parser.add_argument("folder", nargs="?", type=Path, help="folder of another task, with its grammar/")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
     options = parser.parse_args()
     task, folder = Task.load(options.folder), (options.folder or HERE).resolve()
     labels = Grammar.load("training", folder).labels
     if task.labels != labels:
-        print(f"The sample data is labelled {', '.join(labels)}; the task has {', '.join(task.labels)}.")
+        print(f"The sample data has the labels {', '.join(labels)}; the task has {', '.join(task.labels)}.")
         return 2
     texts = {f"{split}.jsonl": content(split, task, folder) for split in SPLITS}
     if folder == HERE:
@@ -164,7 +163,7 @@ def main() -> int:
         current = path.is_file() and path.read_text(encoding="utf-8") == text
         if not options.check and not current:
             path.write_text(text, encoding="utf-8", newline="\n")
-        outdated = "out of date, run this again without --check" if options.check else "written"
+        outdated = "out of date; run this again without --check" if options.check else "written"
         stale += options.check and not current
         lines = f"{text.count(chr(10))} lines, {'current' if current else outdated}"
         print(f"{path.relative_to(HERE.parent, walk_up=True)}: {lines}")

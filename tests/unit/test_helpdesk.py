@@ -1,4 +1,4 @@
-"""The second example: a task and data like the first, and an environment that differs in values only."""
+"""The help desk example: its task, data and environment."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ ROWS = {
 }
 
 
-def test_it_is_another_task_in_the_compact_format() -> None:
+def test_task_has_other_labels_in_the_compact_format() -> None:
     assert TASK.labels == ("billing", "technical", "account")
     assert TASK.format == "compact"
     assert TASK.digest() != Task.load().digest()
 
 
-def test_files_are_what_the_grammars_make() -> None:
+def test_files_are_current() -> None:
     command = [sys.executable, "data/generate.py", "examples/helpdesk", "--check"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_both_files_follow_the_rules() -> None:
+def test_both_files_are_valid() -> None:
     with (FOLDER / "training.jsonl").open("rb") as training, (FOLDER / "holdout.jsonl").open("rb") as holdout:
         report = check_dataset(training, holdout, TASK, "distillation")
     assert report.findings == []
 
 
-def test_there_are_enough_rows_of_every_kind_and_the_readme_counts_them() -> None:
+def test_there_are_enough_rows_of_every_kind_and_the_readme_states_them() -> None:
     assert 100 <= len(ROWS["training"]) <= 400
     assert len(ROWS["holdout"]) >= 60
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -56,14 +56,14 @@ def test_there_are_enough_rows_of_every_kind_and_the_readme_counts_them() -> Non
         assert f"| `{split}.jsonl` | {len(rows)} |" in readme
 
 
-def test_labels_are_clearly_led() -> None:
+def test_labels_have_a_clear_maximum() -> None:
     for grammar in GRAMMARS.values():
         for group in grammar.groups:
             weights = sorted(grammar.label(group.cues).values(), reverse=True)
             assert weights[0] - weights[1] >= 0.10 - 1e-9, group.cues
 
 
-def test_the_splits_share_no_template_and_no_phrase() -> None:
+def test_splits_share_no_template_and_no_phrase() -> None:
     def templates(grammar: Grammar) -> set[str]:
         every = itertools.chain.from_iterable(group.templates for group in grammar.groups)
         return {normalised(re.sub(r"\{\w+\}", "_", each)) for each in every}
@@ -95,8 +95,8 @@ def test_simple_student_learns_the_task_for_unseen_words() -> None:
     assert error / len(ROWS["holdout"]) < 0.09
 
 
-def test_the_stand_ins_teacher_follows_the_full_prompt() -> None:
-    """It knows nothing of this task but what the prompt says of each label."""
+def test_teacher_of_the_stand_in_follows_the_full_prompt() -> None:
+    """It knows about this task only what the prompt says about each label."""
     answers = [(TASK.parse(rules.answer(TASK.teacher_prompt, row.query)), row) for row in ROWS["holdout"]]
     right = sum(TASK.dominant(weights) in TASK.dominants(row.weights) for weights, row in answers)
     assert right / len(answers) > 0.75
@@ -109,7 +109,7 @@ def test_sample_queries_are_new_and_routable() -> None:
     assert all(len(query) <= TASK.max_query_characters and normalised(query) not in known for query in asked)
 
 
-def test_its_environment_differs_from_the_local_one_in_name_task_and_data_only() -> None:
+def test_environment_differs_from_the_local_one_in_name_task_and_data_only() -> None:
     folder = FOLDER / "environments"
     first, second = (
         tomllib.loads((each / "local.toml").read_text(encoding="utf-8")) for each in (ENVIRONMENTS, folder)

@@ -1,4 +1,4 @@
-"""Lock files hold what their inputs ask for, all of it pinned by hashes, and this is what is installed."""
+"""Lock files: they match their inputs, pin hashes, and are what is installed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SCRIPT = PROJECT / "local" / "lock.sh"
 
 
 def named(ending: str) -> list[str]:
-    """The project's requirements files, without their ending."""
+    """Return the paths of the project's requirements files without their ending."""
     found = {path for depth in ("", "*/", "*/*/") for path in PROJECT.glob(f"{depth}requirements*{ending}")}
     return sorted(path.relative_to(PROJECT).as_posix().removesuffix(ending) for path in found)
 
 
 NAMES = named(".in")
-# Environments of their own, where other versions may be.
+# These have their own environments, which may have other versions.
 APART = ("benchmarks/requirements", "local/emulator/requirements", "tests/checks/requirements")
-# What travels to Lambda.
+# Bundled for Lambda.
 BUNDLED = ("lambda/requirements", "lambda/evaluation/requirements")
 
 
@@ -34,7 +34,7 @@ def lock(name: str) -> Path:
     return PROJECT / f"{name}.txt"
 
 
-def test_every_input_has_its_lock_file_and_make_lock_renews_them_all() -> None:
+def test_every_input_has_a_lock_file_that_make_lock_renews() -> None:
     assert len(NAMES) == 11
     assert named(".txt") == NAMES
     script = SCRIPT.read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def test_every_input_has_its_lock_file_and_make_lock_renews_them_all() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_lock_file_pins_each_package_once_and_by_hashes(name: str) -> None:
+def test_lock_file_pins_each_package_once_and_by_hashes(name: str) -> None:
     found = entries(lock(name))
 
     assert found
@@ -51,7 +51,7 @@ def test_a_lock_file_pins_each_package_once_and_by_hashes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_lock_file_holds_what_its_input_asks_for(name: str) -> None:
+def test_lock_file_matches_its_input(name: str) -> None:
     wanted = asked_for(PROJECT / f"{name}.in")
 
     assert wanted
@@ -59,22 +59,22 @@ def test_a_lock_file_holds_what_its_input_asks_for(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_file_says_where_packages_come_from(name: str) -> None:
-    """That is the business of the machine, and of its mirror."""
+def test_no_file_names_a_package_index(name: str) -> None:
+    """Each machine sets its own index or mirror."""
     for path in (lock(name), PROJECT / f"{name}.in"):
         text = path.read_text(encoding="utf-8")
         assert "://" not in text
         assert not re.search(r"--(index|extra-index|find-links|trusted-host)", text)
 
 
-def test_what_is_deployed_is_what_is_tested() -> None:
+def test_tested_versions_are_deployed() -> None:
     tested = pinned(lock("requirements-dev"))
 
     for name in ("requirements", "operate/requirements", "local/requirements", *BUNDLED):
         assert pinned(lock(name)).items() <= tested.items(), name
 
 
-def test_what_is_installed_here_is_what_is_locked() -> None:
+def test_installed_versions_are_the_locked_ones() -> None:
     for entry in entries(lock("requirements-dev")):
         if not entry.marker:
             assert metadata.version(entry.name) == entry.version, entry.name
@@ -84,7 +84,7 @@ def test_what_is_installed_here_is_what_is_locked() -> None:
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_what_travels_to_lambda_is_locked_for_its_python_alone(name: str) -> None:
+def test_lambda_packages_are_locked_for_lambdas_python_only(name: str) -> None:
     assert [entry for entry in entries(lock(name)) if entry.marker] == []
     python = re.search(r'^runtime="--python-version (\S+) ', SCRIPT.read_text(encoding="utf-8"), re.MULTILINE)
     assert python is not None
@@ -94,7 +94,7 @@ def test_what_travels_to_lambda_is_locked_for_its_python_alone(name: str) -> Non
 @pytest.mark.parametrize(
     "installer", ["local/install.py", "cdk_distilled_router/common/packages.py", "benchmarks/router.py"]
 )
-def test_nothing_is_installed_unchecked(installer: str) -> None:
+def test_installers_check_hashes(installer: str) -> None:
     text = (PROJECT / installer).read_text(encoding="utf-8")
     commands = re.findall(r"\bpip\b\W+\binstall\b.{0,400}", text, re.DOTALL)
 
@@ -102,7 +102,7 @@ def test_nothing_is_installed_unchecked(installer: str) -> None:
     assert all("--require-hashes" in command and ":all:" in command for command in commands)
 
 
-def test_the_cdks_command_line_is_locked_by_its_hash_and_runs_no_script() -> None:
+def test_cdk_command_line_is_locked_by_hash_and_runs_no_script() -> None:
     folder = PROJECT / "operate" / "cdk-cli"
     wanted = json.loads((folder / "package.json").read_text(encoding="utf-8"))["dependencies"]
     packages = json.loads((folder / "package-lock.json").read_text(encoding="utf-8"))["packages"]
@@ -111,7 +111,7 @@ def test_the_cdks_command_line_is_locked_by_its_hash_and_runs_no_script() -> Non
     assert {name: packages[f"node_modules/{name}"]["version"] for name in wanted} == wanted
     for package in packages.values():
         assert package["integrity"].startswith("sha512-")
-        assert "resolved" not in package, "where packages come from is the business of the machine"
+        assert "resolved" not in package, "a lock file must not name a registry"
     install = (PROJECT / "local" / "install.py").read_text(encoding="utf-8")
     assert re.search(r'"ci", "?--ignore-scripts|"--ignore-scripts".{0,200}"ci"', install, re.DOTALL)
 
@@ -126,7 +126,7 @@ def test_the_cdks_command_line_is_locked_by_its_hash_and_runs_no_script() -> Non
         "--extra-index-url https://example.com/simple\n",
     ],
 )
-def test_a_line_that_is_not_pinned_by_its_hashes_is_noticed(tmp_path: Path, text: str) -> None:
+def test_line_without_hashes_is_reported(tmp_path: Path, text: str) -> None:
     path = tmp_path / "requirements.txt"
     path.write_text(text)
 
@@ -135,7 +135,7 @@ def test_a_line_that_is_not_pinned_by_its_hashes_is_noticed(tmp_path: Path, text
 
 
 @pytest.mark.parametrize("line", ["boto3", "boto3>=1.43", "boto3 @ https://example.com/boto3.whl"])
-def test_an_input_without_an_exact_version_is_noticed(tmp_path: Path, line: str) -> None:
+def test_input_without_an_exact_version_is_reported(tmp_path: Path, line: str) -> None:
     path = tmp_path / "requirements.in"
     path.write_text(line + "\n")
 

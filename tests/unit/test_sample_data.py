@@ -1,4 +1,4 @@
-"""The sample data set: true to its rules, without overlap, learnable."""
+"""The sample data set: valid, without overlap, learnable."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ PUBLIC_SETS = DATA.parents[1] / "shared" / "data"
 GRAMMARS = {split: Grammar.load(split) for split in ("training", "holdout")}
 LABELS, CUES = GRAMMARS["training"].labels, GRAMMARS["training"].cues
 
-# Words without a channel of their own, that any phrase may need.
+# Words that indicate no channel, allowed in both vocabularies.
 FUNCTION_WORDS = frozenset(
     re.findall(
         r"\S+",
@@ -54,14 +54,14 @@ def words(text: str) -> set[str]:
     return set(normalised(text).split())
 
 
-def test_files_are_what_the_grammars_make() -> None:
+def test_files_are_current() -> None:
     done = subprocess.run(
         [sys.executable, DATA / "generate.py", "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_both_files_follow_the_rules() -> None:
+def test_both_files_are_valid() -> None:
     with (DATA / "training.jsonl").open("rb") as training, (DATA / "holdout.jsonl").open("rb") as holdout:
         report = check_dataset(training, holdout, TASK, "distillation")
     assert report.findings == []
@@ -88,7 +88,7 @@ def test_readme_states_the_cues() -> None:
         assert re.search(rf"^\| {cue} \| [^|]+ \| {re.escape(numbers)} \|$", text, re.M), cue
 
 
-def test_labels_are_on_the_grid_and_clearly_led() -> None:
+def test_labels_are_steps_of_five_percent_with_a_clear_maximum() -> None:
     for grammar in GRAMMARS.values():
         for group in grammar.groups:
             weights = sorted(grammar.label(group.cues).values(), reverse=True)
@@ -97,7 +97,7 @@ def test_labels_are_on_the_grid_and_clearly_led() -> None:
             assert weights[0] - weights[1] >= 0.10 - 1e-9, group.cues
 
 
-def test_shares_and_cues_are_wholes() -> None:
+def test_shares_and_cues_sum_to_one() -> None:
     assert all(sum(parts) == pytest.approx(1) for parts in [*CUES.values(), *SHARES.values()])
 
 
@@ -117,7 +117,7 @@ def test_no_template_is_shared() -> None:
     assert set(GRAMMARS["training"].requests) & set(GRAMMARS["holdout"].requests) == set()
 
 
-def test_no_phrase_and_no_word_of_meaning_is_shared() -> None:
+def test_no_phrase_and_no_content_word_is_shared() -> None:
     training, holdout = (set(phrases(grammar)) for grammar in GRAMMARS.values())
     assert training & holdout == set()
     shared = set().union(*map(words, training)) & set().union(*map(words, holdout))
@@ -146,7 +146,7 @@ def test_no_near_duplicates_across_the_files() -> None:
         assert nearest[0] < 0.75, (example.query, TRAINING[nearest[1]].query)
 
 
-def test_drawing_again_gives_the_same() -> None:
+def test_generation_is_deterministic() -> None:
     assert queries("holdout") == queries("holdout") == HOLDOUT
 
 
@@ -157,7 +157,7 @@ def test_queries_are_plain_text() -> None:
         assert len(example.query) <= TASK.max_query_characters
 
 
-def test_raw_queries_are_what_the_generator_makes() -> None:
+def test_raw_queries_are_current() -> None:
     assert (DATA / "queries.txt").read_text(encoding="utf-8") == raw_queries()
     assert len(raw_queries().splitlines()) == 440
 

@@ -1,4 +1,4 @@
-"""The workflows of GitHub Actions: well-formed, safe, and made of the Makefile's targets."""
+"""The GitHub Actions workflows: valid, safe, and built from targets of the Makefile."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def commands(name: str) -> list[str]:
 
 
 def audit(*paths: Path) -> subprocess.CompletedProcess[str]:
-    """zizmor's opinion, strictest, without a look at GitHub."""
+    """Run zizmor in its strictest mode, without access to GitHub."""
     tool = Path(sys.executable).with_name("zizmor")
     command = [str(tool), "--offline", "--no-progress", "--persona", "pedantic", *map(str, paths)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 def schema_check(*paths: Path) -> subprocess.CompletedProcess[str]:
-    """Whether GitHub's schema of workflows takes them; the schema comes with the package."""
+    """Check workflows against GitHub's schema, which is part of the package."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
     return subprocess.run(
         [*command, *map(str, paths)], capture_output=True, text=True, check=False, timeout=60
     )
 
 
-def test_there_are_checks_and_a_deployment() -> None:
+def test_workflows_are_check_and_deploy() -> None:
     assert set(TEXTS) == {"check", "deploy"}
 
 
@@ -70,7 +70,7 @@ def test_workflows_are_safe() -> None:
         (r"permissions: {}", "permissions: write-all", "excessive-permissions"),
     ],
 )
-def test_an_unsafe_workflow_is_noticed(tmp_path: Path, old: str, new: str, finding: str) -> None:
+def test_unsafe_workflow_is_reported(tmp_path: Path, old: str, new: str, finding: str) -> None:
     text, count = re.subn(old, new, TEXTS["deploy"])
     assert count
     unsafe = tmp_path / ".github" / "workflows" / "deploy.yml"
@@ -83,7 +83,7 @@ def test_an_unsafe_workflow_is_noticed(tmp_path: Path, old: str, new: str, findi
     assert finding in done.stdout
 
 
-def test_a_misspelt_key_is_noticed(tmp_path: Path) -> None:
+def test_misspelt_key_is_reported(tmp_path: Path) -> None:
     wrong = tmp_path / "deploy.yml"
     shutil.copy(FOLDER / "deploy.yml", wrong)
     wrong.write_text(wrong.read_text().replace("timeout-minutes", "timeout-minuts"))
@@ -92,7 +92,7 @@ def test_a_misspelt_key_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_actions_are_pinned_by_commit_and_say_their_version(name: str) -> None:
+def test_actions_are_pinned_by_commit_with_their_version(name: str) -> None:
     uses = re.findall(r"uses: (.+)", TEXTS[name])
 
     assert uses
@@ -100,7 +100,7 @@ def test_actions_are_pinned_by_commit_and_say_their_version(name: str) -> None:
         assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
 
 
-def test_an_action_has_one_version() -> None:
+def test_each_action_has_one_version() -> None:
     uses = {line for text in TEXTS.values() for line in re.findall(r"uses: (.+)", text)}
 
     assert len({line.partition("@")[0] for line in uses}) == len(uses)
@@ -113,7 +113,7 @@ def test_no_secret_is_stored(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_every_job_ends_by_itself_and_may_write_nothing(name: str) -> None:
+def test_every_job_has_a_timeout_and_no_write_permission(name: str) -> None:
     workflow = yaml.safe_load(TEXTS[name])
     assert set(workflow["permissions"].values()) <= {"read"}
     for job in workflow["jobs"].values():
@@ -125,14 +125,14 @@ def test_every_job_ends_by_itself_and_may_write_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_workflows_run_targets_of_the_makefile(name: str) -> None:
-    made = re.findall(r"\bmake ([a-z-]+)", "\n".join(commands(name)))
+    targets = re.findall(r"\bmake ([a-z-]+)", "\n".join(commands(name)))
 
-    assert set(made) <= TARGETS
-    assert made[0] == "install"
+    assert set(targets) <= TARGETS
+    assert targets[0] == "install"
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_credentials_come_by_a_role_after_all_that_needs_none(name: str) -> None:
+def test_steps_without_credentials_run_before_a_role_is_assumed(name: str) -> None:
     for job in jobs(name).values():
         done = [step.get("uses", step.get("run", "")) for step in job["steps"]]
         login = [number for number, what in enumerate(done) if "configure-aws-credentials" in what]
@@ -145,20 +145,20 @@ def test_credentials_come_by_a_role_after_all_that_needs_none(name: str) -> None
             assert "make install" not in after
 
 
-def test_a_forks_pull_request_gets_no_credentials() -> None:
+def test_pull_request_from_a_fork_gets_no_credentials() -> None:
     assert "pull_request_target" not in TEXTS["check"]
     for job in jobs("check").values():
         if "id-token" in job.get("permissions", {}):
             assert "github.event.pull_request.head.repo.full_name == github.repository" in job["if"]
 
 
-def test_a_pull_request_only_looks() -> None:
+def test_pull_request_changes_nothing() -> None:
     assert "deploy" not in "\n".join(commands("check")).replace("a deployment", "")
     (diff,) = [command for command in commands("check") if "make diff" in command]
     assert "READ_ONLY=1" in diff
 
 
-def test_one_deployment_an_environment_at_a_time_and_none_is_cancelled() -> None:
+def test_one_deployment_per_environment_at_a_time_never_cancelled() -> None:
     workflow = yaml.safe_load(TEXTS["deploy"])
     assert workflow["concurrency"] == {
         "group": "deploy-${{ inputs.environment }}",
@@ -168,15 +168,15 @@ def test_one_deployment_an_environment_at_a_time_and_none_is_cancelled() -> None
     assert job["environment"] == "${{ inputs.environment }}"
 
 
-def test_what_can_be_deployed_are_the_environments_in_aws() -> None:
-    # `on` is true to YAML.
+def test_deployable_environments_are_those_in_aws() -> None:
+    # YAML reads the key `on` as true.
     inputs = yaml.safe_load(TEXTS["deploy"])[True]["workflow_dispatch"]["inputs"]
     environments = {path.stem for path in (PROJECT / "environments").glob("*.toml")}
 
     assert set(inputs["environment"]["options"]) == environments - {"local"}
 
 
-def test_a_deployment_waits_for_no_answer_at_a_terminal() -> None:
+def test_deployment_asks_no_question() -> None:
     (deploy,) = [command for command in commands("deploy") if "make deploy" in command]
     assert "APPROVED=1" in deploy
     dry = subprocess.run(
