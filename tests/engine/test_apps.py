@@ -10,6 +10,7 @@ import aws_cdk as cdk
 import pytest
 
 import cdk_distilled_router
+import cdk_distilled_router.props
 from tests.engine import apps
 
 MOST_PROPERTIES = 7
@@ -47,5 +48,9 @@ def test_the_app_imports_the_public_constructs_and_nothing_else_of_ours() -> Non
     elsewhere = ("__future__", "aws_cdk", "collections", "dataclasses", "pathlib", "typing")
     ours = {name for module, name in imported if module.partition(".")[0] not in elsewhere}
     assert plain == {"copy", "json", "aws_cdk"}
-    assert ours == {name for module, name in imported if module == "cdk_distilled_router"}
-    assert ours <= set(cdk_distilled_router.__all__)
+    public = {
+        (package.__name__, name)
+        for package in (cdk_distilled_router, cdk_distilled_router.props)
+        for name in package.__all__
+    }
+    assert {(module, name) for module, name in imported if name in ours} <= public

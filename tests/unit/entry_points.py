@@ -54,6 +54,7 @@ SETTINGS = {
     "RETRY_INTERNAL_ERRORS": "1",
     "TAGS": json.dumps({"team": "search"}),
     "KEEP_RELEASES": "0",
+    "MARGIN_SECONDS": "300",
     "RETAIN_MODELS": "false",
     "RETAIN_THROUGHPUT": "false",
     "THROUGHPUT_NAME": throughput_name(OWNER, 1, None),
