@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from distilled_router.bedrock.naming import OWNER_TAG
+from distilled_router.data.labelling_plan import Plan
 from tests.stacks.assembly import Assembly, Statement
 
 Assemblies = Mapping[str, Assembly]
@@ -45,6 +47,10 @@ def test_job_is_made_later_from_what_the_labelling_curates(raw: Assembly) -> Non
     assert "ValidationDataUris" not in job
     judge = raw.one("AWS::Lambda::Function", "ReleaseScoreAndGate").properties["Environment"]["Variables"]
     assert judge["HOLDOUT_KEY"] == f"{place}/holdout.jsonl"
+
+
+def test_plan_is_what_executions_take(raw: Assembly) -> None:
+    assert plan(raw).keys() == {field.name for field in fields(Plan)}
 
 
 def test_validation_rows_are_curated_too(folder: Assembly) -> None:
