@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import sysconfig
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -16,11 +15,17 @@ from pathlib import Path
 
 import pytest
 
+from cdk_distilled_router.common.packages import uv_environment
 from stacks.settings import PROJECT
 from tests.locks import normal
 
 FUNCTIONS = sorted(path.parent.name for path in (PROJECT / "lambda").glob("*/handler.py"))
 APP = """
+import cdk_distilled_router
+
+for name in cdk_distilled_router.__all__:
+    getattr(cdk_distilled_router, name)
+
 app = cdk.App()
 SearchStack(app, "Search", env=cdk.Environment(account="111122223333", region="us-east-1"))
 app.synth()
@@ -39,14 +44,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an empty environment with this wheel alone; dependencies come from this environment."""
+    """The Python of an empty environment with this wheel and what it asks for, in our versions."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, str(folder)], check=True, timeout=60)
     python = folder / "bin" / "python"
-    install = ["uv", "pip", "install", "--quiet", "--no-deps", "--no-index", "--python", str(python)]
-    subprocess.run([*install, str(wheel)], check=True, timeout=60)
-    (packages,) = folder.glob("lib/*/site-packages")
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    install = ["uv", "pip", "install", "--quiet", "--python", str(python)]
+    versions = ["--constraint", str(PROJECT / "requirements.txt")]
+    subprocess.run([*install, *versions, str(wheel)], env=uv_environment(), check=True, timeout=180)
     return python
 
 
@@ -75,7 +79,7 @@ def synthesize(python: Path, folder: Path, source: str) -> subprocess.CompletedP
         capture_output=True,
         text=True,
         check=False,
-        timeout=180,
+        timeout=600,
     )
 
 

@@ -128,7 +128,22 @@ def test_workflows_run_targets_of_the_makefile(name: str) -> None:
     targets = re.findall(r"\bmake ([a-z-]+)", "\n".join(commands(name)))
 
     assert set(targets) <= TARGETS
-    assert targets[0] == "install"
+    assert targets[0].startswith("install")
+
+
+def test_both_tiers_of_tests_run() -> None:
+    run = {one["target"] for one in jobs("check")["test"]["strategy"]["matrix"]["include"]}
+
+    assert run == {"test", "test-all"} <= TARGETS
+    assert 'make "$TARGET"' in commands("check")
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_job_with_credentials_installs_only_what_deploys(name: str) -> None:
+    for job in jobs(name).values():
+        installs = [step["run"] for step in job["steps"] if "make install" in step.get("run", "")]
+        level = "install-deploy" if "id-token" in job.get("permissions", {}) else "install-tests"
+        assert installs == [f"make {level} PYTHON=python"]
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -153,7 +168,8 @@ def test_pull_request_from_a_fork_gets_no_credentials() -> None:
 
 
 def test_pull_request_changes_nothing() -> None:
-    assert "deploy" not in "\n".join(commands("check")).replace("a deployment", "")
+    said = "\n".join(commands("check")).replace("a deployment", "").replace("install-deploy", "")
+    assert "deploy" not in said
     (diff,) = [command for command in commands("check") if "make diff" in command]
     assert "READ_ONLY=1" in diff
 

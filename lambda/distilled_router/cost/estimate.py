@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from math import floor, log10
+from typing import TYPE_CHECKING
 
-from distilled_router.aws.custom_resource import Event
 from distilled_router.aws.errors import ResourceError
 from distilled_router.cost.lines import Amount, Case, Line, Spec, Volume
 from distilled_router.cost.prices import PriceError, Prices
 from distilled_router.task.task import Task
+
+if TYPE_CHECKING:
+    # Its module needs Powertools, which a synthesis doesn't have.
+    from distilled_router.aws.custom_resource import Event
 
 __all__ = [
     "Amount",
