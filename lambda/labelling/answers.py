@@ -1,4 +1,4 @@
-"""What the teacher answered to one record: weights, a text that holds none, or no answer."""
+"""The teacher's answer to one record: weights, or why there are none."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from distilled_router.data.labelling_plan import Plan
 from distilled_router.task.converse import NoReplyError, Prompt, Reply
 from distilled_router.task.task import InvalidOutput, Task
 
-# A text or an error is kept as a reason, not as a document.
+# Longer reasons are cut: answers are kept by the hundred thousand.
 MOST_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Weights; or else a reason, which `asked` says the teacher is to blame for, and not the call."""
+    """The answer to one record.
+
+    Attributes:
+        weights: None if there are none.
+        reason: why there are none.
+        asked: whether the teacher replied; False if the call failed.
+        input_tokens: tokens of the request.
+        output_tokens: tokens of the reply.
+    """
 
     weights: dict[str, float] | None = None
     reason: str = ""
@@ -39,5 +47,5 @@ class Answer:
 
 
 def prompt(plan: Plan, task: Task) -> Prompt:
-    """Return the prompt that the teacher is asked with: the task's full one, by the plan's settings."""
+    """Return the teacher's prompt, with the plan's token limit and temperature."""
     return Prompt.teacher(task, max_tokens=plan.max_tokens, temperature=plan.temperature)

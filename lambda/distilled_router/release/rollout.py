@@ -38,13 +38,13 @@ class Rollout:
 
     @property
     def rounds(self) -> tuple[float, ...]:
-        """The shares with which each round of `dwell_seconds` goes; baking is rounds of all requests.
+        """Return the share of each round of `dwell_seconds`: the steps, then the bake with all requests.
 
-        The last step is itself a round with all requests, so that baking begins where it ends.
+        The last step is a round with all requests itself, and the bake follows it.
         """
         return self.steps + (1.0,) * math.ceil(self.bake_seconds / self.dwell_seconds)
 
     @property
     def least(self) -> int:
-        """How many requests or probes make a judgement."""
+        """Return the minimum number of requests or probes for a comparison."""
         return max(self.minimum_requests, 1)

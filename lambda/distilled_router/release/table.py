@@ -38,7 +38,7 @@ class RouteChangedError(Exception):
     """Another writer changed the route since it was read. Read it and decide again."""
 
     def __init__(self, text: str, refused: Sequence[int] = ()) -> None:
-        """`refused` lists the writes of the transaction, by position, whose own condition did not hold."""
+        """Keep the positions of the transaction's writes whose own condition did not hold."""
         super().__init__(text)
         self.refused = tuple(refused)
 

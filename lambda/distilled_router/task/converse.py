@@ -91,7 +91,7 @@ class Prompt:
 
     @classmethod
     def teacher(cls, task: Task, *, max_tokens: int, temperature: float) -> Self:
-        """Return the full prompt as the labelling settings want it answered."""
+        """Return the full prompt with the labelling's token limit and temperature."""
         return cls(task.teacher_prompt, max_tokens, temperature)
 
 
@@ -145,7 +145,7 @@ class Reply:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the model wrote no text."""
+        """Return whether the model wrote no text."""
         return not self.text.strip()
 
     def weights(self, task: Task) -> dict[str, float]:

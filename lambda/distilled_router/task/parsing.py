@@ -42,7 +42,7 @@ class AnswerReader:
             parse_int=float,  # int() raises on more than 4,300 digits, float() on what int() took
             parse_constant=_refuse,
         )
-        # Longest first, so that no label hides another that begins with it.
+        # Longest first, so no label hides another that begins with it.
         names = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
         between = r"[\"'*`]*+\s*+(?:->|=>|[:=]|-(?=\s)|is\b)?+[\"'*`\s]*+"
         self._labelled = re.compile(

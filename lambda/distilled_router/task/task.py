@@ -144,7 +144,7 @@ class Task:
         """Return the limit of tokens for an answer.
 
         It is the number of characters of the longest answer, since a token has at least one, and 5 more for
-        the answer's end, and so that added words are seen instead of cut off.
+        the answer's end and a few added words, which are then parsed and not cut off.
 
         Four compact weights have at most 11 characters, "25 25 25 25", and so at most 12 tokens with the end.
         """
