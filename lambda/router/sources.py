@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -102,18 +102,19 @@ class Models:
             return Outcome(reason="timed_out")
         except NoReplyError as error:
             return Outcome(reason=error.reason, detail=error.loggable)
-        return replace(self._read(reply), model=model)
+        return self._read(model, reply)
 
-    def _read(self, reply: Reply) -> Outcome:
-        outcome = Outcome(
-            model_latency=reply.latency_ms,
-            input_tokens=reply.input_tokens,
-            output_tokens=reply.output_tokens,
-        )
+    def _read(self, model: str, reply: Reply) -> Outcome:
+        known: dict[str, Any] = {
+            "model": model,
+            "model_latency": reply.latency_ms,
+            "input_tokens": reply.input_tokens,
+            "output_tokens": reply.output_tokens,
+        }
         if reply.is_empty:
-            return replace(outcome, reason="empty_output", detail=reply.stop_reason)
+            return Outcome(reason="empty_output", detail=reply.stop_reason, **known)
         try:
             # The text of a model is parsed and never used otherwise, whatever a query made it say.
-            return replace(outcome, weights=reply.weights(self._task))
+            return Outcome(weights=reply.weights(self._task), **known)
         except InvalidOutput:
-            return replace(outcome, reason="invalid_output", detail=reply.stop_reason)
+            return Outcome(reason="invalid_output", detail=reply.stop_reason, **known)
