@@ -1,9 +1,9 @@
-"""What the router's function costs until it can answer, from its bundle and the layer, compiled and not.
+"""CPU time to import the router's handler from bundle and layer, with compiled modules and without.
 
     python -m benchmarks.cold_start
 
-Each import is a process of its own that sees nothing but the two folders and the standard library.
-Run it with the functions' Python: another one compiles nothing.
+Each import runs in its own process, with only the two folders and the standard library on its path. Run it
+with the functions' Python version, because other versions do not compile the bundles.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ print((time.process_time() - began) * 1000)
 """
 
 
-def took(function: Path, layer: Path) -> float:
-    """CPU milliseconds of an import."""
+def import_ms(function: Path, layer: Path) -> float:
+    """Return the CPU milliseconds of an import."""
     command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(function), str(layer / "python")]
     done = subprocess.run(  # noqa: S603  # our own program
         command, env={"PATH": os.environ["PATH"], **FUNCTION}, capture_output=True, text=True, check=True
@@ -40,7 +40,7 @@ def took(function: Path, layer: Path) -> float:
 
 
 def main() -> int:
-    """Measure by turns, print the medians and how many times as long it takes without compiled code."""
+    """Measure both in turns; print the medians, and the median of the ratios."""
     if not bundles.is_compiled():
         raise SystemExit(
             f"Run this with Python {'.'.join(map(str, bundles.RUNTIME))}, the functions' version."
@@ -50,7 +50,7 @@ def main() -> int:
         sources = (Path(folder) / "function", Path(folder) / "layer")
         for bundle, copy in zip(compiled, sources, strict=True):
             shutil.copytree(bundle, copy, ignore=shutil.ignore_patterns(bundles.COMPILED))
-        pairs = [(took(*compiled), took(*sources)) for _ in range(TURNS)]
+        pairs = [(import_ms(*compiled), import_ms(*sources)) for _ in range(TURNS)]
     print("| compiled, ms | sources, ms | times |\n|---:|---:|---:|")
     medians = [statistics.median(values) for values in zip(*pairs, strict=True)]
     ratio = statistics.median(slow / fast for fast, slow in pairs)

@@ -1,10 +1,10 @@
-"""How fast the rules of a data set are checked, beside JSON and a schema per record; and in how much memory.
+"""Speed and memory of the data set rules, compared with JSON parsing and a schema per record.
 
     python -m benchmarks.dataset_rules                  measures, prints the table of README.md
-    python -m benchmarks.dataset_rules --rows 1500 --megabytes 20 --repeats 1     a quick look
+    python -m benchmarks.dataset_rules --rows 1500 --megabytes 20 --repeats 1     a short run
 
-The files are drawn from the sample data by a fixed seed. Each measurement is a process of its own, which
-reads one set of files and says how much CPU time that took (imports apart) and how much memory at its peak.
+The files are generated from the sample data with a fixed seed. Each measurement is a process that reads one
+set of files and reports its CPU time without imports, and its peak memory.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from distilled_router.task.task import Task
 
 PROJECT = Path(__file__).resolve().parents[1]
 SEED = 4
-HOLDOUT_PART = 15  # one row is held out for so many that are trained on
-_LARGEST = 999_000_000  # of the 1 GB that a file must stay below
+HOLDOUT_PART = 15  # training rows per hold-out row
+_LARGEST = 999_000_000  # bytes; a file must stay below 1 GB
 
 
 @dataclass(frozen=True)
 class Files:
-    """One set of files to check; `peers` says whether the other approach reads it, too."""
+    """One set of files to check; `with_schema`: the other approach reads it too."""
 
     name: str
     training: Path
     holdout: Path | None = None
-    peers: bool = True
+    with_schema: bool = True
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one process read, in how much CPU time, and the most memory that it held."""
+    """One process: rows read, CPU seconds, peak memory."""
 
     rows: int
     seconds: float
@@ -54,15 +54,15 @@ class Measured:
 
     @property
     def rate(self) -> float:
-        """Rows in a second."""
+        """Rows per CPU second."""
         return self.rows / self.seconds
 
 
-# What is compared. Each takes a training file and perhaps a hold-out file, and returns how many rows it read.
+# The approaches. Each reads a training file and an optional hold-out file, and returns the number of rows.
 
 
 def with_rules(training: Path, holdout: Path | None) -> int:
-    """All rules of this project: near duplicates, labels, prompts and balance included."""
+    """Apply all rules of this project, including near duplicates, labels, prompts and balance."""
     from distilled_router.data.dataset_rules import check_dataset
     from distilled_router.data.line_rules import lines
 
@@ -73,7 +73,7 @@ def with_rules(training: Path, holdout: Path | None) -> int:
     report = check_dataset(
         content(training), content(holdout) if holdout else None, Task.load(), "distillation"
     )
-    # A file of more rows than a job takes is refused for that, and for nothing else.
+    # A file with more rows than a job takes is refused only for the number of rows.
     assert {rule for severity, rule in report.counts if severity == "error"} <= {"row-count"}, (
         report.summary()
     )
@@ -81,10 +81,12 @@ def with_rules(training: Path, holdout: Path | None) -> int:
 
 
 def with_schema(training: Path, holdout: Path | None) -> int:
-    """What AWS's sample validator does with a record (model_distillation/dataset-validation in
-    amazon-bedrock-samples): parse it, check it against a JSON schema, check that the roles alternate. Here
-    the schema is compiled once, where that one compiles it for every record, and no file is read whole."""
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it comes without types
+    """Check each record like AWS's sample validator: JSON, a JSON schema, alternating roles.
+
+    The validator is model_distillation/dataset-validation in amazon-bedrock-samples. Unlike it, this function
+    compiles the schema once and not for every record, and does not read a whole file into memory.
+    """
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it has no type hints
 
     content = {"type": "array", "minItems": 1, "maxItems": 1, "items": _object(text={"type": "string"})}
     role = {"enum": ["user", "assistant"]}
@@ -123,7 +125,7 @@ APPROACHES: dict[str, Callable[[Path, Path | None], int]] = {"rules": with_rules
 
 
 def drawn(source: str, count: int, task: Task) -> Iterator[Example]:
-    """Different queries of a sample file's words, lengths and labels, in the shares that they have there."""
+    """Yield different queries with the words, lengths and labels of a sample file in its proportions."""
     with (PROJECT / "data" / source).open(encoding="utf-8") as file:
         known = list(examples(file, task))
     words = [word for example in known for word in example.query.split()]
@@ -137,7 +139,7 @@ def drawn(source: str, count: int, task: Task) -> Iterator[Example]:
 
 
 def written(path: Path, found: Iterator[Example], task: Task, **options: Any) -> Path:
-    """Write rows as JSON lines."""
+    """Write rows as JSON lines and return the path."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for example in found:
             file.write(json.dumps(row(task, example.query, example.weights), **options) + "\n")
@@ -145,7 +147,7 @@ def written(path: Path, found: Iterator[Example], task: Task, **options: Any) ->
 
 
 def files(folder: Path, rows: int, size: int) -> Iterator[Files]:
-    """What is measured. `size` is that of the large files, in bytes."""
+    """Write the files and yield them; `size` is that of the large files, in bytes."""
     task = Task.load()
     training, holdout = (
         list(drawn(f"{name}.jsonl", count, task))
@@ -157,7 +159,7 @@ def files(folder: Path, rows: int, size: int) -> Iterator[Files]:
     yield Files("training and hold-out", plain, held_out)
     quoted = [Example(f'"{example.query}" \u00e9', example.weights) for example in training]
     yield Files("escapes in each row", written(folder / "escaped.jsonl", iter(quoted), task), held_out)
-    # Longer than the router takes, which is a warning: the most bytes that a job's rows can have.
+    # The largest valid file: rows longer than the router accepts only cause a warning.
     longer = size // rows - plain.stat().st_size // rows
     long = (Example(f"{each.query} {'lorem ipsum ' * (longer // 12)}", each.weights) for each in training)
     yield Files("largest valid file", written(folder / "largest.jsonl", long, task))
@@ -165,22 +167,22 @@ def files(folder: Path, rows: int, size: int) -> Iterator[Files]:
         content = plain.read_bytes()
         for _ in range(size // len(content)):
             file.write(content)
-    yield Files("too many rows, refused", folder / "many.jsonl", peers=False)
+    yield Files("too many rows, refused", folder / "many.jsonl", with_schema=False)
 
 
 # Measuring
 
 
 def measure(approach: str, training: Path, holdout: Path | None) -> Measured:
-    """Run one approach in this process."""
+    """Run and measure one approach in this process."""
     start = time.process_time()
     rows = APPROACHES[approach](training, holdout)
     seconds = time.process_time() - start
     return Measured(rows, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024)
 
 
-def apart(approach: str, found: Files) -> Measured:
-    """Run one approach in a process of its own."""
+def measure_in_process(approach: str, found: Files) -> Measured:
+    """Run and measure one approach in a new process."""
     command = [sys.executable, "-m", "benchmarks.dataset_rules", "--measure", approach, str(found.training)]
     command += [str(found.holdout)] if found.holdout else []
     output = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout  # noqa: S603
@@ -188,7 +190,7 @@ def apart(approach: str, found: Files) -> Measured:
 
 
 def table(measured: Sequence[tuple[Files, list[dict[str, Measured]]]]) -> Iterator[str]:
-    """Medians of all repeats; `times` is the median of the ratios within a repeat."""
+    """Yield the table's lines: medians of the repeats; `times` is the median of the ratios per repeat."""
     yield "| file | MB | rows | rules: rows/s | schema: rows/s | times | rules: peak MB | schema: peak MB |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     for found, repeats in measured:
@@ -209,10 +211,14 @@ def table(measured: Sequence[tuple[Files, list[dict[str, Measured]]]]) -> Iterat
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dataset_rules", description=__doc__)
-    parser.add_argument("--rows", type=int, default=15_000, help="of the training file; a job takes 15,000")
-    parser.add_argument("--megabytes", type=int, default=_LARGEST // 1_000_000, help="of the large files")
+    parser.add_argument(
+        "--rows", type=int, default=15_000, help="rows of the training file; a job takes up to 15,000"
+    )
+    parser.add_argument(
+        "--megabytes", type=int, default=_LARGEST // 1_000_000, help="size of the large files"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -224,9 +230,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measured = []
     with tempfile.TemporaryDirectory() as folder:
         for found_files in files(Path(folder), options.rows, options.megabytes * 1_000_000):
-            names = list(APPROACHES) if found_files.peers else ["rules"]
-            # By turns, so that what else the machine does meets both.
-            repeats = [{name: apart(name, found_files) for name in names} for _ in range(options.repeats)]
+            names = list(APPROACHES) if found_files.with_schema else ["rules"]
+            # In turns, so that other load on the machine affects both.
+            repeats = [
+                {name: measure_in_process(name, found_files) for name in names}
+                for _ in range(options.repeats)
+            ]
             measured.append((found_files, repeats))
         print("\n".join(table(measured)))
     print(f"\nPython {platform.python_version()}, {platform.machine()}, median of {options.repeats}.")

@@ -1,10 +1,10 @@
-"""The router under a steady load while what is behind it fails: what it answers, and how long that takes.
+"""The router under constant load while its table and models fail: sources and latencies of its answers.
 
-    python -m benchmarks.load            two minutes and a half; writes the plots of docs/router.md
-    python -m benchmarks.load --rate 80  more queries a second
+    python -m benchmarks.load            two and a half minutes; writes the plots of docs/router.md
+    python -m benchmarks.load --rate 80  more queries per second
 
-Queries come at a constant rate, whether earlier ones have their answers or not, and none is asked twice.
-Bedrock is the stand-in, in another process, as `benchmarks.router` sets it; the releases table is a double.
+Queries are sent at a constant rate, without waiting for earlier answers, and each query is new. Bedrock is
+the stand-in in another process, set up as in `benchmarks.router`; the release table is a double.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ SECONDS = 15
 TIME_BUDGET_MS = 1500
 BASE_MODEL, RELEASE = "us.amazon.nova-micro-v1:0", "aaaaaaaaaaaa"
 SOURCES = {"distilled": "#2f7ed8", "base": "#e08a1e", "static": "#8a8f98"}
-# Readable on white and on black.
+# Readable on white and on black backgrounds.
 INK = "#7d838c"
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What goes wrong for SECONDS: faults of the stand-in, and of the table."""
+    """One phase of SECONDS: the stand-in's faults, and the seconds for which the table hangs."""
 
     name: str
     faults: Sequence[dict[str, Any]] = ()
@@ -48,25 +48,25 @@ class Phase:
 
 
 def phases(student: str) -> tuple[Phase, ...]:
-    """Everything that the router falls back from; in between it recovers."""
-    asked = {"operation": "Converse", "count": None}
-    well = Phase("all is well")
+    """Return the failures that the router must handle, with a phase of recovery after each."""
+    all_calls = {"operation": "Converse", "count": None}
+    healthy = Phase("all is well")
     return (
-        well,
+        healthy,
         Phase("the table hangs", table_fails=5.0),
-        well,
-        Phase("student throttled", [{**asked, "kind": "throttled", "modelId": student}]),
-        well,
-        Phase("student hangs", [{**asked, "kind": "slow", "milliseconds": 5000, "modelId": student}]),
-        well,
-        Phase("Bedrock is down", [{**asked, "kind": "unavailable"}]),
-        well,
+        healthy,
+        Phase("student throttled", [{**all_calls, "kind": "throttled", "modelId": student}]),
+        healthy,
+        Phase("student hangs", [{**all_calls, "kind": "slow", "milliseconds": 5000, "modelId": student}]),
+        healthy,
+        Phase("Bedrock is down", [{**all_calls, "kind": "unavailable"}]),
+        healthy,
     )
 
 
 @dataclass(frozen=True)
 class Answer:
-    """When a query came, after the run's beginning, what it took, and who answered."""
+    """An answer: the second of the run in which its query was due, its latency and its source."""
 
     second: float
     ms: float
@@ -74,7 +74,7 @@ class Answer:
 
 
 def run(where: Where, rate: int) -> list[Answer]:
-    """Ask the router of this process, through all phases."""
+    """Send queries to a router in this process through all phases, and return the answers."""
     from botocore.config import Config
 
     from distilled_router.env import RouterEnv
@@ -92,7 +92,7 @@ def run(where: Where, rate: int) -> list[Answer]:
     answers: list[Answer] = []
 
     def ask(number: int, due: float) -> None:
-        # From when it was due: waiting for a thread would be waiting, too.
+        # Latency is counted from the due time, so it includes waiting for a thread.
         answer = router.handle({"query": f"red car number {number}"})
         now = time.perf_counter()
         answers.append(Answer(due - start, (now - due) * 1000, answer["source"]))
@@ -101,7 +101,7 @@ def run(where: Where, rate: int) -> list[Answer]:
         list(pool.map(lambda n: router.handle({"query": f"warm {n}"}), range(rate)))
         start = time.perf_counter()
         for place, phase in enumerate(phases(where.model)):
-            _order(where, phase.faults)
+            _set_faults(where, phase.faults)
             table.fails = phase.table_fails
             for tick in range(rate * SECONDS):
                 number = place * rate * SECONDS + tick
@@ -111,18 +111,18 @@ def run(where: Where, rate: int) -> list[Answer]:
     return sorted(answers, key=lambda answer: answer.second)
 
 
-def _order(where: Where, faults: Sequence[dict[str, Any]]) -> None:
+def _set_faults(where: Where, faults: Sequence[dict[str, Any]]) -> None:
     for method, body in (("DELETE", None), ("POST", json.dumps(faults).encode() if faults else None)):
         if method == "DELETE" or body:
             with urlopen(Request(f"{where.url}/_faults", data=body, method=method), timeout=10) as answer:  # noqa: S310  # loopback
                 answer.read()
 
 
-# What it shows.
+# Tables and plots.
 
 
 def table(answers: Sequence[Answer], names: Sequence[str]) -> str:
-    """A row for each phase."""
+    """Return a table with a row for each phase."""
     lines = [
         "| | queries | distilled | base | static | unanswered | p50 ms | p99 ms | longest ms |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -169,7 +169,7 @@ def _chart(kind: Callable[..., Any], colors: Sequence[str], title: str, **settin
 
 
 def plots(answers: Sequence[Answer], names: Sequence[str], rate: int) -> dict[str, bytes]:
-    """Two SVG pictures, a point for each second."""
+    """Return two SVG files by name, with a point for each second."""
     by_second: dict[int, list[Answer]] = {}
     for one in answers:
         by_second.setdefault(int(one.second), []).append(one)
@@ -184,7 +184,7 @@ def plots(answers: Sequence[Answer], names: Sequence[str], rate: int) -> dict[st
     latency = _chart(
         pygal.Line,
         ["#2f7ed8", "#b4438f", INK],
-        f"Milliseconds to an answer, {rate} queries a second",
+        f"Milliseconds to an answer, {rate} queries per second",
         range=(0, TIME_BUDGET_MS * 1.1),
         **marks,
     )
@@ -195,7 +195,7 @@ def plots(answers: Sequence[Answer], names: Sequence[str], rate: int) -> dict[st
     sources = _chart(
         pygal.StackedBar,
         list(SOURCES.values()),
-        "Answers a second, by source",
+        "Answers per second, by source",
         spacing=0,
         margin_right=20,
         **marks,
@@ -208,9 +208,9 @@ def plots(answers: Sequence[Answer], names: Sequence[str], rate: int) -> dict[st
 
 
 def main() -> int:
-    """Run the load in a process of its own beside the stand-in's, print the table, write the plots."""
+    """Run the load in a second process, print the table, write the plots."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=int, default=40, help="queries a second")
+    parser.add_argument("--rate", type=int, default=40, help="queries per second")
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:

@@ -1,12 +1,12 @@
-"""What the router adds to a model's own time, beside a bare call, LiteLLM and the pattern of the AWS samples.
+"""The router's overhead on a model call, compared with a bare call, LiteLLM and the pattern of AWS samples.
 
     python -m benchmarks.router                      measures, prints the tables of README.md
-    python -m benchmarks.router --queries 200        a quick look
-    python -m benchmarks.router --without litellm    where LiteLLM can't be installed
+    python -m benchmarks.router --queries 200        a short run
+    python -m benchmarks.router --without litellm    if LiteLLM can't be installed
 
-All ask the same student of the Bedrock stand-in, over loopback, each in a process of its own, by turns. The
-stand-in waits 380 ms before the first token and writes 183 tokens a second. Time beyond that is what the
-client, the connection and the stand-in itself take; what an approach adds is its time less the bare call's.
+All approaches ask the same student of the Bedrock stand-in over loopback, each in its own process, in turns.
+The stand-in waits 380 ms before the first token and writes 183 tokens per second. The rest of the latency is
+client, connection and stand-in; an approach's overhead is its latency minus that of the bare call.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ QUERY = "red car number"
 TURNS, STARTS = 3, 11
 SECRET = "not-a-secret"  # noqa: S105  # the stand-in verifies no signature
 REGION, ROLE = "us-east-1", "arn:aws:iam::000000000000:role/job"
-# What a function has in its environment.
+# The variables of the function.
 FUNCTION = {
     "POWERTOOLS_SERVICE_NAME": "benchmark",
     "TABLE_NAME": "releases",
@@ -57,25 +57,26 @@ FUNCTION = {
     "AWS_ACCESS_KEY_ID": "AKIASTANDIN",
     "AWS_SECRET_ACCESS_KEY": SECRET,
 }
-# As the published student answers: four weights, and some 60 tokens of reasoning.
+# The published student answers with four weights and about 60 tokens of reasoning.
 REASONING = (
     "The query names what can be seen in the clip, so the visual channel matters most and the audio channel "
     "somewhat, while spoken words and metadata add little."
 )
 
 
-# The approaches. Each is made once in its process, and answers one query; it returns the output tokens.
+# The approaches. Each is set up once per process and returns a function that asks one query and returns the
+# number of output tokens.
 
 
 @dataclass(frozen=True)
 class Where:
-    """The stand-in, and the endpoint of the student."""
+    """The stand-in's URL, and the ARN of the student's deployment."""
 
     url: str
     model: str
 
     def client(self, **config: Any) -> Any:
-        """A bedrock-runtime client."""
+        """Return a bedrock-runtime client for the stand-in."""
         import boto3
         from botocore.config import Config
 
@@ -93,14 +94,14 @@ type Ask = Callable[[str], int]
 
 
 class Timed:
-    """A bedrock-runtime client that notes how long each of its calls took, in milliseconds, by the query."""
+    """A bedrock-runtime client that records each call's milliseconds by query."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
         self.took: dict[str, float] = {}
 
     def converse(self, **request: Any) -> Any:
-        """Call it."""
+        """Call Converse and record its duration."""
         began = time.perf_counter()
         reply = self._client.converse(**request)
         query = request["messages"][0]["content"][0]["text"]
@@ -108,13 +109,15 @@ class Timed:
         return reply
 
 
-# What the router took beside the call of its model, by query.
-BESIDE: dict[str, float] = {}
+# The router's milliseconds without its model call, by query.
+OVERHEAD: dict[str, float] = {}
 
 
 def ours(where: Where) -> Ask:
-    """The whole router: request, route, cache, budget, breaker, validation, metrics. Its table is a double
-    that holds one route."""
+    """Use the whole router: request, route, cache, budget, breaker, validation, metrics.
+
+    Its table is a double with one route.
+    """
     from botocore.config import Config
 
     from distilled_router.env import RouterEnv
@@ -124,7 +127,7 @@ def ours(where: Where) -> Ask:
     from tests.unit.router.doubles import TableDouble
 
     env = RouterEnv.read(FUNCTION)
-    # An environment of Lambda has one request at a time; here there are as many as are asked at once.
+    # In Lambda, an execution environment has one request at a time; here there are up to 100.
     config = client_config(env).merge(Config(max_pool_connections=max(CONCURRENCY)))
     bedrock = where.client(**vars(config)["_user_provided_options"])
     table = TableDouble(Route(1, (Share("aaaaaaaaaaaa", where.model, 1.0),)))
@@ -134,7 +137,7 @@ def ours(where: Where) -> Ask:
     def ask(query: str) -> int:
         began = time.perf_counter()
         answer = router.handle({"query": query})
-        BESIDE[query] = (time.perf_counter() - began) * 1000 - timed.took[query]
+        OVERHEAD[query] = (time.perf_counter() - began) * 1000 - timed.took[query]
         assert answer["source"] == "distilled", answer
         return 0
 
@@ -142,7 +145,7 @@ def ours(where: Where) -> Ask:
 
 
 def bare(where: Where) -> Ask:
-    """One boto3 call with the student's prompt; the text is not even read."""
+    """Make one boto3 call with the student's prompt, without reading the reply's text."""
     from distilled_router.task.converse import Prompt, request
     from distilled_router.task.task import Task
 
@@ -159,7 +162,7 @@ def bare(where: Where) -> Ask:
 
 
 def samples(where: Where) -> Ask:
-    """As the AWS routing samples do: a client for each call, no cache, the answer taken as JSON or text."""
+    """Call like the AWS routing samples: a client for each call, no cache, an answer in JSON or text."""
     from distilled_router.task.task import Task
 
     prompt = Task.load().student_prompt
@@ -182,7 +185,7 @@ def samples(where: Where) -> Ask:
 
 
 def litellm(where: Where) -> Ask:
-    """LiteLLM's Converse path, with a fallback."""
+    """Use LiteLLM's Converse path with a fallback."""
     os.environ |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
     import litellm as library  # type: ignore[import-not-found]  # in its own environment
 
@@ -218,29 +221,27 @@ APPROACHES: Mapping[str, Callable[[Where], Ask]] = {
 }
 
 
-# One measurement, in a process of its own.
+# One measurement, in its own process.
 
 
 def measure(approach: str, where: Where, queries: int, concurrency: int) -> dict[str, Any]:
-    """Ask so many queries, no two of them the same, and say how long each took."""
+    """Ask a number of different queries; return their latencies, throughput, CPU time and memory."""
     ask = APPROACHES[approach](where)
-    # Its lines of metrics and logs go where a function's go, to somebody else.
+    # Metrics and logs are discarded: in Lambda, another process handles them.
     with (
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,
         redirect_stdout(nowhere),
         ThreadPoolExecutor(concurrency) as pool,
     ):
-        list(pool.map(lambda n: ask(f"a warm engine {n}"), range(concurrency)))
+        list(pool.map(lambda n: ask(f"warm {n}"), range(concurrency)))
         numbers = itertools.count()
         cpu, start = time.process_time(), time.perf_counter()
-        asked = list(
-            pool.map(lambda n: _one_after_another(ask, numbers, queries, n / concurrency), range(concurrency))
-        )
+        asked = list(pool.map(lambda n: _caller(ask, numbers, queries, n / concurrency), range(concurrency)))
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     took = [one for several in asked for one in several]
     return {
         "ms": [milliseconds for milliseconds, _ in took],
-        "beside": [BESIDE[query] for query in BESIDE if query.startswith(QUERY)],
+        "overhead": [OVERHEAD[query] for query in OVERHEAD if query.startswith(QUERY)],
         "tokens": max(tokens for _, tokens in took),
         "rate": queries / wall,
         "cpu_ms": cpu / queries * 1000,
@@ -248,12 +249,13 @@ def measure(approach: str, where: Where, queries: int, concurrency: int) -> dict
     }
 
 
-def _one_after_another(
-    ask: Ask, numbers: Iterator[int], queries: int, later: float
-) -> list[tuple[float, int]]:
-    """What one caller asks. Callers begin one after another within an answer's time, as requests come: all at
-    the same moment, each would wait for the others, whatever it asks through."""
-    time.sleep(later * FIRST_TOKEN_MS / 1000)
+def _caller(ask: Ask, numbers: Iterator[int], queries: int, delay: float) -> list[tuple[float, int]]:
+    """Ask queries one after another; return milliseconds and output tokens of each.
+
+    `delay` is a fraction of the time of an answer: callers start at different times, as requests arrive. If
+    all started at once, each would wait for the others with any approach.
+    """
+    time.sleep(delay * FIRST_TOKEN_MS / 1000)
     took = []
     while (number := next(numbers)) < queries:
         began = time.perf_counter()
@@ -263,13 +265,13 @@ def _one_after_another(
 
 
 def initialise(approach: str, where: Where) -> dict[str, Any]:
-    """CPU milliseconds until an approach could ask; "boto3" is no more than its import and its client."""
+    """Return the CPU milliseconds of an approach's setup; "boto3" is only its import and a client."""
     os.environ |= FUNCTION
     began = time.process_time()
     if approach == "boto3":
         where.client()
     elif approach == "ours":
-        # As Lambda does it, with a client of DynamoDB besides.
+        # As in Lambda, which also creates a DynamoDB client.
         importlib.import_module("router.handler")
     else:
         APPROACHES[approach](where)
@@ -281,7 +283,7 @@ def initialise(approach: str, where: Where) -> dict[str, Any]:
 
 @contextmanager
 def standin() -> Iterator[tuple[Where, Where]]:
-    """The stand-in with two deployed students: one that answers weights only, one with reasoning."""
+    """Run the stand-in with two deployed students: one answers with weights only, one with reasoning."""
     from distilled_router.data.conversation import examples, row
     from distilled_router.task.task import Task
     from local.bedrock import BedrockStandIn, MemoryS3, Settings
@@ -319,14 +321,17 @@ def _student(bedrock: Any, name: str) -> str:
     )
     bedrock.advance(day)
     model = control.get_model_customization_job(jobIdentifier=name)["outputModelArn"]
-    made = control.create_custom_model_deployment(modelDeploymentName=name, modelArn=model)
+    created = control.create_custom_model_deployment(modelDeploymentName=name, modelArn=model)
     bedrock.advance(day)
-    return str(made["customModelDeploymentArn"])
+    return str(created["customModelDeploymentArn"])
 
 
-def in_a_process(python: Path, approach: str, where: Where, *how_many: int) -> dict[str, Any]:
-    """Measure an approach in a process of its own: its start, or so many queries and so many at once."""
-    arguments = [approach, where.url, where.model, *map(str, how_many)]
+def measure_in_process(python: Path, approach: str, where: Where, *load: int) -> dict[str, Any]:
+    """Measure an approach in a new process: its setup, or with `load` its latency.
+
+    `load` is the number of queries and the number of callers in parallel.
+    """
+    arguments = [approach, where.url, where.model, *map(str, load)]
     done = subprocess.run(  # noqa: S603  # our own program
         [str(python), "-m", "benchmarks.router", "--measure", *arguments],
         cwd=PROJECT,
@@ -341,7 +346,7 @@ def in_a_process(python: Path, approach: str, where: Where, *how_many: int) -> d
 
 
 def with_litellm() -> Path:
-    """An environment of its own for LiteLLM, which needs other versions than ours; its Python."""
+    """Return the Python of LiteLLM's environment, created on first use; LiteLLM needs other versions."""
     folder = PROJECT / ".cache" / "benchmark-litellm"
     python = folder / "bin" / "python"
     if not (folder / ".installed").exists():
@@ -361,7 +366,7 @@ def report(
     starts: Mapping[str, Sequence[float]],
     published: Sequence[float],
 ) -> str:
-    """The tables of README.md."""
+    """Return the tables of README.md."""
     lines = [
         "| approach | in parallel | p50 ms | p99 ms | more than bare: p50 | p99 | queries/s | CPU ms | MB |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -371,26 +376,27 @@ def report(
     for approach, concurrency in found:
         runs = found[approach, concurrency]
         p50, p99 = (_median(_part(run["ms"], part) for run in runs) for part in (0.50, 0.99))
-        # Turn by turn, so that what slowed the machine slowed both.
+        # Compared within a turn, so that other load on the machine affects both.
         pairs = list(zip(runs, found["bare", concurrency], strict=True))
-        beyond = [
+        overhead = [
             _median(_part(mine["ms"], part) - _part(theirs["ms"], part) for mine, theirs in pairs)
             for part in (0.50, 0.99)
         ]
-        told = ["", ""] if approach == "bare" else [f"{value:+.2f}" for value in beyond]
+        shown = ["", ""] if approach == "bare" else [f"{value:+.2f}" for value in overhead]
         lines.append(
-            f"| {approach} | {concurrency} | {p50 - model:.2f} | {p99 - model:.2f} | {told[0]} | {told[1]} | "
-            f"{_median(run['rate'] for run in runs):.0f} | {_median(run['cpu_ms'] for run in runs):.2f} | "
+            f"| {approach} | {concurrency} | {p50 - model:.2f} | {p99 - model:.2f} | {shown[0]} | "
+            f"{shown[1]} | {_median(run['rate'] for run in runs):.0f} | "
+            f"{_median(run['cpu_ms'] for run in runs):.2f} | "
             f"{_median(run['megabytes'] for run in runs):.0f} |"
         )
     lines += ["", "| in parallel | the router without its model call: p50 ms | p99 ms |", "|---:|---:|---:|"]
     for concurrency in CONCURRENCY:
-        beside = [run["beside"] for run in found["ours", concurrency]]
-        p50, p99 = (_median(_part(one, part) for one in beside) for part in (0.50, 0.99))
+        overheads = [run["overhead"] for run in found["ours", concurrency]]
+        p50, p99 = (_median(_part(one, part) for one in overheads) for part in (0.50, 0.99))
         lines.append(f"| {concurrency} | {p50:.2f} | {p99:.2f} |")
     lines += ["", "| approach | imports and init without boto3 and its client, CPU ms |", "|---|---:|"]
     for approach in dict.fromkeys(name for name, _ in found):
-        # The least: what a machine does besides only ever adds to it.
+        # The minimum, because other load on the machine only adds time.
         lines.append(f"| {approach} | {min(starts[approach]) - min(starts['boto3']):.0f} |")
     mine = _median(_part(run["ms"], 0.5) for run in found["ours", 1])
     theirs = _part(published, 0.5)
@@ -413,20 +419,21 @@ def _median(values: Iterator[float] | Sequence[float]) -> float:
 
 
 def main() -> int:
-    """Run all approaches by turns."""
+    """Measure all approaches in turns and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--queries", type=int, default=2000, help="at 100 at once; a twentieth one by one")
+    parser.add_argument(
+        "--queries",
+        type=int,
+        default=2000,
+        help="queries with 100 callers; a twentieth of them with one caller",
+    )
     parser.add_argument("--without", action="append", default=[], choices=APPROACHES)
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        approach, url, model, *how_many = options.measure
+        approach, url, model, *load = options.measure
         where = Where(url, model)
-        print(
-            json.dumps(
-                measure(approach, where, *map(int, how_many)) if how_many else initialise(approach, where)
-            )
-        )
+        print(json.dumps(measure(approach, where, *map(int, load)) if load else initialise(approach, where)))
         return 0
     chosen = [name for name in APPROACHES if name not in options.without]
     pythons = {name: Path(sys.executable) for name in chosen}
@@ -438,16 +445,16 @@ def main() -> int:
     with standin() as (student, reasoning):
         for _ in range(STARTS):
             for name in ("boto3", *chosen):
-                one = in_a_process(pythons.get(name, Path(sys.executable)), name, student)
+                one = measure_in_process(pythons.get(name, Path(sys.executable)), name, student)
                 starts.setdefault(name, []).append(one["ms"])
         for _ in range(TURNS):
             for concurrency in CONCURRENCY:
                 queries = options.queries if concurrency > 1 else max(options.queries // 20, 20)
                 for name in chosen:
-                    one = in_a_process(pythons[name], name, student, queries, concurrency)
+                    one = measure_in_process(pythons[name], name, student, queries, concurrency)
                     found.setdefault((name, concurrency), []).append(one)
             few = max(options.queries // 20, 20)
-            run = in_a_process(Path(sys.executable), "bare", reasoning, few, 1)
+            run = measure_in_process(Path(sys.executable), "bare", reasoning, few, 1)
             print(f"# the published student's format has {run['tokens']} output tokens", file=sys.stderr)
             published += run["ms"]
     print(report(found, starts, published))
