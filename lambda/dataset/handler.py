@@ -1,7 +1,7 @@
-"""Custom resource Dataset: validates training and hold-out files, then publishes them under their digest.
+"""Custom resource Dataset: validate training and hold-out files and publish them under their digest.
 
-Nothing is published before everything has passed, so a bad file costs nothing and a good one is never
-overwritten: the folder is named by the files' content.
+Files are published only if all are valid. The folder's name is a digest of their content, so published files
+are never overwritten.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 
 
 def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_retries) -> dict[str, Any]:
-    """Publish on Create and Update; on Delete remove what was published, unless it is retained."""
+    """Publish the files on Create and Update; on Delete remove them unless they are retained."""
     bucket, folder = str(event.properties["Bucket"]), f"datasets/{event.properties['Digest']}/"
     physical_id = f"s3://{bucket}/{folder}"
     if event.is_delete:
-        # Another id is one that CloudFormation invented for a create that never answered.
+        # CloudFormation generates an id for a resource whose create never answered.
         if event.physical_id == physical_id and not is_true(event.properties.get("Retain", "true")):
             purge(s3, bucket, folder)
         return answer(str(event.physical_id))
@@ -66,7 +66,7 @@ def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_r
 
 
 def _volume(report: Report, properties: Mapping[str, Any]) -> estimate.Volume:
-    """How much a job will learn from: as much as it takes, where nobody counted what was logged."""
+    """Return the volume of training data. With invocation logs it is unknown: assume a job's maximum."""
     if "Training" in properties:
         return estimate.Volume(
             queries=report.rows["training"],

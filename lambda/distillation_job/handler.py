@@ -1,18 +1,15 @@
-"""Custom resource DistillationJob: starts one Bedrock customization job and does not wait for its end.
+"""Custom resource DistillationJob: start a Bedrock customization job, without waiting for its end.
 
-The physical id is the job's name, known before anything is created. onEvent only answers with it, and makes
-no call that could fail; isComplete does the work. The framework swallows the Delete that follows an onEvent
-which failed, while a failure of isComplete, even a crash, leaves CloudFormation with the name, and its Delete
-stops the job. And what fails for a reason that passes is asked again by isComplete only.
+The physical id is the job's name. onEvent only returns it and makes no calls; isComplete does the work. The
+reason: the framework drops the Delete that follows a failed onEvent. If isComplete fails or crashes,
+CloudFormation knows the name and its Delete stops the job. Besides, only isComplete is retried.
 
-Update never destroys what CloudFormation knows: another name is another job, and the old one goes with
-CloudFormation's Delete once everything else has succeeded. Bedrock can't change a job, so an Update that
-would need it is refused. A release may have made further attempts under the job's name: they are this
-resource's too.
+An Update never deletes a job. Another name is another job, and CloudFormation deletes the old one after the
+update has succeeded. Bedrock can't change a job, so an Update that would need that fails. Further attempts
+that a release created under the job's name belong to this resource, too.
 
-With `MadeLater` the resource checks the models and leaves the job to a state machine, which calls
-`create_job` once the data is there. The job is the resource's from the first deployment on: its Delete stops
-it.
+With `MadeLater` the resource only checks the models, and a state machine calls `create_job` when the data is
+ready. The job still belongs to the resource, and its Delete stops it.
 """
 
 from __future__ import annotations
@@ -43,10 +40,10 @@ from distilled_router.bedrock import jobs, models
 
 logger = Logger()
 
-# A new role can't be assumed for up to about two minutes; a lost answer is known sooner.
+# It can take about two minutes until a new role can be assumed.
 CREATE_WAIT_SECONDS = 120
-# How soon a state machine asks again.
-MAKE_SECONDS = 15
+# Poll interval of the state machine.
+RETRY_SECONDS = 15
 
 
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
@@ -64,9 +61,9 @@ def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 
 
 def create_job(event: Mapping[str, Any], context: Any) -> StageResult:
-    """Stage of a state machine: make the job that the resource left to it, whose data is there now.
+    """Step of a state machine: create a resource's job now that its data is ready.
 
-    `properties` are the resource's, `execution` is the one that asks.
+    The event has the resource's `properties` and the ARN of the calling `execution`.
     """
     del context
     spec, execution = job_spec(event["properties"]), str(event["execution"])
@@ -76,53 +73,55 @@ def create_job(event: Mapping[str, Any], context: Any) -> StageResult:
     def is_wanted() -> bool:
         return executions.is_open(executions.find(stepfunctions, execution))
 
-    return wait_if_transient(lambda: made(spec, bedrock, is_wanted, allow_legacy=legacy), MAKE_SECONDS)
+    return wait_if_transient(
+        lambda: create_if_wanted(spec, bedrock, is_wanted, allow_legacy=legacy), RETRY_SECONDS
+    )
 
 
-def made(
+def create_if_wanted(
     spec: jobs.JobSpec, bedrock: Any, is_wanted: Callable[[], bool], *, allow_legacy: bool
 ) -> StageResult:
-    """Make the job, unless nobody wants it any more."""
+    """Create the job if `is_wanted` returns that the execution still runs."""
     if not is_wanted():
-        return failed(f"job {spec.job_name} is not made: the execution was stopped")
+        return failed(f"job {spec.job_name} was not created: the execution was stopped")
     try:
         arn = jobs.ensure(bedrock, spec, allow_legacy=allow_legacy)
     except NotYetError as error:
-        return waiting(str(error), MAKE_SECONDS)
+        return waiting(str(error), RETRY_SECONDS)
     except ResourceError as error:
         return failed(str(error))
     if not is_wanted():
-        # Stopped while the job was made: the resource's Delete may have looked for it before.
+        # The execution stopped during the call; the resource's Delete may have listed jobs before it.
         if job := jobs.find(bedrock, arn):
             jobs.stop(bedrock, job)
-        return failed(f"job {spec.job_name} is stopped again: the execution was stopped")
-    return done(f"job {arn} is made")
+        return failed(f"job {spec.job_name} was stopped, since the execution was stopped")
+    return done(f"job {arn} was created")
 
 
 def handle(event: Event, now: Callable[[], float] = time.time) -> dict[str, Any]:
-    """Name the job, and say since when it is asked for where it may have to be made."""
+    """Return the job name, and the request time if the job may need creating."""
     if event.is_delete:
         return answer(event.physical_id or "")
     name = job_spec(event.properties).job_name
     is_in_place = event.request_type == "Update" and event.physical_id == name
-    return answer(name) if is_in_place else answer(name, AskedAt=now())
+    return answer(name) if is_in_place else answer(name, RequestedAt=now())
 
 
 def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.time) -> dict[str, Any]:
-    """Make or change the job and say whether it exists, or on Delete whether all has ended."""
+    """Create or update the job, or continue its deletion; return whether that is complete."""
     name = str(event.physical_id)
     if event.is_delete:
         return complete() if _is_deleted(event, bedrock, s3, name) else pending()
-    if "AskedAt" not in event.raw and not _is_changed_in_place(event, bedrock):
+    if "RequestedAt" not in event.raw and not _is_changed_in_place(event, bedrock):
         return pending()
-    asked_at = event.raw.get("AskedAt")
-    may_wait = asked_at is not None and now() - float(asked_at) < CREATE_WAIT_SECONDS
+    requested_at = event.raw.get("RequestedAt")
+    may_wait = requested_at is not None and now() - float(requested_at) < CREATE_WAIT_SECONDS
     spec = job_spec(event.properties)
-    is_left = is_true(event.properties.get("MadeLater", "false")) and not jobs.find(bedrock, name)
-    if asked_at is not None:
+    is_created_later = is_true(event.properties.get("MadeLater", "false")) and not jobs.find(bedrock, name)
+    if requested_at is not None:
         legacy = is_true(event.properties.get("AllowLegacy", "false"))
         today = datetime.fromtimestamp(now(), UTC)
-        if is_left:
+        if is_created_later:
             jobs.check_models(bedrock, spec, allow_legacy=legacy, today=today)
             return complete(jobs.planned_attributes(spec))
         try:
@@ -130,41 +129,41 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
         except NotYetError as error:
             if not may_wait:
                 raise
-            logger.info("asked again later", reason=str(error))
+            logger.info("retrying later", reason=str(error))
             return pending()
     job = jobs.latest(bedrock, name)
     if job:
         return complete(jobs.attributes(job))
-    if is_left:
+    if is_created_later:
         return complete(jobs.planned_attributes(spec))
     if may_wait:
         return pending()
-    raise ResourceError(
-        f"Bedrock knows no job {name}, so nothing runs. Set distillation.nonce for a new one."
-    )
+    raise ResourceError(f"Job {name} does not exist in Bedrock. Set distillation.nonce to create a new one.")
 
 
 def _is_changed_in_place(event: Event, bedrock: Any) -> bool:
-    """Whether an Update under the same name is carried out. Goes on with it; raises for what can't be."""
+    """Continue an Update under the same name; return whether it is complete.
+
+    Raises ResourceError for a change that the job can't take.
+    """
     spec, old = job_spec(event.properties), _old_spec(event)
     if old and old.job_name == spec.job_name:
         _refuse_lost_changes(bedrock, spec, old)
     elif old and not _are_stopped(bedrock, _attempts(bedrock, old)):
-        # A replacement failed. CloudFormation takes the update back and still has the old name: it never
-        # learnt the new one, and would never delete it.
+        # CloudFormation rolls back a failed replacement. It never got the new name and won't delete that job.
         return False
     _sync_tags(bedrock, spec, event.old_properties)
     return True
 
 
 def _is_deleted(event: Event, bedrock: Any, s3: Any, name: str) -> bool:
-    """Whether all attempts have ended and what they made is gone, but for what is kept. Goes on with it."""
+    """Continue the deletion; return whether all attempts have ended, and their output and models are gone."""
     if not _is_job_name(event, name):
         logger.info("nothing to delete: not a job of this resource", physical_id=name)
         return True
     found = _attempts(bedrock, job_spec(event.properties))
     if not found:
-        logger.info("nothing to delete: no job of this name is ours", job=name)
+        logger.info("nothing to delete: this owner has no job of this name", job=name)
         return True
     if not _are_stopped(bedrock, found):
         return False
@@ -177,13 +176,12 @@ def _is_deleted(event: Event, bedrock: Any, s3: Any, name: str) -> bool:
 
 
 def _is_model_gone(bedrock: Any, model: str | None) -> bool:
-    """Whether a job left no model, or its model is deleted, or is to stay for now."""
+    """Delete a job's model unless it is in use; return whether nothing is left to do."""
     if model is None:
         return True
     users = models.users(bedrock, model)
     if users:
-        # A replaced job's model serves until its successor has passed. Its release removes it then, and must
-        # know that nobody else will.
+        # A replaced job's model serves until its successor passes. The sweeper deletes models with this tag.
         models.close(bedrock, model)
         logger.info("model kept: it is in use", model=model, used_by=users)
         return True
@@ -191,19 +189,21 @@ def _is_model_gone(bedrock: Any, model: str | None) -> bool:
 
 
 def _attempts(bedrock: Any, spec: jobs.JobSpec) -> list[dict[str, Any]]:
-    """Every job of the spec's name that is ours, first to last."""
+    """Return this owner's attempts of the job, first to last."""
     return [job for job in jobs.attempts(bedrock, spec.job_name) if jobs.is_ours(bedrock, spec, job)]
 
 
 def _are_stopped(bedrock: Any, found: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether none of these jobs runs. Stops those that do."""
+    """Stop the jobs that run; return whether none does."""
     ended = [jobs.stop(bedrock, job) for job in found]
     return all(ended)
 
 
 def _old_spec(event: Event) -> jobs.JobSpec | None:
-    """What was declared before, or None where it describes no job: this event then takes back an update that
-    was refused for it, and no job was made from it."""
+    """Return the job of the old properties; None if they are invalid.
+
+    Invalid old properties mean that this event rolls back an update that failed because of them.
+    """
     try:
         return job_spec(event.old_properties)
     except (KeyError, ValueError):
@@ -211,20 +211,21 @@ def _old_spec(event: Event) -> jobs.JobSpec | None:
 
 
 def _refuse_lost_changes(bedrock: Any, spec: jobs.JobSpec, old: jobs.JobSpec) -> None:
-    """Raise where the job was made from the old properties and can't become what the new ones describe.
+    """Raise ResourceError if the job was created with the old properties and the new ones differ.
 
-    Where it wasn't, this may be CloudFormation taking back an update that was refused here: its old
-    properties are then the refused ones, and the job is what it is to be again.
+    Otherwise this may be the rollback of an update that failed here. Its old properties are the rejected
+    ones, and the job matches the new ones.
     """
     before, after = old.decisive(), spec.decisive()
     changed = [name for name in after if after[name] != before[name]]
     job = jobs.find(bedrock, spec.job_name) if changed else None
     if job is None or job.get("clientRequestToken") != old.token:
         return
-    told = "; ".join(f"{name} is {_shown(before[name])}, not {_shown(after[name])}" for name in changed)
+    details = "; ".join(f"{name} is {_shown(before[name])}, not {_shown(after[name])}" for name in changed)
     raise ResourceError(
-        f"Job {spec.job_name} was made otherwise, and Bedrock can't change a job: {told}. Set another nonce "
-        "(distillation.nonce in the environment's settings) to pay for a new job, or take the change back."
+        f"Job {spec.job_name} was created with different parameters, and Bedrock can't change a job: "
+        f"{details}. Set another nonce (distillation.nonce in the environment's settings) to pay for a new "
+        "job, or revert the change."
     )
 
 
@@ -233,20 +234,20 @@ def _shown(value: Any) -> str:
 
 
 def _purge_output(event: Event, s3: Any) -> bool:
-    """Remove what the job wrote, a while at a time: a call has five minutes."""
+    """Remove the job's output within the time of one call; return whether all is gone."""
     bucket, _, prefix = str(event.properties["OutputDataUri"]).removeprefix("s3://").partition("/")
     return purge(s3, bucket, prefix, until=deadline(PURGE_SECONDS))
 
 
 def _is_job_name(event: Event, name: str) -> bool:
-    """CloudFormation invents an id for a resource whose create never answered; such a one is not a job."""
+    """Return whether the id is the job's name: CloudFormation generates one if create never answered."""
     return bool(name) and name == event.properties.get("JobName")
 
 
 def job_spec(properties: Mapping[str, Any]) -> jobs.JobSpec:
-    """The job that the resource's properties describe; CloudFormation sends every value as a string.
+    """Return the specification in the resource's properties; CloudFormation sends every value as a string.
 
-    Raises KeyError and ValueError for properties that describe none.
+    Raises KeyError and ValueError for invalid properties.
     """
     length = properties.get("MaxResponseLengthForInference")
     return jobs.JobSpec(
@@ -264,7 +265,7 @@ def job_spec(properties: Mapping[str, Any]) -> jobs.JobSpec:
         teacher_model_identifier=properties.get("TeacherModelIdentifier"),
         max_response_length_for_inference=int(length) if length else None,
         hyper_parameters=dict(properties.get("HyperParameters", {})),
-        # Their order means nothing: another one is no other job.
+        # Sorted, because another order does not mean another job.
         subnet_ids=tuple(sorted(properties.get("SubnetIds", ()))),
         security_group_ids=tuple(sorted(properties.get("SecurityGroupIds", ()))),
         custom_model_kms_key_id=properties.get("CustomModelKmsKeyId"),
@@ -273,7 +274,7 @@ def job_spec(properties: Mapping[str, Any]) -> jobs.JobSpec:
 
 
 def _sync_tags(bedrock: Any, spec: jobs.JobSpec, old: Mapping[str, Any]) -> None:
-    """Bring the tags of all attempts, and of a model where there is one, to what the properties say."""
+    """Set the properties' tags on all attempts and their models."""
     before = dict(old.get("Tags", {}))
     if before == dict(spec.tags):
         return

@@ -1,6 +1,6 @@
-"""Custom resource Existing: looks up a job, a model or provisioned throughput that is managed elsewhere.
+"""Custom resource Existing: look up a customization job, model or throughput that is managed elsewhere.
 
-The physical id is the ARN. Create and Update only read; Delete does nothing at all.
+The physical id is the ARN. Create and Update only read; Delete does nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from distilled_router.bedrock.models import base_model
 
 logger = Logger()
 
-# The role's policy is as new as the resource, and IAM may need a moment to know it.
+# The role's policy is as new as the resource, and IAM takes a while to apply it.
 ACCESS_WAIT_SECONDS = 60.0
 
 Attributes = dict[str, str]
@@ -33,17 +33,17 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 
 
 def handle(event: Event, bedrock: Any, retry: Callable[..., Any] = with_retries) -> dict[str, Any]:
-    """Answer with what the service says about the ARN.
+    """Return the resource's attributes from Bedrock.
 
-    Raises ResourceError where there is no such thing, or the ARN is none of these three.
+    Raises ResourceError if it does not exist, or the ARN is of another type.
     """
     if event.is_delete:
         return answer(str(event.physical_id))
     arn = str(event.properties["Arn"])
-    kind, look = _kind_of(arn)
+    kind, read = _kind_of(arn)
     try:
         found: Attributes = retry(
-            lambda: look(bedrock, arn),
+            lambda: read(bedrock, arn),
             retryable=lambda error: code(error) == "AccessDeniedException",
             seconds=ACCESS_WAIT_SECONDS,
         )
@@ -51,18 +51,19 @@ def handle(event: Event, bedrock: Any, retry: Callable[..., Any] = with_retries)
         if not is_missing(error):
             raise
         raise ResourceError(
-            f"There is no {kind} {arn} in this account and Region. It may have been deleted: name another "
-            "one, or take it out of the app."
+            f"There is no {kind} {arn} in this account and Region. It may have been deleted: use another "
+            "ARN, or remove it from the app."
         ) from error
     logger.info("found", attributes=found)
     return answer(arn, found)
 
 
 def _kind_of(arn: str) -> tuple[str, Callable[[Any, str], Attributes]]:
-    for name, (kind, look) in _KINDS.items():
+    for name, (kind, read) in _KINDS.items():
         if f":{name}/" in arn:
-            return kind, look
-    raise ResourceError(f"{arn} is no ARN of these: {', '.join(kind for kind, _ in _KINDS.values())}.")
+            return kind, read
+    kinds = ", ".join(kind for kind, _ in _KINDS.values())
+    raise ResourceError(f"{arn} is not an ARN of one of: {kinds}.")
 
 
 def _job(bedrock: Any, arn: str) -> Attributes:
@@ -76,7 +77,7 @@ def _model(bedrock: Any, arn: str) -> Attributes:
         "ModelName": model["modelName"],
         "JobArn": model.get("jobArn") or "",
         "BaseModel": base_model(model.get("baseModelArn") or ""),
-        # Optional in the answer (botocore: GetCustomModelResponse); what is shown without it is there.
+        # Optional in the response (botocore: GetCustomModelResponse); without it the model is usable.
         "Status": model.get("modelStatus") or "Active",
     }
 

@@ -1,4 +1,4 @@
-"""How sure the teacher is of a query: whether its samples agree, and what they agree on."""
+"""Agreement between the teacher's samples for one query."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ Weights = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Consensus:
-    """The weights on which samples agree, and the part of all samples that does."""
+    """The weights on which samples agree, and the share of all samples that agree, from 0 to 1."""
 
     weights: dict[str, float]
     agreement: float
 
 
 def consensus(answers: Sequence[Weights | None], task: Task, tolerance: float) -> Consensus | None:
-    """What a query's samples agree on; None where none of them holds weights.
+    """Return the weights on which most samples of a query agree; None if no sample has weights.
 
-    Two samples agree if no weight differs by more than `tolerance` and they share a largest label. The sample
-    with which most agree stands for all (of equal ones the first), and its weights become the mean of those
-    which agree with it. Samples without weights agree with none, and count.
+    Two samples agree if no weight differs by more than `tolerance` and they share a dominant label. The
+    result is the mean of the largest group of samples that agree with one sample; of equal groups, the first.
+    A sample without weights agrees with no other, and counts in the total.
     """
     valid = [answer for answer in answers if answer]
     if not valid:
         return None
-    circles = [[other for other in valid if _agree(one, other, task, tolerance)] for one in valid]
-    circle = max(circles, key=len)
-    mean = {label: math.fsum(one[label] for one in circle) / len(circle) for label in task.labels}
+    groups = [[other for other in valid if _agree(one, other, task, tolerance)] for one in valid]
+    group = max(groups, key=len)
+    mean = {label: math.fsum(one[label] for one in group) / len(group) for label in task.labels}
     total = math.fsum(mean.values())
-    return Consensus({label: value / total for label, value in mean.items()}, len(circle) / len(answers))
+    return Consensus({label: value / total for label, value in mean.items()}, len(group) / len(answers))
 
 
 def _agree(one: Weights, other: Weights, task: Task, tolerance: float) -> bool:

@@ -1,4 +1,4 @@
-"""One round of a shard as a batch inference job: half the price, hours instead of minutes."""
+"""Batch inference job for one round of a shard: half the price, but hours instead of minutes."""
 
 from __future__ import annotations
 
@@ -29,18 +29,20 @@ _OUTPUT = ".jsonl.out"
 
 
 def job_name(owner: str, life: str, shard: str, number: int) -> str:
-    """The name of one round's job (botocore: ModelInvocationJobName, 63 characters)."""
+    """Return the name of a round's job (at most 63 characters; botocore: ModelInvocationJobName)."""
     return f"{owner[:24].rstrip('-')}-{name_part(owner, life)}-{shard}-{number}"
 
 
 def name_part(owner: str, life: str) -> str:
-    """What the names of all jobs of an owner's labels have in common: of one life of the labels' folder only,
-    since a name may be used up for good, while what its job wrote was deleted."""
+    """Return the part that the names of an owner's batch jobs share during one life of the labels' folder.
+
+    Bedrock may never release a name. If the folder is deleted and created again, new names are needed.
+    """
     return f"{hashlib.sha256(owner.encode()).hexdigest()[:6]}{life}"
 
 
 def write_input(folder: Folder, key: str, records: Sequence[Record], plan: Plan, task: Task) -> None:
-    """Put a job's input file."""
+    """Write a job's input file."""
     asked_with = prompt(plan, task)
     rows = ({"recordId": record.id, "modelInput": request(asked_with, record.query)} for record in records)
     folder.write_rows(key, rows)
@@ -58,13 +60,13 @@ def start(
     network: Mapping[str, Sequence[str]],
     tags: Mapping[str, str],
 ) -> str:
-    """Make the job, or find the one of that name, and return its ARN. `network` is its vpcConfig, or empty.
+    """Create the job, or find the one of that name, and return its ARN. `network` is its vpcConfig, or empty.
 
-    Raises NotYetError where the same call may succeed soon, and ResourceError where Bedrock refuses it.
+    Raises NotYetError if the same call may succeed later, and ResourceError if Bedrock rejects it.
     """
     owned = {**tags, LABELS_TAG: plan.labels}
     try:
-        made = bedrock.create_model_invocation_job(
+        created = bedrock.create_model_invocation_job(
             jobName=name,
             clientRequestToken=hashlib.sha256(name.encode()).hexdigest(),
             modelId=plan.teacher,
@@ -77,7 +79,7 @@ def start(
             tags=bedrock_tags(owned),
         )
     except (ClientError, BotoCoreError) as error:
-        # Whatever this answer says, an earlier try of the same call may have made the job.
+        # Whatever the error, an earlier try of the same call may have created the job.
         found = next((job for job in named(bedrock, name) if job["jobName"] == name), None)
         if found:
             return str(found["jobArn"])
@@ -85,23 +87,22 @@ def start(
         if is_transient(error) or (isinstance(error, ClientError) and is_role_not_ready(error)):
             raise NotYetError(text) from error
         if isinstance(error, ClientError) and code(error) == "ServiceQuotaExceededException":
-            # Other batch jobs of the account hold the quota, and end.
+            # The account's other batch jobs use up the quota, until they end.
             raise NotYetError(
-                f"{text} Other batch jobs are waited for; the quotas are in Service Quotas."
+                f"{text} Waiting for other batch jobs to end; the quotas are in Service Quotas."
             ) from error
         raise ResourceError(text) from error
-    return str(made["jobArn"])
+    return str(created["jobArn"])
 
 
 def named(bedrock: Any, part: str) -> Iterator[dict[str, Any]]:
-    """All batch jobs whose name contains this."""
+    """Yield all batch jobs whose name contains `part`."""
     for page in bedrock.get_paginator("list_model_invocation_jobs").paginate(nameContains=part):
         yield from page["invocationJobSummaries"]
 
 
 def answers(folder: Folder, target: str, task: Task) -> dict[str, Answer]:
-    """What a job wrote, by the record's id: also of a job that was stopped or ran out of time, since what it
-    answered is paid for."""
+    """Return a job's answers by record id, also those of a stopped or expired job: they are paid for."""
     found: dict[str, Answer] = {}
     for key in folder.names(target):
         if not key.endswith(_OUTPUT) or "manifest" in key:
@@ -116,8 +117,10 @@ def answers(folder: Folder, target: str, task: Task) -> dict[str, Answer]:
 
 
 def stop_all(bedrock: Any, part: str, owner: str) -> bool:
-    """Stop this owner's batch jobs whose name contains this; True once none runs. What they answered so far
-    is charged, and written."""
+    """Stop this owner's running batch jobs whose name contains `part`; return whether none runs.
+
+    Bedrock charges for the records processed so far, and writes their answers.
+    """
     ours = [job for job in named(bedrock, part) if job["status"] in RUNNING and _is_ours(bedrock, job, owner)]
     for job in ours:
         if job["status"] != "Stopping":
@@ -130,7 +133,7 @@ def stop(bedrock: Any, arn: str) -> None:
     try:
         bedrock.stop_model_invocation_job(jobIdentifier=arn)
     except ClientError as error:
-        # It ended, or somebody else stopped it, between the look and this call.
+        # The job may have ended, or been stopped, since its status was read.
         if code(error) not in {"ConflictException", "ValidationException", "ResourceNotFoundException"}:
             raise
 

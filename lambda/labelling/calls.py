@@ -1,4 +1,4 @@
-"""One round of a shard as single calls, where there are too few records for a batch job."""
+"""One round of a shard as single calls, if there are too few records for a batch job."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from distilled_router.task.task import Task
 from labelling.answers import Answer, prompt
 from labelling.records import Record
 
-# An answer to all questions alike: no other question would fare better.
+# Errors that every other record would get, too.
 _HOPELESS = frozenset({"denied", "not_found"})
 
 
 def ask(runtime: Any, records: Sequence[Record], plan: Plan, task: Task) -> dict[str, Answer]:
-    """Ask each record, a few at a time; by the record's id.
+    """Return the teacher's answers by record id, asking a few records in parallel.
 
-    Raises ResourceError where the teacher can't be asked at all.
+    Raises ResourceError if the teacher can't be called at all.
     """
 
     asked_with = prompt(plan, task)
@@ -32,8 +32,8 @@ def ask(runtime: Any, records: Sequence[Record], plan: Plan, task: Task) -> dict
         except NoReplyError as error:
             if error.reason in _HOPELESS:
                 raise ResourceError(
-                    f"Teacher {plan.teacher} can't be asked: {error}. Check that the account has access to "
-                    "it in this Region, and distillation.teacher in the environment's settings."
+                    f"Teacher {plan.teacher} can't be called: {error}. Check that the account has access to "
+                    "it in this Region, and check distillation.teacher in the environment's settings."
                 ) from error
             return Answer.failed(error)
 

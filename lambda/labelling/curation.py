@@ -1,4 +1,4 @@
-"""From the teacher's answers to the files that Bedrock trains on: what is kept, what is not and why."""
+"""Select the teacher's reliable answers and split them into training, validation and hold-out sets."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from distilled_router.task.task import Task
 from labelling.agreement import consensus
 
 TRAINING, VALIDATION, HOLDOUT = "training", "validation", "holdout"
-# A family's part of what is held out, at most: a larger one would be most of what is judged.
+# Largest share of the held-out rows that one family may have, so that no family dominates the evaluation.
 LARGEST_HELD_OUT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A query whose label is kept."""
+    """A query with the teacher's weights; `label` is the dominant one."""
 
     query: str
     weights: dict[str, float]
@@ -32,7 +32,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A query that is left out, and why; `detail` is for whoever looks at it."""
+    """A query that is left out, the reason, and a detail for people who review rejects."""
 
     query: str
     reason: str
@@ -41,7 +41,7 @@ class Reject:
 
 @dataclass
 class Curated:
-    """The parts of a data set, what was left out, and the agreement of everything that was answered."""
+    """The parts of a data set, the rejects, and the number of queries by agreement."""
 
     parts: dict[str, list[Labelled]]
     rejects: list[Reject] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Curated:
     output_tokens: int = 0
 
     def report(self) -> dict[str, Any]:
-        """The curation report: counts in and out by reason, agreement, and balance of each part."""
+        """Return the curation report: kept and rejected counts, agreement, and label balance by part."""
         reasons = Counter(reject.reason for reject in self.rejects)
         kept = sum(map(len, self.parts.values()))
         return {
@@ -72,26 +72,28 @@ class Curated:
 def curate(
     rows: Iterable[Mapping[str, Any]], plan: Plan, task: Task, held_out: Sequence[str] | None
 ) -> Curated:
-    """Keep what the teacher is sure of, and split it by families of queries.
+    """Return the queries that the teacher labels consistently, split by families of similar queries.
 
     Args:
         rows: the labelled shards' rows, in order.
         plan: the thresholds and shares.
-        task: names the labels.
-        held_out: the queries of a hold-out set that was given, or None where one is to be split off.
+        task: defines the labels.
+        held_out: the queries of a supplied hold-out set; None to split one off.
     """
     curated = Curated({TRAINING: []})
-    sure = list(_sure(rows, plan, task, curated))
+    agreed = list(_agreed(rows, plan, task, curated))
     if held_out is not None:
-        sure = list(_apart_from(held_out, sure, curated))
-    curated.parts = _split(sure, plan, curated, with_holdout=held_out is None)
+        agreed = list(_without_similar(held_out, agreed, curated))
+    curated.parts = _split(agreed, plan, curated, with_holdout=held_out is None)
     curated.parts[TRAINING] = _balanced(curated.parts[TRAINING], plan, curated)
     curated.parts[TRAINING] = _limited(curated, plan)
     return curated
 
 
-def _sure(rows: Iterable[Mapping[str, Any]], plan: Plan, task: Task, curated: Curated) -> Iterator[Labelled]:
-    """The queries on whose weights enough samples agree."""
+def _agreed(
+    rows: Iterable[Mapping[str, Any]], plan: Plan, task: Task, curated: Curated
+) -> Iterator[Labelled]:
+    """Yield the queries on whose weights enough samples agree; reject the others."""
     for row in rows:
         query = str(row["query"])
         curated.input_tokens += int(row["input_tokens"])
@@ -108,11 +110,13 @@ def _sure(rows: Iterable[Mapping[str, Any]], plan: Plan, task: Task, curated: Cu
             yield Labelled(query, found.weights, found.agreement, task.dominant(found.weights))
 
 
-def _apart_from(held_out: Sequence[str], sure: Sequence[Labelled], curated: Curated) -> Iterator[Labelled]:
-    """What is no query of the given hold-out set, nor nearly one."""
+def _without_similar(
+    held_out: Sequence[str], agreed: Sequence[Labelled], curated: Curated
+) -> Iterator[Labelled]:
+    """Yield the queries that are not in the supplied hold-out set or similar to one in it."""
     exact = {normalised(query) for query in held_out}
     near = Neighbours(held_out)
-    for one in sure:
+    for one in agreed:
         place = near.nearest(one.query)
         if normalised(one.query) in exact:
             curated.rejects.append(Reject(one.query, "in the hold-out set"))
@@ -123,27 +127,27 @@ def _apart_from(held_out: Sequence[str], sure: Sequence[Labelled], curated: Cura
 
 
 def _split(
-    sure: Sequence[Labelled], plan: Plan, curated: Curated, *, with_holdout: bool
+    agreed: Sequence[Labelled], plan: Plan, curated: Curated, *, with_holdout: bool
 ) -> dict[str, list[Labelled]]:
-    """Whole families to each part, label by label in the wanted shares.
+    """Assign whole families to the parts, with the configured share of every label.
 
-    The order is that of a hash of each family's first query: stable, and by chance.
+    Families are taken in the order of a hash of their first query, which is random but reproducible.
     """
-    numbers = families([one.query for one in sure])
+    numbers = families([one.query for one in agreed])
     grouped: dict[int, list[Labelled]] = defaultdict(list)
-    for number, one in zip(numbers, sure, strict=True):
+    for number, one in zip(numbers, agreed, strict=True):
         grouped[number].append(one)
     curated.families = len(grouped)
     curated.largest_family = max(map(len, grouped.values()), default=0)
     shares = {HOLDOUT: plan.holdout_share if with_holdout else 0.0, VALIDATION: plan.validation_share}
-    totals = Counter(one.label for one in sure)
+    totals = Counter(one.label for one in agreed)
     wanted = {
         (part, label): share * count for part, share in shares.items() for label, count in totals.items()
     }
-    limits = {HOLDOUT: len(sure), VALIDATION: VALIDATION_ROWS[1]}
+    limits = {HOLDOUT: len(agreed), VALIDATION: VALIDATION_ROWS[1]}
     parts: dict[str, list[Labelled]] = {TRAINING: [], VALIDATION: [], HOLDOUT: []}
-    most = max(1.0, LARGEST_HELD_OUT * len(sure) * max(shares.values()))
-    for family in sorted(grouped.values(), key=lambda members: _chance(members[0].query, plan.labels)):
+    most = max(1.0, LARGEST_HELD_OUT * len(agreed) * max(shares.values()))
+    for family in sorted(grouped.values(), key=lambda members: _shuffle_key(members[0].query, plan.labels)):
         label = Counter(one.label for one in family).most_common(1)[0][0]
         part = next(
             (
@@ -163,7 +167,7 @@ def _split(
 
 
 def _balanced(rows: Sequence[Labelled], plan: Plan, curated: Curated) -> list[Labelled]:
-    """Leave out of a label that dominates too many rows those which the teacher is least sure of."""
+    """Return the rows, with the most frequent label cut to its maximum share; lowest agreement goes first."""
     by_label = Counter(row.label for row in rows)
     label, count = by_label.most_common(1)[0] if rows else ("", 0)
     others = len(rows) - count
@@ -176,25 +180,25 @@ def _balanced(rows: Sequence[Labelled], plan: Plan, curated: Curated) -> list[La
 
 
 def _limited(curated: Curated, plan: Plan) -> list[Labelled]:
-    """No more rows than the job takes, with what validates it."""
+    """Return at most as many training rows as a job accepts together with the validation rows."""
     rows = curated.parts[TRAINING]
     most = ROWS[plan.method][1] - len(curated.parts.get(VALIDATION, ()))
     return _without(rows, _surest(rows, plan)[most:], f"more than {most} rows", curated)
 
 
 def _surest(rows: Iterable[Labelled], plan: Plan) -> list[Labelled]:
-    """Rows in the order of how sure the teacher is of them; of equal ones by chance, always the same."""
-    return sorted(rows, key=lambda row: (-row.agreement, _chance(row.query, plan.labels)))
+    """Return the rows by descending agreement; equal ones in a random but reproducible order."""
+    return sorted(rows, key=lambda row: (-row.agreement, _shuffle_key(row.query, plan.labels)))
 
 
 def _without(
     rows: Iterable[Labelled], out: Sequence[Labelled], reason: str, curated: Curated
 ) -> list[Labelled]:
-    """The rows but for some, which are rejected for a reason."""
+    """Return the rows except those in `out`, which become rejects with this reason."""
     curated.rejects += [Reject(row.query, reason) for row in out]
     queries = {row.query for row in out}
     return [row for row in rows if row.query not in queries]
 
 
-def _chance(query: str, seed: str) -> bytes:
+def _shuffle_key(query: str, seed: str) -> bytes:
     return hashlib.blake2b(f"{seed} {query}".encode(errors="replace"), digest_size=8).digest()

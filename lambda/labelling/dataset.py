@@ -1,4 +1,4 @@
-"""The curated data set as files: checked by the rules that hold for every data set, then published."""
+"""Check the curated data set by the rules for all data sets, and publish its files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ GIVEN_HOLDOUT = "given-holdout.jsonl"
 
 
 def publish(target: Folder, curated: Curated, plan: Plan, task: Task) -> str:
-    """Put report and rejects, and if the data set passes, its files; the problem where it does not pass.
+    """Write the report and the rejects and, if the data set is valid, its files.
 
-    The report and the rejects are there in either case: they say what to change.
+    Returns:
+        The problem if the data set is invalid, otherwise "".
     """
     target.write_rows(REJECTS, map(asdict, curated.rejects))
     target.write(REPORT, curated.report())
@@ -28,7 +29,7 @@ def publish(target: Folder, curated: Curated, plan: Plan, task: Task) -> str:
         is_given = GIVEN_HOLDOUT in target.names()
         rows[HOLDOUT] = list(target.rows(GIVEN_HOLDOUT)) if is_given else []
     if plan.validation_share and VALIDATION not in rows:
-        return f"labelling.validation_share = {plan.validation_share:g} gives no row to validate with."
+        return f"labelling.validation_share = {plan.validation_share:g} leaves no row for validation."
     validation = json_lines(rows[VALIDATION]) if VALIDATION in rows else None
     training, holdout = json_lines(rows[TRAINING]), json_lines(rows[HOLDOUT])
     found = check_dataset(training, holdout, task, plan.method, validation=validation)

@@ -1,8 +1,8 @@
-"""The labelling: its custom resource, and the stages of its state machine.
+"""Entry points of labelling: the custom resource and the steps of its state machine.
 
-The resource checks the raw queries before anything is paid for, publishes them in shards, and starts the
-state machine; its physical id is the folder of the labels. The machine labels every shard, curates the data
-set, and has the job made. Whatever was paid for stays in the folder, where the next execution finds it.
+The resource checks the raw queries before anything is paid for, publishes them in shards and starts the state
+machine. The machine labels each shard, curates the data set and creates the customization job. All answers
+stay in the labels' folder, so that the next execution reuses them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from labelling.shards import Shard
 
 logger = Logger()
 
-# Calls of a small set: the teacher may take its time, and throttling is waited out.
+# For single calls: allow the teacher a long answer, and retry throttled calls.
 _RUNTIME = Config(retries={"mode": "standard", "max_attempts": 6}, connect_timeout=5, read_timeout=60)
 
 
@@ -50,7 +50,7 @@ def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 
 
 def label_queries(event: Mapping[str, Any], context: Any) -> StageResult:
-    """Stage of one shard: one step towards its answers."""
+    """Step of one shard: take its labelling one step further."""
     del context
     plan, env, execution = Plan.of(event["plan"]), LabellingEnv.read(), str(event["execution"])
     stepfunctions = client("stepfunctions")
@@ -74,7 +74,7 @@ def label_queries(event: Mapping[str, Any], context: Any) -> StageResult:
 
 
 def curate_dataset(event: Mapping[str, Any], context: Any) -> StageResult:
-    """Stage after all shards: curate their answers, check the result and publish it."""
+    """Step after all shards: curate their answers, check the data set and publish it."""
     del context
     plan = Plan.of(event["plan"])
     s3, bucket = client("s3"), LabellingEnv.read().bucket
@@ -86,7 +86,7 @@ def curate_dataset(event: Mapping[str, Any], context: Any) -> StageResult:
 
 
 def curated(plan: Plan, s3: Any, bucket: str, task: Task) -> StageResult:
-    """Curate and publish a plan's data set."""
+    """Curate and publish a plan's data set, and return the step's result."""
     labels, target = Folder(s3, bucket, plan.folder), Folder(s3, bucket, plan.dataset_folder)
     held_out = None
     if GIVEN_HOLDOUT in target.names():
@@ -96,13 +96,13 @@ def curated(plan: Plan, s3: Any, bucket: str, task: Task) -> StageResult:
         key.removeprefix("labelled/") for key in labels.names("labelled/")
     }
     if missing:
-        return failed(f"shards {', '.join(sorted(missing))} are not labelled; start the labelling again")
+        return failed(f"shards {', '.join(sorted(missing))} are not labelled; restart the labelling")
     rows = (row for key in labels.names("labelled/") for row in labels.rows(key))
     result = curate(rows, plan, task, held_out)
     problem = publish(target, result, plan, task)
     report = result.report()
     if problem:
-        return failed(f"The curated data set can't be used: {problem} Curated: {json.dumps(report)}")
+        return failed(f"The curated data set is invalid: {problem} Report: {json.dumps(report)}")
     kept, queries = report["kept"], report["queries"]
     return done(f"{kept} of {queries} queries kept; report {target.uri('curation.json')}")
 

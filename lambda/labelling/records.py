@@ -1,4 +1,4 @@
-"""What the teacher is asked: each query of a shard, as often as there are samples."""
+"""Records for the teacher: each query of a shard, once per sample."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A raw query; `number` is its place among all of them."""
+    """A raw query; `number` is its position in the whole set."""
 
     number: int
     text: str
@@ -16,7 +16,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One question to the teacher."""
+    """One request to the teacher."""
 
     number: int
     sample: int
@@ -24,12 +24,12 @@ class Record:
 
     @property
     def id(self) -> str:
-        """11 letters and digits, as Bedrock's own ids have (Bedrock user guide, batch inference data)."""
+        """Return 11 letters and digits, like Bedrock's own ids (Bedrock user guide, batch inference data)."""
         return f"Q{self.number:07d}S{self.sample:02d}"
 
 
 def records(queries: Iterable[Query], samples: int) -> Iterator[Record]:
-    """Every question, query by query."""
+    """Yield `samples` records for each query."""
     for query in queries:
         for sample in range(samples):
             yield Record(query.number, sample, query.text)

@@ -1,8 +1,8 @@
-"""Custom resource Labelling: raw queries are checked and published in shards, and the state machine started.
+"""Custom resource Labelling: check raw queries, publish them in shards and start the state machine.
 
-Its physical id is the folder of the labels. Another model from the same labels is an update in place, whose
-execution finds them labelled. Other labels are another folder; CloudFormation's Delete of the old one comes
-once all else has succeeded.
+The physical id is the labels' folder. Another model from the same labels is an update in place, and its
+execution reuses the labels. Other labels have another folder: a replacement, so CloudFormation deletes the
+old one after the update has succeeded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LIFE = "life.json"
 
 @dataclass(frozen=True)
 class Services:
-    """What the resource works with."""
+    """Clients of the resource."""
 
     bedrock: Any
     stepfunctions: Any
@@ -61,7 +61,7 @@ def handle(
     checks.finish(plan.method, plan.trained_share(is_holdout_given="Holdout" in event.properties))
     holdout = _holdout(event.properties, aws.s3, retry, task, plan.method, report)
     if not report.ok:
-        raise ResourceError(f"{report.summary()} Nothing was published, asked or started.")
+        raise ResourceError(f"{report.summary()} Nothing was published or started.")
     estimate.enforce_limit(event, estimate.Volume.of(queries), task)
     logger.info("queries passed", summary=report.summary())
     for name, rows in _shards(queries, int(event.properties["QueriesPerShard"])):
@@ -81,14 +81,14 @@ def handle(
 
 
 def check(event: Event, aws: Services) -> dict[str, Any]:
-    """Start the execution on Create and Update; on Delete end all that runs, and remove what may go."""
+    """Start the execution on Create and Update; on Delete stop executions and jobs, and purge the folder."""
     if event.is_delete:
         return complete() if _is_deleted(event, aws) else pending()
     plan, machine = _plan(event.properties), str(event.properties["StateMachineArn"])
     before = event.old_properties.get("Plan")
     old = Plan.of(json.loads(before)) if before else plan
-    # The same labels for another model: what is under way for the old one goes on for the new one. Other
-    # labels have a resource's life of their own, which CloudFormation ends.
+    # The new model's execution continues the same labels. Other labels are a replacement, and CloudFormation
+    # deletes the old resource.
     is_superseded = old.digest != plan.digest and old.labels == plan.labels
     if is_superseded and not _stop(aws, machine, old.digest, f"superseded by {plan.digest}"):
         return pending()
@@ -100,15 +100,15 @@ def check(event: Event, aws: Services) -> dict[str, Any]:
 
 
 def execution_input(plan: str) -> str:
-    """The input of an execution: always the same for a plan, so that a second start finds the first."""
+    """Return an execution's input: the same for equal plans, so that a repeated start is idempotent."""
     return json.dumps({"plan": json.loads(plan)}, sort_keys=True)
 
 
 def life_of(folder: Folder) -> str:
-    """What tells this life of the labels' folder from one that was deleted: 6 hex digits."""
+    """Return 6 hex digits that are new each time the labels' folder is created."""
     found = folder.read(_LIFE)
     if found is None:
-        raise ResourceError(f"{folder.uri(_LIFE)} is gone: deploy the stack again, which publishes it.")
+        raise ResourceError(f"{folder.uri(_LIFE)} is missing. Deploy the stack again to publish it.")
     return str(found["life"])
 
 
@@ -136,7 +136,7 @@ def _physical_id(properties: Mapping[str, Any]) -> str:
 def _holdout(
     properties: Mapping[str, Any], s3: Any, retry: Callable[..., Any], task: Task, method: str, report: Report
 ) -> DataFile | None:
-    """The hold-out set that was given, checked; its queries are left out of the training later."""
+    """Return the supplied hold-out set after checking it; None if there is none."""
     given = properties.get("Holdout")
     if given is None:
         return None
@@ -146,7 +146,7 @@ def _holdout(
 
 
 def _shards(queries: list[str], size: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The queries in parts of nearly the same length, none longer than `size`."""
+    """Yield name and rows of shards of nearly equal length, at most `size` queries each."""
     count = -(-len(queries) // size)
     for number in range(count):
         start, end = number * len(queries) // count, (number + 1) * len(queries) // count
@@ -154,7 +154,7 @@ def _shards(queries: list[str], size: int) -> Iterator[tuple[str, list[dict[str,
 
 
 def _stop(aws: Services, machine: str, digest: str, cause: str) -> bool:
-    """End a model's executions; True once all are closed."""
+    """Stop a model's executions; return whether all are closed."""
     found = [
         str(execution["executionArn"])
         for execution in executions.of_work(aws.stepfunctions, machine, digest)
@@ -165,13 +165,13 @@ def _stop(aws: Services, machine: str, digest: str, cause: str) -> bool:
 
 
 def _is_deleted(event: Event, aws: Services) -> bool:
-    """Whether nothing runs any more and what may go is gone. Goes on with it.
+    """Continue the deletion; return whether it is complete.
 
-    Executions end first, then batch jobs: one that is being made at that moment is stopped by whoever makes
-    it, who looks at the execution afterwards.
+    Executions stop before batch jobs. A step that creates a job checks its execution again afterwards, and
+    stops the job itself if the execution has ended.
     """
     if "Plan" not in event.properties or event.physical_id != _physical_id(event.properties):
-        return True  # an id that CloudFormation invented for a create that never answered
+        return True  # CloudFormation generates an id for a resource whose create never answered
     plan, machine = _plan(event.properties), str(event.properties["StateMachineArn"])
     if not _stop(aws, machine, plan.digest, "the stack is being deleted"):
         return False

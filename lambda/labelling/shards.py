@@ -1,7 +1,7 @@
-"""One shard of queries, labelled in rounds: what the teacher did not answer well is asked once more.
+"""Label one shard of queries in rounds: records without a valid answer are asked once more.
 
-All that is known lies in the bucket, so that whoever comes next, after a crash or in another execution, goes
-on where this one ended: a round that was begun is waited for, and an answer that was paid for is used.
+All state is in the bucket, so that the next invocation continues after a crash or in another execution: it
+waits for the rounds in progress and uses all paid answers.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from labelling.records import Query, Record, records
 
 logger = Logger(child=True)
 
-# A record is asked again once; what is badly answered twice is listed with the rejects.
+# Tries for a record with invalid answers; after the last one it becomes a reject.
 MOST_TRIES = 2
-# Rounds of one execution: a first one, and one for what it left.
+# Rounds of one execution: one for all records, and one for those without a valid answer.
 MOST_ROUNDS = 2
-# If more of a shard's records got no answer at all, something is wrong that another label can't make good.
+# Largest share of a shard's records that may stay without any answer; more means a systematic failure.
 MOST_UNANSWERED = 0.1
-# Answers of single calls are kept in parts of so many: what a crash in between loses.
+# Single calls whose answers are written at a time: the most that a crash loses.
 PART = 25
-# How long one invocation makes calls, well below the function's 15 minutes.
+# Seconds that one invocation spends on calls; the function's timeout is 15 minutes.
 CALL_SECONDS = 600
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One round of asking: a batch job, or single calls for these records' ids."""
+    """One round: a batch job, or single calls for these record ids."""
 
     number: int
     execution: str
@@ -50,7 +50,7 @@ class Round:
 
 @dataclass
 class Shard:
-    """One shard and what it works with. `is_wanted` says whether the execution still runs."""
+    """One shard with its clients and settings. `is_wanted` returns whether the execution still runs."""
 
     name: str
     plan: Plan
@@ -69,7 +69,7 @@ class Shard:
     _answers: dict[str, list[Answer]] = field(default_factory=dict, init=False)
 
     def label(self) -> StageResult:
-        """Go one step on; `done` once every query of the shard has its answers, good or bad."""
+        """Take the next step; return `done` if every query of the shard has its answers."""
         if self._labelled in self.folder.names("labelled/"):
             return done(f"shard {self.name} is labelled")
         try:
@@ -94,13 +94,13 @@ class Shard:
             reasons = [self._answers[r.id][-1].reason for r in unanswered if self._answers.get(r.id)]
             return failed(
                 f"shard {self.name}: {len(unanswered)} of {len(self._records)} records got no answer"
-                f"{f', for instance: {reasons[0]}' if reasons else ''}. What was answered is kept; start the "
-                "labelling again once the cause is gone."
+                f"{f', for example: {reasons[0]}' if reasons else ''}. Existing answers are kept; fix the "
+                "cause and restart the labelling."
             )
         self.folder.write_rows(self._labelled, self._rows())
         return done(f"shard {self.name} is labelled: {len(self._records)} records in {len(rounds)} rounds")
 
-    # What is known
+    # State in the bucket
 
     @property
     def _labelled(self) -> str:
@@ -147,7 +147,7 @@ class Shard:
     # Rounds
 
     def _begin(self, missing: Sequence[Record], number: int) -> StageResult:
-        """Begin to ask these records; the teacher is paid from here on."""
+        """Start a round for these records; from here on the teacher is billed."""
         if not self.is_wanted():
             return failed(f"shard {self.name}: the labelling was stopped")
         logger.info("round begins", shard=self.name, round=number, records=len(missing))
@@ -155,7 +155,7 @@ class Shard:
             return self._begin_batch(missing, number)
         known = Round(number=number, execution=self.execution, records=[record.id for record in missing])
         self.folder.write(f"{self._place(number)}/round.json", asdict(known))
-        return self._collect(known) or waiting(f"shard {self.name}: round {number} is over", 1)
+        return self._collect(known) or waiting(f"shard {self.name}: round {number} has ended", 1)
 
     def _begin_batch(self, missing: Sequence[Record], number: int) -> StageResult:
         place = self._place(number)
@@ -173,7 +173,7 @@ class Shard:
             tags=self.tags,
         )
         if not self.is_wanted():
-            # Stopped while it was made: whoever stopped the execution may have looked before.
+            # The execution stopped during the call; its cleanup may have listed jobs before this one existed.
             batch.stop(self.bedrock, arn)
             return failed(f"shard {self.name}: the labelling was stopped")
         known = Round(number=number, execution=self.execution, job=arn)
@@ -183,16 +183,17 @@ class Shard:
         )
 
     def _collect(self, known: Round) -> StageResult | None:
-        """Take a round's answers; what to answer instead, where they are not all there or never will be."""
+        """Add a round's answers; return a result if they are incomplete or the job failed, otherwise None."""
         place = self._place(known.number)
         if known.job:
-            outcome = self._look_at(known)
+            outcome = self._poll(known)
             if outcome is None:
                 self._take(batch.answers(self.folder, f"{place}/output/", self.task))
             return outcome
         return self._call(known, place)
 
-    def _look_at(self, known: Round) -> StageResult | None:
+    def _poll(self, known: Round) -> StageResult | None:
+        """Return a result while the job runs or if it failed; None if its answers can be read."""
         job = or_none(self.bedrock.get_model_invocation_job, jobIdentifier=known.job)
         status = job["status"] if job else "gone"
         if job and status in batch.RUNNING:
@@ -206,7 +207,7 @@ class Shard:
         return None
 
     def _call(self, known: Round, place: str) -> StageResult | None:
-        """Make the calls of a round that are still to be made, a part at a time."""
+        """Make a round's outstanding calls, and write the answers in parts."""
         parts = [key for key in self.folder.names(f"{place}/") if "/answers-" in key]
         given = {str(row.pop("id")): Answer(**row) for key in parts for row in self.folder.rows(key)}
         ids = set(known.records) - given.keys()
@@ -214,7 +215,7 @@ class Shard:
         end = self.now() + CALL_SECONDS
         for number, start in enumerate(range(0, len(left), PART), start=len(parts)):
             if self.now() > end:
-                return waiting(f"shard {self.name}: {len(given)} calls of {len(known.records)} made", 1)
+                return waiting(f"shard {self.name}: {len(given)} of {len(known.records)} calls done", 1)
             if not self.is_wanted():
                 return failed(f"shard {self.name}: the labelling was stopped")
             asked = calls.ask(self.runtime, left[start : start + PART], self.plan, self.task)
@@ -232,7 +233,7 @@ class Shard:
 
 
 def _best(answers: Sequence[Answer]) -> dict[str, Any]:
-    """The answer that counts of those to one record: weights if there are any, or else the last reason."""
+    """Return the first weights in a record's answers, or the last reason if there are none."""
     for answer in answers:
         if answer.weights:
             return {"weights": answer.weights}

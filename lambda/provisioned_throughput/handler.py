@@ -1,13 +1,12 @@
-"""Custom resource ProvisionedThroughput, and the release's step that buys it.
+"""Custom resource ProvisionedThroughput, and the release's step ServeFromThroughput.
 
-With a model's ARN among its properties the deployment buys the throughput: onEvent of Create only answers
-with its name, isComplete buys it, so that CloudFormation always knows what to delete. Without one the stack
-owns the name from the first deployment on, while a release buys it for a model that serves already
-(`serve_from_throughput`).
+If the properties have a model's ARN, the deployment buys the throughput: onEvent of Create only returns the
+name, and isComplete buys it, so that CloudFormation always knows what to delete. Without a model the stack
+reserves the name, and a release buys the throughput for a model that is already live.
 
-The physical id is the name that it is made under, and stays when it gets another one. It says how many model
-units it has and for how long they are committed, which Bedrock can't change: others are other throughput, and
-the old one goes with CloudFormation's Delete once everything else has succeeded.
+The physical id is the name at creation; renaming the throughput does not change it. It contains the model
+units and the commitment. Bedrock can't change these, so other values are a replacement, and CloudFormation
+deletes the old throughput after the update has succeeded.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from provisioned_throughput.serve_from_throughput import is_routed, serve
 
 logger = Logger()
 
-# Says which request bought it: a Create that comes twice finds its own, and takes nobody else's.
+# Names the request that bought the throughput, so that a repeated Create adopts only its own.
 REQUEST_TAG = "distilled-router:request"
 
 
@@ -74,7 +73,7 @@ def serve_from_throughput(event: Mapping[str, Any], context: Any) -> StageResult
 
 
 def _releases() -> Releases | None:
-    """The table of the releases that buy it; None where the deployment does."""
+    """Return the releases table if a release buys the throughput; None if the deployment does."""
     env = ProvisionedThroughputEnv.read()
     return Releases(table(env.table_name)) if env.table_name else None
 
@@ -82,7 +81,7 @@ def _releases() -> Releases | None:
 def handle(
     event: Event, bedrock: Any, releases: Releases | None = None, now: Callable[[], datetime] = _utc_now
 ) -> dict[str, Any]:
-    """Name the throughput on Create and Update, and ask for a move in place; ask for its end on Delete."""
+    """Return the physical id; request changes in place on Update, and the deletion on Delete."""
     if event.is_delete:
         return _begin_delete(event, bedrock, releases, now())
     name, physical_id = str(event.properties["ProvisionedModelName"]), event.physical_id
@@ -94,33 +93,32 @@ def handle(
 
 
 def check(event: Event, bedrock: Any, now: Callable[[], datetime] = _utc_now) -> dict[str, Any]:
-    """Buy or move the throughput and say whether it serves (Create, Update), or whether it is gone."""
+    """Continue buying, moving or deleting the throughput; return whether that is complete."""
     name = str(event.properties["ProvisionedModelName"])
     try:
         if event.is_delete:
             return complete() if _is_deleted(event, bedrock, now()) else pending()
         if not _is_bought_here(event):
             return complete({"ProvisionedModelName": name})
-        arn = _served_by(event, bedrock, name, now())
+        arn = _ensure(event, bedrock, name, now())
     except NotYetError as error:
-        logger.info("asked again later", reason=str(error))
+        logger.info("retrying later", reason=str(error))
         return pending()
     return complete({"ProvisionedModelName": name, "ProvisionedModelArn": arn}) if arn else pending()
 
 
-def _served_by(event: Event, bedrock: Any, name: str, at: datetime) -> str | None:
-    """The ARN of the throughput that serves as declared; None while it is bought or moved, which it goes on
-    with."""
-    if not _is_taken_back(event, bedrock, at):
+def _ensure(event: Event, bedrock: Any, name: str, at: datetime) -> str | None:
+    """Buy the throughput or move it to the model; return its ARN once it serves, None until then."""
+    if not _is_rolled_back(event, bedrock, at):
         return None
-    if event.raw.get("Gone"):
+    if event.raw.get("DeletedOutside"):
         raise ResourceError(throughput.deleted_outside(name))
     spec, model_arn = _spec(event), str(event.properties.get("ModelArn"))
-    arn, asked = str(event.raw.get("Arn", "")), str(event.raw.get("Asked", ""))
-    found = throughput.ensure(bedrock, spec, model_arn, now=at, arn=arn, requested=asked)
+    arn, requested = str(event.raw.get("Arn", "")), str(event.raw.get("RequestedArn", ""))
+    found = throughput.ensure(bedrock, spec, model_arn, now=at, arn=arn, requested=requested)
     if found["status"] == throughput.FAILED:
         text = f"Throughput {name} failed: {found.get('failureMessage') or 'no reason given'}"
-        # What was new goes: it would keep the name, and the next attempt from buying another.
+        # Delete new throughput that failed: it would keep the name, and the next attempt could not buy it.
         if not arn and throughput.delete(bedrock, found["provisionedModelArn"], spec.owner, now=at):
             text += " It was deleted."
         raise ResourceError(text)
@@ -128,8 +126,11 @@ def _served_by(event: Event, bedrock: Any, name: str, at: datetime) -> str | Non
 
 
 def _begin_create(event: Event, bedrock: Any, name: str) -> dict[str, Any]:
-    """Answer with the name, unless it is taken. What is raised here has the framework swallow the Delete that
-    follows, which must not end what another resource, or another life of this one, bought under it."""
+    """Return the name if it is free.
+
+    Raises ResourceError if it is taken. The framework then drops the Delete that follows, which must not
+    delete the throughput that another resource bought under this name.
+    """
     if not _is_bought_here(event):
         return answer(name)
     try:
@@ -138,7 +139,7 @@ def _begin_create(event: Event, bedrock: Any, name: str) -> dict[str, Any]:
     except (NotYetError, ClientError, BotoCoreError) as error:
         if not isinstance(error, NotYetError) and not is_transient(error):
             raise
-        logger.warning("not looked at before", throughput=name, error=str(error))
+        logger.warning("could not check whether the name is free", throughput=name, error=str(error))
         return answer(name)
     if existing and (tags.get(OWNER_TAG), tags.get(REQUEST_TAG)) != (_owner(event), event.request_id):
         raise ResourceError(throughput.not_owned(name, existing, tags))
@@ -146,9 +147,9 @@ def _begin_create(event: Event, bedrock: Any, name: str) -> dict[str, Any]:
 
 
 def _begin_in_place(event: Event, bedrock: Any, physical_id: str, at: datetime) -> dict[str, Any]:
-    """Another model, name or tags of the same throughput; also an Update that is taken back.
+    """Request another model, name or tags of the same throughput, also when an Update is rolled back.
 
-    The move is asked for here, so that isComplete can tell one that failed from one that was never asked for.
+    onEvent requests the move, so that isComplete can distinguish a failed move from one never requested.
     """
     old, name, owner = event.old_properties, str(event.properties["ProvisionedModelName"]), _owner(event)
     old_name = str(old.get("ProvisionedModelName", physical_id))
@@ -159,29 +160,32 @@ def _begin_in_place(event: Event, bedrock: Any, physical_id: str, at: datetime) 
         _sync_tags(event, bedrock, existing)
     if not _is_bought_here(event):
         return answer(physical_id)
-    # A replacement that is taken back: CloudFormation may never have learnt the other one's name.
-    is_taken_back = throughput.terms(old_name) != throughput.terms(physical_id)
-    carried: dict[str, Any] = {"TakenBack": old_name} if is_taken_back else {}
+    # The rollback of a replacement: CloudFormation may not know the new throughput's name.
+    is_rollback = throughput.terms(old_name) != throughput.terms(physical_id)
+    carried: dict[str, Any] = {"RolledBack": old_name} if is_rollback else {}
     if existing is None:
-        return answer(physical_id, **carried, Gone=bool(old.get("ModelArn")))
+        return answer(physical_id, **carried, DeletedOutside=bool(old.get("ModelArn")))
     arn, model_arn = existing["provisionedModelArn"], str(event.properties.get("ModelArn"))
     try:
         found = throughput.ensure(bedrock, _spec(event), model_arn, now=at, arn=arn)
     except NotYetError as error:
-        logger.info("asked again later", reason=str(error))
+        logger.info("retrying later", reason=str(error))
     else:
         if throughput.is_requested(found, name, model_arn):
-            carried["Asked"] = arn
+            carried["RequestedArn"] = arn
     return answer(physical_id, **carried, Arn=arn)
 
 
 def _begin_replacement(event: Event, bedrock: Any, physical_id: str, at: datetime) -> dict[str, Any]:
-    """Other model units or another commitment. The old one must be one that CloudFormation's Delete can end:
-    nothing is bought beside one that goes on being paid for."""
+    """Return the physical id for other model units or another commitment.
+
+    Raises ResourceError if the old throughput is committed, since CloudFormation could not delete it and both
+    would be billed.
+    """
     name, owner = str(event.properties["ProvisionedModelName"]), _owner(event)
     existing = throughput.find(bedrock, name)
     if existing:
-        # It was bought before: by this event, or it is the one that an Update which is taken back returns to.
+        # An earlier delivery of this event bought it, or a rollback returns to it.
         tags = throughput.read_tags(bedrock, existing)
         if tags.get(OWNER_TAG) != owner:
             raise ResourceError(throughput.not_owned(name, existing, tags))
@@ -197,8 +201,8 @@ def _begin_replacement(event: Event, bedrock: Any, physical_id: str, at: datetim
         and not is_true(event.properties.get("Retain", "false"))
     ):
         raise ResourceError(
-            f"{name} was not bought, since the throughput that it would replace goes on being paid for. "
-            f"{term} Change model units or commitment after that date. {_letting_go(event)}"
+            f"{name} was not bought, since the throughput that it would replace is still committed and "
+            f"billed. {term} Change model units or commitment after that date. {_how_to_retain(event)}"
         )
     return answer(name)
 
@@ -209,37 +213,40 @@ def _sync_tags(event: Event, bedrock: Any, existing: Mapping[str, Any]) -> None:
 
 
 def _begin_delete(event: Event, bedrock: Any, releases: Releases | None, at: datetime) -> dict[str, Any]:
-    """Ask for the end of what was made under the physical id.
+    """Request the deletion of the throughput that was created under the physical id.
 
-    One that serves a release now is left alone: the settings went back to on-demand, or to other model units;
-    the release moves there, and the sweeper then removes this one.
+    Throughput that still serves a release is kept: the settings changed to on-demand or to other model units.
+    The release moves there, and the sweeper then deletes it.
     """
     name, owner = str(event.physical_id), _owner(event)
     present = str(event.properties.get("ProvisionedModelName", name))
-    # CloudFormation invents an id for a resource whose create never answered: such a one is no name of ours.
-    is_ours = throughput.terms(name) is not None
-    existing = throughput.find_created_as(bedrock, name, owner, present) if is_ours else None
+    # CloudFormation generates an id for a resource whose create never answered.
+    is_name = throughput.terms(name) is not None
+    existing = throughput.find_created_as(bedrock, name, owner, present) if is_name else None
     if existing is None:
         logger.info("nothing to delete", physical_id=name)
         return answer(name)
     arn = existing["provisionedModelArn"]
     if releases and is_routed(releases, arn, at):
-        logger.info("throughput kept: it serves, and goes once the release serves elsewhere", arn=arn)
+        logger.info("throughput kept: it serves a release; the sweeper deletes it later", arn=arn)
         return answer(name)
     if is_true(event.properties.get("Retain", "false")):
-        logger.warning("throughput kept: Retain is set; it is billed until somebody deletes it", arn=arn)
+        logger.warning("throughput kept: Retain is set; it is billed until you delete it", arn=arn)
         return answer(name)
     model_arn = str(existing["modelArn"])
     carried: dict[str, Any] = (
-        {"ModelArn": model_arn} if _is_releases_own(event, bedrock, releases, model_arn) else {}
+        {"ModelArn": model_arn} if _must_delete_model(event, bedrock, releases, model_arn) else {}
     )
     _delete(event, event.properties, bedrock, arn, at)
     return answer(name, **carried, Arn=arn)
 
 
-def _is_releases_own(event: Event, bedrock: Any, releases: Releases | None, model_arn: str) -> bool:
-    """Whether nobody comes after us who would delete the model: on the way down the release could not, under
-    a throughput. While a release is declared it may be needed again: training it was paid."""
+def _must_delete_model(event: Event, bedrock: Any, releases: Releases | None, model_arn: str) -> bool:
+    """Return whether this Delete must also delete the model.
+
+    If the stack is deleted, the release could not delete a model in use by throughput. While a release is
+    declared, it may need the model again.
+    """
     if releases is None or releases.declared() or is_true(event.properties.get("RetainModels", "true")):
         return False
     model = models.find(bedrock, model_arn)
@@ -247,7 +254,7 @@ def _is_releases_own(event: Event, bedrock: Any, releases: Releases | None, mode
 
 
 def _is_deleted(event: Event, bedrock: Any, at: datetime) -> bool:
-    """Whether the throughput is gone, and with it the model that only it served. Goes on with it."""
+    """Continue the deletion; return whether the throughput, and the model if it must go, are deleted."""
     arn, model_arn = event.raw.get("Arn"), event.raw.get("ModelArn")
     if arn and not _delete(event, event.properties, bedrock, arn, at):
         return False
@@ -260,9 +267,9 @@ def _is_deleted(event: Event, bedrock: Any, at: datetime) -> bool:
     return models.delete(bedrock, model_arn)
 
 
-def _is_taken_back(event: Event, bedrock: Any, at: datetime) -> bool:
-    """Whether what a replacement bought, that is taken back now, is gone."""
-    name, old = event.raw.get("TakenBack"), event.old_properties
+def _is_rolled_back(event: Event, bedrock: Any, at: datetime) -> bool:
+    """Return whether the rolled-back replacement's throughput is deleted, or there is none."""
+    name, old = event.raw.get("RolledBack"), event.old_properties
     stranded = throughput.find_created_as(bedrock, name, str(old.get("Owner", ""))) if name else None
     if stranded is None:
         return True
@@ -273,25 +280,25 @@ def _is_taken_back(event: Event, bedrock: Any, at: datetime) -> bool:
     return _delete(event, old, bedrock, arn, at)
 
 
-def _delete(event: Event, made_with: Mapping[str, Any], bedrock: Any, arn: str, at: datetime) -> bool:
-    """Ask for the end of throughput that these properties describe; whether it is gone."""
-    owner, price = str(made_with.get("Owner", "")), _price(made_with)
+def _delete(event: Event, properties: Mapping[str, Any], bedrock: Any, arn: str, at: datetime) -> bool:
+    """Request the deletion of the throughput with these properties; return whether it is deleted."""
+    owner, price = str(properties.get("Owner", "")), _price(properties)
     try:
         return throughput.delete(bedrock, arn, owner, now=at, hourly_price=price)
     except ResourceError as error:
-        raise ResourceError(f"{error} {_letting_go(event)}") from error
+        raise ResourceError(f"{error} {_how_to_retain(event)}") from error
 
 
-def _letting_go(event: Event) -> str:
+def _how_to_retain(event: Event) -> str:
     return (
-        'To leave it behind before, set retain (in the settings: retention.throughput = "retain"), deploy, '
-        "and do this again; of a stack whose deletion failed: aws cloudformation delete-stack "
-        f"--retain-resources {event.logical_id}. Then delete it by hand at the end of its term."
+        "To keep it outside the stack until then, set retain (in the settings: retention.throughput = "
+        '"retain"), deploy, and repeat this change; if the stack\'s deletion failed, run aws cloudformation '
+        f"delete-stack --retain-resources {event.logical_id}. Then delete it yourself at the end of its term."
     )
 
 
 def _is_bought_here(event: Event) -> bool:
-    """Whether the deployment buys it, and not a release."""
+    """Return whether the deployment buys the throughput, rather than a release."""
     return bool(event.properties.get("ModelArn"))
 
 
@@ -300,15 +307,15 @@ def _owner(event: Event) -> str:
 
 
 def _price(properties: Mapping[str, Any]) -> float | None:
-    """USD for one model unit and hour, where somebody said it."""
+    """Return the price in USD per model unit and hour; None if the settings have none."""
     price = properties.get("HourlyPriceUsd")
     return float(price) if price else None
 
 
 def _spec(event: Event) -> throughput.ThroughputSpec:
-    """The throughput of the resource's properties; CloudFormation sends every value as a string."""
+    """Return the throughput in the resource's properties; CloudFormation sends every value as a string."""
     name = str(event.properties["ProvisionedModelName"])
-    # The same in every delivery of the event, and in no other one.
+    # Equal in repeated deliveries of one event, and different for any other event.
     token = f"{event.stack_id} {event.logical_id} {event.request_id} {name}"
     return throughput.ThroughputSpec(
         name=name,

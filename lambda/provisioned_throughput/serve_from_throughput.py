@@ -1,4 +1,4 @@
-"""The release's last step: throughput for a model that serves already, from its on-demand deployment."""
+"""Step ServeFromThroughput: move a live release from its on-demand deployment to provisioned throughput."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _utc_now() -> datetime:
 
 
 def is_routed(releases: Releases, arn: str, at: datetime) -> bool:
-    """Whether the router may send requests to it."""
+    """Return whether the route has an unexpired share with this endpoint."""
     return any(
         share.endpoint == arn and share.counts(at.timestamp()) for share in releases.effective_route().shares
     )
@@ -37,23 +37,23 @@ def serve(
     env: ServeFromThroughputEnv,
     now: Callable[[], datetime] = _utc_now,
 ) -> StageResult:
-    """Move the throughput towards the release's model by one call, and the route to it once it serves.
+    """Buy the throughput or move it to the release's model, one call at a time; then switch the route to it.
 
-    The release is live on its on-demand deployment, and stays so where this fails.
+    If this fails, the release stays live on its on-demand deployment.
     """
     release = releases.get(digest)
-    settled = releases.route().live
-    if release is None or release.state != LIVE or settled is None or settled.digest != digest:
-        return failed(f"release {digest} does not serve any more")
+    live = releases.route().live
+    if release is None or release.state != LIVE or live is None or live.digest != digest:
+        return failed(_not_live(digest))
     spec = _spec(env, release)
-    # Said before anything is paid for: the sweeper spares what a release is on its way to.
+    # Stored before the purchase: the sweeper keeps the throughput that a release names.
     if release.throughput != spec.name:
         releases.update(digest, throughput=spec.name)
     try:
         _free_units(bedrock, releases, spec, release.model_arn, env, now())
         with releases.creating(digest) as allowed:
             if not allowed:
-                return failed(f"release {digest} does not serve any more")
+                return failed(_not_live(digest))
             found = throughput.ensure(bedrock, spec, release.model_arn, now=now(), requested=release.endpoint)
     except NotYetError as error:
         return waiting(str(error), env.poll_seconds)
@@ -62,19 +62,19 @@ def serve(
     status, arn = found["status"], found["provisionedModelArn"]
     if status == throughput.FAILED:
         if not is_routed(releases, arn, now()):
-            # It would keep the name, and the next attempt from buying another.
+            # It would keep the name, and the next attempt could not buy it.
             throughput.delete(bedrock, arn, spec.owner, now=now())
         return failed(f"throughput {spec.name} failed: {found.get('failureMessage', 'no reason given')}")
     if throughput.serves(found, spec.name, release.model_arn):
         message = f"serves all requests from throughput {spec.name}"
         if not releases.move_endpoint(digest, arn, f"release {digest} {message}"):
-            return failed(f"release {digest} does not serve any more")
+            return failed(_not_live(digest))
         releases.update(digest, endpoint=arn, message=message)
         return done(f"release {digest} {message}")
     message = f"serves all requests; throughput {spec.name} is {status}"
-    # The endpoint says from now on that the throughput was asked for this model.
-    asked = {"endpoint": arn} if found.get("desiredModelArn") == release.model_arn else {}
-    releases.update(digest, message=message, **asked)
+    # The release's endpoint records that the throughput's move to this model was requested.
+    requested = {"endpoint": arn} if found.get("desiredModelArn") == release.model_arn else {}
+    releases.update(digest, message=message, **requested)
     return waiting(message, env.poll_seconds)
 
 
@@ -86,11 +86,12 @@ def _free_units(
     env: ServeFromThroughputEnv,
     at: datetime,
 ) -> None:
-    """Delete this owner's throughput of other model units or another commitment that nothing is routed to any
-    more, since the release went live on demand. Otherwise both are paid for, and both count for the quota.
-    So does throughput of another base: it can't be moved to this model (Bedrock user guide, edit throughput).
+    """Delete this owner's other throughput that has no share of the route.
 
-    Raises NotYetError while one goes.
+    Other throughput has other model units, another commitment or another base model, so it can't be moved to
+    this model (Bedrock user guide, edit throughput). Otherwise both would be billed and count for the quota.
+
+    Raises NotYetError while throughput is being deleted.
     """
     if env.retain_throughput:
         return
@@ -102,7 +103,11 @@ def _free_units(
         if throughput.committed(other, at):
             logger.warning("throughput kept: it is committed", arn=arn)
         elif not throughput.delete(bedrock, arn, spec.owner, now=at):
-            raise NotYetError(f"throughput {name}, which {spec.name} takes the place of, is being removed")
+            raise NotYetError(f"throughput {name}, which {spec.name} replaces, is being deleted")
+
+
+def _not_live(digest: str) -> str:
+    return f"release {digest} is no longer live"
 
 
 def _spec(env: ServeFromThroughputEnv, release: Release) -> throughput.ThroughputSpec:

@@ -1,4 +1,4 @@
-"""Custom resource ReleaseWait: registers a WaitCondition's handle with the release that its stack awaits."""
+"""Custom resource ReleaseWait: register a wait condition's handle with the release that the stack awaits."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 
 
 def tick(event: Mapping[str, Any], context: Any) -> dict[str, int]:
-    """By a schedule: end windows whose time runs out, and those whose signal was lost.
+    """Signal expiring wait conditions, and those whose signal was lost. A schedule calls this.
 
-    `margin_seconds` is how long before its time a window is ended: more than two calls take to come.
+    A wait condition is signalled `margin_seconds` before its timeout, longer than two runs of the schedule.
     """
     del event, context
     env = ReleaseWaitEnv.read()
@@ -38,7 +38,7 @@ def tick(event: Mapping[str, Any], context: Any) -> dict[str, int]:
 
 
 def handle(event: Event, waits: WaitConditions, releases: Releases, now: float) -> dict[str, Any]:
-    """Register the window, and end it at once where its release has ended already; forget it on Delete."""
+    """Register the wait condition, and signal it if its release has already ended; remove it on Delete."""
     digest, number = str(event.properties["Digest"]), int(event.properties["Window"])
     physical_id = f"{event.properties['Owner']}-{digest}-wait-{number}"
     if event.is_delete:

@@ -1,4 +1,4 @@
-"""Puts the router together around its two clients."""
+"""Assemble the router from its two clients and its environment variables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from router.xray import XRay
 
 
 def make_router(env: RouterEnv, task: Task, *, bedrock: Any, dynamodb: Any) -> Router:
-    """A router that asks through a bedrock-runtime client and reads its route through a dynamodb client."""
+    """Return a router that uses a bedrock-runtime client for models and a dynamodb client for the route."""
     logger = Logger(service=env.owner)
     return Router(
         env,
@@ -30,10 +30,10 @@ def make_router(env: RouterEnv, task: Task, *, bedrock: Any, dynamodb: Any) -> R
 
 
 def client_config(env: RouterEnv) -> Config:
-    """How those clients wait and retry.
+    """Return the clients' timeouts and retries.
 
-    A request's budget bounds every wait already; these timeouts end the calls that it gave up. botocore
-    retries nothing, because its pauses know no budget.
+    A request's time budget already bounds every wait. These timeouts end the calls that the request no longer
+    waits for. botocore must not retry, because its pauses ignore the budget.
     """
     seconds = env.time_budget_ms / 1000
     return Config(
@@ -41,6 +41,6 @@ def client_config(env: RouterEnv) -> Config:
         read_timeout=seconds,
         retries={"total_max_attempts": 1, "mode": "standard"},
         tcp_keepalive=True,
-        # A connection for each query of a batch that is asked at a time; botocore keeps 10.
+        # One connection for each query of a batch that runs in parallel; botocore's default is 10.
         max_pool_connections=SIDE_BY_SIDE,
     )

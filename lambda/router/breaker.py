@@ -1,4 +1,4 @@
-"""A circuit breaker: stops asking an endpoint that does not answer, so requests don't pay its timeout."""
+"""Circuit breaker: stop calling a model endpoint that does not answer, to save requests its timeout."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ OPEN_SECONDS = 10.0
 
 
 class Breaker:
-    """One endpoint's. Closed until FAILURES in a row, then open for OPEN_SECONDS, then one probe decides.
+    """The circuit breaker of one model endpoint.
 
-    The call that finds it half-open is the probe; those beside it, of the same batch, wait for what comes of
-    it.
+    It opens after FAILURES failures in a row. After OPEN_SECONDS it lets one call through as a probe; while
+    the probe runs, other calls are refused. The probe's result closes the breaker or opens it again.
     """
 
     def __init__(self) -> None:
-        """Start closed."""
+        """Create a closed breaker."""
         self._failures = 0
         self._opened_at: float | None = None
 
     def allows(self, now: float) -> bool:
-        """Whether the endpoint may be asked at this time; whoever is told so has to ask it."""
+        """Return whether the endpoint may be called now. If so, call it: this call may be the probe."""
         if self._opened_at is None:
             return True
-        # A clock that was set back must not keep it open.
+        # The lower bound closes it again if the clock was set back.
         if 0 <= now - self._opened_at < OPEN_SECONDS:
             return False
         self._opened_at = now
         return True
 
     def succeeded(self) -> None:
-        """The endpoint answered, whatever it said."""
+        """Record that the endpoint answered, even with invalid output."""
         self._failures, self._opened_at = 0, None
 
     def failed(self, now: float) -> bool:
-        """The endpoint did not answer. Whether this opened it, or opened it again."""
+        """Record that the endpoint did not answer. Return whether the breaker is open now."""
         self._failures += 1
         if self._failures < FAILURES:
             return False

@@ -1,4 +1,4 @@
-"""The time that one request may take."""
+"""Time budget of one request."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# A call that hangs keeps its worker until its socket times out; a query leaves at most three behind. Threads
-# come into being as they are needed: one for a query at a time, some dozen for a batch.
+# A call that hangs keeps its thread until its socket times out; a query leaves at most three such calls.
+# Threads start on demand: one for a single query, a few dozen for a batch.
 _WORKERS = ThreadPoolExecutor(max_workers=128, thread_name_prefix="router")
 
-# Environments that SnapStart restores share one snapshot, and so the state of an ordinary generator.
+# All environments that SnapStart restores share one snapshot, and with it the state of an ordinary generator.
 jitter = random.SystemRandom().uniform
 
 
 class OutOfTimeError(Exception):
-    """The call did not answer in the time that was left for it."""
+    """The call did not return in the time left for it."""
 
 
 class Budget:
-    """A request's time. Every wait of the request is taken from it."""
+    """Time budget of one request, which bounds every wait of the request."""
 
     def __init__(
         self, seconds: float, clock: Callable[[], float] = time.monotonic, whole: float | None = None
     ) -> None:
-        """Start the clock. Seconds may be fewer than a `whole` budget has, where the function is about to be
-        stopped or a batch about to end.
+        """Start the clock.
+
+        Args:
+            seconds: the time available.
+            clock: returns seconds, and never goes back.
+            whole: the usual budget in seconds. `seconds` is less if the function or the batch ends sooner.
         """
         self.seconds = max(seconds, 0.0)
         self.whole = max(self.seconds, whole or 0.0)
@@ -38,26 +42,26 @@ class Budget:
 
     @property
     def is_cut(self) -> bool:
-        """Whether less than a request's usual time was there from the start."""
+        """Return whether the budget was smaller than usual from the start."""
         return self.seconds < self.whole
 
     @property
     def spent(self) -> float:
-        """Seconds since the start."""
+        """Return the seconds since the start."""
         return self._clock() - self._started
 
     @property
     def remaining(self) -> float:
-        """Seconds left, never negative."""
+        """Return the seconds left, at least 0."""
         return max(self.seconds - self.spent, 0.0)
 
     def call(self, function: Callable[[], T], at_most: float) -> T:
-        """Call a function that may block, and wait for it no longer than `at_most` and the budget allow.
+        """Call a function that may block, and return its result within `at_most` seconds and the budget.
 
-        On another thread, because socket timeouts bound neither a name look-up nor a TLS handshake nor an
-        answer that arrives byte by byte. The call that was given up ends by its own timeout.
+        The function runs on another thread, because socket timeouts don't bound DNS look-ups, TLS handshakes
+        or responses that arrive byte by byte. A call that takes too long ends later, by its own timeout.
 
-        Raises OutOfTimeError, or what the function raises.
+        Raises OutOfTimeError, and the function's own errors.
         """
         future = _WORKERS.submit(function)
         try:

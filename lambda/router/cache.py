@@ -1,4 +1,4 @@
-"""Answers that were given, kept for the next who asks the same."""
+"""In-memory cache of answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An answer, the source that gave it, and what kept a better one from giving it."""
+    """A cached answer, its source, and the reason why a better source did not answer."""
 
     weights: dict[str, float]
     source: str
@@ -17,20 +17,20 @@ class Entry:
 
 
 class AnswerCache:
-    """Least recently used first out, bounded by number and by age.
+    """LRU cache, bounded by number of entries and by age.
 
-    Keyed by the normalised query and the release that its route chooses, so that an answer of a candidate
-    whose share has expired is never given again.
+    The key is the normalised query and the release that the route chose for it, so that a candidate's answer
+    is not returned after its share has expired.
     """
 
     def __init__(self, entries: int) -> None:
-        """Hold at most so many entries; 0 turns the cache off."""
+        """Create a cache of at most `entries` entries; 0 turns it off."""
         self._limit = entries
         self._lock = threading.Lock()
         self._entries: OrderedDict[tuple[str, str | None], tuple[float, float, Entry]] = OrderedDict()
 
     def get(self, query: str, release: str | None, now: float) -> Entry | None:
-        """The answer, if there is one that is young enough."""
+        """Return the cached answer, or None if there is none or it is too old."""
         key = (query, release)
         with self._lock:
             found = self._entries.get(key)
@@ -44,7 +44,7 @@ class AnswerCache:
             return entry
 
     def put(self, query: str, release: str | None, entry: Entry, now: float, seconds: float) -> None:
-        """Keep an answer for so many seconds."""
+        """Keep an answer for the given seconds."""
         if self._limit <= 0 or seconds <= 0:
             return
         with self._lock:
@@ -54,7 +54,7 @@ class AnswerCache:
                 self._entries.popitem(last=False)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         with self._lock:
             self._entries.clear()
 

@@ -1,4 +1,4 @@
-"""The Lambda's entry point: makes the clients once, then answers."""
+"""Entry point of the router's Lambda function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from router.service import Router
 
 def _from_environment() -> Router:
     env = RouterEnv.read()
-    # botocore's clients are boto3's; boto3 itself would only take its time to load.
+    # boto3's clients are botocore's; importing boto3 would only make the cold start longer.
     session, config = get_session(), client_config(env)
     return make_router(
         env,
@@ -24,10 +24,10 @@ def _from_environment() -> Router:
     )
 
 
-# Made while the function initialises; nothing is called over the network yet.
+# Created during initialisation; makes no network calls.
 _ROUTER = _from_environment()
 
 
 def handler(event: object, context: object) -> dict[str, Any]:
-    """Route one query. See `Router.handle`."""
+    """Answer one request. See `Router.handle`."""
     return _ROUTER.handle(event, context)

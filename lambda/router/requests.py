@@ -1,4 +1,4 @@
-"""What a request says, and the answer's shape: an HTTP API event (payload 2.0) or a direct invocation."""
+"""Parse requests and shape responses, for HTTP API events (payload 2.0) and direct invocations."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-# A batch's own limit: what a search page shows, and what a budget of seconds can ask.
+# As many as a search page shows, and as a budget of seconds can answer.
 MOST_QUERIES = 100
-# JSON writes a character in at most 12 bytes, \ud83d\ude00; a query has quotes, a comma and some white space
-# besides, and a body its braces and a field or two that nobody asked for.
+# JSON escapes a character in at most 12 bytes, \ud83d\ude00. A query also has quotes, a comma and white
+# space; a body also has braces and perhaps unknown fields.
 _CHARACTER_BYTES, _QUERY_BYTES, _OTHER_BYTES = 12, 32, 1024
 
 
 class BadRequestError(Exception):
-    """The caller's mistake. `error` is a word for programs, the message a sentence for people."""
+    """The request is invalid. `error` is a code for programs, the message a sentence for people."""
 
     def __init__(self, error: str, message: str) -> None:
         super().__init__(message)
@@ -24,15 +24,15 @@ class BadRequestError(Exception):
 
     @property
     def answer(self) -> dict[str, Any]:
-        """The answer's body."""
+        """Return the response body."""
         return {"error": self.error, "message": str(self)}
 
 
 def most_bytes(max_characters: int) -> int:
-    """The largest body that is parsed: a whole batch of the longest queries, however they are escaped.
+    """Return the largest body to parse, in bytes: a full batch of the longest queries, fully escaped.
 
-    HTTP API passes 10 MB on, whose parsing alone would cost more than a request's time. A direct invocation
-    is parsed by Lambda before anybody is asked, and has no such limit.
+    HTTP API accepts 10 MB, and parsing that alone takes longer than a request's time budget. A direct
+    invocation is parsed by Lambda before the function runs, so this limit does not apply to it.
     """
     return MOST_QUERIES * (max_characters * _CHARACTER_BYTES + _QUERY_BYTES) + _OTHER_BYTES
 
@@ -41,7 +41,7 @@ type Asked = str | list[str | BadRequestError]
 
 
 def is_http(event: object) -> bool:
-    """Whether the event comes from the HTTP API; any other is a direct invocation."""
+    """Return whether the event comes from the HTTP API; otherwise it is a direct invocation."""
     if not isinstance(event, Mapping):
         return False
     request = event.get("requestContext")
@@ -49,10 +49,10 @@ def is_http(event: object) -> bool:
 
 
 def read(event: object, *, http: bool, max_characters: int) -> Asked:
-    """The query or queries of a request. Raises BadRequestError.
+    """Return the query of a request, or the list of queries of a batch. Raises BadRequestError.
 
-    `POST /routes` takes a batch, `POST /route` one query; a direct invocation is told by its document. A
-    query of a batch that is none becomes its own error, so that it keeps no other from its answer.
+    Over HTTP, `POST /routes` takes a batch and `POST /route` one query; a direct invocation is a batch if it
+    has "queries". An invalid query of a batch gets an error object; the others are still answered.
     """
     request = _body(event, most_bytes(max_characters)) if http else event
     is_batch = _path(event) == "/routes" if http else isinstance(request, Mapping) and "queries" in request
@@ -86,28 +86,28 @@ def _batch(request: Mapping[str, Any], max_characters: int) -> list[str | BadReq
 
 
 def _query(query: object, name: str, max_characters: int) -> str:
-    """One query, without the white space around it. Raises BadRequestError."""
+    """Return a valid query without surrounding white space. Raises BadRequestError."""
     if not isinstance(query, str):
         raise BadRequestError("invalid_query", f"{name} must be a string.")
     query = query.strip()
-    # First, so that what comes after looks at a bounded text only.
+    # First, so that the later checks only read a text of limited length.
     if len(query) > max_characters:
         raise BadRequestError(
             "query_too_long", f"{name} has {len(query)} characters, at most {max_characters} are allowed."
         )
     if not _visible(query):
         raise BadRequestError("empty_query", f"{name} is empty.")
-    # Browsers that cut a text in the middle of an emoji send half of it, which no encoder takes.
+    # Browsers that truncate a text inside an emoji send half a surrogate pair, which can't be encoded.
     return query.encode("utf-8", "replace").decode("utf-8")
 
 
 def normalised(query: str) -> str:
-    """The form in which two queries are the same one: for the cache, and for choosing a release."""
+    """Return a query's normal form, the key for the cache and for choosing a release."""
     return " ".join(unicodedata.normalize("NFKC", query).casefold().split())
 
 
 def respond(answer: Mapping[str, Any], *, http: bool, status: int = 200) -> dict[str, Any]:
-    """The answer as the caller takes it: HTTP, or the bare object."""
+    """Return the answer as an HTTP response, or as it is for a direct invocation."""
     if not http:
         return dict(answer)
     return {
@@ -118,7 +118,7 @@ def respond(answer: Mapping[str, Any], *, http: bool, status: int = 200) -> dict
 
 
 def _path(event: object) -> str:
-    """The path that was asked for, without a stage; HTTP API sends both, an emulator perhaps one of them."""
+    """Return the requested path without the stage. HTTP API sends both fields, an emulator perhaps one."""
     if not isinstance(event, Mapping):
         return ""
     key = event.get("routeKey")
@@ -129,17 +129,17 @@ def _path(event: object) -> str:
 def _body(event: object, most: int) -> object:
     body = event.get("body") if isinstance(event, Mapping) else None
     encoded = isinstance(event, Mapping) and event.get("isBase64Encoded") is True
-    # Base64 writes three bytes in four characters. A text's characters are counted, not its bytes: what
-    # they cost is the same, and nothing has to be encoded for it.
+    # Base64 writes three bytes in four characters. Counting characters instead of bytes saves encoding the
+    # text, and the cost of parsing is the same.
     if isinstance(body, str) and len(body) > (-(-most // 3) * 4 if encoded else most):
         raise BadRequestError("body_too_large", f"The body is larger than {most} bytes.")
     try:
-        # RecursionError: a body of brackets only. ValueError covers bad base64, bytes and JSON.
+        # RecursionError: a body of nothing but brackets. ValueError covers bad base64, bytes and JSON.
         return json.loads(base64.b64decode(body, validate=True) if encoded else body)  # type: ignore[arg-type]  # None and others raise TypeError
     except (ValueError, TypeError, RecursionError):
         raise BadRequestError("invalid_json", "The body is not JSON.") from None
 
 
 def _visible(text: str) -> bool:
-    """Whether anything can be seen: Bedrock refuses blank text, and zero-width characters are as blank."""
+    """Return whether a text has a visible character: Bedrock refuses blank text; zero-width is blank, too."""
     return any(not c.isspace() and unicodedata.category(c) not in {"Cc", "Cf"} for c in text)

@@ -1,4 +1,4 @@
-"""The route as this environment knows it."""
+"""Cache of the route in one execution environment."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from distilled_router.aws.errors import code
 from distilled_router.release.route import ROUTE_ID, Route
 from router.budget import Budget, OutOfTimeError, jitter
 
-# A table that can't be reached is tried again after this, not at every request: each try costs time.
+# Retry interval while the table can't be read. Retrying in every request would cost each of them time.
 RETRY_SECONDS = 5.0
-# Parts of a request's budget. The first read opens the connection, and nothing is known without it.
+# Shares of a request's budget. The first read also opens the connection, and there is no route without it.
 FIRST_READ, LATER_READ = 0.4, 0.2
 
 
 class RouteCache:
-    """Reads the route when a request needs one and the known one is too old; keeps the last good one."""
+    """Reads the route on demand when the cached one is too old, and keeps the last valid one."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class RouteCache:
         max_age: float,
         jitter: Callable[[float, float], float] = jitter,
     ) -> None:
-        """Read from that table, through a DynamoDB client, at most every `max_age` seconds."""
+        """Read the table with a DynamoDB client, about every `max_age` seconds at most."""
         self._dynamodb = dynamodb
         self._table_name = table_name
         self._max_age = max_age
@@ -41,12 +41,15 @@ class RouteCache:
         self._lock = threading.Lock()
 
     def current(self, budget: Budget, now: float) -> tuple[Route, str | None]:
-        """The route at this time, and what was wrong with it if it was read just now."""
-        # `now` is the wall clock: a frozen environment's monotonic clock may have stood still. A clock
-        # that was set back makes the route old, too.
+        """Return the route, and the problem if reading it failed in this call.
+
+        Args:
+            budget: of the request.
+            now: wall clock, in seconds. The monotonic clock may stand still while an environment is frozen.
+        """
         if self._is_young(now):
             return self._route, None
-        # One query of a batch reads; the others take what is known, and wait only where nothing is.
+        # One query of a batch reads; the others use the known route, and wait only if there is none.
         patience = 0.0 if self._known else budget.remaining * FIRST_READ
         if not self._lock.acquire(timeout=patience):
             return self._route, None
@@ -54,7 +57,7 @@ class RouteCache:
             if self._is_young(now):
                 return self._route, None
             problem = self._refresh(budget)
-            # Environments that started together must not read together.
+            # Jitter: environments that started together must not read at the same time.
             seconds = self._max_age if problem is None else min(self._max_age, RETRY_SECONDS)
             self._read_at, self._lifetime = now, seconds * self._jitter(0.8, 1.0)
             return self._route, problem
@@ -63,15 +66,16 @@ class RouteCache:
 
     @property
     def is_known(self) -> bool:
-        """Whether a route was ever read here; an empty one is a route."""
+        """Return whether a route was ever read, even an empty one."""
         return self._known
 
     @property
     def read_at(self) -> float:
-        """When it was read last, or tried to be, by the caller's clock."""
+        """Return the time of the last attempt to read, by the caller's clock."""
         return self._read_at
 
     def _is_young(self, now: float) -> bool:
+        # The lower bound makes the route old if the clock was set back.
         return 0 <= now - self._read_at < self._lifetime
 
     def _refresh(self, budget: Budget) -> str | None:
@@ -82,10 +86,10 @@ class RouteCache:
             return "table_timed_out"
         except ClientError as error:
             return f"table_refused: {code(error)}"
-        except Exception as error:  # whatever it is, the last good route serves
+        except Exception as error:  # any other error also leaves the last valid route in use
             return f"table_unreachable: {type(error).__name__}"
-        # A broken item is like none at all: only a route that can be read replaces a good one. An item
-        # that is gone or has no shares can be read, and is how an operator turns distillation off.
+        # An invalid item must not replace a valid route. A missing item or one without shares is valid: with
+        # it an operator turns distillation off.
         if route.problem is None or route.shares:
             self._route, self._known = route, True
         return route.problem
@@ -98,10 +102,9 @@ class RouteCache:
 
 
 def _plain(value: Mapping[str, Any]) -> Any:
-    """A value as DynamoDB's client gives it: `{"S": "text"}`. boto3's own reader would load all of boto3.
+    """Convert a value in DynamoDB's format, e.g. `{"S": "text"}`; boto3's converter would import boto3.
 
-    What is no text, number, list or map is given as it came: no part of a route can be read from it then, and
-    least of all an expiry that is not there.
+    Types other than text, number, list and map are returned unchanged; parsing the route rejects them.
     """
     match value:
         case {"S": str(text)}:

@@ -1,4 +1,4 @@
-"""The router: a query comes in, weights come out, whatever happens in between."""
+"""The router: answers every query with weights, even if all models fail."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from router.sources import BASE, DISTILLED, STATIC, Models, Outcome
 from router.telemetry import Telemetry, Trace
 from router.xray import Span, XRay
 
-# Reasons that are not of a call: the route names no release, no route was ever read, a mistake of ours.
+# Reasons other than a failed call: the route has no release, no route was ever read, or the router has a bug.
 NO_RELEASE, NO_ROUTE, INTERNAL = "no_release", "no_route", "internal"
-# The student answers in a third of the default budget. One that hangs must leave the base model its time.
+# The student answers in a third of the default budget. If it hangs, the base model still needs time.
 DISTILLED_PART = 0.5
-# A fallback's answer must not outlive its cause for long.
+# Short, so that a fallback answer does not long outlive its cause.
 BASE_CACHE_SECONDS = 30.0
-# Kept free at the end of the budget, and of the function's own timeout, to write the answer.
+# Reserved at the end of the budget, and before the function's timeout, for writing the answer.
 RESERVE_SECONDS = 0.02
 
-# Queries of a batch that are answered side by side. An endpoint of Nova Micro takes 2,000 requests a minute.
+# Queries of a batch that run in parallel. A deployment of Nova Micro takes 2,000 requests a minute.
 SIDE_BY_SIDE = 16
 _BATCH = ThreadPoolExecutor(max_workers=SIDE_BY_SIDE, thread_name_prefix="batch")
 
@@ -38,7 +38,7 @@ type Answered = tuple[dict[str, Any], Trace, dict[str, float]]
 
 
 class Router:
-    """Answers requests. Its parts are passed in; the handler makes them."""
+    """Answers requests from the cache, the distilled model, the base model or static weights."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Router:
         xray: XRay,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Take the parts. `now` is the wall clock, which ages and expiries are counted by."""
+        """Create a router. `now` returns the wall clock in seconds, for ages and expiries."""
         self._env = env
         self._time_budget = env.time_budget_ms / 1000
         self._task = task
@@ -66,7 +66,7 @@ class Router:
         self._route_version = 0
 
     def handle(self, event: object, context: object = None) -> dict[str, Any]:
-        """Answer an HTTP API event or a direct invocation. Never raises."""
+        """Return the response to an HTTP API event or a direct invocation. Never raises."""
         http, request_id = is_http(event), getattr(context, "aws_request_id", None)
         asked: Asked | None = None
         try:
@@ -86,9 +86,9 @@ class Router:
     def _answer_all(
         self, asked: Sequence[str | BadRequestError], context: object, request_id: str | None
     ) -> list[dict[str, Any]]:
-        """Answer a batch in its order, some side by side. Each query has its own budget within the batch's.
+        """Return the answers of a batch, in its order.
 
-        Of queries that are the same, the first is asked, and the others have its answer.
+        Queries run in parallel, each with its own budget within the batch's. Equal queries are asked once.
         """
         batch = Budget(self._seconds(context, self._env.batch_time_budget_ms / 1000))
         firsts: dict[str, str] = {}
@@ -115,7 +115,7 @@ class Router:
         return [answer(query) for query in asked]
 
     def _ask_for(self, query: str, budget: Budget, request_id: str | None) -> Answered:
-        """Answer one query. Never raises."""
+        """Return the answer to one query. Never raises."""
         trace, weights = Trace(), self._task.static_weights
         try:
             weights = self._weights(query, budget, trace)
@@ -142,7 +142,7 @@ class Router:
         }
 
     def _budget(self, most: float) -> Budget:
-        """One query's, of so many seconds at most."""
+        """Return the budget of one query, of at most `most` seconds."""
         whole = self._time_budget - RESERVE_SECONDS
         return Budget(min(whole, most), whole=whole)
 
@@ -188,7 +188,7 @@ class Router:
     def _ask(
         self, source: str, share: Share | None, query: str, budget: Budget, now: float, trace: Trace
     ) -> Outcome | None:
-        """Ask one source; None where there is no such source, or where asking it is itself broken."""
+        """Return the outcome of asking a source; None if the route has no release or the router has a bug."""
         if source == DISTILLED:
             if share is None:
                 return None
@@ -200,7 +200,7 @@ class Router:
             outcome = self._models.ask(
                 model, prompt, query, budget=budget, at_most=budget.seconds * part, now=now
             )
-        except Exception as error:  # a mistake of ours, which must not keep the next source from answering
+        except Exception as error:  # a bug of the router: the next source is still asked
             self._telemetry.unexpected(trace, source, error)
             trace.reason = trace.reason or INTERNAL
             return None

@@ -1,4 +1,4 @@
-"""Asking a model on Bedrock: a distilled endpoint or the base model."""
+"""Call a model on Bedrock: the distilled model or the base model."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from router.breaker import Breaker
 from router.budget import Budget, OutOfTimeError, jitter
 
 DISTILLED, BASE, STATIC = "distilled", "base", "static"
-"""Where weights come from, in the order in which they are asked; the last asks nobody."""
+"""Sources of weights in their order; static weights need no model."""
 
-# With less than this part of the budget left no model answers: asking would only cost tokens.
+# With less than this share of the budget left, no model answers in time: asking would only cost tokens.
 LEAST_PART = 0.1
 RETRY_PAUSE = (0.02, 0.08)
 
 _RETRYABLE = frozenset({"throttled", "not_ready", "unavailable", "unreachable"})
-# The endpoint answered: asking it for another query makes sense.
+# The model endpoint answered, so the breaker stays closed.
 _ANSWERED = frozenset({"", "invalid_output", "empty_output"})
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of asking `model`. Weights, or a reason why there are none."""
+    """Result of asking `model`: weights, or the reason why there are none."""
 
     model: str = ""
     weights: dict[str, float] | None = None
@@ -41,17 +41,17 @@ class Outcome:
 
     @property
     def answered(self) -> bool:
-        """Whether the model answered, whatever it said: Bedrock then reports its time and its tokens."""
+        """Return whether the model answered, even with invalid output. Bedrock then reports its latency."""
         return self.model_latency is not None
 
     @property
     def invalid(self) -> bool:
-        """Whether the model answered something that is no answer."""
+        """Return whether the model's output is invalid or empty."""
         return self.reason in {"invalid_output", "empty_output"}
 
 
 class Models:
-    """Asks models, each behind its own circuit breaker."""
+    """Calls models, each behind its own circuit breaker."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Models:
         logger: Logger,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Ask through a bedrock-runtime client that does not retry by itself."""
+        """Use a bedrock-runtime client that does not retry by itself."""
         self._bedrock = bedrock
         self._task = task
         self._logger = logger
@@ -70,7 +70,7 @@ class Models:
     def ask(
         self, model: str, prompt: Prompt, query: str, *, budget: Budget, at_most: float, now: float
     ) -> Outcome:
-        """Ask for the query's weights, for no longer than `at_most` seconds; never raises for a failure."""
+        """Return the query's weights, or the reason for a failure, within `at_most` seconds."""
         end = budget.spent + min(at_most, budget.remaining)
         if end - budget.spent < budget.whole * LEAST_PART:
             return Outcome(reason="no_time", called=False)
@@ -83,16 +83,16 @@ class Models:
             self._pause(wait)
             outcome = self._attempt(model, prompt, query, budget, end)
         if outcome.reason in _ANSWERED:
-            # Invalid output is no reason to stop asking: queries made for that could switch a release off.
+            # Invalid output does not open the breaker: otherwise crafted queries could turn a release off.
             breaker.succeeded()
-        # In a whole budget it might have answered: a batch that runs out of time must not switch it off.
+        # A timeout in a reduced budget does not count, so that a batch that runs out of time can't open it.
         elif not (outcome.reason == "timed_out" and budget.is_cut) and breaker.failed(now):
             self._logger.warning("circuit opened", endpoint=model, reason=outcome.reason)
         return outcome
 
     def forget(self, keep: frozenset[str]) -> None:
-        """Drop what is known of endpoints that are no longer in use."""
-        known = list(self._breakers.items())  # others of a batch may add one meanwhile
+        """Remove the breakers of model endpoints that are no longer in use."""
+        known = list(self._breakers.items())  # other queries of a batch may add one meanwhile
         self._breakers = {model: breaker for model, breaker in known if model in keep}
 
     def _attempt(self, model: str, prompt: Prompt, query: str, budget: Budget, end: float) -> Outcome:
@@ -114,7 +114,7 @@ class Models:
         if reply.is_empty:
             return Outcome(reason="empty_output", detail=reply.stop_reason, **known)
         try:
-            # The text of a model is parsed and never used otherwise, whatever a query made it say.
+            # Model output is only parsed, never used in any other way: a query may have injected text.
             return Outcome(weights=reply.weights(self._task), **known)
         except InvalidOutput:
             return Outcome(reason="invalid_output", detail=reply.stop_reason, **known)

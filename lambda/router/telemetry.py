@@ -1,4 +1,4 @@
-"""What a request leaves behind in metrics and logs."""
+"""Metrics and logs of requests."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from router.xray import Span
 
 @dataclass(slots=True)
 class Trace:
-    """What happened to one request."""
+    """What happened to one query."""
 
-    # The release that the route chose, also where another source answered for it.
+    # The release that the route chose, even if another source answered.
     release: str | None = None
     source: str = STATIC
-    # Why the model that should have answered did not; None where it did.
+    # Why the intended model did not answer; None if it did.
     reason: str | None = None
     cached: bool = False
     errors: int = 0
-    # Sources that failed, each with its reason, e.g. {"distilled": "throttled"}.
+    # Reason by failed source, e.g. {"distilled": "throttled"}.
     failures: dict[str, str] = field(default_factory=dict)
     distilled: Outcome | None = None
     base: Outcome | None = None
-    # The calls of services, in their order.
+    # Calls to AWS services, in their order.
     spans: list[Span] = field(default_factory=list)
 
     @property
     def annotations(self) -> dict[str, str | bool | None]:
-        """What a trace can be searched for."""
+        """Return the searchable annotations for X-Ray."""
         found = {"release": self.release, "source": self.source, "reason": self.reason}
         return {**found, "cached": self.cached}
 
 
 class Telemetry:
-    """Writes both. Neither holds the query, unless LOG_QUERIES is on: searches are personal data."""
+    """Writes metrics and logs. Queries are personal data and are logged only if LOG_QUERIES is on."""
 
     def __init__(self, env: RouterEnv, logger: Logger) -> None:
-        """Write with the owner as the `service`."""
+        """Use the owner as `service` in metrics."""
         self._owner = env.owner
         self._log_queries = env.log_queries
         self._logger = logger
@@ -54,9 +54,9 @@ class Telemetry:
         self._metrics = EphemeralMetrics(namespace=METRICS_NAMESPACE, service=env.owner)
 
     def failed(self, trace: Trace, source: str, reason: str, detail: str = "", endpoint: str = "") -> None:
-        """A source did not answer, so the next one is asked."""
+        """Record that a source did not answer."""
         trace.failures[source] = reason
-        if reason != "circuit_open":  # said once, when it opened
+        if reason != "circuit_open":  # logged once, when the breaker opened
             self._logger.warning(
                 "source failed",
                 source=source,
@@ -67,7 +67,7 @@ class Telemetry:
             )
 
     def unexpected(self, trace: Trace, source: str, error: Exception) -> None:
-        """A mistake of ours. Its place is logged, not its text, which may quote the query."""
+        """Record a bug. An unknown error may quote the query, so only its type and location are logged."""
         trace.errors += 1
         trace.failures[source] = type(error).__name__
         frames = [
@@ -77,7 +77,7 @@ class Telemetry:
         self._logger.error("unexpected error", source=source, error=type(error).__name__, frames=frames)
 
     def route_problem(self, trace: Trace, problem: str) -> None:
-        """The route could not be read, or not all of it; the last good one serves."""
+        """Record that the route, or part of it, could not be read."""
         trace.errors += 1
         trace.failures["route"] = problem.partition(":")[0]
         self._logger.warning("route not read", problem=problem)
@@ -85,14 +85,14 @@ class Telemetry:
     def finished(
         self, trace: Trace, latency_ms: float, request_id: str | None, query: str, weights: dict[str, float]
     ) -> None:
-        """The request has its answer."""
+        """Record that a query was answered."""
         if self._log_queries:
             self._logger.info("answered", query=query, weights=weights, source=trace.source)
-        # One set of metrics at a time: queries of a batch end side by side.
+        # Queries of a batch end in parallel, and the metrics object holds one set at a time.
         with self._lock:
             try:
                 self._emit(trace, latency_ms, request_id)
-            except Exception as error:  # metrics are lost, the answer is not
+            except Exception as error:  # the answer must not fail because of metrics
                 self._metrics.clear_metrics()
                 self.unexpected(trace, "metrics", error)
 
@@ -104,13 +104,13 @@ class Telemetry:
         metrics.add_metadata("request_id", request_id)
         metrics.add_metric("Requests", "Count", 1)
         metrics.add_metric("Fallback", "Count", int(trace.source != DISTILLED))
-        # 0 or 1 a request, like its neighbours, so that an average is a rate.
+        # 0 or 1 per request, like the other counts, so that the average is a rate.
         metrics.add_metric("RouterErrors", "Count", int(trace.errors > 0))
         metrics.add_metric("CacheHits", "Count", int(trace.cached))
         metrics.add_metric("InvalidOutput", "Count", int(outcome.invalid))
         metrics.add_metric("Latency", "Milliseconds", latency_ms)
         if outcome.answered and asked != trace.source:
-            # The request counts for the source that answered it, tokens for the one that took them.
+            # The request counts for the source that answered, the tokens for the source that used them.
             self._flush(release, trace.source)
             self._add_call(outcome)
             self._flush(release, asked)
@@ -118,7 +118,7 @@ class Telemetry:
             self._add_call(outcome)
             self._flush(release, trace.source)
         if trace.release and trace.base and trace.base.called:
-            # What the base model did must not count for the release that it stood in for.
+            # The base model's call must not count for the release that it replaced.
             metrics.add_metric("InvalidOutput", "Count", int(trace.base.invalid))
             self._add_call(trace.base)
             self._flush(BASE, BASE)
@@ -134,7 +134,7 @@ class Telemetry:
             self._metrics.add_metric("CostUsd", "None", usd)
 
     def _flush(self, release: str, source: str) -> None:
-        # `service` alone is there by default; these add the other sets.
+        # The dimension set with `service` alone is there by default; these calls add the other sets.
         self._metrics.add_dimensions(service=self._owner, release=release)
         self._metrics.add_dimensions(service=self._owner, source=source)
         self._metrics.flush_metrics()

@@ -1,7 +1,7 @@
-"""What X-Ray is told of a query: a subsegment, and in it one for the route and for each model that was asked.
+"""X-Ray subsegments of a query: one for the query, and within it one for each service call.
 
-Sent to the daemon that runs beside a traced function, as X-Ray's developer guide describes it ("segment
-documents", "sending segment documents to the X-Ray daemon"). Why not by an SDK: decision 23.
+They go to the daemon that runs beside a traced function (X-Ray developer guide, "segment documents" and
+"sending segment documents to the X-Ray daemon"). Decision 23 says why no SDK is used.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 HEADER = json.dumps({"format": "json", "version": 1})
-# Bedrock's own reasons, as X-Ray colours them: the caller's mistakes and the rest, which is the service's.
+# Reasons that X-Ray shows as the caller's errors; all others are the service's faults.
 _ERRORS = frozenset({"denied", "not_found", "not_ready", "refused", "throttled"})
 _ANSWERS = frozenset({"", "empty_output", "invalid_output"})
 
 
 class Span(NamedTuple):
-    """A call of a service: seconds since the query came, and what was wrong with the answer."""
+    """One service call: begin and end in seconds since the query arrived, and the reason if it failed."""
 
     service: str
     operation: str
@@ -30,18 +30,22 @@ class Span(NamedTuple):
 
 
 class XRay:
-    """Sends subsegments where Lambda samples the invocation. Never raises, and never waits."""
+    """Sends subsegments if Lambda samples the invocation. Never raises or blocks."""
 
     def __init__(self, *, enabled: bool, environment: Mapping[str, str] = os.environ) -> None:
-        """Look where the daemon listens; nothing is sent where tracing is off, or where there is none."""
+        """Read the daemon's address; nothing is sent if tracing is off or there is no daemon."""
         self._environment = environment
         self._daemon = _address(environment.get("AWS_XRAY_DAEMON_ADDRESS", "")) if enabled else None
         self._socket: socket.socket | None = None
 
     def send(self, spans: list[Span], annotations: Mapping[str, Any], ended: float, seconds: float) -> None:
-        """Tell of a query that has just been answered, at `ended` on the wall clock, within `seconds`.
+        """Send the subsegments of a query that was just answered.
 
-        Annotations can be searched for; None is left out.
+        Args:
+            spans: the query's service calls.
+            annotations: searchable values; None is left out.
+            ended: wall clock at the end, in seconds.
+            seconds: the duration.
         """
         parent = self._parent()
         if not parent or self._daemon is None:
@@ -54,12 +58,12 @@ class XRay:
             "annotations": {key: value for key, value in annotations.items() if value is not None},
             "subsegments": [_call(span, began) for span in spans],
         }
-        # A document that is lost is no loss to who asked, whatever went wrong.
+        # A lost document must not affect the answer.
         with suppress(Exception):
             self._open().sendto(f"{HEADER}\n{json.dumps(document)}".encode(), self._daemon)
 
     def _parent(self) -> dict[str, str] | None:
-        """The invocation's segment, where it is sampled; Lambda sets the variable anew for each one."""
+        """Return the invocation's segment if it is sampled. Lambda sets the variable for each invocation."""
         header = self._environment.get("_X_AMZN_TRACE_ID", "")
         fields = dict(part.partition("=")[::2] for part in header.split(";"))
         if fields.get("Sampled") != "1" or not fields.get("Root") or not fields.get("Parent"):
@@ -75,14 +79,14 @@ class XRay:
 
 
 def _address(text: str) -> tuple[str, int] | None:
-    """Host and port from "host:port", or from the long form "tcp:host:port udp:host:port"."""
+    """Parse host and port of "host:port", or of the long form "tcp:host:port udp:host:port"."""
     found = next((part for part in text.split() if part.startswith("udp:")), text).removeprefix("udp:")
     host, _, port = found.rpartition(":")
     return (host, int(port)) if host and port.isdecimal() else None
 
 
 def _timed(name: str, began: float, seconds: float) -> dict[str, Any]:
-    # SnapStart restores the state of an ordinary generator, and with it its ids.
+    # Not `random`: SnapStart restores its state, so environments would create the same ids.
     return {"id": os.urandom(8).hex(), "name": name, "start_time": began, "end_time": began + seconds}
 
 

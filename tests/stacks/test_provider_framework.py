@@ -42,7 +42,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "c1 without isComplete": case(CREATE, [{**ANSWER, "Data": {"A": "1"}}]),
     "c1 asked again": case(
         CREATE,
-        [{**ANSWER, "AskedAt": 1.5, "Data": {"A": "1", "B": "1"}}],
+        [{**ANSWER, "RequestedAt": 1.5, "Data": {"A": "1", "B": "1"}}],
         [PENDING, PENDING, {"IsComplete": True, "Data": {"B": "2"}}],
     ),
     "c2 create fails in onEvent": case(CREATE, [REFUSED], [PENDING]),

@@ -174,7 +174,7 @@ def test_bad_queries_cost_nothing_and_publish_nothing(system: System, body: byte
     system.put(body)
     with pytest.raises(ResourceError, match=rule) as caught:
         system.send("Create", system.properties())
-    assert "Nothing was published, asked or started." in str(caught.value)
+    assert "Nothing was published or started." in str(caught.value)
     assert (list(system.folder.names()), system.states()) == ([], [])
 
 

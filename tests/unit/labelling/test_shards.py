@@ -196,7 +196,7 @@ def test_shard_that_got_hardly_an_answer_fails_with_the_reason(scene: Scene) -> 
 
     result = scene.label(runtime=failing(scene.runtime, converse=converse))
     assert result["outcome"] == "failed"
-    assert "40 of 40 records got no answer, for instance: ThrottlingException: Too many." in result["message"]
+    assert "40 of 40 records got no answer, for example: ThrottlingException: Too many." in result["message"]
     assert scene.label(execution=SECOND)["outcome"] == "done"
     assert scene.asked() == 40
 
@@ -211,7 +211,7 @@ def test_teacher_that_can_not_be_asked_fails_at_once(scene: Scene) -> None:
 
     result = scene.label(runtime=failing(scene.runtime, converse=converse))
     assert result["outcome"] == "failed"
-    assert "Teacher us.amazon.nova-pro-v1:0 can't be asked: AccessDeniedException: No." in result["message"]
+    assert "Teacher us.amazon.nova-pro-v1:0 can't be called: AccessDeniedException: No." in result["message"]
     assert "distillation.teacher" in result["message"]
     assert len(calls) <= PART
 
@@ -232,7 +232,11 @@ def test_call_without_an_answer_is_made_again(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "text"),
-    [("throttled", "did not create"), ("unavailable", "did not create"), ("over_quota", "Other batch jobs")],
+    [
+        ("throttled", "did not create"),
+        ("unavailable", "did not create"),
+        ("over_quota", "Waiting for other batch jobs"),
+    ],
 )
 def test_batch_that_bedrock_does_not_take_yet_is_asked_again(scene: Scene, kind: str, text: str) -> None:
     scene.publish(60)
@@ -249,7 +253,7 @@ def test_calls_that_take_long_go_on_in_the_next_invocation(scene: Scene) -> None
     times = iter([0.0, 0.0, 700.0])
     result = scene.shard(now=lambda: next(times)).label()
     assert result["outcome"] == "waiting"
-    assert f"{PART} calls of 80 made" in result["message"]
+    assert f"{PART} of 80 calls done" in result["message"]
     assert scene.label()["outcome"] == "done"
     assert scene.asked() == 80
 

@@ -186,9 +186,9 @@ def test_what_is_not_complete_carries_no_data() -> None:
 
 def test_an_answer_has_our_own_id_and_carries_fields_beside_its_data() -> None:
     """Cases C1, C3."""
-    assert answer("job", {"A": "b"}, AskedAt=1.5) == {
+    assert answer("job", {"A": "b"}, RequestedAt=1.5) == {
         "PhysicalResourceId": "job",
-        "AskedAt": 1.5,
+        "RequestedAt": 1.5,
         "Data": {"A": "b"},
     }
     assert answer("job") == {"PhysicalResourceId": "job"}

@@ -240,7 +240,8 @@ def test_a_model_that_disappeared_is_told_at_the_next_look_and_its_resource_stil
 def test_another_kind_of_arn_is_refused_without_a_call(world: World) -> None:
     response = looked_up(world, "arn:aws:bedrock:us-east-1:000000000000:guardrail/0123456789ab")
 
-    assert "is no ARN of these: customization job, custom model, provisioned throughput" in response.reason
+    kinds = "customization job, custom model, provisioned throughput"
+    assert f"is not an ARN of one of: {kinds}" in response.reason
     assert world.server.calls() == []
 
 

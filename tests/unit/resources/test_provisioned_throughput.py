@@ -503,7 +503,7 @@ def test_retained_throughput_and_its_model_are_left_and_that_is_logged(
 
     assert [found["name"] for found in buyer.bought] == [name]
     assert len(buyer.world.server.state()["models"]) == 1
-    assert "billed until somebody deletes it" in lines.getvalue()
+    assert "billed until you delete it" in lines.getvalue()
     assert buyer.bought[0]["arn"] in lines.getvalue()
 
 
@@ -662,7 +662,7 @@ def test_old_units_that_are_being_moved_are_waited_for(buyer: Buyer) -> None:
 
     first = buyer.step(NEXT, **TWO)
 
-    assert (first["outcome"], "is being removed" in first["message"]) == ("waiting", True)
+    assert (first["outcome"], "is being deleted" in first["message"]) == ("waiting", True)
     assert len(buyer.world.server.calls(BUY)) == 1
     assert buyer.serve(NEXT, **TWO)["outcome"] == "done"
     assert [found["units"] for found in buyer.bought] == [2]

@@ -738,7 +738,7 @@ def test_retained_throughput_is_left_and_that_is_logged(shop: Shop, commitment: 
         assert shop.delete(name, CommitmentDuration=commitment, Retain="true").succeeded
 
     assert shop.names == [name]
-    assert "billed until somebody deletes it" in lines.getvalue()
+    assert "billed until you delete it" in lines.getvalue()
 
 
 @pytest.mark.parametrize("status", ["Creating", "Updating", "InService"])

@@ -1,4 +1,4 @@
-"""DistillationJob whose job a state machine makes later: the resource's from the first deployment on."""
+"""DistillationJob with `MadeLater`: a state machine creates the job, which belongs to the resource."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from distillation_job.handler import made
+from distillation_job.handler import create_if_wanted
 from tests.unit.resources import framework
 from tests.unit.resources.scenes import (
     CREATE,
@@ -22,13 +22,13 @@ from tests.unit.resources.scenes import (
 LATER = {"MadeLater": "true"}
 
 
-def make(world: World, *wanted: bool, **changes: Any) -> Any:
-    """The stage that makes the job; `wanted` are the answers to whether the execution still runs."""
-    answers = iter(wanted or (True, True))
-    return made(spec(**changes), world.bedrock, lambda: next(answers), allow_legacy=False)
+def create_job(world: World, *wanted: bool, **changes: Any) -> Any:
+    """Run the step that creates the job; `wanted` are the results of checking that the execution runs."""
+    results = iter(wanted or (True, True))
+    return create_if_wanted(spec(**changes), world.bedrock, lambda: next(results), allow_legacy=False)
 
 
-def test_create_makes_no_job(world: World) -> None:
+def test_create_event_creates_no_job(world: World) -> None:
     response = world.jobs().send(framework.create(job_properties(**LATER)))
     assert (response.succeeded, response.physical_id) == (True, NAME)
     assert response.data["Status"] == "NotMadeYet"
@@ -36,23 +36,23 @@ def test_create_makes_no_job(world: World) -> None:
     assert world.server.calls(CREATE) == []
 
 
-def test_create_refuses_a_model_that_has_ended_before_anything_is_labelled(world: World) -> None:
+def test_create_event_fails_for_a_model_past_its_end_of_life(world: World) -> None:
     world.server.lifecycle("amazon.nova-pro-v1:0", end=world.server.clock.now() - 1)
     response = world.jobs().send(framework.create(job_properties(**LATER)))
     assert not response.succeeded
     assert "amazon.nova-pro-v1:0" in response.reason
 
 
-def test_stage_makes_the_job_once(world: World) -> None:
+def test_step_creates_the_job_once(world: World) -> None:
     world.jobs().send(framework.create(job_properties(**LATER)))
-    assert make(world)["outcome"] == "done"
-    assert make(world)["outcome"] == "done"
+    assert create_job(world)["outcome"] == "done"
+    assert create_job(world)["outcome"] == "done"
     assert len(world.server.calls(CREATE)) == 1
     assert world.job()["name"] == NAME
 
 
-def test_redeploy_after_the_job_was_made_shows_it(world: World) -> None:
-    make(world)
+def test_redeploy_after_the_job_was_created_returns_it(world: World) -> None:
+    create_job(world)
     old = job_properties(**LATER)
     response = world.jobs().send(
         framework.update(NAME, job_properties(**{**LATER, "RetainModel": "true"}), old)
@@ -62,7 +62,7 @@ def test_redeploy_after_the_job_was_made_shows_it(world: World) -> None:
     assert len(world.server.calls(CREATE)) == 1
 
 
-def test_update_before_the_job_was_made_makes_none(world: World) -> None:
+def test_update_before_the_job_was_created_creates_none(world: World) -> None:
     old = job_properties(**LATER)
     new = job_properties(**{**LATER, "RetainModel": "true"})
     response = world.jobs().send(framework.update(NAME, new, old))
@@ -70,26 +70,26 @@ def test_update_before_the_job_was_made_makes_none(world: World) -> None:
     assert world.server.calls(CREATE) == []
 
 
-def test_delete_stops_the_job_that_the_stage_made(world: World) -> None:
-    make(world)
+def test_delete_stops_the_job_that_the_step_created(world: World) -> None:
+    create_job(world)
     response = world.jobs().send(framework.delete(NAME, job_properties(**LATER)))
     assert response.succeeded
     assert world.job()["status"] == "Stopped"
 
 
-def test_delete_before_the_job_was_made_is_done_at_once(world: World) -> None:
+def test_delete_before_the_job_was_created_completes_at_once(world: World) -> None:
     response = world.jobs().send(framework.delete(NAME, job_properties(**LATER)))
     assert (response.succeeded, response.polls) == (True, 1)
 
 
-def test_stage_of_a_stopped_execution_makes_nothing(world: World) -> None:
-    result = make(world, False)
+def test_step_of_a_stopped_execution_creates_nothing(world: World) -> None:
+    result = create_job(world, False)
     assert result["outcome"] == "failed"
     assert world.server.calls(CREATE) == []
 
 
-def test_job_that_was_made_while_the_execution_was_stopped_is_stopped(world: World) -> None:
-    result = make(world, True, False)
+def test_job_created_while_the_execution_stops_is_stopped(world: World) -> None:
+    result = create_job(world, True, False)
     assert result["outcome"] == "failed"
     assert len(world.server.calls(STOP)) == 1
     world.server.advance(HOUR)
@@ -97,19 +97,19 @@ def test_job_that_was_made_while_the_execution_was_stopped_is_stopped(world: Wor
 
 
 @pytest.mark.parametrize("kind", ["throttled", "unavailable"])
-def test_stage_asks_again_what_fails_for_a_reason_that_passes(world: World, kind: str) -> None:
+def test_step_is_retried_after_a_temporary_error(world: World, kind: str) -> None:
     world.server.fault(kind, operation=CREATE)
-    assert make(world)["outcome"] == "waiting"
-    assert make(world)["outcome"] == "done"
+    assert create_job(world)["outcome"] == "waiting"
+    assert create_job(world)["outcome"] == "done"
 
 
-def test_stage_waits_for_a_role_that_is_not_known_yet(world: World) -> None:
+def test_step_waits_until_a_new_role_can_be_assumed(world: World) -> None:
     world.server.fault("validation", operation=CREATE, message=ROLE_ERROR)
-    assert make(world)["outcome"] == "waiting"
+    assert create_job(world)["outcome"] == "waiting"
 
 
-def test_stage_tells_why_bedrock_refuses(world: World) -> None:
+def test_step_returns_the_reason_why_bedrock_rejects_the_job(world: World) -> None:
     world.server.fault("over_quota", operation=CREATE)
-    result = make(world)
+    result = create_job(world)
     assert result["outcome"] == "failed"
     assert "Service Quotas" in result["message"]
