@@ -37,7 +37,7 @@ def test_a_delete_keeps_the_id_that_cloudformation_made_up(theatre: Theatre, fol
     with theatre.play() as play:
         response = play.resource(folder).send(framework.delete(INVENTED, everything(play)))
 
-        assert (response.succeeded, response.physical_id) == (True, INVENTED)
+        assert (response.succeeded, response.physical_id) == (True, INVENTED), response.reason
         assert [call for call in theatre.server.calls() if not call["operation"].startswith("Get")] == []
 
 
