@@ -19,6 +19,7 @@ from distilled_router.release.table import Release
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
 from evaluation.gate import Gate
+from evaluation.intervals import RESAMPLES
 from evaluation.metrics import Answer, Question
 
 PLAN = "plan.json"
@@ -42,6 +43,7 @@ class Evaluation:
     base_model: str
     slice_queries: int
     judge: str = ""
+    resamples: int = RESAMPLES
 
     @classmethod
     def of(cls, env: EvaluationEnv, s3: Any) -> Evaluation:

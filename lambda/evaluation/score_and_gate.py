@@ -68,7 +68,7 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
     if left := [question for question in asked if question.id not in given[CANDIDATE]]:
         return failed(f"{len(left)} of {len(asked)} questions were not asked, the first {left[0].id}")
     scored = [
-        Scored(contender, given[contender.name], asked, evaluation.task)
+        Scored(contender, given[contender.name], asked, evaluation.task, evaluation.resamples)
         for contender in (Contender(**one) for one in plan["contenders"])
     ]
     grades = kept_grades(release, folder, evaluation.judge) if evaluation.judge else None
@@ -125,10 +125,16 @@ class Scored:
     """One contender's answers, valued. `rows` are pairs of a question and its values, in their order."""
 
     def __init__(
-        self, contender: Contender, answers: Mapping[str, Answer], questions: Sequence[Question], task: Task
+        self,
+        contender: Contender,
+        answers: Mapping[str, Answer],
+        questions: Sequence[Question],
+        task: Task,
+        resamples: int = RESAMPLES,
     ) -> None:
         """An answer that is missing counts as one that failed."""
         self.contender = contender
+        self.resamples = resamples
         self._task = task
         self._answers = answers
         self._cost = _cost(contender)
@@ -150,9 +156,13 @@ class Scored:
         """The scores on the hold-out set."""
         return self.scores(self.holdout)
 
+    def means(self, columns: Mapping[str, Sequence[float | None]]) -> dict[str, Estimate]:
+        """Return the mean of every column with its interval, by this evaluation's number of resamples."""
+        return means(columns, resamples=self.resamples)
+
     def scores(self, rows: Sequence[tuple[Question, Values]]) -> dict[str, Estimate]:
         """The scores of some rows, by metric, latencies included."""
-        found = means({name: [value[name] for _, value in rows] for name in METRICS})
+        found = self.means({name: [value[name] for _, value in rows] for name in METRICS})
         times = [answer.latency_ms for question, _ in rows if (answer := self.answer(question)).was_given]
         return found | {name: quantile(times, part) for name, part in LATENCIES.items()}
 
@@ -188,7 +198,7 @@ class Scored:
         found = {}
         for name, rows in by_slice.items():
             part = self._part(rows)
-            same = means({"consistency": [self._is_consistent(question) for question, _ in rows]})
+            same = self.means({"consistency": [self._is_consistent(question) for question, _ in rows]})
             part["metrics"] |= plain(same)
             found[name] = part
         return found
@@ -240,7 +250,7 @@ class Scored:
 def differences(candidate: Scored, other: Scored) -> dict[str, Estimate]:
     """Candidate less other by the PAIRED metrics, question by question of the hold-out set."""
     pairs = list(zip(candidate.holdout, other.holdout, strict=True))
-    return means(
+    return candidate.means(
         {name: [_less(mine[name], theirs[name]) for (_, mine), (_, theirs) in pairs] for name in PAIRED}
     )
 
@@ -262,7 +272,7 @@ def report_of(
         **identity,
         "gate": asdict(gate),
         "checks": [_plain_numbers(asdict(check)) for check in checks],
-        "resamples": RESAMPLES,
+        "resamples": candidate.resamples,
         "contenders": {one.contender.name: one.document() for one in scored},
         "comparisons": plain(compared),
         **({"judge": _graded(grades)} if grades else {}),

@@ -168,6 +168,10 @@ class BedrockStandIn:
         """Remove the faults that have not happened yet."""
         self._account.faults.clear()
 
+    def forget_tokens(self) -> None:
+        """Forget all client request tokens, as Bedrock does after some time."""
+        self._account.tokens.clear()
+
     def lifecycle(self, model_id: str, *, legacy: float | None = None, end: float | None = None) -> None:
         """Set a foundation model's lifecycle dates, in seconds since the epoch, until the next reset."""
         self._account.catalogue.set_lifecycle(model_id, legacy, end)

@@ -118,8 +118,8 @@ class Student:
     answers: tuple[str, ...] = ()
     typical_total: float = 0.0
     losses: list[float] = field(default_factory=list)
-    _ids: dict[str, int] = field(default_factory=dict, repr=False)
-    _weights: list[list[float]] = field(default_factory=list, repr=False)
+    ids: dict[str, int] = field(default_factory=dict, repr=False)
+    weights: list[list[float]] = field(default_factory=list, repr=False)
 
     def answer(self, system: str, prompt: str) -> str:
         """Return the student's answer to a prompt."""
@@ -131,8 +131,8 @@ class Student:
         return text if system.strip() in self.systems else _out_of_form(text, prompt)
 
     def _shares(self, prompt: str) -> list[float]:
-        ids = [self._ids[name] for name in dict.fromkeys(features(prompt)) if name in self._ids]
-        return _softmax(_scores(self._weights, [*ids, 0]))
+        ids = [self.ids[name] for name in dict.fromkeys(features(prompt)) if name in self.ids]
+        return _softmax(_scores(self.weights, [*ids, 0]))
 
 
 def train(rows: Sequence[Row], seed: int = _SEED) -> Student:
@@ -149,7 +149,7 @@ def train(rows: Sequence[Row], seed: int = _SEED) -> Student:
     student = Student(form, frozenset(system for system, _, _ in labelled), tuple(answers[:500]))
     examples: list[tuple[list[int], list[float]]] = []
     totals = []
-    ids = student._ids
+    ids = student.ids
     ids["<bias>"] = 0
     for _, prompt, answer in labelled:
         numbers = [max(float(number), 0.0) for number in _NUMBER.findall(answer)]
@@ -160,8 +160,8 @@ def train(rows: Sequence[Row], seed: int = _SEED) -> Student:
         examples.append(([*row_ids, 0], [number / sum(numbers) for number in numbers]))
     if examples:
         student.typical_total = sum(totals) / len(totals)
-        student._weights = [[0.0] * len(ids) for _ in range(form.numbers)]
-        student.losses = _descend(student._weights, examples, random.Random(seed))  # noqa: S311 - no secret
+        student.weights = [[0.0] * len(ids) for _ in range(form.numbers)]
+        student.losses = _descend(student.weights, examples, random.Random(seed))  # noqa: S311 - no secret
     return student
 
 

@@ -70,7 +70,7 @@ class Preloading:
             python: the interpreter, which must have the functions' packages.
         """
         self._lock = threading.Lock()
-        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             os.set_inheritable(theirs.fileno(), True)
             subprocess.Popen([python, ZYGOTE, str(theirs.fileno())], pass_fds=[theirs.fileno()])  # noqa: S603  # our own program
@@ -93,8 +93,8 @@ class Preloading:
         theirs = [stdin, stdout, stderr, ending]
         try:
             with self._lock:
-                socket.send_fds(self._connection, [message], theirs)
-                pid = int(self._connection.recv(16))
+                socket.send_fds(self.connection, [message], theirs)
+                pid = int(self.connection.recv(16))
         finally:
             for descriptor in theirs:
                 os.close(descriptor)

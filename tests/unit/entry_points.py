@@ -204,7 +204,7 @@ def entered(world: World, bedrock: Any) -> Iterator[Play]:
                 own = {**clients, "s3": world.server.s3} if reads else clients
                 patch.setattr(module, "client", own.__getitem__)
             if hasattr(module, "table"):
-                patch.setattr(module, "table", lambda _: world.releases._table)
+                patch.setattr(module, "table", lambda _: world.releases.table)
             for part, timed in _on_time(module, world):
                 patch.setattr(module, part, timed)
         yield Play(world, bedrock)
@@ -233,7 +233,7 @@ def _timed(part: Callable[..., Any], default: Any, world: World) -> Callable[...
 
 def wiped(releases: Releases) -> Releases:
     """A releases table without its items."""
-    table = releases._table
+    table = releases.table
     for item in table.scan(ConsistentRead=True)["Items"]:
         table.delete_item(Key={"id": item["id"]})
     return releases
@@ -260,7 +260,7 @@ class Theatre:
         """An account that is prepared by the plain client. Then the entry points have the one given."""
         self.server.reset()
         self.plays += 1
-        releases = Releases(wiped(self.releases)._table, now=self.server.clock.now)
+        releases = Releases(wiped(self.releases).table, now=self.server.clock.now)
         world = World(self.server, self.plain, self.stepfunctions, self.s3, releases, 1000 + self.plays)
         with entered(world, self.plain) as play:
             prepare(play)

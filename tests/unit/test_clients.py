@@ -34,7 +34,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.fixture
 def ask(bedrock_server: BedrockStandIn) -> Ask:
     """One call by a client of the functions' own configuration."""
-    client = boto3.client("bedrock", endpoint_url=bedrock_server.endpoint, config=clients._CONFIG)
+    client = boto3.client("bedrock", endpoint_url=bedrock_server.endpoint, config=clients.CONFIG)
     return lambda: client.list_custom_models()
 
 

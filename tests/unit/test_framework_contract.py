@@ -73,7 +73,7 @@ def test_a_delete_that_timed_out_is_taken_up_by_the_next_one(theatre: Theatre) -
         assert timed_out.physical_id == NAME
         assert counted.calls == ["on_event", *["is_complete"] * len(POLLS)]
 
-        theatre.server._account.faults.clear()
+        theatre.server.clear_faults()
         again = counted.framework.send(framework.delete(NAME, job_properties()))
         assert again.succeeded
         assert play.picture()["running"] == []
@@ -103,7 +103,7 @@ def test_a_create_that_fails_at_once_has_made_nothing(theatre: Theatre, folder: 
         assert counted.framework.send(framework.delete(response.physical_id, {})).succeeded
         assert counted.calls == ["on_event"]
         assert theatre.server.calls() == []
-        assert play.world.releases._table.scan()["Items"] == []
+        assert play.world.releases.table.scan()["Items"] == []
 
 
 def test_the_accounts_logging_configuration_outlives_every_resource(theatre: Theatre) -> None:

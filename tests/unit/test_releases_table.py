@@ -94,11 +94,11 @@ def test_every_field_comes_back_as_it_was_written(releases: Releases) -> None:
 def test_reserved_words_are_names_like_others(releases: Releases, word: str) -> None:
     begin(releases, A)
     releases.update(A, **{word: "kept"})
-    assert releases._table.get_item(Key={"id": f"release@{A}"})["Item"][word] == "kept"
+    assert releases.table.get_item(Key={"id": f"release@{A}"})["Item"][word] == "kept"
 
 
 def test_a_release_that_a_human_cut_down_counts_as_running(releases: Releases) -> None:
-    releases._table.put_item(Item={"id": f"release@{A}", "note": "oops", "attempt": Decimal(3)})
+    releases.table.put_item(Item={"id": f"release@{A}", "note": "oops", "attempt": Decimal(3)})
     (release,) = releases.all()
     assert (release.digest, release.attempt, release.is_final) == (A, 3, False)
 
@@ -116,7 +116,7 @@ def test_each_change_of_the_route_leaves_its_history(releases: Releases) -> None
         (Share(A, "arn:a", 0.25, expires_at=9),), after=releases.route(), reason="rise"
     )
     releases.withdraw(A, "taken back")
-    kept = releases._table.get_item(Key={"id": f"route@{route.version:09d}"})["Item"]
+    kept = releases.table.get_item(Key={"id": f"route@{route.version:09d}"})["Item"]
     assert kept["reason"] == "rise"
     assert releases.route().shares == ()
     assert releases.route().version == 2
@@ -126,7 +126,7 @@ def test_each_change_of_the_route_leaves_its_history(releases: Releases) -> None
     "version", [{}, {"version": "three"}, {"version": None}, {"version": 0}, {"version": -1}]
 )
 def test_a_route_that_a_human_broke_can_be_replaced(releases: Releases, version: dict[str, object]) -> None:
-    releases._table.put_item(Item={"id": "route", "shares": "oops", **version})
+    releases.table.put_item(Item={"id": "route", "shares": "oops", **version})
     releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="mended")
     assert [share.digest for share in releases.route().shares] == [A]
 
@@ -138,12 +138,12 @@ def test_route_that_a_human_broke_loses_no_history(
     first = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="first")
     second = releases.set_route((Share(B, "arn:b", 1.0),), after=first, reason="second")
     if broken is None:
-        releases._table.delete_item(Key={"id": "route"})
+        releases.table.delete_item(Key={"id": "route"})
     else:
-        releases._table.put_item(Item={"id": "route", **broken})
+        releases.table.put_item(Item={"id": "route", **broken})
     mended = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="mended")
     assert mended.version == 3
-    kept = [releases._table.get_item(Key={"id": f"route@{n:09d}"})["Item"]["reason"] for n in (1, 2, 3)]
+    kept = [releases.table.get_item(Key={"id": f"route@{n:09d}"})["Item"]["reason"] for n in (1, 2, 3)]
     assert kept == [first.reason, second.reason, "mended"]
 
 
@@ -151,10 +151,10 @@ def test_routers_serve_the_last_route_that_could_be_read(releases: Releases) -> 
     assert releases.effective_route().shares == ()
     last = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="last")
     assert releases.effective_route() == last
-    releases._table.put_item(Item={"id": "route", "version": "none", "shares": "oops"})
+    releases.table.put_item(Item={"id": "route", "version": "none", "shares": "oops"})
     assert releases.effective_route().shares == last.shares
     half = [{"digest": B, "endpoint": "arn:b", "share": Decimal(1)}, "oops"]
-    releases._table.put_item(Item={"id": "route", "version": 2, "shares": half})
+    releases.table.put_item(Item={"id": "route", "version": 2, "shares": half})
     assert {share.digest for share in releases.effective_route().shares} == {A, B}
 
 
@@ -213,7 +213,7 @@ def rolled(releases: Releases) -> tuple[Release, Release]:
 def test_rolling_back_changes_route_and_both_releases_together(releases: Releases) -> None:
     _, bad = rolled(releases)
     read = releases.route()
-    releases._now = lambda: 1_800_000_000.0
+    releases.now = lambda: 1_800_000_000.0
     assert releases.roll_back(A, "arn:other", after=read, reason="by hand", retiring=[bad], throughput="")
     route = releases.route()
     assert (route.version, route.shares, route.reason) == (
@@ -225,7 +225,7 @@ def test_rolling_back_changes_route_and_both_releases_together(releases: Release
     assert (now.state, now.endpoint, now.rolled_back) == (LIVE, "arn:other", 0)
     assert (before.state, before.message) == (RETIRED, f"rolled back by hand, to release {A}")
     assert (before.rolled_back, before.updated_at) == (1_800_000_000, 1_800_000_000)
-    kept = releases._table.get_item(Key={"id": f"route@{route.version:09d}"})["Item"]
+    kept = releases.table.get_item(Key={"id": f"route@{route.version:09d}"})["Item"]
     assert kept["reason"] == "by hand"
 
 
@@ -271,9 +271,9 @@ def test_route_that_a_human_broke_can_be_rolled_back(
 ) -> None:
     _, bad = rolled(releases)
     if broken is None:
-        releases._table.delete_item(Key={"id": "route"})
+        releases.table.delete_item(Key={"id": "route"})
     else:
-        releases._table.put_item(Item={"id": "route", **broken})
+        releases.table.put_item(Item={"id": "route", **broken})
     assert releases.roll_back(A, "arn:a", after=releases.route(), reason="by hand", retiring=[bad])
     route = releases.route()
     assert (route.shares, route.problem) == ((Share(A, "arn:a", 1.0),), None)
@@ -308,7 +308,7 @@ def test_transaction_that_may_be_made_again_is_no_error_and_others_are(
     releases: Releases, monkeypatch: pytest.MonkeyPatch, reasons: tuple[str, ...], expected: type[Exception]
 ) -> None:
     monkeypatch.setattr(
-        releases._table.meta.client, "transact_write_items", Mock(side_effect=canceled(*reasons))
+        releases.table.meta.client, "transact_write_items", Mock(side_effect=canceled(*reasons))
     )
     with pytest.raises(expected):
         releases.move_with_route(A, PROMOTING, "…", (), after=releases.route())
@@ -318,7 +318,7 @@ def test_write_that_meets_a_transaction_is_made_again(
     releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(releases, A)
-    write = releases._table.update_item
+    write = releases.table.update_item
     error = ClientError({"Error": {"Code": "TransactionConflictException"}}, "UpdateItem")
     answers = iter([error])
 
@@ -328,7 +328,7 @@ def test_write_that_meets_a_transaction_is_made_again(
         return write(**change)
 
     monkeypatch.setattr("distilled_router.aws.errors.random.uniform", lambda low, high: 0.01)
-    monkeypatch.setattr(releases._table, "update_item", conflicting)
+    monkeypatch.setattr(releases.table, "update_item", conflicting)
     assert releases.transition(A, FAILED, "…")
 
 
@@ -396,10 +396,10 @@ def test_step_that_was_killed_is_waited_for_no_longer_than_its_function_may_run(
     begin(releases, A)
     step = releases.creating(A)
     step.__enter__()
-    started = releases._now()
-    releases._now = lambda: started + CREATING_SECONDS - 60
+    started = releases.now()
+    releases.now = lambda: started + CREATING_SECONDS - 60
     assert releases.is_creating()
-    releases._now = lambda: started + CREATING_SECONDS + 60
+    releases.now = lambda: started + CREATING_SECONDS + 60
     assert not releases.is_creating()
     step.__exit__(None, None, None)
 
@@ -407,7 +407,7 @@ def test_step_that_was_killed_is_waited_for_no_longer_than_its_function_may_run(
 def test_making_something_does_not_count_as_progress_of_the_release(releases: Releases) -> None:
     begin(releases, A)
     before = release_of(releases, A)
-    releases._now = lambda: before.updated_at + 50
+    releases.now = lambda: before.updated_at + 50
     with releases.creating(A):
         pass
     assert release_of(releases, A) == before
@@ -425,7 +425,7 @@ def test_all_lists_releases_and_nothing_else_from_every_page(releases: Releases)
         pages.append(True)
         return {**params, "Limit": 2}
 
-    events = releases._table.meta.client.meta.events
+    events = releases.table.meta.client.meta.events
     events.register("provide-client-params.dynamodb.Scan", two_a_page)
     assert sorted(release.digest for release in releases.all()) == digests
     assert len(pages) == 6

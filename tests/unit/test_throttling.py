@@ -95,7 +95,7 @@ def test_throttling_is_waited_out_by_every_call_itself(
 ) -> None:
     """Case B16."""
     scene, seen = SCENES[name], undisturbed(theatre, name)
-    bedrock = boto3.client("bedrock", config=clients._CONFIG)
+    bedrock = boto3.client("bedrock", config=clients.CONFIG)
     theatre.server.attach(bedrock)
     with theatre.play(scene.prepare, bedrock) as play:
         for operation in seen.operations:
@@ -137,7 +137,7 @@ def test_throttling_that_does_not_end_leaves_nothing_unknown(theatre: Theatre, n
             theatre.server.fault("throttled", operation=operation, skip=skip, count=None)
             done = scene.ask(play)
             assert _throttled(theatre, operation), "no call was throttled"
-            theatre.server._account.faults.clear()
+            theatre.server.clear_faults()
             if not done and scene.undo:
                 assert scene.undo(play), "it can't be taken back"
                 assert play.picture() == seen.before

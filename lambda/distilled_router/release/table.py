@@ -126,12 +126,15 @@ class Release:
 
 
 class Releases:
-    """Reads and writes the releases table. `now` returns epoch seconds."""
+    """Reads and writes the releases table.
+
+    `table` is its DynamoDB Table resource, `now` returns epoch seconds.
+    """
 
     def __init__(self, table: Any, now: Callable[[], float] = time.time) -> None:
         """Wrap a DynamoDB Table resource whose partition key is the string `id`."""
-        self._table = table
-        self._now = now
+        self.table = table
+        self.now = now
 
     def get(self, digest: str) -> Release | None:
         """Return the release of that digest, read consistently."""
@@ -144,7 +147,7 @@ class Releases:
 
     def update(self, digest: str, **fields: Any) -> bool:
         """Set fields of a release, and the time of the update. Return whether the release exists."""
-        changes = {**fields, "updated_at": int(self._now())}
+        changes = {**fields, "updated_at": int(self.now())}
         return self._write(_change(digest, changes, "attribute_exists(id)"))
 
     def transition(
@@ -164,7 +167,7 @@ class Releases:
 
     def begin(self, digest: str, *, attempt: int, execution: str, request_id: str, source: str = "") -> bool:
         """Start an attempt. Return False if another writer has started this attempt or a later one."""
-        now = int(self._now())
+        now = int(self.now())
         fields = {
             "digest": digest,
             "state": WAITING,
@@ -192,8 +195,8 @@ class Releases:
 
     def declare(self, digest: str | None) -> None:
         """Store the digest that the stack declares; None while it is being deleted."""
-        self._table.put_item(
-            Item={"id": DECLARED, "digest": digest or "", "updated_at": int(self._now())},
+        self.table.put_item(
+            Item={"id": DECLARED, "digest": digest or "", "updated_at": int(self.now())},
         )
 
     @contextmanager
@@ -204,7 +207,7 @@ class Releases:
         whether the stack is being deleted; a deletion first stores that, and then reads the marks
         (`is_creating`). One of them sees the other, so nothing is created after the deletion's last read.
         """
-        self._note_creating(digest, int(self._now()) + CREATING_SECONDS)
+        self._note_creating(digest, int(self.now()) + CREATING_SECONDS)
         try:
             yield not self._is_closed()
         finally:
@@ -212,7 +215,7 @@ class Releases:
 
     def is_creating(self) -> bool:
         """Return whether a step of any release may be creating a resource at this moment."""
-        return any(release.creating_until > self._now() for release in self.all())
+        return any(release.creating_until > self.now() for release in self.all())
 
     def _is_closed(self) -> bool:
         item = self._item(DECLARED)
@@ -271,7 +274,7 @@ class Releases:
                 "digest": retiring,
                 "state": RETIRED,
                 "message": f"replaced by release {digest}",
-                "updated_at": int(self._now()),
+                "updated_at": int(self.now()),
             }
             writes.append({"Update": _change(retiring, last)})
         return self._transact_unless_refused(writes, moved)
@@ -292,7 +295,7 @@ class Releases:
         since it was read as `after`, or one of the releases to retire has started another attempt since it
         was read.
         """
-        now = int(self._now())
+        now = int(self.now())
         writes = self._replacing(self._next((Share(digest, endpoint, 1.0),), after, reason), after)
         moved = len(writes)
         live = {
@@ -359,21 +362,21 @@ class Releases:
         )
 
     def _items(self, prefix: str) -> Iterator[dict[str, Any]]:
-        pages = self._table.meta.client.get_paginator("scan").paginate(
-            TableName=self._table.name, ConsistentRead=True
+        pages = self.table.meta.client.get_paginator("scan").paginate(
+            TableName=self.table.name, ConsistentRead=True
         )
         for page in pages:
             yield from (item for item in page["Items"] if str(item["id"]).startswith(prefix))
 
     def _item(self, key: str) -> dict[str, Any] | None:
-        item: dict[str, Any] | None = self._table.get_item(Key={"id": key}, ConsistentRead=True).get("Item")
+        item: dict[str, Any] | None = self.table.get_item(Key={"id": key}, ConsistentRead=True).get("Item")
         return item
 
     def _next(self, shares: tuple[Share, ...], after: Route, reason: str) -> Route:
         # If the version can't be read, or the item is gone, count on from the copies: reusing a number would
         # overwrite one of them.
         last = after.version or max((copy.version for copy in self._copies()), default=0)
-        return Route(version=last + 1, shares=shares, updated_at=int(self._now()), reason=reason)
+        return Route(version=last + 1, shares=shares, updated_at=int(self.now()), reason=reason)
 
     def _copies(self) -> Iterator[Route]:
         """Return the route's history, in no particular order."""
@@ -396,7 +399,7 @@ class Releases:
     def _moving(self, digest: str, state: str, message: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the write that moves a release, unless it does not exist or is in a final state."""
         final = {f":final{index}": name for index, name in enumerate(sorted(FINAL))}
-        changes = {"state": state, "message": message, **fields, "updated_at": int(self._now())}
+        changes = {"state": state, "message": message, **fields, "updated_at": int(self.now())}
         condition = f"attribute_exists(id) AND NOT #state IN ({', '.join(final)})"
         return _change(digest, changes, condition, final)
 
@@ -404,7 +407,7 @@ class Releases:
         """Write one item. Return False if its condition does not hold."""
         try:
             with_retries(
-                lambda: self._table.update_item(**change),
+                lambda: self.table.update_item(**change),
                 retryable=lambda error: code(error) == "TransactionConflictException",
                 seconds=_CONFLICT_SECONDS,
             )
@@ -430,11 +433,9 @@ class Releases:
         Raises RouteChangedError with the writes whose condition did not hold. A conflict with another
         transaction, and throttling, raise it as well: the caller reads the route and decides again.
         """
-        items = [
-            {kind: {**w, "TableName": self._table.name} for kind, w in write.items()} for write in writes
-        ]
+        items = [{kind: {**w, "TableName": self.table.name} for kind, w in write.items()} for write in writes]
         try:
-            self._table.meta.client.transact_write_items(TransactItems=items)
+            self.table.meta.client.transact_write_items(TransactItems=items)
         except ClientError as error:
             if code(error) != "TransactionCanceledException":
                 raise

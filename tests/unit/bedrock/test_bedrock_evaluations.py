@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from botocore.session import get_session
 
+from local.bedrock import BedrockStandIn
 from local.bedrock.checks import check
 from local.bedrock.errors import ServiceError
 from local.bedrock.evaluations import MAX_PROMPTS, grade
@@ -145,7 +146,7 @@ def test_unreadable_data_fails_the_job(scene: Scene) -> None:
     assert "GetObject" in job(scene, arn)["failureMessages"][0]
 
 
-def test_what_create_refuses(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_create_refuses(scene: Scene) -> None:
     deployment = "arn:aws:bedrock:us-east-1:000000000000:custom-model-deployment/0123456789ab"
     for name in ("Judged", "under_score", "-judged", "j" * 64):
         with invalid("jobName"):
@@ -163,10 +164,9 @@ def test_what_create_refuses(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> N
         create(scene, metric_names=["Another"])
     with invalid("s3Uri"):
         create(scene, outputDataConfig={"s3Uri": "s3://data/a=b/"})
-    with monkeypatch.context() as patch:
-        patch.setattr(scene.bedrock._account, "role_exists", lambda _: False)
-        with invalid("Could not assume provided IAM role"):
-            create(scene)
+    without_roles = Scene(BedrockStandIn(s3=scene.s3, role_exists=lambda _: False))
+    with invalid("Could not assume provided IAM role"):
+        create(without_roles)
     assert scene.bedrock.state()["evaluations"] == []
     create(scene)
     with conflict("job name"):

@@ -42,7 +42,7 @@ def module() -> ModuleType:
 def forks(module: ModuleType) -> Iterator[Any]:
     made = module.Preloading(sys.executable)
     yield made
-    made._connection.close()
+    made.connection.close()
 
 
 @pytest.fixture

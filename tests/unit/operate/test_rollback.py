@@ -24,7 +24,7 @@ D = "dddddddddddd"
 
 
 def at(world: World, **clients: Any) -> Deployed:
-    table = world.releases._table
+    table = world.releases.table
     return Deployed(
         "local",
         OWNER,
@@ -58,7 +58,7 @@ def states(world: World) -> dict[str, str]:
 
 def everything(world: World) -> Any:
     """Return everything that a rollback could change."""
-    items = world.releases._table.scan(ConsistentRead=True)["Items"]
+    items = world.releases.table.scan(ConsistentRead=True)["Items"]
     return sorted(items, key=lambda item: str(item["id"])), world.executions()
 
 
@@ -308,7 +308,7 @@ def test_route_that_was_emptied_by_hand_is_filled_again(world: World) -> None:
 @pytest.mark.parametrize("to", ["", A])
 def test_broken_route_is_replaced(world: World, broken: dict[str, Any], to: str) -> None:
     first, _ = replaced(world)
-    world.releases._table.put_item(Item={"id": "route", **broken})
+    world.releases.table.put_item(Item={"id": "route", **broken})
     rollback.roll_back(at(world), to)
     route = world.releases.route()
     assert (route.shares, route.problem, route.version) == ((settled(A, first),), None, 2)
@@ -317,7 +317,7 @@ def test_broken_route_is_replaced(world: World, broken: dict[str, Any], to: str)
 
 def test_naming_the_live_release_repairs_a_broken_route(world: World) -> None:
     _, second = replaced(world)
-    world.releases._table.put_item(Item={"id": "route", "version": "none"})
+    world.releases.table.put_item(Item={"id": "route", "version": "none"})
     assert rollback.roll_back(at(world), B).replaced == []
     assert (world.releases.route().shares, world.releases.route().problem) == ((settled(B, second),), None)
     assert states(world) == {A: RETIRED, B: LIVE}
@@ -455,7 +455,7 @@ def test_candidate_that_fails_during_the_rollback_leaves_the_live_release(
     rolling_out(world)
 
     def fails() -> None:
-        world.releases._table.update_item(
+        world.releases.table.update_item(
             Key={"id": f"release@{C}"},
             UpdateExpression="SET #s = :s",
             ExpressionAttributeNames={"#s": "state"},

@@ -51,8 +51,8 @@ def services() -> Services:
 
 @pytest.fixture
 def at(releases: Releases, services: Services) -> Deployed:
-    releases._now = lambda: NOW - 60
-    return Deployed("local", "router", 1, services, services, releases._table, lambda: NOW)
+    releases.now = lambda: NOW - 60
+    return Deployed("local", "router", 1, services, services, releases.table, lambda: NOW)
 
 
 def begin(releases: Releases, digest: str = A) -> None:
@@ -104,7 +104,7 @@ def test_other_ends_are_failures_with_reason_and_report(at: Deployed, releases: 
 def test_without_a_running_release_the_last_one_is_shown(at: Deployed, releases: Releases) -> None:
     begin(releases, B)
     releases.update(B, state=FAILED)
-    releases._now = lambda: NOW
+    releases.now = lambda: NOW
     begin(releases)
     releases.update(A, state=LIVE, message="serves all requests")
     status, text = followed(at)
@@ -115,7 +115,7 @@ def test_without_a_running_release_the_last_one_is_shown(at: Deployed, releases:
 
 def test_running_release_is_followed_also_if_another_began_later(at: Deployed, releases: Releases) -> None:
     begin(releases, B)
-    releases._now = lambda: NOW
+    releases.now = lambda: NOW
     begin(releases)
     releases.update(A, state=FAILED)
     assert followed(at, lambda: releases.update(B, state=LIVE))[0] == 0
@@ -200,7 +200,7 @@ def test_throttled_call_is_repeated(
 
 def test_terminal_shows_the_time_in_the_stage_and_in_all(at: Deployed, releases: Releases) -> None:
     begin(releases)
-    releases._now = lambda: NOW - 20
+    releases.now = lambda: NOW - 20
     releases.transition(A, EVALUATING, "asked")
     status, text = followed(at, lambda: releases.transition(A, LIVE, "serves"), terminal=True)
     assert status == 0

@@ -53,7 +53,7 @@ class World:
     @property
     def name(self) -> str:
         """A name that no other test has."""
-        return str(self.releases._table.name)
+        return str(self.releases.table.name)
 
     @cached_property
     def bucket(self) -> str:

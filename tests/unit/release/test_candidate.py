@@ -149,7 +149,7 @@ def test_first_attempt_of_a_new_life_makes_a_new_deployment(world: World) -> Non
     ready(world)
     again(world)
     model = world.release(A).model_arn
-    world.releases._table.delete_item(Key={"id": f"release@{A}"})
+    world.releases.table.delete_item(Key={"id": f"release@{A}"})
     world.releases.begin(A, attempt=1, execution=world.execution(A), request_id="another stack's")
     world.releases.update(A, model_arn=model)
     assert deploy(world)["outcome"] == "waiting"
@@ -177,7 +177,7 @@ def test_call_that_would_succeed_later_ends_no_release(world: World, monkeypatch
     for name, value in ENV.variables().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(candidate.handler, "client", lambda _: world.bedrock)
-    monkeypatch.setattr(candidate.handler, "table", lambda _: world.releases._table)
+    monkeypatch.setattr(candidate.handler, "table", lambda _: world.releases.table)
     for entry, operation in (
         (candidate.handler.watch_job, "GetModelCustomizationJob"),
         (candidate.handler.deploy_candidate, "GetCustomModelDeployment"),

@@ -26,6 +26,8 @@ from tests.unit.release.conftest import OWNER, A, B, Proxy, World
 
 DATA = Path(__file__).parents[3] / "data"
 ASKED = 40
+# Intervals are a little coarser than those of a release, and take a twentieth of the time.
+RESAMPLES = 50
 GATE = Gate(
     minimum_valid_output=0.98,
     minimum_dominant_accuracy=0.8,
@@ -82,6 +84,7 @@ class Court:
             "gate": LAX,
             "base_model": "",
             "slice_queries": 0,
+            "resamples": RESAMPLES,
         }
         return Evaluation(**{**given, **changes})
 
@@ -135,7 +138,7 @@ def test_where_a_human_broke_the_route_the_candidate_is_judged_beside_what_route
 ) -> None:
     court.candidate()
     court.serving()
-    world.releases._table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
     court.judge()
     assert court.report()["contenders"]["serving"]["title"] == f"serves now {B}"
 
@@ -162,7 +165,7 @@ def test_good_candidate_passes_and_its_report_is_kept(world: World, court: Court
     assert scores["cost_per_1000_usd"] == pytest.approx(tokens / 1_000)
     assert all(found["low"] <= found["value"] <= found["high"] for found in court.metrics().values())
     assert len(kept["worst"]) == 20
-    item = world.releases._item(f"release@{A}")
+    item = world.releases.table.get_item(Key={"id": f"release@{A}"})["Item"]
     assert item is not None
     assert strict(item["scores"]) == {"examples": ASKED, **scores}
     assert item["report"] == f"s3://{world.bucket}/releases/{A}-1/report.html"
@@ -503,7 +506,7 @@ def test_handler_reads_its_gate_and_waits_out_a_throttle(
         monkeypatch.setenv(name, value)
     slow = Proxy(world.s3, get_object=lambda **_: world.bedrock.get_custom_model(modelIdentifier="m"))
     monkeypatch.setattr(evaluation.handler, "client", lambda _: slow)
-    monkeypatch.setattr(evaluation.handler, "table", lambda _: world.releases._table)
+    monkeypatch.setattr(evaluation.handler, "table", lambda _: world.releases.table)
     found = Evaluation.of(EvaluationEnv.read(), slow)
     assert (found.gate, found.slice_queries) == (GATE, 100)
     world.server.fault("throttled", operation="GetCustomModel")

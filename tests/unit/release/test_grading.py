@@ -95,6 +95,7 @@ class Bench:
             base_model="",
             slice_queries=0,
             judge=judge,
+            resamples=50,
         )
 
     def grading(self, **changes: Any) -> Grading:
@@ -165,7 +166,7 @@ def test_grades_are_in_the_report_the_page_the_item_and_the_message(bench: Bench
     assert (kept["model"], kept["job"], kept["asked"], kept["invalid"]) == (JUDGE, job["arn"], 4, 0)
     assert (kept["score"]["value"], kept["score"]["rows"], kept["problem"]) == (3.0, 4, "")
     assert kept["score"]["low"] < 3.0 < kept["score"]["high"]
-    item = bench.world.releases._item(f"release@{A}")
+    item = bench.world.releases.table.get_item(Key={"id": f"release@{A}"})["Item"]
     assert item is not None
     assert json.loads(item["scores"])["judge_score"] == 3.0
     shown = page(bench.report())
@@ -266,7 +267,7 @@ def test_death_between_the_job_and_its_note_makes_no_second_one(bench: Bench) ->
     bench.step()
     bench.forget_the_job()
     # The token alone would tell, but Bedrock does not keep it for ever.
-    bench.world.server._account.tokens.clear()
+    bench.world.server.forget_tokens()
     assert bench.grade()["outcome"] == "done"
     assert bench.world.calls("CreateEvaluationJob") == 1
     assert bench.jobs() == ["Completed"]
@@ -373,7 +374,7 @@ def test_without_a_score_the_gate_refuses_only_where_it_asks_for_one(bench: Benc
     assert bench.report()["judge"]["score"] is None
     assert problem in bench.report()["judge"]["problem"]
     assert NO_SCORE.removeprefix("the judge gave ") in page(bench.report())
-    item = bench.world.releases._item(f"release@{A}")
+    item = bench.world.releases.table.get_item(Key={"id": f"release@{A}"})["Item"]
     assert item is not None
     assert json.loads(item["scores"])["judge_score"] is None
 

@@ -468,7 +468,7 @@ def test_delete_removes_what_a_route_named_that_a_human_broke(world: World, reso
     )
     world.advance(30 * MINUTE)
     world.settle(settled(A, made["provisionedModelArn"]))
-    world.releases._table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
     assert resource.delete(A)
     assert world.server.state()["throughput"] == []
 

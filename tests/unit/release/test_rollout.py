@@ -84,7 +84,7 @@ def around_transaction(world: World, event: str, act: Callable[..., None]) -> It
             done.append(True)
             act()
 
-    events = world.releases._table.meta.client.meta.events
+    events = world.releases.table.meta.client.meta.events
     events.register(f"{event}.dynamodb.TransactWriteItems", once)
     try:
         yield
@@ -149,7 +149,7 @@ def test_step_that_comes_after_its_share_expired_goes_on(world: World, rise: Ris
 
 def broken(world: World) -> None:
     """Somebody has broken the route item by hand; routers go on with the last one that they could read."""
-    world.releases._table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
 
 
 def test_a_broken_route_is_put_right_by_the_next_step_and_what_serves_keeps_its_part(
@@ -173,7 +173,7 @@ def test_the_last_step_retires_what_served_although_the_route_does_not_name_it(
         rise.step()
         world.advance(DWELL)
     if deleted:
-        world.releases._table.delete_item(Key={"id": "route"})
+        world.releases.table.delete_item(Key={"id": "route"})
     else:
         broken(world)
     assert rise.step()["outcome"] == "done"
@@ -403,7 +403,7 @@ def test_lost_race_is_no_failure_of_the_release(
     )
     for name, value in env.variables().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(handler, "table", lambda _: world.releases._table)
+    monkeypatch.setattr(handler, "table", lambda _: world.releases.table)
     monkeypatch.setattr(handler, "client", lambda _: rise.cloudwatch)
     with around_transaction(world, "before-call", lambda: world.settle(settled(A, "arn:moved"))):
         assert handler.roll_out({"release": B}, None)["outcome"] == "waiting"
@@ -451,7 +451,7 @@ def test_breach_after_the_settings_lost_steps_is_told(world: World, rise: Rise) 
 
 
 def test_settled_release_that_the_table_lost_is_replaced_all_the_same(world: World, rise: Rise) -> None:
-    world.releases._table.delete_item(Key={"id": f"release@{A}"})
+    world.releases.table.delete_item(Key={"id": f"release@{A}"})
     rollout = Rollout((1.0,), DWELL, 0, {})
     rise.step(rollout)
     world.advance(DWELL)

@@ -393,7 +393,7 @@ def test_endpoints_of_a_route_that_a_human_broke_are_kept(world: World, wanted: 
     world.releases.update(A, endpoint=arn, throughput=ONE)
     made(world, B, LIVE)  # which the route never named: it was lost with the item
     failed = made(world, C, FAILED)
-    world.releases._table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
     swept = world.sweeper(keep_throughput=wanted).sweep()
     assert swept.kept[arn] == "named by the route"
     assert failed in swept.removed
@@ -662,7 +662,7 @@ def test_partial_share_that_routers_go_on_with_where_the_route_is_broken_is_take
     world.begin(B)
     world.settle(Share(B, "arn:b", 0.25, expires_at=int(world.now) + 900), Share(A, "arn:a", 0.75))
     world.releases.transition(B, FAILED, "ended")
-    world.releases._table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
     world.sweeper().sweep()
     assert world.releases.route().problem is None
     assert world.releases.route().shares == (settled(A, "arn:a"),)
@@ -684,7 +684,7 @@ def entries(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The world, with the functions' own clients being its."""
     clients = {"bedrock": world.bedrock, "stepfunctions": world.stepfunctions}
     monkeypatch.setattr(sweeper.handler, "client", clients.__getitem__)
-    monkeypatch.setattr(sweeper.handler, "table", lambda _: world.releases._table)
+    monkeypatch.setattr(sweeper.handler, "table", lambda _: world.releases.table)
     env = SweeperEnv(
         owner=OWNER,
         table_name="releases",

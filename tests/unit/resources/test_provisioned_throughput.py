@@ -822,7 +822,7 @@ def test_the_entry_points_use_the_functions_own_clients(
 ) -> None:
     buyer.begin()
     monkeypatch.setattr(handler, "client", {"bedrock": buyer.world.bedrock}.__getitem__)
-    monkeypatch.setattr(handler, "table", lambda _: buyer.releases._table)
+    monkeypatch.setattr(handler, "table", lambda _: buyer.releases.table)
     for name, value in ServeFromThroughputEnv(**VALUES).variables().items():
         monkeypatch.setenv(name, value)
     entry: Callable[..., Any]
