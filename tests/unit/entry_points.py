@@ -71,7 +71,6 @@ SETTINGS = {
     "JUDGE": JUDGE,
     "JUDGE_ROLE_ARN": "arn:aws:iam::000000000000:role/judge",
     "JUDGE_HOURS": "24",
-    "MARGIN_SECONDS": "300",
 }
 
 
