@@ -1,4 +1,4 @@
-"""Give a release's candidate an on-demand deployment of its own."""
+"""Step DeployCandidate: create an on-demand deployment for the candidate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, release_name
 from distilled_router.env import CandidateEnv
 from distilled_router.release.table import DEPLOYING, Release, Releases
 
-# How long a deployment's name may stay taken after the one before was deleted; a guess, no page says it.
+# Seconds that a deployment's name may stay in use after deletion; an estimate, AWS documents no limit.
 NAME_HELD_SECONDS = 900
 
 
@@ -29,27 +29,27 @@ def deploy(
     env: CandidateEnv,
     now: float | None = None,
 ) -> StageResult:
-    """Make the candidate's deployment, or look at it once. It costs nothing while it is idle.
+    """Create the candidate's deployment, or poll it once. An idle deployment costs nothing.
 
-    Each candidate has a deployment of its own: what serves keeps its endpoint, whatever becomes of this one.
+    Each candidate has its own deployment, so the live release keeps its endpoint even if this one fails.
     """
     release, name = releases.get(digest), release_name(env.owner, digest)
     if release is None or release.is_final:
         return not_in_progress(digest)
     if release.state == DEPLOYING and deployments.find(bedrock, name) is None:
-        # Making it again would make nothing: Bedrock has seen this attempt's token.
-        return failed(f"deployment {name} was made and is gone again; deploy again to make another")
+        # This attempt can't create it again: Bedrock already knows its client request token.
+        return failed(f"deployment {name} was created and then deleted; deploy again to create another one")
     try:
         with releases.creating(digest) as allowed:
             if not allowed:
                 return not_in_progress(digest)
             found = _deployment(bedrock, name, release, env)
     except NotYetError as error:
-        # Nothing was written since the stage before was done.
+        # The release was last updated when the previous step ended.
         held_for = (now or time.time()) - release.updated_at
         if isinstance(error, deployments.NameHeldError) and held_for > NAME_HELD_SECONDS:
             return failed(
-                f"{error} Nothing is there under this name. Deploy again later, or set another nonce "
+                f"{error} No deployment of this name exists. Deploy again later, or set another nonce "
                 "(distillation.nonce in the environment's settings) for another name and another job."
             )
         return waiting(str(error), env.poll_seconds)

@@ -1,4 +1,4 @@
-"""The release's first steps: wait for its model, then give it a candidate deployment of its own."""
+"""Entry points of the steps WatchJob and DeployCandidate."""
 
 from __future__ import annotations
 

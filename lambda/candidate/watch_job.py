@@ -1,7 +1,7 @@
-"""Where a release's model comes from: a job of ours, somebody's job, or a model that is there already.
+"""Step WatchJob: wait for the release's model.
 
-A job of ours is looked at until it ends. Where the settings say so, it is stopped if it does not start, and
-made again if Bedrock failed it by an error of its own.
+The model comes from this owner's job, from an adopted job, or is an existing model. The settings decide
+whether an own job is stopped if it does not start, and retried after an internal error of Bedrock.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ logger = Logger(child=True)
 
 Job = Mapping[str, Any]
 
-NOT_MADE_AGAIN = (
-    "It is not trained again by itself: set another nonce (distillation.nonce in the environment's settings) "
+SET_NONCE = (
+    "It is not retried automatically: set another nonce (distillation.nonce in the environment's settings) "
     "to pay for a new job."
 )
 
@@ -41,21 +41,21 @@ def watch(
     env: CandidateEnv,
     now: float | None = None,
 ) -> StageResult:
-    """Look once at the release's source; `done` once its model can be deployed.
+    """Poll the release's source once; return `done` if its model can be deployed.
 
-    A job that never starts raises the metric StalledJobs, and ends the release after `timeout_hours` of
-    waiting. It is stopped only with `stop_stalled`, since its queue may move and its name is used up.
-    Declared again, the release waits for it again.
+    A job that does not start raises the metric StalledJobs, and fails the release after `timeout_hours`. The
+    job itself is stopped only with `stop_stalled`, since it may still start and its name can't be used again.
+    The next attempt at the release continues to wait for it.
     """
     release = releases.get(digest)
     if release is None or release.is_final:
         return not_in_progress(digest)
-    return _Look(release, bedrock, stepfunctions, releases, env, now or time.time()).result()
+    return _Poll(release, bedrock, stepfunctions, releases, env, now or time.time()).result()
 
 
 @dataclass(frozen=True)
-class _Look:
-    """One look at a release's source. `at` is in epoch seconds."""
+class _Poll:
+    """One poll of a release's source. `at` is in epoch seconds."""
 
     release: Release
     bedrock: Any
@@ -65,26 +65,26 @@ class _Look:
     at: float
 
     def result(self) -> StageResult:
-        """What the stage answers."""
+        """Return the step's result."""
         source = self.release.source
         if ":custom-model/" in source:
-            return self._of_model(source, f"model {source}", "Name a model of this account and Region.")
-        made = self._jobs()
-        if not made:
+            return self._of_model(source, f"model {source}", "Use a model of this account and Region.")
+        attempts = self._jobs()
+        if not attempts:
             return self._of_labelling()
-        job = made[-1]
+        job = attempts[-1]
         if job["status"] == "Completed":
             return self._of_job(job)
         if job["status"] in {"Failed", "Stopped", "Stopping"}:
-            return self._ended(made)
-        return self._goes_on(made)
+            return self._ended(attempts)
+        return self._in_progress(attempts)
 
     def _of_labelling(self) -> StageResult:
-        """The job is made by its labelling, if it has one: wait for that.
+        """Wait for the labelling, which creates the job.
 
-        One that ended without a job is started again once in each attempt at the release, and goes on where
-        it ended: what was paid for is not paid again. Not so one that its own resource has stopped: its stack
-        asks for another model, or is going, and would not know of the job.
+        An execution that ended without a job is restarted once per attempt at the release, and reuses all
+        answers. An execution that its own resource stopped is not: its stack has another model or is being
+        deleted, and would not know of the job.
         """
         source, machine, digest = self.release.source, self.env.labelling_machine_arn, self.release.digest
         if not machine:
@@ -99,108 +99,110 @@ class _Look:
                 return failed(f"the labelling still runs after {waited:.0f} h: {last['executionArn']}")
             text = f"the queries are being labelled: {last['name']}"
             self.releases.transition(digest, WAITING, text, labelling=last["executionArn"])
-            return self._again(text)
+            return self._waiting(text)
         if self._jobs():
-            return self._again("the labelling has made its job")
+            return self._waiting("the labelling has created its job")
         stopped_by_us = last.get("error") == executions.SUPERSEDED
         if self.release.labelling or stopped_by_us or last["status"] == "SUCCEEDED":
             return failed(_labelling_failure(last))
         arn = executions.ensure(self.stepfunctions, machine, digest, str(last["input"]))
-        text = f"the labelling, which was {last['status']}, goes on: {arn.rsplit(':', 1)[-1]}"
+        text = f"the labelling, which was {last['status']}, was restarted: {arn.rsplit(':', 1)[-1]}"
         self.releases.transition(digest, WAITING, text, labelling=arn)
-        return self._again(text)
+        return self._waiting(text)
 
     def _jobs(self) -> Sequence[Job]:
-        """All attempts at a job of ours, in order; of somebody's the one that was named."""
+        """Return all attempts at this owner's job, in order; or the adopted job."""
         if not self.release.is_adopted:
             return jobs.attempts(self.bedrock, self.release.source)
         job = jobs.find(self.bedrock, self.release.source)
         return [job] if job else []
 
-    def _goes_on(self, made: Sequence[Job]) -> StageResult:
-        """Wait, unless it has taken too long."""
-        job, idle = made[-1], _idle_hours(made[-1], self.at)
+    def _in_progress(self, attempts: Sequence[Job]) -> StageResult:
+        """Wait for the job, unless it has stalled or timed out."""
+        job, idle = attempts[-1], _idle_hours(attempts[-1], self.at)
         if idle > self.env.stall_hours:
             count("StalledJobs", self.env.owner)
             if self.env.stop_stalled and not self.release.is_adopted:
                 return self._stop(job, idle)
-        waited = self._waited_hours(made)
+        waited = self._waited_hours(attempts)
         if waited > self.env.timeout_hours:
             return failed(
                 f"job {job['jobName']} is still {job['status']} after {waited:.0f} h: {jobs.progress(job)}"
             )
-        text = f"job {job['status']}{self._numbered(made)}: {jobs.progress(job)}"
+        text = f"job {job['status']}{self._numbered(attempts)}: {jobs.progress(job)}"
         self.releases.transition(self.release.digest, WAITING, text, stopping="")
-        return self._again(text)
+        return self._waiting(text)
 
     def _stop(self, job: Job, hours: float) -> StageResult:
-        """Stop a job that has not started. The reason is kept, since the next looks only find it stopped."""
+        """Stop a job that has not started, and store the reason for later polls."""
         name, digest = job["jobName"], self.release.digest
         stalled = f"its next phase had not started for {hours:.3g} h ({jobs.progress(job)})"
         reason = (
             f"job {name} was stopped: {stalled}, which is more than release.stall_hours = "
-            f"{self.env.stall_hours:g}. What it did before is charged. {NOT_MADE_AGAIN} That one waits "
-            "for capacity anew; raise release.stall_hours to wait longer."
+            f"{self.env.stall_hours:g}. Its work so far is billed. {SET_NONCE} A new job waits for capacity "
+            "from the start; raise release.stall_hours to wait longer."
         )
         text = f"job {name} is being stopped: {stalled}"
         if not self.releases.transition(digest, WAITING, text, stopping=reason):
             return not_in_progress(digest)
         logger.warning("stopping a stalled job", job=job["jobArn"], hours=hours)
         jobs.stop(self.bedrock, job)
-        return self._again(text)
+        return self._waiting(text)
 
-    def _ended(self, made: Sequence[Job]) -> StageResult:
-        """Fail with the job's own reason, unless we stop it or may make it again."""
-        job, stopping = made[-1], self.release.stopping
+    def _ended(self, attempts: Sequence[Job]) -> StageResult:
+        """Return the job's failure, or retry the job, or wait while it is being stopped."""
+        job, stopping = attempts[-1], self.release.stopping
         if stopping and job["status"] == "Stopping":
-            return self._again(self.release.message)
+            return self._waiting(self.release.message)
         if stopping and job["status"] == "Stopped":
             return failed(stopping)
-        unsaid = "no reason given" if job["status"] == "Failed" else f"by somebody else. {NOT_MADE_AGAIN}"
-        reason = job.get("failureMessage") or unsaid
-        progress = f"{jobs.progress(job)}{self._numbered(made)}"
+        unknown = "no reason given" if job["status"] == "Failed" else f"not by this release. {SET_NONCE}"
+        reason = job.get("failureMessage") or unknown
+        progress = f"{jobs.progress(job)}{self._numbered(attempts)}"
         text = f"job {job['jobName']} is {job['status']} ({progress}): {reason}"
-        if self._may_be_made_again(made):
-            return self._make_again(made, text)
+        if self._may_retry(attempts):
+            return self._retry(attempts, text)
         return failed(text)
 
-    def _may_be_made_again(self, made: Sequence[Job]) -> bool:
-        """Counted by the jobs that exist, none of which can be deleted: no crash, no second delivery and no
-        new deployment starts the count anew."""
+    def _may_retry(self, attempts: Sequence[Job]) -> bool:
+        """Return whether the job may be retried.
+
+        Existing jobs are counted. They can't be deleted, so no crash or new deployment resets the count.
+        """
         return (
             not self.release.is_adopted
-            and len(made) < self._most_attempts()
-            and jobs.failed_internally(made[-1])
-            and self._waited_hours(made) <= self.env.timeout_hours
+            and len(attempts) < self._most_attempts()
+            and jobs.failed_internally(attempts[-1])
+            and self._waited_hours(attempts) <= self.env.timeout_hours
         )
 
-    def _make_again(self, made: Sequence[Job], text: str) -> StageResult:
-        """Make the next attempt at the job, unless the release has ended or the job's resource is gone."""
-        digest, attempt = self.release.digest, len(made) + 1
+    def _retry(self, attempts: Sequence[Job], text: str) -> StageResult:
+        """Create the next attempt at the job, unless the release has ended."""
+        digest, attempt = self.release.digest, len(attempts) + 1
         name = attempt_name(self.release.source, attempt)
-        text = f"{text} Making it again as {name}, attempt {attempt} of {self._most_attempts()}"
+        text = f"{text} Retrying as {name}, attempt {attempt} of {self._most_attempts()}"
         if not self.releases.transition(digest, WAITING, text):
             return not_in_progress(digest)
         try:
             with self.releases.creating(digest) as allowed:
                 if not allowed:
                     return not_in_progress(digest)
-                arn = jobs.retry(self.bedrock, made[-1], attempt)
+                arn = jobs.retry(self.bedrock, attempts[-1], attempt)
         except NotYetError as error:
-            return self._again(f"{text}. Not yet: {error}")
+            return self._waiting(f"{text}. Not yet possible: {error}")
         except ResourceError as error:
             return failed(f"{text}. That failed: {error}")
-        logger.warning("job made again", job=arn, failed=made[-1]["jobArn"])
-        return self._again(text)
+        logger.warning("job retried", job=arn, failed=attempts[-1]["jobArn"])
+        return self._waiting(text)
 
     def _of_job(self, job: Job) -> StageResult:
         arn, whose = job.get("outputModelArn"), f"the model of job {job['jobName']}"
         if arn is None:
-            return failed(f"{whose} is not named, though the job completed. {NOT_MADE_AGAIN}")
-        return self._of_model(arn, f"{whose}, {arn},", NOT_MADE_AGAIN, job)
+            return failed(f"{whose} has no ARN, though the job completed. {SET_NONCE}")
+        return self._of_model(arn, f"{whose}, {arn},", SET_NONCE, job)
 
     def _of_model(self, arn: str, whose: str, advice: str, job: Job | None = None) -> StageResult:
-        """Give the release its model. One that is Active can be deployed."""
+        """Store the release's model and return `done` if it is Active."""
         model = models.find(self.bedrock, arn)
         if model is None:
             return failed(f"{whose} does not exist. {advice}")
@@ -208,42 +210,44 @@ class _Look:
         if status == "Failed":
             return failed(f"{whose} is Failed: {model.get('failureMessage') or 'no reason given'}. {advice}")
         if status != "Active":
-            return self._again(f"{whose} is {status}")
+            return self._waiting(f"{whose} is {status}")
         if job and not self.release.is_adopted and arn != self.release.model_arn:
             _match_tags(self.bedrock, job["jobArn"], arn, self.env.owner)
         ended = (job or {}).get("endTime") or model.get("creationTime") or datetime.now(UTC)
         self.releases.update(self.release.digest, model_arn=arn, trained_at=int(ended.timestamp()))
         return done(f"{whose} is {status}")
 
-    def _again(self, text: str) -> StageResult:
+    def _waiting(self, text: str) -> StageResult:
         return waiting(text, self.env.poll_seconds)
 
     def _most_attempts(self) -> int:
         return 1 + self.env.retry_internal_errors
 
-    def _numbered(self, made: Sequence[Job]) -> str:
-        most = max(len(made), self._most_attempts())
-        return f", attempt {len(made)} of {most}" if most > 1 else ""
+    def _numbered(self, attempts: Sequence[Job]) -> str:
+        most = max(len(attempts), self._most_attempts())
+        return f", attempt {len(attempts)} of {most}" if most > 1 else ""
 
-    def _waited_hours(self, made: Sequence[Job]) -> float:
-        """Over all attempts: the state machine's own time and history are for no more than that."""
-        since = max(made[0]["creationTime"].timestamp(), self.release.started_at)
+    def _waited_hours(self, attempts: Sequence[Job]) -> float:
+        """Return the hours waited over all attempts, which the state machine's timeout must cover."""
+        since = max(attempts[0]["creationTime"].timestamp(), self.release.started_at)
         return float(self.at - since) / 3600
 
 
 def _labelling_failure(execution: Mapping[str, Any]) -> str:
-    """Why there is no job, in words."""
+    """Return the message for a labelling that ended without a job."""
     status, name = execution["status"], execution["name"]
     why = readable(str(execution.get("cause") or "")) or "no reason given"
     return (
-        f"the labelling {name} is {status}: {why}. What was answered is kept. Mend the cause and raise "
-        "release.attempt in the environment's settings to go on from there."
+        f"the labelling {name} is {status}: {why}. Its answers are kept. Fix the cause and raise "
+        "release.attempt in the environment's settings to continue from there."
     )
 
 
 def _idle_hours(job: Job, at: float) -> float:
-    """For how long a job has shown nothing but a phase that is NotStarted, after those that are done. Jobs
-    have waited for capacity for days in this state."""
+    """Return for how long a job's next phase has been NotStarted, in hours; 0 if a phase is in progress.
+
+    Jobs have waited for capacity for days in this state.
+    """
     phases = [p for p in (job.get("statusDetails") or {}).values() if isinstance(p, Mapping)]
     states = {phase.get("status") for phase in phases}
     if "NotStarted" not in states or "InProgress" in states:
@@ -255,15 +259,17 @@ def _idle_hours(job: Job, at: float) -> float:
 
 
 def _match_tags(bedrock: Any, job_arn: str, model_arn: str, owner: str) -> None:
-    """Give a new model its job's present tags: its own are from the job's creation, and the job's may have
-    changed while it ran. Only of what carries the owner's tag, which is all that the role may change."""
+    """Copy the job's present tags to its new model, whose own tags date from the job's creation.
+
+    Changes nothing unless both carry the owner's tag, since the role may only tag the owner's resources.
+    """
     wanted, present = _tags(bedrock, job_arn), _tags(bedrock, model_arn)
     if not wanted.get(OWNER_TAG) == present.get(OWNER_TAG) == owner:
         return
     changed = {key: value for key, value in wanted.items() if present.get(key) != value}
     if changed:
         bedrock.tag_resource(resourceARN=model_arn, tags=bedrock_tags(changed))
-    # That nobody owns the model any more is said on the model alone.
+    # CLOSED_TAG is only set on the model.
     if gone := sorted(present.keys() - wanted.keys() - {CLOSED_TAG}):
         bedrock.untag_resource(resourceARN=model_arn, tagKeys=gone)
 

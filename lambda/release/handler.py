@@ -1,8 +1,8 @@
-"""Custom resource Release: starts one execution of the release state machine and returns at once.
+"""Custom resource Release: start an execution of the release state machine, without waiting for its end.
 
-Its physical id is the owner's name and never changes, so that an update can't make CloudFormation delete
-what serves. Delete ends every release of this owner: executions, route, deployments and models, in this
-order. The declared digest's model is its job's resource's, and goes with that.
+The physical id is the owner's name and never changes, so that no update makes CloudFormation delete the live
+release. Delete ends all releases of this owner: executions, route, deployments and models, in this order. The
+declared digest's model belongs to the job's resource, which deletes it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from distilled_router.release.table import LIVE, SUPERSEDED, Release, Releases, 
 
 logger = Logger()
 
-# How many execution names in a row are tried where earlier lives of the stack have used some up.
+# How many execution names to try in a row: an earlier stack of the same name may have used some.
 MOST_NAMES = 20
 ON_DEMAND = "on_demand"
 
@@ -55,7 +55,7 @@ def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Services:
-    """What the resource works with."""
+    """Clients and the releases table of the resource."""
 
     bedrock: Any
     stepfunctions: Any
@@ -64,13 +64,13 @@ class Services:
 
 
 def services() -> Services:
-    """The function's own clients; the table's name comes from its environment."""
+    """Return the function's clients and the table that its environment names."""
     releases = Releases(table(ReleaseEnv.read().table_name))
     return Services(client("bedrock"), client("stepfunctions"), client("s3"), releases)
 
 
 def handle(event: Event, aws: Services) -> dict[str, Any]:
-    """Start the declared release on Create and Update; begin the end of all on Delete."""
+    """Start the declared release on Create and Update; start ending all releases on Delete."""
     owner = str(event.properties["Owner"])
     if event.is_delete:
         if event.physical_id == owner:
@@ -80,13 +80,13 @@ def handle(event: Event, aws: Services) -> dict[str, Any]:
     aws.releases.declare(digest)
     _supersede_others(aws, digest)
     problem = _start(event, aws, digest)
-    # An error after the table was written must not be raised here: the framework would swallow the Delete
-    # that cleans up. isComplete fails instead, and CloudFormation then deletes what this began.
+    # isComplete raises the problem. If onEvent raised it after writing the table, the framework would drop
+    # the Delete that cleans up.
     return answer(owner, {"Digest": digest, "ReleaseName": owner}, StartError=problem)
 
 
 def check(event: Event, aws: Services) -> dict[str, Any]:
-    """Whether the release was started (Create, Update), or all is gone (Delete)."""
+    """Return whether the release was started (Create, Update) or everything is deleted (Delete)."""
     if not event.is_delete:
         problem = event.raw.get("StartError")
         if problem:
@@ -98,8 +98,8 @@ def check(event: Event, aws: Services) -> dict[str, Any]:
 
 
 def _all_gone(event: Event, aws: Services) -> bool:
-    """Take all that releases made one step further to its end; True once nothing is left."""
-    # A step that still runs, though its execution was stopped, may be about to make something.
+    """Continue the deletion; return whether nothing is left."""
+    # A step may still run after its execution was stopped, and create a resource.
     if not _end_all(aws) or aws.releases.is_creating():
         return False
     if _sweeper(event, aws).clear(declared=str(event.properties["Digest"])).waiting:
@@ -110,7 +110,7 @@ def _all_gone(event: Event, aws: Services) -> bool:
 
 
 def _start(event: Event, aws: Services, digest: str) -> str | None:
-    """Start the next attempt, unless one runs or the release serves as asked; the problem, if any."""
+    """Start the next attempt unless one runs or the release is already live; return the problem, or None."""
     release = aws.releases.get(digest)
     repeated = release is not None and release.request_id == event.request_id
     endpoint = str(event.properties.get("Endpoint", ON_DEMAND))
@@ -118,7 +118,7 @@ def _start(event: Event, aws: Services, digest: str) -> str | None:
         return None
     if release and not repeated and not release.is_final and _is_running(aws, release.execution):
         return None
-    # The same event again is the same attempt, and so the same execution.
+    # A repeated event continues its attempt, with the same execution.
     first = (release.attempt if release else 0) + (0 if repeated else 1)
     for attempt in range(first, first + MOST_NAMES):
         try:
@@ -132,7 +132,7 @@ def _start(event: Event, aws: Services, digest: str) -> str | None:
 
 
 def _started(event: Event, aws: Services, digest: str, attempt: int) -> bool:
-    """Start one attempt's execution; False where its name belongs to an execution of another life."""
+    """Start one attempt's execution; return False if an earlier stack has used its name."""
     machine, name = str(event.properties["StateMachineArn"]), f"{digest}-{attempt}"
     execution = executions.arn_of(machine, name)
     answer_event = aws.releases.begin(
@@ -149,8 +149,8 @@ def _started(event: Event, aws: Services, digest: str, attempt: int) -> bool:
     except ClientError as error:
         if code(error) != "ExecutionAlreadyExists":
             raise
-        # Either this event came before, and its execution has even ended by now. Or the attempt is new to
-        # the table while its name was used before the table was made: names are taken for 90 days.
+        # Either an earlier delivery of this event started it. Or the attempt is new, and an execution from
+        # before the table was created has its name: Step Functions reserves names for 90 days.
         return not answer_event or _is_running(aws, execution)
     logger.info("release started", release=digest, execution=execution)
     return True
@@ -161,10 +161,10 @@ def _is_running(aws: Services, execution: str) -> bool:
 
 
 def _stays(aws: Services, release: Release, endpoint: str, *, repeated: bool) -> bool:
-    """Whether a live release serves from the endpoint that the settings ask for, or is on its way there.
+    """Return whether a live release serves from the configured model endpoint, or is moving there.
 
-    Another endpoint is another way to production for the same model. A last step that buys another one than
-    the settings ask for now is stopped; the sweeper removes what it bought.
+    Another endpoint needs another attempt for the same model. An execution that is moving to a different
+    endpoint than the configured one is stopped; the sweeper deletes the throughput that it bought.
     """
     serves = _serves(aws, release, endpoint)
     if repeated or not _is_running(aws, release.execution):
@@ -172,25 +172,28 @@ def _stays(aws: Services, release: Release, endpoint: str, *, repeated: bool) ->
     if release.throughput == endpoint:
         return True
     if release.throughput or not serves:
-        executions.stop(aws.stepfunctions, release.execution, f"the settings ask for {endpoint}")
+        executions.stop(
+            aws.stepfunctions, release.execution, f"the endpoint in the settings is now {endpoint}"
+        )
         aws.releases.update(release.digest, throughput="")
     return serves
 
 
 def _serves(aws: Services, release: Release, endpoint: str) -> bool:
-    """Whether the release takes the requests from this endpoint: a throughput's name, or `on_demand`."""
-    settled = aws.releases.route().live
-    if settled is None or settled.digest != release.digest:
+    """Return whether the release is live on this endpoint: a throughput's name, or `on_demand`."""
+    live = aws.releases.route().live
+    if live is None or live.digest != release.digest:
         return False
-    named = release.throughput if is_throughput(settled.endpoint) else ON_DEMAND
-    return named == endpoint
+    name = release.throughput if is_throughput(live.endpoint) else ON_DEMAND
+    return name == endpoint
 
 
 def _supersede_others(aws: Services, digest: str) -> None:
-    """Stop the releases of other digests that are still on their way; what serves goes on serving.
+    """End the releases of other digests that are in progress; the live release stays live.
 
-    The state comes first: a step that still runs finds it, and the sweeper, which an execution's end calls,
-    does not take the release for a failed one. Ended ones are looked at too, in case this died halfway.
+    The state is set first, so that a running step sees it, and so that the sweeper, which the execution's end
+    starts, does not treat the release as failed. Superseded releases are included, in case an earlier try
+    crashed halfway.
     """
     reason = f"superseded by release {digest}"
     for release in list(aws.releases.all()):
@@ -202,7 +205,7 @@ def _supersede_others(aws: Services, digest: str) -> None:
 
 
 def _end_all(aws: Services) -> bool:
-    """Stop every execution and empty the route; True once both are done. Call again until then."""
+    """Stop all executions and empty the route; return whether both are done. Call again until then."""
     aws.releases.declare(None)
     closed = True
     for release in list(aws.releases.all()):
@@ -210,11 +213,11 @@ def _end_all(aws: Services) -> bool:
         closed &= executions.stop(aws.stepfunctions, release.execution, "the stack is being deleted")
     route = aws.releases.route()
     try:
-        # One that somebody broke stands for the last that could be read, and keeps what that named.
+        # A malformed route is emptied, too: routers would otherwise keep using its last valid version.
         if route.shares or route.problem:
             aws.releases.set_route((), after=route, reason="the stack is being deleted")
     except RouteChangedError:
-        return False  # by a step that still ran; its execution is stopped by now
+        return False  # a step that still ran changed it; its execution is now stopped
     return closed
 
 

@@ -1,5 +1,7 @@
-"""Ends releases and removes what none of them needs: on a release's success or failure, on status events of
-its state machine, and every hour."""
+"""End releases, and remove resources that no release needs.
+
+Runs after a release succeeds or fails, on status events of its state machine, and every hour.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ logger = Logger()
 
 
 def retire_old(event: Mapping[str, Any], context: Any) -> StageResult:
-    """Step RetireOld: remove what the release replaced, except releases kept for rollback."""
+    """Step RetireOld: remove the resources of replaced releases, except those kept for rollback."""
     del event, context
     env = SweeperEnv.read()
     sweeper = _sweeper(env)
@@ -30,9 +32,9 @@ def retire_old(event: Mapping[str, Any], context: Any) -> StageResult:
 
 
 def fail(event: Mapping[str, Any], context: Any) -> StageResult:
-    """Step Fail: give the release its final state, take its share back, and remove what it created.
+    """Step Fail: set the release's final state, withdraw its share, and remove the resources it created.
 
-    A release that has begun again since is its next execution's.
+    Does not change a release whose next attempt has started.
     """
     del context
     digest, reason = str(event["release"]), readable(str(event["reason"]))
@@ -40,7 +42,7 @@ def fail(event: Mapping[str, Any], context: Any) -> StageResult:
     sweeper = _sweeper(env)
     release = sweeper.releases.get(digest)
     if release is None or release.execution != str(event["execution"]):
-        logger.info("it has begun again, or is gone", release=digest)
+        logger.info("release has a newer attempt, or does not exist", release=digest)
         return done(_counted(sweeper.sweep()))
     moved = sweeper.releases.transition(digest, FAILED, reason, of_attempt=release.attempt)
     if moved or _stays_live(sweeper.releases, digest, reason):
@@ -51,20 +53,22 @@ def fail(event: Mapping[str, Any], context: Any) -> StageResult:
 
 
 def sweep(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
-    """Every hour, and when an execution ends in any other way than by its own last state."""
+    """Sweep every hour, and when an execution ends without reaching its own last state."""
     del event, context
     return _shown(_sweeper(SweeperEnv.read()).sweep())
 
 
 def _stays_live(releases: Releases, digest: str, reason: str) -> bool:
-    """Whether it serves already, and failed in its last step: moving to provisioned throughput. It is on its
-    way there no more, and its endpoint is the one that the route names."""
-    release, settled = releases.get(digest), releases.route().live
+    """Record that a live release failed to move to provisioned throughput; return whether it is live.
+
+    Sets the endpoint to the route's, and cancels the move.
+    """
+    release, live = releases.get(digest), releases.route().live
     if release is None or release.state != LIVE:
         return False
-    endpoint = settled.endpoint if settled and settled.digest == digest else ""
+    endpoint = live.endpoint if live and live.digest == digest else ""
     if is_throughput(endpoint):
-        # The move was made, and the step's answer was lost.
+        # The move succeeded, and the step's response was lost.
         return releases.update(digest, message=f"serves all requests from {release.throughput}: {reason}")
     text = "serves all requests from its on-demand deployment" if endpoint else "serves no requests"
     return releases.update(
@@ -73,8 +77,7 @@ def _stays_live(releases: Releases, digest: str, reason: str) -> bool:
 
 
 def _tell_waiting_stacks(env: SweeperEnv, releases: Releases) -> None:
-    """A stack that waits for its release goes on, or fails, with it. A signal that is lost here is sent
-    again by the wait's own schedule."""
+    """Signal the wait conditions of ended releases. The schedule of ReleaseWait repeats a lost signal."""
     WaitConditions(table(env.table_name)).signal(releases)
 
 

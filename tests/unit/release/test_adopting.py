@@ -43,7 +43,7 @@ def test_a_model_that_does_not_exist_is_named(world: World) -> None:
     world.begin(A, source=model)
     assert look(world) == {
         "outcome": "failed",
-        "message": f"model {model} does not exist. Name a model of this account and Region.",
+        "message": f"model {model} does not exist. Use a model of this account and Region.",
         "seconds": 0,
     }
 

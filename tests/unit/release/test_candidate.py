@@ -161,7 +161,7 @@ def test_deployment_that_somebody_removes_meanwhile_ends_the_release(world: Worl
     deploy(world)
     world.advance(10 * MINUTE)
     world.bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=NAME)
-    assert "was made and is gone again" in deploy(world)["message"]
+    assert "was created and then deleted" in deploy(world)["message"]
 
 
 def test_throttled_create_is_asked_again_and_makes_one_deployment(world: World) -> None:

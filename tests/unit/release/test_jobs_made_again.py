@@ -39,7 +39,7 @@ def test_the_next_attempt_is_waited_for_and_gives_its_model(world: World) -> Non
     fails(world, 1)
     result = look(world, **TWICE)
     assert result["outcome"] == "waiting"
-    assert f"Making it again as {SECOND}, attempt 2 of 3" in result["message"]
+    assert f"Retrying as {SECOND}, attempt 2 of 3" in result["message"]
     assert all_jobs(world) == {NAME: "Failed", SECOND: "InProgress"}
     assert look(world, **TWICE)["message"].startswith("job InProgress, attempt 2 of 3: validation")
     world.advance(2 * HOUR)

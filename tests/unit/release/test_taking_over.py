@@ -188,7 +188,7 @@ def test_name_that_stays_held_ends_the_release(world: World, old: str) -> None:
     world.advance(16 * MINUTE)
     result = deploy(world)
     assert result["outcome"] == "failed"
-    for part in (held, "Nothing is there under this name", "another nonce"):
+    for part in (held, "No deployment of this name exists", "another nonce"):
         assert part in result["message"]
 
 

@@ -61,7 +61,7 @@ def test_stopped_job_ends_the_release_and_is_not_paid_again(world: World) -> Non
     world.advance(HOUR)
     result = look(world, **TWICE, **STOPPING)
     assert (result["outcome"], "is Stopped" in result["message"]) == ("failed", True)
-    assert "by somebody else. It is not trained again by itself" in result["message"]
+    assert "not by this release. It is not retried automatically" in result["message"]
     assert world.calls(CREATE) == 1
 
 
@@ -106,7 +106,7 @@ def test_model_deleted_by_hand_is_reported_and_not_trained_again(world: World) -
     result = look(world, **TWICE)
     assert result["outcome"] == "failed"
     assert f"the model of job {NAME}" in result["message"]
-    assert "does not exist. It is not trained again by itself: set another nonce" in result["message"]
+    assert "does not exist. It is not retried automatically: set another nonce" in result["message"]
     assert world.calls(CREATE) == 1
 
 
