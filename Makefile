@@ -135,5 +135,5 @@ schema: $(DEPLOYS)  ## Renew environments/schema.json
 	python -m stacks.settings
 
 clean:  ## Remove what was built; the virtual environment and a running local system stay
-	rm -rf cdk.out .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf cdk.out .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
