@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cdk_distilled_router.labelling import Labelling, LabellingPlan, LabellingSources
     from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput, ThroughputOptions
     from cdk_distilled_router.release.construct import Release
+    from cdk_distilled_router.release.context import ReleaseProps, ReleaseStores
     from cdk_distilled_router.release.wait import ReleaseWait
     from cdk_distilled_router.router import Router
 
@@ -42,6 +43,8 @@ __all__ = [
     "ProvisionedThroughput",
     "QueriesFolder",
     "Release",
+    "ReleaseProps",
+    "ReleaseStores",
     "ReleaseWait",
     "Router",
     "ThroughputOptions",
@@ -60,6 +63,7 @@ _MODULES = {
     "labelling": ("Labelling", "LabellingPlan", "LabellingSources"),
     "provisioned_throughput": ("ProvisionedThroughput", "ThroughputOptions"),
     "release.construct": ("Release",),
+    "release.context": ("ReleaseProps", "ReleaseStores"),
     "release.wait": ("ReleaseWait",),
     "router": ("Router",),
 }

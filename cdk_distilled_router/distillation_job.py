@@ -156,6 +156,16 @@ class DistillationJob(Construct):
         }
         return {name: value for name, value in properties.items() if value not in (None, [], {})}
 
+    @property
+    def labelling_machine_arn(self) -> str:
+        """The state machine that creates the job (`Labelling`); empty where the deployment does."""
+        return may.machine_arn(f"{self.owner}-labelling") if self._inputs.data.made_later else ""
+
+    @property
+    def has_model_key(self) -> bool:
+        """Whether the model is encrypted with a customer managed key."""
+        return self.options.model_key is not None
+
     def _request(self) -> dict[str, object]:
         """The request's part of the properties; what isn't given is None or empty."""
         props, data, vpc, key = self.props, self._inputs.data, self.options.vpc, self.options.model_key

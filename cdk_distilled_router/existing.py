@@ -7,6 +7,7 @@ import re
 from typing import ClassVar
 
 import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
@@ -71,14 +72,27 @@ class _Existing(Construct):
 class _ExistingSource(_Existing):
     """What a release can get its model from."""
 
+    # It is never created again, so that no role is passed on.
+    role: iam.IRole | None = None
+    labelling_machine_arn = ""
+
     def __init__(
-        self, scope: Construct, construct_id: str, arn: str, *, nonce: str = "", hosting: Hosting = DEFAULT
+        self,
+        scope: Construct,
+        construct_id: str,
+        arn: str,
+        *,
+        nonce: str = "",
+        has_model_key: bool = False,
+        hosting: Hosting = DEFAULT,
     ) -> None:
         """Look it up by its ARN, written out. Change `nonce` to look again.
 
+        `has_model_key` says that the model is encrypted with the key that its release is given.
         Raises ValueError for what is no ARN of this kind.
         """
         super().__init__(scope, construct_id, arn, nonce=nonce, hosting=hosting)
+        self.has_model_key = has_model_key
         self.source = arn
         self.digest = hashlib.sha256(arn.encode()).hexdigest()[:12]
         self.student: str = self._parts["student"]

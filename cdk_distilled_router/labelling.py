@@ -107,7 +107,6 @@ class Labelling(Construct):
 
     Attributes:
         machine: the state machine, `<owner>-labelling`.
-        machine_arn: its ARN, for a release that waits for it; a literal, so that no export is needed.
         resource: the custom resource, with `Queries`, `TrainingUri`, `HoldoutUri` and `ReportUri`.
     """
 
@@ -145,7 +144,6 @@ class Labelling(Construct):
             raise ValueError(f"{self.node.path}: labelling needs a teacher in the properties of its job.")
         self._job, self._teacher, self._plan, self._hosting = job, job.props.teacher, plan, hosting
         self._owner, self._bucket, self._key = job.owner, job.bucket, job.bucket.encryption_key
-        self.machine_arn = machine_arn(job.owner)
         batch_role = self._batch_role()
         role = may.function_role(self, "Role", [*sources.permissions(), *self._resource_permissions()])
         step_role = may.function_role(self, "StepRole", self._step_permissions(batch_role))
@@ -284,7 +282,7 @@ class Labelling(Construct):
 
     def _resource_permissions(self) -> list[may.Permission]:
         jobs = may.account_arn(BATCH_JOBS)
-        machine = may.Permission(["states:StartExecution"], [self.machine_arn])
+        machine = may.Permission(["states:StartExecution"], [self._job.labelling_machine_arn])
         return [
             *self._folder(),
             *may.purge(self._bucket, self, FOLDER),
@@ -305,14 +303,9 @@ class Labelling(Construct):
 
     def _describe(self, *more: str) -> list[may.Permission]:
         return [
-            may.executions(self.machine_arn, "DescribeExecution", *more),
+            may.executions(self._job.labelling_machine_arn, "DescribeExecution", *more),
             self._hosting.reading(),
         ]
-
-
-def machine_arn(owner: str) -> str:
-    """The labelling's state machine of an owner."""
-    return may.machine_arn(f"{owner}-labelling")
 
 
 def _network(vpc: VpcConfig | None) -> dict[str, Sequence[str]]:

@@ -111,7 +111,7 @@ def canary_analysis(at: Environment) -> CanaryAnalysis:
 
     It sends no probes: those are billed to the release that they check.
     """
-    rollout = Rollout.of(at.settings.rollout.watched())
+    rollout = Rollout.of(at.settings.rollout.to_function())
     return CanaryAnalysis(at.aws.cloudwatch, at.settings.owner, rollout)
 
 

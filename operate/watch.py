@@ -20,7 +20,7 @@ from rich.text import Text
 
 from distilled_router.aws.errors import is_transient
 from distilled_router.bedrock import jobs
-from distilled_router.release.table import EVALUATING, LIVE, PROMOTING, WAITING, Release
+from distilled_router.release.table import EVALUATING, LIVE, ROLLING_OUT, WAITING, Release
 from operate import environment
 from operate.console import console as terminal
 from operate.console import say
@@ -150,7 +150,7 @@ def _rows(at: Deployed, release: Release) -> list[tuple[str, str]]:
         ("job", release.state == WAITING, lambda: _job(at.bedrock, release)),
         ("labelling", release.state == WAITING, lambda: shards(at.stepfunctions, release.labelling)),
         ("hold-out", release.state == EVALUATING, lambda: shards(at.stepfunctions, release.execution)),
-        ("route", release.state == PROMOTING, lambda: _route(at, release)),
+        ("route", release.state == ROLLING_OUT, lambda: _route(at, release)),
     )
     for title, wanted, look in parts:
         if wanted and (text := _seen(look)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import aws_cdk as cdk
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
@@ -11,13 +10,13 @@ from constructs import Construct
 from cdk_distilled_router.common.hosting import Hosting
 from cdk_distilled_router.props import ProvisionedProps
 from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput, ThroughputOptions
-from cdk_distilled_router.release.construct import Release, ReleaseSource, releases_table, releases_topic
+from cdk_distilled_router.release.construct import Release
+from cdk_distilled_router.release.context import ReleaseProps, ReleaseSource, ReleaseStores
+from cdk_distilled_router.release.stores import releases_table, releases_topic
 from cdk_distilled_router.release.wait import ReleaseWait
-from stacks.identity import Identity
+from distilled_router.cost.prices import HOURS_A_MONTH
 from stacks.settings import Settings
 
-# As the AWS Pricing Calculator counts them: 365 days of 24 hours by 12.
-HOURS_A_MONTH = 730
 MONTHS = {"OneMonth": 1, "SixMonths": 6}
 
 
@@ -36,27 +35,17 @@ class ReleaseStack(cdk.Stack):
         *,
         settings: Settings,
         hosting: Hosting,
-        identity: Identity,
         job: ReleaseSource,
-        job_role: iam.IRole | None = None,
-        labelling: str = "",
         bucket: s3.IBucket,
         key: kms.IKey,
         holdout_key: str,
         env: cdk.Environment,
     ) -> None:
-        """Declare table, topic, throughput where the settings have it, and the release of the job's model.
-
-        `labelling` is the ARN of the state machine that makes the job, if one does. `job_role` is needed for
-        making a job again, and read for nothing else: to import it from its stack is to export it there.
-        """
+        """Declare table, topic, throughput where the settings have it, and the release of the job's model."""
         super().__init__(scope, construct_id, env=env, description=_description(settings))
-        self._settings, self._hosting, self._identity = settings, hosting, identity
+        self._settings, self._hosting = settings, hosting
         self.table = releases_table(self, "Releases", key)
         self.topic = releases_topic(self, "Notifications", key)
-        throughput = self._throughput(key)
-        release, retention, rollout = settings.release, settings.retention, settings.rollout
-        evaluation = settings.evaluation
         self.release = Release(
             self,
             "Release",
@@ -64,36 +53,22 @@ class ReleaseStack(cdk.Stack):
             job=job,
             bucket=bucket,
             holdout_key=holdout_key,
-            gate=_gate(settings),
-            rollout=rollout.watched(),
-            table=self.table,
-            topic=self.topic,
-            key=key,
-            base_model=settings.router.base_model if evaluation.compare_base else "",
-            slice_queries=evaluation.slice_queries,
-            evaluation_concurrency=evaluation.concurrency,
-            judge=evaluation.judge or "",
-            judge_hours=evaluation.judge_hours,
-            keep_releases=rollout.keep_releases,
-            throughput=throughput,
-            model_key=settings.encryption.model_key,
-            poll_seconds=release.poll_seconds,
-            timeout_hours=release.timeout_hours,
-            stall_hours=release.stall_hours,
-            stop_stalled=release.stop_stalled,
-            retry_internal_errors=release.retry_internal_errors,
-            job_role=job_role,
-            labelling=labelling,
-            attempt=release.attempt,
-            retain_models=retention.models == "retain",
-            retain_reports=retention.data == "retain",
-            retain_throughput=retention.throughput == "retain",
-            tags=settings.tags,
-            hosting=self._hosting,
+            props=ReleaseProps(
+                gate=settings.gate,
+                evaluation=settings.evaluation,
+                rollout=settings.rollout,
+                timing=settings.release,
+                retention=settings.retention,
+                base_model=settings.router.base_model,
+                throughput=self._throughput(key),
+                tags=settings.tags,
+            ),
+            stores=ReleaseStores(table=self.table, topic=self.topic, key=key),
+            hosting=hosting,
         )
         self.undelivered = self.release.undelivered
-        if release.wait_hours:
-            ReleaseWait(self, "Wait", release=self.release, hours=release.wait_hours, hosting=self._hosting)
+        if hours := settings.release.wait_hours:
+            ReleaseWait(self, "Wait", release=self.release, hours=hours, hosting=hosting)
         cdk.CfnOutput(self, "TableName", value=self.table.table_name)
         cdk.CfnOutput(self, "StateMachineArn", value=self.release.machine.state_machine_arn)
 
@@ -117,12 +92,6 @@ class ReleaseStack(cdk.Stack):
             ),
             hosting=self._hosting,
         )
-
-
-def _gate(settings: Settings) -> dict[str, float | bool | None]:
-    """Left out where it says nothing: a release that failed must not start again by an upgrade."""
-    unset = {"minimum_judge_score"} if settings.gate.minimum_judge_score is None else None
-    return settings.gate.model_dump(exclude=unset)
 
 
 def _description(settings: Settings) -> str:

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 from math import floor
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -12,7 +12,7 @@ from cdk_distilled_router.props.base import Fraction, InferenceId, Props, not_al
 # A turn of the polling loop adds about 11 events to an execution's history, which ends it at 25,000; the
 # rest is for the states after the loop.
 MAXIMUM_POLLS = 2_000
-# Looks while a release bakes, each of which writes the route once more.
+# Checks while a release bakes, each of which writes the route once more.
 MOST_BAKING = 100
 
 
@@ -29,7 +29,7 @@ class GateProps(Props):
         description="Mean distance of a weight from the reference's. From 0 to 1."
     )
     minimum_examples: int = Field(
-        ge=1, description="Hold-out examples that must have been judged for the scores to count."
+        ge=1, description="Hold-out examples that must be scored for the scores to count."
     )
     maximum_latency_p95_ms: float | None = Field(
         default=None,
@@ -51,25 +51,32 @@ class GateProps(Props):
     )
     not_worse: bool = Field(
         default=True,
-        description="Refuse a candidate that is worse than what serves now, where the whole 95 % interval "
-        "says so. Default: true.",
+        description="Refuse a candidate that is worse than the live release, if the whole 95 % confidence "
+        "interval says so. Default: true.",
     )
-    worse_by: Fraction = Field(
+    non_inferiority_margin: Fraction = Field(
         default=0.02,
-        description="How much worse than what serves a candidate may be, in valid output, dominant-label "
-        "accuracy and mean absolute error. Default: 0.02.",
+        description="By how much a candidate may be worse than the live release, in valid output, "
+        "dominant-label accuracy and mean absolute error. Default: 0.02.",
     )
-    slower_by: float = Field(
+    latency_margin: float = Field(
         default=0.25,
         ge=0,
         le=10,
-        description="How much slower or dearer than what serves a candidate may be: a part of its median "
-        "latency, and of its cost. Default: 0.25.",
+        description="By how much a candidate may be slower or cost more than the live release, as a part of "
+        "its median latency and of its cost. Default: 0.25.",
     )
+
+    def to_function(self) -> dict[str, Any]:
+        """Return what ScoreAndGate reads, the fields of `distilled_router.release.gate.Gate`.
+
+        A limit that is not set is left out: a new one must not start a failed release again.
+        """
+        return self.model_dump(exclude_none=True)
 
 
 class EvaluationProps(Props):
-    """How a candidate is asked, and who else is."""
+    """How a candidate is evaluated, and what it is compared with."""
 
     slice_queries: int = Field(
         default=100,
@@ -127,7 +134,9 @@ class RolloutProps(Props):
         "last 1.0."
     )
     dwell_seconds: int = Field(
-        ge=1, le=86_400, description="Seconds that each step lasts before it is judged."
+        ge=1,
+        le=86_400,
+        description="Seconds that each step lasts before the candidate's metrics are checked.",
     )
     maximum_error_rate: Fraction = Field(
         description="Share of the candidate's requests in error above which it is taken back. From 0 to 1."
@@ -144,30 +153,30 @@ class RolloutProps(Props):
         default=0,
         ge=0,
         le=1_209_600,
-        description="Seconds that the candidate has all requests, after the last step, before it takes the "
-        "place of what served; judged every dwell_seconds, at most 100 times. Default: 0.",
+        description="Seconds that the candidate has all requests, after the last step, before it becomes the "
+        "live release; checked every dwell_seconds, at most 100 times. Default: 0.",
     )
     minimum_requests: int = Field(
-        ge=0, description="Requests in a step below which its rates are too few to judge the candidate by."
+        ge=0, description="Requests in a step below which the candidate's rates are not used."
     )
     probes: int = Field(
         default=200,
         ge=0,
         le=500,
-        description="Hold-out queries that the candidate and what serves are asked at most at the end of a "
-        "step with fewer than minimum_requests, in their place; their tokens are billed. 0 asks none. "
+        description="Hold-out queries that the candidate and the live release are asked at most at the end "
+        "of a step with fewer than minimum_requests, in their place; their tokens are billed. 0 for none. "
         "Default: 200.",
     )
-    worse_by: Fraction = Field(
+    non_inferiority_margin: Fraction = Field(
         default=0.02,
-        description="How much higher each of these rates may be than that of what serves, in the same time, "
-        "before the candidate is taken back; luck is allowed for. Default: 0.02.",
+        description="By how much each of these rates may exceed the live release's in the same time, before "
+        "the candidate is taken back; chance is allowed for. Default: 0.02.",
     )
-    slower_by: float = Field(
+    latency_margin: float = Field(
         default=0.5,
         ge=0,
         le=10,
-        description="How much longer the candidate's model may take than the one that serves, as a part of "
+        description="By how much the candidate's model may be slower than the live release's, as a part of "
         "its time; 50 ms more are always allowed. Default: 0.5.",
     )
     keep_releases: int = Field(
@@ -178,6 +187,10 @@ class RolloutProps(Props):
         "for storage. Default: 1.",
     )
 
+    def to_function(self) -> dict[str, Any]:
+        """Return what RollOut reads, the fields of `distilled_router.release.rollout.Rollout`."""
+        return self.model_dump(exclude={"keep_releases"})
+
     @field_validator("steps")
     @classmethod
     def _check_steps(cls, value: list[float]) -> list[float]:
@@ -185,30 +198,13 @@ class RolloutProps(Props):
             raise not_allowed("shares above 0 that ascend to 1.0, such as [0.1, 0.5, 1.0]")
         return value
 
-    def watched(self) -> dict[str, object]:
-        """How a rise is watched, rates by the router's metrics; `rollout.canary.Rollout` reads it."""
-        return {
-            "steps": self.steps,
-            "dwell_seconds": self.dwell_seconds,
-            "minimum_requests": self.minimum_requests,
-            "maximum_rates": {
-                "RouterErrors": self.maximum_error_rate,
-                "Fallback": self.maximum_fallback_rate,
-                "InvalidOutput": self.maximum_invalid_output_rate,
-            },
-            "worse_by": self.worse_by,
-            "slower_by": self.slower_by,
-            "bake_seconds": self.bake_seconds,
-            "probes": self.probes,
-        }
-
     @field_validator("bake_seconds")
     @classmethod
     def _check_baking(cls, value: int, info: ValidationInfo) -> int:
         dwell = info.data.get("dwell_seconds")
         if dwell and value > dwell * MOST_BAKING:
             most = f"up to {dwell * MOST_BAKING} with rollout.dwell_seconds {dwell}, or a longer dwell"
-            raise not_allowed(f"{most}: each look is a step of the state machine and a change of the route")
+            raise not_allowed(f"{most}: each check is a step of the state machine and a change of the route")
         return value
 
 
@@ -264,8 +260,7 @@ class TimingProps(Props):
             hours = floor(poll * MAXIMUM_POLLS / 3.6) / 1_000
             raise not_allowed(
                 f"up to {hours:g} with release.poll_seconds {poll}, or a longer poll: Step Functions ends "
-                f"an "
-                "execution at 25,000 events"
+                f"an execution at 25,000 events"
             )
         return value
 

@@ -2,102 +2,90 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
-from aws_cdk import aws_s3 as s3
-from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
-from cdk_distilled_router.common.hosting import Hosting
 from cdk_distilled_router.release import judge as judging
+from cdk_distilled_router.release.context import ReleaseContext
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReleasePermissions:
-    """Permissions beside those on the releases table. `labelling` is the ARN of the state machine that makes
-    the job, or empty; `job_role` is given where jobs are made again, `judge` and `judge_role` where a model
-    grades the answers."""
+    """Permissions of a release's functions, beside those on the releases table."""
 
-    scope: Construct
-    owner: str
-    student: str
-    bucket: s3.IBucket
-    holdout_key: str
-    key: kms.IKey | None
-    model_key: bool
-    base_model: str
-    labelling: str
-    stop_stalled: bool
-    job_role: iam.IRole | None
-    judge: str
-    judge_role: iam.IRole | None
-    hosting: Hosting
+    def __init__(self, context: ReleaseContext, judge_role: iam.IRole | None) -> None:
+        """`judge_role` is what Bedrock assumes for evaluation jobs, where a judge is set."""
+        self._context, self._judge_role = context, judge_role
+        self._owner, self._bucket, self._key = context.owner, context.bucket, context.key
+        self._job, self._props = context.job, context.props
 
     def candidate(self) -> list[may.Permission]:
         """Watching the job, stopping it or making it again where that is set, and deploying its model."""
-        jobs, models = may.jobs(self.student), may.models(self.student)
+        jobs, models = may.jobs(self._job.student), may.models(self._job.student)
         deployments = may.account_arn(may.DEPLOYMENTS)
-        owned, tagged = may.owned(self.owner), may.tagged_for(self.owner)
+        owned, tagged = may.owned(self._owner), may.tagged_for(self._owner)
         return [
             # By its name, which says nothing of a student while there is no such job.
             may.bedrock(["GetModelCustomizationJob"], [may.account_arn(may.JOBS)]),
             may.bedrock(["GetCustomModel"], [models]),
             # A new model gets the tags that its job has by then.
             may.bedrock(["ListTagsForResource"], [jobs, models]),
-            *may.retagging(self.owner, [models]),
-            *([may.bedrock(["StopModelCustomizationJob"], [jobs], owned)] if self.stop_stalled else []),
+            *may.retagging(self._owner, [models]),
+            *(
+                [may.bedrock(["StopModelCustomizationJob"], [jobs], owned)]
+                if self._props.timing.stop_stalled
+                else []
+            ),
             *self._making_again(),
             *self._labelling(),
             may.bedrock(["CreateCustomModelDeployment"], [models], tagged),
-            may.tagging(self.owner, [deployments]),
+            may.tagging(self._owner, [deployments]),
             may.bedrock(["GetCustomModelDeployment", "ListTagsForResource"], [deployments]),
-            *([may.model_key(self.key)] if self.model_key and self.key else []),
+            *([may.model_key(self._key)] if self._job.has_model_key and self._key else []),
         ]
 
     def _making_again(self) -> list[may.Permission]:
         """What it takes to make the same job again, under another name."""
-        if self.job_role is None:
+        role = self._job.role if self._props.timing.retry_internal_errors else None
+        if role is None:
             return []
-        jobs, models = may.jobs(self.student), may.models(self.student)
-        student, tagged = may.foundation_model_arn(self.student), may.tagged_for(self.owner)
+        jobs, models = may.jobs(self._job.student), may.models(self._job.student)
+        student, tagged = may.foundation_model_arn(self._job.student), may.tagged_for(self._owner)
         return [
             may.bedrock(["CreateModelCustomizationJob"], [student, models, jobs], tagged),
-            may.tagging(self.owner, [models, jobs]),
-            may.pass_role(self.job_role),
+            may.tagging(self._owner, [models, jobs]),
+            may.pass_role(role),
         ]
 
     def _labelling(self) -> list[may.Permission]:
         """Following the labelling that makes the job, and starting it again where it was stopped."""
-        if not self.labelling:
+        if not self._job.labelling_machine_arn:
             return []
         return [
-            may.Permission(["states:StartExecution"], [self.labelling]),
-            may.executions(self.labelling, "DescribeExecution"),
-            self.hosting.reading(),
+            may.Permission(["states:StartExecution"], [self._job.labelling_machine_arn]),
+            may.executions(self._job.labelling_machine_arn, "DescribeExecution"),
+            self._context.hosting.reading(),
         ]
 
     def evaluation(self) -> list[may.Permission]:
         """Asking the candidate and who it is compared with, and keeping questions, answers and report."""
         return [
             *self._asking(),
-            *(may.invoke(self.base_model) if self.base_model else []),
-            may.objects(self.bucket, self.scope, ["GetObject", "PutObject"], ["releases/*"]),
-            may.listing(self.bucket, ["ListBucket"], ["releases/*"]),
-            may.encrypted(self.key, "s3"),
-            *([may.encrypted(self.key, "bedrock", write=False)] if self.model_key else []),
+            *(may.invoke(self._props.compared_base_model) if self._props.compared_base_model else []),
+            may.objects(self._bucket, self._context.scope, ["GetObject", "PutObject"], ["releases/*"]),
+            may.listing(self._bucket, ["ListBucket"], ["releases/*"]),
+            may.encrypted(self._key, "s3"),
+            *([may.encrypted(self._key, "bedrock", write=False)] if self._job.has_model_key else []),
         ]
 
     def grading(self) -> list[may.Permission]:
         """Having a judge grade the answers that are kept."""
-        assert self.judge_role is not None
+        assert self._judge_role is not None
         return [
-            *judging.grading(self.owner, self.judge, self.judge_role),
-            may.objects(self.bucket, self.scope, ["GetObject", "PutObject"], ["releases/*"]),
-            may.listing(self.bucket, ["ListBucket"], ["releases/*"]),
-            may.encrypted(self.key, "s3"),
+            *judging.grading(self._owner, self._props.judge, self._judge_role),
+            may.objects(self._bucket, self._context.scope, ["GetObject", "PutObject"], ["releases/*"]),
+            may.listing(self._bucket, ["ListBucket"], ["releases/*"]),
+            may.encrypted(self._key, "s3"),
         ]
 
     def rollout(self) -> list[may.Permission]:
@@ -105,7 +93,9 @@ class ReleasePermissions:
         return [
             may.Permission(["cloudwatch:GetMetricStatistics"], ["*"], {}, may.NO_RESOURCE),
             *self._asking(),
-            may.encrypted(self.key, *(["s3", "bedrock"] if self.model_key else ["s3"]), write=False),
+            may.encrypted(
+                self._key, *(["s3", "bedrock"] if self._job.has_model_key else ["s3"]), write=False
+            ),
         ]
 
     def _asking(self) -> list[may.Permission]:
@@ -113,7 +103,12 @@ class ReleasePermissions:
         endpoints = [may.account_arn(may.DEPLOYMENTS), may.account_arn(may.THROUGHPUTS)]
         return [
             may.bedrock(["InvokeModel"], endpoints),
-            may.objects(self.bucket, self.scope, ["GetObject"], [may.first_folder(self.holdout_key)]),
+            may.objects(
+                self._bucket,
+                self._context.scope,
+                ["GetObject"],
+                [may.first_folder(self._context.holdout_key)],
+            ),
         ]
 
     def sweeper(self) -> list[may.Permission]:
@@ -125,7 +120,7 @@ class ReleasePermissions:
         return [
             *self._removing(),
             *self._on_executions("DescribeExecution", "StopExecution"),
-            *may.purge(self.bucket, self.scope, "releases/*"),
+            *may.purge(self._bucket, self._context.scope, "releases/*"),
         ]
 
     def _removing(self) -> list[may.Permission]:
@@ -136,22 +131,22 @@ class ReleasePermissions:
             may.bedrock(lists, ["*"]),
             may.bedrock(["GetCustomModelDeployment", "ListTagsForResource"], [deployments]),
             may.bedrock(["ListTagsForResource"], [models]),
-            may.bedrock(["DeleteCustomModelDeployment"], [deployments], may.owned(self.owner)),
-            may.bedrock(["DeleteCustomModel"], [models], may.owned(self.owner)),
+            may.bedrock(["DeleteCustomModelDeployment"], [deployments], may.owned(self._owner)),
+            may.bedrock(["DeleteCustomModel"], [models], may.owned(self._owner)),
             may.bedrock(["GetProvisionedModelThroughput", "ListTagsForResource"], [throughputs]),
-            may.bedrock(["DeleteProvisionedModelThroughput"], [throughputs], may.owned(self.owner)),
-            *(judging.stopping(self.owner) if self.judge else []),
+            may.bedrock(["DeleteProvisionedModelThroughput"], [throughputs], may.owned(self._owner)),
+            *(judging.stopping(self._owner) if self._props.judge else []),
         ]
 
     def _on_executions(self, *actions: str) -> list[may.Permission]:
-        execution = cdk.Stack.of(self.scope).format_arn(
+        execution = cdk.Stack.of(self._context.scope).format_arn(
             service="states",
             resource="execution",
-            resource_name=f"{self.owner}-release:*",
+            resource_name=f"{self._owner}-release:*",
             arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
         )
         because = "Executions are named by digest and attempt, which only a running system knows."
         return [
             may.Permission([f"states:{action}" for action in actions], [execution], {}, because),
-            self.hosting.reading(),
+            self._context.hosting.reading(),
         ]

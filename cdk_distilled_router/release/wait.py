@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import aws_cdk as cdk
 from aws_cdk import aws_events as events
@@ -10,7 +12,7 @@ from aws_cdk import aws_events_targets as targets
 from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
-from cdk_distilled_router.common.callers import FRAMEWORK, SCHEDULE
+from cdk_distilled_router.common.callers import FRAMEWORK, SCHEDULE, Caller
 from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
 from cdk_distilled_router.common.provider import ResourceProvider
@@ -20,6 +22,15 @@ from distilled_router.env import ReleaseWaitEnv
 # AWS::CloudFormation::WaitCondition, Timeout: 43,200 s at most. Handle, count and timeout can't be updated,
 # and a handle's URL lasts 24 hours, so each window has its own, made when the window before has ended.
 LONGEST_WINDOW_SECONDS = 43_200
+
+
+@dataclass(frozen=True)
+class _Window:
+    """One of `count` windows, by its number from 1 on."""
+
+    number: int
+    count: int
+    seconds: int
 
 
 class ReleaseWait(Construct):
@@ -37,67 +48,84 @@ class ReleaseWait(Construct):
     ) -> None:
         """Wait for the release for so many hours, at most 72; then the stack's operation fails.
 
-        `longest_window_seconds` is for those who want to see windows follow one another sooner.
-        Raises ValueError for times that CloudFormation would not wait.
+        A shorter `longest_window_seconds` lets windows follow one another sooner.
+
+        Raises:
+            ValueError: CloudFormation can't wait for so long.
         """
         super().__init__(scope, construct_id)
         if not 0 < hours <= 72:
             raise ValueError(f"release.wait_hours = {hours:g}: allowed are more than 0 and at most 72 hours")
-        owner, digest, table = release.owner, release.digest, release.table
-        role = may.function_role(
-            self, "Role", may.items(table, release.key, ["GetItem", "Scan", "PutItem", "DeleteItem"])
+        self._release, self._hosting = release, hosting
+        self._minutes, self._margin_seconds = pace(longest_window_seconds)
+        self._role = may.function_role(
+            self, "Role", may.items(release.table, release.key, ["GetItem", "Scan", "PutItem", "DeleteItem"])
         )
-        minutes, margin = pace(longest_window_seconds)
-        functions = {
-            entry: Function(
-                self,
-                construct,
-                handler=f"release_wait.{entry}",
-                role=role,
-                environment=ReleaseWaitEnv(owner=owner, table_name=table.table_name, margin_seconds=margin),
-                hosting=hosting,
-                description=description,
-                caller=caller,
-                props=FunctionProps(dead_letters=release.undelivered if caller is SCHEDULE else None),
-            )
-            for construct, entry, description, caller in (
-                ("OnEvent", "on_event", "Registers a stack's wait with its release", FRAMEWORK),
-                ("Tick", "tick", "Ends waits whose time runs out or whose signal was lost", SCHEDULE),
-            )
-        }
-        provider = ResourceProvider(self, "Provider", on_event=functions["on_event"], hosting=hosting)
-        rule = events.Rule(
+        on_event = self._function("OnEvent", "Registers a stack's wait with its release", FRAMEWORK)
+        provider = ResourceProvider(self, "Provider", on_event=on_event, hosting=hosting)
+        rule = self._rule()
+        lengths = windows(hours, longest_window_seconds)
+        before: Construct = release.resource
+        for number, seconds in enumerate(lengths, start=1):
+            window = _Window(number, len(lengths), seconds)
+            before = self._window(window, provider.service_token, after=before, needs=[self._role, rule])
+
+    def _function(self, construct_id: str, description: str, caller: Caller) -> Function:
+        release, queue = self._release, self._release.undelivered
+        return Function(
+            self,
+            construct_id,
+            handler=f"release_wait.{'tick' if caller is SCHEDULE else 'on_event'}",
+            role=self._role,
+            environment=ReleaseWaitEnv(
+                owner=release.owner,
+                table_name=release.table.table_name,
+                margin_seconds=self._margin_seconds,
+            ),
+            hosting=self._hosting,
+            description=description,
+            caller=caller,
+            props=FunctionProps(dead_letters=queue if caller is SCHEDULE else None),
+        )
+
+    def _rule(self) -> events.Rule:
+        tick = self._function("Tick", "Ends waits whose time runs out or whose signal was lost", SCHEDULE)
+        return events.Rule(
             self,
             "Ticking",
-            schedule=events.Schedule.rate(cdk.Duration.minutes(minutes)),
-            targets=[targets.LambdaFunction(functions["tick"], dead_letter_queue=release.undelivered)],
+            schedule=events.Schedule.rate(cdk.Duration.minutes(self._minutes)),
+            targets=[targets.LambdaFunction(tick, dead_letter_queue=self._release.undelivered)],
         )
-        before: Construct = release.resource
-        lengths = windows(hours, longest_window_seconds)
-        for number, seconds in enumerate(lengths, start=1):
-            handle = cdk.CfnWaitConditionHandle(self, f"Handle{number}")
-            handle.node.add_dependency(before)
-            registered = cdk.CustomResource(
-                self,
-                f"Registered{number}",
-                resource_type="Custom::BedrockReleaseWait",
-                service_token=provider.service_token,
-                properties={
-                    "Owner": owner,
-                    "Digest": digest,
-                    "Window": number,
-                    "Last": number == len(lengths),
-                    "Seconds": seconds,
-                    "Handle": handle.ref,
-                },
-            )
-            registered.node.add_dependency(role, rule)
-            condition = cdk.CfnWaitCondition(
-                self, f"Condition{number}", handle=handle.ref, timeout=str(seconds), count=1
-            )
-            condition.node.add_dependency(registered)
-            self._name(f"{digest}Window{number}Of{len(lengths)}For{seconds}", handle, registered, condition)
-            before = condition
+
+    def _window(
+        self, window: _Window, service_token: str, *, after: Construct, needs: Sequence[Construct]
+    ) -> cdk.CfnWaitCondition:
+        """Declare one window, which begins once another is over."""
+        number, release = window.number, self._release
+        handle = cdk.CfnWaitConditionHandle(self, f"Handle{number}")
+        handle.node.add_dependency(after)
+        registered = cdk.CustomResource(
+            self,
+            f"Registered{number}",
+            resource_type="Custom::BedrockReleaseWait",
+            service_token=service_token,
+            properties={
+                "Owner": release.owner,
+                "Digest": release.digest,
+                "Window": number,
+                "Last": number == window.count,
+                "Seconds": window.seconds,
+                "Handle": handle.ref,
+            },
+        )
+        registered.node.add_dependency(*needs)
+        condition = cdk.CfnWaitCondition(
+            self, f"Condition{number}", handle=handle.ref, timeout=str(window.seconds), count=1
+        )
+        condition.node.add_dependency(registered)
+        name = f"{release.digest}Window{number}Of{window.count}For{window.seconds}"
+        self._name(name, handle, registered, condition)
+        return condition
 
     @staticmethod
     def _name(window: str, *constructs: Construct) -> None:

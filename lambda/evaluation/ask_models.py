@@ -11,14 +11,12 @@ from typing import Any
 from distilled_router.aws.state_machine import StageResult, done, not_in_progress, waiting
 from distilled_router.release.table import Releases
 from distilled_router.task import converse
-from distilled_router.task.converse import NoReplyError, Prompt
+from distilled_router.task.converse import CONCURRENCY, NoReplyError, Prompt
 from distilled_router.task.task import InvalidOutput, Task
 from evaluation.attempt import PLAN, QUESTIONS, Evaluation, answers_folder, row
 from evaluation.contenders import STATIC, Contender
 from evaluation.metrics import Answer, Question
 
-# A deployment of Nova Micro takes 2,000 requests a minute; a few at a time leave room for live traffic.
-CONCURRENCY = 8
 # A denied or missing endpoint answers all questions alike: this many in a row end the asking.
 MOST_FAILED_CALLS = 20
 # Answers are kept in parts of so many questions: what a crash in between loses.

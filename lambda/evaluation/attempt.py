@@ -15,10 +15,10 @@ from botocore.config import Config
 
 from distilled_router.aws.objects import Folder
 from distilled_router.env import EvaluationEnv
+from distilled_router.release.gate import Gate
 from distilled_router.release.table import Release
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
-from evaluation.gate import Gate
 from evaluation.intervals import RESAMPLES
 from evaluation.metrics import Answer, Question
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from distilled_router.release.table import Release, Releases
 
-CANDIDATE, SERVING, BASE, STATIC = "candidate", "serving", "base", "static"
+CANDIDATE, LIVE, BASE, STATIC = "candidate", "live", "base", "static"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,11 @@ def contenders(release: Release, releases: Releases, base_model: str) -> list[Co
             model=release.model_arn,
         )
     ]
-    settled = releases.effective_route().live
-    if settled and settled.digest != release.digest:
-        serving = releases.get(settled.digest)
-        title, model = f"serves now {settled.digest}", serving.model_arn if serving else ""
-        found.append(Contender(name=SERVING, title=title, endpoint=settled.endpoint, model=model))
+    share = releases.effective_route().live
+    if share and share.digest != release.digest:
+        live = releases.get(share.digest)
+        title, model = f"live release {share.digest}", live.model_arn if live else ""
+        found.append(Contender(name=LIVE, title=title, endpoint=share.endpoint, model=model))
     if base := base_model:
         found.append(
             Contender(name=BASE, title=f"{base}, full prompt", endpoint=base, model=base, full_prompt=True)

@@ -1,4 +1,4 @@
-"""A release's evaluation as one page for people: verdict first, and all that led to it.
+"""A release's evaluation as one page for people: the decision first, and all that led to it.
 
 The page holds its styles and plots itself, asks nothing of the network, and has no script. Queries, routing
 labels and answers are strangers' texts: all of them go through `wording.text`.
@@ -17,7 +17,7 @@ from evaluation.wording import UNITS, UNKNOWN, estimate, figure, interval, is_kn
 _CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 _NAMES = {
     "candidate": "Candidate",
-    "serving": "Serving now",
+    "live": "Live release",
     "base": "Base model",
     "static": "Static weights",
 }
@@ -35,26 +35,26 @@ def page(report: Report) -> str:
     Args:
         report: what report.json holds. Parts that are missing or null are shown as unknown, or left out.
     """
-    verdict = "passed" if report.get("passed") else "refused"
-    sections = (_verdict, _checks, _judge, _side_by_side, _plots, _parts, _slices, _worst, _identity)
+    decision = "passed" if report.get("passed") else "refused"
+    sections = (_decision, _checks, _judge, _side_by_side, _plots, _parts, _slices, _worst, _identity)
     shown = "\n".join(filter(None, (section(report) for section in sections)))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'
-        f"<title>Release {text(report.get('release'))}: {verdict}</title>\n<style>\n{_CSS}</style>\n</head>\n"
-        f"<body>\n<main>\n{shown}\n</main>\n</body>\n</html>\n"
+        f"<title>Release {text(report.get('release'))}: {decision}</title>\n"
+        f"<style>\n{_CSS}</style>\n</head>\n<body>\n<main>\n{shown}\n</main>\n</body>\n</html>\n"
     )
 
 
-def _verdict(report: Report) -> str:
+def _decision(report: Report) -> str:
     passed = bool(report.get("passed"))
     reasons = [f"<li>{text(reason)}</li>" for reason in report.get("reasons") or ()]
     note = (
-        "" if "serving" in _contenders(report) else '<p class="note">Nothing serves yet to compare with.</p>'
+        "" if "live" in _contenders(report) else '<p class="note">No release is live yet to compare with.</p>'
     )
     return (
-        f'<header class="verdict{"" if passed else " refused"}"><h1>{"Passed" if passed else "Refused"}</h1>'
+        f'<header class="decision{"" if passed else " refused"}"><h1>{"Passed" if passed else "Refused"}</h1>'
         f"<p>Release <code>{text(report.get('release'))}</code>, attempt {text(report.get('attempt'))}</p>"
         f"{f'<ul>{"".join(reasons)}</ul>' if reasons else ''}</header>\n"
         f'<ul class="figures">{"".join(_key_figure(report, name) for name in _FIGURES)}</ul>'
@@ -65,9 +65,9 @@ def _verdict(report: Report) -> str:
 def _key_figure(report: Report, name: str) -> str:
     mine, unit = _value(report, "candidate", name), _unit(report, name)
     beside = ""
-    if "serving" in _contenders(report):
-        theirs = estimate(_value(report, "serving", name), unit, suffix=True)
-        beside = f'<p class="beside">Serving now: {theirs}</p>'
+    if "live" in _contenders(report):
+        theirs = estimate(_value(report, "live", name), unit, suffix=True)
+        beside = f'<p class="beside">Live release: {theirs}</p>'
     return (
         f"<li><h2>{_title(report, name)}</h2>"
         f'<p class="large">{estimate(mine, unit, suffix=True)}</p>{beside}</li>'
@@ -80,13 +80,11 @@ def _checks(report: Report) -> str:
         found, limit = (
             figure(check[key], "") if is_number(check.get(key)) else UNKNOWN for key in ("found", "limit")
         )
-        verdict = "yes" if check.get("ok") else '<span class="no">no</span>'
-        against = (
-            "against what serves now" if check.get("against") == "serving" else text(check.get("against"))
-        )
+        decision = "yes" if check.get("ok") else '<span class="no">no</span>'
+        against = "against the live release" if check.get("against") == "live" else text(check.get("against"))
         bound = f"at {text(check.get('limit_is'))} {limit}" if limit != UNKNOWN else limit
         between = interval(check.get("low"), check.get("high"), "") or UNKNOWN
-        rows.append([f"{text(check.get('name'))}<small>{against}</small>", found, between, bound, verdict])
+        rows.append([f"{text(check.get('name'))}<small>{against}</small>", found, between, bound, decision])
     head = ("Check", "Found", "Interval", "Limit", "OK")
     note = '<p class="note">Shares and weights are of 1, as in the settings of the gate.</p>'
     return f"<h2>Checks of the gate</h2>{note}{table('Checks of the gate', head, rows)}"
@@ -131,14 +129,14 @@ def _side_by_side(report: Report) -> str:
     head = ["Metric", *(f"{text(_NAMES.get(name, name))}" for name in contenders)]
     note = "A value's 95 % interval is below it."
     if compared:
-        head.append("Candidate \N{MINUS SIGN} serving")
+        head.append("Candidate \N{MINUS SIGN} live")
         note += " Differences are of the same questions; those of shares are percentage points."
     return f'<h2>Side by side</h2><p class="note">{note}</p>{table("Metrics by contender", head, rows)}'
 
 
 def _plots(report: Report) -> str:
     contenders = _contenders(report)
-    pair = {name: one for name, one in contenders.items() if name in ("candidate", "serving")}
+    pair = {name: one for name, one in contenders.items() if name in ("candidate", "live")}
     found = [_error_plots(pair), _confusion(pair), _latency_plot(contenders), _cost_plot(report, contenders)]
     return f"<h2>Plots</h2>{''.join(found)}"
 
@@ -190,7 +188,7 @@ def _latency_plot(contenders: Report) -> str:
     found = {
         name: one["latency"]
         for name, one in contenders.items()
-        if name in ("candidate", "serving", "base") and sum((one.get("latency") or {}).get("counts", ()))
+        if name in ("candidate", "live", "base") and sum((one.get("latency") or {}).get("counts", ()))
     }
     edges: Sequence[float] = max((one["edges_ms"] for one in found.values()), key=len, default=())
     figures = []
@@ -237,9 +235,9 @@ def _slices(report: Report) -> str:
 
 
 def _grouped(report: Report, part: str, heading: str, metrics: Iterable[str]) -> str:
-    """A table of parts: each metric with a column of the candidate and of what serves."""
+    """A table of parts: each metric with a column of the candidate and of the live release."""
     contenders = _contenders(report)
-    pair = [name for name in ("candidate", "serving") if name in contenders]
+    pair = [name for name in ("candidate", "live") if name in contenders]
     groups = {name: contenders[name].get(part) or {} for name in pair}
     shown = list(metrics)
     rows = []
@@ -296,9 +294,9 @@ def _identity(report: Report) -> str:
         "Endpoint": code(report.get("endpoint")),
         "Hold-out set": f"{code(data.get('holdout'))} {text(data.get('questions'))} questions",
         "Questions by slice": slices or UNKNOWN,
-        "Serving now": who("serving", "nothing"),
+        "Live release": who("live", "none"),
         "Base model": who("base", UNKNOWN),
-        "Judged at": text(report.get("judged_at")),
+        "Evaluated at": text(report.get("evaluated_at")),
     }
     gate = {text(name): text(str(limit).lower()) for name, limit in (report.get("gate") or {}).items()}
     meanings = {

@@ -16,7 +16,7 @@ from distilled_router.task.task import Task
 from evaluation.metrics import Question
 
 HOLDOUT = "holdout"
-# Questions beyond are left out, spread evenly: our own limit, for the time that a judgement takes.
+# Questions beyond are left out, spread evenly: our own limit, for the time that an evaluation takes.
 MOST_QUESTIONS = 100_000
 # Questions that one invocation asks, of every contender: within minutes at a second each.
 SHARD_QUESTIONS = 500
@@ -26,7 +26,7 @@ _QUERY = "{query}"
 def questions(
     holdout: Sequence[Example], task: Task, robustness: Robustness, slice_queries: int
 ) -> Iterator[Question]:
-    """All questions of a judgement, the hold-out set first. None is longer than the router takes.
+    """Return all questions of an evaluation, the hold-out set first. None is longer than the router takes.
 
     `slice_queries` is how many hold-out queries each slice has a variant of; with 0 there are no slices.
     """

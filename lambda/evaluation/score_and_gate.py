@@ -14,11 +14,12 @@ from typing import Any
 
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress
 from distilled_router.cost.prices import PriceError, Prices
+from distilled_router.release.gate import Gate
 from distilled_router.release.table import EVALUATING, Release, Releases
 from distilled_router.task.task import Task
 from evaluation.attempt import PLAN, Evaluation, answers_of, questions_of
-from evaluation.contenders import CANDIDATE, SERVING, Contender
-from evaluation.gate import PAIRED, Gate
+from evaluation.contenders import CANDIDATE, LIVE, Contender
+from evaluation.gate import PAIRED, checks
 from evaluation.grade_answers import kept_grades
 from evaluation.grades import Grades
 from evaluation.intervals import RESAMPLES, Estimate, means, quantile
@@ -83,13 +84,13 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
 
 
 def _identity(release: Release, asked: Sequence[Question], evaluation: Evaluation) -> dict[str, Any]:
-    """What was judged, when, and on what."""
+    """Return what was evaluated, when, and on what data."""
     return {
         "release": release.digest,
         "attempt": release.attempt,
         "model": release.model_arn,
         "endpoint": release.endpoint,
-        "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": {
             "holdout": f"s3://{evaluation.bucket}/{evaluation.holdout_key}",
             "questions": len(asked),
@@ -258,20 +259,26 @@ def differences(candidate: Scored, other: Scored) -> dict[str, Estimate]:
 def report_of(
     scored: Sequence[Scored], gate: Gate, identity: Mapping[str, Any], grades: Grades | None = None
 ) -> dict[str, Any]:
-    """The report, verdict first. `identity` is what was judged, when, and on what data; `grades` are those of
-    a judge model, where one is set."""
+    """Return the report, the decision first.
+
+    Args:
+        scored: the contenders.
+        gate: the gate's settings.
+        identity: what was evaluated, when, and on what data.
+        grades: those of a judge, where one is set.
+    """
     by_name = {one.contender.name: one for one in scored}
-    candidate, serving = by_name[CANDIDATE], by_name.get(SERVING)
+    candidate, live = by_name[CANDIDATE], by_name.get(LIVE)
     rows = candidate.holdout
-    compared = differences(candidate, serving) if serving else {}
-    checks = gate.checks(candidate.overall, serving.overall if serving else None, compared, len(rows), grades)
-    reasons = [check.reason for check in checks if not check.ok]
+    compared = differences(candidate, live) if live else {}
+    found = checks(gate, candidate.overall, live.overall if live else None, compared, len(rows), grades)
+    reasons = [check.reason for check in found if not check.ok]
     return {
         "passed": not reasons,
         "reasons": reasons,
         **identity,
         "gate": asdict(gate),
-        "checks": [_plain_numbers(asdict(check)) for check in checks],
+        "checks": [_plain_numbers(asdict(check)) for check in found],
         "resamples": candidate.resamples,
         "contenders": {one.contender.name: one.document() for one in scored},
         "comparisons": plain(compared),

@@ -6,14 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from distilled_router.release.gate import IGNORED_LATENCY_MS
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.table import Release
 from rollout.metrics import Count, ReleaseMetrics, RouterMetrics
 from rollout.probes import Probes
-
-# Smaller differences are ignored, whatever the ratio.
-LEAST_SLOWER_MS = 50.0
 
 
 @dataclass(frozen=True)
@@ -29,13 +27,11 @@ class CanaryAnalysis:
     def breach(self, release: Release, settled: Share | None, at: int) -> str | None:
         """Return why a release must be taken back after its present step, or None."""
         rollout = self.rollout
-        if not rollout.maximum_rates:
-            return None
         metrics = RouterMetrics(self.cloudwatch, self.owner, release.step_at, at)
-        found = {release.endpoint: metrics.of(release.digest, rollout)}
+        found = {release.endpoint: metrics.of(release.digest)}
         live = settled if settled and settled.digest != release.digest else None
         if live:
-            found[live.endpoint] = metrics.of(live.digest, rollout)
+            found[live.endpoint] = metrics.of(live.digest)
         missing = {
             endpoint: min(math.ceil(rollout.least - one.requests), rollout.probes)
             for endpoint, one in found.items()
@@ -49,19 +45,19 @@ class CanaryAnalysis:
 
 def breach(candidate: ReleaseMetrics, live: ReleaseMetrics | None, rollout: Rollout) -> str | None:
     """Return why the candidate must be taken back, or None; too few requests are no reason."""
-    for metric, limit in rollout.maximum_rates.items():
-        mine = candidate.of(metric)
+    for rate, limit in rollout.maximum_rates.items():
+        mine = candidate.of(rate)
         if not _is_enough(mine.of, candidate, rollout):
             continue
         if mine.rate > limit:
-            return f"{metric} is {_told(mine, candidate)}, allowed {limit:.1%}"
-        if live is None or not _is_enough(live.of(metric).of, live, rollout):
+            return f"{_words(rate)} is {_told(mine, candidate)}, allowed {limit:.1%}"
+        if live is None or not _is_enough(live.of(rate).of, live, rollout):
             continue
-        theirs = live.of(metric)
-        if _surely_more(mine, theirs) > rollout.worse_by:
+        theirs = live.of(rate)
+        if _surely_more(mine, theirs) > rollout.non_inferiority_margin:
             return (
-                f"{metric} is {_told(mine, candidate)}, and {_told(theirs, live)} of the live release; "
-                f"allowed {rollout.worse_by:.1%} more"
+                f"{_words(rate)} is {_told(mine, candidate)}, and {_told(theirs, live)} of the live release; "
+                f"allowed {rollout.non_inferiority_margin:.1%} more"
             )
     return _slower(candidate, live, rollout) if live else None
 
@@ -86,12 +82,16 @@ def _slower(candidate: ReleaseMetrics, live: ReleaseMetrics, rollout: Rollout) -
         if not metrics.model.of or not _is_enough(asked, metrics, rollout):
             return None
     mine, theirs = candidate.model.rate, live.model.rate
-    if mine - theirs <= LEAST_SLOWER_MS or mine <= theirs * (1 + rollout.slower_by):
+    if mine - theirs <= IGNORED_LATENCY_MS or mine <= theirs * (1 + rollout.latency_margin):
         return None
     return (
         f"its model takes {mine:.0f} ms, and that of the live release {theirs:.0f} ms; allowed "
-        f"{1 + rollout.slower_by:.3g} times as long"
+        f"{1 + rollout.latency_margin:.3g} times as long"
     )
+
+
+def _words(rate: str) -> str:
+    return rate.replace("_", " ")
 
 
 def _surely_more(mine: Count, theirs: Count) -> float:

@@ -8,7 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from distilled_router.env import METRICS_NAMESPACE
-from distilled_router.release.rollout import Rollout
+
+# The router's metric that counts the requests of each rate.
+METRICS: Mapping[str, str] = {
+    "error_rate": "RouterErrors",
+    "fallback_rate": "Fallback",
+    "invalid_output_rate": "InvalidOutput",
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class ReleaseMetrics:
 
     Attributes:
         requests: requests that routers counted.
-        counts: the failed requests and probes, by metric.
+        counts: the failed requests and probes, by rate.
         model: the model's time: milliseconds in sum, and the number of answers that took them.
         probes: hold-out queries that were asked besides.
     """
@@ -50,9 +56,9 @@ class ReleaseMetrics:
             self.requests + other.requests, counts, self.model + other.model, self.probes + other.probes
         )
 
-    def of(self, metric: str) -> Count:
-        """Return the count of a metric; an empty one if there is none."""
-        return self.counts.get(metric, Count())
+    def of(self, rate: str) -> Count:
+        """Return the count of a rate; an empty one if there is none."""
+        return self.counts.get(rate, Count())
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,12 @@ class RouterMetrics:
     since: int
     at: int
 
-    def of(self, release: str, rollout: Rollout) -> ReleaseMetrics:
+    def of(self, release: str) -> ReleaseMetrics:
         """Return the metrics of one release."""
         requests = self._total(release, "Requests")
         counts = {
-            metric: Count(self._total(release, metric) if requests else 0.0, requests)
-            for metric in rollout.maximum_rates
+            rate: Count(self._total(release, metric) if requests else 0.0, requests)
+            for rate, metric in METRICS.items()
         }
         answers = self._total(release, "ModelLatency", "SampleCount") if requests else 0.0
         model = Count(self._total(release, "ModelLatency"), answers) if answers else Count()

@@ -18,12 +18,10 @@ from botocore.config import Config
 
 from distilled_router.data.conversation import examples
 from distilled_router.env import RolloutEnv
-from distilled_router.task.converse import NoReplyError, Prompt, ask
+from distilled_router.task.converse import CONCURRENCY, NoReplyError, Prompt, ask
 from distilled_router.task.task import InvalidOutput, Task
 from rollout.metrics import Count, ReleaseMetrics
 
-# A deployment of Nova Micro takes 2,000 requests a minute; a few at a time leave room for live traffic.
-CONCURRENCY = 8
 # Questions still to be asked after this are left out: the function lives for five minutes, and one call may
 # take three tries of 15 s.
 SECONDS = 120.0
@@ -99,7 +97,7 @@ class Probes:
 
 
 def _probe(*, failed: bool = False, invalid: bool = False, model: Count = Count()) -> ReleaseMetrics:
-    counts = {"Fallback": Count(failed, 1), "InvalidOutput": Count(invalid, 1)}
+    counts = {"fallback_rate": Count(failed, 1), "invalid_output_rate": Count(invalid, 1)}
     return ReleaseMetrics(counts=counts, model=model, probes=1)
 
 

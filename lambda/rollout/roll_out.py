@@ -13,7 +13,7 @@ from dataclasses import replace
 from distilled_router.aws.state_machine import StageResult, done, failed, waiting
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
-from distilled_router.release.table import LIVE, PROMOTING, Release, Releases
+from distilled_router.release.table import LIVE, ROLLING_OUT, Release, Releases
 from rollout.canary import CanaryAnalysis
 
 # How much longer than its dwell time a partial share may live, for a slow step in between.
@@ -55,7 +55,7 @@ def _raise_share(release: Release, releases: Releases, rollout: Rollout, step: i
     baking = ", baking" if step >= len(rollout.steps) else ""
     message = f"{part:.0%} of the requests{baking}"
     moved = releases.move_with_route(
-        release.digest, PROMOTING, message, shares, after=route, step=step, step_at=at
+        release.digest, ROLLING_OUT, message, shares, after=route, step=step, step_at=at
     )
     return waiting(message, rollout.dwell_seconds) if moved else failed(_ended(release.digest))
 

@@ -234,6 +234,6 @@ class Settings(Props):
             if hours > value.timeout_hours:
                 least = f"{ceil(hours * 1_000) / 1_000:g}"
                 raise not_allowed(
-                    f"at least {least}, which the roll-out alone takes", at="release.timeout_hours"
+                    f"at least {least}, which the rollout alone takes", at="release.timeout_hours"
                 )
         return value

@@ -23,11 +23,20 @@ from cdk_distilled_router import (
     JobData,
     JobOptions,
     ProvisionedThroughput,
+    ReleaseProps,
+    ReleaseStores,
     ReleaseWait,
     ThroughputOptions,
 )
 from cdk_distilled_router import Release as ReleaseConstruct
-from cdk_distilled_router.props import JobProps, ThroughputProps
+from cdk_distilled_router.props import (
+    EvaluationProps,
+    GateProps,
+    JobProps,
+    RolloutProps,
+    ThroughputProps,
+    TimingProps,
+)
 from distilled_router.release.table import FAILED, LIVE, Release, Releases
 from distilled_router.release.wait_conditions import WaitConditions
 from stacks.settings import PROJECT
@@ -40,25 +49,26 @@ HOLDOUT = "rows/holdout.jsonl"
 BAD_DATA = "Record 7 of rows/training.jsonl holds 'User:', which is reserved and may not be in a prompt."
 # Enough for the stand-in's student to pass the gate below, and few enough to be over in a moment.
 TRAINING_ROWS, HOLDOUT_ROWS = 400, 60
-GATE = {
-    "minimum_valid_output": 0.9,
-    "minimum_dominant_accuracy": 0.5,
-    "maximum_mean_absolute_error": 0.2,
-    "minimum_examples": 50,
-}
+GATE = GateProps(
+    minimum_valid_output=0.9,
+    minimum_dominant_accuracy=0.5,
+    maximum_mean_absolute_error=0.2,
+    minimum_examples=50,
+)
+# Half of the requests, then all of them; nobody asks here, so nothing speaks against it.
+ROLLOUT = RolloutProps(
+    steps=[0.5, 1.0],
+    dwell_seconds=1,
+    minimum_requests=200,
+    maximum_error_rate=1.0,
+    maximum_fallback_rate=0.03,
+    maximum_invalid_output_rate=1.0,
+    probes=0,
+)
+TIMING = TimingProps(poll_seconds=1, timeout_hours=0.5, stall_hours=0.5, wait_hours=0)
 # As long as the harness waits for a stack.
 SECONDS = 120.0
 _numbers = count(1)
-
-
-def rollout(dwell_seconds: int = 1) -> Mapping[str, object]:
-    """Half of the requests, then all of them; nobody asks here, so nothing speaks against it."""
-    return {
-        "steps": [0.5, 1.0],
-        "dwell_seconds": dwell_seconds,
-        "minimum_requests": 200,
-        "maximum_rates": {"Fallback": 0.03},
-    }
 
 
 class ReleaseStack(cdk.Stack):
@@ -73,11 +83,13 @@ class ReleaseStack(cdk.Stack):
         adopted: str = "",
         model_units: int = 0,
         dwell_seconds: int = 1,
+        judge: str | None = None,
+        minimum_judge_score: float | None = None,
         wait: tuple[int, int] | None = None,
-        **options: Any,
+        **timing: Any,
     ) -> None:
         """`adopted` is the ARN of a model that is there, `wait` the seconds that the stack waits and those of
-        one window; `options` are the release's own."""
+        one window; `timing` changes the release's own."""
         super().__init__(app, construct_id)
         bucket = s3.Bucket.from_bucket_name(self, "Bucket", BUCKET)
         own_job = None if adopted else self._job(bucket, nonce)
@@ -86,21 +98,19 @@ class ReleaseStack(cdk.Stack):
         release = ReleaseConstruct(
             self,
             "Release",
-            **{
-                "owner": OWNER,
-                "job": source,
-                "bucket": bucket,
-                "holdout_key": HOLDOUT,
-                "gate": GATE,
-                "rollout": rollout(dwell_seconds),
-                "poll_seconds": 1,
-                "timeout_hours": 0.5,
-                "retain_models": False,
-                "throughput": throughput,
-                "table": table,
-                "job_role": own_job and own_job.role,
-                **options,
-            },
+            owner=OWNER,
+            job=source,
+            bucket=bucket,
+            holdout_key=HOLDOUT,
+            props=ReleaseProps(
+                gate=GATE.model_copy(update={"minimum_judge_score": minimum_judge_score}),
+                evaluation=EvaluationProps(judge=judge),
+                rollout=ROLLOUT.model_copy(update={"dwell_seconds": dwell_seconds}),
+                timing=TIMING.model_copy(update=timing),
+                retention=DELETE_MODEL,
+                throughput=throughput,
+            ),
+            stores=ReleaseStores(table=table),
         )
         if own_job:
             # What costs is begun last: a stack that can't be made has nothing to stop.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from distilled_router.release.table import EVALUATING, PROMOTING
+from distilled_router.release.table import EVALUATING, ROLLING_OUT
 from local.state import State
 from tests.engine.apps import TEACHER
 from tests.engine.engine import Engine
@@ -123,7 +123,7 @@ MOMENTS = (
     ),
     Moment(
         "the candidate rises",
-        lambda scene: scene.states() == [PROMOTING],
+        lambda scene: scene.states() == [ROLLING_OUT],
         options={"dwell_seconds": 600},
     ),
     Moment(

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from distilled_router.bedrock.naming import attempt_name, release_name
-from distilled_router.release.table import EVALUATING, PROMOTING, SUPERSEDED, WAITING
+from distilled_router.release.table import EVALUATING, ROLLING_OUT, SUPERSEDED, WAITING
 from tests.engine.apps import BUCKET, OWNER, ROWS, STUDENT, TEACHER
-from tests.engine.release_apps import BAD_DATA, GATE, Scene
+from tests.engine.release_apps import BAD_DATA, Scene
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-releases")]
 
@@ -61,7 +61,7 @@ def test_a_new_digest_supersedes_a_running_release_while_what_served_serves_on(s
     first = scene.deploy()
     scene.goes_live(first)
     second = scene.deploy(nonce="second", dwell_seconds=600)
-    scene.until(lambda: scene.release(second).state == PROMOTING, "the second release is a candidate")
+    scene.until(lambda: scene.release(second).state == ROLLING_OUT, "the second release is a candidate")
     assert scene.served() == (second, first)
 
     third = scene.begin(nonce="third")
@@ -132,7 +132,7 @@ def test_an_adopted_model_is_released_without_a_job_and_outlives_the_stack(scene
 
 def test_a_judge_grades_the_candidate_before_it_goes_live(scene: Scene) -> None:
     """And what it gave is in the release's item; nothing of it is left."""
-    digest = scene.deploy(judge=TEACHER, gate={**GATE, "minimum_judge_score": 2.0})
+    digest = scene.deploy(judge=TEACHER, minimum_judge_score=2.0)
     release = scene.goes_live(digest)
     ((name, status),) = scene.held("evaluations").items()
     assert (digest in name, status) == (True, "Completed")
@@ -145,7 +145,7 @@ def test_a_judge_grades_the_candidate_before_it_goes_live(scene: Scene) -> None:
 
 def test_a_judge_that_fails_ends_the_release_where_its_grade_is_asked_for(scene: Scene) -> None:
     scene.order("evaluation_failed", message="The judge is tired.")
-    digest = scene.deploy(judge=TEACHER, gate={**GATE, "minimum_judge_score": 2.0})
+    digest = scene.deploy(judge=TEACHER, minimum_judge_score=2.0)
     assert "The judge is tired." in scene.fails(digest).message
     assert scene.held("deployments") == {}
 

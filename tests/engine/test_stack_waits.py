@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distilled_router.bedrock.naming import release_name
-from distilled_router.release.table import LIVE, PROMOTING
+from distilled_router.release.table import LIVE, ROLLING_OUT
 from tests.engine.apps import OWNER
 from tests.engine.release_apps import BAD_DATA, Scene
 
@@ -20,7 +20,7 @@ LONG = (300, 300)
 def test_a_stack_is_there_only_once_its_release_is_live_and_does_not_wait_for_it_again(scene: Scene) -> None:
     """CloudFormation changes no wait: another time to wait is another one, for a release that is live."""
     digest = scene.begin(wait=LONG)
-    scene.until(lambda: scene.release(digest).state == PROMOTING, "the release is a candidate")
+    scene.until(lambda: scene.release(digest).state == ROLLING_OUT, "the release is a candidate")
     assert scene.status() == "CREATE_IN_PROGRESS"
     assert scene.windows() == [1]
     assert scene.wait().succeeded

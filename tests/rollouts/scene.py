@@ -12,7 +12,7 @@ from typing import Any
 
 from distilled_router.bedrock.naming import release_name
 from distilled_router.env import METRICS_NAMESPACE
-from distilled_router.release.table import FAILED, LIVE, PROMOTING, Release, Releases
+from distilled_router.release.table import FAILED, LIVE, ROLLING_OUT, Release, Releases
 from local.bedrock.faults import CALL_EFFECTS, CALL_ERRORS
 from operate.deployed import Deployed
 from tests.engine.engine import Engine
@@ -129,7 +129,7 @@ class Scene:
 
     def is_promoted(self, digest: str) -> Release:
         """Wait until a release has a part of the requests."""
-        self._reaches(digest, PROMOTING)
+        self._reaches(digest, ROLLING_OUT)
         return self.release(digest)
 
     def goes_live(self, digest: str) -> Release:

@@ -68,7 +68,7 @@ def test_a_broken_route_is_put_right_by_the_next_step_of_a_rise(
     steps = [0.4, 0.5, 0.6, 1.0]
     # Each look at a broken route counts as an error of the router's: more than the few requests here allow.
     candidate = scene.candidate(
-        rollout={**PATIENT, "steps": steps, "maximum_rates": {"RouterErrors": 1.0}, "worse_by": 1.0}
+        rollout={**PATIENT, "steps": steps, "maximum_error_rate": 1.0, "non_inferiority_margin": 1.0}
     )
     scene.deploy(candidate)
     scene.is_promoted(candidate.digest)

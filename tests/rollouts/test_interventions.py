@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from distilled_router.release.table import FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED
+from distilled_router.release.table import FAILED, LIVE, RETIRED, ROLLING_OUT, SUPERSEDED
 from operate.rollback import roll_back
 from tests.engine.system import Traffic
 from tests.rollouts.candidates import STANDING, Candidate
@@ -60,7 +60,7 @@ def test_a_share_that_nobody_takes_back_expires(
     scene.stop(rising.digest)
     scene.answers_come(traffic, rising.digest, live)
     assert scene.shares() == {rising.digest: 0.5, live: 0.5}
-    assert scene.release(rising.digest).state == PROMOTING
+    assert scene.release(rising.digest).state == ROLLING_OUT
 
     # A quarter of an hour after the step's end: the time passes by writing the expiry that is over by then.
     shares = scene.table.get_item(Key={"id": "route"})["Item"]["shares"]

@@ -38,10 +38,12 @@ def test_a_good_candidate_takes_over_while_both_answer(scene: Scene, traffic: Tr
 
 
 @pytest.mark.parametrize(
-    ("fault", "maximum_rates", "reason"),
+    ("fault", "limits", "reason"),
     [
-        pytest.param("output_wrong_sum", {"Fallback": 1.0}, "InvalidOutput is ", id="invalid output"),
-        pytest.param("failed", {}, "Fallback is ", id="errors"),
+        pytest.param(
+            "output_wrong_sum", {"maximum_fallback_rate": 1.0}, "invalid output rate is ", id="invalid output"
+        ),
+        pytest.param("failed", {}, "fallback rate is ", id="errors"),
     ],
 )
 def test_a_candidate_that_degrades_is_taken_back(
@@ -49,11 +51,11 @@ def test_a_candidate_that_degrades_is_taken_back(
     traffic: Traffic,
     live: str,
     fault: str,
-    maximum_rates: Mapping[str, float],
+    limits: Mapping[str, float],
     reason: str,
 ) -> None:
     # Beside what serves anything but the limit would speak against it, too.
-    candidate = scene.candidate(rollout={**PATIENT, "maximum_rates": maximum_rates, "worse_by": 1.0})
+    candidate = scene.candidate(rollout={**PATIENT, **limits, "non_inferiority_margin": 1.0})
     scene.deploy(candidate)
     scene.is_promoted(candidate.digest)
     scene.order(fault, candidate)

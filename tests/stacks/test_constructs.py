@@ -10,7 +10,6 @@ from aws_cdk import aws_lambda as lambda_
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.hosting import Hosting
 from cdk_distilled_router.common.provider import ResourceProvider
-from cdk_distilled_router.release.machine import check_history
 from cdk_distilled_router.release.wait import windows
 
 
@@ -84,12 +83,6 @@ def test_wildcard_with_a_reason_and_resource_without_one_are_granted(role: iam.R
             may.Permission(["s3:GetObject"], ["arn:aws:s3:::bucket/releases/*"], because=reason),
         ],
     )
-
-
-def test_poll_that_would_use_up_an_executions_history_is_refused_with_the_least_one() -> None:
-    check_history(300, 120)
-    with pytest.raises(ValueError, match=r"at least 198 seconds"):
-        check_history(60, 120)
 
 
 @pytest.mark.parametrize(

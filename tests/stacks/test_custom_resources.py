@@ -11,8 +11,8 @@ from typing import Any
 
 from distillation_job.handler import job_spec
 from distilled_router.aws.custom_resource import is_true
+from distilled_router.release.gate import Gate
 from distilled_router.release.rollout import Rollout
-from evaluation.gate import Gate
 from stacks.settings import PROJECT
 from tests.stacks.assembly import Assembly, Resource
 
@@ -157,13 +157,11 @@ def test_gate_and_rollout_arrive_as_they_were_set(assembly: Assembly) -> None:
         steps=tuple(settings.steps),
         dwell_seconds=settings.dwell_seconds,
         minimum_requests=settings.minimum_requests,
-        maximum_rates={
-            "RouterErrors": settings.maximum_error_rate,
-            "Fallback": settings.maximum_fallback_rate,
-            "InvalidOutput": settings.maximum_invalid_output_rate,
-        },
-        worse_by=settings.worse_by,
-        slower_by=settings.slower_by,
+        maximum_error_rate=settings.maximum_error_rate,
+        maximum_fallback_rate=settings.maximum_fallback_rate,
+        maximum_invalid_output_rate=settings.maximum_invalid_output_rate,
+        non_inferiority_margin=settings.non_inferiority_margin,
+        latency_margin=settings.latency_margin,
         bake_seconds=settings.bake_seconds,
         probes=settings.probes,
     )

@@ -59,7 +59,7 @@ WILDCARDS = re.compile(
     r"|arn:aws:bedrock:us-\*::foundation-model/amazon\.nova-(micro|pro)-v1:0"
     r"|arn:aws:states:us-east-1:\d{12}:execution:video-router-[a-z]+-(labelling|release):\*"
     # A map's children.
-    r"|arn:aws:states:us-east-1:\d{12}:execution:.*(Labelling|Release)StateMachine.*(/Shards|/Questions)?:\*"
+    r"|arn:aws:states:us-east-1:\d{12}:execution:.*(Labelling|Release)StateMachine.*(/Shards|/AskModels)?:\*"
     r"|<\w+\.Arn>:\*"  # a function's versions
     r"|arn:aws:ec2:us-east-1:\d{12}:network-interface/\*"
 )

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk.assertions import Template
 from cdk_nag import AwsSolutionsChecks
 
-from cdk_distilled_router import DistillationJob, ExistingModel, Release, ReleaseWait
-from cdk_distilled_router.release.construct import GATE, MOST_RETRIES, ROLLOUT
-from evaluation.gate import Gate
+from cdk_distilled_router import DistillationJob, ExistingModel, Release, ReleaseProps, ReleaseWait
+from cdk_distilled_router.props import EvaluationProps, GateProps, RolloutProps
+from cdk_distilled_router.release.context import GATE, ROLLOUT, TIMING, ReleaseSource
+from distilled_router.release.gate import Gate
+from distilled_router.release.rollout import Rollout
 from stacks.application import PACKS
 from stacks.settings import load
 from tests.stacks import declaring
@@ -34,6 +37,9 @@ class Source:
     digest: str = "0123456789ab"
     student: str = STUDENT
     source: str = "search-0123456789ab"
+    role: iam.IRole | None = None
+    labelling_machine_arn: str = ""
+    has_model_key: bool = False
 
 
 def bucket_of(stack: cdk.Stack, key: kms.IKey | None = None) -> s3.IBucket:
@@ -53,9 +59,22 @@ def job_of(stack: cdk.Stack, bucket: s3.IBucket) -> DistillationJob:
     )
 
 
-def release_of(stack: cdk.Stack, bucket: s3.IBucket, **more: Any) -> Release:
-    more = {"job": Source(), "holdout_key": "datasets/holdout.jsonl", **more}
-    return Release(stack, "Release", owner="search", bucket=bucket, **more)
+def release_of(
+    stack: cdk.Stack,
+    bucket: s3.IBucket,
+    job: ReleaseSource = Source(),
+    holdout_key: str = "datasets/holdout.jsonl",
+    **props: Any,
+) -> Release:
+    return Release(
+        stack,
+        "Release",
+        owner="search",
+        job=job,
+        bucket=bucket,
+        holdout_key=holdout_key,
+        props=ReleaseProps(**props),
+    )
 
 
 class Made:
@@ -126,9 +145,8 @@ def eager() -> Made:
 
     def make(stack: cdk.Stack, bucket: s3.IBucket) -> Release:
         job = job_of(stack, bucket)
-        eager = release_of(
-            stack, bucket, job=job, stop_stalled=True, retry_internal_errors=2, job_role=job.role
-        )
+        timing = TIMING.model_copy(update={"stop_stalled": True, "retry_internal_errors": 2})
+        eager = release_of(stack, bucket, job=job, timing=timing)
         ReleaseWait(stack, "Wait", release=eager, hours=0.01, longest_window_seconds=20)
         return eager
 
@@ -159,9 +177,8 @@ def test_without_a_key_aws_encrypts_and_nobody_needs_a_permission_for_it(plain: 
 
 
 def test_a_judge_needs_no_key_and_may_be_named_without_a_profile() -> None:
-    made = Made(
-        lambda stack, bucket: release_of(stack, bucket, judge="amazon.nova-pro-v1:0", judge_hours=0.5)
-    )
+    evaluation = EvaluationProps(judge="amazon.nova-pro-v1:0", judge_hours=0.5)
+    made = Made(lambda stack, bucket: release_of(stack, bucket, evaluation=evaluation))
     assert "kms:" not in text(made.template)
     (create,) = made.allowed("GradeAnswersRole", "bedrock:CreateEvaluationJob")
     assert "foundation-model/amazon.nova-pro-v1:0" in text(create["Resource"])
@@ -174,8 +191,9 @@ def test_a_judge_needs_no_key_and_may_be_named_without_a_profile() -> None:
 
 
 def test_a_minimum_grade_without_a_judge_is_refused() -> None:
-    with pytest.raises(ValueError, match="minimum_judge_score needs a judge"):
-        Made(lambda stack, bucket: release_of(stack, bucket, gate={**GATE, "minimum_judge_score": 3.0}))
+    gate = GATE.model_copy(update={"minimum_judge_score": 3.0})
+    with pytest.raises(ValueError, match=r"minimum_judge_score needs evaluation\.judge"):
+        Made(lambda stack, bucket: release_of(stack, bucket, gate=gate))
 
 
 def test_its_own_table_can_be_restored_and_goes_with_it(plain: Made) -> None:
@@ -288,40 +306,33 @@ def test_a_wait_can_have_windows_of_seconds(eager: Made) -> None:
 
 def test_the_defaults_are_those_of_the_production_example() -> None:
     settings = load("prod")
-    rollout = settings.rollout
-    # What GATE leaves out has one default, the settings' and the gate's own.
-    given: dict[str, Any] = dict(GATE)
-    assert asdict(Gate(**given)) == settings.gate.model_dump()
-    assert dict(ROLLOUT) == {
-        "steps": rollout.steps,
-        "dwell_seconds": rollout.dwell_seconds,
-        "minimum_requests": rollout.minimum_requests,
-        "maximum_rates": {
-            "RouterErrors": rollout.maximum_error_rate,
-            "Fallback": rollout.maximum_fallback_rate,
-            "InvalidOutput": rollout.maximum_invalid_output_rate,
-        },
-        "worse_by": rollout.worse_by,
-        "slower_by": rollout.slower_by,
-        "bake_seconds": rollout.bake_seconds,
-        "probes": rollout.probes,
-    }
+    assert settings.gate == GATE
+    assert settings.rollout == ROLLOUT
+
+
+def test_functions_read_the_settings_by_the_names_of_the_properties() -> None:
+    """In Lambda there is no pydantic: a function has a small class of the same fields and defaults."""
+    assert Gate(**GATE.to_function()) == Gate(**GATE.model_dump())
+    assert Rollout.of(ROLLOUT.to_function()).steps == tuple(ROLLOUT.steps)
+    for kind, props, left_out in ((Gate, GateProps, set()), (Rollout, RolloutProps, {"keep_releases"})):
+        theirs = {name: field for name, field in props.model_fields.items() if name not in left_out}
+        mine = {field.name: field for field in fields(kind)}
+        assert mine.keys() == theirs.keys()
+        for name, field in theirs.items():
+            assert field.is_required() or field.default == mine[name].default, name
 
 
 @pytest.mark.parametrize(
-    ("arguments", "problem"),
+    ("job", "timing", "problem"),
     [
-        ({"retry_internal_errors": 1}, r"retry_internal_errors = 1 needs job_role"),
-        ({"retry_internal_errors": MOST_RETRIES + 1}, r"= 4; allowed are 0 to 3"),
-        ({"retry_internal_errors": -1}, r"= -1; allowed are 0 to 3"),
-        ({"retry_internal_errors": 1, "job": Source(source=MODEL)}, rf"{STUDENT}.* is adopted"),
-        ({"model_key": True}, r"model_key needs the key"),
+        (Source(source=MODEL), {"retry_internal_errors": 1}, rf"{STUDENT}.* is adopted"),
+        (Source(has_model_key=True), {}, r"the model has a key of its own"),
     ],
 )
-def test_what_cannot_work_together_is_refused(arguments: Mapping[str, Any], problem: str) -> None:
+def test_what_cannot_work_together_is_refused(job: Source, timing: Mapping[str, Any], problem: str) -> None:
     stack = cdk.Stack(cdk.App(), "search")
     with pytest.raises(ValueError, match=f"Release search: .*{problem}"):
-        release_of(stack, bucket_of(stack), **arguments)
+        release_of(stack, bucket_of(stack), job, timing=TIMING.model_copy(update=timing))
 
 
 @pytest.mark.parametrize("retries", [0, 1])
@@ -330,7 +341,8 @@ def test_of_a_job_in_another_stack_nothing_crosses_but_its_role_where_it_is_need
     app = cdk.App(analytics_reporting=False)
     jobs, serving = cdk.Stack(app, "jobs"), cdk.Stack(app, "serving")
     job = job_of(jobs, bucket_of(jobs))
-    release_of(serving, bucket_of(serving), job=job, retry_internal_errors=retries, job_role=job.role)
+    timing = TIMING.model_copy(update={"retry_internal_errors": retries})
+    release_of(serving, bucket_of(serving), job=job, timing=timing)
     exported = [
         output["Value"]["Fn::GetAtt"]
         for output in Template.from_stack(jobs).to_json().get("Outputs", {}).values()

@@ -9,12 +9,13 @@ from typing import Any
 import aws_cdk as cdk
 import pytest
 from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk.assertions import Template
 from cdk_nag import AwsSolutionsChecks
 
-from cdk_distilled_router import ExistingThroughput, ProvisionedThroughput, Release
+from cdk_distilled_router import ExistingThroughput, ProvisionedThroughput, Release, ReleaseProps
 from cdk_distilled_router.props import RETAIN
 from stacks.release import cost
 from stacks.settings import Settings
@@ -40,6 +41,9 @@ class Source:
     digest: str = "a" * 12
     student: str = STUDENT
     source: str = MODEL
+    role: iam.IRole | None = None
+    labelling_machine_arn: str = ""
+    has_model_key: bool = False
 
 
 def bought(stack: cdk.Stack, **arguments: Any) -> ProvisionedThroughput:
@@ -242,7 +246,7 @@ def test_a_release_takes_no_throughput_that_the_deployment_buys(stack: cdk.Stack
             job=job,
             bucket=bucket,
             holdout_key="datasets/d/holdout.jsonl",
-            throughput=bought(stack),
+            props=ReleaseProps(throughput=bought(stack)),
         )
 
 

@@ -149,9 +149,9 @@ def by_evaluation(given: dict[str, Any]) -> Weights:
 def by_probes(given: dict[str, Any]) -> Weights:
     probes = Probes(runtime=Runtime(given), s3=HoldOut(), task=TASK, bucket="b", holdout_key="k")
     found = probes.ask({"endpoint": 1})["endpoint"]
-    assert found.counts["Fallback"] == found.counts["InvalidOutput"]
+    assert found.counts["fallback_rate"] == found.counts["invalid_output_rate"]
     assert found.model == Count(300.0, 1)
-    return WEIGHTS if found.counts["Fallback"] == Count(0, 1) else None
+    return WEIGHTS if found.counts["fallback_rate"] == Count(0, 1) else None
 
 
 def by_single_calls(given: dict[str, Any]) -> Weights:
@@ -301,7 +301,7 @@ def test_no_user_takes_a_failed_call_for_an_answer() -> None:
         assert (evaluated.weights, evaluated.was_given) == (None, False)
         probes = Probes(runtime=runtime, s3=HoldOut(), task=TASK, bucket="b", holdout_key="k")
         counts = probes.ask({"endpoint": 1})["endpoint"].counts
-        assert (counts["Fallback"], counts["InvalidOutput"]) == (Count(1, 1), Count(0, 1))
+        assert (counts["fallback_rate"], counts["invalid_output_rate"]) == (Count(1, 1), Count(0, 1))
         if reason in {"denied", "not_found"}:
             with pytest.raises(ResourceError, match="can't be asked"):
                 calls.ask(runtime, [RECORD], PLAN, TASK)

@@ -15,8 +15,8 @@ from distilled_router.release.table import (
     CREATING_SECONDS,
     FAILED,
     LIVE,
-    PROMOTING,
     RETIRED,
+    ROLLING_OUT,
     SUPERSEDED,
     WAITING,
     Release,
@@ -57,7 +57,7 @@ def test_attempt_that_begins_leaves_what_the_one_before_learnt(releases: Release
 def test_a_final_state_is_not_left_by_a_step_that_still_ran(releases: Releases) -> None:
     begin(releases, A)
     assert releases.transition(A, SUPERSEDED, "another digest")
-    assert not releases.transition(A, PROMOTING, "25%")
+    assert not releases.transition(A, ROLLING_OUT, "25%")
     release = release_of(releases, A)
     assert (release.state, release.message) == (SUPERSEDED, "another digest")
 
@@ -193,7 +193,7 @@ def test_neither_moves_where_the_route_changed(releases: Releases) -> None:
     read = releases.route()
     changed = releases.set_route((), after=read, reason="somebody else's")
     with pytest.raises(RouteChangedError):
-        releases.move_with_route(A, PROMOTING, "…", (Share(A, "arn:a", 1.0),), after=read)
+        releases.move_with_route(A, ROLLING_OUT, "…", (Share(A, "arn:a", 1.0),), after=read)
     assert releases.route() == changed
     assert release_of(releases, A).state == WAITING
 
@@ -203,7 +203,7 @@ def rolled(releases: Releases) -> tuple[Release, Release]:
     begin(releases, A)
     begin(releases, B)
     releases.transition(A, LIVE, "serves", endpoint="arn:a")
-    releases.update(A, state=PROMOTING)
+    releases.update(A, state=ROLLING_OUT)
     releases.move_with_route(
         B, LIVE, "serves", (Share(B, "arn:b", 1.0),), after=releases.route(), retiring=A, endpoint="arn:b"
     )
@@ -311,7 +311,7 @@ def test_transaction_that_may_be_made_again_is_no_error_and_others_are(
         releases.table.meta.client, "transact_write_items", Mock(side_effect=canceled(*reasons))
     )
     with pytest.raises(expected):
-        releases.move_with_route(A, PROMOTING, "…", (), after=releases.route())
+        releases.move_with_route(A, ROLLING_OUT, "…", (), after=releases.route())
 
 
 def test_write_that_meets_a_transaction_is_made_again(

@@ -11,17 +11,6 @@ from stacks.settings import PROJECT
 
 FOLDERS = ("cdk_distilled_router", "stacks", "lambda", "operate", "local")
 MOST_LINES, MOST_PARAMETERS = 60, 7
-# Not yet split up.
-LONG = {
-    "cdk_distilled_router/release/construct.py Release.__init__",
-    "cdk_distilled_router/release/wait.py ReleaseWait.__init__",
-    "stacks/release.py ReleaseStack.__init__",
-}
-WIDE = {
-    "cdk_distilled_router/release/construct.py Release.__init__",
-    "cdk_distilled_router/release/machine.py ReleaseMachine.__init__",
-    "stacks/release.py ReleaseStack.__init__",
-}
 
 
 def functions(*folders: str) -> Iterator[tuple[str, ast.FunctionDef]]:
@@ -55,12 +44,11 @@ def wide(node: ast.FunctionDef) -> bool:
 
 
 def test_no_function_is_longer_than_a_screen() -> None:
-    assert {name for name, node in functions(*FOLDERS) if long(node)} == LONG
+    assert [name for name, node in functions(*FOLDERS) if long(node)] == []
 
 
 def test_constructs_take_seven_parameters_at_most() -> None:
-    found = {name for name, node in functions("cdk_distilled_router", "stacks") if wide(node)}
-    assert found == WIDE
+    assert [name for name, node in functions("cdk_distilled_router", "stacks") if wide(node)] == []
 
 
 @pytest.mark.parametrize(("lines", "expected"), [(60, False), (61, True)])

@@ -9,7 +9,7 @@ from typing import Any
 
 from distilled_router.aws.objects import Folder
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name, throughput_name
-from distilled_router.release.table import LIVE, PROMOTING, RETIRED
+from distilled_router.release.table import LIVE, RETIRED, ROLLING_OUT
 from distilled_router.task.task import Task
 from evaluation.attempt import row
 from evaluation.contenders import CANDIDATE
@@ -248,12 +248,12 @@ def replacing(play: Play) -> None:
 def refused(play: Play) -> None:
     """B was refused, beside A which serves."""
     live(play)
-    made(play, B, PROMOTING)
+    made(play, B, ROLLING_OUT)
 
 
 def abandoned(play: Play) -> None:
     """B's execution was stopped by hand, and nobody came after it."""
-    made(play, B, PROMOTING)
+    made(play, B, ROLLING_OUT)
     play.world.advance(HOUR)
 
 

@@ -1,4 +1,4 @@
-"""The settings of a rollout, as the construct writes them and the rollout step reads them."""
+"""The settings of a rollout, as the construct writes them and RollOut reads them."""
 
 from __future__ import annotations
 
@@ -8,33 +8,47 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """The settings of a rise.
+    """The settings of a rollout.
 
     Attributes:
         steps: shares of the requests, one after another; the last is 1.
         dwell_seconds: how long each step lasts.
-        minimum_requests: fewer say nothing of a release.
-        maximum_rates: by metric of the router, what part of the candidate's requests may count for it.
-        worse_by, slower_by: hold the candidate against what serves, in the same time.
-        bake_seconds: how long the candidate has all requests before it takes the place of what served.
-        probes: questions that are asked at most where there are too few requests.
+        maximum_error_rate, maximum_fallback_rate, maximum_invalid_output_rate: shares of the candidate's
+            requests above which it is taken back.
+        minimum_requests: requests in a step below which its rates are not used.
+        bake_seconds: how long the candidate has all requests before it becomes the live release.
+        probes: hold-out queries that are asked at most where there are too few requests.
+        non_inferiority_margin: by how much a rate may exceed the live release's.
+        latency_margin: by how much the candidate's model may be slower than the live release's, as a part of
+            its time.
     """
 
     steps: tuple[float, ...]
     dwell_seconds: int
+    maximum_error_rate: float
+    maximum_fallback_rate: float
+    maximum_invalid_output_rate: float
     minimum_requests: int
-    maximum_rates: Mapping[str, float]
-    worse_by: float = 0.02
-    slower_by: float = 0.5
     bake_seconds: int = 0
-    probes: int = 0
+    probes: int = 200
+    non_inferiority_margin: float = 0.02
+    latency_margin: float = 0.5
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Rollout:
         """Take the values by their names."""
         return cls(**{**data, "steps": tuple(data["steps"])})
+
+    @property
+    def maximum_rates(self) -> dict[str, float]:
+        """Return the limit of each rate."""
+        return {
+            "error_rate": self.maximum_error_rate,
+            "fallback_rate": self.maximum_fallback_rate,
+            "invalid_output_rate": self.maximum_invalid_output_rate,
+        }
 
     @property
     def rounds(self) -> tuple[float, ...]:

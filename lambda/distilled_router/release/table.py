@@ -18,13 +18,13 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import code, with_retries
-from distilled_router.release.route import Route, Share
+from distilled_router.release.route import ROUTE_ID, Route, Share
 
-ROUTE, DECLARED = "route", "declared"
+DECLARED = "declared"
 _RELEASE = "release@"
 
 # The states of a release, in order. The last four are final.
-WAITING, DEPLOYING, EVALUATING, PROMOTING = "waiting", "deploying", "evaluating", "promoting"
+WAITING, DEPLOYING, EVALUATING, ROLLING_OUT = "waiting", "deploying", "evaluating", "rolling_out"
 LIVE, RETIRED, FAILED, SUPERSEDED = "live", "retired", "failed", "superseded"
 FINAL = frozenset({LIVE, RETIRED, FAILED, SUPERSEDED})
 
@@ -226,7 +226,7 @@ class Releases:
 
     def route(self) -> Route:
         """Return the route, read consistently; the empty route if there is none or the item is malformed."""
-        return Route.from_item(self._item(ROUTE))
+        return Route.from_item(self._item(ROUTE_ID))
 
     def effective_route(self) -> Route:
         """Return the route with every share that routers may use.
@@ -380,7 +380,7 @@ class Releases:
 
     def _copies(self) -> Iterator[Route]:
         """Return the route's history, in no particular order."""
-        return (Route.from_item(item) for item in self._items(f"{ROUTE}@"))
+        return (Route.from_item(item) for item in self._items(f"{ROUTE_ID}@"))
 
     def _replacing(self, route: Route, after: Route) -> list[dict[str, Any]]:
         put: dict[str, Any] = {"Item": route.to_item(), "ExpressionAttributeNames": {"#version": "version"}}
@@ -393,7 +393,7 @@ class Releases:
                 "attribute_not_exists(id) OR NOT attribute_type(#version, :number) OR #version < :first"
             )
             put["ExpressionAttributeValues"] = {":number": "N", ":first": 1}
-        record = {"Item": {**route.to_item(), "id": f"{ROUTE}@{route.version:09d}"}}
+        record = {"Item": {**route.to_item(), "id": f"{ROUTE_ID}@{route.version:09d}"}}
         return [{"Put": put}, {"Put": record}]
 
     def _moving(self, digest: str, state: str, message: str, fields: Mapping[str, Any]) -> dict[str, Any]:

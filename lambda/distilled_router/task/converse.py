@@ -16,6 +16,10 @@ from botocore.parsers import ResponseParserError
 from distilled_router.aws.errors import code, described, is_throttle
 from distilled_router.task.task import InvalidOutput, Task
 
+CONCURRENCY = 8
+"""Calls at a time where many queries are asked. A deployment of Nova Micro takes 2,000 requests a minute, so
+that this leaves room for live traffic."""
+
 CUT_OFF = frozenset({"max_tokens", "model_context_window_exceeded"})
 """Stop reasons of a reply that lacks its end."""
 

@@ -137,7 +137,7 @@ def test_first_failure_of_the_latest_operation_is_named(aws: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "is_final"), [("promoting", False), ("live", True), ("failed", True), ("superseded", True)]
+    ("state", "is_final"), [("rolling_out", False), ("live", True), ("failed", True), ("superseded", True)]
 )
 def test_declared_release_is_shown(aws: Any, state: str, *, is_final: bool) -> None:
     aws.items = {

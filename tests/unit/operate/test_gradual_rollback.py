@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 
 from distilled_router.bedrock.naming import release_name
-from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.table import LIVE, RETIRED
 from operate import rollback
@@ -19,11 +18,11 @@ from operate.gradual_rollback import GradualRollback
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import EXPIRY_MARGIN_SECONDS
 from tests.unit.operate.test_rollback import at, everything, replaced, rolling_out, states
-from tests.unit.release.conftest import OWNER, A, B, C, World, settled
+from tests.unit.release.conftest import OWNER, A, B, C, World, rollout, settled
 from tests.unit.release.test_rollout import Rise as Numbers
 
 DWELL = 600
-ROLLOUT = Rollout((0.25, 0.5, 1.0), DWELL, 20, {"Fallback": 0.1}, probes=50)
+ROLLOUT = rollout(0.25, 0.5, 1.0, minimum_requests=20, maximum_fallback_rate=0.1, probes=50)
 
 
 class Command:
@@ -93,7 +92,7 @@ def test_bad_metrics_take_the_share_back_and_are_named(world: World, command: Co
 
     command.during = fall_back
     with pytest.raises(
-        OperateError, match=r"25% of the requests: Fallback is 25\.0% of 40 requests"
+        OperateError, match=r"25% of the requests: fallback rate is 25\.0% of 40 requests"
     ) as caught:
         command.run()
     assert f"TO={A}" in caught.value.advice

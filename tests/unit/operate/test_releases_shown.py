@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from distilled_router.release.route import Route, Share
-from distilled_router.release.table import FAILED, LIVE, PROMOTING, RETIRED, Release, Releases
+from distilled_router.release.table import FAILED, LIVE, RETIRED, ROLLING_OUT, Release, Releases
 from operate import releases as command
 from operate.deployed import Deployed, Known, duration, endpoint_name
 from operate.errors import OperateError
@@ -77,7 +77,7 @@ def test_release_without_scores_or_with_broken_ones_is_shown(at: Deployed, relea
 
 def test_partial_share_shows_how_long_it_holds(at: Deployed, releases: Releases) -> None:
     begin(releases, A, 900, LIVE)
-    begin(releases, B, 60, PROMOTING)
+    begin(releases, B, 60, ROLLING_OUT)
     shares = (Share(B, "arn:b", 0.25, expires_at=NOW + 125), Share(A, "arn:a", 0.75))
     releases.set_route(shares, after=releases.route(), reason="rise")
     text = shown(at)

@@ -10,7 +10,7 @@ import pytest
 
 from distilled_router.bedrock.naming import release_name
 from distilled_router.release.route import Share
-from distilled_router.release.table import FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED, WAITING, Releases
+from distilled_router.release.table import FAILED, LIVE, RETIRED, ROLLING_OUT, SUPERSEDED, WAITING, Releases
 from operate import rollback
 from operate.deployed import Deployed
 from operate.errors import OperateError
@@ -73,7 +73,7 @@ def refused(world: World, text: str, to: str = "") -> OperateError:
 
 def rolling_out(world: World, digest: str = C, share: float = 0.25) -> None:
     """Add a candidate in its rollout, beside the live release."""
-    world.begin(digest, run=True, state=PROMOTING, endpoint=f"arn:{digest}", step=0)
+    world.begin(digest, run=True, state=ROLLING_OUT, endpoint=f"arn:{digest}", step=0)
     rest = world.releases.route().live
     candidate = Share(digest, f"arn:{digest}", share, expires_at=int(world.now) + 1500)
     world.settle(candidate, *([replace(rest, share=1.0 - share)] if rest else []))
@@ -138,7 +138,7 @@ def test_release_after_a_rollback_is_rolled_back_to_the_one_it_replaced(world: W
     first, _ = replaced(world)
     rollback.roll_back(at(world))
     world.advance(60)
-    endpoint = good(world, C, PROMOTING)
+    endpoint = good(world, C, ROLLING_OUT)
     world.releases.move_with_route(
         C, LIVE, "serves", (settled(C, endpoint),), after=world.releases.route(), retiring=A
     )
@@ -357,7 +357,7 @@ def test_deployment_that_is_not_active_or_serves_another_model_is_refused(world:
     [
         (FAILED, "is failed: because"),
         (SUPERSEDED, "is superseded: because"),
-        (PROMOTING, "is still running: promoting"),
+        (ROLLING_OUT, "is still running: rolling_out"),
         (LIVE, "out of the route by hand"),
     ],
 )

@@ -11,7 +11,15 @@ from botocore.exceptions import ClientError
 from rich.console import Console
 
 from distilled_router.release.route import Share
-from distilled_router.release.table import EVALUATING, FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED, Releases
+from distilled_router.release.table import (
+    EVALUATING,
+    FAILED,
+    LIVE,
+    RETIRED,
+    ROLLING_OUT,
+    SUPERSEDED,
+    Releases,
+)
 from operate import watch
 from operate.deployed import Deployed
 from operate.errors import OperateError
@@ -151,13 +159,13 @@ def test_rollout_shows_share_and_version_of_the_route(at: Deployed, releases: Re
     begin(releases)
     releases.move_with_route(
         A,
-        PROMOTING,
+        ROLLING_OUT,
         "25% of the requests",
         (Share(A, "arn:a", 0.25, expires_at=int(NOW) + 50),),
         after=releases.route(),
     )
     _, text = followed(at, lambda: releases.transition(A, LIVE, ""))
-    assert "promoting: 25% of the requests\n" in text
+    assert "rolling_out: 25% of the requests\n" in text
     assert "route: version 1: 25% of the requests\n" in text
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from distilled_router.bedrock import jobs
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name
+from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.sweep import Sweeper
 from distilled_router.release.table import Release, Releases
@@ -219,6 +220,19 @@ def world(stage: tuple[BedrockStandIn, Any, Any], aws: Callable[[str], Any]) -> 
     )
     releases = Releases(table, now=server.clock.now)
     return World(server, bedrock, aws("stepfunctions"), aws("s3"), releases, number)
+
+
+def rollout(*steps: float, **changes: Any) -> Rollout:
+    """The settings of a rollout whose limits nothing exceeds, unless the test changes them."""
+    usual = {
+        "dwell_seconds": 600,
+        "minimum_requests": 0,
+        "maximum_error_rate": 1.0,
+        "maximum_fallback_rate": 1.0,
+        "maximum_invalid_output_rate": 1.0,
+        "probes": 0,
+    }
+    return Rollout(**{**usual, "steps": steps, **changes})
 
 
 def settled(digest: str, endpoint: str = "arn:endpoint") -> Share:

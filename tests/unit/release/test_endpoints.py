@@ -17,19 +17,18 @@ from distilled_router.aws.custom_resource import Event
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.bedrock.naming import OWNER_TAG, release_name, throughput_name
 from distilled_router.env import ServeFromThroughputEnv
-from distilled_router.release.rollout import Rollout
-from distilled_router.release.table import FAILED, LIVE, PROMOTING, WAITING
+from distilled_router.release.table import FAILED, LIVE, ROLLING_OUT, WAITING
 from provisioned_throughput import handler as resource_handler
 from provisioned_throughput.serve_from_throughput import serve
 from release import handler as release_handler
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
 from tests.unit.bedrock.scenes import MINUTE
-from tests.unit.release.conftest import OWNER, A, B, World, named, settled
+from tests.unit.release.conftest import OWNER, A, B, World, named, rollout, settled
 
 ONE, TWO = throughput_name(OWNER, 1, None), throughput_name(OWNER, 2, None)
 ON_DEMAND = "on_demand"
-AT_ONCE = Rollout(steps=(1.0,), dwell_seconds=1, minimum_requests=0, maximum_rates={})
+AT_ONCE = rollout(1.0, dwell_seconds=1)
 
 # No requests, so that nothing speaks against a rise.
 QUIET = Mock(**{"get_metric_statistics.return_value": {"Datapoints": []}})
@@ -122,7 +121,7 @@ class System:
         endpoint = f"{release_name(OWNER, digest)}"
         found = world.bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=endpoint)
         arn, model = found["customModelDeploymentArn"], found["modelArn"]
-        assert world.releases.transition(digest, PROMOTING, "…", endpoint=arn, model_arn=model)
+        assert world.releases.transition(digest, ROLLING_OUT, "…", endpoint=arn, model_arn=model)
         for _ in range(2):
             advance(digest, world.releases, CanaryAnalysis(QUIET, OWNER, AT_ONCE), now=world.now)
             world.advance(MINUTE)

@@ -13,13 +13,14 @@ import pytest
 import evaluation.handler
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.env import EvaluationEnv
+from distilled_router.release.gate import Gate
 from distilled_router.release.route import Share
 from distilled_router.release.table import EVALUATING, LIVE, SUPERSEDED
+from distilled_router.task.converse import CONCURRENCY
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
-from evaluation.ask_models import CONCURRENCY, MOST_FAILED_CALLS, ask_shard
+from evaluation.ask_models import MOST_FAILED_CALLS, ask_shard
 from evaluation.attempt import Evaluation
-from evaluation.gate import Gate
 from evaluation.prepare_evaluation import prepare
 from evaluation.score_and_gate import score
 from tests.unit.release.conftest import OWNER, A, B, Proxy, World
@@ -140,7 +141,7 @@ def test_where_a_human_broke_the_route_the_candidate_is_judged_beside_what_route
     court.serving()
     world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
     court.judge()
-    assert court.report()["contenders"]["serving"]["title"] == f"serves now {B}"
+    assert court.report()["contenders"]["live"]["title"] == f"live release {B}"
 
 
 def test_good_candidate_passes_and_its_report_is_kept(world: World, court: Court) -> None:
@@ -389,9 +390,9 @@ def test_everybody_answers_the_same_questions(world: World, court: Court) -> Non
     court.candidate(ROWS)
     assert court.judge(base_model="us.amazon.nova-micro-v1:0")["outcome"] == "done"
     kept = court.report()
-    assert list(kept["contenders"]) == ["candidate", "serving", "base", "static"]
-    assert kept["contenders"]["serving"]["title"] == f"serves now {B}"
-    assert kept["contenders"]["serving"]["endpoint"] == world.release(B).endpoint
+    assert list(kept["contenders"]) == ["candidate", "live", "base", "static"]
+    assert kept["contenders"]["live"]["title"] == f"live release {B}"
+    assert kept["contenders"]["live"]["endpoint"] == world.release(B).endpoint
     for name in kept["contenders"]:
         assert court.metrics(name)["dominant_accuracy"]["rows"] == ASKED
     # Nobody is called for them, which is no failed call.
@@ -415,8 +416,8 @@ def test_candidate_that_passes_every_threshold_but_is_worse_than_what_serves_is_
     court.candidate(list(map(json.dumps, shifted)))
     result = court.judge()
     assert result["outcome"] == "failed"
-    assert "worse than what serves now (95 % interval" in result["message"]
-    assert {check["against"] for check in court.report()["checks"] if not check["ok"]} == {"serving"}
+    assert "worse than the live release's (95 % interval" in result["message"]
+    assert {check["against"] for check in court.report()["checks"] if not check["ok"]} == {"live"}
     again = court.judge(gate=replace(LAX, not_worse=False))
     assert again["outcome"] == "done"
 

@@ -14,13 +14,13 @@ from distilled_router.aws.objects import Folder
 from distilled_router.aws.state_machine import StageResult, wait_if_transient
 from distilled_router.bedrock.evaluation_jobs import job_name, name_part
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
+from distilled_router.release.gate import Gate
 from distilled_router.release.sweep import Sweep
 from distilled_router.release.table import FAILED, LIVE, SUPERSEDED, Release
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
 from evaluation.attempt import Evaluation, row
 from evaluation.contenders import CANDIDATE
-from evaluation.gate import Gate
 from evaluation.grade_answers import Grading, grade
 from evaluation.grades import METRIC, MOST_PROMPTS, instructions, metric, sample
 from evaluation.metrics import Answer, Question

@@ -18,13 +18,20 @@ from rollout import probes as module
 from rollout.canary import CanaryAnalysis, breach
 from rollout.metrics import Count, ReleaseMetrics
 from rollout.probes import Probes
-from tests.unit.release.conftest import A, B, World
+from tests.unit.release.conftest import A, B, World, rollout
 
 DATA = Path(__file__).parents[3] / "data"
 ROWS = (DATA / "training.jsonl").read_text().splitlines()[:200]
 HOLDOUT = (DATA / "holdout.jsonl").read_text().splitlines()[:12]
-RATES = {"RouterErrors": 0.05, "Fallback": 0.1, "InvalidOutput": 0.05}
-ROLLOUT = Rollout((0.5, 1.0), 600, 10, RATES, probes=10)
+ROLLOUT = rollout(
+    0.5,
+    1.0,
+    minimum_requests=10,
+    maximum_error_rate=0.05,
+    maximum_fallback_rate=0.1,
+    maximum_invalid_output_rate=0.05,
+    probes=10,
+)
 
 
 @dataclass
@@ -98,10 +105,9 @@ def test_no_more_than_is_set_are_asked_and_a_short_hold_out_set_twice(thin: Thin
     assert thin.asked() == {thin.candidate.endpoint: 20, thin.serving.endpoint: 20}
 
 
-@pytest.mark.parametrize("rollout", [replace(ROLLOUT, probes=0), replace(ROLLOUT, maximum_rates={})])
-def test_none_are_asked_where_none_are_set_or_nothing_is_judged(thin: Thin, rollout: Rollout) -> None:
+def test_none_are_asked_where_none_are_set(thin: Thin) -> None:
     thin.world.server.fault("output_prose", count=None)
-    assert thin.breach(rollout) is None
+    assert thin.breach(replace(ROLLOUT, probes=0)) is None
     assert sum(thin.asked().values()) == 0
 
 
@@ -113,15 +119,15 @@ def test_first_release_is_asked_alone(thin: Thin) -> None:
 @pytest.mark.parametrize("kind", ["output_prose", "output_empty", "output_wrong_sum"])
 def test_candidate_without_requests_whose_output_does_not_parse_is_found(thin: Thin, kind: str) -> None:
     thin.world.server.fault(kind, count=None, modelId=thin.candidate.endpoint)
-    problem = thin.breach(replace(ROLLOUT, maximum_rates={"InvalidOutput": 0.05}))
-    assert problem == "InvalidOutput is 100.0% of 0 requests and 10 probes, allowed 5.0%"
+    problem = thin.breach(replace(ROLLOUT, maximum_fallback_rate=1.0, non_inferiority_margin=1.0))
+    assert problem == "invalid output rate is 100.0% of 0 requests and 10 probes, allowed 5.0%"
 
 
 @pytest.mark.parametrize("kind", ["throttled", "denied", "not_ready", "not_found"])
 def test_candidate_that_can_not_be_asked_is_found(thin: Thin, kind: str) -> None:
     """Each of these would be a fallback to the router."""
     thin.world.server.fault(kind, operation="Converse", count=None, modelId=thin.candidate.endpoint)
-    assert thin.breach() == "Fallback is 100.0% of 0 requests and 10 probes, allowed 10.0%"
+    assert thin.breach() == "fallback rate is 100.0% of 0 requests and 10 probes, allowed 10.0%"
 
 
 def test_requests_and_probes_count_together(thin: Thin) -> None:
@@ -129,7 +135,7 @@ def test_requests_and_probes_count_together(thin: Thin) -> None:
     thin.requests = {A: {"Requests": 90}, B: {"Requests": 6, "Fallback": 1}}
     assert thin.breach() is None
     assert "10.0% of 6 requests and 4 probes" in str(
-        thin.breach(replace(ROLLOUT, maximum_rates={"Fallback": 0.09}))
+        thin.breach(replace(ROLLOUT, maximum_fallback_rate=0.09))
     )
 
 

@@ -22,11 +22,11 @@ from evaluation.page import page
 HOSTILE = "</svg></script><script>alert(1)</script><img src=x onerror='alert(2)'>\" onload=\"alert(3)"
 LABELS = ("visual", "audio", "transcription", "metadata")
 # How far each contender is from the best values.
-LAGS = {"candidate": 0.02, "serving": 0.05, "base": 0.3, "static": 0.4}
+LAGS = {"candidate": 0.02, "live": 0.05, "base": 0.3, "static": 0.4}
 EDGES = [0, 50, 100, 150, 200, 300, 400, 500, 600, 800, 1_000, 1_500, 2_000, 3_000, 5_000]
 TITLES = {
     "candidate": "candidate be29cc976e77",
-    "serving": "serving 0a1b2c3d4e5f",
+    "live": "live release 0a1b2c3d4e5f",
     "base": "Nova Micro",
     "static": "static weights",
 }
@@ -125,7 +125,7 @@ def full() -> dict[str, Any]:
         "attempt": 1,
         "model": "arn:aws:bedrock:us-east-1:123456789012:custom-model/amazon.nova-micro-v1:0/abcdefghijkl",
         "endpoint": "arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/mnopqrstuvwx",
-        "judged_at": "2026-11-24T16:00:00+00:00",
+        "evaluated_at": "2026-11-24T16:00:00+00:00",
         "passed": True,
         "reasons": [],
         "gate": {"minimum_valid_output": 0.98, "minimum_examples": 40, "maximum_latency_p95_ms": None},
@@ -136,8 +136,8 @@ def full() -> dict[str, Any]:
                 ("valid output", 0.993, "least", 0.98, "threshold"),
                 ("dominant-label accuracy", 0.91, "least", 0.8, "threshold"),
                 ("mean absolute error", 0.034, "most", 0.15, "threshold"),
-                ("dominant-label accuracy", 0.03, "least", -0.02, "serving"),
-                ("median latency (ms)", 200.0, "most", 301.25, "serving"),
+                ("dominant-label accuracy", 0.03, "least", -0.02, "live"),
+                ("median latency (ms)", 200.0, "most", 301.25, "live"),
             )
         ],
         "data": {
@@ -160,7 +160,7 @@ def refused() -> dict[str, Any]:
     report = full()
     reasons = [
         "dominant-label accuracy is 0.7, threshold 0.8",
-        "mean absolute error is 0.0213 worse than what serves now (95 % interval 0.0202 to 0.0224)",
+        "mean absolute error is 0.0213 worse than the live release's (95 % interval 0.0202 to 0.0224)",
     ]
     report |= {"passed": False, "reasons": reasons}
     report["checks"][1] |= {"found": 0.7, "ok": False}
@@ -237,7 +237,14 @@ def test_everything_that_led_to_the_verdict_is_there() -> None:
     for one in report["worst"][4:]:
         assert one["query"] in found
     assert report["worst"][0]["problem"] in found
-    for name in (*SLICES, *LABELS, "1 to 3 words", report["model"], report["endpoint"], report["judged_at"]):
+    for name in (
+        *SLICES,
+        *LABELS,
+        "1 to 3 words",
+        report["model"],
+        report["endpoint"],
+        report["evaluated_at"],
+    ):
         assert name in found
     for metric in report["metrics"].values():
         assert metric["title"] in found
@@ -320,7 +327,7 @@ def test_same_report_makes_the_same_page() -> None:
 
 
 def alone(report: dict[str, Any]) -> None:
-    for name in ("serving", "base", "static"):
+    for name in ("live", "base", "static"):
         del report["contenders"][name]
     report["comparisons"] = {}
 
@@ -373,7 +380,7 @@ def test_what_is_missing_is_no_error(change: Callable[[dict[str, Any]], None]) -
     kept = copy.deepcopy(report)
     document = Document(page(report))
     assert report == kept
-    assert ("Nothing serves yet" in document.text) is (change in (alone, bare))
+    assert ("No release is live yet" in document.text) is (change in (alone, bare))
     assert "nan" not in document.text.lower().split()
     assert "None" not in document.text.replace("None.", "")
 

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distilled_router.release.gate import Gate
 from distilled_router.task.task import Task
 from evaluation.attempt import read, row
 from evaluation.contenders import CANDIDATE, STATIC, Contender
-from evaluation.gate import PAIRED, Gate
+from evaluation.gate import PAIRED, checks
 from evaluation.intervals import UNKNOWN, Estimate, means, quantile
 from evaluation.metrics import METRICS, Answer, Question, divergence, is_dominant_right, rubric, shown, values
 from evaluation.score_and_gate import Scored, differences, report_of
@@ -51,11 +52,11 @@ def reasons(
     changes: dict[str, Estimate] | None = None,
     *,
     gate: Gate = GATE,
-    serving: dict[str, Estimate] | None = None,
+    live: dict[str, Estimate] | None = None,
     compared: dict[str, Estimate] | None = None,
     questions: int = 100,
 ) -> list[str]:
-    found = gate.checks({**PERFECT, **(changes or {})}, serving, compared or {}, questions)
+    found = checks(gate, {**PERFECT, **(changes or {})}, live, compared or {}, questions)
     assert all(check.ok == (not check.reason) for check in found)
     return [check.reason for check in found if not check.ok]
 
@@ -212,15 +213,15 @@ def test_each_check_says_which_way_its_limit_holds() -> None:
     gate = replace(GATE, maximum_latency_p95_ms=900, maximum_cost_per_1000_usd=0.01)
     nothing = {name: exactly(0.0) for name in PAIRED}
     found = {
-        (check.against, check.name): check.limit_is for check in gate.checks(PERFECT, PERFECT, nothing, 100)
+        (check.against, check.name): check.limit_is for check in checks(gate, PERFECT, PERFECT, nothing, 100)
     }
     least = {key for key, bound in found.items() if bound == "least"}
     assert least == {
         ("threshold", "examples"),
         ("threshold", "valid output"),
         ("threshold", "dominant-label accuracy"),
-        ("serving", "valid output"),
-        ("serving", "dominant-label accuracy"),
+        ("live", "valid output"),
+        ("live", "dominant-label accuracy"),
     }
     assert len(found) == 11
 
@@ -246,12 +247,12 @@ def test_too_few_questions_never_pass() -> None:
 def test_candidate_is_refused_where_the_whole_interval_says_that_it_is_worse(
     field: str, difference: Estimate, refused: bool
 ) -> None:
-    found = reasons(serving=PERFECT, compared={field: difference})
+    found = reasons(live=PERFECT, compared={field: difference})
     assert bool(found) is refused
     if refused:
-        assert "worse than what serves now (95 % interval" in found[0]
-        for lax in (replace(GATE, not_worse=False), replace(GATE, worse_by=0.2)):
-            assert reasons(serving=PERFECT, compared={field: difference}, gate=lax) == []
+        assert "worse than the live release's (95 % interval" in found[0]
+        for lax in (replace(GATE, not_worse=False), replace(GATE, non_inferiority_margin=0.2)):
+            assert reasons(live=PERFECT, compared={field: difference}, gate=lax) == []
 
 
 @pytest.mark.parametrize(
@@ -265,16 +266,16 @@ def test_candidate_is_refused_where_the_whole_interval_says_that_it_is_worse(
     ],
 )
 def test_slower_or_dearer_candidate_is_refused(field: str, found: float, refused: bool) -> None:
-    said = reasons({field: exactly(found)}, serving=PERFECT)
+    said = reasons({field: exactly(found)}, live=PERFECT)
     assert bool(said) is refused
     if refused:
-        assert "of what serves now (allowed 1.25 times its upper bound" in said[0]
+        assert "allowed 1.25 times its upper bound" in said[0]
 
 
 def test_few_milliseconds_are_no_matter_whatever_the_ratio() -> None:
-    serving = {**PERFECT, "latency_p50_ms": exactly(5.0)}
-    assert reasons({"latency_p50_ms": exactly(54.0)}, serving=serving) == []
-    assert len(reasons({"latency_p50_ms": exactly(56.0)}, serving=serving)) == 1
+    live = {**PERFECT, "latency_p50_ms": exactly(5.0)}
+    assert reasons({"latency_p50_ms": exactly(54.0)}, live=live) == []
+    assert len(reasons({"latency_p50_ms": exactly(56.0)}, live=live)) == 1
 
 
 # The report

@@ -15,7 +15,7 @@ from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, release_nam
 from distilled_router.env import SweeperEnv
 from distilled_router.release.route import Share
 from distilled_router.release.sweep import START_GRACE_SECONDS
-from distilled_router.release.table import FAILED, LIVE, PROMOTING, RETIRED, SUPERSEDED, WAITING, Releases
+from distilled_router.release.table import FAILED, LIVE, RETIRED, ROLLING_OUT, SUPERSEDED, WAITING, Releases
 from tests.unit.bedrock.scenes import MINUTE
 from tests.unit.release.conftest import OWNER, PASSING, A, B, C, Proxy, World, named, settled
 
@@ -48,7 +48,7 @@ def test_keeps_what_serves_what_runs_and_the_last_good_one(world: World) -> None
         made(world, digest, RETIRED)
         world.advance(MINUTE)
     world.settle(settled(C, made(world, C, LIVE)))
-    made(world, D, PROMOTING)
+    made(world, D, ROLLING_OUT)
     world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{D}-1")
     swept = world.sweeper(keep=1).sweep()
     assert world.deployments() == world.models() == named(B, C, D)
@@ -293,7 +293,7 @@ def test_throughput_that_the_settings_want_is_not_kept_for_that(world: World) ->
     assert bought(world) == set()
 
 
-@pytest.mark.parametrize("state", [WAITING, PROMOTING])
+@pytest.mark.parametrize("state", [WAITING, ROLLING_OUT])
 def test_throughput_that_a_release_on_its_way_will_be_moved_to_is_kept(world: World, state: str) -> None:
     arn = buy(world, live(world, runs=False))
     world.begin(B, run=True, state=state)
@@ -549,7 +549,7 @@ def test_release_that_goes_live_while_the_table_is_read_is_kept(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was still running when the releases were read, or it is in the route, which is read after them."""
-    arn = made(world, A, PROMOTING)
+    arn = made(world, A, ROLLING_OUT)
     world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{A}-1")
     route = Releases.route
     reads: list[bool] = []
@@ -590,7 +590,7 @@ def failures(capture: Capture) -> int:
 
 def test_stopped_release_is_failed_and_its_share_taken_back(world: World, capsys: Capture) -> None:
     world.settle(settled(A, "arn:a"))
-    arn = made(world, B, PROMOTING)
+    arn = made(world, B, ROLLING_OUT)
     world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{B}-1")
     world.settle(Share(B, arn, 0.5, expires_at=int(world.now) + 900), Share(A, "arn:a", 0.5))
     world.stepfunctions.stop_execution(executionArn=world.execution(B))
@@ -709,20 +709,20 @@ def fails(world: World, digest: str, reason: str, attempt: int = 1) -> Mapping[s
 def test_failure_path_of_an_earlier_attempt_leaves_its_successor_alone(
     entries: World, capsys: Capture
 ) -> None:
-    arn = made(entries, A, PROMOTING)
+    arn = made(entries, A, ROLLING_OUT)
     entries.begin(A, 2)
-    entries.releases.update(A, state=PROMOTING)
+    entries.releases.update(A, state=ROLLING_OUT)
     entries.settle(Share(A, arn, 0.25, expires_at=2**40), Share(B, "arn:b", 0.75))
     before = entries.releases.route()
     fails(entries, A, "of the first attempt", attempt=1)
-    assert (entries.release(A).state, entries.releases.route()) == (PROMOTING, before)
+    assert (entries.release(A).state, entries.releases.route()) == (ROLLING_OUT, before)
     assert failures(capsys) == 0
     fails(entries, A, "of the second attempt", attempt=2)
     assert (entries.release(A).state, entries.release(A).message) == (FAILED, "of the second attempt")
 
 
 def test_failure_path_ends_the_release_and_removes_all_but_its_model(entries: World, capsys: Capture) -> None:
-    arn = made(entries, B, PROMOTING)
+    arn = made(entries, B, ROLLING_OUT)
     entries.settle(Share(B, arn, 0.25, expires_at=2**40), Share(A, "arn:a", 0.75))
     entries.releases.declare(B)
     result = fails(entries, B, "refused by the gate")

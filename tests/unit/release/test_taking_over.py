@@ -16,17 +16,16 @@ import pytest
 from candidate import deploy_candidate
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.bedrock import deployments
-from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.table import FAILED, LIVE, RETIRED
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
 from tests.unit.bedrock.scenes import MINUTE, PROMPT, SYSTEM
-from tests.unit.release.conftest import OWNER, A, B, Proxy, World, named, settled
+from tests.unit.release.conftest import OWNER, A, B, Proxy, World, named, rollout, settled
 from tests.unit.release.looks import candidate_env
 
 ENV = candidate_env()
-ROLLOUT = Rollout(steps=(0.25, 1.0), dwell_seconds=600, minimum_requests=20, maximum_rates={})
+ROLLOUT = rollout(0.25, 1.0, minimum_requests=20)
 
 
 def answers(world: World, endpoint: str) -> bool:

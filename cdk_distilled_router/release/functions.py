@@ -1,0 +1,201 @@
+"""The functions of a release, and the roles that they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+
+from cdk_distilled_router.common import permissions as may
+from cdk_distilled_router.common.callers import FRAMEWORK, MACHINE, SCHEDULE, Caller
+from cdk_distilled_router.common.functions import DEFAULT_PROPS, Function, FunctionProps
+from cdk_distilled_router.release.context import ReleaseContext
+from cdk_distilled_router.release.judge import judge_role
+from cdk_distilled_router.release.permissions import ReleasePermissions
+from distilled_router.env import (
+    CandidateEnv,
+    Env,
+    EvaluationEnv,
+    GradeAnswersEnv,
+    ReleaseEnv,
+    RolloutEnv,
+    SweeperEnv,
+)
+
+# TransactWriteItems is authorised as the actions of its items. Scan also reads the route's copies, where the
+# item can't tell its version.
+STEP_ITEMS = ["GetItem", "UpdateItem"]
+ALL_ITEMS = [*STEP_ITEMS, "Scan", "PutItem"]
+
+EVALUATION = FunctionProps(timeout=cdk.Duration.minutes(15), memory_mb=2048)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the functions of one folder of `lambda/` share."""
+
+    role: iam.Role
+    env: Env
+    props: FunctionProps = DEFAULT_PROPS
+
+
+class ReleaseFunctions:
+    """One function for each step of a release, for the sweeper, and for the custom resource.
+
+    Attributes:
+        watch_job, deploy_candidate, prepare_evaluation, ask_models, score_and_gate, roll_out, retire_old,
+            fail: the steps' functions.
+        grade_answers: that step's; None where no judge is set.
+        sweep: removes what no release needs.
+        on_event, is_complete: the custom resource's.
+        resource_role: the role of these two.
+        roles: all roles.
+    """
+
+    def __init__(self, context: ReleaseContext) -> None:
+        """Declare them in the scope of the release."""
+        self._context, self._roles = context, list[iam.Role]()
+        graded_by = self._judge_role()
+        self._grants = ReleasePermissions(context, graded_by)
+        self._add_candidate()
+        self._add_evaluation()
+        self.grade_answers = self._add_grading(graded_by) if graded_by else None
+        self._add_rollout()
+        self._add_sweeper()
+        self._add_resource()
+        self.roles = (*self._roles, *([graded_by] if graded_by else []))
+
+    def _add_candidate(self) -> None:
+        context, timing = self._context, self._context.props.timing
+        env = CandidateEnv(
+            owner=context.owner,
+            table_name=context.table.table_name,
+            poll_seconds=timing.poll_seconds,
+            timeout_hours=timing.timeout_hours,
+            stall_hours=timing.stall_hours,
+            stop_stalled=timing.stop_stalled,
+            retry_internal_errors=timing.retry_internal_errors,
+            labelling_machine_arn=context.job.labelling_machine_arn,
+            tags=context.props.tags,
+        )
+        shared = _Shared(self._role("CandidateRole", STEP_ITEMS, self._grants.candidate()), env)
+        self.watch_job = self._step("WatchJob", "candidate.watch_job", shared, "Watches a release's job")
+        self.deploy_candidate = self._step(
+            "DeployCandidate", "candidate.deploy_candidate", shared, "Deploys a release's candidate"
+        )
+
+    def _add_evaluation(self) -> None:
+        context, props = self._context, self._context.props
+        env = EvaluationEnv(
+            owner=context.owner,
+            table_name=context.table.table_name,
+            bucket=context.bucket.bucket_name,
+            holdout_key=context.holdout_key,
+            gate=props.gate.to_function(),
+            base_model=props.compared_base_model,
+            slice_queries=props.evaluation.slice_queries,
+            judge=props.judge,
+        )
+        role = self._role("EvaluationRole", [*STEP_ITEMS, "Scan"], self._grants.evaluation())
+        shared = _Shared(role, env, EVALUATION)
+        self.prepare_evaluation = self._step(
+            "PrepareEvaluation", "evaluation.prepare_evaluation", shared, "Writes the evaluation's questions"
+        )
+        self.ask_models = self._step(
+            "AskModels", "evaluation.ask_models", shared, "Asks a candidate and what it is compared with"
+        )
+        self.score_and_gate = self._step(
+            "ScoreAndGate", "evaluation.score_and_gate", shared, "Scores a candidate and applies the gate"
+        )
+
+    def _add_grading(self, graded_by: iam.Role) -> Function:
+        context, props = self._context, self._context.props
+        env = GradeAnswersEnv(
+            owner=context.owner,
+            table_name=context.table.table_name,
+            bucket=context.bucket.bucket_name,
+            judge=props.judge,
+            judge_hours=props.evaluation.judge_hours,
+            judge_role_arn=graded_by.role_arn,
+            poll_seconds=props.timing.poll_seconds,
+            tags=props.tags,
+        )
+        role = self._role("GradeAnswersRole", STEP_ITEMS, self._grants.grading())
+        shared = _Shared(role, env, EVALUATION)
+        told = "Has a judge grade a candidate's answers"
+        return self._step("GradeAnswers", "evaluation.grade_answers", shared, told)
+
+    def _add_rollout(self) -> None:
+        context = self._context
+        env = RolloutEnv(
+            owner=context.owner,
+            table_name=context.table.table_name,
+            bucket=context.bucket.bucket_name,
+            holdout_key=context.holdout_key,
+            rollout=context.props.rollout.to_function(),
+        )
+        role = self._role("RolloutRole", [*STEP_ITEMS, "PutItem", "Scan"], self._grants.rollout())
+        self.roll_out = self._step(
+            "RollOut", "rollout.roll_out", _Shared(role, env), "Raises a candidate's share of the requests"
+        )
+
+    def _add_sweeper(self) -> None:
+        context, props = self._context, self._context.props
+        env = SweeperEnv(
+            owner=context.owner,
+            table_name=context.table.table_name,
+            keep_releases=props.rollout.keep_releases,
+            retain_models=props.retention.models == "retain",
+            retain_throughput=props.retention.throughput == "retain",
+            throughput_name=props.throughput.name if props.throughput else "",
+            judge=props.judge,
+        )
+        role = self._role("SweeperRole", [*ALL_ITEMS, "DeleteItem"], self._grants.sweeper())
+        shared = _Shared(role, env)
+        self.retire_old = self._step(
+            "RetireOld", "sweeper.retire_old", shared, "Retires what a release replaced"
+        )
+        self.fail = self._step("Fail", "sweeper.fail", shared, "Ends a release that failed")
+        queue = FunctionProps(dead_letters=context.undelivered)
+        self.sweep = self._step(
+            "Sweep", "sweeper.sweep", _Shared(role, env, queue), "Removes what no release needs", SCHEDULE
+        )
+
+    def _add_resource(self) -> None:
+        context = self._context
+        env = ReleaseEnv(owner=context.owner, table_name=context.table.table_name)
+        self.resource_role = self._role("ReleaseRole", ALL_ITEMS, self._grants.resource())
+        shared = _Shared(self.resource_role, env)
+        begins = "Starts a release, or ends all releases"
+        checks = "Says whether a release has started, or all have ended"
+        self.on_event = self._step("OnEvent", "release.on_event", shared, begins, FRAMEWORK)
+        self.is_complete = self._step("IsComplete", "release.is_complete", shared, checks, FRAMEWORK)
+
+    def _judge_role(self) -> iam.Role | None:
+        context, judge = self._context, self._context.props.judge
+        if not judge:
+            return None
+        return judge_role(context.scope, "JudgeRole", judge=judge, bucket=context.bucket, key=context.key)
+
+    def _role(self, construct_id: str, on_items: list[str], permissions: list[may.Permission]) -> iam.Role:
+        context = self._context
+        table = may.items(context.table, context.key, on_items)
+        role = may.function_role(context.scope, construct_id, [*permissions, *table])
+        self._roles.append(role)
+        return role
+
+    def _step(
+        self, construct_id: str, handler: str, shared: _Shared, description: str, caller: Caller = MACHINE
+    ) -> Function:
+        return Function(
+            self._context.scope,
+            construct_id,
+            handler=handler,
+            role=shared.role,
+            environment=shared.env,
+            hosting=self._context.hosting,
+            description=description,
+            caller=caller,
+            props=shared.props,
+        )

@@ -1,0 +1,34 @@
+"""The settings of the gate, as the construct writes them and ScoreAndGate reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Smaller differences of latency are ignored, whatever the ratio: two endpoints of one model differ by as much
+# from hour to hour.
+IGNORED_LATENCY_MS = 50.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """The settings of a gate. A limit that is None limits nothing.
+
+    Attributes:
+        minimum_examples: hold-out examples that must be scored for the scores to count.
+        not_worse: whether the candidate is compared with the live release.
+        non_inferiority_margin: by how much the candidate may be worse than the live release, in valid output,
+            dominant-label accuracy and mean absolute error.
+        latency_margin: by how much the candidate may be slower or cost more than the live release, as a part
+            of its median latency and of its cost.
+    """
+
+    minimum_valid_output: float
+    minimum_dominant_accuracy: float
+    maximum_mean_absolute_error: float
+    minimum_examples: int
+    maximum_latency_p95_ms: float | None = None
+    maximum_cost_per_1000_usd: float | None = None
+    minimum_judge_score: float | None = None
+    not_worse: bool = True
+    non_inferiority_margin: float = 0.02
+    latency_margin: float = 0.25
