@@ -1,4 +1,4 @@
-"""Ask all contenders the questions of one shard."""
+"""Step AskModels: ask all contenders the questions of one shard."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from evaluation.attempt import PLAN, QUESTIONS, Evaluation, answers_folder, row
 from evaluation.contenders import STATIC, Contender
 from evaluation.metrics import Answer, Question
 
-# A denied or missing endpoint answers all questions alike: this many in a row end the asking.
+# After this many failed calls in a row a contender is not asked any more: its endpoint is denied or missing.
 MOST_FAILED_CALLS = 20
-# Answers are kept in parts of so many questions: what a crash in between loses.
+# Questions whose answers are written at a time: the most that a crash loses.
 PART_QUESTIONS = 100
-# How long one invocation begins new parts, well below the function's 15 minutes.
+# Seconds after which an invocation starts no new part; the function's timeout is 15 minutes.
 ASK_SECONDS = 480
 
 
 def ask_shard(digest: str, key: str, releases: Releases, evaluation: Evaluation) -> StageResult:
-    """Ask one shard's questions, and keep the answers part by part; what is kept is not asked again.
+    """Ask one shard's questions and write the answers in parts; skip questions already answered.
 
     `key` is the name of the shard's file.
     """
@@ -36,7 +36,7 @@ def ask_shard(digest: str, key: str, releases: Releases, evaluation: Evaluation)
     folder = evaluation.folder(release)
     plan = folder.read(PLAN) or {}
     if shard not in plan["shards"]:
-        return done(f"shard {shard} is of an earlier life of the stack")
+        return done(f"shard {shard} belongs to a deleted stack of the same name")
     contenders = [Contender(**one) for one in plan["contenders"]]
     asked = [Question(**row) for row in folder.rows(f"{QUESTIONS}{key}")]
     kept = folder.names(answers_folder(plan, shard))
@@ -44,7 +44,7 @@ def ask_shard(digest: str, key: str, releases: Releases, evaluation: Evaluation)
     left = [question for question in asked if question.id not in answered]
     end = time.monotonic() + ASK_SECONDS
     for number, part in enumerate(batched(left, PART_QUESTIONS), start=len(kept)):
-        # Stopping an execution stops no function that runs.
+        # A running function continues after its execution was stopped.
         now = releases.get(digest)
         if now is None or now.is_final:
             return not_in_progress(digest)
@@ -59,9 +59,9 @@ def ask_shard(digest: str, key: str, releases: Releases, evaluation: Evaluation)
 def ask_all(
     contenders: Sequence[Contender], questions: Sequence[Question], runtime: Any, task: Task
 ) -> Iterator[dict[str, Any]]:
-    """Rows of answers: a contender's name, and an Answer's fields.
+    """Yield the contenders' answers as rows.
 
-    All contenders are asked one question before the next, so that whatever slows the network slows all.
+    All contenders answer a question before the next one, so that network delays affect all of them.
     """
     failed = dict.fromkeys((contender.name for contender in contenders), 0)
     with ThreadPoolExecutor(CONCURRENCY) as pool:
@@ -79,12 +79,12 @@ def ask_all(
                     yield row(name, answer)
             for one in contenders:
                 if one not in asked:
-                    reason = "not asked: the calls before it failed"
+                    reason = "not asked: the previous calls failed"
                     yield from (row(one.name, Answer(question.id, None, reason)) for question in part)
 
 
 def ask(contender: Contender, question: Question, runtime: Any, task: Task) -> Answer:
-    """Ask one question as the router asks it: the same prompt, temperature 0, no token more."""
+    """Return a contender's answer, asked with the router's prompt, temperature and token limit."""
     if contender.name == STATIC:
         return Answer(question.id, task.static_weights)
     prompt = Prompt.base(task) if contender.full_prompt else Prompt.student(task)

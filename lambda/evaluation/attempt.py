@@ -1,6 +1,6 @@
-"""One attempt at an evaluation: what it works with, and what it keeps in `releases/<digest>-<attempt>/`.
+"""State of one evaluation attempt, in the folder `releases/<digest>-<attempt>/`.
 
-Answers that were kept are not asked for again, so that an attempt goes on where it was interrupted.
+Stored answers are not requested again, so that an interrupted attempt continues where it stopped.
 """
 
 from __future__ import annotations
@@ -30,8 +30,13 @@ type Plan = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What an evaluation works with. `base_model` is asked for comparison, and `judge` grades the
-    candidate's answers, unless they are empty; for `slice_queries` see `questions`."""
+    """Clients and settings of an evaluation.
+
+    Attributes:
+        base_model: answers for comparison; empty for none.
+        slice_queries: see `questions`.
+        judge: grades the candidate's answers; empty for none.
+    """
 
     runtime: Any
     s3: Any
@@ -47,10 +52,9 @@ class Evaluation:
 
     @classmethod
     def of(cls, env: EvaluationEnv, s3: Any) -> Evaluation:
-        """The function's own; retries with backoff absorb throttling, since a score must not depend on it.
+        """Create the function's evaluation. Its client retries throttled calls, which must not affect scores.
 
-        A call that hangs is given up soon enough for an endpoint of which all do, or a part would take longer
-        than the function may.
+        The timeouts are short enough for one part of the questions to finish even if all calls hang.
         """
         config = Config(retries={"mode": "adaptive", "max_attempts": 5}, connect_timeout=5, read_timeout=15)
         task = Task.load()
@@ -99,7 +103,7 @@ def answers_of(folder: Folder, plan: Plan) -> dict[str, dict[str, Answer]]:
 
 
 def row(contender: str, answer: Answer) -> dict[str, Any]:
-    """An answer as it is kept: without names of fields, since there are hundreds of thousands."""
+    """Return an answer in its stored form, which is short because there are hundreds of thousands."""
     return {
         "by": contender,
         "id": answer.id,
@@ -111,7 +115,7 @@ def row(contender: str, answer: Answer) -> dict[str, Any]:
 
 
 def read(kept: Mapping[str, Any]) -> tuple[str, Answer]:
-    """The contender and the answer of a row that was kept."""
+    """Return the contender's name and the answer of a stored row."""
     tokens = kept["tokens"]
     return str(kept["by"]), Answer(
         str(kept["id"]),

@@ -1,4 +1,4 @@
-"""The contenders of an evaluation: the candidate, and what it is compared with."""
+"""Contenders of an evaluation: the candidate, the live release, the base model and the static weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ CANDIDATE, LIVE, BASE, STATIC = "candidate", "live", "base", "static"
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """Somebody who is compared: a release's endpoint, a model, or the static weights, which need no call.
+    """A model endpoint, or the static weights, which need no call.
 
-    `endpoint` is the id or ARN to invoke, `model` that of the model whose price its tokens have. With
-    `full_prompt` it gets the teacher's prompt, as the router's fallback does.
+    Attributes:
+        endpoint: id or ARN to invoke.
+        model: id or ARN of the model that decides the token price.
+        full_prompt: whether it gets the teacher's full prompt, like the router's fallback.
     """
 
     name: str

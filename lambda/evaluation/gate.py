@@ -1,4 +1,4 @@
-"""Decide whether a candidate passes: by thresholds, and beside the live release."""
+"""The gate: decide by thresholds and by comparison with the live release whether a candidate passes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from evaluation.grades import Grades
 from evaluation.intervals import UNKNOWN, Estimate
 from evaluation.metrics import METRICS
 
-# Compared with the live release by the differences on the same questions.
+# Compared with the live release by paired differences.
 PAIRED = ("valid_output", "dominant_accuracy", "mean_absolute_error")
-# Compared by their intervals: a ratio, since they have no scale of their own.
+# Compared with the live release by the ratio of their confidence intervals' bounds.
 BY_RATIO = ("latency_p50_ms", "cost_per_1000_usd")
 
 type Limit = Literal["least", "most"]
@@ -23,10 +23,17 @@ MOST: Limit = "most"
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One comparison of the gate: what was found, with its interval, and the limit.
+    """One rule of the gate.
 
-    `limit_is` says whether that is the least or the most that is allowed, `against` whether it is a
-    `threshold` or comes from the `live` release; `reason` says it all in words where it is not `ok`.
+    Attributes:
+        name: the metric in words.
+        found: the candidate's value, or its difference to the live release.
+        low, high: bounds of the confidence interval.
+        limit: the limit for the value or the interval.
+        limit_is: whether the limit is the `least` or the `most` allowed.
+        ok: whether the check passes.
+        against: `threshold`, or `live` for a comparison with the live release.
+        reason: why the check fails; empty if it passes.
     """
 
     name: str
@@ -50,15 +57,17 @@ def checks(
 ) -> list[Check]:
     """Return all checks of the gate.
 
-    A threshold is compared with the value itself. The live release counts as better only where the whole
-    interval of the difference says so: with few questions, a worse value is often chance.
+    A threshold is compared with the value. A comparison with the live release fails only if the whole
+    confidence interval of the difference is beyond the non-inferiority margin, since with few questions a
+    difference may be chance.
 
     Args:
         gate: the gate's settings.
-        candidate, live: their scores by metric; None where no release is live yet.
-        differences: candidate less live on the same questions, of the PAIRED metrics.
-        questions: how many of the hold-out set there were.
-        grades: those of a judge, where one is set.
+        candidate: its scores by metric.
+        live: the live release's scores; None if there is none.
+        differences: paired differences, candidate minus live, of the PAIRED metrics.
+        questions: the number of hold-out questions.
+        grades: the judge's grades; None without a judge.
     """
     return [
         *_thresholds(gate, candidate, questions),
@@ -93,7 +102,7 @@ def _beside(
     for name in PAIRED:
         found = differences.get(name, UNKNOWN)
         if not found.is_known:
-            continue  # a threshold refuses what has no value
+            continue  # the threshold check fails for a metric without a value
         higher = METRICS[name].better == "higher"
         worst = found.high < -margin if higher else found.low > margin
         limit = -margin if higher else margin
@@ -121,7 +130,7 @@ def _beside(
 def _threshold(name: str, found: Estimate, *, least: float | None = None, most: float | None = None) -> Check:
     limit = least if least is not None else most
     assert limit is not None
-    # NaN compares false with everything, so that a mean over nothing never passes.
+    # NaN compares false, so that a mean over no rows fails.
     ok = found.value >= limit if least is not None else found.value <= limit
     text = f"{_words(name)} is {found.value:.3g}, threshold {limit:.3g}"
     kind = LEAST if least is not None else MOST
@@ -155,7 +164,7 @@ def _check(
 
 
 def _words(name: str) -> str:
-    """A metric's name in the words of a sentence."""
+    """Return a metric's name in words."""
     return {
         "dominant_accuracy": "dominant-label accuracy",
         "latency_p50_ms": "median latency (ms)",

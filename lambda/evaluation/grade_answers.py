@@ -1,9 +1,8 @@
-"""The stage in which a judge grades the candidate's answers, by an evaluation job of Bedrock.
+"""Step GradeAnswers: let a judge grade the candidate's answers in a Bedrock evaluation job.
 
-A custom-model deployment can't be a job's generator, so that the job gets the answers that were given
-(botocore: EvaluationBedrockModelIdentifier). All of it lies in the attempt's folder under `judge/<life>/`:
-the job's data set, what is known of the job, what it wrote, and the grades. Whatever goes wrong with the job
-becomes the reason for which there is no score; whether that ends the release is the gate's business.
+The job can't invoke a custom-model deployment (botocore: EvaluationBedrockModelIdentifier), so it gets the
+existing answers. The attempt's folder holds everything under `judge/<life>/`: the job's data set, its state,
+its output and the grades. If the job fails, there is no score, and the gate decides what that means.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from evaluation.contenders import CANDIDATE
 from evaluation.grades import LEAST_GRADED, SOURCE, Grades
 from evaluation.metrics import Answer, Question
 
-# A job is looked at again after this part of the time that it has taken so far: some 150 looks in a day,
-# where an execution's history holds two thousand.
+# The pause before the next poll, as a share of the time so far: about 150 polls in a day. An execution's
+# history has room for two thousand.
 POLL_SHARE = 0.05
 _RESULTS = "results/"
 
@@ -38,7 +37,7 @@ type Pairs = Callable[[], Iterable[tuple[Question, Answer | None]]]
 
 
 def grade(digest: str, grading: Grading) -> StageResult:
-    """Take the judge's grading one step further."""
+    """Take the grading one step further."""
     release, releases = grading.releases.get(digest), grading.releases
     if release is None or not releases.transition(digest, EVALUATING, f"{grading.judge} grades the answers"):
         return not_in_progress(digest)
@@ -54,8 +53,11 @@ def grade(digest: str, grading: Grading) -> StageResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Grading:
-    """What the stage works with. A job that takes more than `hours` is stopped; `role` is what Bedrock
-    assumes for it. `now` gives epoch seconds."""
+    """Clients and settings of the step.
+
+    A job that takes more than `judge_hours` is stopped. Bedrock assumes `judge_role_arn` for it. `now`
+    returns epoch seconds.
+    """
 
     bedrock: Any
     s3: Any
@@ -71,10 +73,10 @@ class Grading:
     now: Callable[[], float]
 
     def step(self, release: Release, folder: Folder, pairs: Pairs) -> StageResult:
-        """One step towards the grades; `pairs` are read once, when the job's data set is written."""
+        """Take the next step; `pairs` is called once, to write the job's data set."""
         if folder.read(_place(release, "grades.json")):
             return done("the answers are graded")
-        job = folder.read(_place(release, "job.json")) or self._lay_out(release, folder, pairs)
+        job = folder.read(_place(release, "job.json")) or self._prepare(release, folder, pairs)
         if job["invalid"] == job["asked"]:
             return self._end(release, folder, job)
         try:
@@ -88,8 +90,8 @@ class Grading:
                 raise
             return self._end(release, folder, job, described(error))
 
-    def _lay_out(self, release: Release, folder: Folder, pairs: Pairs) -> dict[str, Any]:
-        """Write the job's data set, then what is known of the job before it is made."""
+    def _prepare(self, release: Release, folder: Folder, pairs: Pairs) -> dict[str, Any]:
+        """Write the job's data set and its initial state, and return the state."""
         shown = list(pairs())
         rows = grades.records(shown, self.task)
         folder.write_rows(_place(release, "prompts.jsonl"), rows)
@@ -104,13 +106,13 @@ class Grading:
         return job
 
     def _follow(self, release: Release, folder: Folder, job: dict[str, Any]) -> StageResult:
-        """Make the job, or look what has become of it."""
+        """Create the job, or poll it."""
         is_late = self.now() > job["begun_at"] + self.judge_hours * 3600
-        late = f"the judge was not done within {self.judge_hours:g} hours (evaluation.judge_hours)"
+        late = f"the judge did not finish within {self.judge_hours:g} hours (evaluation.judge_hours)"
         if not job["arn"]:
             if not is_late:
-                return self._make(release, folder, job)
-            # An answer may have been lost on each try.
+                return self._create(release, folder, job)
+            # The response of every try may have been lost.
             found = jobs.find(self.bedrock, self.owner, jobs.job_name(self.owner, release))
             if found is None:
                 return self._end(release, folder, job, late)
@@ -126,28 +128,29 @@ class Grading:
             return self._end(release, folder, job, late)
         return waiting(f"the judge grades {job['asked'] - job['invalid']} answers", self._pause(job))
 
-    def _make(self, release: Release, folder: Folder, job: dict[str, Any]) -> StageResult:
+    def _create(self, release: Release, folder: Folder, job: dict[str, Any]) -> StageResult:
         with self.releases.creating(release.digest) as may:
             if not may:
                 return not_in_progress(release.digest)
             job["arn"] = jobs.start(self.bedrock, self.owner, self._request(release, folder, job["judge"]))
-        # Stopping an execution stops no function that runs, and whoever ends releases may have looked before.
+        # A running function continues after its execution was stopped, and the sweeper may have listed jobs
+        # before this one existed.
         now = self.releases.get(release.digest)
         if now is None or now.is_final or now.attempt != release.attempt:
             jobs.stop(self.bedrock, job["arn"])
             return not_in_progress(release.digest)
         folder.write(_place(release, "job.json"), job)
-        return waiting(f"evaluation job {job['arn']} was made", self.poll_seconds)
+        return waiting(f"evaluation job {job['arn']} was created", self.poll_seconds)
 
     def _request(self, release: Release, folder: Folder, model: str) -> dict[str, Any]:
-        """CreateEvaluationJob's parameters."""
+        """Return the parameters of CreateEvaluationJob."""
         name = jobs.job_name(self.owner, release)
         judge = {"bedrockEvaluatorModels": [{"modelIdentifier": model}]}
         dataset = {
             "name": "holdout",
             "datasetLocation": {"s3Uri": folder.uri(_place(release, "prompts.jsonl"))},
         }
-        # Judges need this type, which the published enum leaves out (amazon-bedrock-samples).
+        # Judges need this task type, which the published enum lacks (amazon-bedrock-samples).
         asked = {"taskType": "General", "dataset": dataset, "metricNames": [grades.METRIC]}
         return {
             "jobName": name,
@@ -188,7 +191,7 @@ class Grading:
         problem: str = "",
         given: Iterable[float] = (),
     ) -> StageResult:
-        """Keep the grades, or why there are none."""
+        """Write the grades, or the reason why there are none."""
         found = Grades(
             judge=job["judge"],
             job=job["arn"],
@@ -208,7 +211,7 @@ class Grading:
 def grading_of(
     env: GradeAnswersEnv, bedrock: Any, s3: Any, releases: Releases, now: Callable[[], float] = time.time
 ) -> Grading:
-    """Return what the function's variables describe."""
+    """Return the step's clients and settings from the function's variables."""
     return Grading(
         bedrock=bedrock,
         s3=s3,
@@ -226,7 +229,7 @@ def grading_of(
 
 
 def kept_grades(release: Release, folder: Folder, judge: str) -> Grades:
-    """The grades of an attempt. An execution that began before a judge was set did not ask it."""
+    """Return an attempt's grades. An execution that began before a judge was set has none."""
     found = folder.read(_place(release, "grades.json"))
     return Grades(**found) if found else Grades(judge=judge, problem="the judge was not asked")
 

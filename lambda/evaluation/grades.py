@@ -1,8 +1,7 @@
-"""A judge's grades: what it is shown, what it is asked for, and what it said.
+"""The judge's input, instructions and grades.
 
-The judge is a language model. It grades how well the weights of an answer suit the query, from 1 to 5, beside
-the metrics that compare weights with weights. An answer that is not valid gets the lowest grade, and is not
-shown to it.
+The judge is a language model. It grades from 1 to 5 how well the weights of an answer suit the query, in
+addition to the metrics that compare weights. Invalid answers get the lowest grade without being shown to it.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from evaluation.metrics import Answer, Question
 from evaluation.questions import HOLDOUT, spread
 
 LOWEST, HIGHEST = 1.0, 5.0
-# Prompts of one job that a judge grades (Bedrock user guide, model-evaluation-prompt-datasets-judge).
+# Prompts of one evaluation job (Bedrock user guide, model-evaluation-prompt-datasets-judge).
 MOST_PROMPTS = 1_000
-# Bedrock does not say what becomes of an answer that the judge could not grade. With fewer than this part of
-# them graded, the mean would be that of an unknown choice.
+# Least share of graded answers for a score. Bedrock does not document how it reports answers that the judge
+# could not grade, so a mean over fewer could be biased.
 LEAST_GRADED = 0.5
 METRIC = "RoutingWeights"
-# Who gave the answers, as the job names it.
+# Name of the answers' source in the job.
 SOURCE = "candidate"
 
 # A definition has at most 100 characters (botocore: RatingScaleItem).
@@ -39,7 +38,7 @@ _SCALE = {
 
 
 def instructions(task: Task) -> str:
-    """What the judge is told (at most 5,000 characters, botocore: CustomMetricInstructions)."""
+    """Return the judge's instructions (at most 5,000 characters, botocore: CustomMetricInstructions)."""
     return (
         "You grade a router of search queries. For each query it says how much each of these labels should "
         f"count, as weights from 0 to 1 that sum to 1: {', '.join(task.labels)}.\n"
@@ -51,7 +50,7 @@ def instructions(task: Task) -> str:
 
 
 def metric(task: Task) -> dict[str, Any]:
-    """The custom metric of the job."""
+    """Return the job's custom metric."""
     scale = [{"definition": text, "value": {"floatValue": float(value)}} for value, text in _SCALE.items()]
     return {
         "customMetricDefinition": {"name": METRIC, "instructions": instructions(task), "ratingScale": scale}
@@ -59,12 +58,12 @@ def metric(task: Task) -> dict[str, Any]:
 
 
 def sample(questions: Iterable[Question]) -> list[Question]:
-    """The questions that are graded: the hold-out set's, or 1,000 spread over them."""
+    """Return the questions to grade: the hold-out set, or 1,000 questions spread over it."""
     return spread([question for question in questions if question.slice == HOLDOUT], MOST_PROMPTS)
 
 
 def records(pairs: Iterable[tuple[Question, Answer | None]], task: Task) -> list[dict[str, Any]]:
-    """The lines of the job's data set: those questions whose answer is valid."""
+    """Return the rows of the job's data set: the questions with a valid answer."""
     return [
         {
             "prompt": question.query,
@@ -78,9 +77,9 @@ def records(pairs: Iterable[tuple[Question, Answer | None]], task: Task) -> list
 
 
 def results(folder: Folder, target: str, job: str) -> list[float]:
-    """The grades that a job wrote below a folder; what is no grade from 1 to 5 is left out.
+    """Return the grades from 1 to 5 that a job wrote below a folder; other values are left out.
 
-    They lie at `<target><job>/<id>/models/<source>/taskTypes/<type>/datasets/<name>/<id>_output.jsonl`
+    Their key is `<target><job>/<id>/models/<source>/taskTypes/<type>/datasets/<name>/<id>_output.jsonl`
     (amazon-bedrock-samples, evaluation with precomputed answers).
     """
     names = [name for name in folder.names(f"{target}{job}/") if name.endswith("_output.jsonl")]
@@ -101,15 +100,15 @@ def _grade(row: Mapping[str, Any]) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Grades:
-    """What a judge said of a candidate.
+    """The judge's grades for a candidate.
 
     Attributes:
         judge: the model that graded.
-        job: the evaluation job's ARN, or empty where none was made.
+        job: the evaluation job's ARN; empty if there was none.
         asked: answers that were to be graded.
-        invalid: those of them that were not valid and got the lowest grade without the judge.
+        invalid: how many of them were invalid and got the lowest grade without the judge.
         grades: what the judge gave to the others.
-        problem: why there is no score; empty where there is one.
+        problem: why there is no score; empty if there is one.
     """
 
     judge: str
@@ -121,7 +120,7 @@ class Grades:
 
     @property
     def score(self) -> Estimate:
-        """The mean grade and its interval; unknown where there is a problem."""
+        """Return the mean grade and its confidence interval; unknown if there is a problem."""
         if self.problem:
             return UNKNOWN
         return means({METRIC: [*self.grades, *[LOWEST] * self.invalid]})[METRIC]

@@ -1,4 +1,4 @@
-"""The evaluation of a release's candidate: prepare questions, ask all models, grade, score and gate."""
+"""Entry points of the evaluation's steps: prepare questions, ask all models, grade, score and gate."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ask_models(event: Mapping[str, Any], context: Any) -> StageResult:
 
 
 def grade_answers(event: Mapping[str, Any], context: Any) -> StageResult:
-    """Step GradeAnswers, where a judge is set: have it grade the candidate's answers."""
+    """Step GradeAnswers, only with a judge: let it grade the candidate's answers."""
     del context
     env = GradeAnswersEnv.read()
     grading = grading_of(env, client("bedrock"), client("s3"), Releases(table(env.table_name)))
@@ -48,7 +48,7 @@ def grade_answers(event: Mapping[str, Any], context: Any) -> StageResult:
 
 
 def score_and_gate(event: Mapping[str, Any], context: Any) -> StageResult:
-    """Step ScoreAndGate: score the answers, keep the report, and say whether the candidate passed."""
+    """Step ScoreAndGate: score the answers, write the report, and decide whether the candidate passes."""
     del context
     releases, evaluation = _given()
     return wait_if_transient(lambda: score(str(event["release"]), releases, evaluation), RETRY_SECONDS)

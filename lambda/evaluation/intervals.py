@@ -1,6 +1,6 @@
-"""95 % intervals by the bootstrap: what the scores might have been with other queries of the same kind.
+"""95 % confidence intervals of means and quantiles, by the bootstrap.
 
-The resamples are drawn from a fixed seed, so that the same answers always give the same intervals.
+The resamples have a fixed seed, so that equal answers give equal intervals.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 RESAMPLES = 1_000
-# More rows are resampled in groups of nearly equal size: the mean of a group varies the less the larger it
-# is, by just as much as there are fewer groups. The interval stays the same, and its time has a bound.
+# More rows than this are resampled in groups of nearly equal size, which bounds the time. The interval stays
+# the same: group means vary less, in proportion to the smaller number of groups.
 MOST_GROUPS = 1_000
 CONFIDENCE = 0.95
-# Standard deviations within which a normal distribution has that part.
+# Standard deviations on either side of the mean that hold CONFIDENCE of a normal distribution.
 _DEVIATIONS = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value and its interval; all NaN where no row has one. `rows` is how many have."""
+    """A value and its confidence interval over `rows` rows; all NaN if no row has a value."""
 
     value: float
     low: float
@@ -31,7 +31,7 @@ class Estimate:
 
     @property
     def is_known(self) -> bool:
-        """Whether there is a value."""
+        """Return whether there is a value."""
         return not math.isnan(self.value)
 
 
@@ -41,18 +41,18 @@ UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
 def means(
     columns: Mapping[str, Sequence[float | None]], *, resamples: int = RESAMPLES
 ) -> dict[str, Estimate]:
-    """The mean of every column, and its interval.
+    """Return the mean of every column with its confidence interval.
 
     Args:
-        columns: values by row, None where a row has none; all of the same length. They are resampled
-            together, so that the difference of two columns can be a column of its own.
-        resamples: how many are drawn.
+        columns: values by row, None for a missing value; all of the same length. Rows are resampled with all
+            columns, so that a column may hold paired differences.
+        resamples: the number of resamples.
     """
     rows = len(next(iter(columns.values()), ()))
     groups = min(rows, MOST_GROUPS)
     grouped = {name: _grouped(values, groups) for name, values in columns.items()}
     grouped = {name: (sums, counts) for name, (sums, counts) in grouped.items() if any(counts)}
-    # Their rows needn't be counted in each resample.
+    # Columns with one value in every group: no need to count rows in each resample.
     whole = {name for name, (_, counts) in grouped.items() if all(count == 1 for count in counts)}
     drawn: dict[str, list[float]] = {name: [] for name in grouped}
     source = random.Random(rows)  # noqa: S311  # a sample, no secret
@@ -68,10 +68,10 @@ def means(
 
 
 def quantile(values: Sequence[float], part: float) -> Estimate:
-    """The smallest value that at least this part of them does not exceed, and its interval.
+    """Return the quantile `part` (0 to 1) of the values with its confidence interval.
 
-    How many of a resample lie below a value is binomial, so that the bootstrap's interval has its ends at
-    two of the values themselves; none needs to be drawn.
+    The number of a resample's values below a value is binomial. So two of the values are the bounds of the
+    bootstrap interval, and no resamples are needed.
     """
     ordered, count = sorted(values), len(values)
     if not ordered:
@@ -86,12 +86,12 @@ def quantile(values: Sequence[float], part: float) -> Estimate:
 
 
 def _picker(places: Sequence[int]) -> Callable[[Sequence[float]], Sequence[float]]:
-    """Takes the values at these places, some of them several times: itemgetter, of one place as well."""
+    """Return a function that picks the values at these places; itemgetter returns no tuple for one place."""
     return itemgetter(*places) if len(places) > 1 else lambda values: (values[places[0]],)
 
 
 def _grouped(values: Sequence[float | None], groups: int) -> tuple[list[float], list[int]]:
-    """Sums and counts of so many groups, to which the rows are dealt out like cards."""
+    """Return sums and counts of values by group; row i is in group i modulo `groups`."""
     sums, counts = [0.0] * groups, [0] * groups
     for place, value in enumerate(values):
         if value is not None:

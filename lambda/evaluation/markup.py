@@ -1,4 +1,4 @@
-"""Tables and lists of the report's page. Cells are HTML already: `wording.text` makes it of any text."""
+"""Tables and lists of the report page. Cells are HTML; `wording.text` escapes text."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ NO_ROWS = '<p class="note">None.</p>'
 
 
 def code(value: object) -> str:
-    """A name that machines use; nothing where there is none."""
+    """Return an identifier as HTML code; empty if there is none."""
     return f"<code>{text(value)}</code>" if value else ""
 
 
 def definitions(items: Mapping[str, str]) -> str:
-    """A list of names and what belongs to each, both HTML."""
+    """Return a definition list of HTML names and values."""
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in items.items())}</dl>"
 
 
 def table(label: str, head: str | Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of HTML cells, the first of each row its heading; `head` as rows, or by its cells."""
+    """Return a table of HTML cells. The first cell of a row is its heading; `head` is HTML rows, or cells."""
     if not rows:
         return NO_ROWS
     if not isinstance(head, str):
@@ -33,7 +33,7 @@ def table(label: str, head: str | Sequence[str], rows: Sequence[Sequence[str]]) 
 
 
 def scrolled(label: str, head: str, rows: Sequence[str], kind: str) -> str:
-    """A wide table scrolls in its own frame, by the keyboard as well."""
+    """Return a table in a region that scrolls horizontally, also by keyboard."""
     body = "\n".join(rows)
     return (
         f'<div class="scroll" role="region" aria-label="{text(label)}" tabindex="0">'

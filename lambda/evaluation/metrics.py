@@ -1,7 +1,7 @@
-"""What one answer is worth, by each metric; on weights alone, so that no judge is needed.
+"""Metrics of one answer, computed from its weights without a judge.
 
-An answer that is not valid counts as wrong wherever right and wrong are counted. It has no weights, and so no
-part in the mean errors: that is why the gate asks for a valid output rate besides.
+An invalid answer counts as wrong in metrics of shares. It has no weights, so the mean errors leave it out;
+the gate therefore also checks the share of valid output.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ from typing import Literal
 
 from distilled_router.task.task import Task
 
-# Weights of references lie on whole percents at best; below half a percent two are the same.
+# Weights are equal if they differ by less: references have whole percents.
 SAME = 0.005
 NEAR = 1e-9
-# What is added to each weight before the divergence: else a single zero makes it infinite.
+# Added to each weight before the KL divergence, which a zero would make infinite.
 SMOOTHING = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One query to ask. `reference` is None where nobody knows the right weights. `variant_of` is the id of
-    the question that it says in other words, or empty."""
+    """One query of an evaluation.
+
+    `reference` is None if the right weights are unknown. `variant_of` is the id of the original question of a
+    variant, otherwise empty.
+    """
 
     id: str
     slice: str
@@ -34,8 +37,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was made of a question. `weights` is None where the output did not parse or the call failed;
-    `problem` then says why. Latency is 0 where the call failed, tokens also where Bedrock told no usage."""
+    """A contender's answer to a question.
+
+    `weights` is None if the output did not parse or the call failed; `problem` says why. `latency_ms` is 0 if
+    the call failed; tokens are 0 also if Bedrock reported no usage.
+    """
 
     id: str
     weights: Mapping[str, float] | None
@@ -46,14 +52,21 @@ class Answer:
 
     @property
     def was_given(self) -> bool:
-        """Whether a model wrote something, valid or not."""
+        """Return whether a model answered, even with invalid output."""
         return self.latency_ms > 0
 
 
 @dataclass(frozen=True)
 class Metric:
-    """`unit` is `share`, `weight`, `nats`, `points`, `ms`, `tokens` or `usd`. `better` says whether higher or
-    lower values are. `needs_reference`: questions without one have no value."""
+    """A metric's description.
+
+    Attributes:
+        title: for the report.
+        unit: `share`, `weight`, `nats`, `points`, `ms`, `tokens` or `usd`.
+        better: whether higher or lower values are better.
+        meaning: for the report.
+        needs_reference: whether questions without a reference have no value.
+    """
 
     title: str
     unit: str
@@ -64,69 +77,69 @@ class Metric:
 
 METRICS: Mapping[str, Metric] = {
     "valid_output": Metric(
-        "Valid output", "share", "higher", "answers that parse and weigh every label", needs_reference=False
+        "Valid output", "share", "higher", "answers with a weight for every label", needs_reference=False
     ),
     "exact_match": Metric("Exact match", "share", "higher", "answers that equal the reference"),
-    "within_0_05": Metric("Within 0.05", "share", "higher", "answers with no weight further off than 0.05"),
-    "within_0_10": Metric("Within 0.10", "share", "higher", "answers with no weight further off than 0.10"),
+    "within_0_05": Metric("Within 0.05", "share", "higher", "answers with all weights within 0.05"),
+    "within_0_10": Metric("Within 0.10", "share", "higher", "answers with all weights within 0.10"),
     "dominant_accuracy": Metric(
         "Dominant label",
         "share",
         "higher",
-        "answers whose largest weight is the reference's, or one of those tied",
+        "answers with the reference's dominant label, or one of its tied labels",
     ),
     "mean_absolute_error": Metric(
         "Mean absolute error",
         "weight",
         "lower",
-        "distance of a weight from the reference's, of valid answers",
+        "mean difference between a weight and the reference's, over valid answers",
     ),
     "kl_divergence": Metric(
         "KL divergence",
         "nats",
         "lower",
-        "of the reference from the answer, of valid answers, each smoothed by 0.005",
+        "from answer to reference, over valid answers, with weights smoothed by 0.005",
     ),
-    "rubric": Metric("Rubric", "points", "higher", "1 to 5: the published rubric, on weights alone"),
-    "input_tokens": Metric("Input tokens", "tokens", "lower", "of a question", needs_reference=False),
-    "output_tokens": Metric("Output tokens", "tokens", "lower", "of an answer", needs_reference=False),
+    "rubric": Metric("Rubric", "points", "higher", "1 to 5 by the published rubric, from weights alone"),
+    "input_tokens": Metric("Input tokens", "tokens", "lower", "per question", needs_reference=False),
+    "output_tokens": Metric("Output tokens", "tokens", "lower", "per answer", needs_reference=False),
     "cost_per_1000_usd": Metric(
-        "Cost of 1,000",
+        "Cost of 1,000 queries",
         "usd",
         "lower",
-        "US dollars for the tokens of 1,000 questions and answers",
+        "US dollars for input and output tokens",
         needs_reference=False,
     ),
 }
 
 LATENCIES: Mapping[str, float] = {"latency_p50_ms": 0.50, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
-"""Names of the latencies' quantiles, and which part of the answers is as fast or faster."""
+"""Latency metrics, and their quantiles."""
 
 
 def shown() -> dict[str, dict[str, str]]:
-    """What each score of a report is, by its name."""
+    """Return the report's description of each metric, by name."""
     found = {
         name: {"title": metric.title, "unit": metric.unit, "better": metric.better, "meaning": metric.meaning}
         for name, metric in METRICS.items()
     }
     for name, part in LATENCIES.items():
-        meaning = f"{part:.0%} of the answers came within so many milliseconds"
+        meaning = f"time within which {part:.0%} of the answers arrived"
         found[name] = {
             "title": f"Latency p{part * 100:.0f}",
             "unit": "ms",
             "better": "lower",
             "meaning": meaning,
         }
-    meaning = "variants that got the weights of their original, none more than 0.10 off"
+    meaning = "variants with all weights within 0.10 of those for the original query"
     found["consistency"] = {"title": "Consistency", "unit": "share", "better": "higher", "meaning": meaning}
     return found
 
 
 def rubric(reference: Mapping[str, float], weights: Mapping[str, float] | None, task: Task) -> int:
-    """The 5-point rubric of the published evaluation without its part on reasoning.
+    """Return 1 to 5 points by the rubric of the published evaluation, without its part on reasoning.
 
-    5: every weight within 0.05 of the reference. 4: within 0.10. 1: no weights, or one of them more than 0.30
-    off. 3: the dominant label is right, and the mean error below 0.15. 2: the rest.
+    5: every weight is within 0.05 of the reference. 4: within 0.10. 1: there are no weights, or one differs
+    by more than 0.30. 3: the dominant label is right, and the mean error is below 0.15. 2: all other answers.
     """
     if weights is None:
         return 1
@@ -142,12 +155,12 @@ def rubric(reference: Mapping[str, float], weights: Mapping[str, float] | None, 
 
 
 def is_dominant_right(reference: Mapping[str, float], weights: Mapping[str, float], task: Task) -> bool:
-    """Whether the largest weight is of the reference's label; of labels that are tied there any will do."""
+    """Return whether the answer's dominant label is the reference's, or one of its tied labels."""
     return task.dominant(dict(weights)) in task.dominants(dict(reference))
 
 
 def divergence(reference: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    """Kullback-Leibler divergence of the reference from the answer, in nats; both are smoothed."""
+    """Return the smoothed Kullback-Leibler divergence from the answer to the reference, in nats."""
     whole = 1 + SMOOTHING * len(reference)
     total = 0.0
     for label, weight in reference.items():
@@ -157,14 +170,14 @@ def divergence(reference: Mapping[str, float], weights: Mapping[str, float]) -> 
 
 
 def distances(reference: Mapping[str, float], weights: Mapping[str, float]) -> list[float]:
-    """How far each weight is from the reference's, label by label."""
+    """Return the absolute difference of each weight to the reference's."""
     return [abs(weights[label] - weight) for label, weight in reference.items()]
 
 
 def values(
     question: Question, answer: Answer, task: Task, cost: Callable[[Answer], float | None]
 ) -> dict[str, float | None]:
-    """One answer's value by every metric; None where it has none. `cost` is in US dollars, of an answer."""
+    """Return an answer's value of every metric, or None. `cost` returns an answer's cost in US dollars."""
     reference, weights = question.reference, answer.weights
     has_usage = answer.input_tokens > 0
     usd = cost(answer) if has_usage else None

@@ -1,7 +1,7 @@
-"""A release's evaluation as one page for people: the decision first, and all that led to it.
+"""The evaluation report as one HTML page: first the decision, then its reasons and details.
 
-The page holds its styles and plots itself, asks nothing of the network, and has no script. Queries, routing
-labels and answers are strangers' texts: all of them go through `wording.text`.
+The page contains its styles and plots, loads nothing from the network, and has no script. Queries, routing
+labels and answers are untrusted: `wording.text` escapes all of them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ type Report = Mapping[str, Any]
 
 
 def page(report: Report) -> str:
-    """The page of a report, as a whole HTML document.
+    """Return a report as an HTML document.
 
     Args:
-        report: what report.json holds. Parts that are missing or null are shown as unknown, or left out.
+        report: the content of report.json. Missing parts and nulls are shown as unknown, or left out.
     """
     decision = "passed" if report.get("passed") else "refused"
     sections = (_decision, _checks, _judge, _side_by_side, _plots, _parts, _slices, _worst, _identity)
@@ -51,14 +51,16 @@ def _decision(report: Report) -> str:
     passed = bool(report.get("passed"))
     reasons = [f"<li>{text(reason)}</li>" for reason in report.get("reasons") or ()]
     note = (
-        "" if "live" in _contenders(report) else '<p class="note">No release is live yet to compare with.</p>'
+        ""
+        if "live" in _contenders(report)
+        else '<p class="note">No release is live yet, so there is no comparison.</p>'
     )
     return (
         f'<header class="decision{"" if passed else " refused"}"><h1>{"Passed" if passed else "Refused"}</h1>'
         f"<p>Release <code>{text(report.get('release'))}</code>, attempt {text(report.get('attempt'))}</p>"
         f"{f'<ul>{"".join(reasons)}</ul>' if reasons else ''}</header>\n"
         f'<ul class="figures">{"".join(_key_figure(report, name) for name in _FIGURES)}</ul>'
-        f'<p class="note">Intervals are of 95 %.</p>{note}'
+        f'<p class="note">The 95 % confidence interval is below each value.</p>{note}'
     )
 
 
@@ -85,13 +87,13 @@ def _checks(report: Report) -> str:
         bound = f"at {text(check.get('limit_is'))} {limit}" if limit != UNKNOWN else limit
         between = interval(check.get("low"), check.get("high"), "") or UNKNOWN
         rows.append([f"{text(check.get('name'))}<small>{against}</small>", found, between, bound, decision])
-    head = ("Check", "Found", "Interval", "Limit", "OK")
-    note = '<p class="note">Shares and weights are of 1, as in the settings of the gate.</p>'
+    head = ("Check", "Value", "95 % interval", "Limit", "OK")
+    note = '<p class="note">Shares and weights are from 0 to 1, as in the settings of the gate.</p>'
     return f"<h2>Checks of the gate</h2>{note}{table('Checks of the gate', head, rows)}"
 
 
 def _judge(report: Report) -> str:
-    """Nothing where no judge is set."""
+    """Return the judge's section; empty without a judge."""
     judge = report.get("judge")
     if not judge:
         return ""
@@ -103,12 +105,12 @@ def _judge(report: Report) -> str:
     known = {
         "Judge": code(judge.get("model")),
         "Mean grade, 1 to 5": graded,
-        "Answers": f"{judge.get('asked') or 0:,}, of which {judge.get('invalid') or 0:,} were not valid",
+        "Answers": f"{judge.get('asked') or 0:,}, of which {judge.get('invalid') or 0:,} invalid",
         "Evaluation job": code(judge.get("job")),
     }
     note = (
-        "A language model graded how well the weights suit the query; an answer that is not valid counts as "
-        "1. A judge of the teacher's family prefers answers of its own kind, and so those of its student."
+        "A language model graded how well the weights suit the query; an invalid answer counts as 1. A judge "
+        "of the teacher's model family may prefer the answers of the teacher's student."
     )
     return f'<h2>Judge</h2><p class="note">{note}</p>{definitions(known)}'
 
@@ -127,10 +129,10 @@ def _side_by_side(report: Report) -> str:
             row.append(estimate(compared[name], unit, signed=True) if name in compared else "")
         rows.append(row)
     head = ["Metric", *(f"{text(_NAMES.get(name, name))}" for name in contenders)]
-    note = "A value's 95 % interval is below it."
+    note = "The 95 % confidence interval is below each value."
     if compared:
         head.append("Candidate \N{MINUS SIGN} live")
-        note += " Differences are of the same questions; those of shares are percentage points."
+        note += " Differences are paired by question; those of shares are in percentage points."
     return f'<h2>Side by side</h2><p class="note">{note}</p>{table("Metrics by contender", head, rows)}'
 
 
@@ -155,8 +157,8 @@ def _error_plots(pair: Report) -> str:
         if one
     ]
     note = (
-        "Weight of the answer less the reference's: the line is the median, the box holds the middle half, "
-        "the whiskers end at the 5th and the 95th percentile."
+        "Weight of the answer minus weight of the reference. The line is the median, the box holds the "
+        "middle half of the answers, and the whiskers end at the 5th and 95th percentiles."
     )
     return _figures("Signed weight error by label", note, figures)
 
@@ -180,7 +182,7 @@ def _confusion(pair: Report) -> str:
                 f"Dominant labels, {_NAMES[name]}", f"<thead><tr>{head}</tr></thead>", rows, "heat"
             )
             figures.append(f"<div>{plots.legend({name: _NAMES[name]})}{heat}</div>")
-    note = "Questions by the reference's dominant label (rows) and the answer's (columns)."
+    note = "Number of questions by dominant label of the reference (rows) and of the answer (columns)."
     return _figures("Dominant labels", note, figures)
 
 
@@ -197,7 +199,7 @@ def _latency_plot(contenders: Report) -> str:
         label = "Share of answers by latency in milliseconds"
         legend = plots.legend({name: _NAMES[name] for name in found})
         figures = [f"<div>{legend}{plots.latency(edges, counts, label)}</div>"]
-    note = "Share of answers from each number of milliseconds up to the next; steps are not of equal width."
+    note = "Share of answers by latency range, in milliseconds. The ranges have different widths."
     return _figures("Latency", note, figures)
 
 
@@ -211,7 +213,7 @@ def _cost_plot(report: Report, contenders: Report) -> str:
     if costs:
         label = "Cost of 1,000 queries in US dollars"
         figures = [f"<div>{plots.bars(costs, lambda name: _NAMES.get(name, name), label)}</div>"]
-    return _figures("Cost of 1,000 queries", "US dollars for the tokens of questions and answers.", figures)
+    return _figures("Cost of 1,000 queries", "US dollars for input and output tokens.", figures)
 
 
 def _figures(title: str, note: str, figures: Sequence[str]) -> str:
@@ -228,14 +230,15 @@ def _parts(report: Report) -> str:
 
 def _slices(report: Report) -> str:
     note = (
-        "Questions beside the hold-out set. Consistent is what gets the weights of its original, within 0.10."
+        "Questions outside the hold-out set. An answer is consistent if its weights are within 0.10 of those "
+        "for the original query."
     )
     found = _grouped(report, "slices", "Slice", _SLICES)
     return f'<h2>Robustness</h2><p class="note">{note}</p>{found}'
 
 
 def _grouped(report: Report, part: str, heading: str, metrics: Iterable[str]) -> str:
-    """A table of parts: each metric with a column of the candidate and of the live release."""
+    """Return a table of groups, with columns for candidate and live release by metric."""
     contenders = _contenders(report)
     pair = [name for name in ("candidate", "live") if name in contenders]
     groups = {name: contenders[name].get(part) or {} for name in pair}
@@ -275,7 +278,7 @@ def _worst(report: Report) -> str:
 def _weights(weights: Mapping[str, float] | None) -> str:
     if not weights:
         return UNKNOWN
-    # Zeros say little, and there may be many labels.
+    # Leave out zeros: there may be many labels.
     some = {label: weight for label, weight in weights.items() if weight} or weights
     return ", ".join(f"{text(label)} {weight:.2f}" for label, weight in some.items())
 
@@ -310,7 +313,7 @@ def _identity(report: Report) -> str:
 
 
 def _contenders(report: Report) -> dict[str, Mapping[str, Any]]:
-    """Those that there are, in the order of the page."""
+    """Return the report's contenders in the order of the page."""
     found = report.get("contenders") or {}
     return {name: found[name] for name in _NAMES if found.get(name)}
 

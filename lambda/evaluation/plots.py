@@ -1,7 +1,6 @@
-"""The report's plots, as inline SVG without scripts, styles or addresses of its own: page.css has their look.
+"""Plots of the report as inline SVG, without scripts, styles or external links. page.css styles them.
 
-pygal lays them out. What it adds for a browser that loads its scripts is taken away again, and so the same
-numbers always give the same text.
+pygal draws them. Its scripts, styles and ids are removed, so that equal numbers give equal SVG.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from pygal.style import Style
 
 from evaluation.wording import clean, figure
 
-# Where lxml is installed pygal would build its trees with that.
+# Use the standard library's ElementTree even if lxml is installed.
 etree.to_etree()
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _NEEDLESS = ("script", "style", "title", "desc", "defs")
-# Small, so that a phone still shows the letters at nearly their size.
+# Small, so that a phone hardly scales the text down.
 _WIDTH = 420
 _LETTER = 14
 _STYLE = Style(
@@ -34,19 +33,19 @@ _STYLE = Style(
 def label_errors(
     errors: Mapping[str, Sequence[float]], limits: tuple[float, float], name: str, label: str
 ) -> str:
-    """Box plot of the five quantiles of each routing label; `limits` is the common range of several plots."""
+    """Return a box plot of five quantiles by routing label; `limits` is the range shared by several plots."""
     chart = _chart(pygal.Box, height=280, range=limits, value_formatter=lambda value: figure(value, "signed"))
     chart.x_labels = [clean(routed) for routed in errors]
     if len(errors) > 5:
         chart.x_label_rotation, chart.truncate_label = 40, 14
     for routed, (p05, p25, p50, p75, p95) in errors.items():
-        # Of these eight, pygal's quartiles are the ones we have: it computes them from rows.
+        # pygal computes quartiles from rows; of these eight values they are the given ones.
         chart.add(clean(routed), [p05, p25, p25, p50, p50, p75, p75, p95])
     return _svg(chart, [name] * len(errors), label)
 
 
 def latency(edges: Sequence[float], counts: Mapping[str, Sequence[int]], label: str) -> str:
-    """Share of answers by latency: a line for each contender, a point for each bar of its histogram."""
+    """Return a line plot of the share of answers by latency range, with a line per contender."""
     shown = {name: found for name, found in counts.items() if sum(found)}
     last = max((place for found in shown.values() for place, count in enumerate(found) if count), default=-1)
     bars = range(min(last + 2, len(edges)))
@@ -62,14 +61,14 @@ def latency(edges: Sequence[float], counts: Mapping[str, Sequence[int]], label: 
 
 
 def bars(values: Mapping[str, float], named: Callable[[str], str], label: str) -> str:
-    """One horizontal bar for each contender, with its name and value beside it."""
+    """Return a horizontal bar per contender, with its name and value."""
     chart = _chart(
         pygal.HorizontalBar,
         height=60 + 42 * len(values),
         margin_right=28,
         range=(0, max(values.values()) or 1),
     )
-    # From the bottom up, as pygal has them.
+    # pygal draws from the bottom up.
     order = list(values)[::-1]
     chart.x_labels = [clean(f"{named(name)}: {figure(values[name], 'usd')}") for name in order]
     chart.value_formatter = lambda value: figure(value, "usd") if value else "0"
@@ -93,7 +92,7 @@ def _chart(kind: Any, **settings: Any) -> Any:
 
 
 def _svg(chart: Any, names: Sequence[str], label: str) -> str:
-    """The chart as a picture with a text instead; the series get the classes `is-<name>`."""
+    """Return the chart as SVG with a text alternative; each series gets the class `is-<name>`."""
     root: ElementTree.Element = chart.render_tree()
     _strip(root)
     for node in root.iter():
@@ -122,6 +121,6 @@ def _strip(node: ElementTree.Element) -> None:
 
 
 def legend(names: Mapping[str, str]) -> str:
-    """What each colour is, as text that wraps."""
+    """Return a legend of colours and names."""
     items = (f'<li class="is-{name}">{html.escape(clean(title))}</li>' for name, title in names.items())
     return f'<ul class="legend">{"".join(items)}</ul>'

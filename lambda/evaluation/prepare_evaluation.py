@@ -1,4 +1,4 @@
-"""Write the questions in shards, and the plan of the evaluation."""
+"""Step PrepareEvaluation: write the questions in shards, and the evaluation's plan."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from evaluation.questions import questions, shards
 
 
 def prepare(digest: str, releases: Releases, evaluation: Evaluation) -> StageResult:
-    """Write the questions and the plan. The release that is live at this moment is compared to the end."""
+    """Write the questions and the plan, which fixes the live release to compare the candidate with."""
     release = releases.get(digest)
-    if release is None or not releases.transition(digest, EVALUATING, "the questions are laid out"):
+    if release is None or not releases.transition(digest, EVALUATING, "preparing the questions"):
         return not_in_progress(digest)
     folder, life = evaluation.folder(release), release.life
     plan = folder.read(PLAN)

@@ -1,6 +1,6 @@
-"""What a candidate is asked: the hold-out set, and variants of a part of it that a good router sees through.
+"""Questions of an evaluation: the hold-out set, and variants of a part of it that test robustness.
 
-The variants are made the same way every time, so that two releases of one hold-out set are asked the same.
+The variants are deterministic, so that all releases with one hold-out set get the same questions.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from distilled_router.task.task import Task
 from evaluation.metrics import Question
 
 HOLDOUT = "holdout"
-# Questions beyond are left out, spread evenly: our own limit, for the time that an evaluation takes.
+# Of more hold-out questions an evenly spread sample is asked, to limit the evaluation's time.
 MOST_QUESTIONS = 100_000
-# Questions that one invocation asks, of every contender: within minutes at a second each.
+# Questions of one shard, which one invocation asks within minutes at a second each.
 SHARD_QUESTIONS = 500
 _QUERY = "{query}"
 
@@ -26,9 +26,9 @@ _QUERY = "{query}"
 def questions(
     holdout: Sequence[Example], task: Task, robustness: Robustness, slice_queries: int
 ) -> Iterator[Question]:
-    """Return all questions of an evaluation, the hold-out set first. None is longer than the router takes.
+    """Yield all questions, the hold-out set first. None is longer than the router's limit.
 
-    `slice_queries` is how many hold-out queries each slice has a variant of; with 0 there are no slices.
+    `slice_queries` is the number of hold-out queries with a variant in each slice; 0 means no slices.
     """
     asked = [
         Question(f"{HOLDOUT}-{number:06d}", HOLDOUT, example.query, example.weights)
@@ -50,20 +50,20 @@ def questions(
 
 
 def spread[Item](items: Sequence[Item], most: int) -> list[Item]:
-    """At most so many, spread evenly: the same ones in every attempt."""
+    """Return at most `most` items, spread evenly; equal inputs give equal results."""
     if len(items) <= most:
         return list(items)
     return [items[place * len(items) // most] for place in range(most)]
 
 
 def shards(asked: Sequence[Question]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The questions in parts: a name and the rows of each."""
+    """Yield name and rows of each shard."""
     for number, start in enumerate(range(0, len(asked), SHARD_QUESTIONS)):
         yield f"{number:05d}", [asdict(question) for question in asked[start : start + SHARD_QUESTIONS]]
 
 
 def _changes(task: Task, robustness: Robustness) -> Mapping[str, Callable[[str, int], str]]:
-    """The variants of one query that must get its weights, by the name of their slice."""
+    """Return the changes that keep a query's weights, by the name of their slice."""
     changes: dict[str, Callable[[str, int], str]] = {
         "typos": lambda query, _: _with_typos(query),
         "upper_case": lambda query, _: query.upper(),
@@ -77,12 +77,12 @@ def _changes(task: Task, robustness: Robustness) -> Mapping[str, Callable[[str, 
 
 
 def _around(texts: Sequence[str]) -> Callable[[str, int], str]:
-    """Puts the texts around queries, by turns."""
+    """Return a change that puts one of the texts around a query, by turns."""
     return lambda query, number: texts[number % len(texts)].replace(_QUERY, query)
 
 
 def _with_typos(query: str) -> str:
-    """Every third word of four letters or more has two neighbouring letters in the other order."""
+    """Swap two neighbouring letters in every third word of four letters or more."""
     chance = random.Random(query)  # noqa: S311  # the same every time
     words = query.split(" ")
     long = [place for place, word in enumerate(words) if len(word) >= 4 and word.isalpha()]
@@ -93,6 +93,6 @@ def _with_typos(query: str) -> str:
 
 
 def _lengthened(query: str, filler: str, most: int) -> str:
-    """The query after as much filler as the router takes."""
+    """Return the query with as much filler before it as the router's limit allows."""
     times = (most - len(query)) // (len(filler) + 1)
     return f"{' '.join([filler] * times)} {query}" if times > 0 else query

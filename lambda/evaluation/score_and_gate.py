@@ -1,4 +1,4 @@
-"""Score all answers, apply the gate, and keep the report."""
+"""Step ScoreAndGate: score all answers, apply the gate, and write the report."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from evaluation.page import page
 from evaluation.questions import HOLDOUT
 
 WORST = 20
-# Words of a query, by which the scores are broken down: up to and with the first, the second, and more.
+# Largest numbers of words of the first two length groups; the third has longer queries.
 LENGTHS = (3, 7)
-# Lower ends of a histogram's bars, in milliseconds; the last bar is open.
+# Lower bounds of the latency ranges in milliseconds; the last range is open.
 LATENCY_EDGES = (
     0,
     10,
@@ -58,7 +58,7 @@ type Values = Mapping[str, float | None]
 
 
 def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResult:
-    """Score all answers and keep the report."""
+    """Score all answers and write the report; return whether the candidate passes."""
     release = releases.get(digest)
     if release is None or not releases.transition(digest, EVALUATING, "the answers are being scored"):
         return not_in_progress(digest)
@@ -67,7 +67,7 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
     asked = questions_of(folder, plan)
     given = answers_of(folder, plan)
     if left := [question for question in asked if question.id not in given[CANDIDATE]]:
-        return failed(f"{len(left)} of {len(asked)} questions were not asked, the first {left[0].id}")
+        return failed(f"{len(left)} of {len(asked)} questions were not asked, starting with {left[0].id}")
     scored = [
         Scored(contender, given[contender.name], asked, evaluation.task, evaluation.resamples)
         for contender in (Contender(**one) for one in plan["contenders"])
@@ -100,7 +100,7 @@ def _identity(release: Release, asked: Sequence[Question], evaluation: Evaluatio
 
 
 def _summary(report: Mapping[str, Any]) -> dict[str, float | int | None]:
-    """The candidate's scores as the releases table keeps them."""
+    """Return the candidate's scores for the releases table."""
     metrics = report["contenders"][CANDIDATE]["metrics"]
     values = {name: found["value"] if found else None for name, found in metrics.items()}
     if grades := report.get("judge"):
@@ -123,7 +123,7 @@ def _first_problem(report: Mapping[str, Any]) -> str:
 
 
 class Scored:
-    """One contender's answers, valued. `rows` are pairs of a question and its values, in their order."""
+    """One contender's scored answers. `rows` holds each question with its answer's values, in order."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Scored:
         task: Task,
         resamples: int = RESAMPLES,
     ) -> None:
-        """An answer that is missing counts as one that failed."""
+        """Score the answers; a missing answer counts as failed."""
         self.contender = contender
         self.resamples = resamples
         self._task = task
@@ -144,17 +144,17 @@ class Scored:
         ]
 
     def answer(self, question: Question) -> Answer:
-        """What it made of a question."""
+        """Return the answer to a question."""
         return self._answers.get(question.id) or Answer(question.id, None, "not asked")
 
     @cached_property
     def holdout(self) -> list[tuple[Question, Values]]:
-        """The rows of the hold-out set itself."""
+        """Return the rows of the hold-out set."""
         return [row for row in self.rows if row[0].slice == HOLDOUT]
 
     @cached_property
     def overall(self) -> dict[str, Estimate]:
-        """The scores on the hold-out set."""
+        """Return the scores on the hold-out set."""
         return self.scores(self.holdout)
 
     def means(self, columns: Mapping[str, Sequence[float | None]]) -> dict[str, Estimate]:
@@ -162,13 +162,13 @@ class Scored:
         return means(columns, resamples=self.resamples)
 
     def scores(self, rows: Sequence[tuple[Question, Values]]) -> dict[str, Estimate]:
-        """The scores of some rows, by metric, latencies included."""
+        """Return the scores of these rows by metric, with latencies."""
         found = self.means({name: [value[name] for _, value in rows] for name in METRICS})
         times = [answer.latency_ms for question, _ in rows if (answer := self.answer(question)).was_given]
         return found | {name: quantile(times, part) for name, part in LATENCIES.items()}
 
     def document(self) -> dict[str, Any]:
-        """Its part of the report."""
+        """Return the contender's part of the report."""
         rows, task = self.holdout, self._task
         by_label, by_length = defaultdict(list), defaultdict(list)
         for row in rows:
@@ -205,7 +205,7 @@ class Scored:
         return found
 
     def _is_consistent(self, question: Question) -> float | None:
-        """Whether a variant got the weights that its original got, within 0.10."""
+        """Return 1 if a variant's weights are within 0.10 of its original's, else 0; None for an original."""
         if not question.variant_of:
             return None
         mine, first = self.answer(question).weights, self._answers.get(question.variant_of)
@@ -214,18 +214,18 @@ class Scored:
         return float(max(distances(first.weights, mine)) <= 0.10 + NEAR)
 
     def _confusion(self, rows: Iterable[tuple[Question, Values]]) -> dict[str, dict[str, int]]:
-        """How often each label was answered where another dominates the reference."""
+        """Return the confusion matrix: counts of answered labels by the reference's dominant label."""
         found: dict[str, Counter[str]] = {label: Counter() for label in self._task.labels}
         for question, _ in rows:
             assert question.reference is not None
             weights, tied = self.answer(question).weights, self._task.dominants(dict(question.reference))
             given = self._task.dominant(dict(weights)) if weights else "invalid"
-            # Of tied labels, the one that was answered counts.
+            # If the answered label is one of the reference's tied labels, it counts as right.
             found[given if given in tied else self._task.dominant(dict(question.reference))][given] += 1
         return {label: dict(counts) for label, counts in found.items()}
 
     def _label_errors(self, rows: Iterable[tuple[Question, Values]]) -> dict[str, list[float]]:
-        """Quantiles of how far each label's weight is above the reference's."""
+        """Return quantiles of the signed error, weight minus reference, by label."""
         errors: dict[str, list[float]] = {label: [] for label in self._task.labels}
         for question, _ in rows:
             weights, reference = self.answer(question).weights, question.reference
@@ -249,7 +249,7 @@ class Scored:
 
 
 def differences(candidate: Scored, other: Scored) -> dict[str, Estimate]:
-    """Candidate less other by the PAIRED metrics, question by question of the hold-out set."""
+    """Return paired differences, candidate minus other, of the PAIRED metrics on the hold-out set."""
     pairs = list(zip(candidate.holdout, other.holdout, strict=True))
     return candidate.means(
         {name: [_less(mine[name], theirs[name]) for (_, mine), (_, theirs) in pairs] for name in PAIRED}
@@ -300,7 +300,7 @@ def _graded(grades: Grades) -> dict[str, Any]:
 
 
 def plain(scores: Mapping[str, Estimate]) -> dict[str, dict[str, float] | None]:
-    """Scores as JSON has them: null where there is no value."""
+    """Return scores for JSON, with null for an unknown value."""
     return {name: asdict(found) if found.is_known else None for name, found in scores.items()}
 
 
@@ -324,7 +324,7 @@ def _worst(candidate: Scored, rows: Iterable[tuple[Question, Values]]) -> list[d
 
 
 def _cost(contender: Contender) -> Callable[[Answer], float | None]:
-    """What its answers cost, where their price is known; static weights cost nothing, and have no tokens."""
+    """Return a function for an answer's cost in US dollars; it returns None if the price is unknown."""
     try:
         rate = Prices.load().rate(contender.model) if contender.model else None
     except PriceError:

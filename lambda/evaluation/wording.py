@@ -1,4 +1,4 @@
-"""Numbers and strangers' texts as the report's page shows them."""
+"""Format numbers and untrusted texts for the report page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from distilled_router.cost.estimate import dollars
 
 UNKNOWN = '<span class="unknown">unknown</span>'
-# What HTML can't hold: controls, lone surrogates, and the two that are no characters.
+# Not allowed in HTML: controls, lone surrogates and noncharacters.
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _DECIMALS = {"weight": 3, "nats": 3, "points": 2, "ms": 0, "tokens": 1, "signed": 2}
 _SUFFIXES = {"ms": " ms", "usd": " USD"}
@@ -19,17 +19,17 @@ UNITS = {"share": "%", "usd": "USD"}
 
 
 def clean(value: object) -> str:
-    """Text without the characters that no page can hold."""
+    """Return a text with characters that HTML can't hold replaced."""
     return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", "" if value is None else str(value))
 
 
 def text(value: object) -> str:
-    """Text of whatever origin, safe between tags and in quoted attributes."""
+    """Escape an untrusted text for use between tags and in quoted attributes."""
     return html.escape(clean(value))
 
 
 def figure(value: float, unit: str, *, signed: bool = False) -> str:
-    """A number in its unit's form; `signed` for differences, where a positive one has its sign, too."""
+    """Format a number by its unit; `signed` adds a plus sign to positive differences."""
     size = abs(value)
     if unit == "share":
         written = f"{100 * size:.1f}" + ("" if signed else "%")
@@ -40,14 +40,14 @@ def figure(value: float, unit: str, *, signed: bool = False) -> str:
     else:
         written = f"{size:,.4g}"
     if not written.strip("0.,%"):
-        return written  # a zero has no sign, even where the value was just below
+        return written  # no sign for a value that rounds to zero
     return ("\N{MINUS SIGN}" if value < 0 else "+" if signed or unit == "signed" else "") + written
 
 
 def estimate(
     found: Mapping[str, Any] | None, unit: str, *, signed: bool = False, suffix: bool = False
 ) -> str:
-    """A value with its interval below, as HTML; `suffix` names the unit where no heading does."""
+    """Return HTML for a value with its confidence interval below; `suffix` appends the unit."""
     if not is_known(found):
         return UNKNOWN
     assert found is not None
@@ -58,7 +58,7 @@ def estimate(
 
 
 def interval(low: float | None, high: float | None, unit: str, *, signed: bool = False) -> str:
-    """An interval in small type; nothing where it is not known."""
+    """Return HTML for an interval in small type; empty if it is unknown."""
     if not (is_number(low) and is_number(high)):
         return ""
     assert low is not None
@@ -68,10 +68,10 @@ def interval(low: float | None, high: float | None, unit: str, *, signed: bool =
 
 
 def is_known(found: Mapping[str, Any] | None) -> bool:
-    """Whether an estimate has a value."""
+    """Return whether an estimate has a value."""
     return found is not None and is_number(found.get("value"))
 
 
 def is_number(value: Any) -> bool:
-    """Whether there is a finite number."""
+    """Return whether a value is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)

@@ -16,8 +16,10 @@ from rollout.probes import Probes
 
 @dataclass(frozen=True)
 class CanaryAnalysis:
-    """Compares the releases of one owner at the end of each step. Without probes, too few requests stay too
-    few."""
+    """Compares the candidate and the live release of one owner at the end of each step.
+
+    `probes` add hold-out queries if there were too few requests.
+    """
 
     cloudwatch: Any
     owner: str
@@ -25,7 +27,7 @@ class CanaryAnalysis:
     probes: Probes | None = None
 
     def breach(self, release: Release, settled: Share | None, at: int) -> str | None:
-        """Return why a release must be taken back after its present step, or None."""
+        """Return why a release must be rolled back after its present step, or None."""
         rollout = self.rollout
         metrics = RouterMetrics(self.cloudwatch, self.owner, release.step_at, at)
         found = {release.endpoint: metrics.of(release.digest)}
@@ -44,7 +46,7 @@ class CanaryAnalysis:
 
 
 def breach(candidate: ReleaseMetrics, live: ReleaseMetrics | None, rollout: Rollout) -> str | None:
-    """Return why the candidate must be taken back, or None; too few requests are no reason."""
+    """Return why the candidate must be rolled back, or None; too few requests are not a reason."""
     for rate, limit in rollout.maximum_rates.items():
         mine = candidate.of(rate)
         if not _is_enough(mine.of, candidate, rollout):
@@ -63,7 +65,7 @@ def breach(candidate: ReleaseMetrics, live: ReleaseMetrics | None, rollout: Roll
 
 
 def _is_enough(requests: float, metrics: ReleaseMetrics, rollout: Rollout) -> bool:
-    """Return whether there are enough requests, or probes among them: then there are as many as possible."""
+    """Return whether there are enough requests. With probes among them there are as many as possible."""
     return requests >= rollout.least or requests > metrics.requests
 
 
@@ -73,9 +75,9 @@ def _told(count: Count, metrics: ReleaseMetrics) -> str:
 
 
 def _slower(candidate: ReleaseMetrics, live: ReleaseMetrics, rollout: Rollout) -> str | None:
-    """Return why the candidate's model is too slow beside the live release's, or None.
+    """Return why the candidate's model is too slow compared with the live release's, or None.
 
-    Cached answers take no time at all, so only the models' own times are compared.
+    Only calls of models are compared, since cached answers take no time.
     """
     for metrics in (candidate, live):
         asked = metrics.requests + metrics.probes

@@ -1,4 +1,4 @@
-"""The release's rollout: its share of the requests grows step by step."""
+"""Entry point of the step RollOut: raise the candidate's share of the requests in steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RETRY_SECONDS = 30
 
 
 def roll_out(event: Mapping[str, Any], context: Any) -> StageResult:
-    """Step RollOut: take the rollout one step further, or take it back."""
+    """Step RollOut: take the rollout one step further, or roll it back."""
     del context
     env = RolloutEnv.read()
     releases, probes = Releases(table(env.table_name)), Probes.of(env, client("s3"))

@@ -1,4 +1,4 @@
-"""Metrics of one release during a rollout step, as its routers counted them."""
+"""Metrics of one release during a rollout step, as counted by the routers."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class ReleaseMetrics:
     """Metrics of one release in one step.
 
     Attributes:
-        requests: requests that routers counted.
+        requests: number of requests.
         counts: the failed requests and probes, by rate.
-        model: the model's time: milliseconds in sum, and the number of answers that took them.
-        probes: hold-out queries that were asked besides.
+        model: total milliseconds of the model, and the number of its answers.
+        probes: number of hold-out queries asked in addition.
     """
 
     requests: float = 0.0
@@ -63,8 +63,10 @@ class ReleaseMetrics:
 
 @dataclass(frozen=True)
 class RouterMetrics:
-    """Reads CloudWatch metrics by release, from the beginning of a step to now. `owner` is the metrics'
-    `service`."""
+    """Reads CloudWatch metrics by release, from the start of a step to now.
+
+    `owner` is the metrics' dimension `service`; `since` and `at` are epoch seconds.
+    """
 
     cloudwatch: Any
     owner: str
@@ -84,7 +86,7 @@ class RouterMetrics:
 
     def _total(self, release: str, metric: str, statistic: str = "Sum") -> float:
         """Return a metric's sum, or the number of its values, over one release's requests."""
-        # CloudWatch keeps minutes: the minute in which the step began counts whole.
+        # CloudWatch stores whole minutes, so the minute in which the step began counts fully.
         start = datetime.fromtimestamp(self.since, UTC).replace(second=0, microsecond=0)
         points = self.cloudwatch.get_metric_statistics(
             Namespace=METRICS_NAMESPACE,

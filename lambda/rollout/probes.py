@@ -1,7 +1,7 @@
-"""Questions of the hold-out set, put to a candidate and to what serves where too few requests came.
+"""Probes: hold-out queries for the candidate and the live release if a step had too few requests.
 
-They are asked of the endpoints themselves: through the router they would fall on whichever release their
-query belongs to, and count as somebody's requests.
+They go directly to the model endpoints. The router would choose a release by the query, and count them as
+users' requests.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from distilled_router.task.converse import CONCURRENCY, NoReplyError, Prompt, as
 from distilled_router.task.task import InvalidOutput, Task
 from rollout.metrics import Count, ReleaseMetrics
 
-# Questions still to be asked after this are left out: the function lives for five minutes, and one call may
-# take three tries of 15 s.
+# Seconds after which no more probes start: the function's timeout is five minutes, and one call may take
+# three tries of 15 s.
 SECONDS = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probes:
-    """Asks the first questions of a hold-out set. `clock` gives seconds that only grow."""
+    """Asks the first queries of a hold-out set. `clock` returns seconds and never goes back."""
 
     runtime: Any
     s3: Any
@@ -40,7 +40,7 @@ class Probes:
 
     @classmethod
     def of(cls, env: RolloutEnv, s3: Any) -> Probes:
-        """The function's own. Like the router, a probe is asked again where a call was throttled or broke."""
+        """Create the function's probes. Like the router, they retry calls that were throttled or failed."""
         config = Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout=5, read_timeout=15)
         return cls(
             runtime=boto3.client("bedrock-runtime", config=config),
@@ -51,10 +51,10 @@ class Probes:
         )
 
     def ask(self, wanted: Mapping[str, int]) -> dict[str, ReleaseMetrics]:
-        """Ask each endpoint so many questions, from the first one on, all of them side by side.
+        """Ask each endpoint the wanted number of queries in parallel, and return the metrics by endpoint.
 
-        A set that is shorter is gone through again. By the router's metrics, a call that fails and output
-        that does not parse are fallbacks.
+        A shorter hold-out set is repeated. As in the router's metrics, failed calls and invalid output count
+        as fallbacks.
         """
         end = self.clock() + SECONDS
         queries = self._queries(max(wanted.values(), default=0))

@@ -63,7 +63,7 @@ def test_a_candidate_that_degrades_is_taken_back(
     scene.pass_step(candidate.digest)
 
     message = scene.fails(candidate.digest).message
-    assert message.startswith(f"taken back at 50% of the requests: {reason}")
+    assert message.startswith(f"rolled back at 50% of the requests: {reason}")
     assert scene.shares() == {live: 1.0}
     scene.answers_settle(traffic, live)
     scene.has_left(candidate)

@@ -281,7 +281,7 @@ def test_shard_that_was_not_answered_is_told_and_nothing_is_promoted(world: Worl
     told = score(A, world.releases, court.evaluation())
     assert (told["outcome"], told["message"]) == (
         "failed",
-        "40 of 40 questions were not asked, the first holdout-000000",
+        "40 of 40 questions were not asked, starting with holdout-000000",
     )
 
 

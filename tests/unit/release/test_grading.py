@@ -171,7 +171,7 @@ def test_grades_are_in_the_report_the_page_the_item_and_the_message(bench: Bench
     assert json.loads(item["scores"])["judge_score"] == 3.0
     shown = page(bench.report())
     assert "<h2>Judge</h2>" in shown
-    assert "A judge of the teacher's family prefers answers of its own kind" in shown.replace("&#x27;", "'")
+    assert "A judge of the teacher's model family may prefer the answers" in shown.replace("&#x27;", "'")
     assert JUDGE in shown
 
 
@@ -355,12 +355,12 @@ def unreadable(bench: Bench) -> str:
 
 def endless(bench: Bench) -> str:
     bench.world.server.fault("evaluation_stalled")
-    return "the judge was not done within 6 hours (evaluation.judge_hours)"
+    return "the judge did not finish within 6 hours (evaluation.judge_hours)"
 
 
 def never_taken(bench: Bench) -> str:
     bench.world.server.fault("throttled", operation="CreateEvaluationJob", count=None)
-    return "the judge was not done within 6 hours"
+    return "the judge did not finish within 6 hours"
 
 
 @pytest.mark.parametrize("order", [failing, denied, unreadable, endless, never_taken])
@@ -401,7 +401,7 @@ def test_job_whose_answers_all_were_lost_is_stopped_when_its_time_is_over(bench:
     bench.step()
     bench.forget_the_job()
     bench.world.advance(7 * HOUR)
-    assert "not done within" in bench.step()["message"]
+    assert "did not finish within" in bench.step()["message"]
     assert bench.jobs() == ["Stopping"]
 
 

@@ -215,7 +215,7 @@ def test_breach_of_a_rate_takes_the_release_back(
     rise.emit(metric, bad)
     result = rise.step()
     assert result["outcome"] == "failed"
-    assert result["message"] == f"taken back at 25% of the requests: {text}"
+    assert result["message"] == f"rolled back at 25% of the requests: {text}"
     assert world.releases.route().shares == (settled(A, "arn:a"),)
     assert text in world.releases.route().reason
 
@@ -303,7 +303,7 @@ def test_breach_while_it_bakes_takes_everything_back(world: World, rise: Rise) -
         world.advance(DWELL)
     rise.emit("Requests", 100)
     rise.emit("InvalidOutput", 50)
-    assert rise.step(rollout)["message"].startswith("taken back at 100% of the requests, baking: invalid")
+    assert rise.step(rollout)["message"].startswith("rolled back at 100% of the requests, baking: invalid")
     assert world.releases.route().shares == (settled(A, "arn:a"),)
 
 
@@ -313,7 +313,7 @@ def test_breach_at_the_last_step_takes_everything_back(world: World, rise: Rise)
         world.advance(DWELL)
     rise.emit("Requests", 100)
     rise.emit("RouterErrors", 50)
-    assert rise.step()["message"].startswith("taken back at 100% of the requests")
+    assert rise.step()["message"].startswith("rolled back at 100% of the requests")
     assert world.releases.route().shares == (settled(A, "arn:a"),)
 
 
@@ -454,7 +454,7 @@ def test_breach_after_the_settings_lost_steps_is_told(world: World, rise: Rise) 
     rise.emit("Requests", 10)
     rise.emit("RouterErrors", 10)
     result = rise.step(rollout(1.0, maximum_error_rate=0.1))
-    assert result["message"].startswith("taken back at 50% of the requests")
+    assert result["message"].startswith("rolled back at 50% of the requests")
 
 
 def test_settled_release_that_the_table_lost_is_replaced_all_the_same(world: World, rise: Rise) -> None:
