@@ -229,7 +229,7 @@ def _sweeper(event: Event, aws: Services) -> Sweeper:
         owner=str(event.properties["Owner"]),
         keep_releases=0,
         retain_models=is_true(event.properties.get("RetainModels", "true")),
-        keep_throughput="",
+        throughput_name="",
         retain_throughput=is_true(event.properties.get("RetainThroughput", "false")),
-        judges=bool(event.properties.get("Judge")),
+        judge=str(event.properties.get("Judge", "")),
     )

@@ -37,6 +37,9 @@ class Sweep:
     waiting: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return f"removed {len(self.removed)}, to be removed later {len(self.waiting)}"
+
 
 @dataclass(frozen=True)
 class Sweeper:
@@ -48,9 +51,9 @@ class Sweeper:
         owner: whose resources these are.
         keep_releases: how many good releases to keep for rollback, besides the live one.
         retain_models: keep all models.
-        keep_throughput: name of the provisioned throughput in the settings; empty on demand.
+        throughput_name: name of the provisioned throughput in the settings; empty on demand.
         retain_throughput: keep all throughput.
-        judges: whether releases create evaluation jobs.
+        judge: the model that grades answers; empty where none does, and no evaluation job exists.
         now: returns epoch seconds.
     """
 
@@ -60,9 +63,9 @@ class Sweeper:
     owner: str
     keep_releases: int
     retain_models: bool
-    keep_throughput: str
+    throughput_name: str
     retain_throughput: bool
-    judges: bool = False
+    judge: str = ""
     now: Callable[[], float] = time.time
 
     def sweep(self, *, failed: str = "") -> Sweep:
@@ -92,7 +95,7 @@ class Sweeper:
         if declared := self.releases.declared():
             spared.setdefault(declared, "declared by the stack")
         result = Sweep()
-        self._stop_judges(result, found_jobs, known)
+        self._stop_evaluation_jobs(result, found_jobs, known)
         for digest, deployment in found_deployments:
             arn = deployment["customModelDeploymentArn"]
             reason = needed.get(digest) or self._started_again(digest)
@@ -112,7 +115,7 @@ class Sweeper:
         one: a release stack that is rolled back or created again must not cost another training.
         """
         result = Sweep()
-        self._stop_judges(result, self._evaluation_jobs(), [])
+        self._stop_evaluation_jobs(result, self._evaluation_jobs(), [])
         for _, deployment in deployments.owned(self.bedrock, self.owner):
             arn = deployment["customModelDeploymentArn"]
             self._note(result, arn, gone=deployments.delete(self.bedrock, arn))
@@ -126,9 +129,9 @@ class Sweeper:
 
     def _evaluation_jobs(self) -> list[Mapping[str, Any]]:
         """Return the running jobs. Without a judge, the role may not list them."""
-        return list(evaluation_jobs.running(self.bedrock, self.owner)) if self.judges else []
+        return list(evaluation_jobs.running(self.bedrock, self.owner)) if self.judge else []
 
-    def _stop_judges(
+    def _stop_evaluation_jobs(
         self, result: Sweep, found: Sequence[Mapping[str, Any]], known: Sequence[Release]
     ) -> None:
         """Stop evaluation jobs that no attempt in progress waits for."""
@@ -206,7 +209,7 @@ class Sweeper:
         A release is live before it buys or moves throughput, so it counts as in progress until its execution
         has ended. The route is read after that: an execution that has ended has moved the route.
         """
-        wanted = name == self.keep_throughput
+        wanted = name == self.throughput_name
         if any((wanted or release.throughput == name) and self._is_open(release) for release in known):
             return "a release is moving to it"
         route = self.releases.effective_route()

@@ -167,7 +167,7 @@ class World:
         *,
         keep: int = 1,
         retain: bool = False,
-        keep_throughput: str = "",
+        throughput_name: str = "",
         retain_throughput: bool = False,
         **clients: Any,
     ) -> Sweeper:
@@ -179,7 +179,7 @@ class World:
             owner=OWNER,
             keep_releases=keep,
             retain_models=retain,
-            keep_throughput=keep_throughput,
+            throughput_name=throughput_name,
             retain_throughput=retain_throughput,
             now=lambda: self.now,
         )

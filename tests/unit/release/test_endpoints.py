@@ -160,7 +160,7 @@ class System:
     def sweep(self) -> None:
         """The hourly sweep."""
         wanted = "" if self.endpoint == ON_DEMAND else self.endpoint
-        self.world.sweeper(keep_throughput=wanted, retain_throughput=self.retain).sweep()
+        self.world.sweeper(throughput_name=wanted, retain_throughput=self.retain).sweep()
 
     @property
     def bought(self) -> set[str]:
@@ -230,7 +230,7 @@ def test_units_that_are_refused_leave_the_release_on_demand_and_no_old_ones(serv
     served.rise()
     served.world.server.fault("over_quota", operation="CreateProvisionedModelThroughput", count=None)
     assert served.step()["outcome"] == "failed"
-    served.world.sweeper(keep_throughput=TWO).sweep(failed=A)
+    served.world.sweeper(throughput_name=TWO).sweep(failed=A)
     assert (served.serving, served.bought) == (release_name(OWNER, A), set())
 
 
@@ -346,7 +346,7 @@ def test_successor_that_the_throughput_does_not_move_to_serves_on_demand_and_it_
     world.advance(30 * MINUTE)
     results.append(served.step(B)["outcome"])
     assert results == ["waiting", "failed"]
-    world.sweeper(keep_throughput=ONE).sweep(failed=B)
+    world.sweeper(throughput_name=ONE).sweep(failed=B)
     assert (served.serving, served.bought) == (release_name(OWNER, B), set())
     assert named(B) <= world.models()
 

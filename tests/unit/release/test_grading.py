@@ -144,7 +144,7 @@ class Bench:
         return [job["status"] for job in self.world.server.state()["evaluations"]]
 
     def sweep(self, **changes: Any) -> Sweep:
-        return replace(self.world.sweeper(), judges=True, **changes).sweep()
+        return replace(self.world.sweeper(), judge=JUDGE, **changes).sweep()
 
 
 @pytest.fixture
@@ -546,7 +546,7 @@ def test_sweeper_leaves_jobs_of_others_alone(bench: Bench) -> None:
 def test_delete_waits_until_no_job_runs(bench: Bench) -> None:
     bench.answered()
     bench.step()
-    sweeper = replace(bench.world.sweeper(), judges=True)
+    sweeper = replace(bench.world.sweeper(), judge=JUDGE)
     assert len(sweeper.clear(declared=A).waiting) == 1
     assert bench.jobs() == ["Stopping"]
     assert len(sweeper.clear(declared=A).waiting) == 1

@@ -283,13 +283,13 @@ def test_throughput_that_the_route_names_is_kept_whatever_the_settings_want(
     rest = (settled(B),) if partial else ()
     world.settle(Share(A, arn, 0.1, expires_at=2**40) if partial else settled(A, arn), *rest)
     world.begin(A, 2, run=True)
-    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "named by the route"
+    assert world.sweeper(throughput_name=ONE).sweep().kept[arn] == "named by the route"
 
 
 def test_throughput_that_the_settings_want_is_not_kept_for_that(world: World) -> None:
     """It could not be moved to the release that is live now: until the next deployment it serves nobody."""
     buy(world, live(world, runs=False))
-    world.sweeper(keep_throughput=ONE).sweep()
+    world.sweeper(throughput_name=ONE).sweep()
     assert bought(world) == set()
 
 
@@ -297,8 +297,8 @@ def test_throughput_that_the_settings_want_is_not_kept_for_that(world: World) ->
 def test_throughput_that_a_release_on_its_way_will_be_moved_to_is_kept(world: World, state: str) -> None:
     arn = buy(world, live(world, runs=False))
     world.begin(B, run=True, state=state)
-    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "a release is moving to it"
-    assert arn in world.sweeper(keep_throughput=TWO).sweep().removed
+    assert world.sweeper(throughput_name=ONE).sweep().kept[arn] == "a release is moving to it"
+    assert arn in world.sweeper(throughput_name=TWO).sweep().removed
 
 
 @pytest.mark.parametrize("seen", ["", ONE])
@@ -309,21 +309,21 @@ def test_throughput_of_a_live_release_whose_last_step_is_not_over_is_kept(
     """It is bought, or moved, while the release is live and the route does not name it yet. At first not even
     the release does."""
     arn = buy(world, live(world, runs=True, throughput=seen), wait=status == "InService")
-    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "a release is moving to it"
+    assert world.sweeper(throughput_name=ONE).sweep().kept[arn] == "a release is moving to it"
     assert bought(world) == {ONE}
 
 
 def test_throughput_that_is_bought_by_other_settings_than_the_sweepers_is_kept(world: World) -> None:
     """A deployment changes functions one after another."""
     arn = buy(world, live(world, runs=True, throughput=TWO), TWO)
-    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "a release is moving to it"
-    assert world.sweeper(keep_throughput="").sweep().kept[arn] == "a release is moving to it"
+    assert world.sweeper(throughput_name=ONE).sweep().kept[arn] == "a release is moving to it"
+    assert world.sweeper(throughput_name="").sweep().kept[arn] == "a release is moving to it"
 
 
 def test_throughput_left_by_other_units_is_removed_while_the_new_ones_are_on_their_way(world: World) -> None:
     model = live(world, runs=True, throughput=TWO)
     new, old = buy(world, model, TWO), buy(world, model)
-    swept = world.sweeper(keep_throughput=TWO).sweep()
+    swept = world.sweeper(throughput_name=TWO).sweep()
     assert (swept.kept[new], bought(world)) == ("a release is moving to it", {TWO})
     assert old in swept.removed
 
@@ -331,7 +331,7 @@ def test_throughput_left_by_other_units_is_removed_while_the_new_ones_are_on_the
 def test_throughput_goes_at_once_when_the_last_step_failed(world: World) -> None:
     """The execution runs still: this is its way down."""
     arn = buy(world, live(world, runs=True, throughput=ONE))
-    swept = world.sweeper(keep_throughput=ONE).sweep(failed=A)
+    swept = world.sweeper(throughput_name=ONE).sweep(failed=A)
     assert arn in swept.removed
     assert world.deployments() == named(A)
 
@@ -339,7 +339,7 @@ def test_throughput_goes_at_once_when_the_last_step_failed(world: World) -> None
 def test_throughput_stays_when_another_release_is_on_its_way_after_a_failure(world: World) -> None:
     arn = buy(world, live(world, runs=True, throughput=ONE))
     world.begin(B, run=True)
-    assert world.sweeper(keep_throughput=ONE).sweep(failed=A).kept[arn] == "a release is moving to it"
+    assert world.sweeper(throughput_name=ONE).sweep(failed=A).kept[arn] == "a release is moving to it"
 
 
 def test_throughput_that_comes_into_service_during_the_sweep_is_kept(
@@ -368,7 +368,7 @@ def test_throughput_that_comes_into_service_during_the_sweep_is_kept(
 
     monkeypatch.setattr(Releases, "route", read)
     stepfunctions = Proxy(world.stepfunctions, describe_execution=described)
-    swept = world.sweeper(keep_throughput=ONE, stepfunctions=stepfunctions).sweep()
+    swept = world.sweeper(throughput_name=ONE, stepfunctions=stepfunctions).sweep()
     assert swept.kept[arn] == "named by the route"
     assert reads[-1]
 
@@ -379,10 +379,10 @@ def test_throughput_of_a_release_that_was_switched_off_by_hand_is_kept(world: Wo
     arn = buy(world, model)
     world.releases.update(A, endpoint=arn, throughput=ONE)
     world.settle()
-    assert world.sweeper(keep_throughput=ONE).sweep().kept[arn] == "went live last"
+    assert world.sweeper(throughput_name=ONE).sweep().kept[arn] == "went live last"
     world.advance(MINUTE)
     made(world, B, LIVE)
-    assert arn in world.sweeper(keep_throughput=ONE).sweep().removed
+    assert arn in world.sweeper(throughput_name=ONE).sweep().removed
 
 
 @pytest.mark.parametrize("wanted", ["", ONE])
@@ -394,7 +394,7 @@ def test_endpoints_of_a_route_that_a_human_broke_are_kept(world: World, wanted: 
     made(world, B, LIVE)  # which the route never named: it was lost with the item
     failed = made(world, C, FAILED)
     world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
-    swept = world.sweeper(keep_throughput=wanted).sweep()
+    swept = world.sweeper(throughput_name=wanted).sweep()
     assert swept.kept[arn] == "named by the route"
     assert failed in swept.removed
     assert bought(world) == {ONE}
@@ -404,7 +404,7 @@ def test_throughput_that_was_switched_off_by_hand_goes_with_the_settings(world: 
     arn = buy(world, live(world, runs=False))
     world.releases.update(A, endpoint=arn, throughput=ONE)
     world.settle()
-    assert arn in world.sweeper(keep_throughput="").sweep().removed
+    assert arn in world.sweeper(throughput_name="").sweep().removed
 
 
 def test_retained_throughput_stays_and_so_does_its_model(world: World) -> None:
@@ -427,7 +427,7 @@ def test_end_of_all_removes_throughput_of_every_name(world: World) -> None:
     buy(world, model)
     buy(world, model, TWO)
     world.settle()
-    cleared = world.sweeper(keep_throughput=TWO).clear(declared=A)
+    cleared = world.sweeper(throughput_name=TWO).clear(declared=A)
     assert (len(cleared.removed), cleared.waiting, bought(world)) == (3, [], set())
 
 
