@@ -96,7 +96,7 @@ class Scene:
         raise AssertionError(f"still waiting: {result['message']}")
 
     def labelled(self, shard: str = "00000") -> list[dict[str, Any]]:
-        """What became of the shard."""
+        """Return the shard's labelled rows."""
         return list(self.folder.rows(f"labelled/{shard}.jsonl"))
 
     def jobs(self) -> list[dict[str, Any]]:
@@ -133,5 +133,5 @@ def failing(real: Any, **replaced: Callable[..., Any]) -> Any:
 
 
 def printed(value: object) -> str:
-    """A value as JSON, to look for a text in."""
+    """Return a value as JSON, for searching a text in it."""
     return json.dumps(value)

@@ -35,7 +35,7 @@ def test_samples_without_weights_count_against_it() -> None:
     assert found.agreement == pytest.approx(1 / 3)
 
 
-def test_nothing_is_agreed_on_without_weights() -> None:
+def test_without_weights_there_is_no_consensus() -> None:
     assert consensus([None, None], TASK, 0.1) is None
 
 
@@ -63,7 +63,7 @@ PARTS = st.lists(st.integers(0, 100), min_size=4, max_size=4).filter(any)
 
 
 @given(st.lists(PARTS, min_size=1, max_size=6), st.floats(0, 1))
-def test_what_is_agreed_on_is_a_label(samples: list[list[int]], tolerance: float) -> None:
+def test_consensus_is_a_valid_label(samples: list[list[int]], tolerance: float) -> None:
     answers = [
         dict(zip(TASK.labels, (part / 100 for part in apportioned(sample, 100)), strict=True))
         for sample in samples

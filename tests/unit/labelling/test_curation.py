@@ -111,7 +111,7 @@ def test_split_follows_from_the_labels_and_nothing_else() -> None:
 
 
 def test_large_family_is_trained_on_and_not_held_out() -> None:
-    """Held out, it would be most of what is judged."""
+    """Held out, it would dominate the evaluation."""
     rows = [sure(f"season {number} of a Danish crime series") for number in range(300)]
     rows += [sure(query) for query in distinct(300)]
     result = curated(rows, holdout_share=0.1)
@@ -158,7 +158,7 @@ def test_no_more_rows_than_a_job_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(reasons(result).values()) == {"more than 40 rows"}
 
 
-def test_nothing_labelled_is_nothing_kept() -> None:
+def test_without_labels_nothing_is_kept() -> None:
     result = curated([])
     assert result.parts == {TRAINING: []}
     assert result.report()["kept"] == 0

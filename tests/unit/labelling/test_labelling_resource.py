@@ -190,7 +190,7 @@ def test_queries_that_leave_too_few_to_train_on_are_refused_before_they_are_paid
     assert system.states() == ["RUNNING"]
 
 
-def test_missing_file_is_told_with_its_setting(system: System) -> None:
+def test_missing_file_is_reported_with_its_setting(system: System) -> None:
     with pytest.raises(ResourceError, match=r"dataset\.queries"):
         system.send("Create", system.properties(Queries={"Bucket": system.source, "Key": "raw/none.txt"}))
 
@@ -217,7 +217,7 @@ def test_folder_is_labelled_as_one_set_if_its_content_is_what_was_named(system: 
     assert answered["Data"]["Queries"] == "250"
 
 
-def test_folder_without_files_is_told(system: System) -> None:
+def test_folder_without_files_is_reported(system: System) -> None:
     folder = {"Bucket": system.source, "Prefix": "none/", "Content": "0" * 16}
     with pytest.raises(ResourceError, match=r"no files ending in \.txt or \.jsonl"):
         system.send("Create", system.properties(Queries=folder))
@@ -306,7 +306,7 @@ def test_retained_labels_stay(system: System) -> None:
     assert system.states() == ["ABORTED"]
 
 
-def test_delete_of_an_id_that_cloudformation_invented_ends_nothing(system: System) -> None:
+def test_delete_of_an_id_that_cloudformation_generated_ends_nothing(system: System) -> None:
     system.send("Create", system.properties())
     system.send("Delete", system.properties(), physical_id="invented")
     assert system.states() == ["RUNNING"]

@@ -68,7 +68,7 @@ def test_data_set_that_breaks_a_rule_is_not_published_and_its_report_is(scene: S
     assert len(list(files(scene).rows("rejects.jsonl"))) == 440
 
 
-def test_share_to_validate_with_that_gives_no_row_is_told(scene: Scene) -> None:
+def test_validation_share_that_leaves_no_row_is_reported(scene: Scene) -> None:
     wanted = scene.with_plan(method="fine_tuning", validation_share=0.0001)
     label(wanted, QUERIES)
     result = make(wanted)
@@ -85,7 +85,7 @@ def test_shard_that_is_not_labelled_stops_the_curation(scene: Scene) -> None:
     assert files(scene).names() == []
 
 
-def test_failed_shard_is_told_with_its_reason(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_shard_is_reported_with_its_reason(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     env = LabellingEnv(owner="search", bucket=BUCKET, batch_role_arn="arn:role", tags={}, network={})
     for name, value in env.variables().items():
         monkeypatch.setenv(name, value)

@@ -71,7 +71,7 @@ def test_bad_answers_are_asked_once_more_and_then_listed(scene: Scene) -> None:
     assert spoilt(scene.labelled()) == ["empty answer (end_turn)"]
 
 
-def test_many_bad_answers_are_asked_again_as_a_batch(scene: Scene) -> None:
+def test_many_bad_answers_are_retried_as_a_batch(scene: Scene) -> None:
     scene.publish(80)
     scene.server.fault("output_empty", count=130)
     assert scene.label()["outcome"] == "done"
@@ -106,7 +106,7 @@ def test_batch_whose_answer_was_lost_is_found_again(scene: Scene) -> None:
     assert len(scene.jobs()) == 1
 
 
-def test_crash_after_the_batch_was_made_pays_for_no_second_one(scene: Scene) -> None:
+def test_crash_after_the_batch_was_created_pays_for_no_second_one(scene: Scene) -> None:
     scene.publish(60)
 
     def made(**request: Any) -> Any:
@@ -137,7 +137,7 @@ def test_crash_between_calls_loses_one_part_at_most(scene: Scene) -> None:
     assert scene.asked() == 80 + 10
 
 
-def test_batch_of_a_stopped_execution_is_waited_for_by_the_next(scene: Scene) -> None:
+def test_batch_of_a_stopped_execution_is_awaited_by_the_next(scene: Scene) -> None:
     scene.publish(60)
     assert scene.shard().label()["outcome"] == "waiting"
     assert scene.label(execution=SECOND)["outcome"] == "done"
@@ -154,7 +154,7 @@ def test_nothing_is_begun_for_an_execution_that_was_stopped(scene: Scene) -> Non
     assert (scene.jobs(), scene.asked()) == ([], 0)
 
 
-def test_batch_that_was_made_while_its_execution_was_stopped_is_stopped(scene: Scene) -> None:
+def test_batch_that_was_created_while_its_execution_was_stopped_is_stopped(scene: Scene) -> None:
     scene.publish(60)
 
     def made(**request: Any) -> Any:
@@ -216,7 +216,7 @@ def test_teacher_that_can_not_be_asked_fails_at_once(scene: Scene) -> None:
     assert len(calls) <= PART
 
 
-def test_call_without_an_answer_is_made_again(scene: Scene) -> None:
+def test_call_without_an_answer_is_retried(scene: Scene) -> None:
     scene.publish(20)
     failures = [3]
 
@@ -238,7 +238,7 @@ def test_call_without_an_answer_is_made_again(scene: Scene) -> None:
         ("over_quota", "Waiting for other batch jobs"),
     ],
 )
-def test_batch_that_bedrock_does_not_take_yet_is_asked_again(scene: Scene, kind: str, text: str) -> None:
+def test_batch_that_bedrock_does_not_take_yet_is_retried(scene: Scene, kind: str, text: str) -> None:
     scene.publish(60)
     scene.server.fault(kind, operation=CREATE)
     result = scene.shard().label()

@@ -42,7 +42,7 @@ class Proxy:
 
 @dataclass
 class World:
-    """What the release's functions work with. The table's clock is the stand-in's."""
+    """Clients and table of the release's functions. The table uses the stand-in's clock."""
 
     server: BedrockStandIn
     bedrock: Any
@@ -76,7 +76,7 @@ class World:
 
     @property
     def now(self) -> float:
-        """The stand-in's time."""
+        """Return the stand-in's time."""
         return self.server.clock.now()
 
     def advance(self, seconds: float) -> None:

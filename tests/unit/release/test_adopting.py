@@ -9,11 +9,11 @@ import pytest
 from distilled_router.release.table import FAILED
 from tests.unit.bedrock.scenes import HOUR, STUDENT
 from tests.unit.release.conftest import OWNER, A, B, Proxy, World
-from tests.unit.release.looks import CREATE, STOP, STOPPING, TWICE, job_of, look
+from tests.unit.release.polls import CREATE, STOP, STOPPING, TWICE, job_of, look
 
 
 def foreign_model(world: World) -> str:
-    """A model of somebody else's job."""
+    """Return a model of a foreign job."""
     world.start_job(B)
     job = job_of(world, f"{OWNER}-{B}")
     copied = ("roleArn", "customizationType", "customizationConfig", "trainingDataConfig", "outputDataConfig")
@@ -57,7 +57,7 @@ def test_a_model_must_be_active(world: World, status: str, outcome: str) -> None
     assert world.release(A).model_arn == ""
 
 
-def test_a_job_is_waited_for_and_gives_its_model(world: World) -> None:
+def test_a_job_is_awaited_and_gives_its_model(world: World) -> None:
     world.start_job(B)
     job = job_of(world, f"{OWNER}-{B}")
     world.begin(A, source=job["jobArn"])
@@ -75,7 +75,7 @@ def test_a_job_that_does_not_exist_is_named(world: World) -> None:
     assert (result["outcome"], f"job {arn} does not exist" in result["message"]) == ("failed", True)
 
 
-def test_a_job_is_neither_stopped_nor_made_again_nor_tagged(world: World) -> None:
+def test_a_job_is_neither_stopped_nor_retried_nor_tagged(world: World) -> None:
     world.server.fault("job_stalled")
     world.start_job(B)
     stalled = job_of(world, f"{OWNER}-{B}")["jobArn"]

@@ -13,10 +13,10 @@ from distilled_router.aws.state_machine import StageResult
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
 from distilled_router.release.table import DEPLOYING, FAILED, SUPERSEDED, WAITING
 from tests.unit.bedrock.scenes import MINUTE
-from tests.unit.release import looks
+from tests.unit.release import polls
 from tests.unit.release.conftest import OWNER, A, Proxy, World, named
 
-ENV = looks.candidate_env(tags={"team": "search"})
+ENV = polls.candidate_env(tags={"team": "search"})
 NAME = f"{OWNER}-{A}"
 
 
@@ -31,7 +31,7 @@ def ready(world: World, digest: str = A, attempt: int = 1) -> None:
     world.begin(digest, attempt, model_arn=model)
 
 
-def test_deployment_is_made_once_and_waited_for(world: World) -> None:
+def test_deployment_is_created_once_and_awaited(world: World) -> None:
     """Case B30."""
     ready(world)
     first, second = deploy(world), deploy(world)
@@ -81,7 +81,7 @@ def test_quota_ends_the_release_with_bedrocks_text(world: World) -> None:
     assert "ServiceQuotaExceededException" in deploy(world)["message"]
 
 
-def test_lost_answer_of_the_create_makes_no_second_deployment(world: World) -> None:
+def test_lost_answer_of_the_create_creates_no_second_deployment(world: World) -> None:
     ready(world)
     world.server.fault("lost_response", operation="CreateCustomModelDeployment", answer="error")
     assert deploy(world)["outcome"] == "waiting"
@@ -102,7 +102,7 @@ def test_stack_that_is_being_deleted_gets_no_deployment(world: World) -> None:
     assert world.deployments() == set()
 
 
-def test_deployment_is_made_while_the_end_of_the_stack_would_wait(world: World) -> None:
+def test_deployment_is_created_while_the_end_of_the_stack_would_wait(world: World) -> None:
     ready(world)
 
     def create(**parameters: Any) -> Any:
@@ -114,7 +114,7 @@ def test_deployment_is_made_while_the_end_of_the_stack_would_wait(world: World) 
     assert not world.releases.is_creating()
 
 
-def test_release_that_is_superseded_while_its_deployment_is_made_ends(world: World) -> None:
+def test_release_that_is_superseded_while_its_deployment_is_created_ends(world: World) -> None:
     ready(world)
 
     def create(**parameters: Any) -> Any:
@@ -135,7 +135,7 @@ def again(world: World) -> None:
     world.releases.transition(A, FAILED, "refused by the gate")
 
 
-def test_second_attempt_makes_a_new_deployment(world: World) -> None:
+def test_second_attempt_creates_a_new_deployment(world: World) -> None:
     """A token that Bedrock has seen makes nothing, and is no error."""
     ready(world)
     again(world)
@@ -144,7 +144,7 @@ def test_second_attempt_makes_a_new_deployment(world: World) -> None:
     assert world.deployments() == named(A)
 
 
-def test_first_attempt_of_a_new_life_makes_a_new_deployment(world: World) -> None:
+def test_first_attempt_of_a_new_life_creates_a_new_deployment(world: World) -> None:
     """The stack was destroyed and deployed again: attempts are counted from 1, the model was kept."""
     ready(world)
     again(world)
@@ -156,7 +156,7 @@ def test_first_attempt_of_a_new_life_makes_a_new_deployment(world: World) -> Non
     assert world.deployments() == named(A)
 
 
-def test_deployment_that_somebody_removes_meanwhile_ends_the_release(world: World) -> None:
+def test_deployment_that_is_deleted_meanwhile_ends_the_release(world: World) -> None:
     ready(world)
     deploy(world)
     world.advance(10 * MINUTE)
@@ -164,7 +164,7 @@ def test_deployment_that_somebody_removes_meanwhile_ends_the_release(world: Worl
     assert "was created and then deleted" in deploy(world)["message"]
 
 
-def test_throttled_create_is_asked_again_and_makes_one_deployment(world: World) -> None:
+def test_throttled_create_is_retried_and_creates_one_deployment(world: World) -> None:
     ready(world)
     world.server.fault("throttled", operation="CreateCustomModelDeployment")
     assert (deploy(world)["outcome"], world.release(A).state) == ("waiting", WAITING)

@@ -37,7 +37,7 @@ _numbers = count(1)
 
 
 class System:
-    """One owner's serving stack, as it was deployed last."""
+    """One owner's release stack, as last deployed."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -164,12 +164,12 @@ class System:
 
     @property
     def bought(self) -> set[str]:
-        """What is paid by the hour."""
+        """Return the throughput that is billed by the hour."""
         return {found["name"] for found in self.world.server.state()["throughput"]}
 
     @property
     def serving(self) -> str:
-        """The name of what serves."""
+        """Return the name of the live endpoint."""
         share = self.world.releases.route().live
         assert share is not None
         state = self.world.server.state()
@@ -234,7 +234,7 @@ def test_units_that_are_refused_leave_the_release_on_demand_and_no_old_ones(serv
     assert (served.serving, served.bought) == (release_name(OWNER, A), set())
 
 
-def test_units_that_are_taken_back_on_the_way_are_never_bought(served: System) -> None:
+def test_units_that_are_rolled_back_before_the_purchase_are_never_bought(served: System) -> None:
     """Case B24."""
     served.deploy(TWO)
     served.deploy(ONE)
@@ -289,7 +289,7 @@ def test_last_step_that_buys_other_units_than_are_asked_for_now_is_begun_anew(sy
 
 
 @pytest.mark.parametrize("twice", [False, True])
-def test_last_step_that_is_on_its_way_to_what_is_asked_for_goes_on(system: System, twice: bool) -> None:
+def test_last_step_that_moves_to_the_configured_endpoint_continues(system: System, twice: bool) -> None:
     system.deploy(ONE)
     system.rise()
     system.step()
@@ -369,7 +369,7 @@ def test_nothing_is_bought_for_a_stack_that_is_being_deleted(system: System) -> 
     assert system.world.server.state()["throughput"] == []
 
 
-def test_failed_attempt_leaves_what_serves(served: System) -> None:
+def test_failed_attempt_leaves_the_live_release(served: System) -> None:
     served.deploy(TWO)
     served.world.releases.transition(A, FAILED, "refused by the gate")
     served.end()

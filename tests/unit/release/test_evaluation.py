@@ -134,7 +134,7 @@ def court(world: World) -> Court:
     return Court(world)
 
 
-def test_where_a_human_broke_the_route_the_candidate_is_judged_beside_what_routers_go_on_with(
+def test_with_a_malformed_route_the_candidate_is_compared_with_the_route_in_use(
     world: World, court: Court
 ) -> None:
     court.candidate()
@@ -275,7 +275,7 @@ def test_what_died_is_taken_up_where_it_was(world: World, court: Court) -> None:
     assert court.report()["passed"] is True
 
 
-def test_shard_that_was_not_answered_is_told_and_nothing_is_promoted(world: World, court: Court) -> None:
+def test_shard_that_was_not_answered_is_reported_and_nothing_is_promoted(world: World, court: Court) -> None:
     court.candidate()
     assert prepare(A, world.releases, court.evaluation())["outcome"] == "done"
     told = score(A, world.releases, court.evaluation())
@@ -405,7 +405,7 @@ def test_everybody_answers_the_same_questions(world: World, court: Court) -> Non
     assert kept["comparisons"]["dominant_accuracy"] == {"value": 0.0, "low": 0.0, "high": 0.0, "rows": ASKED}
 
 
-def test_candidate_that_passes_every_threshold_but_is_worse_than_what_serves_is_refused(
+def test_candidate_that_passes_every_threshold_but_is_worse_than_the_live_release_is_refused(
     world: World, court: Court
 ) -> None:
     court.serving()

@@ -1,4 +1,4 @@
-"""A release whose job is made by a labelling: waited for, and started again where it was stopped."""
+"""A release whose job a labelling creates: it waits for the labelling, and restarts a stopped one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distilled_router.aws import executions
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.release.table import FAILED, Release
 from tests.unit.release.conftest import LASTING, OWNER, PASSING, A, World
-from tests.unit.release.looks import look
+from tests.unit.release.polls import look
 
 INPUT = '{"plan": 1}'
 
@@ -46,7 +46,7 @@ def release(world: World) -> Release:
     return found
 
 
-def test_labelling_that_runs_is_waited_for(world: World) -> None:
+def test_labelling_that_runs_is_awaited(world: World) -> None:
     arn = machine(world)
     begin(world)
     executions.ensure(world.stepfunctions, arn, A, INPUT)
@@ -56,7 +56,7 @@ def test_labelling_that_runs_is_waited_for(world: World) -> None:
     assert labellings(world, arn) == [(f"{A}-1", "RUNNING")]
 
 
-def test_job_that_the_labelling_made_is_watched_as_any_other(world: World) -> None:
+def test_job_that_the_labelling_created_is_watched_as_any_other(world: World) -> None:
     arn = machine(world)
     begin(world)
     executions.ensure(world.stepfunctions, arn, A, INPUT)
@@ -82,7 +82,7 @@ def test_labelling_that_its_resource_has_stopped_is_not_started_again(world: Wor
     assert labellings(world, arn) == [(f"{A}-1", "ABORTED")]
 
 
-def test_labelling_that_was_stopped_goes_on_in_the_next_attempt(world: World) -> None:
+def test_labelling_that_was_stopped_continues_in_the_next_attempt(world: World) -> None:
     arn = machine(world)
     begin(world)
     execution = executions.ensure(world.stepfunctions, arn, A, INPUT)
@@ -113,7 +113,7 @@ def test_labelling_is_started_again_once_in_an_attempt(world: World) -> None:
     assert len(labellings(world, arn)) == 2
 
 
-def test_labelling_that_made_no_job_fails_the_release(world: World) -> None:
+def test_labelling_that_created_no_job_fails_the_release(world: World) -> None:
     arn = machine(world, PASSING)
     begin(world)
     executions.ensure(world.stepfunctions, arn, A, INPUT)
@@ -123,7 +123,7 @@ def test_labelling_that_made_no_job_fails_the_release(world: World) -> None:
     assert "SUCCEEDED" in result["message"]
 
 
-def test_labelling_that_was_never_started_is_told(world: World) -> None:
+def test_labelling_that_was_never_started_is_reported(world: World) -> None:
     begin(world)
     result = following(world, machine(world))
     assert result["outcome"] == "failed"

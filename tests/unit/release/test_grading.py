@@ -228,7 +228,7 @@ def test_invalid_answers_get_the_lowest_grade_and_are_not_shown(bench: Bench) ->
     assert (kept["score"]["value"], kept["invalid"]) == (2.0, 3)
 
 
-def test_where_no_answer_is_valid_no_job_is_made(bench: Bench) -> None:
+def test_where_no_answer_is_valid_no_job_is_created(bench: Bench) -> None:
     bench.answered((None, None))
     assert bench.grade()["outcome"] == "done"
     assert bench.world.calls("CreateEvaluationJob") == 0
@@ -252,7 +252,7 @@ def test_each_attempt_and_each_life_has_a_job_of_its_own() -> None:
 # Asked twice, died half-way, lost on the way.
 
 
-def test_stage_that_is_asked_twice_makes_one_job(bench: Bench) -> None:
+def test_stage_that_is_asked_twice_creates_one_job(bench: Bench) -> None:
     bench.answered()
     for _ in range(3):
         assert bench.step()["outcome"] == "waiting"
@@ -262,7 +262,7 @@ def test_stage_that_is_asked_twice_makes_one_job(bench: Bench) -> None:
     assert bench.world.calls("CreateEvaluationJob") == 1
 
 
-def test_death_between_the_job_and_its_note_makes_no_second_one(bench: Bench) -> None:
+def test_death_between_the_job_and_its_note_creates_no_second_one(bench: Bench) -> None:
     bench.answered()
     bench.step()
     bench.forget_the_job()
@@ -273,7 +273,7 @@ def test_death_between_the_job_and_its_note_makes_no_second_one(bench: Bench) ->
     assert bench.jobs() == ["Completed"]
 
 
-def test_lost_answer_is_followed_by_a_look_at_the_name(bench: Bench) -> None:
+def test_lost_answer_is_followed_by_a_lookup_of_the_name(bench: Bench) -> None:
     bench.answered()
     bench.world.server.fault("lost_response", operation="CreateEvaluationJob")
     assert bench.grade()["outcome"] == "done"
@@ -281,7 +281,7 @@ def test_lost_answer_is_followed_by_a_look_at_the_name(bench: Bench) -> None:
     assert bench.jobs() == ["Completed"]
 
 
-def test_name_in_use_that_is_not_listed_yet_is_waited_for(bench: Bench) -> None:
+def test_name_in_use_that_is_not_listed_yet_is_awaited(bench: Bench) -> None:
     bench.answered()
     bench.world.server.fault("conflict", operation="CreateEvaluationJob")
     assert "ConflictException" in bench.step()["message"]
@@ -316,7 +316,7 @@ def test_young_role_and_a_full_quota_are_waited_out(bench: Bench, kind: str, mes
     assert bench.jobs() == ["Completed"]
 
 
-def test_job_of_that_name_of_somebody_else_is_left_alone(bench: Bench) -> None:
+def test_foreign_job_of_that_name_is_left_alone(bench: Bench) -> None:
     release = bench.answered()
     bench.step()
     arn = bench.world.server.state()["evaluations"][0]["arn"]
@@ -416,14 +416,14 @@ def test_stop_that_is_throttled_is_asked_for_again(bench: Bench) -> None:
     assert bench.jobs() == ["Stopping"]
 
 
-def test_job_that_ended_in_time_counts_however_late_it_is_looked_at(bench: Bench) -> None:
+def test_job_that_ended_in_time_counts_however_late_it_is_checked(bench: Bench) -> None:
     bench.answered()
     bench.step()
     bench.world.advance(30 * HOUR)
     assert bench.step()["message"] == "the answers are graded"
 
 
-def test_job_that_somebody_stopped_gives_no_score(bench: Bench) -> None:
+def test_job_stopped_by_others_gives_no_score(bench: Bench) -> None:
     bench.answered()
     bench.step()
     arn = bench.world.server.state()["evaluations"][0]["arn"]
@@ -486,7 +486,7 @@ def test_grade_below_the_minimum_is_refused_with_its_reason(bench: Bench) -> Non
 # Whoever ends a release stops its job.
 
 
-def test_release_that_is_superseded_while_its_job_is_made_stops_it(bench: Bench) -> None:
+def test_release_that_is_superseded_while_its_job_is_created_stops_it(bench: Bench) -> None:
     bench.answered()
 
     def supersede_first(**request: Any) -> Any:
@@ -499,7 +499,7 @@ def test_release_that_is_superseded_while_its_job_is_made_stops_it(bench: Bench)
     assert bench.jobs() == ["Stopping"]
 
 
-def test_nothing_is_made_once_the_stack_is_being_deleted(bench: Bench) -> None:
+def test_nothing_is_created_once_the_stack_is_being_deleted(bench: Bench) -> None:
     bench.answered()
     bench.world.releases.declare(None)
     assert bench.step()["outcome"] == "failed"
@@ -562,7 +562,7 @@ def test_without_a_judge_nobody_asks_for_evaluation_jobs(bench: Bench) -> None:
     assert bench.world.calls("ListEvaluationJobs") == 0
 
 
-def test_looks_become_rarer_so_that_the_executions_history_lasts(bench: Bench) -> None:
+def test_polls_become_rarer_so_that_the_executions_history_lasts(bench: Bench) -> None:
     bench.answered()
     endless(bench)
     rounds = 0

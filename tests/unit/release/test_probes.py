@@ -145,7 +145,7 @@ def test_probes_say_nothing_of_the_routers_own_errors(thin: Thin) -> None:
     assert thin.breach() is None
 
 
-def test_candidate_much_slower_than_what_serves_is_found_without_requests(thin: Thin) -> None:
+def test_candidate_much_slower_than_the_live_release_is_found_without_requests(thin: Thin) -> None:
     thin.world.server.fault(
         "slow", operation="Converse", count=None, modelId=thin.candidate.endpoint, milliseconds=60
     )
@@ -161,7 +161,7 @@ def test_candidate_much_slower_than_what_serves_is_found_without_requests(thin: 
 def test_an_endpoint_that_hangs_is_not_asked_until_the_function_dies(
     thin: Thin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was answered counts, and the rest is left out."""
+    """Existing answers count, and the rest is left out."""
     ticks = count(0, 25)
     monkeypatch.setattr(module, "CONCURRENCY", 1)
     slow = replace(thin.probes, clock=lambda: float(next(ticks)))
@@ -169,7 +169,7 @@ def test_an_endpoint_that_hangs_is_not_asked_until_the_function_dies(
     assert found.probes == thin.asked()[thin.candidate.endpoint] == 4
 
 
-def test_a_hold_out_set_that_can_not_be_read_is_an_error_and_no_verdict(thin: Thin) -> None:
+def test_an_unreadable_hold_out_set_is_an_error_and_no_decision(thin: Thin) -> None:
     lost = replace(thin.probes, holdout_key="nothing")
     with pytest.raises(thin.world.s3.exceptions.NoSuchKey):
         lost.ask({thin.candidate.endpoint: 1})

@@ -1,4 +1,4 @@
-"""What a candidate is asked."""
+"""The questions of an evaluation."""
 
 from __future__ import annotations
 

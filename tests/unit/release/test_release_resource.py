@@ -17,7 +17,7 @@ from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, WA
 from release.handler import Services, check, handle, is_complete
 from tests.unit.bedrock.scenes import HOUR, MINUTE
 from tests.unit.release.conftest import OWNER, PASSING, A, B, C, Proxy, World, named, settled
-from tests.unit.release.looks import TWICE, all_jobs, look
+from tests.unit.release.polls import TWICE, all_jobs, look
 from tests.unit.resources.framework import Framework, Response, delete
 from tests.unit.resources.scenes import job_properties
 
@@ -144,10 +144,10 @@ def test_redeploy_while_the_job_runs_changes_nothing(world: World, resource: Res
     assert all_jobs(world) == {f"{OWNER}-{A}": "InProgress"}
 
 
-def test_new_digest_ends_the_release_on_its_way_and_its_candidate_is_removed(
+def test_new_digest_ends_the_release_in_progress_and_its_candidate_is_removed(
     world: World, resource: Resource
 ) -> None:
-    """What serves goes on serving, and the old job is its own resource's."""
+    """The live release stays live, and the old job belongs to its own resource."""
     resource.deploy(A, "Create")
     live = world.deploy(A, world.train(A))
     world.releases.update(A, state=LIVE)
@@ -167,7 +167,7 @@ def test_new_digest_ends_the_release_on_its_way_and_its_candidate_is_removed(
     assert look(world, C)["outcome"] == "waiting"
 
 
-def test_new_digest_supersedes_the_release_on_its_way_and_leaves_what_serves(
+def test_new_digest_supersedes_the_release_in_progress_and_leaves_the_live_release(
     world: World, resource: Resource
 ) -> None:
     resource.deploy(A, "Create")
@@ -195,9 +195,7 @@ def test_superseding_that_died_halfway_is_finished_by_the_same_event(
     assert world.executions() == {f"{A}-1": "ABORTED", f"{B}-1": "RUNNING"}
 
 
-def test_superseded_release_makes_no_job_again_once_its_own_is_deleted(
-    world: World, resource: Resource
-) -> None:
+def test_superseded_release_retries_no_job_after_its_own_is_deleted(world: World, resource: Resource) -> None:
     """Stacks are updated one after another, the job's first: for a while the old release still waits."""
     resource.deploy(A, "Create")
     failed_job(world)
@@ -208,9 +206,7 @@ def test_superseded_release_makes_no_job_again_once_its_own_is_deleted(
     assert all_jobs(world) == {f"{OWNER}-{A}": "Failed"}
 
 
-def test_delete_of_the_stacks_ends_the_job_that_a_release_made_again(
-    world: World, resource: Resource
-) -> None:
+def test_delete_of_the_stacks_ends_the_job_that_a_release_retried(world: World, resource: Resource) -> None:
     """Case T10."""
     resource.deploy(A, "Create")
     failed_job(world)
@@ -336,7 +332,7 @@ def test_execution_name_of_an_earlier_life_is_passed_over(world: World, resource
 
 
 def test_start_that_fails_is_no_raise_but_an_incomplete_resource(world: World, resource: Resource) -> None:
-    """The framework swallows the Delete that follows a raise, and with it the clean-up. Case B12."""
+    """The framework drops the Delete that follows an error, and with it the clean-up. Case B12."""
     event = resource.event("Create", A, StateMachineArn=f"{world.machine}-of-nobody")
     asked = resource.send(event)
     assert asked["PhysicalResourceId"] == OWNER
@@ -366,7 +362,7 @@ def test_execution_whose_start_was_not_confirmed_is_stopped_by_the_delete(
 
 
 def serving(world: World, resource: Resource) -> None:
-    """A is live, B declared and on its way with 25 %; both have a model, a deployment and a report."""
+    """A is live, B is declared and in rollout with 25 %; both have a model, a deployment and a report."""
     resource.deploy(A, "Create")
     a, b = world.train(A), world.train(B)
     world.releases.transition(A, LIVE, "serves")
@@ -387,7 +383,7 @@ def versions(world: World) -> list[str]:
 
 
 def test_delete_ends_all_but_the_declared_model(world: World, resource: Resource) -> None:
-    """The declared model goes with its job's resource: a serving stack made anew must not pay for it."""
+    """The declared model is deleted with its job's resource: a new release stack must not pay again."""
     serving(world, resource)
     assert resource.delete(B, polls=3)
     assert set(world.executions().values()) == {"ABORTED"}
@@ -432,7 +428,7 @@ def test_invented_physical_id_ends_nothing(world: World, resource: Resource) -> 
     assert len(world.releases.route().shares) == 2
 
 
-def test_delete_waits_for_a_deployment_that_is_being_made(world: World, resource: Resource) -> None:
+def test_delete_waits_for_a_deployment_that_is_being_created(world: World, resource: Resource) -> None:
     """Case B34."""
     resource.deploy(A, "Create")
     world.deploy(A, world.train(A), wait=False)
@@ -447,7 +443,7 @@ def test_delete_waits_for_a_deployment_that_is_being_made(world: World, resource
 def test_delete_waits_for_a_step_that_runs_although_its_execution_was_stopped(
     world: World, resource: Resource
 ) -> None:
-    """Stopping an execution stops no function. What it makes after the last look would stay for ever."""
+    """A running function continues after its execution was stopped, and may create a resource afterwards."""
     resource.deploy(A, "Create")
     model = world.train(A)
     with world.releases.creating(A) as allowed:
@@ -504,7 +500,7 @@ def test_model_whose_release_is_not_deployed_yet_outlives_the_serving_stack(
     assert world.models() == named(B)
 
 
-def test_route_written_by_a_step_that_still_ran_is_emptied_by_the_next_look(
+def test_route_written_by_a_step_that_still_ran_is_emptied_by_the_next_poll(
     world: World, resource: Resource
 ) -> None:
     resource.deploy(A, "Create")
@@ -515,7 +511,7 @@ def test_route_written_by_a_step_that_still_ran_is_emptied_by_the_next_look(
 
 
 @pytest.mark.parametrize("operation", ["ListCustomModelDeployments", "ListCustomModels"])
-def test_throttled_delete_goes_on_later(
+def test_throttled_delete_continues_later(
     world: World, resource: Resource, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resource.deploy(A, "Create")

@@ -201,7 +201,7 @@ class Document(HTMLParser):
         return " ".join(data for tag, data in self.texts if tag != "style")
 
 
-def test_verdict_comes_first() -> None:
+def test_decision_comes_first() -> None:
     for report, verdict in ((full(), "Passed"), (refused(), "Refused")):
         document = Document(page(report))
         first = next(data for tag, data in document.texts if tag == "h1")
@@ -227,7 +227,7 @@ def test_headings_and_landmarks_are_in_order() -> None:
             assert attributes["viewbox"]
 
 
-def test_everything_that_led_to_the_verdict_is_there() -> None:
+def test_page_shows_all_reasons_for_the_decision() -> None:
     report = refused()
     found = re.sub(r"\s+", " ", Document(page(report)).text)
     for reason in report["reasons"]:
@@ -386,7 +386,7 @@ def test_what_is_missing_is_no_error(change: Callable[[dict[str, Any]], None]) -
 
 
 def probed(name: str, width: int, height: int, folder: Path) -> dict[str, Any]:
-    """What Chromium finds on a page of that name in a window of that size."""
+    """Return what Chromium measures on a page in a window of that size."""
     assert CHROMIUM is not None
     # The command line's windows are at least 500 wide: a frame of the right size stands for a phone's.
     report = {"full": full, "refused": refused}.get(name, full)()
@@ -427,7 +427,7 @@ def probed(name: str, width: int, height: int, folder: Path) -> dict[str, Any]:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 @pytest.mark.parametrize("size", [(390, 844), (1280, 800)], ids=["phone", "desktop"])
 @pytest.mark.parametrize("name", ["full", "refused", "many_labels", "bare"])
-def test_browser_shows_the_verdict_first_and_nothing_too_wide(
+def test_browser_shows_the_decision_first_and_nothing_too_wide(
     name: str, size: tuple[int, int], tmp_path: Path
 ) -> None:
     found = probed(name, *size, tmp_path)

@@ -1,4 +1,4 @@
-"""The release's rise: steps, dwell, breaches, and what is left when somebody dies or interferes."""
+"""The rollout: steps, dwell, breaches, crashes and concurrent changes."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def around_transaction(world: World, event: str, act: Callable[..., None]) -> It
         events.unregister(f"{event}.dynamodb.TransactWriteItems", once)
 
 
-def test_share_rises_step_by_step_until_it_is_all(world: World, rise: Rise) -> None:
+def test_share_grows_in_steps_up_to_all_requests(world: World, rise: Rise) -> None:
     assert rise.step() == {"outcome": "waiting", "message": "25% of the requests", "seconds": DWELL}
     assert rise.shares() == [(B, 0.25, True), (A, 0.75, False)]
     assert (world.release(B).state, world.release(B).step) == (ROLLING_OUT, 0)
@@ -124,7 +124,7 @@ def test_each_step_dwells(world: World, rise: Rise) -> None:
     assert world.releases.route().version == version
 
 
-def test_first_release_rises_from_the_empty_route(world: World, rise: Rise) -> None:
+def test_first_release_is_rolled_out_from_the_empty_route(world: World, rise: Rise) -> None:
     world.settle()
     rise.step()
     assert rise.shares() == [(B, 0.25, True)]
@@ -135,7 +135,7 @@ def test_first_release_rises_from_the_empty_route(world: World, rise: Rise) -> N
     assert world.releases.route().shares == (Share(B, "arn:b", 1.0),)
 
 
-def test_only_partial_shares_expire_and_a_rise_that_dies_falls_back_by_itself(
+def test_only_partial_shares_expire_so_that_an_interrupted_rollout_falls_back(
     world: World, rise: Rise
 ) -> None:
     rise.step()
@@ -147,7 +147,7 @@ def test_only_partial_shares_expire_and_a_rise_that_dies_falls_back_by_itself(
     assert {share.digest for n in range(50) if (share := route.choose(str(n), late))} == {A}
 
 
-def test_step_that_comes_after_its_share_expired_goes_on(world: World, rise: Rise) -> None:
+def test_step_that_comes_after_its_share_expired_continues(world: World, rise: Rise) -> None:
     rise.step()
     world.advance(DWELL + EXPIRY_MARGIN_SECONDS + 60)
     assert rise.step()["message"] == "50% of the requests"
@@ -158,7 +158,7 @@ def broken(world: World) -> None:
     world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
 
 
-def test_a_broken_route_is_put_right_by_the_next_step_and_what_serves_keeps_its_part(
+def test_a_broken_route_is_put_right_by_the_next_step_and_the_live_release_keeps_its_part(
     world: World, rise: Rise
 ) -> None:
     rise.step()
@@ -221,10 +221,10 @@ def test_breach_of_a_rate_takes_the_release_back(
 
 
 @pytest.mark.parametrize("metric", ["RouterErrors", "Fallback", "InvalidOutput"])
-def test_candidate_that_is_worse_than_what_serves_is_taken_back_within_its_own_limits(
+def test_candidate_that_is_worse_than_the_live_release_is_rolled_back_within_its_own_limits(
     world: World, rise: Rise, metric: str
 ) -> None:
-    """4.5 % are allowed, and what serves has none."""
+    """4.5 % are allowed, and the live release has none."""
     rise.step()
     rise.emit("Requests", 2_000)
     rise.emit(metric, 90)
@@ -245,7 +245,7 @@ def test_candidate_that_is_worse_than_what_serves_is_taken_back_within_its_own_l
         (2_000, 90, 10, 0),  # of so few nobody knows
     ],
 )
-def test_candidate_that_is_perhaps_no_worse_rises(
+def test_candidate_that_may_be_equal_is_rolled_out(
     world: World, rise: Rise, requests: int, errors: int, theirs: int, their_errors: int
 ) -> None:
     rise.step()
@@ -258,7 +258,7 @@ def test_candidate_that_is_perhaps_no_worse_rises(
 
 
 @pytest.mark.parametrize(("mine", "theirs", "slow"), [(900, 500, True), (740, 500, False), (60, 15, False)])
-def test_candidate_whose_model_is_much_slower_is_taken_back(
+def test_candidate_whose_model_is_much_slower_is_rolled_back(
     world: World, rise: Rise, mine: float, theirs: float, slow: bool
 ) -> None:
     rise.step()
@@ -434,11 +434,11 @@ def test_release_that_is_superseded_during_a_step_gets_no_share(world: World, ri
     assert rise.step()["outcome"] == "failed"
 
 
-def test_unknown_release_does_not_rise(rise: Rise) -> None:
+def test_unknown_release_is_not_rolled_out(rise: Rise) -> None:
     assert rise.step(digest="dddddddddddd")["outcome"] == "failed"
 
 
-def test_settings_with_fewer_steps_than_taken_end_the_rise(world: World, rise: Rise) -> None:
+def test_fewer_steps_in_new_settings_end_the_rollout(world: World, rise: Rise) -> None:
     rise.step()
     world.advance(DWELL)
     rise.step()
@@ -446,7 +446,7 @@ def test_settings_with_fewer_steps_than_taken_end_the_rise(world: World, rise: R
     assert rise.step(rollout(1.0))["outcome"] == "done"
 
 
-def test_breach_after_the_settings_lost_steps_is_told(world: World, rise: Rise) -> None:
+def test_breach_after_the_settings_lost_steps_is_reported(world: World, rise: Rise) -> None:
     rise.step()
     world.advance(DWELL)
     rise.step()
@@ -457,7 +457,7 @@ def test_breach_after_the_settings_lost_steps_is_told(world: World, rise: Rise) 
     assert result["message"].startswith("rolled back at 50% of the requests")
 
 
-def test_settled_release_that_the_table_lost_is_replaced_all_the_same(world: World, rise: Rise) -> None:
+def test_live_release_that_the_table_lost_is_replaced_all_the_same(world: World, rise: Rise) -> None:
     world.releases.table.delete_item(Key={"id": f"release@{A}"})
     at_once = rollout(1.0)
     rise.step(at_once)

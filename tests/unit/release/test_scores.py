@@ -1,4 +1,4 @@
-"""What answers are worth, their intervals, and what the gate makes of them."""
+"""Scores of answers, their confidence intervals, and the gate's checks."""
 
 from __future__ import annotations
 

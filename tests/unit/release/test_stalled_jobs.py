@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from distilled_router.release.table import SUPERSEDED
 from tests.unit.bedrock.scenes import HOUR
 from tests.unit.release.conftest import OWNER, A, B, Proxy, World
-from tests.unit.release.looks import (
+from tests.unit.release.polls import (
     CREATE,
     NAME,
     STOP,
@@ -35,7 +35,7 @@ def stalled(world: World) -> None:
     world.start_job(A)
 
 
-def test_it_is_reported_on_every_look_and_goes_on(world: World, capsys: Capture) -> None:
+def test_it_is_reported_on_every_poll_and_continues(world: World, capsys: Capture) -> None:
     world.advance(47 * HOUR)
     look(world)
     assert metrics(capsys) == []
@@ -94,7 +94,7 @@ def test_it_is_stopped_where_that_is_set_and_the_release_fails_once_it_is(
     assert all_jobs(world) == {NAME: "Stopped"}
 
 
-def test_it_is_stopped_and_not_made_again(world: World) -> None:
+def test_it_is_stopped_and_not_retried(world: World) -> None:
     world.advance(49 * HOUR)
     look(world, **STOPPING, **TWICE)
     world.advance(HOUR)
@@ -102,7 +102,7 @@ def test_it_is_stopped_and_not_made_again(world: World) -> None:
     assert all_jobs(world) == {NAME: "Stopped"}
 
 
-def test_one_that_begins_a_phase_after_a_stop_that_did_not_arrive_goes_on(world: World) -> None:
+def test_one_that_begins_a_phase_after_a_stop_that_did_not_arrive_continues(world: World) -> None:
     world.advance(49 * HOUR)
     world.server.fault("throttled", operation=STOP)
     with pytest.raises(ClientError, match="Throttling"):

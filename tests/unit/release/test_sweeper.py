@@ -43,7 +43,7 @@ def succeeded(world: World) -> None:
     world.releases.declare(D)
 
 
-def test_keeps_what_serves_what_runs_and_the_last_good_one(world: World) -> None:
+def test_keeps_the_live_release_what_runs_and_the_last_good_one(world: World) -> None:
     for digest in (A, B):
         made(world, digest, RETIRED)
         world.advance(MINUTE)
@@ -60,7 +60,7 @@ def test_keeps_what_serves_what_runs_and_the_last_good_one(world: World) -> None
     ]
 
 
-def test_keeps_as_many_good_releases_as_it_is_told(world: World) -> None:
+def test_keeps_the_configured_number_of_good_releases(world: World) -> None:
     for digest in (A, B, C):
         made(world, digest, RETIRED)
         world.advance(MINUTE)
@@ -85,7 +85,7 @@ def test_release_that_was_switched_off_by_hand_can_be_switched_on_again(world: W
 
 
 @pytest.mark.parametrize("state", [FAILED, SUPERSEDED])
-def test_removes_what_an_ended_release_made(world: World, state: str) -> None:
+def test_removes_what_an_ended_release_created(world: World, state: str) -> None:
     made(world, A, state)
     succeeded(world)
     world.sweeper().sweep()
@@ -122,7 +122,7 @@ def test_the_declared_digests_model_is_never_removed(world: World, state: str) -
 
 
 def test_model_that_was_refused_outlives_the_rollback_of_its_serving_stack(world: World) -> None:
-    """A stack that waited for the release is taken back to the one before, its job's stack is not: with a
+    """A stack that waited for the release is rolled back to the one before, its job's stack is not: with a
     changed gate, the next deployment may still take the model."""
     world.settle(settled(A, made(world, A, LIVE)))
     world.advance(MINUTE)
@@ -136,8 +136,8 @@ def test_model_that_was_refused_outlives_the_rollback_of_its_serving_stack(world
     assert world.models() == named(A)
 
 
-def test_model_that_was_begun_last_goes_once_its_jobs_resource_is_gone(world: World) -> None:
-    """Rolled back to what serves while the successor's candidate was deployed: the job's stack let it go."""
+def test_model_that_was_begun_last_continuesce_its_jobs_resource_is_gone(world: World) -> None:
+    """Rolled back to the live release while the successor's candidate was deployed; its job is undeclared."""
     world.settle(settled(A, made(world, A, LIVE)))
     world.advance(MINUTE)
     made(world, B, FAILED)
@@ -150,7 +150,7 @@ def test_model_that_was_begun_last_goes_once_its_jobs_resource_is_gone(world: Wo
 
 
 def test_clear_removes_the_declared_model_where_its_jobs_resource_is_gone(world: World) -> None:
-    """The serving stack was taken back to the old digest, while the job's stack went on to another one.
+    """The release stack was rolled back to the old digest, while the job's stack has another one.
 
     Case B14.
     """
@@ -287,14 +287,14 @@ def test_throughput_that_the_route_names_is_kept_whatever_the_settings_want(
 
 
 def test_throughput_that_the_settings_want_is_not_kept_for_that(world: World) -> None:
-    """It could not be moved to the release that is live now: until the next deployment it serves nobody."""
+    """It can't be moved to the live release, so it serves no requests until the next deployment."""
     buy(world, live(world, runs=False))
     world.sweeper(throughput_name=ONE).sweep()
     assert bought(world) == set()
 
 
 @pytest.mark.parametrize("state", [WAITING, ROLLING_OUT])
-def test_throughput_that_a_release_on_its_way_will_be_moved_to_is_kept(world: World, state: str) -> None:
+def test_throughput_that_a_release_in_progress_will_move_to_is_kept(world: World, state: str) -> None:
     arn = buy(world, live(world, runs=False))
     world.begin(B, run=True, state=state)
     assert world.sweeper(throughput_name=ONE).sweep().kept[arn] == "a release is moving to it"
@@ -336,7 +336,7 @@ def test_throughput_goes_at_once_when_the_last_step_failed(world: World) -> None
     assert world.deployments() == named(A)
 
 
-def test_throughput_stays_when_another_release_is_on_its_way_after_a_failure(world: World) -> None:
+def test_throughput_stays_when_another_release_is_in_progress_after_a_failure(world: World) -> None:
     arn = buy(world, live(world, runs=True, throughput=ONE))
     world.begin(B, run=True)
     assert world.sweeper(throughput_name=ONE).sweep(failed=A).kept[arn] == "a release is moving to it"
@@ -474,7 +474,7 @@ def test_committed_throughput_is_kept_with_its_date(world: World, term: str) -> 
     assert ("committed until" in cleared.kept[arn], cleared.waiting) == (True, [])
 
 
-def test_deployment_that_is_being_made_is_removed_by_a_later_sweep(world: World) -> None:
+def test_deployment_that_is_being_created_is_removed_by_a_later_sweep(world: World) -> None:
     world.deploy(A, world.train(A), wait=False)
     world.begin(A)
     world.releases.transition(A, SUPERSEDED, "by another")
@@ -588,7 +588,7 @@ def failures(capture: Capture) -> int:
     return sum("FailedReleases" in line for line in lines if "_aws" in line)
 
 
-def test_stopped_release_is_failed_and_its_share_taken_back(world: World, capsys: Capture) -> None:
+def test_stopped_release_fails_and_its_share_is_withdrawn(world: World, capsys: Capture) -> None:
     world.settle(settled(A, "arn:a"))
     arn = made(world, B, ROLLING_OUT)
     world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{B}-1")
@@ -633,7 +633,7 @@ def test_execution_that_was_never_started_fails_its_release_after_a_while(world:
     assert "is gone" in world.release(A).message
 
 
-def test_attempt_that_begins_while_its_forerunner_is_judged_is_left_alone(world: World) -> None:
+def test_attempt_that_begins_while_its_predecessor_ends_is_left_alone(world: World) -> None:
     world.change_machine(PASSING)
     world.begin(A, run=True)
 
@@ -647,9 +647,7 @@ def test_attempt_that_begins_while_its_forerunner_is_judged_is_left_alone(world:
 
 
 @pytest.mark.parametrize("state", [FAILED, SUPERSEDED, RETIRED, None])
-def test_partial_share_that_an_ended_release_left_behind_is_taken_back(
-    world: World, state: str | None
-) -> None:
+def test_partial_share_of_an_ended_release_is_withdrawn(world: World, state: str | None) -> None:
     if state:
         world.begin(B)
         world.releases.transition(B, state, "ended")
@@ -658,7 +656,7 @@ def test_partial_share_that_an_ended_release_left_behind_is_taken_back(
     assert world.releases.route().shares == (settled(A, "arn:a"),)
 
 
-def test_partial_share_that_routers_go_on_with_where_the_route_is_broken_is_taken_back(world: World) -> None:
+def test_partial_share_in_use_despite_a_malformed_route_is_withdrawn(world: World) -> None:
     world.begin(B)
     world.settle(Share(B, "arn:b", 0.25, expires_at=int(world.now) + 900), Share(A, "arn:a", 0.75))
     world.releases.transition(B, FAILED, "ended")
@@ -735,14 +733,14 @@ def test_failure_path_ends_the_release_and_removes_all_but_its_model(entries: Wo
     assert (entries.release(B).message, failures(capsys)) == ("refused by the gate", 0)
 
 
-def test_exception_of_a_stage_is_told_in_words(entries: World) -> None:
+def test_exception_of_a_stage_is_described(entries: World) -> None:
     entries.begin(A)
     cause = {"errorType": "KeyError", "errorMessage": "'GATE'", "stackTrace": ["…"] * 3000}
     fails(entries, A, json.dumps(cause))
     assert entries.release(A).message == "KeyError: 'GATE'"
 
 
-def test_failure_after_a_release_went_live_is_told_and_takes_nothing_from_it(
+def test_failure_after_a_release_went_live_is_reported_and_takes_nothing_from_it(
     entries: World, capsys: Capture
 ) -> None:
     arn = made(entries, A, LIVE)
@@ -786,7 +784,7 @@ def test_failure_of_the_last_step_of_a_release_that_was_replaced_by_hand_says_so
     assert entries.release(A).message == "serves no requests: does not serve any more"
 
 
-def test_failure_of_an_unknown_release_makes_none(entries: World) -> None:
+def test_failure_of_an_unknown_release_creates_none(entries: World) -> None:
     fails(entries, A, "…")
     assert entries.releases.get(A) is None
 

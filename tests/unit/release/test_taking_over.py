@@ -1,4 +1,4 @@
-"""A new model takes over the requests, or fails to: what serves meanwhile, and what is left.
+"""A new model takes over the requests, or fails to: the live release meanwhile, and the remaining resources.
 
 A new model never goes into the deployment that serves (UpdateCustomModelDeployment). It gets a deployment of
 its own, which costs nothing while it is idle, and the route is pointed at that one. So the old model serves
@@ -22,14 +22,14 @@ from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
 from tests.unit.bedrock.scenes import MINUTE, PROMPT, SYSTEM
 from tests.unit.release.conftest import OWNER, A, B, Proxy, World, named, rollout, settled
-from tests.unit.release.looks import candidate_env
+from tests.unit.release.polls import candidate_env
 
 ENV = candidate_env()
 ROLLOUT = rollout(0.25, 1.0, minimum_requests=20)
 
 
 def answers(world: World, endpoint: str) -> bool:
-    """Whether the model behind an endpoint can be invoked by it."""
+    """Return whether a model endpoint can be invoked."""
     runtime = world.server.client("bedrock-runtime", attempts=1)
     reply = runtime.converse(
         modelId=endpoint,
@@ -46,7 +46,7 @@ def deploy(world: World, bedrock: Any = None) -> StageResult:
 
 @pytest.fixture
 def old(world: World) -> str:
-    """The endpoint of A, which serves; B has its model and is on its way."""
+    """Return the endpoint of the live release A; B has its model and is in progress."""
     endpoint = world.deploy(A, world.train(A))
     world.begin(A, model_arn="arn:a", endpoint=endpoint, state=LIVE)
     world.settle(settled(A, endpoint))
@@ -168,7 +168,7 @@ def test_deployment_of_the_name_that_is_ours_is_adopted(world: World, old: str) 
     assert world.calls("CreateCustomModelDeployment") == calls
 
 
-def test_name_that_is_held_for_a_while_after_a_deletion_is_waited_for(world: World, old: str) -> None:
+def test_name_that_is_held_for_a_while_after_a_deletion_is_awaited(world: World, old: str) -> None:
     """Case B35."""
     held = "The provided model deployment name is currently in use."
     world.server.fault("validation", operation="CreateCustomModelDeployment", message=held, count=2)
@@ -191,7 +191,7 @@ def test_name_that_stays_held_ends_the_release(world: World, old: str) -> None:
         assert part in result["message"]
 
 
-def test_another_refusal_is_not_waited_for(world: World, old: str) -> None:
+def test_another_refusal_is_not_awaited(world: World, old: str) -> None:
     """Case B35."""
     world.server.fault("validation", operation="CreateCustomModelDeployment")
     assert deploy(world)["outcome"] == "failed"

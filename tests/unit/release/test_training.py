@@ -1,4 +1,4 @@
-"""A release waits for its job: what it looks at, and what ends it."""
+"""A release waits for its job: polls, and reasons to end."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
 from distilled_router.release.table import SUPERSEDED, WAITING
 from tests.unit.bedrock.scenes import HOUR, MINUTE
 from tests.unit.release.conftest import OWNER, A, B, Proxy, World
-from tests.unit.release.looks import CREATE, NAME, STOP, STOPPING, TWICE, job_of, look, tags
+from tests.unit.release.polls import CREATE, NAME, STOP, STOPPING, TWICE, job_of, look, tags
 
 
-def test_running_job_is_waited_for_and_its_phases_shown(world: World) -> None:
+def test_running_job_is_awaited_and_its_phases_shown(world: World) -> None:
     world.begin(A)
     world.start_job(A)
     assert look(world) == {
@@ -73,7 +73,7 @@ def test_release_without_a_job_says_what_to_deploy(world: World) -> None:
 
 
 @pytest.mark.parametrize("digest", [A, B])
-def test_release_that_ended_or_is_unknown_is_not_waited_for(world: World, digest: str) -> None:
+def test_release_that_ended_or_is_unknown_is_not_awaited(world: World, digest: str) -> None:
     world.begin(A)
     world.start_job(A)
     world.releases.transition(A, SUPERSEDED, "by another")

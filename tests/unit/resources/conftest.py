@@ -13,7 +13,7 @@ from tests.unit.resources.scenes import World, training_rows
 
 @pytest.fixture(scope="session")
 def task() -> Task:
-    """The project's own task."""
+    """Return the project's task."""
     return Task.load()
 
 
@@ -34,6 +34,6 @@ def stage(rows: bytes) -> Iterator[World]:
 
 @pytest.fixture
 def world(stage: World) -> World:
-    """An empty account whose jobs find their data. Its clock goes on from test to test."""
+    """An empty account whose jobs find their data. Its clock continues from test to test."""
     stage.server.reset()
     return World(stage.server, stage.bedrock, stage.s3)

@@ -28,7 +28,7 @@ _numbers = count(1)
 
 @dataclass(frozen=True)
 class Response:
-    """What CloudFormation is told."""
+    """The response to CloudFormation."""
 
     status: str
     physical_id: str
@@ -38,12 +38,12 @@ class Response:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the resource is in the state that was asked for."""
+        """Return whether the request succeeded."""
         return self.status == "SUCCESS"
 
 
 def request(kind: str, properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """An event as CloudFormation sends it: every property a string, or a map or list of strings."""
+    """Return an event as CloudFormation sends it: every property is a string, or a map or list of strings."""
     return {
         "RequestType": kind,
         "ServiceToken": "arn:aws:lambda:us-east-1:000000000000:function:framework",
@@ -58,17 +58,17 @@ def request(kind: str, properties: Mapping[str, Any], **more: Any) -> dict[str, 
 
 
 def create(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """A Create."""
+    """Return a Create event."""
     return request("Create", properties)
 
 
 def update(physical_id: str, properties: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
-    """An Update from old properties to new ones."""
+    """Return an Update event from old properties to new ones."""
     return request("Update", properties, PhysicalResourceId=physical_id, OldResourceProperties=dict(old))
 
 
 def delete(physical_id: str, properties: Mapping[str, Any]) -> dict[str, Any]:
-    """A Delete."""
+    """Return a Delete event."""
     return request("Delete", properties, PhysicalResourceId=physical_id)
 
 
@@ -83,7 +83,7 @@ class Framework:
     responses: list[Response] = field(default_factory=list)
 
     def send(self, event: Mapping[str, Any]) -> Response:
-        """What CloudFormation is answered in the end."""
+        """Send an event and return the final response to CloudFormation."""
         if event["RequestType"] == "Delete" and event["PhysicalResourceId"] == MARKER:
             return self._respond("SUCCESS", event)
         try:
@@ -128,6 +128,6 @@ class Framework:
 
 
 def _travelled(value: Mapping[str, Any]) -> dict[str, Any]:
-    """As it arrives after a journey as JSON."""
+    """Return a value after serialization as JSON."""
     result: dict[str, Any] = json.loads(json.dumps(value))
     return result

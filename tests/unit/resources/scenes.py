@@ -1,4 +1,4 @@
-"""What the tests of the custom resources set up again and again."""
+"""Shared set-up of the custom resources' tests."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def job_properties(digest: str = DIGEST, **changes: Any) -> dict[str, Any]:
 
 
 def spec(digest: str = DIGEST, **changes: Any) -> JobSpec:
-    """The job of those properties."""
+    """Return the job of those properties."""
     return job_handler.job_spec(job_properties(digest, **changes))
 
 
@@ -120,7 +120,7 @@ def times(number: int, error: Exception, skip: int = 0) -> Callable[[], None]:
 
 
 def refusal(code: str, text: str = "no", status: int = 400) -> ClientError:
-    """A service's error."""
+    """Return a service's error."""
     return ClientError(
         {"Error": {"Code": code, "Message": text}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]  # the other members play no part
         "Operation",
@@ -161,60 +161,60 @@ class World:
         )
 
     def existing(self, bedrock: Any = None) -> Framework:
-        """The Existing resource, which is asked once; access that is denied is not waited for."""
+        """Return the Existing resource, without retries of denied access."""
         client = bedrock or self.bedrock
         look = partial(existing_handler.handle, bedrock=client, retry=lambda call, **_: call())
         return Framework(lambda e: answer_event(lambda: look(Event.parse(e))))
 
     def utc_now(self) -> datetime:
-        """The stand-in's time."""
+        """Return the stand-in's time."""
         return datetime.fromtimestamp(self.server.clock.now(), UTC)
 
     def count(self, operation: str) -> int:
-        """How often an operation was carried out."""
+        """Return how often an operation was carried out."""
         return sum(call["outcome"] in ("ok", "lost") for call in self.server.calls(operation))
 
     def written(self) -> list[str]:
-        """The operations that changed something, in order."""
+        """Return the operations that changed something, in order."""
         reading = ("Get", "List")
         return [
             call["operation"] for call in self.server.calls() if not call["operation"].startswith(reading)
         ]
 
     def job(self, name: str = NAME) -> dict[str, Any]:
-        """What the account holds of a job."""
+        """Return a job's record in the account."""
         return next(job for job in self.server.state()["jobs"] if job["name"] == name)
 
     def running(self) -> list[str]:
-        """Names of the jobs that cost money now."""
+        """Return the names of running jobs."""
         return [job["name"] for job in self.server.state()["jobs"] if job["status"] == "InProgress"]
 
     def foreign_job(self, name: str = NAME) -> str:
-        """Somebody else's job of our name."""
+        """Create a foreign job of this owner's job name."""
         other = job_handler.job_spec(job_properties(JobName=name, TrainingDataUri="s3://data/other.jsonl"))
         request = {**other.request(), "jobTags": [], "customModelTags": []}
         return str(self.bedrock.create_model_customization_job(**request)["jobArn"])
 
     def failed_job(self, message: str = INTERNAL) -> dict[str, Any]:
-        """A job of this stack that Bedrock failed, as GetModelCustomizationJob describes it."""
+        """Return this stack's failed job, as GetModelCustomizationJob describes it."""
         self.server.fault("job_failed", message=message)
         self.jobs().send(framework.create(job_properties()))
         self.server.advance(HOUR)
         return self.described()
 
     def described(self, name: str = NAME) -> dict[str, Any]:
-        """GetModelCustomizationJob's answer."""
+        """Return GetModelCustomizationJob's response."""
         found: dict[str, Any] = self.bedrock.get_model_customization_job(jobIdentifier=name)
         return found
 
     def model(self, digest: str = DIGEST) -> str:
-        """Train a model; returns its ARN."""
+        """Train a model, and return its ARN."""
         self.bedrock.create_model_customization_job(**spec(digest).request())
         self.server.advance(3 * HOUR)
         return str(self.job(f"{OWNER}-{digest}")["model"])
 
     def deploy(self, model: str, name: str = NAME, *, ours: bool = True) -> str:
-        """An active deployment; returns its ARN."""
+        """Create an active deployment, and return its ARN."""
         tags = {OWNER_TAG: OWNER, DIGEST_TAG: DIGEST} if ours else {}
         made = self.bedrock.create_custom_model_deployment(
             modelDeploymentName=name, modelArn=model, tags=bedrock_tags(tags)

@@ -40,7 +40,7 @@ class Shop:
     task: Task
 
     def properties(self, **changes: Any) -> dict[str, Any]:
-        """As CloudFormation delivers them."""
+        """Return the properties as CloudFormation sends them."""
         return {
             "Bucket": self.bucket,
             "Digest": DIGEST,
@@ -52,12 +52,12 @@ class Shop:
         }
 
     def put(self, name: str, content: bytes) -> str:
-        """Write a source; returns its version."""
+        """Write a source file, and return its version."""
         answer = self.s3.put_object(Bucket=self.bucket, Key=f"in/{name}.jsonl", Body=content)
         return str(answer["VersionId"])
 
     def resource(self, s3: Any = None) -> Framework:
-        """The custom resource behind its framework."""
+        """Return the custom resource behind its framework."""
         client = s3 or self.s3
         return Framework(
             lambda e: answer_event(partial(handler.handle, Event.parse(e), client, self.task, retry_at_once))
@@ -68,13 +68,13 @@ class Shop:
         return self.resource(s3).send(framework.create(self.properties(**changes)))
 
     def published(self) -> dict[str, bytes]:
-        """What lies under datasets/."""
+        """Return the objects under datasets/ by key."""
         page = self.s3.list_objects_v2(Bucket=self.bucket, Prefix="datasets/")
         keys = [item["Key"] for item in page.get("Contents", ())]
         return {key: self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in keys}
 
     def versions(self) -> int:
-        """Versions and delete markers under datasets/."""
+        """Return the number of versions and delete markers under datasets/."""
         page = self.s3.list_object_versions(Bucket=self.bucket, Prefix="datasets/")
         return len(page.get("Versions", ())) + len(page.get("DeleteMarkers", ()))
 
@@ -230,13 +230,13 @@ def test_a_bucket_or_version_that_does_not_exist_is_named(shop: Shop, source: di
     assert source.get("VersionId", "latest") in response.reason
 
 
-def test_access_that_iam_does_not_know_yet_is_waited_for(shop: Shop) -> None:
+def test_access_that_iam_does_not_know_yet_is_awaited(shop: Shop) -> None:
     denied = times(2, refusal("AccessDenied", "not authorized to perform: s3:GetObject", 403))
 
     assert shop.create(Meddled(shop.s3, before={"get_object": denied})).succeeded
 
 
-def test_an_object_that_may_not_be_read_is_told_with_the_services_text(shop: Shop) -> None:
+def test_an_object_that_may_not_be_read_is_reported_with_the_services_text(shop: Shop) -> None:
     denied = times(10_000, refusal("AccessDenied", "not authorized to perform: kms:Decrypt", 403))
 
     response = shop.create(Meddled(shop.s3, before={"get_object": denied}))
@@ -299,7 +299,7 @@ def test_published_files_stay_where_they_are_retained(shop: Shop, retain: str, l
     assert shop.versions() == left
 
 
-def test_an_invented_id_deletes_nothing(shop: Shop) -> None:
+def test_a_generated_id_deletes_nothing(shop: Shop) -> None:
     """Case B10."""
     shop.create()
 
@@ -350,7 +350,7 @@ def test_bucket_of_another_region_is_refused(shop: Shop) -> None:
     assert "Copy it to a bucket in us-east-1" in response.reason
 
 
-def test_region_is_told_even_to_whom_the_bucket_is_denied(shop: Shop) -> None:
+def test_region_is_reported_even_if_access_to_the_bucket_is_denied(shop: Shop) -> None:
     denied = refusal("AccessDenied")
     denied.response["ResponseMetadata"]["HTTPHeaders"] = {"x-amz-bucket-region": "eu-west-1"}
     elsewhere = Mock(wraps=shop.s3, head_bucket=Mock(side_effect=denied))

@@ -1,4 +1,4 @@
-"""DistillationJob, Create and Update: paid once, whatever is delivered twice, lost or refused."""
+"""DistillationJob, Create and Update: paid once despite repeated, lost or rejected calls."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def made(world: World) -> dict[str, Any]:
     return parameters
 
 
-def test_create_makes_one_job_and_answers_at_once(world: World) -> None:
+def test_create_creates_one_job_and_answers_at_once(world: World) -> None:
     """Case T1."""
     response = world.jobs().send(framework.create(job_properties(**FINE_TUNING)))
 
@@ -96,7 +96,7 @@ def test_distillation_names_its_teacher_and_no_hyperparameters(world: World) -> 
     assert "hyperParameters" not in parameters
 
 
-def test_a_job_that_a_labelling_workflow_made_is_adopted(world: World) -> None:
+def test_a_job_that_a_labelling_workflow_created_is_adopted(world: World) -> None:
     """Case T3."""
     arn = world.bedrock.create_model_customization_job(**spec().request())["jobArn"]
 
@@ -172,7 +172,7 @@ def test_validators_are_passed_on(world: World) -> None:
     assert made(world)["validationDataConfig"] == {"validators": [{"s3Uri": uri} for uri in uris]}
 
 
-def test_a_completed_job_tells_its_model_and_its_losses(world: World) -> None:
+def test_a_completed_job_returns_its_model_and_its_losses(world: World) -> None:
     """Case T8."""
     properties = job_properties(ValidationDataUris=["s3://data/other.jsonl", "s3://data/other.jsonl"])
     world.jobs().send(framework.create(properties))
@@ -243,7 +243,7 @@ def test_an_update_that_changes_nothing_calls_nothing_that_changes(world: World)
     assert world.written() == before
 
 
-def test_the_same_event_twice_makes_one_job(world: World) -> None:
+def test_the_same_event_twice_creates_one_job(world: World) -> None:
     """Case B1."""
     event = framework.create(job_properties())
 
@@ -295,7 +295,7 @@ def test_the_token_follows_the_specification_and_nothing_else() -> None:
     assert spec(**moved).token == spec().token
 
 
-def test_a_role_that_is_not_ready_is_waited_for(world: World) -> None:
+def test_a_role_that_is_not_ready_is_awaited(world: World) -> None:
     """Case B2."""
     world.server.fault("validation", operation=CREATE, count=2, message=ROLE_ERROR)
 
@@ -407,7 +407,7 @@ def test_a_lost_answer_is_found_again_by_name(world: World, how: str, attempts: 
     assert len(world.server.state()["jobs"]) == 1
 
 
-def test_a_lost_answer_and_a_blind_look_end_in_one_job(world: World) -> None:
+def test_a_lost_answer_and_a_failed_lookup_end_in_one_job(world: World) -> None:
     """Case B12."""
     # Bedrock can't be reached at all for a while after the job was made.
     world.server.fault("lost_response", operation=CREATE)
@@ -419,7 +419,7 @@ def test_a_lost_answer_and_a_blind_look_end_in_one_job(world: World) -> None:
     assert len(world.server.state()["jobs"]) == 1
 
 
-def test_a_job_that_is_not_visible_at_once_is_waited_for(world: World) -> None:
+def test_a_job_that_is_not_visible_at_once_is_awaited(world: World) -> None:
     """Case B12."""
     missing = refusal("ResourceNotFoundException", status=404)
     late = Meddled(world.bedrock, before={"get_model_customization_job": times(2, missing)})
@@ -445,7 +445,7 @@ def _lose(real: Any) -> None:
     raise refusal("ServiceQuotaExceededException")
 
 
-def test_a_crash_after_the_job_was_made_leaves_cloudformation_its_name(world: World) -> None:
+def test_a_crash_after_the_job_was_created_leaves_cloudformation_its_name(world: World) -> None:
     """Case B12."""
 
     def crash() -> None:
@@ -460,9 +460,9 @@ def test_a_crash_after_the_job_was_made_leaves_cloudformation_its_name(world: Wo
     assert world.running() == []
 
 
-def test_on_event_makes_nothing_that_the_framework_could_forget(world: World) -> None:
+def test_on_event_creates_nothing_that_the_framework_could_forget(world: World) -> None:
     """Case B12."""
-    # Where onEvent fails, the framework swallows CloudFormation's Delete.
+    # Where onEvent fails, the framework drops CloudFormation's Delete.
     jobs = world.jobs()
     jobs.is_complete = None
     jobs.send(framework.create(job_properties()))
@@ -473,7 +473,7 @@ def test_on_event_makes_nothing_that_the_framework_could_forget(world: World) ->
     assert world.server.calls() == []
 
 
-def test_a_replacement_makes_the_new_job_before_the_old_one_goes(world: World) -> None:
+def test_a_replacement_creates_the_new_job_before_the_old_one_goes(world: World) -> None:
     """Case B14."""
     old, new = job_properties(), job_properties(NEXT)
     jobs = world.jobs()
@@ -488,7 +488,7 @@ def test_a_replacement_makes_the_new_job_before_the_old_one_goes(world: World) -
 
 
 @pytest.mark.parametrize("known", [NAME, NEXT_NAME])
-def test_a_replacement_that_is_taken_back_leaves_only_the_old_job(world: World, known: str) -> None:
+def test_a_replacement_that_is_rolled_back_leaves_only_the_old_job(world: World, known: str) -> None:
     """Case B14."""
     # After a failed update CloudFormation may know either name; nothing may run that it doesn't know.
     old, new = job_properties(), job_properties(NEXT)
@@ -506,7 +506,7 @@ def test_a_replacement_that_is_taken_back_leaves_only_the_old_job(world: World, 
     assert world.count(CREATE) == 2
 
 
-def test_throttling_is_waited_for(world: World) -> None:
+def test_throttling_is_awaited(world: World) -> None:
     """Case B16."""
     world.server.fault("throttled", operation=CREATE, count=5)
 
@@ -517,7 +517,7 @@ def test_throttling_is_waited_for(world: World) -> None:
     assert world.count(CREATE) == 1
 
 
-def test_throttled_looks_do_not_fail_what_was_paid(world: World) -> None:
+def test_throttled_polls_do_not_fail_what_was_paid(world: World) -> None:
     """Case B16."""
     world.server.fault("throttled", operation="GetModelCustomizationJob", count=5)
 

@@ -1,4 +1,4 @@
-"""A job that Bedrock failed by itself is made again under a numbered name, and goes with its resource."""
+"""A job that failed inside Bedrock is retried under a numbered name, and is deleted with its resource."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ SECOND, THIRD = f"{NAME}-2", f"{NAME}-3"
         ("Completed", None, False),
     ],
 )
-def test_bedrocks_own_failures_are_told_from_ours(status: str, message: str | None, internal: bool) -> None:
+def test_internal_failures_are_distinguished_from_invalid_requests(
+    status: str, message: str | None, internal: bool
+) -> None:
     """Case B6."""
     job = {"status": status, **({"failureMessage": message} if message else {})}
     assert jobs.failed_internally(job) is internal
@@ -62,7 +64,7 @@ def test_attempts_are_found_in_order_and_the_latest_is_the_last(world: World) ->
     assert latest["jobName"] == SECOND
 
 
-def test_no_more_than_nine_attempts_are_looked_for(world: World) -> None:
+def test_no_more_than_nine_attempts_are_searched(world: World) -> None:
     found: dict[str, Any] = {"jobArn": "arn", "status": "Failed"}
     looks: list[str] = []
 
@@ -130,7 +132,7 @@ def test_another_attempt_at_invocation_logs_keeps_their_filters(world: World) ->
     assert one == two
 
 
-def test_distillation_is_made_again_without_hyperparameters_that_it_shows(world: World) -> None:
+def test_distillation_is_retried_without_hyperparameters_that_it_shows(world: World) -> None:
     shown = {**world.failed_job(), "hyperParameters": {"epochCount": "2"}}
 
     jobs.retry(world.bedrock, shown, 2)
@@ -199,7 +201,7 @@ def test_an_attempts_name_in_foreign_hands_is_refused(world: World) -> None:
     assert world.count(CREATE) == 2
 
 
-def test_a_foreign_job_is_never_made_again(world: World) -> None:
+def test_a_foreign_job_is_never_retried(world: World) -> None:
     """Case B5."""
     world.foreign_job()
 
@@ -214,7 +216,7 @@ def test_there_is_no_tenth_attempt(world: World, attempt: int) -> None:
         jobs.retry(world.bedrock, world.failed_job(), attempt)
 
 
-def test_an_update_tells_of_the_latest_attempt(world: World) -> None:
+def test_an_update_returns_the_latest_attempt(world: World) -> None:
     jobs.retry(world.bedrock, world.failed_job(), 2)
     world.server.advance(3 * HOUR)
 
@@ -249,7 +251,7 @@ def test_delete_stops_the_attempt_that_runs(world: World) -> None:
 
 
 @pytest.mark.parametrize(("retain", "left"), [("true", 1), ("false", 0)])
-def test_delete_takes_the_model_that_an_attempt_made(world: World, retain: str, left: int) -> None:
+def test_delete_takes_the_model_that_an_attempt_created(world: World, retain: str, left: int) -> None:
     """Case B15."""
     jobs.retry(world.bedrock, world.failed_job(), 2)
     world.server.advance(3 * HOUR)
@@ -282,7 +284,7 @@ def test_delete_leaves_a_foreign_job_with_an_attempts_name(world: World) -> None
     assert world.count(STOP) == 0
 
 
-def test_an_update_that_is_taken_back_stops_all_attempts_of_its_job(world: World) -> None:
+def test_an_update_that_is_rolled_back_stops_all_attempts_of_its_job(world: World) -> None:
     """Case B14."""
     world.jobs().send(framework.create(job_properties()))
     world.server.fault("job_failed")
@@ -296,7 +298,7 @@ def test_an_update_that_is_taken_back_stops_all_attempts_of_its_job(world: World
     assert world.job(f"{OWNER}-{NEXT}-2")["status"] == "Stopped"
 
 
-def test_a_deleted_job_is_not_made_again_by_a_release_that_has_not_heard(world: World) -> None:
+def test_a_deleted_job_is_not_retried_by_a_release_that_has_not_heard(world: World) -> None:
     # The job's stack drops the job before the release's stack ends the release that waits for it.
     first = world.failed_job()
     world.jobs().send(framework.delete(NAME, job_properties()))
@@ -319,7 +321,7 @@ def test_a_deleted_second_attempt_is_not_followed_by_a_third(world: World) -> No
         jobs.retry(world.bedrock, second, 3)
 
 
-def test_a_job_that_is_declared_again_may_be_made_again(world: World) -> None:
+def test_a_job_that_is_declared_again_may_be_retried(world: World) -> None:
     first = world.failed_job()
     world.jobs().send(framework.delete(NAME, job_properties()))
 

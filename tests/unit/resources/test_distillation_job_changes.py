@@ -1,4 +1,4 @@
-"""DistillationJob, Update under one name: what Bedrock can't change is refused, and can be taken back."""
+"""DistillationJob, Update under one name: changes that Bedrock can't make fail, and can be rolled back."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_change_that_bedrock_can_not_make_is_refused_at_once(
     assert world.written() == before
 
 
-def test_a_refused_change_is_taken_back_and_refused_again(
+def test_a_refused_change_is_rolled_back_and_refused_again(
     world: World, case: tuple[dict[str, Any], dict[str, Any], str]
 ) -> None:
     """Case B14."""
@@ -114,7 +114,7 @@ def test_a_refused_change_is_taken_back_and_refused_again(
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_an_update_is_taken_back_whatever_was_refused(world: World, refused: dict[str, Any]) -> None:
+def test_an_update_is_rolled_back_whatever_was_refused(world: World, refused: dict[str, Any]) -> None:
     """Case B14."""
     world.jobs().send(framework.create(job_properties()))
     broken = job_properties(**refused)
@@ -186,7 +186,7 @@ def test_a_job_that_was_adopted_may_be_declared_as_it_is(world: World) -> None:
     assert world.jobs().send(framework.update(NAME, job_properties(), right)).succeeded
 
 
-def test_a_refusal_costs_one_look_and_no_change_costs_two(world: World) -> None:
+def test_a_rejection_costs_one_read_and_no_change_costs_two(world: World) -> None:
     world.jobs().send(framework.create(job_properties()))
     looks = len(world.server.calls())
 

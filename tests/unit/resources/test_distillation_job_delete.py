@@ -28,7 +28,7 @@ from tests.unit.resources.scenes import (
 Client = Callable[[str], Any]
 
 
-def test_a_running_job_is_stopped_and_its_end_waited_for(world: World) -> None:
+def test_a_running_job_is_stopped_and_its_end_awaited(world: World) -> None:
     """Cases T10, B8."""
     world.jobs().send(framework.create(job_properties()))
 
@@ -50,7 +50,7 @@ def test_a_job_that_still_shows_in_progress_after_stop_is_polled(world: World) -
 
 
 class Stale:
-    """A client whose looks at the job are behind for a while."""
+    """A client whose reads of the job are stale for a while."""
 
     def __init__(self, client: Any, old: dict[str, Any], answers: int) -> None:
         self._client, self._old, self._left = client, old, answers
@@ -67,7 +67,7 @@ class Stale:
         return self._client.get_model_customization_job(**parameters)
 
 
-def test_a_job_that_is_stopping_is_waited_for_without_another_stop(world: World) -> None:
+def test_a_job_that_is_stopping_is_awaited_without_another_stop(world: World) -> None:
     """Case B8."""
     world.jobs().send(framework.create(job_properties()))
     world.bedrock.stop_model_customization_job(jobIdentifier=NAME)
@@ -107,7 +107,7 @@ def test_a_job_that_completes_before_the_stop_loses_its_model(world: World, code
 @pytest.mark.parametrize(
     "physical_id", [f"{NAME}-JobResource-1ABCDEFGHIJKL", "video-router-prod-ba9876543210"]
 )
-def test_an_invented_id_is_a_success_without_effects(world: World, physical_id: str) -> None:
+def test_a_generated_id_is_a_success_without_effects(world: World, physical_id: str) -> None:
     """Case B10."""
     world.jobs().send(framework.create(job_properties()))
     before = world.written()
@@ -119,7 +119,7 @@ def test_an_invented_id_is_a_success_without_effects(world: World, physical_id: 
     assert world.running() == [NAME]
 
 
-def test_a_job_that_completes_between_two_looks_loses_its_model(world: World) -> None:
+def test_a_job_that_completes_between_two_polls_loses_its_model(world: World) -> None:
     """Case B9."""
     world.jobs().send(framework.create(job_properties()))
     late = Meddled(
@@ -146,7 +146,7 @@ def test_a_job_that_never_was_is_a_success_without_effects(world: World) -> None
     assert {call["operation"] for call in world.server.calls()} == {"GetModelCustomizationJob"}
 
 
-def test_a_foreign_job_of_the_name_is_only_looked_at(world: World) -> None:
+def test_a_foreign_job_of_the_name_is_only_read(world: World) -> None:
     """Case B10."""
     world.foreign_job()
     before = world.written()
@@ -245,7 +245,7 @@ def test_the_jobs_output_goes_with_it_unless_it_is_retained(
     assert found.count(f"jobs/{NAME}-other/metrics.csv") == 1
 
 
-def test_throttling_during_a_delete_is_waited_for(world: World) -> None:
+def test_throttling_during_a_delete_is_awaited(world: World) -> None:
     """Case B16."""
     world.model()
     world.server.fault("throttled", operation="DeleteCustomModel", count=5)
@@ -254,7 +254,7 @@ def test_throttling_during_a_delete_is_waited_for(world: World) -> None:
     assert world.server.state()["models"] == []
 
 
-def test_a_denied_stop_is_told_and_not_waited_for(world: World) -> None:
+def test_a_denied_stop_is_reported_and_not_awaited(world: World) -> None:
     world.jobs().send(framework.create(job_properties()))
     world.server.fault(
         "denied", operation=STOP, count=None, message="not authorized to perform: bedrock:Stop"

@@ -26,7 +26,7 @@ def ensure(world: World, model: str, attempt: int = 1, bedrock: Any = None) -> d
     )
 
 
-def test_a_deployment_is_made_once_and_becomes_active(world: World) -> None:
+def test_a_deployment_is_created_once_and_becomes_active(world: World) -> None:
     """Case B30."""
     model = world.model()
 
@@ -117,7 +117,7 @@ def test_a_lost_answer_is_found_again_by_name(world: World, how: str) -> None:
     assert len(world.server.state()["deployments"]) == 1
 
 
-def test_throttling_may_be_asked_again_and_a_refusal_may_not(world: World) -> None:
+def test_throttling_may_be_retried_and_a_refusal_may_not(world: World) -> None:
     model = world.model()
     world.server.fault("throttled", operation=CREATE)
     with pytest.raises(NotYetError, match="Too many requests"):

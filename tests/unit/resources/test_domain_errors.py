@@ -166,7 +166,7 @@ def test_an_error_of_the_service_becomes_a_short_reason() -> None:
         assert len(str(caught.value)) <= REASON_BYTES
 
 
-def test_an_error_that_passes_is_asked_again_by_is_complete_only() -> None:
+def test_a_temporary_error_is_retried_by_is_complete_only() -> None:
     """Case C1."""
 
     def work() -> dict[str, Any]:
@@ -237,12 +237,12 @@ def test_properties_arrive_as_strings_and_leave_as_the_api_takes_them() -> None:
         ),
     ],
 )
-def test_a_profile_is_judged_by_its_model(identifier: str, model: str) -> None:
+def test_an_inference_profile_is_checked_by_its_model(identifier: str, model: str) -> None:
     """Case B17."""
     assert lifecycle.foundation_model_id(identifier) == model
 
 
-def test_one_look_a_model_and_the_end_counts_from_its_day_on(world: World) -> None:
+def test_each_model_is_read_once_and_its_end_counts_from_that_day(world: World) -> None:
     """Case B17."""
     now = world.utc_now()
     end = now + timedelta(days=1)
@@ -256,7 +256,7 @@ def test_one_look_a_model_and_the_end_counts_from_its_day_on(world: World) -> No
         lifecycle.check_usable(world.bedrock, [TEACHER], allow_legacy=False, today=now)
 
 
-def test_a_look_that_is_denied_is_no_unknown_model(world: World) -> None:
+def test_a_lookup_that_is_denied_is_no_unknown_model(world: World) -> None:
     """Case B17."""
     world.server.fault("denied", operation="GetFoundationModel")
 
@@ -287,7 +287,7 @@ def test_tags_are_lists_in_a_stable_order() -> None:
     assert not is_owned([], "us")
 
 
-def test_a_jobs_phases_are_told_in_words() -> None:
+def test_a_jobs_phases_are_described() -> None:
     details = {
         "validationDetails": {"status": "Completed"},
         "dataProcessingDetails": {"status": "InProgress"},
@@ -313,7 +313,7 @@ def test_a_folder_goes_with_all_its_versions_and_nothing_else(aws: Client, bucke
     assert purge(s3, bucket, "jobs/a/")
 
 
-def test_a_purge_stops_at_its_deadline_and_goes_on_later(aws: Client, bucket: str) -> None:
+def test_a_purge_stops_at_its_deadline_and_continues_later(aws: Client, bucket: str) -> None:
     s3 = aws("s3")
     s3.put_object(Bucket=bucket, Key="jobs/a/1", Body=b"x")
 

@@ -56,7 +56,7 @@ def looked_up(world: World, arn: str) -> framework.Response:
     return world.existing().send(framework.create({"Arn": arn, "Nonce": ""}))
 
 
-def test_a_job_is_found_by_its_arn_and_not_made(world: World) -> None:
+def test_a_job_is_found_by_its_arn_and_not_created(world: World) -> None:
     """Case T3."""
     arn = make_job(world)
     calls = len(world.server.calls(CREATE))
@@ -78,7 +78,7 @@ def test_a_job_is_found_by_its_arn_and_not_made(world: World) -> None:
     assert len(world.server.calls(CREATE)) == calls
 
 
-def test_a_completed_job_tells_its_model_and_its_losses(world: World) -> None:
+def test_a_completed_job_returns_its_model_and_its_losses(world: World) -> None:
     """Case T8."""
     validated = spec(ValidationDataUris=["s3://data/other.jsonl"])
     arn = world.bedrock.create_model_customization_job(**validated.request())["jobArn"]
@@ -198,7 +198,7 @@ def test_another_arn_is_another_resource_and_the_old_one_is_left_alone(world: Wo
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_an_invented_id_is_a_success_without_calls(world: World, maker: Maker) -> None:
+def test_a_generated_id_is_a_success_without_calls(world: World, maker: Maker) -> None:
     """Case B10."""
     arn = maker(world)
     calls = len(world.server.calls())
@@ -213,7 +213,7 @@ def test_an_invented_id_is_a_success_without_calls(world: World, maker: Maker) -
     ("arn", "kind"),
     [(JOB, "customization job"), (MODEL, "custom model"), (THROUGHPUT, "provisioned throughput")],
 )
-def test_what_is_missing_is_told(world: World, arn: str, kind: str) -> None:
+def test_missing_resources_are_reported(world: World, arn: str, kind: str) -> None:
     """Cases T4, T21."""
     response = looked_up(world, arn)
 
@@ -221,7 +221,7 @@ def test_what_is_missing_is_told(world: World, arn: str, kind: str) -> None:
     assert response.reason.startswith(f"There is no {kind} {arn} in this account and Region.")
 
 
-def test_a_model_that_disappeared_is_told_at_the_next_look_and_its_resource_still_goes(
+def test_a_model_that_disappeared_is_reported_at_the_next_poll_and_its_resource_still_goes(
     world: World,
 ) -> None:
     """Case T4."""
@@ -245,7 +245,7 @@ def test_another_kind_of_arn_is_refused_without_a_call(world: World) -> None:
     assert world.server.calls() == []
 
 
-def test_a_policy_that_iam_does_not_know_yet_is_waited_for(world: World) -> None:
+def test_a_policy_that_iam_does_not_know_yet_is_awaited(world: World) -> None:
     arn, pauses = make_job(world), list[float]()
     denied = Meddled(
         world.bedrock,

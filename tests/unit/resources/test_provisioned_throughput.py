@@ -102,11 +102,11 @@ class Buyer:
         self.releases.set_route((share,), after=self.releases.route(), reason="test")
 
     def end_route(self) -> None:
-        """What the release's Delete does before the throughput's."""
+        """Empty the route, as the release's Delete does before the throughput's."""
         self.releases.set_route((), after=self.releases.route(), reason="the stack is being deleted")
 
     def resource(self, bedrock: Any = None) -> Framework:
-        """The custom resource behind its framework."""
+        """Return the custom resource behind its framework."""
         client, now = bedrock or self.world.bedrock, self.world.utc_now
         return Framework(
             lambda e: answer_event(partial(handler.handle, Event.parse(e), client, self.releases, now)),
@@ -116,7 +116,7 @@ class Buyer:
 
     @property
     def bought(self) -> list[dict[str, Any]]:
-        """What is paid by the hour."""
+        """Return the throughput that is billed by the hour."""
         found: list[dict[str, Any]] = self.world.server.state()["throughput"]
         return found
 
@@ -164,7 +164,7 @@ def test_requests_stay_on_demand_until_the_throughput_is_in_service(buyer: Buyer
     assert [share.endpoint for share in buyer.releases.route().shares] == ["arn:candidate"]
 
 
-def test_a_rising_successor_keeps_its_share(buyer: Buyer) -> None:
+def test_a_candidate_in_rollout_keeps_its_share(buyer: Buyer) -> None:
     buyer.begin()
     rising = Share(NEXT, "arn:next", 0.25, 2_000_000_000)
     route = buyer.releases.route()
@@ -216,7 +216,7 @@ def test_a_lost_answer_buys_once(buyer: Buyer, how: str) -> None:
     assert len(buyer.bought) == 1
 
 
-def test_a_lost_answer_and_a_blind_look_buy_once(buyer: Buyer) -> None:
+def test_a_lost_answer_and_a_failed_lookup_buy_once(buyer: Buyer) -> None:
     """Case B21."""
     buyer.begin()
     buyer.world.server.fault("lost_response", operation=BUY)
@@ -228,7 +228,7 @@ def test_a_lost_answer_and_a_blind_look_buy_once(buyer: Buyer) -> None:
     assert len(buyer.bought) == 1
 
 
-def test_throttling_is_waited_for(buyer: Buyer) -> None:
+def test_throttling_is_awaited(buyer: Buyer) -> None:
     """Case B21."""
     buyer.begin()
     buyer.world.server.fault("throttled", operation=BUY, count=3)
@@ -236,7 +236,7 @@ def test_throttling_is_waited_for(buyer: Buyer) -> None:
     assert buyer.serve()["outcome"] == "done"
 
 
-def test_failed_throughput_is_told_and_deleted(buyer: Buyer) -> None:
+def test_failed_throughput_is_reported_and_deleted(buyer: Buyer) -> None:
     """Case B21."""
     buyer.begin()
     buyer.world.server.fault("throughput_failed", message="No capacity.")
@@ -311,7 +311,7 @@ def test_throughput_of_a_model_that_is_not_active_is_refused(buyer: Buyer, statu
     assert buyer.world.server.calls(BUY) == []
 
 
-def test_the_base_of_a_model_made_from_a_custom_one_is_looked_at(buyer: Buyer) -> None:
+def test_the_base_of_a_model_made_from_a_custom_one_is_checked(buyer: Buyer) -> None:
     """Case B26."""
     first = buyer.begin()
     bedrock = Proxy(buyer.world.bedrock, get_custom_model=lambda **_: {"baseModelArn": first})
@@ -321,7 +321,7 @@ def test_the_base_of_a_model_made_from_a_custom_one_is_looked_at(buyer: Buyer) -
     assert look["parameters"] == {"modelIdentifier": STUDENT}
 
 
-def test_somebody_elses_throughput_is_left_alone(buyer: Buyer) -> None:
+def test_another_owners_throughput_is_left_alone(buyer: Buyer) -> None:
     model = buyer.begin()
     buyer.world.bedrock.create_provisioned_model_throughput(
         provisionedModelName=NAME, modelId=model, modelUnits=1
@@ -430,7 +430,7 @@ def test_delete_waits_until_it_is_gone(buyer: Buyer, status: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["ConflictException", "ValidationException"])
-def test_one_that_can_not_be_deleted_while_it_is_made_is_asked_again(buyer: Buyer, code: str) -> None:
+def test_one_that_can_not_be_deleted_while_it_is_created_is_retried(buyer: Buyer, code: str) -> None:
     """Case B25."""
     buyer.begin()
     buyer.step()
@@ -476,7 +476,7 @@ def test_a_commitment_is_not_deleted_before_its_term(buyer: Buyer) -> None:
     assert buyer.bought == []
 
 
-def test_without_a_price_the_hours_are_told(buyer: Buyer) -> None:
+def test_without_a_price_the_hours_are_reported(buyer: Buyer) -> None:
     """Case B22."""
     committed(buyer)
     properties = {key: value for key, value in MONTHLY.items() if key != "HourlyPriceUsd"}
@@ -653,7 +653,7 @@ def test_units_that_something_is_routed_to_are_left(buyer: Buyer) -> None:
     assert [found["arn"] for found in buyer.bought] == [old]
 
 
-def test_old_units_that_are_being_moved_are_waited_for(buyer: Buyer) -> None:
+def test_old_units_that_are_being_moved_are_awaited(buyer: Buyer) -> None:
     """Case B24."""
     buyer.begin()
     buyer.serve()
@@ -733,7 +733,7 @@ def test_units_or_commitment_are_not_changed_beside_a_commitment_that_runs(buyer
     assert (response.succeeded, response.physical_id, response.polls) == (False, COMMITTED, 0)
     for text in (f"{OWNER}-2mu was not bought", "committed until", "hours of 1 model units are left", "USD"):
         assert text in response.reason
-    # CloudFormation takes it back.
+    # CloudFormation rolls it back.
     back = buyer.resource().send(framework.update(COMMITTED, MONTHLY, DOUBLED))
     assert (back.succeeded, back.physical_id) == (True, COMMITTED)
     assert [found["name"] for found in buyer.bought] == [COMMITTED]
@@ -782,7 +782,7 @@ def test_tags_follow_in_place(buyer: Buyer) -> None:
     assert buyer.world.written() == before
 
 
-def test_an_invented_id_is_a_success_without_effects(buyer: Buyer) -> None:
+def test_a_generated_id_is_a_success_without_effects(buyer: Buyer) -> None:
     """Case B10."""
     buyer.begin()
     buyer.serve()
@@ -806,7 +806,7 @@ def test_a_second_delete_changes_nothing(buyer: Buyer) -> None:
     assert len(buyer.world.server.calls(DELETE)) == 1
 
 
-def test_throttled_looks_do_not_end_a_delete(buyer: Buyer) -> None:
+def test_throttled_polls_do_not_end_a_delete(buyer: Buyer) -> None:
     buyer.begin()
     buyer.serve()
     buyer.end_route()

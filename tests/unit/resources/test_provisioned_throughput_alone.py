@@ -47,7 +47,7 @@ class Shop:
         self.created: dict[str, Any] = {}
 
     def properties(self, name: str = "search-router", units: int = 1, **changes: Any) -> dict[str, Any]:
-        """Properties as CloudFormation delivers them."""
+        """Return the properties as CloudFormation sends them."""
         commitment = changes.get("CommitmentDuration")
         properties = {
             "ProvisionedModelName": throughput_name(name, units, commitment),
@@ -62,7 +62,7 @@ class Shop:
         return {key: value for key, value in properties.items() if value is not None}
 
     def resource(self, bedrock: Any = None, polls: int = POLLS) -> Framework:
-        """The resource behind its framework."""
+        """Return the resource behind its framework."""
         client, now = bedrock or self.world.bedrock, self.world.utc_now
         return Framework(
             lambda e: answer_event(partial(handler.handle, Event.parse(e), client, None, now)),
@@ -72,29 +72,29 @@ class Shop:
         )
 
     def create(self, bedrock: Any = None, polls: int = POLLS, **changes: Any) -> Response:
-        """A Create."""
+        """Return a Create event."""
         self.created = framework.create(self.properties(**changes))
         return self.resource(bedrock, polls).send(self.created)
 
     def update(
         self, new: dict[str, Any], old: dict[str, Any], physical_id: str = NAME, bedrock: Any = None
     ) -> Response:
-        """An Update."""
+        """Send an Update."""
         return self.resource(bedrock).send(framework.update(physical_id, new, old))
 
     def delete(self, physical_id: str = NAME, **changes: Any) -> Response:
-        """A Delete."""
+        """Return a Delete event."""
         return self.resource().send(framework.delete(physical_id, self.properties(**changes)))
 
     @property
     def bought(self) -> list[dict[str, Any]]:
-        """What is paid by the hour."""
+        """Return the throughput that is billed by the hour."""
         found: list[dict[str, Any]] = self.world.server.state()["throughput"]
         return found
 
     @property
     def names(self) -> list[str]:
-        """Its names."""
+        """Return the names of the throughput."""
         return [found["name"] for found in self.bought]
 
 
@@ -118,7 +118,7 @@ def shop(world: World) -> Shop:
     return Shop(world)
 
 
-def test_it_is_bought_by_the_hour_and_waited_for(shop: Shop) -> None:
+def test_it_is_bought_by_the_hour_and_awaited(shop: Shop) -> None:
     """Cases T20, B20."""
     response = shop.create()
 
@@ -152,7 +152,7 @@ def test_a_commitment_is_passed_on(shop: Shop) -> None:
 
 
 def test_on_event_of_a_create_buys_nothing(shop: Shop) -> None:
-    """What it bought would be lost if it failed then: the framework swallows the Delete that follows.
+    """What it bought would be lost if it failed then: the framework drops the Delete that follows.
 
     Case B12.
     """
@@ -164,7 +164,7 @@ def test_on_event_of_a_create_buys_nothing(shop: Shop) -> None:
 
 @pytest.mark.parametrize("how", ["throttled", "failed", "unavailable"])
 @pytest.mark.parametrize("operation", [BUY, LOOK, "GetCustomModel", "GetFoundationModel"])
-def test_what_passes_is_waited_for(shop: Shop, operation: str, how: str) -> None:
+def test_temporary_errors_are_retried(shop: Shop, operation: str, how: str) -> None:
     """Cases B16, B21."""
     shop.world.server.fault(how, operation=operation, count=3)
 
@@ -181,7 +181,7 @@ def test_a_lost_answer_buys_once(shop: Shop, how: str) -> None:
     assert shop.world.count(BUY) == 1
 
 
-def test_a_look_that_does_not_see_it_yet_buys_once(shop: Shop) -> None:
+def test_a_lookup_that_does_not_see_it_yet_buys_once(shop: Shop) -> None:
     """Case B21."""
     missing = times(3, refusal("ResourceNotFoundException", status=404), skip=1)
     late = Meddled(shop.world.bedrock, before={"get_provisioned_model_throughput": missing})
@@ -190,7 +190,7 @@ def test_a_look_that_does_not_see_it_yet_buys_once(shop: Shop) -> None:
     assert len(shop.bought) == 1
 
 
-def test_tags_that_are_not_seen_yet_are_waited_for(shop: Shop) -> None:
+def test_tags_that_are_not_seen_yet_are_awaited(shop: Shop) -> None:
     """Case B21."""
     missing = times(3, refusal("ResourceNotFoundException", status=404))
     late = Meddled(shop.world.bedrock, before={"list_tags_for_resource": missing})
@@ -222,7 +222,7 @@ def test_one_that_comes_too_late_is_deleted_by_the_rollback(shop: Shop, status: 
     assert shop.bought == []
 
 
-def test_one_that_fails_is_told_and_deleted(shop: Shop) -> None:
+def test_one_that_fails_is_reported_and_deleted(shop: Shop) -> None:
     """Case B21."""
     shop.world.server.fault("throughput_failed", message="No capacity.")
 
@@ -293,7 +293,7 @@ def test_a_name_that_is_taken_is_refused_and_its_throughput_outlives_the_rollbac
     assert shop.bought == [before]
 
 
-def test_a_name_taken_while_it_could_not_be_looked_at_is_refused(shop: Shop) -> None:
+def test_a_name_taken_while_it_could_not_be_checked_is_refused(shop: Shop) -> None:
     shop.world.bedrock.create_provisioned_model_throughput(
         provisionedModelName=NAME, modelId=shop.model, modelUnits=1
     )
@@ -385,7 +385,7 @@ def test_after_a_rename_an_id_of_neither_name_deletes_nothing(shop: Shop) -> Non
 
 
 @pytest.mark.parametrize("renamed", [False, True])
-def test_a_move_that_fails_is_told_and_taken_back(shop: Shop, renamed: bool) -> None:
+def test_a_move_that_fails_is_reported_and_rolled_back(shop: Shop, renamed: bool) -> None:
     """Case B23."""
     shop.create()
     old = shop.properties()
@@ -402,7 +402,7 @@ def test_a_move_that_fails_is_told_and_taken_back(shop: Shop, renamed: bool) -> 
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_an_update_that_is_taken_back_moves_it_back(shop: Shop, late: bool) -> None:
+def test_an_update_that_is_rolled_back_moves_it_back(shop: Shop, late: bool) -> None:
     """Either another resource failed, or the move took longer than CloudFormation waits. Case B23."""
     shop.create()
     old, new = shop.properties(), shop.properties("movies", ModelArn=shop.other)
@@ -415,7 +415,7 @@ def test_an_update_that_is_taken_back_moves_it_back(shop: Shop, late: bool) -> N
     assert len(shop.world.server.calls(MOVE)) == 2
 
 
-def test_a_rename_alone_that_is_taken_back_while_it_runs_is_no_failed_move(shop: Shop) -> None:
+def test_a_rename_alone_that_is_rolled_back_while_it_runs_is_no_failed_move(shop: Shop) -> None:
     """Case B23."""
     shop.create()
     old, new = shop.properties(), shop.properties("movies")
@@ -455,8 +455,8 @@ def test_an_update_that_comes_twice_moves_once(shop: Shop) -> None:
     assert len(shop.world.server.calls(MOVE)) == 1
 
 
-def test_an_update_that_came_twice_does_not_move_it_after_it_was_taken_back(shop: Shop) -> None:
-    """The second delivery's poll goes on for a while after the first one's answer. Cases B1, B23."""
+def test_an_update_that_came_twice_does_not_move_it_after_it_was_rolled_back(shop: Shop) -> None:
+    """The second delivery still polls for a while after the first one's response. Cases B1, B23."""
     shop.create()
     old, new = shop.properties(), shop.properties(ModelArn=shop.other)
     event = framework.update(NAME, new, old)
@@ -483,7 +483,7 @@ def test_it_is_not_moved_to_a_model_of_a_base_at_its_end(shop: Shop) -> None:
     assert shop.update(old, new).succeeded
 
 
-def test_one_that_was_deleted_by_hand_is_told_and_not_bought_again(shop: Shop) -> None:
+def test_one_that_was_deleted_by_hand_is_reported_and_not_bought_again(shop: Shop) -> None:
     """Case T21."""
     shop.create()
     shop.world.bedrock.delete_provisioned_model_throughput(provisionedModelId=NAME)
@@ -496,7 +496,7 @@ def test_one_that_was_deleted_by_hand_is_told_and_not_bought_again(shop: Shop) -
     assert shop.delete().succeeded
 
 
-def test_one_that_is_deleted_while_it_moves_is_told(shop: Shop) -> None:
+def test_one_that_is_deleted_while_it_moves_is_reported(shop: Shop) -> None:
     """Case T21."""
     shop.create()
     event = framework.update(NAME, shop.properties("movies"), shop.properties())
@@ -564,7 +564,7 @@ def test_other_units_are_bought_before_the_old_ones_go(shop: Shop) -> None:
     assert shop.names == [TWO]
 
 
-def test_after_a_rename_the_old_one_is_found_by_what_it_was_made_as(shop: Shop) -> None:
+def test_after_a_rename_the_old_one_is_found_by_what_it_was_created_as(shop: Shop) -> None:
     """Case B24."""
     shop.create()
     shop.update(shop.properties("movies"), shop.properties())
@@ -585,7 +585,7 @@ def test_a_replacement_that_comes_twice_buys_once(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("how", ["fails", "is late", "is followed by another failure"])
-def test_a_replacement_that_is_taken_back_leaves_no_new_one_behind(shop: Shop, how: str) -> None:
+def test_a_replacement_that_is_rolled_back_leaves_no_new_one_behind(shop: Shop, how: str) -> None:
     """CloudFormation may never have learnt the new one's id, so that no Delete for it need come. Case B24."""
     shop.create()
     shop.update(shop.properties("films"), shop.properties())
@@ -606,7 +606,7 @@ def test_a_replacement_that_is_taken_back_leaves_no_new_one_behind(shop: Shop, h
     assert shop.bought == [before]
 
 
-def test_a_new_one_that_is_still_made_is_waited_for_when_it_is_taken_back(shop: Shop) -> None:
+def test_a_new_one_that_is_still_being_created_is_awaited_when_it_is_rolled_back(shop: Shop) -> None:
     """Case B24."""
     shop.create()
     old, new = shop.properties(), shop.properties("movies", units=2)
@@ -621,7 +621,7 @@ def test_a_new_one_that_is_still_made_is_waited_for_when_it_is_taken_back(shop: 
     assert (back.succeeded, back.polls, shop.names) == (True, 6, [NAME])
 
 
-def test_an_update_that_is_taken_back_by_the_new_ones_id_leads_to_the_old_one(shop: Shop) -> None:
+def test_an_update_that_is_rolled_back_by_the_new_ones_id_leads_to_the_old_one(shop: Shop) -> None:
     """The other way in which CloudFormation may ask; its clean-up then deletes the id that it asked with.
 
     Case B24.
@@ -640,7 +640,7 @@ def test_an_update_that_is_taken_back_by_the_new_ones_id_leads_to_the_old_one(sh
     assert shop.bought == [before]
 
 
-def test_a_replacement_that_came_twice_is_not_bought_again_after_it_was_taken_back(shop: Shop) -> None:
+def test_a_replacement_that_came_twice_is_not_bought_again_after_it_was_rolled_back(shop: Shop) -> None:
     """Case B24."""
     shop.create()
     old, new = shop.properties(), shop.properties("movies", units=2)
@@ -689,7 +689,7 @@ def test_a_commitment_that_may_be_let_go_can_be_replaced(shop: Shop, where: str)
 
 
 @pytest.mark.parametrize("retain", ["true", "false"])
-def test_a_commitment_that_is_taken_back_is_told_unless_it_is_retained(shop: Shop, retain: str) -> None:
+def test_a_commitment_that_is_rolled_back_is_reported_unless_it_is_retained(shop: Shop, retain: str) -> None:
     """It is in service, and another resource failed: it can't be deleted, and must not be forgotten.
 
     Case B24.
@@ -756,7 +756,7 @@ def test_delete_waits_until_it_is_gone(shop: Shop, status: str) -> None:
     shop.world.bedrock.delete_custom_model(modelIdentifier=shop.model)
 
 
-def test_one_that_is_still_to_be_seen_is_waited_for(shop: Shop) -> None:
+def test_one_that_is_still_to_be_seen_is_awaited(shop: Shop) -> None:
     """Case B25."""
     shop.create()
     seen = shop.world.bedrock.get_provisioned_model_throughput(provisionedModelId=NAME)

@@ -35,32 +35,32 @@ class Bench:
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     def ask(self, query: object = "dog barking") -> dict[str, Any]:
-        """A direct invocation."""
+        """Invoke the router directly."""
         return self.router.handle({"query": query})
 
     def output(self) -> list[dict[str, Any]]:
-        """All lines printed so far."""
+        """Return all lines printed so far."""
         self.lines += [json.loads(line) for line in self.capture.readouterr().out.splitlines()]
         return self.lines
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All EMF blobs so far."""
+        """Return all EMF documents so far."""
         return [line for line in self.output() if "_aws" in line]
 
     def logs(self) -> list[dict[str, Any]]:
-        """All log lines so far."""
+        """Return all log lines so far."""
         return [line for line in self.output() if "_aws" not in line]
 
 
 @pytest.fixture(scope="session")
 def task() -> Task:
-    """The project's own task."""
+    """Return the project's task."""
     return Task.load(Path(__file__).parents[3] / "task")
 
 
 @pytest.fixture
 def bench(task: Task, capsys: Capture) -> Callable[..., Bench]:
-    """Makes a router: `bench(bedrock, table, time_budget_ms=200, ...)`."""
+    """Return a factory of routers: `bench(bedrock, table, time_budget_ms=200, ...)`."""
 
     def make(bedrock: BedrockDouble, table: TableDouble, **variables: Any) -> Bench:
         env, clock = router_env(**variables), WallClock()

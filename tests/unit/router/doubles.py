@@ -40,7 +40,7 @@ def router_env(**changes: Any) -> RouterEnv:
 
 
 def client_error(code: str, status: int = 400, message: str = "said by a double") -> ClientError:
-    """An error as botocore raises it."""
+    """Return an error as botocore raises it."""
     response: Any = {
         "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": status},
@@ -49,7 +49,7 @@ def client_error(code: str, status: int = 400, message: str = "said by a double"
 
 
 def reply(text: str | None, latency_ms: int = 300) -> dict[str, Any]:
-    """A Converse answer that says this text."""
+    """Return a Converse response with this text."""
     content = [] if text is None else [{"text": text}]
     return {
         "output": {"message": {"role": "assistant", "content": content}},
@@ -84,7 +84,7 @@ class BedrockDouble:
         return reply(says)
 
     def asked(self, model: str) -> int:
-        """How often a model was called."""
+        """Return how often a model was called."""
         return sum(call["modelId"] == model for call in self.calls)
 
 

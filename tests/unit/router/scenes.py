@@ -20,7 +20,7 @@ STUDENT_SAYS, BASE_SAYS = "10 80 0 10", '{"visual": 0.7, "audio": 0.1, "transcri
 
 
 def healthy(**says: Any) -> BedrockDouble:
-    """Both models answer, but for what is said otherwise."""
+    """Return answers of both models, with these exceptions."""
     return BedrockDouble(**{STUDENT: STUDENT_SAYS, CANDIDATE: "0 0 100 0", BASE_MODEL: BASE_SAYS, **says})
 
 

@@ -140,7 +140,7 @@ class Storm:
         )
 
     def _route(self, now: float, *, bad: bool) -> Route | dict[str, Any] | None:
-        """A settled release and perhaps a candidate; where things go bad perhaps none, or nonsense."""
+        """Return a route with a live release and perhaps a candidate; in a storm it may be malformed."""
         self._versions += 1
         settled = Share("aaaaaaaaaaaa", self.endpoints[0], 1.0)
         end = int(now) + self._random.choice((-100, 100, 100_000))

@@ -29,7 +29,7 @@ DOWN = client_error("ServiceUnavailableException", 503)
 
 
 def send(made: Any, path: str, body: str) -> tuple[int, Any]:
-    """What the router answers to a body at a path: status and document."""
+    """Return the router's status and document for a body at a path."""
     event = {"version": "2.0", "routeKey": f"POST {path}", "requestContext": {"http": {}}, "body": body}
     answer = made.router.handle(event)
     return answer["statusCode"], json.loads(answer["body"])

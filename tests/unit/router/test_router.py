@@ -17,7 +17,7 @@ from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble, cl
 from tests.unit.router.scenes import SETTLED, STUDENT, STUDENT_SAYS, MakeBench, healthy, student
 
 
-def test_settled_release_answers(bench: MakeBench, task: Task) -> None:
+def test_live_release_answers(bench: MakeBench, task: Task) -> None:
     made = bench(healthy(), TableDouble(SETTLED))
     answer = made.ask()
     latency = answer.pop("latency_ms")
@@ -72,7 +72,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("says", "reason", "attempts"), REFUSALS)
-def test_student_that_fails_is_stood_in_for_by_the_base_model(
+def test_student_that_fails_is_replaced_by_the_base_model(
     bench: MakeBench, says: Any, reason: str, attempts: int
 ) -> None:
     made = bench(student(says), TableDouble(SETTLED))
@@ -193,7 +193,7 @@ def test_breaker_spares_requests_an_endpoint_that_is_down(bench: MakeBench) -> N
     assert made.ask("closed")["source"] == "distilled"
 
 
-def test_queries_that_upset_the_model_switch_nothing_off(bench: MakeBench) -> None:
+def test_queries_with_invalid_output_open_no_circuit(bench: MakeBench) -> None:
     made = bench(student("I can't help with that."), TableDouble(SETTLED))
     for number in range(3 * FAILURES):
         made.ask(f"query {number}")

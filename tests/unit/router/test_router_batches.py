@@ -66,7 +66,7 @@ def test_same_query_is_asked_once(bench: MakeBench) -> None:
 
 @pytest.mark.parametrize("cache", [{}, {"cache_entries": 0}, {"cache_seconds": 0}])
 @pytest.mark.parametrize(("says", "source"), [(STUDENT_SAYS, "distilled"), ("no weights", "static")])
-def test_same_query_is_asked_once_whatever_the_cache_keeps(
+def test_same_query_is_asked_once_without_a_cache_entry(
     bench: MakeBench, says: str, source: str, cache: dict[str, int]
 ) -> None:
     """Static weights are never kept, and a hundred times the same query must not wait a hundred times."""
@@ -79,7 +79,7 @@ def test_same_query_is_asked_once_whatever_the_cache_keeps(
     assert {blob["release"] for blob in made.metrics() if "Requests" in blob} == {"aaaaaaaaaaaa"}
 
 
-def test_query_that_is_none_costs_no_other_its_answer(bench: MakeBench) -> None:
+def test_invalid_query_of_a_batch_leaves_the_others_answered(bench: MakeBench) -> None:
     made = bench(healthy(), TableDouble(SETTLED))
     first, second, third = ask(made, "dog", "", "cat")
     assert first["source"] == third["source"] == "distilled"
@@ -107,7 +107,7 @@ def test_every_query_of_a_batch_has_its_fallbacks(bench: MakeBench, says: Any, s
 
 
 def test_batch_ends_with_its_own_budget_and_each_query_with_its_own(bench: MakeBench) -> None:
-    """What hangs takes 16 queries at a time, 0.2 s each: the batch's 0.5 s end the later ones at once."""
+    """With hanging models 16 queries take 0.2 s at a time; the batch's 0.5 s end the later ones at once."""
     made = bench(
         healthy(**{STUDENT: 2.0, BASE_MODEL: 2.0}),
         TableDouble(SETTLED),
@@ -128,7 +128,7 @@ def test_functions_own_end_bounds_a_batch(bench: MakeBench) -> None:
     assert time.monotonic() - began < 0.5
 
 
-def test_endpoint_whose_circuit_has_opened_is_tried_by_one_query_of_a_batch(bench: MakeBench) -> None:
+def test_endpoint_with_an_open_circuit_is_probed_by_one_query_of_a_batch(bench: MakeBench) -> None:
     made = bench(healthy(**{STUDENT: client_error("InternalServerException", 500)}), TableDouble(SETTLED))
     for number in range(5):
         made.ask(f"before {number}")

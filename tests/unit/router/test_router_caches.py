@@ -1,4 +1,4 @@
-"""What the router remembers: answers, and the route."""
+"""The router's caches of answers and of the route."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_emptied_route_switches_distillation_off(bench: MakeBench, item: dict[st
 
 @pytest.mark.parametrize("expiry", [None, "soon", True, {"a"}, [], b"1800000100"], ids=repr)
 def test_candidate_with_an_expiry_of_another_type_takes_no_requests(bench: MakeBench, expiry: Any) -> None:
-    """Without an expiry it would be the settled release."""
+    """Without an expiry it would be the live release."""
     candidate = {"digest": "b" * 12, "endpoint": CANDIDATE, "share": Decimal(1), "expires_at": expiry}
     settled = {"digest": "a" * 12, "endpoint": STUDENT, "share": Decimal(1)}
     made = bench(
@@ -179,7 +179,7 @@ def test_shares_split_the_requests(bench: MakeBench) -> None:
 
 
 @pytest.mark.parametrize("jump", [-1e9, -3600.0, -1.0, 1.0, 3600.0, 1e9])
-def test_wall_clock_that_jumps_costs_no_answer(bench: MakeBench, task: Task, jump: float) -> None:
+def test_wall_clock_that_jumps_prevents_no_answer(bench: MakeBench, task: Task, jump: float) -> None:
     """With a route and an answer known, a circuit open, and a candidate whose share has an end."""
     made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(), cache_seconds=60)
     end = int(made.clock.time) + 600

@@ -44,7 +44,7 @@ class Stage:
         return make_router(env, self.task, bedrock=client, dynamodb=TableDouble(route))
 
     def calls(self) -> list[str]:
-        """The models that Converse was called for, oldest first."""
+        """Return the models that Converse was called for, oldest first."""
         return [call["parameters"]["modelId"] for call in self.bedrock.calls("Converse")]
 
 
@@ -192,7 +192,7 @@ def test_fault_of_every_model_costs_the_budget_at_most_and_gives_static_weights(
     assert answer["weights"] == stage.task.static_weights
 
 
-def test_call_that_was_given_up_stands_in_nobodys_way(stage: Stage) -> None:
+def test_abandoned_call_blocks_no_other_call(stage: Stage) -> None:
     router = stage.router(time_budget=0.4)
     stage.bedrock.fault("slow", operation="Converse", modelId=stage.endpoint, milliseconds=500)
     assert router.handle({"query": "dog barking"})["source"] == "base"

@@ -59,14 +59,14 @@ class Recorded:
             )
 
     def handle(self, event: object) -> Any:
-        """The answer; what was written before is forgotten."""
+        """Return the answer to an event; drop earlier output."""
         self._raw.seek(0)
         self._raw.truncate()
         with redirect_stdout(self._out):
             return self.router.handle(event)
 
     def written(self) -> str:
-        """What the last request left in logs and metrics; each line is JSON."""
+        """Return the logs and metrics of the last request; each line is JSON."""
         text = self._raw.getvalue().decode("utf-8")
         for line in text.split("\n")[:-1]:  # U+2028 ends no line of a log
             json.loads(line)
@@ -242,7 +242,7 @@ def says(student: Any, base: Any) -> Recorded:
 @given(speech, speech)
 @example('{"visual": 0.7, "audio": 0.1, "transcription": 0.1, "metadata": 0.1, "zqmodelqz": "zqmodelqz"}', "")
 @example("NaN NaN NaN NaN", "inf 0 0 0")
-def test_whatever_models_say_changes_weights_at_most(one: str, other: str) -> None:
+def test_model_output_changes_only_weights(one: str, other: str) -> None:
     """The first text that holds weights gives them, else they are static; no text is found anywhere."""
     asked = says(one, other)
     answer = asked.handle({"query": "dog barking"})

@@ -1,4 +1,4 @@
-"""What the router accepts and what it refuses."""
+"""Valid and invalid requests."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_mistake_of_a_whole_batch_is_named(event: object, error: str) -> None:
     assert raised.value.answer["error"] == error
 
 
-def test_where_a_batch_goes_is_told_by_the_path_in_either_form() -> None:
+def test_path_in_either_form_selects_a_batch() -> None:
     event = http_event('{"queries": ["dog"]}')
     del event["routeKey"]
     assert read({**event, "rawPath": "/routes"}) == ["dog"]
@@ -152,7 +152,7 @@ def test_answer_is_http_or_bare() -> None:
 
 
 def in_time(event: object, error: str) -> bool:
-    """Whether a mistake costs less than 50 ms of the processor, which no budget counts."""
+    """Return whether rejecting an event takes less than 50 ms of CPU time, which no budget counts."""
 
     def seconds() -> float:
         began = time.process_time()
@@ -182,7 +182,7 @@ def test_body_that_is_too_large_is_not_parsed(filler: str) -> None:
 
 @pytest.mark.parametrize("filler", ["[", "{", '{"a":', "1", '"', "\\u0000", "[[],"])
 def test_largest_body_is_parsed_in_no_time(filler: str) -> None:
-    """Of the sample task's size, whatever is in it."""
+    """For the sample task's limit and any content."""
     most = most_bytes(512)
     event = http_event(filler * (most // len(filler)))
     began = time.process_time()
@@ -193,7 +193,7 @@ def test_largest_body_is_parsed_in_no_time(filler: str) -> None:
 
 
 @pytest.mark.parametrize(("depth", "error"), [(200, None), (14_000, "invalid_json")])
-def test_nesting_that_nobody_asked_for_is_ignored_or_no_json(depth: int, error: str | None) -> None:
+def test_unexpected_nesting_is_ignored_or_rejected(depth: int, error: str | None) -> None:
     event = http_event('{"query": "dog", "other": ' + "[" * depth + "]" * depth + "}")
     if error:
         assert in_time(event, error)

@@ -1,4 +1,4 @@
-"""What a request leaves behind in metrics and logs, and what it doesn't."""
+"""Metrics and logs of requests, and what they must not contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What X-Ray's daemon is sent, and that nothing of it can keep a query from its answer."""
+"""Documents for X-Ray's daemon, and that tracing never prevents an answer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Daemon:
         return found
 
     def is_idle(self) -> bool:
-        """Whether nothing has come."""
+        """Return whether nothing was received."""
         self._socket.setblocking(False)
         try:
             self._socket.recv(65_536)

@@ -125,7 +125,7 @@ def test_no_item_whatever_raises(item: Any) -> None:
     assert Route.from_item(route.to_item()) == route
 
 
-def test_settled_release_takes_what_no_candidate_covers() -> None:
+def test_live_release_takes_what_no_candidate_covers() -> None:
     parts = chosen(Route(1, (SETTLED, CANDIDATE)))
     assert parts[CANDIDATE.digest] == pytest.approx(0.2, abs=0.015)
     assert parts[SETTLED.digest] == pytest.approx(0.8, abs=0.015)
@@ -155,7 +155,7 @@ def test_candidate_with_the_whole_share_gets_everything() -> None:
     assert chosen(Route(1, (SETTLED, candidate))) == {CANDIDATE.digest: 1.0}
 
 
-def test_settled_release_serves_whatever_its_number_says() -> None:
+def test_live_release_serves_whatever_its_number_says() -> None:
     assert chosen(Route(1, (Share("aaaaaaaaaaaa", "arn:settled", 0.0),))) == {"aaaaaaaaaaaa": 1.0}
 
 
@@ -177,7 +177,7 @@ def test_choice_is_the_same_in_every_process() -> None:
     assert found == "bbaabbbabaaabaaa"
 
 
-def test_of_several_settled_shares_the_largest_serves() -> None:
+def test_of_several_live_shares_the_largest_serves() -> None:
     small, large = Share("aaaaaaaaaaaa", "arn:a", 0.1), Share("bbbbbbbbbbbb", "arn:b", 0.9)
     assert Route(1, (small, large)).live == large
 

@@ -1,4 +1,4 @@
-"""Jobs that Bedrock failed by an error of its own: made again, and never paid for twice."""
+"""Jobs that failed by an internal error of Bedrock are retried, and never paid twice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, attempt_name
 from distilled_router.release.table import SUPERSEDED
 from tests.unit.bedrock.scenes import HOUR
 from tests.unit.release.conftest import OWNER, A, Proxy, World
-from tests.unit.release.looks import CREATE, NAME, TWICE, all_jobs, job_of, look, only, tags
+from tests.unit.release.polls import CREATE, NAME, TWICE, all_jobs, job_of, look, only, tags
 
 SECOND, THIRD = attempt_name(NAME, 2), attempt_name(NAME, 3)
 
@@ -27,7 +27,7 @@ def fails(world: World, times: int, message: str | None = None) -> None:
     world.advance(HOUR)
 
 
-def test_nothing_is_made_again_unless_it_is_set(world: World) -> None:
+def test_nothing_is_retried_unless_configured(world: World) -> None:
     fails(world, 1)
     result = look(world)
     assert result["outcome"] == "failed"
@@ -35,7 +35,7 @@ def test_nothing_is_made_again_unless_it_is_set(world: World) -> None:
     assert all_jobs(world) == {NAME: "Failed"}
 
 
-def test_the_next_attempt_is_waited_for_and_gives_its_model(world: World) -> None:
+def test_the_next_attempt_is_awaited_and_gives_its_model(world: World) -> None:
     fails(world, 1)
     result = look(world, **TWICE)
     assert result["outcome"] == "waiting"
@@ -91,7 +91,7 @@ def test_neither_a_new_attempt_of_the_release_nor_a_lost_table_counts_anew(world
     assert world.calls(CREATE) == 4
 
 
-def test_a_step_that_is_delivered_twice_makes_one_attempt(world: World) -> None:
+def test_a_step_that_is_delivered_twice_creates_one_attempt(world: World) -> None:
     fails(world, 1)
 
     def twice(**parameters: Any) -> Any:
@@ -103,7 +103,7 @@ def test_a_step_that_is_delivered_twice_makes_one_attempt(world: World) -> None:
     assert all_jobs(world) == {NAME: "Failed", SECOND: "InProgress"}
 
 
-def test_a_step_that_was_late_makes_no_attempt_that_another_one_made(world: World) -> None:
+def test_a_step_that_was_late_creates_no_attempt_that_another_one_created(world: World) -> None:
     """It saw one failed attempt; by the time that it asks, the second has failed, and the third runs."""
     fails(world, 2)
 
@@ -119,7 +119,7 @@ def test_a_step_that_was_late_makes_no_attempt_that_another_one_made(world: Worl
 
 
 @pytest.mark.parametrize("answer", ["error", "dropped"])
-def test_a_lost_answer_makes_one_attempt(world: World, answer: str) -> None:
+def test_a_lost_answer_creates_one_attempt(world: World, answer: str) -> None:
     fails(world, 1)
     world.server.fault("lost_response", operation=CREATE, answer=answer)
     assert look(world, **TWICE)["outcome"] == "waiting"
@@ -127,7 +127,7 @@ def test_a_lost_answer_makes_one_attempt(world: World, answer: str) -> None:
     assert all_jobs(world) == {NAME: "Failed", SECOND: "InProgress"}
 
 
-def test_a_crash_after_the_create_makes_one_attempt(world: World) -> None:
+def test_a_crash_after_the_create_creates_one_attempt(world: World) -> None:
     fails(world, 1)
 
     def crash(**parameters: Any) -> None:
@@ -140,7 +140,7 @@ def test_a_crash_after_the_create_makes_one_attempt(world: World) -> None:
     assert all_jobs(world) == {NAME: "Failed", SECOND: "InProgress"}
 
 
-def test_an_attempt_that_cannot_be_seen_yet_is_not_made_twice(world: World) -> None:
+def test_an_attempt_that_cannot_be_seen_yet_is_not_created_twice(world: World) -> None:
     """Bedrock's reads may lag behind its writes; the token doesn't."""
     fails(world, 1)
     first = job_of(world)
@@ -150,7 +150,7 @@ def test_an_attempt_that_cannot_be_seen_yet_is_not_made_twice(world: World) -> N
     assert all_jobs(world) == {NAME: "Failed", SECOND: "InProgress"}
 
 
-def test_a_throttled_attempt_is_made_by_the_next_look(world: World) -> None:
+def test_a_throttled_attempt_is_created_by_the_next_poll(world: World) -> None:
     fails(world, 1)
     world.server.fault("throttled", operation=CREATE)
     result = look(world, **TWICE)
@@ -169,14 +169,14 @@ def test_a_refused_attempt_ends_the_release_with_both_reasons(world: World) -> N
     assert "ServiceQuotaExceededException" in result["message"]
 
 
-def test_a_release_whose_stack_is_being_deleted_makes_no_attempt(world: World) -> None:
+def test_a_release_whose_stack_is_being_deleted_creates_no_attempt(world: World) -> None:
     fails(world, 1)
     world.releases.declare(None)
     assert look(world, **TWICE)["outcome"] == "failed"
     assert all_jobs(world) == {NAME: "Failed"}
 
 
-def test_a_superseded_release_makes_no_attempt(world: World) -> None:
+def test_a_superseded_release_creates_no_attempt(world: World) -> None:
     fails(world, 1)
 
     def supersede(**parameters: Any) -> Any:
@@ -198,7 +198,7 @@ def test_all_attempts_together_have_the_time_of_one(world: World) -> None:
     assert "is still InProgress after 121 h" in look(world, **TWICE)["message"]
 
 
-def test_what_fails_after_its_time_is_not_made_again(world: World) -> None:
+def test_job_that_fails_after_the_timeout_is_not_retried(world: World) -> None:
     fails(world, 1)
     world.advance(121 * HOUR)
     assert look(world, **TWICE)["outcome"] == "failed"

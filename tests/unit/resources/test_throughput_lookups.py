@@ -1,4 +1,4 @@
-"""Throughput is found by the names that it may have, even while it gets another one."""
+"""Throughput is found by its possible names, even during a rename."""
 
 from __future__ import annotations
 

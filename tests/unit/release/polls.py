@@ -1,4 +1,4 @@
-"""One look at a release's source, as its state machine takes it again and again."""
+"""Polls of a release's source, as its state machine makes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CREATE, STOP = "CreateModelCustomizationJob", "StopModelCustomizationJob"
 
 
 def candidate_env(**settings: Any) -> CandidateEnv:
-    """The variables of the release's first steps, some of them others than the usual ones."""
+    """Return the variables of the release's first steps, with changes."""
     usual: dict[str, Any] = {
         "owner": OWNER,
         "table_name": "releases",
@@ -37,7 +37,7 @@ def candidate_env(**settings: Any) -> CandidateEnv:
 
 
 def look(world: World, digest: str = A, *, bedrock: Any = None, **settings: Any) -> StageResult:
-    """Look once, with other settings than the usual ones; `bedrock` is a client in place of the plain one."""
+    """Poll once with changed settings; `bedrock` replaces the plain client."""
     return watch(
         digest,
         bedrock or world.bedrock,
@@ -49,17 +49,17 @@ def look(world: World, digest: str = A, *, bedrock: Any = None, **settings: Any)
 
 
 def metrics(capture: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """The metrics that were written since the last call."""
+    """Return the metrics written since the last call."""
     return [json.loads(line) for line in capture.readouterr().out.splitlines() if "_aws" in line]
 
 
 def all_jobs(world: World) -> dict[str, str]:
-    """Name to status, of every job that was ever made."""
+    """Return the status of every job by name."""
     return {job["name"]: job["status"] for job in world.server.state()["jobs"]}
 
 
 def job_of(world: World, name: str = NAME) -> dict[str, Any]:
-    """GetModelCustomizationJob's answer."""
+    """Return GetModelCustomizationJob's response."""
     found: dict[str, Any] = world.bedrock.get_model_customization_job(jobIdentifier=name)
     return found
 
@@ -71,7 +71,7 @@ def tags(world: World, arn: str) -> dict[str, str]:
 
 
 def only(shown: dict[str, Any]) -> Callable[..., Any]:
-    """A GetModelCustomizationJob that shows this job under its name, and no further attempt."""
+    """Return a GetModelCustomizationJob that finds only this job, and no further attempt."""
 
     def get(jobIdentifier: str) -> dict[str, Any]:  # noqa: N803 - as the API spells it
         if jobIdentifier in (shown["jobName"], shown["jobArn"]):
