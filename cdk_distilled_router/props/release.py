@@ -20,51 +20,51 @@ class GateProps(Props):
     """What a candidate must reach on the hold-out set."""
 
     minimum_valid_output: Fraction = Field(
-        description="Share of answers that parse and hold a weight for each label. From 0 to 1."
+        description="Share of answers that parse and contain a weight for each label."
     )
     minimum_dominant_accuracy: Fraction = Field(
-        description="Share of examples whose heaviest label is the reference's. From 0 to 1."
+        description="Share of examples whose largest weight is on the same label as in the reference."
     )
     maximum_mean_absolute_error: Fraction = Field(
-        description="Mean distance of a weight from the reference's. From 0 to 1."
+        description="Mean absolute difference between a weight and the reference weight."
     )
     minimum_examples: int = Field(
-        ge=1, description="Hold-out examples that must be scored for the scores to count."
+        ge=1, description="Hold-out examples that must be evaluated for the scores to count."
     )
     maximum_latency_p95_ms: float | None = Field(
         default=None,
         gt=0,
-        description="Milliseconds within which 95 of 100 answers must come. Default: no limit.",
+        description="Milliseconds for the 95th percentile of the latency. Default: no limit.",
     )
     maximum_cost_per_1000_usd: float | None = Field(
         default=None,
         gt=0,
-        description="US dollars that the tokens of 1,000 queries and answers may cost, by the price table; "
-        "an unknown price is refused. Default: no limit.",
+        description="US dollars for the tokens of 1,000 queries and answers, by the price table. A model "
+        "without a known price is refused. Default: no limit.",
     )
     minimum_judge_score: float | None = Field(
         default=None,
         ge=1,
         le=5,
-        description="Mean grade, from 1 to 5, that evaluation.judge must give at least; a candidate without "
-        "one is refused. Default: no limit.",
+        description="Mean grade from evaluation.judge, from 1 to 5. A candidate without a grade is refused. "
+        "Default: no limit.",
     )
     not_worse: bool = Field(
         default=True,
-        description="Refuse a candidate that is worse than the live release, if the whole 95 % confidence "
-        "interval says so. Default: true.",
+        description="Refuse a candidate that is worse than the live release: the whole 95 % confidence "
+        "interval of the difference must be beyond the margin. Default: true.",
     )
     non_inferiority_margin: Fraction = Field(
         default=0.02,
-        description="By how much a candidate may be worse than the live release, in valid output, "
+        description="How much worse than the live release a candidate may be in valid output, "
         "dominant-label accuracy and mean absolute error. Default: 0.02.",
     )
     latency_margin: float = Field(
         default=0.25,
         ge=0,
         le=10,
-        description="By how much a candidate may be slower or cost more than the live release, as a part of "
-        "its median latency and of its cost. Default: 0.25.",
+        description="How much slower or more expensive than the live release a candidate may be, as a share "
+        "of its median latency and of its cost. Default: 0.25.",
     )
 
     def to_function(self) -> dict[str, Any]:
@@ -130,61 +130,61 @@ class RolloutProps(Props):
     """How a candidate that passed the gate takes over the requests."""
 
     steps: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1, max_length=20)] = Field(
-        description="Shares of the requests that the candidate gets, one after another: ascending, the "
-        "last 1.0."
+        description="Shares of the requests that the candidate gets, one after another: ascending, the last "
+        "1.0."
     )
     dwell_seconds: int = Field(
         ge=1,
         le=86_400,
-        description="Seconds that each step lasts before the candidate's metrics are checked.",
+        description="Seconds that each step lasts before its metrics are checked.",
     )
     maximum_error_rate: Fraction = Field(
-        description="Share of the candidate's requests in error above which it is taken back. From 0 to 1."
+        description="Share of the candidate's requests with an error; above it, the candidate is rolled back."
     )
     maximum_fallback_rate: Fraction = Field(
-        description="Share of the candidate's requests answered by a fallback above which it is taken back. "
-        "From 0 to 1."
+        description="Share of the candidate's requests answered by a fallback; above it, the candidate is "
+        "rolled back."
     )
     maximum_invalid_output_rate: Fraction = Field(
-        description="Share of the candidate's answers that don't parse above which it is taken back. "
-        "From 0 to 1."
+        description="Share of the candidate's answers that don't parse; above it, the candidate is rolled "
+        "back."
     )
     bake_seconds: int = Field(
         default=0,
         ge=0,
         le=1_209_600,
-        description="Seconds that the candidate has all requests, after the last step, before it becomes the "
-        "live release; checked every dwell_seconds, at most 100 times. Default: 0.",
+        description="Seconds that the candidate keeps all requests after the last step before it replaces "
+        "the live release. Checked every dwell_seconds, at most 100 times. Default: 0.",
     )
     minimum_requests: int = Field(
-        ge=0, description="Requests in a step below which the candidate's rates are not used."
+        ge=0, description="Requests in a step below which its rates are too uncertain to use."
     )
     probes: int = Field(
         default=200,
         ge=0,
         le=500,
-        description="Hold-out queries that the candidate and the live release are asked at most at the end "
-        "of a step with fewer than minimum_requests, in their place; their tokens are billed. 0 for none. "
-        "Default: 200.",
+        description="Maximum number of hold-out queries sent to both candidate and live release after a "
+        "step with fewer than minimum_requests, to replace the missing requests; their tokens are billed. 0 "
+        "sends none. Default: 200.",
     )
     non_inferiority_margin: Fraction = Field(
         default=0.02,
-        description="By how much each of these rates may exceed the live release's in the same time, before "
-        "the candidate is taken back; chance is allowed for. Default: 0.02.",
+        description="How much higher than the live release's each of these rates may be in the same period; "
+        "statistical uncertainty is added. Default: 0.02.",
     )
     latency_margin: float = Field(
         default=0.5,
         ge=0,
         le=10,
-        description="By how much the candidate's model may be slower than the live release's, as a part of "
-        "its time; 50 ms more are always allowed. Default: 0.5.",
+        description="How much longer the candidate's model may take than the live release's, as a share of "
+        "its time; 50 ms are always allowed. Default: 0.5.",
     )
     keep_releases: int = Field(
         default=1,
         ge=0,
         le=10,
-        description="Releases kept for rollback beyond the live one; each keeps its model, which is billed "
-        "for storage. Default: 1.",
+        description="Releases kept for rollback in addition to the live one. Each keeps its model, whose "
+        "storage is billed. Default: 1.",
     )
 
     def to_function(self) -> dict[str, Any]:
