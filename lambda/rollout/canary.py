@@ -26,12 +26,12 @@ class CanaryAnalysis:
     rollout: Rollout
     probes: Probes | None = None
 
-    def breach(self, release: Release, settled: Share | None, at: int) -> str | None:
+    def breach(self, release: Release, live_share: Share | None, at: int) -> str | None:
         """Return why a release must be rolled back after its present step, or None."""
         rollout = self.rollout
         metrics = RouterMetrics(self.cloudwatch, self.owner, release.step_at, at)
         found = {release.endpoint: metrics.of(release.digest)}
-        live = settled if settled and settled.digest != release.digest else None
+        live = live_share if live_share and live_share.digest != release.digest else None
         if live:
             found[live.endpoint] = metrics.of(live.digest)
         missing = {

@@ -73,7 +73,7 @@ class Router:
             asked = read(event, http=http, max_characters=self._task.max_query_characters)
         except BadRequestError as error:
             return respond(error.answer, http=http, status=400)
-        except Exception as error:  # the search goes on with static weights
+        except Exception as error:  # answer with static weights
             trace = Trace(reason=INTERNAL)
             self._telemetry.unexpected(trace, "router", error)
             return respond(self._answered("", self._task.static_weights, trace, 0.0, request_id), http=http)
@@ -119,7 +119,7 @@ class Router:
         trace, weights = Trace(), self._task.static_weights
         try:
             weights = self._weights(query, budget, trace)
-        except Exception as error:  # the search goes on with static weights
+        except Exception as error:  # answer with static weights
             trace.source, trace.reason, trace.cached = STATIC, trace.reason or INTERNAL, False
             self._telemetry.unexpected(trace, "router", error)
         seconds = budget.spent

@@ -25,7 +25,7 @@ from tests.unit.bedrock.scenes import HOUR, MINUTE, ROLE, STUDENT, TEACHER, labe
 OWNER = "router-test"
 A, B, C = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 
-# An execution of the first goes on until it is stopped, one of the second ends at once.
+# An execution of the first runs until it is stopped, one of the second ends at once.
 LASTING = {"Type": "Wait", "Seconds": 100_000, "End": True}
 PASSING = {"Type": "Pass", "End": True}
 

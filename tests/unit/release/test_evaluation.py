@@ -269,7 +269,7 @@ def test_what_died_is_taken_up_where_it_was(world: World, court: Court) -> None:
         prepare(A, world.releases, dying)
     assert court.judge()["outcome"] == "done"
     asked = world.calls("Converse")
-    # The answers are there: scored again, and nobody is asked again.
+    # The stored answers are scored again, without new calls.
     assert court.judge()["outcome"] == "done"
     assert (world.calls("Converse"), asked) == (ASKED, ASKED)
     assert court.report()["passed"] is True

@@ -182,7 +182,7 @@ def test_a_model_in_use_is_kept(world: World, what: str) -> None:
     assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
     assert [found["arn"] for found in world.server.state()["models"]] == [model]
     assert world.count("DeleteCustomModel") == 0
-    # Its release is told that nobody else will remove it, until the job is declared again.
+    # The closed tag tells its release to delete it, until the job is declared again.
     assert models.is_closed(world.bedrock, model)
     assert world.jobs().send(framework.create(job_properties())).succeeded
     assert not models.is_closed(world.bedrock, model)

@@ -232,7 +232,7 @@ def test_one_that_fails_is_reported_and_deleted(shop: Shop) -> None:
     assert "No capacity. It was deleted." in response.reason
     assert shop.bought == []
     assert shop.delete().succeeded
-    # The same event, delivered once more, buys nothing that nobody waits for.
+    # A repeated delivery of the event buys nothing.
     shop.resource(polls=3).send(shop.created)
     assert shop.bought == []
     assert shop.create().succeeded

@@ -13,7 +13,7 @@ from botocore.exceptions import EndpointConnectionError
 from distilled_router.release.route import Route, Share
 from tests.unit.router.doubles import BASE_MODEL, client_error
 
-# Longer than any part of the time budget: whoever is asked does not answer in time.
+# Longer than any part of the time budget: the called service does not answer in time.
 HANG_SECONDS = 0.4
 # Faults of the stand-in by how often they come.
 CALLS = {

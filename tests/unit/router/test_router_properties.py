@@ -30,7 +30,7 @@ from tests.unit.router.doubles import BASE_MODEL, BedrockDouble, TableDouble, cl
 from tests.unit.router.scenes import SETTLED, STUDENT, assert_weights, healthy
 
 TASK = Task.load()
-# Texts that nobody but a model or a caller writes.
+# Texts that only a model or a caller writes.
 MODEL, CALLER = "zqmodelqz", "zqcallerqz"
 
 unhurried = settings(
