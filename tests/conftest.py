@@ -69,8 +69,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what a bare `pytest` does not collect as `slow`: `-m slow` then selects all that it leaves out."""
     quick = [config.rootpath / path for path in config.getini("testpaths")]
+    files = {item.path for item in items}
+    slow = {file for file in files if not any(file.is_relative_to(path) for path in quick)}
     for item in items:
-        if not any(item.path == path or path in item.path.parents for path in quick):
+        if item.path in slow:
             item.add_marker(pytest.mark.slow)
 
 
