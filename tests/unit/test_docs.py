@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -146,41 +146,45 @@ def missing_places(text: str) -> list[str]:
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", text_of(PROJECT / "Makefile"), re.MULTILINE))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
-def test_relative_links_and_images_resolve(document: Path) -> None:
-    problems = [broken_link(document, link) for link in links(text_of(document))]
-    assert [problem for problem in problems if problem] == []
+def in_each_document(find: Callable[[Path], Collection[str]]) -> dict[str, Collection[str]]:
+    """Return what is found in the documents in which something is."""
+    return {relative(document): found for document in DOCUMENTS if (found := find(document))}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
-def test_targets_of_make_exist(document: Path) -> None:
-    assert named_targets(text_of(document)) - TARGETS == set()
+def test_relative_links_and_images_resolve() -> None:
+    def broken(document: Path) -> list[str]:
+        problems = (broken_link(document, link) for link in links(text_of(document)))
+        return [problem for problem in problems if problem]
+
+    assert in_each_document(broken) == {}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
-def test_modules_that_are_run_exist(document: Path) -> None:
-    assert unknown_modules(text_of(document)) == []
+def test_targets_of_make_exist() -> None:
+    assert in_each_document(lambda document: named_targets(text_of(document)) - TARGETS) == {}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
-def test_files_and_folders_exist(document: Path) -> None:
-    assert missing_places(text_of(document)) == []
+def test_modules_that_are_run_exist() -> None:
+    assert in_each_document(lambda document: unknown_modules(text_of(document))) == {}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
-def test_commands_of_operate_exist(document: Path) -> None:
-    assert set(_COMMAND.findall(text_of(document))) - COMMANDS.keys() == set()
+def test_files_and_folders_exist() -> None:
+    assert in_each_document(lambda document: missing_places(text_of(document))) == {}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
-def test_settings_exist(document: Path) -> None:
-    assert unknown_settings(text_of(document)) == []
+def test_commands_of_operate_exist() -> None:
+    assert in_each_document(lambda document: set(_COMMAND.findall(text_of(document))) - COMMANDS.keys()) == {}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
-def test_environment_files_exist(document: Path) -> None:
-    names = set(re.findall(r"\benvironments/([a-z0-9.-]+\.(?:toml|json))", text_of(document)))
-    assert [name for name in sorted(names) if not (PROJECT / "environments" / name).is_file()] == []
+def test_settings_exist() -> None:
+    assert in_each_document(lambda document: unknown_settings(text_of(document))) == {}
+
+
+def test_environment_files_exist() -> None:
+    def missing(document: Path) -> list[str]:
+        names = set(re.findall(r"\benvironments/([a-z0-9.-]+\.(?:toml|json))", text_of(document)))
+        return [name for name in sorted(names) if not (PROJECT / "environments" / name).is_file()]
+
+    assert in_each_document(missing) == {}
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=relative)
