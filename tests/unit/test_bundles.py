@@ -325,6 +325,7 @@ def test_the_same_input_makes_the_same_bundles(tmp_path: Path, monkeypatch: pyte
         assert cdk.FileSystem.fingerprint(str(one)) == cdk.FileSystem.fingerprint(str(other))
 
 
+@pytest.mark.slow
 def test_pip_makes_the_same_layer_as_uv(layer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment may have either of them."""
     monkeypatch.setattr(bundles, "CACHE", tmp_path)

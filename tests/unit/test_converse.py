@@ -303,7 +303,7 @@ def test_no_user_takes_a_failed_call_for_an_answer() -> None:
         counts = probes.ask({"endpoint": 1})["endpoint"].counts
         assert (counts["fallback_rate"], counts["invalid_output_rate"]) == (Count(1, 1), Count(0, 1))
         if reason in {"denied", "not_found"}:
-            with pytest.raises(ResourceError, match="can't be asked"):
+            with pytest.raises(ResourceError, match="can't be called"):
                 calls.ask(runtime, [RECORD], PLAN, TASK)
         else:
             assert calls.ask(runtime, [RECORD], PLAN, TASK)[RECORD.id].asked is False
