@@ -15,7 +15,14 @@ from stacks.settings import PROJECT
 from tests.broken.versions import Version
 
 # All tests of the custom resources, not a choice of them.
-SUITE = "tests/unit/resources"
+SUITE = (
+    "dataset",
+    "distillation_job",
+    "existing",
+    "provisioned_throughput",
+    "distilled_router/aws",
+    "distilled_router/bedrock",
+)
 COPIED = (
     "cdk_distilled_router",
     "data",
@@ -49,7 +56,8 @@ def files(version: Version) -> list[str]:
     word = path.stem if "distilled_router" in path.parts else path.parent.name
     texts = {
         str(file.relative_to(PROJECT)): file.read_text(encoding="utf-8")
-        for file in sorted((PROJECT / SUITE).glob("test_*.py"))
+        for folder in SUITE
+        for file in sorted((PROJECT / "tests" / "unit" / folder).glob("test_*.py"))
     }
     return sorted(texts, key=lambda name: -texts[name].count(word))
 

@@ -14,7 +14,7 @@ from tests.engine.apps import App
 from tests.engine.engine import Engine
 from tests.engine.release_apps import Scene
 from tests.permissions.calls import check
-from tests.unit.resources.scenes import training_rows
+from tests.unit.resource_scenes import training_rows
 
 # A job of an hour takes a second; the Provider framework asks ten times as often.
 TIME_SCALE, WAIT_SCALE = 3000, 0.1

@@ -69,8 +69,8 @@ def scene_at(
 def test_a_delete_that_fails_names_the_resource_and_holds_bedrocks_own_text(
     scene_at: Callable[[float], Scene],
 ) -> None:
-    """The second try is shown by direct events, in tests/unit/test_throttling.py: AWS keeps what a resource
-    that could not be deleted depends on, the emulator deletes its functions. Case B31."""
+    """Case B31. tests/unit/distilled_router/aws/test_throttling.py shows the second try by direct events: AWS
+    keeps what a resource that could not be deleted depends on, the emulator deletes its functions."""
     scene = scene_at(FAST)
     scene.order("deployment_failed", message=NO_CAPACITY)
     digest = scene.deploy()

@@ -1,6 +1,6 @@
 """The Provider framework's own code, as the CDK puts it into our assets, does what our double of it does.
 
-The unit tests run the handlers behind `tests/unit/resources/framework.py`. An upgrade of aws-cdk-lib that
+The unit tests run the handlers behind `tests/unit/framework.py`. An upgrade of aws-cdk-lib that
 changes the framework is seen here.
 """
 
@@ -16,8 +16,8 @@ import pytest
 
 from operate.cdk import node
 from tests.stacks.assembly import Assembly, is_framework
-from tests.unit.resources import framework
-from tests.unit.resources.framework import MARKER, Framework
+from tests.unit import framework
+from tests.unit.framework import MARKER, Framework
 
 HOST = Path(__file__).with_name("framework_host.cjs")
 POLLS = 4

@@ -11,8 +11,8 @@ import pytest
 
 from distilled_router.release.table import Releases
 from local.bedrock import BedrockStandIn, Quotas, Settings
-from tests.unit.bedrock.scenes import labelled, lines
 from tests.unit.entry_points import Theatre
+from tests.unit.local.bedrock.scenes import labelled, lines
 
 
 @pytest.fixture(scope="session")

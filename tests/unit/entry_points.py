@@ -27,8 +27,8 @@ from labelling.batch import RUNNING as BATCH_RUNNING
 from local.bedrock import BedrockStandIn
 from provisioned_throughput.handler import REQUEST_TAG
 from stacks.settings import PROJECT
-from tests.unit.release.conftest import OWNER, World
-from tests.unit.resources.framework import Framework
+from tests.unit.framework import Framework
+from tests.unit.release_world import OWNER, World
 
 # The seconds between polls: as the Provider's waiter asks at first, and 40 minutes in all, by fewer polls.
 POLLS = (5, 5, 5, 5, 20, 40, 80, 160, 320, 640, 1120)

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from tests.unit import framework
+from tests.unit.distilled_router.aws.throttling_scenes import all_made, declared, ended, released
 from tests.unit.entry_points import POLLS, Play, Theatre, entries
-from tests.unit.release.conftest import OWNER, A, B
-from tests.unit.resources import framework
-from tests.unit.resources.framework import MARKER, Framework
-from tests.unit.resources.scenes import CREATE, DIGEST, NAME, NEXT, ROLE, STOP, job_properties
-from tests.unit.resources.scenes import OWNER as JOBS_OWNER
-from tests.unit.throttling_scenes import all_made, declared, ended, released
+from tests.unit.framework import MARKER, Framework
+from tests.unit.release_world import OWNER, A, B
+from tests.unit.resource_scenes import CREATE, DIGEST, NAME, NEXT, ROLE, STOP, job_properties
+from tests.unit.resource_scenes import OWNER as JOBS_OWNER
 
 RESOURCES = sorted(name.partition(".")[0] for name in entries() if name.endswith(".on_event"))
 INVENTED = "video-router-prod-Resource-1ABCDEFGHIJKL"

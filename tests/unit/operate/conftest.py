@@ -1,5 +1,5 @@
 """Fixtures of the operator's commands: releases in an account of the test doubles."""
 
-from tests.unit.release.conftest import stage, world
+from tests.unit.release_world import stage, world
 
 __all__ = ["stage", "world"]

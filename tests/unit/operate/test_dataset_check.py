@@ -15,7 +15,7 @@ import pytest
 
 from distilled_router.data.conversation import row
 from operate.__main__ import main
-from tests.unit.row_scenes import HOLDOUT, TASK, WEIGHTS, encoded, good
+from tests.unit.distilled_router.data.row_scenes import HOLDOUT, TASK, WEIGHTS, encoded, good
 
 PROJECT = Path(__file__).parents[3]
 QUERIES = [f"a dog and {number} cats" for number in range(112)]

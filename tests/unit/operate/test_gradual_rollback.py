@@ -18,8 +18,8 @@ from operate.gradual_rollback import GradualRollback
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import EXPIRY_MARGIN_SECONDS
 from tests.unit.operate.test_rollback import at, everything, replaced, rolling_out, states
-from tests.unit.release.conftest import OWNER, A, B, C, World, rollout, settled
-from tests.unit.release.test_rollout import Rise as Numbers
+from tests.unit.release_world import OWNER, A, B, C, World, rollout, settled
+from tests.unit.rollout.test_rollout import Rise as Numbers
 
 DWELL = 600
 ROLLOUT = rollout(0.25, 0.5, 1.0, minimum_requests=20, maximum_fallback_rate=0.1, probes=50)

@@ -17,8 +17,8 @@ from operate.errors import OperateError
 from operate.rollback import Outcome
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
-from tests.unit.release.conftest import OWNER, A, B, C, Proxy, World, settled
-from tests.unit.release.test_rollout import ROLLOUT
+from tests.unit.release_world import OWNER, A, B, C, Proxy, World, settled
+from tests.unit.rollout.test_rollout import ROLLOUT
 
 D = "dddddddddddd"
 

@@ -23,8 +23,8 @@ from provisioned_throughput.serve_from_throughput import serve
 from release import handler as release_handler
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
-from tests.unit.bedrock.scenes import MINUTE
-from tests.unit.release.conftest import OWNER, A, B, World, named, rollout, settled
+from tests.unit.local.bedrock.scenes import MINUTE
+from tests.unit.release_world import OWNER, A, B, World, named, rollout, settled
 
 ONE, TWO = throughput_name(OWNER, 1, None), throughput_name(OWNER, 2, None)
 ON_DEMAND = "on_demand"

@@ -15,11 +15,11 @@ from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags,
 from distilled_router.release.route import Share
 from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING
 from release.handler import Services, check, handle, is_complete
-from tests.unit.bedrock.scenes import HOUR, MINUTE
-from tests.unit.release.conftest import OWNER, PASSING, A, B, C, Proxy, World, named, settled
-from tests.unit.release.polls import TWICE, all_jobs, look
-from tests.unit.resources.framework import Framework, Response, delete
-from tests.unit.resources.scenes import job_properties
+from tests.unit.candidate.polls import TWICE, all_jobs, look
+from tests.unit.framework import Framework, Response, delete
+from tests.unit.local.bedrock.scenes import HOUR, MINUTE
+from tests.unit.release_world import OWNER, PASSING, A, B, C, Proxy, World, named, settled
+from tests.unit.resource_scenes import job_properties
 
 UNITS = f"{OWNER}-1mu"
 

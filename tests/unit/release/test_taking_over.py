@@ -20,9 +20,9 @@ from distilled_router.release.route import Share
 from distilled_router.release.table import FAILED, LIVE, RETIRED
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
-from tests.unit.bedrock.scenes import MINUTE, PROMPT, SYSTEM
-from tests.unit.release.conftest import OWNER, A, B, Proxy, World, named, rollout, settled
-from tests.unit.release.polls import candidate_env
+from tests.unit.candidate.polls import candidate_env
+from tests.unit.local.bedrock.scenes import MINUTE, PROMPT, SYSTEM
+from tests.unit.release_world import OWNER, A, B, Proxy, World, named, rollout, settled
 
 ENV = candidate_env()
 ROLLOUT = rollout(0.25, 1.0, minimum_requests=20)

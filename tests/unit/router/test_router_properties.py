@@ -1,6 +1,6 @@
 """Properties of the router that hold for any request and for any answer of a model.
 
-What a model's text may be read as is the parser's matter: tests/unit/test_answer_properties.py.
+How a model's text is parsed: tests/unit/distilled_router/task/test_answer_properties.py.
 """
 
 from __future__ import annotations

@@ -1,0 +1,388 @@
+"""Dataset: a bad file costs nothing, a good one is published as it is."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import count
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from dataset import handler
+from distilled_router.aws.custom_resource import Event, answer_event
+from distilled_router.aws.errors import with_retries
+from distilled_router.cost.estimate import Spec
+from distilled_router.data.conversation import row
+from distilled_router.task.task import Task
+from tests.unit import framework
+from tests.unit.framework import MARKER, Framework, Response
+from tests.unit.resource_scenes import Meddled, logged, refusal, times, training_rows
+
+Client = Callable[[str], Any]
+DIGEST = "0123456789abcdef"
+FOLDER = f"datasets/{DIGEST}/"
+_ticks = count()
+# Waits in no time: each look at this clock is a second later.
+retry_at_once = partial(with_retries, sleep=lambda _: None, now=lambda: float(next(_ticks)))
+
+
+@dataclass
+class Shop:
+    """A bucket with the sources, and the resource that publishes them into it."""
+
+    s3: Any
+    bucket: str
+    task: Task
+
+    def properties(self, **changes: Any) -> dict[str, Any]:
+        """Return the properties as CloudFormation sends them."""
+        return {
+            "Bucket": self.bucket,
+            "Digest": DIGEST,
+            "Method": "distillation",
+            "Training": {"Bucket": self.bucket, "Key": "in/training.jsonl"},
+            "Holdout": {"Bucket": self.bucket, "Key": "in/holdout.jsonl"},
+            "Retain": "false",
+            **changes,
+        }
+
+    def put(self, name: str, content: bytes) -> str:
+        """Write a source file, and return its version."""
+        answer = self.s3.put_object(Bucket=self.bucket, Key=f"in/{name}.jsonl", Body=content)
+        return str(answer["VersionId"])
+
+    def resource(self, s3: Any = None) -> Framework:
+        """Return the custom resource behind its framework."""
+        client = s3 or self.s3
+        return Framework(
+            lambda e: answer_event(partial(handler.handle, Event.parse(e), client, self.task, retry_at_once))
+        )
+
+    def create(self, s3: Any = None, **changes: Any) -> Response:
+        """Send a Create."""
+        return self.resource(s3).send(framework.create(self.properties(**changes)))
+
+    def published(self) -> dict[str, bytes]:
+        """Return the objects under datasets/ by key."""
+        page = self.s3.list_objects_v2(Bucket=self.bucket, Prefix="datasets/")
+        keys = [item["Key"] for item in page.get("Contents", ())]
+        return {key: self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in keys}
+
+    def versions(self) -> int:
+        """Return the number of versions and delete markers under datasets/."""
+        page = self.s3.list_object_versions(Bucket=self.bucket, Prefix="datasets/")
+        return len(page.get("Versions", ())) + len(page.get("DeleteMarkers", ()))
+
+
+@pytest.fixture(scope="session")
+def holdout(task: Task) -> bytes:
+    weights = {label: 1.0 * (label == task.labels[0]) for label in task.labels}
+    return "".join(json.dumps(row(task, f"held out {n}", weights)) + "\n" for n in range(100)).encode()
+
+
+@pytest.fixture
+def shop(aws: Client, bucket: str, task: Task, rows: bytes, holdout: bytes) -> Shop:
+    shop = Shop(aws("s3"), bucket, task)
+    shop.put("training", rows)
+    shop.put("holdout", holdout)
+    return shop
+
+
+def test_a_good_data_set_is_published_byte_by_byte(shop: Shop, rows: bytes, holdout: bytes) -> None:
+    response = shop.create()
+
+    uri = f"s3://{shop.bucket}/{FOLDER}"
+    assert (response.succeeded, response.physical_id) == (True, uri)
+    assert response.data == {
+        "TrainingUri": f"{uri}training.jsonl",
+        "HoldoutUri": f"{uri}holdout.jsonl",
+        "Digest": DIGEST,
+        "TrainingRows": "120",
+        "HoldoutRows": "100",
+    }
+    assert shop.published() == {f"{FOLDER}training.jsonl": rows, f"{FOLDER}holdout.jsonl": holdout}
+
+
+def test_the_same_event_twice_publishes_the_same(shop: Shop, rows: bytes, holdout: bytes) -> None:
+    """Case B1."""
+    event = framework.create(shop.properties())
+
+    assert shop.resource().send(event) == shop.resource().send(event)
+    assert shop.published() == {f"{FOLDER}training.jsonl": rows, f"{FOLDER}holdout.jsonl": holdout}
+
+
+def test_all_findings_come_with_their_lines_and_nothing_is_published(shop: Shop, rows: bytes) -> None:
+    """Case B18."""
+    lines = rows.splitlines(keepends=True)
+    lines[6] = b"not json\n"
+    lines[11] = lines[11].replace(b"query number 11", b"what does Assistant: mean")
+    lines[20] = b"\n"
+    shop.put("training", b"".join(lines))
+
+    response = shop.create()
+
+    assert (response.succeeded, response.physical_id) == (False, MARKER)
+    for text in ("training:7 json", "training:12 reserved-word", "'Assistant:'", "training:21 blank-line"):
+        assert text in response.reason
+    assert response.reason.endswith("Nothing was published or started.")
+    assert shop.published() == {}
+
+
+@pytest.mark.parametrize(
+    ("rows_wanted", "method", "text"),
+    [
+        (99, "distillation", "found 99 usable rows, at least 100"),
+        (7, "fine_tuning", "found 7 usable rows, at least 8"),
+        (15_001, "distillation", "found 15001 rows, at most 15000"),
+    ],
+)
+def test_too_few_or_too_many_rows_are_refused(
+    shop: Shop, task: Task, rows_wanted: int, method: str, text: str
+) -> None:
+    """Case B18."""
+    shop.put("training", training_rows(task, rows_wanted))
+
+    response = shop.create(Method=method)
+
+    assert not response.succeeded
+    assert text in response.reason
+    assert shop.published() == {}
+
+
+def _huge(rows: bytes) -> bytes:
+    return b'{"schemaVersion": "' + rows * 30 + b'"}'
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (gzip.compress, "training encoding: found gzip"),
+        (lambda rows: rows.decode().encode("utf-16"), "training encoding: found UTF-16 text"),
+        (lambda rows: b"\xef\xbb\xbf" + rows, "training encoding: found a UTF-8 byte order mark"),
+        (lambda _: b"", "training row-count: found 0 usable rows"),
+        (lambda rows: _huge(rows.replace(b"\n", b" ")), "training:1 line-length"),
+    ],
+    ids=["gzip", "utf-16", "byte order mark", "empty", "one huge line"],
+)
+def test_a_file_of_another_kind_is_refused(
+    shop: Shop, rows: bytes, change: Callable[[bytes], bytes], text: str
+) -> None:
+    """Case B18."""
+    shop.put("training", change(rows))
+
+    response = shop.create()
+
+    assert not response.succeeded
+    assert text in response.reason
+    assert shop.published() == {}
+
+
+def test_the_holdout_is_checked_as_well(shop: Shop, rows: bytes) -> None:
+    """Case B18."""
+    shop.put("holdout", rows)
+
+    response = shop.create()
+
+    assert "holdout:1 contamination: found a query of training:1" in response.reason
+    assert shop.published() == {}
+
+
+def test_findings_in_any_script_fit_the_response(shop: Shop, rows: bytes) -> None:
+    """Case C9."""
+    # Framework.send checks the size of every response.
+    query = "夜に走る赤い車🚗" * 4
+    lines = [line.replace(b"query number", query.encode()) for line in rows.splitlines(keepends=True)]
+    bad = [line.replace(b'"text": "', b'"text": "\xe5\xa4\x9c ', 1) for line in lines]
+    shop.put("training", b"".join(bad))
+
+    response = shop.create()
+
+    assert not response.succeeded
+    assert response.reason.endswith("Nothing was published or started.")
+
+
+def test_an_object_that_does_not_exist_is_named(shop: Shop) -> None:
+    missing = {"Bucket": shop.bucket, "Key": "in/none.jsonl"}
+
+    response = shop.create(Holdout=missing)
+
+    assert not response.succeeded
+    for text in (f"s3://{shop.bucket}/in/none.jsonl", "It does not exist", "dataset.holdout"):
+        assert text in response.reason
+    assert shop.published() == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [{"Bucket": "no-such-bucket-here", "Key": "a"}, {"Key": "in/training.jsonl", "VersionId": "1" * 32}],
+    ids=["bucket", "version"],
+)
+def test_a_bucket_or_version_that_does_not_exist_is_named(shop: Shop, source: dict[str, str]) -> None:
+    response = shop.create(Training={"Bucket": shop.bucket, **source})
+
+    assert not response.succeeded
+    assert "It does not exist" in response.reason
+    assert source.get("VersionId", "latest") in response.reason
+
+
+def test_access_that_iam_does_not_know_yet_is_awaited(shop: Shop) -> None:
+    denied = times(2, refusal("AccessDenied", "not authorized to perform: s3:GetObject", 403))
+
+    assert shop.create(Meddled(shop.s3, before={"get_object": denied})).succeeded
+
+
+def test_an_object_that_may_not_be_read_is_reported_with_the_services_text(shop: Shop) -> None:
+    denied = times(10_000, refusal("AccessDenied", "not authorized to perform: kms:Decrypt", 403))
+
+    response = shop.create(Meddled(shop.s3, before={"get_object": denied}))
+
+    assert not response.succeeded
+    for text in ("kms:Decrypt", "can't be read, or does not exist", "dataset.training", "policy and key"):
+        assert text in response.reason
+    assert shop.published() == {}
+
+
+def test_the_named_version_is_published_and_not_the_latest(shop: Shop, rows: bytes) -> None:
+    version = shop.put("training", rows)
+    shop.put("training", b"somebody's newer file\n")
+    source = {"Bucket": shop.bucket, "Key": "in/training.jsonl"}
+
+    assert not shop.create(Training=source).succeeded
+    assert shop.create(Training={**source, "VersionId": version}).succeeded
+    assert shop.published()[f"{FOLDER}training.jsonl"] == rows
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_published(shop: Shop) -> None:
+    changing = Meddled(shop.s3, before={"copy_object": lambda: shop.put("training", b"unseen\n")})
+
+    response = shop.create(changing)
+
+    assert not response.succeeded
+    assert "changed while it was read" in response.reason
+    assert shop.published() == {}
+
+
+def test_a_copy_that_is_refused_names_both_ends(shop: Shop) -> None:
+    denied = times(1, refusal("AccessDenied", "not authorized to perform: s3:PutObject", 403))
+
+    response = shop.create(Meddled(shop.s3, before={"copy_object": denied}))
+
+    assert not response.succeeded
+    for text in ("in/training.jsonl", f"s3://{shop.bucket}/{FOLDER}training.jsonl", "s3:PutObject"):
+        assert text in response.reason
+
+
+def test_publishing_needs_no_permission_on_tags(shop: Shop) -> None:
+    tags = {"TagSet": [{"Key": "team", "Value": "search"}]}
+    shop.s3.put_object_tagging(Bucket=shop.bucket, Key="in/training.jsonl", Tagging=tags)
+
+    shop.create()
+
+    published = shop.s3.get_object_tagging(Bucket=shop.bucket, Key=f"{FOLDER}training.jsonl")
+    assert published["TagSet"] == []
+
+
+@pytest.mark.parametrize(("retain", "left"), [("true", 2), ("false", 0)])
+def test_published_files_stay_where_they_are_retained(shop: Shop, retain: str, left: int) -> None:
+    """Case B15."""
+    properties = shop.properties(Retain=retain)
+    physical_id = shop.resource().send(framework.create(properties)).physical_id
+
+    for _ in range(2):
+        response = shop.resource().send(framework.delete(physical_id, properties))
+        assert (response.succeeded, response.physical_id) == (True, physical_id)
+    assert shop.versions() == left
+
+
+def test_a_generated_id_deletes_nothing(shop: Shop) -> None:
+    """Case B10."""
+    shop.create()
+
+    response = shop.resource().send(framework.delete("stack-Dataset-1ABC", shop.properties()))
+
+    assert (response.succeeded, response.physical_id) == (True, "stack-Dataset-1ABC")
+    assert shop.versions() == 2
+
+
+def test_another_digest_is_another_folder_and_the_old_one_goes_after(shop: Shop) -> None:
+    """Case B14."""
+    old, new = shop.properties(), shop.properties(Digest="f" * 16)
+    before = shop.resource().send(framework.create(old)).physical_id
+
+    after = shop.resource().send(framework.update(before, new, old))
+    assert after.physical_id == f"s3://{shop.bucket}/datasets/{'f' * 16}/"
+    assert len(shop.published()) == 4
+
+    shop.resource().send(framework.delete(before, old))
+    assert set(shop.published()) == {
+        f"datasets/{'f' * 16}/training.jsonl",
+        f"datasets/{'f' * 16}/holdout.jsonl",
+    }
+
+
+def test_a_bucket_that_is_gone_does_not_hold_the_stack(shop: Shop) -> None:
+    properties = shop.properties(Bucket="data-that-was-deleted")
+    response = shop.resource().send(framework.delete(f"s3://data-that-was-deleted/{FOLDER}", properties))
+
+    assert response.succeeded
+
+
+def test_the_entry_point_logs_no_response_url(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "client", {"s3": shop.s3}.__getitem__)
+    with logged(handler.logger) as lines:
+        answer = handler.on_event(framework.create(shop.properties()), None)
+
+    assert answer["PhysicalResourceId"] == f"s3://{shop.bucket}/{FOLDER}"
+    assert "data set passed" in lines.getvalue()
+    assert "Signature" not in lines.getvalue()
+
+
+def test_bucket_of_another_region_is_refused(shop: Shop) -> None:
+    elsewhere = Mock(wraps=shop.s3, head_bucket=Mock(return_value={"BucketRegion": "eu-west-1"}))
+    response = shop.resource(elsewhere).send(framework.create(shop.properties()))
+    assert not response.succeeded
+    assert "is in eu-west-1, and this stack in us-east-1" in response.reason
+    assert "Copy it to a bucket in us-east-1" in response.reason
+
+
+def test_region_is_reported_even_if_access_to_the_bucket_is_denied(shop: Shop) -> None:
+    denied = refusal("AccessDenied")
+    denied.response["ResponseMetadata"]["HTTPHeaders"] = {"x-amz-bucket-region": "eu-west-1"}
+    elsewhere = Mock(wraps=shop.s3, head_bucket=Mock(side_effect=denied))
+    response = shop.resource(elsewhere).send(framework.create(shop.properties()))
+    assert "is in eu-west-1" in response.reason
+
+
+def test_estimate_above_the_limit_publishes_nothing(shop: Shop) -> None:
+    cost = Spec(
+        method="distillation",
+        teacher="us.amazon.nova-pro-v1:0",
+        student="amazon.nova-micro-v1:0:128k",
+        base_model="us.amazon.nova-micro-v1:0",
+        max_response_length=1000,
+        synthesis=True,
+    )
+    limited = shop.properties(Cost=json.dumps(asdict(cost)), MaximumCostUsd="1")
+    response = shop.resource().send(framework.create(limited))
+    assert not response.succeeded
+    assert "distillation.maximum_cost_usd = 1" in response.reason
+    assert shop.published() == {}
+    raised = shop.resource().send(framework.create({**limited, "MaximumCostUsd": "500"}))
+    assert raised.succeeded
+    # What passed once is not held against a limit that was lowered since: nothing new is paid.
+    lowered = shop.resource().send(framework.update(raised.physical_id, limited, limited))
+    assert lowered.succeeded
+
+
+def test_job_that_learns_from_logs_needs_a_holdout_only(shop: Shop) -> None:
+    properties = shop.properties()
+    del properties["Training"]
+    response = shop.resource().send(framework.create(properties))
+    assert response.succeeded
+    assert response.data["TrainingUri"] == ""
+    assert list(shop.published()) == [f"{FOLDER}holdout.jsonl"]

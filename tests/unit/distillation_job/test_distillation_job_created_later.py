@@ -1,0 +1,115 @@
+"""DistillationJob with `MadeLater`: a state machine creates the job, which belongs to the resource."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from distillation_job.handler import create_if_wanted
+from tests.unit import framework
+from tests.unit.resource_scenes import (
+    CREATE,
+    HOUR,
+    NAME,
+    ROLE_ERROR,
+    STOP,
+    World,
+    job_properties,
+    spec,
+)
+
+LATER = {"MadeLater": "true"}
+
+
+def create_job(world: World, *wanted: bool, **changes: Any) -> Any:
+    """Run the step that creates the job; `wanted` are the results of checking that the execution runs."""
+    results = iter(wanted or (True, True))
+    return create_if_wanted(spec(**changes), world.bedrock, lambda: next(results), allow_legacy=False)
+
+
+def test_create_event_creates_no_job(world: World) -> None:
+    response = world.jobs().send(framework.create(job_properties(**LATER)))
+    assert (response.succeeded, response.physical_id) == (True, NAME)
+    assert response.data["Status"] == "NotMadeYet"
+    assert response.data["JobArn"] == ""
+    assert world.server.calls(CREATE) == []
+
+
+def test_create_event_fails_for_a_model_past_its_end_of_life(world: World) -> None:
+    world.server.lifecycle("amazon.nova-pro-v1:0", end=world.server.clock.now() - 1)
+    response = world.jobs().send(framework.create(job_properties(**LATER)))
+    assert not response.succeeded
+    assert "amazon.nova-pro-v1:0" in response.reason
+
+
+def test_step_creates_the_job_once(world: World) -> None:
+    world.jobs().send(framework.create(job_properties(**LATER)))
+    assert create_job(world)["outcome"] == "done"
+    assert create_job(world)["outcome"] == "done"
+    assert len(world.server.calls(CREATE)) == 1
+    assert world.job()["name"] == NAME
+
+
+def test_redeploy_after_the_job_was_created_returns_it(world: World) -> None:
+    create_job(world)
+    old = job_properties(**LATER)
+    response = world.jobs().send(
+        framework.update(NAME, job_properties(**{**LATER, "RetainModel": "true"}), old)
+    )
+    assert response.succeeded
+    assert response.data["JobArn"] == world.job()["arn"]
+    assert len(world.server.calls(CREATE)) == 1
+
+
+def test_update_before_the_job_was_created_creates_none(world: World) -> None:
+    old = job_properties(**LATER)
+    new = job_properties(**{**LATER, "RetainModel": "true"})
+    response = world.jobs().send(framework.update(NAME, new, old))
+    assert (response.succeeded, response.data["Status"]) == (True, "NotMadeYet")
+    assert world.server.calls(CREATE) == []
+
+
+def test_delete_stops_the_job_that_the_step_created(world: World) -> None:
+    create_job(world)
+    response = world.jobs().send(framework.delete(NAME, job_properties(**LATER)))
+    assert response.succeeded
+    assert world.job()["status"] == "Stopped"
+
+
+def test_delete_before_the_job_was_created_completes_at_once(world: World) -> None:
+    response = world.jobs().send(framework.delete(NAME, job_properties(**LATER)))
+    assert (response.succeeded, response.polls) == (True, 1)
+
+
+def test_step_of_a_stopped_execution_creates_nothing(world: World) -> None:
+    result = create_job(world, False)
+    assert result["outcome"] == "failed"
+    assert world.server.calls(CREATE) == []
+
+
+def test_job_created_while_the_execution_stops_is_stopped(world: World) -> None:
+    result = create_job(world, True, False)
+    assert result["outcome"] == "failed"
+    assert len(world.server.calls(STOP)) == 1
+    world.server.advance(HOUR)
+    assert world.job()["status"] == "Stopped"
+
+
+@pytest.mark.parametrize("kind", ["throttled", "unavailable"])
+def test_step_is_retried_after_a_temporary_error(world: World, kind: str) -> None:
+    world.server.fault(kind, operation=CREATE)
+    assert create_job(world)["outcome"] == "waiting"
+    assert create_job(world)["outcome"] == "done"
+
+
+def test_step_waits_until_a_new_role_can_be_assumed(world: World) -> None:
+    world.server.fault("validation", operation=CREATE, message=ROLE_ERROR)
+    assert create_job(world)["outcome"] == "waiting"
+
+
+def test_step_returns_the_reason_why_bedrock_rejects_the_job(world: World) -> None:
+    world.server.fault("over_quota", operation=CREATE)
+    result = create_job(world)
+    assert result["outcome"] == "failed"
+    assert "Service Quotas" in result["message"]

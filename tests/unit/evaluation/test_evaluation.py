@@ -1,0 +1,519 @@
+"""The release's judgement, on real students that the stand-in trains from the sample data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import evaluation.handler
+from distilled_router.aws.state_machine import StageResult
+from distilled_router.env import EvaluationEnv
+from distilled_router.release.gate import Gate
+from distilled_router.release.route import Share
+from distilled_router.release.table import EVALUATING, LIVE, SUPERSEDED
+from distilled_router.task.converse import CONCURRENCY
+from distilled_router.task.robustness import Robustness
+from distilled_router.task.task import Task
+from evaluation.ask_models import MOST_FAILED_CALLS, ask_shard
+from evaluation.attempt import Evaluation
+from evaluation.prepare_evaluation import prepare
+from evaluation.score_and_gate import score
+from tests.unit.release_world import OWNER, A, B, Proxy, World
+
+DATA = Path(__file__).parents[3] / "data"
+ASKED = 40
+# Intervals are a little coarser than those of a release, and take a twentieth of the time.
+RESAMPLES = 50
+GATE = Gate(
+    minimum_valid_output=0.98,
+    minimum_dominant_accuracy=0.8,
+    maximum_mean_absolute_error=0.15,
+    minimum_examples=ASKED,
+)
+LAX = replace(GATE, minimum_dominant_accuracy=0.1, maximum_mean_absolute_error=0.5)
+ROWS = (DATA / "training.jsonl").read_text().splitlines()
+
+
+def strict(text: str | bytes) -> Any:
+    """Strict JSON: what a reader other than Python's takes."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+class Court:
+    """A candidate A with its endpoint, and the hold-out set in S3."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.runtime = world.server.client("bedrock-runtime", attempts=1)
+        self.task = Task.load(DATA.parent / "task")
+        self.hold_out((DATA / "holdout.jsonl").read_text().splitlines()[:ASKED])
+
+    def hold_out(self, rows: Sequence[str]) -> None:
+        body = "\n".join(rows).encode()
+        self.world.s3.put_object(Bucket=self.world.bucket, Key="datasets/d/holdout.jsonl", Body=body)
+
+    def candidate(self, rows: Sequence[str] = ROWS[:200]) -> None:
+        """A few rows make a student that knows the form, all of them one that knows the task."""
+        model = self.world.train(A, "\n".join(rows).encode())
+        self.world.begin(A, model_arn=model, endpoint=self.world.deploy(A, model))
+
+    def serving(self, rows: Sequence[str] = ROWS) -> None:
+        """A release B that takes all requests."""
+        model = self.world.train(B, "\n".join(rows).encode())
+        endpoint = self.world.deploy(B, model)
+        self.world.begin(B, model_arn=model, endpoint=endpoint)
+        releases = self.world.releases
+        releases.move_with_route(B, LIVE, "serves", (Share(B, endpoint, 1.0),), after=releases.route())
+
+    def evaluation(self, **changes: Any) -> Evaluation:
+        given: dict[str, Any] = {
+            "runtime": self.runtime,
+            "s3": self.world.s3,
+            "task": self.task,
+            "robustness": Robustness(),
+            "bucket": self.world.bucket,
+            "holdout_key": "datasets/d/holdout.jsonl",
+            "gate": LAX,
+            "base_model": "",
+            "slice_queries": 0,
+            "resamples": RESAMPLES,
+        }
+        return Evaluation(**{**given, **changes})
+
+    def judge(self, **changes: Any) -> StageResult:
+        """All stages of a judgement, as the state machine asks for them."""
+        releases, evaluation = self.world.releases, self.evaluation(**changes)
+        laid_out = prepare(A, releases, evaluation)
+        if laid_out["outcome"] != "done":
+            return laid_out
+        for key in self.keys("questions/"):
+            answered = self.answer(key.rsplit("/", 1)[-1], evaluation)
+            if answered["outcome"] != "done":
+                return answered
+        return score(A, releases, evaluation)
+
+    def answer(self, shard: str, evaluation: Evaluation) -> StageResult:
+        """Ask for a shard until it says something else than that there is more."""
+        while True:
+            answered = ask_shard(A, shard, self.world.releases, evaluation)
+            if answered["outcome"] != "waiting":
+                return answered
+
+    def keys(self, under: str) -> list[str]:
+        prefix = f"releases/{A}-{self.world.release(A).attempt}/{under}"
+        found = self.world.s3.list_objects_v2(Bucket=self.world.bucket, Prefix=prefix)
+        return [item["Key"] for item in found.get("Contents", ())]
+
+    def rows(self, under: str) -> list[dict[str, Any]]:
+        bodies = (self.world.s3.get_object(Bucket=self.world.bucket, Key=key) for key in self.keys(under))
+        return [json.loads(line) for body in bodies for line in body["Body"].read().splitlines()]
+
+    def report(self) -> dict[str, Any]:
+        (key,) = self.keys("report.json")
+        found: dict[str, Any] = strict(
+            self.world.s3.get_object(Bucket=self.world.bucket, Key=key)["Body"].read()
+        )
+        return found
+
+    def metrics(self, name: str = "candidate") -> dict[str, Any]:
+        found: dict[str, Any] = self.report()["contenders"][name]["metrics"]
+        return found
+
+
+@pytest.fixture
+def court(world: World) -> Court:
+    return Court(world)
+
+
+def test_with_a_malformed_route_the_candidate_is_compared_with_the_route_in_use(
+    world: World, court: Court
+) -> None:
+    court.candidate()
+    court.serving()
+    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    court.judge()
+    assert court.report()["contenders"]["live"]["title"] == f"live release {B}"
+
+
+def test_good_candidate_passes_and_its_report_is_kept(world: World, court: Court) -> None:
+    court.candidate(ROWS)
+    result = court.judge(gate=GATE)
+    assert result["outcome"] == "done", result["message"]
+    assert result["message"].startswith(f"{ASKED} queries: valid output 100.0%, dominant label ")
+    kept = court.report()
+    assert (kept["release"], kept["passed"], kept["reasons"]) == (A, True, [])
+    assert kept["model"] == world.release(A).model_arn
+    assert kept["data"] == {
+        "holdout": f"s3://{world.bucket}/datasets/d/holdout.jsonl",
+        "questions": ASKED,
+        "slices": {"holdout": ASKED},
+    }
+    scores = {name: found["value"] for name, found in court.metrics().items()}
+    assert scores["output_tokens"] <= 11
+    assert scores["input_tokens"] > 10
+    assert 0 < scores["latency_p50_ms"] <= scores["latency_p95_ms"] <= scores["latency_p99_ms"]
+    # Nova Micro's price of these tokens: 0.035 and 0.14 USD a million.
+    tokens = scores["input_tokens"] * 0.035 + scores["output_tokens"] * 0.14
+    assert scores["cost_per_1000_usd"] == pytest.approx(tokens / 1_000)
+    assert all(found["low"] <= found["value"] <= found["high"] for found in court.metrics().values())
+    assert len(kept["worst"]) == 20
+    item = world.releases.table.get_item(Key={"id": f"release@{A}"})["Item"]
+    assert item is not None
+    assert strict(item["scores"]) == {"examples": ASKED, **scores}
+    assert item["report"] == f"s3://{world.bucket}/releases/{A}-1/report.html"
+    (key,) = court.keys("report.html")
+    body = world.s3.get_object(Bucket=world.bucket, Key=key)["Body"].read().decode()
+    assert "Passed" in body
+    assert A in body
+    assert world.release(A).state == EVALUATING
+
+
+def test_candidate_is_asked_as_the_router_asks(world: World, court: Court) -> None:
+    court.candidate()
+    court.judge()
+    call = world.server.calls("Converse")[0]["parameters"]
+    assert call["modelId"] == world.release(A).endpoint
+    assert call["system"] == [{"text": court.task.student_prompt}]
+    assert call["inferenceConfig"] == {"temperature": 0.0, "maxTokens": 16}
+    assert len(call["messages"]) == 1
+
+
+def test_student_of_bad_data_is_refused(court: Court) -> None:
+    """Each query has its neighbour's label."""
+    rows = [json.loads(line) for line in ROWS[:600]]
+    answers = [row["messages"][1] for row in rows]
+    for row, given in zip(rows, [*answers[1:], answers[0]], strict=True):
+        row["messages"][1] = given
+    court.candidate(list(map(json.dumps, rows)))
+    result = court.judge(gate=GATE)
+    assert result["outcome"] == "failed"
+    assert "refused by the gate: dominant-label accuracy is 0." in result["message"]
+    assert "mean absolute error" in result["message"]
+    assert court.report()["passed"] is False
+
+
+@pytest.mark.parametrize("kind", ["output_prose", "output_not_numbers", "output_empty", "output_too_few"])
+def test_candidate_that_writes_no_weights_is_refused(world: World, court: Court, kind: str) -> None:
+    court.candidate()
+    world.server.fault(kind, count=None)
+    result = court.judge()
+    assert result["outcome"] == "failed"
+    assert "valid output is 0, threshold 0.98" in result["message"]
+    assert "mean absolute error is nan" in result["message"]
+    assert ". First problem: " in result["message"]
+    assert court.metrics()["mean_absolute_error"] is None
+    assert court.metrics()["rubric"]["value"] == 1
+    assert [answer["weights"] for answer in court.report()["worst"]] == [None] * 20
+    # It answered, so that all were asked: only calls that fail end it early.
+    assert world.calls("Converse") == ASKED
+
+
+def test_failing_endpoint_ends_the_evaluation_after_twenty_calls(world: World, court: Court) -> None:
+    court.candidate()
+    world.server.fault("denied", operation="Converse", count=None)
+    result = court.judge()
+    assert "First problem: AccessDeniedException" in result["message"]
+    assert world.calls("Converse") == MOST_FAILED_CALLS == 20
+    assert court.metrics()["valid_output"]["rows"] == ASKED
+    assert court.metrics()["latency_p95_ms"] is None
+    assert court.report()["worst"][-1]["problem"].startswith("AccessDeniedException")
+
+
+def test_endpoint_that_fails_halfway_is_not_asked_to_the_end(world: World, court: Court) -> None:
+    court.candidate()
+    asked = []
+
+    def converse(**request: Any) -> Any:
+        asked.append(request)
+        model = request["modelId"] if len(asked) <= 20 else "amazon.none"
+        return court.runtime.converse(**{**request, "modelId": model})
+
+    result = court.judge(runtime=Proxy(court.runtime, converse=converse))
+    assert "valid output is 0.5," in result["message"]
+    assert len(asked) == 40
+    assert court.metrics()["valid_output"]["rows"] == ASKED
+
+
+def test_few_failing_calls_count_as_wrong_and_end_nothing(world: World, court: Court) -> None:
+    court.candidate()
+    world.server.fault("unavailable", operation="Converse", count=2)
+    assert f"valid output is {38 / 40:.3g}, threshold 0.98" in court.judge()["message"]
+    assert world.calls("Converse") == ASKED
+
+
+def test_lost_connection_is_an_answer_that_failed(world: World, court: Court) -> None:
+    court.candidate()
+    world.server.fault("lost_response", operation="Converse", count=ASKED)
+    result = court.judge()
+    assert result["outcome"] == "failed"
+    assert world.calls("Converse") == 20
+
+
+def test_what_died_is_taken_up_where_it_was(world: World, court: Court) -> None:
+    court.candidate()
+
+    def die(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    dying = court.evaluation(s3=Proxy(world.s3, put_object=die))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(A, world.releases, dying)
+    assert court.judge()["outcome"] == "done"
+    asked = world.calls("Converse")
+    # The stored answers are scored again, without new calls.
+    assert court.judge()["outcome"] == "done"
+    assert (world.calls("Converse"), asked) == (ASKED, ASKED)
+    assert court.report()["passed"] is True
+
+
+def test_shard_that_was_not_answered_is_reported_and_nothing_is_promoted(world: World, court: Court) -> None:
+    court.candidate()
+    assert prepare(A, world.releases, court.evaluation())["outcome"] == "done"
+    told = score(A, world.releases, court.evaluation())
+    assert (told["outcome"], told["message"]) == (
+        "failed",
+        "40 of 40 questions were not asked, starting with holdout-000000",
+    )
+
+
+def test_many_questions_are_asked_in_shards_and_scored_together(
+    world: World, court: Court, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.questions.SHARD_QUESTIONS", 15)
+    court.candidate()
+    assert court.judge()["outcome"] == "done"
+    assert [key.rsplit("/", 2)[-2] for key in court.keys("answers/")] == [
+        f"0000{number}" for number in range(3)
+    ]
+    assert court.metrics()["valid_output"]["rows"] == ASKED
+
+
+def test_answers_are_kept_a_part_at_a_time_and_a_crash_costs_one_part(
+    world: World, court: Court, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.ask_models.PART_QUESTIONS", 15)
+    court.candidate()
+    prepare(A, world.releases, court.evaluation())
+    asked = []
+
+    def converse(**request: Any) -> Any:
+        asked.append(request)
+        if len(asked) > 20:
+            raise KeyboardInterrupt
+        return court.runtime.converse(**request)
+
+    with pytest.raises(KeyboardInterrupt):
+        ask_shard(
+            A,
+            "00000.jsonl",
+            world.releases,
+            court.evaluation(runtime=Proxy(court.runtime, converse=converse)),
+        )
+    before = world.calls("Converse")
+    assert court.judge()["outcome"] == "done"
+    assert world.calls("Converse") - before == ASKED - 15
+    ids = [row["id"] for row in court.rows("answers/") if row["by"] == "candidate"]
+    assert len(ids) == len(set(ids)) == ASKED
+
+
+def test_long_shard_is_asked_in_several_invocations_and_nothing_twice(
+    world: World, court: Court, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.ask_models.PART_QUESTIONS", 15)
+    monkeypatch.setattr("evaluation.ask_models.ASK_SECONDS", -1)
+    court.candidate()
+    prepare(A, world.releases, court.evaluation())
+    first = ask_shard(A, "00000.jsonl", world.releases, court.evaluation())
+    assert (first["outcome"], first["seconds"]) == ("waiting", 1)
+    assert first["message"] == "shard 00000: 15 of 40 questions are answered"
+    assert court.judge()["outcome"] == "done"
+    assert world.calls("Converse") == ASKED
+
+
+def test_shard_of_a_release_that_has_ended_is_not_asked_on(
+    world: World, court: Court, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopping an execution stops no function that runs."""
+    monkeypatch.setattr("evaluation.ask_models.PART_QUESTIONS", 15)
+    court.candidate()
+    prepare(A, world.releases, court.evaluation())
+
+    def converse(**request: Any) -> Any:
+        world.releases.transition(A, SUPERSEDED, "by another")
+        return court.runtime.converse(**request)
+
+    stopped = ask_shard(
+        A, "00000.jsonl", world.releases, court.evaluation(runtime=Proxy(court.runtime, converse=converse))
+    )
+    assert stopped["outcome"] == "failed"
+    assert world.calls("Converse") == 15
+
+
+def test_report_that_an_earlier_life_of_the_stack_left_is_not_taken_for_this_ones(
+    world: World, court: Court, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attempts are counted anew when a stack is made anew, and retained reports are still there."""
+    monkeypatch.setattr("evaluation.questions.SHARD_QUESTIONS", 15)
+    court.candidate(ROWS)
+    assert court.judge(gate=GATE)["outcome"] == "done"
+    asked = world.calls("Converse")
+    world.releases.update(A, request_id="another life")
+    court.hold_out((DATA / "holdout.jsonl").read_text().splitlines()[:20])
+    world.server.fault("output_prose", count=None)
+    result = court.judge(gate=replace(GATE, minimum_examples=20))
+    assert "valid output is 0" in result["message"]
+    assert world.calls("Converse") - asked == 20
+    assert court.report()["data"]["questions"] == 20
+
+
+def test_another_attempt_asks_anew(world: World, court: Court) -> None:
+    court.candidate()
+    court.judge()
+    found = world.release(A)
+    world.begin(A, attempt=2, model_arn=found.model_arn, endpoint=found.endpoint)
+    court.judge()
+    assert world.calls("Converse") == 2 * ASKED
+    assert court.report()["attempt"] == 2
+
+
+def test_everybody_answers_the_same_questions(world: World, court: Court) -> None:
+    court.serving()
+    court.candidate(ROWS)
+    assert court.judge(base_model="us.amazon.nova-micro-v1:0")["outcome"] == "done"
+    kept = court.report()
+    assert list(kept["contenders"]) == ["candidate", "live", "base", "static"]
+    assert kept["contenders"]["live"]["title"] == f"live release {B}"
+    assert kept["contenders"]["live"]["endpoint"] == world.release(B).endpoint
+    for name in kept["contenders"]:
+        assert court.metrics(name)["dominant_accuracy"]["rows"] == ASKED
+    # Nobody is called for them, which is no failed call.
+    assert court.metrics("static")["valid_output"]["value"] == 1.0
+    assert court.metrics("static")["latency_p50_ms"] is None
+    assert court.metrics("static")["cost_per_1000_usd"] is None
+    prompts = {call["parameters"]["system"][0]["text"] for call in world.server.calls("Converse")}
+    assert prompts == {court.task.student_prompt, court.task.teacher_prompt}
+    # Trained on the same rows, they answer the same.
+    assert kept["comparisons"]["dominant_accuracy"] == {"value": 0.0, "low": 0.0, "high": 0.0, "rows": ASKED}
+
+
+def test_candidate_that_passes_every_threshold_but_is_worse_than_the_live_release_is_refused(
+    world: World, court: Court
+) -> None:
+    court.serving()
+    shifted = [json.loads(line) for line in ROWS[:600]]
+    answers = [row["messages"][1] for row in shifted]
+    for row, given in zip(shifted, [*answers[1:], answers[0]], strict=True):
+        row["messages"][1] = given
+    court.candidate(list(map(json.dumps, shifted)))
+    result = court.judge()
+    assert result["outcome"] == "failed"
+    assert "worse than the live release's (95 % interval" in result["message"]
+    assert {check["against"] for check in court.report()["checks"] if not check["ok"]} == {"live"}
+    again = court.judge(gate=replace(LAX, not_worse=False))
+    assert again["outcome"] == "done"
+
+
+def test_release_that_serves_already_is_not_compared_with_itself(world: World, court: Court) -> None:
+    court.candidate(ROWS)
+    found = world.release(A)
+    world.releases.set_route(
+        (Share(A, found.endpoint, 1.0),), after=world.releases.route(), reason="serves already"
+    )
+    assert court.judge()["outcome"] == "done"
+    assert list(court.report()["contenders"]) == ["candidate", "static"]
+
+
+def test_slices_are_scored_apart_from_the_hold_out_set(world: World, court: Court) -> None:
+    court.candidate(ROWS)
+    assert (
+        court.judge(robustness=Robustness.load(court.task, DATA.parent / "task"), slice_queries=5)["outcome"]
+        == "done"
+    )
+    kept = court.report()
+    slices = kept["contenders"]["candidate"]["slices"]
+    assert set(slices) == {
+        *("typos", "upper_case", "paraphrases", "injections", "very_long"),
+        *("out_of_domain", "other_languages"),
+    }
+    assert court.metrics()["valid_output"]["rows"] == ASKED
+    assert slices["typos"]["metrics"]["consistency"]["rows"] == slices["typos"]["rows"]
+    assert slices["out_of_domain"]["metrics"]["dominant_accuracy"] is None
+    assert slices["out_of_domain"]["metrics"]["consistency"] is None
+    assert slices["out_of_domain"]["metrics"]["valid_output"]["value"] == 1.0
+    assert kept["data"]["slices"]["typos"] == slices["typos"]["rows"] <= 5
+
+
+def test_scores_by_label_and_by_length_add_up(court: Court) -> None:
+    court.candidate(ROWS)
+    court.judge()
+    kept = court.report()["contenders"]["candidate"]
+    for parts in (kept["by_label"], kept["by_length"]):
+        assert sum(part["rows"] for part in parts.values()) == ASKED
+    assert sum(sum(row.values()) for row in kept["confusion"].values()) == ASKED
+    assert sum(kept["latency"]["counts"]) == ASKED
+    assert list(kept["label_errors"]) == list(court.task.labels)
+    assert all(sorted(found) == found for found in kept["label_errors"].values())
+
+
+def test_superseded_candidate_is_not_asked(world: World, court: Court) -> None:
+    world.begin(A, endpoint="arn:a")
+    world.releases.transition(A, SUPERSEDED, "by another")
+    assert court.judge()["outcome"] == "failed"
+    assert world.calls("Converse") == 0
+
+
+def test_unknown_release_is_not_asked(world: World, court: Court) -> None:
+    assert court.judge()["outcome"] == "failed"
+    assert world.releases.get(A) is None
+
+
+def test_hold_out_that_is_too_small_is_refused(court: Court) -> None:
+    court.candidate()
+    court.hold_out((DATA / "holdout.jsonl").read_text().splitlines()[: ASKED - 1])
+    assert "refused by the gate: examples is 39, threshold 40" in court.judge()["message"]
+
+
+def test_empty_hold_out_is_refused_and_not_divided_by(world: World, court: Court) -> None:
+    world.begin(A, endpoint="arn:a")
+    court.hold_out([])
+    assert "examples is 0" in court.judge()["message"]
+    assert court.report()["worst"] == []
+
+
+def test_handler_reads_its_gate_and_waits_out_a_throttle(
+    world: World, court: Court, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.begin(A, attempt=1)
+    env = EvaluationEnv(
+        owner=OWNER,
+        table_name="releases",
+        bucket=world.bucket,
+        holdout_key="datasets/d/holdout.jsonl",
+        gate=GATE.__dict__,
+        base_model="us.amazon.nova-micro-v1:0",
+        slice_queries=100,
+        judge="",
+    )
+    for name, value in env.variables().items():
+        monkeypatch.setenv(name, value)
+    slow = Proxy(world.s3, get_object=lambda **_: world.bedrock.get_custom_model(modelIdentifier="m"))
+    monkeypatch.setattr(evaluation.handler, "client", lambda _: slow)
+    monkeypatch.setattr(evaluation.handler, "table", lambda _: world.releases.table)
+    found = Evaluation.of(EvaluationEnv.read(), slow)
+    assert (found.gate, found.slice_queries) == (GATE, 100)
+    world.server.fault("throttled", operation="GetCustomModel")
+    assert evaluation.handler.prepare_evaluation({"release": A}, None)["outcome"] == "waiting"
+
+
+def test_few_are_asked_at_a_time() -> None:
+    """2,000 requests a minute are an endpoint's limit, and live traffic shares it."""
+    assert CONCURRENCY <= 8

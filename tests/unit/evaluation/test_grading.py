@@ -1,0 +1,572 @@
+"""A judge grades the candidate's answers: the evaluation job, what may go wrong with it, and the gate."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from distilled_router.aws.objects import Folder
+from distilled_router.aws.state_machine import StageResult, wait_if_transient
+from distilled_router.bedrock.evaluation_jobs import job_name, name_part
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
+from distilled_router.release.gate import Gate
+from distilled_router.release.sweep import Sweep
+from distilled_router.release.table import FAILED, LIVE, SUPERSEDED, Release
+from distilled_router.task.robustness import Robustness
+from distilled_router.task.task import Task
+from evaluation.attempt import Evaluation, row
+from evaluation.contenders import CANDIDATE
+from evaluation.grade_answers import Grading, grade
+from evaluation.grades import METRIC, MOST_PROMPTS, instructions, metric, sample
+from evaluation.metrics import Answer, Question
+from evaluation.page import page
+from evaluation.score_and_gate import score
+from tests.unit.local.bedrock.scenes import HOUR, MINUTE, ROLE
+from tests.unit.release_world import OWNER, A, B, Proxy, World
+
+JUDGE = "us.amazon.nova-pro-v1:0"
+TASK = Task.load()
+EQUAL = {label: 1 / len(TASK.labels) for label in TASK.labels}
+ONE = {label: float(label == TASK.labels[0]) for label in TASK.labels}
+NO_SCORE = "the judge gave no score"
+LAX = Gate(
+    minimum_valid_output=0.1,
+    minimum_dominant_accuracy=0.0,
+    maximum_mean_absolute_error=1.0,
+    minimum_examples=1,
+)
+
+type Answers = Sequence[dict[str, float] | None]
+
+
+class Bench:
+    """A candidate A that has answered, and a judge."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        # Bedrock reads what the stage writes.
+        world.s3 = world.server.s3
+        world.bucket = world.name
+
+    def answered(self, answers: Answers = (EQUAL, EQUAL, ONE, ONE), attempt: int = 1) -> Release:
+        """Answers to queries whose reference is EQUAL."""
+        release = self.world.begin(A, attempt, endpoint="arn:endpoint")
+        folder = self.folder(release)
+        asked = [Question(f"q{n}", "holdout", f"query {n}", EQUAL) for n in range(len(answers))]
+        candidate = {"name": CANDIDATE, "title": "candidate", "endpoint": "arn:endpoint", "model": ""}
+        plan = {"life": release.life, "contenders": [candidate], "shards": ["00000"], "questions": len(asked)}
+        folder.write("plan.json", plan)
+        rows = [
+            {"id": one.id, "slice": one.slice, "query": one.query, "reference": one.reference}
+            for one in asked
+        ]
+        folder.write_rows("questions/00000.jsonl", rows)
+        given = [
+            row(CANDIDATE, Answer(one.id, weights, "" if weights else "no weights", 9.0, 9, 9))
+            for one, weights in zip(asked, answers, strict=True)
+        ]
+        folder.write_rows(f"answers/{release.life}/00000/000.jsonl", given)
+        return release
+
+    def folder(self, release: Release) -> Folder:
+        return Folder(self.world.s3, self.world.bucket, f"releases/{A}-{release.attempt}/")
+
+    @property
+    def judged(self) -> Folder:
+        release = self.world.release(A)
+        return Folder(
+            self.world.s3, self.world.bucket, f"releases/{A}-{release.attempt}/judge/{release.life}/"
+        )
+
+    def evaluation(self, gate: Gate = LAX, judge: str = JUDGE) -> Evaluation:
+        return Evaluation(
+            runtime=None,
+            s3=self.world.s3,
+            task=TASK,
+            robustness=Robustness(),
+            bucket=self.world.bucket,
+            holdout_key="datasets/d/holdout.jsonl",
+            gate=gate,
+            base_model="",
+            slice_queries=0,
+            judge=judge,
+            resamples=50,
+        )
+
+    def grading(self, **changes: Any) -> Grading:
+        given: dict[str, Any] = {
+            "bedrock": self.world.bedrock,
+            "s3": self.world.s3,
+            "bucket": self.world.bucket,
+            "releases": self.world.releases,
+            "task": TASK,
+            "owner": OWNER,
+            "judge": JUDGE,
+            "judge_role_arn": ROLE,
+            "judge_hours": 6,
+            "poll_seconds": 300,
+            "tags": {"team": "search"},
+            "now": lambda: self.world.now,
+        }
+        return Grading(**{**given, **changes})
+
+    def step(self, **changes: Any) -> StageResult:
+        """One call of the stage's function, as its entry point makes it."""
+        grading = self.grading(**changes)
+        return wait_if_transient(lambda: grade(A, grading), 60)
+
+    def grade(self, **changes: Any) -> StageResult:
+        """The stage, as the state machine asks for it."""
+        for _ in range(200):
+            result = self.step(**changes)
+            if result["outcome"] != "waiting":
+                return result
+            self.world.advance(result["seconds"])
+        raise AssertionError("the stage never ends")
+
+    def decide(self, gate: Gate = LAX) -> StageResult:
+        return score(A, self.world.releases, self.evaluation(gate))
+
+    def report(self) -> dict[str, Any]:
+        return dict(self.folder(self.world.release(A)).read("report.json") or {})
+
+    def forget_the_job(self) -> None:
+        """As if whoever made the job had died before it noted the ARN."""
+        self.judged.write("job.json", {**(self.judged.read("job.json") or {}), "arn": ""})
+
+    def jobs(self) -> list[str]:
+        """The statuses of all evaluation jobs."""
+        return [job["status"] for job in self.world.server.state()["evaluations"]]
+
+    def sweep(self, **changes: Any) -> Sweep:
+        return replace(self.world.sweeper(), judge=JUDGE, **changes).sweep()
+
+
+@pytest.fixture
+def bench(world: World) -> Bench:
+    return Bench(world)
+
+
+# What is graded, and what becomes of it.
+
+
+def test_grades_are_in_the_report_the_page_the_item_and_the_message(bench: Bench) -> None:
+    bench.answered()
+    assert bench.grade()["outcome"] == "done"
+    result = bench.decide(replace(LAX, minimum_judge_score=2.5))
+    assert result["outcome"] == "done", result
+    assert result["message"].endswith(", judge 3.00 of 5")
+    kept = bench.report()["judge"]
+    (job,) = bench.world.server.state()["evaluations"]
+    assert (kept["model"], kept["job"], kept["asked"], kept["invalid"]) == (JUDGE, job["arn"], 4, 0)
+    assert (kept["score"]["value"], kept["score"]["rows"], kept["problem"]) == (3.0, 4, "")
+    assert kept["score"]["low"] < 3.0 < kept["score"]["high"]
+    item = bench.world.releases.table.get_item(Key={"id": f"release@{A}"})["Item"]
+    assert item is not None
+    assert json.loads(item["scores"])["judge_score"] == 3.0
+    shown = page(bench.report())
+    assert "<h2>Judge</h2>" in shown
+    assert "A judge of the teacher's model family may prefer the answers" in shown.replace("&#x27;", "'")
+    assert JUDGE in shown
+
+
+def test_job_gets_the_answers_that_were_given_and_one_metric_of_ours(bench: Bench) -> None:
+    release = bench.answered()
+    bench.step()
+    (call,) = bench.world.server.calls("CreateEvaluationJob")
+    asked = call["parameters"]
+    assert asked["jobName"] == job_name(OWNER, release)
+    assert asked["clientRequestToken"] == release.token(asked["jobName"])
+    assert asked["roleArn"] == ROLE
+    automated = asked["evaluationConfig"]["automated"]
+    (dataset,) = automated["datasetMetricConfigs"]
+    assert (dataset["taskType"], dataset["metricNames"]) == ("General", [METRIC])
+    assert dataset["dataset"]["datasetLocation"] == {"s3Uri": bench.judged.uri("prompts.jsonl")}
+    judge = automated["evaluatorModelConfig"]["bedrockEvaluatorModels"]
+    assert judge == [{"modelIdentifier": JUDGE}]
+    assert automated["customMetricConfig"]["evaluatorModelConfig"]["bedrockEvaluatorModels"] == judge
+    tags = {tag["key"]: tag["value"] for tag in asked["jobTags"]}
+    assert tags == {"team": "search", OWNER_TAG: OWNER, DIGEST_TAG: A}
+    first = next(bench.judged.rows("prompts.jsonl"))
+    assert first == {
+        "prompt": "query 0",
+        "referenceResponse": json.dumps(EQUAL),
+        "category": TASK.dominant(EQUAL),
+        "modelResponses": [{"response": json.dumps(EQUAL), "modelIdentifier": "candidate"}],
+    }
+
+
+def test_metric_keeps_bedrocks_limits() -> None:
+    assert len(instructions(TASK)) <= 5000
+    for field in ("{{prompt}}", "{{prediction}}", "{{ground_truth}}"):
+        assert instructions(TASK).count(field) == 1
+    scale = metric(TASK)["customMetricDefinition"]["ratingScale"]
+    assert sorted(rating["value"]["floatValue"] for rating in scale) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert all(len(rating["definition"]) <= 100 for rating in scale)
+
+
+def test_at_most_1000_questions_of_the_hold_out_set_are_graded() -> None:
+    asked = [Question(f"q{n}", "holdout", "q", EQUAL) for n in range(2_500)]
+    typos = [Question(f"t{n}", "typos", "q", EQUAL) for n in range(50)]
+    found = sample([*asked, *typos])
+    assert len(found) == MOST_PROMPTS
+    assert {one.slice for one in found} == {"holdout"}
+    assert int(found[-1].id[1:]) > 2_490
+
+
+def test_invalid_answers_get_the_lowest_grade_and_are_not_shown(bench: Bench) -> None:
+    bench.answered((EQUAL, None, None, None))
+    bench.grade()
+    bench.decide()
+    assert len(list(bench.judged.rows("prompts.jsonl"))) == 1
+    kept = bench.report()["judge"]
+    assert (kept["score"]["value"], kept["invalid"]) == (2.0, 3)
+
+
+def test_where_no_answer_is_valid_no_job_is_created(bench: Bench) -> None:
+    bench.answered((None, None))
+    assert bench.grade()["outcome"] == "done"
+    assert bench.world.calls("CreateEvaluationJob") == 0
+    bench.decide()
+    assert bench.report()["judge"]["score"]["value"] == 1.0
+
+
+@pytest.mark.parametrize("owner", [OWNER, "Search_Team", "x" * 48, "a-very-long-name-that-goes-", "9"])
+def test_names_are_those_of_evaluation_jobs(owner: str) -> None:
+    name = job_name(owner, Release(digest=A, attempt=3, request_id="r"))
+    assert re.fullmatch(r"[a-z0-9](-*[a-z0-9]){0,62}", name), name
+    assert re.fullmatch(r"[a-z0-9](-*[a-z0-9]){0,62}", name_part(owner))
+    assert name_part(owner) in name
+
+
+def test_each_attempt_and_each_life_has_a_job_of_its_own() -> None:
+    lives = [Release(digest=A, attempt=n, request_id=r) for n in (1, 2) for r in ("one", "two")]
+    assert len({job_name(OWNER, life) for life in lives}) == 4
+
+
+# Asked twice, died half-way, lost on the way.
+
+
+def test_stage_that_is_asked_twice_creates_one_job(bench: Bench) -> None:
+    bench.answered()
+    for _ in range(3):
+        assert bench.step()["outcome"] == "waiting"
+    assert bench.jobs() == ["InProgress"]
+    assert bench.world.calls("CreateEvaluationJob") == 1
+    assert bench.grade() == bench.step()
+    assert bench.world.calls("CreateEvaluationJob") == 1
+
+
+def test_death_between_the_job_and_its_note_creates_no_second_one(bench: Bench) -> None:
+    bench.answered()
+    bench.step()
+    bench.forget_the_job()
+    # The token alone would tell, but Bedrock does not keep it for ever.
+    bench.world.server.forget_tokens()
+    assert bench.grade()["outcome"] == "done"
+    assert bench.world.calls("CreateEvaluationJob") == 1
+    assert bench.jobs() == ["Completed"]
+
+
+def test_lost_answer_is_followed_by_a_lookup_of_the_name(bench: Bench) -> None:
+    bench.answered()
+    bench.world.server.fault("lost_response", operation="CreateEvaluationJob")
+    assert bench.grade()["outcome"] == "done"
+    assert bench.world.calls("CreateEvaluationJob") == 1
+    assert bench.jobs() == ["Completed"]
+
+
+def test_name_in_use_that_is_not_listed_yet_is_awaited(bench: Bench) -> None:
+    bench.answered()
+    bench.world.server.fault("conflict", operation="CreateEvaluationJob")
+    assert "ConflictException" in bench.step()["message"]
+    assert bench.grade()["outcome"] == "done"
+
+
+@pytest.mark.parametrize(
+    "operation", ["CreateEvaluationJob", "GetEvaluationJob", "ListEvaluationJobs", "ListTagsForResource"]
+)
+@pytest.mark.parametrize("kind", ["throttled", "failed"])
+def test_passing_errors_are_waited_out(bench: Bench, operation: str, kind: str) -> None:
+    bench.answered()
+    bench.world.server.fault(kind, operation=operation, count=3)
+    if operation == "ListTagsForResource":
+        bench.world.server.fault("lost_response", operation="CreateEvaluationJob")
+    bench.grade()
+    bench.decide()
+    assert bench.report()["judge"]["score"]["value"] == 3.0
+    assert bench.jobs() == ["Completed"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("validation", "Could not assume provided IAM role"), ("over_quota", "too many jobs")],
+)
+def test_young_role_and_a_full_quota_are_waited_out(bench: Bench, kind: str, message: str) -> None:
+    bench.answered()
+    bench.world.server.fault(kind, operation="CreateEvaluationJob", message=message, count=3)
+    result = bench.step()
+    assert (result["outcome"], message in result["message"]) == ("waiting", True)
+    bench.grade()
+    assert bench.jobs() == ["Completed"]
+
+
+def test_foreign_job_of_that_name_is_left_alone(bench: Bench) -> None:
+    release = bench.answered()
+    bench.step()
+    arn = bench.world.server.state()["evaluations"][0]["arn"]
+    bench.world.bedrock.untag_resource(resourceARN=arn, tagKeys=[OWNER_TAG])
+    bench.forget_the_job()
+    assert "does not belong to this stack" in bench.grade()["message"]
+    assert bench.jobs() == ["InProgress"]
+    assert bench.world.server.state()["evaluations"][0]["name"] == job_name(OWNER, release)
+
+
+def test_judge_that_is_changed_meanwhile_is_not_said_to_grade(bench: Bench) -> None:
+    bench.answered()
+    bench.step()
+    bench.grade(judge="amazon.nova-micro-v1:0")
+    bench.decide()
+    assert bench.report()["judge"]["model"] == JUDGE
+
+
+# No score, and why.
+
+
+def failing(bench: Bench) -> str:
+    bench.world.server.fault("evaluation_failed", message="The judge is tired.")
+    return "evaluation job Failed: The judge is tired."
+
+
+def denied(bench: Bench) -> str:
+    bench.world.server.fault("denied", operation="CreateEvaluationJob")
+    return "AccessDeniedException"
+
+
+def unreadable(bench: Bench) -> str:
+    bench.world.server.fault("denied", operation="GetEvaluationJob", count=None)
+    return "AccessDeniedException"
+
+
+def endless(bench: Bench) -> str:
+    bench.world.server.fault("evaluation_stalled")
+    return "the judge did not finish within 6 hours (evaluation.judge_hours)"
+
+
+def never_taken(bench: Bench) -> str:
+    bench.world.server.fault("throttled", operation="CreateEvaluationJob", count=None)
+    return "the judge did not finish within 6 hours"
+
+
+@pytest.mark.parametrize("order", [failing, denied, unreadable, endless, never_taken])
+def test_without_a_score_the_gate_refuses_only_where_it_asks_for_one(bench: Bench, order: Any) -> None:
+    bench.answered()
+    problem = order(bench)
+    graded = bench.grade()
+    assert (graded["outcome"], problem in graded["message"]) == ("done", True), graded
+    result = bench.decide()
+    assert result["outcome"] == "done", result
+    assert bench.report()["judge"]["score"] is None
+    assert problem in bench.report()["judge"]["problem"]
+    assert NO_SCORE.removeprefix("the judge gave ") in page(bench.report())
+    item = bench.world.releases.table.get_item(Key={"id": f"release@{A}"})["Item"]
+    assert item is not None
+    assert json.loads(item["scores"])["judge_score"] is None
+
+    result = bench.decide(replace(LAX, minimum_judge_score=3.0))
+    assert result["outcome"] == "failed"
+    assert f"{NO_SCORE}, threshold 3: " in result["message"]
+    assert problem in result["message"]
+
+
+def test_job_that_never_ends_is_stopped(bench: Bench) -> None:
+    bench.answered()
+    endless(bench)
+    bench.grade()
+    assert bench.jobs() == ["Stopping"]
+    bench.world.advance(HOUR)
+    assert bench.jobs() == ["Stopped"]
+    assert bench.grade()["outcome"] == "done"
+    assert bench.world.calls("CreateEvaluationJob") == 1
+
+
+def test_job_whose_answers_all_were_lost_is_stopped_when_its_time_is_over(bench: Bench) -> None:
+    bench.answered()
+    endless(bench)
+    bench.step()
+    bench.forget_the_job()
+    bench.world.advance(7 * HOUR)
+    assert "did not finish within" in bench.step()["message"]
+    assert bench.jobs() == ["Stopping"]
+
+
+def test_stop_that_is_throttled_is_asked_for_again(bench: Bench) -> None:
+    bench.answered()
+    endless(bench)
+    bench.step()
+    bench.world.advance(7 * HOUR)
+    bench.world.server.fault("throttled", operation="StopEvaluationJob")
+    assert bench.step()["outcome"] == "waiting"
+    assert bench.step()["outcome"] == "done"
+    assert bench.jobs() == ["Stopping"]
+
+
+def test_job_that_ended_in_time_counts_however_late_it_is_checked(bench: Bench) -> None:
+    bench.answered()
+    bench.step()
+    bench.world.advance(30 * HOUR)
+    assert bench.step()["message"] == "the answers are graded"
+
+
+def test_job_stopped_by_others_gives_no_score(bench: Bench) -> None:
+    bench.answered()
+    bench.step()
+    arn = bench.world.server.state()["evaluations"][0]["arn"]
+    bench.world.bedrock.stop_evaluation_job(jobIdentifier=arn)
+    assert "evaluation job Stopped" in bench.grade()["message"]
+
+
+@pytest.mark.parametrize(
+    "result", [0.75, 6, None, "good", {"value": 5}, "missing"], ids=lambda found: f"{found}"
+)
+def test_results_in_another_form_are_no_grades(bench: Bench, result: Any) -> None:
+    """A mean over numbers of another scale would be a wrong score, which is worse than none."""
+    bench.answered()
+    bench.step()
+    bench.world.advance(HOUR)
+    bench.world.bedrock.get_evaluation_job(jobIdentifier=bench.world.server.state()["evaluations"][0]["arn"])
+    (name,) = [name for name in bench.judged.names("results/") if name.endswith("_output.jsonl")]
+    score = {"metricName": METRIC} if result == "missing" else {"metricName": METRIC, "result": result}
+    rows = [{"automatedEvaluationResult": {"scores": [score]}}, {"automatedEvaluationResult": None}, {}]
+    bench.judged.write_rows(name, rows)
+    assert "graded 0 of 4 answers from 1 to 5" in bench.grade()["message"]
+
+
+def test_few_grades_are_no_score_and_half_of_them_are(bench: Bench) -> None:
+    for rows, problem in ((1, "graded 1 of 4 answers"), (2, "")):
+        bench.answered(attempt=rows)
+        bench.step()
+        bench.world.advance(HOUR)
+        bench.jobs()
+        (name,) = [name for name in bench.judged.names("results/") if name.endswith("_output.jsonl")]
+        bench.judged.write_rows(name, list(bench.judged.rows(name))[:rows])
+        assert problem in bench.grade()["message"]
+        bench.decide()
+        assert bool(bench.report()["judge"]["problem"]) == bool(problem)
+
+
+def test_execution_that_began_before_a_judge_was_set_did_not_ask_it(bench: Bench) -> None:
+    bench.answered()
+    assert bench.decide()["outcome"] == "done"
+    assert bench.report()["judge"]["problem"] == "the judge was not asked"
+
+
+def test_without_a_judge_the_report_says_nothing_of_one(bench: Bench) -> None:
+    bench.answered()
+    assert score(A, bench.world.releases, bench.evaluation(judge=""))["outcome"] == "done"
+    assert "judge" not in bench.report()
+    assert "<h2>Judge</h2>" not in page(bench.report())
+
+
+def test_grade_below_the_minimum_is_refused_with_its_reason(bench: Bench) -> None:
+    bench.answered()
+    bench.grade()
+    result = bench.decide(replace(LAX, minimum_judge_score=3.5))
+    assert result["outcome"] == "failed"
+    assert "judge score is 3, threshold 3.5" in result["message"]
+    (check,) = [check for check in bench.report()["checks"] if check["name"] == "judge score"]
+    assert (check["found"], check["limit"], check["against"]) == (3.0, 3.5, "threshold")
+
+
+# Whoever ends a release stops its job.
+
+
+def test_release_that_is_superseded_while_its_job_is_created_stops_it(bench: Bench) -> None:
+    bench.answered()
+
+    def supersede_first(**request: Any) -> Any:
+        made = bench.world.bedrock.create_evaluation_job(**request)
+        bench.world.releases.transition(A, SUPERSEDED, "superseded")
+        return made
+
+    bedrock = Proxy(bench.world.bedrock, create_evaluation_job=supersede_first)
+    assert bench.step(bedrock=bedrock)["outcome"] == "failed"
+    assert bench.jobs() == ["Stopping"]
+
+
+def test_nothing_is_created_once_the_stack_is_being_deleted(bench: Bench) -> None:
+    bench.answered()
+    bench.world.releases.declare(None)
+    assert bench.step()["outcome"] == "failed"
+    assert bench.jobs() == []
+
+
+@pytest.mark.parametrize("state", [SUPERSEDED, FAILED, LIVE])
+def test_sweeper_stops_the_job_of_a_release_that_has_ended(bench: Bench, state: str) -> None:
+    bench.answered()
+    bench.step()
+    bench.world.releases.transition(A, state, "over")
+    swept = bench.sweep()
+    assert bench.jobs() == ["Stopping"]
+    assert len(swept.waiting) == 1
+    bench.world.advance(HOUR)
+    assert bench.sweep().waiting == []
+
+
+def test_sweeper_keeps_the_job_of_an_attempt_that_runs_and_stops_the_one_before(bench: Bench) -> None:
+    bench.answered()
+    bench.step()
+    first = bench.world.server.state()["evaluations"][0]["arn"]
+    assert bench.sweep().kept == {first: "its release is in progress"}
+    bench.world.releases.transition(A, FAILED, "over")
+    bench.answered(attempt=2)
+    bench.step()
+    second = bench.world.server.state()["evaluations"][1]["arn"]
+    assert bench.sweep().kept == {second: "its release is in progress"}
+    assert bench.jobs() == ["Stopping", "InProgress"]
+
+
+def test_sweeper_leaves_jobs_of_others_alone(bench: Bench) -> None:
+    bench.answered()
+    bench.step()
+    (job,) = bench.world.server.state()["evaluations"]
+    bench.world.bedrock.tag_resource(
+        resourceARN=job["arn"], tags=[{"key": OWNER_TAG, "value": f"{OWNER}-other"}]
+    )
+    bench.world.releases.transition(A, FAILED, "over")
+    assert bench.sweep().waiting == []
+    assert bench.jobs() == ["InProgress"]
+
+
+def test_delete_waits_until_no_job_runs(bench: Bench) -> None:
+    bench.answered()
+    bench.step()
+    sweeper = replace(bench.world.sweeper(), judge=JUDGE)
+    assert len(sweeper.clear(declared=A).waiting) == 1
+    assert bench.jobs() == ["Stopping"]
+    assert len(sweeper.clear(declared=A).waiting) == 1
+    assert bench.world.calls("StopEvaluationJob") == 1
+    bench.world.advance(5 * MINUTE)
+    assert sweeper.clear(declared=A).waiting == []
+
+
+def test_without_a_judge_nobody_asks_for_evaluation_jobs(bench: Bench) -> None:
+    bench.world.begin(B)
+    bench.world.sweeper().sweep()
+    bench.world.sweeper().clear(declared=B)
+    assert bench.world.calls("ListEvaluationJobs") == 0
+
+
+def test_polls_become_rarer_so_that_the_executions_history_lasts(bench: Bench) -> None:
+    bench.answered()
+    endless(bench)
+    rounds = 0
+    while (result := bench.step(poll_seconds=1, judge_hours=24))["outcome"] == "waiting":
+        bench.world.advance(result["seconds"])
+        rounds += 1
+    assert 50 < rounds < 250

@@ -1,0 +1,38 @@
+"""Throughput is found by its possible names, even during a rename."""
+
+from __future__ import annotations
+
+from distilled_router.bedrock import throughput
+from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags
+from tests.unit.resource_scenes import HOUR, OWNER, Meddled, World
+
+OLD, NEW = "search-ranker-1mu", "search-router-1mu"
+
+
+def test_a_rename_by_the_same_event_delivered_twice_is_not_taken_for_a_loss(world: World) -> None:
+    """Cases B1, B23."""
+    made = world.bedrock.create_provisioned_model_throughput(
+        provisionedModelName=OLD,
+        modelId=world.model(),
+        modelUnits=1,
+        tags=bedrock_tags({OWNER_TAG: OWNER, throughput.CREATED_AS_TAG: NEW}),
+    )
+    arn = made["provisionedModelArn"]
+    world.server.advance(HOUR)
+    looks = 0
+
+    def rename_before_the_second_look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            world.bedrock.update_provisioned_model_throughput(
+                provisionedModelId=arn, desiredProvisionedModelName=NEW
+            )
+
+    client = Meddled(
+        world.bedrock, before={"get_provisioned_model_throughput": rename_before_the_second_look}
+    )
+    found = throughput.find_created_as(client, NEW, OWNER, NEW, OLD)
+
+    assert found is not None
+    assert (found["provisionedModelArn"], looks) == (arn, 3)

@@ -1,0 +1,245 @@
+"""One owner's releases in a world of test doubles: the Bedrock stand-in and the emulator."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import pytest
+
+from distilled_router.bedrock import jobs
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name
+from distilled_router.release.rollout import Rollout
+from distilled_router.release.route import Share
+from distilled_router.release.sweep import Sweeper
+from distilled_router.release.table import Release, Releases
+from local.bedrock import BedrockStandIn
+from tests.unit.local.bedrock.scenes import HOUR, MINUTE, ROLE, STUDENT, TEACHER, labelled, lines
+
+OWNER = "router-test"
+A, B, C = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
+
+# An execution of the first runs until it is stopped, one of the second ends at once.
+LASTING = {"Type": "Wait", "Seconds": 100_000, "End": True}
+PASSING = {"Type": "Pass", "End": True}
+
+
+class Proxy:
+    """A client some of whose methods are replaced."""
+
+    def __init__(self, real: Any, **replaced: Callable[..., Any]) -> None:
+        self._real, self._replaced = real, replaced
+
+    def __getattr__(self, name: str) -> Any:
+        return self._replaced[name] if name in self._replaced else getattr(self._real, name)
+
+
+@dataclass
+class World:
+    """Clients and table of the release's functions. The table uses the stand-in's clock."""
+
+    server: BedrockStandIn
+    bedrock: Any
+    stepfunctions: Any
+    s3: Any
+    releases: Releases
+    number: int
+
+    @property
+    def name(self) -> str:
+        """A name that no other test has."""
+        return str(self.releases.table.name)
+
+    @cached_property
+    def bucket(self) -> str:
+        """A versioned bucket."""
+        self.s3.create_bucket(Bucket=self.name)
+        versioning = {"Status": "Enabled"}
+        self.s3.put_bucket_versioning(Bucket=self.name, VersioningConfiguration=versioning)
+        return self.name
+
+    @cached_property
+    def machine(self) -> str:
+        """A state machine whose executions go on until they are stopped; its ARN."""
+        definition = json.dumps({"StartAt": "Only", "States": {"Only": LASTING}})
+        role = "arn:aws:iam::000000000000:role/machine"
+        made = self.stepfunctions.create_state_machine(
+            name=f"{OWNER}-release-{self.number}", definition=definition, roleArn=role
+        )
+        return str(made["stateMachineArn"])
+
+    @property
+    def now(self) -> float:
+        """Return the stand-in's time."""
+        return self.server.clock.now()
+
+    def advance(self, seconds: float) -> None:
+        """Move time on."""
+        self.server.advance(seconds)
+
+    def start_job(self, digest: str, rows: bytes | None = None) -> str:
+        """Start a release's job as its custom resource does; its name."""
+        name = release_name(OWNER, digest)
+        self.server.s3.put_object(Bucket="data", Key=f"{name}.jsonl", Body=rows or lines(labelled()))
+        spec = jobs.JobSpec(
+            job_name=name,
+            custom_model_name=name,
+            role_arn=ROLE,
+            base_model_identifier=STUDENT,
+            customization_type="DISTILLATION",
+            training_data_uri=f"s3://data/{name}.jsonl",
+            output_data_uri="s3://data/output/",
+            teacher_model_identifier=TEACHER,
+            tags={OWNER_TAG: OWNER, DIGEST_TAG: digest},
+        )
+        jobs.ensure(self.bedrock, spec, allow_legacy=False)
+        return name
+
+    def train(self, digest: str, rows: bytes | None = None) -> str:
+        """Run a release's job to its end; the model's ARN."""
+        name = self.start_job(digest, rows)
+        self.advance(2 * HOUR)
+        job = self.bedrock.get_model_customization_job(jobIdentifier=name)
+        assert job["status"] == "Completed", job.get("failureMessage")
+        return str(job["outputModelArn"])
+
+    def deploy(self, digest: str, model: str, *, wait: bool = True) -> str:
+        """Deploy a model as a release does; the deployment's ARN."""
+        return self.deploy_as(release_name(OWNER, digest), model, OWNER, wait=wait)
+
+    def deploy_as(self, name: str, model: str, owner: str | None, *, wait: bool = True) -> str:
+        """Deploy a model under any name, with any owner's tag or none."""
+        made = self.bedrock.create_custom_model_deployment(
+            modelDeploymentName=name, modelArn=model, tags=bedrock_tags({OWNER_TAG: owner} if owner else {})
+        )
+        if wait:
+            self.advance(10 * MINUTE)
+        return str(made["customModelDeploymentArn"])
+
+    def begin(self, digest: str, attempt: int = 1, *, run: bool = False, **fields: Any) -> Release:
+        """Begin a release in the table, with a running execution where that matters. `source` is a field."""
+        self.releases.begin(
+            digest,
+            attempt=attempt,
+            execution=self.execution(digest, attempt),
+            request_id=f"request-{attempt}",
+            source=fields.pop("source", release_name(OWNER, digest)),
+        )
+        if run:
+            self.stepfunctions.start_execution(stateMachineArn=self.machine, name=f"{digest}-{attempt}")
+        if fields:
+            self.releases.update(digest, **fields)
+        return self.release(digest)
+
+    def execution(self, digest: str, attempt: int = 1) -> str:
+        """The ARN of an attempt's execution."""
+        machine = f"{OWNER}-release-{self.number}"
+        return f"arn:aws:states:us-east-1:000000000000:execution:{machine}:{digest}-{attempt}"
+
+    def executions(self) -> dict[str, str]:
+        """Name to status, of every execution of the machine."""
+        found = self.stepfunctions.list_executions(stateMachineArn=self.machine)["executions"]
+        return {execution["name"]: execution["status"] for execution in found}
+
+    def change_machine(self, state: dict[str, Any]) -> None:
+        """Let executions that start from now on do this."""
+        definition = json.dumps({"StartAt": "Only", "States": {"Only": state}})
+        self.stepfunctions.update_state_machine(stateMachineArn=self.machine, definition=definition)
+
+    def release(self, digest: str) -> Release:
+        """A release that must be there."""
+        release = self.releases.get(digest)
+        assert release is not None
+        return release
+
+    def settle(self, *shares: Share) -> None:
+        """Make this the route."""
+        self.releases.set_route(shares, after=self.releases.route(), reason="the test's")
+
+    def sweeper(
+        self,
+        *,
+        keep: int = 1,
+        retain: bool = False,
+        throughput_name: str = "",
+        retain_throughput: bool = False,
+        **clients: Any,
+    ) -> Sweeper:
+        """The owner's sweeper."""
+        return Sweeper(
+            bedrock=clients.get("bedrock", self.bedrock),
+            stepfunctions=clients.get("stepfunctions", self.stepfunctions),
+            releases=self.releases,
+            owner=OWNER,
+            keep_releases=keep,
+            retain_models=retain,
+            throughput_name=throughput_name,
+            retain_throughput=retain_throughput,
+            now=lambda: self.now,
+        )
+
+    def deployments(self) -> set[str]:
+        """The names of all deployments of the account."""
+        found = self.bedrock.list_custom_model_deployments()["modelDeploymentSummaries"]
+        return {deployment["customModelDeploymentName"] for deployment in found}
+
+    def models(self) -> set[str]:
+        """The names of all custom models of the account."""
+        return {model["modelName"] for model in self.bedrock.list_custom_models()["modelSummaries"]}
+
+    def calls(self, operation: str) -> int:
+        """How often an operation of Bedrock was called."""
+        return len(self.server.calls(operation))
+
+
+@pytest.fixture(scope="session")
+def stage(emulator: str) -> Iterator[tuple[BedrockStandIn, Any, Any]]:
+    """One stand-in with its client for all tests here, reset before each, and one DynamoDB resource."""
+    with BedrockStandIn() as server:
+        yield server, server.client("bedrock", attempts=1), boto3.resource("dynamodb", endpoint_url=emulator)
+
+
+@pytest.fixture
+def world(stage: tuple[BedrockStandIn, Any, Any], aws: Callable[[str], Any]) -> World:
+    """An account in which nothing was made yet."""
+    server, bedrock, dynamodb = stage
+    server.reset()
+    # Two conftest modules may import this one under different names, so counting from 1 is not unique.
+    number = uuid4().int % 10**12
+    table = dynamodb.create_table(
+        TableName=f"{OWNER}-releases-{os.getpid()}-{number}",
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    releases = Releases(table, now=server.clock.now)
+    return World(server, bedrock, aws("stepfunctions"), aws("s3"), releases, number)
+
+
+def rollout(*steps: float, **changes: Any) -> Rollout:
+    """The settings of a rollout whose limits nothing exceeds, unless the test changes them."""
+    usual = {
+        "dwell_seconds": 600,
+        "minimum_requests": 0,
+        "maximum_error_rate": 1.0,
+        "maximum_fallback_rate": 1.0,
+        "maximum_invalid_output_rate": 1.0,
+        "probes": 0,
+    }
+    return Rollout(**{**usual, "steps": steps, **changes})
+
+
+def settled(digest: str, endpoint: str = "arn:endpoint") -> Share:
+    """The share of a release that serves all."""
+    return Share(digest, endpoint, 1.0)
+
+
+def named(*digests: str) -> set[str]:
+    """The names of these releases' jobs, models and deployments."""
+    return {release_name(OWNER, digest) for digest in digests}

@@ -1,0 +1,804 @@
+"""The sweeper: what it keeps, what it removes, and whose things it never touches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+import sweeper.handler
+from distilled_router.bedrock import models
+from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, release_name, throughput_name
+from distilled_router.env import SweeperEnv
+from distilled_router.release.route import Share
+from distilled_router.release.sweep import START_GRACE_SECONDS
+from distilled_router.release.table import FAILED, LIVE, RETIRED, ROLLING_OUT, SUPERSEDED, WAITING, Releases
+from tests.unit.local.bedrock.scenes import MINUTE
+from tests.unit.release_world import OWNER, PASSING, A, B, C, Proxy, World, named, settled
+
+D = "dddddddddddd"
+Capture = pytest.CaptureFixture[str]
+
+
+def made(world: World, digest: str, state: str, **fields: Any) -> str:
+    """A release with model and deployment in a state; the deployment's ARN."""
+    arn = world.deploy(digest, world.train(digest))
+    world.begin(digest)
+    world.releases.update(digest, state=state, **fields)
+    return arn
+
+
+def _arn(world: World, digest: str) -> str:
+    """The ARN of a release's model."""
+    return str(world.bedrock.get_custom_model(modelIdentifier=release_name(OWNER, digest))["modelArn"])
+
+
+def succeeded(world: World) -> None:
+    """Another release has begun since."""
+    world.advance(MINUTE)
+    world.begin(D)
+    world.releases.declare(D)
+
+
+def test_keeps_the_live_release_what_runs_and_the_last_good_one(world: World) -> None:
+    for digest in (A, B):
+        made(world, digest, RETIRED)
+        world.advance(MINUTE)
+    world.settle(settled(C, made(world, C, LIVE)))
+    made(world, D, ROLLING_OUT)
+    world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{D}-1")
+    swept = world.sweeper(keep=1).sweep()
+    assert world.deployments() == world.models() == named(B, C, D)
+    assert len(swept.removed) == 2
+    assert sorted(set(swept.kept.values())) == [
+        "its release is in progress",
+        "kept for rollback",
+        "named by the route",
+    ]
+
+
+def test_keeps_the_configured_number_of_good_releases(world: World) -> None:
+    for digest in (A, B, C):
+        made(world, digest, RETIRED)
+        world.advance(MINUTE)
+    succeeded(world)
+    world.sweeper(keep=2).sweep()
+    assert world.deployments() == named(B, C)
+    world.sweeper(keep=0).sweep()
+    assert world.deployments() == world.models() == set()
+
+
+def test_release_that_was_switched_off_by_hand_can_be_switched_on_again(world: World) -> None:
+    """The runbook's emergency: an empty route. The one before it has had its day."""
+    made(world, A, LIVE)
+    world.advance(MINUTE)
+    made(world, B, LIVE)
+    succeeded(world)
+    world.settle()
+    assert (
+        world.sweeper(keep=0).sweep().kept[world.server.state()["deployments"][0]["arn"]] == "went live last"
+    )
+    assert world.deployments() == world.models() == named(B)
+
+
+@pytest.mark.parametrize("state", [FAILED, SUPERSEDED])
+def test_removes_what_an_ended_release_created(world: World, state: str) -> None:
+    made(world, A, state)
+    succeeded(world)
+    world.sweeper().sweep()
+    assert world.deployments() == world.models() == set()
+
+
+def test_removes_the_model_of_a_superseded_release_that_never_got_a_deployment(world: World) -> None:
+    world.train(A)
+    world.begin(A)
+    world.releases.transition(A, SUPERSEDED, "by another")
+    succeeded(world)
+    world.sweeper().sweep()
+    assert world.models() == set()
+
+
+def test_second_sweep_changes_nothing(world: World) -> None:
+    made(world, A, FAILED)
+    world.settle(settled(B, made(world, B, LIVE)))
+    first = world.sweeper().sweep()
+    second = world.sweeper().sweep()
+    assert (len(first.removed), second.removed, second.waiting) == (2, [], [])
+    assert second.kept == first.kept
+
+
+@pytest.mark.parametrize("state", [FAILED, SUPERSEDED, RETIRED])
+def test_the_declared_digests_model_is_never_removed(world: World, state: str) -> None:
+    """Not after a refusal by the gate either, so not by the failure path: a changed gate may take it."""
+    made(world, A, state)
+    world.releases.declare(A)
+    swept = world.sweeper(keep=0).sweep()
+    assert world.deployments() == set()
+    assert world.models() == named(A)
+    assert list(swept.kept.values()) == ["declared by the stack"]
+
+
+def test_model_that_was_refused_outlives_the_rollback_of_its_serving_stack(world: World) -> None:
+    """A stack that waited for the release is rolled back to the one before, its job's stack is not: with a
+    changed gate, the next deployment may still take the model."""
+    world.settle(settled(A, made(world, A, LIVE)))
+    world.advance(MINUTE)
+    made(world, B, FAILED)
+    world.releases.declare(A)
+    swept = world.sweeper().sweep()
+    assert (world.deployments(), world.models()) == (named(A), named(A, B))
+    assert "started last" in swept.kept.values()
+    succeeded(world)
+    world.sweeper().sweep()
+    assert world.models() == named(A)
+
+
+def test_model_that_was_begun_last_continuesce_its_jobs_resource_is_gone(world: World) -> None:
+    """Rolled back to the live release while the successor's candidate was deployed; its job is undeclared."""
+    world.settle(settled(A, made(world, A, LIVE)))
+    world.advance(MINUTE)
+    made(world, B, FAILED)
+    world.releases.declare(A)
+    world.sweeper().sweep()
+    assert world.models() == named(A, B)
+    models.close(world.bedrock, _arn(world, B))
+    world.sweeper().sweep()
+    assert world.models() == named(A)
+
+
+def test_clear_removes_the_declared_model_where_its_jobs_resource_is_gone(world: World) -> None:
+    """The release stack was rolled back to the old digest, while the job's stack has another one.
+
+    Case B14.
+    """
+    world.settle(settled(A, made(world, A, LIVE)))
+    world.releases.declare(A)
+    models.close(world.bedrock, _arn(world, A))
+    sweeper = world.sweeper()
+    world.releases.set_route((), after=world.releases.route(), reason="the stack is being deleted")
+    while sweeper.clear(declared=A).waiting:
+        world.advance(MINUTE)
+    assert world.models() == set()
+
+
+def test_model_that_no_release_knows_yet_is_kept(world: World) -> None:
+    """Its distillation stack was deployed first, and its job was done before the release stack was."""
+    world.settle(settled(A, made(world, A, LIVE)))
+    world.releases.declare(A)
+    world.train(B)
+    swept = world.sweeper().sweep()
+    assert world.models() == named(A, B)
+    assert "has no release" in swept.kept.values()
+
+
+def test_retained_models_stay_and_their_deployments_go(world: World) -> None:
+    """Case B15."""
+    made(world, A, FAILED)
+    succeeded(world)
+    swept = world.sweeper(retain=True).sweep()
+    assert (world.deployments(), world.models()) == (set(), named(A))
+    assert list(swept.kept.values()) == ["retention.models = retain"]
+
+
+def test_foreign_things_are_not_touched(world: World) -> None:
+    model = world.train(A)
+    for name, owner in (
+        (f"{OWNER}-staging-{A}", OWNER),
+        (f"my-{OWNER}-{A}", OWNER),
+        (f"{OWNER}-{A[:-1]}", OWNER),
+        (f"{OWNER}-ABCDEFABCDEF", OWNER),
+        (f"{OWNER}-{B}", None),
+        (f"{OWNER}-{C}", f"{OWNER}-staging"),
+    ):
+        world.deploy_as(name, model, owner)
+    before = world.deployments()
+    made(world, D, FAILED)
+    world.advance(MINUTE)
+    world.begin("eeeeeeeeeeee")
+    world.sweeper().sweep()
+    assert world.deployments() == before
+    assert world.calls("DeleteCustomModelDeployment") == 1
+    assert world.models() == named(A)
+
+
+def test_model_that_something_else_serves_is_kept(world: World) -> None:
+    """Case B13."""
+    model = world.train(A)
+    world.begin(A)
+    world.releases.transition(A, FAILED, "refused")
+    succeeded(world)
+    endpoint = world.deploy_as("somebody-elses", model, None)
+    swept = world.sweeper().sweep()
+    assert swept.kept == {model: f"in use by {endpoint}"}
+    assert world.calls("DeleteCustomModel") == 0
+
+
+def test_model_under_throughput_is_kept(world: World) -> None:
+    """Case B13."""
+    model = world.train(A)
+    world.begin(A)
+    world.releases.transition(A, FAILED, "refused")
+    succeeded(world)
+    world.bedrock.create_provisioned_model_throughput(provisionedModelName=OWNER, modelId=model, modelUnits=1)
+    world.sweeper().sweep()
+    assert world.models() == named(A)
+
+
+ONE, TWO = throughput_name(OWNER, 1, None), throughput_name(OWNER, 2, None)
+
+
+def buy(
+    world: World, model: str, name: str = ONE, owner: str | None = OWNER, *, wait: bool = True, **more: Any
+) -> str:
+    """Throughput of a name that the owner's releases may give; its ARN."""
+    made = world.bedrock.create_provisioned_model_throughput(
+        provisionedModelName=name,
+        modelId=model,
+        modelUnits=1,
+        tags=bedrock_tags({OWNER_TAG: owner} if owner else {}),
+        **more,
+    )
+    if wait:
+        world.advance(30 * MINUTE)
+    return str(made["provisionedModelArn"])
+
+
+def bought(world: World) -> set[str]:
+    """The names of what is paid by the hour."""
+    return {found["name"] for found in world.server.state()["throughput"]}
+
+
+def live(world: World, digest: str = A, *, runs: bool, **fields: Any) -> str:
+    """A release that serves from its deployment, whose execution runs or has ended; its model's ARN."""
+    arn = made(world, digest, LIVE, **fields)
+    world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{digest}-1")
+    if not runs:
+        world.stepfunctions.stop_execution(executionArn=world.execution(digest))
+    world.settle(settled(digest, arn))
+    return str(world.bedrock.get_custom_model(modelIdentifier=release_name(OWNER, digest))["modelArn"])
+
+
+def test_throughput_that_nothing_is_routed_to_is_removed(world: World) -> None:
+    """The settings went back to on-demand while it served; now the release serves on demand."""
+    model = world.train(A)
+    world.begin(A)
+    arn = buy(world, model)
+    world.settle(settled(A, arn))
+    assert world.sweeper().sweep().kept[arn] == "named by the route"
+
+    world.settle(settled(A, "arn:on-demand"))
+    assert arn in world.sweeper().sweep().removed
+    assert bought(world) == set()
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_throughput_that_the_route_names_is_kept_whatever_the_settings_want(
+    world: World, partial: bool
+) -> None:
+    model = live(world, runs=False)
+    arn = buy(world, model, TWO)
+    rest = (settled(B),) if partial else ()
+    world.settle(Share(A, arn, 0.1, expires_at=2**40) if partial else settled(A, arn), *rest)
+    world.begin(A, 2, run=True)
+    assert world.sweeper(throughput_name=ONE).sweep().kept[arn] == "named by the route"
+
+
+def test_throughput_that_the_settings_want_is_not_kept_for_that(world: World) -> None:
+    """It can't be moved to the live release, so it serves no requests until the next deployment."""
+    buy(world, live(world, runs=False))
+    world.sweeper(throughput_name=ONE).sweep()
+    assert bought(world) == set()
+
+
+@pytest.mark.parametrize("state", [WAITING, ROLLING_OUT])
+def test_throughput_that_a_release_in_progress_will_move_to_is_kept(world: World, state: str) -> None:
+    arn = buy(world, live(world, runs=False))
+    world.begin(B, run=True, state=state)
+    assert world.sweeper(throughput_name=ONE).sweep().kept[arn] == "a release is moving to it"
+    assert arn in world.sweeper(throughput_name=TWO).sweep().removed
+
+
+@pytest.mark.parametrize("seen", ["", ONE])
+@pytest.mark.parametrize("status", ["Creating", "InService"])
+def test_throughput_of_a_live_release_whose_last_step_is_not_over_is_kept(
+    world: World, seen: str, status: str
+) -> None:
+    """It is bought, or moved, while the release is live and the route does not name it yet. At first not even
+    the release does."""
+    arn = buy(world, live(world, runs=True, throughput=seen), wait=status == "InService")
+    assert world.sweeper(throughput_name=ONE).sweep().kept[arn] == "a release is moving to it"
+    assert bought(world) == {ONE}
+
+
+def test_throughput_that_is_bought_by_other_settings_than_the_sweepers_is_kept(world: World) -> None:
+    """A deployment changes functions one after another."""
+    arn = buy(world, live(world, runs=True, throughput=TWO), TWO)
+    assert world.sweeper(throughput_name=ONE).sweep().kept[arn] == "a release is moving to it"
+    assert world.sweeper(throughput_name="").sweep().kept[arn] == "a release is moving to it"
+
+
+def test_throughput_left_by_other_units_is_removed_while_the_new_ones_are_on_their_way(world: World) -> None:
+    model = live(world, runs=True, throughput=TWO)
+    new, old = buy(world, model, TWO), buy(world, model)
+    swept = world.sweeper(throughput_name=TWO).sweep()
+    assert (swept.kept[new], bought(world)) == ("a release is moving to it", {TWO})
+    assert old in swept.removed
+
+
+def test_throughput_goes_at_once_when_the_last_step_failed(world: World) -> None:
+    """The execution runs still: this is its way down."""
+    arn = buy(world, live(world, runs=True, throughput=ONE))
+    swept = world.sweeper(throughput_name=ONE).sweep(failed=A)
+    assert arn in swept.removed
+    assert world.deployments() == named(A)
+
+
+def test_throughput_stays_when_another_release_is_in_progress_after_a_failure(world: World) -> None:
+    arn = buy(world, live(world, runs=True, throughput=ONE))
+    world.begin(B, run=True)
+    assert world.sweeper(throughput_name=ONE).sweep(failed=A).kept[arn] == "a release is moving to it"
+
+
+def test_throughput_that_comes_into_service_during_the_sweep_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The execution ends after it has moved the route: who sees it ended reads the route after that."""
+    arn = buy(world, live(world, runs=True, throughput=ONE))
+    route, done = Releases.route, list[bool]()
+
+    def described(**asked: Any) -> Any:
+        found = world.stepfunctions.describe_execution(**asked)
+        if not done:
+            # Between this answer and the sweeper's next read, the last step does all that it still had to do.
+            done.append(True)
+            world.settle(settled(A, arn))
+            world.releases.update(A, endpoint=arn)
+            world.stepfunctions.stop_execution(executionArn=world.execution(A))
+            return {**found, "status": "SUCCEEDED"}
+        return found
+
+    reads: list[bool] = []
+
+    def read(self: Releases) -> Any:
+        reads.append(bool(done))
+        return route(self)
+
+    monkeypatch.setattr(Releases, "route", read)
+    stepfunctions = Proxy(world.stepfunctions, describe_execution=described)
+    swept = world.sweeper(throughput_name=ONE, stepfunctions=stepfunctions).sweep()
+    assert swept.kept[arn] == "named by the route"
+    assert reads[-1]
+
+
+def test_throughput_of_a_release_that_was_switched_off_by_hand_is_kept(world: World) -> None:
+    """The runbook's emergency, an empty route: to be switched on again."""
+    model = live(world, runs=False)
+    arn = buy(world, model)
+    world.releases.update(A, endpoint=arn, throughput=ONE)
+    world.settle()
+    assert world.sweeper(throughput_name=ONE).sweep().kept[arn] == "went live last"
+    world.advance(MINUTE)
+    made(world, B, LIVE)
+    assert arn in world.sweeper(throughput_name=ONE).sweep().removed
+
+
+@pytest.mark.parametrize("wanted", ["", ONE])
+def test_endpoints_of_a_route_that_a_human_broke_are_kept(world: World, wanted: str) -> None:
+    """Routers go on with the last route that they could read."""
+    arn = buy(world, live(world, runs=False))
+    world.settle(Share(A, arn, 1.0))
+    world.releases.update(A, endpoint=arn, throughput=ONE)
+    made(world, B, LIVE)  # which the route never named: it was lost with the item
+    failed = made(world, C, FAILED)
+    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    swept = world.sweeper(throughput_name=wanted).sweep()
+    assert swept.kept[arn] == "named by the route"
+    assert failed in swept.removed
+    assert bought(world) == {ONE}
+
+
+def test_throughput_that_was_switched_off_by_hand_goes_with_the_settings(world: World) -> None:
+    arn = buy(world, live(world, runs=False))
+    world.releases.update(A, endpoint=arn, throughput=ONE)
+    world.settle()
+    assert arn in world.sweeper(throughput_name="").sweep().removed
+
+
+def test_retained_throughput_stays_and_so_does_its_model(world: World) -> None:
+    """Cases B15, B22."""
+    model = world.train(A)
+    world.begin(A)
+    world.releases.transition(A, FAILED, "refused")
+    succeeded(world)
+    arn = buy(world, model)
+    swept = world.sweeper(retain_throughput=True).sweep()
+    assert swept.kept == {arn: "retention.throughput = retain", model: f"in use by {arn}"}
+    cleared = world.sweeper(retain_throughput=True).clear(declared=D)
+    assert (cleared.waiting, cleared.kept) == ([], swept.kept)
+    assert (bought(world), world.models()) == ({ONE}, named(A))
+
+
+def test_end_of_all_removes_throughput_of_every_name(world: World) -> None:
+    """Also what the settings want, and what a release that was stopped a moment ago has bought."""
+    model = live(world, runs=True, throughput=TWO)
+    buy(world, model)
+    buy(world, model, TWO)
+    world.settle()
+    cleared = world.sweeper(throughput_name=TWO).clear(declared=A)
+    assert (len(cleared.removed), cleared.waiting, bought(world)) == (3, [], set())
+
+
+def test_end_of_all_waits_for_throughput_that_moves(world: World) -> None:
+    model = world.train(A)
+    world.begin(A)
+    arn = buy(world, model)
+    world.bedrock.update_provisioned_model_throughput(provisionedModelId=arn, desiredModelId=world.train(B))
+    assert world.sweeper().clear(declared=A).waiting == [arn]
+    world.advance(30 * MINUTE)
+    assert world.sweeper().clear(declared=A).waiting == []
+    assert bought(world) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        (ONE, None),
+        (ONE, f"{OWNER}-staging"),
+        (throughput_name(f"{OWNER}-staging", 1, None), OWNER),
+        (throughput_name(f"my-{OWNER}", 1, None), OWNER),
+        (f"{OWNER}-mu", OWNER),
+        (f"{OWNER}-0mu", OWNER),
+        (f"{OWNER}-1mu-2m", OWNER),
+        (f"{OWNER}-{A}", OWNER),
+    ],
+)
+def test_throughput_that_no_release_of_this_owner_bought_is_kept(
+    world: World, name: str, owner: str | None
+) -> None:
+    """Also one that a deployment bought for a model, under the owner's tag and a name of its own."""
+    buy(world, world.train(A), name, owner)
+    assert world.sweeper().sweep().removed == []
+    assert world.sweeper().clear(declared=A).removed == []
+    assert bought(world) == {name}
+
+
+@pytest.mark.parametrize("term", ["OneMonth", "SixMonths"])
+def test_committed_throughput_is_kept_with_its_date(world: World, term: str) -> None:
+    """Case B22."""
+    arn = buy(world, world.train(A), throughput_name(OWNER, 1, term), commitmentDuration=term)
+    assert "committed until" in world.sweeper().sweep().kept[arn]
+    cleared = world.sweeper().clear(declared=A)
+    assert ("committed until" in cleared.kept[arn], cleared.waiting) == (True, [])
+
+
+def test_deployment_that_is_being_created_is_removed_by_a_later_sweep(world: World) -> None:
+    world.deploy(A, world.train(A), wait=False)
+    world.begin(A)
+    world.releases.transition(A, SUPERSEDED, "by another")
+    succeeded(world)
+    swept = world.sweeper().sweep()
+    assert (len(swept.waiting), swept.removed) == (1, [])
+    assert world.models() == named(A)
+    world.advance(10 * MINUTE)
+    world.sweeper().sweep()
+    assert world.deployments() == world.models() == set()
+
+
+@pytest.mark.parametrize(
+    "operation", ["ListCustomModelDeployments", "ListCustomModels", "ListTagsForResource"]
+)
+def test_sweep_that_can_not_see_everything_removes_nothing(world: World, operation: str) -> None:
+    made(world, A, FAILED)
+    succeeded(world)
+    world.server.fault("throttled", operation=operation)
+    with pytest.raises(ClientError, match="Throttling"):
+        world.sweeper().sweep()
+    assert world.deployments() == world.models() == named(A)
+    world.sweeper().sweep()
+    assert world.deployments() == world.models() == set()
+
+
+def test_sweep_follows_all_pages(world: World) -> None:
+    model = world.train(A)
+    digests = [f"{number:012x}" for number in range(5)]
+    for digest in digests:
+        world.deploy(digest, model)
+
+    def paged(name: str) -> Any:
+        real, size = world.bedrock.get_paginator(name), {"PageSize": 2}
+        return Proxy(None, paginate=lambda **asked: real.paginate(**asked, PaginationConfig=size))
+
+    world.sweeper(bedrock=Proxy(world.bedrock, get_paginator=paged)).sweep()
+    assert world.deployments() == set()
+    assert world.calls("ListCustomModelDeployments") >= 3
+
+
+def interfering(world: World, operation: str, act: Callable[[], Any]) -> Any:
+    """A Bedrock client during whose list something else happens, before its answer is used."""
+
+    def get_paginator(name: str) -> Any:
+        def paginate(**parameters: Any) -> list[Any]:
+            pages = list(world.bedrock.get_paginator(name).paginate(**parameters))
+            if name == operation:
+                act()
+            return pages
+
+        return Proxy(None, paginate=paginate)
+
+    return Proxy(world.bedrock, get_paginator=get_paginator)
+
+
+def test_release_that_goes_live_while_the_lists_are_read_is_kept(world: World) -> None:
+    """Releases and route are read after the lists, the route last."""
+    arn = made(world, A, WAITING)
+    world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{A}-1")
+
+    def live() -> None:
+        world.releases.update(A, state=LIVE)
+        world.settle(settled(A, arn))
+
+    bedrock = interfering(world, "list_custom_models", live)
+    world.sweeper(keep=0, bedrock=bedrock).sweep()
+    assert world.deployments() == world.models() == named(A)
+
+
+def test_release_that_goes_live_while_the_table_is_read_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was still running when the releases were read, or it is in the route, which is read after them."""
+    arn = made(world, A, ROLLING_OUT)
+    world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{A}-1")
+    route = Releases.route
+    reads: list[bool] = []
+
+    def read(self: Releases) -> Any:
+        reads.append(True)
+        if len(reads) == 2:
+            world.releases.update(A, state=LIVE)
+            self.set_route((settled(A, arn),), after=route(self), reason="live")
+        return route(self)
+
+    monkeypatch.setattr(Releases, "route", read)
+    world.sweeper(keep=0).sweep()
+    assert len(reads) == 2
+    assert world.deployments() == world.models() == named(A)
+
+
+def test_release_that_begins_again_during_the_sweep_is_kept(world: World) -> None:
+    made(world, A, FAILED)
+    succeeded(world)
+    release = Releases.declared
+
+    def again(self: Releases) -> str | None:
+        world.begin(A, 2, run=True)
+        return release(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Releases, "declared", again)
+        swept = world.sweeper().sweep()
+    assert world.deployments() == world.models() == named(A)
+    assert set(swept.kept.values()) == {"its release has started again"}
+
+
+def failures(capture: Capture) -> int:
+    lines = [json.loads(line) for line in capture.readouterr().out.splitlines()]
+    return sum("FailedReleases" in line for line in lines if "_aws" in line)
+
+
+def test_stopped_release_fails_and_its_share_is_withdrawn(world: World, capsys: Capture) -> None:
+    world.settle(settled(A, "arn:a"))
+    arn = made(world, B, ROLLING_OUT)
+    world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{B}-1")
+    world.settle(Share(B, arn, 0.5, expires_at=int(world.now) + 900), Share(A, "arn:a", 0.5))
+    world.stepfunctions.stop_execution(executionArn=world.execution(B))
+    world.releases.declare(B)
+    world.sweeper().sweep()
+    assert world.release(B).state == FAILED
+    assert world.release(B).message == f"its execution is ABORTED: {world.execution(B)}"
+    assert world.releases.route().shares == (settled(A, "arn:a"),)
+    assert (world.deployments(), world.models()) == (set(), named(B))
+    assert failures(capsys) == 1
+    world.sweeper().sweep()
+    assert failures(capsys) == 0
+
+
+@pytest.mark.parametrize("status", ["TIMED_OUT", "FAILED", "SUCCEEDED"])
+def test_release_whose_execution_ended_without_it_is_failed(world: World, status: str) -> None:
+    world.begin(A)
+    ended = Proxy(world.stepfunctions, describe_execution=lambda **_: {"status": status})
+    world.sweeper(stepfunctions=ended).sweep()
+    assert (world.release(A).state, status in world.release(A).message) == (FAILED, True)
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "PENDING_REDRIVE"])
+def test_release_whose_execution_runs_is_left_alone(world: World, status: str) -> None:
+    world.begin(A)
+    world.advance(10 * START_GRACE_SECONDS)
+    running = Proxy(world.stepfunctions, describe_execution=lambda **_: {"status": status})
+    world.sweeper(stepfunctions=running).sweep()
+    assert world.release(A).state == WAITING
+
+
+def test_execution_that_was_never_started_fails_its_release_after_a_while(world: World) -> None:
+    world.begin(A)
+    world.advance(START_GRACE_SECONDS - 1)
+    world.sweeper().sweep()
+    assert world.release(A).state == WAITING
+    world.advance(1)
+    world.sweeper().sweep()
+    assert world.release(A).state == FAILED
+    assert "is gone" in world.release(A).message
+
+
+def test_attempt_that_begins_while_its_predecessor_ends_is_left_alone(world: World) -> None:
+    world.change_machine(PASSING)
+    world.begin(A, run=True)
+
+    def describe(**parameters: Any) -> Any:
+        world.change_machine({"Type": "Wait", "Seconds": 1000, "End": True})
+        world.begin(A, 2, run=True)
+        return {"status": "ABORTED", **parameters}
+
+    world.sweeper(stepfunctions=Proxy(world.stepfunctions, describe_execution=describe)).sweep()
+    assert (world.release(A).attempt, world.release(A).state) == (2, WAITING)
+
+
+@pytest.mark.parametrize("state", [FAILED, SUPERSEDED, RETIRED, None])
+def test_partial_share_of_an_ended_release_is_withdrawn(world: World, state: str | None) -> None:
+    if state:
+        world.begin(B)
+        world.releases.transition(B, state, "ended")
+    world.settle(Share(B, "arn:b", 0.25, expires_at=1), Share(A, "arn:a", 0.75))
+    world.sweeper().sweep()
+    assert world.releases.route().shares == (settled(A, "arn:a"),)
+
+
+def test_partial_share_in_use_despite_a_malformed_route_is_withdrawn(world: World) -> None:
+    world.begin(B)
+    world.settle(Share(B, "arn:b", 0.25, expires_at=int(world.now) + 900), Share(A, "arn:a", 0.75))
+    world.releases.transition(B, FAILED, "ended")
+    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    world.sweeper().sweep()
+    assert world.releases.route().problem is None
+    assert world.releases.route().shares == (settled(A, "arn:a"),)
+
+
+def test_partial_share_of_a_retired_release_is_a_rollbacks_and_stays_until_it_expires(world: World) -> None:
+    world.begin(B, state=RETIRED)
+    shares = (Share(B, "arn:b", 0.25, expires_at=int(world.now) + 900), Share(A, "arn:a", 0.75))
+    world.settle(*shares)
+    world.sweeper().sweep()
+    assert world.releases.route().shares == shares
+    world.advance(901)
+    world.sweeper().sweep()
+    assert world.releases.route().shares == (settled(A, "arn:a"),)
+
+
+@pytest.fixture
+def entries(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The world, with the functions' own clients being its."""
+    clients = {"bedrock": world.bedrock, "stepfunctions": world.stepfunctions}
+    monkeypatch.setattr(sweeper.handler, "client", clients.__getitem__)
+    monkeypatch.setattr(sweeper.handler, "table", lambda _: world.releases.table)
+    env = SweeperEnv(
+        owner=OWNER,
+        table_name="releases",
+        keep_releases=0,
+        retain_models=False,
+        retain_throughput=False,
+        throughput_name=ONE,
+        judge="",
+    )
+    for name, value in env.variables().items():
+        monkeypatch.setenv(name, value)
+    return world
+
+
+def fails(world: World, digest: str, reason: str, attempt: int = 1) -> Mapping[str, Any]:
+    """The failure path of an attempt's execution."""
+    execution = world.execution(digest, attempt)
+    event = {"release": digest, "reason": reason, "execution": execution}
+    return sweeper.handler.fail(event, None)
+
+
+def test_failure_path_of_an_earlier_attempt_leaves_its_successor_alone(
+    entries: World, capsys: Capture
+) -> None:
+    arn = made(entries, A, ROLLING_OUT)
+    entries.begin(A, 2)
+    entries.releases.update(A, state=ROLLING_OUT)
+    entries.settle(Share(A, arn, 0.25, expires_at=2**40), Share(B, "arn:b", 0.75))
+    before = entries.releases.route()
+    fails(entries, A, "of the first attempt", attempt=1)
+    assert (entries.release(A).state, entries.releases.route()) == (ROLLING_OUT, before)
+    assert failures(capsys) == 0
+    fails(entries, A, "of the second attempt", attempt=2)
+    assert (entries.release(A).state, entries.release(A).message) == (FAILED, "of the second attempt")
+
+
+def test_failure_path_ends_the_release_and_removes_all_but_its_model(entries: World, capsys: Capture) -> None:
+    arn = made(entries, B, ROLLING_OUT)
+    entries.settle(Share(B, arn, 0.25, expires_at=2**40), Share(A, "arn:a", 0.75))
+    entries.releases.declare(B)
+    result = fails(entries, B, "refused by the gate")
+    assert result["message"] == "removed 1, to be removed later 0"
+    assert (entries.release(B).state, entries.release(B).message) == (FAILED, "refused by the gate")
+    assert entries.releases.route().shares == (settled(A, "arn:a"),)
+    assert (entries.deployments(), entries.models()) == (set(), named(B))
+    assert failures(capsys) == 1
+    fails(entries, B, "again")
+    assert (entries.release(B).message, failures(capsys)) == ("refused by the gate", 0)
+
+
+def test_exception_of_a_stage_is_described(entries: World) -> None:
+    entries.begin(A)
+    cause = {"errorType": "KeyError", "errorMessage": "'GATE'", "stackTrace": ["…"] * 3000}
+    fails(entries, A, json.dumps(cause))
+    assert entries.release(A).message == "KeyError: 'GATE'"
+
+
+def test_failure_after_a_release_went_live_is_reported_and_takes_nothing_from_it(
+    entries: World, capsys: Capture
+) -> None:
+    arn = made(entries, A, LIVE)
+    entries.settle(settled(A, arn))
+    fails(entries, A, "no model units reserved")
+    assert entries.release(A).state == LIVE
+    assert entries.release(A).message.endswith("on-demand deployment: no model units reserved")
+    assert entries.releases.route().shares == (settled(A, arn),)
+    assert entries.deployments() == named(A)
+    assert failures(capsys) == 1
+
+
+def test_failure_of_the_last_step_takes_back_the_way_to_the_throughput_and_removes_it(entries: World) -> None:
+    """It was asked for the release's model: the release's endpoint is its ARN, the route's is not."""
+    buy(entries, live(entries, runs=True))
+    (deployment,) = entries.releases.route().shares
+    (throughput,) = entries.server.state()["throughput"]
+    entries.releases.update(A, endpoint=throughput["arn"], throughput=ONE)
+    result = fails(entries, A, "did not move")
+    assert result["message"] == "removed 1, to be removed later 0"
+    release = entries.release(A)
+    assert (release.state, release.throughput, release.endpoint) == (LIVE, "", deployment.endpoint)
+    assert (bought(entries), entries.deployments()) == (set(), named(A))
+
+
+def test_lost_answer_of_the_last_step_takes_nothing_from_the_release(entries: World) -> None:
+    arn = buy(entries, live(entries, runs=True))
+    entries.settle(settled(A, arn))
+    entries.releases.update(A, endpoint=arn, throughput=ONE)
+    fails(entries, A, "States.Timeout")
+    release = entries.release(A)
+    assert (release.state, release.throughput, release.endpoint) == (LIVE, ONE, arn)
+    assert release.message == f"serves all requests from {ONE}: States.Timeout"
+    assert bought(entries) == {ONE}
+
+
+def test_failure_of_the_last_step_of_a_release_that_was_replaced_by_hand_says_so(entries: World) -> None:
+    live(entries, runs=True)
+    entries.settle(settled(B))
+    fails(entries, A, "does not serve any more")
+    assert entries.release(A).message == "serves no requests: does not serve any more"
+
+
+def test_failure_of_an_unknown_release_creates_none(entries: World) -> None:
+    fails(entries, A, "…")
+    assert entries.releases.get(A) is None
+
+
+def test_retiring_removes_what_was_replaced(entries: World) -> None:
+    made(entries, A, RETIRED)
+    entries.settle(settled(B, made(entries, B, LIVE)))
+    result = sweeper.handler.retire_old({"release": B}, None)
+    assert result["message"] == "removed 2, to be removed later 0"
+    assert entries.deployments() == named(B)
+
+
+def test_hourly_sweep_says_what_it_did(entries: World) -> None:
+    arn = made(entries, A, FAILED)
+    model = entries.bedrock.get_custom_model(modelIdentifier=release_name(OWNER, A))["modelArn"]
+    kept = {model: "started last"}
+    assert sweeper.handler.sweep({}, None) == {"removed": [arn], "waiting": [], "kept": kept}
