@@ -25,11 +25,19 @@ from operate.environment import LOCAL, Environment, without_aws
 from stacks import settings
 from stacks.settings import PROJECT
 from tests import real_data
+from tests.permissions.calls import check
 from tests.stacks.fixtures import assemblies, assemblies_folder
 
 __all__ = ["assemblies", "assemblies_folder", "system"]
 
 HOLDOUT_ROWS = 250
+TASK = Task.load()
+
+
+def is_valid(answer: dict[str, Any]) -> bool:
+    """Whether an answer has a weight for every label, together 1."""
+    weights = answer["weights"]
+    return set(weights) == set(TASK.labels) and abs(sum(weights.values()) - 1) < 1e-6
 
 
 @dataclass
@@ -111,6 +119,20 @@ class LocalSystem:
         task = Task.load()
         real_data.write(self.root / "training.jsonl", task, rows)
         real_data.write(self.root / "holdout.jsonl", task, holdout)
+
+
+def assert_destroyed_whole(system: LocalSystem) -> None:
+    """Destroy the stacks, look for what is left and for calls that IAM should have refused, and stop."""
+    system.destroy()
+    left = system.bedrock("/_state")
+    assert left["deployments"] == []
+    assert left["throughput"] == []
+    assert left["models"] == []
+    assert {job["status"] for job in left["jobs"]} <= {"Completed", "Stopped", "Failed"}
+    assert check(system.asked_of_iam()) == []
+    result = system.run("down")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert not system.state.servers.exists()
 
 
 def _data() -> list[Example]:
