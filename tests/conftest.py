@@ -1,4 +1,4 @@
-"""What all tests share: AWS clients that can't leave this machine, the emulator, and the Bedrock stand-in."""
+"""Fixtures of all tests: AWS clients that can't leave this machine, the emulator and the Bedrock stand-in."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from operate import processes
 from stacks.settings import PROJECT
 from tests import watchdog
 
-# A loaded machine is slow now and then. How fast our code is, the benchmarks say.
+# A loaded machine is slow now and then; the benchmarks measure speed.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
 
-# Nothing here may reach AWS, whatever the caller's own environment says.
+# No test may reach AWS, whatever the caller's environment contains.
 for _name in [name for name in os.environ if name.startswith("AWS_")]:
     del os.environ[_name]
 os.environ |= {
@@ -42,7 +42,7 @@ os.environ |= {
     "AWS_REGION": REGION,
     "AWS_DEFAULT_REGION": REGION,
     "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # the discard port: a client that no fixture made goes nowhere
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # the discard port: clients from outside the fixtures fail
     "POWERTOOLS_METRICS_NAMESPACE": "DistilledRouter",
 }
 
@@ -51,15 +51,15 @@ Client = Callable[[str], Any]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Where no file is named, run the quick tests: those that are not marked `slow`."""
+    """Run only the quick tests, those not marked `slow`, if no file is named."""
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.markexpr:
         config.option.markexpr = "not slow"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run all quick tests in several processes, what is named on the command line in this one.
+    """Return the number of processes: several for the quick tests, none for named files.
 
-    One more than there are cores: tests wait for servers.
+    One more than there are cores, since tests wait for servers.
     """
     named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
     return 0 if named else (os.cpu_count() or 1) + 1
@@ -67,7 +67,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what a bare `pytest` does not collect as `slow`: `-m slow` then selects all that it leaves out."""
+    """Mark all tests as `slow` that a bare `pytest` does not collect, so that `-m slow` selects them."""
     quick = [config.rootpath / path for path in config.getini("testpaths")]
     files = {item.path for item in items}
     slow = {file for file in files if not any(file.is_relative_to(path) for path in quick)}
@@ -78,7 +78,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Have this session's servers ended even where pytest is killed."""
+    """End this session's servers even if pytest is killed."""
     own = [PROJECT / ".cache" / f"{name}-{os.getpid()}" for name in ("integration", "rollouts")]
     guard = watchdog.start([tmp_path_factory.getbasetemp(), *own])
     yield
@@ -88,7 +88,7 @@ def no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The AWS emulator (a test double: MiniStack) on a free port, without TLS and IAM; its URL."""
+    """Start the AWS emulator (a test double: MiniStack) on a free port without TLS and IAM; yield its URL."""
     folder = tmp_path_factory.mktemp("emulator")
     port = processes.free_port()
     variables = {
@@ -133,11 +133,11 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 @pytest.fixture(scope="session")
 def aws(emulator: str) -> Client:
-    """Makes boto3 clients of the emulator: `aws("s3")`."""
+    """Return a factory of the emulator's boto3 clients: `aws("s3")`."""
 
     @cache
     def client(service: str) -> Any:
-        # Ignored below: the stubs know literal names of services only.
+        # Ignored below: the stubs accept only literal service names.
         config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, proxies={})
         return boto3.client(service, endpoint_url=emulator, config=config)  # type: ignore[call-overload]
 
@@ -146,14 +146,14 @@ def aws(emulator: str) -> Client:
 
 @pytest.fixture
 def bedrock_server() -> Iterator[BedrockStandIn]:
-    """A fresh Bedrock stand-in (a test double) whose clock stands still until `advance`."""
+    """Yield a fresh Bedrock stand-in (a test double) whose clock stands still until `advance`."""
     with BedrockStandIn() as server:
         yield server
 
 
 @pytest.fixture
 def bedrock(bedrock_server: BedrockStandIn) -> Any:
-    """A control-plane client of the stand-in."""
+    """Return a control-plane client of the stand-in."""
     return bedrock_server.client("bedrock")
 
 
@@ -162,7 +162,7 @@ _numbers = count(1)
 
 @pytest.fixture
 def releases(emulator: str, aws: Client) -> Releases:
-    """An empty releases table of its own in the emulator."""
+    """Return a new, empty releases table in the emulator."""
     name = f"releases-{os.getpid()}-{next(_numbers)}"
     aws("dynamodb").create_table(
         TableName=name,
@@ -175,7 +175,7 @@ def releases(emulator: str, aws: Client) -> Releases:
 
 @pytest.fixture
 def bucket(aws: Client) -> str:
-    """An empty versioned bucket of its own in the emulator."""
+    """Return a new, empty, versioned bucket in the emulator."""
     name = f"data-{os.getpid()}-{next(_numbers)}"
     aws("s3").create_bucket(Bucket=name)
     aws("s3").put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})

@@ -1,6 +1,7 @@
-"""IAM's decisions, by the emulator's evaluator.
+"""IAM decisions, made by the emulator's evaluator.
 
-The emulator has an environment of its own. Its evaluator is one file that imports the standard library only.
+The emulator has its own virtual environment. Its evaluator is one file that imports only the standard
+library.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What lock files and their inputs say."""
+"""Read lock files and their inputs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Entry:
 
 
 def entries(lock: Path) -> list[Entry]:
-    """The packages of a lock file.
+    """Return the packages of a lock file.
 
     Raises:
-        ValueError: A line is none that pins one package by its hashes.
+        ValueError: A line does not pin one package by its hashes.
     """
     text = re.sub(r"^\s*#.*\n", "", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)
     found = []
@@ -40,15 +40,15 @@ def entries(lock: Path) -> list[Entry]:
 
 
 def pinned(lock: Path) -> dict[str, str]:
-    """The versions of a lock file by their packages' names."""
+    """Return the versions in a lock file by package name."""
     return {entry.name: entry.version for entry in entries(lock)}
 
 
 def asked_for(source: Path) -> dict[str, str]:
-    """The versions that an input names, those of the inputs that it includes too.
+    """Return the versions that an input file names, with those of the files that it includes.
 
     Raises:
-        ValueError: A line neither pins a package nor includes another input.
+        ValueError: A line neither pins a package nor includes another file.
     """
     found: dict[str, str] = {}
     for line in source.read_text(encoding="utf-8").splitlines():
@@ -63,5 +63,5 @@ def asked_for(source: Path) -> dict[str, str]:
 
 
 def normal(name: str) -> str:
-    """A package's name as registries compare it."""
+    """Return a package's name as registries compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()

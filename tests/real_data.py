@@ -1,8 +1,8 @@
-"""Real queries and labels, which are not part of this project: they lie beside it, or they are absent.
+"""Real queries and labels, which are not part of this project: they are beside it, or absent.
 
-`teacher_labels.jsonl` holds weights that a large teacher gave. The other files say which channel people found
-an answer in, which is a hint and no label: it becomes one here by a fixed rule, to exercise the machinery.
-Neither makes a score a claim about routing quality.
+`teacher_labels.jsonl` holds weights from a large teacher. The other files say in which channel people found
+an answer: a hint, which a fixed rule turns into a label here, to exercise the system. Neither kind makes a
+score meaningful for routing quality.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HINTED = ("tvr", "audiocaps", "didemo", "snips")
 
 
 def required(name: str) -> list[dict[str, object]]:
-    """The rows of a file. Skips the test that asks, and says so, where the data is absent."""
+    """Return the rows of a file; skip the test, with a message, if the data is absent."""
     path = FOLDER / f"{name}.jsonl"
     if not path.exists():
         pytest.skip(f"real data is absent: no {path.name} beside the project")
@@ -30,12 +30,12 @@ def required(name: str) -> list[dict[str, object]]:
 
 
 def is_present() -> bool:
-    """Whether the real data lies beside the project."""
+    """Return whether the real data is beside the project."""
     return (FOLDER / "teacher_labels.jsonl").exists()
 
 
 def examples(task: Task, *, hinted: int, seed: int = 7) -> list[Example]:
-    """All teacher labels and so many hinted queries of each file, shuffled, one of each query."""
+    """Return all teacher labels and `hinted` queries of each file, shuffled, without duplicates."""
     random = Random(seed)
     found: dict[str, Example] = {}
     for labelled in required("teacher_labels"):
@@ -55,7 +55,7 @@ def examples(task: Task, *, hinted: int, seed: int = 7) -> list[Example]:
 
 
 def _weights(modalities: object, task: Task) -> dict[str, float]:
-    """The channels of the hint share 0.85, the others 0.15."""
+    """Return weights: 0.85 shared by the hint's channels, 0.15 by the others."""
     assert isinstance(modalities, list)
     others = len(task.labels) - len(modalities)
     return {label: 0.85 / len(modalities) if label in modalities else 0.15 / others for label in task.labels}

@@ -1,8 +1,8 @@
-"""End what a test session has left running, however the session ended.
+"""End the processes that a test session has left running, however it ended.
 
-A fixture stops its servers when pytest ends by itself. A pytest that is killed runs no fixture: then this
-process, which reads a pipe from pytest until it closes, ends what is left. It knows the session's processes
-by its folders: in the value of an environment variable (`TMPDIR`, `LOCAL_DIR`), or in the tag that
+A fixture stops its servers when pytest ends normally. A killed pytest runs no fixture: this process reads a
+pipe from pytest until it closes, and then ends the rest. It recognizes the session's processes by its
+folders: in the value of an environment variable (`TMPDIR`, `LOCAL_DIR`), or in the tag that
 `operate.processes.start` puts into a command line.
 """
 
@@ -18,12 +18,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 TAG = "distilled_router="
-# What is being started when pytest ends may show up a little later.
+# Processes that are being started when pytest ends may appear a little later.
 LOOKS, PAUSE_SECONDS = 5, 0.1
 
 
 def start(folders: Sequence[Path]) -> subprocess.Popen[bytes]:
-    """Watch over this process: once it is gone, end every process of these folders."""
+    """Watch this process: when it has ended, end every process of these folders."""
     return subprocess.Popen(
         [sys.executable, "-I", __file__, *map(str, folders)], stdin=subprocess.PIPE, start_new_session=True
     )
@@ -46,7 +46,7 @@ def _is_in(value: str, folder: str) -> bool:
 
 
 def end(folders: Sequence[str]) -> None:
-    """Kill the processes of these folders, and the group of each that leads one."""
+    """Kill the processes of these folders, and the process group of each that leads one."""
     for pid in found(folders):
         with contextlib.suppress(OSError):
             if os.getpgid(pid) == pid:

@@ -1,4 +1,4 @@
-"""Prints which tests catch which broken version, as a Markdown table: `python -m tests.broken`."""
+"""Print which tests catch which broken version, as a Markdown table: `python -m tests.broken`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN = 5
 
 
 def main() -> int:
-    """Run the whole suite on each version; 1 where one of them is caught by nothing."""
+    """Run the whole suite on each version; return 1 if any of them is not caught."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
         trials = [
             pool.submit(attempt, version, files(version), Path(folder, str(number)), to_the_end=True)

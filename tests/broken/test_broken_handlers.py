@@ -1,6 +1,6 @@
 """The suite catches handlers that are broken on purpose.
 
-Which tests catch which version: `python -m tests.broken` prints it.
+`python -m tests.broken` prints which tests catch which version.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAMES = {version.name: version for version in VERSIONS}
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Verdict]:
-    """The suite's verdict on each version, two at a time."""
+    """Return the suite's result on each version, run two at a time."""
     with ThreadPoolExecutor(2) as pool:
         trials = {
             name: pool.submit(attempt, version, files(version), tmp_path_factory.mktemp("broken"))
@@ -34,7 +34,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Verdict]:
 def test_a_broken_version_is_caught_by_a_test(verdicts: Mapping[str, Verdict], name: str) -> None:
     verdict = verdicts[name]
     assert verdict.caught_by, verdict.output
-    # By what it does: a version that no longer fits the code would fail any test.
+    # Caught by its behaviour: a version that no longer fits the code would fail any test.
     assert not MISFIT.search(verdict.output), verdict.output
 
 

@@ -1,4 +1,4 @@
-"""Trying the suite on a broken version: a copy of the project, one file of it changed, and pytest on that."""
+"""Run the suite on a broken version: a copy of the project with one changed file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from stacks.settings import PROJECT
 from tests.broken.versions import Version
 
-# All tests of the custom resources, not a choice of them.
+# All tests of the custom resources, not a selection.
 SUITE = (
     "dataset",
     "distillation_job",
@@ -43,7 +43,7 @@ _FAILED = re.compile(r"^FAILED ([^\s\[]+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the suite ended: whether every test passed, and the names of those that failed."""
+    """The suite's result: whether every test passed, and the names of those that failed."""
 
     passed: bool
     caught_by: tuple[str, ...]
@@ -51,7 +51,7 @@ class Verdict:
 
 
 def files(version: Version) -> list[str]:
-    """All files of the suite; those first that say most about what is broken, since a failure ends it."""
+    """Return all files of the suite, the most relevant for the broken file first, since a failure ends it."""
     path = Path(version.file)
     word = path.stem if "distilled_router" in path.parts else path.parent.name
     texts = {
@@ -76,7 +76,7 @@ def attempt(
         path = copy / "lambda" / version.file
         path.write_text(version.change(path.read_text(encoding="utf-8")), encoding="utf-8")
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-rf", "--tb=no", "-p", "no:cacheprovider"]
-    # Neither this project nor the pytest that runs us may be found by the one that is started.
+    # The pytest process must not find this project, nor the pytest that runs this.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
     result = subprocess.run(
         [*command, f"--basetemp={folder / 'temp'}", *([] if to_the_end else ["-x"]), *tests],

@@ -1,7 +1,7 @@
-"""Handlers that are broken on purpose, in the ways that cost money.
+"""Handlers that are broken on purpose, in ways that cost money.
 
-Each version changes one file of `lambda/`. What it puts in the place of an entry point calls the one that was
-there, so that a version fits whatever that does inside.
+Each version changes one file of `lambda/`. Its replacement of an entry point calls the original, so that a
+version fits whatever the original does inside.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Version:
-    """One broken version: what is wrong with it, and how it comes about."""
+    """One broken version: what is wrong with it, and how it is made."""
 
     name: str
     file: str
@@ -21,7 +21,7 @@ class Version:
 
 
 def random_token(source: str) -> str:
-    """Every client request token is a new one: a call that is sent twice is paid twice."""
+    """Break the file so that each client request token is new: a repeated call is paid twice."""
     tree = ast.parse(source)
     chance = ast.parse("__import__('uuid').uuid4().hex", mode="eval").body
     changed = 0
@@ -40,7 +40,7 @@ def random_token(source: str) -> str:
 
 
 def followed_by(code: str) -> Callable[[str], str]:
-    """The file, with definitions after its own that take their place."""
+    """Return the file with more definitions at its end, which replace earlier ones."""
 
     def change(source: str) -> str:
         for name in ("handle", "check"):
@@ -51,7 +51,7 @@ def followed_by(code: str) -> Callable[[str], str]:
     return change
 
 
-# The job has an id of ours only once isComplete has made it; until then the framework's own.
+# The job has our physical id only once isComplete has created it, and the framework's before.
 JOB_KNOWN_LATE = """
 _named, _made = handle, check
 
@@ -71,7 +71,7 @@ def check(event, bedrock, s3, now=time.time):
     return {**made, "PhysicalResourceId": name} if made["IsComplete"] else made
 """
 
-# The framework's onEvent waits, as it seems natural to do, and answers when all is there.
+# onEvent waits, as may seem natural, and responds once everything is ready.
 THROUGHPUT_KNOWN_LATE = """
 _named, _bought = handle, check
 

@@ -1,7 +1,7 @@
-"""Another team's CDK app: it imports `cdk_distilled_router`, and nothing of our stacks or settings.
+"""Another team's CDK app: it imports `cdk_distilled_router`, and none of our stacks or settings.
 
-A stack holds a bucket that exists already and a job, or throughput for a model that exists already, or what
-somebody else manages. Each has variants, which are deployed one after another as the same stack.
+A stack holds an existing bucket and one of these: a job, throughput for an existing model, or look-ups of
+resources that are managed elsewhere. Its variants are deployed one after another as the same stack.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0b8f1c7e-1111-4222-8333-444455556666"
 
 NETWORK = VpcConfig(subnet_ids=["subnet-01234567"], security_group_ids=["sg-01234567"])
 
-# In place of the ARNs that Bedrock makes, so that a template is synthesized once; see `App.template`.
+# Placeholders of the ARNs that Bedrock assigns, so that a template is synthesized once; see `App.template`.
 _BEDROCK = f"arn:aws:bedrock:{REGION}:{ACCOUNT}"
 JOB = f"{_BEDROCK}:model-customization-job/{STUDENT}/00000000000a"
 MODEL = f"{_BEDROCK}:custom-model/{STUDENT}/00000000000b"
@@ -52,10 +52,10 @@ NOBODY = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:nobody"
 
 
 class TeamStack(cdk.Stack):
-    """A stack of the team's."""
+    """A stack of the other team."""
 
     def __init__(self, app: cdk.App) -> None:
-        """In the only account and Region that the emulator has."""
+        """Declare the stack in the emulator's account and Region."""
         super().__init__(app, STACK, env=cdk.Environment(account=ACCOUNT, region=REGION))
 
     def show(self, prefix: str, resource: cdk.CustomResource, *attributes: str) -> None:
@@ -65,7 +65,7 @@ class TeamStack(cdk.Stack):
             cdk.CfnOutput(self, f"{prefix}{name}", value=resource.get_att_string(name))
 
     def break_after(self, resource: cdk.CustomResource) -> None:
-        """Add a sibling that fails once the resource is there: nobody answers for it."""
+        """Add a resource that fails after this one: its function does not exist."""
         sibling = cdk.CustomResource(self, "Sibling", service_token=NOBODY)
         sibling.node.add_dependency(resource)
 
@@ -83,8 +83,11 @@ class JobStack(TeamStack):
         hosted: bool = False,
         **options: Any,
     ) -> None:
-        """`model_key` is a key's ARN; `hosted` is all that a platform may ask for: a network, a key for what
-        runs, and a permissions boundary. `options` are more of the job's options."""
+        """Declare bucket and job.
+
+        `model_key` is a key's ARN. `hosted` adds a network, a key for the functions and a permissions
+        boundary. `options` are further arguments of the job.
+        """
         super().__init__(app)
         hosting = Hosting()
         if hosted:
@@ -110,7 +113,7 @@ class JobStack(TeamStack):
 
 
 class ThroughputStack(TeamStack):
-    """Serves a model that exists already."""
+    """Serves an existing model."""
 
     def __init__(
         self,
@@ -122,7 +125,7 @@ class ThroughputStack(TeamStack):
         props: Mapping[str, Any] = {"model_units": 1},
         **options: Any,
     ) -> None:
-        """`props` say how much, `options` are the throughput's."""
+        """Declare the throughput; `options` are further arguments of its construct."""
         super().__init__(app)
         throughput = ProvisionedThroughput(
             self,
@@ -139,10 +142,10 @@ class ThroughputStack(TeamStack):
 
 
 class ExistingStack(TeamStack):
-    """Reads a job, its model and throughput that somebody else manages."""
+    """Reads a job, its model and its throughput, which are managed elsewhere."""
 
     def __init__(self, app: cdk.App) -> None:
-        """By their ARNs alone."""
+        """Declare the look-ups by ARN."""
         super().__init__(app)
         job = DistillationJob.from_job_arn(self, "ExistingJob", JOB)
         model = DistillationJob.from_model_arn(self, "ExistingModel", MODEL)
@@ -191,11 +194,11 @@ class App:
 
     @property
     def assemblies(self) -> list[Path]:
-        """The assemblies' folders."""
+        """Return the folders of the assemblies."""
         return [self.folder / variant for variant in VARIANTS]
 
     def template(self, variant: str, arns: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """A variant's template, with the ARNs that Bedrock made in place of those above."""
+        """Return a variant's template, with Bedrock's ARNs in place of the placeholders."""
         text = (self.folder / variant / f"{STACK}.template.json").read_text(encoding="utf-8")
         for placeholder, arn in (arns or {}).items():
             text = text.replace(placeholder, arn)
@@ -204,7 +207,7 @@ class App:
 
 
 def declare(variant: str, assembly: Path | None = None) -> cdk.App:
-    """The app in a variant, to be synthesized to a folder."""
+    """Return the app of a variant, to be synthesized into a folder."""
     context = json.loads(CONTEXT.read_text(encoding="utf-8"))["context"]
     app = cdk.App(context=context, outdir=str(assembly) if assembly else None, analytics_reporting=False)
     kind, options = VARIANTS[variant]
@@ -220,7 +223,7 @@ def synthesize(folder: Path) -> App:
 
 
 def changed(template: Mapping[str, Any], resource_type: str, **properties: Any) -> dict[str, Any]:
-    """A template whose resources of a type have other properties."""
+    """Return a template in which the resources of a type have other properties."""
     made = copy.deepcopy(dict(template))
     for resource in made["Resources"].values():
         if resource["Type"] == resource_type:
@@ -229,14 +232,14 @@ def changed(template: Mapping[str, Any], resource_type: str, **properties: Any) 
 
 
 def logical_id(template: Mapping[str, Any], resource_type: str) -> str:
-    """The logical id of the only resource of a type."""
+    """Return the logical id of the only resource of a type."""
     resources: Mapping[str, Mapping[str, Any]] = template["Resources"]
     (found,) = [key for key, resource in resources.items() if resource["Type"] == resource_type]
     return found
 
 
 def without(template: Mapping[str, Any], resource_type: str) -> dict[str, Any]:
-    """A template without the only resource of a type, and without outputs, which may tell of it."""
+    """Return a template without the only resource of a type and without outputs, which may refer to it."""
     made = copy.deepcopy({name: part for name, part in template.items() if name != "Outputs"})
     del made["Resources"][logical_id(template, resource_type)]
     return made

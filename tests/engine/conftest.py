@@ -1,4 +1,4 @@
-"""The emulator's CloudFormation, one for each file of tests and empty for each test."""
+"""Fixtures of the emulator's CloudFormation: started for each test file, empty for each test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.engine.release_apps import Scene
 from tests.permissions.calls import check
 from tests.unit.resource_scenes import training_rows
 
-# A job of an hour takes a second; the Provider framework asks ten times as often.
+# A job of an hour takes a second; the Provider framework polls ten times as often.
 TIME_SCALE, WAIT_SCALE = 3000, 0.1
 
 
@@ -24,7 +24,7 @@ TIME_SCALE, WAIT_SCALE = 3000, 0.1
 def running_engine(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Engine]:
-    """Servers for one file, which may set a TIME_SCALE and a WAIT_SCALE of its own."""
+    """Start servers for one file, which may define its own TIME_SCALE and WAIT_SCALE."""
     engine = Engine(
         State(tmp_path_factory.mktemp("engine")),
         time_scale=getattr(request.module, "TIME_SCALE", TIME_SCALE),
@@ -36,7 +36,7 @@ def running_engine(
 
 @pytest.fixture
 def engine(running_engine: Engine) -> Iterator[Engine]:
-    """CloudFormation and Bedrock with nothing in them. At the end, no call was refused, and none is new."""
+    """Return an empty CloudFormation and Bedrock; check at the end that IAM refused no call and knows all."""
     running_engine.reset()
     yield running_engine
     assert not (found := check(running_engine.asked_of_iam())), "\n".join(found)
@@ -44,13 +44,13 @@ def engine(running_engine: Engine) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory) -> App:
-    """Another team's app, synthesized."""
+    """Return another team's app, synthesized."""
     return apps.synthesize(tmp_path_factory.mktemp("app"))
 
 
 @pytest.fixture
 def team(engine: Engine, app: App) -> Engine:
-    """An account with that team's bucket, where the app's assets are published."""
+    """Return an account with that team's bucket and the app's published assets."""
     for assembly in app.assemblies:
         engine.publish(assembly)
     engine.aws("s3").create_bucket(Bucket=apps.BUCKET)
@@ -62,8 +62,7 @@ def team(engine: Engine, app: App) -> Engine:
 def scene(
     engine: Engine, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scene]:
-    """A team with releases, before its first deployment. What is there at the end is told where a test
-    fails."""
+    """Return a team with releases, before its first deployment; describe its state if the test fails."""
     scene = Scene(engine, tmp_path_factory.getbasetemp() / "release-apps")
     yield scene
     request.node.add_report_section("teardown", "scene", scene.told())
@@ -71,7 +70,7 @@ def scene(
 
 @pytest.fixture
 def models(team: Engine) -> list[str]:
-    """Two custom models that somebody trained before, `search-a` and `search-b`; their ARNs."""
+    """Return the ARNs of two custom models that exist already, `search-a` and `search-b`."""
     role = team.somebodys_role("trainer")
     teacher = {"teacherModelIdentifier": apps.TEACHER}
     for name in ("search-a", "search-b"):

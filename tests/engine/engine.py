@@ -1,4 +1,4 @@
-"""The emulator's real CloudFormation, driven as `cdk deploy` drives it but without the CDK's process.
+"""The emulator's CloudFormation, driven as `cdk deploy` drives it but without the CDK's process.
 
 Templates and assets come from an assembly that the CDK synthesized. CloudFormation, Lambda, Step Functions,
 IAM, DynamoDB and S3 are the emulator's; Bedrock is the stand-in. Both are test doubles, see `local/`.
@@ -43,7 +43,7 @@ class Outcome:
 
     @property
     def succeeded(self) -> bool:
-        """Whether it did what was asked for."""
+        """Return whether the operation did what it should."""
         return self.status in DONE
 
 
@@ -63,18 +63,18 @@ class Engine:
 
     @property
     def emulator_pid(self) -> int:
-        """The process id of the emulator, whose children are the functions."""
+        """Return the process id of the emulator, whose child processes run the functions."""
         return self._servers.emulator.pid
 
     def reset(self) -> None:
-        """Forget all that was deployed, in both doubles."""
+        """Delete everything that was deployed, in both doubles."""
         self._send(f"{self._servers.emulator.url}/_ministack/reset", "POST", b"")
         self.bedrock("/_reset", {})
         self.deliver(1)
         self._bootstrap()
 
     def _bootstrap(self) -> None:
-        """What `cdk bootstrap` leaves for a deployment to use."""
+        """Create what `cdk bootstrap` creates."""
         self._published.clear()
         self.aws("s3").create_bucket(Bucket=STAGING)
         self.aws("ssm").put_parameter(Name="/cdk-bootstrap/hnb659fds/version", Value="30", Type="String")
@@ -84,7 +84,7 @@ class Engine:
         servers.stop(self.state)
 
     def aws(self, service: str) -> Any:
-        """A client of the emulator, or of the stand-in for Bedrock."""
+        """Return a client of the emulator, or of the Bedrock stand-in."""
         if service not in self._clients:
             self._clients[service] = self._client(service)
         return self._clients[service]
@@ -104,7 +104,7 @@ class Engine:
         )
 
     def publish(self, assembly: Path) -> None:
-        """Put the file assets of every stack where the templates look for them."""
+        """Upload the file assets of every stack to where the templates expect them."""
         for manifest in sorted(assembly.glob("*.assets.json")):
             for file in json.loads(manifest.read_text())["files"].values():
                 for destination in file["destinations"].values():
@@ -119,7 +119,7 @@ class Engine:
         self._published.add(key)
 
     def begin(self, stack: str, template: Mapping[str, Any]) -> None:
-        """Create or update a stack. Raises ClientError where CloudFormation refuses at once."""
+        """Start to create or update a stack. Raises ClientError if CloudFormation rejects the request."""
         key = f"{stack}.template.json"
         self.aws("s3").put_object(Bucket=STAGING, Key=key, Body=json.dumps(template).encode())
         wanted = {
@@ -142,23 +142,23 @@ class Engine:
         return self.wait(stack)
 
     def delete(self, stack: str, retain: Sequence[str] = (), *, seconds: float = SECONDS) -> Outcome:
-        """Delete a stack and wait for its end, so long at most; one that does not exist is deleted.
+        """Delete a stack and wait for the end, at most this long; succeed if the stack does not exist.
 
-        `retain` are logical ids to let go of, which CloudFormation takes only after DELETE_FAILED.
+        `retain` are logical ids to keep, which CloudFormation accepts only after DELETE_FAILED.
         """
         self.aws("cloudformation").delete_stack(StackName=stack, RetainResources=list(retain))
         return self.wait(stack, seconds)
 
     def continue_rollback(self, stack: str, skip: Sequence[str] = ()) -> Outcome:
-        """Go on with an update's rollback that failed, as `cdk rollback` does.
+        """Continue an update's rollback that failed, as `cdk rollback` does.
 
-        `skip` are logical ids that CloudFormation is to take for rolled back (`cdk rollback --orphan`).
+        `skip` are logical ids that CloudFormation is to regard as rolled back (`cdk rollback --orphan`).
         """
         self.aws("cloudformation").continue_update_rollback(StackName=stack, ResourcesToSkip=list(skip))
         return self.wait(stack)
 
     def status(self, stack: str) -> str | None:
-        """A stack's status; None where there is none."""
+        """Return a stack's status, or None if it does not exist."""
         try:
             found = self.aws("cloudformation").describe_stacks(StackName=stack)["Stacks"]
         except ClientError as error:
@@ -169,9 +169,9 @@ class Engine:
         return None if status == "DELETE_COMPLETE" else status
 
     def wait(self, stack: str, seconds: float = SECONDS) -> Outcome:
-        """Wait until CloudFormation has done with a stack.
+        """Wait until CloudFormation has finished with a stack.
 
-        Raises TimeoutError where it hangs.
+        Raises TimeoutError if it hangs.
         """
         end = time.monotonic() + seconds
         while (status := self.status(stack) or "DELETE_COMPLETE").endswith("IN_PROGRESS"):
@@ -182,7 +182,7 @@ class Engine:
         return Outcome(stack, status, reasons)
 
     def _reasons(self, stack: str) -> Iterator[str]:
-        """Why the last operation's resources failed, last first."""
+        """Return why resources failed in the last operation, latest first."""
         pages = self.aws("cloudformation").get_paginator("describe_stack_events").paginate(StackName=stack)
         for event in (event for page in pages for event in page["StackEvents"]):
             if event["ResourceStatus"].endswith("FAILED") and event.get("ResourceStatusReason"):
@@ -191,9 +191,9 @@ class Engine:
                 return
 
     def settle(self, seconds: float = SECONDS) -> None:
-        """Wait for the end of all executions: the waiter of an event that came twice asks once more.
+        """Wait until all executions have ended: the waiter of a repeated event polls once more.
 
-        Raises TimeoutError where they go on.
+        Raises TimeoutError if they don't end.
         """
         end = time.monotonic() + seconds
         while any(self.running()):
@@ -202,7 +202,7 @@ class Engine:
             time.sleep(0.05)
 
     def running(self) -> Iterator[str]:
-        """The ARNs of all executions that run."""
+        """Return the ARNs of all running executions."""
         machines = self.aws("stepfunctions")
         for machine in machines.list_state_machines()["stateMachines"]:
             found = machines.list_executions(
@@ -211,50 +211,50 @@ class Engine:
             yield from (execution["executionArn"] for execution in found["executions"])
 
     def under_way(self, stack: str) -> dict[str, str]:
-        """The status of each resource of a stack that CloudFormation works on, by logical id."""
+        """Return the status of each resource that CloudFormation is working on, by logical id."""
         found = self.aws("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
         states = {item["LogicalResourceId"]: item["ResourceStatus"] for item in found}
         return {name: status for name, status in states.items() if status.endswith("IN_PROGRESS")}
 
     def resources(self, stack: str) -> dict[str, str]:
-        """Logical to physical ids of a stack's resources."""
+        """Return physical ids by logical id."""
         found = self.aws("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
         return {item["LogicalResourceId"]: item["PhysicalResourceId"] for item in found}
 
     def outputs(self, stack: str) -> dict[str, str]:
-        """A stack's outputs."""
+        """Return a stack's outputs."""
         found = self.aws("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
         return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
 
     def table(self, name: str) -> Any:
-        """A DynamoDB table, as a resource."""
+        """Return a DynamoDB table resource."""
         return self._session.resource(
             "dynamodb", endpoint_url=self._servers.emulator.url, verify=str(self.state.ca_bundle)
         ).Table(name)
 
     def router(self, api_id: str) -> Router:
-        """Asks a deployed router through its HTTP API, signed."""
+        """Send signed queries to a deployed router through its HTTP API."""
         return Router(
             url=f"{self._servers.emulator.url}/_aws/execute-api/{api_id}/$default/route",
             region=REGION,
             credentials=Credentials(environment.ACCESS_KEY, environment.SECRET_KEY),
-            # Read anew for each query: the whole bundle takes longer than the query.
+            # Loaded for each query: importing it with this module would be slow.
             verify=str(self.state.certificate),
         )
 
     def deliver(self, times: int) -> None:
-        """How often CloudFormation delivers each event of a custom resource from now on."""
+        """Set how often CloudFormation delivers each event of a custom resource."""
         self._send(f"{self._servers.emulator.url}/_cloudformation/deliveries/{times}", "POST", b"")
 
     def bedrock(self, path: str, order: Mapping[str, Any] | None = None, *, delete: bool = False) -> Any:
-        """The stand-in's own endpoints, e.g. `/_state`; with an order, a POST of it."""
+        """Call one of the stand-in's own endpoints, e.g. `/_state`: by GET, DELETE, or POST with an order."""
         url = f"{self._servers.bedrock.url}{path}"
         if order is not None:
             return self._send(url, "POST", json.dumps(order).encode())
         return self._send(url, "DELETE" if delete else "GET")
 
     def somebodys_role(self, name: str) -> str:
-        """Make a role that Bedrock may assume and that may do anything; its ARN."""
+        """Create a role that Bedrock may assume and that allows everything; return its ARN."""
         trust = {
             "Effect": "Allow",
             "Principal": {"Service": "bedrock.amazonaws.com"},
@@ -267,29 +267,30 @@ class Engine:
         return str(role["Arn"])
 
     def asked_of_iam(self) -> Mapping[str, Any]:
-        """What the roles have asked of IAM since the last reset: see `local/emulator/access.py`."""
+        """Return the roles' requests to IAM since the last reset; see `local/emulator/access.py`."""
         asked: Mapping[str, Any] = self._send(f"{self._servers.emulator.url}/_iam/calls", "GET")
         return asked
 
     def calls(self, operation: str | None = None) -> list[Mapping[str, Any]]:
-        """The calls that Bedrock has carried out, of one operation or all, oldest first."""
+        """Return the successful Bedrock calls of one operation or of all, oldest first."""
         calls = self.bedrock("/_calls" if operation is None else f"/_calls?operation={operation}")
         return [call for call in calls if call["outcome"] in ("ok", "lost")]
 
     def written(self) -> list[str]:
-        """The operations that changed something in Bedrock, in order."""
+        """Return the operations that changed something in Bedrock, in order."""
         return [
             call["operation"] for call in self.calls() if not call["operation"].startswith(("Get", "List"))
         ]
 
     def held(self, kind: str) -> dict[str, Mapping[str, Any]]:
-        """What Bedrock holds of a kind (`jobs`, `models`, `throughput`), by name."""
+        """Return Bedrock's resources of a kind (`jobs`, `models`, `throughput`) by name."""
         return {item["name"]: item for item in self.bedrock("/_state")[kind]}
 
     def send(self, function: str, event: Mapping[str, Any], seconds: float = SECONDS) -> Mapping[str, Any]:
-        """Send a custom resource's function an event that the stack knows nothing of; returns its answer.
+        """Send an unsolicited event to a custom resource's function and return its response.
 
-        Like CloudFormation's own, the answer goes to a signed URL of S3. Raises TimeoutError where none does.
+        As with CloudFormation's own events, the response goes to a signed S3 URL. Raises TimeoutError without
+        a response.
         """
         where = {"Bucket": STAGING, "Key": f"answers/{uuid4()}"}
         url = self.aws("s3").generate_presigned_url("put_object", Params=where)
@@ -306,7 +307,7 @@ class Engine:
     def _send(self, url: str, method: str, body: bytes | None = None) -> Any:
         context = ssl.create_default_context(cafile=str(self.state.ca_bundle)) if "https" in url else None
         request = Request(url, data=body, method=method, headers={"Content-Type": "application/json"})
-        # A reset waits for what is under way.
+        # A reset waits for running requests.
         with urlopen(request, timeout=SECONDS, context=context) as answer:
             text = answer.read()
         return json.loads(text) if text else None

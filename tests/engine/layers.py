@@ -1,4 +1,4 @@
-"""Layers without their content, for tests of what CloudFormation and our functions do."""
+"""Layers without content, for tests that need only CloudFormation and our functions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def empty(assembly: Path) -> None:
-    """Leave the dependencies out of an assembly's layers.
+    """Remove the dependencies from an assembly's layers.
 
-    The emulator's functions have them of its own environment, and to unpack and compile them costs each a
-    second at its first call. Bundles are tested for themselves.
+    The emulator's functions have them in their own environment, and unpacking and compiling them would cost
+    each function a second at its first call. Bundles have their own tests.
     """
     for template in assembly.glob("*.template.json"):
         for resource in json.loads(template.read_text(encoding="utf-8")).get("Resources", {}).values():

@@ -1,4 +1,4 @@
-"""Another team's CDK app with a release in it, and what that team sees of it: stack, releases and Bedrock."""
+"""Another team's CDK app with a release, and that team's view of it: stack, releases and Bedrock."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from tests.stacks.assembly import unhashed
 
 HOLDOUT = "rows/holdout.jsonl"
 BAD_DATA = "Record 7 of rows/training.jsonl holds 'User:', which is reserved and may not be in a prompt."
-# Enough for the stand-in's student to pass the gate below, and few enough to be over in a moment.
+# Enough rows for the stand-in's student to pass the gate below, and few enough to be quick.
 TRAINING_ROWS, HOLDOUT_ROWS = 400, 60
 GATE = GateProps(
     minimum_valid_output=0.9,
@@ -55,7 +55,7 @@ GATE = GateProps(
     maximum_mean_absolute_error=0.2,
     minimum_examples=50,
 )
-# Half of the requests, then all of them; nobody asks here, so nothing speaks against it.
+# Half of the requests, then all of them. There is no traffic here, so no check can fail.
 ROLLOUT = RolloutProps(
     steps=[0.5, 1.0],
     dwell_seconds=1,
@@ -66,13 +66,13 @@ ROLLOUT = RolloutProps(
     probes=0,
 )
 TIMING = TimingProps(poll_seconds=1, timeout_hours=0.5, stall_hours=0.5, wait_hours=0)
-# As long as the harness waits for a stack.
+# As long as the tests wait for a stack.
 SECONDS = 120.0
 _numbers = count(1)
 
 
 class ReleaseStack(cdk.Stack):
-    """Everything of one team: a job, or somebody else's model, and its way into production."""
+    """One team's stack: a job, or an adopted model, and its release."""
 
     def __init__(
         self,
@@ -88,8 +88,11 @@ class ReleaseStack(cdk.Stack):
         wait: tuple[int, int] | None = None,
         **timing: Any,
     ) -> None:
-        """`adopted` is the ARN of a model that is there, `wait` the seconds that the stack waits and those of
-        one window; `timing` changes the release's own."""
+        """Declare the stack.
+
+        `adopted` is the ARN of an existing model. `wait` holds the seconds that the stack waits and the
+        seconds of one window. `timing` overrides the release's defaults.
+        """
         super().__init__(app, construct_id)
         bucket = s3.Bucket.from_bucket_name(self, "Bucket", BUCKET)
         own_job = None if adopted else self._job(bucket, nonce)
@@ -113,7 +116,7 @@ class ReleaseStack(cdk.Stack):
             stores=ReleaseStores(table=table),
         )
         if own_job:
-            # What costs is begun last: a stack that can't be made has nothing to stop.
+            # What costs money is created last: if the stack fails before, there is nothing to stop.
             own_job.resource.node.add_dependency(release.machine)
         if wait:
             seconds, longest = wait
@@ -131,7 +134,7 @@ class ReleaseStack(cdk.Stack):
         )
 
     def _throughput(self, model_units: int) -> tuple[ProvisionedThroughput, dynamodb.ITable]:
-        """Bought by releases, which tell it from the table what they are."""
+        """Declare throughput that releases buy, and their table."""
         table = dynamodb.Table(
             self,
             "Releases",
@@ -151,19 +154,19 @@ class ReleaseStack(cdk.Stack):
 
 @dataclass(frozen=True)
 class Declared:
-    """One version of the app, synthesised."""
+    """One synthesized version of the app."""
 
     assembly: Path
 
     @cached_property
     def template(self) -> Mapping[str, Any]:
-        """The stack's template."""
+        """Return the stack's template."""
         template: Mapping[str, Any] = json.loads((self.assembly / f"{OWNER}.template.json").read_text())
         return template
 
     @cached_property
     def digest(self) -> str:
-        """The digest of the release that it declares."""
+        """Return the digest of the release that it declares."""
         return next(
             str(resource["Properties"]["Digest"])
             for resource in self.template["Resources"].values()
@@ -171,11 +174,11 @@ class Declared:
         )
 
     def logical_id(self, name: str) -> str:
-        """The logical id of a resource, which is its name and the CDK's hash."""
+        """Return the logical id of a resource: its name and the CDK's hash."""
         return str(next(key for key in self.template["Resources"] if unhashed(key) == name))
 
     def of_type(self, kind: str, having: str = "") -> str:
-        """The logical id of the one resource of a type, with a property of that name."""
+        """Return the logical id of the one resource of a type that has this property."""
         found = (
             key
             for key, resource in self.template["Resources"].items()
@@ -185,7 +188,7 @@ class Declared:
 
 
 def declare(folder: Path, **options: Any) -> Declared:
-    """Synthesise a version of the app; each version only once in a folder."""
+    """Synthesize a version of the app, once for each folder."""
     version = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
     assembly = folder / version
     if not assembly.exists():
@@ -198,12 +201,12 @@ def declare(folder: Path, **options: Any) -> Declared:
 
 
 class Scene:
-    """Deploys its app, and looks at what becomes of it."""
+    """Deploys its app and reads its state."""
 
     def __init__(self, engine: Engine, folder: Path) -> None:
-        """Begin with a bucket that holds the rows, and nothing else."""
+        """Start with a bucket that holds the training rows."""
         self.engine = engine
-        # Each in a stack of another name: what goes on of one that a test has left finds nothing of the next.
+        # Each test uses another stack name, so that leftovers of one test don't disturb the next.
         self._stack, self._folder = f"{OWNER}-{next(_numbers)}", folder
         self._declared: Declared | None = None
         self._outcomes: list[Outcome] = []
@@ -215,43 +218,43 @@ class Scene:
             lines = (PROJECT / "data" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
             engine.aws("s3").put_object(Bucket=BUCKET, Key=key, Body="".join(lines[:rows]).encode())
 
-    # What it does
+    # Actions
 
     def begin(self, **options: Any) -> str:
-        """Begin to deploy a version of the app; returns the digest of its release."""
+        """Start to deploy a version of the app; return the digest of its release."""
         self._declared = declare(self._folder, **options)
         self.engine.publish(self._declared.assembly)
         self.engine.begin(self._stack, self._declared.template)
         return self._declared.digest
 
     def status(self) -> str | None:
-        """The stack's status."""
+        """Return the stack's status."""
         return self.engine.status(self._stack)
 
     def is_busy(self) -> bool:
-        """Whether CloudFormation is at work on the stack."""
+        """Return whether CloudFormation is working on the stack."""
         return "IN_PROGRESS" in (self.status() or "")
 
     def wait(self) -> Outcome:
-        """Wait for the end of what was begun."""
+        """Wait for the end of the started operation."""
         outcome = self.engine.wait(self._stack)
         self._outcomes.append(outcome)
         return outcome
 
     def deploy(self, **options: Any) -> str:
-        """Deploy a version of the app, which must succeed; returns the digest of its release."""
+        """Deploy a version of the app and check that it succeeds; return the digest of its release."""
         digest = self.begin(**options)
         outcome = self.wait()
         assert outcome.succeeded, outcome
         return digest
 
     def destroy(self) -> Outcome:
-        """Delete the stack and wait for the end of that."""
+        """Delete the stack and wait until it is deleted."""
         self.begin_to_destroy()
         return self.wait()
 
     def begin_to_destroy(self) -> str:
-        """Ask for the stack's end; returns the ARN of the execution that was begun last."""
+        """Start to delete the stack; return the ARN of the latest execution."""
         last = max(self.releases().values(), key=lambda release: release.started_at, default=None)
         self.engine.aws("cloudformation").delete_stack(StackName=self._stack)
         return last.execution if last else ""
@@ -261,83 +264,83 @@ class Scene:
         self.engine.bedrock("/_faults", {"kind": kind, **more})
 
     def call(self, function: str) -> None:
-        """Call a function of the stack, as a rule of EventBridge does; its name is without the CDK's hash."""
+        """Invoke a function of the stack as an EventBridge rule does; its name is without the CDK's hash."""
         name = self._physical_id(self._current.logical_id(function))
         self.engine.aws("lambda").invoke(FunctionName=name, Payload=b"{}")
 
-    # What it sees
+    # State
 
     def releases(self) -> dict[str, Release]:
-        """All releases, by digest; once the table is gone, as they were when last looked at."""
+        """Return all releases by digest; after the table's deletion, those that were last read."""
         if self._table:
             with contextlib.suppress(ClientError):
                 self._seen = {release.digest: release for release in self._table.all()}
         return self._seen
 
     def release(self, digest: str) -> Release:
-        """One release; before its first step as a release that nothing is known of."""
+        """Return one release; before its first step, a release without details."""
         return self.releases().get(digest) or Release(digest=digest)
 
     def item(self, digest: str) -> Mapping[str, Any]:
-        """A release's item as the table holds it."""
+        """Return a release's item in the table."""
         found: Mapping[str, Any] = self._dynamodb_table.get_item(Key={"id": f"release@{digest}"})["Item"]
         return found
 
     def served(self) -> tuple[str, ...]:
-        """The digests of the releases that the route names, the settled one last."""
+        """Return the digests of the releases in the route, the live one last."""
         assert self._table is not None
         return tuple(share.digest for share in self._table.route().shares)
 
-    def settled(self) -> str | None:
-        """The digest of the release that serves whatever no candidate serves."""
+    def live(self) -> str | None:
+        """Return the digest of the live release in the route, if any."""
         assert self._table is not None
-        settled = self._table.route().live
-        return settled.digest if settled else None
+        live = self._table.route().live
+        return live.digest if live else None
 
-    def settled_until(self, condition: Callable[[], object], what: str) -> set[str | None]:
-        """Wait until something holds; returns all that was settled meanwhile."""
+    def live_until(self, condition: Callable[[], object], what: str) -> set[str | None]:
+        """Wait until a condition holds; return every live digest that was seen meanwhile."""
         seen: set[str | None] = set()
 
         def holds() -> object:
             found = condition()
-            seen.add(self.settled())
+            seen.add(self.live())
             return found
 
         self.until(holds, what)
         return seen
 
     def declared(self) -> str | None:
-        """The digest that the deployed stack asks for."""
+        """Return the digest that the deployed stack declares."""
         assert self._table is not None
         return self._table.declared()
 
     def windows(self) -> list[int]:
-        """The numbers of the windows in which the stack waits."""
+        """Return the numbers of the windows in which the stack waits."""
         table = self._dynamodb_table
         return sorted(window.number for window in WaitConditions(table).windows()) if table else []
 
     def physical_ids(self, kind: str) -> set[str]:
-        """The physical ids of the stack's resources of a type."""
+        """Return the physical ids of the stack's resources of a type."""
         declared = self._current.template["Resources"]
         found = self.engine.resources(self._stack).items()
         return {id_ for name, id_ in found if declared[name]["Type"] == kind}
 
     def goes_live(self, digest: str) -> Release:
-        """Wait until a release is live and its execution has ended; anything else that is final fails."""
+        """Wait until a release is live and its execution has ended; fail on any other final state."""
         self.until(lambda: self.release(digest).is_final, f"release {digest} is final")
         assert self.release(digest).state == LIVE, self.told()
         self.until(lambda: not self.running(), f"the execution of {digest} ends")
         return self.release(digest)
 
     def fails(self, digest: str) -> Release:
-        """Wait until a release has failed and its execution has ended; anything else that is final fails."""
+        """Wait until a release has failed and its execution has ended; fail on any other final state."""
         self.until(lambda: self.release(digest).is_final, f"release {digest} is final")
         assert self.release(digest).state == FAILED, self.told()
         self.until(lambda: not self.running(), f"the execution of {digest} ends")
         return self.release(digest)
 
     def executions(self, status: str | None = None) -> list[str]:
-        """Names of all executions of the release state machine, or of those with a status."""
+        """Return the names of the release state machine's executions, or of those with a status."""
         machine = self._physical_id(
             self._current.of_type("AWS::StepFunctions::StateMachine", "StateMachineName")
         )
@@ -346,11 +349,11 @@ class Scene:
         return sorted(item["name"] for item in found["executions"])
 
     def running(self) -> list[str]:
-        """Names of the executions that run."""
+        """Return the names of the running executions."""
         return self.executions("RUNNING")
 
     def execution_status(self, arn: str) -> str:
-        """The status of an execution; "gone" once its state machine is."""
+        """Return the status of an execution, or "gone" if its state machine is deleted."""
         machines = self.engine.aws("stepfunctions")
         try:
             return str(machines.describe_execution(executionArn=arn)["status"])
@@ -358,16 +361,16 @@ class Scene:
             return "gone"
 
     def states(self) -> list[str]:
-        """The states that releases are in."""
+        """Return the states of the releases."""
         return sorted({release.state for release in self.releases().values()})
 
     def held(self, kind: str) -> dict[str, str]:
-        """Name to status, of a kind of what Bedrock holds: `jobs`, `models`, `deployments`, `throughput`,
-        `evaluations`."""
+        """Return Bedrock's resources of a kind, name to status: `jobs`, `models`, `deployments`, `throughput`
+        or `evaluations`."""
         return {name: str(item.get("status", "")) for name, item in self.engine.held(kind).items()}
 
     def left(self) -> list[str]:
-        """What would cost, or go on, after the stack is gone."""
+        """Return what still runs or costs money after the stack is deleted."""
         found = [
             f"{kind} {name} {s}"
             for kind in ("jobs", "evaluations")
@@ -380,14 +383,14 @@ class Scene:
         return found + [f"state machine {machine['name']}" for machine in machines]
 
     def until(self, condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-        """Wait until something holds. What never comes fails with all that is known."""
+        """Wait until a condition holds; on timeout, fail with a description of the state."""
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}\n{self.told()}"
             time.sleep(0.05)
 
     def told(self) -> str:
-        """All that explains a failure."""
+        """Return a description of the state that explains a failure."""
         lines = [f"stack: {self.status()}", *(f"  {outcome}" for outcome in self._outcomes)]
         lines += [f"  {reason}" for reason in self._failures()]
         lines += [f"release: {release}" for release in self.releases().values()]
@@ -399,7 +402,7 @@ class Scene:
         return "\n".join(lines)
 
     def _failures(self) -> Iterator[str]:
-        """Why resources of the stack failed, in all its operations."""
+        """Return why resources of the stack failed, over all its operations."""
         try:
             events = self.engine.aws("cloudformation").describe_stack_events(StackName=self._stack)[
                 "StackEvents"
@@ -418,7 +421,7 @@ class Scene:
 
     @property
     def _table(self) -> Releases | None:
-        """The releases table, while there is one."""
+        """Return the releases table, or None if it does not exist."""
         table = self._dynamodb_table
         return Releases(table) if table else None
 
@@ -430,7 +433,7 @@ class Scene:
         return self._known_table
 
     def _physical_id(self, logical_id: str) -> str | None:
-        """A resource's physical id, asked for until there is one: nothing that is looked at is replaced."""
+        """Return a resource's physical id, reading until it exists; resources here are never replaced."""
         if logical_id not in self._ids and self.status():
             self._ids |= self.engine.resources(self._stack)
         return self._ids.get(logical_id)

@@ -1,4 +1,4 @@
-"""The whole system on the emulator: its templates, what is deployed of it, and who asks its router."""
+"""The whole system on the emulator: its templates, its deployed resources, and traffic to its router."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.stacks.assembly import unhashed
 STACKS = ("data", "distillation", "release", "router")
 """In order of dependency. Operations watches these, and owns nothing that costs."""
 
-# Waits as short as they can be.
+# The shortest waits that are allowed.
 SHORT: Mapping[str, Mapping[str, Any]] = {
     "evaluation": {"slice_queries": 0, "compare_base": False},
     "rollout": {"steps": [0.5, 1.0], "dwell_seconds": 1},
     "release": {"poll_seconds": 1, "wait_hours": 0},
 }
-# A query that a killed function was at, or was just given to, fails within so many seconds.
+# Seconds in which a query fails if its function was killed while or just before it ran.
 KILL_SECONDS = 5.0
 TASK = Task.load()
 
@@ -50,20 +50,20 @@ class Variant:
 
     @cached_property
     def templates(self) -> Mapping[str, Mapping[str, Any]]:
-        """Stack to template, in order of dependency."""
+        """Return templates by stack, in order of dependency."""
         return {
             stack: json.loads((self.assembly / f"{self.owner}-{stack}.template.json").read_text())
             for stack in STACKS
         }
 
     def logical_id(self, stack: str, name: str) -> str:
-        """The logical id of a resource, which is its name and the CDK's hash."""
+        """Return the logical id of a resource: its name and the CDK's hash."""
         resources: Mapping[str, Any] = self.templates[stack]["Resources"]
         return next(key for key in resources if unhashed(key) == name)
 
 
 def changed(settings: Settings, *changes: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """Settings with other values, by section."""
+    """Return settings with other values, by section."""
     values = settings.model_dump()
     for source in changes:
         for section, fields in source.items():
@@ -72,7 +72,7 @@ def changed(settings: Settings, *changes: Mapping[str, Mapping[str, Any]]) -> Se
 
 
 def variant(name: str, assembly: Path, settings: Settings) -> Variant:
-    """Make one variant's assembly."""
+    """Synthesize one variant and return it."""
     context = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
     app = cdk.App(context=context, outdir=str(assembly), analytics_reporting=False)
     declare(app, settings)
@@ -92,30 +92,30 @@ def variant(name: str, assembly: Path, settings: Settings) -> Variant:
 
 @dataclass(frozen=True)
 class System:
-    """What is deployed of the system; any of its variants names its resources."""
+    """The deployed system; any of its variants gives the names of its resources."""
 
     engine: Engine
     variant: Variant
 
     def physical(self, stack: str, name: str) -> str:
-        """The physical id of a resource, by its name without the CDK's hash."""
+        """Return the physical id of a resource by its name without the CDK's hash."""
         logical_id = self.variant.logical_id(stack, name)
         return self.engine.resources(f"{self.variant.owner}-{stack}")[logical_id]
 
     def table(self) -> Any:
-        """The releases table, as a resource."""
+        """Return the releases table as a DynamoDB resource."""
         return self.engine.table(self.physical("release", "Releases"))
 
     def releases(self) -> Releases:
-        """The releases, and the route."""
+        """Return the table of releases and route."""
         return Releases(self.table())
 
     def router(self) -> Router:
-        """Asks the router."""
+        """Send queries to the router."""
         return self.engine.router(self.engine.outputs(f"{self.variant.owner}-router")["ApiId"])
 
     def sweep(self) -> Any:
-        """The hourly sweep, now; returns what it says."""
+        """Run the hourly sweep now; return its result."""
         name = self.physical("release", "ReleaseSweep")
         answer = self.engine.aws("lambda").invoke(FunctionName=name, Payload=b"{}")
         return json.loads(answer["Payload"].read())
@@ -123,8 +123,7 @@ class System:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a query was answered: by which release and source, and when it was asked, of the monotonic
-    clock."""
+    """An answer to a query: its release, its source, and when the query was sent (monotonic clock)."""
 
     asked_at: float
     source: str
@@ -132,17 +131,16 @@ class Answer:
 
 
 class Traffic:
-    """Asks the router one query after another until its end, each another one, so that no cache answers.
+    """Sends different queries to the router, one after another, so that the cache answers none.
 
-    `failures` tells of queries that went unanswered, or whose answer is no weights. `killed_at` is when a
-    function was killed. It may have been the router's: nobody answers the query that it was at, and whoever
-    asked asks again.
+    `failures` lists queries without an answer, or whose answer is not weights. `killed_at` is when a function
+    was killed: if it was the router's, its current query has no answer, and a client would send it again.
     """
 
     QUERIES = ("red car at night", "who says hello", "the song of the credits", "made in 1998")
 
     def __init__(self, router: Router, pause: float = 0.1) -> None:
-        """Begin."""
+        """Start."""
         self.answers: list[Answer] = []
         self.failures: list[str] = []
         self.killed_at = -KILL_SECONDS
@@ -153,12 +151,12 @@ class Traffic:
         self._thread.start()
 
     def end(self) -> None:
-        """Stop asking; the last query is waited for."""
+        """Stop after the current query."""
         self._over.set()
         self._thread.join(60)
 
     def since(self, moment: float) -> list[Answer]:
-        """The answers to what was asked after a moment of the monotonic clock."""
+        """Return the answers to queries sent after a moment of the monotonic clock."""
         return [answer for answer in list(self.answers) if answer.asked_at > moment]
 
     def _run(self) -> None:
@@ -180,7 +178,7 @@ class Traffic:
             weights = answer["weights"]
             if set(weights) != set(TASK.labels) or abs(sum(weights.values()) - 1) > 1e-6:
                 raise ValueError(f"not weights: {weights}")
-        except Exception as error:  # whatever it is, a query went unanswered
+        except Exception as error:  # any error means a query without an answer
             return repr(error)
         self.answers.append(Answer(asked_at, str(answer["source"]), answer["release"]))
         return None

@@ -1,4 +1,4 @@
-"""Another team's app needs little: what it imports, and how much it has to say."""
+"""Another team's app needs few imports and few arguments."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MOST_PROPERTIES = 7
 
 
 class Counted(Exception):  # noqa: N818  # no error: it ends the synthesis once all is known
-    """How many properties a construct was given."""
+    """A construct and the number of arguments it was given."""
 
 
-# What exists already is given its ARN alone.
+# An existing resource needs only its ARN.
 MADE = [name for name, (kind, _) in apps.VARIANTS.items() if kind is not apps.ExistingStack]
 
 

@@ -1,4 +1,4 @@
-"""Another team's stack, destroyed at any moment of a release: nothing is left running, and nothing hangs."""
+"""Another team's stack is destroyed at different moments of a release: nothing runs on or hangs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.engine.release_apps import Scene
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-destroy")]
 
-# How much faster than Bedrock's the time goes by. A job takes 1.4 s, and what is asked for is there at once.
+# Time runs this many times faster than in Bedrock. A job takes 1.4 s, everything else is ready at once.
 FAST = 3000
-# Slow enough that a deployment, in its 0.8 s, and throughput, in its 2 s, are met while they are made.
+# Slow enough to catch a deployment (0.8 s) and throughput (2 s) while they are being created.
 SLOW = 600
-# A job takes 20 s, which nobody waits for.
+# A job takes 20 s, and no test waits for its end.
 SLOWEST = 200
-# A throughput's resource asks every 30 s.
+# The throughput's resource polls every 30 s.
 WAIT_SCALE = 0.03
 
 DENIED = "An explicit deny is in the way."
@@ -31,7 +31,7 @@ NO_CAPACITY = "There is no capacity for this deployment."
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[float], Engine]]:
-    """Servers for a time scale, for as long as the file is run."""
+    """Yield servers by time scale, kept for the whole file."""
     started: dict[float, Engine] = {}
 
     def engine(time_scale: float) -> Engine:
@@ -51,7 +51,7 @@ def scene_at(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[float], Scene]]:
-    """A team before its first deployment. What is there at the end is told where a test fails."""
+    """Return a team before its first deployment; describe its state if the test fails."""
     made: list[Scene] = []
 
     def scene(time_scale: float) -> Scene:
@@ -69,8 +69,11 @@ def scene_at(
 def test_a_delete_that_fails_names_the_resource_and_holds_bedrocks_own_text(
     scene_at: Callable[[float], Scene],
 ) -> None:
-    """Case B31. tests/unit/distilled_router/aws/test_throttling.py shows the second try by direct events: AWS
-    keeps what a resource that could not be deleted depends on, the emulator deletes its functions."""
+    """Case B31.
+
+    tests/unit/distilled_router/aws/test_throttling.py covers the second try with direct events: AWS keeps the
+    dependencies of a resource that could not be deleted, but the emulator deletes its functions.
+    """
     scene = scene_at(FAST)
     scene.order("deployment_failed", message=NO_CAPACITY)
     digest = scene.deploy()
@@ -90,7 +93,7 @@ def _phase(scene: Scene, name: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Moment:
-    """When a stack is destroyed: `is_now` tells, `options` and what is ordered make it last."""
+    """A moment to destroy the stack at: `is_now` detects it, `options` and the ordered fault prolong it."""
 
     name: str
     is_now: Callable[[Scene], bool]
@@ -111,7 +114,7 @@ MOMENTS = (
         order="job_stalled",
     ),
     Moment(
-        "the candidate is being judged",
+        "the candidate is being evaluated",
         lambda scene: scene.states() == [EVALUATING] and bool(scene.engine.calls("Converse")),
         latency_ms=1500,
     ),
@@ -122,7 +125,7 @@ MOMENTS = (
         order="evaluation_stalled",
     ),
     Moment(
-        "the candidate rises",
+        "the candidate is rolled out",
         lambda scene: scene.states() == [ROLLING_OUT],
         options={"dwell_seconds": 600},
     ),

@@ -1,6 +1,7 @@
 """DistillationJob through CloudFormation: create, update, replacement, rollback, delete.
 
-Where a job is to run while something happens, Bedrock is told to stall it: it then runs until it is stopped.
+Where a job must run during a test, a stall is ordered from the stand-in: the job then runs until it is
+stopped.
 """
 
 from __future__ import annotations
@@ -31,26 +32,26 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-jobs")]
 
 TYPE = "Custom::BedrockDistillationJob"
 CREATE, STOP = "CreateModelCustomizationJob", "StopModelCustomizationJob"
-# CloudFormation takes a response of 4,096 bytes (custom resource response objects).
+# CloudFormation accepts at most 4,096 bytes of response (custom resource response objects).
 RESPONSE_BYTES = 4096
 
 
 @pytest.fixture
 def stalled(team: Engine) -> Engine:
-    """The same account, in which no job gets anywhere."""
+    """Return the same account, with every job stalled."""
     team.bedrock("/_faults", {"kind": "job_stalled", "count": None})
     return team
 
 
 def deploy(engine: Engine, template: Mapping[str, Any]) -> str:
-    """A deployment that succeeds; the job's name."""
+    """Deploy successfully and return the job's name."""
     outcome = engine.deploy(STACK, template)
     assert outcome.succeeded, outcome
     return engine.outputs(STACK)["Id"]
 
 
 def refused(engine: Engine, template: Mapping[str, Any], status: str) -> str:
-    """A deployment that is taken back; why the job's resource failed."""
+    """Deploy, expect a rollback, and return why the job's resource failed."""
     outcome = engine.deploy(STACK, template)
     assert outcome.status == status, outcome
     (reason,) = [text for text in outcome.reasons if text.startswith("Job")]
@@ -59,17 +60,17 @@ def refused(engine: Engine, template: Mapping[str, Any], status: str) -> str:
 
 
 def names_made(engine: Engine) -> list[str]:
-    """The names of all jobs that were ever made, in order: Bedrock forgets none."""
+    """Return the names of all jobs ever created, in order; Bedrock keeps them."""
     return [*engine.held("jobs")]
 
 
 def statuses(engine: Engine) -> dict[str, str]:
-    """Each job's status, by its name."""
+    """Return each job's status by name."""
     return {name: job["status"] for name, job in engine.held("jobs").items()}
 
 
 def eventually(is_so: Callable[[], object], seconds: float = 60) -> None:
-    """Wait for what Bedrock does by itself."""
+    """Wait until Bedrock has done something by itself."""
     end = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < end
@@ -77,7 +78,7 @@ def eventually(is_so: Callable[[], object], seconds: float = 60) -> None:
 
 
 def sent(engine: Engine, template: Mapping[str, Any], physical_id: str) -> tuple[str, str]:
-    """The resource's answer to a Delete that names some id: its status and id."""
+    """Send a Delete with this physical id; return the response's status and id."""
     resource = template["Resources"][logical_id(template, TYPE)]["Properties"]
     function = engine.resources(STACK)[resource["ServiceToken"]["Fn::GetAtt"][0]]
     event = {
@@ -95,7 +96,7 @@ def sent(engine: Engine, template: Mapping[str, Any], physical_id: str) -> tuple
 def test_a_job_is_made_once_and_stopped_with_its_stack(stalled: Engine, app: App) -> None:
     """Cases T1, T12, B10, B8, T10."""
     template = app.template("job")
-    # T1: one call with what was declared; the deployment doesn't wait for the job's end.
+    # T1: one call with the declared parameters; the deployment doesn't wait for the job's end.
     name = deploy(stalled, template)
     (made,) = stalled.calls(CREATE)
     request = made["parameters"]
@@ -122,18 +123,18 @@ def test_a_job_is_made_once_and_stopped_with_its_stack(stalled: Engine, app: App
         "BaseModel": "amazon.nova-micro-v1:0",
         "ModelArn": "",
     }
-    # T12: the same again, a new version of the function, another property that decides nothing.
+    # T12: the same event again, a new version of the function, and a property that is not part of the digest.
     calls = len(stalled.bedrock("/_calls"))
     assert deploy(stalled, template) == name
     newer = changed(template, "AWS::Lambda::Function", Description="Of the next version")
     assert deploy(stalled, newer) == name
     assert len(stalled.bedrock("/_calls")) == calls
     assert deploy(stalled, changed(template, TYPE, AllowLegacy=True)) == name
-    # B10: an id that CloudFormation invented, for a create that never answered.
+    # B10: an id that CloudFormation generated for a Create without a response.
     assert sent(stalled, template, "invented") == ("SUCCESS", "invented")
     assert stalled.written() == [CREATE]
     assert statuses(stalled) == {name: "InProgress"}
-    # B8, T10: the stack goes when the job has stopped, and a second time nothing happens.
+    # B8, T10: the stack is deleted once the job has stopped; a second Delete changes nothing.
     assert stalled.delete(STACK).succeeded
     assert stalled.written() == [CREATE, STOP]
     assert statuses(stalled) == {name: "Stopped"}
@@ -142,7 +143,7 @@ def test_a_job_is_made_once_and_stopped_with_its_stack(stalled: Engine, app: App
 
 
 def test_what_a_platform_asks_for_later_is_paid_no_second_time(stalled: Engine, app: App) -> None:
-    """A network, a key and a boundary come in place, and go again; the job is the one that runs."""
+    """Network, key and boundary are added and removed in place; the running job is kept."""
     name = deploy(stalled, app.template("job"))
     for variant in ("job-hosted", "job"):
         assert deploy(stalled, app.template(variant)) == name
@@ -169,7 +170,7 @@ def test_events_that_come_twice_make_one_job_whose_tags_follow(team: Engine, app
     assert names_made(team) == [name]
     assert len({call["parameters"]["clientRequestToken"] for call in team.calls(CREATE)}) == 1
     eventually(lambda: name in team.held("models"))
-    # T5: a changed tag and a new one, then one fewer; T8: what the job has made by now.
+    # T5: change a tag and add one, then remove one; T8: the job's results so far.
     for variant, tags in (
         ("kept-job-tagged", {"team": "ads", "stage": "dev"}),
         ("kept-job-untagged", {"stage": "dev"}),
@@ -182,7 +183,7 @@ def test_events_that_come_twice_make_one_job_whose_tags_follow(team: Engine, app
             assert {key: found.get(key) for key in ("team", "stage") if key in found} == tags, kind
     outputs = team.outputs(STACK)
     assert (outputs["Status"], outputs["ModelArn"]) == ("Completed", team.held("models")[name]["arn"])
-    # B15: model and metrics are kept unless it is said otherwise.
+    # B15: model and metrics are kept by default.
     assert team.delete(STACK).succeeded
     assert names_made(team) == [name]
     assert [*team.held("models")] == [name]
@@ -205,14 +206,14 @@ def test_a_replaced_model_goes_once_its_successor_is_there(team: Engine, app: Ap
 def test_a_replacement_comes_first_and_can_be_taken_back(stalled: Engine, app: App) -> None:
     """Cases B14, C4, T6."""
     first = deploy(stalled, app.template("job"))
-    # Taken back: a sibling fails after the new job was made.
+    # Rolled back: a sibling fails after the new job was created.
     outcome = stalled.deploy(STACK, app.template("job-again-broken"))
     assert outcome.status == "UPDATE_ROLLBACK_COMPLETE", outcome
     (second,) = set(names_made(stalled)) - {first}
     assert stalled.written() == [CREATE, CREATE, STOP]
     assert statuses(stalled) == {first: "InProgress", second: "Stopped"}
     assert stalled.outputs(STACK)["Id"] == first
-    # Carried out: the old job's Delete (C4) comes when the new one, with the key (T6), is there.
+    # Completed: the old job's Delete (C4) comes when the new job, which has the key (T6), exists.
     third = deploy(stalled, app.template("job-keyed"))
     assert third not in (first, second)
     assert stalled.written() == [CREATE, CREATE, STOP, CREATE, STOP]
@@ -231,7 +232,7 @@ def test_a_job_that_a_rollback_or_a_person_stopped_is_not_paid_again(stalled: En
     (name,) = names_made(stalled)
     assert statuses(stalled) == {name: "Stopped"}
     assert stalled.written() == [CREATE, STOP]
-    # B7: the same work is adopted as it is, and another one is made only because it is asked for.
+    # B7: a job with the same digest is adopted, and a new one is created only for a new nonce.
     assert stalled.delete(STACK).succeeded
     assert deploy(stalled, app.template("job")) == name
     assert stalled.outputs(STACK)["Status"] == "Stopped"
@@ -243,7 +244,7 @@ def test_a_job_that_a_rollback_or_a_person_stopped_is_not_paid_again(stalled: En
 
 def test_a_create_that_fails_after_bedrock_took_the_job_stops_it(stalled: Engine, app: App) -> None:
     """Cases B12, C2."""
-    # The look that follows the create call is refused.
+    # The read that follows the create call is refused.
     denied = {"kind": "denied", "operation": "GetModelCustomizationJob", "skip": 1}
     stalled.bedrock("/_faults", denied)
     reason = refused(stalled, app.template("job"), "ROLLBACK_COMPLETE")

@@ -1,4 +1,4 @@
-"""Raw queries to a live model, through the whole system: paid once, resumed, and ended with its stack."""
+"""From raw queries to a live model, in the whole system: paid once, resumed, and deleted with its stack."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECONDS = 300.0
 CREATE, JOB = "CreateModelInvocationJob", "CreateModelCustomizationJob"
 TEACHER = "us.amazon.nova-pro-v1:0"
 STACKS = ("data", "distillation", "release", "router")
-# The real ones beside the project, if they are there, or else the project's own.
+# The real queries beside the project if present, otherwise the sample queries.
 REAL_QUERIES = 2_400
 
 
@@ -39,7 +39,7 @@ def raw_queries() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """A folder in the project, since a data set's path is inside it."""
+    """Return a folder inside the project, since a data set's path must be inside it."""
     made = PROJECT / ".cache" / f"labelling-{os.getpid()}"
     made.mkdir(parents=True)
     (made / "queries.txt").write_text("\n".join(raw_queries()) + "\n", encoding="utf-8")
@@ -49,7 +49,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def declare(folder: Path) -> Callable[..., Variant]:
-    """The local environment with raw queries, and changes; each version is synthesised once."""
+    """Return the local environment with raw queries and changed settings, synthesized once for each."""
     known: dict[str, Variant] = {}
 
     def declared(**changes: Mapping[str, Any]) -> Variant:
@@ -77,7 +77,7 @@ def declare(folder: Path) -> Callable[..., Variant]:
 
 
 class System:
-    """The deployed system, and what it has cost."""
+    """The deployed system, and its paid calls."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -112,18 +112,18 @@ class System:
         return arn
 
     def labellings(self) -> dict[str, str]:
-        """Name to status, of all executions."""
+        """Return the status of each execution by name."""
         stepfunctions = self.engine.aws("stepfunctions")
         found = stepfunctions.list_executions(stateMachineArn=self.machine())["executions"]
         return {item["name"]: item["status"] for item in found}
 
     def batches(self) -> dict[str, str]:
-        """Name to status, of all batch jobs."""
+        """Return the status of each batch job by name."""
         pages = self.engine.aws("bedrock").get_paginator("list_model_invocation_jobs").paginate()
         return {job["jobName"]: job["status"] for page in pages for job in page["invocationJobSummaries"]}
 
     def asked(self) -> int:
-        """How often the teacher was paid: batch jobs, and calls of its own."""
+        """Return the number of paid teacher calls: batch jobs and single calls."""
         calls = [call for call in self.engine.calls("Converse") if call["parameters"]["modelId"] == TEACHER]
         return len(self.batches()) + len(calls)
 
@@ -161,9 +161,7 @@ def test_raw_queries_become_a_live_model_and_are_paid_once(
     assert len(system.jobs()) == 2
 
 
-def test_labelling_that_is_stopped_half_way_goes_on_where_it_ended(
-    system: System, declare: Callable[..., Variant]
-) -> None:
+def test_stopped_labelling_resumes_where_it_stopped(system: System, declare: Callable[..., Variant]) -> None:
     first = declare()
     system.deploy(first, "data", "distillation")
     begun = system.until(lambda: system.batches())
@@ -175,7 +173,7 @@ def test_labelling_that_is_stopped_half_way_goes_on_where_it_ended(
     assert labellings.pop(f"{first.digest}-1") == "ABORTED"
     assert set(labellings.values()) == {"SUCCEEDED"}
     assert set(begun) <= set(system.batches())
-    # One first round for each shard, whoever began it: none was paid twice.
+    # One first round for each shard, whichever execution started it: no round was paid twice.
     shards = -(-len(raw_queries()) // 600)
     assert len([name for name in system.batches() if name.endswith("-1")]) == shards
     assert len(system.engine.calls(JOB)) == 1

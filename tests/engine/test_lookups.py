@@ -1,4 +1,4 @@
-"""What somebody else manages, through CloudFormation: looked up by its ARN, never made, moved or deleted."""
+"""Look-ups through CloudFormation: existing resources are read by ARN, never created, moved or deleted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BASE = "amazon.nova-micro-v1:0"
 
 @pytest.fixture
 def template(team: Engine, app: App, models: list[str]) -> dict[str, Any]:
-    """The stack that reads a job, its model, and the throughput that serves it."""
+    """Return the stack that reads a job, its model and its throughput."""
     made = team.aws("bedrock").create_provisioned_model_throughput(
         provisionedModelName="search-units", modelId=models[0], modelUnits=1
     )
@@ -31,12 +31,12 @@ def template(team: Engine, app: App, models: list[str]) -> dict[str, Any]:
 
 
 def shown(engine: Engine, prefix: str) -> Mapping[str, str]:
-    """The outputs of one of them."""
+    """Return the outputs of one of them."""
     outputs = engine.outputs(STACK)
     return {name.removeprefix(prefix): value for name, value in outputs.items() if name.startswith(prefix)}
 
 
-def test_what_exists_is_adopted_by_its_arn(team: Engine, template: dict[str, Any]) -> None:
+def test_existing_resources_are_looked_up_by_arn(team: Engine, template: dict[str, Any]) -> None:
     """Cases T3, T11, T20."""
     before = team.written(), team.bedrock("/_state")
     outcome = team.deploy(STACK, template)
@@ -73,20 +73,21 @@ def test_what_exists_is_adopted_by_its_arn(team: Engine, template: dict[str, Any
     assert (team.written(), team.bedrock("/_state")) == before
 
 
-def test_what_has_disappeared_is_told(team: Engine, template: dict[str, Any], models: list[str]) -> None:
+def test_missing_resources_are_reported(team: Engine, template: dict[str, Any], models: list[str]) -> None:
     """Cases T4, T21."""
     outcome = team.deploy(STACK, template)
     assert outcome.succeeded, outcome
     team.aws("bedrock").delete_provisioned_model_throughput(provisionedModelId="search-units")
     team.aws("bedrock").delete_custom_model(modelIdentifier="search-a")
     before = team.written()
-    # An update of something else doesn't look.
+    # An update of another resource doesn't look them up again.
     unchanged = team.deploy(
         STACK, changed(template, "AWS::Lambda::Function", Description="Of another version")
     )
     assert unchanged.succeeded, unchanged
-    # Looked up again, each is told. As with all that was deleted by hand, taking the update back fails, too,
-    # and is skipped.
+    # After a change of nonce, each missing resource is reported. The rollback fails as well, since the
+    # resources
+    # were deleted by hand, and is skipped.
     for kind, told in (("Model", "custom model"), ("Throughput", "provisioned throughput")):
         found = f"Custom::BedrockExisting{kind}"
         outcome = team.deploy(STACK, changed(template, found, Nonce="again"))
@@ -94,7 +95,7 @@ def test_what_has_disappeared_is_told(team: Engine, template: dict[str, Any], mo
         assert f"There is no {told} arn:aws:bedrock:" in " ".join(outcome.reasons)
         outcome = team.continue_rollback(STACK, skip=[logical_id(template, found)])
         assert outcome.status == "UPDATE_ROLLBACK_COMPLETE", outcome
-    # Another model takes the place of the one that is gone.
+    # Another model replaces the deleted one.
     other = json.loads(json.dumps(template).replace(models[0], models[1]))
     outcome = team.deploy(STACK, other)
     assert outcome.succeeded, outcome

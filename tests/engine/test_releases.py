@@ -1,4 +1,4 @@
-"""Releases of another team's app, from a deployment to what serves."""
+"""Releases of another team's app, from a deployment to the live release."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.engine.release_apps import BAD_DATA, Scene
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-releases")]
 
-# Stages and the Provider framework ask soon again: nothing here takes long.
+# Stages and the Provider framework poll at short intervals: nothing here takes long.
 WAIT_SCALE = 0.03
 
 
 def test_events_that_come_twice_make_one_job_one_execution_and_one_deployment(scene: Scene) -> None:
-    """And all that was made goes by events that come twice. Case B1."""
+    """Deletes that are delivered twice remove all of them. Case B1."""
     scene.engine.deliver(2)
     digest = scene.deploy()
     release = scene.goes_live(digest)
     assert (release.attempt, scene.executions()) == (1, [f"{digest}-1"])
-    assert scene.settled() == digest
+    assert scene.live() == digest
     name = release_name(OWNER, digest)
     assert scene.held("jobs") == {name: "Completed"}
     assert scene.held("deployments") == {name: "Active"}
@@ -32,7 +32,7 @@ def test_events_that_come_twice_make_one_job_one_execution_and_one_deployment(sc
         for call in scene.engine.calls()
         if call["operation"].startswith("Create")
     }
-    # Two that look at the same moment may both ask, by one token: Bedrock makes one, as seen above.
+    # Two concurrent polls may both send the create call with one token: Bedrock creates one, as seen above.
     assert sorted(operation for operation, _ in made) == [
         "CreateCustomModelDeployment",
         "CreateModelCustomizationJob",
@@ -42,7 +42,7 @@ def test_events_that_come_twice_make_one_job_one_execution_and_one_deployment(sc
 
 
 def test_a_redeploy_while_a_job_runs_changes_nothing(scene: Scene) -> None:
-    """Nor does one that gives a release's functions other settings. Case B1."""
+    """The same holds for a redeployment that changes the functions' settings. Case B1."""
     scene.order("job_stalled")
     digest = scene.deploy()
     scene.until(lambda: "job InProgress" in scene.release(digest).message, "the release waits for the job")
@@ -56,7 +56,7 @@ def test_a_redeploy_while_a_job_runs_changes_nothing(scene: Scene) -> None:
     assert scene.engine.written() == written
 
 
-def test_a_new_digest_supersedes_a_running_release_while_what_served_serves_on(scene: Scene) -> None:
+def test_a_new_digest_supersedes_a_running_release_while_the_live_release_stays(scene: Scene) -> None:
     """Case B14."""
     first = scene.deploy()
     scene.goes_live(first)
@@ -65,32 +65,33 @@ def test_a_new_digest_supersedes_a_running_release_while_what_served_serves_on(s
     assert scene.served() == (second, first)
 
     third = scene.begin(nonce="third")
-    settled = scene.settled_until(lambda: scene.release(third).is_final, "the third release is final")
+    seen = scene.live_until(lambda: scene.release(third).is_final, "the third release is final")
     assert scene.wait().succeeded
     scene.goes_live(third)
-    assert settled == {first, third}
+    assert seen == {first, third}
     assert scene.release(second).state == SUPERSEDED
     assert third in scene.release(second).message
     kept = [release_name(OWNER, digest) for digest in (first, third)]
-    # By the sweep that an execution's end calls, or the release's own: no test calls one.
+    # Removed by the sweep that runs when an execution ends, or by the release itself, without a call of the
+    # test.
     scene.until(lambda: sorted(scene.held("deployments")) == sorted(kept), "the second's deployment goes")
     assert sorted(scene.held("models")) == sorted(kept)
     assert scene.served() == (third,)
 
 
 def test_a_failed_job_fails_the_release_with_its_own_message_and_is_not_paid_again(scene: Scene) -> None:
-    """A data set stays wrong however often it is trained on, so this is not tried again. Case B6."""
+    """An invalid data set stays invalid, so there is no retry. Case B6."""
     scene.order("job_failed", message=BAD_DATA)
     digest = scene.deploy(retry_internal_errors=1)
     release = scene.fails(digest)
     assert BAD_DATA in release.message
-    assert "validation Failed" in release.message  # how far it came
+    assert "validation Failed" in release.message  # the phase that it reached
     assert scene.held("jobs") == {release_name(OWNER, digest): "Failed"}
-    assert scene.settled() is None
+    assert scene.live() is None
     assert scene.held("deployments") == {}
 
 
-def test_an_error_of_bedrocks_own_is_tried_again_as_often_as_is_set(scene: Scene) -> None:
+def test_an_internal_error_of_bedrock_is_retried_as_often_as_configured(scene: Scene) -> None:
     """Case B6."""
     scene.order("job_failed")
     once = scene.deploy()
@@ -98,17 +99,17 @@ def test_an_error_of_bedrocks_own_is_tried_again_as_often_as_is_set(scene: Scene
     name = release_name(OWNER, once)
     assert scene.held("jobs") == {name: "Failed"}
 
-    # The same job, whose failure is now one to be tried again.
+    # The same job; its failure now counts as retryable.
     again = scene.deploy(retry_internal_errors=1)
     assert again == once
     scene.goes_live(again)
     assert scene.held("jobs") == {name: "Failed", attempt_name(name, 2): "Completed"}
-    assert scene.settled() == again
+    assert scene.live() == again
     assert scene.destroy().succeeded
     assert scene.left() == []
 
 
-def test_a_stalled_job_is_stopped_where_that_is_set_and_its_release_ends(scene: Scene) -> None:
+def test_a_stalled_job_is_stopped_if_configured_and_its_release_ends(scene: Scene) -> None:
     scene.order("job_stalled")
     digest = scene.deploy(stop_stalled=True, stall_hours=0.0005)
     release = scene.fails(digest)
@@ -119,11 +120,11 @@ def test_a_stalled_job_is_stopped_where_that_is_set_and_its_release_ends(scene: 
 
 def test_an_adopted_model_is_released_without_a_job_and_outlives_the_stack(scene: Scene) -> None:
     """Case T3."""
-    arn = _model_of_somebody_else(scene)
+    arn = _foreign_model(scene)
     before = len(scene.engine.calls("CreateModelCustomizationJob"))
     digest = scene.deploy(adopted=arn)
     release = scene.goes_live(digest)
-    assert (release.model_arn, scene.settled()) == (arn, digest)
+    assert (release.model_arn, scene.live()) == (arn, digest)
     assert len(scene.engine.calls("CreateModelCustomizationJob")) == before
     assert scene.destroy().succeeded
     assert scene.held("deployments") == {}
@@ -131,7 +132,7 @@ def test_an_adopted_model_is_released_without_a_job_and_outlives_the_stack(scene
 
 
 def test_a_judge_grades_the_candidate_before_it_goes_live(scene: Scene) -> None:
-    """And what it gave is in the release's item; nothing of it is left."""
+    """The grade is stored in the release's item, and the evaluation job's files are deleted."""
     digest = scene.deploy(judge=TEACHER, minimum_judge_score=2.0)
     release = scene.goes_live(digest)
     ((name, status),) = scene.held("evaluations").items()
@@ -143,7 +144,7 @@ def test_a_judge_grades_the_candidate_before_it_goes_live(scene: Scene) -> None:
     assert scene.left() == []
 
 
-def test_a_judge_that_fails_ends_the_release_where_its_grade_is_asked_for(scene: Scene) -> None:
+def test_a_judge_that_fails_ends_the_release_if_a_minimum_grade_is_set(scene: Scene) -> None:
     scene.order("evaluation_failed", message="The judge is tired.")
     digest = scene.deploy(judge=TEACHER, minimum_judge_score=2.0)
     assert "The judge is tired." in scene.fails(digest).message
@@ -156,7 +157,7 @@ def test_a_release_that_is_superseded_stops_its_judge(scene: Scene) -> None:
     scene.until(lambda: "InProgress" in scene.held("evaluations").values(), "the judge grades")
     assert scene.release(first).state == EVALUATING
     second = scene.deploy(judge=TEACHER, nonce="second")
-    # By the sweep that an execution's end calls: no test calls one.
+    # Removed by the sweep that runs when an execution ends, without a call of the test.
     scene.until(
         lambda: sorted(scene.held("evaluations").values()) == ["Completed", "Stopped"],
         "the first one's judge is stopped, and the second's is done",
@@ -165,8 +166,8 @@ def test_a_release_that_is_superseded_stops_its_judge(scene: Scene) -> None:
     assert scene.release(first).state == SUPERSEDED
 
 
-def _model_of_somebody_else(scene: Scene) -> str:
-    """Distilled without any construct; returns the model's ARN."""
+def _foreign_model(scene: Scene) -> str:
+    """Distil a model without any construct and return its ARN."""
     teacher = {"teacherModelIdentifier": TEACHER}
     scene.engine.aws("bedrock").create_model_customization_job(
         jobName="theirs",

@@ -1,4 +1,4 @@
-"""A second task beside the first: its own labels, prompts and data, and not a line of code."""
+"""A second task beside the first: its own labels, prompts and data, and no additional code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.engine.system import SHORT, changed, variant
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-second-task")]
 
-# Stages and the Provider framework ask soon again: nothing here takes long.
+# Stages and the Provider framework poll at short intervals: nothing here takes long.
 WAIT_SCALE = 0.03
 FOLDER = PROJECT / "examples" / "helpdesk"
 SECONDS = 60.0
@@ -24,7 +24,7 @@ ASKED = 20
 
 
 def test_a_second_task_is_deployed_trained_and_routed(engine: Engine, tmp_path: Path) -> None:
-    """The whole system from the example's own settings: its data becomes a model, which answers with its
+    """The example's settings deploy the whole system: a model is trained on its data and answers with its
     labels."""
     settings = changed(load("local", FOLDER / "environments"), SHORT)
     declared = variant("second", tmp_path / "assembly", settings)

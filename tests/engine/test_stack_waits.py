@@ -1,4 +1,4 @@
-"""A stack that waits for its release (`ReleaseWait`), and goes or fails with it."""
+"""A stack that waits for its release (`ReleaseWait`), and succeeds or fails with it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from tests.engine.release_apps import BAD_DATA, Scene
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-waits")]
 
-# Stages and the Provider framework ask soon again: nothing here takes long.
+# Stages and the Provider framework poll at short intervals: nothing here takes long.
 WAIT_SCALE = 0.03
-# Seconds that a stack waits, and those of one window.
+# Seconds that a stack waits, and seconds of one window.
 LONG = (300, 300)
 
 
-def test_a_stack_is_there_only_once_its_release_is_live_and_does_not_wait_for_it_again(scene: Scene) -> None:
-    """CloudFormation changes no wait: another time to wait is another one, for a release that is live."""
+def test_a_stack_completes_once_its_release_is_live_and_does_not_wait_again(scene: Scene) -> None:
+    """CloudFormation can't update a wait: another timeout is another wait, for a release that is live
+    already."""
     digest = scene.begin(wait=LONG)
     scene.until(lambda: scene.release(digest).state == ROLLING_OUT, "the release is a candidate")
     assert scene.status() == "CREATE_IN_PROGRESS"
@@ -49,7 +50,7 @@ def test_a_failed_job_fails_the_stack_with_the_jobs_own_message(scene: Scene) ->
     assert scene.destroy().succeeded
 
 
-def test_the_end_of_the_last_window_takes_the_stack_back_and_ends_its_release(scene: Scene) -> None:
+def test_the_end_of_the_last_window_rolls_the_stack_back_and_ends_its_release(scene: Scene) -> None:
     """Case B11."""
     scene.order("job_stalled")
     digest = scene.begin(wait=(3, 3))
@@ -62,10 +63,10 @@ def test_the_end_of_the_last_window_takes_the_stack_back_and_ends_its_release(sc
 
 
 def test_a_release_is_handed_from_window_to_window(scene: Scene) -> None:
-    """These windows are ended half-way; real ones are 25 minutes before their time."""
+    """These windows are ended half-way; in production, 25 minutes before their timeout."""
 
     def tick() -> None:
-        """What EventBridge calls every ten minutes."""
+        """Invoke the function that EventBridge invokes every ten minutes."""
         scene.call("WaitTick")
 
     def second_window() -> bool:
@@ -89,16 +90,16 @@ def test_a_release_is_handed_from_window_to_window(scene: Scene) -> None:
     assert scene.windows() == []
 
 
-def test_a_second_release_that_fails_takes_its_stack_back_to_the_first_one(scene: Scene) -> None:
+def test_a_second_release_that_fails_rolls_its_stack_back_to_the_first_one(scene: Scene) -> None:
     """Case B14."""
     first = scene.deploy(wait=LONG)
     scene.order("job_failed", message=BAD_DATA)
     second = scene.begin(wait=LONG, nonce="second")
-    settled = scene.settled_until(lambda: not scene.is_busy(), "the stack is taken back")
+    seen = scene.live_until(lambda: not scene.is_busy(), "the stack is rolled back")
     outcome = scene.wait()
     assert outcome.status == "UPDATE_ROLLBACK_COMPLETE", outcome
     assert any(BAD_DATA in reason for reason in outcome.reasons), outcome
-    assert settled == {first}
+    assert seen == {first}
     names = [release_name(OWNER, digest) for digest in (first, second)]
     assert scene.held("jobs") == {names[0]: "Completed", names[1]: "Failed"}
     assert scene.held("deployments") == {names[0]: "Active"}

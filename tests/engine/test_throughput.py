@@ -1,4 +1,4 @@
-"""ProvisionedThroughput through CloudFormation, bought by the deployment for a model that exists."""
+"""ProvisionedThroughput through CloudFormation, bought by the deployment for an existing model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-throughpu
 TYPE = "Custom::BedrockProvisionedThroughput"
 CREATE, UPDATE, DELETE = (f"{verb}ProvisionedModelThroughput" for verb in ("Create", "Update", "Delete"))
 HOURLY, COMMITTED = f"{NAME}-1mu", f"{NAME}-1mu-1m"
-# Asked every thirty seconds otherwise.
+# The default is thirty seconds.
 WAIT_SCALE = 0.02
 
 Templates = Mapping[str, dict[str, Any]]
@@ -26,7 +26,7 @@ Templates = Mapping[str, dict[str, Any]]
 
 @pytest.fixture
 def templates(app: App, models: list[str]) -> Templates:
-    """The variants of the throughput's stack, for two models."""
+    """Return the variants of the throughput's stack, for two models."""
     arns = dict(zip((MODEL, OTHER_MODEL), models, strict=True))
     names = ["", "-tagged", "-moved", "-broken", "-retained", "-doubled", "-committed"]
     return {name: app.template(f"throughput{name}", arns) for name in names}
@@ -34,36 +34,36 @@ def templates(app: App, models: list[str]) -> Templates:
 
 @pytest.fixture
 def bought(team: Engine, templates: Templates) -> Engine:
-    """An account in which the stack is there, with throughput by the hour in service."""
+    """Return an account whose stack has hourly throughput in service."""
     deploy(team, templates[""])
     return team
 
 
 def deploy(engine: Engine, template: Mapping[str, Any]) -> None:
-    """A deployment that succeeds."""
+    """Deploy successfully."""
     outcome = engine.deploy(STACK, template)
     assert outcome.succeeded, outcome
 
 
 def refused(engine: Engine, template: Mapping[str, Any], status: str) -> str:
-    """A deployment that is taken back; why the throughput failed at first."""
+    """Deploy, expect a rollback, and return why the throughput failed first."""
     outcome = engine.deploy(STACK, template)
     assert outcome.status == status, outcome
     return [text for text in outcome.reasons if text.startswith("Throughput")][-1]
 
 
 def written(engine: Engine, since: int = 0) -> list[str]:
-    """The operations on throughput that changed something, but for tags."""
+    """Return the throughput operations that changed something other than tags."""
     return [name for name in engine.written()[since:] if name in (CREATE, UPDATE, DELETE)]
 
 
 def held(engine: Engine) -> dict[str, tuple[str, str]]:
-    """Model and status of each throughput, by its name."""
+    """Return model and status of each throughput by name."""
     return {name: (item["model"], item["status"]) for name, item in engine.held("throughput").items()}
 
 
 def hurried(template: Mapping[str, Any]) -> dict[str, Any]:
-    """A template whose waiter asks once, and then gives up."""
+    """Return a template whose waiter polls once and then gives up."""
     text, waiters = re.subn(r'(MaxAttempts\\":)\d+', r"\g<1>0", json.dumps(template))
     assert waiters == 1
     made: dict[str, Any] = json.loads(text)
@@ -71,13 +71,13 @@ def hurried(template: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def term(engine: Engine, name: str) -> datetime:
-    """Until when throughput is committed."""
+    """Return until when throughput is committed."""
     shown = engine.aws("bedrock").get_provisioned_model_throughput(provisionedModelId=name)
     found: datetime = shown["commitmentExpirationTime"]
     return found
 
 
-def test_the_life_of_throughput_by_the_hour(team: Engine, templates: Templates, models: list[str]) -> None:
+def test_the_life_cycle_of_hourly_throughput(team: Engine, templates: Templates, models: list[str]) -> None:
     """Cases B1, T20, B20, T22, B23, T21."""
     first, second = models
     team.deliver(2)
@@ -103,21 +103,22 @@ def test_the_life_of_throughput_by_the_hour(team: Engine, templates: Templates, 
     deploy(team, templates[""])
     assert "team" not in team.held("throughput")[HOURLY]["tags"]
     assert not [name for name in written(team) if name != CREATE]
-    # B23: another model and another name at once, under the same ARN and physical id.
+    # B23: change model and name at once; ARN and physical id stay.
     team.settle()
     deploy(team, templates["-moved"])
     assert held(team) == {"search-ranker-1mu": (second, "InService")}
     assert team.held("throughput")["search-ranker-1mu"]["arn"] == arn
     assert team.outputs(STACK) == {**in_place, "ProvisionedModelName": "search-ranker-1mu"}
     assert [name for name in written(team) if name != CREATE] == [UPDATE]
-    # B23: a move that fails is taken back.
+    # B23: a move that fails is rolled back.
     team.settle()
     team.bedrock("/_faults", {"kind": "throughput_update_failed"})
     assert second in refused(team, templates[""], "UPDATE_ROLLBACK_COMPLETE")
     assert held(team) == {"search-ranker-1mu": (second, "InService")}
     assert team.held("throughput")["search-ranker-1mu"]["arn"] == arn
-    # T21: an update tells that it is gone, and buys no other. As with all that was deleted by hand, taking
-    # the update back fails, too, and is skipped.
+    # T21: an update reports that the throughput is missing, and buys no other. The rollback fails as well,
+    # since
+    # the throughput was deleted by hand, and is skipped.
     team.settle()
     team.aws("bedrock").delete_provisioned_model_throughput(provisionedModelId=arn)
     reason = refused(team, changed(templates["-moved"], TYPE, HourlyPriceUsd=1), "UPDATE_ROLLBACK_FAILED")
@@ -125,7 +126,7 @@ def test_the_life_of_throughput_by_the_hour(team: Engine, templates: Templates, 
     assert held(team) == {}
     resource = logical_id(templates[""], TYPE)
     assert team.continue_rollback(STACK, skip=[resource]).status == "UPDATE_ROLLBACK_COMPLETE"
-    # T21: its Delete succeeds, and it can be bought again.
+    # T21: its Delete succeeds, and throughput can be bought again.
     deploy(team, without(templates[""], TYPE))
     assert written(team).count(DELETE) == 1  # by hand
     deploy(team, templates[""])
@@ -133,12 +134,12 @@ def test_the_life_of_throughput_by_the_hour(team: Engine, templates: Templates, 
     assert team.held("throughput")[HOURLY]["arn"] != arn
 
 
-def test_a_commitment_replaces_what_is_hourly_and_is_not_given_up(
+def test_a_commitment_replaces_hourly_throughput_and_is_not_given_up(
     bought: Engine, templates: Templates, models: list[str]
 ) -> None:
     """Cases B24, B22."""
     model = models[0]
-    # B24: the account's two model units are enough for one of each, and not for two beside the old one.
+    # B24: the account's two model units suffice for one of each, but not for two beside the old one.
     reason = refused(bought, templates["-doubled"], "UPDATE_ROLLBACK_COMPLETE")
     assert "L-BE77399C" in reason
     assert held(bought) == {HOURLY: (model, "InService")}
@@ -147,7 +148,7 @@ def test_a_commitment_replaces_what_is_hourly_and_is_not_given_up(
     assert bought.outputs(STACK)["Id"] == COMMITTED
     assert written(bought) == [CREATE, CREATE, DELETE]
     assert held(bought) == {COMMITTED: (model, "InService")}
-    # B24: back again would be paid for beside the commitment.
+    # B24: a change back would be paid in addition to the commitment.
     until = f"{term(bought, COMMITTED):%Y-%m-%d %H:%M} UTC"
     calls = len(bought.written())
     reason = refused(bought, templates[""], "UPDATE_ROLLBACK_COMPLETE")
@@ -161,7 +162,7 @@ def test_a_commitment_replaces_what_is_hourly_and_is_not_given_up(
     assert until in reason
     assert f"{720 * HOURLY_USD:,.0f} USD" in reason
     assert "--retain-resources" in reason
-    # What remains of the stack is the throughput: let go of, it stays.
+    # Only the throughput is left of the stack: when it is retained, it stays.
     assert bought.delete(STACK, retain=[logical_id(templates[""], TYPE)]).succeeded
     assert bought.status(STACK) is None
     assert held(bought) == {COMMITTED: (model, "InService")}
@@ -177,7 +178,7 @@ def test_retained_throughput_outlives_its_stack(
     assert held(team) == {COMMITTED if committed else HOURLY: (models[0], "InService")}
 
 
-def test_throughput_that_fails_is_told_and_leaves_nothing(team: Engine, templates: Templates) -> None:
+def test_throughput_that_fails_is_reported_and_deleted(team: Engine, templates: Templates) -> None:
     """Case B21."""
     team.bedrock("/_faults", {"kind": "throughput_failed", "message": "No capacity in this Region."})
     reason = refused(team, templates[""], "ROLLBACK_COMPLETE")
@@ -194,7 +195,7 @@ def test_throughput_that_comes_too_late_is_deleted(team: Engine, templates: Temp
     assert written(team) == [CREATE, DELETE]
 
 
-def test_a_rollback_waits_until_the_throughput_is_gone(team: Engine, templates: Templates) -> None:
+def test_a_rollback_waits_until_the_throughput_is_deleted(team: Engine, templates: Templates) -> None:
     """Cases B11, B25."""
     team.bedrock("/_faults", {"kind": "conflict", "operation": DELETE, "count": 2})
     outcome = team.deploy(STACK, templates["-broken"])

@@ -1,8 +1,8 @@
 """The fault run: `python -m tests.faults --schedules 200`, or `make faults`.
 
-Each schedule deploys, updates and destroys the whole system on the local CloudFormation while faults happen
-at random calls, and looks for what must never be (see `tests.faults.run.Run`). Time is scaled. A schedule
-follows from its seed: one that fails can be run alone.
+Each schedule deploys, updates and destroys the whole system on the local CloudFormation while random calls
+fail, and then checks the invariants in `tests.faults.run.Run`. Time is scaled. A schedule follows from its
+seed, so one that fails can be run alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.faults.workers import run
 
 
 def main() -> int:
-    """Parse the command line, run, and say what failed; the exit status."""
+    """Parse the command line, run the schedules, print the failures, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--schedules", type=int, default=200, help="how many (200)")
     parser.add_argument("--seed", type=int, default=1, help="of the first; the others follow (1)")

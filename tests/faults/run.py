@@ -1,4 +1,4 @@
-"""Runs one schedule on the local CloudFormation and looks for what must never be: see `Run.problems`."""
+"""Run one schedule on the local CloudFormation and check its invariants: see `Run`."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ DELETES = ("DeleteCustomModelDeployment", "DeleteProvisionedModelThroughput")
 
 
 class Run:
-    """One schedule. `problems` says what went wrong, `story` what happened, with seconds since the start.
+    """One schedule. `problems` lists violations, `story` the events with seconds since the start.
 
-    - A digest is paid once: one job, and one more for each internal error that the settings take.
-    - Whatever runs in Bedrock belongs to a stack that is deployed; nothing is left once all is destroyed.
-    - What the route names is not deleted.
-    - The router answers every query, from its deployment to its end.
-    - No operation hangs, and what a fault has broken can be deployed or destroyed once the fault has passed.
-    - No role calls what it may not, or what is not in `tests/permissions/calls.json`.
+    - A digest is paid once: one job, and one more for each internal error that the settings allow.
+    - Everything that runs in Bedrock belongs to a deployed stack; nothing is left once all are destroyed.
+    - Endpoints in the route are not deleted.
+    - The router answers every query, from its deployment to its deletion.
+    - No operation hangs, and after a fault has passed, the stacks can be deployed or destroyed.
+    - No role makes a call that it may not make, or that is missing from `tests/permissions/calls.json`.
     """
 
     def __init__(self, engine: Engine, variants: Mapping[str, Variant], schedule: Schedule) -> None:
-        """Prepare; `run` does it."""
+        """Prepare the run; `run` carries it out."""
         self.problems: list[str] = []
         self.story: list[str] = []
         self.answers = 0
@@ -99,7 +99,7 @@ class Run:
                 self._internal_errors += int(fault.get("count", 1))
 
     def _end(self) -> None:
-        """Destroy with the last step's faults forgotten: a second try must do where the first did not."""
+        """Destroy everything, in at most two tries, and check that nothing is left."""
         for attempt in (1, 2):
             if self._destroy():
                 break
@@ -129,7 +129,7 @@ class Run:
                 self._traffic = Traffic(self._system.router())
 
     def _mend(self, stack: str) -> bool:
-        """What the CDK does, or asks for, before it deploys a stack whose last operation failed."""
+        """Do what the CDK does, or asks for, before it deploys a stack whose last operation failed."""
         name = f"{self._owner}-{stack}"
         match self._engine.status(name):
             case "ROLLBACK_COMPLETE" | "ROLLBACK_FAILED" | "DELETE_FAILED" | "CREATE_FAILED":
@@ -155,8 +155,10 @@ class Run:
         return outcome
 
     def _lease(self) -> float:
-        """For how long a delete waits for a step that has died while it made something: as long as it might
-        have lived. The emulator ends a function that runs, too, when CloudFormation updates it."""
+        """Return how long a delete waits for a dead step that was creating something: its longest lifetime.
+
+        The emulator also ends running functions when CloudFormation updates them.
+        """
         with contextlib.suppress(ClientError, LookupError):
             until = max((release.creating_until for release in self._system.releases().all()), default=0)
             return max(until - time.time(), 0.0)
@@ -170,7 +172,7 @@ class Run:
                 self._problem(f"a query went unanswered: {failure}")
         self._traffic = None
 
-    # What somebody does meanwhile
+    # Interventions
 
     def _meddle(self, how: str) -> None:
         with contextlib.suppress(ClientError):
@@ -195,7 +197,7 @@ class Run:
                     self._kill_a_function()
 
     def _kill_a_function(self) -> None:
-        """A function's process dies in the middle of whatever it does."""
+        """Kill a function's process in the middle of an invocation."""
         workers = list(_functions(self._engine.emulator_pid))
         if workers:
             if self._traffic:
@@ -203,20 +205,20 @@ class Run:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._random.choice(workers), signal.SIGKILL)
 
-    # What must be
+    # Invariants
 
     def _quiet(self) -> bool:
-        """Wait for the release's end; a stalled job's does not come."""
+        """Wait for the release's end, except that of a stalled job."""
         end = time.monotonic() + QUIET_SECONDS
         while self._executions():
             if time.monotonic() > end:
                 return False
             time.sleep(0.1)
-        time.sleep(0.3)  # what an execution's end has started
+        time.sleep(0.3)  # started by the end of an execution
         return True
 
     def _sweep(self) -> None:
-        """The hourly sweep, now."""
+        """Run the hourly sweep now."""
         if "release" not in self._deployed:
             return
         for _ in range(2):
@@ -232,7 +234,7 @@ class Run:
         if "release" not in self._deployed:
             for kind in ("deployments", "throughput"):
                 for item in state[kind]:
-                    self._problem(f"{kind} {item['name']} exist, and no serving stack")
+                    self._problem(f"{kind} {item['name']} exist, without a release stack")
             return
         releases = self._system.releases()
         known = {release.digest: release for release in releases.all()}
@@ -270,7 +272,7 @@ class Run:
             gone = next(iter(call["parameters"].values()), None) if call["operation"] in DELETES else None
             if call["outcome"] != "ok" or gone is None or gone in self._meddled:
                 continue
-            # In whole seconds: what the route named a while after the call.
+            # In whole seconds: the route's endpoints a while after the call.
             later = [r for r in history if r.updated_at <= call["wall_time"] + 2]
             if later and any(s.endpoint == gone and s.counts(call["wall_time"]) for s in later[-1].shares):
                 self._problem(f"{gone} was deleted while the route named it")
@@ -287,13 +289,13 @@ class Run:
             allowed |= {attempt_name(release_name(self._owner, digest), n + 1) for n in range(attempts)}
         for job in self._engine.bedrock("/_state")["jobs"]:
             if job["name"] not in allowed:
-                self._problem(f"job {job['name']} was paid, and nobody asked for it")
+                self._problem(f"job {job['name']} was paid without being requested")
         made = {job["name"] for job in self._engine.bedrock("/_state")["jobs"]}
         declared = self._deployed.get("distillation")
         if declared and release_name(self._owner, declared.digest) not in made:
             self._problem(f"the stack was deployed, and its job of {declared.digest} was never made")
 
-    # Where things are
+    # State
 
     def _executions(self) -> list[str]:
         if self._engine.status(f"{self._owner}-release") is None:
@@ -322,7 +324,7 @@ class Run:
         self._tell(f"  {outcome.stack} {outcome.status}{because}")
 
     def _tell_what_there_is(self) -> None:
-        """What whoever looks for the cause of a hang needs to see."""
+        """Record the state of everything, to find the cause of a hang."""
         for stack in STACKS:
             with contextlib.suppress(ClientError):
                 for resource, status in self._engine.under_way(f"{self._owner}-{stack}").items():
@@ -348,8 +350,8 @@ class Run:
 
 
 def _functions(pid: int) -> Iterator[int]:
-    """The emulator's Python functions, forked by its zygote; the framework's own, on Node.js, are AWS's
-    to keep alive."""
+    """Return the emulator's Python functions, forked by its zygote; not AWS's own framework functions on
+    Node.js."""
     for zygote in _children(pid):
         with contextlib.suppress(OSError):
             if b"zygote.py" in Path(f"/proc/{zygote}/cmdline").read_bytes():

@@ -1,4 +1,4 @@
-"""A schedule: what is done to the system, and what goes wrong meanwhile. All of it follows from the seed."""
+"""Schedules: operations on the system and the faults during them, all derived from a seed."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ Fault = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """One operation on the stacks, the faults that are ordered before it, and the seconds after it.
+    """One operation on the stacks, the faults ordered before it, and the seconds after it.
 
-    `pause` is None where the release is waited for. `meddling` happens in the middle of the pause.
+    `pause` is None if the step waits for the release. `meddling` happens in the middle of the pause.
     """
 
     action: str
@@ -72,27 +72,27 @@ class Step:
     def __str__(self) -> str:
         faults = ", ".join(_shown(fault) for fault in self.faults) or "no faults"
         then = "until the release ends" if self.pause is None else f"for {self.pause:.1f} s"
-        meddled = f", somebody meddles: {self.meddling}" if self.meddling else ""
+        meddled = f", intervention: {self.meddling}" if self.meddling else ""
         twice = ", events twice" if self.deliveries > 1 else ""
         return f"{self.action} {self.variant}{twice} ({faults}), then {then}{meddled}"
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps that begin with a deployment; the run destroys everything after the last."""
+    """Steps that begin with a deployment; the run destroys everything after the last one."""
 
     seed: int
     steps: tuple[Step, ...]
 
     @classmethod
     def of(cls, seed: int) -> Schedule:
-        """The schedule of a seed."""
+        """Return the schedule of a seed."""
         random = Random(seed)
         steps = [_step(random, DEPLOY)]
         for _ in range(random.randint(1, 4)):
             steps.append(_step(random, random.choices((DEPLOY, DESTROY), (5, 1))[0]))
         if random.random() < 0.5:
-            # Destroyed in the middle of what the last step began.
+            # Destroyed while the last step's work is in progress.
             steps[-1] = Step(**{**vars(steps[-1]), "pause": random.uniform(0, 4)})
         return cls(seed, tuple(steps))
 
@@ -111,7 +111,7 @@ def _step(random: Random, action: str) -> Step:
 
 
 def _fault(random: Random) -> Fault:
-    """An order for the Bedrock stand-in."""
+    """Return a random fault order for the Bedrock stand-in."""
     count, skip = random.choice((1, 1, 2, 5)), random.choice((0, 0, 0, 1, 3))
     match random.randrange(7):
         case 0 | 1:

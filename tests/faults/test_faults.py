@@ -9,7 +9,7 @@ from tests.faults.workers import run
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("faults")]
 
-# It found a model that neither of two stacks took for its own.
+# This seed once found a model that neither of two stacks deleted.
 SEEDS = (39,)
 
 

@@ -1,4 +1,4 @@
-"""What the fault run deploys: the whole system in several variants, synthesized once."""
+"""Variants of the whole system for the fault run, synthesized once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "refused": {"distillation": {"nonce": "refused"}, "gate": {"maximum_mean_absolute_error": 0.0}},
     "retrying": {"distillation": {"nonce": "retrying"}, "release": {"retry_internal_errors": 2}},
 }
-# A resource that fails right after ours, so that CloudFormation takes it back: variant, stack, our type.
+# Resources that fail right after ours, so that CloudFormation rolls back: variant, stack, our type.
 BROKEN: Mapping[str, tuple[str, str, str]] = {
     "broken-job": ("second", "distillation", "Custom::BedrockDistillationJob"),
     "broken-release": ("second", "release", "Custom::BedrockRelease"),
@@ -36,14 +36,14 @@ NAMES = (*CHANGES, *BROKEN)
 
 @dataclass(frozen=True)
 class BrokenVariant(Variant):
-    """The same with a resource that fails after another one."""
+    """A variant with an additional resource that fails after another one."""
 
     stack: str
     after: str
 
     @cached_property
     def templates(self) -> Mapping[str, Mapping[str, Any]]:
-        """Stack to template; the broken one asks for a function that nobody has."""
+        """Return templates by stack; the broken one calls a function that does not exist."""
         made = copy.deepcopy(dict(super().templates))
         resources = made[self.stack]["Resources"]
         before = [key for key, resource in resources.items() if resource["Type"] == self.after]
@@ -57,14 +57,14 @@ class BrokenVariant(Variant):
 
 
 def synthesize(folder: Path) -> dict[str, Variant]:
-    """Make every variant's assembly in a folder inside the project, since a data set's path is inside it."""
+    """Synthesize every variant in a folder inside the project, since a data set's path must be inside it."""
     folder.mkdir(parents=True)
     holdout = folder / "holdout.jsonl"
     lines = (PROJECT / "data" / "holdout.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     holdout.write_text("".join(lines[:HOLDOUT_ROWS]), encoding="utf-8")
     rows = {"holdout": holdout.relative_to(PROJECT).as_posix()}
     made = {
-        # A hold-out set that is judged in a moment.
+        # A hold-out set that is evaluated quickly.
         name: variant(name, folder / name, changed(load("local"), {"dataset": rows}, SHORT, changes))
         for name, changes in CHANGES.items()
     }

@@ -1,4 +1,4 @@
-"""Workers that run schedules side by side, each on servers of its own."""
+"""Workers that run schedules in parallel, each on its own servers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.faults.run import Run
 from tests.faults.schedule import Schedule
 from tests.faults.variants import synthesize
 
-# In Bedrock's time a job takes hours: here a few seconds, so that there is time to destroy it while it runs.
+# A job takes hours of Bedrock's time, and a few seconds here: enough to destroy it while it runs.
 TIME_SCALE = 3000
 WAIT_SCALE = 0.1
 
 
 @dataclass(frozen=True)
 class Result:
-    """How one schedule went."""
+    """The result of one schedule."""
 
     seed: int
     seconds: float
@@ -40,7 +40,7 @@ class Result:
 
 
 def run(seeds: Sequence[int], workers: int) -> Iterator[Result]:
-    """Run schedules side by side, each worker on servers of its own, and give their results as they end."""
+    """Run schedules in parallel, each worker on its own servers, and yield their results as they end."""
     folder = PROJECT / ".cache" / f"faults-{os.getpid()}"
     context = multiprocessing.get_context("spawn")
     processes: list[multiprocessing.process.BaseProcess] = []
@@ -70,7 +70,7 @@ def _next(done: Queue[Result], processes: Sequence[multiprocessing.process.BaseP
 
 
 def _work(waiting: Queue[int | None], done: Queue[Result], variants: Mapping[str, Variant]) -> None:
-    # Ended from outside, it still stops its servers.
+    # If it is terminated, it still stops its servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         engine = Engine(State(Path(folder)), time_scale=TIME_SCALE, wait_scale=WAIT_SCALE)
@@ -85,6 +85,6 @@ def _result(engine: Engine, variants: Mapping[str, Variant], seed: int) -> Resul
     began, schedule = time.monotonic(), Run(engine, variants, Schedule.of(seed))
     try:
         schedule.run()
-    except Exception:  # the run's own: a failure like any other, with its seed
+    except Exception:  # an error of the run itself counts as a failure, with its seed
         schedule.problems.append(traceback.format_exc())
     return Result(seed, time.monotonic() - began, schedule.answers, schedule.problems, schedule.story)

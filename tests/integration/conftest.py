@@ -1,4 +1,4 @@
-"""A local system of the tests' own, beside whatever `make local` runs: own folder, own ports, own data."""
+"""A local system for the tests, beside one that `make local` runs: its own folder, ports and data."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ TASK = Task.load()
 
 
 def is_valid(answer: dict[str, Any]) -> bool:
-    """Whether an answer has a weight for every label, together 1."""
+    """Return whether an answer has a weight for every label, with sum 1."""
     weights = answer["weights"]
     return set(weights) == set(TASK.labels) and abs(sum(weights.values()) - 1) < 1e-6
 
 
 @dataclass
 class LocalSystem:
-    """The commands of the Makefile's local targets, aimed at one state folder."""
+    """The Makefile's local commands, applied to one state folder."""
 
     root: Path
     asked: list[Example]
 
     @property
     def state(self) -> State:
-        """Where this system keeps its files."""
+        """Return the folder of this system's files."""
         return State(self.root / "state")
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment of a command."""
+        """Return the environment of a command."""
         return {
             **without_aws(),
             "LOCAL_DIR": str(self.state.root),
@@ -62,18 +62,18 @@ class LocalSystem:
         }
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`python -m local ...`."""
+        """Run `python -m local ...`."""
         command = [sys.executable, "-m", "local", *arguments]
         return subprocess.run(
             command, cwd=PROJECT, env=self.variables, capture_output=True, text=True, timeout=400
         )
 
     def up(self) -> subprocess.CompletedProcess[str]:
-        """What `make local` runs."""
+        """Run what `make local` runs."""
         return self.run("up", "--queries", str(self.root / "queries.txt"))
 
     def destroy(self) -> None:
-        """The ordinary `cdk destroy --all`, which leaves the servers running for a look."""
+        """Run the ordinary `cdk destroy --all`; the servers keep running, to be inspected."""
         running = servers.running(self.state)
         assert running is not None
         variables = without_aws() | running.variables(self.state)
@@ -82,26 +82,26 @@ class LocalSystem:
         assert process.wait(300) == 0, log.read_text()[-3000:]
 
     def router(self) -> route.Router:
-        """Asks the deployed HTTP API, signed."""
+        """Send signed queries to the deployed HTTP API."""
         running = servers.running(self.state)
         assert running is not None
         chosen = settings.load(LOCAL, self.root / "environments")
         return route.router(Environment(LOCAL, chosen, running.variables(self.state)))
 
     def outputs(self) -> dict[str, dict[str, str]]:
-        """The stacks' outputs."""
+        """Return the stacks' outputs."""
         found: dict[str, dict[str, str]] = json.loads(self.state.outputs.read_text())
         return found
 
     def bedrock(self, path: str) -> Any:
-        """What the Bedrock stand-in says about itself."""
+        """Return the Bedrock stand-in's state."""
         running = servers.running(self.state)
         assert running is not None
         with urlopen(f"{running.bedrock.url}{path}", timeout=10) as answer:
             return json.load(answer)
 
     def asked_of_iam(self) -> Mapping[str, Any]:
-        """What the roles have asked of IAM: see `local/emulator/access.py`."""
+        """Return the roles' requests to IAM; see `local/emulator/access.py`."""
         running = servers.running(self.state)
         assert running is not None
         answer = web.get(f"{running.emulator.url}/_iam/calls", verify=self.state.certificate)
@@ -109,20 +109,20 @@ class LocalSystem:
         return asked
 
     def calls(self, *operations: str) -> int:
-        """How often Bedrock operations succeeded."""
+        """Return the number of successful calls by Bedrock operation."""
         made = self.bedrock("/_calls")
         listed = made["calls"] if isinstance(made, dict) else made
         return sum(call["operation"] in operations and call["outcome"] == "ok" for call in listed)
 
     def train_on(self, rows: Sequence[Example], holdout: Sequence[Example]) -> None:
-        """Make these the data of the next deployment."""
+        """Use these rows as the data of the next deployment."""
         task = Task.load()
         real_data.write(self.root / "training.jsonl", task, rows)
         real_data.write(self.root / "holdout.jsonl", task, holdout)
 
 
 def assert_destroyed_whole(system: LocalSystem) -> None:
-    """Destroy the stacks, look for what is left and for calls that IAM should have refused, and stop."""
+    """Destroy the stacks, check for leftovers and for calls that IAM would have refused, and stop."""
     system.destroy()
     left = system.bedrock("/_state")
     assert left["deployments"] == []
@@ -136,7 +136,7 @@ def assert_destroyed_whole(system: LocalSystem) -> None:
 
 
 def _data() -> list[Example]:
-    """Real labels and queries where they are; else the sample data."""
+    """Return the real labels and queries if present, otherwise the sample data."""
     task = Task.load()
     if real_data.is_present():
         return real_data.examples(task, hinted=500)
@@ -149,7 +149,8 @@ def _data() -> list[Example]:
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[LocalSystem]:
-    """A folder inside the project, since a data set's path is inside it; servers are stopped at the end."""
+    """Yield a local system in a folder inside the project, since a data set's path must be inside it; stop
+    its servers at the end."""
     root = PROJECT / ".cache" / f"integration-{os.getpid()}"
     (root / "environments").mkdir(parents=True)
     rows = _data()

@@ -1,4 +1,4 @@
-"""The CI's roles, taken with tokens of GitHub's form: what the CDK's command line can do with them."""
+"""The CI's roles, assumed with tokens in GitHub's form: what the CDK's command line can do with them."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ DEPLOYS, LOOKS = "repo:acme/router:environment:local", "repo:acme/router:pull_re
 
 @dataclass(frozen=True)
 class Account:
-    """A bootstrapped account with the CI's roles, and an assembly that nobody has deployed."""
+    """A bootstrapped account with the CI's roles, and an assembly that is not deployed."""
 
     variables: Mapping[str, str]
     assembly: Path
     roles: Mapping[str, str]
 
     def client(self, service: Any, **options: Any) -> Any:
-        """A client of the account."""
+        """Return a client of the account."""
         return boto3.client(
             service,
             endpoint_url=self.variables["AWS_ENDPOINT_URL"],
@@ -50,8 +50,8 @@ class Account:
         )
 
     def take(self, role: str, subject: str) -> dict[str, str]:
-        """The variables of a job that took a role."""
-        # By the token alone, as GitHub's action does.
+        """Assume a role for a job and return its environment variables."""
+        # With the token alone, as GitHub's action does.
         sts = self.client("sts", config=Config(signature_version=UNSIGNED))
         taken = sts.assume_role_with_web_identity(
             RoleArn=self.roles[role], RoleSessionName="ci", WebIdentityToken=token(subject)
@@ -63,7 +63,7 @@ class Account:
         }
 
     def cdk(self, credentials: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-        """The CDK's command line with a job's credentials, and no terminal."""
+        """Run the CDK's command line with a job's credentials, and no terminal."""
         return subprocess.run(
             cdk.command([*arguments, "--app", str(self.assembly)]),
             env=cdk.with_tools({**self.variables, **credentials}),
@@ -77,7 +77,7 @@ class Account:
 
 
 def token(subject: str) -> str:
-    """A token as GitHub's, but for the signature, which the emulator doesn't check."""
+    """Return a token like GitHub's, except for the signature, which the emulator doesn't check."""
 
     def part(value: Mapping[str, Any]) -> str:
         return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
@@ -89,7 +89,7 @@ def token(subject: str) -> str:
 
 
 def template() -> str:
-    """docs/ci-roles.yaml for an account that has GitHub's provider: the emulator can't make one."""
+    """Return docs/ci-roles.yaml for an account that has GitHub's provider; the emulator can't create it."""
     text = (PROJECT / "docs" / "ci-roles.yaml").read_text(encoding="utf-8")
     start, end = text.index("  GitHub:\n"), text.index("  DeployRole:\n")
     return (text[:start] + text[end:]).replace(
@@ -101,7 +101,7 @@ def template() -> str:
 def account(
     tmp_path_factory: pytest.TempPathFactory, assemblies: Mapping[str, Assembly]
 ) -> Iterator[Account]:
-    """An emulator of its own with IAM enforced."""
+    """Yield an account on a separate emulator that enforces IAM."""
     state = State(tmp_path_factory.mktemp("ci") / "state")
     state.prepare()
     try:
@@ -160,14 +160,14 @@ def test_a_pull_request_sees_what_would_change_and_can_not_deploy(account: Accou
     assert "is not authorized to perform" in deploy.stdout
 
 
-def test_a_deployment_asks_for_approval_where_nobody_has_given_it(account: Account) -> None:
+def test_a_deployment_without_approval_asks_for_it(account: Account) -> None:
     deploy = account.cdk(account.take("DeployRole", DEPLOYS), "deploy", "video-router-local-data")
 
     assert deploy.returncode != 0
     assert "terminal (TTY) is not attached" in deploy.stdout
 
 
-def test_a_deployment_goes_through_and_its_role_does_nothing_else(account: Account) -> None:
+def test_a_deployment_succeeds_and_its_role_may_do_nothing_else(account: Account) -> None:
     credentials = account.take("DeployRole", DEPLOYS)
 
     deploy = account.cdk(credentials, "deploy", "video-router-local-data", "--require-approval", "never")

@@ -1,7 +1,7 @@
-"""The deployment of `make local`, whole: deployed, asked, deployed again, destroyed.
+"""The deployment of `make local`: deploy, query, deploy again, destroy.
 
 The tests run in the order of the file and build on each other, as a platform team's week does. They train on
-real labels and route real queries where the real data lies beside the project, else on the sample data.
+real labels and route real queries if the real data is present, otherwise on the sample data.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def test_one_command_deploys_trains_and_routes(system: LocalSystem) -> None:
     }
 
 
-def test_queries_are_answered_by_the_student_and_mostly_right(system: LocalSystem) -> None:
+def test_the_student_answers_most_queries_correctly(system: LocalSystem) -> None:
     router = system.router()
     answers = [(example, router.ask(example.query)) for example in system.asked[:60]]
     assert all(is_valid(answer) for _, answer in answers)
@@ -54,7 +54,7 @@ def test_queries_are_answered_by_the_student_and_mostly_right(system: LocalSyste
 
 
 @pytest.mark.parametrize("body", [b"no json", b"{}", b'{"query": "  "}', b'{"query": 7}', b"[]"])
-def test_bad_input_is_told_what_is_wrong(system: LocalSystem, body: bytes) -> None:
+def test_invalid_input_gets_an_error_that_says_why(system: LocalSystem, body: bytes) -> None:
     status, answer = send(system.router(), body)
     assert status == 400
     assert answer["error"]
@@ -81,5 +81,5 @@ def test_a_second_run_creates_nothing(system: LocalSystem) -> None:
     assert time.monotonic() - started < 120
 
 
-def test_destroy_leaves_nothing_that_costs(system: LocalSystem) -> None:
+def test_destroy_leaves_nothing_that_costs_money(system: LocalSystem) -> None:
     assert_destroyed_whole(system)

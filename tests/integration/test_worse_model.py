@@ -1,4 +1,4 @@
-"""A worse model is refused while the good one serves, by the commands of `make local`.
+"""A worse model is refused while the live release keeps answering, with the commands of `make local`.
 
 The tests run in the order of the file and build on each other.
 """
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("worse-model")]
 
 
 class Traffic:
-    """Asks one query after another until the block ends, and counts what came back."""
+    """Sends one query after another until the block ends, and counts the answers."""
 
     def __init__(self, ask: Callable[[str], dict[str, Any]], asked: list[Example]) -> None:
         self._ask, self._asked = ask, asked
@@ -42,20 +42,20 @@ class Traffic:
         while not self._stop.is_set():
             try:
                 self.answers.append(self._ask(self._asked[number % len(self._asked)].query))
-            except Exception as error:  # whatever it is, a query went unanswered
+            except Exception as error:  # any error means a query without an answer
                 self.failures.append(repr(error))
             number += 1
             time.sleep(0.1)
 
 
-def test_good_model_serves_first(system: LocalSystem) -> None:
+def test_a_good_model_goes_live(system: LocalSystem) -> None:
     result = system.up()
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert system.router().ask(system.asked[0].query)["source"] == "distilled"
 
 
-def test_a_worse_model_is_refused_and_the_old_one_serves_on(system: LocalSystem) -> None:
-    """Labels dealt out at random: the job succeeds, the gate refuses, the stack that waits rolls back."""
+def test_a_worse_model_is_refused_and_the_live_release_stays(system: LocalSystem) -> None:
+    """With shuffled labels, the job succeeds, the gate refuses, and the waiting stack rolls back."""
     good = system.router().ask(system.asked[0].query)["release"]
     kept = {name: (system.root / name).read_bytes() for name in ("training.jsonl", "holdout.jsonl")}
     rows = list(examples(kept["training.jsonl"].decode().splitlines(), TASK))
@@ -63,7 +63,7 @@ def test_a_worse_model_is_refused_and_the_old_one_serves_on(system: LocalSystem)
     Random(1).shuffle(labels)
     shuffled = [Example(example.query, weights) for example, weights in zip(rows, labels, strict=True)]
     system.train_on(shuffled, system.asked)
-    # Asked past the cache, which would answer whatever became of the endpoint.
+    # Bypass the cache, which answers whatever happens to the endpoint.
     fresh = [
         Example(f"{example.query} again {number}", {}) for number, example in enumerate(system.asked * 9)
     ]
@@ -90,5 +90,5 @@ def test_going_back_to_the_good_data_pays_nothing(system: LocalSystem) -> None:
     assert system.router().ask(system.asked[1].query)["source"] == "distilled"
 
 
-def test_destroy_leaves_nothing_that_costs(system: LocalSystem) -> None:
+def test_destroy_leaves_nothing_that_costs_money(system: LocalSystem) -> None:
     assert_destroyed_whole(system)

@@ -1,4 +1,4 @@
-"""Versions of the whole system, each with a model of its own, that are deployed one after another."""
+"""Versions of the whole system, each with its own model, deployed one after another."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from stacks.settings import PROJECT, Settings, load
 from tests import real_data
 from tests.engine.system import SHORT, Variant, changed, variant
 
-# Enough for a student that passes the gate, and few enough to be over in a moment.
+# Enough rows for a student that passes the gate, and few enough to be quick.
 TRAINING_ROWS, HOLDOUT_ROWS = 800, 60
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    # Few requests are enough to judge a step, and nothing but requests.
+    # A few requests suffice to judge a step, and there are no probes.
     "rollout": {
         **SHORT["rollout"],
         "minimum_requests": 5,
@@ -31,18 +31,17 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "keep_releases": 1,
     },
 }
-# A rise that ends its steps where a test lets their time pass: a test waits for what must happen in a step.
+# A rollout whose steps end only when a test lets the dwell time pass, so that a step can be observed.
 PATIENT: Mapping[str, Any] = {"dwell_seconds": 20}
-# One that never comes further by itself.
+# A rollout that never leaves its first step.
 STANDING: Mapping[str, Any] = {"dwell_seconds": 600}
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A version whose digest differs by a nonce; `gate` and `rollout` change what its release is given.
+    """A version whose digest differs by a nonce; `gate` and `rollout` override its release's settings.
 
-    Another nonce, gate or roll-out changes nothing else in the templates, so that they are not synthesized
-    anew for each.
+    Nonce, gate and rollout change nothing else in the templates, so the templates need no new synthesis.
     """
 
     variant: Variant
@@ -52,17 +51,17 @@ class Candidate:
 
     @cached_property
     def digest(self) -> str:
-        """The digest of its release."""
+        """Return the digest of its release."""
         return hashlib.sha256(f"{self.variant.digest} {self.nonce}".encode()).hexdigest()[:12]
 
     @property
     def name(self) -> str:
-        """The name of its job, its model and its deployment."""
+        """Return the name of its job, model and deployment."""
         return release_name(self.variant.owner, self.digest)
 
     @cached_property
     def templates(self) -> Mapping[str, Mapping[str, Any]]:
-        """Stack to template, in order of dependency."""
+        """Return templates by stack, in order of dependency."""
         text = json.dumps(self.variant.templates).replace(self.variant.digest, self.digest)
         templates: dict[str, dict[str, Any]] = json.loads(text)
         for resource in templates["release"]["Resources"].values():
@@ -84,9 +83,9 @@ def _merged(text: str, changes: Mapping[str, Any]) -> str:
 
 
 def synthesize(folder: Path) -> tuple[Variant, Variant]:
-    """The system with good labels, and with labels that were dealt out at random.
+    """Synthesize the system with good labels and with randomly shuffled labels.
 
-    `folder` is inside the project, since a data set's path is inside it.
+    `folder` must be inside the project, since a data set's path must be inside it.
     """
     folder.mkdir(parents=True)
     task = Task.load()

@@ -1,4 +1,4 @@
-"""One system for all tests here, with a good release that serves and traffic that goes on meanwhile."""
+"""One system for all tests of this folder, with a good live release and constant traffic."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tests.permissions.calls import check
 from tests.rollouts.candidates import synthesize
 from tests.rollouts.scene import Scene
 
-# A job of an hour takes a third of a second. A step's dwell time is what it is, and is looked at often.
+# A job of an hour takes a third of a second. Dwell times are not scaled, but polled often.
 TIME_SCALE, WAIT_SCALE = 10_000, 0.02
-# Between two queries.
+# Pause between two queries.
 PAUSE_SECONDS = 0.01
 
 
 @pytest.fixture(scope="package")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """The system as it was deployed first."""
+    """Return the system after its first deployment."""
     folder = PROJECT / ".cache" / f"rollouts-{os.getpid()}"
     try:
         good, worse = synthesize(folder)
@@ -43,13 +43,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 @pytest.fixture
 def live(stage: Scene) -> str:
-    """The digest of the good release that serves all requests when the test begins."""
+    """Return the digest of the live release, a good one, which serves all requests when the test begins."""
     return stage.good_release()
 
 
 @pytest.fixture
 def scene(stage: Scene, live: str, request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """The system while that release serves. What is there at the end is told where a test fails."""
+    """Return the system while that release is live; describe its state if the test fails."""
     del live
     yield stage
     request.node.add_report_section("teardown", "scene", stage.told())
@@ -57,7 +57,7 @@ def scene(stage: Scene, live: str, request: pytest.FixtureRequest) -> Iterator[S
 
 @pytest.fixture
 def traffic(scene: Scene) -> Iterator[Traffic]:
-    """Queries all the time: each is answered, and each answer is weights."""
+    """Send queries all the time; check that each gets weights as its answer."""
     traffic = Traffic(scene.system.router(), PAUSE_SECONDS)
     yield traffic
     traffic.end()

@@ -1,4 +1,4 @@
-"""The whole system on the emulator, from one release to the next, and what becomes of each."""
+"""The whole system on the emulator, from one release to the next."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.engine.system import STACKS, System, Traffic, Variant
 from tests.rollouts.candidates import STANDING, Candidate
 
 SECONDS = 60.0
-# Answers that tell who is asked, and as many in a row as luck does not give to one of two.
+# Answers that show who is asked, and as many in a row as one of two would hardly get by chance.
 SOME, MANY = 5, 20
-# A query may be on its way so long.
+# Seconds after which a query must have its answer.
 ON_ITS_WAY_SECONDS = 2.0
 
 
 class Scene:
-    """Deploys candidates, orders what goes wrong with them, and looks at what is there."""
+    """Deploys candidates, orders their faults, and reads the state."""
 
     def __init__(self, engine: Engine, good: Variant, worse: Variant) -> None:
         """Deploy the system for the first time, and wait until its first release is live."""
@@ -40,7 +40,7 @@ class Scene:
             engine.publish(variant.assembly)
         self.release_good()
 
-    # What it does
+    # Actions
 
     def candidate(
         self,
@@ -49,7 +49,7 @@ class Scene:
         gate: Mapping[str, Any] | None = None,
         rollout: Mapping[str, Any] | None = None,
     ) -> Candidate:
-        """A version that was never deployed. `gate` and `rollout` change what its release is given."""
+        """Return a version that was never deployed; `gate` and `rollout` override its release's settings."""
         variant = self._worse if worse else self._good
         made = Candidate(variant, f"release {next(self._numbers)}", gate or {}, rollout or {})
         if not worse:
@@ -57,7 +57,7 @@ class Scene:
         return made
 
     def deploy(self, candidate: Candidate) -> None:
-        """Deploy a version: the stacks that it changes."""
+        """Deploy a version: only the stacks that differ."""
         for stack in STACKS:
             template = candidate.templates[stack]
             if self._deployed.get(stack) != template:
@@ -66,16 +66,16 @@ class Scene:
                 self._deployed[stack] = template
 
     def good_release(self) -> str:
-        """The digest of a good release that serves all requests; one is deployed where none does."""
+        """Return the digest of a good release that serves all requests, deploying one if there is none."""
         self.engine.bedrock("/_faults", delete=True)
         if not self._is_settled():
             self.release_good()
-        settled = self.releases.route().live
-        assert settled is not None
-        return settled.digest
+        live = self.releases.route().live
+        assert live is not None
+        return live.digest
 
     def release_good(self) -> Candidate:
-        """Deploy a good version, and wait until it serves all requests."""
+        """Deploy a good version and wait until it serves all requests."""
         candidate = self.candidate()
         self.deploy(candidate)
         self.goes_live(candidate.digest)
@@ -88,7 +88,7 @@ class Scene:
         self.engine.bedrock("/_faults", {**fault, **({"operation": "Converse"} if of_calls else {})})
 
     def pass_step(self, digest: str) -> None:
-        """Let the dwell time of the present step of a rise pass: it began long ago, from now on."""
+        """Let the dwell time of the current rollout step pass, by moving its start into the past."""
         self.table.update_item(
             Key={"id": f"release@{digest}"},
             UpdateExpression="SET step_at = :then",
@@ -96,39 +96,39 @@ class Scene:
         )
 
     def stop(self, digest: str) -> None:
-        """Stop the execution of a release, by hand."""
+        """Stop a release's execution by hand."""
         execution = self.release(digest).execution
         self.engine.aws("stepfunctions").stop_execution(executionArn=execution)
         self.until(lambda: not self.running(digest), f"the execution of {digest} ends")
 
-    # What it sees
+    # State
 
     @cached_property
     def releases(self) -> Releases:
-        """The releases table."""
+        """Return the releases table."""
         return Releases(self.table)
 
     @cached_property
     def table(self) -> Any:
-        """The same as a resource of DynamoDB."""
+        """Return the releases table as a DynamoDB resource."""
         return self.system.table()
 
     @property
     def deployed(self) -> Deployed:
-        """What the commands for releases work on."""
+        """Return the environment as the release commands see it."""
         bedrock, stepfunctions = self.engine.aws("bedrock"), self.engine.aws("stepfunctions")
         return Deployed("local", self._good.owner, 1, bedrock, stepfunctions, self.table)
 
     def release(self, digest: str) -> Release:
-        """One release; before its first step as a release that nothing is known of."""
+        """Return one release; before its first step, a release without details."""
         return self.releases.get(digest) or Release(digest=digest)
 
     def shares(self) -> dict[str, float]:
-        """Digest to share of the requests, of all that the route names."""
+        """Return the share of the requests by digest, for every release in the route."""
         return {share.digest: share.share for share in self.releases.route().shares}
 
-    def is_promoted(self, digest: str) -> Release:
-        """Wait until a release has a part of the requests."""
+    def gets_share(self, digest: str) -> Release:
+        """Wait until a release has a share of the requests."""
         self._reaches(digest, ROLLING_OUT)
         return self.release(digest)
 
@@ -145,7 +145,7 @@ class Scene:
         return self.release(digest)
 
     def counted(self, digest: str, metric: str) -> float:
-        """What routers have counted for a release in the last minutes, as CloudWatch has it."""
+        """Return a metric that routers counted for a release in the last minutes, from CloudWatch."""
         now = datetime.now(UTC)
         points = self.engine.aws("cloudwatch").get_metric_statistics(
             Namespace=METRICS_NAMESPACE,
@@ -162,23 +162,24 @@ class Scene:
         return float(sum(point["Sum"] for point in points))
 
     def running(self, digest: str) -> list[str]:
-        """The executions of a release that run."""
+        """Return a release's running executions."""
         return [arn for arn in self.engine.running() if f":{digest}-" in arn]
 
     def name(self, digest: str) -> str:
-        """The name of a release's deployment."""
+        """Return the name of a release's deployment."""
         return release_name(self._good.owner, digest)
 
     def deployments(self) -> dict[str, str]:
-        """The deployments that Bedrock holds: name to ARN."""
+        """Return the ARNs of Bedrock's deployments by name."""
         return {name: str(item["arn"]) for name, item in self.engine.held("deployments").items()}
 
     def has_left(self, candidate: Candidate) -> None:
-        """Wait until nothing of a candidate runs any more: job, execution, deployment."""
+        """Wait until a candidate's job, execution and deployment have ended or are deleted."""
         self.until(lambda: not self._left(candidate), f"nothing is left of {candidate.digest}")
 
     def answers_come(self, traffic: Traffic, *digests: str | None) -> None:
-        """Wait until each of these has answered some queries asked from now on; None is no release."""
+        """Wait until each of these releases has answered some of the queries sent from now on; None stands
+        for answers without a release."""
         began = time.monotonic()
 
         def has_come() -> bool:
@@ -188,26 +189,26 @@ class Scene:
         self.until(has_come, f"answers of {', '.join(map(str, digests))}")
 
     def answers_settle(self, traffic: Traffic, digest: str | None) -> float:
-        """Wait until one release, or none at all, answers everything; routers follow within a second. Returns
+        """Wait until one release, or none, answers all queries, which takes routers up to a second; return
         the moment."""
         began = time.monotonic()
 
-        def settled() -> bool:
+        def only_one() -> bool:
             last = traffic.since(began)[-MANY:]
             return len(last) == MANY and {answer.release for answer in last} == {digest}
 
-        self.until(settled, f"only {digest} answers")
+        self.until(only_one, f"only {digest} answers")
         return time.monotonic()
 
     def until(self, condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-        """Wait until something holds. What never comes fails with all that is known."""
+        """Wait until a condition holds; on timeout, fail with a description of the state."""
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}\n{self.told()}"
             time.sleep(0.05)
 
     def told(self) -> str:
-        """All that explains a failure."""
+        """Return a description of the state that explains a failure."""
         lines = [f"route: {self.releases.route()}", *(f"release: {found}" for found in self.releases.all())]
         lines += [f"runs: {arn}" for arn in self.engine.running()]
         for kind in ("jobs", "models", "deployments"):
@@ -229,24 +230,24 @@ class Scene:
         return [*jobs, *deployed, *self.running(candidate.digest)]
 
     def _is_settled(self) -> bool:
-        """Whether a good release, and nothing else, serves and is on its way."""
+        """Return whether a good release has the whole route and no other release is in progress."""
         route = self.releases.route()
-        settled = route.live
+        live = route.live
         return (
-            settled is not None
+            live is not None
             and len(route.shares) == 1
             and route.problem is None
-            and settled.digest in self._good_digests
-            and self.release(settled.digest).state == LIVE
-            and settled.endpoint in self.deployments().values()
+            and live.digest in self._good_digests
+            and self.release(live.digest).state == LIVE
+            and live.endpoint in self.deployments().values()
             and not any(self.engine.running())
         )
 
 
 def check_stand_in(traffic: Traffic, since: float, until: float) -> None:
-    """Distilled models have answered, but for a moment after a candidate was taken out of the route.
+    """Check that distilled models answered, except just after a candidate was taken out of the route.
 
-    Its deployment may be gone before routers have read that: the base model answers in its place then.
+    Its deployment may be deleted before routers have read the new route: the base model answers in its place.
     """
     for answer in traffic.answers:
         if answer.source != "distilled":

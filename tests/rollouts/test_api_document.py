@@ -1,6 +1,7 @@
-"""The deployed API against docs/openapi.yaml: requests that schemathesis makes from it, answers as it says.
+"""The deployed API against docs/openapi.yaml: schemathesis generates requests, the answers match the
+document.
 
-Signed and over TLS, through the emulator's HTTP API to the function that was deployed.
+Requests are signed and sent over TLS, through the emulator's HTTP API to the deployed function.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tests.unit.router.api_document import PATH
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("rollouts")]
 
-# Of each path, fit and unfit ones; besides, schemathesis tries the borders of each schema.
+# Valid and invalid requests for each path; schemathesis also tries the limits of each schema.
 EXAMPLES = 50
 CHECKS = [
     not_a_server_error,
@@ -41,7 +42,7 @@ schema = schemathesis.openapi.from_path(PATH)
 
 
 class Signature(requests.auth.AuthBase):
-    """Signs a request as it is sent."""
+    """Signs each request."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
@@ -55,7 +56,7 @@ class Signature(requests.auth.AuthBase):
 
 @pytest.fixture
 def router(scene: Scene) -> Router:
-    """Asks the deployed router."""
+    """Send requests to the deployed router."""
     return scene.system.router()
 
 
@@ -73,5 +74,5 @@ def test_api_is_as_its_document_says(case: schemathesis.Case[Any], router: Route
         base_url=router.url.removesuffix("/route"), auth=Signature(router), verify=router.verify
     )
     case.validate_response(response, checks=CHECKS)
-    if case.method == "POST":  # all else is API Gateway's own answer
+    if case.method == "POST":  # all other answers are API Gateway's own
         assert response.status_code in (200, 400)

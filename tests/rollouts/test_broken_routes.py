@@ -1,6 +1,6 @@
-"""A route item that somebody broke by hand: routers go on with the last good one, and it is put right again.
+"""A route item that was broken by hand: routers keep using the last valid one, and the item is repaired.
 
-An item that is gone can be read, and is how distillation is switched off: the base model answers then.
+A deleted item is valid, and is how distillation is switched off: the base model then answers.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ BROKEN: dict[str, dict[str, Any]] = {
 
 
 def item(scene: Scene) -> dict[str, Any]:
-    """The route item."""
+    """Return the route item."""
     found: dict[str, Any] = scene.table.get_item(Key={"id": "route"}, ConsistentRead=True)["Item"]
     return found
 
 
 def break_it(scene: Scene, how: dict[str, Any]) -> None:
-    """Write nonsense in place of the route's own values."""
+    """Overwrite the route's values with invalid ones."""
     scene.table.put_item(Item={**item(scene), **how})
     assert scene.releases.route().problem
 
 
 def check_that_nothing_goes(scene: Scene, traffic: Traffic, *answering: str | None) -> None:
-    """Routers read what was broken, and a sweep finds it: these answer, and no deployment of theirs goes."""
+    """Let routers read the broken route and run a sweep: these releases still answer, and keep their
+    deployments."""
     held = scene.deployments()
     time.sleep(1.2)  # routers have read it by now
     scene.answers_come(traffic, *answering)
@@ -46,7 +47,7 @@ def check_that_nothing_goes(scene: Scene, traffic: Traffic, *answering: str | No
 
 
 def test_a_broken_route_is_replaced_by_the_next_release(scene: Scene, traffic: Traffic, live: str) -> None:
-    scene.answers_come(traffic, live)  # a router that has never read a good one has only the base model
+    scene.answers_come(traffic, live)  # a router that has never read a valid route has only the base model
     good = item(scene)
     for how in BROKEN.values():
         scene.table.put_item(Item=good)
@@ -62,18 +63,18 @@ def test_a_broken_route_is_replaced_by_the_next_release(scene: Scene, traffic: T
     assert {answer.source for answer in traffic.answers} == {"distilled"}
 
 
-def test_a_broken_route_is_put_right_by_the_next_step_of_a_rise(
+def test_a_broken_route_is_repaired_by_the_next_step_of_a_rollout(
     scene: Scene, traffic: Traffic, live: str
 ) -> None:
     steps = [0.4, 0.5, 0.6, 1.0]
-    # Each look at a broken route counts as an error of the router's: more than the few requests here allow.
+    # Each read of a broken route counts as a router error: more of them than the few requests here allow.
     candidate = scene.candidate(
         rollout={**PATIENT, "steps": steps, "maximum_error_rate": 1.0, "non_inferiority_margin": 1.0}
     )
     scene.deploy(candidate)
-    scene.is_promoted(candidate.digest)
+    scene.gets_share(candidate.digest)
     for how, share in zip(BROKEN.values(), steps[1:], strict=True):
-        scene.answers_come(traffic, candidate.digest)  # routers have read this step's
+        scene.answers_come(traffic, candidate.digest)  # routers have read this step's route
         break_it(scene, how)
         check_that_nothing_goes(scene, traffic, candidate.digest, live)
         scene.pass_step(candidate.digest)
@@ -90,16 +91,14 @@ def test_a_broken_route_is_put_right_by_the_next_step_of_a_rise(
     assert {answer.source for answer in traffic.answers} == {"distilled"}
 
 
-def test_a_route_that_was_deleted_is_made_again_by_the_next_step(
-    scene: Scene, traffic: Traffic, live: str
-) -> None:
+def test_a_deleted_route_is_created_again_by_the_next_step(scene: Scene, traffic: Traffic, live: str) -> None:
     scene.table.delete_item(Key={"id": "route"})
     scene.answers_settle(traffic, None)
     check_that_nothing_goes(scene, traffic, None)
 
     candidate = scene.candidate(rollout=PATIENT)
     scene.deploy(candidate)
-    scene.is_promoted(candidate.digest)
+    scene.gets_share(candidate.digest)
     scene.table.delete_item(Key={"id": "route"})
     scene.answers_settle(traffic, None)
     check_that_nothing_goes(scene, traffic, None)

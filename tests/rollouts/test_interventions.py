@@ -1,4 +1,4 @@
-"""What somebody does to a release by hand: stopped, and rolled back."""
+"""Operators intervene in a release: they stop it, or roll it back."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("rollouts")]
 
 
 @pytest.fixture
-def rising(scene: Scene, traffic: Traffic, live: str) -> Candidate:
-    """A candidate that gets half of the requests, and never more."""
+def candidate(scene: Scene, traffic: Traffic, live: str) -> Candidate:
+    """Return a candidate that gets half of the requests and goes no further."""
     candidate = scene.candidate(rollout=STANDING)
     scene.deploy(candidate)
-    scene.is_promoted(candidate.digest)
+    scene.gets_share(candidate.digest)
     scene.answers_come(traffic, candidate.digest, live)
     return candidate
 
 
 @pytest.fixture
 def no_sweeps(scene: Scene) -> Iterator[None]:
-    """The rules that call the sweeper are switched off for the test."""
+    """Disable the rules that call the sweeper during the test."""
     events = scene.engine.aws("events")
     rules = [
         scene.system.physical("release", name) for name in ("ReleaseSweepHourly", "ReleaseSweepOnFailure")
@@ -40,31 +40,31 @@ def no_sweeps(scene: Scene) -> Iterator[None]:
         events.enable_rule(Name=rule)
 
 
-def test_a_release_that_is_stopped_in_its_rise_loses_its_share(
-    scene: Scene, traffic: Traffic, live: str, rising: Candidate
+def test_a_release_stopped_during_its_rollout_loses_its_share(
+    scene: Scene, traffic: Traffic, live: str, candidate: Candidate
 ) -> None:
-    """By the sweep that an execution's end calls: no state of a stopped one runs."""
+    """The sweep that runs when an execution ends withdraws it: no state of a stopped execution runs."""
     began = time.monotonic()
-    scene.stop(rising.digest)
-    message = scene.fails(rising.digest).message
+    scene.stop(candidate.digest)
+    message = scene.fails(candidate.digest).message
     assert "its execution is ABORTED" in message
-    scene.until(lambda: scene.shares() == {live: 1.0}, "the share is taken back")
+    scene.until(lambda: scene.shares() == {live: 1.0}, "the share is withdrawn")
     check_stand_in(traffic, began, scene.answers_settle(traffic, live))
-    scene.has_left(rising)
+    scene.has_left(candidate)
 
 
 @pytest.mark.usefixtures("no_sweeps")
-def test_a_share_that_nobody_takes_back_expires(
-    scene: Scene, traffic: Traffic, live: str, rising: Candidate
+def test_a_share_that_is_not_withdrawn_expires(
+    scene: Scene, traffic: Traffic, live: str, candidate: Candidate
 ) -> None:
-    scene.stop(rising.digest)
-    scene.answers_come(traffic, rising.digest, live)
-    assert scene.shares() == {rising.digest: 0.5, live: 0.5}
-    assert scene.release(rising.digest).state == ROLLING_OUT
+    scene.stop(candidate.digest)
+    scene.answers_come(traffic, candidate.digest, live)
+    assert scene.shares() == {candidate.digest: 0.5, live: 0.5}
+    assert scene.release(candidate.digest).state == ROLLING_OUT
 
-    # A quarter of an hour after the step's end: the time passes by writing the expiry that is over by then.
+    # It expires a quarter of an hour after the step's end: the test moves the expiry into the past.
     shares = scene.table.get_item(Key={"id": "route"})["Item"]["shares"]
-    (place,) = (number for number, share in enumerate(shares) if share["digest"] == rising.digest)
+    (place,) = (number for number, share in enumerate(shares) if share["digest"] == candidate.digest)
     assert shares[place]["expires_at"] > time.time() + STANDING["dwell_seconds"]
     scene.table.update_item(
         Key={"id": "route"},
@@ -74,26 +74,26 @@ def test_a_share_that_nobody_takes_back_expires(
     scene.answers_settle(traffic, live)
     assert {answer.source for answer in traffic.answers} == {"distilled"}
 
-    # The next sweep finds what it left.
+    # The next sweep cleans up.
     scene.system.sweep()
-    assert scene.release(rising.digest).state == FAILED
+    assert scene.release(candidate.digest).state == FAILED
     assert scene.shares() == {live: 1.0}
-    scene.has_left(rising)
+    scene.has_left(candidate)
 
 
-def test_a_rollback_ends_a_release_in_its_rise(
-    scene: Scene, traffic: Traffic, live: str, rising: Candidate
+def test_a_rollback_ends_a_rollout_in_progress(
+    scene: Scene, traffic: Traffic, live: str, candidate: Candidate
 ) -> None:
     began = time.monotonic()
     outcome = roll_back(scene.deployed)
-    assert (outcome.live, list(outcome.ended), outcome.unstopped) == (live, [rising.digest], [])
+    assert (outcome.live, list(outcome.ended), outcome.unstopped) == (live, [candidate.digest], [])
     assert scene.shares() == {live: 1.0}
-    assert scene.release(rising.digest).state == SUPERSEDED
+    assert scene.release(candidate.digest).state == SUPERSEDED
     check_stand_in(traffic, began, scene.answers_settle(traffic, live))
-    scene.has_left(rising)
+    scene.has_left(candidate)
 
 
-def test_a_rollback_after_a_promotion_goes_back_to_the_release_before(
+def test_a_rollback_after_a_rollout_restores_the_previous_release(
     scene: Scene, traffic: Traffic, live: str
 ) -> None:
     endpoint = scene.deployments()[scene.name(live)]

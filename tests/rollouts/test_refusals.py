@@ -1,4 +1,4 @@
-"""Candidates that the gate refuses: what serves goes on serving, and nothing is left of them."""
+"""Candidates that the gate refuses: the live release stays, and the candidate's resources are deleted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("rollouts")]
 
 
 def refused(scene: Scene, traffic: Traffic, live: str, candidate: Candidate) -> list[str]:
-    """Deploy a candidate that gets no requests; returns the gate's reasons."""
+    """Deploy a candidate that gets no requests; return the gate's reasons."""
     scene.deploy(candidate)
     message = scene.fails(candidate.digest).message
     scene.has_left(candidate)
@@ -24,18 +24,20 @@ def refused(scene: Scene, traffic: Traffic, live: str, candidate: Candidate) -> 
     return reasons.partition(". First problem")[0].split("; ")
 
 
-def test_a_worse_candidate_is_refused_for_what_is_worse(scene: Scene, traffic: Traffic, live: str) -> None:
-    """Its labels were dealt out at random."""
+def test_a_worse_candidate_is_refused_for_its_worse_metrics(
+    scene: Scene, traffic: Traffic, live: str
+) -> None:
+    """Its labels were shuffled randomly."""
     reasons = refused(scene, traffic, live, scene.candidate(worse=True))
     assert any(reason.startswith("dominant-label accuracy is 0.") for reason in reasons), reasons
     assert any("worse than what serves now" in reason for reason in reasons), reasons
     assert not any(reason.startswith("valid output") for reason in reasons), reasons
 
 
-def test_a_candidate_whose_answers_are_malformed_is_refused_for_that(
+def test_a_candidate_with_malformed_answers_is_refused_for_invalid_output(
     scene: Scene, traffic: Traffic, live: str
 ) -> None:
-    """In every way that the stand-in knows."""
+    """Each kind of malformed answer that the stand-in can give."""
     candidate = scene.candidate()
     for kind in OUTPUT_KINDS:
         scene.order(kind, candidate, count=1 + HOLDOUT_ROWS // len(OUTPUT_KINDS))

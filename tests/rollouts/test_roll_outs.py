@@ -1,4 +1,4 @@
-"""Candidates that passed the gate, on their way to all requests."""
+"""Candidates that passed the gate, and their rollout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("rollouts")]
 def test_a_good_candidate_takes_over_while_both_answer(scene: Scene, traffic: Traffic, live: str) -> None:
     candidate = scene.candidate(rollout=PATIENT)
     scene.deploy(candidate)
-    scene.is_promoted(candidate.digest)
+    scene.gets_share(candidate.digest)
     assert scene.shares() == {candidate.digest: 0.5, live: 0.5}
     scene.answers_come(traffic, candidate.digest, live)
 
@@ -31,7 +31,7 @@ def test_a_good_candidate_takes_over_while_both_answer(scene: Scene, traffic: Tr
 
     assert scene.shares() == {candidate.digest: 1.0}
     assert scene.release(live).state == RETIRED
-    # The one before is kept for rollback, and those before that one are not.
+    # The previous release is kept for rollback; older ones are not.
     kept = {scene.name(live), candidate.name}
     scene.until(lambda: set(scene.deployments()) == kept, "older deployments go")
     assert {answer.source for answer in traffic.answers} == {"distilled"}
@@ -46,7 +46,7 @@ def test_a_good_candidate_takes_over_while_both_answer(scene: Scene, traffic: Tr
         pytest.param("failed", {}, "fallback rate is ", id="errors"),
     ],
 )
-def test_a_candidate_that_degrades_is_taken_back(
+def test_a_candidate_that_degrades_is_rolled_back(
     scene: Scene,
     traffic: Traffic,
     live: str,
@@ -54,10 +54,10 @@ def test_a_candidate_that_degrades_is_taken_back(
     limits: Mapping[str, float],
     reason: str,
 ) -> None:
-    # Beside what serves anything but the limit would speak against it, too.
+    # Without this margin, the comparison with the live release would fail as well as the limit.
     candidate = scene.candidate(rollout={**PATIENT, **limits, "non_inferiority_margin": 1.0})
     scene.deploy(candidate)
-    scene.is_promoted(candidate.digest)
+    scene.gets_share(candidate.digest)
     scene.order(fault, candidate)
     scene.until(lambda: scene.counted(candidate.digest, "Fallback") >= 10, "routers have counted fallbacks")
     scene.pass_step(candidate.digest)
@@ -70,12 +70,12 @@ def test_a_candidate_that_degrades_is_taken_back(
     assert {answer.source for answer in traffic.answers} == {"distilled", "base"}
 
 
-def test_a_second_candidate_supersedes_one_that_is_promoted(
+def test_a_second_candidate_supersedes_one_that_is_rolled_out(
     scene: Scene, traffic: Traffic, live: str
 ) -> None:
     first, second = scene.candidate(rollout=STANDING), scene.candidate()
     scene.deploy(first)
-    scene.is_promoted(first.digest)
+    scene.gets_share(first.digest)
     scene.answers_come(traffic, first.digest, live)
 
     began = time.monotonic()
