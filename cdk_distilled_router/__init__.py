@@ -1,7 +1,7 @@
-"""Bedrock resources that CloudFormation doesn't have, as constructs for any CDK app.
+"""Constructs for Bedrock resources that CloudFormation doesn't have, for any CDK app.
 
-A construct is imported when it is first used: aws_cdk takes seconds, and whoever only reads properties, as
-the operator's commands do, doesn't need it.
+Constructs are imported when they are first used: importing aws_cdk takes seconds, and code that only needs
+the properties, such as the operator's commands, doesn't pay for it.
 """
 
 from importlib import import_module
@@ -12,7 +12,7 @@ from cdk_distilled_router import _checkout  # noqa: F401  # first: the imports b
 if TYPE_CHECKING:
     from cdk_distilled_router.common.functions import use_task
     from cdk_distilled_router.common.hosting import Hosting, VpcConfig
-    from cdk_distilled_router.common.vpc_endpoints import Endpoints
+    from cdk_distilled_router.common.vpc_endpoints import VpcEndpoints
     from cdk_distilled_router.dataset import Dataset, DatasetFile, DatasetFiles, QueriesFolder
     from cdk_distilled_router.distillation_job import DistillationJob, JobOptions
     from cdk_distilled_router.existing import ExistingJob, ExistingModel, ExistingThroughput
@@ -29,7 +29,6 @@ __all__ = [
     "DatasetFile",
     "DatasetFiles",
     "DistillationJob",
-    "Endpoints",
     "ExistingJob",
     "ExistingModel",
     "ExistingThroughput",
@@ -49,13 +48,14 @@ __all__ = [
     "Router",
     "ThroughputOptions",
     "VpcConfig",
+    "VpcEndpoints",
     "use_task",
 ]
 
 _MODULES = {
     "common.functions": ("use_task",),
     "common.hosting": ("Hosting", "VpcConfig"),
-    "common.vpc_endpoints": ("Endpoints",),
+    "common.vpc_endpoints": ("VpcEndpoints",),
     "dataset": ("Dataset", "DatasetFile", "DatasetFiles", "QueriesFolder"),
     "distillation_job": ("DistillationJob", "JobOptions"),
     "existing": ("ExistingJob", "ExistingModel", "ExistingThroughput"),

@@ -1,10 +1,10 @@
-"""Put lambda/ on the import path of a checkout.
+"""Put a checkout's lambda/ on the import path, so that `distilled_router` can be imported.
 
-`lambda` is a keyword, so the folder is never a package; `distilled_router` is below it. A wheel installs that
-package beside this one, and this module does nothing.
+`lambda` is a keyword, so that folder can't be a package. An installed wheel has `distilled_router` beside
+this package and doesn't need this module.
 
-It comes right behind the checkout itself: an app that comes before the checkout keeps its own packages, even
-where they are called as a function's folder is, and an installed wheel doesn't hide the checkout's code.
+lambda/ goes right after the checkout itself. An app earlier on the path keeps its own packages, even if they
+have the name of a function's folder, and an installed wheel doesn't hide the checkout's code.
 """
 
 import sys
@@ -15,7 +15,7 @@ _LAMBDA = _CHECKOUT / "lambda"
 
 
 def _place() -> int:
-    """Return the place in the path behind the checkout."""
+    """Return the index after the checkout in `sys.path`; 0 if it isn't there."""
     places = (place for place, entry in enumerate(sys.path) if Path(entry or ".").resolve() == _CHECKOUT)
     return next(places, -1) + 1
 

@@ -1,10 +1,10 @@
-"""Which models can teach, be taught and be served, as Amazon Bedrock documented it on 2026-11-24.
+"""Teachers, students and judges that Amazon Bedrock supports, as documented on 2026-11-24.
 
 Sources: Amazon Bedrock User Guide, pages `prequisites-model-distillation`, `custom-model-fine-tuning`,
 `deploy-custom-model-on-demand` and `prov-thru-supported`; the model card of Amazon Nova Premier.
 
-The table refuses at synth what can't work. What is still alive on the day of the deployment is asked of
-GetFoundationModel, before the job is created.
+Synthesis refuses models by these tables. Before it creates a job, the deployment also asks GetFoundationModel
+whether its models are still available.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ US_PROFILE = "us."
 
 @dataclass(frozen=True)
 class Student:
-    """A model that Bedrock can customize: by FINE_TUNING each, by DISTILLATION where a teacher names it.
+    """A model that Bedrock can customize: by FINE_TUNING always, by DISTILLATION if a teacher lists it.
 
     Attributes:
-        region: the only Region where it is customized.
+        region: the only Region that customizes it.
         on_demand: whether its custom models can have an on-demand deployment.
         provisioned: whether its custom models can have provisioned throughput.
     """
@@ -32,10 +32,10 @@ class Student:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model that DISTILLATION takes as a teacher.
+    """A model that DISTILLATION accepts as a teacher.
 
     Attributes:
-        identifiers: the ids by which a job may name it: its own, a system inference profile, or both.
+        identifiers: ids that a job accepts for it: its own, that of a system inference profile, or both.
         students: the customization ids of its students.
     """
 
@@ -90,30 +90,30 @@ JUDGES: tuple[str, ...] = (
     "mistral.mistral-large-2402-v1:0",
     "mistral.mistral-large-2407-v1:0",
 )
-"""Models that grade by a custom metric (Bedrock user guide, `evaluation-judge`), without those that ended."""
+"""Judges for custom metrics (Bedrock user guide, `evaluation-judge`), without models that have ended."""
 
 ENDED: dict[str, str] = {"amazon.nova-premier-v1:0": "2026-09-14"}
-"""Models that Bedrock no longer runs, and the day on which they ended."""
+"""Models that Bedrock no longer offers, and their end dates."""
 
 REGIONS: tuple[str, ...] = tuple(sorted({student.region for student in STUDENTS.values()}))
 
 
 def without_profile(identifier: str) -> str:
-    """The model's own id, for its id or for its `us.` inference profile."""
+    """Return a model's own id, given that or its `us.` inference profile's id."""
     return identifier.removeprefix(US_PROFILE)
 
 
 def teacher_named(identifier: str) -> Teacher | None:
-    """The distillation teacher of that model, by whichever of its ids it is named."""
+    """Return the distillation teacher with any of its ids; None if the model is not a teacher."""
     model = without_profile(identifier)
     return next((t for t in TEACHERS if model in map(without_profile, t.identifiers)), None)
 
 
 def servable(students: tuple[str, ...]) -> tuple[str, ...]:
-    """Those which can have an on-demand deployment, where every release is judged first."""
+    """Return the students with on-demand deployments, which the evaluation of every release needs."""
     return tuple(student for student in students if STUDENTS[student].on_demand)
 
 
 def teacher_identifiers() -> tuple[str, ...]:
-    """Every id by which a distillation job may name a teacher that has a student we can serve."""
+    """Return all ids of teachers that have a student with on-demand deployments."""
     return tuple(i for teacher in TEACHERS if servable(teacher.students) for i in teacher.identifiers)

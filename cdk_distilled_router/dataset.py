@@ -21,39 +21,39 @@ from distilled_router.env import Env
 
 @dataclass(frozen=True)
 class DatasetFile:
-    """Where a file lies before it is published; `version` is an S3 version id, or None for an asset."""
+    """The S3 location of a file before publishing; `version` is an S3 version id, None for an asset."""
 
     bucket: str
     key: str
     version: str | None = None
 
     def properties(self) -> dict[str, str]:
-        """As a custom resource's property."""
+        """Return the location as a property of a custom resource."""
         known = {"Bucket": self.bucket, "Key": self.key}
         return {**known, "VersionId": self.version} if self.version else known
 
     def permissions(self) -> list[may.Permission]:
-        """Reading it."""
+        """Return the permissions to read the file."""
         arn = f"arn:{cdk.Aws.PARTITION}:s3:::{self.bucket}/{self.key}"
         return [may.Permission(["s3:GetObject", "s3:GetObjectVersion"], [arn])]
 
 
 @dataclass(frozen=True)
 class QueriesFolder:
-    """All .txt and .jsonl files under a prefix; `content` stands for their names and ETags."""
+    """All .txt and .jsonl files under a prefix; `content` is 16 hex digits of their names and ETags."""
 
     bucket: str
     prefix: str
     content: str
 
     def properties(self) -> dict[str, str]:
-        """As a custom resource's property."""
+        """Return the location as a property of a custom resource."""
         return {"Bucket": self.bucket, "Prefix": self.prefix, "Content": self.content}
 
     def permissions(self) -> list[may.Permission]:
-        """Listing it, and reading what is in it."""
+        """Return the permissions to list the folder and to read its files."""
         arn = f"arn:{cdk.Aws.PARTITION}:s3:::{self.bucket}"
-        because = "The files of this folder are read, whatever their names."
+        because = "All files of this folder are read; their names aren't known at synthesis."
         return [
             may.Permission(["s3:ListBucket"], [arn], {"StringLike": {"s3:prefix": [self.prefix]}}),
             may.Permission(["s3:GetObject"], [f"{arn}/{self.prefix}*"], {}, because),
@@ -65,10 +65,10 @@ class DatasetFiles:
     """The files of a data set.
 
     Args:
-        digest: that of the files' content or versions.
-        holdout, training: where the files lie. Without `training` the job learns from something else.
-        source_key: ARN of the key that encrypts the files where they lie, if it is another than the bucket's.
-        use_logged_answers: where the job learns from logs, whether the teacher need not answer them.
+        digest: hex digits of the files' content or versions.
+        holdout, training: locations of the files; no `training` if the job trains on invocation logs.
+        source_key: ARN of the key that encrypts the source files, if it isn't the data bucket's.
+        use_logged_answers: whether the job trains on logged answers, without asking the teacher.
     """
 
     digest: str
@@ -87,20 +87,20 @@ class DatasetFiles:
         }
 
     def permissions(self) -> list[may.Permission]:
-        """Return what reading them takes."""
+        """Return the permissions to read the files."""
         return [
             *(self.training.permissions() if self.training else []),
             *self.holdout.permissions(),
-            may.others_key(self.source_key),
+            may.source_key(self.source_key),
         ]
 
 
 class Dataset(Construct):
-    """Validates the files against Bedrock's rules before anything is spent, and publishes them.
+    """Validates the files against Bedrock's rules before anything costs money, and publishes them.
 
     Attributes:
         training_key, holdout_key: keys in the data bucket, under `datasets/<digest>/`.
-        resource: the custom resource; what reads the files depends on it.
+        resource: the custom resource; resources that read the files must depend on it.
     """
 
     def __init__(
@@ -119,14 +119,14 @@ class Dataset(Construct):
         """Declare the data set of a job.
 
         Args:
-            owner: name of whoever owns what is made.
-            bucket: gets the files, under `datasets/<digest>/`.
-            files: what is published.
-            props: the job's. Limits differ by its method, and an estimate above its `maximum_cost_usd`
-                refuses the deployment.
-            cost: what an estimate is made from, before anything is published. Default: none is made.
-            retention: `data` says whether published files stay when the resource goes.
-            hosting: where functions run, with which key, and how long their logs are kept.
+            owner: owner of the resources, used as a tag.
+            bucket: receives the files, under `datasets/<digest>/`.
+            files: the files to publish.
+            props: properties of the job. The validation depends on its method, and an estimate above its
+                `maximum_cost_usd` fails the deployment.
+            cost: input of the cost estimate. Default: no estimate.
+            retention: `data` decides whether published files stay when the resource is deleted.
+            hosting: VPC, key and log retention of the functions.
         """
         super().__init__(scope, construct_id)
         self.training_key = f"datasets/{files.digest}/training.jsonl"
@@ -157,11 +157,11 @@ class Dataset(Construct):
                 "Retain": retention.data == "retain",
             },
         )
-        # The first event may come before IAM knows the role's policy.
+        # The role's policy must exist before the first event.
         self.resource.node.add_dependency(role)
 
     def _publishing(self, bucket: s3.IBucket) -> list[may.Permission]:
-        """Return what writing the files and deleting them takes."""
+        """Return the permissions to write and delete the files."""
         return [
             may.objects(bucket, self, ["PutObject"], ["datasets/*"]),
             *may.purge(bucket, self, "datasets/*"),
@@ -170,8 +170,8 @@ class Dataset(Construct):
 
 
 def cost_properties(cost: Spec | None, maximum_usd: float) -> dict[str, object]:
-    """The properties by which a resource holds an estimate against a limit."""
+    """Return the properties with which a resource compares an estimate with a limit."""
     if cost is None:
         return {}
-    # One text: CloudFormation would make texts of all numbers.
+    # As JSON text: CloudFormation turns numbers into strings.
     return {"Cost": json.dumps(asdict(cost), sort_keys=True), "MaximumCostUsd": maximum_usd}

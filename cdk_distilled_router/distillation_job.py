@@ -1,4 +1,4 @@
-"""Construct DistillationJob: one Bedrock customization job, started by a deployment and never waited for."""
+"""Construct DistillationJob: a Bedrock customization job, which a deployment starts and doesn't wait for."""
 
 from __future__ import annotations
 
@@ -21,28 +21,24 @@ from cdk_distilled_router.job_inputs import (
     JobData,
     JobInputs,
     check_names,
-    elsewhere,
     is_uri,
+    read_uri,
 )
 from cdk_distilled_router.props import RETAIN, JobProps, RetentionProps
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, release_name
 from distilled_router.env import Env
 
-BEGINS = "Starts, adopts or stops a customization job"
-CHECKS = "Says whether a customization job exists, or has ended"
-MAKES = "Makes a customization job whose data is there now"
-
 
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
-    """What decides nothing of the model, but for its key.
+    """Options of a job that don't change the model, except for its encryption.
 
     Args:
-        model_key: a key for the model itself; invoking it then needs kms:Decrypt.
-        vpc: the network from which the job reads and writes S3. Another one is in force from the next job on.
-        retention: `models` says whether the model stays when the resource goes, where storing it costs 1.95
-            USD a month; `data` whether what the job wrote to the bucket does.
-        tags: put on job and model, besides the owner's.
+        model_key: encrypts the model; invoking it then needs kms:Decrypt.
+        vpc: VPC from which the job reads and writes S3. A change applies to the next job.
+        retention: `models` decides whether the model stays when the resource is deleted; storage costs 1.95
+            USD a month. `data` decides whether the job's output stays.
+        tags: tags of job and model, in addition to the owner's.
     """
 
     model_key: kms.IKey | None = None
@@ -52,23 +48,24 @@ class JobOptions:
 
 
 class DistillationJob(Construct):
-    """A DISTILLATION or FINE_TUNING job whose name carries the digest of all that decides its model.
+    """A DISTILLATION or FINE_TUNING job whose name ends in the digest of everything that decides its model.
 
-    The same name is the same work: a redeploy makes no call that costs. Another name starts another job, and
-    CloudFormation deletes this one once the update has succeeded: it is stopped if it runs, and its model is
-    deleted unless it is retained or still serves.
+    With the same name, a deployment reuses the job and costs nothing. A new name starts a new job. Once that
+    update has succeeded, CloudFormation deletes the old resource: its job is stopped if it is running, and
+    its model is deleted unless it is retained or deployed.
 
     Attributes:
-        owner, student, bucket, props, options, tags: as they were given.
-        digest: 12 hex digits of all that decides the model.
-        job_name: `<owner>-<digest>`, which is the resource's physical id, and the model's name.
-        source: the same, as a release takes it.
-        role: the role that Bedrock assumes to read the data and to ask the teacher. What it lacks for a
-            bucket or a key of somebody else's can be granted to it.
-        maker, maker_role: where it is `made_later`, the function that makes it, a stage of a state machine
-            that is given `properties` and the execution; and the role of all the handlers.
-        resource: the custom resource. Its attributes tell of the job as it was at the last event:
-            `JobArn`, `JobName`, `Status`, `BaseModel`, `ModelArn`, `TrainingLoss`, `ValidationLoss`.
+        owner, student, bucket, props, options, tags: the arguments.
+        digest: 12 hex digits of everything that decides the model.
+        job_name: `<owner>-<digest>`, name of job and model, and physical id of the resource.
+        source: the job's name, as a release expects it.
+        role: the role that Bedrock assumes to read the data and to ask the teacher. Grant it access to
+            buckets and keys of other teams yourself.
+        maker: for a job that is `made_later`, the function that creates it: a step of a state machine, called
+            with `properties` and the execution. Otherwise None.
+        maker_role: the role of all functions.
+        resource: the custom resource. Its attributes have the job's state at the last deployment: `JobArn`,
+            `JobName`, `Status`, `BaseModel`, `ModelArn`, `TrainingLoss`, `ValidationLoss`.
     """
 
     def __init__(
@@ -87,17 +84,17 @@ class DistillationJob(Construct):
         """Declare the job.
 
         Args:
-            owner: name of whoever owns what is made: begins the job's name, used as a tag and in permissions.
-            bucket: where rows are read and `jobs/<job name>/` is written; in the stack's Region.
-            data: what it learns from.
-            props: what else decides the model.
-            digest: given where the content of the data or more should decide the name. By default that of
-                `data`, `props` and whether the model has a key of its own.
-            options: what decides nothing of the model but its key.
-            hosting: where functions run, with which key, and how long their logs are kept.
+            owner: owner of job and model: prefix of their names, their tag, and a condition of permissions.
+            bucket: has the rows and receives `jobs/<job name>/`; in the stack's Region.
+            data: the training data.
+            props: model, method and hyperparameters.
+            digest: 12 hex digits, for a name that also depends on other things, such as the data's content.
+                Default: the digest of `data`, `props` and whether there is a `model_key`.
+            options: encryption, VPC, retention and tags.
+            hosting: VPC, key and log retention of the functions.
 
         Raises:
-            ValueError: arguments that Bedrock doesn't take together, or a value beyond its limits.
+            ValueError: Bedrock doesn't accept an argument or a combination of arguments.
         """
         super().__init__(scope, construct_id)
         self.owner, self.student, self.bucket = owner, props.student, bucket
@@ -116,25 +113,29 @@ class DistillationJob(Construct):
             properties=self.properties,
         )
         self.resource.node.add_dependency(self.role, self.maker_role)
-        self.maker = self._function("CreateJob", "create_job", MAKES, hosting) if data.made_later else None
+        self.maker = (
+            self._function("CreateJob", "create_job", "Creates a customization job for curated data", hosting)
+            if data.made_later
+            else None
+        )
 
     @staticmethod
     def from_job_arn(scope: Construct, construct_id: str, job_arn: str) -> ExistingJob:
-        """A job that this stack doesn't manage: looked up, never made, changed or stopped."""
+        """Look up a job that this stack doesn't manage; it is never created, changed or stopped."""
         return ExistingJob(scope, construct_id, job_arn)
 
     @staticmethod
     def from_model_arn(scope: Construct, construct_id: str, model_arn: str) -> ExistingModel:
-        """A custom model that this stack doesn't manage: looked up, never deleted."""
+        """Look up a custom model that this stack doesn't manage; it is never deleted."""
         return ExistingModel(scope, construct_id, model_arn)
 
     @property
     def source(self) -> str:
-        """What a release gets its model from: the job of this name, or a later attempt at it."""
+        """Return the name of the job from which a release gets its model; later attempts begin with it."""
         return self.job_name
 
     def _checked_digest(self, given: str | None) -> str:
-        """Return the digest, given or computed. Raises ValueError for what Bedrock would refuse."""
+        """Return the digest, given or computed. Raise ValueError for arguments that Bedrock would refuse."""
         try:
             self._inputs.check()
             digest = given or self._inputs.digest()
@@ -167,7 +168,7 @@ class DistillationJob(Construct):
         return self.options.model_key is not None
 
     def _request(self) -> dict[str, object]:
-        """The request's part of the properties; what isn't given is None or empty."""
+        """Return the properties that become the job's request; unset ones are None or empty."""
         props, data, vpc, key = self.props, self._inputs.data, self.options.vpc, self.options.model_key
         logs = data.invocation_logs
         return {
@@ -194,7 +195,7 @@ class DistillationJob(Construct):
         return name if is_uri(name) else f"s3://{self.bucket.bucket_name}/{name}"
 
     def _job_role(self) -> iam.Role:
-        """What Bedrock assumes for the job."""
+        """Return the role that Bedrock assumes for the job."""
         data, key, vpc = self._inputs.data, self.bucket.encryption_key, self.options.vpc
         teacher, logs = self.props.asked_teacher, data.invocation_logs
         own = [data.training_key, *(name for name in data.validators if not is_uri(name))]
@@ -204,7 +205,7 @@ class DistillationJob(Construct):
             "JobRole",
             jobs=may.JOBS,
             description=(
-                f"Bedrock's jobs of {self.student}: read the data set, write the metrics, ask the teacher"
+                f"Customization jobs of {self.student}: read the data set, write metrics, ask the teacher"
             ),
             permissions=[
                 may.objects(self.bucket, self, ["GetObject"], read),
@@ -213,8 +214,8 @@ class DistillationJob(Construct):
                 # Bedrock reads and writes with this role through S3, from its own network.
                 may.Permission(["kms:Decrypt", "kms:GenerateDataKey"], [key.key_arn] if key else []),
                 *(may.invoke(teacher) if teacher else []),
-                *(elsewhere(logs.uri, folder=True) if logs else []),
-                *(p for name in data.validators if is_uri(name) for p in elsewhere(name, folder=False)),
+                *(read_uri(logs.uri, folder=True) if logs else []),
+                *(p for name in data.validators if is_uri(name) for p in read_uri(name, folder=False)),
                 *(may.interfaces(vpc, "model-customization-job/*") if vpc else []),
             ],
         )
@@ -247,8 +248,12 @@ class DistillationJob(Construct):
         return ResourceProvider(
             self,
             "Provider",
-            on_event=self._function("OnEvent", "on_event", BEGINS, hosting),
-            is_complete=self._function("IsComplete", "is_complete", CHECKS, hosting),
+            on_event=self._function(
+                "OnEvent", "on_event", "Creates, adopts or stops a customization job", hosting
+            ),
+            is_complete=self._function(
+                "IsComplete", "is_complete", "Checks that a customization job exists, or has ended", hosting
+            ),
             hosting=hosting,
         )
 

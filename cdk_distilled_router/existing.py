@@ -1,4 +1,4 @@
-"""Constructs for jobs, models and throughput that somebody else manages: looked up, and never changed."""
+"""Constructs for jobs, models and throughput that are managed elsewhere: looked up, never changed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ _ARN = r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:[0-9]{12}:"
 
 
 class _Existing(Construct):
-    """Looks a thing up by its ARN when the construct is made, and when ARN or nonce change. A deployment that
-    finds nothing under the ARN fails; removing the construct changes nothing in Bedrock."""
+    """Looks a resource up by its ARN, on creation and when ARN or nonce change.
+
+    The deployment fails if there is no such resource. Removing the construct changes nothing in Bedrock.
+    """
 
     _kind: ClassVar[str]
     _type: ClassVar[str]
@@ -40,11 +42,10 @@ class _Existing(Construct):
         found = self._pattern.fullmatch(arn)
         if found is None:
             raise ValueError(
-                f"{self.node.path}: {arn!r} is no ARN of a {self._kind}: allowed is {self._pattern.pattern}, "
-                "written out."
+                f"{self.node.path}: {arn!r} is not the ARN of a {self._kind}: allowed is "
+                f"{self._pattern.pattern}, as plain text."
             )
         self._parts = found.groupdict()
-        # The one ARN: not even another thing of its kind can be read.
         role = may.function_role(self, "Role", [may.Permission([f"bedrock:{self._action}"], [arn])])
         handler = Function(
             self,
@@ -65,12 +66,12 @@ class _Existing(Construct):
             service_token=provider.service_token,
             properties={"Arn": arn, "Nonce": nonce},
         )
-        # The first event may come before IAM knows the role's policy.
+        # The role's policy must exist before the first event.
         self.resource.node.add_dependency(role)
 
 
 class _ExistingSource(_Existing):
-    """What a release can get its model from."""
+    """A resource from which a release can get its model."""
 
     # It is never created again, so that no role is passed on.
     role: iam.IRole | None = None
@@ -100,13 +101,13 @@ class _ExistingSource(_Existing):
 
 
 class ExistingJob(_ExistingSource):
-    """A customization job, as a release's source. It is never made, stopped or tried again.
+    """A customization job from which a release gets its model. It is never created again or stopped.
 
     Attributes:
         source: the job's ARN.
-        digest: 12 hex digits for the ARN.
+        digest: 12 hex digits of the ARN.
         student: the base model's customization id.
-        model_arn: the model's ARN, empty where the job had none when it was looked up.
+        model_arn: the model's ARN; empty if the job had no model when it was looked up.
         resource: the custom resource, with `JobArn`, `JobName`, `Status`, `BaseModel` (the id for inference,
             without the context length), `ModelArn`, `TrainingLoss`, `ValidationLoss`.
     """
@@ -114,18 +115,18 @@ class ExistingJob(_ExistingSource):
     _kind = "customization job"
     _type = "Custom::BedrockExistingJob"
     _action = "GetModelCustomizationJob"
-    # The base model's id holds colons, too.
+    # The base model's id contains colons, too.
     _pattern = re.compile(_ARN + r"model-customization-job/(?P<student>[^/]+)/[a-z0-9]{12}")
 
 
 class ExistingModel(_ExistingSource):
-    """A custom model, as a release's source. It is never deleted.
+    """A custom model for a release. It is never deleted.
 
     Attributes:
         source: the model's ARN.
-        digest: 12 hex digits for the ARN.
+        digest: 12 hex digits of the ARN.
         student: the base model's customization id.
-        model_arn: the model's ARN, known once it was found.
+        model_arn: the model's ARN, as an attribute of the resource.
         resource: the custom resource, with `ModelArn`, `ModelName`, `JobArn`, `BaseModel` (the id for
             inference, without the context length), `Status`.
     """
@@ -141,7 +142,7 @@ class ExistingThroughput(_Existing):
 
     Attributes:
         resource: the custom resource, with `ProvisionedModelArn`, `ProvisionedModelName`, `ModelArn`,
-            `ModelUnits`, `Status`, `CommitmentDuration` (empty where it is billed by the hour).
+            `ModelUnits`, `Status`, `CommitmentDuration` (empty without a commitment).
     """
 
     _kind = "provisioned throughput"

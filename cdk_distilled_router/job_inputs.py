@@ -1,4 +1,4 @@
-"""What a customization job is given, checked before anything is deployed, and what its role needs for it."""
+"""The inputs of a customization job: their checks at synthesis, and their digest."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MOST_VALIDATORS = 10  # botocore: Validators
 MOST_METADATA = 16  # botocore: RequestMetadataFiltersList
 
 _SCHEME = "s3://"
-# botocore: S3Uri. Among others it takes no space, no `=`, no `:` and no empty folder.
+# botocore: S3Uri. Spaces, `=`, `:` and empty folders, for example, are not allowed.
 _S3_URI = re.compile(r"s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/[-!_*'().a-z0-9A-Z]+)*/?")
 _METADATA = re.compile(r"[a-zA-Z0-9\s._:/=+$@-]*")  # botocore: RequestMetadataMapKeyString, …ValueString
 _CHARACTERS = 256
 
 OTHER_BUCKET = (
-    "The job reads what lies in this folder of the bucket that it was given, and nothing else of it."
+    "The job reads only this folder of the bucket; the names of its objects aren't known at synthesis."
 )
 
 
@@ -34,13 +34,13 @@ class InvocationLogs:
     distillation): 100 to 15,000 of them, single-turn text.
 
     Args:
-        uri: where model invocation logging writes, `s3://bucket/prefix`; in the job's Region.
-        use_prompt_response: take the logged answers as they are, which must be the job's teacher's. By
-            default the teacher answers the logged prompts anew.
-        metadata: only requests that carry all these pairs as their request metadata; 16 at most.
+        uri: folder of model invocation logging, `s3://bucket/prefix`; in the job's Region.
+        use_prompt_response: train on the logged answers, which must be the job's teacher's. Default: the
+            teacher answers the logged prompts again.
+        metadata: use only requests with all these pairs as request metadata; 16 at most.
 
     Raises:
-        ValueError: a value that Bedrock doesn't take.
+        ValueError: Bedrock doesn't accept a value.
     """
 
     uri: str
@@ -51,7 +51,7 @@ class InvocationLogs:
         check_uri(self.uri)
         if len(self.metadata) > MOST_METADATA:
             raise ValueError(
-                f"invocation logs: {len(self.metadata)} metadata filters, {MOST_METADATA} are allowed"
+                f"invocation logs: {len(self.metadata)} metadata filters; allowed are {MOST_METADATA}"
             )
         for key, value in self.metadata.items():
             for text, least in ((key, 1), (value, 0)):
@@ -64,14 +64,15 @@ class InvocationLogs:
 
 @dataclass(frozen=True, kw_only=True)
 class JobData:
-    """What a job learns from: either `training_key` or `invocation_logs`.
+    """The training data of a job: either `training_key` or `invocation_logs`.
 
     Args:
-        training_key: the rows' key in the bucket. Other content needs another key, or a nonce. In a folder,
-            the job's role may read all of its first folder.
-        invocation_logs: logged requests in place of rows; distillation only.
-        validators: up to 10 files, S3 keys in the bucket or URIs of others, each with a loss of its own.
-        made_later: leave it to a state machine to make the job, by `maker`, once its data is there.
+        training_key: key of the rows in the bucket. New content needs a new key or a nonce. The job's role
+            can read the whole first folder of the key.
+        invocation_logs: logged requests instead of rows; distillation only.
+        validators: up to 10 validation files, as keys in the bucket or as S3 URIs; Bedrock reports a loss for
+            each.
+        made_later: whether a state machine creates the job with `maker`, once its data exists.
     """
 
     training_key: str | None = None
@@ -82,19 +83,19 @@ class JobData:
 
 @dataclass(frozen=True, kw_only=True)
 class JobInputs:
-    """All that decides the model: properties, data, and whether it is encrypted with a key of its own."""
+    """Everything that decides the model: properties, data, and whether it has its own key."""
 
     props: JobProps
     data: JobData
     model_key: bool
 
     def check(self) -> None:
-        """Raise ValueError for what Bedrock doesn't take, or not together."""
+        """Raise ValueError for values or combinations that Bedrock doesn't accept."""
         props, data = self.props, self.data
         if props.method not in {DISTILLATION, FINE_TUNING}:
             raise ValueError(f"method {props.method!r}: allowed are {DISTILLATION!r} and {FINE_TUNING!r}")
         if (data.training_key is None) == (data.invocation_logs is None):
-            raise ValueError("a job learns from either training_key or invocation_logs; give one of them")
+            raise ValueError("a job trains on either training_key or invocation_logs; give one of them")
         if props.method == DISTILLATION:
             self._check_distillation()
         else:
@@ -109,7 +110,7 @@ class JobInputs:
         if data.training_key and is_uri(data.training_key):
             raise ValueError(f"training_key {data.training_key}: give the key in the bucket, not a URI")
         if len(data.validators) > MOST_VALIDATORS:
-            raise ValueError(f"{len(data.validators)} validators, {MOST_VALIDATORS} are allowed")
+            raise ValueError(f"{len(data.validators)} validators; allowed are {MOST_VALIDATORS}")
         for file in (data.training_key, *data.validators):
             if file is not None:
                 check_uri(file if is_uri(file) else f"{_SCHEME}bucket/{file}")
@@ -119,7 +120,7 @@ class JobInputs:
         if not teacher:
             raise ValueError("distillation needs a teacher, e.g. us.amazon.nova-pro-v1:0 for Nova Micro")
         if teacher.startswith(("eu.", "apac.", "global.")):
-            raise ValueError(f"teacher {teacher}: of inference profiles only those of us. are known here")
+            raise ValueError(f"teacher {teacher}: of inference profiles, only us. profiles are supported")
         if self.props.api_hyperparameters():
             raise ValueError("Bedrock documents no hyperparameters for distillation; leave them out")
 
@@ -131,13 +132,15 @@ class JobInputs:
         }
         for name, value in given.items():
             if value is not None:
-                raise ValueError(f"{name}: fine_tuning trains on answers that are in its rows; leave it out")
+                raise ValueError(f"{name}: fine_tuning trains on the answers in its rows; leave it out")
 
     def digest(self) -> str:
-        """12 hex digits for all of this. What isn't given is left out, so that an option that comes later
-        keeps all digests.
+        """Return 12 hex digits of all inputs.
 
-        Raises ValueError where a part of it is known only at deployment.
+        Unset inputs are left out, so that a new option doesn't change existing digests.
+
+        Raises:
+            ValueError: an input is known only at deployment.
         """
         props, data = self.props, self.data
         decisive = {
@@ -156,39 +159,39 @@ class JobInputs:
         for name, value in given.items():
             if any(cdk.Token.is_unresolved(part) for part in _scalars(value)):
                 raise ValueError(
-                    f"{name} is known only at deployment, and the job's name is needed before: pass digest, "
-                    "12 hex digits that change whenever another model is wanted"
+                    f"{name} is known only at deployment, but the job's name is needed at synthesis: pass "
+                    "digest, 12 hex digits, and change it for each new model"
                 )
         return naming.digest(given, 12)
 
 
 def check_names(owner: str, digest: str) -> None:
-    """Raise ValueError where Bedrock wouldn't take the names that are made from these."""
+    """Raise ValueError if Bedrock doesn't accept the names of owner and digest."""
     name = release_name(owner, digest)
     if cdk.Token.is_unresolved(name):
-        raise ValueError("owner and digest begin every name: give them as plain text")
+        raise ValueError("owner and digest are part of every name: give them as plain text")
     if not DIGEST_PATTERN.fullmatch(digest):
         raise ValueError(f"digest {digest!r}: allowed are 12 digits of 0-9a-f")
     if pattern := naming.violated_pattern(name):
         raise ValueError(
-            f"Bedrock takes no job or model named {name}-9, a ninth attempt's name: it doesn't match "
+            f"Bedrock doesn't accept the name {name}-9 of a ninth attempt: it doesn't match "
             f"{pattern.pattern}. Choose another owner, of 48 characters at most"
         )
 
 
 def is_uri(name: str) -> bool:
-    """Whether a file is named by its S3 URI, and not by its key."""
+    """Return whether a name is an S3 URI, not a key."""
     return name.startswith(_SCHEME)
 
 
 def check_uri(uri: str) -> None:
-    """Raise ValueError for an S3 URI that Bedrock doesn't take. What is known only at deployment passes."""
+    """Raise ValueError for an S3 URI that Bedrock doesn't accept; one known only at deployment passes."""
     if not cdk.Token.is_unresolved(uri) and not (len(uri) <= 1024 and _S3_URI.fullmatch(uri)):
-        raise ValueError(f"{uri!r} is no S3 location for Bedrock: allowed is {_S3_URI.pattern}")
+        raise ValueError(f"Bedrock doesn't accept the S3 location {uri!r}: allowed is {_S3_URI.pattern}")
 
 
-def elsewhere(uri: str, *, folder: bool) -> list[may.Permission]:
-    """Reading a file, or a folder with all below it, of a bucket that is known by name only."""
+def read_uri(uri: str, *, folder: bool) -> list[may.Permission]:
+    """Return the permissions to read a file, or everything in a folder, given its S3 URI."""
     bucket, _, key = uri.removeprefix(_SCHEME).partition("/")
     arn, names = f"arn:{cdk.Aws.PARTITION}:s3:::{bucket}", key
     if folder:
@@ -200,7 +203,7 @@ def elsewhere(uri: str, *, folder: bool) -> list[may.Permission]:
 
 
 def _scalars(value: object) -> Iterator[object]:
-    """A value's parts that are no collections themselves."""
+    """Yield the scalars in a nested value."""
     match value:
         case str():
             yield value

@@ -1,4 +1,4 @@
-"""Construct Labelling: raw queries, labelled by the teacher and curated, from which a job is then made."""
+"""Construct Labelling: has the teacher label raw queries, curates the data set, and creates the job."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ BATCH_JOBS = "model-invocation-job/*"
 
 @dataclass(frozen=True, kw_only=True)
 class LabellingPlan:
-    """What is labelled, how, and what is kept of it.
+    """How queries are labelled, and which answers are kept.
 
     Args:
-        labels: 16 hex digits of all that decides the answers: queries, teacher, its prompt, the sampling.
-        dataset: 16 hex digits of that and of all that decides the rows.
-        props: how the teacher answers, and which answers are kept.
+        labels: 16 hex digits of everything that decides the answers: queries, teacher, prompt and sampling.
+        dataset: 16 hex digits of `labels` and of everything that decides the rows.
+        props: sampling, curation and batches.
     """
 
     labels: str
@@ -44,45 +44,45 @@ class LabellingPlan:
 
     @property
     def folder(self) -> str:
-        """Where the curated data set lies in the bucket."""
+        """Return the folder of the curated data set in the bucket."""
         return dataset_folder(self.labels, self.dataset)
 
     @property
     def training_key(self) -> str:
-        """The rows that the student learns from."""
+        """Return the key of the training rows."""
         return f"{self.folder}training.jsonl"
 
     @property
     def validation_keys(self) -> tuple[str, ...]:
-        """The rows that Bedrock validates with; none where no share is set."""
+        """Return the keys of the validation rows; none if their share is 0."""
         return (f"{self.folder}validation.jsonl",) if self.props.validation_share else ()
 
     @property
     def holdout_key(self) -> str:
-        """The rows that a release is judged on."""
+        """Return the key of the hold-out set."""
         return f"{self.folder}holdout.jsonl"
 
     def of_job(self, job: DistillationJob) -> dict[str, object]:
-        """Return the plan as executions take it: `distilled_router.data.labelling_plan.Plan`."""
+        """Return the plan in an execution's input, see `distilled_router.data.labelling_plan.Plan`."""
         return {
             "labels": self.labels,
             "dataset": self.dataset,
             "digest": job.digest,
             "method": job.props.method,
             "teacher": job.props.teacher,
-            # The shards are there before an execution begins.
+            # The custom resource splits the queries, before an execution starts.
             **self.props.model_dump(exclude={"queries_per_shard"}),
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabellingSources:
-    """Where raw queries, and a hold-out set if there is one, lie.
+    """The source files of a labelling.
 
     Args:
         queries: the raw queries.
-        holdout: a hold-out set of its own; otherwise a part of the queries is held out.
-        source_key: ARN of the key that encrypts them, where it is another than the bucket's.
+        holdout: a separate hold-out set. Default: some of the queries are held out.
+        source_key: ARN of the key that encrypts the source files, if it isn't the data bucket's.
     """
 
     queries: DatasetFile | QueriesFolder
@@ -90,20 +90,19 @@ class LabellingSources:
     source_key: str | None = None
 
     def permissions(self) -> list[may.Permission]:
-        """Return what reading them takes."""
+        """Return the permissions to read the files."""
         return [
             *self.queries.permissions(),
             *(self.holdout.permissions() if self.holdout else []),
-            may.others_key(self.source_key),
+            may.source_key(self.source_key),
         ]
 
 
 class Labelling(Construct):
-    """Checks raw queries before anything is paid for, has the teacher label them, curates the answers, and
-    has the job made.
+    """Validates raw queries, has the teacher label them, curates a data set, and creates the job.
 
-    What was answered lies under `labels/<labels>/` and is never paid twice: another student, or other rules
-    for what is kept, use it again; an execution that was stopped goes on where it ended.
+    Answers are stored under `labels/<labels>/` and never paid for twice: a change of the student or of the
+    curation reuses them, and a new execution continues where a stopped one ended.
 
     Attributes:
         machine: the state machine, `<owner>-labelling`.
@@ -128,20 +127,20 @@ class Labelling(Construct):
         Owner, bucket, tags and network are the job's. Its bucket gets everything under `labels/`.
 
         Args:
-            job: made once its data is there. An estimate above its `maximum_cost_usd` refuses the deployment.
-            sources: the raw queries.
-            plan: how they are labelled and what is kept.
-            cost: what an estimate is made from, before anything is asked. Default: none is made.
-            attempt: raise it to start a labelling again that failed or was stopped.
-            retention: `data` says whether the labels stay when the resource goes. They were paid for.
-            hosting: where functions run, with which key, and how long their logs are kept.
+            job: the job to create. An estimate above its `maximum_cost_usd` fails the deployment.
+            sources: the raw queries, and a hold-out set.
+            plan: how queries are labelled, and which answers are kept.
+            cost: input of the cost estimate. Default: no estimate.
+            attempt: raise it to start a failed or stopped labelling again.
+            retention: `data` decides whether the labels, which cost money, stay when the resource is deleted.
+            hosting: VPC, key and log retention of the functions.
 
         Raises:
-            ValueError: the job is not `made_later`, or names no teacher.
+            ValueError: the job is not `made_later`, or has no teacher.
         """
         super().__init__(scope, construct_id)
         if job.props.teacher is None:
-            raise ValueError(f"{self.node.path}: labelling needs a teacher in the properties of its job.")
+            raise ValueError(f"{self.node.path}: labelling needs a job with a teacher in its properties.")
         self._job, self._teacher, self._plan, self._hosting = job, job.props.teacher, plan, hosting
         self._owner, self._bucket, self._key = job.owner, job.bucket, job.bucket.encryption_key
         batch_role = self._batch_role()
@@ -161,17 +160,17 @@ class Labelling(Construct):
                 "Retain": retention.data == "retain",
             },
         )
-        # The job's resource comes first and goes last: whatever a labelling makes belongs to it.
+        # The job's resource owns the job that a labelling creates, so it must be deleted last.
         self.resource.node.add_dependency(self.machine, role, step_role, batch_role, job.resource)
 
     def _properties(self, sources: LabellingSources) -> dict[str, object]:
-        """Return what is labelled, as properties of the custom resource."""
+        """Return the properties of the custom resource."""
         return {
             "Owner": self._owner,
             "Bucket": self._bucket.bucket_name,
             "StateMachineArn": self.machine.state_machine_arn,
             "JobName": self._job.job_name,
-            # One text: CloudFormation would make texts of all numbers.
+            # As JSON text: CloudFormation turns numbers into strings.
             "Plan": json.dumps(self._plan.of_job(self._job), sort_keys=True),
             "Queries": sources.queries.properties(),
             **({"Holdout": sources.holdout.properties()} if sources.holdout else {}),
@@ -212,8 +211,8 @@ class Labelling(Construct):
 
     def _provider(self, role: iam.Role) -> ResourceProvider:
         env = Env(owner=self._owner)
-        begins = "Checks raw queries and publishes them in shards"
-        checks = "Starts a labelling, or says whether all of it has ended"
+        begins = "Validates raw queries and publishes them in shards"
+        checks = "Starts a labelling, or checks that it has ended"
         return ResourceProvider(
             self,
             "Provider",
@@ -248,13 +247,13 @@ class Labelling(Construct):
     # Roles
 
     def _batch_role(self) -> iam.Role:
-        """What Bedrock assumes for batch jobs."""
+        """Return the role that Bedrock assumes for batch jobs."""
         vpc = self._job.options.vpc
         return may.bedrock_role(
             self,
             "BatchRole",
             jobs=BATCH_JOBS,
-            description="Bedrock's batch jobs: read questions, ask the teacher, write answers",
+            description="Batch jobs: read questions, ask the teacher, write answers",
             permissions=[
                 may.objects(self._bucket, self, ["GetObject", "PutObject"], [FOLDER]),
                 may.listing(self._bucket, ["ListBucket"], [FOLDER]),

@@ -1,4 +1,4 @@
-"""The state machine of a labelling: every shard, then the data set, then the job."""
+"""The state machine of a labelling: label each shard, curate the data set, create the job."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from cdk_distilled_router.common.hosting import Hosting
 from cdk_distilled_router.distillation_job import DistillationJob
 from cdk_distilled_router.release.stages import accept_children, accept_wildcards, each_shard, stage
 
-# Batches in a row, each with its own limit of up to a week.
+# Several batch jobs run one after another; each has a limit of up to a week.
 LONGEST = cdk.Duration.days(30)
 CHILDREN = "Shards"
 _PLAN, _EXECUTION = sfn.JsonPath.object_at("$.plan"), sfn.JsonPath.string_at("$$.Execution.Id")
 
 
 class LabellingMachine(Construct):
-    """The state machine; `machine` is the construct of the CDK. Its input is `{"plan": ...}`."""
+    """The state machine, as `machine`. Its input is `{"plan": ...}`."""
 
     def __init__(
         self,
@@ -34,8 +34,16 @@ class LabellingMachine(Construct):
         concurrency: int,
         hosting: Hosting,
     ) -> None:
-        """Declare it as `<owner>-labelling`. `label` is asked for each object under `queries` of the job's
-        bucket, a few at a time; `curate` once for all."""
+        """Declare the state machine `<owner>-labelling`.
+
+        Args:
+            job: the job to create.
+            label: called for each object under `queries` in the job's bucket, with `concurrency` in parallel.
+            curate: called once, after all shards.
+            queries: folder of the shards.
+            concurrency: shards in parallel.
+            hosting: key and log retention.
+        """
         super().__init__(scope, construct_id)
         if job.maker is None:
             raise ValueError(f"{self.node.path}: the job {job.job_name} is not made_later.")
@@ -75,7 +83,7 @@ class LabellingMachine(Construct):
     def _after_labels(
         self, job: DistillationJob, maker: Function, curate: Function, broken: sfn.Fail
     ) -> sfn.IChainable:
-        """Return what follows once all shards are labelled: the data set, then the job."""
+        """Return the states after the shards: curate the data set, then create the job."""
         failed = sfn.Fail(self, "Failed", cause_path="$.stage.message", error="LabellingFailed")
         created = stage(
             self,

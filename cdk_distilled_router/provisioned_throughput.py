@@ -1,4 +1,4 @@
-"""Construct ProvisionedThroughput: model units by the hour, owned by the stack before they are bought."""
+"""Construct ProvisionedThroughput: model units by the hour, which the stack owns before they are bought."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cdk_distilled_router.props import RETAIN, RetentionProps, ThroughputProps
 from distilled_router.bedrock.naming import MODEL_NAME, throughput_name
 from distilled_router.env import Env, ProvisionedThroughputEnv, ServeFromThroughputEnv
 
-# Throughput comes into service after 20 to 30 minutes, as users report, and so does a move.
+# Users report 20 to 30 minutes until throughput is in service, and also for a change of its model.
 TOTAL = cdk.Duration.minutes(55)
 INTERVAL = cdk.Duration.seconds(30)
 
@@ -30,16 +30,16 @@ _MODEL_ARN = re.compile(r"arn:[^:]+:bedrock:[^:]*:[^:]*:custom-model/(?P<student
 
 @dataclass(frozen=True, kw_only=True)
 class ThroughputOptions:
-    """What decides neither how much is bought nor for how long.
+    """Options of throughput, besides model units and commitment.
 
     Args:
-        student: the model's base, e.g. `amazon.nova-micro-v1:0:128k`, for permissions. Default: as the
-            model's ARN has it, where that is known at synthesis.
-        model_key: encrypts the models, where a key of the account does.
-        retention: `throughput` says whether it stays when the resource goes, billed until somebody deletes
-            it; with a table, `models` whether the model that only it served does.
-        poll_seconds: with a table: how often a release looks at it.
-        tags: put on it, besides the owner's.
+        student: base model, e.g. `amazon.nova-micro-v1:0:128k`, for permissions. Default: the base model in
+            `model_arn`, if that is known at synthesis.
+        model_key: customer managed key of the models, if they have one.
+        retention: `throughput` decides whether it stays when the resource is deleted; it is billed until you
+            delete it. With a table, `models` does the same for a model that only the throughput used.
+        poll_seconds: with a table, seconds between two polls by a release.
+        tags: tags of the throughput, in addition to the owner's.
     """
 
     student: str | None = None
@@ -56,19 +56,18 @@ class ProvisionedThroughput(Construct):
     `ProvisionedThroughput(self, "Throughput", owner="search", model_arn=model_arn,
     props=ThroughputProps(model_units=1))`.
 
-    With `table`, the releases table, the deployment buys nothing: a Release buys it, or moves it to its model
-    in place, after its gate. The resource owns the name, so that deleting the stack always removes what was
-    bought under it.
+    With `table`, the releases table, a Release buys it after its gate, or updates it to its model. The
+    resource owns the name from the start, so that deleting the stack always deletes the throughput.
 
-    Another model of the same base, or another name, is a change in place, under the same ARN. Other model
-    units or another commitment are other throughput: the new one is bought before the old one goes. A
-    commitment can't be deleted before its term, and AWS renews it at the end: Delete, and a change that would
-    have to delete one, are refused, unless `retain` is set.
+    A new model of the same base, or a new name, updates the throughput in place and keeps its ARN. New model
+    units or a new commitment replace it: the new throughput is bought before the old one is deleted.
+    Throughput with a commitment can't be deleted before its term ends, and AWS renews the term. Deletion, and
+    changes that need it, are refused unless `retention.throughput` is "retain".
 
     Attributes:
-        name: the throughput's name, which says its model units and its commitment.
-        provisioned_model_arn: what the model is invoked by; None where a release buys it.
-        stage: the function that a release calls to be served by it; None where the deployment buys it.
+        name: the throughput's name, which contains model units and commitment.
+        provisioned_model_arn: ARN to invoke the model; None if a release buys the throughput.
+        stage: the function of a release's step ServeFromThroughput; None if the deployment buys it.
         resource: the custom resource.
     """
 
@@ -88,18 +87,18 @@ class ProvisionedThroughput(Construct):
         """Declare the throughput of a model, or of a table's releases.
 
         Args:
-            owner: name of whoever owns what is made, used as a tag.
-            props: how much, and for how long.
-            name: begins the throughput's name, which gets `-<model units>mu` and the commitment. Default: the
-                owner's, by which the sweeper finds it, and which it has to be with a table.
+            owner: owner of the throughput, used as a tag.
+            props: model units and commitment.
+            name: prefix of the throughput's name, followed by `-<model units>mu` and the commitment. Default:
+                the owner. With a table it must be the owner, by which the sweeper finds the throughput.
             model_arn: the custom model to serve.
-            table: the releases table, in place of a model.
-            options: permissions, retention and tags.
-            hosting: where functions run, with which key, and how long their logs are kept.
+            table: the releases table, instead of a model.
+            options: student, key, retention and tags.
+            hosting: VPC, key and log retention of the functions.
 
         Raises:
-            ValueError: not exactly one of `model_arn` and `table`; a commitment that nobody acknowledged, or
-                without its price; or a value that Bedrock would refuse.
+            ValueError: not exactly one of `model_arn` and `table` is given; a commitment is not acknowledged
+                or has no price; or Bedrock doesn't accept a value.
         """
         super().__init__(scope, construct_id)
         name = name or owner
@@ -126,11 +125,11 @@ class ProvisionedThroughput(Construct):
     def from_provisioned_model_arn(
         scope: Construct, construct_id: str, provisioned_model_arn: str
     ) -> ExistingThroughput:
-        """Throughput that was bought elsewhere: looked up when deployed, never moved, tagged or deleted."""
+        """Look up throughput that was bought elsewhere; it is never updated, tagged or deleted."""
         return ExistingThroughput(scope, construct_id, provisioned_model_arn)
 
     def _properties(self, model_arn: str | None) -> dict[str, object]:
-        """Return the custom resource's properties; what says nothing is left out."""
+        """Return the custom resource's properties, without unset ones."""
         props, retention = self._props, self._options.retention
         properties: dict[str, object] = {
             "ProvisionedModelName": self.name,
@@ -154,13 +153,13 @@ class ProvisionedThroughput(Construct):
                 "OnEvent",
                 "on_event",
                 on_event,
-                "Names a provisioned throughput, moves it, or asks for its end",
+                "Names, updates or deletes a provisioned throughput",
             ),
             is_complete=self._function(
                 "IsComplete",
                 "is_complete",
                 Env(owner=self._owner),
-                "Buys a provisioned throughput; says whether it is done",
+                "Buys a provisioned throughput, and checks that a change has ended",
             ),
             hosting=self._hosting,
             total_timeout=TOTAL,
@@ -168,7 +167,7 @@ class ProvisionedThroughput(Construct):
         )
 
     def _step(self, table: dynamodb.ITable) -> Function:
-        """Declare the function by which a release buys the throughput, or moves it."""
+        """Return the function with which a release buys or updates the throughput."""
         environment = ServeFromThroughputEnv(
             owner=self._owner,
             table_name=table.table_name,
@@ -183,10 +182,10 @@ class ProvisionedThroughput(Construct):
             "ServeFromThroughput",
             "serve_from_throughput",
             environment,
-            "Buys the provisioned throughput, or moves it to a release's model",
+            "Buys the provisioned throughput, or updates it to a release's model",
             MACHINE,
         )
-        # A release buys by new settings only once the resource has taken them.
+        # The resource checks new settings before a release buys with them.
         step.node.add_dependency(self.resource)
         return step
 
@@ -207,14 +206,14 @@ class ProvisionedThroughput(Construct):
     def _permissions(self, student: str, table: dynamodb.ITable | None) -> list[may.Permission]:
         key = self._options.model_key
         return [
-            *_buying(self._owner, student),
+            *_to_buy(self._owner, student),
             *([may.model_key(key)] if key else []),
-            *(_releasing(self._owner, table) if table else []),
+            *(_to_release(self._owner, table) if table else []),
         ]
 
 
-def _buying(owner: str, student: str) -> list[may.Permission]:
-    """Return what buying, moving and deleting throughput takes."""
+def _to_buy(owner: str, student: str) -> list[may.Permission]:
+    """Return the permissions to buy, update and delete throughput."""
     models, throughputs = may.models(student), may.account_arn(may.THROUGHPUTS)
     change = ["UpdateProvisionedModelThroughput", "DeleteProvisionedModelThroughput"]
     return [
@@ -228,10 +227,10 @@ def _buying(owner: str, student: str) -> list[may.Permission]:
     ]
 
 
-def _releasing(owner: str, table: dynamodb.ITable) -> list[may.Permission]:
-    """Return what doing so for releases takes besides."""
+def _to_release(owner: str, table: dynamodb.ITable) -> list[may.Permission]:
+    """Return the additional permissions to serve releases from throughput."""
     return [
-        # Of any student: what a student before had made is looked at, and deleted.
+        # Models of any student: those of an earlier student are read and deleted, too.
         may.bedrock(["GetCustomModel", "ListTagsForResource"], [may.account_arn(may.MODELS)]),
         may.bedrock(["DeleteCustomModel"], [may.account_arn(may.MODELS)], may.owned(owner)),
         may.bedrock(["ListCustomModelDeployments", "ListProvisionedModelThroughputs"], ["*"]),
@@ -240,7 +239,7 @@ def _releasing(owner: str, table: dynamodb.ITable) -> list[may.Permission]:
 
 
 def _checked_name(name: str, props: ThroughputProps) -> str:
-    """The throughput's whole name. Raises ValueError for one that Bedrock would not take."""
+    """Return the throughput's full name. Raise ValueError if Bedrock doesn't accept it."""
     whole = throughput_name(name, props.model_units, props.term)
     if props.model_units < 1:
         raise ValueError(f"Throughput {whole}: model_units = {props.model_units}; allowed is 1 or more.")
@@ -256,13 +255,13 @@ def _check_commitment(name: str, props: ThroughputProps) -> None:
     term, price = props.term, props.hourly_price_usd
     if term and not props.acknowledge_commitment:
         raise ValueError(
-            f"Throughput {name}: a commitment of {term} is paid to its end, whatever happens to "
-            "the stack. Set acknowledge_commitment to say that this is wanted."
+            f"Throughput {name}: a commitment of {term} is charged for its whole term, even if the stack is "
+            "deleted. Set acknowledge_commitment to accept this."
         )
     if term and price is None:
         raise ValueError(
             f"Throughput {name}: a commitment of {term} needs hourly_price_usd, the price of one model "
-            "unit and hour from the Bedrock price list: what is left to pay is told in USD."
+            "unit and hour from the Bedrock price list, to report the remaining cost."
         )
     if price is not None and price <= 0:
         raise ValueError(f"Throughput {name}: hourly_price_usd = {price:g}; allowed is more than 0.")
@@ -273,22 +272,22 @@ def _check_use(
 ) -> None:
     if (model_arn is None) == (table is None):
         raise ValueError(
-            f"Throughput {whole}: give either model_arn, for the deployment to buy it, or table, for its "
-            "releases to buy it."
+            f"Throughput {whole}: give either model_arn, if the deployment buys it, or table, if releases "
+            "buy it."
         )
     if table and name != owner:
         raise ValueError(
-            f"Throughput {whole}: with a table its name is the owner's, {owner!r}, by which the sweeper "
-            f"finds it; found {name!r}."
+            f"Throughput {whole}: with a table, name must be the owner {owner!r}, by which the sweeper finds "
+            f"it; found {name!r}."
         )
 
 
 def _student(whole: str, model_arn: str | None) -> str:
-    """The base model in a custom model's ARN. Raises ValueError where it can't be read at synthesis."""
+    """Return the base model in a custom model's ARN. Raise ValueError if that is unknown at synthesis."""
     match = _MODEL_ARN.fullmatch(model_arn or "")
     if not match:
         raise ValueError(
-            f"Throughput {whole}: give student, the base model such as amazon.nova-micro-v1:0:128k; it can "
-            f"be read only in a custom model's ARN that is known at synthesis, found {model_arn!r}."
+            f"Throughput {whole}: give student, the base model such as amazon.nova-micro-v1:0:128k; only a "
+            f"custom model's ARN that is known at synthesis contains it, found {model_arn!r}."
         )
     return match["student"]

@@ -1,4 +1,4 @@
-"""Construct Router: the function that answers queries, behind a live alias and an HTTP API."""
+"""Construct Router: the function that answers queries, with a live alias and an HTTP API."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from cdk_distilled_router.props import RouterProps
 from distilled_router.cost.prices import PriceError, Prices
 from distilled_router.env import RouterEnv
 
-# HTTP API gives up after 30 s and the CDK takes 29; the router's own budget is far below.
+# An HTTP API gives up after 30 s, and the CDK allows 29; the router's time budget is smaller.
 INTEGRATION_TIMEOUT = cdk.Duration.seconds(29)
 DESCRIPTION = "Weighs the channels of a video search query"
 
 
 class Router(Construct):
-    """Answers queries from a release, the base model or static weights, as the releases table's route says.
+    """Answers queries with a release's model, by the route in the releases table, or with a fallback.
 
     `Router(self, "Router", owner="search", table=release.table, student=job.student, props=RouterProps(...))`
 
     Attributes:
-        role, function: the router's.
-        alias: `live`, what the API invokes.
-        api: the HTTP API, `POST /route` and `POST /routes`; IAM decides who may ask.
+        role, function: the router's role and function.
+        alias: the alias `live`, which the API invokes.
+        api: the HTTP API with `POST /route` and `POST /routes`, and IAM authorization.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Router(Construct):
         """Declare function, alias and API.
 
         Args:
-            owner: whose releases it serves; the API's name, and the `service` of its metrics.
-            table: the releases table; its route names the endpoints and their shares.
-            student: what releases are trained from, for the price of their tokens.
-            props: base model, times, caches and limits.
-            model_key: encrypts the models, where a key of the account does.
-            hosting: where the function runs, with which key, and how long logs are kept.
+            owner: owner of the releases; also the API's name, and the dimension `service` of its metrics.
+            table: the releases table with the route.
+            student: base model of the releases, for the price of their tokens.
+            props: base model, time budgets, caches and limits.
+            model_key: customer managed key of the models, if they have one.
+            hosting: VPC, key and log retention.
         """
         super().__init__(scope, construct_id)
         self._props, self._hosting = props, hosting
@@ -107,8 +107,8 @@ class Router(Construct):
                 acknowledge(
                     route,
                     "LambdaPublicAccess",
-                    "Its source is this one route of this one API. The rule can't read an ARN that is joined "
-                    "of parts.",
+                    "Only this route of this API may invoke it. The rule can't read an ARN that is joined "
+                    "from parts.",
                 )
         gateway.HttpStage(
             self,
@@ -127,19 +127,19 @@ class Router(Construct):
 
 @jsii.implements(gateway.IAccessLogSettings)
 class AccessLogs:
-    """Who asked what and how it went, one JSON line a request, without the query."""
+    """Access logs of the API: a JSON line a request with caller, route and status, without the query."""
 
     def __init__(self, group: logs.ILogGroup) -> None:
         self._group = group
 
     @property
     def destination(self) -> gateway.IAccessLogDestination:
-        """Where the lines go."""
+        """Return the log group."""
         return gateway.LogGroupLogDestination(self._group)
 
     @property
     def format(self) -> aws_apigateway.AccessLogFormat:
-        """What a line holds; API Gateway insists on the request id."""
+        """Return the format of a line; API Gateway requires the request id."""
         fields = {
             "requestId": "$context.requestId",
             "time": "$context.requestTime",
@@ -154,7 +154,7 @@ class AccessLogs:
 
 
 def _variables(owner: str, table: dynamodb.ITable, student: str, props: RouterProps) -> RouterEnv:
-    """Return the function's variables: those of its settings' names are the settings."""
+    """Return the function's variables; properties of the router keep their names."""
     settings = {name: value for name, value in props if name in RouterEnv.names()}
     return RouterEnv(
         owner=owner,
@@ -166,10 +166,10 @@ def _variables(owner: str, table: dynamodb.ITable, student: str, props: RouterPr
 
 
 def _token_prices(model: str) -> str:
-    """Return a model's prices for `router.costs.Rate`: US dollars for a million tokens of input and output,
-    "0.035 0.14". Empty where the price table doesn't know the model: its answers' cost is not counted then.
+    """Return a model's prices for `router.costs.Rate`, in US dollars for a million input and output tokens.
 
-    The router takes them from its variables, because reading the table would delay its first answer.
+    An example is "0.035 0.14". Empty for a model without a known price, whose cost is then not counted. The
+    router reads the prices from its variables, because loading the price table would delay a cold start.
     """
     try:
         rate = Prices.load().rate(model)
@@ -179,7 +179,7 @@ def _token_prices(model: str) -> str:
 
 
 def _permissions(table: dynamodb.ITable, base_model: str, model_key: kms.IKey | None) -> list[may.Permission]:
-    # Of both kinds: where `endpoint.kind` changed, the route names the old one until a release is live.
+    # Both kinds: after a change of `endpoint.kind`, the route has the old one until a new release is live.
     endpoints = [may.account_arn(may.DEPLOYMENTS), may.account_arn(may.THROUGHPUTS)]
     return [
         may.bedrock(["InvokeModel"], endpoints),

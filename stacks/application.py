@@ -1,4 +1,4 @@
-"""The stacks of one environment, put together; `app.py` and the tests build them here."""
+"""Declare the stacks of one environment; `app.py` and the tests call it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PACKS: Mapping[settings_.Pack, Callable[..., cdk_nag.NagPack]] = {
 
 @dataclass(frozen=True)
 class Application:
-    """The five stacks, in order of dependency; values flow down this list only."""
+    """The five stacks in order of dependency; each uses values of earlier stacks only."""
 
     data: DataStack
     distillation: DistillationStack
@@ -42,20 +42,21 @@ class Application:
 
     @property
     def stacks(self) -> tuple[cdk.Stack, ...]:
-        """All of them, first to last."""
+        """Return the stacks in order of dependency."""
         return (self.data, self.distillation, self.release, self.router, self.operations)
 
 
 def build(app: cdk.App, environment: str, folder: Path = settings_.ENVIRONMENTS) -> Application:
-    """Declare every stack of an environment in the app, checked by the settings' packs of cdk-nag.
+    """Declare every stack of an environment in the app, checked by the cdk-nag packs in its settings.
 
-    Raises SettingsError for settings that can't work, before anything is synthesised.
+    Raises:
+        SettingsError: the settings can't work; nothing has been synthesized yet.
     """
     return declare(app, settings_.load(environment, folder))
 
 
 def declare(app: cdk.App, settings: settings_.Settings) -> Application:
-    """The same for settings that were read elsewhere."""
+    """Declare every stack for settings that are already loaded."""
     use_task(app, settings.task_folder)
     identity = Identity.of(settings)
     for pack in settings.checks.packs:
@@ -107,11 +108,11 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
 
 
 def _tag_and_bound(app: cdk.App, settings: settings_.Settings, data: DataStack) -> None:
-    """Give every resource the settings' tags and the owner's, and every role the permissions boundary."""
+    """Put the tags and the owner's tag on every resource, and the permissions boundary on every role."""
     for key, value in {**settings.tags, OWNER_TAG: settings.owner}.items():
         cdk.Tags.of(app).add(key, value)
     if boundary := settings.permissions_boundary:
-        # On every role below the app, those of the CDK's own constructs too.
+        # This includes the roles that the CDK's own constructs create.
         policy = iam.ManagedPolicy.from_managed_policy_arn(data, "PermissionsBoundary", boundary)
         iam.PermissionsBoundary.of(app).apply(policy)
 

@@ -1,11 +1,11 @@
-"""From an environment's settings to what its costs are estimated from."""
+"""Convert an environment's settings into the input of the cost estimate."""
 
 from distilled_router.cost.estimate import Spec
 from stacks.settings import Settings
 
 
 def spec(settings: Settings) -> Spec:
-    """Return what the settings ask for that costs money; `Volume` says how much data there is."""
+    """Return the settings that decide the cost; the amount of data is a `Volume`."""
     dataset, labelling, distillation = settings.dataset, settings.labelling, settings.distillation
     hyperparameters, bought = distillation.hyperparameters, settings.endpoint.provisioned
     labels = dataset.labels == "teacher"
@@ -21,8 +21,8 @@ def spec(settings: Settings) -> Spec:
         trained_share=1 - held_out - labelling.validation_share if labels else 1.0,
         epochs=hyperparameters.epoch_count if hyperparameters else 0,
         max_response_length=distillation.max_response_length or 0,
-        # Logged answers are taken as they are, without pairs of Bedrock's own (Bedrock user guide, prepare
-        # your training datasets for distillation).
+        # Bedrock adds no synthetic pairs to logged answers (Bedrock user guide, prepare your training
+        # datasets for distillation).
         synthesis=distillation.method == "distillation" and not dataset.use_logged_answers,
         logged=dataset.source == "invocation_logs",
         model_units=bought.model_units if bought else 0,

@@ -1,4 +1,4 @@
-"""Stack 1, data: one key, the data bucket, the bucket for its access logs, and VPC endpoints if wanted."""
+"""Stack 1, data: the KMS key, the data bucket, its access-log bucket, and optional VPC endpoints."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from constructs import Construct
 
 from cdk_distilled_router.common.hosting import VpcConfig
 from cdk_distilled_router.common.nag import acknowledge
-from cdk_distilled_router.common.vpc_endpoints import Endpoints
+from cdk_distilled_router.common.vpc_endpoints import VpcEndpoints
 from stacks import keys
 from stacks.settings import Settings
 
-# What somebody deletes among the access logs can be had back for so long.
+# A deleted access log can be restored for this time.
 LOG_VERSIONS_KEPT = cdk.Duration.days(30)
 
 
 class DataStack(cdk.Stack):
-    """What must outlive everything else.
+    """Key, buckets and VPC endpoints: created first and deleted last.
 
     Attributes:
-        key: encrypts the bucket, the releases table and the notifications; by the settings also models and
-            what runs. It is made here, or the team's own.
-        bucket: data sets, what jobs write, and reports.
+        key: encrypts the bucket, the releases table and the notifications. Depending on the settings, it also
+            encrypts models, functions, logs and state machines. Created here, or the team's own.
+        bucket: holds data sets, the output of jobs, and reports.
     """
 
     def __init__(
@@ -36,21 +36,26 @@ class DataStack(cdk.Stack):
         vpc: VpcConfig | None,
         env: cdk.Environment,
     ) -> None:
-        """Declare them by the settings' retention and encryption, and the endpoints of the functions' VPC
-        where the settings want them."""
+        """Declare key and buckets, and VPC endpoints if the settings ask for them."""
         super().__init__(scope, construct_id, env=env, description="Distilled router: key and data")
         keep = settings.retention.data == "retain"
         self._removal = cdk.RemovalPolicy.RETAIN if keep else cdk.RemovalPolicy.DESTROY
         given = settings.encryption.key_arn
-        self.key = kms.Key.from_key_arn(self, "Key", given) if given else self._made_key(settings)
+        self.key = kms.Key.from_key_arn(self, "Key", given) if given else self._new_key(settings)
         self.bucket = self._data_bucket(self._log_bucket(settings))
         if vpc and settings.network and settings.network.endpoints:
-            # Here, because this stack comes first and goes last: functions reach nothing without them.
-            made = settings.network.endpoints
-            Endpoints(self, "Endpoints", vpc_id=made.vpc_id, vpc=vpc, route_table_ids=made.route_table_ids)
+            # Functions need the endpoints to reach AWS; this stack is created first and deleted last.
+            endpoints = settings.network.endpoints
+            VpcEndpoints(
+                self,
+                "Endpoints",
+                vpc_id=endpoints.vpc_id,
+                vpc=vpc,
+                route_table_ids=endpoints.route_table_ids,
+            )
         cdk.CfnOutput(self, "DataBucketName", value=self.bucket.bucket_name)
 
-    def _made_key(self, settings: Settings) -> kms.IKey:
+    def _new_key(self, settings: Settings) -> kms.IKey:
         key = kms.Key(
             self,
             "Key",
@@ -59,22 +64,24 @@ class DataStack(cdk.Stack):
             pending_window=cdk.Duration.days(settings.encryption.key_deletion_days),
             removal_policy=self._removal,
         )
-        runs = settings.encryption.runtime_key
-        named = keys.services(cdk.Aws.ACCOUNT_ID, cdk.Aws.REGION, settings.owner, runtime=runs)
-        for statement in named:
+        runtime = settings.encryption.runtime_key
+        for statement in keys.services(cdk.Aws.ACCOUNT_ID, cdk.Aws.REGION, settings.owner, runtime=runtime):
             key.add_to_resource_policy(iam.PolicyStatement.from_json(statement))
         acknowledge(
             key,
             "KMSGrants",
-            "Bedrock makes the grants for its models, and its guide does not say that it does so as AWS: a "
-            "denial could fail a paid job. Roles may make grants through Bedrock only.",
+            "Bedrock creates grants for its models. Its guide doesn't say that it calls as an AWS service, "
+            "so a denial could fail a paid job. Roles can create grants only through Bedrock.",
         )
         return key
 
     def _log_bucket(self, settings: Settings) -> s3.Bucket:
-        """Access logs. S3 writes them late, even while the stack goes, so this bucket always stays, and
-        empties itself. Its encryption is S3's own: the target of logs can't use a KMS key (S3 API,
-        LoggingEnabled)."""
+        """Return the bucket for access logs.
+
+        S3 delivers logs hours late, even while the stack is being deleted, so the bucket is always retained;
+        its lifecycle rules empty it. It is encrypted by S3 because access logs can't be delivered to a bucket
+        with a KMS key (S3 API, LoggingEnabled).
+        """
         bucket = s3.Bucket(
             self,
             "AccessLogs",
@@ -89,30 +96,36 @@ class DataStack(cdk.Stack):
                     noncurrent_version_expiration=LOG_VERSIONS_KEPT,
                     abort_incomplete_multipart_upload_after=cdk.Duration.days(1),
                 ),
-                # A rule of its own: S3 takes it together with no number of days.
+                # A separate rule: S3 refuses it in a rule with a number of days.
                 s3.LifecycleRule(expired_object_delete_marker=True),
             ],
             removal_policy=cdk.RemovalPolicy.RETAIN,
         )
-        acknowledge(bucket, "S3AccessLogs", "It is where access logs go: logs of it would log themselves.")
+        acknowledge(
+            bucket,
+            "S3AccessLogs",
+            "This bucket receives the access logs; logging access to it would create more logs.",
+        )
         acknowledge(
             bucket,
             "S3EncryptionKMS",
-            "S3 delivers access logs to no bucket that is encrypted with a KMS key (S3 API, LoggingEnabled).",
+            "S3 can't deliver access logs to a bucket encrypted with a KMS key (S3 API, LoggingEnabled).",
         )
         acknowledge(
             bucket,
             "S3ObjectLock",
-            "S3 delivers access logs to no bucket that has Object Lock (S3 API, LoggingEnabled).",
+            "S3 can't deliver access logs to a bucket with Object Lock (S3 API, LoggingEnabled).",
         )
         acknowledge(
-            bucket, "S3Notifications", "Nothing waits for a log: S3 writes them hours late, for audits."
+            bucket,
+            "S3Notifications",
+            "Logs are for audits and S3 delivers them hours late; nothing reacts to them.",
         )
         acknowledge(
             bucket,
             "S3Replication",
-            "It tells who read the data bucket, which has no copy elsewhere either; its versions guard it "
-            "against deletion for a month.",
+            "It logs access to the data bucket, which isn't replicated either. A deleted log can be restored "
+            "for 30 days.",
         )
         return bucket
 
@@ -123,7 +136,7 @@ class DataStack(cdk.Stack):
             versioned=True,
             encryption=s3.BucketEncryption.KMS,
             encryption_key=self.key,
-            # One call to KMS a bucket and a while, not one an object.
+            # Far fewer calls to KMS than one per object.
             bucket_key_enabled=True,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
@@ -139,18 +152,20 @@ class DataStack(cdk.Stack):
             removal_policy=self._removal,
         )
         acknowledge(
-            bucket, "S3Notifications", "Whoever needs an object is told its key by the state machine."
+            bucket,
+            "S3Notifications",
+            "The state machine passes the key of each object to the function that reads it.",
         )
         acknowledge(
             bucket,
             "S3ObjectLock",
-            "Its objects are named by their digest and versioned. A lock would keep what a deleted stack or "
-            "somebody's right to erasure has to remove.",
+            "Object names contain a digest, and the bucket is versioned. A lock would block deletion with "
+            "the stack, and deletion of personal data on request.",
         )
         acknowledge(
             bucket,
             "S3Replication",
-            "A copy elsewhere would serve nothing: models are trained, kept and served in this Region only, "
-            "and the bucket is versioned against deletion.",
+            "Models are trained, stored and invoked only in this Region, so a copy in another Region is of "
+            "no use. The bucket is versioned, so deleted objects can be restored.",
         )
         return bucket

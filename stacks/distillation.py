@@ -1,4 +1,4 @@
-"""Stack 2, distillation: the data set, checked, labelled where it is raw, and the job that learns from it."""
+"""Stack 2, distillation: the data set, the labelling of raw queries, and the customization job."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from stacks.settings import PROJECT, Settings, is_folder, is_s3, split_s3_uri
 
 class DistillationStack(cdk.Stack):
     """Attributes:
-    holdout_key: where the hold-out set is published in the data bucket.
-    job: the customization job, a release's source.
-    labelling: what labels raw queries and has the job made; None where labels are given.
+    holdout_key: key of the published hold-out set in the data bucket.
+    job: the customization job, from which a release gets its model.
+    labelling: labels raw queries and creates the job; None if the labels are given.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class DistillationStack(cdk.Stack):
         key: kms.IKey,
         env: cdk.Environment,
     ) -> None:
-        """Declare data set and job under the identity's names."""
+        """Declare data set and job with the names in `identity`."""
         super().__init__(scope, construct_id, env=env, description="Distilled router: data set and job")
         self._settings, self._hosting, self._identity = settings, hosting, identity
         self._bucket, self._key = bucket, key
@@ -53,14 +53,14 @@ class DistillationStack(cdk.Stack):
         cdk.CfnOutput(self, "Digest", value=identity.digest)
 
     def _learn_from_rows(self) -> None:
-        """Rows that are there already."""
+        """Train on rows that have labels."""
         dataset = self._dataset(self._file("training"))
         self.job = self._job(JobData(training_key=dataset.training_key))
-        # Nothing is paid for before the data set has passed.
+        # The job costs money, so the data set must be valid first.
         self.job.resource.node.add_dependency(dataset.resource)
 
     def _learn_from_logs(self) -> None:
-        """What Bedrock has logged of other requests. The account's logging is not ours to change."""
+        """Train on requests that Bedrock has logged. The account's logging configuration isn't changed."""
         given = self._settings.dataset
         logs = InvocationLogs(
             uri=str(given.logs),
@@ -72,7 +72,7 @@ class DistillationStack(cdk.Stack):
         self.job.resource.node.add_dependency(dataset.resource)
 
     def _label(self) -> None:
-        """Raw queries: the job is made by their labelling, once the data set is there."""
+        """Label raw queries; the labelling then creates the job."""
         settings, identity = self._settings, self._identity
         plan = LabellingPlan(
             labels=identity.labels_digest, dataset=identity.dataset_digest, props=settings.labelling
@@ -146,7 +146,7 @@ class DistillationStack(cdk.Stack):
         return self._file("queries")
 
     def _file(self, key: str) -> DatasetFile:
-        """A local file travels as an asset; an S3 object is named with its version."""
+        """Return the location of a file: an asset for a local file, or an S3 object with its version."""
         location = str(getattr(self._settings.dataset, key))
         if is_s3(location):
             bucket, name = split_s3_uri(location)

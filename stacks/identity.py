@@ -1,4 +1,7 @@
-"""Names that carry the digest of all that decides a model, so that the same model is never paid twice."""
+"""Compute the digest of everything that decides a model, and the names that end in it.
+
+With the same digest, a deployment reuses the model instead of paying for it again.
+"""
 
 import hashlib
 import json
@@ -15,16 +18,16 @@ from stacks.settings import PROJECT, Problem, Settings, SettingsError, is_s3
 
 @dataclass(frozen=True)
 class Identity:
-    """What a spec is called: one digest for all that decides the model, and the names made from it.
+    """The digest of everything that decides an environment's model, and the names derived from it.
 
     Args:
         settings: the environment's settings.
         task_digest: digest of the routing task: labels, prompts and output format.
         project: folder to which the paths of the data set are relative.
-        teacher_digest: digest of the part of it that decides a teacher's answers.
+        teacher_digest: digest of the part of the task that decides a teacher's answers.
 
     Raises:
-        SettingsError: a file of the data set is missing, or a name is not one that Bedrock takes.
+        SettingsError: a file of the data set is missing, or Bedrock doesn't accept the job's name.
     """
 
     settings: Settings
@@ -34,7 +37,11 @@ class Identity:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The identity of the settings' own task. Raises TaskError for a folder that holds none."""
+        """Return the identity for the task that the settings name.
+
+        Raises:
+            TaskError: the task's folder has no valid task.
+        """
         task = Task.load(settings.task_folder)
         return cls(settings, task.digest(), teacher_digest=task.teacher_digest())
 
@@ -43,13 +50,15 @@ class Identity:
             raise ValueError("task_digest is empty: expected the digest of the routing task")
         pattern = naming.violated_pattern(self.job_name)
         if pattern:
-            allowed = f"a name that matches {pattern.pattern}, also with -9 for a ninth attempt"
+            allowed = f"a name that matches {pattern.pattern}, also with -9 appended for a ninth attempt"
             raise SettingsError([self._problem("name", self.job_name, allowed)])
 
     @cached_property
     def labels_digest(self) -> str:
-        """16 hex digits for all that decides the teacher's answers to raw queries, which are paid for once:
-        not the rules for what is kept of them, nor the student."""
+        """Return 16 hex digits of everything that decides the teacher's answers to raw queries.
+
+        Student and curation are not part of it: changing them reuses the answers, which cost money.
+        """
         labelling = self.settings.labelling
         return naming.digest(
             {
@@ -59,7 +68,7 @@ class Identity:
                 "samples": labelling.samples,
                 "temperature": labelling.temperature,
                 "max_tokens": labelling.max_tokens,
-                # Another number of queries in a shard asks the same, but finds nothing of what was answered.
+                # Answers are stored by shard: with another shard size, the stored ones can't be found.
                 "queries_per_shard": labelling.queries_per_shard,
             },
             16,
@@ -67,7 +76,7 @@ class Identity:
 
     @cached_property
     def dataset_digest(self) -> str:
-        """16 hex digits for the data: of files their content, of S3 objects their URI and version."""
+        """Return 16 hex digits of the data: the content of files, the URI and version of S3 objects."""
         dataset = self.settings.dataset
         if dataset.labels == "teacher":
             return naming.digest(self._curated(), 16)
@@ -79,7 +88,7 @@ class Identity:
 
     @cached_property
     def digest(self) -> str:
-        """12 hex digits for all that decides the model."""
+        """Return 12 hex digits of everything that decides the model."""
         spec = self.settings.distillation
         return naming.digest(
             {
@@ -91,7 +100,7 @@ class Identity:
                 "max_response_length": spec.max_response_length,
                 "hyperparameters": spec.hyperparameters and spec.hyperparameters.to_api(),
                 "nonce": spec.nonce,
-                # Only where there is one: without it, models that were paid for keep their digests.
+                # Left out if unset, so that existing models keep their digests.
                 **({"model_key": True} if self.settings.encryption.model_key else {}),
             },
             12,
@@ -99,18 +108,17 @@ class Identity:
 
     @property
     def job_name(self) -> str:
-        """Name of the customization job, used once and never again, of its model and of its deployment."""
+        """Return the name of the customization job, its model and its deployment."""
         return release_name(self.settings.owner, self.digest)
 
     @property
     def throughput_name(self) -> str:
-        """Name of the provisioned throughput, which stays when the model behind it changes. Empty where the
-        settings have none."""
+        """Return the name of the provisioned throughput, the same for all models; empty if there is none."""
         bought = self.settings.endpoint.provisioned
         return throughput_name(self.settings.owner, bought.model_units, bought.term) if bought else ""
 
     def _curated(self) -> dict[str, object]:
-        """What decides the rows that are made from labels."""
+        """Return everything that decides the rows curated from labels."""
         labelling, dataset = self.settings.labelling, self.settings.dataset
         return {
             "labels": self.labels_digest,
@@ -124,7 +132,10 @@ class Identity:
         }
 
     def _logs(self) -> dict[str, object]:
-        """What is logged changes from day to day: a nonce asks for another model."""
+        """Return the settings that select logged requests.
+
+        New logs don't change the digest; change the nonce to train on them.
+        """
         dataset = self.settings.dataset
         return {
             "logs": dataset.logs,
@@ -133,7 +144,7 @@ class Identity:
         }
 
     def _source(self, key: str) -> object:
-        """What a source is known by: the digest of a file's content, or an S3 URI and its version."""
+        """Return what identifies a source: the SHA-256 of a file, or an S3 URI and its version."""
         location = str(getattr(self.settings.dataset, key))
         if is_s3(location):
             return [location, getattr(self.settings.dataset, f"{key}_version")]
@@ -142,7 +153,7 @@ class Identity:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _check_files(self, *keys: str) -> None:
-        """Raise SettingsError for files that can't be read, all at once."""
+        """Raise one SettingsError for all files that can't be read."""
         problems = []
         for key in keys:
             location = str(getattr(self.settings.dataset, key))

@@ -1,6 +1,6 @@
-"""Who may use the key beside the account's own roles: its policy, for the stacks' key or for a team's own.
+"""The policy of the KMS key, whether the data stack creates the key or the team brings its own.
 
-`python -m stacks.keys ENVIRONMENT` prints the policy that a key of one's own, `encryption.key_arn`, needs.
+`python -m stacks.keys ENVIRONMENT` prints the policy that your own key (`encryption.key_arn`) needs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Statement = dict[str, Any]
 
 
 def policy(settings: Settings) -> dict[str, Any]:
-    """The whole policy: the account's IAM decides on its roles, and services are named."""
+    """Return the whole key policy: the account's IAM policies decide for roles, statements for services."""
     account = {
         "Sid": "AccountDecidesByIam",
         "Effect": "Allow",
@@ -23,14 +23,19 @@ def policy(settings: Settings) -> dict[str, Any]:
         "Action": "kms:*",
         "Resource": "*",
     }
-    runs = settings.encryption.runtime_key
-    named = services(settings.account, settings.region, settings.owner, runtime=runs)
-    return {"Version": "2012-10-17", "Statement": [account, *named]}
+    runtime = settings.encryption.runtime_key
+    statements = services(settings.account, settings.region, settings.owner, runtime=runtime)
+    return {"Version": "2012-10-17", "Statement": [account, *statements]}
 
 
 def services(account: str, region: str, owner: str, *, runtime: bool) -> list[Statement]:
-    """Its statements for services, which no role can carry for them. The names of log groups begin with the
-    owner's: CloudFormation makes them of the stack's. `runtime` where the key encrypts what runs."""
+    """Return the key policy's statements for AWS services that use the key without one of our roles.
+
+    Log groups are matched by name, which CloudFormation begins with the stack's name, and so the owner's.
+
+    Args:
+        runtime: whether the key also encrypts functions, logs and state machines.
+    """
     alarms = _statement(
         "AlarmsPublish",
         "cloudwatch.amazonaws.com",
@@ -53,8 +58,8 @@ def services(account: str, region: str, owner: str, *, runtime: bool) -> list[St
             }
         },
     )
-    # A state machine's role makes the data key for what is logged, and the delivery opens it by the same
-    # context (Step Functions developer guide, encryption-at-rest, step 3).
+    # The state machine's role generates the data key for its logs, and the delivery service decrypts with the
+    # same context (Step Functions developer guide, encryption-at-rest, step 3).
     delivery = _statement(
         "StateMachineLogs",
         "delivery.logs.amazonaws.com",

@@ -1,4 +1,4 @@
-"""Stack 5, operations: who is told, of what, and what it looks like."""
+"""Stack 5, operations: alarms, dashboard, subscriptions and budget."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PERIOD = cdk.Duration.minutes(5)
 
 
 class OperationsStack(cdk.Stack):
-    """Alarms on plain metrics, our own code's and a queue's length; missing data is never a breach."""
+    """Alarms on metrics that the functions emit and on the queue's length; missing data never breaches."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class OperationsStack(cdk.Stack):
         self._budget()
 
     def metric(self, name: str, statistic: str) -> cloudwatch.Metric:
-        """A metric of this environment. Router metrics are 0 or 1 a request, so their average is a rate."""
+        """Return a metric of this environment. Most router metrics are 0 or 1, so their average is a rate."""
         return cloudwatch.Metric(
             namespace=METRICS_NAMESPACE,
             metric_name=name,
@@ -56,25 +56,38 @@ class OperationsStack(cdk.Stack):
         self._let_alarms_publish()
         alarms = self._settings.alarms
         periods = alarms.evaluation_periods
-        self._alarm("RouterErrors", "Average", alarms.error_rate, periods, "queries meet an unexpected error")
         self._alarm(
-            "Fallback", "Average", alarms.fallback_rate, periods, "queries are not answered by the student"
+            "RouterErrors", "Average", alarms.error_rate, periods, "queries fail with an unexpected error"
         )
         self._alarm(
-            "InvalidOutput", "Average", alarms.invalid_output_rate, periods, "model outputs are no weights"
+            "Fallback",
+            "Average",
+            alarms.fallback_rate,
+            periods,
+            "the distilled model does not answer the queries",
         )
-        self._alarm("Latency", "p95", alarms.latency_p95_ms, periods, "the router is slow (milliseconds)")
-        self._alarm("FailedReleases", "Sum", 0, 1, "a release failed; its reason is in the releases table")
-        self._alarm("StalledJobs", "Sum", 0, 1, "a customization job waits for capacity; see docs/runbook.md")
+        self._alarm(
+            "InvalidOutput",
+            "Average",
+            alarms.invalid_output_rate,
+            periods,
+            "model outputs are not valid weights",
+        )
+        self._alarm("Latency", "p95", alarms.latency_p95_ms, periods, "the router is slow (in milliseconds)")
+        self._alarm("FailedReleases", "Sum", 0, 1, "a release failed; the releases table has the reason")
+        self._alarm("StalledJobs", "Sum", 0, 1, "a customization job has not started; see docs/runbook.md")
         messages = undelivered.metric_approximate_number_of_messages_visible(
             statistic="Maximum", period=PERIOD
         )
-        meaning = "an event or a notification reached nobody; see docs/runbook.md"
+        meaning = "an event or a notification could not be delivered; see docs/runbook.md"
         self._alarm_on(messages, "Undelivered", 0, 1, meaning)
 
     def _let_alarms_publish(self) -> None:
-        """Alarms publish as a service, which a topic with a policy of its own has to allow (CloudWatch user
-        guide, alarms and SNS); this topic has one, for TLS."""
+        """Allow the alarms to publish to the topic.
+
+        The topic's own policy, which enforces TLS, replaces the default one that allows this (CloudWatch user
+        guide, alarms and SNS).
+        """
         alarms = self.format_arn(
             service="cloudwatch",
             resource="alarm",
@@ -119,7 +132,7 @@ class OperationsStack(cdk.Stack):
         cdk.CfnOutput(self, "DashboardName", value=self._settings.owner)
 
     def _rows(self) -> Iterator[Mapping[str, list[cloudwatch.IMetric]]]:
-        """The dashboard's rows: graphs by title."""
+        """Yield the dashboard's rows: graphs by title."""
 
         def all_of(*names: str, as_: tuple[str, ...] = ("Sum",)) -> list[cloudwatch.IMetric]:
             return [self.metric(name, statistic) for name in names for statistic in as_]
@@ -127,11 +140,11 @@ class OperationsStack(cdk.Stack):
         rate, typical = ("Average",), ("p50", "p95")
         yield {
             "Requests": all_of("Requests"),
-            "Answered by another than the student": all_of("Fallback", as_=rate),
+            "Answered by a fallback": all_of("Fallback", as_=rate),
         }
         yield {
             "Latency, ms": all_of("Latency", as_=(*typical, "p99")),
-            "The model's own latency, ms": all_of("ModelLatency", as_=typical),
+            "Model latency, ms": all_of("ModelLatency", as_=typical),
         }
         yield {
             "Invalid outputs and errors": all_of("InvalidOutput", "RouterErrors", as_=rate),
@@ -153,7 +166,7 @@ class OperationsStack(cdk.Stack):
         yield {"Releases failed, jobs stalled": all_of("FailedReleases", "StalledJobs")}
 
     def _each(self, name: str, statistic: str, dimension: str) -> list[cloudwatch.IMetric]:
-        """A metric's line for each value of a dimension that there is: releases come and go."""
+        """Return a search expression with a line for each value of a dimension, such as each release."""
         schema = f"{{{METRICS_NAMESPACE},service,{dimension}}}"
         search = f'{schema} service="{self._settings.owner}" MetricName="{name}"'
         expression = f"SEARCH('{search}', '{statistic}', {PERIOD.to_seconds():.0f})"
@@ -163,7 +176,7 @@ class OperationsStack(cdk.Stack):
         budget = self._settings.budget
         if budget.monthly_usd is None:
             return
-        # Budgets lag by hours, so this tells of a leak and stops nothing.
+        # Cost data lags by hours: the budget warns, but can't stop spending.
         budgets.CfnBudget(
             self,
             "Budget",

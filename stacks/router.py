@@ -1,4 +1,4 @@
-"""Stack 4, router: the function behind a live alias, and the HTTP API in front of it."""
+"""Stack 4, router: the router function with its live alias, and its HTTP API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stacks.settings import Settings
 
 class RouterStack(cdk.Stack):
     """Attributes:
-    router: the router, with its function and API.
+    router: the construct with function and API.
     """
 
     def __init__(
@@ -28,8 +28,8 @@ class RouterStack(cdk.Stack):
         key: kms.IKey,
         env: cdk.Environment,
     ) -> None:
-        """Declare the router of a releases table; `key` encrypts models where the settings say so."""
-        super().__init__(scope, construct_id, env=env, description="Distilled router: the router")
+        """Declare the router, which reads the route from `table`; `key` encrypts models if so set."""
+        super().__init__(scope, construct_id, env=env, description="Distilled router: router and API")
         self.router = Router(
             self,
             "Router",

@@ -1,9 +1,11 @@
-"""What travels to Lambda: of a function's own folder and of what all functions share the modules that its
-handler imports, and their dependencies.
+"""Build the code bundles of Lambda functions and their layer.
 
-Bundles are plain folders under `.cache/`, named by what they are made of, so that a second synthesis copies
-and installs nothing, and two at once don't disturb each other. The same input makes the same bytes, names and
-modes on any machine: dependencies are pure Python and locked by their hashes.
+A function's bundle has the modules that its handler imports, from its own folder and from `distilled_router`.
+The layer has their dependencies.
+
+Bundles are folders under `.cache/`, named by the digest of their input: a second synthesis builds nothing,
+and parallel ones don't disturb each other. The same input gives the same bytes, names and modes on any
+machine, because dependencies are pure Python and locked by their hashes.
 """
 
 from __future__ import annotations
@@ -22,16 +24,16 @@ from distilled_router.task.task import FILES, ROBUSTNESS_FILE
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PROJECT = _PACKAGE.parent
-# A wheel holds the functions' folders inside the package; a checkout has them beside it.
+# A wheel has lambda/ inside the package, a checkout has it beside the package.
 _IN_WHEEL = (_PACKAGE / "lambda").is_dir()
 LAMBDA = (_PACKAGE if _IN_WHEEL else _PROJECT) / "lambda"
 REQUIREMENTS = LAMBDA / "requirements.txt"
-# A checkout's own routing task; a wheel brings none.
+# The routing task of a checkout; a wheel has none.
 TASK = _PROJECT / "task"
 
 
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return where bundles are kept: a folder of the checkout, or the user's cache for an installed wheel."""
+    """Return the folder of all bundles: in the checkout, or in the user's cache for an installed wheel."""
     if not _IN_WHEEL:
         return _PROJECT / ".cache"
     home = environ.get("XDG_CACHE_HOME")
@@ -40,7 +42,7 @@ def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 CACHE = cache_folder()
 
-# botocore carries the models of some 400 services; a function needs these. The files beside the folders
+# botocore has the models of some 400 services; the functions need these. The files beside their folders
 # (endpoints, partitions, retry rules) are kept.
 SERVICES = (
     "bedrock",
@@ -53,30 +55,31 @@ SERVICES = (
     "sts",
 )
 
-# The layer keeps of it what the functions import: a quarter. The other packages import by names made at run
-# time (boto3's resources, s3transfer, six) and stay whole.
+# The layer keeps only the modules of it that the functions import, a quarter. Other packages import modules
+# by names computed at run time (boto3's resources, s3transfer, six) and stay whole.
 REDUCED = "aws_lambda_powertools"
 
-# The functions' Python. Lambda can't keep what it compiles, so that each cold start would compile all of
-# botocore again; code that a Python of this version has compiled here starts in less than half the time.
+# The functions' Python. Lambda can't store compiled code, so each cold start would compile all of botocore
+# again; code compiled here by the same version starts in less than half the time.
 RUNTIME = (3, 13)
 COMPILED = "__pycache__"
 
-# What pip and uv write beside a package: who installed it when, from where. The licences stay.
+# Files in which pip and uv record an installation. Licences are kept.
 RECORDS = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 
 
 def function_bundle(folder: str, task: Path | None = None) -> Path:
-    """Return the code of one function, ready to become an asset: the modules of `<folder>/` and
-    `distilled_router/` that its handler imports, with the data files that they name; `task/` if they read it;
-    and what the folder's own requirements.txt names, if it has one.
+    """Return the folder with the code of one function.
+
+    It has the modules of `<folder>/` and `distilled_router/` that the handler imports, the data files that
+    they name, `task/` if they read it, and the packages of the folder's own requirements.txt, if any.
 
     Args:
-        task: The routing task's folder, by default a checkout's own. What else lies in it, such as a data
-            set, is not bundled.
+        task: the routing task's folder, by default the checkout's. Other files in it, such as a data set, are
+            not bundled.
 
     Raises:
-        FileNotFoundError: The folder has no handler, or there is no routing task.
+        FileNotFoundError: the folder has no handler, or there is no routing task.
     """
     files = {path.relative_to(LAMBDA).as_posix(): path for path in _code(folder)}
     if "distilled_router/task/task.py" in files:
@@ -104,18 +107,18 @@ def _task(folder: Path | None) -> Path:
     missing = [name for name in FILES if not (routed / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"No routing task: {routed} holds no {' and no '.join(missing)}. Call "
-            "cdk_distilled_router.use_task(scope, folder), with a folder that holds "
+            f"No routing task: {routed} has no {' and no '.join(missing)}. Call "
+            "cdk_distilled_router.use_task(scope, folder), with a folder that has "
             f"{', '.join(FILES)}, before the first construct. docs/resources.md has an example."
         )
     return routed
 
 
 def _code(folder: str) -> frozenset[Path]:
-    """The modules that a folder's handler imports, and the files beside them that one of them names."""
+    """Return the modules that a folder's handler imports, and the data files beside them that they name."""
     handler = f"{folder}.handler"
     if imports.module_file(handler, LAMBDA) is None:
-        raise FileNotFoundError(f"{LAMBDA / folder / 'handler.py'}: a function's folder has a handler.py")
+        raise FileNotFoundError(f"{LAMBDA / folder / 'handler.py'}: a function's folder needs a handler.py")
     modules = imports.imported([handler], LAMBDA).files
     texts = {path: path.read_text(encoding="utf-8") for path in modules}
     data = {
@@ -129,8 +132,9 @@ def _code(folder: str) -> frozenset[Path]:
 
 
 def dependencies_bundle() -> Path:
-    """The layer with lambda/requirements.txt under `python/`; of botocore's models those of the services that
-    we call, and of Powertools the modules that the functions import.
+    """Return the folder of the layer, with the packages of lambda/requirements.txt under `python/`.
+
+    It has botocore's models only for SERVICES, and only the modules of Powertools that the functions import.
     """
     handlers = sorted(f"{path.parent.name}.handler" for path in LAMBDA.glob("*/handler.py"))
     needed = sorted(
@@ -153,7 +157,7 @@ def dependencies_bundle() -> Path:
 
 
 def _reduce(python: Path, needed: Iterable[str]) -> None:
-    """Leave of REDUCED what these modules import."""
+    """Delete all modules of REDUCED that the `needed` modules don't import."""
     kept = imports.imported(needed, python).files
     for path in sorted((python / REDUCED).rglob("*"), reverse=True):
         if path.is_file() and path not in kept:
@@ -163,26 +167,27 @@ def _reduce(python: Path, needed: Iterable[str]) -> None:
 
 
 def is_compiled() -> bool:
-    """Whether bundles hold compiled code besides: this Python is of the functions' version. Without it they
-    run as well, and start later.
+    """Return whether bundles include compiled code: only if this Python has the functions' version.
+
+    Without it, functions work as well, but start later.
     """
     return sys.version_info[:2] == RUNTIME
 
 
 def _compile(folder: Path, home: str) -> None:
-    """Compile all modules, never to be compiled again, as files of the folder that is theirs in Lambda."""
+    """Compile all modules; tracebacks show their paths in Lambda, under `home`."""
     if not is_compiled():
         return
     command = [
         *(sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"),
         *("-s", str(folder), "-p", home, str(folder)),
     ]
-    # Constant sets are written in the order of their hashes.
+    # A fixed seed: compiled code has constant sets in the order of their hashes.
     subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S603  # our own command
 
 
 def _install(requirements: Path, target: Path) -> None:
-    """Install what a lock file names into a folder, without commands and compiled files."""
+    """Install a lock file's packages into a folder, without commands and compiled files."""
     packages.install(requirements, target)
     (target / ".lock").unlink(missing_ok=True)  # uv's
     for extra in (target / "bin", *target.rglob(COMPILED)):
@@ -193,8 +198,10 @@ def _install(requirements: Path, target: Path) -> None:
 
 
 def _built(name: str, parts: Iterable[bytes], build: Callable[[Path], None]) -> Path:
-    """The finished folder, its name ending in the digest of what it is made of and of how (this module,
-    `imports`, `packages`, compiled or not). It is filled aside and renamed, so it is never seen half done.
+    """Return the finished folder; build it if it doesn't exist.
+
+    Its name ends in the digest of its input and of the code that builds it. It is built under another name
+    and renamed, so that no other process sees it half finished.
     """
     whole = hashlib.sha256()
     sources = (Path(file).read_bytes() for file in (__file__, imports.__file__, packages.__file__))
@@ -220,9 +227,7 @@ def _built(name: str, parts: Iterable[bytes], build: Callable[[Path], None]) -> 
 
 
 def _open(folder: Path) -> None:
-    """Give all in a folder the modes that Lambda's user can read, whatever this machine's umask says: they
-    travel in the archive.
-    """
+    """Make all files readable for Lambda's user: the archive has their modes, which depend on the umask."""
     folder.chmod(0o755)
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)

@@ -1,4 +1,4 @@
-"""Who invokes a function, and what the checks ask of every function that one so invoked goes without."""
+"""Who invokes a function, and why it therefore needs no queue, reservation or trace."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from cdk_distilled_router.common.nag import acknowledge
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Reasons why a function goes without a queue, a reservation and a trace, by who invokes it.
+    """Reasons why a function with this caller has no dead-letter queue, reserved concurrency or trace.
 
-    `no_queue` is empty where nobody waits for the answer: such a function needs a queue.
+    `no_queue` is empty for an asynchronous caller, whose function needs a queue.
     """
 
     no_queue: str
@@ -22,69 +22,70 @@ class Caller:
 
 
 CLOUDFORMATION = Caller(
-    no_queue="CloudFormation itself waits for the answer, and the resource fails without it. A queue would "
-    "keep the event's URL, with which anybody could answer in its stead.",
-    no_reservation="CloudFormation sends it one event for a resource that changes; a reservation would be "
-    "taken from the account's other functions all year.",
-    no_trace="It passes an event on, a few times in a deployment, whose stack events tell what came of it.",
+    no_queue="CloudFormation waits for the answer and fails the resource without one. A queue would store "
+    "the event's URL, which allows anyone to answer.",
+    no_reservation="CloudFormation sends it one event for a changed resource; a reservation would "
+    "permanently take concurrency from the account's other functions.",
+    no_trace="It forwards a few events in a deployment; the stack's events have the results.",
 )
-"""Of the CDK's Provider framework: it takes the events."""
+"""Caller of the Provider framework's onEvent function."""
 
 WAITER = Caller(
-    no_queue="The framework's state machine waits for the answer, and its last error is told to "
-    "CloudFormation: no event is lost.",
+    no_queue="The framework's state machine waits for the answer and reports its last error to "
+    "CloudFormation, so no event is lost.",
     no_reservation="The framework's state machine polls it, one call at a time, while a resource changes; a "
-    "reservation would be taken from the account's other functions all year.",
-    no_trace="It asks a handler whether it is done; the state machine's log has every round of it.",
+    "reservation would permanently take concurrency from the account's other functions.",
+    no_trace="It polls a handler; the state machine's log has each poll.",
 )
-"""Of the CDK's Provider framework: they poll."""
+"""Caller of the Provider framework's isComplete and onTimeout functions."""
 
 FRAMEWORK = Caller(
-    no_queue="The Provider framework waits for the answer, and an error fails the custom resource: no event "
-    "is lost.",
-    no_reservation="The Provider framework calls it once at a time, while a resource changes; a reservation "
-    "would be taken from the account's other functions all year.",
-    no_trace="It runs a few times in a deployment; its log and the stack's events tell what it did and why.",
+    no_queue="The Provider framework waits for the answer, and an error fails the custom resource, so no "
+    "event is lost.",
+    no_reservation="The Provider framework makes one call at a time while a resource changes; a reservation "
+    "would permanently take concurrency from the account's other functions.",
+    no_trace="It runs a few times in a deployment; its log and the stack's events have the results.",
 )
-"""Of a custom resource."""
+"""Caller of a custom resource's handler."""
 
 MACHINE = Caller(
-    no_queue="The state machine waits for the answer, tries again and then takes its failure path: no event "
+    no_queue="The state machine waits for the answer, retries, and then takes its failure path, so no event "
     "is lost.",
-    no_reservation="The state machine's own concurrency limits it; a reservation would be taken from the "
-    "account's other functions between releases, too.",
-    no_trace="The state machine is traced: each call is in its trace, with time and error.",
+    no_reservation="The state machine limits its concurrency; a reservation would take concurrency from the "
+    "account's other functions even between releases.",
+    no_trace="The state machine is traced; its trace has each call's time and error.",
 )
-"""Of a state machine of ours."""
+"""Caller of a step of our state machines."""
 
 SCHEDULE = Caller(
     no_queue="",
-    no_reservation="EventBridge invokes it every few minutes or hours, so that it hardly runs twice at a "
-    "time; a reservation would be taken from the account's other functions.",
-    no_trace="It tidies up by itself and nobody waits for it; its log tells what it found and did.",
+    no_reservation="EventBridge invokes it every few minutes or hours, so it hardly ever runs twice at the "
+    "same time; a reservation would take concurrency from the account's other functions.",
+    no_trace="It cleans up in the background; its log has what it found and did.",
 )
-"""Of EventBridge."""
+"""EventBridge, which invokes asynchronously."""
 
 REQUESTS = Caller(
-    no_queue="Who asks waits for the answer and asks again; a query that failed an hour ago is of no use.",
-    no_reservation="The API's throttle (router.throttle_rate) bounds it; router.reserved_concurrency gives "
-    "it a limit of its own, in an account that has the room.",
-    no_trace="router.tracing is off in these settings; the API's access log tells each request's time.",
+    no_queue="The client waits for the answer and can retry; an answer an hour later is of no use.",
+    no_reservation="The API's throttle (router.throttle_rate) limits it; router.reserved_concurrency sets a "
+    "limit of its own, if the account has enough concurrency.",
+    no_trace="router.tracing is off in these settings; the API's access log has each request's latency.",
 )
-"""Of the API, and of whoever invokes the function itself."""
+"""Clients of the API, or of the function itself."""
 
 
 def accept(function: lambda_.Function, caller: Caller) -> None:
-    """Accept what a function lacks of what the checks ask for.
+    """Acknowledge the findings about a function for which its caller gives the reason.
 
-    Raises ValueError for a function without a queue whose answers nobody waits for.
+    Raises:
+        ValueError: the function is invoked asynchronously and has no dead-letter queue.
     """
     resource = function.node.default_child
     assert isinstance(resource, lambda_.CfnFunction)
     if resource.dead_letter_config is None:
         if not caller.no_queue:
             raise ValueError(
-                f"{function.node.path}: nobody waits for its answers, so it needs a queue as dead_letters"
+                f"{function.node.path}: it is invoked asynchronously; set dead_letters to a queue"
             )
         acknowledge(function, "LambdaDLQ", caller.no_queue)
     if resource.reserved_concurrent_executions is None:
@@ -95,13 +96,13 @@ def accept(function: lambda_.Function, caller: Caller) -> None:
         acknowledge(
             function,
             "LambdaInsideVPC",
-            "It calls AWS's own APIs over TLS and nothing else, and no network reaches it; the settings' "
-            "[network] puts it into private subnets.",
+            "It only calls AWS APIs, over TLS, and accepts no connections; [network] in the settings puts it "
+            "into private subnets.",
         )
     if resource.kms_key_arn is None:
         acknowledge(
             function,
             "LambdaEnvironmentKey",
-            "Its variables are names and figures, no secret, and Lambda encrypts them with a key of its own; "
-            "encryption.runtime_key has them encrypted with the stacks' key.",
+            "Its variables are names and numbers, not secrets, and Lambda encrypts them with an AWS key; "
+            "encryption.runtime_key encrypts them with the stacks' key.",
         )

@@ -1,4 +1,4 @@
-"""Lambda functions as this package makes them: own role, own log group, no managed policy."""
+"""Lambda functions of this package: explicit role, own log group, no managed policy."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from cdk_distilled_router.common.hosting import Hosting
 from cdk_distilled_router.common.nag import acknowledge
 from distilled_router.env import Env
 
-# The version that the tests and the emulator run; a newer runtime would be one that nothing was tried on.
+# The version that the tests and the emulator run; newer runtimes are untested.
 RUNTIME = lambda_.Runtime.PYTHON_3_13
 assert RUNTIME.name == "python{}.{}".format(*bundles.RUNTIME)
 
 TIMEOUT = cdk.Duration.minutes(5)
 
-# All variables of a function together, names and values (AWS Lambda quotas).
+# Limit of all variables of a function, names and values (AWS Lambda quotas).
 MOST_BYTES = 4096
-# What a part that is known only at deployment counts for: an ARN with room to spare.
+# Assumed size of a part that is known only at deployment: an ARN with room to spare.
 UNKNOWN_BYTES = 150
-# A part that is known only at deployment, as the CDK writes it into a string.
+# A part that is known only at deployment, as the CDK encodes it in a string.
 _TOKEN = re.compile(r"\$\{Token\[[^\]]*\]\}")
 
 _TASK = "distilled-router:task"
 
 
 def use_task(scope: Construct, folder: Path) -> None:
-    """Give all functions below `scope` the routing task of a folder.
+    """Set the routing task of all functions in `scope`.
 
-    Call it before the first construct of `scope`, since context is fixed from then on. The default is the
-    `task/` of a checkout; an installed wheel has none.
+    Call it before the first construct in `scope`, because the CDK doesn't allow later changes of context. The
+    default is the checkout's `task/`; an installed wheel has no default.
     """
     scope.node.set_context(_TASK, str(folder))
 
@@ -51,14 +51,14 @@ def _task_folder(scope: Construct) -> Path | None:
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionProps:
-    """What one function may use.
+    """Resources of a function.
 
     Args:
-        timeout: after it Lambda ends an invocation.
-        memory_mb: a function's share of a CPU grows with it.
-        reserved_concurrency: executions reserved for it, which are also its limit. Default: none.
-        tracing: whether Lambda sends X-Ray traces of it.
-        dead_letters: gets the events that failed in every try, where a function is invoked asynchronously.
+        timeout: Lambda ends an invocation after this time.
+        memory_mb: memory; the share of a CPU grows with it.
+        reserved_concurrency: reserved concurrent executions, which are also the limit. Default: none.
+        tracing: whether Lambda sends X-Ray traces.
+        dead_letters: receives events that failed in all retries of an asynchronous invocation.
     """
 
     timeout: cdk.Duration = TIMEOUT
@@ -72,9 +72,9 @@ DEFAULT_PROPS = FunctionProps()
 
 
 class Function(lambda_.Function):
-    """One entry point of one folder of `lambda/`.
+    """A function with one entry point of a folder in `lambda/`.
 
-    The role may be shared by the functions of one construct; each writes to its own log group only.
+    Functions of one construct may share a role. Each function has its own log group.
     """
 
     def __init__(
@@ -90,19 +90,19 @@ class Function(lambda_.Function):
         caller: Caller,
         props: FunctionProps = DEFAULT_PROPS,
     ) -> None:
-        """Bundle a folder with what its handler imports.
+        """Declare the function with its bundle and log group.
 
         Args:
-            handler: `<folder>.<entry>`: the function `<entry>` of `lambda/<folder>/handler.py`.
-            role: what it may do.
-            environment: its variables, an instance of the class that its handler reads.
-            hosting: where it runs, with which key, and how long its logs are kept.
-            description: what it does, for whoever sees it in the console.
+            handler: `<folder>.<entry>` for the function `<entry>` in `lambda/<folder>/handler.py`.
+            role: the function's role; gets permissions for logs, VPC and key.
+            environment: the variables, an instance of the class that the handler reads.
+            hosting: VPC, key and log retention.
+            description: shown in the console.
             caller: who invokes it.
-            props: timeout, memory and the like.
+            props: timeout, memory, concurrency, tracing and dead-letter queue.
 
         Raises:
-            ValueError: the variables are larger than Lambda takes.
+            ValueError: the variables are too large for Lambda.
         """
         folder, _, entry = handler.partition(".")
         variables = environment.variables()
@@ -132,21 +132,19 @@ class Function(lambda_.Function):
         self._accept(role, caller, is_traced=props.tracing)
 
     def _accept(self, role: iam.Role, caller: Caller, *, is_traced: bool) -> None:
-        """Acknowledge what the checks find in every function."""
+        """Acknowledge the findings that every function has."""
         if is_traced:
-            acknowledge(
-                role, "IAM5[Resource::*]", "The two actions that send traces take no resource (X-Ray)."
-            )
+            acknowledge(role, "IAM5[Resource::*]", "X-Ray's actions to send traces don't support resources.")
         accept(self, caller)
         acknowledge(
             self,
             "L1",
-            "python3.13 is what the tests and the local system run; a newer one is taken up with them.",
+            "The tests and the local system run python3.13; all move to a newer version together.",
         )
 
 
 def variables_size(variables: Mapping[str, str]) -> dict[str, int]:
-    """Return the bytes that each variable takes, name and value, the largest first.
+    """Return the size of each variable in bytes, name and value, the largest first.
 
     A part that is known only at deployment counts as UNKNOWN_BYTES.
     """
@@ -164,14 +162,15 @@ def _check_size(scope: Construct, construct_id: str, variables: Mapping[str, str
         largest, size = next(iter(sizes.items()))
         raise ValueError(
             f"{scope.node.path}/{construct_id}: its variables take {total:,} bytes, names and values; Lambda "
-            f"takes {MOST_BYTES:,}. The largest is {largest} with {size:,}: make it smaller. For TAGS, give "
+            f"allows {MOST_BYTES:,}. The largest is {largest} with {size:,}: make it smaller. For TAGS, use "
             "fewer or shorter tags."
         )
 
 
 def _asset(bundle: Path) -> lambda_.AssetCode:
-    """A bundle, hashed by its sources: what two Pythons of one version compile of them may differ in a byte,
-    and is the same code.
+    """Return a bundle as an asset, hashed by its sources.
+
+    Compiled code is left out of the hash: it may differ in a byte between two Pythons of the same version.
     """
     sources = cdk.FileSystem.fingerprint(str(bundle), exclude=[bundles.COMPILED])
     compiled = "compiled" if bundles.is_compiled() else "sources"
@@ -179,7 +178,10 @@ def _asset(bundle: Path) -> lambda_.AssetCode:
 
 
 def dependencies(scope: Construct) -> lambda_.LayerVersion:
-    """The stack's one layer with boto3 and Powertools; layer versions change, so they never cross stacks."""
+    """Return the stack's layer with boto3 and Powertools.
+
+    Each stack has its own: a layer version changes, and an export that another stack imports can't.
+    """
     stack = cdk.Stack.of(scope)
     existing = stack.node.try_find_child("Dependencies")
     if isinstance(existing, lambda_.LayerVersion):

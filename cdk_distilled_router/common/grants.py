@@ -1,4 +1,4 @@
-"""What a role is granted: actions, resources and conditions, and why a wildcard has to stand among them."""
+"""Grant permissions to roles, with a reason for each wildcard."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Conditions = Mapping[str, Mapping[str, object]]
 
 @dataclass(frozen=True)
 class Permission:
-    """One statement of a role's policy. `because` says why a resource holds a wildcard.
+    """One statement of a role's policy. `because` is the reason for a wildcard in a resource.
 
-    On no resource it is no statement: that is what the use of a key comes to where there is no key.
+    Without resources it adds no statement, such as the use of a key if there is no key.
     """
 
     actions: Sequence[str]
@@ -28,9 +28,10 @@ class Permission:
 
 
 def grant(role: iam.Role, permissions: Iterable[Permission]) -> None:
-    """Add statements to a role, and accept cdk-nag's findings on their wildcards, each for its reason.
+    """Add statements to a role, and acknowledge cdk-nag's findings about their wildcards.
 
-    Raises ValueError for a wildcard without a reason.
+    Raises:
+        ValueError: a wildcard has no reason.
     """
     for permission in permissions:
         if not permission.resources:
@@ -51,8 +52,10 @@ def grant(role: iam.Role, permissions: Iterable[Permission]) -> None:
 
 
 def encrypted(key: kms.IKey | None, *services: str, write: bool = True) -> Permission:
-    """Use of a key through some services, e.g. `s3`, and through nothing else. None where nothing of the
-    customer's encrypts: AWS's own keys need no permission."""
+    """Return the permission to use a key through the given services only, e.g. `s3`.
+
+    It is empty without a customer managed key: AWS's own keys need no permission.
+    """
     return Permission(
         ["kms:Decrypt", "kms:GenerateDataKey"] if write else ["kms:Decrypt"],
         [key.key_arn] if key else [],

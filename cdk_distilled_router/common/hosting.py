@@ -1,4 +1,4 @@
-"""Where functions run, and what encrypts what they and the state machines keep."""
+"""VPC, key and log retention of functions and state machines."""
 
 from __future__ import annotations
 
@@ -18,34 +18,33 @@ from cdk_distilled_router.common.nag import acknowledge
 
 # botocore: bedrock SubnetIds and SecurityGroupIds, lambda SubnetIds and SecurityGroupIds: the same limits.
 MOST_SUBNETS, MOST_SECURITY_GROUPS = 16, 5
-# From 60 to 900 (botocore: KmsDataKeyReusePeriodSeconds); this is Step Functions' own default.
+# From 60 to 900 (botocore: KmsDataKeyReusePeriodSeconds); this is the default of Step Functions.
 KEY_REUSE_SECONDS = 300
 
-# What Lambda itself does with a function's role carries no such key, what the function's code does carries it
+# Calls by a function's code have this condition key; calls by Lambda itself with the function's role don't
 # (Lambda developer guide, permissions-source-function-arn).
 BY_LAMBDA_ITSELF = {"Null": {"lambda:SourceFunctionArn": "true"}}
 _STATE_MACHINE = "kms:EncryptionContext:aws:states:stateMachineArn"
 
 INTERFACES = (
-    "Lambda puts network interfaces into the given subnets and names them itself. The function's own code "
-    "can't use this."
+    "Lambda creates network interfaces in the subnets, with ids that aren't known at synthesis. The "
+    "function's code can't use this permission."
 )
 DESCRIBED = (
-    "EC2 takes descriptions of interfaces and subnets on all resources only. The function's own code can't "
-    "use this."
+    "EC2 doesn't support resources for these Describe actions. The function's code can't use this permission."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class VpcConfig:
-    """The network in which functions run, or from which a job of Bedrock's reads and writes S3.
+    """The VPC of functions, or of a Bedrock job that reads and writes S3.
 
     Args:
         subnet_ids: 1 to 16; AWS recommends one in each Availability Zone.
         security_group_ids: 1 to 5.
 
     Raises:
-        ValueError: too many, or none.
+        ValueError: there are none, or too many.
     """
 
     subnet_ids: Sequence[str]
@@ -57,29 +56,29 @@ class VpcConfig:
             ("security_group_ids", self.security_group_ids, MOST_SECURITY_GROUPS),
         ):
             if not 1 <= len(found) <= most:
-                raise ValueError(f"vpc: {len(found)} {name}, 1 to {most} are allowed")
+                raise ValueError(f"vpc: {len(found)} {name}; allowed are 1 to {most}")
 
     @property
     def subnets(self) -> list[str]:
-        """Their ARNs."""
+        """Return the ARNs of the subnets."""
         return [ec2_arn(f"subnet/{name}") for name in self.subnet_ids]
 
     @property
     def security_groups(self) -> list[str]:
-        """Their ARNs."""
+        """Return the ARNs of the security groups."""
         return [ec2_arn(f"security-group/{name}") for name in self.security_group_ids]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hosting:
-    """How functions and state machines run.
+    """VPC, key and log retention of functions and state machines.
 
     Args:
-        log_days: how long logs are kept.
-        vpc: the network in which all functions run, those of the CDK's Provider framework too. Its subnets
-            reach what `common.vpc_endpoints` lists. Default: none, they run in Lambda's own.
-        key: encrypts log groups, environment variables and state machines. Its policy must let CloudWatch
-            Logs use it (`stacks.keys`). Default: AWS's own keys do.
+        log_days: days to keep logs.
+        vpc: VPC of all functions, including those of the CDK's Provider framework. Its subnets must reach the
+            services that `common.vpc_endpoints` lists. Default: functions run outside a VPC.
+        key: encrypts log groups, environment variables and state machines. Its policy must allow CloudWatch
+            Logs (`stacks.keys`). Default: AWS's own keys.
     """
 
     log_days: int = 90
@@ -87,7 +86,7 @@ class Hosting:
     key: kms.IKey | None = None
 
     def log_group(self, scope: Construct, construct_id: str, *, name: str | None = None) -> logs.LogGroup:
-        """A log group that goes with the stack."""
+        """Return a log group that is deleted with the stack."""
         group = logs.LogGroup(
             scope,
             construct_id,
@@ -95,7 +94,7 @@ class Hosting:
             encryption_key=self.key,
             removal_policy=cdk.RemovalPolicy.DESTROY,
         )
-        # The L2 takes an enum without numbers; the settings allow just what CloudWatch Logs allows.
+        # The L2 construct accepts only an enum; the settings allow the days that CloudWatch Logs allows.
         resource = group.node.default_child
         assert isinstance(resource, logs.CfnLogGroup)
         resource.retention_in_days = self.log_days
@@ -103,15 +102,15 @@ class Hosting:
             acknowledge(
                 group,
                 "LogGroupEncrypted",
-                "CloudWatch Logs encrypts it with a key of its own; encryption.runtime_key has it encrypted "
-                "with the stacks' key.",
+                "CloudWatch Logs encrypts it with an AWS key; encryption.runtime_key encrypts it with the "
+                "stacks' key.",
             )
         return group
 
     def place(self, function: lambda_.Function, role: iam.Role) -> None:
-        """Put a function into the network, encrypt its variables, and let its role have what that takes.
+        """Put a function into the VPC, encrypt its variables, and grant its role the permissions for both.
 
-        The CDK's own way to do it would need an imported VPC with its zones, of which only the ids count.
+        The CDK's own `vpc` property would need an imported VPC with its zones; CloudFormation needs only ids.
         """
         resource = function.node.default_child
         assert isinstance(resource, lambda_.CfnFunction)
@@ -125,10 +124,10 @@ class Hosting:
             grant(role, [encrypted(self.key, "lambda", write=False)])
 
     def encrypt(self, machine: IConstruct, role: iam.Role, arn: str) -> None:
-        """Encrypt a state machine's definition and executions, and let its role have what that takes (Step
-        Functions developer guide, encryption-at-rest). `arn` is its ARN, or a pattern of it.
+        """Encrypt a state machine's definition and executions, and grant its role the use of the key.
 
-        Whoever describes its executions needs the key as well: `reading`.
+        `arn` is the state machine's ARN or a pattern. Roles that describe executions need `reading`
+        as well (Step Functions developer guide, encryption-at-rest).
         """
         if self.key is None:
             return
@@ -139,7 +138,7 @@ class Hosting:
             kms_key_id=self.key.key_arn,
             kms_data_key_reuse_period_seconds=KEY_REUSE_SECONDS,
         )
-        # Not by the service: the role uses the key directly. A map's children are of `<machine>/<label>`.
+        # The role uses the key directly, not through a service. A map's children are `<machine>/<label>`.
         executions = {"StringLike": {_STATE_MACHINE: [arn, f"{arn}/*"]}}
         delivery = f"arn:{cdk.Aws.PARTITION}:logs:{cdk.Aws.REGION}:{cdk.Aws.ACCOUNT_ID}:*"
         log = {"StringEquals": {"kms:EncryptionContext:SourceArn": delivery}}
@@ -152,7 +151,7 @@ class Hosting:
         )
 
     def reading(self) -> Permission:
-        """What DescribeExecution asks of its caller; starting and stopping an execution ask for nothing."""
+        """Return the use of the key that DescribeExecution needs; starting and stopping need none."""
         return encrypted(self.key, "states", write=False)
 
 
@@ -160,13 +159,16 @@ DEFAULT = Hosting()
 
 
 def ec2_arn(resource: str) -> str:
-    """A resource of EC2 in this account and Region."""
+    """Return the ARN of an EC2 resource in this account and Region."""
     return f"arn:{cdk.Aws.PARTITION}:ec2:{cdk.Aws.REGION}:{cdk.Aws.ACCOUNT_ID}:{resource}"
 
 
 def _interfaces(vpc: VpcConfig) -> list[Permission]:
-    """What Lambda needs for its network interfaces, from the function's role (Lambda developer guide,
-    configuration-vpc): without DeleteNetworkInterface on all of them a function may not reach its VPC."""
+    """Return what Lambda needs from a function's role for its network interfaces.
+
+    Without DeleteNetworkInterface on all interfaces, a function may not reach its VPC (Lambda developer
+    guide, configuration-vpc).
+    """
     interfaces = ec2_arn("network-interface/*")
     managing = ("DeleteNetworkInterface", "AssignPrivateIpAddresses", "UnassignPrivateIpAddresses")
     return [

@@ -1,4 +1,4 @@
-"""Which modules of a folder a Python module imports, found without running any of them."""
+"""Find the modules of a folder that a Python module imports, without running them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Imports:
-    """What some modules need, themselves included: the files of the folder, and names from elsewhere."""
+    """Modules and all their imports: files in the folder, and names of modules from elsewhere."""
 
     files: frozenset[Path]
     elsewhere: frozenset[str]
 
 
 def imported(modules: Iterable[str], root: Path) -> Imports:
-    """Follow the imports of `modules` through the packages in `root`, those inside functions too.
+    """Return the imports of `modules`, followed through the packages in `root`.
 
-    What only a type checker reads (`if TYPE_CHECKING`) counts for nothing, and so does an import by a name
-    that is made at run time: this can't see it.
+    Imports in functions count, those under `if TYPE_CHECKING` don't. Imports by a name computed at run time
+    are not found.
     """
     left, seen = list(modules), set[str]()
     files, elsewhere = set[Path](), set[str]()
@@ -43,7 +43,7 @@ def imported(modules: Iterable[str], root: Path) -> Imports:
 
 
 def module_file(name: str, root: Path) -> Path | None:
-    """The file of a module in `root`; None for a folder without `__init__.py`, and for what isn't there."""
+    """Return the file of a module in `root`; None if there is no such file or `__init__.py`."""
     base = root.joinpath(*name.split("."))
     return next(
         (path for path in (base / "__init__.py", base.with_name(f"{base.name}.py")) if path.is_file()), None
@@ -52,8 +52,10 @@ def module_file(name: str, root: Path) -> Path | None:
 
 @cache
 def _imports(source: bytes, package: str) -> tuple[str, ...]:
-    """The names that a module of a package imports; of `from a import b` both `a` and `a.b`, since `b` may
-    be a module."""
+    """Return the names that a module in a package imports.
+
+    For `from a import b` these are `a` and `a.b`, because `b` may be a module.
+    """
     found: list[str] = []
     for node in _running(ast.parse(source)):
         match node:
@@ -67,7 +69,7 @@ def _imports(source: bytes, package: str) -> tuple[str, ...]:
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes below one that run: all but the blocks for type checkers."""
+    """Yield the nodes below a node, except the blocks for type checkers."""
     for child in ast.iter_child_nodes(node):
         match child:
             case ast.If(

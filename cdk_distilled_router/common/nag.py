@@ -1,9 +1,9 @@
-"""Acknowledging what the checks find: one finding at a time, at its construct, with its reason.
+"""Acknowledge findings of compliance checks: each at its construct, with a reason.
 
-A matter may be known to several rule sets: cdk-nag's packs, AWS Control Tower's rules for cfn-guard, and
-checkov. It is accepted once, for all of them, so that whichever a team runs finds the same reason.
+Several rule sets can have a rule for the same matter: cdk-nag's packs, AWS Control Tower's rules for
+cfn-guard, and checkov. A matter is acknowledged for all of them at once, with the same reason.
 
-cdk-nag writes a finding with the value that it is about, so the value has to be written as it does.
+cdk-nag puts the value into the id of a finding, so this module formats values as cdk-nag does.
 """
 
 from __future__ import annotations
@@ -72,31 +72,37 @@ MATTERS: Mapping[str, tuple[str, ...]] = {
     "DynamoDBInBackupPlan": _nag("DynamoDBInBackupPlan", NIST, HIPAA),
     "KMSGrants": (_guard("kms_create_grant_aws_service"),),
 }
-"""What is accepted somewhere, and each rule set's name for it."""
+"""All acknowledged matters, with the rules for them in each rule set."""
 
 
 def ids(matter: str) -> tuple[str, ...]:
-    """Each rule set's name for one of `MATTERS`, or for AwsSolutions' `IAM5[...]`.
+    """Return the rules for one of `MATTERS`, or for AwsSolutions' `IAM5[...]`.
 
-    A rule with details isn't matched by its bare name. Raises KeyError for any other matter.
+    IAM5 needs the details of a finding: its bare name acknowledges nothing.
+
+    Raises:
+        KeyError: the matter is unknown.
     """
     return _nag(matter, AWS_SOLUTIONS) if matter.startswith("IAM5") else MATTERS[matter]
 
 
 def acknowledge(construct: IConstruct, matter: str, reason: str) -> None:
-    """Accept one finding of a construct, for all rule sets that know of the matter. Raises KeyError for what
-    is no matter."""
-    accepted = [cdk.Acknowledgment(id=id_, reason=reason) for id_ in ids(matter)]
-    cdk.Validations.of(construct).acknowledge(*accepted)
+    """Acknowledge a matter at a construct, for all rule sets that have a rule for it.
+
+    Raises:
+        KeyError: the matter is unknown.
+    """
+    acknowledgements = [cdk.Acknowledgment(id=id_, reason=reason) for id_ in ids(matter)]
+    cdk.Validations.of(construct).acknowledge(*acknowledgements)
 
 
 def acknowledge_resource(role: Construct, resource: Any, reason: str) -> None:
-    """Accept that a role's policy names this resource, which holds a wildcard."""
+    """Acknowledge a resource with a wildcard in a role's policy."""
     acknowledge(role, f"IAM5[Resource::{shown(role, resource)}]", reason)
 
 
 def exported(value: Any, *, of: IConstruct, seen_from: Construct) -> Any:
-    """An attribute of a construct as another stack's template refers to it: an import of its export."""
+    """Return an attribute of a construct as a stack refers to it: as an import if it is another stack's."""
     stack = cdk.Stack.of(of)
     if stack is cdk.Stack.of(seen_from):
         return value
@@ -104,7 +110,7 @@ def exported(value: Any, *, of: IConstruct, seen_from: Construct) -> Any:
 
 
 def shown(scope: Construct, value: Any) -> str:
-    """A value as cdk-nag writes it: `<LogicalId.Arn>` for an attribute, the export's name for an import."""
+    """Return a value as cdk-nag writes it: `<LogicalId.Arn>` for an attribute, a name for an import."""
     return _text(cdk.Stack.of(scope).resolve(value))
 
 
@@ -125,7 +131,7 @@ def _text(value: Any) -> str:
 
 
 def function_versions(function: Construct) -> str:
-    """A function's ARN with any version, as the CDK grants it to whoever invokes the function."""
+    """Return a function's ARN with any version, which the CDK grants to its callers, as cdk-nag writes it."""
     child = function.node.default_child
     assert isinstance(child, cdk.CfnElement)
     return f"<{cdk.Stack.of(function).get_logical_id(child)}.Arn>:*"

@@ -1,8 +1,8 @@
-"""Install locked packages with uv, or with pip where there is no uv.
+"""Install locked packages with uv, or with pip if there is no uv.
 
-uv has settings of its own and reads none of pip's, so a company's index, proxy and certificates, as far as
-only pip knows them, are handed over as uv's variables. The installer runs this module before any package is
-installed: it imports the standard library only.
+uv doesn't read pip's settings, so a company's index, proxy and certificates in pip's configuration are passed
+to uv as variables. The installer runs this module before any package is installed, so it imports the standard
+library only.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def parse_pip_settings(text: str) -> dict[str, str]:
 def uv_environment(
     environ: Mapping[str, str] = os.environ, settings: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return `environ` with what uv needs to reach the packages that pip reaches.
+    """Return `environ` with pip's settings as variables of uv.
 
-    A variable of uv's own wins, and so does an index in a uv.toml.
+    Existing variables of uv win, and so does an index in a uv.toml.
 
     Args:
         settings: pip's settings; read from pip itself by default.
@@ -86,7 +86,7 @@ def _indexes(pip: Mapping[str, str]) -> dict[str, str]:
         found["UV_DEFAULT_INDEX"] = index
     if extra := pip.get("extra-index-url"):
         found["UV_EXTRA_INDEX_URL"] = " ".join(extra.split())
-        # As pip does: a version may be in any of the indexes. Its hash says that it is the right one.
+        # Like pip, accept a version from any index; the locked hashes protect the content.
         found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     if links := pip.get("find-links"):
         found["UV_FIND_LINKS"] = ",".join(links.split())
@@ -104,11 +104,11 @@ def _uv_file_names_index(environ: Mapping[str, str]) -> bool:
 
 
 def install(requirements: Path, target: Path) -> None:
-    """Install what a lock file names into a folder: pure Python that runs on any machine.
+    """Install a lock file's packages into a folder: pure Python that runs on any machine.
 
     Raises:
-        RuntimeError: There is neither uv nor pip, or the packages can't be had.
-        ValueError: A package is not pure Python.
+        RuntimeError: there is neither uv nor pip, or the installation failed.
+        ValueError: a package is not pure Python.
     """
     tool = uv()
     if tool is not None:
@@ -136,7 +136,7 @@ def _install_with_pip(requirements: Path, target: Path) -> None:
     command = [
         *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
         *("--require-hashes", "--no-deps", "--no-compile"),
-        # Pure Python or an error, whatever this machine could use.
+        # Refuse wheels for a platform, even for that of this machine.
         *("--only-binary", ":all:", "--platform", "any", "--implementation", "py", "--abi", "none"),
         *("--target", str(target), "-r", str(requirements)),
     ]
@@ -146,7 +146,7 @@ def _install_with_pip(requirements: Path, target: Path) -> None:
 
 
 def check_pure(target: Path) -> None:
-    """Raise ValueError for a wheel of one platform: uv takes those too."""
+    """Raise ValueError for a wheel for one platform, which uv accepts, too."""
     for wheel in target.glob("*.dist-info/WHEEL"):
         tags = [line for line in wheel.read_text(encoding="utf-8").splitlines() if line.startswith("Tag: ")]
         if not all(tag.endswith("-none-any") for tag in tags):

@@ -1,4 +1,4 @@
-"""The bridge between CloudFormation and a resource's handler: the CDK's Provider framework, in bounds."""
+"""The CDK's Provider framework, which calls the handlers of custom resources, with our limits and roles."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from cdk_distilled_router.common.callers import CLOUDFORMATION, WAITER, Caller, 
 from cdk_distilled_router.common.hosting import Hosting
 from cdk_distilled_router.common.nag import acknowledge, function_versions
 
-# CloudFormation gives up on a custom resource after one hour, whatever the framework's own timeout says
-# (AWS::CloudFormation::CustomResource, ServiceTimeout). Each poll's own run time adds to its interval.
+# CloudFormation gives up on a custom resource after one hour, regardless of the framework's timeout
+# (AWS::CloudFormation::CustomResource, ServiceTimeout). The run time of each poll adds to its interval.
 LONGEST = cdk.Duration.hours(1)
 TOTAL = cdk.Duration.minutes(40)
 INTERVAL = cdk.Duration.seconds(5)
 _MACHINES = may.machine_arn("*")
 
-# Of the framework's own functions. Lambda gives processor time by memory, and its default of 128 MB makes
-# Node slow to start; the CDK has no property for it.
+# Memory of the framework's functions. With Lambda's default of 128 MB, Node gets little CPU and starts
+# slowly; the CDK has no property for it.
 FRAMEWORK_MEMORY_MB = 256
 
 
 class ResourceProvider(cr.Provider):
-    """A Provider whose service token stays: a custom resource's token can't be changed by an update.
+    """A Provider with our roles, log groups and limits.
 
-    Never rename or move one that is deployed.
+    Never rename or move a deployed one: its service token would change, and CloudFormation can't update that.
     """
 
     def __init__(
@@ -43,7 +43,11 @@ class ResourceProvider(cr.Provider):
         total_timeout: cdk.Duration = TOTAL,
         query_interval: cdk.Duration = INTERVAL,
     ) -> None:
-        """Join the handlers. Raises ValueError for times that CloudFormation would not wait."""
+        """Declare the provider of a custom resource's handlers.
+
+        Raises:
+            ValueError: CloudFormation can't wait for `total_timeout`, or `query_interval` doesn't divide it.
+        """
         _check_times(total_timeout, query_interval)
         holder = Construct(scope, f"{construct_id}Framework")
         group = hosting.log_group(holder, "Logs")
@@ -64,7 +68,7 @@ class ResourceProvider(cr.Provider):
             query_interval=query_interval if is_complete else None,
             total_timeout=total_timeout if is_complete else None,
             disable_waiter_state_machine_logging=False if is_complete else None,
-            # Without execution data: it holds the URL with which anybody could answer CloudFormation.
+            # Execution data contains a URL that allows anyone to answer CloudFormation.
             waiter_state_machine_log_options=cr.LogOptions(
                 destination=hosting.log_group(holder, "WaiterLogs"),
                 include_execution_data=False,
@@ -73,25 +77,25 @@ class ResourceProvider(cr.Provider):
             if is_complete
             else None,
         )
-        self._settle("onEvent", CLOUDFORMATION, hosting, on_event_role)
+        self._configure("onEvent", CLOUDFORMATION, hosting, on_event_role)
         handlers = [on_event, *([is_complete] if is_complete else [])]
         for handler in handlers:
             for role in [on_event_role] + ([poll_role] if poll_role else []):
-                reason = "The Provider framework invokes this one handler, whichever version it has."
+                reason = "The Provider framework invokes this one handler; the CDK grants all its versions."
                 acknowledge(role, f"IAM5[Resource::{function_versions(handler)}]", reason)
         if poll_role:
             for name in ("isComplete", "onTimeout"):
-                self._settle(name, WAITER, hosting, poll_role)
+                self._configure(name, WAITER, hosting, poll_role)
             waiter = self.node.find_child("waiter-state-machine")
             waiter_role = waiter.node.find_child("Role")
             assert isinstance(waiter_role, iam.Role)
-            _trust_only_ours(waiter_role)
-            # CloudFormation names it, so that its role can't name it beforehand.
+            _trust_this_account_only(waiter_role)
+            # CloudFormation chooses the state machine's name, so the role's policy needs a pattern.
             hosting.encrypt(waiter, waiter_role, _MACHINES)
-            self._accept_waiter(waiter)
+            self._acknowledge_waiter(waiter)
 
-    def _settle(self, name: str, caller: Caller, hosting: Hosting, role: iam.Role) -> None:
-        """Give a function of the framework memory and its place, and accept what it lacks then."""
+    def _configure(self, name: str, caller: Caller, hosting: Hosting, role: iam.Role) -> None:
+        """Set memory, VPC and key of a function of the framework, and acknowledge its findings."""
         function = _framework(self, name)
         resource = function.node.default_child
         assert isinstance(resource, lambda_.CfnFunction)
@@ -99,30 +103,36 @@ class ResourceProvider(cr.Provider):
         hosting.place(function, role)
         accept(function, caller)
 
-    def _accept_waiter(self, waiter: IConstruct) -> None:
+    def _acknowledge_waiter(self, waiter: IConstruct) -> None:
         role = waiter.node.find_child("Role")
         for name in ("isComplete", "onTimeout"):
             function = _framework(self, name)
-            reason = "The framework's waiter invokes its own function, whichever version it has."
+            reason = (
+                "The framework's state machine invokes this one function; the CDK grants all its versions."
+            )
             acknowledge(role, f"IAM5[Resource::{function_versions(function)}]", reason)
-        acknowledge(role, "IAM5[Resource::*]", "Log deliveries have no resource of their own to name.")
+        acknowledge(role, "IAM5[Resource::*]", "Log deliveries don't support resources.")
         acknowledge(
-            role, "IAMWrite", "What writes here makes log deliveries, which have no resource to name."
+            role, "IAMWrite", "The write actions create log deliveries, which don't support resources."
         )
         acknowledge(role, "IAMNoInlinePolicy", may.OF_ONE_ROLE)
-        acknowledge(waiter, "SF2", "The framework's waiter has no switch for tracing; it only polls.")
+        acknowledge(
+            waiter, "SF2", "The CDK has no option to trace the framework's state machine, which only polls."
+        )
 
 
 def _framework(provider: Construct, name: str) -> lambda_.Function:
-    """One of the framework's own functions."""
+    """Return one of the framework's functions."""
     function = provider.node.find_child(f"framework-{name}")
     assert isinstance(function, lambda_.Function)
     return function
 
 
-def _trust_only_ours(role: iam.Role) -> None:
-    """Let Step Functions assume a role for state machines of this account alone, as the CDK has it for its
-    own state machines and not for the waiter's."""
+def _trust_this_account_only(role: iam.Role) -> None:
+    """Allow Step Functions to assume a role only for state machines of this account.
+
+    The CDK adds these conditions for other state machines, but not for that of the framework.
+    """
     resource = role.node.default_child
     assert isinstance(resource, iam.CfnRole)
     resource.add_property_override(
@@ -138,7 +148,7 @@ def _check_times(total: cdk.Duration, interval: cdk.Duration) -> None:
     if total.to_seconds() >= LONGEST.to_seconds():
         raise ValueError(
             f"A custom resource can't wait {total.to_human_string()}: CloudFormation gives up after an "
-            "hour. Return early and let a state machine go on."
+            "hour. Return early and continue in a state machine."
         )
     if total.to_seconds() % interval.to_seconds():
         raise ValueError(

@@ -1,9 +1,9 @@
-"""The VPC endpoints that functions in private subnets need, and which of them calls what through each.
+"""Construct VpcEndpoints: the VPC endpoints that functions in private subnets need.
 
-The lists follow from what the functions' roles may call; a test holds them against the policies of all
-environments. Not among them, since the service itself and not the function in its network makes the call:
-CloudWatch Logs and X-Ray (Lambda and Step Functions deliver), KMS (S3, DynamoDB, Lambda and Bedrock ask with
-the caller's permissions), SNS (Step Functions publishes), STS (Lambda hands out the role's credentials).
+A test compares the lists with the policies of all environments. Functions don't call these services
+themselves: CloudWatch Logs and X-Ray (Lambda and Step Functions deliver), KMS (S3, DynamoDB, Lambda and
+Bedrock call it with the caller's permissions), SNS (Step Functions publishes) and STS (Lambda provides the
+role's credentials).
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from constructs import Construct
 from cdk_distilled_router.common.hosting import VpcConfig
 
 INTERFACES: Mapping[str, str] = {
-    "bedrock": "Creates, polls and deletes jobs, models, deployments and throughput.",
-    "bedrock-runtime": "The router, the evaluation, a rollout's probes, and labels asked one by one.",
-    "lambda": "The CDK's Provider framework invokes the custom resources' functions.",
-    "monitoring": "The rollout reads the router's metrics.",
-    "states": "Starts, polls and stops releases, labellings and the framework's waiters.",
+    "bedrock": "Create, poll and delete jobs, models, deployments and throughput.",
+    "bedrock-runtime": "Invoke models in the router, the evaluation, the rollout and the labelling.",
+    "lambda": "Invoke the custom resources' functions, from the CDK's Provider framework.",
+    "monitoring": "Read the router's metrics in the rollout.",
+    "states": "Start, poll and stop executions of releases, labellings and the Provider framework.",
 }
 GATEWAYS: Mapping[str, str] = {
-    "dynamodb": "Reads and writes the releases table with the route.",
-    "s3": "Data bucket, sources, answers to CloudFormation, and Bedrock's jobs in the VPC.",
+    "dynamodb": "Read and write the releases table with the route.",
+    "s3": "Access the data bucket and source files, answer CloudFormation, run Bedrock's jobs in the VPC.",
 }
 
 
-class Endpoints(Construct):
-    """Interface and gateway endpoints for functions of a VPC, for calls of this account's principals alone.
+class VpcEndpoints(Construct):
+    """Interface and gateway endpoints for functions in a VPC, for principals of this account only.
 
-    Their private DNS names hold in all of the VPC, and their security group takes calls from the functions'
-    groups only: meant for a VPC of the functions' own, which has none of these endpoints yet.
+    Use them in a VPC that only the functions use and that has none of these endpoints: their private DNS
+    names apply to the whole VPC, and their security group accepts calls only from the functions' groups.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class Endpoints(Construct):
         vpc: VpcConfig,
         route_table_ids: Sequence[str],
     ) -> None:
-        """Declare them.
+        """Declare the endpoints.
 
         Args:
-            vpc_id: where the subnets are.
-            vpc: the functions' network. No two of its subnets are in one Availability Zone: an interface
-                endpoint takes one subnet in each.
-            route_table_ids: those of the subnets, which get the routes to S3 and DynamoDB.
+            vpc_id: VPC of the subnets.
+            vpc: subnets and security groups of the functions. Each subnet must be in a different Availability
+                Zone: an interface endpoint accepts one subnet per zone.
+            route_table_ids: route tables of the subnets, which get routes to S3 and DynamoDB.
         """
         super().__init__(scope, construct_id)
         group = self._group(vpc_id, vpc)
@@ -96,8 +96,8 @@ class Endpoints(Construct):
                 )
                 for name in vpc.security_group_ids
             ],
-            # Endpoints begin no connection. A group without a rule of its own would allow all of them, so
-            # this one allows what isn't there, as the CDK's own groups do.
+            # Endpoints open no connections. A group without egress rules would allow all traffic, so this
+            # rule matches nothing, as in the CDK's own groups.
             security_group_egress=[
                 ec2.CfnSecurityGroup.EgressProperty(
                     ip_protocol="icmp",
@@ -134,8 +134,11 @@ def _own_calls() -> dict[str, Any]:
 
 
 def _answers_to_cloudformation() -> dict[str, Any]:
-    """Answers of custom resources and signals of wait conditions go to buckets of AWS's, by URLs that
-    CloudFormation has signed, not our role (CloudFormation user guide, vpc-interface-endpoints)."""
+    """Return the statement for answers of custom resources and signals of wait conditions.
+
+    They go to AWS's buckets by URLs that CloudFormation signs, so no principal of this account makes the call
+    (CloudFormation user guide, vpc-interface-endpoints).
+    """
     region = cdk.Fn.join("", cdk.Fn.split("-", cdk.Aws.REGION))
     bucket = f"arn:{cdk.Aws.PARTITION}:s3:::cloudformation"
     return {

@@ -67,5 +67,5 @@ def _making(owner: str, judge: str, jobs: str) -> list[may.Permission]:
         return [may.bedrock([action], [jobs, may.foundation_model_arn(judge)], tagged)]
     return [
         may.bedrock([action], [jobs, may.profile(judge)], tagged),
-        may.Permission([f"bedrock:{action}"], [may.behind(judge)], tagged, may.OF_GEOGRAPHY),
+        may.Permission([f"bedrock:{action}"], [may.model_of_profile(judge)], tagged, may.PROFILE_REGIONS),
     ]

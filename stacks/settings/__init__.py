@@ -1,4 +1,4 @@
-"""The settings of an environment: one TOML file, typed and checked as a whole before synthesis.
+"""The settings of an environment: one TOML file, validated as a whole before synthesis.
 
 >>> from stacks import settings
 >>> settings.load("local").owner

@@ -1,4 +1,4 @@
-"""Writes what is generated from the types: `python -m stacks.settings`."""
+"""Write the files generated from the settings' types: `python -m stacks.settings`."""
 
 import sys
 

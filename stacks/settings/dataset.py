@@ -1,4 +1,4 @@
-"""Settings of the data set: its source, and who labels it."""
+"""Settings of the data set: its source and its labels."""
 
 import re
 from typing import Annotated, Literal
@@ -25,7 +25,7 @@ def split_s3_uri(uri: str) -> tuple[str, str]:
     """Return bucket and key of an S3 URI; the key of a folder ends in a slash.
 
     Raises:
-        ValueError: It is not an S3 URI, or has a character that Bedrock doesn't accept.
+        ValueError: it is not an S3 URI, or has a character that Bedrock doesn't accept.
 
     >>> split_s3_uri("s3://examples/router/training.jsonl")
     ('examples', 'router/training.jsonl')
@@ -143,13 +143,13 @@ class Dataset(Props):
         name, source, labels = str(info.field_name), info.data.get("source"), info.data.get("labels")
         if source is None or labels is None:
             return value
-        wanted = {
+        applies = {
             "training": labels == "given" and source != "invocation_logs",
             "queries": labels == "teacher",
             "logs": source == "invocation_logs",
             "holdout": labels == "given" or value is not None,
         }[name]
-        if not wanted:
+        if not applies:
             if value is None:
                 return None
             raise not_allowed(f'nothing, because source is "{source}" and labels are "{labels}"')
@@ -168,7 +168,7 @@ class Dataset(Props):
                 )
         if name == "holdout" and value == info.data.get("training"):
             raise not_allowed(
-                "another file than dataset.training: a hold-out set that was trained on proves nothing"
+                "a file other than dataset.training: rows that the model was trained on can't evaluate it"
             )
         return value
 
@@ -176,7 +176,7 @@ class Dataset(Props):
     @classmethod
     def _check_labels(cls, value: str, info: ValidationInfo) -> str:
         if value == "teacher" and info.data.get("source") == "invocation_logs":
-            raise not_allowed('"given", because source is "invocation_logs": Bedrock labels what it logged')
+            raise not_allowed('"given", because source is "invocation_logs": Bedrock labels logged requests')
         return value
 
     @field_validator("log_filters", "use_logged_answers")
@@ -191,22 +191,21 @@ class Dataset(Props):
     def _check_version(cls, value: str | None, info: ValidationInfo) -> str | None:
         name = str(info.field_name).removesuffix("_version")
         if name not in info.data:
-            return value  # its location was refused already
+            return value  # its location has already been refused
         location = info.data[name]
         if not is_s3(location):
             if value is not None:
                 raise not_allowed(
-                    "nothing, because there is no object in S3 to name the version of: a file is known by "
-                    "its content"
+                    f"nothing, because {name} is not in S3: a local file is identified by its content"
                 )
             return None
         if is_folder(str(location)):
             if value is None or not _CONTENT.fullmatch(value):
                 raise not_allowed(
-                    "16 hex digits, which stand for the folder's content; put any at first, such as "
-                    '"0000000000000000": the deployment is refused and names the right ones'
+                    "16 hex digits of the folder's content; begin with any, such as "
+                    '"0000000000000000": the deployment is refused and prints the right ones'
                 )
-        # The version "null" can be overwritten, so the digest would not follow the content.
+        # An object with version "null" can be overwritten, and the digest would stay the same.
         elif value is None or value == "null" or not _VERSION.fullmatch(value):
             raise not_allowed(
                 f"the S3 version id of the object in a versioned bucket, because {name} is in S3"

@@ -1,4 +1,4 @@
-"""Settings of where the released model is invoked."""
+"""Settings of the model endpoint."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""What a key of the settings allows, in words, taken from the JSON Schema of the types."""
+"""Describe in words what a key of the settings allows, from the JSON Schema of the types."""
 
 import json
 import re
@@ -17,12 +17,12 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 @cache
 def schema() -> Schema:
-    """The JSON Schema of the settings, with `environment`, which no file holds."""
+    """Return the JSON Schema of the settings, including `environment`, which is not a key of the files."""
     return Settings.model_json_schema()
 
 
 def resolved(node: Schema) -> Schema:
-    """The node without a reference or a null alternative around it; what stands beside those goes before."""
+    """Return the node behind a `$ref` or a null alternative; keys beside these override the node's own."""
     for wrapper in ("$ref", "anyOf"):
         if wrapper in node:
             around = {key: value for key, value in node.items() if key != wrapper}
@@ -38,7 +38,7 @@ def _inside(wrapped: str | list[Schema]) -> Schema:
 
 
 def node_at(location: Sequence[str | int]) -> Schema:
-    """The schema of a key; an empty one where no key is known."""
+    """Return the schema of a key; empty for an unknown key."""
     node = schema()
     for part in location:
         if part == "[key]":
@@ -52,14 +52,14 @@ def node_at(location: Sequence[str | int]) -> Schema:
 
 
 def _value_node(node: Schema) -> Schema:
-    # A table with free keys: its keys' pattern has no place of its own in the schema.
+    # A table with free keys, such as [tags]. `x-key` keeps the schema of its keys.
     patterns = node.get("patternProperties", {})
     values = next(iter(patterns.values()), None) or node.get("additionalProperties")
     return {**values, "x-key": node.get("propertyNames", {})} if isinstance(values, dict) else {}
 
 
 def allowed_by(node: Schema, key: str = "") -> str:
-    """What the node allows, as a phrase."""
+    """Return what the node allows, as a phrase."""
     if words := node.get("x-allowed"):
         return str(words)
     if choices := node.get("enum") or ([node["const"]] if "const" in node else None):
@@ -102,7 +102,7 @@ def _many(node: Schema, what: str, plural: str) -> str:
 
 
 def key_text(location: Sequence[str | int]) -> str:
-    """A key as people write it: `alarms.emails[0]`."""
+    """Return a key as people write it: `alarms.emails[0]`."""
     text = ""
     for part in location:
         if isinstance(part, int):
@@ -114,7 +114,7 @@ def key_text(location: Sequence[str | int]) -> str:
 
 
 def found(value: Any) -> str:
-    """A value as TOML writes it, shortened."""
+    """Return a value as TOML writes it, shortened."""
     if isinstance(value, dict):
         return "a table"
     text = json.dumps(value, ensure_ascii=False, default=str)

@@ -1,4 +1,4 @@
-"""Types of values that recur in the settings."""
+"""Types of values used in several settings."""
 
 from pathlib import Path
 from typing import Annotated
@@ -44,4 +44,4 @@ KeyArn = Annotated[
     StringConstraints(pattern=r"^arn:aws:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]{1,64}$"),
     Field(json_schema_extra={"x-allowed": "the ARN of a KMS key"}),
 ]
-"""A KMS key, not an alias: policies take keys only."""
+"""A KMS key, not an alias: IAM policies accept keys only."""

@@ -1,4 +1,4 @@
-"""Reading a settings file, and telling all that is wrong with it at once."""
+"""Read a settings file, and report all its problems at once."""
 
 import re
 import tomllib
@@ -20,7 +20,7 @@ ENVIRONMENTS = PROJECT / "environments"
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where, what was found, and what would be allowed."""
+    """A problem in a settings file: its key, the value found, and what is allowed."""
 
     file: str
     key: str
@@ -32,7 +32,7 @@ class Problem:
 
 
 class SettingsError(Exception):
-    """The settings can't be used; the text lists every problem, one a line."""
+    """The settings are invalid; the text lists every problem, one a line."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -40,21 +40,20 @@ class SettingsError(Exception):
 
 
 def load(environment: str, folder: Path = ENVIRONMENTS) -> Settings:
-    """The settings of an environment, from `<folder>/<environment>.toml`.
+    """Return the settings in `<folder>/<environment>.toml`.
 
     Args:
-        environment: name of the environment, which is the file's without `.toml`.
-        folder: where the files are.
+        environment: name of the environment and of its file, without `.toml`.
+        folder: folder of the settings files.
 
     Raises:
-        SettingsError: the file is missing, isn't TOML, or holds what isn't allowed.
+        SettingsError: the file is missing, isn't TOML, or has an invalid setting.
 
     >>> load("local").region
     'us-east-1'
     """
     file = f"{folder.name}/{environment}.toml"
     raw = _read(environment, folder, file)
-    # The name comes from the file's own name, so that the two can't disagree.
     named_inside = "environment" in raw
     try:
         settings = Settings.model_validate({**raw, "environment": environment})
@@ -65,7 +64,7 @@ def load(environment: str, folder: Path = ENVIRONMENTS) -> Settings:
             return settings
         problems = []
     if named_inside:
-        allowed = "nothing: the environment is named by its file"
+        allowed = "nothing: the file's name is the environment"
         problems.append(Problem(file, "environment", found(raw["environment"]), allowed))
     raise SettingsError(problems)
 

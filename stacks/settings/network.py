@@ -33,7 +33,7 @@ RouteTableId = Annotated[
 
 def _once(values: list[str]) -> list[str]:
     if twice := sorted({value for value in values if values.count(value) > 1}):
-        raise not_allowed(f"each id once; {', '.join(twice)} is there twice")
+        raise not_allowed(f"each id once; repeated: {', '.join(twice)}")
     return values
 
 
@@ -66,8 +66,8 @@ class Network(Props):
     endpoints: NetworkEndpoints | None = Field(
         default=None,
         description="VPC endpoints that the data stack creates: five interface endpoints, billed by the "
-        "hour in each subnet, and gateway endpoints for S3 and DynamoDB. Default: none, the network has "
-        "what it needs.",
+        "hour in each subnet, and gateway endpoints for S3 and DynamoDB. Default: none, the VPC already "
+        "reaches these services.",
     )
 
     _check_ids = field_validator("subnet_ids", "security_group_ids")(_once)

@@ -38,7 +38,7 @@ class Checks(Props):
 
 
 class Security(Props):
-    """What the platform requires of every role."""
+    """Rules of your platform for every role."""
 
     permissions_boundary: PolicyName | None = Field(
         default=None,
@@ -63,14 +63,14 @@ class Encryption(Props):
     )
     runtime_key: bool = Field(
         default=False,
-        description="Encrypt with the key also log groups, the functions' environment variables, and the "
-        "definitions and executions of state machines. Default: false, AWS's own keys.",
+        description="Also encrypt log groups, the functions' environment variables, and the definitions and "
+        "executions of state machines with the key. Default: false, AWS's own keys.",
     )
     key_deletion_days: int = Field(
         ge=7,
         le=30,
-        description="Days between the key's removal from the stack and its deletion, in which the deletion "
-        "can be cancelled. Doesn't apply to your own key (botocore: "
+        description="Days before KMS deletes the key after it is removed from the stack; until then you can "
+        "cancel the deletion. Doesn't apply to your own key (botocore: "
         "ScheduleKeyDeletionRequest$PendingWindowInDays).",
     )
 
@@ -82,10 +82,12 @@ class Alarms(Props):
     fallback_rate: Fraction = Field(description="Share of requests that the distilled model didn't answer.")
     invalid_output_rate: Fraction = Field(description="Share of model answers that don't parse.")
     latency_p95_ms: int = Field(
-        ge=1, le=29_000, description="Milliseconds for the 95th percentile of the latency."
+        ge=1, le=29_000, description="95th percentile of the latency, in milliseconds."
     )
     evaluation_periods: int = Field(
-        ge=1, le=24, description="Consecutive periods above the threshold before the alarm is raised."
+        ge=1,
+        le=24,
+        description="Consecutive periods of 5 minutes above the threshold before the alarm is raised.",
     )
     emails: Emails = Field(
         default_factory=list,

@@ -1,4 +1,4 @@
-"""The settings of one environment, as a whole."""
+"""The settings of one environment, with the rules between its tables."""
 
 from math import ceil
 from pathlib import Path
@@ -30,22 +30,22 @@ from stacks.settings.operations import Alarms, Budget, Checks, Encryption, Secur
 
 NAME_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 
-# Job, model, deployment: `<name>-<environment>-<12 hex digits>`, and `-9` for a job that is made again, in at
-# most 63 characters (botocore: CreateModelCustomizationJobRequest$jobName, $customModelName).
+# Job, model and deployment: `<name>-<environment>-<12 hex digits>`, and `-9` for a ninth attempt, in at most
+# 63 characters (botocore: CreateModelCustomizationJobRequest$jobName, $customModelName).
 MAXIMUM_FULL_NAME = 63 - len("-") - 12 - len("-9")
 
-_NAME = "lower-case letters and digits in groups joined by single hyphens, a letter first"
+_NAME = "lower-case letters and digits, in groups joined by single hyphens, beginning with a letter"
 
 
 class Settings(Props):
-    """Everything that makes one environment differ from another."""
+    """All settings of one environment."""
 
     environment: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] = Field(
         description="Name of the environment: the name of its file.", json_schema_extra={"x-allowed": _NAME}
     )
     name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] = Field(
-        description="Name of the router, and the beginning of the name of everything it creates. With a "
-        f"hyphen and the environment's name at most {MAXIMUM_FULL_NAME} characters (botocore: "
+        description="Name of the router. All names that it creates begin with it. With a hyphen and the "
+        f"environment's name, at most {MAXIMUM_FULL_NAME} characters (botocore: "
         "CreateModelCustomizationJobRequest$jobName).",
         json_schema_extra={"x-allowed": _NAME},
     )
@@ -91,7 +91,7 @@ class Settings(Props):
     encryption: Encryption = Field(description="KMS keys.")
     security: Security = Field(
         default_factory=Security,
-        description="What the platform requires of every role. Default: nothing.",
+        description="Rules of your platform for every role. Default: none.",
     )
     network: Network | None = Field(
         default=None,
@@ -107,18 +107,18 @@ class Settings(Props):
 
     @property
     def owner(self) -> str:
-        """Name of this router in this environment, such as "video-router-dev"."""
+        """Return the name of this router in this environment, such as "video-router-dev"."""
         return f"{self.name}-{self.environment}"
 
     @property
     def permissions_boundary(self) -> str | None:
-        """ARN of the permissions boundary, if there is one."""
+        """Return the ARN of the permissions boundary; None without one."""
         name = self.security.permissions_boundary
         return f"arn:aws:iam::{self.account}:policy/{name}" if name and not name.startswith("arn:") else name
 
     @property
     def task_folder(self) -> Path:
-        """Where the routing task is."""
+        """Return the folder of the routing task."""
         return PROJECT / self.task
 
     @field_validator("name")
@@ -128,8 +128,7 @@ class Settings(Props):
         if environment and len(value) + 1 + len(environment) > MAXIMUM_FULL_NAME:
             raise not_allowed(
                 f"at most {max(0, MAXIMUM_FULL_NAME - 1 - len(environment))} characters with environment "
-                f'"{environment}": '
-                "names in Bedrock end at 63"
+                f'"{environment}": names in Bedrock have at most 63'
             )
         return value
 
@@ -151,7 +150,7 @@ class Settings(Props):
             Robustness.load(Task.load(PROJECT / folder), PROJECT / folder)
         except TaskError as error:
             problem = str(error).replace(f"{PROJECT}/", "")
-            raise not_allowed(f"a folder with a task that can be used; {problem}") from error
+            raise not_allowed(f"a folder with a valid task; {problem}") from error
         return value
 
     @field_validator("distillation")
@@ -174,7 +173,7 @@ class Settings(Props):
             )
         if value.method == "fine_tuning" and dataset and dataset.source == "invocation_logs":
             raise not_allowed(
-                '"file" or "s3", because distillation.method is "fine_tuning": it learns from files only',
+                '"file" or "s3", because distillation.method is "fine_tuning", which trains on files only',
                 at="dataset.source",
             )
         return value
@@ -184,9 +183,7 @@ class Settings(Props):
     def _check_judge_is_set(cls, value: EvaluationProps, info: ValidationInfo) -> EvaluationProps:
         gate = info.data.get("gate")
         if gate and gate.minimum_judge_score is not None and value.judge is None:
-            raise not_allowed(
-                "nothing, because evaluation.judge names no model that grades", at="gate.minimum_judge_score"
-            )
+            raise not_allowed("nothing, because evaluation.judge is not set", at="gate.minimum_judge_score")
         return value
 
     @field_validator("endpoint")
@@ -219,8 +216,8 @@ class Settings(Props):
         account, policy = info.data.get("account"), value.permissions_boundary
         if account and policy and policy.startswith("arn:") and policy.split(":")[4] not in (account, "aws"):
             raise not_allowed(
-                f"a managed policy of this account, arn:aws:iam::{account}:policy/..., or one of AWS's: IAM "
-                "takes no other account's as a boundary",
+                f"a managed policy of this account, arn:aws:iam::{account}:policy/..., or one of AWS's: "
+                "IAM accepts no other account's policy as a boundary",
                 at="security.permissions_boundary",
             )
         return value

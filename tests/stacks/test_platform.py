@@ -14,7 +14,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk.assertions import Template
 
-from cdk_distilled_router import Endpoints, ExistingJob, Hosting, Release, VpcConfig
+from cdk_distilled_router import ExistingJob, Hosting, Release, VpcConfig, VpcEndpoints
 from cdk_distilled_router.common.vpc_endpoints import GATEWAYS, INTERFACES
 from stacks import keys
 from stacks.settings import PROJECT, load
@@ -371,7 +371,7 @@ def test_an_environment_that_is_not_there_has_no_policy(monkeypatch: Any) -> Non
 def test_the_constructs_take_the_same_by_themselves() -> None:
     stack = cdk.Stack(cdk.App(), "team", env=cdk.Environment(account="111122223333", region="us-east-1"))
     vpc = VpcConfig(subnet_ids=["subnet-1", "subnet-2"], security_group_ids=["sg-1"])
-    endpoints = Endpoints(stack, "Endpoints", vpc_id="vpc-1", vpc=vpc, route_table_ids=["rtb-1"])
+    endpoints = VpcEndpoints(stack, "Endpoints", vpc_id="vpc-1", vpc=vpc, route_table_ids=["rtb-1"])
     hosting = Hosting(log_days=7, vpc=vpc, key=kms.Key(stack, "Key"))
     bucket = s3.Bucket.from_bucket_name(stack, "Bucket", "search-data")
     job = declaring.job(

@@ -102,7 +102,11 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"dataset.training": "s3://examples/training.jsonl"}, "dataset.training", 'source is "file"'),
     ({"dataset.training": ""}, "dataset.training", ".jsonl path"),
     ({"dataset.holdout": "data/training.jsonl"}, "dataset.holdout", "another file than dataset.training"),
-    ({"dataset.training_version": "v1"}, "dataset.training_version", "a file is known by its content"),
+    (
+        {"dataset.training_version": "v1"},
+        "dataset.training_version",
+        "a local file is identified by its content",
+    ),
     ({**S3, "dataset.training": "data/training.jsonl"}, "dataset.training", "s3://bucket/key"),
     ({**S3, "dataset.training": "s3://examples/dt=1/t.jsonl"}, "dataset.training", "S3Uri"),
     ({**S3, "dataset.training": "s3://examples/a b.jsonl"}, "dataset.training", "S3Uri"),
@@ -228,7 +232,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({**RAW, "dataset.queries": "data/queries.csv"}, "dataset.queries", ".txt or .jsonl path"),
     ({**RAW, "dataset.queries": "../queries.txt"}, "dataset.queries", "inside the project"),
     ({**RAW, "dataset.training": "data/training.jsonl"}, "dataset.training", 'labels are "teacher"'),
-    ({**RAW, "dataset.queries_version": "v1"}, "dataset.queries_version", "known by its content"),
+    ({**RAW, "dataset.queries_version": "v1"}, "dataset.queries_version", "identified by its content"),
     ({"dataset.queries": "data/queries.txt"}, "dataset.queries", 'labels are "given"'),
     ({**RAW_FOLDER, "dataset.queries_version": ...}, "dataset.queries_version", "16 hex digits"),
     ({**RAW_FOLDER, "dataset.queries_version": "v1"}, "dataset.queries_version", "16 hex digits"),
@@ -372,7 +376,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     # shape
     ({"gate": ...}, "gate", "a table [gate]"),
     ({"gate": 1}, "gate", "a table [gate]"),
-    ({"environment": "test"}, "environment", "named by its file"),
+    ({"environment": "test"}, "environment", "the file's name is the environment"),
 ]
 
 

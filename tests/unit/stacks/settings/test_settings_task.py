@@ -71,7 +71,7 @@ def test_a_task_that_cannot_be_used_is_a_problem_of_its_key(
 def test_a_missing_file_is_named_within_the_project(problems: Problems, mine: Path, file: str) -> None:
     (mine / file).unlink()
     assert str(problems({"task": FOLDER})["task"]) == (
-        f'environments/test.toml: task: found "{FOLDER}"; allowed: a folder with a task that can be used; '
+        f'environments/test.toml: task: found "{FOLDER}"; allowed: a folder with a valid task; '
         f"{FOLDER}/{file}: No such file or directory; "
         "a task's folder contains task.toml, teacher_prompt.txt, student_prompt.txt"
     )
