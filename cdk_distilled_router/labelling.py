@@ -303,7 +303,7 @@ class Labelling(Construct):
     def _describe(self, *more: str) -> list[may.Permission]:
         return [
             may.executions(self._job.labelling_machine_arn, "DescribeExecution", *more),
-            self._hosting.reading(),
+            self._hosting.describe_executions(),
         ]
 
 

@@ -1,4 +1,4 @@
-"""Stack 3, release: the releases table with the route, and what takes a release to production."""
+"""Stack 3, release: the releases table with the route, and the state machine of releases."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ MONTHS = {"OneMonth": 1, "SixMonths": 6}
 class ReleaseStack(cdk.Stack):
     """Attributes:
     table: the releases table; the router reads its route.
-    topic: told of releases, and of alarms.
-    undelivered: the queue for what of it reached nobody.
+    topic: receives notifications of releases and alarms.
+    undelivered: queue of events and notifications that could not be delivered.
     release: the release construct.
     """
 
@@ -41,7 +41,7 @@ class ReleaseStack(cdk.Stack):
         holdout_key: str,
         env: cdk.Environment,
     ) -> None:
-        """Declare table, topic, throughput where the settings have it, and the release of the job's model."""
+        """Declare table, topic, throughput if the settings have it, and the release of the job's model."""
         super().__init__(scope, construct_id, env=env, description=_description(settings))
         self._settings, self._hosting = settings, hosting
         self.table = releases_table(self, "Releases", key)
@@ -95,7 +95,7 @@ class ReleaseStack(cdk.Stack):
 
 
 def _description(settings: Settings) -> str:
-    """Says what is paid by the hour, where whoever looks at the stack sees it."""
+    """Return the stack's description, with the hourly cost of provisioned throughput."""
     text, bought = "Distilled router: releases", settings.endpoint.provisioned
     if bought is None:
         return text
@@ -106,17 +106,17 @@ def _description(settings: Settings) -> str:
 
 
 def cost(bought: ProvisionedProps) -> str:
-    """What throughput costs, in a sentence."""
+    """Return the cost of throughput in words."""
     hourly = bought.model_units * bought.hourly_price_usd
     text = (
-        f"{bought.model_units} model units at {bought.hourly_price_usd:g} USD an hour each are {hourly:,.2f} "
-        f"USD an hour, {hourly * HOURS_A_MONTH:,.2f} USD a month of {HOURS_A_MONTH} hours, from the purchase "
-        "until they are deleted."
+        f"{bought.model_units} model units at {bought.hourly_price_usd:g} USD an hour each cost "
+        f"{hourly:,.2f} USD an hour, {hourly * HOURS_A_MONTH:,.2f} USD a month of {HOURS_A_MONTH} hours, "
+        "from the purchase until they are deleted."
     )
     if bought.term is None:
         return text
     hours = MONTHS[bought.term] * HOURS_A_MONTH
     return (
-        f"{text} Their commitment of {bought.term} is {hours * hourly:,.2f} USD at the least ({hours:,} "
-        "hours), whatever happens to the stack, and renews itself."
+        f"{text} Their commitment of {bought.term} costs at least {hours * hourly:,.2f} USD ({hours:,} "
+        "hours), even if the stack is deleted, and renews itself."
     )

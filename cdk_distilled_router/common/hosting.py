@@ -126,8 +126,8 @@ class Hosting:
     def encrypt(self, machine: IConstruct, role: iam.Role, arn: str) -> None:
         """Encrypt a state machine's definition and executions, and grant its role the use of the key.
 
-        `arn` is the state machine's ARN or a pattern. Roles that describe executions need `reading`
-        as well (Step Functions developer guide, encryption-at-rest).
+        `arn` is the state machine's ARN or a pattern. Roles that describe executions need
+        `describe_executions` as well (Step Functions developer guide, encryption-at-rest).
         """
         if self.key is None:
             return
@@ -150,7 +150,7 @@ class Hosting:
             ],
         )
 
-    def reading(self) -> Permission:
+    def describe_executions(self) -> Permission:
         """Return the use of the key that DescribeExecution needs; starting and stopping need none."""
         return encrypted(self.key, "states", write=False)
 

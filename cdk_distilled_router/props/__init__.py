@@ -1,6 +1,6 @@
-"""Properties of the constructs. The settings files hold the same classes, table by table.
+"""Properties of the constructs. The tables of a settings file use the same classes.
 
-They load pydantic, and nothing of the CDK.
+Importing them imports pydantic, but not the CDK.
 """
 
 from cdk_distilled_router.props.base import Fraction, InferenceId, Props, not_allowed, one_of

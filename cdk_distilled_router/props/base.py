@@ -1,4 +1,4 @@
-"""What all properties share: the base class, the recurring types, and one way to refuse a value."""
+"""Base class and types of all properties, and the error for a refused value."""
 
 import json
 from collections.abc import Iterable
@@ -9,35 +9,35 @@ from pydantic_core import PydanticCustomError
 
 
 class Props(BaseModel):
-    """Properties of constructs, and a table of a settings file: immutable, without unknown keys, and without
-    silent conversions.
-    """
+    """Properties of a construct, or a table of a settings file: immutable, strict, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def not_allowed(allowed: str, at: str = "") -> PydanticCustomError:
-    """The error for a value that its type allows and another setting doesn't.
+    """Return the error for a value that the schema allows but a rule doesn't.
 
     Args:
-        allowed: what would be allowed, and why.
-        at: full key to report, where it isn't the validated field's own.
+        allowed: what is allowed, and why.
+        at: full key to report. Default: the key of the validated field.
     """
     return PydanticCustomError("not_allowed", "{allowed}", {"allowed": allowed, "at": at})
 
 
 def one_of(values: Iterable[str]) -> str:
-    """The values as a list of alternatives, quoted as in TOML."""
+    """Return the values as alternatives, quoted as in TOML."""
     return " or ".join(json.dumps(value) for value in values)
 
 
 def _united_states(identifier: str) -> str:
     if identifier.startswith(_OTHER_PROFILES):
-        raise not_allowed("a model id or a us. inference profile id: the Regions we deploy to are American")
+        raise not_allowed(
+            "a model id or a us. inference profile id, because all supported Regions are in the US"
+        )
     return identifier
 
 
-# Inference profiles of other geographies look like a provider's name in front of a model id.
+# Prefixes of inference profiles of other geographies; the pattern below takes them for a provider.
 _OTHER_PROFILES = ("global.", "eu.", "apac.", "jp.", "au.", "ca.", "us-gov.")
 
 InferenceId = Annotated[
@@ -51,4 +51,4 @@ InferenceId = Annotated[
 """A model to invoke, such as `amazon.nova-micro-v1:0` or `us.amazon.nova-micro-v1:0`."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-"""A part of a whole, from 0 to 1."""
+"""A share, from 0 to 1."""

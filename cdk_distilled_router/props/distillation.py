@@ -1,4 +1,4 @@
-"""Properties of a customization job: what decides its model, besides the data."""
+"""Properties of a customization job."""
 
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from cdk_distilled_router.props.base import InferenceId, Props, not_allowed, one
 
 
 class HyperparametersProps(Props):
-    """Hyper-parameters of Nova fine-tuning (Amazon Nova User Guide: three are supported)."""
+    """Hyperparameters of Nova fine-tuning (Amazon Nova User Guide: three are supported)."""
 
     epoch_count: int = Field(default=2, ge=1, le=5, description="Passes over the training rows. Default: 2.")
     learning_rate: float = Field(
@@ -25,28 +25,28 @@ class HyperparametersProps(Props):
     )
 
     def to_api(self) -> dict[str, str]:
-        """The names and strings that CreateModelCustomizationJob takes."""
+        """Return the hyperparameters as CreateModelCustomizationJob expects them."""
         return {
             "epochCount": str(self.epoch_count),
-            # In plain decimals: the service documents no exponent notation.
+            # Plain decimals: Bedrock documents no exponent notation.
             "learningRate": format(Decimal(repr(self.learning_rate)), "f"),
             "learningRateWarmupSteps": str(self.learning_rate_warmup_steps),
         }
 
 
 class JobProps(Props):
-    """What decides a model, besides its data; `DistillationJob` checks that it fits together.
+    """Everything except the data that decides a model; `DistillationJob` validates the combination.
 
     Attributes:
         method: `distillation` or `fine_tuning`.
         teacher: a foundation model's id or a `us.` inference profile's; required for distillation.
         student: id with a context length, e.g. `amazon.nova-micro-v1:0:128k`.
-        max_response_length: tokens that the teacher may answer with; distillation only.
-        nonce: change it to pay for the same job once more, for instance after a failed one.
-        allow_legacy: take a model that is LEGACY, until its end.
-        maximum_cost_usd: an estimate whose upper bound is higher refuses the deployment. The data set or the
-            labelling makes the estimate, before anything is paid.
-        hyperparameters: fine-tuning's own; of another model than Nova by the names of Bedrock's API.
+        max_response_length: maximum tokens of a teacher's answer; distillation only.
+        nonce: change it to pay for the same job again, for example after it failed.
+        allow_legacy: accept a LEGACY model until it ends.
+        maximum_cost_usd: the deployment fails if the upper bound of the cost estimate is higher. The data set
+            or the labelling estimates the cost before anything costs money.
+        hyperparameters: for fine-tuning; for other models than Nova, by their names in Bedrock's API.
     """
 
     method: str = "distillation"
@@ -60,17 +60,17 @@ class JobProps(Props):
 
     @property
     def asked_teacher(self) -> str | None:
-        """The teacher that the job itself asks."""
+        """Return the teacher that the job asks; None if it asks none."""
         return self.teacher
 
     def api_hyperparameters(self) -> dict[str, str]:
-        """Return the hyper-parameters as CreateModelCustomizationJob takes them; none is an empty mapping."""
+        """Return the hyperparameters as CreateModelCustomizationJob expects them; empty if unset."""
         given = self.hyperparameters
         return given.to_api() if isinstance(given, HyperparametersProps) else dict(given or {})
 
 
 class DistillationProps(JobProps):
-    """Teacher, student, and how the one learns from the other."""
+    """Teacher, student and method."""
 
     method: Literal["distillation", "fine_tuning"] = Field(
         description='"distillation": Bedrock runs the teacher, or takes labelled rows. "fine_tuning": the '
@@ -128,7 +128,8 @@ class DistillationProps(JobProps):
             raise not_allowed(f"{documented}; {model} ended on {catalogue.ENDED[model]}")
         if model.startswith("anthropic."):
             raise not_allowed(
-                f"{documented}; Anthropic's can't be distilled, and Bedrock flags training on their output"
+                f"{documented}; Anthropic's models can't be distilled, and Bedrock flags training on their "
+                "output"
             )
         if info.data.get("method") == "distillation":
             teacher = catalogue.teacher_named(value)
@@ -137,7 +138,7 @@ class DistillationProps(JobProps):
             if value not in teacher.identifiers:
                 raise not_allowed(f"{one_of(teacher.identifiers)}: the only way to name this teacher")
             if not catalogue.servable(teacher.students):
-                raise not_allowed(f"{documented}: this one has no student that can be deployed on demand")
+                raise not_allowed(f"{documented}: this teacher has no student that can be deployed on demand")
         return value
 
     @field_validator("student")
@@ -152,7 +153,9 @@ class DistillationProps(JobProps):
             raise not_allowed(f"{one_of(catalogue.servable(students))} ({reason}, with their context length)")
         if not catalogue.STUDENTS[value].on_demand:
             others = one_of(catalogue.servable(students))
-            raise not_allowed(f"{others}: this one has no on-demand deployment, where a release is judged")
+            raise not_allowed(
+                f"{others}: this student can't be deployed on demand, which the evaluation needs"
+            )
         return value
 
     @field_validator("max_response_length")
@@ -162,7 +165,7 @@ class DistillationProps(JobProps):
         if method == "distillation" and value is None:
             raise not_allowed('an integer from 1 to 10000, because method is "distillation"')
         if method == "fine_tuning" and value is not None:
-            raise not_allowed('nothing, because method is "fine_tuning": Bedrock runs no teacher')
+            raise not_allowed('nothing, because method is "fine_tuning", for which Bedrock runs no teacher')
         return value
 
     @field_validator("hyperparameters")
@@ -172,11 +175,11 @@ class DistillationProps(JobProps):
     ) -> HyperparametersProps | None:
         if value is not None and info.data.get("method") == "distillation":
             raise not_allowed(
-                'nothing, because method is "distillation": Bedrock documents no hyper-parameters for it'
+                'nothing, because method is "distillation": Bedrock documents no hyperparameters for it'
             )
         return value
 
     @property
     def asked_teacher(self) -> str | None:
-        """The teacher that the job itself asks: none for fine-tuning, whose rows are labelled before."""
+        """Return the teacher that the job asks; None for fine-tuning, whose rows already have labels."""
         return self.teacher if self.method == "distillation" else None

@@ -1,4 +1,4 @@
-"""Properties of the labelling: how the teacher answers raw queries, and which answers are kept."""
+"""Properties of the labelling: sampling, curation and batches."""
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -7,7 +7,7 @@ from distilled_router.cost.batch_limits import BATCH_MAXIMUM, BATCH_MINIMUM
 
 
 class LabellingProps(Props):
-    """Labels by the teacher's full prompt, through batch inference at half the price."""
+    """How the teacher labels raw queries, with its full prompt and batch inference at half the price."""
 
     samples: int = Field(
         default=3,
@@ -88,7 +88,9 @@ class LabellingProps(Props):
     @classmethod
     def _check_temperature(cls, value: float, info: ValidationInfo) -> float:
         if value == 0 and info.data.get("samples", 1) > 1:
-            raise not_allowed("a number above 0, because samples is above 1: they would all be the same")
+            raise not_allowed(
+                "a number above 0, because samples is above 1: with 0, all samples would be the same"
+            )
         return value
 
     @field_validator("queries_per_shard")

@@ -9,8 +9,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from cdk_distilled_router import catalogue
 from cdk_distilled_router.props.base import Fraction, InferenceId, Props, not_allowed, one_of
 
-# A turn of the polling loop adds about 11 events to an execution's history, which ends it at 25,000; the
-# rest is for the states after the loop.
+# One poll adds about 11 events to an execution's history, whose limit is 25,000 events; this leaves some for
+# the later states.
 MAXIMUM_POLLS = 2_000
 # Checks while a release bakes, each of which writes the route once more.
 MOST_BAKING = 100
@@ -209,7 +209,7 @@ class RolloutProps(Props):
 
 
 class TimingProps(Props):
-    """How long a release may take, and who waits for it."""
+    """Time limits and retries of a release."""
 
     poll_seconds: int = Field(
         ge=1, le=3_600, description="Seconds between two polls of a job or an endpoint."
@@ -235,15 +235,15 @@ class TimingProps(Props):
         default=0,
         ge=0,
         le=3,
-        description="How often a job that Bedrock failed by an internal error is created again under "
-        "another name, counted for the life of the digest. Default: 0.",
+        description="How often a job is created again, under another name, after an internal error of "
+        "Bedrock; counted per digest. Default: 0.",
     )
     attempt: int = Field(
         default=1,
         ge=1,
         le=1_000,
-        description="Raise it and deploy to start a failed release again, or a stopped labelling from where "
-        "it ended. What was paid for is used again. Default: 1.",
+        description="Raise it and deploy to start a failed release again, or to continue a stopped "
+        "labelling. Paid jobs and answers are used again. Default: 1.",
     )
     wait_hours: float = Field(
         ge=0,

@@ -1,4 +1,4 @@
-"""What outlives the constructs."""
+"""Properties of retention: what stays after deletion."""
 
 from typing import Literal
 
@@ -6,14 +6,14 @@ from pydantic import Field
 
 from cdk_distilled_router.props.base import Props
 
-# CloudWatch Logs takes these numbers of days only (botocore: PutRetentionPolicyRequest$retentionInDays).
+# CloudWatch Logs accepts only these numbers of days (botocore: PutRetentionPolicyRequest$retentionInDays).
 LogDays = Literal[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
 ]  # fmt: skip
 
 
 class RetentionProps(Props):
-    """What outlives the stacks."""
+    """What stays when the stacks are deleted."""
 
     data: Literal["retain", "delete"] = Field(
         description="What happens to the data bucket, its content and the key when their stack is deleted. "
@@ -36,4 +36,4 @@ class RetentionProps(Props):
 
 
 RETAIN = RetentionProps(data="retain", models="retain", log_days=90)
-"""Data and models stay; throughput, which is billed by the hour, goes."""
+"""Data and models stay; throughput, which is billed by the hour, is deleted."""

@@ -7,7 +7,7 @@ from cdk_distilled_router.props.base import InferenceId, Props, not_allowed
 
 
 class RouterProps(Props):
-    """The function that answers queries, and the API in front of it."""
+    """The function that answers queries, and its API."""
 
     base_model: InferenceId = Field(
         description="Model that answers with the full prompt if no release does: its inference id or us. "

@@ -8,14 +8,14 @@ from cdk_distilled_router.props.base import Props, not_allowed
 
 
 class ThroughputProps(Props):
-    """How much throughput, and for how long; `ProvisionedThroughput` checks that it fits together.
+    """Model units and commitment of throughput; `ProvisionedThroughput` validates the combination.
 
     Attributes:
         model_units: at least 1; the account's quota is 0 until AWS raises it.
-        hourly_price_usd: of one model unit, from the Bedrock price list; needed with a commitment, whose rest
-            is told in USD wherever it can't be deleted.
+        hourly_price_usd: US dollars for one model unit and hour, from the Bedrock price list. Required with a
+            commitment, to report its remaining cost.
         commitment: `none` (billed by the hour), `OneMonth` or `SixMonths`.
-        acknowledge_commitment: says that the whole term will be paid.
+        acknowledge_commitment: must be true with a commitment, because its whole term is charged.
     """
 
     model_units: int
@@ -25,17 +25,17 @@ class ThroughputProps(Props):
 
     @property
     def term(self) -> str | None:
-        """The commitment as the API has it: none is to name none."""
+        """Return the commitment for the API, which has no value for `none`."""
         return None if self.commitment == "none" else self.commitment
 
 
 class ProvisionedProps(ThroughputProps):
-    """Provisioned throughput: capacity by the hour, billed until it is deleted."""
+    """Provisioned throughput: capacity that is billed by the hour until it is deleted."""
 
     model_units: int = Field(
         ge=1,
-        description="Model units to buy. The account's quota is 0 until AWS raises it. Another number is "
-        "other throughput: the release moves to it, and the old one is deleted (botocore: "
+        description="Model units to buy. The account's quota is 0 until AWS raises it. A change "
+        "buys new throughput: the release moves to it, and the old one is deleted (botocore: "
         "CreateProvisionedModelThroughputRequest$modelUnits).",
     )
     hourly_price_usd: float = Field(
@@ -47,7 +47,7 @@ class ProvisionedProps(ThroughputProps):
     commitment: Literal["none", "OneMonth", "SixMonths"] = Field(
         default="none",
         description="Term of the commitment. The throughput can't be deleted before the term ends, and "
-        "renews itself. A change is other throughput, and is refused while the current term runs (botocore: "
+        "renews itself. A change buys new throughput, and is refused while the current term runs (botocore: "
         'CommitmentDuration). Default: "none", by the hour.',
     )
     acknowledge_commitment: bool = Field(
@@ -62,7 +62,7 @@ class ProvisionedProps(ThroughputProps):
         commitment = info.data.get("commitment", "none")
         if commitment != "none" and not value:
             raise not_allowed(
-                f'true, because commitment is "{commitment}": it is paid to the end of its term and '
-                "can't be deleted before"
+                f'true, because commitment is "{commitment}": its whole term is charged, and it can\'t be '
+                "deleted before"
             )
         return value

@@ -1,4 +1,4 @@
-"""Construct Release: one model's way into production, started by the deployment and never waited for."""
+"""Construct Release: takes a model into production, in a workflow that the deployment starts."""
 
 from __future__ import annotations
 
@@ -26,23 +26,22 @@ DEFAULT_PROPS, OWN_STORES = ReleaseProps(), ReleaseStores()
 
 
 class Release(Construct):
-    """Wait for a job's model, evaluate it, give it requests step by step, and retire what it replaced.
+    """Waits for a job's model, evaluates it, rolls it out step by step, and retires the old release.
 
-    Declaring another digest starts another release; the live release stays until the new one has passed.
-    Deleting the construct ends everything that releases of this owner created. A model that was adopted is
-    never deleted.
+    A new digest starts a new release; the live release stays until the new one has passed. Deleting the
+    construct deletes everything that the owner's releases created. Adopted models are never deleted.
 
-    `Release(self, "Release", owner="search", job=job, bucket=bucket, holdout_key="datasets/holdout.jsonl")`
-    is enough: all else has defaults.
+    All other arguments have defaults:
+    `Release(self, "Release", owner="search", job=job, bucket=bucket, holdout_key="datasets/holdout.jsonl")`.
 
     Attributes:
-        owner: name of whoever owns what releases create.
-        digest: of the release that is declared.
-        table: the releases table; the router reads its route.
-        topic: gets a message at each release's end.
-        undelivered: keeps what could not be delivered for two weeks: events for the sweeper, and messages of
-            the topic's subscriptions that name it.
-        key: encrypts bucket, table and topic, if any does.
+        owner: owner of the resources that releases create.
+        digest: digest of the declared release.
+        table: the releases table with the route.
+        topic: receives a message at the end of each release.
+        undelivered: queue that keeps undelivered events and messages for two weeks: events for the sweeper,
+            and messages of topic subscriptions that name it as their dead-letter queue.
+        key: encrypts bucket, table and topic; None for AWS's own keys.
         machine: the state machine.
         resource: the custom resource.
     """
@@ -63,16 +62,16 @@ class Release(Construct):
         """Declare the release of a job's model, or of a model.
 
         Args:
-            owner: name of whoever owns what releases create; also the resource's physical id.
-            job: where the model comes from; created before the release, and deleted after it.
-            bucket: holds the hold-out set, and gets the reports under `releases/`.
+            owner: owner of the resources that releases create; also the resource's physical id.
+            job: source of the model; created before the release, and deleted after it.
+            bucket: has the hold-out set, and receives the reports under `releases/`.
             holdout_key: key of the hold-out set in the bucket.
-            props: how the model goes into production.
+            props: gate, evaluation, rollout, timing, retention and throughput.
             stores: table, topic and key that it shares with other constructs.
-            hosting: where functions run, with which key, and how long their logs are kept.
+            hosting: VPC, key and log retention of the functions.
 
         Raises:
-            ValueError: the properties can't work together; the text says what can.
+            ValueError: the properties don't fit together.
         """
         super().__init__(scope, construct_id)
         self.owner, self.digest, self.key = owner, job.digest, stores.key or bucket.encryption_key
@@ -98,7 +97,7 @@ class Release(Construct):
             self, "StateMachine", context=self._context, functions=functions
         ).machine
         self.resource = self._resource(functions)
-        # Deleted in the reverse order: the resource's Delete still needs all of this.
+        # CloudFormation deletes in reverse order: the resource's Delete needs these.
         self.resource.node.add_dependency(self.machine, *functions.roles, *self._rules(functions))
         for before in (props.throughput, job):
             if isinstance(before, Construct):
@@ -122,7 +121,7 @@ class Release(Construct):
         )
 
     def _properties(self) -> dict[str, object]:
-        """Return the custom resource's properties: another value is a reason to send it an Update."""
+        """Return the custom resource's properties; a change of one sends it an Update."""
         context, props = self._context, self._context.props
         timing, retention = props.timing, props.retention
         return {
@@ -132,11 +131,11 @@ class Release(Construct):
             "Digest": self.digest,
             "Source": context.job.source,
             "Endpoint": props.throughput.name if props.throughput else "on_demand",
-            # What ends a release: where it has changed, a failed one is tried again.
+            # A change of a property that can fail a release starts a failed release again.
             "Gate": json.dumps(props.gate.to_function(), sort_keys=True),
             "Rollout": json.dumps(props.rollout.to_function(), sort_keys=True),
             "RetryInternalErrors": timing.retry_internal_errors,
-            # Left out where it says nothing: a release that failed must not start again by an upgrade.
+            # Left out by default, so that an upgrade of this package doesn't start a failed release again.
             **({"Attempt": timing.attempt} if timing.attempt > 1 else {}),
             **({"Judge": props.judge} if props.judge else {}),
             "RetainModels": retention.models == "retain",
@@ -145,8 +144,9 @@ class Release(Construct):
         }
 
     def _rules(self, functions: ReleaseFunctions) -> list[events.Rule]:
-        """Sweep every hour, and when an execution ends without having ended its release: events are best
-        effort.
+        """Return the rules that start the sweeper: hourly, and when an execution fails.
+
+        The hourly rule is needed because status events are delivered on a best-effort basis.
         """
         hourly = events.Rule(self, "SweepHourly", schedule=events.Schedule.rate(cdk.Duration.hours(1)))
         on_failure = events.Rule(
@@ -167,20 +167,20 @@ class Release(Construct):
 
 
 def _check(context: ReleaseContext) -> None:
-    """Raise ValueError for properties that can't work together."""
+    """Raise ValueError for properties that don't fit together."""
     name, job, props = f"Release {context.owner}", context.job, context.props
     if job.has_model_key and context.key is None:
-        raise ValueError(f"{name}: the model has a key of its own; give that key, as stores.key.")
+        raise ValueError(f"{name}: the model has a customer managed key; give that key as stores.key.")
     if props.throughput and props.throughput.stage is None:
         raise ValueError(
             f"{name}: the deployment buys throughput {props.throughput.name}; give it this release's table "
-            "in place of model_arn, and the release buys it."
+            "instead of model_arn, so that the release buys it."
         )
     if props.gate.minimum_judge_score is not None and not props.judge:
-        raise ValueError(f"{name}: gate.minimum_judge_score needs evaluation.judge, which grades.")
+        raise ValueError(f"{name}: gate.minimum_judge_score needs evaluation.judge.")
     retries = props.timing.retry_internal_errors
     if retries and job.role is None:
         raise ValueError(
-            f"{name}: retry_internal_errors = {retries}, and {job.source} is adopted. Only a job of a "
-            "DistillationJob is created again; allowed is 0."
+            f"{name}: retry_internal_errors = {retries}, but {job.source} is adopted. Only the job of a "
+            "DistillationJob can be created again; allowed is 0."
         )

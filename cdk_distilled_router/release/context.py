@@ -1,4 +1,4 @@
-"""What all parts of a release share: where its model comes from, its properties, and its stores."""
+"""Inputs that all parts of a release share: the source of its model, its properties, and its stores."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from cdk_distilled_router.props import (
 )
 from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput
 
-# The defaults are the numbers of environments/prod.toml, for a router of real queries. A hold-out set of
-# fewer than 200 examples fails.
+# The defaults are the values of environments/prod.toml. A hold-out set with fewer than 200 examples fails.
 GATE = GateProps(
     minimum_valid_output=0.98,
     minimum_dominant_accuracy=0.85,
@@ -46,45 +45,45 @@ TIMING = TimingProps(poll_seconds=300, timeout_hours=120, stall_hours=48, wait_h
 
 
 class ReleaseSource(Protocol):
-    """Where a release's model comes from: a DistillationJob, an ExistingJob or an ExistingModel.
+    """The source of a release's model: a DistillationJob, an ExistingJob or an ExistingModel.
 
-    All but the role are literals at synthesis, so that another stack may read them without an export. The
-    role is read only where `timing.retry_internal_errors` needs it.
+    All attributes except the role are literals at synthesis, so that another stack needs no export for them.
+    The role is read only if `timing.retry_internal_errors` is set.
     """
 
     @property
     def digest(self) -> str:
-        """12 hex digits of all that decides the model."""
+        """Return 12 hex digits of everything that decides the model."""
 
     @property
     def student(self) -> str:
-        """The base model's customization id, part of the model's ARN."""
+        """Return the base model's customization id, part of the model's ARN."""
 
     @property
     def source(self) -> str:
-        """The name of a job of ours, a job's ARN, or a model's ARN."""
+        """Return the name of a DistillationJob's job, or the ARN of an adopted job or model."""
 
     @property
     def role(self) -> iam.IRole | None:
-        """The role that Bedrock assumes for a job of ours; None for jobs and models of others."""
+        """Return the role that Bedrock assumes for a DistillationJob; None for an adopted job or model."""
 
     @property
     def labelling_machine_arn(self) -> str:
-        """The state machine that creates the job; empty where none does."""
+        """Return the ARN of the state machine that creates the job; empty if there is none."""
 
     @property
     def has_model_key(self) -> bool:
-        """Whether the model is encrypted with a customer managed key."""
+        """Return whether the model is encrypted with a customer managed key."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseStores:
-    """What a release may share with other constructs.
+    """Resources that a release can share with other constructs.
 
     Args:
-        table: the releases table, partition key `id` (string), encrypted with `key`; by default its own.
-        topic: gets a message at each release's end; by default its own.
-        key: encrypts bucket, table and topic. Default: the bucket's; without one, AWS's own keys do.
+        table: the releases table, with partition key `id` (string), encrypted with `key`. Default: a new one.
+        topic: receives a message at the end of each release. Default: a new one.
+        key: encrypts bucket, table and topic. Default: the bucket's key, or AWS's own keys if it has none.
     """
 
     table: dynamodb.ITable | None = None
@@ -94,20 +93,20 @@ class ReleaseStores:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseProps:
-    """How a model goes into production.
+    """Properties of a release.
 
     Args:
         gate: what a candidate must reach on the hold-out set.
-        evaluation: how a candidate is asked, and what it is compared with.
+        evaluation: how a candidate is evaluated, and what it is compared with.
         rollout: how a candidate takes over the requests.
-        timing: how long steps may take, and what is retried. A stack waits only by a ReleaseWait.
-        retention: what stays when the construct goes: models, reports (`data`), and throughput that nothing
-            is routed to.
-        base_model: asked the hold-out set too with `evaluation.compare_base`, by the full prompt; empty for
-            none.
-        throughput: where the release serves from, if not from the on-demand deployment that a candidate is
-            evaluated on. It needs this release's table.
-        tags: put on what releases create, besides the owner's.
+        timing: time limits and retries. A stack waits for the release only with a ReleaseWait.
+        retention: what stays when the construct is deleted: models, reports (`data`), and throughput that the
+            route doesn't use.
+        base_model: model to compare with if `evaluation.compare_base` is set, asked with the full prompt;
+            empty for none.
+        throughput: serves the live release instead of the on-demand deployment on which the candidate is
+            evaluated. It needs this release's table.
+        tags: tags of the resources that releases create, in addition to the owner's.
     """
 
     gate: GateProps = GATE
@@ -121,29 +120,29 @@ class ReleaseProps:
 
     @property
     def judge(self) -> str:
-        """The model that grades answers; empty where none does."""
+        """Return the model that grades answers; empty for none."""
         return self.evaluation.judge or ""
 
     @property
     def compared_base_model(self) -> str:
-        """The base model that is compared; empty where none is."""
+        """Return the base model to compare with; empty for none."""
         return self.base_model if self.evaluation.compare_base else ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseContext:
-    """What the parts of one release are made from.
+    """Inputs of all parts of a release.
 
     Args:
         scope: the construct of the release.
-        owner: name of whoever owns what releases create.
-        job: where the model comes from.
-        bucket: holds the hold-out set, and gets the reports under `releases/`.
+        owner: owner of the resources that releases create.
+        job: source of the model.
+        bucket: has the hold-out set, and receives the reports under `releases/`.
         holdout_key: key of the hold-out set in the bucket.
-        props: how the model goes into production.
-        table, topic, key: as `ReleaseStores` has them, made where they were not given.
-        undelivered: keeps what could not be delivered.
-        hosting: where functions run, with which key, and how long their logs are kept.
+        props: properties of the release.
+        table, topic, key: given as `ReleaseStores`, or the release's own.
+        undelivered: queue of undelivered events and messages.
+        hosting: VPC, key and log retention of the functions.
     """
 
     scope: Construct

@@ -1,4 +1,4 @@
-"""The functions of a release, and the roles that they share."""
+"""The functions of a release and their roles."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from distilled_router.env import (
     SweeperEnv,
 )
 
-# TransactWriteItems is authorised as the actions of its items. Scan also reads the route's copies, where the
-# item can't tell its version.
+# TransactWriteItems needs the permissions for the actions on its items. Scan also reads the copies of the
+# route, which have its version if the route itself was deleted.
 STEP_ITEMS = ["GetItem", "UpdateItem"]
 ALL_ITEMS = [*STEP_ITEMS, "Scan", "PutItem"]
 
@@ -33,7 +33,7 @@ EVALUATION = FunctionProps(timeout=cdk.Duration.minutes(15), memory_mb=2048)
 
 @dataclass(frozen=True)
 class _Shared:
-    """What the functions of one folder of `lambda/` share."""
+    """Role, variables and properties that functions of one folder in `lambda/` share."""
 
     role: iam.Role
     env: Env
@@ -45,16 +45,16 @@ class ReleaseFunctions:
 
     Attributes:
         watch_job, deploy_candidate, prepare_evaluation, ask_models, score_and_gate, roll_out, retire_old,
-            fail: the steps' functions.
-        grade_answers: that step's; None where no judge is set.
-        sweep: removes what no release needs.
-        on_event, is_complete: the custom resource's.
-        resource_role: the role of these two.
+            fail: functions of the steps.
+        grade_answers: function of the step GradeAnswers; None without a judge.
+        sweep: deletes resources that no release needs.
+        on_event, is_complete: handlers of the custom resource.
+        resource_role: role of these handlers.
         roles: all roles.
     """
 
     def __init__(self, context: ReleaseContext) -> None:
-        """Declare them in the scope of the release."""
+        """Declare functions and roles in the scope of the release."""
         self._context, self._roles = context, list[iam.Role]()
         graded_by = self._judge_role()
         self._grants = ReleasePermissions(context, graded_by)
@@ -80,9 +80,11 @@ class ReleaseFunctions:
             tags=context.props.tags,
         )
         shared = _Shared(self._role("CandidateRole", STEP_ITEMS, self._grants.candidate()), env)
-        self.watch_job = self._step("WatchJob", "candidate.watch_job", shared, "Watches a release's job")
+        self.watch_job = self._step(
+            "WatchJob", "candidate.watch_job", shared, "Polls a release's customization job"
+        )
         self.deploy_candidate = self._step(
-            "DeployCandidate", "candidate.deploy_candidate", shared, "Deploys a release's candidate"
+            "DeployCandidate", "candidate.deploy_candidate", shared, "Deploys a candidate on demand"
         )
 
     def _add_evaluation(self) -> None:
@@ -100,10 +102,16 @@ class ReleaseFunctions:
         role = self._role("EvaluationRole", [*STEP_ITEMS, "Scan"], self._grants.evaluation())
         shared = _Shared(role, env, EVALUATION)
         self.prepare_evaluation = self._step(
-            "PrepareEvaluation", "evaluation.prepare_evaluation", shared, "Writes the evaluation's questions"
+            "PrepareEvaluation",
+            "evaluation.prepare_evaluation",
+            shared,
+            "Writes the questions of an evaluation",
         )
         self.ask_models = self._step(
-            "AskModels", "evaluation.ask_models", shared, "Asks a candidate and what it is compared with"
+            "AskModels",
+            "evaluation.ask_models",
+            shared,
+            "Asks the candidate and the models that it is compared with",
         )
         self.score_and_gate = self._step(
             "ScoreAndGate", "evaluation.score_and_gate", shared, "Scores a candidate and applies the gate"
@@ -123,8 +131,8 @@ class ReleaseFunctions:
         )
         role = self._role("GradeAnswersRole", STEP_ITEMS, self._grants.grading())
         shared = _Shared(role, env, EVALUATION)
-        told = "Has a judge grade a candidate's answers"
-        return self._step("GradeAnswers", "evaluation.grade_answers", shared, told)
+        description = "Has the judge grade a candidate's answers"
+        return self._step("GradeAnswers", "evaluation.grade_answers", shared, description)
 
     def _add_rollout(self) -> None:
         context = self._context
@@ -154,12 +162,16 @@ class ReleaseFunctions:
         role = self._role("SweeperRole", [*ALL_ITEMS, "DeleteItem"], self._grants.sweeper())
         shared = _Shared(role, env)
         self.retire_old = self._step(
-            "RetireOld", "sweeper.retire_old", shared, "Retires what a release replaced"
+            "RetireOld", "sweeper.retire_old", shared, "Retires the releases that a new one replaced"
         )
-        self.fail = self._step("Fail", "sweeper.fail", shared, "Ends a release that failed")
+        self.fail = self._step("Fail", "sweeper.fail", shared, "Ends a failed release")
         queue = FunctionProps(dead_letters=context.undelivered)
         self.sweep = self._step(
-            "Sweep", "sweeper.sweep", _Shared(role, env, queue), "Removes what no release needs", SCHEDULE
+            "Sweep",
+            "sweeper.sweep",
+            _Shared(role, env, queue),
+            "Deletes resources that no release needs",
+            SCHEDULE,
         )
 
     def _add_resource(self) -> None:
@@ -168,7 +180,7 @@ class ReleaseFunctions:
         self.resource_role = self._role("ReleaseRole", ALL_ITEMS, self._grants.resource())
         shared = _Shared(self.resource_role, env)
         begins = "Starts a release, or ends all releases"
-        checks = "Says whether a release has started, or all have ended"
+        checks = "Checks that a release has started, or that all have ended"
         self.on_event = self._step("OnEvent", "release.on_event", shared, begins, FRAMEWORK)
         self.is_complete = self._step("IsComplete", "release.is_complete", shared, checks, FRAMEWORK)
 

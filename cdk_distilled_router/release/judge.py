@@ -1,4 +1,4 @@
-"""The judge: what Bedrock may do for the evaluation jobs in which a model grades a candidate's answers."""
+"""The judge: the role of evaluation jobs, in which a model grades answers, and permissions for these jobs."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from constructs import Construct
 from cdk_distilled_router.common import permissions as may
 
 JOBS = "evaluation-job/*"
-# Data set and grades of each attempt.
+# Answers to grade, and grades, of each attempt.
 FOLDER = "releases/*/judge/*"
 
 
 def judge_role(
     scope: Construct, construct_id: str, *, judge: str, bucket: s3.IBucket, key: kms.IKey | None
 ) -> iam.Role:
-    """The role that Bedrock assumes for evaluation jobs of this account and Region (Bedrock user guide,
-    judge-service-roles). The judge is asked one by one or, as that page has it, in batches."""
+    """Return the role that Bedrock assumes for evaluation jobs in this account and Region.
+
+    The job can ask the judge with single calls or in batches (Bedrock user guide, judge-service-roles).
+    """
     return may.bedrock_role(
         scope,
         construct_id,
         jobs=JOBS,
-        description="Bedrock's evaluation jobs: read answers, ask the judge, write grades",
+        description="Evaluation jobs: read answers, ask the judge, write grades",
         permissions=[
             may.objects(bucket, scope, ["GetObject", "PutObject", "AbortMultipartUpload"], [FOLDER]),
             may.listing(bucket, ["ListBucket"], ["releases/*"]),
@@ -38,10 +40,10 @@ def judge_role(
 
 
 def grading(owner: str, judge: str, role: iam.IRole) -> list[may.Permission]:
-    """Making evaluation jobs with a judge, and following them."""
+    """Return the permissions to create, poll and stop evaluation jobs with a judge."""
     jobs = may.account_arn(JOBS)
     return [
-        *_making(owner, judge, jobs),
+        *_creating(owner, judge, jobs),
         may.tagging(owner, [jobs]),
         may.bedrock(["GetEvaluationJob"], [jobs]),
         may.pass_role(role),
@@ -50,7 +52,7 @@ def grading(owner: str, judge: str, role: iam.IRole) -> list[may.Permission]:
 
 
 def stopping(owner: str) -> list[may.Permission]:
-    """Finding an owner's evaluation jobs, and stopping them."""
+    """Return the permissions to find and stop an owner's evaluation jobs."""
     jobs = may.account_arn(JOBS)
     return [
         may.bedrock(["ListEvaluationJobs"], ["*"]),
@@ -59,9 +61,11 @@ def stopping(owner: str) -> list[may.Permission]:
     ]
 
 
-def _making(owner: str, judge: str, jobs: str) -> list[may.Permission]:
-    """The Service Authorization Reference lists the models as resources; the jobs are granted besides, since
-    AWS's own managed policies have them, too."""
+def _creating(owner: str, judge: str, jobs: str) -> list[may.Permission]:
+    """Return the permissions to create evaluation jobs.
+
+    The Service Authorization Reference lists models as resources; AWS's managed policies also grant the jobs.
+    """
     action, tagged = "CreateEvaluationJob", may.tagged_for(owner)
     if not may.is_profile(judge):
         return [may.bedrock([action], [jobs, may.foundation_model_arn(judge)], tagged)]

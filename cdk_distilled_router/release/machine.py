@@ -1,7 +1,8 @@
-"""The state machine that takes one release to production: steps in a row, and one failure path.
+"""The state machine that takes a release to production: a sequence of steps, and a failure path.
 
-Every step is called until it no longer answers `waiting`; then `done` leads to the next, `failed` to the
-failure path. What a step knows is in the releases table, so that the machine carries nothing but the digest.
+It calls each step's function until that answers `done`, which leads to the next step, or `failed`, which
+leads to the failure path. Steps keep their state in the releases table; the state machine passes only the
+digest.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from cdk_distilled_router.release.context import ReleaseContext
 from cdk_distilled_router.release.functions import ReleaseFunctions
 from cdk_distilled_router.release.stages import accept_children, accept_wildcards, each_shard, stage, task
 
-# Holds a shard of questions in each object, below the folder of an attempt, which has its execution's name.
+# Each object is a shard of questions. The folder of an attempt has the name of its execution.
 QUESTIONS = "releases/{}/questions/"
 RELEASE = {"release": sfn.JsonPath.string_at("$.release")}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A step's name, its function, and whether that is called for each shard of questions."""
+    """A step: its name, its function, and whether that is called for each shard of questions."""
 
     name: str
     function: lambda_.Function
@@ -37,14 +38,12 @@ class Stage:
 
 
 class ReleaseMachine(Construct):
-    """The state machine; `machine` is the construct of the CDK."""
+    """The state machine of a release, as `machine`."""
 
     def __init__(
         self, scope: Construct, construct_id: str, *, context: ReleaseContext, functions: ReleaseFunctions
     ) -> None:
-        """Declare the steps in their order. After them RetireOld removes what the release replaced, or Fail
-        ends the one that did not get there.
-        """
+        """Declare the steps in order, then RetireOld after success, or Fail after a failure."""
         super().__init__(scope, construct_id)
         self._context, self._functions = context, functions
         stages = self._stages()
@@ -71,7 +70,7 @@ class ReleaseMachine(Construct):
             *([Stage("GradeAnswers", grade)] if grade else []),
             Stage("ScoreAndGate", functions.score_and_gate),
             Stage("RollOut", functions.roll_out),
-            # Bought by the hour, and moved in place with all that it serves: only for what has proven itself.
+            # Throughput is billed by the hour and updated in place: only for a release that has passed.
             *([Stage("ServeFromThroughput", serve)] if serve else []),
         ]
 
@@ -83,7 +82,7 @@ class ReleaseMachine(Construct):
             "Resource",
             state_machine_name=name,
             definition_body=sfn.DefinitionBody.from_chainable(first),
-            # The job's own time ends its step; this ends what nobody thought of.
+            # WatchJob enforces timeout_hours; this is a limit for all steps.
             timeout=cdk.Duration.hours(math.ceil(context.props.timing.timeout_hours) + 48),
             tracing_enabled=True,
             logs=sfn.LogOptions(destination=group, level=sfn.LogLevel.ALL, include_execution_data=True),
@@ -122,8 +121,9 @@ class ReleaseMachine(Construct):
         )
 
     def _success_path(self) -> sfn.IChainable:
-        """The release is live already: what can't be removed now must not take it back. The sweeper comes
-        again within the hour.
+        """Return the states after the last step: retire old releases, notify, end.
+
+        The release is already live, so errors here don't fail it; the sweeper retries within the hour.
         """
         live = sfn.Succeed(self, "Live")
         notify = self._publish("Notify: live", "release is live", "$.stage.message")
@@ -134,7 +134,7 @@ class ReleaseMachine(Construct):
         return retired.next(notify)
 
     def _failure_path(self) -> dict[str, sfn.IChainable]:
-        """Both entries of the failure path: an outcome that says why, and an unexpected error."""
+        """Return the two entries of the failure path: for an outcome with a reason, and for an error."""
         end = sfn.Fail(self, "Failed", cause_path="$.reason", error="ReleaseFailed")
         notify = self._publish("Notify: failed", "release failed", "$.reason").next(end)
         payload = {
@@ -143,7 +143,7 @@ class ReleaseMachine(Construct):
             "execution": sfn.JsonPath.string_at("$$.Execution.Id"),
         }
         fail = task(self, "Fail", self._functions.fail, payload, "$.cleaned")
-        # Subscribers must be told even if this failed; the sweeper comes again within the hour.
+        # Notify subscribers even if Fail fails; the sweeper retries within the hour.
         fail.add_catch(notify, result_path="$.error")
         fail.next(notify)
         said, raised = (sfn.JsonPath.string_at(path) for path in ("$.stage.message", "$.error.Cause"))

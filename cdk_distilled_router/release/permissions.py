@@ -1,4 +1,4 @@
-"""What the functions of a release may do, step by step."""
+"""Permissions of a release's functions, role by role."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from cdk_distilled_router.release.context import ReleaseContext
 
 
 class ReleasePermissions:
-    """Permissions of a release's functions, beside those on the releases table."""
+    """Permissions of a release's functions, except those on the releases table."""
 
     def __init__(self, context: ReleaseContext, judge_role: iam.IRole | None) -> None:
-        """`judge_role` is what Bedrock assumes for evaluation jobs, where a judge is set."""
+        """Keep the context; Bedrock assumes `judge_role` for evaluation jobs, if there is a judge."""
         self._context, self._judge_role = context, judge_role
         self._owner, self._bucket, self._key = context.owner, context.bucket, context.key
         self._job, self._props = context.job, context.props
 
     def candidate(self) -> list[may.Permission]:
-        """Watching the job, stopping it or making it again where that is set, and deploying its model."""
+        """Return what polling, stopping and recreating the job, and deploying its model, need."""
         jobs, models = may.jobs(self._job.student), may.models(self._job.student)
         deployments = may.account_arn(may.DEPLOYMENTS)
         owned, tagged = may.owned(self._owner), may.tagged_for(self._owner)
         return [
-            # By its name, which says nothing of a student while there is no such job.
+            # By name: the ARN contains the student, which is unknown until the job exists.
             may.bedrock(["GetModelCustomizationJob"], [may.account_arn(may.JOBS)]),
             may.bedrock(["GetCustomModel"], [models]),
-            # A new model gets the tags that its job has by then.
+            # A new model gets the current tags of its job.
             may.bedrock(["ListTagsForResource"], [jobs, models]),
             *may.retagging(self._owner, [models]),
             *(
@@ -36,7 +36,7 @@ class ReleasePermissions:
                 if self._props.timing.stop_stalled
                 else []
             ),
-            *self._making_again(),
+            *self._recreating(),
             *self._labelling(),
             may.bedrock(["CreateCustomModelDeployment"], [models], tagged),
             may.tagging(self._owner, [deployments]),
@@ -44,8 +44,8 @@ class ReleasePermissions:
             *([may.model_key(self._key)] if self._job.has_model_key and self._key else []),
         ]
 
-    def _making_again(self) -> list[may.Permission]:
-        """What it takes to make the same job again, under another name."""
+    def _recreating(self) -> list[may.Permission]:
+        """Return what creating the same job again, under another name, needs."""
         role = self._job.role if self._props.timing.retry_internal_errors else None
         if role is None:
             return []
@@ -58,17 +58,17 @@ class ReleasePermissions:
         ]
 
     def _labelling(self) -> list[may.Permission]:
-        """Following the labelling that makes the job, and starting it again where it was stopped."""
+        """Return what polling the labelling, and restarting a stopped one, needs."""
         if not self._job.labelling_machine_arn:
             return []
         return [
             may.Permission(["states:StartExecution"], [self._job.labelling_machine_arn]),
             may.executions(self._job.labelling_machine_arn, "DescribeExecution"),
-            self._context.hosting.reading(),
+            self._context.hosting.describe_executions(),
         ]
 
     def evaluation(self) -> list[may.Permission]:
-        """Asking the candidate and who it is compared with, and keeping questions, answers and report."""
+        """Return what asking all compared models, and storing questions, answers and report, needs."""
         return [
             *self._asking(),
             *(may.invoke(self._props.compared_base_model) if self._props.compared_base_model else []),
@@ -79,7 +79,7 @@ class ReleasePermissions:
         ]
 
     def grading(self) -> list[may.Permission]:
-        """Having a judge grade the answers that are kept."""
+        """Return what grading the stored answers by a judge needs."""
         assert self._judge_role is not None
         return [
             *judging.grading(self._owner, self._props.judge, self._judge_role),
@@ -89,7 +89,7 @@ class ReleasePermissions:
         ]
 
     def rollout(self) -> list[may.Permission]:
-        """Looking at the candidate's metrics, and asking it and what serves where they are too few."""
+        """Return what reading the candidate's metrics, and probing candidate and live release, needs."""
         return [
             may.Permission(["cloudwatch:GetMetricStatistics"], ["*"], {}, may.NO_RESOURCE),
             *self._asking(),
@@ -99,7 +99,7 @@ class ReleasePermissions:
         ]
 
     def _asking(self) -> list[may.Permission]:
-        """Putting the hold-out set's questions to releases."""
+        """Return what asking releases the questions of the hold-out set needs."""
         endpoints = [may.account_arn(may.DEPLOYMENTS), may.account_arn(may.THROUGHPUTS)]
         return [
             may.bedrock(["InvokeModel"], endpoints),
@@ -112,18 +112,18 @@ class ReleasePermissions:
         ]
 
     def sweeper(self) -> list[may.Permission]:
-        """Removing what no release needs."""
-        return [*self._removing(), *self._on_executions("DescribeExecution")]
+        """Return what deleting resources that no release needs requires."""
+        return [*self._deleting(), *self._on_executions("DescribeExecution")]
 
     def resource(self) -> list[may.Permission]:
-        """Ending all releases, and removing all that they made."""
+        """Return what ending all releases, and deleting all that they created, needs."""
         return [
-            *self._removing(),
+            *self._deleting(),
             *self._on_executions("DescribeExecution", "StopExecution"),
             *may.purge(self._bucket, self._context.scope, "releases/*"),
         ]
 
-    def _removing(self) -> list[may.Permission]:
+    def _deleting(self) -> list[may.Permission]:
         models, deployments = may.account_arn(may.MODELS), may.account_arn(may.DEPLOYMENTS)
         throughputs = may.account_arn(may.THROUGHPUTS)
         lists = ["ListCustomModels", "ListCustomModelDeployments", "ListProvisionedModelThroughputs"]
@@ -145,8 +145,8 @@ class ReleasePermissions:
             resource_name=f"{self._owner}-release:*",
             arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
         )
-        because = "Executions are named by digest and attempt, which only a running system knows."
+        because = "The names of executions contain digest and attempt, which aren't known at synthesis."
         return [
             may.Permission([f"states:{action}" for action in actions], [execution], {}, because),
-            self._context.hosting.reading(),
+            self._context.hosting.describe_executions(),
         ]

@@ -1,5 +1,7 @@
-"""Stages of a state machine: a function is invoked until it no longer answers `waiting`, see
-`distilled_router.aws.state_machine`."""
+"""Stages of a state machine: invoke a function until it no longer answers `waiting`.
+
+`distilled_router.aws.state_machine` is the functions' side of this.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,9 @@ def stage(
     failed: sfn.IChainable,
     broken: sfn.IChainable,
 ) -> sfn.IChainable:
-    """Ask a function until its outcome is `done` or `failed`; `broken` follows an error that nobody expected.
+    """Return states that invoke a function until its outcome is `done` or `failed`.
 
-    The answer is in `$.stage`, the error in `$.error`.
+    `broken` handles unexpected errors. The answer is in `$.stage`, an error in `$.error`.
     """
     asked = task(scope, name, function, payload, "$.stage")
     asked.add_catch(broken, result_path="$.error")
@@ -55,11 +57,11 @@ def each_shard(
     concurrency: int,
     broken: sfn.IChainable,
 ) -> sfn.DistributedMap:
-    """Ask a function for every object of a folder, a few at a time, until none says `waiting`.
+    """Return a distributed map that runs a stage for every object in a folder, `concurrency` at a time.
 
-    `payload` is read from the state's input; the object's key comes with it, as `shard`. What a shard ends
-    in, `{"outcome", "message"}`, goes into `$.shards`: a failure is told to whoever comes next, and stops no
-    other shard. `label` names the children, see `accept_children`.
+    The function gets `payload`, read from the state's input, and the object's key as `shard`. The result of
+    each shard, `{"outcome", "message"}`, goes into `$.shards` for the next state; a failed shard doesn't stop
+    others. `label` is part of the children's names, see `accept_children`.
     """
     outcome = sfn.Pass(
         scope,
@@ -92,7 +94,7 @@ def each_shard(
 
 
 def accept_children(machine: sfn.StateMachine, label: str) -> None:
-    """Accept the policy that the CDK writes, with wildcards, for a distributed map's own child executions."""
+    """Acknowledge the wildcards in the CDK's policy for a distributed map's child executions."""
     policy = machine.node.find_child("DistributedMapPolicy")
     assert isinstance(policy, Construct)
     acknowledge(policy, "IAMNoInlinePolicy", OF_ONE_ROLE)
@@ -104,17 +106,16 @@ def accept_children(machine: sfn.StateMachine, label: str) -> None:
             resource_name=f"{children}:*",
             arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
         )
-        reason = "Step Functions names the executions of a distributed map's children itself."
+        reason = "Step Functions chooses the names of a distributed map's child executions."
         acknowledge_resource(policy, arn, reason)
 
 
 def task(
     scope: Construct, name: str, function: lambda_.Function, payload: Mapping[str, object], result_path: str
 ) -> tasks.LambdaInvoke:
-    """Invoke a function, again where it or the call broke.
+    """Return a state that invokes a function, and retries if the call or the function fails.
 
-    Whatever it was (a throttled call, a lost connection, no free concurrency), a stage may be asked again:
-    each looks at what is there before it does anything.
+    Retries are safe after any error, such as throttling or a lost connection: stages are idempotent.
     """
     invoked = tasks.LambdaInvoke(
         scope,
@@ -135,9 +136,9 @@ def task(
 
 
 def accept_wildcards(role: iam.IRole, *functions: lambda_.Function) -> None:
-    """Accept that a state machine's role has a policy of its own, with the wildcards that it needs."""
+    """Acknowledge the inline policy of a state machine's role, and the wildcards in it."""
     for function in functions:
-        reason = "The state machine invokes this one function, whichever version it has."
+        reason = "The state machine invokes this one function; the CDK grants all its versions."
         acknowledge(role, f"IAM5[Resource::{function_versions(function)}]", reason)
-    acknowledge(role, "IAM5[Resource::*]", "Log deliveries and traces have no resource of their own to name.")
+    acknowledge(role, "IAM5[Resource::*]", "Log deliveries and traces don't support resources.")
     acknowledge(role, "IAMNoInlinePolicy", OF_ONE_ROLE)

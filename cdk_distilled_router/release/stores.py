@@ -1,4 +1,4 @@
-"""Table, topic and queue of a release."""
+"""Table, topic and dead-letter queue of a release."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cdk_distilled_router.common.nag import acknowledge
 
 
 def releases_table(scope: Construct, construct_id: str, key: kms.IKey | None) -> dynamodb.Table:
-    """Return a table of releases and route, encrypted with the key, or with AWS's own."""
+    """Return a table for releases and route, encrypted with the key or, without one, with an AWS key."""
     table = dynamodb.Table(
         scope,
         construct_id,
@@ -24,25 +24,25 @@ def releases_table(scope: Construct, construct_id: str, key: kms.IKey | None) ->
         point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
             point_in_time_recovery_enabled=True
         ),
-        # It names what releases made, all of which goes with them.
+        # Its items are of no use after the stack's deletion, which also deletes the resources of releases.
         removal_policy=cdk.RemovalPolicy.DESTROY,
     )
     acknowledge(
         table,
         "DynamoDBInBackupPlan",
-        "Point-in-time recovery keeps each second of the last 35 days. A vault that holds recovery points "
-        "can't be deleted, and what the table names goes with its stack.",
+        "Point-in-time recovery can restore any second of the last 35 days. A backup vault with recovery "
+        "points can't be deleted, and the items are of no use after the stack's deletion.",
     )
     return table
 
 
 def releases_topic(scope: Construct, construct_id: str, key: kms.IKey | None) -> sns.Topic:
-    """Return a topic for messages of releases, encrypted with the key if there is one; it takes TLS only."""
+    """Return a topic for notifications, encrypted with the key if there is one; it requires TLS."""
     return sns.Topic(scope, construct_id, master_key=key, enforce_ssl=True)
 
 
 def undelivered_queue(scope: Construct, construct_id: str) -> sqs.Queue:
-    """Return a queue for what could not be delivered."""
+    """Return a queue for undelivered events and messages, which are kept for two weeks."""
     queue = sqs.Queue(
         scope,
         construct_id,
@@ -54,12 +54,12 @@ def undelivered_queue(scope: Construct, construct_id: str) -> sqs.Queue:
     acknowledge(
         queue,
         "SQSRedrivePolicy",
-        "It is itself where undelivered events and messages end; nothing reads them.",
+        "It is itself a dead-letter queue; no consumer reads it.",
     )
     acknowledge(
         queue,
         "SQSEncryptionKMS",
-        "SQS encrypts it with a key of its own. EventBridge and SNS write to it as services, which the "
-        "policy of a customer's key would have to name, and such a key may be another team's.",
+        "SQS encrypts it with an AWS key. EventBridge and SNS write to it, so the policy of a customer "
+        "managed key would have to allow both services, and the key may belong to another team.",
     )
     return queue

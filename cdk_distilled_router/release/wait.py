@@ -19,14 +19,14 @@ from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.release.construct import Release
 from distilled_router.env import ReleaseWaitEnv
 
-# AWS::CloudFormation::WaitCondition, Timeout: 43,200 s at most. Handle, count and timeout can't be updated,
-# and a handle's URL lasts 24 hours, so each window has its own, made when the window before has ended.
+# AWS::CloudFormation::WaitCondition, Timeout: at most 43,200 s. Handle, count and timeout can't be updated,
+# and a handle's URL expires after 24 hours, so each window has its own, created after the previous window.
 LONGEST_WINDOW_SECONDS = 43_200
 
 
 @dataclass(frozen=True)
 class _Window:
-    """One of `count` windows, by its number from 1 on."""
+    """Window `number` of `count`, counted from 1."""
 
     number: int
     count: int
@@ -34,7 +34,7 @@ class _Window:
 
 
 class ReleaseWait(Construct):
-    """A chain of WaitConditions. Their logical ids carry digest and times: others are another wait."""
+    """A chain of wait conditions. Their logical ids contain digest and times: a change replaces them."""
 
     def __init__(
         self,
@@ -46,12 +46,16 @@ class ReleaseWait(Construct):
         longest_window_seconds: int = LONGEST_WINDOW_SECONDS,
         hosting: Hosting = DEFAULT,
     ) -> None:
-        """Wait for the release for so many hours, at most 72; then the stack's operation fails.
+        """Declare the wait.
 
-        A shorter `longest_window_seconds` lets windows follow one another sooner.
+        Args:
+            release: the release to wait for.
+            hours: hours after which the stack's operation fails, at most 72.
+            longest_window_seconds: length of a window, for tests with short windows.
+            hosting: VPC, key and log retention of the functions.
 
         Raises:
-            ValueError: CloudFormation can't wait for so long.
+            ValueError: CloudFormation can't wait for this time.
         """
         super().__init__(scope, construct_id)
         if not 0 < hours <= 72:
@@ -61,7 +65,7 @@ class ReleaseWait(Construct):
         self._role = may.function_role(
             self, "Role", may.items(release.table, release.key, ["GetItem", "Scan", "PutItem", "DeleteItem"])
         )
-        on_event = self._function("OnEvent", "Registers a stack's wait with its release", FRAMEWORK)
+        on_event = self._function("OnEvent", "Registers a wait condition with its release", FRAMEWORK)
         provider = ResourceProvider(self, "Provider", on_event=on_event, hosting=hosting)
         rule = self._rule()
         lengths = windows(hours, longest_window_seconds)
@@ -89,7 +93,7 @@ class ReleaseWait(Construct):
         )
 
     def _rule(self) -> events.Rule:
-        tick = self._function("Tick", "Ends waits whose time runs out or whose signal was lost", SCHEDULE)
+        tick = self._function("Tick", "Ends wait conditions that time out or whose signal was lost", SCHEDULE)
         return events.Rule(
             self,
             "Ticking",
@@ -100,7 +104,7 @@ class ReleaseWait(Construct):
     def _window(
         self, window: _Window, service_token: str, *, after: Construct, needs: Sequence[Construct]
     ) -> cdk.CfnWaitCondition:
-        """Declare one window, which begins once another is over."""
+        """Return the wait condition of one window, which begins after the previous one."""
         number, release = window.number, self._release
         handle = cdk.CfnWaitConditionHandle(self, f"Handle{number}")
         handle.node.add_dependency(after)
@@ -129,7 +133,7 @@ class ReleaseWait(Construct):
 
     @staticmethod
     def _name(window: str, *constructs: Construct) -> None:
-        """Logical ids with all that a wait is: CloudFormation neither updates nor re-evaluates one."""
+        """Put the window's properties into logical ids: CloudFormation can't update wait conditions."""
         for construct in constructs:
             element = construct if isinstance(construct, cdk.CfnElement) else construct.node.default_child
             assert isinstance(element, cdk.CfnElement)
@@ -138,9 +142,10 @@ class ReleaseWait(Construct):
 
 
 def windows(hours: float, longest: int = LONGEST_WINDOW_SECONDS) -> list[int]:
-    """The seconds of each window: as few as there can be, all but the last of full length.
+    """Return the length of each window in seconds: the fewest windows, all but the last of full length.
 
-    Raises ValueError for a window that CloudFormation would not wait.
+    Raises:
+        ValueError: CloudFormation can't wait for a window of this length.
     """
     if not 0 < longest <= LONGEST_WINDOW_SECONDS:
         raise ValueError(
@@ -151,11 +156,10 @@ def windows(hours: float, longest: int = LONGEST_WINDOW_SECONDS) -> list[int]:
 
 
 def pace(longest: int) -> tuple[int, int]:
-    """How often, in minutes, windows are looked at, and how many seconds before its time one is ended.
+    """Return the minutes between two checks of a window, and how many seconds before its timeout it is ended.
 
-    With windows of twelve hours every ten minutes, which leaves two looks before the end for one that is
-    missed. EventBridge's shortest rate is a minute: windows of less than a few minutes need somebody else who
-    calls `tick`.
+    Windows of twelve hours are checked every ten minutes, so that one missed check does no harm. EventBridge
+    invokes `tick` at most once a minute, so windows of less than a few minutes need another caller.
     """
     minutes = min(max(longest // 60 // 72, 1), 10)
     return minutes, min(150 * minutes, longest // 2)

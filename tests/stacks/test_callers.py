@@ -1,4 +1,4 @@
-"""What is accepted of a function: what it lacks, and nothing else."""
+"""Acknowledged findings of a function: only for properties that it doesn't have."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def function(stack: cdk.Stack, **more: Any) -> lambda_.Function:
 
 
 def accepted(function: lambda_.Function) -> set[str]:
-    """The rules that were acknowledged at a function."""
+    """Return the rules that are acknowledged at a function."""
     entries = [entry for entry in function.node.metadata if entry.type == "aws:cdk:acknowledged-rules"]
     return {rule for entry in entries for rule in entry.data}
 
 
-def test_what_a_function_lacks_is_accepted_by_all_its_names(stack: cdk.Stack) -> None:
+def test_missing_properties_of_a_function_are_acknowledged_in_all_rule_sets(stack: cdk.Stack) -> None:
     bare = function(stack)
     accept(bare, MACHINE)
     matters = ("LambdaDLQ", "LambdaConcurrency", "LambdaTracing", "LambdaInsideVPC", "LambdaEnvironmentKey")
@@ -45,15 +45,17 @@ def test_what_a_function_lacks_is_accepted_by_all_its_names(stack: cdk.Stack) ->
         ({"tracing": lambda_.Tracing.ACTIVE}, "LambdaTracing"),
     ],
 )
-def test_what_it_has_is_not(stack: cdk.Stack, more: dict[str, Any], matter: str) -> None:
+def test_properties_that_it_has_are_not_acknowledged(
+    stack: cdk.Stack, more: dict[str, Any], matter: str
+) -> None:
     equipped = function(stack, **more)
     accept(equipped, MACHINE)
     assert accepted(equipped)
     assert not accepted(equipped) & set(ids(matter))
 
 
-def test_a_function_whose_answers_nobody_waits_for_needs_a_queue(stack: cdk.Stack) -> None:
-    with pytest.raises(ValueError, match=r"test/Function.*needs a queue"):
+def test_asynchronous_function_needs_a_queue(stack: cdk.Stack) -> None:
+    with pytest.raises(ValueError, match=r"test/Function.*set dead_letters to a queue"):
         accept(function(stack), SCHEDULE)
     other = cdk.Stack(cdk.App(), "other")
     accept(function(other, dead_letter_queue=sqs.Queue(other, "Queue")), SCHEDULE)

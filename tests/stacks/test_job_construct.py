@@ -1,4 +1,4 @@
-"""DistillationJob alone, as another team's app uses it: what it makes, what its role may, what it refuses."""
+"""DistillationJob in another team's app: its resources, its role's permissions, and refused arguments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NETWORK = VpcConfig(subnet_ids=["subnet-1", "subnet-2"], security_group_ids=["sg
 
 @pytest.fixture
 def stack() -> cdk.Stack:
-    """A stack of nobody's settings, for any account and Region."""
+    """Return a stack without settings, for any account and Region."""
     app = cdk.App(analytics_reporting=False)
     return cdk.Stack(app, "search")
 
@@ -47,7 +47,7 @@ def encrypted(stack: cdk.Stack) -> s3.Bucket:
 
 
 def declared(bucket: s3.IBucket, construct_id: str = "Job", **changes: Any) -> DistillationJob:
-    """The job of the README, with changes; None takes an argument out."""
+    """Return the job of the README, with changes; None removes an argument."""
     arguments = {
         "owner": "search",
         "bucket": bucket,
@@ -68,7 +68,7 @@ def tuned(bucket: s3.IBucket, **changes: Any) -> DistillationJob:
 
 
 def plain(value: Any) -> Any:
-    """What a template says, as text."""
+    """Return a value of a template as text."""
     match value:
         case {"Fn::Join": [separator, list(parts)]}:
             return str(separator).join(str(plain(part)) for part in parts)
@@ -85,7 +85,7 @@ def plain(value: Any) -> Any:
 
 
 def template(stack: cdk.Stack) -> Mapping[str, Any]:
-    """The stack's resources, synthesised."""
+    """Return the stack's synthesized resources."""
     app = stack.node.root
     assert isinstance(app, cdk.App)
     found = app.synth(force=True).get_stack_by_name(stack.stack_name).template
@@ -105,7 +105,7 @@ def properties(stack: cdk.Stack, resource_type: str = "Custom::BedrockDistillati
 
 
 def statements(stack: cdk.Stack, role: str) -> list[dict[str, Any]]:
-    """The statements of a role's policy, as (actions, resources, conditions)."""
+    """Return the statements of a role's policy."""
     return [
         {
             "actions": _several(statement["Action"]),
@@ -127,7 +127,7 @@ def allowed(actions: str, *resources: str, **conditions: Any) -> dict[str, Any]:
 
 
 def reading(folder: str) -> list[dict[str, Any]]:
-    """What the job's role may in its own bucket."""
+    """Return the statements for reading the data bucket."""
     return [
         allowed("s3:GetObject", f"<Data.Arn>/{folder}", "<Data.Arn>/jobs/*"),
         allowed("s3:PutObject", "<Data.Arn>/jobs/*"),
@@ -257,7 +257,7 @@ def test_more_than_ten_validators_are_refused(bucket: s3.Bucket) -> None:
     """Case T7."""
     names = [f"validation/{number}.jsonl" for number in range(11)]
     declared(bucket, validators=names[:10])
-    with pytest.raises(ValueError, match=r"search/Other: 11 validators, 10 are allowed"):
+    with pytest.raises(ValueError, match=r"search/Other: 11 validators; allowed are 10"):
         declared(bucket, "Other", validators=names)
 
 
@@ -306,10 +306,10 @@ def test_a_network_comes_with_its_documented_permissions(stack: cdk.Stack, bucke
 @pytest.mark.parametrize(
     ("subnets", "groups", "problem"),
     [
-        (17, 1, "17 subnet_ids, 1 to 16 are allowed"),
-        (0, 1, "0 subnet_ids, 1 to 16"),
-        (1, 6, "6 security_group_ids, 1 to 5 are allowed"),
-        (1, 0, "0 security_group_ids, 1 to 5"),
+        (17, 1, "17 subnet_ids; allowed are 1 to 16"),
+        (0, 1, "0 subnet_ids; allowed are 1 to 16"),
+        (1, 6, "6 security_group_ids; allowed are 1 to 5"),
+        (1, 0, "0 security_group_ids; allowed are 1 to 5"),
     ],
 )
 def test_a_network_beyond_bedrocks_limits_is_refused(subnets: int, groups: int, problem: str) -> None:
@@ -351,7 +351,7 @@ def test_invocation_logs_take_the_place_of_rows(
 @pytest.mark.parametrize(
     ("metadata", "problem"),
     [
-        ({f"key{number}": "x" for number in range(17)}, "17 metadata filters, 16 are allowed"),
+        ({f"key{number}": "x" for number in range(17)}, "17 metadata filters; allowed are 16"),
         ({"": "x"}, "metadata '': 'x'"),
         ({"k" * 257: "x"}, "up to 256 characters"),
         ({"key": "x" * 257}, "up to 256 characters"),
@@ -372,7 +372,10 @@ LOGS = InvocationLogs(uri="s3://logs/bedrock")
     ("changes", "problem"),
     [
         ({"teacher": None}, "distillation needs a teacher"),
-        ({"method": "fine_tuning", "max_response_length": None}, "teacher: fine_tuning trains on answers"),
+        (
+            {"method": "fine_tuning", "max_response_length": None},
+            "teacher: fine_tuning trains on the answers",
+        ),
         ({"method": "fine_tuning", "teacher": None}, "max_response_length: fine_tuning trains"),
         (
             {
@@ -389,14 +392,14 @@ LOGS = InvocationLogs(uri="s3://logs/bedrock")
         ({"training_key": None}, "either training_key or invocation_logs"),
         ({"invocation_logs": LOGS}, "either training_key or invocation_logs"),
         ({"training_key": "s3://other/training.jsonl"}, "give the key in the bucket, not a URI"),
-        ({"training_key": "dt=2026/training.jsonl"}, "is no S3 location for Bedrock"),
-        ({"training_key": "datasets//training.jsonl"}, "is no S3 location for Bedrock"),
-        ({"training_key": "d/" + "x" * 1024}, "is no S3 location for Bedrock"),
-        ({"validators": ["a b.jsonl"]}, "is no S3 location for Bedrock"),
-        ({"validators": ["s3://B/x"]}, "'s3://B/x' is no S3 location for Bedrock"),
+        ({"training_key": "dt=2026/training.jsonl"}, "Bedrock doesn't accept the S3 location"),
+        ({"training_key": "datasets//training.jsonl"}, "Bedrock doesn't accept the S3 location"),
+        ({"training_key": "d/" + "x" * 1024}, "Bedrock doesn't accept the S3 location"),
+        ({"validators": ["a b.jsonl"]}, "Bedrock doesn't accept the S3 location"),
+        ({"validators": ["s3://B/x"]}, "Bedrock doesn't accept the S3 location 's3://B/x'"),
         ({"teacher": f"arn:aws:bedrock:us-east-1::foundation-model/{TEACHER}"}, "give its id as plain text"),
         ({"student": f"arn:aws:bedrock:us-east-1::foundation-model/{STUDENT}"}, "give its id as plain text"),
-        ({"teacher": "eu.amazon.nova-pro-v1:0"}, "only those of us. are known"),
+        ({"teacher": "eu.amazon.nova-pro-v1:0"}, "only us. profiles are supported"),
         ({"owner": "n" * 49}, "Choose another owner, of 48 characters at most"),
         ({"owner": "under_score"}, "it doesn't match"),
         ({"owner": "two--hyphens"}, "it doesn't match"),
@@ -414,7 +417,7 @@ def test_what_bedrock_would_refuse_is_refused_at_synthesis(
 
 @pytest.mark.parametrize("uri", ["logs/bedrock", "s3://Logs", "s3://logs/a=b", "https://logs"])
 def test_logs_elsewhere_than_in_s3_are_refused(uri: str) -> None:
-    with pytest.raises(ValueError, match="is no S3 location for Bedrock"):
+    with pytest.raises(ValueError, match="Bedrock doesn't accept the S3 location"):
         InvocationLogs(uri=uri)
 
 
@@ -423,7 +426,7 @@ def test_the_longest_owner_leaves_room_for_nine_attempts(bucket: s3.Bucket) -> N
 
 
 def test_the_digest_of_an_example_stays(bucket: s3.Bucket) -> None:
-    """A change here makes every job that is deployed start again, and be paid again."""
+    """A change here starts, and charges for, every deployed job again."""
     assert declared(bucket).digest == "6adef3b7194e"
 
 
@@ -578,13 +581,13 @@ def test_what_exists_tells_a_release_where_its_model_comes_from(stack: cdk.Stack
 
 def test_another_things_arn_is_refused(stack: cdk.Stack) -> None:
     """Case T3."""
-    with pytest.raises(ValueError, match=r"search/A: .* is no ARN of a customization job"):
+    with pytest.raises(ValueError, match=r"search/A: .* is not the ARN of a customization job"):
         DistillationJob.from_job_arn(stack, "A", MODEL_ARN)
-    with pytest.raises(ValueError, match=r"search/B: .* is no ARN of a custom model"):
+    with pytest.raises(ValueError, match=r"search/B: .* is not the ARN of a custom model"):
         DistillationJob.from_model_arn(stack, "B", JOB_ARN)
-    with pytest.raises(ValueError, match=r"search/C: .* is no ARN of a provisioned throughput"):
+    with pytest.raises(ValueError, match=r"search/C: .* is not the ARN of a provisioned throughput"):
         ExistingThroughput(stack, "C", "search-1mu")
-    with pytest.raises(ValueError, match="written out"):
+    with pytest.raises(ValueError, match="as plain text"):
         DistillationJob.from_job_arn(stack, "D", cdk.CfnParameter(stack, "Late").value_as_string)
 
 
@@ -599,7 +602,7 @@ def test_all_options_together_pass_cdk_nag(tmp_path: Path) -> None:
     DistillationJob.from_model_arn(stack, "ExistingModel", MODEL_ARN)
     ExistingThroughput(stack, "ExistingThroughput", THROUGHPUT_ARN)
 
-    # A finding that nobody acknowledged raises.
+    # A finding without an acknowledgement raises.
     app.synth()
 
     report = json.loads((tmp_path / "validation-report.json").read_text(encoding="utf-8"))

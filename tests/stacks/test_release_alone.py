@@ -326,7 +326,7 @@ def test_functions_read_the_settings_by_the_names_of_the_properties() -> None:
     ("job", "timing", "problem"),
     [
         (Source(source=MODEL), {"retry_internal_errors": 1}, rf"{STUDENT}.* is adopted"),
-        (Source(has_model_key=True), {}, r"the model has a key of its own"),
+        (Source(has_model_key=True), {}, r"the model has a customer managed key"),
     ],
 )
 def test_what_cannot_work_together_is_refused(job: Source, timing: Mapping[str, Any], problem: str) -> None:

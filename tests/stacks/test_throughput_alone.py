@@ -1,4 +1,4 @@
-"""ProvisionedThroughput in any stack: what it takes, and what it makes of it."""
+"""ProvisionedThroughput in another team's app: arguments, resources and permissions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stack() -> cdk.Stack:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a release's model comes from."""
+    """A source of a release's model."""
 
     digest: str = "a" * 12
     student: str = STUDENT
@@ -47,7 +47,7 @@ class Source:
 
 
 def bought(stack: cdk.Stack, **arguments: Any) -> ProvisionedThroughput:
-    """Throughput that the deployment buys; None takes an argument out."""
+    """Return throughput that the deployment buys; None removes an argument."""
     given = {
         "owner": "search",
         "name": "search-router",
@@ -65,14 +65,14 @@ def table(stack: cdk.Stack) -> dynamodb.Table:
 
 
 def properties(stack: cdk.Stack) -> Mapping[str, Any]:
-    """Of the custom resource."""
+    """Return the properties of the custom resource."""
     found = Template.from_stack(stack).find_resources("Custom::BedrockProvisionedThroughput")
     (resource,) = found.values()
     return {name: value for name, value in resource["Properties"].items() if name != "ServiceToken"}
 
 
 def allowed(stack: cdk.Stack) -> Iterator[tuple[str, str]]:
-    """Bedrock actions of the handler's role, each with a resource."""
+    """Yield the Bedrock actions of the handler's role, each with a resource."""
     for policy in Template.from_stack(stack).find_resources("AWS::IAM::Policy").values():
         if {unhashed(role["Ref"]) for role in policy["Properties"]["Roles"]} != {"ThroughputRole"}:
             continue
@@ -215,7 +215,7 @@ def test_a_models_arn_that_is_known_when_deployed_needs_the_student(stack: cdk.S
         ({"name": "n" * 60}, r"the name has 64 characters; allowed are 63"),
         (
             {"model_arn": f"arn:aws:bedrock:us-east-1::foundation-model/{STUDENT}"},
-            r"only in a custom model's",
+            r"only a custom model's",
         ),
     ],
 )
@@ -232,7 +232,7 @@ def test_model_and_table_are_for_two_different_uses(stack: cdk.Stack) -> None:
     with pytest.raises(ValueError, match=r"give either model_arn, .*or table"):
         bought(stack, table=releases)
     other = cdk.Stack(cdk.App(), "other")
-    with pytest.raises(ValueError, match=r"its name is the owner's, 'search', .*found 'search-router'"):
+    with pytest.raises(ValueError, match=r"name must be the owner 'search', .*found 'search-router'"):
         bought(other, table=releases, model_arn=None, student=STUDENT)
 
 
@@ -258,12 +258,12 @@ def test_throughput_of_others_is_used_by_its_arn_and_never_bought(stack: cdk.Sta
     template = Template.from_stack(stack)
     template.resource_count_is("Custom::BedrockProvisionedThroughput", 0)
     template.resource_count_is("Custom::BedrockExistingThroughput", 1)
-    with pytest.raises(ValueError, match="is no ARN of a provisioned throughput"):
+    with pytest.raises(ValueError, match="is not the ARN of a provisioned throughput"):
         ProvisionedThroughput.from_provisioned_model_arn(stack, "Model", MODEL)
 
 
 def with_term(commitment: str) -> Settings:
-    """The settings of the variant with throughput, with a commitment."""
+    """Return the settings of the variant with throughput, with a commitment."""
     values = settings_of("provisioned").model_dump()
     values["endpoint"]["provisioned"] |= {
         "model_units": 2,
@@ -282,9 +282,9 @@ def test_what_it_costs_is_told_in_numbers(commitment: str, least: str | None) ->
     wanted = with_term(commitment).endpoint.provisioned
     assert wanted is not None
     text = cost(wanted)
-    assert "2 model units at 60.5 USD an hour each are 121.00 USD an hour" in text
+    assert "2 model units at 60.5 USD an hour each cost 121.00 USD an hour" in text
     assert "88,330.00 USD a month of 730 hours" in text
-    assert (f"of {commitment} is {least} at the least" in text) is (least is not None)
+    assert (f"of {commitment} costs at least {least}" in text) is (least is not None)
 
 
 def test_what_it_costs_is_an_output_where_there_is_any(assembly: Assembly) -> None:
@@ -293,13 +293,13 @@ def test_what_it_costs_is_an_output_where_there_is_any(assembly: Assembly) -> No
     assert ("ThroughputCost" in outputs) is is_provisioned
     if is_provisioned:
         assert outputs["ThroughputCost"]["Value"].startswith(
-            "2 model units at 100 USD an hour each are 200.00"
+            "2 model units at 100 USD an hour each cost 200.00"
         )
         assert "2 model units at 100 USD" in assembly.templates["release"]["Description"]
 
 
 def test_name_of_throughput_is_one_for_resource_release_and_sweeper(assembly: Assembly) -> None:
-    """What is bought, what the release is asked to serve from, and what is spared must be the same."""
+    """The resource buys, the release uses and the sweeper keeps throughput of the same name."""
     provisioned = assembly.settings.endpoint.kind == "provisioned"
     name = assembly.identity.throughput_name
     assert name == (f"{assembly.settings.owner}-2mu" if provisioned else "")

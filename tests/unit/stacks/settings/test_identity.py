@@ -1,4 +1,4 @@
-"""One digest for all that decides a model, and the names made from it."""
+"""The digest of everything that decides a model, and the names derived from it."""
 
 import re
 from collections.abc import Callable
@@ -197,15 +197,15 @@ def test_an_empty_task_digest_is_refused(changed: Changed, project: Path) -> Non
 
 
 def test_a_name_beyond_bedrock_s_limits_is_refused(changed: Changed, project: Path) -> None:
-    # load refuses it too; settings that were built otherwise must not get further.
+    # load refuses it too; settings that were not loaded must not get further.
     for name in ("n" * 44, "under_score", "two--hyphens"):
         settings = changed({}).model_copy(update={"name": name})
-        with pytest.raises(SettingsError, match=r"name: found .*also with -9 for a ninth attempt"):
+        with pytest.raises(SettingsError, match=r"name: found .*also with -9 appended for a ninth attempt"):
             Identity(settings, TASK, project)
 
 
 def test_what_a_platform_asks_for_is_no_other_job(digest: Digest) -> None:
-    """A job that was paid is not paid again because its network, its key or a boundary is another."""
+    """A change of VPC, runtime key or boundary doesn't pay for a job again."""
     before = digest({"encryption.model_key": True})
     for changes in (
         {"network.subnet_ids": ["subnet-01234567"], "network.security_group_ids": ["sg-01234567"]},
