@@ -1,4 +1,4 @@
-"""Reading a cloud assembly: resources, policies and references, with intrinsic functions as plain text."""
+"""Read a cloud assembly: resources, policies and references, with intrinsic functions as plain text."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Assembly:
-    """What an environment was synthesised to."""
+    """The cloud assembly of an environment."""
 
     environment: str
     settings: Settings
@@ -64,12 +64,12 @@ class Assembly:
 
     @property
     def is_labelled_here(self) -> bool:
-        """Whether the data set is curated from raw queries."""
+        """Return whether the data set is curated from raw queries."""
         return self.settings.dataset.labels == "teacher"
 
     @property
     def dataset_folder(self) -> str:
-        """Where the data set lies in the data bucket."""
+        """Return the folder of the data set in the data bucket."""
         digest = self.identity.dataset_digest
         if self.is_labelled_here:
             return f"labels/{self.identity.labels_digest}/datasets/{digest}"
@@ -77,29 +77,29 @@ class Assembly:
 
     @property
     def training_uri(self) -> str | None:
-        """The rows that the job learns from; None where it learns from logs."""
+        """Return the URI of the training rows; None if the job trains on logs."""
         if self.settings.dataset.source == "invocation_logs":
             return None
         return f"s3://<Data>/{self.dataset_folder}/training.jsonl"
 
     @cached_property
     def templates(self) -> Mapping[str, Mapping[str, Any]]:
-        """Stack (`data`, `serving`, ...) to template, in order of dependency."""
+        """Return the templates by stack (`data`, `release`, ...), in order of dependency."""
         return {stack: json.loads(self.path(stack).read_text(encoding="utf-8")) for stack in STACKS}
 
     @cached_property
     def report(self) -> Mapping[str, Any]:
-        """What cdk-nag found."""
+        """Return cdk-nag's report."""
         text = (self.folder / "validation-report.json").read_text(encoding="utf-8")
         report: Mapping[str, Any] = json.loads(text)
         return report
 
     def path(self, stack: str, kind: str = "template") -> Path:
-        """A stack's file in the assembly."""
+        """Return the path of a stack's file in the assembly."""
         return self.folder / f"{self.settings.owner}-{stack}.{kind}.json"
 
     def resources(self, *types: str, stack: str | None = None) -> list[Resource]:
-        """All resources of some types, or all of a stack."""
+        """Return all resources, or those of some types or of a stack."""
         return [
             resource
             for name, template in self.templates.items()
@@ -110,7 +110,7 @@ class Assembly:
         ]
 
     def one(self, resource_type: str, name: str | None = None) -> Resource:
-        """The only resource of a type, or the only one of that name; names are without the CDK's hash."""
+        """Return the only resource of a type, or of that type and name (without the CDK's hash)."""
         found = [
             resource for resource in self.resources(resource_type) if name is None or resource.name == name
         ]
@@ -118,9 +118,9 @@ class Assembly:
         return found[0]
 
     def plain(self, value: Any) -> Any:
-        """A value as it will be: joined, with `<Name.Attribute>` for what a resource of ours gives.
+        """Return a value as text: joined, with `<Name.Attribute>` for an attribute of a resource.
 
-        An import is shown as what was exported.
+        An import becomes the exported value.
         """
         match value:
             case {"Fn::Join": [separator, list(parts)]}:
@@ -141,7 +141,7 @@ class Assembly:
                 return {key: self.plain(inner) for key, inner in value.items()}
             case list():
                 return [self.plain(inner) for inner in value]
-            # A key of the team's own stands where the stacks' would.
+            # The team's own key is shown like the stacks' key.
             case str() if value == self.settings.encryption.key_arn:
                 return "<Key.Arn>"
             case _:
@@ -149,7 +149,7 @@ class Assembly:
 
     @cached_property
     def exports(self) -> Mapping[str, Mapping[str, Any]]:
-        """Export name to output."""
+        """Return the outputs with an export, by its name."""
         return {
             output["Export"]["Name"]: output
             for template in self.templates.values()
@@ -158,7 +158,7 @@ class Assembly:
         }
 
     def statements(self, document: Mapping[str, Any]) -> list[Statement]:
-        """The statements of a policy document, plain."""
+        """Return the statements of a policy document as text."""
         return [
             Statement(
                 effect=raw["Effect"],
@@ -171,7 +171,7 @@ class Assembly:
         ]
 
     def role_statements(self, role: Resource) -> list[Statement]:
-        """All that a role may do."""
+        """Return all statements of a role's policies."""
         documents = [inline["PolicyDocument"] for inline in role.properties.get("Policies", [])]
         documents += [
             policy.properties["PolicyDocument"]
@@ -181,29 +181,29 @@ class Assembly:
         return [statement for document in documents for statement in self.statements(document)]
 
     def functions(self) -> list[Resource]:
-        """The functions with code of ours."""
+        """Return the functions with our code."""
         return [
             function for function in self.resources("AWS::Lambda::Function") if not is_framework(function)
         ]
 
     def definition(self, machine: Resource) -> Mapping[str, Any]:
-        """A state machine's definition."""
+        """Return a state machine's definition."""
         definition: Mapping[str, Any] = json.loads(self.plain(machine.properties["DefinitionString"]))
         return definition
 
 
 def is_framework(function: Resource) -> bool:
-    """Whether a function is the CDK's own, of its Provider framework."""
+    """Return whether a function belongs to the CDK's Provider framework."""
     return str(function.properties["Handler"]).startswith("framework.")
 
 
 def unhashed(logical_id: str) -> str:
-    """A logical id without the hash that the CDK puts at its end."""
+    """Return a logical id without the CDK's hash at its end."""
     return re.sub(r"[0-9A-F]{8}$", "", logical_id)
 
 
 def walk(value: Any) -> Iterator[Any]:
-    """A value and all values in it."""
+    """Yield a value and all values in it."""
     yield value
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
     for item in inner:

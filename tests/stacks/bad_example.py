@@ -1,4 +1,4 @@
-"""A stack that breaks the rules on purpose, to show that the checks on ours would fail."""
+"""A stack that breaks the rules, to show that the checks can fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAME = "bad-example"
 
 
 def synthesize(outdir: Path, *plugins: cdk.IPolicyValidationPlugin) -> None:
-    """Synthesize it, held against all packs; raises what app.synth() raises on their findings."""
+    """Synthesize the stack with all packs; raise what app.synth() raises for their findings."""
     app = cdk.App(outdir=str(outdir), analytics_reporting=False)
     packs = [pack(app, verbose=True) for pack in PACKS.values()]
     cdk.Validations.of(app).add_plugins(*packs, *plugins)

@@ -1,4 +1,4 @@
-"""Constructs from flat arguments, so that a test changes one of them in one word."""
+"""Declare constructs from flat arguments, so that a test can change one of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cdk_distilled_router.props import JobProps, ThroughputProps
 
 
 def job(scope: Construct, construct_id: str, **arguments: Any) -> DistillationJob:
-    """A job; the arguments are its own and those of `JobData`, `JobProps` and `JobOptions`."""
+    """Declare a job with its own arguments and those of `JobData`, `JobProps` and `JobOptions`."""
     data, props, options = (_taken(arguments, kind) for kind in (JobData, JobProps, JobOptions))
     return DistillationJob(
         scope,
@@ -31,7 +31,7 @@ def job(scope: Construct, construct_id: str, **arguments: Any) -> DistillationJo
 
 
 def throughput(scope: Construct, construct_id: str, **arguments: Any) -> ProvisionedThroughput:
-    """Throughput; the arguments are its own and those of `ThroughputProps` and `ThroughputOptions`."""
+    """Declare throughput with its own arguments and those of `ThroughputProps` and `ThroughputOptions`."""
     props, options = (_taken(arguments, kind) for kind in (ThroughputProps, ThroughputOptions))
     return ProvisionedThroughput(
         scope, construct_id, props=ThroughputProps(**props), options=ThroughputOptions(**options), **arguments
@@ -39,6 +39,6 @@ def throughput(scope: Construct, construct_id: str, **arguments: Any) -> Provisi
 
 
 def _taken(arguments: dict[str, Any], kind: Any) -> dict[str, Any]:
-    """Take a class's fields out of the arguments."""
+    """Remove a class's fields from the arguments, and return them."""
     names = kind.model_fields if hasattr(kind, "model_fields") else [field.name for field in fields(kind)]
     return {name: arguments.pop(name) for name in list(names) if name in arguments}

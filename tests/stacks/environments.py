@@ -1,4 +1,4 @@
-"""The environments that are synthesized: those with a settings file, and variants made in memory."""
+"""The environments to synthesize: those with a settings file, and variants of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
                 "max_response_length": None,
                 "hyperparameters": {"epoch_count": 3},
             },
-            # More than one window, so that the windows' chain is there.
+            # Several windows, to test their chain.
             "release": {"wait_hours": 30.0},
         },
     ),
@@ -80,11 +80,11 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
         "dev",
         {"evaluation": {"judge": "us.amazon.nova-pro-v1:0"}, "gate": {"minimum_judge_score": 3.5}},
     ),
-    # What a platform may ask for, one by one in what is deleted with the stacks...
+    # Requirements of a platform, one by one...
     "boundary": ("dev", {"security": {"permissions_boundary": "TeamBoundary"}}),
     "network": ("dev", {"network": NETWORK}),
     "keys": ("dev", {"encryption": {"runtime_key": True}}),
-    # ... and all of it at once, with all that there is to protect.
+    # ... and all at once, with all kinds of resources.
     "hardened": (
         "prod",
         {
@@ -121,17 +121,17 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
     "another-digest": ("dev", {"distillation": {"nonce": "again"}}),
 }
 
-# Each variant is held against all packs, so that a team may choose any of them with any setting.
+# Each variant is checked by all packs, so that a team can use any pack with any settings.
 PACKS: tuple[Pack, ...] = get_args(Pack)
 
 ALL = (*ENVIRONMENTS, *VARIANTS)
 
-# What a quick run tests; each other one differs from one of these by what has tests of its own.
+# Environments of a quick run; the others differ from these in parts that have their own tests.
 QUICK = ("dev", "prod", "hardened", "raw-queries")
 
 
 def settings_of(environment: str) -> Settings:
-    """The settings of an environment or a variant, checked as those of a file are."""
+    """Return the validated settings of an environment or a variant."""
     if environment not in VARIANTS:
         return load(environment)
     base, changes = VARIANTS[environment]

@@ -1,4 +1,4 @@
-"""The synthesized environments: `assembly` is each of them in turn, `assemblies` gives one by its name."""
+"""Fixtures of the synthesized environments: `assembly` is each of them in turn, `assemblies` has all."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.stacks.environments import ALL, QUICK, settings_of
 
 @pytest.fixture(scope="session")
 def assemblies_folder() -> Path:
-    """The folder with one cloud assembly for each environment, and the bad example's."""
+    """Return the folder with the cloud assemblies of all environments and of the bad example."""
     return synthesis.assemblies()
 
 
 @pytest.fixture(scope="session")
 def assemblies(assemblies_folder: Path) -> Mapping[str, Assembly]:
-    """Every environment and variant, synthesized."""
+    """Return the assemblies of all environments and variants by name."""
     return {name: Assembly(name, settings_of(name), assemblies_folder / name) for name in ALL}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ALL])
 def assembly(request: pytest.FixtureRequest, assemblies: Mapping[str, Assembly]) -> Assembly:
-    """One environment after another."""
+    """Return the assembly of each environment in turn."""
     return assemblies[request.param]

@@ -1,4 +1,4 @@
-"""A process without network and without credentials, for Python and for the CDK's own Node."""
+"""Run a process without network and credentials, both Python and the CDK's Node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 REFUSED = "synthesis must not use the network"
 
-# The CDK runs in Node, under jsii. It talks with Python over pipes, which are never connected.
+# The CDK runs in Node, under jsii, and communicates with Python over pipes, not sockets.
 _NODE_GUARD = f"""
 const refuse = (what) => () => {{ throw new Error(`{REFUSED}: ${{what}}`); }};
 require('node:net').Socket.prototype.connect = refuse('connect');
@@ -20,7 +20,7 @@ _PYTHON_EVENTS = {"socket.connect", "socket.sendto", "socket.getaddrinfo", "sock
 
 
 def refuse_network() -> None:
-    """From now on every connection of this Python process raises RuntimeError; it can't be undone."""
+    """Make every connection of this Python process raise RuntimeError, from now on."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _PYTHON_EVENTS:
@@ -30,13 +30,13 @@ def refuse_network() -> None:
 
 
 def note_reads(folder: Path) -> set[str]:
-    """Return a set that holds, from now on, each file of the folder that this process opens."""
+    """Return a set that collects, from now on, each file in the folder that this process opens."""
     opened, prefix = set[str](), f"{folder}/"
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(arguments[0], str | Path):
             path = os.path.realpath(arguments[0])
-            # What is opened relative to another folder than the current one looks like no file.
+            # A path relative to a folder descriptor can't be resolved here, and is no file.
             if path.startswith(prefix) and Path(path).is_file():
                 opened.add(path.removeprefix(prefix))
 
@@ -51,9 +51,9 @@ def modules(folder: Path) -> set[str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Variables for a process whose Node can't connect, and in which no AWS credentials are to be found.
+    """Return variables for a process whose Node can't connect and which finds no AWS credentials.
 
-    Pip isn't held back: it fills an empty .cache with the functions' dependencies, in a process of its own.
+    The installer, a separate process, can connect: it fills an empty .cache with the functions' dependencies.
     """
     guard = folder / "no-network.cjs"
     guard.write_text(_NODE_GUARD, encoding="utf-8")

@@ -1,8 +1,8 @@
-"""All environments' cloud assemblies, synthesized once for the same code.
+"""Synthesize all environments, once for the same code.
 
-Two processes make them, each several one after another: the CDK's validators need some ten seconds to start
-and two for each further app; and in those processes there is neither a network nor a credential. They are
-kept in `.cache/`, by the digest of all that synthesis reads.
+Two processes synthesize several environments each, because the CDK's validators need some ten seconds to
+start and two for each further app. The processes have no network and no credentials. Assemblies are kept
+in `.cache/`, by the digest of all files that synthesis reads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stacks.settings import PROJECT
 from tests.stacks import bad_example, offline
 from tests.stacks.environments import ALL
 
-# What synthesis may read of this project. `reads.txt` says what it read: a test holds that against this.
+# Files of this project that synthesis may read. A test compares them with READS, the files that it read.
 INPUTS = (
     *("cdk_distilled_router", "data", "environments", "examples", "lambda", "stacks", "task"),
     *("tests/__init__.py", "tests/stacks", "app.py", "cdk.json", "pyproject.toml", "requirements.txt"),
@@ -33,7 +33,7 @@ PROCESSES, KEPT = 2, 2
 
 
 def assemblies() -> Path:
-    """Return the folder with one assembly for each environment; the first test process to ask makes them."""
+    """Return the folder with an assembly for each environment; the first test process creates it."""
     cache = PROJECT / ".cache"
     cache.mkdir(exist_ok=True)
     with (cache / "assemblies.lock").open("w") as lock:
@@ -51,7 +51,7 @@ def assemblies() -> Path:
 
 
 def key(project: Path, environ: Mapping[str, str]) -> str:
-    """Return a digest of all that decides what is synthesized: files, packages, Node, and variables."""
+    """Return a digest of everything that decides the assemblies: files, packages, Node and variables."""
     whole = hashlib.sha256(repr((sys.version, *_packages(), _node())).encode())
     whole.update(repr(sorted(item for item in environ.items() if item[0].startswith(VARIABLES))).encode())
     for path in inputs(project):
@@ -61,7 +61,7 @@ def key(project: Path, environ: Mapping[str, str]) -> str:
 
 
 def inputs(project: Path) -> Iterator[Path]:
-    """Yield the files that decide what is synthesized."""
+    """Yield the files that decide the assemblies."""
     for name in INPUTS:
         found = project / name
         for path in sorted(found.rglob("*")) if found.is_dir() else [found]:
@@ -78,7 +78,7 @@ def _node() -> str:
 
 
 def _synthesize(work: Path) -> None:
-    # Both processes need them, and the first build downloads them.
+    # Both processes need the dependencies, and the first build downloads them.
     bundles.dependencies_bundle()
     names = [*ALL, bad_example.NAME]
     started = [_start(work, names[number::PROCESSES], number) for number in range(PROCESSES)]
@@ -89,7 +89,7 @@ def _synthesize(work: Path) -> None:
 
 
 def _start(work: Path, names: Sequence[str], number: int) -> subprocess.Popen[str]:
-    # Its own folder for the files that keep it offline, and for what it read.
+    # The folder has the files that keep the process offline, and the list of its reads.
     own = work / f"process-{number}"
     own.mkdir()
     return subprocess.Popen(
@@ -103,7 +103,7 @@ def _start(work: Path, names: Sequence[str], number: int) -> subprocess.Popen[st
 
 
 def _forget(cache: Path) -> None:
-    """Remove all but the newest: other branches' may be wanted again soon."""
+    """Delete all assemblies but the newest; those of another branch may soon be needed again."""
     kept = sorted(cache.glob("assemblies-*"), key=lambda path: path.stat().st_mtime, reverse=True)
     for old in kept[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""Environments synthesized without network: `python -m tests.stacks.synthesize_all FOLDER READS NAME...`.
+"""Synthesize environments without network: `python -m tests.stacks.synthesize_all FOLDER READS NAME...`.
 
-READS becomes the list of this project's files that were read.
+The file READS gets the list of this project's files that were read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def synthesize(environment: str, folder: Path, *plugins: cdk.IPolicyValidationPl
 
 
 def synthesize_bad_example(folder: Path) -> None:
-    """Synthesize what must not pass, and leave the error beside it."""
+    """Synthesize the bad example, and write its error beside it."""
     try:
         bad_example.synthesize(folder)
     except RuntimeError as error:

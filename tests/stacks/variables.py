@@ -1,4 +1,4 @@
-"""Which variables a function's code reads, found in the code itself: no table of names can be wrong."""
+"""Find the variables that a function reads, in its code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cdk_distilled_router.common.imports import imported
 from distilled_router import env as env_module
 from distilled_router.env import Env
 
-# What Lambda or a platform sets itself, and no construct: a Region, certificates, the X-Ray daemon.
+# These read variables of Lambda or a platform: the Region, certificates, the X-Ray daemon.
 READ_BESIDES = {
     "distilled_router/env.py",
     "distilled_router/data/files.py",
@@ -25,7 +25,7 @@ READ_BESIDES = {
 
 
 def problems(handler: str, variables: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the variables of a function, e.g. of `router.handler.handler`."""
+    """Return the problems of a function's variables, e.g. of `router.handler.handler`."""
     folder, _, entry = handler.partition(".handler.")
     kind = env_class(folder, entry)
     expected, given = set(kind.names().values()), set(variables)
@@ -40,8 +40,10 @@ def problems(handler: str, variables: Mapping[str, Any]) -> list[str]:
 
 @cache
 def env_class(folder: str, entry: str) -> type[Env]:
-    """The class that an entry point reads: whatever it calls `read` of, itself or in what it calls in its
-    module, or when the module is imported. `Env` where it reads none."""
+    """Return the class whose `read` an entry point calls, by itself, by functions of its module or on import.
+
+    It is `Env` if there is no such call.
+    """
     module = _tree(LAMBDA / folder / "handler.py")
     functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
     left: list[ast.AST] = [functions[entry]]
@@ -80,8 +82,7 @@ def fields_read(folder: str) -> Mapping[str, set[str]]:
 
 
 def _kinds_of_env(scope: ast.FunctionDef | ast.ClassDef) -> Iterator[str]:
-    """The class of `env` in a function: of its argument, or of what is read into it. Of a class, that of its
-    constructor's argument or of its field."""
+    """Return the class of `env` in a function or class: that of the argument, the field or the value read."""
     if isinstance(scope, ast.ClassDef):
         for part in scope.body:
             if isinstance(part, ast.FunctionDef) and part.name == "__init__":
@@ -112,7 +113,7 @@ def _holds(node: ast.expr, held: str) -> bool:
 
 
 def _read(node: ast.AST) -> str | None:
-    """The class whose `read` a node calls."""
+    """Return the class whose `read` a node calls."""
     match node:
         case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="read")) if name.endswith("Env"):
             return name
@@ -120,7 +121,7 @@ def _read(node: ast.AST) -> str | None:
 
 
 def _other_reads(folder: str) -> list[str]:
-    """The modules of a bundle that read the environment by themselves."""
+    """Return the modules of a bundle that read the environment themselves."""
     return sorted(
         name
         for path in _files(folder)
