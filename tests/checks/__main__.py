@@ -1,4 +1,4 @@
-"""Renews `docs/checks.md`: `python -m tests.checks`."""
+"""Write `docs/checks.md`: `python -m tests.checks`."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ TEMPLATE, METADATA = ".template.json", ".metadata.json"
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """One rule that one resource breaks. `rule` has its rule set before it: `checkov::CKV_AWS_18`."""
+    """A rule that a resource breaks. `rule` begins with its rule set: `checkov::CKV_AWS_18`."""
 
     rule: str
     template: str
@@ -27,18 +27,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Acknowledged:
-    """The acknowledgements of the stacks in a folder."""
+    """The acknowledgements in the templates of a folder."""
 
     folder: Path
 
     @property
     def templates(self) -> list[Path]:
-        """The stacks' templates."""
+        """Return the paths of the templates."""
         return sorted(self.folder.glob(f"*{TEMPLATE}"))
 
     @cached_property
     def reasons(self) -> Mapping[tuple[str, str], str]:
-        """(construct, rule) to reason, as they were declared."""
+        """Return the reasons by (construct, rule)."""
         return {
             (construct, rule): reason
             for construct, kind, data in self._metadata
@@ -48,7 +48,7 @@ class Acknowledged:
 
     @cached_property
     def constructs(self) -> Mapping[tuple[str, str], str]:
-        """(template, logical id) to construct."""
+        """Return the constructs by (template, logical id)."""
         return {
             (f"{construct.partition('/')[0]}{TEMPLATE}", data): construct
             for construct, kind, data in self._metadata
@@ -77,10 +77,10 @@ class Acknowledged:
         return None
 
     def left(self, findings: Iterable[Finding]) -> list[Finding]:
-        """The findings that nobody has acknowledged."""
+        """Return the findings without an acknowledgement."""
         return sorted(finding for finding in findings if self.covering(finding) is None)
 
     def stale(self, findings: Iterable[Finding], rule_set: str) -> set[tuple[str, str]]:
-        """The acknowledgements for a rule set that no finding uses."""
+        """Return the acknowledgements of a rule set that have no finding."""
         declared = {(where, rule) for where, rule in self.reasons if rule.startswith(f"{rule_set}::")}
         return declared - {self.covering(finding) for finding in findings}

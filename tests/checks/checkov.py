@@ -20,7 +20,7 @@ PYTHON = Path(sys.prefix) / "checkov" / "bin" / "python"
 
 
 def findings(templates: Sequence[Path]) -> set[Finding]:
-    """What breaks a rule. Raises RuntimeError where checkov fails, or could not read a template."""
+    """Return checkov's findings. Raise RuntimeError if checkov fails or can't read a template."""
     if not PYTHON.exists():
         raise RuntimeError(f"checkov is not installed at {PYTHON}: run `make checks`.")
     arguments = [argument for path in templates for argument in ("--file", str(path))]
@@ -30,7 +30,7 @@ def findings(templates: Sequence[Path]) -> set[Finding]:
         capture_output=True,
         text=True,
         timeout=300,
-        # Without a proxy or a key of anybody's: whatever it would ask the network for, it has to do without.
+        # No proxy and no API key, so that checkov doesn't use the network.
         env={"PATH": os.environ["PATH"], "HOME": str(PYTHON.parents[1]), "LOG_LEVEL": "ERROR"},
     )
     if result.returncode:

@@ -51,7 +51,7 @@ from cdk_distilled_router.common.nag import acknowledge
 acknowledge(
     bucket,
     "S3ObjectLock",
-    "S3 delivers access logs to no bucket that has Object Lock (S3 API, LoggingEnabled).",
+    "S3 can't deliver access logs to a bucket with Object Lock (S3 API, LoggingEnabled).",
 )
 ```
 

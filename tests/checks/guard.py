@@ -22,7 +22,7 @@ ENVIRONMENT = "prod"
 
 
 def main(folder: Path) -> None:
-    """Leave both assemblies, with the validator's report."""
+    """Synthesize both assemblies, with the validator's report."""
     offline.refuse_network()
     # It is typed for the interface as it was in beta, which has the same members.
     rules = cast("cdk.IPolicyValidationPlugin", CfnGuardValidator())
@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
             else:
                 bad_example.synthesize(folder / name, rules)
         except RuntimeError as error:
-            # The report tells what was found; anything else is an error.
+            # Findings are in the report; any other failure is an error.
             if not str(error).startswith("ValidationFailed"):
                 raise
 

@@ -1,4 +1,4 @@
-"""Which findings an acknowledgement covers, and which of them nothing uses."""
+"""Acknowledgements: the findings that they cover, and stale ones."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def test_it_covers_the_resource_of_its_construct_and_its_own_rule(acknowledged: 
     assert acknowledged.left([LOGS, DATA]) == [DATA]
 
 
-def test_what_no_finding_uses_is_stale(acknowledged: Acknowledged) -> None:
+def test_acknowledgement_without_a_finding_is_stale(acknowledged: Acknowledged) -> None:
     assert acknowledged.stale([LOGS, DATA], "checkov") == {("app-data/Data", "checkov::CKV_AWS_21")}
 
 
-def test_a_resource_that_no_construct_made_is_an_error(acknowledged: Acknowledged) -> None:
+def test_a_resource_without_a_construct_is_an_error(acknowledged: Acknowledged) -> None:
     with pytest.raises(KeyError):
         acknowledged.covering(Finding("checkov::CKV_AWS_18", TEMPLATE, "Unknown"))

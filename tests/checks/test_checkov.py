@@ -1,4 +1,4 @@
-"""checkov, by `make checks`: no finding without an acknowledgement, and none of these without a finding."""
+"""checkov, in `make checks`: each finding has an acknowledgement, and each acknowledgement a finding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AWS Control Tower's rules: no finding without an acknowledgement, no acknowledgement without a finding."""
+"""AWS Control Tower's rules: each finding has an acknowledgement, and each acknowledgement a finding."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RULE_SET = "cdk-validator-cfnguard"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both assemblies, held against the rules."""
+    """Return the folder with both assemblies, checked by the rules."""
     folder = tmp_path_factory.mktemp("guard")
     result = subprocess.run(
         [sys.executable, "-m", "tests.checks.guard", str(folder)],

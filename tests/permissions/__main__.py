@@ -1,4 +1,4 @@
-"""Renews `docs/permissions.md`; with `--record` the calls before it, by the tests that deploy."""
+"""Write `docs/permissions.md`; with `--record`, run the tests that deploy and record their calls first."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.permissions.proof import Proof
 from tests.stacks import synthesis
 
 RUNS = ("tests/integration", "tests/faults", "tests/rollouts", "tests/engine")
-# Schedules of the fault run that release to throughput, and from it.
+# Schedules of the fault run with releases to and from throughput.
 SEEDS = (43, 173)
 
 
 def record() -> None:
-    """Run what deploys, and keep the calls that it made. Raises CalledProcessError where a test fails."""
+    """Run the tests that deploy, and record their calls. Raise CalledProcessError if a test fails."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *RUNS]
         faults = [[sys.executable, "-m", "tests.faults", "--schedules=1", f"--seed={seed}"] for seed in SEEDS]
@@ -31,7 +31,7 @@ def record() -> None:
 
 
 def main() -> int:
-    """Write the page, and tell what the proof has against the policies."""
+    """Write the page, and print the problems of the policies."""
     parser = argparse.ArgumentParser(prog="python -m tests.permissions", description=__doc__)
     parser.add_argument(
         "--record", action="store_true", help="run the tests that deploy, and keep their calls"

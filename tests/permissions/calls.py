@@ -1,4 +1,4 @@
-"""The calls that roles made, by plain names: whatever differs between deployments is masked.
+"""The recorded calls of roles; values that differ between deployments are masked.
 
 The emulator keeps them while the tests deploy (`local/emulator/access.py`), Bedrock's double among those who
 ask. `calls.json` is what `make permissions RECORD=1` has recorded so.
@@ -22,7 +22,7 @@ from tests.stacks.assembly import STACKS, unhashed
 
 RECORD = Path(__file__).with_name("calls.json")
 FOLDER = "PERMISSIONS_FOLDER"
-"""Where runs leave what was asked, if it is set, in place of comparing it with the record."""
+"""Variable with a folder: if it is set, test runs store their calls there instead of comparing them."""
 BOOTSTRAP = "CDKToolkit"
 ALLOWED, GONE = "Allow", "RoleGone"
 
@@ -39,9 +39,9 @@ KEYS = {
         RESOURCE_TAG,
     )
 }
-"""The condition keys that our policies ask for. Of all tags only the owner's counts."""
+"""The condition keys in our policies; of all tags, only the owner's."""
 
-# Calls that are refused and meant to be, by action and resource.
+# Calls that policies deny on purpose, by action and resource.
 REFUSED: Mapping[tuple[str, str], str] = {
     ("s3:ListBucket", r"<Source>"): "HeadBucket, for the bucket's Region: a refusal tells it, too.",
     (r"bedrock:(Stop|Delete)\w+", r"arn:.*\{id\}"): (
@@ -49,7 +49,7 @@ REFUSED: Mapping[tuple[str, str], str] = {
     ),
 }
 
-# How a resource is named in a policy, by its type: a pattern of its ARN, and what the template says.
+# Names of resources in policies, by type: a pattern of the ARN, and the text in the template.
 _ARNS = {
     "AWS::S3::Bucket": ("arn:aws:s3:::{}", "<{}.Arn>"),
     "AWS::DynamoDB::Table": ("arn:aws:dynamodb:us-east-1:{{account}}:table/{}", "<{}.Arn>"),
@@ -76,13 +76,13 @@ class Call:
     context: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        """As a line of a test's message."""
+        """Return a line for a test's message."""
         with_ = "".join(f" {key}={value}" for key, value in self.context)
         return f"{self.role}: {self.action} on {self.resource}{with_}"
 
 
 def masked(text: str, owner: str) -> str:
-    """A text with what differs between deployments masked: account, owner, digests and other ids."""
+    """Return a text with account, owner, digests and other ids masked."""
     text = re.sub(r"(?<=:)\d{12}(?=:)", "{account}", text)
     text = re.sub(r"(?<={id}-)\d+$", "{n}", _IDS.sub("{id}", text))
     # Throughput's name carries its units and its commitment.
@@ -94,7 +94,7 @@ def masked(text: str, owner: str) -> str:
 
 
 def observed(asked: Mapping[str, Any]) -> tuple[set[Call], set[str]]:
-    """The calls of an emulator's record by the stacks' roles, and what was denied."""
+    """Return the calls by the stacks' roles in an emulator's record, and the denied ones."""
     resources: Mapping[str, Mapping[str, str]] = asked["resources"]
     names = sorted(_names(resources), key=lambda pair: -len(pair[0]))
     calls, denied = set(), set()
@@ -129,7 +129,7 @@ def _owner(stack: str) -> str:
 
 
 def _names(resources: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, str]]:
-    """ARN, masked but for the resource's name, and what a policy calls it."""
+    """Yield each resource's ARN, masked except for its name, and its name in policies."""
     yield f"arn:aws:s3:::{BUCKET}/rows/", "<Data.Arn>/datasets/{id}/"
     yield f"arn:aws:s3:::{BUCKET}", "<Data.Arn>"
     yield _account(KEY), "<Key.Arn>"
@@ -156,7 +156,7 @@ def _plain(text: str, owner: str, names: Iterable[tuple[str, str]]) -> str:
 
 
 def _key(key: str, owner: str) -> str:
-    """An object's key without what differs between files of a kind."""
+    """Return an object's key without the parts that differ between files of a kind."""
     key = re.sub(rf"(?<=/){re.escape(owner)}-", "{owner}-", key)
     return re.sub(r"(?<![a-z{])\d+", "{n}", key)
 
@@ -175,7 +175,7 @@ def _context(
 
 
 def recorded() -> set[Call]:
-    """The record."""
+    """Return the recorded calls."""
     return {
         Call(role, action, resource, tuple(sorted(context.items())))
         for role, calls in json.loads(RECORD.read_text(encoding="utf-8")).items()
@@ -184,7 +184,7 @@ def recorded() -> set[Call]:
 
 
 def write(calls: Iterable[Call]) -> None:
-    """Write the record, a line a call."""
+    """Write the record, one call a line."""
     by_role: dict[str, list[str]] = {}
     for call in sorted(calls):
         line = json.dumps([call.action, call.resource, dict(call.context)])
@@ -223,7 +223,7 @@ def _is_rare(call: Call) -> bool:
 
 
 def kept(folder: Path) -> set[Call]:
-    """All calls that runs have left in a folder."""
+    """Return all calls that test runs have stored in a folder."""
     found: set[Call] = set()
     for file in folder.glob("*.json"):
         found |= observed(json.loads(file.read_text(encoding="utf-8")))[0]

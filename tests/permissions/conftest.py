@@ -16,5 +16,5 @@ __all__ = ["assemblies_folder"]
 
 @pytest.fixture(scope="session")
 def proof(assemblies_folder: Path) -> Proof:
-    """All environments, and the calls on record."""
+    """Return the proof of all environments with the recorded calls."""
     return Proof(tuple(environments(assemblies_folder)), frozenset(recorded()))

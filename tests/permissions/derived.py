@@ -1,4 +1,4 @@
-"""Calls that nobody can record here, since the emulator makes them without asking IAM.
+"""Calls that can't be recorded, because the emulator makes them without asking IAM.
 
 They follow from the templates: what a state machine's definition calls, the keys of what is encrypted, the
 log groups, the queues and the networks of functions, and what X-Ray and the delivery of logs take. And the
@@ -33,7 +33,7 @@ TRACING = ("GetSamplingRules", "GetSamplingTargets", "PutTelemetryRecords", "Put
 
 
 def derived(environment: Environment, recorded: Iterable[Call]) -> set[Call]:
-    """All calls that follow from an environment's templates, and from the recorded ones of its roles."""
+    """Return the calls that follow from an environment's templates and its roles' recorded calls."""
     calls = {call for machine in _machines(environment) for call in _of_machine(environment, machine)}
     calls |= {*_logs(environment), *_traces(environment), *_dead_letters(environment)}
     calls |= {*_network(environment), *_variables(environment), ROUTE}
@@ -45,7 +45,7 @@ def _machines(environment: Environment) -> list[Resource]:
 
 
 def _role(environment: Environment, resource: Resource, name: str) -> str:
-    """The name of the role that a resource's property refers to."""
+    """Return the name of the role in a property of a resource."""
     shown = str(environment.plain(resource.properties[name]))
     return shown.removeprefix("<").removesuffix(".Arn>")
 
@@ -77,7 +77,7 @@ def _of_encrypted_machine(environment: Environment, role: str, machine: Resource
 
 
 def states(environment: Environment, machine: Resource) -> Iterator[Mapping[str, Any]]:
-    """All states of a definition, those of maps and branches among them."""
+    """Yield all states of a definition, including those in maps and branches."""
     definition = environment.plain(environment.assembly.definition(machine))
     yield from (state for value in walk(definition) if isinstance(value, dict) for state in _states_of(value))
 
@@ -118,7 +118,7 @@ def _of_map(role: str, machine: str, state: Mapping[str, Any]) -> Iterator[Call]
 
 
 def _traces(environment: Environment) -> Iterator[Call]:
-    """Of traced functions: Lambda sends their segments with their own role."""
+    """Yield the calls for traces: Lambda sends segments with the function's role."""
     for function in environment.assembly.resources("AWS::Lambda::Function"):
         if function.properties.get("TracingConfig", {}).get("Mode") == "Active":
             role = _role(environment, function, "Role")
@@ -126,7 +126,7 @@ def _traces(environment: Environment) -> Iterator[Call]:
 
 
 def _dead_letters(environment: Environment) -> Iterator[Call]:
-    """Of events that every try of a function failed: Lambda sends them with the function's own role."""
+    """Yield the calls for dead letters: Lambda sends failed events with the function's role."""
     for function in environment.assembly.resources("AWS::Lambda::Function"):
         if dead_letters := function.properties.get("DeadLetterConfig"):
             queue = str(environment.plain(dead_letters["TargetArn"]))
@@ -160,7 +160,7 @@ def _network(environment: Environment) -> Iterator[Call]:
 
 
 def _variables(environment: Environment) -> Iterator[Call]:
-    """Lambda opens a function's variables with the function's role."""
+    """Yield the calls for variables: Lambda decrypts them with the function's role."""
     for function in environment.assembly.resources("AWS::Lambda::Function"):
         if "KmsKeyArn" in function.properties:
             assert environment.plain(function.properties["KmsKeyArn"]) == KEY, function.name
@@ -169,7 +169,7 @@ def _variables(environment: Environment) -> Iterator[Call]:
 
 
 def _encryption(environment: Environment, calls: Iterable[Call]) -> Iterator[Call]:
-    """The use of keys: each service asks with the caller's own permissions, and says through whom."""
+    """Yield the use of keys: each service calls KMS with the caller's permissions and its own name."""
     encrypted = set(_encrypted(environment))
     machines = any("EncryptionConfiguration" in machine.properties for machine in _machines(environment))
     for call in calls:
@@ -197,7 +197,7 @@ def _is_a_function(environment: Environment, role: str) -> bool:
 
 
 def _encrypted(environment: Environment) -> Iterator[str]:
-    """What is encrypted with the stacks' key, as policies name it."""
+    """Yield the resources encrypted with the stacks' key, by their names in policies."""
     properties = {
         "AWS::S3::Bucket": ("BucketEncryption", "<{}.Arn>"),
         "AWS::DynamoDB::Table": ("SSESpecification", "<{}.Arn>"),
@@ -210,7 +210,7 @@ def _encrypted(environment: Environment) -> Iterator[str]:
 
 
 def _model_key(environment: Environment) -> bool:
-    """Whether models are made with a customer's key."""
+    """Return whether models have a customer managed key."""
     return environment.assembly.settings.encryption.model_key
 
 

@@ -52,14 +52,14 @@ ROLES: Mapping[str, str] = {
     "LabellingStateMachineRole": "The labelling state machine.",
     "ReleaseCandidateRole": "WatchJob and DeployCandidate: wait for the job, and deploy its model.",
     "ReleaseEvaluationRole": "PrepareEvaluation, AskModels and ScoreAndGate: ask, score, store the report.",
-    "ReleaseGradeAnswersRole": "GradeAnswers: has a judge grade the answers in an evaluation job.",
+    "ReleaseGradeAnswersRole": "GradeAnswers: has the judge grade the answers in an evaluation job.",
     "ReleaseJudgeRole": "Bedrock's evaluation jobs: read answers, ask the judge, write grades.",
     "ReleaseRolloutRole": "RollOut: raises the share, compares metrics, and sends probes.",
-    "ReleaseSweeperRole": "Sweep, RetireOld and Fail: remove what no release needs.",
+    "ReleaseSweeperRole": "Sweep, RetireOld and Fail: delete resources that no release needs.",
     "ReleaseReleaseRole": "The functions behind `Release`: start it, and delete what it created.",
     "ReleaseStateMachineRole": "The release state machine.",
     "RouterRole": "The router: reads the route and asks models.",
-    "ThroughputRole": "The functions behind `ProvisionedThroughput`: buy, move and delete it.",
+    "ThroughputRole": "The functions behind `ProvisionedThroughput`: buy, update and delete it.",
     "WaitRole": "The functions behind `ReleaseWait`: the windows of the stack's wait conditions.",
 }
 # Roles that only another team's app has (`tests/engine/apps.py`): they look up existing resources.

@@ -1,4 +1,4 @@
-"""What roles may do: the synthesized policies by plain names, and IAM's decision on a call."""
+"""Grants in the synthesized policies, and IAM's decision about a call."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.permissions.calls import Call, masked
 from tests.stacks.assembly import Assembly, Resource
 from tests.stacks.environments import ALL, settings_of
 
-# A state machine's name within its own ARN, as the CDK writes it for a map's executions.
+# The CDK's expression for a state machine's name in its ARN, for a map's executions.
 _NAME_OF = re.compile(r"\{'Fn::Select': \[6, \{'Fn::Split': \[':', '<(\w+)>'\]\}\]\}")
 
 
 @dataclass(frozen=True, order=True)
 class Grant:
-    """One action of a role on one resource, as a policy has it. `conditions` is JSON."""
+    """One action of a role on one resource in a policy. `conditions` is JSON."""
 
     role: str
     action: str
@@ -29,18 +29,18 @@ class Grant:
     conditions: str = "{}"
 
     def allows(self, call: Call) -> bool:
-        """Whether this alone allows a call."""
+        """Return whether this grant alone allows a call."""
         return call.role == self.role and allowed([self], call)
 
     def __str__(self) -> str:
-        """As a line of a test's message."""
+        """Return a line for a test's message."""
         return f"{self.role}: {self.action} on {self.resource}" + (
             f" where {self.conditions}" if self.conditions != "{}" else ""
         )
 
     @cached_property
     def statement(self) -> Any:
-        """The same as IAM's evaluation takes it."""
+        """Return the grant as a statement for the evaluation."""
         (found,) = iam_evaluator.parse_policy_document(
             {
                 "Statement": {
@@ -55,7 +55,7 @@ class Grant:
 
 
 def allowed(grants: Iterable[Grant], call: Call) -> bool:
-    """IAM's decision: an Allow is needed, and no policy of ours has a Deny."""
+    """Return IAM's decision: one Allow is enough, because our policies have no Deny."""
     context = iam_evaluator.EvalContext(
         principal_arn="arn:aws:sts::{account}:assumed-role/role/session",
         principal_type="AssumedRole",
@@ -78,7 +78,7 @@ class Environment:
 
     @property
     def name(self) -> str:
-        """As its settings file is called, or the variant."""
+        """Return the name of the settings file or the variant."""
         return self.assembly.environment
 
     def plain(self, value: Any) -> Any:
@@ -105,7 +105,7 @@ class Environment:
 
     @cached_property
     def grants(self) -> Mapping[str, frozenset[Grant]]:
-        """All grants, by role."""
+        """Return all grants by role."""
         return {name: frozenset(self._of(name, role)) for name, role in self.roles.items()}
 
     def trusted(self, role: str) -> str:
@@ -124,7 +124,7 @@ class Environment:
                     yield Grant(name, action, self.plain(resource), conditions)
 
     def without(self, *grants: Grant, instead: Iterable[Grant] = ()) -> Environment:
-        """The same with other policies, to see that the proof notices."""
+        """Return a copy with other policies, to test that the proof fails."""
         changed = replace(self)
         roles = {
             role: found - set(grants) | {g for g in instead if g.role == role}
@@ -149,5 +149,5 @@ def _masked(value: Any, owner: str) -> Any:
 
 
 def environments(folder: Path) -> list[Environment]:
-    """All environments that were synthesised to a folder."""
+    """Return all environments synthesized to a folder."""
     return [Environment(Assembly(name, settings_of(name), folder / name)) for name in ALL]

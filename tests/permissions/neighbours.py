@@ -1,4 +1,4 @@
-"""What a role must not do: each call that it makes, with one thing about it changed.
+"""Calls that a role must not make: each of its calls with one part changed.
 
 Another account's resource, another team's, one without the owner's tag, another service for a role or a key.
 """
@@ -14,14 +14,14 @@ from tests.permissions.reference import keys, kind_of, level
 
 OTHER_ACCOUNT = "999999999999"
 SOMEBODY_ELSE = "{somebody else}"
-# In place of an attribute of a resource in the stacks: another of its kind that is there as well.
+# For a resource's attribute: another existing resource of the same kind.
 _OTHER = "<Another.Arn>"
 _FUNCTION = "arn:aws:lambda:us-east-1:{account}:function:any"
 _WRITES = {"Write", "Tagging", "Permissions management"}
 
 
 def neighbours(call: Call) -> Iterator[tuple[str, Call]]:
-    """The neighbours of a call, each with what is different about it."""
+    """Yield the neighbours of a call, each with its difference."""
     yield from _resources(call)
     context = dict(call.context)
     for key, change in _keys(call, context):
@@ -79,7 +79,7 @@ def _keys(call: Call, context: Mapping[str, str]) -> Iterator[tuple[str, Mapping
         return
     if REQUEST_TAG in context:
         yield REQUEST_TAG, {"for another owner": SOMEBODY_ELSE}
-    # What has an id of its own may be anybody's; what a template names is ours.
+    # A resource with an id may belong to another owner; one named in a template is ours.
     kind = kind_of(call.action, call.resource)
     named_by_us = call.resource.startswith("<") or ":execution:" in call.resource
     if not named_by_us and "aws:ResourceTag" in keys(call.action, kind):

@@ -1,4 +1,4 @@
-"""The proof: calls are allowed, their neighbours are not, and what is granted is used or has a reason."""
+"""The proof: policies allow each call but not its neighbours, and each grant is used or has a reason."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.permissions.reasons import NEIGHBOURS, UNUSED, Reason
 
 @dataclass(frozen=True)
 class Proof:
-    """All environments, and the calls that were recorded."""
+    """All environments and the recorded calls."""
 
     environments: tuple[Environment, ...]
     recorded: frozenset[Call]
 
     @cached_property
     def derived(self) -> frozenset[Call]:
-        """The calls that follow from the templates."""
+        """Return the calls that follow from the templates."""
         return frozenset(call for _, calls in self._derived.items() for call in calls)
 
     @cached_property
@@ -42,7 +42,7 @@ class Proof:
 
     @cached_property
     def grants(self) -> Mapping[Grant, tuple[str, ...]]:
-        """All that is granted, and in which environments."""
+        """Return all grants, with the environments that have them."""
         found: dict[Grant, list[str]] = defaultdict(list)
         for environment in self.environments:
             for grants in environment.grants.values():
@@ -52,7 +52,7 @@ class Proof:
 
     @cached_property
     def users(self) -> Mapping[Grant, tuple[Call, ...]]:
-        """Which calls each grant allows."""
+        """Return the calls that each grant allows."""
         by_action: dict[tuple[str, str], list[Call]] = defaultdict(list)
         for call in sorted({*self.recorded, *self.derived}):
             by_action[call.role, call.action].append(call)
@@ -62,7 +62,7 @@ class Proof:
         }
 
     def problems(self) -> list[str]:
-        """All that the proof finds."""
+        """Return all problems."""
         return [
             *(f"denied {told}" for told in self.denied()),
             *self.against_the_reference(),
@@ -71,7 +71,7 @@ class Proof:
         ]
 
     def denied(self) -> list[str]:
-        """Calls that no policy allows: each derived one in its environment, each recorded one somewhere."""
+        """Return the calls that no policy allows: derived ones in their environment, recorded ones in any."""
         problems = [
             f"{environment.name}: {call}"
             for environment in self.environments
@@ -87,15 +87,15 @@ class Proof:
         return sorted(problems)
 
     def against_the_reference(self) -> list[str]:
-        """What the Service Authorization Reference has against a grant."""
+        """Return the grants that contradict the Service Authorization Reference."""
         return [problem for grant in self.grants for problem in reference.problems(grant)]
 
     def unused(self) -> list[Grant]:
-        """What no call uses, and no reason explains."""
+        """Return the grants that no call uses and no reason explains."""
         return [g for g, calls in self.users.items() if not calls and not explained(UNUSED, g)]
 
     def too_wide(self) -> list[str]:
-        """Neighbours of calls that are allowed without a reason."""
+        """Return the neighbours that are allowed without a reason."""
         return sorted({told for told, reason in self.allowed_neighbours() if reason is None})
 
     def allowed_neighbours(self) -> Iterator[tuple[str, Reason | None]]:
@@ -112,7 +112,7 @@ class Proof:
 
 
 def explained(reasons: Iterable[Reason], grant: Grant, what: str = "") -> Reason | None:
-    """The reason that a table has for a grant."""
+    """Return the reason for a grant; None if there is none."""
     return next(
         (
             reason

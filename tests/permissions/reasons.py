@@ -148,7 +148,7 @@ NEIGHBOURS: tuple[Reason, ...] = (
     Reason(
         _WAITER,
         "kms:(Decrypt|GenerateDataKey)",
-        "CloudFormation names a waiter and shortens long names, so its role can't name one state machine.",
+        "CloudFormation chooses and shortens the state machine's name, so the role's policy needs a pattern.",
         what="another machine",
     ),
     Reason(

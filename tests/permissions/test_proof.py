@@ -1,4 +1,4 @@
-"""Every permission is needed, and every need is a permission: see docs/permissions.md."""
+"""Every permission is used, and every call is allowed: see docs/permissions.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_service_authorization_reference_knows_every_action_resource_and_con
     assert proof.against_the_reference() == []
 
 
-def test_every_permission_is_used_or_its_reason_is_told(proof: Proof) -> None:
+def test_every_permission_is_used_or_has_a_reason(proof: Proof) -> None:
     assert [str(grant) for grant in proof.unused()] == []
 
 
@@ -34,17 +34,17 @@ def test_every_reason_is_needed(proof: Proof) -> None:
 
 
 def test_the_record_knows_the_roles_of_the_stacks_and_no_others(proof: Proof) -> None:
-    """But those of what exists already, which only another team's app has."""
+    """Roles that look up existing resources are an exception: only another team's app has them."""
     roles = {role for environment in proof.environments for role in environment.roles}
     others = {call.role for call in proof.recorded} - roles
     assert [role for role in others if not re.fullmatch(document.ELSEWHERE, role)] == []
 
 
-def test_every_role_is_told_about(proof: Proof) -> None:
+def test_every_role_is_described(proof: Proof) -> None:
     roles = {role for environment in proof.environments for role in environment.roles}
     assert all(document.belongs_to(role) for role in roles)
     assert roles >= document.ROLES.keys()
 
 
-def test_the_page_tells_what_is(proof: Proof) -> None:
+def test_the_page_is_current(proof: Proof) -> None:
     assert document.read() == document.text(proof), f"docs/permissions.md is not up to date: {RENEW}"

@@ -1,4 +1,4 @@
-"""The proof notices a policy that is wrong: each test breaks one and looks for what is told."""
+"""The proof finds wrong policies: each test breaks one and expects a problem."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.permissions.proof import Proof
 
 
 def find(proof: Proof, role: str, action: str, resource: str = "") -> Grant:
-    """A grant of a role."""
+    """Return a grant of a role."""
     return next(g for g in proof.grants if (g.role, g.action) == (role, action) and resource in g.resource)
 
 
 def broken(proof: Proof, *grants: Grant, instead: tuple[Grant, ...] = ()) -> Proof:
-    """The proof of other policies."""
+    """Return a proof with other policies."""
     changed = tuple(environment.without(*grants, instead=instead) for environment in proof.environments)
     return Proof(changed, proof.recorded)
 
@@ -64,14 +64,14 @@ def test_a_condition_that_is_lost_lets_a_neighbour_in(proof: Proof) -> None:
         assert any(line.startswith(f"{what}: {role}: {action}") for line in told), (role, action)
 
 
-def test_a_condition_that_the_action_does_not_know_is_told(proof: Proof) -> None:
+def test_a_condition_that_the_action_does_not_support_is_a_problem(proof: Proof) -> None:
     grant = find(proof, "JobRole", "s3:DeleteObject")
     conditions = json.dumps({"StringEqualsIfExists": {"bedrock:InferenceProfileArn": "x"}})
     told = broken(proof, grant, instead=(replace(grant, conditions=conditions),)).against_the_reference()
     assert any("no condition key bedrock:InferenceProfileArn" in line for line in told)
 
 
-def test_an_action_or_a_resource_type_that_is_not_there_is_told(proof: Proof) -> None:
+def test_an_unknown_action_or_resource_type_is_a_problem(proof: Proof) -> None:
     grant = find(proof, "RouterRole", "bedrock:InvokeModel", "custom-model-deployment")
     model = grant.resource.replace("custom-model-deployment", "custom-model")
     wrong = (replace(grant, action="bedrock:Converse"), replace(grant, resource=model))
@@ -80,12 +80,12 @@ def test_an_action_or_a_resource_type_that_is_not_there_is_told(proof: Proof) ->
     assert any("a custom-model, and the action takes" in line for line in told)
 
 
-def test_what_nobody_uses_is_told(proof: Proof) -> None:
+def test_an_unused_permission_is_a_problem(proof: Proof) -> None:
     extra = Grant("RouterRole", "bedrock:ListCustomModels", "*")
     assert extra in broken(proof, instead=(extra,)).unused()
 
 
-def test_a_call_that_is_new_or_refused_is_told_where_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_or_denied_call_is_a_problem_of_its_test_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(FOLDER, raising=False)
     resources = {"r": {"stack": "search-1", "logical_id": "RouterRole12345678", "type": "AWS::IAM::Role"}}
     call = {"role": "r", "action": "s3:GetObject", "resource": "arn:aws:s3:::x/y", "context": {}}
@@ -95,7 +95,7 @@ def test_a_call_that_is_new_or_refused_is_told_where_it_is_made(monkeypatch: pyt
     ]
 
 
-def test_another_object_of_a_folder_is_no_news_and_another_folder_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_folder_is_a_new_call_but_another_object_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which objects a delete in the middle still finds differs from run to run."""
     monkeypatch.delenv(FOLDER, raising=False)
     role = {"stack": "search-1", "logical_id": "LabellingRole12345678", "type": "AWS::IAM::Role"}
@@ -120,6 +120,6 @@ def _told(resources: dict[str, dict[str, str]], call: dict[str, object]) -> list
 
 
 def test_a_neighbour_is_not_a_call_that_is_made(proof: Proof) -> None:
-    """Somebody else's job is no call of ours; if it were, it would not be looked at."""
+    """A neighbour that the role also calls is not checked."""
     assert not any(dict(call.context).get(RESOURCE_TAG) == "{somebody else}" for call in proof.recorded)
     assert all(isinstance(call, Call) for call in proof.recorded)

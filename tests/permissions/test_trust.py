@@ -1,4 +1,4 @@
-"""Who may become a role, and who may call a function: services, on behalf of this account alone."""
+"""Who can assume a role and invoke a function: services, for this account only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Templates without what changes with every change of code or data."""
+"""Mask the parts of templates that change with every change of code or data."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _ASSET = re.compile(r"\b[0-9a-f]{64}\b")
 _VERSION = re.compile(r"(CurrentVersion[0-9A-F]{8})[0-9a-f]{32}\b")
 
 LEFT_OVER = re.compile(r"[0-9a-f]{32,}")
-"""A hash that no mask knows."""
+"""A hash that no mask covers."""
 
 
 class Digests(Protocol):
-    """What of an identity stands in templates."""
+    """The digests of an identity that are in templates."""
 
     @property
     def digest(self) -> str: ...
@@ -28,7 +28,7 @@ class Digests(Protocol):
 
 
 def masked(template: Mapping[str, Any], identity: Digests) -> Any:
-    """The template with `<asset>`, `<code>`, `<digest>` and `<dataset digest>` where those stand."""
+    """Return the template with `<asset>`, `<code>`, `<digest>` and `<dataset digest>` as placeholders."""
     text = json.dumps(template)
     text = _ASSET.sub("<asset>", text)
     text = _VERSION.sub(r"\1<code>", text)

@@ -28,13 +28,13 @@ from tests.stacks.environments import ENVIRONMENTS
 
 TEMPLATES = [
     *((environment, stack) for environment in ENVIRONMENTS for stack in STACKS),
-    # What a platform may ask for: each in the smallest stack that shows it, and all at once.
+    # Requirements of a platform: each in the smallest stack that shows it, and all at once.
     ("boundary", "router"),
     ("network", "router"),
     ("keys", "data"),
     ("keys", "router"),
     *(("hardened", stack) for stack in STACKS),
-    # What labels raw queries, what learns from logged requests, what buys throughput, and what has a judge.
+    # Raw queries, invocation logs, throughput, and a judge.
     ("raw-queries", "distillation"),
     ("invocation-logs", "distillation"),
     ("provisioned", "release"),
@@ -44,7 +44,7 @@ TEMPLATES = [
 
 @dataclass(frozen=True)
 class Other:
-    """The digests of a data set that isn't there."""
+    """Digests of a data set that doesn't exist."""
 
     digest: str = "0123456789ab"
     dataset_digest: str = "0123456789abcdef"
@@ -52,7 +52,7 @@ class Other:
 
 @pytest.fixture
 def json_snapshot(snapshot: SnapshotAssertion) -> SnapshotAssertion:
-    """One JSON file a test, with sorted keys."""
+    """Return a snapshot as one JSON file a test, with sorted keys."""
     return snapshot.use_extension(JSONSnapshotExtension)
 
 
@@ -86,7 +86,7 @@ def test_masks_leave_no_hash(assemblies: Mapping[str, Assembly], environment: st
 
 
 def test_new_code_and_new_data_change_no_snapshot(assemblies: Mapping[str, Assembly]) -> None:
-    """The hashes of another tree and the digests of another data set, put in by hand."""
+    """The test inserts the hashes of other code and the digests of another data set."""
     assembly = assemblies["local"]
     before, identity = json.dumps(assembly.templates), assembly.identity
     after = before.replace(identity.digest, Other.digest)

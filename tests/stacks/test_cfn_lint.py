@@ -1,4 +1,4 @@
-"""cfn-lint on every template: what neither the CDK nor the local system checks, such as a property's name."""
+"""cfn-lint checks every template, for example names of properties, which CDK and emulator don't check."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Resources:
       Definition: {StartAt: First, States: {Second: {Type: Sleep}}}
 """
 
-# A variant's other stacks are those of the environment that it is made from.
+# The other stacks of a variant are the same as those of its base environment.
 CHANGED = {
     "provisioned": ("release", "router"),
     "fine-tuning": ("distillation", "release"),
     "judge": ("release",),
     "hardened": STACKS,
 }
-# A quick run lints what most teams deploy, and what has most in it.
+# A quick run lints the usual environment and the one with the most resources.
 QUICK = ("prod", "hardened")
 TEMPLATES = [
     pytest.param(name, stack, marks=() if name in QUICK else pytest.mark.slow)

@@ -1,4 +1,4 @@
-"""docs/ci-roles.yaml: who may take the CI's roles, and what they may do."""
+"""docs/ci-roles.yaml: who can assume the CI's roles, and their permissions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def template() -> Any:
 
 
 def resolved(value: Any) -> Any:
-    """A value of the template in an account that has the provider."""
+    """Return a value of the template for an account that has the provider."""
     match value:
         case {"Fn::Sub": text}:
             return re.sub(r"\$\{([\w:]+)\}", lambda found: PARAMETERS[found[1]], text)
@@ -59,7 +59,7 @@ def role(name: str) -> Any:
 
 
 def trusts(name: str, provider: str = PROVIDER, **claims: str) -> bool:
-    """Whether a role may be taken with a token that says so."""
+    """Return whether a token with these claims can assume a role."""
     keys = {f"token.actions.githubusercontent.com:{key}": value for key, value in claims.items()}
     context = iam_evaluator.EvalContext(
         principal_arn=provider,
@@ -76,7 +76,7 @@ def trusts(name: str, provider: str = PROVIDER, **claims: str) -> bool:
 
 
 def grants(name: str) -> set[tuple[str, str]]:
-    """Every action that a role may do, with its resource."""
+    """Return every action of a role, with its resource."""
     found = set()
     for policy in role(name)["Policies"]:
         for statement in policy["PolicyDocument"]["Statement"]:
@@ -116,12 +116,12 @@ def test_the_repositorys_own_jobs_may_take_the_role(name: str) -> None:
         "",
     ],
 )
-def test_nobody_else_may(name: str, subject: str) -> None:
+def test_other_subjects_can_not_assume_it(name: str, subject: str) -> None:
     assert not trusts(name, aud="sts.amazonaws.com", sub=subject)
 
 
 @pytest.mark.parametrize(("name", "other"), [("DeployRole", "DiffRole"), ("DiffRole", "DeployRole")])
-def test_neither_role_is_for_the_others_jobs(name: str, other: str) -> None:
+def test_a_role_can_not_be_assumed_by_the_other_roles_jobs(name: str, other: str) -> None:
     """A pull request can't deploy."""
     assert not trusts(name, aud="sts.amazonaws.com", sub=SUBJECT[other])
 
@@ -149,7 +149,7 @@ def test_a_repository_with_a_wildcard_is_refused(repository: str) -> None:
 def test_a_deployment_takes_the_roles_that_the_assembly_names_and_does_nothing_else(
     assemblies: Mapping[str, Assembly],
 ) -> None:
-    """What CloudFormation itself gets is passed by the deploy role, and no image is built."""
+    """The deploy role passes CloudFormation's role, and the app builds no image."""
     folder = assemblies["dev"].folder
     named = {
         found

@@ -1,4 +1,4 @@
-"""What the constructs refuse at synthesis."""
+"""Arguments that constructs refuse at synthesis."""
 
 from __future__ import annotations
 

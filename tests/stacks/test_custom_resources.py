@@ -1,4 +1,4 @@
-"""Custom resources and their handlers agree: on properties, variables, entry points and times."""
+"""Custom resources and their handlers agree on properties, entry points and times."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ HANDLERS = {
 # Read by a name that a loop gives, or by what the handler calls.
 COST = {"Cost", "MaximumCostUsd"}
 ALSO_READ = {"dataset": {"Training", "Holdout"} | COST, "labelling": COST}
-# A change of these is a reason to ask the handler again, which needs no other use of them.
+# A change of these sends an Update; the handler doesn't read them.
 TRIGGERS = {"release": {"Gate", "Rollout", "RetryInternalErrors"}}
 
 
 def subscripts(folder: str, *names: str) -> tuple[set[str], set[str]]:
-    """The constant keys that a folder's code takes from variables or attributes of these names: those that
-    must be there, and those that it asks for with `get`."""
+    """Return the constant keys that a folder's code reads from variables or attributes of these names.
+
+    The first set has keys of subscripts, the second keys of `get`.
+    """
     required, optional = set[str](), set[str]()
     for path in sorted((PROJECT / "lambda" / folder).glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -51,7 +53,7 @@ def _named(node: ast.expr) -> str:
 
 
 def sent(value: Any) -> Any:
-    """A property as CloudFormation sends it: every scalar is a string."""
+    """Return a property as CloudFormation sends it: with strings for all scalars."""
     match value:
         case dict():
             return {key: sent(inner) for key, inner in value.items()}
@@ -74,7 +76,7 @@ def test_every_custom_resource_has_the_properties_that_its_handler_reads(assembl
         also, triggers = ALSO_READ.get(folder, set()), TRIGGERS.get(folder, set())
         given = set(resource.properties) - {"ServiceToken"}
         assert required <= given, folder
-        # Raised to try again, which is a reason to ask the handler.
+        # A new value sends an Update, which starts the release again.
         assert given - required - optional - also - {"Attempt"} == triggers, folder
 
 
@@ -167,7 +169,7 @@ def test_gate_and_rollout_arrive_as_they_were_set(assembly: Assembly) -> None:
     )
 
 
-# What a function sees: its bundle, the layer and Python. Each is imported with its own variables.
+# Import each handler with its own variables, and only its bundle, the layer and Python on the path.
 IMPORTING = """
 import importlib, json, os, sys
 sys.path = [entry for entry in sys.path if "site-packages" not in entry]
@@ -190,7 +192,7 @@ for function in json.load(sys.stdin):
 def test_every_entry_point_starts_with_nothing_but_its_bundle_its_layer_and_its_variables(
     assemblies: Mapping[str, Assembly],
 ) -> None:
-    """The local system's functions see this virtual environment, which would hide what a bundle lacks."""
+    """The emulator's functions can import from this virtual environment, which hides missing modules."""
     functions = {}
     for environment in ("provisioned", "fine-tuning", "raw-queries"):
         assembly = assemblies[environment]

@@ -1,4 +1,4 @@
-"""The key and the buckets: encrypted, versioned, closed, logged, and kept as the settings say."""
+"""The key and the buckets: encryption, versions, access, logs and retention."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def removal(resource: Resource) -> set[str]:
 
 
 def made(assembly: Assembly) -> Resource | None:
-    """The key that the stack makes; none where the team has its own."""
+    """Return the key that the stack creates; None if the team has its own."""
     if assembly.settings.encryption.key_arn:
         assert assembly.resources("AWS::KMS::Key") == []
         return None
     return assembly.one("AWS::KMS::Key")
 
 
-def test_both_a_made_key_and_one_of_the_teams_own_are_among_the_environments(
+def test_environments_have_a_created_key_and_the_teams_own(
     assemblies: Mapping[str, Assembly],
 ) -> None:
     assert {made(assembly) is None for assembly in assemblies.values()} == {True, False}

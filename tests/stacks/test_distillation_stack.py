@@ -1,4 +1,4 @@
-"""The job's service role and the handler that passes it on."""
+"""The job's service role, and the function that passes it to Bedrock."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_job_role_may_read_data_write_its_output_and_ask_the_teacher(assembly: A
             allow({"bedrock:InvokeModel"}, {model}, through_profile),
         ]
     granted = assembly.role_statements(assembly.one("AWS::IAM::Role", "JobJobRole"))
-    # What a network takes besides: see test_platform.
+    # The permissions for a VPC: see test_platform.
     granted = [s for s in granted if not any(action.startswith("ec2:") for action in s.actions)]
     if assembly.training_uri is None:
         # What it may of the logs stands in the same statements: see test_labelling_stack.
@@ -62,7 +62,7 @@ def test_job_role_may_read_data_write_its_output_and_ask_the_teacher(assembly: A
     assert granted == expected
 
 
-def test_only_what_makes_jobs_passes_a_role_and_only_this_one_to_bedrock(assembly: Assembly) -> None:
+def test_only_functions_that_create_jobs_pass_a_role_and_only_this_one_to_bedrock(assembly: Assembly) -> None:
     passing = [
         (role.name, statement)
         for role in assembly.resources("AWS::IAM::Role")
@@ -72,9 +72,9 @@ def test_only_what_makes_jobs_passes_a_role_and_only_this_one_to_bedrock(assembl
     to_bedrock = {"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}}
     pass_it = allow({"iam:PassRole"}, {"<JobJobRole.Arn>"}, to_bedrock)
     if assembly.is_labelled_here:
-        # What makes batch jobs passes their role: see test_labelling_stack.
+        # The labelling passes the role of batch jobs: see test_labelling_stack.
         passing = [found for found in passing if found[0] != "LabellingStepRole"]
-    # As does what makes evaluation jobs: see test_serving_stack.
+    # GradeAnswers passes the role of evaluation jobs: see test_release_stack.
     passing = [found for found in passing if found[0] != "ReleaseGradeAnswersRole"]
     makers = ["JobRole"]
     if assembly.settings.release.retry_internal_errors:
@@ -82,7 +82,7 @@ def test_only_what_makes_jobs_passes_a_role_and_only_this_one_to_bedrock(assembl
     assert passing == [(maker, pass_it) for maker in makers]
 
 
-def test_what_ends_a_job_or_a_model_asks_for_the_owners_tag(assembly: Assembly) -> None:
+def test_stopping_a_job_or_deleting_a_model_needs_the_owners_tag(assembly: Assembly) -> None:
     owned = {"StringEquals": {f"aws:ResourceTag/{OWNER_TAG}": assembly.settings.owner}}
     ending = {
         "bedrock:StopModelCustomizationJob",
@@ -101,7 +101,7 @@ def test_what_ends_a_job_or_a_model_asks_for_the_owners_tag(assembly: Assembly) 
     assert [statement for statement in found if statement.conditions != owned] == []
 
 
-def test_what_an_earlier_student_made_can_be_ended(assembly: Assembly) -> None:
+def test_jobs_and_models_of_an_earlier_student_can_be_ended(assembly: Assembly) -> None:
     """Case B14."""
     account, region = assembly.settings.account, assembly.settings.region
     mine = f"arn:aws:bedrock:{region}:{account}"
@@ -133,7 +133,7 @@ def test_model_key_adds_its_permissions_and_nothing_else_does(assembly: Assembly
         return
     assert encrypted["JobRole"] == MODEL_KEY_ACTIONS
     assert encrypted["ReleaseCandidateRole"] == MODEL_KEY_ACTIONS
-    # Whoever invokes the model decrypts it.
+    # Invoking the model needs the key.
     assert "kms:Decrypt" in encrypted["ReleaseEvaluationRole"] & encrypted["RouterRole"]
     assert assembly.plain(job.properties["CustomModelKmsKeyId"]) == "<Key.Arn>"
 
@@ -142,7 +142,7 @@ def test_model_key_is_on_and_off_among_the_environments(assemblies: Mapping[str,
     assert {assembly.settings.encryption.model_key for assembly in assemblies.values()} == {True, False}
 
 
-def test_job_and_what_it_makes_carry_owner_and_digest(assembly: Assembly) -> None:
+def test_job_and_model_have_tags_with_owner_and_digest(assembly: Assembly) -> None:
     tags = assembly.one("Custom::BedrockDistillationJob").properties["Tags"]
     own = {OWNER_TAG: assembly.settings.owner, DIGEST_TAG: assembly.identity.digest}
     assert tags == {**assembly.settings.tags, **own}
@@ -165,7 +165,9 @@ def test_no_job_starts_before_the_data_set_has_passed(assembly: Assembly) -> Non
         ("Custom::BedrockRelease", "ReleaseReleaseRole"),
     ],
 )
-def test_no_resource_is_made_before_its_handler_may_work(assembly: Assembly, kind: str, role: str) -> None:
+def test_resource_is_created_after_the_policy_of_its_handler(
+    assembly: Assembly, kind: str, role: str
+) -> None:
     """A policy is a resource of its own, so the role's ARN alone doesn't wait for it."""
     if kind == "Custom::BedrockDataset" and assembly.is_labelled_here:
         kind, role = "Custom::BedrockLabelling", "LabellingRole"

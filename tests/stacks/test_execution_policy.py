@@ -1,4 +1,4 @@
-"""The policies for CloudFormation's own role: what the templates' types need, on what bears our names."""
+"""The policies of CloudFormation's execution role: actions by resource type, limited to our names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def statements(template: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def allowed(template: Mapping[str, Any], action: str, resource: str) -> list[dict[str, Any]]:
-    """The statements that allow an action on a resource."""
+    """Return the statements that allow an action on a resource."""
     return [
         statement
         for statement in statements(template)
@@ -41,13 +41,13 @@ def allowed(template: Mapping[str, Any], action: str, resource: str) -> list[dic
 
 @pytest.fixture(params=ENVIRONMENTS)
 def template(request: pytest.FixtureRequest, assemblies: Mapping[str, Assembly]) -> dict[str, Any]:
-    """The policies of one environment after another."""
+    """Return the policies of each environment in turn."""
     return execution_policy.policies(request.param, assemblies[request.param].folder)
 
 
 @pytest.fixture
 def dev(assemblies: Mapping[str, Assembly]) -> dict[str, Any]:
-    """The policies of dev."""
+    """Return the policies of dev."""
     return execution_policy.policies("dev", assemblies["dev"].folder)
 
 
@@ -58,7 +58,7 @@ def test_it_is_a_template_without_findings(template: dict[str, Any], tmp_path: P
     assert findings(path) == []
 
 
-def test_no_policy_is_longer_than_iam_takes(template: dict[str, Any]) -> None:
+def test_no_policy_exceeds_iams_limit(template: dict[str, Any]) -> None:
     assert 1 <= len(template["Resources"]) <= 10
     for resource in template["Resources"].values():
         document = json.dumps(resource["Properties"]["PolicyDocument"], separators=(",", ":"))
@@ -93,7 +93,7 @@ def test_no_policy_is_longer_than_iam_takes(template: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_what_bears_our_names_may_be_changed_and_nothing_else(
+def test_only_resources_with_our_names_can_be_changed(
     dev: dict[str, Any], action: str, ours: str, theirs: str
 ) -> None:
     assert allowed(dev, action, f"arn:aws:{ours}")
@@ -134,7 +134,7 @@ def test_a_bundle_is_read_and_never_written(dev: dict[str, Any]) -> None:
 def test_with_a_boundary_roles_are_given_permissions_only_if_they_have_it(
     assemblies: Mapping[str, Assembly],
 ) -> None:
-    """Without one, whoever deploys can give a role of ours anything."""
+    """Without a boundary, the deployment can give our roles any permission."""
     bounded = execution_policy.policies("dev", assemblies["dev"].folder, BOUNDARY)
     role = "arn:aws:iam::444455556666:role/video-router-dev-r-R1"
 

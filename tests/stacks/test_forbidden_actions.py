@@ -1,4 +1,4 @@
-"""What no role may do, on prod: change the account's logging or prompt routers, or widen permissions.
+"""Actions that no role of prod may have: to change the account's logging or prompt routers, or permissions.
 
 The logging configuration is one for an account and Region: whoever puts it overwrites every other team's, and
 whoever deletes it ends their audit. A prompt router takes no custom model, so it could serve no release.

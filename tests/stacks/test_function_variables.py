@@ -49,7 +49,7 @@ def test_class_of_an_entry_point_is_found_in_its_code(handler: str, expected: st
 
 
 class BrokenStack(cdk.Stack):
-    """A step of the labelling, with the variables of nothing but its owner, or of another kind."""
+    """A stack with a step of the labelling that gets variables of another class."""
 
     def __init__(self, environment: Env) -> None:
         super().__init__(cdk.App(analytics_reporting=False), "Broken")
@@ -65,7 +65,7 @@ class BrokenStack(cdk.Stack):
         )
 
     def problems(self) -> list[str]:
-        """What is wrong with its function."""
+        """Return the problems of the function's variables."""
         found = assertions.Template.from_stack(self).find_resources("AWS::Lambda::Function")
         (properties,) = (each["Properties"] for each in found.values())
         return variables.problems(properties["Handler"], properties["Environment"]["Variables"])

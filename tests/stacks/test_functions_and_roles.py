@@ -1,4 +1,4 @@
-"""Every Lambda function and every role, whichever stack it is in."""
+"""All Lambda functions and roles, in all stacks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from tests.stacks.assembly import Assembly, Resource, is_framework
 
-# Actions that take no resource (Service Authorization Reference), by who has them.
+# Actions that don't support resources (Service Authorization Reference), by role.
 ON_ANYTHING = {
     "lambda.amazonaws.com": {
         "bedrock:ListCustomModelDeployments",
@@ -35,7 +35,7 @@ ON_ANYTHING = {
         "xray:PutTraceSegments",
     },
 }
-# What Bedrock's jobs in a network need, only on interfaces that Bedrock has tagged (Bedrock user guide).
+# Actions for Bedrock's jobs in a VPC, only on interfaces with Bedrock's tags (Bedrock user guide).
 INTERFACES = {
     "ec2:CreateNetworkInterfacePermission",
     "ec2:DeleteNetworkInterface",
@@ -45,14 +45,14 @@ DESCRIPTIONS = {
     f"ec2:Describe{name}"
     for name in ("NetworkInterfaces", "Vpcs", "DhcpOptions", "Subnets", "SecurityGroups")
 }
-# What the Provider framework's waiter gets from the CDK besides.
+# Additional actions that the CDK grants the Provider framework's state machine.
 WAITERS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 
-# Wildcards within a resource: what Bedrock, Step Functions and Lambda name themselves, and folders.
+# Wildcards within a resource: ids chosen by Bedrock, Step Functions and Lambda, and folders.
 WILDCARDS = re.compile(
     r"<Data\.Arn>/(datasets|jobs|labels|releases)/\*"
     r"|<Data\.Arn>/releases/\*/judge/\*"
-    r"|arn:aws:s3:::search-team-(data/queries/2026-11/|logs/bedrock/)\*"  # what variants name
+    r"|arn:aws:s3:::search-team-(data/queries/2026-11/|logs/bedrock/)\*"  # in variants
     r"|arn:aws:bedrock:us-east-1:\d{12}:(evaluation|model-invocation)-job/\*"
     r"|arn:aws:bedrock:us-east-1:\d{12}:(custom-model|model-customization-job)/(amazon\.nova-micro-v1:0:128k/)?\*"
     r"|arn:aws:bedrock:us-east-1:\d{12}:(custom-model-deployment|provisioned-model)/\*"

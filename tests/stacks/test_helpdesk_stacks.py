@@ -1,4 +1,4 @@
-"""Another task reaches every function by one call, and one that can't be used stops the synthesis."""
+"""`use_task` sets the task of every function, and an invalid task stops the synthesis."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HELPDESK = PROJECT / "examples" / "helpdesk"
 
 
 def with_function(app: cdk.App, name: str, task: Path | None = None) -> None:
-    """A stack with one function, as deep in its tree as a construct's."""
+    """Declare a stack with one function, as deep in the tree as those of our constructs."""
     stack = cdk.Stack(app, name)
     if task:
         use_task(stack, task)
@@ -39,7 +39,7 @@ def with_function(app: cdk.App, name: str, task: Path | None = None) -> None:
 
 
 def task_of_the_function(assembly: Path, name: str) -> Path:
-    """The task's folder in the code of a stack's function."""
+    """Return the task's folder in the code of a stack's function."""
     (template,) = assembly.glob(f"{name}Inside*.nested.template.json")
     resources = json.loads(template.read_text(encoding="utf-8"))["Resources"].values()
     (function,) = (each for each in resources if each["Type"] == "AWS::Lambda::Function")

@@ -1,4 +1,4 @@
-"""Other packages on the import path: another team's, and folders that bear the names of ours."""
+"""Packages and folders of other teams with the same names as ours, on the import path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.stacks import offline
 
 NAMES = ("shared", "dataset", "stacks", "router")
 
-# As in an account: the bundle, then the layer, and nothing that this machine has besides.
+# As in Lambda: the bundle, then the layer, and no other packages of this machine.
 HANDLER = """
 import sys
 front, bundle, layer, behind = sys.argv[1:]
@@ -51,7 +51,7 @@ app.synth()
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Path:
-    """Folders of these names that hold no code, such as a data set's."""
+    """Return a folder with folders of these names without code, such as a data set's."""
     for name in NAMES:
         (tmp_path / "plain" / name).mkdir(parents=True)
     return tmp_path / "plain"
@@ -59,7 +59,7 @@ def plain(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
-    """Packages of these names that refuse to be imported."""
+    """Return a folder with packages of these names that raise when imported."""
     for name in NAMES:
         package = tmp_path / "packages" / name
         package.mkdir(parents=True)

@@ -480,7 +480,7 @@ def test_whether_there_is_a_model_key_changes_the_digest_and_which_one_does_not(
     assert none != one == two
 
 
-def test_what_decides_nothing_of_the_model_leaves_the_digest(stack: cdk.Stack, bucket: s3.Bucket) -> None:
+def test_options_that_do_not_change_the_model_keep_the_digest(stack: cdk.Stack, bucket: s3.Bucket) -> None:
     changes: list[dict[str, Any]] = [
         {},
         {"owner": "others"},
@@ -546,7 +546,7 @@ def test_the_jobs_own_handler_may_only_stop_and_delete_what_is_its_owners(
         (THROUGHPUT_ARN, "GetProvisionedModelThroughput", "Throughput"),
     ],
 )
-def test_what_exists_is_looked_up_with_one_permission(
+def test_existing_resource_is_looked_up_with_one_permission(
     stack: cdk.Stack, arn: str, action: str, kind: str
 ) -> None:
     """Case T3."""
@@ -567,7 +567,7 @@ def test_what_exists_is_looked_up_with_one_permission(
     assert bedrock == [allowed(f"bedrock:{action}", arn)]
 
 
-def test_what_exists_tells_a_release_where_its_model_comes_from(stack: cdk.Stack) -> None:
+def test_existing_job_or_model_is_the_source_of_a_release(stack: cdk.Stack) -> None:
     """Case T3."""
     job = DistillationJob.from_job_arn(stack, "Job", JOB_ARN)
     model = DistillationJob.from_model_arn(stack, "Model", MODEL_ARN)

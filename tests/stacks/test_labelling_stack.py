@@ -1,4 +1,4 @@
-"""Where data comes from: rows, raw queries that the teacher labels, or what Bedrock has logged."""
+"""Sources of data: rows, raw queries that the teacher labels, and invocation logs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_validation_rows_are_curated_too(folder: Assembly) -> None:
 
 
 def test_job_comes_before_its_labelling_and_goes_after_it(raw: Assembly) -> None:
-    """Whatever the labelling makes belongs to the job's resource, whose Delete must come last."""
+    """The job's resource owns the job that the labelling creates, so its Delete must come last."""
     waits_for = raw.one("Custom::BedrockLabelling").raw["DependsOn"]
     assert raw.one("Custom::BedrockDistillationJob").logical_id in waits_for
 

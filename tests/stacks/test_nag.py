@@ -1,4 +1,4 @@
-"""cdk-nag: no finding without an acknowledgement, no acknowledgement without a finding."""
+"""cdk-nag: each finding has an acknowledgement, and each acknowledgement a finding."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GENERIC = re.compile(
     r"|suppress(ed)?|acceptable|for now|todo|tbd)\b",
     re.IGNORECASE,
 )
-# As each pack calls itself in the report.
+# Names of the packs in the report.
 NAMES: Mapping[Pack, str] = {
     "AwsSolutions": nag.AWS_SOLUTIONS,
     "Serverless": nag.SERVERLESS,
@@ -34,14 +34,14 @@ WITH_DETAILS = {"IAM5"}
 
 
 def said_by(report: Mapping[str, Any], pack: Pack) -> Mapping[str, Any]:
-    """What a rule pack itself said; not to find it means that no check ran."""
+    """Return a pack's part of the report, which must exist: otherwise no check ran."""
     (found,) = [plugin for plugin in report["pluginReports"] if plugin["pluginName"] == NAMES[pack]]
     checked: Mapping[str, Any] = found
     return checked
 
 
 def unacknowledged(report: Mapping[str, Any], pack: Pack) -> set[str]:
-    """Rules of a pack with findings that nobody acknowledged, with cdk-nag's details."""
+    """Return the rules of a pack with unacknowledged findings, with cdk-nag's details."""
     rules = (violation["ruleName"] for violation in said_by(report, pack)["violations"])
     return {rule.removeprefix(f"{NAMES[pack]}-") for rule in rules}
 
@@ -62,7 +62,7 @@ def test_no_finding_is_left(assembly: Assembly) -> None:
     for pack in assembly.settings.checks.packs:
         assert unacknowledged(assembly.report, pack) == set()
         assert said_by(assembly.report, pack)["conclusion"] == "success"
-    # The CDK's own validator reports beside them where it has found something.
+    # The CDK's own validator is in the report only if it has findings.
     assert {len(plugin["violations"]) for plugin in assembly.report["pluginReports"]} == {0}
 
 
@@ -90,14 +90,14 @@ def test_reasons_say_something(assembly: Assembly) -> None:
 
 
 def rules(assembly: Assembly) -> Iterator[tuple[str, str]]:
-    """(construct, rule) of each acknowledgement, the rule without its rule set."""
+    """Yield (construct, rule) of each acknowledgement, the rule without its rule set."""
     for construct, rule in acknowledged(assembly).reasons:
         rule_set, _, name = rule.partition("::")
         yield construct, name.removeprefix(f"{rule_set}-")
 
 
 def test_a_finding_is_acknowledged_at_its_construct_with_its_detail(assembly: Assembly) -> None:
-    """Neither for a whole stack nor for all wildcards at once."""
+    """No acknowledgement is for a whole stack or for all wildcards."""
     names = {
         id_.partition("::")[2].removeprefix(f"{id_.partition('::')[0]}-")
         for ids in nag.MATTERS.values()
@@ -112,7 +112,7 @@ def test_a_finding_is_acknowledged_at_its_construct_with_its_detail(assembly: As
 
 
 def test_an_acknowledgement_covers_one_resource(assembly: Assembly) -> None:
-    """What is accepted at a construct is found at one resource below it, in each rule set."""
+    """An acknowledgement at a construct covers a finding at one resource below it, in each rule set."""
     for pack in assembly.settings.checks.packs:
         for finding in said_by(assembly.report, pack)["suppressedViolations"]:
             paths = [construct["constructPath"] for construct in finding["violatingConstructs"]]
@@ -120,12 +120,12 @@ def test_an_acknowledgement_covers_one_resource(assembly: Assembly) -> None:
 
 
 def test_every_matter_is_accepted_somewhere(assemblies: Mapping[str, Assembly]) -> None:
-    """What is accepted nowhere is no longer needed in the table."""
+    """A matter without an acknowledgement can be removed from the table."""
     declared = {rule for name in assemblies for _, rule in acknowledged(assemblies[name]).reasons}
     assert {id_ for ids in nag.MATTERS.values() for id_ in ids} - declared == set()
 
 
-def test_a_matter_that_nobody_knows_is_refused() -> None:
+def test_an_unknown_matter_is_refused() -> None:
     with pytest.raises(KeyError, match="LambdaDQL"):
         nag.ids("LambdaDQL")
 

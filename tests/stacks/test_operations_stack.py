@@ -16,7 +16,7 @@ CODE = "".join(path.read_text(encoding="utf-8") for path in sorted((PROJECT / "l
 
 
 def is_emitted(metric: str) -> bool:
-    """Whether some function adds this metric by its name."""
+    """Return whether a function emits this metric."""
     return re.search(rf'(?:add_metric|count)\(\s*"{metric}"', CODE) is not None
 
 
@@ -41,7 +41,7 @@ def test_alarms_are_on_plain_metrics_that_functions_emit(assembly: Assembly) -> 
     assert not assembly.resources("AWS::CloudWatch::CompositeAlarm")
 
 
-def test_somebody_is_told_of_what_reached_nobody(assembly: Assembly) -> None:
+def test_alarm_on_undelivered_messages(assembly: Assembly) -> None:
     alarm = assembly.one("AWS::CloudWatch::Alarm", "UndeliveredAlarm").properties
     assert (alarm["Namespace"], alarm["MetricName"]) == ("AWS/SQS", "ApproximateNumberOfMessagesVisible")
     dimensions = [{"Name": "QueueName", "Value": "<ReleaseUndelivered.QueueName>"}]
@@ -63,7 +63,7 @@ def test_every_alarm_tells_the_topic_of_its_beginning_and_its_end(assembly: Asse
 
 
 def test_alarms_may_publish_to_the_topic(assembly: Assembly) -> None:
-    """The topic's own policy takes the place of the default one, which let the whole account publish."""
+    """The topic's own policy replaces the default one, which allows the whole account to publish."""
     statements = assembly.statements(assembly.one("AWS::SNS::TopicPolicy").properties["PolicyDocument"])
     (allowed,) = [statement for statement in statements if statement.effect == "Allow"]
     settings = assembly.settings
@@ -119,7 +119,7 @@ def test_dashboard_shows_metrics_that_functions_emit(assembly: Assembly) -> None
     assert all(match and is_emitted(match["metric"]) for match in found), searches
 
 
-def test_whoever_is_named_is_told(assembly: Assembly) -> None:
+def test_addresses_in_the_settings_are_subscribed(assembly: Assembly) -> None:
     subscribed = [
         assembly.plain(subscription.properties)
         for subscription in assembly.resources("AWS::SNS::Subscription")

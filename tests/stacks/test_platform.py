@@ -1,4 +1,4 @@
-"""What a platform may ask of all that is made: a permissions boundary, a network, one key for everything."""
+"""Requirements of a platform for all resources: a permissions boundary, a VPC, one key for everything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.stacks import declaring
 from tests.stacks.assembly import Assembly, Resource, walk
 
 HARDENED = "hardened"
-# Which endpoint an action's service is reached by; None where the service is asked by another, or by nobody.
+# The VPC endpoint for an action's service; None if the function itself doesn't call the service.
 SERVICES: Mapping[str, str | None] = {
     "bedrock": "bedrock",
     "cloudwatch": "monitoring",
@@ -40,7 +40,7 @@ SERVICES: Mapping[str, str | None] = {
 
 
 def functions(assembly: Assembly) -> list[Resource]:
-    """All, the framework's among them."""
+    """Return all functions, including those of the Provider framework."""
     return assembly.resources("AWS::Lambda::Function")
 
 
@@ -70,14 +70,14 @@ def test_a_boundary_is_given_by_name_and_by_arn_among_the_environments(
 
 
 def test_the_hardened_environment_has_every_kind_of_role(assemblies: Mapping[str, Assembly]) -> None:
-    """So that what is asserted of its roles holds of all: but of the data set's, which labels replace."""
+    """Tests of its roles thus cover all but that of the data set, which the labelling replaces."""
     roles = {name: {r.name for r in a.resources("AWS::IAM::Role")} for name, a in assemblies.items()}
     others = set().union(*roles.values()) - roles[HARDENED]
     assert all(name.startswith("Dataset") for name in others), others
 
 
 def test_a_scopes_boundary_covers_what_the_cdk_makes_by_itself() -> None:
-    """Roles of its Provider framework, of its singletons, and of resources written out."""
+    """These are roles of its Provider framework, of its singletons, and of L1 resources."""
     app = cdk.App()
     stack = cdk.Stack(app, "team")
     bucket = s3.Bucket(stack, "Bucket", auto_delete_objects=True, removal_policy=cdk.RemovalPolicy.DESTROY)
@@ -115,7 +115,7 @@ def test_every_function_is_in_the_network_or_none_is(assembly: Assembly) -> None
 
 
 def test_lambda_alone_manages_the_interfaces_and_only_in_the_network(assembly: Assembly) -> None:
-    """Neither does a function's code, nor is a role's policy AWS's own managed one."""
+    """The function's code can't use these permissions, and roles have no managed policy for them."""
     network, account = assembly.settings.network, assembly.settings.account
     arn = f"arn:aws:ec2:us-east-1:{account}"
     for function in functions(assembly):
@@ -211,7 +211,7 @@ def test_another_network_names_the_same_job_and_starts_no_release(assemblies: Ma
 
 
 def test_endpoints_are_those_of_the_services_that_functions_may_call(assembly: Assembly) -> None:
-    """`cdk_distilled_router.common.vpc_endpoints` lists neither too few nor too many."""
+    """`cdk_distilled_router.common.vpc_endpoints` lists exactly the services that functions call."""
     needed = {
         "bedrock-runtime" if action == "bedrock:InvokeModel" else SERVICES[action.partition(":")[0]]
         for function in functions(assembly)
@@ -336,7 +336,7 @@ def test_the_printed_policy_is_that_of_a_key_that_is_made(assembly: Assembly) ->
 
 
 def test_log_groups_have_the_names_that_the_keys_policy_allows(assembly: Assembly) -> None:
-    """CloudFormation makes a group's name of its stack's, where the template gives none."""
+    """CloudFormation begins the name of a log group with the stack's name if the template has none."""
     owner = assembly.settings.owner
     names = {
         str(assembly.plain(group.properties.get("LogGroupName", f"{owner}-{group.stack}-Name-1")))

@@ -1,4 +1,4 @@
-"""The Provider framework's own code, as the CDK puts it into our assets, does what our double of it does.
+"""The Provider framework's own code, from the CDK's assets, behaves like our double of it.
 
 The unit tests run the handlers behind `tests/unit/framework.py`. An upgrade of aws-cdk-lib that
 changes the framework is seen here.
@@ -30,7 +30,7 @@ Seen = Mapping[str, Any]
 
 
 def case(event: Mapping[str, Any], on_event: Answers, is_complete: Answers | None = None) -> dict[str, Any]:
-    """A request, and what the functions answer to it, one call after another."""
+    """Return a request and the functions' answers, in the order of their calls."""
     return {"event": event, "onEvent": on_event, "isComplete": is_complete, "polls": POLLS}
 
 
@@ -56,7 +56,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "c6 delete that is never complete": case(DELETE, [ANSWER], [PENDING]),
     "c7 delete of the marker": case(IGNORED, [REFUSED], [REFUSED]),
 }
-# What the framework refuses and the double takes for a mistake of ours.
+# Cases in which the framework fails and the double raises AssertionError.
 MISTAKES: Mapping[str, Mapping[str, Any]] = {
     "c3 no id": case(CREATE, [{}], [{"IsComplete": True}]),
     "c4 delete changes the id": case(DELETE, [OTHER], [PENDING]),
@@ -66,7 +66,7 @@ MISTAKES: Mapping[str, Mapping[str, Any]] = {
 
 @pytest.fixture(scope="session")
 def real(assemblies: Mapping[str, Assembly]) -> Mapping[str, Seen]:
-    """What the framework's own code made of each case."""
+    """Return the framework's result of each case."""
     everything = {**CASES, **MISTAKES}
     (folder,) = {path.parent for path in assemblies["local"].folder.glob("asset.*/framework.js")}
     asked = {"folder": str(folder), "cases": list(everything.values())}
@@ -77,7 +77,7 @@ def real(assemblies: Mapping[str, Assembly]) -> Mapping[str, Seen]:
 
 
 class Scripted:
-    """A function that follows a script; the last answer stays."""
+    """A function with scripted answers; the last one repeats."""
 
     def __init__(self, answers: Answers) -> None:
         self._answers = list(answers)
@@ -92,7 +92,7 @@ class Scripted:
 
 
 def doubled(given: Mapping[str, Any]) -> tuple[framework.Response, dict[str, int]]:
-    """What the double makes of a case, and how often it called which function."""
+    """Return the double's result of a case, and the number of calls of each function."""
     on_event = Scripted(given["onEvent"])
     is_complete = Scripted(given["isComplete"]) if given["isComplete"] else None
     double = Framework(on_event, is_complete, most_polls=POLLS)

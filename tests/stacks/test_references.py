@@ -1,4 +1,4 @@
-"""What crosses from stack to stack, and where the digest stands.
+"""References between stacks, and the places of the digest.
 
 CloudFormation refuses to change an export that another stack imports, so only what stays is exported, and
 what carries the digest is a literal in each template.
@@ -108,7 +108,7 @@ def test_another_digest_changes_the_resources_that_start_its_work_and_no_other(
 
 
 def test_environments_never_share_a_name(assemblies: Mapping[str, Assembly]) -> None:
-    """Two environments in one account must not meet in an export, a machine, an alarm or a log group."""
+    """Two environments in one account must not share names of exports, machines, alarms or log groups."""
     named: dict[str, set[str]] = {}
     for environment in ("local", "dev", "prod"):
         assembly = assemblies[environment]

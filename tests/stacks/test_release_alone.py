@@ -1,4 +1,4 @@
-"""The Release construct by itself: in anybody's stack, with a bucket and a job and little else."""
+"""The Release construct in another team's stack, with a bucket and a job."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Make = Callable[[cdk.Stack, s3.IBucket], Release]
 
 @dataclass(frozen=True)
 class Source:
-    """A release's source without a construct behind it."""
+    """A source of a release's model that is not a construct."""
 
     digest: str = "0123456789ab"
     student: str = STUDENT
@@ -78,7 +78,7 @@ def release_of(
 
 
 class Made:
-    """A stack with a release in it, synthesised."""
+    """A synthesized stack with a release."""
 
     def __init__(self, make: Make, *, keyed: bool = False) -> None:
         app = cdk.App(analytics_reporting=False)
@@ -92,24 +92,24 @@ class Made:
 
     @cached_property
     def template(self) -> Mapping[str, Any]:
-        """The template; a finding of cdk-nag raises."""
+        """Return the template. Raise for a finding of cdk-nag."""
         template: Mapping[str, Any] = Template.from_stack(self.stack).to_json()
         return template
 
     def resources(self, kind: str) -> list[Mapping[str, Any]]:
-        """Properties of all resources of a type."""
+        """Return the properties of all resources of a type."""
         found = self.template["Resources"].values()
         return [resource.get("Properties", {}) for resource in found if resource["Type"] == kind]
 
     def statements(self, role: str) -> Iterator[Mapping[str, Any]]:
-        """What a role of the release may do; its name is without the CDK's hash."""
+        """Yield the statements of a role, given its name without the CDK's hash."""
         for policy in self.resources("AWS::IAM::Policy"):
             names = {unhashed(each["Ref"]) for each in policy["Roles"]}
             if f"Release{role}" in names:
                 yield from policy["PolicyDocument"]["Statement"]
 
     def allowed(self, role: str, action: str) -> list[Mapping[str, Any]]:
-        """The statements that allow a role an action."""
+        """Return the statements that allow a role an action."""
         return [s for s in self.statements(role) if action in _several(s["Action"])]
 
 
@@ -118,19 +118,19 @@ def _several(value: Any) -> list[Any]:
 
 
 def text(value: Any) -> str:
-    """A value with all that it joins and refers to."""
+    """Return a value as text, with joined parts and references."""
     return " ".join(str(part) for part in walk(value) if isinstance(part, str))
 
 
 @pytest.fixture(scope="module")
 def plain() -> Made:
-    """Four arguments, a bucket without a key of ours, and a job in the same stack."""
+    """Return a release with four arguments, a bucket without a key, and a job in the same stack."""
     return Made(lambda stack, bucket: release_of(stack, bucket, job=job_of(stack, bucket)))
 
 
 @pytest.fixture(scope="module")
 def keyed() -> Made:
-    """A bucket with a key, an adopted model, and a hold-out set in no folder."""
+    """Return a release with a bucket with a key, an adopted model, and a hold-out set in no folder."""
     return Made(
         lambda stack, bucket: release_of(
             stack, bucket, job=ExistingModel(stack, "Model", MODEL), holdout_key="holdout.jsonl"
@@ -141,7 +141,7 @@ def keyed() -> Made:
 
 @pytest.fixture(scope="module")
 def eager() -> Made:
-    """Stops what stalls, and makes again what Bedrock fails."""
+    """Return a release that stops stalled jobs and creates failed ones again."""
 
     def make(stack: cdk.Stack, bucket: s3.IBucket) -> Release:
         job = job_of(stack, bucket)
@@ -311,7 +311,7 @@ def test_the_defaults_are_those_of_the_production_example() -> None:
 
 
 def test_functions_read_the_settings_by_the_names_of_the_properties() -> None:
-    """In Lambda there is no pydantic: a function has a small class of the same fields and defaults."""
+    """Functions have no pydantic, so they use small classes with the same fields and defaults."""
     assert Gate(**GATE.to_function()) == Gate(**GATE.model_dump())
     assert Rollout.of(ROLLOUT.to_function()).steps == tuple(ROLLOUT.steps)
     for kind, props, left_out in ((Gate, GateProps, set()), (Rollout, RolloutProps, {"keep_releases"})):
@@ -337,7 +337,7 @@ def test_what_cannot_work_together_is_refused(job: Source, timing: Mapping[str, 
 
 @pytest.mark.parametrize("retries", [0, 1])
 def test_of_a_job_in_another_stack_nothing_crosses_but_its_role_where_it_is_needed(retries: int) -> None:
-    """CloudFormation refuses to change an export that is imported: nothing in it may carry the digest."""
+    """CloudFormation can't change an export that is imported, so exports must not contain the digest."""
     app = cdk.App(analytics_reporting=False)
     jobs, serving = cdk.Stack(app, "jobs"), cdk.Stack(app, "serving")
     job = job_of(jobs, bucket_of(jobs))

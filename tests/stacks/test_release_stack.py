@@ -1,4 +1,4 @@
-"""The releases table, the notifications, the release state machine and what cleans up after it."""
+"""The releases table, the notifications, the release state machine and the sweeper."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_topic_is_encrypted_with_our_key_and_refuses_what_is_not_tls(assembly: A
 
 
 def test_release_machine_may_publish_to_the_encrypted_topic(assembly: Assembly) -> None:
-    """SNS takes a message for an encrypted topic only from who may use its key (SNS developer guide, KMS)."""
+    """Publishing to an encrypted topic needs the use of its key (SNS developer guide, KMS)."""
     statements = assembly.role_statements(assembly.one("AWS::IAM::Role", "ReleaseStateMachineRole"))
     (publish,) = [statement for statement in statements if "sns:Publish" in statement.actions]
     assert publish.resources == {"<Notifications>"}
@@ -82,29 +82,29 @@ def test_every_function_that_the_machine_calls_has_a_catch_for_everything(assemb
     assert len(calls) == 8 + sum(more)
     for name, state in calls.items():
         assert ["States.ALL"] in [catch["ErrorEquals"] for catch in state.get("Catch", [])], name
-        # A catch without a path of its own would lose which release it was.
+        # A catch without a result path would lose the release's digest.
         assert all(catch["ResultPath"] == "$.error" for catch in state["Catch"]), name
 
 
-def test_what_breaks_goes_the_way_down_until_the_release_is_live(assembly: Assembly) -> None:
+def test_errors_lead_to_the_failure_path_until_the_release_is_live(assembly: Assembly) -> None:
     states = assembly.definition(machine(assembly))["States"]
     caught = {name: {catch["Next"] for catch in state.get("Catch", ())} for name, state in states.items()}
     live, failed = "Notify: live", "Notify: failed"
-    # Once it is live, neither tidying up nor telling somebody may make it a failed one.
+    # Once it is live, an error in cleanup or notification must not fail it.
     assert caught.pop("RetireOld") == {live}
     assert caught.pop(live) == {"Live"}
-    # Whoever is told is told even where cleaning up failed.
+    # Subscribers are notified even if cleanup failed.
     assert caught.pop("Fail") == {failed}
     stages = {name: following for name, following in caught.items() if following}
     assert set().union(*stages.values()) == {"Fail: error"}
     outcomes = [state["Default"] for state in states.values() if "Default" in state]
     assert set(outcomes) == {"Fail: outcome"}
-    # A shard's outcome is told to the stage that comes after all shards.
+    # The outcomes of shards go to the next stage.
     assert len(outcomes) == len(stages) - 1
     assert states["Fail: error"]["Next"] == states["Fail: outcome"]["Next"] == "Fail"
 
 
-def test_every_state_is_reached_and_every_way_ends(assembly: Assembly) -> None:
+def test_every_state_is_reached_and_every_path_ends(assembly: Assembly) -> None:
     definition = assembly.definition(machine(assembly))
     states: Mapping[str, Any] = definition["States"]
     reached, ahead = set[str](), [definition["StartAt"]]
@@ -129,7 +129,7 @@ def test_questions_are_asked_shard_by_shard_in_the_executions_own_folder(assembl
 
 
 def test_throughput_is_bought_last_and_only_where_configured(assembly: Assembly) -> None:
-    """It is paid by the hour from then on, so only for a model that was judged and has served."""
+    """It is billed by the hour from then on, so only a release that passed gate and rollout gets it."""
     definition = assembly.definition(machine(assembly))
     states, way = definition["States"], [definition["StartAt"]]
     while way[-1] != "RetireOld":
@@ -154,7 +154,7 @@ def test_throughput_is_bought_last_and_only_where_configured(assembly: Assembly)
 
 
 def test_release_takes_its_model_from_the_stacks_own_job_by_a_literal(assembly: Assembly) -> None:
-    """The name of a job that was made again begins with it, too."""
+    """The names of later attempts at the job begin with it."""
     properties = assembly.one("Custom::BedrockRelease").properties
     assert properties["Source"] == assembly.identity.job_name
     assert properties["Digest"] == assembly.identity.digest
@@ -188,8 +188,8 @@ def test_sweeper_comes_every_hour_and_when_an_execution_ends_by_itself(assembly:
         assert [target["Arn"] for target in assembly.plain(rule["Targets"])] == ["<ReleaseSweep.Arn>"]
 
 
-def test_an_event_that_nobody_took_is_kept_for_two_weeks(assembly: Assembly) -> None:
-    """Whatever EventBridge invokes: it gives up, and so does Lambda once the function failed three times."""
+def test_an_undelivered_event_is_kept_for_two_weeks(assembly: Assembly) -> None:
+    """EventBridge gives up on an event after its retries, and Lambda after three failures of the function."""
     queue = assembly.one("AWS::SQS::Queue").properties
     assert queue["MessageRetentionPeriod"] == 14 * 24 * 3600
     assert queue["SqsManagedSseEnabled"] is True
@@ -280,7 +280,7 @@ def test_environments_have_no_window_one_and_several(assemblies: Mapping[str, As
 
 
 def granted(assembly: Assembly, role: str) -> dict[str, list[Statement]]:
-    """A role's statements by their actions of Bedrock's evaluation jobs, and of what they need."""
+    """Return a role's statements by action, for evaluation jobs and what they need."""
     found: dict[str, list[Statement]] = {}
     for statement in assembly.role_statements(assembly.one("AWS::IAM::Role", role)):
         for action in statement.actions:

@@ -17,7 +17,7 @@ from stacks.settings import PROJECT
 
 @pytest.fixture
 def python(tmp_path: Path) -> Path:
-    """The Python of an environment with requirements.txt alone; uv has its packages in its cache."""
+    """Return the Python of an environment with requirements.txt only, installed from uv's cache."""
     folder = tmp_path / "venv"
     subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, str(folder)], check=True, timeout=60)
     python = folder / "bin" / "python"

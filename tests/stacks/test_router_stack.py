@@ -1,4 +1,4 @@
-"""The router: what it may do, and who may ask it."""
+"""The router: its permissions, its settings, and access to its API."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_router_may_invoke_deployments_and_the_base_model_and_nothing_else_of_be
             "StringLike": {"bedrock:InferenceProfileArn": profile}
         },
     }
-    # Whatever is declared now: the route may still name what was declared before.
+    # Both kinds of endpoints: the route can still have the kind of an earlier deployment.
     expected[f"{ours}:provisioned-model/*"] = {}
     assert invoked == expected
 
@@ -108,7 +108,7 @@ def test_router_reads_its_settings_from_its_variables(assembly: Assembly) -> Non
     assert max(read.time_budget_ms, read.batch_time_budget_ms) < function["Timeout"] * 1000
 
 
-def test_router_is_traced_unless_somebody_switched_that_off(assembly: Assembly) -> None:
+def test_router_is_traced_unless_tracing_is_off(assembly: Assembly) -> None:
     function = assembly.one("AWS::Lambda::Function", "RouterFunction").properties
     role = assembly.one("AWS::IAM::Role", "RouterRole")
     actions = {action for statement in assembly.role_statements(role) for action in statement.actions}
@@ -121,7 +121,7 @@ def test_router_is_traced_unless_somebody_switched_that_off(assembly: Assembly) 
         assert not sends & actions
 
 
-def test_queries_are_not_logged_where_nobody_asked_for_it(assembly: Assembly) -> None:
+def test_queries_are_not_logged_by_default(assembly: Assembly) -> None:
     logged = assembly.one("AWS::Lambda::Function", "RouterFunction").properties["Environment"]["Variables"][
         "LOG_QUERIES"
     ]

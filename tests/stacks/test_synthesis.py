@@ -30,7 +30,7 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_environment_is_synthesised_without_network_and_credentials(assembly: Assembly) -> None:
-    """The fixture's process refuses both: see the tests below, and tests/stacks/synthesize_all.py."""
+    """The fixture's process has neither: see the tests below, and tests/stacks/synthesize_all.py."""
     assert set(assembly.templates) == set(STACKS)
     manifest = json.loads((assembly.folder / "manifest.json").read_text(encoding="utf-8"))
     assert not manifest.get("missing")  # what a context lookup in AWS would leave
@@ -41,7 +41,7 @@ def test_all_that_synthesis_reads_is_in_the_key_under_which_it_is_kept(assemblie
     read = {line for path in lists for line in path.read_text(encoding="utf-8").splitlines()}
     assert {"stacks/application.py", "environments/prod.toml", "task/task.toml"} <= read
     keyed = {path.relative_to(PROJECT).as_posix() for path in synthesis.inputs(PROJECT)}
-    # Bundles are named by their content, and made of what is in the key.
+    # Bundles are named by their content, whose sources are in the key.
     assert {path for path in read - keyed if not path.startswith((".venv/", ".cache/"))} == set()
 
 
@@ -105,7 +105,7 @@ def test_stacks_are_deployed_in_their_order(assembly: Assembly) -> None:
 
 
 def test_no_template_asks_whether_it_is_local(assemblies: Mapping[str, Assembly]) -> None:
-    """Local, dev and prod hold the same kinds of resources, but for what their settings switch."""
+    """Local, dev and prod have the same types of resources, except those that depend on settings."""
     kinds = {
         name: {resource.type for resource in assemblies[name].resources()}
         for name in ("local", "dev", "prod")

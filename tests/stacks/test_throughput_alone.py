@@ -219,7 +219,7 @@ def test_a_models_arn_that_is_known_when_deployed_needs_the_student(stack: cdk.S
         ),
     ],
 )
-def test_what_bedrock_or_the_bill_would_refuse_is_refused(
+def test_invalid_or_unacknowledged_arguments_are_refused(
     stack: cdk.Stack, arguments: dict[str, Any], problem: str
 ) -> None:
     """Case B20."""
@@ -278,7 +278,7 @@ def with_term(commitment: str) -> Settings:
     ("commitment", "least"),
     [("none", None), ("OneMonth", "88,330.00 USD"), ("SixMonths", "529,980.00 USD")],
 )
-def test_what_it_costs_is_told_in_numbers(commitment: str, least: str | None) -> None:
+def test_cost_is_reported_in_numbers(commitment: str, least: str | None) -> None:
     wanted = with_term(commitment).endpoint.provisioned
     assert wanted is not None
     text = cost(wanted)
@@ -287,7 +287,7 @@ def test_what_it_costs_is_told_in_numbers(commitment: str, least: str | None) ->
     assert (f"of {commitment} costs at least {least}" in text) is (least is not None)
 
 
-def test_what_it_costs_is_an_output_where_there_is_any(assembly: Assembly) -> None:
+def test_cost_is_an_output_if_there_is_throughput(assembly: Assembly) -> None:
     outputs = assembly.templates["release"].get("Outputs", {})
     is_provisioned = assembly.settings.endpoint.kind == "provisioned"
     assert ("ThroughputCost" in outputs) is is_provisioned
@@ -314,5 +314,5 @@ def test_name_of_throughput_is_one_for_resource_release_and_sweeper(assembly: As
         stage = assembly.one("AWS::Lambda::Function", "ThroughputServeFromThroughput")
         assert resource.properties["ProvisionedModelName"] == name
         assert stage.properties["Environment"]["Variables"]["THROUGHPUT_NAME"] == name
-        # The guard of a change comes before anything can be bought by it.
+        # The resource checks a change before a release can buy with it.
         assert resource.logical_id in stage.raw["DependsOn"]

@@ -1,4 +1,4 @@
-"""The times that nest: a try in a call, a call in a function, a function in its waiter."""
+"""Nested time limits: of a retry, its call, the function, and the Provider framework's polling."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.unit.entry_points import asks_bedrock
 
 CONFIG = client("bedrock").meta.config
 TRIES = int(CONFIG.retries["total_max_attempts"])
-# The longest that a call can hang in one try, and pause between all of them, in seconds.
+# The longest time that an attempt can hang, and the sum of pauses between attempts, in seconds.
 TRY, PAUSES = int(CONFIG.connect_timeout + CONFIG.read_timeout), 2 ** (TRIES - 1) - 1
 
 
 def callers(assembly: Assembly) -> Iterator[tuple[Resource, int]]:
-    """The functions that call Bedrock's control plane, with their timeouts in seconds."""
+    """Yield the functions that call Bedrock's control plane, with their timeouts in seconds."""
     for function in assembly.functions():
         if asks_bedrock(str(function.properties["Handler"]).partition(".")[0]):
             yield function, int(function.properties["Timeout"])
@@ -40,13 +40,13 @@ def test_a_try_ends_far_before_its_function_does(assembly: Assembly) -> None:
 
 
 def test_a_function_outlives_a_call_whose_every_try_hangs(assembly: Assembly) -> None:
-    """Killed in mid-call, isComplete would be a failure: CloudFormation then deletes what was just paid."""
+    """A timeout of isComplete fails the resource, and CloudFormation deletes what was just bought."""
     for function, timeout in callers(assembly):
         assert timeout > TRIES * TRY + PAUSES, function.name
 
 
 def test_a_job_that_can_not_be_made_is_given_up_before_the_waiter_gives_up(assembly: Assembly) -> None:
-    """The waiter would only say that the operation timed out. Case B3."""
+    """The framework would only report that the operation timed out. Case B3."""
     timeouts = [timeout for _, timeout in callers(assembly)]
     for machine in assembly.resources("AWS::StepFunctions::StateMachine"):
         if machine.name.endswith("Providerwaiterstatemachine"):

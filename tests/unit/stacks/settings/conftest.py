@@ -1,4 +1,4 @@
-"""Settings files to break: `write` puts one into a folder, `problems` tells what `load` says about it."""
+"""Settings files with errors: `write` writes one to a folder, `problems` returns what `load` reports."""
 
 import json
 import tomllib
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write(folder: Path) -> Callable[[dict[str, Any]], Path]:
-    """Writes `test.toml`: the example, with changes by key; `...` takes one out."""
+    """Return a function that writes the example to `test.toml`, with changes by key; `...` removes a key."""
 
     def _write(changes: dict[str, Any]) -> Path:
         data = tomllib.loads(EXAMPLE.read_text(encoding="utf-8"))
@@ -58,7 +58,7 @@ def write(folder: Path) -> Callable[[dict[str, Any]], Path]:
 
 @pytest.fixture
 def changed(write: Callable[[dict[str, Any]], Path], folder: Path) -> Callable[[dict[str, Any]], Settings]:
-    """Loads the example with changes."""
+    """Return a function that loads the example with changes."""
 
     def _changed(changes: dict[str, Any]) -> Settings:
         write(changes)
@@ -69,7 +69,7 @@ def changed(write: Callable[[dict[str, Any]], Path], folder: Path) -> Callable[[
 
 @pytest.fixture
 def problems(changed: Callable[[dict[str, Any]], Settings]) -> Callable[[dict[str, Any]], dict[str, Problem]]:
-    """What is wrong with the example with changes, by key; nothing if they load."""
+    """Return the problems of the changed example by key; empty if it loads."""
 
     def _problems(changes: dict[str, Any]) -> dict[str, Problem]:
         try:

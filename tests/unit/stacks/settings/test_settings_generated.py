@@ -1,4 +1,4 @@
-"""What is generated from the types is current, and agrees with the files and with AWS's own models."""
+"""The generated schema and page are current, and agree with the settings files and AWS's models."""
 
 import json
 import tomllib

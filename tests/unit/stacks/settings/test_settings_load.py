@@ -1,4 +1,4 @@
-"""What load gives for settings that are right, and how it says that a file can't be read."""
+"""`load`: its result for valid settings, and its errors for unreadable files."""
 
 import subprocess
 import sys
@@ -54,7 +54,7 @@ def test_the_defaults_are_the_cautious_ones(changed: Changed) -> None:
     assert settings.router.reserved_concurrency is None
     assert settings.rollout.keep_releases == 1
     assert settings.budget.monthly_usd is None
-    # Neither spends nor throws away money by itself.
+    # They neither spend money nor delete what was paid for.
     assert (settings.release.retry_internal_errors, settings.release.stop_stalled) == (0, False)
 
 
@@ -82,7 +82,7 @@ def test_llama_learns_in_oregon(changed: Changed) -> None:
 def test_fine_tuning_takes_any_teacher_that_lives(changed: Changed) -> None:
     distillation = changed(FINE_TUNING).distillation
     assert distillation.teacher == "us.amazon.nova-2-lite-v1:0"
-    # It labels raw queries; the job itself asks nobody.
+    # The teacher labels raw queries; the job itself asks no teacher.
     assert distillation.asked_teacher is None
 
 

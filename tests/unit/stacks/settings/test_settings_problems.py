@@ -1,4 +1,4 @@
-"""What load refuses, and in which words."""
+"""`load`: the settings that it refuses, and its messages."""
 
 import re
 import shutil
@@ -55,7 +55,7 @@ ENDPOINTS = {
     "network.endpoints.route_table_ids": ["rtb-0123456789abcdef0"],
 }
 
-# Changes to good settings, the key that must be blamed, and a part of what is said to be allowed.
+# Changes to valid settings, the key that is reported, and a part of the allowed values in the message.
 CASES: list[tuple[dict[str, Any], str, str]] = [
     # names, account, Region, tags
     ({"name": "Video"}, "name", "lower-case letters"),
@@ -335,7 +335,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"alarms.latency_p95_ms": 0}, "alarms.latency_p95_ms", "from 1 to 29000"),
     ({"budget.monthly_usd": 100.0}, "budget.emails", "at least one"),
     ({"budget.monthly_usd": 0, "budget.emails": ["a@example.com"]}, "budget.monthly_usd", "above 0"),
-    # what a platform asks for
+    # security, network, encryption
     *(
         ({"security.permissions_boundary": policy}, "security.permissions_boundary", allowed)
         for policy, allowed in (
@@ -493,7 +493,7 @@ def test_a_date_is_not_a_text(folder: Path) -> None:
 def test_robustness_file_that_can_not_be_used_is_refused_before_anything_is_deployed(
     problems: Problems, tmp_path: Path
 ) -> None:
-    """Found by the judgement, it would cost the hours of a training."""
+    """If the evaluation found the error, the training job would have run for hours in vain."""
     folder = PROJECT / ".cache" / tmp_path.name
     shutil.copytree(PROJECT / "task", folder)
     try:

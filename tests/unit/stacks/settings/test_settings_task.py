@@ -1,4 +1,4 @@
-"""The routing task of an environment: another folder, and what is said of one that can't be used."""
+"""The routing task of an environment: another folder, and the messages for an invalid one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOLDER = "tasks/mine"
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the project's task in another project, as `tasks/mine`."""
+    """Return a copy of the project's task in another project, as `tasks/mine`."""
     monkeypatch.setattr("stacks.settings.types.PROJECT", tmp_path)
     return Path(shutil.copytree(PROJECT / "task", tmp_path / FOLDER))
 
