@@ -111,7 +111,7 @@ class ResourceProvider(cr.Provider):
                 "The framework's state machine invokes this one function; the CDK grants all its versions."
             )
             acknowledge(role, f"IAM5[Resource::{function_versions(function)}]", reason)
-        acknowledge(role, "IAM5[Resource::*]", "Log deliveries don't support resources.")
+        acknowledge(role, "IAM5[Resource::*]", "The actions for log deliveries don't support resources.")
         acknowledge(
             role, "IAMWrite", "The write actions create log deliveries, which don't support resources."
         )

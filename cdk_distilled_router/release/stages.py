@@ -140,5 +140,7 @@ def accept_wildcards(role: iam.IRole, *functions: lambda_.Function) -> None:
     for function in functions:
         reason = "The state machine invokes this one function; the CDK grants all its versions."
         acknowledge(role, f"IAM5[Resource::{function_versions(function)}]", reason)
-    acknowledge(role, "IAM5[Resource::*]", "Log deliveries and traces don't support resources.")
+    acknowledge(
+        role, "IAM5[Resource::*]", "The actions for log deliveries and traces don't support resources."
+    )
     acknowledge(role, "IAMNoInlinePolicy", OF_ONE_ROLE)
