@@ -94,7 +94,7 @@ class Commands:
             raise InstallError(f"{name} could not be installed:\n{''.join(lines[-20:])}")
 
     def end(self) -> None:
-        """End the commands that still run, and start no more."""
+        """End the running commands, and start no others."""
         self.ended = True
         for process in self.processes:
             with contextlib.suppress(OSError):
@@ -245,7 +245,7 @@ def locked(home: Path) -> Iterator[int]:
 
 
 def install(level: str, home: Path) -> None:
-    """Install a level into the virtual environment `home`, then write the stamps that make looks at.
+    """Install a level into the virtual environment `home`, then write the stamps that make compares.
 
     Raises:
         InstallError: A part failed.
@@ -281,10 +281,10 @@ def main(arguments: Sequence[str], home: Path = Path(sys.prefix)) -> int:
     try:
         install(arguments[0], home)
     except KeyboardInterrupt:
-        print("\nInterrupted. Run make again: it goes on where it stopped.", file=sys.stderr)
+        print("\nInterrupted. Run make again: it resumes where it stopped.", file=sys.stderr)
         return 130
     except InstallError as error:
-        print(f"{error}\nRun make again when this is mended: it goes on where it stopped.", file=sys.stderr)
+        print(f"{error}\nRun make again when this is fixed: it resumes where it stopped.", file=sys.stderr)
         return 1
     return 0
 

@@ -78,7 +78,7 @@ def run_in_account(name: str, arguments: Sequence[str]) -> int:
     """Run the CDK for an environment in AWS with the caller's credentials; return its exit status.
 
     Raises:
-        OperateError: It is the local environment, which has commands of its own.
+        OperateError: It is the local environment, which has its own commands.
     """
     if name == LOCAL:
         raise OperateError(
@@ -103,7 +103,7 @@ def write_assembly(name: str, output: Path) -> None:
 
 
 def synth(environment: str, output: Path, folder: Path = ENVIRONMENTS) -> list[str]:
-    """Return the arguments that synthesize `environment` of `folder`, without a look at any account."""
+    """Return the arguments that synthesize `environment` of `folder`, without access to any account."""
     return [
         *("synth", "--quiet", "--no-lookups", "--output", str(output)),
         *("-c", f"environment={environment}", "-c", f"environments={folder}"),

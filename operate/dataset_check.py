@@ -126,10 +126,10 @@ def show(found: Checked, console: Console) -> None:
 
     read = " and ".join(f"{names.get(name, name)} ({count:,} lines)" for name, count in report.rows.items())
     counts = f"{_counted(report.errors, 'error')} and {_counted(report.warnings, 'warning')}"
-    verdict = "Usable" if report.ok else "Refused"
+    result = "Usable" if report.ok else "Refused"
     say(
         console,
-        f"{verdict} as {found.kind}: {counts} in {read or names['training']}.",
+        f"{result} as {found.kind}: {counts} in {read or names['training']}.",
         style="green" if report.ok else "red",
     )
     if not report.counts:

@@ -16,7 +16,7 @@ from operate.environment import Environment
 from operate.errors import OperateError
 from rollout.canary import CanaryAnalysis
 
-# Each look is a scan and up to four calls; Bedrock's control plane is not asked more often than this.
+# Each poll is a scan and up to four calls; Bedrock's control plane is not asked more often than this.
 POLL_SECONDS = 5.0
 
 

@@ -1,6 +1,6 @@
 """An environment, and how its AWS account is reached.
 
-An environment in AWS is reached with the caller's own credentials. The local system is an account of its own:
+An environment in AWS is reached with the caller's own credentials. The local system is a separate account:
 the file `.local/env`, which `make local` writes, holds the variables that reach it.
 """
 

@@ -48,13 +48,13 @@ class GradualRollback:
             for step in steps:
                 self._step(at, digest, endpoint, step)
         except RouteChangedError as error:
-            at.releases.withdraw(digest, f"release {digest} was taken back: the route changed")
+            at.releases.withdraw(digest, f"release {digest} was withdrawn: the route changed")
             raise OperateError(
                 "The route was changed by someone else during the rollback.",
                 advice=f"Check it first: make releases ENV={at.environment}",
             ) from error
         except BaseException:
-            at.releases.withdraw(digest, f"release {digest} was taken back: the rollback did not finish")
+            at.releases.withdraw(digest, f"release {digest} was withdrawn: the rollback did not finish")
             raise
 
     def _step(self, at: Deployed, digest: str, endpoint: str, step: float) -> None:
@@ -75,6 +75,6 @@ class GradualRollback:
         release = Release(digest, endpoint=endpoint, step_at=began)
         if problem := self.canary.breach(release, live, int(at.now())):
             raise OperateError(
-                f"Release {digest} was taken back at {message}: {problem}.",
+                f"Release {digest} was withdrawn at {message}: {problem}.",
                 advice=f"To give it all requests anyway: make rollback ENV={at.environment} TO={digest}",
             )

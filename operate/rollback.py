@@ -75,7 +75,7 @@ class Outcome:
 def roll_back(at: Deployed, to: str = "", gradual: GradualRollback | None = None) -> Outcome:
     """Give all requests to the previous good release, or to release `to`; step by step if `gradual` is given.
 
-    During a rollout, the candidate's share is taken back instead and the live release keeps its place. The
+    During a rollout, the candidate's share is withdrawn instead and the live release keeps its place. The
     target is chosen once: a retry after a concurrent change never goes one release further back.
 
     Raises:
@@ -96,11 +96,11 @@ def roll_back(at: Deployed, to: str = "", gradual: GradualRollback | None = None
                 continue
         raise OperateError("The route keeps changing.", advice=retry_advice(at))
     finally:
-        # After a rollback that succeeded, no share is left to take back.
+        # After a rollback that succeeded, no share is left to withdraw.
         if gradual and outcome.live:
             with contextlib.suppress(RouteChangedError):
                 at.releases.withdraw(
-                    outcome.live, f"release {outcome.live} was taken back: the rollback did not finish"
+                    outcome.live, f"release {outcome.live} was withdrawn: the rollback did not finish"
                 )
         for digest in outcome.ended:
             with contextlib.suppress(RouteChangedError):
@@ -199,7 +199,7 @@ def summary(outcome: Outcome, at: Deployed) -> list[str]:
             f"Release {digest} is retired and marked as rolled back: only TO={digest} goes back to it."
         )
         lines.append(_kept(at))
-    lines += [f"Not stopped, please stop it by hand: {problem}" for problem in outcome.unstopped]
+    lines += [f"Still running, stop it by hand: {problem}" for problem in outcome.unstopped]
     return [
         *lines,
         "",

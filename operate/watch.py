@@ -152,16 +152,16 @@ def _rows(at: Deployed, release: Release) -> list[tuple[str, str]]:
         ("hold-out", release.state == EVALUATING, lambda: shards(at.stepfunctions, release.execution)),
         ("route", release.state == ROLLING_OUT, lambda: _route(at, release)),
     )
-    for title, wanted, look in parts:
-        if wanted and (text := _seen(look)):
+    for title, wanted, read in parts:
+        if wanted and (text := _seen(read)):
             rows.append((title, text))
     return rows
 
 
-def _seen(look: Callable[[], str]) -> str:
-    """Return the result of `look`, or nothing if the service refuses: the caller may lack permissions."""
+def _seen(read: Callable[[], str]) -> str:
+    """Return the result of `read`, or nothing if the service refuses: the caller may lack permissions."""
     try:
-        return look()
+        return read()
     except (BotoCoreError, ClientError):
         return ""
 
@@ -191,6 +191,6 @@ def shards(stepfunctions: Any, execution: str) -> str:
 
 def _route(at: Deployed, release: Release) -> str:
     route = at.releases.route()
-    # Without the remaining seconds, which would be a change at every look.
+    # Without the remaining seconds, which would be a change at every poll.
     taken = share(release.digest, route, at.now()).partition(" for ")[0] or "0%"
     return f"version {route.version}: {taken} of the requests"

@@ -61,8 +61,8 @@ class Env(_Frozen):
     JSON. An empty string travels as a variable without text.
 
     Attributes:
-        owner: name of whoever owns what the function makes. Its variable is the one that Powertools logs as
-            the service: the same value needs no second variable.
+        owner: name of the owner of all that the function creates. Powertools logs its variable as
+            the service, so no second variable is needed.
     """
 
     owner: str

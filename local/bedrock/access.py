@@ -2,7 +2,7 @@
 
 A call needs its action on each of its resources, with the tags of the request and of the resource as
 conditions. A resource that the call creates has no id yet: its ARN contains a placeholder. An unknown name
-goes into the ARN unchanged, because AWS does not document whether Bedrock looks it up first.
+goes into the ARN unchanged, because AWS does not document whether Bedrock resolves it first.
 """
 
 from __future__ import annotations

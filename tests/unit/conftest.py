@@ -17,7 +17,7 @@ from tests.unit.local.bedrock.scenes import labelled, lines
 
 @pytest.fixture(scope="session")
 def theatre(emulator: str, aws: Callable[[str], Any]) -> Iterator[Theatre]:
-    """Accounts in which a job finds its training data, with one releases table that is emptied each time."""
+    """Return accounts whose jobs find their training data; the releases table is emptied each time."""
     table = boto3.resource("dynamodb", endpoint_url=emulator).create_table(
         TableName=f"theatre-{os.getpid()}",
         KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],

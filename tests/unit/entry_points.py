@@ -1,5 +1,5 @@
-"""The functions' entry points, each behind what calls it in an account: the Provider framework, the release's
-state machine, or a schedule. They work on test doubles."""
+"""The functions' entry points, each behind its caller in an account: the Provider framework, the release's
+state machine, or a schedule. They use test doubles."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from stacks.settings import PROJECT
 from tests.unit.framework import Framework
 from tests.unit.release_world import OWNER, World
 
-# The seconds between polls: as the Provider's waiter asks at first, and 40 minutes in all, by fewer polls.
+# Seconds between polls: the first as of the Provider's waiter, the others longer, 40 minutes in all.
 POLLS = (5, 5, 5, 5, 20, 40, 80, 160, 320, 640, 1120)
-# The state machine asks a step that broke four times more, a rule its function twice more (EventBridge).
+# The state machine retries a failed step four times; EventBridge retries a rule's function twice.
 MACHINE_TRIES, RULE_TRIES = 5, 3
-# How often a stage may say `waiting`, each time for at least so many seconds: its release has days.
+# How often a stage may return `waiting`, and for how many seconds at least: a release may take days.
 STAGE_POLLS, STAGE_POLL = 8, 1200
 
 JUDGE = "us.amazon.nova-pro-v1:0"
@@ -76,7 +76,7 @@ SETTINGS = {
 
 @cache
 def asks_bedrock(folder: str) -> bool:
-    """Whether a function's own code makes a client of Bedrock's control plane by `aws.clients`."""
+    """Return whether a function's code creates a client of Bedrock's control plane with `aws.clients`."""
     return any(
         isinstance(node, ast.Call) and ast.unparse(node) == "client('bedrock')"
         for path in (PROJECT / "lambda" / folder).glob("*.py")
@@ -85,8 +85,8 @@ def asks_bedrock(folder: str) -> bool:
 
 
 def entries() -> set[str]:
-    """The entry points, such as `candidate.deploy_candidate`, of what calls Bedrock's control
-    plane or stands behind the Provider framework."""
+    """Return the entry points, e.g. `candidate.deploy_candidate`, that call Bedrock's control plane or stand
+    behind the Provider framework."""
     found = set[str]()
     for path in (PROJECT / "lambda").glob("*/handler.py"):
         names = {
@@ -100,13 +100,13 @@ def entries() -> set[str]:
 
 
 def folders() -> set[str]:
-    """The folders of these entry points."""
+    """Return the folders of these entry points."""
     return {name.partition(".")[0] for name in entries()}
 
 
 @dataclass
 class Play:
-    """Callers of the entry points, in one world. `entered` is what was called."""
+    """Callers of the entry points, in one world. `entered` lists the entry points that were called."""
 
     world: World
     bedrock: Any
@@ -114,13 +114,13 @@ class Play:
     memory: dict[str, Any] = field(default_factory=dict)
 
     def call(self, name: str, event: Mapping[str, Any]) -> Any:
-        """Call an entry point, such as `candidate.deploy_candidate`."""
+        """Call an entry point, e.g. `candidate.deploy_candidate`."""
         self.entered.add(name)
         folder, entry = name.split(".")
         return getattr(import_module(f"{folder}.handler"), entry)(dict(event), None)
 
     def resource(self, folder: str) -> Framework:
-        """A custom resource behind the Provider framework."""
+        """Return a custom resource behind the Provider framework."""
         polled, pauses = hasattr(import_module(f"{folder}.handler"), "is_complete"), cycle(POLLS)
         return Framework(
             partial(self.call, f"{folder}.on_event"),
@@ -130,11 +130,11 @@ class Play:
         )
 
     def stage(self, name: str, digest: str, outcome: str = "done") -> bool:
-        """Ask a stage of a release as the state machine does."""
+        """Run a stage of a release once, as the state machine does."""
         return self.until(name, {"release": digest}, outcome)
 
     def until(self, name: str, event: Mapping[str, Any], outcome: str = "done") -> bool:
-        """Ask a stage as a state machine does; whether it came to this outcome, and never to another."""
+        """Run a stage as a state machine does; return whether it reached this outcome and no other."""
         for _ in range(STAGE_POLLS):
             result = self.call(name, event)
             if result["outcome"] != "waiting":
@@ -144,7 +144,7 @@ class Play:
         return False
 
     def task(self, name: str, event: Mapping[str, Any], tries: int = MACHINE_TRIES) -> bool:
-        """Call a function that is called again where it breaks, so many times; whether it came through."""
+        """Call a function again after each failure, up to a number of times; return whether it succeeded."""
         for _ in range(tries):
             try:
                 self.call(name, event)
@@ -158,11 +158,11 @@ class Play:
 
     @staticmethod
     def _tags(item: Mapping[str, Any]) -> list[tuple[str, str]]:
-        # A tag that names the request is another one in each play.
+        # A tag that holds the request id differs in each play.
         return sorted(tag for tag in item["tags"].items() if tag[0] != REQUEST_TAG)
 
     def picture(self) -> dict[str, list[Any]]:
-        """What costs money, serves, or is tagged, without the ids that Bedrock gives."""
+        """Return what costs money, is routed to, or is tagged, without the ids that Bedrock generates."""
         state = self.world.server.state()
         names = {item["arn"]: item["name"] for item in state["models"]}
         jobs = [job for job in state["jobs"] if job["status"] in ("InProgress", "Stopping")]
@@ -180,7 +180,7 @@ class Play:
         }
 
     def created(self) -> Counter[str]:
-        """How often which create call was carried out."""
+        """Return the number of successful calls of each create operation."""
         return Counter(
             call["operation"]
             for call in self.world.server.calls()
@@ -190,7 +190,7 @@ class Play:
 
 @contextmanager
 def entered(world: World, bedrock: Any) -> Iterator[Play]:
-    """Let the entry points use the doubles, their time and these settings."""
+    """Make the entry points use the doubles, their clock and these settings."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SETTINGS.items():
             patch.setenv(name, value)
@@ -198,7 +198,7 @@ def entered(world: World, bedrock: Any) -> Iterator[Play]:
         for folder in folders():
             module = import_module(f"{folder}.handler")
             if hasattr(module, "client"):
-                # What these write, Bedrock's batch and evaluation jobs read.
+                # Bedrock's batch and evaluation jobs read the files that these write.
                 reads = folder in ("labelling", "evaluation")
                 own = {**clients, "s3": world.server.s3} if reads else clients
                 patch.setattr(module, "client", own.__getitem__)
@@ -210,7 +210,7 @@ def entered(world: World, bedrock: Any) -> Iterator[Play]:
 
 
 def _on_time(module: ModuleType, world: World) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """The module's functions and classes that take the time, bound to the stand-in's."""
+    """Yield the module's functions and classes that take a clock, bound to the stand-in's."""
     for name, part in vars(module).items():
         if not callable(part) or isinstance(part, partial):
             continue
@@ -231,7 +231,7 @@ def _timed(part: Callable[..., Any], default: Any, world: World) -> Callable[...
 
 
 def wiped(releases: Releases) -> Releases:
-    """A releases table without its items."""
+    """Return a releases table without items."""
     table = releases.table
     for item in table.scan(ConsistentRead=True)["Items"]:
         table.delete_item(Key={"id": item["id"]})
@@ -239,13 +239,13 @@ def wiped(releases: Releases) -> Releases:
 
 
 def nothing(play: Play) -> None:
-    """What leaves an account empty."""
+    """Change nothing in an empty account."""
     del play
 
 
 @dataclass
 class Theatre:
-    """Empty accounts, one after another. `plain` is a client that makes each call once."""
+    """Supplies empty accounts, one after another. `plain` is a client that makes each call once."""
 
     server: BedrockStandIn
     plain: Any
@@ -256,7 +256,7 @@ class Theatre:
 
     @contextmanager
     def play(self, prepare: Callable[[Play], object] = nothing, bedrock: Any = None) -> Iterator[Play]:
-        """An account that is prepared by the plain client. Then the entry points have the one given."""
+        """Yield an account that the plain client prepared; the entry points then use the given one."""
         self.server.reset()
         self.plays += 1
         releases = Releases(wiped(self.releases).table, now=self.server.clock.now)

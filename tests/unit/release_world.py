@@ -1,4 +1,4 @@
-"""One owner's releases in a world of test doubles: the Bedrock stand-in and the emulator."""
+"""One owner's releases with test doubles: the Bedrock stand-in and the emulator."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tests.unit.local.bedrock.scenes import HOUR, MINUTE, ROLE, STUDENT, TEACHER
 OWNER = "router-test"
 A, B, C = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 
-# An execution of the first runs until it is stopped, one of the second ends at once.
+# Executions of the first machine run until they are stopped, those of the second end at once.
 LASTING = {"Type": "Wait", "Seconds": 100_000, "End": True}
 PASSING = {"Type": "Pass", "End": True}
 
 
 class Proxy:
-    """A client some of whose methods are replaced."""
+    """A client with some of its methods replaced."""
 
     def __init__(self, real: Any, **replaced: Callable[..., Any]) -> None:
         self._real, self._replaced = real, replaced
@@ -53,12 +53,12 @@ class World:
 
     @property
     def name(self) -> str:
-        """A name that no other test has."""
+        """Return a name that no other test uses."""
         return str(self.releases.table.name)
 
     @cached_property
     def bucket(self) -> str:
-        """A versioned bucket."""
+        """Return a versioned bucket."""
         self.s3.create_bucket(Bucket=self.name)
         versioning = {"Status": "Enabled"}
         self.s3.put_bucket_versioning(Bucket=self.name, VersioningConfiguration=versioning)
@@ -66,7 +66,7 @@ class World:
 
     @cached_property
     def machine(self) -> str:
-        """A state machine whose executions go on until they are stopped; its ARN."""
+        """Return the ARN of a state machine whose executions run until they are stopped."""
         definition = json.dumps({"StartAt": "Only", "States": {"Only": LASTING}})
         role = "arn:aws:iam::000000000000:role/machine"
         made = self.stepfunctions.create_state_machine(
@@ -80,11 +80,11 @@ class World:
         return self.server.clock.now()
 
     def advance(self, seconds: float) -> None:
-        """Move time on."""
+        """Advance the stand-in's clock."""
         self.server.advance(seconds)
 
     def start_job(self, digest: str, rows: bytes | None = None) -> str:
-        """Start a release's job as its custom resource does; its name."""
+        """Start a release's job as its custom resource does; return the job's name."""
         name = release_name(OWNER, digest)
         self.server.s3.put_object(Bucket="data", Key=f"{name}.jsonl", Body=rows or lines(labelled()))
         spec = jobs.JobSpec(
@@ -102,7 +102,7 @@ class World:
         return name
 
     def train(self, digest: str, rows: bytes | None = None) -> str:
-        """Run a release's job to its end; the model's ARN."""
+        """Run a release's job to its end; return the model's ARN."""
         name = self.start_job(digest, rows)
         self.advance(2 * HOUR)
         job = self.bedrock.get_model_customization_job(jobIdentifier=name)
@@ -110,7 +110,7 @@ class World:
         return str(job["outputModelArn"])
 
     def deploy(self, digest: str, model: str, *, wait: bool = True) -> str:
-        """Deploy a model as a release does; the deployment's ARN."""
+        """Deploy a model as a release does; return the deployment's ARN."""
         return self.deploy_as(release_name(OWNER, digest), model, OWNER, wait=wait)
 
     def deploy_as(self, name: str, model: str, owner: str | None, *, wait: bool = True) -> str:
@@ -138,28 +138,28 @@ class World:
         return self.release(digest)
 
     def execution(self, digest: str, attempt: int = 1) -> str:
-        """The ARN of an attempt's execution."""
+        """Return the ARN of an attempt's execution."""
         machine = f"{OWNER}-release-{self.number}"
         return f"arn:aws:states:us-east-1:000000000000:execution:{machine}:{digest}-{attempt}"
 
     def executions(self) -> dict[str, str]:
-        """Name to status, of every execution of the machine."""
+        """Return the status of every execution of the machine by name."""
         found = self.stepfunctions.list_executions(stateMachineArn=self.machine)["executions"]
         return {execution["name"]: execution["status"] for execution in found}
 
     def change_machine(self, state: dict[str, Any]) -> None:
-        """Let executions that start from now on do this."""
+        """Change the machine for executions that start from now on."""
         definition = json.dumps({"StartAt": "Only", "States": {"Only": state}})
         self.stepfunctions.update_state_machine(stateMachineArn=self.machine, definition=definition)
 
     def release(self, digest: str) -> Release:
-        """A release that must be there."""
+        """Return a release, which must exist."""
         release = self.releases.get(digest)
         assert release is not None
         return release
 
     def settle(self, *shares: Share) -> None:
-        """Make this the route."""
+        """Set the route to these shares."""
         self.releases.set_route(shares, after=self.releases.route(), reason="the test's")
 
     def sweeper(
@@ -171,7 +171,7 @@ class World:
         retain_throughput: bool = False,
         **clients: Any,
     ) -> Sweeper:
-        """The owner's sweeper."""
+        """Return the owner's sweeper."""
         return Sweeper(
             bedrock=clients.get("bedrock", self.bedrock),
             stepfunctions=clients.get("stepfunctions", self.stepfunctions),
@@ -185,29 +185,29 @@ class World:
         )
 
     def deployments(self) -> set[str]:
-        """The names of all deployments of the account."""
+        """Return the names of all deployments of the account."""
         found = self.bedrock.list_custom_model_deployments()["modelDeploymentSummaries"]
         return {deployment["customModelDeploymentName"] for deployment in found}
 
     def models(self) -> set[str]:
-        """The names of all custom models of the account."""
+        """Return the names of all custom models of the account."""
         return {model["modelName"] for model in self.bedrock.list_custom_models()["modelSummaries"]}
 
     def calls(self, operation: str) -> int:
-        """How often an operation of Bedrock was called."""
+        """Return the number of calls of a Bedrock operation."""
         return len(self.server.calls(operation))
 
 
 @pytest.fixture(scope="session")
 def stage(emulator: str) -> Iterator[tuple[BedrockStandIn, Any, Any]]:
-    """One stand-in with its client for all tests here, reset before each, and one DynamoDB resource."""
+    """Yield one stand-in with its client for all tests, reset before each, and one DynamoDB resource."""
     with BedrockStandIn() as server:
         yield server, server.client("bedrock", attempts=1), boto3.resource("dynamodb", endpoint_url=emulator)
 
 
 @pytest.fixture
 def world(stage: tuple[BedrockStandIn, Any, Any], aws: Callable[[str], Any]) -> World:
-    """An account in which nothing was made yet."""
+    """Return an account without any resource."""
     server, bedrock, dynamodb = stage
     server.reset()
     # Two conftest modules may import this one under different names, so counting from 1 is not unique.
@@ -223,7 +223,7 @@ def world(stage: tuple[BedrockStandIn, Any, Any], aws: Callable[[str], Any]) -> 
 
 
 def rollout(*steps: float, **changes: Any) -> Rollout:
-    """The settings of a rollout whose limits nothing exceeds, unless the test changes them."""
+    """Return the settings of a rollout whose limits are never exceeded, unless the test changes them."""
     usual = {
         "dwell_seconds": 600,
         "minimum_requests": 0,
@@ -235,11 +235,11 @@ def rollout(*steps: float, **changes: Any) -> Rollout:
     return Rollout(**{**usual, "steps": steps, **changes})
 
 
-def settled(digest: str, endpoint: str = "arn:endpoint") -> Share:
-    """The share of a release that serves all."""
+def live_share(digest: str, endpoint: str = "arn:endpoint") -> Share:
+    """Return the share of a live release: all requests."""
     return Share(digest, endpoint, 1.0)
 
 
 def named(*digests: str) -> set[str]:
-    """The names of these releases' jobs, models and deployments."""
+    """Return the names of these releases' jobs, models and deployments."""
     return {release_name(OWNER, digest) for digest in digests}

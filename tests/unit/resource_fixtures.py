@@ -19,13 +19,13 @@ def task() -> Task:
 
 @pytest.fixture(scope="session")
 def rows(task: Task) -> bytes:
-    """A good training file."""
+    """Return a valid training file."""
     return training_rows(task)
 
 
 @pytest.fixture(scope="session")
 def stage(rows: bytes) -> Iterator[World]:
-    """One stand-in for all tests. Its client makes each call once, since botocore's pauses are real."""
+    """Yield one stand-in for all tests. Its client makes each call once, since botocore's pauses are real."""
     with BedrockStandIn() as server:
         for key in ("datasets/d1/training.jsonl", "other.jsonl"):
             server.s3.put_object(Bucket="data", Key=key, Body=rows)
@@ -34,6 +34,6 @@ def stage(rows: bytes) -> Iterator[World]:
 
 @pytest.fixture
 def world(stage: World) -> World:
-    """An empty account whose jobs find their data. Its clock continues from test to test."""
+    """Return an empty account whose jobs find their data. Its clock continues from test to test."""
     stage.server.reset()
     return World(stage.server, stage.bedrock, stage.s3)

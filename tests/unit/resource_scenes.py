@@ -42,7 +42,7 @@ ROLE_ERROR = "Could not assume provided IAM role. Please verify that the role ex
 
 
 def job_properties(digest: str = DIGEST, **changes: Any) -> dict[str, Any]:
-    """Properties of a DistillationJob as CloudFormation delivers them: strings."""
+    """Return a DistillationJob's properties as CloudFormation delivers them: strings."""
     name = f"{OWNER}-{digest}"
     properties = {
         "JobName": name,
@@ -69,7 +69,7 @@ def spec(digest: str = DIGEST, **changes: Any) -> JobSpec:
 
 
 def training_rows(task: Task, rows: int = 120) -> bytes:
-    """A training file that both methods take."""
+    """Return a training file that both methods accept."""
     weights = [{label: 1.0 * (label == wanted) for label in task.labels} for wanted in task.labels]
     lines = (
         json.dumps(row(task, f"query number {n}", weights[n % len(weights)]), ensure_ascii=False)
@@ -79,10 +79,10 @@ def training_rows(task: Task, rows: int = 120) -> bytes:
 
 
 class Meddled:
-    """A client between whose calls something happens.
+    """A client with hooks around its calls.
 
-    `before` and `after` name methods of the client; what they hold is called with no arguments, and may
-    raise in the call's place.
+    `before` and `after` map methods of the client to hooks without arguments; a hook may raise instead of the
+    call.
     """
 
     def __init__(self, client: Any, *, before: Hooks | None = None, after: Hooks | None = None) -> None:
@@ -107,7 +107,7 @@ def _nothing() -> None:
 
 
 def times(number: int, error: Exception, skip: int = 0) -> Callable[[], None]:
-    """A hook that raises an error a number of times, after it was passed `skip` times."""
+    """Return a hook that raises an error a number of times, after `skip` calls without one."""
     calls = 0
 
     def hook() -> None:
@@ -129,7 +129,7 @@ def refusal(code: str, text: str = "no", status: int = 400) -> ClientError:
 
 @contextmanager
 def logged(logger: Logger) -> Iterator[StringIO]:
-    """All that a function's logger writes meanwhile, down to its debug lines."""
+    """Capture everything that a function's logger writes, including debug lines."""
     lines, level = StringIO(), logger.log_level
     output = logger.registered_handler
     assert isinstance(output, logging.StreamHandler)
@@ -144,14 +144,14 @@ def logged(logger: Logger) -> Iterator[StringIO]:
 
 @dataclass
 class World:
-    """A Bedrock account, and the resources' handlers behind their framework."""
+    """A Bedrock account, and the resources' handlers behind the framework."""
 
     server: BedrockStandIn
     bedrock: Any
     s3: Any
 
     def jobs(self, bedrock: Any = None) -> Framework:
-        """The DistillationJob resource; `bedrock` is a client in place of the plain one."""
+        """Return the DistillationJob resource; `bedrock` replaces the plain client."""
         client = bedrock or self.bedrock
         now = self.server.clock.now
         return Framework(

@@ -1,8 +1,7 @@
-"""The cases that the custom resources have to handle: each has a test whose docstring names it.
+"""Cases that the custom resources must handle: each has a test whose docstring names it.
 
-T are the acceptance tests that others have for the same resources, B what others get wrong, C the contract of
-the CDK's Provider framework. The docstring of a test that shows case B7 holds "Case B7." or, with others,
-"Cases B7, T4.".
+T are acceptance tests of other implementations, B are their defects, C is the contract of the CDK's Provider
+framework. The docstring of a test for case B7 contains "Case B7." or, with others, "Cases B7, T4.".
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ CASES = {
     "T20": "throughput is bought with the request as set, or adopted by its ARN",
     "T21": "throughput deleted by hand is told, and its delete succeeds",
     "T22": "tags of throughput follow in place",
-    # the account's invocation logging, which is not ours to manage
+    # the account's invocation logging, which this project does not manage
     "T33": "a delete keeps a logging configuration that others made",
-    # the customization job, where others fall short
+    # the customization job: defects of other implementations
     "B1": "an event that arrives twice makes one job",
     "B2": "a role that can't be assumed yet is waited for",
     "B3": "a role that can never be assumed is told with its ARN, in time",
@@ -57,7 +56,7 @@ CASES = {
     "B17": "a teacher or student at its end is refused before anything is paid",
     "B18": "bad training data is refused with its line before anything is paid",
     "B19": "filters on invocation logs are joined as Bedrock takes them, and counted",
-    # provisioned throughput, where others fall short
+    # provisioned throughput: defects of other implementations
     "B20": "without an acknowledged commitment, throughput is billed by the hour",
     "B21": "throughput that fails, or comes late, is never forgotten",
     "B22": "a commitment can't be deleted before its term, and that is said with its date",
@@ -65,7 +64,7 @@ CASES = {
     "B24": "other units or another commitment are a replacement, and guarded",
     "B25": "a delete waits until the throughput is gone",
     "B26": "throughput of a model at its end is refused",
-    # on-demand deployments, which nobody has
+    # on-demand deployments, which no other implementation has
     "B30": "a deployment is made once, waited for, and is what a model is invoked by",
     "B31": "a deployment that fails is told with its reason and removed",
     "B32": "a new model takes over the requests",
@@ -104,7 +103,7 @@ def ids(docstring: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def named() -> dict[str, set[str]]:
-    """The cases that each test of this project shows."""
+    """Return the cases that each test of this project covers."""
     sources = (path.read_text(encoding="utf-8") for path in sorted(TESTS.rglob("test_*.py")))
     return {name: found for name, text in docstrings(sources).items() if (found := ids(text))}
 

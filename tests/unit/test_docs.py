@@ -19,7 +19,7 @@ DOCUMENTS = [
     *(PROJECT / "benchmarks" / "README.md", PROJECT / "data" / "README.md"),
     *(path for folder in ("docs", "examples") for path in sorted((PROJECT / folder).rglob("*.md"))),
 ]
-# Half of what it had before its parts moved to pages of their own.
+# Half of its length before parts of it became separate pages.
 README_WORDS = 1700
 PICTURES = sorted((PROJECT / "docs").rglob("*.svg"))
 
@@ -35,7 +35,7 @@ _PLACE = re.compile(
     r"(?:benchmarks|cdk_distilled_router|data|docs|examples|lambda|local|operate|stacks|task|tests)/[\w./-]*"
 )
 _INSTALLED_MODULES = {"pytest", "pip", "venv"}
-# What has a dot and is a file.
+# Words with a dot that are file names.
 _FILE_ENDINGS = {"py", "md", "toml", "txt", "json", "jsonl", "svg", "sh"}
 
 
@@ -91,7 +91,7 @@ def links(text: str) -> list[str]:
 
 
 def broken_link(document: Path, link: str) -> str | None:
-    """Why a relative link leads nowhere, or None."""
+    """Return why a relative link leads nowhere, or None."""
     if re.match(r"[a-z]+:", link):
         return None
     place, _, anchor = link.partition("#")
@@ -104,7 +104,7 @@ def broken_link(document: Path, link: str) -> str | None:
 
 
 def unknown_settings(text: str) -> list[str]:
-    """What looks like a setting in `code` and is none."""
+    """Return what is written like a setting in `code` but is none."""
     found = []
     for code in _CODE.findall(_FENCE.sub("", text)):
         if section := _SECTION.fullmatch(code):
@@ -121,7 +121,7 @@ def unknown_settings(text: str) -> list[str]:
 
 
 def named_targets(text: str) -> set[str]:
-    """The targets of make that a document tells to run: in `code` and in code blocks."""
+    """Return the make targets that a document says to run, in `code` and in code blocks."""
     blocks = [*_FENCE.findall(text), *_CODE.findall(_FENCE.sub("", text))]
     return {target for block in blocks for target in _TARGET.findall(block)}
 
@@ -147,7 +147,7 @@ TARGETS = set(re.findall(r"^([a-z][a-z-]*):", text_of(PROJECT / "Makefile"), re.
 
 
 def in_each_document(find: Callable[[Path], Collection[str]]) -> dict[str, Collection[str]]:
-    """Return what is found in the documents in which something is."""
+    """Return the findings by document, without documents that have none."""
     return {relative(document): found for document in DOCUMENTS if (found := find(document))}
 
 

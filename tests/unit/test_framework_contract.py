@@ -1,4 +1,4 @@
-"""All custom resources and the Provider framework: ids, timeouts, and creates that failed at once."""
+"""All custom resources and the Provider framework: ids, timeouts, and creates that fail at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INVENTED = "video-router-prod-Resource-1ABCDEFGHIJKL"
 
 
 def everything(play: Play) -> dict[str, Any]:
-    """The properties of all resources at once."""
+    """Return the properties of all resources together."""
     wait = {"Window": "1", "Last": "true", "Seconds": "60", "Handle": "https://wait", "Retain": "false"}
     throughput = {"ProvisionedModelName": f"{OWNER}-1mu", "Arn": "arn:aws:bedrock:us-east-1::custom-model/x"}
     return {**job_properties(), **declared(play, A), **wait, **throughput}
@@ -51,7 +51,7 @@ def test_a_job_has_another_id_only_where_it_is_another_job(theatre: Theatre) -> 
         other = jobs.send(framework.update(NAME, new, old))
 
         assert (same.physical_id, other.physical_id) == (NAME, f"{JOBS_OWNER}-{NEXT}")
-        # CloudFormation deletes the old one then, by its id, which Delete keeps.
+        # CloudFormation then deletes the old one by its id, which Delete must return.
         assert jobs.send(framework.delete(NAME, old)).physical_id == NAME
 
 
@@ -63,7 +63,7 @@ def test_a_release_keeps_its_id_whatever_is_released(theatre: Theatre) -> None:
 
 
 def test_a_delete_that_timed_out_is_taken_up_by_the_next_one(theatre: Theatre) -> None:
-    """No word of the timeout reaches the handler, so that nothing may depend on one. Case C6."""
+    """The handler is not told of the timeout, so nothing may depend on it. Case C6."""
     with theatre.play(_job_made) as play:
         theatre.server.fault("conflict", operation=STOP, count=None)
         counted = Counted(play, "distillation_job")
@@ -80,7 +80,7 @@ def test_a_delete_that_timed_out_is_taken_up_by_the_next_one(theatre: Theatre) -
 
 
 def test_a_create_is_given_up_before_the_framework_gives_up(theatre: Theatre) -> None:
-    """The framework would only say that the operation timed out, and Bedrock's reason would be lost.
+    """The framework would only report a timeout, without Bedrock's reason.
 
     Case C6.
     """
@@ -94,7 +94,7 @@ def test_a_create_is_given_up_before_the_framework_gives_up(theatre: Theatre) ->
 
 @pytest.mark.parametrize("folder", RESOURCES)
 def test_a_create_that_fails_at_once_has_made_nothing(theatre: Theatre, folder: str) -> None:
-    """The framework marks it, and CloudFormation's Delete never arrives. Case C7."""
+    """The framework marks the id, and its Delete never reaches the handler. Case C7."""
     with theatre.play() as play:
         counted = Counted(play, folder)
         response = counted.framework.send(framework.create({"Digest": DIGEST}))
@@ -126,7 +126,7 @@ def test_the_accounts_logging_configuration_outlives_every_resource(theatre: The
 
 
 class Counted:
-    """A resource behind the framework, with the entry points that were called."""
+    """A resource behind the framework, which records the calls of its entry points."""
 
     def __init__(self, play: Play, folder: str) -> None:
         self.calls: list[str] = []

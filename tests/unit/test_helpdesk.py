@@ -96,7 +96,7 @@ def test_simple_student_learns_the_task_for_unseen_words() -> None:
 
 
 def test_teacher_of_the_stand_in_follows_the_full_prompt() -> None:
-    """It knows about this task only what the prompt says about each label."""
+    """All it knows about this task is in the prompt's description of each label."""
     answers = [(TASK.parse(rules.answer(TASK.teacher_prompt, row.query)), row) for row in ROWS["holdout"]]
     right = sum(TASK.dominant(weights) in TASK.dominants(row.weights) for weights, row in answers)
     assert right / len(answers) > 0.75

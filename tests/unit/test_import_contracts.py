@@ -1,4 +1,4 @@
-"""The import contracts in pyproject.toml hold, and one that is broken is found."""
+"""The import contracts in pyproject.toml hold, and violations are found."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def lint(project: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of the code, with the same contracts."""
+    """Return a copy of the code, with the same contracts."""
     for name in CODE:
         shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "pyproject.toml", tmp_path)

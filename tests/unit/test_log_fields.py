@@ -1,4 +1,4 @@
-"""What the functions' loggers are given besides the message."""
+"""Fields that functions add to log messages."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 from stacks.settings import PROJECT
 
-# Python's logging raises KeyError for a field of one of these names, in the middle of what is being logged.
+# Python's logging raises KeyError for fields with these names, instead of logging the message.
 TAKEN = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
-# Of the call itself (logging.Logger.info).
+# Parameters of the call itself (logging.Logger.info).
 OWN = {"exc_info", "stack_info", "stacklevel", "extra"}
 
 
 def fields(source: str) -> Iterator[str]:
-    """The names of the fields that calls of a logger add, with their lines."""
+    """Return the fields that calls of a logger add, with their lines."""
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name("logger"), attr=level)) if level in LEVELS:
@@ -25,7 +25,7 @@ def fields(source: str) -> Iterator[str]:
 
 
 def taken(source: str) -> list[str]:
-    """Those fields whose names are taken."""
+    """Return the fields with reserved names."""
     return [field for field in fields(source) if field.partition(" ")[0] in TAKEN]
 
 

@@ -14,7 +14,7 @@ MOST_LINES, MOST_PARAMETERS = 60, 7
 
 
 def functions(*folders: str) -> Iterator[tuple[str, ast.FunctionDef]]:
-    """All functions of some folders, each with its file and name."""
+    """Yield all functions of some folders, each with its file and name."""
     for folder in folders:
         for path in sorted((PROJECT / folder).rglob("*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -31,12 +31,12 @@ def functions(*folders: str) -> Iterator[tuple[str, ast.FunctionDef]]:
 
 
 def long(node: ast.FunctionDef) -> bool:
-    """Whether a function has too many lines."""
+    """Return whether a function has too many lines."""
     return (node.end_lineno or node.lineno) - node.lineno + 1 > MOST_LINES
 
 
 def wide(node: ast.FunctionDef) -> bool:
-    """Whether a construct's `__init__` takes too many parameters besides its scope and id."""
+    """Return whether a construct's `__init__` has too many parameters besides scope and id."""
     names = [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
     if node.name != "__init__" or names[1:3] not in (["scope", "construct_id"], ["app", "construct_id"]):
         return False

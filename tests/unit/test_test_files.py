@@ -1,4 +1,4 @@
-"""The tests' own files."""
+"""The file names of the tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 
 
-def test_files_have_names_of_their_own() -> None:
-    """Two of one name are each found alone, and not together: pytest imports them by it."""
+def test_file_names_are_unique() -> None:
+    """pytest imports test files by name, so two with the same name can't run together."""
     names = Counter(path.name for path in TESTS.rglob("test_*.py"))
     assert {name for name, count in names.items() if count > 1} == set()

@@ -36,7 +36,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not yet asked for does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:

@@ -38,7 +38,7 @@ class Event:
 
     @classmethod
     def parse(cls, event: Mapping[str, Any]) -> Event:
-        """Read an event, without ResponseURL: whoever has that URL can respond in our place."""
+        """Read an event, without ResponseURL: anyone who has that URL can respond for us."""
         return cls(
             request_type=str(event["RequestType"]),
             request_id=str(event.get("RequestId", "")),

@@ -86,7 +86,7 @@ def stop(bedrock: Any, arn: str) -> None:
     try:
         bedrock.stop_evaluation_job(jobIdentifier=arn)
     except ClientError as error:
-        # It ended, or somebody else stopped it, since it was read.
+        # It ended, or was stopped by someone else, since it was read.
         if code(error) not in {"ConflictException", "ValidationException", "ResourceNotFoundException"}:
             raise
 

@@ -198,7 +198,7 @@ def ensure(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: datetime |
     Raises:
         NotYetError: The call failed temporarily: the role can't be assumed yet, Bedrock throttles, or the
             response was lost. The token makes repeating it safe.
-        ResourceError: Nothing was created: a model has ended, the name belongs to somebody else, or Bedrock
+        ResourceError: Nothing was created: a model has ended, the name belongs to another owner, or Bedrock
             refuses the request.
     """
     existing = find(bedrock, spec.job_name)
@@ -358,7 +358,7 @@ def stop(bedrock: Any, job: Mapping[str, Any]) -> bool:
         try:
             bedrock.stop_model_customization_job(jobIdentifier=job["jobArn"])
         except ClientError as error:
-            # It ended, or somebody else stopped it, since it was read: the next read shows it.
+            # It ended, or was stopped by someone else, since it was read: the next read shows it.
             if code(error) not in {"ConflictException", "ValidationException", "ResourceNotFoundException"}:
                 raise
     return job["status"] not in IN_PROGRESS

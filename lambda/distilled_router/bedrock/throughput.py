@@ -302,7 +302,7 @@ def not_owned(name: str, existing: Mapping[str, Any], tags: Mapping[str, str]) -
     return (
         f"A provisioned throughput named {name} exists and does not belong to this stack: "
         f"{existing['provisionedModelArn']} (owner {owner}, created as {created_as}). Choose another name, "
-        "or delete it. ProvisionedThroughput.from_provisioned_model_arn uses throughput of others."
+        "or delete it. ProvisionedThroughput.from_provisioned_model_arn uses throughput of another owner."
     )
 
 

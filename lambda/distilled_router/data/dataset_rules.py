@@ -48,7 +48,7 @@ def check_dataset(
     Args:
         training: The file's lines as bytes, with or without their line ends: an open binary file, or
             `iter_lines()` of an S3 body. `lines` splits chunks into lines, and limits the length of a line.
-            None if there is no such file; so for the others.
+            None if there is no such file, as for the other two.
         holdout: Likewise. All are read once, in the order training, validation, hold-out.
         task: The rows must have its student prompt, and answers in its format.
         method: `distillation` or `fine_tuning`.

@@ -71,8 +71,8 @@ class Report:
         rows = ", ".join(f"{count} {file} rows" for file, count in self.rows.items()) or "no rows"
         if len(self.rows) > _NAMED_FILES:
             rows = f"{self.rows.total()} rows of {len(self.rows)} files"
-        verdict = "usable" if self.ok else "refused"
-        text = f"Data set {verdict}: {self.errors} errors, {self.warnings} warnings in {rows}."
+        result = "usable" if self.ok else "refused"
+        text = f"Data set {result}: {self.errors} errors, {self.warnings} warnings in {rows}."
         by_rule = sorted(self.counts.items(), key=lambda item: (item[0][0] != "error", -item[1]))
         if by_rule:
             text += f" By rule: {', '.join(f'{rule} {count}' for (_, rule), count in by_rule[:10])}."

@@ -1,7 +1,7 @@
 """The plan of a labelling, and the folders of the bucket that it uses.
 
 The plan is the input of the labelling's executions, so a running one keeps its plan while another is
-declared. Everything that labels cost lies under `labels/<digest of the labels>/`: other curation settings, or
+declared. All paid labels are under `labels/<digest of the labels>/`: other curation settings, or
 another student, find the same labels there and pay nothing.
 """
 

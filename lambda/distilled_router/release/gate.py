@@ -11,7 +11,7 @@ IGNORED_LATENCY_MS = 50.0
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """The settings of a gate. A limit that is None limits nothing.
+    """The settings of a gate. A check whose limit is None is skipped.
 
     Attributes:
         minimum_examples: hold-out examples that must be scored for the scores to count.

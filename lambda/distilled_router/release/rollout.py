@@ -16,7 +16,7 @@ class Rollout:
         steps: shares of the requests, one after another; the last is 1.
         dwell_seconds: how long each step lasts.
         maximum_error_rate, maximum_fallback_rate, maximum_invalid_output_rate: shares of the candidate's
-            requests above which it is taken back.
+            requests above which it is rolled back.
         minimum_requests: requests in a step below which its rates are not used.
         bake_seconds: how long the candidate has all requests before it becomes the live release.
         probes: hold-out queries that are asked at most where there are too few requests.

@@ -64,7 +64,7 @@ class Release:
         step: the round of the rollout, from 0; -1 before the first.
         step_at: epoch second at which the step began.
         creating_until: epoch second until which a step may be creating a resource for the release.
-        rolled_back: epoch second at which an operator rolled the release back; 0 if nobody did.
+        rolled_back: epoch second at which an operator rolled the release back; 0 if none did.
     """
 
     digest: str
@@ -300,7 +300,7 @@ class Releases:
         moved = len(writes)
         live = {
             "state": LIVE,
-            "message": "serves all requests, rolled back to by hand",
+            "message": "serves all requests, restored by a rollback",
             "endpoint": endpoint,
             "rolled_back": 0,
             **fields,

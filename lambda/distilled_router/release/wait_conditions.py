@@ -35,7 +35,7 @@ class Window:
         digest: the release that the stack waits for.
         number: position in the chain.
         last: whether no window follows.
-        url: URL of the handle. It is a secret: whoever has it can end the wait.
+        url: URL of the handle. It is a secret: anyone who has it can end the wait.
         ends_at: epoch second at which the wait condition times out.
     """
 

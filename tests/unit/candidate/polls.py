@@ -36,7 +36,7 @@ def candidate_env(**settings: Any) -> CandidateEnv:
     return CandidateEnv(**{**usual, **settings})
 
 
-def look(world: World, digest: str = A, *, bedrock: Any = None, **settings: Any) -> StageResult:
+def poll(world: World, digest: str = A, *, bedrock: Any = None, **settings: Any) -> StageResult:
     """Poll once with changed settings; `bedrock` replaces the plain client."""
     return watch(
         digest,
@@ -65,7 +65,7 @@ def job_of(world: World, name: str = NAME) -> dict[str, Any]:
 
 
 def tags(world: World, arn: str) -> dict[str, str]:
-    """A resource's tags."""
+    """Return a resource's tags."""
     found = world.bedrock.list_tags_for_resource(resourceARN=arn)["tags"]
     return {tag["key"]: tag["value"] for tag in found}
 

@@ -1,4 +1,4 @@
-"""Others' jobs and models: a release takes them over, and changes nothing about them."""
+"""Adopted jobs and models, managed elsewhere: a release uses them and changes nothing about them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 
 from distilled_router.release.table import FAILED
-from tests.unit.candidate.polls import CREATE, STOP, STOPPING, TWICE, job_of, look
+from tests.unit.candidate.polls import CREATE, STOP, STOPPING, TWICE, job_of, poll
 from tests.unit.local.bedrock.scenes import HOUR, STUDENT
 from tests.unit.release_world import OWNER, A, B, Proxy, World
 
@@ -32,7 +32,7 @@ def test_a_model_needs_no_job(world: World) -> None:
     model = world.train(B)
     world.begin(A, source=model)
     calls = world.calls("GetModelCustomizationJob")
-    assert look(world)["outcome"] == "done"
+    assert poll(world)["outcome"] == "done"
     assert world.release(A).model_arn == model
     assert world.calls("GetModelCustomizationJob") == calls
 
@@ -41,7 +41,7 @@ def test_a_model_that_does_not_exist_is_named(world: World) -> None:
     model = world.train(B)
     world.bedrock.delete_custom_model(modelIdentifier=model)
     world.begin(A, source=model)
-    assert look(world) == {
+    assert poll(world) == {
         "outcome": "failed",
         "message": f"model {model} does not exist. Use a model of this account and Region.",
         "seconds": 0,
@@ -52,7 +52,7 @@ def test_a_model_that_does_not_exist_is_named(world: World) -> None:
 def test_a_model_must_be_active(world: World, status: str, outcome: str) -> None:
     world.begin(A, source="arn:aws:bedrock:us-east-1:000000000000:custom-model/x/1")
     model = Mock(return_value={"modelStatus": status, "failureMessage": "No capacity."})
-    result = look(world, bedrock=Proxy(world.bedrock, get_custom_model=model))
+    result = poll(world, bedrock=Proxy(world.bedrock, get_custom_model=model))
     assert (result["outcome"], f"is {status}" in result["message"]) == (outcome, True)
     assert world.release(A).model_arn == ""
 
@@ -61,9 +61,9 @@ def test_a_job_is_awaited_and_gives_its_model(world: World) -> None:
     world.start_job(B)
     job = job_of(world, f"{OWNER}-{B}")
     world.begin(A, source=job["jobArn"])
-    assert look(world)["message"].startswith("job InProgress: validation InProgress")
+    assert poll(world)["message"].startswith("job InProgress: validation InProgress")
     world.advance(2 * HOUR)
-    assert look(world)["outcome"] == "done"
+    assert poll(world)["outcome"] == "done"
     job = job_of(world, job["jobArn"])
     assert world.release(A).model_arn == job["outputModelArn"]
 
@@ -71,7 +71,7 @@ def test_a_job_is_awaited_and_gives_its_model(world: World) -> None:
 def test_a_job_that_does_not_exist_is_named(world: World) -> None:
     arn = f"arn:aws:bedrock:us-east-1:000000000000:model-customization-job/{STUDENT}/0a1b2c3d4e5f"
     world.begin(A, source=arn)
-    result = look(world)
+    result = poll(world)
     assert (result["outcome"], f"job {arn} does not exist" in result["message"]) == ("failed", True)
 
 
@@ -81,22 +81,22 @@ def test_a_job_is_neither_stopped_nor_retried_nor_tagged(world: World) -> None:
     stalled = job_of(world, f"{OWNER}-{B}")["jobArn"]
     world.begin(A, source=stalled)
     world.advance(49 * HOUR)
-    assert look(world, **STOPPING, **TWICE)["outcome"] == "waiting"
+    assert poll(world, **STOPPING, **TWICE)["outcome"] == "waiting"
     world.server.fault("job_failed")
     world.start_job("c" * 12)
     world.advance(HOUR)
     broken = job_of(world, f"{OWNER}-{'c' * 12}")["jobArn"]
     world.begin(A, 2, source=broken)
-    assert "internal error" in look(world, **STOPPING, **TWICE)["message"]
+    assert "internal error" in poll(world, **STOPPING, **TWICE)["message"]
     assert (world.calls(STOP), world.calls(CREATE)) == (0, 2)
     assert world.calls("TagResource") == world.calls("ListTagsForResource") == 0
 
 
 def test_the_sweeper_never_deletes_an_adopted_model(world: World) -> None:
-    """It goes by names with the owner's and a digest's in them, and this one has another."""
+    """It deletes only models named after the owner and a digest, and this one has another name."""
     model = foreign_model(world)
     world.begin(A, source=model)
-    assert look(world)["outcome"] == "done"
+    assert poll(world)["outcome"] == "done"
     world.releases.transition(A, FAILED, "refused by the gate")
     world.begin(B)
     swept = world.sweeper(keep=0).sweep()

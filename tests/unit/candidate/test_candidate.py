@@ -1,4 +1,4 @@
-"""The release's model gets an endpoint once."""
+"""The release's model is deployed once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def deploy(world: World, digest: str = A, **clients: Any) -> StageResult:
 
 
 def ready(world: World, digest: str = A, attempt: int = 1) -> None:
-    """A release whose job has made its model."""
+    """Return the digest of a release whose job has completed."""
     model = world.train(digest)
     world.begin(digest, attempt, model_arn=model)
 
@@ -127,7 +127,7 @@ def test_release_that_is_superseded_while_its_deployment_is_created_ends(world: 
 
 
 def again(world: World) -> None:
-    """The first attempt's deployment is removed, as the sweeper does."""
+    """Let the sweeper remove the first attempt's deployment, and begin the release again."""
     deploy(world)
     world.advance(10 * MINUTE)
     deploy(world)
@@ -136,7 +136,7 @@ def again(world: World) -> None:
 
 
 def test_second_attempt_creates_a_new_deployment(world: World) -> None:
-    """A token that Bedrock has seen makes nothing, and is no error."""
+    """With a token that Bedrock has seen, the call would create nothing and raise no error."""
     ready(world)
     again(world)
     world.begin(A, 2)
@@ -145,7 +145,7 @@ def test_second_attempt_creates_a_new_deployment(world: World) -> None:
 
 
 def test_first_attempt_of_a_new_life_creates_a_new_deployment(world: World) -> None:
-    """The stack was destroyed and deployed again: attempts are counted from 1, the model was kept."""
+    """The stack was destroyed and deployed again: attempts start at 1 again, and the model was retained."""
     ready(world)
     again(world)
     model = world.release(A).model_arn

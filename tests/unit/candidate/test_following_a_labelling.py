@@ -11,14 +11,14 @@ import pytest
 from distilled_router.aws import executions
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.release.table import FAILED, Release
-from tests.unit.candidate.polls import look
+from tests.unit.candidate.polls import poll
 from tests.unit.release_world import LASTING, OWNER, PASSING, A, World
 
 INPUT = '{"plan": 1}'
 
 
 def machine(world: World, state: Mapping[str, object] = LASTING) -> str:
-    """A state machine that labels for ever, or whose executions end at once; its ARN."""
+    """Return the ARN of a state machine whose executions run for ever or end at once."""
     made = world.stepfunctions.create_state_machine(
         name=f"{OWNER}-labelling-{world.number}",
         definition=json.dumps({"StartAt": "Only", "States": {"Only": dict(state)}}),
@@ -28,7 +28,7 @@ def machine(world: World, state: Mapping[str, object] = LASTING) -> str:
 
 
 def following(world: World, labelling: str) -> StageResult:
-    return look(world, labelling_machine_arn=labelling)
+    return poll(world, labelling_machine_arn=labelling)
 
 
 def begin(world: World, attempt: int = 1) -> None:
@@ -71,7 +71,7 @@ def stop_by_hand(world: World, execution: str) -> None:
 
 
 def test_labelling_that_its_resource_has_stopped_is_not_started_again(world: World) -> None:
-    """Its stack asks for another model by now, and would not know of the job that it makes."""
+    """The stack now declares another model, and would not know the job that the labelling creates."""
     arn = machine(world)
     begin(world)
     execution = executions.ensure(world.stepfunctions, arn, A, INPUT)

@@ -8,7 +8,7 @@ import pytest
 
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, attempt_name
 from distilled_router.release.table import SUPERSEDED
-from tests.unit.candidate.polls import CREATE, NAME, TWICE, all_jobs, job_of, look, only, tags
+from tests.unit.candidate.polls import CREATE, NAME, TWICE, all_jobs, job_of, only, poll, tags
 from tests.unit.local.bedrock.scenes import HOUR
 from tests.unit.release_world import OWNER, A, Proxy, World
 
@@ -21,7 +21,7 @@ def begun(world: World) -> None:
 
 
 def fails(world: World, times: int, message: str | None = None) -> None:
-    """Start the job; so many attempts fail."""
+    """Start the job and let this many attempts fail."""
     world.server.fault("job_failed", count=times, message=message)
     world.start_job(A)
     world.advance(HOUR)
@@ -29,7 +29,7 @@ def fails(world: World, times: int, message: str | None = None) -> None:
 
 def test_nothing_is_retried_unless_configured(world: World) -> None:
     fails(world, 1)
-    result = look(world)
+    result = poll(world)
     assert result["outcome"] == "failed"
     assert "Encountered an internal error when processing the request." in result["message"]
     assert all_jobs(world) == {NAME: "Failed"}
@@ -37,13 +37,13 @@ def test_nothing_is_retried_unless_configured(world: World) -> None:
 
 def test_the_next_attempt_is_awaited_and_gives_its_model(world: World) -> None:
     fails(world, 1)
-    result = look(world, **TWICE)
+    result = poll(world, **TWICE)
     assert result["outcome"] == "waiting"
     assert f"Retrying as {SECOND}, attempt 2 of 3" in result["message"]
     assert all_jobs(world) == {NAME: "Failed", SECOND: "InProgress"}
-    assert look(world, **TWICE)["message"].startswith("job InProgress, attempt 2 of 3: validation")
+    assert poll(world, **TWICE)["message"].startswith("job InProgress, attempt 2 of 3: validation")
     world.advance(2 * HOUR)
-    assert look(world, **TWICE)["outcome"] == "done"
+    assert poll(world, **TWICE)["outcome"] == "done"
     job = job_of(world, SECOND)
     assert world.release(A).model_arn == job["outputModelArn"]
     assert tags(world, job["outputModelArn"]) == {OWNER_TAG: OWNER, DIGEST_TAG: A}
@@ -53,9 +53,9 @@ def test_the_next_attempt_is_awaited_and_gives_its_model(world: World) -> None:
 def test_the_last_attempt_fails_the_release_with_its_own_reason(world: World) -> None:
     fails(world, 3)
     for _ in range(2):
-        assert look(world, **TWICE)["outcome"] == "waiting"
+        assert poll(world, **TWICE)["outcome"] == "waiting"
         world.advance(HOUR)
-    result = look(world, **TWICE)
+    result = poll(world, **TWICE)
     assert result["outcome"] == "failed"
     assert result["message"].startswith(f"job {THIRD} is Failed (validation Failed")
     assert "attempt 3 of 3): Encountered an internal error" in result["message"]
@@ -64,30 +64,30 @@ def test_the_last_attempt_fails_the_release_with_its_own_reason(world: World) ->
 
 def test_another_failure_is_not_tried_again(world: World) -> None:
     fails(world, 1, "Unable to parse Amazon S3 file.")
-    assert look(world, **TWICE)["outcome"] == "failed"
+    assert poll(world, **TWICE)["outcome"] == "failed"
     assert world.calls(CREATE) == 1
 
 
 def test_another_failure_of_a_later_attempt_is_not_tried_again(world: World) -> None:
     fails(world, 1)
     world.server.fault("job_failed", message="Unable to parse Amazon S3 file.")
-    look(world, **TWICE)
+    poll(world, **TWICE)
     world.advance(HOUR)
-    assert "Unable to parse" in look(world, **TWICE)["message"]
+    assert "Unable to parse" in poll(world, **TWICE)["message"]
     assert world.calls(CREATE) == 2
 
 
 def test_neither_a_new_attempt_of_the_release_nor_a_lost_table_counts_anew(world: World) -> None:
     fails(world, 3)
     for _ in range(2):
-        look(world, **TWICE)
+        poll(world, **TWICE)
         world.advance(HOUR)
     world.releases.table.delete_item(Key={"id": f"release@{A}"})
     world.begin(A)
-    assert look(world, **TWICE)["outcome"] == "failed"
+    assert poll(world, **TWICE)["outcome"] == "failed"
     assert world.calls(CREATE) == 3
-    # Whoever allows one more gets one more.
-    assert look(world, retry_internal_errors=3)["outcome"] == "waiting"
+    # With a higher limit, there is one more attempt.
+    assert poll(world, retry_internal_errors=3)["outcome"] == "waiting"
     assert world.calls(CREATE) == 4
 
 
@@ -95,26 +95,26 @@ def test_a_step_that_is_delivered_twice_creates_one_attempt(world: World) -> Non
     fails(world, 1)
 
     def twice(**parameters: Any) -> Any:
-        look(world, **TWICE)
+        poll(world, **TWICE)
         return world.bedrock.create_model_customization_job(**parameters)
 
     both = Proxy(world.bedrock, create_model_customization_job=twice)
-    assert look(world, bedrock=both, **TWICE)["outcome"] == "waiting"
+    assert poll(world, bedrock=both, **TWICE)["outcome"] == "waiting"
     assert all_jobs(world) == {NAME: "Failed", SECOND: "InProgress"}
 
 
 def test_a_step_that_was_late_creates_no_attempt_that_another_one_created(world: World) -> None:
-    """It saw one failed attempt; by the time that it asks, the second has failed, and the third runs."""
+    """It saw one failed attempt; when it sends its call, the second has failed and the third is running."""
     fails(world, 2)
 
     def late(**parameters: Any) -> Any:
-        look(world, **TWICE)
+        poll(world, **TWICE)
         world.advance(HOUR)
-        look(world, **TWICE)
+        poll(world, **TWICE)
         return world.bedrock.create_model_customization_job(**parameters)
 
     slow = Proxy(world.bedrock, create_model_customization_job=late)
-    look(world, bedrock=slow, **TWICE)
+    poll(world, bedrock=slow, **TWICE)
     assert all_jobs(world) == {NAME: "Failed", SECOND: "Failed", THIRD: "InProgress"}
 
 
@@ -122,8 +122,8 @@ def test_a_step_that_was_late_creates_no_attempt_that_another_one_created(world:
 def test_a_lost_answer_creates_one_attempt(world: World, answer: str) -> None:
     fails(world, 1)
     world.server.fault("lost_response", operation=CREATE, answer=answer)
-    assert look(world, **TWICE)["outcome"] == "waiting"
-    assert look(world, **TWICE)["message"].startswith("job InProgress, attempt 2 of 3")
+    assert poll(world, **TWICE)["outcome"] == "waiting"
+    assert poll(world, **TWICE)["message"].startswith("job InProgress, attempt 2 of 3")
     assert all_jobs(world) == {NAME: "Failed", SECOND: "InProgress"}
 
 
@@ -135,35 +135,35 @@ def test_a_crash_after_the_create_creates_one_attempt(world: World) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        look(world, bedrock=Proxy(world.bedrock, create_model_customization_job=crash), **TWICE)
-    assert look(world, **TWICE)["message"].startswith("job InProgress, attempt 2 of 3")
+        poll(world, bedrock=Proxy(world.bedrock, create_model_customization_job=crash), **TWICE)
+    assert poll(world, **TWICE)["message"].startswith("job InProgress, attempt 2 of 3")
     assert all_jobs(world) == {NAME: "Failed", SECOND: "InProgress"}
 
 
 def test_an_attempt_that_cannot_be_seen_yet_is_not_created_twice(world: World) -> None:
-    """Bedrock's reads may lag behind its writes; the token doesn't."""
+    """Bedrock's reads may lag behind its writes; the client request token prevents a second job."""
     fails(world, 1)
     first = job_of(world)
-    look(world, **TWICE)
+    poll(world, **TWICE)
     blind = Proxy(world.bedrock, get_model_customization_job=only(first))
-    assert look(world, bedrock=blind, **TWICE)["outcome"] == "waiting"
+    assert poll(world, bedrock=blind, **TWICE)["outcome"] == "waiting"
     assert all_jobs(world) == {NAME: "Failed", SECOND: "InProgress"}
 
 
 def test_a_throttled_attempt_is_created_by_the_next_poll(world: World) -> None:
     fails(world, 1)
     world.server.fault("throttled", operation=CREATE)
-    result = look(world, **TWICE)
+    result = poll(world, **TWICE)
     assert (result["outcome"], "ThrottlingException" in result["message"]) == ("waiting", True)
     assert all_jobs(world) == {NAME: "Failed"}
-    look(world, **TWICE)
+    poll(world, **TWICE)
     assert all_jobs(world) == {NAME: "Failed", SECOND: "InProgress"}
 
 
 def test_a_refused_attempt_ends_the_release_with_both_reasons(world: World) -> None:
     fails(world, 1)
     world.server.fault("over_quota", operation=CREATE)
-    result = look(world, **TWICE)
+    result = poll(world, **TWICE)
     assert result["outcome"] == "failed"
     assert "Encountered an internal error" in result["message"]
     assert "ServiceQuotaExceededException" in result["message"]
@@ -172,7 +172,7 @@ def test_a_refused_attempt_ends_the_release_with_both_reasons(world: World) -> N
 def test_a_release_whose_stack_is_being_deleted_creates_no_attempt(world: World) -> None:
     fails(world, 1)
     world.releases.declare(None)
-    assert look(world, **TWICE)["outcome"] == "failed"
+    assert poll(world, **TWICE)["outcome"] == "failed"
     assert all_jobs(world) == {NAME: "Failed"}
 
 
@@ -184,22 +184,22 @@ def test_a_superseded_release_creates_no_attempt(world: World) -> None:
         return world.bedrock.get_model_customization_job(**parameters)
 
     shown = Proxy(world.bedrock, get_model_customization_job=supersede)
-    assert look(world, bedrock=shown, **TWICE)["outcome"] == "failed"
+    assert poll(world, bedrock=shown, **TWICE)["outcome"] == "failed"
     assert all_jobs(world) == {NAME: "Failed"}
 
 
 def test_all_attempts_together_have_the_time_of_one(world: World) -> None:
     fails(world, 1)
     world.server.fault("job_stalled")
-    look(world, **TWICE)
+    poll(world, **TWICE)
     world.advance(118 * HOUR)
-    assert look(world, **TWICE)["outcome"] == "waiting"
+    assert poll(world, **TWICE)["outcome"] == "waiting"
     world.advance(2 * HOUR)
-    assert "is still InProgress after 121 h" in look(world, **TWICE)["message"]
+    assert "is still InProgress after 121 h" in poll(world, **TWICE)["message"]
 
 
 def test_job_that_fails_after_the_timeout_is_not_retried(world: World) -> None:
     fails(world, 1)
     world.advance(121 * HOUR)
-    assert look(world, **TWICE)["outcome"] == "failed"
+    assert poll(world, **TWICE)["outcome"] == "failed"
     assert world.calls(CREATE) == 1

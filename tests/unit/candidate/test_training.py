@@ -1,4 +1,4 @@
-"""A release waits for its job: polls, and reasons to end."""
+"""A release waits for its job: progress, and reasons to end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from distilled_router.bedrock import models
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
 from distilled_router.release.table import SUPERSEDED, WAITING
-from tests.unit.candidate.polls import CREATE, NAME, STOP, STOPPING, TWICE, job_of, look, tags
+from tests.unit.candidate.polls import CREATE, NAME, STOP, STOPPING, TWICE, job_of, poll, tags
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE
 from tests.unit.release_world import OWNER, A, B, Proxy, World
 
@@ -18,13 +18,13 @@ from tests.unit.release_world import OWNER, A, B, Proxy, World
 def test_running_job_is_awaited_and_its_phases_shown(world: World) -> None:
     world.begin(A)
     world.start_job(A)
-    assert look(world) == {
+    assert poll(world) == {
         "outcome": "waiting",
         "message": "job InProgress: validation InProgress, data processing NotStarted, training NotStarted",
         "seconds": 300,
     }
     world.advance(10 * MINUTE)
-    look(world)
+    poll(world)
     assert world.release(A).state == WAITING
     assert "data processing InProgress" in world.release(A).message
 
@@ -32,7 +32,7 @@ def test_running_job_is_awaited_and_its_phases_shown(world: World) -> None:
 def test_completed_job_gives_the_release_its_model(world: World) -> None:
     world.begin(A)
     model = world.train(A)
-    assert look(world)["outcome"] == "done"
+    assert poll(world)["outcome"] == "done"
     assert world.release(A).model_arn == model
     job = job_of(world)
     item = world.releases.table.get_item(Key={"id": f"release@{A}"})["Item"]
@@ -46,7 +46,7 @@ def test_failed_job_ends_the_release_with_bedrocks_reason(world: World) -> None:
     world.server.fault("job_failed", message="Unable to read the training data.")
     world.start_job(A)
     world.advance(HOUR)
-    result = look(world)
+    result = poll(world)
     assert result["outcome"] == "failed"
     assert "Failed (validation Failed" in result["message"]
     assert "Unable to read the training data." in result["message"]
@@ -57,9 +57,9 @@ def test_stopped_job_ends_the_release_and_is_not_paid_again(world: World) -> Non
     world.begin(A)
     world.start_job(A)
     world.bedrock.stop_model_customization_job(jobIdentifier=NAME)
-    assert "is Stopping" in look(world, **TWICE, **STOPPING)["message"]
+    assert "is Stopping" in poll(world, **TWICE, **STOPPING)["message"]
     world.advance(HOUR)
-    result = look(world, **TWICE, **STOPPING)
+    result = poll(world, **TWICE, **STOPPING)
     assert (result["outcome"], "is Stopped" in result["message"]) == ("failed", True)
     assert "not by this release. It is not retried automatically" in result["message"]
     assert world.calls(CREATE) == 1
@@ -67,7 +67,7 @@ def test_stopped_job_ends_the_release_and_is_not_paid_again(world: World) -> Non
 
 def test_release_without_a_job_says_what_to_deploy(world: World) -> None:
     world.begin(A)
-    assert look(world)["message"] == (
+    assert poll(world)["message"] == (
         f"job {NAME} does not exist; deploy the stack with its DistillationJob first"
     )
 
@@ -77,7 +77,7 @@ def test_release_that_ended_or_is_unknown_is_not_awaited(world: World, digest: s
     world.begin(A)
     world.start_job(A)
     world.releases.transition(A, SUPERSEDED, "by another")
-    assert look(world, digest)["outcome"] == "failed"
+    assert poll(world, digest)["outcome"] == "failed"
     assert (world.releases.get(B), world.release(A).message) == (None, "by another")
 
 
@@ -86,7 +86,7 @@ def test_job_is_given_up_after_its_time_and_not_stopped(world: World) -> None:
     world.server.fault("job_stalled")
     world.start_job(A)
     world.advance(121 * HOUR)
-    assert "is still InProgress after 121 h" in look(world)["message"]
+    assert "is still InProgress after 121 h" in poll(world)["message"]
     assert world.calls(STOP) == 0
 
 
@@ -96,14 +96,14 @@ def test_release_that_is_declared_again_waits_as_long_again(world: World) -> Non
     world.start_job(A)
     world.advance(121 * HOUR)
     world.begin(A, 2)
-    assert look(world)["outcome"] == "waiting"
+    assert poll(world)["outcome"] == "waiting"
 
 
 def test_model_deleted_by_hand_is_reported_and_not_trained_again(world: World) -> None:
     """Case T4."""
     world.begin(A)
     world.bedrock.delete_custom_model(modelIdentifier=world.train(A))
-    result = look(world, **TWICE)
+    result = poll(world, **TWICE)
     assert result["outcome"] == "failed"
     assert f"the model of job {NAME}" in result["message"]
     assert "does not exist. It is not retried automatically: set another nonce" in result["message"]
@@ -115,7 +115,7 @@ def test_model_that_is_not_active_is_not_deployed(world: World, status: str, out
     world.begin(A)
     world.train(A)
     model = Mock(return_value={"modelStatus": status})
-    assert look(world, bedrock=Proxy(world.bedrock, get_custom_model=model))["outcome"] == outcome
+    assert poll(world, bedrock=Proxy(world.bedrock, get_custom_model=model))["outcome"] == outcome
     assert world.release(A).model_arn == ""
 
 
@@ -126,7 +126,7 @@ def model(world: World) -> str:
 
 
 def retag(world: World, **changed: str) -> None:
-    """Change tags of the job, as its resource does."""
+    """Change the job's tags as its resource does."""
     world.bedrock.tag_resource(resourceARN=job_of(world)["jobArn"], tags=bedrock_tags(changed))
 
 
@@ -134,42 +134,42 @@ def test_the_model_gets_its_jobs_present_tags(world: World, model: str) -> None:
     """Case T5."""
     world.bedrock.tag_resource(resourceARN=model, tags=bedrock_tags({"team": "old", "gone": "x"}))
     retag(world, team="search", cost="7")
-    assert look(world)["outcome"] == "done"
+    assert poll(world)["outcome"] == "done"
     assert tags(world, model) == {OWNER_TAG: OWNER, DIGEST_TAG: A, "team": "search", "cost": "7"}
 
 
 def test_a_model_whose_jobs_resource_is_gone_stays_marked(world: World, model: str) -> None:
     """Case B14."""
     models.close(world.bedrock, model)
-    assert look(world)["outcome"] == "done"
+    assert poll(world)["outcome"] == "done"
     assert models.is_closed(world.bedrock, model)
 
 
 def test_only_what_differs_is_written(world: World, model: str) -> None:
     retag(world, team="search")
-    look(world)
+    poll(world)
     [*_, call] = world.server.calls("TagResource")
     assert call["parameters"]["tags"] == [{"key": "team", "value": "search"}]
     assert world.calls("UntagResource") == 0
 
 
 def test_equal_tags_are_not_written(world: World, model: str) -> None:
-    assert look(world)["outcome"] == "done"
+    assert poll(world)["outcome"] == "done"
     assert world.calls("TagResource") == world.calls("UntagResource") == 0
 
 
 def test_a_model_that_the_release_knows_keeps_what_was_put_on_it_since(world: World, model: str) -> None:
-    look(world)
+    poll(world)
     world.bedrock.tag_resource(resourceARN=model, tags=bedrock_tags({"keep": "yes"}))
     world.begin(A, 2)
-    assert look(world)["outcome"] == "done"
+    assert poll(world)["outcome"] == "done"
     assert tags(world, model)["keep"] == "yes"
 
 
 def test_a_model_without_the_owners_tag_is_left_alone(world: World, model: str) -> None:
-    """The role may not change it."""
+    """The role may not change its tags."""
     world.bedrock.untag_resource(resourceARN=model, tagKeys=[OWNER_TAG])
     retag(world, team="search")
     calls = world.calls("TagResource")
-    assert look(world)["outcome"] == "done"
+    assert poll(world)["outcome"] == "done"
     assert world.calls("TagResource") == calls

@@ -1,4 +1,4 @@
-"""The construct library as a package: what its names import, and what they don't."""
+"""The construct library as a package: what importing its names loads."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def test_every_public_name_can_be_imported() -> None:
 
 
 def test_settings_are_read_without_the_cdk() -> None:
-    """The operator's commands read them, and aws_cdk takes seconds to import."""
+    """The operator's commands read settings, and aws_cdk takes seconds to import."""
     code = "import sys; from stacks.settings import load; load('prod'); sys.exit('aws_cdk' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""The wheel serves an app in another repository, without anything else of this one."""
+"""The wheel works for an app in another repository, without the rest of this one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ app.synth()
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout."""
+    """Build and return the wheel of this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=60)
@@ -44,7 +44,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an empty environment with this wheel and what it asks for, in our versions."""
+    """Return the Python of an empty environment with this wheel and its dependencies, in our versions."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, str(folder)], check=True, timeout=60)
     python = folder / "bin" / "python"
@@ -55,7 +55,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def example() -> str:
-    """The app of docs/resources.md."""
+    """Return the app in docs/resources.md."""
     page = (PROJECT / "docs" / "resources.md").read_text(encoding="utf-8")
     (found,) = [
         block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "cdk.Stack" in block
@@ -99,7 +99,7 @@ def test_it_holds_two_packages_and_nothing_with_a_generic_name(wheel: Path) -> N
 
 
 def test_both_copies_of_the_shared_package_are_the_same(wheel: Path) -> None:
-    """Constructs import one, bundles are made of the other."""
+    """Constructs import one copy, and bundles contain the other."""
     archive = zipfile.ZipFile(wheel)
     shared = [name for name in archive.namelist() if name.startswith("distilled_router/")]
     assert shared
@@ -108,7 +108,7 @@ def test_both_copies_of_the_shared_package_are_the_same(wheel: Path) -> None:
 
 
 def imports() -> Iterator[str]:
-    """Every package that a module of the two packages imports."""
+    """Return every package that a module of the two packages imports."""
     for folder in (PROJECT / "cdk_distilled_router", PROJECT / "lambda" / "distilled_router"):
         for path in folder.rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -122,7 +122,7 @@ def imports() -> Iterator[str]:
 def test_it_declares_what_it_imports() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {normal(re.split(r"[<>=]", line)[0]) for line in project["dependencies"]}
-    # The first three come with the CDK, pydantic and boto3; functions import Powertools from their layer.
+    # The first three come with the CDK, pydantic and boto3; functions get Powertools from their layer.
     brought = {"jsii", "pydantic-core", "botocore", "aws-lambda-powertools"}
 
     found = {normal(name) for name in imports()} - {normal(name) for name in sys.stdlib_module_names}

@@ -27,7 +27,7 @@ Client = Callable[[str], Any]
 DIGEST = "0123456789abcdef"
 FOLDER = f"datasets/{DIGEST}/"
 _ticks = count()
-# Waits in no time: each look at this clock is a second later.
+# Waits take no time: each read of this clock is a second later.
 retry_at_once = partial(with_retries, sleep=lambda _: None, now=lambda: float(next(_ticks)))
 
 
@@ -374,7 +374,7 @@ def test_estimate_above_the_limit_publishes_nothing(shop: Shop) -> None:
     assert shop.published() == {}
     raised = shop.resource().send(framework.create({**limited, "MaximumCostUsd": "500"}))
     assert raised.succeeded
-    # What passed once is not held against a limit that was lowered since: nothing new is paid.
+    # Data that passed once is not refused under a lower limit: nothing new is paid.
     lowered = shop.resource().send(framework.update(raised.physical_id, limited, limited))
     assert lowered.succeeded
 

@@ -44,7 +44,7 @@ FINE_TUNING: dict[str, Any] = {
 
 
 def made(world: World) -> dict[str, Any]:
-    """The parameters of the one create call that was carried out."""
+    """Return the parameters of the only successful create call."""
     (call,) = [call for call in world.server.calls(CREATE) if call["outcome"] in ("ok", "lost")]
     parameters: dict[str, Any] = call["parameters"]
     return parameters
@@ -321,7 +321,7 @@ def test_a_role_that_is_never_ready_fails_with_its_arn_and_bedrocks_text(world: 
 
 def test_a_name_in_use_by_our_own_job_is_adopted(world: World) -> None:
     """Case B4."""
-    # The job appears between our look and our call: the first event is still at work.
+    # The job appears between the read and the create call, because the first event is still being processed.
     other = world.bedrock.create_model_customization_job
     hooks = {
         "create_model_customization_job": lambda: other(**{**spec().request(), "clientRequestToken": "t"})

@@ -69,7 +69,7 @@ def test_no_more_than_nine_attempts_are_searched(world: World) -> None:
     looks: list[str] = []
 
     class Endless:
-        """An account in which every job is there."""
+        """An account in which a job of any name exists."""
 
         def get_model_customization_job(self, jobIdentifier: str) -> dict[str, Any]:  # noqa: N803 - the API's
             looks.append(jobIdentifier)
@@ -269,7 +269,7 @@ def test_delete_leaves_the_model_of_an_attempt_that_serves(world: World) -> None
 
     assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
     assert len(world.server.state()["models"]) == 1
-    # Nobody owns it now but what it serves; declared again, its job does.
+    # Only the release that uses the model keeps it; once the job is declared again, its resource owns it.
     assert models.is_closed(world.bedrock, model)
     assert world.jobs().send(framework.create(job_properties())).succeeded
     assert not models.is_closed(world.bedrock, model)

@@ -24,7 +24,7 @@ from tests.unit.resource_scenes import (
 
 OTHER_KEY = KEY.replace("0b8f", "1b8f")
 NETWORK: Mapping[str, Any] = {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
-# What the job is made from, what the update says, and what the refusal tells of it.
+# Parameters of the existing job, changes of the update, and a part of the refusal's text.
 FIXED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         {},
@@ -66,7 +66,7 @@ FIXED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 
 @pytest.fixture(params=FIXED, ids=lambda case: case[2].partition(" ")[0])
 def case(request: pytest.FixtureRequest) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Old properties, new ones, and the refusal's text."""
+    """Return the old properties, the new ones, and a part of the refusal's text."""
     made, changed, text = request.param
     return job_properties(**made), job_properties(**changed), text
 
@@ -83,7 +83,7 @@ def test_a_change_that_bedrock_can_not_make_is_refused_at_once(
     assert (response.succeeded, response.physical_id, response.polls) == (False, NAME, 1)
     assert text in response.reason
     assert "nonce" in response.reason
-    # Not even the tags: the update fails as a whole.
+    # Not even the tags change: the update fails as a whole.
     assert world.written() == before
 
 
@@ -164,7 +164,8 @@ def test_the_same_data_in_another_bucket_is_no_change(world: World) -> None:
 def test_another_network_is_no_other_job_and_nothing_is_paid_for_it(
     world: World, network: dict[str, Any]
 ) -> None:
-    """It decides nothing of the model. What runs stays where it runs; the next job is in the new one."""
+    """The network is not part of the digest. A running job stays in its network; the next one uses the new
+    one."""
     old, new = job_properties(**NETWORK), job_properties(**network)
     world.jobs().send(framework.create(old))
     before = world.written()
@@ -176,7 +177,7 @@ def test_another_network_is_no_other_job_and_nothing_is_paid_for_it(
 
 
 def test_a_job_that_was_adopted_may_be_declared_as_it_is(world: World) -> None:
-    # Made by a labelling workflow with a key; found by its tags, and declared without one at first.
+    # Created by a labelling workflow with a key; found by its tags, and first declared without one.
     made = {**spec(CustomModelKmsKeyId=KEY).request(), "clientRequestToken": "theirs"}
     world.bedrock.create_model_customization_job(**made)
     world.jobs().send(framework.create(job_properties()))
@@ -191,7 +192,7 @@ def test_a_rejection_costs_one_read_and_no_change_costs_two(world: World) -> Non
     looks = len(world.server.calls())
 
     world.jobs().send(framework.update(NAME, job_properties(AllowLegacy="true"), job_properties()))
-    # The job, and that it has no second attempt: what every event looks at for its attributes.
+    # The reads of every event: the job for its attributes, and whether there is a second attempt.
     asked = [call["operation"] for call in world.server.calls()[looks:]]
     assert asked == ["GetModelCustomizationJob"] * 2
     world.jobs().send(framework.update(NAME, job_properties(CustomModelKmsKeyId=KEY), job_properties()))

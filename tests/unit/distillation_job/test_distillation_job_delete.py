@@ -1,4 +1,4 @@
-"""DistillationJob, Delete: nothing runs on, nothing foreign goes, nothing is kept that was not asked for."""
+"""DistillationJob, Delete: running jobs stop, foreign resources stay, and only retained data is kept."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_job_that_still_shows_in_progress_after_stop_is_polled(world: World) -
 
 
 class Stale:
-    """A client whose reads of the job are stale for a while."""
+    """A client whose first reads of the job return an old state."""
 
     def __init__(self, client: Any, old: dict[str, Any], answers: int) -> None:
         self._client, self._old, self._left = client, old, answers
@@ -59,7 +59,7 @@ class Stale:
         return getattr(self._client, name)
 
     def get_model_customization_job(self, **parameters: Any) -> Any:
-        """The old answer, then the true one."""
+        """Return the old state a few times, then the current one."""
         if parameters["jobIdentifier"] == NAME:
             self._left -= 1
             if self._left >= 0:
@@ -127,7 +127,7 @@ def test_a_job_that_completes_between_two_polls_loses_its_model(world: World) ->
         before={"stop_model_customization_job": times(2, refusal("ConflictException"))},
     )
     jobs = world.jobs(late)
-    # isComplete's first look still sees the job at work.
+    # isComplete's first read still shows the job as running.
     jobs.tick = lambda: world.server.advance(3 * HOUR)
 
     response = jobs.send(framework.delete(NAME, job_properties()))
@@ -159,7 +159,7 @@ def test_a_foreign_job_of_the_name_is_only_read(world: World) -> None:
 def test_a_rollback_leaves_nothing_running(world: World) -> None:
     """Case B11."""
     created = world.jobs().send(framework.create(job_properties()))
-    # A sibling fails; CloudFormation takes the whole stack back.
+    # A sibling fails, and CloudFormation rolls the whole stack back.
     world.jobs().send(framework.delete(created.physical_id, job_properties()))
 
     assert world.running() == []
@@ -188,7 +188,7 @@ def test_a_model_in_use_is_kept(world: World, what: str) -> None:
     assert not models.is_closed(world.bedrock, model)
 
 
-def test_a_model_that_something_begins_to_use_is_asked_for_again(world: World) -> None:
+def test_a_model_that_comes_into_use_is_deleted_by_a_later_poll(world: World) -> None:
     """Case B13."""
     world.model()
     conflict = times(1, refusal("ConflictException", "The model is used."))
@@ -283,7 +283,7 @@ def test_the_entry_points_use_the_functions_own_clients(
         assert jobs.send(framework.delete(NAME, job_properties())).succeeded
 
     assert world.count(CREATE) == 1
-    # Whoever has the URL can answer in our place.
+    # The URL in the event must not be logged: anyone who has it can respond for us.
     assert "nothing to delete" in lines.getvalue()
     assert "Signature" not in lines.getvalue()
 

@@ -13,14 +13,14 @@ from distilled_router.env import Env, EnvError
 
 @dataclass(frozen=True)
 class Limits:
-    """A dataclass that travels as JSON."""
+    """A dataclass that is stored as JSON."""
 
     steps: list[float]
     dwell_seconds: int
 
 
 class ExampleEnv(Env):
-    """One field of each kind."""
+    """Variables with one field of each kind."""
 
     table_name: str
     poll_seconds: int

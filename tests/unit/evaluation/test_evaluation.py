@@ -1,4 +1,4 @@
-"""The release's judgement, on real students that the stand-in trains from the sample data."""
+"""The evaluation of a release, with real students that the stand-in trains from the sample data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.unit.release_world import OWNER, A, B, Proxy, World
 
 DATA = Path(__file__).parents[3] / "data"
 ASKED = 40
-# Intervals are a little coarser than those of a release, and take a twentieth of the time.
+# Confidence intervals from fewer samples than a release uses: a little coarser, and 20 times as fast.
 RESAMPLES = 50
 GATE = Gate(
     minimum_valid_output=0.98,
@@ -40,7 +40,7 @@ ROWS = (DATA / "training.jsonl").read_text().splitlines()
 
 
 def strict(text: str | bytes) -> Any:
-    """Strict JSON: what a reader other than Python's takes."""
+    """Parse JSON strictly, as readers other than Python's do."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
@@ -62,12 +62,12 @@ class Court:
         self.world.s3.put_object(Bucket=self.world.bucket, Key="datasets/d/holdout.jsonl", Body=body)
 
     def candidate(self, rows: Sequence[str] = ROWS[:200]) -> None:
-        """A few rows make a student that knows the form, all of them one that knows the task."""
+        """Train the candidate: a few rows teach it the form of answers, all rows the task."""
         model = self.world.train(A, "\n".join(rows).encode())
         self.world.begin(A, model_arn=model, endpoint=self.world.deploy(A, model))
 
-    def serving(self, rows: Sequence[str] = ROWS) -> None:
-        """A release B that takes all requests."""
+    def go_live(self, rows: Sequence[str] = ROWS) -> None:
+        """Make release B live, with all requests."""
         model = self.world.train(B, "\n".join(rows).encode())
         endpoint = self.world.deploy(B, model)
         self.world.begin(B, model_arn=model, endpoint=endpoint)
@@ -89,8 +89,8 @@ class Court:
         }
         return Evaluation(**{**given, **changes})
 
-    def judge(self, **changes: Any) -> StageResult:
-        """All stages of a judgement, as the state machine asks for them."""
+    def evaluate(self, **changes: Any) -> StageResult:
+        """Run all stages of an evaluation, as the state machine does."""
         releases, evaluation = self.world.releases, self.evaluation(**changes)
         laid_out = prepare(A, releases, evaluation)
         if laid_out["outcome"] != "done":
@@ -102,7 +102,7 @@ class Court:
         return score(A, releases, evaluation)
 
     def answer(self, shard: str, evaluation: Evaluation) -> StageResult:
-        """Ask for a shard until it says something else than that there is more."""
+        """Run the stage on a shard until it returns another outcome than `waiting`."""
         while True:
             answered = ask_shard(A, shard, self.world.releases, evaluation)
             if answered["outcome"] != "waiting":
@@ -138,15 +138,15 @@ def test_with_a_malformed_route_the_candidate_is_compared_with_the_route_in_use(
     world: World, court: Court
 ) -> None:
     court.candidate()
-    court.serving()
+    court.go_live()
     world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
-    court.judge()
+    court.evaluate()
     assert court.report()["contenders"]["live"]["title"] == f"live release {B}"
 
 
 def test_good_candidate_passes_and_its_report_is_kept(world: World, court: Court) -> None:
     court.candidate(ROWS)
-    result = court.judge(gate=GATE)
+    result = court.evaluate(gate=GATE)
     assert result["outcome"] == "done", result["message"]
     assert result["message"].startswith(f"{ASKED} queries: valid output 100.0%, dominant label ")
     kept = court.report()
@@ -161,7 +161,7 @@ def test_good_candidate_passes_and_its_report_is_kept(world: World, court: Court
     assert scores["output_tokens"] <= 11
     assert scores["input_tokens"] > 10
     assert 0 < scores["latency_p50_ms"] <= scores["latency_p95_ms"] <= scores["latency_p99_ms"]
-    # Nova Micro's price of these tokens: 0.035 and 0.14 USD a million.
+    # Nova Micro's prices for these tokens: USD 0.035 and 0.14 per million.
     tokens = scores["input_tokens"] * 0.035 + scores["output_tokens"] * 0.14
     assert scores["cost_per_1000_usd"] == pytest.approx(tokens / 1_000)
     assert all(found["low"] <= found["value"] <= found["high"] for found in court.metrics().values())
@@ -179,7 +179,7 @@ def test_good_candidate_passes_and_its_report_is_kept(world: World, court: Court
 
 def test_candidate_is_asked_as_the_router_asks(world: World, court: Court) -> None:
     court.candidate()
-    court.judge()
+    court.evaluate()
     call = world.server.calls("Converse")[0]["parameters"]
     assert call["modelId"] == world.release(A).endpoint
     assert call["system"] == [{"text": court.task.student_prompt}]
@@ -188,13 +188,13 @@ def test_candidate_is_asked_as_the_router_asks(world: World, court: Court) -> No
 
 
 def test_student_of_bad_data_is_refused(court: Court) -> None:
-    """Each query has its neighbour's label."""
+    """Each query has the next query's label."""
     rows = [json.loads(line) for line in ROWS[:600]]
     answers = [row["messages"][1] for row in rows]
     for row, given in zip(rows, [*answers[1:], answers[0]], strict=True):
         row["messages"][1] = given
     court.candidate(list(map(json.dumps, rows)))
-    result = court.judge(gate=GATE)
+    result = court.evaluate(gate=GATE)
     assert result["outcome"] == "failed"
     assert "refused by the gate: dominant-label accuracy is 0." in result["message"]
     assert "mean absolute error" in result["message"]
@@ -205,7 +205,7 @@ def test_student_of_bad_data_is_refused(court: Court) -> None:
 def test_candidate_that_writes_no_weights_is_refused(world: World, court: Court, kind: str) -> None:
     court.candidate()
     world.server.fault(kind, count=None)
-    result = court.judge()
+    result = court.evaluate()
     assert result["outcome"] == "failed"
     assert "valid output is 0, threshold 0.98" in result["message"]
     assert "mean absolute error is nan" in result["message"]
@@ -213,14 +213,14 @@ def test_candidate_that_writes_no_weights_is_refused(world: World, court: Court,
     assert court.metrics()["mean_absolute_error"] is None
     assert court.metrics()["rubric"]["value"] == 1
     assert [answer["weights"] for answer in court.report()["worst"]] == [None] * 20
-    # It answered, so that all were asked: only calls that fail end it early.
+    # All questions were asked: only failed calls end the stage early, not invalid answers.
     assert world.calls("Converse") == ASKED
 
 
 def test_failing_endpoint_ends_the_evaluation_after_twenty_calls(world: World, court: Court) -> None:
     court.candidate()
     world.server.fault("denied", operation="Converse", count=None)
-    result = court.judge()
+    result = court.evaluate()
     assert "First problem: AccessDeniedException" in result["message"]
     assert world.calls("Converse") == MOST_FAILED_CALLS == 20
     assert court.metrics()["valid_output"]["rows"] == ASKED
@@ -237,7 +237,7 @@ def test_endpoint_that_fails_halfway_is_not_asked_to_the_end(world: World, court
         model = request["modelId"] if len(asked) <= 20 else "amazon.none"
         return court.runtime.converse(**{**request, "modelId": model})
 
-    result = court.judge(runtime=Proxy(court.runtime, converse=converse))
+    result = court.evaluate(runtime=Proxy(court.runtime, converse=converse))
     assert "valid output is 0.5," in result["message"]
     assert len(asked) == 40
     assert court.metrics()["valid_output"]["rows"] == ASKED
@@ -246,14 +246,14 @@ def test_endpoint_that_fails_halfway_is_not_asked_to_the_end(world: World, court
 def test_few_failing_calls_count_as_wrong_and_end_nothing(world: World, court: Court) -> None:
     court.candidate()
     world.server.fault("unavailable", operation="Converse", count=2)
-    assert f"valid output is {38 / 40:.3g}, threshold 0.98" in court.judge()["message"]
+    assert f"valid output is {38 / 40:.3g}, threshold 0.98" in court.evaluate()["message"]
     assert world.calls("Converse") == ASKED
 
 
 def test_lost_connection_is_an_answer_that_failed(world: World, court: Court) -> None:
     court.candidate()
     world.server.fault("lost_response", operation="Converse", count=ASKED)
-    result = court.judge()
+    result = court.evaluate()
     assert result["outcome"] == "failed"
     assert world.calls("Converse") == 20
 
@@ -267,10 +267,10 @@ def test_what_died_is_taken_up_where_it_was(world: World, court: Court) -> None:
     dying = court.evaluation(s3=Proxy(world.s3, put_object=die))
     with pytest.raises(KeyboardInterrupt):
         prepare(A, world.releases, dying)
-    assert court.judge()["outcome"] == "done"
+    assert court.evaluate()["outcome"] == "done"
     asked = world.calls("Converse")
     # The stored answers are scored again, without new calls.
-    assert court.judge()["outcome"] == "done"
+    assert court.evaluate()["outcome"] == "done"
     assert (world.calls("Converse"), asked) == (ASKED, ASKED)
     assert court.report()["passed"] is True
 
@@ -290,7 +290,7 @@ def test_many_questions_are_asked_in_shards_and_scored_together(
 ) -> None:
     monkeypatch.setattr("evaluation.questions.SHARD_QUESTIONS", 15)
     court.candidate()
-    assert court.judge()["outcome"] == "done"
+    assert court.evaluate()["outcome"] == "done"
     assert [key.rsplit("/", 2)[-2] for key in court.keys("answers/")] == [
         f"0000{number}" for number in range(3)
     ]
@@ -319,7 +319,7 @@ def test_answers_are_kept_a_part_at_a_time_and_a_crash_costs_one_part(
             court.evaluation(runtime=Proxy(court.runtime, converse=converse)),
         )
     before = world.calls("Converse")
-    assert court.judge()["outcome"] == "done"
+    assert court.evaluate()["outcome"] == "done"
     assert world.calls("Converse") - before == ASKED - 15
     ids = [row["id"] for row in court.rows("answers/") if row["by"] == "candidate"]
     assert len(ids) == len(set(ids)) == ASKED
@@ -335,14 +335,14 @@ def test_long_shard_is_asked_in_several_invocations_and_nothing_twice(
     first = ask_shard(A, "00000.jsonl", world.releases, court.evaluation())
     assert (first["outcome"], first["seconds"]) == ("waiting", 1)
     assert first["message"] == "shard 00000: 15 of 40 questions are answered"
-    assert court.judge()["outcome"] == "done"
+    assert court.evaluate()["outcome"] == "done"
     assert world.calls("Converse") == ASKED
 
 
-def test_shard_of_a_release_that_has_ended_is_not_asked_on(
+def test_shard_of_a_release_that_has_ended_asks_no_more_questions(
     world: World, court: Court, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopping an execution stops no function that runs."""
+    """Stopping an execution does not stop a running function."""
     monkeypatch.setattr("evaluation.ask_models.PART_QUESTIONS", 15)
     court.candidate()
     prepare(A, world.releases, court.evaluation())
@@ -361,15 +361,15 @@ def test_shard_of_a_release_that_has_ended_is_not_asked_on(
 def test_report_that_an_earlier_life_of_the_stack_left_is_not_taken_for_this_ones(
     world: World, court: Court, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Attempts are counted anew when a stack is made anew, and retained reports are still there."""
+    """A new stack counts attempts from 1, and retained reports of the old one still exist."""
     monkeypatch.setattr("evaluation.questions.SHARD_QUESTIONS", 15)
     court.candidate(ROWS)
-    assert court.judge(gate=GATE)["outcome"] == "done"
+    assert court.evaluate(gate=GATE)["outcome"] == "done"
     asked = world.calls("Converse")
     world.releases.update(A, request_id="another life")
     court.hold_out((DATA / "holdout.jsonl").read_text().splitlines()[:20])
     world.server.fault("output_prose", count=None)
-    result = court.judge(gate=replace(GATE, minimum_examples=20))
+    result = court.evaluate(gate=replace(GATE, minimum_examples=20))
     assert "valid output is 0" in result["message"]
     assert world.calls("Converse") - asked == 20
     assert court.report()["data"]["questions"] == 20
@@ -377,48 +377,48 @@ def test_report_that_an_earlier_life_of_the_stack_left_is_not_taken_for_this_one
 
 def test_another_attempt_asks_anew(world: World, court: Court) -> None:
     court.candidate()
-    court.judge()
+    court.evaluate()
     found = world.release(A)
     world.begin(A, attempt=2, model_arn=found.model_arn, endpoint=found.endpoint)
-    court.judge()
+    court.evaluate()
     assert world.calls("Converse") == 2 * ASKED
     assert court.report()["attempt"] == 2
 
 
 def test_everybody_answers_the_same_questions(world: World, court: Court) -> None:
-    court.serving()
+    court.go_live()
     court.candidate(ROWS)
-    assert court.judge(base_model="us.amazon.nova-micro-v1:0")["outcome"] == "done"
+    assert court.evaluate(base_model="us.amazon.nova-micro-v1:0")["outcome"] == "done"
     kept = court.report()
     assert list(kept["contenders"]) == ["candidate", "live", "base", "static"]
     assert kept["contenders"]["live"]["title"] == f"live release {B}"
     assert kept["contenders"]["live"]["endpoint"] == world.release(B).endpoint
     for name in kept["contenders"]:
         assert court.metrics(name)["dominant_accuracy"]["rows"] == ASKED
-    # Nobody is called for them, which is no failed call.
+    # They make no calls, so none can fail.
     assert court.metrics("static")["valid_output"]["value"] == 1.0
     assert court.metrics("static")["latency_p50_ms"] is None
     assert court.metrics("static")["cost_per_1000_usd"] is None
     prompts = {call["parameters"]["system"][0]["text"] for call in world.server.calls("Converse")}
     assert prompts == {court.task.student_prompt, court.task.teacher_prompt}
-    # Trained on the same rows, they answer the same.
+    # Trained on the same rows, they give the same answers.
     assert kept["comparisons"]["dominant_accuracy"] == {"value": 0.0, "low": 0.0, "high": 0.0, "rows": ASKED}
 
 
 def test_candidate_that_passes_every_threshold_but_is_worse_than_the_live_release_is_refused(
     world: World, court: Court
 ) -> None:
-    court.serving()
+    court.go_live()
     shifted = [json.loads(line) for line in ROWS[:600]]
     answers = [row["messages"][1] for row in shifted]
     for row, given in zip(shifted, [*answers[1:], answers[0]], strict=True):
         row["messages"][1] = given
     court.candidate(list(map(json.dumps, shifted)))
-    result = court.judge()
+    result = court.evaluate()
     assert result["outcome"] == "failed"
     assert "worse than the live release's (95 % interval" in result["message"]
     assert {check["against"] for check in court.report()["checks"] if not check["ok"]} == {"live"}
-    again = court.judge(gate=replace(LAX, not_worse=False))
+    again = court.evaluate(gate=replace(LAX, not_worse=False))
     assert again["outcome"] == "done"
 
 
@@ -428,14 +428,16 @@ def test_release_that_serves_already_is_not_compared_with_itself(world: World, c
     world.releases.set_route(
         (Share(A, found.endpoint, 1.0),), after=world.releases.route(), reason="serves already"
     )
-    assert court.judge()["outcome"] == "done"
+    assert court.evaluate()["outcome"] == "done"
     assert list(court.report()["contenders"]) == ["candidate", "static"]
 
 
 def test_slices_are_scored_apart_from_the_hold_out_set(world: World, court: Court) -> None:
     court.candidate(ROWS)
     assert (
-        court.judge(robustness=Robustness.load(court.task, DATA.parent / "task"), slice_queries=5)["outcome"]
+        court.evaluate(robustness=Robustness.load(court.task, DATA.parent / "task"), slice_queries=5)[
+            "outcome"
+        ]
         == "done"
     )
     kept = court.report()
@@ -454,7 +456,7 @@ def test_slices_are_scored_apart_from_the_hold_out_set(world: World, court: Cour
 
 def test_scores_by_label_and_by_length_add_up(court: Court) -> None:
     court.candidate(ROWS)
-    court.judge()
+    court.evaluate()
     kept = court.report()["contenders"]["candidate"]
     for parts in (kept["by_label"], kept["by_length"]):
         assert sum(part["rows"] for part in parts.values()) == ASKED
@@ -467,25 +469,25 @@ def test_scores_by_label_and_by_length_add_up(court: Court) -> None:
 def test_superseded_candidate_is_not_asked(world: World, court: Court) -> None:
     world.begin(A, endpoint="arn:a")
     world.releases.transition(A, SUPERSEDED, "by another")
-    assert court.judge()["outcome"] == "failed"
+    assert court.evaluate()["outcome"] == "failed"
     assert world.calls("Converse") == 0
 
 
 def test_unknown_release_is_not_asked(world: World, court: Court) -> None:
-    assert court.judge()["outcome"] == "failed"
+    assert court.evaluate()["outcome"] == "failed"
     assert world.releases.get(A) is None
 
 
 def test_hold_out_that_is_too_small_is_refused(court: Court) -> None:
     court.candidate()
     court.hold_out((DATA / "holdout.jsonl").read_text().splitlines()[: ASKED - 1])
-    assert "refused by the gate: examples is 39, threshold 40" in court.judge()["message"]
+    assert "refused by the gate: examples is 39, threshold 40" in court.evaluate()["message"]
 
 
 def test_empty_hold_out_is_refused_and_not_divided_by(world: World, court: Court) -> None:
     world.begin(A, endpoint="arn:a")
     court.hold_out([])
-    assert "examples is 0" in court.judge()["message"]
+    assert "examples is 0" in court.evaluate()["message"]
     assert court.report()["worst"] == []
 
 
@@ -514,6 +516,6 @@ def test_handler_reads_its_gate_and_waits_out_a_throttle(
     assert evaluation.handler.prepare_evaluation({"release": A}, None)["outcome"] == "waiting"
 
 
-def test_few_are_asked_at_a_time() -> None:
-    """2,000 requests a minute are an endpoint's limit, and live traffic shares it."""
+def test_few_questions_are_asked_at_a_time() -> None:
+    """An endpoint takes 2,000 requests a minute, which live traffic shares."""
     assert CONCURRENCY <= 8

@@ -1,4 +1,4 @@
-"""A judge grades the candidate's answers: the evaluation job, what may go wrong with it, and the gate."""
+"""A judge grades the candidate's answers: the evaluation job, its failures, and the gate."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ type Answers = Sequence[dict[str, float] | None]
 
 
 class Bench:
-    """A candidate A that has answered, and a judge."""
+    """A candidate A with answers, and a judge."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        # Bedrock reads what the stage writes.
+        # Bedrock reads the file that the stage writes.
         world.s3 = world.server.s3
         world.bucket = world.name
 
     def answered(self, answers: Answers = (EQUAL, EQUAL, ONE, ONE), attempt: int = 1) -> Release:
-        """Answers to queries whose reference is EQUAL."""
+        """Return answers to queries whose reference is EQUAL."""
         release = self.world.begin(A, attempt, endpoint="arn:endpoint")
         folder = self.folder(release)
         asked = [Question(f"q{n}", "holdout", f"query {n}", EQUAL) for n in range(len(answers))]
@@ -116,12 +116,12 @@ class Bench:
         return Grading(**{**given, **changes})
 
     def step(self, **changes: Any) -> StageResult:
-        """One call of the stage's function, as its entry point makes it."""
+        """Run the stage's function once, as its entry point does."""
         grading = self.grading(**changes)
         return wait_if_transient(lambda: grade(A, grading), 60)
 
     def grade(self, **changes: Any) -> StageResult:
-        """The stage, as the state machine asks for it."""
+        """Run the stage as the state machine does."""
         for _ in range(200):
             result = self.step(**changes)
             if result["outcome"] != "waiting":
@@ -136,11 +136,11 @@ class Bench:
         return dict(self.folder(self.world.release(A)).read("report.json") or {})
 
     def forget_the_job(self) -> None:
-        """As if whoever made the job had died before it noted the ARN."""
+        """Remove the job's ARN, as if the function had died before it stored it."""
         self.judged.write("job.json", {**(self.judged.read("job.json") or {}), "arn": ""})
 
     def jobs(self) -> list[str]:
-        """The statuses of all evaluation jobs."""
+        """Return the statuses of all evaluation jobs."""
         return [job["status"] for job in self.world.server.state()["evaluations"]]
 
     def sweep(self, **changes: Any) -> Sweep:
@@ -152,7 +152,7 @@ def bench(world: World) -> Bench:
     return Bench(world)
 
 
-# What is graded, and what becomes of it.
+# The request and its result
 
 
 def test_grades_are_in_the_report_the_page_the_item_and_the_message(bench: Bench) -> None:
@@ -249,7 +249,7 @@ def test_each_attempt_and_each_life_has_a_job_of_its_own() -> None:
     assert len({job_name(OWNER, life) for life in lives}) == 4
 
 
-# Asked twice, died half-way, lost on the way.
+# Repeated, interrupted and lost calls
 
 
 def test_stage_that_is_asked_twice_creates_one_job(bench: Bench) -> None:
@@ -266,7 +266,7 @@ def test_death_between_the_job_and_its_note_creates_no_second_one(bench: Bench) 
     bench.answered()
     bench.step()
     bench.forget_the_job()
-    # The token alone would tell, but Bedrock does not keep it for ever.
+    # The token alone would prevent it, but Bedrock does not keep tokens for ever.
     bench.world.server.forget_tokens()
     assert bench.grade()["outcome"] == "done"
     assert bench.world.calls("CreateEvaluationJob") == 1
@@ -335,7 +335,7 @@ def test_judge_that_is_changed_meanwhile_is_not_said_to_grade(bench: Bench) -> N
     assert bench.report()["judge"]["model"] == JUDGE
 
 
-# No score, and why.
+# Missing scores and their reasons
 
 
 def failing(bench: Bench) -> str:
@@ -435,7 +435,7 @@ def test_job_stopped_by_others_gives_no_score(bench: Bench) -> None:
     "result", [0.75, 6, None, "good", {"value": 5}, "missing"], ids=lambda found: f"{found}"
 )
 def test_results_in_another_form_are_no_grades(bench: Bench, result: Any) -> None:
-    """A mean over numbers of another scale would be a wrong score, which is worse than none."""
+    """A mean of numbers on another scale would be a wrong score, which is worse than none."""
     bench.answered()
     bench.step()
     bench.world.advance(HOUR)
@@ -483,7 +483,7 @@ def test_grade_below_the_minimum_is_refused_with_its_reason(bench: Bench) -> Non
     assert (check["found"], check["limit"], check["against"]) == (3.0, 3.5, "threshold")
 
 
-# Whoever ends a release stops its job.
+# A release that ends stops its evaluation job.
 
 
 def test_release_that_is_superseded_while_its_job_is_created_stops_it(bench: Bench) -> None:

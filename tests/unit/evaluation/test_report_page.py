@@ -1,4 +1,4 @@
-"""An evaluation's page: what is on it, that hostile texts stay texts, and how a browser shows it."""
+"""The report page: its content, the escaping of hostile text, and its layout in a browser."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from evaluation.page import page
 
 HOSTILE = "</svg></script><script>alert(1)</script><img src=x onerror='alert(2)'>\" onload=\"alert(3)"
 LABELS = ("visual", "audio", "transcription", "metadata")
-# How far each contender is from the best values.
+# Distance of each contender from the best values.
 LAGS = {"candidate": 0.02, "live": 0.05, "base": 0.3, "static": 0.4}
 EDGES = [0, 50, 100, 150, 200, 300, 400, 500, 600, 800, 1_000, 1_500, 2_000, 3_000, 5_000]
 TITLES = {
@@ -32,7 +32,7 @@ TITLES = {
 }
 SLICES = {"typos": 100, "paraphrases": 80, "other languages": 60, "injections": 25}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# Put into the copy that Chromium opens, never into the page: what it measures comes back as the title.
+# Inserted only into the copy that Chromium opens: its measurements are returned in the title.
 PROBE = """<script>
 window.faults = [];
 window.addEventListener("error", event => faults.push(event.message));
@@ -168,7 +168,7 @@ def refused() -> dict[str, Any]:
 
 
 class Document(HTMLParser):
-    """Elements as they open, texts by the element they are in, and whether all of them close."""
+    """Elements in order, texts by the element that holds them, and whether all elements are closed."""
 
     VOID = ("meta", "link", "br", "img")
 
@@ -202,12 +202,12 @@ class Document(HTMLParser):
 
 
 def test_decision_comes_first() -> None:
-    for report, verdict in ((full(), "Passed"), (refused(), "Refused")):
+    for report, decision in ((full(), "Passed"), (refused(), "Refused")):
         document = Document(page(report))
         first = next(data for tag, data in document.texts if tag == "h1")
-        assert first == verdict
+        assert first == decision
         body = document.text.split("passed" if report["passed"] else "refused", 1)[1]
-        assert body.split()[:5] == [verdict, "Release", "be29cc976e77", ",", "attempt"]
+        assert body.split()[:5] == [decision, "Release", "be29cc976e77", ",", "attempt"]
 
 
 def test_headings_and_landmarks_are_in_order() -> None:
@@ -287,7 +287,7 @@ def test_nothing_of_the_page_comes_from_elsewhere() -> None:
 
 
 def each_text(found: Any, change: Callable[[str], str]) -> Any:
-    """The same data with each text changed, names of what strangers name included."""
+    """Return the data with each text changed, including names that come from outside."""
     if isinstance(found, dict):
         return {
             change(name) if name in LABELS or name in SLICES else name: each_text(one, change)
@@ -388,7 +388,7 @@ def test_what_is_missing_is_no_error(change: Callable[[dict[str, Any]], None]) -
 def probed(name: str, width: int, height: int, folder: Path) -> dict[str, Any]:
     """Return what Chromium measures on a page in a window of that size."""
     assert CHROMIUM is not None
-    # The command line's windows are at least 500 wide: a frame of the right size stands for a phone's.
+    # Windows of the command line are at least 500 px wide, so a frame stands in for a phone's.
     report = {"full": full, "refused": refused}.get(name, full)()
     for change in PARTIAL:
         if change.__name__ == name:

@@ -1,4 +1,4 @@
-"""Scores of answers, their confidence intervals, and the gate's checks."""
+"""Scores, their confidence intervals, and the gate's checks."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_rubric_is_the_published_one_on_weights_alone(answer: Sequence[float] | 
 
 
 def test_rubric_gives_static_weights_what_was_computed_from_the_published_labels() -> None:
-    """2.08 for the fallback on the published hold-out set, which is a part of these rows."""
+    """The published hold-out set gives 2.08 for the fallback; it is a part of these rows."""
     references: list[Any] = [found["weights"] for found in real_data.required("teacher_labels")]
     points = [rubric(reference, weights(40, 20, 20, 20), TASK) for reference in references]
     assert sum(points) / len(points) == pytest.approx(2.08, abs=0.05)
@@ -122,7 +122,7 @@ def test_answer_without_weights_is_wrong_and_has_no_errors() -> None:
         *("valid_output", "exact_match", "within_0_05", "within_0_10", "dominant_accuracy")
     }
     assert (found["mean_absolute_error"], found["kl_divergence"], found["rubric"]) == (None, None, 1)
-    # What was written is paid for.
+    # Invalid answers are paid for as well.
     assert (found["output_tokens"], found["cost_per_1000_usd"]) == (9, 500)
 
 
@@ -205,7 +205,7 @@ def test_each_threshold_may_be_reached_but_not_missed(
     assert reasons({field: exactly(at)}, gate=gate) == []
     (reason,) = reasons({field: exactly(beyond)}, gate=gate)
     assert reason.startswith(f"{name} is {beyond:.3g}, threshold ")
-    # A mean over nothing, or an unknown price, never passes.
+    # A mean of no values, or an unknown price, never passes.
     assert len(reasons({field: UNKNOWN}, gate=gate)) == 1
 
 
@@ -235,7 +235,7 @@ def test_too_few_questions_never_pass() -> None:
     ("field", "difference", "refused"),
     [
         ("dominant_accuracy", Estimate(-0.05, -0.08, -0.021, 100), True),
-        ("dominant_accuracy", Estimate(-0.05, -0.12, -0.019, 100), False),  # perhaps no worse than allowed
+        ("dominant_accuracy", Estimate(-0.05, -0.12, -0.019, 100), False),  # may be no worse than allowed
         ("dominant_accuracy", Estimate(0.05, 0.03, 0.08, 100), False),
         ("valid_output", Estimate(-0.03, -0.04, -0.025, 100), True),
         ("mean_absolute_error", Estimate(0.04, 0.03, 0.05, 100), True),
@@ -337,7 +337,7 @@ def test_differences_are_those_of_the_same_questions() -> None:
     other = [Answer("near", weights(90, 10, 0, 0), "", 1, 1, 1), Answer("far", REFERENCE, "", 1, 1, 1)]
     found = differences(scored(ANSWERS, QUESTIONS), scored(other, QUESTIONS))
     assert found["dominant_accuracy"].value == pytest.approx(-0.25)
-    # Of the two that both have weights for.
+    # Only questions for which both have weights count.
     assert found["mean_absolute_error"].value == pytest.approx(0.225)
     assert found["mean_absolute_error"].rows == 2
 

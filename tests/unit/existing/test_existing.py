@@ -1,4 +1,4 @@
-"""Existing: jobs, models and throughput that are managed elsewhere are looked up, and never changed."""
+"""Existing: jobs, models and throughput that are managed elsewhere are looked up and never changed."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class Paged:
         self._client = client
 
     def get_paginator(self, name: str) -> Any:
-        """The client's own, with its pages made small."""
+        """Return the client's paginator with smaller pages."""
         paginator = self._client.get_paginator(name)
         paginator.paginate = partial(paginator.paginate, PaginationConfig={"PageSize": 2})
         return paginator

@@ -1,4 +1,4 @@
-"""Fixtures of the labelling's tests."""
+"""Fixtures of the tests on labelling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.labelling.scenes import Scene
 
 @pytest.fixture(scope="session")
 def stage() -> Iterator[Scene]:
-    """One stand-in for all tests. Its clients make each call once, since botocore's pauses are real."""
+    """Yield one stand-in for all tests. Its clients make each call once, since botocore's pauses are real."""
     with BedrockStandIn() as server:
         yield Scene(
             server, server.client("bedrock", attempts=1), server.client("bedrock-runtime", attempts=1)
@@ -21,7 +21,7 @@ def stage() -> Iterator[Scene]:
 
 @pytest.fixture
 def scene(stage: Scene) -> Scene:
-    """An empty account and an empty bucket."""
+    """Return an empty account and an empty bucket."""
     stage.server.reset()
     stage.server.s3.objects.clear()
     return Scene(stage.server, stage.bedrock, stage.runtime)

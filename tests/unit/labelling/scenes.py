@@ -45,7 +45,7 @@ PLAN = Plan(
 
 @dataclass
 class Scene:
-    """One shard of an account whose clock is the test's."""
+    """One shard in an account whose clock the test controls."""
 
     server: BedrockStandIn
     bedrock: Any
@@ -59,14 +59,14 @@ class Scene:
         return Folder(self.server.s3, self.bucket, self.plan.folder)
 
     def publish(self, count: int, shard: str = "00000") -> list[str]:
-        """Raw queries, as the resource publishes them."""
+        """Write raw queries as the resource publishes them."""
         queries = [f"a red car number {number} driving at night" for number in range(count)]
         rows = [{"number": number, "query": query} for number, query in enumerate(queries)]
         self.folder.write_rows(f"queries/{shard}.jsonl", rows)
         return queries
 
     def shard(self, name: str = "00000", execution: str = FIRST, **changes: Any) -> Shard:
-        """The shard as one invocation of the function sees it."""
+        """Return the shard as one invocation of the function sees it."""
         known: Mapping[str, Any] = {
             "plan": self.plan,
             "bedrock": self.bedrock,
@@ -87,7 +87,7 @@ class Scene:
         )
 
     def label(self, execution: str = FIRST, most: int = 50, **changes: Any) -> StageResult:
-        """Ask again, as the state machine does, until it has come to an end."""
+        """Run the function until the shard has ended, as the state machine does."""
         for _ in range(most):
             result = self.shard(execution=execution, **changes).label()
             if result["outcome"] != "waiting":
@@ -100,30 +100,30 @@ class Scene:
         return list(self.folder.rows(f"labelled/{shard}.jsonl"))
 
     def jobs(self) -> list[dict[str, Any]]:
-        """All batch jobs, first to last."""
+        """Return all batch jobs, oldest first."""
         found = self.bedrock.list_model_invocation_jobs(sortOrder="Ascending")
         return list(found["invocationJobSummaries"])
 
     def asked(self) -> int:
-        """How often the teacher was asked by single calls."""
+        """Return the number of single teacher calls."""
         return len(self.server.calls("Converse"))
 
     def records(self, number: int = 1, shard: str = "00000") -> list[str]:
-        """The ids in the input file of a round."""
+        """Return the record ids in the input file of a round."""
         return [row["recordId"] for row in self.folder.rows(f"rounds/{shard}/{number:03d}/input.jsonl")]
 
     def with_plan(self, **changes: Any) -> Scene:
-        """The same under another plan."""
+        """Return the same scene under another plan."""
         return replace(self, plan=replace(self.plan, **changes))
 
 
 def spoilt(rows: list[dict[str, Any]]) -> list[str]:
-    """The reasons of all answers that hold no weights."""
+    """Return the reasons of all answers without weights."""
     return [answer["reason"] for row in rows for answer in row["answers"] if "reason" in answer]
 
 
 def failing(real: Any, **replaced: Callable[..., Any]) -> Any:
-    """A client some of whose methods are replaced."""
+    """Return a client with some of its methods replaced."""
 
     class Client:
         def __getattr__(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""How sure the teacher is of a query."""
+"""Agreement between the teacher's samples for a query."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_tied_labels_agree_with_either() -> None:
 
 
 def test_tolerance_holds_at_its_edge() -> None:
-    """0.9 - 0.8 is more than 0.1 for a computer."""
+    """In floating point, 0.9 - 0.8 is more than 0.1."""
     found = consensus([weights(90, 10, 0, 0), weights(80, 20, 0, 0)], TASK, 0.1)
     assert found is not None
     assert found.agreement == 1

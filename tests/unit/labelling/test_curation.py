@@ -1,4 +1,4 @@
-"""Curation: what is kept of the teacher's answers, what is not and why, and where it goes."""
+"""Curation: which of the teacher's answers are kept, why others are rejected, and the split."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def weights(label: str, share: float = 0.9) -> dict[str, float]:
 
 
 def row(query: str, *answers: Mapping[str, float] | str) -> dict[str, Any]:
-    """A query with its samples: weights, or a reason why there are none."""
+    """Return a query with its samples: weights, or the reason why there are none."""
     given = [{"reason": a} if isinstance(a, str) else {"weights": dict(a)} for a in answers]
     return {"number": 0, "query": query, "answers": given, "input_tokens": 10, "output_tokens": 2}
 
@@ -82,7 +82,7 @@ def test_no_family_is_in_two_parts() -> None:
 
 
 def distinct(count: int) -> list[str]:
-    """Queries that have hardly a word in common."""
+    """Return queries with hardly a word in common."""
     return [f"{word}ing {word}ers {word}ness" for word in _words(count)]
 
 

@@ -1,4 +1,4 @@
-"""Custom resource Labelling: nothing is paid before all has passed, and nothing runs on after its end."""
+"""Custom resource Labelling: nothing is paid before all checks pass, and nothing runs after the deletion."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _numbers = count(1)
 
 @dataclass
 class System:
-    """One owner's labelling, and the file that it reads."""
+    """One owner's labelling and its queries file."""
 
     scene: Scene
     stepfunctions: Any
@@ -113,7 +113,7 @@ class System:
 
 @pytest.fixture(scope="module")
 def server(aws: Callable[[str], Any]) -> Iterator[BedrockStandIn]:
-    """A stand-in whose S3 is the emulator's."""
+    """Yield a stand-in that uses the emulator's S3."""
     with BedrockStandIn(s3=aws("s3")) as found:
         yield found
 
@@ -264,7 +264,7 @@ def test_raised_attempt_starts_again_what_was_stopped(system: System) -> None:
 
 
 def batch(system: System, owner: str, life: str) -> str:
-    """A batch job of some owner, in a life of its labels; its ARN."""
+    """Start a batch job of an owner in one life of its labels; return its ARN."""
     scene = system.scene.with_plan()
     scene.publish(60)
     shard = scene.shard()
@@ -285,7 +285,7 @@ def test_delete_stops_execution_and_batch_jobs_and_removes_the_labels(system: Sy
 
 
 def batch_of_another(system: System, arn: str) -> str:
-    """A job that has a name like ours, and another owner's tag."""
+    """Start a job with a name like ours and another owner's tag."""
     known = system.scene.bedrock.get_model_invocation_job(jobIdentifier=arn)
     made = system.scene.bedrock.create_model_invocation_job(
         jobName=f"x-{known['jobName']}"[:63],

@@ -1,4 +1,4 @@
-"""The stage after all shards: a data set that keeps all rules is published, and no other."""
+"""The stage after all shards publishes a data set only if it keeps all rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUERIES = (PROJECT / "data" / "queries.txt").read_text(encoding="utf-8").splitli
 
 
 def label(scene: Scene, queries: list[str], **row: Any) -> None:
-    """One shard that the teacher has answered, each query with another label than the one before."""
+    """Label one shard: each query gets another label than the one before."""
     rows = []
     for number, query in enumerate(queries):
         weights = {name: 1.0 * (name == TASK.labels[number % 4]) for name in TASK.labels}

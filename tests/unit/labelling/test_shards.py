@@ -1,4 +1,5 @@
-"""A shard of queries: asked as a batch or by calls, again where an answer is bad, and never paid twice."""
+"""A shard of queries: labelled by a batch job or by single calls, retried after bad answers, never paid
+twice."""
 
 from __future__ import annotations
 
@@ -59,13 +60,13 @@ def test_bad_answers_are_asked_once_more_and_then_listed(scene: Scene) -> None:
     scene.server.fault("output_prose", count=7)
     scene.server.fault("output_empty", count=3)
     assert scene.label()["outcome"] == "done"
-    assert len(scene.jobs()) == 1  # ten are too few for a second batch
+    assert len(scene.jobs()) == 1  # ten are too few for a second batch job
     assert scene.asked() == 10
     assert spoilt(scene.labelled()) == []
     scene.server.reset()
     scene.server.s3.objects.clear()
     scene.publish(20)
-    scene.server.fault("output_empty", count=41)  # all forty, and one of the second round
+    scene.server.fault("output_empty", count=41)  # all forty, and one in the second round
     assert scene.label()["outcome"] == "done"
     assert scene.asked() == 80
     assert spoilt(scene.labelled()) == ["empty answer (end_turn)"]

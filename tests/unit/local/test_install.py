@@ -240,7 +240,7 @@ def test_interrupted_installation_is_completed_by_the_next(
         assert process.returncode == -number
     else:
         assert process.returncode == 130
-        assert errors == "\nInterrupted. Run make again: it goes on where it stopped.\n"
+        assert errors == "\nInterrupted. Run make again: it resumes where it stopped.\n"
     tools.behave(tool, "")
     before = tools.recorded()
 

@@ -27,7 +27,7 @@ type Environment = Callable[..., Settings]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
-    """Writes `test.toml`: dev's settings with another data set, and other texts replaced."""
+    """Write `test.toml`: dev's settings with another data set and other replacements."""
 
     def _environment(dataset: str = GIVEN, replaced: Mapping[str, str] | None = None) -> Settings:
         text = (ENVIRONMENTS / "dev.toml").read_text(encoding="utf-8")
@@ -49,7 +49,7 @@ def project(tmp_path: Path) -> Path:
 def printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], project: Path, *more: str
 ) -> tuple[int, str]:
-    """Exit status and text of the command for `test.toml`."""
+    """Return exit status and output of the command for `test.toml`."""
     monkeypatch.setattr(cost, "PROJECT", project)
     status = main(["cost", "--environment", "test", "--environments", str(project), *more])
     out, err = capsys.readouterr()

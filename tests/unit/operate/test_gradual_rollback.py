@@ -1,4 +1,4 @@
-"""Rolling back step by step: the steps, what takes a share back, and what is left if the command dies."""
+"""Rolling back step by step: its steps, what withdraws the share, and the state if the command dies."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from operate.gradual_rollback import GradualRollback
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import EXPIRY_MARGIN_SECONDS
 from tests.unit.operate.test_rollback import at, everything, replaced, rolling_out, states
-from tests.unit.release_world import OWNER, A, B, C, World, rollout, settled
-from tests.unit.rollout.test_rollout import Rise as Numbers
+from tests.unit.release_world import OWNER, A, B, C, World, live_share, rollout
+from tests.unit.rollout.test_rollout import RolloutScene
 
 DWELL = 600
 ROLLOUT = rollout(0.25, 0.5, 1.0, minimum_requests=20, maximum_fallback_rate=0.1, probes=50)
@@ -31,13 +31,13 @@ class Command:
     def __init__(self, world: World, cloudwatch: Any) -> None:
         self.world = world
         self.first, self.second = replaced(world)
-        self.numbers = Numbers(world, cloudwatch)
+        self.rollout = RolloutScene(world, cloudwatch)
         self.seen: list[list[tuple[str, float, int | None]]] = []
         self.during: Callable[[], object] = lambda: None
         self.told = io.StringIO()
 
     def run(self, to: str = "") -> rollback.Outcome:
-        canary = CanaryAnalysis(self.numbers.cloudwatch, self.numbers.name, ROLLOUT)
+        canary = CanaryAnalysis(self.rollout.cloudwatch, self.rollout.name, ROLLOUT)
         console = Console(file=self.told, width=200)
         return rollback.roll_back(at(self.world), to, GradualRollback(canary, console, self._pause))
 
@@ -65,7 +65,7 @@ def test_previous_release_gets_its_share_by_steps_and_is_live_at_the_end(
         [(A, 0.5, expiry), (B, 0.5, None)],
     ]
     assert (outcome.live, outcome.endpoint, outcome.replaced) == (A, command.first, [B])
-    assert world.releases.route().shares == (settled(A, command.first),)
+    assert world.releases.route().shares == (live_share(A, command.first),)
     assert states(world) == {A: LIVE, B: RETIRED}
     assert world.release(B).rolled_back > 0
     assert f"Release {A} gets 25% of the requests for 10 min 0 s." in command.told.getvalue()
@@ -87,8 +87,8 @@ def test_release_in_its_steps_is_not_swept(world: World, command: Command) -> No
 
 def test_bad_metrics_take_the_share_back_and_are_named(world: World, command: Command) -> None:
     def fall_back() -> None:
-        command.numbers.emit("Requests", 40, release=A)
-        command.numbers.emit("Fallback", 10, release=A)
+        command.rollout.emit("Requests", 40, release=A)
+        command.rollout.emit("Fallback", 10, release=A)
 
     command.during = fall_back
     with pytest.raises(
@@ -97,7 +97,7 @@ def test_bad_metrics_take_the_share_back_and_are_named(world: World, command: Co
         command.run()
     assert f"TO={A}" in caught.value.advice
     assert len(command.seen) == 1
-    assert world.releases.route().shares == (settled(B, command.second),)
+    assert world.releases.route().shares == (live_share(B, command.second),)
     assert states(world) == {A: RETIRED, B: LIVE}
 
 
@@ -111,12 +111,12 @@ def test_interrupted_command_takes_the_share_back(
     command.during = interrupt
     with pytest.raises(error):
         command.run()
-    assert world.releases.route().shares == (settled(B, command.second),)
+    assert world.releases.route().shares == (live_share(B, command.second),)
     assert states(world) == {A: RETIRED, B: LIVE}
 
 
 def test_killed_command_leaves_a_share_that_expires(world: World, command: Command) -> None:
-    """A killed process takes nothing back: the route stays as it is in each step."""
+    """A killed process withdraws nothing: the route stays as it is in each step."""
     left: list[Any] = []
     command.during = lambda: left.append(world.releases.route())
     command.run()
@@ -126,7 +126,7 @@ def test_killed_command_leaves_a_share_that_expires(world: World, command: Comma
 
 
 def test_deployment_deleted_in_the_last_step_leaves_no_share(world: World, command: Command) -> None:
-    """Its share would lose queries until it expires."""
+    """Queries of its share would fail until it expires."""
 
     def delete() -> None:
         if len(command.seen) == 2:
@@ -137,7 +137,7 @@ def test_deployment_deleted_in_the_last_step_leaves_no_share(world: World, comma
     command.during = delete
     with pytest.raises(OperateError, match=f"Release {A} can't serve"):
         command.run()
-    assert world.releases.route().shares == (settled(B, command.second),)
+    assert world.releases.route().shares == (live_share(B, command.second),)
     assert states(world) == {A: RETIRED, B: LIVE}
 
 
@@ -158,12 +158,12 @@ def test_gradual_rollback_is_refused_while_a_release_is_running(world: World, co
     assert everything(world) == before
 
 
-def test_rollout_in_progress_is_taken_back_at_once(world: World, command: Command) -> None:
-    """No other release is rolled out: the live release gets all requests."""
+def test_rollout_in_progress_is_withdrawn_at_once(world: World, command: Command) -> None:
+    """The live release gets all requests at once; no other release is rolled out."""
     rolling_out(world)
     outcome = command.run()
     assert (outcome.live, list(outcome.ended), command.seen) == (B, [C], [])
-    assert world.releases.route().shares == (settled(B, command.second),)
+    assert world.releases.route().shares == (live_share(B, command.second),)
 
 
 def test_refused_target_gets_no_share(world: World, command: Command) -> None:

@@ -89,7 +89,7 @@ def test_help_of_a_command_has_examples_that_it_accepts(
 
 
 def as_a_shell_splits(example: str) -> list[str]:
-    """The arguments of `python` in an example."""
+    """Return the arguments of `python` in an example."""
     shell = f'python() {{ printf "%s\\0" "$@"; return 1; }}; {example}'
     done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
     return done.stdout.split("\0")[:-1]
@@ -113,7 +113,7 @@ def test_unknown_command_is_named_with_what_is_known(
 
 
 def loaded(code: str) -> set[str]:
-    """The modules that are loaded after a program ran in a process of its own."""
+    """Return the modules that are loaded after a program ran in its own process."""
     program = f"import sys\n{code}\nprint(*sys.modules, sep='\\n', file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True
@@ -136,7 +136,7 @@ def test_commands_on_releases_load_neither_the_cdk_nor_the_emulator() -> None:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Lets the command `synth` raise an error."""
+    """Make the command `synth` raise an error."""
 
     def fail(error: BaseException) -> int:
         monkeypatch.setattr(synth, "run", raising(error))
@@ -187,7 +187,7 @@ def test_settings_that_can_not_be_used_are_explained(capsys: pytest.CaptureFixtu
 
 @pytest.fixture
 def cdk_arguments(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The arguments that the CDK is run with."""
+    """Return the arguments that the CDK is run with."""
     runs: list[list[str]] = []
 
     def run(arguments: list[str], *_: Path) -> int:
@@ -247,7 +247,7 @@ def test_synthesis_that_fails_names_the_environment(
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the commands on releases were asked for, in environments that are there."""
+    """Return the calls of the release commands, in environments that exist."""
     calls: list[str] = []
 
     def found(at: Environment) -> Deployed:

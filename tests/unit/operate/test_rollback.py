@@ -1,4 +1,4 @@
-"""Rolling back by one command: what serves, what is left running, and what is refused."""
+"""Rolling back by one command: what becomes live, what is stopped, and what is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from operate.errors import OperateError
 from operate.rollback import Outcome
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
-from tests.unit.release_world import OWNER, A, B, C, Proxy, World, settled
+from tests.unit.release_world import OWNER, A, B, C, Proxy, World, live_share
 from tests.unit.rollout.test_rollout import ROLLOUT
 
 D = "dddddddddddd"
@@ -48,7 +48,7 @@ def good(world: World, digest: str, state: str = RETIRED, **fields: Any) -> str:
 def replaced(world: World) -> tuple[str, str]:
     """Let B be live in place of A; return their endpoints."""
     first, second = good(world, A), good(world, B, LIVE)
-    world.settle(settled(B, second))
+    world.settle(live_share(B, second))
     return first, second
 
 
@@ -83,7 +83,7 @@ def test_previous_release_takes_all_requests(world: World) -> None:
     first, _ = replaced(world)
     outcome = rollback.roll_back(at(world))
     assert (outcome.live, outcome.endpoint, outcome.replaced, outcome.ended) == (A, first, [B], {})
-    assert world.releases.route().shares == (settled(A, first),)
+    assert world.releases.route().shares == (live_share(A, first),)
     assert "serves all requests" in world.releases.route().reason
     assert states(world) == {A: LIVE, B: RETIRED}
     assert world.release(B).rolled_back > 0
@@ -140,7 +140,7 @@ def test_release_after_a_rollback_is_rolled_back_to_the_one_it_replaced(world: W
     world.advance(60)
     endpoint = good(world, C, ROLLING_OUT)
     world.releases.move_with_route(
-        C, LIVE, "serves", (settled(C, endpoint),), after=world.releases.route(), retiring=A
+        C, LIVE, "serves", (live_share(C, endpoint),), after=world.releases.route(), retiring=A
     )
     outcome = rollback.roll_back(at(world))
     assert (outcome.live, outcome.endpoint) == (A, first)
@@ -151,7 +151,7 @@ def test_rollout_in_progress_is_ended_and_the_live_release_stays(world: World) -
     rolling_out(world)
     outcome = rollback.roll_back(at(world))
     assert (outcome.live, list(outcome.ended)) == (B, [C])
-    assert world.releases.route().shares == (settled(B, second),)
+    assert world.releases.route().shares == (live_share(B, second),)
     assert states(world) == {A: RETIRED, B: LIVE, C: SUPERSEDED}
     assert world.release(C).message == "rolled back by hand"
     assert world.executions() == {f"{C}-1": "ABORTED"}
@@ -217,7 +217,7 @@ def test_rollout_in_progress_is_ended_also_if_another_release_is_named(world: Wo
     first, _ = replaced(world)
     rolling_out(world)
     rollback.roll_back(at(world), A)
-    assert world.releases.route().shares == (settled(A, first),)
+    assert world.releases.route().shares == (live_share(A, first),)
     assert states(world) == {A: LIVE, B: RETIRED, C: SUPERSEDED}
     assert world.executions() == {f"{C}-1": "ABORTED"}
 
@@ -237,7 +237,7 @@ def test_live_release_with_a_new_attempt_is_rolled_back(world: World) -> None:
     world.begin(B, attempt=2, run=True)
     assert (world.release(B).state, model) == (WAITING, world.release(B).model_arn)
     rollback.roll_back(at(world))
-    assert world.releases.route().shares == (settled(A, first),)
+    assert world.releases.route().shares == (live_share(A, first),)
     assert states(world) == {A: LIVE, B: RETIRED}
     assert world.executions() == {f"{B}-2": "ABORTED"}
     assert world.release(B).endpoint == second
@@ -261,11 +261,11 @@ def test_throughput_that_serves_the_bad_model_is_not_used_for_the_good_release(w
     arn = made["provisionedModelArn"]
     for digest in (A, B):
         world.releases.update(digest, endpoint=arn, throughput=f"{OWNER}-1mu")
-    world.settle(settled(B, arn))
+    world.settle(live_share(B, arn))
     outcome = rollback.roll_back(at(world))
     assert outcome.endpoint == first
     assert (world.release(A).endpoint, world.release(A).throughput) == (first, "")
-    assert world.releases.route().shares == (settled(A, first),)
+    assert world.releases.route().shares == (live_share(A, first),)
 
 
 @pytest.mark.parametrize("serves_it", [True, False])
@@ -293,7 +293,7 @@ def test_route_that_was_emptied_by_hand_is_filled_again(world: World) -> None:
     first, _ = replaced(world)
     world.settle()
     rollback.roll_back(at(world))
-    assert world.releases.route().shares == (settled(A, first),)
+    assert world.releases.route().shares == (live_share(A, first),)
     assert states(world) == {A: LIVE, B: RETIRED}
 
 
@@ -311,7 +311,7 @@ def test_broken_route_is_replaced(world: World, broken: dict[str, Any], to: str)
     world.releases.table.put_item(Item={"id": "route", **broken})
     rollback.roll_back(at(world), to)
     route = world.releases.route()
-    assert (route.shares, route.problem, route.version) == ((settled(A, first),), None, 2)
+    assert (route.shares, route.problem, route.version) == ((live_share(A, first),), None, 2)
     assert states(world) == {A: LIVE, B: RETIRED}
 
 
@@ -319,12 +319,12 @@ def test_naming_the_live_release_repairs_a_broken_route(world: World) -> None:
     _, second = replaced(world)
     world.releases.table.put_item(Item={"id": "route", "version": "none"})
     assert rollback.roll_back(at(world), B).replaced == []
-    assert (world.releases.route().shares, world.releases.route().problem) == ((settled(B, second),), None)
+    assert (world.releases.route().shares, world.releases.route().problem) == ((live_share(B, second),), None)
     assert states(world) == {A: RETIRED, B: LIVE}
 
 
 def test_rollback_without_a_previous_release_is_refused(world: World) -> None:
-    world.settle(settled(B, good(world, B, LIVE)))
+    world.settle(live_share(B, good(world, B, LIVE)))
     world.begin(A, state=FAILED, message="refused by the gate")
     error = refused(world, f"no release to go back to. Release {B} is live")
     assert f"{A} failed" in str(error)
@@ -379,7 +379,7 @@ def test_environment_without_releases_says_so(world: World) -> None:
 
 
 class Meanwhile:
-    """Something that happens between read and write, a number of times."""
+    """A change between read and write, a number of times."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, method: str, happens: Any, times: int) -> None:
         self.left = times
@@ -396,14 +396,14 @@ class Meanwhile:
 
 def test_changed_route_is_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = replaced(world)
-    Meanwhile(monkeypatch, "roll_back", lambda: world.settle(settled(B, second)), 2)
+    Meanwhile(monkeypatch, "roll_back", lambda: world.settle(live_share(B, second)), 2)
     rollback.roll_back(at(world))
-    assert world.releases.route().shares == (settled(A, first),)
+    assert world.releases.route().shares == (live_share(A, first),)
 
 
 def test_route_that_keeps_changing_ends_the_rollback(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     _, second = replaced(world)
-    Meanwhile(monkeypatch, "roll_back", lambda: world.settle(settled(B, second)), 99)
+    Meanwhile(monkeypatch, "roll_back", lambda: world.settle(live_share(B, second)), 99)
     with pytest.raises(OperateError, match="keeps changing"):
         rollback.roll_back(at(world))
     assert states(world) == {A: RETIRED, B: LIVE}
@@ -427,7 +427,7 @@ def test_share_of_an_ended_release_is_taken_back_also_if_the_rollback_fails(
     Meanwhile(monkeypatch, "roll_back", lambda: world.begin(A, attempt=2), 1)
     with pytest.raises(OperateError, match="no longer retired"):
         rollback.roll_back(at(world), A)
-    assert world.releases.route().shares == (settled(B, second),)
+    assert world.releases.route().shares == (live_share(B, second),)
     assert (states(world)[B], states(world)[C]) == (LIVE, SUPERSEDED)
     assert world.executions() == {f"{C}-1": "ABORTED"}
 
@@ -440,11 +440,11 @@ def test_candidate_that_goes_live_during_the_rollback_is_rolled_back(
     settle = world.releases.move_with_route
 
     def goes_live() -> None:
-        settle(C, LIVE, "serves", (settled(C, "arn:c"),), after=world.releases.route(), retiring=B)
+        settle(C, LIVE, "serves", (live_share(C, "arn:c"),), after=world.releases.route(), retiring=B)
 
     Meanwhile(monkeypatch, "transition", goes_live, 1)
     assert rollback.roll_back(at(world)).replaced == [C]
-    assert world.releases.route().shares == (settled(B, second),)
+    assert world.releases.route().shares == (live_share(B, second),)
     assert states(world) == {A: RETIRED, B: LIVE, C: RETIRED}
 
 
@@ -465,7 +465,7 @@ def test_candidate_that_fails_during_the_rollback_leaves_the_live_release(
 
     Meanwhile(monkeypatch, "transition", fails, 1)
     rollback.roll_back(at(world))
-    assert world.releases.route().shares == (settled(B, second),)
+    assert world.releases.route().shares == (live_share(B, second),)
     assert states(world) == {A: RETIRED, B: LIVE, C: FAILED}
 
 

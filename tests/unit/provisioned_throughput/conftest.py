@@ -1,4 +1,4 @@
-"""The fixtures of tests on custom resources."""
+"""Fixtures of the tests on custom resources."""
 
 from tests.unit.resource_fixtures import rows, stage, task, world
 

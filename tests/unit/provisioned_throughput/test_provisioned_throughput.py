@@ -166,14 +166,14 @@ def test_requests_stay_on_demand_until_the_throughput_is_in_service(buyer: Buyer
 
 def test_a_candidate_in_rollout_keeps_its_share(buyer: Buyer) -> None:
     buyer.begin()
-    rising = Share(NEXT, "arn:next", 0.25, 2_000_000_000)
+    candidate = Share(NEXT, "arn:next", 0.25, 2_000_000_000)
     route = buyer.releases.route()
-    buyer.releases.set_route((rising, *route.shares), after=route, reason="test")
+    buyer.releases.set_route((candidate, *route.shares), after=route, reason="test")
 
     assert buyer.serve()["outcome"] == "done"
 
     shares = buyer.releases.route().shares
-    assert shares[0] == rising
+    assert shares[0] == candidate
     assert (shares[1].digest, shares[1].endpoint) == (DIGEST, buyer.bought[0]["arn"])
 
 

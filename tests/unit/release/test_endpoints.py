@@ -24,13 +24,13 @@ from release import handler as release_handler
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
 from tests.unit.local.bedrock.scenes import MINUTE
-from tests.unit.release_world import OWNER, A, B, World, named, rollout, settled
+from tests.unit.release_world import OWNER, A, B, World, live_share, named, rollout
 
 ONE, TWO = throughput_name(OWNER, 1, None), throughput_name(OWNER, 2, None)
 ON_DEMAND = "on_demand"
 AT_ONCE = rollout(1.0, dwell_seconds=1)
 
-# No requests, so that nothing speaks against a rise.
+# No requests, so that nothing speaks against a candidate.
 QUIET = Mock(**{"get_metric_statistics.return_value": {"Datapoints": []}})
 
 _numbers = count(1)
@@ -115,7 +115,7 @@ class System:
     def utc_now(self) -> datetime:
         return datetime.fromtimestamp(self.world.now, UTC)
 
-    def rise(self, digest: str = A) -> None:
+    def roll_out(self, digest: str = A) -> None:
         """All of a release's steps but the last one."""
         world = self.world
         endpoint = f"{release_name(OWNER, digest)}"
@@ -188,7 +188,7 @@ def system(world: World) -> System:
     made = System(world)
     world.deploy(A, world.train(A))
     made.deploy(ON_DEMAND)
-    made.rise()
+    made.roll_out()
     made.end()
     assert made.serving == release_name(OWNER, A)
     return made
@@ -198,7 +198,7 @@ def system(world: World) -> System:
 def served(system: System) -> System:
     """A serves from one model unit."""
     system.deploy(ONE)
-    system.rise()
+    system.roll_out()
     system.last_step()
     assert (system.serving, system.bought) == (ONE, {ONE})
     return system
@@ -217,7 +217,7 @@ def test_other_units_reach_production_and_the_old_ones_go(served: System) -> Non
     assert (served.serving, served.bought) == (ONE, {ONE})
     served.sweep()
     assert served.bought == {ONE}
-    served.rise()
+    served.roll_out()
     served.last_step()
     assert (served.serving, served.bought, served.purchases) == (TWO, {TWO}, 2)
     served.deploy(TWO)
@@ -227,7 +227,7 @@ def test_other_units_reach_production_and_the_old_ones_go(served: System) -> Non
 def test_units_that_are_refused_leave_the_release_on_demand_and_no_old_ones(served: System) -> None:
     """Case B24."""
     served.deploy(TWO)
-    served.rise()
+    served.roll_out()
     served.world.server.fault("over_quota", operation="CreateProvisionedModelThroughput", count=None)
     assert served.step()["outcome"] == "failed"
     served.world.sweeper(throughput_name=TWO).sweep(failed=A)
@@ -238,7 +238,7 @@ def test_units_that_are_rolled_back_before_the_purchase_are_never_bought(served:
     """Case B24."""
     served.deploy(TWO)
     served.deploy(ONE)
-    served.rise()
+    served.roll_out()
     served.last_step()
     assert (served.serving, served.bought, served.purchases) == (ONE, {ONE}, 1)
 
@@ -246,7 +246,7 @@ def test_units_that_are_rolled_back_before_the_purchase_are_never_bought(served:
 def test_back_to_on_demand_the_throughput_goes(served: System) -> None:
     served.deploy(ON_DEMAND)
     assert (served.serving, served.bought) == (ONE, {ONE})
-    served.rise()
+    served.roll_out()
     served.sweep()
     assert (served.serving, served.bought) == (release_name(OWNER, A), set())
 
@@ -255,7 +255,7 @@ def test_retained_throughput_stays_when_the_settings_go_back_to_on_demand(served
     """Case B22."""
     served.retain = True
     served.deploy(ON_DEMAND)
-    served.rise()
+    served.roll_out()
     served.sweep()
     assert (served.serving, served.bought) == (release_name(OWNER, A), {ONE})
 
@@ -263,7 +263,7 @@ def test_retained_throughput_stays_when_the_settings_go_back_to_on_demand(served
 def test_last_step_that_buys_what_is_not_asked_for_any_more_is_stopped(system: System) -> None:
     """It would go on by the old definition, and take the requests to what the settings gave up."""
     system.deploy(ONE)
-    system.rise()
+    system.roll_out()
     assert system.step()["outcome"] == "waiting"
     execution = system.world.release(A).execution
     system.deploy(ON_DEMAND)
@@ -276,14 +276,14 @@ def test_last_step_that_buys_what_is_not_asked_for_any_more_is_stopped(system: S
 
 def test_last_step_that_buys_other_units_than_are_asked_for_now_is_begun_anew(system: System) -> None:
     system.deploy(ONE)
-    system.rise()
+    system.roll_out()
     system.step()
     first = system.world.release(A).execution
     system.deploy(TWO)
     found = system.world.stepfunctions.describe_execution(executionArn=first)
     release = system.world.release(A)
     assert (found["status"], release.attempt, release.state) == ("ABORTED", 3, WAITING)
-    system.rise()
+    system.roll_out()
     system.last_step()
     assert (system.serving, system.bought) == (TWO, {TWO})
 
@@ -291,7 +291,7 @@ def test_last_step_that_buys_other_units_than_are_asked_for_now_is_begun_anew(sy
 @pytest.mark.parametrize("twice", [False, True])
 def test_last_step_that_moves_to_the_configured_endpoint_continues(system: System, twice: bool) -> None:
     system.deploy(ONE)
-    system.rise()
+    system.roll_out()
     system.step()
     system.deploy(ONE, twice=twice)
     release = system.world.release(A)
@@ -301,12 +301,12 @@ def test_last_step_that_moves_to_the_configured_endpoint_continues(system: Syste
 
 
 def test_event_that_comes_twice_does_not_stop_what_its_first_delivery_started(system: System) -> None:
-    """The second one comes when the release is live again, and has not answer_event its last step yet."""
+    """The second one comes when the release is live again, and has not begun its last step yet."""
     before, system.endpoint = system.endpoint, ONE
     system.own(before)
     event = Event.parse(system.release_event("Update"))
     release_handler.handle(event, system.services)
-    system.rise()
+    system.roll_out()
     release_handler.handle(event, system.services)
     release = system.world.release(A)
     found = system.world.stepfunctions.describe_execution(executionArn=release.execution)
@@ -315,7 +315,7 @@ def test_event_that_comes_twice_does_not_stop_what_its_first_delivery_started(sy
 
 def test_release_that_serves_as_asked_and_tidies_up_is_let_be(system: System) -> None:
     system.world.begin(A, 2, run=True)
-    system.rise()
+    system.roll_out()
     system.deploy(ON_DEMAND)
     assert system.world.executions()[f"{A}-2"] == "RUNNING"
     assert system.world.release(A).attempt == 2
@@ -326,7 +326,7 @@ def test_successor_takes_over_the_throughput(served: System) -> None:
     world.deploy(B, world.train(B))
     served.deploy(ONE, B)
     served.sweep()
-    served.rise(B)
+    served.roll_out(B)
     served.sweep()
     assert (served.serving, served.bought) == (release_name(OWNER, B), {ONE})
     served.last_step(B)
@@ -340,7 +340,7 @@ def test_successor_that_the_throughput_does_not_move_to_serves_on_demand_and_it_
     world = served.world
     world.deploy(B, world.train(B))
     served.deploy(ONE, B)
-    served.rise(B)
+    served.roll_out(B)
     world.server.fault("throughput_update_failed", count=None)
     results = [served.step(B)["outcome"]]
     world.advance(30 * MINUTE)
@@ -354,7 +354,7 @@ def test_successor_that_the_throughput_does_not_move_to_serves_on_demand_and_it_
 def test_step_of_an_attempt_that_was_begun_again_buys_nothing(system: System) -> None:
     """A function that is still running when its execution is stopped: the release is not live any more."""
     system.deploy(ONE)
-    system.rise()
+    system.roll_out()
     system.deploy(TWO)
     assert system.world.release(A).state == WAITING
     assert system.step()["outcome"] == "failed"
@@ -363,7 +363,7 @@ def test_step_of_an_attempt_that_was_begun_again_buys_nothing(system: System) ->
 
 def test_nothing_is_bought_for_a_stack_that_is_being_deleted(system: System) -> None:
     system.deploy(ONE)
-    system.rise()
+    system.roll_out()
     system.world.releases.declare(None)
     assert system.step()["outcome"] == "failed"
     assert system.world.server.state()["throughput"] == []
@@ -380,7 +380,7 @@ def test_failed_attempt_leaves_the_live_release(served: System) -> None:
 @pytest.mark.parametrize("when", ["creating", "serving"])
 def test_end_of_the_stack_leaves_nothing_that_is_paid(system: System, when: str) -> None:
     system.deploy(ONE)
-    system.rise()
+    system.roll_out()
     if when == "serving":
         system.last_step()
     else:
@@ -399,7 +399,7 @@ def test_rollback_by_hand_to_the_deployment_frees_the_throughput(served: System)
     deployment = world.bedrock.get_custom_model_deployment(
         customModelDeploymentIdentifier=release_name(OWNER, A)
     )["customModelDeploymentArn"]
-    world.settle(settled(A, deployment))
+    world.settle(live_share(A, deployment))
     served.sweep()
     assert served.bought == set()
     served.deploy(ONE)

@@ -15,10 +15,10 @@ from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags,
 from distilled_router.release.route import Share
 from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING
 from release.handler import Services, check, handle, is_complete
-from tests.unit.candidate.polls import TWICE, all_jobs, look
+from tests.unit.candidate.polls import TWICE, all_jobs, poll
 from tests.unit.framework import Framework, Response, delete
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE
-from tests.unit.release_world import OWNER, PASSING, A, B, C, Proxy, World, named, settled
+from tests.unit.release_world import OWNER, PASSING, A, B, C, Proxy, World, live_share, named
 from tests.unit.resource_scenes import job_properties
 
 UNITS = f"{OWNER}-1mu"
@@ -133,14 +133,14 @@ def test_redeploy_while_the_job_runs_changes_nothing(world: World, resource: Res
     """Neither the job, nor the release, nor the route, whichever property it was that changed. Case T12."""
     resource.deploy(A, "Create")
     world.start_job(A)
-    assert look(world)["outcome"] == "waiting"
+    assert poll(world)["outcome"] == "waiting"
     before, calls = world.release(A), len(world.server.calls())
     resource.deploy(A)
     resource.send(resource.event("Update", A, Gate='{"minimum_examples": 1}'))
     assert world.executions() == {f"{A}-1": "RUNNING"}
     assert (world.release(A), world.releases.route().version) == (before, 0)
     assert len(world.server.calls()) == calls
-    assert look(world)["outcome"] == "waiting"
+    assert poll(world)["outcome"] == "waiting"
     assert all_jobs(world) == {f"{OWNER}-{A}": "InProgress"}
 
 
@@ -151,7 +151,7 @@ def test_new_digest_ends_the_release_in_progress_and_its_candidate_is_removed(
     resource.deploy(A, "Create")
     live = world.deploy(A, world.train(A))
     world.releases.update(A, state=LIVE)
-    world.settle(settled(A, live))
+    world.settle(live_share(A, live))
     resource.deploy(B)
     world.deploy(B, world.train(B))
     resource.deploy(C)
@@ -161,10 +161,10 @@ def test_new_digest_ends_the_release_in_progress_and_its_candidate_is_removed(
     world.sweeper(keep=1).sweep()
     assert world.deployments() == named(A)
     assert world.models() == named(A)
-    assert world.releases.route().shares == (settled(A, live),)
+    assert world.releases.route().shares == (live_share(A, live),)
     assert (world.release(B).state, world.release(C).state) == (SUPERSEDED, WAITING)
-    assert look(world, B)["outcome"] == "failed"
-    assert look(world, C)["outcome"] == "waiting"
+    assert poll(world, B)["outcome"] == "failed"
+    assert poll(world, C)["outcome"] == "waiting"
 
 
 def test_new_digest_supersedes_the_release_in_progress_and_leaves_the_live_release(
@@ -200,7 +200,7 @@ def test_superseded_release_retries_no_job_after_its_own_is_deleted(world: World
     resource.deploy(A, "Create")
     failed_job(world)
     assert delete_job(world, A).succeeded
-    result = look(world, **TWICE)
+    result = poll(world, **TWICE)
     assert (result["outcome"], "was deleted from its stack" in result["message"]) == ("failed", True)
     resource.deploy(B)
     assert all_jobs(world) == {f"{OWNER}-{A}": "Failed"}
@@ -210,14 +210,14 @@ def test_delete_of_the_stacks_ends_the_job_that_a_release_retried(world: World, 
     """Case T10."""
     resource.deploy(A, "Create")
     failed_job(world)
-    assert look(world, **TWICE)["outcome"] == "waiting"
+    assert poll(world, **TWICE)["outcome"] == "waiting"
     second = f"{OWNER}-{A}-2"
     assert all_jobs(world)[second] == "InProgress"
     assert resource.delete(A, polls=2)
     # A serving stack that is made anew must not cost another training.
     assert all_jobs(world)[second] == "InProgress"
     # What was still running of the release makes nothing any more.
-    assert look(world, **TWICE)["outcome"] == "failed"
+    assert poll(world, **TWICE)["outcome"] == "failed"
     assert delete_job(world, A).succeeded
     assert all_jobs(world) == {f"{OWNER}-{A}": "Failed", second: "Stopped"}
     assert world.models() == set()
@@ -272,7 +272,7 @@ def test_live_digest_is_released_again_only_for_another_endpoint(
 ) -> None:
     named_in_route = UNITS if "provisioned" in serves else ""
     world.begin(A, attempt=7, state=LIVE, throughput=named_in_route)
-    world.settle(settled(A, f"arn:aws:bedrock:us-east-1:000000000000:{serves}"))
+    world.settle(live_share(A, f"arn:aws:bedrock:us-east-1:000000000000:{serves}"))
     resource.send(resource.event("Update", A, Endpoint=wanted))
     assert list(world.executions()) == ([f"{A}-8"] if starts else [])
     assert world.releases.route().live is not None
@@ -283,12 +283,12 @@ def test_rollback_to_the_live_digest_starts_nothing_and_ends_its_successor(
 ) -> None:
     resource.deploy(A, "Create")
     world.releases.transition(A, LIVE, "serves")
-    world.settle(settled(A))
+    world.settle(live_share(A))
     resource.deploy(B)
     resource.deploy(A)
     assert world.executions() == {f"{A}-1": "RUNNING", f"{B}-1": "ABORTED"}
     assert world.releases.declared() == A
-    assert world.releases.route().shares == (settled(A),)
+    assert world.releases.route().shares == (live_share(A),)
 
 
 def test_rollback_to_a_retired_digest_takes_it_through_the_gate_again(
@@ -298,10 +298,10 @@ def test_rollback_to_a_retired_digest_takes_it_through_the_gate_again(
     world.releases.transition(A, RETIRED, "replaced")
     world.begin(B)
     world.releases.transition(B, LIVE, "serves")
-    world.settle(settled(B))
+    world.settle(live_share(B))
     resource.deploy(A)
     assert (world.release(A).attempt, world.release(A).state) == (2, WAITING)
-    assert world.releases.route().shares == (settled(B),)
+    assert world.releases.route().shares == (live_share(B),)
 
 
 def test_failed_digest_that_is_deployed_again_is_tried_again(world: World, resource: Resource) -> None:
@@ -463,7 +463,7 @@ def test_delete_removes_what_a_route_named_that_a_human_broke(world: World, reso
         tags=bedrock_tags({OWNER_TAG: OWNER}),
     )
     world.advance(30 * MINUTE)
-    world.settle(settled(A, made["provisionedModelArn"]))
+    world.settle(live_share(A, made["provisionedModelArn"]))
     world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
     assert resource.delete(A)
     assert world.server.state()["throughput"] == []

@@ -22,7 +22,7 @@ from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
 from tests.unit.candidate.polls import candidate_env
 from tests.unit.local.bedrock.scenes import MINUTE, PROMPT, SYSTEM
-from tests.unit.release_world import OWNER, A, B, Proxy, World, named, rollout, settled
+from tests.unit.release_world import OWNER, A, B, Proxy, World, live_share, named, rollout
 
 ENV = candidate_env()
 ROLLOUT = rollout(0.25, 1.0, minimum_requests=20)
@@ -49,7 +49,7 @@ def old(world: World) -> str:
     """Return the endpoint of the live release A; B has its model and is in progress."""
     endpoint = world.deploy(A, world.train(A))
     world.begin(A, model_arn="arn:a", endpoint=endpoint, state=LIVE)
-    world.settle(settled(A, endpoint))
+    world.settle(live_share(A, endpoint))
     model = world.train(B)
     world.begin(B, run=True, model_arn=model)
     world.releases.declare(B)
@@ -84,7 +84,7 @@ def test_the_old_model_serves_under_its_own_arn_until_the_route_has_moved(
 ) -> None:
     """Not by UpdateCustomModelDeployment: see above. Case B32."""
 
-    def rise() -> None:
+    def roll_out() -> None:
         advance(B, world.releases, CanaryAnalysis(aws("cloudwatch"), world.name, ROLLOUT), now=world.now)
 
     deploy(world)
@@ -92,14 +92,14 @@ def test_the_old_model_serves_under_its_own_arn_until_the_route_has_moved(
     deploy(world)
     new = world.release(B).endpoint
     assert new != old
-    assert world.releases.route().shares == (settled(A, old),)
-    rise()
+    assert world.releases.route().shares == (live_share(A, old),)
+    roll_out()
     assert [(s.endpoint, s.share) for s in world.releases.route().shares] == [(new, 0.25), (old, 0.75)]
     assert answers(world, old)
     for _ in ROLLOUT.steps:
         world.advance(ROLLOUT.dwell_seconds)
-        rise()
-    assert world.releases.route().shares == (settled(B, new),)
+        roll_out()
+    assert world.releases.route().shares == (live_share(B, new),)
     assert (world.release(A).state, world.release(B).state) == (RETIRED, LIVE)
     # It can be gone back to at once: it is kept for rollback, unchanged.
     world.sweeper(keep=1).sweep()

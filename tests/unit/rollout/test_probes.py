@@ -1,4 +1,4 @@
-"""Probes where too few requests came: real questions to real students, by the stand-in."""
+"""Probes while there are too few requests: real questions to students of the stand-in."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ ROLLOUT = rollout(
 
 @dataclass
 class Thin:
-    """A candidate B beside A, which serves; no router counts anything unless the test says so."""
+    """A candidate B beside the live release A; routers count nothing unless the test says so."""
 
     world: World
     probes: Probes
     candidate: Share
-    serving: Share
+    live: Share
     requests: dict[str, dict[str, float]]
 
     def watch(self, rollout: Rollout = ROLLOUT, *, probes: bool = True) -> CanaryAnalysis:
@@ -49,17 +49,17 @@ class Thin:
 
     def breach(self, rollout: Rollout = ROLLOUT, *, probes: bool = True, first: bool = False) -> str | None:
         release = Release(B, endpoint=self.candidate.endpoint)
-        return self.watch(rollout, probes=probes).breach(release, None if first else self.serving, 600)
+        return self.watch(rollout, probes=probes).breach(release, None if first else self.live, 600)
 
     def get_metric_statistics(self, **wanted: Any) -> dict[str, Any]:
-        """CloudWatch's."""
+        """Return what CloudWatch would."""
         release = next(d["Value"] for d in wanted["Dimensions"] if d["Name"] == "release")
         value = self.requests.get(release, {}).get(wanted["MetricName"])
         return {"Datapoints": [] if value is None else [{wanted["Statistics"][0]: value}]}
 
     def asked(self) -> dict[str, int]:
-        """How often each endpoint was asked, and had an answer or not."""
-        found = dict.fromkeys((self.candidate.endpoint, self.serving.endpoint), 0)
+        """Return the number of calls of each endpoint, including failed ones."""
+        found = dict.fromkeys((self.candidate.endpoint, self.live.endpoint), 0)
         for call in self.world.server.calls("Converse"):
             found[call["parameters"]["modelId"]] += 1
         return found
@@ -79,19 +79,19 @@ def thin(world: World) -> Thin:
         bucket=world.bucket,
         holdout_key="d/holdout.jsonl",
     )
-    candidate, serving = shares
-    return Thin(world, probes, candidate, serving, requests={})
+    candidate, live = shares
+    return Thin(world, probes, candidate, live, requests={})
 
 
 def test_without_a_request_both_are_asked_and_nothing_speaks_against_a_good_one(thin: Thin) -> None:
     assert thin.breach() is None
-    assert thin.asked() == {thin.candidate.endpoint: 10, thin.serving.endpoint: 10}
+    assert thin.asked() == {thin.candidate.endpoint: 10, thin.live.endpoint: 10}
 
 
 def test_only_what_is_missing_is_asked_of_each(thin: Thin) -> None:
     thin.requests = {A: {"Requests": 90}, B: {"Requests": 7}}
     assert thin.breach() is None
-    assert thin.asked() == {thin.candidate.endpoint: 3, thin.serving.endpoint: 0}
+    assert thin.asked() == {thin.candidate.endpoint: 3, thin.live.endpoint: 0}
 
 
 def test_enough_requests_need_no_probe(thin: Thin) -> None:
@@ -102,7 +102,7 @@ def test_enough_requests_need_no_probe(thin: Thin) -> None:
 
 def test_no_more_than_is_set_are_asked_and_a_short_hold_out_set_twice(thin: Thin) -> None:
     assert thin.breach(replace(ROLLOUT, minimum_requests=500, probes=20)) is None
-    assert thin.asked() == {thin.candidate.endpoint: 20, thin.serving.endpoint: 20}
+    assert thin.asked() == {thin.candidate.endpoint: 20, thin.live.endpoint: 20}
 
 
 def test_none_are_asked_where_none_are_set(thin: Thin) -> None:
@@ -113,7 +113,7 @@ def test_none_are_asked_where_none_are_set(thin: Thin) -> None:
 
 def test_first_release_is_asked_alone(thin: Thin) -> None:
     assert thin.breach(first=True) is None
-    assert thin.asked() == {thin.candidate.endpoint: 10, thin.serving.endpoint: 0}
+    assert thin.asked() == {thin.candidate.endpoint: 10, thin.live.endpoint: 0}
 
 
 @pytest.mark.parametrize("kind", ["output_prose", "output_empty", "output_wrong_sum"])
@@ -140,7 +140,7 @@ def test_requests_and_probes_count_together(thin: Thin) -> None:
 
 
 def test_probes_say_nothing_of_the_routers_own_errors(thin: Thin) -> None:
-    """Five of nine requests are too few, and no probe goes through a router."""
+    """Five of nine requests are too few to decide, and probes don't go through a router."""
     thin.requests = {A: {"Requests": 90}, B: {"Requests": 9, "RouterErrors": 5}}
     assert thin.breach() is None
 
@@ -149,7 +149,7 @@ def test_candidate_much_slower_than_the_live_release_is_found_without_requests(t
     thin.world.server.fault(
         "slow", operation="Converse", count=None, modelId=thin.candidate.endpoint, milliseconds=60
     )
-    mine, theirs = thin.candidate.endpoint, thin.serving.endpoint
+    mine, theirs = thin.candidate.endpoint, thin.live.endpoint
     found = thin.probes.ask({mine: 4, theirs: 4})
     assert (found[mine].probes, found[mine].model.of, found[theirs].model.of) == (4, 4, 4)
     slow = ReleaseMetrics(counts=found[mine].counts, model=Count(2_400, 4), probes=4)
@@ -161,7 +161,7 @@ def test_candidate_much_slower_than_the_live_release_is_found_without_requests(t
 def test_an_endpoint_that_hangs_is_not_asked_until_the_function_dies(
     thin: Thin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Existing answers count, and the rest is left out."""
+    """The answers so far count; the other probes are left out."""
     ticks = count(0, 25)
     monkeypatch.setattr(module, "CONCURRENCY", 1)
     slow = replace(thin.probes, clock=lambda: float(next(ticks)))
@@ -177,5 +177,5 @@ def test_an_unreadable_hold_out_set_is_an_error_and_no_decision(thin: Thin) -> N
 
 @pytest.fixture(autouse=True)
 def _no_network(aws: Callable[[str], Any]) -> None:
-    """The bucket is the emulator's."""
+    """Use the emulator's bucket."""
     del aws

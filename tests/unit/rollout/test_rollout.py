@@ -18,7 +18,7 @@ from distilled_router.release.table import LIVE, RETIRED, ROLLING_OUT, SUPERSEDE
 from rollout import handler
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import EXPIRY_MARGIN_SECONDS, advance
-from tests.unit.release_world import A, B, World, rollout, settled
+from tests.unit.release_world import A, B, World, live_share, rollout
 
 DWELL = 600
 ROLLOUT = rollout(
@@ -35,8 +35,8 @@ ROLLOUT = rollout(
 RATES = {"RouterErrors": "error rate", "Fallback": "fallback rate", "InvalidOutput": "invalid output rate"}
 
 
-class Rise:
-    """A release B that rises where A serves."""
+class RolloutScene:
+    """A rollout of release B while A is live."""
 
     def __init__(self, world: World, cloudwatch: Any) -> None:
         self.world, self.cloudwatch = world, cloudwatch
@@ -67,17 +67,17 @@ class Rise:
         )
 
     def shares(self) -> list[tuple[str, float, bool]]:
-        """Release, share, and whether it expires."""
+        """Return release, share, and whether the share expires."""
         found = self.world.releases.route().shares
         return [(share.digest, share.share, share.expires_at is not None) for share in found]
 
 
 @pytest.fixture
-def rise(world: World, aws: Callable[[str], Any]) -> Rise:
+def scene(world: World, aws: Callable[[str], Any]) -> RolloutScene:
     world.begin(A, endpoint="arn:a", state=LIVE)
-    world.settle(settled(A, "arn:a"))
+    world.settle(live_share(A, "arn:a"))
     world.begin(B, endpoint="arn:b")
-    return Rise(world, aws("cloudwatch"))
+    return RolloutScene(world, aws("cloudwatch"))
 
 
 @contextlib.contextmanager
@@ -98,47 +98,47 @@ def around_transaction(world: World, event: str, act: Callable[..., None]) -> It
         events.unregister(f"{event}.dynamodb.TransactWriteItems", once)
 
 
-def test_share_grows_in_steps_up_to_all_requests(world: World, rise: Rise) -> None:
-    assert rise.step() == {"outcome": "waiting", "message": "25% of the requests", "seconds": DWELL}
-    assert rise.shares() == [(B, 0.25, True), (A, 0.75, False)]
+def test_share_grows_in_steps_up_to_all_requests(world: World, scene: RolloutScene) -> None:
+    assert scene.step() == {"outcome": "waiting", "message": "25% of the requests", "seconds": DWELL}
+    assert scene.shares() == [(B, 0.25, True), (A, 0.75, False)]
     assert (world.release(B).state, world.release(B).step) == (ROLLING_OUT, 0)
     world.advance(DWELL)
-    rise.step()
-    assert rise.shares() == [(B, 0.5, True), (A, 0.5, False)]
+    scene.step()
+    assert scene.shares() == [(B, 0.5, True), (A, 0.5, False)]
     world.advance(DWELL)
-    rise.step()
-    assert rise.shares() == [(B, 1.0, True), (A, 0.0, False)]
+    scene.step()
+    assert scene.shares() == [(B, 1.0, True), (A, 0.0, False)]
     assert world.release(A).state == LIVE
     world.advance(DWELL)
-    assert rise.step()["outcome"] == "done"
+    assert scene.step()["outcome"] == "done"
     assert world.releases.route().shares == (Share(B, "arn:b", 1.0),)
     assert (world.release(A).state, world.release(B).state) == (RETIRED, LIVE)
     assert world.release(A).message == f"replaced by release {B}"
 
 
-def test_each_step_dwells(world: World, rise: Rise) -> None:
-    rise.step()
+def test_each_step_dwells(world: World, scene: RolloutScene) -> None:
+    scene.step()
     version = world.releases.route().version
     world.advance(DWELL - 1)
-    assert rise.step() == {"outcome": "waiting", "message": "25% of the requests", "seconds": 1}
+    assert scene.step() == {"outcome": "waiting", "message": "25% of the requests", "seconds": 1}
     assert world.releases.route().version == version
 
 
-def test_first_release_is_rolled_out_from_the_empty_route(world: World, rise: Rise) -> None:
+def test_first_release_is_rolled_out_from_the_empty_route(world: World, scene: RolloutScene) -> None:
     world.settle()
-    rise.step()
-    assert rise.shares() == [(B, 0.25, True)]
+    scene.step()
+    assert scene.shares() == [(B, 0.25, True)]
     for _ in range(3):
         world.advance(DWELL)
-        outcome = rise.step()["outcome"]
+        outcome = scene.step()["outcome"]
     assert outcome == "done"
     assert world.releases.route().shares == (Share(B, "arn:b", 1.0),)
 
 
 def test_only_partial_shares_expire_so_that_an_interrupted_rollout_falls_back(
-    world: World, rise: Rise
+    world: World, scene: RolloutScene
 ) -> None:
-    rise.step()
+    scene.step()
     candidate, stays = world.releases.route().shares
     assert candidate.expires_at == int(world.now) + DWELL + EXPIRY_MARGIN_SECONDS
     assert stays.expires_at is None
@@ -147,54 +147,56 @@ def test_only_partial_shares_expire_so_that_an_interrupted_rollout_falls_back(
     assert {share.digest for n in range(50) if (share := route.choose(str(n), late))} == {A}
 
 
-def test_step_that_comes_after_its_share_expired_continues(world: World, rise: Rise) -> None:
-    rise.step()
+def test_step_that_comes_after_its_share_expired_continues(world: World, scene: RolloutScene) -> None:
+    scene.step()
     world.advance(DWELL + EXPIRY_MARGIN_SECONDS + 60)
-    assert rise.step()["message"] == "50% of the requests"
+    assert scene.step()["message"] == "50% of the requests"
 
 
 def broken(world: World) -> None:
-    """Somebody has broken the route item by hand; routers go on with the last one that they could read."""
+    """Break the route item by hand; routers keep using the last one that they could read."""
     world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
 
 
 def test_a_broken_route_is_put_right_by_the_next_step_and_the_live_release_keeps_its_part(
-    world: World, rise: Rise
+    world: World, scene: RolloutScene
 ) -> None:
-    rise.step()
+    scene.step()
     for share in (0.5, 1.0):
         broken(world)
         world.advance(DWELL)
-        rise.step()
+        scene.step()
         assert world.releases.route().problem is None
-        assert rise.shares() == [(B, share, True), (A, 1 - share, False)]
+        assert scene.shares() == [(B, share, True), (A, 1 - share, False)]
 
 
 @pytest.mark.parametrize("deleted", [False, True])
-def test_the_last_step_retires_what_served_although_the_route_does_not_name_it(
-    world: World, rise: Rise, deleted: bool
+def test_the_last_step_retires_the_live_release_although_the_route_does_not_name_it(
+    world: World, scene: RolloutScene, deleted: bool
 ) -> None:
-    """Or a rollback would never go back to it."""
+    """Otherwise a rollback could never go back to it."""
     for _ in range(3):
-        rise.step()
+        scene.step()
         world.advance(DWELL)
     if deleted:
         world.releases.table.delete_item(Key={"id": "route"})
     else:
         broken(world)
-    assert rise.step()["outcome"] == "done"
-    assert rise.shares() == [(B, 1.0, False)]
+    assert scene.step()["outcome"] == "done"
+    assert scene.shares() == [(B, 1.0, False)]
     assert (world.release(A).state, world.release(B).state) == (RETIRED, LIVE)
 
 
-def test_breach_takes_the_release_back_although_the_route_is_broken(world: World, rise: Rise) -> None:
-    rise.step()
+def test_breach_takes_the_release_back_although_the_route_is_broken(
+    world: World, scene: RolloutScene
+) -> None:
+    scene.step()
     broken(world)
-    rise.emit("Requests", 100)
-    rise.emit("Fallback", 100)
+    scene.emit("Requests", 100)
+    scene.emit("Fallback", 100)
     world.advance(DWELL)
-    assert rise.step()["outcome"] == "failed"
-    assert rise.shares() == [(A, 1.0, False)]
+    assert scene.step()["outcome"] == "failed"
+    assert scene.shares() == [(A, 1.0, False)]
 
 
 @pytest.mark.parametrize(
@@ -206,203 +208,205 @@ def test_breach_takes_the_release_back_although_the_route_is_broken(world: World
     ],
 )
 def test_breach_of_a_rate_takes_the_release_back(
-    world: World, rise: Rise, metric: str, bad: float, text: str
+    world: World, scene: RolloutScene, metric: str, bad: float, text: str
 ) -> None:
-    rise.step()
-    rise.emit("Requests", 40)
+    scene.step()
+    scene.emit("Requests", 40)
     world.advance(DWELL)
-    rise.emit("Requests", 60)
-    rise.emit(metric, bad)
-    result = rise.step()
+    scene.emit("Requests", 60)
+    scene.emit(metric, bad)
+    result = scene.step()
     assert result["outcome"] == "failed"
     assert result["message"] == f"rolled back at 25% of the requests: {text}"
-    assert world.releases.route().shares == (settled(A, "arn:a"),)
+    assert world.releases.route().shares == (live_share(A, "arn:a"),)
     assert text in world.releases.route().reason
 
 
 @pytest.mark.parametrize("metric", ["RouterErrors", "Fallback", "InvalidOutput"])
 def test_candidate_that_is_worse_than_the_live_release_is_rolled_back_within_its_own_limits(
-    world: World, rise: Rise, metric: str
+    world: World, scene: RolloutScene, metric: str
 ) -> None:
     """4.5 % are allowed, and the live release has none."""
-    rise.step()
-    rise.emit("Requests", 2_000)
-    rise.emit(metric, 90)
-    rise.emit("Requests", 6_000, release=A)
+    scene.step()
+    scene.emit("Requests", 2_000)
+    scene.emit(metric, 90)
+    scene.emit("Requests", 6_000, release=A)
     world.advance(DWELL)
-    result = rise.step()
+    result = scene.step()
     assert result["outcome"] == "failed"
     told = f"{RATES[metric]} is 4.5% of 2000 requests, and 0.0% of 6000 requests of the live release"
     assert told in result["message"]
-    assert rise.shares() == [(A, 1.0, False)]
+    assert scene.shares() == [(A, 1.0, False)]
 
 
 @pytest.mark.parametrize(
     ("requests", "errors", "theirs", "their_errors"),
     [
-        (100, 4, 300, 0),  # perhaps luck
-        (2_000, 90, 6_000, 240),  # what serves has them as well
-        (2_000, 90, 10, 0),  # of so few nobody knows
+        (100, 4, 300, 0),  # may be chance
+        (2_000, 90, 6_000, 240),  # the live release has them as well
+        (2_000, 90, 10, 0),  # too few to decide
     ],
 )
 def test_candidate_that_may_be_equal_is_rolled_out(
-    world: World, rise: Rise, requests: int, errors: int, theirs: int, their_errors: int
+    world: World, scene: RolloutScene, requests: int, errors: int, theirs: int, their_errors: int
 ) -> None:
-    rise.step()
-    rise.emit("Requests", requests)
-    rise.emit("RouterErrors", errors)
-    rise.emit("Requests", theirs, release=A)
-    rise.emit("RouterErrors", their_errors, release=A)
+    scene.step()
+    scene.emit("Requests", requests)
+    scene.emit("RouterErrors", errors)
+    scene.emit("Requests", theirs, release=A)
+    scene.emit("RouterErrors", their_errors, release=A)
     world.advance(DWELL)
-    assert rise.step()["message"] == "50% of the requests"
+    assert scene.step()["message"] == "50% of the requests"
 
 
 @pytest.mark.parametrize(("mine", "theirs", "slow"), [(900, 500, True), (740, 500, False), (60, 15, False)])
 def test_candidate_whose_model_is_much_slower_is_rolled_back(
-    world: World, rise: Rise, mine: float, theirs: float, slow: bool
+    world: World, scene: RolloutScene, mine: float, theirs: float, slow: bool
 ) -> None:
-    rise.step()
+    scene.step()
     for release, milliseconds in ((B, mine), (A, theirs)):
-        rise.emit("Requests", 100, release=release)
+        scene.emit("Requests", 100, release=release)
         for _ in range(3):
-            rise.emit("ModelLatency", milliseconds, release=release)
+            scene.emit("ModelLatency", milliseconds, release=release)
     world.advance(DWELL)
-    result = rise.step()
+    result = scene.step()
     if slow:
         assert (
             "its model takes 900 ms, and that of the live release 500 ms; allowed 1.5 times"
             in result["message"]
         )
-        assert rise.shares() == [(A, 1.0, False)]
+        assert scene.shares() == [(A, 1.0, False)]
     else:
         assert result["message"] == "50% of the requests"
 
 
-def test_candidate_bakes_with_all_requests_before_it_takes_the_place_of_what_served(
-    world: World, rise: Rise
+def test_candidate_bakes_with_all_requests_before_it_becomes_the_live_release(
+    world: World, scene: RolloutScene
 ) -> None:
-    """In rounds of the dwell time, each with an expiry of its own: a watcher that dies is missed soon."""
+    """In rounds of the dwell time, each with its own expiry: if the execution dies, the share expires."""
     rollout = replace(ROLLOUT, steps=(1.0,), bake_seconds=DWELL + 1)
-    assert rise.step(rollout)["message"] == "100% of the requests"
+    assert scene.step(rollout)["message"] == "100% of the requests"
     for _ in range(2):
         world.advance(DWELL)
-        baking = rise.step(rollout)
+        baking = scene.step(rollout)
         assert (baking["message"], baking["seconds"]) == ("100% of the requests, baking", DWELL)
-        assert rise.shares() == [(B, 1.0, True), (A, 0.0, False)]
+        assert scene.shares() == [(B, 1.0, True), (A, 0.0, False)]
         assert world.releases.route().shares[0].expires_at == int(world.now) + DWELL + EXPIRY_MARGIN_SECONDS
         assert world.release(A).state == LIVE
     world.advance(DWELL)
-    assert rise.step(rollout)["outcome"] == "done"
-    assert rise.shares() == [(B, 1.0, False)]
+    assert scene.step(rollout)["outcome"] == "done"
+    assert scene.shares() == [(B, 1.0, False)]
 
 
-def test_breach_while_it_bakes_takes_everything_back(world: World, rise: Rise) -> None:
+def test_breach_while_it_bakes_takes_everything_back(world: World, scene: RolloutScene) -> None:
     rollout = replace(ROLLOUT, steps=(1.0,), bake_seconds=DWELL)
     for _ in range(2):
-        rise.step(rollout)
+        scene.step(rollout)
         world.advance(DWELL)
-    rise.emit("Requests", 100)
-    rise.emit("InvalidOutput", 50)
-    assert rise.step(rollout)["message"].startswith("rolled back at 100% of the requests, baking: invalid")
-    assert world.releases.route().shares == (settled(A, "arn:a"),)
+    scene.emit("Requests", 100)
+    scene.emit("InvalidOutput", 50)
+    assert scene.step(rollout)["message"].startswith("rolled back at 100% of the requests, baking: invalid")
+    assert world.releases.route().shares == (live_share(A, "arn:a"),)
 
 
-def test_breach_at_the_last_step_takes_everything_back(world: World, rise: Rise) -> None:
+def test_breach_at_the_last_step_takes_everything_back(world: World, scene: RolloutScene) -> None:
     for _ in range(3):
-        rise.step()
+        scene.step()
         world.advance(DWELL)
-    rise.emit("Requests", 100)
-    rise.emit("RouterErrors", 50)
-    assert rise.step()["message"].startswith("rolled back at 100% of the requests")
-    assert world.releases.route().shares == (settled(A, "arn:a"),)
+    scene.emit("Requests", 100)
+    scene.emit("RouterErrors", 50)
+    assert scene.step()["message"].startswith("rolled back at 100% of the requests")
+    assert world.releases.route().shares == (live_share(A, "arn:a"),)
 
 
-def test_rate_at_its_limit_is_allowed(world: World, rise: Rise) -> None:
-    rise.step()
+def test_rate_at_its_limit_is_allowed(world: World, scene: RolloutScene) -> None:
+    scene.step()
     world.advance(DWELL)
-    rise.emit("Requests", 100)
-    rise.emit("RouterErrors", 5)
-    assert rise.step()["message"] == "50% of the requests"
+    scene.emit("Requests", 100)
+    scene.emit("RouterErrors", 5)
+    assert scene.step()["message"] == "50% of the requests"
 
 
 @pytest.mark.parametrize("requests", [0, 19])
-def test_too_few_requests_say_nothing_against_a_release(world: World, rise: Rise, requests: int) -> None:
-    rise.step()
+def test_too_few_requests_say_nothing_against_a_release(
+    world: World, scene: RolloutScene, requests: int
+) -> None:
+    scene.step()
     world.advance(DWELL)
     if requests:
-        rise.emit("Requests", requests)
-        rise.emit("RouterErrors", requests)
-    assert rise.step()["message"] == "50% of the requests"
+        scene.emit("Requests", requests)
+        scene.emit("RouterErrors", requests)
+    assert scene.step()["message"] == "50% of the requests"
 
 
-def test_no_minimum_and_no_requests_is_no_division_by_zero(world: World, rise: Rise) -> None:
+def test_no_minimum_and_no_requests_is_no_division_by_zero(world: World, scene: RolloutScene) -> None:
     strict = rollout(1.0, maximum_error_rate=0.0)
-    rise.step(strict)
+    scene.step(strict)
     world.advance(DWELL)
-    assert rise.step(strict)["outcome"] == "done"
+    assert scene.step(strict)["outcome"] == "done"
 
 
-def test_only_the_releases_own_metrics_of_its_present_step_count(world: World, rise: Rise) -> None:
-    rise.emit("Requests", 100, ago=120)
-    rise.emit("RouterErrors", 100, ago=120)
-    rise.step()
+def test_only_the_releases_own_metrics_of_its_present_step_count(world: World, scene: RolloutScene) -> None:
+    scene.emit("Requests", 100, ago=120)
+    scene.emit("RouterErrors", 100, ago=120)
+    scene.step()
     world.advance(DWELL)
-    rise.emit("Requests", 100)
-    rise.emit("RouterErrors", 100, release=A)
-    assert rise.step()["message"] == "50% of the requests"
+    scene.emit("Requests", 100)
+    scene.emit("RouterErrors", 100, release=A)
+    assert scene.step()["message"] == "50% of the requests"
 
 
-def test_step_that_dies_before_its_write_is_taken_again(world: World, rise: Rise) -> None:
+def test_step_that_dies_before_its_write_is_taken_again(world: World, scene: RolloutScene) -> None:
     def die() -> None:
         raise KeyboardInterrupt
 
     with around_transaction(world, "before-call", die), pytest.raises(KeyboardInterrupt):
-        rise.step()
-    assert rise.shares() == [(A, 1.0, False)]
-    assert rise.step()["message"] == "25% of the requests"
+        scene.step()
+    assert scene.shares() == [(A, 1.0, False)]
+    assert scene.step()["message"] == "25% of the requests"
 
 
 @pytest.mark.parametrize("steps", [0, 3])
-def test_step_whose_answer_was_lost_is_not_taken_twice(world: World, rise: Rise, steps: int) -> None:
+def test_step_whose_answer_was_lost_is_not_taken_twice(world: World, scene: RolloutScene, steps: int) -> None:
     """Route and release change in one transaction, so no crash leaves one without the other."""
 
     def die() -> None:
         raise KeyboardInterrupt
 
     for _ in range(steps):
-        rise.step()
+        scene.step()
         world.advance(DWELL)
     with around_transaction(world, "after-call", die), pytest.raises(KeyboardInterrupt):
-        rise.step()
+        scene.step()
     version = world.releases.route().version
-    assert rise.step()["outcome"] == ("done" if steps else "waiting")
+    assert scene.step()["outcome"] == ("done" if steps else "waiting")
     assert world.releases.route().version == version
-    assert rise.shares() == ([(B, 1.0, False)] if steps else [(B, 0.25, True), (A, 0.75, False)])
+    assert scene.shares() == ([(B, 1.0, False)] if steps else [(B, 0.25, True), (A, 0.75, False)])
 
 
 @pytest.mark.parametrize("steps", [0, 3])
-def test_lost_race_changes_nothing_and_is_decided_anew(world: World, rise: Rise, steps: int) -> None:
+def test_lost_race_changes_nothing_and_is_decided_anew(world: World, scene: RolloutScene, steps: int) -> None:
     for _ in range(steps):
-        rise.step()
+        scene.step()
         world.advance(DWELL)
     before = world.release(B)
 
     def other_writer() -> None:
-        world.settle(settled(A, "arn:moved"))
+        world.settle(live_share(A, "arn:moved"))
 
     with around_transaction(world, "before-call", other_writer), pytest.raises(RouteChangedError):
-        rise.step()
+        scene.step()
     assert world.release(B) == before
-    assert rise.shares() == [(A, 1.0, False)]
-    rise.step()
-    assert rise.shares() == ([(B, 1.0, False)] if steps else [(B, 0.25, True), (A, 0.75, False)])
+    assert scene.shares() == [(A, 1.0, False)]
+    scene.step()
+    assert scene.shares() == ([(B, 1.0, False)] if steps else [(B, 0.25, True), (A, 0.75, False)])
 
 
 def test_lost_race_is_no_failure_of_the_release(
-    world: World, rise: Rise, monkeypatch: pytest.MonkeyPatch
+    world: World, scene: RolloutScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = RolloutEnv(
-        owner=rise.name,
+        owner=scene.name,
         table_name="releases",
         bucket="data",
         holdout_key="holdout.jsonl",
@@ -411,56 +415,58 @@ def test_lost_race_is_no_failure_of_the_release(
     for name, value in env.variables().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(handler, "table", lambda _: world.releases.table)
-    monkeypatch.setattr(handler, "client", lambda _: rise.cloudwatch)
-    with around_transaction(world, "before-call", lambda: world.settle(settled(A, "arn:moved"))):
+    monkeypatch.setattr(handler, "client", lambda _: scene.cloudwatch)
+    with around_transaction(world, "before-call", lambda: world.settle(live_share(A, "arn:moved"))):
         assert handler.roll_out({"release": B}, None)["outcome"] == "waiting"
     assert handler.roll_out({"release": B}, None)["message"] == "100% of the requests"
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
-def test_release_that_is_superseded_during_a_step_gets_no_share(world: World, rise: Rise, steps: int) -> None:
+def test_release_that_is_superseded_during_a_step_gets_no_share(
+    world: World, scene: RolloutScene, steps: int
+) -> None:
     for _ in range(steps):
-        rise.step()
+        scene.step()
         world.advance(DWELL)
 
     def supersede() -> None:
         world.releases.transition(B, SUPERSEDED, "by another")
 
     with around_transaction(world, "before-call", supersede):
-        assert rise.step()["outcome"] == "failed"
+        assert scene.step()["outcome"] == "failed"
     world.releases.withdraw(B, "superseded")
-    assert world.releases.route().shares == (settled(A, "arn:a"),)
+    assert world.releases.route().shares == (live_share(A, "arn:a"),)
     assert (world.release(A).state, world.release(B).state) == (LIVE, SUPERSEDED)
-    assert rise.step()["outcome"] == "failed"
+    assert scene.step()["outcome"] == "failed"
 
 
-def test_unknown_release_is_not_rolled_out(rise: Rise) -> None:
-    assert rise.step(digest="dddddddddddd")["outcome"] == "failed"
+def test_unknown_release_is_not_rolled_out(scene: RolloutScene) -> None:
+    assert scene.step(digest="dddddddddddd")["outcome"] == "failed"
 
 
-def test_fewer_steps_in_new_settings_end_the_rollout(world: World, rise: Rise) -> None:
-    rise.step()
+def test_fewer_steps_in_new_settings_end_the_rollout(world: World, scene: RolloutScene) -> None:
+    scene.step()
     world.advance(DWELL)
-    rise.step()
+    scene.step()
     world.advance(DWELL)
-    assert rise.step(rollout(1.0))["outcome"] == "done"
+    assert scene.step(rollout(1.0))["outcome"] == "done"
 
 
-def test_breach_after_the_settings_lost_steps_is_reported(world: World, rise: Rise) -> None:
-    rise.step()
+def test_breach_after_the_settings_lost_steps_is_reported(world: World, scene: RolloutScene) -> None:
+    scene.step()
     world.advance(DWELL)
-    rise.step()
+    scene.step()
     world.advance(DWELL)
-    rise.emit("Requests", 10)
-    rise.emit("RouterErrors", 10)
-    result = rise.step(rollout(1.0, maximum_error_rate=0.1))
+    scene.emit("Requests", 10)
+    scene.emit("RouterErrors", 10)
+    result = scene.step(rollout(1.0, maximum_error_rate=0.1))
     assert result["message"].startswith("rolled back at 50% of the requests")
 
 
-def test_live_release_that_the_table_lost_is_replaced_all_the_same(world: World, rise: Rise) -> None:
+def test_live_release_that_the_table_lost_is_replaced_all_the_same(world: World, scene: RolloutScene) -> None:
     world.releases.table.delete_item(Key={"id": f"release@{A}"})
     at_once = rollout(1.0)
-    rise.step(at_once)
+    scene.step(at_once)
     world.advance(DWELL)
-    assert rise.step(at_once)["outcome"] == "done"
+    assert scene.step(at_once)["outcome"] == "done"
     assert world.release(A).state == RETIRED

@@ -142,10 +142,10 @@ class Storm:
     def _route(self, now: float, *, bad: bool) -> Route | dict[str, Any] | None:
         """Return a route with a live release and perhaps a candidate; in a storm it may be malformed."""
         self._versions += 1
-        settled = Share("aaaaaaaaaaaa", self.endpoints[0], 1.0)
+        live_share = Share("aaaaaaaaaaaa", self.endpoints[0], 1.0)
         end = int(now) + self._random.choice((-100, 100, 100_000))
         candidate = Share("bbbbbbbbbbbb", self.endpoints[1], self._random.random(), expires_at=end)
-        good = (Route(self._versions, (settled,)), Route(self._versions, (settled, candidate)))
+        good = (Route(self._versions, (live_share,)), Route(self._versions, (live_share, candidate)))
         if not bad or self._random.random() < 0.7:
             return self._random.choice(good)
         deleted = Share("cccccccccccc", f"{self.endpoints[0][:-12]}zzzzzzzzzzzz", 1.0)

@@ -167,7 +167,7 @@ def _serve(connection: Connection) -> None:
     """The stand-in's process: two students, deployed; it ends with the connection."""
     task = Task.load()
     with BedrockStandIn(s3=MemoryS3()) as bedrock:
-        endpoints = [deployed_student(bedrock, task, name) for name in ("settled", "candidate")]
+        endpoints = [deployed_student(bedrock, task, name) for name in ("live_share", "candidate")]
         connection.send((bedrock.endpoint, endpoints))
         connection.poll(None)
 

@@ -147,9 +147,9 @@ def test_emptied_route_switches_distillation_off(bench: MakeBench, item: dict[st
 def test_candidate_with_an_expiry_of_another_type_takes_no_requests(bench: MakeBench, expiry: Any) -> None:
     """Without an expiry it would be the live release."""
     candidate = {"digest": "b" * 12, "endpoint": CANDIDATE, "share": Decimal(1), "expires_at": expiry}
-    settled = {"digest": "a" * 12, "endpoint": STUDENT, "share": Decimal(1)}
+    live_share = {"digest": "a" * 12, "endpoint": STUDENT, "share": Decimal(1)}
     made = bench(
-        healthy(), TableDouble({"id": "route", "version": Decimal(1), "shares": [candidate, settled]})
+        healthy(), TableDouble({"id": "route", "version": Decimal(1), "shares": [candidate, live_share]})
     )
     assert made.ask()["release"] == "a" * 12
     assert made.bedrock.asked(CANDIDATE) == 0

@@ -1,4 +1,4 @@
-"""The fixtures of tests on the release's functions."""
+"""Fixtures of the tests on the release's functions."""
 
 from tests.unit.release_world import stage, world
 

@@ -17,7 +17,7 @@ from distilled_router.release.route import Share
 from distilled_router.release.sweep import START_GRACE_SECONDS
 from distilled_router.release.table import FAILED, LIVE, RETIRED, ROLLING_OUT, SUPERSEDED, WAITING, Releases
 from tests.unit.local.bedrock.scenes import MINUTE
-from tests.unit.release_world import OWNER, PASSING, A, B, C, Proxy, World, named, settled
+from tests.unit.release_world import OWNER, PASSING, A, B, C, Proxy, World, live_share, named
 
 D = "dddddddddddd"
 Capture = pytest.CaptureFixture[str]
@@ -47,7 +47,7 @@ def test_keeps_the_live_release_what_runs_and_the_last_good_one(world: World) ->
     for digest in (A, B):
         made(world, digest, RETIRED)
         world.advance(MINUTE)
-    world.settle(settled(C, made(world, C, LIVE)))
+    world.settle(live_share(C, made(world, C, LIVE)))
     made(world, D, ROLLING_OUT)
     world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{D}-1")
     swept = world.sweeper(keep=1).sweep()
@@ -103,7 +103,7 @@ def test_removes_the_model_of_a_superseded_release_that_never_got_a_deployment(w
 
 def test_second_sweep_changes_nothing(world: World) -> None:
     made(world, A, FAILED)
-    world.settle(settled(B, made(world, B, LIVE)))
+    world.settle(live_share(B, made(world, B, LIVE)))
     first = world.sweeper().sweep()
     second = world.sweeper().sweep()
     assert (len(first.removed), second.removed, second.waiting) == (2, [], [])
@@ -124,7 +124,7 @@ def test_the_declared_digests_model_is_never_removed(world: World, state: str) -
 def test_model_that_was_refused_outlives_the_rollback_of_its_serving_stack(world: World) -> None:
     """A stack that waited for the release is rolled back to the one before, its job's stack is not: with a
     changed gate, the next deployment may still take the model."""
-    world.settle(settled(A, made(world, A, LIVE)))
+    world.settle(live_share(A, made(world, A, LIVE)))
     world.advance(MINUTE)
     made(world, B, FAILED)
     world.releases.declare(A)
@@ -136,9 +136,9 @@ def test_model_that_was_refused_outlives_the_rollback_of_its_serving_stack(world
     assert world.models() == named(A)
 
 
-def test_model_that_was_begun_last_continuesce_its_jobs_resource_is_gone(world: World) -> None:
+def test_model_of_the_latest_release_is_deleted_once_its_jobs_resource_is_gone(world: World) -> None:
     """Rolled back to the live release while the successor's candidate was deployed; its job is undeclared."""
-    world.settle(settled(A, made(world, A, LIVE)))
+    world.settle(live_share(A, made(world, A, LIVE)))
     world.advance(MINUTE)
     made(world, B, FAILED)
     world.releases.declare(A)
@@ -154,7 +154,7 @@ def test_clear_removes_the_declared_model_where_its_jobs_resource_is_gone(world:
 
     Case B14.
     """
-    world.settle(settled(A, made(world, A, LIVE)))
+    world.settle(live_share(A, made(world, A, LIVE)))
     world.releases.declare(A)
     models.close(world.bedrock, _arn(world, A))
     sweeper = world.sweeper()
@@ -166,7 +166,7 @@ def test_clear_removes_the_declared_model_where_its_jobs_resource_is_gone(world:
 
 def test_model_that_no_release_knows_yet_is_kept(world: World) -> None:
     """Its distillation stack was deployed first, and its job was done before the release stack was."""
-    world.settle(settled(A, made(world, A, LIVE)))
+    world.settle(live_share(A, made(world, A, LIVE)))
     world.releases.declare(A)
     world.train(B)
     swept = world.sweeper().sweep()
@@ -257,7 +257,7 @@ def live(world: World, digest: str = A, *, runs: bool, **fields: Any) -> str:
     world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{digest}-1")
     if not runs:
         world.stepfunctions.stop_execution(executionArn=world.execution(digest))
-    world.settle(settled(digest, arn))
+    world.settle(live_share(digest, arn))
     return str(world.bedrock.get_custom_model(modelIdentifier=release_name(OWNER, digest))["modelArn"])
 
 
@@ -266,10 +266,10 @@ def test_throughput_that_nothing_is_routed_to_is_removed(world: World) -> None:
     model = world.train(A)
     world.begin(A)
     arn = buy(world, model)
-    world.settle(settled(A, arn))
+    world.settle(live_share(A, arn))
     assert world.sweeper().sweep().kept[arn] == "named by the route"
 
-    world.settle(settled(A, "arn:on-demand"))
+    world.settle(live_share(A, "arn:on-demand"))
     assert arn in world.sweeper().sweep().removed
     assert bought(world) == set()
 
@@ -280,8 +280,8 @@ def test_throughput_that_the_route_names_is_kept_whatever_the_settings_want(
 ) -> None:
     model = live(world, runs=False)
     arn = buy(world, model, TWO)
-    rest = (settled(B),) if partial else ()
-    world.settle(Share(A, arn, 0.1, expires_at=2**40) if partial else settled(A, arn), *rest)
+    rest = (live_share(B),) if partial else ()
+    world.settle(Share(A, arn, 0.1, expires_at=2**40) if partial else live_share(A, arn), *rest)
     world.begin(A, 2, run=True)
     assert world.sweeper(throughput_name=ONE).sweep().kept[arn] == "named by the route"
 
@@ -354,7 +354,7 @@ def test_throughput_that_comes_into_service_during_the_sweep_is_kept(
         if not done:
             # Between this answer and the sweeper's next read, the last step does all that it still had to do.
             done.append(True)
-            world.settle(settled(A, arn))
+            world.settle(live_share(A, arn))
             world.releases.update(A, endpoint=arn)
             world.stepfunctions.stop_execution(executionArn=world.execution(A))
             return {**found, "status": "SUCCEEDED"}
@@ -538,7 +538,7 @@ def test_release_that_goes_live_while_the_lists_are_read_is_kept(world: World) -
 
     def live() -> None:
         world.releases.update(A, state=LIVE)
-        world.settle(settled(A, arn))
+        world.settle(live_share(A, arn))
 
     bedrock = interfering(world, "list_custom_models", live)
     world.sweeper(keep=0, bedrock=bedrock).sweep()
@@ -558,7 +558,7 @@ def test_release_that_goes_live_while_the_table_is_read_is_kept(
         reads.append(True)
         if len(reads) == 2:
             world.releases.update(A, state=LIVE)
-            self.set_route((settled(A, arn),), after=route(self), reason="live")
+            self.set_route((live_share(A, arn),), after=route(self), reason="live")
         return route(self)
 
     monkeypatch.setattr(Releases, "route", read)
@@ -589,7 +589,7 @@ def failures(capture: Capture) -> int:
 
 
 def test_stopped_release_fails_and_its_share_is_withdrawn(world: World, capsys: Capture) -> None:
-    world.settle(settled(A, "arn:a"))
+    world.settle(live_share(A, "arn:a"))
     arn = made(world, B, ROLLING_OUT)
     world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{B}-1")
     world.settle(Share(B, arn, 0.5, expires_at=int(world.now) + 900), Share(A, "arn:a", 0.5))
@@ -598,7 +598,7 @@ def test_stopped_release_fails_and_its_share_is_withdrawn(world: World, capsys: 
     world.sweeper().sweep()
     assert world.release(B).state == FAILED
     assert world.release(B).message == f"its execution is ABORTED: {world.execution(B)}"
-    assert world.releases.route().shares == (settled(A, "arn:a"),)
+    assert world.releases.route().shares == (live_share(A, "arn:a"),)
     assert (world.deployments(), world.models()) == (set(), named(B))
     assert failures(capsys) == 1
     world.sweeper().sweep()
@@ -653,7 +653,7 @@ def test_partial_share_of_an_ended_release_is_withdrawn(world: World, state: str
         world.releases.transition(B, state, "ended")
     world.settle(Share(B, "arn:b", 0.25, expires_at=1), Share(A, "arn:a", 0.75))
     world.sweeper().sweep()
-    assert world.releases.route().shares == (settled(A, "arn:a"),)
+    assert world.releases.route().shares == (live_share(A, "arn:a"),)
 
 
 def test_partial_share_in_use_despite_a_malformed_route_is_withdrawn(world: World) -> None:
@@ -663,7 +663,7 @@ def test_partial_share_in_use_despite_a_malformed_route_is_withdrawn(world: Worl
     world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
     world.sweeper().sweep()
     assert world.releases.route().problem is None
-    assert world.releases.route().shares == (settled(A, "arn:a"),)
+    assert world.releases.route().shares == (live_share(A, "arn:a"),)
 
 
 def test_partial_share_of_a_retired_release_is_a_rollbacks_and_stays_until_it_expires(world: World) -> None:
@@ -674,7 +674,7 @@ def test_partial_share_of_a_retired_release_is_a_rollbacks_and_stays_until_it_ex
     assert world.releases.route().shares == shares
     world.advance(901)
     world.sweeper().sweep()
-    assert world.releases.route().shares == (settled(A, "arn:a"),)
+    assert world.releases.route().shares == (live_share(A, "arn:a"),)
 
 
 @pytest.fixture
@@ -726,7 +726,7 @@ def test_failure_path_ends_the_release_and_removes_all_but_its_model(entries: Wo
     result = fails(entries, B, "refused by the gate")
     assert result["message"] == "removed 1, to be removed later 0"
     assert (entries.release(B).state, entries.release(B).message) == (FAILED, "refused by the gate")
-    assert entries.releases.route().shares == (settled(A, "arn:a"),)
+    assert entries.releases.route().shares == (live_share(A, "arn:a"),)
     assert (entries.deployments(), entries.models()) == (set(), named(B))
     assert failures(capsys) == 1
     fails(entries, B, "again")
@@ -744,11 +744,11 @@ def test_failure_after_a_release_went_live_is_reported_and_takes_nothing_from_it
     entries: World, capsys: Capture
 ) -> None:
     arn = made(entries, A, LIVE)
-    entries.settle(settled(A, arn))
+    entries.settle(live_share(A, arn))
     fails(entries, A, "no model units reserved")
     assert entries.release(A).state == LIVE
     assert entries.release(A).message.endswith("on-demand deployment: no model units reserved")
-    assert entries.releases.route().shares == (settled(A, arn),)
+    assert entries.releases.route().shares == (live_share(A, arn),)
     assert entries.deployments() == named(A)
     assert failures(capsys) == 1
 
@@ -768,7 +768,7 @@ def test_failure_of_the_last_step_takes_back_the_way_to_the_throughput_and_remov
 
 def test_lost_answer_of_the_last_step_takes_nothing_from_the_release(entries: World) -> None:
     arn = buy(entries, live(entries, runs=True))
-    entries.settle(settled(A, arn))
+    entries.settle(live_share(A, arn))
     entries.releases.update(A, endpoint=arn, throughput=ONE)
     fails(entries, A, "States.Timeout")
     release = entries.release(A)
@@ -779,7 +779,7 @@ def test_lost_answer_of_the_last_step_takes_nothing_from_the_release(entries: Wo
 
 def test_failure_of_the_last_step_of_a_release_that_was_replaced_by_hand_says_so(entries: World) -> None:
     live(entries, runs=True)
-    entries.settle(settled(B))
+    entries.settle(live_share(B))
     fails(entries, A, "does not serve any more")
     assert entries.release(A).message == "serves no requests: does not serve any more"
 
@@ -791,7 +791,7 @@ def test_failure_of_an_unknown_release_creates_none(entries: World) -> None:
 
 def test_retiring_removes_what_was_replaced(entries: World) -> None:
     made(entries, A, RETIRED)
-    entries.settle(settled(B, made(entries, B, LIVE)))
+    entries.settle(live_share(B, made(entries, B, LIVE)))
     result = sweeper.handler.retire_old({"release": B}, None)
     assert result["message"] == "removed 2, to be removed later 0"
     assert entries.deployments() == named(B)

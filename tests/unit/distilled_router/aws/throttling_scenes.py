@@ -20,7 +20,7 @@ from tests.unit.entry_points import JUDGE, MACHINE_TRIES, RULE_TRIES, Play, noth
 from tests.unit.framework import MARKER, Response
 from tests.unit.labelling.scenes import PLAN
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE
-from tests.unit.release_world import OWNER, A, B, settled
+from tests.unit.release_world import OWNER, A, B, live_share
 from tests.unit.resource_scenes import DIGEST, NAME, NEXT, job_properties
 from tests.unit.resource_scenes import OWNER as JOBS_OWNER
 
@@ -208,7 +208,7 @@ def made(play: Play, digest: str, state: str, **fields: Any) -> str:
 
 def live(play: Play, digest: str = A) -> None:
     """A release that serves from its deployment."""
-    play.world.settle(settled(digest, made(play, digest, LIVE)))
+    play.world.settle(live_share(digest, made(play, digest, LIVE)))
     play.world.releases.declare(digest)
 
 
@@ -428,7 +428,7 @@ SCENES = {
     "a labelling is ended": Scene(under_way, labelling_ended),
     "a job is made": Scene(nothing, created, undo=deleted),
     "a job is replaced": Scene(created, replaced, undo=taken_back),
-    "a replacement is taken back": Scene(both, taken_back),
+    "a replacement is rolled back": Scene(both, taken_back),
     "a job's tags change": Scene(trained, retagged),
     "a running job is deleted": Scene(created, deleted),
     "a job and its model are deleted": Scene(trained, deleted),

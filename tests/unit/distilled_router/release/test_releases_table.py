@@ -113,11 +113,11 @@ def test_two_writers_of_the_route_do_not_both_win(releases: Releases) -> None:
 
 def test_each_change_of_the_route_leaves_its_history(releases: Releases) -> None:
     route = releases.set_route(
-        (Share(A, "arn:a", 0.25, expires_at=9),), after=releases.route(), reason="rise"
+        (Share(A, "arn:a", 0.25, expires_at=9),), after=releases.route(), reason="step"
     )
-    releases.withdraw(A, "taken back")
+    releases.withdraw(A, "withdrawn")
     kept = releases.table.get_item(Key={"id": f"route@{route.version:09d}"})["Item"]
-    assert kept["reason"] == "rise"
+    assert kept["reason"] == "step"
     assert releases.route().shares == ()
     assert releases.route().version == 2
 
@@ -334,7 +334,7 @@ def test_write_that_meets_a_transaction_is_made_again(
 
 def test_a_partial_share_goes_back_to_the_settled_release(releases: Releases) -> None:
     shares = (Share(A, "arn:a", 0.25, expires_at=9), Share(B, "arn:b", 0.75))
-    releases.set_route(shares, after=releases.route(), reason="rise")
+    releases.set_route(shares, after=releases.route(), reason="step")
     releases.withdraw(A, "breach")
     assert releases.route().shares == (Share(B, "arn:b", 1.0),)
     releases.withdraw(A, "again")
@@ -351,7 +351,7 @@ def test_a_settled_share_is_only_ever_replaced(releases: Releases) -> None:
 def test_taking_back_outlives_other_writers_but_not_endless_ones(
     releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    releases.set_route((Share(A, "arn:a", 0.5, expires_at=9),), after=releases.route(), reason="rise")
+    releases.set_route((Share(A, "arn:a", 0.5, expires_at=9),), after=releases.route(), reason="step")
     write, refusals = releases.set_route, [RouteChangedError("…")] * 4
 
     def lost(*arguments: Any, **named: Any) -> Any:
@@ -363,7 +363,7 @@ def test_taking_back_outlives_other_writers_but_not_endless_ones(
     releases.withdraw(A, "failed")
     assert releases.route().shares == ()
     monkeypatch.undo()
-    releases.set_route((Share(A, "arn:a", 0.5, expires_at=9),), after=releases.route(), reason="rise")
+    releases.set_route((Share(A, "arn:a", 0.5, expires_at=9),), after=releases.route(), reason="step")
     monkeypatch.setattr(releases, "set_route", Mock(side_effect=RouteChangedError("…")))
     with pytest.raises(RouteChangedError, match="keeps changing"):
         releases.withdraw(A, "failed")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from distilled_router.release.route import Route, Share
 
-SETTLED = Share("aaaaaaaaaaaa", "arn:settled", 0.8)
+LIVE = Share("aaaaaaaaaaaa", "arn:live", 0.8)
 CANDIDATE = Share("bbbbbbbbbbbb", "arn:candidate", 0.2, expires_at=1000)
 KEYS = [f"query {number}" for number in range(10_000)]
 
@@ -26,12 +26,12 @@ def chosen(route: Route, now: float = 0.0) -> dict[str, float]:
 
 
 def test_route_survives_the_table() -> None:
-    route = Route(7, (SETTLED, CANDIDATE), 1234, "promotion, step 1")
+    route = Route(7, (LIVE, CANDIDATE), 1234, "rollout, step 1")
     item = route.to_item()
     assert Route.from_item(item) == route
     assert item["shares"][0] == {
-        "digest": SETTLED.digest,
-        "endpoint": "arn:settled",
+        "digest": LIVE.digest,
+        "endpoint": "arn:live",
         "share": Decimal("0.8"),
     }
     assert "expires_at" not in item["shares"][0]
@@ -90,10 +90,10 @@ def test_broken_item_is_the_empty_route_and_says_why(broken: Any, kept_version: 
     ],
 )
 def test_malformed_share_is_dropped_and_the_others_serve(malformed: Any) -> None:
-    item = Route(3, (SETTLED,)).to_item()
+    item = Route(3, (LIVE,)).to_item()
     item["shares"].insert(0, malformed)
     route = Route.from_item(item)
-    assert route.shares == (SETTLED,)
+    assert route.shares == (LIVE,)
     assert route.problem == "malformed shares dropped, at 0"
 
 
@@ -126,17 +126,17 @@ def test_no_item_whatever_raises(item: Any) -> None:
 
 
 def test_live_release_takes_what_no_candidate_covers() -> None:
-    parts = chosen(Route(1, (SETTLED, CANDIDATE)))
+    parts = chosen(Route(1, (LIVE, CANDIDATE)))
     assert parts[CANDIDATE.digest] == pytest.approx(0.2, abs=0.015)
-    assert parts[SETTLED.digest] == pytest.approx(0.8, abs=0.015)
+    assert parts[LIVE.digest] == pytest.approx(0.8, abs=0.015)
 
 
 def test_several_candidates_each_get_their_share() -> None:
     other = Share("cccccccccccc", "arn:other", 0.3, expires_at=1000)
-    parts = chosen(Route(1, (CANDIDATE, SETTLED, other)))
+    parts = chosen(Route(1, (CANDIDATE, LIVE, other)))
     assert parts[CANDIDATE.digest] == pytest.approx(0.2, abs=0.015)
     assert parts[other.digest] == pytest.approx(0.3, abs=0.015)
-    assert parts[SETTLED.digest] == pytest.approx(0.5, abs=0.015)
+    assert parts[LIVE.digest] == pytest.approx(0.5, abs=0.015)
 
 
 def test_first_candidate_leaves_the_rest_to_the_base_model() -> None:
@@ -145,24 +145,23 @@ def test_first_candidate_leaves_the_rest_to_the_base_model() -> None:
     assert parts[""] == pytest.approx(0.8, abs=0.015)
 
 
-@pytest.mark.parametrize(("shares", "left"), [((SETTLED, CANDIDATE), SETTLED.digest), ((CANDIDATE,), "")])
+@pytest.mark.parametrize(("shares", "left"), [((LIVE, CANDIDATE), LIVE.digest), ((CANDIDATE,), "")])
 def test_expired_candidate_gets_nothing(shares: tuple[Share, ...], left: str) -> None:
     assert chosen(Route(1, shares), now=1000.0) == {left: 1.0}
 
 
 def test_candidate_with_the_whole_share_gets_everything() -> None:
     candidate = Share(CANDIDATE.digest, CANDIDATE.endpoint, 1.0, expires_at=1000)
-    assert chosen(Route(1, (SETTLED, candidate))) == {CANDIDATE.digest: 1.0}
+    assert chosen(Route(1, (LIVE, candidate))) == {CANDIDATE.digest: 1.0}
 
 
 def test_live_release_serves_whatever_its_number_says() -> None:
-    assert chosen(Route(1, (Share("aaaaaaaaaaaa", "arn:settled", 0.0),))) == {"aaaaaaaaaaaa": 1.0}
+    assert chosen(Route(1, (Share("aaaaaaaaaaaa", "arn:live", 0.0),))) == {"aaaaaaaaaaaa": 1.0}
 
 
 def test_one_query_sees_one_release_while_the_share_grows() -> None:
     routes = [
-        Route(1, (SETTLED, Share(CANDIDATE.digest, CANDIDATE.endpoint, part, 1000)))
-        for part in (0.05, 0.3, 0.9)
+        Route(1, (LIVE, Share(CANDIDATE.digest, CANDIDATE.endpoint, part, 1000))) for part in (0.05, 0.3, 0.9)
     ]
     served = [
         {key for key in KEYS if (share := route.choose(key, 0)) and share.digest == CANDIDATE.digest}
@@ -172,8 +171,8 @@ def test_one_query_sees_one_release_while_the_share_grows() -> None:
 
 
 def test_choice_is_the_same_in_every_process() -> None:
-    route = Route(1, (SETTLED, Share(CANDIDATE.digest, CANDIDATE.endpoint, 0.5, 1000)))
-    found = "".join(route.choose(key, 0).digest[0] for key in KEYS[:16])  # type: ignore[union-attr]  # settled
+    route = Route(1, (LIVE, Share(CANDIDATE.digest, CANDIDATE.endpoint, 0.5, 1000)))
+    found = "".join(route.choose(key, 0).digest[0] for key in KEYS[:16])  # type: ignore[union-attr]  # live
     assert found == "bbaabbbabaaabaaa"
 
 
@@ -183,4 +182,4 @@ def test_of_several_live_shares_the_largest_serves() -> None:
 
 
 def test_releases_names_expired_candidates_too() -> None:
-    assert Route(1, (SETTLED, CANDIDATE)).digests() == {SETTLED.digest, CANDIDATE.digest}
+    assert Route(1, (LIVE, CANDIDATE)).digests() == {LIVE.digest, CANDIDATE.digest}
