@@ -8,7 +8,7 @@ ENV ?= local
 QUERIES ?= data/sample_queries.txt
 SCHEDULES ?= 200
 SEED ?= 1
-# What is installed into .venv: each holds the one before it.
+# What is installed into .venv: each level includes the one before it.
 DEPLOYS := .venv/.installed-deploy
 INSTALLED := .venv/.installed-local
 TESTS := .venv/.installed-tests
@@ -22,11 +22,11 @@ export ROUTE_QUERY := $(value QUERY)
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED)  ## Make .venv and install what the local system needs
+install: $(INSTALLED)  ## Create .venv and install what the local system needs
 
 install-deploy: $(DEPLOYS)  ## Install only what deploys to AWS
 
-install-tests: $(TESTS)  ## Install what the tests need, too
+install-tests: $(TESTS)  ## Install what the tests need as well
 
 INSTALLER := $(addprefix local/,install.sh install.py requirements-uv.txt) $(addprefix operate/,requirements-node.txt cdk-cli/package-lock.json)
 
@@ -52,7 +52,7 @@ local-down: $(INSTALLED)  ## Destroy the local stacks and stop the servers [FORC
 	@python -m local down $(if $(FORCE),--force)
 
 route: $(DEPLOYS)  ## Ask the router: QUERY="red car driving at night" [ENV=local]
-	@test -n "$$ROUTE_QUERY" || { echo 'Say what to ask: make route QUERY="red car driving at night"' >&2; exit 2; }
+	@test -n "$$ROUTE_QUERY" || { echo 'A query is required: make route QUERY="red car driving at night"' >&2; exit 2; }
 	@python -m operate route --environment "$(ENV)" -- "$$ROUTE_QUERY"
 
 releases: $(DEPLOYS)  ## List all releases: state, share of the requests, scores, cost [ENV=local]
@@ -64,26 +64,26 @@ rollback: $(DEPLOYS)  ## Give all requests to the previous good release [ENV=loc
 watch: $(DEPLOYS)  ## Follow the running release until it ends [ENV=local]
 	@python -m operate watch --environment "$(ENV)"
 
-cost: $(DEPLOYS)  ## Estimate what an environment costs, without access to AWS [ENV=dev] [COUNT=10000: rows or queries]
+cost: $(DEPLOYS)  ## Estimate what an environment costs, without access to AWS: ENV=dev [COUNT=10000: rows or queries]
 	@python -m operate cost --environment "$(ENV)" $(if $(COUNT),--queries "$(COUNT)")
 
 dataset-check: $(DEPLOYS)  ## Check rows or raw queries: FILE=data/training.jsonl [HOLDOUT=] [METHOD=] [TASK=]
-	@test -n "$(FILE)" || { echo 'Say which file: make dataset-check FILE=data/training.jsonl' >&2; exit 2; }
+	@test -n "$(FILE)" || { echo 'A file is required: make dataset-check FILE=data/training.jsonl' >&2; exit 2; }
 	@python -m operate dataset-check "$(FILE)" $(if $(HOLDOUT),--holdout "$(HOLDOUT)") $(if $(METHOD),--method "$(METHOD)") $(if $(TASK),--task "$(TASK)")
 
 synth: $(DEPLOYS)  ## Write cdk.out, without access to AWS [ENV=local]
 	@python -m operate synth --environment "$(ENV)"
 
-bootstrap: $(DEPLOYS)  ## Prepare an AWS account and Region for the CDK, once [ENV=dev]
+bootstrap: $(DEPLOYS)  ## Prepare an AWS account and Region for the CDK, once: ENV=dev
 	@python -m operate bootstrap --environment "$(ENV)"
 
-diff: $(DEPLOYS)  ## Show what a deployment to AWS would change [ENV=dev] [READ_ONLY=1: make no change set]
+diff: $(DEPLOYS)  ## Show what a deployment to AWS would change: ENV=dev [READ_ONLY=1: create no change set]
 	@python -m operate diff --environment "$(ENV)" $(if $(READ_ONLY),--read-only)
 
-deploy: $(DEPLOYS)  ## Deploy to AWS, with the credentials of your shell [ENV=dev] [APPROVED=1: don't ask]
+deploy: $(DEPLOYS)  ## Deploy to AWS, with the credentials of your shell: ENV=dev [APPROVED=1: don't ask]
 	@python -m operate deploy --environment "$(ENV)" $(if $(APPROVED),--approved)
 
-destroy: $(DEPLOYS)  ## Remove a deployment from AWS [ENV=dev]
+destroy: $(DEPLOYS)  ## Remove a deployment from AWS: ENV=dev
 	@python -m operate destroy --environment "$(ENV)"
 
 test: $(TESTS)  ## Lint, check types and contracts, and run the quick tests: 6 minutes [DURATIONS=25]
@@ -104,36 +104,36 @@ tests: $(TESTS)
 test-all: test $(CHECKS)  ## The same, and then all other tests: deployments, faults, permissions, checkov: 20 minutes
 	pytest tests -m slow -n 3 $(TIMED)
 
-durations: $(CHECKS)  ## Write the slowest tests of both into docs/testing.md; on a machine with nothing else to do
+durations: $(CHECKS)  ## Write the slowest tests into docs/testing.md; on an otherwise idle machine
 	python -m tests.durations
 
-checks: $(CHECKS)  ## Hold prod against checkov, and renew docs/checks.md
+checks: $(CHECKS)  ## Check prod with checkov, and update docs/checks.md
 	@python -m tests.checks
 	pytest tests/checks
 
-faults: $(TESTS)  ## Deploy, update and destroy it all while faults happen at random [SCHEDULES=200] [SEED=1]
+faults: $(TESTS)  ## Deploy, update and destroy everything under random faults [SCHEDULES=200] [SEED=1]
 	@python -m tests.faults --schedules "$(SCHEDULES)" --seed "$(SEED)"
 
-benchmarks: $(TESTS)  ## Measure the router: beside others, under load, at its start; 10 minutes on a machine with nothing else to do
+benchmarks: $(TESTS)  ## Measure the router: against others, under load, at a cold start; 10 minutes on an otherwise idle machine
 	python -m benchmarks.cold_start
 	python -m benchmarks.load
 	python -m benchmarks.router --queries 400
 
-snapshots: $(TESTS)  ## Renew the snapshots of the templates
+snapshots: $(TESTS)  ## Update the snapshots of the templates
 	pytest tests/snapshots --snapshot-update
 
-permissions: $(TESTS)  ## Prove the roles' permissions, and renew docs/permissions.md [RECORD=1: and the calls]
+permissions: $(TESTS)  ## Check the roles' permissions, and update docs/permissions.md [RECORD=1: record the calls again]
 	@python -m tests.permissions $(if $(RECORD),--record)
 
-execution-policy: $(TESTS)  ## Write the policies of CloudFormation's role, instead of AdministratorAccess [ENV=dev] [BOUNDARY=arn]
+execution-policy: $(TESTS)  ## Write policies for CloudFormation's role, to replace AdministratorAccess: ENV=dev [BOUNDARY=arn]
 	@python -m operate execution-policy --environment "$(ENV)" $(if $(BOUNDARY),--boundary "$(BOUNDARY)") --output execution-policy-$(ENV).json
 
-lock: $(DEPLOYS)  ## Renew the lock files from requirements*.in [UPGRADE=1: to the newest] [PACKAGE=one to upgrade]
+lock: $(DEPLOYS)  ## Update the lock files from requirements*.in [UPGRADE=1: all packages] [PACKAGE=name: one]
 	@sh local/lock.sh $(if $(UPGRADE),--upgrade) $(if $(PACKAGE),--upgrade-package "$(PACKAGE)")
 
-schema: $(DEPLOYS)  ## Renew environments/schema.json
+schema: $(DEPLOYS)  ## Update docs/settings.md and environments/schema.json
 	python -m stacks.settings
 
-clean:  ## Remove what was built; the virtual environment and a running local system stay
+clean:  ## Remove build output and caches; the virtual environment and a running local system stay
 	rm -rf cdk.out .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

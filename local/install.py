@@ -174,7 +174,7 @@ class Installation:
             self._uv("Node.js", self._python, NODE)
         npm = node.npm()
         if npm is None:
-            raise InstallError("npm could not be found beside the Node.js that was just installed.")
+            raise InstallError("The Node.js that was just installed has no npm.")
 
         def build(folder: Path) -> None:
             folder.mkdir()

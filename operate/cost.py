@@ -127,7 +127,7 @@ def _of_file(project: Path, location: str, what: str, queries: int | None) -> Co
     except OSError as error:
         raise OperateError(f"{location} can't be read: {error.strerror}.") from error
     if not volume.queries:
-        raise OperateError(f"{location} holds no readable {what}.")
+        raise OperateError(f"{location} contains no readable {what}.")
     text = f"{location}: {volume.queries:,} {what}"
     if volume.unlabelled:
         text += f", {volume.unlabelled:,} of them without an answer"

@@ -20,7 +20,7 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     environment.add_argument(parser)
-    parser.add_argument("--read-only", action="store_true", help="compare templates; make no change set")
+    parser.add_argument("--read-only", action="store_true", help="compare templates; create no change set")
     parser.add_argument(
         "arguments", nargs="*", help="stacks, or options of `cdk diff` after --; by default all stacks"
     )

@@ -3,7 +3,7 @@
 They replace AdministratorAccess, which `cdk bootstrap` gives to that role. The
 command synthesizes the environment, without any access to AWS. Actions come
 from CloudFormation's schemas of the resource types in the templates, resources
-from the Service Authorization Reference. docs/ci.md tells how to use them.
+from the Service Authorization Reference. docs/ci.md shows how to use them.
 """
 
 from __future__ import annotations

@@ -126,8 +126,8 @@ def install(requirements: Path, target: Path) -> None:
             raise RuntimeError(f"uv could not install {requirements}:\n{done.stderr}")
     elif not has_pip():
         raise RuntimeError(
-            f"{requirements} can't be installed: the PATH holds no uv, and {sys.executable} has no pip. "
-            "Install one of them, for example by `python -m ensurepip`."
+            f"{requirements} can't be installed: uv is not on the PATH, and {sys.executable} has no pip. "
+            "Install one of them, for example with `python -m ensurepip`."
         )
     _install_with_pip(requirements, target)
 

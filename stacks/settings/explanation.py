@@ -75,9 +75,9 @@ def allowed_by(node: Schema, key: str = "") -> str:
         case "object" if "properties" in node:
             return f"a table [{key}]" if key else "a table"
         case "object":
-            return f"a table of {_many(node, 'Properties', 'keys with texts in quotes')}"
+            return f"a table of {_many(node, 'Properties', 'keys with string values')}"
         case "string":
-            return "a text in quotes"
+            return "a string"
     return "a value of another kind"
 
 

@@ -8,8 +8,8 @@ from stacks.settings.explanation import Schema, allowed_by, resolved, schema
 _INTRODUCTION = """\
 # Settings
 
-One file per environment: `environments/<environment>.toml`. Wrong settings stop the synthesis with a list of
-all problems. This page and `environments/schema.json` are generated from the types in `stacks/settings/`:
+One file per environment: `environments/<environment>.toml`. Invalid settings stop the synthesis with a list
+of all problems. This page and `environments/schema.json` are generated from the types in `stacks/settings/`:
 change those, then run `make schema`.
 """
 

@@ -24,8 +24,8 @@ dev and local, all five for the test variants | `cdk synth`, `make test` |
 | checkov, offline | prod | `make test-all`, `make checks` |
 
 A finding is fixed, or acknowledged at its construct with a reason. Otherwise the synthesis or the test \
-fails. An acknowledgement without a finding fails too. A stack that is bad on purpose \
-(`tests/stacks/bad_example.py`) must fail each of the checks.
+fails. An acknowledgement without a finding fails too. A stack that violates the rules on \
+purpose (`tests/stacks/bad_example.py`) must fail each of the checks.
 
 ## Choosing packs
 
@@ -37,7 +37,7 @@ packs = ["AwsSolutions", "Serverless", "NIST80053R5", "HIPAASecurity", "PCIDSS32
 Each pack adds about a quarter of a second to a synthesis of four seconds. The constructs of \
 `cdk_distilled_router/` contain their acknowledgements, so another team's app can add packs, or \
 `cdklabs.cdk-validator-cfnguard`, with `cdk.Validations.of(app).add_plugins(...)`. If the constructs get a \
-KMS key, these packs have no finding. cdk-nag's pack NIST 800-53 R4 was not tested. The rule sets of the \
+KMS key, these packs report no finding. cdk-nag's pack NIST 800-53 R4 was not tested. The rule sets of the \
 AWS Guard Rules Registry (NIST, HIPAA, PCI for cfn-guard) are in no package registry; cdk-nag's packs of \
 these names follow the same AWS Config rules.
 
@@ -65,7 +65,7 @@ in a VPC, has none.
 ## Acknowledged in prod
 
 `make checks` writes this list from the synthesized stacks; a test compares it. Reasons for wildcards in \
-policies (AwsSolutions-IAM5) are beside the permissions, which use \
+policies (AwsSolutions-IAM5) are stated with the permissions, by \
 `cdk_distilled_router/common/permissions.py`.
 """
 

@@ -101,7 +101,7 @@ UNUSED: tuple[Reason, ...] = (
     Reason(
         "LabellingStepRole",
         "bedrock:InvokeModel",
-        "queries too few for a batch are asked one by one; the tests' rounds are large",
+        "fewer queries than a batch needs are asked one by one; the tests use larger rounds",
     ),
     Reason(
         "ReleaseCandidateRole",
@@ -113,7 +113,7 @@ UNUSED: tuple[Reason, ...] = (
     Reason(
         "ReleaseCandidateRole",
         "states:StartExecution",
-        "a release starts the labelling again that it waits for, if it was stopped",
+        "a release restarts the labelling that it waits for, if it was stopped",
     ),
     Reason(
         "ReleaseGradeAnswersRole",

@@ -126,8 +126,8 @@ def files_of(
     content = sha256(repr(sorted(listed.items())).encode()).hexdigest()[:16]
     if content != properties["Content"]:
         raise ResourceError(
-            f"{folder} contains other files than dataset.{name}_version = {properties['Content']!r}. Nothing "
-            f"was published. Its {len(listed)} files are {content!r} now: set this version to label them."
+            f"{folder} does not match dataset.{name}_version = {properties['Content']!r}. Nothing was "
+            f"published. The digits of its {len(listed)} files are {content!r} now: set these to label them."
         )
     return [DataFile.of(name, {"Bucket": bucket, "Key": key}, s3, retry) for key in sorted(listed)]
 

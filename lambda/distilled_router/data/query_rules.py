@@ -118,7 +118,7 @@ def _of_text(line: bytes) -> str:
 def _of_object(line: bytes) -> str:
     row = loaded(line)
     if type(row) is not dict:
-        raise LineProblem("json", f"found {named(row)}, expected an object with a text 'query'")
+        raise LineProblem("json", f"found {named(row)}, expected an object with a string 'query'")
     if "query" not in row:
         labelled = "; this is a row for given labels" if "messages" in row else ""
         raise LineProblem("keys", f"found an object without 'query', expected one with it{labelled}")

@@ -166,7 +166,7 @@ def _only_text(value: Any, where: str) -> str:
     if type(text) is not str:
         raise LineProblem("text", f"{where}: found {named(text)}, expected a string")
     if not text.strip():
-        raise LineProblem("text", f"{where}: found an empty text; fill it or remove the row")
+        raise LineProblem("text", f"{where}: found an empty string; fill it or remove the row")
     return text
 
 

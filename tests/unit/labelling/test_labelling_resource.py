@@ -210,7 +210,7 @@ def test_folder_is_labelled_as_one_set_if_its_content_is_what_was_named(system: 
     rows = b"".join(json.dumps({"query": line.decode().strip()}).encode() + b"\n" for line in half[100:])
     system.put(rows, "many/b.jsonl")
     folder = {"Bucket": system.source, "Prefix": "many/", "Content": "0" * 16}
-    with pytest.raises(ResourceError, match="contains other files than") as caught:
+    with pytest.raises(ResourceError, match="does not match dataset") as caught:
         system.send("Create", system.properties(Queries=folder))
     content = str(caught.value).split("are '")[1][:16]
     answered = system.send("Create", system.properties(Queries={**folder, "Content": content}))

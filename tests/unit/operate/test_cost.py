@@ -256,7 +256,7 @@ def test_an_unknown_environment_is_named_with_those_that_are_known(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "No such file"), (b"\xff\xfe\n", "holds no readable queries")]
+    ("content", "said"), [(None, "No such file"), (b"\xff\xfe\n", "contains no readable queries")]
 )
 def test_a_file_that_can_not_be_counted_is_named(
     environment: Environment,

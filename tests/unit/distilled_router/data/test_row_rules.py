@@ -64,7 +64,7 @@ from tests.unit.distilled_router.data.row_scenes import (
         (changed(messages=[{**USER, "content": "x"}, ASSISTANT]), "text", "user content: found a string"),
         (changed(messages=[{**USER, "content": [{"image": {}}]}, ASSISTANT]), "keys", "lacks text and has"),
         (changed(messages=[{**USER, "content": [{"text": 5}]}, ASSISTANT]), "text", "found a number"),
-        (changed(messages=[{**USER, "content": [{"text": " "}]}, ASSISTANT]), "text", "empty text"),
+        (changed(messages=[{**USER, "content": [{"text": " "}]}, ASSISTANT]), "text", "empty string"),
         (changed(messages=[USER, {**ASSISTANT, "content": [{"text": ""}]}]), "text", "assistant content"),
         (
             encoded(row(TASK, "x", WEIGHTS)).replace(b'"x"', rb'"\ud83d"'),
