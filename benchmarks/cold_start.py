@@ -51,7 +51,7 @@ def main() -> int:
         for bundle, copy in zip(compiled, sources, strict=True):
             shutil.copytree(bundle, copy, ignore=shutil.ignore_patterns(bundles.COMPILED))
         pairs = [(import_ms(*compiled), import_ms(*sources)) for _ in range(TURNS)]
-    print("| compiled, ms | sources, ms | times |\n|---:|---:|---:|")
+    print("| compiled, ms | sources, ms | ratio |\n|---:|---:|---:|")
     medians = [statistics.median(values) for values in zip(*pairs, strict=True)]
     ratio = statistics.median(slow / fast for fast, slow in pairs)
     print(f"| {medians[0]:.0f} | {medians[1]:.0f} | **{ratio:.1f}** |")

@@ -190,8 +190,8 @@ def measure_in_process(approach: str, found: Files) -> Measured:
 
 
 def table(measured: Sequence[tuple[Files, list[dict[str, Measured]]]]) -> Iterator[str]:
-    """Yield the table's lines: medians of the repeats; `times` is the median of the ratios per repeat."""
-    yield "| file | MB | rows | rules: rows/s | schema: rows/s | times | rules: peak MB | schema: peak MB |"
+    """Yield the table's lines: medians of the repeats; `ratio` is the median of the ratios per repeat."""
+    yield "| file | MB | rows | rules: rows/s | schema: rows/s | ratio | rules: peak MB | schema: peak MB |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     for found, repeats in measured:
         size = sum(path.stat().st_size for path in (found.training, found.holdout) if path) / 1e6

@@ -130,7 +130,7 @@ def test_without_uv_and_pip_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(packages, "uv", lambda: None)
     monkeypatch.setattr(packages, "has_pip", lambda: False)
-    with pytest.raises(RuntimeError, match=r"holds no uv, and .* has no pip"):
+    with pytest.raises(RuntimeError, match=r"uv is not on the PATH, and .* has no pip"):
         packages.install(tmp_path / "requirements.txt", tmp_path / "target")
 
 
