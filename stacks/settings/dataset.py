@@ -83,7 +83,7 @@ class Dataset(Props):
         default=None,
         validate_default=True,
         description="Raw queries for the teacher to label: a .txt path (one query a line), a .jsonl path "
-        '(objects with a text "query"), s3://bucket/key of such a file, or s3://bucket/folder/ for all '
+        '(objects with a string "query"), s3://bucket/key of such a file, or s3://bucket/folder/ for all '
         "files in a folder. Default: none.",
         json_schema_extra={
             "x-allowed": "a .txt or .jsonl path inside the project, s3://bucket/key, or s3://bucket/folder/"
