@@ -129,7 +129,7 @@ UNUSED: tuple[Reason, ...] = (
     Reason(
         "ReleaseEvaluationRole|ThroughputRole",
         "dynamodb:Scan",
-        "reads the route's copies after somebody broke the route",
+        "reads the route's copies after the route was broken by hand",
     ),
     Reason(
         "ThroughputRole",

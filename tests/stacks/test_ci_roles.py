@@ -127,7 +127,7 @@ def test_a_role_can_not_be_assumed_by_the_other_roles_jobs(name: str, other: str
 
 
 @pytest.mark.parametrize("name", SUBJECT)
-def test_a_token_for_somebody_else_is_refused(name: str) -> None:
+def test_a_token_for_another_audience_is_refused(name: str) -> None:
     assert not trusts(name, aud="https://github.com/acme", sub=SUBJECT[name])
     assert not trusts(name, sub=SUBJECT[name])
     assert not trusts(name, aud="sts.amazonaws.com")

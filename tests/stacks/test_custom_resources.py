@@ -153,9 +153,9 @@ def test_gate_and_rollout_arrive_as_they_were_set(assembly: Assembly) -> None:
     gate = Gate(**json.loads(judge["GATE"]))
     assert gate == Gate(**assembly.settings.gate.model_dump())
     assert judge["HOLDOUT_KEY"] == f"{assembly.dataset_folder}/holdout.jsonl"
-    promote = assembly.one("AWS::Lambda::Function", "ReleaseRollOut").properties["Environment"]["Variables"]
+    variables = assembly.one("AWS::Lambda::Function", "ReleaseRollOut").properties["Environment"]["Variables"]
     settings = assembly.settings.rollout
-    assert Rollout.of(json.loads(promote["ROLLOUT"])) == Rollout(
+    assert Rollout.of(json.loads(variables["ROLLOUT"])) == Rollout(
         steps=tuple(settings.steps),
         dwell_seconds=settings.dwell_seconds,
         minimum_requests=settings.minimum_requests,

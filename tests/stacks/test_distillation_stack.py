@@ -54,7 +54,7 @@ def test_job_role_may_read_data_write_its_output_and_ask_the_teacher(assembly: A
     # The permissions for a VPC: see test_platform.
     granted = [s for s in granted if not any(action.startswith("ec2:") for action in s.actions)]
     if assembly.training_uri is None:
-        # What it may of the logs stands in the same statements: see test_labelling_stack.
+        # The same statements hold its permissions on logs: see test_labelling_stack.
         assert {action for s in granted for action in s.actions} == {
             action for s in expected for action in s.actions
         }
@@ -168,7 +168,7 @@ def test_no_job_starts_before_the_data_set_has_passed(assembly: Assembly) -> Non
 def test_resource_is_created_after_the_policy_of_its_handler(
     assembly: Assembly, kind: str, role: str
 ) -> None:
-    """A policy is a resource of its own, so the role's ARN alone doesn't wait for it."""
+    """A policy is a separate resource, so the role's ARN alone doesn't wait for it."""
     if kind == "Custom::BedrockDataset" and assembly.is_labelled_here:
         kind, role = "Custom::BedrockLabelling", "LabellingRole"
     waits_for = set(assembly.one(kind).raw["DependsOn"])

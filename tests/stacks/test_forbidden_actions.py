@@ -1,7 +1,8 @@
 """Actions that no role of prod may have: to change the account's logging or prompt routers, or permissions.
 
-The logging configuration is one for an account and Region: whoever puts it overwrites every other team's, and
-whoever deletes it ends their audit. A prompt router takes no custom model, so it could serve no release.
+The logging configuration is one for an account and Region: a role that writes it overwrites that of every
+other team, and a role that deletes it ends their audit. A prompt router takes no custom model, so no release
+can use it.
 """
 
 from __future__ import annotations

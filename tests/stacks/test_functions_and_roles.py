@@ -94,7 +94,7 @@ def test_every_function_has_its_own_log_group(assembly: Assembly) -> None:
     assert len(set(groups)) == len(groups)
 
 
-def test_framework_shares_one_log_group_a_provider_and_with_nobody_else(assembly: Assembly) -> None:
+def test_framework_shares_one_log_group_for_each_provider(assembly: Assembly) -> None:
     ours = {log_group(function) for function in assembly.functions()}
     for function in assembly.resources("AWS::Lambda::Function"):
         if is_framework(function):

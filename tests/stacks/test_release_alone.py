@@ -82,7 +82,7 @@ class Made:
 
     def __init__(self, make: Make, *, keyed: bool = False) -> None:
         app = cdk.App(analytics_reporting=False)
-        # Without a key of its own a topic or a table has findings of the others, which are its app's.
+        # Without a key, topic and table have further findings, which are for the app to acknowledge.
         packs = PACKS.values() if keyed else [AwsSolutionsChecks]
         cdk.Validations.of(app).add_plugins(*(pack(app, verbose=True) for pack in packs))
         self.stack = cdk.Stack(app, "search")
@@ -169,7 +169,7 @@ def test_the_release_begins_after_its_job_and_ends_before_it(plain: Made) -> Non
     assert job in release["DependsOn"]
 
 
-def test_without_a_key_aws_encrypts_and_nobody_needs_a_permission_for_it(plain: Made) -> None:
+def test_without_a_key_aws_encrypts_and_no_role_needs_a_permission_for_it(plain: Made) -> None:
     (table,), (topic,) = plain.resources("AWS::DynamoDB::Table"), plain.resources("AWS::SNS::Topic")
     assert table["SSESpecification"] == {"SSEEnabled": False}
     assert "KmsMasterKeyId" not in topic
@@ -339,13 +339,13 @@ def test_what_cannot_work_together_is_refused(job: Source, timing: Mapping[str, 
 def test_of_a_job_in_another_stack_nothing_crosses_but_its_role_where_it_is_needed(retries: int) -> None:
     """CloudFormation can't change an export that is imported, so exports must not contain the digest."""
     app = cdk.App(analytics_reporting=False)
-    jobs, serving = cdk.Stack(app, "jobs"), cdk.Stack(app, "serving")
+    jobs, releases = cdk.Stack(app, "jobs"), cdk.Stack(app, "releases")
     job = job_of(jobs, bucket_of(jobs))
     timing = TIMING.model_copy(update={"retry_internal_errors": retries})
-    release_of(serving, bucket_of(serving), job=job, timing=timing)
+    release_of(releases, bucket_of(releases), job=job, timing=timing)
     exported = [
         output["Value"]["Fn::GetAtt"]
         for output in Template.from_stack(jobs).to_json().get("Outputs", {}).values()
     ]
     assert [(unhashed(name), attribute) for name, attribute in exported] == [("JobJobRole", "Arn")] * retries
-    assert jobs in serving.dependencies
+    assert jobs in releases.dependencies

@@ -315,7 +315,7 @@ def test_only_the_grading_function_makes_evaluation_jobs_and_tags_them(
     assert passed.conditions == {"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}}
 
 
-def test_whoever_ends_releases_stops_evaluation_jobs_of_the_owner_only(
+def test_roles_that_end_releases_stop_only_evaluation_jobs_of_the_owner(
     assemblies: Mapping[str, Assembly],
 ) -> None:
     assembly = assemblies["judge"]

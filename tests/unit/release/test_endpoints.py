@@ -1,7 +1,7 @@
 """A live release and its endpoint: from on demand to throughput, to other throughput, and back.
 
-CloudFormation's events, the release's last step and the sweeper meet here. Whatever their order, throughput
-is bought once, serves, or goes.
+These tests combine CloudFormation's events, the release's last step and the sweeper. In any order, throughput
+is bought once, and it is live or deleted.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class System:
             self.delete(before)
 
     def own(self, before: str) -> None:
-        """The throughput's own Create or Update."""
+        """Send the throughput's own Create or Update."""
         if self.endpoint != ON_DEMAND:
             old = self.properties(before) if before != ON_DEMAND else {}
             event = self.event("Update" if old else "Create", self.properties(self.endpoint), before, old)
@@ -65,7 +65,7 @@ class System:
             assert answer["PhysicalResourceId"] == self.endpoint
 
     def delete(self, name: str) -> None:
-        """CloudFormation's clean-up: a replaced throughput, or one that is out of the template."""
+        """Send the Delete of a throughput that was replaced or removed from the template."""
         event = self.event("Delete", self.properties(name), name, {})
         answer = resource_handler.handle(event, self.world.bedrock, self.world.releases, self.utc_now)
         event = Event.parse({**event.raw, **answer})
@@ -116,7 +116,7 @@ class System:
         return datetime.fromtimestamp(self.world.now, UTC)
 
     def roll_out(self, digest: str = A) -> None:
-        """All of a release's steps but the last one."""
+        """Run all of a release's steps except the last one."""
         world = self.world
         endpoint = f"{release_name(OWNER, digest)}"
         found = world.bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=endpoint)
@@ -128,7 +128,7 @@ class System:
         assert world.release(digest).state == LIVE
 
     def step(self, digest: str = A) -> StageResult:
-        """One call of the last step, with the settings as they are now."""
+        """Run the last step once, with the current settings."""
         env = ServeFromThroughputEnv(
             owner=OWNER,
             table_name="releases",
@@ -142,7 +142,7 @@ class System:
         return serve(digest, self.world.bedrock, self.world.releases, env, now=self.utc_now)
 
     def last_step(self, digest: str = A) -> None:
-        """The last step to its end, and the end of its execution."""
+        """Run the last step to its end, and end its execution."""
         for _ in range(9):
             result = self.step(digest)
             if result["outcome"] == "done":
@@ -154,11 +154,11 @@ class System:
         self.end(digest)
 
     def end(self, digest: str = A) -> None:
-        """The execution ends."""
+        """End the execution."""
         self.world.stepfunctions.stop_execution(executionArn=self.world.release(digest).execution)
 
     def sweep(self) -> None:
-        """The hourly sweep."""
+        """Run the hourly sweep."""
         wanted = "" if self.endpoint == ON_DEMAND else self.endpoint
         self.world.sweeper(throughput_name=wanted, retain_throughput=self.retain).sweep()
 
@@ -168,7 +168,7 @@ class System:
         return {found["name"] for found in self.world.server.state()["throughput"]}
 
     @property
-    def serving(self) -> str:
+    def endpoint_name(self) -> str:
         """Return the name of the live endpoint."""
         share = self.world.releases.route().live
         assert share is not None
@@ -184,23 +184,23 @@ class System:
 
 @pytest.fixture
 def system(world: World) -> System:
-    """A serves on demand, and its execution has ended."""
+    """Return a system whose release A is live on demand, and whose execution has ended."""
     made = System(world)
     world.deploy(A, world.train(A))
     made.deploy(ON_DEMAND)
     made.roll_out()
     made.end()
-    assert made.serving == release_name(OWNER, A)
+    assert made.endpoint_name == release_name(OWNER, A)
     return made
 
 
 @pytest.fixture
 def served(system: System) -> System:
-    """A serves from one model unit."""
+    """Return a system whose release A is live on one model unit."""
     system.deploy(ONE)
     system.roll_out()
     system.last_step()
-    assert (system.serving, system.bought) == (ONE, {ONE})
+    assert (system.endpoint_name, system.bought) == (ONE, {ONE})
     return system
 
 
@@ -214,12 +214,12 @@ def test_throughput_is_bought_by_another_attempt_of_the_live_release(served: Sys
 def test_other_units_reach_production_and_the_old_ones_go(served: System) -> None:
     """Case B24."""
     served.deploy(TWO)
-    assert (served.serving, served.bought) == (ONE, {ONE})
+    assert (served.endpoint_name, served.bought) == (ONE, {ONE})
     served.sweep()
     assert served.bought == {ONE}
     served.roll_out()
     served.last_step()
-    assert (served.serving, served.bought, served.purchases) == (TWO, {TWO}, 2)
+    assert (served.endpoint_name, served.bought, served.purchases) == (TWO, {TWO}, 2)
     served.deploy(TWO)
     assert (served.world.release(A).attempt, served.purchases) == (3, 2)
 
@@ -231,7 +231,7 @@ def test_units_that_are_refused_leave_the_release_on_demand_and_no_old_ones(serv
     served.world.server.fault("over_quota", operation="CreateProvisionedModelThroughput", count=None)
     assert served.step()["outcome"] == "failed"
     served.world.sweeper(throughput_name=TWO).sweep(failed=A)
-    assert (served.serving, served.bought) == (release_name(OWNER, A), set())
+    assert (served.endpoint_name, served.bought) == (release_name(OWNER, A), set())
 
 
 def test_units_that_are_rolled_back_before_the_purchase_are_never_bought(served: System) -> None:
@@ -240,15 +240,15 @@ def test_units_that_are_rolled_back_before_the_purchase_are_never_bought(served:
     served.deploy(ONE)
     served.roll_out()
     served.last_step()
-    assert (served.serving, served.bought, served.purchases) == (ONE, {ONE}, 1)
+    assert (served.endpoint_name, served.bought, served.purchases) == (ONE, {ONE}, 1)
 
 
 def test_back_to_on_demand_the_throughput_goes(served: System) -> None:
     served.deploy(ON_DEMAND)
-    assert (served.serving, served.bought) == (ONE, {ONE})
+    assert (served.endpoint_name, served.bought) == (ONE, {ONE})
     served.roll_out()
     served.sweep()
-    assert (served.serving, served.bought) == (release_name(OWNER, A), set())
+    assert (served.endpoint_name, served.bought) == (release_name(OWNER, A), set())
 
 
 def test_retained_throughput_stays_when_the_settings_go_back_to_on_demand(served: System) -> None:
@@ -257,11 +257,11 @@ def test_retained_throughput_stays_when_the_settings_go_back_to_on_demand(served
     served.deploy(ON_DEMAND)
     served.roll_out()
     served.sweep()
-    assert (served.serving, served.bought) == (release_name(OWNER, A), {ONE})
+    assert (served.endpoint_name, served.bought) == (release_name(OWNER, A), {ONE})
 
 
-def test_last_step_that_buys_what_is_not_asked_for_any_more_is_stopped(system: System) -> None:
-    """It would go on by the old definition, and take the requests to what the settings gave up."""
+def test_last_step_that_buys_throughput_no_longer_configured_is_stopped(system: System) -> None:
+    """Its old definition would move the requests to throughput that the settings no longer have."""
     system.deploy(ONE)
     system.roll_out()
     assert system.step()["outcome"] == "waiting"
@@ -271,7 +271,7 @@ def test_last_step_that_buys_what_is_not_asked_for_any_more_is_stopped(system: S
     assert (found["status"], system.world.release(A).throughput) == ("ABORTED", "")
     assert (system.world.release(A).attempt, system.world.release(A).state) == (2, LIVE)
     system.sweep()
-    assert (system.serving, system.bought) == (release_name(OWNER, A), set())
+    assert (system.endpoint_name, system.bought) == (release_name(OWNER, A), set())
 
 
 def test_last_step_that_buys_other_units_than_are_asked_for_now_is_begun_anew(system: System) -> None:
@@ -285,7 +285,7 @@ def test_last_step_that_buys_other_units_than_are_asked_for_now_is_begun_anew(sy
     assert (found["status"], release.attempt, release.state) == ("ABORTED", 3, WAITING)
     system.roll_out()
     system.last_step()
-    assert (system.serving, system.bought) == (TWO, {TWO})
+    assert (system.endpoint_name, system.bought) == (TWO, {TWO})
 
 
 @pytest.mark.parametrize("twice", [False, True])
@@ -297,7 +297,7 @@ def test_last_step_that_moves_to_the_configured_endpoint_continues(system: Syste
     release = system.world.release(A)
     assert (release.attempt, release.state, release.throughput) == (2, LIVE, ONE)
     system.last_step()
-    assert (system.serving, system.purchases) == (ONE, 1)
+    assert (system.endpoint_name, system.purchases) == (ONE, 1)
 
 
 def test_event_that_comes_twice_does_not_stop_what_its_first_delivery_started(system: System) -> None:
@@ -328,9 +328,9 @@ def test_successor_takes_over_the_throughput(served: System) -> None:
     served.sweep()
     served.roll_out(B)
     served.sweep()
-    assert (served.serving, served.bought) == (release_name(OWNER, B), {ONE})
+    assert (served.endpoint_name, served.bought) == (release_name(OWNER, B), {ONE})
     served.last_step(B)
-    assert (served.serving, served.bought, served.purchases) == (ONE, {ONE}, 1)
+    assert (served.endpoint_name, served.bought, served.purchases) == (ONE, {ONE}, 1)
     assert world.calls("UpdateProvisionedModelThroughput") == 1
 
 
@@ -347,12 +347,12 @@ def test_successor_that_the_throughput_does_not_move_to_serves_on_demand_and_it_
     results.append(served.step(B)["outcome"])
     assert results == ["waiting", "failed"]
     world.sweeper(throughput_name=ONE).sweep(failed=B)
-    assert (served.serving, served.bought) == (release_name(OWNER, B), set())
+    assert (served.endpoint_name, served.bought) == (release_name(OWNER, B), set())
     assert named(B) <= world.models()
 
 
 def test_step_of_an_attempt_that_was_begun_again_buys_nothing(system: System) -> None:
-    """A function that is still running when its execution is stopped: the release is not live any more."""
+    """A function that is still running when its execution is stopped: the release is no longer live."""
     system.deploy(ONE)
     system.roll_out()
     system.deploy(TWO)
@@ -374,14 +374,14 @@ def test_failed_attempt_leaves_the_live_release(served: System) -> None:
     served.world.releases.transition(A, FAILED, "refused by the gate")
     served.end()
     served.sweep()
-    assert (served.serving, served.bought) == (ONE, {ONE})
+    assert (served.endpoint_name, served.bought) == (ONE, {ONE})
 
 
-@pytest.mark.parametrize("when", ["creating", "serving"])
+@pytest.mark.parametrize("when", ["creating", "endpoint_name"])
 def test_end_of_the_stack_leaves_nothing_that_is_paid(system: System, when: str) -> None:
     system.deploy(ONE)
     system.roll_out()
-    if when == "serving":
+    if when == "endpoint_name":
         system.last_step()
     else:
         system.step()
@@ -394,7 +394,7 @@ def test_end_of_the_stack_leaves_nothing_that_is_paid(system: System, when: str)
 
 
 def test_rollback_by_hand_to_the_deployment_frees_the_throughput(served: System) -> None:
-    """As the runbook has it; the next deployment moves the release to throughput again."""
+    """As in the runbook; the next deployment moves the release to throughput again."""
     world = served.world
     deployment = world.bedrock.get_custom_model_deployment(
         customModelDeploymentIdentifier=release_name(OWNER, A)

@@ -57,18 +57,18 @@ class Resource:
         )
 
     def send(self, event: Event, **clients: Any) -> dict[str, Any]:
-        """OnEvent, and what isComplete is asked with."""
+        """Run onEvent; return the event for isComplete."""
         answer = handle(event, self.services(**clients))
         return {**event.raw, **answer}
 
     def deploy(self, digest: str, kind: str = "Update") -> None:
-        """A whole Create or Update."""
+        """Run a whole Create or Update."""
         asked = self.send(self.event(kind, digest))
         assert asked["PhysicalResourceId"] == OWNER
         assert check(Event.parse(asked), self.services()) == {"IsComplete": True}
 
     def delete(self, digest: str, polls: int = 1, **changes: Any) -> bool:
-        """A Delete with so many polls; whether it was complete by then."""
+        """Send a Delete and poll this often; return whether it completed."""
         asked = Event.parse(self.send(self.event("Delete", digest, **changes)))
         return any(check(asked, self.services())["IsComplete"] for _ in range(polls))
 
@@ -130,7 +130,7 @@ def test_the_release_knows_where_its_model_comes_from(world: World, resource: Re
 
 
 def test_redeploy_while_the_job_runs_changes_nothing(world: World, resource: Resource) -> None:
-    """Neither the job, nor the release, nor the route, whichever property it was that changed. Case T12."""
+    """It changes neither job nor release nor route, whichever property differs. Case T12."""
     resource.deploy(A, "Create")
     world.start_job(A)
     assert poll(world)["outcome"] == "waiting"
@@ -157,7 +157,7 @@ def test_new_digest_ends_the_release_in_progress_and_its_candidate_is_removed(
     resource.deploy(C)
     world.start_job(C)
     assert world.executions() == {f"{A}-1": "RUNNING", f"{B}-1": "ABORTED", f"{C}-1": "RUNNING"}
-    # As the end of an execution calls it.
+    # As at the end of an execution.
     world.sweeper(keep=1).sweep()
     assert world.deployments() == named(A)
     assert world.models() == named(A)
@@ -196,7 +196,7 @@ def test_superseding_that_died_halfway_is_finished_by_the_same_event(
 
 
 def test_superseded_release_retries_no_job_after_its_own_is_deleted(world: World, resource: Resource) -> None:
-    """Stacks are updated one after another, the job's first: for a while the old release still waits."""
+    """Stacks are updated in order, the job's first: until then the old release still waits."""
     resource.deploy(A, "Create")
     failed_job(world)
     assert delete_job(world, A).succeeded
@@ -214,9 +214,9 @@ def test_delete_of_the_stacks_ends_the_job_that_a_release_retried(world: World, 
     second = f"{OWNER}-{A}-2"
     assert all_jobs(world)[second] == "InProgress"
     assert resource.delete(A, polls=2)
-    # A serving stack that is made anew must not cost another training.
+    # A release stack that is created again must not cost another training.
     assert all_jobs(world)[second] == "InProgress"
-    # What was still running of the release makes nothing any more.
+    # A release step that is still running creates nothing any more.
     assert poll(world, **TWICE)["outcome"] == "failed"
     assert delete_job(world, A).succeeded
     assert all_jobs(world) == {f"{OWNER}-{A}": "Failed", second: "Stopped"}
@@ -224,7 +224,7 @@ def test_delete_of_the_stacks_ends_the_job_that_a_release_retried(world: World, 
 
 
 def failed_job(world: World) -> None:
-    """A's job, which Bedrock failed by an error of its own."""
+    """Return A's job after an internal error of Bedrock."""
     world.server.fault("job_failed")
     world.start_job(A)
     world.advance(HOUR)
@@ -232,7 +232,7 @@ def failed_job(world: World) -> None:
 
 
 def delete_job(world: World, digest: str) -> Response:
-    """The end of the job's own resource."""
+    """Delete the job as its own resource does."""
     name, now = release_name(OWNER, digest), world.server.clock.now
     properties = job_properties(
         JobName=name,
@@ -321,7 +321,7 @@ def test_release_whose_execution_was_stopped_by_hand_is_tried_again(world: World
 
 
 def test_execution_name_of_an_earlier_life_is_passed_over(world: World, resource: Resource) -> None:
-    """The table was made anew, and names of closed executions stay taken for 90 days."""
+    """The table is new, but names of closed executions stay taken for 90 days."""
     world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{A}-1")
     world.stepfunctions.stop_execution(executionArn=world.execution(A))
     event = resource.event("Create", A)
@@ -331,8 +331,8 @@ def test_execution_name_of_an_earlier_life_is_passed_over(world: World, resource
     assert world.release(A).execution == world.execution(A, 2)
 
 
-def test_start_that_fails_is_no_raise_but_an_incomplete_resource(world: World, resource: Resource) -> None:
-    """The framework drops the Delete that follows an error, and with it the clean-up. Case B12."""
+def test_failed_start_leaves_the_resource_incomplete(world: World, resource: Resource) -> None:
+    """After an error, the framework drops the Delete that follows, and with it the clean-up. Case B12."""
     event = resource.event("Create", A, StateMachineArn=f"{world.machine}-of-nobody")
     asked = resource.send(event)
     assert asked["PhysicalResourceId"] == OWNER
@@ -362,7 +362,8 @@ def test_execution_whose_start_was_not_confirmed_is_stopped_by_the_delete(
 
 
 def serving(world: World, resource: Resource) -> None:
-    """A is live, B is declared and in rollout with 25 %; both have a model, a deployment and a report."""
+    """Return a resource where A is live and B is declared and has 25 %; both have model, deployment and
+    report."""
     resource.deploy(A, "Create")
     a, b = world.train(A), world.train(B)
     world.releases.transition(A, LIVE, "serves")
@@ -443,7 +444,7 @@ def test_delete_waits_for_a_deployment_that_is_being_created(world: World, resou
 def test_delete_waits_for_a_step_that_runs_although_its_execution_was_stopped(
     world: World, resource: Resource
 ) -> None:
-    """A running function continues after its execution was stopped, and may create a resource afterwards."""
+    """A running function continues after its execution was stopped, and may still create a resource."""
     resource.deploy(A, "Create")
     model = world.train(A)
     with world.releases.creating(A) as allowed:

@@ -1,9 +1,9 @@
-"""A new model takes over the requests, or fails to: the live release meanwhile, and the remaining resources.
+"""A new model takes over the requests or fails: the live release meanwhile, and the remaining resources.
 
-A new model never goes into the deployment that serves (UpdateCustomModelDeployment). It gets a deployment of
-its own, which costs nothing while it is idle, and the route is pointed at that one. So the old model serves
-under its own ARN until the new one has been judged beside it and has risen step by step, and a failure needs
-nothing to be put back.
+A new model never goes into the live deployment (UpdateCustomModelDeployment). It gets its own deployment,
+which costs nothing while it is idle, and the route then points to that one. So the old model keeps its ARN
+and its requests until the new one has passed evaluation and rollout, and after a failure nothing must be
+restored.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def test_failed_deployment_is_removed_with_its_release_and_the_model_stays(world
 def test_the_old_model_serves_under_its_own_arn_until_the_route_has_moved(
     world: World, old: str, aws: Callable[[str], Any]
 ) -> None:
-    """Not by UpdateCustomModelDeployment: see above. Case B32."""
+    """UpdateCustomModelDeployment is not used: see above. Case B32."""
 
     def roll_out() -> None:
         advance(B, world.releases, CanaryAnalysis(aws("cloudwatch"), world.name, ROLLOUT), now=world.now)
@@ -101,7 +101,7 @@ def test_the_old_model_serves_under_its_own_arn_until_the_route_has_moved(
         roll_out()
     assert world.releases.route().shares == (live_share(B, new),)
     assert (world.release(A).state, world.release(B).state) == (RETIRED, LIVE)
-    # It can be gone back to at once: it is kept for rollback, unchanged.
+    # A rollback to it is possible at once: it is kept unchanged.
     world.sweeper(keep=1).sweep()
     assert world.deployments() == named(A, B)
     assert answers(world, old)
@@ -114,7 +114,7 @@ def test_the_old_model_serves_under_its_own_arn_until_the_route_has_moved(
 def test_a_candidate_whose_deployment_fails_leaves_route_and_old_deployment_untouched(
     world: World, old: str, *, refused: bool
 ) -> None:
-    """Nothing was updated, so nothing has to be pointed back. Case B33."""
+    """Nothing was updated, so nothing must be restored. Case B33."""
     before, found = world.releases.route(), deployments.find(world.bedrock, old)
     if refused:
         world.server.fault("over_quota", operation="CreateCustomModelDeployment")
@@ -136,7 +136,7 @@ def test_a_candidate_whose_deployment_fails_leaves_route_and_old_deployment_unto
 
 
 def test_model_is_deleted_only_once_its_deployment_is_gone(world: World, old: str) -> None:
-    """Bedrock deletes deployments in its own time, and refuses the model until then. Case B34."""
+    """Bedrock deletes deployments asynchronously, and rejects the model's deletion until then. Case B34."""
     world.releases.update(A, state=FAILED)
     world.settle(Share(B, "arn:b", 1.0))
     seen = world.bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=old)

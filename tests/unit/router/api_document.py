@@ -1,4 +1,4 @@
-"""docs/openapi.yaml, and its schemas as validators."""
+"""The schemas of docs/openapi.yaml as validators."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 
 
 def validator(reference: str) -> Any:
-    """Of what a reference names in the document, e.g. `#/components/schemas/Answer`."""
+    """Return a validator for a reference in the document, e.g. `#/components/schemas/Answer`."""
     return Draft202012Validator({"$ref": reference, "components": DOCUMENT["components"]})
 
 
 def response_schema(path: str, status: int) -> str:
-    """The reference of the schema that an answer of a path and status has."""
+    """Return the reference of the schema for a path's response with this status."""
     response = DOCUMENT["paths"][path]["post"]["responses"][str(status)]
     if "$ref" in response:
         response = DOCUMENT["components"]["responses"][response["$ref"].rpartition("/")[2]]
@@ -28,5 +28,5 @@ def response_schema(path: str, status: int) -> str:
 
 
 def check(path: str, status: int, body: object) -> None:
-    """Raise jsonschema's ValidationError unless a body is what the document says."""
+    """Raise jsonschema's ValidationError if a body does not match the document."""
     validator(response_schema(path, status)).validate(body)

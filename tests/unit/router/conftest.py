@@ -1,4 +1,4 @@
-"""A router around test doubles, and what it emitted."""
+"""A router with test doubles, and its output."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def bench(task: Task, capsys: Capture) -> Callable[..., Bench]:
 
     def make(bedrock: BedrockDouble, table: TableDouble, **variables: Any) -> Bench:
         env, clock = router_env(**variables), WallClock()
-        # A logger keeps the stream of its first use, and pytest has another one for each test.
+        # A logger keeps the stream of its first use, and pytest has another one in each test.
         logger = Logger(service=f"{env.owner}-{uuid4()}")
         router = Router(
             env,

@@ -1,7 +1,6 @@
-"""Test doubles of the router's two clients and of its clock, in process and in no time.
+"""Test doubles of the router's two clients and of its clock, in process and without delays.
 
-Real error shapes, timeouts and connections are tested against the Bedrock stand-in, in
-test_router_on_stand_in.py.
+Real errors, timeouts and connections are tested against the Bedrock stand-in, in test_router_on_stand_in.py.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ BASE_MODEL = "us.amazon.nova-micro-v1:0"
 
 
 def router_env(**changes: Any) -> RouterEnv:
-    """The router's variables, with the numbers of environments/prod.toml where nothing else is said."""
+    """Return the router's variables, with the numbers of environments/prod.toml as defaults."""
     values: dict[str, Any] = {
         "owner": "video-router-test",
         "table_name": "releases",
@@ -60,10 +59,10 @@ def reply(text: str | None, latency_ms: int = 300) -> dict[str, Any]:
 
 
 class BedrockDouble:
-    """Stands in for a bedrock-runtime client: each model says what it was told to say.
+    """Stands in for a bedrock-runtime client with a prepared reply for each model.
 
-    What a model is told is a text, None for an answer without content, an exception to raise, or seconds to
-    hang. A list is told one by one, its last entry for ever.
+    A reply is a text, None for an answer without content, an exception to raise, or seconds to hang. A list
+    is used item by item, and its last item then for ever.
     """
 
     def __init__(self, **models: Any) -> None:
@@ -71,7 +70,7 @@ class BedrockDouble:
         self.calls: list[dict[str, Any]] = []
 
     def converse(self, **request: Any) -> dict[str, Any]:
-        """Answer as told."""
+        """Return the model's next reply."""
         self.calls.append(request)
         says = self.says[request["modelId"]]
         if isinstance(says, list):
@@ -89,7 +88,8 @@ class BedrockDouble:
 
 
 class TableDouble:
-    """Stands in for a DynamoDB client whose table holds one item. `fails` is raised, or hung for."""
+    """Stands in for a DynamoDB client whose table has one item. `fails` is an exception to raise, or seconds
+    to hang."""
 
     def __init__(self, route: Route | dict[str, Any] | None = None) -> None:
         self.item: dict[str, Any] | None = route.to_item() if isinstance(route, Route) else route
@@ -97,7 +97,7 @@ class TableDouble:
         self.reads: list[dict[str, Any]] = []
 
     def get_item(self, **request: Any) -> dict[str, Any]:
-        """The item, as DynamoDB writes it."""
+        """Return the item as DynamoDB encodes it."""
         self.reads.append(request)
         if isinstance(self.fails, Exception):
             raise self.fails
@@ -111,18 +111,18 @@ class TableDouble:
 
 @dataclass
 class WallClock:
-    """A wall clock that a test sets."""
+    """A wall clock that the test sets."""
 
     time: float = 1_800_000_000.0
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.time
 
 
 @dataclass
 class ContextDouble:
-    """A Lambda context: its request id, and the milliseconds that are left."""
+    """A Lambda context: its request id, and the remaining milliseconds."""
 
     aws_request_id: str = "request-1"
     left: int = 10_000

@@ -1,4 +1,4 @@
-"""The route and the models that most tests of the router start from."""
+"""The route and models that most tests of the router start with."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ MakeBench = Callable[..., Bench]
 
 STUDENT = "arn:student"
 CANDIDATE = "arn:candidate"
-SETTLED = Route(3, (Share("aaaaaaaaaaaa", STUDENT, 1.0),))
+LIVE_ROUTE = Route(3, (Share("aaaaaaaaaaaa", STUDENT, 1.0),))
 STUDENT_SAYS, BASE_SAYS = "10 80 0 10", '{"visual": 0.7, "audio": 0.1, "transcription": 0.1, "metadata": 0.1}'
 
 
 def healthy(**says: Any) -> BedrockDouble:
-    """Return answers of both models, with these exceptions."""
+    """Return replies of both models, with these exceptions."""
     return BedrockDouble(**{STUDENT: STUDENT_SAYS, CANDIDATE: "0 0 100 0", BASE_MODEL: BASE_SAYS, **says})
 
 
 def student(says: Any) -> BedrockDouble:
-    """The student does this, the base model answers."""
+    """Return replies in which the student does this and the base model answers."""
     return healthy(**{STUDENT: says})
 
 
 def assert_weights(answer: Mapping[str, Any], task: Task) -> None:
-    """The answer is weights: each label's in order, finite, from 0 to 1, together 1, and their largest."""
+    """Check that an answer has weights: all labels in order, finite, from 0 to 1, with sum 1, and the
+    dominant label."""
     weights = answer["weights"]
     assert tuple(weights) == task.labels
     assert all(type(weight) in (int, float) and 0 <= weight <= 1 for weight in weights.values()), weights

@@ -1,4 +1,4 @@
-"""Requests by the thousand, and what goes wrong behind the router meanwhile: all follows from a seed."""
+"""Thousands of requests and the faults behind the router during them, all derived from a seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.router.doubles import BASE_MODEL, client_error
 
 # Longer than any part of the time budget: the called service does not answer in time.
 HANG_SECONDS = 0.4
-# Faults of the stand-in by how often they come.
+# Faults of the stand-in, weighted by frequency.
 CALLS = {
     "throttled": 4,
     "not_ready": 2,
@@ -35,13 +35,13 @@ OUTPUTS = (
 )
 JUMPS = (-86_400.0, -3600.0, -15.0, -0.5, 0.5, 11.0, 31.0, 400.0, 86_400.0)
 SUBJECTS = ("dog barking", "red car", "engine roaring", "white horse", "made in 1998")
-# Of so many turns the first are without faults, so that circuits close and distilled models answer.
+# The first turns have no faults, so that circuits close and distilled models answer.
 WEATHER, CALM = 400, 60
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A request, and what happens just before it. `table` and `route` are None where all stays as it is."""
+    """A request, and the changes just before it. `table` and `route` are None if they stay as they are."""
 
     event: Any
     queries: int
@@ -55,7 +55,7 @@ class Turn:
 
 @dataclass
 class Storm:
-    """Deals the turns out to environments, by turns. `endpoints` are deployments that exist."""
+    """Generates turns for several environments. `endpoints` are existing deployments."""
 
     seed: int
     endpoints: Sequence[str]
@@ -67,7 +67,7 @@ class Storm:
         self._random = Random(self.seed)
 
     def turns(self, count: int, now: float) -> Iterator[Turn]:
-        """So many, one after another."""
+        """Return this many turns, in order."""
         for number in range(count):
             event, queries = self._event(number)
             left = self._random.choice((15, 60, 120)) if self._random.random() < 0.02 else None
@@ -89,7 +89,7 @@ class Storm:
             )
 
     def _event(self, number: int) -> tuple[Any, int]:
-        """A direct invocation mostly; else one by HTTP, a batch, or what is no request."""
+        """Return a direct invocation mostly, otherwise an HTTP request, a batch, or an invalid request."""
         kind = self._random.random()
         if kind < 0.03:
             queries: list[Any] = [self._query(number) for _ in range(self._random.randint(1, 8))]
@@ -103,7 +103,7 @@ class Storm:
         return {"query": self._query(number)}, 1
 
     def _query(self, number: int) -> str:
-        """One of a few that come again, or a new one."""
+        """Return one of a few repeated queries, or a new one."""
         subject = self._random.choice(SUBJECTS)
         again = self._random.random() < 0.4
         return (

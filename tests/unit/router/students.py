@@ -1,4 +1,4 @@
-"""Students that the Bedrock stand-in really trains, and deploys."""
+"""Students that the Bedrock stand-in trains and deploys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIGHTS = ("red car", "sunset over a lake", "man in a hat", "white horse", "city 
 
 
 def training_rows(task: Task) -> str:
-    """Enough rows for a job: sounds and sights."""
+    """Return enough rows for a job, about sounds and sights."""
     weights = {
         SOUNDS: {"visual": 0.2, "audio": 0.8, "transcription": 0.0, "metadata": 0.0},
         SIGHTS: {"visual": 0.9, "audio": 0.0, "transcription": 0.0, "metadata": 0.1},
@@ -29,7 +29,7 @@ def training_rows(task: Task) -> str:
 
 
 def deployed_student(bedrock: BedrockStandIn, task: Task, name: str = "student") -> str:
-    """Train one and deploy it; returns its deployment's ARN."""
+    """Train a student and deploy it; return its deployment's ARN."""
     key = f"{name}.jsonl"
     bedrock.s3.put_object(Bucket="data", Key=key, Body=training_rows(task))
     control = bedrock.client("bedrock")

@@ -1,4 +1,4 @@
-"""docs/openapi.yaml says what the router does: real answers and errors, each word and limit of the code."""
+"""docs/openapi.yaml matches the router: real answers and errors, and each word and limit in the code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from router.requests import MOST_QUERIES, most_bytes
 from router.sources import BASE, DISTILLED, STATIC
 from tests.unit.router.api_document import DOCUMENT, SCHEMAS, check, validator
 from tests.unit.router.doubles import BASE_MODEL, TableDouble, client_error
-from tests.unit.router.scenes import SETTLED, STUDENT, MakeBench, healthy
+from tests.unit.router.scenes import LIVE_ROUTE, STUDENT, MakeBench, healthy
 
 PROJECT = Path(__file__).parents[3]
 CODE = [ast.parse(path.read_text(encoding="utf-8")) for path in (PROJECT / "lambda" / "router").glob("*.py")]
@@ -41,24 +41,24 @@ def calls() -> Iterator[ast.Call]:
 
 
 def error_words() -> set[str]:
-    """The first argument wherever the code raises a BadRequestError."""
+    """Return the first argument of each BadRequestError that the code raises."""
     words = [
         call.args[0]
         for call in calls()
         if isinstance(call.func, ast.Name) and call.func.id == "BadRequestError"
     ]
-    return {ast.literal_eval(word) for word in words}  # one that is not written out raises
+    return {ast.literal_eval(word) for word in words}  # one without a literal raises
 
 
 def reason_words() -> set[str]:
-    """Return what a call without a reply may mean, and `reason="..."` wherever it is written out."""
+    """Return the reasons of calls without a reply, and every literal `reason="..."`."""
     words = {*get_args(Reason), service.NO_RELEASE, service.NO_ROUTE, service.INTERNAL}
     written = [word.value for call in calls() for word in call.keywords if word.arg == "reason"]
     return words | {str(value.value) for value in written if isinstance(value, ast.Constant)}
 
 
 def table_words(heading: str) -> set[str]:
-    """The words in code in the first column of the table under a heading of router.md."""
+    """Return the words in code in the first column of the table under a heading of router.md."""
     section = GUIDE.partition(f"\n{heading}\n")[2].partition("\n#")[0].partition("|---")[2]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     return {word for row in rows for word in re.findall(r"`(\w+)`", row)}
@@ -75,7 +75,7 @@ def references(node: object) -> Iterator[str]:
             yield from references(value)
 
 
-# The document by itself
+# The document alone
 
 
 def test_every_schema_is_one_and_every_reference_leads_somewhere() -> None:
@@ -98,7 +98,7 @@ def test_operations_have_signatures_and_a_description_of_every_status() -> None:
     assert DOCUMENT["security"] == [{"sigv4": []}]
 
 
-# Against the code
+# Compared with the code
 
 
 def test_labels_and_limits_are_those_of_the_code(task: Task) -> None:
@@ -129,16 +129,16 @@ def test_reasons_are_those_that_the_code_gives() -> None:
     assert set(answer["source"]["enum"]) == {DISTILLED, BASE, STATIC}
 
 
-# Against real answers
+# Compared with real answers
 
 
 @pytest.mark.parametrize(
     ("says", "route", "source", "reason"),
     [
-        ({}, SETTLED, "distilled", None),
-        ({STUDENT: DOWN}, SETTLED, "base", "unavailable"),
-        ({STUDENT: "no weights", BASE_MODEL: DOWN}, SETTLED, "static", "invalid_output"),
-        ({STUDENT: RuntimeError("a bug")}, SETTLED, "base", "internal"),
+        ({}, LIVE_ROUTE, "distilled", None),
+        ({STUDENT: DOWN}, LIVE_ROUTE, "base", "unavailable"),
+        ({STUDENT: "no weights", BASE_MODEL: DOWN}, LIVE_ROUTE, "static", "invalid_output"),
+        ({STUDENT: RuntimeError("a bug")}, LIVE_ROUTE, "base", "internal"),
         ({}, None, "base", "no_release"),
         ({BASE_MODEL: DOWN}, None, "static", "unavailable"),
     ],
@@ -186,7 +186,7 @@ BATCH = {
 def test_every_mistake_of_a_path_is_described_and_no_other(
     bench: MakeBench, path: str, schema: str, mistakes: dict[str, str]
 ) -> None:
-    made = bench(healthy(), TableDouble(SETTLED))
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
     for body, error in mistakes.items():
         status, answer = send(made, path, body)
         assert (status, answer["error"]) == (400, error)

@@ -1,4 +1,4 @@
-"""The router as a whole, on test doubles: it always answers, and says from where."""
+"""The router as a whole, with test doubles: it always answers, and names the source."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from distilled_router.release.route import Route
 from distilled_router.task.task import Task
 from router.breaker import FAILURES, OPEN_SECONDS
 from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble, client_error
-from tests.unit.router.scenes import SETTLED, STUDENT, STUDENT_SAYS, MakeBench, healthy, student
+from tests.unit.router.scenes import LIVE_ROUTE, STUDENT, STUDENT_SAYS, MakeBench, healthy, student
 
 
 def test_live_release_answers(bench: MakeBench, task: Task) -> None:
-    made = bench(healthy(), TableDouble(SETTLED))
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
     answer = made.ask()
     latency = answer.pop("latency_ms")
     assert answer == {
@@ -75,7 +75,7 @@ REFUSALS = [
 def test_student_that_fails_is_replaced_by_the_base_model(
     bench: MakeBench, says: Any, reason: str, attempts: int
 ) -> None:
-    made = bench(student(says), TableDouble(SETTLED))
+    made = bench(student(says), TableDouble(LIVE_ROUTE))
     answer = made.ask()
     assert (answer["source"], answer["reason"], answer["release"]) == ("base", reason, None)
     assert made.bedrock.asked(STUDENT) == attempts
@@ -86,7 +86,7 @@ def test_student_that_fails_is_replaced_by_the_base_model(
 
 def test_reason_is_of_the_model_that_should_have_answered(bench: MakeBench) -> None:
     down = client_error("ServiceUnavailableException", 503)
-    made = bench(healthy(**{STUDENT: "no weights", BASE_MODEL: down}), TableDouble(SETTLED))
+    made = bench(healthy(**{STUDENT: "no weights", BASE_MODEL: down}), TableDouble(LIVE_ROUTE))
     assert made.ask()["reason"] == "invalid_output"
     made = bench(healthy(**{BASE_MODEL: down}), TableDouble(None))
     assert made.ask()["reason"] == "unavailable"
@@ -96,7 +96,7 @@ def test_reason_is_of_the_model_that_should_have_answered(bench: MakeBench) -> N
 def test_static_weights_answer_when_every_model_fails(
     bench: MakeBench, task: Task, says: Any, reason: str, attempts: int
 ) -> None:
-    made = bench(healthy(**{STUDENT: says, BASE_MODEL: says}), TableDouble(SETTLED))
+    made = bench(healthy(**{STUDENT: says, BASE_MODEL: says}), TableDouble(LIVE_ROUTE))
     answer = made.ask()
     assert (answer["source"], answer["reason"]) == ("static", reason)
     assert answer["weights"] == task.static_weights
@@ -105,7 +105,7 @@ def test_static_weights_answer_when_every_model_fails(
 
 
 def test_retry_that_helps(bench: MakeBench) -> None:
-    made = bench(student([client_error("ThrottlingException", 429), STUDENT_SAYS]), TableDouble(SETTLED))
+    made = bench(student([client_error("ThrottlingException", 429), STUDENT_SAYS]), TableDouble(LIVE_ROUTE))
     assert made.ask()["source"] == "distilled"
 
 
@@ -120,14 +120,14 @@ def test_retry_that_helps(bench: MakeBench) -> None:
 def test_hanging_models_never_cost_more_than_the_budget(
     bench: MakeBench, says: dict[str, Any], source: str, least: float, most: float
 ) -> None:
-    made = bench(healthy(**says), TableDouble(SETTLED), time_budget_ms=200)
+    made = bench(healthy(**says), TableDouble(LIVE_ROUTE), time_budget_ms=200)
     started = time.monotonic()
     assert made.ask()["source"] == source
     assert least < time.monotonic() - started < most
 
 
 def test_hanging_table_leaves_the_models_their_time(bench: MakeBench) -> None:
-    table = TableDouble(SETTLED)
+    table = TableDouble(LIVE_ROUTE)
     table.fails = 1.0
     made = bench(healthy(**{BASE_MODEL: 0.05}), table, time_budget_ms=300)
     started = time.monotonic()
@@ -136,14 +136,14 @@ def test_hanging_table_leaves_the_models_their_time(bench: MakeBench) -> None:
 
 
 def test_function_about_to_be_stopped_answers_at_once(bench: MakeBench) -> None:
-    made = bench(healthy(), TableDouble(SETTLED))
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
     answer = made.router.handle({"query": "dog"}, ContextDouble(left=15))
     assert (answer["source"], answer["reason"]) == ("static", "no_time")
     assert made.bedrock.calls == []
 
 
 def test_unexpected_error_in_one_source_falls_to_the_next(bench: MakeBench) -> None:
-    made = bench(student(RuntimeError("a bug, on dog barking")), TableDouble(SETTLED))
+    made = bench(student(RuntimeError("a bug, on dog barking")), TableDouble(LIVE_ROUTE))
     answer = made.ask()
     assert (answer["source"], answer["reason"]) == ("base", "internal")
     assert made.metrics()[0]["RouterErrors"] == [1]
@@ -156,7 +156,7 @@ def test_unexpected_error_anywhere_gives_static_weights(
     def fail(*_: object) -> None:
         raise RuntimeError("a bug, on dog barking")
 
-    made = bench(healthy(), TableDouble(SETTLED))
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
     monkeypatch.setattr(Route, "choose", fail)
     answer = made.ask()
     assert (answer["source"], answer["reason"]) == ("static", "internal")
@@ -170,7 +170,7 @@ def test_lost_metrics_cost_no_answer(bench: MakeBench, monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise SchemaValidationError
 
-    made = bench(healthy(), TableDouble(SETTLED))
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
     with monkeypatch.context() as patch:
         patch.setattr(EphemeralMetrics, "flush_metrics", fail)
         assert made.ask()["source"] == "distilled"
@@ -180,7 +180,7 @@ def test_lost_metrics_cost_no_answer(bench: MakeBench, monkeypatch: pytest.Monke
 
 
 def test_breaker_spares_requests_an_endpoint_that_is_down(bench: MakeBench) -> None:
-    made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(SETTLED))
+    made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(LIVE_ROUTE))
     reasons = [made.ask(f"query {number}")["reason"] for number in range(FAILURES + 10)]
     assert reasons == ["denied"] * FAILURES + ["circuit_open"] * 10
     assert made.bedrock.asked(STUDENT) == FAILURES
@@ -194,18 +194,18 @@ def test_breaker_spares_requests_an_endpoint_that_is_down(bench: MakeBench) -> N
 
 
 def test_queries_with_invalid_output_open_no_circuit(bench: MakeBench) -> None:
-    made = bench(student("I can't help with that."), TableDouble(SETTLED))
+    made = bench(student("I can't help with that."), TableDouble(LIVE_ROUTE))
     for number in range(3 * FAILURES):
         made.ask(f"query {number}")
     assert made.bedrock.asked(STUDENT) == 3 * FAILURES
 
 
 def test_new_route_closes_breakers_of_endpoints_that_it_drops(bench: MakeBench) -> None:
-    made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(SETTLED))
+    made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(LIVE_ROUTE))
     for number in range(FAILURES):
         made.ask(f"query {number}")
     made.bedrock.says[STUDENT] = STUDENT_SAYS
-    for route in (Route(4, ()), Route(5, SETTLED.shares)):
+    for route in (Route(4, ()), Route(5, LIVE_ROUTE.shares)):
         made.table.item = route.to_item()
         made.clock.time += 100.0
         answer = made.ask()
@@ -217,7 +217,7 @@ def http(body: str) -> dict[str, Any]:
 
 
 def test_http_answer(bench: MakeBench) -> None:
-    made = bench(healthy(), TableDouble(SETTLED))
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
     answer = made.router.handle(http('{"query": "dog barking"}'), ContextDouble())
     assert answer["statusCode"] == 200
     assert answer["headers"]["content-type"] == "application/json"
@@ -228,6 +228,6 @@ def test_http_answer(bench: MakeBench) -> None:
     "body", ["", "{", "{}", '{"query": 1}', '{"query": " "}', json.dumps({"query": "d" * 513})]
 )
 def test_http_mistake_is_a_400(bench: MakeBench, body: str) -> None:
-    answer = bench(healthy(), TableDouble(SETTLED)).router.handle(http(body))
+    answer = bench(healthy(), TableDouble(LIVE_ROUTE)).router.handle(http(body))
     assert answer["statusCode"] == 400
     assert set(json.loads(answer["body"])) == {"error", "message"}

@@ -1,8 +1,8 @@
-"""1,000 or 10,000 requests while everything behind the router fails in turn: each is answered, and in time.
+"""1,000 or 10,000 requests while each service behind the router fails in turn: all are answered in time.
 
-Bedrock is the stand-in, in a process of its own, behind real clients and connections; the releases table and
-the wall clock are doubles. The faults follow from a seed; which request meets which is the machine's matter,
-since several environments are asked side by side.
+Bedrock is the stand-in, in a separate process, with real clients and connections; the releases table and the
+wall clock are doubles. The faults follow from a seed; which request meets which fault depends on timing,
+since several environments run in parallel.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from tests.unit.router.storm import Storm, Turn
 from tests.unit.router.students import deployed_student
 
 SEED, ENVIRONMENTS = 20261, 10
-# A quick run asks the first tenth.
+# A quick run takes the first tenth.
 REQUESTS = (1_000, pytest.param(10_000, marks=pytest.mark.slow))
 TIME_BUDGET, BATCH_TIME_BUDGET, LATE_SECONDS = 0.2, 0.4, 0.05
 TICK_SECONDS = 0.005
 
 
 class Noise:
-    """How late this machine is, by a thread that does nothing but sleep.
+    """Measures delays of this machine by a thread that only sleeps.
 
-    A thread that the system or Python's own lock keeps from running is late whatever its code does, and then
-    so is this one. What it is late while a request runs is not the router's doing. What the router itself
-    waits for too long does not hold up this thread, and so is never excused.
+    If the system or Python's lock keeps threads from running, this thread is late as well, and the router is
+    not to blame for that part of a request's time. Waiting of the router itself does not delay this thread,
+    so it is never excused.
     """
 
     def __init__(self) -> None:
@@ -77,13 +77,13 @@ class Noise:
                 self._late.append((due, woke))
 
     def during(self, begin: float, end: float) -> float:
-        """Seconds between two moments in which that thread should have run and did not."""
+        """Return the seconds between two moments in which that thread was delayed."""
         return sum(max(0.0, min(end, woke) - max(begin, due)) for due, woke in self._late)
 
 
 @dataclass(frozen=True)
 class Result:
-    """A request as it went: seconds of the monotonic clock, and the answers that it got."""
+    """A finished request: its times on the monotonic clock, and its answers."""
 
     turn: Turn
     began: float
@@ -93,15 +93,15 @@ class Result:
 
     @property
     def over(self) -> float:
-        """Seconds over its budget."""
+        """Return the seconds over its budget."""
         return self.ended - self.began - self.budget
 
 
 class Environment:
-    """An execution environment: one router, asked one request at a time."""
+    """An execution environment: one router, which handles one request at a time."""
 
-    # The router's threads are the process's, and a batch takes as many as there are: environments of Lambda
-    # have their own, these take turns.
+    # Batches use all threads of the process. Environments in Lambda have separate processes; these run
+    # their batches one at a time.
     _batches = threading.Lock()
 
     def __init__(self, number: int, url: str, task: Task) -> None:
@@ -132,7 +132,7 @@ class Environment:
         )
 
     def take(self, turn: Turn) -> Result:
-        """Do what comes before a request, then ask and measure."""
+        """Apply the turn's changes, then send its request and measure it."""
         self._prepare(turn)
         context = ContextDouble(left=10_000 if turn.left_ms is None else turn.left_ms)
         if turn.queries < 2:
@@ -164,7 +164,7 @@ def _control(url: str, method: str, body: bytes | None = None) -> None:
 
 
 def _serve(connection: Connection) -> None:
-    """The stand-in's process: two students, deployed; it ends with the connection."""
+    """Run the stand-in's process with two deployed students, until the connection closes."""
     task = Task.load()
     with BedrockStandIn(s3=MemoryS3()) as bedrock:
         endpoints = [deployed_student(bedrock, task, name) for name in ("live_share", "candidate")]
@@ -174,7 +174,7 @@ def _serve(connection: Connection) -> None:
 
 @contextmanager
 def stand_in() -> Iterator[tuple[str, list[str]]]:
-    """Its URL, and the students' deployments."""
+    """Yield the stand-in's URL and the students' deployments."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs,), daemon=True)
     process.start()
@@ -188,7 +188,7 @@ def stand_in() -> Iterator[tuple[str, list[str]]]:
 
 
 def run(turns: Sequence[Turn], url: str, task: Task) -> list[Result]:
-    """Take all turns, each environment its own, one after another."""
+    """Run all turns, each environment its own, in order."""
 
     def take(number: int) -> list[Result]:
         environment = Environment(number, url, task)
@@ -199,7 +199,7 @@ def run(turns: Sequence[Turn], url: str, task: Task) -> list[Result]:
 
 
 def answers_of(result: Result) -> list[dict[str, Any]]:
-    """The answers of one request, a batch's or the only one."""
+    """Return the answers of one request: those of a batch, or the only one."""
     answer = result.answer
     if "statusCode" in answer:
         assert answer["statusCode"] == (200 if result.turn.queries else 400)
@@ -211,8 +211,8 @@ def answers_of(result: Result) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module", params=REQUESTS)
 def storm(request: pytest.FixtureRequest, task: Task) -> tuple[list[Result], Noise]:
-    """All requests, and how late the machine was meanwhile."""
-    # Metrics and logs of so many requests would hide what a failure says.
+    """Return the results of all requests, and the delays of the machine meanwhile."""
+    # Metrics and logs of so many requests would bury the message of a failure.
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), stand_in() as (url, endpoints):
         turns = list(Storm(SEED, endpoints, ENVIRONMENTS).turns(request.param, time.time()))
         with Noise() as noise:
@@ -238,12 +238,12 @@ def test_no_request_takes_longer_than_its_budget(storm: tuple[list[Result], Nois
         result for result in late if result.over - noise.during(result.began, result.ended) > LATE_SECONDS
     ]
     assert [(result.turn, round(result.over, 3)) for result in ours] == []
-    # Were the machine late all the time, nothing would have been shown.
+    # If the machine were late all the time, the test would show nothing.
     assert len(late) < len(results) / 20
 
 
-def test_everything_went_wrong_meanwhile(storm: tuple[list[Result], Noise]) -> None:
-    """Each source gave its part of the answers, and each reason came up; most do among 1,000 already."""
+def test_every_source_and_reason_occurred(storm: tuple[list[Result], Noise]) -> None:
+    """Each source gave some of the answers, and each reason occurred; most do within 1,000 requests."""
     results, _ = storm
     answers = [answer for result in results for answer in answers_of(result) if "error" not in answer]
     sources = Counter(answer["source"] for answer in answers)

@@ -1,4 +1,4 @@
-"""Batches: in their order, side by side, each query as if it were alone."""
+"""Batches: answers in order, queries in parallel, each independent of the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from router.requests import MOST_QUERIES
 from tests.unit.router.conftest import Bench
 from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble, client_error, reply
-from tests.unit.router.scenes import SETTLED, STUDENT, STUDENT_SAYS, MakeBench, healthy, student
+from tests.unit.router.scenes import LIVE_ROUTE, STUDENT, STUDENT_SAYS, MakeBench, healthy, student
 
 
 def ask(made: Bench, *queries: object, context: object = None) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def ask(made: Bench, *queries: object, context: object = None) -> list[dict[str,
 
 
 class Echo:
-    """A student that says which query it was asked: its number is the first weight, in percent."""
+    """A student whose first weight is the query's number, in percent."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds, self.asked, self.at_once, self.most = seconds, 0, 0, 0
@@ -41,7 +41,7 @@ class Echo:
 
 def test_a_whole_batch_is_answered_in_its_order_some_side_by_side(bench: MakeBench) -> None:
     echo = Echo(seconds=0.02)
-    made = bench(echo, TableDouble(SETTLED))
+    made = bench(echo, TableDouble(LIVE_ROUTE))
     answers = ask(made, *(f"query {number}" for number in range(MOST_QUERIES)))
     assert [answer["weights"]["visual"] for answer in answers] == [n / 100 for n in range(MOST_QUERIES)]
     assert {answer["source"] for answer in answers} == {"distilled"}
@@ -50,7 +50,7 @@ def test_a_whole_batch_is_answered_in_its_order_some_side_by_side(bench: MakeBen
 
 
 def test_every_query_counts_for_itself(bench: MakeBench) -> None:
-    made = bench(healthy(), TableDouble(SETTLED))
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
     ask(made, "dog", "cat", "bird")
     blobs = made.metrics()
     assert [blob["Requests"] for blob in blobs] == [[1], [1], [1]]
@@ -58,7 +58,7 @@ def test_every_query_counts_for_itself(bench: MakeBench) -> None:
 
 
 def test_same_query_is_asked_once(bench: MakeBench) -> None:
-    made = bench(healthy(), TableDouble(SETTLED))
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
     answers = ask(made, "dog", "DOG ", "cat", "dog")
     assert made.bedrock.asked(STUDENT) == 2
     assert [answer["cached"] for answer in answers] == [False, True, False, True]
@@ -69,8 +69,8 @@ def test_same_query_is_asked_once(bench: MakeBench) -> None:
 def test_same_query_is_asked_once_without_a_cache_entry(
     bench: MakeBench, says: str, source: str, cache: dict[str, int]
 ) -> None:
-    """Static weights are never kept, and a hundred times the same query must not wait a hundred times."""
-    made = bench(healthy(**{STUDENT: says, BASE_MODEL: says}), TableDouble(SETTLED), **cache)
+    """Static weights are never cached, and a hundred copies of a query must not wait a hundred times."""
+    made = bench(healthy(**{STUDENT: says, BASE_MODEL: says}), TableDouble(LIVE_ROUTE), **cache)
     answers = ask(made, *["dog"] * 5, "DOG")
     assert made.bedrock.asked(STUDENT) == 1
     assert {answer["source"] for answer in answers} == {source}
@@ -80,7 +80,7 @@ def test_same_query_is_asked_once_without_a_cache_entry(
 
 
 def test_invalid_query_of_a_batch_leaves_the_others_answered(bench: MakeBench) -> None:
-    made = bench(healthy(), TableDouble(SETTLED))
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
     first, second, third = ask(made, "dog", "", "cat")
     assert first["source"] == third["source"] == "distilled"
     assert second == {"error": "empty_query", "message": "queries[1] is empty."}
@@ -88,7 +88,7 @@ def test_invalid_query_of_a_batch_leaves_the_others_answered(bench: MakeBench) -
 
 
 def test_batch_of_mistakes_only_is_answered_all_the_same(bench: MakeBench) -> None:
-    made = bench(healthy(), TableDouble(SETTLED))
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
     assert [answer["error"] for answer in ask(made, None, "")] == ["invalid_query", "empty_query"]
     assert made.bedrock.calls == []
 
@@ -102,15 +102,16 @@ def test_batch_of_mistakes_only_is_answered_all_the_same(bench: MakeBench) -> No
     ],
 )
 def test_every_query_of_a_batch_has_its_fallbacks(bench: MakeBench, says: Any, source: str) -> None:
-    made = bench(says, TableDouble(SETTLED))
+    made = bench(says, TableDouble(LIVE_ROUTE))
     assert {answer["source"] for answer in ask(made, *(f"q {n}" for n in range(30)))} == {source}
 
 
 def test_batch_ends_with_its_own_budget_and_each_query_with_its_own(bench: MakeBench) -> None:
-    """With hanging models 16 queries take 0.2 s at a time; the batch's 0.5 s end the later ones at once."""
+    """With hanging models, each group of 16 queries takes 0.2 s; the batch's 0.5 s end the later ones at
+    once."""
     made = bench(
         healthy(**{STUDENT: 2.0, BASE_MODEL: 2.0}),
-        TableDouble(SETTLED),
+        TableDouble(LIVE_ROUTE),
         time_budget_ms=200,
         batch_time_budget_ms=500,
     )
@@ -122,24 +123,24 @@ def test_batch_ends_with_its_own_budget_and_each_query_with_its_own(bench: MakeB
 
 
 def test_functions_own_end_bounds_a_batch(bench: MakeBench) -> None:
-    made = bench(healthy(**{STUDENT: 2.0, BASE_MODEL: 2.0}), TableDouble(SETTLED), time_budget_ms=1500)
+    made = bench(healthy(**{STUDENT: 2.0, BASE_MODEL: 2.0}), TableDouble(LIVE_ROUTE), time_budget_ms=1500)
     began = time.monotonic()
     ask(made, "dog", "cat", context=ContextDouble(left=300))
     assert time.monotonic() - began < 0.5
 
 
 def test_endpoint_with_an_open_circuit_is_probed_by_one_query_of_a_batch(bench: MakeBench) -> None:
-    made = bench(healthy(**{STUDENT: client_error("InternalServerException", 500)}), TableDouble(SETTLED))
+    made = bench(healthy(**{STUDENT: client_error("InternalServerException", 500)}), TableDouble(LIVE_ROUTE))
     for number in range(5):
         made.ask(f"before {number}")
     asked = made.bedrock.asked(STUDENT)
     made.clock.time += 11
     ask(made, *(f"q {n}" for n in range(20)))
-    assert made.bedrock.asked(STUDENT) - asked <= 2  # the probe, and its one repetition
+    assert made.bedrock.asked(STUDENT) - asked <= 2  # the probe and one retry
 
 
 def test_http_answer_is_one_document(bench: MakeBench) -> None:
-    made = bench(healthy(), TableDouble(SETTLED))
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
     event = {
         "routeKey": "POST /routes",
         "requestContext": {"http": {"method": "POST"}},
@@ -153,8 +154,8 @@ def test_http_answer_is_one_document(bench: MakeBench) -> None:
 
 
 def test_batch_that_runs_out_of_time_opens_no_circuit(bench: MakeBench) -> None:
-    """An endpoint that would have answered in 60 ms has not failed where it was given fewer."""
-    made = bench(Echo(seconds=0.06), TableDouble(SETTLED), time_budget_ms=400, batch_time_budget_ms=200)
+    """An endpoint that answers in 60 ms has not failed if it was given less time."""
+    made = bench(Echo(seconds=0.06), TableDouble(LIVE_ROUTE), time_budget_ms=400, batch_time_budget_ms=200)
     answers = ask(made, *(f"query {number}" for number in range(60)))
     assert {answer["source"] for answer in answers} > {"distilled"}
     assert not [log for log in made.logs() if log["message"] == "circuit opened"]

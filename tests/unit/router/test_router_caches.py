@@ -14,7 +14,7 @@ from router.service import BASE_CACHE_SECONDS
 from tests.unit.router.doubles import BASE_MODEL, TableDouble, client_error
 from tests.unit.router.scenes import (
     CANDIDATE,
-    SETTLED,
+    LIVE_ROUTE,
     STUDENT,
     STUDENT_SAYS,
     MakeBench,
@@ -25,7 +25,7 @@ from tests.unit.router.scenes import (
 
 
 def test_same_query_is_answered_from_the_cache(bench: MakeBench) -> None:
-    made = bench(healthy(), TableDouble(SETTLED))
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
     first, second = made.ask("Dog barking"), made.ask("  dog   BARKING ")
     assert (first["cached"], second["cached"]) == (False, True)
     assert {**first, "cached": True, "latency_ms": 0} == {**second, "latency_ms": 0}
@@ -34,20 +34,20 @@ def test_same_query_is_answered_from_the_cache(bench: MakeBench) -> None:
 
 
 def test_cached_answer_is_the_callers_own(bench: MakeBench) -> None:
-    made = bench(healthy(), TableDouble(SETTLED))
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
     made.ask()["weights"].clear()
     assert len(made.ask()["weights"]) == 4
 
 
 def test_answers_age(bench: MakeBench) -> None:
-    made = bench(healthy(), TableDouble(SETTLED), cache_seconds=60)
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), cache_seconds=60)
     made.ask()
     made.clock.time += 60
     assert not made.ask()["cached"]
 
 
 def test_base_answers_are_kept_for_a_short_time(bench: MakeBench) -> None:
-    made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(SETTLED))
+    made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(LIVE_ROUTE))
     made.ask()
     answer = made.ask()
     assert (answer["cached"], answer["reason"]) == (True, "denied")
@@ -57,16 +57,16 @@ def test_base_answers_are_kept_for_a_short_time(bench: MakeBench) -> None:
 
 
 def test_static_answers_are_not_kept(bench: MakeBench) -> None:
-    made = bench(healthy(**{STUDENT: None, BASE_MODEL: None}), TableDouble(SETTLED))
+    made = bench(healthy(**{STUDENT: None, BASE_MODEL: None}), TableDouble(LIVE_ROUTE))
     made.ask()
     made.bedrock.says[STUDENT] = STUDENT_SAYS
     assert made.ask()["source"] == "distilled"
 
 
 def test_new_route_version_empties_the_cache(bench: MakeBench) -> None:
-    made = bench(healthy(), TableDouble(SETTLED), route_seconds=10)
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), route_seconds=10)
     made.ask()
-    made.table.item = Route(4, SETTLED.shares).to_item()
+    made.table.item = Route(4, LIVE_ROUTE.shares).to_item()
     made.clock.time += 9
     assert made.ask()["cached"], "the route is still young"
     made.clock.time += 1
@@ -77,7 +77,7 @@ def test_expired_candidates_answers_expire_with_it(bench: MakeBench) -> None:
     made = bench(healthy(), TableDouble())
     end = int(made.clock.time) + 20
     candidate = Share("bbbbbbbbbbbb", CANDIDATE, 1.0, expires_at=end)
-    made.table.item = Route(4, (*SETTLED.shares, candidate)).to_item()
+    made.table.item = Route(4, (*LIVE_ROUTE.shares, candidate)).to_item()
     assert made.ask()["release"] == "bbbbbbbbbbbb"
     made.clock.time = end
     answer = made.ask()
@@ -85,7 +85,7 @@ def test_expired_candidates_answers_expire_with_it(bench: MakeBench) -> None:
 
 
 def test_route_is_read_once_in_its_time(bench: MakeBench) -> None:
-    made = bench(healthy(), TableDouble(SETTLED), route_seconds=10)
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), route_seconds=10)
     for number in range(20):
         made.ask(f"query {number}")
     assert made.table.reads == [
@@ -97,7 +97,7 @@ def test_route_is_read_once_in_its_time(bench: MakeBench) -> None:
 
 
 def test_bad_requests_read_nothing(bench: MakeBench) -> None:
-    made = bench(healthy(), TableDouble(SETTLED))
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
     assert made.ask("")["error"] == "empty_query"
     assert made.table.reads == []
     assert made.output() == []
@@ -119,7 +119,7 @@ def test_bad_requests_read_nothing(bench: MakeBench) -> None:
 def test_last_good_route_serves_while_none_can_be_read(
     bench: MakeBench, fails: Exception | float | None, item: dict[str, Any] | None
 ) -> None:
-    made = bench(healthy(), TableDouble(SETTLED), route_seconds=10, time_budget_ms=300)
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), route_seconds=10, time_budget_ms=300)
     made.ask("query 0")
     made.table.fails, made.table.item = fails, item
     made.clock.time += 10
@@ -134,7 +134,7 @@ def test_last_good_route_serves_while_none_can_be_read(
 
 @pytest.mark.parametrize("item", [None, Route(4).to_item()])
 def test_emptied_route_switches_distillation_off(bench: MakeBench, item: dict[str, Any] | None) -> None:
-    made = bench(healthy(), TableDouble(SETTLED), route_seconds=10)
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), route_seconds=10)
     made.ask()
     made.table.item = item
     made.clock.time += 10
@@ -159,9 +159,9 @@ def test_candidate_with_an_expiry_of_another_type_takes_no_requests(bench: MakeB
 def test_unreachable_table_at_first_means_base_model_then_recovers(
     bench: MakeBench, fails: Exception | float
 ) -> None:
-    made = bench(healthy(), TableDouble(SETTLED), time_budget_ms=300)
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), time_budget_ms=300)
     made.table.fails = fails
-    for query in ("dog", "cat"):  # the second does not try to read
+    for query in ("dog", "cat"):  # the second one does not try to read
         answer = made.ask(query)
         assert (answer["source"], answer["reason"]) == ("base", "no_route")
     made.table.fails = None
@@ -172,7 +172,7 @@ def test_unreachable_table_at_first_means_base_model_then_recovers(
 def test_shares_split_the_requests(bench: MakeBench) -> None:
     made = bench(healthy(), TableDouble())
     candidate = Share("bbbbbbbbbbbb", CANDIDATE, 0.25, expires_at=int(made.clock.time) + 100)
-    made.table.item = Route(4, (*SETTLED.shares, candidate)).to_item()
+    made.table.item = Route(4, (*LIVE_ROUTE.shares, candidate)).to_item()
     releases = [made.ask(f"query {number}")["release"] for number in range(400)]
     assert releases.count("bbbbbbbbbbbb") == pytest.approx(100, abs=30)
     assert releases.count("aaaaaaaaaaaa") + releases.count("bbbbbbbbbbbb") == 400
@@ -180,11 +180,11 @@ def test_shares_split_the_requests(bench: MakeBench) -> None:
 
 @pytest.mark.parametrize("jump", [-1e9, -3600.0, -1.0, 1.0, 3600.0, 1e9])
 def test_wall_clock_that_jumps_prevents_no_answer(bench: MakeBench, task: Task, jump: float) -> None:
-    """With a route and an answer known, a circuit open, and a candidate whose share has an end."""
+    """With a known route, a cached answer, an open circuit, and a candidate's share that expires."""
     made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(), cache_seconds=60)
     end = int(made.clock.time) + 600
     candidate = Share("bbbbbbbbbbbb", CANDIDATE, 0.5, expires_at=end)
-    made.table.item = Route(4, (*SETTLED.shares, candidate)).to_item()
+    made.table.item = Route(4, (*LIVE_ROUTE.shares, candidate)).to_item()
     for number in range(40):
         made.ask(f"query {number}")
     assert made.ask("query 0")["cached"]
@@ -196,5 +196,5 @@ def test_wall_clock_that_jumps_prevents_no_answer(bench: MakeBench, task: Task, 
         assert answer["source"] in ("distilled", "base")
     expired = made.clock.time >= end
     assert any(answer["release"] == "bbbbbbbbbbbb" for answer in answers) is not expired
-    if abs(jump) > 1:  # the circuit is tried again, and what was known is asked anew
+    if abs(jump) > 1:  # the circuit is tried again, and cached answers are asked for again
         assert {answer["source"] for answer in answers} == {"distilled"}

@@ -1,4 +1,4 @@
-"""The Lambda's entry point, with its real clients and nothing that answers them."""
+"""The Lambda entry point with its real clients and no service that answers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
-    # Port 9, discard: refused at once.
+    # Port 9, discard: connections are refused at once.
     "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
 }
 
 
 def load(monkeypatch: pytest.MonkeyPatch, **environment: str) -> ModuleType:
-    """Imports the handler as a new environment does."""
+    """Import the handler as a new environment does."""
     for variable, value in {**ENVIRONMENT, **environment}.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.delitem(sys.modules, "router.handler", raising=False)

@@ -1,6 +1,7 @@
-"""The router against the Bedrock stand-in: real clients, real connections, a student that was really trained.
+"""The router against the Bedrock stand-in: real clients and connections, and a student that was trained
+there.
 
-The table is a double that says so.
+The table is a double.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from tests.unit.router.students import deployed_student
 
 
 class Stage:
-    """A stand-in with one live deployment, and routers for it."""
+    """A stand-in with one live deployment, and routers that use it."""
 
     def __init__(self, bedrock: BedrockStandIn, endpoint: str, task: Task) -> None:
         self.bedrock, self.endpoint, self.task = bedrock, endpoint, task
 
     def router(self, endpoint: str | None = None, time_budget: float = 1.5) -> Router:
-        """A new environment's router, whose route names this endpoint or the live one."""
+        """Return a new environment's router whose route names this endpoint or the live one."""
         env = router_env(time_budget_ms=round(time_budget * 1000))
         client = boto3.client(
             "bedrock-runtime",
@@ -50,7 +51,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(task: Task) -> Iterator[Stage]:
-    """Trains and deploys once; every test uses up the faults that it orders."""
+    """Train and deploy once; every test uses up the faults that it orders."""
     with BedrockStandIn(s3=MemoryS3()) as bedrock:
         yield Stage(bedrock, deployed_student(bedrock, task), task)
 
@@ -123,7 +124,7 @@ def test_answer_in_a_reply_of_another_shape_is_read(stage: Stage, kind: str) -> 
 
 
 def test_answer_in_wrapping_is_read(stage: Stage) -> None:
-    # Only the base model has the tokens for it.
+    # Only the base model has enough tokens left.
     stage.bedrock.fault("denied", operation="Converse", modelId=stage.endpoint)
     stage.bedrock.fault("output_wrapped", modelId=BASE_MODEL)
     assert stage.router().handle({"query": "dog barking"})["source"] == "base"
@@ -200,7 +201,7 @@ def test_abandoned_call_blocks_no_other_call(stage: Stage) -> None:
 
 
 def test_batches_reuse_their_connections(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as queries that are asked side by side: a new one costs a TLS handshake on AWS."""
+    """As many connections as parallel queries; each new one costs a TLS handshake on AWS."""
     opened: list[object] = []
     connect = AWSHTTPConnection.connect
 

@@ -1,4 +1,4 @@
-"""The router's small parts, each by itself: prices, budget, breaker, cache."""
+"""Parts of the router: prices, budget, breaker, cache."""
 
 from __future__ import annotations
 

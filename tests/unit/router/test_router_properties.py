@@ -1,6 +1,6 @@
-"""Properties of the router that hold for any request and for any answer of a model.
+"""Properties of the router that hold for any request and any answer of a model.
 
-How a model's text is parsed: tests/unit/distilled_router/task/test_answer_properties.py.
+tests/unit/distilled_router/task/test_answer_properties.py covers the parsing of answers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from router.telemetry import Telemetry
 from router.xray import XRay
 from tests.unit.router.api_document import check
 from tests.unit.router.doubles import BASE_MODEL, BedrockDouble, TableDouble, client_error, reply, router_env
-from tests.unit.router.scenes import SETTLED, STUDENT, assert_weights, healthy
+from tests.unit.router.scenes import LIVE_ROUTE, STUDENT, assert_weights, healthy
 
 TASK = Task.load()
 # Texts that only a model or a caller writes.
@@ -39,7 +39,7 @@ unhurried = settings(
 
 
 class Recorded:
-    """A router on doubles, and all that it writes, as bytes that a log takes."""
+    """A router with doubles, and its output as bytes, as a log stores them."""
 
     def __init__(self, bedrock: Any, *, log_queries: bool = False) -> None:
         self._raw = io.BytesIO()
@@ -53,7 +53,7 @@ class Recorded:
                 env,
                 TASK,
                 models=Models(bedrock, TASK, logger, pause=lambda _: None),
-                routes=RouteCache(TableDouble(SETTLED), env.table_name, 1e9),
+                routes=RouteCache(TableDouble(LIVE_ROUTE), env.table_name, 1e9),
                 telemetry=Telemetry(env, logger),
                 xray=XRay(enabled=False),
             )
@@ -66,9 +66,9 @@ class Recorded:
             return self.router.handle(event)
 
     def written(self) -> str:
-        """Return the logs and metrics of the last request; each line is JSON."""
+        """Return the logs and metrics of the last request, in which each line must be JSON."""
         text = self._raw.getvalue().decode("utf-8")
-        for line in text.split("\n")[:-1]:  # U+2028 ends no line of a log
+        for line in text.split("\n")[:-1]:  # U+2028 does not end a line of a log
             json.loads(line)
         return text
 
@@ -87,7 +87,7 @@ value = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(anything, inner, max_size=4),
     max_leaves=12,
 )
-# Too deep for Python's own JSON to write or read.
+# Nested too deep for Python's JSON encoder and parser.
 deep = st.integers(1, 20_000).map(lambda depth: "[" * depth) | st.integers(1, 20_000).map(
     lambda depth: '{"query":' * depth + "1" + "}" * depth
 )
@@ -106,7 +106,7 @@ document = (
 
 
 def damaged(text: str, start: float, end: float, patch: str) -> str:
-    """The text with something else in place of a part of it."""
+    """Return the text with a part of it replaced."""
     first, last = sorted((int(start * len(text)), int(end * len(text))))
     return text[:first] + patch + text[last:]
 
@@ -142,12 +142,12 @@ ROUTER = Recorded(healthy())
 
 
 def path_of(event: Any) -> str:
-    """The path by which an answer is described: by the answer, since an event's may be nonsense."""
+    """Return the path whose schema applies; taken from the answer, since the event may be invalid."""
     return "/routes" if isinstance(event, dict) and "answers" in event else "/route"
 
 
 def assert_described(answer: Any, status: int) -> None:
-    """One of the document's answers or errors, and weights wherever there is no error."""
+    """Check that the document describes the answer or error, and that all but errors have weights."""
     json.dumps(answer, allow_nan=False)
     if "error" in answer:
         assert status == 400
@@ -194,7 +194,7 @@ def test_batch_has_for_each_query_what_it_has_alone(queries: list[Any]) -> None:
         assert found.get("weights") == alone.get("weights")
 
 
-# What models say
+# Output of models
 
 PIECES = (
     *(MODEL, "85 0 5 10", "25 25 25 25", "100", "0.5", "%", " ", "\n", "{", "}", "[", "]", '"', ",", ":"),
@@ -227,7 +227,7 @@ speech = (
 
 
 def said(text: str) -> tuple[str, dict[str, float] | None]:
-    """A model's text with its mark in it, and the weights that it says."""
+    """Generate a model's text with its mark in it, and the weights that it contains."""
     try:
         return text, TASK.parse(text)
     except InvalidOutput:
@@ -243,7 +243,7 @@ def says(student: Any, base: Any) -> Recorded:
 @example('{"visual": 0.7, "audio": 0.1, "transcription": 0.1, "metadata": 0.1, "zqmodelqz": "zqmodelqz"}', "")
 @example("NaN NaN NaN NaN", "inf 0 0 0")
 def test_model_output_changes_only_weights(one: str, other: str) -> None:
-    """The first text that holds weights gives them, else they are static; no text is found anywhere."""
+    """The first text with weights gives them, otherwise they are static; no text appears in any output."""
     asked = says(one, other)
     answer = asked.handle({"query": "dog barking"})
     assert_described(answer, 200)
@@ -266,7 +266,7 @@ def test_no_word_of_a_model_is_written_anywhere(text: str) -> None:
 
 
 class Odd:
-    """A Bedrock whose replies have any shape."""
+    """A Bedrock double whose replies have any shape."""
 
     def __init__(self, found: Any) -> None:
         self._found = found
@@ -292,7 +292,7 @@ def test_replies_of_any_shape_cost_no_answer(found: Any) -> None:
     assert_described(answer, 200)
 
 
-# Who may know a query
+# Where a query may appear
 
 FAILURES: tuple[Callable[[str], Any], ...] = (
     lambda text: client_error("ValidationException", 400, text),
@@ -310,10 +310,10 @@ FAILURES: tuple[Callable[[str], Any], ...] = (
 @pytest.mark.parametrize("log_queries", [False, True])
 @settings(unhurried, max_examples=60)
 @given(anything.filter(lambda text: len(text) < 400), st.sampled_from(FAILURES))
-def test_query_is_in_no_log_metric_or_answer_unless_that_is_asked_for(
+def test_query_is_in_no_log_metric_or_answer_unless_queries_are_logged(
     log_queries: bool, text: str, failure: Callable[[str], Any]
 ) -> None:
-    """Also where Bedrock's own errors, a bug of ours or the model quote it."""
+    """Not even if Bedrock's errors, a bug of ours or the model quote it."""
     wanted = f"{CALLER} {text}"
     quoted = failure(wanted)
     asked = Recorded(BedrockDouble(**{STUDENT: quoted, BASE_MODEL: quoted}), log_queries=log_queries)

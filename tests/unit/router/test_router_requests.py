@@ -152,7 +152,7 @@ def test_answer_is_http_or_bare() -> None:
 
 
 def in_time(event: object, error: str) -> bool:
-    """Return whether rejecting an event takes less than 50 ms of CPU time, which no budget counts."""
+    """Return whether rejecting an event takes less than 50 ms of CPU time, which no budget covers."""
 
     def seconds() -> float:
         began = time.process_time()
@@ -161,7 +161,7 @@ def in_time(event: object, error: str) -> bool:
         assert raised.value.error == error
         return time.process_time() - began
 
-    # Python's own garbage collection may fall into one of them.
+    # Python's garbage collection may run during one of them.
     return any(seconds() < 0.05 for _ in range(3))
 
 
@@ -169,7 +169,7 @@ def test_invisible_query_of_any_length_costs_nothing() -> None:
     assert in_time({"query": "\u200b" * 2_000_000}, "query_too_long")
 
 
-# The largest body that `read` above takes.
+# The largest body that `read` above accepts.
 LARGEST = most_bytes(20)
 
 

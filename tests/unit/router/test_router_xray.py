@@ -1,4 +1,4 @@
-"""Documents for X-Ray's daemon, and that tracing never prevents an answer."""
+"""Segments for X-Ray's daemon; tracing never prevents an answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from router.xray import Span, XRay
 from tests.unit.router.doubles import BASE_MODEL, TableDouble, client_error
-from tests.unit.router.scenes import SETTLED, STUDENT, MakeBench, healthy
+from tests.unit.router.scenes import LIVE_ROUTE, STUDENT, MakeBench, healthy
 
 SAMPLED = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1;Lineage=a:0"
 
@@ -26,7 +26,7 @@ class Daemon:
         self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
 
     def received(self) -> dict[str, Any]:
-        """The next document."""
+        """Return the next segment."""
         header, _, document = self._socket.recv(65_536).decode().partition("\n")
         assert json.loads(header) == {"format": "json", "version": 1}
         found: dict[str, Any] = json.loads(document)
@@ -48,7 +48,7 @@ class Daemon:
 
 @pytest.fixture
 def daemon() -> Iterator[Daemon]:
-    """A daemon."""
+    """Yield a daemon."""
     listening = Daemon()
     yield listening
     listening.close()
@@ -56,14 +56,14 @@ def daemon() -> Iterator[Daemon]:
 
 @pytest.fixture
 def traced(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Daemon:
-    """The daemon of an invocation that is sampled."""
+    """Return the daemon of a sampled invocation."""
     monkeypatch.setenv("AWS_XRAY_DAEMON_ADDRESS", daemon.address)
     monkeypatch.setenv("_X_AMZN_TRACE_ID", SAMPLED)
     return daemon
 
 
 def test_a_query_and_its_calls_are_subsegments_of_the_invocation(bench: MakeBench, traced: Daemon) -> None:
-    made = bench(healthy(), TableDouble(SETTLED), tracing=True)
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), tracing=True)
     made.ask()
     document = traced.received()
     assert document["type"] == "subsegment"
@@ -85,7 +85,7 @@ def test_a_query_and_its_calls_are_subsegments_of_the_invocation(bench: MakeBenc
 
 def test_calls_that_failed_are_coloured(bench: MakeBench, traced: Daemon) -> None:
     throttled, down = client_error("ThrottlingException", 429), client_error("InternalServerException", 500)
-    made = bench(healthy(**{STUDENT: throttled, BASE_MODEL: down}), TableDouble(SETTLED), tracing=True)
+    made = bench(healthy(**{STUDENT: throttled, BASE_MODEL: down}), TableDouble(LIVE_ROUTE), tracing=True)
     made.ask("dog barking")
     document = traced.received()
     assert (document["annotations"]["source"], document["annotations"]["reason"]) == ("static", "throttled")
@@ -96,12 +96,12 @@ def test_calls_that_failed_are_coloured(bench: MakeBench, traced: Daemon) -> Non
 
 
 def test_output_that_is_no_weights_is_no_fault_of_the_call(bench: MakeBench, traced: Daemon) -> None:
-    bench(healthy(**{STUDENT: "no weights"}), TableDouble(SETTLED), tracing=True).ask()
+    bench(healthy(**{STUDENT: "no weights"}), TableDouble(LIVE_ROUTE), tracing=True).ask()
     assert not {"fault", "error"} & traced.received()["subsegments"][1].keys()
 
 
 def test_a_batch_sends_each_query_that_was_asked(bench: MakeBench, traced: Daemon) -> None:
-    made = bench(healthy(), TableDouble(SETTLED), tracing=True)
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), tracing=True)
     made.router.handle({"queries": ["a dog", "a cat", "A  dog"]})
     assert {traced.received()["annotations"]["source"] for _ in range(2)} == {"distilled"}
     assert traced.is_idle()
@@ -114,12 +114,12 @@ def test_nothing_is_sent_where_lambda_samples_nothing(
     bench: MakeBench, traced: Daemon, monkeypatch: pytest.MonkeyPatch, header: str
 ) -> None:
     monkeypatch.setenv("_X_AMZN_TRACE_ID", header)
-    bench(healthy(), TableDouble(SETTLED), tracing=True).ask()
+    bench(healthy(), TableDouble(LIVE_ROUTE), tracing=True).ask()
     assert traced.is_idle()
 
 
 def test_nothing_is_sent_where_tracing_is_off(bench: MakeBench, traced: Daemon) -> None:
-    bench(healthy(), TableDouble(SETTLED), tracing=False).ask()
+    bench(healthy(), TableDouble(LIVE_ROUTE), tracing=False).ask()
     assert traced.is_idle()
 
 
@@ -132,7 +132,7 @@ def test_a_daemon_that_is_not_there_costs_nothing(
 ) -> None:
     monkeypatch.setenv("AWS_XRAY_DAEMON_ADDRESS", address)
     monkeypatch.setenv("_X_AMZN_TRACE_ID", SAMPLED)
-    made = bench(healthy(), TableDouble(SETTLED), tracing=True)
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), tracing=True)
     for query in ("a dog", "a cat", "a bird"):
         assert made.ask(query)["source"] == "distilled"
 

@@ -140,7 +140,7 @@ def changed(play: Play, new: dict[str, Any]) -> bool:
     return told(response)
 
 
-def serving(play: Play) -> None:
+def in_service(play: Play) -> None:
     modelled(play)
     assert bought(play)
     play.memory["moved"] = units(play, digest=B)
@@ -433,12 +433,14 @@ SCENES = {
     "a running job is deleted": Scene(created, deleted),
     "a job and its model are deleted": Scene(trained, deleted),
     "throughput is bought": Scene(modelled, bought, undo=given_back),
-    "throughput gets another model": Scene(serving, lambda p: changed(p, p.memory["moved"]), patient=False),
-    "throughput's tags change": Scene(serving, lambda p: changed(p, p.memory["tagged"]), patient=False),
-    "throughput is replaced": Scene(
-        serving, lambda p: changed(p, p.memory["more"]), undo=put_back, patient=False
+    "throughput gets another model": Scene(
+        in_service, lambda p: changed(p, p.memory["moved"]), patient=False
     ),
-    "throughput is deleted": Scene(serving, given_back, patient=False),
+    "throughput's tags change": Scene(in_service, lambda p: changed(p, p.memory["tagged"]), patient=False),
+    "throughput is replaced": Scene(
+        in_service, lambda p: changed(p, p.memory["more"]), undo=put_back, patient=False
+    ),
+    "throughput is deleted": Scene(in_service, given_back, patient=False),
     "a release waits for its job": Scene(waiting, lambda p: p.stage(WATCH, A)),
     "a release makes its job again": Scene(failed, lambda p: p.stage(WATCH, A)),
     "a release stops its stalled job": Scene(stalled, lambda p: p.stage(WATCH, A, "failed")),
