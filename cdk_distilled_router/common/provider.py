@@ -78,8 +78,7 @@ class ResourceProvider(cr.Provider):
             else None,
         )
         self._configure("onEvent", CLOUDFORMATION, hosting, on_event_role)
-        handlers = [on_event, *([is_complete] if is_complete else [])]
-        for handler in handlers:
+        for handler in [on_event, *([is_complete] if is_complete else [])]:
             for role in [on_event_role] + ([poll_role] if poll_role else []):
                 reason = "The Provider framework invokes this one handler; the CDK grants all its versions."
                 acknowledge(role, f"IAM5[Resource::{function_versions(handler)}]", reason)
