@@ -3,6 +3,8 @@
 .PHONY: benchmarks bootstrap checks contracts cost dataset-check diff deploy destroy durations execution-policy help install install-deploy install-tests local local-status local-down lock permissions releases rollback route synth watch test test-all tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Without Python's cache of compiled modules, each synthesis compiles all of aws_cdk again.
+unexport PYTHONDONTWRITEBYTECODE
 
 ENV ?= local
 QUERIES ?= data/sample_queries.txt
