@@ -167,7 +167,7 @@ def _serve(connection: Connection) -> None:
     """Run the stand-in's process with two deployed students, until the connection closes."""
     task = Task.load()
     with BedrockStandIn(s3=MemoryS3()) as bedrock:
-        endpoints = [deployed_student(bedrock, task, name) for name in ("live_share", "candidate")]
+        endpoints = [deployed_student(bedrock, task, name) for name in ("live", "candidate")]
         connection.send((bedrock.endpoint, endpoints))
         connection.poll(None)
 
