@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -14,6 +14,8 @@ from typing import Any
 
 from distilled_router.bedrock.naming import release_name
 from distilled_router.data.conversation import Example, examples
+from distilled_router.release.gate import Gate
+from distilled_router.release.rollout import Rollout
 from distilled_router.task.task import Task
 from stacks.settings import PROJECT, Settings, load
 from tests import real_data
@@ -68,16 +70,19 @@ class Candidate:
             properties = resource.get("Properties", {})
             variables = properties.get("Environment", {}).get("Variables", {})
             for values, names in ((variables, ("GATE", "ROLLOUT")), (properties, ("Gate", "Rollout"))):
-                for name, changes in zip(names, (self.gate, self.rollout), strict=True):
+                for name, kind, changes in zip(
+                    names, (Gate, Rollout), (self.gate, self.rollout), strict=True
+                ):
                     if name in values:
-                        values[name] = _merged(values[name], changes)
+                        values[name] = _merged(values[name], kind, changes)
         return templates
 
 
-def _merged(text: str, changes: Mapping[str, Any]) -> str:
-    values = copy.deepcopy(json.loads(text))
+def _merged(text: str, kind: type[Gate | Rollout], changes: Mapping[str, Any]) -> str:
+    """Return the JSON of a gate or rollout with changes. A limit that is not set is not in it."""
+    values, known = copy.deepcopy(json.loads(text)), {field.name for field in fields(kind)}
     for name, value in changes.items():
-        assert name in values, f"{name} is none of {', '.join(values)}"
+        assert name in known, f"{name} is none of {', '.join(sorted(known))}"
         values[name] = {**values[name], **value} if isinstance(value, dict) else value
     return json.dumps(values, sort_keys=True)
 
