@@ -150,6 +150,8 @@ class Tools:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A shell starts background jobs, such as a test session under nohup, with SIGINT ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def install(self, level: str) -> subprocess.CompletedProcess[str]:
