@@ -15,10 +15,12 @@ import pytest
 
 from stacks.settings import PROJECT
 
+# A shell starts background jobs, such as a test session under nohup, with SIGINT ignored.
 PROGRAM = """
-import pathlib, sys
+import pathlib, signal, sys
 from local import install
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(install.main([sys.argv[1]], pathlib.Path(sys.argv[2])))
 """
 
@@ -150,8 +152,6 @@ class Tools:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # A shell starts background jobs, such as a test session under nohup, with SIGINT ignored.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def install(self, level: str) -> subprocess.CompletedProcess[str]:
