@@ -19,6 +19,7 @@ from local.bedrock.errors import ServiceError
 from local.bedrock.faults import CALL_ERRORS, Fault
 from local.bedrock.operations import CONTROL, RUNTIME
 from local.bedrock.protocol import Protocol, Request, Response, Route
+from local.bedrock.reads import answered
 
 _CREDENTIAL = re.compile(
     r"AWS4-HMAC-SHA256 .*?Credential=([^/,\s]+)/\d{8}/([^/,\s]+)/([^/,\s]+)/aws4_request"
@@ -134,7 +135,8 @@ class Application:
         if name in RUNTIME:
             return self._protocol.success(route, RUNTIME[name](self.account, parameters))
         with self.account.lock:
-            return self._protocol.success(route, CONTROL[name](self.account, parameters))
+            answer = answered(self.account, name, parameters, CONTROL[name])
+            return self._protocol.success(route, answer)
 
     def _authorize(self, operation: str, parameters: dict[str, Any], key: str) -> None:
         """Raise AccessDeniedException if IAM denies the caller or the service role that it passes."""

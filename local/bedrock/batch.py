@@ -16,6 +16,7 @@ from local.bedrock.training_data import DataError, read_objects, write_object
 from local.bedrock.work import Work
 
 CREATE = "CreateModelInvocationJob"
+NOT_FOUND = "The provided batch inference job was not found."
 _RUNNING = ("Submitted", "Validating", "Scheduled", "InProgress")
 
 
@@ -181,7 +182,7 @@ def find(account: Account, identifier: str) -> InvocationJob:
     jobs = account.invocation_jobs
     job = jobs.get(identifier) or next((job for job in jobs.values() if job.id == identifier), None)
     if job is None:
-        raise not_found(f"The model invocation job {identifier} could not be found.")
+        raise not_found(NOT_FOUND)
     settle(account, job)
     return job
 

@@ -174,7 +174,7 @@ class Catalogue:
         """Return a system inference profile as GetInferenceProfile shows it."""
         model = self.profile_model(identifier)
         if model is None:
-            raise not_found(f"The inference profile {identifier} could not be found.")
+            raise not_found()
         profile_id = f"us.{model.id}"
         account = f"arn:aws:bedrock:{self.region}:{self.account}"
         return {

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+#: The service's text; it does not say which resource is meant.
+NOT_FOUND = (
+    "The specified resource Amazon Resource Name (ARN) was not found. "
+    "Check the Amazon Resource Name (ARN) and try your request again."
+)
+
 
 class ServiceError(Exception):
     """An error response; `code` is the name of its shape in the service model."""
@@ -17,7 +23,7 @@ def invalid(message: str) -> ServiceError:
     return ServiceError("ValidationException", message)
 
 
-def not_found(message: str) -> ServiceError:
+def not_found(message: str = NOT_FOUND) -> ServiceError:
     """Return a ResourceNotFoundException."""
     return ServiceError("ResourceNotFoundException", message)
 

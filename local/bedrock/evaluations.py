@@ -246,7 +246,7 @@ def find(account: Account, arn: str) -> EvaluationJob:
     """Return a job by its ARN, in its current state."""
     job = account.evaluation_jobs.get(arn)
     if job is None:
-        raise not_found(f"The evaluation job {arn} could not be found.")
+        raise not_found()
     settle(account, job)
     return job
 

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from local.bedrock.errors import NOT_FOUND
+
 #: The call is not executed: kind to the error's code and text.
 CALL_ERRORS: Mapping[str, tuple[str, str]] = {
     "throttled": ("ThrottlingException", "Too many requests, please wait before trying again."),
@@ -15,7 +17,7 @@ CALL_ERRORS: Mapping[str, tuple[str, str]] = {
     "unavailable": ("ServiceUnavailableException", "The service isn't currently available."),
     "validation": ("ValidationException", "The request is invalid."),
     "conflict": ("ConflictException", "Error occurred because of a conflict while performing an operation."),
-    "not_found": ("ResourceNotFoundException", "The specified resource was not found."),
+    "not_found": ("ResourceNotFoundException", NOT_FOUND),
     "not_ready": ("ModelNotReadyException", "The model is not ready to serve inference requests."),
     "over_quota": ("ServiceQuotaExceededException", "The number of requests exceeds the service quota."),
 }

@@ -137,7 +137,7 @@ def find(account: Account, identifier: str) -> Job:
         (j for j in account.jobs.values() if j.arn == identifier), None
     )
     if job is None:
-        raise not_found(f"The model customization job {identifier} could not be found.")
+        raise not_found()
     settle(account, job)
     return job
 

@@ -18,7 +18,7 @@ def find(account: Account, identifier: str) -> CustomModel:
     _settle_jobs(account)
     model = account.model_named(identifier)
     if model is None:
-        raise not_found(f"The custom model {identifier} could not be found.")
+        raise not_found()
     return model
 
 

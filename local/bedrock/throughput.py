@@ -60,7 +60,7 @@ def _model(account: Account, identifier: str) -> tuple[str, str]:
     if custom := account.model_named(identifier):
         return custom.arn, custom.base
     if ":custom-model/" in identifier or (":" not in identifier and "." not in identifier):
-        raise not_found(f"The custom model {identifier} could not be found.")
+        raise not_found()
     model = account.catalogue.usable(identifier, account.clock.now())
     if "PROVISIONED" not in model.inference:
         raise invalid(f"The model {identifier} doesn't support Provisioned Throughput.")
@@ -126,7 +126,7 @@ def find(account: Account, identifier: str) -> Throughput:
     by_name = (t for t in account.throughputs.values() if t.name == identifier)
     throughput = account.throughputs.get(identifier) or next(by_name, None)
     if throughput is None:
-        raise not_found(f"The provisioned model {identifier} could not be found.")
+        raise not_found()
     return throughput
 
 
