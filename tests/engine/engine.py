@@ -246,6 +246,29 @@ class Engine:
         """Set how often CloudFormation delivers each event of a custom resource."""
         self._send(f"{self._servers.emulator.url}/_cloudformation/deliveries/{times}", "POST", b"")
 
+    def cancel(self, stack: str = "", **order: Any) -> None:
+        """Let CloudFormation stop waiting for a Create or Update, the first that matches, now or later.
+
+        `order` has fields of `Order` in `local/emulator/cloudformation.py`.
+        """
+        self._cancellations("POST", json.dumps({"stack": stack, **order}).encode())
+
+    def withdraw_cancellations(self) -> None:
+        """Withdraw the cancellations that have not applied yet."""
+        self._cancellations("DELETE")
+
+    def cancelled(self) -> list[Mapping[str, Any]]:
+        """Return the operations that CloudFormation stopped waiting for."""
+        applied: list[Mapping[str, Any]] = self._cancellations("GET")["applied"]
+        return applied
+
+    def _cancellations(self, method: str, body: bytes | None = None) -> Any:
+        return self._send(f"{self._servers.emulator.url}/_cloudformation/cancellations", method, body)
+
+    def begin_to_delete(self, stack: str) -> None:
+        """Start to delete a stack, whatever CloudFormation is doing with it."""
+        self.aws("cloudformation").delete_stack(StackName=stack)
+
     def bedrock(self, path: str, order: Mapping[str, Any] | None = None, *, delete: bool = False) -> Any:
         """Call one of the stand-in's own endpoints, e.g. `/_state`: by GET, DELETE, or POST with an order."""
         url = f"{self._servers.bedrock.url}{path}"
