@@ -111,9 +111,9 @@ class InvocationJob:
         self.status, self.modified = status, now
 
     def end(self, status: str, now: float, message: str | None = None) -> None:
-        """Set a final status."""
+        """Set a final status; a stopped job has no end time."""
         self.move(status, now)
-        self.ended, self.message = now, message
+        self.ended, self.message = None if status == "Stopped" else now, message
 
 
 def settle(account: Account, job: InvocationJob) -> None:
@@ -187,39 +187,43 @@ def find(account: Account, identifier: str) -> InvocationJob:
     return job
 
 
-def _shown(job: InvocationJob) -> Result:
-    copied = (
-        "jobName",
-        "modelId",
-        "clientRequestToken",
-        "roleArn",
-        "inputDataConfig",
-        "outputDataConfig",
-        "vpcConfig",
-    )
+def _shown(account: Account, job: InvocationJob) -> Result:
+    copied = ("jobName", "roleArn", "vpcConfig")
     hours = job.parameters.get("timeoutDurationInHours", 24)
-    done = job.ended is not None and job.status in ("Completed", "PartiallyCompleted")
     return {
         **{name: job.parameters[name] for name in copied if name in job.parameters},
         "jobArn": job.arn,
+        "modelId": account.catalogue.arn_of(job.parameters["modelId"]),
         "status": job.status,
-        "message": job.message,
         "submitTime": job.created,
         "lastModifiedTime": job.modified,
         "endTime": job.ended,
+        "inputDataConfig": _owned(account, job.parameters["inputDataConfig"]),
+        "outputDataConfig": _owned(account, job.parameters["outputDataConfig"]),
         "timeoutDurationInHours": hours,
         "jobExpirationTime": job.created + hours * DAY / 24,
         "modelInvocationType": job.parameters.get("modelInvocationType", "InvokeModel"),
+    }
+
+
+def _owned(account: Account, config: Result) -> Result:
+    """Return the S3 settings with the owner of the bucket, by default the account."""
+    return {name: {"s3BucketOwner": account.settings.account, **value} for name, value in config.items()}
+
+
+def get(account: Account, parameters: Parameters) -> Result:
+    """Handle GetModelInvocationJob."""
+    job = find(account, parameters["jobIdentifier"])
+    done = job.status in ("Completed", "PartiallyCompleted")
+    return {
+        **_shown(account, job),
+        "clientRequestToken": job.parameters.get("clientRequestToken"),
+        "message": job.message,
         "totalRecordCount": job.records.total,
         "processedRecordCount": job.records.total if done else 0,
         "successRecordCount": job.records.total - job.records.failed if done else 0,
         "errorRecordCount": job.records.failed if done else 0,
     }
-
-
-def get(account: Account, parameters: Parameters) -> Result:
-    """Handle GetModelInvocationJob."""
-    return _shown(find(account, parameters["jobIdentifier"]))
 
 
 def list_jobs(account: Account, parameters: Parameters) -> Result:
@@ -231,7 +235,7 @@ def list_jobs(account: Account, parameters: Parameters) -> Result:
         parameters,
         account.invocation_jobs.values(),
         key="invocationJobSummaries",
-        summary=_shown,
+        summary=lambda job: _shown(account, job),
         name="jobName",
         created="submitTime",
     )
@@ -241,7 +245,7 @@ def stop(account: Account, parameters: Parameters) -> Result:
     """Handle StopModelInvocationJob."""
     job = find(account, parameters["jobIdentifier"])
     if job.status not in _RUNNING:
-        raise conflict(f"The job {job.arn} can't be stopped: its status is {job.status}.")
+        raise conflict()
     job.move("Stopping", account.clock.now())
     settle(account, job)
     return {}

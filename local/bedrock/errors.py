@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-#: The service's text; it does not say which resource is meant.
+#: The service's texts; they do not say which resource is meant, or what the conflict is.
+CONFLICT = "Error occurred because of a conflict while performing an operation."
 NOT_FOUND = (
     "The specified resource Amazon Resource Name (ARN) was not found. "
     "Check the Amazon Resource Name (ARN) and try your request again."
@@ -28,7 +29,7 @@ def not_found(message: str = NOT_FOUND) -> ServiceError:
     return ServiceError("ResourceNotFoundException", message)
 
 
-def conflict(message: str) -> ServiceError:
+def conflict(message: str = CONFLICT) -> ServiceError:
     """Return a ConflictException."""
     return ServiceError("ConflictException", message)
 

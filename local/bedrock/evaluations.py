@@ -272,6 +272,9 @@ def _summary(job: EvaluationJob) -> Result:
     return {
         **{name: shown[name] for name in names},
         "evaluationTaskTypes": [job.answers.dataset["taskType"]],
+        "inferenceConfigSummary": {
+            "modelConfigSummary": {"precomputedInferenceSourceIdentifiers": [job.answers.source]}
+        },
         "customMetricsEvaluatorModelIdentifiers": [judge_of(job.parameters)],
     }
 
@@ -295,7 +298,7 @@ def stop(account: Account, parameters: Parameters) -> Result:
     """Handle StopEvaluationJob."""
     job = find(account, parameters["jobIdentifier"])
     if job.status != "InProgress":
-        raise conflict(f"The job {job.arn} can't be stopped: its status is {job.status}.")
+        raise conflict()
     job.move("Stopping", account.clock.now())
     settle(account, job)
     return {}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from local.bedrock.errors import NOT_FOUND
+from local.bedrock.errors import CONFLICT, NOT_FOUND
 
 #: The call is not executed: kind to the error's code and text.
 CALL_ERRORS: Mapping[str, tuple[str, str]] = {
@@ -16,7 +16,7 @@ CALL_ERRORS: Mapping[str, tuple[str, str]] = {
     "failed": ("InternalServerException", "An internal server error occurred. Retry your request."),
     "unavailable": ("ServiceUnavailableException", "The service isn't currently available."),
     "validation": ("ValidationException", "The request is invalid."),
-    "conflict": ("ConflictException", "Error occurred because of a conflict while performing an operation."),
+    "conflict": ("ConflictException", CONFLICT),
     "not_found": ("ResourceNotFoundException", NOT_FOUND),
     "not_ready": ("ModelNotReadyException", "The model is not ready to serve inference requests."),
     "over_quota": ("ServiceQuotaExceededException", "The number of requests exceeds the service quota."),

@@ -203,7 +203,7 @@ def stop(account: Account, parameters: Parameters) -> Result:
     """Handle StopModelCustomizationJob."""
     job = find(account, parameters["jobIdentifier"])
     if job.status != "InProgress":
-        raise conflict(f"The job {job.name} can't be stopped: its status is {job.status}.")
+        raise conflict()
     job.stop(account.clock.now())
     settle(account, job)
     return {}

@@ -194,13 +194,10 @@ def delete(account: Account, parameters: Parameters) -> Result:
     """Handle DeleteProvisionedModelThroughput; the throughput disappears at once."""
     throughput = find(account, parameters["provisionedModelId"])
     if throughput.status == "Updating":
-        raise conflict(f"The provisioned model {throughput.arn} can't be deleted while it is Updating.")
+        raise conflict()
     committed = throughput.expires is not None and throughput.expires > account.clock.now()
     if committed and throughput.status != "Failed":
-        raise conflict(
-            f"The provisioned model {throughput.arn} has a {throughput.commitment} commitment and can't be "
-            "deleted before its term ends."
-        )
+        raise conflict()
     del account.throughputs[throughput.arn]
     account.tags.pop(throughput.arn, None)
     return {}

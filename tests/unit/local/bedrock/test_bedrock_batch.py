@@ -116,8 +116,9 @@ def test_job_can_be_stopped_while_it_runs(scene: Scene) -> None:
     scene.control.stop_model_invocation_job(jobIdentifier=arn)
     assert job(scene, arn)["status"] == "Stopping"
     scene.advance(HOUR)
-    assert job(scene, arn)["status"] == "Stopped"
-    with conflict("Stopped"):
+    found = job(scene, arn)
+    assert (found["status"], "endTime" in found) == ("Stopped", False)
+    with conflict("because of a conflict"):
         scene.control.stop_model_invocation_job(jobIdentifier=arn)
 
 
