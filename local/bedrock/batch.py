@@ -105,6 +105,7 @@ class InvocationJob:
     modified: float = 0.0
     ended: float | None = None
     message: str | None = None
+    stalled: bool = False
 
     def move(self, status: str, now: float) -> None:
         """Set the status."""
@@ -127,7 +128,7 @@ def settle(account: Account, job: InvocationJob) -> None:
         if job.work.failure is not None:
             job.end("Failed", checked, job.work.failure)
     answered = checked + scaled(durations.batch)
-    if job.status == "InProgress" and answered <= now:
+    if job.status == "InProgress" and answered <= now and not job.stalled:
         finished = job.work.finished(1)
         if finished is not None:
             _complete(job, max(answered, finished))
@@ -169,6 +170,7 @@ def create(account: Account, parameters: Parameters) -> Result:
         modified=account.clock.now(),
         records=records,
         work=Work(account.clock, records.read, records.answer),
+        stalled=account.faults.take("batch_stalled") is not None,
     )
     account.invocation_jobs[job.arn] = job
     account.tag(job.arn, parameters.get("tags"))

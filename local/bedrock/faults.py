@@ -34,6 +34,7 @@ RESOURCE_KINDS = (
     "throughput_update_failed",
     "evaluation_stalled",
     "evaluation_failed",
+    "batch_stalled",
 )
 #: A model's next answers are malformed.
 OUTPUT_KINDS = (

@@ -3,7 +3,7 @@
 - **Cancelled**: when a sibling fails, CloudFormation stops waiting for a resource. The resource's function
   and the waiter of the CDK's Provider framework go on; their late response is accepted and ignored. MiniStack
   creates one resource at a time, so an order says which operation is cancelled: see `Order`.
-- **Timeout**: the same, since no response came within the hour.
+- **Timeout**: the same, since no response came within the hour: it was lost.
 - **A Create that failed** is deleted in the rollback, by the physical id in its response, or by one that
   CloudFormation invents. An Update that failed is followed by an Update back to the old properties.
 - **A stack deleted in CREATE_IN_PROGRESS**: creations are cancelled, then everything is deleted.
@@ -67,7 +67,7 @@ class Order:
     """An order to end a Create or Update in progress, once.
 
     It applies to the first operation that matches, now or later. Empty fields match anything. `after` is in
-    seconds since the operation began.
+    seconds since the operation began. If `how` is a timeout, the operation's response is lost until then.
     """
 
     stack: str = ""
@@ -87,11 +87,10 @@ class Operation:
     resource_type: str
     operation: str
 
-    def matches(self, order: Order, seconds: float) -> bool:
-        """Return whether an order applies to this operation, which has run for some seconds."""
+    def matches(self, order: Order) -> bool:
+        """Return whether an order is about this operation."""
         names = ("stack", "logical_id", "resource_type", "operation")
-        same = all(getattr(order, name) in ("", getattr(self, name)) for name in names)
-        return same and seconds >= order.after
+        return all(getattr(order, name) in ("", getattr(self, name)) for name in names)
 
     def is_current(self) -> bool:
         """Return whether the stack is being created or updated, rather than rolled back."""
@@ -160,11 +159,15 @@ class CloudFormation:
             return operation.reason(CANCELLED) if self._is_deleted(operation.stack) else None
         with self._lock:
             for order in self._orders:
-                if operation.matches(order, seconds):
+                if operation.matches(order) and seconds >= order.after:
                     self._orders.remove(order)
                     self._applied.append({**asdict(operation), "how": order.how, "seconds": seconds})
                     return operation.reason(order.how)
         return None
+
+    def _is_response_lost(self, operation: Operation) -> bool:
+        with self._lock:
+            return any(order.how == TIMEOUT and operation.matches(order) for order in self._orders)
 
     # Resources
 
@@ -201,9 +204,15 @@ class CloudFormation:
         began, generation = time.monotonic(), self._generation
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(run,), daemon=True).start()
-        while not wait([result], POLL_SECONDS).done and generation == self._generation:
+        while generation == self._generation:
+            is_done = bool(wait([result], POLL_SECONDS).done)
             if reason := self._ended_by(operation, time.monotonic() - began):
                 raise EndedError(reason)
+            if not is_done:
+                continue
+            if not self._is_response_lost(operation):
+                break
+            time.sleep(POLL_SECONDS)
         return result.result()
 
     def _keep(self, operation: Operation, physical_id: str, props: Mapping[str, Any]) -> None:

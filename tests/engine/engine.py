@@ -253,6 +253,13 @@ class Engine:
         """
         self._cancellations("POST", json.dumps({"stack": stack, **order}).encode())
 
+    def lose_response(self, stack: str = "", *, after: float = 3600, **order: Any) -> None:
+        """Let CloudFormation get no response to a Create or Update, and stop waiting after these seconds.
+
+        With the default, the operation remains in progress until it is cancelled or its stack is deleted.
+        """
+        self.cancel(stack, after=after, how="timeout", **order)
+
     def withdraw_cancellations(self) -> None:
         """Withdraw the cancellations that have not applied yet."""
         self._cancellations("DELETE")

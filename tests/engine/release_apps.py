@@ -207,7 +207,7 @@ class Scene:
         """Start with a bucket that holds the training rows."""
         self.engine = engine
         # Each test uses another stack name, so that leftovers of one test don't disturb the next.
-        self._stack, self._folder = f"{OWNER}-{next(_numbers)}", folder
+        self.stack, self._folder = f"{OWNER}-{next(_numbers)}", folder
         self._declared: Declared | None = None
         self._outcomes: list[Outcome] = []
         self._ids: dict[str, str] = {}
@@ -224,12 +224,12 @@ class Scene:
         """Start to deploy a version of the app; return the digest of its release."""
         self._declared = declare(self._folder, **options)
         self.engine.publish(self._declared.assembly)
-        self.engine.begin(self._stack, self._declared.template)
+        self.engine.begin(self.stack, self._declared.template)
         return self._declared.digest
 
     def status(self) -> str | None:
         """Return the stack's status."""
-        return self.engine.status(self._stack)
+        return self.engine.status(self.stack)
 
     def is_busy(self) -> bool:
         """Return whether CloudFormation is working on the stack."""
@@ -237,7 +237,7 @@ class Scene:
 
     def wait(self) -> Outcome:
         """Wait for the end of the started operation."""
-        outcome = self.engine.wait(self._stack)
+        outcome = self.engine.wait(self.stack)
         self._outcomes.append(outcome)
         return outcome
 
@@ -256,7 +256,7 @@ class Scene:
     def begin_to_destroy(self) -> str:
         """Start to delete the stack; return the ARN of the latest execution."""
         last = max(self.releases().values(), key=lambda release: release.started_at, default=None)
-        self.engine.aws("cloudformation").delete_stack(StackName=self._stack)
+        self.engine.aws("cloudformation").delete_stack(StackName=self.stack)
         return last.execution if last else ""
 
     def order(self, kind: str, **more: Any) -> None:
@@ -322,7 +322,7 @@ class Scene:
     def physical_ids(self, kind: str) -> set[str]:
         """Return the physical ids of the stack's resources of a type."""
         declared = self._current.template["Resources"]
-        found = self.engine.resources(self._stack).items()
+        found = self.engine.resources(self.stack).items()
         return {id_ for name, id_ in found if declared[name]["Type"] == kind}
 
     def goes_live(self, digest: str) -> Release:
@@ -404,7 +404,7 @@ class Scene:
     def _failures(self) -> Iterator[str]:
         """Return why resources of the stack failed, over all its operations."""
         try:
-            events = self.engine.aws("cloudformation").describe_stack_events(StackName=self._stack)[
+            events = self.engine.aws("cloudformation").describe_stack_events(StackName=self.stack)[
                 "StackEvents"
             ]
         except ClientError:
@@ -435,5 +435,5 @@ class Scene:
     def _physical_id(self, logical_id: str) -> str | None:
         """Return a resource's physical id, reading until it exists; resources here are never replaced."""
         if logical_id not in self._ids and self.status():
-            self._ids |= self.engine.resources(self._stack)
+            self._ids |= self.engine.resources(self.stack)
         return self._ids.get(logical_id)

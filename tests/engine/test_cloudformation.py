@@ -196,6 +196,17 @@ def test_an_order_waits_for_its_operation_and_its_time(engine: Engine, listener:
     assert (applied["logical_id"], applied["operation"]) == ("Second", "Create")
 
 
+def test_a_lost_response_keeps_the_operation_in_progress_until_it_times_out(
+    engine: Engine, listener: Listener
+) -> None:
+    engine.lose_response(STACK, after=1)
+    began = time.monotonic()
+    assert engine.deploy(STACK, listener.template("Thing")).status == "ROLLBACK_COMPLETE"
+    assert time.monotonic() - began > 1
+    assert listener.told() == ["Create Thing", "Delete Thing"]
+    assert INVENTED.fullmatch(listener.events[1]["PhysicalResourceId"])
+
+
 def test_a_withdrawn_order_does_not_apply(engine: Engine, listener: Listener) -> None:
     engine.cancel(STACK)
     engine.withdraw_cancellations()

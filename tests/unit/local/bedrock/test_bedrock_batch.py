@@ -122,6 +122,16 @@ def test_job_can_be_stopped_while_it_runs(scene: Scene) -> None:
         scene.control.stop_model_invocation_job(jobIdentifier=arn)
 
 
+def test_stalled_job_runs_until_it_is_stopped(scene: Scene) -> None:
+    scene.bedrock.fault("batch_stalled")
+    arn = create(scene, records())
+    scene.advance(HOUR)
+    assert job(scene, arn)["status"] == "InProgress"
+    scene.control.stop_model_invocation_job(jobIdentifier=arn)
+    scene.advance(HOUR)
+    assert job(scene, arn)["status"] == "Stopped"
+
+
 def test_what_create_refuses(scene: Scene) -> None:
     with invalid("timeoutDurationInHours"):
         create(scene, records(), timeoutDurationInHours=169)
