@@ -23,9 +23,10 @@ Control endpoints: `GET /_health`, `GET /_state`, `GET /_calls?operation=`, `GET
 `GET|POST|DELETE /_lag`, `POST /_lifecycle`, `POST /_latency`, `POST /_reset`. `faults` lists the faults that
 can be injected; `settings.Lag` says how reads lag behind writes, which they do not unless it is set.
 
-AWS does not document every error class. These are assumptions: Conflict for the name of a custom model or an
-evaluation job in use, for stopping a job that has ended and for deleting throughput while it is updated or
-committed; Validation for the name of a deployment or throughput in use. Not modelled: streaming, tools,
+AWS does not document every error class. These are assumptions: Conflict for the name of a job or a custom
+model in use (`settings.Settings.name_in_use` changes it), for stopping a job that has ended and for deleting
+throughput while it is updated or committed; Validation for the name of a deployment or throughput in use. Not
+modelled: streaming, tools,
 guardrails, invocation logs as training data, evaluation jobs without a judge or with generators, import and
 copy jobs, verification of signatures, request rate limits. Callers' IAM policies are checked only with
 `authorize`.

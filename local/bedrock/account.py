@@ -136,6 +136,10 @@ class Account:
             )
         self._set_tags(arn, merged)
 
+    def tags_of(self, arn: str | None) -> dict[str, str]:
+        """Return a copy of a resource's tags; empty for an unknown resource."""
+        return dict(self.tags.get(arn or "", {}))
+
     def untag(self, arn: str, keys: list[str]) -> None:
         """Remove tags from a resource."""
         self._set_tags(arn, {key: value for key, value in self.tags[arn].items() if key not in keys})
@@ -144,6 +148,10 @@ class Account:
         before = (self.clock.now(), self.tags.get(arn, {}))
         self.seen.tags.setdefault(arn, []).append(before)
         self.tags[arn] = tags
+
+    def name_in_use(self, kind: str) -> ServiceError:
+        """Return the error for a name in use, of the class that the settings give."""
+        return ServiceError(self.settings.name_in_use, f"The provided {kind} name is currently in use.")
 
     def names_of_model(self, model_id: str | None) -> frozenset[str]:
         """Return all identifiers of an invoked model, by which a fault may name it.

@@ -155,7 +155,7 @@ def create(account: Account, parameters: Parameters) -> Result:
     if earlier := account.created_by_token(CREATE, parameters):
         return {"jobArn": earlier}
     if any(job.parameters["jobName"] == parameters["jobName"] for job in account.invocation_jobs.values()):
-        raise conflict("The provided job name is currently in use.")
+        raise account.name_in_use("job")
     if ":custom-model/" in parameters["modelId"]:
         raise invalid(f"Batch inference is not supported for the model {parameters['modelId']}.")
     target = resolve(account, parameters["modelId"])

@@ -194,7 +194,7 @@ def create(account: Account, parameters: Parameters) -> Result:
     if earlier := account.created_by_token(CREATE, parameters):
         return {"jobArn": earlier}
     if any(job.parameters["jobName"] == parameters["jobName"] for job in account.evaluation_jobs.values()):
-        raise conflict("The provided job name is currently in use.")
+        raise account.name_in_use("job")
     _check(account, parameters)
     account.check_role(parameters["roleArn"])
     new_id, now = account.new_id(), account.clock.now()

@@ -21,6 +21,13 @@ CALL_ERRORS: Mapping[str, tuple[str, str]] = {
     "not_ready": ("ModelNotReadyException", "The model is not ready to serve inference requests."),
     "over_quota": ("ServiceQuotaExceededException", "The number of requests exceeds the service quota."),
 }
+#: Texts of a ValidationException while a new role or its policy takes effect.
+ROLE_TEXTS = (
+    "Could not assume provided IAM role. Please verify that the role exists.",
+    "Could not validate GetObject permissions to access Amazon S3 bucket: data at key training.jsonl",
+    "Could not validate ListBucket permissions for S3URI s3://data/in/",
+    "Amazon S3 perms missing (PutObject): s3://data/out/.write_access_check_file.tmp",
+)
 #: The call is executed, but late or with its response withheld.
 CALL_EFFECTS = ("slow", "lost_response")
 #: The next resource of this kind fails or stalls.

@@ -99,11 +99,11 @@ def _check_hyperparameters(values: dict[str, str]) -> None:
 def _check_names(account: Account, parameters: Parameters) -> None:
     # A job can't be deleted, so its name stays in use forever.
     if parameters["jobName"] in account.jobs:
-        raise conflict("The provided job name is currently in use.")
+        raise account.name_in_use("job")
     name = parameters["customModelName"]
     names_of_running = {job.parameters["customModelName"] for job in account.jobs.values() if job.running}
     if account.model_named(name) or name in names_of_running:
-        raise conflict("The provided custom model name is currently in use.")
+        raise account.name_in_use("custom model")
 
 
 def _new_job(account: Account, parameters: Parameters, kind: str, base: FoundationModel, model: str) -> Job:

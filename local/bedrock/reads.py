@@ -12,7 +12,7 @@ from typing import Any
 
 from local.bedrock import batch, deployments, evaluations, jobs, models, throughput
 from local.bedrock.account import Account, Parameters, Result
-from local.bedrock.errors import NOT_FOUND, not_found
+from local.bedrock.errors import NOT_FOUND, ServiceError, not_found
 
 Operation = Callable[[Account, Parameters], Result]
 
@@ -40,9 +40,8 @@ _VERBS = ("Get", "Stop", "Delete", "Update")
 
 def answered(account: Account, operation: str, parameters: Parameters, function: Operation) -> Result:
     """Return an operation's answer, as far as its reads may see by now."""
-    verb = next((verb for verb in _VERBS if operation.startswith(verb)), "")
-    kind = _KINDS.get(operation.removeprefix(verb))
-    if not verb or kind is None:
+    verb, kind = _parts(operation)
+    if kind is None:
         return function(account, parameters)
     identifier = str(parameters[kind.parameter])
     resource = kind.find(account, identifier)
@@ -50,6 +49,23 @@ def answered(account: Account, operation: str, parameters: Parameters, function:
     if _hidden(account, verb, resource.arn, account.clock.now() - resource.created):
         raise not_found(kind.not_found)
     return _answer(account, resource.arn) if verb == "Get" else function(account, parameters)
+
+
+def _parts(operation: str) -> tuple[str, _Kind | None]:
+    """Return the verb of an operation on an existing resource, and the kind of resource, or None."""
+    verb = next((verb for verb in _VERBS if operation.startswith(verb)), "")
+    return verb, _KINDS.get(operation.removeprefix(verb)) if verb else None
+
+
+def named(account: Account, operation: str, parameters: Parameters) -> str | None:
+    """Return the ARN of the existing resource that a call names, or None."""
+    _, kind = _parts(operation)
+    if kind is None:
+        return parameters.get("resourceARN")
+    try:
+        return str(kind.find(account, str(parameters[kind.parameter])).arn)
+    except ServiceError:
+        return None
 
 
 def _hidden(account: Account, verb: str, arn: str, age: float) -> bool:

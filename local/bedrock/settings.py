@@ -91,7 +91,8 @@ class Settings:
     """The account, and the delays of its models.
 
     `first_token_ms` is the delay before the first output token, `token_ms` the delay per output token.
-    `page_size` is the default of `maxResults` in List operations.
+    `page_size` is the default of `maxResults` in List operations. `name_in_use` is the class of the error for
+    a name in use, for which sources give ConflictException and ValidationException.
     """
 
     account: str = "000000000000"
@@ -99,6 +100,7 @@ class Settings:
     first_token_ms: float = 0.0
     token_ms: float = 0.0
     page_size: int = 100
+    name_in_use: str = "ConflictException"
     durations: Durations = field(default_factory=Durations)
     quotas: Quotas = field(default_factory=Quotas)
     lag: Lag = field(default_factory=Lag)
