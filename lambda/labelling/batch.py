@@ -13,6 +13,7 @@ from distilled_router.aws.errors import (
     ResourceError,
     code,
     described,
+    is_name_in_use,
     is_role_not_ready,
     is_transient,
 )
@@ -84,7 +85,7 @@ def start(
         if found:
             return str(found["jobArn"])
         text = f"Bedrock did not create batch job {name}: {described(error)}"
-        if is_transient(error) or (isinstance(error, ClientError) and is_role_not_ready(error)):
+        if is_transient(error) or (isinstance(error, ClientError) and _is_temporary(error)):
             raise NotYetError(text) from error
         if isinstance(error, ClientError) and code(error) == "ServiceQuotaExceededException":
             # The account's other batch jobs use up the quota, until they end.
@@ -93,6 +94,11 @@ def start(
             ) from error
         raise ResourceError(text) from error
     return str(created["jobArn"])
+
+
+def _is_temporary(error: ClientError) -> bool:
+    """Return whether the role is too new to be used, or the job of that name exists but is not listed yet."""
+    return is_role_not_ready(error) or is_name_in_use(error)
 
 
 def named(bedrock: Any, part: str) -> Iterator[dict[str, Any]]:

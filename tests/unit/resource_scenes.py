@@ -23,6 +23,7 @@ from distilled_router.data.conversation import row
 from distilled_router.task.task import Task
 from existing import handler as existing_handler
 from local.bedrock import BedrockStandIn
+from local.bedrock.faults import ROLE_TEXTS
 from tests.unit import framework
 from tests.unit.framework import Framework
 
@@ -38,7 +39,7 @@ POLL, HOUR, DAY = 5, 3600, 86_400
 Hooks = Mapping[str, Callable[[], object]]
 
 CREATE, STOP = "CreateModelCustomizationJob", "StopModelCustomizationJob"
-ROLE_ERROR = "Could not assume provided IAM role. Please verify that the role exists."
+ROLE_ERROR = ROLE_TEXTS[0]
 
 
 def job_properties(digest: str = DIGEST, **changes: Any) -> dict[str, Any]:

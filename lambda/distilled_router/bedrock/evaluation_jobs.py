@@ -17,6 +17,7 @@ from distilled_router.aws.errors import (
     ResourceError,
     code,
     described,
+    is_name_in_use,
     is_role_not_ready,
     is_transient,
     or_none,
@@ -104,4 +105,5 @@ def _is_ours(bedrock: Any, arn: str, owner: str) -> bool:
 def _is_temporary(error: ClientError) -> bool:
     """Return whether the role is too new to be assumed, other jobs use up the quota until they end, or the
     job of that name exists but is not listed yet."""
-    return is_role_not_ready(error) or code(error) in {"ServiceQuotaExceededException", "ConflictException"}
+    waits = code(error) in {"ServiceQuotaExceededException", "ConflictException"}
+    return waits or is_role_not_ready(error) or is_name_in_use(error)

@@ -308,7 +308,8 @@ def _refusal(request: Mapping[str, Any], error: ClientError | BotoCoreError) -> 
     if is_role_not_ready(error):
         return NotYetError(
             f"{text} The trust policy of {request['roleArn']} must name bedrock.amazonaws.com, this account "
-            "and this Region's jobs; a new role can be assumed after about two minutes."
+            "and this Region's jobs; its policy must allow reading the data and writing the output. A new "
+            "role can be used after about two minutes."
         )
     if code(error) == "ServiceQuotaExceededException":
         text += (

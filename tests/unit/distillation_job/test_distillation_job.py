@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
+from local.bedrock.faults import ROLE_TEXTS
 from tests.unit import framework
 from tests.unit.framework import MARKER
 from tests.unit.resource_scenes import (
@@ -295,9 +296,10 @@ def test_the_token_follows_the_specification_and_nothing_else() -> None:
     assert spec(**moved).token == spec().token
 
 
-def test_a_role_that_is_not_ready_is_awaited(world: World) -> None:
+@pytest.mark.parametrize("text", ROLE_TEXTS)
+def test_a_role_that_is_not_ready_is_awaited(world: World, text: str) -> None:
     """Case B2."""
-    world.server.fault("validation", operation=CREATE, count=2, message=ROLE_ERROR)
+    world.server.fault("validation", operation=CREATE, count=2, message=text)
 
     response = world.jobs().send(framework.create(job_properties()))
 

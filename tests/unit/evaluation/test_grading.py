@@ -26,6 +26,7 @@ from evaluation.grades import METRIC, MOST_PROMPTS, instructions, metric, sample
 from evaluation.metrics import Answer, Question
 from evaluation.page import page
 from evaluation.score_and_gate import score
+from local.bedrock.faults import ROLE_TEXTS
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE, ROLE
 from tests.unit.release_world import OWNER, A, B, Proxy, World
 
@@ -281,10 +282,14 @@ def test_lost_answer_is_followed_by_a_lookup_of_the_name(bench: Bench) -> None:
     assert bench.jobs() == ["Completed"]
 
 
-def test_name_in_use_that_is_not_listed_yet_is_awaited(bench: Bench) -> None:
+@pytest.mark.parametrize("kind", ["conflict", "validation"])
+def test_name_in_use_that_is_not_listed_yet_is_awaited(bench: Bench, kind: str) -> None:
+    """AWS does not document the error's class."""
     bench.answered()
-    bench.world.server.fault("conflict", operation="CreateEvaluationJob")
-    assert "ConflictException" in bench.step()["message"]
+    text = "The provided job name is currently in use."
+    bench.world.server.fault(kind, operation="CreateEvaluationJob", message=text)
+    result = bench.step()
+    assert (result["outcome"], text in result["message"]) == ("waiting", True)
     assert bench.grade()["outcome"] == "done"
 
 
@@ -305,7 +310,7 @@ def test_passing_errors_are_waited_out(bench: Bench, operation: str, kind: str) 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("validation", "Could not assume provided IAM role"), ("over_quota", "too many jobs")],
+    [*(("validation", text) for text in ROLE_TEXTS), ("over_quota", "too many jobs")],
 )
 def test_young_role_and_a_full_quota_are_waited_out(bench: Bench, kind: str, message: str) -> None:
     bench.answered()

@@ -9,6 +9,8 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from labelling.shards import PART
+from local.bedrock import BedrockStandIn, Settings
+from local.bedrock.faults import ROLE_TEXTS
 from tests.unit.labelling.scenes import CREATE, HOUR, SECOND, Scene, failing, printed, spoilt
 
 
@@ -232,21 +234,43 @@ def test_call_without_an_answer_is_retried(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "text"),
+    ("kind", "message", "text"),
     [
-        ("throttled", "did not create"),
-        ("unavailable", "did not create"),
-        ("over_quota", "Waiting for other batch jobs"),
+        ("throttled", None, "did not create"),
+        ("unavailable", None, "did not create"),
+        ("over_quota", None, "Waiting for other batch jobs"),
+        *(("validation", message, message) for message in ROLE_TEXTS),
     ],
 )
-def test_batch_that_bedrock_does_not_take_yet_is_retried(scene: Scene, kind: str, text: str) -> None:
+def test_batch_that_bedrock_does_not_take_yet_is_retried(
+    scene: Scene, kind: str, message: str | None, text: str
+) -> None:
     scene.publish(60)
-    scene.server.fault(kind, operation=CREATE)
+    scene.server.fault(kind, operation=CREATE, message=message)
     result = scene.shard().label()
     assert result["outcome"] == "waiting"
     assert text in result["message"]
     assert scene.label()["outcome"] == "done"
     assert len(scene.jobs()) == 1
+
+
+@pytest.mark.parametrize("code", ["ConflictException", "ValidationException"])
+def test_batch_that_is_not_listed_yet_is_awaited(code: str) -> None:
+    """Its name is in use already, and AWS does not document the error's class."""
+    with BedrockStandIn(settings=Settings(name_in_use=code)) as server:
+        scene = Scene(server, server.client("bedrock"), server.client("bedrock-runtime"))
+        scene.publish(60)
+        server.fault("lost_response", operation=CREATE, answer="error")
+        server.lag(list_seconds=HOUR)
+        bedrock = server.client("bedrock", attempts=1)
+        assert scene.shard(bedrock=bedrock).label()["outcome"] == "waiting"
+        server.forget_tokens()
+        result = scene.shard(bedrock=bedrock).label()
+        assert result["outcome"] == "waiting"
+        assert "currently in use" in result["message"]
+        server.advance(HOUR)
+        assert scene.label()["outcome"] == "done"
+        assert len(scene.jobs()) == 1
 
 
 def test_calls_that_take_long_go_on_in_the_next_invocation(scene: Scene) -> None:
