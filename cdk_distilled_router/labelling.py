@@ -15,6 +15,7 @@ from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK, MACHINE, Caller
 from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting, VpcConfig
+from cdk_distilled_router.common.ownership import registering, resource_env
 from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.dataset import DatasetFile, QueriesFolder, cost_properties
 from cdk_distilled_router.distillation_job import DistillationJob
@@ -210,7 +211,7 @@ class Labelling(Construct):
         ).machine
 
     def _provider(self, role: iam.Role) -> ResourceProvider:
-        env = Env(owner=self._owner)
+        env = resource_env(self, self._owner, self._hosting)
         begins = "Validates raw queries and publishes them in shards"
         checks = "Starts a labelling, or checks that it has ended"
         return ResourceProvider(
@@ -283,6 +284,7 @@ class Labelling(Construct):
         jobs = may.account_arn(BATCH_JOBS)
         machine = may.Permission(["states:StartExecution"], [self._job.labelling_machine_arn])
         return [
+            *registering(self, self._hosting),
             *self._folder(),
             *may.purge(self._bucket, self, FOLDER),
             machine,

@@ -15,6 +15,7 @@ from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK, MACHINE, Caller
 from cdk_distilled_router.common.functions import Function
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
+from cdk_distilled_router.common.ownership import registering, resource_env
 from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.existing import ExistingThroughput
 from cdk_distilled_router.props import RETAIN, RetentionProps, ThroughputProps
@@ -145,7 +146,13 @@ class ProvisionedThroughput(Construct):
         return {name: value for name, value in properties.items() if value is not None}
 
     def _provider(self, table: dynamodb.ITable | None) -> ResourceProvider:
-        on_event = ProvisionedThroughputEnv(owner=self._owner, table_name=table.table_name if table else "")
+        is_complete = resource_env(self, self._owner, self._hosting)
+        on_event = ProvisionedThroughputEnv(
+            owner=self._owner,
+            requests_table=is_complete.requests_table,
+            absence_seconds=is_complete.absence_seconds,
+            table_name=table.table_name if table else "",
+        )
         return ResourceProvider(
             self,
             "Provider",
@@ -158,7 +165,7 @@ class ProvisionedThroughput(Construct):
             is_complete=self._function(
                 "IsComplete",
                 "is_complete",
-                Env(owner=self._owner),
+                is_complete,
                 "Buys a provisioned throughput, and checks that a change has ended",
             ),
             hosting=self._hosting,
@@ -206,6 +213,7 @@ class ProvisionedThroughput(Construct):
     def _permissions(self, student: str, table: dynamodb.ITable | None) -> list[may.Permission]:
         key = self._options.model_key
         return [
+            *registering(self, self._hosting),
             *_to_buy(self._owner, student),
             *([may.model_key(key)] if key else []),
             *(_to_release(self._owner, table) if table else []),

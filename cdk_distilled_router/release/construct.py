@@ -12,6 +12,7 @@ from constructs import Construct
 
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
 from cdk_distilled_router.common.provider import ResourceProvider
+from cdk_distilled_router.common.tables import items_table
 from cdk_distilled_router.release.context import (
     ReleaseContext,
     ReleaseProps,
@@ -20,7 +21,7 @@ from cdk_distilled_router.release.context import (
 )
 from cdk_distilled_router.release.functions import ReleaseFunctions
 from cdk_distilled_router.release.machine import ReleaseMachine
-from cdk_distilled_router.release.stores import releases_table, releases_topic, undelivered_queue
+from cdk_distilled_router.release.stores import releases_topic, undelivered_queue
 
 DEFAULT_PROPS, OWN_STORES = ReleaseProps(), ReleaseStores()
 
@@ -75,7 +76,7 @@ class Release(Construct):
         """
         super().__init__(scope, construct_id)
         self.owner, self.digest, self.key = owner, job.digest, stores.key or bucket.encryption_key
-        self.table = stores.table or releases_table(self, "Table", self.key)
+        self.table = stores.table or items_table(self, "Table", self.key)
         self.topic = stores.topic or releases_topic(self, "Topic", self.key)
         self.undelivered = undelivered_queue(self, "Undelivered")
         self._context = ReleaseContext(

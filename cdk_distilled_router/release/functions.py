@@ -10,6 +10,7 @@ from aws_cdk import aws_iam as iam
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK, MACHINE, SCHEDULE, Caller
 from cdk_distilled_router.common.functions import DEFAULT_PROPS, Function, FunctionProps
+from cdk_distilled_router.common.ownership import registering, resource_env
 from cdk_distilled_router.release.context import ReleaseContext
 from cdk_distilled_router.release.judge import judge_role
 from cdk_distilled_router.release.permissions import ReleasePermissions
@@ -176,8 +177,15 @@ class ReleaseFunctions:
 
     def _add_resource(self) -> None:
         context = self._context
-        env = ReleaseEnv(owner=context.owner, table_name=context.table.table_name)
-        self.resource_role = self._role("ReleaseRole", ALL_ITEMS, self._grants.resource())
+        base = resource_env(context.scope, context.owner, context.hosting)
+        env = ReleaseEnv(
+            owner=context.owner,
+            requests_table=base.requests_table,
+            absence_seconds=base.absence_seconds,
+            table_name=context.table.table_name,
+        )
+        registers = registering(context.scope, context.hosting)
+        self.resource_role = self._role("ReleaseRole", ALL_ITEMS, [*self._grants.resource(), *registers])
         shared = _Shared(self.resource_role, env)
         begins = "Starts a release, or ends all releases"
         checks = "Checks that a release has started, or that all have ended"

@@ -18,6 +18,7 @@ from distilled_router.aws.storage import purge
 from distilled_router.cost import estimate
 from distilled_router.data.dataset_rules import ROWS, Report, check_dataset
 from distilled_router.data.files import DataFile
+from distilled_router.env import ResourceEnv
 from distilled_router.task.task import Task
 
 logger = Logger()
@@ -26,8 +27,8 @@ logger = Logger()
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
-    request = Event.parse(event)
-    return answer_event(lambda: handle(request, client("s3"), Task.load()))
+    request = Event.parse(event, ResourceEnv.read())
+    return answer_event(request, lambda: handle(request, client("s3"), Task.load()))
 
 
 def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_retries) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from distilled_router.aws.errors import NotYetError, ResourceError
 from distilled_router.aws.state_machine import StageResult, done, failed, wait_if_transient, waiting
 from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
 from distilled_router.bedrock import jobs, models
+from distilled_router.env import ResourceEnv
 
 logger = Logger()
 
@@ -49,15 +50,15 @@ RETRY_SECONDS = 15
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
-    request = Event.parse(event)
-    return answer_event(lambda: handle(request))
+    request = Event.parse(event, ResourceEnv.read())
+    return answer_event(request, lambda: handle(request))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
-    request = Event.parse(event)
-    return answer_poll(lambda: check(request, client("bedrock"), client("s3")))
+    request = Event.parse(event, ResourceEnv.read())
+    return answer_poll(request, lambda: check(request, client("bedrock"), client("s3")))
 
 
 def create_job(event: Mapping[str, Any], context: Any) -> StageResult:

@@ -94,6 +94,18 @@ class Env(_Frozen):
         return cls(**values)
 
 
+class ResourceEnv(Env):
+    """The variables of a custom resource that creates anything that costs.
+
+    Attributes:
+        requests_table: holds the newest request to each resource of the stack.
+        absence_seconds: for how long Bedrock must say that a resource does not exist before this counts.
+    """
+
+    requests_table: str
+    absence_seconds: float
+
+
 class CandidateEnv(Env):
     """The variables of WatchJob and DeployCandidate, by the names of the settings.
 
@@ -179,7 +191,7 @@ class SweeperEnv(Env):
     judge: str
 
 
-class ReleaseEnv(Env):
+class ReleaseEnv(ResourceEnv):
     """The variables of the custom resource Release."""
 
     table_name: str
@@ -212,7 +224,7 @@ class LabellingEnv(Env):
     network: Mapping[str, Sequence[str]]
 
 
-class ProvisionedThroughputEnv(Env):
+class ProvisionedThroughputEnv(ResourceEnv):
     """The variables of the custom resource's onEvent.
 
     Attributes:

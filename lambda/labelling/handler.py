@@ -23,7 +23,7 @@ from distilled_router.aws.state_machine import StageResult, done, failed, readab
 from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.data.conversation import examples
 from distilled_router.data.labelling_plan import Plan, shard_of
-from distilled_router.env import LabellingEnv
+from distilled_router.env import LabellingEnv, ResourceEnv
 from distilled_router.task.task import Task
 from labelling import resource
 from labelling.curation import curate
@@ -40,13 +40,15 @@ _RUNTIME = Config(retries={"mode": "standard", "max_attempts": 6}, connect_timeo
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
-    return answer_event(lambda: resource.handle(Event.parse(event), _services(), Task.load()))
+    request = Event.parse(event, ResourceEnv.read())
+    return answer_event(request, lambda: resource.handle(request, _services(), Task.load()))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
-    return answer_poll(lambda: resource.check(Event.parse(event), _services()))
+    request = Event.parse(event, ResourceEnv.read())
+    return answer_poll(request, lambda: resource.check(request, _services()))
 
 
 def label_queries(event: Mapping[str, Any], context: Any) -> StageResult:

@@ -33,7 +33,7 @@ from distilled_router.aws.errors import NotYetError, ResourceError, is_transient
 from distilled_router.aws.state_machine import StageResult, wait_if_transient, waiting
 from distilled_router.bedrock import models, throughput
 from distilled_router.bedrock.naming import OWNER_TAG, digest_of
-from distilled_router.env import ProvisionedThroughputEnv, ServeFromThroughputEnv
+from distilled_router.env import ProvisionedThroughputEnv, ResourceEnv, ServeFromThroughputEnv
 from distilled_router.release.table import Releases, RouteChangedError
 from provisioned_throughput.serve_from_throughput import is_routed, serve
 
@@ -50,15 +50,15 @@ def _utc_now() -> datetime:
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
-    request = Event.parse(event)
-    return answer_event(lambda: handle(request, client("bedrock"), _releases()))
+    request = Event.parse(event, ProvisionedThroughputEnv.read())
+    return answer_event(request, lambda: handle(request, client("bedrock"), _releases()))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
-    request = Event.parse(event)
-    return answer_poll(lambda: check(request, client("bedrock")))
+    request = Event.parse(event, ResourceEnv.read())
+    return answer_poll(request, lambda: check(request, client("bedrock")))
 
 
 def serve_from_throughput(event: Mapping[str, Any], context: Any) -> StageResult:

@@ -44,13 +44,15 @@ ON_DEMAND = "on_demand"
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
-    return answer_event(lambda: handle(Event.parse(event), services()))
+    request = Event.parse(event, ReleaseEnv.read())
+    return answer_event(request, lambda: handle(request, services()))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
-    return answer_poll(lambda: check(Event.parse(event), services()))
+    request = Event.parse(event, ReleaseEnv.read())
+    return answer_poll(request, lambda: check(request, services()))
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,10 @@ def test_every_function_has_exactly_the_variables_that_its_handler_reads(assembl
 @pytest.mark.parametrize(
     ("handler", "expected"),
     [
-        ("dataset.on_event", "Env"),
+        ("dataset.on_event", "ResourceEnv"),
         ("evaluation.ask_models", "EvaluationEnv"),
         ("evaluation.grade_answers", "GradeAnswersEnv"),
-        ("labelling.is_complete", "Env"),
+        ("labelling.is_complete", "ResourceEnv"),
         ("labelling.label_queries", "LabellingEnv"),
         ("provisioned_throughput.on_event", "ProvisionedThroughputEnv"),
         ("provisioned_throughput.serve_from_throughput", "ServeFromThroughputEnv"),
@@ -72,12 +72,13 @@ class BrokenStack(cdk.Stack):
 
 
 def test_construct_that_passes_another_class_is_found() -> None:
-    broken = BrokenStack(env.ProvisionedThroughputEnv(owner="search", table_name="releases"))
+    broken = BrokenStack(env.ReleaseWaitEnv(owner="search", table_name="releases", margin_seconds=9))
     assert broken.problems() == [
         "BATCH_ROLE_ARN is missing",
         "BUCKET is missing",
         "NETWORK is missing",
         "TAGS is missing",
+        "MARGIN_SECONDS is no field of LabellingEnv",
         "TABLE_NAME is no field of LabellingEnv",
     ]
 

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from distilled_router.aws import custom_resource
 from distilled_router.aws.errors import code
 from distilled_router.bedrock.naming import throughput_name
 from distilled_router.release.table import Releases
@@ -47,6 +48,8 @@ GATE = {
 SETTINGS = {
     "POWERTOOLS_SERVICE_NAME": OWNER,
     "TABLE_NAME": "releases",
+    "REQUESTS_TABLE": "requests",
+    "ABSENCE_SECONDS": "0",
     "POLL_SECONDS": "300",
     "TIMEOUT_HOURS": "120",
     "STALL_HOURS": "48",
@@ -195,6 +198,7 @@ def entered(world: World, bedrock: Any) -> Iterator[Play]:
         for name, value in SETTINGS.items():
             patch.setenv(name, value)
         clients = {"bedrock": bedrock, "stepfunctions": world.stepfunctions, "s3": world.s3}
+        patch.setattr(custom_resource, "table", lambda _: world.requests)
         for folder in folders():
             module = import_module(f"{folder}.handler")
             if hasattr(module, "client"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from uuid import uuid4
@@ -21,6 +21,7 @@ from distilled_router.release.sweep import Sweeper
 from distilled_router.release.table import Release, Releases
 from local.bedrock import BedrockStandIn
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE, ROLE, STUDENT, TEACHER, labelled, lines
+from tests.unit.requests_table import RequestsTable
 
 OWNER = "router-test"
 A, B, C = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
@@ -50,6 +51,7 @@ class World:
     s3: Any
     releases: Releases
     number: int
+    requests: RequestsTable = field(default_factory=RequestsTable)
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from io import StringIO
@@ -16,7 +16,6 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
 from distillation_job import handler as job_handler
-from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
 from distilled_router.bedrock.jobs import JobSpec
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
 from distilled_router.data.conversation import row
@@ -26,6 +25,7 @@ from local.bedrock import BedrockStandIn
 from local.bedrock.faults import ROLE_TEXTS
 from tests.unit import framework
 from tests.unit.framework import Framework
+from tests.unit.requests_table import RequestsTable, behind_framework
 
 OWNER = "video-router-prod"
 DIGEST, NEXT = "0123456789ab", "ba9876543210"
@@ -150,14 +150,16 @@ class World:
     server: BedrockStandIn
     bedrock: Any
     s3: Any
+    requests: RequestsTable = field(default_factory=RequestsTable)
 
     def jobs(self, bedrock: Any = None) -> Framework:
         """Return the DistillationJob resource; `bedrock` replaces the plain client."""
         client = bedrock or self.bedrock
         now = self.server.clock.now
-        return Framework(
-            lambda e: answer_event(partial(job_handler.handle, Event.parse(e), now)),
-            lambda e: answer_poll(partial(job_handler.check, Event.parse(e), client, self.s3, now)),
+        return behind_framework(
+            self.requests,
+            lambda event: job_handler.handle(event, now),
+            lambda event: job_handler.check(event, client, self.s3, now),
             tick=lambda: self.server.advance(POLL),
         )
 
@@ -165,7 +167,7 @@ class World:
         """Return the Existing resource, without retries of denied access."""
         client = bedrock or self.bedrock
         look = partial(existing_handler.handle, bedrock=client, retry=lambda call, **_: call())
-        return Framework(lambda e: answer_event(lambda: look(Event.parse(e))))
+        return behind_framework(self.requests, look)
 
     def utc_now(self) -> datetime:
         """Return the stand-in's time."""

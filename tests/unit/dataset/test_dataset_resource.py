@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import count
 from typing import Any
@@ -14,13 +14,13 @@ from unittest.mock import Mock
 import pytest
 
 from dataset import handler
-from distilled_router.aws.custom_resource import Event, answer_event
 from distilled_router.aws.errors import with_retries
 from distilled_router.cost.estimate import Spec
 from distilled_router.data.conversation import row
 from distilled_router.task.task import Task
-from tests.unit import framework
+from tests.unit import framework, requests_table
 from tests.unit.framework import MARKER, Framework, Response
+from tests.unit.requests_table import RequestsTable, behind_framework
 from tests.unit.resource_scenes import Meddled, logged, refusal, times, training_rows
 
 Client = Callable[[str], Any]
@@ -38,6 +38,7 @@ class Shop:
     s3: Any
     bucket: str
     task: Task
+    requests: RequestsTable = field(default_factory=RequestsTable)
 
     def properties(self, **changes: Any) -> dict[str, Any]:
         """Return the properties as CloudFormation sends them."""
@@ -59,8 +60,8 @@ class Shop:
     def resource(self, s3: Any = None) -> Framework:
         """Return the custom resource behind its framework."""
         client = s3 or self.s3
-        return Framework(
-            lambda e: answer_event(partial(handler.handle, Event.parse(e), client, self.task, retry_at_once))
+        return behind_framework(
+            self.requests, lambda event: handler.handle(event, client, self.task, retry_at_once)
         )
 
     def create(self, s3: Any = None, **changes: Any) -> Response:
@@ -333,6 +334,7 @@ def test_a_bucket_that_is_gone_does_not_hold_the_stack(shop: Shop) -> None:
 
 
 def test_the_entry_point_logs_no_response_url(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests_table.provide(monkeypatch)
     monkeypatch.setattr(handler, "client", {"s3": shop.s3}.__getitem__)
     with logged(handler.logger) as lines:
         answer = handler.on_event(framework.create(shop.properties()), None)

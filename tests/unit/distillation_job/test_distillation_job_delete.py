@@ -10,7 +10,7 @@ import pytest
 
 from distillation_job import handler
 from distilled_router.bedrock import models
-from tests.unit import framework
+from tests.unit import framework, requests_table
 from tests.unit.resource_scenes import (
     CREATE,
     HOUR,
@@ -269,6 +269,7 @@ def test_a_denied_stop_is_reported_and_not_awaited(world: World) -> None:
 def test_the_entry_points_use_the_functions_own_clients(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    requests_table.provide(monkeypatch)
     clients = {"bedrock": world.bedrock, "s3": world.s3}
     monkeypatch.setattr(handler, "client", clients.__getitem__)
     jobs = framework.Framework(

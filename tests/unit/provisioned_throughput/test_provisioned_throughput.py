@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import UTC
-from functools import partial
 from typing import Any
 
 import pytest
 
-from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, throughput_name
 from distilled_router.bedrock.throughput import CREATED_AS_TAG
@@ -19,9 +17,10 @@ from distilled_router.release.route import Share
 from distilled_router.release.table import LIVE, SUPERSEDED, Releases
 from provisioned_throughput import handler
 from provisioned_throughput.serve_from_throughput import serve
-from tests.unit import framework
+from tests.unit import framework, requests_table
 from tests.unit.framework import Framework
 from tests.unit.release_world import Proxy
+from tests.unit.requests_table import behind_framework
 from tests.unit.resource_scenes import (
     DAY,
     DIGEST,
@@ -108,9 +107,10 @@ class Buyer:
     def resource(self, bedrock: Any = None) -> Framework:
         """Return the custom resource behind its framework."""
         client, now = bedrock or self.world.bedrock, self.world.utc_now
-        return Framework(
-            lambda e: answer_event(partial(handler.handle, Event.parse(e), client, self.releases, now)),
-            lambda e: answer_poll(partial(handler.check, Event.parse(e), client, now)),
+        return behind_framework(
+            self.world.requests,
+            lambda event: handler.handle(event, client, self.releases, now),
+            lambda event: handler.check(event, client, now),
             tick=lambda: self.world.server.advance(60),
         )
 
@@ -823,6 +823,7 @@ def test_the_entry_points_use_the_functions_own_clients(
     buyer.begin()
     monkeypatch.setattr(handler, "client", {"bedrock": buyer.world.bedrock}.__getitem__)
     monkeypatch.setattr(handler, "table", lambda _: buyer.releases.table)
+    requests_table.provide(monkeypatch)
     for name, value in ServeFromThroughputEnv(**VALUES).variables().items():
         monkeypatch.setenv(name, value)
     entry: Callable[..., Any]

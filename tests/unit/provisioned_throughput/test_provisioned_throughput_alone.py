@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import pytest
 
-from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
+from distilled_router.aws.custom_resource import Event
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, throughput_name
 from distilled_router.bedrock.throughput import CREATED_AS_TAG
-from distilled_router.env import ProvisionedThroughputEnv
 from local.bedrock import BedrockStandIn, Quotas, Settings
 from provisioned_throughput import handler
-from tests.unit import framework
+from tests.unit import framework, requests_table
 from tests.unit.framework import MARKER, Framework, Response
 from tests.unit.local.bedrock.scenes import MINUTE
 from tests.unit.release_world import Proxy
+from tests.unit.requests_table import behind_framework
 from tests.unit.resource_scenes import (
     DAY,
     HOUR,
@@ -64,9 +63,10 @@ class Shop:
     def resource(self, bedrock: Any = None, polls: int = POLLS) -> Framework:
         """Return the resource behind its framework."""
         client, now = bedrock or self.world.bedrock, self.world.utc_now
-        return Framework(
-            lambda e: answer_event(partial(handler.handle, Event.parse(e), client, None, now)),
-            lambda e: answer_poll(partial(handler.check, Event.parse(e), client, now)),
+        return behind_framework(
+            self.world.requests,
+            lambda event: handler.handle(event, client, None, now),
+            lambda event: handler.check(event, client, now),
             tick=lambda: self.world.server.advance(TICK),
             most_polls=polls,
         )
@@ -806,8 +806,8 @@ def test_it_may_pass_from_a_release_to_the_deployment_and_back(shop: Shop) -> No
 
 
 def test_the_entry_points_use_the_functions_own_client(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in ProvisionedThroughputEnv(owner="search", table_name="").variables().items():
-        monkeypatch.setenv(name, value)
+    requests_table.provide(monkeypatch)
+    monkeypatch.setenv("TABLE_NAME", "")
     monkeypatch.setattr(handler, "client", {"bedrock": shop.world.bedrock}.__getitem__)
     entry: Callable[..., Any]
     event = framework.create(shop.properties())

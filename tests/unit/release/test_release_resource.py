@@ -15,6 +15,7 @@ from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags,
 from distilled_router.release.route import Share
 from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING
 from release.handler import Services, check, handle, is_complete
+from tests.unit import requests_table
 from tests.unit.candidate.polls import TWICE, all_jobs, poll
 from tests.unit.framework import Framework, Response, delete
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE
@@ -518,6 +519,8 @@ def test_throttled_delete_continues_later(
     resource.deploy(A, "Create")
     asked = resource.send(resource.event("Delete", A))
     monkeypatch.setattr("release.handler.services", resource.services)
+    monkeypatch.setenv("TABLE_NAME", "releases")
+    requests_table.register(requests_table.provide(monkeypatch), asked)
     world.server.fault("throttled", operation=operation)
     assert is_complete(asked, None) == {"IsComplete": False}
     assert is_complete(asked, None) == {"IsComplete": True}

@@ -1,0 +1,86 @@
+"""Recognise requests of CloudFormation that a newer request has superseded.
+
+CloudFormation abandons a Create or Update when another resource of the stack fails, and sends a rollback or
+a Delete. The Provider framework does not learn of it: its state machine keeps calling isComplete for the
+abandoned request (aws-cdk #26139, cloudformation-coverage-roadmap #1814). The status of the resource does
+not help, since the rollback of an Update is itself an Update in progress.
+
+So each request is registered, in the order of arrival, before anything is done for it. Only the newest
+request of a resource may create anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from distilled_router.aws.errors import ResourceError, code
+
+_REQUESTS = "requests"
+
+
+class SupersededError(ResourceError):
+    """CloudFormation has sent a newer request to the same resource."""
+
+
+@dataclass(frozen=True)
+class Fence:
+    """The requests of one resource, in a table with one item for each resource.
+
+    Attributes:
+        table: the requests table, a DynamoDB table resource.
+        stack_id, logical_id: the resource.
+        request_id: the request that is being handled.
+    """
+
+    table: Any
+    stack_id: str
+    logical_id: str
+    request_id: str
+
+    def register(self) -> None:
+        """Register the request as the newest one, if it is new.
+
+        An event that is delivered again is not new. Raises SupersededError if a newer request is registered.
+        """
+        try:
+            self.table.update_item(
+                Key=self._key,
+                UpdateExpression="SET #requests = list_append(if_not_exists(#requests, :none), :this)",
+                ConditionExpression="NOT contains(#requests, :id)",
+                ExpressionAttributeNames={"#requests": _REQUESTS},
+                ExpressionAttributeValues={":none": [], ":this": [self.request_id], ":id": self.request_id},
+            )
+        except ClientError as error:
+            if code(error) != "ConditionalCheckFailedException":
+                raise
+            self.check()
+
+    def check(self) -> None:
+        """Raise SupersededError unless the request is the newest one of its resource.
+
+        A missing table or item means that the stack is gone.
+        """
+        newest = self._newest()
+        if newest != self.request_id:
+            by = f"request {newest}" if newest else "the stack's deletion"
+            raise SupersededError(
+                f"Request {self.request_id} of {self.logical_id} was superseded by {by}. It creates nothing "
+                "more."
+            )
+
+    def _newest(self) -> str | None:
+        try:
+            answer = self.table.get_item(Key=self._key, ConsistentRead=True)
+        except ClientError as error:
+            if code(error) == "ResourceNotFoundException":
+                return None
+            raise
+        requests = answer.get("Item", {}).get(_REQUESTS) or [None]
+        return None if requests[-1] is None else str(requests[-1])
+
+    @property
+    def _key(self) -> dict[str, str]:
+        return {"id": f"{self.stack_id} {self.logical_id}"}

@@ -1,0 +1,106 @@
+"""The newest request of a resource is the only one that may create anything."""
+
+from __future__ import annotations
+
+import pytest
+from botocore.exceptions import ClientError
+
+from distilled_router.aws.custom_resource import Event, answer_event, answer_poll, complete, pending
+from distilled_router.aws.errors import ResourceError
+from distilled_router.aws.fence import SupersededError
+from tests.unit import framework
+from tests.unit.requests_table import RequestsTable, register
+
+CREATE = framework.create({})
+ROLLBACK = framework.update("job", {}, {})
+
+
+@pytest.fixture
+def requests() -> RequestsTable:
+    return RequestsTable()
+
+
+def test_newest_request_may_create(requests: RequestsTable) -> None:
+    register(requests, CREATE)
+    requests.event(CREATE).check_newest()
+
+
+def test_request_delivered_twice_stays_the_newest(requests: RequestsTable) -> None:
+    """Case B1."""
+    register(requests, CREATE)
+    register(requests, CREATE)
+    assert answer_poll(requests.event(CREATE), complete) == complete()
+
+
+def test_poll_of_a_superseded_request_ends_before_any_work(requests: RequestsTable) -> None:
+    """The Provider's state machine keeps polling for a request that CloudFormation has abandoned."""
+    register(requests, CREATE)
+    register(requests, ROLLBACK)
+    done = list[str]()
+
+    def work() -> dict[str, bool]:
+        done.append("created")
+        return complete()
+
+    with pytest.raises(
+        ResourceError, match=rf"{CREATE['RequestId']}.*superseded by request {ROLLBACK['RequestId']}"
+    ):
+        answer_poll(requests.event(CREATE), work)
+    assert done == []
+    assert answer_poll(requests.event(ROLLBACK), work) == complete()
+
+
+def test_request_superseded_during_its_work_is_told_so(requests: RequestsTable) -> None:
+    register(requests, CREATE)
+    event = requests.event(CREATE)
+    event.check_newest()
+    register(requests, ROLLBACK)
+    with pytest.raises(SupersededError):
+        event.check_newest()
+
+
+def test_superseded_event_that_is_delivered_again_does_nothing(requests: RequestsTable) -> None:
+    """Lambda may deliver an event again for hours."""
+    register(requests, CREATE)
+    register(requests, ROLLBACK)
+    with pytest.raises(ResourceError, match="superseded"):
+        answer_event(requests.event(CREATE), complete)
+    requests.event(ROLLBACK).check_newest()
+
+
+def test_other_resources_do_not_supersede(requests: RequestsTable) -> None:
+    other = {**framework.create({}), "LogicalResourceId": "Other"}
+    recreated = {**framework.create({}), "StackId": f"{framework.STACK}-2"}
+    for event in (CREATE, other, recreated):
+        register(requests, event)
+    for event in (CREATE, other, recreated):
+        requests.event(event).check_newest()
+
+
+def test_missing_table_means_that_the_stack_is_gone(
+    requests: RequestsTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(**_: object) -> None:
+        raise ClientError({"Error": {"Code": "ResourceNotFoundException", "Message": "gone"}}, "GetItem")
+
+    register(requests, CREATE)
+    monkeypatch.setattr(requests, "get_item", gone)
+    with pytest.raises(SupersededError, match="the stack's deletion"):
+        requests.event(CREATE).check_newest()
+
+
+def test_throttled_table_is_asked_again_at_the_next_poll(
+    requests: RequestsTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case C1."""
+
+    def throttled(**_: object) -> None:
+        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "GetItem")
+
+    register(requests, CREATE)
+    monkeypatch.setattr(requests, "get_item", throttled)
+    assert answer_poll(requests.event(CREATE), complete) == pending()
+
+
+def test_event_without_a_table_is_never_superseded() -> None:
+    Event.parse(CREATE).check_newest()
