@@ -23,7 +23,7 @@ def followers(state: Mapping[str, Any]) -> Iterator[str]:
 
 
 def test_table_is_encrypted_with_our_key_and_can_be_restored(assembly: Assembly) -> None:
-    table = assembly.one("AWS::DynamoDB::Table").properties
+    table = assembly.one("AWS::DynamoDB::Table", "Releases").properties
     assert assembly.plain(table["SSESpecification"]) == {
         "SSEEnabled": True,
         "SSEType": "KMS",
