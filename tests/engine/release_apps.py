@@ -41,7 +41,7 @@ from distilled_router.release.table import FAILED, LIVE, Release, Releases
 from distilled_router.release.wait_conditions import WaitConditions
 from stacks.settings import PROJECT
 from tests.engine import layers
-from tests.engine.apps import BUCKET, CONTEXT, DELETE_MODEL, OWNER, ROWS, STUDENT, TEACHER
+from tests.engine.apps import BUCKET, CONTEXT, DELETE_MODEL, OWNER, QUICK, ROWS, STUDENT, TEACHER
 from tests.engine.engine import Engine, Outcome
 from tests.stacks.assembly import unhashed
 
@@ -114,6 +114,7 @@ class ReleaseStack(cdk.Stack):
                 throughput=throughput,
             ),
             stores=ReleaseStores(table=table),
+            hosting=QUICK,
         )
         if own_job:
             # What costs money is created last: if the stack fails before, there is nothing to stop.
@@ -131,6 +132,7 @@ class ReleaseStack(cdk.Stack):
             data=JobData(training_key=ROWS),
             props=JobProps(teacher=TEACHER, student=STUDENT, nonce=nonce),
             options=JobOptions(retention=DELETE_MODEL),
+            hosting=QUICK,
         )
 
     def _throughput(self, model_units: int) -> tuple[ProvisionedThroughput, dynamodb.ITable]:
@@ -148,6 +150,7 @@ class ReleaseStack(cdk.Stack):
             props=ThroughputProps(model_units=model_units),
             table=table,
             options=ThroughputOptions(student=STUDENT, retention=DELETE_MODEL, poll_seconds=1),
+            hosting=QUICK,
         )
         return throughput, table
 
