@@ -121,6 +121,8 @@ class ReleasePermissions:
             *self._deleting(),
             *self._on_executions("DescribeExecution", "StopExecution"),
             *may.purge(self._bucket, self._context.scope, "releases/*"),
+            # Throughput that is kept loses its claim.
+            may.bedrock(["UntagResource"], [may.account_arn(may.THROUGHPUTS)], may.owned(self._owner)),
         ]
 
     def _deleting(self) -> list[may.Permission]:

@@ -224,25 +224,20 @@ class LabellingEnv(Env):
     network: Mapping[str, Sequence[str]]
 
 
-class ProvisionedThroughputEnv(ResourceEnv):
-    """The variables of the custom resource's onEvent.
-
-    Attributes:
-        table_name: the releases table, where a release buys the throughput; empty where the deployment does.
-    """
-
-    table_name: str
-
-
 class ServeFromThroughputEnv(Env):
     """The variables of the release's step that buys throughput, or moves it.
 
     Attributes:
+        stack_id, logical_id: the Release's resource, which claims the throughput.
+        absence_seconds: for how long Bedrock must say that no such throughput exists before it is bought.
         commitment: `none`, `OneMonth` or `SixMonths`.
         retain_throughput: leave throughput that nothing is routed to; it is billed until it is deleted.
         tags: put on the throughput, besides the owner's.
     """
 
+    stack_id: str
+    logical_id: str
+    absence_seconds: float
     table_name: str
     throughput_name: str
     model_units: int

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -27,8 +28,10 @@ from distilled_router.aws.custom_resource import (
     pending,
     shortened,
 )
-from distilled_router.aws.errors import ResourceError, code
+from distilled_router.aws.errors import ResourceError, code, is_transient, with_retries
 from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
+from distilled_router.bedrock import throughput
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.bedrock.throughput import is_throughput
 from distilled_router.env import ReleaseEnv
 from distilled_router.release.sweep import Sweeper
@@ -72,12 +75,16 @@ def services() -> Services:
 
 
 def handle(event: Event, aws: Services) -> dict[str, Any]:
-    """Start the declared release on Create and Update; start ending all releases on Delete."""
+    """Start the declared release on Create and Update. isComplete ends all releases on Delete."""
     owner = str(event.properties["Owner"])
     if event.is_delete:
-        if event.physical_id == owner:
-            _end_all(aws)
         return answer(str(event.physical_id))
+    endpoint = str(event.properties.get("Endpoint", ON_DEMAND))
+    if str(event.old_properties.get("Endpoint", ON_DEMAND)) not in (endpoint, ON_DEMAND):
+        # isComplete could not undo what the new declaration starts.
+        with_retries(
+            lambda: _check_commitments(event, aws, wanted=endpoint), retryable=is_transient, seconds=30
+        )
     digest = str(event.properties["Digest"])
     aws.releases.declare(digest)
     _supersede_others(aws, digest)
@@ -101,14 +108,41 @@ def check(event: Event, aws: Services) -> dict[str, Any]:
 
 def _all_gone(event: Event, aws: Services) -> bool:
     """Continue the deletion; return whether nothing is left."""
+    _check_commitments(event, aws, wanted="")
     # A step may still run after its execution was stopped, and create a resource.
     if not _end_all(aws) or aws.releases.is_creating():
         return False
+    if is_true(event.properties.get("RetainThroughput", "false")):
+        claimant = Claimant.of(event)
+        for existing, _ in list(throughput.claimed(aws.bedrock, claimant)):
+            throughput.leave(aws.bedrock, existing, claimant, _now(aws))
     if _sweeper(event, aws).clear(declared=str(event.properties["Digest"])).waiting:
         return False
     if is_true(event.properties.get("RetainReports", "true")):
         return True
     return purge(aws.s3, str(event.properties["Bucket"]), "releases/", until=deadline(PURGE_SECONDS))
+
+
+def _check_commitments(event: Event, aws: Services, *, wanted: str) -> None:
+    """Raise ResourceError if throughput would be left, other than `wanted`, whose commitment has not ended.
+
+    It would be billed and renew itself unseen. With RetainThroughput, it is left on purpose.
+    """
+    if is_true(event.properties.get("RetainThroughput", "false")):
+        return
+    price = event.properties.get("HourlyPriceUsd") or event.old_properties.get("HourlyPriceUsd")
+    hourly = float(price) if price else None
+    left = throughput.committed_besides(aws.bedrock, Claimant.of(event), wanted, _now(aws), hourly)
+    if left:
+        raise ResourceError(
+            f"Nothing was changed, since the release would leave throughput that is billed. {' '.join(left)} "
+            'To leave it on purpose, set retention.throughput = "retain", deploy, and repeat this change; it '
+            "then stays until you delete it."
+        )
+
+
+def _now(aws: Services) -> datetime:
+    return datetime.fromtimestamp(aws.releases.now(), UTC)
 
 
 def _start(event: Event, aws: Services, digest: str) -> str | None:
@@ -234,4 +268,5 @@ def _sweeper(event: Event, aws: Services) -> Sweeper:
         throughput_name="",
         retain_throughput=is_true(event.properties.get("RetainThroughput", "false")),
         judge=str(event.properties.get("Judge", "")),
+        now=aws.releases.now,
     )

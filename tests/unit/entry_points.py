@@ -23,12 +23,12 @@ from botocore.exceptions import ClientError
 from distilled_router.aws import custom_resource
 from distilled_router.aws.errors import code
 from distilled_router.bedrock.naming import throughput_name
+from distilled_router.bedrock.ownership import REQUEST_TAG
 from distilled_router.release.table import Releases
 from labelling.batch import RUNNING as BATCH_RUNNING
 from local.bedrock import BedrockStandIn
-from provisioned_throughput.handler import REQUEST_TAG
 from stacks.settings import PROJECT
-from tests.unit.framework import Framework
+from tests.unit.framework import STACK, Framework
 from tests.unit.release_world import OWNER, World
 
 # Seconds between polls: the first as of the Provider's waiter, the others longer, 40 minutes in all.
@@ -49,6 +49,8 @@ SETTINGS = {
     "POWERTOOLS_SERVICE_NAME": OWNER,
     "TABLE_NAME": "releases",
     "REQUESTS_TABLE": "requests",
+    "STACK_ID": STACK,
+    "LOGICAL_ID": "ReleaseResource1A2B3C4D",
     "ABSENCE_SECONDS": "0",
     "POLL_SECONDS": "300",
     "TIMEOUT_HOURS": "120",
