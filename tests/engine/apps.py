@@ -141,6 +141,7 @@ class ThroughputStack(TeamStack):
             options=ThroughputOptions(**options),
             hosting=QUICK,
         )
+        assert throughput.resource is not None
         self.show("", throughput.resource, "ProvisionedModelArn", "ProvisionedModelName")
         if broken:
             self.break_after(throughput.resource)

@@ -131,11 +131,6 @@ UNUSED: tuple[Reason, ...] = (
         "dynamodb:Scan",
         "reads the route's copies after the route was broken by hand",
     ),
-    Reason(
-        "ThroughputRole",
-        "bedrock:(DeleteCustomModel|ListCustomModelDeployments|ListTagsForResource)",
-        "a model that only throughput served is deleted last, with its stack",
-    ),
 )
 
 NEIGHBOURS: tuple[Reason, ...] = (

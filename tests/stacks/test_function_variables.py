@@ -38,7 +38,7 @@ def test_every_function_has_exactly_the_variables_that_its_handler_reads(assembl
         ("evaluation.grade_answers", "GradeAnswersEnv"),
         ("labelling.is_complete", "ResourceEnv"),
         ("labelling.label_queries", "LabellingEnv"),
-        ("provisioned_throughput.on_event", "ProvisionedThroughputEnv"),
+        ("provisioned_throughput.on_event", "ResourceEnv"),
         ("provisioned_throughput.serve_from_throughput", "ServeFromThroughputEnv"),
         ("release_wait.tick", "ReleaseWaitEnv"),
         ("router.handler", "RouterEnv"),

@@ -150,7 +150,7 @@ def test_throughput_is_bought_last_and_only_where_configured(assembly: Assembly)
         *(["ServeFromThroughput"] if provisioned else []),
         "RetireOld",
     ]
-    assert len(assembly.resources("Custom::BedrockProvisionedThroughput")) == int(provisioned)
+    assert assembly.resources("Custom::BedrockProvisionedThroughput") == []
 
 
 def test_release_takes_its_model_from_the_stacks_own_job_by_a_literal(assembly: Assembly) -> None:
@@ -249,8 +249,6 @@ def test_release_is_ended_before_anything_that_it_needs_for_that_goes(assembly: 
             ("ReleaseStateMachine", "ReleaseSweepHourly", "ReleaseSweepOnFailure", "ReleaseSweeperRole")
         )
     }
-    if assembly.settings.endpoint.kind == "provisioned":
-        needed.add(assembly.one("Custom::BedrockProvisionedThroughput").logical_id)
     assert needed <= set(assembly.one("Custom::BedrockRelease").raw["DependsOn"])
 
 
