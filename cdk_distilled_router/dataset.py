@@ -165,6 +165,8 @@ class Dataset(Construct):
         """Return the permissions to write and delete the files."""
         return [
             may.objects(bucket, self, ["PutObject"], ["datasets/*"]),
+            # Claims on a folder are listed.
+            may.listing(bucket, ["ListBucket"], ["datasets/*"]),
             *may.purge(bucket, self, "datasets/*"),
             may.encrypted(bucket.encryption_key, "s3"),
         ]

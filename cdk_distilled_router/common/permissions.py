@@ -264,10 +264,13 @@ def objects(
 def first_folder(key: str) -> str:
     """Return a pattern for the first folder of a key, or the key itself if it has none.
 
-    A running job or release keeps its permission when the key changes within the folder.
+    A running job or release keeps its permission when the key changes within the folder. Under `labels/`,
+    each owner has a folder, and only that one is included.
     """
-    folder, _, rest = key.partition("/")
-    return f"{folder}/*" if rest and not cdk.Token.is_unresolved(folder) else key
+    *folders, _ = key.split("/")
+    depth = 2 if folders[:1] == ["labels"] else 1
+    folder = "/".join(folders[:depth])
+    return f"{folder}/*" if folder and not cdk.Token.is_unresolved(folder) else key
 
 
 def listing(bucket: s3.IBucket, actions: Sequence[str], folders: Sequence[str]) -> Permission:

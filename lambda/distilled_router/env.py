@@ -212,12 +212,17 @@ class LabellingEnv(Env):
     """The variables of the labelling's steps.
 
     Attributes:
+        stack_id, logical_id: the custom resource, which claims batch jobs.
+        absence_seconds: for how long Bedrock must say that a batch job does not exist before this counts.
         bucket: holds everything under `labels/`.
         batch_role_arn: what Bedrock assumes for batch jobs.
         tags: put on batch jobs, besides the owner's.
         network: the `vpcConfig` of batch jobs; empty where they have none.
     """
 
+    stack_id: str
+    logical_id: str
+    absence_seconds: float
     bucket: str
     batch_role_arn: str
     tags: Mapping[str, str]

@@ -62,7 +62,12 @@ class Claimant:
     @property
     def key(self) -> str:
         """Return the key of the claim's tag."""
-        return f"{CLAIM_TAG}{hashlib.sha256(self.text.encode()).hexdigest()[:12]}"
+        return f"{CLAIM_TAG}{self.hash}"
+
+    @property
+    def hash(self) -> str:
+        """Return 12 hex digits that differ between resources."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
     @property
     def text(self) -> str:

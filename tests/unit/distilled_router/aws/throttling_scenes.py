@@ -354,9 +354,8 @@ LABELS = "f" * 16
 
 
 def labelling(play: Play) -> dict[str, Any]:
-    plan = replace(PLAN, digest=A, labels=LABELS, samples=1, minimum_agreement=0.5)
+    plan = replace(PLAN, owner=OWNER, digest=A, labels=LABELS, samples=1, minimum_agreement=0.5)
     return {
-        "Owner": OWNER,
         "Bucket": "data",
         "StateMachineArn": play.world.machine,
         "JobName": release_name(OWNER, A),
@@ -393,7 +392,7 @@ def of_labelling(play: Play, **more: Any) -> dict[str, Any]:
 
 def shard_labelled(play: Play) -> bool:
     return play.until(
-        "labelling.label_queries", of_labelling(play, shard=f"labels/{LABELS}/queries/00000.jsonl")
+        "labelling.label_queries", of_labelling(play, shard=f"labels/{OWNER}/{LABELS}/queries/00000.jsonl")
     )
 
 
@@ -405,19 +404,21 @@ def labelled(play: Play) -> None:
 def under_way(play: Play) -> None:
     """A batch job runs for the labelling."""
     begun(play)
-    play.call("labelling.label_queries", of_labelling(play, shard=f"labels/{LABELS}/queries/00000.jsonl"))
+    play.call(
+        "labelling.label_queries", of_labelling(play, shard=f"labels/{OWNER}/{LABELS}/queries/00000.jsonl")
+    )
 
 
 def made_from_labels(play: Play) -> bool:
     shards = [{"outcome": "done", "message": ""}]
     assert play.until("labelling.curate_dataset", of_labelling(play, shards=shards))
-    rows = f"s3://data/labels/{LABELS}/datasets/{PLAN.dataset}/training.jsonl"
+    rows = f"s3://data/labels/{OWNER}/{LABELS}/datasets/{PLAN.dataset}/training.jsonl"
     properties = job_properties(TrainingDataUri=rows, MadeLater="true")
     return play.until("distillation_job.create_job", of_labelling(play, properties=properties))
 
 
 def labelling_ended(play: Play) -> bool:
-    event = framework.delete(f"s3://data/labels/{LABELS}/", labelling(play))
+    event = framework.delete(f"s3://data/labels/{OWNER}/{LABELS}/", labelling(play))
     return told(play.resource("labelling").send(event))
 
 
