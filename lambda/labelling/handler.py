@@ -55,7 +55,7 @@ def label_queries(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step of one shard: take its labelling one step further."""
     del context
     plan, env, execution = Plan.of(event["plan"]), LabellingEnv.read(), str(event["execution"])
-    stepfunctions, claimant = client("stepfunctions"), Claimant.of(env)
+    stepfunctions, claimant = client("stepfunctions"), Claimant(env.stack_id, env.logical_id)
     shard = Shard(
         name=shard_of(str(event["shard"])),
         plan=plan,

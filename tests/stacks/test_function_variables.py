@@ -74,9 +74,12 @@ class BrokenStack(cdk.Stack):
 def test_construct_that_passes_another_class_is_found() -> None:
     broken = BrokenStack(env.ReleaseWaitEnv(owner="search", table_name="releases", margin_seconds=9))
     assert broken.problems() == [
+        "ABSENCE_SECONDS is missing",
         "BATCH_ROLE_ARN is missing",
         "BUCKET is missing",
+        "LOGICAL_ID is missing",
         "NETWORK is missing",
+        "STACK_ID is missing",
         "TAGS is missing",
         "MARGIN_SECONDS is no field of LabellingEnv",
         "TABLE_NAME is no field of LabellingEnv",
@@ -91,7 +94,17 @@ def test_field_that_nothing_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(env, "LabellingEnv", LongerEnv)
     variables.env_class.cache_clear()
     broken = BrokenStack(
-        LongerEnv(owner="search", bucket="data", batch_role_arn="", tags={}, network={}, judge="")
+        LongerEnv(
+            owner="search",
+            stack_id="arn:stack",
+            logical_id="Resource",
+            absence_seconds=0,
+            bucket="data",
+            batch_role_arn="",
+            tags={},
+            network={},
+            judge="",
+        )
     )
     try:
         assert broken.problems() == ["LabellingEnv.judge is never read"]
