@@ -35,7 +35,7 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_retries) -> dict[str, Any]:
     """Publish the files on Create and Update; on Delete remove them unless they are retained or needed."""
     if event.is_delete:
-        # Also for an id that CloudFormation invented, because it canceled a Create: the properties name the
+        # Also for an id that CloudFormation invented, because it cancelled a Create: the properties name the
         # folder, and the claims tell who needs it.
         _remove(event, event.properties, s3)
         return answer(str(event.physical_id))

@@ -92,7 +92,7 @@ def handle(
 def check(event: Event, aws: Services) -> dict[str, Any]:
     """Start the execution on Create and Update; on Delete stop executions and jobs, and purge the folder."""
     if event.is_delete:
-        # Also for an id that CloudFormation invented, because it canceled a Create: the properties tell what
+        # Also for an id that CloudFormation invented, because it cancelled a Create: the properties tell what
         # the Create may have started.
         return complete() if _is_removed(event, event.properties, aws) else pending()
     plan, machine = _plan(event.properties), str(event.properties["StateMachineArn"])
