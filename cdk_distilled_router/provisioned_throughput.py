@@ -112,7 +112,8 @@ class ProvisionedThroughput(Construct):
         self._owner, self._props, self._options, self._hosting = owner, props, options, hosting
         self._table = table
         student = options.student or _student(self.name, model_arn)
-        self._role = may.function_role(self, "Role", self._permissions(student))
+        role_id = "StepRole" if table else "Role"
+        self._role = may.function_role(self, role_id, self._permissions(student))
         self.stage: Function | None = None
         self.resource = self._resource(model_arn) if model_arn else None
         self.provisioned_model_arn = (

@@ -45,6 +45,7 @@ from tests.engine.apps import BUCKET, CONTEXT, DELETE_MODEL, OWNER, QUICK, ROWS,
 from tests.engine.engine import Engine, Outcome
 from tests.stacks.assembly import unhashed
 
+TABLE = "AWS::DynamoDB::Table"
 HOLDOUT = "rows/holdout.jsonl"
 BAD_DATA = "Record 7 of rows/training.jsonl holds 'User:', which is reserved and may not be in a prompt."
 # Enough rows for the stand-in's student to pass the gate below, and few enough to be quick.
@@ -179,6 +180,13 @@ class Declared:
     def logical_id(self, name: str) -> str:
         """Return the logical id of a resource: its name and the CDK's hash."""
         return str(next(key for key in self.template["Resources"] if unhashed(key) == name))
+
+    @property
+    def releases_table(self) -> str:
+        """Return the logical id of the releases table; the stack also has a table of requests."""
+        tables = [key for key, each in self.template["Resources"].items() if each["Type"] == TABLE]
+        (found,) = [key for key in tables if not unhashed(key).startswith("ResourceRequests")]
+        return str(found)
 
     def of_type(self, kind: str, having: str = "") -> str:
         """Return the logical id of the one resource of a type that has this property."""
@@ -431,7 +439,7 @@ class Scene:
     @property
     def _dynamodb_table(self) -> Any:
         if self._known_table is None and self._declared:
-            name = self._physical_id(self._declared.of_type("AWS::DynamoDB::Table"))
+            name = self._physical_id(self._declared.releases_table)
             self._known_table = self.engine.table(name) if name else None
         return self._known_table
 

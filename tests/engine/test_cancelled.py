@@ -135,7 +135,6 @@ def templates(app: App, models: list[str]) -> Mapping[str, dict[str, Any]]:
     return {name: app.template(name, arns) for name in ("throughput", "throughput-committed")}
 
 
-@OWNED
 @ENDINGS
 def test_throughput_whose_create_ended_without_a_response_is_deleted(
     team: Engine, templates: Mapping[str, dict[str, Any]], end: Ending
@@ -148,7 +147,6 @@ def test_throughput_whose_create_ended_without_a_response_is_deleted(
     assert len(team.calls(BUY)) == 1
 
 
-@FENCED
 def test_the_waiter_of_an_update_that_was_taken_back_buys_no_throughput(
     team: Engine, templates: Mapping[str, dict[str, Any]]
 ) -> None:

@@ -63,7 +63,7 @@ UNUSED: tuple[Reason, ...] = (
     ),
     # What only AWS can show.
     Reason(
-        "ReleaseCandidateRole|ThroughputRole",
+        "ReleaseCandidateRole|ThroughputStepRole",
         "kms:(CreateGrant|DescribeKey|GenerateDataKey|Decrypt)",
         "Bedrock's documentation requires it for serving a model with a customer managed key",
         conditions="bedrock",
@@ -127,7 +127,7 @@ UNUSED: tuple[Reason, ...] = (
         resource="provisioned-model",
     ),
     Reason(
-        "ReleaseEvaluationRole|ThroughputRole",
+        "ReleaseEvaluationRole|ThroughputStepRole",
         "dynamodb:Scan",
         "reads the route's copies after the route was broken by hand",
     ),
@@ -167,7 +167,7 @@ NEIGHBOURS: tuple[Reason, ...] = (
         what="somebody else's",
     ),
     Reason(
-        "ReleaseCandidateRole|ThroughputRole",
+        "ReleaseCandidateRole|ThroughputStepRole",
         "bedrock:(CreateCustomModelDeployment|(Create|Update)ProvisionedModelThroughput)",
         "A model of another owner may be served: `DistillationJob.from_model_arn`.",
         resource="custom-model/",

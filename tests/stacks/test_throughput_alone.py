@@ -33,6 +33,7 @@ from tests.stacks.test_custom_resources import subscripts
 STUDENT = "amazon.nova-micro-v1:0:128k"
 MODEL = f"arn:aws:bedrock:us-east-1:111122223333:custom-model/{STUDENT}/a1b2c3d4e5f6"
 THROUGHPUT = "arn:aws:bedrock:us-east-1:111122223333:provisioned-model/a1b2c3d4e5f6"
+ROLES = {"ThroughputRole", "ThroughputStepRole"}
 PRICED = {"commitment": "OneMonth", "acknowledge_commitment": True, "hourly_price_usd": 50.0}
 
 
@@ -81,7 +82,7 @@ def properties(stack: cdk.Stack) -> Mapping[str, Any]:
 def allowed(stack: cdk.Stack) -> Iterator[tuple[str, str]]:
     """Yield the Bedrock actions of the handler's role, each with a resource."""
     for policy in Template.from_stack(stack).find_resources("AWS::IAM::Policy").values():
-        if {unhashed(role["Ref"]) for role in policy["Properties"]["Roles"]} != {"ThroughputRole"}:
+        if {unhashed(role["Ref"]) for role in policy["Properties"]["Roles"]}.isdisjoint(ROLES):
             continue
         for statement in policy["Properties"]["PolicyDocument"]["Statement"]:
             for action in several(statement["Action"]):

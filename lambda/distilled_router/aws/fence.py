@@ -11,6 +11,8 @@ request of a resource may create anything.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,3 +86,22 @@ class Fence:
     @property
     def _key(self) -> dict[str, str]:
         return {"id": f"{self.stack_id} {self.logical_id}"}
+
+
+@contextmanager
+def checked_before_each_try(client: Any, operation: str, check: Callable[[], None]) -> Iterator[None]:
+    """Call `check` before each HTTP request of an operation, such as `CreateModelCustomizationJob`.
+
+    The client repeats a throttled call for up to a minute. A newer request may arrive between two tries; what
+    `check` raises then ends the call.
+    """
+
+    def hook(**_: Any) -> None:
+        check()
+
+    event = f"before-send.{client.meta.service_model.service_id.hyphenize()}.{operation}"
+    client.meta.events.register_first(event, hook)
+    try:
+        yield
+    finally:
+        client.meta.events.unregister(event, hook)

@@ -20,7 +20,7 @@ from distilled_router.aws.errors import (
     is_name_in_use,
     is_transient,
 )
-from distilled_router.aws.fence import SupersededError
+from distilled_router.aws.fence import SupersededError, checked_before_each_try
 from distilled_router.bedrock import models, ownership, throughput
 from distilled_router.bedrock.lifecycle import check_usable
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags
@@ -99,8 +99,8 @@ def ensure(
         if arn:
             raise ResourceError(deleted_outside(spec.name))
         _check_model(bedrock, spec, model_arn, now)
-        check_newest()
-        bought = _create(bedrock, spec, model_arn, absence_seconds)
+        with checked_before_each_try(bedrock, "CreateProvisionedModelThroughput", check_newest):
+            bought = _create(bedrock, spec, model_arn, absence_seconds)
         _undo_if_superseded(bedrock, bought, check_newest, absence_seconds)
         return bought
     check_own(bedrock, spec, existing, absence_seconds)
@@ -117,8 +117,8 @@ def ensure(
             f"{existing['provisionedModelName']} ({existing.get('failureMessage') or 'no reason given'})."
         )
     _check_model(bedrock, spec, model_arn, now)
-    check_newest()
-    return _move(bedrock, spec, existing, model_arn)
+    with checked_before_each_try(bedrock, "UpdateProvisionedModelThroughput", check_newest):
+        return _move(bedrock, spec, existing, model_arn)
 
 
 def _existing(bedrock: Any, spec: ThroughputSpec, arn: str) -> dict[str, Any] | None:

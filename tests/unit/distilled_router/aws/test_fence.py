@@ -7,9 +7,10 @@ from botocore.exceptions import ClientError
 
 from distilled_router.aws.custom_resource import Event, answer_event, answer_poll, complete, pending
 from distilled_router.aws.errors import ResourceError
-from distilled_router.aws.fence import SupersededError
+from distilled_router.aws.fence import SupersededError, checked_before_each_try
 from tests.unit import framework
 from tests.unit.requests_table import RequestsTable, register
+from tests.unit.resource_scenes import World
 
 CREATE = framework.create({})
 ROLLBACK = framework.update("job", {}, {})
@@ -104,3 +105,28 @@ def test_throttled_table_is_asked_again_at_the_next_poll(
 
 def test_event_without_a_table_is_never_superseded() -> None:
     Event.parse(CREATE).check_newest()
+
+
+def test_newer_request_between_two_tries_of_a_call_ends_the_call(
+    world: World, requests: RequestsTable
+) -> None:
+    """The client repeats a throttled call by itself."""
+    register(requests, CREATE)
+    event = requests.event(CREATE)
+    world.server.fault("throttled", operation="ListCustomModels", count=2)
+    bedrock = world.server.client("bedrock", attempts=5)
+    tries = 0
+
+    def check() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 2:
+            register(requests, ROLLBACK)
+        event.check_newest()
+
+    with pytest.raises(SupersededError), checked_before_each_try(bedrock, "ListCustomModels", check):
+        bedrock.list_custom_models()
+    assert (tries, len(world.server.calls("ListCustomModels"))) == (2, 1)
+    # Other calls, and later ones, are not checked.
+    bedrock.list_custom_models()
+    assert tries == 2

@@ -9,6 +9,7 @@ from typing import Any
 
 from distilled_router.aws.objects import Folder
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name, throughput_name
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.table import LIVE, RETIRED, ROLLING_OUT
 from distilled_router.task.task import Task
 from evaluation.attempt import row
@@ -16,7 +17,7 @@ from evaluation.contenders import CANDIDATE
 from evaluation.metrics import Answer, Question
 from stacks.settings import PROJECT
 from tests.unit import framework
-from tests.unit.entry_points import JUDGE, MACHINE_TRIES, RULE_TRIES, Play, nothing
+from tests.unit.entry_points import JUDGE, MACHINE_TRIES, RULE_TRIES, SETTINGS, Play, nothing
 from tests.unit.framework import MARKER, Response
 from tests.unit.labelling.scenes import PLAN
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE
@@ -26,6 +27,7 @@ from tests.unit.resource_scenes import OWNER as JOBS_OWNER
 
 THROUGHPUT, STAGE = "provisioned_throughput", "provisioned_throughput.serve_from_throughput"
 WATCH = "candidate.watch_job"
+RELEASE = Claimant(SETTINGS["STACK_ID"], SETTINGS["LOGICAL_ID"])
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ def idle(play: Play, digest: str, number: int = 1) -> None:
         provisionedModelName=throughput_name(OWNER, number, None),
         modelId=model_of(play, digest),
         modelUnits=number,
-        tags=bedrock_tags({OWNER_TAG: OWNER}),
+        tags=bedrock_tags({OWNER_TAG: OWNER, **RELEASE.tag}),
     )
     world.advance(HOUR)
 
