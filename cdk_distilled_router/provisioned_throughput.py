@@ -213,7 +213,7 @@ class ProvisionedThroughput(Construct):
         return [
             *_to_buy(self._owner, student),
             *([may.model_key(key)] if key else []),
-            *(_to_release(table) if table else registering(self, self._hosting)),
+            *(_to_release(self._owner, table) if table else registering(self, self._hosting)),
         ]
 
 
@@ -234,12 +234,12 @@ def _to_buy(owner: str, student: str) -> list[may.Permission]:
     ]
 
 
-def _to_release(table: dynamodb.ITable) -> list[may.Permission]:
+def _to_release(owner: str, table: dynamodb.ITable) -> list[may.Permission]:
     """Return the additional permissions to serve releases from throughput."""
     return [
         # Models of any student: a release of an earlier student is served again after a rollback.
         may.bedrock(["GetCustomModel"], [may.account_arn(may.MODELS)]),
-        *may.items(table, table.encryption_key, ["GetItem", "UpdateItem", "PutItem", "Scan"]),
+        *may.owner_items(owner, table, table.encryption_key, ["GetItem", "UpdateItem", "PutItem", "Scan"]),
     ]
 
 

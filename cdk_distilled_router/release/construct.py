@@ -66,7 +66,7 @@ class Release(Construct):
         Args:
             owner: owner of the resources that releases create; also the resource's physical id.
             job: source of the model; created before the release, and deleted after it.
-            bucket: has the hold-out set, and receives the reports under `releases/`.
+            bucket: has the hold-out set, and receives the reports under `releases/<owner>/`.
             holdout_key: key of the hold-out set in the bucket.
             props: gate, evaluation, rollout, timing, retention and throughput.
             stores: table, topic and key that it shares with other constructs.

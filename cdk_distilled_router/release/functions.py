@@ -196,11 +196,18 @@ class ReleaseFunctions:
         context, judge = self._context, self._context.props.judge
         if not judge:
             return None
-        return judge_role(context.scope, "JudgeRole", judge=judge, bucket=context.bucket, key=context.key)
+        return judge_role(
+            context.scope,
+            "JudgeRole",
+            owner=context.owner,
+            judge=judge,
+            bucket=context.bucket,
+            key=context.key,
+        )
 
     def _role(self, construct_id: str, on_items: list[str], permissions: list[may.Permission]) -> iam.Role:
         context = self._context
-        table = may.items(context.table, context.key, on_items)
+        table = may.owner_items(context.owner, context.table, context.key, on_items)
         role = may.function_role(context.scope, construct_id, [*permissions, *table])
         self._roles.append(role)
         return role

@@ -8,6 +8,7 @@ from aws_cdk import aws_iam as iam
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.release import judge as judging
 from cdk_distilled_router.release.context import ReleaseContext
+from distilled_router.release.route import releases_folder
 
 
 class ReleasePermissions:
@@ -18,6 +19,7 @@ class ReleasePermissions:
         self._context, self._judge_role = context, judge_role
         self._owner, self._bucket, self._key = context.owner, context.bucket, context.key
         self._job, self._props = context.job, context.props
+        self._reports = f"{releases_folder(context.owner)}*"
 
     def candidate(self) -> list[may.Permission]:
         """Return what polling, stopping and recreating the job, and deploying its model, need."""
@@ -72,8 +74,8 @@ class ReleasePermissions:
         return [
             *self._asking(),
             *(may.invoke(self._props.compared_base_model) if self._props.compared_base_model else []),
-            may.objects(self._bucket, self._context.scope, ["GetObject", "PutObject"], ["releases/*"]),
-            may.listing(self._bucket, ["ListBucket"], ["releases/*"]),
+            may.objects(self._bucket, self._context.scope, ["GetObject", "PutObject"], [self._reports]),
+            may.listing(self._bucket, ["ListBucket"], [self._reports]),
             may.encrypted(self._key, "s3"),
             *([may.encrypted(self._key, "bedrock", write=False)] if self._job.has_model_key else []),
         ]
@@ -83,8 +85,8 @@ class ReleasePermissions:
         assert self._judge_role is not None
         return [
             *judging.grading(self._owner, self._props.judge, self._judge_role),
-            may.objects(self._bucket, self._context.scope, ["GetObject", "PutObject"], ["releases/*"]),
-            may.listing(self._bucket, ["ListBucket"], ["releases/*"]),
+            may.objects(self._bucket, self._context.scope, ["GetObject", "PutObject"], [self._reports]),
+            may.listing(self._bucket, ["ListBucket"], [self._reports]),
             may.encrypted(self._key, "s3"),
         ]
 
@@ -120,7 +122,7 @@ class ReleasePermissions:
         return [
             *self._deleting(),
             *self._on_executions("DescribeExecution", "StopExecution"),
-            *may.purge(self._bucket, self._context.scope, "releases/*"),
+            *may.purge(self._bucket, self._context.scope, self._reports),
             # Throughput that is kept loses its claim.
             may.bedrock(["UntagResource"], [may.account_arn(may.THROUGHPUTS)], may.owned(self._owner)),
         ]

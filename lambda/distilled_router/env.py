@@ -128,7 +128,7 @@ class EvaluationEnv(Env):
     """The variables of PrepareEvaluation, AskModels and ScoreAndGate, by the names of the settings.
 
     Attributes:
-        bucket: holds the hold-out set, and everything under `releases/`.
+        bucket: holds the hold-out set, and everything under `releases/<owner>/`.
         gate: the fields of `distilled_router.release.gate.Gate`.
         base_model: is compared with the candidate; empty where it is not.
         judge: the model that grades answers; empty where none does.

@@ -41,7 +41,7 @@ def grade(digest: str, grading: Grading) -> StageResult:
     release, releases = grading.releases.get(digest), grading.releases
     if release is None or not releases.transition(digest, EVALUATING, f"{grading.judge} grades the answers"):
         return not_in_progress(digest)
-    folder = attempt_folder(grading.s3, grading.bucket, release)
+    folder = attempt_folder(grading.s3, grading.bucket, grading.owner, release)
 
     def pairs() -> list[tuple[Question, Answer | None]]:
         plan = folder.read(PLAN) or {}

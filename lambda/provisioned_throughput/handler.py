@@ -63,7 +63,7 @@ def serve_from_throughput(event: Mapping[str, Any], context: Any) -> StageResult
     """Step ServeFromThroughput: buy the throughput, or move it to the release's model in place."""
     del context
     digest, env = str(event["release"]), ServeFromThroughputEnv.read()
-    releases = Releases(table(env.table_name))
+    releases = Releases(table(env.table_name), env.owner)
     try:
         return wait_if_transient(lambda: serve(digest, client("bedrock"), releases, env), env.poll_seconds)
     except RouteChangedError as error:

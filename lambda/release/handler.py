@@ -34,6 +34,7 @@ from distilled_router.bedrock import throughput
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.bedrock.throughput import is_throughput
 from distilled_router.env import ReleaseEnv
+from distilled_router.release.route import releases_folder
 from distilled_router.release.sweep import Sweeper
 from distilled_router.release.table import LIVE, SUPERSEDED, Release, Releases, RouteChangedError
 
@@ -70,7 +71,8 @@ class Services:
 
 def services() -> Services:
     """Return the function's clients and the table that its environment names."""
-    releases = Releases(table(ReleaseEnv.read().table_name))
+    env = ReleaseEnv.read()
+    releases = Releases(table(env.table_name), env.owner)
     return Services(client("bedrock"), client("stepfunctions"), client("s3"), releases)
 
 
@@ -120,7 +122,12 @@ def _all_gone(event: Event, aws: Services) -> bool:
         return False
     if is_true(event.properties.get("RetainReports", "true")):
         return True
-    return purge(aws.s3, str(event.properties["Bucket"]), "releases/", until=deadline(PURGE_SECONDS))
+    return purge(
+        aws.s3,
+        str(event.properties["Bucket"]),
+        releases_folder(aws.releases.owner),
+        until=deadline(PURGE_SECONDS),
+    )
 
 
 def _check_commitments(event: Event, aws: Services, *, wanted: str) -> None:

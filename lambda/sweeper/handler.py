@@ -27,14 +27,14 @@ def retire_old(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step RetireOld: remove the resources of replaced releases, except those kept for rollback."""
     del event, context
     env = SweeperEnv.read()
-    return retire(_sweeper(env), WaitConditions(table(env.table_name)))
+    return retire(_sweeper(env), WaitConditions(table(env.table_name), env.owner))
 
 
 def fail(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step Fail: end the release, and remove the resources it created."""
     del context
     env, reason = SweeperEnv.read(), readable(str(event["reason"]))
-    waits = WaitConditions(table(env.table_name))
+    waits = WaitConditions(table(env.table_name), env.owner)
     return end(str(event["release"]), str(event["execution"]), reason, _sweeper(env), waits)
 
 
@@ -48,7 +48,7 @@ def _sweeper(env: SweeperEnv) -> Sweeper:
     return Sweeper(
         bedrock=client("bedrock"),
         stepfunctions=client("stepfunctions"),
-        releases=Releases(table(env.table_name)),
+        releases=Releases(table(env.table_name), env.owner),
         owner=env.owner,
         keep_releases=env.keep_releases,
         retain_models=env.retain_models,

@@ -294,7 +294,9 @@ class Scene:
 
     def item(self, digest: str) -> Mapping[str, Any]:
         """Return a release's item in the table."""
-        found: Mapping[str, Any] = self._dynamodb_table.get_item(Key={"id": f"release@{digest}"})["Item"]
+        found: Mapping[str, Any] = self._dynamodb_table.get_item(Key={"id": f"{OWNER}/release@{digest}"})[
+            "Item"
+        ]
         return found
 
     def served(self) -> tuple[str, ...]:
@@ -328,7 +330,7 @@ class Scene:
     def windows(self) -> list[int]:
         """Return the numbers of the windows in which the stack waits."""
         table = self._dynamodb_table
-        return sorted(window.number for window in WaitConditions(table).windows()) if table else []
+        return sorted(window.number for window in WaitConditions(table, OWNER).windows()) if table else []
 
     def physical_ids(self, kind: str) -> set[str]:
         """Return the physical ids of the stack's resources of a type."""
@@ -434,7 +436,7 @@ class Scene:
     def _table(self) -> Releases | None:
         """Return the releases table, or None if it does not exist."""
         table = self._dynamodb_table
-        return Releases(table) if table else None
+        return Releases(table, OWNER) if table else None
 
     @property
     def _dynamodb_table(self) -> Any:

@@ -108,7 +108,7 @@ class System:
 
     def releases(self) -> Releases:
         """Return the table of releases and route."""
-        return Releases(self.table())
+        return Releases(self.table(), self.variant.owner)
 
     def router(self) -> Router:
         """Send queries to the router."""

@@ -92,7 +92,7 @@ class System:
     def release(self, version: Variant) -> Release | None:
         resources = self.engine.resources(f"{version.owner}-release")
         table = self.engine.table(resources[version.logical_id("release", "Releases")])
-        return Releases(table).get(version.digest)
+        return Releases(table, version.owner).get(version.digest)
 
     def wait_until_live(self, version: Variant) -> Release:
         release = self.until(lambda: (found := self.release(version)) and found.is_final and found)

@@ -191,7 +191,7 @@ class Run:
                         )
                 case "break the route":
                     if "release" in self._deployed:
-                        broken = {"id": "route", "version": "none", "shares": "all of them"}
+                        broken = {"id": f"{self._owner}/route", "version": "none", "shares": "all of them"}
                         self._system.table().put_item(Item=broken)
                 case _:
                     self._kill_a_function()
@@ -279,7 +279,10 @@ class Run:
 
     def _route_history(self) -> list[Route]:
         pages = self._system.table().scan(ConsistentRead=True)["Items"]
-        kept = sorted((item for item in pages if str(item["id"]).startswith("route@")), key=lambda i: i["id"])
+        kept = sorted(
+            (item for item in pages if str(item["id"]).startswith(f"{self._owner}/route@")),
+            key=lambda i: i["id"],
+        )
         return [Route.from_item(item) for item in kept]
 
     def _check_jobs(self) -> None:

@@ -121,7 +121,7 @@ def test_every_state_is_reached_and_every_path_ends(assembly: Assembly) -> None:
 def test_questions_are_asked_shard_by_shard_in_the_executions_own_folder(assembly: Assembly) -> None:
     asked = assembly.definition(machine(assembly))["States"]["AskModels: each shard"]
     assert asked["ItemReader"]["Parameters"]["Prefix.$"] == (
-        "States.Format('releases/{}/questions/', $$.Execution.Name)"
+        "States.Format('releases/video-router-dev/{}/questions/', $$.Execution.Name)"
     )
     assert asked["MaxConcurrency"] == assembly.settings.evaluation.concurrency
     child = asked["ItemProcessor"]["States"]["AskModels"]

@@ -265,7 +265,7 @@ class Theatre:
         """Yield an account that the plain client prepared; the entry points then use the given one."""
         self.server.reset()
         self.plays += 1
-        releases = Releases(wiped(self.releases).table, now=self.server.clock.now)
+        releases = Releases(wiped(self.releases).table, OWNER, now=self.server.clock.now)
         world = World(self.server, self.plain, self.stepfunctions, self.s3, releases, 1000 + self.plays)
         with entered(world, self.plain) as play:
             prepare(play)

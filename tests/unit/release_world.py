@@ -220,7 +220,7 @@ def world(stage: tuple[BedrockStandIn, Any, Any], aws: Callable[[str], Any]) -> 
         AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    releases = Releases(table, now=server.clock.now)
+    releases = Releases(table, OWNER, now=server.clock.now)
     return World(server, bedrock, aws("stepfunctions"), aws("s3"), releases, number)
 
 

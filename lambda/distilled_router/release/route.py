@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-ROUTE_ID = "route"
+ROUTE = "route"
 _POINTS = 2**53
 
 
@@ -81,7 +81,7 @@ class Route:
         return cls(version=version, reason=problem, problem=problem)
 
     def to_item(self) -> dict[str, Any]:
-        """Return the item to write, with numbers as DynamoDB's client takes them."""
+        """Return the item to write without its key, with numbers as DynamoDB's client takes them."""
         shares: list[dict[str, Any]] = []
         for share in self.shares:
             entry: dict[str, Any] = {
@@ -93,7 +93,6 @@ class Route:
                 entry["expires_at"] = Decimal(share.expires_at)
             shares.append(entry)
         return {
-            "id": ROUTE_ID,
             "version": Decimal(self.version),
             "shares": shares,
             "updated_at": Decimal(self.updated_at),
@@ -124,6 +123,16 @@ class Route:
     def digests(self) -> frozenset[str]:
         """Return the digests of all releases in the route, also of expired shares."""
         return frozenset(share.digest for share in self.shares)
+
+
+def item_key(owner: str, name: str) -> str:
+    """Return the key of an owner's item in the releases table: `search/route`."""
+    return f"{owner}/{name}"
+
+
+def releases_folder(owner: str) -> str:
+    """Return the folder of an owner's reports in the data bucket."""
+    return f"releases/{owner}/"
 
 
 def _point(key: str) -> float:

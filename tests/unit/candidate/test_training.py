@@ -35,7 +35,7 @@ def test_completed_job_gives_the_release_its_model(world: World) -> None:
     assert poll(world)["outcome"] == "done"
     assert world.release(A).model_arn == model
     job = job_of(world)
-    item = world.releases.table.get_item(Key={"id": f"release@{A}"})["Item"]
+    item = world.releases.table.get_item(Key={"id": world.releases.key(f"release@{A}")})["Item"]
     assert item is not None
     assert datetime.fromtimestamp(int(item["trained_at"]), UTC) == job["endTime"]
 

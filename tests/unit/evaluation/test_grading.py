@@ -75,13 +75,13 @@ class Bench:
         return release
 
     def folder(self, release: Release) -> Folder:
-        return Folder(self.world.s3, self.world.bucket, f"releases/{A}-{release.attempt}/")
+        return Folder(self.world.s3, self.world.bucket, f"releases/{OWNER}/{A}-{release.attempt}/")
 
     @property
     def judged(self) -> Folder:
         release = self.world.release(A)
         return Folder(
-            self.world.s3, self.world.bucket, f"releases/{A}-{release.attempt}/judge/{release.life}/"
+            self.world.s3, self.world.bucket, f"releases/{OWNER}/{A}-{release.attempt}/judge/{release.life}/"
         )
 
     def evaluation(self, gate: Gate = LAX, judge: str = JUDGE) -> Evaluation:
@@ -90,6 +90,7 @@ class Bench:
             s3=self.world.s3,
             task=TASK,
             robustness=Robustness(),
+            owner=OWNER,
             bucket=self.world.bucket,
             holdout_key="datasets/d/holdout.jsonl",
             gate=gate,
@@ -167,7 +168,7 @@ def test_grades_are_in_the_report_the_page_the_item_and_the_message(bench: Bench
     assert (kept["model"], kept["job"], kept["asked"], kept["invalid"]) == (JUDGE, job["arn"], 4, 0)
     assert (kept["score"]["value"], kept["score"]["rows"], kept["problem"]) == (3.0, 4, "")
     assert kept["score"]["low"] < 3.0 < kept["score"]["high"]
-    item = bench.world.releases.table.get_item(Key={"id": f"release@{A}"})["Item"]
+    item = bench.world.releases.table.get_item(Key={"id": bench.world.releases.key(f"release@{A}")})["Item"]
     assert item is not None
     assert json.loads(item["scores"])["judge_score"] == 3.0
     shown = page(bench.report())
@@ -379,7 +380,7 @@ def test_without_a_score_the_gate_refuses_only_where_it_asks_for_one(bench: Benc
     assert bench.report()["judge"]["score"] is None
     assert problem in bench.report()["judge"]["problem"]
     assert NO_SCORE.removeprefix("the judge gave ") in page(bench.report())
-    item = bench.world.releases.table.get_item(Key={"id": f"release@{A}"})["Item"]
+    item = bench.world.releases.table.get_item(Key={"id": bench.world.releases.key(f"release@{A}")})["Item"]
     assert item is not None
     assert json.loads(item["scores"])["judge_score"] is None
 

@@ -375,7 +375,9 @@ def serving(world: World, resource: Resource) -> None:
     )
     for digest in (A, B):
         for _ in range(2):
-            world.s3.put_object(Bucket=world.bucket, Key=f"releases/{digest}/evaluation.json", Body=b"{}")
+            key = f"releases/{OWNER}/{digest}-1/report.json"
+            world.s3.put_object(Bucket=world.bucket, Key=key, Body=b"{}")
+    world.s3.put_object(Bucket=world.bucket, Key=f"releases/other/{A}-1/report.json", Body=b"{}")
     world.s3.put_object(Bucket=world.bucket, Key="datasets/kept.jsonl", Body=b"{}")
 
 
@@ -393,7 +395,7 @@ def test_delete_ends_all_but_the_declared_model(world: World, resource: Resource
     assert world.releases.declared() is None
     assert world.deployments() == set()
     assert world.models() == named(B)
-    assert versions(world) == ["datasets/kept.jsonl"]
+    assert versions(world) == ["datasets/kept.jsonl", f"releases/other/{A}-1/report.json"]
 
 
 def test_second_delete_changes_nothing(world: World, resource: Resource) -> None:
@@ -466,7 +468,9 @@ def test_delete_removes_what_a_route_named_that_a_human_broke(world: World, reso
     )
     world.advance(30 * MINUTE)
     world.settle(live_share(A, made["provisionedModelArn"]))
-    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    world.releases.table.put_item(
+        Item={"id": world.releases.key("route"), "version": "none", "shares": "all of them"}
+    )
     assert resource.delete(A, polls=2)
     assert world.server.state()["throughput"] == []
 

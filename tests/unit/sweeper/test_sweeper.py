@@ -393,7 +393,9 @@ def test_endpoints_of_a_route_that_a_human_broke_are_kept(world: World, wanted: 
     world.releases.update(A, endpoint=arn, throughput=ONE)
     made(world, B, LIVE)  # which the route never named: it was lost with the item
     failed = made(world, C, FAILED)
-    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    world.releases.table.put_item(
+        Item={"id": world.releases.key("route"), "version": "none", "shares": "all of them"}
+    )
     swept = world.sweeper(throughput_name=wanted).sweep()
     assert swept.kept[arn] == "named by the route"
     assert failed in swept.removed
@@ -660,7 +662,9 @@ def test_partial_share_in_use_despite_a_malformed_route_is_withdrawn(world: Worl
     world.begin(B)
     world.settle(Share(B, "arn:b", 0.25, expires_at=int(world.now) + 900), Share(A, "arn:a", 0.75))
     world.releases.transition(B, FAILED, "ended")
-    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    world.releases.table.put_item(
+        Item={"id": world.releases.key("route"), "version": "none", "shares": "all of them"}
+    )
     world.sweeper().sweep()
     assert world.releases.route().problem is None
     assert world.releases.route().shares == (live_share(A, "arn:a"),)

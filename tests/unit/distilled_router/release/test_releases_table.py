@@ -94,11 +94,11 @@ def test_every_field_comes_back_as_it_was_written(releases: Releases) -> None:
 def test_reserved_words_are_names_like_others(releases: Releases, word: str) -> None:
     begin(releases, A)
     releases.update(A, **{word: "kept"})
-    assert releases.table.get_item(Key={"id": f"release@{A}"})["Item"][word] == "kept"
+    assert releases.table.get_item(Key={"id": releases.key(f"release@{A}")})["Item"][word] == "kept"
 
 
 def test_a_release_that_a_human_cut_down_counts_as_running(releases: Releases) -> None:
-    releases.table.put_item(Item={"id": f"release@{A}", "note": "oops", "attempt": Decimal(3)})
+    releases.table.put_item(Item={"id": releases.key(f"release@{A}"), "note": "oops", "attempt": Decimal(3)})
     (release,) = releases.all()
     assert (release.digest, release.attempt, release.is_final) == (A, 3, False)
 
@@ -116,7 +116,7 @@ def test_each_change_of_the_route_leaves_its_history(releases: Releases) -> None
         (Share(A, "arn:a", 0.25, expires_at=9),), after=releases.route(), reason="step"
     )
     releases.withdraw(A, "withdrawn")
-    kept = releases.table.get_item(Key={"id": f"route@{route.version:09d}"})["Item"]
+    kept = releases.table.get_item(Key={"id": releases.key(f"route@{route.version:09d}")})["Item"]
     assert kept["reason"] == "step"
     assert releases.route().shares == ()
     assert releases.route().version == 2
@@ -126,7 +126,7 @@ def test_each_change_of_the_route_leaves_its_history(releases: Releases) -> None
     "version", [{}, {"version": "three"}, {"version": None}, {"version": 0}, {"version": -1}]
 )
 def test_a_route_that_a_human_broke_can_be_replaced(releases: Releases, version: dict[str, object]) -> None:
-    releases.table.put_item(Item={"id": "route", "shares": "oops", **version})
+    releases.table.put_item(Item={"id": releases.key("route"), "shares": "oops", **version})
     releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="mended")
     assert [share.digest for share in releases.route().shares] == [A]
 
@@ -138,12 +138,15 @@ def test_route_that_a_human_broke_loses_no_history(
     first = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="first")
     second = releases.set_route((Share(B, "arn:b", 1.0),), after=first, reason="second")
     if broken is None:
-        releases.table.delete_item(Key={"id": "route"})
+        releases.table.delete_item(Key={"id": releases.key("route")})
     else:
-        releases.table.put_item(Item={"id": "route", **broken})
+        releases.table.put_item(Item={"id": releases.key("route"), **broken})
     mended = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="mended")
     assert mended.version == 3
-    kept = [releases.table.get_item(Key={"id": f"route@{n:09d}"})["Item"]["reason"] for n in (1, 2, 3)]
+    kept = [
+        releases.table.get_item(Key={"id": releases.key(f"route@{n:09d}")})["Item"]["reason"]
+        for n in (1, 2, 3)
+    ]
     assert kept == [first.reason, second.reason, "mended"]
 
 
@@ -151,10 +154,10 @@ def test_routers_serve_the_last_route_that_could_be_read(releases: Releases) -> 
     assert releases.effective_route().shares == ()
     last = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="last")
     assert releases.effective_route() == last
-    releases.table.put_item(Item={"id": "route", "version": "none", "shares": "oops"})
+    releases.table.put_item(Item={"id": releases.key("route"), "version": "none", "shares": "oops"})
     assert releases.effective_route().shares == last.shares
     half = [{"digest": B, "endpoint": "arn:b", "share": Decimal(1)}, "oops"]
-    releases.table.put_item(Item={"id": "route", "version": 2, "shares": half})
+    releases.table.put_item(Item={"id": releases.key("route"), "version": 2, "shares": half})
     assert {share.digest for share in releases.effective_route().shares} == {A, B}
 
 
@@ -225,7 +228,7 @@ def test_rolling_back_changes_route_and_both_releases_together(releases: Release
     assert (now.state, now.endpoint, now.rolled_back) == (LIVE, "arn:other", 0)
     assert (before.state, before.message) == (RETIRED, f"rolled back by hand, to release {A}")
     assert (before.rolled_back, before.updated_at) == (1_800_000_000, 1_800_000_000)
-    kept = releases.table.get_item(Key={"id": f"route@{route.version:09d}"})["Item"]
+    kept = releases.table.get_item(Key={"id": releases.key(f"route@{route.version:09d}")})["Item"]
     assert kept["reason"] == "by hand"
 
 
@@ -271,9 +274,9 @@ def test_route_that_a_human_broke_can_be_rolled_back(
 ) -> None:
     _, bad = rolled(releases)
     if broken is None:
-        releases.table.delete_item(Key={"id": "route"})
+        releases.table.delete_item(Key={"id": releases.key("route")})
     else:
-        releases.table.put_item(Item={"id": "route", **broken})
+        releases.table.put_item(Item={"id": releases.key("route"), **broken})
     assert releases.roll_back(A, "arn:a", after=releases.route(), reason="by hand", retiring=[bad])
     route = releases.route()
     assert (route.shares, route.problem) == ((Share(A, "arn:a", 1.0),), None)
@@ -437,3 +440,22 @@ def test_update_sets_fields_whatever_the_state(releases: Releases) -> None:
     releases.transition(A, LIVE, "serves")
     assert releases.update(A, state=FAILED, message="by hand")
     assert release_of(releases, A).state == FAILED
+
+
+def test_owners_of_one_table_share_no_item(releases: Releases) -> None:
+    other = Releases(releases.table, "router")  # begins the first owner's name
+    for one, digest in ((releases, A), (other, B)):
+        one.declare(digest)
+        one.begin(digest, attempt=1, execution=f"arn:{digest}", request_id="r")
+        one.set_route((Share(digest, f"arn:{digest}", 1.0),), after=one.route(), reason="first")
+    assert (releases.declared(), other.declared()) == (A, B)
+    assert ([one.digest for one in releases.all()], [one.digest for one in other.all()]) == ([A], [B])
+    assert other.get(A) is None
+    other.declare(None)
+    other.set_route((), after=other.route(), reason="deleted")
+    assert releases.declared() == A
+    assert releases.route().digests() == {A}
+    with releases.creating(A) as allowed:
+        assert allowed
+    releases.table.put_item(Item={"id": releases.key("route"), "version": "none"})
+    assert releases.effective_route().digests() == {A}
