@@ -38,7 +38,8 @@ def derived(environment: Environment, recorded: Iterable[Call]) -> set[Call]:
     calls = {call for machine in _machines(environment) for call in _of_machine(environment, machine)}
     calls |= {*_logs(environment), *_traces(environment), *_dead_letters(environment)}
     calls |= {*_network(environment), *_variables(environment), ROUTE}
-    return calls | set(_items(recorded)) | set(_encryption(environment, {*recorded, *calls}))
+    known = set(recorded)
+    return calls | set(_items(known)) | set(_encryption(environment, {*known, *calls}))
 
 
 def _items(recorded: Iterable[Call]) -> Iterator[Call]:

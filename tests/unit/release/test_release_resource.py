@@ -419,7 +419,7 @@ def test_retained_models_and_reports_stay(world: World, resource: Resource) -> N
     assert resource.delete(B, polls=3, RetainModels="true", RetainReports="true")
     assert world.deployments() == set()
     assert world.models() == named(A, B)
-    assert len(versions(world)) == 5
+    assert len(versions(world)) == 6
 
 
 def test_invented_physical_id_ends_nothing(world: World, resource: Resource) -> None:
