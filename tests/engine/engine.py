@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -58,6 +59,7 @@ class Engine:
         )
         self._session = boto3.Session(environment.ACCESS_KEY, environment.SECRET_KEY, None, REGION)
         self._published: set[str] = set()
+        self._archives: dict[str, Path] = {}
         self._clients: dict[str, Any] = {}
         self._bootstrap()
 
@@ -94,7 +96,7 @@ class Engine:
         return self._session.client(  # type: ignore[call-overload]  # any service's name
             service,
             endpoint_url=ours,
-            verify=str(self.state.ca_bundle),
+            verify=str(self.state.certificate),
             config=Config(
                 retries={"total_max_attempts": 1},
                 s3={"addressing_style": "path"},
@@ -114,7 +116,10 @@ class Engine:
         if key in self._published:
             return
         if source.is_dir():
-            source = Path(shutil.make_archive(str(self.state.tmp / key.removesuffix(".zip")), "zip", source))
+            if key not in self._archives:
+                base = self.state.tmp / key.removesuffix(".zip")
+                self._archives[key] = Path(shutil.make_archive(str(base), "zip", source))
+            source = self._archives[key]
         self.aws("s3").put_object(Bucket=STAGING, Key=key, Body=source.read_bytes())
         self._published.add(key)
 
@@ -177,7 +182,7 @@ class Engine:
         while (status := self.status(stack) or "DELETE_COMPLETE").endswith("IN_PROGRESS"):
             if time.monotonic() > end:
                 raise TimeoutError(f"{stack} is still {status} after {seconds:.0f} s")
-            time.sleep(0.05)
+            time.sleep(0.1)
         reasons = () if status in DONE else tuple(self._reasons(stack))
         return Outcome(stack, status, reasons)
 
@@ -229,7 +234,7 @@ class Engine:
     def table(self, name: str) -> Any:
         """Return a DynamoDB table resource."""
         return self._session.resource(
-            "dynamodb", endpoint_url=self._servers.emulator.url, verify=str(self.state.ca_bundle)
+            "dynamodb", endpoint_url=self._servers.emulator.url, verify=str(self.state.certificate)
         ).Table(name)
 
     def router(self, api_id: str) -> Router:
@@ -334,8 +339,12 @@ class Engine:
         answer: Mapping[str, Any] = json.loads(self.aws("s3").get_object(**where)["Body"].read())
         return answer
 
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.state.certificate))
+
     def _send(self, url: str, method: str, body: bytes | None = None) -> Any:
-        context = ssl.create_default_context(cafile=str(self.state.ca_bundle)) if "https" in url else None
+        context = self._trust if "https" in url else None
         request = Request(url, data=body, method=method, headers={"Content-Type": "application/json"})
         # A reset waits for running requests.
         with urlopen(request, timeout=SECONDS, context=context) as answer:

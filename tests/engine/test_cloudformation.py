@@ -71,7 +71,7 @@ class Listener:
             "PhysicalResourceId": physical_id or event.get("PhysicalResourceId") or f"the-{logical_id}",
         }
         request = Request(event["ResponseURL"], data=json.dumps(body).encode(), method="PUT")
-        context = ssl.create_default_context(cafile=str(self.engine.state.ca_bundle))
+        context = ssl.create_default_context(cafile=str(self.engine.state.certificate))
         with urlopen(request, timeout=SECONDS, context=context) as answer:
             return int(answer.status)
 
