@@ -144,12 +144,13 @@ class CloudFormation:
             self._orders.append(Order(**order))
 
     def withdraw(self) -> None:
-        """Withdraw the orders that did not apply yet."""
+        """Withdraw the orders that did not apply, and forget those that did."""
         with self._lock:
             self._orders.clear()
+            self._applied.clear()
 
     def orders(self) -> dict[str, Any]:
-        """Return the waiting orders, and the operations that were ended."""
+        """Return the waiting orders, and the operations that were ended, since the last withdrawal."""
         with self._lock:
             return {"waiting": [asdict(order) for order in self._orders], "applied": list(self._applied)}
 

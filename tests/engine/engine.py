@@ -265,12 +265,14 @@ class Engine:
         """
         self.cancel(stack, after=after, how="timeout", **order)
 
-    def withdraw_cancellations(self) -> None:
-        """Withdraw the cancellations that have not applied yet."""
+    def withdraw_cancellations(self) -> list[Mapping[str, Any]]:
+        """Withdraw the cancellations that have not applied; return the operations that were ended."""
+        applied = self.cancelled()
         self._cancellations("DELETE")
+        return applied
 
     def cancelled(self) -> list[Mapping[str, Any]]:
-        """Return the operations that CloudFormation stopped waiting for."""
+        """Return the operations that CloudFormation stopped waiting for, since the last withdrawal."""
         applied: list[Mapping[str, Any]] = self._cancellations("GET")["applied"]
         return applied
 

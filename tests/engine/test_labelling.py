@@ -192,7 +192,6 @@ def test_destroy_in_the_middle_leaves_nothing_running(
     assert system.jobs() == {}
 
 
-@pytest.mark.xfail(strict=True, reason="a Delete with an invented id stops nothing yet")
 @pytest.mark.parametrize("how", ["cancelled", "deleted"])
 def test_labelling_whose_create_ended_without_a_response_is_stopped(
     system: System, declare: Callable[..., Variant], how: str
