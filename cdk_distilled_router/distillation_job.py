@@ -15,7 +15,7 @@ from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK
 from cdk_distilled_router.common.functions import Function
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting, VpcConfig
-from cdk_distilled_router.common.ownership import registering, resource_env
+from cdk_distilled_router.common.ownership import claimant, registering, resource_env
 from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.existing import ExistingJob, ExistingModel
 from cdk_distilled_router.job_inputs import (
@@ -27,7 +27,7 @@ from cdk_distilled_router.job_inputs import (
 )
 from cdk_distilled_router.props import RETAIN, JobProps, RetentionProps
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, release_name
-from distilled_router.env import Env
+from distilled_router.env import CreateJobEnv, Env
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +256,9 @@ class DistillationJob(Construct):
     def _step(self, hosting: Hosting) -> Function:
         """Return the step of a state machine that creates the job once its data exists."""
         creates = "Creates a customization job for curated data"
-        return self._function("CreateJob", "create_job", Env(owner=self.owner), creates, hosting)
+        ours = claimant(self)
+        env = CreateJobEnv(owner=self.owner, stack_id=ours.stack_id, logical_id=ours.logical_id)
+        return self._function("CreateJob", "create_job", env, creates, hosting)
 
     def _function(
         self, construct_id: str, entry: str, environment: Env, description: str, hosting: Hosting

@@ -10,7 +10,7 @@ from aws_cdk import aws_iam as iam
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK, MACHINE, SCHEDULE, Caller
 from cdk_distilled_router.common.functions import DEFAULT_PROPS, Function, FunctionProps
-from cdk_distilled_router.common.ownership import registering, resource_env
+from cdk_distilled_router.common.ownership import claimant, registering, resource_env
 from cdk_distilled_router.release.context import ReleaseContext
 from cdk_distilled_router.release.judge import judge_role
 from cdk_distilled_router.release.permissions import ReleasePermissions
@@ -69,6 +69,7 @@ class ReleaseFunctions:
 
     def _add_candidate(self) -> None:
         context, timing = self._context, self._context.props.timing
+        ours = claimant(context.scope)
         env = CandidateEnv(
             owner=context.owner,
             table_name=context.table.table_name,
@@ -78,6 +79,9 @@ class ReleaseFunctions:
             stop_stalled=timing.stop_stalled,
             retry_internal_errors=timing.retry_internal_errors,
             labelling_machine_arn=context.job.labelling_machine_arn,
+            stack_id=ours.stack_id,
+            logical_id=ours.logical_id,
+            absence_seconds=context.hosting.absence_seconds,
             tags=context.props.tags,
         )
         shared = _Shared(self._role("CandidateRole", STEP_ITEMS, self._grants.candidate()), env)

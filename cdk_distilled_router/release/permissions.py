@@ -33,15 +33,13 @@ class ReleasePermissions:
             # A new model gets the current tags of its job.
             may.bedrock(["ListTagsForResource"], [jobs, models]),
             *may.retagging(self._owner, [models]),
-            *(
-                [may.bedrock(["StopModelCustomizationJob"], [jobs], owned)]
-                if self._props.timing.stop_stalled
-                else []
-            ),
+            # Also where stalled jobs are not stopped: the job of a resource that was deleted meanwhile.
+            *([may.bedrock(["StopModelCustomizationJob"], [jobs], owned)] if self._job.role else []),
             *self._recreating(),
             *self._labelling(),
             may.bedrock(["CreateCustomModelDeployment"], [models], tagged),
             may.tagging(self._owner, [deployments]),
+            *may.retagging(self._owner, [deployments])[:1],
             may.bedrock(["GetCustomModelDeployment", "ListTagsForResource"], [deployments]),
             *([may.model_key(self._key)] if self._job.has_model_key and self._key else []),
         ]

@@ -15,11 +15,13 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from distilled_router.aws import executions
+from distilled_router.aws.absence import confirmed
 from distilled_router.aws.errors import NotYetError, ResourceError
 from distilled_router.aws.metrics import count
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress, readable, waiting
 from distilled_router.bedrock import jobs, models
-from distilled_router.bedrock.naming import CLOSED_TAG, OWNER_TAG, attempt_name, bedrock_tags
+from distilled_router.bedrock.naming import OWNER_TAG, attempt_name, bedrock_tags
+from distilled_router.bedrock.ownership import claims
 from distilled_router.env import CandidateEnv
 from distilled_router.release.table import WAITING, Release, Releases
 
@@ -88,6 +90,8 @@ class _Poll:
         """
         source, machine, digest = self.release.source, self.env.labelling_machine_arn, self.release.digest
         if not machine:
+            if confirmed(lambda: self._jobs() or None, self.env.absence_seconds):
+                return self._waiting(f"job {source} was found late")
             return failed(f"job {source} does not exist; deploy the stack with its DistillationJob first")
         known = list(executions.of_work(self.stepfunctions, machine, digest))
         if not known:
@@ -100,7 +104,7 @@ class _Poll:
             text = f"the queries are being labelled: {last['name']}"
             self.releases.transition(digest, WAITING, text, labelling=last["executionArn"])
             return self._waiting(text)
-        if self._jobs():
+        if confirmed(lambda: self._jobs() or None, self.env.absence_seconds):
             return self._waiting("the labelling has created its job")
         stopped_by_us = last.get("error") == executions.SUPERSEDED
         if self.release.labelling or stopped_by_us or last["status"] == "SUCCEEDED":
@@ -120,6 +124,9 @@ class _Poll:
     def _in_progress(self, attempts: Sequence[Job]) -> StageResult:
         """Wait for the job, unless it has stalled or timed out."""
         job, idle = attempts[-1], _idle_hours(attempts[-1], self.at)
+        if not self.release.is_adopted and self._is_unclaimed(attempts[0]):
+            jobs.stop(self.bedrock, job)
+            return failed(f"job {job['jobName']} was stopped: {jobs.unclaimed(self.release.source)}")
         if idle > self.env.stall_hours:
             count("StalledJobs", self.env.owner)
             if self.env.stop_stalled and not self.release.is_adopted:
@@ -132,6 +139,14 @@ class _Poll:
         text = f"job {job['status']}{self._numbered(attempts)}: {jobs.progress(job)}"
         self.releases.transition(self.release.digest, WAITING, text, stopping="")
         return self._waiting(text)
+
+    def _is_unclaimed(self, job: Job) -> bool:
+        """Return whether the resource that declared the job was deleted."""
+
+        def claimed() -> Mapping[str, str] | None:
+            return claims(_tags(self.bedrock, job["jobArn"])) or None
+
+        return confirmed(claimed, self.env.absence_seconds) is None
 
     def _stop(self, job: Job, hours: float) -> StageResult:
         """Stop a job that has not started, and store the reason for later polls."""
@@ -157,6 +172,8 @@ class _Poll:
         if stopping and job["status"] == "Stopped":
             return failed(stopping)
         unknown = "no reason given" if job["status"] == "Failed" else f"not by this release. {SET_NONCE}"
+        if job["status"] != "Failed" and not self.release.is_adopted and self._is_unclaimed(attempts[0]):
+            unknown = jobs.unclaimed(self.release.source)
         reason = job.get("failureMessage") or unknown
         progress = f"{jobs.progress(job)}{self._numbered(attempts)}"
         text = f"job {job['jobName']} is {job['status']} ({progress}): {reason}"
@@ -203,7 +220,7 @@ class _Poll:
 
     def _of_model(self, arn: str, whose: str, advice: str, job: Job | None = None) -> StageResult:
         """Store the release's model and return `done` if it is Active."""
-        model = models.find(self.bedrock, arn)
+        model = confirmed(lambda: models.find(self.bedrock, arn), self.env.absence_seconds)
         if model is None:
             return failed(f"{whose} does not exist. {advice}")
         status = model.get("modelStatus", "Active")
@@ -269,8 +286,8 @@ def _match_tags(bedrock: Any, job_arn: str, model_arn: str, owner: str) -> None:
     changed = {key: value for key, value in wanted.items() if present.get(key) != value}
     if changed:
         bedrock.tag_resource(resourceARN=model_arn, tags=bedrock_tags(changed))
-    # CLOSED_TAG is only set on the model.
-    if gone := sorted(present.keys() - wanted.keys() - {CLOSED_TAG}):
+    # A claim on the model alone is another resource's.
+    if gone := sorted(present.keys() - wanted.keys() - claims(present).keys()):
         bedrock.untag_resource(resourceARN=model_arn, tagKeys=gone)
 
 

@@ -8,6 +8,10 @@ An Update never deletes a job. Another name is another job, and CloudFormation d
 update has succeeded. Bedrock can't change a job, so an Update that would need that fails. Further attempts
 that a release created under the job's name belong to this resource, too.
 
+Claims say whose the job is (`bedrock.ownership`). A Delete removes this resource's claim from the job's
+attempts and models, and stops and deletes those that nobody else claims. It finds them by the properties, not
+by the physical id, which CloudFormation invents if a Create has never answered.
+
 With `MadeLater` the resource only checks the models, and a state machine calls `create_job` when the data is
 ready. The job still belongs to the resource, and its Delete stops it.
 """
@@ -17,12 +21,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger
 
 from distilled_router.aws import executions
+from distilled_router.aws.absence import confirmed
 from distilled_router.aws.clients import client
 from distilled_router.aws.custom_resource import (
     Event,
@@ -34,10 +40,13 @@ from distilled_router.aws.custom_resource import (
     pending,
 )
 from distilled_router.aws.errors import NotYetError, ResourceError
+from distilled_router.aws.fence import SupersededError
 from distilled_router.aws.state_machine import StageResult, done, failed, wait_if_transient, waiting
 from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
-from distilled_router.bedrock import jobs, models
-from distilled_router.env import ResourceEnv
+from distilled_router.bedrock import jobs, models, ownership
+from distilled_router.bedrock.naming import OWNER_TAG, digest_of
+from distilled_router.bedrock.ownership import CLAIM_TAG, Claimant
+from distilled_router.env import CreateJobEnv, ResourceEnv
 
 logger = Logger()
 
@@ -45,6 +54,7 @@ logger = Logger()
 CREATE_WAIT_SECONDS = 120
 # Poll interval of the state machine.
 RETRY_SECONDS = 15
+DROPPED_TAG = "distilled-router:dropped:"
 
 
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
@@ -67,7 +77,9 @@ def create_job(event: Mapping[str, Any], context: Any) -> StageResult:
     The event has the resource's `properties` and the ARN of the calling `execution`.
     """
     del context
-    spec, execution = job_spec(event["properties"]), str(event["execution"])
+    env, execution = CreateJobEnv.read(), str(event["execution"])
+    claimant = Claimant(env.stack_id, env.logical_id)
+    spec = _claimed(job_spec(event["properties"]), claimant, request=execution.rpartition(":")[2])
     legacy = is_true(event["properties"].get("AllowLegacy", "false"))
     bedrock, stepfunctions = client("bedrock"), client("stepfunctions")
 
@@ -75,26 +87,33 @@ def create_job(event: Mapping[str, Any], context: Any) -> StageResult:
         return executions.is_open(executions.find(stepfunctions, execution))
 
     return wait_if_transient(
-        lambda: create_if_wanted(spec, bedrock, is_wanted, allow_legacy=legacy), RETRY_SECONDS
+        lambda: create_if_wanted(spec, claimant, bedrock, is_wanted, allow_legacy=legacy), RETRY_SECONDS
     )
 
 
 def create_if_wanted(
-    spec: jobs.JobSpec, bedrock: Any, is_wanted: Callable[[], bool], *, allow_legacy: bool
+    spec: jobs.JobSpec,
+    claimant: Claimant,
+    bedrock: Any,
+    is_wanted: Callable[[], bool],
+    *,
+    allow_legacy: bool,
 ) -> StageResult:
     """Create the job if `is_wanted` returns that the execution still runs."""
     if not is_wanted():
         return failed(f"job {spec.job_name} was not created: the execution was stopped")
     try:
-        arn = jobs.ensure(bedrock, spec, allow_legacy=allow_legacy)
+        arn = jobs.adopt(bedrock, spec, claimant)
+        if arn is None:
+            jobs.check_models(bedrock, spec, allow_legacy=allow_legacy)
+            arn = jobs.create(bedrock, spec)
     except NotYetError as error:
         return waiting(str(error), RETRY_SECONDS)
     except ResourceError as error:
         return failed(str(error))
     if not is_wanted():
         # The execution stopped during the call; the resource's Delete may have listed jobs before it.
-        if job := jobs.find(bedrock, arn):
-            jobs.stop(bedrock, job)
+        _stop_unclaimed(bedrock, arn, claimant)
         return failed(f"job {spec.job_name} was stopped, since the execution was stopped")
     return done(f"job {arn} was created")
 
@@ -110,29 +129,26 @@ def handle(event: Event, now: Callable[[], float] = time.time) -> dict[str, Any]
 
 def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.time) -> dict[str, Any]:
     """Create or update the job, or continue its deletion; return whether that is complete."""
-    name = str(event.physical_id)
     if event.is_delete:
-        return complete() if _is_deleted(event, bedrock, s3, name) else pending()
-    if "RequestedAt" not in event.raw and not _is_changed_in_place(event, bedrock):
+        return complete() if _is_deleted(event, bedrock, s3) else pending()
+    name, requested_at = str(event.physical_id), event.raw.get("RequestedAt")
+    if requested_at is None and not _is_changed_in_place(event, bedrock, s3):
         return pending()
-    requested_at = event.raw.get("RequestedAt")
     may_wait = requested_at is not None and now() - float(requested_at) < CREATE_WAIT_SECONDS
-    spec = job_spec(event.properties)
-    is_created_later = is_true(event.properties.get("MadeLater", "false")) and not jobs.find(bedrock, name)
+    spec = _claimed(job_spec(event.properties), Claimant.of(event), request=event.request_id)
+    is_created_later = is_true(event.properties.get("MadeLater", "false"))
     if requested_at is not None:
-        legacy = is_true(event.properties.get("AllowLegacy", "false"))
-        today = datetime.fromtimestamp(now(), UTC)
-        if is_created_later:
-            jobs.check_models(bedrock, spec, allow_legacy=legacy, today=today)
-            return complete(jobs.planned_attributes(spec))
         try:
-            jobs.ensure(bedrock, spec, allow_legacy=legacy, today=today)
+            today = datetime.fromtimestamp(now(), UTC)
+            _create(event, spec, bedrock, today, is_created_later=is_created_later)
         except NotYetError as error:
             if not may_wait:
                 raise
             logger.info("retrying later", reason=str(error))
             return pending()
     job = jobs.latest(bedrock, name)
+    if job is None and not is_created_later and not may_wait:
+        job = confirmed(lambda: jobs.latest(bedrock, name), event.absence_seconds)
     if job:
         return complete(jobs.attributes(job))
     if is_created_later:
@@ -142,48 +158,117 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
     raise ResourceError(f"Job {name} does not exist in Bedrock. Set distillation.nonce to create a new one.")
 
 
-def _is_changed_in_place(event: Event, bedrock: Any) -> bool:
+def _create(
+    event: Event, spec: jobs.JobSpec, bedrock: Any, today: datetime, *, is_created_later: bool
+) -> None:
+    """Adopt the job or, unless a state machine does that later, create it.
+
+    Raises SupersededError if CloudFormation has abandoned the request; a job just created is stopped then.
+    """
+    claimant = Claimant.of(event)
+    event.check_newest()
+    if jobs.adopt(bedrock, spec, claimant):
+        return
+    legacy = is_true(event.properties.get("AllowLegacy", "false"))
+    jobs.check_models(bedrock, spec, allow_legacy=legacy, today=today)
+    if is_created_later:
+        return
+    event.check_newest()
+    arn = jobs.create(bedrock, spec)
+    try:
+        event.check_newest()
+    except SupersededError:
+        _stop_unclaimed(bedrock, arn, claimant)
+        raise
+
+
+def _claimed(spec: jobs.JobSpec, claimant: Claimant, *, request: str) -> jobs.JobSpec:
+    """Return the job with the tags that say whose it is."""
+    owner = str(spec.tags.get(OWNER_TAG, ""))
+    return replace(spec, tags={**spec.tags, **claimant.tags(owner, request=request)})
+
+
+def _stop_unclaimed(bedrock: Any, arn: str, claimant: Claimant) -> None:
+    """Remove the claim on a job, and stop the job if nobody else claims it."""
+    if ownership.release(bedrock, arn, claimant) and (job := jobs.find(bedrock, arn)):
+        jobs.stop(bedrock, job)
+
+
+def _is_changed_in_place(event: Event, bedrock: Any, s3: Any) -> bool:
     """Continue an Update under the same name; return whether it is complete.
 
     Raises ResourceError for a change that the job can't take.
     """
-    spec, old = job_spec(event.properties), _old_spec(event)
+    spec, old = job_spec(event.properties), _old_spec(event.old_properties)
     if old and old.job_name == spec.job_name:
         _refuse_lost_changes(bedrock, spec, old)
-    elif old and not _are_stopped(bedrock, _attempts(bedrock, old)):
+    elif old and not _is_released(event, old, bedrock, s3):
         # CloudFormation rolls back a failed replacement. It never got the new name and won't delete that job.
         return False
     _sync_tags(bedrock, spec, event.old_properties)
     return True
 
 
-def _is_deleted(event: Event, bedrock: Any, s3: Any, name: str) -> bool:
-    """Continue the deletion; return whether all attempts have ended, and their output and models are gone."""
-    if not _is_job_name(event, name):
-        logger.info("nothing to delete: not a job of this resource", physical_id=name)
+def _is_deleted(event: Event, bedrock: Any, s3: Any) -> bool:
+    """Continue the deletion; return whether nothing of this resource's job is left."""
+    spec, physical_id = _old_spec(event.properties), str(event.physical_id)
+    owner = str(spec.tags.get(OWNER_TAG, "")) if spec else ""
+    if spec is None or (physical_id != spec.job_name and digest_of(owner, physical_id)):
+        logger.info("nothing to delete: not the job of these properties", physical_id=physical_id)
         return True
-    found = _attempts(bedrock, job_spec(event.properties))
+    return _is_released(event, spec, bedrock, s3)
+
+
+def _is_released(event: Event, spec: jobs.JobSpec, bedrock: Any, s3: Any) -> bool:
+    """Remove this resource's claim on a job; return whether all that nobody else claims is gone.
+
+    That are the job's attempts, which are stopped, their output and their models. The claim goes first: a
+    release that retries the job reads it, so no attempt is created after the look at the attempts.
+    """
+    claimant = Claimant.of(event)
+    for job in _attempts(bedrock, spec):
+        ownership.release(bedrock, job["jobArn"], claimant)
+    found = _attempts(bedrock, spec)
     if not found:
-        logger.info("nothing to delete: this owner has no job of this name", job=name)
+        logger.info("nothing to delete: this owner has no job of this name", job=spec.job_name)
         return True
-    if not _are_stopped(bedrock, found):
+    kept = [job for job in found if not ownership.release(bedrock, job["jobArn"], claimant)]
+    if kept:
+        logger.info("job kept: another resource claims it", job=spec.job_name)
+        for job in kept:
+            ownership.add_tags(bedrock, job["jobArn"], {_dropped(claimant): "true"})
+    elif not _are_stopped(bedrock, found):
         return False
-    if not is_true(event.properties.get("RetainOutput", "true")) and not _purge_output(event, s3):
+    elif not is_true(event.properties.get("RetainOutput", "true")) and not _purge_output(spec, s3):
         return False
-    if is_true(event.properties.get("RetainModel", "false")):
-        return True
-    gone = [_is_model_gone(bedrock, job.get("outputModelArn")) for job in found]
-    return all(gone)
+    released = [_is_model_released(event, bedrock, job) for job in found if job.get("outputModelArn")]
+    return all(released)
 
 
-def _is_model_gone(bedrock: Any, model: str | None) -> bool:
-    """Delete a job's model unless it is in use; return whether nothing is left to do."""
-    if model is None:
+def _dropped(claimant: Claimant) -> str:
+    """Return the key of a tag on a job: its model's claim of this claimant is void.
+
+    A model that does not exist yet gets the claims that the job had when it was created.
+    """
+    return claimant.key.replace(CLAIM_TAG, DROPPED_TAG)
+
+
+def _is_model_released(event: Event, bedrock: Any, job: Mapping[str, Any]) -> bool:
+    """Remove the claim on a job's model, and delete the model if it was the last; return whether that is done.
+
+    A model that is still in use stays without a claim. The sweeper deletes it later.
+    """
+    model, claimant = str(job["outputModelArn"]), Claimant.of(event)
+    dropped = [
+        key for key in ownership.read_tags(bedrock, job["jobArn"]) or {} if key.startswith(DROPPED_TAG)
+    ]
+    present = ownership.read_tags(bedrock, model) or {}
+    if void := [claim for key in dropped if (claim := key.replace(DROPPED_TAG, CLAIM_TAG)) in present]:
+        ownership.remove_tags(bedrock, model, void)
+    may_delete = ownership.release(bedrock, model, claimant)
+    if not may_delete or is_true(event.properties.get("RetainModel", "false")):
         return True
-    users = models.users(bedrock, model)
-    if users:
-        # A replaced job's model serves until its successor passes. The sweeper deletes models with this tag.
-        models.close(bedrock, model)
+    if users := models.users(bedrock, model):
         logger.info("model kept: it is in use", model=model, used_by=users)
         return True
     return models.delete(bedrock, model)
@@ -200,13 +285,13 @@ def _are_stopped(bedrock: Any, found: Sequence[Mapping[str, Any]]) -> bool:
     return all(ended)
 
 
-def _old_spec(event: Event) -> jobs.JobSpec | None:
-    """Return the job of the old properties; None if they are invalid.
+def _old_spec(properties: Mapping[str, Any]) -> jobs.JobSpec | None:
+    """Return the job of properties that CloudFormation goes back from; None if they are invalid.
 
-    Invalid old properties mean that this event rolls back an update that failed because of them.
+    Invalid ones mean that the event rolls back an operation that failed because of them.
     """
     try:
-        return job_spec(event.old_properties)
+        return job_spec(properties)
     except (KeyError, ValueError):
         return None
 
@@ -234,15 +319,10 @@ def _shown(value: Any) -> str:
     return json.dumps(value) if value or value is False else "nothing"
 
 
-def _purge_output(event: Event, s3: Any) -> bool:
+def _purge_output(spec: jobs.JobSpec, s3: Any) -> bool:
     """Remove the job's output within the time of one call; return whether all is gone."""
-    bucket, _, prefix = str(event.properties["OutputDataUri"]).removeprefix("s3://").partition("/")
+    bucket, _, prefix = spec.output_data_uri.removeprefix("s3://").partition("/")
     return purge(s3, bucket, prefix, until=deadline(PURGE_SECONDS))
-
-
-def _is_job_name(event: Event, name: str) -> bool:
-    """Return whether the id is the job's name: CloudFormation generates one if create never answered."""
-    return bool(name) and name == event.properties.get("JobName")
 
 
 def job_spec(properties: Mapping[str, Any]) -> jobs.JobSpec:
@@ -282,6 +362,6 @@ def _sync_tags(bedrock: Any, spec: jobs.JobSpec, old: Mapping[str, Any]) -> None
     gone = sorted(before.keys() - spec.tags.keys())
     for job in _attempts(bedrock, spec):
         for arn in filter(None, (job["jobArn"], job.get("outputModelArn"))):
-            models.tag(bedrock, arn, spec.tags)
+            ownership.add_tags(bedrock, arn, spec.tags)
             if gone:
-                models.untag(bedrock, arn, gone)
+                ownership.remove_tags(bedrock, arn, gone)

@@ -106,10 +106,23 @@ class ResourceEnv(Env):
     absence_seconds: float
 
 
+class CreateJobEnv(Env):
+    """The variables of the step that creates a customization job.
+
+    Attributes:
+        stack_id, logical_id: the job's custom resource, which claims the job.
+    """
+
+    stack_id: str
+    logical_id: str
+
+
 class CandidateEnv(Env):
     """The variables of WatchJob and DeployCandidate, by the names of the settings.
 
     Attributes:
+        stack_id, logical_id: the release's custom resource, which claims models and deployments.
+        absence_seconds: for how long Bedrock must say that a resource does not exist before this counts.
         labelling_machine_arn: the state machine that creates the job; empty where none does.
         tags: put on the deployment, besides the owner's.
     """
@@ -121,6 +134,9 @@ class CandidateEnv(Env):
     stop_stalled: bool
     retry_internal_errors: int
     labelling_machine_arn: str
+    stack_id: str
+    logical_id: str
+    absence_seconds: float
     tags: Mapping[str, str]
 
 

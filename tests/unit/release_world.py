@@ -13,13 +13,15 @@ from uuid import uuid4
 import boto3
 import pytest
 
-from distilled_router.bedrock import jobs
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name
+from distilled_router.bedrock import jobs, ownership
+from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, release_name
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.sweep import Sweeper
 from distilled_router.release.table import Release, Releases
 from local.bedrock import BedrockStandIn
+from tests.unit.framework import STACK
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE, ROLE, STUDENT, TEACHER, labelled, lines
 from tests.unit.requests_table import RequestsTable
 
@@ -39,6 +41,11 @@ class Proxy:
 
     def __getattr__(self, name: str) -> Any:
         return self._replaced[name] if name in self._replaced else getattr(self._real, name)
+
+
+# The custom resources of the job and of the release.
+JOB = Claimant(STACK, "JobResource5F6E7A8B")
+RELEASE = Claimant(STACK, "ReleaseResource1A2B3C4D")
 
 
 @dataclass
@@ -98,10 +105,14 @@ class World:
             training_data_uri=f"s3://data/{name}.jsonl",
             output_data_uri="s3://data/output/",
             teacher_model_identifier=TEACHER,
-            tags={OWNER_TAG: OWNER, DIGEST_TAG: digest},
+            tags=JOB.tags(OWNER, request="request-0", digest=digest),
         )
-        jobs.ensure(self.bedrock, spec, allow_legacy=False)
+        jobs.create(self.bedrock, spec)
         return name
+
+    def unclaim(self, arn: str) -> None:
+        """Remove the claim on a job or model, as the Delete of the job's resource does."""
+        ownership.release(self.bedrock, arn, JOB)
 
     def train(self, digest: str, rows: bytes | None = None) -> str:
         """Run a release's job to its end; return the model's ARN."""

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from io import StringIO
@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from distillation_job import handler as job_handler
 from distilled_router.bedrock.jobs import JobSpec
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
+from distilled_router.bedrock.ownership import REQUEST_TAG, Claimant, claims
 from distilled_router.data.conversation import row
 from distilled_router.task.task import Task
 from existing import handler as existing_handler
@@ -35,6 +36,8 @@ STUDENT = "amazon.nova-micro-v1:0:128k"
 TEACHER = "us.amazon.nova-pro-v1:0"
 KEY = "arn:aws:kms:us-east-1:000000000000:key/0b8f1c7e-1111-4222-8333-444455556666"
 INTERNAL = "Encountered an internal error when processing the request."
+# The custom resource of the job.
+JOB = Claimant(framework.STACK, "JobResource5F6E7A8B")
 POLL, HOUR, DAY = 5, 3600, 86_400
 Hooks = Mapping[str, Callable[[], object]]
 
@@ -65,8 +68,14 @@ def job_properties(digest: str = DIGEST, **changes: Any) -> dict[str, Any]:
 
 
 def spec(digest: str = DIGEST, **changes: Any) -> JobSpec:
-    """Return the job of those properties."""
-    return job_handler.job_spec(job_properties(digest, **changes))
+    """Return the job of those properties, as its resource creates it."""
+    bare = job_handler.job_spec(job_properties(digest, **changes))
+    return replace(bare, tags={**bare.tags, **JOB.tag})
+
+
+def unclaimed(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags without those that say for whom and for which request something was created."""
+    return {key: value for key, value in tags.items() if key not in {REQUEST_TAG, *claims(tags)}}
 
 
 def training_rows(task: Task, rows: int = 120) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from distilled_router.aws.absence import confirmed
 from distilled_router.aws.errors import (
     NotYetError,
     ResourceError,
@@ -21,7 +22,9 @@ from distilled_router.aws.errors import (
     is_transient,
     or_none,
 )
-from distilled_router.bedrock.naming import bedrock_tags, digest_of, is_owned
+from distilled_router.bedrock import ownership
+from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, digest_of, is_owned
+from distilled_router.bedrock.ownership import Claimant
 
 ACTIVE, CREATING, FAILED = "Active", "Creating", "Failed"
 
@@ -41,9 +44,11 @@ def ensure(
     name: str,
     model_arn: str,
     owner: str,
+    claimant: Claimant,
     tags: Mapping[str, str],
     token: str,
     description: str,
+    absence_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """Create the deployment of this name and model, or adopt the existing one, and return its description.
 
@@ -82,14 +87,23 @@ def ensure(
                 "status": CREATING,
             }
     arn = existing["customModelDeploymentArn"]
-    if existing["modelArn"] != model_arn or not is_owned(
-        bedrock.list_tags_for_resource(resourceARN=arn).get("tags", []), owner
-    ):
+    # The tags of a deployment that was created a moment ago may not be shown yet.
+    found = confirmed(lambda: _owned_tags(bedrock, arn, owner), absence_seconds)
+    if existing["modelArn"] != model_arn or found is None:
+        whose = ownership.described(ownership.read_tags(bedrock, arn) or {})
         raise ResourceError(
             f"A deployment named {name} exists and does not belong to this release: {arn} serves "
-            f"{existing['modelArn']}. Delete it, or set distillation.nonce for another name."
+            f"{existing['modelArn']} ({whose}). Delete it, or set distillation.nonce for another name."
         )
+    if not claimant.holds(found):
+        ownership.claim(bedrock, arn, claimant)
     return dict(existing)
+
+
+def _owned_tags(bedrock: Any, arn: str, owner: str) -> Mapping[str, str] | None:
+    """Return the tags of this owner's deployment; None if it is not this owner's."""
+    tags = ownership.read_tags(bedrock, arn) or {}
+    return tags if tags.get(OWNER_TAG) == owner else None
 
 
 def _refusal(error: ClientError | BotoCoreError) -> type[ResourceError]:

@@ -24,15 +24,15 @@ from distilled_router.aws.errors import (
     ResourceError,
     code,
     described,
+    is_name_in_use,
     is_role_not_ready,
     is_transient,
     or_none,
 )
-from distilled_router.bedrock import models
+from distilled_router.bedrock import ownership
 from distilled_router.bedrock.lifecycle import check_usable
 from distilled_router.bedrock.models import base_model
 from distilled_router.bedrock.naming import (
-    CLOSED_TAG,
     DIGEST_TAG,
     MOST_ATTEMPTS,
     OWNER_TAG,
@@ -40,6 +40,7 @@ from distilled_router.bedrock.naming import (
     bedrock_tags,
     first_name,
 )
+from distilled_router.bedrock.ownership import Claimant
 
 IN_PROGRESS = frozenset({"InProgress", "Stopping"})
 DISTILLATION = "DISTILLATION"
@@ -192,25 +193,32 @@ def latest(bedrock: Any, name: str) -> dict[str, Any] | None:
     return found[-1] if found else None
 
 
-def ensure(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: datetime | None = None) -> str:
-    """Create the job, or adopt the one that exists, and return its ARN. Does not retry.
+def adopt(bedrock: Any, spec: JobSpec, claimant: Claimant) -> str | None:
+    """Claim the job of that name with all its attempts and models, and return its ARN; None if there is none.
+
+    Raises ResourceError if the name belongs to another owner.
+    """
+    existing = find(bedrock, spec.job_name)
+    if existing is None:
+        return None
+    arn = _checked(existing, ours=is_ours(bedrock, spec, existing))
+    for job in attempts(bedrock, spec.job_name):
+        for paid in filter(None, (job["jobArn"], job.get("outputModelArn"))):
+            ownership.claim(bedrock, paid, claimant)
+    return arn
+
+
+def create(bedrock: Any, spec: JobSpec) -> str:
+    """Create the job and return its ARN. Does not retry.
+
+    The caller looks for an existing job and checks the models before. A job that an earlier try of the same
+    call created is returned.
 
     Raises:
         NotYetError: The call failed temporarily: the role can't be assumed yet, Bedrock throttles, or the
             response was lost. The token makes repeating it safe.
-        ResourceError: Nothing was created: a model has ended, the name belongs to another owner, or Bedrock
-            refuses the request.
+        ResourceError: Nothing was created: the name belongs to another owner, or Bedrock refuses the request.
     """
-    existing = find(bedrock, spec.job_name)
-    if existing:
-        arn = _adopt(existing, ours=is_ours(bedrock, spec, existing))
-        if failed_internally(existing):
-            bedrock.untag_resource(resourceARN=arn, tagKeys=[CLOSED_TAG])
-        for job in attempts(bedrock, spec.job_name):
-            if model := job.get("outputModelArn"):
-                models.reopen(bedrock, model)
-        return arn
-    check_models(bedrock, spec, allow_legacy=allow_legacy, today=today)
     return _create(bedrock, spec.request(), lambda job: is_ours(bedrock, spec, job))
 
 
@@ -235,19 +243,17 @@ def retry(bedrock: Any, job: Mapping[str, Any], attempt: int) -> str:
     """Create a failed job again, as attempt number `attempt`, and return the new job's ARN.
 
     Everything except the names is taken from `job`, GetModelCustomizationJob's response. Calling it twice for
-    the same attempt creates one job. Raises NotYetError and ResourceError as `ensure` does; the latter also
-    if the first attempt lacks the owner's tag, or its resource was deleted meanwhile.
+    the same attempt creates one job. Raises NotYetError and ResourceError as `create` does; the latter also
+    if nobody claims the first attempt any more: its resource was deleted.
     """
     first = first_name(str(job["jobName"]))
     name = attempt_name(first, attempt)
     first_job = job if job["jobName"] == first else find(bedrock, first)
     tags = _tags(bedrock, first_job) if first_job else {}
-    if CLOSED_TAG in tags:
-        raise ResourceError(
-            f"Job {name} was not created: the resource of {first} was deleted from its stack."
-        )
     if not _whose(tags):
         raise ResourceError(f"Job {name} was not created: {first} lacks the tag {OWNER_TAG}.")
+    if not first_job or not ownership.claims(tags):
+        raise ResourceError(f"Job {name} was not created: {unclaimed(first)}")
     listed = bedrock_tags(tags)
     request = {
         **_request_of(job),
@@ -263,8 +269,19 @@ def retry(bedrock: Any, job: Mapping[str, Any], attempt: int) -> str:
 
     existing = find(bedrock, name)
     if existing:
-        return _adopt(existing, ours=is_mine(existing))
-    return _create(bedrock, request, is_mine)
+        return _checked(existing, ours=is_mine(existing))
+    arn = _create(bedrock, request, is_mine)
+    if not ownership.claims(_tags(bedrock, first_job)):
+        # The resource was deleted during the call, and its Delete may have looked for attempts before it.
+        if made := find(bedrock, arn):
+            stop(bedrock, made)
+        raise ResourceError(f"Job {name} was stopped: {unclaimed(first)}")
+    return arn
+
+
+def unclaimed(name: str) -> str:
+    """Return the error text for a job that no resource of any stack claims any more."""
+    return f"the resource of {name} was deleted from its stack."
 
 
 def _request_of(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -294,7 +311,7 @@ def _create(bedrock: Any, request: Mapping[str, Any], is_mine: Callable[[Mapping
         # Whatever this error says, an earlier try of the same call may have created the job.
         existing = find(bedrock, request["jobName"])
         if existing:
-            return _adopt(existing, ours=is_mine(existing))
+            return _checked(existing, ours=is_mine(existing))
         raise _refusal(request, error) from error
     return str(created["jobArn"])
 
@@ -311,6 +328,9 @@ def _refusal(request: Mapping[str, Any], error: ClientError | BotoCoreError) -> 
             "and this Region's jobs; its policy must allow reading the data and writing the output. A new "
             "role can be used after about two minutes."
         )
+    if is_name_in_use(error):
+        # Bedrock knows the job, but does not show it yet: whose it is can't be told before.
+        return NotYetError(f"{text} Bedrock does not show that job yet. Deploy again later.")
     if code(error) == "ServiceQuotaExceededException":
         text += (
             " Stop or wait for another job, delete custom models, or raise the quotas of customization jobs "
@@ -319,7 +339,7 @@ def _refusal(request: Mapping[str, Any], error: ClientError | BotoCoreError) -> 
     return ResourceError(text)
 
 
-def _adopt(job: Mapping[str, Any], *, ours: bool) -> str:
+def _checked(job: Mapping[str, Any], *, ours: bool) -> str:
     if ours:
         return str(job["jobArn"])
     raise ResourceError(
@@ -350,11 +370,8 @@ def _whose(tags: Mapping[str, str]) -> dict[str, str]:
 def stop(bedrock: Any, job: Mapping[str, Any]) -> bool:
     """Stop a job, given its current description. Return whether it has ended; call again until it has.
 
-    AWS charges the tokens already used, and a stopped job leaves no model (Bedrock user guide, stop a job). A
-    job that failed because of an error inside Bedrock is tagged as closed, so its release does not retry it.
+    AWS charges the tokens already used, and a stopped job leaves no model (Bedrock user guide, stop a job).
     """
-    if failed_internally(job):
-        or_none(bedrock.tag_resource, resourceARN=job["jobArn"], tags=[{"key": CLOSED_TAG, "value": "true"}])
     if job["status"] == "InProgress":
         try:
             bedrock.stop_model_customization_job(jobIdentifier=job["jobArn"])

@@ -165,7 +165,7 @@ class Sweeper:
         for digest, model in found:
             arn = model["modelArn"]
             reason = "retention.models = retain" if self.retain_models else spared.get(digest)
-            if not reason and digest in lent and not models.is_closed(self.bedrock, arn):
+            if not reason and digest in lent and not models.is_unclaimed(self.bedrock, arn):
                 reason = lent[digest]
             if digest not in releases:
                 reason = reason or "has no release"

@@ -12,7 +12,8 @@ from botocore.exceptions import ClientError
 from candidate.watch_job import watch
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.env import CandidateEnv
-from tests.unit.release_world import OWNER, A, World
+from tests.unit.release_world import OWNER, RELEASE, A, World
+from tests.unit.resource_scenes import unclaimed
 
 STOPPING: dict[str, Any] = {"stop_stalled": True}
 TWICE: dict[str, Any] = {"retry_internal_errors": 2}
@@ -31,6 +32,9 @@ def candidate_env(**settings: Any) -> CandidateEnv:
         "stop_stalled": False,
         "retry_internal_errors": 0,
         "labelling_machine_arn": "",
+        "stack_id": RELEASE.stack_id,
+        "logical_id": RELEASE.logical_id,
+        "absence_seconds": 0,
         "tags": {},
     }
     return CandidateEnv(**{**usual, **settings})
@@ -65,9 +69,9 @@ def job_of(world: World, name: str = NAME) -> dict[str, Any]:
 
 
 def tags(world: World, arn: str) -> dict[str, str]:
-    """Return a resource's tags."""
+    """Return a resource's tags, without claims."""
     found = world.bedrock.list_tags_for_resource(resourceARN=arn)["tags"]
-    return {tag["key"]: tag["value"] for tag in found}
+    return unclaimed({tag["key"]: tag["value"] for tag in found})
 
 
 def only(shown: dict[str, Any]) -> Callable[..., Any]:

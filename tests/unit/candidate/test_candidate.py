@@ -10,11 +10,10 @@ from botocore.exceptions import ClientError
 import candidate.handler
 from candidate import deploy_candidate
 from distilled_router.aws.state_machine import StageResult
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
 from distilled_router.release.table import DEPLOYING, FAILED, SUPERSEDED, WAITING
 from tests.unit.candidate import polls
 from tests.unit.local.bedrock.scenes import MINUTE
-from tests.unit.release_world import OWNER, A, Proxy, World, named
+from tests.unit.release_world import OWNER, RELEASE, A, Proxy, World, named
 
 ENV = polls.candidate_env(tags={"team": "search"})
 NAME = f"{OWNER}-{A}"
@@ -47,8 +46,7 @@ def test_deployment_is_created_once_and_awaited(world: World) -> None:
     tags = world.bedrock.list_tags_for_resource(resourceARN=endpoint)["tags"]
     assert {tag["key"]: tag["value"] for tag in tags} == {
         "team": "search",
-        OWNER_TAG: OWNER,
-        DIGEST_TAG: A,
+        **RELEASE.tags(OWNER, request="request-1", digest=A),
     }
 
 

@@ -140,9 +140,11 @@ def test_the_model_gets_its_jobs_present_tags(world: World, model: str) -> None:
 
 def test_a_model_whose_jobs_resource_is_gone_stays_marked(world: World, model: str) -> None:
     """Case B14."""
-    models.close(world.bedrock, model)
+    job = job_of(world)
+    for arn in (str(job["jobArn"]), model):
+        world.unclaim(arn)
     assert poll(world)["outcome"] == "done"
-    assert models.is_closed(world.bedrock, model)
+    assert models.is_unclaimed(world.bedrock, model)
 
 
 def test_only_what_differs_is_written(world: World, model: str) -> None:

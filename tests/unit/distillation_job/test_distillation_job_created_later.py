@@ -11,6 +11,7 @@ from tests.unit import framework
 from tests.unit.resource_scenes import (
     CREATE,
     HOUR,
+    JOB,
     NAME,
     ROLE_ERROR,
     STOP,
@@ -25,7 +26,7 @@ LATER = {"MadeLater": "true"}
 def create_job(world: World, *wanted: bool, **changes: Any) -> Any:
     """Run the step that creates the job; `wanted` are the results of checking that the execution runs."""
     results = iter(wanted or (True, True))
-    return create_if_wanted(spec(**changes), world.bedrock, lambda: next(results), allow_legacy=False)
+    return create_if_wanted(spec(**changes), JOB, world.bedrock, lambda: next(results), allow_legacy=False)
 
 
 def test_create_event_creates_no_job(world: World) -> None:

@@ -10,7 +10,6 @@ import pytest
 from botocore.exceptions import ClientError
 
 import sweeper.handler
-from distilled_router.bedrock import models
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, release_name, throughput_name
 from distilled_router.env import SweeperEnv
 from distilled_router.release.route import Share
@@ -144,7 +143,7 @@ def test_model_of_the_latest_release_is_deleted_once_its_jobs_resource_is_gone(w
     world.releases.declare(A)
     world.sweeper().sweep()
     assert world.models() == named(A, B)
-    models.close(world.bedrock, _arn(world, B))
+    world.unclaim(_arn(world, B))
     world.sweeper().sweep()
     assert world.models() == named(A)
 
@@ -156,7 +155,7 @@ def test_clear_removes_the_declared_model_where_its_jobs_resource_is_gone(world:
     """
     world.settle(live_share(A, made(world, A, LIVE)))
     world.releases.declare(A)
-    models.close(world.bedrock, _arn(world, A))
+    world.unclaim(_arn(world, A))
     sweeper = world.sweeper()
     world.releases.set_route((), after=world.releases.route(), reason="the stack is being deleted")
     while sweeper.clear(declared=A).waiting:

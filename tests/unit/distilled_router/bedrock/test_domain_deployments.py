@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from distilled_router.aws.errors import NotYetError, ResourceError
-from distilled_router.bedrock import deployments, models
+from distilled_router.bedrock import deployments, models, ownership
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
-from tests.unit.resource_scenes import DIGEST, HOUR, NAME, NEXT, OWNER, Meddled, World, refusal
+from tests.unit.resource_scenes import DIGEST, HOUR, JOB, NAME, NEXT, OWNER, Meddled, World, refusal
 
 CREATE = "CreateCustomModelDeployment"
 
@@ -20,6 +20,7 @@ def ensure(world: World, model: str, attempt: int = 1, bedrock: Any = None) -> d
         name=NAME,
         model_arn=model,
         owner=OWNER,
+        claimant=JOB,
         tags={OWNER_TAG: OWNER, DIGEST_TAG: DIGEST},
         token=f"{NAME}-{attempt}",
         description="a release",
@@ -233,12 +234,12 @@ def test_what_has_gone_is_a_success_although_the_call_is_denied(world: World) ->
         world.server.fault("denied", operation=operation)
     assert deployments.delete(world.bedrock, deployment)
     assert models.delete(world.bedrock, model)
-    models.tag(world.bedrock, model, {"stage": "prod"})
-    models.untag(world.bedrock, model, ["stage"])
+    ownership.add_tags(world.bedrock, model, {"stage": "prod"})
+    ownership.remove_tags(world.bedrock, model, ["stage"])
 
 
 def test_a_tag_that_is_denied_is_an_error(world: World) -> None:
     model = world.model()
     world.server.fault("denied", operation="TagResource")
     with pytest.raises(Exception, match="AccessDenied"):
-        models.close(world.bedrock, model)
+        ownership.claim(world.bedrock, model, JOB)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from distillation_job import handler as job_handler
 from distilled_router.bedrock import ownership
 from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.bedrock.ownership import REQUEST_TAG, Claimant, claims, described
 from tests.unit import framework
-from tests.unit.resource_scenes import OWNER, World, spec
+from tests.unit.resource_scenes import OWNER, World, job_properties
 
 OLD = Claimant(framework.STACK, "JobResource1111")
 NEW = Claimant(framework.STACK, "RenamedResource2222")
@@ -18,7 +19,7 @@ NEW = Claimant(framework.STACK, "RenamedResource2222")
 def job(world: World) -> str:
     """Create a job that the old logical id claims; return its ARN."""
     tags = OLD.tags(OWNER, request="request-1", digest="0123456789ab")
-    request = spec(Tags=tags).request()
+    request = job_handler.job_spec(job_properties(Tags=tags)).request()
     return str(world.bedrock.create_model_customization_job(**request)["jobArn"])
 
 
