@@ -33,8 +33,12 @@ class ReleasePermissions:
             # A new model gets the current tags of its job.
             may.bedrock(["ListTagsForResource"], [jobs, models]),
             *may.retagging(self._owner, [models]),
-            # Also where stalled jobs are not stopped: the job of a resource that was deleted meanwhile.
-            *([may.bedrock(["StopModelCustomizationJob"], [jobs], owned)] if self._job.role else []),
+            # An attempt that was created while the job's resource was deleted is stopped, too.
+            *(
+                [may.bedrock(["StopModelCustomizationJob"], [jobs], owned)]
+                if self._props.timing.stop_stalled or self._props.timing.retry_internal_errors
+                else []
+            ),
             *self._recreating(),
             *self._labelling(),
             may.bedrock(["CreateCustomModelDeployment"], [models], tagged),

@@ -125,8 +125,10 @@ class _Poll:
         """Wait for the job, unless it has stalled or timed out."""
         job, idle = attempts[-1], _idle_hours(attempts[-1], self.at)
         if not self.release.is_adopted and self._is_unclaimed(attempts[0]):
-            jobs.stop(self.bedrock, job)
-            return failed(f"job {job['jobName']} was stopped: {jobs.unclaimed(self.release.source)}")
+            if self.env.retry_internal_errors:
+                # An attempt that the resource's Delete may not have seen.
+                jobs.stop(self.bedrock, job)
+            return failed(f"job {job['jobName']} is not awaited: {jobs.unclaimed(self.release.source)}")
         if idle > self.env.stall_hours:
             count("StalledJobs", self.env.owner)
             if self.env.stop_stalled and not self.release.is_adopted:

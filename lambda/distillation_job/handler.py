@@ -167,7 +167,9 @@ def _create(
     """
     claimant = Claimant.of(event)
     event.check_newest()
-    if jobs.adopt(bedrock, spec, claimant):
+    if arn := jobs.adopt(bedrock, spec, claimant):
+        if _dropped(claimant) in (ownership.read_tags(bedrock, arn) or {}):
+            ownership.remove_tags(bedrock, arn, [_dropped(claimant)])
         return
     legacy = is_true(event.properties.get("AllowLegacy", "false"))
     jobs.check_models(bedrock, spec, allow_legacy=legacy, today=today)
@@ -237,9 +239,7 @@ def _is_released(event: Event, spec: jobs.JobSpec, bedrock: Any, s3: Any) -> boo
         logger.info("job kept: another resource claims it", job=spec.job_name)
         for job in kept:
             ownership.add_tags(bedrock, job["jobArn"], {_dropped(claimant): "true"})
-    elif not _are_stopped(bedrock, found):
-        return False
-    elif not is_true(event.properties.get("RetainOutput", "true")) and not _purge_output(spec, s3):
+    elif not _are_stopped(bedrock, found) or not _is_output_gone(event, spec, s3):
         return False
     released = [_is_model_released(event, bedrock, job) for job in found if job.get("outputModelArn")]
     return all(released)
@@ -254,7 +254,7 @@ def _dropped(claimant: Claimant) -> str:
 
 
 def _is_model_released(event: Event, bedrock: Any, job: Mapping[str, Any]) -> bool:
-    """Remove the claim on a job's model, and delete the model if it was the last; return whether that is done.
+    """Remove the claim on a job's model, and delete it if nobody else claims it; return whether that is done.
 
     A model that is still in use stays without a claim. The sweeper deletes it later.
     """
@@ -319,8 +319,10 @@ def _shown(value: Any) -> str:
     return json.dumps(value) if value or value is False else "nothing"
 
 
-def _purge_output(spec: jobs.JobSpec, s3: Any) -> bool:
-    """Remove the job's output within the time of one call; return whether all is gone."""
+def _is_output_gone(event: Event, spec: jobs.JobSpec, s3: Any) -> bool:
+    """Remove the job's output unless it is retained; return whether that is done."""
+    if is_true(event.properties.get("RetainOutput", "true")):
+        return True
     bucket, _, prefix = spec.output_data_uri.removeprefix("s3://").partition("/")
     return purge(s3, bucket, prefix, until=deadline(PURGE_SECONDS))
 

@@ -148,7 +148,7 @@ def test_first_attempt_of_a_new_life_creates_a_new_deployment(world: World) -> N
     again(world)
     model = world.release(A).model_arn
     world.releases.table.delete_item(Key={"id": world.releases.key(f"release@{A}")})
-    world.releases.begin(A, attempt=1, execution=world.execution(A), request_id="another stack's")
+    world.releases.begin(A, attempt=1, execution=world.execution(A), request_id="another-stack")
     world.releases.update(A, model_arn=model)
     assert deploy(world)["outcome"] == "waiting"
     assert world.deployments() == named(A)
