@@ -23,7 +23,7 @@ from distilled_router.aws.errors import (
     or_none,
 )
 from distilled_router.bedrock import ownership
-from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, digest_of, is_owned
+from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, digest_of
 from distilled_router.bedrock.ownership import Claimant
 
 ACTIVE, CREATING, FAILED = "Active", "Creating", "Failed"
@@ -114,20 +114,13 @@ def _refusal(error: ClientError | BotoCoreError) -> type[ResourceError]:
     return NameHeldError if held and ("in use" in text or "already exists" in text) else ResourceError
 
 
-def owned(bedrock: Any, owner: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each deployment with this owner's name and tag, and its digest."""
+def listed(bedrock: Any, owner: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the summaries of all deployments with names by `naming.release_name` of this owner."""
     pages = bedrock.get_paginator("list_custom_model_deployments").paginate(nameContains=f"{owner}-")
     for page in pages:
         for deployment in page["modelDeploymentSummaries"]:
-            digest = digest_of(owner, deployment["customModelDeploymentName"])
-            arn = deployment["customModelDeploymentArn"]
-            if digest and is_owned(_tags(bedrock, arn), owner):
-                yield digest, deployment
-
-
-def _tags(bedrock: Any, arn: str) -> list[dict[str, str]]:
-    answer = or_none(bedrock.list_tags_for_resource, resourceARN=arn)
-    return list(answer.get("tags", [])) if answer else []
+            if digest_of(owner, deployment["customModelDeploymentName"]):
+                yield deployment
 
 
 def delete(bedrock: Any, name_or_arn: str) -> bool:

@@ -27,14 +27,13 @@ def base_model(arn: str) -> str:
     return ":".join(name.split(":")[:2])
 
 
-def owned(bedrock: Any, owner: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each custom model with this owner's name, and its digest. Names are unique in an account."""
+def listed(bedrock: Any, owner: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the summaries of all models with names by `naming.release_name` of this owner."""
     pages = bedrock.get_paginator("list_custom_models").paginate(nameContains=f"{owner}-", isOwned=True)
     for page in pages:
         for model in page["modelSummaries"]:
-            digest = digest_of(owner, model["modelName"])
-            if digest:
-                yield digest, model
+            if digest_of(owner, model["modelName"]):
+                yield model
 
 
 def users(bedrock: Any, model_arn: str) -> list[str]:

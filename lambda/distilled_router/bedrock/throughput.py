@@ -59,13 +59,18 @@ def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
     return or_none(bedrock.get_provisioned_model_throughput, provisionedModelId=name_or_arn)
 
 
+def listed(bedrock: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the summaries of all throughput of the account."""
+    for page in bedrock.get_paginator("list_provisioned_model_throughputs").paginate():
+        yield from page["provisionedModelSummaries"]
+
+
 def claimed(bedrock: Any, claimant: Claimant) -> Iterator[tuple[Mapping[str, Any], dict[str, str]]]:
     """Yield summary and tags of all throughput that a logical resource claims, whatever its name."""
-    for page in bedrock.get_paginator("list_provisioned_model_throughputs").paginate():
-        for item in page["provisionedModelSummaries"]:
-            tags = ownership.read_tags(bedrock, item["provisionedModelArn"])
-            if tags is not None and claimant.holds(tags):
-                yield item, tags
+    for item in listed(bedrock):
+        tags = ownership.read_tags(bedrock, item["provisionedModelArn"])
+        if tags is not None and claimant.holds(tags):
+            yield item, tags
 
 
 def find_own(bedrock: Any, claimant: Claimant, first_name: str, *names: str) -> dict[str, Any] | None:
@@ -82,17 +87,6 @@ def find_own(bedrock: Any, claimant: Claimant, first_name: str, *names: str) -> 
         if is_own(item, tags, claimant, first_name):
             return find(bedrock, item["provisionedModelArn"])
     return None
-
-
-def owned(bedrock: Any, owner: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the summaries of all throughput that releases of this owner bought, by its name and tag."""
-    pages = bedrock.get_paginator("list_provisioned_model_throughputs").paginate(nameContains=f"{owner}-")
-    for page in pages:
-        for item in page["provisionedModelSummaries"]:
-            match = _NAME.fullmatch(item["provisionedModelName"])
-            tags = ownership.read_tags(bedrock, item["provisionedModelArn"]) or {}
-            if match and match["name"] == owner and tags.get(OWNER_TAG) == owner:
-                yield item
 
 
 def read_tags(bedrock: Any, existing: Mapping[str, Any]) -> dict[str, str]:
