@@ -124,8 +124,11 @@ class ReleaseFunctions:
 
     def _add_grading(self, graded_by: iam.Role) -> Function:
         context, props = self._context, self._context.props
+        owning = claimant(context.scope)
         env = GradeAnswersEnv(
             owner=context.owner,
+            stack_id=owning.stack_id,
+            logical_id=owning.logical_id,
             table_name=context.table.table_name,
             bucket=context.bucket.bucket_name,
             judge=props.judge,
@@ -155,14 +158,16 @@ class ReleaseFunctions:
 
     def _add_sweeper(self) -> None:
         context, props = self._context, self._context.props
+        owning = claimant(context.scope)
         env = SweeperEnv(
             owner=context.owner,
+            stack_id=owning.stack_id,
+            logical_id=owning.logical_id,
             table_name=context.table.table_name,
             keep_releases=props.rollout.keep_releases,
             retain_models=props.retention.models == "retain",
             retain_throughput=props.retention.throughput == "retain",
             throughput_name=props.throughput.name if props.throughput else "",
-            judge=props.judge,
         )
         role = self._role("SweeperRole", [*ALL_ITEMS, "DeleteItem"], self._grants.sweeper())
         shared = _Shared(role, env)

@@ -123,6 +123,8 @@ class ReleasePermissions:
         """Return what ending all releases, and deleting all that they created, needs."""
         return [
             *self._deleting(),
+            # What the table knows is found even if Bedrock's lists lag.
+            may.bedrock(["GetCustomModel"], [may.account_arn(may.MODELS)]),
             *self._on_executions("DescribeExecution", "StopExecution"),
             *may.purge(self._bucket, self._context.scope, self._reports),
             # Throughput that is kept loses its claim.
@@ -141,7 +143,9 @@ class ReleasePermissions:
             may.bedrock(["DeleteCustomModel"], [models], may.owned(self._owner)),
             may.bedrock(["GetProvisionedModelThroughput", "ListTagsForResource"], [throughputs]),
             may.bedrock(["DeleteProvisionedModelThroughput"], [throughputs], may.owned(self._owner)),
-            *(judging.stopping(self._owner) if self._props.judge else []),
+            # Also without a judge: one that was removed from the settings may have left a running job.
+            *judging.stopping(self._owner),
+            *may.retagging(self._owner, [models, deployments, throughputs, may.account_arn(judging.JOBS)]),
         ]
 
     def _on_executions(self, *actions: str) -> list[may.Permission]:

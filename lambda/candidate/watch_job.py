@@ -232,6 +232,9 @@ class _Poll:
             return self._waiting(f"{whose} is {status}")
         if job and not self.release.is_adopted and arn != self.release.model_arn:
             _match_tags(self.bedrock, job["jobArn"], arn, self.env.owner)
+        if job and not self.release.is_adopted:
+            # The release needs the model beyond its job's resource: until it retires, or the stack is deleted.
+            ownership.claim(self.bedrock, arn, Claimant(self.env.stack_id, self.env.logical_id))
         ended = (job or {}).get("endTime") or model.get("creationTime") or datetime.now(UTC)
         self.releases.update(self.release.digest, model_arn=arn, trained_at=int(ended.timestamp()))
         return done(f"{whose} is {status}")

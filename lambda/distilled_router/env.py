@@ -163,11 +163,14 @@ class GradeAnswersEnv(Env):
     """The variables of GradeAnswers, by the names of the settings.
 
     Attributes:
+        stack_id, logical_id: the release's custom resource, which claims evaluation jobs.
         judge: the model that grades answers.
         judge_role_arn: what Bedrock assumes for evaluation jobs.
         tags: put on evaluation jobs, besides the owner's.
     """
 
+    stack_id: str
+    logical_id: str
     table_name: str
     bucket: str
     judge: str
@@ -195,16 +198,17 @@ class SweeperEnv(Env):
     """The variables of RetireOld, Fail and Sweep.
 
     Attributes:
+        stack_id, logical_id: the release's custom resource, which claims what releases create.
         throughput_name: the throughput that releases serve from; empty where they serve on demand.
-        judge: the model that grades answers; empty where none does, and no evaluation job is looked for.
     """
 
+    stack_id: str
+    logical_id: str
     table_name: str
     keep_releases: int
     retain_models: bool
     retain_throughput: bool
     throughput_name: str
-    judge: str
 
 
 class ReleaseEnv(ResourceEnv):

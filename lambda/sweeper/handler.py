@@ -13,6 +13,7 @@ from aws_lambda_powertools import Logger
 
 from distilled_router.aws.clients import client, table
 from distilled_router.aws.state_machine import StageResult, readable
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.env import SweeperEnv
 from distilled_router.release.sweep import Sweeper
 from distilled_router.release.table import Releases
@@ -49,10 +50,9 @@ def _sweeper(env: SweeperEnv) -> Sweeper:
         bedrock=client("bedrock"),
         stepfunctions=client("stepfunctions"),
         releases=Releases(table(env.table_name), env.owner),
-        owner=env.owner,
+        claimant=Claimant(env.stack_id, env.logical_id),
         keep_releases=env.keep_releases,
         retain_models=env.retain_models,
         throughput_name=env.throughput_name,
         retain_throughput=env.retain_throughput,
-        judge=env.judge,
     )

@@ -60,7 +60,7 @@ class Route:
             return cls(reason="no route item")
         if not isinstance(item, Mapping):
             return cls._broken(f"the route item is a {type(item).__name__}, expected a map")
-        version, updated_at = _whole(item.get("version")), _whole(item.get("updated_at", 0))
+        version, updated_at = whole(item.get("version")), whole(item.get("updated_at", 0))
         if version is None:
             return cls._broken("the route item's version is not a whole number")
         listed = item.get("shares", [])
@@ -151,7 +151,7 @@ def _share(entry: object) -> Share | None:
         return None
     if "expires_at" not in entry:
         return Share(digest, endpoint, part)
-    end = _whole(entry["expires_at"])
+    end = whole(entry["expires_at"])
     # A candidate with an unreadable expiry must not be taken for the live release.
     return None if end is None else Share(digest, endpoint, part, end)
 
@@ -168,6 +168,7 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _whole(value: object) -> int | None:
+def whole(value: object) -> int | None:
+    """Return a number of a table item that is 0 or more and whole, or None."""
     number = _number(value)
     return int(number) if number is not None and number >= 0 and number.is_integer() else None

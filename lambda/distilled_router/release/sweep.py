@@ -47,6 +47,7 @@ class Sweep:
         removed, waiting: ARNs that are gone, and ARNs to remove later.
         kept: the reason for each ARN that stays.
         refused: the error for each ARN, or list of resources, where AWS refused a call.
+        lasting: those of `refused` that repeating the call does not mend.
         unrouted: ARNs of throughput that is billed and gets no requests.
     """
 
@@ -55,7 +56,7 @@ class Sweep:
     kept: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     unrouted: list[str] = field(default_factory=list)
-    _is_final: bool = field(default=False, repr=False)
+    lasting: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"removed {len(self.removed)}, to be removed later {len(self.waiting)}"
@@ -69,7 +70,8 @@ class Sweep:
             is_aws = isinstance(error, ClientError | BotoCoreError)
             self.refused[what] = described(error) if is_aws else str(error)
             temporary = is_transient(error) or isinstance(error, NotYetError | RouteChangedError)
-            self._is_final |= not temporary
+            if not temporary:
+                self.lasting.append(what)
 
     def note(self, arn: str, *, gone: bool) -> None:
         """Record whether a resource is gone, or is to be removed later."""
@@ -79,7 +81,7 @@ class Sweep:
         """Raise all refusals together: as NotYetError if every one is temporary, else as ResourceError."""
         if self.refused:
             told = "; ".join(f"{what}: {why}" for what, why in self.refused.items())
-            kind = ResourceError if self._is_final else NotYetError
+            kind = ResourceError if self.lasting else NotYetError
             raise kind(f"{len(self.refused)} calls were refused, everything else was done. {told}")
 
 
@@ -294,15 +296,19 @@ class Sweeper:
         """
         for item in found:
             with result.trying(item.arn):
-                reason = self._needs_throughput(item, known)
-                is_needed = reason is not None
-                if not reason and not self.claimant.holds(item.tags):
-                    reason = "left on purpose, and claimed by no resource; it is billed until you delete it"
-                if not reason and self.retain_throughput:
-                    reason = RETAINED
-                self._remove(result, item, reason or self._committed(item), self._delete_throughput)
-            if not is_needed and item.arn not in result.removed:
+                if needed := self._needs_throughput(item, known):
+                    result.kept[item.arn] = needed
+                    continue
+                reason = self._leaves_throughput(item)
+                self._remove(result, item, reason, self._delete_throughput)
+            if item.arn not in result.removed:
                 result.unrouted.append(item.arn)
+
+    def _leaves_throughput(self, item: Found) -> str | None:
+        """Return why throughput that nothing needs stays, or None."""
+        if not self.claimant.holds(item.tags):
+            return "left on purpose, claimed by no resource, and billed until you delete it"
+        return RETAINED if self.retain_throughput else self._committed(item)
 
     def _clear_throughput(self, result: Sweep, item: Found) -> None:
         with result.trying(item.arn):

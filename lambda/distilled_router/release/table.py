@@ -20,7 +20,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import code, with_retries
-from distilled_router.release.route import ROUTE, Route, Share, item_key
+from distilled_router.release.declarations import Declarations
+from distilled_router.release.route import ROUTE, Route, Share, item_key, whole
 
 _DECLARED = "declared"
 _RELEASE = "release@"
@@ -30,6 +31,8 @@ WAITING, DEPLOYING, EVALUATING, ROLLING_OUT = "waiting", "deploying", "evaluatin
 LIVE, RETIRED, FAILED, SUPERSEDED = "live", "retired", "failed", "superseded"
 FINAL = frozenset({LIVE, RETIRED, FAILED, SUPERSEDED})
 
+# Condition on an item whose attempt a person damaged.
+_NO_ATTEMPT = "NOT attribute_type(#attempt, :number)"
 # Seconds that a step may take: the timeout of its function.
 CREATING_SECONDS = 300
 # Seconds for which a write is retried that conflicts with a transaction on the same item.
@@ -92,12 +95,16 @@ class Release:
     def from_item(cls, item: Mapping[str, Any]) -> Release:
         """Read an item. Fields that this version does not know are ignored.
 
-        An item that lacks fields counts as a release in progress, so nothing of it is removed.
+        A field that is missing or that a person damaged has its default, so that no reader fails. An item
+        without a state counts as a release in progress, so nothing of it is removed.
         """
-        known = {name: item[name] for name in cls.__dataclass_fields__ if name in item}
-        known["digest"] = str(item["id"]).rpartition("@")[2]
-        # All numbers of a release are whole.
-        values: dict[str, Any] = {k: int(v) if isinstance(v, Decimal) else v for k, v in known.items()}
+        values: dict[str, Any] = {"digest": str(item["id"]).rpartition("@")[2]}
+        for name, known in cls.__dataclass_fields__.items():
+            value = item.get(name)
+            if known.type == "int":
+                value = whole(value)
+            if name != "digest" and value is not None and type(value).__name__ == known.type:
+                values[name] = value
         return cls(**values)
 
     def token(self, name: str) -> str:
@@ -163,9 +170,9 @@ class Releases:
         """
         change = self._moving(digest, state, message, fields)
         if of_attempt is not None:
-            change["ConditionExpression"] += " AND #attempt = :of_attempt"
+            change["ConditionExpression"] += f" AND (#attempt = :of_attempt OR {_NO_ATTEMPT})"
             change["ExpressionAttributeNames"]["#attempt"] = "attempt"
-            change["ExpressionAttributeValues"][":of_attempt"] = of_attempt
+            change["ExpressionAttributeValues"] |= {":of_attempt": of_attempt, ":number": "N"}
         return self._write(change)
 
     def begin(self, digest: str, *, attempt: int, execution: str, request_id: str, source: str = "") -> bool:
@@ -190,19 +197,18 @@ class Releases:
         }
         # `:attempt` is the new value.
         return self._write(
-            self._change(digest, fields, "attribute_not_exists(#attempt) OR #attempt < :attempt")
+            self._change(digest, fields, f"{_NO_ATTEMPT} OR #attempt < :attempt", {":number": "N"})
         )
+
+    @property
+    def declarations(self) -> Declarations:
+        """Return the declarations of the owner's Release resources."""
+        return Declarations(self.table, self.key(_DECLARED), self.now)
 
     def declared(self) -> str | None:
         """Return the digest that the deployed stack declares; None before and after the stack exists."""
-        item = self._item(_DECLARED)
-        return str(item["digest"]) if item and item.get("digest") else None
-
-    def declare(self, digest: str | None) -> None:
-        """Store the digest that the stack declares; None while it is being deleted."""
-        self.table.put_item(
-            Item={"id": self.key(_DECLARED), "digest": digest or "", "updated_at": int(self.now())},
-        )
+        newest = self.declarations.newest()
+        return newest.digest if newest else None
 
     @contextmanager
     def creating(self, digest: str) -> Iterator[bool]:
@@ -211,23 +217,22 @@ class Releases:
         Stopping an execution does not stop a running function. So a step first sets this mark, and then reads
         whether the stack is being deleted; a deletion first stores that, and then reads the marks
         (`is_creating`). One of them sees the other, so nothing is created after the deletion's last read.
+        Without the mark, since the release's item was deleted, nothing is created either.
         """
-        self._note_creating(digest, int(self.now()) + CREATING_SECONDS)
+        marked = self._note_creating(digest, int(self.now()) + CREATING_SECONDS)
         try:
-            yield not self._is_closed()
+            yield marked and not self.declarations.is_closed()
         finally:
             self._note_creating(digest, 0)
 
     def is_creating(self) -> bool:
         """Return whether a step of any release may be creating a resource at this moment."""
-        return any(release.creating_until > self.now() for release in self.all())
+        now = self.now()
+        # A later time than a step's own is damage, and would never pass.
+        return any(now < release.creating_until <= now + CREATING_SECONDS for release in self.all())
 
-    def _is_closed(self) -> bool:
-        item = self._item(_DECLARED)
-        return item is not None and not item.get("digest")
-
-    def _note_creating(self, digest: str, until: int) -> None:
-        self._write(self._change(digest, {"creating_until": until}, "attribute_exists(id)"))
+    def _note_creating(self, digest: str, until: int) -> bool:
+        return self._write(self._change(digest, {"creating_until": until}, "attribute_exists(id)"))
 
     def route(self) -> Route:
         """Return the route, read consistently; the empty route if there is none or the item is malformed."""
@@ -322,8 +327,8 @@ class Releases:
             change = self._change(
                 release.digest,
                 last,
-                "attribute_exists(id) AND (attribute_not_exists(#attempt) OR #attempt = :of_attempt)",
-                {":of_attempt": release.attempt},
+                f"attribute_exists(id) AND (#attempt = :of_attempt OR {_NO_ATTEMPT})",
+                {":of_attempt": release.attempt, ":number": "N"},
             )
             change["ExpressionAttributeNames"]["#attempt"] = "attempt"
             writes.append({"Update": change})
