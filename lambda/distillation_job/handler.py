@@ -229,7 +229,7 @@ def _is_released(event: Event, spec: jobs.JobSpec, bedrock: Any, s3: Any) -> boo
     """
     claimant = Claimant.of(event)
     for job in _attempts(bedrock, spec):
-        ownership.release(bedrock, job["jobArn"], claimant)
+        _release(bedrock, job, claimant)
     found = _attempts(bedrock, spec)
     if not found:
         logger.info("nothing to delete: this owner has no job of this name", job=spec.job_name)
@@ -237,12 +237,17 @@ def _is_released(event: Event, spec: jobs.JobSpec, bedrock: Any, s3: Any) -> boo
     kept = [job for job in found if not ownership.release(bedrock, job["jobArn"], claimant)]
     if kept:
         logger.info("job kept: another resource claims it", job=spec.job_name)
-        for job in kept:
-            ownership.add_tags(bedrock, job["jobArn"], {_dropped(claimant): "true"})
     elif not _are_stopped(bedrock, found) or not _is_output_gone(event, spec, s3):
         return False
     released = [_is_model_released(event, bedrock, job) for job in found if job.get("outputModelArn")]
     return all(released)
+
+
+def _release(bedrock: Any, job: Mapping[str, Any], claimant: Claimant) -> None:
+    """Remove the claim on a job, if there is one."""
+    is_held = claimant.holds(ownership.read_tags(bedrock, job["jobArn"]) or {})
+    if is_held and not ownership.release(bedrock, job["jobArn"], claimant) and not job.get("outputModelArn"):
+        ownership.add_tags(bedrock, job["jobArn"], {_dropped(claimant): "true"})
 
 
 def _dropped(claimant: Claimant) -> str:
