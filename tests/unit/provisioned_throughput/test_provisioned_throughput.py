@@ -102,7 +102,7 @@ class Buyer:
 
 @pytest.fixture
 def buyer(world: World, releases: Releases) -> Buyer:
-    return Buyer(world, releases)
+    return Buyer(world, Releases(releases.table, OWNER))
 
 
 def test_without_a_commitment_it_is_billed_by_the_hour(buyer: Buyer) -> None:
