@@ -236,7 +236,7 @@ def test_a_holdout_set_in_no_folder_is_read_alone(plain: Made, keyed: Made) -> N
     for made, end in ((plain, "/datasets/*"), (keyed, "/holdout.jsonl")):
         reading, own = made.allowed("EvaluationRole", "s3:GetObject")
         assert text(reading["Resource"]).endswith(end)
-        assert text(own["Resource"]).endswith("/releases/*")
+        assert text(own["Resource"]).endswith("/releases/search/*")
 
 
 def test_a_rise_may_ask_releases_and_read_the_holdout_set_and_write_nothing_in_the_bucket(

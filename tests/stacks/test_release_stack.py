@@ -120,9 +120,8 @@ def test_every_state_is_reached_and_every_path_ends(assembly: Assembly) -> None:
 
 def test_questions_are_asked_shard_by_shard_in_the_executions_own_folder(assembly: Assembly) -> None:
     asked = assembly.definition(machine(assembly))["States"]["AskModels: each shard"]
-    assert asked["ItemReader"]["Parameters"]["Prefix.$"] == (
-        "States.Format('releases/video-router-dev/{}/questions/', $$.Execution.Name)"
-    )
+    folder = f"releases/{assembly.settings.owner}/{{}}/questions/"
+    assert asked["ItemReader"]["Parameters"]["Prefix.$"] == f"States.Format('{folder}', $$.Execution.Name)"
     assert asked["MaxConcurrency"] == assembly.settings.evaluation.concurrency
     child = asked["ItemProcessor"]["States"]["AskModels"]
     assert child["Parameters"] == {"shard.$": "$.shard", "release.$": "$.release"}
@@ -339,8 +338,9 @@ def test_bedrock_assumes_the_judges_role_for_evaluation_jobs_of_this_account(
         "ArnLike": {"aws:SourceArn": f"arn:aws:bedrock:us-east-1:{account}:evaluation-job/*"},
     }
     may = granted(assembly, "ReleaseJudgeRole")
+    folder = f"<Data.Arn>/releases/{assembly.settings.owner}/*/judge/*"
     for action in ("s3:GetObject", "s3:PutObject"):
-        assert [statement.resources for statement in may[action]] == [{"<Data.Arn>/releases/*/judge/*"}]
+        assert [statement.resources for statement in may[action]] == [{folder}]
     invoked = {resource for statement in may["bedrock:InvokeModel"] for resource in statement.resources}
     assert invoked == {
         f"arn:aws:bedrock:us-east-1:{account}:inference-profile/us.amazon.nova-pro-v1:0",

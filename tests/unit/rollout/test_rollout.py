@@ -408,7 +408,7 @@ def test_lost_race_is_no_failure_of_the_release(
     world: World, scene: RolloutScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = RolloutEnv(
-        owner=scene.name,
+        owner=world.releases.owner,
         table_name="releases",
         bucket="data",
         holdout_key="holdout.jsonl",
