@@ -110,7 +110,7 @@ def answer(physical_id: str, data: Mapping[str, str] | None = None, **carried: A
     return result
 
 
-def pending(reason: str = "") -> dict[str, Any]:
+def pending(reason: str) -> dict[str, Any]:
     """Return isComplete's response while the work is in progress; `reason` says what is awaited, and why.
 
     The framework ignores the reason (and refuses data here), but `answer_poll` reports it if the work takes
