@@ -332,3 +332,14 @@ def test_false_absences_are_confirmed(shop: Shop, kind: str) -> None:
     assert response.succeeded is (kind == "Update"), response.reason
     assert ("committed until" in response.reason) is (kind == "replacement")
     assert OWNER in shop.bought[0]["tags"].values()
+
+
+def test_throughput_that_never_serves_says_in_which_state_it_is(shop: Shop) -> None:
+    """CloudFormation would only show "Operation timed out"."""
+    shop.world.requests.now, shop.world.requests.wait_seconds = shop.world.server.clock.now, 90
+
+    response = shop.create()
+
+    assert not response.succeeded
+    assert "was not complete after" in response.reason
+    assert f"Throughput {NAME} is Creating" in response.reason
