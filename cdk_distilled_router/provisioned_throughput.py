@@ -181,7 +181,7 @@ class ProvisionedThroughput(Construct):
         return {name: value for name, value in properties.items() if value is not None}
 
     def _provider(self) -> ResourceProvider:
-        environment = resource_env(self, self._owner, self._hosting)
+        environment = resource_env(self, self._owner, self._hosting, TOTAL)
         begins = "Names or updates a provisioned throughput"
         checks = "Buys or deletes a provisioned throughput, and checks that a change has ended"
         return ResourceProvider(

@@ -9,6 +9,7 @@ from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.hosting import Hosting
+from cdk_distilled_router.common.provider import TOTAL
 from cdk_distilled_router.common.tables import items_table
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.env import ResourceEnv
@@ -31,10 +32,16 @@ def registering(scope: Construct, hosting: Hosting) -> list[may.Permission]:
     return may.items(requests_table(scope, hosting), hosting.key, ["GetItem", "UpdateItem"])
 
 
-def resource_env(scope: Construct, owner: str, hosting: Hosting) -> ResourceEnv:
-    """Return the variables of a custom resource's handlers."""
-    table = requests_table(scope, hosting)
-    return ResourceEnv(owner=owner, requests_table=table.table_name, absence_seconds=hosting.absence_seconds)
+def resource_env(
+    scope: Construct, owner: str, hosting: Hosting, total_timeout: cdk.Duration = TOTAL
+) -> ResourceEnv:
+    """Return the variables of a custom resource's handlers; `total_timeout` is that of its provider."""
+    return ResourceEnv(
+        owner=owner,
+        requests_table=requests_table(scope, hosting).table_name,
+        absence_seconds=hosting.absence_seconds,
+        wait_seconds=total_timeout.to_seconds(),
+    )
 
 
 def claimant(scope: Construct, resource: str = "Resource") -> Claimant:

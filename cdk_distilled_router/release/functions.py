@@ -191,6 +191,7 @@ class ReleaseFunctions:
             owner=context.owner,
             requests_table=base.requests_table,
             absence_seconds=base.absence_seconds,
+            wait_seconds=base.wait_seconds,
             table_name=context.table.table_name,
         )
         registers = registering(context.scope, context.hosting)

@@ -26,6 +26,7 @@ class ReleasePermissions:
         jobs, models = may.jobs(self._job.student), may.models(self._job.student)
         deployments = may.account_arn(may.DEPLOYMENTS)
         owned, tagged = may.owned(self._owner), may.tagged_for(self._owner)
+        is_adopted = self._job.source.startswith("arn:")
         return [
             # By name: the ARN contains the student, which is unknown until the job exists.
             may.bedrock(["GetModelCustomizationJob"], [may.account_arn(may.JOBS)]),
@@ -33,11 +34,10 @@ class ReleasePermissions:
             # A new model gets the current tags of its job.
             may.bedrock(["ListTagsForResource"], [jobs, models]),
             *may.retagging(self._owner, [models]),
-            # An attempt that was created while the job's resource was deleted is stopped, too.
             *(
-                [may.bedrock(["StopModelCustomizationJob"], [jobs], owned)]
-                if self._props.timing.stop_stalled or self._props.timing.retry_internal_errors
-                else []
+                []
+                if is_adopted
+                else [may.bedrock(["StopModelCustomizationJob", "UntagResource"], [jobs], owned)]
             ),
             *self._recreating(),
             *self._labelling(),

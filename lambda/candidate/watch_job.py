@@ -19,9 +19,8 @@ from distilled_router.aws.absence import confirmed
 from distilled_router.aws.errors import NotYetError, ResourceError
 from distilled_router.aws.metrics import count
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress, readable, waiting
-from distilled_router.bedrock import jobs, models
-from distilled_router.bedrock.naming import OWNER_TAG, attempt_name, bedrock_tags
-from distilled_router.bedrock.ownership import claims
+from distilled_router.bedrock import jobs, models, ownership
+from distilled_router.bedrock.naming import OWNER_TAG, attempt_name
 from distilled_router.env import CandidateEnv
 from distilled_router.release.table import WAITING, Release, Releases
 
@@ -125,10 +124,9 @@ class _Poll:
         """Wait for the job, unless it has stalled or timed out."""
         job, idle = attempts[-1], _idle_hours(attempts[-1], self.at)
         if not self.release.is_adopted and self._is_unclaimed(attempts[0]):
-            if self.env.retry_internal_errors:
-                # An attempt that the resource's Delete may not have seen.
-                jobs.stop(self.bedrock, job)
-            return failed(f"job {job['jobName']} is not awaited: {jobs.unclaimed(self.release.source)}")
+            # The resource's Delete may not have seen it.
+            jobs.abandon(self.bedrock, job)
+            return failed(f"job {job['jobName']} was stopped: {jobs.unclaimed(self.release.source)}")
         if idle > self.env.stall_hours:
             count("StalledJobs", self.env.owner)
             if self.env.stop_stalled and not self.release.is_adopted:
@@ -145,10 +143,7 @@ class _Poll:
     def _is_unclaimed(self, job: Job) -> bool:
         """Return whether the resource that declared the job was deleted."""
 
-        def claimed() -> Mapping[str, str] | None:
-            return claims(_tags(self.bedrock, job["jobArn"])) or None
-
-        return confirmed(claimed, self.env.absence_seconds) is None
+        return not jobs.is_claimed(self.bedrock, job, self.env.absence_seconds)
 
     def _stop(self, job: Job, hours: float) -> StageResult:
         """Stop a job that has not started, and store the reason for later polls."""
@@ -206,7 +201,8 @@ class _Poll:
             with self.releases.creating(digest) as allowed:
                 if not allowed:
                     return not_in_progress(digest)
-                arn = jobs.retry(self.bedrock, attempts[-1], attempt)
+                seconds = self.env.absence_seconds
+                arn = jobs.retry(self.bedrock, attempts[-1], attempt, absence_seconds=seconds)
         except NotYetError as error:
             return self._waiting(f"{text}. Not yet possible: {error}")
         except ResourceError as error:
@@ -284,18 +280,19 @@ def _match_tags(bedrock: Any, job_arn: str, model_arn: str, owner: str) -> None:
     """Copy the job's present tags to its new model, whose own tags date from the job's creation.
 
     Changes nothing unless both carry the owner's tag, since the role may only tag the owner's resources.
+    Claims follow a rule of their own, `jobs.sync_claims`.
     """
-    wanted, present = _tags(bedrock, job_arn), _tags(bedrock, model_arn)
+    wanted, present = (ownership.read_tags(bedrock, arn) or {} for arn in (job_arn, model_arn))
     if not wanted.get(OWNER_TAG) == present.get(OWNER_TAG) == owner:
         return
-    changed = {key: value for key, value in wanted.items() if present.get(key) != value}
-    if changed:
-        bedrock.tag_resource(resourceARN=model_arn, tags=bedrock_tags(changed))
-    # A claim on the model alone is another resource's.
-    if gone := sorted(present.keys() - wanted.keys() - claims(present).keys()):
-        bedrock.untag_resource(resourceARN=model_arn, tagKeys=gone)
+    jobs.sync_claims(bedrock, job_arn, model_arn)
+    wanted, present = _plain(wanted), _plain(present)
+    if changed := {key: value for key, value in wanted.items() if present.get(key) != value}:
+        ownership.add_tags(bedrock, model_arn, changed)
+    if gone := sorted(present.keys() - wanted.keys()):
+        ownership.remove_tags(bedrock, model_arn, gone)
 
 
-def _tags(bedrock: Any, arn: str) -> dict[str, str]:
-    found = bedrock.list_tags_for_resource(resourceARN=arn).get("tags", [])
-    return {tag["key"]: tag["value"] for tag in found}
+def _plain(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags without claims."""
+    return {key: value for key, value in tags.items() if not ownership.is_about_claims(key)}

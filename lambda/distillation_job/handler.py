@@ -8,19 +8,18 @@ An Update never deletes a job. Another name is another job, and CloudFormation d
 update has succeeded. Bedrock can't change a job, so an Update that would need that fails. Further attempts
 that a release created under the job's name belong to this resource, too.
 
-Claims say whose the job is (`bedrock.ownership`). A Delete removes this resource's claim from the job's
-attempts and models, and stops and deletes those that nobody else claims. It finds them by the properties, not
-by the physical id, which CloudFormation invents if a Create has never answered.
-
 With `MadeLater` the resource only checks the models, and a state machine calls `create_job` when the data is
 ready. The job still belongs to the resource, and its Delete stops it.
+
+Whether a job belongs to the resource, its claims say (`bedrock.ownership`). Delete removes the resource's own
+claims, and stops or deletes what nobody else claims.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -44,8 +43,8 @@ from distilled_router.aws.fence import SupersededError
 from distilled_router.aws.state_machine import StageResult, done, failed, wait_if_transient, waiting
 from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
 from distilled_router.bedrock import jobs, models, ownership
-from distilled_router.bedrock.naming import OWNER_TAG, digest_of
-from distilled_router.bedrock.ownership import CLAIM_TAG, Claimant
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, digest_of
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.env import CreateJobEnv, ResourceEnv
 
 logger = Logger()
@@ -54,7 +53,6 @@ logger = Logger()
 CREATE_WAIT_SECONDS = 120
 # Poll interval of the state machine.
 RETRY_SECONDS = 15
-DROPPED_TAG = "distilled-router:dropped:"
 
 
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
@@ -78,43 +76,32 @@ def create_job(event: Mapping[str, Any], context: Any) -> StageResult:
     """
     del context
     env, execution = CreateJobEnv.read(), str(event["execution"])
-    claimant = Claimant(env.stack_id, env.logical_id)
-    spec = _claimed(job_spec(event["properties"]), claimant, request=execution.rpartition(":")[2])
-    legacy = is_true(event["properties"].get("AllowLegacy", "false"))
     bedrock, stepfunctions = client("bedrock"), client("stepfunctions")
+    spec = job_spec(event["properties"])
 
-    def is_wanted() -> bool:
-        return executions.is_open(executions.find(stepfunctions, execution))
+    def check_runs() -> None:
+        if not executions.is_open(executions.find(stepfunctions, execution)):
+            raise SupersededError(
+                f"Job {spec.job_name} was not created, or was stopped: the execution was stopped."
+            )
 
+    request = jobs.Request(Claimant(env.stack_id, env.logical_id), execution, check_runs)
+    legacy = is_true(event["properties"].get("AllowLegacy", "false"))
     return wait_if_transient(
-        lambda: create_if_wanted(spec, claimant, bedrock, is_wanted, allow_legacy=legacy), RETRY_SECONDS
+        lambda: create_if_wanted(spec, bedrock, request, allow_legacy=legacy), RETRY_SECONDS
     )
 
 
 def create_if_wanted(
-    spec: jobs.JobSpec,
-    claimant: Claimant,
-    bedrock: Any,
-    is_wanted: Callable[[], bool],
-    *,
-    allow_legacy: bool,
+    spec: jobs.JobSpec, bedrock: Any, request: jobs.Request, *, allow_legacy: bool
 ) -> StageResult:
-    """Create the job if `is_wanted` returns that the execution still runs."""
-    if not is_wanted():
-        return failed(f"job {spec.job_name} was not created: the execution was stopped")
+    """Create the job, unless the request is superseded: its execution does not run any more."""
     try:
-        arn = jobs.adopt(bedrock, spec, claimant)
-        if arn is None:
-            jobs.check_models(bedrock, spec, allow_legacy=allow_legacy)
-            arn = jobs.create(bedrock, spec)
+        arn = jobs.ensure(bedrock, spec, request, allow_legacy=allow_legacy)
     except NotYetError as error:
         return waiting(str(error), RETRY_SECONDS)
     except ResourceError as error:
         return failed(str(error))
-    if not is_wanted():
-        # The execution stopped during the call; the resource's Delete may have listed jobs before it.
-        _stop_unclaimed(bedrock, arn, claimant)
-        return failed(f"job {spec.job_name} was stopped, since the execution was stopped")
     return done(f"job {arn} was created")
 
 
@@ -130,148 +117,109 @@ def handle(event: Event, now: Callable[[], float] = time.time) -> dict[str, Any]
 def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.time) -> dict[str, Any]:
     """Create or update the job, or continue its deletion; return whether that is complete."""
     if event.is_delete:
-        return complete() if _is_deleted(event, bedrock, s3) else pending()
-    name, requested_at = str(event.physical_id), event.raw.get("RequestedAt")
-    if requested_at is None and not _is_changed_in_place(event, bedrock, s3):
-        return pending()
-    may_wait = requested_at is not None and now() - float(requested_at) < CREATE_WAIT_SECONDS
-    spec = _claimed(job_spec(event.properties), Claimant.of(event), request=event.request_id)
-    is_created_later = is_true(event.properties.get("MadeLater", "false"))
-    if requested_at is not None:
-        try:
-            today = datetime.fromtimestamp(now(), UTC)
-            _create(event, spec, bedrock, today, is_created_later=is_created_later)
-        except NotYetError as error:
-            if not may_wait:
-                raise
-            logger.info("retrying later", reason=str(error))
-            return pending()
-    job = jobs.latest(bedrock, name)
-    if job is None and not is_created_later and not may_wait:
-        job = confirmed(lambda: jobs.latest(bedrock, name), event.absence_seconds)
-    if job:
-        return complete(jobs.attributes(job))
-    if is_created_later:
+        wanted = _deleted(job_spec(event.properties), str(event.physical_id))
+        waiting_for = _remove(event, bedrock, s3, wanted, event.properties)
+        return pending(waiting_for) if waiting_for else complete()
+    if "RequestedAt" not in event.raw:
+        return _update_in_place(event, bedrock, s3)
+    spec, legacy = job_spec(event.properties), is_true(event.properties.get("AllowLegacy", "false"))
+    today = datetime.fromtimestamp(now(), UTC)
+    if _is_created_later(event) and not jobs.find(bedrock, spec.job_name):
+        jobs.check_models(bedrock, spec, allow_legacy=legacy, today=today)
         return complete(jobs.planned_attributes(spec))
-    if may_wait:
-        return pending()
-    raise ResourceError(f"Job {name} does not exist in Bedrock. Set distillation.nonce to create a new one.")
-
-
-def _create(
-    event: Event, spec: jobs.JobSpec, bedrock: Any, today: datetime, *, is_created_later: bool
-) -> None:
-    """Adopt the job or, unless a state machine does that later, create it.
-
-    Raises SupersededError if CloudFormation has abandoned the request; a job just created is stopped then.
-    """
-    claimant = Claimant.of(event)
-    event.check_newest()
-    if arn := jobs.adopt(bedrock, spec, claimant):
-        if _dropped(claimant) in (ownership.read_tags(bedrock, arn) or {}):
-            ownership.remove_tags(bedrock, arn, [_dropped(claimant)])
-        return
-    legacy = is_true(event.properties.get("AllowLegacy", "false"))
-    jobs.check_models(bedrock, spec, allow_legacy=legacy, today=today)
-    if is_created_later:
-        return
-    event.check_newest()
-    arn = jobs.create(bedrock, spec)
+    may_wait = now() - float(event.raw["RequestedAt"]) < CREATE_WAIT_SECONDS
     try:
-        event.check_newest()
-    except SupersededError:
-        _stop_unclaimed(bedrock, arn, claimant)
-        raise
+        jobs.ensure(bedrock, spec, jobs.Request.of(event), allow_legacy=legacy, today=today)
+    except NotYetError as error:
+        # The name is in use, so the job exists: CloudFormation must not roll back and stop it.
+        if not may_wait and not isinstance(error, jobs.NameInUseError):
+            raise
+        logger.info("retrying later", reason=str(error))
+        return pending(str(error))
+    job = jobs.latest(bedrock, spec.job_name)
+    return complete(jobs.attributes(job)) if job else pending(f"Job {spec.job_name} is not readable yet.")
 
 
-def _claimed(spec: jobs.JobSpec, claimant: Claimant, *, request: str) -> jobs.JobSpec:
-    """Return the job with the tags that say whose it is."""
-    owner = str(spec.tags.get(OWNER_TAG, ""))
-    return replace(spec, tags={**spec.tags, **claimant.tags(owner, request=request)})
-
-
-def _stop_unclaimed(bedrock: Any, arn: str, claimant: Claimant) -> None:
-    """Remove the claim on a job, and stop the job if nobody else claims it."""
-    if ownership.release(bedrock, arn, claimant) and (job := jobs.find(bedrock, arn)):
-        jobs.stop(bedrock, job)
-
-
-def _is_changed_in_place(event: Event, bedrock: Any, s3: Any) -> bool:
+def _update_in_place(event: Event, bedrock: Any, s3: Any) -> dict[str, Any]:
     """Continue an Update under the same name; return whether it is complete.
 
     Raises ResourceError for a change that the job can't take.
     """
-    spec, old = job_spec(event.properties), _old_spec(event.old_properties)
+    spec, old = job_spec(event.properties), _old_spec(event)
     if old and old.job_name == spec.job_name:
         _refuse_lost_changes(bedrock, spec, old)
-    elif old and not _is_released(event, old, bedrock, s3):
+    elif old:
         # CloudFormation rolls back a failed replacement. It never got the new name and won't delete that job.
-        return False
+        waiting_for = _remove(event, bedrock, s3, old, event.old_properties)
+        if waiting_for:
+            return pending(waiting_for)
+    job = jobs.latest(bedrock, spec.job_name)
+    if job is None and _is_created_later(event):
+        return complete(jobs.planned_attributes(spec))
+    job = job or confirmed(lambda: jobs.latest(bedrock, spec.job_name), event.absence_seconds)
+    if job is None:
+        raise ResourceError(
+            f"Job {spec.job_name} does not exist in Bedrock. Set distillation.nonce to create a new one."
+        )
     _sync_tags(bedrock, spec, event.old_properties)
-    return True
+    return complete(jobs.attributes(job))
 
 
-def _is_deleted(event: Event, bedrock: Any, s3: Any) -> bool:
-    """Continue the deletion; return whether nothing of this resource's job is left."""
-    spec, physical_id = _old_spec(event.properties), str(event.physical_id)
-    owner = str(spec.tags.get(OWNER_TAG, "")) if spec else ""
-    if spec is None or (physical_id != spec.job_name and digest_of(owner, physical_id)):
-        logger.info("nothing to delete: not the job of these properties", physical_id=physical_id)
-        return True
-    return _is_released(event, spec, bedrock, s3)
+def _is_created_later(event: Event) -> bool:
+    return is_true(event.properties.get("MadeLater", "false"))
 
 
-def _is_released(event: Event, spec: jobs.JobSpec, bedrock: Any, s3: Any) -> bool:
-    """Remove this resource's claim on a job; return whether all that nobody else claims is gone.
+def _deleted(spec: jobs.JobSpec, physical_id: str) -> jobs.JobSpec:
+    """Return the job that a Delete is for: the one of the physical id, if that is a job's name.
 
-    That are the job's attempts, which are stopped, their output and their models. The claim goes first: a
-    release that retries the job reads it, so no attempt is created after the look at the attempts.
+    CloudFormation invents another id for a Create that never answered; the properties name its job.
+    """
+    digest = digest_of(spec.tags.get(OWNER_TAG, ""), physical_id)
+    if physical_id == spec.job_name or digest is None:
+        return spec
+    return replace(spec, job_name=physical_id, tags={**spec.tags, DIGEST_TAG: digest})
+
+
+def _remove(
+    event: Event, bedrock: Any, s3: Any, spec: jobs.JobSpec, properties: Mapping[str, Any]
+) -> str | None:
+    """Remove the resource's claims on a job, and whatever nobody else claims.
+
+    Return what this still waits for, or None if nothing is left to do.
     """
     claimant = Claimant.of(event)
+    # First the claims, then look again: another attempt is created only while the first one is claimed.
     for job in _attempts(bedrock, spec):
-        ownership.release(bedrock, job["jobArn"], claimant)
+        jobs.disclaim(bedrock, job, claimant)
     found = _attempts(bedrock, spec)
-    if not found:
-        logger.info("nothing to delete: this owner has no job of this name", job=spec.job_name)
-        return True
-    kept = [job for job in found if not ownership.release(bedrock, job["jobArn"], claimant)]
-    if kept:
-        logger.info("job kept: another resource claims it", job=spec.job_name)
-        for job in kept:
-            ownership.add_tags(bedrock, job["jobArn"], {_dropped(claimant): "true"})
-    elif not _are_stopped(bedrock, found) or not _is_output_gone(event, spec, s3):
-        return False
-    released = [_is_model_released(event, bedrock, job) for job in found if job.get("outputModelArn")]
-    return all(released)
+    # Evaluated for all: each may have a claim of its own.
+    unclaimed = [job for job in found if jobs.disclaim(bedrock, job, claimant)]
+    if not unclaimed:
+        logger.info("nothing to delete: no job of this name, or others claim it", job=spec.job_name)
+        return None
+    running = [job for job in unclaimed if not jobs.stop(bedrock, job)]
+    if running:
+        return " ".join(f"Job {job['jobName']} is being stopped: {jobs.progress(job)}." for job in running)
+    purges = len(unclaimed) == len(found) and not is_true(properties.get("RetainOutput", "true"))
+    if purges and not _purge_output(properties, s3):
+        return f"The output under {properties['OutputDataUri']} is being deleted."
+    if is_true(properties.get("RetainModel", "false")):
+        return None
+    left = [_model_left(bedrock, job.get("outputModelArn"), claimant) for job in unclaimed]
+    return " ".join(filter(None, left)) or None
 
 
-def _dropped(claimant: Claimant) -> str:
-    """Return the key of a tag on a job: its model's claim of this claimant is void.
-
-    A model that does not exist yet gets the claims that the job had when it was created.
-    """
-    return claimant.key.replace(CLAIM_TAG, DROPPED_TAG)
-
-
-def _is_model_released(event: Event, bedrock: Any, job: Mapping[str, Any]) -> bool:
-    """Remove the claim on a job's model, and delete it if nobody else claims it; return whether that is done.
-
-    A model that is still in use stays without a claim. The sweeper deletes it later.
-    """
-    model, claimant = str(job["outputModelArn"]), Claimant.of(event)
-    dropped = [
-        key for key in ownership.read_tags(bedrock, job["jobArn"]) or {} if key.startswith(DROPPED_TAG)
-    ]
-    present = ownership.read_tags(bedrock, model) or {}
-    if void := [claim for key in dropped if (claim := key.replace(DROPPED_TAG, CLAIM_TAG)) in present]:
-        ownership.remove_tags(bedrock, model, void)
-    may_delete = ownership.release(bedrock, model, claimant)
-    if not may_delete or is_true(event.properties.get("RetainModel", "false")):
-        return True
-    if users := models.users(bedrock, model):
+def _model_left(bedrock: Any, model: str | None, claimant: Claimant) -> str | None:
+    """Delete a job's model unless it is claimed or in use; return why it has to be tried again, or None."""
+    if model is None or not ownership.release(bedrock, model, claimant):
+        return None
+    users = models.users(bedrock, model)
+    if users:
         logger.info("model kept: it is in use", model=model, used_by=users)
-        return True
-    return models.delete(bedrock, model)
+        return None
+    return (
+        None if models.delete(bedrock, model) else f"Bedrock refuses to delete model {model}: it is in use."
+    )
 
 
 def _attempts(bedrock: Any, spec: jobs.JobSpec) -> list[dict[str, Any]]:
@@ -279,19 +227,13 @@ def _attempts(bedrock: Any, spec: jobs.JobSpec) -> list[dict[str, Any]]:
     return [job for job in jobs.attempts(bedrock, spec.job_name) if jobs.is_ours(bedrock, spec, job)]
 
 
-def _are_stopped(bedrock: Any, found: Sequence[Mapping[str, Any]]) -> bool:
-    """Stop the jobs that run; return whether none does."""
-    ended = [jobs.stop(bedrock, job) for job in found]
-    return all(ended)
+def _old_spec(event: Event) -> jobs.JobSpec | None:
+    """Return the job of the old properties; None if they are invalid.
 
-
-def _old_spec(properties: Mapping[str, Any]) -> jobs.JobSpec | None:
-    """Return the job of properties that CloudFormation goes back from; None if they are invalid.
-
-    Invalid ones mean that the event rolls back an operation that failed because of them.
+    Invalid old properties mean that this event rolls back an update that failed because of them.
     """
     try:
-        return job_spec(properties)
+        return job_spec(event.old_properties)
     except (KeyError, ValueError):
         return None
 
@@ -319,11 +261,9 @@ def _shown(value: Any) -> str:
     return json.dumps(value) if value or value is False else "nothing"
 
 
-def _is_output_gone(event: Event, spec: jobs.JobSpec, s3: Any) -> bool:
-    """Remove the job's output unless it is retained; return whether that is done."""
-    if is_true(event.properties.get("RetainOutput", "true")):
-        return True
-    bucket, _, prefix = spec.output_data_uri.removeprefix("s3://").partition("/")
+def _purge_output(properties: Mapping[str, Any], s3: Any) -> bool:
+    """Remove the job's output within the time of one call; return whether all is gone."""
+    bucket, _, prefix = str(properties["OutputDataUri"]).removeprefix("s3://").partition("/")
     return purge(s3, bucket, prefix, until=deadline(PURGE_SECONDS))
 
 

@@ -100,10 +100,12 @@ class ResourceEnv(Env):
     Attributes:
         requests_table: holds the newest request to each resource of the stack.
         absence_seconds: for how long Bedrock must say that a resource does not exist before this counts.
+        wait_seconds: for how long the Provider framework polls for one request.
     """
 
     requests_table: str
     absence_seconds: float
+    wait_seconds: float
 
 
 class CreateJobEnv(Env):

@@ -94,16 +94,17 @@ def check(event: Event, aws: Services) -> dict[str, Any]:
     if event.is_delete:
         # Also for an id that CloudFormation invented, because it cancelled a Create: the properties tell what
         # the Create may have started.
-        return complete() if _is_removed(event, event.properties, aws) else pending()
+        left = _remove(event, event.properties, aws)
+        return pending(left) if left else complete()
     plan, machine = _plan(event.properties), str(event.properties["StateMachineArn"])
-    if event.raw.get(_ROLLS_BACK) and not _is_removed(event, event.old_properties, aws):
-        return pending()
+    if event.raw.get(_ROLLS_BACK) and (left := _remove(event, event.old_properties, aws)):
+        return pending(left)
     old = _plan(event.old_properties) if event.old_properties else plan
     # The new model's execution continues the same labels. Other labels are a replacement, and CloudFormation
     # deletes the old resource.
     is_superseded = old.digest != plan.digest and old.folder == plan.folder
     if is_superseded and not _stop(aws, machine, old.digest, f"superseded by {plan.digest}"):
-        return pending()
+        return pending(f"Executions of {machine} for {old.digest} are being stopped.")
     # If the construct was moved, the old logical id started them, and its Delete is still to come.
     batch.claim_all(aws.bedrock, plan.owner, plan.labels, Claimant.of(event))
     # One look is enough: a labelling that is started in vain finds all answers, and the job.
@@ -190,8 +191,8 @@ def _is_retained(properties: Mapping[str, Any]) -> bool:
     return is_true(properties.get("Retain", "true"))
 
 
-def _is_removed(event: Event, properties: Mapping[str, Any], aws: Services) -> bool:
-    """Stop and delete what only this resource needs; return whether that is complete.
+def _remove(event: Event, properties: Mapping[str, Any], aws: Services) -> str | None:
+    """Stop and delete what only this resource needs; return what is left, or None.
 
     Executions stop before batch jobs. A step that creates a job checks its execution again afterwards, and
     stops the job itself if the execution has ended.
@@ -201,11 +202,14 @@ def _is_removed(event: Event, properties: Mapping[str, Any], aws: Services) -> b
     claim.drop(retain=retain)
     digests = {other["digest"] for other in claim.others() if "digest" in other}
     if plan.digest not in digests and not _stop(aws, machine, plan.digest, "the stack no longer needs it"):
-        return False
+        return f"Executions of {machine} for {plan.digest} are being stopped."
     left = batch.release_all(aws.bedrock, plan.owner, plan.labels, Claimant.of(event))
     if left and not digests:
         for job in left:
             if job["status"] != "Stopping":
                 batch.stop(aws.bedrock, job["jobArn"])
-        return False
-    return retain or claim.purge(until=deadline(PURGE_SECONDS))
+        return "Batch jobs are being stopped: " + ", ".join(
+            f"{job['jobArn']} is {job['status']}" for job in left
+        )
+    is_complete = retain or claim.purge(until=deadline(PURGE_SECONDS))
+    return None if is_complete else f"Labels under {plan.folder} are being deleted."

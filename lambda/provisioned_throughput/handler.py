@@ -86,18 +86,19 @@ def check(event: Event, bedrock: Any, now: Callable[[], datetime] = _utc_now) ->
     """Continue buying, moving or deleting the throughput; return whether that is complete."""
     try:
         if event.is_delete:
-            return complete() if _is_deleted(event, bedrock, now()) else pending()
+            left = _delete_claimed(event, bedrock, now())
+            return pending(f"Throughput is being deleted: {', '.join(left)}") if left else complete()
         arn = _ensure(event, bedrock, now())
     except NotYetError as error:
         logger.info("retrying later", reason=str(error))
-        return pending()
-    return complete({"ProvisionedModelName": _name(event), "ProvisionedModelArn": arn}) if arn else pending()
+        return pending(str(error))
+    return complete({"ProvisionedModelName": _name(event), "ProvisionedModelArn": arn})
 
 
-def _ensure(event: Event, bedrock: Any, at: datetime) -> str | None:
-    """Buy the throughput or move it to the model; return its ARN once it serves, None until then."""
+def _ensure(event: Event, bedrock: Any, at: datetime) -> str:
+    """Buy the throughput or move it to the model, and return its ARN. Raises NotYetError until it serves."""
     if not _is_rolled_back(event, bedrock, at):
-        return None
+        raise NotYetError("The throughput of the update that is rolled back is being deleted.")
     name, model_arn, seconds = _name(event), str(event.properties.get("ModelArn")), event.absence_seconds
     if event.raw.get("DeletedOutside"):
         raise ResourceError(purchase.deleted_outside(name))
@@ -119,10 +120,10 @@ def _ensure(event: Event, bedrock: Any, at: datetime) -> str | None:
             text += " It was deleted."
         raise ResourceError(text)
     if not throughput.serves(found, name, model_arn):
-        return None
+        raise NotYetError(f"Throughput {name} is {found['status']}, and does not serve {model_arn} yet.")
     # The request that is rolled back may have bought throughput that was not found at first.
-    if event.raw.get("RolledBack") and confirmed(lambda: _stranded(event, bedrock), seconds):
-        return None
+    if event.raw.get("RolledBack") and (late := confirmed(lambda: _stranded(event, bedrock), seconds)):
+        raise NotYetError(f"{late['provisionedModelArn']} of the update that is rolled back was found late.")
     return str(found["provisionedModelArn"])
 
 
@@ -218,9 +219,9 @@ def _sync_tags(event: Event, bedrock: Any, existing: Mapping[str, Any]) -> None:
     throughput.sync_tags(bedrock, existing, wanted, event.old_properties.get("Tags", {}))
 
 
-def _is_deleted(event: Event, bedrock: Any, at: datetime) -> bool:
-    """Continue the deletion; return whether nothing is left to delete."""
-    left, refusals = False, list[str]()
+def _delete_claimed(event: Event, bedrock: Any, at: datetime) -> list[str]:
+    """Continue the deletion; return the ARNs and states of what is left."""
+    left, refusals = list[str](), list[str]()
     for existing in _to_delete(event, bedrock):
         if _is_retained(event, existing, at):
             throughput.leave(bedrock, existing, Claimant.of(event), at)
@@ -230,10 +231,10 @@ def _is_deleted(event: Event, bedrock: Any, at: datetime) -> bool:
         except ResourceError as error:
             refusals.append(str(error))
         else:
-            left |= not gone
+            left += [] if gone else [f"{existing['provisionedModelArn']} is {existing['status']}"]
     if refusals:
         raise ResourceError(" ".join(refusals))
-    return not left
+    return left
 
 
 def _to_delete(event: Event, bedrock: Any) -> Iterator[Mapping[str, Any]]:

@@ -105,29 +105,28 @@ def check(event: Event, aws: Services) -> dict[str, Any]:
         return complete()
     if event.physical_id != event.properties["Owner"]:
         return complete()
-    return complete() if _all_gone(event, aws) else pending()
+    left = _delete(event, aws)
+    return pending(left) if left else complete()
 
 
-def _all_gone(event: Event, aws: Services) -> bool:
-    """Continue the deletion; return whether nothing is left."""
+def _delete(event: Event, aws: Services) -> str | None:
+    """Continue the deletion; return what is left, or None."""
     _check_commitments(event, aws, wanted="")
     # A step may still run after its execution was stopped, and create a resource.
     if not _end_all(aws) or aws.releases.is_creating():
-        return False
+        return "Executions of releases are being stopped, or a step is still running."
     if is_true(event.properties.get("RetainThroughput", "false")):
         claimant = Claimant.of(event)
         for existing, _ in list(throughput.claimed(aws.bedrock, claimant)):
             throughput.leave(aws.bedrock, existing, claimant, _now(aws))
-    if _sweeper(event, aws).clear(declared=str(event.properties["Digest"])).waiting:
-        return False
+    waiting = _sweeper(event, aws).clear(declared=str(event.properties["Digest"])).waiting
+    if waiting:
+        return f"Bedrock has not deleted or stopped yet: {', '.join(waiting)}."
     if is_true(event.properties.get("RetainReports", "true")):
-        return True
-    return purge(
-        aws.s3,
-        str(event.properties["Bucket"]),
-        releases_folder(aws.releases.owner),
-        until=deadline(PURGE_SECONDS),
-    )
+        return None
+    bucket, folder = str(event.properties["Bucket"]), releases_folder(aws.releases.owner)
+    is_purged = purge(aws.s3, bucket, folder, until=deadline(PURGE_SECONDS))
+    return None if is_purged else f"Reports under {folder} are being deleted."
 
 
 def _check_commitments(event: Event, aws: Services, *, wanted: str) -> None:

@@ -314,10 +314,9 @@ class Engine:
         return [call for call in calls if call["outcome"] in ("ok", "lost")]
 
     def written(self) -> list[str]:
-        """Return the operations that changed something in Bedrock, in order."""
-        return [
-            call["operation"] for call in self.calls() if not call["operation"].startswith(("Get", "List"))
-        ]
+        """Return the operations that changed something in Bedrock except tags, in order."""
+        ignored = ("Get", "List", "TagResource", "UntagResource")
+        return [call["operation"] for call in self.calls() if not call["operation"].startswith(ignored)]
 
     def held(self, kind: str) -> dict[str, Mapping[str, Any]]:
         """Return Bedrock's resources of a kind (`jobs`, `models`, `throughput`) by name."""

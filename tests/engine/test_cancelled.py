@@ -72,7 +72,6 @@ def running(engine: Engine) -> list[str]:
     return [*jobs, *(name for kind in ("models", "deployments", "throughput") for name in engine.held(kind))]
 
 
-@OWNED
 @ENDINGS
 def test_a_job_whose_create_ended_without_a_response_is_stopped(team: Engine, app: App, end: Ending) -> None:
     team.bedrock("/_faults", {"kind": "job_stalled", "count": None})
@@ -84,7 +83,6 @@ def test_a_job_whose_create_ended_without_a_response_is_stopped(team: Engine, ap
     assert len(team.calls(CREATE_JOB)) == 1
 
 
-@OWNED
 @ENDINGS
 def test_a_model_whose_create_ended_without_a_response_is_deleted(
     team: Engine, app: App, end: Ending
@@ -126,7 +124,6 @@ def test_a_job_of_an_update_that_was_taken_back_is_stopped(team: Engine, app: Ap
     assert running(team) == [first]
 
 
-@OWNED
 def test_a_model_of_an_update_that_was_taken_back_is_deleted(team: Engine, app: App) -> None:
     assert team.deploy(STACK, app.template("job")).succeeded
     eventually(lambda: team.held("models"))

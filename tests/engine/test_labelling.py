@@ -209,3 +209,20 @@ def test_labelling_whose_create_ended_without_a_response_is_stopped(
     assert engine.delete(stack).succeeded
     assert set(system.batches().values()) == {"Stopped"}
     assert system.jobs() == {}
+
+
+def test_moved_labelling_goes_on(system: System, declare: Callable[..., Variant]) -> None:
+    """The resource gets another logical id: the new one claims what runs, then the old one is deleted."""
+    first, engine = declare(), system.engine
+    stack, template = f"{first.owner}-distillation", first.templates["distillation"]
+    (known,) = [key for key, each in template["Resources"].items() if each["Type"] == RESOURCE]
+    moved = json.loads(json.dumps(template).replace(f'"{known}"', '"MovedLabelling"'))
+    engine.bedrock("/_faults", {"kind": "batch_stalled", "count": None})
+    system.deploy(first, "data", "distillation")
+    begun = system.until(lambda: system.batches())
+    assert engine.deploy(stack, moved).succeeded
+    assert system.labellings() == {f"{first.digest}-1": "RUNNING"}
+    assert set(begun) <= set(system.batches())
+    assert set(system.batches().values()) <= {"Submitted", "Validating", "Scheduled", "InProgress"}
+    assert engine.delete(stack).succeeded
+    assert set(system.batches().values()) == {"Stopped"}

@@ -56,7 +56,6 @@ RESOURCES = (
     "Custom::BedrockDataset",
     "Custom::BedrockDistillationJob",
     "Custom::BedrockDistillationJob",
-    "Custom::BedrockProvisionedThroughput",
     "Custom::BedrockRelease",
     "Custom::BedrockRelease",
 )

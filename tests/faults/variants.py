@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 
 from stacks.settings import PROJECT, load
 from tests.engine.system import SHORT, Variant, changed, variant
+from tests.stacks.assembly import unhashed
 
 HOLDOUT_ROWS = 60
 CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -32,11 +34,12 @@ BROKEN: Mapping[str, tuple[str, str, str]] = {
     "broken-job": ("second", "distillation", "Custom::BedrockDistillationJob"),
     "broken-release": ("second", "release", "Custom::BedrockRelease"),
 }
-# Constructs that moved in the app, so that their resources have other logical ids: variant, stack, construct.
+# Resources with other logical ids, since their construct moved: variant, stack, pattern of their names.
 MOVED: Mapping[str, tuple[str, str, str]] = {
-    "moved-job": ("first", "distillation", "Job"),
-    "moved-dataset": ("first", "distillation", "Dataset"),
-    "moved-throughput": ("throughput", "release", "Throughput"),
+    "moved-job": ("first", "distillation", "Job.*"),
+    "moved-dataset": ("first", "distillation", "Dataset.*"),
+    # The other resources of a release have names that can't exist twice.
+    "moved-release": ("throughput", "release", "Release"),
 }
 NAMES = (*CHANGES, *BROKEN, *MOVED)
 _HASH = 8  # digits at the end of a logical id
@@ -66,10 +69,10 @@ class BrokenVariant(Variant):
 
 @dataclass(frozen=True)
 class MovedVariant(Variant):
-    """A variant in which a construct's resources have other logical ids."""
+    """A variant in which resources have other logical ids."""
 
     stack: str
-    construct: str
+    names: str
 
     @cached_property
     def templates(self) -> Mapping[str, Mapping[str, Any]]:
@@ -77,7 +80,7 @@ class MovedVariant(Variant):
         made = dict(super().templates)
         text = json.dumps(made[self.stack])
         for name in made[self.stack]["Resources"]:
-            if name.startswith(self.construct):
+            if re.fullmatch(self.names, unhashed(name)):
                 text = text.replace(name, name[:-_HASH] + name[-_HASH:][::-1])
         made[self.stack] = json.loads(text)
         return made
@@ -97,8 +100,8 @@ def synthesize(folder: Path) -> dict[str, Variant]:
     }
     for name, (base, stack, after) in BROKEN.items():
         made[name] = BrokenVariant(**_fields(made[base], name), stack=stack, after=after)
-    for name, (base, stack, construct) in MOVED.items():
-        made[name] = MovedVariant(**_fields(made[base], name), stack=stack, construct=construct)
+    for name, (base, stack, names) in MOVED.items():
+        made[name] = MovedVariant(**_fields(made[base], name), stack=stack, names=names)
     return made
 
 

@@ -93,12 +93,6 @@ UNUSED: tuple[Reason, ...] = (
         "a batch job that is no longer needed, or whose create call got no response",
     ),
     Reason(
-        "LabellingRole",
-        "s3:ListBucket",
-        "S3 reports a missing object only to callers that may list its key (S3 API, GetObject)",
-        resource="Data",
-    ),
-    Reason(
         "LabellingStepRole",
         "bedrock:InvokeModel",
         "fewer queries than a batch needs are asked one by one; the tests use larger rounds",

@@ -52,6 +52,7 @@ SETTINGS = {
     "STACK_ID": STACK,
     "LOGICAL_ID": "ReleaseResource1A2B3C4D",
     "ABSENCE_SECONDS": "0",
+    "WAIT_SECONDS": "2400",
     "POLL_SECONDS": "300",
     "TIMEOUT_HOURS": "120",
     "STALL_HOURS": "48",

@@ -107,7 +107,7 @@ class World:
             teacher_model_identifier=TEACHER,
             tags=JOB.tags(OWNER, request="request-0", digest=digest),
         )
-        jobs.create(self.bedrock, spec)
+        jobs.ensure(self.bedrock, spec, jobs.Request(JOB, "request-0"), allow_legacy=False)
         return name
 
     def unclaim(self, arn: str) -> None:

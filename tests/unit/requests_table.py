@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -22,8 +24,11 @@ class RequestsTable:
     """DynamoDB's UpdateItem and GetItem, as far as `Fence` uses them."""
 
     def __init__(self) -> None:
-        """Start without requests."""
+        """Start without requests. `now` returns epoch seconds, `wait_seconds` is the provider's timeout."""
         self.items: dict[str, list[str]] = {}
+        self.since: dict[str, int] = {}
+        self.now: Callable[[], float] = time.time
+        self.wait_seconds = math.inf
 
     def update_item(self, **request: Any) -> None:
         """Append a request to a resource's list, unless it is there."""
@@ -34,17 +39,18 @@ class RequestsTable:
                 {"Error": {"Code": "ConditionalCheckFailedException", "Message": "exists"}}, "UpdateItem"
             )
         known.extend(values[":this"])
+        self.since[request["Key"]["id"]] = values[":since"]
 
     def get_item(self, **request: Any) -> dict[str, Any]:
         """Return a resource's requests."""
-        known = self.items.get(request["Key"]["id"])
-        return {"Item": {"requests": list(known)}} if known else {}
+        known, since = self.items.get(request["Key"]["id"]), self.since.get(request["Key"]["id"])
+        return {"Item": {"requests": list(known), "since": since}} if known else {}
 
     def event(self, raw: Mapping[str, Any]) -> Event:
         """Return an event of CloudFormation with its fence."""
         parsed = Event.parse(raw)
-        fence = Fence(self, parsed.stack_id, parsed.logical_id, parsed.request_id)
-        return Event(**{**vars(parsed), "fence": fence})
+        fence = Fence(self, parsed.stack_id, parsed.logical_id, parsed.request_id, self.now)
+        return Event(**{**vars(parsed), "fence": fence, "wait_seconds": self.wait_seconds})
 
 
 def behind_framework(
@@ -67,7 +73,7 @@ def behind_framework(
 def provide(monkeypatch: pytest.MonkeyPatch, owner: str = "search") -> RequestsTable:
     """Give the entry points of custom resources a requests table and its variables."""
     requests = RequestsTable()
-    env = ResourceEnv(owner=owner, requests_table="requests", absence_seconds=0)
+    env = ResourceEnv(owner=owner, requests_table="requests", absence_seconds=0, wait_seconds=2400)
     for name, value in env.variables().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(custom_resource, "table", lambda _: requests)

@@ -16,6 +16,7 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
 from distillation_job import handler as job_handler
+from distilled_router.bedrock import ownership
 from distilled_router.bedrock.jobs import JobSpec
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
 from distilled_router.bedrock.ownership import REQUEST_TAG, Claimant, claims
@@ -213,6 +214,10 @@ class World:
         self.jobs().send(framework.create(job_properties()))
         self.server.advance(HOUR)
         return self.described()
+
+    def tags(self, arn: str) -> dict[str, str]:
+        """Return the tags of a job or a model."""
+        return ownership.read_tags(self.bedrock, arn) or {}
 
     def described(self, name: str = NAME) -> dict[str, Any]:
         """Return GetModelCustomizationJob's response."""

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from tests.unit import framework
-from tests.unit.distilled_router.aws.throttling_scenes import all_made, declared, ended, released
+from tests.unit.distilled_router.aws.throttling_scenes import (
+    all_made,
+    declared,
+    ended,
+    labelling,
+    released,
+)
 from tests.unit.entry_points import POLLS, Play, Theatre, entries
 from tests.unit.framework import MARKER, Framework
 from tests.unit.release_world import OWNER, A, B
@@ -22,7 +28,7 @@ def everything(play: Play) -> dict[str, Any]:
     """Return the properties of all resources together."""
     wait = {"Window": "1", "Last": "true", "Seconds": "60", "Handle": "https://wait", "Retain": "false"}
     throughput = {"ProvisionedModelName": f"{OWNER}-1mu", "Arn": "arn:aws:bedrock:us-east-1::custom-model/x"}
-    return {**job_properties(), **declared(play, A), **wait, **throughput}
+    return {**labelling(play), **job_properties(), **declared(play, A), **wait, **throughput}
 
 
 def test_all_resources_are_looked_at() -> None:

@@ -8,6 +8,7 @@ send another one while the framework still polls for the first: see `fence`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -25,6 +26,9 @@ from distilled_router.env import ResourceEnv
 # log group's name to our reason, and the ids of stack, request and resource need their space, too.
 REASON_BYTES = 1500
 
+# The last polls before the framework gives up say why.
+LAST_POLLS_SECONDS = 60
+
 logger = Logger(child=True)
 
 
@@ -35,6 +39,7 @@ class Event:
     Attributes:
         fence: tells whether CloudFormation still waits for this request; None where that does not matter.
         absence_seconds: for how long a Delete must find nothing before it is complete.
+        wait_seconds: for how long the framework polls for the request.
     """
 
     request_type: str
@@ -47,6 +52,7 @@ class Event:
     raw: Mapping[str, Any]
     fence: Fence | None = None
     absence_seconds: float = 0.0
+    wait_seconds: float = math.inf
 
     @classmethod
     def parse(cls, event: Mapping[str, Any], env: ResourceEnv | None = None) -> Self:
@@ -54,7 +60,6 @@ class Event:
 
         `env` are the function's variables where the resource creates anything that costs.
         """
-        identity = [str(event.get(name, "")) for name in ("StackId", "LogicalResourceId", "RequestId")]
         return cls(
             request_type=str(event["RequestType"]),
             request_id=str(event.get("RequestId", "")),
@@ -64,8 +69,9 @@ class Event:
             properties=dict(event.get("ResourceProperties", {})),
             old_properties=dict(event.get("OldResourceProperties", {})),
             raw={key: value for key, value in event.items() if key != "ResponseURL"},
-            fence=Fence(table(env.requests_table), *identity) if env else None,
+            fence=_fence(event, env) if env else None,
             absence_seconds=env.absence_seconds if env else 0.0,
+            wait_seconds=env.wait_seconds if env else math.inf,
         )
 
     def check_newest(self) -> None:
@@ -77,10 +83,23 @@ class Event:
         if self.fence:
             self.fence.check()
 
+    def waited_seconds(self) -> float:
+        """Return for how long CloudFormation has waited for this request.
+
+        Raises SupersededError as `check_newest` does.
+        """
+        return self.fence.check() if self.fence else 0.0
+
     @property
     def is_delete(self) -> bool:
         """Return whether CloudFormation deletes the resource."""
         return self.request_type == "Delete"
+
+
+def _fence(event: Mapping[str, Any], env: ResourceEnv) -> Fence:
+    identity = [str(event.get(name, "")) for name in ("StackId", "LogicalResourceId", "RequestId")]
+    stack_id, logical_id, request_id = identity
+    return Fence(table(env.requests_table), stack_id, logical_id, request_id)
 
 
 def answer(physical_id: str, data: Mapping[str, str] | None = None, **carried: Any) -> dict[str, Any]:
@@ -91,9 +110,13 @@ def answer(physical_id: str, data: Mapping[str, str] | None = None, **carried: A
     return result
 
 
-def pending() -> dict[str, Any]:
-    """Return isComplete's response while the work is in progress. The framework refuses data here."""
-    return {"IsComplete": False}
+def pending(reason: str) -> dict[str, Any]:
+    """Return isComplete's response while the work is in progress; `reason` says what is awaited, and why.
+
+    The framework ignores the reason (and refuses data here), but `answer_poll` reports it if the work takes
+    too long.
+    """
+    return {"IsComplete": False, "Reason": reason}
 
 
 def complete(data: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -138,8 +161,13 @@ def answer_poll(event: Event, check: Callable[[], dict[str, Any]]) -> dict[str, 
     """Return isComplete's response. A temporary error means "not complete yet".
 
     The framework gives up at the first error that is raised, and CloudFormation then deletes what was just
-    paid for. A Delete is complete only if it finds nothing to do for `absence_seconds`.
+    paid for. A Delete is complete only if it finds nothing to do for `absence_seconds`. Raises ResourceError
+    with the reason of the last poll shortly before the framework would end with "Operation timed out".
     """
+
+    def confirm() -> dict[str, Any]:
+        """Return the response of a Delete, which may have to find nothing several times."""
+        return confirmed(unfinished, event.absence_seconds) or complete()
 
     def unfinished() -> dict[str, Any] | None:
         """Return the response of a Delete that is not complete yet."""
@@ -147,16 +175,20 @@ def answer_poll(event: Event, check: Callable[[], dict[str, Any]]) -> dict[str, 
         return None if found["IsComplete"] else found
 
     def poll() -> dict[str, Any]:
+        waited = 0.0
         try:
-            event.check_newest()
-            if event.is_delete:
-                return confirmed(unfinished, event.absence_seconds) or complete()
-            return check()
+            waited = event.waited_seconds()
+            found = confirm() if event.is_delete else check()
         except (ClientError, BotoCoreError) as error:
             if not is_transient(error):
                 raise
             logger.warning("AWS call failed temporarily; polling again", error=str(error))
-            return pending()
+            found = pending(f"An AWS call failed: {error}")
+        if not found["IsComplete"] and waited > event.wait_seconds - LAST_POLLS_SECONDS:
+            raise ResourceError(
+                f"{event.logical_id} was not complete after {waited / 60:.0f} minutes. {found['Reason']}"
+            )
+        return found
 
     return _explained(poll)
 

@@ -6,11 +6,13 @@ abandoned request (aws-cdk #26139, cloudformation-coverage-roadmap #1814). The s
 not help, since the rollback of an Update is itself an Update in progress.
 
 So each request is registered, in the order of arrival, before anything is done for it. Only the newest
-request of a resource may create anything.
+request of a resource may create anything. Its time is stored, too: a poll that waits for too long can then
+say what it waited for, before the framework ends with "Operation timed out".
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import ResourceError, code
 
-_REQUESTS = "requests"
+_REQUESTS, _SINCE = "requests", "since"
 
 
 class SupersededError(ResourceError):
@@ -35,12 +37,14 @@ class Fence:
         table: the requests table, a DynamoDB table resource.
         stack_id, logical_id: the resource.
         request_id: the request that is being handled.
+        now: returns epoch seconds.
     """
 
     table: Any
     stack_id: str
     logical_id: str
     request_id: str
+    now: Callable[[], float] = time.time
 
     def register(self) -> None:
         """Register the request as the newest one, if it is new.
@@ -50,38 +54,47 @@ class Fence:
         try:
             self.table.update_item(
                 Key=self._key,
-                UpdateExpression="SET #requests = list_append(if_not_exists(#requests, :none), :this)",
+                UpdateExpression=(
+                    "SET #requests = list_append(if_not_exists(#requests, :none), :this), #since = :since"
+                ),
                 ConditionExpression="NOT contains(#requests, :id)",
-                ExpressionAttributeNames={"#requests": _REQUESTS},
-                ExpressionAttributeValues={":none": [], ":this": [self.request_id], ":id": self.request_id},
+                ExpressionAttributeNames={"#requests": _REQUESTS, "#since": _SINCE},
+                ExpressionAttributeValues={
+                    ":none": [],
+                    ":this": [self.request_id],
+                    ":id": self.request_id,
+                    ":since": int(self.now()),
+                },
             )
         except ClientError as error:
             if code(error) != "ConditionalCheckFailedException":
                 raise
             self.check()
 
-    def check(self) -> None:
-        """Raise SupersededError unless the request is the newest one of its resource.
+    def check(self) -> float:
+        """Return for how many seconds the request has been registered.
 
-        A missing table or item means that the stack is gone.
+        Raises SupersededError unless it is the newest one of its resource. A missing table or item means that
+        the stack is gone.
         """
-        newest = self._newest()
+        item = self._item()
+        newest = (item.get(_REQUESTS) or [None])[-1]
         if newest != self.request_id:
             by = f"request {newest}" if newest else "the stack's deletion"
             raise SupersededError(
                 f"Request {self.request_id} of {self.logical_id} was superseded by {by}. It creates nothing "
                 "more."
             )
+        return self.now() - float(item.get(_SINCE) or self.now())
 
-    def _newest(self) -> str | None:
+    def _item(self) -> dict[str, Any]:
         try:
             answer = self.table.get_item(Key=self._key, ConsistentRead=True)
         except ClientError as error:
             if code(error) == "ResourceNotFoundException":
-                return None
+                return {}
             raise
-        requests = answer.get("Item", {}).get(_REQUESTS) or [None]
-        return None if requests[-1] is None else str(requests[-1])
+        return dict(answer.get("Item", {}))
 
     @property
     def _key(self) -> dict[str, str]:

@@ -26,6 +26,8 @@ from distilled_router.aws.errors import is_gone, or_none
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
 
 CLAIM_TAG = "distilled-router:claim:"
+# On a job: a claim that was removed before the job had its model.
+DROPPED_TAG = "distilled-router:dropped:"
 # The id of CloudFormation's request for which the resource was created.
 REQUEST_TAG = "distilled-router:request"
 # botocore: TagValue.
@@ -96,6 +98,11 @@ class Claimant:
 def claims(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the claims among tags: stack id and logical id by the tag's key."""
     return {key: value for key, value in tags.items() if key.startswith(CLAIM_TAG)}
+
+
+def is_about_claims(key: str) -> bool:
+    """Return whether a tag is a claim, or notes one that was removed."""
+    return key.startswith((CLAIM_TAG, DROPPED_TAG))
 
 
 def described(tags: Mapping[str, str]) -> str:

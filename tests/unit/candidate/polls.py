@@ -11,6 +11,8 @@ from botocore.exceptions import ClientError
 
 from candidate.watch_job import watch
 from distilled_router.aws.state_machine import StageResult
+from distilled_router.bedrock import ownership
+from distilled_router.bedrock.ownership import claims
 from distilled_router.env import CandidateEnv
 from tests.unit.release_world import OWNER, RELEASE, A, World
 from tests.unit.resource_scenes import unclaimed
@@ -72,6 +74,11 @@ def tags(world: World, arn: str) -> dict[str, str]:
     """Return a resource's tags, without claims."""
     found = world.bedrock.list_tags_for_resource(resourceARN=arn)["tags"]
     return unclaimed({tag["key"]: tag["value"] for tag in found})
+
+
+def claims_on(world: World, arn: str) -> dict[str, str]:
+    """Return the claims on a resource."""
+    return claims(ownership.read_tags(world.bedrock, arn) or {})
 
 
 def only(shown: dict[str, Any]) -> Callable[..., Any]:

@@ -7,12 +7,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from distilled_router.bedrock import models
+from distilled_router.bedrock import jobs, ownership
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
+from distilled_router.bedrock.ownership import DROPPED_TAG, Claimant
 from distilled_router.release.table import SUPERSEDED, WAITING
-from tests.unit.candidate.polls import CREATE, NAME, STOP, STOPPING, TWICE, job_of, poll, tags
+from tests.unit.candidate.polls import CREATE, NAME, STOP, STOPPING, TWICE, claims_on, job_of, poll, tags
+from tests.unit.framework import STACK
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE
-from tests.unit.release_world import OWNER, A, B, Proxy, World
+from tests.unit.release_world import JOB, OWNER, A, B, Proxy, World
 
 
 def test_running_job_is_awaited_and_its_phases_shown(world: World) -> None:
@@ -138,13 +140,29 @@ def test_the_model_gets_its_jobs_present_tags(world: World, model: str) -> None:
     assert tags(world, model) == {OWNER_TAG: OWNER, DIGEST_TAG: A, "team": "search", "cost": "7"}
 
 
-def test_a_model_whose_jobs_resource_is_gone_stays_marked(world: World, model: str) -> None:
-    """Case B14."""
-    job = job_of(world)
-    for arn in (str(job["jobArn"]), model):
-        world.unclaim(arn)
+def test_model_gets_the_claims_that_its_job_has_when_it_is_ready(world: World) -> None:
+    """While the job ran, its construct got another logical id: the model's tags date from before."""
+    renamed = Claimant(STACK, "RenamedJob")
+    world.begin(A)
+    job = jobs.find(world.bedrock, world.start_job(A))
+    assert job
+    ownership.claim(world.bedrock, job["jobArn"], renamed)
+    jobs.disclaim(world.bedrock, job, JOB)
+    world.advance(2 * HOUR)
+    model = str(job_of(world)["outputModelArn"])
+    assert JOB.key in claims_on(world, model)
     assert poll(world)["outcome"] == "done"
-    assert models.is_unclaimed(world.bedrock, model)
+    assert claims_on(world, model).keys() == {renamed.key}
+    assert not any(key.startswith(DROPPED_TAG) for key in ownership.read_tags(world.bedrock, model) or {})
+
+
+def test_model_whose_jobs_resource_is_gone_stays_unclaimed(world: World, model: str) -> None:
+    """Case B14: the model was retained."""
+    found = jobs.find(world.bedrock, NAME)
+    assert found
+    jobs.disclaim(world.bedrock, found, JOB)
+    assert poll(world)["outcome"] == "done"
+    assert claims_on(world, model) == {}
 
 
 def test_only_what_differs_is_written(world: World, model: str) -> None:

@@ -344,12 +344,18 @@ def test_files_stay_until_their_last_resource_is_deleted(
     assert shop.versions() == 0
 
 
-@pytest.mark.parametrize("call", [1, 2], ids=["before the claim is removed", "before files are deleted"])
-def test_files_that_are_published_while_they_are_purged_stay(shop: Shop, call: int) -> None:
+@pytest.mark.parametrize(
+    ("operation", "call"),
+    [
+        *(("list_object_versions", number) for number in (1, 2, 3)),
+        *(("delete_objects", number) for number in (1, 2)),
+    ],
+)
+def test_files_that_are_published_while_they_are_purged_stay(shop: Shop, operation: str, call: int) -> None:
     physical_id = shop.create().physical_id
     other = {**framework.create(shop.properties()), **MOVED}
     published = at_call(call, lambda: shop.resource().send(other))
-    meddled = Meddled(shop.s3, before={"delete_objects": published})
+    meddled = Meddled(shop.s3, before={operation: published})
 
     shop.resource(meddled).send(framework.delete(physical_id, shop.properties()))
 

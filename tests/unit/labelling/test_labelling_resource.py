@@ -14,6 +14,7 @@ from distilled_router.aws import executions
 from distilled_router.aws.custom_resource import answer_event, answer_poll
 from distilled_router.aws.errors import ResourceError
 from distilled_router.aws.objects import Folder, json_lines
+from distilled_router.bedrock import ownership
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.cost.estimate import Spec
@@ -385,6 +386,8 @@ def test_moved_construct_keeps_its_labelling(system: System, removed: str) -> No
     arn = batch(system)
     system.send("Create", properties, logical_id=MOVED)
     assert system.states() == ["RUNNING"]
+    tags = ownership.read_tags(system.scene.bedrock, arn) or {}
+    assert all(Claimant(framework.STACK, each).holds(tags) for each in (LOGICAL_ID, MOVED))
     gone, stays = (LOGICAL_ID, MOVED) if removed == "old" else (MOVED, LOGICAL_ID)
     system.delete(properties, gone)
     assert system.states() == ["RUNNING"]
@@ -394,6 +397,18 @@ def test_moved_construct_keeps_its_labelling(system: System, removed: str) -> No
     assert system.states() == ["ABORTED"]
     assert status(system, arn) == "Stopped"
     assert system.versions() == []
+
+
+def test_batch_job_that_began_during_a_move_that_is_rolled_back_goes_on(system: System) -> None:
+    """The steps have the new logical id's claim already, and their answers are for the old one, too."""
+    properties = system.properties()
+    system.send("Create", properties)
+    system.send("Create", properties, logical_id=MOVED)
+    arn = batch(system, Claimant(framework.STACK, MOVED))
+    system.delete(properties, MOVED)
+    assert status(system, arn) not in {"Stopping", "Stopped"}
+    system.delete(properties)
+    assert status(system, arn) == "Stopped"
 
 
 def test_two_owners_of_one_bucket_share_nothing(system: System) -> None:

@@ -116,25 +116,29 @@ def test_the_waiter_of_an_update_that_was_rolled_back_moves_nothing(shop: Shop) 
     assert shop.bought[0]["model"] == shop.model
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_purchase_that_the_next_request_overtakes_is_undone(shop: Shop, when: str) -> None:
-    """The Delete is registered, and finds nothing, while isComplete of the Create runs."""
+@pytest.mark.parametrize(
+    ("hook", "purchases"),
+    [
+        ({"before": "get_foundation_model"}, 0),
+        ({"after": "create_provisioned_model_throughput"}, 1),
+    ],
+)
+def test_a_purchase_that_the_next_request_overtakes_is_undone(
+    shop: Shop, hook: dict[str, str], purchases: int
+) -> None:
+    """The Delete arrives while isComplete of the Create runs, and may have looked before the purchase."""
 
     def overtake() -> None:
-        gone = framework.delete(INVENTED, shop.properties())
-        assert shop.resource().begin(gone).poll() is not None or when == "after"
+        shop.resource().begin(framework.delete(INVENTED, shop.properties()))
 
-    hooks: dict[str, Any] = {when: {"create_provisioned_model_throughput": overtake}}
-    if when == "before":
-        hooks = {"before": {"get_foundation_model": overtake}}
+    hooks: dict[str, Any] = {when: {call: overtake} for when, call in hook.items()}
     waiter = shop.resource(Meddled(shop.world.bedrock, **hooks)).begin(framework.create(shop.properties()))
 
     response = waiter.poll()
 
     assert response is not None
     assert "superseded" in response.reason
-    assert shop.world.count(BUY) == (1 if when == "after" else 0)
-    assert shop.bought == []
+    assert (shop.world.count(BUY), shop.bought) == (purchases, [])
 
 
 def test_a_create_after_an_abandoned_one_adopts_what_that_bought(shop: Shop) -> None:
@@ -317,7 +321,8 @@ def test_false_absences_are_confirmed(shop: Shop, kind: str) -> None:
     term = "OneMonth" if kind == "replacement" else None
     name = throughput_name("search-router", 1, term)
     shop.create(CommitmentDuration=term)
-    missing = times(1, refusal("ResourceNotFoundException", status=404), skip=int(kind == "replacement"))
+    # Neither by name nor, once it is listed, by ARN. A replacement first looks for the new name.
+    missing = times(2, refusal("ResourceNotFoundException", status=404), skip=int(kind == "replacement"))
     bedrock = Meddled(shop.world.bedrock, before={"get_provisioned_model_throughput": missing})
     old = shop.properties(CommitmentDuration=term)
     new = shop.properties(units=2) if term else shop.properties(ModelArn=shop.other)
@@ -327,3 +332,14 @@ def test_false_absences_are_confirmed(shop: Shop, kind: str) -> None:
     assert response.succeeded is (kind == "Update"), response.reason
     assert ("committed until" in response.reason) is (kind == "replacement")
     assert OWNER in shop.bought[0]["tags"].values()
+
+
+def test_throughput_that_never_serves_says_in_which_state_it_is(shop: Shop) -> None:
+    """CloudFormation would only show "Operation timed out"."""
+    shop.world.requests.now, shop.world.requests.wait_seconds = shop.world.server.clock.now, 90
+
+    response = shop.create()
+
+    assert not response.succeeded
+    assert "was not complete after" in response.reason
+    assert f"Throughput {NAME} is Creating" in response.reason

@@ -63,8 +63,8 @@ def answers(*values: dict[str, bool]) -> Iterator[dict[str, bool]]:
 def test_delete_is_complete_only_if_it_stays_so() -> None:
     """A list that lags shows nothing at first, and a resource that costs money later."""
     event = replace(Event.parse(framework.delete("job", {})), absence_seconds=0.7)
-    lagging = answers(complete(), pending())
-    assert answer_poll(event, lambda: next(lagging)) == pending()
+    lagging = answers(complete(), pending("deleting"))
+    assert answer_poll(event, lambda: next(lagging)) == pending("deleting")
     looks = list[int]()
 
     def nothing_left() -> dict[str, bool]:

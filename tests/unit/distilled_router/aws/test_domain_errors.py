@@ -174,14 +174,14 @@ def test_a_temporary_error_is_retried_by_is_complete_only() -> None:
     def work() -> dict[str, Any]:
         raise refusal("ThrottlingException", status=429)
 
-    assert answer_poll(EVENT, work) == pending()
+    assert not answer_poll(EVENT, work)["IsComplete"]
     with pytest.raises(ResourceError):
         answer_event(EVENT, work)
 
 
 def test_what_is_not_complete_carries_no_data() -> None:
     """Case C5."""
-    assert pending() == {"IsComplete": False}
+    assert pending("Wait.") == {"IsComplete": False, "Reason": "Wait."}
     assert complete() == {"IsComplete": True}
     assert complete({"Status": "Completed"}) == {"IsComplete": True, "Data": {"Status": "Completed"}}
 

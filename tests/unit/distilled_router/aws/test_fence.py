@@ -100,7 +100,8 @@ def test_throttled_table_is_asked_again_at_the_next_poll(
 
     register(requests, CREATE)
     monkeypatch.setattr(requests, "get_item", throttled)
-    assert answer_poll(requests.event(CREATE), complete) == pending()
+    found = answer_poll(requests.event(CREATE), complete)
+    assert (found["IsComplete"], "slow down" in found["Reason"]) == (False, True)
 
 
 def test_event_without_a_table_is_never_superseded() -> None:
@@ -130,3 +131,33 @@ def test_newer_request_between_two_tries_of_a_call_ends_the_call(
     # Other calls, and later ones, are not checked.
     bedrock.list_custom_models()
     assert tries == 2
+
+
+def test_wait_that_does_not_end_reports_its_last_reason(requests: RequestsTable) -> None:
+    """The framework would only report "Operation timed out"."""
+    clock = [1000.0]
+    requests.now, requests.wait_seconds = lambda: clock[0], 2400
+    register(requests, CREATE)
+    clock[0] += 2330
+    assert not answer_poll(requests.event(CREATE), lambda: pending("Job x is Stopping."))["IsComplete"]
+    clock[0] += 20
+    with pytest.raises(ResourceError, match=r"not complete after 39 minutes\. Job x is Stopping\."):
+        answer_poll(requests.event(CREATE), lambda: pending("Job x is Stopping."))
+    # A redelivered event does not start the time again, a new request does.
+    register(requests, CREATE)
+    assert answer_poll(requests.event(CREATE), complete) == complete()
+    register(requests, ROLLBACK)
+    assert not answer_poll(requests.event(ROLLBACK), lambda: pending("Wait."))["IsComplete"]
+
+
+def test_wait_for_a_call_that_keeps_failing_reports_the_error(requests: RequestsTable) -> None:
+    clock = [1000.0]
+    requests.now, requests.wait_seconds = lambda: clock[0], 2400
+    register(requests, CREATE)
+    clock[0] += 2350
+
+    def throttled() -> dict[str, bool]:
+        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "GetJob")
+
+    with pytest.raises(ResourceError, match="slow down"):
+        answer_poll(requests.event(CREATE), throttled)
