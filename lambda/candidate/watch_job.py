@@ -21,6 +21,7 @@ from distilled_router.aws.metrics import count
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress, readable, waiting
 from distilled_router.bedrock import jobs, models, ownership
 from distilled_router.bedrock.naming import OWNER_TAG, attempt_name
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.env import CandidateEnv
 from distilled_router.release.table import WAITING, Release, Releases
 
@@ -229,7 +230,7 @@ class _Poll:
         if job and not self.release.is_adopted and arn != self.release.model_arn:
             _match_tags(self.bedrock, job["jobArn"], arn, self.env.owner)
         if job and not self.release.is_adopted:
-            # The release needs the model beyond its job's resource: until it retires, or the stack is deleted.
+            # The release may need the model longer than its job's resource exists.
             ownership.claim(self.bedrock, arn, Claimant(self.env.stack_id, self.env.logical_id))
         ended = (job or {}).get("endTime") or model.get("creationTime") or datetime.now(UTC)
         self.releases.update(self.release.digest, model_arn=arn, trained_at=int(ended.timestamp()))

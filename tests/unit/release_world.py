@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ import boto3
 import pytest
 
 from distilled_router.bedrock import jobs, ownership
-from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, release_name
+from distilled_router.bedrock.naming import bedrock_tags, release_name
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
@@ -45,6 +45,7 @@ class Proxy:
 
 # The custom resources of the job and of the release.
 JOB = Claimant(STACK, "JobResource5F6E7A8B")
+RELEASE = Claimant(STACK, "ReleaseResource5F6E7A8B")
 RELEASE = Claimant(STACK, "ReleaseResource1A2B3C4D")
 
 
@@ -110,6 +111,14 @@ class World:
         jobs.ensure(self.bedrock, spec, jobs.Request(JOB, "request-0"), allow_legacy=False)
         return name
 
+    def claim(self, arn: str, claimant: Claimant | None = None) -> None:
+        """Claim a model for the release, as WatchJob does."""
+        ownership.claim(self.bedrock, arn, claimant or RELEASE)
+
+    def declare(self, digest: str) -> None:
+        """Declare a digest, as the release's resource does."""
+        self.releases.declarations.declare(RELEASE, digest)
+
     def unclaim(self, arn: str) -> None:
         """Remove the claim on a job or model, as the Delete of the job's resource does."""
         ownership.release(self.bedrock, arn, JOB)
@@ -124,12 +133,13 @@ class World:
 
     def deploy(self, digest: str, model: str, *, wait: bool = True) -> str:
         """Deploy a model as a release does; return the deployment's ARN."""
-        return self.deploy_as(release_name(OWNER, digest), model, OWNER, wait=wait)
+        tags = RELEASE.tags(OWNER, request="request-1", digest=digest)
+        return self.deploy_as(release_name(OWNER, digest), model, tags, wait=wait)
 
-    def deploy_as(self, name: str, model: str, owner: str | None, *, wait: bool = True) -> str:
-        """Deploy a model under any name, with any owner's tag or none."""
+    def deploy_as(self, name: str, model: str, tags: Mapping[str, str], *, wait: bool = True) -> str:
+        """Deploy a model under any name, with any tags."""
         made = self.bedrock.create_custom_model_deployment(
-            modelDeploymentName=name, modelArn=model, tags=bedrock_tags({OWNER_TAG: owner} if owner else {})
+            modelDeploymentName=name, modelArn=model, tags=bedrock_tags(tags)
         )
         if wait:
             self.advance(10 * MINUTE)
@@ -189,7 +199,7 @@ class World:
             bedrock=clients.get("bedrock", self.bedrock),
             stepfunctions=clients.get("stepfunctions", self.stepfunctions),
             releases=self.releases,
-            owner=OWNER,
+            claimant=clients.get("claimant", RELEASE),
             keep_releases=keep,
             retain_models=retain,
             throughput_name=throughput_name,

@@ -35,7 +35,7 @@ class Claimed:
     claimant: Claimant
 
     def throughput(self) -> list[Found]:
-        """Return all throughput with the claim, and the owner's that nobody claims: it was left on purpose."""
+        """Return all throughput with the claim, and the owner's without any: it was left on purpose."""
         pages = throughput.listed(self.bedrock)
         return list(self._found(pages, "provisionedModelArn", "provisionedModelName", self._is_ours))
 

@@ -89,7 +89,7 @@ class Declarations:
 
     def _put(self, read: Mapping[str, Any] | None, declared: list[Declaration]) -> None:
         digest = declared[-1].digest if declared else ""
-        item = {"id": self._key, "digest": digest, _LIST: [asdict(one) for one in declared]}
+        item: dict[str, Any] = {"id": self._key, "digest": digest, _LIST: [asdict(one) for one in declared]}
         item["updated_at"] = int(self._now())
         put: dict[str, Any] = {"ExpressionAttributeNames": {"#version": _VERSION}}
         if read and _VERSION in read:
@@ -121,7 +121,6 @@ def _declarations(item: Mapping[str, Any] | None) -> list[Declaration]:
 def _declaration(entry: Any) -> Declaration | None:
     if not isinstance(entry, Mapping):
         return None
-    values = {name: entry.get(name) for name in Declaration.__dataclass_fields__}
-    if not all(isinstance(value, str) for value in values.values()):
-        return None
-    return Declaration(**values)
+    values: dict[str, Any] = {name: entry.get(name) for name in Declaration.__dataclass_fields__}
+    is_whole = all(isinstance(value, str) for value in values.values())
+    return Declaration(**values) if is_whole else None

@@ -67,8 +67,8 @@ class Sweep:
         try:
             yield
         except (ClientError, BotoCoreError, ResourceError, RouteChangedError) as error:
-            is_aws = isinstance(error, ClientError | BotoCoreError)
-            self.refused[what] = described(error) if is_aws else str(error)
+            text = described(error) if isinstance(error, ClientError | BotoCoreError) else str(error)
+            self.refused[what] = text
             temporary = is_transient(error) or isinstance(error, NotYetError | RouteChangedError)
             if not temporary:
                 self.lasting.append(what)
@@ -230,9 +230,7 @@ class Sweeper:
                 found.append(Found(arn, str(described.get(name_field, "")), "", tags, described))
         return found
 
-    def _remove(
-        self, result: Sweep, item: Found, reason: str | None, delete: Callable[[str], bool]
-    ) -> None:
+    def _remove(self, result: Sweep, item: Found, reason: str | None, delete: Callable[[str], bool]) -> None:
         """Delete a resource unless there is a reason to keep it; what others claim loses only our claim.
 
         The claim stays until the resource is gone, so that an interrupted deletion is continued.
@@ -251,9 +249,7 @@ class Sweeper:
             return False
         return not ownership.release(self.bedrock, item.arn, self.claimant)
 
-    def _stop_evaluation_jobs(
-        self, result: Sweep, found: Sequence[Found], known: Sequence[Release]
-    ) -> None:
+    def _stop_evaluation_jobs(self, result: Sweep, found: Sequence[Found], known: Sequence[Release]) -> None:
         """Stop evaluation jobs that no attempt in progress waits for."""
         wanted = {evaluation_jobs.job_name(self.owner, release) for release in known if not release.is_final}
         for item in found:
@@ -286,9 +282,7 @@ class Sweeper:
                 if leaving and item.arn in result.kept:
                     ownership.release(self.bedrock, item.arn, self.claimant)
 
-    def _sweep_throughput(
-        self, result: Sweep, found: Sequence[Found], known: Sequence[Release]
-    ) -> None:
+    def _sweep_throughput(self, result: Sweep, found: Sequence[Found], known: Sequence[Release]) -> None:
         """Remove throughput that gets no requests and that no release moves to, since it is paid by the hour.
 
         Throughput in the settings is removed, too, if it could not be moved to the live release: it would
