@@ -119,6 +119,10 @@ class World:
         """Declare a digest, as the release's resource does."""
         self.releases.declarations.declare(RELEASE, digest)
 
+    def close(self) -> None:
+        """Remove the declaration, as the Delete of the release's resource does."""
+        self.releases.declarations.remove(RELEASE)
+
     def unclaim(self, arn: str) -> None:
         """Remove the claim on a job or model, as the Delete of the job's resource does."""
         ownership.release(self.bedrock, arn, JOB)

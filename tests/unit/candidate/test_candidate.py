@@ -66,7 +66,7 @@ def test_failed_deployment_ends_the_release_with_bedrocks_reason(world: World) -
 def test_deployment_of_the_name_that_is_not_ours_is_left_alone(world: World) -> None:
     """Case B35."""
     ready(world)
-    world.deploy_as(NAME, world.release(A).model_arn, owner=None)
+    world.deploy_as(NAME, world.release(A).model_arn, {})
     result = deploy(world)
     assert (result["outcome"], "does not belong to this release" in result["message"]) == ("failed", True)
     assert world.deployments() == named(A)
@@ -95,7 +95,7 @@ def test_superseded_release_gets_no_deployment(world: World) -> None:
 
 def test_stack_that_is_being_deleted_gets_no_deployment(world: World) -> None:
     ready(world)
-    world.releases.declare(None)
+    world.close()
     assert deploy(world)["outcome"] == "failed"
     assert world.deployments() == set()
 

@@ -171,7 +171,7 @@ def test_a_refused_attempt_ends_the_release_with_both_reasons(world: World) -> N
 
 def test_a_release_whose_stack_is_being_deleted_creates_no_attempt(world: World) -> None:
     fails(world, 1)
-    world.releases.declare(None)
+    world.close()
     assert poll(world, **TWICE)["outcome"] == "failed"
     assert all_jobs(world) == {NAME: "Failed"}
 

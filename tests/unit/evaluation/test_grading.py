@@ -28,7 +28,7 @@ from evaluation.page import page
 from evaluation.score_and_gate import score
 from local.bedrock.faults import ROLE_TEXTS
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE, ROLE
-from tests.unit.release_world import OWNER, A, B, Proxy, World
+from tests.unit.release_world import OWNER, RELEASE, A, Proxy, World
 
 JUDGE = "us.amazon.nova-pro-v1:0"
 TASK = Task.load()
@@ -108,6 +108,7 @@ class Bench:
             "releases": self.world.releases,
             "task": TASK,
             "owner": OWNER,
+            "claimant": RELEASE,
             "judge": JUDGE,
             "judge_role_arn": ROLE,
             "judge_hours": 6,
@@ -146,7 +147,7 @@ class Bench:
         return [job["status"] for job in self.world.server.state()["evaluations"]]
 
     def sweep(self, **changes: Any) -> Sweep:
-        return replace(self.world.sweeper(), judge=JUDGE, **changes).sweep()
+        return replace(self.world.sweeper(), **changes).sweep()
 
 
 @pytest.fixture
@@ -507,7 +508,7 @@ def test_release_that_is_superseded_while_its_job_is_created_stops_it(bench: Ben
 
 def test_nothing_is_created_once_the_stack_is_being_deleted(bench: Bench) -> None:
     bench.answered()
-    bench.world.releases.declare(None)
+    bench.world.close()
     assert bench.step()["outcome"] == "failed"
     assert bench.jobs() == []
 
@@ -552,20 +553,22 @@ def test_sweeper_leaves_jobs_of_others_alone(bench: Bench) -> None:
 def test_delete_waits_until_no_job_runs(bench: Bench) -> None:
     bench.answered()
     bench.step()
-    sweeper = replace(bench.world.sweeper(), judge=JUDGE)
-    assert len(sweeper.clear(declared=A).waiting) == 1
+    sweeper = bench.world.sweeper()
+    assert len(sweeper.clear().waiting) == 1
     assert bench.jobs() == ["Stopping"]
-    assert len(sweeper.clear(declared=A).waiting) == 1
+    assert len(sweeper.clear().waiting) == 1
     assert bench.world.calls("StopEvaluationJob") == 1
     bench.world.advance(5 * MINUTE)
-    assert sweeper.clear(declared=A).waiting == []
+    assert sweeper.clear().waiting == []
 
 
-def test_without_a_judge_nobody_asks_for_evaluation_jobs(bench: Bench) -> None:
-    bench.world.begin(B)
-    bench.world.sweeper().sweep()
-    bench.world.sweeper().clear(declared=B)
-    assert bench.world.calls("ListEvaluationJobs") == 0
+def test_job_is_stopped_also_after_the_judge_was_removed_from_the_settings(bench: Bench) -> None:
+    """Case 10 of ownership: the sweeper does not know of a judge."""
+    bench.answered()
+    bench.step()
+    bench.world.releases.transition(A, FAILED, "superseded without a judge")
+    assert len(bench.world.sweeper().sweep().waiting) == 1
+    assert bench.jobs() == ["Stopping"]
 
 
 def test_polls_become_rarer_so_that_the_executions_history_lasts(bench: Bench) -> None:

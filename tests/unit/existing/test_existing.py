@@ -149,12 +149,12 @@ def test_all_models_are_listed_over_all_pages_as_each_is_shown(world: World) -> 
         world.bedrock.create_model_customization_job(**spec(digest).request())
     world.server.advance(3 * HOUR)
 
-    listed = dict(models.owned(Paged(world.bedrock), OWNER))
+    listed = {model["modelName"]: model for model in models.listed(Paged(world.bedrock), OWNER)}
 
-    assert sorted(listed) == digests
+    assert sorted(listed) == [f"{OWNER}-{digest}" for digest in digests]
     assert len(world.server.calls("ListCustomModels")) == 3
-    for digest, summary in listed.items():
-        shown = models.find(world.bedrock, f"{OWNER}-{digest}")
+    for name, summary in listed.items():
+        shown = models.find(world.bedrock, name)
         assert shown
         fields = ("modelArn", "modelName", "baseModelArn", "creationTime", "customizationType", "modelStatus")
         assert {name: summary[name] for name in fields} == {name: shown[name] for name in fields}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.route import Route, Share
 from distilled_router.release.table import FAILED, LIVE, RETIRED, ROLLING_OUT, Release, Releases
 from operate import releases as command
@@ -102,7 +103,7 @@ def test_declared_release_and_reason_of_the_route_are_shown(at: Deployed, releas
     assert "no route item" in text
     assert "The base model takes 100% of the requests" in text
     assert "The stack declares no release" in text
-    releases.declare(A)
+    releases.declarations.declare(Claimant("stack", "Release"), A)
     assert f"The stack declares {A}." in shown(at)
 
 

@@ -26,7 +26,7 @@ from release import handler as release_handler
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE
-from tests.unit.release_world import OWNER, A, B, World, live_share, named, rollout
+from tests.unit.release_world import OWNER, RELEASE, A, B, World, live_share, named, rollout
 from tests.unit.resource_scenes import logged
 
 ONE, TWO = throughput_name(OWNER, 1, None), throughput_name(OWNER, 2, None)
@@ -37,7 +37,6 @@ AT_ONCE = rollout(1.0, dwell_seconds=1)
 # No requests, so that nothing speaks against a candidate.
 QUIET = Mock(**{"get_metric_statistics.return_value": {"Datapoints": []}})
 
-RELEASE = Claimant("arn:aws:cloudformation:us-east-1:000000000000:stack/release/6f0e0a10", "ReleaseResource")
 _numbers = count(1)
 
 
@@ -357,7 +356,7 @@ def test_step_of_an_attempt_that_was_begun_again_buys_nothing(system: System) ->
 def test_nothing_is_bought_for_a_stack_that_is_being_deleted(system: System) -> None:
     system.deploy(ONE)
     system.roll_out()
-    system.world.releases.declare(None)
+    system.world.close()
     assert system.step()["outcome"] == "failed"
     assert system.world.server.state()["throughput"] == []
 

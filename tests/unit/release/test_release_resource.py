@@ -19,7 +19,7 @@ from tests.unit import requests_table
 from tests.unit.candidate.polls import TWICE, all_jobs, poll
 from tests.unit.framework import Framework, Response, delete
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE
-from tests.unit.release_world import OWNER, PASSING, A, B, C, Proxy, World, live_share, named
+from tests.unit.release_world import OWNER, PASSING, RELEASE, A, B, C, Proxy, World, live_share, named
 from tests.unit.resource_scenes import job_properties
 
 UNITS = f"{OWNER}-1mu"
@@ -52,6 +52,8 @@ class Resource:
             {
                 "RequestType": kind,
                 "RequestId": f"request-{self.requests}",
+                "StackId": RELEASE.stack_id,
+                "LogicalResourceId": RELEASE.logical_id,
                 "PhysicalResourceId": None if kind == "Create" else physical_id,
                 "ResourceProperties": properties,
             }

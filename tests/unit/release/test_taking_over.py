@@ -52,7 +52,7 @@ def old(world: World) -> str:
     world.settle(live_share(A, endpoint))
     model = world.train(B)
     world.begin(B, run=True, model_arn=model)
-    world.releases.declare(B)
+    world.declare(B)
     return endpoint
 
 

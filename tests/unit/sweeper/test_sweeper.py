@@ -16,7 +16,7 @@ from distilled_router.release.route import Share
 from distilled_router.release.sweep import START_GRACE_SECONDS
 from distilled_router.release.table import FAILED, LIVE, RETIRED, ROLLING_OUT, SUPERSEDED, WAITING, Releases
 from tests.unit.local.bedrock.scenes import MINUTE
-from tests.unit.release_world import OWNER, PASSING, A, B, C, Proxy, World, live_share, named
+from tests.unit.release_world import OWNER, PASSING, RELEASE, A, B, C, Proxy, World, live_share, named
 
 D = "dddddddddddd"
 Capture = pytest.CaptureFixture[str]
@@ -39,7 +39,7 @@ def succeeded(world: World) -> None:
     """Another release has begun since."""
     world.advance(MINUTE)
     world.begin(D)
-    world.releases.declare(D)
+    world.declare(D)
 
 
 def test_keeps_the_live_release_what_runs_and_the_last_good_one(world: World) -> None:
@@ -113,7 +113,7 @@ def test_second_sweep_changes_nothing(world: World) -> None:
 def test_the_declared_digests_model_is_never_removed(world: World, state: str) -> None:
     """Not after a refusal by the gate either, so not by the failure path: a changed gate may take it."""
     made(world, A, state)
-    world.releases.declare(A)
+    world.declare(A)
     swept = world.sweeper(keep=0).sweep()
     assert world.deployments() == set()
     assert world.models() == named(A)
@@ -126,7 +126,7 @@ def test_model_that_was_refused_outlives_the_rollback_of_its_serving_stack(world
     world.settle(live_share(A, made(world, A, LIVE)))
     world.advance(MINUTE)
     made(world, B, FAILED)
-    world.releases.declare(A)
+    world.declare(A)
     swept = world.sweeper().sweep()
     assert (world.deployments(), world.models()) == (named(A), named(A, B))
     assert "started last" in swept.kept.values()
@@ -140,7 +140,7 @@ def test_model_of_the_latest_release_is_deleted_once_its_jobs_resource_is_gone(w
     world.settle(live_share(A, made(world, A, LIVE)))
     world.advance(MINUTE)
     made(world, B, FAILED)
-    world.releases.declare(A)
+    world.declare(A)
     world.sweeper().sweep()
     assert world.models() == named(A, B)
     world.unclaim(_arn(world, B))
@@ -154,11 +154,11 @@ def test_clear_removes_the_declared_model_where_its_jobs_resource_is_gone(world:
     Case B14.
     """
     world.settle(live_share(A, made(world, A, LIVE)))
-    world.releases.declare(A)
+    world.declare(A)
     world.unclaim(_arn(world, A))
     sweeper = world.sweeper()
     world.releases.set_route((), after=world.releases.route(), reason="the stack is being deleted")
-    while sweeper.clear(declared=A).waiting:
+    while sweeper.clear().waiting:
         world.advance(MINUTE)
     assert world.models() == set()
 
@@ -166,7 +166,7 @@ def test_clear_removes_the_declared_model_where_its_jobs_resource_is_gone(world:
 def test_model_that_no_release_knows_yet_is_kept(world: World) -> None:
     """Its distillation stack was deployed first, and its job was done before the release stack was."""
     world.settle(live_share(A, made(world, A, LIVE)))
-    world.releases.declare(A)
+    world.declare(A)
     world.train(B)
     swept = world.sweeper().sweep()
     assert world.models() == named(A, B)
@@ -192,7 +192,7 @@ def test_foreign_things_are_not_touched(world: World) -> None:
         (f"{OWNER}-{B}", None),
         (f"{OWNER}-{C}", f"{OWNER}-staging"),
     ):
-        world.deploy_as(name, model, owner)
+        world.deploy_as(name, model, {OWNER_TAG: owner} if owner else {})
     before = world.deployments()
     made(world, D, FAILED)
     world.advance(MINUTE)
@@ -209,7 +209,7 @@ def test_model_that_something_else_serves_is_kept(world: World) -> None:
     world.begin(A)
     world.releases.transition(A, FAILED, "refused")
     succeeded(world)
-    endpoint = world.deploy_as("somebody-elses", model, None)
+    endpoint = world.deploy_as("somebody-elses", model, {})
     swept = world.sweeper().sweep()
     assert swept.kept == {model: f"in use by {endpoint}"}
     assert world.calls("DeleteCustomModel") == 0
@@ -417,7 +417,7 @@ def test_retained_throughput_stays_and_so_does_its_model(world: World) -> None:
     arn = buy(world, model)
     swept = world.sweeper(retain_throughput=True).sweep()
     assert swept.kept == {arn: "retention.throughput = retain", model: f"in use by {arn}"}
-    cleared = world.sweeper(retain_throughput=True).clear(declared=D)
+    cleared = world.sweeper(retain_throughput=True).clear()
     assert (cleared.waiting, cleared.kept) == ([], swept.kept)
     assert (bought(world), world.models()) == ({ONE}, named(A))
 
@@ -428,7 +428,7 @@ def test_end_of_all_removes_throughput_of_every_name(world: World) -> None:
     buy(world, model)
     buy(world, model, TWO)
     world.settle()
-    cleared = world.sweeper(throughput_name=TWO).clear(declared=A)
+    cleared = world.sweeper(throughput_name=TWO).clear()
     assert (len(cleared.removed), cleared.waiting, bought(world)) == (3, [], set())
 
 
@@ -437,9 +437,9 @@ def test_end_of_all_waits_for_throughput_that_moves(world: World) -> None:
     world.begin(A)
     arn = buy(world, model)
     world.bedrock.update_provisioned_model_throughput(provisionedModelId=arn, desiredModelId=world.train(B))
-    assert world.sweeper().clear(declared=A).waiting == [arn]
+    assert world.sweeper().clear().waiting == [arn]
     world.advance(30 * MINUTE)
-    assert world.sweeper().clear(declared=A).waiting == []
+    assert world.sweeper().clear().waiting == []
     assert bought(world) == set()
 
 
@@ -462,7 +462,7 @@ def test_throughput_that_no_release_of_this_owner_bought_is_kept(
     """Also one that a deployment bought for a model, under the owner's tag and a name of its own."""
     buy(world, world.train(A), name, owner)
     assert world.sweeper().sweep().removed == []
-    assert world.sweeper().clear(declared=A).removed == []
+    assert world.sweeper().clear().removed == []
     assert bought(world) == {name}
 
 
@@ -471,7 +471,7 @@ def test_committed_throughput_is_kept_with_its_date(world: World, term: str) -> 
     """Case B22."""
     arn = buy(world, world.train(A), throughput_name(OWNER, 1, term), commitmentDuration=term)
     assert "committed until" in world.sweeper().sweep().kept[arn]
-    cleared = world.sweeper().clear(declared=A)
+    cleared = world.sweeper().clear()
     assert ("committed until" in cleared.kept[arn], cleared.waiting) == (True, [])
 
 
@@ -595,7 +595,7 @@ def test_stopped_release_fails_and_its_share_is_withdrawn(world: World, capsys: 
     world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{B}-1")
     world.settle(Share(B, arn, 0.5, expires_at=int(world.now) + 900), Share(A, "arn:a", 0.5))
     world.stepfunctions.stop_execution(executionArn=world.execution(B))
-    world.releases.declare(B)
+    world.declare(B)
     world.sweeper().sweep()
     assert world.release(B).state == FAILED
     assert world.release(B).message == f"its execution is ABORTED: {world.execution(B)}"
@@ -693,7 +693,8 @@ def entries(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
         retain_models=False,
         retain_throughput=False,
         throughput_name=ONE,
-        judge="",
+        stack_id=RELEASE.stack_id,
+        logical_id=RELEASE.logical_id,
     )
     for name, value in env.variables().items():
         monkeypatch.setenv(name, value)
@@ -725,7 +726,7 @@ def test_failure_path_of_an_earlier_attempt_leaves_its_successor_alone(
 def test_failure_path_ends_the_release_and_removes_all_but_its_model(entries: World, capsys: Capture) -> None:
     arn = made(entries, B, ROLLING_OUT)
     entries.settle(Share(B, arn, 0.25, expires_at=2**40), Share(A, "arn:a", 0.75))
-    entries.releases.declare(B)
+    entries.declare(B)
     result = fails(entries, B, "refused by the gate")
     assert result["message"] == "removed 1, to be removed later 0"
     assert (entries.release(B).state, entries.release(B).message) == (FAILED, "refused by the gate")

@@ -211,7 +211,7 @@ def made(play: Play, digest: str, state: str, **fields: Any) -> str:
 def live(play: Play, digest: str = A) -> None:
     """A release that serves from its deployment."""
     play.world.settle(live_share(digest, made(play, digest, LIVE)))
-    play.world.releases.declare(digest)
+    play.world.declare(digest)
 
 
 def provisioned(play: Play) -> None:

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import pytest
 from botocore.exceptions import ClientError
 
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.route import Share
 from distilled_router.release.table import (
     CREATING_SECONDS,
@@ -24,6 +25,7 @@ from distilled_router.release.table import (
     RouteChangedError,
 )
 
+RELEASE = Claimant("arn:aws:cloudformation:us-east-1:000000000000:stack/release/1", "Release")
 A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 
 
@@ -374,9 +376,9 @@ def test_taking_back_outlives_other_writers_but_not_endless_ones(
 
 def test_declared_digest_comes_and_goes(releases: Releases) -> None:
     assert releases.declared() is None
-    releases.declare(A)
+    releases.declarations.declare(RELEASE, A)
     assert releases.declared() == A
-    releases.declare(None)
+    releases.declarations.remove(RELEASE)
     assert releases.declared() is None
 
 
@@ -384,13 +386,13 @@ def test_either_a_step_sees_the_end_of_the_stack_or_the_end_sees_the_step(releas
     begin(releases, A)
     with releases.creating(A) as allowed:
         assert allowed
-        releases.declare(None)
+        releases.declarations.remove(RELEASE)
         assert releases.is_creating()
     assert not releases.is_creating()
     with releases.creating(A) as allowed:
         assert not allowed
         assert releases.is_creating()
-    releases.declare(B)
+    releases.declarations.declare(RELEASE, B)
     with releases.creating(A) as allowed:
         assert allowed
 
@@ -420,7 +422,7 @@ def test_all_lists_releases_and_nothing_else_from_every_page(releases: Releases)
     digests = [f"{number:012x}" for number in range(7)]
     for digest in digests:
         begin(releases, digest)
-    releases.declare(B)
+    releases.declarations.declare(RELEASE, B)
     releases.set_route((), after=releases.route(), reason="none")
     pages: list[bool] = []
 
@@ -445,13 +447,13 @@ def test_update_sets_fields_whatever_the_state(releases: Releases) -> None:
 def test_owners_of_one_table_share_no_item(releases: Releases) -> None:
     other = Releases(releases.table, "router")  # begins the first owner's name
     for one, digest in ((releases, A), (other, B)):
-        one.declare(digest)
+        one.declarations.declare(RELEASE, digest)
         one.begin(digest, attempt=1, execution=f"arn:{digest}", request_id="r")
         one.set_route((Share(digest, f"arn:{digest}", 1.0),), after=one.route(), reason="first")
     assert (releases.declared(), other.declared()) == (A, B)
     assert ([one.digest for one in releases.all()], [one.digest for one in other.all()]) == ([A], [B])
     assert other.get(A) is None
-    other.declare(None)
+    other.declarations.remove(RELEASE)
     other.set_route((), after=other.route(), reason="deleted")
     assert releases.declared() == A
     assert releases.route().digests() == {A}
