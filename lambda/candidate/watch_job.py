@@ -230,8 +230,7 @@ class _Poll:
         if job and not self.release.is_adopted and arn != self.release.model_arn:
             _match_tags(self.bedrock, job["jobArn"], arn, self.env.owner)
         if job and not self.release.is_adopted:
-            # The release may need the model longer than its job's resource exists.
-            ownership.claim(self.bedrock, arn, Claimant(self.env.stack_id, self.env.logical_id))
+            _claim(self.bedrock, arn, Claimant(self.env.stack_id, self.env.logical_id), self.env.owner)
         ended = (job or {}).get("endTime") or model.get("creationTime") or datetime.now(UTC)
         self.releases.update(self.release.digest, model_arn=arn, trained_at=int(ended.timestamp()))
         return done(f"{whose} is {status}")
@@ -292,6 +291,16 @@ def _match_tags(bedrock: Any, job_arn: str, model_arn: str, owner: str) -> None:
         ownership.add_tags(bedrock, model_arn, changed)
     if gone := sorted(present.keys() - wanted.keys()):
         ownership.remove_tags(bedrock, model_arn, gone)
+
+
+def _claim(bedrock: Any, model_arn: str, claimant: Claimant, owner: str) -> None:
+    """Claim a model for the release, which may need it longer than its job's resource exists.
+
+    A model that nobody claims was retained when its job's resource was deleted; a release must not delete it.
+    """
+    tags = ownership.read_tags(bedrock, model_arn) or {}
+    if tags.get(OWNER_TAG) == owner and ownership.claims(tags) and not claimant.holds(tags):
+        ownership.claim(bedrock, model_arn, claimant)
 
 
 def _plain(tags: Mapping[str, str]) -> dict[str, str]:

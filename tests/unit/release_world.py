@@ -45,7 +45,6 @@ class Proxy:
 
 # The custom resources of the job and of the release.
 JOB = Claimant(STACK, "JobResource5F6E7A8B")
-RELEASE = Claimant(STACK, "ReleaseResource5F6E7A8B")
 RELEASE = Claimant(STACK, "ReleaseResource1A2B3C4D")
 
 

@@ -80,15 +80,14 @@ def running(bedrock: Any, owner: str) -> Iterator[Mapping[str, Any]]:
     return (job for job in _named(bedrock, name_part(owner)) if job["status"] in RUNNING)
 
 
-def stop(bedrock: Any, arn: str) -> bool:
-    """Stop a job, unless it has ended. AWS charges what it graded so far. Return False: it ends later."""
+def stop(bedrock: Any, arn: str) -> None:
+    """Stop a job, unless it has ended. AWS charges what it graded so far."""
     try:
         bedrock.stop_evaluation_job(jobIdentifier=arn)
     except ClientError as error:
         # It ended, or was stopped by someone else, since it was read.
         if code(error) not in {"ConflictException", "ValidationException", "ResourceNotFoundException"}:
             raise
-    return False
 
 
 def _named(bedrock: Any, part: str) -> Iterator[Mapping[str, Any]]:

@@ -36,6 +36,8 @@ START_GRACE_SECONDS = 900
 RETAINED = "retention.throughput = retain"
 MOVING = "a release is moving to it"
 
+type _Delete = Callable[[Found], bool]
+
 logger = Logger(child=True)
 
 
@@ -147,7 +149,7 @@ class Sweeper:
         self._stop_evaluation_jobs(result, found.jobs, known)
         for item in found.deployments:
             reason = needed.get(item.digest) or self._started_again(item.digest)
-            self._remove(result, item, reason, lambda arn: deployments.delete(self.bedrock, arn))
+            self._remove(result, item, reason, self._delete_deployment)
         self._sweep_models(result, found.models, known, needed)
         count("UnroutedThroughput", self.owner, len(result.unrouted))
         self._log("swept", result)
@@ -168,7 +170,7 @@ class Sweeper:
             self._clear_throughput(result, item)
         self._stop_evaluation_jobs(result, found.jobs, [])
         for item in found.deployments:
-            self._remove(result, item, None, lambda arn: deployments.delete(self.bedrock, arn))
+            self._remove(result, item, None, self._delete_deployment)
         if not result.waiting:
             self._sweep_models(result, found.models, list(self.releases.all()), {}, leaving=True)
         self._log("cleared", result)
@@ -230,7 +232,7 @@ class Sweeper:
                 found.append(Found(arn, str(described.get(name_field, "")), "", tags, described))
         return found
 
-    def _remove(self, result: Sweep, item: Found, reason: str | None, delete: Callable[[str], bool]) -> None:
+    def _remove(self, result: Sweep, item: Found, reason: str | None, delete: _Delete) -> None:
         """Delete a resource unless there is a reason to keep it; what others claim loses only our claim.
 
         The claim stays until the resource is gone, so that an interrupted deletion is continued.
@@ -241,7 +243,7 @@ class Sweeper:
             elif self._is_shared(item):
                 result.kept[item.arn] = "claimed by another resource"
             else:
-                result.note(item.arn, gone=delete(item.arn))
+                result.note(item.arn, gone=delete(item))
 
     def _is_shared(self, item: Found) -> bool:
         """Return whether another resource claims it, too; it then loses this claim."""
@@ -254,7 +256,7 @@ class Sweeper:
         wanted = {evaluation_jobs.job_name(self.owner, release) for release in known if not release.is_final}
         for item in found:
             reason = "its release is in progress" if item.name in wanted else None
-            self._remove(result, item, reason, lambda arn: evaluation_jobs.stop(self.bedrock, arn))
+            self._remove(result, item, reason, self._stop_job)
 
     def _sweep_models(
         self,
@@ -278,7 +280,7 @@ class Sweeper:
                 if not reason and not self._is_shared(item):
                     users = models.users(self.bedrock, item.arn)
                     reason = f"in use by {', '.join(users)}" if users else None
-                self._remove(result, item, reason, lambda arn: models.delete(self.bedrock, arn))
+                self._remove(result, item, reason, self._delete_model)
                 if leaving and item.arn in result.kept:
                     ownership.release(self.bedrock, item.arn, self.claimant)
 
@@ -315,8 +317,20 @@ class Sweeper:
     def _committed(self, item: Found) -> str | None:
         return throughput.committed(item.summary, self._at)
 
-    def _delete_throughput(self, arn: str) -> bool:
-        return throughput.delete(self.bedrock, arn, self.owner, now=self._at)
+    def _delete_throughput(self, item: Found) -> bool:
+        return throughput.delete(self.bedrock, item.arn, self.owner, now=self._at)
+
+    def _delete_deployment(self, item: Found) -> bool:
+        return deployments.delete(self.bedrock, item.arn)
+
+    def _delete_model(self, item: Found) -> bool:
+        return models.delete(self.bedrock, item.arn)
+
+    def _stop_job(self, item: Found) -> bool:
+        """Stop an evaluation job. It ends later, and is then listed no more."""
+        if item.summary["status"] != evaluation_jobs.STOPPING:
+            evaluation_jobs.stop(self.bedrock, item.arn)
+        return False
 
     @property
     def _at(self) -> datetime:

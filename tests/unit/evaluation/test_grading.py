@@ -13,7 +13,7 @@ import pytest
 from distilled_router.aws.objects import Folder
 from distilled_router.aws.state_machine import StageResult, wait_if_transient
 from distilled_router.bedrock.evaluation_jobs import job_name, name_part
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
+from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.release.gate import Gate
 from distilled_router.release.sweep import Sweep
 from distilled_router.release.table import FAILED, LIVE, SUPERSEDED, Release
@@ -194,7 +194,8 @@ def test_job_gets_the_answers_that_were_given_and_one_metric_of_ours(bench: Benc
     assert judge == [{"modelIdentifier": JUDGE}]
     assert automated["customMetricConfig"]["evaluatorModelConfig"]["bedrockEvaluatorModels"] == judge
     tags = {tag["key"]: tag["value"] for tag in asked["jobTags"]}
-    assert tags == {"team": "search", OWNER_TAG: OWNER, DIGEST_TAG: A}
+    ours = RELEASE.tags(OWNER, request=bench.world.release(A).request_id, digest=A)
+    assert tags == {"team": "search", **ours}
     first = next(bench.judged.rows("prompts.jsonl"))
     assert first == {
         "prompt": "query 0",
@@ -542,9 +543,7 @@ def test_sweeper_leaves_jobs_of_others_alone(bench: Bench) -> None:
     bench.answered()
     bench.step()
     (job,) = bench.world.server.state()["evaluations"]
-    bench.world.bedrock.tag_resource(
-        resourceARN=job["arn"], tags=[{"key": OWNER_TAG, "value": f"{OWNER}-other"}]
-    )
+    bench.world.bedrock.untag_resource(resourceARN=job["arn"], tagKeys=[RELEASE.key])
     bench.world.releases.transition(A, FAILED, "over")
     assert bench.sweep().waiting == []
     assert bench.jobs() == ["InProgress"]

@@ -564,17 +564,18 @@ def unrouted(capture: Capture) -> list[int]:
 def test_throughput_that_is_billed_but_not_routed_is_counted(world: World, capsys: Capture) -> None:
     world.sweeper().sweep()
     model = world.train(A)
-    buy(world, model, ONE)
+    hourly = buy(world, model, ONE)
     committed = throughput_name(OWNER, 1, "OneMonth")
     buy(world, model, committed, commitmentDuration="OneMonth")
-    routed = buy(world, model, TWO)
-    world.settle(live_share(A, routed))
-    left = buy(world, model, "left", None)
-    assert unrouted(capsys) == [0]
-    assert left in world.sweeper(retain_throughput=True).sweep().unrouted
+    world.sweeper(retain_throughput=True).sweep()
+    world.settle(live_share(A, hourly))
     world.sweeper().sweep()
-    assert unrouted(capsys) == [3, 2]
-    assert bought(world) == {committed, TWO, "left"}
+    assert unrouted(capsys) == [0, 2, 1]
+    ownership.release(world.bedrock, hourly, RELEASE)
+    world.settle(live_share(A, "arn:on-demand"))
+    assert hourly in world.sweeper().sweep().unrouted
+    assert unrouted(capsys) == [2]
+    assert bought(world) == {committed, ONE}
 
 
 DAMAGE = ["text", None, True, [1], {"a": "b"}, Decimal("-7"), Decimal("1.5"), 10**37, b"bytes"]
@@ -911,4 +912,4 @@ def test_hourly_sweep_says_what_it_did(entries: World) -> None:
     arn = made(entries, A, FAILED)
     model = entries.bedrock.get_custom_model(modelIdentifier=release_name(OWNER, A))["modelArn"]
     swept = sweeper.handler.sweep({}, None)
-    assert swept == {**dict.fromkeys(swept, []), "removed": [arn, model], "kept": {}, "refused": {}}
+    assert swept == {**{name: [] for name in swept}, "removed": [arn, model], "kept": {}, "refused": {}}
