@@ -350,7 +350,9 @@ def test_bedrock_assumes_the_judges_role_for_evaluation_jobs_of_this_account(
 
 def test_without_a_judge_nothing_in_the_template_is_of_one(assembly: Assembly) -> None:
     text, judge = json.dumps(assembly.templates["release"]), assembly.settings.evaluation.judge
-    assert ("EvaluationJob" in text) == (judge is not None)
+    # Jobs of a judge that was removed from the settings are still found and stopped.
+    assert "bedrock:StopEvaluationJob" in text
+    assert ("CreateEvaluationJob" in text) == (judge is not None)
     assert set(re.findall(r'"JUDGE": "(.*?)"', text)) <= {judge or ""}
     assert ("minimum_judge_score" in text) == (assembly.settings.gate.minimum_judge_score is not None)
 

@@ -21,7 +21,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from distilled_router.aws import custom_resource
-from distilled_router.aws.errors import code
+from distilled_router.aws.errors import NotYetError, code
 from distilled_router.bedrock.naming import throughput_name
 from distilled_router.bedrock.ownership import REQUEST_TAG
 from distilled_router.release.table import Releases
@@ -157,6 +157,8 @@ class Play:
             except ClientError as error:
                 if code(error) != "ThrottlingException":
                     raise
+                self.world.advance(60)
+            except NotYetError:
                 self.world.advance(60)
             else:
                 return True

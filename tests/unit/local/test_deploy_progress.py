@@ -136,12 +136,19 @@ def test_first_failure_of_the_latest_operation_is_named(aws: Any) -> None:
     assert deploy_progress.failed_resource(aws, STACKS) == "router-data: Dataset: Row 3 has no query."
 
 
+DECLARED = {
+    "id": "router/declared",
+    "digest": "abc",
+    "declared_by": [{"stack_id": "stack", "logical_id": "Release", "digest": "abc", "request_id": "r"}],
+}
+
+
 @pytest.mark.parametrize(
     ("state", "is_final"), [("rolling_out", False), ("live", True), ("failed", True), ("superseded", True)]
 )
 def test_declared_release_is_shown(aws: Any, state: str, *, is_final: bool) -> None:
     aws.items = {
-        "router/declared": {"id": "router/declared", "digest": "abc"},
+        "router/declared": DECLARED,
         "router/release@abc": {"id": "router/release@abc", "state": state, "message": "25% of the requests"},
         "router/release@old": {"id": "router/release@old", "state": "live"},
     }
@@ -159,7 +166,7 @@ def test_row_of_the_release_waits_for_table_and_release(aws: Any, board: Board) 
     row = deploy_progress.ReleaseRow(aws, "router", board)
     assert row.poll() is None
     aws.table = "router-releases"
-    aws.items = {"router/declared": {"id": "router/declared", "digest": "abc"}}
+    aws.items = {"router/declared": DECLARED}
     row.poll()
     assert shown(board) == [("release", "running", "abc declared")]
     aws.items["router/release@abc"] = {

@@ -261,7 +261,7 @@ def abandoned(play: Play) -> None:
 
 # The judge.
 
-SHARD = "releases/x/questions/00000.jsonl"
+SHARD = f"releases/{OWNER}/x/questions/00000.jsonl"
 
 
 def answered(play: Play, digest: str = A) -> None:
@@ -270,7 +270,7 @@ def answered(play: Play, digest: str = A) -> None:
     for bucket, key in [place for place in s3.objects if place[1].startswith("releases/")]:
         del s3.objects[bucket, key]
     release = play.world.begin(digest, endpoint="arn:endpoint")
-    folder = Folder(s3, "data", f"releases/{digest}-1/")
+    folder = Folder(s3, "data", f"releases/{OWNER}/{digest}-1/")
     candidate = {"name": CANDIDATE, "title": "candidate", "endpoint": "arn:endpoint", "model": ""}
     plan = {"life": release.life, "contenders": [candidate], "shards": ["00000"], "questions": 1}
     folder.write("plan.json", plan)
