@@ -21,6 +21,7 @@ from distilled_router.aws.metrics import count
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress, readable, waiting
 from distilled_router.bedrock import jobs, models, ownership
 from distilled_router.bedrock.naming import OWNER_TAG, attempt_name
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.env import CandidateEnv
 from distilled_router.release.table import WAITING, Release, Releases
 
@@ -216,6 +217,13 @@ class _Poll:
             return failed(f"{whose} has no ARN, though the job completed. {SET_NONCE}")
         return self._of_model(arn, f"{whose}, {arn},", SET_NONCE, job)
 
+    def _claim(self, model_arn: str) -> None:
+        """Claim the owner's model for the release, so that it stays while the release needs it."""
+        claimant = Claimant(self.env.stack_id, self.env.logical_id)
+        tags = ownership.read_tags(self.bedrock, model_arn) or {}
+        if tags.get(OWNER_TAG) == self.env.owner and not claimant.holds(tags):
+            ownership.claim(self.bedrock, model_arn, claimant)
+
     def _of_model(self, arn: str, whose: str, advice: str, job: Job | None = None) -> StageResult:
         """Store the release's model and return `done` if it is Active."""
         model = confirmed(lambda: models.find(self.bedrock, arn), self.env.absence_seconds)
@@ -226,8 +234,10 @@ class _Poll:
             return failed(f"{whose} is Failed: {model.get('failureMessage') or 'no reason given'}. {advice}")
         if status != "Active":
             return self._waiting(f"{whose} is {status}")
-        if job and not self.release.is_adopted and arn != self.release.model_arn:
-            _match_tags(self.bedrock, job["jobArn"], arn, self.env.owner)
+        if job and not self.release.is_adopted:
+            if arn != self.release.model_arn:
+                _match_tags(self.bedrock, job["jobArn"], arn, self.env.owner)
+            self._claim(arn)
         ended = (job or {}).get("endTime") or model.get("creationTime") or datetime.now(UTC)
         self.releases.update(self.release.digest, model_arn=arn, trained_at=int(ended.timestamp()))
         return done(f"{whose} is {status}")

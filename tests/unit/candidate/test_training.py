@@ -14,7 +14,7 @@ from distilled_router.release.table import SUPERSEDED, WAITING
 from tests.unit.candidate.polls import CREATE, NAME, STOP, STOPPING, TWICE, claims_on, job_of, poll, tags
 from tests.unit.framework import STACK
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE
-from tests.unit.release_world import JOB, OWNER, A, B, Proxy, World
+from tests.unit.release_world import JOB, OWNER, RELEASE, A, B, Proxy, World
 
 
 def test_running_job_is_awaited_and_its_phases_shown(world: World) -> None:
@@ -140,6 +140,11 @@ def test_the_model_gets_its_jobs_present_tags(world: World, model: str) -> None:
     assert tags(world, model) == {OWNER_TAG: OWNER, DIGEST_TAG: A, "team": "search", "cost": "7"}
 
 
+def test_release_claims_its_model_besides_the_jobs_resource(world: World, model: str) -> None:
+    assert poll(world)["outcome"] == "done"
+    assert claims_on(world, model).keys() == {JOB.key, RELEASE.key}
+
+
 def test_model_gets_the_claims_that_its_job_has_when_it_is_ready(world: World) -> None:
     """While the job ran, its construct got another logical id: the model's tags date from before."""
     renamed = Claimant(STACK, "RenamedJob")
@@ -152,30 +157,33 @@ def test_model_gets_the_claims_that_its_job_has_when_it_is_ready(world: World) -
     model = str(job_of(world)["outputModelArn"])
     assert JOB.key in claims_on(world, model)
     assert poll(world)["outcome"] == "done"
-    assert claims_on(world, model).keys() == {renamed.key}
+    assert claims_on(world, model).keys() == {renamed.key, RELEASE.key}
     assert not any(key.startswith(DROPPED_TAG) for key in ownership.read_tags(world.bedrock, model) or {})
 
 
-def test_model_whose_jobs_resource_is_gone_stays_unclaimed(world: World, model: str) -> None:
+def test_model_whose_jobs_resource_is_gone_is_claimed_by_the_release_alone(world: World, model: str) -> None:
     """Case B14: the model was retained."""
     found = jobs.find(world.bedrock, NAME)
     assert found
     jobs.disclaim(world.bedrock, found, JOB)
     assert poll(world)["outcome"] == "done"
-    assert claims_on(world, model) == {}
+    assert claims_on(world, model).keys() == {RELEASE.key}
 
 
 def test_only_what_differs_is_written(world: World, model: str) -> None:
     retag(world, team="search")
     poll(world)
-    [*_, call] = world.server.calls("TagResource")
+    [_, call, claim] = world.server.calls("TagResource")
     assert call["parameters"]["tags"] == [{"key": "team", "value": "search"}]
+    assert claim["parameters"]["tags"] == bedrock_tags(RELEASE.tag)
     assert world.calls("UntagResource") == 0
 
 
 def test_equal_tags_are_not_written(world: World, model: str) -> None:
-    assert poll(world)["outcome"] == "done"
-    assert world.calls("TagResource") == world.calls("UntagResource") == 0
+    for _ in range(2):
+        assert poll(world)["outcome"] == "done"
+    # Only the release's claim.
+    assert (world.calls("TagResource"), world.calls("UntagResource")) == (1, 0)
 
 
 def test_a_model_that_the_release_knows_keeps_what_was_put_on_it_since(world: World, model: str) -> None:
