@@ -106,6 +106,19 @@ UNUSED: tuple[Reason, ...] = (
     ),
     Reason(
         "ReleaseCandidateRole",
+        "bedrock:TagResource",
+        "a deployment without the release's claim is adopted",
+        resource="custom-model-deployment/",
+        conditions="ResourceTag",
+    ),
+    Reason(
+        "ReleaseCandidateRole",
+        "bedrock:(UntagResource|StopModelCustomizationJob)",
+        "a job whose resource was deleted while its next attempt was created",
+        resource="model-customization-job/",
+    ),
+    Reason(
+        "ReleaseCandidateRole",
         "states:StartExecution",
         "a release restarts the labelling that it waits for, if it was stopped",
     ),
