@@ -44,7 +44,7 @@ KEYS = {
 # Calls that policies deny on purpose, by action and resource.
 REFUSED: Mapping[tuple[str, str], str] = {
     ("s3:ListBucket", r"<Source>"): "HeadBucket, for the bucket's Region: a refusal tells it, too.",
-    (r"bedrock:(Stop|Delete)\w+", r"arn:.*\{id\}"): (
+    (r"bedrock:(Stop|Delete|Tag|Untag)\w+", r"arn:.*\{id\}"): (
         "What has gone meanwhile has no owner's tag any more; the next look sees that it is gone."
     ),
 }
