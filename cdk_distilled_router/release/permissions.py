@@ -127,8 +127,16 @@ class ReleasePermissions:
             may.bedrock(["GetCustomModel"], [may.account_arn(may.MODELS)]),
             *self._on_executions("DescribeExecution", "StopExecution"),
             *may.purge(self._bucket, self._context.scope, self._reports),
-            # Throughput that is kept loses its claim.
-            may.bedrock(["UntagResource"], [may.account_arn(may.THROUGHPUTS)], may.owned(self._owner)),
+            # A moved construct claims what the other logical id claims, which passes its claims on.
+            may.retagging(self._owner, self._paid())[0],
+        ]
+
+    @staticmethod
+    def _paid() -> list[str]:
+        """Return the ARN patterns of all that a release claims."""
+        return [
+            may.account_arn(pattern)
+            for pattern in (may.MODELS, may.DEPLOYMENTS, may.THROUGHPUTS, judging.JOBS)
         ]
 
     def _deleting(self) -> list[may.Permission]:
@@ -145,7 +153,8 @@ class ReleasePermissions:
             may.bedrock(["DeleteProvisionedModelThroughput"], [throughputs], may.owned(self._owner)),
             # Also without a judge: one that was removed from the settings may have left a running job.
             *judging.stopping(self._owner),
-            *may.retagging(self._owner, [models, deployments, throughputs, may.account_arn(judging.JOBS)]),
+            # What another resource claims, too, only loses the release's claim.
+            may.retagging(self._owner, self._paid())[1],
         ]
 
     def _on_executions(self, *actions: str) -> list[may.Permission]:
