@@ -13,10 +13,10 @@ from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK
 from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
+from cdk_distilled_router.common.ownership import registering, resource_env
 from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.props import RETAIN, JobProps, RetentionProps
 from distilled_router.cost.estimate import Spec
-from distilled_router.env import Env
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,14 @@ class Dataset(Construct):
         super().__init__(scope, construct_id)
         self.training_key = f"datasets/{files.digest}/training.jsonl"
         self.holdout_key = f"datasets/{files.digest}/holdout.jsonl"
-        role = may.function_role(self, "Role", [*files.permissions(), *self._publishing(bucket)])
+        permissions = [*files.permissions(), *self._publishing(bucket), *registering(self, hosting)]
+        role = may.function_role(self, "Role", permissions)
         handler = Function(
             self,
             "Handler",
             handler="dataset.on_event",
             role=role,
-            environment=Env(owner=owner),
+            environment=resource_env(self, owner, hosting),
             hosting=hosting,
             description="Validates a data set and publishes it under its digest",
             caller=FRAMEWORK,
@@ -164,6 +165,8 @@ class Dataset(Construct):
         """Return the permissions to write and delete the files."""
         return [
             may.objects(bucket, self, ["PutObject"], ["datasets/*"]),
+            # Claims on a folder are listed.
+            may.listing(bucket, ["ListBucket"], ["datasets/*"]),
             *may.purge(bucket, self, "datasets/*"),
             may.encrypted(bucket.encryption_key, "s3"),
         ]

@@ -15,6 +15,7 @@ from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK
 from cdk_distilled_router.common.functions import Function
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting, VpcConfig
+from cdk_distilled_router.common.ownership import claimant, registering, resource_env
 from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.existing import ExistingJob, ExistingModel
 from cdk_distilled_router.job_inputs import (
@@ -26,7 +27,7 @@ from cdk_distilled_router.job_inputs import (
 )
 from cdk_distilled_router.props import RETAIN, JobProps, RetentionProps
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, release_name
-from distilled_router.env import Env
+from distilled_router.env import CreateJobEnv, Env
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ class DistillationJob(Construct):
         self.digest = self._checked_digest(digest)
         self.job_name = release_name(owner, self.digest)
         self.role = self._job_role()
-        self.maker_role = may.function_role(self, "Role", self._permissions())
+        self.maker_role = may.function_role(self, "Role", [*self._permissions(), *registering(self, hosting)])
         self.properties = self._properties()
         self.resource = cdk.CustomResource(
             self,
@@ -113,11 +114,7 @@ class DistillationJob(Construct):
             properties=self.properties,
         )
         self.resource.node.add_dependency(self.role, self.maker_role)
-        self.maker = (
-            self._function("CreateJob", "create_job", "Creates a customization job for curated data", hosting)
-            if data.made_later
-            else None
-        )
+        self.maker = self._step(hosting) if data.made_later else None
 
     @staticmethod
     def from_job_arn(scope: Construct, construct_id: str, job_arn: str) -> ExistingJob:
@@ -245,25 +242,33 @@ class DistillationJob(Construct):
         ]
 
     def _provider(self, hosting: Hosting) -> ResourceProvider:
+        env = resource_env(self, self.owner, hosting)
+        begins = "Creates, adopts or stops a customization job"
+        checks = "Checks that a customization job exists, or has ended"
         return ResourceProvider(
             self,
             "Provider",
-            on_event=self._function(
-                "OnEvent", "on_event", "Creates, adopts or stops a customization job", hosting
-            ),
-            is_complete=self._function(
-                "IsComplete", "is_complete", "Checks that a customization job exists, or has ended", hosting
-            ),
+            on_event=self._function("OnEvent", "on_event", env, begins, hosting),
+            is_complete=self._function("IsComplete", "is_complete", env, checks, hosting),
             hosting=hosting,
         )
 
-    def _function(self, construct_id: str, entry: str, description: str, hosting: Hosting) -> Function:
+    def _step(self, hosting: Hosting) -> Function:
+        """Return the step of a state machine that creates the job once its data exists."""
+        creates = "Creates a customization job for curated data"
+        ours = claimant(self)
+        env = CreateJobEnv(owner=self.owner, stack_id=ours.stack_id, logical_id=ours.logical_id)
+        return self._function("CreateJob", "create_job", env, creates, hosting)
+
+    def _function(
+        self, construct_id: str, entry: str, environment: Env, description: str, hosting: Hosting
+    ) -> Function:
         return Function(
             self,
             construct_id,
             handler=f"distillation_job.{entry}",
             role=self.maker_role,
-            environment=Env(owner=self.owner),
+            environment=environment,
             hosting=hosting,
             description=description,
             caller=FRAMEWORK,

@@ -15,6 +15,7 @@ from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK, MACHINE, Caller
 from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting, VpcConfig
+from cdk_distilled_router.common.ownership import claimant, registering, resource_env
 from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.dataset import DatasetFile, QueriesFolder, cost_properties
 from cdk_distilled_router.distillation_job import DistillationJob
@@ -24,7 +25,6 @@ from distilled_router.cost.estimate import Spec
 from distilled_router.data.labelling_plan import dataset_folder, queries_folder
 from distilled_router.env import Env, LabellingEnv
 
-FOLDER = "labels/*"
 BATCH_JOBS = "model-invocation-job/*"
 
 
@@ -33,11 +33,13 @@ class LabellingPlan:
     """How queries are labelled, and which answers are kept.
 
     Args:
+        owner: the job's owner, whose folder of the bucket gets the labels.
         labels: 16 hex digits of everything that decides the answers: queries, teacher, prompt and sampling.
         dataset: 16 hex digits of `labels` and of everything that decides the rows.
         props: sampling, curation and batches.
     """
 
+    owner: str
     labels: str
     dataset: str
     props: LabellingProps = field(default_factory=LabellingProps)
@@ -45,7 +47,7 @@ class LabellingPlan:
     @property
     def folder(self) -> str:
         """Return the folder of the curated data set in the bucket."""
-        return dataset_folder(self.labels, self.dataset)
+        return dataset_folder(self.owner, self.labels, self.dataset)
 
     @property
     def training_key(self) -> str:
@@ -65,6 +67,7 @@ class LabellingPlan:
     def of_job(self, job: DistillationJob) -> dict[str, object]:
         """Return the plan in an execution's input, see `distilled_router.data.labelling_plan.Plan`."""
         return {
+            "owner": self.owner,
             "labels": self.labels,
             "dataset": self.dataset,
             "digest": job.digest,
@@ -101,8 +104,8 @@ class LabellingSources:
 class Labelling(Construct):
     """Validates raw queries, has the teacher label them, curates a data set, and creates the job.
 
-    Answers are stored under `labels/<labels>/` and never paid for twice: a change of the student or of the
-    curation reuses them, and a new execution continues where a stopped one ended.
+    Answers are stored under `labels/<owner>/<labels>/` and never paid for twice: a change of the student or
+    of the curation reuses them, and a new execution continues where a stopped one ended.
 
     Attributes:
         machine: the state machine, `<owner>-labelling`.
@@ -124,7 +127,7 @@ class Labelling(Construct):
     ) -> None:
         """Declare the labelling of a job that is `made_later`, from `plan.training_key`.
 
-        Owner, bucket, tags and network are the job's. Its bucket gets everything under `labels/`.
+        Owner, bucket, tags and network are the job's. Its bucket gets everything under `labels/<owner>/`.
 
         Args:
             job: the job to create. An estimate above its `maximum_cost_usd` fails the deployment.
@@ -136,13 +139,16 @@ class Labelling(Construct):
             hosting: VPC, key and log retention of the functions.
 
         Raises:
-            ValueError: the job is not `made_later`, or has no teacher.
+            ValueError: the job is not `made_later`, has no teacher, or is another owner's than the plan.
         """
         super().__init__(scope, construct_id)
         if job.props.teacher is None:
             raise ValueError(f"{self.node.path}: labelling needs a job with a teacher in its properties.")
+        if plan.owner != job.owner:
+            raise ValueError(f"{self.node.path}: the plan's owner is {plan.owner}, the job's is {job.owner}.")
         self._job, self._teacher, self._plan, self._hosting = job, job.props.teacher, plan, hosting
         self._owner, self._bucket, self._key = job.owner, job.bucket, job.bucket.encryption_key
+        self._labels = f"labels/{job.owner}/*"
         batch_role = self._batch_role()
         role = may.function_role(self, "Role", [*sources.permissions(), *self._resource_permissions()])
         step_role = may.function_role(self, "StepRole", self._step_permissions(batch_role))
@@ -166,7 +172,6 @@ class Labelling(Construct):
     def _properties(self, sources: LabellingSources) -> dict[str, object]:
         """Return the properties of the custom resource."""
         return {
-            "Owner": self._owner,
             "Bucket": self._bucket.bucket_name,
             "StateMachineArn": self.machine.state_machine_arn,
             "JobName": self._job.job_name,
@@ -179,8 +184,12 @@ class Labelling(Construct):
 
     def _machine(self, role: iam.Role, batch_role: iam.Role) -> sfn.StateMachine:
         """Declare the state machine with the functions of its steps."""
+        resource = claimant(self)
         environment = LabellingEnv(
             owner=self._owner,
+            stack_id=resource.stack_id,
+            logical_id=resource.logical_id,
+            absence_seconds=self._hosting.absence_seconds,
             bucket=self._bucket.bucket_name,
             batch_role_arn=batch_role.role_arn,
             tags=self._job.tags,
@@ -204,13 +213,13 @@ class Labelling(Construct):
             job=self._job,
             label=label,
             curate=curate,
-            queries=queries_folder(self._plan.labels),
+            queries=queries_folder(self._owner, self._plan.labels),
             concurrency=self._plan.props.concurrency,
             hosting=self._hosting,
         ).machine
 
     def _provider(self, role: iam.Role) -> ResourceProvider:
-        env = Env(owner=self._owner)
+        env = resource_env(self, self._owner, self._hosting)
         begins = "Validates raw queries and publishes them in shards"
         checks = "Starts a labelling, or checks that it has ended"
         return ResourceProvider(
@@ -255,8 +264,8 @@ class Labelling(Construct):
             jobs=BATCH_JOBS,
             description="Batch jobs: read questions, ask the teacher, write answers",
             permissions=[
-                may.objects(self._bucket, self, ["GetObject", "PutObject"], [FOLDER]),
-                may.listing(self._bucket, ["ListBucket"], [FOLDER]),
+                may.objects(self._bucket, self, ["GetObject", "PutObject"], [self._labels]),
+                may.listing(self._bucket, ["ListBucket"], [self._labels]),
                 may.Permission(
                     ["kms:Decrypt", "kms:GenerateDataKey"], [self._key.key_arn] if self._key else []
                 ),
@@ -283,20 +292,22 @@ class Labelling(Construct):
         jobs = may.account_arn(BATCH_JOBS)
         machine = may.Permission(["states:StartExecution"], [self._job.labelling_machine_arn])
         return [
+            *registering(self, self._hosting),
             *self._folder(),
-            *may.purge(self._bucket, self, FOLDER),
+            *may.purge(self._bucket, self, self._labels),
             machine,
             *self._describe("StopExecution"),
             may.bedrock(["GetModelCustomizationJob"], [may.account_arn(may.JOBS)]),
             may.bedrock(["ListModelInvocationJobs"], ["*"]),
             may.bedrock(["ListTagsForResource"], [jobs]),
+            *may.retagging(self._owner, [jobs]),
             may.bedrock(["StopModelInvocationJob"], [jobs], may.owned(self._owner)),
         ]
 
     def _folder(self) -> list[may.Permission]:
         return [
-            may.objects(self._bucket, self, ["GetObject", "PutObject"], [FOLDER]),
-            may.listing(self._bucket, ["ListBucket"], [FOLDER]),
+            may.objects(self._bucket, self, ["GetObject", "PutObject"], [self._labels]),
+            may.listing(self._bucket, ["ListBucket"], [self._labels]),
             may.encrypted(self._key, "s3"),
         ]
 

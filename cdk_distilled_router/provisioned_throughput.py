@@ -1,4 +1,4 @@
-"""Construct ProvisionedThroughput: model units by the hour, which the stack owns before they are bought."""
+"""Construct ProvisionedThroughput: model units by the hour, bought by the deployment or by a release."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK, MACHINE, Caller
 from cdk_distilled_router.common.functions import Function
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
+from cdk_distilled_router.common.ownership import registering, resource_env
 from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.existing import ExistingThroughput
 from cdk_distilled_router.props import RETAIN, RetentionProps, ThroughputProps
 from distilled_router.bedrock.naming import MODEL_NAME, throughput_name
-from distilled_router.env import Env, ProvisionedThroughputEnv, ServeFromThroughputEnv
+from distilled_router.bedrock.ownership import Claimant
+from distilled_router.env import Env, ServeFromThroughputEnv
 
 # Users report 20 to 30 minutes until throughput is in service, and also for a change of its model.
 TOTAL = cdk.Duration.minutes(55)
@@ -36,8 +38,8 @@ class ThroughputOptions:
         student: base model, e.g. `amazon.nova-micro-v1:0:128k`, for permissions. Default: the base model in
             `model_arn`, if that is known at synthesis.
         model_key: customer managed key of the models, if they have one.
-        retention: `throughput` decides whether it stays when the resource is deleted; it is billed until you
-            delete it. With a table, `models` does the same for a model that only the throughput used.
+        retention: `throughput` decides whether it stays when its resource is deleted; it is billed until you
+            delete it.
         poll_seconds: with a table, seconds between two polls by a release.
         tags: tags of the throughput, in addition to the owner's.
     """
@@ -56,8 +58,8 @@ class ProvisionedThroughput(Construct):
     `ProvisionedThroughput(self, "Throughput", owner="search", model_arn=model_arn,
     props=ThroughputProps(model_units=1))`.
 
-    With `table`, the releases table, a Release buys it after its gate, or updates it to its model. The
-    resource owns the name from the start, so that deleting the stack always deletes the throughput.
+    With `table`, the releases table, a Release buys it after its gate, or updates it to its model. Then there
+    is no custom resource here: the Release owns the throughput, and its Delete deletes it.
 
     A new model of the same base, or a new name, updates the throughput in place and keeps its ARN. New model
     units or a new commitment replace it: the new throughput is bought before the old one is deleted.
@@ -67,8 +69,9 @@ class ProvisionedThroughput(Construct):
     Attributes:
         name: the throughput's name, which contains model units and commitment.
         provisioned_model_arn: ARN to invoke the model; None if a release buys the throughput.
-        stage: the function of a release's step ServeFromThroughput; None if the deployment buys it.
-        resource: the custom resource.
+        hourly_price_usd: price of one model unit and hour if the throughput is committed; None otherwise.
+        stage: the function of the step ServeFromThroughput; None until a Release takes the throughput.
+        resource: the custom resource; None if a release buys the throughput.
     """
 
     def __init__(
@@ -105,21 +108,17 @@ class ProvisionedThroughput(Construct):
         self.name = _checked_name(name, props)
         _check_commitment(self.name, props)
         _check_use(self.name, owner=owner, name=name, model_arn=model_arn, table=table)
+        self.hourly_price_usd = props.hourly_price_usd if props.term else None
         self._owner, self._props, self._options, self._hosting = owner, props, options, hosting
+        self._table = table
         student = options.student or _student(self.name, model_arn)
-        self._role = may.function_role(self, "Role", self._permissions(student, table))
-        self.resource = cdk.CustomResource(
-            self,
-            "Resource",
-            resource_type="Custom::BedrockProvisionedThroughput",
-            service_token=self._provider(table).service_token,
-            properties=self._properties(model_arn),
-        )
-        self.resource.node.add_dependency(self._role)
+        role_id = "StepRole" if table else "Role"
+        self._role = may.function_role(self, role_id, self._permissions(student))
+        self.stage: Function | None = None
+        self.resource = self._resource(model_arn) if model_arn else None
         self.provisioned_model_arn = (
-            self.resource.get_att_string("ProvisionedModelArn") if model_arn else None
+            self.resource.get_att_string("ProvisionedModelArn") if self.resource else None
         )
-        self.stage = self._step(table) if table else None
 
     @staticmethod
     def from_provisioned_model_arn(
@@ -128,49 +127,18 @@ class ProvisionedThroughput(Construct):
         """Look up throughput that was bought elsewhere; it is never updated, tagged or deleted."""
         return ExistingThroughput(scope, construct_id, provisioned_model_arn)
 
-    def _properties(self, model_arn: str | None) -> dict[str, object]:
-        """Return the custom resource's properties, without unset ones."""
-        props, retention = self._props, self._options.retention
-        properties: dict[str, object] = {
-            "ProvisionedModelName": self.name,
-            "Owner": self._owner,
-            "ModelArn": model_arn,
-            "ModelUnits": props.model_units,
-            "CommitmentDuration": props.term,
-            "HourlyPriceUsd": props.hourly_price_usd,
-            "Retain": retention.throughput == "retain",
-            "RetainModels": None if model_arn else retention.models == "retain",
-            "Tags": dict(self._options.tags),
-        }
-        return {name: value for name, value in properties.items() if value is not None}
+    def serve_releases_of(self, claimant: Claimant) -> None:
+        """Declare the step of the release that takes the throughput, as `stage`.
 
-    def _provider(self, table: dynamodb.ITable | None) -> ResourceProvider:
-        on_event = ProvisionedThroughputEnv(owner=self._owner, table_name=table.table_name if table else "")
-        return ResourceProvider(
-            self,
-            "Provider",
-            on_event=self._function(
-                "OnEvent",
-                "on_event",
-                on_event,
-                "Names, updates or deletes a provisioned throughput",
-            ),
-            is_complete=self._function(
-                "IsComplete",
-                "is_complete",
-                Env(owner=self._owner),
-                "Buys a provisioned throughput, and checks that a change has ended",
-            ),
-            hosting=self._hosting,
-            total_timeout=TOTAL,
-            query_interval=INTERVAL,
-        )
-
-    def _step(self, table: dynamodb.ITable) -> Function:
-        """Return the function with which a release buys or updates the throughput."""
+        `claimant` is the Release's custom resource, which owns what the step buys.
+        """
+        assert self._table is not None
         environment = ServeFromThroughputEnv(
             owner=self._owner,
-            table_name=table.table_name,
+            stack_id=claimant.stack_id,
+            logical_id=claimant.logical_id,
+            absence_seconds=self._hosting.absence_seconds,
+            table_name=self._table.table_name,
             throughput_name=self.name,
             model_units=self._props.model_units,
             commitment=self._props.commitment,
@@ -178,16 +146,53 @@ class ProvisionedThroughput(Construct):
             poll_seconds=self._options.poll_seconds,
             tags=self._options.tags,
         )
-        step = self._function(
+        self.stage = self._function(
             "ServeFromThroughput",
             "serve_from_throughput",
             environment,
             "Buys the provisioned throughput, or updates it to a release's model",
             MACHINE,
         )
-        # The resource checks new settings before a release buys with them.
-        step.node.add_dependency(self.resource)
-        return step
+
+    def _resource(self, model_arn: str) -> cdk.CustomResource:
+        resource = cdk.CustomResource(
+            self,
+            "Resource",
+            resource_type="Custom::BedrockProvisionedThroughput",
+            service_token=self._provider().service_token,
+            properties=self._properties(model_arn),
+        )
+        resource.node.add_dependency(self._role)
+        return resource
+
+    def _properties(self, model_arn: str) -> dict[str, object]:
+        """Return the custom resource's properties, without unset ones."""
+        props = self._props
+        properties: dict[str, object] = {
+            "ProvisionedModelName": self.name,
+            "Owner": self._owner,
+            "ModelArn": model_arn,
+            "ModelUnits": props.model_units,
+            "CommitmentDuration": props.term,
+            "HourlyPriceUsd": props.hourly_price_usd,
+            "Retain": self._options.retention.throughput == "retain",
+            "Tags": dict(self._options.tags),
+        }
+        return {name: value for name, value in properties.items() if value is not None}
+
+    def _provider(self) -> ResourceProvider:
+        environment = resource_env(self, self._owner, self._hosting, TOTAL)
+        begins = "Names or updates a provisioned throughput"
+        checks = "Buys or deletes a provisioned throughput, and checks that a change has ended"
+        return ResourceProvider(
+            self,
+            "Provider",
+            on_event=self._function("OnEvent", "on_event", environment, begins),
+            is_complete=self._function("IsComplete", "is_complete", environment, checks),
+            hosting=self._hosting,
+            total_timeout=TOTAL,
+            query_interval=INTERVAL,
+        )
 
     def _function(
         self, construct_id: str, entry: str, environment: Env, description: str, caller: Caller = FRAMEWORK
@@ -203,12 +208,12 @@ class ProvisionedThroughput(Construct):
             caller=caller,
         )
 
-    def _permissions(self, student: str, table: dynamodb.ITable | None) -> list[may.Permission]:
-        key = self._options.model_key
+    def _permissions(self, student: str) -> list[may.Permission]:
+        key, table = self._options.model_key, self._table
         return [
             *_to_buy(self._owner, student),
             *([may.model_key(key)] if key else []),
-            *(_to_release(self._owner, table) if table else []),
+            *(_to_release(self._owner, table) if table else registering(self, self._hosting)),
         ]
 
 
@@ -224,17 +229,17 @@ def _to_buy(owner: str, student: str) -> list[may.Permission]:
         *may.retagging(owner, [throughputs]),
         may.bedrock(["GetProvisionedModelThroughput", "ListTagsForResource"], [throughputs]),
         may.bedrock(change, [throughputs], may.owned(owner)),
+        # Its own throughput is found by its tags, since it can be renamed.
+        may.bedrock(["ListProvisionedModelThroughputs"], ["*"]),
     ]
 
 
 def _to_release(owner: str, table: dynamodb.ITable) -> list[may.Permission]:
     """Return the additional permissions to serve releases from throughput."""
     return [
-        # Models of any student: those of an earlier student are read and deleted, too.
-        may.bedrock(["GetCustomModel", "ListTagsForResource"], [may.account_arn(may.MODELS)]),
-        may.bedrock(["DeleteCustomModel"], [may.account_arn(may.MODELS)], may.owned(owner)),
-        may.bedrock(["ListCustomModelDeployments", "ListProvisionedModelThroughputs"], ["*"]),
-        *may.items(table, table.encryption_key, ["GetItem", "UpdateItem", "PutItem", "Scan"]),
+        # Models of any student: a release of an earlier student is served again after a rollback.
+        may.bedrock(["GetCustomModel"], [may.account_arn(may.MODELS)]),
+        *may.owner_items(owner, table, table.encryption_key, ["GetItem", "UpdateItem", "PutItem", "Scan"]),
     ]
 
 

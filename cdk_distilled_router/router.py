@@ -24,6 +24,7 @@ from cdk_distilled_router.common.nag import acknowledge
 from cdk_distilled_router.props import RouterProps
 from distilled_router.cost.prices import PriceError, Prices
 from distilled_router.env import RouterEnv
+from distilled_router.release.route import ROUTE, item_key
 
 # An HTTP API gives up after 30 s, and the CDK allows 29; the router's time budget is smaller.
 INTEGRATION_TIMEOUT = cdk.Duration.seconds(29)
@@ -65,7 +66,7 @@ class Router(Construct):
         """
         super().__init__(scope, construct_id)
         self._props, self._hosting = props, hosting
-        self.role = may.function_role(self, "Role", _permissions(table, props.base_model, model_key))
+        self.role = may.function_role(self, "Role", _permissions(owner, table, props.base_model, model_key))
         self.function = self._function(_variables(owner, table, student, props))
         self.alias = lambda_.Alias(self, "Live", alias_name="live", version=self.function.current_version)
         self.api = self._api(owner)
@@ -178,7 +179,9 @@ def _token_prices(model: str) -> str:
     return f"{rate.input} {rate.output}"
 
 
-def _permissions(table: dynamodb.ITable, base_model: str, model_key: kms.IKey | None) -> list[may.Permission]:
+def _permissions(
+    owner: str, table: dynamodb.ITable, base_model: str, model_key: kms.IKey | None
+) -> list[may.Permission]:
     # Both kinds: after a change of `endpoint.kind`, the route has the old one until a new release is live.
     endpoints = [may.account_arn(may.DEPLOYMENTS), may.account_arn(may.THROUGHPUTS)]
     return [
@@ -187,7 +190,7 @@ def _permissions(table: dynamodb.ITable, base_model: str, model_key: kms.IKey | 
         may.Permission(
             ["dynamodb:GetItem"],
             [table.table_arn],
-            {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["route"]}},
+            {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [item_key(owner, ROUTE)]}},
         ),
         *_decrypting(table.encryption_key, model_key),
     ]

@@ -100,13 +100,13 @@ def failed_resource(aws: Aws, stacks: Sequence[Stack]) -> str | None:
     return None
 
 
-def find_releases(aws: Aws, stack: str) -> Releases | None:
-    """Return the releases table of a stack; None until it exists, or if AWS can't be asked."""
+def find_releases(aws: Aws, owner: str) -> Releases | None:
+    """Return the releases of an owner; None until it exists, or if AWS can't be asked."""
     try:
-        table = table_name(aws, stack)
+        table = table_name(aws, f"{owner}-release")
     except (BotoCoreError, ClientError):
         return None
-    return Releases(aws.dynamodb.Table(table)) if table else None
+    return Releases(aws.dynamodb.Table(table), owner) if table else None
 
 
 def declared_release(releases: Releases) -> Release | None:
@@ -128,16 +128,16 @@ def summary(release: Release) -> str:
 class ReleaseRow:
     """The row of the release."""
 
-    def __init__(self, aws: Aws, stack: str, board: Board) -> None:
+    def __init__(self, aws: Aws, owner: str, board: Board) -> None:
         self._aws = aws
-        self._stack = stack
+        self._owner = owner
         self._board = board
         self._row: Row = board.add("release")
         self._releases: Releases | None = None
 
     def poll(self) -> Release | None:
         """Update the row once; return the declared release."""
-        self._releases = self._releases or find_releases(self._aws, self._stack)
+        self._releases = self._releases or find_releases(self._aws, self._owner)
         found = declared_release(self._releases) if self._releases else None
         if found:
             phase: Phase = "done" if found.state == LIVE else "failed" if found.is_final else "running"

@@ -42,7 +42,7 @@ def show(state: State, console: Console) -> None:
             shown = "  ".join(f"{output['OutputKey']}={output['OutputValue']}" for output in outputs)
             table.add_row(stack["StackName"], stack["StackStatus"], shown)
     owner = settings.load(LOCAL, state.environments).owner
-    releases = deploy_progress.find_releases(aws, f"{owner}-release")
+    releases = deploy_progress.find_releases(aws, owner)
     found = deploy_progress.declared_release(releases) if releases else None
     table.add_row(
         "release", found.state if found else "none", f"{found.digest} {found.message}" if found else ""

@@ -116,7 +116,7 @@ def _deploy(state: State, board: Board, at: Environment) -> None:
     """Deploy all stacks and wait until the release is live."""
     stacks = cdk.stacks(state.assembly)
     stack_rows = deploy_progress.Stacks(at.aws, stacks, board)
-    release_row = deploy_progress.ReleaseRow(at.aws, f"{at.settings.owner}-release", board)
+    release_row = deploy_progress.ReleaseRow(at.aws, at.settings.owner, board)
 
     def poll() -> None:
         stack_rows.poll()

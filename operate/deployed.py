@@ -49,7 +49,7 @@ class Deployed:
     @property
     def releases(self) -> Releases:
         """The releases table."""
-        return Releases(self.table, self.now)
+        return Releases(self.table, self.owner, self.now)
 
     def known(self) -> list[Known]:
         """Return every release, the newest attempt first.
@@ -60,7 +60,7 @@ class Deployed:
         found = [
             Known(Release.from_item(item), str(item.get("scores", "")), str(item.get("report", "")))
             for item in self._items()
-            if str(item["id"]).startswith("release@")
+            if str(item["id"]).startswith(f"{self.owner}/release@")
         ]
         if not found:
             raise OperateError(

@@ -75,7 +75,10 @@ class DistillationStack(cdk.Stack):
         """Label raw queries; the labelling then creates the job."""
         settings, identity = self._settings, self._identity
         plan = LabellingPlan(
-            labels=identity.labels_digest, dataset=identity.dataset_digest, props=settings.labelling
+            owner=settings.owner,
+            labels=identity.labels_digest,
+            dataset=identity.dataset_digest,
+            props=settings.labelling,
         )
         self.job = self._job(
             JobData(training_key=plan.training_key, validators=plan.validation_keys, made_later=True)

@@ -76,6 +76,13 @@ class OperationsStack(cdk.Stack):
         self._alarm("Latency", "p95", alarms.latency_p95_ms, periods, "the router is slow (in milliseconds)")
         self._alarm("FailedReleases", "Sum", 0, 1, "a release failed; the releases table has the reason")
         self._alarm("StalledJobs", "Sum", 0, 1, "a customization job has not started; see docs/runbook.md")
+        self._alarm(
+            "UnroutedThroughput",
+            "Maximum",
+            0,
+            1,
+            "throughput is billed but not routed: committed or left on purpose; see docs/runbook.md",
+        )
         messages = undelivered.metric_approximate_number_of_messages_visible(
             statistic="Maximum", period=PERIOD
         )
@@ -164,6 +171,7 @@ class OperationsStack(cdk.Stack):
                 f"Cost of the tokens by {dimension}, USD": self._each("CostUsd", "Sum", dimension),
             }
         yield {"Releases failed, jobs stalled": all_of("FailedReleases", "StalledJobs")}
+        yield {"Throughput that is billed but not routed": all_of("UnroutedThroughput")}
 
     def _each(self, name: str, statistic: str, dimension: str) -> list[cloudwatch.IMetric]:
         """Return a search expression with a line for each value of a dimension, such as each release."""

@@ -8,11 +8,12 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from cdk_distilled_router.common.hosting import Hosting
+from cdk_distilled_router.common.tables import items_table
 from cdk_distilled_router.props import ProvisionedProps
 from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput, ThroughputOptions
 from cdk_distilled_router.release.construct import Release
 from cdk_distilled_router.release.context import ReleaseProps, ReleaseSource, ReleaseStores
-from cdk_distilled_router.release.stores import releases_table, releases_topic
+from cdk_distilled_router.release.stores import releases_topic
 from cdk_distilled_router.release.wait import ReleaseWait
 from distilled_router.cost.prices import HOURS_A_MONTH
 from stacks.settings import Settings
@@ -44,7 +45,7 @@ class ReleaseStack(cdk.Stack):
         """Declare table, topic, throughput if the settings have it, and the release of the job's model."""
         super().__init__(scope, construct_id, env=env, description=_description(settings))
         self._settings, self._hosting = settings, hosting
-        self.table = releases_table(self, "Releases", key)
+        self.table = items_table(self, "Releases", key)
         self.topic = releases_topic(self, "Notifications", key)
         self.release = Release(
             self,

@@ -170,7 +170,7 @@ def releases(emulator: str, aws: Client) -> Releases:
         AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    return Releases(boto3.resource("dynamodb", endpoint_url=emulator).Table(name))
+    return Releases(boto3.resource("dynamodb", endpoint_url=emulator).Table(name), "router-test")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""VPC, key and log retention of functions and state machines."""
+"""VPC, key and log retention of functions and state machines, and how long they doubt an absence."""
 
 from __future__ import annotations
 
@@ -79,11 +79,14 @@ class Hosting:
             services that `common.vpc_endpoints` lists. Default: functions run outside a VPC.
         key: encrypts log groups, environment variables and state machines. Its policy must allow CloudWatch
             Logs (`stacks.keys`). Default: AWS's own keys.
+        absence_seconds: for how long Bedrock must report that a resource does not exist before a function
+            acts on it. Its reads lag behind writes; a new deployment may be found only after a minute.
     """
 
     log_days: int = 90
     vpc: VpcConfig | None = None
     key: kms.IKey | None = None
+    absence_seconds: float = 60.0
 
     def log_group(self, scope: Construct, construct_id: str, *, name: str | None = None) -> logs.LogGroup:
         """Return a log group that is deleted with the stack."""

@@ -23,6 +23,7 @@ from cdk_distilled_router.common.grants import grant as grant
 from cdk_distilled_router.common.hosting import VpcConfig, ec2_arn
 from cdk_distilled_router.common.nag import acknowledge, exported
 from distilled_router.bedrock.naming import OWNER_TAG
+from distilled_router.release.route import item_key
 
 # For all students: resources of an earlier student must still be stopped and deleted.
 JOBS = "model-customization-job/*"
@@ -264,10 +265,13 @@ def objects(
 def first_folder(key: str) -> str:
     """Return a pattern for the first folder of a key, or the key itself if it has none.
 
-    A running job or release keeps its permission when the key changes within the folder.
+    A running job or release keeps its permission when the key changes within the folder. Under `labels/`,
+    each owner has a folder, and only that one is included.
     """
-    folder, _, rest = key.partition("/")
-    return f"{folder}/*" if rest and not cdk.Token.is_unresolved(folder) else key
+    *folders, _ = key.split("/")
+    depth = 2 if folders[:1] == ["labels"] else 1
+    folder = "/".join(folders[:depth])
+    return f"{folder}/*" if folder and not cdk.Token.is_unresolved(folder) else key
 
 
 def listing(bucket: s3.IBucket, actions: Sequence[str], folders: Sequence[str]) -> Permission:
@@ -309,5 +313,23 @@ def items(table: dynamodb.ITable, key: kms.IKey | None, actions: Sequence[str]) 
     """Return the permissions for actions on a table's items, and to decrypt them."""
     return [
         Permission([f"dynamodb:{action}" for action in actions], [table.table_arn]),
+        encrypted(key, "dynamodb", write=False),
+    ]
+
+
+def owner_items(
+    owner: str, table: dynamodb.ITable, key: kms.IKey | None, actions: Sequence[str]
+) -> list[Permission]:
+    """Return the permissions for actions on an owner's items of a table that owners may share.
+
+    Scan has no condition for keys (DynamoDB developer guide, conditions for fine-grained access): it reads
+    the items of all owners.
+    """
+    own = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": [item_key(owner, "*")]}}
+    scans = [f"dynamodb:{action}" for action in actions if action == "Scan"]
+    rest = [f"dynamodb:{action}" for action in actions if action != "Scan"]
+    return [
+        Permission(rest, [table.table_arn], own),
+        *([Permission(scans, [table.table_arn])] if scans else []),
         encrypted(key, "dynamodb", write=False),
     ]

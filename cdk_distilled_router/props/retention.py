@@ -27,7 +27,7 @@ class RetentionProps(Props):
         default="delete",
         description="What happens to provisioned throughput when its stack is deleted or the route no "
         'longer uses it. If retained, it is billed by the hour until you delete it. Use "retain" to delete '
-        'a stack whose commitment has not ended. Default: "delete".',
+        'a stack, or leave its throughput, before the commitment has ended. Default: "delete".',
     )
     log_days: LogDays = Field(
         description="Days to keep logs; CloudWatch Logs allows only these values (botocore: "

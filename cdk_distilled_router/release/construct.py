@@ -11,7 +11,9 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
+from cdk_distilled_router.common.ownership import claimant
 from cdk_distilled_router.common.provider import ResourceProvider
+from cdk_distilled_router.common.tables import items_table
 from cdk_distilled_router.release.context import (
     ReleaseContext,
     ReleaseProps,
@@ -20,7 +22,7 @@ from cdk_distilled_router.release.context import (
 )
 from cdk_distilled_router.release.functions import ReleaseFunctions
 from cdk_distilled_router.release.machine import ReleaseMachine
-from cdk_distilled_router.release.stores import releases_table, releases_topic, undelivered_queue
+from cdk_distilled_router.release.stores import releases_topic, undelivered_queue
 
 DEFAULT_PROPS, OWN_STORES = ReleaseProps(), ReleaseStores()
 
@@ -64,7 +66,7 @@ class Release(Construct):
         Args:
             owner: owner of the resources that releases create; also the resource's physical id.
             job: source of the model; created before the release, and deleted after it.
-            bucket: has the hold-out set, and receives the reports under `releases/`.
+            bucket: has the hold-out set, and receives the reports under `releases/<owner>/`.
             holdout_key: key of the hold-out set in the bucket.
             props: gate, evaluation, rollout, timing, retention and throughput.
             stores: table, topic and key that it shares with other constructs.
@@ -75,7 +77,7 @@ class Release(Construct):
         """
         super().__init__(scope, construct_id)
         self.owner, self.digest, self.key = owner, job.digest, stores.key or bucket.encryption_key
-        self.table = stores.table or releases_table(self, "Table", self.key)
+        self.table = stores.table or items_table(self, "Table", self.key)
         self.topic = stores.topic or releases_topic(self, "Topic", self.key)
         self.undelivered = undelivered_queue(self, "Undelivered")
         self._context = ReleaseContext(
@@ -92,6 +94,8 @@ class Release(Construct):
             hosting=hosting,
         )
         _check(self._context)
+        if props.throughput:
+            props.throughput.serve_releases_of(claimant(self))
         functions = ReleaseFunctions(self._context)
         self.machine = ReleaseMachine(
             self, "StateMachine", context=self._context, functions=functions
@@ -124,6 +128,7 @@ class Release(Construct):
         """Return the custom resource's properties; a change of one sends it an Update."""
         context, props = self._context, self._context.props
         timing, retention = props.timing, props.retention
+        price = props.throughput.hourly_price_usd if props.throughput else None
         return {
             "Owner": self.owner,
             "StateMachineArn": self.machine.state_machine_arn,
@@ -131,6 +136,7 @@ class Release(Construct):
             "Digest": self.digest,
             "Source": context.job.source,
             "Endpoint": props.throughput.name if props.throughput else "on_demand",
+            **({"HourlyPriceUsd": price} if price else {}),
             # A change of a property that can fail a release starts a failed release again.
             "Gate": json.dumps(props.gate.to_function(), sort_keys=True),
             "Rollout": json.dumps(props.rollout.to_function(), sort_keys=True),
@@ -171,7 +177,7 @@ def _check(context: ReleaseContext) -> None:
     name, job, props = f"Release {context.owner}", context.job, context.props
     if job.has_model_key and context.key is None:
         raise ValueError(f"{name}: the model has a customer managed key; give that key as stores.key.")
-    if props.throughput and props.throughput.stage is None:
+    if props.throughput and props.throughput.resource:
         raise ValueError(
             f"{name}: the deployment buys throughput {props.throughput.name}; give it this release's table "
             "instead of model_arn, so that the release buys it."

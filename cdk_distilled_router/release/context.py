@@ -137,7 +137,7 @@ class ReleaseContext:
         scope: the construct of the release.
         owner: owner of the resources that releases create.
         job: source of the model.
-        bucket: has the hold-out set, and receives the reports under `releases/`.
+        bucket: has the hold-out set, and receives the reports under `releases/<owner>/`.
         holdout_key: key of the hold-out set in the bucket.
         props: properties of the release.
         table, topic, key: given as `ReleaseStores`, or the release's own.

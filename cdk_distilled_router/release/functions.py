@@ -10,6 +10,7 @@ from aws_cdk import aws_iam as iam
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK, MACHINE, SCHEDULE, Caller
 from cdk_distilled_router.common.functions import DEFAULT_PROPS, Function, FunctionProps
+from cdk_distilled_router.common.ownership import claimant, registering, resource_env
 from cdk_distilled_router.release.context import ReleaseContext
 from cdk_distilled_router.release.judge import judge_role
 from cdk_distilled_router.release.permissions import ReleasePermissions
@@ -68,6 +69,7 @@ class ReleaseFunctions:
 
     def _add_candidate(self) -> None:
         context, timing = self._context, self._context.props.timing
+        ours = claimant(context.scope)
         env = CandidateEnv(
             owner=context.owner,
             table_name=context.table.table_name,
@@ -77,6 +79,9 @@ class ReleaseFunctions:
             stop_stalled=timing.stop_stalled,
             retry_internal_errors=timing.retry_internal_errors,
             labelling_machine_arn=context.job.labelling_machine_arn,
+            stack_id=ours.stack_id,
+            logical_id=ours.logical_id,
+            absence_seconds=context.hosting.absence_seconds,
             tags=context.props.tags,
         )
         shared = _Shared(self._role("CandidateRole", STEP_ITEMS, self._grants.candidate()), env)
@@ -119,8 +124,11 @@ class ReleaseFunctions:
 
     def _add_grading(self, graded_by: iam.Role) -> Function:
         context, props = self._context, self._context.props
+        owning = claimant(context.scope)
         env = GradeAnswersEnv(
             owner=context.owner,
+            stack_id=owning.stack_id,
+            logical_id=owning.logical_id,
             table_name=context.table.table_name,
             bucket=context.bucket.bucket_name,
             judge=props.judge,
@@ -150,14 +158,16 @@ class ReleaseFunctions:
 
     def _add_sweeper(self) -> None:
         context, props = self._context, self._context.props
+        owning = claimant(context.scope)
         env = SweeperEnv(
             owner=context.owner,
+            stack_id=owning.stack_id,
+            logical_id=owning.logical_id,
             table_name=context.table.table_name,
             keep_releases=props.rollout.keep_releases,
             retain_models=props.retention.models == "retain",
             retain_throughput=props.retention.throughput == "retain",
             throughput_name=props.throughput.name if props.throughput else "",
-            judge=props.judge,
         )
         role = self._role("SweeperRole", [*ALL_ITEMS, "DeleteItem"], self._grants.sweeper())
         shared = _Shared(role, env)
@@ -176,8 +186,16 @@ class ReleaseFunctions:
 
     def _add_resource(self) -> None:
         context = self._context
-        env = ReleaseEnv(owner=context.owner, table_name=context.table.table_name)
-        self.resource_role = self._role("ReleaseRole", ALL_ITEMS, self._grants.resource())
+        base = resource_env(context.scope, context.owner, context.hosting)
+        env = ReleaseEnv(
+            owner=context.owner,
+            requests_table=base.requests_table,
+            absence_seconds=base.absence_seconds,
+            wait_seconds=base.wait_seconds,
+            table_name=context.table.table_name,
+        )
+        registers = registering(context.scope, context.hosting)
+        self.resource_role = self._role("ReleaseRole", ALL_ITEMS, [*self._grants.resource(), *registers])
         shared = _Shared(self.resource_role, env)
         begins = "Starts a release, or ends all releases"
         checks = "Checks that a release has started, or that all have ended"
@@ -188,11 +206,18 @@ class ReleaseFunctions:
         context, judge = self._context, self._context.props.judge
         if not judge:
             return None
-        return judge_role(context.scope, "JudgeRole", judge=judge, bucket=context.bucket, key=context.key)
+        return judge_role(
+            context.scope,
+            "JudgeRole",
+            owner=context.owner,
+            judge=judge,
+            bucket=context.bucket,
+            key=context.key,
+        )
 
     def _role(self, construct_id: str, on_items: list[str], permissions: list[may.Permission]) -> iam.Role:
         context = self._context
-        table = may.items(context.table, context.key, on_items)
+        table = may.owner_items(context.owner, context.table, context.key, on_items)
         role = may.function_role(context.scope, construct_id, [*permissions, *table])
         self._roles.append(role)
         return role

@@ -8,27 +8,29 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
+from distilled_router.release.route import releases_folder
 
 JOBS = "evaluation-job/*"
-# Answers to grade, and grades, of each attempt.
-FOLDER = "releases/*/judge/*"
 
 
 def judge_role(
-    scope: Construct, construct_id: str, *, judge: str, bucket: s3.IBucket, key: kms.IKey | None
+    scope: Construct, construct_id: str, *, owner: str, judge: str, bucket: s3.IBucket, key: kms.IKey | None
 ) -> iam.Role:
     """Return the role that Bedrock assumes for evaluation jobs in this account and Region.
 
     The job can ask the judge with single calls or in batches (Bedrock user guide, judge-service-roles).
     """
+    reports = releases_folder(owner)
+    # Answers to grade, and grades, of each attempt.
+    folder = f"{reports}*/judge/*"
     return may.bedrock_role(
         scope,
         construct_id,
         jobs=JOBS,
         description="Evaluation jobs: read answers, ask the judge, write grades",
         permissions=[
-            may.objects(bucket, scope, ["GetObject", "PutObject", "AbortMultipartUpload"], [FOLDER]),
-            may.listing(bucket, ["ListBucket"], ["releases/*"]),
+            may.objects(bucket, scope, ["GetObject", "PutObject", "AbortMultipartUpload"], [folder]),
+            may.listing(bucket, ["ListBucket"], [f"{reports}*"]),
             may.Permission(["s3:GetBucketLocation", "s3:ListBucketMultipartUploads"], [bucket.bucket_arn]),
             may.Permission(["kms:Decrypt", "kms:GenerateDataKey"], [key.key_arn] if key else []),
             *may.invoke(judge),

@@ -22,9 +22,10 @@ from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.release.context import ReleaseContext
 from cdk_distilled_router.release.functions import ReleaseFunctions
 from cdk_distilled_router.release.stages import accept_children, accept_wildcards, each_shard, stage, task
+from distilled_router.release.route import releases_folder
 
 # Each object is a shard of questions. The folder of an attempt has the name of its execution.
-QUESTIONS = "releases/{}/questions/"
+QUESTIONS = "{}/questions/"
 RELEASE = {"release": sfn.JsonPath.string_at("$.release")}
 
 
@@ -105,7 +106,10 @@ class ReleaseMachine(Construct):
                 RELEASE,
                 label=asked.name,
                 bucket=self._context.bucket,
-                folder=sfn.JsonPath.format(QUESTIONS, sfn.JsonPath.string_at("$$.Execution.Name")),
+                folder=sfn.JsonPath.format(
+                    f"{releases_folder(self._context.owner)}{QUESTIONS}",
+                    sfn.JsonPath.string_at("$$.Execution.Name"),
+                ),
                 concurrency=self._context.props.evaluation.concurrency,
                 broken=failed["error"],
             )

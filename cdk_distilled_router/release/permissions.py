@@ -8,6 +8,7 @@ from aws_cdk import aws_iam as iam
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.release import judge as judging
 from cdk_distilled_router.release.context import ReleaseContext
+from distilled_router.release.route import releases_folder
 
 
 class ReleasePermissions:
@@ -18,12 +19,14 @@ class ReleasePermissions:
         self._context, self._judge_role = context, judge_role
         self._owner, self._bucket, self._key = context.owner, context.bucket, context.key
         self._job, self._props = context.job, context.props
+        self._reports = f"{releases_folder(context.owner)}*"
 
     def candidate(self) -> list[may.Permission]:
         """Return what polling, stopping and recreating the job, and deploying its model, need."""
         jobs, models = may.jobs(self._job.student), may.models(self._job.student)
         deployments = may.account_arn(may.DEPLOYMENTS)
         owned, tagged = may.owned(self._owner), may.tagged_for(self._owner)
+        is_adopted = self._job.source.startswith("arn:")
         return [
             # By name: the ARN contains the student, which is unknown until the job exists.
             may.bedrock(["GetModelCustomizationJob"], [may.account_arn(may.JOBS)]),
@@ -32,14 +35,15 @@ class ReleasePermissions:
             may.bedrock(["ListTagsForResource"], [jobs, models]),
             *may.retagging(self._owner, [models]),
             *(
-                [may.bedrock(["StopModelCustomizationJob"], [jobs], owned)]
-                if self._props.timing.stop_stalled
-                else []
+                []
+                if is_adopted
+                else [may.bedrock(["StopModelCustomizationJob", "UntagResource"], [jobs], owned)]
             ),
             *self._recreating(),
             *self._labelling(),
             may.bedrock(["CreateCustomModelDeployment"], [models], tagged),
             may.tagging(self._owner, [deployments]),
+            *may.retagging(self._owner, [deployments])[:1],
             may.bedrock(["GetCustomModelDeployment", "ListTagsForResource"], [deployments]),
             *([may.model_key(self._key)] if self._job.has_model_key and self._key else []),
         ]
@@ -72,8 +76,8 @@ class ReleasePermissions:
         return [
             *self._asking(),
             *(may.invoke(self._props.compared_base_model) if self._props.compared_base_model else []),
-            may.objects(self._bucket, self._context.scope, ["GetObject", "PutObject"], ["releases/*"]),
-            may.listing(self._bucket, ["ListBucket"], ["releases/*"]),
+            may.objects(self._bucket, self._context.scope, ["GetObject", "PutObject"], [self._reports]),
+            may.listing(self._bucket, ["ListBucket"], [self._reports]),
             may.encrypted(self._key, "s3"),
             *([may.encrypted(self._key, "bedrock", write=False)] if self._job.has_model_key else []),
         ]
@@ -83,8 +87,8 @@ class ReleasePermissions:
         assert self._judge_role is not None
         return [
             *judging.grading(self._owner, self._props.judge, self._judge_role),
-            may.objects(self._bucket, self._context.scope, ["GetObject", "PutObject"], ["releases/*"]),
-            may.listing(self._bucket, ["ListBucket"], ["releases/*"]),
+            may.objects(self._bucket, self._context.scope, ["GetObject", "PutObject"], [self._reports]),
+            may.listing(self._bucket, ["ListBucket"], [self._reports]),
             may.encrypted(self._key, "s3"),
         ]
 
@@ -119,8 +123,20 @@ class ReleasePermissions:
         """Return what ending all releases, and deleting all that they created, needs."""
         return [
             *self._deleting(),
+            # What the table knows is found even if Bedrock's lists lag.
+            may.bedrock(["GetCustomModel"], [may.account_arn(may.MODELS)]),
             *self._on_executions("DescribeExecution", "StopExecution"),
-            *may.purge(self._bucket, self._context.scope, "releases/*"),
+            *may.purge(self._bucket, self._context.scope, self._reports),
+            # A moved construct claims what the other logical id claims, which passes its claims on.
+            may.retagging(self._owner, self._paid())[0],
+        ]
+
+    @staticmethod
+    def _paid() -> list[str]:
+        """Return the ARN patterns of all that a release claims."""
+        return [
+            may.account_arn(pattern)
+            for pattern in (may.MODELS, may.DEPLOYMENTS, may.THROUGHPUTS, judging.JOBS)
         ]
 
     def _deleting(self) -> list[may.Permission]:
@@ -135,7 +151,10 @@ class ReleasePermissions:
             may.bedrock(["DeleteCustomModel"], [models], may.owned(self._owner)),
             may.bedrock(["GetProvisionedModelThroughput", "ListTagsForResource"], [throughputs]),
             may.bedrock(["DeleteProvisionedModelThroughput"], [throughputs], may.owned(self._owner)),
-            *(judging.stopping(self._owner) if self._props.judge else []),
+            # Also without a judge: one that was removed from the settings may have left a running job.
+            *judging.stopping(self._owner),
+            # What another resource claims, too, only loses the release's claim.
+            may.retagging(self._owner, self._paid())[1],
         ]
 
     def _on_executions(self, *actions: str) -> list[may.Permission]:

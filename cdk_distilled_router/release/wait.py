@@ -63,7 +63,11 @@ class ReleaseWait(Construct):
         self._release, self._hosting = release, hosting
         self._minutes, self._margin_seconds = pace(longest_window_seconds)
         self._role = may.function_role(
-            self, "Role", may.items(release.table, release.key, ["GetItem", "Scan", "PutItem", "DeleteItem"])
+            self,
+            "Role",
+            may.owner_items(
+                release.owner, release.table, release.key, ["GetItem", "Scan", "PutItem", "DeleteItem"]
+            ),
         )
         on_event = self._function("OnEvent", "Registers a wait condition with its release", FRAMEWORK)
         provider = ResourceProvider(self, "Provider", on_event=on_event, hosting=hosting)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from distilled_router.aws.absence import confirmed
 from distilled_router.aws.errors import NotYetError, ResourceError
 from distilled_router.aws.state_machine import (
     StageResult,
@@ -14,7 +15,8 @@ from distilled_router.aws.state_machine import (
     waiting,
 )
 from distilled_router.bedrock import deployments
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, release_name
+from distilled_router.bedrock.naming import release_name
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.env import CandidateEnv
 from distilled_router.release.table import DEPLOYING, Release, Releases
 
@@ -36,7 +38,9 @@ def deploy(
     release, name = releases.get(digest), release_name(env.owner, digest)
     if release is None or release.is_final:
         return not_in_progress(digest)
-    if release.state == DEPLOYING and deployments.find(bedrock, name) is None:
+    if release.state == DEPLOYING and not confirmed(
+        lambda: deployments.find(bedrock, name), env.absence_seconds
+    ):
         # This attempt can't create it again: Bedrock already knows its client request token.
         return failed(f"deployment {name} was created and then deleted; deploy again to create another one")
     try:
@@ -65,12 +69,16 @@ def deploy(
 
 
 def _deployment(bedrock: Any, name: str, release: Release, env: CandidateEnv) -> dict[str, Any]:
+    claimant = Claimant(env.stack_id, env.logical_id)
+    owned = claimant.tags(env.owner, request=release.request_id, digest=release.digest)
     return deployments.ensure(
         bedrock,
         name=name,
         model_arn=release.model_arn,
         owner=env.owner,
-        tags={**env.tags, OWNER_TAG: env.owner, DIGEST_TAG: release.digest},
+        claimant=claimant,
+        tags={**env.tags, **owned},
         token=release.token(name),
         description=f"Release {release.digest} of {env.owner}",
+        absence_seconds=env.absence_seconds,
     )

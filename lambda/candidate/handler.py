@@ -22,7 +22,7 @@ def watch_job(event: Mapping[str, Any], context: Any) -> StageResult:
     del context
     digest, env = str(event["release"]), CandidateEnv.read()
     bedrock, stepfunctions = client("bedrock"), client("stepfunctions")
-    releases = Releases(table(env.table_name))
+    releases = Releases(table(env.table_name), env.owner)
     return wait_if_transient(lambda: watch(digest, bedrock, stepfunctions, releases, env), env.poll_seconds)
 
 
@@ -30,5 +30,5 @@ def deploy_candidate(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step DeployCandidate: wait until the model's on-demand deployment is active."""
     del context
     digest, env = str(event["release"]), CandidateEnv.read()
-    releases = Releases(table(env.table_name))
+    releases = Releases(table(env.table_name), env.owner)
     return wait_if_transient(lambda: deploy(digest, client("bedrock"), releases, env), env.poll_seconds)

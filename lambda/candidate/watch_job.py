@@ -15,11 +15,13 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from distilled_router.aws import executions
+from distilled_router.aws.absence import confirmed
 from distilled_router.aws.errors import NotYetError, ResourceError
 from distilled_router.aws.metrics import count
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress, readable, waiting
-from distilled_router.bedrock import jobs, models
-from distilled_router.bedrock.naming import CLOSED_TAG, OWNER_TAG, attempt_name, bedrock_tags
+from distilled_router.bedrock import jobs, models, ownership
+from distilled_router.bedrock.naming import OWNER_TAG, attempt_name
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.env import CandidateEnv
 from distilled_router.release.table import WAITING, Release, Releases
 
@@ -88,6 +90,8 @@ class _Poll:
         """
         source, machine, digest = self.release.source, self.env.labelling_machine_arn, self.release.digest
         if not machine:
+            if confirmed(lambda: self._jobs() or None, self.env.absence_seconds):
+                return self._waiting(f"job {source} was found late")
             return failed(f"job {source} does not exist; deploy the stack with its DistillationJob first")
         known = list(executions.of_work(self.stepfunctions, machine, digest))
         if not known:
@@ -100,7 +104,7 @@ class _Poll:
             text = f"the queries are being labelled: {last['name']}"
             self.releases.transition(digest, WAITING, text, labelling=last["executionArn"])
             return self._waiting(text)
-        if self._jobs():
+        if confirmed(lambda: self._jobs() or None, self.env.absence_seconds):
             return self._waiting("the labelling has created its job")
         stopped_by_us = last.get("error") == executions.SUPERSEDED
         if self.release.labelling or stopped_by_us or last["status"] == "SUCCEEDED":
@@ -120,6 +124,10 @@ class _Poll:
     def _in_progress(self, attempts: Sequence[Job]) -> StageResult:
         """Wait for the job, unless it has stalled or timed out."""
         job, idle = attempts[-1], _idle_hours(attempts[-1], self.at)
+        if not self.release.is_adopted and self._is_unclaimed(attempts[0]):
+            # The resource's Delete may not have seen it.
+            jobs.abandon(self.bedrock, job)
+            return failed(f"job {job['jobName']} was stopped: {jobs.unclaimed(self.release.source)}")
         if idle > self.env.stall_hours:
             count("StalledJobs", self.env.owner)
             if self.env.stop_stalled and not self.release.is_adopted:
@@ -132,6 +140,11 @@ class _Poll:
         text = f"job {job['status']}{self._numbered(attempts)}: {jobs.progress(job)}"
         self.releases.transition(self.release.digest, WAITING, text, stopping="")
         return self._waiting(text)
+
+    def _is_unclaimed(self, job: Job) -> bool:
+        """Return whether the resource that declared the job was deleted."""
+
+        return not jobs.is_claimed(self.bedrock, job, self.env.absence_seconds)
 
     def _stop(self, job: Job, hours: float) -> StageResult:
         """Stop a job that has not started, and store the reason for later polls."""
@@ -157,6 +170,8 @@ class _Poll:
         if stopping and job["status"] == "Stopped":
             return failed(stopping)
         unknown = "no reason given" if job["status"] == "Failed" else f"not by this release. {SET_NONCE}"
+        if job["status"] != "Failed" and not self.release.is_adopted and self._is_unclaimed(attempts[0]):
+            unknown = jobs.unclaimed(self.release.source)
         reason = job.get("failureMessage") or unknown
         progress = f"{jobs.progress(job)}{self._numbered(attempts)}"
         text = f"job {job['jobName']} is {job['status']} ({progress}): {reason}"
@@ -187,7 +202,8 @@ class _Poll:
             with self.releases.creating(digest) as allowed:
                 if not allowed:
                     return not_in_progress(digest)
-                arn = jobs.retry(self.bedrock, attempts[-1], attempt)
+                seconds = self.env.absence_seconds
+                arn = jobs.retry(self.bedrock, attempts[-1], attempt, absence_seconds=seconds)
         except NotYetError as error:
             return self._waiting(f"{text}. Not yet possible: {error}")
         except ResourceError as error:
@@ -203,7 +219,7 @@ class _Poll:
 
     def _of_model(self, arn: str, whose: str, advice: str, job: Job | None = None) -> StageResult:
         """Store the release's model and return `done` if it is Active."""
-        model = models.find(self.bedrock, arn)
+        model = confirmed(lambda: models.find(self.bedrock, arn), self.env.absence_seconds)
         if model is None:
             return failed(f"{whose} does not exist. {advice}")
         status = model.get("modelStatus", "Active")
@@ -213,6 +229,8 @@ class _Poll:
             return self._waiting(f"{whose} is {status}")
         if job and not self.release.is_adopted and arn != self.release.model_arn:
             _match_tags(self.bedrock, job["jobArn"], arn, self.env.owner)
+        if job and not self.release.is_adopted:
+            _claim(self.bedrock, arn, Claimant(self.env.stack_id, self.env.logical_id), self.env.owner)
         ended = (job or {}).get("endTime") or model.get("creationTime") or datetime.now(UTC)
         self.releases.update(self.release.digest, model_arn=arn, trained_at=int(ended.timestamp()))
         return done(f"{whose} is {status}")
@@ -262,18 +280,29 @@ def _match_tags(bedrock: Any, job_arn: str, model_arn: str, owner: str) -> None:
     """Copy the job's present tags to its new model, whose own tags date from the job's creation.
 
     Changes nothing unless both carry the owner's tag, since the role may only tag the owner's resources.
+    Claims follow a rule of their own, `jobs.sync_claims`.
     """
-    wanted, present = _tags(bedrock, job_arn), _tags(bedrock, model_arn)
+    wanted, present = (ownership.read_tags(bedrock, arn) or {} for arn in (job_arn, model_arn))
     if not wanted.get(OWNER_TAG) == present.get(OWNER_TAG) == owner:
         return
-    changed = {key: value for key, value in wanted.items() if present.get(key) != value}
-    if changed:
-        bedrock.tag_resource(resourceARN=model_arn, tags=bedrock_tags(changed))
-    # CLOSED_TAG is only set on the model.
-    if gone := sorted(present.keys() - wanted.keys() - {CLOSED_TAG}):
-        bedrock.untag_resource(resourceARN=model_arn, tagKeys=gone)
+    jobs.sync_claims(bedrock, job_arn, model_arn)
+    wanted, present = _plain(wanted), _plain(present)
+    if changed := {key: value for key, value in wanted.items() if present.get(key) != value}:
+        ownership.add_tags(bedrock, model_arn, changed)
+    if gone := sorted(present.keys() - wanted.keys()):
+        ownership.remove_tags(bedrock, model_arn, gone)
 
 
-def _tags(bedrock: Any, arn: str) -> dict[str, str]:
-    found = bedrock.list_tags_for_resource(resourceARN=arn).get("tags", [])
-    return {tag["key"]: tag["value"] for tag in found}
+def _claim(bedrock: Any, model_arn: str, claimant: Claimant, owner: str) -> None:
+    """Claim a model for the release, which may need it longer than its job's resource exists.
+
+    A model that nobody claims was retained when its job's resource was deleted; a release must not delete it.
+    """
+    tags = ownership.read_tags(bedrock, model_arn) or {}
+    if tags.get(OWNER_TAG) == owner and ownership.claims(tags) and not claimant.holds(tags):
+        ownership.claim(bedrock, model_arn, claimant)
+
+
+def _plain(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags without claims."""
+    return {key: value for key, value in tags.items() if not ownership.is_about_claims(key)}

@@ -6,7 +6,7 @@ are never overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -14,10 +14,12 @@ from aws_lambda_powertools import Logger
 from distilled_router.aws.clients import client
 from distilled_router.aws.custom_resource import Event, answer, answer_event, is_true
 from distilled_router.aws.errors import ResourceError, with_retries
-from distilled_router.aws.storage import purge
+from distilled_router.aws.folder_claims import FolderClaim, rolls_back
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.cost import estimate
 from distilled_router.data.dataset_rules import ROWS, Report, check_dataset
 from distilled_router.data.files import DataFile
+from distilled_router.env import ResourceEnv
 from distilled_router.task.task import Task
 
 logger = Logger()
@@ -26,18 +28,16 @@ logger = Logger()
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
-    request = Event.parse(event)
-    return answer_event(lambda: handle(request, client("s3"), Task.load()))
+    request = Event.parse(event, ResourceEnv.read())
+    return answer_event(request, lambda: handle(request, client("s3"), Task.load()))
 
 
 def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_retries) -> dict[str, Any]:
-    """Publish the files on Create and Update; on Delete remove them unless they are retained."""
-    bucket, folder = str(event.properties["Bucket"]), f"datasets/{event.properties['Digest']}/"
-    physical_id = f"s3://{bucket}/{folder}"
+    """Publish the files on Create and Update; on Delete remove them unless they are retained or needed."""
     if event.is_delete:
-        # CloudFormation generates an id for a resource whose create never answered.
-        if event.physical_id == physical_id and not is_true(event.properties.get("Retain", "true")):
-            purge(s3, bucket, folder)
+        # Also for an id that CloudFormation invented, because it cancelled a Create: the properties name the
+        # folder, and the claims tell who needs it.
+        _remove(event, event.properties, s3)
         return answer(str(event.physical_id))
     sources = {
         name.lower(): DataFile.of(name.lower(), event.properties[name], s3, retry)
@@ -51,18 +51,53 @@ def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_r
         raise ResourceError(f"{report.summary()} Nothing was published or started.")
     estimate.enforce_limit(event, _volume(report, event.properties), task)
     logger.info("data set passed", summary=report.summary())
-    for source in sources.values():
-        source.publish(bucket, f"{folder}{source.name}.jsonl")
+    _publish(event, list(sources.values()), s3)
+    if rolls_back(event, _physical_id):
+        _remove(event, event.old_properties, s3)
+    uri = _physical_id(event.properties)
     return answer(
-        physical_id,
+        uri,
         {
-            "TrainingUri": f"{physical_id}training.jsonl" if training else "",
-            "HoldoutUri": f"{physical_id}holdout.jsonl",
+            "TrainingUri": f"{uri}training.jsonl" if training else "",
+            "HoldoutUri": f"{uri}holdout.jsonl",
             "Digest": str(event.properties["Digest"]),
             "TrainingRows": str(report.rows["training"]),
             "HoldoutRows": str(report.rows["holdout"]),
         },
     )
+
+
+def _folder(properties: Mapping[str, Any]) -> str:
+    return f"datasets/{properties['Digest']}/"
+
+
+def _physical_id(properties: Mapping[str, Any]) -> str:
+    return f"s3://{properties['Bucket']}/{_folder(properties)}"
+
+
+def _claim(event: Event, properties: Mapping[str, Any], s3: Any) -> FolderClaim:
+    bucket, claimant = str(properties["Bucket"]), Claimant.of(event)
+    return FolderClaim(s3, bucket, _folder(properties), claimant, event.request_id)
+
+
+def _publish(event: Event, sources: Sequence[DataFile], s3: Any) -> None:
+    """Claim the folder and copy the files into it. Undo both if CloudFormation no longer waits for them."""
+    bucket, folder = str(event.properties["Bucket"]), _folder(event.properties)
+    with _claim(event, event.properties, s3).held(event.check_newest, retain=_is_retained(event.properties)):
+        for source in sources:
+            source.publish(bucket, f"{folder}{source.name}.jsonl")
+
+
+def _remove(event: Event, properties: Mapping[str, Any], s3: Any) -> None:
+    """Remove the claim, and the files unless they are retained or somebody else claims them."""
+    claim, retain = _claim(event, properties, s3), _is_retained(properties)
+    claim.drop(retain=retain)
+    if not retain:
+        claim.purge()
+
+
+def _is_retained(properties: Mapping[str, Any]) -> bool:
+    return is_true(properties.get("Retain", "true"))
 
 
 def _volume(report: Report, properties: Mapping[str, Any]) -> estimate.Volume:

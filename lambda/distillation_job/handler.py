@@ -10,19 +10,24 @@ that a release created under the job's name belong to this resource, too.
 
 With `MadeLater` the resource only checks the models, and a state machine calls `create_job` when the data is
 ready. The job still belongs to the resource, and its Delete stops it.
+
+Whether a job belongs to the resource, its claims say (`bedrock.ownership`). Delete removes the resource's own
+claims, and stops or deletes what nobody else claims.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger
 
 from distilled_router.aws import executions
+from distilled_router.aws.absence import confirmed
 from distilled_router.aws.clients import client
 from distilled_router.aws.custom_resource import (
     Event,
@@ -34,9 +39,13 @@ from distilled_router.aws.custom_resource import (
     pending,
 )
 from distilled_router.aws.errors import NotYetError, ResourceError
+from distilled_router.aws.fence import SupersededError
 from distilled_router.aws.state_machine import StageResult, done, failed, wait_if_transient, waiting
 from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
-from distilled_router.bedrock import jobs, models
+from distilled_router.bedrock import jobs, models, ownership
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, digest_of
+from distilled_router.bedrock.ownership import Claimant
+from distilled_router.env import CreateJobEnv, ResourceEnv
 
 logger = Logger()
 
@@ -49,15 +58,15 @@ RETRY_SECONDS = 15
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
-    request = Event.parse(event)
-    return answer_event(lambda: handle(request))
+    request = Event.parse(event, ResourceEnv.read())
+    return answer_event(request, lambda: handle(request))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
-    request = Event.parse(event)
-    return answer_poll(lambda: check(request, client("bedrock"), client("s3")))
+    request = Event.parse(event, ResourceEnv.read())
+    return answer_poll(request, lambda: check(request, client("bedrock"), client("s3")))
 
 
 def create_job(event: Mapping[str, Any], context: Any) -> StageResult:
@@ -66,35 +75,33 @@ def create_job(event: Mapping[str, Any], context: Any) -> StageResult:
     The event has the resource's `properties` and the ARN of the calling `execution`.
     """
     del context
-    spec, execution = job_spec(event["properties"]), str(event["execution"])
-    legacy = is_true(event["properties"].get("AllowLegacy", "false"))
+    env, execution = CreateJobEnv.read(), str(event["execution"])
     bedrock, stepfunctions = client("bedrock"), client("stepfunctions")
+    spec = job_spec(event["properties"])
 
-    def is_wanted() -> bool:
-        return executions.is_open(executions.find(stepfunctions, execution))
+    def check_runs() -> None:
+        if not executions.is_open(executions.find(stepfunctions, execution)):
+            raise SupersededError(
+                f"Job {spec.job_name} was not created, or was stopped: the execution was stopped."
+            )
 
+    request = jobs.Request(Claimant(env.stack_id, env.logical_id), execution, check_runs)
+    legacy = is_true(event["properties"].get("AllowLegacy", "false"))
     return wait_if_transient(
-        lambda: create_if_wanted(spec, bedrock, is_wanted, allow_legacy=legacy), RETRY_SECONDS
+        lambda: create_if_wanted(spec, bedrock, request, allow_legacy=legacy), RETRY_SECONDS
     )
 
 
 def create_if_wanted(
-    spec: jobs.JobSpec, bedrock: Any, is_wanted: Callable[[], bool], *, allow_legacy: bool
+    spec: jobs.JobSpec, bedrock: Any, request: jobs.Request, *, allow_legacy: bool
 ) -> StageResult:
-    """Create the job if `is_wanted` returns that the execution still runs."""
-    if not is_wanted():
-        return failed(f"job {spec.job_name} was not created: the execution was stopped")
+    """Create the job, unless the request is superseded: its execution does not run any more."""
     try:
-        arn = jobs.ensure(bedrock, spec, allow_legacy=allow_legacy)
+        arn = jobs.ensure(bedrock, spec, request, allow_legacy=allow_legacy)
     except NotYetError as error:
         return waiting(str(error), RETRY_SECONDS)
     except ResourceError as error:
         return failed(str(error))
-    if not is_wanted():
-        # The execution stopped during the call; the resource's Delete may have listed jobs before it.
-        if job := jobs.find(bedrock, arn):
-            jobs.stop(bedrock, job)
-        return failed(f"job {spec.job_name} was stopped, since the execution was stopped")
     return done(f"job {arn} was created")
 
 
@@ -109,39 +116,31 @@ def handle(event: Event, now: Callable[[], float] = time.time) -> dict[str, Any]
 
 def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.time) -> dict[str, Any]:
     """Create or update the job, or continue its deletion; return whether that is complete."""
-    name = str(event.physical_id)
     if event.is_delete:
-        return complete() if _is_deleted(event, bedrock, s3, name) else pending()
-    if "RequestedAt" not in event.raw and not _is_changed_in_place(event, bedrock):
-        return pending()
-    requested_at = event.raw.get("RequestedAt")
-    may_wait = requested_at is not None and now() - float(requested_at) < CREATE_WAIT_SECONDS
-    spec = job_spec(event.properties)
-    is_created_later = is_true(event.properties.get("MadeLater", "false")) and not jobs.find(bedrock, name)
-    if requested_at is not None:
-        legacy = is_true(event.properties.get("AllowLegacy", "false"))
-        today = datetime.fromtimestamp(now(), UTC)
-        if is_created_later:
-            jobs.check_models(bedrock, spec, allow_legacy=legacy, today=today)
-            return complete(jobs.planned_attributes(spec))
-        try:
-            jobs.ensure(bedrock, spec, allow_legacy=legacy, today=today)
-        except NotYetError as error:
-            if not may_wait:
-                raise
-            logger.info("retrying later", reason=str(error))
-            return pending()
-    job = jobs.latest(bedrock, name)
-    if job:
-        return complete(jobs.attributes(job))
-    if is_created_later:
+        wanted = _deleted(job_spec(event.properties), str(event.physical_id))
+        waiting_for = _remove(event, bedrock, s3, wanted, event.properties)
+        return pending(waiting_for) if waiting_for else complete()
+    if "RequestedAt" not in event.raw:
+        return _update_in_place(event, bedrock, s3)
+    spec, legacy = job_spec(event.properties), is_true(event.properties.get("AllowLegacy", "false"))
+    today = datetime.fromtimestamp(now(), UTC)
+    if _is_created_later(event) and not jobs.find(bedrock, spec.job_name):
+        jobs.check_models(bedrock, spec, allow_legacy=legacy, today=today)
         return complete(jobs.planned_attributes(spec))
-    if may_wait:
-        return pending()
-    raise ResourceError(f"Job {name} does not exist in Bedrock. Set distillation.nonce to create a new one.")
+    may_wait = now() - float(event.raw["RequestedAt"]) < CREATE_WAIT_SECONDS
+    try:
+        jobs.ensure(bedrock, spec, jobs.Request.of(event), allow_legacy=legacy, today=today)
+    except NotYetError as error:
+        # The name is in use, so the job exists: CloudFormation must not roll back and stop it.
+        if not may_wait and not isinstance(error, jobs.NameInUseError):
+            raise
+        logger.info("retrying later", reason=str(error))
+        return pending(str(error))
+    job = jobs.latest(bedrock, spec.job_name)
+    return complete(jobs.attributes(job)) if job else pending(f"Job {spec.job_name} is not readable yet.")
 
 
-def _is_changed_in_place(event: Event, bedrock: Any) -> bool:
+def _update_in_place(event: Event, bedrock: Any, s3: Any) -> dict[str, Any]:
     """Continue an Update under the same name; return whether it is complete.
 
     Raises ResourceError for a change that the job can't take.
@@ -149,54 +148,83 @@ def _is_changed_in_place(event: Event, bedrock: Any) -> bool:
     spec, old = job_spec(event.properties), _old_spec(event)
     if old and old.job_name == spec.job_name:
         _refuse_lost_changes(bedrock, spec, old)
-    elif old and not _are_stopped(bedrock, _attempts(bedrock, old)):
+    elif old:
         # CloudFormation rolls back a failed replacement. It never got the new name and won't delete that job.
-        return False
+        waiting_for = _remove(event, bedrock, s3, old, event.old_properties)
+        if waiting_for:
+            return pending(waiting_for)
+    job = jobs.latest(bedrock, spec.job_name)
+    if job is None and _is_created_later(event):
+        return complete(jobs.planned_attributes(spec))
+    job = job or confirmed(lambda: jobs.latest(bedrock, spec.job_name), event.absence_seconds)
+    if job is None:
+        raise ResourceError(
+            f"Job {spec.job_name} does not exist in Bedrock. Set distillation.nonce to create a new one."
+        )
     _sync_tags(bedrock, spec, event.old_properties)
-    return True
+    return complete(jobs.attributes(job))
 
 
-def _is_deleted(event: Event, bedrock: Any, s3: Any, name: str) -> bool:
-    """Continue the deletion; return whether all attempts have ended, and their output and models are gone."""
-    if not _is_job_name(event, name):
-        logger.info("nothing to delete: not a job of this resource", physical_id=name)
-        return True
-    found = _attempts(bedrock, job_spec(event.properties))
-    if not found:
-        logger.info("nothing to delete: this owner has no job of this name", job=name)
-        return True
-    if not _are_stopped(bedrock, found):
-        return False
-    if not is_true(event.properties.get("RetainOutput", "true")) and not _purge_output(event, s3):
-        return False
-    if is_true(event.properties.get("RetainModel", "false")):
-        return True
-    gone = [_is_model_gone(bedrock, job.get("outputModelArn")) for job in found]
-    return all(gone)
+def _is_created_later(event: Event) -> bool:
+    return is_true(event.properties.get("MadeLater", "false"))
 
 
-def _is_model_gone(bedrock: Any, model: str | None) -> bool:
-    """Delete a job's model unless it is in use; return whether nothing is left to do."""
-    if model is None:
-        return True
+def _deleted(spec: jobs.JobSpec, physical_id: str) -> jobs.JobSpec:
+    """Return the job that a Delete is for: the one of the physical id, if that is a job's name.
+
+    CloudFormation invents another id for a Create that never answered; the properties name its job.
+    """
+    digest = digest_of(spec.tags.get(OWNER_TAG, ""), physical_id)
+    if physical_id == spec.job_name or digest is None:
+        return spec
+    return replace(spec, job_name=physical_id, tags={**spec.tags, DIGEST_TAG: digest})
+
+
+def _remove(
+    event: Event, bedrock: Any, s3: Any, spec: jobs.JobSpec, properties: Mapping[str, Any]
+) -> str | None:
+    """Remove the resource's claims on a job, and whatever nobody else claims.
+
+    Return what this still waits for, or None if nothing is left to do.
+    """
+    claimant = Claimant.of(event)
+    # First the claims, then look again: another attempt is created only while the first one is claimed.
+    for job in _attempts(bedrock, spec):
+        jobs.disclaim(bedrock, job, claimant)
+    found = _attempts(bedrock, spec)
+    # Evaluated for all: each may have a claim of its own.
+    unclaimed = [job for job in found if jobs.disclaim(bedrock, job, claimant)]
+    if not unclaimed:
+        logger.info("nothing to delete: no job of this name, or others claim it", job=spec.job_name)
+        return None
+    running = [job for job in unclaimed if not jobs.stop(bedrock, job)]
+    if running:
+        return " ".join(f"Job {job['jobName']} is being stopped: {jobs.progress(job)}." for job in running)
+    purges = len(unclaimed) == len(found) and not is_true(properties.get("RetainOutput", "true"))
+    if purges and not _purge_output(properties, s3):
+        return f"The output under {properties['OutputDataUri']} is being deleted."
+    if is_true(properties.get("RetainModel", "false")):
+        return None
+    left = [_model_left(bedrock, job.get("outputModelArn"), claimant) for job in unclaimed]
+    return " ".join(filter(None, left)) or None
+
+
+def _model_left(bedrock: Any, model: str | None, claimant: Claimant) -> str | None:
+    """Delete a job's model unless it is claimed or in use; return why it has to be tried again, or None."""
+    if model is None or not ownership.release(bedrock, model, claimant):
+        return None
     users = models.users(bedrock, model)
     if users:
-        # A replaced job's model serves until its successor passes. The sweeper deletes models with this tag.
-        models.close(bedrock, model)
         logger.info("model kept: it is in use", model=model, used_by=users)
-        return True
-    return models.delete(bedrock, model)
+        return None
+    return (
+        None if models.delete(bedrock, model) else f"Bedrock refuses to delete model {model}: it is in use."
+    )
 
 
 def _attempts(bedrock: Any, spec: jobs.JobSpec) -> list[dict[str, Any]]:
     """Return this owner's attempts of the job, first to last."""
     return [job for job in jobs.attempts(bedrock, spec.job_name) if jobs.is_ours(bedrock, spec, job)]
-
-
-def _are_stopped(bedrock: Any, found: Sequence[Mapping[str, Any]]) -> bool:
-    """Stop the jobs that run; return whether none does."""
-    ended = [jobs.stop(bedrock, job) for job in found]
-    return all(ended)
 
 
 def _old_spec(event: Event) -> jobs.JobSpec | None:
@@ -233,15 +261,10 @@ def _shown(value: Any) -> str:
     return json.dumps(value) if value or value is False else "nothing"
 
 
-def _purge_output(event: Event, s3: Any) -> bool:
+def _purge_output(properties: Mapping[str, Any], s3: Any) -> bool:
     """Remove the job's output within the time of one call; return whether all is gone."""
-    bucket, _, prefix = str(event.properties["OutputDataUri"]).removeprefix("s3://").partition("/")
+    bucket, _, prefix = str(properties["OutputDataUri"]).removeprefix("s3://").partition("/")
     return purge(s3, bucket, prefix, until=deadline(PURGE_SECONDS))
-
-
-def _is_job_name(event: Event, name: str) -> bool:
-    """Return whether the id is the job's name: CloudFormation generates one if create never answered."""
-    return bool(name) and name == event.properties.get("JobName")
 
 
 def job_spec(properties: Mapping[str, Any]) -> jobs.JobSpec:
@@ -281,6 +304,6 @@ def _sync_tags(bedrock: Any, spec: jobs.JobSpec, old: Mapping[str, Any]) -> None
     gone = sorted(before.keys() - spec.tags.keys())
     for job in _attempts(bedrock, spec):
         for arn in filter(None, (job["jobArn"], job.get("outputModelArn"))):
-            models.tag(bedrock, arn, spec.tags)
+            ownership.add_tags(bedrock, arn, spec.tags)
             if gone:
-                models.untag(bedrock, arn, gone)
+                ownership.remove_tags(bedrock, arn, gone)

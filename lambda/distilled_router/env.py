@@ -94,10 +94,37 @@ class Env(_Frozen):
         return cls(**values)
 
 
+class ResourceEnv(Env):
+    """The variables of a custom resource that creates anything that costs.
+
+    Attributes:
+        requests_table: holds the newest request to each resource of the stack.
+        absence_seconds: for how long Bedrock must say that a resource does not exist before this counts.
+        wait_seconds: for how long the Provider framework polls for one request.
+    """
+
+    requests_table: str
+    absence_seconds: float
+    wait_seconds: float
+
+
+class CreateJobEnv(Env):
+    """The variables of the step that creates a customization job.
+
+    Attributes:
+        stack_id, logical_id: the job's custom resource, which claims the job.
+    """
+
+    stack_id: str
+    logical_id: str
+
+
 class CandidateEnv(Env):
     """The variables of WatchJob and DeployCandidate, by the names of the settings.
 
     Attributes:
+        stack_id, logical_id: the release's custom resource, which claims models and deployments.
+        absence_seconds: for how long Bedrock must say that a resource does not exist before this counts.
         labelling_machine_arn: the state machine that creates the job; empty where none does.
         tags: put on the deployment, besides the owner's.
     """
@@ -109,6 +136,9 @@ class CandidateEnv(Env):
     stop_stalled: bool
     retry_internal_errors: int
     labelling_machine_arn: str
+    stack_id: str
+    logical_id: str
+    absence_seconds: float
     tags: Mapping[str, str]
 
 
@@ -116,7 +146,7 @@ class EvaluationEnv(Env):
     """The variables of PrepareEvaluation, AskModels and ScoreAndGate, by the names of the settings.
 
     Attributes:
-        bucket: holds the hold-out set, and everything under `releases/`.
+        bucket: holds the hold-out set, and everything under `releases/<owner>/`.
         gate: the fields of `distilled_router.release.gate.Gate`.
         base_model: is compared with the candidate; empty where it is not.
         judge: the model that grades answers; empty where none does.
@@ -135,11 +165,14 @@ class GradeAnswersEnv(Env):
     """The variables of GradeAnswers, by the names of the settings.
 
     Attributes:
+        stack_id, logical_id: the release's custom resource, which claims evaluation jobs.
         judge: the model that grades answers.
         judge_role_arn: what Bedrock assumes for evaluation jobs.
         tags: put on evaluation jobs, besides the owner's.
     """
 
+    stack_id: str
+    logical_id: str
     table_name: str
     bucket: str
     judge: str
@@ -167,19 +200,20 @@ class SweeperEnv(Env):
     """The variables of RetireOld, Fail and Sweep.
 
     Attributes:
+        stack_id, logical_id: the release's custom resource, which claims what releases create.
         throughput_name: the throughput that releases serve from; empty where they serve on demand.
-        judge: the model that grades answers; empty where none does, and no evaluation job is looked for.
     """
 
+    stack_id: str
+    logical_id: str
     table_name: str
     keep_releases: int
     retain_models: bool
     retain_throughput: bool
     throughput_name: str
-    judge: str
 
 
-class ReleaseEnv(Env):
+class ReleaseEnv(ResourceEnv):
     """The variables of the custom resource Release."""
 
     table_name: str
@@ -200,37 +234,37 @@ class LabellingEnv(Env):
     """The variables of the labelling's steps.
 
     Attributes:
+        stack_id, logical_id: the custom resource, which claims batch jobs.
+        absence_seconds: for how long Bedrock must say that a batch job does not exist before this counts.
         bucket: holds everything under `labels/`.
         batch_role_arn: what Bedrock assumes for batch jobs.
         tags: put on batch jobs, besides the owner's.
         network: the `vpcConfig` of batch jobs; empty where they have none.
     """
 
+    stack_id: str
+    logical_id: str
+    absence_seconds: float
     bucket: str
     batch_role_arn: str
     tags: Mapping[str, str]
     network: Mapping[str, Sequence[str]]
 
 
-class ProvisionedThroughputEnv(Env):
-    """The variables of the custom resource's onEvent.
-
-    Attributes:
-        table_name: the releases table, where a release buys the throughput; empty where the deployment does.
-    """
-
-    table_name: str
-
-
 class ServeFromThroughputEnv(Env):
     """The variables of the release's step that buys throughput, or moves it.
 
     Attributes:
+        stack_id, logical_id: the Release's resource, which claims the throughput.
+        absence_seconds: for how long Bedrock must say that no such throughput exists before it is bought.
         commitment: `none`, `OneMonth` or `SixMonths`.
         retain_throughput: leave throughput that nothing is routed to; it is billed until it is deleted.
         tags: put on the throughput, besides the owner's.
     """
 
+    stack_id: str
+    logical_id: str
+    absence_seconds: float
     table_name: str
     throughput_name: str
     model_units: int

@@ -16,6 +16,7 @@ from botocore.config import Config
 from distilled_router.aws.objects import Folder
 from distilled_router.env import EvaluationEnv
 from distilled_router.release.gate import Gate
+from distilled_router.release.route import releases_folder
 from distilled_router.release.table import Release
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
@@ -42,6 +43,7 @@ class Evaluation:
     s3: Any
     task: Task
     robustness: Robustness
+    owner: str
     bucket: str
     holdout_key: str
     gate: Gate
@@ -63,6 +65,7 @@ class Evaluation:
             s3=s3,
             task=task,
             robustness=Robustness.load(task),
+            owner=env.owner,
             bucket=env.bucket,
             holdout_key=env.holdout_key,
             gate=Gate(**env.gate),
@@ -73,12 +76,12 @@ class Evaluation:
 
     def folder(self, release: Release) -> Folder:
         """Return the folder of a release's present attempt."""
-        return attempt_folder(self.s3, self.bucket, release)
+        return attempt_folder(self.s3, self.bucket, self.owner, release)
 
 
-def attempt_folder(s3: Any, bucket: str, release: Release) -> Folder:
+def attempt_folder(s3: Any, bucket: str, owner: str, release: Release) -> Folder:
     """Return the folder of a release's present attempt in a bucket."""
-    return Folder(s3, bucket, f"releases/{release.digest}-{release.attempt}/")
+    return Folder(s3, bucket, f"{releases_folder(owner)}{release.digest}-{release.attempt}/")
 
 
 def questions_of(folder: Folder, plan: Plan) -> list[Question]:

@@ -18,7 +18,8 @@ from distilled_router.aws.errors import NotYetError, ResourceError, described, i
 from distilled_router.aws.objects import Folder
 from distilled_router.aws.state_machine import StageResult, done, not_in_progress, waiting
 from distilled_router.bedrock import evaluation_jobs as jobs
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
+from distilled_router.bedrock.naming import bedrock_tags
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.env import GradeAnswersEnv
 from distilled_router.release.table import EVALUATING, Release, Releases
 from distilled_router.task.task import Task
@@ -41,7 +42,7 @@ def grade(digest: str, grading: Grading) -> StageResult:
     release, releases = grading.releases.get(digest), grading.releases
     if release is None or not releases.transition(digest, EVALUATING, f"{grading.judge} grades the answers"):
         return not_in_progress(digest)
-    folder = attempt_folder(grading.s3, grading.bucket, release)
+    folder = attempt_folder(grading.s3, grading.bucket, grading.owner, release)
 
     def pairs() -> list[tuple[Question, Answer | None]]:
         plan = folder.read(PLAN) or {}
@@ -65,6 +66,7 @@ class Grading:
     task: Task
     bucket: str
     owner: str
+    claimant: Claimant
     judge: str
     judge_hours: float
     judge_role_arn: str
@@ -145,6 +147,7 @@ class Grading:
     def _request(self, release: Release, folder: Folder, model: str) -> dict[str, Any]:
         """Return the parameters of CreateEvaluationJob."""
         name = jobs.job_name(self.owner, release)
+        ours = self.claimant.tags(self.owner, request=release.request_id, digest=release.digest)
         judge = {"bedrockEvaluatorModels": [{"modelIdentifier": model}]}
         dataset = {
             "name": "holdout",
@@ -171,7 +174,7 @@ class Grading:
                 "models": [{"precomputedInferenceSource": {"inferenceSourceIdentifier": SOURCE}}]
             },
             "outputDataConfig": {"s3Uri": folder.uri(_place(release, _RESULTS))},
-            "jobTags": bedrock_tags({**self.tags, OWNER_TAG: self.owner, DIGEST_TAG: release.digest}),
+            "jobTags": bedrock_tags({**self.tags, **ours}),
         }
 
     def _collect(self, release: Release, folder: Folder, job: Mapping[str, Any]) -> StageResult:
@@ -219,6 +222,7 @@ def grading_of(
         task=Task.load(),
         bucket=env.bucket,
         owner=env.owner,
+        claimant=Claimant(env.stack_id, env.logical_id),
         judge=env.judge,
         judge_hours=env.judge_hours,
         judge_role_arn=env.judge_role_arn,

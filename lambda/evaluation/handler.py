@@ -43,7 +43,7 @@ def grade_answers(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step GradeAnswers, only with a judge: let it grade the candidate's answers."""
     del context
     env = GradeAnswersEnv.read()
-    grading = grading_of(env, client("bedrock"), client("s3"), Releases(table(env.table_name)))
+    grading = grading_of(env, client("bedrock"), client("s3"), Releases(table(env.table_name), env.owner))
     return wait_if_transient(lambda: grade(str(event["release"]), grading), RETRY_SECONDS)
 
 
@@ -56,4 +56,4 @@ def score_and_gate(event: Mapping[str, Any], context: Any) -> StageResult:
 
 def _given() -> tuple[Releases, Evaluation]:
     env = EvaluationEnv.read()
-    return Releases(table(env.table_name)), Evaluation.of(env, client("s3"))
+    return Releases(table(env.table_name), env.owner), Evaluation.of(env, client("s3"))

@@ -13,11 +13,14 @@ from distilled_router.aws.errors import (
     ResourceError,
     code,
     described,
+    is_name_in_use,
     is_role_not_ready,
     is_transient,
 )
 from distilled_router.aws.objects import Folder
-from distilled_router.bedrock.naming import LABELS_TAG, bedrock_tags, is_owned
+from distilled_router.bedrock import ownership
+from distilled_router.bedrock.naming import LABELS_TAG, OWNER_TAG, bedrock_tags
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.data.labelling_plan import Plan
 from distilled_router.task.converse import NoReplyError, Reply, request
 from distilled_router.task.task import Task
@@ -30,15 +33,12 @@ _OUTPUT = ".jsonl.out"
 
 def job_name(owner: str, life: str, shard: str, number: int) -> str:
     """Return the name of a round's job (at most 63 characters; botocore: ModelInvocationJobName)."""
-    return f"{owner[:24].rstrip('-')}-{name_part(owner, life)}-{shard}-{number}"
+    return f"{owner[:24].rstrip('-')}-{_name_part(owner)}{life}-{shard}-{number}"
 
 
-def name_part(owner: str, life: str) -> str:
-    """Return the part that the names of an owner's batch jobs share during one life of the labels' folder.
-
-    Bedrock may never release a name. If the folder is deleted and created again, new names are needed.
-    """
-    return f"{hashlib.sha256(owner.encode()).hexdigest()[:6]}{life}"
+def _name_part(owner: str) -> str:
+    """Return the part that the names of all batch jobs of an owner share."""
+    return hashlib.sha256(owner.encode()).hexdigest()[:6]
 
 
 def write_input(folder: Folder, key: str, records: Sequence[Record], plan: Plan, task: Task) -> None:
@@ -64,7 +64,6 @@ def start(
 
     Raises NotYetError if the same call may succeed later, and ResourceError if Bedrock rejects it.
     """
-    owned = {**tags, LABELS_TAG: plan.labels}
     try:
         created = bedrock.create_model_invocation_job(
             jobName=name,
@@ -76,7 +75,7 @@ def start(
             outputDataConfig={"s3OutputDataConfig": {"s3Uri": folder.uri(target)}},
             timeoutDurationInHours=plan.batch_hours,
             **({"vpcConfig": dict(network)} if network else {}),
-            tags=bedrock_tags(owned),
+            tags=bedrock_tags({**tags, LABELS_TAG: plan.labels}),
         )
     except (ClientError, BotoCoreError) as error:
         # Whatever the error, an earlier try of the same call may have created the job.
@@ -84,7 +83,7 @@ def start(
         if found:
             return str(found["jobArn"])
         text = f"Bedrock did not create batch job {name}: {described(error)}"
-        if is_transient(error) or (isinstance(error, ClientError) and is_role_not_ready(error)):
+        if is_transient(error) or (isinstance(error, ClientError) and _is_temporary(error)):
             raise NotYetError(text) from error
         if isinstance(error, ClientError) and code(error) == "ServiceQuotaExceededException":
             # The account's other batch jobs use up the quota, until they end.
@@ -93,6 +92,11 @@ def start(
             ) from error
         raise ResourceError(text) from error
     return str(created["jobArn"])
+
+
+def _is_temporary(error: ClientError) -> bool:
+    """Return whether the role is too new to be used, or the job of that name exists but is not listed yet."""
+    return is_role_not_ready(error) or is_name_in_use(error)
 
 
 def named(bedrock: Any, part: str) -> Iterator[dict[str, Any]]:
@@ -116,27 +120,39 @@ def answers(folder: Folder, target: str, task: Task) -> dict[str, Answer]:
     return found
 
 
-def stop_all(bedrock: Any, part: str, owner: str) -> bool:
-    """Stop this owner's running batch jobs whose name contains `part`; return whether none runs.
+def claim_all(bedrock: Any, owner: str, labels: str, claimant: Claimant) -> None:
+    """Claim the running batch jobs for an owner's labels, which another logical id may have started."""
+    for job, tags in _running(bedrock, owner, labels):
+        if not claimant.holds(tags):
+            ownership.claim(bedrock, job["jobArn"], claimant)
 
-    Bedrock charges for the records processed so far, and writes their answers.
-    """
-    ours = [job for job in named(bedrock, part) if job["status"] in RUNNING and _is_ours(bedrock, job, owner)]
-    for job in ours:
-        if job["status"] != "Stopping":
-            stop(bedrock, job["jobArn"])
-    return not ours
+
+def release_all(bedrock: Any, owner: str, labels: str, claimant: Claimant) -> list[dict[str, Any]]:
+    """Remove a claim from the running batch jobs for an owner's labels; return those that nobody claims."""
+    return [
+        job
+        for job, _ in _running(bedrock, owner, labels)
+        if ownership.release(bedrock, job["jobArn"], claimant)
+    ]
+
+
+def _running(bedrock: Any, owner: str, labels: str) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """Yield the running batch jobs for an owner's labels, with their tags."""
+    for job in named(bedrock, _name_part(owner)):
+        if job["status"] in RUNNING:
+            tags = ownership.read_tags(bedrock, job["jobArn"]) or {}
+            if tags.get(OWNER_TAG) == owner and tags.get(LABELS_TAG) == labels:
+                yield job, tags
 
 
 def stop(bedrock: Any, arn: str) -> None:
-    """Stop a job, unless it has ended."""
+    """Stop a job, unless it has ended.
+
+    Bedrock charges for the records processed so far, and writes their answers.
+    """
     try:
         bedrock.stop_model_invocation_job(jobIdentifier=arn)
     except ClientError as error:
         # The job may have ended, or been stopped, since its status was read.
         if code(error) not in {"ConflictException", "ValidationException", "ResourceNotFoundException"}:
             raise
-
-
-def _is_ours(bedrock: Any, job: Mapping[str, Any], owner: str) -> bool:
-    return is_owned(bedrock.list_tags_for_resource(resourceARN=job["jobArn"]).get("tags", []), owner)

@@ -20,10 +20,10 @@ from distilled_router.aws.clients import client
 from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
 from distilled_router.aws.objects import Folder, json_lines
 from distilled_router.aws.state_machine import StageResult, done, failed, readable, wait_if_transient
-from distilled_router.bedrock.naming import OWNER_TAG
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.data.conversation import examples
 from distilled_router.data.labelling_plan import Plan, shard_of
-from distilled_router.env import LabellingEnv
+from distilled_router.env import LabellingEnv, ResourceEnv
 from distilled_router.task.task import Task
 from labelling import resource
 from labelling.curation import curate
@@ -40,35 +40,36 @@ _RUNTIME = Config(retries={"mode": "standard", "max_attempts": 6}, connect_timeo
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
-    return answer_event(lambda: resource.handle(Event.parse(event), _services(), Task.load()))
+    request = Event.parse(event, ResourceEnv.read())
+    return answer_event(request, lambda: resource.handle(request, _services(), Task.load()))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
-    return answer_poll(lambda: resource.check(Event.parse(event), _services()))
+    request = Event.parse(event, ResourceEnv.read())
+    return answer_poll(request, lambda: resource.check(request, _services()))
 
 
 def label_queries(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step of one shard: take its labelling one step further."""
     del context
     plan, env, execution = Plan.of(event["plan"]), LabellingEnv.read(), str(event["execution"])
-    stepfunctions = client("stepfunctions")
-    folder = Folder(client("s3"), env.bucket, plan.folder)
+    stepfunctions, claimant = client("stepfunctions"), Claimant(env.stack_id, env.logical_id)
     shard = Shard(
         name=shard_of(str(event["shard"])),
         plan=plan,
         task=Task.load(),
-        folder=folder,
+        folder=Folder(client("s3"), env.bucket, plan.folder),
         bedrock=client("bedrock"),
         runtime=boto3.client("bedrock-runtime", config=_RUNTIME),
         owner=env.owner,
-        life=resource.life_of(folder),
         execution=execution,
         role=env.batch_role_arn,
-        tags={**env.tags, OWNER_TAG: env.owner},
+        tags={**env.tags, **claimant.tags(env.owner, request=execution, digest=plan.digest)},
         network=env.network,
         is_wanted=lambda: executions.is_open(executions.find(stepfunctions, execution)),
+        absence_seconds=env.absence_seconds,
     )
     return wait_if_transient(shard.label, plan.poll_seconds)
 

@@ -3,25 +3,30 @@
 The physical id is the labels' folder. Another model from the same labels is an update in place, and its
 execution reuses the labels. Other labels have another folder: a replacement, so CloudFormation deletes the
 old one after the update has succeeded.
+
+Each resource that needs the labels claims their folder, with the digest of its model. If it is deleted, it
+stops the model's executions unless another claim has the same digest. If nobody else claims the folder, it
+also stops the batch jobs and deletes the folder.
 """
 
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import ClientError
 
 from distilled_router.aws import executions
 from distilled_router.aws.custom_resource import Event, answer, complete, is_true, pending
-from distilled_router.aws.errors import ResourceError, code, with_retries
+from distilled_router.aws.errors import ResourceError, with_retries
+from distilled_router.aws.fence import SupersededError
+from distilled_router.aws.folder_claims import FolderClaim, rolls_back
 from distilled_router.aws.objects import Folder
-from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
+from distilled_router.aws.storage import PURGE_SECONDS, deadline
 from distilled_router.bedrock import jobs
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.cost import estimate
 from distilled_router.data.dataset_rules import check_dataset
 from distilled_router.data.files import DataFile, files_of
@@ -29,12 +34,13 @@ from distilled_router.data.findings import Report
 from distilled_router.data.labelling_plan import Plan
 from distilled_router.data.query_rules import QueryCheck
 from distilled_router.task.task import Task
-from labelling import batch
+from labelling import batch, life
 from labelling.dataset import GIVEN_HOLDOUT
 
 logger = Logger(child=True)
 
-_LIFE = "life.json"
+# A field of onEvent's answer: the Update rolls back one to other labels.
+_ROLLS_BACK = "RollsBack"
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,13 @@ def handle(
         raise ResourceError(f"{report.summary()} Nothing was published or started.")
     estimate.enforce_limit(event, estimate.Volume.of(queries), task)
     logger.info("queries passed", summary=report.summary())
-    for name, rows in _shards(queries, int(event.properties["QueriesPerShard"])):
-        folder.write_rows(f"queries/{name}.jsonl", rows)
-    _begin_life(aws.s3, folder)
-    if holdout:
-        holdout.publish(bucket, f"{plan.dataset_folder}{GIVEN_HOLDOUT}")
+    claim, retain = _claim(event, event.properties, aws), _is_retained(event.properties)
+    with claim.held(event.check_newest, retain=retain, digest=plan.digest):
+        for name, rows in _shards(queries, int(event.properties["QueriesPerShard"])):
+            folder.write_rows(f"queries/{name}.jsonl", rows)
+        life.begin(aws.s3, folder)
+        if holdout:
+            holdout.publish(bucket, f"{plan.dataset_folder}{GIVEN_HOLDOUT}")
     return answer(
         _physical_id(event.properties),
         {
@@ -77,52 +85,57 @@ def handle(
             "HoldoutUri": f"s3://{bucket}/{plan.dataset_folder}holdout.jsonl",
             "ReportUri": f"s3://{bucket}/{plan.dataset_folder}curation.json",
         },
+        **{_ROLLS_BACK: rolls_back(event, _physical_id)},
     )
 
 
 def check(event: Event, aws: Services) -> dict[str, Any]:
     """Start the execution on Create and Update; on Delete stop executions and jobs, and purge the folder."""
     if event.is_delete:
-        return complete() if _is_deleted(event, aws) else pending()
+        # Also for an id that CloudFormation invented, because it cancelled a Create: the properties tell what
+        # the Create may have started.
+        left = _remove(event, event.properties, aws)
+        return pending(left) if left else complete()
     plan, machine = _plan(event.properties), str(event.properties["StateMachineArn"])
-    before = event.old_properties.get("Plan")
-    old = Plan.of(json.loads(before)) if before else plan
+    if event.raw.get(_ROLLS_BACK) and (left := _remove(event, event.old_properties, aws)):
+        return pending(left)
+    old = _plan(event.old_properties) if event.old_properties else plan
     # The new model's execution continues the same labels. Other labels are a replacement, and CloudFormation
     # deletes the old resource.
-    is_superseded = old.digest != plan.digest and old.labels == plan.labels
+    is_superseded = old.digest != plan.digest and old.folder == plan.folder
     if is_superseded and not _stop(aws, machine, old.digest, f"superseded by {plan.digest}"):
-        return pending()
+        return pending(f"Executions of {machine} for {old.digest} are being stopped.")
+    # If the construct was moved, the old logical id started them, and its Delete is still to come.
+    batch.claim_all(aws.bedrock, plan.owner, plan.labels, Claimant.of(event))
+    # One look is enough: a labelling that is started in vain finds all answers, and the job.
     if jobs.find(aws.bedrock, str(event.properties["JobName"])):
         logger.info("nothing to label: the job exists", job=event.properties["JobName"])
         return complete()
-    executions.ensure(aws.stepfunctions, machine, plan.digest, execution_input(event.properties["Plan"]))
+    _start(event, aws, machine, plan.digest)
     return complete()
 
 
-def execution_input(plan: str) -> str:
-    """Return an execution's input: the same for equal plans, so that a repeated start is idempotent."""
-    return json.dumps({"plan": json.loads(plan)}, sort_keys=True)
-
-
-def life_of(folder: Folder) -> str:
-    """Return 6 hex digits that are new each time the labels' folder is created."""
-    found = folder.read(_LIFE)
-    if found is None:
-        raise ResourceError(f"{folder.uri(_LIFE)} is missing. Deploy the stack again to publish it.")
-    return str(found["life"])
-
-
-def _begin_life(s3: Any, folder: Folder) -> None:
+def _start(event: Event, aws: Services, machine: str, digest: str) -> None:
+    """Start the model's labelling, unless it runs or CloudFormation has sent a newer request."""
+    if _open(aws, machine, digest):
+        return
+    event.check_newest()
+    started = executions.ensure(aws.stepfunctions, machine, digest, execution_input(event))
     try:
-        s3.put_object(
-            Bucket=folder.bucket,
-            Key=f"{folder.prefix}{_LIFE}",
-            Body=json.dumps({"life": secrets.token_hex(3)}).encode(),
-            IfNoneMatch="*",
-        )
-    except ClientError as error:
-        if code(error) not in {"PreconditionFailed", "ConditionalRequestConflict"}:
-            raise
+        event.check_newest()
+    except SupersededError as error:
+        executions.stop(aws.stepfunctions, started, str(error))
+        raise
+
+
+def execution_input(event: Event) -> str:
+    """Return an execution's input: the same for equal plans, so that a repeated start is idempotent.
+
+    It names the resource that started the execution, for people; the steps read the plan only.
+    """
+    plan = json.loads(str(event.properties["Plan"]))
+    claimant = {"stack_id": event.stack_id, "logical_id": event.logical_id}
+    return json.dumps({"claimant": claimant, "plan": plan}, sort_keys=True)
 
 
 def _plan(properties: Mapping[str, Any]) -> Plan:
@@ -153,32 +166,50 @@ def _shards(queries: list[str], size: int) -> Iterator[tuple[str, list[dict[str,
         yield f"{number:05d}", [{"number": n, "query": queries[n]} for n in range(start, end)]
 
 
-def _stop(aws: Services, machine: str, digest: str, cause: str) -> bool:
-    """Stop a model's executions; return whether all are closed."""
-    found = [
+def _open(aws: Services, machine: str, digest: str) -> list[str]:
+    """Return the ARNs of a model's open executions."""
+    return [
         str(execution["executionArn"])
         for execution in executions.of_work(aws.stepfunctions, machine, digest)
         if executions.is_open(execution)
     ]
+
+
+def _stop(aws: Services, machine: str, digest: str, cause: str) -> bool:
+    """Stop a model's executions; return whether all are closed."""
+    found = _open(aws, machine, digest)
     closed = [executions.stop(aws.stepfunctions, arn, cause) for arn in found]
     return all(closed)
 
 
-def _is_deleted(event: Event, aws: Services) -> bool:
-    """Continue the deletion; return whether it is complete.
+def _claim(event: Event, properties: Mapping[str, Any], aws: Services) -> FolderClaim:
+    bucket, folder = str(properties["Bucket"]), _plan(properties).folder
+    return FolderClaim(aws.s3, bucket, folder, Claimant.of(event), event.request_id)
+
+
+def _is_retained(properties: Mapping[str, Any]) -> bool:
+    return is_true(properties.get("Retain", "true"))
+
+
+def _remove(event: Event, properties: Mapping[str, Any], aws: Services) -> str | None:
+    """Stop and delete what only this resource needs; return what is left, or None.
 
     Executions stop before batch jobs. A step that creates a job checks its execution again afterwards, and
     stops the job itself if the execution has ended.
     """
-    if "Plan" not in event.properties or event.physical_id != _physical_id(event.properties):
-        return True  # CloudFormation generates an id for a resource whose create never answered
-    plan, machine = _plan(event.properties), str(event.properties["StateMachineArn"])
-    if not _stop(aws, machine, plan.digest, "the stack is being deleted"):
-        return False
-    folder = Folder(aws.s3, str(event.properties["Bucket"]), plan.folder)
-    life, owner = folder.read(_LIFE), str(event.properties["Owner"])
-    if life and not batch.stop_all(aws.bedrock, batch.name_part(owner, str(life["life"])), owner):
-        return False
-    if is_true(event.properties.get("Retain", "true")):
-        return True
-    return purge(aws.s3, folder.bucket, folder.prefix, until=deadline(PURGE_SECONDS))
+    plan, machine = _plan(properties), str(properties["StateMachineArn"])
+    claim, retain = _claim(event, properties, aws), _is_retained(properties)
+    claim.drop(retain=retain)
+    digests = {other["digest"] for other in claim.others() if "digest" in other}
+    if plan.digest not in digests and not _stop(aws, machine, plan.digest, "the stack no longer needs it"):
+        return f"Executions of {machine} for {plan.digest} are being stopped."
+    left = batch.release_all(aws.bedrock, plan.owner, plan.labels, Claimant.of(event))
+    if left and not digests:
+        for job in left:
+            if job["status"] != "Stopping":
+                batch.stop(aws.bedrock, job["jobArn"])
+        return "Batch jobs are being stopped: " + ", ".join(
+            f"{job['jobArn']} is {job['status']}" for job in left
+        )
+    is_complete = retain or claim.purge(until=deadline(PURGE_SECONDS))
+    return None if is_complete else f"Labels under {plan.folder} are being deleted."

@@ -14,13 +14,14 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
+from distilled_router.aws.absence import confirmed
 from distilled_router.aws.errors import NotYetError, ResourceError, or_none
 from distilled_router.aws.objects import Folder
 from distilled_router.aws.state_machine import StageResult, done, failed, waiting
 from distilled_router.cost.batch_limits import BATCH_MINIMUM
 from distilled_router.data.labelling_plan import Plan
 from distilled_router.task.task import Task
-from labelling import batch, calls
+from labelling import batch, calls, life
 from labelling.answers import Answer
 from labelling.records import Query, Record, records
 
@@ -50,7 +51,11 @@ class Round:
 
 @dataclass
 class Shard:
-    """One shard with its clients and settings. `is_wanted` returns whether the execution still runs."""
+    """One shard with its clients and settings.
+
+    `is_wanted` returns whether the execution still runs. A batch job counts as gone only after it was not
+    found for `absence_seconds`: its records would be paid again.
+    """
 
     name: str
     plan: Plan
@@ -59,12 +64,12 @@ class Shard:
     bedrock: Any
     runtime: Any
     owner: str
-    life: str
     execution: str
     role: str
     tags: Mapping[str, str]
     network: Mapping[str, Sequence[str]] = field(default_factory=dict)
     is_wanted: Callable[[], bool] = lambda: True
+    absence_seconds: float = 0.0
     now: Callable[[], float] = time.monotonic
     _answers: dict[str, list[Answer]] = field(default_factory=dict, init=False)
 
@@ -160,7 +165,7 @@ class Shard:
     def _begin_batch(self, missing: Sequence[Record], number: int) -> StageResult:
         place = self._place(number)
         batch.write_input(self.folder, f"{place}/input.jsonl", missing, self.plan, self.task)
-        name = batch.job_name(self.owner, self.life, self.name, number)
+        name = batch.job_name(self.owner, life.read(self.folder), self.name, number)
         arn = batch.start(
             self.bedrock,
             name,
@@ -194,7 +199,10 @@ class Shard:
 
     def _poll(self, known: Round) -> StageResult | None:
         """Return a result while the job runs or if it failed; None if its answers can be read."""
-        job = or_none(self.bedrock.get_model_invocation_job, jobIdentifier=known.job)
+        job = confirmed(
+            lambda: or_none(self.bedrock.get_model_invocation_job, jobIdentifier=known.job),
+            self.absence_seconds,
+        )
         status = job["status"] if job else "gone"
         if job and status in batch.RUNNING:
             text = f"shard {self.name}: batch job {job['jobName']} is {status}"

@@ -1,8 +1,7 @@
 """Custom resource ProvisionedThroughput, and the release's step ServeFromThroughput.
 
-If the properties have a model's ARN, the deployment buys the throughput: onEvent of Create only returns the
-name, and isComplete buys it, so that CloudFormation always knows what to delete. Without a model the stack
-reserves the name, and a release buys the throughput for a model that is already live.
+onEvent of Create only returns the name, and isComplete buys the throughput; onEvent of Delete only returns
+the id, and isComplete deletes it. So a temporary error ends neither, and nothing that costs is left behind.
 
 The physical id is the name at creation; renaming the throughput does not change it. It contains the model
 units and the commitment. Bedrock can't change these, so other values are a replacement, and CloudFormation
@@ -12,13 +11,14 @@ deletes the old throughput after the update has succeeded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
+from distilled_router.aws.absence import confirmed
 from distilled_router.aws.clients import client, table
 from distilled_router.aws.custom_resource import (
     Event,
@@ -31,16 +31,14 @@ from distilled_router.aws.custom_resource import (
 )
 from distilled_router.aws.errors import NotYetError, ResourceError, is_transient
 from distilled_router.aws.state_machine import StageResult, wait_if_transient, waiting
-from distilled_router.bedrock import models, throughput
-from distilled_router.bedrock.naming import OWNER_TAG, digest_of
-from distilled_router.env import ProvisionedThroughputEnv, ServeFromThroughputEnv
+from distilled_router.bedrock import purchase, throughput
+from distilled_router.bedrock.naming import OWNER_TAG
+from distilled_router.bedrock.ownership import Claimant
+from distilled_router.env import ResourceEnv, ServeFromThroughputEnv
 from distilled_router.release.table import Releases, RouteChangedError
-from provisioned_throughput.serve_from_throughput import is_routed, serve
+from provisioned_throughput.serve_from_throughput import serve
 
 logger = Logger()
-
-# Names the request that bought the throughput, so that a repeated Create adopts only its own.
-REQUEST_TAG = "distilled-router:request"
 
 
 def _utc_now() -> datetime:
@@ -50,100 +48,115 @@ def _utc_now() -> datetime:
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
-    request = Event.parse(event)
-    return answer_event(lambda: handle(request, client("bedrock"), _releases()))
+    request = Event.parse(event, ResourceEnv.read())
+    return answer_event(request, lambda: handle(request, client("bedrock")))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
-    request = Event.parse(event)
-    return answer_poll(lambda: check(request, client("bedrock")))
+    request = Event.parse(event, ResourceEnv.read())
+    return answer_poll(request, lambda: check(request, client("bedrock")))
 
 
 def serve_from_throughput(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step ServeFromThroughput: buy the throughput, or move it to the release's model in place."""
     del context
     digest, env = str(event["release"]), ServeFromThroughputEnv.read()
-    releases = Releases(table(env.table_name))
+    releases = Releases(table(env.table_name), env.owner)
     try:
         return wait_if_transient(lambda: serve(digest, client("bedrock"), releases, env), env.poll_seconds)
     except RouteChangedError as error:
         return waiting(str(error), 1)
 
 
-def _releases() -> Releases | None:
-    """Return the releases table if a release buys the throughput; None if the deployment does."""
-    env = ProvisionedThroughputEnv.read()
-    return Releases(table(env.table_name)) if env.table_name else None
-
-
-def handle(
-    event: Event, bedrock: Any, releases: Releases | None = None, now: Callable[[], datetime] = _utc_now
-) -> dict[str, Any]:
-    """Return the physical id; request changes in place on Update, and the deletion on Delete."""
+def handle(event: Event, bedrock: Any, now: Callable[[], datetime] = _utc_now) -> dict[str, Any]:
+    """Return the physical id; on Update, request changes in place."""
+    physical_id = event.physical_id
     if event.is_delete:
-        return _begin_delete(event, bedrock, releases, now())
-    name, physical_id = str(event.properties["ProvisionedModelName"]), event.physical_id
+        return answer(str(physical_id))
     if event.request_type == "Create" or physical_id is None:
-        return _begin_create(event, bedrock, name)
-    if throughput.terms(physical_id) == throughput.terms(name):
+        return _begin_create(event, bedrock)
+    if throughput.terms(physical_id) == throughput.terms(_name(event)):
         return _begin_in_place(event, bedrock, physical_id, now())
     return _begin_replacement(event, bedrock, physical_id, now())
 
 
 def check(event: Event, bedrock: Any, now: Callable[[], datetime] = _utc_now) -> dict[str, Any]:
     """Continue buying, moving or deleting the throughput; return whether that is complete."""
-    name = str(event.properties["ProvisionedModelName"])
     try:
         if event.is_delete:
-            return complete() if _is_deleted(event, bedrock, now()) else pending()
-        if not _is_bought_here(event):
-            return complete({"ProvisionedModelName": name})
-        arn = _ensure(event, bedrock, name, now())
+            left = _delete_claimed(event, bedrock, now())
+            return pending(f"Throughput is being deleted: {', '.join(left)}") if left else complete()
+        arn = _ensure(event, bedrock, now())
     except NotYetError as error:
         logger.info("retrying later", reason=str(error))
-        return pending()
-    return complete({"ProvisionedModelName": name, "ProvisionedModelArn": arn}) if arn else pending()
+        return pending(str(error))
+    return complete({"ProvisionedModelName": _name(event), "ProvisionedModelArn": arn})
 
 
-def _ensure(event: Event, bedrock: Any, name: str, at: datetime) -> str | None:
-    """Buy the throughput or move it to the model; return its ARN once it serves, None until then."""
+def _ensure(event: Event, bedrock: Any, at: datetime) -> str:
+    """Buy the throughput or move it to the model, and return its ARN. Raises NotYetError until it serves."""
     if not _is_rolled_back(event, bedrock, at):
-        return None
+        raise NotYetError("The throughput of the update that is rolled back is being deleted.")
+    name, model_arn, seconds = _name(event), str(event.properties.get("ModelArn")), event.absence_seconds
     if event.raw.get("DeletedOutside"):
-        raise ResourceError(throughput.deleted_outside(name))
-    spec, model_arn = _spec(event), str(event.properties.get("ModelArn"))
-    arn, requested = str(event.raw.get("Arn", "")), str(event.raw.get("RequestedArn", ""))
-    found = throughput.ensure(bedrock, spec, model_arn, now=at, arn=arn, requested=requested)
+        raise ResourceError(purchase.deleted_outside(name))
+    arn = str(event.raw.get("Arn", ""))
+    found = purchase.ensure(
+        bedrock,
+        _spec(event),
+        model_arn,
+        now=at,
+        arn=arn,
+        requested=str(event.raw.get("RequestedArn", "")),
+        absence_seconds=seconds,
+        check_newest=event.check_newest,
+    )
     if found["status"] == throughput.FAILED:
         text = f"Throughput {name} failed: {found.get('failureMessage') or 'no reason given'}"
         # Delete new throughput that failed: it would keep the name, and the next attempt could not buy it.
-        if not arn and throughput.delete(bedrock, found["provisionedModelArn"], spec.owner, now=at):
+        if not arn and throughput.delete(bedrock, found["provisionedModelArn"], _owner(event), now=at):
             text += " It was deleted."
         raise ResourceError(text)
-    return str(found["provisionedModelArn"]) if throughput.serves(found, name, model_arn) else None
+    if not throughput.serves(found, name, model_arn):
+        raise NotYetError(f"Throughput {name} is {found['status']}, and does not serve {model_arn} yet.")
+    # The request that is rolled back may have bought throughput that was not found at first.
+    if event.raw.get("RolledBack") and (late := confirmed(lambda: _stranded(event, bedrock), seconds)):
+        raise NotYetError(f"{late['provisionedModelArn']} of the update that is rolled back was found late.")
+    return str(found["provisionedModelArn"])
 
 
-def _begin_create(event: Event, bedrock: Any, name: str) -> dict[str, Any]:
-    """Return the name if it is free.
+def _begin_create(event: Event, bedrock: Any) -> dict[str, Any]:
+    """Return the physical id if the name is free or the resource's own.
 
-    Raises ResourceError if it is taken. The framework then drops the Delete that follows, which must not
-    delete the throughput that another resource bought under this name.
+    Raises ResourceError if it is taken. The framework then drops the Delete that follows.
     """
-    if not _is_bought_here(event):
-        return answer(name)
+    name = _name(event)
     try:
-        existing = throughput.find(bedrock, name)
-        tags = throughput.read_tags(bedrock, existing) if existing else {}
+        return answer(_present(event, bedrock) or name)
     except (NotYetError, ClientError, BotoCoreError) as error:
         if not isinstance(error, NotYetError) and not is_transient(error):
             raise
         logger.warning("could not check whether the name is free", throughput=name, error=str(error))
         return answer(name)
-    if existing and (tags.get(OWNER_TAG), tags.get(REQUEST_TAG)) != (_owner(event), event.request_id):
-        raise ResourceError(throughput.not_owned(name, existing, tags))
-    return answer(name)
+
+
+def _present(event: Event, bedrock: Any) -> str | None:
+    """Return the physical id of existing throughput of the wanted name; None if there is none.
+
+    An earlier request bought it, or it was kept when its resource was deleted. Raises ResourceError if
+    another resource claims it.
+    """
+    name, claimant = _name(event), Claimant.of(event)
+    existing = throughput.find(bedrock, name)
+    if existing is None:
+        return None
+    tags = throughput.read_tags(bedrock, existing)
+    if claimant.holds(tags):
+        return throughput.created_as(existing, tags)
+    purchase.check_own(bedrock, _spec(event, created_as=name), existing, event.absence_seconds)
+    return name
 
 
 def _begin_in_place(event: Event, bedrock: Any, physical_id: str, at: datetime) -> dict[str, Any]:
@@ -151,23 +164,21 @@ def _begin_in_place(event: Event, bedrock: Any, physical_id: str, at: datetime) 
 
     onEvent requests the move, so that isComplete can distinguish a failed move from one never requested.
     """
-    old, name, owner = event.old_properties, str(event.properties["ProvisionedModelName"]), _owner(event)
-    old_name = str(old.get("ProvisionedModelName", physical_id))
-    existing = throughput.find_created_as(bedrock, physical_id, owner, name, old_name)
-    if existing is None and old.get("Owner", owner) != owner:
-        existing = throughput.find_created_as(bedrock, physical_id, str(old["Owner"]), name, old_name)
-    if existing:
-        _sync_tags(event, bedrock, existing)
-    if not _is_bought_here(event):
-        return answer(physical_id)
+    name, model_arn = _name(event), str(event.properties.get("ModelArn"))
+    old_name = str(event.old_properties.get("ProvisionedModelName", physical_id))
+    claimant = Claimant.of(event)
+    existing = confirmed(
+        lambda: throughput.find_own(bedrock, claimant, physical_id, name, old_name), event.absence_seconds
+    )
     # The rollback of a replacement: CloudFormation may not know the new throughput's name.
     is_rollback = throughput.terms(old_name) != throughput.terms(physical_id)
     carried: dict[str, Any] = {"RolledBack": old_name} if is_rollback else {}
     if existing is None:
-        return answer(physical_id, **carried, DeletedOutside=bool(old.get("ModelArn")))
-    arn, model_arn = existing["provisionedModelArn"], str(event.properties.get("ModelArn"))
+        return answer(physical_id, **carried, DeletedOutside=True)
+    _sync_tags(event, bedrock, existing)
+    arn = existing["provisionedModelArn"]
     try:
-        found = throughput.ensure(bedrock, _spec(event), model_arn, now=at, arn=arn)
+        found = purchase.ensure(bedrock, _spec(event), model_arn, now=at, arn=arn)
     except NotYetError as error:
         logger.info("retrying later", reason=str(error))
     else:
@@ -179,27 +190,23 @@ def _begin_in_place(event: Event, bedrock: Any, physical_id: str, at: datetime) 
 def _begin_replacement(event: Event, bedrock: Any, physical_id: str, at: datetime) -> dict[str, Any]:
     """Return the physical id for other model units or another commitment.
 
-    Raises ResourceError if the old throughput is committed, since CloudFormation could not delete it and both
-    would be billed.
+    Raises ResourceError if the name is taken, or if the old throughput is committed, since CloudFormation
+    could not delete it and both would be billed.
     """
-    name, owner = str(event.properties["ProvisionedModelName"]), _owner(event)
-    existing = throughput.find(bedrock, name)
-    if existing:
+    name, old = _name(event), event.old_properties
+    if present := _present(event, bedrock):
         # An earlier delivery of this event bought it, or a rollback returns to it.
-        tags = throughput.read_tags(bedrock, existing)
-        if tags.get(OWNER_TAG) != owner:
-            raise ResourceError(throughput.not_owned(name, existing, tags))
-        _sync_tags(event, bedrock, existing)
-        return answer(tags.get(throughput.CREATED_AS_TAG, name))
-    old = event.old_properties
-    old_name = str(old.get("ProvisionedModelName", physical_id))
-    replaced = throughput.find_created_as(bedrock, physical_id, str(old.get("Owner", owner)), old_name)
-    term = throughput.committed(replaced, at, _price(old) or _price(event.properties)) if replaced else None
-    if (
-        term
-        and not is_true(old.get("Retain", "false"))
-        and not is_true(event.properties.get("Retain", "false"))
-    ):
+        if existing := throughput.find(bedrock, name):
+            _sync_tags(event, bedrock, existing)
+        return answer(present)
+    if is_true(old.get("Retain", "false")) or is_true(event.properties.get("Retain", "false")):
+        return answer(name)
+    claimant, old_name = Claimant.of(event), str(old.get("ProvisionedModelName", physical_id))
+    replaced = confirmed(
+        lambda: throughput.find_own(bedrock, claimant, physical_id, old_name), event.absence_seconds
+    )
+    price = _price(old) or _price(event.properties)
+    if replaced and (term := throughput.committed(replaced, at, price)):
         raise ResourceError(
             f"{name} was not bought, since the throughput that it would replace is still committed and "
             f"billed. {term} Change model units or commitment after that date. {_how_to_retain(event)}"
@@ -212,72 +219,61 @@ def _sync_tags(event: Event, bedrock: Any, existing: Mapping[str, Any]) -> None:
     throughput.sync_tags(bedrock, existing, wanted, event.old_properties.get("Tags", {}))
 
 
-def _begin_delete(event: Event, bedrock: Any, releases: Releases | None, at: datetime) -> dict[str, Any]:
-    """Request the deletion of the throughput that was created under the physical id.
+def _delete_claimed(event: Event, bedrock: Any, at: datetime) -> list[str]:
+    """Continue the deletion; return the ARNs and states of what is left."""
+    left, refusals = list[str](), list[str]()
+    for existing in _to_delete(event, bedrock):
+        if _is_retained(event, existing, at):
+            throughput.leave(bedrock, existing, Claimant.of(event), at)
+            continue
+        try:
+            gone = _delete(event, event.properties, bedrock, existing["provisionedModelArn"], at)
+        except ResourceError as error:
+            refusals.append(str(error))
+        else:
+            left += [] if gone else [f"{existing['provisionedModelArn']} is {existing['status']}"]
+    if refusals:
+        raise ResourceError(" ".join(refusals))
+    return left
 
-    Throughput that still serves a release is kept: the settings changed to on-demand or to other model units.
-    The release moves there, and the sweeper then deletes it.
+
+def _to_delete(event: Event, bedrock: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield what this Delete is for.
+
+    If the physical id is one that this resource returned, that is the throughput that was created under it.
+    CloudFormation invents an id for a Create that never answered; then it is all that the resource claims.
     """
-    name, owner = str(event.physical_id), _owner(event)
-    present = str(event.properties.get("ProvisionedModelName", name))
-    # CloudFormation generates an id for a resource whose create never answered.
-    is_name = throughput.terms(name) is not None
-    existing = throughput.find_created_as(bedrock, name, owner, present) if is_name else None
-    if existing is None:
-        logger.info("nothing to delete", physical_id=name)
-        return answer(name)
-    arn = existing["provisionedModelArn"]
-    if releases and is_routed(releases, arn, at):
-        logger.info("throughput kept: it serves a release; the sweeper deletes it later", arn=arn)
-        return answer(name)
-    if is_true(event.properties.get("Retain", "false")):
-        logger.warning("throughput kept: Retain is set; it is billed until you delete it", arn=arn)
-        return answer(name)
-    model_arn = str(existing["modelArn"])
-    carried: dict[str, Any] = (
-        {"ModelArn": model_arn} if _must_delete_model(event, bedrock, releases, model_arn) else {}
-    )
-    _delete(event, event.properties, bedrock, arn, at)
-    return answer(name, **carried, Arn=arn)
+    physical_id, claimant = str(event.physical_id), Claimant.of(event)
+    if _is_invented(physical_id):
+        yield from (item for item, _ in throughput.claimed(bedrock, claimant))
+    elif existing := throughput.find_own(bedrock, claimant, physical_id, _name(event)):
+        yield existing
 
 
-def _must_delete_model(event: Event, bedrock: Any, releases: Releases | None, model_arn: str) -> bool:
-    """Return whether this Delete must also delete the model.
-
-    If the stack is deleted, the release could not delete a model in use by throughput. While a release is
-    declared, it may need the model again.
-    """
-    if releases is None or releases.declared() or is_true(event.properties.get("RetainModels", "true")):
+def _is_retained(event: Event, existing: Mapping[str, Any], at: datetime) -> bool:
+    """Return whether Retain keeps the throughput. What never served is kept only while it is committed."""
+    if not is_true(event.properties.get("Retain", "false")):
         return False
-    model = models.find(bedrock, model_arn)
-    return model is not None and digest_of(_owner(event), model["modelName"]) is not None
+    return not _is_invented(str(event.physical_id)) or throughput.committed(existing, at) is not None
 
 
-def _is_deleted(event: Event, bedrock: Any, at: datetime) -> bool:
-    """Continue the deletion; return whether the throughput, and the model if it must go, are deleted."""
-    arn, model_arn = event.raw.get("Arn"), event.raw.get("ModelArn")
-    if arn and not _delete(event, event.properties, bedrock, arn, at):
-        return False
-    if not model_arn:
-        return True
-    users = models.users(bedrock, model_arn)
-    if users:
-        logger.info("model kept: it is in use", model=model_arn, used_by=users)
-        return True
-    return models.delete(bedrock, model_arn)
+def _is_invented(physical_id: str) -> bool:
+    return throughput.terms(physical_id) is None
 
 
 def _is_rolled_back(event: Event, bedrock: Any, at: datetime) -> bool:
     """Return whether the rolled-back replacement's throughput is deleted, or there is none."""
-    name, old = event.raw.get("RolledBack"), event.old_properties
-    stranded = throughput.find_created_as(bedrock, name, str(old.get("Owner", ""))) if name else None
-    if stranded is None:
+    if not event.raw.get("RolledBack") or (stranded := _stranded(event, bedrock)) is None:
         return True
-    arn = stranded["provisionedModelArn"]
     if throughput.committed(stranded, at) and is_true(event.properties.get("Retain", "false")):
-        logger.warning("throughput kept: it is committed, and Retain is set", arn=arn)
+        throughput.leave(bedrock, stranded, Claimant.of(event), at)
         return True
-    return _delete(event, old, bedrock, arn, at)
+    return _delete(event, event.old_properties, bedrock, stranded["provisionedModelArn"], at)
+
+
+def _stranded(event: Event, bedrock: Any) -> dict[str, Any] | None:
+    """Return the throughput that a rolled-back replacement bought, or None."""
+    return throughput.find_own(bedrock, Claimant.of(event), str(event.raw["RolledBack"]))
 
 
 def _delete(event: Event, properties: Mapping[str, Any], bedrock: Any, arn: str, at: datetime) -> bool:
@@ -297,9 +293,8 @@ def _how_to_retain(event: Event) -> str:
     )
 
 
-def _is_bought_here(event: Event) -> bool:
-    """Return whether the deployment buys the throughput, rather than a release."""
-    return bool(event.properties.get("ModelArn"))
+def _name(event: Event) -> str:
+    return str(event.properties["ProvisionedModelName"])
 
 
 def _owner(event: Event) -> str:
@@ -312,17 +307,18 @@ def _price(properties: Mapping[str, Any]) -> float | None:
     return float(price) if price else None
 
 
-def _spec(event: Event) -> throughput.ThroughputSpec:
+def _spec(event: Event, created_as: str = "") -> purchase.ThroughputSpec:
     """Return the throughput in the resource's properties; CloudFormation sends every value as a string."""
-    name = str(event.properties["ProvisionedModelName"])
+    name, claimant, owner = _name(event), Claimant.of(event), _owner(event)
     # Equal in repeated deliveries of one event, and different for any other event.
     token = f"{event.stack_id} {event.logical_id} {event.request_id} {name}"
-    return throughput.ThroughputSpec(
+    return purchase.ThroughputSpec(
         name=name,
         model_units=int(event.properties["ModelUnits"]),
-        owner=_owner(event),
+        owner=owner,
+        claimant=claimant,
         token=hashlib.sha256(token.encode()).hexdigest(),
         commitment_duration=event.properties.get("CommitmentDuration") or None,
-        tags={**event.properties.get("Tags", {}), REQUEST_TAG: event.request_id},
-        created_as=str(event.physical_id),
+        tags={**event.properties.get("Tags", {}), **claimant.tags(owner, request=event.request_id)},
+        created_as=created_as or str(event.physical_id),
     )

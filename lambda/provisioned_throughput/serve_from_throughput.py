@@ -10,9 +10,10 @@ from aws_lambda_powertools import Logger
 
 from distilled_router.aws.errors import NotYetError, ResourceError
 from distilled_router.aws.state_machine import StageResult, done, failed, waiting
-from distilled_router.bedrock import throughput
+from distilled_router.bedrock import purchase, throughput
 from distilled_router.bedrock.models import base_model
 from distilled_router.bedrock.naming import DIGEST_TAG
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.env import ServeFromThroughputEnv
 from distilled_router.release.table import LIVE, Release, Releases
 
@@ -50,11 +51,19 @@ def serve(
     if release.throughput != spec.name:
         releases.update(digest, throughput=spec.name)
     try:
-        _free_units(bedrock, releases, spec, release.model_arn, env, now())
+        if not env.retain_throughput:
+            _free_units(bedrock, releases, spec, release.model_arn, now())
         with releases.creating(digest) as allowed:
             if not allowed:
                 return failed(_not_live(digest))
-            found = throughput.ensure(bedrock, spec, release.model_arn, now=now(), requested=release.endpoint)
+            found = purchase.ensure(
+                bedrock,
+                spec,
+                release.model_arn,
+                now=now(),
+                requested=release.endpoint,
+                absence_seconds=env.absence_seconds,
+            )
     except NotYetError as error:
         return waiting(str(error), env.poll_seconds)
     except ResourceError as error:
@@ -66,6 +75,7 @@ def serve(
             throughput.delete(bedrock, arn, spec.owner, now=now())
         return failed(f"throughput {spec.name} failed: {found.get('failureMessage', 'no reason given')}")
     if throughput.serves(found, spec.name, release.model_arn):
+        throughput.sync_tags(bedrock, found, {**env.tags, DIGEST_TAG: digest})
         message = f"serves all requests from throughput {spec.name}"
         if not releases.move_endpoint(digest, arn, f"release {digest} {message}"):
             return failed(_not_live(digest))
@@ -79,30 +89,27 @@ def serve(
 
 
 def _free_units(
-    bedrock: Any,
-    releases: Releases,
-    spec: throughput.ThroughputSpec,
-    model_arn: str,
-    env: ServeFromThroughputEnv,
-    at: datetime,
+    bedrock: Any, releases: Releases, spec: purchase.ThroughputSpec, model_arn: str, at: datetime
 ) -> None:
-    """Delete this owner's other throughput that has no share of the route.
+    """Delete the release's other throughput that has no share of the route.
 
     Other throughput has other model units, another commitment or another base model, so it can't be moved to
     this model (Bedrock user guide, edit throughput). Otherwise both would be billed and count for the quota.
 
-    Raises NotYetError while throughput is being deleted.
+    Raises NotYetError while throughput is being deleted, and ResourceError if it is committed under another
+    name: the settings changed while this step ran.
     """
-    if env.retain_throughput:
-        return
-    for other in list(throughput.owned(bedrock, spec.owner)):
-        arn, name = other["provisionedModelArn"], other["provisionedModelName"]
-        is_usable = name == spec.name and base_model(other["foundationModelArn"]) == base_model(model_arn)
+    for other, tags in list(throughput.claimed(bedrock, spec.claimant)):
+        arn, is_wanted = other["provisionedModelArn"], throughput.created_as(other, tags) == spec.name
+        is_usable = is_wanted and base_model(other["foundationModelArn"]) == base_model(model_arn)
         if is_usable or any(share.endpoint == arn for share in releases.effective_route().shares):
             continue
-        if throughput.committed(other, at):
-            logger.warning("throughput kept: it is committed", arn=arn)
-        elif not throughput.delete(bedrock, arn, spec.owner, now=at):
+        if term := throughput.committed(other, at):
+            if is_wanted:
+                continue  # Bedrock refuses the move to another base model, and says why.
+            raise ResourceError(f"Throughput {spec.name} was not bought beside another one. {term}")
+        if not throughput.delete(bedrock, arn, spec.owner, now=at):
+            name = other["provisionedModelName"]
             raise NotYetError(f"throughput {name}, which {spec.name} replaces, is being deleted")
 
 
@@ -110,12 +117,15 @@ def _not_live(digest: str) -> str:
     return f"release {digest} is no longer live"
 
 
-def _spec(env: ServeFromThroughputEnv, release: Release) -> throughput.ThroughputSpec:
-    return throughput.ThroughputSpec(
+def _spec(env: ServeFromThroughputEnv, release: Release) -> purchase.ThroughputSpec:
+    claimant = Claimant(env.stack_id, env.logical_id)
+    ours = claimant.tags(env.owner, request=release.request_id, digest=release.digest)
+    return purchase.ThroughputSpec(
         name=env.throughput_name,
         model_units=env.model_units,
         owner=env.owner,
+        claimant=claimant,
         token=release.token(env.throughput_name),
         commitment_duration=None if env.commitment == "none" else env.commitment,
-        tags={**env.tags, DIGEST_TAG: release.digest},
+        tags={**env.tags, **ours},
     )

@@ -1,8 +1,10 @@
 """Custom resource Release: start an execution of the release state machine, without waiting for its end.
 
 The physical id is the owner's name and never changes, so that no update makes CloudFormation delete the live
-release. Delete ends all releases of this owner: executions, route, deployments and models, in this order. The
-declared digest's model belongs to the job's resource, which deletes it.
+release. Delete does not depend on it, since CloudFormation may have invented one. It ends all releases of
+this owner: executions, route, and what the resource claims: throughput, evaluation jobs, deployments and
+models. A model that its job's resource claims, too, stays. Where another resource declares the same owner's
+releases, since the construct was moved, Delete only passes its claims on.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -27,10 +30,14 @@ from distilled_router.aws.custom_resource import (
     pending,
     shortened,
 )
-from distilled_router.aws.errors import ResourceError, code
+from distilled_router.aws.errors import NotYetError, ResourceError, code, is_transient, with_retries
+from distilled_router.aws.fence import SupersededError
 from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
+from distilled_router.bedrock import throughput
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.bedrock.throughput import is_throughput
 from distilled_router.env import ReleaseEnv
+from distilled_router.release.route import releases_folder
 from distilled_router.release.sweep import Sweeper
 from distilled_router.release.table import LIVE, SUPERSEDED, Release, Releases, RouteChangedError
 
@@ -44,13 +51,19 @@ ON_DEMAND = "on_demand"
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
-    return answer_event(lambda: handle(Event.parse(event), services()))
+    request = Event.parse(event, ReleaseEnv.read())
+    return answer_event(request, lambda: handle(request, services(_owner(request))))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
-    return answer_poll(lambda: check(Event.parse(event), services()))
+    request = Event.parse(event, ReleaseEnv.read())
+    return answer_poll(request, lambda: check(request, services(_owner(request))))
+
+
+def _owner(event: Event) -> str:
+    return str(event.properties["Owner"])
 
 
 @dataclass(frozen=True)
@@ -63,25 +76,30 @@ class Services:
     releases: Releases
 
 
-def services() -> Services:
-    """Return the function's clients and the table that its environment names."""
-    releases = Releases(table(ReleaseEnv.read().table_name))
+def services(owner: str) -> Services:
+    """Return the function's clients, and an owner's releases in the table that the environment names."""
+    releases = Releases(table(ReleaseEnv.read().table_name), owner)
     return Services(client("bedrock"), client("stepfunctions"), client("s3"), releases)
 
 
 def handle(event: Event, aws: Services) -> dict[str, Any]:
-    """Start the declared release on Create and Update; start ending all releases on Delete."""
-    owner = str(event.properties["Owner"])
+    """Start the declared release on Create and Update. isComplete ends all releases on Delete."""
     if event.is_delete:
-        if event.physical_id == owner:
-            _end_all(aws)
         return answer(str(event.physical_id))
+    _check_owner(event)
+    endpoint = str(event.properties.get("Endpoint", ON_DEMAND))
+    if str(event.old_properties.get("Endpoint", ON_DEMAND)) not in (endpoint, ON_DEMAND):
+        # isComplete could not undo what the new declaration starts.
+        with_retries(
+            lambda: _check_commitments(event, aws, wanted=endpoint), retryable=is_transient, seconds=30
+        )
     digest = str(event.properties["Digest"])
-    aws.releases.declare(digest)
+    _declare(event, aws, digest)
     _supersede_others(aws, digest)
     problem = _start(event, aws, digest)
     # isComplete raises the problem. If onEvent raised it after writing the table, the framework would drop
     # the Delete that cleans up.
+    owner = _owner(event)
     return answer(owner, {"Digest": digest, "ReleaseName": owner}, StartError=problem)
 
 
@@ -91,22 +109,85 @@ def check(event: Event, aws: Services) -> dict[str, Any]:
         problem = event.raw.get("StartError")
         if problem:
             raise ResourceError(shortened(str(problem)))
+        for other in _others(event, aws):
+            _sweeper(event, aws).take_over(other)
         return complete()
-    if event.physical_id != event.properties["Owner"]:
-        return complete()
-    return complete() if _all_gone(event, aws) else pending()
+    try:
+        left = _delete(event, aws)
+    except NotYetError as error:
+        left = str(error)
+    return pending(left) if left else complete()
 
 
-def _all_gone(event: Event, aws: Services) -> bool:
-    """Continue the deletion; return whether nothing is left."""
+def _delete(event: Event, aws: Services) -> str | None:
+    """Continue the deletion; return what is left, or None."""
+    if others := _others(event, aws):
+        _sweeper(event, aws).hand_over(others[-1])
+        aws.releases.declarations.remove(Claimant.of(event))
+        return None
+    _check_commitments(event, aws, wanted="")
     # A step may still run after its execution was stopped, and create a resource.
-    if not _end_all(aws) or aws.releases.is_creating():
-        return False
-    if _sweeper(event, aws).clear(declared=str(event.properties["Digest"])).waiting:
-        return False
+    if not _end_all(event, aws) or aws.releases.is_creating():
+        return "Executions of releases are being stopped, or a step is still running."
+    waiting = _sweeper(event, aws).clear().waiting
+    if waiting:
+        return f"Bedrock has not deleted or stopped yet: {', '.join(waiting)}."
     if is_true(event.properties.get("RetainReports", "true")):
-        return True
-    return purge(aws.s3, str(event.properties["Bucket"]), "releases/", until=deadline(PURGE_SECONDS))
+        return None
+    bucket, folder = str(event.properties["Bucket"]), releases_folder(aws.releases.owner)
+    is_purged = purge(aws.s3, bucket, folder, until=deadline(PURGE_SECONDS))
+    return None if is_purged else f"Reports under {folder} are being deleted."
+
+
+def _check_owner(event: Event) -> None:
+    """Raise ResourceError for another owner: the roles may no longer touch what the old owner has."""
+    old = event.old_properties.get("Owner")
+    if event.request_type == "Update" and old and old != _owner(event):
+        raise ResourceError(
+            f"Nothing was changed: the owner of a Release can't change from {old} to {_owner(event)}, since "
+            "its roles are limited to one owner's resources. Give the construct another id with the new "
+            "owner; the old one is then deleted with all that it created."
+        )
+
+
+def _declare(event: Event, aws: Services, digest: str) -> None:
+    """Store the digest as declared, unless CloudFormation has sent a newer request meanwhile."""
+    event.check_newest()
+    claimant, declarations = Claimant.of(event), aws.releases.declarations
+    before = declarations.declare(claimant, digest, event.request_id)
+    try:
+        event.check_newest()
+    except SupersededError:
+        declarations.restore(claimant, event.request_id, before)
+        raise
+
+
+def _others(event: Event, aws: Services) -> list[Claimant]:
+    """Return the other resources that declare releases of this owner, the newest last."""
+    found = (declaration.claimant for declaration in aws.releases.declarations.all())
+    return [claimant for claimant in found if claimant != Claimant.of(event)]
+
+
+def _check_commitments(event: Event, aws: Services, *, wanted: str) -> None:
+    """Raise ResourceError if throughput would be left, other than `wanted`, whose commitment has not ended.
+
+    It would be billed and renew itself unseen. With RetainThroughput, it is left on purpose.
+    """
+    if is_true(event.properties.get("RetainThroughput", "false")):
+        return
+    price = event.properties.get("HourlyPriceUsd") or event.old_properties.get("HourlyPriceUsd")
+    hourly = float(price) if price else None
+    left = throughput.committed_besides(aws.bedrock, Claimant.of(event), wanted, _now(aws), hourly)
+    if left:
+        raise ResourceError(
+            f"Nothing was changed, since the release would leave throughput that is billed. {' '.join(left)} "
+            'To leave it on purpose, set retention.throughput = "retain", deploy, and repeat this change; it '
+            "then stays until you delete it."
+        )
+
+
+def _now(aws: Services) -> datetime:
+    return datetime.fromtimestamp(aws.releases.now(), UTC)
 
 
 def _start(event: Event, aws: Services, digest: str) -> str | None:
@@ -123,6 +204,7 @@ def _start(event: Event, aws: Services, digest: str) -> str | None:
     for attempt in range(first, first + MOST_NAMES):
         try:
             if _started(event, aws, digest, attempt):
+                _check_still_wanted(event, aws, digest, attempt)
                 return None
         except ClientError as error:
             return f"Release {digest} could not be started: {error}"
@@ -142,9 +224,10 @@ def _started(event: Event, aws: Services, digest: str, attempt: int) -> bool:
         request_id=event.request_id,
         source=str(event.properties["Source"]),
     )
+    content = {"release": digest, "stack": event.stack_id, "resource": event.logical_id}
     try:
         aws.stepfunctions.start_execution(
-            stateMachineArn=machine, name=name, input=json.dumps({"release": digest}, sort_keys=True)
+            stateMachineArn=machine, name=name, input=json.dumps(content, sort_keys=True)
         )
     except ClientError as error:
         if code(error) != "ExecutionAlreadyExists":
@@ -154,6 +237,16 @@ def _started(event: Event, aws: Services, digest: str, attempt: int) -> bool:
         return not answer_event or _is_running(aws, execution)
     logger.info("release started", release=digest, execution=execution)
     return True
+
+
+def _check_still_wanted(event: Event, aws: Services, digest: str, attempt: int) -> None:
+    """Stop the execution and raise SupersededError if CloudFormation has sent a newer request meanwhile."""
+    try:
+        event.check_newest()
+    except SupersededError as error:
+        arn = executions.arn_of(str(event.properties["StateMachineArn"]), f"{digest}-{attempt}")
+        executions.stop(aws.stepfunctions, arn, str(error))
+        raise
 
 
 def _is_running(aws: Services, execution: str) -> bool:
@@ -204,9 +297,9 @@ def _supersede_others(aws: Services, digest: str) -> None:
         executions.stop(aws.stepfunctions, release.execution, reason)
 
 
-def _end_all(aws: Services) -> bool:
+def _end_all(event: Event, aws: Services) -> bool:
     """Stop all executions and empty the route; return whether both are done. Call again until then."""
-    aws.releases.declare(None)
+    aws.releases.declarations.remove(Claimant.of(event))
     closed = True
     for release in list(aws.releases.all()):
         aws.releases.transition(release.digest, SUPERSEDED, "the stack is being deleted")
@@ -226,10 +319,10 @@ def _sweeper(event: Event, aws: Services) -> Sweeper:
         bedrock=aws.bedrock,
         stepfunctions=aws.stepfunctions,
         releases=aws.releases,
-        owner=str(event.properties["Owner"]),
+        claimant=Claimant.of(event),
         keep_releases=0,
         retain_models=is_true(event.properties.get("RetainModels", "true")),
         throughput_name="",
         retain_throughput=is_true(event.properties.get("RetainThroughput", "false")),
-        judge=str(event.properties.get("Judge", "")),
+        now=aws.releases.now,
     )

@@ -22,8 +22,8 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     del context
     request, env = Event.parse(event), ReleaseWaitEnv.read()
     releases_table = table(env.table_name)
-    waits, releases = WaitConditions(releases_table), Releases(releases_table)
-    return answer_event(lambda: handle(request, waits, releases, time.time()))
+    waits, releases = WaitConditions(releases_table, env.owner), Releases(releases_table, env.owner)
+    return answer_event(request, lambda: handle(request, waits, releases, time.time()))
 
 
 def tick(event: Mapping[str, Any], context: Any) -> dict[str, int]:
@@ -34,7 +34,8 @@ def tick(event: Mapping[str, Any], context: Any) -> dict[str, int]:
     del event, context
     env = ReleaseWaitEnv.read()
     releases_table, margin = table(env.table_name), env.margin_seconds
-    return {"ended": WaitConditions(releases_table).signal(Releases(releases_table), margin)}
+    waits, releases = WaitConditions(releases_table, env.owner), Releases(releases_table, env.owner)
+    return {"ended": waits.signal(releases, margin)}
 
 
 def handle(event: Event, waits: WaitConditions, releases: Releases, now: float) -> dict[str, Any]:

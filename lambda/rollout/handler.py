@@ -25,7 +25,7 @@ def roll_out(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step RollOut: take the rollout one step further, or roll it back."""
     del context
     env = RolloutEnv.read()
-    releases, probes = Releases(table(env.table_name)), Probes.of(env, client("s3"))
+    releases, probes = Releases(table(env.table_name), env.owner), Probes.of(env, client("s3"))
     analysis = CanaryAnalysis(client("cloudwatch"), env.owner, Rollout.of(env.rollout), probes)
     try:
         return wait_if_transient(lambda: advance(str(event["release"]), releases, analysis), RETRY_SECONDS)

@@ -23,7 +23,7 @@ def make_router(env: RouterEnv, task: Task, *, bedrock: Any, dynamodb: Any) -> R
         env,
         task,
         models=Models(bedrock, task, logger),
-        routes=RouteCache(dynamodb, env.table_name, env.route_seconds),
+        routes=RouteCache(dynamodb, env.table_name, env.owner, env.route_seconds),
         telemetry=Telemetry(env, logger),
         xray=XRay(enabled=env.tracing),
     )

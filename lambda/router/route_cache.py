@@ -10,7 +10,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import code
-from distilled_router.release.route import ROUTE_ID, Route
+from distilled_router.release.route import ROUTE, Route, item_key
 from router.budget import Budget, OutOfTimeError, jitter
 
 # Retry interval while the table can't be read. Retrying in every request would cost each of them time.
@@ -26,12 +26,13 @@ class RouteCache:
         self,
         dynamodb: Any,
         table_name: str,
+        owner: str,
         max_age: float,
         jitter: Callable[[float, float], float] = jitter,
     ) -> None:
-        """Read the table with a DynamoDB client, about every `max_age` seconds at most."""
+        """Read an owner's route with a DynamoDB client, about every `max_age` seconds at most."""
         self._dynamodb = dynamodb
-        self._table_name = table_name
+        self._table_name, self._key = table_name, item_key(owner, ROUTE)
         self._max_age = max_age
         self._jitter = jitter
         self._route = Route()
@@ -96,7 +97,7 @@ class RouteCache:
 
     def _read(self) -> dict[str, Any] | None:
         item = self._dynamodb.get_item(
-            TableName=self._table_name, Key={"id": {"S": ROUTE_ID}}, ConsistentRead=False
+            TableName=self._table_name, Key={"id": {"S": self._key}}, ConsistentRead=False
         ).get("Item")
         return None if item is None else {name: _plain(value) for name, value in item.items()}
 

@@ -13,6 +13,7 @@ from aws_lambda_powertools import Logger
 
 from distilled_router.aws.clients import client, table
 from distilled_router.aws.state_machine import StageResult, readable
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.env import SweeperEnv
 from distilled_router.release.sweep import Sweeper
 from distilled_router.release.table import Releases
@@ -27,14 +28,14 @@ def retire_old(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step RetireOld: remove the resources of replaced releases, except those kept for rollback."""
     del event, context
     env = SweeperEnv.read()
-    return retire(_sweeper(env), WaitConditions(table(env.table_name)))
+    return retire(_sweeper(env), WaitConditions(table(env.table_name), env.owner))
 
 
 def fail(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step Fail: end the release, and remove the resources it created."""
     del context
     env, reason = SweeperEnv.read(), readable(str(event["reason"]))
-    waits = WaitConditions(table(env.table_name))
+    waits = WaitConditions(table(env.table_name), env.owner)
     return end(str(event["release"]), str(event["execution"]), reason, _sweeper(env), waits)
 
 
@@ -48,11 +49,10 @@ def _sweeper(env: SweeperEnv) -> Sweeper:
     return Sweeper(
         bedrock=client("bedrock"),
         stepfunctions=client("stepfunctions"),
-        releases=Releases(table(env.table_name)),
-        owner=env.owner,
+        releases=Releases(table(env.table_name), env.owner),
+        claimant=Claimant(env.stack_id, env.logical_id),
         keep_releases=env.keep_releases,
         retain_models=env.retain_models,
         throughput_name=env.throughput_name,
         retain_throughput=env.retain_throughput,
-        judge=env.judge,
     )

@@ -20,11 +20,13 @@ Use in a test:
 As a process: `python -m local.bedrock --port 0 --port-file F --aws-endpoint URL --ca-bundle FILE`.
 
 Control endpoints: `GET /_health`, `GET /_state`, `GET /_calls?operation=`, `GET|POST|DELETE /_faults`,
-`POST /_lifecycle`, `POST /_latency`, `POST /_reset`. `faults` lists the faults that can be injected.
+`GET|POST|DELETE /_lag`, `POST /_lifecycle`, `POST /_latency`, `POST /_reset`. `faults` lists the faults that
+can be injected; `settings.Lag` says how reads lag behind writes, which they do not unless it is set.
 
-AWS does not document every error class. These are assumptions: Conflict for the name of a custom model or an
-evaluation job in use, for stopping a job that has ended and for deleting throughput while it is updated or
-committed; Validation for the name of a deployment or throughput in use. Not modelled: streaming, tools,
+AWS does not document every error class. These are assumptions: Conflict for the name of a job or a custom
+model in use (`settings.Settings.name_in_use` changes it), for stopping a job that has ended and for deleting
+throughput while it is updated or committed; Validation for the name of a deployment or throughput in use. Not
+modelled: streaming, tools,
 guardrails, invocation logs as training data, evaluation jobs without a judge or with generators, import and
 copy jobs, verification of signatures, request rate limits. Callers' IAM policies are checked only with
 `authorize`.
@@ -32,13 +34,14 @@ copy jobs, verification of signatures, request rate limits. Callers' IAM policie
 
 from local.bedrock.clock import Clock, ManualClock, ScaledClock
 from local.bedrock.memory_s3 import MemoryS3
-from local.bedrock.settings import Durations, Quotas, Settings
+from local.bedrock.settings import Durations, Lag, Quotas, Settings
 from local.bedrock.standin import BedrockStandIn
 
 __all__ = [
     "BedrockStandIn",
     "Clock",
     "Durations",
+    "Lag",
     "ManualClock",
     "MemoryS3",
     "Quotas",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from botocore.config import Config
 
 from local.bedrock.clock import ScaledClock
 from local.bedrock.roles import Roles, policies_at
-from local.bedrock.settings import Quotas, Settings
+from local.bedrock.settings import Lag, Quotas, Settings
 from local.bedrock.standin import BedrockStandIn
 
 
@@ -41,10 +42,20 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--model-units", type=int, default=2, help="quota of model units for provisioned throughput"
     )
+    parser.add_argument(
+        "--lag",
+        type=_lag,
+        default=Lag(),
+        help='how reads lag behind writes, as JSON: {"get_seconds": 30}; see local.bedrock.settings.Lag',
+    )
     parser.add_argument("--account", default="000000000000")
     parser.add_argument("--region", default="us-east-1")
     parser.add_argument("--log", action="store_true", help="print a line per call to stderr")
     return parser.parse_args(given)
+
+
+def _lag(text: str) -> Lag:
+    return Lag().changed(json.loads(text))
 
 
 def aws_client(service: str, options: argparse.Namespace) -> Any:
@@ -81,6 +92,7 @@ def main(given: Sequence[str] | None = None) -> int:
             first_token_ms=options.first_token_ms,
             token_ms=options.token_ms,
             quotas=Quotas(model_units=options.model_units),
+            lag=options.lag,
         ),
         port=options.port,
         log=options.log,

@@ -13,7 +13,7 @@ from local.bedrock.clock import Clock
 from local.bedrock.errors import ServiceError, invalid
 from local.bedrock.faults import Faults
 from local.bedrock.roles import Authorize, RoleS3
-from local.bedrock.settings import Settings
+from local.bedrock.settings import Lag, Settings
 from local.bedrock.student import Student
 
 if TYPE_CHECKING:
@@ -42,6 +42,18 @@ class CustomModel:
 
 
 @dataclass
+class Seen:
+    """What earlier reads and writes saw of each resource, by ARN, for reads that lag."""
+
+    #: The answers of Get, each with the time since which it was true.
+    answers: dict[str, list[tuple[float, Result]]] = field(default_factory=dict)
+    #: The tags before each change, with the time of the change.
+    tags: dict[str, list[tuple[float, dict[str, str]]]] = field(default_factory=dict)
+    #: How often Get found the resource, or could have.
+    gets: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
 class Account:
     """All resources by ARN, and the services that the operations use."""
 
@@ -62,13 +74,17 @@ class Account:
     evaluation_jobs: dict[str, EvaluationJob] = field(default_factory=dict)
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
     tokens: dict[tuple[str, str], str] = field(default_factory=dict)
+    seen: Seen = field(default_factory=Seen)
     logging: Result | None = None
     #: How often a model got the same request at a temperature above 0.
     repeats: dict[str, int] = field(default_factory=dict)
     _created: int = 0
 
+    def __post_init__(self) -> None:
+        self.lag: Lag = self.settings.lag
+
     def reset(self) -> None:
-        """Delete all resources, tags, client tokens, faults and lifecycle changes."""
+        """Delete all resources, tags, client tokens, faults, changes of lifecycles and of the lag."""
         for store in (self.jobs, self.models, self.deployments, self.throughputs):
             store.clear()
         for batches in (self.invocation_jobs, self.evaluation_jobs):
@@ -76,6 +92,7 @@ class Account:
         for other in (self.tags, self.tokens, self.repeats):
             other.clear()
         self.logging = None
+        self.seen, self.lag = Seen(), self.settings.lag
         self.faults.clear()
         self.catalogue.reset()
 
@@ -117,7 +134,24 @@ class Account:
             raise ServiceError(
                 "TooManyTagsException", f"{arn} would have {len(merged)} tags; the maximum is {MAX_TAGS}."
             )
-        self.tags[arn] = merged
+        self._set_tags(arn, merged)
+
+    def tags_of(self, arn: str | None) -> dict[str, str]:
+        """Return a copy of a resource's tags; empty for an unknown resource."""
+        return dict(self.tags.get(arn or "", {}))
+
+    def untag(self, arn: str, keys: list[str]) -> None:
+        """Remove tags from a resource."""
+        self._set_tags(arn, {key: value for key, value in self.tags[arn].items() if key not in keys})
+
+    def _set_tags(self, arn: str, tags: dict[str, str]) -> None:
+        before = (self.clock.now(), self.tags.get(arn, {}))
+        self.seen.tags.setdefault(arn, []).append(before)
+        self.tags[arn] = tags
+
+    def name_in_use(self, kind: str) -> ServiceError:
+        """Return the error for a name in use, of the class that the settings give."""
+        return ServiceError(self.settings.name_in_use, f"The provided {kind} name is currently in use.")
 
     def names_of_model(self, model_id: str | None) -> frozenset[str]:
         """Return all identifiers of an invoked model, by which a fault may name it.

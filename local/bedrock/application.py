@@ -9,7 +9,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from local.bedrock.access import needs
@@ -19,6 +19,7 @@ from local.bedrock.errors import ServiceError
 from local.bedrock.faults import CALL_ERRORS, Fault
 from local.bedrock.operations import CONTROL, RUNTIME
 from local.bedrock.protocol import Protocol, Request, Response, Route
+from local.bedrock.reads import answered, named
 
 _CREDENTIAL = re.compile(
     r"AWS4-HMAC-SHA256 .*?Credential=([^/,\s]+)/\d{8}/([^/,\s]+)/([^/,\s]+)/aws4_request"
@@ -31,7 +32,9 @@ class Call:
     """One recorded call.
 
     `outcome` is "ok", the error's code, or "lost" if the call was executed and its response withheld.
-    `time` is on the account's clock, `wall_time` is real; both are in seconds since the epoch.
+    `time` is on the account's clock, `wall_time` is real; both are in seconds since the epoch. `resource` is
+    the ARN of the resource that a control operation names or creates. `tags` are its tags after the call, or
+    before a Delete.
     """
 
     operation: str
@@ -42,6 +45,16 @@ class Call:
     time: float
     milliseconds: float
     wall_time: float
+    resource: str | None
+    tags: Mapping[str, str]
+
+
+@dataclass
+class _Subject:
+    """The resource that a call is about, and its tags."""
+
+    arn: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 class Application:
@@ -75,12 +88,12 @@ class Application:
         route, labels = found
         name, began = route.operation.name, time.perf_counter()
         parameters: dict[str, Any] = dict(labels)
-        key, lost = "", None
+        key, lost, subject = "", None, _Subject()
         try:
             key = self._access_key(request)
             lost = self._faults(name, labels.get("modelId"))
             parameters = self._protocol.parameters(route, labels, request)
-            response, error = self._carry_out(route, parameters, key), None
+            response, error = self._carry_out(route, parameters, key, subject), None
         except ServiceError as caught:
             response, error = self._protocol.failure(caught), caught
         except Exception:
@@ -89,7 +102,7 @@ class Application:
             error = ServiceError("InternalServerException", "The stand-in failed; see its log.")
             response = self._protocol.failure(error)
         outcome = error.code if error else "lost" if lost else "ok"
-        self._record(name, key, parameters, outcome, error.message if error else None, began)
+        self._record(name, key, parameters, outcome, error.message if error else None, began, subject)
         if lost is None or error is not None:
             return response
         if lost.answer == "dropped":
@@ -124,7 +137,7 @@ class Application:
             raise ServiceError(code, fault.message or message)
         return faults.take("lost_response", operation=operation, models=models)
 
-    def _carry_out(self, route: Route, parameters: dict[str, Any], key: str) -> Response:
+    def _carry_out(self, route: Route, parameters: dict[str, Any], key: str, subject: _Subject) -> Response:
         name = route.operation.name
         if name not in CONTROL and name not in RUNTIME:
             raise ServiceError("NotModelledException", f"This stand-in for Bedrock doesn't model {name}.")
@@ -134,7 +147,13 @@ class Application:
         if name in RUNTIME:
             return self._protocol.success(route, RUNTIME[name](self.account, parameters))
         with self.account.lock:
-            return self._protocol.success(route, CONTROL[name](self.account, parameters))
+            subject.arn = named(self.account, name, parameters)
+            subject.tags = self.account.tags_of(subject.arn)
+            answer = answered(self.account, name, parameters, CONTROL[name])
+            if name.startswith("Create"):
+                (subject.arn,) = answer.values()
+            subject.tags = self.account.tags_of(subject.arn) or subject.tags
+            return self._protocol.success(route, answer)
 
     def _authorize(self, operation: str, parameters: dict[str, Any], key: str) -> None:
         """Raise AccessDeniedException if IAM denies the caller or the service role that it passes."""
@@ -148,13 +167,31 @@ class Application:
                 raise ServiceError("AccessDeniedException", denied)
 
     def _record(
-        self, name: str, key: str, parameters: dict[str, Any], outcome: str, message: str | None, began: float
+        self,
+        name: str,
+        key: str,
+        parameters: dict[str, Any],
+        outcome: str,
+        message: str | None,
+        began: float,
+        subject: _Subject,
     ) -> None:
         milliseconds = (time.perf_counter() - began) * 1000
         if isinstance(parameters.get("body"), bytes):
             parameters = {**parameters, "body": parameters["body"].decode(errors="replace")}
         clock = self.account.clock.now()
-        call = Call(name, key, parameters, outcome, message, clock, milliseconds, time.time())
+        call = Call(
+            operation=name,
+            access_key=key,
+            parameters=parameters,
+            outcome=outcome,
+            message=message,
+            time=clock,
+            milliseconds=milliseconds,
+            wall_time=time.time(),
+            resource=subject.arn,
+            tags=subject.tags,
+        )
         with self._calls_lock:
             self._calls.append(call)
         if self._log:

@@ -16,6 +16,7 @@ from local.bedrock.training_data import DataError, read_objects, write_object
 from local.bedrock.work import Work
 
 CREATE = "CreateModelInvocationJob"
+NOT_FOUND = "The provided batch inference job was not found."
 _RUNNING = ("Submitted", "Validating", "Scheduled", "InProgress")
 
 
@@ -104,15 +105,16 @@ class InvocationJob:
     modified: float = 0.0
     ended: float | None = None
     message: str | None = None
+    stalled: bool = False
 
     def move(self, status: str, now: float) -> None:
         """Set the status."""
         self.status, self.modified = status, now
 
     def end(self, status: str, now: float, message: str | None = None) -> None:
-        """Set a final status."""
+        """Set a final status; a stopped job has no end time."""
         self.move(status, now)
-        self.ended, self.message = now, message
+        self.ended, self.message = None if status == "Stopped" else now, message
 
 
 def settle(account: Account, job: InvocationJob) -> None:
@@ -126,7 +128,7 @@ def settle(account: Account, job: InvocationJob) -> None:
         if job.work.failure is not None:
             job.end("Failed", checked, job.work.failure)
     answered = checked + scaled(durations.batch)
-    if job.status == "InProgress" and answered <= now:
+    if job.status == "InProgress" and answered <= now and not job.stalled:
         finished = job.work.finished(1)
         if finished is not None:
             _complete(job, max(answered, finished))
@@ -153,7 +155,7 @@ def create(account: Account, parameters: Parameters) -> Result:
     if earlier := account.created_by_token(CREATE, parameters):
         return {"jobArn": earlier}
     if any(job.parameters["jobName"] == parameters["jobName"] for job in account.invocation_jobs.values()):
-        raise conflict("The provided job name is currently in use.")
+        raise account.name_in_use("job")
     if ":custom-model/" in parameters["modelId"]:
         raise invalid(f"Batch inference is not supported for the model {parameters['modelId']}.")
     target = resolve(account, parameters["modelId"])
@@ -168,6 +170,7 @@ def create(account: Account, parameters: Parameters) -> Result:
         modified=account.clock.now(),
         records=records,
         work=Work(account.clock, records.read, records.answer),
+        stalled=account.faults.take("batch_stalled") is not None,
     )
     account.invocation_jobs[job.arn] = job
     account.tag(job.arn, parameters.get("tags"))
@@ -181,44 +184,48 @@ def find(account: Account, identifier: str) -> InvocationJob:
     jobs = account.invocation_jobs
     job = jobs.get(identifier) or next((job for job in jobs.values() if job.id == identifier), None)
     if job is None:
-        raise not_found(f"The model invocation job {identifier} could not be found.")
+        raise not_found(NOT_FOUND)
     settle(account, job)
     return job
 
 
-def _shown(job: InvocationJob) -> Result:
-    copied = (
-        "jobName",
-        "modelId",
-        "clientRequestToken",
-        "roleArn",
-        "inputDataConfig",
-        "outputDataConfig",
-        "vpcConfig",
-    )
+def _shown(account: Account, job: InvocationJob) -> Result:
+    copied = ("jobName", "roleArn", "vpcConfig")
     hours = job.parameters.get("timeoutDurationInHours", 24)
-    done = job.ended is not None and job.status in ("Completed", "PartiallyCompleted")
     return {
         **{name: job.parameters[name] for name in copied if name in job.parameters},
         "jobArn": job.arn,
+        "modelId": account.catalogue.arn_of(job.parameters["modelId"]),
         "status": job.status,
-        "message": job.message,
         "submitTime": job.created,
         "lastModifiedTime": job.modified,
         "endTime": job.ended,
+        "inputDataConfig": _owned(account, job.parameters["inputDataConfig"]),
+        "outputDataConfig": _owned(account, job.parameters["outputDataConfig"]),
         "timeoutDurationInHours": hours,
         "jobExpirationTime": job.created + hours * DAY / 24,
         "modelInvocationType": job.parameters.get("modelInvocationType", "InvokeModel"),
+    }
+
+
+def _owned(account: Account, config: Result) -> Result:
+    """Return the S3 settings with the owner of the bucket, by default the account."""
+    return {name: {"s3BucketOwner": account.settings.account, **value} for name, value in config.items()}
+
+
+def get(account: Account, parameters: Parameters) -> Result:
+    """Handle GetModelInvocationJob."""
+    job = find(account, parameters["jobIdentifier"])
+    done = job.status in ("Completed", "PartiallyCompleted")
+    return {
+        **_shown(account, job),
+        "clientRequestToken": job.parameters.get("clientRequestToken"),
+        "message": job.message,
         "totalRecordCount": job.records.total,
         "processedRecordCount": job.records.total if done else 0,
         "successRecordCount": job.records.total - job.records.failed if done else 0,
         "errorRecordCount": job.records.failed if done else 0,
     }
-
-
-def get(account: Account, parameters: Parameters) -> Result:
-    """Handle GetModelInvocationJob."""
-    return _shown(find(account, parameters["jobIdentifier"]))
 
 
 def list_jobs(account: Account, parameters: Parameters) -> Result:
@@ -230,7 +237,7 @@ def list_jobs(account: Account, parameters: Parameters) -> Result:
         parameters,
         account.invocation_jobs.values(),
         key="invocationJobSummaries",
-        summary=_shown,
+        summary=lambda job: _shown(account, job),
         name="jobName",
         created="submitTime",
     )
@@ -240,7 +247,7 @@ def stop(account: Account, parameters: Parameters) -> Result:
     """Handle StopModelInvocationJob."""
     job = find(account, parameters["jobIdentifier"])
     if job.status not in _RUNNING:
-        raise conflict(f"The job {job.arn} can't be stopped: its status is {job.status}.")
+        raise conflict()
     job.move("Stopping", account.clock.now())
     settle(account, job)
     return {}

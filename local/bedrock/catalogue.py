@@ -129,6 +129,13 @@ class Catalogue:
         """Return a foundation model's ARN."""
         return f"arn:aws:bedrock:{region or self.region}::foundation-model/{model_id}"
 
+    def arn_of(self, identifier: str) -> str:
+        """Return the ARN of a foundation model or of a system inference profile, given by id or ARN."""
+        if self.profile_model(identifier):
+            return str(self.profile(identifier)["inferenceProfileArn"])
+        model = self.find(identifier)
+        return self.arn(model.id) if model else identifier
+
     def find(self, identifier: str) -> FoundationModel | None:
         """Return a model by id or ARN, or None."""
         return self._models.get(identifier.rpartition("foundation-model/")[2])
@@ -174,7 +181,7 @@ class Catalogue:
         """Return a system inference profile as GetInferenceProfile shows it."""
         model = self.profile_model(identifier)
         if model is None:
-            raise not_found(f"The inference profile {identifier} could not be found.")
+            raise not_found()
         profile_id = f"us.{model.id}"
         account = f"arn:aws:bedrock:{self.region}:{self.account}"
         return {

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 from local.bedrock.application import Application
 from local.bedrock.protocol import JSON, Request, Response
+from local.bedrock.settings import Lag
 from local.bedrock.state import summary
 
 _LATENCIES = ("first_token_ms", "token_ms")
@@ -28,6 +29,9 @@ class Control:
             ("GET", "/_faults"): lambda _: self._account.faults.pending(),
             ("POST", "/_faults"): self._add_faults,
             ("DELETE", "/_faults"): lambda _: self._account.faults.clear(),
+            ("GET", "/_lag"): lambda _: self._account.lag.shown(),
+            ("POST", "/_lag"): self._change_lag,
+            ("DELETE", "/_lag"): self._end_lag,
             ("POST", "/_lifecycle"): self._lifecycle,
             ("POST", "/_latency"): self._latency,
             ("POST", "/_reset"): lambda _: self._application.reset(),
@@ -62,6 +66,17 @@ class Control:
         for fault in faults:
             self._account.faults.add(fault)
         return self._account.faults.pending()
+
+    def _change_lag(self, request: Request) -> dict[str, Any]:
+        given = json.loads(request.body)
+        if not isinstance(given, dict):
+            raise ValueError("the body must be a JSON object")
+        self._account.lag = self._account.lag.changed(given)
+        return self._account.lag.shown()
+
+    def _end_lag(self, _: Request) -> dict[str, Any]:
+        self._account.lag = Lag()
+        return self._account.lag.shown()
 
     def _lifecycle(self, request: Request) -> None:
         given = _object(request, {"modelId", "legacyTime", "endOfLifeTime"})

@@ -100,7 +100,7 @@ def find(account: Account, identifier: str) -> Deployment:
     by_name = (d for d in account.deployments.values() if d.name == identifier)
     deployment = account.deployments.get(identifier) or next(by_name, None)
     if deployment is None:
-        raise not_found(f"The custom model deployment {identifier} could not be found.")
+        raise not_found()
     return deployment
 
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+#: The service's texts; they do not say which resource is meant, or what the conflict is.
+CONFLICT = "Error occurred because of a conflict while performing an operation."
+NOT_FOUND = (
+    "The specified resource Amazon Resource Name (ARN) was not found. "
+    "Check the Amazon Resource Name (ARN) and try your request again."
+)
+
 
 class ServiceError(Exception):
     """An error response; `code` is the name of its shape in the service model."""
@@ -17,12 +24,12 @@ def invalid(message: str) -> ServiceError:
     return ServiceError("ValidationException", message)
 
 
-def not_found(message: str) -> ServiceError:
+def not_found(message: str = NOT_FOUND) -> ServiceError:
     """Return a ResourceNotFoundException."""
     return ServiceError("ResourceNotFoundException", message)
 
 
-def conflict(message: str) -> ServiceError:
+def conflict(message: str = CONFLICT) -> ServiceError:
     """Return a ConflictException."""
     return ServiceError("ConflictException", message)
 

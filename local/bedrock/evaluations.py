@@ -194,7 +194,7 @@ def create(account: Account, parameters: Parameters) -> Result:
     if earlier := account.created_by_token(CREATE, parameters):
         return {"jobArn": earlier}
     if any(job.parameters["jobName"] == parameters["jobName"] for job in account.evaluation_jobs.values()):
-        raise conflict("The provided job name is currently in use.")
+        raise account.name_in_use("job")
     _check(account, parameters)
     account.check_role(parameters["roleArn"])
     new_id, now = account.new_id(), account.clock.now()
@@ -246,7 +246,7 @@ def find(account: Account, arn: str) -> EvaluationJob:
     """Return a job by its ARN, in its current state."""
     job = account.evaluation_jobs.get(arn)
     if job is None:
-        raise not_found(f"The evaluation job {arn} could not be found.")
+        raise not_found()
     settle(account, job)
     return job
 
@@ -272,6 +272,9 @@ def _summary(job: EvaluationJob) -> Result:
     return {
         **{name: shown[name] for name in names},
         "evaluationTaskTypes": [job.answers.dataset["taskType"]],
+        "inferenceConfigSummary": {
+            "modelConfigSummary": {"precomputedInferenceSourceIdentifiers": [job.answers.source]}
+        },
         "customMetricsEvaluatorModelIdentifiers": [judge_of(job.parameters)],
     }
 
@@ -295,7 +298,7 @@ def stop(account: Account, parameters: Parameters) -> Result:
     """Handle StopEvaluationJob."""
     job = find(account, parameters["jobIdentifier"])
     if job.status != "InProgress":
-        raise conflict(f"The job {job.arn} can't be stopped: its status is {job.status}.")
+        raise conflict()
     job.move("Stopping", account.clock.now())
     settle(account, job)
     return {}

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from local.bedrock.errors import CONFLICT, NOT_FOUND
+
 #: The call is not executed: kind to the error's code and text.
 CALL_ERRORS: Mapping[str, tuple[str, str]] = {
     "throttled": ("ThrottlingException", "Too many requests, please wait before trying again."),
@@ -14,11 +16,18 @@ CALL_ERRORS: Mapping[str, tuple[str, str]] = {
     "failed": ("InternalServerException", "An internal server error occurred. Retry your request."),
     "unavailable": ("ServiceUnavailableException", "The service isn't currently available."),
     "validation": ("ValidationException", "The request is invalid."),
-    "conflict": ("ConflictException", "Error occurred because of a conflict while performing an operation."),
-    "not_found": ("ResourceNotFoundException", "The specified resource was not found."),
+    "conflict": ("ConflictException", CONFLICT),
+    "not_found": ("ResourceNotFoundException", NOT_FOUND),
     "not_ready": ("ModelNotReadyException", "The model is not ready to serve inference requests."),
     "over_quota": ("ServiceQuotaExceededException", "The number of requests exceeds the service quota."),
 }
+#: Texts of a ValidationException while a new role or its policy takes effect.
+ROLE_TEXTS = (
+    "Could not assume provided IAM role. Please verify that the role exists.",
+    "Could not validate GetObject permissions to access Amazon S3 bucket: data at key training.jsonl",
+    "Could not validate ListBucket permissions for S3URI s3://data/in/",
+    "Amazon S3 perms missing (PutObject): s3://data/out/.write_access_check_file.tmp",
+)
 #: The call is executed, but late or with its response withheld.
 CALL_EFFECTS = ("slow", "lost_response")
 #: The next resource of this kind fails or stalls.
@@ -32,6 +41,7 @@ RESOURCE_KINDS = (
     "throughput_update_failed",
     "evaluation_stalled",
     "evaluation_failed",
+    "batch_stalled",
 )
 #: A model's next answers are malformed.
 OUTPUT_KINDS = (

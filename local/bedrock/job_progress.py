@@ -7,7 +7,7 @@ teacher's rules label unlabelled rows, and a student is trained. No phase ends b
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -93,7 +93,7 @@ class Job:
     failure: str | None = None
     model_arn: str | None = None
     training_metrics: Result | None = None
-    validation_metrics: list[Result] | None = None
+    validation_metrics: list[Result] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.modified = self.created
@@ -197,7 +197,7 @@ def _complete(account: Account, job: Job, now: float) -> None:
     job.model_arn = account.arn(f"custom-model/{job.base}/{account.new_id()}")
     job.training_metrics = {"trainingLoss": losses[-1]}
     validators = job.parameters.get("validationDataConfig", {}).get("validators", ())
-    job.validation_metrics = [{"validationLoss": losses[-1]} for _ in validators] or None
+    job.validation_metrics = [{"validationLoss": losses[-1]} for _ in validators]
     job.end("Completed", now)
     copied = (
         "hyperParameters",
@@ -214,7 +214,6 @@ def _complete(account: Account, job: Job, now: float) -> None:
         student=student,
         job={
             **{name: job.parameters[name] for name in copied if name in job.parameters},
-            "jobName": job.name,
             "jobArn": job.arn,
             "baseModelArn": job.base_arn,
             "customizationType": job.kind,

@@ -99,11 +99,11 @@ def _check_hyperparameters(values: dict[str, str]) -> None:
 def _check_names(account: Account, parameters: Parameters) -> None:
     # A job can't be deleted, so its name stays in use forever.
     if parameters["jobName"] in account.jobs:
-        raise conflict("The provided job name is currently in use.")
+        raise account.name_in_use("job")
     name = parameters["customModelName"]
     names_of_running = {job.parameters["customModelName"] for job in account.jobs.values() if job.running}
     if account.model_named(name) or name in names_of_running:
-        raise conflict("The provided custom model name is currently in use.")
+        raise account.name_in_use("custom model")
 
 
 def _new_job(account: Account, parameters: Parameters, kind: str, base: FoundationModel, model: str) -> Job:
@@ -137,7 +137,7 @@ def find(account: Account, identifier: str) -> Job:
         (j for j in account.jobs.values() if j.arn == identifier), None
     )
     if job is None:
-        raise not_found(f"The model customization job {identifier} could not be found.")
+        raise not_found()
     settle(account, job)
     return job
 
@@ -203,7 +203,7 @@ def stop(account: Account, parameters: Parameters) -> Result:
     """Handle StopModelCustomizationJob."""
     job = find(account, parameters["jobIdentifier"])
     if job.status != "InProgress":
-        raise conflict(f"The job {job.name} can't be stopped: its status is {job.status}.")
+        raise conflict()
     job.stop(account.clock.now())
     settle(account, job)
     return {}

@@ -69,6 +69,18 @@ class MemoryS3:
             contents = [{"Key": key, "Size": len(self.objects[Bucket, key])} for key in keys]
         return {"Contents": contents, "KeyCount": len(contents), "IsTruncated": False}
 
+    def list_object_versions(self, *, Bucket: str, Prefix: str = "", **_: Any) -> dict[str, Any]:  # noqa: N803 - S3's own
+        """Handle ListObjectVersions of a bucket without versions."""
+        found = self.list_objects_v2(Bucket=Bucket, Prefix=Prefix)["Contents"]
+        return {"Versions": [{**item, "VersionId": "null", "IsLatest": True} for item in found]}
+
+    def delete_objects(self, *, Bucket: str, Delete: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: N803 - S3's own
+        """Handle DeleteObjects."""
+        with self._lock:
+            for item in Delete["Objects"]:
+                self.objects.pop((Bucket, item["Key"]), None)
+        return {}
+
     def get_paginator(self, operation: str) -> _Pages:
         """Return the paginator of `list_objects_v2`."""
         if operation != "list_objects_v2":

@@ -18,7 +18,7 @@ def find(account: Account, identifier: str) -> CustomModel:
     _settle_jobs(account)
     model = account.model_named(identifier)
     if model is None:
-        raise not_found(f"The custom model {identifier} could not be found.")
+        raise not_found()
     return model
 
 
@@ -49,7 +49,8 @@ def list_models(account: Account, parameters: Parameters) -> Result:
             "modelName": model.name,
             "creationTime": model.created,
             "baseModelArn": model.job["baseModelArn"],
-            "baseModelName": model.base,
+            # Bedrock leaves the name empty.
+            "baseModelName": "",
             "customizationType": model.job["customizationType"],
             "ownerAccountId": account.settings.account,
             "modelStatus": "Active",
@@ -62,13 +63,10 @@ def list_models(account: Account, parameters: Parameters) -> Result:
 def delete(account: Account, parameters: Parameters) -> Result:
     """Handle DeleteCustomModel."""
     model = find(account, parameters["modelIdentifier"])
-    users = [d.arn for d in account.deployments.values() if model.arn in d.models()]
-    users += [t.arn for t in account.throughputs.values() if model.arn in t.models()]
-    if users:
-        raise conflict(
-            f"The custom model {model.arn} is used by {', '.join(users)}. Delete the associated Provisioned "
-            "Throughput or custom model deployment first."
-        )
+    used = [deployment.models() for deployment in account.deployments.values()]
+    used += [throughput.models() for throughput in account.throughputs.values()]
+    if any(model.arn in models for models in used):
+        raise conflict()
     del account.models[model.arn]
     account.tags.pop(model.arn, None)
     return {}

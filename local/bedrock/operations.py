@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from local.bedrock import batch, deployments, evaluations, jobs, models, runtime, throughput
+from local.bedrock import batch, deployments, evaluations, jobs, models, reads, runtime, throughput
 from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.errors import not_found
 
@@ -16,7 +16,7 @@ def _tagged(account: Account, parameters: Parameters) -> str:
     arn = str(parameters["resourceARN"])
     models.list_models(account, {})
     if arn not in account.tags:
-        raise not_found(f"The resource {arn} could not be found.")
+        raise not_found()
     return arn
 
 
@@ -28,15 +28,13 @@ def tag_resource(account: Account, parameters: Parameters) -> Result:
 
 def untag_resource(account: Account, parameters: Parameters) -> Result:
     """Handle UntagResource."""
-    tags = account.tags[_tagged(account, parameters)]
-    for key in parameters["tagKeys"]:
-        tags.pop(key, None)
+    account.untag(_tagged(account, parameters), parameters["tagKeys"])
     return {}
 
 
 def list_tags(account: Account, parameters: Parameters) -> Result:
     """Handle ListTagsForResource."""
-    tags = account.tags[_tagged(account, parameters)]
+    tags = reads.tags(account, _tagged(account, parameters))
     return {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.errors import invalid
 
 
-def list_page[T](
+class Resource(Protocol):
+    """What a List operation lists."""
+
+    created: float
+
+
+def list_page[T: Resource](
     account: Account,
     parameters: Parameters,
     resources: Iterable[T],
@@ -21,7 +27,7 @@ def list_page[T](
     created: str = "creationTime",
     filters: dict[str, str] | None = None,
 ) -> Result:
-    """Return one page of a List operation.
+    """Return one page of a List operation; resources that are too new to be seen are not listed.
 
     Args:
         account: has the default page size.
@@ -45,7 +51,8 @@ def list_page[T](
             and all(item.get(member) == parameters[p] for p, member in equal.items() if p in parameters)
         )
 
-    found = [item for item in map(summary, resources) if matches(item)]
+    seen = account.clock.now() - account.lag.list_seconds
+    found = [item for item in (summary(each) for each in resources if each.created <= seen) if matches(item)]
     if parameters.get("sortOrder") != "Ascending":
         found.reverse()
     start = _offset(parameters.get("nextToken"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Self
 
 MINUTE = 60.0
 DAY = 24 * 60 * MINUTE
@@ -41,11 +43,56 @@ class Quotas:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lag:
+    """How far reads lag behind writes; each member works by itself, and 0 turns it off.
+
+    Seconds pass on the stand-in's clock and are not divided by its scale, because callers wait in real time:
+    on a scaled clock these are seconds of wall-clock time, on a manual clock those that a test advances.
+
+    Args:
+        get_seconds: Get does not find a resource that is newer.
+        list_seconds: List omits a resource that is newer.
+        tags_seconds: ListTagsForResource shows the tags as they were before changes that are newer.
+        status_seconds: Get shows a resource as it was before changes that are newer.
+        delete_seconds: Delete and Stop do not find a resource that is newer.
+        misses: after the first Get that finds a resource, so many do not find it, as if other replicas
+            answered.
+    """
+
+    get_seconds: float = 0.0
+    list_seconds: float = 0.0
+    tags_seconds: float = 0.0
+    status_seconds: float = 0.0
+    delete_seconds: float = 0.0
+    misses: int = 0
+
+    def changed(self, given: Mapping[str, Any]) -> Self:
+        """Return a copy with some members changed.
+
+        Raises:
+            ValueError: a member is unknown, negative or not a number.
+        """
+        names = [member.name for member in fields(self)]
+        if unknown := sorted(given.keys() - set(names)):
+            raise ValueError(f"unknown members {unknown}; the lag has {', '.join(names)}")
+        for name, value in given.items():
+            whole = name == "misses"
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or value < 0:
+                raise ValueError(f"{name} must be a {'whole ' if whole else ''}number from 0, not {value!r}")
+        return replace(self, **given)
+
+    def shown(self) -> dict[str, Any]:
+        """Return the lag as the control endpoint shows it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """The account, and the delays of its models.
 
     `first_token_ms` is the delay before the first output token, `token_ms` the delay per output token.
-    `page_size` is the default of `maxResults` in List operations.
+    `page_size` is the default of `maxResults` in List operations. `name_in_use` is the class of the error for
+    a name in use, for which sources give ConflictException and ValidationException.
     """
 
     account: str = "000000000000"
@@ -53,5 +100,7 @@ class Settings:
     first_token_ms: float = 0.0
     token_ms: float = 0.0
     page_size: int = 100
+    name_in_use: str = "ConflictException"
     durations: Durations = field(default_factory=Durations)
     quotas: Quotas = field(default_factory=Quotas)
+    lag: Lag = field(default_factory=Lag)

@@ -53,7 +53,7 @@ class BedrockStandIn:
         s3: a boto3 S3 client, or a double with `get_object`, `put_object` and `list_objects_v2`.
         role_exists: returns whether the role with an ARN exists and trusts bedrock.amazonaws.com.
         authorize: checks a call against IAM; without it, every call is allowed.
-        settings: account, Region, latencies, durations and quotas.
+        settings: account, Region, latencies, durations, quotas and the lag of reads.
         durations: replaces those of the settings.
         port: 0 for any free port.
         log: print a line per call to stderr.
@@ -168,6 +168,10 @@ class BedrockStandIn:
         """Remove the faults that have not happened yet."""
         self._account.faults.clear()
 
+    def lag(self, **members: float) -> None:
+        """Let reads lag behind writes, like `POST /_lag`; `local.bedrock.settings.Lag` has the members."""
+        self._account.lag = self._account.lag.changed(members)
+
     def forget_tokens(self) -> None:
         """Forget all client request tokens, as Bedrock does after some time."""
         self._account.tokens.clear()
@@ -188,5 +192,8 @@ class BedrockStandIn:
         return summary(self._account)
 
     def reset(self) -> None:
-        """Delete resources, faults and recorded calls; the clock and S3 stay unchanged."""
+        """Delete resources, faults and recorded calls, and restore the settings' lag.
+
+        The clock and S3 stay unchanged.
+        """
         self._application.reset()

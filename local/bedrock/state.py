@@ -53,4 +53,4 @@ def _job(account: Account, job: job_progress.Job) -> dict[str, Any]:
 
 
 def _tagged(account: Account, arn: str, **shown: Any) -> dict[str, Any]:
-    return {**shown, "arn": arn, "tags": dict(account.tags.get(arn, {}))}
+    return {**shown, "arn": arn, "tags": account.tags_of(arn)}

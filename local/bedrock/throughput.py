@@ -60,7 +60,7 @@ def _model(account: Account, identifier: str) -> tuple[str, str]:
     if custom := account.model_named(identifier):
         return custom.arn, custom.base
     if ":custom-model/" in identifier or (":" not in identifier and "." not in identifier):
-        raise not_found(f"The custom model {identifier} could not be found.")
+        raise not_found()
     model = account.catalogue.usable(identifier, account.clock.now())
     if "PROVISIONED" not in model.inference:
         raise invalid(f"The model {identifier} doesn't support Provisioned Throughput.")
@@ -126,7 +126,7 @@ def find(account: Account, identifier: str) -> Throughput:
     by_name = (t for t in account.throughputs.values() if t.name == identifier)
     throughput = account.throughputs.get(identifier) or next(by_name, None)
     if throughput is None:
-        raise not_found(f"The provisioned model {identifier} could not be found.")
+        raise not_found()
     return throughput
 
 
@@ -194,13 +194,10 @@ def delete(account: Account, parameters: Parameters) -> Result:
     """Handle DeleteProvisionedModelThroughput; the throughput disappears at once."""
     throughput = find(account, parameters["provisionedModelId"])
     if throughput.status == "Updating":
-        raise conflict(f"The provisioned model {throughput.arn} can't be deleted while it is Updating.")
+        raise conflict()
     committed = throughput.expires is not None and throughput.expires > account.clock.now()
     if committed and throughput.status != "Failed":
-        raise conflict(
-            f"The provisioned model {throughput.arn} has a {throughput.commitment} commitment and can't be "
-            "deleted before its term ends."
-        )
+        raise conflict()
     del account.throughputs[throughput.arn]
     account.tags.pop(throughput.arn, None)
     return {}

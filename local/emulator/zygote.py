@@ -7,6 +7,7 @@ function over a socket and passes its pipes along; see `preloading`.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -14,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ MODULES = (
     "tomllib",
     "unicodedata",
 )
+# Services that the functions call.
+SERVICES = ("bedrock", "bedrock-runtime", "cloudwatch", "dynamodb", "s3", "sns", "stepfunctions")
 # File descriptors that come with a request: stdin, stdout, stderr, and the pipe for the exit code.
 PIPES = 4
 LARGEST = 1 << 20
@@ -35,6 +39,8 @@ def main(connection: socket.socket) -> None:
     """Fork on request until the emulator closes the socket."""
     for name in MODULES:
         importlib.import_module(name)
+    _keep_service_models()
+    gc.freeze()
     woken, waking = os.pipe()
     os.set_blocking(woken, False)
     os.set_blocking(waking, False)
@@ -62,6 +68,31 @@ def main(connection: socket.socket) -> None:
             for pipe in pipes[:3]:
                 os.close(pipe)
             connection.send(str(pid).encode())
+
+
+def _keep_service_models() -> None:
+    """Read botocore's files once; each function's clients then find them in memory."""
+    import boto3
+    from botocore.loaders import JSONFileLoader, Loader
+
+    for kind, name in ((JSONFileLoader, "load_file"), (Loader, "list_available_services")):
+        setattr(kind, name, _once(getattr(kind, name)))
+    session = boto3.Session("nobody", "nothing", region_name="us-east-1")
+    for service in SERVICES:
+        session.client(service)  # type: ignore[call-overload]  # any service's name
+    session.resource("dynamodb")
+
+
+def _once(method: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    """Return a method whose result for an argument is the same for all instances."""
+    results: dict[str, Any] = {}
+
+    def call(instance: Any, argument: str) -> Any:
+        if argument not in results:
+            results[argument] = method(instance, argument)
+        return results[argument]
+
+    return call
 
 
 def _reap(ends: dict[int, int]) -> None:

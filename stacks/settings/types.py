@@ -69,6 +69,14 @@ class Settings(Props):
         description="Tags on all resources, at most 40: a resource can have 50, and the stacks need some. "
         "Keys must not start with aws: or distilled-router: (botocore: Tag). Default: none.",
     )
+    absence_seconds: float = Field(
+        default=60,
+        ge=0,
+        le=180,
+        description="Seconds for which Bedrock must report a resource as absent before this counts. Its "
+        "reads lag behind writes: a new deployment may be found only after a minute. The deletion of a "
+        "resource that costs money takes this much longer. Default: 60.",
+    )
     dataset: Dataset = Field(description="Training and hold-out data.")
     labelling: LabellingProps = Field(
         default_factory=LabellingProps,

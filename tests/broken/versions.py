@@ -76,8 +76,8 @@ THROUGHPUT_KNOWN_LATE = """
 _named, _bought = handle, check
 
 
-def handle(event, bedrock, releases=None, now=_utc_now):
-    answered = _named(event, bedrock, releases, now)
+def handle(event, bedrock, now=_utc_now):
+    answered = _named(event, bedrock, now)
     if event.is_delete:
         return answered
     for _ in range(3):
@@ -103,7 +103,7 @@ JOB, THROUGHPUT = "distillation_job/handler.py", "provisioned_throughput/handler
 
 VERSIONS = (
     Version("random idempotency token: job", "distilled_router/bedrock/jobs.py", random_token),
-    Version("random idempotency token: throughput", "distilled_router/bedrock/throughput.py", random_token),
+    Version("random idempotency token: throughput", "distilled_router/bedrock/purchase.py", random_token),
     Version("physical id only after the wait: job", JOB, followed_by(JOB_KNOWN_LATE)),
     Version("physical id only after the wait: throughput", THROUGHPUT, followed_by(THROUGHPUT_KNOWN_LATE)),
     Version("Delete that does not wait: job", JOB, followed_by(DELETE_AT_ONCE)),

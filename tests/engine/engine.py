@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -58,6 +59,7 @@ class Engine:
         )
         self._session = boto3.Session(environment.ACCESS_KEY, environment.SECRET_KEY, None, REGION)
         self._published: set[str] = set()
+        self._archives: dict[str, Path] = {}
         self._clients: dict[str, Any] = {}
         self._bootstrap()
 
@@ -94,7 +96,7 @@ class Engine:
         return self._session.client(  # type: ignore[call-overload]  # any service's name
             service,
             endpoint_url=ours,
-            verify=str(self.state.ca_bundle),
+            verify=str(self.state.certificate),
             config=Config(
                 retries={"total_max_attempts": 1},
                 s3={"addressing_style": "path"},
@@ -114,7 +116,10 @@ class Engine:
         if key in self._published:
             return
         if source.is_dir():
-            source = Path(shutil.make_archive(str(self.state.tmp / key.removesuffix(".zip")), "zip", source))
+            if key not in self._archives:
+                base = self.state.tmp / key.removesuffix(".zip")
+                self._archives[key] = Path(shutil.make_archive(str(base), "zip", source))
+            source = self._archives[key]
         self.aws("s3").put_object(Bucket=STAGING, Key=key, Body=source.read_bytes())
         self._published.add(key)
 
@@ -177,7 +182,7 @@ class Engine:
         while (status := self.status(stack) or "DELETE_COMPLETE").endswith("IN_PROGRESS"):
             if time.monotonic() > end:
                 raise TimeoutError(f"{stack} is still {status} after {seconds:.0f} s")
-            time.sleep(0.05)
+            time.sleep(0.1)
         reasons = () if status in DONE else tuple(self._reasons(stack))
         return Outcome(stack, status, reasons)
 
@@ -229,7 +234,7 @@ class Engine:
     def table(self, name: str) -> Any:
         """Return a DynamoDB table resource."""
         return self._session.resource(
-            "dynamodb", endpoint_url=self._servers.emulator.url, verify=str(self.state.ca_bundle)
+            "dynamodb", endpoint_url=self._servers.emulator.url, verify=str(self.state.certificate)
         ).Table(name)
 
     def router(self, api_id: str) -> Router:
@@ -245,6 +250,38 @@ class Engine:
     def deliver(self, times: int) -> None:
         """Set how often CloudFormation delivers each event of a custom resource."""
         self._send(f"{self._servers.emulator.url}/_cloudformation/deliveries/{times}", "POST", b"")
+
+    def cancel(self, stack: str = "", **order: Any) -> None:
+        """Let CloudFormation stop waiting for a Create or Update, the first that matches, now or later.
+
+        `order` has fields of `Order` in `local/emulator/cloudformation.py`.
+        """
+        self._cancellations("POST", json.dumps({"stack": stack, **order}).encode())
+
+    def lose_response(self, stack: str = "", *, after: float = 3600, **order: Any) -> None:
+        """Let CloudFormation get no response to a Create or Update, and stop waiting after these seconds.
+
+        With the default, the operation remains in progress until it is cancelled or its stack is deleted.
+        """
+        self.cancel(stack, after=after, how="timeout", **order)
+
+    def withdraw_cancellations(self) -> list[Mapping[str, Any]]:
+        """Withdraw the cancellations that have not applied; return the operations that were ended."""
+        applied = self.cancelled()
+        self._cancellations("DELETE")
+        return applied
+
+    def cancelled(self) -> list[Mapping[str, Any]]:
+        """Return the operations that CloudFormation stopped waiting for, since the last withdrawal."""
+        applied: list[Mapping[str, Any]] = self._cancellations("GET")["applied"]
+        return applied
+
+    def _cancellations(self, method: str, body: bytes | None = None) -> Any:
+        return self._send(f"{self._servers.emulator.url}/_cloudformation/cancellations", method, body)
+
+    def begin_to_delete(self, stack: str) -> None:
+        """Start to delete a stack, whatever CloudFormation is doing with it."""
+        self.aws("cloudformation").delete_stack(StackName=stack)
 
     def bedrock(self, path: str, order: Mapping[str, Any] | None = None, *, delete: bool = False) -> Any:
         """Call one of the stand-in's own endpoints, e.g. `/_state`: by GET, DELETE, or POST with an order."""
@@ -277,10 +314,9 @@ class Engine:
         return [call for call in calls if call["outcome"] in ("ok", "lost")]
 
     def written(self) -> list[str]:
-        """Return the operations that changed something in Bedrock, in order."""
-        return [
-            call["operation"] for call in self.calls() if not call["operation"].startswith(("Get", "List"))
-        ]
+        """Return the operations that changed something in Bedrock except tags, in order."""
+        ignored = ("Get", "List", "TagResource", "UntagResource")
+        return [call["operation"] for call in self.calls() if not call["operation"].startswith(ignored)]
 
     def held(self, kind: str) -> dict[str, Mapping[str, Any]]:
         """Return Bedrock's resources of a kind (`jobs`, `models`, `throughput`) by name."""
@@ -304,8 +340,12 @@ class Engine:
         answer: Mapping[str, Any] = json.loads(self.aws("s3").get_object(**where)["Body"].read())
         return answer
 
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.state.certificate))
+
     def _send(self, url: str, method: str, body: bytes | None = None) -> Any:
-        context = ssl.create_default_context(cafile=str(self.state.ca_bundle)) if "https" in url else None
+        context = self._trust if "https" in url else None
         request = Request(url, data=body, method=method, headers={"Content-Type": "application/json"})
         # A reset waits for running requests.
         with urlopen(request, timeout=SECONDS, context=context) as answer:

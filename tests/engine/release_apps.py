@@ -41,10 +41,11 @@ from distilled_router.release.table import FAILED, LIVE, Release, Releases
 from distilled_router.release.wait_conditions import WaitConditions
 from stacks.settings import PROJECT
 from tests.engine import layers
-from tests.engine.apps import BUCKET, CONTEXT, DELETE_MODEL, OWNER, ROWS, STUDENT, TEACHER
+from tests.engine.apps import BUCKET, CONTEXT, DELETE_MODEL, OWNER, QUICK, ROWS, STUDENT, TEACHER
 from tests.engine.engine import Engine, Outcome
 from tests.stacks.assembly import unhashed
 
+TABLE = "AWS::DynamoDB::Table"
 HOLDOUT = "rows/holdout.jsonl"
 BAD_DATA = "Record 7 of rows/training.jsonl holds 'User:', which is reserved and may not be in a prompt."
 # Enough rows for the stand-in's student to pass the gate below, and few enough to be quick.
@@ -114,6 +115,7 @@ class ReleaseStack(cdk.Stack):
                 throughput=throughput,
             ),
             stores=ReleaseStores(table=table),
+            hosting=QUICK,
         )
         if own_job:
             # What costs money is created last: if the stack fails before, there is nothing to stop.
@@ -131,6 +133,7 @@ class ReleaseStack(cdk.Stack):
             data=JobData(training_key=ROWS),
             props=JobProps(teacher=TEACHER, student=STUDENT, nonce=nonce),
             options=JobOptions(retention=DELETE_MODEL),
+            hosting=QUICK,
         )
 
     def _throughput(self, model_units: int) -> tuple[ProvisionedThroughput, dynamodb.ITable]:
@@ -148,6 +151,7 @@ class ReleaseStack(cdk.Stack):
             props=ThroughputProps(model_units=model_units),
             table=table,
             options=ThroughputOptions(student=STUDENT, retention=DELETE_MODEL, poll_seconds=1),
+            hosting=QUICK,
         )
         return throughput, table
 
@@ -176,6 +180,13 @@ class Declared:
     def logical_id(self, name: str) -> str:
         """Return the logical id of a resource: its name and the CDK's hash."""
         return str(next(key for key in self.template["Resources"] if unhashed(key) == name))
+
+    @property
+    def releases_table(self) -> str:
+        """Return the logical id of the releases table; the stack also has a table of requests."""
+        tables = [key for key, each in self.template["Resources"].items() if each["Type"] == TABLE]
+        (found,) = [key for key in tables if not unhashed(key).startswith("ResourceRequests")]
+        return str(found)
 
     def of_type(self, kind: str, having: str = "") -> str:
         """Return the logical id of the one resource of a type that has this property."""
@@ -207,7 +218,7 @@ class Scene:
         """Start with a bucket that holds the training rows."""
         self.engine = engine
         # Each test uses another stack name, so that leftovers of one test don't disturb the next.
-        self._stack, self._folder = f"{OWNER}-{next(_numbers)}", folder
+        self.stack, self._folder = f"{OWNER}-{next(_numbers)}", folder
         self._declared: Declared | None = None
         self._outcomes: list[Outcome] = []
         self._ids: dict[str, str] = {}
@@ -224,12 +235,12 @@ class Scene:
         """Start to deploy a version of the app; return the digest of its release."""
         self._declared = declare(self._folder, **options)
         self.engine.publish(self._declared.assembly)
-        self.engine.begin(self._stack, self._declared.template)
+        self.engine.begin(self.stack, self._declared.template)
         return self._declared.digest
 
     def status(self) -> str | None:
         """Return the stack's status."""
-        return self.engine.status(self._stack)
+        return self.engine.status(self.stack)
 
     def is_busy(self) -> bool:
         """Return whether CloudFormation is working on the stack."""
@@ -237,7 +248,7 @@ class Scene:
 
     def wait(self) -> Outcome:
         """Wait for the end of the started operation."""
-        outcome = self.engine.wait(self._stack)
+        outcome = self.engine.wait(self.stack)
         self._outcomes.append(outcome)
         return outcome
 
@@ -256,7 +267,7 @@ class Scene:
     def begin_to_destroy(self) -> str:
         """Start to delete the stack; return the ARN of the latest execution."""
         last = max(self.releases().values(), key=lambda release: release.started_at, default=None)
-        self.engine.aws("cloudformation").delete_stack(StackName=self._stack)
+        self.engine.aws("cloudformation").delete_stack(StackName=self.stack)
         return last.execution if last else ""
 
     def order(self, kind: str, **more: Any) -> None:
@@ -283,7 +294,9 @@ class Scene:
 
     def item(self, digest: str) -> Mapping[str, Any]:
         """Return a release's item in the table."""
-        found: Mapping[str, Any] = self._dynamodb_table.get_item(Key={"id": f"release@{digest}"})["Item"]
+        found: Mapping[str, Any] = self._dynamodb_table.get_item(Key={"id": f"{OWNER}/release@{digest}"})[
+            "Item"
+        ]
         return found
 
     def served(self) -> tuple[str, ...]:
@@ -317,12 +330,12 @@ class Scene:
     def windows(self) -> list[int]:
         """Return the numbers of the windows in which the stack waits."""
         table = self._dynamodb_table
-        return sorted(window.number for window in WaitConditions(table).windows()) if table else []
+        return sorted(window.number for window in WaitConditions(table, OWNER).windows()) if table else []
 
     def physical_ids(self, kind: str) -> set[str]:
         """Return the physical ids of the stack's resources of a type."""
         declared = self._current.template["Resources"]
-        found = self.engine.resources(self._stack).items()
+        found = self.engine.resources(self.stack).items()
         return {id_ for name, id_ in found if declared[name]["Type"] == kind}
 
     def goes_live(self, digest: str) -> Release:
@@ -404,7 +417,7 @@ class Scene:
     def _failures(self) -> Iterator[str]:
         """Return why resources of the stack failed, over all its operations."""
         try:
-            events = self.engine.aws("cloudformation").describe_stack_events(StackName=self._stack)[
+            events = self.engine.aws("cloudformation").describe_stack_events(StackName=self.stack)[
                 "StackEvents"
             ]
         except ClientError:
@@ -423,17 +436,17 @@ class Scene:
     def _table(self) -> Releases | None:
         """Return the releases table, or None if it does not exist."""
         table = self._dynamodb_table
-        return Releases(table) if table else None
+        return Releases(table, OWNER) if table else None
 
     @property
     def _dynamodb_table(self) -> Any:
         if self._known_table is None and self._declared:
-            name = self._physical_id(self._declared.of_type("AWS::DynamoDB::Table"))
+            name = self._physical_id(self._declared.releases_table)
             self._known_table = self.engine.table(name) if name else None
         return self._known_table
 
     def _physical_id(self, logical_id: str) -> str | None:
         """Return a resource's physical id, reading until it exists; resources here are never replaced."""
         if logical_id not in self._ids and self.status():
-            self._ids |= self.engine.resources(self._stack)
+            self._ids |= self.engine.resources(self.stack)
         return self._ids.get(logical_id)

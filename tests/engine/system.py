@@ -99,8 +99,8 @@ class System:
 
     def physical(self, stack: str, name: str) -> str:
         """Return the physical id of a resource by its name without the CDK's hash."""
-        logical_id = self.variant.logical_id(stack, name)
-        return self.engine.resources(f"{self.variant.owner}-{stack}")[logical_id]
+        resources = self.engine.resources(f"{self.variant.owner}-{stack}")
+        return {unhashed(key): physical_id for key, physical_id in resources.items()}[name]
 
     def table(self) -> Any:
         """Return the releases table as a DynamoDB resource."""
@@ -108,7 +108,7 @@ class System:
 
     def releases(self) -> Releases:
         """Return the table of releases and route."""
-        return Releases(self.table())
+        return Releases(self.table(), self.variant.owner)
 
     def router(self) -> Router:
         """Send queries to the router."""

@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-labelling
 SECONDS = 300.0
 CREATE, JOB = "CreateModelInvocationJob", "CreateModelCustomizationJob"
 TEACHER = "us.amazon.nova-pro-v1:0"
+RESOURCE = "Custom::BedrockLabelling"
 STACKS = ("data", "distillation", "release", "router")
 # The real queries beside the project if present, otherwise the sample queries.
 REAL_QUERIES = 2_400
@@ -91,7 +92,7 @@ class System:
     def release(self, version: Variant) -> Release | None:
         resources = self.engine.resources(f"{version.owner}-release")
         table = self.engine.table(resources[version.logical_id("release", "Releases")])
-        return Releases(table).get(version.digest)
+        return Releases(table, version.owner).get(version.digest)
 
     def wait_until_live(self, version: Variant) -> Release:
         release = self.until(lambda: (found := self.release(version)) and found.is_final and found)
@@ -189,3 +190,39 @@ def test_destroy_in_the_middle_leaves_nothing_running(
         assert system.engine.delete(f"{first.owner}-{stack}").succeeded
     assert set(system.batches().values()) <= {"Stopped", "Completed"}
     assert system.jobs() == {}
+
+
+@pytest.mark.parametrize("how", ["cancelled", "deleted"])
+def test_labelling_whose_create_ended_without_a_response_is_stopped(
+    system: System, declare: Callable[..., Variant], how: str
+) -> None:
+    first, engine = declare(), system.engine
+    stack = f"{first.owner}-distillation"
+    system.deploy(first, "data")
+    engine.bedrock("/_faults", {"kind": "batch_stalled", "count": None})
+    engine.lose_response(stack, resource_type=RESOURCE)
+    engine.begin(stack, first.templates["distillation"])
+    system.until(lambda: system.batches())
+    if how == "cancelled":
+        engine.cancel(stack, resource_type=RESOURCE)
+        assert engine.wait(stack).status == "ROLLBACK_COMPLETE"
+    assert engine.delete(stack).succeeded
+    assert set(system.batches().values()) == {"Stopped"}
+    assert system.jobs() == {}
+
+
+def test_moved_labelling_goes_on(system: System, declare: Callable[..., Variant]) -> None:
+    """The resource gets another logical id: the new one claims what runs, then the old one is deleted."""
+    first, engine = declare(), system.engine
+    stack, template = f"{first.owner}-distillation", first.templates["distillation"]
+    (known,) = [key for key, each in template["Resources"].items() if each["Type"] == RESOURCE]
+    moved = json.loads(json.dumps(template).replace(f'"{known}"', '"MovedLabelling"'))
+    engine.bedrock("/_faults", {"kind": "batch_stalled", "count": None})
+    system.deploy(first, "data", "distillation")
+    begun = system.until(lambda: system.batches())
+    assert engine.deploy(stack, moved).succeeded
+    assert system.labellings() == {f"{first.digest}-1": "RUNNING"}
+    assert set(begun) <= set(system.batches())
+    assert set(system.batches().values()) <= {"Submitted", "Validating", "Scheduled", "InProgress"}
+    assert engine.delete(stack).succeeded
+    assert set(system.batches().values()) == {"Stopped"}

@@ -34,7 +34,7 @@ def test_a_second_task_is_deployed_trained_and_routed(engine: Engine, tmp_path: 
         assert outcome.succeeded, outcome
 
     table = engine.resources(f"{declared.owner}-release")[declared.logical_id("release", "Releases")]
-    releases, end = Releases(engine.table(table)), time.monotonic() + SECONDS
+    releases, end = Releases(engine.table(table), declared.owner), time.monotonic() + SECONDS
     while (release := releases.get(declared.digest)) is None or not release.is_final:
         assert time.monotonic() < end, release
         time.sleep(0.1)

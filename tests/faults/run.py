@@ -18,10 +18,14 @@ from distilled_router.release.route import Route
 from distilled_router.release.table import LIVE, RETIRED, Release
 from tests.engine.engine import SECONDS, Engine, Outcome
 from tests.engine.system import STACKS, System, Traffic, Variant
-from tests.faults.schedule import DESTROY, Schedule, Step
+from tests.faults.schedule import DESTROY, Early, Schedule, Step
 from tests.permissions.calls import check
 
 QUIET_SECONDS = 25.0
+# A job that has run for so long stalls: it takes 1.4 s.
+STALL_SECONDS = 6.0
+POLL_SECONDS = 0.25
+QUERY_SECONDS = 0.3
 MOST_ATTEMPTS = 9
 DELETES = ("DeleteCustomModelDeployment", "DeleteProvisionedModelThroughput")
 
@@ -75,14 +79,15 @@ class Run:
 
     def _step(self, step: Step) -> None:
         self._tell(str(step))
-        self._engine.deliver(step.deliveries)
         self._order(step)
         if step.action == DESTROY:
             self._destroy()
         else:
-            self._deploy(self._variants[step.variant])
+            self._deploy(self._variants[step.variant], step.early)
+        for ended in self._engine.withdraw_cancellations():
+            self._tell(f"  {ended['operation']} of {ended['logical_id']} {ended['how']}")
         if step.meddling:
-            time.sleep(self._random.uniform(0, 2))
+            time.sleep(self._random.uniform(0, 1.5))
             self._meddle(step.meddling)
         if step.pause is not None:
             time.sleep(step.pause)
@@ -91,8 +96,14 @@ class Run:
             self._sweep()
             self._check_owned()
         self._engine.bedrock("/_faults", delete=True)
+        self._engine.bedrock("/_lag", delete=True)
 
     def _order(self, step: Step) -> None:
+        self._engine.deliver(step.deliveries)
+        if step.cancellation:
+            self._engine.cancel(**step.cancellation)
+        if step.lag:
+            self._engine.bedrock("/_lag", step.lag)
         for fault in step.faults:
             self._engine.bedrock("/_faults", fault)
             if fault["kind"] == "job_failed":
@@ -114,19 +125,32 @@ class Run:
             if job["status"] in ("InProgress", "Stopping"):
                 self._problem(f"job {job['name']} is {job['status']} after the end")
 
-    def _deploy(self, variant: Variant) -> None:
+    def _deploy(self, variant: Variant, early: Early | None) -> None:
         for stack, template in variant.templates.items():
             if not self._mend(stack):
                 return
             if stack == "distillation":
                 self._asked[variant.digest] = variant
+            if early and early.stack == stack and self._delete_early(stack, template, early.after):
+                return
             outcome = self._engine.deploy(f"{self._owner}-{stack}", template)
             self._note(outcome)
             if not outcome.succeeded:
                 return
             self._deployed[stack] = variant
             if stack == "router" and self._traffic is None:
-                self._traffic = Traffic(self._system.router())
+                self._traffic = Traffic(self._system.router(), QUERY_SECONDS)
+
+    def _delete_early(self, stack: str, template: Mapping[str, Any], after: float) -> bool:
+        """Begin to create a stack and delete it; return whether the stack did not exist before."""
+        name = f"{self._owner}-{stack}"
+        if self._engine.status(name) is not None:
+            return False
+        self._engine.begin(name, template)
+        time.sleep(after)
+        self._tell(f"  {name} {self._engine.status(name)}, is deleted")
+        self._delete(stack)
+        return True
 
     def _mend(self, stack: str) -> bool:
         """Do what the CDK does, or asks for, before it deploys a stack whose last operation failed."""
@@ -191,7 +215,7 @@ class Run:
                         )
                 case "break the route":
                     if "release" in self._deployed:
-                        broken = {"id": "route", "version": "none", "shares": "all of them"}
+                        broken = {"id": f"{self._owner}/route", "version": "none", "shares": "all of them"}
                         self._system.table().put_item(Item=broken)
                 case _:
                     self._kill_a_function()
@@ -209,11 +233,13 @@ class Run:
 
     def _quiet(self) -> bool:
         """Wait for the release's end, except that of a stalled job."""
-        end = time.monotonic() + QUIET_SECONDS
+        began = time.monotonic()
+        running = set(self._running_jobs())
         while self._executions():
-            if time.monotonic() > end:
+            seconds = time.monotonic() - began
+            if seconds > QUIET_SECONDS or (seconds > STALL_SECONDS and running & {*self._running_jobs()}):
                 return False
-            time.sleep(0.1)
+            time.sleep(POLL_SECONDS)
         time.sleep(0.3)  # started by the end of an execution
         return True
 
@@ -279,7 +305,10 @@ class Run:
 
     def _route_history(self) -> list[Route]:
         pages = self._system.table().scan(ConsistentRead=True)["Items"]
-        kept = sorted((item for item in pages if str(item["id"]).startswith("route@")), key=lambda i: i["id"])
+        kept = sorted(
+            (item for item in pages if str(item["id"]).startswith(f"{self._owner}/route@")),
+            key=lambda i: i["id"],
+        )
         return [Route.from_item(item) for item in kept]
 
     def _check_jobs(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -52,7 +52,26 @@ MEDDLING = (
     "kill a function",
 )
 
+RESOURCES = (
+    "Custom::BedrockDataset",
+    "Custom::BedrockDistillationJob",
+    "Custom::BedrockDistillationJob",
+    "Custom::BedrockRelease",
+    "Custom::BedrockRelease",
+)
+# Shorter than `absence_seconds` in environments/local.toml.
+LONGEST_LAG = 0.8
+LAGS = ("get_seconds", "list_seconds", "tags_seconds", "status_seconds", "misses")
+
 Fault = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Early:
+    """A stack that is deleted some seconds after its creation began, if the step creates it."""
+
+    stack: str
+    after: float
 
 
 @dataclass(frozen=True)
@@ -60,6 +79,7 @@ class Step:
     """One operation on the stacks, the faults ordered before it, and the seconds after it.
 
     `pause` is None if the step waits for the release. `meddling` happens in the middle of the pause.
+    `cancellation` orders CloudFormation to stop waiting for a resource; `lag` is that of Bedrock's reads.
     """
 
     action: str
@@ -68,13 +88,25 @@ class Step:
     deliveries: int
     pause: float | None
     meddling: str | None
+    cancellation: Mapping[str, Any] | None
+    early: Early | None
+    lag: Mapping[str, float]
 
     def __str__(self) -> str:
-        faults = ", ".join(_shown(fault) for fault in self.faults) or "no faults"
         then = "until the release ends" if self.pause is None else f"for {self.pause:.1f} s"
         meddled = f", intervention: {self.meddling}" if self.meddling else ""
-        twice = ", events twice" if self.deliveries > 1 else ""
-        return f"{self.action} {self.variant}{twice} ({faults}), then {then}{meddled}"
+        return f"{self.action} {self.variant} ({self._conditions()}), then {then}{meddled}"
+
+    def _conditions(self) -> str:
+        shown = [_shown(fault) for fault in self.faults]
+        if self.deliveries > 1:
+            shown.append("events twice")
+        if order := self.cancellation:
+            shown.append(f"{order['resource_type']} {order['how']} after {order['after']:.1f} s")
+        if self.early:
+            shown.append(f"{self.early.stack} deleted {self.early.after:.1f} s after its creation began")
+        shown += [f"{name} lag {value:.1f}" for name, value in self.lag.items()]
+        return ", ".join(shown) or "no faults"
 
 
 @dataclass(frozen=True)
@@ -93,13 +125,13 @@ class Schedule:
             steps.append(_step(random, random.choices((DEPLOY, DESTROY), (5, 1))[0]))
         if random.random() < 0.5:
             # Destroyed while the last step's work is in progress.
-            steps[-1] = Step(**{**vars(steps[-1]), "pause": random.uniform(0, 4)})
+            steps[-1] = replace(steps[-1], pause=random.uniform(0, 3))
         return cls(seed, tuple(steps))
 
 
 def _step(random: Random, action: str) -> Step:
     faults = tuple(_fault(random) for _ in range(random.choice((0, 1, 1, 2, 3))))
-    pause = None if random.random() < 0.4 else random.uniform(0, 6)
+    pause = None if random.random() < 0.4 else random.uniform(0, 4)
     return Step(
         action=action,
         variant=random.choice(NAMES),
@@ -107,7 +139,32 @@ def _step(random: Random, action: str) -> Step:
         deliveries=random.choice((1, 1, 2)),
         pause=pause,
         meddling=random.choice(MEDDLING) if random.random() < 0.3 else None,
+        cancellation=_cancellation(random) if random.random() < 0.35 else None,
+        early=_early(random) if random.random() < 0.2 else None,
+        lag=_lag(random) if random.random() < 0.3 else {},
     )
+
+
+def _cancellation(random: Random) -> Mapping[str, Any]:
+    """Return an order to stop waiting for a resource; its response is lost if it is a timeout."""
+    return {
+        "resource_type": random.choice(RESOURCES),
+        "how": random.choice(("cancelled", "cancelled", "timeout")),
+        # Not at once: the events of Create and Delete would overtake each other.
+        "after": random.choice((random.uniform(0.3, 1), random.uniform(0.3, 4))),
+    }
+
+
+def _early(random: Random) -> Early:
+    return Early(random.choice(("distillation", "release")), random.uniform(0, 2))
+
+
+def _lag(random: Random) -> Mapping[str, float]:
+    """Return seconds by which kinds of reads lag, and how many reads miss a new resource."""
+    chosen = random.sample(LAGS, random.randint(1, 3))
+    return {
+        name: random.randint(1, 2) if name == "misses" else random.uniform(0, LONGEST_LAG) for name in chosen
+    }
 
 
 def _fault(random: Random) -> Fault:

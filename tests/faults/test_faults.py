@@ -9,8 +9,8 @@ from tests.faults.workers import run
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("faults")]
 
-# This seed once found a model that neither of two stacks deleted.
-SEEDS = (39,)
+# A schedule with a cancelled Create, a stack that is deleted while it is created, and lagging reads.
+SEEDS = (7,)
 
 
 def test_faults_cost_nothing_twice_and_leave_nothing_running() -> None:

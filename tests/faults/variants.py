@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from stacks.settings import PROJECT, load
 from tests.engine.system import SHORT, Variant, changed, variant
+from tests.stacks.assembly import unhashed
 
 HOLDOUT_ROWS = 60
 CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -31,7 +34,15 @@ BROKEN: Mapping[str, tuple[str, str, str]] = {
     "broken-job": ("second", "distillation", "Custom::BedrockDistillationJob"),
     "broken-release": ("second", "release", "Custom::BedrockRelease"),
 }
-NAMES = (*CHANGES, *BROKEN)
+# Resources with other logical ids, since their construct moved: variant, stack, pattern of their names.
+MOVED: Mapping[str, tuple[str, str, str]] = {
+    "moved-job": ("first", "distillation", "Job.*"),
+    "moved-dataset": ("first", "distillation", "Dataset.*"),
+    # The other resources of a release have names that can't exist twice.
+    "moved-release": ("throughput", "release", "Release"),
+}
+NAMES = (*CHANGES, *BROKEN, *MOVED)
+_HASH = 8  # digits at the end of a logical id
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,25 @@ class BrokenVariant(Variant):
         return made
 
 
+@dataclass(frozen=True)
+class MovedVariant(Variant):
+    """A variant in which resources have other logical ids."""
+
+    stack: str
+    names: str
+
+    @cached_property
+    def templates(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return templates by stack; the moved resources have another hash in their ids."""
+        made = dict(super().templates)
+        text = json.dumps(made[self.stack])
+        for name in made[self.stack]["Resources"]:
+            if re.fullmatch(self.names, unhashed(name)):
+                text = text.replace(name, name[:-_HASH] + name[-_HASH:][::-1])
+        made[self.stack] = json.loads(text)
+        return made
+
+
 def synthesize(folder: Path) -> dict[str, Variant]:
     """Synthesize every variant in a folder inside the project, since a data set's path must be inside it."""
     folder.mkdir(parents=True)
@@ -69,8 +99,12 @@ def synthesize(folder: Path) -> dict[str, Variant]:
         for name, changes in CHANGES.items()
     }
     for name, (base, stack, after) in BROKEN.items():
-        of = made[base]
-        made[name] = BrokenVariant(
-            name, of.assembly, of.owner, of.digest, of.throughput, of.retries, stack, after
-        )
+        made[name] = BrokenVariant(**_fields(made[base], name), stack=stack, after=after)
+    for name, (base, stack, names) in MOVED.items():
+        made[name] = MovedVariant(**_fields(made[base], name), stack=stack, names=names)
     return made
+
+
+def _fields(base: Variant, name: str) -> dict[str, Any]:
+    """Return the fields of a variant that derives from another one."""
+    return {field.name: getattr(base, field.name) for field in fields(Variant)} | {"name": name}

@@ -44,7 +44,7 @@ KEYS = {
 # Calls that policies deny on purpose, by action and resource.
 REFUSED: Mapping[tuple[str, str], str] = {
     ("s3:ListBucket", r"<Source>"): "HeadBucket, for the bucket's Region: a refusal tells it, too.",
-    (r"bedrock:(Stop|Delete)\w+", r"arn:.*\{id\}"): (
+    (r"bedrock:(Stop|Delete|Tag|Untag)\w+", r"arn:.*\{id\}"): (
         "What has gone meanwhile has no owner's tag any more; the next look sees that it is gone."
     ),
 }
@@ -87,7 +87,7 @@ def masked(text: str, owner: str) -> str:
     text = re.sub(r"(?<={id}-)\d+$", "{n}", _IDS.sub("{id}", text))
     # Throughput's name carries its units and its commitment.
     text = re.sub(r"\d+mu(-\d+m)?$", "{n}mu", text)
-    text = re.sub(rf"(?<=[:/]){re.escape(owner)}(?=-|$)", "{owner}", text)
+    text = re.sub(rf"(?<=[:/]){re.escape(owner)}(?=[-/]|$)|^{re.escape(owner)}(?=/)", "{owner}", text)
     # Somebody else's bucket: the CDK's, or what the settings name.
     text = re.sub(r"arn:aws:s3:::(cdk-hnb659fds-assets|search-team|video-search)[^/]*", "<Source>", text)
     return re.sub(r"(?<=^<Source>/)[^*]+$", "{file}", text)

@@ -8,6 +8,7 @@ keys of a table's items, which the emulator does not tell apart.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tests.permissions.calls import Call, masked
@@ -27,8 +28,8 @@ LOG_DELIVERY = (
     "PutResourcePolicy",
     "UpdateLogDelivery",
 )
-# The router reads this item alone (`lambda/router/route_cache.py`).
-ROUTE = Call("RouterRole", "dynamodb:GetItem", "<Releases.Arn>", (("dynamodb:LeadingKeys", "route"),))
+# The router reads this item alone (`lambda/router/route_cache.py`). All others read and write the owner's.
+ROUTE = Call("RouterRole", "dynamodb:GetItem", "<Releases.Arn>", (("dynamodb:LeadingKeys", "{owner}/route"),))
 TRACING = ("GetSamplingRules", "GetSamplingTargets", "PutTelemetryRecords", "PutTraceSegments")
 
 
@@ -37,7 +38,15 @@ def derived(environment: Environment, recorded: Iterable[Call]) -> set[Call]:
     calls = {call for machine in _machines(environment) for call in _of_machine(environment, machine)}
     calls |= {*_logs(environment), *_traces(environment), *_dead_letters(environment)}
     calls |= {*_network(environment), *_variables(environment), ROUTE}
-    return calls | set(_encryption(environment, {*recorded, *calls}))
+    known = set(recorded)
+    return calls | set(_items(known)) | set(_encryption(environment, {*known, *calls}))
+
+
+def _items(recorded: Iterable[Call]) -> Iterator[Call]:
+    """Yield the recorded calls on the releases table with the key of an item; Scan has none."""
+    for call in recorded:
+        if call.resource == ROUTE.resource and call.action != "dynamodb:Scan" and call.role != ROUTE.role:
+            yield replace(call, context=(("dynamodb:LeadingKeys", "{owner}/release@{id}"),))
 
 
 def _machines(environment: Environment) -> list[Resource]:

@@ -59,11 +59,12 @@ ROLES: Mapping[str, str] = {
     "ReleaseReleaseRole": "The functions behind `Release`: start it, and delete what it created.",
     "ReleaseStateMachineRole": "The release state machine.",
     "RouterRole": "The router: reads the route and asks models.",
-    "ThroughputRole": "The functions behind `ProvisionedThroughput`: buy, update and delete it.",
+    "ThroughputStepRole": "ServeFromThroughput: buys throughput, or updates it to a release's model.",
     "WaitRole": "The functions behind `ReleaseWait`: the windows of the stack's wait conditions.",
 }
-# Roles that only another team's app has (`tests/engine/apps.py`): they look up existing resources.
-ELSEWHERE = r"Existing\w+"
+# Roles that only another team's app has (`tests/engine/apps.py`): they look up existing resources, or buy
+# throughput without a release.
+ELSEWHERE = r"Existing\w+|ThroughputRole|ThroughputProvider\w+"
 _FRAMEWORK = {
     "ProviderFrameworkOnEventRole": "The CDK's framework: passes CloudFormation's events to `{}`.",
     "ProviderFrameworkPollRole": "The CDK's framework: polls `{}`.",

@@ -63,7 +63,7 @@ UNUSED: tuple[Reason, ...] = (
     ),
     # What only AWS can show.
     Reason(
-        "ReleaseCandidateRole|ThroughputRole",
+        "ReleaseCandidateRole|ThroughputStepRole",
         "kms:(CreateGrant|DescribeKey|GenerateDataKey|Decrypt)",
         "Bedrock's documentation requires it for serving a model with a customer managed key",
         conditions="bedrock",
@@ -93,12 +93,6 @@ UNUSED: tuple[Reason, ...] = (
         "a batch job that is no longer needed, or whose create call got no response",
     ),
     Reason(
-        "LabellingRole",
-        "s3:ListBucket",
-        "S3 reports a missing object only to callers that may list its key (S3 API, GetObject)",
-        resource="Data",
-    ),
-    Reason(
         "LabellingStepRole",
         "bedrock:InvokeModel",
         "fewer queries than a batch needs are asked one by one; the tests use larger rounds",
@@ -109,6 +103,19 @@ UNUSED: tuple[Reason, ...] = (
         "tags changed while the job ran",
         resource="custom-model/",
         conditions="ResourceTag",
+    ),
+    Reason(
+        "ReleaseCandidateRole",
+        "bedrock:TagResource",
+        "a deployment without the release's claim is adopted",
+        resource="custom-model-deployment/",
+        conditions="ResourceTag",
+    ),
+    Reason(
+        "ReleaseCandidateRole",
+        "bedrock:(UntagResource|StopModelCustomizationJob)",
+        "a job whose resource was deleted while its next attempt was created",
+        resource="model-customization-job/",
     ),
     Reason(
         "ReleaseCandidateRole",
@@ -127,14 +134,9 @@ UNUSED: tuple[Reason, ...] = (
         resource="provisioned-model",
     ),
     Reason(
-        "ReleaseEvaluationRole|ThroughputRole",
+        "ReleaseEvaluationRole|ThroughputStepRole",
         "dynamodb:Scan",
         "reads the route's copies after the route was broken by hand",
-    ),
-    Reason(
-        "ThroughputRole",
-        "bedrock:(DeleteCustomModel|ListCustomModelDeployments|ListTagsForResource)",
-        "a model that only throughput served is deleted last, with its stack",
     ),
 )
 
@@ -172,7 +174,7 @@ NEIGHBOURS: tuple[Reason, ...] = (
         what="somebody else's",
     ),
     Reason(
-        "ReleaseCandidateRole|ThroughputRole",
+        "ReleaseCandidateRole|ThroughputStepRole",
         "bedrock:(CreateCustomModelDeployment|(Create|Update)ProvisionedModelThroughput)",
         "A model of another owner may be served: `DistillationJob.from_model_arn`.",
         resource="custom-model/",

@@ -111,8 +111,8 @@ def test_another_folder_is_a_new_call_but_another_object_is_not(monkeypatch: pyt
         }
         return _told(resources, {**call, "decision": ALLOWED})
 
-    assert not told("labels/0123456789abcdef/labelled/17.jsonl")
-    assert any("new: LabellingRole" in line for line in told("releases/0123456789abcdef/plan.json"))
+    assert not told("labels/search/0123456789abcdef/labelled/17.jsonl")
+    assert any("new: LabellingRole" in line for line in told("releases/search/0123456789abcdef/plan.json"))
 
 
 def _told(resources: dict[str, dict[str, str]], call: dict[str, object]) -> list[str]:

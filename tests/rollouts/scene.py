@@ -90,7 +90,7 @@ class Scene:
     def pass_step(self, digest: str) -> None:
         """Let the dwell time of the current rollout step pass, by moving its start into the past."""
         self.table.update_item(
-            Key={"id": f"release@{digest}"},
+            Key={"id": self.releases.key(f"release@{digest}")},
             UpdateExpression="SET step_at = :then",
             ExpressionAttributeValues={":then": int(time.time()) - STANDING["dwell_seconds"]},
         )
@@ -106,7 +106,7 @@ class Scene:
     @cached_property
     def releases(self) -> Releases:
         """Return the releases table."""
-        return Releases(self.table)
+        return Releases(self.table, self._good.owner)
 
     @cached_property
     def table(self) -> Any:

@@ -26,7 +26,9 @@ BROKEN: dict[str, dict[str, Any]] = {
 
 def item(scene: Scene) -> dict[str, Any]:
     """Return the route item."""
-    found: dict[str, Any] = scene.table.get_item(Key={"id": "route"}, ConsistentRead=True)["Item"]
+    found: dict[str, Any] = scene.table.get_item(
+        Key={"id": scene.releases.key("route")}, ConsistentRead=True
+    )["Item"]
     return found
 
 
@@ -92,14 +94,14 @@ def test_a_broken_route_is_repaired_by_the_next_step_of_a_rollout(
 
 
 def test_a_deleted_route_is_created_again_by_the_next_step(scene: Scene, traffic: Traffic, live: str) -> None:
-    scene.table.delete_item(Key={"id": "route"})
+    scene.table.delete_item(Key={"id": scene.releases.key("route")})
     scene.answers_settle(traffic, None)
     check_that_nothing_goes(scene, traffic, None)
 
     candidate = scene.candidate(rollout=PATIENT)
     scene.deploy(candidate)
     scene.gets_share(candidate.digest)
-    scene.table.delete_item(Key={"id": "route"})
+    scene.table.delete_item(Key={"id": scene.releases.key("route")})
     scene.answers_settle(traffic, None)
     check_that_nothing_goes(scene, traffic, None)
     scene.pass_step(candidate.digest)

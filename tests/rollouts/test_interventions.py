@@ -63,11 +63,11 @@ def test_a_share_that_is_not_withdrawn_expires(
     assert scene.release(candidate.digest).state == ROLLING_OUT
 
     # It expires a quarter of an hour after the step's end: the test moves the expiry into the past.
-    shares = scene.table.get_item(Key={"id": "route"})["Item"]["shares"]
+    shares = scene.table.get_item(Key={"id": scene.releases.key("route")})["Item"]["shares"]
     (place,) = (number for number, share in enumerate(shares) if share["digest"] == candidate.digest)
     assert shares[place]["expires_at"] > time.time() + STANDING["dwell_seconds"]
     scene.table.update_item(
-        Key={"id": "route"},
+        Key={"id": scene.releases.key("route")},
         UpdateExpression=f"SET shares[{place}].expires_at = :past",
         ExpressionAttributeValues={":past": int(time.time()) - 1},
     )

@@ -72,7 +72,7 @@ class Assembly:
         """Return the folder of the data set in the data bucket."""
         digest = self.identity.dataset_digest
         if self.is_labelled_here:
-            return f"labels/{self.identity.labels_digest}/datasets/{digest}"
+            return f"labels/{self.settings.owner}/{self.identity.labels_digest}/datasets/{digest}"
         return f"datasets/{digest}"
 
     @property

@@ -20,7 +20,6 @@ HANDLERS = {
     "Custom::BedrockDataset": "dataset",
     "Custom::BedrockDistillationJob": "distillation_job",
     "Custom::BedrockLabelling": "labelling",
-    "Custom::BedrockProvisionedThroughput": "provisioned_throughput",
     "Custom::BedrockRelease": "release",
     "Custom::BedrockReleaseWait": "release_wait",
 }

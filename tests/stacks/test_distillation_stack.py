@@ -33,7 +33,7 @@ def test_job_role_is_for_bedrocks_customization_jobs_of_this_account(assembly: A
 
 def test_job_role_may_read_data_write_its_output_and_ask_the_teacher(assembly: Assembly) -> None:
     account, region = assembly.settings.account, assembly.settings.region
-    data = "labels/*" if assembly.is_labelled_here else "datasets/*"
+    data = f"labels/{assembly.settings.owner}/*" if assembly.is_labelled_here else "datasets/*"
     read = [data, "jobs/*"] if assembly.training_uri else ["jobs/*"]
     expected = [
         allow({"s3:GetObject"}, {f"<Data.Arn>/{folder}" for folder in read}),

@@ -33,12 +33,12 @@ def test_every_function_has_exactly_the_variables_that_its_handler_reads(assembl
 @pytest.mark.parametrize(
     ("handler", "expected"),
     [
-        ("dataset.on_event", "Env"),
+        ("dataset.on_event", "ResourceEnv"),
         ("evaluation.ask_models", "EvaluationEnv"),
         ("evaluation.grade_answers", "GradeAnswersEnv"),
-        ("labelling.is_complete", "Env"),
+        ("labelling.is_complete", "ResourceEnv"),
         ("labelling.label_queries", "LabellingEnv"),
-        ("provisioned_throughput.on_event", "ProvisionedThroughputEnv"),
+        ("provisioned_throughput.on_event", "ResourceEnv"),
         ("provisioned_throughput.serve_from_throughput", "ServeFromThroughputEnv"),
         ("release_wait.tick", "ReleaseWaitEnv"),
         ("router.handler", "RouterEnv"),
@@ -72,12 +72,16 @@ class BrokenStack(cdk.Stack):
 
 
 def test_construct_that_passes_another_class_is_found() -> None:
-    broken = BrokenStack(env.ProvisionedThroughputEnv(owner="search", table_name="releases"))
+    broken = BrokenStack(env.ReleaseWaitEnv(owner="search", table_name="releases", margin_seconds=9))
     assert broken.problems() == [
+        "ABSENCE_SECONDS is missing",
         "BATCH_ROLE_ARN is missing",
         "BUCKET is missing",
+        "LOGICAL_ID is missing",
         "NETWORK is missing",
+        "STACK_ID is missing",
         "TAGS is missing",
+        "MARGIN_SECONDS is no field of LabellingEnv",
         "TABLE_NAME is no field of LabellingEnv",
     ]
 
@@ -90,7 +94,17 @@ def test_field_that_nothing_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(env, "LabellingEnv", LongerEnv)
     variables.env_class.cache_clear()
     broken = BrokenStack(
-        LongerEnv(owner="search", bucket="data", batch_role_arn="", tags={}, network={}, judge="")
+        LongerEnv(
+            owner="search",
+            stack_id="arn:stack",
+            logical_id="Resource",
+            absence_seconds=0,
+            bucket="data",
+            batch_role_arn="",
+            tags={},
+            network={},
+            judge="",
+        )
     )
     try:
         assert broken.problems() == ["LabellingEnv.judge is never read"]

@@ -41,7 +41,7 @@ def statements(assembly: Assembly, role: str) -> list[Statement]:
 
 def test_job_is_made_later_from_what_the_labelling_curates(raw: Assembly) -> None:
     job, known = raw.one("Custom::BedrockDistillationJob").properties, plan(raw)
-    place = f"labels/{known['labels']}/datasets/{known['dataset']}"
+    place = f"labels/{known['owner']}/{known['labels']}/datasets/{known['dataset']}"
     assert job["MadeLater"] is True
     assert raw.plain(job["TrainingDataUri"]) == f"s3://<Data>/{place}/training.jsonl"
     assert "ValidationDataUris" not in job
@@ -113,14 +113,19 @@ def test_batch_role_is_for_bedrocks_batch_jobs_of_this_account(raw: Assembly) ->
 
 
 def test_roles_of_the_labelling_reach_no_other_folder(raw: Assembly) -> None:
-    for role in ("LabellingBatchRole", "LabellingStepRole"):
+    folder = f"labels/{raw.settings.owner}/*"
+    for role in ("LabellingBatchRole", "LabellingStepRole", "LabellingRole"):
+        granted = statements(raw, role)
         objects = {
             resource
-            for statement in statements(raw, role)
-            if statement.actions & {"s3:GetObject", "s3:PutObject"}
+            for statement in granted
+            if statement.actions & {"s3:GetObject", "s3:PutObject", "s3:DeleteObjectVersion"}
             for resource in statement.resources
+            if resource.startswith("<Data.Arn>")
         }
-        assert objects == {"<Data.Arn>/labels/*"}
+        assert objects == {f"<Data.Arn>/{folder}"}
+        listed = [s for s in granted if s.resources == {"<Data.Arn>"}]
+        assert all(s.conditions == {"StringLike": {"s3:prefix": [folder]}} for s in listed)
 
 
 def test_only_the_batch_role_is_passed_and_only_to_bedrock(raw: Assembly) -> None:

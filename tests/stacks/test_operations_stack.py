@@ -31,6 +31,7 @@ def test_alarms_are_on_plain_metrics_that_functions_emit(assembly: Assembly) -> 
         "Latency",
         "FailedReleases",
         "StalledJobs",
+        "UnroutedThroughput",
     }
     for alarm in alarms:
         properties = alarm.properties

@@ -23,7 +23,7 @@ def followers(state: Mapping[str, Any]) -> Iterator[str]:
 
 
 def test_table_is_encrypted_with_our_key_and_can_be_restored(assembly: Assembly) -> None:
-    table = assembly.one("AWS::DynamoDB::Table").properties
+    table = assembly.one("AWS::DynamoDB::Table", "Releases").properties
     assert assembly.plain(table["SSESpecification"]) == {
         "SSEEnabled": True,
         "SSEType": "KMS",
@@ -120,9 +120,8 @@ def test_every_state_is_reached_and_every_path_ends(assembly: Assembly) -> None:
 
 def test_questions_are_asked_shard_by_shard_in_the_executions_own_folder(assembly: Assembly) -> None:
     asked = assembly.definition(machine(assembly))["States"]["AskModels: each shard"]
-    assert asked["ItemReader"]["Parameters"]["Prefix.$"] == (
-        "States.Format('releases/{}/questions/', $$.Execution.Name)"
-    )
+    folder = f"releases/{assembly.settings.owner}/{{}}/questions/"
+    assert asked["ItemReader"]["Parameters"]["Prefix.$"] == f"States.Format('{folder}', $$.Execution.Name)"
     assert asked["MaxConcurrency"] == assembly.settings.evaluation.concurrency
     child = asked["ItemProcessor"]["States"]["AskModels"]
     assert child["Parameters"] == {"shard.$": "$.shard", "release.$": "$.release"}
@@ -150,7 +149,7 @@ def test_throughput_is_bought_last_and_only_where_configured(assembly: Assembly)
         *(["ServeFromThroughput"] if provisioned else []),
         "RetireOld",
     ]
-    assert len(assembly.resources("Custom::BedrockProvisionedThroughput")) == int(provisioned)
+    assert assembly.resources("Custom::BedrockProvisionedThroughput") == []
 
 
 def test_release_takes_its_model_from_the_stacks_own_job_by_a_literal(assembly: Assembly) -> None:
@@ -249,8 +248,6 @@ def test_release_is_ended_before_anything_that_it_needs_for_that_goes(assembly: 
             ("ReleaseStateMachine", "ReleaseSweepHourly", "ReleaseSweepOnFailure", "ReleaseSweeperRole")
         )
     }
-    if assembly.settings.endpoint.kind == "provisioned":
-        needed.add(assembly.one("Custom::BedrockProvisionedThroughput").logical_id)
     assert needed <= set(assembly.one("Custom::BedrockRelease").raw["DependsOn"])
 
 
@@ -341,8 +338,9 @@ def test_bedrock_assumes_the_judges_role_for_evaluation_jobs_of_this_account(
         "ArnLike": {"aws:SourceArn": f"arn:aws:bedrock:us-east-1:{account}:evaluation-job/*"},
     }
     may = granted(assembly, "ReleaseJudgeRole")
+    folder = f"<Data.Arn>/releases/{assembly.settings.owner}/*/judge/*"
     for action in ("s3:GetObject", "s3:PutObject"):
-        assert [statement.resources for statement in may[action]] == [{"<Data.Arn>/releases/*/judge/*"}]
+        assert [statement.resources for statement in may[action]] == [{folder}]
     invoked = {resource for statement in may["bedrock:InvokeModel"] for resource in statement.resources}
     assert invoked == {
         f"arn:aws:bedrock:us-east-1:{account}:inference-profile/us.amazon.nova-pro-v1:0",
@@ -352,7 +350,9 @@ def test_bedrock_assumes_the_judges_role_for_evaluation_jobs_of_this_account(
 
 def test_without_a_judge_nothing_in_the_template_is_of_one(assembly: Assembly) -> None:
     text, judge = json.dumps(assembly.templates["release"]), assembly.settings.evaluation.judge
-    assert ("EvaluationJob" in text) == (judge is not None)
+    # Jobs of a judge that was removed from the settings are still found and stopped.
+    assert "bedrock:StopEvaluationJob" in text
+    assert ("CreateEvaluationJob" in text) == (judge is not None)
     assert set(re.findall(r'"JUDGE": "(.*?)"', text)) <= {judge or ""}
     assert ("minimum_judge_score" in text) == (assembly.settings.gate.minimum_judge_score is not None)
 

@@ -20,7 +20,9 @@ def test_router_may_read_the_route_and_no_other_item(assembly: Assembly) -> None
     (read,) = statements
     assert read.actions == {"dynamodb:GetItem"}
     assert read.resources == {"<Releases.Arn>"}
-    assert read.conditions == {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["route"]}}
+    assert read.conditions == {
+        "ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [f"{assembly.settings.owner}/route"]}
+    }
 
 
 def test_router_may_invoke_deployments_and_the_base_model_and_nothing_else_of_bedrock(

@@ -15,17 +15,25 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk.assertions import Template
 from cdk_nag import AwsSolutionsChecks
 
-from cdk_distilled_router import ExistingThroughput, ProvisionedThroughput, Release, ReleaseProps
+from cdk_distilled_router import (
+    ExistingThroughput,
+    ProvisionedThroughput,
+    Release,
+    ReleaseProps,
+    ReleaseStores,
+)
 from cdk_distilled_router.props import RETAIN
 from stacks.release import cost
 from stacks.settings import Settings
 from tests.stacks import declaring
 from tests.stacks.assembly import Assembly, unhashed
 from tests.stacks.environments import settings_of
+from tests.stacks.test_custom_resources import subscripts
 
 STUDENT = "amazon.nova-micro-v1:0:128k"
 MODEL = f"arn:aws:bedrock:us-east-1:111122223333:custom-model/{STUDENT}/a1b2c3d4e5f6"
 THROUGHPUT = "arn:aws:bedrock:us-east-1:111122223333:provisioned-model/a1b2c3d4e5f6"
+ROLES = {"ThroughputRole", "ThroughputStepRole"}
 PRICED = {"commitment": "OneMonth", "acknowledge_commitment": True, "hourly_price_usd": 50.0}
 
 
@@ -74,7 +82,7 @@ def properties(stack: cdk.Stack) -> Mapping[str, Any]:
 def allowed(stack: cdk.Stack) -> Iterator[tuple[str, str]]:
     """Yield the Bedrock actions of the handler's role, each with a resource."""
     for policy in Template.from_stack(stack).find_resources("AWS::IAM::Policy").values():
-        if {unhashed(role["Ref"]) for role in policy["Properties"]["Roles"]} != {"ThroughputRole"}:
+        if {unhashed(role["Ref"]) for role in policy["Properties"]["Roles"]}.isdisjoint(ROLES):
             continue
         for statement in policy["Properties"]["PolicyDocument"]["Statement"]:
             for action in several(statement["Action"]):
@@ -127,6 +135,12 @@ def test_all_that_can_be_set_reaches_the_resource(stack: cdk.Stack) -> None:
     }
 
 
+def test_resource_has_the_properties_that_its_handler_reads(stack: cdk.Stack) -> None:
+    bought(stack, **PRICED)
+    required, optional = subscripts("provisioned_throughput", "properties")
+    assert required <= set(properties(stack)) == required | optional
+
+
 def test_its_role_may_do_what_one_models_throughput_needs_and_no_more(stack: cdk.Stack) -> None:
     bought(stack)
     found = set(allowed(stack))
@@ -144,7 +158,9 @@ def test_its_role_may_do_what_one_models_throughput_needs_and_no_more(stack: cdk
     }
     assert models == {"GetCustomModel", "CreateProvisionedModelThroughput", update}
     assert bases == {"GetFoundationModel"}
-    assert {action for action, _ in found} == throughputs | models | bases
+    listed = {action for action, resource in found if resource == "*"}
+    assert listed == {"ListProvisionedModelThroughputs"}
+    assert {action for action, _ in found} == throughputs | models | bases | listed
 
 
 def test_it_changes_and_deletes_only_what_carries_the_owners_tag(stack: cdk.Stack) -> None:
@@ -165,12 +181,49 @@ def test_it_changes_and_deletes_only_what_carries_the_owners_tag(stack: cdk.Stac
         assert conditions[f"bedrock:{action}"] == {"StringEquals": owner}
 
 
-def test_a_releases_throughput_may_look_at_and_delete_models_of_any_student(stack: cdk.Stack) -> None:
+def test_a_release_buys_it_without_a_custom_resource_and_claims_it(stack: cdk.Stack) -> None:
+    releases = table(stack)
+    throughput = bought(stack, table=releases, model_arn=None, student=STUDENT, name="search")
+    assert (throughput.resource, throughput.provisioned_model_arn, throughput.stage) == (None, None, None)
+    bucket, stores = s3.Bucket(stack, "Bucket"), ReleaseStores(table=releases)
+    release = Release(
+        stack,
+        "Release",
+        owner="search",
+        job=Source(),
+        bucket=bucket,
+        holdout_key="datasets/d/holdout.jsonl",
+        props=ReleaseProps(throughput=throughput),
+        stores=stores,
+    )
+
+    template = Template.from_stack(stack)
+    template.resource_count_is("Custom::BedrockProvisionedThroughput", 0)
+    (variables,) = [
+        function["Properties"]["Environment"]["Variables"]
+        for function in template.find_resources("AWS::Lambda::Function").values()
+        if function["Properties"]["Handler"] == "provisioned_throughput.handler.serve_from_throughput"
+    ]
+    (logical_id,) = template.find_resources("Custom::BedrockRelease")
+    assert (variables["STACK_ID"], variables["LOGICAL_ID"]) == ({"Ref": "AWS::StackId"}, logical_id)
+    assert stack.resolve(release.resource.ref) == {"Ref": logical_id}
+
+
+def test_a_releases_throughput_may_read_models_of_any_student(stack: cdk.Stack) -> None:
     """The student in the settings may change while a model of the one before is served."""
     releases = table(stack)
     bought(stack, table=releases, model_arn=None, student=STUDENT, name="search")
     of_any = {action for action, resource in allowed(stack) if ":custom-model/*" in resource}
-    assert of_any == {"GetCustomModel", "DeleteCustomModel", "ListTagsForResource"}
+    assert of_any == {"GetCustomModel"}
+
+
+@pytest.mark.parametrize("commitment", [True, False])
+def test_price_of_a_commitment_reaches_the_release(stack: cdk.Stack, commitment: bool) -> None:
+    """Its resource says what a commitment still costs. Without one, a new price must restart nothing."""
+    releases = table(stack)
+    priced = PRICED if commitment else {"hourly_price_usd": 50.0}
+    throughput = bought(stack, **priced, table=releases, model_arn=None, student=STUDENT, name="search")
+    assert throughput.hourly_price_usd == (50.0 if commitment else None)
 
 
 def test_cdk_nag_finds_nothing() -> None:
@@ -298,8 +351,8 @@ def test_cost_is_an_output_if_there_is_throughput(assembly: Assembly) -> None:
         assert "2 model units at 100 USD" in assembly.templates["release"]["Description"]
 
 
-def test_name_of_throughput_is_one_for_resource_release_and_sweeper(assembly: Assembly) -> None:
-    """The resource buys, the release uses and the sweeper keeps throughput of the same name."""
+def test_name_of_throughput_is_one_for_step_release_and_sweeper(assembly: Assembly) -> None:
+    """The step buys, the release uses and the sweeper keeps throughput of the same name."""
     provisioned = assembly.settings.endpoint.kind == "provisioned"
     name = assembly.identity.throughput_name
     assert name == (f"{assembly.settings.owner}-2mu" if provisioned else "")
@@ -310,9 +363,7 @@ def test_name_of_throughput_is_one_for_resource_release_and_sweeper(assembly: As
         variables = assembly.one("AWS::Lambda::Function", function).properties["Environment"]["Variables"]
         assert (variables["THROUGHPUT_NAME"], variables["RETAIN_THROUGHPUT"]) == (name, "false")
     if provisioned:
-        resource = assembly.one("Custom::BedrockProvisionedThroughput")
         stage = assembly.one("AWS::Lambda::Function", "ThroughputServeFromThroughput")
-        assert resource.properties["ProvisionedModelName"] == name
-        assert stage.properties["Environment"]["Variables"]["THROUGHPUT_NAME"] == name
-        # The resource checks a change before a release can buy with it.
-        assert resource.logical_id in stage.raw["DependsOn"]
+        variables = stage.properties["Environment"]["Variables"]
+        assert variables["THROUGHPUT_NAME"] == name
+        assert variables["LOGICAL_ID"] == assembly.one("Custom::BedrockRelease").logical_id

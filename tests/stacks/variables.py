@@ -29,7 +29,9 @@ def problems(handler: str, variables: Mapping[str, Any]) -> list[str]:
     folder, _, entry = handler.partition(".handler.")
     kind = env_class(folder, entry)
     expected, given = set(kind.names().values()), set(variables)
-    read = fields_read(folder)[kind.__name__] | {"owner"}  # Powertools reads the owner
+    read = {"owner"}  # Powertools reads it
+    for base in kind.__mro__:
+        read |= fields_read(folder)[base.__name__]
     found = [f"{name} is missing" for name in sorted(expected - given)]
     found += [f"{name} is no field of {kind.__name__}" for name in sorted(given - expected)]
     found += [f"{kind.__name__}.{name} is never read" for name in sorted(kind.names().keys() - read)]
@@ -91,7 +93,11 @@ def _kinds_of_env(scope: ast.FunctionDef | ast.ClassDef) -> Iterator[str]:
                 yield ast.unparse(part.annotation)
         return
     arguments = [*scope.args.args, *scope.args.kwonlyargs]
-    yield from (ast.unparse(a.annotation) for a in arguments if a.arg == "env" and a.annotation)
+    yield from (
+        ast.unparse(a.annotation).removesuffix(" | None")
+        for a in arguments
+        if a.arg == "env" and a.annotation
+    )
     for node in ast.walk(scope):
         if isinstance(node, ast.Assign):
             for target, value in _pairs(node):

@@ -13,6 +13,7 @@ from distilled_router.release.table import Releases
 from local.bedrock import BedrockStandIn, Quotas, Settings
 from tests.unit.entry_points import Theatre
 from tests.unit.local.bedrock.scenes import labelled, lines
+from tests.unit.release_world import OWNER
 
 
 @pytest.fixture(scope="session")
@@ -27,4 +28,4 @@ def theatre(emulator: str, aws: Callable[[str], Any]) -> Iterator[Theatre]:
     with BedrockStandIn(settings=Settings(quotas=Quotas(model_units=9))) as server:
         server.s3.put_object(Bucket="data", Key="datasets/d1/training.jsonl", Body=lines(labelled()))
         plain = server.client("bedrock", attempts=1)
-        yield Theatre(server, plain, Releases(table), aws("stepfunctions"), aws("s3"))
+        yield Theatre(server, plain, Releases(table, OWNER), aws("stepfunctions"), aws("s3"))

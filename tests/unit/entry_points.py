@@ -20,14 +20,15 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from distilled_router.aws.errors import code
+from distilled_router.aws import custom_resource
+from distilled_router.aws.errors import NotYetError, code
 from distilled_router.bedrock.naming import throughput_name
+from distilled_router.bedrock.ownership import REQUEST_TAG
 from distilled_router.release.table import Releases
 from labelling.batch import RUNNING as BATCH_RUNNING
 from local.bedrock import BedrockStandIn
-from provisioned_throughput.handler import REQUEST_TAG
 from stacks.settings import PROJECT
-from tests.unit.framework import Framework
+from tests.unit.framework import STACK, Framework
 from tests.unit.release_world import OWNER, World
 
 # Seconds between polls: the first as of the Provider's waiter, the others longer, 40 minutes in all.
@@ -47,6 +48,11 @@ GATE = {
 SETTINGS = {
     "POWERTOOLS_SERVICE_NAME": OWNER,
     "TABLE_NAME": "releases",
+    "REQUESTS_TABLE": "requests",
+    "STACK_ID": STACK,
+    "LOGICAL_ID": "ReleaseResource1A2B3C4D",
+    "ABSENCE_SECONDS": "0",
+    "WAIT_SECONDS": "2400",
     "POLL_SECONDS": "300",
     "TIMEOUT_HOURS": "120",
     "STALL_HOURS": "48",
@@ -152,6 +158,8 @@ class Play:
                 if code(error) != "ThrottlingException":
                     raise
                 self.world.advance(60)
+            except NotYetError:
+                self.world.advance(60)
             else:
                 return True
         return False
@@ -195,6 +203,7 @@ def entered(world: World, bedrock: Any) -> Iterator[Play]:
         for name, value in SETTINGS.items():
             patch.setenv(name, value)
         clients = {"bedrock": bedrock, "stepfunctions": world.stepfunctions, "s3": world.s3}
+        patch.setattr(custom_resource, "table", lambda _: world.requests)
         for folder in folders():
             module = import_module(f"{folder}.handler")
             if hasattr(module, "client"):
@@ -259,7 +268,7 @@ class Theatre:
         """Yield an account that the plain client prepared; the entry points then use the given one."""
         self.server.reset()
         self.plays += 1
-        releases = Releases(wiped(self.releases).table, now=self.server.clock.now)
+        releases = Releases(wiped(self.releases).table, OWNER, now=self.server.clock.now)
         world = World(self.server, self.plain, self.stepfunctions, self.s3, releases, 1000 + self.plays)
         with entered(world, self.plain) as play:
             prepare(play)

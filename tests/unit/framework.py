@@ -22,6 +22,9 @@ RESPONSE_URL = "https://cloudformation-custom-resource-response-useast1.s3.amazo
 # About what Node puts under an error's message.
 _TRACE = "\n".join(["    at invokeUserFunction (/var/task/framework.js:2:5678)"] * 16)
 
+# CloudFormation invents such an id for a resource whose Create never answered.
+INVENTED = "video-router-prod-distillation-JobResource5F6E7A8B-1V3QZ0EXAMPLE"
+
 Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 _numbers = count(1)
 
@@ -57,19 +60,22 @@ def request(kind: str, properties: Mapping[str, Any], **more: Any) -> dict[str, 
     }
 
 
-def create(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a Create event."""
-    return request("Create", properties)
+def create(properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return a Create event; `more` are its other members, such as `LogicalResourceId`."""
+    return request("Create", properties, **more)
 
 
-def update(physical_id: str, properties: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+def update(
+    physical_id: str, properties: Mapping[str, Any], old: Mapping[str, Any], **more: Any
+) -> dict[str, Any]:
     """Return an Update event from old properties to new ones."""
-    return request("Update", properties, PhysicalResourceId=physical_id, OldResourceProperties=dict(old))
+    changed = {"PhysicalResourceId": physical_id, "OldResourceProperties": dict(old)}
+    return request("Update", properties, **changed, **more)
 
 
-def delete(physical_id: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+def delete(physical_id: str, properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """Return a Delete event."""
-    return request("Delete", properties, PhysicalResourceId=physical_id)
+    return request("Delete", properties, PhysicalResourceId=physical_id, **more)
 
 
 @dataclass
@@ -81,6 +87,13 @@ class Framework:
     tick: Callable[[], None] = lambda: None
     most_polls: int = 60
     responses: list[Response] = field(default_factory=list)
+
+    def begin(self, event: Mapping[str, Any]) -> Waiter:
+        """Send an event to onEvent, and return the waiter, which the test polls as long as it likes.
+
+        CloudFormation may abandon the request meanwhile; the framework does not learn of that.
+        """
+        return Waiter(self, {**event, **_travelled(self.on_event(_travelled(event)))})
 
     def send(self, event: Mapping[str, Any]) -> Response:
         """Send an event and return the final response to CloudFormation."""
@@ -97,8 +110,13 @@ class Framework:
         return self._poll(merged) if self.is_complete else self._respond("SUCCESS", merged)
 
     def _poll(self, merged: Mapping[str, Any]) -> Response:
+        response = self.poll(merged, self.most_polls)
+        return response or self._respond("FAILED", merged, "Operation timed out", self.most_polls)
+
+    def poll(self, merged: Mapping[str, Any], times: int) -> Response | None:
+        """Poll isComplete a number of times; return the response to CloudFormation if that came."""
         assert self.is_complete is not None
-        for polls in range(1, self.most_polls + 1):
+        for polls in range(1, times + 1):
             try:
                 answer = _travelled(self.is_complete(_travelled(merged)))
             except Exception as error:
@@ -108,7 +126,7 @@ class Framework:
                 return self._respond("SUCCESS", {**merged, **answer, "Data": data}, polls=polls)
             assert not answer.get("Data"), "the framework refuses data with IsComplete: False"
             self.tick()
-        return self._respond("FAILED", merged, "Operation timed out", self.most_polls)
+        return None
 
     def _respond(self, status: str, event: Mapping[str, Any], reason: str = "", polls: int = 0) -> Response:
         shown = f"Error: {reason}\n\nLogs: /aws/lambda/handler\n\n{_TRACE}" if reason else status
@@ -125,6 +143,18 @@ class Framework:
         response = Response(status, event["PhysicalResourceId"], event.get("Data") or {}, reason, polls)
         self.responses.append(response)
         return response
+
+
+@dataclass(frozen=True)
+class Waiter:
+    """The framework's state machine, which polls isComplete for one request."""
+
+    framework: Framework
+    event: Mapping[str, Any]
+
+    def poll(self, times: int = 1) -> Response | None:
+        """Poll a number of times; return the response if there is one."""
+        return self.framework.poll(self.event, times)
 
 
 def _travelled(value: Mapping[str, Any]) -> dict[str, Any]:

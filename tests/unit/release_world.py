@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from uuid import uuid4
@@ -13,14 +13,17 @@ from uuid import uuid4
 import boto3
 import pytest
 
-from distilled_router.bedrock import jobs
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name
+from distilled_router.bedrock import jobs, ownership
+from distilled_router.bedrock.naming import bedrock_tags, release_name
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.sweep import Sweeper
 from distilled_router.release.table import Release, Releases
 from local.bedrock import BedrockStandIn
+from tests.unit.framework import STACK
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE, ROLE, STUDENT, TEACHER, labelled, lines
+from tests.unit.requests_table import RequestsTable
 
 OWNER = "router-test"
 A, B, C = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
@@ -40,6 +43,11 @@ class Proxy:
         return self._replaced[name] if name in self._replaced else getattr(self._real, name)
 
 
+# The custom resources of the job and of the release.
+JOB = Claimant(STACK, "JobResource5F6E7A8B")
+RELEASE = Claimant(STACK, "ReleaseResource1A2B3C4D")
+
+
 @dataclass
 class World:
     """Clients and table of the release's functions. The table uses the stand-in's clock."""
@@ -50,6 +58,7 @@ class World:
     s3: Any
     releases: Releases
     number: int
+    requests: RequestsTable = field(default_factory=RequestsTable)
 
     @property
     def name(self) -> str:
@@ -96,10 +105,26 @@ class World:
             training_data_uri=f"s3://data/{name}.jsonl",
             output_data_uri="s3://data/output/",
             teacher_model_identifier=TEACHER,
-            tags={OWNER_TAG: OWNER, DIGEST_TAG: digest},
+            tags=JOB.tags(OWNER, request="request-0", digest=digest),
         )
-        jobs.ensure(self.bedrock, spec, allow_legacy=False)
+        jobs.ensure(self.bedrock, spec, jobs.Request(JOB, "request-0"), allow_legacy=False)
         return name
+
+    def claim(self, arn: str, claimant: Claimant | None = None) -> None:
+        """Claim a model for the release, as WatchJob does."""
+        ownership.claim(self.bedrock, arn, claimant or RELEASE)
+
+    def declare(self, digest: str) -> None:
+        """Declare a digest, as the release's resource does."""
+        self.releases.declarations.declare(RELEASE, digest)
+
+    def close(self) -> None:
+        """Remove the declaration, as the Delete of the release's resource does."""
+        self.releases.declarations.remove(RELEASE)
+
+    def unclaim(self, arn: str) -> None:
+        """Remove the claim on a job or model, as the Delete of the job's resource does."""
+        ownership.release(self.bedrock, arn, JOB)
 
     def train(self, digest: str, rows: bytes | None = None) -> str:
         """Run a release's job to its end; return the model's ARN."""
@@ -111,12 +136,13 @@ class World:
 
     def deploy(self, digest: str, model: str, *, wait: bool = True) -> str:
         """Deploy a model as a release does; return the deployment's ARN."""
-        return self.deploy_as(release_name(OWNER, digest), model, OWNER, wait=wait)
+        tags = RELEASE.tags(OWNER, request="request-1", digest=digest)
+        return self.deploy_as(release_name(OWNER, digest), model, tags, wait=wait)
 
-    def deploy_as(self, name: str, model: str, owner: str | None, *, wait: bool = True) -> str:
-        """Deploy a model under any name, with any owner's tag or none."""
+    def deploy_as(self, name: str, model: str, tags: Mapping[str, str], *, wait: bool = True) -> str:
+        """Deploy a model under any name, with any tags."""
         made = self.bedrock.create_custom_model_deployment(
-            modelDeploymentName=name, modelArn=model, tags=bedrock_tags({OWNER_TAG: owner} if owner else {})
+            modelDeploymentName=name, modelArn=model, tags=bedrock_tags(tags)
         )
         if wait:
             self.advance(10 * MINUTE)
@@ -176,7 +202,7 @@ class World:
             bedrock=clients.get("bedrock", self.bedrock),
             stepfunctions=clients.get("stepfunctions", self.stepfunctions),
             releases=self.releases,
-            owner=OWNER,
+            claimant=clients.get("claimant", RELEASE),
             keep_releases=keep,
             retain_models=retain,
             throughput_name=throughput_name,
@@ -218,7 +244,7 @@ def world(stage: tuple[BedrockStandIn, Any, Any], aws: Callable[[str], Any]) -> 
         AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    releases = Releases(table, now=server.clock.now)
+    releases = Releases(table, OWNER, now=server.clock.now)
     return World(server, bedrock, aws("stepfunctions"), aws("s3"), releases, number)
 
 

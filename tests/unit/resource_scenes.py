@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from io import StringIO
@@ -16,15 +16,18 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
 from distillation_job import handler as job_handler
-from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
+from distilled_router.bedrock import ownership
 from distilled_router.bedrock.jobs import JobSpec
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
+from distilled_router.bedrock.ownership import REQUEST_TAG, Claimant, claims
 from distilled_router.data.conversation import row
 from distilled_router.task.task import Task
 from existing import handler as existing_handler
 from local.bedrock import BedrockStandIn
+from local.bedrock.faults import ROLE_TEXTS
 from tests.unit import framework
 from tests.unit.framework import Framework
+from tests.unit.requests_table import RequestsTable, behind_framework
 
 OWNER = "video-router-prod"
 DIGEST, NEXT = "0123456789ab", "ba9876543210"
@@ -34,11 +37,13 @@ STUDENT = "amazon.nova-micro-v1:0:128k"
 TEACHER = "us.amazon.nova-pro-v1:0"
 KEY = "arn:aws:kms:us-east-1:000000000000:key/0b8f1c7e-1111-4222-8333-444455556666"
 INTERNAL = "Encountered an internal error when processing the request."
+# The custom resource of the job.
+JOB = Claimant(framework.STACK, "JobResource5F6E7A8B")
 POLL, HOUR, DAY = 5, 3600, 86_400
 Hooks = Mapping[str, Callable[[], object]]
 
 CREATE, STOP = "CreateModelCustomizationJob", "StopModelCustomizationJob"
-ROLE_ERROR = "Could not assume provided IAM role. Please verify that the role exists."
+ROLE_ERROR = ROLE_TEXTS[0]
 
 
 def job_properties(digest: str = DIGEST, **changes: Any) -> dict[str, Any]:
@@ -64,8 +69,14 @@ def job_properties(digest: str = DIGEST, **changes: Any) -> dict[str, Any]:
 
 
 def spec(digest: str = DIGEST, **changes: Any) -> JobSpec:
-    """Return the job of those properties."""
-    return job_handler.job_spec(job_properties(digest, **changes))
+    """Return the job of those properties, as its resource creates it."""
+    bare = job_handler.job_spec(job_properties(digest, **changes))
+    return replace(bare, tags={**bare.tags, **JOB.tag})
+
+
+def unclaimed(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags without those that say for whom and for which request something was created."""
+    return {key: value for key, value in tags.items() if key not in {REQUEST_TAG, *claims(tags)}}
 
 
 def training_rows(task: Task, rows: int = 120) -> bytes:
@@ -149,14 +160,16 @@ class World:
     server: BedrockStandIn
     bedrock: Any
     s3: Any
+    requests: RequestsTable = field(default_factory=RequestsTable)
 
     def jobs(self, bedrock: Any = None) -> Framework:
         """Return the DistillationJob resource; `bedrock` replaces the plain client."""
         client = bedrock or self.bedrock
         now = self.server.clock.now
-        return Framework(
-            lambda e: answer_event(partial(job_handler.handle, Event.parse(e), now)),
-            lambda e: answer_poll(partial(job_handler.check, Event.parse(e), client, self.s3, now)),
+        return behind_framework(
+            self.requests,
+            lambda event: job_handler.handle(event, now),
+            lambda event: job_handler.check(event, client, self.s3, now),
             tick=lambda: self.server.advance(POLL),
         )
 
@@ -164,7 +177,7 @@ class World:
         """Return the Existing resource, without retries of denied access."""
         client = bedrock or self.bedrock
         look = partial(existing_handler.handle, bedrock=client, retry=lambda call, **_: call())
-        return Framework(lambda e: answer_event(lambda: look(Event.parse(e))))
+        return behind_framework(self.requests, look)
 
     def utc_now(self) -> datetime:
         """Return the stand-in's time."""
@@ -201,6 +214,10 @@ class World:
         self.jobs().send(framework.create(job_properties()))
         self.server.advance(HOUR)
         return self.described()
+
+    def tags(self, arn: str) -> dict[str, str]:
+        """Return the tags of a job or a model."""
+        return ownership.read_tags(self.bedrock, arn) or {}
 
     def described(self, name: str = NAME) -> dict[str, Any]:
         """Return GetModelCustomizationJob's response."""

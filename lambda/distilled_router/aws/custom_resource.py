@@ -1,31 +1,46 @@
 """Read CloudFormation's requests and write responses, by the contract of the CDK's Provider framework.
 
 CloudFormation sends every property as a string, keeps 4,096 bytes of a response, and may deliver an event
-twice (AWS CloudFormation, custom resource request and response objects).
+twice (AWS CloudFormation, custom resource request and response objects). It may also abandon a request and
+send another one while the framework still polls for the first: see `fence`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
+from distilled_router.aws.absence import confirmed
+from distilled_router.aws.clients import table
 from distilled_router.aws.errors import ResourceError, is_transient
+from distilled_router.aws.fence import Fence
+from distilled_router.env import ResourceEnv
 
 # The whole response has at most 4,096 bytes. The framework adds a stack trace of about 1,000 bytes and the
 # log group's name to our reason, and the ids of stack, request and resource need their space, too.
 REASON_BYTES = 1500
+
+# The last polls before the framework gives up say why.
+LAST_POLLS_SECONDS = 60
 
 logger = Logger(child=True)
 
 
 @dataclass(frozen=True)
 class Event:
-    """A request of CloudFormation, or a call of the framework's isComplete."""
+    """A request of CloudFormation, or a call of the framework's isComplete.
+
+    Attributes:
+        fence: tells whether CloudFormation still waits for this request; None where that does not matter.
+        absence_seconds: for how long a Delete must find nothing before it is complete.
+        wait_seconds: for how long the framework polls for the request.
+    """
 
     request_type: str
     request_id: str
@@ -35,10 +50,16 @@ class Event:
     properties: Mapping[str, Any]
     old_properties: Mapping[str, Any]
     raw: Mapping[str, Any]
+    fence: Fence | None = None
+    absence_seconds: float = 0.0
+    wait_seconds: float = math.inf
 
     @classmethod
-    def parse(cls, event: Mapping[str, Any]) -> Event:
-        """Read an event, without ResponseURL: anyone who has that URL can respond for us."""
+    def parse(cls, event: Mapping[str, Any], env: ResourceEnv | None = None) -> Self:
+        """Read an event, without ResponseURL: anyone who has that URL can respond for us.
+
+        `env` are the function's variables where the resource creates anything that costs.
+        """
         return cls(
             request_type=str(event["RequestType"]),
             request_id=str(event.get("RequestId", "")),
@@ -48,12 +69,37 @@ class Event:
             properties=dict(event.get("ResourceProperties", {})),
             old_properties=dict(event.get("OldResourceProperties", {})),
             raw={key: value for key, value in event.items() if key != "ResponseURL"},
+            fence=_fence(event, env) if env else None,
+            absence_seconds=env.absence_seconds if env else 0.0,
+            wait_seconds=env.wait_seconds if env else math.inf,
         )
+
+    def check_newest(self) -> None:
+        """Raise SupersededError if CloudFormation has sent a newer request to this resource.
+
+        Call it before anything is created that costs money, and again afterwards to undo what was created:
+        the newer request may have looked in between.
+        """
+        if self.fence:
+            self.fence.check()
+
+    def waited_seconds(self) -> float:
+        """Return for how long CloudFormation has waited for this request.
+
+        Raises SupersededError as `check_newest` does.
+        """
+        return self.fence.check() if self.fence else 0.0
 
     @property
     def is_delete(self) -> bool:
         """Return whether CloudFormation deletes the resource."""
         return self.request_type == "Delete"
+
+
+def _fence(event: Mapping[str, Any], env: ResourceEnv) -> Fence:
+    identity = [str(event.get(name, "")) for name in ("StackId", "LogicalResourceId", "RequestId")]
+    stack_id, logical_id, request_id = identity
+    return Fence(table(env.requests_table), stack_id, logical_id, request_id)
 
 
 def answer(physical_id: str, data: Mapping[str, str] | None = None, **carried: Any) -> dict[str, Any]:
@@ -64,9 +110,13 @@ def answer(physical_id: str, data: Mapping[str, str] | None = None, **carried: A
     return result
 
 
-def pending() -> dict[str, Any]:
-    """Return isComplete's response while the work is in progress. The framework refuses data here."""
-    return {"IsComplete": False}
+def pending(reason: str) -> dict[str, Any]:
+    """Return isComplete's response while the work is in progress; `reason` says what is awaited, and why.
+
+    The framework ignores the reason (and refuses data here), but `answer_poll` reports it if the work takes
+    too long.
+    """
+    return {"IsComplete": False, "Reason": reason}
 
 
 def complete(data: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -93,28 +143,58 @@ def _bytes(text: str) -> int:
     return len(json.dumps(text, ensure_ascii=False).encode(errors="replace"))
 
 
-def answer_event(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return onEvent's response. An AWS error is raised with a text that fits CloudFormation's reason."""
-    try:
+def answer_event(event: Event, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Register the request and return onEvent's response.
+
+    An AWS error is raised with a text that fits CloudFormation's reason.
+    """
+
+    def registered() -> dict[str, Any]:
+        if event.fence:
+            event.fence.register()
         return work()
-    except (ResourceError, ClientError, BotoCoreError) as error:
-        raise ResourceError(shortened(str(error))) from error
+
+    return _explained(registered)
 
 
-def answer_poll(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def answer_poll(event: Event, check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return isComplete's response. A temporary error means "not complete yet".
 
     The framework gives up at the first error that is raised, and CloudFormation then deletes what was just
-    paid for.
+    paid for. A Delete is complete only if it finds nothing to do for `absence_seconds`. Raises ResourceError
+    with the reason of the last poll shortly before the framework would end with "Operation timed out".
     """
 
+    def confirm() -> dict[str, Any]:
+        """Return the response of a Delete, which may have to find nothing several times."""
+        return confirmed(unfinished, event.absence_seconds) or complete()
+
+    def unfinished() -> dict[str, Any] | None:
+        """Return the response of a Delete that is not complete yet."""
+        found = check()
+        return None if found["IsComplete"] else found
+
     def poll() -> dict[str, Any]:
+        waited = 0.0
         try:
-            return check()
+            waited = event.waited_seconds()
+            found = confirm() if event.is_delete else check()
         except (ClientError, BotoCoreError) as error:
             if not is_transient(error):
                 raise
             logger.warning("AWS call failed temporarily; polling again", error=str(error))
-            return pending()
+            found = pending(f"An AWS call failed: {error}")
+        if not found["IsComplete"] and waited > event.wait_seconds - LAST_POLLS_SECONDS:
+            raise ResourceError(
+                f"{event.logical_id} was not complete after {waited / 60:.0f} minutes. {found['Reason']}"
+            )
+        return found
 
-    return answer_event(poll)
+    return _explained(poll)
+
+
+def _explained(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return work()
+    except (ResourceError, ClientError, BotoCoreError) as error:
+        raise ResourceError(shortened(str(error))) from error

@@ -11,8 +11,14 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as UnreachableError
 
 THROTTLES = frozenset({"ThrottlingException", "TooManyRequestsException", "Throttling"})
-# IAM is eventually consistent: Bedrock refuses a role that was created seconds ago with this text.
-ROLE_NOT_READY = "could not assume provided iam role"
+# IAM is eventually consistent: Bedrock refuses a role that was created seconds ago with the first of these
+# texts, and with the others until the role's policy takes effect.
+ROLE_NOT_READY = (
+    "could not assume provided iam role",
+    "could not validate getobject permissions",
+    "could not validate listbucket permissions",
+    ".write_access_check_file",
+)
 
 
 class ResourceError(Exception):
@@ -84,8 +90,14 @@ def described(error: ClientError | BotoCoreError) -> str:
 
 
 def is_role_not_ready(error: ClientError) -> bool:
-    """Return whether Bedrock could not assume a role, which is normal in the role's first minute."""
-    return code(error) == "ValidationException" and ROLE_NOT_READY in message(error).lower()
+    """Return whether Bedrock can't use a role yet, which is normal in the first minutes of its policy."""
+    text = message(error).lower()
+    return code(error) == "ValidationException" and any(known in text for known in ROLE_NOT_READY)
+
+
+def is_name_in_use(error: ClientError) -> bool:
+    """Return whether a resource of that name exists. AWS does not document the error's class."""
+    return code(error) in {"ConflictException", "ValidationException"} and "in use" in message(error).lower()
 
 
 def is_mutating(error: ClientError) -> bool:

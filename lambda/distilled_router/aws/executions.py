@@ -27,8 +27,11 @@ def find(stepfunctions: Any, arn: str) -> dict[str, Any] | None:
         return None
     try:
         return or_none(stepfunctions.describe_execution, executionArn=arn)
-    except stepfunctions.exceptions.ExecutionDoesNotExist:
-        return None
+    except ClientError as error:
+        # A person may have damaged the ARN in the releases table.
+        if code(error) in {"ExecutionDoesNotExist", "InvalidArn"}:
+            return None
+        raise
 
 
 def is_open(execution: Mapping[str, Any] | None) -> bool:

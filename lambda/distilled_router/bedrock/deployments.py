@@ -10,6 +10,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from distilled_router.aws.absence import confirmed
 from distilled_router.aws.errors import (
     NotYetError,
     ResourceError,
@@ -21,7 +22,9 @@ from distilled_router.aws.errors import (
     is_transient,
     or_none,
 )
-from distilled_router.bedrock.naming import bedrock_tags, digest_of, is_owned
+from distilled_router.bedrock import ownership
+from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, digest_of
+from distilled_router.bedrock.ownership import Claimant
 
 ACTIVE, CREATING, FAILED = "Active", "Creating", "Failed"
 
@@ -41,9 +44,11 @@ def ensure(
     name: str,
     model_arn: str,
     owner: str,
+    claimant: Claimant,
     tags: Mapping[str, str],
     token: str,
     description: str,
+    absence_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """Create the deployment of this name and model, or adopt the existing one, and return its description.
 
@@ -82,14 +87,23 @@ def ensure(
                 "status": CREATING,
             }
     arn = existing["customModelDeploymentArn"]
-    if existing["modelArn"] != model_arn or not is_owned(
-        bedrock.list_tags_for_resource(resourceARN=arn).get("tags", []), owner
-    ):
+    # The tags of a deployment that was created a moment ago may not be shown yet.
+    found = confirmed(lambda: _owned_tags(bedrock, arn, owner), absence_seconds)
+    if existing["modelArn"] != model_arn or found is None:
+        whose = ownership.described(ownership.read_tags(bedrock, arn) or {})
         raise ResourceError(
             f"A deployment named {name} exists and does not belong to this release: {arn} serves "
-            f"{existing['modelArn']}. Delete it, or set distillation.nonce for another name."
+            f"{existing['modelArn']} ({whose}). Delete it, or set distillation.nonce for another name."
         )
+    if not claimant.holds(found):
+        ownership.claim(bedrock, arn, claimant)
     return dict(existing)
+
+
+def _owned_tags(bedrock: Any, arn: str, owner: str) -> Mapping[str, str] | None:
+    """Return the tags of this owner's deployment; None if it is not this owner's."""
+    tags = ownership.read_tags(bedrock, arn) or {}
+    return tags if tags.get(OWNER_TAG) == owner else None
 
 
 def _refusal(error: ClientError | BotoCoreError) -> type[ResourceError]:
@@ -100,20 +114,13 @@ def _refusal(error: ClientError | BotoCoreError) -> type[ResourceError]:
     return NameHeldError if held and ("in use" in text or "already exists" in text) else ResourceError
 
 
-def owned(bedrock: Any, owner: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each deployment with this owner's name and tag, and its digest."""
+def listed(bedrock: Any, owner: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the summaries of all deployments with names by `naming.release_name` of this owner."""
     pages = bedrock.get_paginator("list_custom_model_deployments").paginate(nameContains=f"{owner}-")
     for page in pages:
         for deployment in page["modelDeploymentSummaries"]:
-            digest = digest_of(owner, deployment["customModelDeploymentName"])
-            arn = deployment["customModelDeploymentArn"]
-            if digest and is_owned(_tags(bedrock, arn), owner):
-                yield digest, deployment
-
-
-def _tags(bedrock: Any, arn: str) -> list[dict[str, str]]:
-    answer = or_none(bedrock.list_tags_for_resource, resourceARN=arn)
-    return list(answer.get("tags", [])) if answer else []
+            if digest_of(owner, deployment["customModelDeploymentName"]):
+                yield deployment
 
 
 def delete(bedrock: Any, name_or_arn: str) -> bool:

@@ -17,6 +17,7 @@ from distilled_router.aws.errors import (
     ResourceError,
     code,
     described,
+    is_name_in_use,
     is_role_not_ready,
     is_transient,
     or_none,
@@ -75,10 +76,8 @@ def find(bedrock: Any, owner: str, name: str) -> str | None:
 
 
 def running(bedrock: Any, owner: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the summaries of all jobs of this owner that have not ended."""
-    for job in _named(bedrock, name_part(owner)):
-        if job["status"] in RUNNING and _is_ours(bedrock, job["jobArn"], owner):
-            yield job
+    """Yield the summaries of all jobs with names of this owner that have not ended."""
+    return (job for job in _named(bedrock, name_part(owner)) if job["status"] in RUNNING)
 
 
 def stop(bedrock: Any, arn: str) -> None:
@@ -104,4 +103,5 @@ def _is_ours(bedrock: Any, arn: str, owner: str) -> bool:
 def _is_temporary(error: ClientError) -> bool:
     """Return whether the role is too new to be assumed, other jobs use up the quota until they end, or the
     job of that name exists but is not listed yet."""
-    return is_role_not_ready(error) or code(error) in {"ServiceQuotaExceededException", "ConflictException"}
+    waits = code(error) in {"ServiceQuotaExceededException", "ConflictException"}
+    return waits or is_role_not_ready(error) or is_name_in_use(error)

@@ -13,26 +13,31 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from distilled_router.aws.absence import confirmed
+from distilled_router.aws.custom_resource import Event
 from distilled_router.aws.errors import (
     NotYetError,
     ResourceError,
     code,
     described,
+    is_name_in_use,
     is_role_not_ready,
     is_transient,
     or_none,
+    with_retries,
 )
-from distilled_router.bedrock import models
+from distilled_router.aws.fence import SupersededError, checked_before_each_try
+from distilled_router.bedrock import ownership
 from distilled_router.bedrock.lifecycle import check_usable
 from distilled_router.bedrock.models import base_model
 from distilled_router.bedrock.naming import (
-    CLOSED_TAG,
     DIGEST_TAG,
     MOST_ATTEMPTS,
     OWNER_TAG,
@@ -40,7 +45,9 @@ from distilled_router.bedrock.naming import (
     bedrock_tags,
     first_name,
 )
+from distilled_router.bedrock.ownership import CLAIM_TAG, DROPPED_TAG, REQUEST_TAG, Claimant
 
+CREATE_JOB = "CreateModelCustomizationJob"
 IN_PROGRESS = frozenset({"InProgress", "Stopping"})
 DISTILLATION = "DISTILLATION"
 
@@ -56,6 +63,39 @@ _FREE = frozenset(
         "tags",
     }
 )
+
+
+# Seconds for which stopping the job of a superseded request is repeated.
+_UNDO_SECONDS = 60.0
+
+
+class NameInUseError(NotYetError):
+    """The job's name is in use, although no job of this name is found yet."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The request for which a job is created.
+
+    Attributes:
+        claimant: the resource that needs the job.
+        request_id: the id of CloudFormation's request, or the ARN of the execution that creates the job.
+        check_newest: raises SupersededError if the job is not wanted any more.
+    """
+
+    claimant: Claimant
+    request_id: str
+    check_newest: Callable[[], None] = lambda: None
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        """Return the request in an event of CloudFormation."""
+        return cls(Claimant.of(event), event.request_id, event.check_newest)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Return the tags of the claim and the request."""
+        return {**self.claimant.tag, REQUEST_TAG: self.request_id}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,26 +232,107 @@ def latest(bedrock: Any, name: str) -> dict[str, Any] | None:
     return found[-1] if found else None
 
 
-def ensure(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: datetime | None = None) -> str:
+def ensure(
+    bedrock: Any, spec: JobSpec, request: Request, *, allow_legacy: bool, today: datetime | None = None
+) -> str:
     """Create the job, or adopt the one that exists, and return its ARN. Does not retry.
 
     Raises:
         NotYetError: The call failed temporarily: the role can't be assumed yet, Bedrock throttles, or the
             response was lost. The token makes repeating it safe.
+        NameInUseError: Bedrock knows the job, but its reads don't show it yet.
         ResourceError: Nothing was created: a model has ended, the name belongs to another owner, or Bedrock
             refuses the request.
+        SupersededError: The request is superseded. A job that was created for it meanwhile is stopped.
     """
     existing = find(bedrock, spec.job_name)
+    if existing is None:
+        check_models(bedrock, spec, allow_legacy=allow_legacy, today=today)
+    arn = spec.job_name
+    try:
+        with checked_before_each_try(bedrock, CREATE_JOB, request.check_newest):
+            arn, existing = _adopted_or_created(bedrock, spec, request, existing)
+        if existing:
+            claim(bedrock, spec, request, existing)
+        request.check_newest()
+    except SupersededError:
+        undo = partial(_undo, bedrock, arn, request)
+        with_retries(undo, retryable=is_transient, seconds=_UNDO_SECONDS)
+        raise
+    return arn
+
+
+def _adopted_or_created(
+    bedrock: Any, spec: JobSpec, request: Request, existing: dict[str, Any] | None
+) -> tuple[str, dict[str, Any] | None]:
+    """Return the ARN of the job, and the job itself if it existed before."""
     if existing:
-        arn = _adopt(existing, ours=is_ours(bedrock, spec, existing))
-        if failed_internally(existing):
-            bedrock.untag_resource(resourceARN=arn, tagKeys=[CLOSED_TAG])
-        for job in attempts(bedrock, spec.job_name):
-            if model := job.get("outputModelArn"):
-                models.reopen(bedrock, model)
-        return arn
-    check_models(bedrock, spec, allow_legacy=allow_legacy, today=today)
-    return _create(bedrock, spec.request(), lambda job: is_ours(bedrock, spec, job))
+        request.check_newest()
+        return _adopt(existing, ours=is_ours(bedrock, spec, existing)), existing
+    claimed = replace(spec, tags={**spec.tags, **request.tags})
+    return _create(bedrock, claimed.request(), lambda job: is_ours(bedrock, spec, job))
+
+
+def claim(bedrock: Any, spec: JobSpec, request: Request, job: Mapping[str, Any]) -> None:
+    """Claim `job`, the first attempt, all further attempts, and their models."""
+    found = {str(each["jobArn"]): each for each in [job, *attempts(bedrock, spec.job_name)]}
+    for arn, each in found.items():
+        tags = _tags(bedrock, each)
+        if not _is_ours(spec, each, tags):
+            continue
+        if not _is_asked_by(request, tags):
+            ownership.add_tags(bedrock, arn, request.tags)
+        model = each.get("outputModelArn")
+        if model and not request.claimant.holds(ownership.read_tags(bedrock, model) or {}):
+            ownership.claim(bedrock, model, request.claimant)
+
+
+def _is_asked_by(request: Request, tags: Mapping[str, str]) -> bool:
+    return request.claimant.holds(tags) and tags.get(REQUEST_TAG) == request.request_id
+
+
+def _undo(bedrock: Any, name_or_arn: str, request: Request) -> None:
+    """Stop the job, unless a newer request of the same resource, or another resource, needs it."""
+    job = find(bedrock, name_or_arn)
+    if job is None or _tags(bedrock, job).get(REQUEST_TAG) != request.request_id:
+        return
+    if disclaim(bedrock, job, request.claimant):
+        stop(bedrock, job)
+
+
+def disclaim(bedrock: Any, job: Mapping[str, Any], claimant: Claimant) -> bool:
+    """Remove a claim from a job and its model. Return whether nobody else claims the job.
+
+    A job in progress that others claim keeps a note of it: its model will get the tags that were fixed when
+    the job was created.
+    """
+    arn, model = str(job["jobArn"]), job.get("outputModelArn")
+    tags = _tags(bedrock, job)
+    if model is None and claimant.holds(tags) and not claimant.may_remove(tags):
+        ownership.add_tags(bedrock, arn, {_dropped(claimant.key): "true"})
+    is_last = ownership.release(bedrock, arn, claimant)
+    if model:
+        sync_claims(bedrock, arn, model)
+        ownership.release(bedrock, model, claimant)
+    return is_last
+
+
+def sync_claims(bedrock: Any, job_arn: str, model_arn: str) -> None:
+    """Give a model its job's claims, and remove those that the job lost before the model existed."""
+    wanted, present = (ownership.read_tags(bedrock, arn) for arn in (job_arn, model_arn))
+    if wanted is None or present is None:
+        return
+    claimed = ownership.claims(wanted)
+    if missing := {key: text for key, text in claimed.items() if key not in present}:
+        ownership.add_tags(bedrock, model_arn, missing)
+    gone = [key for key in ownership.claims(present) if key not in claimed and _dropped(key) in wanted]
+    if gone:
+        ownership.remove_tags(bedrock, model_arn, gone)
+
+
+def _dropped(key: str) -> str:
+    """Return the key of the tag that notes on a job that this claim was removed."""
+    return key.replace(CLAIM_TAG, DROPPED_TAG)
 
 
 def check_models(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: datetime | None = None) -> None:
@@ -231,23 +352,22 @@ def failed_internally(job: Mapping[str, Any]) -> bool:
     return job["status"] == "Failed" and "internal error" in (job.get("failureMessage") or "").lower()
 
 
-def retry(bedrock: Any, job: Mapping[str, Any], attempt: int) -> str:
+def retry(bedrock: Any, job: Mapping[str, Any], attempt: int, *, absence_seconds: float = 0) -> str:
     """Create a failed job again, as attempt number `attempt`, and return the new job's ARN.
 
     Everything except the names is taken from `job`, GetModelCustomizationJob's response. Calling it twice for
     the same attempt creates one job. Raises NotYetError and ResourceError as `ensure` does; the latter also
-    if the first attempt lacks the owner's tag, or its resource was deleted meanwhile.
+    if the first attempt lacks the owner's tag, or its resource is or was deleted meanwhile.
     """
     first = first_name(str(job["jobName"]))
     name = attempt_name(first, attempt)
     first_job = job if job["jobName"] == first else find(bedrock, first)
-    tags = _tags(bedrock, first_job) if first_job else {}
-    if CLOSED_TAG in tags:
-        raise ResourceError(
-            f"Job {name} was not created: the resource of {first} was deleted from its stack."
-        )
-    if not _whose(tags):
+    deleted = ResourceError(f"Job {name} was not created: {unclaimed(first)}.")
+    if first_job is None or not is_claimed(bedrock, first_job, absence_seconds):
+        if first_job and _whose(_tags(bedrock, first_job)):
+            raise deleted
         raise ResourceError(f"Job {name} was not created: {first} lacks the tag {OWNER_TAG}.")
+    tags = {k: v for k, v in _tags(bedrock, first_job).items() if not k.startswith(DROPPED_TAG)}
     listed = bedrock_tags(tags)
     request = {
         **_request_of(job),
@@ -263,8 +383,32 @@ def retry(bedrock: Any, job: Mapping[str, Any], attempt: int) -> str:
 
     existing = find(bedrock, name)
     if existing:
-        return _adopt(existing, ours=is_mine(existing))
-    return _create(bedrock, request, is_mine)
+        arn = _adopt(existing, ours=is_mine(existing))
+    else:
+        arn, _ = _create(bedrock, request, is_mine)
+    if not is_claimed(bedrock, first_job, absence_seconds):
+        # The resource was deleted in the meantime, perhaps before it could see the new job.
+        if created := find(bedrock, arn):
+            abandon(bedrock, created)
+        raise deleted
+    return arn
+
+
+def is_claimed(bedrock: Any, job: Mapping[str, Any], absence_seconds: float) -> bool:
+    """Return whether any resource claims the job. Its tags may be readable later than the job itself."""
+    return bool(confirmed(lambda: ownership.claims(_tags(bedrock, job)) or None, absence_seconds))
+
+
+def abandon(bedrock: Any, job: Mapping[str, Any]) -> None:
+    """Stop an attempt whose resource was deleted, and remove the claims copied from the first attempt."""
+    if copied := sorted(ownership.claims(_tags(bedrock, job))):
+        ownership.remove_tags(bedrock, str(job["jobArn"]), copied)
+    stop(bedrock, job)
+
+
+def unclaimed(name: str) -> str:
+    """Return in words that no resource claims the job any more."""
+    return f"the resource of {name} was deleted from its stack"
 
 
 def _request_of(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,16 +431,19 @@ def _request_of(job: Mapping[str, Any]) -> dict[str, Any]:
     return {name: job[shown] for name, shown in copied.items() if job.get(shown)}
 
 
-def _create(bedrock: Any, request: Mapping[str, Any], is_mine: Callable[[Mapping[str, Any]], bool]) -> str:
+def _create(
+    bedrock: Any, request: Mapping[str, Any], is_mine: Callable[[Mapping[str, Any]], bool]
+) -> tuple[str, dict[str, Any] | None]:
+    """Create the job and return its ARN, and the job itself if it existed before."""
     try:
         created = bedrock.create_model_customization_job(**request)
     except (ClientError, BotoCoreError) as error:
         # Whatever this error says, an earlier try of the same call may have created the job.
         existing = find(bedrock, request["jobName"])
         if existing:
-            return _adopt(existing, ours=is_mine(existing))
+            return _adopt(existing, ours=is_mine(existing)), existing
         raise _refusal(request, error) from error
-    return str(created["jobArn"])
+    return str(created["jobArn"]), None
 
 
 def _refusal(request: Mapping[str, Any], error: ClientError | BotoCoreError) -> ResourceError:
@@ -305,10 +452,13 @@ def _refusal(request: Mapping[str, Any], error: ClientError | BotoCoreError) -> 
         return NotYetError(f"{text} Retries failed for several minutes. Deploy again later.")
     if not isinstance(error, ClientError):
         return ResourceError(text)
+    if is_name_in_use(error):
+        return NameInUseError(f"{text} Bedrock does not show the job of this name yet.")
     if is_role_not_ready(error):
         return NotYetError(
             f"{text} The trust policy of {request['roleArn']} must name bedrock.amazonaws.com, this account "
-            "and this Region's jobs; a new role can be assumed after about two minutes."
+            "and this Region's jobs; its policy must allow reading the data and writing the output. A new "
+            "role can be used after about two minutes."
         )
     if code(error) == "ServiceQuotaExceededException":
         text += (
@@ -329,15 +479,16 @@ def _adopt(job: Mapping[str, Any], *, ours: bool) -> str:
 
 def is_ours(bedrock: Any, spec: JobSpec, job: Mapping[str, Any]) -> bool:
     """Return whether an existing job belongs to the spec, by its token or its tags of owner and digest."""
-    if job.get("clientRequestToken") == spec.token:
-        return True
+    return _is_ours(spec, job, _tags(bedrock, job))
+
+
+def _is_ours(spec: JobSpec, job: Mapping[str, Any], tags: Mapping[str, str]) -> bool:
     ours = _whose(spec.tags)
-    return bool(ours) and _whose(_tags(bedrock, job)) == ours
+    return job.get("clientRequestToken") == spec.token or (bool(ours) and _whose(tags) == ours)
 
 
 def _tags(bedrock: Any, job: Mapping[str, Any]) -> dict[str, str]:
-    answer = bedrock.list_tags_for_resource(resourceARN=job["jobArn"])
-    return {tag["key"]: tag["value"] for tag in answer.get("tags", [])}
+    return ownership.read_tags(bedrock, str(job["jobArn"])) or {}
 
 
 def _whose(tags: Mapping[str, str]) -> dict[str, str]:
@@ -349,11 +500,8 @@ def _whose(tags: Mapping[str, str]) -> dict[str, str]:
 def stop(bedrock: Any, job: Mapping[str, Any]) -> bool:
     """Stop a job, given its current description. Return whether it has ended; call again until it has.
 
-    AWS charges the tokens already used, and a stopped job leaves no model (Bedrock user guide, stop a job). A
-    job that failed because of an error inside Bedrock is tagged as closed, so its release does not retry it.
+    AWS charges the tokens already used, and a stopped job leaves no model (Bedrock user guide, stop a job).
     """
-    if failed_internally(job):
-        or_none(bedrock.tag_resource, resourceARN=job["jobArn"], tags=[{"key": CLOSED_TAG, "value": "true"}])
     if job["status"] == "InProgress":
         try:
             bedrock.stop_model_customization_job(jobIdentifier=job["jobArn"])

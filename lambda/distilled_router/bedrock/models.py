@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import is_conflict, is_gone, or_none
-from distilled_router.bedrock.naming import CLOSED_TAG, bedrock_tags, digest_of
+from distilled_router.bedrock import ownership
+from distilled_router.bedrock.naming import digest_of
 
 
 def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
@@ -26,14 +27,13 @@ def base_model(arn: str) -> str:
     return ":".join(name.split(":")[:2])
 
 
-def owned(bedrock: Any, owner: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each custom model with this owner's name, and its digest. Names are unique in an account."""
+def listed(bedrock: Any, owner: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the summaries of all models with names by `naming.release_name` of this owner."""
     pages = bedrock.get_paginator("list_custom_models").paginate(nameContains=f"{owner}-", isOwned=True)
     for page in pages:
         for model in page["modelSummaries"]:
-            digest = digest_of(owner, model["modelName"])
-            if digest:
-                yield digest, model
+            if digest_of(owner, model["modelName"]):
+                yield model
 
 
 def users(bedrock: Any, model_arn: str) -> list[str]:
@@ -61,7 +61,7 @@ def delete(bedrock: Any, arn: str) -> bool:
     try:
         bedrock.delete_custom_model(modelIdentifier=arn)
     except ClientError as error:
-        if is_gone(error, lambda: _tags(bedrock, arn)):
+        if is_gone(error, lambda: ownership.read_tags(bedrock, arn)):
             return True
         if is_conflict(error):
             return False
@@ -69,41 +69,6 @@ def delete(bedrock: Any, arn: str) -> bool:
     return True
 
 
-def tag(bedrock: Any, arn: str, tags: Mapping[str, str]) -> None:
-    """Add tags to a model or a job, unless it is gone."""
-    _unless_gone(bedrock, arn, lambda: bedrock.tag_resource(resourceARN=arn, tags=bedrock_tags(tags)))
-
-
-def untag(bedrock: Any, arn: str, keys: Sequence[str]) -> None:
-    """Remove tags from a model or a job, unless it is gone."""
-    _unless_gone(bedrock, arn, lambda: bedrock.untag_resource(resourceARN=arn, tagKeys=list(keys)))
-
-
-def _unless_gone(bedrock: Any, arn: str, call: Callable[[], object]) -> None:
-    try:
-        call()
-    except ClientError as error:
-        if not is_gone(error, lambda: _tags(bedrock, arn)):
-            raise
-
-
-def _tags(bedrock: Any, arn: str) -> Sequence[Mapping[str, str]] | None:
-    """Return the tags of a resource, or None if it does not exist."""
-    answer = or_none(bedrock.list_tags_for_resource, resourceARN=arn)
-    return None if answer is None else list(answer.get("tags", []))
-
-
-def close(bedrock: Any, arn: str) -> None:
-    """Tag the model as closed: its job's resource was deleted, so its last user deletes the model, too."""
-    tag(bedrock, arn, {CLOSED_TAG: "true"})
-
-
-def reopen(bedrock: Any, arn: str) -> None:
-    """Remove the tag of a closed model: a stack declares its job again."""
-    if is_closed(bedrock, arn):
-        untag(bedrock, arn, [CLOSED_TAG])
-
-
-def is_closed(bedrock: Any, arn: str) -> bool:
-    """Return whether the model is closed: no stack declares its job any more."""
-    return any(found["key"] == CLOSED_TAG for found in _tags(bedrock, arn) or ())
+def is_unclaimed(bedrock: Any, arn: str) -> bool:
+    """Return whether no resource of any stack claims the model: its job's resource was deleted."""
+    return not ownership.claims(ownership.read_tags(bedrock, arn) or {})

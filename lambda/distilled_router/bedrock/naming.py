@@ -11,8 +11,6 @@ OWNER_TAG = "distilled-router:owner"
 DIGEST_TAG = "distilled-router:digest"
 # On a labelling's batch job: the digest of its labels.
 LABELS_TAG = "distilled-router:labels"
-# On a failed job or a model whose job's resource was deleted: no stack waits for the job or owns the model.
-CLOSED_TAG = "distilled-router:closed"
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{12}")
 
 # Bedrock's patterns, written to match in linear time: the published one of job names is exponential.

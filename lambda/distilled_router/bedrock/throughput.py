@@ -1,8 +1,12 @@
-"""Buy, move and delete provisioned throughput: model units by the hour, paid until they are deleted.
+"""Find and delete provisioned throughput: model units by the hour, paid until they are deleted.
 
-Throughput is found by its deterministic name, so a lost response never loses it. The name contains what
-Bedrock can't change in place (`naming.throughput_name`). Since it can be renamed, a tag keeps the name that
-it was created with.
+Throughput belongs to the one logical resource that claims it (`bedrock.ownership`). Its claim stays until the
+throughput is gone, so that no interrupted deletion loses it; only throughput that is kept on purpose loses
+its claim, and the next resource of this owner that needs its name takes it over.
+
+The name contains what Bedrock can't change in place (`naming.throughput_name`), and is the first guess of
+every search. Since throughput can be renamed, also in the console, a tag keeps the name that it was created
+with, and all throughput is searched for it.
 """
 
 from __future__ import annotations
@@ -10,59 +14,30 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from aws_lambda_powertools import Logger
+from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import (
     NotYetError,
     ResourceError,
     code,
-    described,
     is_conflict,
     is_gone,
-    is_transient,
     or_none,
 )
-from distilled_router.bedrock import models
-from distilled_router.bedrock.lifecycle import check_usable
+from distilled_router.bedrock import ownership
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags
+from distilled_router.bedrock.ownership import Claimant
 
 IN_SERVICE, CREATING, UPDATING, FAILED = "InService", "Creating", "Updating", "Failed"
 CREATED_AS_TAG = "distilled-router:throughput"
 
 _NAME = re.compile(r"(?P<name>.+)-(?P<terms>[1-9][0-9]*mu(-[16]m)?)")
 
-
-@dataclass(frozen=True)
-class ThroughputSpec:
-    """The throughput to buy, as CreateProvisionedModelThroughput needs it.
-
-    Attributes:
-        name: the name that it should have.
-        model_units: how many model units to buy.
-        owner: value of the owner's tag.
-        token: the client request token. Each attempt to buy has its own: a call that is sent twice buys once,
-            and throughput that was deleted can be bought again.
-        commitment_duration: `OneMonth` or `SixMonths`; None is billed by the hour.
-        tags: tags besides the owner's.
-        created_as: the name that it was created with, if that differs from `name`.
-    """
-
-    name: str
-    model_units: int
-    owner: str
-    token: str
-    commitment_duration: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    created_as: str = ""
-
-    @property
-    def first_name(self) -> str:
-        """Return the name that it is, or was, created with."""
-        return self.created_as or self.name
+logger = Logger(child=True)
 
 
 def terms(name: str) -> str | None:
@@ -84,50 +59,56 @@ def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
     return or_none(bedrock.get_provisioned_model_throughput, provisionedModelId=name_or_arn)
 
 
-def find_created_as(bedrock: Any, first_name: str, owner: str, *names: str) -> dict[str, Any] | None:
-    """Return the owner's throughput that was created with a name, or None.
+def listed(bedrock: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the summaries of all throughput of the account."""
+    for page in bedrock.get_paginator("list_provisioned_model_throughputs").paginate():
+        yield from page["provisionedModelSummaries"]
 
-    It is read by this name and by those that it may have since. Raises NotYetError if its tags can't be read.
+
+def claimed(bedrock: Any, claimant: Claimant) -> Iterator[tuple[Mapping[str, Any], dict[str, str]]]:
+    """Yield summary and tags of all throughput that a logical resource claims, whatever its name."""
+    for item in listed(bedrock):
+        tags = ownership.read_tags(bedrock, item["provisionedModelArn"])
+        if tags is not None and claimant.holds(tags):
+            yield item, tags
+
+
+def find_own(bedrock: Any, claimant: Claimant, first_name: str, *names: str) -> dict[str, Any] | None:
+    """Return the throughput that a logical resource bought under a name, or None.
+
+    It is read by this name, by those that it may have since, and then searched among all: a person may have
+    renamed it. Raises NotYetError if its tags can't be read.
     """
-    possible = list(dict.fromkeys((first_name, *names)))
-    # CloudFormation may deliver an event twice, and the other delivery may rename it between two reads.
-    for name in (*possible, *possible[:-1]):
+    for name in dict.fromkeys((first_name, *names)):
         existing = find(bedrock, name)
-        if existing and _belongs(existing, read_tags(bedrock, existing), owner, first_name):
+        if existing and is_own(existing, read_tags(bedrock, existing), claimant, first_name):
             return existing
+    for item, tags in claimed(bedrock, claimant):
+        if is_own(item, tags, claimant, first_name):
+            return find(bedrock, item["provisionedModelArn"])
     return None
-
-
-def owned(bedrock: Any, owner: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the summaries of all throughput that releases of this owner bought, by its name and tag."""
-    pages = bedrock.get_paginator("list_provisioned_model_throughputs").paginate(nameContains=f"{owner}-")
-    for page in pages:
-        for item in page["provisionedModelSummaries"]:
-            match = _NAME.fullmatch(item["provisionedModelName"])
-            if match and match["name"] == owner and (_tags(bedrock, item) or {}).get(OWNER_TAG) == owner:
-                yield item
 
 
 def read_tags(bedrock: Any, existing: Mapping[str, Any]) -> dict[str, str]:
     """Return the tags of throughput.
 
     Raises NotYetError if they can't be read, since it is being deleted or was bought a moment ago: it must
-    not be taken for another owner's.
+    not be taken for another resource's.
     """
-    tags = _tags(bedrock, existing)
+    tags = ownership.read_tags(bedrock, existing["provisionedModelArn"])
     if tags is None:
         raise NotYetError(f"The tags of {existing['provisionedModelArn']} can't be read.")
     return tags
 
 
-def _tags(bedrock: Any, existing: Mapping[str, Any]) -> dict[str, str] | None:
-    found = or_none(bedrock.list_tags_for_resource, resourceARN=existing["provisionedModelArn"])
-    return None if found is None else {tag["key"]: tag["value"] for tag in found.get("tags", [])}
+def created_as(existing: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    """Return the name that throughput was created with."""
+    return tags.get(CREATED_AS_TAG, str(existing["provisionedModelName"]))
 
 
-def _belongs(existing: Mapping[str, Any], tags: Mapping[str, str], owner: str, first_name: str) -> bool:
-    created_as = tags.get(CREATED_AS_TAG, existing["provisionedModelName"])
-    return tags.get(OWNER_TAG) == owner and created_as == first_name
+def is_own(existing: Mapping[str, Any], tags: Mapping[str, str], claimant: Claimant, first_name: str) -> bool:
+    """Return whether a logical resource bought throughput with these tags under a name."""
+    return claimant.holds(tags) and created_as(existing, tags) == first_name
 
 
 def serves(existing: Mapping[str, Any], name: str, model_arn: str) -> bool:
@@ -149,161 +130,6 @@ def is_requested(existing: Mapping[str, Any], name: str, model_arn: str) -> bool
     """Return whether an update to this name and this model is in progress."""
     wanted = (existing["provisionedModelName"], existing.get("desiredModelArn")) == (name, model_arn)
     return wanted and (existing["status"] == UPDATING or is_moving(existing, model_arn))
-
-
-def ensure(
-    bedrock: Any, spec: ThroughputSpec, model_arn: str, *, now: datetime, arn: str = "", requested: str = ""
-) -> dict[str, Any]:
-    """Buy throughput for this model, or move the existing one to it, and return its description.
-
-    Call again until it `serves`.
-
-    Args:
-        bedrock: a bedrock client.
-        spec: the throughput.
-        model_arn: the model to serve.
-        now: the time.
-        arn: the existing throughput to move, whatever its name; nothing is bought then.
-        requested: ARN of the throughput for which the same move was requested before. If it is in service
-            with another model or name, the move has failed.
-
-    Raises:
-        NotYetError: The call failed temporarily.
-        ResourceError: It belongs to another owner, the model can't be served, the move failed, or Bedrock
-            refuses the request.
-    """
-    existing = find(bedrock, arn or spec.name)
-    if existing is None:
-        if arn:
-            raise ResourceError(deleted_outside(spec.name))
-        _check_model(bedrock, spec, model_arn, now)
-        return _create(bedrock, spec, model_arn)
-    _check_owner(bedrock, spec, existing)
-    found = (existing["provisionedModelName"], existing["modelArn"])
-    if existing["status"] != IN_SERVICE or is_moving(existing, model_arn) or found == (spec.name, model_arn):
-        return existing
-    if requested == existing["provisionedModelArn"]:
-        raise ResourceError(
-            f"Throughput {spec.name} did not move to {model_arn}: it still serves {existing['modelArn']} as "
-            f"{existing['provisionedModelName']} ({existing.get('failureMessage') or 'no reason given'})."
-        )
-    _check_model(bedrock, spec, model_arn, now)
-    return _move(bedrock, spec, existing, model_arn)
-
-
-def deleted_outside(name: str) -> str:
-    """Return the error text for throughput that was deleted outside of its stack."""
-    return (
-        f"Throughput {name} was deleted outside of its stack. Nothing was bought in its place, since that "
-        "costs money. To buy it again, remove the resource from the stack, deploy, add it again and deploy "
-        "again; or declare another number of model units."
-    )
-
-
-def _check_model(bedrock: Any, spec: ThroughputSpec, model_arn: str, now: datetime) -> None:
-    """Raise ResourceError for a model that can't be served, before anything is paid for."""
-    begin = f"Throughput {spec.name} was neither bought nor moved: model {model_arn}"
-    model = models.find(bedrock, model_arn)
-    if model is None:
-        raise ResourceError(f"{begin} does not exist. Name an existing model.")
-    status = model.get("modelStatus", "Active")
-    if status != "Active":
-        reason = model.get("failureMessage") or "no reason given"
-        raise ResourceError(f"{begin} is {status} ({reason}); only an Active model can be served.")
-    base = str(model.get("baseModelArn", model_arn))
-    if ":custom-model/" in base:
-        # The model was trained from a custom model: the ARN names the foundation model before the model's id.
-        base = base.partition(":custom-model/")[2].rpartition("/")[0]
-    try:
-        check_usable(bedrock, [base], allow_legacy=False, today=now)
-    except ResourceError as error:
-        raise ResourceError(
-            f"{begin} has a base model that is not ACTIVE. {error} distillation.allow_legacy does not help "
-            "here: Bedrock sells no throughput for a LEGACY model (user guide, model lifecycle). Serve it on "
-            "demand until its end, or train another student."
-        ) from error
-
-
-def _create(bedrock: Any, spec: ThroughputSpec, model_arn: str) -> dict[str, Any]:
-    tags = {**spec.tags, OWNER_TAG: spec.owner, CREATED_AS_TAG: spec.first_name}
-    request: dict[str, Any] = {
-        "provisionedModelName": spec.name,
-        "modelId": model_arn,
-        "modelUnits": spec.model_units,
-        "tags": bedrock_tags(tags),
-        "clientRequestToken": spec.token,
-    }
-    if spec.commitment_duration:
-        request["commitmentDuration"] = spec.commitment_duration
-    try:
-        created = bedrock.create_provisioned_model_throughput(**request)
-    except (ClientError, BotoCoreError) as error:
-        # An earlier try of this call may have bought it; only reading by name shows that.
-        existing = find(bedrock, spec.name)
-        if existing:
-            _check_owner(bedrock, spec, existing)
-            return existing
-        raise _refusal(spec, error) from error
-    # Reading by name may not find it yet.
-    return {
-        "provisionedModelArn": created["provisionedModelArn"],
-        "provisionedModelName": spec.name,
-        "modelArn": model_arn,
-        "desiredModelArn": model_arn,
-        "status": CREATING,
-    }
-
-
-def _move(bedrock: Any, spec: ThroughputSpec, existing: Mapping[str, Any], model_arn: str) -> dict[str, Any]:
-    """Update the model, the name, or both with one call."""
-    arn = existing["provisionedModelArn"]
-    desired: dict[str, str] = {}
-    if existing["modelArn"] != model_arn:
-        desired["desiredModelId"] = model_arn
-    if existing["provisionedModelName"] != spec.name:
-        desired["desiredProvisionedModelName"] = spec.name
-    try:
-        bedrock.update_provisioned_model_throughput(provisionedModelId=arn, **desired)
-    except (ClientError, BotoCoreError) as error:
-        now = find(bedrock, arn)
-        if now and (now["status"] == UPDATING or serves(now, spec.name, model_arn)):
-            return now
-        raise _refusal(spec, error) from error
-    return {
-        **existing,
-        "provisionedModelName": spec.name,
-        "desiredModelArn": model_arn,
-        "status": UPDATING,
-    }
-
-
-def _refusal(spec: ThroughputSpec, error: ClientError | BotoCoreError) -> ResourceError:
-    text = f"Bedrock refused throughput {spec.name} of {spec.model_units} model units: {described(error)}"
-    if is_transient(error):
-        return NotYetError(text)
-    if isinstance(error, ClientError) and code(error) == "ServiceQuotaExceededException":
-        text += (
-            " Both quotas are 0 by default: 'Model units no-commitment Provisioned Throughputs across custom "
-            "models' (L-BE77399C) and 'Model units per provisioned model' of the base model. Ask for an "
-            'increase in Service Quotas, or set endpoint.kind = "on_demand".'
-        )
-    return ResourceError(text)
-
-
-def _check_owner(bedrock: Any, spec: ThroughputSpec, existing: Mapping[str, Any]) -> None:
-    tags = read_tags(bedrock, existing)
-    if not _belongs(existing, tags, spec.owner, spec.first_name):
-        raise ResourceError(not_owned(spec.name, existing, tags))
-
-
-def not_owned(name: str, existing: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-    """Return the error text for existing throughput of that name which belongs to another resource."""
-    owner, created_as = tags.get(OWNER_TAG, "unknown"), tags.get(CREATED_AS_TAG, name)
-    return (
-        f"A provisioned throughput named {name} exists and does not belong to this stack: "
-        f"{existing['provisionedModelArn']} (owner {owner}, created as {created_as}). Choose another name, "
-        "or delete it. ProvisionedThroughput.from_provisioned_model_arn uses throughput of another owner."
-    )
 
 
 def sync_tags(
@@ -339,6 +165,22 @@ def committed(existing: Mapping[str, Any], now: datetime, hourly_price: float | 
     )
 
 
+def committed_besides(
+    bedrock: Any, claimant: Claimant, wanted: str, now: datetime, hourly_price: float | None = None
+) -> list[str]:
+    """Return the texts of all committed throughput of a resource, except what was created as `wanted`."""
+    besides = [item for item, tags in claimed(bedrock, claimant) if created_as(item, tags) != wanted]
+    return [term for item in besides if (term := committed(item, now, hourly_price))]
+
+
+def leave(bedrock: Any, existing: Mapping[str, Any], claimant: Claimant, now: datetime) -> None:
+    """Remove the claim on throughput that is kept on purpose, and log until when it is committed."""
+    arn, until = existing["provisionedModelArn"], committed(existing, now)
+    text = "throughput kept: Retain is set; it is billed until you delete it"
+    logger.warning(text, arn=arn, commitment=until or "none")
+    ownership.release(bedrock, arn, claimant)
+
+
 def delete(
     bedrock: Any, name_or_arn: str, owner: str, *, now: datetime, hourly_price: float | None = None
 ) -> bool:
@@ -349,7 +191,7 @@ def delete(
     existing = find(bedrock, name_or_arn)
     if existing is None:
         return True
-    tags = _tags(bedrock, existing)
+    tags = ownership.read_tags(bedrock, existing["provisionedModelArn"])
     if tags is None:
         return False
     if tags.get(OWNER_TAG) != owner:

@@ -1,8 +1,8 @@
 """The plan of a labelling, and the folders of the bucket that it uses.
 
 The plan is the input of the labelling's executions, so a running one keeps its plan while another is
-declared. All paid labels are under `labels/<digest of the labels>/`: other curation settings, or
-another student, find the same labels there and pay nothing.
+declared. All paid labels are under `labels/<owner>/<digest of the labels>/`: other curation settings, or
+another student, find the same labels there and pay nothing. Another owner has another folder.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ class Plan:
     """The settings of a labelling.
 
     Attributes:
+        owner: whose the labels are.
         digest: of all that decides the model.
         labels: digest of all that decides the teacher's answers.
         dataset: digest of all that decides the rows.
@@ -24,6 +25,7 @@ class Plan:
     The other fields are the settings of the same names.
     """
 
+    owner: str
     digest: str
     labels: str
     dataset: str
@@ -53,27 +55,27 @@ class Plan:
     @property
     def folder(self) -> str:
         """Return the folder of the labels."""
-        return labels_folder(self.labels)
+        return labels_folder(self.owner, self.labels)
 
     @property
     def dataset_folder(self) -> str:
         """Return the folder of the curated data set."""
-        return dataset_folder(self.labels, self.dataset)
+        return dataset_folder(self.owner, self.labels, self.dataset)
 
 
-def labels_folder(labels: str) -> str:
-    """Return the folder of labels, by their digest."""
-    return f"labels/{labels}/"
+def labels_folder(owner: str, labels: str) -> str:
+    """Return the folder of an owner's labels, by their digest."""
+    return f"labels/{owner}/{labels}/"
 
 
-def dataset_folder(labels: str, dataset: str) -> str:
+def dataset_folder(owner: str, labels: str, dataset: str) -> str:
     """Return the folder of a data set that was curated from labels."""
-    return f"{labels_folder(labels)}datasets/{dataset}/"
+    return f"{labels_folder(owner, labels)}datasets/{dataset}/"
 
 
-def queries_folder(labels: str) -> str:
+def queries_folder(owner: str, labels: str) -> str:
     """Return the folder of the raw queries, in shards."""
-    return f"{labels_folder(labels)}queries/"
+    return f"{labels_folder(owner, labels)}queries/"
 
 
 def shard_of(key: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-ROUTE_ID = "route"
+ROUTE = "route"
 _POINTS = 2**53
 
 
@@ -60,7 +60,7 @@ class Route:
             return cls(reason="no route item")
         if not isinstance(item, Mapping):
             return cls._broken(f"the route item is a {type(item).__name__}, expected a map")
-        version, updated_at = _whole(item.get("version")), _whole(item.get("updated_at", 0))
+        version, updated_at = whole(item.get("version")), whole(item.get("updated_at", 0))
         if version is None:
             return cls._broken("the route item's version is not a whole number")
         listed = item.get("shares", [])
@@ -81,7 +81,7 @@ class Route:
         return cls(version=version, reason=problem, problem=problem)
 
     def to_item(self) -> dict[str, Any]:
-        """Return the item to write, with numbers as DynamoDB's client takes them."""
+        """Return the item to write without its key, with numbers as DynamoDB's client takes them."""
         shares: list[dict[str, Any]] = []
         for share in self.shares:
             entry: dict[str, Any] = {
@@ -93,7 +93,6 @@ class Route:
                 entry["expires_at"] = Decimal(share.expires_at)
             shares.append(entry)
         return {
-            "id": ROUTE_ID,
             "version": Decimal(self.version),
             "shares": shares,
             "updated_at": Decimal(self.updated_at),
@@ -126,6 +125,16 @@ class Route:
         return frozenset(share.digest for share in self.shares)
 
 
+def item_key(owner: str, name: str) -> str:
+    """Return the key of an owner's item in the releases table: `search/route`."""
+    return f"{owner}/{name}"
+
+
+def releases_folder(owner: str) -> str:
+    """Return the folder of an owner's reports in the data bucket."""
+    return f"releases/{owner}/"
+
+
 def _point(key: str) -> float:
     digest = hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=8).digest()
     return (int.from_bytes(digest) >> 11) / _POINTS
@@ -142,7 +151,7 @@ def _share(entry: object) -> Share | None:
         return None
     if "expires_at" not in entry:
         return Share(digest, endpoint, part)
-    end = _whole(entry["expires_at"])
+    end = whole(entry["expires_at"])
     # A candidate with an unreadable expiry must not be taken for the live release.
     return None if end is None else Share(digest, endpoint, part, end)
 
@@ -159,6 +168,7 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _whole(value: object) -> int | None:
+def whole(value: object) -> int | None:
+    """Return a number of a table item that is 0 or more and whole, or None."""
     number = _number(value)
     return int(number) if number is not None and number >= 0 and number.is_integer() else None

@@ -1,44 +1,100 @@
-"""Remove deployments, throughput, models and jobs that no release needs.
+"""Remove throughput, evaluation jobs, deployments and models that no release needs.
 
 No Catch of a state machine runs when an execution is stopped, times out or reaches its history limit, so
 cleaning up can't be the last step of an execution alone. This code is safe at any time and from any caller:
-it runs after a failure, on the state machine's status events, every hour, and when the stack is deleted. It
-touches only resources with this owner's name and tag.
+it runs after a failure, on the state machine's status events, every hour, and when the stack is deleted.
+
+It removes only what the release's resource claims (`bedrock.ownership`). What another resource claims, too,
+such as the model of a job that a stack declares, only loses the release's claim. What costs by the hour goes
+first. A refusal does not keep it from the rest; all refusals are raised together at the end.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger
+from botocore.exceptions import BotoCoreError, ClientError
 
 from distilled_router.aws import executions
-from distilled_router.aws.errors import ResourceError
+from distilled_router.aws.errors import NotYetError, ResourceError, described, is_transient
 from distilled_router.aws.metrics import count
-from distilled_router.bedrock import deployments, evaluation_jobs, models, throughput
+from distilled_router.bedrock import deployments, evaluation_jobs, models, ownership, throughput
+from distilled_router.bedrock.naming import release_name
+from distilled_router.bedrock.ownership import Claimant
+from distilled_router.release.claimed import Claimed, Found
 from distilled_router.release.route import Route
-from distilled_router.release.table import FAILED, LIVE, RETIRED, Release, Releases
+from distilled_router.release.table import FAILED, LIVE, RETIRED, Release, Releases, RouteChangedError
 
 # StartExecution is eventually consistent: an execution may not be found in its first moments.
 START_GRACE_SECONDS = 900
+RETAINED = "retention.throughput = retain"
+MOVING = "a release is moving to it"
+
+type _Delete = Callable[[Found], bool]
 
 logger = Logger(child=True)
 
 
 @dataclass
 class Sweep:
-    """The result of a sweep: ARNs removed, ARNs to remove later, and ARNs kept, with the reason."""
+    """The result of a sweep.
+
+    Attributes:
+        removed, waiting: ARNs that are gone, and ARNs to remove later.
+        kept: the reason for each ARN that stays.
+        refused: the error for each ARN, or list of resources, where AWS refused a call.
+        lasting: those of `refused` that repeating the call does not mend.
+        unrouted: ARNs of throughput that is billed and gets no requests.
+    """
 
     removed: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    unrouted: list[str] = field(default_factory=list)
+    lasting: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"removed {len(self.removed)}, to be removed later {len(self.waiting)}"
+
+    @contextmanager
+    def trying(self, what: str) -> Iterator[None]:
+        """Record an error of AWS, and continue."""
+        try:
+            yield
+        except (ClientError, BotoCoreError, ResourceError, RouteChangedError) as error:
+            text = described(error) if isinstance(error, ClientError | BotoCoreError) else str(error)
+            self.refused[what] = text
+            temporary = is_transient(error) or isinstance(error, NotYetError | RouteChangedError)
+            if not temporary:
+                self.lasting.append(what)
+
+    def note(self, arn: str, *, gone: bool) -> None:
+        """Record whether a resource is gone, or is to be removed later."""
+        (self.removed if gone else self.waiting).append(arn)
+
+    def check(self) -> None:
+        """Raise all refusals together: as NotYetError if every one is temporary, else as ResourceError."""
+        if self.refused:
+            told = "; ".join(f"{what}: {why}" for what, why in self.refused.items())
+            kind = ResourceError if self.lasting else NotYetError
+            raise kind(f"{len(self.refused)} calls were refused, everything else was done. {told}")
+
+
+@dataclass(frozen=True)
+class _Inventory:
+    """What the release's resource claims."""
+
+    throughput: Sequence[Found]
+    jobs: Sequence[Found]
+    deployments: Sequence[Found]
+    models: Sequence[Found]
 
 
 @dataclass(frozen=True)
@@ -47,176 +103,254 @@ class Sweeper:
 
     Attributes:
         bedrock, stepfunctions: clients.
-        releases: the releases table.
-        owner: whose resources these are.
+        releases: the releases of one owner.
+        claimant: the release's custom resource.
         keep_releases: how many good releases to keep for rollback, besides the live one.
         retain_models: keep all models.
         throughput_name: name of the provisioned throughput in the settings; empty on demand.
         retain_throughput: keep all throughput.
-        judge: the model that grades answers; empty where none does, and no evaluation job exists.
         now: returns epoch seconds.
     """
 
     bedrock: Any
     stepfunctions: Any
     releases: Releases
-    owner: str
+    claimant: Claimant
     keep_releases: int
     retain_models: bool
     throughput_name: str
     retain_throughput: bool
-    judge: str = ""
     now: Callable[[], float] = time.time
 
+    @property
+    def owner(self) -> str:
+        """Return the owner of the releases."""
+        return self.releases.owner
+
     def sweep(self, *, failed: str = "") -> Sweep:
-        """Stop evaluation jobs and remove deployments, throughput and models that nothing needs.
+        """Stop evaluation jobs and remove throughput, deployments and models that nothing needs.
 
         The route, releases in progress and the releases kept for rollback need theirs. `failed` is the digest
-        of a release that has just failed, whose execution is still open.
+        of a release that has just failed, whose execution is still open. Emits the number of throughput that
+        is billed without being routed to as a metric.
 
-        Models are the only resources here that cost money to create again. The declared digest's model stays
-        even if the gate refused it: it belongs to its job's resource, and a changed gate may accept it. The
-        model of the release that started last stays, too: after a refusal, CloudFormation may roll back the
-        release stack to another digest while the job's stack keeps the new one.
+        Raises ResourceError with all refusals, after the rest is done.
         """
-        self._end_abandoned()
-        self._withdraw_orphans()
-        found_deployments = list(deployments.owned(self.bedrock, self.owner))
-        found_models = list(models.owned(self.bedrock, self.owner))
-        found_throughput = list(throughput.owned(self.bedrock, self.owner))
-        found_jobs = self._evaluation_jobs()
+        result = Sweep()
+        self._end_abandoned(result)
+        with result.trying("the route"):
+            self._withdraw_orphans()
+        found = self._inventory(result)
         # Read after the lists, and the route last: a release that goes live in between is found in progress
         # or in the route. A release that starts again in between is read once more before a deletion.
         known = list(self.releases.all())
         needed = self._needed(known, self.releases.effective_route())
-        last = max((release.started_at for release in known), default=0)
-        lent = {release.digest: "started last" for release in known if release.started_at == last}
-        spared = dict(needed)
-        if declared := self.releases.declared():
-            spared.setdefault(declared, "declared by the stack")
-        result = Sweep()
-        self._stop_evaluation_jobs(result, found_jobs, known)
-        for digest, deployment in found_deployments:
-            arn = deployment["customModelDeploymentArn"]
-            reason = needed.get(digest) or self._started_again(digest)
-            if reason:
-                result.kept[arn] = reason
-            else:
-                self._note(result, arn, gone=deployments.delete(self.bedrock, arn))
-        self._sweep_throughput(result, found_throughput, [r for r in known if r.digest != failed])
-        self._sweep_models(result, found_models, known, spared=spared, lent=lent)
-        logger.info("swept", removed=result.removed, waiting=result.waiting, kept=result.kept)
+        self._sweep_throughput(result, found.throughput, [r for r in known if r.digest != failed])
+        self._stop_evaluation_jobs(result, found.jobs, known)
+        for item in found.deployments:
+            reason = needed.get(item.digest) or self._started_again(item.digest)
+            self._remove(result, item, reason, self._delete_deployment)
+        self._sweep_models(result, found.models, known, needed)
+        count("UnroutedThroughput", self.owner, len(result.unrouted))
+        self._log("swept", result)
+        result.check()
         return result
 
-    def clear(self, declared: str) -> Sweep:
-        """Stop all evaluation jobs and remove all deployments and models of this owner: its stack is deleted.
+    def clear(self) -> Sweep:
+        """Remove all that the release's resource claims: it is being deleted.
 
-        The declared digest's model is left to its job's resource, which CloudFormation deletes after this
-        one: a release stack that is rolled back or created again must not cost another training.
+        What is kept loses the claim, since nobody would ever remove it. Lists lag behind, so that what the
+        table knows is removed as well.
+
+        Raises ResourceError with all refusals, after the rest is done.
         """
         result = Sweep()
-        self._stop_evaluation_jobs(result, self._evaluation_jobs(), [])
-        for _, deployment in deployments.owned(self.bedrock, self.owner):
-            arn = deployment["customModelDeploymentArn"]
-            self._note(result, arn, gone=deployments.delete(self.bedrock, arn))
-        self._sweep_throughput(result, list(throughput.owned(self.bedrock, self.owner)), [])
+        found = self._inventory(result, also_known=True)
+        for item in found.throughput:
+            self._clear_throughput(result, item)
+        self._stop_evaluation_jobs(result, found.jobs, [])
+        for item in found.deployments:
+            self._remove(result, item, None, self._delete_deployment)
         if not result.waiting:
-            found = list(models.owned(self.bedrock, self.owner))
-            lent = {declared: "declared by the stack"}
-            self._sweep_models(result, found, list(self.releases.all()), spared={}, lent=lent)
-        logger.info("cleared", removed=result.removed, waiting=result.waiting, kept=result.kept)
+            self._sweep_models(result, found.models, list(self.releases.all()), {}, leaving=True)
+        self._log("cleared", result)
+        result.check()
         return result
 
-    def _evaluation_jobs(self) -> list[Mapping[str, Any]]:
-        """Return the running jobs. Without a judge, the role may not list them."""
-        return list(evaluation_jobs.running(self.bedrock, self.owner)) if self.judge else []
+    def hand_over(self, to: Claimant) -> None:
+        """Pass all claims on to another resource, which declares the same owner's releases now."""
+        for item in list(self._claimed.everything()):
+            ownership.claim(self.bedrock, item.arn, to)
+            ownership.release(self.bedrock, item.arn, self.claimant)
 
-    def _stop_evaluation_jobs(
-        self, result: Sweep, found: Sequence[Mapping[str, Any]], known: Sequence[Release]
-    ) -> None:
+    def take_over(self, of: Claimant) -> None:
+        """Claim what another resource claims, which declared the same owner's releases before."""
+        for item in list(Claimed(self.bedrock, self.owner, of).everything()):
+            if not self.claimant.holds(item.tags):
+                ownership.claim(self.bedrock, item.arn, self.claimant)
+
+    @property
+    def _claimed(self) -> Claimed:
+        return Claimed(self.bedrock, self.owner, self.claimant)
+
+    def _inventory(self, result: Sweep, *, also_known: bool = False) -> _Inventory:
+        """Return what is claimed; a list that can't be read is empty."""
+        claimed, releases = self._claimed, list(self.releases.all()) if also_known else []
+        kinds = {
+            "throughput": (claimed.throughput, _known_throughput(releases)),
+            "evaluation jobs": (claimed.evaluation_jobs, ()),
+            "deployments": (claimed.deployments, self._known_deployments(releases)),
+            "models": (claimed.models, [release.model_arn for release in releases]),
+        }
+        found: dict[str, list[Found]] = {}
+        for kind, (read, known) in kinds.items():
+            found[kind] = []
+            with result.trying(f"list of {kind}"):
+                found[kind] += read()
+                found[kind] += self._unlisted(kind, known, found[kind])
+        return _Inventory(*found.values())
+
+    def _known_deployments(self, releases: Sequence[Release]) -> list[str]:
+        return [release_name(self.owner, release.digest) for release in releases]
+
+    def _unlisted(self, kind: str, known: Sequence[str], listed: Sequence[Found]) -> list[Found]:
+        """Return resources that the table knows by name or ARN, and the list lacks."""
+        read, arn_field, name_field = {
+            "throughput": (throughput.find, "provisionedModelArn", "provisionedModelName"),
+            "deployments": (deployments.find, "customModelDeploymentArn", "modelDeploymentName"),
+            "models": (models.find, "modelArn", "modelName"),
+        }.get(kind, (None, "", ""))
+        seen, found = {item.arn for item in listed}, list[Found]()
+        for name in sorted({name for name in known if name}):
+            described = read(self.bedrock, name) if read else None
+            if described is None or described[arn_field] in seen:
+                continue
+            arn = str(described[arn_field])
+            seen.add(arn)
+            tags = ownership.read_tags(self.bedrock, arn) or {}
+            if self.claimant.holds(tags):
+                found.append(Found(arn, str(described.get(name_field, "")), "", tags, described))
+        return found
+
+    def _remove(self, result: Sweep, item: Found, reason: str | None, delete: _Delete) -> None:
+        """Delete a resource unless there is a reason to keep it; what others claim loses only our claim.
+
+        The claim stays until the resource is gone, so that an interrupted deletion is continued.
+        """
+        with result.trying(item.arn):
+            if reason:
+                result.kept[item.arn] = reason
+            elif self._is_shared(item):
+                result.kept[item.arn] = "claimed by another resource"
+            else:
+                result.note(item.arn, gone=delete(item))
+
+    def _is_shared(self, item: Found) -> bool:
+        """Return whether another resource claims it, too; it then loses this claim."""
+        if self.claimant.may_remove(ownership.read_tags(self.bedrock, item.arn) or {}):
+            return False
+        return not ownership.release(self.bedrock, item.arn, self.claimant)
+
+    def _stop_evaluation_jobs(self, result: Sweep, found: Sequence[Found], known: Sequence[Release]) -> None:
         """Stop evaluation jobs that no attempt in progress waits for."""
         wanted = {evaluation_jobs.job_name(self.owner, release) for release in known if not release.is_final}
-        for job in found:
-            arn = job["jobArn"]
-            if job["jobName"] in wanted:
-                result.kept[arn] = "its release is in progress"
-                continue
-            if job["status"] == evaluation_jobs.IN_PROGRESS:
-                evaluation_jobs.stop(self.bedrock, arn)
-            self._note(result, arn, gone=False)
+        for item in found:
+            reason = "its release is in progress" if item.name in wanted else None
+            self._remove(result, item, reason, self._stop_job)
 
     def _sweep_models(
         self,
         result: Sweep,
-        found: Sequence[tuple[str, Mapping[str, Any]]],
+        found: Sequence[Found],
         known: Sequence[Release],
+        needed: Mapping[str, str],
         *,
-        spared: Mapping[str, str],
-        lent: Mapping[str, str],
+        leaving: bool = False,
     ) -> None:
-        """Remove the models of releases, except those in `spared`.
-
-        A model without a release stays: a job's stack may be deployed, and its job done, long before the
-        release that waits for it. A model in `lent` stays while its job's resource exists.
-        """
-        releases = {release.digest for release in known}
+        """Remove models that no release needs; with `leaving`, give up the claim on those that are kept."""
         # A stack names these by ARN: once deleted, they could not be declared again.
         adopted = {arn for one in known if one.is_adopted for arn in (one.source, one.model_arn)}
-        for digest, model in found:
-            arn = model["modelArn"]
-            reason = "retention.models = retain" if self.retain_models else spared.get(digest)
-            if not reason and digest in lent and not models.is_closed(self.bedrock, arn):
-                reason = lent[digest]
-            if digest not in releases:
-                reason = reason or "has no release"
-            if arn in adopted:
-                reason = reason or "adopted by a release"
-            reason = reason or self._started_again(digest)
-            users = [] if reason else models.users(self.bedrock, arn)
-            if reason or users:
-                result.kept[arn] = reason or f"in use by {', '.join(users)}"
-            else:
-                self._note(result, arn, gone=models.delete(self.bedrock, arn))
+        for item in found:
+            with result.trying(item.arn):
+                reason = "retention.models = retain" if self.retain_models else needed.get(item.digest)
+                if item.arn in adopted:
+                    reason = reason or "adopted by a release"
+                if not leaving:
+                    reason = reason or self._started_again(item.digest)
+                if not reason and not self._is_shared(item):
+                    users = models.users(self.bedrock, item.arn)
+                    reason = f"in use by {', '.join(users)}" if users else None
+                self._remove(result, item, reason, self._delete_model)
+                if leaving and item.arn in result.kept:
+                    ownership.release(self.bedrock, item.arn, self.claimant)
 
-    def _sweep_throughput(
-        self, result: Sweep, found: Sequence[Mapping[str, Any]], known: Sequence[Release]
-    ) -> None:
+    def _sweep_throughput(self, result: Sweep, found: Sequence[Found], known: Sequence[Release]) -> None:
         """Remove throughput that gets no requests and that no release moves to, since it is paid by the hour.
 
         Throughput in the settings is removed, too, if it could not be moved to the live release: it would
         serve nothing until the next deployment.
         """
         for item in found:
-            name, arn = item["provisionedModelName"], item["provisionedModelArn"]
-            reason = self._needs_throughput(name, arn, known)
-            if not reason and self.retain_throughput:
-                reason = "retention.throughput = retain"
-            if reason:
-                result.kept[arn] = reason
-                continue
-            try:
-                gone = throughput.delete(
-                    self.bedrock, arn, self.owner, now=datetime.fromtimestamp(self.now(), UTC)
-                )
-            except ResourceError as error:
-                result.kept[arn] = str(error)
-            else:
-                self._note(result, arn, gone=gone)
+            with result.trying(item.arn):
+                if needed := self._needs_throughput(item, known):
+                    result.kept[item.arn] = needed
+                    continue
+                reason = self._leaves_throughput(item)
+                self._remove(result, item, reason, self._delete_throughput)
+            if item.arn not in result.removed:
+                result.unrouted.append(item.arn)
 
-    def _needs_throughput(self, name: str, arn: str, known: Sequence[Release]) -> str | None:
+    def _leaves_throughput(self, item: Found) -> str | None:
+        """Return why throughput that nothing needs stays, or None."""
+        if not self.claimant.holds(item.tags):
+            return "left on purpose, claimed by no resource, and billed until you delete it"
+        return RETAINED if self.retain_throughput else self._committed(item)
+
+    def _clear_throughput(self, result: Sweep, item: Found) -> None:
+        with result.trying(item.arn):
+            if self.claimant.holds(item.tags):
+                reason = RETAINED if self.retain_throughput else self._committed(item)
+                self._remove(result, item, reason, self._delete_throughput)
+                if self.retain_throughput:
+                    throughput.leave(self.bedrock, item.summary, self.claimant, self._at)
+
+    def _committed(self, item: Found) -> str | None:
+        return throughput.committed(item.summary, self._at)
+
+    def _delete_throughput(self, item: Found) -> bool:
+        return throughput.delete(self.bedrock, item.arn, self.owner, now=self._at)
+
+    def _delete_deployment(self, item: Found) -> bool:
+        return deployments.delete(self.bedrock, item.arn)
+
+    def _delete_model(self, item: Found) -> bool:
+        return models.delete(self.bedrock, item.arn)
+
+    def _stop_job(self, item: Found) -> bool:
+        """Stop an evaluation job. It ends later, and is then listed no more."""
+        if item.summary["status"] != evaluation_jobs.STOPPING:
+            evaluation_jobs.stop(self.bedrock, item.arn)
+        return False
+
+    @property
+    def _at(self) -> datetime:
+        return datetime.fromtimestamp(self.now(), UTC)
+
+    def _needs_throughput(self, item: Found, known: Sequence[Release]) -> str | None:
         """Return why throughput must stay, or None.
 
         A release is live before it buys or moves throughput, so it counts as in progress until its execution
         has ended. The route is read after that: an execution that has ended has moved the route.
         """
-        wanted = name == self.throughput_name
-        if any((wanted or release.throughput == name) and self._is_open(release) for release in known):
-            return "a release is moving to it"
+        names = {item.name, throughput.created_as(item.summary, item.tags)}
+        wanted = self.throughput_name in names
+        if any((wanted or release.throughput in names) and self._is_open(release) for release in known):
+            return MOVING
         route = self.releases.effective_route()
-        if any(share.endpoint == arn for share in route.shares):
+        if any(share.endpoint == item.arn for share in route.shares):
             return "named by the route"
         live = [release for release in known if release.state == LIVE]
-        if wanted and live and not route.shares and max(live, key=lambda r: r.updated_at).endpoint == arn:
+        if wanted and live and not route.shares and max(live, key=_updated).endpoint == item.arn:
             # An operator switched it off by an empty route, and may switch it on again.
             return "went live last"
         return None
@@ -234,29 +368,32 @@ class Sweeper:
         live = [release for release in known if release.state == LIVE]
         if live:
             # An operator who switches it off by an empty route may switch it on again.
-            needed.setdefault(max(live, key=lambda release: release.updated_at).digest, "went live last")
+            needed.setdefault(max(live, key=_updated).digest, "went live last")
         good = [
             release for release in known if release.state in {LIVE, RETIRED} and release.digest not in needed
         ]
-        good.sort(key=lambda release: release.updated_at, reverse=True)
+        good.sort(key=_updated, reverse=True)
         return needed | {release.digest: "kept for rollback" for release in good[: self.keep_releases]}
 
     def _started_again(self, digest: str) -> str | None:
         release = self.releases.get(digest)
         return "its release has started again" if release and not release.is_final else None
 
-    def _end_abandoned(self) -> None:
+    def _end_abandoned(self, result: Sweep) -> None:
         """Fail releases whose execution was stopped, timed out or disappeared."""
-        for release in self.releases.all():
-            if release.is_final or not release.execution:
-                continue
-            execution = executions.find(self.stepfunctions, release.execution)
-            young = self.now() - release.started_at < START_GRACE_SECONDS
-            if executions.is_open(execution) or (execution is None and young):
-                continue
-            reason = f"its execution is {execution['status'] if execution else 'gone'}: {release.execution}"
-            if self.releases.transition(release.digest, FAILED, reason, of_attempt=release.attempt):
-                count("FailedReleases", self.owner)
+        for release in list(self.releases.all()):
+            if not release.is_final and release.execution:
+                with result.trying(release.execution):
+                    self._end_if_abandoned(release)
+
+    def _end_if_abandoned(self, release: Release) -> None:
+        execution = executions.find(self.stepfunctions, release.execution)
+        young = self.now() - release.started_at < START_GRACE_SECONDS
+        if executions.is_open(execution) or (execution is None and young):
+            return
+        reason = f"its execution is {execution['status'] if execution else 'gone'}: {release.execution}"
+        if self.releases.transition(release.digest, FAILED, reason, of_attempt=release.attempt):
+            count("FailedReleases", self.owner)
 
     def _withdraw_orphans(self) -> None:
         """Withdraw candidates' shares of releases that have ended, in case the step that ended them crashed.
@@ -273,5 +410,16 @@ class Sweeper:
                 self.releases.withdraw(share.digest, f"release {share.digest} has ended")
 
     @staticmethod
-    def _note(result: Sweep, arn: str, *, gone: bool) -> None:
-        (result.removed if gone else result.waiting).append(arn)
+    def _log(done: str, result: Sweep) -> None:
+        told = {name: getattr(result, name) for name in ("removed", "waiting", "kept", "refused", "unrouted")}
+        (logger.warning if result.refused else logger.info)(done, **told)
+
+
+def _updated(release: Release) -> int:
+    return release.updated_at
+
+
+def _known_throughput(releases: Sequence[Release]) -> list[str]:
+    """Return names and ARNs of throughput that releases name."""
+    arns = [release.endpoint for release in releases if throughput.is_throughput(release.endpoint)]
+    return [*arns, *(release.throughput for release in releases)]

@@ -1,4 +1,6 @@
-"""The releases table: one item for each release, one for the route, one for the declared digest.
+"""The releases table: for each owner one item for each release, the route and the declared digest.
+
+An item's key begins with the owner, so that owners who share a table never share an item.
 
 Every write is conditional, so two writers can't both win. A step of a rollout changes the route and its
 release in one transaction, so a crash never leaves one without the other. Each change of the route adds a
@@ -12,15 +14,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import code, with_retries
-from distilled_router.release.route import ROUTE_ID, Route, Share
+from distilled_router.release.declarations import Declarations
+from distilled_router.release.route import ROUTE, Route, Share, item_key, whole
 
-DECLARED = "declared"
+_DECLARED = "declared"
 _RELEASE = "release@"
 
 # The states of a release, in order. The last four are final.
@@ -28,6 +30,8 @@ WAITING, DEPLOYING, EVALUATING, ROLLING_OUT = "waiting", "deploying", "evaluatin
 LIVE, RETIRED, FAILED, SUPERSEDED = "live", "retired", "failed", "superseded"
 FINAL = frozenset({LIVE, RETIRED, FAILED, SUPERSEDED})
 
+# Condition on an item whose attempt a person damaged.
+_NO_ATTEMPT = "NOT attribute_type(#attempt, :number)"
 # Seconds that a step may take: the timeout of its function.
 CREATING_SECONDS = 300
 # Seconds for which a write is retried that conflicts with a transaction on the same item.
@@ -90,12 +94,16 @@ class Release:
     def from_item(cls, item: Mapping[str, Any]) -> Release:
         """Read an item. Fields that this version does not know are ignored.
 
-        An item that lacks fields counts as a release in progress, so nothing of it is removed.
+        A field that is missing or that a person damaged has its default, so that no reader fails. An item
+        without a state counts as a release in progress, so nothing of it is removed.
         """
-        known = {name: item[name] for name in cls.__dataclass_fields__ if name in item}
-        known["digest"] = str(item["id"]).removeprefix(_RELEASE)
-        # All numbers of a release are whole.
-        values: dict[str, Any] = {k: int(v) if isinstance(v, Decimal) else v for k, v in known.items()}
+        values: dict[str, Any] = {"digest": str(item["id"]).rpartition("@")[2]}
+        for name, known in cls.__dataclass_fields__.items():
+            value = item.get(name)
+            if known.type == "int":
+                value = whole(value)
+            if name != "digest" and value is not None and type(value).__name__ == known.type:
+                values[name] = value
         return cls(**values)
 
     def token(self, name: str) -> str:
@@ -126,19 +134,20 @@ class Release:
 
 
 class Releases:
-    """Reads and writes the releases table.
+    """Reads and writes an owner's items of the releases table.
 
     `table` is its DynamoDB Table resource, `now` returns epoch seconds.
     """
 
-    def __init__(self, table: Any, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, table: Any, owner: str, now: Callable[[], float] = time.time) -> None:
         """Wrap a DynamoDB Table resource whose partition key is the string `id`."""
         self.table = table
+        self.owner = owner
         self.now = now
 
     def get(self, digest: str) -> Release | None:
         """Return the release of that digest, read consistently."""
-        item = self._item(_key(digest))
+        item = self._item(f"{_RELEASE}{digest}")
         return Release.from_item(item) if item else None
 
     def all(self) -> Iterator[Release]:
@@ -148,7 +157,7 @@ class Releases:
     def update(self, digest: str, **fields: Any) -> bool:
         """Set fields of a release, and the time of the update. Return whether the release exists."""
         changes = {**fields, "updated_at": int(self.now())}
-        return self._write(_change(digest, changes, "attribute_exists(id)"))
+        return self._write(self._change(digest, changes, "attribute_exists(id)"))
 
     def transition(
         self, digest: str, state: str, message: str, *, of_attempt: int | None = None, **fields: Any
@@ -160,9 +169,9 @@ class Releases:
         """
         change = self._moving(digest, state, message, fields)
         if of_attempt is not None:
-            change["ConditionExpression"] += " AND #attempt = :of_attempt"
+            change["ConditionExpression"] += f" AND (#attempt = :of_attempt OR {_NO_ATTEMPT})"
             change["ExpressionAttributeNames"]["#attempt"] = "attempt"
-            change["ExpressionAttributeValues"][":of_attempt"] = of_attempt
+            change["ExpressionAttributeValues"] |= {":of_attempt": of_attempt, ":number": "N"}
         return self._write(change)
 
     def begin(self, digest: str, *, attempt: int, execution: str, request_id: str, source: str = "") -> bool:
@@ -186,18 +195,19 @@ class Releases:
             "step_at": now,
         }
         # `:attempt` is the new value.
-        return self._write(_change(digest, fields, "attribute_not_exists(#attempt) OR #attempt < :attempt"))
+        return self._write(
+            self._change(digest, fields, f"{_NO_ATTEMPT} OR #attempt < :attempt", {":number": "N"})
+        )
+
+    @property
+    def declarations(self) -> Declarations:
+        """Return the declarations of the owner's Release resources."""
+        return Declarations(self.table, self.key(_DECLARED), self.now)
 
     def declared(self) -> str | None:
         """Return the digest that the deployed stack declares; None before and after the stack exists."""
-        item = self._item(DECLARED)
-        return str(item["digest"]) if item and item.get("digest") else None
-
-    def declare(self, digest: str | None) -> None:
-        """Store the digest that the stack declares; None while it is being deleted."""
-        self.table.put_item(
-            Item={"id": DECLARED, "digest": digest or "", "updated_at": int(self.now())},
-        )
+        newest = self.declarations.newest()
+        return newest.digest if newest else None
 
     @contextmanager
     def creating(self, digest: str) -> Iterator[bool]:
@@ -206,27 +216,26 @@ class Releases:
         Stopping an execution does not stop a running function. So a step first sets this mark, and then reads
         whether the stack is being deleted; a deletion first stores that, and then reads the marks
         (`is_creating`). One of them sees the other, so nothing is created after the deletion's last read.
+        Without the mark, since the release's item was deleted, nothing is created either.
         """
-        self._note_creating(digest, int(self.now()) + CREATING_SECONDS)
+        marked = self._note_creating(digest, int(self.now()) + CREATING_SECONDS)
         try:
-            yield not self._is_closed()
+            yield marked and not self.declarations.is_closed()
         finally:
             self._note_creating(digest, 0)
 
     def is_creating(self) -> bool:
         """Return whether a step of any release may be creating a resource at this moment."""
-        return any(release.creating_until > self.now() for release in self.all())
+        now = self.now()
+        # A later time than a step's own is damage, and would never pass.
+        return any(now < release.creating_until <= now + CREATING_SECONDS for release in self.all())
 
-    def _is_closed(self) -> bool:
-        item = self._item(DECLARED)
-        return item is not None and not item.get("digest")
-
-    def _note_creating(self, digest: str, until: int) -> None:
-        self._write(_change(digest, {"creating_until": until}, "attribute_exists(id)"))
+    def _note_creating(self, digest: str, until: int) -> bool:
+        return self._write(self._change(digest, {"creating_until": until}, "attribute_exists(id)"))
 
     def route(self) -> Route:
         """Return the route, read consistently; the empty route if there is none or the item is malformed."""
-        return Route.from_item(self._item(ROUTE_ID))
+        return Route.from_item(self._item(ROUTE))
 
     def effective_route(self) -> Route:
         """Return the route with every share that routers may use.
@@ -276,7 +285,7 @@ class Releases:
                 "message": f"replaced by release {digest}",
                 "updated_at": int(self.now()),
             }
-            writes.append({"Update": _change(retiring, last)})
+            writes.append({"Update": self._change(retiring, last)})
         return self._transact_unless_refused(writes, moved)
 
     def roll_back(
@@ -306,7 +315,7 @@ class Releases:
             **fields,
             "updated_at": now,
         }
-        writes.append({"Update": _change(digest, live, "#state = :retired", {":retired": RETIRED})})
+        writes.append({"Update": self._change(digest, live, "#state = :retired", {":retired": RETIRED})})
         for release in retiring:
             last = {
                 "state": RETIRED,
@@ -314,11 +323,11 @@ class Releases:
                 "rolled_back": now,
                 "updated_at": now,
             }
-            change = _change(
+            change = self._change(
                 release.digest,
                 last,
-                "attribute_exists(id) AND (attribute_not_exists(#attempt) OR #attempt = :of_attempt)",
-                {":of_attempt": release.attempt},
+                f"attribute_exists(id) AND (#attempt = :of_attempt OR {_NO_ATTEMPT})",
+                {":of_attempt": release.attempt, ":number": "N"},
             )
             change["ExpressionAttributeNames"]["#attempt"] = "attempt"
             writes.append({"Update": change})
@@ -366,11 +375,16 @@ class Releases:
             TableName=self.table.name, ConsistentRead=True
         )
         for page in pages:
-            yield from (item for item in page["Items"] if str(item["id"]).startswith(prefix))
+            yield from (item for item in page["Items"] if str(item["id"]).startswith(self.key(prefix)))
 
-    def _item(self, key: str) -> dict[str, Any] | None:
-        item: dict[str, Any] | None = self.table.get_item(Key={"id": key}, ConsistentRead=True).get("Item")
+    def _item(self, name: str) -> dict[str, Any] | None:
+        key = {"id": self.key(name)}
+        item: dict[str, Any] | None = self.table.get_item(Key=key, ConsistentRead=True).get("Item")
         return item
+
+    def key(self, name: str) -> str:
+        """Return the key of one of the owner's items: `route`, `declared`, `release@<digest>`."""
+        return item_key(self.owner, name)
 
     def _next(self, shares: tuple[Share, ...], after: Route, reason: str) -> Route:
         # If the version can't be read, or the item is gone, count on from the copies: reusing a number would
@@ -380,10 +394,11 @@ class Releases:
 
     def _copies(self) -> Iterator[Route]:
         """Return the route's history, in no particular order."""
-        return (Route.from_item(item) for item in self._items(f"{ROUTE_ID}@"))
+        return (Route.from_item(item) for item in self._items(f"{ROUTE}@"))
 
     def _replacing(self, route: Route, after: Route) -> list[dict[str, Any]]:
-        put: dict[str, Any] = {"Item": route.to_item(), "ExpressionAttributeNames": {"#version": "version"}}
+        item = {"id": self.key(ROUTE), **route.to_item()}
+        put: dict[str, Any] = {"Item": item, "ExpressionAttributeNames": {"#version": "version"}}
         if after.version:
             put["ConditionExpression"] = "#version = :read"
             put["ExpressionAttributeValues"] = {":read": after.version}
@@ -393,7 +408,7 @@ class Releases:
                 "attribute_not_exists(id) OR NOT attribute_type(#version, :number) OR #version < :first"
             )
             put["ExpressionAttributeValues"] = {":number": "N", ":first": 1}
-        record = {"Item": {**route.to_item(), "id": f"{ROUTE_ID}@{route.version:09d}"}}
+        record = {"Item": {**item, "id": self.key(f"{ROUTE}@{route.version:09d}")}}
         return [{"Put": put}, {"Put": record}]
 
     def _moving(self, digest: str, state: str, message: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -401,7 +416,7 @@ class Releases:
         final = {f":final{index}": name for index, name in enumerate(sorted(FINAL))}
         changes = {"state": state, "message": message, **fields, "updated_at": int(self.now())}
         condition = f"attribute_exists(id) AND NOT #state IN ({', '.join(final)})"
-        return _change(digest, changes, condition, final)
+        return self._change(digest, changes, condition, final)
 
     def _write(self, change: dict[str, Any]) -> bool:
         """Write one item. Return False if its condition does not hold."""
@@ -447,24 +462,20 @@ class Releases:
             ]
             raise RouteChangedError("The route changed after it was read.", refused) from error
 
-
-def _key(digest: str) -> str:
-    return f"{_RELEASE}{digest}"
-
-
-def _change(
-    digest: str,
-    fields: Mapping[str, Any],
-    condition: str | None = None,
-    values: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Return UpdateItem's parameters. Names are placeholders, since `state` and others are reserved words."""
-    change: dict[str, Any] = {
-        "Key": {"id": _key(digest)},
-        "UpdateExpression": "SET " + ", ".join(f"#{name} = :{name}" for name in fields),
-        "ExpressionAttributeNames": {f"#{name}": name for name in fields},
-        "ExpressionAttributeValues": {**{f":{name}": v for name, v in fields.items()}, **(values or {})},
-    }
-    if condition:
-        change["ConditionExpression"] = condition
-    return change
+    def _change(
+        self,
+        digest: str,
+        fields: Mapping[str, Any],
+        condition: str | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Return UpdateItem's parameters, with placeholders for names: `state` and others are reserved."""
+        change: dict[str, Any] = {
+            "Key": {"id": self.key(f"{_RELEASE}{digest}")},
+            "UpdateExpression": "SET " + ", ".join(f"#{name} = :{name}" for name in fields),
+            "ExpressionAttributeNames": {f"#{name}": name for name in fields},
+            "ExpressionAttributeValues": {**{f":{name}": v for name, v in fields.items()}, **(values or {})},
+        }
+        if condition:
+            change["ConditionExpression"] = condition
+        return change

@@ -20,11 +20,10 @@ from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 
 from distilled_router.aws.custom_resource import shortened
+from distilled_router.release.route import item_key
 from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, Releases
 
 logger = Logger(child=True)
-
-_PREFIX = "wait@"
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,6 @@ class Window:
     url: str
     ends_at: int
 
-    @property
-    def key(self) -> str:
-        """Return the item's id in the releases table."""
-        return f"{_PREFIX}{self.digest}@{self.number}"
-
 
 def send_signal(url: str, body: bytes) -> bool:
     """PUT a signal to a handle's URL. Return whether it arrived.
@@ -67,24 +61,26 @@ def send_signal(url: str, body: bytes) -> bool:
 
 
 class WaitConditions:
-    """The wait conditions that are registered in the releases table."""
+    """An owner's wait conditions that are registered in the releases table."""
 
     def __init__(
         self,
         table: Any,
+        owner: str,
         now: Callable[[], float] = time.time,
         put: Callable[[str, bytes], bool] = send_signal,
     ) -> None:
         """Wrap the releases table."""
         self._table, self._now, self._put = table, now, put
+        self._prefix = item_key(owner, "wait@")
 
     def register(self, window: Window) -> None:
         """Register a window. Registering it twice changes nothing."""
-        self._table.put_item(Item={"id": window.key, **asdict(window)})
+        self._table.put_item(Item={"id": self._key(window.digest, window.number), **asdict(window)})
 
     def remove(self, digest: str, number: int) -> None:
         """Remove a window: its stack no longer waits."""
-        self._table.delete_item(Key={"id": f"{_PREFIX}{digest}@{number}"})
+        self._table.delete_item(Key={"id": self._key(digest, number)})
 
     def windows(self) -> Iterator[Window]:
         """Yield every registered window."""
@@ -93,7 +89,7 @@ class WaitConditions:
         )
         for page in pages:
             for item in page["Items"]:
-                if str(item["id"]).startswith(_PREFIX):
+                if str(item["id"]).startswith(self._prefix):
                     yield Window(
                         str(item["digest"]),
                         int(item["number"]),
@@ -115,6 +111,9 @@ class WaitConditions:
                 self.remove(window.digest, window.number)
                 ended += 1
         return ended
+
+    def _key(self, digest: str, number: int) -> str:
+        return f"{self._prefix}{digest}@{number}"
 
     def _outcome(self, window: Window, releases: Releases, margin: float) -> tuple[bool, str] | None:
         release = releases.get(window.digest)

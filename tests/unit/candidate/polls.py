@@ -11,8 +11,11 @@ from botocore.exceptions import ClientError
 
 from candidate.watch_job import watch
 from distilled_router.aws.state_machine import StageResult
+from distilled_router.bedrock import ownership
+from distilled_router.bedrock.ownership import claims
 from distilled_router.env import CandidateEnv
-from tests.unit.release_world import OWNER, A, World
+from tests.unit.release_world import OWNER, RELEASE, A, World
+from tests.unit.resource_scenes import unclaimed
 
 STOPPING: dict[str, Any] = {"stop_stalled": True}
 TWICE: dict[str, Any] = {"retry_internal_errors": 2}
@@ -31,6 +34,9 @@ def candidate_env(**settings: Any) -> CandidateEnv:
         "stop_stalled": False,
         "retry_internal_errors": 0,
         "labelling_machine_arn": "",
+        "stack_id": RELEASE.stack_id,
+        "logical_id": RELEASE.logical_id,
+        "absence_seconds": 0,
         "tags": {},
     }
     return CandidateEnv(**{**usual, **settings})
@@ -65,9 +71,14 @@ def job_of(world: World, name: str = NAME) -> dict[str, Any]:
 
 
 def tags(world: World, arn: str) -> dict[str, str]:
-    """Return a resource's tags."""
+    """Return a resource's tags, without claims."""
     found = world.bedrock.list_tags_for_resource(resourceARN=arn)["tags"]
-    return {tag["key"]: tag["value"] for tag in found}
+    return unclaimed({tag["key"]: tag["value"] for tag in found})
+
+
+def claims_on(world: World, arn: str) -> dict[str, str]:
+    """Return the claims on a resource."""
+    return claims(ownership.read_tags(world.bedrock, arn) or {})
 
 
 def only(shown: dict[str, Any]) -> Callable[..., Any]:

@@ -101,6 +101,6 @@ def test_the_sweeper_never_deletes_an_adopted_model(world: World) -> None:
     world.begin(B)
     swept = world.sweeper(keep=0).sweep()
     assert (world.models(), swept.removed) == ({"a-team-s-model"}, [])
-    world.sweeper(keep=0).clear(declared=B)
+    world.sweeper(keep=0).clear()
     assert world.models() == {"a-team-s-model"}
     assert world.calls("DeleteCustomModel") == 0

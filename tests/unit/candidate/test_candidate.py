@@ -10,11 +10,10 @@ from botocore.exceptions import ClientError
 import candidate.handler
 from candidate import deploy_candidate
 from distilled_router.aws.state_machine import StageResult
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
 from distilled_router.release.table import DEPLOYING, FAILED, SUPERSEDED, WAITING
 from tests.unit.candidate import polls
 from tests.unit.local.bedrock.scenes import MINUTE
-from tests.unit.release_world import OWNER, A, Proxy, World, named
+from tests.unit.release_world import OWNER, RELEASE, A, Proxy, World, named
 
 ENV = polls.candidate_env(tags={"team": "search"})
 NAME = f"{OWNER}-{A}"
@@ -47,8 +46,7 @@ def test_deployment_is_created_once_and_awaited(world: World) -> None:
     tags = world.bedrock.list_tags_for_resource(resourceARN=endpoint)["tags"]
     assert {tag["key"]: tag["value"] for tag in tags} == {
         "team": "search",
-        OWNER_TAG: OWNER,
-        DIGEST_TAG: A,
+        **RELEASE.tags(OWNER, request="request-1", digest=A),
     }
 
 
@@ -68,7 +66,7 @@ def test_failed_deployment_ends_the_release_with_bedrocks_reason(world: World) -
 def test_deployment_of_the_name_that_is_not_ours_is_left_alone(world: World) -> None:
     """Case B35."""
     ready(world)
-    world.deploy_as(NAME, world.release(A).model_arn, owner=None)
+    world.deploy_as(NAME, world.release(A).model_arn, {})
     result = deploy(world)
     assert (result["outcome"], "does not belong to this release" in result["message"]) == ("failed", True)
     assert world.deployments() == named(A)
@@ -97,7 +95,7 @@ def test_superseded_release_gets_no_deployment(world: World) -> None:
 
 def test_stack_that_is_being_deleted_gets_no_deployment(world: World) -> None:
     ready(world)
-    world.releases.declare(None)
+    world.close()
     assert deploy(world)["outcome"] == "failed"
     assert world.deployments() == set()
 
@@ -149,8 +147,8 @@ def test_first_attempt_of_a_new_life_creates_a_new_deployment(world: World) -> N
     ready(world)
     again(world)
     model = world.release(A).model_arn
-    world.releases.table.delete_item(Key={"id": f"release@{A}"})
-    world.releases.begin(A, attempt=1, execution=world.execution(A), request_id="another stack's")
+    world.releases.table.delete_item(Key={"id": world.releases.key(f"release@{A}")})
+    world.releases.begin(A, attempt=1, execution=world.execution(A), request_id="another-stack")
     world.releases.update(A, model_arn=model)
     assert deploy(world)["outcome"] == "waiting"
     assert world.deployments() == named(A)

@@ -82,7 +82,7 @@ def test_neither_a_new_attempt_of_the_release_nor_a_lost_table_counts_anew(world
     for _ in range(2):
         poll(world, **TWICE)
         world.advance(HOUR)
-    world.releases.table.delete_item(Key={"id": f"release@{A}"})
+    world.releases.table.delete_item(Key={"id": world.releases.key(f"release@{A}")})
     world.begin(A)
     assert poll(world, **TWICE)["outcome"] == "failed"
     assert world.calls(CREATE) == 3
@@ -171,7 +171,7 @@ def test_a_refused_attempt_ends_the_release_with_both_reasons(world: World) -> N
 
 def test_a_release_whose_stack_is_being_deleted_creates_no_attempt(world: World) -> None:
     fails(world, 1)
-    world.releases.declare(None)
+    world.close()
     assert poll(world, **TWICE)["outcome"] == "failed"
     assert all_jobs(world) == {NAME: "Failed"}
 

@@ -7,12 +7,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from distilled_router.bedrock import models
+from distilled_router.bedrock import jobs, ownership
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
+from distilled_router.bedrock.ownership import DROPPED_TAG, Claimant
 from distilled_router.release.table import SUPERSEDED, WAITING
-from tests.unit.candidate.polls import CREATE, NAME, STOP, STOPPING, TWICE, job_of, poll, tags
+from tests.unit.candidate.polls import CREATE, NAME, STOP, STOPPING, TWICE, claims_on, job_of, poll, tags
+from tests.unit.framework import STACK
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE
-from tests.unit.release_world import OWNER, A, B, Proxy, World
+from tests.unit.release_world import JOB, OWNER, RELEASE, A, B, Proxy, World
 
 
 def test_running_job_is_awaited_and_its_phases_shown(world: World) -> None:
@@ -35,7 +37,7 @@ def test_completed_job_gives_the_release_its_model(world: World) -> None:
     assert poll(world)["outcome"] == "done"
     assert world.release(A).model_arn == model
     job = job_of(world)
-    item = world.releases.table.get_item(Key={"id": f"release@{A}"})["Item"]
+    item = world.releases.table.get_item(Key={"id": world.releases.key(f"release@{A}")})["Item"]
     assert item is not None
     assert datetime.fromtimestamp(int(item["trained_at"]), UTC) == job["endTime"]
 
@@ -138,24 +140,45 @@ def test_the_model_gets_its_jobs_present_tags(world: World, model: str) -> None:
     assert tags(world, model) == {OWNER_TAG: OWNER, DIGEST_TAG: A, "team": "search", "cost": "7"}
 
 
-def test_a_model_whose_jobs_resource_is_gone_stays_marked(world: World, model: str) -> None:
-    """Case B14."""
-    models.close(world.bedrock, model)
+def test_model_gets_the_claims_that_its_job_has_when_it_is_ready(world: World) -> None:
+    """While the job ran, its construct got another logical id: the model's tags date from before."""
+    renamed = Claimant(STACK, "RenamedJob")
+    world.begin(A)
+    job = jobs.find(world.bedrock, world.start_job(A))
+    assert job
+    ownership.claim(world.bedrock, job["jobArn"], renamed)
+    jobs.disclaim(world.bedrock, job, JOB)
+    world.advance(2 * HOUR)
+    model = str(job_of(world)["outputModelArn"])
+    assert JOB.key in claims_on(world, model)
     assert poll(world)["outcome"] == "done"
-    assert models.is_closed(world.bedrock, model)
+    assert claims_on(world, model).keys() == {renamed.key, RELEASE.key}
+    assert not any(key.startswith(DROPPED_TAG) for key in ownership.read_tags(world.bedrock, model) or {})
+
+
+def test_model_whose_jobs_resource_is_gone_stays_unclaimed(world: World, model: str) -> None:
+    """Case B14: the model was retained."""
+    found = jobs.find(world.bedrock, NAME)
+    assert found
+    jobs.disclaim(world.bedrock, found, JOB)
+    assert poll(world)["outcome"] == "done"
+    assert claims_on(world, model) == {}
 
 
 def test_only_what_differs_is_written(world: World, model: str) -> None:
     retag(world, team="search")
     poll(world)
-    [*_, call] = world.server.calls("TagResource")
+    [*_, call, claim] = world.server.calls("TagResource")
     assert call["parameters"]["tags"] == [{"key": "team", "value": "search"}]
+    assert [tag["key"] for tag in claim["parameters"]["tags"]] == [RELEASE.key]
     assert world.calls("UntagResource") == 0
 
 
 def test_equal_tags_are_not_written(world: World, model: str) -> None:
+    world.claim(model)
+    calls = world.calls("TagResource")
     assert poll(world)["outcome"] == "done"
-    assert world.calls("TagResource") == world.calls("UntagResource") == 0
+    assert (world.calls("TagResource"), world.calls("UntagResource")) == (calls, 0)
 
 
 def test_a_model_that_the_release_knows_keeps_what_was_put_on_it_since(world: World, model: str) -> None:

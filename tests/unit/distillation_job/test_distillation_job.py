@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
+from distilled_router.bedrock.ownership import REQUEST_TAG
+from local.bedrock.faults import ROLE_TEXTS
 from tests.unit import framework
 from tests.unit.framework import MARKER
 from tests.unit.resource_scenes import (
@@ -16,6 +18,7 @@ from tests.unit.resource_scenes import (
     DAY,
     DIGEST,
     HOUR,
+    JOB,
     KEY,
     NAME,
     NEXT,
@@ -32,6 +35,7 @@ from tests.unit.resource_scenes import (
     refusal,
     spec,
     times,
+    unclaimed,
 )
 
 NEXT_NAME = f"{OWNER}-{NEXT}"
@@ -52,7 +56,8 @@ def made(world: World) -> dict[str, Any]:
 
 def test_create_creates_one_job_and_answers_at_once(world: World) -> None:
     """Case T1."""
-    response = world.jobs().send(framework.create(job_properties(**FINE_TUNING)))
+    event = framework.create(job_properties(**FINE_TUNING))
+    response = world.jobs().send(event)
 
     assert (response.succeeded, response.physical_id, response.polls) == (True, NAME, 1)
     assert response.data == {
@@ -65,11 +70,7 @@ def test_create_creates_one_job_and_answers_at_once(world: World) -> None:
         "ValidationLoss": "",
     }
     parameters = made(world)
-    tags = [
-        {"key": DIGEST_TAG, "value": DIGEST},
-        {"key": OWNER_TAG, "value": OWNER},
-        {"key": "team", "value": "search"},
-    ]
+    tags = bedrock_tags({**job_properties()["Tags"], REQUEST_TAG: event["RequestId"], **JOB.tag})
     assert len(spec().token) <= 256
     assert parameters == {
         "clientRequestToken": spec(**FINE_TUNING).token,
@@ -128,17 +129,17 @@ def test_tags_follow_on_job_and_model(world: World) -> None:
     )
     jobs = world.jobs()
     jobs.send(framework.create(first))
-    assert world.job()["tags"] == first["Tags"]
+    assert unclaimed(world.job()["tags"]) == first["Tags"]
 
     jobs.send(framework.update(NAME, second, first))
-    assert world.job()["tags"] == second["Tags"]
+    assert unclaimed(world.job()["tags"]) == second["Tags"]
     world.server.advance(3 * HOUR)
     response = jobs.send(framework.update(NAME, third, second))
 
     (model,) = world.server.state()["models"]
     assert (response.succeeded, response.physical_id) == (True, NAME)
-    assert world.job()["tags"] == third["Tags"]
-    assert model["tags"] == third["Tags"]
+    assert unclaimed(world.job()["tags"]) == third["Tags"]
+    assert unclaimed(model["tags"]) == third["Tags"]
     assert world.count(CREATE) == 1
 
 
@@ -295,9 +296,10 @@ def test_the_token_follows_the_specification_and_nothing_else() -> None:
     assert spec(**moved).token == spec().token
 
 
-def test_a_role_that_is_not_ready_is_awaited(world: World) -> None:
+@pytest.mark.parametrize("text", ROLE_TEXTS)
+def test_a_role_that_is_not_ready_is_awaited(world: World, text: str) -> None:
     """Case B2."""
-    world.server.fault("validation", operation=CREATE, count=2, message=ROLE_ERROR)
+    world.server.fault("validation", operation=CREATE, count=2, message=text)
 
     response = world.jobs().send(framework.create(job_properties()))
 
@@ -365,7 +367,7 @@ def test_tags_of_a_foreign_job_are_left_alone(world: World) -> None:
     new = job_properties(Tags={OWNER_TAG: OWNER, DIGEST_TAG: DIGEST, "team": "x"})
     world.jobs().send(framework.update(NAME, new, job_properties()))
 
-    assert world.job()["tags"] == {}
+    assert unclaimed(world.job()["tags"]) == {}
 
 
 @pytest.mark.parametrize(("fault", "status"), [("job_failed", "Failed"), ("job_stopped", "Stopped")])

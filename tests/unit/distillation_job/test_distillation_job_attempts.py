@@ -25,6 +25,7 @@ from tests.unit.resource_scenes import (
     World,
     job_properties,
     spec,
+    unclaimed,
 )
 
 SECOND, THIRD = f"{NAME}-2", f"{NAME}-3"
@@ -236,7 +237,8 @@ def test_tags_follow_on_every_attempt_and_its_model(world: World) -> None:
     world.jobs().send(framework.update(NAME, new, job_properties()))
 
     (model,) = world.server.state()["models"]
-    assert world.job()["tags"] == world.job(SECOND)["tags"] == model["tags"] == new["Tags"]
+    for found in (world.job(), world.job(SECOND), model):
+        assert unclaimed(found["tags"]) == new["Tags"]
 
 
 def test_delete_stops_the_attempt_that_runs(world: World) -> None:
@@ -270,9 +272,9 @@ def test_delete_leaves_the_model_of_an_attempt_that_serves(world: World) -> None
     assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
     assert len(world.server.state()["models"]) == 1
     # Only the release that uses the model keeps it; once the job is declared again, its resource owns it.
-    assert models.is_closed(world.bedrock, model)
+    assert models.is_unclaimed(world.bedrock, model)
     assert world.jobs().send(framework.create(job_properties())).succeeded
-    assert not models.is_closed(world.bedrock, model)
+    assert not models.is_unclaimed(world.bedrock, model)
 
 
 def test_delete_leaves_a_foreign_job_with_an_attempts_name(world: World) -> None:
@@ -329,7 +331,7 @@ def test_a_job_that_is_declared_again_may_be_retried(world: World) -> None:
 
     jobs.retry(world.bedrock, first, 2)
     assert world.running() == [SECOND]
-    assert world.job(SECOND)["tags"] == job_properties()["Tags"]
+    assert unclaimed(world.job(SECOND)["tags"]) == job_properties()["Tags"]
 
 
 def test_an_attempt_that_completes_before_the_stop_loses_its_model(world: World) -> None:

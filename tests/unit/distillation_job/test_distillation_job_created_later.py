@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from distillation_job.handler import create_if_wanted
+from distilled_router.aws.fence import SupersededError
+from distilled_router.bedrock import jobs
 from tests.unit import framework
 from tests.unit.resource_scenes import (
     CREATE,
     HOUR,
+    JOB,
     NAME,
     ROLE_ERROR,
     STOP,
@@ -25,7 +28,13 @@ LATER = {"MadeLater": "true"}
 def create_job(world: World, *wanted: bool, **changes: Any) -> Any:
     """Run the step that creates the job; `wanted` are the results of checking that the execution runs."""
     results = iter(wanted or (True, True))
-    return create_if_wanted(spec(**changes), world.bedrock, lambda: next(results), allow_legacy=False)
+
+    def check_runs() -> None:
+        if not next(results):
+            raise SupersededError("the execution was stopped")
+
+    request = jobs.Request(JOB, "arn:aws:states:us-east-1:000000000000:execution:labelling:1", check_runs)
+    return create_if_wanted(spec(**changes), world.bedrock, request, allow_legacy=False)
 
 
 def test_create_event_creates_no_job(world: World) -> None:
@@ -49,6 +58,7 @@ def test_step_creates_the_job_once(world: World) -> None:
     assert create_job(world)["outcome"] == "done"
     assert len(world.server.calls(CREATE)) == 1
     assert world.job()["name"] == NAME
+    assert JOB.holds(world.job()["tags"])
 
 
 def test_redeploy_after_the_job_was_created_returns_it(world: World) -> None:

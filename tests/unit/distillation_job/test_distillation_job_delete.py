@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import pytest
 
 from distillation_job import handler
+from distilled_router.aws.errors import ResourceError
 from distilled_router.bedrock import models
-from tests.unit import framework
+from tests.unit import framework, requests_table
 from tests.unit.resource_scenes import (
     CREATE,
     HOUR,
     NAME,
+    NEXT,
+    OWNER,
     POLL,
     STOP,
     Meddled,
@@ -104,19 +107,98 @@ def test_a_job_that_completes_before_the_stop_loses_its_model(world: World, code
     assert world.server.state()["models"] == []
 
 
-@pytest.mark.parametrize(
-    "physical_id", [f"{NAME}-JobResource-1ABCDEFGHIJKL", "video-router-prod-ba9876543210"]
-)
-def test_a_generated_id_is_a_success_without_effects(world: World, physical_id: str) -> None:
+INVENTED = f"{NAME}-JobResource-1ABCDEFGHIJKL"
+
+
+def test_a_delete_with_an_invented_id_stops_the_job(world: World) -> None:
+    """CloudFormation invents an id for a Create that it cancelled before an answer. Case B10."""
+    world.jobs().send(framework.create(job_properties()))
+
+    response = world.jobs().send(framework.delete(INVENTED, job_properties()))
+
+    assert (response.succeeded, response.physical_id) == (True, INVENTED)
+    assert world.running() == []
+    assert world.count(STOP) == 1
+
+
+def test_a_delete_with_an_invented_id_deletes_the_model(world: World) -> None:
+    """Case B10."""
+    world.jobs().send(framework.create(job_properties()))
+    world.server.advance(3 * HOUR)
+
+    assert world.jobs().send(framework.delete(INVENTED, job_properties())).succeeded
+    assert world.server.state()["models"] == []
+
+
+def test_a_delete_of_another_job_of_the_owner_has_no_effects(world: World) -> None:
     """Case B10."""
     world.jobs().send(framework.create(job_properties()))
     before = world.written()
 
-    response = world.jobs().send(framework.delete(physical_id, job_properties()))
+    response = world.jobs().send(framework.delete(f"{OWNER}-{NEXT}", job_properties()))
 
-    assert (response.succeeded, response.physical_id) == (True, physical_id)
+    assert response.succeeded
     assert world.written() == before
     assert world.running() == [NAME]
+
+
+def other_resource(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event for the same job under another logical id."""
+    return {**event, "LogicalResourceId": "RenamedResource9E8D7C6B"}
+
+
+def test_a_renamed_construct_keeps_its_job_and_model(world: World) -> None:
+    """The new logical id adopts the job; the Delete of the old one finds another claim. Case B10."""
+    world.jobs().send(framework.create(job_properties()))
+    assert world.jobs().send(other_resource(framework.create(job_properties()))).succeeded
+    assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
+    assert world.running() == [NAME]
+    world.server.advance(3 * HOUR)
+    assert len(world.server.state()["models"]) == 1
+
+    assert world.jobs().send(other_resource(framework.delete(NAME, job_properties()))).succeeded
+    assert world.server.state()["models"] == []
+    assert world.count(CREATE) == 1
+
+
+def test_a_renaming_that_is_rolled_back_keeps_the_job(world: World) -> None:
+    """Case B10."""
+    world.jobs().send(framework.create(job_properties()))
+    world.jobs().send(other_resource(framework.create(job_properties())))
+    assert world.jobs().send(other_resource(framework.delete(NAME, job_properties()))).succeeded
+    assert world.running() == [NAME]
+
+    assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
+    assert world.running() == []
+
+
+def test_a_waiter_whose_create_was_cancelled_creates_nothing(world: World) -> None:
+    """The framework's state machine keeps polling after CloudFormation's Delete. Case C1."""
+    jobs, event = world.jobs(), framework.create(job_properties())
+    abandoned = {**event, **jobs.on_event(event)}
+    assert world.jobs().send(framework.delete(INVENTED, job_properties())).succeeded
+
+    assert jobs.is_complete
+    with pytest.raises(ResourceError, match="superseded"):
+        jobs.is_complete(abandoned)
+    assert world.count(CREATE) == 0
+
+
+def test_a_job_created_while_its_request_is_superseded_is_stopped(world: World) -> None:
+    """The Delete looked before the job was there."""
+    event = framework.create(job_properties())
+    late = Meddled(
+        world.bedrock,
+        after={
+            "create_model_customization_job": lambda: requests_table.register(
+                world.requests, framework.delete(INVENTED, job_properties())
+            )
+        },
+    )
+    response = world.jobs(late).send(event)
+
+    assert "superseded" in response.reason
+    assert world.running() == []
 
 
 def test_a_job_that_completes_between_two_polls_loses_its_model(world: World) -> None:
@@ -183,9 +265,9 @@ def test_a_model_in_use_is_kept(world: World, what: str) -> None:
     assert [found["arn"] for found in world.server.state()["models"]] == [model]
     assert world.count("DeleteCustomModel") == 0
     # The closed tag tells its release to delete it, until the job is declared again.
-    assert models.is_closed(world.bedrock, model)
+    assert models.is_unclaimed(world.bedrock, model)
     assert world.jobs().send(framework.create(job_properties())).succeeded
-    assert not models.is_closed(world.bedrock, model)
+    assert not models.is_unclaimed(world.bedrock, model)
 
 
 def test_a_model_that_comes_into_use_is_deleted_by_a_later_poll(world: World) -> None:
@@ -269,6 +351,7 @@ def test_a_denied_stop_is_reported_and_not_awaited(world: World) -> None:
 def test_the_entry_points_use_the_functions_own_clients(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    requests_table.provide(monkeypatch)
     clients = {"bedrock": world.bedrock, "s3": world.s3}
     monkeypatch.setattr(handler, "client", clients.__getitem__)
     jobs = framework.Framework(
@@ -279,7 +362,7 @@ def test_the_entry_points_use_the_functions_own_clients(
 
     with logged(handler.logger) as lines:
         assert jobs.send(framework.create(job_properties())).succeeded
-        assert jobs.send(framework.delete("invented", job_properties())).succeeded
+        assert jobs.send(framework.delete(f"{OWNER}-{NEXT}", job_properties())).succeeded
         assert jobs.send(framework.delete(NAME, job_properties())).succeeded
 
     assert world.count(CREATE) == 1

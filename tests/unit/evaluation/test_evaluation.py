@@ -80,6 +80,7 @@ class Court:
             "s3": self.world.s3,
             "task": self.task,
             "robustness": Robustness(),
+            "owner": OWNER,
             "bucket": self.world.bucket,
             "holdout_key": "datasets/d/holdout.jsonl",
             "gate": LAX,
@@ -109,7 +110,7 @@ class Court:
                 return answered
 
     def keys(self, under: str) -> list[str]:
-        prefix = f"releases/{A}-{self.world.release(A).attempt}/{under}"
+        prefix = f"releases/{OWNER}/{A}-{self.world.release(A).attempt}/{under}"
         found = self.world.s3.list_objects_v2(Bucket=self.world.bucket, Prefix=prefix)
         return [item["Key"] for item in found.get("Contents", ())]
 
@@ -139,7 +140,9 @@ def test_with_a_malformed_route_the_candidate_is_compared_with_the_route_in_use(
 ) -> None:
     court.candidate()
     court.go_live()
-    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    world.releases.table.put_item(
+        Item={"id": world.releases.key("route"), "version": "none", "shares": "all of them"}
+    )
     court.evaluate()
     assert court.report()["contenders"]["live"]["title"] == f"live release {B}"
 
@@ -166,10 +169,10 @@ def test_good_candidate_passes_and_its_report_is_kept(world: World, court: Court
     assert scores["cost_per_1000_usd"] == pytest.approx(tokens / 1_000)
     assert all(found["low"] <= found["value"] <= found["high"] for found in court.metrics().values())
     assert len(kept["worst"]) == 20
-    item = world.releases.table.get_item(Key={"id": f"release@{A}"})["Item"]
+    item = world.releases.table.get_item(Key={"id": world.releases.key(f"release@{A}")})["Item"]
     assert item is not None
     assert strict(item["scores"]) == {"examples": ASKED, **scores}
-    assert item["report"] == f"s3://{world.bucket}/releases/{A}-1/report.html"
+    assert item["report"] == f"s3://{world.bucket}/releases/{OWNER}/{A}-1/report.html"
     (key,) = court.keys("report.html")
     body = world.s3.get_object(Bucket=world.bucket, Key=key)["Body"].read().decode()
     assert "Passed" in body

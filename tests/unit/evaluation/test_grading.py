@@ -13,7 +13,7 @@ import pytest
 from distilled_router.aws.objects import Folder
 from distilled_router.aws.state_machine import StageResult, wait_if_transient
 from distilled_router.bedrock.evaluation_jobs import job_name, name_part
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
+from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.release.gate import Gate
 from distilled_router.release.sweep import Sweep
 from distilled_router.release.table import FAILED, LIVE, SUPERSEDED, Release
@@ -26,8 +26,9 @@ from evaluation.grades import METRIC, MOST_PROMPTS, instructions, metric, sample
 from evaluation.metrics import Answer, Question
 from evaluation.page import page
 from evaluation.score_and_gate import score
+from local.bedrock.faults import ROLE_TEXTS
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE, ROLE
-from tests.unit.release_world import OWNER, A, B, Proxy, World
+from tests.unit.release_world import OWNER, RELEASE, A, Proxy, World
 
 JUDGE = "us.amazon.nova-pro-v1:0"
 TASK = Task.load()
@@ -74,13 +75,13 @@ class Bench:
         return release
 
     def folder(self, release: Release) -> Folder:
-        return Folder(self.world.s3, self.world.bucket, f"releases/{A}-{release.attempt}/")
+        return Folder(self.world.s3, self.world.bucket, f"releases/{OWNER}/{A}-{release.attempt}/")
 
     @property
     def judged(self) -> Folder:
         release = self.world.release(A)
         return Folder(
-            self.world.s3, self.world.bucket, f"releases/{A}-{release.attempt}/judge/{release.life}/"
+            self.world.s3, self.world.bucket, f"releases/{OWNER}/{A}-{release.attempt}/judge/{release.life}/"
         )
 
     def evaluation(self, gate: Gate = LAX, judge: str = JUDGE) -> Evaluation:
@@ -89,6 +90,7 @@ class Bench:
             s3=self.world.s3,
             task=TASK,
             robustness=Robustness(),
+            owner=OWNER,
             bucket=self.world.bucket,
             holdout_key="datasets/d/holdout.jsonl",
             gate=gate,
@@ -106,6 +108,7 @@ class Bench:
             "releases": self.world.releases,
             "task": TASK,
             "owner": OWNER,
+            "claimant": RELEASE,
             "judge": JUDGE,
             "judge_role_arn": ROLE,
             "judge_hours": 6,
@@ -144,7 +147,7 @@ class Bench:
         return [job["status"] for job in self.world.server.state()["evaluations"]]
 
     def sweep(self, **changes: Any) -> Sweep:
-        return replace(self.world.sweeper(), judge=JUDGE, **changes).sweep()
+        return replace(self.world.sweeper(), **changes).sweep()
 
 
 @pytest.fixture
@@ -166,7 +169,7 @@ def test_grades_are_in_the_report_the_page_the_item_and_the_message(bench: Bench
     assert (kept["model"], kept["job"], kept["asked"], kept["invalid"]) == (JUDGE, job["arn"], 4, 0)
     assert (kept["score"]["value"], kept["score"]["rows"], kept["problem"]) == (3.0, 4, "")
     assert kept["score"]["low"] < 3.0 < kept["score"]["high"]
-    item = bench.world.releases.table.get_item(Key={"id": f"release@{A}"})["Item"]
+    item = bench.world.releases.table.get_item(Key={"id": bench.world.releases.key(f"release@{A}")})["Item"]
     assert item is not None
     assert json.loads(item["scores"])["judge_score"] == 3.0
     shown = page(bench.report())
@@ -191,7 +194,8 @@ def test_job_gets_the_answers_that_were_given_and_one_metric_of_ours(bench: Benc
     assert judge == [{"modelIdentifier": JUDGE}]
     assert automated["customMetricConfig"]["evaluatorModelConfig"]["bedrockEvaluatorModels"] == judge
     tags = {tag["key"]: tag["value"] for tag in asked["jobTags"]}
-    assert tags == {"team": "search", OWNER_TAG: OWNER, DIGEST_TAG: A}
+    ours = RELEASE.tags(OWNER, request=bench.world.release(A).request_id, digest=A)
+    assert tags == {"team": "search", **ours}
     first = next(bench.judged.rows("prompts.jsonl"))
     assert first == {
         "prompt": "query 0",
@@ -281,10 +285,14 @@ def test_lost_answer_is_followed_by_a_lookup_of_the_name(bench: Bench) -> None:
     assert bench.jobs() == ["Completed"]
 
 
-def test_name_in_use_that_is_not_listed_yet_is_awaited(bench: Bench) -> None:
+@pytest.mark.parametrize("kind", ["conflict", "validation"])
+def test_name_in_use_that_is_not_listed_yet_is_awaited(bench: Bench, kind: str) -> None:
+    """AWS does not document the error's class."""
     bench.answered()
-    bench.world.server.fault("conflict", operation="CreateEvaluationJob")
-    assert "ConflictException" in bench.step()["message"]
+    text = "The provided job name is currently in use."
+    bench.world.server.fault(kind, operation="CreateEvaluationJob", message=text)
+    result = bench.step()
+    assert (result["outcome"], text in result["message"]) == ("waiting", True)
     assert bench.grade()["outcome"] == "done"
 
 
@@ -305,7 +313,7 @@ def test_passing_errors_are_waited_out(bench: Bench, operation: str, kind: str) 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("validation", "Could not assume provided IAM role"), ("over_quota", "too many jobs")],
+    [*(("validation", text) for text in ROLE_TEXTS), ("over_quota", "too many jobs")],
 )
 def test_young_role_and_a_full_quota_are_waited_out(bench: Bench, kind: str, message: str) -> None:
     bench.answered()
@@ -374,7 +382,7 @@ def test_without_a_score_the_gate_refuses_only_where_it_asks_for_one(bench: Benc
     assert bench.report()["judge"]["score"] is None
     assert problem in bench.report()["judge"]["problem"]
     assert NO_SCORE.removeprefix("the judge gave ") in page(bench.report())
-    item = bench.world.releases.table.get_item(Key={"id": f"release@{A}"})["Item"]
+    item = bench.world.releases.table.get_item(Key={"id": bench.world.releases.key(f"release@{A}")})["Item"]
     assert item is not None
     assert json.loads(item["scores"])["judge_score"] is None
 
@@ -501,7 +509,7 @@ def test_release_that_is_superseded_while_its_job_is_created_stops_it(bench: Ben
 
 def test_nothing_is_created_once_the_stack_is_being_deleted(bench: Bench) -> None:
     bench.answered()
-    bench.world.releases.declare(None)
+    bench.world.close()
     assert bench.step()["outcome"] == "failed"
     assert bench.jobs() == []
 
@@ -535,9 +543,7 @@ def test_sweeper_leaves_jobs_of_others_alone(bench: Bench) -> None:
     bench.answered()
     bench.step()
     (job,) = bench.world.server.state()["evaluations"]
-    bench.world.bedrock.tag_resource(
-        resourceARN=job["arn"], tags=[{"key": OWNER_TAG, "value": f"{OWNER}-other"}]
-    )
+    bench.world.bedrock.untag_resource(resourceARN=job["arn"], tagKeys=[RELEASE.key])
     bench.world.releases.transition(A, FAILED, "over")
     assert bench.sweep().waiting == []
     assert bench.jobs() == ["InProgress"]
@@ -546,20 +552,22 @@ def test_sweeper_leaves_jobs_of_others_alone(bench: Bench) -> None:
 def test_delete_waits_until_no_job_runs(bench: Bench) -> None:
     bench.answered()
     bench.step()
-    sweeper = replace(bench.world.sweeper(), judge=JUDGE)
-    assert len(sweeper.clear(declared=A).waiting) == 1
+    sweeper = bench.world.sweeper()
+    assert len(sweeper.clear().waiting) == 1
     assert bench.jobs() == ["Stopping"]
-    assert len(sweeper.clear(declared=A).waiting) == 1
+    assert len(sweeper.clear().waiting) == 1
     assert bench.world.calls("StopEvaluationJob") == 1
     bench.world.advance(5 * MINUTE)
-    assert sweeper.clear(declared=A).waiting == []
+    assert sweeper.clear().waiting == []
 
 
-def test_without_a_judge_nobody_asks_for_evaluation_jobs(bench: Bench) -> None:
-    bench.world.begin(B)
-    bench.world.sweeper().sweep()
-    bench.world.sweeper().clear(declared=B)
-    assert bench.world.calls("ListEvaluationJobs") == 0
+def test_job_is_stopped_also_after_the_judge_was_removed_from_the_settings(bench: Bench) -> None:
+    """Case 10 of ownership: the sweeper does not know of a judge."""
+    bench.answered()
+    bench.step()
+    bench.world.releases.transition(A, FAILED, "superseded without a judge")
+    assert len(bench.world.sweeper().sweep().waiting) == 1
+    assert bench.jobs() == ["Stopping"]
 
 
 def test_polls_become_rarer_so_that_the_executions_history_lasts(bench: Bench) -> None:

@@ -13,6 +13,8 @@ from distilled_router.aws.errors import ResourceError, with_retries
 from distilled_router.bedrock import models
 from existing import handler
 from tests.unit import framework
+from tests.unit.local.bedrock.test_bedrock_recorded import recorded
+from tests.unit.release_world import Proxy
 from tests.unit.resource_scenes import (
     CREATE,
     HOUR,
@@ -110,6 +112,36 @@ def test_a_model_is_looked_up_by_its_arn(world: World) -> None:
     }
 
 
+def test_an_older_model_as_bedrock_really_describes_it_is_read(world: World) -> None:
+    """Its answer has no modelStatus and no jobName."""
+    answer = recorded("GetCustomModel")[0].answer
+    bedrock = Proxy(world.bedrock, get_custom_model=lambda **_: answer)
+    response = world.existing(bedrock).send(framework.create({"Arn": answer["modelArn"], "Nonce": ""}))
+    assert response.data == {
+        "ModelArn": answer["modelArn"],
+        "ModelName": "c7n-test3",
+        "JobArn": answer["jobArn"],
+        "BaseModel": "amazon.titan-text-express-v1:0",
+        "Status": "Active",
+    }
+
+
+def test_a_running_job_as_bedrock_really_describes_it_is_read(world: World) -> None:
+    """Its answer has no statusDetails and no validationDataConfig."""
+    answer = recorded("GetModelCustomizationJob")[0].answer
+    bedrock = Proxy(world.bedrock, get_model_customization_job=lambda **_: answer)
+    response = world.existing(bedrock).send(framework.create({"Arn": answer["jobArn"], "Nonce": ""}))
+    assert response.data == {
+        "JobArn": answer["jobArn"],
+        "JobName": "c7n-test-ab",
+        "Status": "InProgress",
+        "BaseModel": "cohere.command-text-v14:7",
+        "ModelArn": "",
+        "TrainingLoss": "",
+        "ValidationLoss": "",
+    }
+
+
 def test_all_models_are_listed_over_all_pages_as_each_is_shown(world: World) -> None:
     """Case T11."""
     digests = [f"{number:012x}" for number in range(5)]
@@ -117,12 +149,12 @@ def test_all_models_are_listed_over_all_pages_as_each_is_shown(world: World) -> 
         world.bedrock.create_model_customization_job(**spec(digest).request())
     world.server.advance(3 * HOUR)
 
-    listed = dict(models.owned(Paged(world.bedrock), OWNER))
+    listed = {model["modelName"]: model for model in models.listed(Paged(world.bedrock), OWNER)}
 
-    assert sorted(listed) == digests
+    assert sorted(listed) == [f"{OWNER}-{digest}" for digest in digests]
     assert len(world.server.calls("ListCustomModels")) == 3
-    for digest, summary in listed.items():
-        shown = models.find(world.bedrock, f"{OWNER}-{digest}")
+    for name, summary in listed.items():
+        shown = models.find(world.bedrock, name)
         assert shown
         fields = ("modelArn", "modelName", "baseModelArn", "creationTime", "customizationType", "modelStatus")
         assert {name: summary[name] for name in fields} == {name: shown[name] for name in fields}

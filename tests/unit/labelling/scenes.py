@@ -9,11 +9,13 @@ from typing import Any
 
 from distilled_router.aws.objects import Folder
 from distilled_router.aws.state_machine import StageResult
-from distilled_router.bedrock.naming import OWNER_TAG
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.data.labelling_plan import Plan
 from distilled_router.task.task import Task
+from labelling import life
 from labelling.shards import Shard
 from local.bedrock import BedrockStandIn
+from tests.unit import framework
 
 TASK = Task.load()
 OWNER = "router-test"
@@ -21,9 +23,11 @@ BUCKET = "data"
 ROLE = "arn:aws:iam::000000000000:role/batch"
 CREATE = "CreateModelInvocationJob"
 HOUR = 3600
-FIRST, SECOND = "arn:aws:states:us-east-1:000000000000:execution:m:a-1", "arn:…:execution:m:a-2"
+CLAIMANT = Claimant(framework.STACK, "LabellingResource5F6E7A8B")
+FIRST, SECOND = (f"arn:aws:states:us-east-1:000000000000:execution:m:a-{number}" for number in (1, 2))
 
 PLAN = Plan(
+    owner=OWNER,
     digest="0123456789ab",
     labels="0" * 16,
     dataset="1" * 16,
@@ -63,6 +67,7 @@ class Scene:
         queries = [f"a red car number {number} driving at night" for number in range(count)]
         rows = [{"number": number, "query": query} for number, query in enumerate(queries)]
         self.folder.write_rows(f"queries/{shard}.jsonl", rows)
+        life.begin(self.server.s3, self.folder)
         return queries
 
     def shard(self, name: str = "00000", execution: str = FIRST, **changes: Any) -> Shard:
@@ -78,11 +83,10 @@ class Scene:
             name=name,
             task=TASK,
             folder=self.folder,
-            owner=OWNER,
-            life="abcdef",
+            owner=self.plan.owner,
             execution=execution,
             role=ROLE,
-            tags={OWNER_TAG: OWNER},
+            tags=CLAIMANT.tags(self.plan.owner, request=execution, digest=self.plan.digest),
             **known,
         )
 

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from typing import Any
 
 import pytest
 
 from distilled_router.aws import executions
-from distilled_router.aws.custom_resource import Event
+from distilled_router.aws.custom_resource import answer_event, answer_poll
 from distilled_router.aws.errors import ResourceError
 from distilled_router.aws.objects import Folder, json_lines
+from distilled_router.bedrock import ownership
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.cost.estimate import Spec
 from distilled_router.data.conversation import row
 from distilled_router.data.labelling_plan import Plan
-from labelling import resource
+from labelling import life, resource
 from labelling.dataset import GIVEN_HOLDOUT
 from labelling.resource import Services
 from local.bedrock import BedrockStandIn
-from tests.unit.labelling.scenes import CREATE, OWNER, PLAN, TASK, Scene
+from tests.unit import framework
+from tests.unit.labelling.scenes import CLAIMANT, CREATE, OWNER, PLAN, TASK, Scene, failing
+from tests.unit.requests_table import RequestsTable
 
 QUERIES = "".join(f"a red car number {number} driving at night\n" for number in range(250)).encode()
 OTHER = replace(PLAN, digest="ba9876543210")
@@ -37,6 +41,7 @@ SPEC = Spec(
     max_response_length=100,
     synthesis=True,
 )
+LOGICAL_ID, MOVED = CLAIMANT.logical_id, "MovedResource0A1B2C3D"
 _numbers = count(1)
 
 
@@ -48,6 +53,7 @@ class System:
     stepfunctions: Any
     machine: str
     source: str
+    requests: RequestsTable = field(default_factory=RequestsTable)
 
     @property
     def services(self) -> Services:
@@ -62,7 +68,6 @@ class System:
 
     def properties(self, plan: Plan = PLAN, **changes: Any) -> dict[str, Any]:
         values = {
-            "Owner": OWNER,
             "Bucket": self.scene.bucket,
             "StateMachineArn": self.machine,
             "JobName": f"{OWNER}-{plan.digest}",
@@ -80,25 +85,45 @@ class System:
         properties: Mapping[str, Any],
         old: Mapping[str, Any] | None = None,
         physical_id: str | None = None,
+        logical_id: str = LOGICAL_ID,
     ) -> dict[str, Any]:
-        event = Event.parse(
-            {
-                "RequestType": kind,
-                "ResourceProperties": dict(properties),
-                "OldResourceProperties": dict(old or {}),
-                "PhysicalResourceId": physical_id,
-            }
-        )
-        answer_event = resource.handle(event, self.services, TASK, retry=lambda call, **_: call())
-        asked = Event.parse({**event.raw, **answer_event})
+        """Send a request, and poll until it is complete; return onEvent's answer."""
+        raw = self.request(kind, properties, old, physical_id, logical_id)
+        answered = self.start(raw)
         for _ in range(20):
-            if resource.check(asked, self.services)["IsComplete"]:
-                return answer_event
+            if self.is_complete({**raw, **answered}):
+                return answered
             self.scene.server.advance(300)
         raise AssertionError(f"{kind} does not end")
 
-    def delete(self, properties: Mapping[str, Any]) -> None:
-        self.send("Delete", properties, physical_id=self.physical_id())
+    @staticmethod
+    def request(
+        kind: str,
+        properties: Mapping[str, Any],
+        old: Mapping[str, Any] | None = None,
+        physical_id: str | None = None,
+        logical_id: str = LOGICAL_ID,
+    ) -> dict[str, Any]:
+        more = {"LogicalResourceId": logical_id, "PhysicalResourceId": physical_id}
+        return framework.request(kind, properties, OldResourceProperties=dict(old or {}), **more)
+
+    def start(self, raw: Mapping[str, Any], services: Services | None = None) -> dict[str, Any]:
+        """Call onEvent."""
+        event = self.requests.event(raw)
+        return answer_event(
+            event, lambda: resource.handle(event, services or self.services, TASK, lambda call, **_: call())
+        )
+
+    def is_complete(self, raw: Mapping[str, Any], services: Services | None = None) -> bool:
+        """Call isComplete."""
+        event = self.requests.event(raw)
+        asked = answer_poll(event, lambda: resource.check(event, services or self.services))
+        return bool(asked["IsComplete"])
+
+    def delete(
+        self, properties: Mapping[str, Any], logical_id: str = LOGICAL_ID, physical_id: str | None = None
+    ) -> None:
+        self.send("Delete", properties, None, physical_id or self.physical_id(), logical_id)
 
     def physical_id(self, plan: Plan = PLAN) -> str:
         return f"s3://{self.scene.bucket}/{plan.folder}"
@@ -106,6 +131,10 @@ class System:
     def states(self, digest: str = PLAN.digest) -> list[str]:
         found = executions.of_work(self.stepfunctions, self.machine, digest)
         return [str(execution["status"]) for execution in found]
+
+    def versions(self, plan: Plan = PLAN) -> list[str]:
+        page = self.scene.server.s3.list_object_versions(Bucket=self.scene.bucket, Prefix=plan.folder)
+        return [str(item["Key"]) for kind in ("Versions", "DeleteMarkers") for item in page.get(kind, ())]
 
     def published(self) -> list[str]:
         return [key for key in self.folder.names() if key.startswith("queries/")]
@@ -126,6 +155,7 @@ def system(server: BedrockStandIn, aws: Callable[[str], Any]) -> System:
     bucket, source = f"labels-{number}", f"source-{number}"
     for name in (bucket, source):
         s3.create_bucket(Bucket=name)
+        s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
     scene = Scene(server, server.client("bedrock", attempts=1), None, bucket=bucket)
     states = {"Only": {"Type": "Wait", "Seconds": 100_000, "End": True}}
     made = stepfunctions.create_state_machine(
@@ -152,10 +182,10 @@ def test_queries_are_published_in_shards_and_the_labelling_is_started(system: Sy
 
 def test_same_event_twice_is_one_execution_and_one_life(system: System) -> None:
     system.send("Create", system.properties())
-    life = resource.life_of(system.folder)
+    begun = life.read(system.folder)
     system.send("Create", system.properties())
     assert system.states() == ["RUNNING"]
-    assert resource.life_of(system.folder) == life
+    assert life.read(system.folder) == begun
 
 
 @pytest.mark.parametrize(
@@ -239,10 +269,10 @@ def test_nothing_is_started_where_the_job_exists(system: System) -> None:
 def test_another_model_of_the_same_labels_takes_over(system: System) -> None:
     old = system.properties()
     system.send("Create", old)
-    life = resource.life_of(system.folder)
+    begun = life.read(system.folder)
     system.send("Update", system.properties(OTHER), old, system.physical_id())
     assert (system.states(), system.states(OTHER.digest)) == (["ABORTED"], ["RUNNING"])
-    assert resource.life_of(system.folder) == life
+    assert life.read(system.folder) == begun
 
 
 def test_other_labels_leave_the_old_ones_to_their_delete(system: System) -> None:
@@ -263,25 +293,30 @@ def test_raised_attempt_starts_again_what_was_stopped(system: System) -> None:
     assert system.states() == ["ABORTED", "RUNNING"]
 
 
-def batch(system: System, owner: str, life: str) -> str:
-    """Start a batch job of an owner in one life of its labels; return its ARN."""
-    scene = system.scene.with_plan()
+def batch(system: System, claimant: Claimant = CLAIMANT, plan: Plan = PLAN) -> str:
+    """Start a batch job of a labelling; return its ARN."""
+    scene = system.scene.with_plan(**asdict(plan))
     scene.publish(60)
     shard = scene.shard()
-    shard.owner, shard.life, shard.tags = owner, life, {OWNER_TAG: owner}
+    shard.tags = claimant.tags(plan.owner, request="r", digest=plan.digest)
     shard.label()
     return str(scene.jobs()[-1]["jobArn"])
 
 
+def status(system: System, arn: str) -> str:
+    return str(system.scene.bedrock.get_model_invocation_job(jobIdentifier=arn)["status"])
+
+
 def test_delete_stops_execution_and_batch_jobs_and_removes_the_labels(system: System) -> None:
     system.send("Create", system.properties())
-    arn = batch(system, OWNER, resource.life_of(system.folder))
+    arn = batch(system)
     foreign = batch_of_another(system, arn)
     system.delete(system.properties())
     assert system.states() == ["ABORTED"]
     jobs = {job["jobArn"]: job["status"] for job in system.scene.jobs()}
     assert jobs[arn] == "Stopped"
     assert jobs[foreign] not in {"Stopping", "Stopped"}
+    assert system.versions() == []
 
 
 def batch_of_another(system: System, arn: str) -> str:
@@ -306,10 +341,147 @@ def test_retained_labels_stay(system: System) -> None:
     assert system.states() == ["ABORTED"]
 
 
-def test_delete_of_an_id_that_cloudformation_generated_ends_nothing(system: System) -> None:
+@pytest.mark.parametrize("retain", ["true", "false"])
+def test_delete_with_an_invented_id_ends_what_the_create_started(system: System, retain: str) -> None:
+    properties = system.properties(Retain=retain)
+    system.send("Create", properties)
+    arn = batch(system)
+    system.delete(properties, physical_id="invented")
+    assert system.states() == ["ABORTED"]
+    assert status(system, arn) == "Stopped"
+    assert (system.versions() == []) == (retain == "false")
+
+
+def test_delete_with_an_invented_id_leaves_labels_that_an_earlier_stack_retained(system: System) -> None:
+    earlier = system.properties(Retain="true")
+    system.send("Create", earlier)
+    system.delete(earlier)
+    system.delete(system.properties(), physical_id="invented")
+    assert len(system.published()) == 3
+
+
+def test_labels_that_were_retained_are_no_reason_to_go_on(system: System) -> None:
+    """The claim of an earlier stack ends with it, although its labels stay."""
+    properties = system.properties(Retain="true")
+    system.send("Create", properties)
+    system.delete(properties)
+    system.send("Create", properties, logical_id=MOVED)
+    system.delete(properties, MOVED)
+    assert system.states() == ["ABORTED", "ABORTED"]
+
+
+def test_batch_jobs_are_stopped_although_the_life_is_gone(system: System) -> None:
     system.send("Create", system.properties())
-    system.send("Delete", system.properties(), physical_id="invented")
+    arn = batch(system)
+    system.scene.server.s3.delete_object(Bucket=system.scene.bucket, Key=f"{PLAN.folder}{life.LIFE}")
+    system.delete(system.properties())
+    assert status(system, arn) == "Stopped"
+
+
+@pytest.mark.parametrize("removed", ["old", "new"])
+def test_moved_construct_keeps_its_labelling(system: System, removed: str) -> None:
+    """The old logical id goes after the update, or the new one if the update is rolled back."""
+    properties = system.properties()
+    system.send("Create", properties)
+    arn = batch(system)
+    system.send("Create", properties, logical_id=MOVED)
     assert system.states() == ["RUNNING"]
+    tags = ownership.read_tags(system.scene.bedrock, arn) or {}
+    assert all(Claimant(framework.STACK, each).holds(tags) for each in (LOGICAL_ID, MOVED))
+    gone, stays = (LOGICAL_ID, MOVED) if removed == "old" else (MOVED, LOGICAL_ID)
+    system.delete(properties, gone)
+    assert system.states() == ["RUNNING"]
+    assert status(system, arn) not in {"Stopping", "Stopped"}
+    assert len(system.published()) == 3
+    system.delete(properties, stays)
+    assert system.states() == ["ABORTED"]
+    assert status(system, arn) == "Stopped"
+    assert system.versions() == []
+
+
+def test_batch_job_that_began_during_a_move_that_is_rolled_back_goes_on(system: System) -> None:
+    """The steps have the new logical id's claim already, and their answers are for the old one, too."""
+    properties = system.properties()
+    system.send("Create", properties)
+    system.send("Create", properties, logical_id=MOVED)
+    arn = batch(system, Claimant(framework.STACK, MOVED))
+    system.delete(properties, MOVED)
+    assert status(system, arn) not in {"Stopping", "Stopped"}
+    system.delete(properties)
+    assert status(system, arn) == "Stopped"
+
+
+def test_two_owners_of_one_bucket_share_nothing(system: System) -> None:
+    other = replace(PLAN, owner="another-team", digest="cdef01234567")
+    for plan in (PLAN, other):
+        system.send("Create", system.properties(plan))
+    claimant = Claimant(framework.STACK, MOVED)
+    ours, theirs = batch(system), batch(system, claimant, other)
+    before = system.versions(other)
+    system.delete(system.properties())
+    assert (status(system, ours), status(system, theirs) in {"Stopping", "Stopped"}) == ("Stopped", False)
+    assert (system.versions(), system.versions(other)) == ([], before)
+    assert system.states(other.digest) == ["RUNNING"]
+
+
+def test_rollback_of_an_update_without_an_answer_removes_what_it_started(system: System) -> None:
+    old, new = system.properties(), system.properties(replace(OTHER, labels="f" * 16))
+    system.send("Create", old)
+    system.send("Update", new, old, system.physical_id())
+    system.send("Update", old, new, system.physical_id())
+    assert (system.states(), system.states(OTHER.digest)) == (["RUNNING"], ["ABORTED"])
+    assert system.versions(replace(OTHER, labels="f" * 16)) == []
+    assert len(system.published()) == 3
+
+
+def test_waiter_of_an_abandoned_update_starts_no_second_labelling(system: System) -> None:
+    old, new = system.properties(), system.properties(OTHER)
+    system.send("Create", old)
+    abandoned = system.request("Update", new, old, system.physical_id())
+    answered = system.start(abandoned)
+    system.send("Update", old, new, system.physical_id())
+    with pytest.raises(ResourceError, match="superseded"):
+        system.is_complete({**abandoned, **answered})
+    assert (system.states(), system.states(OTHER.digest)) == (["RUNNING"], [])
+
+
+def test_labelling_that_starts_while_it_is_superseded_is_stopped(system: System) -> None:
+    create = system.request("Create", system.properties())
+    answered = system.start(create)
+
+    def started(**request: Any) -> Any:
+        system.requests.items[f"{framework.STACK} {LOGICAL_ID}"].append("newer")
+        return system.stepfunctions.start_execution(**request)
+
+    services = replace(system.services, stepfunctions=failing(system.stepfunctions, start_execution=started))
+    with pytest.raises(ResourceError, match="superseded by request newer"):
+        system.is_complete({**create, **answered}, services)
+    assert system.states() == ["ABORTED"]
+
+
+def test_queries_that_are_published_while_the_create_is_deleted_do_not_stay(system: System) -> None:
+    create = system.request("Create", system.properties())
+    real = system.scene.server.s3
+
+    def copied(**request: Any) -> Any:
+        if request["Key"].endswith("00002.jsonl"):
+            system.delete(system.properties(), physical_id="invented")
+        return real.put_object(**request)
+
+    services = replace(system.services, s3=failing(real, put_object=copied))
+    with pytest.raises(ResourceError, match="superseded"):
+        system.start(create, services)
+    assert system.versions() == []
+
+
+def test_execution_input_names_the_resource_and_is_the_same_for_the_same_plan(system: System) -> None:
+    system.send("Create", system.properties())
+    system.send("Update", system.properties(Attempt="2"), system.properties(), system.physical_id())
+    assert system.states() == ["RUNNING"]
+    arn = executions.arn_of(system.machine, f"{PLAN.digest}-1")
+    given = json.loads(system.stepfunctions.describe_execution(executionArn=arn)["input"])
+    assert given["claimant"] == {"stack_id": framework.STACK, "logical_id": LOGICAL_ID}
+    assert Plan.of(given["plan"]) == PLAN
 
 
 def test_given_holdout_is_checked_and_published_beside(system: System) -> None:

@@ -86,7 +86,16 @@ def test_shard_that_is_not_labelled_stops_the_curation(scene: Scene) -> None:
 
 
 def test_failed_shard_is_reported_with_its_reason(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    env = LabellingEnv(owner="search", bucket=BUCKET, batch_role_arn="arn:role", tags={}, network={})
+    env = LabellingEnv(
+        owner="search",
+        stack_id="arn:stack",
+        logical_id="LabellingResource",
+        absence_seconds=0,
+        bucket=BUCKET,
+        batch_role_arn="arn:role",
+        tags={},
+        network={},
+    )
     for name, value in env.variables().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(handler, "client", lambda _: scene.server.s3)

@@ -8,8 +8,24 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from distilled_router.bedrock.naming import DIGEST_TAG, LABELS_TAG, OWNER_TAG
+from distilled_router.bedrock.ownership import REQUEST_TAG
+from labelling.life import LIFE
 from labelling.shards import PART
-from tests.unit.labelling.scenes import CREATE, HOUR, SECOND, Scene, failing, printed, spoilt
+from local.bedrock import BedrockStandIn, Settings
+from local.bedrock.faults import ROLE_TEXTS
+from tests.unit.labelling.scenes import (
+    CLAIMANT,
+    CREATE,
+    FIRST,
+    HOUR,
+    OWNER,
+    SECOND,
+    Scene,
+    failing,
+    printed,
+    spoilt,
+)
 
 
 def test_large_shard_is_one_batch_job_of_all_samples(scene: Scene) -> None:
@@ -232,21 +248,43 @@ def test_call_without_an_answer_is_retried(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "text"),
+    ("kind", "message", "text"),
     [
-        ("throttled", "did not create"),
-        ("unavailable", "did not create"),
-        ("over_quota", "Waiting for other batch jobs"),
+        ("throttled", None, "did not create"),
+        ("unavailable", None, "did not create"),
+        ("over_quota", None, "Waiting for other batch jobs"),
+        *(("validation", message, message) for message in ROLE_TEXTS),
     ],
 )
-def test_batch_that_bedrock_does_not_take_yet_is_retried(scene: Scene, kind: str, text: str) -> None:
+def test_batch_that_bedrock_does_not_take_yet_is_retried(
+    scene: Scene, kind: str, message: str | None, text: str
+) -> None:
     scene.publish(60)
-    scene.server.fault(kind, operation=CREATE)
+    scene.server.fault(kind, operation=CREATE, message=message)
     result = scene.shard().label()
     assert result["outcome"] == "waiting"
     assert text in result["message"]
     assert scene.label()["outcome"] == "done"
     assert len(scene.jobs()) == 1
+
+
+@pytest.mark.parametrize("code", ["ConflictException", "ValidationException"])
+def test_batch_that_is_not_listed_yet_is_awaited(code: str) -> None:
+    """Its name is in use already, and AWS does not document the error's class."""
+    with BedrockStandIn(settings=Settings(name_in_use=code)) as server:
+        scene = Scene(server, server.client("bedrock"), server.client("bedrock-runtime"))
+        scene.publish(60)
+        server.fault("lost_response", operation=CREATE, answer="error")
+        server.lag(list_seconds=HOUR)
+        bedrock = server.client("bedrock", attempts=1)
+        assert scene.shard(bedrock=bedrock).label()["outcome"] == "waiting"
+        server.forget_tokens()
+        result = scene.shard(bedrock=bedrock).label()
+        assert result["outcome"] == "waiting"
+        assert "currently in use" in result["message"]
+        server.advance(HOUR)
+        assert scene.label()["outcome"] == "done"
+        assert len(scene.jobs()) == 1
 
 
 def test_calls_that_take_long_go_on_in_the_next_invocation(scene: Scene) -> None:
@@ -259,17 +297,55 @@ def test_calls_that_take_long_go_on_in_the_next_invocation(scene: Scene) -> None
     assert scene.asked() == 80
 
 
-def test_jobs_of_another_owner_or_life_have_other_names(scene: Scene) -> None:
+def test_jobs_of_another_life_have_other_names(scene: Scene) -> None:
     scene.publish(60)
     scene.label()
     names = {job["jobName"] for job in scene.jobs()}
     scene.server.s3.objects.clear()
     scene.publish(60)
-    shard = scene.shard()
-    shard.life = "fedcba"
-    shard.label()
+    scene.shard().label()
     assert len({job["jobName"] for job in scene.jobs()} - names) == 1
     assert all(len(job["jobName"]) <= 63 for job in scene.jobs())
+
+
+def test_labelling_without_its_life_says_what_to_do_and_pays_nothing(scene: Scene) -> None:
+    scene.publish(60)
+    del scene.server.s3.objects["data", f"{scene.plan.folder}{LIFE}"]
+    result = scene.shard().label()
+    assert result["outcome"] == "failed"
+    assert f"s3://data/{scene.plan.folder}life.json is missing" in result["message"]
+    assert "Raise release.attempt and deploy again" in result["message"]
+    assert scene.jobs() == []
+
+
+def test_batch_job_says_from_its_creation_whose_it_is(scene: Scene) -> None:
+    scene.publish(60)
+    scene.shard().label()
+    (call,) = scene.server.calls(CREATE)
+    tags = {tag["key"]: tag["value"] for tag in call["parameters"]["tags"]}
+    assert tags == {
+        OWNER_TAG: OWNER,
+        LABELS_TAG: scene.plan.labels,
+        DIGEST_TAG: scene.plan.digest,
+        REQUEST_TAG: FIRST,
+        **CLAIMANT.tag,
+    }
+
+
+def test_batch_job_that_is_not_readable_yet_is_not_paid_twice(scene: Scene) -> None:
+    scene.publish(60)
+    scene.shard().label()
+    answers = iter([None, None])
+
+    def read(**request: Any) -> Any:
+        if next(answers, 1) is None:
+            raise ClientError({"Error": {"Code": "ResourceNotFoundException", "Message": "None."}}, "Get")
+        return scene.bedrock.get_model_invocation_job(**request)
+
+    lagging = failing(scene.bedrock, get_model_invocation_job=read)
+    result = scene.shard(bedrock=lagging, absence_seconds=5).label()
+    assert result["outcome"] == "waiting"
+    assert len(scene.jobs()) == 1
 
 
 def test_no_label_holds_what_is_no_weight(scene: Scene) -> None:

@@ -136,32 +136,43 @@ def test_first_failure_of_the_latest_operation_is_named(aws: Any) -> None:
     assert deploy_progress.failed_resource(aws, STACKS) == "router-data: Dataset: Row 3 has no query."
 
 
+DECLARED = {
+    "id": "router/declared",
+    "digest": "abc",
+    "declared_by": [{"stack_id": "stack", "logical_id": "Release", "digest": "abc", "request_id": "r"}],
+}
+
+
 @pytest.mark.parametrize(
     ("state", "is_final"), [("rolling_out", False), ("live", True), ("failed", True), ("superseded", True)]
 )
 def test_declared_release_is_shown(aws: Any, state: str, *, is_final: bool) -> None:
     aws.items = {
-        "declared": {"id": "declared", "digest": "abc"},
-        "release@abc": {"id": "release@abc", "state": state, "message": "25% of the requests"},
-        "release@old": {"id": "release@old", "state": "live"},
+        "router/declared": DECLARED,
+        "router/release@abc": {"id": "router/release@abc", "state": state, "message": "25% of the requests"},
+        "router/release@old": {"id": "router/release@old", "state": "live"},
     }
-    found = deploy_progress.declared_release(Releases(aws.Table("table")))
+    found = deploy_progress.declared_release(Releases(aws.Table("table"), "router"))
     assert found == Release("abc", state, "25% of the requests")
     assert found.is_final is is_final
     assert deploy_progress.summary(found) == f"{state}, 25% of the requests"
 
 
 def test_no_release_is_shown_before_one_is_declared(aws: Any) -> None:
-    assert deploy_progress.declared_release(Releases(aws.Table("table"))) is None
+    assert deploy_progress.declared_release(Releases(aws.Table("table"), "router")) is None
 
 
 def test_row_of_the_release_waits_for_table_and_release(aws: Any, board: Board) -> None:
-    row = deploy_progress.ReleaseRow(aws, "router-release", board)
+    row = deploy_progress.ReleaseRow(aws, "router", board)
     assert row.poll() is None
     aws.table = "router-releases"
-    aws.items = {"declared": {"id": "declared", "digest": "abc"}}
+    aws.items = {"router/declared": DECLARED}
     row.poll()
     assert shown(board) == [("release", "running", "abc declared")]
-    aws.items["release@abc"] = {"id": "release@abc", "state": "live", "message": "serves all requests"}
+    aws.items["router/release@abc"] = {
+        "id": "router/release@abc",
+        "state": "live",
+        "message": "serves all requests",
+    }
     row.poll()
     assert shown(board) == [("release", "done", "abc live, serves all requests")]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.route import Route, Share
 from distilled_router.release.table import FAILED, LIVE, RETIRED, ROLLING_OUT, Release, Releases
 from operate import releases as command
@@ -25,7 +26,7 @@ SCORES = {"valid_output": 0.995, "dominant_accuracy": 0.91, "mean_absolute_error
 @pytest.fixture
 def at(releases: Releases) -> Deployed:
     releases.now = lambda: NOW - 3600
-    return Deployed("local", "router", 1, None, None, releases.table, lambda: NOW)
+    return Deployed("local", releases.owner, 1, None, None, releases.table, lambda: NOW)
 
 
 def begin(releases: Releases, digest: str, ago: int, state: str, **fields: Any) -> None:
@@ -102,14 +103,14 @@ def test_declared_release_and_reason_of_the_route_are_shown(at: Deployed, releas
     assert "no route item" in text
     assert "The base model takes 100% of the requests" in text
     assert "The stack declares no release" in text
-    releases.declare(A)
+    releases.declarations.declare(Claimant("stack", "Release"), A)
     assert f"The stack declares {A}." in shown(at)
 
 
 def test_broken_route_is_shown_with_the_last_good_one(at: Deployed, releases: Releases) -> None:
     begin(releases, A, 60, LIVE)
     releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="serves all requests")
-    releases.table.put_item(Item={"id": "route", "version": "none"})
+    releases.table.put_item(Item={"id": releases.key("route"), "version": "none"})
     text = shown(at)
     assert "The route item is broken: the route item's version is not a whole number" in text
     assert "100%" in row(text, A)

@@ -308,7 +308,7 @@ def test_route_that_was_emptied_by_hand_is_filled_again(world: World) -> None:
 @pytest.mark.parametrize("to", ["", A])
 def test_broken_route_is_replaced(world: World, broken: dict[str, Any], to: str) -> None:
     first, _ = replaced(world)
-    world.releases.table.put_item(Item={"id": "route", **broken})
+    world.releases.table.put_item(Item={"id": world.releases.key("route"), **broken})
     rollback.roll_back(at(world), to)
     route = world.releases.route()
     assert (route.shares, route.problem, route.version) == ((live_share(A, first),), None, 2)
@@ -317,7 +317,7 @@ def test_broken_route_is_replaced(world: World, broken: dict[str, Any], to: str)
 
 def test_naming_the_live_release_repairs_a_broken_route(world: World) -> None:
     _, second = replaced(world)
-    world.releases.table.put_item(Item={"id": "route", "version": "none"})
+    world.releases.table.put_item(Item={"id": world.releases.key("route"), "version": "none"})
     assert rollback.roll_back(at(world), B).replaced == []
     assert (world.releases.route().shares, world.releases.route().problem) == ((live_share(B, second),), None)
     assert states(world) == {A: RETIRED, B: LIVE}
@@ -456,7 +456,7 @@ def test_candidate_that_fails_during_the_rollback_leaves_the_live_release(
 
     def fails() -> None:
         world.releases.table.update_item(
-            Key={"id": f"release@{C}"},
+            Key={"id": world.releases.key(f"release@{C}")},
             UpdateExpression="SET #s = :s",
             ExpressionAttributeNames={"#s": "state"},
             ExpressionAttributeValues={":s": FAILED},

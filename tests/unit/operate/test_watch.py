@@ -60,7 +60,7 @@ def services() -> Services:
 @pytest.fixture
 def at(releases: Releases, services: Services) -> Deployed:
     releases.now = lambda: NOW - 60
-    return Deployed("local", "router", 1, services, services, releases.table, lambda: NOW)
+    return Deployed("local", releases.owner, 1, services, services, releases.table, lambda: NOW)
 
 
 def begin(releases: Releases, digest: str = A) -> None:

@@ -1,26 +1,22 @@
-"""ProvisionedThroughput: bought once after the gate, moved in place, never left behind by the hour."""
+"""Step ServeFromThroughput: bought once after the gate, moved in place, never left behind by the hour."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from datetime import UTC
-from functools import partial
 from typing import Any
 
 import pytest
 
-from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
 from distilled_router.aws.state_machine import StageResult
+from distilled_router.bedrock import ownership
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, throughput_name
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.bedrock.throughput import CREATED_AS_TAG
 from distilled_router.env import ServeFromThroughputEnv
 from distilled_router.release.route import Share
 from distilled_router.release.table import LIVE, SUPERSEDED, Releases
 from provisioned_throughput import handler
 from provisioned_throughput.serve_from_throughput import serve
-from tests.unit import framework
-from tests.unit.framework import Framework
+from tests.unit.framework import STACK
 from tests.unit.release_world import Proxy
 from tests.unit.resource_scenes import (
     DAY,
@@ -31,7 +27,6 @@ from tests.unit.resource_scenes import (
     STUDENT,
     Meddled,
     World,
-    logged,
     refusal,
     spec,
     times,
@@ -40,18 +35,11 @@ from tests.unit.resource_scenes import (
 BUY, MOVE = "CreateProvisionedModelThroughput", "UpdateProvisionedModelThroughput"
 DELETE = "DeleteProvisionedModelThroughput"
 NAME, COMMITTED = throughput_name(OWNER, 1, None), throughput_name(OWNER, 1, "OneMonth")
-PROPERTIES = {
-    "ProvisionedModelName": NAME,
-    "Owner": OWNER,
-    "ModelUnits": "1",
-    "HourlyPriceUsd": "50.0",
-    "Retain": "false",
-    "RetainModels": "true",
-    "Tags": {"team": "search"},
-}
-MONTHLY = {**PROPERTIES, "ProvisionedModelName": COMMITTED, "CommitmentDuration": "OneMonth"}
 VALUES: dict[str, Any] = {
     "owner": OWNER,
+    "stack_id": STACK,
+    "logical_id": "ReleaseResource1A2B3C4D",
+    "absence_seconds": 0,
     "table_name": "releases",
     "throughput_name": NAME,
     "model_units": 1,
@@ -60,14 +48,14 @@ VALUES: dict[str, Any] = {
     "poll_seconds": 300,
     "tags": {"team": "search"},
 }
+RELEASE = Claimant(VALUES["stack_id"], VALUES["logical_id"])
 MONTH: dict[str, Any] = {"throughput_name": COMMITTED, "commitment": "OneMonth"}
 TWO: dict[str, Any] = {"throughput_name": throughput_name(OWNER, 2, None), "model_units": 2}
 SIX: dict[str, Any] = {"throughput_name": throughput_name(OWNER, 1, "SixMonths"), "commitment": "SixMonths"}
-DOUBLED = {**PROPERTIES, "ProvisionedModelName": TWO["throughput_name"], "ModelUnits": "2"}
 
 
 class Buyer:
-    """The release's step and the stack's resource, over one account and one table."""
+    """The release's step, over one account and one table."""
 
     def __init__(self, world: World, releases: Releases) -> None:
         self.world, self.releases = world, releases
@@ -105,15 +93,6 @@ class Buyer:
         """Empty the route, as the release's Delete does before the throughput's."""
         self.releases.set_route((), after=self.releases.route(), reason="the stack is being deleted")
 
-    def resource(self, bedrock: Any = None) -> Framework:
-        """Return the custom resource behind its framework."""
-        client, now = bedrock or self.world.bedrock, self.world.utc_now
-        return Framework(
-            lambda e: answer_event(partial(handler.handle, Event.parse(e), client, self.releases, now)),
-            lambda e: answer_poll(partial(handler.check, Event.parse(e), client, now)),
-            tick=lambda: self.world.server.advance(60),
-        )
-
     @property
     def bought(self) -> list[dict[str, Any]]:
         """Return the throughput that is billed by the hour."""
@@ -123,17 +102,7 @@ class Buyer:
 
 @pytest.fixture
 def buyer(world: World, releases: Releases) -> Buyer:
-    return Buyer(world, releases)
-
-
-def test_the_deployment_buys_nothing_and_owns_the_name(buyer: Buyer) -> None:
-    created = buyer.resource().send(framework.create(PROPERTIES))
-    updated = buyer.resource().send(framework.update(NAME, PROPERTIES, PROPERTIES))
-
-    for response in (created, updated):
-        assert (response.succeeded, response.physical_id) == (True, NAME)
-        assert response.data == {"ProvisionedModelName": NAME}
-    assert buyer.world.written() == []
+    return Buyer(world, Releases(releases.table, OWNER))
 
 
 def test_without_a_commitment_it_is_billed_by_the_hour(buyer: Buyer) -> None:
@@ -143,7 +112,11 @@ def test_without_a_commitment_it_is_billed_by_the_hour(buyer: Buyer) -> None:
     assert buyer.serve()["outcome"] == "done"
 
     (call,) = buyer.world.server.calls(BUY)
-    tags = {"team": "search", OWNER_TAG: OWNER, DIGEST_TAG: DIGEST, CREATED_AS_TAG: NAME}
+    tags = {
+        "team": "search",
+        **RELEASE.tags(OWNER, request="r1", digest=DIGEST),
+        CREATED_AS_TAG: NAME,
+    }
     assert call["parameters"] == {
         "provisionedModelName": NAME,
         "modelId": model,
@@ -186,15 +159,6 @@ def test_a_commitment_is_passed_on(buyer: Buyer) -> None:
     parameters = buyer.world.server.calls(BUY)[0]["parameters"]
     assert (parameters["commitmentDuration"], parameters["modelUnits"]) == ("OneMonth", 2)
     assert parameters["provisionedModelName"] == f"{OWNER}-2mu-1m"
-
-
-def test_throughput_deleted_by_hand_is_no_problem_for_delete(buyer: Buyer) -> None:
-    """Case T21."""
-    buyer.begin()
-    buyer.serve()
-    buyer.world.bedrock.delete_provisioned_model_throughput(provisionedModelId=NAME)
-
-    assert buyer.resource().send(framework.delete(NAME, PROPERTIES)).succeeded
 
 
 def test_the_step_asked_twice_buys_once(buyer: Buyer) -> None:
@@ -328,11 +292,9 @@ def test_another_owners_throughput_is_left_alone(buyer: Buyer) -> None:
     )
 
     result = buyer.step()
-    response = buyer.resource().send(framework.delete(NAME, PROPERTIES))
 
     assert result["outcome"] == "failed"
-    assert "not belong to this stack" in result["message"]
-    assert response.succeeded
+    assert "not belong to this resource" in result["message"]
     assert len(buyer.bought) == 1
 
 
@@ -411,178 +373,6 @@ def test_a_move_asked_for_while_another_is_under_way_waits(buyer: Buyer) -> None
     assert buyer.bought[0]["model"] == model
 
 
-@pytest.mark.parametrize("status", ["Creating", "Updating", "InService"])
-def test_delete_waits_until_it_is_gone(buyer: Buyer, status: str) -> None:
-    """Case B25."""
-    buyer.begin()
-    if status == "Creating":
-        buyer.step()
-    else:
-        buyer.serve()
-    if status == "Updating":
-        buyer.begin(NEXT)
-        buyer.step(NEXT)
-    assert buyer.bought[0]["status"] == status
-    buyer.end_route()
-
-    assert buyer.resource().send(framework.delete(NAME, PROPERTIES)).succeeded
-    assert buyer.bought == []
-
-
-@pytest.mark.parametrize("code", ["ConflictException", "ValidationException"])
-def test_one_that_can_not_be_deleted_while_it_is_created_is_retried(buyer: Buyer, code: str) -> None:
-    """Case B25."""
-    buyer.begin()
-    buyer.step()
-    busy = Meddled(
-        buyer.world.bedrock, before={"delete_provisioned_model_throughput": times(3, refusal(code))}
-    )
-
-    response = buyer.resource(busy).send(framework.delete(NAME, PROPERTIES))
-
-    assert (response.succeeded, response.polls) == (True, 3)
-    assert buyer.bought == []
-
-
-def committed(buyer: Buyer) -> None:
-    """A release serves from a month's commitment, and has ended."""
-    buyer.begin()
-    assert buyer.serve(**MONTH)["outcome"] == "done"
-    buyer.end_route()
-
-
-def test_a_commitment_is_not_deleted_before_its_term(buyer: Buyer) -> None:
-    """Case B22."""
-    committed(buyer)
-    found = buyer.world.bedrock.get_provisioned_model_throughput(provisionedModelId=COMMITTED)
-    term = found["commitmentExpirationTime"].astimezone(UTC)
-    hours = math.ceil((term - buyer.world.utc_now()).total_seconds() / HOUR)
-
-    response = buyer.resource().send(framework.delete(COMMITTED, MONTHLY))
-
-    assert (response.succeeded, response.polls) == (False, 0)
-    for text in (
-        f"until {term:%Y-%m-%d %H:%M} UTC",
-        "bills it until then",
-        f"{hours:,} hours of 1 model units are left, {hours * 50:,} USD",
-        'retention.throughput = "retain"',
-        "--retain-resources JobResource5F6E7A8B",
-    ):
-        assert text in response.reason
-    assert buyer.world.server.calls(DELETE) == []
-
-    buyer.world.server.advance(31 * DAY)
-    assert buyer.resource().send(framework.delete(COMMITTED, MONTHLY)).succeeded
-    assert buyer.bought == []
-
-
-def test_without_a_price_the_hours_are_reported(buyer: Buyer) -> None:
-    """Case B22."""
-    committed(buyer)
-    properties = {key: value for key, value in MONTHLY.items() if key != "HourlyPriceUsd"}
-
-    response = buyer.resource().send(framework.delete(COMMITTED, properties))
-
-    assert "hours of 1 model units are left. " in response.reason
-    assert "USD" not in response.reason
-
-
-@pytest.mark.parametrize("properties", [PROPERTIES, MONTHLY])
-def test_retained_throughput_and_its_model_are_left_and_that_is_logged(
-    buyer: Buyer, properties: dict[str, Any]
-) -> None:
-    """Cases B15, B22."""
-    buyer.begin()
-    buyer.serve(**({} if properties is PROPERTIES else MONTH))
-    buyer.end_route()
-    name = properties["ProvisionedModelName"]
-    event = framework.delete(name, {**properties, "Retain": "true", "RetainModels": "false"})
-
-    with logged(handler.logger) as lines:
-        assert buyer.resource().send(event).succeeded
-
-    assert [found["name"] for found in buyer.bought] == [name]
-    assert len(buyer.world.server.state()["models"]) == 1
-    assert "billed until you delete it" in lines.getvalue()
-    assert buyer.bought[0]["arn"] in lines.getvalue()
-
-
-def test_a_failed_purchase_has_no_term(buyer: Buyer) -> None:
-    """Case B22."""
-    buyer.begin()
-    buyer.world.server.fault("throughput_failed")
-    buyer.step(**MONTH)
-    buyer.world.server.advance(HOUR)
-
-    assert buyer.resource().send(framework.delete(COMMITTED, MONTHLY)).succeeded
-    assert buyer.bought == []
-
-
-def test_throughput_that_serves_is_left_to_the_sweeper(buyer: Buyer) -> None:
-    """The settings went back to on-demand: the release has to move first."""
-    buyer.begin()
-    buyer.serve()
-
-    assert buyer.resource().send(framework.delete(NAME, PROPERTIES)).succeeded
-    assert len(buyer.bought) == 1
-
-    # The release's Delete empties the route; then nothing holds it.
-    buyer.end_route()
-    assert buyer.resource().send(framework.delete(NAME, PROPERTIES)).succeeded
-    assert buyer.bought == []
-
-
-def test_a_share_that_expired_does_not_hold_throughput(buyer: Buyer) -> None:
-    buyer.begin()
-    buyer.serve()
-    buyer.route(buyer.bought[0]["arn"], expires_at=int(buyer.world.server.clock.now()) - 1)
-
-    assert buyer.resource().send(framework.delete(NAME, PROPERTIES)).succeeded
-    assert buyer.bought == []
-
-
-@pytest.mark.parametrize(
-    ("retain", "declared", "left"), [("true", None, 1), ("false", None, 0), ("false", DIGEST, 1)]
-)
-def test_its_model_goes_last_unless_it_is_retained_or_declared(
-    buyer: Buyer, retain: str, declared: str | None, left: int
-) -> None:
-    """Case B15."""
-    buyer.begin()
-    buyer.serve()
-    buyer.releases.declare(declared)
-    buyer.end_route()
-
-    properties = {**PROPERTIES, "RetainModels": retain}
-    assert buyer.resource().send(framework.delete(NAME, properties)).succeeded
-    assert len(buyer.world.server.state()["models"]) == left
-
-
-def test_a_model_that_a_deployment_serves_is_kept(buyer: Buyer) -> None:
-    """Case B13."""
-    model = buyer.begin()
-    buyer.world.deploy(model)
-    buyer.serve()
-
-    properties = {**PROPERTIES, "RetainModels": "false"}
-    assert buyer.resource().send(framework.delete(NAME, properties)).succeeded
-    assert len(buyer.world.server.state()["models"]) == 1
-
-
-def test_an_adopted_model_is_never_deleted(buyer: Buyer) -> None:
-    """Its name is not one that this owner's jobs have. Case B15."""
-    buyer.begin()
-    found = buyer.world.bedrock.get_custom_model(modelIdentifier=f"{OWNER}-{DIGEST}")
-    adopted = {**found, "modelName": "somebody-elses"}
-    buyer.serve()
-    buyer.end_route()
-    foreign = Proxy(buyer.world.bedrock, get_custom_model=lambda **_: adopted)
-
-    event = framework.delete(NAME, {**PROPERTIES, "RetainModels": "false"})
-    assert buyer.resource(foreign).send(event).succeeded
-    assert (buyer.bought, len(buyer.world.server.state()["models"])) == ([], 1)
-
-
 def test_the_release_says_where_it_goes_before_anything_is_paid(buyer: Buyer) -> None:
     buyer.begin()
     seen: list[str] = []
@@ -598,24 +388,6 @@ def test_the_release_says_where_it_goes_before_anything_is_paid(buyer: Buyer) ->
     buyer.begin(attempt=2)
     look()
     assert seen == [NAME, ""]
-
-
-def test_other_units_are_another_resource_and_the_old_one_goes_by_its_own_delete(buyer: Buyer) -> None:
-    """Case B24."""
-    buyer.begin()
-    buyer.serve()
-
-    response = buyer.resource().send(framework.update(NAME, DOUBLED, PROPERTIES))
-
-    assert (response.succeeded, response.physical_id) == (True, f"{OWNER}-2mu")
-    assert response.data == {"ProvisionedModelName": f"{OWNER}-2mu"}
-    assert [found["name"] for found in buyer.bought] == [NAME]
-    # It serves: its Delete leaves it to the release that moves away, and to the sweeper.
-    assert buyer.resource().send(framework.delete(NAME, PROPERTIES)).succeeded
-    assert [found["name"] for found in buyer.bought] == [NAME]
-    buyer.end_route()
-    assert buyer.resource().send(framework.delete(NAME, PROPERTIES)).succeeded
-    assert buyer.bought == []
 
 
 def test_other_units_reach_production_by_the_releases_last_step(buyer: Buyer) -> None:
@@ -705,116 +477,118 @@ def test_a_commitment_for_another_student_ends_the_last_step(buyer: Buyer) -> No
     assert [found["name"] for found in buyer.bought] == [COMMITTED]
 
 
-@pytest.mark.parametrize("how", ["retained", "committed", "somebody else's"])
+@pytest.mark.parametrize("how", ["retained", "retained and committed", "somebody else's"])
 def test_old_units_that_can_not_go_stay(buyer: Buyer, how: str) -> None:
     """Case B24."""
     buyer.begin()
-    buyer.serve(**(MONTH if how == "committed" else {}))
+    buyer.serve(**(MONTH if "committed" in how else {}))
     old = buyer.bought[0]["arn"]
     if how == "somebody else's":
-        buyer.world.bedrock.untag_resource(resourceARN=old, tagKeys=[OWNER_TAG])
+        buyer.world.bedrock.untag_resource(resourceARN=old, tagKeys=[RELEASE.key])
     buyer.begin(attempt=2)
-    retained: dict[str, Any] = {"retain_throughput": True} if how == "retained" else {}
+    retained: dict[str, Any] = {"retain_throughput": True} if "retained" in how else {}
 
     assert buyer.step(**SIX, **retained)["outcome"] == "waiting"
     assert buyer.world.server.calls(DELETE) == []
     assert sorted(found["name"] for found in buyer.bought) == sorted(
-        [COMMITTED if how == "committed" else NAME, SIX["throughput_name"]]
+        [COMMITTED if "committed" in how else NAME, SIX["throughput_name"]]
     )
 
 
-def test_units_or_commitment_are_not_changed_beside_a_commitment_that_runs(buyer: Buyer) -> None:
-    """Case B24."""
+def test_nothing_is_bought_beside_a_commitment(buyer: Buyer) -> None:
+    """The settings changed while the last step ran; the release's Update was refused, or is about to be."""
     buyer.begin()
     buyer.serve(**MONTH)
+    buyer.begin(attempt=2)
 
-    response = buyer.resource().send(framework.update(COMMITTED, DOUBLED, MONTHLY))
+    result = buyer.step(**SIX)
 
-    assert (response.succeeded, response.physical_id, response.polls) == (False, COMMITTED, 0)
-    for text in (f"{OWNER}-2mu was not bought", "committed until", "hours of 1 model units are left", "USD"):
-        assert text in response.reason
-    # CloudFormation rolls it back.
-    back = buyer.resource().send(framework.update(COMMITTED, MONTHLY, DOUBLED))
-    assert (back.succeeded, back.physical_id) == (True, COMMITTED)
+    assert result["outcome"] == "failed"
+    for text in ("was not bought beside another one", "is committed until"):
+        assert text in result["message"]
     assert [found["name"] for found in buyer.bought] == [COMMITTED]
 
 
-@pytest.mark.parametrize("where", ["old", "new"])
-def test_a_commitment_that_is_retained_may_be_replaced(buyer: Buyer, where: str) -> None:
-    """Case B24."""
+def bought_by(buyer: Buyer, claimant: Claimant | None, name: str = NAME) -> str:
+    """Return the ARN of throughput of this owner that another resource, or nobody, claims."""
+    made = buyer.world.bedrock.create_provisioned_model_throughput(
+        provisionedModelName=name,
+        modelId=buyer.world.model(NEXT),
+        modelUnits=1,
+        tags=bedrock_tags({OWNER_TAG: OWNER, **(claimant.tag if claimant else {})}),
+    )
+    buyer.world.server.advance(HOUR)
+    return str(made["provisionedModelArn"])
+
+
+def test_throughput_that_a_deployment_bought_for_this_owner_is_neither_moved_nor_deleted(
+    buyer: Buyer,
+) -> None:
+    other = Claimant(STACK, "ThroughputResource9F8E7D6C")
+    arn = bought_by(buyer, other)
     buyer.begin()
-    buyer.serve(**MONTH)
-    old, new = MONTHLY, DOUBLED
-    if where == "old":
-        old = {**old, "Retain": "true"}
-    else:
-        new = {**new, "Retain": "true"}
 
-    response = buyer.resource().send(framework.update(COMMITTED, new, old))
-
-    assert (response.succeeded, response.physical_id) == (True, f"{OWNER}-2mu")
+    result = buyer.step()
+    assert (result["outcome"], other.logical_id in result["message"]) == ("failed", True)
+    buyer.world.server.advance(DAY)
+    buyer.step(**TWO)
+    assert arn in [found["arn"] for found in buyer.bought]
+    assert buyer.world.server.calls(MOVE) == buyer.world.server.calls(DELETE) == []
 
 
-def test_a_commitment_whose_term_is_over_may_be_replaced(buyer: Buyer) -> None:
-    """Case B24."""
-    buyer.begin()
-    buyer.serve(**MONTH)
-    buyer.world.server.advance(31 * DAY)
+def test_throughput_that_an_earlier_stack_kept_is_taken_over(buyer: Buyer) -> None:
+    arn = bought_by(buyer, None)
+    model = buyer.begin()
 
-    assert buyer.resource().send(framework.update(COMMITTED, DOUBLED, MONTHLY)).physical_id == f"{OWNER}-2mu"
+    assert buyer.serve()["outcome"] == "done"
+    (found,) = buyer.bought
+    assert (found["arn"], found["model"]) == (arn, model)
+    assert ownership.claims(found["tags"]) == RELEASE.tag
 
 
-def test_tags_follow_in_place(buyer: Buyer) -> None:
-    """As T5 has it: one tag, then two with one of them changed, then one. Case T22."""
+def test_throughput_that_was_renamed_in_the_console_is_not_bought_again(buyer: Buyer) -> None:
     buyer.begin()
     buyer.serve()
-    resource, own = buyer.resource(), {OWNER_TAG: OWNER, DIGEST_TAG: DIGEST, CREATED_AS_TAG: NAME}
-    old = PROPERTIES
-    for tags in ({"team": "video", "cost": "7"}, {"cost": "7"}):
-        new = {**PROPERTIES, "Tags": tags}
-        response = resource.send(framework.update(NAME, new, old))
-        assert (response.succeeded, response.physical_id) == (True, NAME)
-        assert buyer.bought[0]["tags"] == {**own, **tags}
-        old = new
+    arn = buyer.bought[0]["arn"]
+    buyer.world.bedrock.update_provisioned_model_throughput(
+        provisionedModelId=arn, desiredProvisionedModelName="my-throughput"
+    )
+    buyer.world.server.advance(HOUR)
+    model = buyer.begin(NEXT)
+
+    assert buyer.serve(NEXT)["outcome"] == "done"
+    assert [(found["arn"], found["name"], found["model"]) for found in buyer.bought] == [(arn, NAME, model)]
+
+
+def test_a_false_absence_buys_nothing(buyer: Buyer) -> None:
+    buyer.begin()
+    buyer.serve()
+    arn, model = buyer.bought[0]["arn"], buyer.begin(NEXT)
+    missing = times(2, refusal("ResourceNotFoundException", status=404))
+    untagged = times(2, refusal("ResourceNotFoundException", status=404))
+    before = {"get_provisioned_model_throughput": missing, "list_tags_for_resource": untagged}
+    bedrock = Meddled(buyer.world.bedrock, before=before)
+
+    assert buyer.step(NEXT, bedrock, absence_seconds=0.6)["outcome"] == "waiting"
+    assert buyer.serve(NEXT)["outcome"] == "done"
+    assert [(found["arn"], found["model"]) for found in buyer.bought] == [(arn, model)]
     assert buyer.world.count(BUY) == 1
-    before = buyer.world.written()
-    assert resource.send(framework.update(NAME, old, old)).succeeded
-    assert buyer.world.written() == before
 
 
-def test_a_generated_id_is_a_success_without_effects(buyer: Buyer) -> None:
-    """Case B10."""
+def test_tags_follow_with_the_next_release(buyer: Buyer) -> None:
+    """Case T22."""
     buyer.begin()
     buyer.serve()
-    before = buyer.world.written()
+    buyer.begin(NEXT)
 
-    response = buyer.resource().send(framework.delete("video-Throughput-1ABC", PROPERTIES))
-
-    assert (response.succeeded, response.physical_id) == (True, "video-Throughput-1ABC")
-    assert buyer.world.written() == before
-
-
-def test_a_second_delete_changes_nothing(buyer: Buyer) -> None:
-    """Case B10."""
-    buyer.begin()
-    buyer.serve()
-    event = framework.delete(NAME, {**PROPERTIES, "RetainModels": "false"})
-    buyer.end_route()
-
-    assert buyer.resource().send(event).succeeded
-    assert buyer.resource().send(event).succeeded
-    assert len(buyer.world.server.calls(DELETE)) == 1
-
-
-def test_throttled_polls_do_not_end_a_delete(buyer: Buyer) -> None:
-    buyer.begin()
-    buyer.serve()
-    buyer.end_route()
-    throttled = times(2, refusal("ThrottlingException", status=429), skip=3)
-    busy = Meddled(buyer.world.bedrock, before={"get_provisioned_model_throughput": throttled})
-
-    assert buyer.resource(busy).send(framework.delete(NAME, PROPERTIES)).succeeded
-    assert buyer.bought == []
+    assert buyer.serve(NEXT, tags={"team": "video", "cost": "7"})["outcome"] == "done"
+    tags = buyer.bought[0]["tags"]
+    assert (tags["team"], tags["cost"], tags[DIGEST_TAG], tags[ownership.REQUEST_TAG]) == (
+        "video",
+        "7",
+        NEXT,
+        "r1",
+    )
 
 
 def test_the_entry_points_use_the_functions_own_clients(
@@ -825,15 +599,9 @@ def test_the_entry_points_use_the_functions_own_clients(
     monkeypatch.setattr(handler, "table", lambda _: buyer.releases.table)
     for name, value in ServeFromThroughputEnv(**VALUES).variables().items():
         monkeypatch.setenv(name, value)
-    entry: Callable[..., Any]
     buyer.world.server.fault("throttled", operation="GetProvisionedModelThroughput")
 
     assert handler.serve_from_throughput({"release": DIGEST}, None)["outcome"] == "waiting"
     assert buyer.bought == []
     assert handler.serve_from_throughput({"release": DIGEST}, None)["outcome"] == "waiting"
     assert len(buyer.bought) == 1
-    event = framework.delete(NAME, PROPERTIES)
-    for entry in (handler.on_event, handler.is_complete):
-        event = {**event, **entry(event, None)}
-    assert event["IsComplete"] is True
-    assert buyer.bought == []

@@ -2,120 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
-from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, throughput_name
+from distilled_router.aws.custom_resource import Event
+from distilled_router.bedrock import ownership
+from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags
 from distilled_router.bedrock.throughput import CREATED_AS_TAG
-from distilled_router.env import ProvisionedThroughputEnv
-from local.bedrock import BedrockStandIn, Quotas, Settings
 from provisioned_throughput import handler
-from tests.unit import framework
-from tests.unit.framework import MARKER, Framework, Response
+from tests.unit import framework, requests_table
+from tests.unit.framework import MARKER
 from tests.unit.local.bedrock.scenes import MINUTE
+from tests.unit.provisioned_throughput.shop import (
+    BUY,
+    DELETE,
+    LOOK,
+    MONTH,
+    MOVE,
+    NAME,
+    OTHER,
+    OWNER,
+    POLLS,
+    RESOURCE,
+    TICK,
+    TWO,
+    Shop,
+    roomy,
+    shop,
+    world,
+)
 from tests.unit.release_world import Proxy
 from tests.unit.resource_scenes import (
     DAY,
     HOUR,
-    NEXT,
     STUDENT,
     Meddled,
-    World,
     logged,
     refusal,
     times,
 )
 
-BUY, MOVE = "CreateProvisionedModelThroughput", "UpdateProvisionedModelThroughput"
-DELETE, LOOK = "DeleteProvisionedModelThroughput", "GetProvisionedModelThroughput"
-OWNER, NAME = "search", "search-router-1mu"
-TWO, MONTH = "movies-2mu", "search-router-1mu-1m"
-# The resource waits 55 minutes. Here its polls lie further apart, so that there are fewer.
-TICK, POLLS = 300, 11
-
-
-class Shop:
-    """A model that is to be served, and the resource that buys its throughput."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.model, self.other = world.model(), world.model(NEXT)
-        self.created: dict[str, Any] = {}
-
-    def properties(self, name: str = "search-router", units: int = 1, **changes: Any) -> dict[str, Any]:
-        """Return the properties as CloudFormation sends them."""
-        commitment = changes.get("CommitmentDuration")
-        properties = {
-            "ProvisionedModelName": throughput_name(name, units, commitment),
-            "Owner": OWNER,
-            "ModelArn": self.model,
-            "ModelUnits": str(units),
-            "HourlyPriceUsd": "50.0",
-            "Retain": "false",
-            "Tags": {"team": "search"},
-            **changes,
-        }
-        return {key: value for key, value in properties.items() if value is not None}
-
-    def resource(self, bedrock: Any = None, polls: int = POLLS) -> Framework:
-        """Return the resource behind its framework."""
-        client, now = bedrock or self.world.bedrock, self.world.utc_now
-        return Framework(
-            lambda e: answer_event(partial(handler.handle, Event.parse(e), client, None, now)),
-            lambda e: answer_poll(partial(handler.check, Event.parse(e), client, now)),
-            tick=lambda: self.world.server.advance(TICK),
-            most_polls=polls,
-        )
-
-    def create(self, bedrock: Any = None, polls: int = POLLS, **changes: Any) -> Response:
-        """Return a Create event."""
-        self.created = framework.create(self.properties(**changes))
-        return self.resource(bedrock, polls).send(self.created)
-
-    def update(
-        self, new: dict[str, Any], old: dict[str, Any], physical_id: str = NAME, bedrock: Any = None
-    ) -> Response:
-        """Send an Update."""
-        return self.resource(bedrock).send(framework.update(physical_id, new, old))
-
-    def delete(self, physical_id: str = NAME, **changes: Any) -> Response:
-        """Return a Delete event."""
-        return self.resource().send(framework.delete(physical_id, self.properties(**changes)))
-
-    @property
-    def bought(self) -> list[dict[str, Any]]:
-        """Return the throughput that is billed by the hour."""
-        found: list[dict[str, Any]] = self.world.server.state()["throughput"]
-        return found
-
-    @property
-    def names(self) -> list[str]:
-        """Return the names of the throughput."""
-        return [found["name"] for found in self.bought]
-
-
-@pytest.fixture(scope="module")
-def roomy(rows: bytes) -> Iterator[World]:
-    """An account with room for two purchases at once."""
-    with BedrockStandIn(settings=Settings(quotas=Quotas(model_units=9))) as server:
-        server.s3.put_object(Bucket="data", Key="datasets/d1/training.jsonl", Body=rows)
-        yield World(server, server.client("bedrock", attempts=1), server.s3)
-
-
-@pytest.fixture
-def world(roomy: World) -> World:
-    """The account, emptied."""
-    roomy.server.reset()
-    return World(roomy.server, roomy.bedrock, roomy.s3)
-
-
-@pytest.fixture
-def shop(world: World) -> Shop:
-    return Shop(world)
+__all__ = ["roomy", "shop", "world"]
 
 
 def test_it_is_bought_by_the_hour_and_awaited(shop: Shop) -> None:
@@ -132,7 +61,8 @@ def test_it_is_bought_by_the_hour_and_awaited(shop: Shop) -> None:
         "team": "search",
         OWNER_TAG: OWNER,
         CREATED_AS_TAG: NAME,
-        handler.REQUEST_TAG: shop.created["RequestId"],
+        **RESOURCE.tag,
+        ownership.REQUEST_TAG: shop.created["RequestId"],
     }
     assert call["parameters"] == {
         "provisionedModelName": NAME,
@@ -276,7 +206,7 @@ def test_a_name_that_is_taken_is_refused_and_its_throughput_outlives_the_rollbac
 ) -> None:
     """Also where a construct is renamed: its new resource comes first, then the old one's Delete."""
     if whose == "our other resource's":
-        assert shop.create().succeeded
+        assert shop.resource().send(framework.create(shop.properties(), **OTHER)).succeeded
     else:
         tags = {OWNER_TAG: "video"} if whose == "another owner's" else {}
         shop.world.bedrock.create_provisioned_model_throughput(
@@ -287,8 +217,12 @@ def test_a_name_that_is_taken_is_refused_and_its_throughput_outlives_the_rollbac
     response = shop.create()
 
     assert (response.succeeded, response.physical_id) == (False, MARKER)
-    assert "exists and does not belong to this stack" in response.reason
+    assert "exists and does not belong to this resource" in response.reason
     assert before["arn"] in response.reason
+    if whose == "our other resource's":
+        assert (
+            f"claimed by resource {OTHER['LogicalResourceId']} of stack {framework.STACK}" in response.reason
+        )
     assert shop.delete(response.physical_id).succeeded
     assert shop.bought == [before]
 
@@ -302,7 +236,7 @@ def test_a_name_taken_while_it_could_not_be_checked_is_refused(shop: Shop) -> No
     response = shop.create()
 
     assert (response.succeeded, response.physical_id) == (False, NAME)
-    assert "does not belong to this stack" in response.reason
+    assert "does not belong to this resource" in response.reason
     assert shop.delete().succeeded
     assert shop.names == [NAME]
 
@@ -327,7 +261,7 @@ def test_it_is_not_done_before_the_desired_model_is_the_one_that_serves(shop: Sh
     shop.create()
     new = shop.properties(ModelArn=shop.other)
     event = framework.update(NAME, new, shop.properties())
-    asked = handler.handle(Event.parse(event), shop.world.bedrock, None, shop.world.utc_now)
+    asked = handler.handle(Event.parse(event), shop.world.bedrock, shop.world.utc_now)
     shop.world.server.advance(HOUR)
     found = shop.world.bedrock.get_provisioned_model_throughput(provisionedModelId=NAME)
     stale = {**found, "modelArn": shop.model, "desiredModelArn": shop.other}
@@ -378,7 +312,7 @@ def test_after_a_rename_an_id_of_neither_name_deletes_nothing(shop: Shop) -> Non
     shop.update(shop.properties("movies"), shop.properties())
     before = shop.world.written()
 
-    for physical_id in ("search-Throughput-1ABC", "movies-1mu", "search-router-2mu", "x" * 80):
+    for physical_id in ("movies-1mu", "search-router-2mu"):
         assert shop.delete(physical_id, name="movies").succeeded
     assert shop.world.written() == before
     assert shop.names == ["movies-1mu"]
@@ -460,7 +394,7 @@ def test_an_update_that_came_twice_does_not_move_it_after_it_was_rolled_back(sho
     shop.create()
     old, new = shop.properties(), shop.properties(ModelArn=shop.other)
     event = framework.update(NAME, new, old)
-    asked = handler.handle(Event.parse(event), shop.world.bedrock, None, shop.world.utc_now)
+    asked = handler.handle(Event.parse(event), shop.world.bedrock, shop.world.utc_now)
     assert shop.resource().send(event).succeeded
     assert shop.update(old, new).succeeded
 
@@ -500,7 +434,7 @@ def test_one_that_is_deleted_while_it_moves_is_reported(shop: Shop) -> None:
     """Case T21."""
     shop.create()
     event = framework.update(NAME, shop.properties("movies"), shop.properties())
-    asked = handler.handle(Event.parse(event), shop.world.bedrock, None, shop.world.utc_now)
+    asked = handler.handle(Event.parse(event), shop.world.bedrock, shop.world.utc_now)
     shop.world.server.advance(HOUR)
     shop.world.bedrock.delete_provisioned_model_throughput(provisionedModelId="movies-1mu")
 
@@ -515,7 +449,8 @@ def test_tags_follow_in_place(shop: Shop) -> None:
     own = {
         OWNER_TAG: OWNER,
         CREATED_AS_TAG: NAME,
-        handler.REQUEST_TAG: shop.created["RequestId"],
+        **RESOURCE.tag,
+        ownership.REQUEST_TAG: shop.created["RequestId"],
     }
     old = shop.properties()
     for tags in ({"team": "video", "cost": "7"}, {"cost": "7"}):
@@ -713,7 +648,7 @@ def test_a_commitment_is_not_deleted_before_its_term(shop: Shop) -> None:
 
     response = shop.delete(MONTH, CommitmentDuration="OneMonth")
 
-    assert (response.succeeded, response.polls) == (False, 0)
+    assert (response.succeeded, response.polls) == (False, 1)
     for text in (
         "is committed until",
         "bills it until then",
@@ -756,6 +691,41 @@ def test_delete_waits_until_it_is_gone(shop: Shop, status: str) -> None:
     shop.world.bedrock.delete_custom_model(modelIdentifier=shop.model)
 
 
+@pytest.mark.parametrize("code", ["ConflictException", "ValidationException"])
+def test_one_that_can_not_be_deleted_while_it_is_created_is_retried(shop: Shop, code: str) -> None:
+    """Case B25."""
+    shop.create(polls=1)
+    busy = Meddled(
+        shop.world.bedrock, before={"delete_provisioned_model_throughput": times(3, refusal(code))}
+    )
+
+    response = shop.resource(busy).send(framework.delete(NAME, shop.properties()))
+
+    assert (response.succeeded, response.polls) == (True, 4)
+    assert shop.bought == []
+
+
+def test_without_a_price_the_hours_are_reported(shop: Shop) -> None:
+    """Case B22."""
+    shop.create(CommitmentDuration="OneMonth")
+
+    response = shop.delete(MONTH, CommitmentDuration="OneMonth", HourlyPriceUsd=None)
+
+    assert "hours of 1 model units are left. " in response.reason
+    assert "USD" not in response.reason
+
+
+def test_a_failed_purchase_has_no_term(shop: Shop) -> None:
+    """Case B22."""
+    shop.world.server.fault("throughput_failed")
+    shop.create(polls=1, CommitmentDuration="OneMonth")
+    shop.world.server.advance(HOUR)
+    assert shop.bought[0]["status"] == "Failed"
+
+    assert shop.delete(MONTH, CommitmentDuration="OneMonth").succeeded
+    assert shop.bought == []
+
+
 def test_one_that_is_still_to_be_seen_is_awaited(shop: Shop) -> None:
     """Case B25."""
     shop.create()
@@ -771,7 +741,7 @@ def test_one_that_is_still_to_be_seen_is_awaited(shop: Shop) -> None:
     bedrock = Proxy(shop.world.bedrock, get_provisioned_model_throughput=look)
     response = shop.resource(bedrock).send(framework.delete(NAME, shop.properties()))
 
-    assert (response.succeeded, response.polls) == (True, 1)
+    assert (response.succeeded, response.polls) == (True, 2)
     assert shop.bought == []
 
 
@@ -795,19 +765,8 @@ def test_a_second_delete_changes_nothing(shop: Shop) -> None:
     assert len(shop.world.server.state()["models"]) == 2
 
 
-def test_it_may_pass_from_a_release_to_the_deployment_and_back(shop: Shop) -> None:
-    """A release's resource has no model among its properties: it owned a name under which nothing was."""
-    released = {**shop.properties(), "ModelArn": None, "RetainModels": "true"}
-
-    assert shop.update(shop.properties(), released).succeeded
-    assert shop.names == [NAME]
-    assert shop.update(released, shop.properties()).data == {"ProvisionedModelName": NAME}
-    assert shop.names == [NAME]
-
-
 def test_the_entry_points_use_the_functions_own_client(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in ProvisionedThroughputEnv(owner="search", table_name="").variables().items():
-        monkeypatch.setenv(name, value)
+    requests_table.provide(monkeypatch)
     monkeypatch.setattr(handler, "client", {"bedrock": shop.world.bedrock}.__getitem__)
     entry: Callable[..., Any]
     event = framework.create(shop.properties())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from distilled_router.bedrock import throughput
-from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags
+from distilled_router.bedrock.naming import bedrock_tags
+from distilled_router.bedrock.ownership import Claimant
 from tests.unit.resource_scenes import HOUR, OWNER, Meddled, World
 
+RESOURCE = Claimant("arn:stack", "Throughput")
 OLD, NEW = "search-ranker-1mu", "search-router-1mu"
 
 
@@ -15,7 +17,7 @@ def test_a_rename_by_the_same_event_delivered_twice_is_not_taken_for_a_loss(worl
         provisionedModelName=OLD,
         modelId=world.model(),
         modelUnits=1,
-        tags=bedrock_tags({OWNER_TAG: OWNER, throughput.CREATED_AS_TAG: NEW}),
+        tags=bedrock_tags({**RESOURCE.tags(OWNER, request="r"), throughput.CREATED_AS_TAG: NEW}),
     )
     arn = made["provisionedModelArn"]
     world.server.advance(HOUR)
@@ -32,7 +34,7 @@ def test_a_rename_by_the_same_event_delivered_twice_is_not_taken_for_a_loss(worl
     client = Meddled(
         world.bedrock, before={"get_provisioned_model_throughput": rename_before_the_second_look}
     )
-    found = throughput.find_created_as(client, NEW, OWNER, NEW, OLD)
+    found = throughput.find_own(client, RESOURCE, NEW, NEW, OLD)
 
     assert found is not None
     assert (found["provisionedModelArn"], looks) == (arn, 3)

@@ -14,19 +14,23 @@ from unittest.mock import Mock
 import pytest
 
 from distilled_router.aws.custom_resource import Event
+from distilled_router.aws.errors import ResourceError
 from distilled_router.aws.state_machine import StageResult
-from distilled_router.bedrock.naming import OWNER_TAG, release_name, throughput_name
+from distilled_router.bedrock import ownership, throughput
+from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, release_name, throughput_name
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.env import ServeFromThroughputEnv
 from distilled_router.release.table import FAILED, LIVE, ROLLING_OUT, WAITING
-from provisioned_throughput import handler as resource_handler
 from provisioned_throughput.serve_from_throughput import serve
 from release import handler as release_handler
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
-from tests.unit.local.bedrock.scenes import MINUTE
-from tests.unit.release_world import OWNER, A, B, World, live_share, named, rollout
+from tests.unit.local.bedrock.scenes import HOUR, MINUTE
+from tests.unit.release_world import OWNER, RELEASE, A, B, World, live_share, named, rollout
+from tests.unit.resource_scenes import logged
 
 ONE, TWO = throughput_name(OWNER, 1, None), throughput_name(OWNER, 2, None)
+MONTH = throughput_name(OWNER, 1, "OneMonth")
 ON_DEMAND = "on_demand"
 AT_ONCE = rollout(1.0, dwell_seconds=1)
 
@@ -47,47 +51,29 @@ class System:
     def deploy(self, endpoint: str, digest: str = A, *, twice: bool = False) -> None:
         """Change the settings: CloudFormation updates the functions, then sends its events."""
         before, self.endpoint, self.digest = self.endpoint, endpoint, digest
-        self.own(before)
-        event = self.release_event("Update")
+        event = self.release_event("Update", before)
         for _ in range(2 if twice else 1):
             asked = release_handler.handle(Event.parse(event), self.services)
             asked = release_handler.check(Event.parse({**event, **asked}), self.services)
             assert asked == {"IsComplete": True}
-        if before not in (endpoint, ON_DEMAND):
-            self.delete(before)
 
-    def own(self, before: str) -> None:
-        """Send the throughput's own Create or Update."""
-        if self.endpoint != ON_DEMAND:
-            old = self.properties(before) if before != ON_DEMAND else {}
-            event = self.event("Update" if old else "Create", self.properties(self.endpoint), before, old)
-            answer = resource_handler.handle(event, self.world.bedrock, self.world.releases, self.utc_now)
-            assert answer["PhysicalResourceId"] == self.endpoint
+    def refuses(self, endpoint: str) -> str:
+        """Change the settings, and return why the Update is refused; it is rolled back then."""
+        before, self.endpoint = self.endpoint, endpoint
+        event = Event.parse(self.release_event("Update", before))
+        with pytest.raises(ResourceError) as refused:
+            release_handler.handle(event, self.services)
+        self.endpoint = before
+        return str(refused.value)
 
-    def delete(self, name: str) -> None:
-        """Send the Delete of a throughput that was replaced or removed from the template."""
-        event = self.event("Delete", self.properties(name), name, {})
-        answer = resource_handler.handle(event, self.world.bedrock, self.world.releases, self.utc_now)
-        event = Event.parse({**event.raw, **answer})
-        assert resource_handler.check(event, self.world.bedrock, self.utc_now) == {"IsComplete": True}
+    def delete(self) -> None:
+        """Send the stack's Delete."""
+        event = self.release_event("Delete")
+        release_handler.handle(Event.parse(event), self.services)
+        for _ in range(3):
+            release_handler.check(Event.parse(event), self.services)
 
-    def event(self, kind: str, properties: dict[str, Any], physical_id: str, old: dict[str, Any]) -> Event:
-        return Event.parse(
-            {
-                "RequestType": kind,
-                "RequestId": f"throughput-{next(_numbers)}",
-                "PhysicalResourceId": None if kind == "Create" else physical_id,
-                "ResourceProperties": properties,
-                "OldResourceProperties": old,
-            }
-        )
-
-    def properties(self, name: str) -> dict[str, Any]:
-        units = "2" if name == TWO else "1"
-        retain = str(self.retain).lower()
-        return {"ProvisionedModelName": name, "Owner": OWNER, "ModelUnits": units, "Retain": retain}
-
-    def release_event(self, kind: str) -> dict[str, Any]:
+    def release_event(self, kind: str, before: str = "") -> dict[str, Any]:
         properties = {
             "Owner": OWNER,
             "Digest": self.digest,
@@ -98,13 +84,17 @@ class System:
             "RetainModels": "false",
             "RetainReports": "true",
             "RetainThroughput": str(self.retain).lower(),
+            "HourlyPriceUsd": "50.0",
         }
         request = f"release-{next(_numbers)}"
         return {
             "RequestType": kind,
             "RequestId": request,
+            "StackId": RELEASE.stack_id,
+            "LogicalResourceId": RELEASE.logical_id,
             "PhysicalResourceId": OWNER,
             "ResourceProperties": properties,
+            **({"OldResourceProperties": {**properties, "Endpoint": before}} if before else {}),
         }
 
     @property
@@ -131,10 +121,13 @@ class System:
         """Run the last step once, with the current settings."""
         env = ServeFromThroughputEnv(
             owner=OWNER,
+            stack_id=RELEASE.stack_id,
+            logical_id=RELEASE.logical_id,
+            absence_seconds=0,
             table_name="releases",
             throughput_name=self.endpoint,
             model_units=2 if self.endpoint == TWO else 1,
-            commitment="none",
+            commitment="OneMonth" if self.endpoint == MONTH else "none",
             retain_throughput=self.retain,
             poll_seconds=300,
             tags={},
@@ -303,8 +296,7 @@ def test_last_step_that_moves_to_the_configured_endpoint_continues(system: Syste
 def test_event_that_comes_twice_does_not_stop_what_its_first_delivery_started(system: System) -> None:
     """The second one comes when the release is live again, and has not begun its last step yet."""
     before, system.endpoint = system.endpoint, ONE
-    system.own(before)
-    event = Event.parse(system.release_event("Update"))
+    event = Event.parse(system.release_event("Update", before))
     release_handler.handle(event, system.services)
     system.roll_out()
     release_handler.handle(event, system.services)
@@ -364,7 +356,7 @@ def test_step_of_an_attempt_that_was_begun_again_buys_nothing(system: System) ->
 def test_nothing_is_bought_for_a_stack_that_is_being_deleted(system: System) -> None:
     system.deploy(ONE)
     system.roll_out()
-    system.world.releases.declare(None)
+    system.world.close()
     assert system.step()["outcome"] == "failed"
     assert system.world.server.state()["throughput"] == []
 
@@ -385,11 +377,7 @@ def test_end_of_the_stack_leaves_nothing_that_is_paid(system: System, when: str)
         system.last_step()
     else:
         system.step()
-    event = system.release_event("Delete")
-    release_handler.handle(Event.parse(event), system.services)
-    for _ in range(3):
-        release_handler.check(Event.parse(event), system.services)
-    system.delete(ONE)
+    system.delete()
     assert (system.bought, system.world.deployments()) == (set(), set())
 
 
@@ -409,3 +397,100 @@ def test_rollback_by_hand_to_the_deployment_frees_the_throughput(served: System)
 def test_throughput_carries_its_owners_tag(served: System) -> None:
     (found,) = served.world.server.state()["throughput"]
     assert found["tags"][OWNER_TAG] == OWNER
+
+
+@pytest.fixture
+def committed(system: System) -> System:
+    """Return a system whose release A is live on a month's commitment."""
+    system.deploy(MONTH)
+    system.roll_out()
+    system.last_step()
+    assert (system.endpoint_name, system.bought) == (MONTH, {MONTH})
+    return system
+
+
+@pytest.mark.parametrize("endpoint", [ON_DEMAND, ONE, TWO])
+def test_a_commitment_that_runs_is_not_left(committed: System, endpoint: str) -> None:
+    """It would be billed and renew itself unseen."""
+    before = committed.world.release(A)
+
+    reason = committed.refuses(endpoint)
+
+    for text in (
+        f"{MONTH} is committed until",
+        "hours of 1 model units are left",
+        "USD at 50 USD",
+        'retention.throughput = "retain"',
+    ):
+        assert text in reason
+    assert committed.world.release(A) == before
+    # CloudFormation rolls it back.
+    committed.deploy(MONTH)
+    committed.sweep()
+    assert (committed.endpoint_name, committed.bought) == (MONTH, {MONTH})
+
+
+def test_a_commitment_is_left_on_purpose(committed: System) -> None:
+    committed.retain = True
+    committed.deploy(ON_DEMAND)
+    committed.roll_out()
+    committed.sweep()
+
+    assert (committed.endpoint_name, committed.bought) == (release_name(OWNER, A), {MONTH})
+
+
+def test_a_commitment_whose_term_is_over_is_left_and_deleted(committed: System) -> None:
+    committed.world.advance(31 * 24 * HOUR)
+    committed.deploy(ON_DEMAND)
+    committed.roll_out()
+    committed.sweep()
+
+    assert (committed.endpoint_name, committed.bought) == (release_name(OWNER, A), set())
+
+
+def test_a_temporary_error_does_not_end_the_check_of_commitments(
+    served: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    served.world.server.fault("throttled", operation="ListProvisionedModelThroughputs", count=2)
+    served.deploy(ON_DEMAND)
+    assert served.world.release(A).attempt == 3
+
+
+def test_the_end_of_the_stack_is_refused_while_a_commitment_runs(committed: System) -> None:
+    """Before anything has ended: the release serves on."""
+    with pytest.raises(ResourceError, match="is committed until"):
+        committed.delete()
+
+    assert (committed.endpoint_name, committed.world.releases.declared()) == (MONTH, A)
+    assert committed.world.executions()[f"{A}-2"] != "RUNNING"
+    assert named(A) <= committed.world.deployments()
+    committed.world.advance(31 * 24 * HOUR)
+    committed.delete()
+    assert committed.bought == set()
+
+
+def test_throughput_that_the_stack_keeps_is_told_and_free_for_the_next_stack(committed: System) -> None:
+    committed.retain = True
+    with logged(throughput.logger) as lines:
+        committed.delete()
+
+    assert committed.bought == {MONTH}
+    assert "is committed until" in lines.getvalue()
+    (found,) = committed.world.server.state()["throughput"]
+    assert (ownership.claims(found["tags"]), found["tags"][OWNER_TAG]) == ({}, OWNER)
+
+
+def test_the_end_of_the_stack_leaves_throughput_of_other_resources(served: System) -> None:
+    """A deployment bought it for the same owner."""
+    other = Claimant(RELEASE.stack_id, "Throughput")
+    made = served.world.bedrock.create_provisioned_model_throughput(
+        provisionedModelName=f"{OWNER}-router-1mu-1m",
+        modelId=served.world.train(B),
+        modelUnits=1,
+        commitmentDuration="OneMonth",
+        tags=bedrock_tags({OWNER_TAG: OWNER, **other.tag}),
+    )
+    served.delete()
+    (left,) = served.world.server.state()["throughput"]
+    assert left["arn"] == made["provisionedModelArn"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
 
@@ -9,16 +10,20 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from distillation_job import handler as job_handler
-from distilled_router.aws.custom_resource import Event
+from distilled_router.aws.custom_resource import Event, answer_event
 from distilled_router.aws.errors import ResourceError
+from distilled_router.aws.fence import SupersededError
+from distilled_router.bedrock import ownership
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.route import Share
-from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING
+from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING, Releases
 from release.handler import Services, check, handle, is_complete
+from tests.unit import requests_table
 from tests.unit.candidate.polls import TWICE, all_jobs, poll
 from tests.unit.framework import Framework, Response, delete
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE
-from tests.unit.release_world import OWNER, PASSING, A, B, C, Proxy, World, live_share, named
+from tests.unit.release_world import JOB, OWNER, PASSING, RELEASE, A, B, C, Proxy, World, live_share, named
 from tests.unit.resource_scenes import job_properties
 
 UNITS = f"{OWNER}-1mu"
@@ -30,6 +35,7 @@ class Resource:
     def __init__(self, world: World) -> None:
         self.world = world
         self.requests = 0
+        self.claimant = RELEASE
 
     def services(self, **clients: Any) -> Services:
         chosen = {"bedrock": self.world.bedrock, "stepfunctions": self.world.stepfunctions, **clients}
@@ -51,6 +57,8 @@ class Resource:
             {
                 "RequestType": kind,
                 "RequestId": f"request-{self.requests}",
+                "StackId": self.claimant.stack_id,
+                "LogicalResourceId": self.claimant.logical_id,
                 "PhysicalResourceId": None if kind == "Create" else physical_id,
                 "ResourceProperties": properties,
             }
@@ -82,7 +90,8 @@ def test_create_starts_one_execution_and_waits_for_nothing(world: World, resourc
     resource.deploy(A, "Create")
     assert world.executions() == {f"{A}-1": "RUNNING"}
     found = world.stepfunctions.describe_execution(executionArn=world.execution(A))
-    assert found["input"] == f'{{"release": "{A}"}}'
+    whose = f'"resource": "{RELEASE.logical_id}", "stack": "{RELEASE.stack_id}"'
+    assert found["input"] == f'{{"release": "{A}", {whose}}}'
     assert (world.release(A).state, world.release(A).execution) == (WAITING, world.execution(A))
     assert world.releases.declared() == A
 
@@ -149,11 +158,11 @@ def test_new_digest_ends_the_release_in_progress_and_its_candidate_is_removed(
 ) -> None:
     """The live release stays live, and the old job belongs to its own resource."""
     resource.deploy(A, "Create")
-    live = world.deploy(A, world.train(A))
+    live = world.deploy(A, claimed(world, A))
     world.releases.update(A, state=LIVE)
     world.settle(live_share(A, live))
     resource.deploy(B)
-    world.deploy(B, world.train(B))
+    world.deploy(B, claimed(world, B))
     resource.deploy(C)
     world.start_job(C)
     assert world.executions() == {f"{A}-1": "RUNNING", f"{B}-1": "ABORTED", f"{C}-1": "RUNNING"}
@@ -361,11 +370,20 @@ def test_execution_whose_start_was_not_confirmed_is_stopped_by_the_delete(
     assert world.executions() == {f"{A}-1": "ABORTED"}
 
 
+def claimed(world: World, digest: str) -> str:
+    """The model of a release whose job's resource is gone."""
+    model = world.train(digest)
+    world.claim(model)
+    world.unclaim(model)
+    return model
+
+
 def serving(world: World, resource: Resource) -> None:
     """Return a resource where A is live and B is declared and has 25 %; both have model, deployment and
     report."""
     resource.deploy(A, "Create")
-    a, b = world.train(A), world.train(B)
+    a, b = claimed(world, A), world.train(B)
+    world.claim(b)
     world.releases.transition(A, LIVE, "serves")
     resource.deploy(B)
     world.settle(
@@ -374,7 +392,9 @@ def serving(world: World, resource: Resource) -> None:
     )
     for digest in (A, B):
         for _ in range(2):
-            world.s3.put_object(Bucket=world.bucket, Key=f"releases/{digest}/evaluation.json", Body=b"{}")
+            key = f"releases/{OWNER}/{digest}-1/report.json"
+            world.s3.put_object(Bucket=world.bucket, Key=key, Body=b"{}")
+    world.s3.put_object(Bucket=world.bucket, Key=f"releases/other/{A}-1/report.json", Body=b"{}")
     world.s3.put_object(Bucket=world.bucket, Key="datasets/kept.jsonl", Body=b"{}")
 
 
@@ -383,7 +403,7 @@ def versions(world: World) -> list[str]:
     return [item["Key"] for item in (*found.get("Versions", []), *found.get("DeleteMarkers", []))]
 
 
-def test_delete_ends_all_but_the_declared_model(world: World, resource: Resource) -> None:
+def test_delete_ends_all_but_the_model_that_its_job_claims(world: World, resource: Resource) -> None:
     """The declared model is deleted with its job's resource: a new release stack must not pay again."""
     serving(world, resource)
     assert resource.delete(B, polls=3)
@@ -392,7 +412,7 @@ def test_delete_ends_all_but_the_declared_model(world: World, resource: Resource
     assert world.releases.declared() is None
     assert world.deployments() == set()
     assert world.models() == named(B)
-    assert versions(world) == ["datasets/kept.jsonl"]
+    assert versions(world) == ["datasets/kept.jsonl", f"releases/other/{A}-1/report.json"]
 
 
 def test_second_delete_changes_nothing(world: World, resource: Resource) -> None:
@@ -403,8 +423,10 @@ def test_second_delete_changes_nothing(world: World, resource: Resource) -> None
     assert resource.delete(B)
     assert world.releases.route().version == version
     assert {call["operation"] for call in world.server.calls()[calls:]} == {
+        "GetCustomModelDeployment",
         "ListCustomModelDeployments",
         "ListCustomModels",
+        "ListEvaluationJobs",
         "ListProvisionedModelThroughputs",
         "ListTagsForResource",
     }
@@ -416,23 +438,131 @@ def test_retained_models_and_reports_stay(world: World, resource: Resource) -> N
     assert resource.delete(B, polls=3, RetainModels="true", RetainReports="true")
     assert world.deployments() == set()
     assert world.models() == named(A, B)
-    assert len(versions(world)) == 5
+    assert len(versions(world)) == 6
 
 
-def test_invented_physical_id_ends_nothing(world: World, resource: Resource) -> None:
-    """Case B10."""
+def test_invented_physical_id_ends_what_the_resource_claims(world: World, resource: Resource) -> None:
+    """Case B10: CloudFormation got no answer to the Create, and made an id up."""
     serving(world, resource)
-    calls = len(world.server.calls())
-    assert resource.delete(B, physical_id="stack-Release-1ABCDEF")
-    assert len(world.server.calls()) == calls
+    assert resource.delete(B, polls=3, physical_id="stack-Release-1ABCDEF")
+    assert set(world.executions().values()) == {"ABORTED"}
+    assert (world.deployments(), world.releases.route().shares) == (set(), ())
+
+
+def moved(resource: Resource, logical_id: str = "ReleaseMoved") -> Resource:
+    """The same construct under another logical id."""
+    other = Resource(resource.world)
+    other.claimant, other.requests = Claimant(RELEASE.stack_id, logical_id), 100
+    return other
+
+
+def claims_of(world: World) -> set[str]:
+    """The logical ids that claim any deployment, model or throughput."""
+    state = world.server.state()
+    things = [*state["deployments"], *state["models"], *state["throughput"]]
+    claims = [ownership.claims(ownership.read_tags(world.bedrock, one["arn"]) or {}) for one in things]
+    return {text.rpartition(" ")[2] for found in claims for text in found.values()}
+
+
+def test_moved_construct_keeps_route_declaration_and_all_that_is_paid_for(
+    world: World, resource: Resource
+) -> None:
+    serving(world, resource)
+    before, deployments = world.releases.route(), world.deployments()
+    new = moved(resource)
+    new.deploy(B, "Create")
+    assert claims_of(world) == {JOB.logical_id, RELEASE.logical_id, "ReleaseMoved"}
+    assert resource.delete(B)
     assert world.executions()[f"{B}-1"] == "RUNNING"
-    assert len(world.releases.route().shares) == 2
+    assert (world.releases.route(), world.deployments()) == (before, deployments)
+    assert (world.models(), world.releases.declared()) == (named(A, B), B)
+    assert claims_of(world) == {JOB.logical_id, "ReleaseMoved"}
+    assert new.delete(B, polls=3)
+    assert (world.deployments(), world.models()) == (set(), named(B))
+
+
+def test_move_that_is_rolled_back_leaves_the_first_resource_as_it_was(
+    world: World, resource: Resource
+) -> None:
+    serving(world, resource)
+    new = moved(resource)
+    new.deploy(C, "Create")
+    assert world.releases.declared() == C
+    assert new.delete(C, physical_id="stack-ReleaseMoved-1ABCDEF")
+    assert world.releases.declared() == B
+    assert claims_of(world) == {JOB.logical_id, RELEASE.logical_id}
+    live = world.releases.route().live
+    assert live is not None
+    assert (live.digest, live.endpoint in {one["arn"] for one in world.server.state()["deployments"]}) == (
+        A,
+        True,
+    )
+
+
+def test_another_owner_is_refused_before_anything_changes(world: World, resource: Resource) -> None:
+    """The roles could not delete what has the old owner's tag."""
+    serving(world, resource)
+    raw = dict(resource.event("Update", B).raw)
+    raw["ResourceProperties"] = {**raw["ResourceProperties"], "Owner": "movies"}
+    raw["OldResourceProperties"] = {**raw["ResourceProperties"], "Owner": OWNER}
+    other = Releases(world.releases.table, "movies", world.releases.now)
+    services = replace(resource.services(), releases=other)
+    with pytest.raises(ResourceError, match=f"can't change from {OWNER} to movies"):
+        handle(Event.parse(raw), services)
+    assert (other.declared(), world.releases.declared()) == (None, B)
+
+
+def test_delete_of_one_owner_leaves_another_owners_route_and_declaration(
+    world: World, resource: Resource
+) -> None:
+    """Two standalone releases share a table."""
+    serving(world, resource)
+    other = Releases(world.releases.table, "movies", world.releases.now)
+    other.declarations.declare(Claimant(RELEASE.stack_id, "Movies"), C)
+    other.set_route((live_share(C),), after=other.route(), reason="live")
+    assert resource.delete(B, polls=3)
+    assert (other.declared(), other.route().shares) == (C, (live_share(C),))
+
+
+def test_create_that_a_newer_request_superseded_starts_nothing(world: World, resource: Resource) -> None:
+    late = world.requests.event(resource.event("Create", A).raw)
+    answer_event(late, dict)
+    answer_event(world.requests.event(resource.event("Delete", A).raw), dict)
+    with pytest.raises(SupersededError):
+        handle(late, resource.services())
+    assert (world.executions(), world.releases.declared()) == ({}, None)
+
+
+def test_execution_that_was_started_while_a_newer_request_arrived_is_stopped(
+    world: World, resource: Resource
+) -> None:
+    late = world.requests.event(resource.event("Create", A).raw)
+    answer_event(late, dict)
+
+    def start(**parameters: Any) -> Any:
+        answer_event(world.requests.event(resource.event("Delete", A).raw), dict)
+        return world.stepfunctions.start_execution(**parameters)
+
+    with pytest.raises(SupersededError):
+        handle(late, resource.services(stepfunctions=Proxy(world.stepfunctions, start_execution=start)))
+    assert world.executions() == {f"{A}-1": "ABORTED"}
+
+
+def test_delete_removes_what_the_lists_do_not_show_yet(world: World, resource: Resource) -> None:
+    """The table knows it by name or ARN."""
+    serving(world, resource)
+    model = world.bedrock.get_custom_model(modelIdentifier=f"{OWNER}-{A}")
+    world.releases.update(A, model_arn=model["modelArn"])
+    lagging = Proxy(world.bedrock, get_paginator=lambda _: Proxy(None, paginate=lambda **_: []))
+    asked = Event.parse(resource.send(resource.event("Delete", B)))
+    assert any(check(asked, resource.services(bedrock=lagging))["IsComplete"] for _ in range(3))
+    assert (world.deployments(), world.models()) == (set(), named(B))
 
 
 def test_delete_waits_for_a_deployment_that_is_being_created(world: World, resource: Resource) -> None:
     """Case B34."""
     resource.deploy(A, "Create")
-    world.deploy(A, world.train(A), wait=False)
+    world.deploy(A, claimed(world, A), wait=False)
     assert not resource.delete(B, polls=2)
     assert world.deployments() == named(A)
     assert world.models() == named(A)
@@ -461,12 +591,14 @@ def test_delete_removes_what_a_route_named_that_a_human_broke(world: World, reso
         provisionedModelName=UNITS,
         modelId=world.train(A),
         modelUnits=1,
-        tags=bedrock_tags({OWNER_TAG: OWNER}),
+        tags=bedrock_tags({OWNER_TAG: OWNER, **RELEASE.tag}),
     )
     world.advance(30 * MINUTE)
     world.settle(live_share(A, made["provisionedModelArn"]))
-    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
-    assert resource.delete(A)
+    world.releases.table.put_item(
+        Item={"id": world.releases.key("route"), "version": "none", "shares": "all of them"}
+    )
+    assert resource.delete(A, polls=2)
     assert world.server.state()["throughput"] == []
 
 
@@ -506,6 +638,7 @@ def test_route_written_by_a_step_that_still_ran_is_emptied_by_the_next_poll(
 ) -> None:
     resource.deploy(A, "Create")
     asked = Event.parse(resource.send(resource.event("Delete", A)))
+    check(asked, resource.services())
     world.settle(Share(A, "arn:a", 0.25, expires_at=int(world.now) + 60))
     assert check(asked, resource.services())["IsComplete"]
     assert world.releases.route().shares == ()
@@ -517,14 +650,16 @@ def test_throttled_delete_continues_later(
 ) -> None:
     resource.deploy(A, "Create")
     asked = resource.send(resource.event("Delete", A))
-    monkeypatch.setattr("release.handler.services", resource.services)
+    monkeypatch.setattr("release.handler.services", lambda _: resource.services())
+    monkeypatch.setenv("TABLE_NAME", "releases")
+    requests_table.register(requests_table.provide(monkeypatch), asked)
     world.server.fault("throttled", operation=operation)
-    assert is_complete(asked, None) == {"IsComplete": False}
-    assert is_complete(asked, None) == {"IsComplete": True}
+    answers = [is_complete(asked, None)["IsComplete"] for _ in range(3)]
+    assert answers == [False, False, True]
 
 
 def test_delete_that_bedrock_denies_fails_and_says_so(world: World, resource: Resource) -> None:
     asked = Event.parse(resource.send(resource.event("Delete", A)))
     world.server.fault("denied", operation="ListCustomModelDeployments")
-    with pytest.raises(ClientError, match="AccessDenied"):
+    with pytest.raises(ResourceError, match="AccessDenied"):
         check(asked, resource.services())

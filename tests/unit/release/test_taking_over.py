@@ -16,6 +16,7 @@ import pytest
 from candidate import deploy_candidate
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.bedrock import deployments
+from distilled_router.bedrock.naming import release_name
 from distilled_router.release.route import Share
 from distilled_router.release.table import FAILED, LIVE, RETIRED
 from rollout.canary import CanaryAnalysis
@@ -52,7 +53,7 @@ def old(world: World) -> str:
     world.settle(live_share(A, endpoint))
     model = world.train(B)
     world.begin(B, run=True, model_arn=model)
-    world.releases.declare(B)
+    world.declare(B)
     return endpoint
 
 
@@ -139,6 +140,9 @@ def test_model_is_deleted_only_once_its_deployment_is_gone(world: World, old: st
     """Bedrock deletes deployments asynchronously, and rejects the model's deletion until then. Case B34."""
     world.releases.update(A, state=FAILED)
     world.settle(Share(B, "arn:b", 1.0))
+    model = str(world.bedrock.get_custom_model(modelIdentifier=release_name(OWNER, A))["modelArn"])
+    world.claim(model)
+    world.unclaim(model)
     seen = world.bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=old)
     going = Proxy(
         world.bedrock,

@@ -155,7 +155,9 @@ def test_step_that_comes_after_its_share_expired_continues(world: World, scene: 
 
 def broken(world: World) -> None:
     """Break the route item by hand; routers keep using the last one that they could read."""
-    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    world.releases.table.put_item(
+        Item={"id": world.releases.key("route"), "version": "none", "shares": "all of them"}
+    )
 
 
 def test_a_broken_route_is_put_right_by_the_next_step_and_the_live_release_keeps_its_part(
@@ -179,7 +181,7 @@ def test_the_last_step_retires_the_live_release_although_the_route_does_not_name
         scene.step()
         world.advance(DWELL)
     if deleted:
-        world.releases.table.delete_item(Key={"id": "route"})
+        world.releases.table.delete_item(Key={"id": world.releases.key("route")})
     else:
         broken(world)
     assert scene.step()["outcome"] == "done"
@@ -406,7 +408,7 @@ def test_lost_race_is_no_failure_of_the_release(
     world: World, scene: RolloutScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = RolloutEnv(
-        owner=scene.name,
+        owner=world.releases.owner,
         table_name="releases",
         bucket="data",
         holdout_key="holdout.jsonl",
@@ -464,7 +466,7 @@ def test_breach_after_the_settings_lost_steps_is_reported(world: World, scene: R
 
 
 def test_live_release_that_the_table_lost_is_replaced_all_the_same(world: World, scene: RolloutScene) -> None:
-    world.releases.table.delete_item(Key={"id": f"release@{A}"})
+    world.releases.table.delete_item(Key={"id": world.releases.key(f"release@{A}")})
     at_once = rollout(1.0)
     scene.step(at_once)
     world.advance(DWELL)

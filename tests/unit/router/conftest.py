@@ -70,7 +70,9 @@ def bench(task: Task, capsys: Capture) -> Callable[..., Bench]:
             env,
             task,
             models=Models(bedrock, task, logger, pause=lambda seconds: None),
-            routes=RouteCache(table, env.table_name, env.route_seconds, jitter=lambda low, high: high),
+            routes=RouteCache(
+                table, env.table_name, env.owner, env.route_seconds, jitter=lambda low, high: high
+            ),
             telemetry=Telemetry(env, logger),
             xray=XRay(enabled=env.tracing),
             now=clock,

@@ -125,7 +125,7 @@ class Environment:
             env,
             task,
             models=Models(client, task, logger),
-            routes=RouteCache(self._table, env.table_name, env.route_seconds),
+            routes=RouteCache(self._table, env.table_name, env.owner, env.route_seconds),
             telemetry=Telemetry(env, logger),
             xray=XRay(enabled=False),
             now=lambda: time.time() + self._jumped,

@@ -89,7 +89,7 @@ def test_route_is_read_once_in_its_time(bench: MakeBench) -> None:
     for number in range(20):
         made.ask(f"query {number}")
     assert made.table.reads == [
-        {"TableName": "releases", "Key": {"id": {"S": "route"}}, "ConsistentRead": False}
+        {"TableName": "releases", "Key": {"id": {"S": "video-router-test/route"}}, "ConsistentRead": False}
     ]
     made.clock.time += 10
     made.ask()

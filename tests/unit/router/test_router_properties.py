@@ -53,7 +53,7 @@ class Recorded:
                 env,
                 TASK,
                 models=Models(bedrock, TASK, logger, pause=lambda _: None),
-                routes=RouteCache(TableDouble(LIVE_ROUTE), env.table_name, 1e9),
+                routes=RouteCache(TableDouble(LIVE_ROUTE), env.table_name, env.owner, 1e9),
                 telemetry=Telemetry(env, logger),
                 xray=XRay(enabled=False),
             )

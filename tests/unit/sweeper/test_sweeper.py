@@ -4,30 +4,49 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 import sweeper.handler
-from distilled_router.bedrock import models
+from distilled_router.aws.errors import NotYetError, ResourceError
+from distilled_router.bedrock import ownership
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, release_name, throughput_name
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.env import SweeperEnv
 from distilled_router.release.route import Share
-from distilled_router.release.sweep import START_GRACE_SECONDS
-from distilled_router.release.table import FAILED, LIVE, RETIRED, ROLLING_OUT, SUPERSEDED, WAITING, Releases
+from distilled_router.release.sweep import START_GRACE_SECONDS, Sweep
+from distilled_router.release.table import (
+    FAILED,
+    LIVE,
+    RETIRED,
+    ROLLING_OUT,
+    SUPERSEDED,
+    WAITING,
+    Release,
+    Releases,
+)
 from tests.unit.local.bedrock.scenes import MINUTE
-from tests.unit.release_world import OWNER, PASSING, A, B, C, Proxy, World, live_share, named
+from tests.unit.release_world import JOB, OWNER, PASSING, RELEASE, A, B, C, Proxy, World, live_share, named
 
 D = "dddddddddddd"
 Capture = pytest.CaptureFixture[str]
 
 
 def made(world: World, digest: str, state: str, **fields: Any) -> str:
-    """A release with model and deployment in a state; the deployment's ARN."""
-    arn = world.deploy(digest, world.train(digest))
+    """A release with model and deployment in a state; the deployment's ARN. The job's resource is gone."""
+    arn = world.deploy(digest, trained(world, digest))
     world.begin(digest)
     world.releases.update(digest, state=state, **fields)
+    return arn
+
+
+def trained(world: World, digest: str) -> str:
+    """The ARN of a model that the release claims, and no job's resource."""
+    arn = world.train(digest)
+    world.claim(arn)
+    world.unclaim(arn)
     return arn
 
 
@@ -40,7 +59,7 @@ def succeeded(world: World) -> None:
     """Another release has begun since."""
     world.advance(MINUTE)
     world.begin(D)
-    world.releases.declare(D)
+    world.declare(D)
 
 
 def test_keeps_the_live_release_what_runs_and_the_last_good_one(world: World) -> None:
@@ -93,7 +112,7 @@ def test_removes_what_an_ended_release_created(world: World, state: str) -> None
 
 
 def test_removes_the_model_of_a_superseded_release_that_never_got_a_deployment(world: World) -> None:
-    world.train(A)
+    trained(world, A)
     world.begin(A)
     world.releases.transition(A, SUPERSEDED, "by another")
     succeeded(world)
@@ -110,68 +129,70 @@ def test_second_sweep_changes_nothing(world: World) -> None:
     assert second.kept == first.kept
 
 
+def claims_of(world: World, arn: str) -> list[str]:
+    """The logical ids that claim a resource."""
+    tags = ownership.read_tags(world.bedrock, arn) or {}
+    return sorted(text.rpartition(" ")[2] for text in ownership.claims(tags).values())
+
+
 @pytest.mark.parametrize("state", [FAILED, SUPERSEDED, RETIRED])
-def test_the_declared_digests_model_is_never_removed(world: World, state: str) -> None:
+def test_model_that_its_jobs_resource_claims_stays_and_loses_the_releases_claim(
+    world: World, state: str
+) -> None:
     """Not after a refusal by the gate either, so not by the failure path: a changed gate may take it."""
     made(world, A, state)
-    world.releases.declare(A)
+    world.claim(_arn(world, A), JOB)
     swept = world.sweeper(keep=0).sweep()
-    assert world.deployments() == set()
-    assert world.models() == named(A)
-    assert list(swept.kept.values()) == ["declared by the stack"]
+    assert (world.deployments(), world.models()) == (set(), named(A))
+    assert swept.kept == {_arn(world, A): "claimed by another resource"}
+    assert claims_of(world, _arn(world, A)) == [JOB.logical_id]
 
 
-def test_model_that_was_refused_outlives_the_rollback_of_its_serving_stack(world: World) -> None:
-    """A stack that waited for the release is rolled back to the one before, its job's stack is not: with a
-    changed gate, the next deployment may still take the model."""
-    world.settle(live_share(A, made(world, A, LIVE)))
-    world.advance(MINUTE)
-    made(world, B, FAILED)
-    world.releases.declare(A)
-    swept = world.sweeper().sweep()
-    assert (world.deployments(), world.models()) == (named(A), named(A, B))
-    assert "started last" in swept.kept.values()
-    succeeded(world)
-    world.sweeper().sweep()
-    assert world.models() == named(A)
-
-
-def test_model_of_the_latest_release_is_deleted_once_its_jobs_resource_is_gone(world: World) -> None:
-    """Rolled back to the live release while the successor's candidate was deployed; its job is undeclared."""
-    world.settle(live_share(A, made(world, A, LIVE)))
-    world.advance(MINUTE)
-    made(world, B, FAILED)
-    world.releases.declare(A)
+def test_model_of_a_declared_job_outlives_a_serving_stack_that_was_rolled_back(world: World) -> None:
+    """Rolled back to A, the serving stack is deleted while the job's stack declares B."""
+    live = made(world, A, LIVE)
+    world.settle(live_share(A, live))
+    made(world, B, SUPERSEDED)
+    world.claim(_arn(world, B), JOB)
+    world.declare(A)
     world.sweeper().sweep()
     assert world.models() == named(A, B)
-    models.close(world.bedrock, _arn(world, B))
-    world.sweeper().sweep()
-    assert world.models() == named(A)
-
-
-def test_clear_removes_the_declared_model_where_its_jobs_resource_is_gone(world: World) -> None:
-    """The release stack was rolled back to the old digest, while the job's stack has another one.
-
-    Case B14.
-    """
-    world.settle(live_share(A, made(world, A, LIVE)))
-    world.releases.declare(A)
-    models.close(world.bedrock, _arn(world, A))
-    sweeper = world.sweeper()
     world.releases.set_route((), after=world.releases.route(), reason="the stack is being deleted")
-    while sweeper.clear(declared=A).waiting:
+    cleared(world)
+    assert (world.deployments(), world.models()) == (set(), named(B))
+
+
+def cleared(world: World, **changes: Any) -> Sweep:
+    """The last of as many calls as the end of the resource takes."""
+    while (swept := world.sweeper(**changes).clear()).waiting:
         world.advance(MINUTE)
-    assert world.models() == set()
+    return swept
 
 
-def test_model_that_no_release_knows_yet_is_kept(world: World) -> None:
+def test_model_that_the_release_does_not_claim_is_not_seen(world: World) -> None:
     """Its distillation stack was deployed first, and its job was done before the release stack was."""
     world.settle(live_share(A, made(world, A, LIVE)))
-    world.releases.declare(A)
-    world.train(B)
+    model = world.train(B)
+    world.unclaim(model)
     swept = world.sweeper().sweep()
-    assert world.models() == named(A, B)
-    assert "has no release" in swept.kept.values()
+    assert (world.models(), model in swept.kept) == (named(A, B), False)
+    cleared(world)
+    assert world.models() == named(B)
+
+
+def test_model_whose_release_a_person_deleted_from_the_table_is_removed(world: World) -> None:
+    made(world, A, FAILED)
+    world.releases.table.delete_item(Key={"id": world.releases.key(f"release@{A}")})
+    world.sweeper().sweep()
+    assert (world.deployments(), world.models()) == (set(), set())
+
+
+def test_kept_models_lose_the_claim_at_the_end(world: World) -> None:
+    made(world, A, LIVE)
+    world.begin(B, source=_arn(world, A))
+    kept = cleared(world).kept
+    assert kept == {_arn(world, A): "adopted by a release"}
+    assert claims_of(world, _arn(world, A)) == []
 
 
 def test_retained_models_stay_and_their_deployments_go(world: World) -> None:
@@ -193,7 +214,7 @@ def test_foreign_things_are_not_touched(world: World) -> None:
         (f"{OWNER}-{B}", None),
         (f"{OWNER}-{C}", f"{OWNER}-staging"),
     ):
-        world.deploy_as(name, model, owner)
+        world.deploy_as(name, model, {OWNER_TAG: owner} if owner else {})
     before = world.deployments()
     made(world, D, FAILED)
     world.advance(MINUTE)
@@ -206,11 +227,11 @@ def test_foreign_things_are_not_touched(world: World) -> None:
 
 def test_model_that_something_else_serves_is_kept(world: World) -> None:
     """Case B13."""
-    model = world.train(A)
+    model = trained(world, A)
     world.begin(A)
     world.releases.transition(A, FAILED, "refused")
     succeeded(world)
-    endpoint = world.deploy_as("somebody-elses", model, None)
+    endpoint = world.deploy_as("somebody-elses", model, {})
     swept = world.sweeper().sweep()
     assert swept.kept == {model: f"in use by {endpoint}"}
     assert world.calls("DeleteCustomModel") == 0
@@ -231,14 +252,20 @@ ONE, TWO = throughput_name(OWNER, 1, None), throughput_name(OWNER, 2, None)
 
 
 def buy(
-    world: World, model: str, name: str = ONE, owner: str | None = OWNER, *, wait: bool = True, **more: Any
+    world: World,
+    model: str,
+    name: str = ONE,
+    claimant: Claimant | None = RELEASE,
+    *,
+    wait: bool = True,
+    **more: Any,
 ) -> str:
-    """Throughput of a name that the owner's releases may give; its ARN."""
+    """Throughput that the release bought, or another resource of the same owner; its ARN."""
     made = world.bedrock.create_provisioned_model_throughput(
         provisionedModelName=name,
         modelId=model,
         modelUnits=1,
-        tags=bedrock_tags({OWNER_TAG: owner} if owner else {}),
+        tags=bedrock_tags({OWNER_TAG: OWNER, **(claimant.tag if claimant else {})}),
         **more,
     )
     if wait:
@@ -393,7 +420,9 @@ def test_endpoints_of_a_route_that_a_human_broke_are_kept(world: World, wanted: 
     world.releases.update(A, endpoint=arn, throughput=ONE)
     made(world, B, LIVE)  # which the route never named: it was lost with the item
     failed = made(world, C, FAILED)
-    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    world.releases.table.put_item(
+        Item={"id": world.releases.key("route"), "version": "none", "shares": "all of them"}
+    )
     swept = world.sweeper(throughput_name=wanted).sweep()
     assert swept.kept[arn] == "named by the route"
     assert failed in swept.removed
@@ -409,15 +438,16 @@ def test_throughput_that_was_switched_off_by_hand_goes_with_the_settings(world: 
 
 def test_retained_throughput_stays_and_so_does_its_model(world: World) -> None:
     """Cases B15, B22."""
-    model = world.train(A)
+    model = trained(world, A)
     world.begin(A)
     world.releases.transition(A, FAILED, "refused")
     succeeded(world)
     arn = buy(world, model)
     swept = world.sweeper(retain_throughput=True).sweep()
     assert swept.kept == {arn: "retention.throughput = retain", model: f"in use by {arn}"}
-    cleared = world.sweeper(retain_throughput=True).clear(declared=D)
+    cleared = world.sweeper(retain_throughput=True).clear()
     assert (cleared.waiting, cleared.kept) == ([], swept.kept)
+    assert claims_of(world, arn) == claims_of(world, model) == []
     assert (bought(world), world.models()) == ({ONE}, named(A))
 
 
@@ -427,8 +457,8 @@ def test_end_of_all_removes_throughput_of_every_name(world: World) -> None:
     buy(world, model)
     buy(world, model, TWO)
     world.settle()
-    cleared = world.sweeper(throughput_name=TWO).clear(declared=A)
-    assert (len(cleared.removed), cleared.waiting, bought(world)) == (3, [], set())
+    cleared = world.sweeper(throughput_name=TWO).clear()
+    assert (len(cleared.removed), cleared.waiting, bought(world)) == (4, [], set())
 
 
 def test_end_of_all_waits_for_throughput_that_moves(world: World) -> None:
@@ -436,33 +466,28 @@ def test_end_of_all_waits_for_throughput_that_moves(world: World) -> None:
     world.begin(A)
     arn = buy(world, model)
     world.bedrock.update_provisioned_model_throughput(provisionedModelId=arn, desiredModelId=world.train(B))
-    assert world.sweeper().clear(declared=A).waiting == [arn]
+    assert world.sweeper().clear().waiting == [arn]
     world.advance(30 * MINUTE)
-    assert world.sweeper().clear(declared=A).waiting == []
+    assert world.sweeper().clear().waiting == []
     assert bought(world) == set()
 
 
-@pytest.mark.parametrize(
-    ("name", "owner"),
-    [
-        (ONE, None),
-        (ONE, f"{OWNER}-staging"),
-        (throughput_name(f"{OWNER}-staging", 1, None), OWNER),
-        (throughput_name(f"my-{OWNER}", 1, None), OWNER),
-        (f"{OWNER}-mu", OWNER),
-        (f"{OWNER}-0mu", OWNER),
-        (f"{OWNER}-1mu-2m", OWNER),
-        (f"{OWNER}-{A}", OWNER),
-    ],
-)
-def test_throughput_that_no_release_of_this_owner_bought_is_kept(
-    world: World, name: str, owner: str | None
-) -> None:
-    """Also one that a deployment bought for a model, under the owner's tag and a name of its own."""
-    buy(world, world.train(A), name, owner)
+@pytest.mark.parametrize("claimant", [None, Claimant(RELEASE.stack_id, "Throughput")])
+def test_throughput_that_the_release_does_not_claim_is_kept(world: World, claimant: Claimant | None) -> None:
+    """A deployment bought it for the same owner, also under a name that releases give; or it was left."""
+    buy(world, world.train(A), ONE, claimant)
     assert world.sweeper().sweep().removed == []
-    assert world.sweeper().clear(declared=A).removed == []
-    assert bought(world) == {name}
+    assert world.sweeper().clear().removed == []
+    assert bought(world) == {ONE}
+
+
+def test_throughput_that_was_renamed_is_found(world: World) -> None:
+    arn = buy(world, world.train(A))
+    world.bedrock.update_provisioned_model_throughput(
+        provisionedModelId=arn, desiredProvisionedModelName="by-hand"
+    )
+    world.advance(30 * MINUTE)
+    assert arn in world.sweeper(throughput_name=ONE).sweep().removed
 
 
 @pytest.mark.parametrize("term", ["OneMonth", "SixMonths"])
@@ -470,12 +495,12 @@ def test_committed_throughput_is_kept_with_its_date(world: World, term: str) -> 
     """Case B22."""
     arn = buy(world, world.train(A), throughput_name(OWNER, 1, term), commitmentDuration=term)
     assert "committed until" in world.sweeper().sweep().kept[arn]
-    cleared = world.sweeper().clear(declared=A)
+    cleared = world.sweeper().clear()
     assert ("committed until" in cleared.kept[arn], cleared.waiting) == (True, [])
 
 
 def test_deployment_that_is_being_created_is_removed_by_a_later_sweep(world: World) -> None:
-    world.deploy(A, world.train(A), wait=False)
+    world.deploy(A, trained(world, A), wait=False)
     world.begin(A)
     world.releases.transition(A, SUPERSEDED, "by another")
     succeeded(world)
@@ -488,17 +513,98 @@ def test_deployment_that_is_being_created_is_removed_by_a_later_sweep(world: Wor
 
 
 @pytest.mark.parametrize(
-    "operation", ["ListCustomModelDeployments", "ListCustomModels", "ListTagsForResource"]
+    ("operation", "left"),
+    [("ListProvisionedModelThroughputs", False), ("ListEvaluationJobs", False), ("ListCustomModels", True)],
 )
-def test_sweep_that_can_not_see_everything_removes_nothing(world: World, operation: str) -> None:
+def test_sweep_that_can_not_read_one_list_does_the_rest_and_says_so(
+    world: World, operation: str, left: bool
+) -> None:
     made(world, A, FAILED)
     succeeded(world)
     world.server.fault("throttled", operation=operation)
-    with pytest.raises(ClientError, match="Throttling"):
+    with pytest.raises(NotYetError, match=r"1 calls were refused.*ThrottlingException"):
         world.sweeper().sweep()
-    assert world.deployments() == world.models() == named(A)
+    assert (world.deployments(), world.models()) == (set(), named(A) if left else set())
     world.sweeper().sweep()
     assert world.deployments() == world.models() == set()
+
+
+def test_deployment_that_a_sweep_can_not_see_keeps_its_model(world: World) -> None:
+    made(world, A, FAILED)
+    succeeded(world)
+    world.server.fault("throttled", operation="ListCustomModelDeployments")
+    with pytest.raises(NotYetError):
+        world.sweeper().sweep()
+    assert world.deployments() == world.models() == named(A)
+
+
+def test_refusals_are_told_together_and_what_costs_by_the_hour_goes_first(world: World) -> None:
+    made(world, A, FAILED)
+    made(world, B, FAILED)
+    buy(world, trained(world, C))
+    succeeded(world)
+    world.server.fault("denied", operation="DeleteCustomModelDeployment", count=2)
+    with pytest.raises(ResourceError, match=r"2 calls were refused.*AccessDenied.*; .*Denied") as raised:
+        world.sweeper().sweep()
+    assert not isinstance(raised.value, NotYetError)
+    assert bought(world) == set()
+    operations = [
+        call["operation"] for call in world.server.calls() if call["operation"].startswith("Delete")
+    ]
+    assert operations[0] == "DeleteProvisionedModelThroughput"
+    assert world.models() == named(A, B)
+
+
+def unrouted(capture: Capture) -> list[int]:
+    """The values of the metric in the function's log."""
+    lines = [json.loads(line) for line in capture.readouterr().out.splitlines()]
+    return [int(line["UnroutedThroughput"][0]) for line in lines if "UnroutedThroughput" in line]
+
+
+def test_throughput_that_is_billed_but_not_routed_is_counted(world: World, capsys: Capture) -> None:
+    world.sweeper().sweep()
+    model = world.train(A)
+    hourly = buy(world, model, ONE)
+    committed = throughput_name(OWNER, 1, "OneMonth")
+    buy(world, model, committed, commitmentDuration="OneMonth")
+    world.sweeper(retain_throughput=True).sweep()
+    world.settle(live_share(A, hourly))
+    world.sweeper().sweep()
+    assert unrouted(capsys) == [0, 2, 1]
+    ownership.release(world.bedrock, hourly, RELEASE)
+    world.settle(live_share(A, "arn:on-demand"))
+    assert hourly in world.sweeper().sweep().unrouted
+    assert unrouted(capsys) == [2]
+    assert bought(world) == {committed, ONE}
+
+
+DAMAGE = ["text", None, True, [1], {"a": "b"}, Decimal("-7"), Decimal("1.5"), 10**37, b"bytes"]
+FIELDS = sorted(set(Release.__dataclass_fields__) - {"digest"})
+
+
+@pytest.mark.parametrize("value", DAMAGE, ids=lambda value: type(value).__name__)
+def test_items_that_a_person_damaged_stop_neither_sweep_nor_delete(world: World, value: Any) -> None:
+    arn = made(world, A, LIVE)
+    world.settle(live_share(A, arn))
+    failed = made(world, B, FAILED)
+    world.begin(C)
+    for field in FIELDS:
+        world.begin(D)
+        world.releases.update(D, **{field: value})
+        assert world.releases.get(D) is not None
+        world.sweeper().sweep()
+        world.releases.is_creating()
+    for field in FIELDS:
+        world.releases.update(C, **{field: value})
+    world.sweeper().sweep()
+    assert (failed in world.server.state()["deployments"], world.deployments()) == (False, named(A))
+    world.releases.set_route((), after=world.releases.route(), reason="the stack is being deleted")
+    cleared(world)
+    assert world.deployments() == world.models() == set()
+    world.releases.table.put_item(Item={"id": world.releases.key("declared"), "declared_by": value})
+    assert world.releases.declared() is None
+    world.declare(B)
+    assert world.releases.declared() == B
 
 
 def test_sweep_follows_all_pages(world: World) -> None:
@@ -570,14 +676,16 @@ def test_release_that_goes_live_while_the_table_is_read_is_kept(
 def test_release_that_begins_again_during_the_sweep_is_kept(world: World) -> None:
     made(world, A, FAILED)
     succeeded(world)
-    release = Releases.declared
+    route, reads = Releases.effective_route, list[bool]()
 
-    def again(self: Releases) -> str | None:
-        world.begin(A, 2, run=True)
-        return release(self)
+    def again(self: Releases) -> Any:
+        reads.append(True)
+        if len(reads) == 2:  # after the releases were read
+            world.begin(A, 2, run=True)
+        return route(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Releases, "declared", again)
+        patch.setattr(Releases, "effective_route", again)
         swept = world.sweeper().sweep()
     assert world.deployments() == world.models() == named(A)
     assert set(swept.kept.values()) == {"its release has started again"}
@@ -594,7 +702,7 @@ def test_stopped_release_fails_and_its_share_is_withdrawn(world: World, capsys: 
     world.stepfunctions.start_execution(stateMachineArn=world.machine, name=f"{B}-1")
     world.settle(Share(B, arn, 0.5, expires_at=int(world.now) + 900), Share(A, "arn:a", 0.5))
     world.stepfunctions.stop_execution(executionArn=world.execution(B))
-    world.releases.declare(B)
+    world.claim(_arn(world, B), JOB)
     world.sweeper().sweep()
     assert world.release(B).state == FAILED
     assert world.release(B).message == f"its execution is ABORTED: {world.execution(B)}"
@@ -660,7 +768,9 @@ def test_partial_share_in_use_despite_a_malformed_route_is_withdrawn(world: Worl
     world.begin(B)
     world.settle(Share(B, "arn:b", 0.25, expires_at=int(world.now) + 900), Share(A, "arn:a", 0.75))
     world.releases.transition(B, FAILED, "ended")
-    world.releases.table.put_item(Item={"id": "route", "version": "none", "shares": "all of them"})
+    world.releases.table.put_item(
+        Item={"id": world.releases.key("route"), "version": "none", "shares": "all of them"}
+    )
     world.sweeper().sweep()
     assert world.releases.route().problem is None
     assert world.releases.route().shares == (live_share(A, "arn:a"),)
@@ -690,7 +800,8 @@ def entries(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
         retain_models=False,
         retain_throughput=False,
         throughput_name=ONE,
-        judge="",
+        stack_id=RELEASE.stack_id,
+        logical_id=RELEASE.logical_id,
     )
     for name, value in env.variables().items():
         monkeypatch.setenv(name, value)
@@ -722,7 +833,7 @@ def test_failure_path_of_an_earlier_attempt_leaves_its_successor_alone(
 def test_failure_path_ends_the_release_and_removes_all_but_its_model(entries: World, capsys: Capture) -> None:
     arn = made(entries, B, ROLLING_OUT)
     entries.settle(Share(B, arn, 0.25, expires_at=2**40), Share(A, "arn:a", 0.75))
-    entries.releases.declare(B)
+    entries.claim(_arn(entries, B), JOB)
     result = fails(entries, B, "refused by the gate")
     assert result["message"] == "removed 1, to be removed later 0"
     assert (entries.release(B).state, entries.release(B).message) == (FAILED, "refused by the gate")
@@ -800,5 +911,5 @@ def test_retiring_removes_what_was_replaced(entries: World) -> None:
 def test_hourly_sweep_says_what_it_did(entries: World) -> None:
     arn = made(entries, A, FAILED)
     model = entries.bedrock.get_custom_model(modelIdentifier=release_name(OWNER, A))["modelArn"]
-    kept = {model: "started last"}
-    assert sweeper.handler.sweep({}, None) == {"removed": [arn], "waiting": [], "kept": kept}
+    swept = sweeper.handler.sweep({}, None)
+    assert swept == {**{name: [] for name in swept}, "removed": [arn, model], "kept": {}, "refused": {}}

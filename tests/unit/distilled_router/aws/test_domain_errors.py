@@ -35,6 +35,8 @@ from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, digest_of, 
 from tests.unit import framework
 from tests.unit.resource_scenes import DAY, STUDENT, TEACHER, World, job_properties, refusal, spec
 
+EVENT = Event.parse(framework.create({}))
+
 Client = Callable[[str], Any]
 
 
@@ -161,7 +163,7 @@ def test_an_error_of_the_service_becomes_a_short_reason() -> None:
 
     for entry in (answer_event, answer_poll):
         with pytest.raises(ResourceError) as caught:
-            entry(work)
+            entry(EVENT, work)
         assert "AccessDeniedException" in str(caught.value)
         assert len(str(caught.value)) <= REASON_BYTES
 
@@ -172,14 +174,14 @@ def test_a_temporary_error_is_retried_by_is_complete_only() -> None:
     def work() -> dict[str, Any]:
         raise refusal("ThrottlingException", status=429)
 
-    assert answer_poll(work) == pending()
+    assert not answer_poll(EVENT, work)["IsComplete"]
     with pytest.raises(ResourceError):
-        answer_event(work)
+        answer_event(EVENT, work)
 
 
 def test_what_is_not_complete_carries_no_data() -> None:
     """Case C5."""
-    assert pending() == {"IsComplete": False}
+    assert pending("Wait.") == {"IsComplete": False, "Reason": "Wait."}
     assert complete() == {"IsComplete": True}
     assert complete({"Status": "Completed"}) == {"IsComplete": True, "Data": {"Status": "Completed"}}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from distilled_router.aws.objects import Folder
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name, throughput_name
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.table import LIVE, RETIRED, ROLLING_OUT
 from distilled_router.task.task import Task
 from evaluation.attempt import row
@@ -16,7 +17,7 @@ from evaluation.contenders import CANDIDATE
 from evaluation.metrics import Answer, Question
 from stacks.settings import PROJECT
 from tests.unit import framework
-from tests.unit.entry_points import JUDGE, MACHINE_TRIES, RULE_TRIES, Play, nothing
+from tests.unit.entry_points import JUDGE, MACHINE_TRIES, RULE_TRIES, SETTINGS, Play, nothing
 from tests.unit.framework import MARKER, Response
 from tests.unit.labelling.scenes import PLAN
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE
@@ -26,6 +27,7 @@ from tests.unit.resource_scenes import OWNER as JOBS_OWNER
 
 THROUGHPUT, STAGE = "provisioned_throughput", "provisioned_throughput.serve_from_throughput"
 WATCH = "candidate.watch_job"
+RELEASE = Claimant(SETTINGS["STACK_ID"], SETTINGS["LOGICAL_ID"])
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def made(play: Play, digest: str, state: str, **fields: Any) -> str:
 def live(play: Play, digest: str = A) -> None:
     """A release that serves from its deployment."""
     play.world.settle(live_share(digest, made(play, digest, LIVE)))
-    play.world.releases.declare(digest)
+    play.world.declare(digest)
 
 
 def provisioned(play: Play) -> None:
@@ -233,7 +235,7 @@ def idle(play: Play, digest: str, number: int = 1) -> None:
         provisionedModelName=throughput_name(OWNER, number, None),
         modelId=model_of(play, digest),
         modelUnits=number,
-        tags=bedrock_tags({OWNER_TAG: OWNER}),
+        tags=bedrock_tags({OWNER_TAG: OWNER, **RELEASE.tag}),
     )
     world.advance(HOUR)
 
@@ -259,7 +261,7 @@ def abandoned(play: Play) -> None:
 
 # The judge.
 
-SHARD = "releases/x/questions/00000.jsonl"
+SHARD = f"releases/{OWNER}/x/questions/00000.jsonl"
 
 
 def answered(play: Play, digest: str = A) -> None:
@@ -268,7 +270,7 @@ def answered(play: Play, digest: str = A) -> None:
     for bucket, key in [place for place in s3.objects if place[1].startswith("releases/")]:
         del s3.objects[bucket, key]
     release = play.world.begin(digest, endpoint="arn:endpoint")
-    folder = Folder(s3, "data", f"releases/{digest}-1/")
+    folder = Folder(s3, "data", f"releases/{OWNER}/{digest}-1/")
     candidate = {"name": CANDIDATE, "title": "candidate", "endpoint": "arn:endpoint", "model": ""}
     plan = {"life": release.life, "contenders": [candidate], "shards": ["00000"], "questions": 1}
     folder.write("plan.json", plan)
@@ -354,9 +356,8 @@ LABELS = "f" * 16
 
 
 def labelling(play: Play) -> dict[str, Any]:
-    plan = replace(PLAN, digest=A, labels=LABELS, samples=1, minimum_agreement=0.5)
+    plan = replace(PLAN, owner=OWNER, digest=A, labels=LABELS, samples=1, minimum_agreement=0.5)
     return {
-        "Owner": OWNER,
         "Bucket": "data",
         "StateMachineArn": play.world.machine,
         "JobName": release_name(OWNER, A),
@@ -393,7 +394,7 @@ def of_labelling(play: Play, **more: Any) -> dict[str, Any]:
 
 def shard_labelled(play: Play) -> bool:
     return play.until(
-        "labelling.label_queries", of_labelling(play, shard=f"labels/{LABELS}/queries/00000.jsonl")
+        "labelling.label_queries", of_labelling(play, shard=f"labels/{OWNER}/{LABELS}/queries/00000.jsonl")
     )
 
 
@@ -405,19 +406,21 @@ def labelled(play: Play) -> None:
 def under_way(play: Play) -> None:
     """A batch job runs for the labelling."""
     begun(play)
-    play.call("labelling.label_queries", of_labelling(play, shard=f"labels/{LABELS}/queries/00000.jsonl"))
+    play.call(
+        "labelling.label_queries", of_labelling(play, shard=f"labels/{OWNER}/{LABELS}/queries/00000.jsonl")
+    )
 
 
 def made_from_labels(play: Play) -> bool:
     shards = [{"outcome": "done", "message": ""}]
     assert play.until("labelling.curate_dataset", of_labelling(play, shards=shards))
-    rows = f"s3://data/labels/{LABELS}/datasets/{PLAN.dataset}/training.jsonl"
+    rows = f"s3://data/labels/{OWNER}/{LABELS}/datasets/{PLAN.dataset}/training.jsonl"
     properties = job_properties(TrainingDataUri=rows, MadeLater="true")
     return play.until("distillation_job.create_job", of_labelling(play, properties=properties))
 
 
 def labelling_ended(play: Play) -> bool:
-    event = framework.delete(f"s3://data/labels/{LABELS}/", labelling(play))
+    event = framework.delete(f"s3://data/labels/{OWNER}/{LABELS}/", labelling(play))
     return told(play.resource("labelling").send(event))
 
 

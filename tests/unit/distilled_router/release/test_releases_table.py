@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import pytest
 from botocore.exceptions import ClientError
 
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.route import Share
 from distilled_router.release.table import (
     CREATING_SECONDS,
@@ -24,6 +25,7 @@ from distilled_router.release.table import (
     RouteChangedError,
 )
 
+RELEASE = Claimant("arn:aws:cloudformation:us-east-1:000000000000:stack/release/1", "Release")
 A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 
 
@@ -94,11 +96,11 @@ def test_every_field_comes_back_as_it_was_written(releases: Releases) -> None:
 def test_reserved_words_are_names_like_others(releases: Releases, word: str) -> None:
     begin(releases, A)
     releases.update(A, **{word: "kept"})
-    assert releases.table.get_item(Key={"id": f"release@{A}"})["Item"][word] == "kept"
+    assert releases.table.get_item(Key={"id": releases.key(f"release@{A}")})["Item"][word] == "kept"
 
 
 def test_a_release_that_a_human_cut_down_counts_as_running(releases: Releases) -> None:
-    releases.table.put_item(Item={"id": f"release@{A}", "note": "oops", "attempt": Decimal(3)})
+    releases.table.put_item(Item={"id": releases.key(f"release@{A}"), "note": "oops", "attempt": Decimal(3)})
     (release,) = releases.all()
     assert (release.digest, release.attempt, release.is_final) == (A, 3, False)
 
@@ -116,7 +118,7 @@ def test_each_change_of_the_route_leaves_its_history(releases: Releases) -> None
         (Share(A, "arn:a", 0.25, expires_at=9),), after=releases.route(), reason="step"
     )
     releases.withdraw(A, "withdrawn")
-    kept = releases.table.get_item(Key={"id": f"route@{route.version:09d}"})["Item"]
+    kept = releases.table.get_item(Key={"id": releases.key(f"route@{route.version:09d}")})["Item"]
     assert kept["reason"] == "step"
     assert releases.route().shares == ()
     assert releases.route().version == 2
@@ -126,7 +128,7 @@ def test_each_change_of_the_route_leaves_its_history(releases: Releases) -> None
     "version", [{}, {"version": "three"}, {"version": None}, {"version": 0}, {"version": -1}]
 )
 def test_a_route_that_a_human_broke_can_be_replaced(releases: Releases, version: dict[str, object]) -> None:
-    releases.table.put_item(Item={"id": "route", "shares": "oops", **version})
+    releases.table.put_item(Item={"id": releases.key("route"), "shares": "oops", **version})
     releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="mended")
     assert [share.digest for share in releases.route().shares] == [A]
 
@@ -138,12 +140,15 @@ def test_route_that_a_human_broke_loses_no_history(
     first = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="first")
     second = releases.set_route((Share(B, "arn:b", 1.0),), after=first, reason="second")
     if broken is None:
-        releases.table.delete_item(Key={"id": "route"})
+        releases.table.delete_item(Key={"id": releases.key("route")})
     else:
-        releases.table.put_item(Item={"id": "route", **broken})
+        releases.table.put_item(Item={"id": releases.key("route"), **broken})
     mended = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="mended")
     assert mended.version == 3
-    kept = [releases.table.get_item(Key={"id": f"route@{n:09d}"})["Item"]["reason"] for n in (1, 2, 3)]
+    kept = [
+        releases.table.get_item(Key={"id": releases.key(f"route@{n:09d}")})["Item"]["reason"]
+        for n in (1, 2, 3)
+    ]
     assert kept == [first.reason, second.reason, "mended"]
 
 
@@ -151,10 +156,10 @@ def test_routers_serve_the_last_route_that_could_be_read(releases: Releases) -> 
     assert releases.effective_route().shares == ()
     last = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="last")
     assert releases.effective_route() == last
-    releases.table.put_item(Item={"id": "route", "version": "none", "shares": "oops"})
+    releases.table.put_item(Item={"id": releases.key("route"), "version": "none", "shares": "oops"})
     assert releases.effective_route().shares == last.shares
     half = [{"digest": B, "endpoint": "arn:b", "share": Decimal(1)}, "oops"]
-    releases.table.put_item(Item={"id": "route", "version": 2, "shares": half})
+    releases.table.put_item(Item={"id": releases.key("route"), "version": 2, "shares": half})
     assert {share.digest for share in releases.effective_route().shares} == {A, B}
 
 
@@ -225,7 +230,7 @@ def test_rolling_back_changes_route_and_both_releases_together(releases: Release
     assert (now.state, now.endpoint, now.rolled_back) == (LIVE, "arn:other", 0)
     assert (before.state, before.message) == (RETIRED, f"rolled back by hand, to release {A}")
     assert (before.rolled_back, before.updated_at) == (1_800_000_000, 1_800_000_000)
-    kept = releases.table.get_item(Key={"id": f"route@{route.version:09d}"})["Item"]
+    kept = releases.table.get_item(Key={"id": releases.key(f"route@{route.version:09d}")})["Item"]
     assert kept["reason"] == "by hand"
 
 
@@ -271,9 +276,9 @@ def test_route_that_a_human_broke_can_be_rolled_back(
 ) -> None:
     _, bad = rolled(releases)
     if broken is None:
-        releases.table.delete_item(Key={"id": "route"})
+        releases.table.delete_item(Key={"id": releases.key("route")})
     else:
-        releases.table.put_item(Item={"id": "route", **broken})
+        releases.table.put_item(Item={"id": releases.key("route"), **broken})
     assert releases.roll_back(A, "arn:a", after=releases.route(), reason="by hand", retiring=[bad])
     route = releases.route()
     assert (route.shares, route.problem) == ((Share(A, "arn:a", 1.0),), None)
@@ -371,9 +376,9 @@ def test_taking_back_outlives_other_writers_but_not_endless_ones(
 
 def test_declared_digest_comes_and_goes(releases: Releases) -> None:
     assert releases.declared() is None
-    releases.declare(A)
+    releases.declarations.declare(RELEASE, A)
     assert releases.declared() == A
-    releases.declare(None)
+    releases.declarations.remove(RELEASE)
     assert releases.declared() is None
 
 
@@ -381,13 +386,13 @@ def test_either_a_step_sees_the_end_of_the_stack_or_the_end_sees_the_step(releas
     begin(releases, A)
     with releases.creating(A) as allowed:
         assert allowed
-        releases.declare(None)
+        releases.declarations.remove(RELEASE)
         assert releases.is_creating()
     assert not releases.is_creating()
     with releases.creating(A) as allowed:
         assert not allowed
         assert releases.is_creating()
-    releases.declare(B)
+    releases.declarations.declare(RELEASE, B)
     with releases.creating(A) as allowed:
         assert allowed
 
@@ -417,7 +422,7 @@ def test_all_lists_releases_and_nothing_else_from_every_page(releases: Releases)
     digests = [f"{number:012x}" for number in range(7)]
     for digest in digests:
         begin(releases, digest)
-    releases.declare(B)
+    releases.declarations.declare(RELEASE, B)
     releases.set_route((), after=releases.route(), reason="none")
     pages: list[bool] = []
 
@@ -437,3 +442,22 @@ def test_update_sets_fields_whatever_the_state(releases: Releases) -> None:
     releases.transition(A, LIVE, "serves")
     assert releases.update(A, state=FAILED, message="by hand")
     assert release_of(releases, A).state == FAILED
+
+
+def test_owners_of_one_table_share_no_item(releases: Releases) -> None:
+    other = Releases(releases.table, "router")  # begins the first owner's name
+    for one, digest in ((releases, A), (other, B)):
+        one.declarations.declare(RELEASE, digest)
+        one.begin(digest, attempt=1, execution=f"arn:{digest}", request_id="r")
+        one.set_route((Share(digest, f"arn:{digest}", 1.0),), after=one.route(), reason="first")
+    assert (releases.declared(), other.declared()) == (A, B)
+    assert ([one.digest for one in releases.all()], [one.digest for one in other.all()]) == ([A], [B])
+    assert other.get(A) is None
+    other.declarations.remove(RELEASE)
+    other.set_route((), after=other.route(), reason="deleted")
+    assert releases.declared() == A
+    assert releases.route().digests() == {A}
+    with releases.creating(A) as allowed:
+        assert allowed
+    releases.table.put_item(Item={"id": releases.key("route"), "version": "none"})
+    assert releases.effective_route().digests() == {A}

@@ -42,7 +42,7 @@ def handles() -> Handles:
 
 @pytest.fixture
 def waits(releases: Releases, handles: Handles) -> WaitConditions:
-    return WaitConditions(releases.table, lambda: NOW, handles.put)
+    return WaitConditions(releases.table, releases.owner, lambda: NOW, handles.put)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_tick_ends_windows_by_the_margin_that_the_stack_gives_it(
 ) -> None:
     handle(event(number=1, last="false"), waits, running, NOW)
     monkeypatch.setattr(release_wait.handler, "table", lambda _: running.table)
-    monkeypatch.setattr(release_wait.handler, "WaitConditions", lambda _: waits)
+    monkeypatch.setattr(release_wait.handler, "WaitConditions", lambda *_: waits)
     monkeypatch.setenv("TABLE_NAME", "releases")
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "owner")
     for margin, ended in (("899", 0), ("901", 1)):
@@ -174,7 +174,7 @@ def test_tick_ends_windows_by_the_margin_that_the_stack_gives_it(
 
 def at(releases: Releases, handles: Handles, now: float) -> WaitConditions:
     """The registered windows, at another time."""
-    return WaitConditions(releases.table, lambda: now, handles.put)
+    return WaitConditions(releases.table, releases.owner, lambda: now, handles.put)
 
 
 def test_delete_forgets_the_window_and_only_it(

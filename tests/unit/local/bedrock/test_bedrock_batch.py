@@ -116,9 +116,20 @@ def test_job_can_be_stopped_while_it_runs(scene: Scene) -> None:
     scene.control.stop_model_invocation_job(jobIdentifier=arn)
     assert job(scene, arn)["status"] == "Stopping"
     scene.advance(HOUR)
-    assert job(scene, arn)["status"] == "Stopped"
-    with conflict("Stopped"):
+    found = job(scene, arn)
+    assert (found["status"], "endTime" in found) == ("Stopped", False)
+    with conflict("because of a conflict"):
         scene.control.stop_model_invocation_job(jobIdentifier=arn)
+
+
+def test_stalled_job_runs_until_it_is_stopped(scene: Scene) -> None:
+    scene.bedrock.fault("batch_stalled")
+    arn = create(scene, records())
+    scene.advance(HOUR)
+    assert job(scene, arn)["status"] == "InProgress"
+    scene.control.stop_model_invocation_job(jobIdentifier=arn)
+    scene.advance(HOUR)
+    assert job(scene, arn)["status"] == "Stopped"
 
 
 def test_what_create_refuses(scene: Scene) -> None:

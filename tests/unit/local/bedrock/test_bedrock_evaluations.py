@@ -106,7 +106,7 @@ def test_job_can_be_stopped_while_it_runs(scene: Scene) -> None:
     assert job(scene, arn)["status"] == "Stopping"
     scene.advance(HOUR)
     assert job(scene, arn)["status"] == "Stopped"
-    with conflict("Stopped"):
+    with conflict("because of a conflict"):
         scene.control.stop_evaluation_job(jobIdentifier=arn)
 
 

@@ -11,7 +11,19 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.unit.local.bedrock.scenes import DAY, HOUR, MINUTE, PROMPT, Scene, invalid, refused
+from tests.unit.local.bedrock.scenes import (
+    DAY,
+    HOUR,
+    MINUTE,
+    PROMPT,
+    Scene,
+    conflict,
+    invalid,
+    refused,
+)
+from tests.unit.local.bedrock.test_bedrock_batch import create as create_batch
+from tests.unit.local.bedrock.test_bedrock_batch import records
+from tests.unit.local.bedrock.test_bedrock_evaluations import create as create_evaluation
 
 
 def control(scene: Scene, method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -203,6 +215,45 @@ def test_calls_are_recorded_with_caller_parameters_and_outcome(scene: Scene) -> 
     assert "jobName" in second["message"]
     assert first["time"] == scene.bedrock.clock.now()
     assert control(scene, "GET", "/_calls?operation=ListCustomModels") == (200, [first])
+
+
+def tag(scene: Scene, arn: str, value: str) -> None:
+    scene.control.tag_resource(resourceARN=arn, tags=[{"key": "owner", "value": value}])
+
+
+def test_calls_are_recorded_with_their_resource_and_its_tags(scene: Scene) -> None:
+    job = scene.create_job(jobTags=[{"key": "owner", "value": "first"}])
+    scene.advance(2 * HOUR)
+    model = str(scene.job()["outputModelArn"])
+    tag(scene, model, "first")
+    units = scene.provision(model, tags=[{"key": "owner", "value": "first"}])
+    tag(scene, units, "second")
+    scene.control.delete_provisioned_model_throughput(provisionedModelId="units")
+    with conflict():
+        scene.control.stop_model_customization_job(jobIdentifier="job")
+    recorded = [
+        (call["operation"], call["resource"], call["tags"].get("owner")) for call in scene.bedrock.calls()
+    ]
+    assert recorded == [
+        ("CreateModelCustomizationJob", job, "first"),
+        ("GetModelCustomizationJob", job, "first"),
+        ("TagResource", model, "first"),
+        ("CreateProvisionedModelThroughput", units, "first"),
+        ("TagResource", units, "second"),
+        ("DeleteProvisionedModelThroughput", units, "second"),
+        ("StopModelCustomizationJob", job, "first"),
+    ]
+
+
+def test_state_shows_the_tags_of_every_kind_of_resource(scene: Scene) -> None:
+    model = scene.train()
+    batch, evaluation = create_batch(scene, records()), create_evaluation(scene)
+    arns = [scene.bedrock.state()["jobs"][0]["arn"], model, scene.deploy(model), scene.provision(model)]
+    for number, arn in enumerate([*arns, batch, evaluation]):
+        tag(scene, arn, str(number))
+    state = scene.bedrock.state()
+    kinds = ("jobs", "models", "deployments", "throughput", "batch", "evaluations")
+    assert [state[kind][0]["tags"]["owner"] for kind in kinds] == ["0", "1", "2", "3", "4", "5"]
 
 
 def test_request_must_be_signed_for_the_region(scene: Scene) -> None:

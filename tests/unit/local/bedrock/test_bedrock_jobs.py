@@ -302,7 +302,7 @@ def test_stopped_job_passes_through_stopping_and_leaves_no_model(scene: Scene) -
 def test_only_a_running_job_can_be_stopped(scene: Scene) -> None:
     arn = scene.create_job()
     scene.advance(2 * HOUR)
-    with conflict("Completed"):
+    with conflict("because of a conflict"):
         scene.control.stop_model_customization_job(jobIdentifier=arn)
     with refused("ResourceNotFoundException"):
         scene.control.stop_model_customization_job(jobIdentifier="unknown")

@@ -1,0 +1,120 @@
+"""Recognise requests of CloudFormation that a newer request has superseded.
+
+CloudFormation abandons a Create or Update when another resource of the stack fails, and sends a rollback or
+a Delete. The Provider framework does not learn of it: its state machine keeps calling isComplete for the
+abandoned request (aws-cdk #26139, cloudformation-coverage-roadmap #1814). The status of the resource does
+not help, since the rollback of an Update is itself an Update in progress.
+
+So each request is registered, in the order of arrival, before anything is done for it. Only the newest
+request of a resource may create anything. Its time is stored, too: a poll that waits for too long can then
+say what it waited for, before the framework ends with "Operation timed out".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from distilled_router.aws.errors import ResourceError, code
+
+_REQUESTS, _SINCE = "requests", "since"
+
+
+class SupersededError(ResourceError):
+    """CloudFormation has sent a newer request to the same resource."""
+
+
+@dataclass(frozen=True)
+class Fence:
+    """The requests of one resource, in a table with one item for each resource.
+
+    Attributes:
+        table: the requests table, a DynamoDB table resource.
+        stack_id, logical_id: the resource.
+        request_id: the request that is being handled.
+        now: returns epoch seconds.
+    """
+
+    table: Any
+    stack_id: str
+    logical_id: str
+    request_id: str
+    now: Callable[[], float] = time.time
+
+    def register(self) -> None:
+        """Register the request as the newest one, if it is new.
+
+        An event that is delivered again is not new. Raises SupersededError if a newer request is registered.
+        """
+        try:
+            self.table.update_item(
+                Key=self._key,
+                UpdateExpression=(
+                    "SET #requests = list_append(if_not_exists(#requests, :none), :this), #since = :since"
+                ),
+                ConditionExpression="NOT contains(#requests, :id)",
+                ExpressionAttributeNames={"#requests": _REQUESTS, "#since": _SINCE},
+                ExpressionAttributeValues={
+                    ":none": [],
+                    ":this": [self.request_id],
+                    ":id": self.request_id,
+                    ":since": int(self.now()),
+                },
+            )
+        except ClientError as error:
+            if code(error) != "ConditionalCheckFailedException":
+                raise
+            self.check()
+
+    def check(self) -> float:
+        """Return for how many seconds the request has been registered.
+
+        Raises SupersededError unless it is the newest one of its resource. A missing table or item means that
+        the stack is gone.
+        """
+        item = self._item()
+        newest = (item.get(_REQUESTS) or [None])[-1]
+        if newest != self.request_id:
+            by = f"request {newest}" if newest else "the stack's deletion"
+            raise SupersededError(
+                f"Request {self.request_id} of {self.logical_id} was superseded by {by}. It creates nothing "
+                "more."
+            )
+        return self.now() - float(item.get(_SINCE) or self.now())
+
+    def _item(self) -> dict[str, Any]:
+        try:
+            answer = self.table.get_item(Key=self._key, ConsistentRead=True)
+        except ClientError as error:
+            if code(error) == "ResourceNotFoundException":
+                return {}
+            raise
+        return dict(answer.get("Item", {}))
+
+    @property
+    def _key(self) -> dict[str, str]:
+        return {"id": f"{self.stack_id} {self.logical_id}"}
+
+
+@contextmanager
+def checked_before_each_try(client: Any, operation: str, check: Callable[[], None]) -> Iterator[None]:
+    """Call `check` before each HTTP request of an operation, such as `CreateModelCustomizationJob`.
+
+    The client repeats a throttled call for up to a minute. A newer request may arrive between two tries; what
+    `check` raises then ends the call.
+    """
+
+    def hook(**_: Any) -> None:
+        check()
+
+    event = f"before-send.{client.meta.service_model.service_id.hyphenize()}.{operation}"
+    client.meta.events.register_first(event, hook)
+    try:
+        yield
+    finally:
+        client.meta.events.unregister(event, hook)

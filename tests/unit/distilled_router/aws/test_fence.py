@@ -1,0 +1,163 @@
+"""The newest request of a resource is the only one that may create anything."""
+
+from __future__ import annotations
+
+import pytest
+from botocore.exceptions import ClientError
+
+from distilled_router.aws.custom_resource import Event, answer_event, answer_poll, complete, pending
+from distilled_router.aws.errors import ResourceError
+from distilled_router.aws.fence import SupersededError, checked_before_each_try
+from tests.unit import framework
+from tests.unit.requests_table import RequestsTable, register
+from tests.unit.resource_scenes import World
+
+CREATE = framework.create({})
+ROLLBACK = framework.update("job", {}, {})
+
+
+@pytest.fixture
+def requests() -> RequestsTable:
+    return RequestsTable()
+
+
+def test_newest_request_may_create(requests: RequestsTable) -> None:
+    register(requests, CREATE)
+    requests.event(CREATE).check_newest()
+
+
+def test_request_delivered_twice_stays_the_newest(requests: RequestsTable) -> None:
+    """Case B1."""
+    register(requests, CREATE)
+    register(requests, CREATE)
+    assert answer_poll(requests.event(CREATE), complete) == complete()
+
+
+def test_poll_of_a_superseded_request_ends_before_any_work(requests: RequestsTable) -> None:
+    """The Provider's state machine keeps polling for a request that CloudFormation has abandoned."""
+    register(requests, CREATE)
+    register(requests, ROLLBACK)
+    done = list[str]()
+
+    def work() -> dict[str, bool]:
+        done.append("created")
+        return complete()
+
+    with pytest.raises(
+        ResourceError, match=rf"{CREATE['RequestId']}.*superseded by request {ROLLBACK['RequestId']}"
+    ):
+        answer_poll(requests.event(CREATE), work)
+    assert done == []
+    assert answer_poll(requests.event(ROLLBACK), work) == complete()
+
+
+def test_request_superseded_during_its_work_is_told_so(requests: RequestsTable) -> None:
+    register(requests, CREATE)
+    event = requests.event(CREATE)
+    event.check_newest()
+    register(requests, ROLLBACK)
+    with pytest.raises(SupersededError):
+        event.check_newest()
+
+
+def test_superseded_event_that_is_delivered_again_does_nothing(requests: RequestsTable) -> None:
+    """Lambda may deliver an event again for hours."""
+    register(requests, CREATE)
+    register(requests, ROLLBACK)
+    with pytest.raises(ResourceError, match="superseded"):
+        answer_event(requests.event(CREATE), complete)
+    requests.event(ROLLBACK).check_newest()
+
+
+def test_other_resources_do_not_supersede(requests: RequestsTable) -> None:
+    other = {**framework.create({}), "LogicalResourceId": "Other"}
+    recreated = {**framework.create({}), "StackId": f"{framework.STACK}-2"}
+    for event in (CREATE, other, recreated):
+        register(requests, event)
+    for event in (CREATE, other, recreated):
+        requests.event(event).check_newest()
+
+
+def test_missing_table_means_that_the_stack_is_gone(
+    requests: RequestsTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(**_: object) -> None:
+        raise ClientError({"Error": {"Code": "ResourceNotFoundException", "Message": "gone"}}, "GetItem")
+
+    register(requests, CREATE)
+    monkeypatch.setattr(requests, "get_item", gone)
+    with pytest.raises(SupersededError, match="the stack's deletion"):
+        requests.event(CREATE).check_newest()
+
+
+def test_throttled_table_is_asked_again_at_the_next_poll(
+    requests: RequestsTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case C1."""
+
+    def throttled(**_: object) -> None:
+        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "GetItem")
+
+    register(requests, CREATE)
+    monkeypatch.setattr(requests, "get_item", throttled)
+    found = answer_poll(requests.event(CREATE), complete)
+    assert (found["IsComplete"], "slow down" in found["Reason"]) == (False, True)
+
+
+def test_event_without_a_table_is_never_superseded() -> None:
+    Event.parse(CREATE).check_newest()
+
+
+def test_newer_request_between_two_tries_of_a_call_ends_the_call(
+    world: World, requests: RequestsTable
+) -> None:
+    """The client repeats a throttled call by itself."""
+    register(requests, CREATE)
+    event = requests.event(CREATE)
+    world.server.fault("throttled", operation="ListCustomModels", count=2)
+    bedrock = world.server.client("bedrock", attempts=5)
+    tries = 0
+
+    def check() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 2:
+            register(requests, ROLLBACK)
+        event.check_newest()
+
+    with pytest.raises(SupersededError), checked_before_each_try(bedrock, "ListCustomModels", check):
+        bedrock.list_custom_models()
+    assert (tries, len(world.server.calls("ListCustomModels"))) == (2, 1)
+    # Other calls, and later ones, are not checked.
+    bedrock.list_custom_models()
+    assert tries == 2
+
+
+def test_wait_that_does_not_end_reports_its_last_reason(requests: RequestsTable) -> None:
+    """The framework would only report "Operation timed out"."""
+    clock = [1000.0]
+    requests.now, requests.wait_seconds = lambda: clock[0], 2400
+    register(requests, CREATE)
+    clock[0] += 2330
+    assert not answer_poll(requests.event(CREATE), lambda: pending("Job x is Stopping."))["IsComplete"]
+    clock[0] += 20
+    with pytest.raises(ResourceError, match=r"not complete after 39 minutes\. Job x is Stopping\."):
+        answer_poll(requests.event(CREATE), lambda: pending("Job x is Stopping."))
+    # A redelivered event does not start the time again, a new request does.
+    register(requests, CREATE)
+    assert answer_poll(requests.event(CREATE), complete) == complete()
+    register(requests, ROLLBACK)
+    assert not answer_poll(requests.event(ROLLBACK), lambda: pending("Wait."))["IsComplete"]
+
+
+def test_wait_for_a_call_that_keeps_failing_reports_the_error(requests: RequestsTable) -> None:
+    clock = [1000.0]
+    requests.now, requests.wait_seconds = lambda: clock[0], 2400
+    register(requests, CREATE)
+    clock[0] += 2350
+
+    def throttled() -> dict[str, bool]:
+        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "GetJob")
+
+    with pytest.raises(ResourceError, match="slow down"):
+        answer_poll(requests.event(CREATE), throttled)

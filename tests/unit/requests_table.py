@@ -1,0 +1,85 @@
+"""A double of the requests table, which holds the requests of each resource in the order of arrival."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from distilled_router.aws import custom_resource
+from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
+from distilled_router.aws.fence import Fence
+from distilled_router.env import ResourceEnv
+from tests.unit.framework import Framework
+
+type Handle = Callable[[Event], dict[str, Any]]
+
+
+class RequestsTable:
+    """DynamoDB's UpdateItem and GetItem, as far as `Fence` uses them."""
+
+    def __init__(self) -> None:
+        """Start without requests. `now` returns epoch seconds, `wait_seconds` is the provider's timeout."""
+        self.items: dict[str, list[str]] = {}
+        self.since: dict[str, int] = {}
+        self.now: Callable[[], float] = time.time
+        self.wait_seconds = math.inf
+
+    def update_item(self, **request: Any) -> None:
+        """Append a request to a resource's list, unless it is there."""
+        values = request["ExpressionAttributeValues"]
+        known = self.items.setdefault(request["Key"]["id"], [])
+        if values[":id"] in known:
+            raise ClientError(
+                {"Error": {"Code": "ConditionalCheckFailedException", "Message": "exists"}}, "UpdateItem"
+            )
+        known.extend(values[":this"])
+        self.since[request["Key"]["id"]] = values[":since"]
+
+    def get_item(self, **request: Any) -> dict[str, Any]:
+        """Return a resource's requests."""
+        known, since = self.items.get(request["Key"]["id"]), self.since.get(request["Key"]["id"])
+        return {"Item": {"requests": list(known), "since": since}} if known else {}
+
+    def event(self, raw: Mapping[str, Any]) -> Event:
+        """Return an event of CloudFormation with its fence."""
+        parsed = Event.parse(raw)
+        fence = Fence(self, parsed.stack_id, parsed.logical_id, parsed.request_id, self.now)
+        return Event(**{**vars(parsed), "fence": fence, "wait_seconds": self.wait_seconds})
+
+
+def behind_framework(
+    requests: RequestsTable, handle: Handle, check: Handle | None = None, **more: Any
+) -> Framework:
+    """Return a resource's handlers behind the Provider framework, with their fence."""
+
+    def on_event(raw: Mapping[str, Any]) -> dict[str, Any]:
+        event = requests.event(raw)
+        return answer_event(event, partial(handle, event))
+
+    def is_complete(raw: Mapping[str, Any]) -> dict[str, Any]:
+        assert check is not None
+        event = requests.event(raw)
+        return answer_poll(event, partial(check, event))
+
+    return Framework(on_event, is_complete if check else None, **more)
+
+
+def provide(monkeypatch: pytest.MonkeyPatch, owner: str = "search") -> RequestsTable:
+    """Give the entry points of custom resources a requests table and its variables."""
+    requests = RequestsTable()
+    env = ResourceEnv(owner=owner, requests_table="requests", absence_seconds=0, wait_seconds=2400)
+    for name, value in env.variables().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(custom_resource, "table", lambda _: requests)
+    return requests
+
+
+def register(requests: RequestsTable, raw: Mapping[str, Any]) -> None:
+    """Register an event as onEvent does."""
+    answer_event(requests.event(raw), dict)
