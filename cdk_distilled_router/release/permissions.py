@@ -26,7 +26,8 @@ class ReleasePermissions:
         jobs, models = may.jobs(self._job.student), may.models(self._job.student)
         deployments = may.account_arn(may.DEPLOYMENTS)
         owned, tagged = may.owned(self._owner), may.tagged_for(self._owner)
-        is_adopted = self._job.source.startswith("arn:")
+        timing, is_adopted = self._props.timing, self._job.source.startswith("arn:")
+        stops = not is_adopted and (timing.stop_stalled or timing.retry_internal_errors)
         return [
             # By name: the ARN contains the student, which is unknown until the job exists.
             may.bedrock(["GetModelCustomizationJob"], [may.account_arn(may.JOBS)]),
@@ -34,11 +35,7 @@ class ReleasePermissions:
             # A new model gets the current tags of its job.
             may.bedrock(["ListTagsForResource"], [jobs, models]),
             *may.retagging(self._owner, [models]),
-            *(
-                []
-                if is_adopted
-                else [may.bedrock(["StopModelCustomizationJob", "UntagResource"], [jobs], owned)]
-            ),
+            *([may.bedrock(["StopModelCustomizationJob", "UntagResource"], [jobs], owned)] if stops else []),
             *self._recreating(),
             *self._labelling(),
             may.bedrock(["CreateCustomModelDeployment"], [models], tagged),

@@ -125,9 +125,7 @@ class _Poll:
         """Wait for the job, unless it has stalled or timed out."""
         job, idle = attempts[-1], _idle_hours(attempts[-1], self.at)
         if not self.release.is_adopted and self._is_unclaimed(attempts[0]):
-            # The resource's Delete may not have seen it.
-            jobs.abandon(self.bedrock, job)
-            return failed(f"job {job['jobName']} was stopped: {jobs.unclaimed(self.release.source)}")
+            return self._abandoned(job)
         if idle > self.env.stall_hours:
             count("StalledJobs", self.env.owner)
             if self.env.stop_stalled and not self.release.is_adopted:
@@ -141,9 +139,19 @@ class _Poll:
         self.releases.transition(self.release.digest, WAITING, text, stopping="")
         return self._waiting(text)
 
+    def _abandoned(self, job: Job) -> StageResult:
+        """End the release of a job whose resource was deleted.
+
+        That Delete stops every attempt that it finds. It may not have found one that a release created.
+        """
+        name, why = job["jobName"], jobs.unclaimed(self.release.source)
+        if not self.env.retry_internal_errors:
+            return failed(f"job {name} is {job['status']}: {why}")
+        jobs.abandon(self.bedrock, job)
+        return failed(f"job {name} was stopped: {why}")
+
     def _is_unclaimed(self, job: Job) -> bool:
         """Return whether the resource that declared the job was deleted."""
-
         return not jobs.is_claimed(self.bedrock, job, self.env.absence_seconds)
 
     def _stop(self, job: Job, hours: float) -> StageResult:

@@ -50,12 +50,22 @@ def test_job_whose_resource_was_deleted_is_stopped_by_the_next_poll(world: World
     """Another attempt may have been created after the Delete's look."""
     world.begin(A)
     world.start_job(A)
-    assert poll(world)["outcome"] == "waiting"
+    assert poll(world, **TWICE)["outcome"] == "waiting"
     disclaim(world, stop=False)
-    result = poll(world)
+    result = poll(world, **TWICE)
     assert (result["outcome"], result["message"]) == ("failed", f"job {NAME} was stopped: {DELETED}")
     world.advance(HOUR)
     assert all_jobs(world) == {NAME: "Stopped"}
+
+
+def test_release_that_creates_no_job_leaves_stopping_to_the_jobs_resource(world: World) -> None:
+    """Its role may not stop jobs."""
+    world.begin(A)
+    world.start_job(A)
+    disclaim(world, stop=False)
+    result = poll(world)
+    assert (result["outcome"], result["message"]) == ("failed", f"job {NAME} is InProgress: {DELETED}")
+    assert all_jobs(world) == {NAME: "InProgress"}
 
 
 def test_attempt_of_a_deleted_resource_is_stopped_and_loses_its_copied_claims(world: World) -> None:
