@@ -38,6 +38,7 @@ def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_r
         # Also for an id that CloudFormation invented, because it cancelled a Create: the properties name the
         # folder, and the claims tell who needs it.
         _remove(event, event.properties, s3)
+        event.end_delete()
         return answer(str(event.physical_id))
     sources = {
         name.lower(): DataFile.of(name.lower(), event.properties[name], s3, retry)

@@ -217,7 +217,7 @@ def _started(event: Event, aws: Services, digest: str, attempt: int) -> bool:
     """Start one attempt's execution; return False if an earlier stack has used its name."""
     machine, name = str(event.properties["StateMachineArn"]), f"{digest}-{attempt}"
     execution = executions.arn_of(machine, name)
-    answer_event = aws.releases.begin(
+    is_new = aws.releases.begin(
         digest,
         attempt=attempt,
         execution=execution,
@@ -234,7 +234,7 @@ def _started(event: Event, aws: Services, digest: str, attempt: int) -> bool:
             raise
         # Either an earlier delivery of this event started it. Or the attempt is new, and an execution from
         # before the table was created has its name: Step Functions reserves names for 90 days.
-        return not answer_event or _is_running(aws, execution)
+        return not is_new or _is_running(aws, execution)
     logger.info("release started", release=digest, execution=execution)
     return True
 

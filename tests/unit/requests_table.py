@@ -27,19 +27,34 @@ class RequestsTable:
         """Start without requests. `now` returns epoch seconds, `wait_seconds` is the provider's timeout."""
         self.items: dict[str, list[str]] = {}
         self.since: dict[str, int] = {}
+        self.deleting: dict[str, str] = {}
         self.now: Callable[[], float] = time.time
         self.wait_seconds = math.inf
 
     def update_item(self, **request: Any) -> None:
-        """Append a request to a resource's list, unless it is there."""
-        values = request["ExpressionAttributeValues"]
-        known = self.items.setdefault(request["Key"]["id"], [])
-        if values[":id"] in known:
-            raise ClientError(
-                {"Error": {"Code": "ConditionalCheckFailedException", "Message": "exists"}}, "UpdateItem"
-            )
+        """Append a request to a resource's list unless the condition fails, or end a Delete."""
+        key, values = request["Key"]["id"], request["ExpressionAttributeValues"]
+        known, deleting = self.items.setdefault(key, []), self.deleting.get(key)
+        update, condition = request["UpdateExpression"], request["ConditionExpression"]
+        if update == "REMOVE #deleting":
+            self._require(deleting == values[":id"])
+            del self.deleting[key]
+            return
+        self._require(values[":id"] not in known)
+        if "attribute_not_exists(#deleting)" in condition:
+            self._require(deleting is None or self.since[key] < values[":ended"])
         known.extend(values[":this"])
-        self.since[request["Key"]["id"]] = values[":since"]
+        self.since[key] = values[":since"]
+        if "#deleting = :id" in update:
+            self.deleting[key] = values[":id"]
+        elif "REMOVE #deleting" in update:
+            self.deleting.pop(key, None)
+
+    @staticmethod
+    def _require(condition: bool) -> None:
+        if not condition:
+            answer = {"Error": {"Code": "ConditionalCheckFailedException", "Message": "The condition failed"}}
+            raise ClientError(answer, "UpdateItem")
 
     def get_item(self, **request: Any) -> dict[str, Any]:
         """Return a resource's requests."""
@@ -49,7 +64,8 @@ class RequestsTable:
     def event(self, raw: Mapping[str, Any]) -> Event:
         """Return an event of CloudFormation with its fence."""
         parsed = Event.parse(raw)
-        fence = Fence(self, parsed.stack_id, parsed.logical_id, parsed.request_id, self.now)
+        identity = (parsed.stack_id, parsed.logical_id, parsed.request_id)
+        fence = Fence(self, *identity, parsed.is_delete, self.wait_seconds, self.now)
         return Event(**{**vars(parsed), "fence": fence, "wait_seconds": self.wait_seconds})
 
 

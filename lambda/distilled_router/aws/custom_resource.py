@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -83,6 +84,11 @@ class Event:
         if self.fence:
             self.fence.check()
 
+    def end_delete(self) -> None:
+        """Store that a Delete has ended: the resource may be created again. Does nothing for other requests."""
+        if self.fence and self.is_delete:
+            self.fence.end_delete()
+
     def waited_seconds(self) -> float:
         """Return for how long CloudFormation has waited for this request.
 
@@ -99,7 +105,10 @@ class Event:
 def _fence(event: Mapping[str, Any], env: ResourceEnv) -> Fence:
     identity = [str(event.get(name, "")) for name in ("StackId", "LogicalResourceId", "RequestId")]
     stack_id, logical_id, request_id = identity
-    return Fence(table(env.requests_table), stack_id, logical_id, request_id)
+    is_delete = event["RequestType"] == "Delete"
+    return Fence(
+        table(env.requests_table), stack_id, logical_id, request_id, is_delete, wait_seconds=env.wait_seconds
+    )
 
 
 def answer(physical_id: str, data: Mapping[str, str] | None = None, **carried: Any) -> dict[str, Any]:
@@ -154,7 +163,7 @@ def answer_event(event: Event, work: Callable[[], dict[str, Any]]) -> dict[str, 
             event.fence.register()
         return work()
 
-    return _explained(registered)
+    return _explained(event, registered)
 
 
 def answer_poll(event: Event, check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -179,6 +188,8 @@ def answer_poll(event: Event, check: Callable[[], dict[str, Any]]) -> dict[str, 
         try:
             waited = event.waited_seconds()
             found = confirm() if event.is_delete else check()
+            if found["IsComplete"]:
+                event.end_delete()
         except (ClientError, BotoCoreError) as error:
             if not is_transient(error):
                 raise
@@ -190,11 +201,13 @@ def answer_poll(event: Event, check: Callable[[], dict[str, Any]]) -> dict[str, 
             )
         return found
 
-    return _explained(poll)
+    return _explained(event, poll)
 
 
-def _explained(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _explained(event: Event, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return work()
     except (ResourceError, ClientError, BotoCoreError) as error:
+        with suppress(ClientError, BotoCoreError):
+            event.end_delete()
         raise ResourceError(shortened(str(error))) from error

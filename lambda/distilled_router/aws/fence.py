@@ -8,10 +8,14 @@ not help, since the rollback of an Update is itself an Update in progress.
 So each request is registered, in the order of arrival, before anything is done for it. Only the newest
 request of a resource may create anything. Its time is stored, too: a poll that waits for too long can then
 say what it waited for, before the framework ends with "Operation timed out".
+
+Lambda may deliver an event late: the Create of a resource after its Delete. CloudFormation sends nothing
+else to a resource while it waits for a Delete, so what arrives meanwhile is late, and is refused.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +26,7 @@ from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import ResourceError, code
 
-_REQUESTS, _SINCE = "requests", "since"
+_REQUESTS, _SINCE, _DELETING = "requests", "since", "deleting"
 
 
 class SupersededError(ResourceError):
@@ -37,6 +41,8 @@ class Fence:
         table: the requests table, a DynamoDB table resource.
         stack_id, logical_id: the resource.
         request_id: the request that is being handled.
+        is_delete: whether it is a Delete.
+        wait_seconds: for how long the framework polls for a request. A Delete that is older has ended.
         now: returns epoch seconds.
     """
 
@@ -44,32 +50,57 @@ class Fence:
     stack_id: str
     logical_id: str
     request_id: str
+    is_delete: bool
+    wait_seconds: float = math.inf
     now: Callable[[], float] = time.time
 
     def register(self) -> None:
         """Register the request as the newest one, if it is new.
 
-        An event that is delivered again is not new. Raises SupersededError if a newer request is registered.
+        An event that is delivered again is not new. Raises SupersededError if a newer request is registered,
+        or if the resource is being deleted.
         """
+        update = "SET #requests = list_append(if_not_exists(#requests, :none), :this), #since = :since"
+        condition = "NOT contains(#requests, :id)"
+        values = {":none": [], ":this": [self.request_id], ":id": self.request_id, ":since": int(self.now())}
+        if self.is_delete:
+            update += ", #deleting = :id"
+        else:
+            update += " REMOVE #deleting"
+            condition += " AND (attribute_not_exists(#deleting) OR #since < :ended)"
+            values[":ended"] = self._ended
         try:
             self.table.update_item(
                 Key=self._key,
-                UpdateExpression=(
-                    "SET #requests = list_append(if_not_exists(#requests, :none), :this), #since = :since"
-                ),
-                ConditionExpression="NOT contains(#requests, :id)",
-                ExpressionAttributeNames={"#requests": _REQUESTS, "#since": _SINCE},
-                ExpressionAttributeValues={
-                    ":none": [],
-                    ":this": [self.request_id],
-                    ":id": self.request_id,
-                    ":since": int(self.now()),
-                },
+                UpdateExpression=update,
+                ConditionExpression=condition,
+                ExpressionAttributeNames={"#requests": _REQUESTS, "#since": _SINCE, "#deleting": _DELETING},
+                ExpressionAttributeValues=values,
             )
         except ClientError as error:
             if code(error) != "ConditionalCheckFailedException":
                 raise
             self.check()
+
+    def end_delete(self) -> None:
+        """Store that this Delete has ended, so that the resource may be created again."""
+        try:
+            self.table.update_item(
+                Key=self._key,
+                UpdateExpression="REMOVE #deleting",
+                ConditionExpression="#deleting = :id",
+                ExpressionAttributeNames={"#deleting": _DELETING},
+                ExpressionAttributeValues={":id": self.request_id},
+            )
+        except ClientError as error:
+            # Another Delete is in progress, or the stack is gone.
+            if code(error) not in ("ConditionalCheckFailedException", "ResourceNotFoundException"):
+                raise
+
+    @property
+    def _ended(self) -> int:
+        """Return the time of requests that the framework does not poll for any more, in epoch seconds."""
+        return int(max(self.now() - self.wait_seconds, 0))
 
     def check(self) -> float:
         """Return for how many seconds the request has been registered.

@@ -14,6 +14,7 @@ from tests.unit.resource_scenes import World
 
 CREATE = framework.create({})
 ROLLBACK = framework.update("job", {}, {})
+DELETE = framework.delete("job", {})
 
 
 @pytest.fixture
@@ -67,6 +68,53 @@ def test_superseded_event_that_is_delivered_again_does_nothing(requests: Request
     with pytest.raises(ResourceError, match="superseded"):
         answer_event(requests.event(CREATE), complete)
     requests.event(ROLLBACK).check_newest()
+
+
+def test_create_that_arrives_during_the_delete_buys_nothing(requests: RequestsTable) -> None:
+    """Lambda delivers a throttled event again, for up to six hours."""
+    register(requests, DELETE)
+    with pytest.raises(ResourceError, match=rf"{CREATE['RequestId']}.*superseded.*{DELETE['RequestId']}"):
+        register(requests, CREATE)
+    assert answer_poll(requests.event(DELETE), complete) == complete()
+
+
+def test_resource_can_be_created_again_after_its_delete(requests: RequestsTable) -> None:
+    register(requests, DELETE)
+    assert answer_poll(requests.event(DELETE), complete) == complete()
+    register(requests, CREATE)
+    requests.event(CREATE).check_newest()
+
+
+def test_resource_can_be_created_again_after_a_delete_that_failed(requests: RequestsTable) -> None:
+    def refused() -> dict[str, bool]:
+        raise ResourceError("in use")
+
+    register(requests, DELETE)
+    with pytest.raises(ResourceError, match="in use"):
+        answer_poll(requests.event(DELETE), refused)
+    register(requests, CREATE)
+    requests.event(CREATE).check_newest()
+
+
+def test_delete_that_the_framework_gave_up_holds_nothing_for_longer(requests: RequestsTable) -> None:
+    """A function that crashes in each poll can't store that its Delete has ended."""
+    clock = [1000.0]
+    requests.now, requests.wait_seconds = lambda: clock[0], 2400
+    register(requests, DELETE)
+    clock[0] += 2401
+    register(requests, CREATE)
+    register(requests, ROLLBACK)
+    requests.event(ROLLBACK).check_newest()
+
+
+def test_second_delete_supersedes_the_first_and_still_holds(requests: RequestsTable) -> None:
+    again = framework.delete("job", {})
+    register(requests, DELETE)
+    register(requests, again)
+    with pytest.raises(ResourceError, match="superseded"):
+        answer_poll(requests.event(DELETE), complete)
+    with pytest.raises(ResourceError, match="superseded"):
+        register(requests, CREATE)
 
 
 def test_other_resources_do_not_supersede(requests: RequestsTable) -> None:
