@@ -128,10 +128,16 @@ class Play:
     def resource(self, folder: str) -> Framework:
         """Return a custom resource behind the Provider framework."""
         polled, pauses = hasattr(import_module(f"{folder}.handler"), "is_complete"), cycle(POLLS)
+
+        def tick() -> None:
+            seconds = next(pauses)
+            self.world.advance(seconds)
+            self.world.requests.pass_time(seconds)
+
         return Framework(
             partial(self.call, f"{folder}.on_event"),
             partial(self.call, f"{folder}.is_complete") if polled else None,
-            tick=lambda: self.world.advance(next(pauses)),
+            tick=tick,
             most_polls=len(POLLS),
         )
 

@@ -42,13 +42,17 @@ class RequestsTable:
             return
         self._require(values[":id"] not in known)
         if "attribute_not_exists(#deleting)" in condition:
-            self._require(deleting is None or self.since[key] < values[":ended"])
+            self._require(deleting is None or self.since[key] <= values[":ended"])
         known.extend(values[":this"])
         self.since[key] = values[":since"]
         if "#deleting = :id" in update:
             self.deleting[key] = values[":id"]
         elif "REMOVE #deleting" in update:
             self.deleting.pop(key, None)
+
+    def pass_time(self, seconds: float) -> None:
+        """Make all requests older."""
+        self.since = {key: since - int(seconds) for key, since in self.since.items()}
 
     @staticmethod
     def _require(condition: bool) -> None:

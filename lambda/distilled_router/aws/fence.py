@@ -67,7 +67,7 @@ class Fence:
             update += ", #deleting = :id"
         else:
             update += " REMOVE #deleting"
-            condition += " AND (attribute_not_exists(#deleting) OR #since < :ended)"
+            condition += " AND (attribute_not_exists(#deleting) OR #since <= :ended)"
             values[":ended"] = self._ended
         try:
             self.table.update_item(

@@ -377,7 +377,8 @@ def raw(play: Play) -> None:
 
 
 def labelling_begun(play: Play) -> bool:
-    return told(play.resource("labelling").send(framework.create(labelling(play))))
+    event = framework.create(labelling(play), LogicalResourceId=SETTINGS["LOGICAL_ID"])
+    return told(play.resource("labelling").send(event))
 
 
 def begun(play: Play) -> None:
@@ -420,7 +421,8 @@ def made_from_labels(play: Play) -> bool:
 
 
 def labelling_ended(play: Play) -> bool:
-    event = framework.delete(f"s3://data/labels/{OWNER}/{LABELS}/", labelling(play))
+    folder, of_steps = f"s3://data/labels/{OWNER}/{LABELS}/", {"LogicalResourceId": SETTINGS["LOGICAL_ID"]}
+    event = framework.delete(folder, labelling(play), **of_steps)
     return told(play.resource("labelling").send(event))
 
 
