@@ -54,7 +54,6 @@ def deleted(engine: Engine, stack: str, kind: str) -> None:
     assert engine.delete(stack).succeeded
 
 
-OWNED = pytest.mark.xfail(strict=True, reason="what an ended operation created is not removed yet")
 ENDINGS = pytest.mark.parametrize("end", [cancelled, timed_out, deleted])
 
 
@@ -172,7 +171,6 @@ def test_the_waiter_of_an_update_that_was_taken_back_buys_no_throughput(
     assert team.held("throughput") == {}
 
 
-@OWNED
 @ENDINGS
 def test_a_release_whose_create_ended_without_a_response_is_ended(scene: Scene, end: Ending) -> None:
     scene.engine.lose_response(scene.stack, resource_type=RELEASE)
