@@ -178,7 +178,9 @@ def _begin_in_place(event: Event, bedrock: Any, physical_id: str, at: datetime) 
     _sync_tags(event, bedrock, existing)
     arn = existing["provisionedModelArn"]
     try:
-        found = purchase.ensure(bedrock, _spec(event), model_arn, now=at, arn=arn)
+        found = purchase.ensure(
+            bedrock, _spec(event), model_arn, now=at, arn=arn, check_newest=event.check_newest
+        )
     except NotYetError as error:
         logger.info("retrying later", reason=str(error))
     else:

@@ -374,6 +374,23 @@ def test_files_that_are_published_while_the_create_is_deleted_do_not_stay(shop: 
     assert shop.versions() == 0
 
 
+def test_nothing_is_published_if_the_create_is_deleted_while_the_files_are_read(shop: Shop) -> None:
+    deleted = at_call(
+        1, lambda: shop.resource().send(framework.delete("stack-Dataset-1ABC", shop.properties()))
+    )
+    written = list[str]()
+    hooks = {
+        "get_object": deleted,
+        "put_object": lambda: written.append("claim"),
+        "copy_object": lambda: written.append("file"),
+    }
+
+    response = shop.create(Meddled(shop.s3, before=hooks))
+
+    assert "superseded" in response.reason
+    assert written == []
+
+
 def test_request_that_is_superseded_leaves_what_a_newer_one_published(shop: Shop) -> None:
     properties = shop.properties()
 

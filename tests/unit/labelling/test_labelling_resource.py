@@ -459,6 +459,20 @@ def test_labelling_that_starts_while_it_is_superseded_is_stopped(system: System)
     assert system.states() == ["ABORTED"]
 
 
+def test_labelling_is_not_started_by_a_request_that_is_superseded_during_its_look(system: System) -> None:
+    create = system.request("Create", system.properties())
+    answered = system.start(create)
+
+    def looked(**request: Any) -> Any:
+        system.requests.items[f"{framework.STACK} {LOGICAL_ID}"].append("newer")
+        return system.scene.bedrock.get_model_customization_job(**request)
+
+    late = failing(system.scene.bedrock, get_model_customization_job=looked)
+    with pytest.raises(ResourceError, match="superseded by request newer"):
+        system.is_complete({**create, **answered}, replace(system.services, bedrock=late))
+    assert system.states() == []
+
+
 def test_queries_that_are_published_while_the_create_is_deleted_do_not_stay(system: System) -> None:
     create = system.request("Create", system.properties())
     real = system.scene.server.s3

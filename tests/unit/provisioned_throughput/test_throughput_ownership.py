@@ -116,6 +116,28 @@ def test_the_waiter_of_an_update_that_was_rolled_back_moves_nothing(shop: Shop) 
     assert shop.bought[0]["model"] == shop.model
 
 
+@pytest.mark.parametrize("how", ["onEvent", "isComplete"])
+def test_a_move_that_the_next_request_overtakes_is_not_made(shop: Shop, how: str) -> None:
+    """The rollback arrives while the Update looks at the model, and has nothing to move back."""
+    shop.create()
+    old, new = shop.properties(), shop.properties(ModelArn=shop.other)
+    update = framework.update(NAME, new, old)
+
+    def overtake() -> None:
+        shop.resource().begin(framework.update(NAME, old, new))
+
+    late = shop.resource(Meddled(shop.world.bedrock, before={"get_foundation_model": overtake}))
+    if how == "isComplete":
+        shop.world.server.fault("throttled", operation=MOVE)
+        response = late.poll(shop.resource().begin(update).event, 1)
+    else:
+        response = late.send(update)
+
+    assert response is not None
+    assert "superseded" in response.reason
+    assert (shop.world.count(MOVE), shop.bought[0]["model"]) == (0, shop.model)
+
+
 @pytest.mark.parametrize(
     ("hook", "purchases"),
     [

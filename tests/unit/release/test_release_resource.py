@@ -16,6 +16,7 @@ from distilled_router.aws.fence import SupersededError
 from distilled_router.bedrock import ownership
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name
 from distilled_router.bedrock.ownership import Claimant
+from distilled_router.release.declarations import Declaration, Declarations
 from distilled_router.release.route import Share
 from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING, Releases
 from release.handler import Services, check, handle, is_complete
@@ -530,7 +531,26 @@ def test_create_that_a_newer_request_superseded_starts_nothing(world: World, res
     answer_event(world.requests.event(resource.event("Delete", A).raw), dict)
     with pytest.raises(SupersededError):
         handle(late, resource.services())
-    assert (world.executions(), world.releases.declared()) == ({}, None)
+    assert (world.executions(), world.releases.table.scan()["Items"]) == ({}, [])
+
+
+def test_declaration_that_a_newer_request_overtakes_is_undone(
+    world: World, resource: Resource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource.deploy(A, "Create")
+    late = world.requests.event(resource.event("Update", B).raw)
+    answer_event(late, dict)
+    real = Declarations.declare
+
+    def declare(self: Declarations, *given: Any) -> list[Declaration]:
+        before = real(self, *given)
+        answer_event(world.requests.event(resource.event("Update", A).raw), dict)
+        return before
+
+    monkeypatch.setattr(Declarations, "declare", declare)
+    with pytest.raises(SupersededError):
+        handle(late, resource.services())
+    assert (world.executions(), world.releases.declared()) == ({f"{A}-1": "RUNNING"}, A)
 
 
 def test_execution_that_was_started_while_a_newer_request_arrived_is_stopped(
