@@ -190,6 +190,7 @@ def test_a_name_that_is_taken_between_look_and_purchase_is_refused(shop: Shop) -
     def overtake() -> None:
         waiter = shop.resource().begin(framework.create(shop.properties(), **OTHER))
         assert waiter.poll() is None
+        shop.world.server.advance(HOUR)
 
     bedrock = Meddled(shop.world.bedrock, before={"create_provisioned_model_throughput": overtake})
     # The purchase of the other resource has its own client, without the hook.

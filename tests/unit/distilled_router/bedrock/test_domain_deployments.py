@@ -96,6 +96,16 @@ def test_a_name_in_use_by_us_is_adopted(world: World) -> None:
     assert len(world.server.state()["deployments"]) == 1
 
 
+def test_deployment_that_another_resource_created_is_claimed(world: World) -> None:
+    """The release was moved to another logical id, whose Delete must not take it."""
+    model = world.model()
+    arn = world.deploy(model)
+
+    ensure(world, model)
+
+    assert ownership.claims(world.tags(arn)).keys() == {JOB.key}
+
+
 @pytest.mark.parametrize("foreign", ["owner", "model"])
 def test_a_name_in_use_by_another_is_refused(world: World, foreign: str) -> None:
     """Case B35."""
