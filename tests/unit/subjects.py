@@ -16,7 +16,7 @@ from tests.unit.entry_points import SETTINGS, Play, nothing
 from tests.unit.labelling.scenes import PLAN
 from tests.unit.local.bedrock.scenes import HOUR
 from tests.unit.release_world import OWNER, A, B
-from tests.unit.resource_scenes import NEXT, job_properties, training_rows
+from tests.unit.resource_scenes import INTERNAL, NAME, NEXT, job_properties, training_rows
 
 # The functions that are no handlers of custom resources have this logical id among their variables.
 LOGICAL_ID, MOVED = SETTINGS["LOGICAL_ID"], "MovedResource0A1B2C3D"
@@ -35,6 +35,7 @@ class Subject:
         first, second: properties before and after an update.
         prepare: what other resources create before this one.
         grow: what its release or its labelling creates while it exists.
+        late: a step that still runs at the end of the sequence.
         is_shared: whether two logical ids may need the same thing; else the second one is refused.
     """
 
@@ -43,6 +44,7 @@ class Subject:
     second: Properties
     prepare: Callable[[Play], object] = nothing
     grow: Callable[[Play], object] = nothing
+    late: Callable[[Play], object] = nothing
     is_shared: bool = True
 
 
@@ -105,6 +107,22 @@ def _job_of_labels(play: Play) -> None:
     assert play.until("distillation_job.create_job", event)
 
 
+def _fails_first(play: Play) -> None:
+    """Prepare a release that retries its job, which fails."""
+    play.world.begin(A, source=NAME)
+    play.world.server.fault("job_failed", message=INTERNAL)
+
+
+def _watched(play: Play) -> None:
+    """Poll the job, as the release's execution does."""
+    play.call("candidate.watch_job", {"release": A})
+
+
+def _retried(play: Play) -> None:
+    play.world.advance(HOUR)
+    _watched(play)
+
+
 def _model(play: Play) -> None:
     play.world.train(A)
 
@@ -126,6 +144,14 @@ SUBJECTS = {
     "running job": Subject("distillation_job", lambda _: job_properties(), lambda _: job_properties(NEXT)),
     "finished job": Subject(
         "distillation_job", lambda _: job_properties(), lambda _: job_properties(NEXT), grow=_trained
+    ),
+    "retried job": Subject(
+        "distillation_job",
+        lambda _: job_properties(),
+        lambda _: job_properties(NEXT),
+        _fails_first,
+        _retried,
+        _watched,
     ),
     "job of a labelling": Subject(
         "distillation_job",

@@ -18,8 +18,8 @@ from tests.unit.entry_points import Play, Theatre
 from tests.unit.framework import INVENTED, Framework
 from tests.unit.subjects import LOGICAL_ID, MOVED, SUBJECTS, Subject, costs, prepared
 
-# Throughput that moves there and back takes more than 40 minutes.
-POLLS = 24
+# Throughput that moves there and back takes more than 40 minutes. Its resource waits for 55.
+POLLS, WAIT_SECONDS = 24, 3300
 
 
 @dataclass
@@ -102,6 +102,7 @@ class CloudFormation:
     def lag(self) -> None:
         """Poll on for every request but the newest of each resource, and deliver its event again."""
         before = costs(self.play), self.play.created(), len(self.play.world.executions())
+        self.subject.late(self.play)
         newest = {request.raw["LogicalResourceId"]: request for request in self.sent}
         for request in self.sent:
             if request is not newest[request.raw["LogicalResourceId"]]:
@@ -300,10 +301,13 @@ def expected(theatre: Theatre, name: str, what: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", SUBJECTS)
 @pytest.mark.parametrize("sequence", SEQUENCES)
-def test_sequence_leaves_what_the_stack_has(theatre: Theatre, sequence: str, name: str) -> None:
+def test_sequence_leaves_what_the_stack_has(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch, sequence: str, name: str
+) -> None:
     if sequence == "renamed" and not SUBJECTS[name].is_shared:
         pytest.skip("The second resource of one throughput is refused.")
     with theatre.play(prepared(SUBJECTS[name])) as play:
+        monkeypatch.setenv("WAIT_SECONDS", str(WAIT_SECONDS))
         stack = CloudFormation(play, SUBJECTS[name])
         left = SEQUENCES[sequence](stack)
         stack.lag()

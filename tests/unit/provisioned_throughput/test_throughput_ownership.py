@@ -27,6 +27,7 @@ from tests.unit.provisioned_throughput.shop import (
     shop,
     world,
 )
+from tests.unit.release_world import Proxy
 from tests.unit.resource_scenes import DAY, HOUR, Meddled, logged, refusal, times
 
 __all__ = ["roomy", "shop", "world"]
@@ -336,6 +337,75 @@ def test_a_late_read_before_the_purchase_is_no_second_purchase(shop: Shop, opera
 
     assert shop.create(late).succeeded
     assert shop.world.count(BUY) == 1
+
+
+def test_a_false_absence_of_renamed_throughput_is_no_second_purchase(shop: Shop) -> None:
+    """Its name is free, so Bedrock would sell another one."""
+    waiter = abandoned(shop)
+    shop.world.server.advance(HOUR)
+    renamed(shop)
+    # The list shows it, but the read by its ARN does not.
+    missing = times(1, refusal("ResourceNotFoundException", status=404), skip=1)
+    late = Meddled(shop.world.bedrock, before={"get_provisioned_model_throughput": missing})
+
+    assert shop.resource(late, absence_seconds=0.6).poll(waiter.event, POLLS) is not None
+    assert (shop.names, shop.world.count(BUY)) == ([NAME], 1)
+
+
+def test_own_throughput_whose_tags_are_seen_late_is_not_taken_for_anothers(shop: Shop) -> None:
+    waiter = abandoned(shop)
+    # The search by name, the search by claim, and the last look.
+    left = iter([True] * 3)
+
+    def tags(**request: Any) -> Any:
+        return {"tags": []} if next(left, False) else shop.world.bedrock.list_tags_for_resource(**request)
+
+    late = Proxy(shop.world.bedrock, list_tags_for_resource=tags)
+    response = shop.resource(late, absence_seconds=0.6).poll(waiter.event, POLLS)
+
+    assert response is not None
+    assert response.succeeded, response.reason
+
+
+@pytest.mark.parametrize("code", ["ConflictException", "ResourceNotFoundException"])
+def test_an_overtaken_purchase_that_is_too_young_to_be_deleted_is_deleted_later(
+    shop: Shop, code: str
+) -> None:
+    def overtake() -> None:
+        shop.resource().begin(framework.delete(INVENTED, shop.properties()))
+
+    hooks = Meddled(
+        shop.world.bedrock,
+        before={"delete_provisioned_model_throughput": times(1, refusal(code))},
+        after={"create_provisioned_model_throughput": overtake},
+    )
+    waiter = shop.resource(hooks, absence_seconds=0.6).begin(framework.create(shop.properties()))
+
+    response = waiter.poll()
+
+    assert response is not None
+    assert "superseded" in response.reason
+    assert (shop.world.count(BUY), shop.bought) == (1, [])
+
+
+def test_throughput_of_an_update_that_is_rolled_back_is_deleted_although_it_is_found_late(shop: Shop) -> None:
+    shop.create()
+    old, new = shop.properties(), shop.properties("movies", units=2)
+    assert shop.resource().begin(framework.update(NAME, new, old)).poll() is None
+    (stranded,) = (found["arn"] for found in shop.bought if found["name"] == TWO)
+    # Two looks, each by name and by ARN.
+    missing = times(4, refusal("ResourceNotFoundException", status=404))
+
+    def read(provisionedModelId: str) -> Any:  # noqa: N803 - as the API spells it
+        if provisionedModelId in (TWO, stranded):
+            missing()
+        return shop.world.bedrock.get_provisioned_model_throughput(provisionedModelId=provisionedModelId)
+
+    late = Proxy(shop.world.bedrock, get_provisioned_model_throughput=read)
+    response = shop.resource(late, absence_seconds=0.6).send(framework.update(NAME, old, new))
+
+    assert response.succeeded, response.reason
+    assert shop.names == [NAME]
 
 
 @pytest.mark.parametrize("kind", ["Update", "replacement"])

@@ -573,10 +573,36 @@ def test_delete_removes_what_the_lists_do_not_show_yet(world: World, resource: R
     serving(world, resource)
     model = world.bedrock.get_custom_model(modelIdentifier=f"{OWNER}-{A}")
     world.releases.update(A, model_arn=model["modelArn"])
-    lagging = Proxy(world.bedrock, get_paginator=lambda _: Proxy(None, paginate=lambda **_: []))
-    asked = Event.parse(resource.send(resource.event("Delete", B)))
-    assert any(check(asked, resource.services(bedrock=lagging))["IsComplete"] for _ in range(3))
+    assert deleted_with_empty_lists(resource)
     assert (world.deployments(), world.models()) == (set(), named(B))
+
+
+@pytest.mark.parametrize("known_by", ["name", "ARN"])
+def test_delete_removes_throughput_that_the_list_does_not_show_yet(
+    world: World, resource: Resource, known_by: str
+) -> None:
+    """A release knows the name from before the purchase, and the ARN once it has moved there."""
+    serving(world, resource)
+    made = world.bedrock.create_provisioned_model_throughput(
+        provisionedModelName=UNITS if known_by == "name" else "renamed-by-hand",
+        modelId=f"{OWNER}-{A}",
+        modelUnits=1,
+        tags=bedrock_tags(RELEASE.tags(OWNER, request="request-1", digest=A)),
+    )
+    world.advance(HOUR)
+    world.releases.update(A, throughput=UNITS)
+    if known_by == "ARN":
+        world.releases.update(A, endpoint=made["provisionedModelArn"])
+    assert deleted_with_empty_lists(resource)
+    assert world.server.state()["throughput"] == []
+
+
+def deleted_with_empty_lists(resource: Resource) -> bool:
+    """Delete the resource while Bedrock's lists show nothing; return whether that completed."""
+    pages = Proxy(None, paginate=lambda **_: [])
+    lagging = Proxy(resource.world.bedrock, get_paginator=lambda _: pages)
+    asked = Event.parse(resource.send(resource.event("Delete", B)))
+    return any(check(asked, resource.services(bedrock=lagging))["IsComplete"] for _ in range(3))
 
 
 def test_delete_waits_for_a_deployment_that_is_being_created(world: World, resource: Resource) -> None:

@@ -14,6 +14,7 @@ from distilled_router.aws.errors import NotYetError, ResourceError
 from distilled_router.bedrock import ownership
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, release_name, throughput_name
 from distilled_router.bedrock.ownership import Claimant
+from distilled_router.bedrock.throughput import CREATED_AS_TAG
 from distilled_router.env import SweeperEnv
 from distilled_router.release.route import Share
 from distilled_router.release.sweep import START_GRACE_SECONDS, Sweep
@@ -488,6 +489,13 @@ def test_throughput_that_was_renamed_is_found(world: World) -> None:
     )
     world.advance(30 * MINUTE)
     assert arn in world.sweeper(throughput_name=ONE).sweep().removed
+
+
+def test_throughput_that_was_renamed_is_kept_while_a_release_moves_to_it(world: World) -> None:
+    """The settings name what it was created as."""
+    arn = buy(world, live(world, runs=True), "by-hand")
+    ownership.add_tags(world.bedrock, arn, {CREATED_AS_TAG: ONE})
+    assert world.sweeper(throughput_name=ONE).sweep().kept[arn] == "a release is moving to it"
 
 
 @pytest.mark.parametrize("term", ["OneMonth", "SixMonths"])
