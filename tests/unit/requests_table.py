@@ -57,8 +57,9 @@ class RequestsTable:
     @staticmethod
     def _require(condition: bool) -> None:
         if not condition:
-            answer = {"Error": {"Code": "ConditionalCheckFailedException", "Message": "The condition failed"}}
-            raise ClientError(answer, "UpdateItem")
+            raise ClientError(
+                {"Error": {"Code": "ConditionalCheckFailedException", "Message": "no"}}, "UpdateItem"
+            )
 
     def get_item(self, **request: Any) -> dict[str, Any]:
         """Return a resource's requests."""

@@ -162,14 +162,16 @@ class World:
     s3: Any
     requests: RequestsTable = field(default_factory=RequestsTable)
 
-    def jobs(self, bedrock: Any = None) -> Framework:
+    def jobs(self, bedrock: Any = None, absence_seconds: float = 0.0) -> Framework:
         """Return the DistillationJob resource; `bedrock` replaces the plain client."""
         client = bedrock or self.bedrock
         now = self.server.clock.now
         return behind_framework(
             self.requests,
             lambda event: job_handler.handle(event, now),
-            lambda event: job_handler.check(event, client, self.s3, now),
+            lambda event: job_handler.check(
+                replace(event, absence_seconds=absence_seconds), client, self.s3, now
+            ),
             tick=lambda: self.server.advance(POLL),
         )
 

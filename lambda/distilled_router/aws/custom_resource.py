@@ -85,7 +85,7 @@ class Event:
             self.fence.check()
 
     def end_delete(self) -> None:
-        """Store that a Delete has ended: the resource may be created again. Does nothing for other requests."""
+        """Store that a Delete has ended: the resource may be created again. Other requests store nothing."""
         if self.fence and self.is_delete:
             self.fence.end_delete()
 

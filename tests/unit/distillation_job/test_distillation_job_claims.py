@@ -214,6 +214,17 @@ def test_name_in_use_by_a_job_that_is_not_readable_yet_is_awaited(world: World) 
     assert (world.running(), world.count(CREATE)) == ([NAME], 1)
 
 
+def test_update_of_a_job_that_is_not_readable_at_once_does_not_fail(world: World, job: str) -> None:
+    """Its rollback would be refused as well."""
+    missing = times(1, refusal("ResourceNotFoundException", status=404))
+    late = Meddled(world.bedrock, before={"get_model_customization_job": missing})
+    new = job_properties(RetainModel="true")
+
+    response = world.jobs(late, absence_seconds=0.6).send(framework.update(NAME, new, job_properties()))
+
+    assert (response.succeeded, response.data.get("JobArn")) == (True, job)
+
+
 def test_delete_that_waits_too_long_says_for_what(world: World, job: str) -> None:
     # A waiting job is stopped, and stays in Stopping.
     stuck = Meddled(
