@@ -13,6 +13,7 @@ from distilled_router.aws.state_machine import StageResult
 from distilled_router.release.table import FAILED, Release
 from tests.unit.candidate.polls import poll
 from tests.unit.release_world import LASTING, OWNER, PASSING, A, World
+from tests.unit.resource_scenes import Meddled, refusal, times
 
 INPUT = '{"plan": 1}'
 
@@ -121,6 +122,18 @@ def test_labelling_that_created_no_job_fails_the_release(world: World) -> None:
     result = following(world, arn)
     assert result["outcome"] == "failed"
     assert "SUCCEEDED" in result["message"]
+
+
+def test_job_of_an_ended_labelling_that_is_not_readable_yet_ends_no_release(world: World) -> None:
+    arn = machine(world, PASSING)
+    begin(world)
+    executions.ensure(world.stepfunctions, arn, A, INPUT)
+    _wait_for_end(world, arn)
+    world.start_job(A)
+    missing = times(2, refusal("ResourceNotFoundException", status=404))
+    late = Meddled(world.bedrock, before={"get_model_customization_job": missing})
+    result = poll(world, bedrock=late, labelling_machine_arn=arn, absence_seconds=1)
+    assert (result["outcome"], labellings(world, arn)) == ("waiting", [(f"{A}-1", "SUCCEEDED")])
 
 
 def test_labelling_that_was_never_started_is_reported(world: World) -> None:

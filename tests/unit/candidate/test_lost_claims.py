@@ -106,6 +106,18 @@ def test_tags_that_are_not_readable_yet_stop_no_job(world: World) -> None:
     assert all_jobs(world) == {NAME: "InProgress"}
 
 
+def test_failed_job_whose_tags_are_not_readable_yet_is_retried(world: World) -> None:
+    world.begin(A)
+    world.server.fault("job_failed")
+    world.start_job(A)
+    world.advance(HOUR)
+    late = Proxy(
+        world.bedrock, list_tags_for_resource=lagging(world.bedrock.list_tags_for_resource, {"tags": []})
+    )
+    assert poll(world, bedrock=late, **TWICE, **PATIENT)["outcome"] == "waiting"
+    assert all_jobs(world) == {NAME: "Failed", SECOND: "InProgress"}
+
+
 def test_job_that_is_not_readable_yet_ends_no_release(world: World) -> None:
     world.begin(A)
     world.start_job(A)

@@ -9,12 +9,14 @@ import pytest
 from distilled_router.aws.errors import NotYetError, ResourceError
 from distilled_router.bedrock import deployments, models, ownership
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
-from tests.unit.resource_scenes import DIGEST, HOUR, JOB, NAME, NEXT, OWNER, Meddled, World, refusal
+from tests.unit.resource_scenes import DIGEST, HOUR, JOB, NAME, NEXT, OWNER, Meddled, World, refusal, times
 
 CREATE = "CreateCustomModelDeployment"
 
 
-def ensure(world: World, model: str, attempt: int = 1, bedrock: Any = None) -> dict[str, Any]:
+def ensure(
+    world: World, model: str, attempt: int = 1, bedrock: Any = None, absence_seconds: float = 0.0
+) -> dict[str, Any]:
     return deployments.ensure(
         bedrock or world.bedrock,
         name=NAME,
@@ -24,6 +26,7 @@ def ensure(world: World, model: str, attempt: int = 1, bedrock: Any = None) -> d
         tags={OWNER_TAG: OWNER, DIGEST_TAG: DIGEST},
         token=f"{NAME}-{attempt}",
         description="a release",
+        absence_seconds=absence_seconds,
     )
 
 
@@ -104,6 +107,15 @@ def test_deployment_that_another_resource_created_is_claimed(world: World) -> No
     ensure(world, model)
 
     assert ownership.claims(world.tags(arn)).keys() == {JOB.key}
+
+
+def test_deployment_whose_tags_are_seen_late_is_not_taken_for_anothers(world: World) -> None:
+    model = world.model()
+    arn = world.deploy(model)
+    missing = times(1, refusal("ResourceNotFoundException", status=404))
+    late = Meddled(world.bedrock, before={"list_tags_for_resource": missing})
+
+    assert ensure(world, model, bedrock=late, absence_seconds=0.6)["customModelDeploymentArn"] == arn
 
 
 @pytest.mark.parametrize("foreign", ["owner", "model"])
