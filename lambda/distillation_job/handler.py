@@ -124,7 +124,10 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
         return _update_in_place(event, bedrock, s3)
     spec, legacy = job_spec(event.properties), is_true(event.properties.get("AllowLegacy", "false"))
     today = datetime.fromtimestamp(now(), UTC)
-    if _is_created_later(event) and not jobs.find(bedrock, spec.job_name):
+    # An existing job is claimed, perhaps one that was created a moment ago for another logical id.
+    if _is_created_later(event) and not confirmed(
+        lambda: jobs.find(bedrock, spec.job_name), event.absence_seconds
+    ):
         jobs.check_models(bedrock, spec, allow_legacy=legacy, today=today)
         return complete(jobs.planned_attributes(spec))
     may_wait = now() - float(event.raw["RequestedAt"]) < CREATE_WAIT_SECONDS
@@ -137,7 +140,21 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
         logger.info("retrying later", reason=str(error))
         return pending(str(error))
     job = jobs.latest(bedrock, spec.job_name)
-    return complete(jobs.attributes(job)) if job else pending(f"Job {spec.job_name} is not readable yet.")
+    if job and _is_seen_claimed(bedrock, spec, Claimant.of(event)):
+        return complete(jobs.attributes(job))
+    return pending(f"Job {spec.job_name}, or its claim, is not readable yet.")
+
+
+def _is_seen_claimed(bedrock: Any, spec: jobs.JobSpec, claimant: Claimant) -> bool:
+    """Return whether others see the claim on all attempts and their models.
+
+    After the Create of a renamed construct, CloudFormation deletes the old logical id, which looks for it.
+    """
+    found = _attempts(bedrock, spec)
+    arns = [arn for job in found for arn in (job["jobArn"], job.get("outputModelArn")) if arn]
+    tags = (ownership.read_tags(bedrock, arn) for arn in arns)
+    # A model that was deleted by hand has no tags.
+    return all(claimant.holds(known) for known in tags if known is not None)
 
 
 def _update_in_place(event: Event, bedrock: Any, s3: Any) -> dict[str, Any]:
@@ -150,7 +167,10 @@ def _update_in_place(event: Event, bedrock: Any, s3: Any) -> dict[str, Any]:
         _refuse_lost_changes(bedrock, spec, old)
     elif old:
         # CloudFormation rolls back a failed replacement. It never got the new name and won't delete that job.
-        waiting_for = _remove(event, bedrock, s3, old, event.old_properties)
+        # Perhaps it was created a moment ago, and is not found at first.
+        waiting_for = confirmed(
+            lambda: _remove(event, bedrock, s3, old, event.old_properties), event.absence_seconds
+        )
         if waiting_for:
             return pending(waiting_for)
     job = jobs.latest(bedrock, spec.job_name)

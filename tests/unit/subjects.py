@@ -194,6 +194,12 @@ def costs(play: Play, *, with_claims: bool = True) -> dict[str, Any]:
     }
 
 
+def created(play: Play) -> tuple[int, ...]:
+    """Return how many resources and executions were ever created, except those that were deleted."""
+    state, kinds = play.world.server.state(), ("jobs", "models", "deployments", "throughput", "batch")
+    return *(len(state[kind]) for kind in kinds), len(play.world.executions())
+
+
 def _paid(play: Play, *, with_claims: bool) -> Iterator[tuple[str, ...]]:
     """Yield kind, name, model and tags of everything paid; an ended job is not."""
     state = play.world.server.state()

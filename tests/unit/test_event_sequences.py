@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from distilled_router.aws.absence import confirmed
 from distilled_router.aws.errors import ResourceError
 from tests.unit import framework
 from tests.unit.entry_points import Play, Theatre
 from tests.unit.framework import INVENTED, Framework
-from tests.unit.subjects import LOGICAL_ID, MOVED, SUBJECTS, Subject, costs, prepared
+from tests.unit.subjects import LOGICAL_ID, MOVED, SUBJECTS, Subject, costs, created, prepared
 
 # Throughput that moves there and back takes more than 40 minutes. Its resource waits for 55.
 POLLS, WAIT_SECONDS = 24, 3300
@@ -101,7 +102,7 @@ class CloudFormation:
 
     def lag(self) -> None:
         """Poll on for every request but the newest of each resource, and deliver its event again."""
-        before = costs(self.play), self.play.created(), len(self.play.world.executions())
+        before = costs(self.play), created(self.play)
         self.subject.late(self.play)
         newest = {request.raw["LogicalResourceId"]: request for request in self.sent}
         for request in self.sent:
@@ -110,7 +111,7 @@ class CloudFormation:
                 again = Request(request.resource, request.raw)
                 again.deliver()
                 again.poll(3)
-        assert (costs(self.play), self.play.created(), len(self.play.world.executions())) == before
+        assert (costs(self.play), created(self.play)) == before
 
 
 # What is left: nothing, or what the resource has after its Create.
@@ -299,15 +300,35 @@ def expected(theatre: Theatre, name: str, what: str) -> dict[str, Any]:
     return _KNOWN[name, what]
 
 
+@dataclass(frozen=True)
+class Reads:
+    """How long Bedrock's reads lag behind writes, and for how long the functions doubt an absence."""
+
+    lag: Mapping[str, float]
+    absence_seconds: int
+
+
+AT_ONCE = Reads({}, 0)
+LATE = Reads({"get_seconds": 20, "list_seconds": 30, "tags_seconds": 20, "status_seconds": 10}, 60)
+
+
 @pytest.mark.parametrize("name", SUBJECTS)
 @pytest.mark.parametrize("sequence", SEQUENCES)
+@pytest.mark.parametrize(
+    "reads", [pytest.param(AT_ONCE, id="at once"), pytest.param(LATE, id="late", marks=pytest.mark.slow)]
+)
 def test_sequence_leaves_what_the_stack_has(
-    theatre: Theatre, monkeypatch: pytest.MonkeyPatch, sequence: str, name: str
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch, reads: Reads, sequence: str, name: str
 ) -> None:
     if sequence == "renamed" and not SUBJECTS[name].is_shared:
         pytest.skip("The second resource of one throughput is refused.")
     with theatre.play(prepared(SUBJECTS[name])) as play:
+        theatre.server.lag(**reads.lag)
+        monkeypatch.setenv("ABSENCE_SECONDS", str(reads.absence_seconds))
         monkeypatch.setenv("WAIT_SECONDS", str(WAIT_SECONDS))
+        # The doubt passes on the stand-in's clock.
+        clock = {"sleep": play.world.advance, "now": play.world.server.clock.now}
+        monkeypatch.setattr(confirmed, "__kwdefaults__", clock)
         stack = CloudFormation(play, SUBJECTS[name])
         left = SEQUENCES[sequence](stack)
         stack.lag()

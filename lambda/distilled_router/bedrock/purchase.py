@@ -104,12 +104,9 @@ def ensure(
         _undo_if_superseded(bedrock, bought, check_newest, absence_seconds)
         return bought
     check_own(bedrock, spec, existing, absence_seconds)
-    found = (existing["provisionedModelName"], existing["modelArn"])
-    if (
-        existing["status"] != throughput.IN_SERVICE
-        or throughput.is_moving(existing, model_arn)
-        or found == (spec.name, model_arn)
-    ):
+    if requested == existing["provisionedModelArn"]:
+        existing = _seen_moving(bedrock, spec, existing, model_arn, absence_seconds)
+    if not _needs_move(existing, spec, model_arn):
         return existing
     if requested == existing["provisionedModelArn"]:
         raise ResourceError(
@@ -119,6 +116,24 @@ def ensure(
     _check_model(bedrock, spec, model_arn, now)
     with checked_before_each_try(bedrock, "UpdateProvisionedModelThroughput", check_newest):
         return _move(bedrock, spec, existing, model_arn)
+
+
+def _needs_move(existing: Mapping[str, Any], spec: ThroughputSpec, model_arn: str) -> bool:
+    """Return whether it is in service with another model or name, and not being moved."""
+    is_idle = existing["status"] == throughput.IN_SERVICE and not throughput.is_moving(existing, model_arn)
+    return is_idle and (existing["provisionedModelName"], existing["modelArn"]) != (spec.name, model_arn)
+
+
+def _seen_moving(
+    bedrock: Any, spec: ThroughputSpec, existing: dict[str, Any], model_arn: str, seconds: float
+) -> dict[str, Any]:
+    """Return the description of throughput whose move was requested; reads may show it late."""
+
+    def moving() -> dict[str, Any] | None:
+        found = throughput.find(bedrock, existing["provisionedModelArn"])
+        return found if found and not _needs_move(found, spec, model_arn) else None
+
+    return (confirmed(moving, seconds) if _needs_move(existing, spec, model_arn) else None) or existing
 
 
 def _existing(bedrock: Any, spec: ThroughputSpec, arn: str) -> dict[str, Any] | None:

@@ -120,6 +120,19 @@ def test_claims_go_before_the_job_is_stopped(world: World, job: str) -> None:
     assert seen == [{}]
 
 
+def test_attempt_created_between_the_look_and_the_removal_of_claims_is_stopped(world: World) -> None:
+    """The step that created it was killed, and can't stop it itself."""
+    first, created = world.failed_job(), list[str]()
+
+    def retry() -> None:
+        if not created:
+            created.append(jobs.retry(world.bedrock, first, 2))
+
+    late = Meddled(world.bedrock, before={"untag_resource": retry})
+    assert world.jobs(late).send(framework.delete(NAME, job_properties())).succeeded
+    assert (len(created), world.running()) == (1, [])
+
+
 def test_retained_model_loses_its_claim(world: World, job: str) -> None:
     world.server.advance(3 * HOUR)
     world.jobs().send(framework.delete(NAME, job_properties(RetainModel="true")))

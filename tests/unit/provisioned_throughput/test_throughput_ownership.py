@@ -79,6 +79,18 @@ def test_a_commitment_of_a_create_without_an_answer_is_reported(shop: Shop) -> N
     assert shop.names == [MONTH]
 
 
+def test_a_commitment_does_not_keep_other_throughput_of_the_resource(shop: Shop) -> None:
+    abandoned(shop, name="films")
+    abandoned(shop, CommitmentDuration="OneMonth")
+    abandoned(shop, name="movies")
+    shop.world.server.advance(HOUR)
+
+    response = shop.delete(INVENTED)
+
+    assert (response.succeeded, "committed until" in response.reason) == (False, True)
+    assert shop.names == [MONTH]
+
+
 def test_the_waiter_of_an_abandoned_create_buys_nothing_after_the_delete(shop: Shop) -> None:
     shop.world.server.fault("throttled", operation=BUY)
     waiter = abandoned(shop)

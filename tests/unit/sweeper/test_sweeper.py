@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 import sweeper.handler
 from distilled_router.aws.errors import NotYetError, ResourceError
@@ -561,6 +562,22 @@ def test_refusals_are_told_together_and_what_costs_by_the_hour_goes_first(world:
     ]
     assert operations[0] == "DeleteProvisionedModelThroughput"
     assert world.models() == named(A, B)
+
+
+def test_execution_that_can_not_be_read_does_not_keep_the_sweep_from_the_rest(world: World) -> None:
+    world.begin(A)
+    made(world, B, FAILED)
+    buy(world, trained(world, C))
+    succeeded(world)
+    denied = {"Error": {"Code": "AccessDeniedException", "Message": "no"}}
+
+    def describe(**_: Any) -> Any:
+        raise ClientError(denied, "DescribeExecution")  # type: ignore[arg-type]  # the other members play no part
+
+    unreadable = Proxy(world.stepfunctions, describe_execution=describe)
+    with pytest.raises(ResourceError, match="AccessDeniedException"):
+        world.sweeper(stepfunctions=unreadable).sweep()
+    assert (bought(world), world.deployments()) == (set(), set())
 
 
 def unrouted(capture: Capture) -> list[int]:
