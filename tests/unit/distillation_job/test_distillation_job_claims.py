@@ -10,6 +10,7 @@ import pytest
 from distilled_router.bedrock import jobs
 from distilled_router.bedrock.ownership import Claimant, claims
 from tests.unit import framework
+from tests.unit.release_world import Proxy
 from tests.unit.requests_table import register
 from tests.unit.resource_scenes import (
     CREATE,
@@ -85,6 +86,30 @@ def test_rolled_back_rename_keeps_the_job_for_the_old_name(world: World, job: st
     assert claims(world.tags(job)).keys() == {JOB.key}
     assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
     assert world.running() == []
+
+
+def test_rename_is_complete_once_its_claim_is_seen(world: World, job: str) -> None:
+    """Otherwise the Delete of the old name, which follows, would see no other claim and stop the job."""
+    world.server.lag(tags_seconds=20)
+    response = world.jobs().send(renamed(framework.create(job_properties())))
+    assert (response.succeeded, response.polls > 1) == (True, True)
+
+    assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
+    assert world.running() == [NAME]
+
+
+def test_job_of_a_rolled_back_update_is_stopped_although_it_is_found_late(world: World, job: str) -> None:
+    world.jobs().begin(framework.update(NAME, job_properties(NEXT), job_properties())).poll()
+    missing = times(1, refusal("ResourceNotFoundException", status=404))
+
+    def read(jobIdentifier: str) -> Any:  # noqa: N803 - as the API spells it
+        if jobIdentifier == NEXT_NAME:
+            missing()
+        return world.bedrock.get_model_customization_job(jobIdentifier=jobIdentifier)
+
+    late = world.jobs(Proxy(world.bedrock, get_model_customization_job=read), absence_seconds=0.6)
+    assert late.send(framework.update(NAME, job_properties(), job_properties(NEXT))).succeeded
+    assert world.running() == [NAME]
 
 
 def test_rolled_back_replacement_leaves_a_job_that_others_claim(world: World, job: str) -> None:

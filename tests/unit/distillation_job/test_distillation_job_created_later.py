@@ -17,9 +17,12 @@ from tests.unit.resource_scenes import (
     NAME,
     ROLE_ERROR,
     STOP,
+    Meddled,
     World,
     job_properties,
+    refusal,
     spec,
+    times,
 )
 
 LATER = {"MadeLater": "true"}
@@ -70,6 +73,18 @@ def test_redeploy_after_the_job_was_created_returns_it(world: World) -> None:
     assert response.succeeded
     assert response.data["JobArn"] == world.job()["arn"]
     assert len(world.server.calls(CREATE)) == 1
+
+
+def test_job_that_is_found_late_is_claimed_by_a_renamed_resource(world: World) -> None:
+    """Otherwise the Delete of the old name would stop it."""
+    create_job(world)
+    missing = times(1, refusal("ResourceNotFoundException", status=404))
+    late = Meddled(world.bedrock, before={"get_model_customization_job": missing})
+    event = framework.create(job_properties(**LATER), LogicalResourceId="Renamed5F6E7A8B")
+    assert world.jobs(late, absence_seconds=0.6).send(event).succeeded
+
+    assert world.jobs().send(framework.delete(NAME, job_properties(**LATER))).succeeded
+    assert world.running() == [NAME]
 
 
 def test_update_before_the_job_was_created_creates_none(world: World) -> None:

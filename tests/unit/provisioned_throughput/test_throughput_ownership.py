@@ -364,6 +364,24 @@ def test_a_false_absence_of_renamed_throughput_is_no_second_purchase(shop: Shop)
     assert (shop.names, shop.world.count(BUY)) == ([NAME], 1)
 
 
+def test_a_move_that_is_seen_late_has_not_failed(shop: Shop) -> None:
+    shop.create()
+    before = shop.world.bedrock.get_provisioned_model_throughput(provisionedModelId=NAME)
+    update = framework.update(NAME, shop.properties(ModelArn=shop.other), shop.properties())
+    waiter = shop.resource().begin(update)
+    stale = iter([before] * 2)
+
+    def read(**request: Any) -> Any:
+        return next(stale, None) or shop.world.bedrock.get_provisioned_model_throughput(**request)
+
+    late = Proxy(shop.world.bedrock, get_provisioned_model_throughput=read)
+    response = shop.resource(late, absence_seconds=0.6).poll(waiter.event, POLLS)
+
+    assert response is not None
+    assert response.succeeded, response.reason
+    assert shop.bought[0]["model"] == shop.other
+
+
 def test_own_throughput_whose_tags_are_seen_late_is_not_taken_for_anothers(shop: Shop) -> None:
     waiter = abandoned(shop)
     # The search by name, the search by claim, and the last look.
