@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from labelling import handler as labelling_handler
 from tests.unit import framework
 from tests.unit.entry_points import Play, Theatre
 from tests.unit.framework import Response
-from tests.unit.release_world import A, Proxy
+from tests.unit.release_world import A
 from tests.unit.resource_scenes import CREATE
 from tests.unit.subjects import LOGICAL_ID, SUBJECTS, prepared
 
@@ -19,29 +18,28 @@ FOR_EVER = 10**9
 IN_USE = "The provided job name is currently in use."
 
 
-def refused(operation: str) -> Callable[[Play], None]:
+type Stuck = Callable[[Play, pytest.MonkeyPatch], None]
+
+
+def refused(operation: str) -> Stuck:
     """Return what makes Bedrock refuse an operation with a conflict for ever."""
-    return lambda play: play.world.server.fault("conflict", operation=operation, count=None)
+    return lambda play, _: play.world.server.fault("conflict", operation=operation, count=None)
 
 
-def unreadable(play: Play) -> None:
+def unreadable(play: Play, _: pytest.MonkeyPatch) -> None:
     play.world.server.lag(get_seconds=FOR_EVER)
 
 
-def name_in_use(play: Play) -> None:
+def name_in_use(play: Play, _: pytest.MonkeyPatch) -> None:
     play.world.server.fault("validation", operation=CREATE, message=IN_USE, count=None)
 
 
-def step_runs(play: Play) -> None:
+def step_runs(play: Play, _: pytest.MonkeyPatch) -> None:
     play.world.releases.update(A, creating_until=int(play.world.now) + 300)
 
 
-def execution_stays(play: Play) -> None:
-    world = play.world
-    unstoppable = Proxy(world.stepfunctions, stop_execution=lambda **_: None)
-    clients = {"bedrock": world.bedrock, "stepfunctions": unstoppable, "s3": world.server.s3}
-    # The scene's own patch is undone after the play.
-    labelling_handler.client = clients.__getitem__  # type: ignore[assignment]  # a double of the function
+def execution_stays(play: Play, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(play.world.stepfunctions, "stop_execution", lambda **_: None)
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Wait:
 
     subject: str
     kind: str
-    stuck: Callable[[Play], None]
+    stuck: Stuck
     told: tuple[str, ...]
 
 
@@ -96,12 +94,12 @@ def sent(play: Play, wait: Wait, monkeypatch: pytest.MonkeyPatch) -> Response:
     properties, resource = subject.first(play), play.resource(subject.folder)
     create = framework.create(properties, LogicalResourceId=LOGICAL_ID)
     if wait.kind == "Create":
-        wait.stuck(play)
+        wait.stuck(play, monkeypatch)
         monkeypatch.setenv("WAIT_SECONDS", "120")
         return resource.send(create)
     physical_id = resource.send(create).physical_id
     subject.grow(play)
-    wait.stuck(play)
+    wait.stuck(play, monkeypatch)
     monkeypatch.setenv("WAIT_SECONDS", "120")
     return play.resource(subject.folder).send(
         framework.delete(physical_id, properties, LogicalResourceId=LOGICAL_ID)
