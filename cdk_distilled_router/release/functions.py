@@ -135,6 +135,7 @@ class ReleaseFunctions:
             judge_hours=props.evaluation.judge_hours,
             judge_role_arn=graded_by.role_arn,
             poll_seconds=props.timing.poll_seconds,
+            absence_seconds=context.hosting.absence_seconds,
             tags=props.tags,
         )
         role = self._role("GradeAnswersRole", STEP_ITEMS, self._grants.grading())

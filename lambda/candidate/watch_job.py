@@ -235,9 +235,11 @@ class _Poll:
             return failed(f"{whose} is Failed: {model.get('failureMessage') or 'no reason given'}. {advice}")
         if status != "Active":
             return self._waiting(f"{whose} is {status}")
-        if job and not self.release.is_adopted and arn != self.release.model_arn:
-            _match_tags(self.bedrock, job["jobArn"], arn, self.env.owner)
         if job and not self.release.is_adopted:
+            # The tags of a new model may be readable later than the model itself.
+            confirmed(lambda: ownership.read_tags(self.bedrock, arn) or None, self.env.absence_seconds)
+            if arn != self.release.model_arn:
+                _match_tags(self.bedrock, job["jobArn"], arn, self.env.owner)
             _claim(self.bedrock, arn, Claimant(self.env.stack_id, self.env.logical_id), self.env.owner)
         ended = (job or {}).get("endTime") or model.get("creationTime") or datetime.now(UTC)
         self.releases.update(self.release.digest, model_arn=arn, trained_at=int(ended.timestamp()))

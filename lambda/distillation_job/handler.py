@@ -238,7 +238,7 @@ def _model_left(bedrock: Any, model: str | None, claimant: Claimant) -> str | No
         logger.info("model kept: it is in use", model=model, used_by=users)
         return None
     return (
-        None if models.delete(bedrock, model) else f"Bedrock refuses to delete model {model}: it is in use."
+        None if models.delete(bedrock, model) else f"Model {model} can't be deleted yet: it is in use or new."
     )
 
 

@@ -168,6 +168,7 @@ class GradeAnswersEnv(Env):
         stack_id, logical_id: the release's custom resource, which claims evaluation jobs.
         judge: the model that grades answers.
         judge_role_arn: what Bedrock assumes for evaluation jobs.
+        absence_seconds: for how long Bedrock must say that a job does not exist before this counts.
         tags: put on evaluation jobs, besides the owner's.
     """
 
@@ -179,6 +180,7 @@ class GradeAnswersEnv(Env):
     judge_hours: float
     judge_role_arn: str
     poll_seconds: int
+    absence_seconds: float
     tags: Mapping[str, str]
 
 

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
-from distilled_router.aws.errors import NotYetError, ResourceError, described, is_transient
+from distilled_router.aws.absence import confirmed
+from distilled_router.aws.errors import NotYetError, ResourceError, described, is_transient, or_none
 from distilled_router.aws.objects import Folder
 from distilled_router.aws.state_machine import StageResult, done, not_in_progress, waiting
 from distilled_router.bedrock import evaluation_jobs as jobs
@@ -33,6 +35,8 @@ from evaluation.metrics import Answer, Question
 # history has room for two thousand.
 POLL_SHARE = 0.05
 _RESULTS = "results/"
+
+logger = Logger(child=True)
 
 type Pairs = Callable[[], Iterable[tuple[Question, Answer | None]]]
 
@@ -71,6 +75,7 @@ class Grading:
     judge_hours: float
     judge_role_arn: str
     poll_seconds: int
+    absence_seconds: float
     tags: Mapping[str, str]
     now: Callable[[], float]
 
@@ -86,11 +91,11 @@ class Grading:
         except NotYetError as error:
             return waiting(str(error), self._pause(job))
         except ResourceError as error:
-            return self._end(release, folder, job, str(error))
+            return self._give_up(release, folder, job, str(error))
         except ClientError as error:
             if is_transient(error):
                 raise
-            return self._end(release, folder, job, described(error))
+            return self._give_up(release, folder, job, described(error))
 
     def _prepare(self, release: Release, folder: Folder, pairs: Pairs) -> dict[str, Any]:
         """Write the job's data set and its initial state, and return the state."""
@@ -115,19 +120,23 @@ class Grading:
             if not is_late:
                 return self._create(release, folder, job)
             # The response of every try may have been lost.
-            found = jobs.find(self.bedrock, self.owner, jobs.job_name(self.owner, release))
+            name = jobs.job_name(self.owner, release)
+            found = confirmed(lambda: jobs.find(self.bedrock, self.owner, name), self.absence_seconds)
             if found is None:
                 return self._end(release, folder, job, late)
             job["arn"] = found
-        known = self.bedrock.get_evaluation_job(jobIdentifier=job["arn"])
+        known = confirmed(
+            lambda: or_none(self.bedrock.get_evaluation_job, jobIdentifier=job["arn"]), self.absence_seconds
+        )
+        if known is None:
+            return self._give_up(release, folder, job, f"evaluation job {job['arn']} does not exist")
         if known["status"] == jobs.COMPLETED:
             return self._collect(release, folder, job)
         if known["status"] not in jobs.RUNNING:
             why = "; ".join(known.get("failureMessages") or ()) or "no reason was given"
             return self._end(release, folder, job, f"evaluation job {known['status']}: {why}")
         if is_late:
-            jobs.stop(self.bedrock, job["arn"])
-            return self._end(release, folder, job, late)
+            return self._give_up(release, folder, job, late)
         return waiting(f"the judge grades {job['asked'] - job['invalid']} answers", self._pause(job))
 
     def _create(self, release: Release, folder: Folder, job: dict[str, Any]) -> StageResult:
@@ -186,6 +195,20 @@ class Grading:
             return self._end(release, folder, job, problem)
         return self._end(release, folder, job, given=found)
 
+    def _give_up(self, release: Release, folder: Folder, job: Mapping[str, Any], problem: str) -> StageResult:
+        """End without a score, and stop the job if it may still run.
+
+        A job that can't be stopped now is stopped by the sweeper, at the latest when the rollout begins.
+        """
+        try:
+            if job["arn"]:
+                jobs.stop(self.bedrock, job["arn"])
+        except ClientError as error:
+            if is_transient(error):
+                raise
+            logger.warning("evaluation job not stopped", job=job["arn"], error=described(error))
+        return self._end(release, folder, job, problem)
+
     def _end(
         self,
         release: Release,
@@ -227,6 +250,7 @@ def grading_of(
         judge_hours=env.judge_hours,
         judge_role_arn=env.judge_role_arn,
         poll_seconds=env.poll_seconds,
+        absence_seconds=env.absence_seconds,
         tags=env.tags,
         now=now,
     )

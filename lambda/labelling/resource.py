@@ -200,7 +200,7 @@ def _remove(event: Event, properties: Mapping[str, Any], aws: Services) -> str |
     plan, machine = _plan(properties), str(properties["StateMachineArn"])
     claim, retain = _claim(event, properties, aws), _is_retained(properties)
     claim.drop(retain=retain)
-    digests = {other["digest"] for other in claim.others() if "digest" in other}
+    digests = {str(other["digest"]) for other in claim.others() if "digest" in other}
     if plan.digest not in digests and not _stop(aws, machine, plan.digest, "the stack no longer needs it"):
         return f"Executions of {machine} for {plan.digest} are being stopped."
     left = batch.release_all(aws.bedrock, plan.owner, plan.labels, Claimant.of(event))

@@ -19,6 +19,7 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
 from distilled_router.aws import executions
+from distilled_router.aws.absence import confirmed
 from distilled_router.aws.clients import client, table
 from distilled_router.aws.custom_resource import (
     Event,
@@ -177,7 +178,13 @@ def _check_commitments(event: Event, aws: Services, *, wanted: str) -> None:
         return
     price = event.properties.get("HourlyPriceUsd") or event.old_properties.get("HourlyPriceUsd")
     hourly = float(price) if price else None
-    left = throughput.committed_besides(aws.bedrock, Claimant.of(event), wanted, _now(aws), hourly)
+    left = confirmed(
+        lambda: (
+            throughput.committed_besides(aws.bedrock, Claimant.of(event), wanted, _now(aws), hourly) or None
+        ),
+        # A poll of Delete looks again.
+        0 if event.is_delete else event.absence_seconds,
+    )
     if left:
         raise ResourceError(
             f"Nothing was changed, since the release would leave throughput that is billed. {' '.join(left)} "

@@ -24,7 +24,7 @@ def end(digest: str, execution: str, reason: str, sweeper: Sweeper, waits: WaitC
     if release is None or release.execution != execution:
         logger.info("release has a newer attempt, or does not exist", release=digest)
         return done(str(sweeper.sweep()))
-    moved = releases.transition(digest, FAILED, reason, of_attempt=release.attempt)
+    moved = releases.transition(digest, FAILED, reason, of_execution=execution)
     if moved or _stays_live(releases, digest, reason):
         count("FailedReleases", sweeper.owner)
     releases.withdraw(digest, f"release {digest} failed: {reason}")

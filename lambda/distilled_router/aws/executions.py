@@ -12,6 +12,9 @@ from distilled_router.aws.errors import ResourceError, code, or_none
 OPEN = frozenset({"RUNNING", "PENDING_REDRIVE"})
 # The error of an execution that this package stopped because its work is no longer needed.
 SUPERSEDED = "Superseded"
+# The errors for an execution that does not exist, or is closed already; and for an ARN in the releases table
+# that a person damaged.
+_UNKNOWN = frozenset({"ExecutionDoesNotExist", "InvalidArn", "ValidationException"})
 # A closed execution's name is taken for 90 days (Step Functions, StartExecution).
 MOST_NAMES = 50
 
@@ -28,8 +31,7 @@ def find(stepfunctions: Any, arn: str) -> dict[str, Any] | None:
     try:
         return or_none(stepfunctions.describe_execution, executionArn=arn)
     except ClientError as error:
-        # A person may have damaged the ARN in the releases table.
-        if code(error) in {"ExecutionDoesNotExist", "InvalidArn"}:
+        if code(error) in _UNKNOWN:
             return None
         raise
 
@@ -42,14 +44,16 @@ def is_open(execution: Mapping[str, Any] | None) -> bool:
 def stop(stepfunctions: Any, arn: str, cause: str) -> bool:
     """Stop an execution if it runs. Return whether it is closed; call again until it is."""
     execution = find(stepfunctions, arn)
-    if not is_open(execution):
+    if not arn or (execution and not is_open(execution)):
         return True
     try:
+        # Also if it was not found: it may have been started a moment ago.
         stepfunctions.stop_execution(executionArn=arn, error=SUPERSEDED, cause=cause)
     except ClientError as error:
-        # It closed between the two calls: the next call returns True.
-        if code(error) not in {"ValidationException", "ExecutionDoesNotExist"}:
+        if code(error) not in _UNKNOWN:
             raise
+        # Not found twice; or it closed between the two calls, and the next call returns True.
+        return execution is None
     return False
 
 

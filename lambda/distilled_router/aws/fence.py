@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -27,6 +28,8 @@ from botocore.exceptions import ClientError
 from distilled_router.aws.errors import ResourceError, code
 
 _REQUESTS, _SINCE, _DELETING = "requests", "since", "deleting"
+# Condition: a person damaged the requests.
+_DAMAGED = "attribute_exists(#requests) AND NOT attribute_type(#requests, :list)"
 
 
 class SupersededError(ResourceError):
@@ -58,44 +61,52 @@ class Fence:
         """Register the request as the newest one, if it is new.
 
         An event that is delivered again is not new. Raises SupersededError if a newer request is registered,
-        or if the resource is being deleted.
+        or if the resource is being deleted. An item that a person damaged counts for nothing.
         """
         update = "SET #requests = list_append(if_not_exists(#requests, :none), :this), #since = :since"
-        condition = "NOT contains(#requests, :id)"
+        condition = f"NOT contains(#requests, :id) AND NOT ({_DAMAGED})"
         values = {":none": [], ":this": [self.request_id], ":id": self.request_id, ":since": int(self.now())}
         if self.is_delete:
             update += ", #deleting = :id"
         else:
             update += " REMOVE #deleting"
-            condition += " AND (attribute_not_exists(#deleting) OR #since <= :ended)"
-            values[":ended"] = self._ended
-        try:
-            self.table.update_item(
-                Key=self._key,
-                UpdateExpression=update,
-                ConditionExpression=condition,
-                ExpressionAttributeNames={"#requests": _REQUESTS, "#since": _SINCE, "#deleting": _DELETING},
-                ExpressionAttributeValues=values,
+            condition += (
+                " AND (attribute_not_exists(#deleting) OR #since <= :ended"
+                " OR NOT attribute_type(#since, :number))"
             )
-        except ClientError as error:
-            if code(error) != "ConditionalCheckFailedException":
-                raise
+            values |= {":ended": self._ended, ":number": "N"}
+        if self._update(update, condition, {**values, ":list": "L"}):
+            return
+        if self._update("REMOVE #requests", _DAMAGED, {":list": "L"}):
+            self.register()
+        else:
             self.check()
 
     def end_delete(self) -> None:
         """Store that this Delete has ended, so that the resource may be created again."""
         try:
+            self._update("REMOVE #deleting", "#deleting = :id", {":id": self.request_id})
+        except ClientError as error:
+            # The stack is gone.
+            if code(error) != "ResourceNotFoundException":
+                raise
+
+    def _update(self, update: str, condition: str, values: Mapping[str, Any]) -> bool:
+        """Update the resource's item; return whether the condition held."""
+        names = {f"#{name}": name for name in (_REQUESTS, _SINCE, _DELETING)}
+        try:
             self.table.update_item(
                 Key=self._key,
-                UpdateExpression="REMOVE #deleting",
-                ConditionExpression="#deleting = :id",
-                ExpressionAttributeNames={"#deleting": _DELETING},
-                ExpressionAttributeValues={":id": self.request_id},
+                UpdateExpression=update,
+                ConditionExpression=condition,
+                ExpressionAttributeNames={n: f for n, f in names.items() if n in f"{update} {condition}"},
+                ExpressionAttributeValues=values,
             )
         except ClientError as error:
-            # Another Delete is in progress, or the stack is gone.
-            if code(error) not in ("ConditionalCheckFailedException", "ResourceNotFoundException"):
+            if code(error) != "ConditionalCheckFailedException":
                 raise
+            return False
+        return True
 
     @property
     def _ended(self) -> int:
@@ -109,14 +120,18 @@ class Fence:
         the stack is gone.
         """
         item = self._item()
-        newest = (item.get(_REQUESTS) or [None])[-1]
+        known = item.get(_REQUESTS)
+        newest = known[-1] if known and isinstance(known, list) else None
         if newest != self.request_id:
             by = f"request {newest}" if newest else "the stack's deletion"
             raise SupersededError(
                 f"Request {self.request_id} of {self.logical_id} was superseded by {by}. It creates nothing "
                 "more."
             )
-        return self.now() - float(item.get(_SINCE) or self.now())
+        since = item.get(_SINCE)
+        # A time that a person damaged only keeps the reason for a timeout from being told.
+        is_known = isinstance(since, int | Decimal) and 0 < since <= self.now()
+        return self.now() - float(since or 0) if is_known else 0.0
 
     def _item(self) -> dict[str, Any]:
         try:

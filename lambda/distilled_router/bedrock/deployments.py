@@ -131,9 +131,9 @@ def delete(bedrock: Any, name_or_arn: str) -> bool:
     try:
         bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=name_or_arn)
     except ClientError as error:
-        if is_gone(error, lambda: find(bedrock, name_or_arn)):
-            return True
         if is_mutating(error) or is_conflict(error):
             return False
-        raise
+        if not is_gone(error, lambda: find(bedrock, name_or_arn)):
+            raise
+    # Also after "not found", which may be false for a deployment that was created a moment ago.
     return find(bedrock, name_or_arn) is None

@@ -81,16 +81,19 @@ class Request:
         claimant: the resource that needs the job.
         request_id: the id of CloudFormation's request, or the ARN of the execution that creates the job.
         check_newest: raises SupersededError if the job is not wanted any more.
+        absence_seconds: for how long a job that may have been created for it must not be found, until this
+            counts.
     """
 
     claimant: Claimant
     request_id: str
     check_newest: Callable[[], None] = lambda: None
+    absence_seconds: float = 0.0
 
     @classmethod
     def of(cls, event: Event) -> Self:
         """Return the request in an event of CloudFormation."""
-        return cls(Claimant.of(event), event.request_id, event.check_newest)
+        return cls(Claimant.of(event), event.request_id, event.check_newest, event.absence_seconds)
 
     @property
     def tags(self) -> dict[str, str]:
@@ -293,10 +296,13 @@ def _is_asked_by(request: Request, tags: Mapping[str, str]) -> bool:
 
 def _undo(bedrock: Any, name_or_arn: str, request: Request) -> None:
     """Stop the job, unless a newer request of the same resource, or another resource, needs it."""
-    job = find(bedrock, name_or_arn)
-    if job is None or _tags(bedrock, job).get(REQUEST_TAG) != request.request_id:
-        return
-    if disclaim(bedrock, job, request.claimant):
+
+    def of_request() -> dict[str, Any] | None:
+        job = find(bedrock, name_or_arn)
+        return job if job and _tags(bedrock, job).get(REQUEST_TAG) == request.request_id else None
+
+    job = confirmed(of_request, request.absence_seconds)
+    if job and disclaim(bedrock, job, request.claimant):
         stop(bedrock, job)
 
 

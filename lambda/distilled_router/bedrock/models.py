@@ -53,7 +53,7 @@ def users(bedrock: Any, model_arn: str) -> list[str]:
 
 
 def delete(bedrock: Any, arn: str) -> bool:
-    """Delete the model. Return whether it is gone.
+    """Delete the model. Return whether it is gone; call again until it is.
 
     Bedrock refuses with a conflict while a deployment or throughput serves the model; the result is False
     then.
@@ -61,14 +61,10 @@ def delete(bedrock: Any, arn: str) -> bool:
     try:
         bedrock.delete_custom_model(modelIdentifier=arn)
     except ClientError as error:
-        if is_gone(error, lambda: ownership.read_tags(bedrock, arn)):
-            return True
         if is_conflict(error):
             return False
-        raise
+        if not is_gone(error, lambda: ownership.read_tags(bedrock, arn)):
+            raise
+        # "Not found" may be false for a model that was created a moment ago.
+        return ownership.read_tags(bedrock, arn) is None
     return True
-
-
-def is_unclaimed(bedrock: Any, arn: str) -> bool:
-    """Return whether no resource of any stack claims the model: its job's resource was deleted."""
-    return not ownership.claims(ownership.read_tags(bedrock, arn) or {})

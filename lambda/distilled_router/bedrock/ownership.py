@@ -16,13 +16,13 @@ Each claim is a tag of its own, so that two writers don't overwrite each other's
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from botocore.exceptions import ClientError
 
-from distilled_router.aws.errors import is_gone, or_none
+from distilled_router.aws.errors import is_gone, is_missing, or_none, with_retries
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
 
 CLAIM_TAG = "distilled-router:claim:"
@@ -32,6 +32,8 @@ DROPPED_TAG = "distilled-router:dropped:"
 REQUEST_TAG = "distilled-router:request"
 # botocore: TagValue.
 _LONGEST_VALUE = 256
+# Seconds for which a write is repeated that does not find what reads find.
+_CONTRADICTION_SECONDS = 10.0
 
 
 class Identified(Protocol):
@@ -126,31 +128,40 @@ def claim(bedrock: Any, arn: str, claimant: Claimant) -> None:
 def release(bedrock: Any, arn: str, claimant: Claimant) -> bool:
     """Remove a claim from a resource. Return whether the caller may delete it: nobody else claims it.
 
-    A resource that is gone can be deleted again without harm.
+    False if its tags can't be read: others may claim it. It is gone, or the caller's next look reads them.
     """
     tags = read_tags(bedrock, arn)
     if tags is None:
-        return True
+        return False
     if claimant.holds(tags):
         remove_tags(bedrock, arn, [claimant.key])
         # Read again: another claim may have been added meanwhile.
-        tags = read_tags(bedrock, arn) or {}
+        tags = read_tags(bedrock, arn) or tags
     return claimant.may_remove(tags)
 
 
 def add_tags(bedrock: Any, arn: str, tags: Mapping[str, str]) -> None:
     """Add tags to a resource, unless it is gone."""
-    try:
-        bedrock.tag_resource(resourceARN=arn, tags=bedrock_tags(tags))
-    except ClientError as error:
-        if not is_gone(error, lambda: read_tags(bedrock, arn)):
-            raise
+    _unless_gone(bedrock, arn, lambda: bedrock.tag_resource(resourceARN=arn, tags=bedrock_tags(tags)))
 
 
 def remove_tags(bedrock: Any, arn: str, keys: list[str]) -> None:
     """Remove tags from a resource, unless it is gone."""
+    _unless_gone(bedrock, arn, lambda: bedrock.untag_resource(resourceARN=arn, tagKeys=keys))
+
+
+def _unless_gone(bedrock: Any, arn: str, call: Callable[[], object]) -> None:
+    """Make a call, repeated while it does not find the resource although its tags can be read."""
+
+    def read() -> dict[str, str] | None:
+        return read_tags(bedrock, arn)
+
     try:
-        bedrock.untag_resource(resourceARN=arn, tagKeys=keys)
+        with_retries(
+            call,
+            retryable=lambda error: is_missing(error) and read() is not None,
+            seconds=_CONTRADICTION_SECONDS,
+        )
     except ClientError as error:
-        if not is_gone(error, lambda: read_tags(bedrock, arn)):
+        if not is_gone(error, read):
             raise

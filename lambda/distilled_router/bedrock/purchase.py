@@ -98,7 +98,7 @@ def ensure(
     if existing is None:
         if arn:
             raise ResourceError(deleted_outside(spec.name))
-        _check_model(bedrock, spec, model_arn, now)
+        _check_model(bedrock, spec, model_arn, now, absence_seconds)
         with checked_before_each_try(bedrock, "CreateProvisionedModelThroughput", check_newest):
             bought = _create(bedrock, spec, model_arn, absence_seconds)
         _undo_if_superseded(bedrock, bought, check_newest, absence_seconds)
@@ -113,7 +113,7 @@ def ensure(
             f"Throughput {spec.name} did not move to {model_arn}: it still serves {existing['modelArn']} as "
             f"{existing['provisionedModelName']} ({existing.get('failureMessage') or 'no reason given'})."
         )
-    _check_model(bedrock, spec, model_arn, now)
+    _check_model(bedrock, spec, model_arn, now, absence_seconds)
     with checked_before_each_try(bedrock, "UpdateProvisionedModelThroughput", check_newest):
         return _move(bedrock, spec, existing, model_arn)
 
@@ -180,10 +180,12 @@ def deleted_outside(name: str) -> str:
     )
 
 
-def _check_model(bedrock: Any, spec: ThroughputSpec, model_arn: str, now: datetime) -> None:
+def _check_model(
+    bedrock: Any, spec: ThroughputSpec, model_arn: str, now: datetime, absence_seconds: float
+) -> None:
     """Raise ResourceError for a model that can't be served, before anything is paid for."""
     begin = f"Throughput {spec.name} was neither bought nor moved: model {model_arn}"
-    model = models.find(bedrock, model_arn)
+    model = confirmed(lambda: models.find(bedrock, model_arn), absence_seconds)
     if model is None:
         raise ResourceError(f"{begin} does not exist. Name an existing model.")
     status = model.get("modelStatus", "Active")

@@ -204,11 +204,10 @@ def delete(
     try:
         bedrock.delete_provisioned_model_throughput(provisionedModelId=arn)
     except ClientError as error:
-        if is_gone(error, lambda: find(bedrock, arn)):
-            return True
         # AWS does not document whether throughput that is still being created can be deleted. It is tried,
         # since it is billed as soon as it is in service.
         if is_conflict(error) or (existing["status"] == CREATING and code(error) == "ValidationException"):
             return False
-        raise
+        if not is_gone(error, lambda: find(bedrock, arn)):
+            raise
     return find(bedrock, arn) is None

@@ -13,7 +13,9 @@ from decimal import Decimal
 from typing import Any
 
 ROUTE = "route"
-_POINTS = 2**53
+# From here on, not every whole number is a float.
+_INEXACT = 2**53
+_POINTS = _INEXACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Route:
     reason: str = ""
     # What is wrong with the item that the route was read from; never written back.
     problem: str | None = field(default=None, compare=False)
+    # The version in the item, whatever a person made of it; a writer replaces the item that it has read.
+    stored: Any = field(default=None, compare=False)
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any] | None) -> Route:
@@ -60,12 +64,14 @@ class Route:
             return cls(reason="no route item")
         if not isinstance(item, Mapping):
             return cls._broken(f"the route item is a {type(item).__name__}, expected a map")
-        version, updated_at = whole(item.get("version")), whole(item.get("updated_at", 0))
+        stored, updated_at = item.get("version"), whole(item.get("updated_at", 0))
+        version = whole(stored)
         if version is None:
-            return cls._broken("the route item's version is not a whole number")
+            return cls._broken("the route item's version is not a whole number", stored=stored)
         listed = item.get("shares", [])
         if not isinstance(listed, list | tuple):
-            return cls._broken(f"the route item's shares are a {type(listed).__name__}, not a list", version)
+            problem = f"the route item's shares are a {type(listed).__name__}, not a list"
+            return cls._broken(problem, version, stored)
         read = [_share(entry) for entry in listed]
         dropped = [str(place) for place, share in enumerate(read) if share is None]
         return cls(
@@ -74,11 +80,12 @@ class Route:
             updated_at=updated_at or 0,
             reason=str(item.get("reason", "")),
             problem=f"malformed shares dropped, at {', '.join(dropped)}" if dropped else None,
+            stored=stored,
         )
 
     @classmethod
-    def _broken(cls, problem: str, version: int = 0) -> Route:
-        return cls(version=version, reason=problem, problem=problem)
+    def _broken(cls, problem: str, version: int = 0, stored: Any = None) -> Route:
+        return cls(version=version, reason=problem, problem=problem, stored=stored)
 
     def to_item(self) -> dict[str, Any]:
         """Return the item to write without its key, with numbers as DynamoDB's client takes them."""
@@ -169,6 +176,6 @@ def _number(value: object) -> float | None:
 
 
 def whole(value: object) -> int | None:
-    """Return a number of a table item that is 0 or more and whole, or None."""
+    """Return a number of a table item that is whole and from 0 to the largest exact one, or None."""
     number = _number(value)
-    return int(number) if number is not None and number >= 0 and number.is_integer() else None
+    return int(number) if number is not None and 0 <= number < _INEXACT and number.is_integer() else None

@@ -22,19 +22,32 @@ from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
 
 from distilled_router.aws import executions
-from distilled_router.aws.errors import NotYetError, ResourceError, described, is_transient
+from distilled_router.aws.errors import NotYetError, ResourceError, code, described, is_transient
 from distilled_router.aws.metrics import count
 from distilled_router.bedrock import deployments, evaluation_jobs, models, ownership, throughput
 from distilled_router.bedrock.naming import release_name
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.claimed import Claimed, Found
 from distilled_router.release.route import Route
-from distilled_router.release.table import FAILED, LIVE, RETIRED, Release, Releases, RouteChangedError
+from distilled_router.release.table import (
+    FAILED,
+    LIVE,
+    RETIRED,
+    ROLLING_OUT,
+    Release,
+    Releases,
+    RouteChangedError,
+)
 
 # StartExecution is eventually consistent: an execution may not be found in its first moments.
 START_GRACE_SECONDS = 900
 RETAINED = "retention.throughput = retain"
 MOVING = "a release is moving to it"
+IN_PROGRESS = "its release is in progress"
+# A person damaged the release's item, so that nobody can tell whether it still runs.
+DAMAGED = "its release is in progress, but names no execution: repair or delete its item in the table"
+# Writers' clocks may be ahead by this much; a later time is damage.
+_CLOCK_SECONDS = 300
 
 type _Delete = Callable[[Found], bool]
 
@@ -222,7 +235,7 @@ class Sweeper:
         }.get(kind, (None, "", ""))
         seen, found = {item.arn for item in listed}, list[Found]()
         for name in sorted({name for name in known if name}):
-            described = read(self.bedrock, name) if read else None
+            described = _known(read, self.bedrock, name) if read else None
             if described is None or described[arn_field] in seen:
                 continue
             arn = str(described[arn_field])
@@ -247,15 +260,21 @@ class Sweeper:
 
     def _is_shared(self, item: Found) -> bool:
         """Return whether another resource claims it, too; it then loses this claim."""
-        if self.claimant.may_remove(ownership.read_tags(self.bedrock, item.arn) or {}):
+        tags = ownership.read_tags(self.bedrock, item.arn)
+        # Tags that can't be read now do not mean that nobody else claims it.
+        if self.claimant.may_remove(item.tags if tags is None else tags):
             return False
         return not ownership.release(self.bedrock, item.arn, self.claimant)
 
     def _stop_evaluation_jobs(self, result: Sweep, found: Sequence[Found], known: Sequence[Release]) -> None:
-        """Stop evaluation jobs that no attempt in progress waits for."""
-        wanted = {evaluation_jobs.job_name(self.owner, release) for release in known if not release.is_final}
+        """Stop evaluation jobs that no attempt in progress waits for.
+
+        The grading may have ended without its job. During the rollout nobody waits for one.
+        """
+        waiting = [release for release in known if not release.is_final and release.state != ROLLING_OUT]
+        wanted = {evaluation_jobs.job_name(self.owner, release): _in_progress(release) for release in waiting}
         for item in found:
-            reason = "its release is in progress" if item.name in wanted else None
+            reason = wanted.get(item.name)
             self._remove(result, item, reason, self._stop_job)
 
     def _sweep_models(
@@ -292,10 +311,11 @@ class Sweeper:
         """
         for item in found:
             with result.trying(item.arn):
-                if needed := self._needs_throughput(item, known):
-                    result.kept[item.arn] = needed
+                reason = self._needs_throughput(item, known)
+                if reason and reason != DAMAGED:
+                    result.kept[item.arn] = reason
                     continue
-                reason = self._leaves_throughput(item)
+                reason = reason or self._leaves_throughput(item)
                 self._remove(result, item, reason, self._delete_throughput)
             if item.arn not in result.removed:
                 result.unrouted.append(item.arn)
@@ -344,16 +364,17 @@ class Sweeper:
         """
         names = {item.name, throughput.created_as(item.summary, item.tags)}
         wanted = self.throughput_name in names
-        if any((wanted or release.throughput in names) and self._is_open(release) for release in known):
+        moving = [r for r in known if (wanted or r.throughput in names) and self._is_open(r)]
+        if any(release.execution for release in moving):
             return MOVING
         route = self.releases.effective_route()
         if any(share.endpoint == item.arn for share in route.shares):
             return "named by the route"
         live = [release for release in known if release.state == LIVE]
-        if wanted and live and not route.shares and max(live, key=_updated).endpoint == item.arn:
+        if wanted and live and not route.shares and max(live, key=self._updated).endpoint == item.arn:
             # An operator switched it off by an empty route, and may switch it on again.
             return "went live last"
-        return None
+        return DAMAGED if moving else None
 
     def _is_open(self, release: Release) -> bool:
         """Return whether an execution still works on the release, which may be live already."""
@@ -363,16 +384,16 @@ class Sweeper:
 
     def _needed(self, known: Sequence[Release], route: Route) -> dict[str, str]:
         """Return why endpoint and model must stay, by digest, for every release that needs them."""
-        needed = {release.digest: "its release is in progress" for release in known if not release.is_final}
+        needed = {release.digest: _in_progress(release) for release in known if not release.is_final}
         needed |= dict.fromkeys(route.digests(), "named by the route")
         live = [release for release in known if release.state == LIVE]
         if live:
             # An operator who switches it off by an empty route may switch it on again.
-            needed.setdefault(max(live, key=_updated).digest, "went live last")
+            needed.setdefault(max(live, key=self._updated).digest, "went live last")
         good = [
             release for release in known if release.state in {LIVE, RETIRED} and release.digest not in needed
         ]
-        good.sort(key=_updated, reverse=True)
+        good.sort(key=self._updated, reverse=True)
         return needed | {release.digest: "kept for rollback" for release in good[: self.keep_releases]}
 
     def _started_again(self, digest: str) -> str | None:
@@ -388,11 +409,11 @@ class Sweeper:
 
     def _end_if_abandoned(self, release: Release) -> None:
         execution = executions.find(self.stepfunctions, release.execution)
-        young = self.now() - release.started_at < START_GRACE_SECONDS
+        young = -_CLOCK_SECONDS <= self.now() - release.started_at < START_GRACE_SECONDS
         if executions.is_open(execution) or (execution is None and young):
             return
         reason = f"its execution is {execution['status'] if execution else 'gone'}: {release.execution}"
-        if self.releases.transition(release.digest, FAILED, reason, of_attempt=release.attempt):
+        if self.releases.transition(release.digest, FAILED, reason, of_execution=release.execution):
             count("FailedReleases", self.owner)
 
     def _withdraw_orphans(self) -> None:
@@ -412,11 +433,28 @@ class Sweeper:
     @staticmethod
     def _log(done: str, result: Sweep) -> None:
         told = {name: getattr(result, name) for name in ("removed", "waiting", "kept", "refused", "unrouted")}
-        (logger.warning if result.refused else logger.info)(done, **told)
+        is_normal = not result.refused and DAMAGED not in result.kept.values()
+        (logger.info if is_normal else logger.warning)(done, **told)
+
+    def _updated(self, release: Release) -> int:
+        """Return when the release was updated; a damaged time comes first of all."""
+        return release.updated_at if release.updated_at <= self.now() + _CLOCK_SECONDS else 0
 
 
-def _updated(release: Release) -> int:
-    return release.updated_at
+def _in_progress(release: Release) -> str:
+    return IN_PROGRESS if release.execution else DAMAGED
+
+
+def _known(
+    read: Callable[[Any, str], dict[str, Any] | None], bedrock: Any, name: str
+) -> dict[str, Any] | None:
+    """Return the resource that the table names, or None; a person may have damaged the name."""
+    try:
+        return read(bedrock, name)
+    except ClientError as error:
+        if code(error) in {"ValidationException", "AccessDeniedException"}:
+            return None
+        raise
 
 
 def _known_throughput(releases: Sequence[Release]) -> list[str]:

@@ -30,8 +30,8 @@ WAITING, DEPLOYING, EVALUATING, ROLLING_OUT = "waiting", "deploying", "evaluatin
 LIVE, RETIRED, FAILED, SUPERSEDED = "live", "retired", "failed", "superseded"
 FINAL = frozenset({LIVE, RETIRED, FAILED, SUPERSEDED})
 
-# Condition on an item whose attempt a person damaged.
-_NO_ATTEMPT = "NOT attribute_type(#attempt, :number)"
+# Condition: still the attempt that was read, or one whose execution a person damaged.
+_SAME_ATTEMPT = "(#execution = :of_execution OR NOT attribute_type(#execution, :string))"
 # Seconds that a step may take: the timeout of its function.
 CREATING_SECONDS = 300
 # Seconds for which a write is retried that conflicts with a transaction on the same item.
@@ -97,7 +97,7 @@ class Release:
         A field that is missing or that a person damaged has its default, so that no reader fails. An item
         without a state counts as a release in progress, so nothing of it is removed.
         """
-        values: dict[str, Any] = {"digest": str(item["id"]).rpartition("@")[2]}
+        values: dict[str, Any] = {"digest": str(item["id"]).partition(f"/{_RELEASE}")[2]}
         for name, known in cls.__dataclass_fields__.items():
             value = item.get(name)
             if known.type == "int":
@@ -160,19 +160,15 @@ class Releases:
         return self._write(self._change(digest, changes, "attribute_exists(id)"))
 
     def transition(
-        self, digest: str, state: str, message: str, *, of_attempt: int | None = None, **fields: Any
+        self, digest: str, state: str, message: str, *, of_execution: str | None = None, **fields: Any
     ) -> bool:
         """Move a release to another state, unless it is in a final one. Return whether it moved.
 
-        So a step that is still running never revives a release that failed or was superseded. `of_attempt`
+        So a step that is still running never revives a release that failed or was superseded. `of_execution`
         moves that attempt only: a caller that ends an old attempt must not end a newer one.
         """
         change = self._moving(digest, state, message, fields)
-        if of_attempt is not None:
-            change["ConditionExpression"] += f" AND (#attempt = :of_attempt OR {_NO_ATTEMPT})"
-            change["ExpressionAttributeNames"]["#attempt"] = "attempt"
-            change["ExpressionAttributeValues"] |= {":of_attempt": of_attempt, ":number": "N"}
-        return self._write(change)
+        return self._write(change if of_execution is None else _of_attempt(change, of_execution))
 
     def begin(self, digest: str, *, attempt: int, execution: str, request_id: str, source: str = "") -> bool:
         """Start an attempt. Return False if another writer has started this attempt or a later one."""
@@ -196,7 +192,12 @@ class Releases:
         }
         # `:attempt` is the new value.
         return self._write(
-            self._change(digest, fields, f"{_NO_ATTEMPT} OR #attempt < :attempt", {":number": "N"})
+            self._change(
+                digest,
+                fields,
+                "NOT attribute_type(#attempt, :number) OR #attempt < :attempt",
+                {":number": "N"},
+            )
         )
 
     @property
@@ -323,14 +324,8 @@ class Releases:
                 "rolled_back": now,
                 "updated_at": now,
             }
-            change = self._change(
-                release.digest,
-                last,
-                f"attribute_exists(id) AND (#attempt = :of_attempt OR {_NO_ATTEMPT})",
-                {":of_attempt": release.attempt, ":number": "N"},
-            )
-            change["ExpressionAttributeNames"]["#attempt"] = "attempt"
-            writes.append({"Update": change})
+            change = self._change(release.digest, last, "attribute_exists(id)")
+            writes.append({"Update": _of_attempt(change, release.execution)})
         return self._transact_unless_refused(writes, moved)
 
     def move_endpoint(self, digest: str, endpoint: str, reason: str) -> bool:
@@ -399,15 +394,14 @@ class Releases:
     def _replacing(self, route: Route, after: Route) -> list[dict[str, Any]]:
         item = {"id": self.key(ROUTE), **route.to_item()}
         put: dict[str, Any] = {"Item": item, "ExpressionAttributeNames": {"#version": "version"}}
-        if after.version:
-            put["ConditionExpression"] = "#version = :read"
-            put["ExpressionAttributeValues"] = {":read": after.version}
+        read = after.version or None if after.stored is None else after.stored
+        if read is None:
+            # There is no item, or a person removed its version.
+            put["ConditionExpression"] = "attribute_not_exists(#version) OR attribute_type(#version, :null)"
+            put["ExpressionAttributeValues"] = {":null": "NULL"}
         else:
-            # A malformed item also reads as version 0, and may be replaced.
-            put["ConditionExpression"] = (
-                "attribute_not_exists(id) OR NOT attribute_type(#version, :number) OR #version < :first"
-            )
-            put["ExpressionAttributeValues"] = {":number": "N", ":first": 1}
+            put["ConditionExpression"] = "#version = :read"
+            put["ExpressionAttributeValues"] = {":read": read}
         record = {"Item": {**item, "id": self.key(f"{ROUTE}@{route.version:09d}")}}
         return [{"Put": put}, {"Put": record}]
 
@@ -479,3 +473,17 @@ class Releases:
         if condition:
             change["ConditionExpression"] = condition
         return change
+
+
+def _of_attempt(change: dict[str, Any], execution: str) -> dict[str, Any]:
+    """Return UpdateItem's parameters, limited to the attempt of this execution."""
+    return {
+        **change,
+        "ConditionExpression": f"{change['ConditionExpression']} AND {_SAME_ATTEMPT}",
+        "ExpressionAttributeNames": {**change["ExpressionAttributeNames"], "#execution": "execution"},
+        "ExpressionAttributeValues": {
+            **change["ExpressionAttributeValues"],
+            ":of_execution": execution,
+            ":string": "S",
+        },
+    }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 
 from distilled_router.aws.custom_resource import shortened
-from distilled_router.release.route import item_key
+from distilled_router.release.route import item_key, whole
 from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, Releases
 
 logger = Logger(child=True)
@@ -83,20 +83,14 @@ class WaitConditions:
         self._table.delete_item(Key={"id": self._key(digest, number)})
 
     def windows(self) -> Iterator[Window]:
-        """Yield every registered window."""
+        """Yield every registered window; those that a person damaged are left out."""
         pages = self._table.meta.client.get_paginator("scan").paginate(
             TableName=self._table.name, ConsistentRead=True
         )
         for page in pages:
             for item in page["Items"]:
-                if str(item["id"]).startswith(self._prefix):
-                    yield Window(
-                        str(item["digest"]),
-                        int(item["number"]),
-                        bool(item["last"]),
-                        str(item["url"]),
-                        int(item["ends_at"]),
-                    )
+                if str(item["id"]).startswith(self._prefix) and (window := _window(item)):
+                    yield window
 
     def signal(self, releases: Releases, margin_seconds: float = 0) -> int:
         """Signal each window whose release is live or has ended, and each that ends within the margin.
@@ -142,3 +136,11 @@ class WaitConditions:
             arrived=arrived,
         )
         return arrived
+
+
+def _window(item: Mapping[str, Any]) -> Window | None:
+    digest, url = str(item.get("digest")), str(item.get("url"))
+    number, ends_at = whole(item.get("number")), whole(item.get("ends_at"))
+    if number is None or ends_at is None:
+        return None
+    return Window(digest, number, bool(item.get("last")), url, ends_at)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from distilled_router.aws.errors import NotYetError, ResourceError
-from distilled_router.bedrock import jobs, models
+from distilled_router.bedrock import jobs, ownership
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
 from tests.unit import framework
 from tests.unit.resource_scenes import (
@@ -272,9 +272,9 @@ def test_delete_leaves_the_model_of_an_attempt_that_serves(world: World) -> None
     assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
     assert len(world.server.state()["models"]) == 1
     # Only the release that uses the model keeps it; once the job is declared again, its resource owns it.
-    assert models.is_unclaimed(world.bedrock, model)
+    assert not ownership.claims(world.tags(model))
     assert world.jobs().send(framework.create(job_properties())).succeeded
-    assert not models.is_unclaimed(world.bedrock, model)
+    assert ownership.claims(world.tags(model))
 
 
 def test_delete_leaves_a_foreign_job_with_an_attempts_name(world: World) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from distillation_job import handler
 from distilled_router.aws.errors import ResourceError
-from distilled_router.bedrock import models
+from distilled_router.bedrock import ownership
 from tests.unit import framework, requests_table
 from tests.unit.resource_scenes import (
     CREATE,
@@ -265,9 +265,9 @@ def test_a_model_in_use_is_kept(world: World, what: str) -> None:
     assert [found["arn"] for found in world.server.state()["models"]] == [model]
     assert world.count("DeleteCustomModel") == 0
     # The closed tag tells its release to delete it, until the job is declared again.
-    assert models.is_unclaimed(world.bedrock, model)
+    assert not ownership.claims(world.tags(model))
     assert world.jobs().send(framework.create(job_properties())).succeeded
-    assert not models.is_unclaimed(world.bedrock, model)
+    assert ownership.claims(world.tags(model))
 
 
 def test_a_model_that_comes_into_use_is_deleted_by_a_later_poll(world: World) -> None:

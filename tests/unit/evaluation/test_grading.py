@@ -113,6 +113,7 @@ class Bench:
             "judge_role_arn": ROLE,
             "judge_hours": 6,
             "poll_seconds": 300,
+            "absence_seconds": 0,
             "tags": {"team": "search"},
             "now": lambda: self.world.now,
         }

@@ -67,8 +67,8 @@ def test_a_final_state_is_not_left_by_a_step_that_still_ran(releases: Releases) 
 def test_only_the_attempt_that_was_judged_is_ended(releases: Releases) -> None:
     begin(releases, A)
     begin(releases, A, attempt=2)
-    assert not releases.transition(A, FAILED, "gone", of_attempt=1)
-    assert releases.transition(A, FAILED, "gone", of_attempt=2)
+    assert not releases.transition(A, FAILED, "gone", of_execution=f"arn:{A}-1")
+    assert releases.transition(A, FAILED, "gone", of_execution=f"arn:{A}-2")
 
 
 def test_a_release_that_nobody_began_is_not_made_by_the_way(releases: Releases) -> None:
