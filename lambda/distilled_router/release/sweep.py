@@ -46,8 +46,8 @@ MOVING = "a release is moving to it"
 IN_PROGRESS = "its release is in progress"
 # A person damaged the release's item, so that nobody can tell whether it still runs.
 DAMAGED = "its release is in progress, but names no execution: repair or delete its item in the table"
-# Writers' clocks may be ahead by this much; a later time is damage.
-_CLOCK_SECONDS = 300
+# A time that is further ahead is damage, and would not pass soon.
+_AHEAD_SECONDS = 24 * 3600
 
 type _Delete = Callable[[Found], bool]
 
@@ -409,7 +409,7 @@ class Sweeper:
 
     def _end_if_abandoned(self, release: Release) -> None:
         execution = executions.find(self.stepfunctions, release.execution)
-        young = -_CLOCK_SECONDS <= self.now() - release.started_at < START_GRACE_SECONDS
+        young = -_AHEAD_SECONDS <= self.now() - release.started_at < START_GRACE_SECONDS
         if executions.is_open(execution) or (execution is None and young):
             return
         reason = f"its execution is {execution['status'] if execution else 'gone'}: {release.execution}"
@@ -438,7 +438,7 @@ class Sweeper:
 
     def _updated(self, release: Release) -> int:
         """Return when the release was updated; a damaged time comes first of all."""
-        return release.updated_at if release.updated_at <= self.now() + _CLOCK_SECONDS else 0
+        return release.updated_at if release.updated_at <= self.now() + _AHEAD_SECONDS else 0
 
 
 def _in_progress(release: Release) -> str:

@@ -14,7 +14,7 @@ from distilled_router.bedrock.naming import attempt_name
 from tests.unit.candidate import polls
 from tests.unit.candidate.polls import CREATE, NAME, TWICE, all_jobs, claims_on, job_of, poll
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE
-from tests.unit.release_world import JOB, A, Proxy, World
+from tests.unit.release_world import JOB, RELEASE, A, Proxy, World
 
 SECOND = attempt_name(NAME, 2)
 # Reads that lag are repeated after half a second.
@@ -181,3 +181,14 @@ def test_attempt_created_while_the_resource_is_deleted_is_stopped(world: World) 
     assert claims_on(world, job_of(world, SECOND)["jobArn"]) == {}
     world.advance(HOUR)
     assert all_jobs(world) == {NAME: "Failed", SECOND: "Stopped"}
+
+
+def test_model_whose_tags_are_not_readable_yet_is_claimed(world: World) -> None:
+    """Otherwise the Delete of the job's resource would delete it under the release."""
+    world.begin(A)
+    model = world.train(A)
+    late = Proxy(
+        world.bedrock, list_tags_for_resource=lagging(world.bedrock.list_tags_for_resource, {"tags": []})
+    )
+    assert poll(world, bedrock=late, **PATIENT)["outcome"] == "done"
+    assert claims_on(world, model).keys() == {JOB.key, RELEASE.key}

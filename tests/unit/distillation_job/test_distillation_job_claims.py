@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from distillation_job.handler import job_spec
+from distilled_router.aws.fence import SupersededError
 from distilled_router.bedrock import jobs
 from distilled_router.bedrock.ownership import Claimant, claims
 from tests.unit import framework
@@ -296,3 +298,20 @@ def test_retry_copies_claims_but_no_notes_of_removed_ones(world: World) -> None:
     jobs.retry(world.bedrock, first, 2)
     assert claims(world.job(f"{NAME}-2")["tags"]).keys() == {RENAMED.key}
     assert not any("dropped" in key for key in world.job(f"{NAME}-2")["tags"])
+
+
+def test_job_that_is_not_readable_yet_when_its_request_is_superseded_is_stopped(world: World) -> None:
+    """Nobody else may know of it: the newer request may have looked before it existed."""
+    checks = iter([None, SupersededError("superseded")])
+
+    def check() -> None:
+        if error := next(checks, None):
+            raise error
+
+    request = jobs.Request(JOB, "request-1", check, absence_seconds=1)
+    # The first read looks for an existing job.
+    missing = times(1, refusal("ResourceNotFoundException", status=404), skip=1)
+    late = Meddled(world.bedrock, before={"get_model_customization_job": missing})
+    with pytest.raises(SupersededError):
+        jobs.ensure(late, job_spec(job_properties()), request, allow_legacy=False)
+    assert (world.count(CREATE), world.running()) == (1, [])

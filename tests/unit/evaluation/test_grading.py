@@ -7,8 +7,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from botocore.exceptions import ClientError
 
 from distilled_router.aws.objects import Folder
 from distilled_router.aws.state_machine import StageResult, wait_if_transient
@@ -16,7 +18,7 @@ from distilled_router.bedrock.evaluation_jobs import job_name, name_part
 from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.release.gate import Gate
 from distilled_router.release.sweep import Sweep
-from distilled_router.release.table import FAILED, LIVE, SUPERSEDED, Release
+from distilled_router.release.table import FAILED, LIVE, ROLLING_OUT, SUPERSEDED, Release
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
 from evaluation.attempt import Evaluation, row
@@ -495,16 +497,20 @@ def test_grade_below_the_minimum_is_refused_with_its_reason(bench: Bench) -> Non
 # A release that ends stops its evaluation job.
 
 
-def test_release_that_is_superseded_while_its_job_is_created_stops_it(bench: Bench) -> None:
-    bench.answered()
+def supersede_during_creation(bench: Bench) -> StageResult:
+    """Run the stage once; another release supersedes it while its job is created."""
 
     def supersede_first(**request: Any) -> Any:
         made = bench.world.bedrock.create_evaluation_job(**request)
         bench.world.releases.transition(A, SUPERSEDED, "superseded")
         return made
 
-    bedrock = Proxy(bench.world.bedrock, create_evaluation_job=supersede_first)
-    assert bench.step(bedrock=bedrock)["outcome"] == "failed"
+    return bench.step(bedrock=Proxy(bench.world.bedrock, create_evaluation_job=supersede_first))
+
+
+def test_release_that_is_superseded_while_its_job_is_created_stops_it(bench: Bench) -> None:
+    bench.answered()
+    assert supersede_during_creation(bench)["outcome"] == "failed"
     assert bench.jobs() == ["Stopping"]
 
 
@@ -569,6 +575,77 @@ def test_job_is_stopped_also_after_the_judge_was_removed_from_the_settings(bench
     bench.world.releases.transition(A, FAILED, "superseded without a judge")
     assert len(bench.world.sweeper().sweep().waiting) == 1
     assert bench.jobs() == ["Stopping"]
+
+
+def missing() -> ClientError:
+    """GetEvaluationJob's error for a job that does not exist."""
+    return ClientError({"Error": {"Code": "ResourceNotFoundException", "Message": "no"}}, "GetEvaluationJob")
+
+
+def test_job_that_is_not_found_once_is_graded(bench: Bench) -> None:
+    bench.answered()
+    bench.step()
+    answers = iter([missing()])
+
+    def late(**asked: Any) -> Any:
+        for error in answers:
+            raise error
+        return bench.world.bedrock.get_evaluation_job(**asked)
+
+    bedrock = Proxy(bench.world.bedrock, get_evaluation_job=late)
+    assert bench.grade(bedrock=bedrock, absence_seconds=1)["message"] == "the answers are graded"
+
+
+def test_job_that_is_never_found_is_stopped_all_the_same(bench: Bench) -> None:
+    bench.answered()
+    bench.step()
+    bedrock = Proxy(bench.world.bedrock, get_evaluation_job=Mock(side_effect=missing()))
+    assert "does not exist" in bench.grade(bedrock=bedrock)["message"]
+    assert bench.jobs() == ["Stopping"]
+
+
+def test_job_that_can_not_be_read_is_stopped(bench: Bench) -> None:
+    bench.answered()
+    bench.step()
+    unreadable(bench)
+    assert bench.step()["outcome"] == "done"
+    assert bench.jobs() == ["Stopping"]
+
+
+def test_job_that_can_not_be_stopped_is_stopped_by_the_sweeper_when_the_rollout_begins(bench: Bench) -> None:
+    bench.answered()
+    bench.step()
+    unreadable(bench)
+    bench.world.server.fault("denied", operation="StopEvaluationJob")
+    assert "AccessDenied" in bench.step()["message"]
+    assert bench.sweep().waiting == []
+    bench.world.releases.transition(A, ROLLING_OUT, "5%")
+    assert len(bench.sweep().waiting) == 1
+    assert bench.jobs() == ["Stopping"]
+
+
+def test_job_of_an_execution_that_was_stopped_by_hand_is_stopped(bench: Bench) -> None:
+    bench.answered()
+    arn = bench.world.stepfunctions.start_execution(stateMachineArn=bench.world.machine, name=f"{A}-1")
+    bench.step()
+    assert bench.sweep().waiting == []
+    bench.world.stepfunctions.stop_execution(executionArn=arn["executionArn"])
+    assert len(bench.sweep().waiting) == 1
+    assert bench.jobs() == ["Stopping"]
+
+
+def test_job_that_is_too_young_to_be_stopped_is_stopped_by_the_next_sweep(bench: Bench) -> None:
+    """Stop does not find it; it is not taken for one that has ended."""
+    bench.answered()
+    endless(bench)
+    bench.world.server.lag(delete_seconds=HOUR, list_seconds=MINUTE)
+    assert supersede_during_creation(bench)["outcome"] == "failed"
+    assert bench.jobs() == ["InProgress"]
+    assert bench.sweep().waiting == []
+    bench.world.advance(MINUTE)
+    assert (len(bench.sweep().waiting), bench.jobs()) == (1, ["InProgress"])
+    bench.world.server.lag(delete_seconds=0)
+    assert (len(bench.sweep().waiting), bench.jobs()) == (1, ["Stopping"])
 
 
 def test_polls_become_rarer_so_that_the_executions_history_lasts(bench: Bench) -> None:

@@ -378,6 +378,19 @@ def test_batch_jobs_are_stopped_although_the_life_is_gone(system: System) -> Non
     assert status(system, arn) == "Stopped"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"\xff", b"[]", b"7", b"{}", b'{"digest": ["d"]}', b'{"digest": null}', b'{"digest": NaN}'],
+)
+def test_claim_that_a_person_damaged_fails_no_delete_and_keeps_the_files(system: System, body: bytes) -> None:
+    system.send("Create", system.properties())
+    key = f"{PLAN.folder}claims/damaged.json"
+    system.scene.server.s3.put_object(Bucket=system.scene.bucket, Key=key, Body=body)
+    system.delete(system.properties())
+    assert system.states() == ["ABORTED"]
+    assert len(system.published()) == 3
+
+
 @pytest.mark.parametrize("removed", ["old", "new"])
 def test_moved_construct_keeps_its_labelling(system: System, removed: str) -> None:
     """The old logical id goes after the update, or the new one if the update is rolled back."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from distilled_router.bedrock import throughput
+from distilled_router.bedrock import purchase, throughput
 from distilled_router.bedrock.naming import bedrock_tags
 from distilled_router.bedrock.ownership import Claimant
-from tests.unit.resource_scenes import HOUR, OWNER, Meddled, World
+from distilled_router.bedrock.purchase import ThroughputSpec
+from tests.unit.resource_scenes import HOUR, OWNER, Meddled, World, refusal, times
 
 RESOURCE = Claimant("arn:stack", "Throughput")
 OLD, NEW = "search-ranker-1mu", "search-router-1mu"
@@ -38,3 +39,12 @@ def test_a_rename_by_the_same_event_delivered_twice_is_not_taken_for_a_loss(worl
 
     assert found is not None
     assert (found["provisionedModelArn"], looks) == (arn, 3)
+
+
+def test_model_that_is_not_found_once_is_served(world: World) -> None:
+    model = world.model()
+    spec = ThroughputSpec(name=NEW, model_units=1, owner=OWNER, claimant=RESOURCE, token="t" * 33)
+    missing = times(1, refusal("ResourceNotFoundException", status=404))
+    late = Meddled(world.bedrock, before={"get_custom_model": missing})
+    found = purchase.ensure(late, spec, model, now=world.utc_now(), absence_seconds=1)
+    assert found["status"] == throughput.CREATING

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from distilled_router.aws.custom_resource import Event
@@ -42,9 +42,11 @@ ROUTE = st.dictionaries(st.sampled_from(["version", "shares", "updated_at", "rea
 DECLARED = st.dictionaries(st.sampled_from(["declared_by", "version", "digest"]), DAMAGE, max_size=2)
 NUMBERS = st.sampled_from([float("nan"), float("inf"), -1.0, 1e300, Decimal("NaN"), Decimal("-Infinity")])
 quickly = settings(
-    max_examples=40,
+    max_examples=30,
     derandomize=True,
     database=None,
+    # An example takes half a second.
+    phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 attempts = count(1)

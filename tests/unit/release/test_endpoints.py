@@ -6,6 +6,8 @@ is bought once, and it is live or deleted.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -57,10 +59,11 @@ class System:
             asked = release_handler.check(Event.parse({**event, **asked}), self.services)
             assert asked == {"IsComplete": True}
 
-    def refuses(self, endpoint: str) -> str:
+    def refuses(self, endpoint: str, *, absence_seconds: float = 0) -> str:
         """Change the settings, and return why the Update is refused; it is rolled back then."""
         before, self.endpoint = self.endpoint, endpoint
         event = Event.parse(self.release_event("Update", before))
+        event = replace(event, absence_seconds=absence_seconds)
         with pytest.raises(ResourceError) as refused:
             release_handler.handle(event, self.services)
         self.endpoint = before
@@ -494,3 +497,17 @@ def test_the_end_of_the_stack_leaves_throughput_of_other_resources(served: Syste
     served.delete()
     (left,) = served.world.server.state()["throughput"]
     assert left["arn"] == made["provisionedModelArn"]
+
+
+def test_commitment_that_is_not_listed_yet_is_not_left(
+    committed: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bedrock's lists lag behind a purchase."""
+    listed, lists = throughput.listed, list[bool]()
+
+    def late(bedrock: Any) -> Iterator[Mapping[str, Any]]:
+        lists.append(True)
+        return iter(()) if len(lists) == 1 else listed(bedrock)
+
+    monkeypatch.setattr(throughput, "listed", late)
+    assert f"{MONTH} is committed until" in committed.refuses(ON_DEMAND, absence_seconds=1)

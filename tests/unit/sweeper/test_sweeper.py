@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -26,10 +25,9 @@ from distilled_router.release.table import (
     ROLLING_OUT,
     SUPERSEDED,
     WAITING,
-    Release,
     Releases,
 )
-from tests.unit.local.bedrock.scenes import MINUTE
+from tests.unit.local.bedrock.scenes import HOUR, MINUTE
 from tests.unit.release_world import JOB, OWNER, PASSING, RELEASE, A, B, C, Proxy, World, live_share, named
 
 D = "dddddddddddd"
@@ -603,33 +601,41 @@ def test_throughput_that_is_billed_but_not_routed_is_counted(world: World, capsy
     assert bought(world) == {committed, ONE}
 
 
-DAMAGE = ["text", None, True, [1], {"a": "b"}, Decimal("-7"), Decimal("1.5"), 10**37, b"bytes"]
-FIELDS = sorted(set(Release.__dataclass_fields__) - {"digest"})
+def missing_once(call: Callable[..., Any], skip: int = 0) -> Callable[..., Any]:
+    """A call of Bedrock's that does not find a resource once, after `skip` calls that do."""
+    calls: list[int] = []
+
+    def late(**parameters: Any) -> Any:
+        calls.append(1)
+        if len(calls) == skip + 1:
+            raise ClientError({"Error": {"Code": "ResourceNotFoundException", "Message": "no"}}, "Late")
+        return call(**parameters)
+
+    return late
 
 
-@pytest.mark.parametrize("value", DAMAGE, ids=lambda value: type(value).__name__)
-def test_items_that_a_person_damaged_stop_neither_sweep_nor_delete(world: World, value: Any) -> None:
-    arn = made(world, A, LIVE)
-    world.settle(live_share(A, arn))
-    failed = made(world, B, FAILED)
-    world.begin(C)
-    for field in FIELDS:
-        world.begin(D)
-        world.releases.update(D, **{field: value})
-        assert world.releases.get(D) is not None
+@pytest.mark.parametrize("lag", ["delete_seconds", "list_seconds", "get_seconds"])
+def test_what_a_sweep_does_not_find_the_next_one_removes(world: World, lag: str) -> None:
+    """Each sweep reads the lists again, so that none of them has to wait."""
+    model = trained(world, A)
+    world.server.lag(**{lag: HOUR})
+    world.deploy(A, model)
+    buy(world, model)
+    world.begin(A, state=FAILED)
+    for _ in range(3):
         world.sweeper().sweep()
-        world.releases.is_creating()
-    for field in FIELDS:
-        world.releases.update(C, **{field: value})
-    world.sweeper().sweep()
-    assert (failed in world.server.state()["deployments"], world.deployments()) == (False, named(A))
-    world.releases.set_route((), after=world.releases.route(), reason="the stack is being deleted")
-    cleared(world)
-    assert world.deployments() == world.models() == set()
-    world.releases.table.put_item(Item={"id": world.releases.key("declared"), "declared_by": value})
-    assert world.releases.declared() is None
-    world.declare(B)
-    assert world.releases.declared() == B
+        world.advance(HOUR)
+    assert (world.deployments(), bought(world), world.models()) == (set(), set(), set())
+
+
+@pytest.mark.parametrize("skip", [1, 2])
+def test_model_that_others_claim_stays_although_its_tags_are_not_found(world: World, skip: int) -> None:
+    trained(world, A)
+    world.claim(_arn(world, A), JOB)
+    world.begin(A, state=FAILED)
+    late = missing_once(world.bedrock.list_tags_for_resource, skip)
+    world.sweeper(bedrock=Proxy(world.bedrock, list_tags_for_resource=late)).sweep()
+    assert (world.models(), claims_of(world, _arn(world, A))[:1]) == (named(A), [JOB.logical_id])
 
 
 def test_sweep_follows_all_pages(world: World) -> None:

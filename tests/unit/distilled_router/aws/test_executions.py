@@ -83,3 +83,19 @@ def test_names_that_are_used_up_are_told(
 def test_refused_start_is_raised(stepfunctions: Any, machine: str) -> None:
     with pytest.raises(ClientError, match="StateMachineDoesNotExist"):
         executions.ensure(stepfunctions, f"{machine}-gone", "w", "{}")
+
+
+def test_execution_that_is_not_found_yet_is_stopped(stepfunctions: Any, machine: str) -> None:
+    """Step Functions' reads lag behind StartExecution."""
+    arn = executions.ensure(stepfunctions, machine, "w", "{}")
+    missing = ClientError({"Error": {"Code": "ExecutionDoesNotExist", "Message": arn}}, "DescribeExecution")
+    late = Mock(wraps=stepfunctions, describe_execution=Mock(side_effect=missing))
+    assert not executions.stop(late, arn, "enough")
+    assert running(stepfunctions, machine) == []
+
+
+@pytest.mark.parametrize("name", ["w-1", "text"])
+def test_execution_that_does_not_exist_is_closed(stepfunctions: Any, machine: str, name: str) -> None:
+    arn = executions.arn_of(machine, name) if name == "w-1" else name
+    assert executions.stop(stepfunctions, arn, "enough")
+    assert executions.stop(stepfunctions, "", "enough")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from typing import Any
+
 import pytest
 from botocore.exceptions import ClientError
 
 from distilled_router.aws.custom_resource import Event, answer_event, answer_poll, complete, pending
 from distilled_router.aws.errors import ResourceError
-from distilled_router.aws.fence import SupersededError, checked_before_each_try
+from distilled_router.aws.fence import Fence, SupersededError, checked_before_each_try
+from distilled_router.release.table import Releases
 from tests.unit import framework
 from tests.unit.requests_table import RequestsTable, register
 from tests.unit.resource_scenes import World
@@ -209,3 +213,38 @@ def test_wait_for_a_call_that_keeps_failing_reports_the_error(requests: Requests
 
     with pytest.raises(ResourceError, match="slow down"):
         answer_poll(requests.event(CREATE), throttled)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"requests": "text", "since": 1},
+        {"requests": None, "since": None},
+        {"requests": {"a": "b"}, "since": "text"},
+        {"requests": 7, "since": [1]},
+        {"requests": [], "since": -7},
+        {"since": True},
+    ],
+    ids=str,
+)
+def test_next_request_replaces_an_item_that_a_person_damaged(
+    releases: Releases, damaged: dict[str, Any]
+) -> None:
+    """A real table, since its conditions decide."""
+    fence, later = (Fence(releases.table, "stack", "Logical", name) for name in ("first", "second"))
+    fence.register()
+    releases.table.put_item(Item={"id": "stack Logical", **damaged})
+    with pytest.raises(SupersededError):
+        fence.check()
+    later.register()
+    assert later.check() < 60
+    with pytest.raises(SupersededError):
+        fence.check()
+
+
+@pytest.mark.parametrize("since", ["text", None, -7, 10**12, [1], Decimal("1E+37")])
+def test_damaged_time_of_a_request_does_not_end_it(releases: Releases, since: Any) -> None:
+    fence = Fence(releases.table, "stack", "Logical", "first")
+    fence.register()
+    releases.table.put_item(Item={"id": "stack Logical", "requests": ["first"], "since": since})
+    assert fence.check() == 0

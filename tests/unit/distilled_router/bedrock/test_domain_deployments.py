@@ -261,3 +261,19 @@ def test_a_tag_that_is_denied_is_an_error(world: World) -> None:
     world.server.fault("denied", operation="TagResource")
     with pytest.raises(Exception, match="AccessDenied"):
         ownership.claim(world.bedrock, model, JOB)
+
+
+def test_deletion_that_does_not_find_a_new_resource_is_not_done(world: World) -> None:
+    """Bedrock's answers lag behind its creation."""
+    model = world.model()
+    deployment = world.deploy(model)
+    late = Meddled(
+        world.bedrock,
+        before={
+            name: times(1, refusal("ResourceNotFoundException", status=404))
+            for name in ("delete_custom_model_deployment", "delete_custom_model")
+        },
+    )
+    assert [deployments.delete(late, deployment) for _ in range(2)] == [False, True]
+    assert [models.delete(late, model) for _ in range(2)] == [False, True]
+    assert (world.server.state()["deployments"], world.server.state()["models"]) == ([], [])

@@ -9,10 +9,11 @@ from distilled_router.bedrock import ownership
 from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.bedrock.ownership import REQUEST_TAG, Claimant, claims, described
 from tests.unit import framework
-from tests.unit.resource_scenes import OWNER, World, job_properties
+from tests.unit.resource_scenes import OWNER, Meddled, World, job_properties, refusal, times
 
 OLD = Claimant(framework.STACK, "JobResource1111")
 NEW = Claimant(framework.STACK, "RenamedResource2222")
+LIST_TAGS = "list_tags_for_resource"
 
 
 @pytest.fixture
@@ -59,8 +60,34 @@ def test_claim_that_is_repeated_or_released_twice_changes_nothing(world: World, 
 def test_resource_that_is_gone_is_nobodys(world: World, job: str) -> None:
     gone = job[:-4] + "zzzz"
     ownership.claim(world.bedrock, gone, NEW)
-    assert ownership.release(world.bedrock, gone, NEW)
+    assert not ownership.release(world.bedrock, gone, NEW)
     assert ownership.read_tags(world.bedrock, gone) is None
+
+
+@pytest.mark.parametrize("reads", [0, 1])
+def test_tags_that_can_not_be_read_do_not_say_that_nobody_else_claims_it(
+    world: World, job: str, reads: int
+) -> None:
+    ownership.claim(world.bedrock, job, NEW)
+    missing = times(1, refusal("ResourceNotFoundException", status=404), skip=reads)
+    assert not ownership.release(Meddled(world.bedrock, before={LIST_TAGS: missing}), job, OLD)
+
+
+def test_last_claim_that_was_removed_before_the_tags_can_not_be_read_is_the_last(
+    world: World, job: str
+) -> None:
+    missing = times(1, refusal("ResourceNotFoundException", status=404), skip=1)
+    assert ownership.release(Meddled(world.bedrock, before={LIST_TAGS: missing}), job, OLD)
+
+
+@pytest.mark.parametrize("method", ["tag_resource", "untag_resource"])
+def test_write_that_does_not_find_what_reads_find_is_repeated(world: World, job: str, method: str) -> None:
+    missing = times(1, refusal("ResourceNotFoundException", status=404))
+    late = Meddled(world.bedrock, before={method: missing})
+    ownership.claim(late, job, NEW)
+    assert NEW.holds(ownership.read_tags(world.bedrock, job) or {})
+    assert not ownership.release(late, job, NEW)
+    assert not NEW.holds(ownership.read_tags(world.bedrock, job) or {})
 
 
 def test_stack_that_is_created_again_is_another_claimant() -> None:
