@@ -187,8 +187,7 @@ def test_model_whose_tags_are_not_readable_yet_is_claimed(world: World) -> None:
     """Otherwise the Delete of the job's resource would delete it under the release."""
     world.begin(A)
     model = world.train(A)
-    late = Proxy(
-        world.bedrock, list_tags_for_resource=lagging(world.bedrock.list_tags_for_resource, {"tags": []})
-    )
-    assert poll(world, bedrock=late, **PATIENT)["outcome"] == "done"
+    read = lagging(world.bedrock.list_tags_for_resource, {"tags": []}, 3)
+    late = Proxy(world.bedrock, list_tags_for_resource=read)
+    assert poll(world, bedrock=late, absence_seconds=2)["outcome"] == "done"
     assert claims_on(world, model).keys() == {JOB.key, RELEASE.key}
