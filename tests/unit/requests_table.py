@@ -25,14 +25,14 @@ class RequestsTable:
 
     def __init__(self) -> None:
         """Start without requests. `now` returns epoch seconds, `wait_seconds` is the provider's timeout."""
-        self.items: dict[str, Any] = {}
+        self.items: dict[str, list[str]] = {}
         self.since: dict[str, int] = {}
         self.deleting: dict[str, str] = {}
         self.now: Callable[[], float] = time.time
         self.wait_seconds = math.inf
 
     def update_item(self, **request: Any) -> None:
-        """Append a request to a resource's list unless the condition fails, end a Delete, or repair."""
+        """Append a request to a resource's list unless the condition fails, or end a Delete."""
         key, values = request["Key"]["id"], request["ExpressionAttributeValues"]
         known, deleting = self.items.setdefault(key, []), self.deleting.get(key)
         update, condition = request["UpdateExpression"], request["ConditionExpression"]
@@ -40,11 +40,8 @@ class RequestsTable:
             self._require(deleting == values[":id"])
             del self.deleting[key]
             return
-        if update == "REMOVE #requests":
-            self._require(not isinstance(known, list))
-            self.items[key] = []
-            return
-        self._require(isinstance(known, list) and values[":id"] not in known)
+        # No person damages this table.
+        self._require(update != "REMOVE #requests" and values[":id"] not in known)
         if "attribute_not_exists(#deleting)" in condition:
             self._require(deleting is None or self.since[key] <= values[":ended"])
         known.extend(values[":this"])

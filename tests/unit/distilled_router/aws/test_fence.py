@@ -224,6 +224,7 @@ def test_wait_for_a_call_that_keeps_failing_reports_the_error(requests: Requests
         {"requests": 7, "since": [1]},
         {"requests": [], "since": -7},
         {"since": True},
+        {"requests": "text", "since": "text", "deleting": [1]},
     ],
     ids=str,
 )
@@ -231,7 +232,9 @@ def test_next_request_replaces_an_item_that_a_person_damaged(
     releases: Releases, damaged: dict[str, Any]
 ) -> None:
     """A real table, since its conditions decide."""
-    fence, later = (Fence(releases.table, "stack", "Logical", name) for name in ("first", "second"))
+    fence, later = (
+        Fence(releases.table, "stack", "Logical", name, is_delete=False) for name in ("first", "second")
+    )
     fence.register()
     releases.table.put_item(Item={"id": "stack Logical", **damaged})
     with pytest.raises(SupersededError):
@@ -244,7 +247,7 @@ def test_next_request_replaces_an_item_that_a_person_damaged(
 
 @pytest.mark.parametrize("since", ["text", None, -7, 10**12, [1], Decimal("1E+37")])
 def test_damaged_time_of_a_request_does_not_end_it(releases: Releases, since: Any) -> None:
-    fence = Fence(releases.table, "stack", "Logical", "first")
+    fence = Fence(releases.table, "stack", "Logical", "first", is_delete=False)
     fence.register()
     releases.table.put_item(Item={"id": "stack Logical", "requests": ["first"], "since": since})
     assert fence.check() == 0
