@@ -127,16 +127,18 @@ def test_job_that_is_not_readable_yet_ends_no_release(world: World) -> None:
     assert poll(world, bedrock=late, **PATIENT)["outcome"] == "waiting"
 
 
-def test_model_that_is_not_readable_yet_ends_no_release(world: World) -> None:
+@pytest.mark.parametrize("poll_seconds", [0, 300])
+def test_model_that_is_not_readable_yet_ends_no_release(world: World, poll_seconds: int) -> None:
     world.begin(A)
     world.train(A)
     late = Proxy(world.bedrock, get_custom_model=lagging(world.bedrock.get_custom_model))
-    assert poll(world, bedrock=late, **PATIENT)["outcome"] == "done"
+    assert poll(world, bedrock=late, poll_seconds=poll_seconds, **PATIENT)["outcome"] == "done"
 
 
-def test_deployment_that_is_not_readable_yet_ends_no_release(world: World) -> None:
+@pytest.mark.parametrize("poll_seconds", [0, 300])
+def test_deployment_that_is_not_readable_yet_ends_no_release(world: World, poll_seconds: int) -> None:
     world.begin(A, model_arn=world.train(A))
-    env = polls.candidate_env(**PATIENT)
+    env = polls.candidate_env(poll_seconds=poll_seconds, **PATIENT)
     deploy_candidate.deploy(A, world.bedrock, world.releases, env)
     late = Proxy(
         world.bedrock, get_custom_model_deployment=lagging(world.bedrock.get_custom_model_deployment)
@@ -145,7 +147,7 @@ def test_deployment_that_is_not_readable_yet_ends_no_release(world: World) -> No
     assert deploy_candidate.deploy(A, late, world.releases, env)["outcome"] == "done"
 
 
-@pytest.mark.parametrize("poll_seconds", [1, 300])
+@pytest.mark.parametrize("poll_seconds", [0, 300])
 def test_poll_interval_does_not_shorten_the_doubt(world: World, poll_seconds: int) -> None:
     world.begin(A)
     world.start_job(A)
