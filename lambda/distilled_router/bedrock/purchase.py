@@ -226,11 +226,11 @@ def _create(bedrock: Any, spec: ThroughputSpec, model_arn: str, absence_seconds:
         created = bedrock.create_provisioned_model_throughput(**request)
     except (ClientError, BotoCoreError) as error:
         # An earlier try of this call may have bought it; only reading by name shows that.
-        is_taken = isinstance(error, ClientError) and is_name_in_use(error)
-        existing = confirmed(lambda: throughput.find(bedrock, spec.name), absence_seconds if is_taken else 0)
-        if existing:
+        if existing := throughput.find(bedrock, spec.name):
             check_own(bedrock, spec, existing, absence_seconds)
             return existing
+        # A name that is in use, although it is not found, is looked for again by the next call.
+        is_taken = isinstance(error, ClientError) and is_name_in_use(error)
         refusal = _refusal(spec, error)
         raise (NotYetError(str(refusal)) if is_taken else refusal) from error
     # Reading by name may not find it yet.
