@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -59,6 +59,12 @@ RESOURCES = (
     "Custom::BedrockRelease",
     "Custom::BedrockRelease",
 )
+TOUR = 0
+# A model that was replaced is deleted, so none is declared again later. The last one is destroyed in use.
+TOUR_VARIANTS = (
+    *("throughput", "moved-release", "first", "moved-job", "moved-dataset", "refused", "retrying"),
+    *("second", "broken-release", "broken-job", "moved-throughput", "more-units"),
+)
 # Shorter than `absence_seconds` in environments/local.toml.
 LONGEST_LAG = 0.8
 LAGS = ("get_seconds", "list_seconds", "tags_seconds", "status_seconds", "misses")
@@ -84,13 +90,13 @@ class Step:
 
     action: str
     variant: str
-    faults: tuple[Fault, ...]
-    deliveries: int
-    pause: float | None
-    meddling: str | None
-    cancellation: Mapping[str, Any] | None
-    early: Early | None
-    lag: Mapping[str, float]
+    faults: tuple[Fault, ...] = ()
+    deliveries: int = 1
+    pause: float | None = None
+    meddling: str | None = None
+    cancellation: Mapping[str, Any] | None = None
+    early: Early | None = None
+    lag: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         then = "until the release ends" if self.pause is None else f"for {self.pause:.1f} s"
@@ -118,7 +124,9 @@ class Schedule:
 
     @classmethod
     def of(cls, seed: int) -> Schedule:
-        """Return the schedule of a seed."""
+        """Return the schedule of a seed; that of `TOUR` deploys every variant without faults."""
+        if seed == TOUR:
+            return cls(seed, tuple(Step(DEPLOY, name) for name in TOUR_VARIANTS))
         random = Random(seed)
         steps = [_step(random, DEPLOY)]
         for _ in range(random.randint(1, 4)):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.schedule import Schedule
+from tests.faults.schedule import TOUR, TOUR_VARIANTS, Schedule
+from tests.faults.variants import NAMES
 from tests.faults.workers import run
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("faults")]
 
-# A schedule with a cancelled Create, a stack that is deleted while it is created, and lagging reads.
-SEEDS = (7,)
+# All variants without faults, and a schedule with a cancelled Create, a stack that is deleted while it is created, and lagging reads.
+SEEDS = (TOUR, 7)
 
 
 def test_faults_cost_nothing_twice_and_leave_nothing_running() -> None:
@@ -18,6 +19,10 @@ def test_faults_cost_nothing_twice_and_leave_nothing_running() -> None:
     told = "\n".join(f"seed {r.seed}\n" + "\n".join([*r.story, *r.problems]) for r in results if r.problems)
     assert not told, told
     assert all(result.answers for result in results)
+
+
+def test_the_tour_deploys_every_variant() -> None:
+    assert sorted(TOUR_VARIANTS) == sorted(NAMES)
 
 
 def test_a_schedule_follows_from_its_seed() -> None:

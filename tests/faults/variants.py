@@ -22,6 +22,10 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "throughput": {
         "endpoint": {"kind": "provisioned", "provisioned": {"model_units": 1, "hourly_price_usd": 40.0}}
     },
+    "moved-throughput": {
+        "distillation": {"nonce": "second"},
+        "endpoint": {"kind": "provisioned", "provisioned": {"model_units": 1, "hourly_price_usd": 40.0}},
+    },
     "more-units": {
         "distillation": {"nonce": "second"},
         "endpoint": {"kind": "provisioned", "provisioned": {"model_units": 2, "hourly_price_usd": 40.0}},

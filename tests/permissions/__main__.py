@@ -10,14 +10,15 @@ import tempfile
 from pathlib import Path
 
 from stacks.settings import PROJECT
+from tests.faults.schedule import TOUR
 from tests.permissions import calls, document
 from tests.permissions.grants import environments
 from tests.permissions.proof import Proof
 from tests.stacks import synthesis
 
 RUNS = ("tests/integration", "tests/faults", "tests/rollouts", "tests/engine")
-# Schedules of the fault run with releases to and from throughput.
-SEEDS = (43, 173)
+# All variants, and a schedule with faults.
+SEEDS = (TOUR, 43)
 
 
 def record() -> None:

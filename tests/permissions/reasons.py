@@ -128,6 +128,25 @@ UNUSED: tuple[Reason, ...] = (
         "an evaluation job that an earlier attempt left, or that takes too long",
     ),
     Reason(
+        "ReleaseReleaseRole|ReleaseSweeperRole",
+        "bedrock:(ListTagsForResource|StopEvaluationJob|TagResource|UntagResource)",
+        "an evaluation job that runs while the release is deleted or moved",
+        resource="evaluation-job/",
+    ),
+    Reason(
+        "ReleaseSweeperRole",
+        "bedrock:UntagResource",
+        "a sweep while a moved construct's old resource passes its claims on",
+        resource="(custom-model-deployment|provisioned-model)/",
+    ),
+    Reason(
+        "ThroughputStepRole",
+        "bedrock:(TagResource|UntagResource)",
+        "tags changed since the throughput was bought, or throughput that was kept is taken over",
+        resource="provisioned-model/",
+        conditions="ResourceTag",
+    ),
+    Reason(
         "ReleaseRolloutRole",
         "bedrock:InvokeModel",
         "probes of a release that serves from throughput",
@@ -178,6 +197,6 @@ NEIGHBOURS: tuple[Reason, ...] = (
         "bedrock:(CreateCustomModelDeployment|(Create|Update)ProvisionedModelThroughput)",
         "A model of another owner may be served: `DistillationJob.from_model_arn`.",
         resource="custom-model/",
-        what="somebody else's",
+        what="somebody else's|nobody's",
     ),
 )
