@@ -23,9 +23,7 @@ def main() -> int:
     """Parse the command line, run the schedules, print the failures, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--schedules", type=int, default=200, help="how many (200)")
-    parser.add_argument(
-        "--seed", type=int, default=1, help="of the first; the others follow (1); 0 has no faults"
-    )
+    parser.add_argument("--seed", type=int, default=1, help="of the first (1); 0 has no faults")
     parser.add_argument("--workers", type=int, default=4, help="schedules at a time (4)")
     parser.add_argument("--verbose", action="store_true", help="tell the story of every schedule")
     options = parser.parse_args()

@@ -10,7 +10,7 @@ from tests.faults.workers import run
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("faults")]
 
-# All variants without faults, and a schedule with a cancelled Create, a stack that is deleted while it is created, and lagging reads.
+# All variants without faults. A cancelled Create, a stack deleted while it is created, and lagging reads.
 SEEDS = (TOUR, 7)
 
 
