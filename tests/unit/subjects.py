@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
+from distilled_router.aws.storage import purge
 from distilled_router.bedrock.ownership import CLAIM_TAG, DROPPED_TAG, REQUEST_TAG
 from distilled_router.data.conversation import row
 from distilled_router.task.task import Task
@@ -170,12 +171,13 @@ SUBJECTS = {
 
 
 def prepared(subject: Subject) -> Callable[[Play], None]:
-    """Return what prepares a subject's account: it removes what an earlier play left in memory."""
+    """Return what prepares a subject's account: it removes the files of an earlier play."""
 
     def prepare(play: Play) -> None:
         s3 = play.world.server.s3
         for bucket, key in [place for place in s3.objects if place[1].startswith("labels/")]:
             del s3.objects[bucket, key]
+        purge(play.world.s3, play.world.name, "datasets/")
         subject.prepare(play)
 
     return prepare
