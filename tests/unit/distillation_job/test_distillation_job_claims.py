@@ -102,7 +102,8 @@ def test_rename_is_complete_once_its_claim_is_seen(world: World, job: str) -> No
 
 def test_job_of_a_rolled_back_update_is_stopped_although_it_is_found_late(world: World, job: str) -> None:
     world.jobs().begin(framework.update(NAME, job_properties(NEXT), job_properties())).poll()
-    missing = times(1, refusal("ResourceNotFoundException", status=404))
+    # Neither by the look for claims nor by the next one.
+    missing = times(2, refusal("ResourceNotFoundException", status=404))
 
     def read(jobIdentifier: str) -> Any:  # noqa: N803 - as the API spells it
         if jobIdentifier == NEXT_NAME:
