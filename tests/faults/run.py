@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from distilled_router.bedrock.naming import attempt_name, digest_of, release_name
 from distilled_router.release.route import Route
@@ -199,7 +199,8 @@ class Run:
     # Interventions
 
     def _meddle(self, how: str) -> None:
-        with contextlib.suppress(ClientError):
+        # The call may meet an ordered fault itself.
+        with contextlib.suppress(ClientError, BotoCoreError):
             match how:
                 case "stop the execution":
                     for execution in self._executions():
