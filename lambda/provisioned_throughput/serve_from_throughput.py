@@ -9,6 +9,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from distilled_router.aws.errors import NotYetError, ResourceError
+from distilled_router.aws.fence import SupersededError
 from distilled_router.aws.state_machine import StageResult, done, failed, waiting
 from distilled_router.bedrock import purchase, throughput
 from distilled_router.bedrock.models import base_model
@@ -63,6 +64,7 @@ def serve(
                 now=now(),
                 requested=release.endpoint,
                 absence_seconds=env.absence_seconds,
+                check_newest=lambda: _check_wanted(releases, release, spec.name),
             )
     except NotYetError as error:
         return waiting(str(error), env.poll_seconds)
@@ -86,6 +88,19 @@ def serve(
     requested = {"endpoint": arn} if found.get("desiredModelArn") == release.model_arn else {}
     releases.update(digest, message=message, **requested)
     return waiting(message, env.poll_seconds)
+
+
+def _check_wanted(releases: Releases, release: Release, name: str) -> None:
+    """Raise SupersededError unless the same attempt at the live release still needs this throughput.
+
+    The search for existing throughput takes a minute. Meanwhile, the execution may be stopped, which does not
+    stop this function.
+    """
+    now, live = releases.get(release.digest), releases.route().live
+    is_same = now is not None and (now.execution, now.throughput) == (release.execution, name)
+    is_live = live is not None and live.digest == release.digest
+    if not (is_same and is_live) or releases.declarations.is_closed():
+        raise SupersededError(_not_live(release.digest))
 
 
 def _free_units(

@@ -298,6 +298,31 @@ def test_another_owners_throughput_is_left_alone(buyer: Buyer) -> None:
     assert len(buyer.bought) == 1
 
 
+@pytest.mark.parametrize("how", ["deleted", "switched", "started again", "replaced"])
+def test_release_that_ends_while_the_step_looks_for_throughput_buys_nothing(buyer: Buyer, how: str) -> None:
+    """Stopping an execution does not stop a running function, and a commitment could not be undone."""
+    buyer.begin()
+    buyer.releases.declarations.declare(RELEASE, DIGEST)
+
+    def end() -> None:
+        match how:
+            case "deleted":
+                buyer.releases.declarations.remove(RELEASE)
+            case "switched":
+                buyer.releases.update(DIGEST, throughput="")
+            case "started again":
+                buyer.begin(attempt=2)
+            case "replaced":
+                buyer.route("arn:next", digest=NEXT)
+
+    meddled = Meddled(buyer.world.bedrock, before={"get_custom_model": end})
+
+    result = buyer.step(bedrock=meddled, **MONTH)
+
+    assert (result["outcome"], buyer.bought) == ("failed", [])
+    assert "is no longer live" in result["message"]
+
+
 @pytest.mark.parametrize("how", ["superseded", "replaced", "emptied"])
 def test_a_release_that_does_not_serve_any_more_buys_nothing(buyer: Buyer, how: str) -> None:
     buyer.begin()
