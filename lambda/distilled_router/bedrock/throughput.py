@@ -184,9 +184,10 @@ def leave(bedrock: Any, existing: Mapping[str, Any], claimant: Claimant, now: da
 def delete(
     bedrock: Any, name_or_arn: str, owner: str, *, now: datetime, hourly_price: float | None = None
 ) -> bool:
-    """Delete the throughput. Return whether it is gone or another owner's; call again until it is.
+    """Delete the throughput. Return whether it is gone; call again until it is.
 
-    Raises ResourceError before the end of a commitment's term: AWS bills it until then, and refuses.
+    Raises ResourceError before the end of a commitment's term: AWS bills it until then, and refuses. Also if
+    a person removed the owner's tag, without which no role may delete it.
     """
     existing = find(bedrock, name_or_arn)
     if existing is None:
@@ -194,9 +195,12 @@ def delete(
     tags = ownership.read_tags(bedrock, existing["provisionedModelArn"])
     if tags is None:
         return False
-    if tags.get(OWNER_TAG) != owner:
-        return True
     arn = existing["provisionedModelArn"]
+    if tags.get(OWNER_TAG) != owner:
+        raise ResourceError(
+            f"Provisioned throughput {existing['provisionedModelName']} was not deleted and is billed: {arn} "
+            f"lacks the tag {OWNER_TAG} = {owner}. Add the tag, or delete it yourself, and repeat."
+        )
     if term := committed(existing, now, hourly_price):
         raise ResourceError(term)
     if existing["status"] == UPDATING:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from distilled_router.bedrock import ownership, throughput
-from distilled_router.bedrock.naming import throughput_name
+from distilled_router.bedrock.naming import OWNER_TAG, throughput_name
 from tests.unit import framework
 from tests.unit.framework import INVENTED, Waiter
 from tests.unit.provisioned_throughput.shop import (
@@ -253,6 +253,21 @@ def test_throughput_that_was_renamed_in_the_console_is_deleted(shop: Shop) -> No
     shop.create()
     renamed(shop)
 
+    assert shop.delete().succeeded
+    assert shop.bought == []
+
+
+def test_delete_of_throughput_without_its_owners_tag_fails(shop: Shop) -> None:
+    """A person removed the tag; without it, the role may not delete what is billed."""
+    shop.create()
+    arn = shop.bought[0]["arn"]
+    ownership.remove_tags(shop.world.bedrock, arn, [OWNER_TAG])
+
+    response = shop.delete()
+    assert (response.succeeded, shop.names) == (False, [NAME])
+    assert f"{arn} lacks the tag {OWNER_TAG} = {OWNER}" in response.reason
+
+    ownership.add_tags(shop.world.bedrock, arn, {OWNER_TAG: OWNER})
     assert shop.delete().succeeded
     assert shop.bought == []
 
