@@ -385,7 +385,9 @@ def retry(bedrock: Any, job: Mapping[str, Any], attempt: int, *, absence_seconds
     }
 
     def is_mine(found: Mapping[str, Any]) -> bool:
-        return _whose(_tags(bedrock, found)) == _whose(tags)
+        # The tags of a job that was created a moment ago may not be readable yet.
+        is_same = found.get("clientRequestToken") == request["clientRequestToken"]
+        return is_same or _whose(_tags(bedrock, found)) == _whose(tags)
 
     existing = find(bedrock, name)
     if existing:

@@ -10,6 +10,7 @@ from distilled_router.aws.errors import NotYetError, ResourceError
 from distilled_router.bedrock import jobs, ownership
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
 from tests.unit import framework
+from tests.unit.release_world import Proxy
 from tests.unit.resource_scenes import (
     CREATE,
     DIGEST,
@@ -24,9 +25,17 @@ from tests.unit.resource_scenes import (
     Meddled,
     World,
     job_properties,
+    refusal,
     spec,
     unclaimed,
 )
+
+
+def jobs_of(world: World) -> list[dict[str, Any]]:
+    """Return the records of all jobs of the account."""
+    found: list[dict[str, Any]] = world.server.state()["jobs"]
+    return found
+
 
 SECOND, THIRD = f"{NAME}-2", f"{NAME}-3"
 
@@ -103,6 +112,20 @@ def test_another_attempt_is_the_same_request_under_the_next_name(world: World) -
     assert two == {**one, **own, **base, "jobTags": two["jobTags"], "customModelTags": two["jobTags"]}
     assert two["clientRequestToken"] != one["clientRequestToken"]
     assert world.job(SECOND)["tags"] == world.job(NAME)["tags"]
+
+
+def test_attempt_whose_response_is_lost_and_whose_tags_are_seen_late_is_ours(world: World) -> None:
+    first = world.failed_job()
+    world.server.fault("lost_response", operation=CREATE)
+    real, late = world.bedrock.list_tags_for_resource, [SECOND]
+
+    def tags(**parameters: Any) -> Any:
+        if any(job["name"] in late and job["arn"] == parameters["resourceARN"] for job in jobs_of(world)):
+            raise refusal("ResourceNotFoundException")
+        return real(**parameters)
+
+    assert jobs.retry(Proxy(world.bedrock, list_tags_for_resource=tags), first, 2) == world.job(SECOND)["arn"]
+    assert world.running() == [SECOND]
 
 
 def test_another_attempt_at_fine_tuning_keeps_its_hyperparameters(world: World) -> None:
