@@ -121,7 +121,8 @@ class Grading:
                 return self._create(release, folder, job)
             # The response of every try may have been lost.
             name = jobs.job_name(self.owner, release)
-            found = confirmed(lambda: jobs.find(self.bedrock, self.owner, name), self.absence_seconds)
+            seconds = self.absence_seconds
+            found = confirmed(lambda: jobs.find(self.bedrock, self.owner, name, seconds), seconds)
             if found is None:
                 return self._end(release, folder, job, late)
             job["arn"] = found
@@ -143,7 +144,8 @@ class Grading:
         with self.releases.creating(release.digest) as may:
             if not may:
                 return not_in_progress(release.digest)
-            job["arn"] = jobs.start(self.bedrock, self.owner, self._request(release, folder, job["judge"]))
+            request = self._request(release, folder, job["judge"])
+            job["arn"] = jobs.start(self.bedrock, self.owner, request, self.absence_seconds)
         # A running function continues after its execution was stopped, and the sweeper may have listed jobs
         # before this one existed.
         now = self.releases.get(release.digest)

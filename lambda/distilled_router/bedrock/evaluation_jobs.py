@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from distilled_router.aws.absence import confirmed
 from distilled_router.aws.errors import (
     NotYetError,
     ResourceError,
@@ -40,8 +42,10 @@ def name_part(owner: str) -> str:
     return f"{words}-{hashlib.sha256(owner.encode()).hexdigest()[:6]}".strip("-")
 
 
-def start(bedrock: Any, owner: str, request: Mapping[str, Any]) -> str:
+def start(bedrock: Any, owner: str, request: Mapping[str, Any], absence_seconds: float = 0.0) -> str:
     """Create the job of a CreateEvaluationJob request, or find the one of that name, and return its ARN.
+
+    A job without the owner's tag counts as another owner's after `absence_seconds`.
 
     Raises:
         NotYetError: The call failed temporarily.
@@ -49,13 +53,13 @@ def start(bedrock: Any, owner: str, request: Mapping[str, Any]) -> str:
     """
     name = str(request["jobName"])
     # Bedrock forgets tokens after a while, so a token alone would not find the job of an earlier call.
-    if found := find(bedrock, owner, name):
+    if found := find(bedrock, owner, name, absence_seconds):
         return found
     try:
         return str(bedrock.create_evaluation_job(**request)["jobArn"])
     except (ClientError, BotoCoreError) as error:
         # Whatever this error says, an earlier try of the same call may have created the job.
-        if found := find(bedrock, owner, name):
+        if found := find(bedrock, owner, name, absence_seconds):
             return found
         text = f"Bedrock did not create evaluation job {name}: {described(error)}"
         if is_transient(error) or (isinstance(error, ClientError) and _is_temporary(error)):
@@ -63,15 +67,20 @@ def start(bedrock: Any, owner: str, request: Mapping[str, Any]) -> str:
         raise ResourceError(text) from error
 
 
-def find(bedrock: Any, owner: str, name: str) -> str | None:
-    """Return the ARN of the job of that name, or None. Raises ResourceError if it is another owner's."""
+def find(bedrock: Any, owner: str, name: str, absence_seconds: float = 0.0) -> str | None:
+    """Return the ARN of the job of that name, or None.
+
+    Raises ResourceError if it is another owner's. The tags of a job that was created a moment ago may be
+    readable later than the job itself, so they are read for `absence_seconds`.
+    """
     for job in _named(bedrock, name):
         if job["jobName"] == name:
-            if not _is_ours(bedrock, job["jobArn"], owner):
+            arn = str(job["jobArn"])
+            if not confirmed(partial(_is_ours, bedrock, arn, owner), absence_seconds):
                 raise ResourceError(
                     f"Evaluation job {name} does not belong to this stack: it lacks the owner's tag {owner}."
                 )
-            return str(job["jobArn"])
+            return arn
     return None
 
 
@@ -95,9 +104,10 @@ def _named(bedrock: Any, part: str) -> Iterator[Mapping[str, Any]]:
         yield from page.get("jobSummaries", ())
 
 
-def _is_ours(bedrock: Any, arn: str, owner: str) -> bool:
+def _is_ours(bedrock: Any, arn: str, owner: str) -> bool | None:
+    """Return True if the job has the owner's tag, else None."""
     answer = or_none(bedrock.list_tags_for_resource, resourceARN=arn)
-    return answer is not None and is_owned(answer.get("tags", []), owner)
+    return (answer is not None and is_owned(answer.get("tags", []), owner)) or None
 
 
 def _is_temporary(error: ClientError) -> bool:

@@ -31,6 +31,7 @@ from evaluation.score_and_gate import score
 from local.bedrock.faults import ROLE_TEXTS
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE, ROLE
 from tests.unit.release_world import OWNER, RELEASE, A, Proxy, World
+from tests.unit.resource_scenes import Meddled, refusal, times
 
 JUDGE = "us.amazon.nova-pro-v1:0"
 TASK = Task.load()
@@ -286,6 +287,15 @@ def test_lost_answer_is_followed_by_a_lookup_of_the_name(bench: Bench) -> None:
     assert bench.grade()["outcome"] == "done"
     assert bench.world.calls("CreateEvaluationJob") == 1
     assert bench.jobs() == ["Completed"]
+
+
+def test_job_whose_response_is_lost_and_whose_tags_are_seen_late_is_ours(bench: Bench) -> None:
+    bench.answered()
+    bench.world.server.fault("lost_response", operation="CreateEvaluationJob")
+    missing = times(2, refusal("ResourceNotFoundException"))
+    late = Meddled(bench.world.bedrock, before={"list_tags_for_resource": missing})
+    assert bench.grade(bedrock=late, absence_seconds=5)["outcome"] == "done"
+    assert (bench.world.calls("CreateEvaluationJob"), bench.jobs()) == (1, ["Completed"])
 
 
 @pytest.mark.parametrize("kind", ["conflict", "validation"])
