@@ -161,7 +161,7 @@ class Sweeper:
         self._sweep_throughput(result, found.throughput, [r for r in known if r.digest != failed])
         self._stop_evaluation_jobs(result, found.jobs, known)
         for item in found.deployments:
-            reason = needed.get(item.digest) or self._started_again(item.digest)
+            reason = needed.get(item.digest) or self._needed_since(item.digest)
             self._remove(result, item, reason, self._delete_deployment)
         self._sweep_models(result, found.models, known, needed)
         count("UnroutedThroughput", self.owner, len(result.unrouted))
@@ -295,9 +295,9 @@ class Sweeper:
                 if item.arn in adopted:
                     reason = reason or "adopted by a release"
                 if not leaving:
-                    reason = reason or self._started_again(item.digest)
+                    reason = reason or self._needed_since(item.digest)
                 if not reason and not self._is_shared(item):
-                    users = models.users(self.bedrock, item.arn)
+                    users = list(filter(self._exists, models.users(self.bedrock, item.arn)))
                     reason = f"in use by {', '.join(users)}" if users else None
                 self._remove(result, item, reason, self._delete_model)
                 if leaving and item.arn in result.kept:
@@ -324,21 +324,24 @@ class Sweeper:
         """Return why throughput that nothing needs stays, or None."""
         if not self.claimant.holds(item.tags):
             return "left on purpose, claimed by no resource, and billed until you delete it"
-        return RETAINED if self.retain_throughput else self._committed(item)
+        return RETAINED if self.retain_throughput else throughput.committed(item.summary, self._at)
 
     def _clear_throughput(self, result: Sweep, item: Found) -> None:
         with result.trying(item.arn):
             if self.claimant.holds(item.tags):
-                reason = RETAINED if self.retain_throughput else self._committed(item)
+                # Committed throughput is refused: with the release gone, nobody would delete it.
+                reason = RETAINED if self.retain_throughput else None
                 self._remove(result, item, reason, self._delete_throughput)
                 if self.retain_throughput:
                     throughput.leave(self.bedrock, item.summary, self.claimant, self._at)
 
-    def _committed(self, item: Found) -> str | None:
-        return throughput.committed(item.summary, self._at)
-
     def _delete_throughput(self, item: Found) -> bool:
         return throughput.delete(self.bedrock, item.arn, self.owner, now=self._at)
+
+    def _exists(self, endpoint: str) -> bool:
+        """Return whether an endpoint exists; lists show some for a while after their deletion."""
+        find = throughput.find if throughput.is_throughput(endpoint) else deployments.find
+        return find(self.bedrock, endpoint) is not None
 
     def _delete_deployment(self, item: Found) -> bool:
         return deployments.delete(self.bedrock, item.arn)
@@ -396,9 +399,13 @@ class Sweeper:
         good.sort(key=self._updated, reverse=True)
         return needed | {release.digest: "kept for rollback" for release in good[: self.keep_releases]}
 
-    def _started_again(self, digest: str) -> str | None:
+    def _needed_since(self, digest: str) -> str | None:
+        """Return why endpoint and model must stay, if that began after the table was read."""
         release = self.releases.get(digest)
-        return "its release has started again" if release and not release.is_final else None
+        if release and not release.is_final:
+            return "its release has started again"
+        is_routed = digest in self.releases.effective_route().digests()
+        return "named by the route" if is_routed else None
 
     def _end_abandoned(self, result: Sweep) -> None:
         """Fail releases whose execution was stopped, timed out or disappeared."""

@@ -511,3 +511,11 @@ def test_commitment_that_is_not_listed_yet_is_not_left(
 
     monkeypatch.setattr(throughput, "listed", late)
     assert f"{MONTH} is committed until" in committed.refuses(ON_DEMAND, absence_seconds=1)
+
+
+def test_commitment_that_only_the_table_knows_yet_is_not_left_by_a_delete(
+    committed: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throughput, "listed", lambda _: iter(()))
+    with pytest.raises(ResourceError, match=f"{MONTH} is committed until"):
+        committed.delete()

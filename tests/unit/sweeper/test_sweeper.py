@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 import sweeper.handler
 from distilled_router.aws.errors import NotYetError, ResourceError
-from distilled_router.bedrock import ownership
+from distilled_router.bedrock import models, ownership
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, release_name, throughput_name
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.bedrock.throughput import CREATED_AS_TAG
@@ -195,6 +195,16 @@ def test_kept_models_lose_the_claim_at_the_end(world: World) -> None:
     kept = cleared(world).kept
     assert kept == {_arn(world, A): "adopted by a release"}
     assert claims_of(world, _arn(world, A)) == []
+
+
+def test_deployment_that_is_listed_after_its_deletion_keeps_no_model(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end, a model that is kept loses its claim, and nobody would delete it later."""
+    endpoint = made(world, A, LIVE)
+    monkeypatch.setattr(models, "users", lambda *_: [endpoint])
+    cleared(world)
+    assert (world.deployments(), world.models()) == (set(), set())
 
 
 def test_retained_models_stay_and_their_deployments_go(world: World) -> None:
@@ -500,12 +510,13 @@ def test_throughput_that_was_renamed_is_kept_while_a_release_moves_to_it(world: 
 
 
 @pytest.mark.parametrize("term", ["OneMonth", "SixMonths"])
-def test_committed_throughput_is_kept_with_its_date(world: World, term: str) -> None:
+def test_committed_throughput_is_kept_with_its_date_and_not_left_at_the_end(world: World, term: str) -> None:
     """Case B22."""
     arn = buy(world, world.train(A), throughput_name(OWNER, 1, term), commitmentDuration=term)
     assert "committed until" in world.sweeper().sweep().kept[arn]
-    cleared = world.sweeper().clear()
-    assert ("committed until" in cleared.kept[arn], cleared.waiting) == (True, [])
+    with pytest.raises(ResourceError, match="committed until"):
+        world.sweeper().clear()
+    assert claims_of(world, arn) == [RELEASE.logical_id]
 
 
 def test_deployment_that_is_being_created_is_removed_by_a_later_sweep(world: World) -> None:
@@ -713,6 +724,26 @@ def test_release_that_begins_again_during_the_sweep_is_kept(world: World) -> Non
         swept = world.sweeper().sweep()
     assert world.deployments() == world.models() == named(A)
     assert set(swept.kept.values()) == {"its release has started again"}
+
+
+def test_release_that_an_operator_restores_during_the_sweep_is_kept(world: World) -> None:
+    endpoint = made(world, A, RETIRED)
+    succeeded(world)
+
+    route, reads = Releases.effective_route, list[bool]()
+
+    def restored(self: Releases) -> Any:
+        found = route(self)
+        reads.append(True)
+        if len(reads) == 2:  # after the route was read for the last time
+            world.settle(live_share(A, endpoint))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Releases, "effective_route", restored)
+        swept = world.sweeper(keep=0).sweep()
+    assert named(A) <= world.deployments()
+    assert swept.kept[endpoint] == "named by the route"
 
 
 def failures(capture: Capture) -> int:
