@@ -295,15 +295,21 @@ def _is_asked_by(request: Request, tags: Mapping[str, str]) -> bool:
 
 
 def _undo(bedrock: Any, name_or_arn: str, request: Request) -> None:
-    """Stop the job, unless a newer request of the same resource, or another resource, needs it."""
+    """Stop the job and further attempts, except those that a newer request or another resource needs."""
+
+    def is_asked(job: Mapping[str, Any]) -> bool:
+        return _tags(bedrock, job).get(REQUEST_TAG) == request.request_id
 
     def of_request() -> dict[str, Any] | None:
         job = find(bedrock, name_or_arn)
-        return job if job and _tags(bedrock, job).get(REQUEST_TAG) == request.request_id else None
+        return job if job and is_asked(job) else None
 
     job = confirmed(of_request, request.absence_seconds)
-    if job and disclaim(bedrock, job, request.claimant):
-        stop(bedrock, job)
+    if job is None:
+        return
+    for each in (job, *filter(is_asked, attempts(bedrock, str(job["jobName"]))[1:])):
+        if disclaim(bedrock, each, request.claimant):
+            stop(bedrock, each)
 
 
 def disclaim(bedrock: Any, job: Mapping[str, Any], claimant: Claimant) -> bool:

@@ -242,6 +242,17 @@ def test_existing_job_that_a_superseded_request_adopts_loses_the_claim_again(wor
     assert claims(world.tags(job)).keys() == {JOB.key}
 
 
+def test_superseded_request_withdraws_its_claims_on_all_attempts(world: World) -> None:
+    jobs.retry(world.bedrock, world.failed_job(), 2)
+    newer = renamed(framework.delete(NAME, job_properties()))
+    hooks = Meddled(world.bedrock, after={"tag_resource": lambda: register(world.requests, newer)})
+
+    assert not world.jobs(hooks).send(renamed(framework.create(job_properties()))).succeeded
+
+    assert world.running() == [f"{NAME}-2"]
+    assert claims(world.job(f"{NAME}-2")["tags"]).keys() == {JOB.key}
+
+
 def test_name_in_use_by_a_job_that_is_not_readable_yet_is_awaited(world: World) -> None:
     """Failing would make CloudFormation roll back, and stop the job."""
     world.jobs().send(framework.create(job_properties(TrainingDataUri="s3://data/other.jsonl")))
