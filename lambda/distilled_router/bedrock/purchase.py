@@ -301,6 +301,11 @@ def check_own(
     if not spec.claimant.holds(tags):
         arn = existing["provisionedModelArn"]
         ownership.add_tags(bedrock, arn, {**spec.claimant.tag, throughput.CREATED_AS_TAG: spec.first_name})
+        # Another resource may have claimed it at the same time.
+        tags = throughput.read_tags(bedrock, existing)
+        if not spec.claimant.may_remove(tags):
+            ownership.release(bedrock, arn, spec.claimant)
+            raise ResourceError(not_owned(spec.name, existing, throughput.read_tags(bedrock, existing)))
 
 
 def not_owned(name: str, existing: Mapping[str, Any], tags: Mapping[str, str]) -> str:

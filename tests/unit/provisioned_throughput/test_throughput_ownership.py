@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
 from distilled_router.bedrock import ownership, throughput
 from distilled_router.bedrock.naming import OWNER_TAG, throughput_name
+from distilled_router.bedrock.ownership import Claimant
 from tests.unit import framework
 from tests.unit.framework import INVENTED, Waiter
 from tests.unit.provisioned_throughput.shop import (
@@ -343,6 +345,21 @@ def test_retained_throughput_is_taken_over_by_the_next_resource_of_its_name(shop
     assert (shop.names, shop.world.count(BUY)) == ([NAME], 1)
     assert shop.resource().send(framework.delete(NAME, shop.properties(), **OTHER)).succeeded
     assert shop.bought == []
+
+
+def test_retained_throughput_that_another_resource_takes_over_at_the_same_time_is_its(shop: Shop) -> None:
+    """With two claims on it, the first Delete would delete what the other resource uses."""
+    shop.create(Retain="true")
+    shop.delete(Retain="true")
+    other = Claimant(framework.STACK, OTHER["LogicalResourceId"])
+    claimed = partial(ownership.claim, shop.world.bedrock, shop.bought[0]["arn"], other)
+
+    response = shop.create(Meddled(shop.world.bedrock, before={"tag_resource": claimed}))
+
+    assert not response.succeeded
+    assert f"claimed by resource {other.logical_id} of stack" in response.reason
+    assert RESOURCE.logical_id not in response.reason
+    assert ownership.claims(shop.bought[0]["tags"]).keys() == {other.key}
 
 
 def test_a_delete_of_retained_throughput_says_until_when_it_is_committed(shop: Shop) -> None:
