@@ -29,7 +29,7 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
     request = Event.parse(event, ResourceEnv.read())
-    return answer_event(request, lambda: handle(request, client("s3"), Task.load()))
+    return answer_event(request, lambda each: handle(each, client("s3"), Task.load()), is_polled=False)
 
 
 def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_retries) -> dict[str, Any]:
@@ -38,7 +38,6 @@ def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_r
         # Also for an id that CloudFormation invented, because it cancelled a Create: the properties name the
         # folder, and the claims tell who needs it.
         _remove(event, event.properties, s3)
-        event.end_delete()
         return answer(str(event.physical_id))
     sources = {
         name.lower(): DataFile.of(name.lower(), event.properties[name], s3, retry)

@@ -59,14 +59,14 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
     request = Event.parse(event, ResourceEnv.read())
-    return answer_event(request, lambda: handle(request))
+    return answer_event(request, handle)
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
     request = Event.parse(event, ResourceEnv.read())
-    return answer_poll(request, lambda: check(request, client("bedrock"), client("s3")))
+    return answer_poll(request, lambda each: check(each, client("bedrock"), client("s3")))
 
 
 def create_job(event: Mapping[str, Any], context: Any) -> StageResult:

@@ -29,7 +29,7 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
     request = Event.parse(event)
-    return answer_event(request, lambda: handle(request, client("bedrock")))
+    return answer_event(request, lambda each: handle(each, client("bedrock")))
 
 
 def handle(event: Event, bedrock: Any, retry: Callable[..., Any] = with_retries) -> dict[str, Any]:

@@ -41,14 +41,14 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
     request = Event.parse(event, ResourceEnv.read())
-    return answer_event(request, lambda: resource.handle(request, _services(), Task.load()))
+    return answer_event(request, lambda each: resource.handle(each, _services(), Task.load()))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
     request = Event.parse(event, ResourceEnv.read())
-    return answer_poll(request, lambda: resource.check(request, _services()))
+    return answer_poll(request, lambda each: resource.check(each, _services()))
 
 
 def label_queries(event: Mapping[str, Any], context: Any) -> StageResult:

@@ -49,14 +49,14 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
     request = Event.parse(event, ResourceEnv.read())
-    return answer_event(request, lambda: handle(request, client("bedrock")))
+    return answer_event(request, lambda each: handle(each, client("bedrock")))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
     request = Event.parse(event, ResourceEnv.read())
-    return answer_poll(request, lambda: check(request, client("bedrock")))
+    return answer_poll(request, lambda each: check(each, client("bedrock")))
 
 
 def serve_from_throughput(event: Mapping[str, Any], context: Any) -> StageResult:
@@ -256,7 +256,8 @@ def _is_retained(event: Event, existing: Mapping[str, Any], at: datetime) -> boo
     """Return whether Retain keeps the throughput. What never served is kept only while it is committed."""
     if not is_true(event.properties.get("Retain", "false")):
         return False
-    return not _is_invented(str(event.physical_id)) or throughput.committed(existing, at) is not None
+    never_served = event.is_abandoned or _is_invented(str(event.physical_id))
+    return not never_served or throughput.committed(existing, at) is not None
 
 
 def _is_invented(physical_id: str) -> bool:

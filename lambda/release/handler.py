@@ -53,14 +53,14 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
     request = Event.parse(event, ReleaseEnv.read())
-    return answer_event(request, lambda: handle(request, services(_owner(request))))
+    return answer_event(request, lambda each: handle(each, services(_owner(each))))
 
 
 def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's isComplete."""
     del context
     request = Event.parse(event, ReleaseEnv.read())
-    return answer_poll(request, lambda: check(request, services(_owner(request))))
+    return answer_poll(request, lambda each: check(each, services(_owner(each))))
 
 
 def _owner(event: Event) -> str:

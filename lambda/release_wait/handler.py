@@ -23,7 +23,7 @@ def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     request, env = Event.parse(event), ReleaseWaitEnv.read()
     releases_table = table(env.table_name)
     waits, releases = WaitConditions(releases_table, env.owner), Releases(releases_table, env.owner)
-    return answer_event(request, lambda: handle(request, waits, releases, time.time()))
+    return answer_event(request, lambda each: handle(each, waits, releases, time.time()))
 
 
 def tick(event: Mapping[str, Any], context: Any) -> dict[str, int]:

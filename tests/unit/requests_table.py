@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import pytest
@@ -28,6 +27,9 @@ class RequestsTable:
         self.items: dict[str, list[str]] = {}
         self.since: dict[str, int] = {}
         self.deleting: dict[str, str] = {}
+        self.newest: dict[str, str] = {}
+        self.open: dict[str, list[str]] = {}
+        self.complete: dict[str, str] = {}
         self.now: Callable[[], float] = time.time
         self.wait_seconds = math.inf
 
@@ -36,20 +38,33 @@ class RequestsTable:
         key, values = request["Key"]["id"], request["ExpressionAttributeValues"]
         known, deleting = self.items.setdefault(key, []), self.deleting.get(key)
         update, condition = request["UpdateExpression"], request["ConditionExpression"]
-        if update == "REMOVE #deleting":
+        if "REMOVE #deleting" in update and condition == "#deleting = :id":
             self._require(deleting == values[":id"])
             del self.deleting[key]
-            return
-        # No person damages this table.
-        self._require(update != "REMOVE #requests" and values[":id"] not in known)
-        if "attribute_not_exists(#deleting)" in condition:
-            self._require(deleting is None or self.since[key] <= values[":ended"])
-        known.extend(values[":this"])
-        self.since[key] = values[":since"]
-        if "#deleting = :id" in update:
-            self.deleting[key] = values[":id"]
-        elif "REMOVE #deleting" in update:
-            self.deleting.pop(key, None)
+            if "#open" in update:
+                self.open.pop(key, None)
+            if ":last" in values:
+                self.complete[key] = values[":last"]
+            elif "#complete" in update:
+                self.complete.pop(key, None)
+        elif "SET #complete" in update:
+            self._require(self.newest.get(key) == values[":id"])
+            self.complete[key] = values[":this"]
+            self.open.pop(key, None)
+        elif "SET #open" in update:
+            self.open.setdefault(key, []).extend(values[":this"])
+        else:
+            # No person damages this table.
+            self._require(update != "REMOVE #requests" and values[":id"] not in known)
+            if "attribute_not_exists(#deleting)" in condition:
+                self._require(deleting is None or self.since[key] <= values[":ended"])
+            known.extend(values[":this"])
+            self.since[key] = values[":since"]
+            if "#deleting = :id" in update:
+                self.deleting[key] = values[":id"]
+            else:
+                self.deleting.pop(key, None)
+                self.newest[key] = values[":id"]
 
     def pass_time(self, seconds: float) -> None:
         """Make all requests older."""
@@ -64,8 +79,16 @@ class RequestsTable:
 
     def get_item(self, **request: Any) -> dict[str, Any]:
         """Return a resource's requests."""
-        known, since = self.items.get(request["Key"]["id"]), self.since.get(request["Key"]["id"])
-        return {"Item": {"requests": list(known), "since": since}} if known else {}
+        key = request["Key"]["id"]
+        if not self.items.get(key):
+            return {}
+        item = {"requests": list(self.items[key]), "since": self.since.get(key)}
+        more: dict[str, Mapping[str, Any]] = {
+            "open": self.open,
+            "complete": self.complete,
+            "newest": self.newest,
+        }
+        return {"Item": {**item, **{name: values[key] for name, values in more.items() if key in values}}}
 
     def event(self, raw: Mapping[str, Any]) -> Event:
         """Return an event of CloudFormation with its fence."""
@@ -82,12 +105,12 @@ def behind_framework(
 
     def on_event(raw: Mapping[str, Any]) -> dict[str, Any]:
         event = requests.event(raw)
-        return answer_event(event, partial(handle, event))
+        return answer_event(event, handle, is_polled=check is not None)
 
     def is_complete(raw: Mapping[str, Any]) -> dict[str, Any]:
         assert check is not None
         event = requests.event(raw)
-        return answer_poll(event, partial(check, event))
+        return answer_poll(event, check)
 
     return Framework(on_event, is_complete if check else None, **more)
 
@@ -104,4 +127,6 @@ def provide(monkeypatch: pytest.MonkeyPatch, owner: str = "search") -> RequestsT
 
 def register(requests: RequestsTable, raw: Mapping[str, Any]) -> None:
     """Register an event as onEvent does."""
-    answer_event(requests.event(raw), dict)
+    fence = requests.event(raw).fence
+    assert fence
+    fence.register()

@@ -202,6 +202,45 @@ def update_taken_back_whose_stack_is_then_deleted(stack: CloudFormation) -> str:
     return NOTHING
 
 
+def update_taken_back_in_vain_whose_stack_is_then_deleted(stack: CloudFormation) -> str:
+    """The rollback ends before it has removed what the Update created: UPDATE_ROLLBACK_FAILED."""
+    physical_id = stack.created()
+    stack.update(physical_id).poll(3)
+    stack.take_back(physical_id)
+    stack.delete(physical_id).end()
+    return NOTHING
+
+
+def update_whose_rollback_is_skipped(stack: CloudFormation) -> str:
+    """After UPDATE_ROLLBACK_FAILED: to CloudFormation the resource then counts as rolled back."""
+    physical_id = stack.created()
+    new = stack.update(physical_id).end().physical_id
+    stack.take_back(new)
+    if new == physical_id:
+        pytest.skip("Nothing is replaced.")
+    stack.delete(new, second=True).end()
+    return FIRST
+
+
+def update_given_up_whose_stack_is_then_deleted(stack: CloudFormation) -> str:
+    """Without a rollback: UPDATE_FAILED."""
+    physical_id = stack.created()
+    given_up = stack.update(physical_id).poll(3)
+    if given_up.is_done:
+        stack.delete(given_up.physical_id, second=True).end()
+    stack.delete(physical_id).end()
+    return NOTHING
+
+
+def update_given_up_and_followed_by_the_old_properties(stack: CloudFormation) -> str:
+    """Without a rollback; the template is corrected by hand."""
+    physical_id = stack.created()
+    if stack.update(physical_id).poll(3).is_done:
+        pytest.skip("CloudFormation learns the new id.")
+    stack.send(framework.update(physical_id, stack.first, stack.first)).end()
+    return FIRST
+
+
 def replaced_and_deleted(stack: CloudFormation) -> str:
     old = stack.created()
     new = stack.update(old).end().physical_id
@@ -277,6 +316,10 @@ SEQUENCES: dict[str, Callable[[CloudFormation], str]] = {
         update_taken_back_after_a_poll,
         update_taken_back_after_its_end,
         update_taken_back_whose_stack_is_then_deleted,
+        update_taken_back_in_vain_whose_stack_is_then_deleted,
+        update_whose_rollback_is_skipped,
+        update_given_up_whose_stack_is_then_deleted,
+        update_given_up_and_followed_by_the_old_properties,
         replaced_and_deleted,
         created_twice_at_once,
         renamed,

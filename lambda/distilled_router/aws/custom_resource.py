@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from aws_lambda_powertools import Logger
@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from distilled_router.aws.absence import confirmed
 from distilled_router.aws.clients import table
 from distilled_router.aws.errors import ResourceError, is_transient
-from distilled_router.aws.fence import Fence
+from distilled_router.aws.fence import Answered, Fence
 from distilled_router.env import ResourceEnv
 
 # The whole response has at most 4,096 bytes. The framework adds a stack trace of about 1,000 bytes and the
@@ -41,6 +41,7 @@ class Event:
         fence: tells whether CloudFormation still waits for this request; None where that does not matter.
         absence_seconds: for how long a Delete must find nothing before it is complete.
         wait_seconds: for how long the framework polls for the request.
+        is_abandoned: whether this is our own Delete of what an abandoned request created.
     """
 
     request_type: str
@@ -54,6 +55,7 @@ class Event:
     fence: Fence | None = None
     absence_seconds: float = 0.0
     wait_seconds: float = math.inf
+    is_abandoned: bool = False
 
     @classmethod
     def parse(cls, event: Mapping[str, Any], env: ResourceEnv | None = None) -> Self:
@@ -84,10 +86,36 @@ class Event:
         if self.fence:
             self.fence.check()
 
-    def end_delete(self) -> None:
-        """Store that a Delete has ended: the resource may be created again. Other requests store nothing."""
-        if self.fence and self.is_delete:
-            self.fence.end_delete()
+    def end(self, *, is_complete: bool) -> None:
+        """Store that a Delete has ended, or that a Create or Update is complete."""
+        if self.fence is None:
+            return
+        if self.is_delete:
+            self.fence.end_delete(str(self.physical_id), is_complete=is_complete)
+        elif is_complete:
+            self.fence.complete(str(self.physical_id), self.properties)
+
+    def deletions_of_abandoned(self) -> list[Self]:
+        """Return a Delete for each abandoned request of the resource, which may have created something."""
+        found = self.fence.abandoned(str(self.physical_id)) if self.fence else []
+        return [
+            replace(
+                self,
+                request_type="Delete",
+                physical_id=each.physical_id,
+                properties=each.properties,
+                old_properties={},
+                raw={},
+                is_abandoned=True,
+            )
+            for each in found
+            if not self._is_for(each)
+        ]
+
+    def _is_for(self, abandoned: Answered) -> bool:
+        """Return whether this is CloudFormation's own Delete of what an abandoned request created."""
+        same = (abandoned.physical_id, abandoned.properties) == (self.physical_id, self.properties)
+        return self.is_delete and same
 
     def waited_seconds(self) -> float:
         """Return for how long CloudFormation has waited for this request.
@@ -152,44 +180,57 @@ def _bytes(text: str) -> int:
     return len(json.dumps(text, ensure_ascii=False).encode(errors="replace"))
 
 
-def answer_event(event: Event, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def answer_event(
+    event: Event, handle: Callable[[Event], dict[str, Any]], *, is_polled: bool = True
+) -> dict[str, Any]:
     """Register the request and return onEvent's response.
 
-    An AWS error is raised with a text that fits CloudFormation's reason.
+    Without `is_polled` there is no isComplete, and the request is complete with this response. An AWS error
+    is raised with a text that fits CloudFormation's reason.
     """
 
     def registered() -> dict[str, Any]:
         if event.fence:
             event.fence.register()
-        return work()
+        found = handle(event)
+        if event.fence and not event.is_delete:
+            event.fence.note(str(found["PhysicalResourceId"]), event.properties)
+        if not is_polled:
+            answered = replace(event, physical_id=str(found["PhysicalResourceId"]))
+            for abandoned in answered.deletions_of_abandoned():
+                handle(abandoned)
+            answered.end(is_complete=True)
+        return found
 
     return _explained(event, registered)
 
 
-def answer_poll(event: Event, check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def answer_poll(event: Event, check: Callable[[Event], dict[str, Any]]) -> dict[str, Any]:
     """Return isComplete's response. A temporary error means "not complete yet".
 
     The framework gives up at the first error that is raised, and CloudFormation then deletes what was just
-    paid for. A Delete is complete only if it finds nothing to do for `absence_seconds`. Raises ResourceError
-    with the reason of the last poll shortly before the framework would end with "Operation timed out".
+    paid for. A Delete is complete only if it finds nothing to do for `absence_seconds`. No request is
+    complete before everything is removed that abandoned ones created. Raises ResourceError with the reason of
+    the last poll shortly before the framework would end with "Operation timed out".
     """
 
-    def confirm() -> dict[str, Any]:
-        """Return the response of a Delete, which may have to find nothing several times."""
-        return confirmed(unfinished, event.absence_seconds) or complete()
-
-    def unfinished() -> dict[str, Any] | None:
-        """Return the response of a Delete that is not complete yet."""
-        found = check()
-        return None if found["IsComplete"] else found
+    def left() -> dict[str, Any] | None:
+        """Return the response if a Delete, or what abandoned requests created, is not deleted yet."""
+        deletions = [event, *abandoned] if event.is_delete else abandoned
+        answers = (check(each) for each in deletions)
+        return next((found for found in answers if not found["IsComplete"]), None)
 
     def poll() -> dict[str, Any]:
         waited = 0.0
         try:
             waited = event.waited_seconds()
-            found = confirm() if event.is_delete else check()
+            found = complete() if event.is_delete else check(event)
             if found["IsComplete"]:
-                event.end_delete()
+                abandoned[:] = event.deletions_of_abandoned()
+                if event.is_delete or abandoned:
+                    found = confirmed(left, event.absence_seconds) or found
+            if found["IsComplete"]:
+                event.end(is_complete=True)
         except (ClientError, BotoCoreError) as error:
             if not is_transient(error):
                 raise
@@ -201,6 +242,7 @@ def answer_poll(event: Event, check: Callable[[], dict[str, Any]]) -> dict[str, 
             )
         return found
 
+    abandoned = list[Event]()
     return _explained(event, poll)
 
 
@@ -209,5 +251,5 @@ def _explained(event: Event, work: Callable[[], dict[str, Any]]) -> dict[str, An
         return work()
     except (ResourceError, ClientError, BotoCoreError) as error:
         with suppress(ClientError, BotoCoreError):
-            event.end_delete()
+            event.end(is_complete=False)
         raise ResourceError(shortened(str(error))) from error

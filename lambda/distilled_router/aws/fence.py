@@ -11,29 +11,68 @@ say what it waited for, before the framework ends with "Operation timed out".
 
 Lambda may deliver an event late: the Create of a resource after its Delete. CloudFormation sends nothing
 else to a resource while it waits for a Delete, so what arrives meanwhile is late, and is refused.
+
+An Update that was abandoned may have created a replacement whose id CloudFormation never learned. So ids and
+properties of requests are kept until a request is complete; before that, it removes what the abandoned ones
+created.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 
 from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import ResourceError, code
 
 _REQUESTS, _SINCE, _DELETING = "requests", "since", "deleting"
+# The newest request that is no Delete; what requests answered with; the id of the last one that completed.
+_NEWEST, _OPEN, _COMPLETE = "newest", "open", "complete"
+_FIELDS = (_REQUESTS, _SINCE, _DELETING, _NEWEST, _OPEN, _COMPLETE)
 # Condition: a person damaged the requests.
 _DAMAGED = "attribute_exists(#requests) AND NOT attribute_type(#requests, :list)"
 
 
 class SupersededError(ResourceError):
     """CloudFormation has sent a newer request to the same resource."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a Create or Update answered with, and its properties.
+
+    `before` is the id that it replaced, until that is deleted.
+    """
+
+    request_id: str
+    physical_id: str
+    properties: Mapping[str, Any]
+    before: str = ""
+
+    @classmethod
+    def of(cls, entry: Any) -> Self | None:
+        """Return an entry of the item; None if there is none, or a person damaged it."""
+        try:
+            found = json.loads(entry)
+            return cls(
+                *(str(found["request_id"]), str(found["physical_id"])),
+                dict(found["properties"]),
+                str(found.get("before", "")),
+            )
+        except (TypeError, ValueError, KeyError):
+            return None
+
+    @property
+    def entry(self) -> str:
+        """Return the entry for the item."""
+        return json.dumps(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -69,7 +108,7 @@ class Fence:
         if self.is_delete:
             update += ", #deleting = :id"
         else:
-            update += " REMOVE #deleting"
+            update += ", #newest = :id REMOVE #deleting"
             condition += (
                 " AND (attribute_not_exists(#deleting) OR #since <= :ended"
                 " OR NOT attribute_type(#since, :number))"
@@ -82,10 +121,63 @@ class Fence:
         else:
             self.check()
 
-    def end_delete(self) -> None:
+    def note(self, physical_id: str, properties: Mapping[str, Any]) -> None:
+        """Store what this Create or Update answered with, until a request is complete."""
+        this = Answered(self.request_id, physical_id, dict(properties))
+        self._update(
+            "SET #open = list_append(if_not_exists(#open, :none), :this)",
+            "attribute_not_exists(#open) OR attribute_type(#open, :list)",
+            {":none": [], ":this": [this.entry], ":list": "L"},
+        )
+
+    def complete(self, physical_id: str, properties: Mapping[str, Any]) -> None:
+        """Store that this Create or Update is complete, and that nothing of abandoned ones is left."""
+        last = Answered.of(self._item().get(_COMPLETE))
+        before = (last.before if last.physical_id == physical_id else last.physical_id) if last else ""
+        this = Answered(self.request_id, physical_id, dict(properties), before)
+        values = {":this": this.entry, ":id": self.request_id}
+        self._update("SET #complete = :this REMOVE #open", "#newest = :id", values)
+
+    def abandoned(self, physical_id: str) -> list[Answered]:
+        """Return the requests whose creations nobody needs when this one is complete.
+
+        `physical_id` is this request's. An id that CloudFormation may still know is left out: that of the
+        last complete request; and if a newer one returns to the id before it, that id, since a rollback can
+        be skipped. Only a Delete of the id itself includes them.
+        """
+        item = self._item()
+        last, listed = Answered.of(item.get(_COMPLETE)), item.get(_OPEN)
+        entries = map(Answered.of, listed) if isinstance(listed, list) else ()
+        found = [entry for entry in entries if entry]
+        used = set[str]() if self.is_delete else {physical_id}
+        if last:
+            newest = item.get(_NEWEST)
+            target = next((each for each in found if each.request_id == newest), None)
+            if last.request_id == newest or not self.is_delete:
+                used.add(last.physical_id)
+            else:
+                # No clean-up after a replacement: CloudFormation may never have learned of the last one.
+                found.append(last)
+                used |= {last.before} if target and target.physical_id == last.before else set()
+        if self.is_delete:
+            used.discard(physical_id)
+        return [each for each in found if each.request_id != self.request_id and each.physical_id not in used]
+
+    def end_delete(self, physical_id: str, *, is_complete: bool) -> None:
         """Store that this Delete has ended, so that the resource may be created again."""
+        values, update = {":id": self.request_id}, "REMOVE #deleting"
         try:
-            self._update("REMOVE #deleting", "#deleting = :id", {":id": self.request_id})
+            if is_complete:
+                update += ", #open"
+                last = Answered.of(self._item().get(_COMPLETE))
+                if last and last.physical_id != physical_id:
+                    values[":last"] = replace(
+                        last, before="" if last.before == physical_id else last.before
+                    ).entry
+                    update = f"SET #complete = :last {update}"
+                else:
+                    update += ", #complete"
+            self._update(update, "#deleting = :id", values)
         except ClientError as error:
             # The stack is gone.
             if code(error) != "ResourceNotFoundException":
@@ -93,7 +185,7 @@ class Fence:
 
     def _update(self, update: str, condition: str, values: Mapping[str, Any]) -> bool:
         """Update the resource's item; return whether the condition held."""
-        names = {f"#{name}": name for name in (_REQUESTS, _SINCE, _DELETING)}
+        names = {f"#{name}": name for name in _FIELDS}
         try:
             self.table.update_item(
                 Key=self._key,

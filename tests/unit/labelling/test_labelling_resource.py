@@ -109,15 +109,15 @@ class System:
 
     def start(self, raw: Mapping[str, Any], services: Services | None = None) -> dict[str, Any]:
         """Call onEvent."""
-        event = self.requests.event(raw)
+        aws = services or self.services
         return answer_event(
-            event, lambda: resource.handle(event, services or self.services, TASK, lambda call, **_: call())
+            self.requests.event(raw), lambda each: resource.handle(each, aws, TASK, lambda call, **_: call())
         )
 
     def is_complete(self, raw: Mapping[str, Any], services: Services | None = None) -> bool:
         """Call isComplete."""
         event = self.requests.event(raw)
-        asked = answer_poll(event, lambda: resource.check(event, services or self.services))
+        asked = answer_poll(event, lambda each: resource.check(each, services or self.services))
         return bool(asked["IsComplete"])
 
     def delete(

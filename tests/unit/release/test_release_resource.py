@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from distillation_job import handler as job_handler
-from distilled_router.aws.custom_resource import Event, answer_event
+from distilled_router.aws.custom_resource import Event
 from distilled_router.aws.errors import ResourceError
 from distilled_router.aws.fence import SupersededError
 from distilled_router.bedrock import ownership
@@ -526,9 +526,10 @@ def test_delete_of_one_owner_leaves_another_owners_route_and_declaration(
 
 
 def test_create_that_a_newer_request_superseded_starts_nothing(world: World, resource: Resource) -> None:
-    late = world.requests.event(resource.event("Create", A).raw)
-    answer_event(late, dict)
-    answer_event(world.requests.event(resource.event("Delete", A).raw), dict)
+    raw = resource.event("Create", A).raw
+    requests_table.register(world.requests, raw)
+    late = world.requests.event(raw)
+    requests_table.register(world.requests, resource.event("Delete", A).raw)
     with pytest.raises(SupersededError):
         handle(late, resource.services())
     assert (world.executions(), world.releases.table.scan()["Items"]) == ({}, [])
@@ -538,13 +539,14 @@ def test_declaration_that_a_newer_request_overtakes_is_undone(
     world: World, resource: Resource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resource.deploy(A, "Create")
-    late = world.requests.event(resource.event("Update", B).raw)
-    answer_event(late, dict)
+    raw = resource.event("Update", B).raw
+    requests_table.register(world.requests, raw)
+    late = world.requests.event(raw)
     real = Declarations.declare
 
     def declare(self: Declarations, *given: Any) -> list[Declaration]:
         before = real(self, *given)
-        answer_event(world.requests.event(resource.event("Update", A).raw), dict)
+        requests_table.register(world.requests, resource.event("Update", A).raw)
         return before
 
     monkeypatch.setattr(Declarations, "declare", declare)
@@ -556,11 +558,12 @@ def test_declaration_that_a_newer_request_overtakes_is_undone(
 def test_execution_that_was_started_while_a_newer_request_arrived_is_stopped(
     world: World, resource: Resource
 ) -> None:
-    late = world.requests.event(resource.event("Create", A).raw)
-    answer_event(late, dict)
+    raw = resource.event("Create", A).raw
+    requests_table.register(world.requests, raw)
+    late = world.requests.event(raw)
 
     def start(**parameters: Any) -> Any:
-        answer_event(world.requests.event(resource.event("Delete", A).raw), dict)
+        requests_table.register(world.requests, resource.event("Delete", A).raw)
         return world.stepfunctions.start_execution(**parameters)
 
     with pytest.raises(SupersededError):

@@ -64,10 +64,10 @@ def test_delete_is_complete_only_if_it_stays_so() -> None:
     """A list that lags shows nothing at first, and a resource that costs money later."""
     event = replace(Event.parse(framework.delete("job", {})), absence_seconds=0.7)
     lagging = answers(complete(), pending("deleting"))
-    assert answer_poll(event, lambda: next(lagging)) == pending("deleting")
+    assert answer_poll(event, lambda _: next(lagging)) == pending("deleting")
     looks = list[int]()
 
-    def nothing_left() -> dict[str, bool]:
+    def nothing_left(_: Event) -> dict[str, bool]:
         looks.append(1)
         return complete()
 
@@ -77,4 +77,4 @@ def test_delete_is_complete_only_if_it_stays_so() -> None:
 
 def test_create_is_complete_at_once() -> None:
     event = replace(Event.parse(framework.create({})), absence_seconds=60)
-    assert answer_poll(event, complete) == complete()
+    assert answer_poll(event, lambda _: complete()) == complete()

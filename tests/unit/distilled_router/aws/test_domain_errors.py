@@ -158,7 +158,7 @@ def test_a_short_reason_stays_as_it_is() -> None:
 def test_an_error_of_the_service_becomes_a_short_reason() -> None:
     """Case C2."""
 
-    def work() -> dict[str, Any]:
+    def work(_: Event) -> dict[str, Any]:
         raise refusal("AccessDeniedException", "no " * 5_000, 403)
 
     for entry in (answer_event, answer_poll):
@@ -171,7 +171,7 @@ def test_an_error_of_the_service_becomes_a_short_reason() -> None:
 def test_a_temporary_error_is_retried_by_is_complete_only() -> None:
     """Case C1."""
 
-    def work() -> dict[str, Any]:
+    def work(_: Event) -> dict[str, Any]:
         raise refusal("ThrottlingException", status=429)
 
     assert not answer_poll(EVENT, work)["IsComplete"]

@@ -21,6 +21,12 @@ ROLLBACK = framework.update("job", {}, {})
 DELETE = framework.delete("job", {})
 
 
+def done(event: Event) -> dict[str, bool]:
+    """Complete the request."""
+    del event
+    return complete()
+
+
 @pytest.fixture
 def requests() -> RequestsTable:
     return RequestsTable()
@@ -35,24 +41,24 @@ def test_request_delivered_twice_stays_the_newest(requests: RequestsTable) -> No
     """Case B1."""
     register(requests, CREATE)
     register(requests, CREATE)
-    assert answer_poll(requests.event(CREATE), complete) == complete()
+    assert answer_poll(requests.event(CREATE), done) == complete()
 
 
 def test_poll_of_a_superseded_request_ends_before_any_work(requests: RequestsTable) -> None:
     """The Provider's state machine keeps polling for a request that CloudFormation has abandoned."""
     register(requests, CREATE)
     register(requests, ROLLBACK)
-    done = list[str]()
+    worked = list[str]()
 
-    def work() -> dict[str, bool]:
-        done.append("created")
+    def work(_: Event) -> dict[str, bool]:
+        worked.append("created")
         return complete()
 
     with pytest.raises(
         ResourceError, match=rf"{CREATE['RequestId']}.*superseded by request {ROLLBACK['RequestId']}"
     ):
         answer_poll(requests.event(CREATE), work)
-    assert done == []
+    assert worked == []
     assert answer_poll(requests.event(ROLLBACK), work) == complete()
 
 
@@ -70,7 +76,7 @@ def test_superseded_event_that_is_delivered_again_does_nothing(requests: Request
     register(requests, CREATE)
     register(requests, ROLLBACK)
     with pytest.raises(ResourceError, match="superseded"):
-        answer_event(requests.event(CREATE), complete)
+        answer_event(requests.event(CREATE), done)
     requests.event(ROLLBACK).check_newest()
 
 
@@ -79,18 +85,18 @@ def test_create_that_arrives_during_the_delete_buys_nothing(requests: RequestsTa
     register(requests, DELETE)
     with pytest.raises(ResourceError, match=rf"{CREATE['RequestId']}.*superseded.*{DELETE['RequestId']}"):
         register(requests, CREATE)
-    assert answer_poll(requests.event(DELETE), complete) == complete()
+    assert answer_poll(requests.event(DELETE), done) == complete()
 
 
 def test_resource_can_be_created_again_after_its_delete(requests: RequestsTable) -> None:
     register(requests, DELETE)
-    assert answer_poll(requests.event(DELETE), complete) == complete()
+    assert answer_poll(requests.event(DELETE), done) == complete()
     register(requests, CREATE)
     requests.event(CREATE).check_newest()
 
 
 def test_resource_can_be_created_again_after_a_delete_that_failed(requests: RequestsTable) -> None:
-    def refused() -> dict[str, bool]:
+    def refused(_: Event) -> dict[str, bool]:
         raise ResourceError("in use")
 
     register(requests, DELETE)
@@ -116,7 +122,7 @@ def test_second_delete_supersedes_the_first_and_still_holds(requests: RequestsTa
     register(requests, DELETE)
     register(requests, again)
     with pytest.raises(ResourceError, match="superseded"):
-        answer_poll(requests.event(DELETE), complete)
+        answer_poll(requests.event(DELETE), done)
     with pytest.raises(ResourceError, match="superseded"):
         register(requests, CREATE)
 
@@ -152,7 +158,7 @@ def test_throttled_table_is_asked_again_at_the_next_poll(
 
     register(requests, CREATE)
     monkeypatch.setattr(requests, "get_item", throttled)
-    found = answer_poll(requests.event(CREATE), complete)
+    found = answer_poll(requests.event(CREATE), done)
     assert (found["IsComplete"], "slow down" in found["Reason"]) == (False, True)
 
 
@@ -191,15 +197,15 @@ def test_wait_that_does_not_end_reports_its_last_reason(requests: RequestsTable)
     requests.now, requests.wait_seconds = lambda: clock[0], 2400
     register(requests, CREATE)
     clock[0] += 2330
-    assert not answer_poll(requests.event(CREATE), lambda: pending("Job x is Stopping."))["IsComplete"]
+    assert not answer_poll(requests.event(CREATE), lambda _: pending("Job x is Stopping."))["IsComplete"]
     clock[0] += 20
     with pytest.raises(ResourceError, match=r"not complete after 39 minutes\. Job x is Stopping\."):
-        answer_poll(requests.event(CREATE), lambda: pending("Job x is Stopping."))
+        answer_poll(requests.event(CREATE), lambda _: pending("Job x is Stopping."))
     # A redelivered event does not start the time again, a new request does.
     register(requests, CREATE)
-    assert answer_poll(requests.event(CREATE), complete) == complete()
+    assert answer_poll(requests.event(CREATE), done) == complete()
     register(requests, ROLLBACK)
-    assert not answer_poll(requests.event(ROLLBACK), lambda: pending("Wait."))["IsComplete"]
+    assert not answer_poll(requests.event(ROLLBACK), lambda _: pending("Wait."))["IsComplete"]
 
 
 def test_wait_for_a_call_that_keeps_failing_reports_the_error(requests: RequestsTable) -> None:
@@ -208,7 +214,7 @@ def test_wait_for_a_call_that_keeps_failing_reports_the_error(requests: Requests
     register(requests, CREATE)
     clock[0] += 2350
 
-    def throttled() -> dict[str, bool]:
+    def throttled(_: Event) -> dict[str, bool]:
         raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "GetJob")
 
     with pytest.raises(ResourceError, match="slow down"):
