@@ -141,11 +141,14 @@ def _delete(event: Event, aws: Services) -> str | None:
 
 
 def _check_owner(event: Event) -> None:
-    """Raise ResourceError for another owner: the roles may no longer touch what the old owner has."""
-    old = event.old_properties.get("Owner")
-    if event.request_type == "Update" and old and old != _owner(event):
+    """Raise ResourceError for another owner: the roles may no longer touch what the old owner has.
+
+    The physical id is the owner to which a rollback returns.
+    """
+    own = event.physical_id
+    if event.request_type == "Update" and own != _owner(event):
         raise ResourceError(
-            f"Nothing was changed: the owner of a Release can't change from {old} to {_owner(event)}, since "
+            f"Nothing was changed: the owner of a Release can't change from {own} to {_owner(event)}, since "
             "its roles are limited to one owner's resources. Give the construct another id with the new "
             "owner; the old one is then deleted with all that it created."
         )

@@ -513,6 +513,16 @@ def test_another_owner_is_refused_before_anything_changes(world: World, resource
     assert (other.declared(), world.releases.declared()) == (None, B)
 
 
+def test_rollback_of_a_refused_owner_is_not_refused(world: World, resource: Resource) -> None:
+    """CloudFormation rolls back the refused Update by another one, from the new owner to the old one."""
+    serving(world, resource)
+    raw = dict(resource.event("Update", B).raw)
+    raw["OldResourceProperties"] = {**raw["ResourceProperties"], "Owner": "movies"}
+    asked = {**raw, **handle(Event.parse(raw), resource.services())}
+    assert (asked["PhysicalResourceId"], asked["StartError"]) == (OWNER, None)
+    assert check(Event.parse(asked), resource.services()) == {"IsComplete": True}
+
+
 def test_delete_of_one_owner_leaves_another_owners_route_and_declaration(
     world: World, resource: Resource
 ) -> None:
