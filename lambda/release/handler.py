@@ -123,8 +123,9 @@ def check(event: Event, aws: Services) -> dict[str, Any]:
 def _delete(event: Event, aws: Services) -> str | None:
     """Continue the deletion; return what is left, or None."""
     if others := _others(event, aws):
-        _sweeper(event, aws).hand_over(others[-1])
+        # First, so that the other one can end everything even if this Delete fails and is abandoned.
         aws.releases.declarations.remove(Claimant.of(event))
+        _sweeper(event, aws).hand_over(others[-1])
         return None
     _check_commitments(event, aws, wanted="")
     # A step may still run after its execution was stopped, and create a resource.

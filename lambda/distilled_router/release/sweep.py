@@ -191,10 +191,16 @@ class Sweeper:
         return result
 
     def hand_over(self, to: Claimant) -> None:
-        """Pass all claims on to another resource, which declares the same owner's releases now."""
+        """Pass all claims on to another resource, which declares the same owner's releases now.
+
+        Raises ResourceError with all refusals, after the rest is done.
+        """
+        result = Sweep()
         for item in list(self._claimed.everything()):
-            ownership.claim(self.bedrock, item.arn, to)
-            ownership.release(self.bedrock, item.arn, self.claimant)
+            with result.trying(item.arn):
+                ownership.claim(self.bedrock, item.arn, to)
+                ownership.release(self.bedrock, item.arn, self.claimant)
+        result.check()
 
     def take_over(self, of: Claimant) -> None:
         """Claim what another resource claims, which declared the same owner's releases before."""

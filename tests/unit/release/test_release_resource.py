@@ -482,6 +482,30 @@ def test_moved_construct_keeps_route_declaration_and_all_that_is_paid_for(
     assert (world.deployments(), world.models()) == (set(), named(B))
 
 
+def test_refusal_while_a_construct_is_moved_leaves_the_rest_to_its_new_name(
+    world: World, resource: Resource
+) -> None:
+    """CloudFormation abandons a Delete that fails in clean-up, so the new name must be able to end all."""
+    serving(world, resource)
+    new = moved(resource)
+    new.deploy(B, "Create")
+    (denied, *_) = (one["arn"] for one in world.server.state()["deployments"])
+
+    def untag(**parameters: Any) -> Any:
+        if parameters["resourceARN"] == denied:
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "UntagResource")
+        return world.bedrock.untag_resource(**parameters)
+
+    asked = Event.parse(resource.send(resource.event("Delete", B)))
+    with pytest.raises(ResourceError, match="AccessDeniedException: no"):
+        check(asked, resource.services(bedrock=Proxy(world.bedrock, untag_resource=untag)))
+    assert [one.claimant for one in world.releases.declarations.all()] == [new.claimant]
+    ownership.remove_tags(world.bedrock, denied, [RELEASE.key])
+    assert claims_of(world) == {JOB.logical_id, "ReleaseMoved"}
+    assert new.delete(B, polls=3)
+    assert (world.deployments(), world.releases.route().shares) == (set(), ())
+
+
 def test_move_that_is_rolled_back_leaves_the_first_resource_as_it_was(
     world: World, resource: Resource
 ) -> None:
