@@ -29,7 +29,7 @@ from distilled_router.aws.custom_resource import (
     is_true,
     pending,
 )
-from distilled_router.aws.errors import NotYetError, ResourceError, is_transient
+from distilled_router.aws.errors import NotYetError, ResourceError, is_transient, with_retries
 from distilled_router.aws.state_machine import StageResult, wait_if_transient, waiting
 from distilled_router.bedrock import purchase, throughput
 from distilled_router.bedrock.naming import OWNER_TAG
@@ -39,6 +39,9 @@ from distilled_router.release.table import Releases, RouteChangedError
 from provisioned_throughput.serve_from_throughput import serve
 
 logger = Logger()
+
+# Seconds for which onEvent of an Update repeats what failed temporarily.
+RETRY_SECONDS = 60
 
 
 def _utc_now() -> datetime:
@@ -77,9 +80,12 @@ def handle(event: Event, bedrock: Any, now: Callable[[], datetime] = _utc_now) -
         return answer(str(physical_id))
     if event.request_type == "Create" or physical_id is None:
         return _begin_create(event, bedrock)
-    if throughput.terms(physical_id) == throughput.terms(_name(event)):
-        return _begin_in_place(event, bedrock, physical_id, now())
-    return _begin_replacement(event, bedrock, physical_id, now())
+    is_in_place = throughput.terms(physical_id) == throughput.terms(_name(event))
+    begin = _begin_in_place if is_in_place else _begin_replacement
+    # An error of onEvent is final, and must not end a rollback.
+    return with_retries(
+        lambda: begin(event, bedrock, physical_id, now()), retryable=is_transient, seconds=RETRY_SECONDS
+    )
 
 
 def check(event: Event, bedrock: Any, now: Callable[[], datetime] = _utc_now) -> dict[str, Any]:
@@ -101,7 +107,7 @@ def _ensure(event: Event, bedrock: Any, at: datetime) -> str:
         raise NotYetError("The throughput of the update that is rolled back is being deleted.")
     name, model_arn, seconds = _name(event), str(event.properties.get("ModelArn")), event.absence_seconds
     if event.raw.get("DeletedOutside"):
-        raise ResourceError(purchase.deleted_outside(name))
+        raise ResourceError(purchase.deleted_outside(name, Claimant.of(event)))
     arn = str(event.raw.get("Arn", ""))
     found = purchase.ensure(
         bedrock,
@@ -179,7 +185,13 @@ def _begin_in_place(event: Event, bedrock: Any, physical_id: str, at: datetime) 
     arn = existing["provisionedModelArn"]
     try:
         found = purchase.ensure(
-            bedrock, _spec(event), model_arn, now=at, arn=arn, check_newest=event.check_newest
+            bedrock,
+            _spec(event),
+            model_arn,
+            now=at,
+            arn=arn,
+            absence_seconds=event.absence_seconds,
+            check_newest=event.check_newest,
         )
     except NotYetError as error:
         logger.info("retrying later", reason=str(error))

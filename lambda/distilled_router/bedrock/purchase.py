@@ -97,7 +97,7 @@ def ensure(
     existing = confirmed(lambda: _existing(bedrock, spec, arn), absence_seconds)
     if existing is None:
         if arn:
-            raise ResourceError(deleted_outside(spec.name))
+            raise ResourceError(deleted_outside(spec.name, spec.claimant))
         _check_model(bedrock, spec, model_arn, now, absence_seconds)
         with checked_before_each_try(bedrock, "CreateProvisionedModelThroughput", check_newest):
             bought = _create(bedrock, spec, model_arn, absence_seconds)
@@ -171,12 +171,13 @@ def _deleted_now(bedrock: Any, arn: str) -> bool:
     return True
 
 
-def deleted_outside(name: str) -> str:
+def deleted_outside(name: str, claimant: Claimant) -> str:
     """Return the error text for throughput that was deleted outside of its stack."""
     return (
         f"Throughput {name} was deleted outside of its stack. Nothing was bought in its place, since that "
         "costs money. To buy it again, remove the resource from the stack, deploy, add it again and deploy "
-        "again; or declare another number of model units."
+        "again; or declare another number of model units. If the rollback fails for this reason, too, first "
+        f"run aws cloudformation continue-update-rollback --resources-to-skip {claimant.logical_id}."
     )
 
 

@@ -426,6 +426,7 @@ def test_one_that_was_deleted_by_hand_is_reported_and_not_bought_again(shop: Sho
 
     assert (response.succeeded, response.physical_id) == (False, NAME)
     assert "deleted outside of its stack. Nothing was bought in its place" in response.reason
+    assert f"--resources-to-skip {RESOURCE.logical_id}" in response.reason
     assert shop.world.count(BUY) == 1
     assert shop.delete().succeeded
 

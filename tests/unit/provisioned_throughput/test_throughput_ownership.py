@@ -414,6 +414,22 @@ def test_a_move_that_is_seen_late_has_not_failed(shop: Shop) -> None:
     assert shop.bought[0]["model"] == shop.other
 
 
+@pytest.mark.parametrize("operation", ["get_provisioned_model_throughput", "get_custom_model"])
+@pytest.mark.parametrize("kind", ["missing", "throttled"])
+def test_passing_error_does_not_end_an_update_in_place(shop: Shop, operation: str, kind: str) -> None:
+    shop.create()
+    code = "ResourceNotFoundException" if kind == "missing" else "ThrottlingException"
+    for skip in range(3):
+        new = shop.properties(ModelArn=shop.other if skip % 2 == 0 else shop.model)
+        failing = times(1, refusal(code), skip)
+        hooks = Meddled(shop.world.bedrock, before={operation: failing})
+        response = shop.resource(hooks, absence_seconds=2).send(
+            framework.update(NAME, new, shop.properties())
+        )
+        assert response.succeeded, (skip, response.reason)
+        assert shop.bought[0]["model"] == new["ModelArn"]
+
+
 def test_own_throughput_whose_tags_are_seen_late_is_not_taken_for_anothers(shop: Shop) -> None:
     waiter = abandoned(shop)
     # The search by name, the search by claim, and the last look.
