@@ -155,7 +155,7 @@ def _undo_if_superseded(
         # It may be too young to be found or deleted.
         if confirmed(lambda: _deleted_now(bedrock, arn) or None, seconds):
             raise
-        raise SupersededError(f"{error} {arn} was bought and could not be deleted again.") from error
+        raise SupersededError(f"{error} {arn} was bought, and deleting it failed.") from error
 
 
 def _deleted_now(bedrock: Any, arn: str) -> bool:

@@ -1,7 +1,7 @@
 """Which Release resources declare which digest, for one owner.
 
 Usually one resource does. While a construct is moved to another logical id, two do: the new one is created
-before the old one is deleted, or is deleted again when the update is rolled back. So each resource has a
+before the old one is deleted, or is deleted itself when the update is rolled back. So each resource has a
 declaration of its own, and the newest one counts.
 """
 
