@@ -82,13 +82,12 @@ class RequestsTable:
         key = request["Key"]["id"]
         if not self.items.get(key):
             return {}
-        item = {"requests": list(self.items[key]), "since": self.since.get(key)}
-        more: dict[str, Mapping[str, Any]] = {
-            "open": self.open,
-            "complete": self.complete,
-            "newest": self.newest,
-        }
-        return {"Item": {**item, **{name: values[key] for name, values in more.items() if key in values}}}
+        item: dict[str, Any] = {"requests": list(self.items[key]), "since": self.since.get(key)}
+        for name in ("open", "complete", "newest"):
+            values = getattr(self, name)
+            if key in values:
+                item[name] = values[key]
+        return {"Item": item}
 
     def event(self, raw: Mapping[str, Any]) -> Event:
         """Return an event of CloudFormation with its fence."""

@@ -171,9 +171,8 @@ class Fence:
                 update += ", #open"
                 last = Answered.of(self._item().get(_COMPLETE))
                 if last and last.physical_id != physical_id:
-                    values[":last"] = replace(
-                        last, before="" if last.before == physical_id else last.before
-                    ).entry
+                    before = "" if last.before == physical_id else last.before
+                    values[":last"] = replace(last, before=before).entry
                     update = f"SET #complete = :last {update}"
                 else:
                     update += ", #complete"
