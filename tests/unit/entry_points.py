@@ -21,7 +21,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from distilled_router.aws import custom_resource
-from distilled_router.aws.errors import NotYetError, code
+from distilled_router.aws.errors import NotYetError, code, with_retries
 from distilled_router.bedrock.naming import throughput_name
 from distilled_router.bedrock.ownership import REQUEST_TAG
 from distilled_router.release.table import Releases
@@ -210,6 +210,9 @@ def entered(world: World, bedrock: Any) -> Iterator[Play]:
             patch.setenv(name, value)
         clients = {"bedrock": bedrock, "stepfunctions": world.stepfunctions, "s3": world.s3}
         patch.setattr(custom_resource, "table", lambda _: world.requests)
+        # Repeated calls wait on the stand-in's clock.
+        clock = {"sleep": world.advance, "now": world.server.clock.now}
+        patch.setattr(with_retries, "__kwdefaults__", clock)
         for folder in folders():
             module = import_module(f"{folder}.handler")
             if hasattr(module, "client"):

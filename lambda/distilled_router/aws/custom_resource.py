@@ -30,6 +30,8 @@ REASON_BYTES = 1500
 # The last polls before the framework gives up say why.
 LAST_POLLS_SECONDS = 60
 
+_AWS_ERRORS = (ClientError, BotoCoreError)
+
 logger = Logger(child=True)
 
 
@@ -194,7 +196,10 @@ def answer_event(
             event.fence.register()
         found = handle(event)
         if event.fence and not event.is_delete:
-            event.fence.note(str(found["PhysicalResourceId"]), event.properties)
+            # The framework swallows the Delete of a Create that raises here. An abandoned Create is found by
+            # its Delete's properties, too.
+            with suppress(*(_AWS_ERRORS if event.request_type == "Create" else ())):
+                event.fence.note(str(found["PhysicalResourceId"]), event.properties)
         if not is_polled:
             answered = replace(event, physical_id=str(found["PhysicalResourceId"]))
             for abandoned in answered.deletions_of_abandoned():
@@ -214,23 +219,11 @@ def answer_poll(event: Event, check: Callable[[Event], dict[str, Any]]) -> dict[
     the last poll shortly before the framework would end with "Operation timed out".
     """
 
-    def left() -> dict[str, Any] | None:
-        """Return the response if a Delete, or what abandoned requests created, is not deleted yet."""
-        deletions = [event, *abandoned] if event.is_delete else abandoned
-        answers = (check(each) for each in deletions)
-        return next((found for found in answers if not found["IsComplete"]), None)
-
     def poll() -> dict[str, Any]:
         waited = 0.0
         try:
             waited = event.waited_seconds()
-            found = complete() if event.is_delete else check(event)
-            if found["IsComplete"]:
-                abandoned[:] = event.deletions_of_abandoned()
-                if event.is_delete or abandoned:
-                    found = confirmed(left, event.absence_seconds) or found
-            if found["IsComplete"]:
-                event.end(is_complete=True)
+            found = _checked(event, check)
         except (ClientError, BotoCoreError) as error:
             if not is_transient(error):
                 raise
@@ -242,14 +235,31 @@ def answer_poll(event: Event, check: Callable[[Event], dict[str, Any]]) -> dict[
             )
         return found
 
-    abandoned = list[Event]()
     return _explained(event, poll)
+
+
+def _checked(event: Event, check: Callable[[Event], dict[str, Any]]) -> dict[str, Any]:
+    """Return the response of a request and of the Deletes of what abandoned ones created."""
+    found = complete() if event.is_delete else check(event)
+    if not found["IsComplete"]:
+        return found
+    abandoned = event.deletions_of_abandoned()
+    deletions = [event, *abandoned] if event.is_delete else abandoned
+
+    def unfinished() -> dict[str, Any] | None:
+        answers = (check(each) for each in deletions)
+        return next((given for given in answers if not given["IsComplete"]), None)
+
+    left = confirmed(unfinished, event.absence_seconds) if deletions else None
+    if left is None:
+        event.end(is_complete=True)
+    return left or found
 
 
 def _explained(event: Event, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return work()
     except (ResourceError, ClientError, BotoCoreError) as error:
-        with suppress(ClientError, BotoCoreError):
+        with suppress(*_AWS_ERRORS):
             event.end(is_complete=False)
         raise ResourceError(shortened(str(error))) from error

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import nullcontext
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from distilled_router.aws.custom_resource import Event, answer_event, answer_poll, complete, pending
+from distilled_router.aws.custom_resource import Event, answer, answer_event, answer_poll, complete, pending
 from distilled_router.aws.errors import ResourceError
 from distilled_router.aws.fence import Fence, SupersededError, checked_before_each_try
 from distilled_router.release.table import Releases
@@ -257,3 +259,20 @@ def test_damaged_time_of_a_request_does_not_end_it(releases: Releases, since: An
     fence.register()
     releases.table.put_item(Item={"id": "stack Logical", "requests": ["first"], "since": since})
     assert fence.check() == 0
+
+
+@pytest.mark.parametrize(("event", "ends"), [(CREATE, False), (ROLLBACK, True)])
+def test_answer_that_can_not_be_stored_ends_no_create(
+    requests: RequestsTable, monkeypatch: pytest.MonkeyPatch, event: Mapping[str, Any], ends: bool
+) -> None:
+    """The framework swallows the Delete of a Create that raised in onEvent."""
+    update_item = requests.update_item
+
+    def throttled(**request: Any) -> None:
+        if "SET #open" in request["UpdateExpression"]:
+            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow"}}, "UpdateItem")
+        update_item(**request)
+
+    monkeypatch.setattr(requests, "update_item", throttled)
+    with pytest.raises(ResourceError, match="slow") if ends else nullcontext():
+        answer_event(requests.event(event), lambda _: answer("job"))
