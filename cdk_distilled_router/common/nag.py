@@ -69,6 +69,7 @@ MATTERS: Mapping[str, tuple[str, ...]] = {
     "S3Notifications": (_guard("s3_event_notifications_enabled"),),
     "S3ObjectLock": (_guard("s3_bucket_object_lock_enabled"),),
     "S3Replication": _nag("S3BucketReplicationEnabled", *COMPLIANCE),
+    "DynamoDBEncryptionKMS": (_guard("dynamodb_table_encrypted_kms"), _checkov("119")),
     "DynamoDBInBackupPlan": _nag("DynamoDBInBackupPlan", NIST, HIPAA),
     "KMSGrants": (_guard("kms_create_grant_aws_service"),),
 }

@@ -9,6 +9,7 @@ from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.hosting import Hosting
+from cdk_distilled_router.common.nag import acknowledge
 from cdk_distilled_router.common.provider import TOTAL
 from cdk_distilled_router.common.tables import items_table
 from distilled_router.bedrock.ownership import Claimant
@@ -24,7 +25,15 @@ def requests_table(scope: Construct, hosting: Hosting) -> dynamodb.Table:
     existing = stack.node.try_find_child("ResourceRequests")
     if isinstance(existing, dynamodb.Table):
         return existing
-    return items_table(stack, "ResourceRequests", hosting.key)
+    table = items_table(stack, "ResourceRequests", hosting.key)
+    if hosting.key is None:
+        acknowledge(
+            table,
+            "DynamoDBEncryptionKMS",
+            "It holds ids and properties of CloudFormation's requests, like the template, and no queries or "
+            "answers. It has the key of the functions' variables if there is one, and an AWS key otherwise.",
+        )
+    return table
 
 
 def registering(scope: Construct, hosting: Hosting) -> list[may.Permission]:

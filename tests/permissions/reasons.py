@@ -147,12 +147,6 @@ UNUSED: tuple[Reason, ...] = (
         conditions="ResourceTag",
     ),
     Reason(
-        "ReleaseRolloutRole",
-        "bedrock:InvokeModel",
-        "probes of a release that serves from throughput",
-        resource="provisioned-model",
-    ),
-    Reason(
         "ReleaseEvaluationRole|ThroughputStepRole",
         "dynamodb:Scan",
         "reads the route's copies after the route was broken by hand",

@@ -195,13 +195,14 @@ def answer_event(
         if event.fence:
             event.fence.register()
         found = handle(event)
+        physical_id = str(found.get("PhysicalResourceId"))
         if event.fence and not event.is_delete:
             # The framework swallows the Delete of a Create that raises here. An abandoned Create is found by
             # its Delete's properties, too.
             with suppress(*(_AWS_ERRORS if event.request_type == "Create" else ())):
-                event.fence.note(str(found["PhysicalResourceId"]), event.properties)
+                event.fence.note(physical_id, event.properties)
         if not is_polled:
-            answered = replace(event, physical_id=str(found["PhysicalResourceId"]))
+            answered = replace(event, physical_id=physical_id)
             for abandoned in answered.deletions_of_abandoned():
                 handle(abandoned)
             answered.end(is_complete=True)

@@ -111,6 +111,19 @@ def test_a_lost_answer_buys_once(shop: Shop, how: str) -> None:
     assert shop.world.count(BUY) == 1
 
 
+def test_a_lost_answer_is_asked_for_again_with_the_same_token(shop: Shop) -> None:
+    """Case B21. Reads don't show it yet, and not each error for a name in use is documented."""
+    unseen = {"get_provisioned_model_throughput": times(9, refusal("ResourceNotFoundException", status=404))}
+    late = Meddled(shop.world.bedrock, before=unseen)
+    shop.world.server.fault("lost_response", operation=BUY, answer="error")
+
+    assert shop.create(late).succeeded
+    calls = shop.world.server.calls(BUY)
+    assert len(calls) > 1
+    assert len({call["parameters"]["clientRequestToken"] for call in calls}) == 1
+    assert len(shop.bought) == 1
+
+
 def test_a_lookup_that_does_not_see_it_yet_buys_once(shop: Shop) -> None:
     """Case B21."""
     missing = times(3, refusal("ResourceNotFoundException", status=404), skip=1)
