@@ -38,7 +38,8 @@ FILES = ("cdk.json", "pyproject.toml")
 LEFT = shutil.ignore_patterns("__pycache__", "__snapshots__", "*.pyc")
 SECONDS = 300
 
-_FAILED = re.compile(r"^FAILED ([^\s\[]+)", re.MULTILINE)
+# A test fails, or one of its fixtures. An error of the collection names no test.
+_FAILED = re.compile(r"^(?:FAILED|ERROR) ([^\s\[]+::[^\s\[]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def attempt(
     if version:
         path = copy / "lambda" / version.file
         path.write_text(version.change(path.read_text(encoding="utf-8")), encoding="utf-8")
-    command = [sys.executable, "-B", "-m", "pytest", "-q", "-rf", "--tb=no", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-B", "-m", "pytest", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider"]
     # The pytest process must not find this project, nor the pytest that runs this.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
     result = subprocess.run(
