@@ -72,7 +72,7 @@ class Settings(Props):
     absence_seconds: float = Field(
         default=60,
         ge=0,
-        le=180,
+        le=75,  # Three looks, one after another, fit into a call: functions have 5 minutes.
         description="Seconds for which Bedrock must report a resource as absent before this counts. Its "
         "reads lag behind writes: a new deployment may be found only after a minute. The deletion of a "
         "resource that costs money takes this much longer. Default: 60.",

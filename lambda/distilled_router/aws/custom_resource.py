@@ -30,6 +30,9 @@ REASON_BYTES = 1500
 # The last polls before the framework gives up say why.
 LAST_POLLS_SECONDS = 60
 
+# Names of the properties that say what a Delete leaves begin so.
+RETAIN = "Retain"
+
 _AWS_ERRORS = (ClientError, BotoCoreError)
 
 logger = Logger(child=True)
@@ -98,14 +101,18 @@ class Event:
             self.fence.complete(str(self.physical_id), self.properties)
 
     def deletions_of_abandoned(self) -> list[Self]:
-        """Return a Delete for each abandoned request of the resource, which may have created something."""
+        """Return a Delete for each abandoned request of the resource, which may have created something.
+
+        What is retained, this request's properties say: those of an abandoned one are not in force.
+        """
         found = self.fence.abandoned(str(self.physical_id)) if self.fence else []
+        retained = {name: value for name, value in self.properties.items() if name.startswith(RETAIN)}
         return [
             replace(
                 self,
                 request_type="Delete",
                 physical_id=each.physical_id,
-                properties=each.properties,
+                properties={k: v for k, v in each.properties.items() if not k.startswith(RETAIN)} | retained,
                 old_properties={},
                 raw={},
                 is_abandoned=True,

@@ -248,6 +248,17 @@ def test_a_rollback_leaves_nothing_running(world: World) -> None:
     assert world.server.state()["models"] == []
 
 
+def test_abandoned_update_decides_nothing_about_what_a_delete_retains(world: World) -> None:
+    """The template in force says so, not one that CloudFormation gave up."""
+    kept, given_up = job_properties(RetainModel="true"), job_properties(RetainModel="false")
+    assert world.jobs().send(framework.create(kept)).succeeded
+    world.server.advance(3 * HOUR)
+    world.jobs().begin(framework.update(NAME, given_up, kept))
+
+    assert world.jobs().send(framework.delete(NAME, kept)).succeeded
+    assert len(world.server.state()["models"]) == 1
+
+
 @pytest.mark.parametrize("what", ["deployment", "throughput"])
 def test_a_model_in_use_is_kept(world: World, what: str) -> None:
     """Case B13."""
@@ -264,7 +275,7 @@ def test_a_model_in_use_is_kept(world: World, what: str) -> None:
     assert world.jobs().send(framework.delete(NAME, job_properties())).succeeded
     assert [found["arn"] for found in world.server.state()["models"]] == [model]
     assert world.count("DeleteCustomModel") == 0
-    # The closed tag tells its release to delete it, until the job is declared again.
+    # Without a claim of the job's resource, its release deletes it; declaring the job again claims it again.
     assert not ownership.claims(world.tags(model))
     assert world.jobs().send(framework.create(job_properties())).succeeded
     assert ownership.claims(world.tags(model))
