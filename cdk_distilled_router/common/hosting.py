@@ -80,7 +80,8 @@ class Hosting:
         key: encrypts log groups, environment variables and state machines. Its policy must allow CloudWatch
             Logs (`stacks.keys`). Default: AWS's own keys.
         absence_seconds: for how long Bedrock must report that a resource does not exist before a function
-            acts on it. Its reads lag behind writes; a new deployment may be found only after a minute.
+            acts on it. Its reads lag behind writes; a new deployment may be found only after a minute. At
+            most 75: a call may look three times, and functions have 5 minutes.
     """
 
     log_days: int = 90
