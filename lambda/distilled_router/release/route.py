@@ -115,16 +115,16 @@ class Route:
     def choose(self, key: str, now: float) -> Share | None:
         """Return the share that answers this key at `now`; None is the base model.
 
-        A key always maps to the same point between 0 and 1. So a query always gets the same release, and
-        stays with a candidate while its share grows.
+        A candidate's digest and a key give a point between 0 and 1. So a query stays with a candidate while
+        its share grows, and the next candidate begins with other queries. A candidate gets its part of what
+        the ones before it leave.
         """
-        point = _point(key)
-        covered = 0.0
+        left = 1.0
         for share in self.shares:
             if share.expires_at is not None and share.counts(now):
-                covered += share.share
-                if point < covered:
+                if _point(share.digest, key) * left < share.share:
                     return share
+                left -= share.share
         return self.live
 
     def digests(self) -> frozenset[str]:
@@ -142,8 +142,8 @@ def releases_folder(owner: str) -> str:
     return f"releases/{owner}/"
 
 
-def _point(key: str) -> float:
-    digest = hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=8).digest()
+def _point(release: str, key: str) -> float:
+    digest = hashlib.blake2b(f"{release}\0{key}".encode("utf-8", "replace"), digest_size=8).digest()
     return (int.from_bytes(digest) >> 11) / _POINTS
 
 

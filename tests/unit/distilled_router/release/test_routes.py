@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -169,10 +171,47 @@ def test_one_query_sees_one_release_while_the_share_grows() -> None:
     assert served[0] < served[1] < served[2]
 
 
+DIGESTS = st.text("0123456789abcdef", min_size=12, max_size=12)
+
+
+def canaries(digest: str, part: float) -> frozenset[str]:
+    """The keys that a candidate gets with this share."""
+    route = Route(1, (LIVE, Share(digest, "arn:candidate", part, expires_at=1000)))
+    return frozenset(key for key in KEYS if (share := route.choose(key, 0)) and share.digest == digest)
+
+
+def near(count: int, part: float) -> bool:
+    """Whether a count of KEYS is within five standard deviations of this part: wrong once in two million."""
+    return abs(count - part * len(KEYS)) <= 5 * math.sqrt(part * (1 - part) * len(KEYS)) + 1
+
+
+@settings(max_examples=10, deadline=None)
+@given(DIGESTS.filter(lambda digest: digest != LIVE.digest), st.floats(0, 1))
+def test_candidate_gets_its_share_whatever_its_digest(digest: str, part: float) -> None:
+    assert near(len(canaries(digest, part)), part)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(DIGESTS, min_size=2, max_size=2, unique=True), st.sampled_from([0.05, 0.25, 0.5]))
+def test_canaries_of_two_releases_have_nothing_to_do_with_each_other(digests: list[str], part: float) -> None:
+    """Otherwise the same callers would get each candidate first."""
+    first, second = (canaries(digest, part) for digest in digests)
+    assert near(len(first & second), part * part)
+
+
+@settings(max_examples=10, deadline=None)
+@given(DIGESTS, st.lists(st.floats(0, 1), min_size=2, max_size=4))
+def test_query_that_a_candidate_got_stays_with_it_while_its_share_grows(
+    digest: str, parts: list[float]
+) -> None:
+    served = [canaries(digest, part) for part in sorted(parts)]
+    assert all(before <= after for before, after in pairwise(served))
+
+
 def test_choice_is_the_same_in_every_process() -> None:
     route = Route(1, (LIVE, Share(CANDIDATE.digest, CANDIDATE.endpoint, 0.5, 1000)))
     found = "".join(route.choose(key, 0).digest[0] for key in KEYS[:16])  # type: ignore[union-attr]  # live
-    assert found == "bbaabbbabaaabaaa"
+    assert found == "aaabbaaaaaaaabaa"
 
 
 def test_of_several_live_shares_the_largest_serves() -> None:
