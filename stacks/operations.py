@@ -59,6 +59,7 @@ class OperationsStack(cdk.Stack):
         self._alarm(
             "RouterErrors", "Average", alarms.error_rate, periods, "queries fail with an unexpected error"
         )
+        self._alarm("RouteErrors", "Average", alarms.error_rate, periods, "the route can't be read")
         self._alarm(
             "Fallback",
             "Average",
@@ -154,7 +155,7 @@ class OperationsStack(cdk.Stack):
             "Model latency, ms": all_of("ModelLatency", as_=typical),
         }
         yield {
-            "Invalid outputs and errors": all_of("InvalidOutput", "RouterErrors", as_=rate),
+            "Invalid outputs and errors": all_of("InvalidOutput", "RouterErrors", "RouteErrors", as_=rate),
             "Cache hits": all_of("CacheHits", as_=rate),
         }
         yield {

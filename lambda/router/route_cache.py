@@ -42,7 +42,7 @@ class RouteCache:
         self._lock = threading.Lock()
 
     def current(self, budget: Budget, now: float) -> tuple[Route, str | None]:
-        """Return the route, and the problem if reading it failed in this call.
+        """Return the route, and the result if it was read in this call: the problem, or an empty text.
 
         Args:
             budget: of the request.
@@ -61,7 +61,7 @@ class RouteCache:
             # Jitter: environments that started together must not read at the same time.
             seconds = self._max_age if problem is None else min(self._max_age, RETRY_SECONDS)
             self._read_at, self._lifetime = now, seconds * self._jitter(0.8, 1.0)
-            return self._route, problem
+            return self._route, problem or ""
         finally:
             self._lock.release()
 
@@ -69,11 +69,6 @@ class RouteCache:
     def is_known(self) -> bool:
         """Return whether a route was ever read, even an empty one."""
         return self._known
-
-    @property
-    def read_at(self) -> float:
-        """Return the time of the last attempt to read, by the caller's clock."""
-        return self._read_at
 
     def _is_young(self, now: float) -> bool:
         # The lower bound makes the route old if the clock was set back.

@@ -174,10 +174,9 @@ class Router:
     def _route(self, budget: Budget, now: float, trace: Trace) -> Route:
         began = budget.spent
         route, problem = self._routes.current(budget, now)
-        if self._routes.read_at == now:
-            trace.spans.append(Span("DynamoDB", "GetItem", began, budget.spent, problem or ""))
-        if problem:
-            self._telemetry.route_problem(trace, problem)
+        if problem is not None:
+            trace.spans.append(Span("DynamoDB", "GetItem", began, budget.spent, problem))
+            self._telemetry.route_read(trace, problem)
         if route.version != self._route_version:
             self._route_version = route.version
             self._cache.clear()

@@ -76,11 +76,21 @@ class Telemetry:
         ]
         self._logger.error("unexpected error", source=source, error=type(error).__name__, frames=frames)
 
-    def route_problem(self, trace: Trace, problem: str) -> None:
-        """Record that the route, or part of it, could not be read."""
-        trace.errors += 1
-        trace.failures["route"] = problem.partition(":")[0]
-        self._logger.warning("route not read", problem=problem)
+    def route_read(self, trace: Trace, problem: str) -> None:
+        """Record a read of the route, and why it, or a part of it, could not be read.
+
+        It counts for no release: the release that the last route chose has no part in it.
+        """
+        if problem:
+            trace.failures["route"] = problem.partition(":")[0]
+            self._logger.warning("route not read", problem=problem)
+        with self._lock:
+            try:
+                self._metrics.add_metric("RouteErrors", "Count", int(bool(problem)))
+                self._metrics.flush_metrics()
+            except Exception as error:  # the answer must not fail because of metrics
+                self._metrics.clear_metrics()
+                self.unexpected(trace, "metrics", error)
 
     def finished(
         self, trace: Trace, latency_ms: float, request_id: str | None, query: str, weights: dict[str, float]

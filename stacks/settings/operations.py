@@ -78,7 +78,9 @@ class Encryption(Props):
 class Alarms(Props):
     """Thresholds of the alarms, and who is notified."""
 
-    error_rate: Fraction = Field(description="Share of requests with an error.")
+    error_rate: Fraction = Field(
+        description="Share of requests with an error, and of failed reads of the route."
+    )
     fallback_rate: Fraction = Field(description="Share of requests that the distilled model didn't answer.")
     invalid_output_rate: Fraction = Field(description="Share of model answers that don't parse.")
     latency_p95_ms: int = Field(

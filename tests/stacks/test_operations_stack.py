@@ -26,6 +26,7 @@ def test_alarms_are_on_plain_metrics_that_functions_emit(assembly: Assembly) -> 
     watched = {alarm.properties["MetricName"] for alarm in alarms}
     assert watched == {
         "RouterErrors",
+        "RouteErrors",
         "Fallback",
         "InvalidOutput",
         "Latency",
@@ -81,6 +82,7 @@ def test_alarms_may_publish_to_the_topic(assembly: Assembly) -> None:
     ("metric", "setting"),
     [
         ("RouterErrors", "error_rate"),
+        ("RouteErrors", "error_rate"),
         ("Fallback", "fallback_rate"),
         ("InvalidOutput", "invalid_output_rate"),
         ("Latency", "latency_p95_ms"),

@@ -44,8 +44,12 @@ class Bench:
         return self.lines
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return all EMF documents so far."""
-        return [line for line in self.output() if "_aws" in line]
+        """Return the EMF documents of all requests so far."""
+        return [line for line in self.output() if "_aws" in line and "release" in line]
+
+    def route_errors(self) -> list[int]:
+        """Return, for each read of the route so far, whether it failed: 0 or 1."""
+        return [line["RouteErrors"][0] for line in self.output() if "RouteErrors" in line]
 
     def logs(self) -> list[dict[str, Any]]:
         """Return all log lines so far."""

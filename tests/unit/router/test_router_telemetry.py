@@ -140,6 +140,18 @@ def test_injected_instructions_are_the_users_turn_and_nothing_else(bench: MakeBe
         assert call["messages"] == [{"role": "user", "content": [{"text": query}]}]
 
 
+def test_reads_of_the_route_count_for_no_release(bench: MakeBench) -> None:
+    """CloudWatch would add them to the release's errors, and the rollout would hold them against it."""
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
+    made.table.fails = client_error("InternalServerError", 500)
+    made.ask()
+    (blob,) = [line for line in made.output() if "RouteErrors" in line]
+    (directive,) = blob["_aws"]["CloudWatchMetrics"]
+    assert (directive["Dimensions"], blob["RouteErrors"]) == ([["service"]], [1])
+    assert not {"release", "source"} & blob.keys()
+    assert [blob["RouterErrors"] for blob in made.metrics()] == [[0]]
+
+
 def test_errors_count_once_a_request(bench: MakeBench) -> None:
     made = bench(
         healthy(**{STUDENT: RuntimeError("a bug"), BASE_MODEL: RuntimeError("a bug")}),
