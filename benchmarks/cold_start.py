@@ -34,7 +34,12 @@ def import_ms(function: Path, layer: Path) -> float:
     """Return the CPU milliseconds of an import."""
     command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(function), str(layer / "python")]
     done = subprocess.run(  # noqa: S603  # our own program
-        command, env={"PATH": os.environ["PATH"], **FUNCTION}, capture_output=True, text=True, check=True
+        command,
+        # Nothing listens there, so the connections end at once; the authorities are loaded.
+        env={"PATH": os.environ["PATH"], **FUNCTION, "AWS_ENDPOINT_URL": "https://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return float(done.stdout)
 

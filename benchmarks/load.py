@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import ssl
 import statistics
 import subprocess
 import sys
@@ -75,19 +76,16 @@ class Answer:
 
 def run(where: Where, rate: int) -> list[Answer]:
     """Send queries to a router in this process through all phases, and return the answers."""
-    from botocore.config import Config
-
     from distilled_router.env import RouterEnv
     from distilled_router.release.route import Route, Share
     from distilled_router.task.task import Task
-    from router.assembly import client_config, make_router
+    from router.assembly import make_router, services
     from tests.unit.router.doubles import TableDouble
 
     variables = {"TIME_BUDGET_MS": str(TIME_BUDGET_MS), "ROUTE_SECONDS": "2", "BASE_MODEL": BASE_MODEL}
     env = RouterEnv.read({**FUNCTION, **variables})
-    config = client_config(env).merge(Config(max_pool_connections=200))
     table = TableDouble(Route(1, (Share(RELEASE, where.model, 1.0),)))
-    bedrock = where.client(**vars(config)["_user_provided_options"])
+    bedrock, _ = services(env, where.variables, side_by_side=200)
     router = make_router(env, Task.load(), bedrock=bedrock, dynamodb=table)
     answers: list[Answer] = []
 
@@ -112,9 +110,11 @@ def run(where: Where, rate: int) -> list[Answer]:
 
 
 def _set_faults(where: Where, faults: Sequence[dict[str, Any]]) -> None:
+    context = ssl.create_default_context(cafile=where.ca_bundle)
     for method, body in (("DELETE", None), ("POST", json.dumps(faults).encode() if faults else None)):
         if method == "DELETE" or body:
-            with urlopen(Request(f"{where.url}/_faults", data=body, method=method), timeout=10) as answer:  # noqa: S310  # loopback
+            request = Request(f"{where.url}/_faults", data=body, method=method)  # noqa: S310  # loopback
+            with urlopen(request, timeout=10, context=context) as answer:  # noqa: S310  # loopback
                 answer.read()
 
 
@@ -211,7 +211,7 @@ def main() -> int:
     """Run the load in a second process, print the table, write the plots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=int, default=40, help="queries per second")
-    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
@@ -221,7 +221,11 @@ def main() -> int:
     with standin() as (student, _):
         command = [sys.executable, "-m", "benchmarks.load", "--rate", str(options.rate), "--run"]
         done = subprocess.run(  # noqa: S603  # our own program
-            [*command, student.url, student.model], cwd=PROJECT, capture_output=True, text=True, check=True
+            [*command, student.url, student.model, student.ca_bundle],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         names = [phase.name for phase in phases(student.model)]
     answers = [Answer(**one) for one in json.loads(done.stdout.splitlines()[-1])]

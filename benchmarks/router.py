@@ -4,7 +4,8 @@
     python -m benchmarks.router --queries 200        a short run
     python -m benchmarks.router --without litellm    if LiteLLM can't be installed
 
-All approaches ask the same student of the Bedrock stand-in over loopback, each in its own process, in turns.
+All approaches ask the same student of the Bedrock stand-in over TLS on loopback, each in its own process, in
+turns.
 The stand-in waits 380 ms before the first token and writes 183 tokens per second. The rest of the latency is
 client, connection and stand-in; an approach's overhead is its latency minus that of the bare call.
 """
@@ -26,9 +27,9 @@ import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import stacks  # noqa: F401  # puts lambda/ on the import path
 
@@ -53,6 +54,7 @@ FUNCTION = {
     "ROUTE_SECONDS": "10",
     "LOG_QUERIES": "false",
     "TRACING": "false",
+    "AWS_REGION": REGION,
     "AWS_DEFAULT_REGION": REGION,
     "AWS_ACCESS_KEY_ID": "AKIASTANDIN",
     "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -70,10 +72,20 @@ REASONING = (
 
 @dataclass(frozen=True)
 class Where:
-    """The stand-in's URL, and the ARN of the student's deployment."""
+    """The stand-in's URL, the ARN of the student's deployment, and the authorities to trust."""
 
     url: str
     model: str
+    ca_bundle: str
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Return the function's variables for the stand-in. There is no table: nothing listens on port 9."""
+        endpoints = {
+            "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": self.url,
+            "AWS_ENDPOINT_URL_DYNAMODB": "https://127.0.0.1:9",
+        }
+        return {**FUNCTION, **endpoints, "AWS_CA_BUNDLE": self.ca_bundle}
 
     def client(self, **config: Any) -> Any:
         """Return a bedrock-runtime client for the stand-in."""
@@ -86,6 +98,7 @@ class Where:
             region_name=REGION,
             aws_access_key_id="AKIASTANDIN",
             aws_secret_access_key=SECRET,
+            verify=self.ca_bundle,
             config=Config(**{"proxies": {}, **config}),
         )
 
@@ -93,17 +106,21 @@ class Where:
 type Ask = Callable[[str], int]
 
 
+@dataclass(frozen=True)
 class Timed:
-    """A bedrock-runtime client that records each call's milliseconds by query."""
+    """Bedrock, with the milliseconds of each call by query."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self.took: dict[str, float] = {}
+    bedrock: Any
+    took: dict[str, float] = field(default_factory=dict)
+
+    def within(self, seconds: float) -> Self:
+        """Return the same with a limit for a call."""
+        return replace(self, bedrock=self.bedrock.within(seconds))
 
     def converse(self, **request: Any) -> Any:
         """Call Converse and record its duration."""
         began = time.perf_counter()
-        reply = self._client.converse(**request)
+        reply = self.bedrock.converse(**request)
         query = request["messages"][0]["content"][0]["text"]
         self.took[query] = (time.perf_counter() - began) * 1000
         return reply
@@ -118,18 +135,15 @@ def ours(where: Where) -> Ask:
 
     Its table is a double with one route.
     """
-    from botocore.config import Config
-
     from distilled_router.env import RouterEnv
     from distilled_router.release.route import Route, Share
     from distilled_router.task.task import Task
-    from router.assembly import client_config, make_router
+    from router.assembly import make_router, services
     from tests.unit.router.doubles import TableDouble
 
     env = RouterEnv.read(FUNCTION)
     # In Lambda, an execution environment has one request at a time; here there are up to 100.
-    config = client_config(env).merge(Config(max_pool_connections=max(CONCURRENCY)))
-    bedrock = where.client(**vars(config)["_user_provided_options"])
+    bedrock, _ = services(env, where.variables, side_by_side=max(CONCURRENCY))
     table = TableDouble(Route(1, (Share("aaaaaaaaaaaa", where.model, 1.0),)))
     timed = Timed(bedrock)
     router = make_router(env, Task.load(), bedrock=timed, dynamodb=table)
@@ -207,6 +221,7 @@ def litellm(where: Where) -> Ask:
             aws_access_key_id="AKIASTANDIN",
             aws_secret_access_key=SECRET,
             aws_region_name=REGION,
+            ssl_verify=where.ca_bundle,
         )
         return int(reply.usage.completion_tokens)
 
@@ -266,12 +281,12 @@ def _caller(ask: Ask, numbers: Iterator[int], queries: int, delay: float) -> lis
 
 def initialise(approach: str, where: Where) -> dict[str, Any]:
     """Return the CPU milliseconds of an approach's setup; "boto3" is only its import and a client."""
-    os.environ |= FUNCTION
+    os.environ |= where.variables
     began = time.process_time()
     if approach == "boto3":
         where.client()
     elif approach == "ours":
-        # As in Lambda, which also creates a DynamoDB client.
+        # As in Lambda: it also loads the authorities and opens a connection.
         importlib.import_module("router.handler")
     else:
         APPROACHES[approach](where)
@@ -298,11 +313,11 @@ def standin() -> Iterator[tuple[Where, Where]]:
         content["text"] = json.dumps({**weights, "reasoning": REASONING})
     long = "".join(f"{json.dumps(one)}\n" for one in rows)
     settings = Settings(first_token_ms=FIRST_TOKEN_MS, token_ms=1000 / TOKENS_A_SECOND)
-    with BedrockStandIn(s3=s3, settings=settings) as bedrock:
+    with BedrockStandIn(s3=s3, settings=settings, tls=True) as bedrock:
         found = []
         for name, body in (("short", short), ("long", long)):
             s3.put_object(Bucket="data", Key=f"{name}.jsonl", Body=body)
-            found.append(Where(bedrock.endpoint, _student(bedrock, name)))
+            found.append(Where(bedrock.endpoint, _student(bedrock, name), bedrock.ca_bundle))
         yield found[0], found[1]
 
 
@@ -331,7 +346,7 @@ def measure_in_process(python: Path, approach: str, where: Where, *load: int) ->
 
     `load` is the number of queries and the number of callers in parallel.
     """
-    arguments = [approach, where.url, where.model, *map(str, load)]
+    arguments = [approach, where.url, where.model, where.ca_bundle, *map(str, load)]
     done = subprocess.run(  # noqa: S603  # our own program
         [str(python), "-m", "benchmarks.router", "--measure", *arguments],
         cwd=PROJECT,
@@ -431,8 +446,8 @@ def main() -> int:
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        approach, url, model, *load = options.measure
-        where = Where(url, model)
+        approach, url, model, ca_bundle, *load = options.measure
+        where = Where(url, model, ca_bundle)
         print(json.dumps(measure(approach, where, *map(int, load)) if load else initialise(approach, where)))
         return 0
     chosen = [name for name in APPROACHES if name not in options.without]

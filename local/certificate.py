@@ -1,9 +1,11 @@
-"""The emulator's TLS certificate, created without the openssl program."""
+"""The local servers' TLS certificate, created without the openssl program."""
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
+import botocore
 import trustme
 
 
@@ -19,3 +21,14 @@ def create(certificate: Path, key: Path) -> None:
     issued.private_key_pem.write_to_path(key)
     chain = [pem.bytes() for pem in issued.cert_chain_pems] + [authority.cert_pem.bytes()]
     certificate.write_bytes(b"".join(chain))
+
+
+def write_bundle(certificate: Path, bundle: Path) -> None:
+    """Write the system's certificate authorities and a server's certificate into one file.
+
+    AWS_CA_BUNDLE replaces the authorities that a client trusts by default.
+    """
+    paths = ssl.get_default_verify_paths()
+    botocores = Path(botocore.__file__).parent / "cacert.pem"
+    system = Path(paths.cafile) if paths.cafile else botocores
+    bundle.write_bytes(system.read_bytes() + b"\n" + certificate.read_bytes())

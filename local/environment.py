@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-import ssl
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-
-import botocore
 
 from local.state import REGION, State
 
@@ -89,14 +86,3 @@ def write(variables: Mapping[str, str], path: Path) -> None:
 def render(variables: Mapping[str, str]) -> str:
     """Return variables as shell assignments, quoted where needed."""
     return "".join(f"{key}={shlex.quote(value)}\n" for key, value in variables.items())
-
-
-def write_ca_bundle(certificate: Path, bundle: Path) -> None:
-    """Write the system's certificate authorities and the emulator's certificate into one file.
-
-    AWS_CA_BUNDLE replaces the authorities that a client trusts by default.
-    """
-    paths = ssl.get_default_verify_paths()
-    botocores = Path(botocore.__file__).parent / "cacert.pem"
-    system = Path(paths.cafile) if paths.cafile else botocores
-    bundle.write_bytes(system.read_bytes() + b"\n" + certificate.read_bytes())

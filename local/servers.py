@@ -129,7 +129,7 @@ def _start(state: State, time_scale: float, wait_scale: float, *, preload: bool)
         environment.emulator(emulator_port, bedrock_url, state, path, wait_scale, preload=preload),
     )
     _wait(state, emulator, lambda: _emulator_answers(state, emulator_url))
-    environment.write_ca_bundle(state.certificate, state.ca_bundle)
+    certificate.write_bundle(state.certificate, state.ca_bundle)
     variables = environment.client(emulator_url, bedrock_url, state)
     environment.write(variables, state.env)
 

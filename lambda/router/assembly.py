@@ -1,23 +1,28 @@
-"""Assemble the router from its two clients and its environment variables."""
+"""Assemble the router from its two services and its environment variables."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from aws_lambda_powertools import Logger
-from botocore.config import Config
 
 from distilled_router.env import RouterEnv
 from distilled_router.task.task import Task
 from router.route_cache import RouteCache
 from router.service import SIDE_BY_SIDE, Router
+from router.services import BedrockRuntime, DynamoDb
 from router.sources import Models
 from router.telemetry import Telemetry
 from router.xray import XRay
 
+# The init phase may take 10 s, and a service that does not answer now may do so later.
+CONNECT_SECONDS = 1.0
+
 
 def make_router(env: RouterEnv, task: Task, *, bedrock: Any, dynamodb: Any) -> Router:
-    """Return a router that uses a bedrock-runtime client for models and a dynamodb client for the route."""
+    """Return a router that asks models of one service and reads the route from the other."""
     logger = Logger(service=env.owner)
     return Router(
         env,
@@ -29,18 +34,28 @@ def make_router(env: RouterEnv, task: Task, *, bedrock: Any, dynamodb: Any) -> R
     )
 
 
-def client_config(env: RouterEnv) -> Config:
-    """Return the clients' timeouts and retries.
+def services(
+    env: RouterEnv, environment: Mapping[str, str], *, side_by_side: int = SIDE_BY_SIDE
+) -> tuple[BedrockRuntime, DynamoDb]:
+    """Return Bedrock and DynamoDB, with the variables that Lambda sets.
 
-    A request's time budget already bounds every wait. These timeouts end the calls that the request no longer
-    waits for. botocore must not retry, because its pauses ignore the budget.
+    Bedrock keeps a connection for each of the queries that run in parallel. Neither retries, because only the
+    router knows how much of a budget is left.
     """
     seconds = env.time_budget_ms / 1000
-    return Config(
-        connect_timeout=seconds / 2,
-        read_timeout=seconds,
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        tcp_keepalive=True,
-        # One connection for each query of a batch that runs in parallel; botocore's default is 10.
-        max_pool_connections=SIDE_BY_SIDE,
+    bedrock = BedrockRuntime.of(
+        "bedrock-runtime", "bedrock", environment, seconds=seconds, most_idle=side_by_side
     )
+    dynamodb = DynamoDb.of("dynamodb", "dynamodb", environment, seconds=seconds, most_idle=2)
+    return bedrock, dynamodb
+
+
+def connect(*found: BedrockRuntime | DynamoDb) -> None:
+    """Open a connection to each service, for the first query.
+
+    Called in the init phase, in which Lambda gives a function a whole CPU, however little memory it has
+    (Lambda developer guide, "execution environment lifecycle"). What fails here, the first query tries again.
+    """
+    pool = ThreadPoolExecutor(len(found), thread_name_prefix="connect")
+    wait([pool.submit(service.connections.open, CONNECT_SECONDS) for service in found], CONNECT_SECONDS)
+    pool.shutdown(wait=False)

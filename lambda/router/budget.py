@@ -10,8 +10,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# A call that hangs keeps its thread until its socket times out; a query leaves at most three such calls.
-# Threads start on demand: one for a single query, a few dozen for a batch.
+# A call ends with the time that its query has for it, so there are never more than a batch asks at a time;
+# only look-ups of host names may take longer. Threads start on demand.
 _WORKERS = ThreadPoolExecutor(max_workers=128, thread_name_prefix="router")
 
 # All environments that SnapStart restores share one snapshot, and with it the state of an ordinary generator.
@@ -55,17 +55,19 @@ class Budget:
         """Return the seconds left, at least 0."""
         return max(self.seconds - self.spent, 0.0)
 
-    def call(self, function: Callable[[], T], at_most: float) -> T:
+    def call(self, function: Callable[[float], T], at_most: float) -> T:
         """Call a function that may block, and return its result within `at_most` seconds and the budget.
 
-        The function runs on another thread, because socket timeouts don't bound DNS look-ups, TLS handshakes
-        or responses that arrive byte by byte. A call that takes too long ends later, by its own timeout.
+        The function gets the seconds that it has, and must end by then. It runs on another thread, because
+        nothing bounds the look-up of a host name.
 
         Raises OutOfTimeError, and the function's own errors.
         """
-        future = _WORKERS.submit(function)
+        seconds = min(at_most, self.remaining)
+        ends = time.monotonic() + seconds
+        future = _WORKERS.submit(lambda: function(max(ends - time.monotonic(), 0.0)))
         try:
-            return future.result(min(at_most, self.remaining))
+            return future.result(seconds)
         except TimeoutError:
             future.cancel()
             raise OutOfTimeError from None

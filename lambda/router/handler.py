@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
-
-from botocore.session import get_session
 
 from distilled_router.env import RouterEnv
 from distilled_router.task.task import Task
-from router.assembly import client_config, make_router
+from router.assembly import connect, make_router, services
 from router.service import Router
 
 
 def _from_environment() -> Router:
     env = RouterEnv.read()
-    # boto3's clients are botocore's; importing boto3 would only make the cold start longer.
-    session, config = get_session(), client_config(env)
-    return make_router(
-        env,
-        Task.load(),
-        bedrock=session.create_client("bedrock-runtime", config=config),
-        dynamodb=session.create_client("dynamodb", config=config),
-    )
+    bedrock, dynamodb = services(env, os.environ)
+    router = make_router(env, Task.load(), bedrock=bedrock, dynamodb=dynamodb)
+    connect(bedrock, dynamodb)
+    return router
 
 
-# Created during initialisation; makes no network calls.
+# Created during initialisation.
 _ROUTER = _from_environment()
 
 

@@ -101,11 +101,6 @@ def _query(query: object, name: str, max_characters: int) -> str:
     return query.encode("utf-8", "replace").decode("utf-8")
 
 
-def normalised(query: str) -> str:
-    """Return a query's normal form, the key for the cache and for choosing a release."""
-    return " ".join(unicodedata.normalize("NFKC", query).casefold().split())
-
-
 def respond(answer: Mapping[str, Any], *, http: bool, status: int = 200) -> dict[str, Any]:
     """Return the answer as an HTTP response, or as it is for a direct invocation."""
     if not http:
@@ -134,8 +129,12 @@ def _body(event: object, most: int) -> object:
     if isinstance(body, str) and len(body) > (-(-most // 3) * 4 if encoded else most):
         raise BadRequestError("body_too_large", f"The body is larger than {most} bytes.")
     try:
-        # RecursionError: a body of nothing but brackets. ValueError covers bad base64, bytes and JSON.
-        return json.loads(base64.b64decode(body, validate=True) if encoded else body)  # type: ignore[arg-type]  # None and others raise TypeError
+        text: Any = base64.b64decode(body, validate=True) if encoded else body  # type: ignore[arg-type]  # None and others raise TypeError
+        if isinstance(text, str):
+            text = text.removeprefix("\ufeff")  # a byte order mark; of bytes, json.loads removes it
+        # No number is used. Python refuses whole numbers of more than 4,300 digits, and an unknown field may
+        # have one. RecursionError: a body of nothing but brackets. ValueError: bad base64, bytes and JSON.
+        return json.loads(text, parse_int=float)
     except (ValueError, TypeError, RecursionError):
         raise BadRequestError("invalid_json", "The body is not JSON.") from None
 

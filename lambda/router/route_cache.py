@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
 
-from distilled_router.aws.errors import code
+from distilled_router.aws.errors import code, is_transient
 from distilled_router.release.route import ROUTE, Route, item_key
 from router.budget import Budget, OutOfTimeError, jitter
 
@@ -17,6 +18,12 @@ from router.budget import Budget, OutOfTimeError, jitter
 RETRY_SECONDS = 5.0
 # Shares of a request's budget. The first read also opens the connection, and there is no route without it.
 FIRST_READ, LATER_READ = 0.4, 0.2
+# A read takes a few milliseconds. It has half of its time for the first attempt, so that one on a connection
+# that died unnoticed, as in a freeze, leaves time for another.
+FIRST_ATTEMPT = 0.5
+_RETRY_PAUSE = (0.01, 0.04)
+# DynamoDB's own, besides `errors.THROTTLES` (DynamoDB developer guide, "error handling").
+_THROTTLES = frozenset({"ProvisionedThroughputExceededException", "RequestLimitExceeded"})
 
 
 class RouteCache:
@@ -29,12 +36,17 @@ class RouteCache:
         owner: str,
         max_age: float,
         jitter: Callable[[float, float], float] = jitter,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Read an owner's route with a DynamoDB client, about every `max_age` seconds at most."""
+        """Read an owner's route about every `max_age` seconds at most.
+
+        `dynamodb` is `router.services.DynamoDb`, or what has its methods.
+        """
         self._dynamodb = dynamodb
         self._table_name, self._key = table_name, item_key(owner, ROUTE)
         self._max_age = max_age
         self._jitter = jitter
+        self._pause = pause
         self._route = Route()
         self._known = False
         self._read_at = 0.0
@@ -77,24 +89,43 @@ class RouteCache:
     def _refresh(self, budget: Budget) -> str | None:
         part = LATER_READ if self._known else FIRST_READ
         try:
-            route = Route.from_item(budget.call(self._read, at_most=budget.seconds * part))
-        except OutOfTimeError:
+            route = Route.from_item(self._item(budget, budget.seconds * part))
+        except (OutOfTimeError, ConnectTimeoutError, ReadTimeoutError):
             return "table_timed_out"
         except ClientError as error:
             return f"table_refused: {code(error)}"
         except Exception as error:  # any other error also leaves the last valid route in use
             return f"table_unreachable: {type(error).__name__}"
-        # An invalid item must not replace a valid route. A missing item or one without shares is valid: with
-        # it an operator turns distillation off.
-        if route.problem is None or route.shares:
+        # An item of which a part can't be read must not replace a valid route, and is better than none. A
+        # missing item or one without shares is valid: with it an operator turns distillation off.
+        has_valid = self._known and self._route.problem is None
+        if route.problem is None or (route.shares and not has_valid):
             self._route, self._known = route, True
         return route.problem
 
-    def _read(self) -> dict[str, Any] | None:
-        item = self._dynamodb.get_item(
+    def _item(self, budget: Budget, seconds: float) -> dict[str, Any] | None:
+        """Return the item, read once more if the first attempt failed and left time for another."""
+        ends = budget.spent + seconds
+        try:
+            return budget.call(self._read, at_most=seconds * FIRST_ATTEMPT)
+        except (OutOfTimeError, BotoCoreError, ClientError) as error:
+            if not _may_help(error):
+                raise
+        self._pause(jitter(*_RETRY_PAUSE))
+        return budget.call(self._read, at_most=ends - budget.spent)
+
+    def _read(self, seconds: float) -> dict[str, Any] | None:
+        table = self._dynamodb.within(seconds)
+        item = table.get_item(
             TableName=self._table_name, Key={"id": {"S": self._key}}, ConsistentRead=False
         ).get("Item")
         return None if item is None else {name: _plain(value) for name, value in item.items()}
+
+
+def _may_help(error: Exception) -> bool:
+    """Return whether a second attempt may succeed."""
+    throttled = isinstance(error, ClientError) and code(error) in _THROTTLES
+    return throttled or isinstance(error, OutOfTimeError) or is_transient(error)
 
 
 def _plain(value: Mapping[str, Any]) -> Any:

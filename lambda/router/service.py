@@ -9,11 +9,11 @@ from typing import Any
 
 from distilled_router.env import RouterEnv
 from distilled_router.release.route import Route, Share
-from distilled_router.task.converse import Prompt
+from distilled_router.task.converse import Prompt, asked
 from distilled_router.task.task import Task
 from router.budget import Budget
 from router.cache import AnswerCache, Entry
-from router.requests import Asked, BadRequestError, is_http, normalised, read, respond
+from router.requests import Asked, BadRequestError, is_http, read, respond
 from router.route_cache import RouteCache
 from router.sources import BASE, DISTILLED, STATIC, Models, Outcome
 from router.telemetry import Telemetry, Trace
@@ -68,54 +68,55 @@ class Router:
     def handle(self, event: object, context: object = None) -> dict[str, Any]:
         """Return the response to an HTTP API event or a direct invocation. Never raises."""
         http, request_id = is_http(event), getattr(context, "aws_request_id", None)
-        asked: Asked | None = None
+        given: Asked | None = None
         try:
-            asked = read(event, http=http, max_characters=self._task.max_query_characters)
+            given = read(event, http=http, max_characters=self._task.max_query_characters)
         except BadRequestError as error:
             return respond(error.answer, http=http, status=400)
         except Exception as error:  # answer with static weights
             trace = Trace(reason=INTERNAL)
             self._telemetry.unexpected(trace, "router", error)
             return respond(self._answered("", self._task.static_weights, trace, 0.0, request_id), http=http)
-        if isinstance(asked, str):
-            answer, _, _ = self._ask_for(asked, self._budget(self._seconds(context)), request_id)
+        if isinstance(given, str):
+            answer, _, _ = self._ask_for(asked(given), self._budget(self._seconds(context)), request_id)
         else:
-            answer = {"answers": self._answer_all(asked, context, request_id)}
+            answer = {"answers": self._answer_all(given, context, request_id)}
         return respond(answer, http=http)
 
     def _answer_all(
-        self, asked: Sequence[str | BadRequestError], context: object, request_id: str | None
+        self, given: Sequence[str | BadRequestError], context: object, request_id: str | None
     ) -> list[dict[str, Any]]:
         """Return the answers of a batch, in its order.
 
         Queries run in parallel, each with its own budget within the batch's. Equal queries are asked once.
+        `latency_ms` counts from the start of the batch, so that it includes the wait for others.
         """
         batch = Budget(self._seconds(context, self._env.batch_time_budget_ms / 1000))
-        firsts: dict[str, str] = {}
-        for query in asked:
-            if isinstance(query, str):
-                firsts.setdefault(normalised(query), query)
+        texts = [query if isinstance(query, BadRequestError) else asked(query) for query in given]
+        firsts = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
 
-        def ask(query: str) -> Answered:
-            return self._ask_for(query, self._budget(batch.remaining), request_id)
+        def ask(text: str) -> Answered:
+            answer, trace, weights = self._ask_for(text, self._budget(batch.remaining), request_id)
+            return {**answer, "latency_ms": _milliseconds(batch.spent)}, trace, weights
 
-        known = dict(zip(firsts, _BATCH.map(ask, firsts.values()), strict=True))
-        given: set[str] = set()
+        known = dict(zip(firsts, _BATCH.map(ask, firsts), strict=True))
+        answered: set[str] = set()
 
-        def answer(query: str | BadRequestError) -> dict[str, Any]:
-            if isinstance(query, BadRequestError):
-                return query.answer
-            found, trace, weights = known[key := normalised(query)]
-            if key not in given:
-                given.add(key)
+        def answer(text: str | BadRequestError) -> dict[str, Any]:
+            if isinstance(text, BadRequestError):
+                return text.answer
+            found, trace, weights = known[text]
+            if text not in answered:
+                answered.add(text)
                 return found
             again = Trace(trace.release, trace.source, trace.reason, cached=True)
-            return self._answered(query, weights, again, 0.0, request_id)
+            copy = self._answered(text, weights, again, 0.0, request_id)
+            return {**copy, "latency_ms": found["latency_ms"]}
 
-        return [answer(query) for query in asked]
+        return [answer(text) for text in texts]
 
     def _ask_for(self, query: str, budget: Budget, request_id: str | None) -> Answered:
-        """Return the answer to one query. Never raises."""
+        """Return the answer to the text of one query. Never raises."""
         trace, weights = Trace(), self._task.static_weights
         try:
             weights = self._weights(query, budget, trace)
@@ -137,7 +138,7 @@ class Router:
             "source": trace.source,
             "reason": trace.reason,
             "release": trace.release if trace.source == DISTILLED else None,
-            "latency_ms": round(latency_ms, 3),
+            "latency_ms": _milliseconds(latency_ms / 1000),
             "cached": trace.cached,
         }
 
@@ -154,10 +155,10 @@ class Router:
         return seconds - RESERVE_SECONDS
 
     def _weights(self, query: str, budget: Budget, trace: Trace) -> dict[str, float]:
-        now, key = self._now(), normalised(query)
-        share = self._route(budget, now, trace).choose(key, now)
+        now = self._now()
+        share = self._route(budget, now, trace).choose(query, now)
         trace.release = share.digest if share else None
-        if found := self._cache.get(key, trace.release, now):
+        if found := self._cache.get(query, trace.release, now):
             trace.source, trace.reason, trace.cached = found.source, found.reason, True
             return found.weights
         for source, seconds in ((DISTILLED, self._env.cache_seconds), (BASE, BASE_CACHE_SECONDS)):
@@ -167,7 +168,7 @@ class Router:
                 if source == BASE and share is None:
                     trace.reason = NO_RELEASE if self._routes.is_known else NO_ROUTE
                 entry = Entry(outcome.weights, source, trace.reason)
-                self._cache.put(key, trace.release, entry, now, min(seconds, self._env.cache_seconds))
+                self._cache.put(query, trace.release, entry, now, min(seconds, self._env.cache_seconds))
                 return outcome.weights
         return self._task.static_weights
 
@@ -213,3 +214,7 @@ class Router:
             trace.reason = trace.reason or outcome.reason
             self._telemetry.failed(trace, source, outcome.reason, outcome.detail, model)
         return outcome
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

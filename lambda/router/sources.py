@@ -11,7 +11,7 @@ from aws_lambda_powertools import Logger
 
 from distilled_router.task.converse import NoReplyError, Prompt, Reply, ask
 from distilled_router.task.task import InvalidOutput, Task
-from router.breaker import Breaker
+from router.breaker import Breaker, Result
 from router.budget import Budget, OutOfTimeError, jitter
 
 DISTILLED, BASE, STATIC = "distilled", "base", "static"
@@ -22,7 +22,7 @@ LEAST_PART = 0.1
 RETRY_PAUSE = (0.02, 0.08)
 
 _RETRYABLE = frozenset({"throttled", "not_ready", "unavailable", "unreachable"})
-# The model endpoint answered, so the breaker stays closed.
+# The model endpoint answered, so the breaker stays closed: crafted queries must not turn a release off.
 _ANSWERED = frozenset({"", "invalid_output", "empty_output"})
 
 
@@ -60,7 +60,7 @@ class Models:
         logger: Logger,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Use a bedrock-runtime client that does not retry by itself."""
+        """Use a client of Bedrock's runtime: `router.services.BedrockRuntime`, or what has its methods."""
         self._bedrock = bedrock
         self._task = task
         self._logger = logger
@@ -75,19 +75,25 @@ class Models:
         if end - budget.spent < budget.whole * LEAST_PART:
             return Outcome(reason="no_time", called=False)
         breaker = self._breakers.setdefault(model, Breaker())
-        if not breaker.allows(now):
+        if not (permit := breaker.enter(now)):
             return Outcome(reason="circuit_open", called=False)
+        result: Result = "unknown"
+        try:
+            outcome = self._attempts(model, prompt, query, budget, end)
+            result = _result(outcome, budget)
+        finally:
+            opened = breaker.leave(permit, result, now)
+        if opened:
+            self._logger.warning("circuit opened", endpoint=model, reason=outcome.reason)
+        return outcome
+
+    def _attempts(self, model: str, prompt: Prompt, query: str, budget: Budget, end: float) -> Outcome:
+        """Call the model, and once more if that may help and there is time."""
         outcome = self._attempt(model, prompt, query, budget, end)
         wait = jitter(*RETRY_PAUSE)
         if outcome.reason in _RETRYABLE and end - budget.spent - wait > budget.whole * LEAST_PART:
             self._pause(wait)
             outcome = self._attempt(model, prompt, query, budget, end)
-        if outcome.reason in _ANSWERED:
-            # Invalid output does not open the breaker: otherwise crafted queries could turn a release off.
-            breaker.succeeded()
-        # A timeout in a reduced budget does not count, so that a batch that runs out of time can't open it.
-        elif not (outcome.reason == "timed_out" and budget.is_cut) and breaker.failed(now):
-            self._logger.warning("circuit opened", endpoint=model, reason=outcome.reason)
         return outcome
 
     def forget(self, keep: frozenset[str]) -> None:
@@ -97,7 +103,10 @@ class Models:
 
     def _attempt(self, model: str, prompt: Prompt, query: str, budget: Budget, end: float) -> Outcome:
         try:
-            reply = budget.call(lambda: ask(self._bedrock, model, prompt, query), at_most=end - budget.spent)
+            reply = budget.call(
+                lambda seconds: ask(self._bedrock.within(seconds), model, prompt, query),
+                at_most=end - budget.spent,
+            )
         except OutOfTimeError:
             return Outcome(reason="timed_out")
         except NoReplyError as error:
@@ -118,3 +127,14 @@ class Models:
             return Outcome(weights=reply.weights(self._task), **known)
         except InvalidOutput:
             return Outcome(reason="invalid_output", detail=reply.stop_reason, **known)
+
+
+def _result(outcome: Outcome, budget: Budget) -> Result:
+    """Return what an outcome says about the endpoint."""
+    if outcome.reason in _ANSWERED:
+        return "answered"
+    # A refused query would be refused by any endpoint. A timeout in a reduced budget does not count, so that
+    # a batch that runs out of time opens no circuit.
+    if outcome.reason == "refused" or (outcome.reason == "timed_out" and budget.is_cut):
+        return "unknown"
+    return "failed"

@@ -35,7 +35,7 @@ copy jobs, verification of signatures, request rate limits. Callers' IAM policie
 from local.bedrock.clock import Clock, ManualClock, ScaledClock
 from local.bedrock.memory_s3 import MemoryS3
 from local.bedrock.settings import Durations, Lag, Quotas, Settings
-from local.bedrock.standin import BedrockStandIn
+from local.bedrock.standin import BedrockStandIn, Tls
 
 __all__ = [
     "BedrockStandIn",
@@ -47,4 +47,5 @@ __all__ = [
     "Quotas",
     "ScaledClock",
     "Settings",
+    "Tls",
 ]

@@ -9,14 +9,14 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from local.bedrock.access import needs
 from local.bedrock.account import Account
 from local.bedrock.checks import check
 from local.bedrock.errors import ServiceError
-from local.bedrock.faults import CALL_ERRORS, Fault
+from local.bedrock.faults import CALL_ERRORS, FOREIGN, Fault
 from local.bedrock.operations import CONTROL, RUNTIME
 from local.bedrock.protocol import Protocol, Request, Response, Route
 from local.bedrock.reads import answered, named
@@ -88,10 +88,10 @@ class Application:
         route, labels = found
         name, began = route.operation.name, time.perf_counter()
         parameters: dict[str, Any] = dict(labels)
-        key, lost, subject = "", None, _Subject()
+        key, altered, subject = "", None, _Subject()
         try:
             key = self._access_key(request)
-            lost = self._faults(name, labels.get("modelId"))
+            altered = self._faults(name, labels.get("modelId"))
             parameters = self._protocol.parameters(route, labels, request)
             response, error = self._carry_out(route, parameters, key, subject), None
         except ServiceError as caught:
@@ -101,11 +101,17 @@ class Application:
             traceback.print_exc(file=sys.stderr)
             error = ServiceError("InternalServerException", "The stand-in failed; see its log.")
             response = self._protocol.failure(error)
-        outcome = error.code if error else "lost" if lost else "ok"
+        outcome = error.code if error else "lost" if altered and altered.kind == "lost_response" else "ok"
         self._record(name, key, parameters, outcome, error.message if error else None, began, subject)
-        if lost is None or error is not None:
-            return response
-        if lost.answer == "dropped":
+        return response if altered is None or error is not None else self._altered(response, altered)
+
+    def _altered(self, response: Response, fault: Fault) -> Response | None:
+        """Return what the caller sees of a response, or None if the connection drops."""
+        if fault.kind == "dribble":
+            return replace(response, pause=(fault.milliseconds or 0) / 1000)
+        if fault.kind == "foreign":
+            return Response(200, FOREIGN[fault.answer], {"content-type": "text/html"})
+        if fault.answer == "dropped":
             return None
         return self._protocol.failure(
             ServiceError("InternalServerException", "An internal server error occurred.")
@@ -126,7 +132,7 @@ class Application:
         return key
 
     def _faults(self, operation: str, model_id: str | None) -> Fault | None:
-        """Apply injected delays and errors; return the fault that withholds the response, if there is one."""
+        """Apply injected delays and errors; return the fault that alters the response, if there is one."""
         faults, models = self.account.faults, self.account.names_of_model(model_id)
         slow = faults.take("slow", operation=operation, models=models)
         if slow is not None and slow.milliseconds:
@@ -135,7 +141,7 @@ class Application:
         if fault is not None:
             code, message = CALL_ERRORS[fault.kind]
             raise ServiceError(code, fault.message or message)
-        return faults.take("lost_response", operation=operation, models=models)
+        return faults.take("lost_response", "dribble", "foreign", operation=operation, models=models)
 
     def _carry_out(self, route: Route, parameters: dict[str, Any], key: str, subject: _Subject) -> Response:
         name = route.operation.name

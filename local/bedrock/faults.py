@@ -28,8 +28,17 @@ ROLE_TEXTS = (
     "Could not validate ListBucket permissions for S3URI s3://data/in/",
     "Amazon S3 perms missing (PutObject): s3://data/out/.write_access_check_file.tmp",
 )
-#: The call is executed, but late or with its response withheld.
-CALL_EFFECTS = ("slow", "lost_response")
+#: The call is executed, but its response comes late, byte by byte, or not at all, or is somebody else's.
+CALL_EFFECTS = ("slow", "dribble", "lost_response", "foreign")
+#: What may answer with status 200 in place of Bedrock: a proxy, a gateway, a service behind a wrong name.
+FOREIGN = {
+    "html": b"<!doctype html><title>Sign in to continue</title>",
+    "empty": b"",
+    "object": b"{}",
+    "list": b"[]",
+    "message": b'{"message": "ok"}',
+    "output": b'{"output": {"message": null}, "stopReason": "end_turn"}',
+}
 #: The next resource of this kind fails or stalls.
 RESOURCE_KINDS = (
     "job_stalled",
@@ -72,11 +81,12 @@ class Fault:
         skip: how many matching calls, resources or answers pass first.
         operation: the affected operation, for faults of calls; "*" is any.
         message: replaces the usual text.
-        milliseconds: the delay of `slow`.
+        milliseconds: the delay of `slow`, and after each byte of `dribble`.
         modelId: limits faults of calls and answers to one model: the id in the call, or the name of the
             deployment or throughput with that ARN, or the name or ARN of its custom model. A test can use a
             name before the ARN exists.
-        answer: what a caller sees of `lost_response`: a "dropped" connection or an "error" 500.
+        answer: what a caller sees of `lost_response`, a "dropped" connection or an "error" 500; and of
+            `foreign`, one of `FOREIGN`.
     """
 
     kind: str
@@ -132,12 +142,14 @@ class Faults:
             )
         if not isinstance(fault.skip, int) or fault.skip < 0:
             raise ValueError(f"skip must be a whole number from 0, not {fault.skip!r}")
-        if fault.kind == "slow" and not (
+        if fault.kind in ("slow", "dribble") and not (
             isinstance(fault.milliseconds, int | float) and 0 <= fault.milliseconds <= 600_000
         ):
-            raise ValueError(f"slow needs milliseconds from 0 to 600000, not {fault.milliseconds!r}")
-        if fault.answer not in ("dropped", "error"):
-            raise ValueError(f"answer must be 'dropped' or 'error', not {fault.answer!r}")
+            raise ValueError(f"{fault.kind} needs milliseconds from 0 to 600000, not {fault.milliseconds!r}")
+        answers = tuple(FOREIGN) if fault.kind == "foreign" else ("dropped", "error")
+        if fault.answer not in answers:
+            allowed = " or ".join(map(repr, answers))
+            raise ValueError(f"answer must be {allowed}, not {fault.answer!r}")
         for name in ("message", "modelId"):
             if not isinstance(getattr(fault, name), str | None):
                 raise ValueError(f"{name} must be a string, not {getattr(fault, name)!r}")

@@ -48,11 +48,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP response."""
+    """An HTTP response. `pause` is the seconds after each byte, for a server that dribbles."""
 
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    pause: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
-"""The HTTP server: HTTP/1.1 with keep-alive, on loopback only."""
+"""The HTTP server: HTTP/1.1 with keep-alive, on loopback only, with TLS like Bedrock's or without."""
 
 from __future__ import annotations
 
+import socket
+import ssl
 import sys
+import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -21,19 +24,31 @@ class Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 256
 
-    def __init__(self, application: Application, port: int = 0) -> None:
+    def __init__(
+        self, application: Application, port: int = 0, context: ssl.SSLContext | None = None
+    ) -> None:
+        """Listen on a port; with a context, speak TLS."""
         super().__init__((LOOPBACK, port), _Handler)
+        self._context = context
         self.application = application
         self.control = Control(application)
 
     @property
     def endpoint(self) -> str:
         """The server's URL."""
-        return f"http://{LOOPBACK}:{self.server_address[1]}"
+        scheme = "https" if self._context else "http"
+        return f"{scheme}://{LOOPBACK}:{self.server_address[1]}"
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        """Accept a connection. The handshake takes place at the first read, in the connection's thread."""
+        accepted, address = super().get_request()
+        if self._context:
+            accepted = self._context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+        return accepted, address
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Report an error, unless the client closed the connection."""
-        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError | ssl.SSLError):
             super().handle_error(request, client_address)  # type: ignore[arg-type] # typeshed's private alias
 
 
@@ -90,4 +105,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.close_connection:
             lines.append("connection: close")
         # In one write: a second small packet would wait for the acknowledgement of the first.
-        self.wfile.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + response.body)
+        self._write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + response.body, response.pause)
+
+    def _write(self, answer: bytes, pause: float) -> None:
+        if not pause:
+            self.wfile.write(answer)
+            return
+        for byte in answer:
+            self.wfile.write(bytes([byte]))
+            time.sleep(pause)

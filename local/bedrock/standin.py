@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ssl
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import boto3
 from botocore.config import Config
 
+from local import certificate
 from local.bedrock.account import Account
 from local.bedrock.application import Application
 from local.bedrock.catalogue import Catalogue
@@ -43,6 +47,30 @@ def _session() -> boto3.Session:
     return boto3.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=_SECRET)
 
 
+class Tls:
+    """A certificate for 127.0.0.1 in a folder of its own, and what its clients trust.
+
+    Attributes:
+        certificate: its file.
+        context: for the server.
+        ca_bundle: the public authorities and the certificate's, as many as a client of AWS loads.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="stand-in-tls-")
+        folder = Path(self._folder.name)
+        self.certificate, key = folder / "certificate.pem", folder / "key.pem"
+        certificate.create(self.certificate, key)
+        self.ca_bundle = folder / "ca-bundle.pem"
+        certificate.write_bundle(self.certificate, self.ca_bundle)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(self.certificate, key)
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        self._folder.cleanup()
+
+
 class BedrockStandIn:
     """A test double of Amazon Bedrock.
 
@@ -56,6 +84,7 @@ class BedrockStandIn:
         settings: account, Region, latencies, durations, quotas and the lag of reads.
         durations: replaces those of the settings.
         port: 0 for any free port.
+        tls: speak HTTPS as Bedrock does; `ca_bundle` is what a client has to trust.
         log: print a line per call to stderr.
 
     Example:
@@ -73,6 +102,7 @@ class BedrockStandIn:
         settings: Settings | None = None,
         durations: Durations | None = None,
         port: int = 0,
+        tls: bool = False,
         log: bool = False,
     ) -> None:
         settings = settings or Settings()
@@ -92,6 +122,7 @@ class BedrockStandIn:
         )
         self._application = Application(self._account, protocol, log=log)
         self._port = port
+        self._tls = Tls() if tls else None
         self._starting = threading.Lock()
         self._server: Server | None = None
 
@@ -105,10 +136,18 @@ class BedrockStandIn:
         """The port; reading it starts the HTTP server."""
         return int(self._running_server().server_address[1])
 
+    @property
+    def ca_bundle(self) -> str:
+        """The file with the authorities to trust, for `verify` and AWS_CA_BUNDLE."""
+        if self._tls is None:
+            raise ValueError("the stand-in speaks HTTP; create it with tls=True")
+        return str(self._tls.ca_bundle)
+
     def _running_server(self) -> Server:
         with self._starting:
             if self._server is None:
-                self._server = Server(self._application, self._port)
+                context = self._tls.context if self._tls else None
+                self._server = Server(self._application, self._port, context)
                 threading.Thread(
                     target=self._server.serve_forever, args=(0.05,), name="bedrock", daemon=True
                 ).start()
@@ -119,6 +158,8 @@ class BedrockStandIn:
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
+        if self._tls is not None:
+            self._tls.remove()
 
     def __enter__(self) -> Self:
         return self

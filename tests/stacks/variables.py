@@ -15,11 +15,12 @@ from cdk_distilled_router.common.imports import imported
 from distilled_router import env as env_module
 from distilled_router.env import Env
 
-# These read variables of Lambda or a platform: the Region, certificates, the X-Ray daemon.
+# These read variables of Lambda or a platform: the Region, keys, certificates, the X-Ray daemon.
 READ_BESIDES = {
     "distilled_router/env.py",
     "distilled_router/data/files.py",
     "distilled_router/release/wait_conditions.py",
+    "router/handler.py",
     "router/xray.py",
 }
 

@@ -6,12 +6,12 @@ request, a reply and a failed call mean the same to each of them.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
-from botocore.parsers import ResponseParserError
 
 from distilled_router.aws.errors import code, described, is_throttle
 from distilled_router.task.task import InvalidOutput, Task
@@ -25,6 +25,9 @@ CUT_OFF = frozenset({"max_tokens", "model_context_window_exceeded"})
 
 GUARDED = frozenset({"content_filtered", "guardrail_intervened"})
 """Stop reasons of a reply that a guardrail or a content filter replaced or masked."""
+
+FOREIGN = "the response is not Bedrock's"
+"""The text of a reply with status 200 that something other than Bedrock gave."""
 
 Reason = Literal[
     "denied",
@@ -172,6 +175,15 @@ class Reply:
             raise InvalidOutput(f"{what} ({self.stop_reason}): {error}") from None
 
 
+def asked(query: str) -> str:
+    """Return the text that a model is asked for a query: single spaces, Unicode's composed form (NFC).
+
+    The router's cache uses the same text as its key: queries that are answered alike are asked alike. Letter
+    case and look-alike characters stay as they are, because models answer by them (decision 29).
+    """
+    return " ".join(unicodedata.normalize("NFC", query).split())
+
+
 def request(prompt: Prompt, query: str) -> dict[str, Any]:
     """Return a request in Converse's form, without a model: a batch record's `modelInput`.
 
@@ -179,7 +191,7 @@ def request(prompt: Prompt, query: str) -> dict[str, Any]:
     """
     return {
         "system": [{"text": prompt.text}],
-        "messages": [{"role": "user", "content": [{"text": query}]}],
+        "messages": [{"role": "user", "content": [{"text": asked(query)}]}],
         "inferenceConfig": {"maxTokens": prompt.max_tokens, "temperature": prompt.temperature},
     }
 
@@ -191,17 +203,34 @@ def ask(runtime: Any, model: str, prompt: Prompt, query: str) -> Reply:
         NoReplyError: The call failed.
     """
     try:
-        return Reply.read(runtime.converse(modelId=model, **request(prompt, query)))
+        response = runtime.converse(modelId=model, **request(prompt, query))
     except ClientError as error:
         raise NoReplyError.from_client_error(error) from error
     except (ConnectTimeoutError, ReadTimeoutError) as error:
         raise NoReplyError("timed_out", str(error)) from error
-    except ResponseParserError as error:
-        text = "the response is not Bedrock's"
-        raise NoReplyError("unavailable", text, text) from error
     except BotoCoreError as error:
         # Resets and refused connections; an idle connection that was cut looks like this too.
         raise NoReplyError("unreachable", str(error), type(error).__name__) from error
+    except Exception as error:
+        # Imported here: it loads urllib3, which the router does without.
+        from botocore.parsers import ResponseParserError
+
+        # botocore's parser fails with AttributeError if the response is JSON and no object.
+        if isinstance(error, ResponseParserError | AttributeError):
+            raise NoReplyError("unavailable", FOREIGN, FOREIGN) from error
+        raise
+    if not _is_converse(response):
+        raise NoReplyError("unavailable", FOREIGN, FOREIGN)
+    try:
+        return Reply.read(response)
+    except (TypeError, ValueError, OverflowError) as error:  # tokens or a latency that are no numbers
+        raise NoReplyError("unavailable", FOREIGN, FOREIGN) from error
+
+
+def _is_converse(response: Any) -> bool:
+    """Return whether a response with status 200 is Bedrock's, and not that of a proxy or another service."""
+    body = _mapping(response)
+    return bool(_mapping(_mapping(body.get("output")).get("message"))) and bool(body.get("stopReason"))
 
 
 def _by_status(status: int) -> Reason:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from local import environment
+from local import certificate, environment
 from local.state import State
 from operate.environment import read_variables
 
@@ -69,11 +69,11 @@ def test_the_emulator_listens_on_loopback_with_iam_and_tls(state: State) -> None
 
 
 def test_the_bundle_holds_the_systems_authorities_and_the_certificate(tmp_path: Path) -> None:
-    certificate, bundle = tmp_path / "server.crt", tmp_path / "bundle.pem"
-    certificate.write_text("-----BEGIN CERTIFICATE-----\nours\n-----END CERTIFICATE-----\n")
-    environment.write_ca_bundle(certificate, bundle)
+    made, bundle = tmp_path / "server.crt", tmp_path / "bundle.pem"
+    made.write_text("-----BEGIN CERTIFICATE-----\nours\n-----END CERTIFICATE-----\n")
+    certificate.write_bundle(made, bundle)
     text = bundle.read_text()
-    assert text.endswith(certificate.read_text())
+    assert text.endswith(made.read_text())
     assert text.count("BEGIN CERTIFICATE") > 10
 
 

@@ -75,7 +75,12 @@ def bench(task: Task, capsys: Capture) -> Callable[..., Bench]:
             task,
             models=Models(bedrock, task, logger, pause=lambda seconds: None),
             routes=RouteCache(
-                table, env.table_name, env.owner, env.route_seconds, jitter=lambda low, high: high
+                table,
+                env.table_name,
+                env.owner,
+                env.route_seconds,
+                jitter=lambda low, high: high,
+                pause=lambda seconds: None,
             ),
             telemetry=Telemetry(env, logger),
             xray=XRay(enabled=env.tracing),

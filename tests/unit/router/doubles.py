@@ -1,4 +1,4 @@
-"""Test doubles of the router's two clients and of its clock, in process and without delays.
+"""Test doubles of the router's two services and of its clock, in process and without delays.
 
 Real errors, timeouts and connections are tested against the Bedrock stand-in, in test_router_on_stand_in.py.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from boto3.dynamodb.types import TypeSerializer
 from botocore.exceptions import ClientError
@@ -38,6 +38,20 @@ def router_env(**changes: Any) -> RouterEnv:
     return RouterEnv(**{**values, **changes})
 
 
+def variables(bedrock: str, ca_bundle: str) -> dict[str, str]:
+    """Return the variables that Lambda sets, with Bedrock at this URL and no table."""
+    return {
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_SESSION_TOKEN": "test",
+        "AWS_CA_BUNDLE": ca_bundle,
+        "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": bedrock,
+        # Port 9, discard: connections are refused at once.
+        "AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:9",
+    }
+
+
 def client_error(code: str, status: int = 400, message: str = "said by a double") -> ClientError:
     """Return an error as botocore raises it."""
     response: Any = {
@@ -59,7 +73,7 @@ def reply(text: str | None, latency_ms: int = 300) -> dict[str, Any]:
 
 
 class BedrockDouble:
-    """Stands in for a bedrock-runtime client with a prepared reply for each model.
+    """Stands in for `BedrockRuntime` with a prepared reply for each model.
 
     A reply is a text, None for an answer without content, an exception to raise, or seconds to hang. A list
     is used item by item, and its last item then for ever.
@@ -68,6 +82,10 @@ class BedrockDouble:
     def __init__(self, **models: Any) -> None:
         self.says: dict[str, Any] = models
         self.calls: list[dict[str, Any]] = []
+
+    def within(self, seconds: float) -> Self:
+        """Return the same service: its calls take as long as they take."""
+        return self
 
     def converse(self, **request: Any) -> dict[str, Any]:
         """Return the model's next reply."""
@@ -88,21 +106,28 @@ class BedrockDouble:
 
 
 class TableDouble:
-    """Stands in for a DynamoDB client whose table has one item. `fails` is an exception to raise, or seconds
-    to hang."""
+    """Stands in for `DynamoDb`, with one item.
+
+    `fails` is an exception to raise, or seconds to hang; a list is used item by item.
+    """
 
     def __init__(self, route: Route | dict[str, Any] | None = None) -> None:
         self.item: dict[str, Any] | None = route.to_item() if isinstance(route, Route) else route
-        self.fails: Exception | float | None = None
+        self.fails: Any = None
         self.reads: list[dict[str, Any]] = []
+
+    def within(self, seconds: float) -> Self:
+        """Return the same service."""
+        return self
 
     def get_item(self, **request: Any) -> dict[str, Any]:
         """Return the item as DynamoDB encodes it."""
         self.reads.append(request)
-        if isinstance(self.fails, Exception):
-            raise self.fails
-        if self.fails:
-            time.sleep(self.fails)
+        fails = self.fails.pop(0) if isinstance(self.fails, list) else self.fails
+        if isinstance(fails, Exception):
+            raise fails
+        if fails:
+            time.sleep(fails)
         if self.item is None:
             return {}
         serialize = TypeSerializer().serialize

@@ -11,10 +11,13 @@ from typing import Any
 from botocore.exceptions import EndpointConnectionError
 
 from distilled_router.release.route import Route, Share
+from local.bedrock.faults import FOREIGN
 from tests.unit.router.doubles import BASE_MODEL, client_error
 
 # Longer than any part of the time budget: the called service does not answer in time.
 HANG_SECONDS = 0.4
+# For each byte; a response has some 500.
+DRIBBLE_MS = 20
 # Faults of the stand-in, weighted by frequency.
 CALLS = {
     "throttled": 4,
@@ -23,6 +26,8 @@ CALLS = {
     "unavailable": 2,
     "lost_response": 3,
     "slow": 4,
+    "dribble": 1,
+    "foreign": 1,
     "denied": 1,
     "not_found": 1,
     "validation": 1,
@@ -122,6 +127,10 @@ class Storm:
         (kind,) = self._random.choices(list(CALLS), weights=list(CALLS.values()))
         if kind == "slow":
             order["milliseconds"] = HANG_SECONDS * 1000
+        if kind == "dribble":
+            order["milliseconds"] = DRIBBLE_MS
+        if kind == "foreign":
+            order["answer"] = self._random.choice(tuple(FOREIGN))
         if kind == "lost_response":
             order["answer"] = self._random.choice(("dropped", "error"))
         return {**order, "kind": kind, "operation": "Converse"}

@@ -1,6 +1,6 @@
 """1,000 or 10,000 requests while each service behind the router fails in turn: all are answered in time.
 
-Bedrock is the stand-in, in a separate process, with real clients and connections; the releases table and the
+Bedrock is the stand-in, in a separate process, over TLS connections; the releases table and the
 wall clock are doubles. The faults follow from a seed; which request meets which fault depends on timing,
 since several environments run in parallel.
 """
@@ -8,37 +8,32 @@ since several environments run in parallel.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
-import boto3
 import pytest
 from aws_lambda_powertools import Logger
 
 from distilled_router.release.route import Route
 from distilled_router.task.task import Task
-from local.bedrock import BedrockStandIn, MemoryS3
-from router.assembly import client_config
+from router.assembly import services
 from router.route_cache import RouteCache
 from router.service import Router
 from router.sources import Models
 from router.telemetry import Telemetry
 from router.xray import XRay
-from tests.unit.router.doubles import ContextDouble, TableDouble, router_env
+from tests.unit.router.doubles import ContextDouble, TableDouble, router_env, variables
 from tests.unit.router.scenes import assert_weights
+from tests.unit.router.servers import Served, stand_in
 from tests.unit.router.storm import Storm, Turn
-from tests.unit.router.students import deployed_student
 
 SEED, ENVIRONMENTS = 20261, 10
 # A quick run takes the first tenth.
@@ -104,27 +99,20 @@ class Environment:
     # their batches one at a time.
     _batches = threading.Lock()
 
-    def __init__(self, number: int, url: str, task: Task) -> None:
+    def __init__(self, number: int, bedrock: Served, task: Task) -> None:
         env = router_env(
             owner=f"environment-{number}",
             time_budget_ms=round(TIME_BUDGET * 1000),
             batch_time_budget_ms=round(BATCH_TIME_BUDGET * 1000),
             route_seconds=0.5,
         )
-        client = boto3.Session().client(
-            "bedrock-runtime",
-            endpoint_url=url,
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            config=client_config(env),
-        )
+        runtime, _ = services(env, variables(bedrock.url, bedrock.ca_bundle))
         logger = Logger(service=env.owner)
-        self._url, self._jumped, self._table = url, 0.0, TableDouble()
+        self._bedrock, self._jumped, self._table = bedrock, 0.0, TableDouble()
         self._router = Router(
             env,
             task,
-            models=Models(client, task, logger),
+            models=Models(runtime, task, logger),
             routes=RouteCache(self._table, env.table_name, env.owner, env.route_seconds),
             telemetry=Telemetry(env, logger),
             xray=XRay(enabled=False),
@@ -153,45 +141,16 @@ class Environment:
             (route,) = turn.route
             self._table.item = route.to_item() if isinstance(route, Route) else route
         if turn.clears:
-            _control(self._url, "DELETE")
+            self._bedrock.control("DELETE")
         if turn.orders:
-            _control(self._url, "POST", json.dumps(turn.orders).encode())
+            self._bedrock.control("POST", turn.orders)
 
 
-def _control(url: str, method: str, body: bytes | None = None) -> None:
-    with urlopen(Request(f"{url}/_faults", data=body, method=method), timeout=10) as answer:
-        answer.read()
-
-
-def _serve(connection: Connection) -> None:
-    """Run the stand-in's process with two deployed students, until the connection closes."""
-    task = Task.load()
-    with BedrockStandIn(s3=MemoryS3()) as bedrock:
-        endpoints = [deployed_student(bedrock, task, name) for name in ("live", "candidate")]
-        connection.send((bedrock.endpoint, endpoints))
-        connection.poll(None)
-
-
-@contextmanager
-def stand_in() -> Iterator[tuple[str, list[str]]]:
-    """Yield the stand-in's URL and the students' deployments."""
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs,), daemon=True)
-    process.start()
-    try:
-        assert ours.poll(60), "the stand-in did not start"
-        yield ours.recv()
-    finally:
-        ours.close()
-        process.terminate()
-        process.join(10)
-
-
-def run(turns: Sequence[Turn], url: str, task: Task) -> list[Result]:
+def run(turns: Sequence[Turn], bedrock: Served, task: Task) -> list[Result]:
     """Run all turns, each environment its own, in order."""
 
     def take(number: int) -> list[Result]:
-        environment = Environment(number, url, task)
+        environment = Environment(number, bedrock, task)
         return [environment.take(turn) for turn in turns[number::ENVIRONMENTS]]
 
     with ThreadPoolExecutor(ENVIRONMENTS) as pool:
@@ -213,10 +172,10 @@ def answers_of(result: Result) -> list[dict[str, Any]]:
 def storm(request: pytest.FixtureRequest, task: Task) -> tuple[list[Result], Noise]:
     """Return the results of all requests, and the delays of the machine meanwhile."""
     # Metrics and logs of so many requests would bury the message of a failure.
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), stand_in() as (url, endpoints):
-        turns = list(Storm(SEED, endpoints, ENVIRONMENTS).turns(request.param, time.time()))
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), stand_in() as bedrock:
+        turns = list(Storm(SEED, bedrock.endpoints, ENVIRONMENTS).turns(request.param, time.time()))
         with Noise() as noise:
-            return run(turns, url, task), noise
+            return run(turns, bedrock, task), noise
 
 
 def test_every_request_is_answered_with_weights(storm: tuple[list[Result], Noise], task: Task) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -26,6 +26,9 @@ class Echo:
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds, self.asked, self.at_once, self.most = seconds, 0, 0, 0
         self._lock = threading.Lock()
+
+    def within(self, seconds: float) -> Self:
+        return self
 
     def converse(self, **request: Any) -> dict[str, Any]:
         number = int(request["messages"][0]["content"][0]["text"].split()[-1])
@@ -59,7 +62,7 @@ def test_every_query_counts_for_itself(bench: MakeBench) -> None:
 
 def test_same_query_is_asked_once(bench: MakeBench) -> None:
     made = bench(healthy(), TableDouble(LIVE_ROUTE))
-    answers = ask(made, "dog", "DOG ", "cat", "dog")
+    answers = ask(made, "dog", "dog ", "cat", "dog")
     assert made.bedrock.asked(STUDENT) == 2
     assert [answer["cached"] for answer in answers] == [False, True, False, True]
 
@@ -71,7 +74,7 @@ def test_same_query_is_asked_once_without_a_cache_entry(
 ) -> None:
     """Static weights are never cached, and a hundred copies of a query must not wait a hundred times."""
     made = bench(healthy(**{STUDENT: says, BASE_MODEL: says}), TableDouble(LIVE_ROUTE), **cache)
-    answers = ask(made, *["dog"] * 5, "DOG")
+    answers = ask(made, *["dog"] * 5, " dog")
     assert made.bedrock.asked(STUDENT) == 1
     assert {answer["source"] for answer in answers} == {source}
     assert [answer["cached"] for answer in answers] == [False] + [True] * 5
@@ -119,7 +122,18 @@ def test_batch_ends_with_its_own_budget_and_each_query_with_its_own(bench: MakeB
     answers = ask(made, *(f"q {n}" for n in range(60)))
     assert time.monotonic() - began < 0.8
     assert {answer["source"] for answer in answers} == {"static"}
-    assert max(answer["latency_ms"] for answer in answers) < 300
+    assert max(blob["Latency"][0] for blob in made.metrics() if "Latency" in blob) < 300
+    assert max(answer["latency_ms"] for answer in answers) > 300
+
+
+def test_latency_includes_the_wait_for_others_of_the_batch(bench: MakeBench) -> None:
+    """16 queries run at a time; the metric `Latency` counts each from its own start."""
+    made = bench(Echo(seconds=0.1), TableDouble(LIVE_ROUTE))
+    answers = ask(made, *(f"query {number}" for number in range(32)), "query 31")
+    assert max(answer["latency_ms"] for answer in answers[:16]) < 190
+    assert min(answer["latency_ms"] for answer in answers[16:]) > 190
+    assert answers[32]["latency_ms"] == answers[31]["latency_ms"]
+    assert max(blob["Latency"][0] for blob in made.metrics() if "Latency" in blob) < 190
 
 
 def test_functions_own_end_bounds_a_batch(bench: MakeBench) -> None:

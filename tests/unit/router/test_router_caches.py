@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
 
 from distilled_router.release.route import Route, Share
 from distilled_router.task.task import Task
@@ -26,11 +26,33 @@ from tests.unit.router.scenes import (
 
 def test_same_query_is_answered_from_the_cache(bench: MakeBench) -> None:
     made = bench(healthy(), TableDouble(LIVE_ROUTE))
-    first, second = made.ask("Dog barking"), made.ask("  dog   BARKING ")
+    first, second = made.ask("Dog barking"), made.ask("  Dog   barking ")
     assert (first["cached"], second["cached"]) == (False, True)
     assert {**first, "cached": True, "latency_ms": 0} == {**second, "latency_ms": 0}
     assert len(made.bedrock.calls) == 1
     assert made.metrics()[1]["CacheHits"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("the us office", "the US office"),
+        ("dog barking", "\uff44og barking"),
+        ("dog barking", "d\u043eg barking"),
+        ("x\u00b2", "x2"),
+        ("dog barking", "dog\u200b barking"),
+    ],
+)
+def test_look_alikes_are_asked_and_kept_apart(bench: MakeBench, one: str, other: str) -> None:
+    """A caller must not choose another caller's answer. Each text is asked as it is kept."""
+    made = bench(healthy(**{STUDENT: [STUDENT_SAYS, "0 0 100 0"]}), TableDouble(LIVE_ROUTE))
+    answers = [made.ask(query) for query in (one, other, one, other)]
+    assert [answer["cached"] for answer in answers] == [False, False, True, True]
+    assert [answer["intent"] for answer in answers] == ["audio", "transcription"] * 2
+    texts = [call["messages"][0]["content"][0]["text"] for call in made.bedrock.calls]
+    assert texts == [one, other]
+    together = made.router.handle({"queries": [other, one]})["answers"]
+    assert [answer["intent"] for answer in together] == ["transcription", "audio"]
 
 
 def test_cached_answer_is_the_callers_own(bench: MakeBench) -> None:
@@ -128,9 +150,73 @@ def test_last_good_route_serves_while_none_can_be_read(
     # Not an error of the release that the route chose before.
     assert (blob["release"], blob["RouterErrors"]) == ("aaaaaaaaaaaa", [0])
     assert "route" in blob["failures"]
+    reads = len(made.table.reads)
+    assert reads <= 3, "one more attempt at most"
     made.ask("query 2")
-    assert len(made.table.reads) == 2, "not tried again at every request"
+    assert len(made.table.reads) == reads, "not tried again at every request"
     assert made.route_errors() == [0, 1]
+
+
+HALF_BROKEN: dict[str, Any] = {
+    "id": "route",
+    "version": Decimal(9),
+    "shares": [{"digest": "cccccccccccc"}, {"digest": "dddddddddddd", "endpoint": CANDIDATE, "share": 1}],
+}
+
+
+def test_half_broken_item_does_not_replace_the_last_good_one(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), route_seconds=10)
+    made.ask()
+    made.table.item = HALF_BROKEN
+    made.clock.time += 10
+    assert made.ask("query 1")["release"] == "aaaaaaaaaaaa"
+    assert made.route_errors() == [0, 1]
+
+
+def test_what_can_be_read_of_a_half_broken_item_is_better_than_no_route(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(HALF_BROKEN), route_seconds=10)
+    assert made.ask()["release"] == "dddddddddddd"
+    made.table.item = {**HALF_BROKEN, "shares": [{}, {**HALF_BROKEN["shares"][1], "endpoint": STUDENT}]}
+    made.clock.time += 10
+    made.ask("query 1")
+    assert made.bedrock.asked(STUDENT) == 1
+    made.table.item = LIVE_ROUTE.to_item()
+    made.clock.time += 10
+    assert made.ask("query 2")["release"] == "aaaaaaaaaaaa"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        client_error("ThrottlingException", 400),
+        client_error("ProvisionedThroughputExceededException", 400),
+        client_error("InternalServerError", 500),
+        ConnectionClosedError(endpoint_url="https://dynamodb"),
+        EndpointConnectionError(endpoint_url="https://dynamodb"),
+        0.4,
+    ],
+)
+@pytest.mark.parametrize("is_known", [False, True])
+def test_route_is_read_once_more(bench: MakeBench, first: Exception | float, is_known: bool) -> None:
+    """After a freeze, the first connection may be dead; a throttled table answers a moment later."""
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), route_seconds=10)
+    if is_known:
+        made.ask("query 0")
+        made.clock.time += 10
+    made.table.item = Route(5, (Share("bbbbbbbbbbbb", CANDIDATE, 1.0),)).to_item()
+    made.table.fails = [first, None]
+    before = len(made.table.reads)
+    answer = made.ask("query 1")
+    assert (answer["source"], answer["release"]) == ("distilled", "bbbbbbbbbbbb")
+    assert len(made.table.reads) - before == 2
+    assert set(made.route_errors()) == {0}
+
+
+def test_refused_read_is_not_repeated(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
+    made.table.fails = client_error("AccessDeniedException", 400)
+    made.ask()
+    assert len(made.table.reads) == 1
 
 
 @pytest.mark.parametrize("item", [None, Route(4).to_item()])

@@ -33,13 +33,28 @@ def load(monkeypatch: pytest.MonkeyPatch, **environment: str) -> ModuleType:
     return importlib.import_module("router.handler")
 
 
-def test_import_calls_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a connection was opened at import")
+def test_import_opens_a_connection_to_each_service_and_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the init phase, in which a whole CPU makes the handshakes quick."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(2)
+        load(monkeypatch, AWS_ENDPOINT_URL=f"http://127.0.0.1:{listening.getsockname()[1]}")
+        for connection, _ in (listening.accept(), listening.accept()):
+            connection.settimeout(0.01)
+            with connection, pytest.raises(TimeoutError):
+                connection.recv(1)
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+def test_import_waits_a_second_at_most_for_a_service_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def hang(*_: object, **__: object) -> None:
+        time.sleep(1.5)
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    began = time.monotonic()
     load(monkeypatch)
+    assert time.monotonic() - began < 1.4
 
 
 def test_unreachable_services_mean_static_weights(

@@ -1,25 +1,27 @@
-"""The router against the Bedrock stand-in: real clients and connections, and a student that was trained
-there.
+"""The router against the Bedrock stand-in: TLS connections, and a student that was trained there.
 
 The table is a double.
 """
 
 from __future__ import annotations
 
+import socket
+import ssl
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from botocore.awsrequest import AWSHTTPConnection
 
 from distilled_router.release.route import Route, Share
 from distilled_router.task.task import Task
 from local.bedrock import BedrockStandIn, MemoryS3
-from router.assembly import client_config, make_router
+from local.bedrock.faults import FOREIGN
+from router.assembly import make_router, services
+from router.breaker import FAILURES
 from router.service import SIDE_BY_SIDE, Router
-from tests.unit.router.doubles import BASE_MODEL, TableDouble, router_env
+from router.services import BedrockRuntime
+from tests.unit.router.doubles import BASE_MODEL, TableDouble, router_env, variables
 from tests.unit.router.scenes import assert_weights
 from tests.unit.router.students import deployed_student
 
@@ -33,16 +35,9 @@ class Stage:
     def router(self, endpoint: str | None = None, time_budget: float = 1.5) -> Router:
         """Return a new environment's router whose route names this endpoint or the live one."""
         env = router_env(time_budget_ms=round(time_budget * 1000))
-        client = boto3.client(
-            "bedrock-runtime",
-            endpoint_url=self.bedrock.endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            config=client_config(env),
-        )
+        bedrock, _ = services(env, variables(self.bedrock.endpoint, self.bedrock.ca_bundle))
         route = Route(1, (Share("aaaaaaaaaaaa", endpoint or self.endpoint, 1.0),))
-        return make_router(env, self.task, bedrock=client, dynamodb=TableDouble(route))
+        return make_router(env, self.task, bedrock=bedrock, dynamodb=TableDouble(route))
 
     def calls(self) -> list[str]:
         """Return the models that Converse was called for, oldest first."""
@@ -52,7 +47,7 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(task: Task) -> Iterator[Stage]:
     """Train and deploy once; every test uses up the faults that it orders."""
-    with BedrockStandIn(s3=MemoryS3()) as bedrock:
+    with BedrockStandIn(s3=MemoryS3(), tls=True) as bedrock:
         yield Stage(bedrock, deployed_student(bedrock, task), task)
 
 
@@ -82,6 +77,7 @@ def test_base_model_answers_with_the_full_prompt(stage: Stage) -> None:
         ("denied", {}, 1, "denied"),
         ("not_found", {}, 1, "not_found"),
         ("validation", {}, 1, "refused"),
+        *(("foreign", {"answer": answer}, 2, "unavailable") for answer in FOREIGN),
     ],
 )
 def test_failed_call_falls_to_the_base_model(
@@ -202,18 +198,57 @@ def test_abandoned_call_blocks_no_other_call(stage: Stage) -> None:
 
 def test_batches_reuse_their_connections(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many connections as parallel queries; each new one costs a TLS handshake on AWS."""
-    opened: list[object] = []
-    connect = AWSHTTPConnection.connect
+    handshakes: list[object] = []
+    wrap_socket = ssl.SSLContext.wrap_socket
 
-    def counted(connection: AWSHTTPConnection) -> None:
-        opened.append(connection)
-        connect(connection)
+    def counted(
+        context: ssl.SSLContext, opened: socket.socket, *, server_side: bool = False, **more: Any
+    ) -> Any:
+        if not server_side:
+            handshakes.append(opened)
+        return wrap_socket(context, opened, server_side=server_side, **more)
 
-    monkeypatch.setattr(AWSHTTPConnection, "connect", counted)
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", counted)
     router = stage.router()
     stage.bedrock.fault("slow", operation="Converse", milliseconds=100, count=SIDE_BY_SIDE)
     for number in range(5):
         queries = [f"dog barking {number} {place}" for place in range(SIDE_BY_SIDE)]
         answers = router.handle({"queries": queries})["answers"]
         assert {answer["source"] for answer in answers} == {"distilled"}
-    assert len(opened) <= SIDE_BY_SIDE
+    assert 0 < len(handshakes) <= SIDE_BY_SIDE
+
+
+def test_queries_that_bedrock_refuses_open_no_circuit_for_others(stage: Stage) -> None:
+    router = stage.router()
+    stage.bedrock.fault("validation", operation="Converse", count=None)
+    for number in range(2 * FAILURES):
+        answer = router.handle({"query": f"refused {number}"})
+        assert (answer["source"], answer["reason"]) == ("static", "refused")
+    stage.bedrock.clear_faults()
+    assert router.handle({"query": "dog barking"})["source"] == "distilled"
+
+
+def test_answers_that_arrive_byte_by_byte_hold_no_thread_beyond_their_query(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte renewed the timeout of a read, until all 128 threads waited for answers to past queries."""
+    ended: list[float] = []
+    converse = BedrockRuntime.converse
+
+    def timed(service: BedrockRuntime, **request: Any) -> dict[str, Any]:
+        try:
+            return converse(service, **request)
+        finally:
+            ended.append(time.monotonic())
+
+    monkeypatch.setattr(BedrockRuntime, "converse", timed)
+    router = stage.router(time_budget=0.4)
+    stage.bedrock.fault("dribble", operation="Converse", milliseconds=150, count=None)
+    started = time.monotonic()
+    queries = [f"dog barking {number}" for number in range(FAILURES - 1)]
+    answers = router.handle({"queries": queries})["answers"]
+    assert {answer["reason"] for answer in answers} == {"timed_out"}
+    time.sleep(0.2)
+    stage.bedrock.clear_faults()
+    assert len(ended) == 2 * len(queries)
+    assert max(ended) - started < 0.6

@@ -102,7 +102,7 @@ def test_output_that_is_no_weights_is_no_fault_of_the_call(bench: MakeBench, tra
 
 def test_a_batch_sends_each_query_that_was_asked(bench: MakeBench, traced: Daemon) -> None:
     made = bench(healthy(), TableDouble(LIVE_ROUTE), tracing=True)
-    made.router.handle({"queries": ["a dog", "a cat", "A  dog"]})
+    made.router.handle({"queries": ["a dog", "a cat", "a  dog"]})
     assert {traced.received()["annotations"]["source"] for _ in range(2)} == {"distilled"}
     assert traced.is_idle()
 

@@ -36,7 +36,6 @@ SERVICES = {
     "provisioned_throughput": ("bedrock", "dynamodb"),
     "release": ("bedrock", "dynamodb", "s3", "stepfunctions"),
     "release_wait": ("dynamodb",),
-    "router": ("bedrock-runtime", "dynamodb"),
     "sweeper": ("bedrock", "dynamodb", "stepfunctions"),
 }
 READS_TASK = {"dataset", "evaluation", "labelling", "rollout", "router"}
@@ -147,8 +146,11 @@ def loaded(layer: Path) -> dict[str, Any]:
     ]
     environment = {
         "PATH": os.environ["PATH"],
+        "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         **router_env().variables(),
     }
     arguments = [str(layer), json.dumps(functions)]

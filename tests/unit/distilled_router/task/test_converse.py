@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, get_args
+from dataclasses import dataclass, field
+from typing import Any, Self, get_args
 
 import pytest
 from aws_lambda_powertools import Logger
@@ -14,7 +14,7 @@ from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError, Re
 from botocore.parsers import ResponseParserError
 
 from distilled_router.aws.errors import ResourceError
-from distilled_router.task.converse import NoReplyError, Prompt, Reason, Reply, ask
+from distilled_router.task.converse import NoReplyError, Prompt, Reason, Reply, ask, asked, request
 from distilled_router.task.task import InvalidOutput, Task
 from evaluation.ask_models import ask as ask_for_evaluation
 from evaluation.contenders import Contender
@@ -72,7 +72,6 @@ VALID: Mapping[str, dict[str, Any]] = {
 INVALID: Mapping[str, dict[str, Any]] = {
     "no content": reply(),
     "content is null": reply(output={"message": {"role": "assistant", "content": None}}),
-    "output is null": reply(output=None),
     "an empty block": reply({"text": ""}),
     "two blank blocks": reply({"text": " "}, {"text": "\n"}),
     "reasoning alone": reply(REASONING, stop="max_tokens"),
@@ -83,16 +82,31 @@ INVALID: Mapping[str, dict[str, Any]] = {
     "filtered": reply({"text": BLOCKED}, stop="content_filtered"),
     "prose without usage": reply({"text": "mostly pictures"}, usage=None),
 }
+# Status 200, but from a proxy, a gateway or another service: botocore reads what it knows of it.
+FOREIGN: Mapping[str, dict[str, Any]] = {
+    "nothing that botocore knows": {"ResponseMetadata": {"HTTPStatusCode": 200}},
+    "output is null": reply(output=None),
+    "message is null": reply(output={"message": None}),
+    "no stop reason": reply({"text": ANSWER}, stop=""),
+    "tokens that are no numbers": reply({"text": ANSWER}, usage={"inputTokens": "many"}),
+    "a latency that is no number": reply({"text": ANSWER}, metrics={"latencyMs": []}),
+}
 
 
 @dataclass
 class Runtime:
-    """Stands in for a bedrock-runtime client that gives one reply."""
+    """Stands in for a bedrock-runtime client that gives one reply. `texts` are those that it was asked."""
 
     reply: dict[str, Any] | Exception
+    texts: list[str] = field(default_factory=list)
 
-    def converse(self, **_: Any) -> dict[str, Any]:
+    def within(self, seconds: float) -> Self:
+        """Return the same client, as the router's has it."""
+        return self
+
+    def converse(self, **request: Any) -> dict[str, Any]:
         """Return the reply, or raise it."""
+        self.texts.append(request["messages"][0]["content"][0]["text"])
         if isinstance(self.reply, Exception):
             raise self.reply
         return self.reply
@@ -273,6 +287,7 @@ FAILURES: tuple[tuple[Exception, Reason], ...] = (
     (ReadTimeoutError(endpoint_url="https://x"), "timed_out"),
     (EndpointConnectionError(endpoint_url="https://x"), "unreachable"),
     (ResponseParserError("<html>a proxy's page</html>"), "unavailable"),
+    (AttributeError("'list' object has no attribute 'get'"), "unavailable"),
 )
 
 
@@ -295,8 +310,9 @@ def test_text_of_an_error_that_may_quote_the_query_is_not_loggable(code: str) ->
 def test_no_user_takes_a_failed_call_for_an_answer() -> None:
     """A page that a proxy answers with, too, which botocore raises outside of its own errors."""
     question, contender = Question("q", "holdout", QUERY, WEIGHTS), Contender(name="candidate", title="")
-    for error, reason in FAILURES:
-        runtime = Runtime(error)
+    foreign: list[tuple[Any, Reason]] = [(given, "unavailable") for given in FOREIGN.values()]
+    for given, reason in [*FAILURES, *foreign]:
+        runtime = Runtime(given)
         evaluated = ask_for_evaluation(contender, question, runtime, TASK)
         assert (evaluated.weights, evaluated.was_given) == (None, False)
         probes = Probes(runtime=runtime, s3=HoldOut(), task=TASK, bucket="b", holdout_key="k")
@@ -307,3 +323,52 @@ def test_no_user_takes_a_failed_call_for_an_answer() -> None:
                 calls.ask(runtime, [RECORD], PLAN, TASK)
         else:
             assert calls.ask(runtime, [RECORD], PLAN, TASK)[RECORD.id].asked is False
+
+
+@pytest.mark.parametrize("given", FOREIGN.values(), ids=FOREIGN)
+def test_reply_that_is_not_bedrocks_is_a_failed_call_and_no_output_of_the_model(
+    given: dict[str, Any],
+) -> None:
+    with pytest.raises(NoReplyError) as caught:
+        ask(Runtime(given), "m", Prompt.student(TASK), QUERY)
+    assert caught.value.reason == "unavailable"
+
+
+# The text that is asked.
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("dog  barking", "dog barking"),
+        (" dog\u00a0barking\n", "dog barking"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("The Who live in the US", "The Who live in the US"),
+        ("\uff44og \ufb01ght \u2122", "\uff44og \ufb01ght \u2122"),
+    ],
+)
+def test_text_differs_from_its_query_by_spaces_and_composed_characters_only(query: str, text: str) -> None:
+    assert asked(query) == text
+    assert asked(text) == text
+
+
+@pytest.mark.parametrize("user", [by_router, by_evaluation, by_probes, by_single_calls])
+def test_every_user_asks_the_same_text(
+    user: Callable[[Any], Weights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the evaluation would judge answers that no caller gets."""
+    query = " The  Cafe\u0301 \uff34V"
+    asking: list[Runtime] = []
+    create = Runtime
+
+    def runtime(given: Any) -> Runtime:
+        asking.append(create(given))
+        return asking[-1]
+
+    monkeypatch.setattr(f"{__name__}.Runtime", runtime)
+    monkeypatch.setattr(f"{__name__}.LINE", LINE.replace(QUERY, query))
+    monkeypatch.setattr(f"{__name__}.QUERY", query)
+    monkeypatch.setattr(f"{__name__}.RECORD", Record(number=1, sample=0, query=query))
+    user(VALID["one block"])
+    assert asking[0].texts == [asked(query)]
+    assert request(Prompt.student(TASK), query)["messages"][0]["content"] == [{"text": asked(query)}]

@@ -1,0 +1,125 @@
+"""The router's two calls to AWS: Bedrock's Converse and DynamoDB's GetItem.
+
+Methods, parameters, responses and errors are those of boto3's clients.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import botocore
+from botocore.exceptions import ClientError
+
+from router.connections import Answer, Connections, tls_context
+from router.signature import Credentials, Signer
+
+# AWS's own certificate authorities are among those that botocore ships.
+_AUTHORITIES = Path(botocore.__file__).parent / "cacert.pem"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service at its endpoint. `seconds` is for a whole call, from the connection to the last byte."""
+
+    connections: Connections
+    signer: Signer
+    seconds: float
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        signing_name: str,
+        environment: Mapping[str, str],
+        *,
+        seconds: float,
+        most_idle: int,
+    ) -> Self:
+        """Return a service by the name in its endpoint, with the variables that Lambda sets.
+
+        AWS_ENDPOINT_URL_<SERVICE>, AWS_ENDPOINT_URL and AWS_CA_BUNDLE mean what they mean to any SDK.
+        """
+        region = environment["AWS_REGION"]
+        domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+        own = f"AWS_ENDPOINT_URL_{name.upper().replace('-', '_')}"
+        url = (
+            environment.get(own) or environment.get("AWS_ENDPOINT_URL") or f"https://{name}.{region}.{domain}"
+        )
+        ca_bundle = environment.get("AWS_CA_BUNDLE") or str(_AUTHORITIES)
+        connections = Connections(url.rstrip("/"), lambda: _context(ca_bundle), most_idle=most_idle)
+        return cls(connections, Signer(Credentials.read(environment), region, signing_name), seconds)
+
+    def within(self, seconds: float) -> Self:
+        """Return the same service for a call that takes so many seconds at most."""
+        return replace(self, seconds=seconds)
+
+    def _call(self, operation: str, path: str, request: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
+        """Return the JSON object that the service answers.
+
+        Raises:
+            ClientError: The service answered with an error, or something else answered in its place.
+            BotoCoreError: There was no response.
+        """
+        body = json.dumps(request, separators=(",", ":")).encode()
+        signed = self.signer.signed(path, {**headers, "host": self.connections.host}, body)
+        answer = self.connections.post(path, signed, body, self.seconds)
+        content = _object(answer.body)
+        if answer.status != 200:
+            raise _error(answer, content or {}, operation)
+        if content is None:
+            # An empty object would be a table without the item.
+            foreign = Answer(502, {"x-amzn-errortype": "BadGateway"}, b"")
+            raise _error(foreign, {"message": f"The response is not {operation}'s."}, operation)
+        return content
+
+
+class BedrockRuntime(Service):
+    """Bedrock's runtime."""
+
+    def converse(self, *, modelId: str, **request: Any) -> dict[str, Any]:  # noqa: N803  # as in boto3
+        """Ask a model."""
+        path = f"/model/{quote(modelId, safe='')}/converse"
+        return dict(self._call("Converse", path, request, {"content-type": "application/json"}))
+
+
+class DynamoDb(Service):
+    """DynamoDB."""
+
+    def get_item(self, **request: Any) -> dict[str, Any]:
+        """Read an item."""
+        headers = {"content-type": "application/x-amz-json-1.0", "x-amz-target": "DynamoDB_20120810.GetItem"}
+        return dict(self._call("GetItem", "/", request, headers))
+
+
+@cache
+def _context(ca_bundle: str) -> Any:
+    return tls_context(ca_bundle)
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _error(answer: Answer, content: Mapping[str, Any], operation: str) -> ClientError:
+    """Return the error in a response: its code is in a header or in the body, its text in the body."""
+    named = answer.headers.get("x-amzn-errortype") or content.get("__type") or content.get("code")
+    # Both "ValidationException:http://internal.amazon.com/" and "com.amazonaws.dynamodb.v20120810#..." occur.
+    code = str(named or answer.status).partition(":")[0].rpartition("#")[2]
+    text = content.get("message") or content.get("Message") or ""
+    return ClientError(
+        {
+            "Error": {"Code": code, "Message": str(text)},
+            "ResponseMetadata": {"HTTPStatusCode": answer.status},  # type: ignore[typeddict-item]  # all that is read
+        },
+        operation,
+    )

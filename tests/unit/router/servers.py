@@ -1,0 +1,111 @@
+"""Servers that the router reaches over TLS as it reaches AWS: Bedrock in its own process, and a table."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import ssl
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
+from typing import Any
+from urllib.request import Request, urlopen
+
+from distilled_router.task.task import Task
+from local.bedrock import BedrockStandIn, MemoryS3, Settings, Tls
+from tests.unit.router.doubles import TableDouble
+from tests.unit.router.students import deployed_student
+
+
+@dataclass(frozen=True)
+class Served:
+    """A stand-in in another process: its URL, the students' deployments, and what its clients trust."""
+
+    url: str
+    endpoints: Sequence[str]
+    ca_bundle: str
+
+    @cached_property
+    def _context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.ca_bundle)
+
+    def control(self, method: str, body: object = None) -> None:
+        """Change the faults of the stand-in."""
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(f"{self.url}/_faults", data=data, method=method)
+        with urlopen(request, timeout=10, context=self._context) as answer:
+            answer.read()
+
+
+def _serve(connection: Connection, first_token_ms: float) -> None:
+    task, settings = Task.load(), Settings(first_token_ms=first_token_ms)
+    with BedrockStandIn(s3=MemoryS3(), settings=settings, tls=True) as bedrock:
+        endpoints = [deployed_student(bedrock, task, name) for name in ("live", "candidate")]
+        connection.send((bedrock.endpoint, endpoints, bedrock.ca_bundle))
+        connection.poll(None)
+
+
+@contextmanager
+def stand_in(first_token_ms: float = 0.0) -> Iterator[Served]:
+    """Run the stand-in in another process, with two deployed students."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(
+        target=_serve, args=(theirs, first_token_ms), daemon=True
+    )
+    process.start()
+    theirs.close()
+    try:
+        assert ours.poll(60), "the stand-in did not start"
+        yield Served(*ours.recv())
+    finally:
+        ours.close()
+        process.join(10)
+        process.terminate()
+
+
+class TableServer(ThreadingHTTPServer):
+    """A table with one item, served over TLS as DynamoDB serves it. `tls` is its certificate."""
+
+    daemon_threads = True
+
+    def __init__(self, table: TableDouble, tls: Tls) -> None:
+        """Listen on any free port of loopback."""
+        super().__init__(("127.0.0.1", 0), _GetItem)
+        self.table, self._tls = table, tls
+        self.url = f"https://127.0.0.1:{self.server_address[1]}"
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection, whose handshake takes place in its own thread."""
+        accepted, address = super().get_request()
+        context = self._tls.context
+        return context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False), address
+
+    @contextmanager
+    def running(self) -> Iterator[TableServer]:
+        """Serve in a thread."""
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield self
+        finally:
+            self.shutdown()
+            self.server_close()
+
+
+class _GetItem(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: TableServer
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server gives it
+        """Log nothing."""
+
+    def do_POST(self) -> None:
+        """Answer GetItem."""
+        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = json.dumps(self.server.table.get_item(**request)).encode()
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: {len(body)}"
+        self.wfile.write(f"{head}\r\n\r\n".encode() + body)

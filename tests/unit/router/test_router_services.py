@@ -1,0 +1,438 @@
+"""The router's own clients: signatures, connections that die, deadlines, errors."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import botocore.auth
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials as BotocoresCredentials
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distilled_router.release.route import Route
+from local.bedrock import Tls
+from router.connections import IDLE_SECONDS, MOST_BYTES, Connections, tls_context
+from router.services import BedrockRuntime, DynamoDb
+from router.signature import Credentials, Signer
+from tests.unit.router.doubles import TableDouble, WallClock
+from tests.unit.router.servers import TableServer
+
+KEYS = {"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "secret"}
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+MOMENT = datetime(2026, 11, 29, 13, 0, 0, tzinfo=UTC)
+
+type Serve = Callable[[socket.socket, int], None]
+
+
+# Signatures.
+
+
+@given(
+    path=st.sampled_from(["/", "/model/us.amazon.nova-micro-v1%3A0/converse", "/model/a%2Fb~c%20d/converse"]),
+    body=st.binary(max_size=100),
+    token=st.sampled_from(["", "a token"]),
+    service=st.sampled_from(["bedrock", "dynamodb"]),
+    more=st.dictionaries(
+        st.sampled_from(["content-type", "x-amz-target"]), st.sampled_from(["a", "b/c 1.0"])
+    ),
+)
+def test_signature_is_botocores(
+    path: str, body: bytes, token: str, service: str, more: dict[str, str]
+) -> None:
+    host = "service.us-east-1.amazonaws.com"
+    theirs = AWSRequest("POST", f"https://{host}{path}", headers={**more, "host": host}, data=body)
+    keys = BotocoresCredentials("AKIA", "secret", token or None)
+    now = MOMENT.replace(tzinfo=None)
+    with mock.patch.object(botocore.auth, "get_current_datetime", return_value=now):
+        SigV4Auth(keys, service, "us-east-1").add_auth(theirs)
+    signer = Signer(Credentials("AKIA", "secret", token), "us-east-1", service, now=MOMENT.timestamp)
+    ours = signer.signed(path, {**more, "host": host}, body)
+    assert ours["authorization"] == theirs.headers["Authorization"]
+    assert ours.get("x-amz-security-token", "") == token
+
+
+def test_a_days_key_is_not_used_the_next_day() -> None:
+    clock = WallClock(MOMENT.timestamp())
+    signer = Signer(Credentials("AKIA", "secret"), "us-east-1", "bedrock", now=clock)
+    signer.signed("/", {"host": "a"}, b"")
+    clock.time += 24 * 3600
+    fresh = Signer(Credentials("AKIA", "secret"), "us-east-1", "bedrock", now=clock)
+    assert signer.signed("/", {"host": "a"}, b"") == fresh.signed("/", {"host": "a"}, b"")
+
+
+def test_missing_keys_are_named_and_no_key_is_shown() -> None:
+    with pytest.raises(ValueError, match=r"AWS_SECRET_ACCESS_KEY must be set.*SnapStart"):
+        Credentials.read({"AWS_ACCESS_KEY_ID": "AKIA"})
+    shown = repr(Credentials.read({**KEYS, "AWS_SESSION_TOKEN": "a token"}))
+    assert "secret" not in shown
+    assert "a token" not in shown
+
+
+# Connections.
+
+
+@contextmanager
+def server(serve: Serve, tls: Tls | None = None) -> Iterator[str]:
+    """Serve each connection in a thread, which gets its number; yield the URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        over = threading.Event()
+
+        def accept() -> None:
+            number = 0
+            while not over.is_set():
+                try:
+                    accepted, _ = listening.accept()
+                except OSError:
+                    return
+                threading.Thread(target=run, args=(accepted, number), daemon=True).start()
+                number += 1
+
+        def run(accepted: socket.socket, number: int) -> None:
+            try:
+                if tls:
+                    accepted = tls.context.wrap_socket(accepted, server_side=True)
+                with accepted:
+                    serve(accepted, number)
+            except OSError:
+                pass
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{listening.getsockname()[1]}"
+        over.set()
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def answering(connection: socket.socket, _: int) -> None:
+    """Answer each request on a connection."""
+    while connection.recv(65_536):
+        connection.sendall(ANSWER)
+
+
+def connections(url: str, now: Callable[[], float] = time.time, tls: Tls | None = None) -> Connections:
+    return Connections(url, lambda: tls_context(str(tls and tls.ca_bundle)), most_idle=4, now=now)
+
+
+def post(to: Connections, seconds: float = 1.0) -> Any:
+    return to.post("/path", {"content-type": "text/plain"}, b"body", seconds)
+
+
+@pytest.fixture(scope="module")
+def tls() -> Iterator[Tls]:
+    made = Tls()
+    yield made
+    made.remove()
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_connection_is_used_again_and_dropped_after_an_idle_minute_of_the_wall_clock(
+    tls: Tls, secure: bool
+) -> None:
+    """The service forgot it long ago, and no answer comes: as after a freeze."""
+    accepted: list[int] = []
+
+    def serve(connection: socket.socket, number: int) -> None:
+        accepted.append(number)
+        for _ in range(2 - number):
+            connection.recv(65_536)
+            connection.sendall(ANSWER)
+        time.sleep(2)
+
+    clock = WallClock()
+    with server(serve, tls if secure else None) as url:
+        to = connections(url, clock, tls)
+        post(to)
+        clock.time += IDLE_SECONDS - 1
+        assert post(to).body == b"{}"
+        assert len(accepted) == 1
+        clock.time += IDLE_SECONDS
+        assert post(to).body == b"{}"
+        assert len(accepted) == 2
+        clock.time -= 3600
+        with pytest.raises(ReadTimeoutError):
+            post(to, 0.3)
+        assert len(accepted) == 3, "a clock that was set back says nothing about a connection"
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_connection_that_the_service_closed_is_not_used(tls: Tls, secure: bool) -> None:
+    def serve(connection: socket.socket, _: int) -> None:
+        connection.recv(65_536)
+        connection.sendall(ANSWER)
+
+    with server(serve, tls if secure else None) as url:
+        to = connections(url, tls=tls)
+        for _ in range(3):
+            assert post(to).status == 200
+            time.sleep(0.05)
+
+
+def test_one_dead_connection_ends_the_others_that_were_idle() -> None:
+    """After a freeze all are dead, and a query must not try them one after another."""
+    together = threading.Barrier(3)
+
+    def serve(connection: socket.socket, number: int) -> None:
+        connection.recv(65_536)
+        if number < 3:
+            together.wait(5)
+        connection.sendall(ANSWER)
+        if number < 3:
+            connection.recv(65_536)
+            time.sleep(3)
+
+    with server(serve) as url:
+        to = connections(url)
+        threads = [threading.Thread(target=post, args=(to,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with pytest.raises(ReadTimeoutError):
+            post(to, 0.1)
+        assert post(to).status == 200
+
+
+def test_connection_opened_ahead_is_used(tls: Tls) -> None:
+    with server(answering, tls) as url:
+        to = connections(url, tls=tls)
+        to.open(1.0)
+        with mock.patch.object(socket.socket, "connect", side_effect=AssertionError):
+            assert post(to).status == 200
+
+
+def dribble(connection: socket.socket, _: int) -> None:
+    connection.recv(65_536)
+    for byte in ANSWER:
+        time.sleep(0.1)
+        connection.sendall(bytes([byte]))
+
+
+def dribble_body(connection: socket.socket, _: int) -> None:
+    connection.recv(65_536)
+    connection.sendall(ANSWER[:-2])
+    time.sleep(0.25)
+    connection.sendall(b"{")
+    time.sleep(0.25)
+    connection.sendall(b"}")
+
+
+def silent(connection: socket.socket, _: int) -> None:
+    time.sleep(2)
+
+
+@pytest.mark.parametrize("serve", [dribble, dribble_body, silent])
+@pytest.mark.parametrize("secure", [True, False])
+def test_exchange_ends_by_its_deadline(tls: Tls, serve: Serve, secure: bool) -> None:
+    with server(serve, tls if secure else None) as url:
+        to = connections(url, tls=tls)
+        began = time.monotonic()
+        with pytest.raises(ReadTimeoutError):
+            post(to, 0.4)
+        assert time.monotonic() - began < 0.6
+
+
+def test_handshake_that_does_not_end_and_no_connection_are_timeouts(tls: Tls) -> None:
+    with server(silent) as url:
+        began = time.monotonic()
+        with pytest.raises(ConnectTimeoutError):
+            post(connections(url.replace("http", "https"), tls=tls), 0.4)
+        assert time.monotonic() - began < 0.6
+    with pytest.raises(ConnectTimeoutError):
+        post(connections("http://127.0.0.1:9"), 0.0)
+
+
+def test_nobody_there_is_a_failed_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EndpointConnectionError):
+        post(connections("http://127.0.0.1:9"))
+    monkeypatch.setattr(socket, "getaddrinfo", mock.Mock(side_effect=socket.gaierror(-2)))
+    with pytest.raises(EndpointConnectionError):
+        post(connections("http://nobody.invalid"))
+
+
+def test_address_that_does_not_answer_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server(answering) as url, socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        # A full backlog drops further attempts, as a host that is down does.
+        waiting = [socket.socket() for _ in range(3)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        addresses = [full.getsockname(), ("127.0.0.1", int(url.rpartition(":")[2]))]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        assert post(connections(url), 0.6).status == 200
+        for one in waiting:
+            one.close()
+
+
+def test_certificate_of_another_authority_or_name_is_refused(
+    tls: Tls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = Tls()
+    with server(answering, tls) as url:
+        with pytest.raises(SSLError):
+            post(connections(url, tls=others))
+        port = int(url.rpartition(":")[2])
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        with pytest.raises(SSLError):
+            post(connections(f"https://another.name:{port}", tls=tls))
+    others.remove()
+
+
+def test_context_checks_certificates_as_strictly_as_botocores(tls: Tls) -> None:
+    context = tls_context(str(tls.ca_bundle))
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 OK\r\n\r\n",
+        f"HTTP/1.1 200 OK\r\ncontent-length: {MOST_BYTES + 1}\r\n\r\n".encode() + b" " * (MOST_BYTES + 1),
+    ],
+)
+def test_response_that_is_cut_off_too_long_or_not_http_is_a_closed_connection(answer: bytes) -> None:
+    def serve(connection: socket.socket, _: int) -> None:
+        connection.recv(65_536)
+        connection.sendall(answer)
+
+    with server(serve) as url, pytest.raises(ConnectionClosedError):
+        post(connections(url))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{}",
+        b"HTTP/1.0 200 OK\r\n\r\n{}",
+        b"HTTP/1.1 100 Continue\r\n\r\n" + ANSWER,
+    ],
+)
+def test_every_form_of_a_response_is_read(answer: bytes) -> None:
+    def serve(connection: socket.socket, _: int) -> None:
+        connection.recv(65_536)
+        connection.sendall(answer)
+
+    with server(serve) as url:
+        to = connections(url)
+        assert post(to).body == b"{}"
+        assert post(to).body == b"{}"
+
+
+# Services.
+
+
+def services(url: str, **variables: str) -> tuple[BedrockRuntime, DynamoDb]:
+    environment = {**KEYS, "AWS_ENDPOINT_URL": url, **variables}
+    return (
+        BedrockRuntime.of("bedrock-runtime", "bedrock", environment, seconds=1.0, most_idle=1),
+        DynamoDb.of("dynamodb", "dynamodb", environment, seconds=1.0, most_idle=1),
+    )
+
+
+def test_services_are_found_as_by_any_sdk() -> None:
+    def urls(**more: str) -> list[str]:
+        found = (
+            kind.of(name, name, {**KEYS, **more}, seconds=1.0, most_idle=1).connections.url
+            for kind, name in ((BedrockRuntime, "bedrock-runtime"), (DynamoDb, "dynamodb"))
+        )
+        return list(found)
+
+    assert urls() == [
+        "https://bedrock-runtime.us-east-1.amazonaws.com",
+        "https://dynamodb.us-east-1.amazonaws.com",
+    ]
+    assert urls(AWS_REGION="cn-north-1")[1] == "https://dynamodb.cn-north-1.amazonaws.com.cn"
+    assert urls(AWS_ENDPOINT_URL="http://a/", AWS_ENDPOINT_URL_DYNAMODB="http://b:1") == [
+        "http://a",
+        "http://b:1",
+    ]
+
+
+def test_item_is_read_over_tls(tls: Tls) -> None:
+    table = TableDouble(Route(7))
+    with TableServer(table, tls).running() as server:
+        _, dynamodb = services(server.url, AWS_CA_BUNDLE=str(tls.ca_bundle))
+        asked = {"TableName": "releases", "Key": {"id": {"S": "a/route"}}, "ConsistentRead": False}
+        assert dynamodb.get_item(**asked)["Item"]["version"] == {"N": "7"}
+    assert table.reads == [asked]
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "code", "message"),
+    [
+        (
+            "400 Bad Request\r\nx-amzn-ErrorType: ValidationException:http://internal.amazon.com/coral/",
+            '{"message": "bad"}',
+            "ValidationException",
+            "bad",
+        ),
+        (
+            "400 Bad Request",
+            '{"__type": "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException", "Message": "no table"}',
+            "ResourceNotFoundException",
+            "no table",
+        ),
+        ("503 Service Unavailable", "<html>", "503", ""),
+        ("302 Found\r\nlocation: /login", "", "302", ""),
+        ("200 OK", "<html>", "BadGateway", "The response is not GetItem's."),
+        ("200 OK", "[]", "BadGateway", "The response is not GetItem's."),
+        ("200 OK", "[" * 100_000, "BadGateway", "The response is not GetItem's."),
+    ],
+)
+def test_error_has_the_services_code_and_text(head: str, body: str, code: str, message: str) -> None:
+    """A response that is not DynamoDB's must not count as a table without a route."""
+
+    def serve(connection: socket.socket, _: int) -> None:
+        connection.recv(65_536)
+        connection.sendall(f"HTTP/1.1 {head}\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+
+    with server(serve) as url, pytest.raises(ClientError) as raised:
+        services(url)[1].get_item(TableName="releases")
+    assert raised.value.response["Error"] == {"Code": code, "Message": message}
+    status = 502 if code == "BadGateway" else int(head[:3])
+    assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
+
+
+def test_a_call_ends_within_the_seconds_that_it_is_given() -> None:
+    with server(silent) as url:
+        began = time.monotonic()
+        with pytest.raises(BotoCoreError):
+            services(url)[0].within(0.2).converse(modelId="a")
+        assert time.monotonic() - began < 0.5
+
+
+def test_authorities_are_loaded_once_for_all_connections(tls: Tls, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(tls.ca_bundle.read_bytes())
+    with mock.patch.object(ssl.SSLContext, "load_verify_locations", autospec=True) as load:
+        services("https://127.0.0.1:1", AWS_CA_BUNDLE=str(bundle))
+    assert load.call_count == 1
