@@ -32,3 +32,10 @@ def write_bundle(certificate: Path, bundle: Path) -> None:
     botocores = Path(botocore.__file__).parent / "cacert.pem"
     system = Path(paths.cafile) if paths.cafile else botocores
     bundle.write_bytes(system.read_bytes() + b"\n" + certificate.read_bytes())
+
+
+def server_context(certificate: Path | str, key: Path | str) -> ssl.SSLContext:
+    """Return the context of a server with this certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context

@@ -119,7 +119,7 @@ def start(
 
 def _start(state: State, time_scale: float, wait_scale: float, *, preload: bool) -> Servers:
     emulator_port, bedrock_port = processes.free_port(), processes.free_port()
-    emulator_url, bedrock_url = f"https://127.0.0.1:{emulator_port}", f"http://127.0.0.1:{bedrock_port}"
+    emulator_url, bedrock_url = f"https://127.0.0.1:{emulator_port}", f"https://127.0.0.1:{bedrock_port}"
     path = tool_path()
 
     emulator = _launch(
@@ -145,7 +145,7 @@ def _start(state: State, time_scale: float, wait_scale: float, *, preload: bool)
         ["-m", "local.metrics_bridge"],
         environment.server(path) | variables,
     )
-    _wait(state, bedrock, lambda: _bedrock_answers(bedrock_url))
+    _wait(state, bedrock, lambda: _bedrock_answers(state, bedrock_url))
     return Servers(emulator, bedrock, bridge)
 
 
@@ -163,6 +163,7 @@ def _bedrock_arguments(port: int, emulator_url: str, state: State, time_scale: f
         *("--port", str(port)),
         *("--aws-endpoint", emulator_url),
         *("--ca-bundle", str(state.ca_bundle)),
+        *("--certificate", str(state.certificate), str(state.certificate_key)),
         *("--account", ACCOUNT, "--region", REGION),
         *("--time-scale", str(time_scale)),
         "--log",
@@ -209,7 +210,7 @@ def _emulator_answers(state: State, url: str) -> bool:
     return False
 
 
-def _bedrock_answers(url: str) -> bool:
+def _bedrock_answers(state: State, url: str) -> bool:
     with contextlib.suppress(BotoCoreError):
-        return web.get(f"{url}/_health").status_code == 200
+        return web.get(f"{url}/_health", verify=state.certificate).status_code == 200
     return False

@@ -17,7 +17,8 @@ Use in a test:
         bedrock.fault("throttled", operation="GetModelCustomizationJob", count=2)
         bedrock.advance(3600)
 
-As a process: `python -m local.bedrock --port 0 --port-file F --aws-endpoint URL --ca-bundle FILE`.
+As a process: `python -m local.bedrock --port 0 --port-file F --aws-endpoint URL --ca-bundle FILE`, and with
+`--certificate CHAIN KEY` over TLS.
 
 Control endpoints: `GET /_health`, `GET /_state`, `GET /_calls?operation=`, `GET|POST|DELETE /_faults`,
 `GET|POST|DELETE /_lag`, `POST /_lifecycle`, `POST /_latency`, `POST /_reset`. `faults` lists the faults that

@@ -19,6 +19,7 @@ from local.bedrock.clock import ScaledClock
 from local.bedrock.roles import Roles, policies_at
 from local.bedrock.settings import Lag, Quotas, Settings
 from local.bedrock.standin import BedrockStandIn
+from local.certificate import server_context
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -32,6 +33,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "--aws-endpoint", "--s3-endpoint", help="URL of S3 and IAM; without it, S3 is in memory"
     )
     parser.add_argument("--ca-bundle", help="certificate authorities to trust for that URL")
+    parser.add_argument(
+        "--certificate", nargs=2, metavar=("CHAIN", "KEY"), help="speak HTTPS with this certificate"
+    )
     parser.add_argument(
         "--time-scale", type=float, default=600.0, help="divide the durations of jobs and deployments by this"
     )
@@ -95,6 +99,7 @@ def main(given: Sequence[str] | None = None) -> int:
             lag=options.lag,
         ),
         port=options.port,
+        tls=server_context(*options.certificate) if options.certificate else False,
         log=options.log,
     )
     ended = threading.Event()

@@ -63,8 +63,7 @@ class Tls:
         certificate.create(self.certificate, key)
         self.ca_bundle = folder / "ca-bundle.pem"
         certificate.write_bundle(self.certificate, self.ca_bundle)
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(self.certificate, key)
+        self.context = certificate.server_context(self.certificate, key)
 
     def remove(self) -> None:
         """Remove the folder."""
@@ -84,7 +83,8 @@ class BedrockStandIn:
         settings: account, Region, latencies, durations, quotas and the lag of reads.
         durations: replaces those of the settings.
         port: 0 for any free port.
-        tls: speak HTTPS as Bedrock does; `ca_bundle` is what a client has to trust.
+        tls: speak HTTPS as Bedrock does, with a context or a certificate of its own; `ca_bundle` is what a
+            client has to trust in that case.
         log: print a line per call to stderr.
 
     Example:
@@ -102,7 +102,7 @@ class BedrockStandIn:
         settings: Settings | None = None,
         durations: Durations | None = None,
         port: int = 0,
-        tls: bool = False,
+        tls: bool | ssl.SSLContext = False,
         log: bool = False,
     ) -> None:
         settings = settings or Settings()
@@ -122,7 +122,9 @@ class BedrockStandIn:
         )
         self._application = Application(self._account, protocol, log=log)
         self._port = port
-        self._tls = Tls() if tls else None
+        self._tls = Tls() if tls is True else None
+        given = tls if isinstance(tls, ssl.SSLContext) else None
+        self._context = self._tls.context if self._tls else given
         self._starting = threading.Lock()
         self._server: Server | None = None
 
@@ -140,14 +142,13 @@ class BedrockStandIn:
     def ca_bundle(self) -> str:
         """The file with the authorities to trust, for `verify` and AWS_CA_BUNDLE."""
         if self._tls is None:
-            raise ValueError("the stand-in speaks HTTP; create it with tls=True")
+            raise ValueError("the stand-in has no certificate of its own; create it with tls=True")
         return str(self._tls.ca_bundle)
 
     def _running_server(self) -> Server:
         with self._starting:
             if self._server is None:
-                context = self._tls.context if self._tls else None
-                self._server = Server(self._application, self._port, context)
+                self._server = Server(self._application, self._port, self._context)
                 threading.Thread(
                     target=self._server.serve_forever, args=(0.05,), name="bedrock", daemon=True
                 ).start()

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 
@@ -97,8 +96,7 @@ class LocalSystem:
         """Return the Bedrock stand-in's state."""
         running = servers.running(self.state)
         assert running is not None
-        with urlopen(f"{running.bedrock.url}{path}", timeout=10) as answer:
-            return json.load(answer)
+        return json.loads(web.get(f"{running.bedrock.url}{path}", verify=self.state.certificate).content)
 
     def asked_of_iam(self) -> Mapping[str, Any]:
         """Return the roles' requests to IAM; see `local/emulator/access.py`."""

@@ -193,6 +193,32 @@ def test_breaker_spares_requests_an_endpoint_that_is_down(bench: MakeBench) -> N
     assert made.ask("closed")["source"] == "distilled"
 
 
+def test_probe_that_ends_with_a_bug_is_followed_by_another(bench: MakeBench) -> None:
+    made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(LIVE_ROUTE))
+    for number in range(FAILURES):
+        made.ask(f"query {number}")
+    made.clock.time += OPEN_SECONDS
+    made.bedrock.says[STUDENT] = RuntimeError("a bug")
+    assert made.ask("the probe")["reason"] == "internal"
+    made.bedrock.says[STUDENT] = STUDENT_SAYS
+    assert made.ask("the next probe")["source"] == "distilled"
+
+
+def test_refused_query_decides_nothing_about_an_open_circuit(bench: MakeBench) -> None:
+    """It neither closes it for others nor keeps it open."""
+    made = bench(student(client_error("AccessDeniedException", 403)), TableDouble(LIVE_ROUTE))
+    for number in range(FAILURES):
+        made.ask(f"query {number}")
+    made.clock.time += OPEN_SECONDS
+    made.bedrock.says[STUDENT] = [
+        client_error("ValidationException"),
+        client_error("AccessDeniedException", 403),
+        STUDENT_SAYS,
+    ]
+    reasons = [made.ask(query)["reason"] for query in ("refused", "the next probe", "not asked")]
+    assert reasons == ["refused", "denied", "circuit_open"]
+
+
 def test_queries_with_invalid_output_open_no_circuit(bench: MakeBench) -> None:
     made = bench(student("I can't help with that."), TableDouble(LIVE_ROUTE))
     for number in range(3 * FAILURES):

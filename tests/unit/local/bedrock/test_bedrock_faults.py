@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from local.bedrock.faults import FOREIGN
 from tests.unit.local.bedrock.scenes import (
     DAY,
     HOUR,
@@ -24,6 +25,9 @@ from tests.unit.local.bedrock.scenes import (
 from tests.unit.local.bedrock.test_bedrock_batch import create as create_batch
 from tests.unit.local.bedrock.test_bedrock_batch import records
 from tests.unit.local.bedrock.test_bedrock_evaluations import create as create_evaluation
+
+CREDENTIAL = "AKIA/20261124/us-east-1/bedrock/aws4_request"
+SIGNED = {"Authorization": f"AWS4-HMAC-SHA256 Credential={CREDENTIAL}, SignedHeaders=host"}
 
 
 def control(scene: Scene, method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -99,6 +103,23 @@ def test_slow_call_is_delayed(scene: Scene) -> None:
     began = time.perf_counter()
     scene.control.list_custom_models()
     assert time.perf_counter() - began >= 0.04
+
+
+def test_response_that_dribbles_arrives_byte_by_byte(scene: Scene) -> None:
+    scene.bedrock.fault("dribble", operation="ListCustomModels", milliseconds=2)
+    request = urllib.request.Request(f"{scene.bedrock.endpoint}/custom-models", headers=SIGNED)
+    began = time.perf_counter()
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        assert json.load(answer) == {"modelSummaries": []}
+    assert time.perf_counter() - began > 0.2
+
+
+@pytest.mark.parametrize("answer", FOREIGN)
+def test_answer_of_somebody_else_has_status_200(scene: Scene, answer: str) -> None:
+    scene.bedrock.fault("foreign", operation="ListCustomModels", answer=answer)
+    request = urllib.request.Request(f"{scene.bedrock.endpoint}/custom-models", headers=SIGNED)
+    with urllib.request.urlopen(request, timeout=5) as found:
+        assert (found.status, found.read()) == (200, FOREIGN[answer])
 
 
 @pytest.mark.parametrize("answer", ["dropped", "error"])
@@ -295,6 +316,8 @@ def test_pending_faults_are_listed_and_can_be_removed(scene: Scene) -> None:
         ({"kind": "job_failed", "often": 1}, "a fault takes kind, count"),
         ({"kind": "job_failed", "operation": "Converse"}, "takes no operation"),
         ({"kind": "lost_response", "operation": "*", "answer": "late"}, "'dropped' or 'error'"),
+        ({"kind": "dribble", "operation": "*"}, "dribble needs milliseconds from 0"),
+        ({"kind": "foreign", "operation": "*"}, "'html' or 'empty'"),
         ("text", "a fault is a JSON object"),
         ([1], "a fault is a JSON object"),
     ],

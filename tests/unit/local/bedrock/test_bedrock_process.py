@@ -6,17 +6,20 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from local import certificate
 from local.bedrock import BedrockStandIn, Durations, ManualClock, ScaledClock
 from local.bedrock.checks import compiled
 from local.bedrock.roles import Roles, trusts_bedrock
@@ -63,9 +66,13 @@ def test_only_manual_clocks_are_advanced() -> None:
         ScaledClock(0)
 
 
-def test_process_serves_and_ends_on_sigterm(tmp_path: Path) -> None:
-    port_file = tmp_path / "port"
+@pytest.mark.parametrize("secure", [True, False])
+def test_process_serves_and_ends_on_sigterm(tmp_path: Path, secure: bool) -> None:
+    port_file, chain, key = (tmp_path / name for name in ("port", "chain.pem", "key.pem"))
     arguments = ["-m", "local.bedrock", "--port", "0", "--port-file", str(port_file), "--log"]
+    if secure:
+        certificate.create(chain, key)
+        arguments += ["--certificate", str(chain), str(key)]
     process = subprocess.Popen(
         [sys.executable, *arguments], cwd=PROJECT, stderr=subprocess.PIPE, text=True, env={**os.environ}
     )
@@ -73,7 +80,8 @@ def test_process_serves_and_ends_on_sigterm(tmp_path: Path) -> None:
         until(lambda: port_file.exists(), 20)
         client = boto3.client(
             "bedrock",
-            endpoint_url=f"http://127.0.0.1:{port_file.read_text().strip()}",
+            endpoint_url=f"{'https' if secure else 'http'}://127.0.0.1:{port_file.read_text().strip()}",
+            verify=str(chain) if secure else None,
             region_name="us-east-1",
             aws_access_key_id="AKIA",
             aws_secret_access_key="secret",
@@ -98,6 +106,17 @@ def converse(scene: Scene, *extra: str) -> tuple[bytes, bytes]:
         *extra,
     ]
     return "\r\n".join(head).encode() + b"\r\n\r\n", body
+
+
+def test_server_speaks_tls_and_serves_others_while_a_handshake_hangs() -> None:
+    with BedrockStandIn(tls=True) as bedrock:
+        assert bedrock.endpoint.startswith("https://")
+        with socket.create_connection(("127.0.0.1", bedrock.port), timeout=5):
+            context = ssl.create_default_context(cafile=bedrock.ca_bundle)
+            with urlopen(f"{bedrock.endpoint}/_health", timeout=5, context=context) as answer:
+                assert answer.status == 200
+    with BedrockStandIn() as bedrock, pytest.raises(ValueError, match="tls=True"):
+        _ = bedrock.ca_bundle
 
 
 def test_client_may_wait_for_100_continue_and_keep_its_connection(scene: Scene) -> None:
