@@ -210,7 +210,7 @@ class DistillationJob(Construct):
                 may.listing(self.bucket, ["ListBucket"], read),
                 # Bedrock reads and writes with this role through S3, from its own network.
                 may.Permission(["kms:Decrypt", "kms:GenerateDataKey"], [key.key_arn] if key else []),
-                *(may.invoke(teacher) if teacher else []),
+                *(may.invoke_in_jobs(teacher) if teacher else []),
                 *(read_uri(logs.uri, folder=True) if logs else []),
                 *(p for name in data.validators if is_uri(name) for p in read_uri(name, folder=False)),
                 *(may.interfaces(vpc, "model-customization-job/*") if vpc else []),

@@ -269,7 +269,7 @@ class Labelling(Construct):
                 may.Permission(
                     ["kms:Decrypt", "kms:GenerateDataKey"], [self._key.key_arn] if self._key else []
                 ),
-                *may.invoke(self._teacher),
+                *may.invoke_in_jobs(self._teacher),
                 *(may.interfaces(vpc, BATCH_JOBS) if vpc else []),
             ],
         )

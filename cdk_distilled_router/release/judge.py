@@ -32,8 +32,11 @@ def judge_role(
             may.objects(bucket, scope, ["GetObject", "PutObject", "AbortMultipartUpload"], [folder]),
             may.listing(bucket, ["ListBucket"], [f"{reports}*"]),
             may.Permission(["s3:GetBucketLocation", "s3:ListBucketMultipartUploads"], [bucket.bucket_arn]),
-            may.Permission(["kms:Decrypt", "kms:GenerateDataKey"], [key.key_arn] if key else []),
-            *may.invoke(judge),
+            # DescribeKey: Bedrock user guide, model-evaluation-security-kms.
+            may.Permission(
+                ["kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey"], [key.key_arn] if key else []
+            ),
+            *may.invoke_in_jobs(judge),
             *may.batch(judge),
             may.bedrock(["StopModelInvocationJob"], [may.account_arn("model-invocation-job/*")]),
             *([may.bedrock(["GetInferenceProfile"], [may.profile(judge)])] if may.is_profile(judge) else []),

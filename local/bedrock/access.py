@@ -117,10 +117,17 @@ class _Call:
         return [self._arn("custom-model", identifier)]
 
     def _invoking(self, identifier: str, role: str = "") -> Iterator[Need]:
+        """Yield the needs of the caller, or of a service role, to invoke a model or a profile's models.
+
+        A service role is asked without `bedrock:InferenceProfileArn`: AWS documents these roles without a
+        condition, and with it jobs were reported to fail at the end of InProgress (Bedrock user guide,
+        custom-model-job-access-security, batch-iam-sr).
+        """
         first, *behind = self._models(identifier)
         yield Need("bedrock:InvokeModel", first, {}, role)
+        context = {} if role else {"bedrock:InferenceProfileArn": first}
         for model in behind:
-            yield Need("bedrock:InvokeModel", model, {"bedrock:InferenceProfileArn": first}, role)
+            yield Need("bedrock:InvokeModel", model, context, role)
 
     def _key_needs(self, key: str | None, *actions: str) -> Iterator[Need]:
         """Yield the needs for a model's KMS key (Bedrock user guide, encryption of customization jobs)."""

@@ -30,6 +30,9 @@ LOG_DELIVERY = (
 )
 # The router reads this item alone (`lambda/router/route_cache.py`). All others read and write the owner's.
 ROUTE = Call("RouterRole", "dynamodb:GetItem", "<Releases.Arn>", (("dynamodb:LeadingKeys", "{owner}/route"),))
+# Bedrock describes the key of what an evaluation job reads and writes (Bedrock user guide,
+# model-evaluation-security-kms).
+JUDGE = "ReleaseJudgeRole"
 TRACING = ("GetSamplingRules", "GetSamplingTargets", "PutTelemetryRecords", "PutTraceSegments")
 
 
@@ -199,6 +202,8 @@ def _encryption(environment: Environment, calls: Iterable[Call]) -> Iterator[Cal
     if _model_key(environment):
         yield from _with_model_key(calls)
 
+    if JUDGE in environment.roles:
+        yield Call(JUDGE, "kms:DescribeKey", KEY)
 
 def _is_a_function(environment: Environment, role: str) -> bool:
     """Whether functions have this role. A map's own machine looks at its children without describing them."""

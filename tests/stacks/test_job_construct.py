@@ -174,7 +174,6 @@ def test_a_bucket_without_a_key_needs_no_permission_for_one(stack: cdk.Stack, bu
         allowed(
             "bedrock:InvokeModel",
             "arn:<AWS::Partition>:bedrock:us-*::foundation-model/amazon.nova-pro-v1:0",
-            StringLike={"bedrock:InferenceProfileArn": f"{REGION}:inference-profile/{TEACHER}"},
         ),
     ]
     assert statements(stack, "JobJobRole") == [*reading("datasets/*"), *teacher]

@@ -69,6 +69,20 @@ def test_job_needs_permission_on_its_models_tags_and_role(bedrock: Any, iam: Iam
     assert ("bedrock:InvokeModel", f"{ACCOUNT}:inference-profile/{TEACHER}") in iam.of(ROLE)
 
 
+def test_service_role_is_asked_without_the_profile_and_a_caller_with_it(bedrock: Any, iam: Iam) -> None:
+    """AWS documents the roles that Bedrock assumes without a condition on the profile."""
+    bedrock.create_model_customization_job(**JOB)
+    invoking = [need for who, need in iam.checked if who == ROLE and need.action == "bedrock:InvokeModel"]
+    assert len(invoking) > 1
+    assert all(not need.context for need in invoking)
+    with BedrockStandIn(authorize=iam.authorize) as stand_in:
+        iam.checked.clear()
+        message = {"role": "user", "content": [{"text": "cat videos"}]}
+        stand_in.client("bedrock-runtime").converse(modelId=TEACHER, messages=[message])
+    profile = {"bedrock:InferenceProfileArn": f"{ACCOUNT}:inference-profile/{TEACHER}"}
+    assert [need.context for who, need in iam.checked if who == ACCESS_KEY][1:] == [profile] * 3
+
+
 def test_denied_call_changes_nothing(bedrock: Any, iam: Iam) -> None:
     iam.denied = {"iam:PassRole"}
     with pytest.raises(ClientError) as refusal:
