@@ -69,7 +69,7 @@ class LabellingMachine(Construct):
             timeout=LONGEST,
             tracing_enabled=True,
             logs=sfn.LogOptions(
-                destination=hosting.log_group(self, "Logs", name=f"/aws/vendedlogs/states/{name}"),
+                destination=hosting.log_group(self, "Logs", vended_by="states", name=name),
                 level=sfn.LogLevel.ALL,
                 include_execution_data=True,
             ),

@@ -121,7 +121,7 @@ class Router(Construct):
             throttle=gateway.ThrottleSettings(
                 rate_limit=self._props.throttle_rate, burst_limit=self._props.throttle_burst
             ),
-            access_log_settings=AccessLogs(self._hosting.log_group(self, "ApiLogs")),
+            access_log_settings=AccessLogs(self._hosting.log_group(self, "ApiLogs", vended_by="apigateway")),
         )
         return api
 

@@ -9,6 +9,7 @@ import json
 import sys
 from typing import Any
 
+from cdk_distilled_router.common.vended_logs import PREFIX, SERVICES
 from stacks.settings import Settings, SettingsError, load
 
 Statement = dict[str, Any]
@@ -31,7 +32,7 @@ def policy(settings: Settings) -> dict[str, Any]:
 def services(account: str, region: str, owner: str, *, runtime: bool) -> list[Statement]:
     """Return the key policy's statements for AWS services that use the key without one of our roles.
 
-    Log groups are matched by name, which CloudFormation begins with the stack's name, and so the owner's.
+    Log groups are matched by name, which begins with the stack's name, and so the owner's.
 
     Args:
         runtime: whether the key also encrypts functions, logs and state machines.
@@ -53,7 +54,7 @@ def services(account: str, region: str, owner: str, *, runtime: bool) -> list[St
             "ArnLike": {
                 "kms:EncryptionContext:aws:logs:arn": [
                     f"{groups}{owner}-*",
-                    f"{groups}/aws/vendedlogs/states/{owner}-*",
+                    *(f"{groups}{PREFIX}/{service}/{owner}-*" for service in SERVICES),
                 ]
             }
         },

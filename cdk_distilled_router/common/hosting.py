@@ -13,6 +13,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct, IConstruct
 
+from cdk_distilled_router.common import vended_logs
 from cdk_distilled_router.common.grants import Permission, encrypted, grant
 from cdk_distilled_router.common.nag import acknowledge
 
@@ -89,14 +90,17 @@ class Hosting:
     key: kms.IKey | None = None
     absence_seconds: float = 60.0
 
-    def log_group(self, scope: Construct, construct_id: str, *, name: str | None = None) -> logs.LogGroup:
-        """Return a log group that is deleted with the stack."""
+    def log_group(
+        self, scope: Construct, construct_id: str, *, vended_by: str = "", name: str = ""
+    ) -> logs.LogGroup:
+        """Return a log group that is deleted with the stack.
+
+        Args:
+            vended_by: service that delivers the logs, one of `vended_logs.SERVICES`. Default: a function.
+            name: end of such a group's name. Default: the stack's name, and the path in it.
+        """
         group = logs.LogGroup(
-            scope,
-            construct_id,
-            log_group_name=name,
-            encryption_key=self.key,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
+            scope, construct_id, encryption_key=self.key, removal_policy=cdk.RemovalPolicy.DESTROY
         )
         # The L2 construct accepts only an enum; the settings allow the days that CloudWatch Logs allows.
         resource = group.node.default_child
@@ -106,6 +110,11 @@ class Hosting:
             acknowledge(
                 group,
                 "LogGroupEncrypted",
+        if vended_by:
+            name = name or cdk.Names.unique_resource_name(
+                group, max_length=256, separator="-", allowed_special_characters="-"
+            )
+            resource.log_group_name = f"{vended_logs.PREFIX}/{vended_by}/{name}"
                 "CloudWatch Logs encrypts it with an AWS key; encryption.runtime_key encrypts it with the "
                 "stacks' key.",
             )

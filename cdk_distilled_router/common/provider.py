@@ -70,7 +70,7 @@ class ResourceProvider(cr.Provider):
             disable_waiter_state_machine_logging=False if is_complete else None,
             # Execution data contains a URL that allows anyone to answer CloudFormation.
             waiter_state_machine_log_options=cr.LogOptions(
-                destination=hosting.log_group(holder, "WaiterLogs"),
+                destination=hosting.log_group(holder, "WaiterLogs", vended_by="states"),
                 include_execution_data=False,
                 level=sfn.LogLevel.ALL,
             )

@@ -77,7 +77,7 @@ class ReleaseMachine(Construct):
 
     def _machine(self, first: sfn.IChainable) -> sfn.StateMachine:
         context, name = self._context, f"{self._context.owner}-release"
-        group = context.hosting.log_group(self, "Logs", name=f"/aws/vendedlogs/states/{name}")
+        group = context.hosting.log_group(self, "Logs", vended_by="states", name=name)
         machine = sfn.StateMachine(
             self,
             "Resource",
