@@ -12,17 +12,18 @@ from pathlib import Path
 
 import aws_cdk as cdk
 
+from cdk_distilled_router.common.functions import VariablesError
 from stacks.application import build
 from stacks.settings import ENVIRONMENTS, SettingsError
 
 
 def main() -> None:
-    """Synthesize the stacks; for invalid settings, exit with the list of problems."""
+    """Synthesize the stacks; for invalid settings or too many tags, exit with the list of problems."""
     app = cdk.App()
     try:
         folder = app.node.try_get_context("environments")
         build(app, str(app.node.try_get_context("environment") or "dev"), Path(folder or ENVIRONMENTS))
-    except SettingsError as error:
+    except (SettingsError, VariablesError) as error:
         sys.exit(str(error))
     app.synth()
 

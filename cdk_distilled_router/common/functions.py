@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ assert RUNTIME.name == "python{}.{}".format(*bundles.RUNTIME)
 
 TIMEOUT = cdk.Duration.minutes(5)
 
-# Limit of all variables of a function, names and values (AWS Lambda quotas).
+# Limit of all variables of a function (AWS Lambda quotas). Lambda measures their JSON, in which quotes inside
+# a value take two bytes: its error text shows what it measured
+# (github-aws-runners/terraform-aws-github-runner#3594).
 MOST_BYTES = 4096
 # Assumed size of a part that is known only at deployment: an ARN with room to spare.
 UNKNOWN_BYTES = 150
@@ -102,7 +105,7 @@ class Function(lambda_.Function):
             props: timeout, memory, concurrency, tracing and dead-letter queue.
 
         Raises:
-            ValueError: the variables are too large for Lambda.
+            VariablesError: the variables are too large for Lambda.
         """
         folder, _, entry = handler.partition(".")
         variables = environment.variables()
@@ -143,27 +146,32 @@ class Function(lambda_.Function):
         )
 
 
+class VariablesError(ValueError):
+    """The variables of a function are too large for Lambda."""
+
+
 def variables_size(variables: Mapping[str, str]) -> dict[str, int]:
-    """Return the size of each variable in bytes, name and value, the largest first.
+    """Return the size of each variable in bytes, as Lambda measures it, the largest first.
 
     A part that is known only at deployment counts as UNKNOWN_BYTES.
     """
+    known = {name: _TOKEN.sub("x" * UNKNOWN_BYTES, value) for name, value in variables.items()}
     sizes = {
-        name: len(name.encode()) + len(_TOKEN.sub("x" * UNKNOWN_BYTES, value).encode())
-        for name, value in variables.items()
+        name: len(json.dumps({name: value}, separators=(",", ":"), ensure_ascii=False).encode()) - 1
+        for name, value in known.items()
     }
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
 def _check_size(scope: Construct, construct_id: str, variables: Mapping[str, str]) -> None:
     sizes = variables_size(variables)
-    total = sum(sizes.values())
+    total = sum(sizes.values()) + 1  # each variable has a comma or a brace behind it
     if total > MOST_BYTES:
         largest, size = next(iter(sizes.items()))
-        raise ValueError(
-            f"{scope.node.path}/{construct_id}: its variables take {total:,} bytes, names and values; Lambda "
-            f"allows {MOST_BYTES:,}. The largest is {largest} with {size:,}: make it smaller. For TAGS, use "
-            "fewer or shorter tags."
+        raise VariablesError(
+            f"{scope.node.path}/{construct_id}: its variables take {total:,} bytes as JSON; Lambda allows "
+            f"{MOST_BYTES:,}. The largest is {largest} with {size:,}: make it smaller. For "
+            "TAGS, use fewer or shorter tags."
         )
 
 

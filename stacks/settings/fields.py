@@ -18,13 +18,34 @@ def _unreserved(key: str) -> str:
     return key
 
 
+def once(values: list[str]) -> list[str]:
+    """Return the values of a list. Raise an error if one is repeated; capitals don't matter."""
+    names = [value.casefold() for value in values]
+    if twice := sorted({value for value, name in zip(values, names, strict=True) if names.count(name) > 1}):
+        raise not_allowed(f"each value once, whatever its capitals; repeated: {', '.join(twice)}")
+    return values
+
+
+def unlike(tags: dict[str, str]) -> dict[str, str]:
+    """Return tags. Raise an error if keys differ only in capitals, which IAM takes for the same.
+
+    IAM refuses them on a role as "Duplicate tag keys found" (aws-cdk #26253).
+    """
+    keys = [key.casefold() for key in tags]
+    if twice := [key for key in tags if keys.count(key.casefold()) > 1]:
+        raise not_allowed(
+            f"keys that differ not only in capitals, because IAM ignores these; found: {', '.join(twice)}"
+        )
+    return tags
+
+
 Email = Annotated[
     str,
     StringConstraints(pattern=r"^[^\s@]+@[^\s@]+\.[^\s@]+$", max_length=254),
     Field(json_schema_extra={"x-allowed": "an e-mail address"}),
 ]
 
-Emails = Annotated[list[Email], Field(max_length=10)]
+Emails = Annotated[list[Email], Field(max_length=10), AfterValidator(once)]
 
 TagKey = Annotated[
     str,

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, field_validator
 
-from cdk_distilled_router.props import Props, not_allowed
+from cdk_distilled_router.props import Props
+from stacks.settings.fields import once
 
 _HEX = r"([0-9a-f]{8}|[0-9a-f]{17})"
 _DIGITS = "8 or 17 hex digits"
@@ -31,12 +32,6 @@ RouteTableId = Annotated[
 ]
 
 
-def _once(values: list[str]) -> list[str]:
-    if twice := sorted({value for value in values if values.count(value) > 1}):
-        raise not_allowed(f"each id once; repeated: {', '.join(twice)}")
-    return values
-
-
 class NetworkEndpoints(Props):
     """VPC endpoints that the data stack creates."""
 
@@ -49,7 +44,7 @@ class NetworkEndpoints(Props):
         description="Route tables of the subnets. They get routes to S3 and DynamoDB."
     )
 
-    _check_route_tables = field_validator("route_table_ids")(_once)
+    _check_route_tables = field_validator("route_table_ids")(once)
 
 
 class Network(Props):
@@ -70,4 +65,4 @@ class Network(Props):
         "reaches these services.",
     )
 
-    _check_ids = field_validator("subnet_ids", "security_group_ids")(_once)
+    _check_ids = field_validator("subnet_ids", "security_group_ids")(once)

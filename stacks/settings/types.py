@@ -4,7 +4,7 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
 from cdk_distilled_router import catalogue
 from cdk_distilled_router.props import (
@@ -24,7 +24,7 @@ from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import FILES, Task, TaskError
 from stacks.settings.dataset import Dataset
 from stacks.settings.endpoint import Endpoint
-from stacks.settings.fields import PROJECT, TagKey, TagValue
+from stacks.settings.fields import PROJECT, TagKey, TagValue, unlike
 from stacks.settings.network import Network
 from stacks.settings.operations import Alarms, Budget, Checks, Encryption, Security
 
@@ -64,10 +64,12 @@ class Settings(Props):
         'project\'s root. Default: "task".',
         json_schema_extra={"x-allowed": f"a folder inside the project with {', '.join(FILES)}"},
     )
-    tags: Annotated[dict[TagKey, TagValue], Field(max_length=40)] = Field(
+    tags: Annotated[dict[TagKey, TagValue], Field(max_length=40), AfterValidator(unlike)] = Field(
         default_factory=dict,
         description="Tags on all resources, at most 40: a resource can have 50, and the stacks need some. "
-        "Keys must not start with aws: or distilled-router: (botocore: Tag). Default: none.",
+        "Keys must not start with aws: or distilled-router:, or differ only in capitals. All tags together "
+        "must fit into a function's variables, which have 4,096 bytes (botocore: Tag; Lambda quotas). "
+        "Default: none.",
     )
     absence_seconds: float = Field(
         default=60,

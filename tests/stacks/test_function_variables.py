@@ -10,7 +10,13 @@ from aws_cdk import assertions
 
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import MACHINE
-from cdk_distilled_router.common.functions import Function
+from cdk_distilled_router.common.functions import (
+    MOST_BYTES,
+    UNKNOWN_BYTES,
+    Function,
+    VariablesError,
+    variables_size,
+)
 from cdk_distilled_router.common.hosting import DEFAULT
 from distilled_router import env
 from distilled_router.env import Env, LabellingEnv
@@ -124,5 +130,18 @@ def test_tags_that_do_not_fit_into_the_variables_are_refused_by_name() -> None:
     long = {f"cost-centre-{number:02d}": "x" * 120 for number in range(30)}
     settings = settings_of("raw-queries").model_copy(update={"tags": long})
     context = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
-    with pytest.raises(ValueError, match=r"LabelQueries: .* 4,\d+ bytes.* largest is TAGS with 4,\d+"):
+    with pytest.raises(VariablesError, match=r"LabelQueries: .* 5,\d+ bytes.* largest is TAGS with 4,\d+"):
         declare(cdk.App(context=context), settings)
+
+
+def test_variables_are_measured_as_json_as_lambda_does() -> None:
+    variables = {"NAME": "search", "TAGS": json.dumps({"team": "search"}), "TABLE": "${Token[Table.7]}"}
+    measured = {**variables, "TABLE": "x" * UNKNOWN_BYTES}
+    assert sum(variables_size(variables).values()) + 1 == len(json.dumps(measured, separators=(",", ":")))
+
+
+def test_quotes_inside_a_value_count_twice() -> None:
+    """40 short tags fit as text, but not as the JSON in JSON that Lambda measures."""
+    tags = {f"t{number:02d}": "x" * 90 for number in range(40)}
+    plain = len("TAGS") + len(json.dumps(tags, separators=(",", ":")))
+    assert plain < MOST_BYTES < variables_size({"TAGS": json.dumps(tags, separators=(",", ":"))})["TAGS"]

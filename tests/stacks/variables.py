@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -142,17 +143,18 @@ def _other_reads(folder: str) -> list[str]:
 
 
 def _size(variables: Mapping[str, Any]) -> int:
-    return sum(len(name) + _length(value) for name, value in variables.items())
+    known = {name: _known(value) for name, value in variables.items()}
+    return len(json.dumps(known, separators=(",", ":")).encode())
 
 
-def _length(value: Any) -> int:
+def _known(value: Any) -> str:
     match value:
         case str():
-            return len(value.encode())
+            return value
         case {"Fn::Join": [separator, list(parts)]}:
-            return sum(map(_length, parts)) + len(separator) * len(parts)
+            return str(separator).join(map(_known, parts))
         case _:
-            return UNKNOWN_BYTES
+            return "x" * UNKNOWN_BYTES
 
 
 def _files(folder: str) -> list[Path]:

@@ -80,6 +80,8 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"tags": {"team": "v" * 257}}, "tags.team", "up to 256"),
     ({"tags": {"team": 7}}, "tags.team", "up to 256"),
     ({"tags": {f"k{i}": "" for i in range(41)}}, "tags", "up to 40 keys"),
+    ({"tags": {"team": "1", "Team": "2"}}, "tags", "differ not only in capitals"),
+    ({"tags": {"STRASSE": "1", "stage": "2", "Stage": "3"}}, "tags", "stage, Stage"),
     ({"tags": ["a"]}, "tags", "a table"),
     # task
     ({"task": "examples/nothing"}, "task", "examples/nothing/task.toml: No such file"),
@@ -332,6 +334,13 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"alarms.emails": ["nobody"]}, "alarms.emails[0]", "an e-mail address"),
     ({"alarms.emails": "a@example.com"}, "alarms.emails", "a list of up to 10"),
     ({"alarms.emails": [f"a{i}@example.com" for i in range(11)]}, "alarms.emails", "up to 10"),
+    ({"alarms.emails": ["a@example.com", "a@example.com"]}, "alarms.emails", "each value once"),
+    ({"alarms.emails": ["Ops@example.com", "ops@example.com"]}, "alarms.emails", "Ops@example.com, ops@"),
+    (
+        {"budget.monthly_usd": 100.0, "budget.emails": ["a@example.com", "a@example.com"]},
+        "budget.emails",
+        "each value once",
+    ),
     ({"alarms.latency_p95_ms": 0}, "alarms.latency_p95_ms", "from 1 to 29000"),
     ({"budget.monthly_usd": 100.0}, "budget.emails", "at least one"),
     ({"budget.monthly_usd": 0, "budget.emails": ["a@example.com"]}, "budget.monthly_usd", "above 0"),
@@ -361,7 +370,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({**NETWORK, "network.subnet_ids": []}, "network.subnet_ids", "a list of 1 to 16"),
     ({**NETWORK, "network.subnet_ids": [f"subnet-{i:08x}" for i in range(17)]}, "network.subnet_ids", "16"),
     ({**NETWORK, "network.subnet_ids": ["subnet-1"]}, "network.subnet_ids[0]", "subnet- and 8 or 17 hex"),
-    ({**NETWORK, "network.subnet_ids": [SUBNET, SUBNET]}, "network.subnet_ids", "each id once"),
+    ({**NETWORK, "network.subnet_ids": [SUBNET, SUBNET]}, "network.subnet_ids", "each value once"),
     ({**NETWORK, "network.security_group_ids": ...}, "network.security_group_ids", "a list of 1 to 5"),
     ({**NETWORK, "network.security_group_ids": ["default"]}, "network.security_group_ids[0]", "sg- and 8 or"),
     (
