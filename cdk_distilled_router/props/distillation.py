@@ -43,7 +43,7 @@ class JobProps(Props):
         student: id with a context length, e.g. `amazon.nova-micro-v1:0:128k`.
         max_response_length: maximum tokens of a teacher's answer; distillation only.
         nonce: change it to pay for the same job again, for example after it failed.
-        allow_legacy: accept a LEGACY model until it ends.
+        allow_legacy: create the job although a model is LEGACY; Bedrock may still refuse it.
         maximum_cost_usd: the deployment fails if the upper bound of the cost estimate is higher. The data set
             or the labelling estimates the cost before anything costs money.
         hyperparameters: for fine-tuning; for other models than Nova, by their names in Bedrock's API.
@@ -105,8 +105,9 @@ class DistillationProps(JobProps):
     )
     allow_legacy: bool = Field(
         default=False,
-        description="Accept a teacher or student that Bedrock lists as LEGACY: new customers can't use it, "
-        "and it ends within months. Default: false.",
+        description="Create the job although Bedrock lists its teacher or student as LEGACY. Bedrock may "
+        "still refuse it: new customers can't use such a model, accounts that didn't use it for 15 days may "
+        "lose access, and it gets no new provisioned throughput. Default: false.",
     )
     maximum_cost_usd: float = Field(
         default=200.0,

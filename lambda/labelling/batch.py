@@ -29,6 +29,9 @@ from labelling.records import Record
 
 RUNNING = frozenset({"Submitted", "Validating", "Scheduled", "InProgress", "Stopping"})
 _OUTPUT = ".jsonl.out"
+# Bedrock's text to an account without batch inference (prowler-cloud/prowler PR 12801). Its error code is not
+# documented.
+_UNAUTHORIZED = "account is not authorized to perform this action"
 
 
 def job_name(owner: str, life: str, shard: str, number: int) -> str:
@@ -89,6 +92,11 @@ def start(
             # The account's other batch jobs use up the quota, until they end.
             raise NotYetError(
                 f"{text} Waiting for other batch jobs to end; the quotas are in Service Quotas."
+            ) from error
+        if _UNAUTHORIZED in text:
+            raise ResourceError(
+                f"{text} Bedrock has not opened batch inference to this account, as in some new ones. Create "
+                'a support case with AWS; until then, use labelled rows (dataset.labels = "given").'
             ) from error
         raise ResourceError(text) from error
     return str(created["jobArn"])

@@ -1,7 +1,8 @@
 """Check that foundation models can still be used, before anything is paid for.
 
 Bedrock's foundation models become LEGACY at least six months before their end of life. New customers can't
-use a LEGACY model, and after the end every request fails (Bedrock user guide, model lifecycle).
+use a LEGACY model, others may lose access after 15 days without use, and after the end every request fails
+(Bedrock user guide, model lifecycle).
 """
 
 from __future__ import annotations
@@ -59,5 +60,6 @@ def _check_dates(identifier: str, lifecycle: dict[str, Any], now: datetime, *, a
         until = f" and ends on {end:%Y-%m-%d}" if end else ""
         raise ResourceError(
             f"Model {identifier} is LEGACY{until}. Nothing was started. Choose an ACTIVE model, or set "
-            "distillation.allow_legacy = true to use it until then."
+            "distillation.allow_legacy = true to try: Bedrock refuses accounts that are new or haven't used "
+            "the model for 15 days."
         )

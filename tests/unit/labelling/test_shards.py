@@ -268,6 +268,18 @@ def test_batch_that_bedrock_does_not_take_yet_is_retried(
     assert len(scene.jobs()) == 1
 
 
+def test_an_account_without_batch_inference_is_told_what_to_do(scene: Scene) -> None:
+    scene.publish(60)
+    text = "Your account is not authorized to perform this action. Please create a support case."
+    scene.server.fault("denied", operation=CREATE, message=text)
+    result = scene.shard().label()
+    assert result["outcome"] == "failed"
+    assert text in result["message"]
+    assert "has not opened batch inference to this account" in result["message"]
+    assert 'dataset.labels = "given"' in result["message"]
+    assert scene.jobs() == []
+
+
 @pytest.mark.parametrize("code", ["ConflictException", "ValidationException"])
 def test_batch_that_is_not_listed_yet_is_awaited(code: str) -> None:
     """Its name is in use already, and AWS does not document the error's class."""
