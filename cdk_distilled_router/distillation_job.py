@@ -14,7 +14,7 @@ from constructs import Construct
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK
 from cdk_distilled_router.common.functions import Function
-from cdk_distilled_router.common.hosting import DEFAULT, Hosting, VpcConfig
+from cdk_distilled_router.common.hosting import DEFAULT, Hosting, VpcConfig, attached
 from cdk_distilled_router.common.ownership import claimant, registering, resource_env
 from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.existing import ExistingJob, ExistingModel
@@ -166,7 +166,8 @@ class DistillationJob(Construct):
 
     def _request(self) -> dict[str, object]:
         """Return the properties that become the job's request; unset ones are None or empty."""
-        props, data, vpc, key = self.props, self._inputs.data, self.options.vpc, self.options.model_key
+        props, data, key = self.props, self._inputs.data, self.options.model_key
+        vpc = attached(self.options.vpc)
         logs = data.invocation_logs
         return {
             "JobName": self.job_name,

@@ -14,7 +14,7 @@ from constructs import Construct
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK, MACHINE, Caller
 from cdk_distilled_router.common.functions import Function, FunctionProps
-from cdk_distilled_router.common.hosting import DEFAULT, Hosting, VpcConfig
+from cdk_distilled_router.common.hosting import DEFAULT, Hosting, VpcConfig, attached
 from cdk_distilled_router.common.ownership import claimant, registering, resource_env
 from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.dataset import DatasetFile, QueriesFolder, cost_properties
@@ -193,7 +193,7 @@ class Labelling(Construct):
             bucket=self._bucket.bucket_name,
             batch_role_arn=batch_role.role_arn,
             tags=self._job.tags,
-            network=_network(self._job.options.vpc),
+            network=_network(attached(self._job.options.vpc)),
         )
         label = self._function(
             "LabelQueries", "label_queries", role, environment, "Labels a shard of queries", caller=MACHINE

@@ -122,4 +122,8 @@ def _vpc(settings: settings_.Settings) -> VpcConfig | None:
     network = settings.network
     if network is None:
         return None
-    return VpcConfig(subnet_ids=network.subnet_ids, security_group_ids=network.security_group_ids)
+    return VpcConfig(
+        subnet_ids=network.subnet_ids,
+        security_group_ids=network.security_group_ids,
+        attached=network.attached,
+    )

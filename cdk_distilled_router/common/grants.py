@@ -18,13 +18,15 @@ Conditions = Mapping[str, Mapping[str, object]]
 class Permission:
     """One statement of a role's policy. `because` is the reason for a wildcard in a resource.
 
-    Without resources it adds no statement, such as the use of a key if there is no key.
+    Without resources it adds no statement, such as the use of a key if there is no key. `denied` makes it a
+    Deny.
     """
 
     actions: Sequence[str]
     resources: Sequence[str]
     conditions: Conditions = field(default_factory=dict)
     because: str = ""
+    denied: bool = False
 
 
 def grant(role: iam.Role, permissions: Iterable[Permission]) -> None:
@@ -38,11 +40,14 @@ def grant(role: iam.Role, permissions: Iterable[Permission]) -> None:
             continue
         role.add_to_policy(
             iam.PolicyStatement(
+                effect=iam.Effect.DENY if permission.denied else iam.Effect.ALLOW,
                 actions=list(permission.actions),
                 resources=list(permission.resources),
                 conditions={key: dict(value) for key, value in permission.conditions.items()} or None,
             )
         )
+        if permission.denied:
+            continue
         for resource in (shown(role, resource) for resource in permission.resources):
             if "*" not in resource:
                 continue

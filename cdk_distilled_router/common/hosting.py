@@ -22,17 +22,18 @@ MOST_SUBNETS, MOST_SECURITY_GROUPS = 16, 5
 # From 60 to 900 (botocore: KmsDataKeyReusePeriodSeconds); this is the default of Step Functions.
 KEY_REUSE_SECONDS = 300
 
-# Calls by a function's code have this condition key; calls by Lambda itself with the function's role don't
-# (Lambda developer guide, permissions-source-function-arn).
-BY_LAMBDA_ITSELF = {"Null": {"lambda:SourceFunctionArn": "true"}}
 _STATE_MACHINE = "kms:EncryptionContext:aws:states:stateMachineArn"
 
-INTERFACES = (
-    "Lambda creates network interfaces in the subnets, with ids that aren't known at synthesis. The "
-    "function's code can't use this permission."
+CREATED = (
+    "Lambda creates network interfaces in the subnets, with ids that aren't known at synthesis. A Deny keeps "
+    "the function's code from it."
+)
+CHANGED = (
+    "Lambda checks these actions on network interfaces without a resource before it creates a function in a "
+    "VPC (Lambda developer guide, configuration-vpc). A Deny keeps the function's code from them."
 )
 DESCRIBED = (
-    "EC2 doesn't support resources for these Describe actions. The function's code can't use this permission."
+    "EC2 doesn't support resources for these Describe actions. A Deny keeps the function's code from them."
 )
 
 
@@ -43,6 +44,8 @@ class VpcConfig:
     Args:
         subnet_ids: 1 to 16; AWS recommends one in each Availability Zone.
         security_group_ids: 1 to 5.
+        attached: whether functions and jobs run in it. If not, their roles keep the permissions, with which
+            Lambda and Bedrock delete the interfaces that they created before: a step on the way out of a VPC.
 
     Raises:
         ValueError: there are none, or too many.
@@ -50,6 +53,7 @@ class VpcConfig:
 
     subnet_ids: Sequence[str]
     security_group_ids: Sequence[str]
+    attached: bool = True
 
     def __post_init__(self) -> None:
         for name, found, most in (
@@ -106,15 +110,15 @@ class Hosting:
         resource = group.node.default_child
         assert isinstance(resource, logs.CfnLogGroup)
         resource.retention_in_days = self.log_days
-        if self.key is None:
-            acknowledge(
-                group,
-                "LogGroupEncrypted",
         if vended_by:
             name = name or cdk.Names.unique_resource_name(
                 group, max_length=256, separator="-", allowed_special_characters="-"
             )
             resource.log_group_name = f"{vended_logs.PREFIX}/{vended_by}/{name}"
+        if self.key is None:
+            acknowledge(
+                group,
+                "LogGroupEncrypted",
                 "CloudWatch Logs encrypts it with an AWS key; encryption.runtime_key encrypts it with the "
                 "stacks' key.",
             )
@@ -128,10 +132,12 @@ class Hosting:
         resource = function.node.default_child
         assert isinstance(resource, lambda_.CfnFunction)
         if self.vpc:
-            resource.vpc_config = lambda_.CfnFunction.VpcConfigProperty(
-                subnet_ids=list(self.vpc.subnet_ids), security_group_ids=list(self.vpc.security_group_ids)
-            )
             grant(role, _interfaces(self.vpc))
+            acknowledge(role, "IAMWrite", CHANGED)
+        if vpc := attached(self.vpc):
+            resource.vpc_config = lambda_.CfnFunction.VpcConfigProperty(
+                subnet_ids=list(vpc.subnet_ids), security_group_ids=list(vpc.security_group_ids)
+            )
         if self.key:
             resource.kms_key_arn = self.key.key_arn
             grant(role, [encrypted(self.key, "lambda", write=False)])
@@ -176,23 +182,33 @@ def ec2_arn(resource: str) -> str:
     return f"arn:{cdk.Aws.PARTITION}:ec2:{cdk.Aws.REGION}:{cdk.Aws.ACCOUNT_ID}:{resource}"
 
 
+def attached(vpc: VpcConfig | None) -> VpcConfig | None:
+    """Return the VPC in which something runs; None without one, and with one that it is leaving."""
+    return vpc if vpc and vpc.attached else None
+
+
 def _interfaces(vpc: VpcConfig) -> list[Permission]:
     """Return what Lambda needs from a function's role for its network interfaces.
 
-    Without DeleteNetworkInterface on all interfaces, a function may not reach its VPC (Lambda developer
-    guide, configuration-vpc).
+    Before it creates a function, Lambda simulates the actions that change an interface, without a resource
+    and without condition keys: a statement on `network-interface/*`, or with a condition, isn't seen, and the
+    call ends with "does not have permissions to call DeleteNetworkInterface on EC2"
+    (hashicorp/terraform-provider-aws#20698). Calls by a function's code have `lambda:SourceFunctionArn`,
+    Lambda's own calls don't (Lambda developer guide, permissions-source-function-arn).
     """
-    interfaces = ec2_arn("network-interface/*")
-    managing = ("DeleteNetworkInterface", "AssignPrivateIpAddresses", "UnassignPrivateIpAddresses")
+    create, describe = "ec2:CreateNetworkInterface", ("DescribeNetworkInterfaces", "DescribeSubnets")
+    change = ("DeleteNetworkInterface", "AssignPrivateIpAddresses", "UnassignPrivateIpAddresses")
+    functions = f"arn:{cdk.Aws.PARTITION}:lambda:{cdk.Aws.REGION}:{cdk.Aws.ACCOUNT_ID}:function:*"
     return [
         Permission(
-            ["ec2:CreateNetworkInterface"],
-            [interfaces, *vpc.subnets, *vpc.security_groups],
-            BY_LAMBDA_ITSELF,
-            INTERFACES,
+            [create], [ec2_arn("network-interface/*"), *vpc.subnets, *vpc.security_groups], because=CREATED
         ),
-        Permission([f"ec2:{name}" for name in managing], [interfaces], BY_LAMBDA_ITSELF, INTERFACES),
+        Permission([f"ec2:{name}" for name in change], ["*"], because=CHANGED),
+        Permission([f"ec2:{name}" for name in describe], ["*"], because=DESCRIBED),
         Permission(
-            ["ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"], ["*"], BY_LAMBDA_ITSELF, DESCRIBED
+            [create, *(f"ec2:{name}" for name in (*change, *describe))],
+            ["*"],
+            {"ArnLike": {"lambda:SourceFunctionArn": functions}},
+            denied=True,
         ),
     ]

@@ -10,6 +10,7 @@
 - **Clean-up**: an update ends with a phase of its own status, in which old resources are deleted. If that
   fails, it is reported, and the resource no longer belongs to the stack.
 - **Deliveries**: AWS may deliver an event twice.
+- **Functions** that Lambda would refuse: see `functions`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import functions  # type: ignore[import-not-found]  # this folder is on the path when it runs
 from ministack.services import cloudformation, lambda_svc
 from ministack.services.cloudformation import changesets, custom_resource, handlers, stacks
 
@@ -104,8 +106,10 @@ class Operation:
 class CloudFormation:
     """Replaces functions of MiniStack's CloudFormation: see `install`."""
 
-    def __init__(self) -> None:
+    def __init__(self, placed: Callable[[str, Mapping[str, Any]], None]) -> None:
+        """Call `placed` with the name and properties of each function that was created or updated."""
         self.deliveries = 1
+        self._placed = placed
         self._lock = threading.Lock()
         self._thread = threading.local()
         self._orders: list[Order] = []
@@ -177,18 +181,26 @@ class CloudFormation:
         operation = Operation(stack, logical_id, resource_type, CREATE)
         if self._is_deleted(stack):
             raise EndedError(operation.reason(CANCELLED))
+        _check_function(resource_type, props)
         try:
-            return self._watch(operation, lambda: _provision(resource_type, logical_id, props, stack))
+            found = self._watch(operation, lambda: _provision(resource_type, logical_id, props, stack))
         except (FailedResponseError, EndedError, TimeoutError) as error:
             if _is_custom(resource_type):
                 physical_id = getattr(error, "physical_id", "") or _invented(stack, logical_id)
                 self._keep(operation, physical_id, props)
             raise
+        if resource_type == functions.TYPE:
+            self._placed(found[0], props)
+        return found
 
     def update(self, resource_type: str, physical_id: str, old: Any, new: Any, stack: str, *more: Any) -> Any:
         """Update a resource unless an order ends the operation."""
         operation = Operation(stack, str(more[0] if more else physical_id), resource_type, UPDATE)
-        return self._watch(operation, lambda: _update(resource_type, physical_id, old, new, stack, *more))
+        _check_function(resource_type, new)
+        found = self._watch(operation, lambda: _update(resource_type, physical_id, old, new, stack, *more))
+        if resource_type == functions.TYPE:
+            self._placed(found[0], new)
+        return found
 
     def _watch(self, operation: Operation, work: Callable[[], Any]) -> Any:
         """Return the result of work; raise EndedError once CloudFormation stops waiting for it."""
@@ -321,6 +333,12 @@ def _stack(name: str) -> dict[str, Any]:
 
 def _status(stack: str) -> str:
     return str(_stack(stack).get("StackStatus", ""))
+
+
+def _check_function(resource_type: str, props: Mapping[str, Any]) -> None:
+    """Raise ValueError for a function that Lambda refuses."""
+    if resource_type == functions.TYPE and (refused := functions.refusal(props)):
+        raise ValueError(f'Resource handler returned message: "{refused}"')
 
 
 def _is_custom(resource_type: str) -> bool:

@@ -3,6 +3,7 @@
 - `POST /_cloudformation/cancellations` ends a Create or Update in progress, see `cloudformation.Order`; GET
   returns the orders, DELETE withdraws those that did not apply.
 - `POST /_cloudformation/deliveries/2` delivers all later events of custom resources twice, `/1` ends that.
+- `GET /_lambda/interfaces` returns the functions that have network interfaces: see `functions`.
 - IAM decisions are recorded, and the Bedrock stand-in uses them too: see `access`.
 
 Run it with `python local/emulator`, so that this folder, but not the project, is on the import path.
@@ -18,19 +19,23 @@ from typing import Any
 import access  # type: ignore[import-not-found]  # this folder is on the path when it runs
 import preloading  # type: ignore[import-not-found]  # as above
 from cloudformation import CloudFormation  # type: ignore[import-not-found]  # as above
+from functions import Functions  # type: ignore[import-not-found]  # as above
 from ministack.app import app as ministack
 from ministack.core import lambda_runtime
 
 DELIVERIES = "/_cloudformation/deliveries/"
 CANCELLATIONS = "/_cloudformation/cancellations"
 CALLS = "/_iam/calls"
+INTERFACES = "/_lambda/interfaces"
 RESET = "/_ministack/reset"
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
-_cloudformation = CloudFormation()
+_functions = Functions()
+_functions.install()
+_cloudformation = CloudFormation(_functions.placed)
 _cloudformation.install()
 
 if python := os.environ.get("EMULATOR_PRELOAD"):
@@ -45,6 +50,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await _answer(send, None)
     elif scope["type"] == "http" and path == CANCELLATIONS:
         await _answer(send, _cancellations(scope["method"], await _body(receive)))
+    elif scope["type"] == "http" and path == INTERFACES:
+        await _answer(send, _functions.interfaces())
     elif scope["type"] == "http" and path == CALLS:
         body = await _body(receive) if scope["method"] == "POST" else b""
         await _answer(send, access.authorize(json.loads(body)) if body else access.record.read())
@@ -53,6 +60,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if path == RESET:
             access.record.reset()
             _cloudformation.reset()
+            _functions.reset()
 
 
 def _cancellations(method: str, body: bytes) -> Any:

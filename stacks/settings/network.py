@@ -58,6 +58,12 @@ class Network(Props):
         description="Security groups of functions and jobs. They must allow HTTPS out (botocore: bedrock "
         "and lambda SecurityGroupIds)."
     )
+    attached: bool = Field(
+        default=True,
+        description="Whether functions and jobs run in the network. Set it to false, and deploy, an hour "
+        "before you remove [network]: roles and endpoints stay until the network's interfaces are deleted. "
+        "Default: true.",
+    )
     endpoints: NetworkEndpoints | None = Field(
         default=None,
         description="VPC endpoints that the data stack creates: five interface endpoints, billed by the "

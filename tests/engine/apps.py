@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,19 +84,19 @@ class JobStack(TeamStack):
         broken: bool = False,
         nonce: str = "",
         model_key: str | None = None,
-        hosted: bool = False,
+        network: VpcConfig | None = None,
         **options: Any,
     ) -> None:
         """Declare bucket and job.
 
-        `model_key` is a key's ARN. `hosted` adds a network, a key for the functions and a permissions
-        boundary. `options` are further arguments of the job.
+        `model_key` is a key's ARN. With a `network`, functions also have a key and a permissions boundary.
+        `options` are further arguments of the job.
         """
         super().__init__(app)
         hosting = QUICK
-        if hosted:
+        if network:
             key = kms.Key.from_key_arn(self, "RuntimeKey", KEY)
-            options["vpc"], hosting = NETWORK, Hosting(vpc=NETWORK, key=key, absence_seconds=0.5)
+            options["vpc"], hosting = network, Hosting(vpc=network, key=key, absence_seconds=0.5)
             policy = iam.ManagedPolicy.from_managed_policy_name(self, "Boundary", "TeamBoundary")
             iam.PermissionsBoundary.of(self).apply(policy)
         if model_key:
@@ -177,7 +177,8 @@ VARIANTS: Mapping[str, tuple[type[TeamStack], Mapping[str, Any]]] = {
     "job-keyed": (JobStack, {"retention": DELETE_MODEL, "model_key": KEY}),
     "job-broken": (JobStack, {"retention": DELETE_MODEL, "broken": True}),
     "job-again-broken": (JobStack, {"retention": DELETE_MODEL, "nonce": "again", "broken": True}),
-    "job-hosted": (JobStack, {"hosted": True}),
+    "job-hosted": (JobStack, {"network": NETWORK}),
+    "job-leaving": (JobStack, {"network": replace(NETWORK, attached=False)}),
     "kept-job": (JobStack, {"tags": {"team": "search"}}),
     "kept-job-tagged": (JobStack, {"tags": {"team": "ads", "stage": "dev"}}),
     "kept-job-untagged": (JobStack, {"tags": {"stage": "dev"}}),

@@ -308,6 +308,11 @@ class Engine:
         asked: Mapping[str, Any] = self._send(f"{self._servers.emulator.url}/_iam/calls", "GET")
         return asked
 
+    def interfaces(self) -> Mapping[str, list[str]]:
+        """Return the functions with network interfaces; see `local/emulator/functions.py`."""
+        found: Mapping[str, list[str]] = self._send(f"{self._servers.emulator.url}/_lambda/interfaces", "GET")
+        return found
+
     def calls(self, operation: str | None = None) -> list[Mapping[str, Any]]:
         """Return the successful Bedrock calls of one operation or of all, oldest first."""
         calls = self.bedrock("/_calls" if operation is None else f"/_calls?operation={operation}")

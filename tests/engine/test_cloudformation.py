@@ -255,6 +255,39 @@ def test_a_move_that_is_rolled_back_deletes_only_the_new_resource(engine: Engine
     assert engine.resources(STACK)["Old"] == "the-Old"
 
 
+@pytest.mark.parametrize(
+    ("properties", "reason"),
+    [
+        (
+            {"VpcConfig": {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}},
+            "role does not have permissions to call CreateNetworkInterface on EC2",
+        ),
+        ({"Environment": {"Variables": {"TAGS": "x" * 4096}}}, "exceeded the 4KB limit"),
+    ],
+)
+def test_a_function_that_lambda_refuses_fails_its_stack(
+    engine: Engine, listener: Listener, properties: Mapping[str, Any], reason: str
+) -> None:
+    template = listener.template()
+    template["Resources"]["Function"]["Properties"] |= properties
+    outcome = engine.deploy(STACK, template)
+    assert outcome.status == "ROLLBACK_COMPLETE"
+    assert any(reason in text for text in outcome.reasons), outcome
+    assert engine.delete(STACK).succeeded
+
+
+def test_a_function_is_not_updated_to_what_lambda_refuses(engine: Engine, listener: Listener) -> None:
+    assert engine.deploy(STACK, listener.template()).succeeded
+    template = listener.template()
+    template["Resources"]["Function"]["Properties"]["VpcConfig"] = {
+        "SubnetIds": ["subnet-1"],
+        "SecurityGroupIds": ["sg-1"],
+    }
+    assert engine.deploy(STACK, template).status == "UPDATE_ROLLBACK_COMPLETE"
+    assert engine.interfaces()["held"] == []
+    assert engine.delete(STACK).succeeded
+
+
 def test_a_resource_whose_deletion_fails_in_clean_up_is_abandoned(engine: Engine, listener: Listener) -> None:
     assert engine.deploy(STACK, listener.template("Old")).succeeded
     listener.failing = {"Delete Old"}

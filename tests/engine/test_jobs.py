@@ -152,6 +152,30 @@ def test_what_a_platform_asks_for_later_is_paid_no_second_time(stalled: Engine, 
     assert stalled.delete(STACK).succeeded
 
 
+@pytest.mark.parametrize(
+    ("variants", "are_left"),
+    [(("job-leaving", "job"), False), (("job",), True)],
+    ids=["two steps", "one step"],
+)
+def test_network_interfaces_are_deleted_if_functions_leave_in_two_steps(
+    stalled: Engine, app: App, variants: tuple[str, ...], are_left: bool
+) -> None:
+    """In one step, the roles lose the permission to delete them first (aws-cdk #34400)."""
+    name = deploy(stalled, app.template("job-hosted"))
+    held = stalled.interfaces()["held"]
+    assert len(held) == len(functions(stalled))
+    for variant in variants:
+        assert deploy(stalled, app.template(variant)) == name
+        eventually(lambda: not stalled.interfaces()["leaving"])
+    assert stalled.interfaces() == {"held": [], "leaving": [], "left": held if are_left else []}
+    assert stalled.delete(STACK).succeeded
+
+
+def functions(engine: Engine) -> list[str]:
+    found = engine.aws("lambda").list_functions()["Functions"]
+    return [function["FunctionName"] for function in found]
+
+
 def test_a_job_that_is_made_in_a_network_is_told_so(stalled: Engine, app: App) -> None:
     deploy(stalled, app.template("job-hosted"))
     (made,) = stalled.calls(CREATE)

@@ -167,6 +167,7 @@ def _network(environment: Environment) -> Iterator[Call]:
         yield from (Call(role, "ec2:CreateNetworkInterface", name) for name in (interface, *placed))
         for action in ("DeleteNetworkInterface", "AssignPrivateIpAddresses", "UnassignPrivateIpAddresses"):
             yield Call(role, f"ec2:{action}", interface)
+        # Whether Lambda sees these permissions when it creates the function: `Environment.refused`.
         for action in ("DescribeNetworkInterfaces", "DescribeSubnets"):
             yield Call(role, f"ec2:{action}", "*")
 
@@ -201,9 +202,9 @@ def _encryption(environment: Environment, calls: Iterable[Call]) -> Iterator[Cal
             yield from (Call(call.role, f"kms:{use}", KEY, via) for use in ("GenerateDataKey", "Decrypt"))
     if _model_key(environment):
         yield from _with_model_key(calls)
-
     if JUDGE in environment.roles:
         yield Call(JUDGE, "kms:DescribeKey", KEY)
+
 
 def _is_a_function(environment: Environment, role: str) -> bool:
     """Whether functions have this role. A map's own machine looks at its children without describing them."""

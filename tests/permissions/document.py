@@ -37,9 +37,9 @@ machine tasks, encryption keys, logs, traces, undelivered events |
 OF_ALL = """\
 ## Every role that Lambda assumes
 
-In a VPC, and with `encryption.runtime_key`. Lambda itself makes these calls with the function's role. \
-Calls of the function's own code have the key `lambda:SourceFunctionArn` and are not allowed to use \
-network interfaces.
+In a VPC, and with `encryption.runtime_key`. Lambda itself makes these calls with the function's role. A \
+Deny of these actions of EC2 on the key `lambda:SourceFunctionArn`, which only calls of the function's own \
+code have, keeps the code from them.
 """
 # What each role is for. Roles of the CDK's Provider framework are recognized by their pattern.
 ROLES: Mapping[str, str] = {
@@ -85,7 +85,7 @@ def text(proof: Proof) -> str:
     by_role: dict[str, list[Grant]] = defaultdict(list)
     of_all: dict[Grant, Grant] = {}
     for grant in proof.grants:
-        if _is_of_all(grant):
+        if _is_of_all(proof, grant):
             anyones = replace(grant, role="")
             # Keep the one in most environments: not every environment has every function.
             of_all[anyones] = max(of_all.get(anyones, grant), grant, key=lambda one: len(proof.grants[one]))
@@ -99,11 +99,11 @@ def text(proof: Proof) -> str:
     return "\n".join([INTRODUCTION, OF_ALL, *_table(proof, list(of_all.values())), *sections])
 
 
-def _is_of_all(grant: Grant) -> bool:
+def _is_of_all(proof: Proof, grant: Grant) -> bool:
     """Return whether all functions of an environment have this permission."""
+    if grant.action.startswith("ec2:"):
+        return any(e.trusted(grant.role) == "lambda.amazonaws.com" for e in proof.environments)
     conditions = json.loads(grant.conditions)
-    if conditions.get("Null", {}).get("lambda:SourceFunctionArn"):
-        return True
     return bool(
         conditions.get("StringEquals", {}).get("kms:ViaService") == ["lambda.us-east-1.amazonaws.com"]
     )
@@ -147,9 +147,6 @@ def _conditions(proof: Proof, grant: Grant) -> str:
     for operator, values in json.loads(grant.conditions).items():
         for key, value in values.items():
             several = value if isinstance(value, list) else [value]
-            if operator == "Null":
-                parts.append(f"no {key}")
-                continue
             name = key.replace("distilled-router:", "")
             sign = "is, if any," if operator.endswith("IfExists") else "is"
             parts.append(f"{name} {sign} {' or '.join(f'`{_resource(str(one))}`' for one in several)}")

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.iam import iam_evaluator
+from tests.iam import function_checks, iam_evaluator
 from tests.permissions.calls import Call, masked
 from tests.stacks.assembly import Assembly, Resource
 from tests.stacks.environments import ALL, settings_of
@@ -21,12 +21,13 @@ _NAME_OF = re.compile(r"\{'Fn::Select': \[6, \{'Fn::Split': \[':', '<(\w+)>'\]\}
 
 @dataclass(frozen=True, order=True)
 class Grant:
-    """One action of a role on one resource in a policy. `conditions` is JSON."""
+    """One action of a role on one resource in a policy. `conditions` is JSON, `effect` Allow or Deny."""
 
     role: str
     action: str
     resource: str
     conditions: str = "{}"
+    effect: str = "Allow"
 
     def allows(self, call: Call) -> bool:
         """Return whether this grant alone allows a call."""
@@ -34,7 +35,8 @@ class Grant:
 
     def __str__(self) -> str:
         """Return a line for a test's message."""
-        return f"{self.role}: {self.action} on {self.resource}" + (
+        effect = "Deny " if self.effect == "Deny" else ""
+        return f"{self.role}: {effect}{self.action} on {self.resource}" + (
             f" where {self.conditions}" if self.conditions != "{}" else ""
         )
 
@@ -44,7 +46,7 @@ class Grant:
         (found,) = iam_evaluator.parse_policy_document(
             {
                 "Statement": {
-                    "Effect": "Allow",
+                    "Effect": self.effect,
                     "Action": self.action,
                     "Resource": self.resource,
                     "Condition": json.loads(self.conditions),
@@ -55,7 +57,7 @@ class Grant:
 
 
 def allowed(grants: Iterable[Grant], call: Call) -> bool:
-    """Return IAM's decision: one Allow is enough, because our policies have no Deny."""
+    """Return IAM's decision: one Allow is enough, unless there is a Deny."""
     context = iam_evaluator.EvalContext(
         principal_arn="arn:aws:sts::{account}:assumed-role/role/session",
         principal_type="AssumedRole",
@@ -105,7 +107,7 @@ class Environment:
 
     @cached_property
     def grants(self) -> Mapping[str, frozenset[Grant]]:
-        """Return all grants by role."""
+        """Return all grants by role, and what is denied to it."""
         return {name: frozenset(self._of(name, role)) for name, role in self.roles.items()}
 
     def trusted(self, role: str) -> str:
@@ -117,11 +119,19 @@ class Environment:
 
     def _of(self, name: str, role: Resource) -> Iterator[Grant]:
         for statement in self.assembly.role_statements(role):
-            assert statement.effect == "Allow", role.name
             conditions = json.dumps(self.plain(statement.conditions), sort_keys=True)
             for action in statement.actions:
                 for resource in statement.resources:
-                    yield Grant(name, action, self.plain(resource), conditions)
+                    yield Grant(name, action, self.plain(resource), conditions, statement.effect)
+
+    def refused(self) -> Iterator[str]:
+        """Yield the functions that Lambda would refuse, and why."""
+        checks = function_checks.Checks(iam_evaluator, "{account}", "us-east-1")
+        for function in self.assembly.resources("AWS::Lambda::Function"):
+            properties = self.plain(function.properties)
+            role = str(properties["Role"]).removeprefix("<").removesuffix(".Arn>")
+            if text := checks.refusal(properties, [[grant.statement for grant in self.grants[role]]]):
+                yield f"{self.name}: {function.name}: {text}"
 
     def without(self, *grants: Grant, instead: Iterable[Grant] = ()) -> Environment:
         """Return a copy with other policies, to test that the proof fails."""

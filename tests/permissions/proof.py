@@ -47,7 +47,8 @@ class Proof:
         for environment in self.environments:
             for grants in environment.grants.values():
                 for grant in grants:
-                    found[grant].append(environment.name)
+                    if grant.effect == "Allow":
+                        found[grant].append(environment.name)
         return {grant: tuple(names) for grant, names in sorted(found.items())}
 
     @cached_property
@@ -65,6 +66,7 @@ class Proof:
         """Return all problems."""
         return [
             *(f"denied {told}" for told in self.denied()),
+            *(f"refused by Lambda {told}" for told in self.refused()),
             *self.against_the_reference(),
             *(f"unused {grant}" for grant in self.unused()),
             *(f"too wide, {told}" for told in self.too_wide()),
@@ -85,6 +87,10 @@ class Proof:
             ):
                 problems.append(f"anywhere: {call}")
         return sorted(problems)
+
+    def refused(self) -> list[str]:
+        """Return the functions that Lambda would refuse with their roles."""
+        return [told for environment in self.environments for told in environment.refused()]
 
     def against_the_reference(self) -> list[str]:
         """Return the grants that contradict the Service Authorization Reference."""

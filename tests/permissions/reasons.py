@@ -181,6 +181,13 @@ NEIGHBOURS: tuple[Reason, ...] = (
     ),
     Reason(
         ".*",
+        r"ec2:(DeleteNetworkInterface|(A|Una)ssignPrivateIpAddresses)",
+        "Lambda checks these actions without a resource before it creates a function, so roles have them on "
+        "any interface; a function's own code can't make these calls.",
+        what="another account|another Region",
+    ),
+    Reason(
+        ".*",
         r"bedrock:Create(ModelCustomization|ModelInvocation|Evaluation)Job",
         "The call creates it, so it can't be another owner's.",
         resource=r"(job|custom-model)/",

@@ -55,6 +55,10 @@ ON_ANYTHING: Mapping[tuple[str, str], str] = {
     (r"\w+ProviderwaiterstatemachineRole", "logs:CreateLogStream"): "The CDK's Provider grants it so.",
     (r"\w+ProviderwaiterstatemachineRole", "logs:PutLogEvents"): "The CDK's Provider grants it so.",
     **{
+        (r".*", f"ec2:{action}"): "Lambda checks it without a resource (configuration-vpc)."
+        for action in ("DeleteNetworkInterface", "AssignPrivateIpAddresses", "UnassignPrivateIpAddresses")
+    },
+    **{
         (r"JobJobRole|LabellingBatchRole", f"ec2:{action}"): (
             "Bedrock's documentation has it so, with conditions on the interface's subnet and tags."
         )

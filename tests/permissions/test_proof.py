@@ -15,6 +15,10 @@ def test_every_call_is_allowed_on_its_resource(proof: Proof) -> None:
     assert proof.denied() == []
 
 
+def test_lambda_takes_every_function_with_its_role(proof: Proof) -> None:
+    assert proof.refused() == []
+
+
 def test_the_service_authorization_reference_knows_every_action_resource_and_condition(proof: Proof) -> None:
     assert proof.against_the_reference() == []
 

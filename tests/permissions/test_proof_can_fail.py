@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.iam import function_checks
 from tests.permissions.calls import ALLOWED, FOLDER, RESOURCE_TAG, Call, check
 from tests.permissions.grants import Grant
 from tests.permissions.proof import Proof
@@ -55,13 +56,43 @@ def test_a_condition_that_is_lost_lets_a_neighbour_in(proof: Proof) -> None:
         ("RouterRole", "dynamodb:GetItem", "another item"),
         ("RouterRole", "kms:Decrypt", "directly"),
         ("ReleaseReleaseRole", "s3:ListBucketVersions", "the whole bucket"),
-        ("RouterRole", "ec2:DeleteNetworkInterface", "by the function's code"),
         ("ReleaseStateMachineRole", "kms:Decrypt", "another machine"),
     ):
         grants = [grant for grant in proof.grants if (grant.role, grant.action) == (role, action)]
         bare = tuple(replace(grant, conditions="{}") for grant in grants)
         told = broken(proof, *grants, instead=bare).too_wide()
         assert any(line.startswith(f"{what}: {role}: {action}") for line in told), (role, action)
+
+
+@pytest.mark.parametrize("action", function_checks.CHANGING)
+@pytest.mark.parametrize(
+    ("resource", "conditions"),
+    [
+        ("arn:aws:ec2:us-east-1:{account}:network-interface/*", {}),
+        ("*", {"Null": {"lambda:SourceFunctionArn": "true"}}),
+        ("*", {"ArnEquals": {"ec2:Subnet": "arn:aws:ec2:us-east-1:{account}:subnet/{id}"}}),
+    ],
+)
+def test_lambda_refuses_a_role_whose_permission_it_does_not_see(
+    proof: Proof, action: str, resource: str, conditions: dict[str, dict[str, str]]
+) -> None:
+    grant = find(proof, "RouterRole", f"ec2:{action}")
+    instead = (replace(grant, resource=resource, conditions=json.dumps(conditions)),)
+    told = f"RouterFunction: The provided execution role does not have permissions to call {action} on EC2"
+    assert any(told in line for line in broken(proof, grant, instead=instead).refused())
+
+
+def test_without_the_deny_a_functions_code_could_use_the_interfaces(proof: Proof) -> None:
+    denials = [
+        grant
+        for environment in proof.environments
+        for grant in environment.grants.get("RouterRole", ())
+        if grant.effect == "Deny"
+    ]
+    assert denials
+    told = broken(proof, *denials).too_wide()
+    for action in ("CreateNetworkInterface", "DescribeSubnets", *function_checks.CHANGING):
+        assert any(line.startswith(f"by the function's code: RouterRole: ec2:{action}") for line in told)
 
 
 def test_a_condition_that_the_action_does_not_support_is_a_problem(proof: Proof) -> None:

@@ -35,6 +35,12 @@ ON_ANYTHING = {
         "xray:PutTraceSegments",
     },
 }
+# Lambda checks these without a resource before it creates a function in a VPC.
+LAMBDA_INTERFACES = {
+    "ec2:DeleteNetworkInterface",
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:UnassignPrivateIpAddresses",
+}
 # Actions for Bedrock's jobs in a VPC, only on interfaces with Bedrock's tags (Bedrock user guide).
 INTERFACES = {
     "ec2:CreateNetworkInterfacePermission",
@@ -151,12 +157,15 @@ def test_no_function_has_the_default_role_of_another(assembly: Assembly) -> None
 
 
 def test_any_resource_is_allowed_only_for_actions_that_take_none(assembly: Assembly) -> None:
+    """Exceptions are those that AWS documents so, for the network interfaces of functions and jobs."""
     for role in assembly.resources("AWS::IAM::Role"):
         allowed = ON_ANYTHING.get(trusted(role), set())
         if role.name.endswith("ProviderwaiterstatemachineRole"):
             allowed = allowed | WAITERS
+        if trusted(role) == "lambda.amazonaws.com" and assembly.settings.network:
+            allowed = allowed | LAMBDA_INTERFACES
         for statement in assembly.role_statements(role):
-            if "*" in statement.resources:
+            if "*" in statement.resources and statement.effect == "Allow":
                 if trusted(role) == "bedrock.amazonaws.com" and assembly.settings.network:
                     tagged = "ec2:ResourceTag/BedrockManaged" in str(statement.conditions)
                     allowed = INTERFACES if tagged else DESCRIPTIONS
@@ -177,7 +186,11 @@ def test_other_wildcards_are_the_known_ones(assembly: Assembly) -> None:
 def test_no_role_has_an_action_with_a_wildcard_or_a_denial_of_the_opposite(assembly: Assembly) -> None:
     for policy in assembly.resources("AWS::IAM::Policy"):
         for raw in policy.properties["PolicyDocument"]["Statement"]:
-            assert raw["Effect"] == "Allow"
+            # The only Deny keeps a function's code from its network interfaces.
+            if raw["Effect"] != "Allow":
+                assert list(raw["Condition"]) == ["ArnLike"]
+                assert list(raw["Condition"]["ArnLike"]) == ["lambda:SourceFunctionArn"]
+                assert all(action.startswith("ec2:") for action in raw["Action"])
             assert not {"NotAction", "NotResource", "NotPrincipal"} & raw.keys()
             assert "*" not in str(raw["Action"]), policy.name
 

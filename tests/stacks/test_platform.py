@@ -17,9 +17,11 @@ from aws_cdk.assertions import Template
 from cdk_distilled_router import ExistingJob, Hosting, Release, VpcConfig, VpcEndpoints
 from cdk_distilled_router.common.vpc_endpoints import GATEWAYS, INTERFACES
 from stacks import keys
-from stacks.settings import PROJECT, load
+from stacks.application import declare
+from stacks.settings import PROJECT, Checks, load
 from tests.stacks import declaring
-from tests.stacks.assembly import Assembly, Resource, walk
+from tests.stacks.assembly import Assembly, Resource, unhashed, walk
+from tests.stacks.environments import settings_of
 
 HARDENED = "hardened"
 # The VPC endpoint for an action's service; None if the function itself doesn't call the service.
@@ -114,43 +116,68 @@ def test_every_function_is_in_the_network_or_none_is(assembly: Assembly) -> None
     assert [f.name for f in functions(assembly) if f.properties.get("VpcConfig") != expected] == []
 
 
-def test_lambda_alone_manages_the_interfaces_and_only_in_the_network(assembly: Assembly) -> None:
-    """The function's code can't use these permissions, and roles have no managed policy for them."""
+def test_lambda_manages_the_interfaces_and_creates_them_only_in_the_network(assembly: Assembly) -> None:
+    """Roles have no managed policy for it. That Lambda accepts the policies: `tests/permissions/`."""
     network, account = assembly.settings.network, assembly.settings.account
     arn = f"arn:aws:ec2:us-east-1:{account}"
     for function in functions(assembly):
-        found = {
-            (action, resource)
+        statements = [
+            statement
             for statement in assembly.role_statements(role_of(assembly, function))
-            for action in statement.actions
-            if action.startswith("ec2:")
-            and statement.conditions == {"Null": {"lambda:SourceFunctionArn": "true"}}
-            for resource in statement.resources
-        }
-        any_of = [
-            action
-            for statement in assembly.role_statements(role_of(assembly, function))
-            for action in statement.actions
-            if action.startswith("ec2:")
+            if any(action.startswith("ec2:") for action in statement.actions)
         ]
         if network is None:
-            assert any_of == []
+            assert statements == []
             continue
-        assert len(set(any_of)) == 6
-        interface = f"{arn}:network-interface/*"
-        assert found == {
-            ("ec2:CreateNetworkInterface", interface),
-            *(("ec2:CreateNetworkInterface", f"{arn}:subnet/{name}") for name in network.subnet_ids),
-            *(
-                ("ec2:CreateNetworkInterface", f"{arn}:security-group/{name}")
-                for name in network.security_group_ids
-            ),
-            ("ec2:DeleteNetworkInterface", interface),
-            ("ec2:AssignPrivateIpAddresses", interface),
-            ("ec2:UnassignPrivateIpAddresses", interface),
+        (denied,) = [statement for statement in statements if statement.effect == "Deny"]
+        allowed = [statement for statement in statements if statement.effect == "Allow"]
+        placed = {
+            f"{arn}:network-interface/*",
+            *(f"{arn}:subnet/{name}" for name in network.subnet_ids),
+            *(f"{arn}:security-group/{name}" for name in network.security_group_ids),
+        }
+        assert {(a, r) for s in allowed for a in s.actions for r in s.resources if a.startswith("ec2:")} == {
+            *(("ec2:CreateNetworkInterface", name) for name in placed),
+            ("ec2:DeleteNetworkInterface", "*"),
+            ("ec2:AssignPrivateIpAddresses", "*"),
+            ("ec2:UnassignPrivateIpAddresses", "*"),
             ("ec2:DescribeNetworkInterfaces", "*"),
             ("ec2:DescribeSubnets", "*"),
         }
+        assert [statement.conditions for statement in allowed] == [{}] * len(allowed)
+        # The function's code is kept from all of it.
+        assert denied.actions == {
+            action for s in allowed for action in s.actions if action.startswith("ec2:")
+        }
+        assert denied.resources == {"*"}
+        code = f"arn:aws:lambda:us-east-1:{account}:function:*"
+        assert denied.conditions == {"ArnLike": {"lambda:SourceFunctionArn": code}}
+
+
+def test_functions_that_leave_the_network_keep_their_roles_and_the_endpoints() -> None:
+    """The roles delete the interfaces after that (aws-cdk #34400); see also `tests/engine/test_jobs.py`."""
+    inside = settings_of(HARDENED)
+    assert inside.network
+    leaving = inside.model_copy(
+        update={"network": inside.network.model_copy(update={"attached": False}), "checks": Checks()}
+    )
+    context = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
+    application = declare(cdk.App(context=context), leaving)
+    template = Template.from_stack(application.distillation)
+    roles = {
+        role["Ref"]
+        for policy in template.find_resources("AWS::IAM::Policy").values()
+        if "ec2:DeleteNetworkInterface" in json.dumps(policy)
+        for role in policy["Properties"]["Roles"]
+    }
+    for function in template.find_resources("AWS::Lambda::Function").values():
+        assert "VpcConfig" not in function["Properties"]
+        assert function["Properties"]["Role"]["Fn::GetAtt"][0] in roles
+    (job,) = template.find_resources("Custom::BedrockDistillationJob").values()
+    assert "SubnetIds" not in job["Properties"]
+    # Those of the jobs keep it, too.
+    assert {"JobJobRole", "LabellingBatchRole"} <= {unhashed(role) for role in roles}
+    assert len(Template.from_stack(application.data).find_resources("AWS::EC2::VPCEndpoint")) == 7
 
 
 def test_no_function_is_made_before_its_role_may_make_interfaces(assembly: Assembly) -> None:
