@@ -20,6 +20,7 @@ permissions_boundary = "arn:aws:iam::111122223333:policy/platform/TeamBoundary" 
 [network]
 subnet_ids = ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]
 security_group_ids = ["sg-0123456789abcdef0"]
+attached = true  # false on the way out of the network
 
 [network.endpoints]  # only if the stacks should create VPC endpoints
 vpc_id = "vpc-0123456789abcdef0"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from stacks.settings import ENVIRONMENTS as FOLDER
 from stacks.settings import PROJECT
 from tests.stacks import offline, synthesis
 from tests.stacks.assembly import STACKS, Assembly
@@ -128,4 +129,22 @@ def test_unknown_environment_ends_with_the_list_of_those_there_are(tmp_path: Pat
     assert result.returncode == 1
     assert "nope" in result.stderr
     assert [name for name in ENVIRONMENTS if f'"{name}"' not in result.stderr] == []
+    assert "Traceback" not in result.stderr
+
+
+def test_too_many_tags_end_with_the_function_that_they_do_not_fit_into(tmp_path: Path) -> None:
+    long = "".join(f'cost-centre-{number:02d} = "{"x" * 120}"\n' for number in range(30))
+    settings = (FOLDER / "dev.toml").read_text(encoding="utf-8")
+    (tmp_path / "long.toml").write_text(settings.replace("[tags]\n", f"[tags]\n{long}"), encoding="utf-8")
+    context = json.dumps({"environment": "long", "environments": str(tmp_path)})
+    result = subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=PROJECT,
+        env=offline.environment(tmp_path) | {"CDK_CONTEXT_JSON": context},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 1
+    assert "The largest is TAGS" in result.stderr
     assert "Traceback" not in result.stderr
