@@ -17,7 +17,7 @@ import botocore
 from botocore.exceptions import ClientError
 
 from router.connections import Answer, Connections, tls_context
-from router.signature import Credentials, Signer
+from router.signature import Signer, keys
 
 # AWS's own certificate authorities are among those that botocore ships.
 _AUTHORITIES = Path(botocore.__file__).parent / "cacert.pem"
@@ -53,7 +53,7 @@ class Service:
         )
         ca_bundle = environment.get("AWS_CA_BUNDLE") or str(_AUTHORITIES)
         connections = Connections(url.rstrip("/"), lambda: _context(ca_bundle), most_idle=most_idle)
-        return cls(connections, Signer(Credentials.read(environment), region, signing_name), seconds)
+        return cls(connections, Signer(keys(environment), region, signing_name), seconds)
 
     def within(self, seconds: float) -> Self:
         """Return the same service for a call that takes so many seconds at most."""
@@ -68,6 +68,8 @@ class Service:
         """
         body = json.dumps(request, separators=(",", ":")).encode()
         signed = self.signer.signed(path, {**headers, "host": self.connections.host}, body)
+        # Not signed, because a proxy may change it. CloudTrail shows it.
+        signed["user-agent"] = "distilled-router"
         answer = self.connections.post(path, signed, body, self.seconds)
         content = _object(answer.body)
         if answer.status != 200:

@@ -10,7 +10,6 @@ import hmac
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
 from urllib.parse import quote
 
 ALGORITHM = "AWS4-HMAC-SHA256"
@@ -18,25 +17,45 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Keys of the function's role, which stay valid for the life of the execution environment."""
+    """Keys of the function's role."""
 
     access_key: str
     secret_key: str = field(repr=False)
     token: str = field(default="", repr=False)
 
-    @classmethod
-    def read(cls, environment: Mapping[str, str]) -> Self:
-        """Read the variables that Lambda sets.
 
-        Raises:
-            ValueError: A variable is missing.
-        """
-        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-        if missing := [name for name in names if not environment.get(name)]:
-            problem = f"{' and '.join(missing)} must be set: the router's keys come from Lambda's variables"
-            raise ValueError(f"{problem}, which a function with SnapStart does not have.")
-        access_key, secret_key = (environment[name] for name in names)
-        return cls(access_key, secret_key, environment.get("AWS_SESSION_TOKEN", ""))
+type Keys = Callable[[], Credentials]
+"""Returns the keys that are valid now."""
+
+
+def keys(environment: Mapping[str, str]) -> Keys:
+    """Return the keys in Lambda's variables, which stay valid for the life of an execution environment.
+
+    A function with SnapStart has an endpoint instead, whose keys expire; botocore reads and renews those
+    (Lambda developer guide, "SnapStart best practices").
+
+    Raises:
+        ValueError: There are no keys.
+    """
+    access_key, secret_key = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
+    if access_key and secret_key:
+        fixed = Credentials(access_key, secret_key, environment.get("AWS_SESSION_TOKEN", ""))
+        return lambda: fixed
+    # Imported here: it takes as long as the rest of a start.
+    from botocore.session import get_session
+
+    found = get_session().get_credentials()
+    if found is None:
+        raise ValueError(
+            "Found neither AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY nor "
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI; Lambda sets one of them."
+        )
+
+    def current() -> Credentials:
+        frozen = found.get_frozen_credentials()
+        return Credentials(str(frozen.access_key), str(frozen.secret_key), frozen.token or "")
+
+    return current
 
 
 class Signer:
@@ -44,16 +63,16 @@ class Signer:
 
     def __init__(
         self,
-        credentials: Credentials,
+        keys: Keys,
         region: str,
         service: str,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Sign for a service by its signing name, e.g. `bedrock`. `now` returns the wall clock in seconds."""
-        self._credentials = credentials
+        self._keys = keys
         self._region, self._service = region, service
         self._now = now
-        self._key = ("", b"")
+        self._signing_key: tuple[tuple[str, str], bytes] = (("", ""), b"")
 
     def signed(self, path: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
         """Return the headers with those of the signature.
@@ -64,9 +83,10 @@ class Signer:
             body: the request's body.
         """
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._now()))
+        keys = self._keys()
         signed = {**headers, "x-amz-date": moment}
-        if self._credentials.token:
-            signed["x-amz-security-token"] = self._credentials.token
+        if keys.token:
+            signed["x-amz-security-token"] = keys.token
         names = sorted(signed)
         request = "\n".join(
             (
@@ -82,19 +102,20 @@ class Signer:
         )
         scope = f"{moment[:8]}/{self._region}/{self._service}/aws4_request"
         text = f"{ALGORITHM}\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-        signature = hmac.digest(self._signing_key(moment[:8]), text.encode(), "sha256").hex()
+        signature = hmac.digest(self._derived(keys, moment[:8]), text.encode(), "sha256").hex()
         signed["authorization"] = (
-            f"{ALGORITHM} Credential={self._credentials.access_key}/{scope}, "
+            f"{ALGORITHM} Credential={keys.access_key}/{scope}, "
             f"SignedHeaders={';'.join(names)}, Signature={signature}"
         )
         return signed
 
-    def _signing_key(self, day: str) -> bytes:
-        """Return the day's key; it is the same for all requests of a day."""
-        known, key = self._key
-        if known != day:
-            key = f"AWS4{self._credentials.secret_key}".encode()
+    def _derived(self, keys: Credentials, day: str) -> bytes:
+        """Return the key that signs; it is the same for all requests of a day."""
+        of = (keys.secret_key, day)
+        known, key = self._signing_key
+        if known != of:
+            key = f"AWS4{keys.secret_key}".encode()
             for part in (day, self._region, self._service, "aws4_request"):
                 key = hmac.digest(key, part.encode(), "sha256")
-            self._key = (day, key)
+            self._signing_key = (of, key)
         return key

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -34,7 +36,7 @@ from distilled_router.release.route import Route
 from local.bedrock import Tls
 from router.connections import IDLE_SECONDS, MOST_BYTES, Connections, tls_context
 from router.services import BedrockRuntime, DynamoDb
-from router.signature import Credentials, Signer
+from router.signature import Credentials, Signer, keys
 from tests.unit.router.doubles import TableDouble, WallClock
 from tests.unit.router.servers import TableServer
 
@@ -62,11 +64,11 @@ def test_signature_is_botocores(
 ) -> None:
     host = "service.us-east-1.amazonaws.com"
     theirs = AWSRequest("POST", f"https://{host}{path}", headers={**more, "host": host}, data=body)
-    keys = BotocoresCredentials("AKIA", "secret", token or None)
+    credentials = BotocoresCredentials("AKIA", "secret", token or None)
     now = MOMENT.replace(tzinfo=None)
     with mock.patch.object(botocore.auth, "get_current_datetime", return_value=now):
-        SigV4Auth(keys, service, "us-east-1").add_auth(theirs)
-    signer = Signer(Credentials("AKIA", "secret", token), "us-east-1", service, now=MOMENT.timestamp)
+        SigV4Auth(credentials, service, "us-east-1").add_auth(theirs)
+    signer = Signer(lambda: Credentials("AKIA", "secret", token), "us-east-1", service, now=MOMENT.timestamp)
     ours = signer.signed(path, {**more, "host": host}, body)
     assert ours["authorization"] == theirs.headers["Authorization"]
     assert ours.get("x-amz-security-token", "") == token
@@ -74,17 +76,55 @@ def test_signature_is_botocores(
 
 def test_a_days_key_is_not_used_the_next_day() -> None:
     clock = WallClock(MOMENT.timestamp())
-    signer = Signer(Credentials("AKIA", "secret"), "us-east-1", "bedrock", now=clock)
-    signer.signed("/", {"host": "a"}, b"")
+    current = [Credentials("AKIA", "secret")]
+
+    def signed(signer: Signer) -> dict[str, str]:
+        return signer.signed("/", {"host": "a"}, b"")
+
+    def create() -> Signer:
+        return Signer(lambda: current[0], "us-east-1", "bedrock", now=clock)
+
+    signer = create()
+    signed(signer)
     clock.time += 24 * 3600
-    fresh = Signer(Credentials("AKIA", "secret"), "us-east-1", "bedrock", now=clock)
-    assert signer.signed("/", {"host": "a"}, b"") == fresh.signed("/", {"host": "a"}, b"")
+    assert signed(signer) == signed(create())
+    current[0] = Credentials("AKIA", "renewed")
+    assert signed(signer) == signed(create())
 
 
-def test_missing_keys_are_named_and_no_key_is_shown() -> None:
-    with pytest.raises(ValueError, match=r"AWS_SECRET_ACCESS_KEY must be set.*SnapStart"):
-        Credentials.read({"AWS_ACCESS_KEY_ID": "AKIA"})
-    shown = repr(Credentials.read({**KEYS, "AWS_SESSION_TOKEN": "a token"}))
+def test_keys_of_a_function_with_snapstart_come_from_an_endpoint(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They expire, so they are asked for again."""
+    count = itertools.count()
+
+    def serve(connection: socket.socket, _: int) -> None:
+        while connection.recv(65_536):
+            soon = (datetime.now(UTC) + timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            found = {
+                "AccessKeyId": f"A{next(count)}",
+                "SecretAccessKey": "s",
+                "Token": "t",
+                "Expiration": soon,
+            }
+            body = json.dumps(found).encode()
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with server(serve) as url:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/keys")
+        current = keys({"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{url}/keys"})
+        assert current().token == "t"
+        assert current().access_key != current().access_key
+    monkeypatch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    with pytest.raises(ValueError, match="AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY"):
+        keys({})
+
+
+def test_no_key_is_shown() -> None:
+    shown = repr(keys({**KEYS, "AWS_SESSION_TOKEN": "a token"})())
     assert "secret" not in shown
     assert "a token" not in shown
 
