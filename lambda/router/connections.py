@@ -91,16 +91,15 @@ class Connections:
                 EndpointConnectionError, SSLError or ConnectionClosedError.
         """
         ends = time.monotonic() + seconds
-        taken = self._take()
-        wire = taken or self._connect(ends)
+        since, wire = self._take() or (None, self._connect(ends))
         wire.ends = ends
         try:
             answer, keep = wire.exchange(self.host, path, headers, body)
         except BaseException as error:
             wire.close()
-            if taken:
-                # Others that were idle are likely to be dead as well.
-                self.drop()
+            if since is not None:
+                # Others that were idle as long are likely to be dead as well.
+                self._drop(since)
             if isinstance(error, TimeoutError):
                 raise ReadTimeoutError(endpoint_url=self.url) from error
             if isinstance(error, OSError | HTTPException | ValueError):
@@ -112,15 +111,16 @@ class Connections:
             wire.close()
         return answer
 
-    def drop(self) -> None:
-        """Close all idle connections."""
+    def _drop(self, since: float) -> None:
+        """Close the connections that have been idle since then or longer."""
         with self._lock:
-            dropped, self._idle = self._idle, []
-        for _, wire in dropped:
+            dropped = [wire for other, wire in self._idle if other <= since]
+            self._idle = [(other, wire) for other, wire in self._idle if other > since]
+        for wire in dropped:
             wire.close()
 
-    def _take(self) -> _Wire | None:
-        """Return an idle connection, and close those that may be dead."""
+    def _take(self) -> tuple[float, _Wire] | None:
+        """Return an idle connection and since when it is idle; close those that may be dead."""
         while True:
             with self._lock:
                 if not self._idle:
@@ -128,7 +128,7 @@ class Connections:
                 since, wire = self._idle.pop()
             # The lower bound closes it if the clock was set back.
             if 0 <= self._now() - since < IDLE_SECONDS and wire.is_open():
-                return wire
+                return since, wire
             wire.close()
 
     def _keep(self, wire: _Wire) -> None:

@@ -216,15 +216,20 @@ def test_connection_is_used_again_and_dropped_after_an_idle_minute_of_the_wall_c
 
 @pytest.mark.parametrize("secure", [True, False])
 def test_connection_that_the_service_closed_is_not_used(tls: Tls, secure: bool) -> None:
+    closed = threading.Event()
+
     def serve(connection: socket.socket, _: int) -> None:
         connection.recv(65_536)
         connection.sendall(ANSWER)
+        connection.close()
+        closed.set()
 
     with server(serve, tls if secure else None) as url:
         to = connections(url, tls=tls)
         for _ in range(3):
             assert post(to).status == 200
-            time.sleep(0.05)
+            assert closed.wait(5)
+            closed.clear()
 
 
 def test_one_dead_connection_ends_the_others_that_were_idle() -> None:
@@ -250,6 +255,38 @@ def test_one_dead_connection_ends_the_others_that_were_idle() -> None:
         with pytest.raises(ReadTimeoutError):
             post(to, 0.1)
         assert post(to).status == 200
+
+
+def test_slow_answer_ends_no_connection_that_was_used_meanwhile() -> None:
+    """A model that hangs must not cost the others their connections."""
+    accepted: list[int] = []
+
+    def serve(connection: socket.socket, number: int) -> None:
+        accepted.append(number)
+        answered = 0
+        while connection.recv(65_536):
+            if number == 1 and answered:
+                time.sleep(1)
+            connection.sendall(ANSWER)
+            answered += 1
+
+    with server(serve) as url:
+        to = connections(url)
+        to.open(1.0)
+        to.open(1.0)
+        post(to)  # on the second connection, which then hangs
+
+        def hang() -> None:
+            with pytest.raises(ReadTimeoutError):
+                post(to, 0.3)
+
+        hanging = threading.Thread(target=hang)
+        hanging.start()
+        time.sleep(0.1)
+        post(to)
+        hanging.join()
+        post(to)
+        assert accepted == [0, 1]
 
 
 def test_connection_opened_ahead_is_used(tls: Tls) -> None:
@@ -378,8 +415,10 @@ def test_response_that_is_cut_off_too_long_or_not_http_is_a_closed_connection(an
 )
 def test_every_form_of_a_response_is_read(answer: bytes) -> None:
     def serve(connection: socket.socket, _: int) -> None:
-        connection.recv(65_536)
-        connection.sendall(answer)
+        while connection.recv(65_536):
+            connection.sendall(answer)
+            if b"close" in answer or b"HTTP/1.0" in answer:
+                return
 
     with server(serve) as url:
         to = connections(url)
