@@ -96,6 +96,13 @@ class EvaluationProps(Props):
         description="Shards of 500 questions to ask in parallel, each with 8 questions at a time. A "
         "deployment of Nova Micro takes 2,000 requests a minute, including live traffic. Default: 2.",
     )
+    outage_minutes: float = Field(
+        default=60,
+        gt=0,
+        le=720,
+        description="Minutes that the evaluation waits for a model that can't be called, such as a throttled "
+        "one, before it fails. Default: 60.",
+    )
     judge: InferenceId | None = Field(
         default=None,
         description="Model that grades up to 1,000 of the candidate's answers from 1 to 5 in a Bedrock "

@@ -102,6 +102,7 @@ class ReleaseFunctions:
             gate=props.gate.to_function(),
             base_model=props.compared_base_model,
             slice_queries=props.evaluation.slice_queries,
+            outage_minutes=props.evaluation.outage_minutes,
             judge=props.judge,
         )
         role = self._role("EvaluationRole", [*STEP_ITEMS, "Scan"], self._grants.evaluation())

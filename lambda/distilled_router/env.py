@@ -158,6 +158,7 @@ class EvaluationEnv(Env):
     gate: Mapping[str, Any]
     base_model: str
     slice_queries: int
+    outage_minutes: float
     judge: str
 
 

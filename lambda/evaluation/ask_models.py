@@ -1,28 +1,60 @@
-"""Step AskModels: ask all contenders the questions of one shard."""
+"""Step AskModels: ask all contenders the questions of one shard.
+
+A failed call says nothing about a model, so it is no answer. The step waits and asks again for a bounded
+time; then ScoreAndGate decides whether enough questions could be asked.
+"""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import batched
 from typing import Any
 
+from distilled_router.aws.objects import Folder
 from distilled_router.aws.state_machine import StageResult, done, not_in_progress, waiting
-from distilled_router.release.table import Releases
+from distilled_router.release.gate import MINIMUM_ASKED
+from distilled_router.release.table import EVALUATING, Releases
 from distilled_router.task import converse
-from distilled_router.task.converse import CONCURRENCY, NoReplyError, Prompt
+from distilled_router.task.converse import CONCURRENCY, HOPELESS, NoReplyError, Prompt
 from distilled_router.task.task import InvalidOutput, Task
-from evaluation.attempt import PLAN, QUESTIONS, Evaluation, answers_folder, row
-from evaluation.contenders import STATIC, Contender
+from evaluation.attempt import (
+    PLAN,
+    QUESTIONS,
+    Evaluation,
+    Failures,
+    Plan,
+    answers_folder,
+    first_failures,
+    kept_answers,
+    pause,
+    row,
+)
+from evaluation.contenders import CANDIDATE, LIVE, STATIC, Contender
 from evaluation.metrics import Answer, Question
+from evaluation.unasked import Unasked
 
-# After this many failed calls in a row a contender is not asked any more: its endpoint is denied or missing.
+# After this many failed calls in a row a contender is not asked any more in this invocation.
 MOST_FAILED_CALLS = 20
 # Questions whose answers are written at a time: the most that a crash loses.
 PART_QUESTIONS = 100
-# Seconds after which an invocation starts no new part; the function's timeout is 15 minutes.
-ASK_SECONDS = 480
+# Seconds after which an invocation asks no further 20 questions. These take at most nine minutes if all calls
+# hang, and the function's timeout is 15 minutes.
+ASK_SECONDS = 300
+# Seconds before failed calls are repeated for the first time.
+RETRY_SECONDS = 30
+# Seconds to wait where more would hardly help. The policy of a new role takes effect within minutes.
+SHORT_SECONDS = 300
+# ValidationException: the answer to one query, unless every query gets it.
+REFUSED = "refused"
+
+type Left = tuple[Question, Sequence[Contender]]
+"""A question, and the contenders that have not answered it."""
 
 
 def ask_shard(digest: str, key: str, releases: Releases, evaluation: Evaluation) -> StageResult:
@@ -37,50 +69,162 @@ def ask_shard(digest: str, key: str, releases: Releases, evaluation: Evaluation)
     plan = folder.read(PLAN) or {}
     if shard not in plan["shards"]:
         return done(f"shard {shard} belongs to a deleted stack of the same name")
+    questions = [Question(**row) for row in folder.rows(f"{QUESTIONS}{key}")]
     contenders = [Contender(**one) for one in plan["contenders"]]
-    asked = [Question(**row) for row in folder.rows(f"{QUESTIONS}{key}")]
-    kept = folder.names(answers_folder(plan, shard))
-    answered = {str(row["id"]) for part in kept for row in folder.rows(part)}
-    left = [question for question in asked if question.id not in answered]
-    end = time.monotonic() + ASK_SECONDS
-    for number, part in enumerate(batched(left, PART_QUESTIONS), start=len(kept)):
+    asking = Asking(contenders, kept_answers(folder, plan, shard), evaluation.runtime, evaluation.task)
+    number, end = len(folder.names(answers_folder(plan, shard))), time.monotonic() + ASK_SECONDS
+    for part in batched(asking.left(questions), PART_QUESTIONS):
         # A running function continues after its execution was stopped.
         now = releases.get(digest)
         if now is None or now.is_final:
             return not_in_progress(digest)
-        rows = ask_all(contenders, part, evaluation.runtime, evaluation.task)
-        folder.write_rows(f"{answers_folder(plan, shard)}{number:03d}.jsonl", rows)
-        answered |= {question.id for question in part}
-        if time.monotonic() > end and len(answered) < len(asked):
-            return waiting(f"shard {shard}: {len(answered)} of {len(asked)} questions are answered", 1)
-    return done(f"shard {shard} is answered")
+        if rows := list(asking.ask(part, end)):
+            folder.write_rows(f"{answers_folder(plan, shard)}{number:03d}.jsonl", rows)
+            number += 1
+        if time.monotonic() > end and not asking.has_failed and (left := asking.left(questions)):
+            answered = len(questions) - len(left)
+            return waiting(f"shard {shard}: {answered} of {len(questions)} questions are answered", 1)
+    round_ = Round(digest, shard, len(questions), asking.failures(questions))
+    return round_.result(folder, plan, releases, evaluation)
 
 
-def ask_all(
-    contenders: Sequence[Contender], questions: Sequence[Question], runtime: Any, task: Task
-) -> Iterator[dict[str, Any]]:
-    """Yield the contenders' answers as rows.
+class Asking:
+    """Asks contenders in one invocation; knows who has answered what, and whose calls failed."""
 
-    All contenders answer a question before the next one, so that network delays affect all of them.
-    """
-    failed = dict.fromkeys((contender.name for contender in contenders), 0)
-    with ThreadPoolExecutor(CONCURRENCY) as pool:
-        for start in range(0, len(questions), MOST_FAILED_CALLS):
-            part = questions[start : start + MOST_FAILED_CALLS]
-            asked = [one for one in contenders if failed[one.name] < MOST_FAILED_CALLS]
+    def __init__(
+        self,
+        contenders: Sequence[Contender],
+        kept: Iterable[tuple[str, Answer]],
+        runtime: Any,
+        task: Task,
+    ) -> None:
+        """Take the kept answers, which are not requested again."""
+        self._contenders, self._runtime, self._task = contenders, runtime, task
+        self._answered = {(name, answer.id) for name, answer in kept}
+        self._able = {name for name, _ in self._answered}
+        self._failed: dict[tuple[str, str], Answer] = {}
+        self._in_a_row = dict.fromkeys((contender.name for contender in contenders), 0)
+        self._last: dict[str, Answer] = {}
 
-            def answers(question: Question, asked: Sequence[Contender] = asked) -> list[tuple[str, Answer]]:
-                return [(one.name, ask(one, question, runtime, task)) for one in asked]
+    def left(self, questions: Iterable[Question]) -> list[Left]:
+        """Return the questions that a contender has not answered, each with these contenders."""
+        found = (
+            (question, [one for one in self._contenders if (one.name, question.id) not in self._answered])
+            for question in questions
+        )
+        return [(question, missing) for question, missing in found if missing]
 
-            for given in pool.map(answers, part):
+    def ask(self, part: Sequence[Left], end: float) -> Iterator[dict[str, Any]]:
+        """Yield the answers as rows, and keep the failures. Ask no more after `end`, a monotonic time.
+
+        All contenders answer a question before the next one, so that network delays affect all of them.
+        """
+        with ThreadPoolExecutor(CONCURRENCY) as pool:
+            for some in batched(part, MOST_FAILED_CALLS):
+                pairs = ((question, one) for question, missing in some for one in missing)
+                asked = [(question, one) for question, one in pairs if self._may_ask(one)]
+                answers = pool.map(lambda pair: ask(pair[1], pair[0], self._runtime, self._task), asked)
+                given = [(one.name, answer) for (_, one), answer in zip(asked, answers, strict=True)]
+                able = self._able_among(given)
                 for name, answer in given:
-                    has_failed = answer.weights is None and not answer.was_given
-                    failed[name] = failed[name] + 1 if has_failed else 0
-                    yield row(name, answer)
-            for one in contenders:
-                if one not in asked:
-                    reason = "not asked: the previous calls failed"
-                    yield from (row(one.name, Answer(question.id, None, reason)) for question in part)
+                    if kept := self._kept(name, answer, is_able=name in able):
+                        yield row(name, kept)
+                if time.monotonic() > end:
+                    return
+
+    @property
+    def has_failed(self) -> bool:
+        """Return whether a call failed."""
+        return bool(self._failed)
+
+    def failures(self, questions: Iterable[Question]) -> list[tuple[str, Answer]]:
+        """Return contender and failed answer for all that is left, also for what was not tried any more."""
+        return [
+            (one.name, self._failed.get((one.name, question.id)) or self._untried(one, question))
+            for question, missing in self.left(questions)
+            for one in missing
+        ]
+
+    def _untried(self, contender: Contender, question: Question) -> Answer:
+        last = self._last.get(contender.name) or Answer("", None, unavailable="not_asked")
+        return replace(last, id=question.id)
+
+    def _may_ask(self, contender: Contender) -> bool:
+        return self._in_a_row[contender.name] < MOST_FAILED_CALLS
+
+    def _able_among(self, given: Sequence[tuple[str, Answer]]) -> set[str]:
+        """Return the contenders that answer, so that what they refuse is a query.
+
+        If all of 20 queries are refused, the model is refused.
+        """
+        replied = {name for name, answer in given if answer.was_asked}
+        self._able |= replied
+        asked = Counter(name for name, _ in given)
+        return replied | {name for name in self._able if asked[name] < MOST_FAILED_CALLS}
+
+    def _kept(self, name: str, answer: Answer, *, is_able: bool) -> Answer | None:
+        """Return the answer if it is one, or None for a failed call."""
+        if answer.unavailable == REFUSED and is_able:
+            answer = replace(answer, unavailable="")
+        if answer.was_asked:
+            self._in_a_row[name] = 0
+            self._answered.add((name, answer.id))
+            return answer
+        self._in_a_row[name] += 1
+        self._failed[name, answer.id] = self._last[name] = answer
+        return None
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is left of a shard's questions after a round: its failed calls."""
+
+    digest: str
+    shard: str
+    questions: int
+    failures: Sequence[tuple[str, Answer]]
+
+    def result(self, folder: Folder, plan: Plan, releases: Releases, evaluation: Evaluation) -> StageResult:
+        """Write the failures, and return whether to wait for another round.
+
+        The wait is counted from the first failure in any shard, so that many shards don't wait one after
+        another.
+        """
+        before = Failures.read(folder, plan, self.shard)
+        now = evaluation.now()
+        names = list(dict.fromkeys(name for name, _ in self.failures))
+        since = {name: before.since.get(name, now) for name in names}
+        if self.failures or before.since:
+            Failures(answers=self.failures, since=since).write(folder, plan, self.shard)
+        if not self.failures:
+            return done(f"shard {self.shard} is answered")
+        first = first_failures(folder, plan)
+        until = max(first[name] + self._patience(name, evaluation) for name in names)
+        text = "; ".join(self._told(name, plan) for name in names)
+        if now >= until:
+            return done(f"shard {self.shard}: {text}")
+        message = f"{text}; asking again until {datetime.fromtimestamp(until, UTC):%H:%M} UTC"
+        if not releases.transition(self.digest, EVALUATING, message):
+            return not_in_progress(self.digest)
+        elapsed = now - min(first[name] for name in names)
+        return waiting(message, min(pause(elapsed, RETRY_SECONDS), math.ceil(until - now)))
+
+    def _patience(self, name: str, evaluation: Evaluation) -> float:
+        """Return for how many seconds a contender is asked again."""
+        found = self._unasked(name)
+        needed = name == CANDIDATE or (name == LIVE and evaluation.gate.not_worse)
+        is_enough = found.asked >= found.questions * MINIMUM_ASKED
+        if needed and not is_enough and not found.reasons.keys() <= {*HOPELESS, REFUSED}:
+            return evaluation.outage_seconds
+        return min(SHORT_SECONDS, evaluation.outage_seconds)
+
+    def _unasked(self, name: str) -> Unasked:
+        failed = Unasked.among(answer for by, answer in self.failures if by == name)
+        return replace(failed, questions=self.questions)
+
+    def _told(self, name: str, plan: Plan) -> str:
+        found, titles = self._unasked(name), {one["name"]: one["title"] for one in plan["contenders"]}
+        return f"{titles[name]} could not be asked {found.count} of {found.questions} questions: {found.why}"
 
 
 def ask(contender: Contender, question: Question, runtime: Any, task: Task) -> Answer:
@@ -92,7 +236,9 @@ def ask(contender: Contender, question: Question, runtime: Any, task: Task) -> A
     try:
         reply = converse.ask(runtime, contender.endpoint, prompt, question.query)
     except NoReplyError as error:
-        return Answer(question.id, None, str(error))
+        # The text of a refusal may quote the query, and is only shown in the report as the answer to it.
+        problem = str(error) if error.reason == REFUSED else error.loggable or str(error)
+        return Answer(question.id, None, problem, unavailable=error.reason)
     elapsed = (time.perf_counter() - started) * 1000
     weights, problem = None, ""
     try:
@@ -103,7 +249,8 @@ def ask(contender: Contender, question: Question, runtime: Any, task: Task) -> A
         question.id,
         weights,
         problem,
-        latency_ms=elapsed,
+        # The time of a repeated call includes the failed ones and the pauses.
+        latency_ms=(reply.latency_ms or 0.0) if reply.retries else elapsed,
         input_tokens=reply.input_tokens,
         output_tokens=reply.output_tokens,
     )

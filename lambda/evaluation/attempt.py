@@ -1,14 +1,16 @@
 """State of one evaluation attempt, in the folder `releases/<digest>-<attempt>/`.
 
-Stored answers are not requested again, so that an interrupted attempt continues where it stopped.
+Stored answers are not requested again, so that an interrupted attempt continues where it stopped. A call that
+failed is no answer; `failures/` holds those of each shard's last round, for the report.
 """
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import boto3
 from botocore.config import Config
@@ -24,7 +26,10 @@ from evaluation.intervals import RESAMPLES
 from evaluation.metrics import Answer, Question
 
 PLAN = "plan.json"
-QUESTIONS, ANSWERS = "questions/", "answers/"
+QUESTIONS, ANSWERS, FAILURES = "questions/", "answers/", "failures/"
+# The pause before the next poll, as a share of the time so far: about 150 polls in a day. An execution's
+# history has room for two thousand.
+POLL_SHARE = 0.05
 
 type Plan = Mapping[str, Any]
 
@@ -37,6 +42,8 @@ class Evaluation:
         base_model: answers for comparison; empty for none.
         slice_queries: see `questions`.
         judge: grades the candidate's answers; empty for none.
+        outage_seconds: how long AskModels waits for a model that can't be called.
+        now: returns epoch seconds.
     """
 
     runtime: Any
@@ -51,14 +58,18 @@ class Evaluation:
     slice_queries: int
     judge: str = ""
     resamples: int = RESAMPLES
+    outage_seconds: float = 3_600
+    now: Callable[[], float] = time.time
 
     @classmethod
     def of(cls, env: EvaluationEnv, s3: Any) -> Evaluation:
-        """Create the function's evaluation. Its client retries throttled calls, which must not affect scores.
+        """Create the function's evaluation.
 
-        The timeouts are short enough for one part of the questions to finish even if all calls hang.
+        Its client retries twice; AskModels asks again later. botocore's adaptive mode would delay first calls
+        too, and so measure its own pauses as the model's latency. The timeouts are short enough for 20
+        questions to end even if all calls hang.
         """
-        config = Config(retries={"mode": "adaptive", "max_attempts": 5}, connect_timeout=5, read_timeout=15)
+        config = Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout=5, read_timeout=15)
         task = Task.load()
         return cls(
             runtime=boto3.client("bedrock-runtime", config=config),
@@ -72,6 +83,7 @@ class Evaluation:
             base_model=env.base_model,
             slice_queries=env.slice_queries,
             judge=env.judge,
+            outage_seconds=env.outage_minutes * 60,
         )
 
     def folder(self, release: Release) -> Folder:
@@ -95,14 +107,62 @@ def answers_folder(plan: Plan, shard: str) -> str:
 
 
 def answers_of(folder: Folder, plan: Plan) -> dict[str, dict[str, Answer]]:
-    """Return the kept answers by contender and question."""
+    """Return what is known by contender and question: the kept answer, or why the last call failed."""
     given: dict[str, dict[str, Answer]] = defaultdict(dict)
     for shard in plan["shards"]:
-        for part in folder.names(answers_folder(plan, shard)):
-            for kept in folder.rows(part):
-                name, one = read(kept)
-                given[name][one.id] = one
+        for name, one in kept_answers(folder, plan, shard):
+            given[name][one.id] = one
+        for name, one in Failures.read(folder, plan, shard).answers:
+            given[name].setdefault(one.id, one)
     return given
+
+
+def kept_answers(folder: Folder, plan: Plan, shard: str) -> Iterator[tuple[str, Answer]]:
+    """Yield the contender's name and the answer for each kept answer of a shard."""
+    for part in folder.names(answers_folder(plan, shard)):
+        yield from (read(kept) for kept in folder.rows(part))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failures:
+    """The calls of a shard that failed in its last round.
+
+    Attributes:
+        answers: contender's name and answer, which says why the call failed.
+        since: epoch second by contender in whose round its calls began to fail.
+    """
+
+    answers: Sequence[tuple[str, Answer]] = ()
+    since: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Folder, plan: Plan, shard: str) -> Self:
+        """Return a shard's failures; none if it has none, or was not asked yet."""
+        kept = folder.read(_failures(plan, shard)) or {"rows": [], "since": {}}
+        return cls(answers=[read(one) for one in kept["rows"]], since=kept["since"])
+
+    def write(self, folder: Folder, plan: Plan, shard: str) -> None:
+        """Replace a shard's failures."""
+        rows = [row(name, answer) for name, answer in self.answers]
+        folder.write(_failures(plan, shard), {"rows": rows, "since": dict(self.since)})
+
+
+def first_failures(folder: Folder, plan: Plan) -> dict[str, float]:
+    """Return the epoch second by contender in which its calls began to fail in any shard of the plan."""
+    found: dict[str, float] = {}
+    for key in folder.names(f"{FAILURES}{plan['life']}/"):
+        for name, since in (folder.read(key) or {"since": {}})["since"].items():
+            found[name] = min(since, found.get(name, since))
+    return found
+
+
+def pause(elapsed: float, least: int) -> int:
+    """Return the seconds until the next poll, which become more with the time so far."""
+    return max(least, round(elapsed * POLL_SHARE))
+
+
+def _failures(plan: Plan, shard: str) -> str:
+    return f"{FAILURES}{plan['life']}/{shard}.json"
 
 
 def row(contender: str, answer: Answer) -> dict[str, Any]:
@@ -114,6 +174,7 @@ def row(contender: str, answer: Answer) -> dict[str, Any]:
         "problem": answer.problem[:300],
         "ms": round(answer.latency_ms, 2),
         "tokens": [answer.input_tokens, answer.output_tokens],
+        **({"unavailable": answer.unavailable} if answer.unavailable else {}),
     }
 
 
@@ -127,4 +188,5 @@ def read(kept: Mapping[str, Any]) -> tuple[str, Answer]:
         float(kept["ms"]),
         int(tokens[0]),
         int(tokens[1]),
+        str(kept.get("unavailable", "")),
     )

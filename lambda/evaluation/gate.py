@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from distilled_router.release.gate import IGNORED_LATENCY_MS, Gate
 from evaluation.grades import Grades
 from evaluation.intervals import UNKNOWN, Estimate
 from evaluation.metrics import METRICS
+from evaluation.unasked import Unasked
 
 # Compared with the live release by paired differences.
 PAIRED = ("valid_output", "dominant_accuracy", "mean_absolute_error")
@@ -34,6 +35,7 @@ class Check:
         ok: whether the check passes.
         against: `threshold`, or `live` for a comparison with the live release.
         reason: why the check fails; empty if it passes.
+        is_known: whether what is checked is known. If not, a failed check is no judgement of the candidate.
     """
 
     name: str
@@ -45,6 +47,33 @@ class Check:
     ok: bool
     against: str
     reason: str = ""
+    is_known: bool = True
+
+
+def asked(gate: Gate, candidate: Unasked, both: Unasked | None) -> list[Check]:
+    """Return the checks that enough hold-out questions could be asked for a decision.
+
+    Args:
+        gate: the gate's settings.
+        candidate: what the candidate could not be asked.
+        both: what the candidate or the live release could not be asked; None if there is no live release.
+    """
+    found = [("the candidate", "examples asked", candidate, "threshold")]
+    if both is not None and gate.not_worse:
+        found.append(("the candidate and the live release", "examples that both were asked", both, "live"))
+    return [_asked(gate, *one) for one in found]
+
+
+def _asked(gate: Gate, who: str, name: str, found: Unasked, against: str) -> Check:
+    least = gate.minimum_asked(found.questions)
+    count = _count(found.asked)
+    reason = (
+        f"{who} could be asked {found.asked} of {found.questions} hold-out questions, at least {least} are "
+        f"needed: {found.why}"
+    )
+    ok = found.asked >= least
+    check = _check(name, count, least, LEAST, ok=ok, against=against, reason=reason)
+    return replace(check, is_known=ok)
 
 
 def checks(
@@ -77,8 +106,7 @@ def checks(
 
 
 def _thresholds(gate: Gate, candidate: Mapping[str, Estimate], questions: int) -> Iterator[Check]:
-    count = Estimate(float(questions), float(questions), float(questions), questions)
-    yield _threshold("examples", count, least=gate.minimum_examples)
+    yield _threshold("examples", _count(questions), least=gate.minimum_examples)
     yield _threshold("valid_output", candidate["valid_output"], least=gate.minimum_valid_output)
     accuracy = candidate["dominant_accuracy"]
     yield _threshold("dominant_accuracy", accuracy, least=gate.minimum_dominant_accuracy)
@@ -132,7 +160,7 @@ def _threshold(name: str, found: Estimate, *, least: float | None = None, most: 
     assert limit is not None
     # NaN compares false, so that a mean over no rows fails.
     ok = found.value >= limit if least is not None else found.value <= limit
-    text = f"{_words(name)} is {found.value:.3g}, threshold {limit:.3g}"
+    text = f"{_words(name)} is {_shown(found)}, threshold {limit:.3g}"
     kind = LEAST if least is not None else MOST
     return _check(name, found, limit, kind, ok=ok, against="threshold", reason=text)
 
@@ -140,11 +168,13 @@ def _threshold(name: str, found: Estimate, *, least: float | None = None, most: 
 def _judge_score(given: Grades | None, least: float) -> Check:
     grades = given or Grades(judge="", problem="none is set")
     score = grades.score
-    text = f"judge score is {score.value:.3g}, threshold {least:.3g}"
+    text = f"judge score is {_shown(score)}, threshold {least:.3g}"
     if not score.is_known:
         text = f"the judge gave no score, threshold {least:.3g}: {grades.problem}"
-    ok = score.value >= least
-    return _check("judge_score", score, least, LEAST, ok=ok, against="threshold", reason=text)
+    check = _check(
+        "judge_score", score, least, LEAST, ok=score.value >= least, against="threshold", reason=text
+    )
+    return replace(check, is_known=score.is_known)
 
 
 def _check(
@@ -161,6 +191,14 @@ def _check(
         against=against,
         reason="" if ok else reason,
     )
+
+
+def _count(number: int) -> Estimate:
+    return Estimate(float(number), float(number), float(number), number)
+
+
+def _shown(found: Estimate) -> str:
+    return f"{found.value:.3g}" if found.is_known else "unknown"
 
 
 def _words(name: str) -> str:

@@ -23,17 +23,15 @@ from distilled_router.bedrock import evaluation_jobs as jobs
 from distilled_router.bedrock.naming import bedrock_tags
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.env import GradeAnswersEnv
+from distilled_router.release.gate import MINIMUM_ASKED
 from distilled_router.release.table import EVALUATING, Release, Releases
 from distilled_router.task.task import Task
 from evaluation import grades
-from evaluation.attempt import PLAN, answers_of, attempt_folder, questions_of
+from evaluation.attempt import PLAN, answers_of, attempt_folder, pause, questions_of
 from evaluation.contenders import CANDIDATE
 from evaluation.grades import LEAST_GRADED, SOURCE, Grades
 from evaluation.metrics import Answer, Question
 
-# The pause before the next poll, as a share of the time so far: about 150 polls in a day. An execution's
-# history has room for two thousand.
-POLL_SHARE = 0.05
 _RESULTS = "results/"
 
 logger = Logger(child=True)
@@ -84,8 +82,8 @@ class Grading:
         if folder.read(_place(release, "grades.json")):
             return done("the answers are graded")
         job = folder.read(_place(release, "job.json")) or self._prepare(release, folder, pairs)
-        if job["invalid"] == job["asked"]:
-            return self._end(release, folder, job)
+        if job["problem"] or job["invalid"] == job["asked"]:
+            return self._end(release, folder, job, job["problem"])
         try:
             return self._follow(release, folder, job)
         except NotYetError as error:
@@ -98,8 +96,12 @@ class Grading:
             return self._give_up(release, folder, job, described(error))
 
     def _prepare(self, release: Release, folder: Folder, pairs: Pairs) -> dict[str, Any]:
-        """Write the job's data set and its initial state, and return the state."""
-        shown = list(pairs())
+        """Write the job's data set and its initial state, and return the state.
+
+        Only answers are graded: a question that the candidate could not be asked is left out.
+        """
+        found = list(pairs())
+        shown = [(question, answer) for question, answer in found if answer and answer.was_asked]
         rows = grades.records(shown, self.task)
         folder.write_rows(_place(release, "prompts.jsonl"), rows)
         job = {
@@ -108,6 +110,9 @@ class Grading:
             "begun_at": self.now(),
             "asked": len(shown),
             "invalid": len(shown) - len(rows),
+            "problem": ""
+            if shown and len(shown) >= MINIMUM_ASKED * len(found)
+            else f"the candidate could be asked {len(shown)} of {len(found)} questions",
         }
         folder.write(_place(release, "job.json"), job)
         return job
@@ -232,8 +237,7 @@ class Grading:
         return done(f"the judge gave no score: {problem}" if problem else "the answers are graded")
 
     def _pause(self, job: Mapping[str, Any]) -> int:
-        elapsed: float = self.now() - job["begun_at"]
-        return max(self.poll_seconds, round(elapsed * POLL_SHARE))
+        return pause(self.now() - job["begun_at"], self.poll_seconds)
 
 
 def grading_of(

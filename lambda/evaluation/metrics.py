@@ -1,7 +1,7 @@
 """Metrics of one answer, computed from its weights without a judge.
 
 An invalid answer counts as wrong in metrics of shares. It has no weights, so the mean errors leave it out;
-the gate therefore also checks the share of valid output.
+the gate therefore also checks the share of valid output. A question that could not be asked counts nowhere.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Answer:
     """A contender's answer to a question.
 
     `weights` is None if the output did not parse or the call failed; `problem` says why. `latency_ms` is 0 if
-    the call failed; tokens are 0 also if Bedrock reported no usage.
+    the call failed or the latency is unknown; tokens are 0 also if Bedrock reported no usage. `unavailable`
+    is the reason if the question could not be asked, e.g. `throttled`; otherwise it is empty.
     """
 
     id: str
@@ -49,10 +50,16 @@ class Answer:
     latency_ms: float = 0.0
     input_tokens: int = 0
     output_tokens: int = 0
+    unavailable: str = ""
+
+    @property
+    def was_asked(self) -> bool:
+        """Return whether the question could be asked. If Bedrock refused it, it could."""
+        return not self.unavailable
 
     @property
     def was_given(self) -> bool:
-        """Return whether a model answered, even with invalid output."""
+        """Return whether a model answered, even with invalid output, and its latency is known."""
         return self.latency_ms > 0
 
 
@@ -182,6 +189,8 @@ def values(
     has_usage = answer.input_tokens > 0
     usd = cost(answer) if has_usage else None
     found: dict[str, float | None] = dict.fromkeys(METRICS)
+    if not answer.was_asked:
+        return found
     found["valid_output"] = float(weights is not None)
     if has_usage:
         found["input_tokens"] = float(answer.input_tokens)

@@ -35,8 +35,19 @@ def page(report: Report) -> str:
     Args:
         report: the content of report.json. Missing parts and nulls are shown as unknown, or left out.
     """
-    decision = "passed" if report.get("passed") else "refused"
-    sections = (_decision, _checks, _judge, _side_by_side, _plots, _parts, _slices, _worst, _identity)
+    decision = _decided(report).lower()
+    sections = (
+        _decision,
+        _unasked,
+        _checks,
+        _judge,
+        _side_by_side,
+        _plots,
+        _parts,
+        _slices,
+        _worst,
+        _identity,
+    )
     shown = "\n".join(filter(None, (section(report) for section in sections)))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -45,6 +56,12 @@ def page(report: Report) -> str:
         f"<title>Release {text(report.get('release'))}: {decision}</title>\n"
         f"<style>\n{_CSS}</style>\n</head>\n<body>\n<main>\n{shown}\n</main>\n</body>\n</html>\n"
     )
+
+
+def _decided(report: Report) -> str:
+    if report.get("passed"):
+        return "Passed"
+    return "Refused" if report.get("decided", True) else "Not evaluated"
 
 
 def _decision(report: Report) -> str:
@@ -56,7 +73,7 @@ def _decision(report: Report) -> str:
         else '<p class="note">No release is live yet, so there is no comparison.</p>'
     )
     return (
-        f'<header class="decision{"" if passed else " refused"}"><h1>{"Passed" if passed else "Refused"}</h1>'
+        f'<header class="decision{"" if passed else " refused"}"><h1>{_decided(report)}</h1>'
         f"<p>Release <code>{text(report.get('release'))}</code>, attempt {text(report.get('attempt'))}</p>"
         f"{f'<ul>{"".join(reasons)}</ul>' if reasons else ''}</header>\n"
         f'<ul class="figures">{"".join(_key_figure(report, name) for name in _FIGURES)}</ul>'
@@ -74,6 +91,20 @@ def _key_figure(report: Report, name: str) -> str:
         f"<li><h2>{_title(report, name)}</h2>"
         f'<p class="large">{estimate(mine, unit, suffix=True)}</p>{beside}</li>'
     )
+
+
+def _unasked(report: Report) -> str:
+    """Return the section on questions that could not be asked; empty if there are none."""
+    known = {}
+    for name, contender in _contenders(report).items():
+        unasked = contender.get("unasked") or {}
+        if count := unasked.get("count"):
+            of = f"{count:,} of {unasked.get('questions') or 0:,} questions"
+            known[_NAMES[name]] = f"{of}: {text(unasked.get('why'))}"
+    if not known:
+        return ""
+    note = "The calls failed, also when they were repeated. These questions have no part in the scores."
+    return f'<h2>Could not be asked</h2><p class="note">{note}</p>{definitions(known)}'
 
 
 def _checks(report: Report) -> str:
@@ -105,7 +136,8 @@ def _judge(report: Report) -> str:
     known = {
         "Judge": code(judge.get("model")),
         "Mean grade, 1 to 5": graded,
-        "Answers": f"{judge.get('asked') or 0:,}, of which {judge.get('invalid') or 0:,} invalid",
+        "Answers": f"{judge.get('asked') or 0:,}, of which {judge.get('invalid') or 0:,} invalid and "
+        f"{judge.get('graded') or 0:,} graded",
         "Evaluation job": code(judge.get("job")),
     }
     note = (
@@ -132,7 +164,10 @@ def _side_by_side(report: Report) -> str:
     note = "The 95 % confidence interval is below each value."
     if compared:
         head.append("Candidate \N{MINUS SIGN} live")
-        note += " Differences are paired by question; those of shares are in percentage points."
+        note += (
+            " Differences are paired by question, of those that both could be asked. Those of shares are in "
+            "percentage points."
+        )
     return f'<h2>Side by side</h2><p class="note">{note}</p>{table("Metrics by contender", head, rows)}'
 
 

@@ -19,13 +19,14 @@ from distilled_router.release.table import EVALUATING, Release, Releases
 from distilled_router.task.task import Task
 from evaluation.attempt import PLAN, Evaluation, answers_of, questions_of
 from evaluation.contenders import CANDIDATE, LIVE, Contender
-from evaluation.gate import PAIRED, checks
+from evaluation.gate import PAIRED, asked, checks
 from evaluation.grade_answers import kept_grades
 from evaluation.grades import Grades
 from evaluation.intervals import RESAMPLES, Estimate, means, quantile
 from evaluation.metrics import LATENCIES, METRICS, NEAR, Answer, Question, distances, shown, values
 from evaluation.page import page
 from evaluation.questions import HOLDOUT
+from evaluation.unasked import Unasked
 
 WORST = 20
 # Largest numbers of words of the first two length groups; the third has longer queries.
@@ -78,9 +79,7 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
     folder.write_page("report.html", page(found))
     scores = _summary(found)
     releases.update(digest, scores=json.dumps(scores, allow_nan=False), report=folder.uri("report.html"))
-    if found["reasons"]:
-        return failed(f"refused by the gate: {'; '.join(found['reasons'])}{_first_problem(found)}")
-    return done(_passed(scores))
+    return failed(_refused(found)) if found["reasons"] else done(_passed(scores))
 
 
 def _identity(release: Release, asked: Sequence[Question], evaluation: Evaluation) -> dict[str, Any]:
@@ -117,6 +116,13 @@ def _passed(scores: Mapping[str, Any]) -> str:
     )
 
 
+def _refused(report: Mapping[str, Any]) -> str:
+    reasons = "; ".join(report["reasons"])
+    if not report["decided"]:
+        return f"not evaluated: {reasons}. Raise release.attempt to evaluate the candidate again."
+    return f"refused by the gate: {reasons}{_first_problem(report)}"
+
+
 def _first_problem(report: Mapping[str, Any]) -> str:
     problem = next((one["problem"] for one in report["worst"] if one["problem"]), "")
     return f". First problem: {problem}" if problem else ""
@@ -133,7 +139,7 @@ class Scored:
         task: Task,
         resamples: int = RESAMPLES,
     ) -> None:
-        """Score the answers; a missing answer counts as failed."""
+        """Score the answers; a question without one could not be asked."""
         self.contender = contender
         self.resamples = resamples
         self._task = task
@@ -145,7 +151,15 @@ class Scored:
 
     def answer(self, question: Question) -> Answer:
         """Return the answer to a question."""
-        return self._answers.get(question.id) or Answer(question.id, None, "not asked")
+        return self._answers.get(question.id) or Answer(question.id, None, unavailable="not_asked")
+
+    def was_asked(self, question: Question) -> bool:
+        """Return whether the question could be asked."""
+        return self.answer(question).was_asked
+
+    def unasked(self, rows: Iterable[tuple[Question, Values]]) -> Unasked:
+        """Return what could not be asked of these rows."""
+        return Unasked.among(self.answer(question) for question, _ in rows)
 
     @cached_property
     def holdout(self) -> list[tuple[Question, Values]]:
@@ -179,6 +193,7 @@ class Scored:
         return {
             "title": self.contender.title,
             "endpoint": self.contender.endpoint,
+            "unasked": self.unasked(self.rows).document(),
             "metrics": plain(self.overall),
             "by_label": {label: self._part(by_label[label]) for label in task.labels if label in by_label},
             "by_length": {name: self._part(by_length[name]) for name in lengths},
@@ -189,7 +204,7 @@ class Scored:
         }
 
     def _part(self, rows: Sequence[tuple[Question, Values]]) -> dict[str, Any]:
-        return {"rows": len(rows), "metrics": plain(self.scores(rows))}
+        return {"rows": self.unasked(rows).asked, "metrics": plain(self.scores(rows))}
 
     def _slices(self) -> dict[str, Any]:
         by_slice: dict[str, list[tuple[Question, Values]]] = defaultdict(list)
@@ -205,18 +220,23 @@ class Scored:
         return found
 
     def _is_consistent(self, question: Question) -> float | None:
-        """Return 1 if a variant's weights are within 0.10 of its original's, else 0; None for an original."""
-        if not question.variant_of:
+        """Return 1 if a variant's weights are within 0.10 of its original's, else 0.
+
+        None for an original, and if one of both could not be asked.
+        """
+        mine, first = self.answer(question), self._answers.get(question.variant_of)
+        if first is None or not (mine.was_asked and first.was_asked):
             return None
-        mine, first = self.answer(question).weights, self._answers.get(question.variant_of)
-        if mine is None or first is None or first.weights is None:
+        if mine.weights is None or first.weights is None:
             return 0.0
-        return float(max(distances(first.weights, mine)) <= 0.10 + NEAR)
+        return float(max(distances(first.weights, mine.weights)) <= 0.10 + NEAR)
 
     def _confusion(self, rows: Iterable[tuple[Question, Values]]) -> dict[str, dict[str, int]]:
         """Return the confusion matrix: counts of answered labels by the reference's dominant label."""
         found: dict[str, Counter[str]] = {label: Counter() for label in self._task.labels}
         for question, _ in rows:
+            if not self.was_asked(question):
+                continue
             assert question.reference is not None
             weights, tied = self.answer(question).weights, self._task.dominants(dict(question.reference))
             given = self._task.dominant(dict(weights)) if weights else "invalid"
@@ -248,8 +268,20 @@ class Scored:
         return {"edges_ms": list(LATENCY_EDGES), "counts": counts}
 
 
+def unasked_of_both(candidate: Scored, other: Scored) -> Unasked:
+    """Return what could not be asked of one of two contenders on the hold-out set."""
+    questions = [question for question, _ in candidate.holdout]
+    return Unasked.among(
+        other.answer(question) if candidate.was_asked(question) else candidate.answer(question)
+        for question in questions
+    )
+
+
 def differences(candidate: Scored, other: Scored) -> dict[str, Estimate]:
-    """Return paired differences, candidate minus other, of the PAIRED metrics on the hold-out set."""
+    """Return paired differences, candidate minus other, of the PAIRED metrics on the hold-out set.
+
+    Only questions that both could be asked are paired.
+    """
     pairs = list(zip(candidate.holdout, other.holdout, strict=True))
     return candidate.means(
         {name: [_less(mine[name], theirs[name]) for (_, mine), (_, theirs) in pairs] for name in PAIRED}
@@ -271,10 +303,14 @@ def report_of(
     candidate, live = by_name[CANDIDATE], by_name.get(LIVE)
     rows = candidate.holdout
     compared = differences(candidate, live) if live else {}
-    found = checks(gate, candidate.overall, live.overall if live else None, compared, len(rows), grades)
+    found = asked(gate, candidate.unasked(rows), unasked_of_both(candidate, live) if live else None)
+    if all(check.ok for check in found):
+        others = checks(gate, candidate.overall, live.overall if live else None, compared, len(rows), grades)
+        found += others
     reasons = [check.reason for check in found if not check.ok]
     return {
         "passed": not reasons,
+        "decided": not reasons or any(not check.ok and check.is_known for check in found),
         "reasons": reasons,
         **identity,
         "gate": asdict(gate),
@@ -294,6 +330,7 @@ def _graded(grades: Grades) -> dict[str, Any]:
         "job": grades.job,
         "asked": grades.asked,
         "invalid": grades.invalid,
+        "graded": len(grades.grades),
         "problem": grades.problem,
         **plain({"score": grades.score}),
     }
@@ -308,6 +345,8 @@ def _worst(candidate: Scored, rows: Iterable[tuple[Question, Values]]) -> list[d
     ranked = []
     for place, (question, _) in enumerate(rows):
         answer = candidate.answer(question)
+        if not answer.was_asked:
+            continue
         assert question.reference is not None
         error = max(distances(question.reference, answer.weights)) if answer.weights else None
         ranked.append((-(math.inf if error is None else error), place, question, answer, error))

@@ -9,13 +9,10 @@ from typing import Any
 from distilled_router.aws.errors import ResourceError
 from distilled_router.data.labelling_plan import Plan
 from distilled_router.task import converse
-from distilled_router.task.converse import NoReplyError
+from distilled_router.task.converse import HOPELESS, NoReplyError
 from distilled_router.task.task import Task
 from labelling.answers import Answer, prompt
 from labelling.records import Record
-
-# Errors that every other record would get, too.
-_HOPELESS = frozenset({"denied", "not_found"})
 
 
 def ask(runtime: Any, records: Sequence[Record], plan: Plan, task: Task) -> dict[str, Answer]:
@@ -30,7 +27,7 @@ def ask(runtime: Any, records: Sequence[Record], plan: Plan, task: Task) -> dict
         try:
             return Answer.read(converse.ask(runtime, plan.teacher, asked_with, record.query), task)
         except NoReplyError as error:
-            if error.reason in _HOPELESS:
+            if error.reason in HOPELESS:
                 raise ResourceError(
                     f"Teacher {plan.teacher} can't be called: {error}. Check that the account has access to "
                     "it in this Region, and check distillation.teacher in the environment's settings."

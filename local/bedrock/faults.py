@@ -19,6 +19,14 @@ CALL_ERRORS: Mapping[str, tuple[str, str]] = {
     "conflict": ("ConflictException", CONFLICT),
     "not_found": ("ResourceNotFoundException", NOT_FOUND),
     "not_ready": ("ModelNotReadyException", "The model is not ready to serve inference requests."),
+    "model_error": (
+        "ModelErrorException",
+        "The system encountered an unexpected error during processing. Try your request again.",
+    ),
+    "model_timeout": (
+        "ModelTimeoutException",
+        "Model has timed out in processing the request. Try your request again.",
+    ),
     "over_quota": ("ServiceQuotaExceededException", "The number of requests exceeds the service quota."),
 }
 #: Texts of a ValidationException while a new role or its policy takes effect.

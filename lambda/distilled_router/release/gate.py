@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+# Share of the hold-out questions that the candidate, and with `not_worse` the live release too, must have
+# been asked. With fewer, the scores could miss what they are to find.
+MINIMUM_ASKED = 0.95
 # Smaller differences of latency are ignored, whatever the ratio: two endpoints of one model differ by as much
 # from hour to hour.
 IGNORED_LATENCY_MS = 50.0
@@ -32,3 +36,7 @@ class Gate:
     not_worse: bool = True
     non_inferiority_margin: float = 0.02
     latency_margin: float = 0.25
+
+    def minimum_asked(self, questions: int) -> int:
+        """Return how many of the hold-out questions must have been asked for a decision."""
+        return max(math.ceil(questions * MINIMUM_ASKED), min(questions, self.minimum_examples))

@@ -41,7 +41,10 @@ Reason = Literal[
     "unavailable",
     "unreachable",
 ]
-"""Why a call brought no reply."""
+"""Why a call brought no reply. With `refused`, Bedrock answered that it does not take the request."""
+
+HOPELESS: frozenset[Reason] = frozenset({"denied", "not_found"})
+"""Reasons that seldom pass by themselves, except in the first minutes of a role or of an endpoint."""
 
 _REASONS: Mapping[str, Reason] = {
     "AccessDeniedException": "denied",
@@ -112,6 +115,7 @@ class Reply:
         input_tokens: Tokens of the request; 0 if the response has no usage.
         output_tokens: Tokens of the reply, reasoning included; 0 if the response has no usage.
         latency_ms: Milliseconds that Bedrock took; None if the response does not say.
+        retries: How often botocore repeated the call before this reply.
     """
 
     text: str
@@ -119,6 +123,7 @@ class Reply:
     input_tokens: int = 0
     output_tokens: int = 0
     latency_ms: float | None = None
+    retries: int = 0
 
     @classmethod
     def read(cls, body: Mapping[str, Any]) -> Self:
@@ -134,6 +139,7 @@ class Reply:
             input_tokens=int(usage.get("inputTokens") or usage.get("input_tokens") or 0),
             output_tokens=int(usage.get("outputTokens") or usage.get("output_tokens") or 0),
             latency_ms=None if latency is None else float(latency),
+            retries=int(_mapping(body.get("ResponseMetadata")).get("RetryAttempts") or 0),
         )
 
     @classmethod

@@ -3,136 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import evaluation.handler
-from distilled_router.aws.state_machine import StageResult
 from distilled_router.env import EvaluationEnv
-from distilled_router.release.gate import Gate
 from distilled_router.release.route import Share
-from distilled_router.release.table import EVALUATING, LIVE, SUPERSEDED
+from distilled_router.release.table import EVALUATING, SUPERSEDED
 from distilled_router.task.converse import CONCURRENCY
 from distilled_router.task.robustness import Robustness
-from distilled_router.task.task import Task
-from evaluation.ask_models import MOST_FAILED_CALLS, ask_shard
+from evaluation.ask_models import ask_shard
 from evaluation.attempt import Evaluation
 from evaluation.prepare_evaluation import prepare
 from evaluation.score_and_gate import score
+from tests.unit.evaluation.court import ASKED, DATA, GATE, LAX, ROWS, Court, strict
 from tests.unit.release_world import OWNER, A, B, Proxy, World
-
-DATA = Path(__file__).parents[3] / "data"
-ASKED = 40
-# Confidence intervals from fewer samples than a release uses: a little coarser, and 20 times as fast.
-RESAMPLES = 50
-GATE = Gate(
-    minimum_valid_output=0.98,
-    minimum_dominant_accuracy=0.8,
-    maximum_mean_absolute_error=0.15,
-    minimum_examples=ASKED,
-)
-LAX = replace(GATE, minimum_dominant_accuracy=0.1, maximum_mean_absolute_error=0.5)
-ROWS = (DATA / "training.jsonl").read_text().splitlines()
-
-
-def strict(text: str | bytes) -> Any:
-    """Parse JSON strictly, as readers other than Python's do."""
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
-class Court:
-    """A candidate A with its endpoint, and the hold-out set in S3."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.runtime = world.server.client("bedrock-runtime", attempts=1)
-        self.task = Task.load(DATA.parent / "task")
-        self.hold_out((DATA / "holdout.jsonl").read_text().splitlines()[:ASKED])
-
-    def hold_out(self, rows: Sequence[str]) -> None:
-        body = "\n".join(rows).encode()
-        self.world.s3.put_object(Bucket=self.world.bucket, Key="datasets/d/holdout.jsonl", Body=body)
-
-    def candidate(self, rows: Sequence[str] = ROWS[:200]) -> None:
-        """Train the candidate: a few rows teach it the form of answers, all rows the task."""
-        model = self.world.train(A, "\n".join(rows).encode())
-        self.world.begin(A, model_arn=model, endpoint=self.world.deploy(A, model))
-
-    def go_live(self, rows: Sequence[str] = ROWS) -> None:
-        """Make release B live, with all requests."""
-        model = self.world.train(B, "\n".join(rows).encode())
-        endpoint = self.world.deploy(B, model)
-        self.world.begin(B, model_arn=model, endpoint=endpoint)
-        releases = self.world.releases
-        releases.move_with_route(B, LIVE, "serves", (Share(B, endpoint, 1.0),), after=releases.route())
-
-    def evaluation(self, **changes: Any) -> Evaluation:
-        given: dict[str, Any] = {
-            "runtime": self.runtime,
-            "s3": self.world.s3,
-            "task": self.task,
-            "robustness": Robustness(),
-            "owner": OWNER,
-            "bucket": self.world.bucket,
-            "holdout_key": "datasets/d/holdout.jsonl",
-            "gate": LAX,
-            "base_model": "",
-            "slice_queries": 0,
-            "resamples": RESAMPLES,
-        }
-        return Evaluation(**{**given, **changes})
-
-    def evaluate(self, **changes: Any) -> StageResult:
-        """Run all stages of an evaluation, as the state machine does."""
-        releases, evaluation = self.world.releases, self.evaluation(**changes)
-        laid_out = prepare(A, releases, evaluation)
-        if laid_out["outcome"] != "done":
-            return laid_out
-        for key in self.keys("questions/"):
-            answered = self.answer(key.rsplit("/", 1)[-1], evaluation)
-            if answered["outcome"] != "done":
-                return answered
-        return score(A, releases, evaluation)
-
-    def answer(self, shard: str, evaluation: Evaluation) -> StageResult:
-        """Run the stage on a shard until it returns another outcome than `waiting`."""
-        while True:
-            answered = ask_shard(A, shard, self.world.releases, evaluation)
-            if answered["outcome"] != "waiting":
-                return answered
-
-    def keys(self, under: str) -> list[str]:
-        prefix = f"releases/{OWNER}/{A}-{self.world.release(A).attempt}/{under}"
-        found = self.world.s3.list_objects_v2(Bucket=self.world.bucket, Prefix=prefix)
-        return [item["Key"] for item in found.get("Contents", ())]
-
-    def rows(self, under: str) -> list[dict[str, Any]]:
-        bodies = (self.world.s3.get_object(Bucket=self.world.bucket, Key=key) for key in self.keys(under))
-        return [json.loads(line) for body in bodies for line in body["Body"].read().splitlines()]
-
-    def report(self) -> dict[str, Any]:
-        (key,) = self.keys("report.json")
-        found: dict[str, Any] = strict(
-            self.world.s3.get_object(Bucket=self.world.bucket, Key=key)["Body"].read()
-        )
-        return found
-
-    def metrics(self, name: str = "candidate") -> dict[str, Any]:
-        found: dict[str, Any] = self.report()["contenders"][name]["metrics"]
-        return found
-
-
-@pytest.fixture
-def court(world: World) -> Court:
-    return Court(world)
 
 
 def test_with_a_malformed_route_the_candidate_is_compared_with_the_route_in_use(
@@ -211,54 +98,13 @@ def test_candidate_that_writes_no_weights_is_refused(world: World, court: Court,
     result = court.evaluate()
     assert result["outcome"] == "failed"
     assert "valid output is 0, threshold 0.98" in result["message"]
-    assert "mean absolute error is nan" in result["message"]
+    assert "mean absolute error is unknown, threshold 0.5" in result["message"]
     assert ". First problem: " in result["message"]
     assert court.metrics()["mean_absolute_error"] is None
     assert court.metrics()["rubric"]["value"] == 1
     assert [answer["weights"] for answer in court.report()["worst"]] == [None] * 20
     # All questions were asked: only failed calls end the stage early, not invalid answers.
     assert world.calls("Converse") == ASKED
-
-
-def test_failing_endpoint_ends_the_evaluation_after_twenty_calls(world: World, court: Court) -> None:
-    court.candidate()
-    world.server.fault("denied", operation="Converse", count=None)
-    result = court.evaluate()
-    assert "First problem: AccessDeniedException" in result["message"]
-    assert world.calls("Converse") == MOST_FAILED_CALLS == 20
-    assert court.metrics()["valid_output"]["rows"] == ASKED
-    assert court.metrics()["latency_p95_ms"] is None
-    assert court.report()["worst"][-1]["problem"].startswith("AccessDeniedException")
-
-
-def test_endpoint_that_fails_halfway_is_not_asked_to_the_end(world: World, court: Court) -> None:
-    court.candidate()
-    asked = []
-
-    def converse(**request: Any) -> Any:
-        asked.append(request)
-        model = request["modelId"] if len(asked) <= 20 else "amazon.none"
-        return court.runtime.converse(**{**request, "modelId": model})
-
-    result = court.evaluate(runtime=Proxy(court.runtime, converse=converse))
-    assert "valid output is 0.5," in result["message"]
-    assert len(asked) == 40
-    assert court.metrics()["valid_output"]["rows"] == ASKED
-
-
-def test_few_failing_calls_count_as_wrong_and_end_nothing(world: World, court: Court) -> None:
-    court.candidate()
-    world.server.fault("unavailable", operation="Converse", count=2)
-    assert f"valid output is {38 / 40:.3g}, threshold 0.98" in court.evaluate()["message"]
-    assert world.calls("Converse") == ASKED
-
-
-def test_lost_connection_is_an_answer_that_failed(world: World, court: Court) -> None:
-    court.candidate()
-    world.server.fault("lost_response", operation="Converse", count=ASKED)
-    result = court.evaluate()
-    assert result["outcome"] == "failed"
-    assert world.calls("Converse") == 20
 
 
 def test_what_died_is_taken_up_where_it_was(world: World, court: Court) -> None:
@@ -506,6 +352,7 @@ def test_handler_reads_its_gate_and_waits_out_a_throttle(
         gate=GATE.__dict__,
         base_model="us.amazon.nova-micro-v1:0",
         slice_queries=100,
+        outage_minutes=7,
         judge="",
     )
     for name, value in env.variables().items():
@@ -514,7 +361,7 @@ def test_handler_reads_its_gate_and_waits_out_a_throttle(
     monkeypatch.setattr(evaluation.handler, "client", lambda _: slow)
     monkeypatch.setattr(evaluation.handler, "table", lambda _: world.releases.table)
     found = Evaluation.of(EvaluationEnv.read(), slow)
-    assert (found.gate, found.slice_queries) == (GATE, 100)
+    assert (found.gate, found.slice_queries, found.outage_seconds) == (GATE, 100, 420)
     world.server.fault("throttled", operation="GetCustomModel")
     assert evaluation.handler.prepare_evaluation({"release": A}, None)["outcome"] == "waiting"
 

@@ -206,7 +206,8 @@ def test_each_threshold_may_be_reached_but_not_missed(
     (reason,) = reasons({field: exactly(beyond)}, gate=gate)
     assert reason.startswith(f"{name} is {beyond:.3g}, threshold ")
     # A mean of no values, or an unknown price, never passes.
-    assert len(reasons({field: UNKNOWN}, gate=gate)) == 1
+    (reason,) = reasons({field: UNKNOWN}, gate=gate)
+    assert reason.startswith(f"{name} is unknown, threshold ")
 
 
 def test_each_check_says_which_way_its_limit_holds() -> None:
@@ -302,14 +303,22 @@ ANSWERS = [
 
 def test_report_lists_the_worst_answers_first() -> None:
     worst = document(ANSWERS, QUESTIONS)["worst"]
-    assert [one["query"] for one in worst] == ["query none", "query lost", "query far", "query near"]
-    assert [one["error"] for one in worst] == [None, None, pytest.approx(0.9), pytest.approx(0.1)]
-    assert worst[1]["problem"] == "not asked"
+    assert [one["query"] for one in worst] == ["query none", "query far", "query near"]
+    assert [one["error"] for one in worst] == [None, pytest.approx(0.9), pytest.approx(0.1)]
+
+
+def test_question_that_could_not_be_asked_has_no_value_of_any_metric() -> None:
+    answer = Answer("1", None, "ThrottlingException", unavailable="throttled")
+    question = Question("1", "holdout", "red car", weights(80, 20, 0, 0))
+    assert set(values(question, answer, TASK, lambda _: 0.5).values()) == {None}
+    found = document(ANSWERS, QUESTIONS)["contenders"][CANDIDATE]
+    assert found["unasked"] == {"questions": 4, "count": 1, "why": "1 not asked"}
+    assert found["metrics"]["valid_output"]["rows"] == 3
 
 
 def test_report_shows_where_labels_are_confused_and_how_long_answers_take() -> None:
     found = document(ANSWERS, QUESTIONS)["contenders"][CANDIDATE]
-    assert found["confusion"][LABELS[0]] == {LABELS[0]: 1, LABELS[1]: 1, "invalid": 2}
+    assert found["confusion"][LABELS[0]] == {LABELS[0]: 1, LABELS[1]: 1, "invalid": 1}
     assert found["label_errors"][LABELS[0]][0] == pytest.approx(-0.9)
     times = dict(zip(found["latency"]["edges_ms"], found["latency"]["counts"], strict=True))
     assert {edge: count for edge, count in times.items() if count} == {100: 1, 300: 1, 5_000: 1}
@@ -327,6 +336,7 @@ def test_variant_is_consistent_where_it_gets_the_weights_of_its_original() -> No
         *ANSWERS,
         Answer("same", weights(80, 20, 0, 0), "", 100, 40, 10),
         Answer("other", weights(70, 30, 0, 0), "", 100, 40, 10),
+        Answer("invalid", None, "no weights", 100, 40, 10),
         Answer("orphan", weights(90, 10, 0, 0), "", 100, 40, 10),
     ]
     found = document(answers, [*QUESTIONS, *variants])["contenders"][CANDIDATE]["slices"]["typos"]
@@ -334,14 +344,21 @@ def test_variant_is_consistent_where_it_gets_the_weights_of_its_original() -> No
 
 
 def test_differences_are_those_of_the_same_questions() -> None:
-    other = [Answer("near", weights(90, 10, 0, 0), "", 1, 1, 1), Answer("far", REFERENCE, "", 1, 1, 1)]
+    other = [
+        Answer("near", weights(90, 10, 0, 0), "", 1, 1, 1),
+        Answer("far", REFERENCE, "", 1, 1, 1),
+        Answer("none", None, "", unavailable="throttled"),
+        Answer("lost", REFERENCE, "", 1, 1, 1),
+    ]
     found = differences(scored(ANSWERS, QUESTIONS), scored(other, QUESTIONS))
-    assert found["dominant_accuracy"].value == pytest.approx(-0.25)
-    # Only questions for which both have weights count.
+    # Only questions that both could be asked are paired.
+    assert found["dominant_accuracy"].value == pytest.approx(-0.5)
+    assert found["dominant_accuracy"].rows == 2
+    # Of these, only those for which both have weights.
     assert found["mean_absolute_error"].value == pytest.approx(0.225)
     assert found["mean_absolute_error"].rows == 2
 
 
 def test_answers_are_read_as_they_were_kept() -> None:
-    for answer in ANSWERS:
+    for answer in (*ANSWERS, Answer("lost", None, "timed out", unavailable="timed_out")):
         assert read(row(STATIC, answer)) == (STATIC, answer)
