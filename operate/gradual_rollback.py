@@ -73,7 +73,7 @@ class GradualRollback:
         if at.releases.route().version != route.version:
             raise RouteChangedError("The route changed during a step.")
         release = Release(digest, endpoint=endpoint, step_at=began)
-        if problem := self.canary.breach(release, live, int(at.now())):
+        if problem := self.canary.analyse(release, live, int(at.now())).problem:
             raise OperateError(
                 f"Release {digest} was withdrawn at {message}: {problem}.",
                 advice=f"To give it all requests anyway: make rollback ENV={at.environment} TO={digest}",

@@ -17,7 +17,7 @@ from itertools import batched
 from typing import Any
 
 from distilled_router.aws.objects import Folder
-from distilled_router.aws.state_machine import StageResult, done, not_in_progress, waiting
+from distilled_router.aws.state_machine import StageResult, done, not_in_progress, pause, waiting
 from distilled_router.release.gate import MINIMUM_ASKED
 from distilled_router.release.table import EVALUATING, Releases
 from distilled_router.task import converse
@@ -32,7 +32,6 @@ from evaluation.attempt import (
     answers_folder,
     first_failures,
     kept_answers,
-    pause,
     row,
 )
 from evaluation.contenders import CANDIDATE, LIVE, STATIC, Contender
@@ -190,19 +189,21 @@ class Round:
         The wait is counted from the first failure in any shard, so that many shards don't wait one after
         another.
         """
-        before = Failures.read(folder, plan, self.shard)
-        now = evaluation.now()
+        before, now = Failures.read(folder, plan, self.shard), evaluation.now()
         names = list(dict.fromkeys(name for name, _ in self.failures))
         since = {name: before.since.get(name, now) for name in names}
-        if self.failures or before.since:
+        if self.failures or before.answers:
             Failures(answers=self.failures, since=since).write(folder, plan, self.shard)
         if not self.failures:
             return done(f"shard {self.shard} is answered")
         first = first_failures(folder, plan)
         until = max(first[name] + self._patience(name, evaluation) for name in names)
-        text = "; ".join(self._told(name, plan) for name in names)
         if now >= until:
-            return done(f"shard {self.shard}: {text}")
+            # A few questions that failed here are no reason for other shards to wait less.
+            lasting = {name: time for name, time in since.items() if self._lacks_answers(name)}
+            Failures(answers=self.failures, since=lasting).write(folder, plan, self.shard)
+            return done(f"shard {self.shard}: {len(self.failures)} calls failed again and again")
+        text = "; ".join(self._told(name, plan) for name in names)
         message = f"{text}; asking again until {datetime.fromtimestamp(until, UTC):%H:%M} UTC"
         if not releases.transition(self.digest, EVALUATING, message):
             return not_in_progress(self.digest)
@@ -211,12 +212,15 @@ class Round:
 
     def _patience(self, name: str, evaluation: Evaluation) -> float:
         """Return for how many seconds a contender is asked again."""
-        found = self._unasked(name)
         needed = name == CANDIDATE or (name == LIVE and evaluation.gate.not_worse)
-        is_enough = found.asked >= found.questions * MINIMUM_ASKED
-        if needed and not is_enough and not found.reasons.keys() <= {*HOPELESS, REFUSED}:
+        is_hopeless = self._unasked(name).reasons.keys() <= {*HOPELESS, REFUSED}
+        if needed and self._lacks_answers(name) and not is_hopeless:
             return evaluation.outage_seconds
         return min(SHORT_SECONDS, evaluation.outage_seconds)
+
+    def _lacks_answers(self, name: str) -> bool:
+        found = self._unasked(name)
+        return found.asked < found.questions * MINIMUM_ASKED
 
     def _unasked(self, name: str) -> Unasked:
         failed = Unasked.among(answer for by, answer in self.failures if by == name)

@@ -27,9 +27,6 @@ from evaluation.metrics import Answer, Question
 
 PLAN = "plan.json"
 QUESTIONS, ANSWERS, FAILURES = "questions/", "answers/", "failures/"
-# The pause before the next poll, as a share of the time so far: about 150 polls in a day. An execution's
-# history has room for two thousand.
-POLL_SHARE = 0.05
 
 type Plan = Mapping[str, Any]
 
@@ -58,37 +55,38 @@ class Evaluation:
     slice_queries: int
     judge: str = ""
     resamples: int = RESAMPLES
-    outage_seconds: float = 3_600
-    now: Callable[[], float] = time.time
-
-    @classmethod
-    def of(cls, env: EvaluationEnv, s3: Any) -> Evaluation:
-        """Create the function's evaluation.
-
-        Its client retries twice; AskModels asks again later. botocore's adaptive mode would delay first calls
-        too, and so measure its own pauses as the model's latency. The timeouts are short enough for 20
-        questions to end even if all calls hang.
-        """
-        config = Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout=5, read_timeout=15)
-        task = Task.load()
-        return cls(
-            runtime=boto3.client("bedrock-runtime", config=config),
-            s3=s3,
-            task=task,
-            robustness=Robustness.load(task),
-            owner=env.owner,
-            bucket=env.bucket,
-            holdout_key=env.holdout_key,
-            gate=Gate(**env.gate),
-            base_model=env.base_model,
-            slice_queries=env.slice_queries,
-            judge=env.judge,
-            outage_seconds=env.outage_minutes * 60,
-        )
+    outage_seconds: float
+    now: Callable[[], float]
 
     def folder(self, release: Release) -> Folder:
         """Return the folder of a release's present attempt."""
         return attempt_folder(self.s3, self.bucket, self.owner, release)
+
+
+def evaluation_of(env: EvaluationEnv, s3: Any, now: Callable[[], float] = time.time) -> Evaluation:
+    """Return the function's clients and settings.
+
+    The client retries twice; AskModels asks again later. botocore's adaptive mode would delay first calls
+    too, and measure its own pauses as the model's latency. The timeouts are short enough for 20 questions to
+    end even if all calls hang.
+    """
+    config = Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout=5, read_timeout=15)
+    task = Task.load()
+    return Evaluation(
+        runtime=boto3.client("bedrock-runtime", config=config),
+        s3=s3,
+        task=task,
+        robustness=Robustness.load(task),
+        owner=env.owner,
+        bucket=env.bucket,
+        holdout_key=env.holdout_key,
+        gate=Gate(**env.gate),
+        base_model=env.base_model,
+        slice_queries=env.slice_queries,
+        judge=env.judge,
+        outage_seconds=env.outage_minutes * 60,
+        now=now,
+    )
 
 
 def attempt_folder(s3: Any, bucket: str, owner: str, release: Release) -> Folder:
@@ -154,11 +152,6 @@ def first_failures(folder: Folder, plan: Plan) -> dict[str, float]:
         for name, since in (folder.read(key) or {"since": {}})["since"].items():
             found[name] = min(since, found.get(name, since))
     return found
-
-
-def pause(elapsed: float, least: int) -> int:
-    """Return the seconds until the next poll, which become more with the time so far."""
-    return max(least, round(elapsed * POLL_SHARE))
 
 
 def _failures(plan: Plan, shard: str) -> str:

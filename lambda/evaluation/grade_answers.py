@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from distilled_router.aws.absence import confirmed
 from distilled_router.aws.errors import NotYetError, ResourceError, described, is_transient, or_none
 from distilled_router.aws.objects import Folder
-from distilled_router.aws.state_machine import StageResult, done, not_in_progress, waiting
+from distilled_router.aws.state_machine import StageResult, done, not_in_progress, pause, waiting
 from distilled_router.bedrock import evaluation_jobs as jobs
 from distilled_router.bedrock.naming import bedrock_tags
 from distilled_router.bedrock.ownership import Claimant
@@ -27,7 +27,7 @@ from distilled_router.release.gate import MINIMUM_ASKED
 from distilled_router.release.table import EVALUATING, Release, Releases
 from distilled_router.task.task import Task
 from evaluation import grades
-from evaluation.attempt import PLAN, answers_of, attempt_folder, pause, questions_of
+from evaluation.attempt import PLAN, answers_of, attempt_folder, questions_of
 from evaluation.contenders import CANDIDATE
 from evaluation.grades import LEAST_GRADED, SOURCE, Grades
 from evaluation.metrics import Answer, Question
@@ -82,8 +82,9 @@ class Grading:
         if folder.read(_place(release, "grades.json")):
             return done("the answers are graded")
         job = folder.read(_place(release, "job.json")) or self._prepare(release, folder, pairs)
-        if job["problem"] or job["invalid"] == job["asked"]:
-            return self._end(release, folder, job, job["problem"])
+        problem = job.get("problem", "")  # a job of an earlier version has none
+        if problem or job["invalid"] == job["asked"]:
+            return self._end(release, folder, job, problem)
         try:
             return self._follow(release, folder, job)
         except NotYetError as error:

@@ -12,7 +12,7 @@ from distilled_router.aws.state_machine import StageResult, wait_if_transient
 from distilled_router.env import EvaluationEnv, GradeAnswersEnv
 from distilled_router.release.table import Releases
 from evaluation.ask_models import ask_shard
-from evaluation.attempt import Evaluation
+from evaluation.attempt import Evaluation, evaluation_of
 from evaluation.grade_answers import grade, grading_of
 from evaluation.prepare_evaluation import prepare
 from evaluation.score_and_gate import score
@@ -56,4 +56,4 @@ def score_and_gate(event: Mapping[str, Any], context: Any) -> StageResult:
 
 def _given() -> tuple[Releases, Evaluation]:
     env = EvaluationEnv.read()
-    return Releases(table(env.table_name), env.owner), Evaluation.of(env, client("s3"))
+    return Releases(table(env.table_name), env.owner), evaluation_of(env, client("s3"))

@@ -77,9 +77,9 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
     found = report_of(scored, evaluation.gate, _identity(release, asked, evaluation), grades)
     folder.write("report.json", found)
     folder.write_page("report.html", page(found))
-    scores = _summary(found)
+    result, scores = told(found)
     releases.update(digest, scores=json.dumps(scores, allow_nan=False), report=folder.uri("report.html"))
-    return failed(_refused(found)) if found["reasons"] else done(_passed(scores))
+    return result
 
 
 def _identity(release: Release, asked: Sequence[Question], evaluation: Evaluation) -> dict[str, Any]:
@@ -96,6 +96,12 @@ def _identity(release: Release, asked: Sequence[Question], evaluation: Evaluatio
             "slices": dict(Counter(question.slice for question in asked)),
         },
     }
+
+
+def told(report: Mapping[str, Any]) -> tuple[StageResult, dict[str, float | int | None]]:
+    """Return a report's decision as the step's result, and the candidate's scores for the releases table."""
+    scores = _summary(report)
+    return failed(_refused(report)) if report["reasons"] else done(_passed(scores)), scores
 
 
 def _summary(report: Mapping[str, Any]) -> dict[str, float | int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,8 @@ class CanaryAnalysis:
     rollout: Rollout
     probes: Probes | None = None
 
-    def breach(self, release: Release, live_share: Share | None, at: int) -> str | None:
-        """Return why a release must be rolled back after its present step, or None."""
+    def analyse(self, release: Release, live_share: Share | None, at: int) -> Analysis:
+        """Return what speaks against a release after its present step."""
         rollout = self.rollout
         metrics = RouterMetrics(self.cloudwatch, self.owner, release.step_at, at)
         found = {release.endpoint: metrics.of(release.digest)}
@@ -42,7 +43,35 @@ class CanaryAnalysis:
         if self.probes and any(missing.values()):
             for endpoint, one in self.probes.ask(missing).items():
                 found[endpoint] += one
-        return breach(found[release.endpoint], found[live.endpoint] if live else None, rollout)
+        mine, theirs = found[release.endpoint], found[live.endpoint] if live else None
+        return Analysis(
+            breach(mine, theirs, rollout),
+            _unasked("the candidate", mine),
+            _unasked("the live release", theirs) if theirs else "",
+        )
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Result of a canary analysis.
+
+    Attributes:
+        breach: why the release must be rolled back, or None.
+        candidate_unasked, live_unasked: that, and why, the probes of a release could not be asked; empty if
+            enough could.
+    """
+
+    breach: str | None = None
+    candidate_unasked: str = ""
+    live_unasked: str = ""
+
+    @property
+    def problem(self) -> str:
+        """Return why the release must be rolled back if its probes are not repeated; empty if it must not.
+
+        Without the live release's answers, the candidate's own limits decide.
+        """
+        return self.breach or self.candidate_unasked
 
 
 def breach(candidate: ReleaseMetrics, live: ReleaseMetrics | None, rollout: Rollout) -> str | None:
@@ -66,7 +95,17 @@ def breach(candidate: ReleaseMetrics, live: ReleaseMetrics | None, rollout: Roll
 
 def _is_enough(requests: float, metrics: ReleaseMetrics, rollout: Rollout) -> bool:
     """Return whether there are enough requests. With probes among them there are as many as possible."""
-    return requests >= rollout.least or requests > metrics.requests
+    return requests >= rollout.least or (requests > metrics.requests and not metrics.lacks_probes)
+
+
+def _unasked(who: str, metrics: ReleaseMetrics) -> str:
+    if not metrics.lacks_probes:
+        return ""
+    count = len(metrics.unasked)
+    reasons = ", ".join(
+        f"{number} {reason.replace('_', ' ')}" for reason, number in Counter(metrics.unasked).most_common()
+    )
+    return f"{who} could not be asked {count} of {count + metrics.probes} hold-out queries: {reasons}"
 
 
 def _told(count: Count, metrics: ReleaseMetrics) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from distilled_router.env import METRICS_NAMESPACE
+from distilled_router.release.gate import MINIMUM_ASKED
 
 # The router's metric that counts the requests of each rate.
 METRICS: Mapping[str, str] = {
@@ -42,19 +43,30 @@ class ReleaseMetrics:
         counts: the failed requests and probes, by rate.
         model: total milliseconds of the model, and the number of its answers.
         probes: number of hold-out queries asked in addition.
+        unasked: reason for each probe whose call failed; these are not among `probes`.
     """
 
     requests: float = 0.0
     counts: Mapping[str, Count] = field(default_factory=dict)
     model: Count = Count()
     probes: int = 0
+    unasked: tuple[str, ...] = ()
 
     def __add__(self, other: ReleaseMetrics) -> ReleaseMetrics:
         names = {**self.counts, **other.counts}
         counts = {name: self.of(name) + other.of(name) for name in names}
         return ReleaseMetrics(
-            self.requests + other.requests, counts, self.model + other.model, self.probes + other.probes
+            requests=self.requests + other.requests,
+            counts=counts,
+            model=self.model + other.model,
+            probes=self.probes + other.probes,
+            unasked=self.unasked + other.unasked,
         )
+
+    @property
+    def lacks_probes(self) -> bool:
+        """Return whether so many probes could not be asked that the others may not be representative."""
+        return self.probes < MINIMUM_ASKED * (self.probes + len(self.unasked))
 
     def of(self, rate: str) -> Count:
         """Return the count of a rate; an empty one if there is none."""

@@ -53,8 +53,8 @@ class Probes:
     def ask(self, wanted: Mapping[str, int]) -> dict[str, ReleaseMetrics]:
         """Ask each endpoint the wanted number of queries in parallel, and return the metrics by endpoint.
 
-        A shorter hold-out set is repeated. As in the router's metrics, failed calls and invalid output count
-        as fallbacks.
+        A shorter hold-out set is repeated. As in the router's metrics, refused queries and invalid output
+        count as fallbacks. Any other failed call says nothing about the release.
         """
         end = self.clock() + SECONDS
         queries = self._queries(max(wanted.values(), default=0))
@@ -86,8 +86,10 @@ class Probes:
             return None
         try:
             reply = ask(self.runtime, endpoint, Prompt.student(self.task), query)
-        except NoReplyError:
-            return _probe(failed=True)
+        except NoReplyError as error:
+            if error.reason == "refused":
+                return _probe(failed=True)
+            return ReleaseMetrics(unasked=(error.reason,))
         model = Count() if reply.latency_ms is None else Count(reply.latency_ms, 1)
         try:
             reply.weights(self.task)

@@ -18,6 +18,8 @@ from rollout.canary import CanaryAnalysis
 
 # Seconds that a partial share outlives its dwell time, to allow for a slow step.
 EXPIRY_MARGIN_SECONDS = 900
+# Seconds after a step in which probes whose calls failed are repeated, within the share's lifetime.
+UNASKED_SECONDS, RETRY_SECONDS = 600, 60
 
 
 def advance(
@@ -34,10 +36,13 @@ def advance(
     if release.step >= 0 and at < ends_at:
         return waiting(release.message, ends_at - at)
     if release.step >= 0:
-        problem = analysis.breach(release, releases.effective_route().live, at)
-        if problem:
-            releases.withdraw(digest, f"release {digest} was rolled back: {problem}")
-            return failed(f"rolled back at {release.message}: {problem}")
+        found = analysis.analyse(release, releases.effective_route().live, at)
+        unasked = found.candidate_unasked or found.live_unasked
+        if unasked and not found.breach and at < ends_at + UNASKED_SECONDS:
+            return waiting(f"{release.message}; {unasked}", RETRY_SECONDS)
+        if found.problem:
+            releases.withdraw(digest, f"release {digest} was rolled back: {found.problem}")
+            return failed(f"rolled back at {release.message}: {found.problem}")
     following = release.step + 1
     # The settings may have fewer steps than when the rollout began.
     if following >= len(rollout.rounds):

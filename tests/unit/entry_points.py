@@ -74,6 +74,7 @@ SETTINGS = {
     "GATE": json.dumps({"minimum_judge_score": 2.0, **GATE}),
     "BASE_MODEL": "",
     "SLICE_QUERIES": "0",
+    "OUTAGE_MINUTES": "60",
     "JUDGE": JUDGE,
     "JUDGE_ROLE_ARN": "arn:aws:iam::000000000000:role/judge",
     "JUDGE_HOURS": "24",

@@ -15,6 +15,10 @@ from distilled_router.aws.errors import is_transient
 
 # A state's data is at most 262,144 bytes (Step Functions quotas); a reason needs far less.
 MESSAGE_CHARACTERS = 2000
+# The pause before the next try, as a share of the time so far, and its maximum. Nine events of a try (Step
+# Functions: 25,000 in a history) then suffice for 900 in a month, however short the first pause is.
+PAUSE_SHARE = 0.05
+LONGEST_PAUSE_SECONDS = 3_600
 
 
 class StageResult(TypedDict):
@@ -43,6 +47,14 @@ def failed(message: str) -> StageResult:
 def not_in_progress(digest: str) -> StageResult:
     """Return the result of a step whose release ended meanwhile: superseded, or its stack is deleted."""
     return failed(f"release {digest} has already ended")
+
+
+def pause(seconds: float, least: int) -> int:
+    """Return the pause before the next try of a step that has waited for some seconds.
+
+    It grows, so that the events of a long wait fit into the execution's history.
+    """
+    return max(least, min(round(seconds * PAUSE_SHARE), LONGEST_PAUSE_SECONDS))
 
 
 def wait_if_transient(step: Callable[[], StageResult], seconds: int) -> StageResult:

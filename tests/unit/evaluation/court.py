@@ -88,6 +88,7 @@ class Court:
             "base_model": "",
             "slice_queries": 0,
             "resamples": RESAMPLES,
+            "outage_seconds": 3_600,
             "now": lambda: self.now,
         }
         return Evaluation(**{**given, **changes})

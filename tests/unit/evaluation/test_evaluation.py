@@ -15,7 +15,7 @@ from distilled_router.release.table import EVALUATING, SUPERSEDED
 from distilled_router.task.converse import CONCURRENCY
 from distilled_router.task.robustness import Robustness
 from evaluation.ask_models import ask_shard
-from evaluation.attempt import Evaluation
+from evaluation.attempt import evaluation_of
 from evaluation.prepare_evaluation import prepare
 from evaluation.score_and_gate import score
 from tests.unit.evaluation.court import ASKED, DATA, GATE, LAX, ROWS, Court, strict
@@ -360,7 +360,7 @@ def test_handler_reads_its_gate_and_waits_out_a_throttle(
     slow = Proxy(world.s3, get_object=lambda **_: world.bedrock.get_custom_model(modelIdentifier="m"))
     monkeypatch.setattr(evaluation.handler, "client", lambda _: slow)
     monkeypatch.setattr(evaluation.handler, "table", lambda _: world.releases.table)
-    found = Evaluation.of(EvaluationEnv.read(), slow)
+    found = evaluation_of(EvaluationEnv.read(), slow)
     assert (found.gate, found.slice_queries, found.outage_seconds) == (GATE, 100, 420)
     world.server.fault("throttled", operation="GetCustomModel")
     assert evaluation.handler.prepare_evaluation({"release": A}, None)["outcome"] == "waiting"

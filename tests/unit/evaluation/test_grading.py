@@ -21,7 +21,7 @@ from distilled_router.release.sweep import Sweep
 from distilled_router.release.table import FAILED, LIVE, ROLLING_OUT, SUPERSEDED, Release
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
-from evaluation.attempt import Evaluation, row
+from evaluation.attempt import Evaluation, Failures, row
 from evaluation.contenders import CANDIDATE
 from evaluation.grade_answers import Grading, grade
 from evaluation.grades import METRIC, MOST_PROMPTS, instructions, metric, sample
@@ -101,6 +101,8 @@ class Bench:
             slice_queries=0,
             judge=judge,
             resamples=50,
+            outage_seconds=60,
+            now=lambda: self.world.now,
         )
 
     def grading(self, **changes: Any) -> Grading:
@@ -401,8 +403,38 @@ def test_without_a_score_the_gate_refuses_only_where_it_asks_for_one(bench: Benc
 
     result = bench.decide(replace(LAX, minimum_judge_score=3.0))
     assert result["outcome"] == "failed"
-    assert f"{NO_SCORE}, threshold 3: " in result["message"]
+    assert result["message"].startswith(f"not evaluated: {NO_SCORE}, threshold 3: ")
     assert problem in result["message"]
+
+
+def fail_calls(bench: Bench, release: Release, *numbers: int) -> None:
+    """Let these questions be ones that the candidate could not be asked."""
+    failed = [
+        (CANDIDATE, Answer(f"q{number}", None, "throttled", unavailable="throttled")) for number in numbers
+    ]
+    plan = bench.folder(release).read("plan.json") or {}
+    Failures(answers=failed, since={CANDIDATE: 0.0}).write(bench.folder(release), plan, "00000")
+
+
+def test_questions_that_could_not_be_asked_are_not_graded(bench: Bench) -> None:
+    """They are no invalid answers, which get the lowest grade."""
+    release = bench.answered((EQUAL,) * 19)
+    questions = [*bench.folder(release).rows("questions/00000.jsonl")]
+    bench.folder(release).write_rows("questions/00000.jsonl", [*questions, {**questions[0], "id": "q19"}])
+    fail_calls(bench, release, 19)
+    assert bench.grade()["message"] == "the answers are graded"
+    assert bench.decide()["outcome"] == "done"
+    kept = bench.report()["judge"]
+    assert (kept["asked"], kept["invalid"], kept["graded"]) == (19, 0, 19)
+
+
+def test_too_few_answers_are_not_paid_to_be_graded(bench: Bench) -> None:
+    release = bench.answered((EQUAL,))
+    questions = [*bench.folder(release).rows("questions/00000.jsonl")]
+    bench.folder(release).write_rows("questions/00000.jsonl", [*questions, {**questions[0], "id": "q1"}])
+    fail_calls(bench, release, 1)
+    assert "the candidate could be asked 1 of 2 questions" in bench.grade()["message"]
+    assert bench.world.calls("CreateEvaluationJob") == 0
 
 
 def test_job_that_never_ends_is_stopped(bench: Bench) -> None:

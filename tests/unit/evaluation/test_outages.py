@@ -263,6 +263,27 @@ def test_shard_after_an_outage_has_its_own_time(
     assert court.now == 120
 
 
+def test_few_failures_leave_later_shards_their_time(
+    world: World, court: Court, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.questions.SHARD_QUESTIONS", 20)
+    court.candidate(ROWS)
+    lost, calls = _queries()[0].strip(), Counter[str]()
+
+    def converse(**request: Any) -> Any:
+        query = request["messages"][0]["content"][0]["text"]
+        calls[query] += 1
+        # One query always fails, and in the second shard all fail at first.
+        if query == lost or (calls.total() > 40 and calls[query] <= 2):
+            raise EndpointConnectionError(endpoint_url="https://bedrock")
+        return court.runtime.converse(**request)
+
+    runtime, gate = Proxy(court.runtime, converse=converse), replace(GATE, minimum_examples=30)
+    assert court.evaluate(gate=gate, runtime=runtime, outage_seconds=310)["outcome"] == "done"
+    assert court.metrics()["valid_output"]["rows"] == ASKED - 1
+    assert court.now > SHORT_SECONDS + 30
+
+
 def test_release_that_ends_while_it_waits_is_asked_no_more(world: World, court: Court) -> None:
     court.candidate()
     order(world, "throttled")
@@ -285,6 +306,8 @@ def retried() -> Callable[[int], Any]:
         def converse(**_: Any) -> Any:
             return {
                 "output": {"message": {"role": "assistant", "content": [{"text": "10 80 0 10"}]}},
+                "stopReason": "end_turn",
+                "usage": {"inputTokens": 40, "outputTokens": 11, "totalTokens": 51},
                 "metrics": {"latencyMs": 4_321},
                 "ResponseMetadata": {"RetryAttempts": retries},
             }
@@ -301,6 +324,7 @@ def test_pauses_before_a_repeated_call_are_not_the_models_latency(
     runtime = Proxy(court.runtime, converse=retried(retries))
     question = Question("1", "holdout", "red car", None)
     answer = ask(Contender(name="candidate", title=""), question, runtime, court.task)
+    assert answer.was_given
     assert (answer.latency_ms == 4_321) is is_bedrocks
 
 

@@ -251,6 +251,23 @@ def test_page_shows_all_reasons_for_the_decision() -> None:
         assert metric["meaning"] in found
 
 
+def test_page_tells_what_could_not_be_asked_and_why() -> None:
+    report = refused() | {"decided": False}
+    for name, count in (("candidate", 0), ("live", 20), ("base", 1_234)):
+        report["contenders"][name]["unasked"] = {
+            "questions": 4_000,
+            "count": count,
+            "why": f"{count} <denied>",
+        }
+    shown = page(report)
+    assert "Not evaluated</h1>" in shown
+    assert "<title>Release be29cc976e77: not evaluated</title>" in shown
+    assert "<dt>Live release</dt><dd>20 of 4,000 questions: 20 &lt;denied&gt;</dd>" in shown
+    assert "<dt>Base model</dt><dd>1,234 of 4,000 questions" in shown
+    assert "<dt>Candidate</dt><dd>0 of" not in shown
+    assert "Could not be asked" not in page(full())
+
+
 def test_a_limit_says_which_way_it_holds() -> None:
     shown = page(full())
     assert "at least 0.98<" in shown

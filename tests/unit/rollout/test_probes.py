@@ -15,7 +15,7 @@ from distilled_router.release.route import Share
 from distilled_router.release.table import Release
 from distilled_router.task.task import Task
 from rollout import probes as module
-from rollout.canary import CanaryAnalysis, breach
+from rollout.canary import Analysis, CanaryAnalysis, breach
 from rollout.metrics import Count, ReleaseMetrics
 from rollout.probes import Probes
 from tests.unit.release_world import A, B, World, rollout
@@ -48,8 +48,13 @@ class Thin:
         return CanaryAnalysis(self, "thin", rollout, self.probes if probes else None)
 
     def breach(self, rollout: Rollout = ROLLOUT, *, probes: bool = True, first: bool = False) -> str | None:
+        found = self.analyse(rollout, probes=probes, first=first)
+        assert not found.candidate_unasked + found.live_unasked
+        return found.breach
+
+    def analyse(self, rollout: Rollout = ROLLOUT, *, probes: bool = True, first: bool = False) -> Analysis:
         release = Release(B, endpoint=self.candidate.endpoint)
-        return self.watch(rollout, probes=probes).breach(release, None if first else self.live, 600)
+        return self.watch(rollout, probes=probes).analyse(release, None if first else self.live, 600)
 
     def get_metric_statistics(self, **wanted: Any) -> dict[str, Any]:
         """Return what CloudWatch would."""
@@ -123,11 +128,35 @@ def test_candidate_without_requests_whose_output_does_not_parse_is_found(thin: T
     assert problem == "invalid output rate is 100.0% of 0 requests and 10 probes, allowed 5.0%"
 
 
-@pytest.mark.parametrize("kind", ["throttled", "denied", "not_ready", "not_found"])
-def test_candidate_that_can_not_be_asked_is_found(thin: Thin, kind: str) -> None:
-    """Each of these would be a fallback to the router."""
+@pytest.mark.parametrize("kind", ["throttled", "denied", "not_ready", "not_found", "unavailable"])
+def test_candidate_that_can_not_be_asked_has_answered_nothing_wrongly(thin: Thin, kind: str) -> None:
     thin.world.server.fault(kind, operation="Converse", count=None, modelId=thin.candidate.endpoint)
-    assert thin.breach() == "fallback rate is 100.0% of 0 requests and 10 probes, allowed 10.0%"
+    reason = f"the candidate could not be asked 10 of 10 hold-out queries: 10 {kind.replace('_', ' ')}"
+    assert thin.analyse() == Analysis(None, reason, "")
+
+
+def test_query_that_bedrock_refuses_is_a_fallback(thin: Thin) -> None:
+    thin.world.server.fault("validation", operation="Converse", count=2, modelId=thin.candidate.endpoint)
+    assert thin.breach() == "fallback rate is 20.0% of 0 requests and 10 probes, allowed 10.0%"
+
+
+def test_live_release_that_can_not_be_asked_makes_no_candidate_better(thin: Thin) -> None:
+    """Calls that failed are not its fallbacks, which the candidate could have as many of."""
+    thin.world.server.fault("throttled", operation="Converse", count=8, modelId=thin.live.endpoint)
+    thin.world.server.fault("output_prose", count=1, modelId=thin.candidate.endpoint)
+    found = thin.analyse(replace(ROLLOUT, maximum_invalid_output_rate=0.2))
+    assert found == Analysis(
+        None, "", "the live release could not be asked 8 of 10 hold-out queries: 8 throttled"
+    )
+
+
+def test_few_probes_that_failed_change_nothing(thin: Thin) -> None:
+    rollout = replace(ROLLOUT, minimum_requests=40, probes=40)
+    thin.world.server.fault("throttled", operation="Converse", count=2, modelId=thin.candidate.endpoint)
+    assert thin.breach(rollout) is None
+    thin.world.server.fault("output_prose", count=None, modelId=thin.candidate.endpoint)
+    thin.world.server.fault("throttled", operation="Converse", count=2, modelId=thin.candidate.endpoint)
+    assert thin.breach(rollout) == "fallback rate is 100.0% of 0 requests and 38 probes, allowed 10.0%"
 
 
 def test_requests_and_probes_count_together(thin: Thin) -> None:

@@ -16,7 +16,7 @@ from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.table import LIVE, RETIRED, ROLLING_OUT, SUPERSEDED, RouteChangedError
 from rollout import handler
-from rollout.canary import CanaryAnalysis
+from rollout.canary import Analysis, CanaryAnalysis
 from rollout.roll_out import EXPIRY_MARGIN_SECONDS, advance
 from tests.unit.release_world import A, B, World, live_share, rollout
 
@@ -472,3 +472,51 @@ def test_live_release_that_the_table_lost_is_replaced_all_the_same(world: World,
     world.advance(DWELL)
     assert scene.step(at_once)["outcome"] == "done"
     assert world.release(A).state == RETIRED
+
+
+class Unasked(CanaryAnalysis):
+    """An analysis whose result the test gives."""
+
+    def __init__(self, scene: RolloutScene, found: Analysis) -> None:
+        super().__init__(scene.cloudwatch, scene.name, ROLLOUT)
+        object.__setattr__(self, "found", found)
+
+    def analyse(self, *_: Any) -> Analysis:
+        found: Analysis = self.found  # type: ignore[attr-defined]  # set above, the class is frozen
+        return found
+
+
+def rounds(world: World, scene: RolloutScene, found: Analysis) -> tuple[StageResult, float]:
+    """Return the first result that is not about failed probes, and the seconds until it."""
+    scene.step()
+    world.advance(DWELL)
+    began = world.now
+    while True:
+        result = advance(B, world.releases, Unasked(scene, found), now=world.now)
+        if "could not be asked" not in result["message"] or result["outcome"] != "waiting":
+            return result, world.now - began
+        assert (B, 0.25, True) in scene.shares()
+        world.advance(result["seconds"])
+
+
+def test_candidate_whose_probes_fail_for_long_is_rolled_back(world: World, scene: RolloutScene) -> None:
+    result, seconds = rounds(world, scene, Analysis(None, "the candidate could not be asked", ""))
+    assert result["message"] == "rolled back at 25% of the requests: the candidate could not be asked"
+    # The share has not expired meanwhile.
+    assert 600 <= seconds < EXPIRY_MARGIN_SECONDS - 120
+    assert scene.shares() == [(A, 1.0, False)]
+
+
+def test_live_release_whose_probes_fail_for_long_holds_up_no_candidate(
+    world: World, scene: RolloutScene
+) -> None:
+    result, seconds = rounds(world, scene, Analysis(None, "", "the live release could not be asked"))
+    assert (result["outcome"], result["message"]) == ("waiting", "50% of the requests")
+    assert 600 <= seconds < EXPIRY_MARGIN_SECONDS - 120
+
+
+def test_breach_waits_for_no_probes(world: World, scene: RolloutScene) -> None:
+    found = Analysis("its model is slow", "the candidate could not be asked", "nor the live release")
+    assert (
+        rounds(world, scene, found)[0]["message"] == "rolled back at 25% of the requests: its model is slow"
+    )

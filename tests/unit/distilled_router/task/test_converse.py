@@ -316,8 +316,12 @@ def test_no_user_takes_a_failed_call_for_an_answer() -> None:
         evaluated = ask_for_evaluation(contender, question, runtime, TASK)
         assert (evaluated.weights, evaluated.was_given) == (None, False)
         probes = Probes(runtime=runtime, s3=HoldOut(), task=TASK, bucket="b", holdout_key="k")
-        counts = probes.ask({"endpoint": 1})["endpoint"].counts
-        assert (counts["fallback_rate"], counts["invalid_output_rate"]) == (Count(1, 1), Count(0, 1))
+        found = probes.ask({"endpoint": 1})["endpoint"]
+        is_refusal = reason == "refused"
+        assert evaluated.unavailable == reason
+        assert found.unasked == (() if is_refusal else (reason,))
+        assert found.of("fallback_rate") == (Count(1, 1) if is_refusal else Count())
+        assert not found.of("invalid_output_rate").bad
         if reason in {"denied", "not_found"}:
             with pytest.raises(ResourceError, match="can't be called"):
                 calls.ask(runtime, [RECORD], PLAN, TASK)

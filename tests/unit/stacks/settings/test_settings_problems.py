@@ -283,6 +283,8 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"evaluation.judge": "Nova Pro"}, "evaluation.judge", '"amazon.nova-pro-v1:0" or'),
     ({"evaluation.judge_hours": 0}, "evaluation.judge_hours", "above 0, at most 24"),
     ({"evaluation.judge_hours": 25}, "evaluation.judge_hours", "above 0, at most 24"),
+    ({"evaluation.outage_minutes": 0}, "evaluation.outage_minutes", "above 0, at most 720"),
+    ({"evaluation.outage_minutes": 721}, "evaluation.outage_minutes", "above 0, at most 720"),
     ({"rollout.steps": []}, "rollout.steps", "1 to 20 values"),
     ({"rollout.steps": [0.5]}, "rollout.steps", "ascend to 1.0"),
     ({"rollout.steps": [0.5, 0.2, 1.0]}, "rollout.steps", "ascend to 1.0"),

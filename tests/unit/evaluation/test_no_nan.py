@@ -1,0 +1,133 @@
+"""Nothing that is written or said holds NaN or an infinity, whatever the answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distilled_router.release.gate import Gate
+from distilled_router.task.converse import Reason
+from distilled_router.task.task import Task
+from evaluation.contenders import BASE, CANDIDATE, LIVE, STATIC, Contender
+from evaluation.grades import Grades
+from evaluation.metrics import Answer, Question
+from evaluation.page import page
+from evaluation.score_and_gate import Scored, report_of, told
+from rollout.canary import breach
+from rollout.metrics import Count, ReleaseMetrics
+from tests.unit.release_world import rollout
+
+TASK = Task.load()
+NO_NUMBER = re.compile(r"\b(nan|inf|infinity)\b", re.IGNORECASE)
+ONE = {label: float(label == TASK.labels[0]) for label in TASK.labels}
+EQUAL = {label: 1 / len(TASK.labels) for label in TASK.labels}
+QUESTIONS = [
+    *(Question(f"q{number}", "holdout", f"query {number}", ONE) for number in range(4)),
+    Question("t0", "typos", "qeury 0", ONE, "q0"),
+    Question("o0", "out_of_domain", "hello", None),
+]
+SHARE = st.sampled_from([0.0, 0.5, 1.0])
+GATES = st.builds(
+    Gate,
+    minimum_valid_output=SHARE,
+    minimum_dominant_accuracy=SHARE,
+    maximum_mean_absolute_error=SHARE,
+    minimum_examples=st.integers(1, 5),
+    maximum_latency_p95_ms=st.sampled_from([None, 1.0, 1e6]),
+    maximum_cost_per_1000_usd=st.sampled_from([None, 0.0, 1.0]),
+    minimum_judge_score=st.sampled_from([None, 3.0]),
+    not_worse=st.booleans(),
+)
+# A valid or an invalid answer, with and without usage, or a failed call; None for no row.
+ANSWERS = st.one_of(
+    st.none(),
+    st.builds(
+        Answer,
+        st.just(""),
+        st.sampled_from([None, ONE, EQUAL]),
+        st.just(""),
+        st.sampled_from([0.0, 12.5]),
+        st.sampled_from([0, 40]),
+        st.sampled_from([0, 9]),
+    ),
+    st.sampled_from(get_args(Reason)).map(lambda reason: Answer("", None, reason, unavailable=reason)),
+)
+GRADES = st.builds(
+    Grades,
+    judge=st.just("j"),
+    asked=st.integers(0, 4),
+    invalid=st.integers(0, 2),
+    grades=st.lists(st.floats(1, 5), max_size=3),
+    problem=st.sampled_from(["", "none"]),
+)
+
+
+def contender(name: str) -> st.SearchStrategy[Scored]:
+    """Return a contender with any answers."""
+    model = "amazon.nova-micro-v1:0" if name != STATIC else ""
+    some = st.lists(ANSWERS, min_size=len(QUESTIONS), max_size=len(QUESTIONS))
+
+    def scored(given: list[Answer | None]) -> Scored:
+        answers = {question.id: one for question, one in zip(QUESTIONS, given, strict=True) if one}
+        return Scored(Contender(name=name, title=name, model=model), answers, QUESTIONS, TASK, 5)
+
+    return some.map(scored)
+
+
+def texts(found: Any) -> Iterator[str]:
+    """Yield all texts in a document."""
+    match found:
+        case str():
+            yield found
+        case dict():
+            for value in found.values():
+                yield from texts(value)
+        case list() | tuple():
+            for value in found:
+                yield from texts(value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    contender(CANDIDATE),
+    st.lists(st.sampled_from([LIVE, BASE, STATIC]).flatmap(contender), max_size=3),
+    GATES,
+    st.none() | GRADES,
+)
+def test_no_report_and_no_message_of_an_evaluation(
+    candidate: Scored, others: list[Scored], gate: Gate, grades: Grades | None
+) -> None:
+    identity = {"release": "a", "attempt": 1, "data": {"slices": {"holdout": 4}}}
+    report = report_of([candidate, *others], gate, identity, grades)
+    json.dumps(report, allow_nan=False)
+    result, scores = told(report)
+    json.dumps(scores, allow_nan=False)
+    for text in (*texts(report), result["message"], re.sub("<[^>]*>", " ", page(report))):
+        assert not NO_NUMBER.search(text), text
+    assert (result["outcome"] == "done") is report["passed"]
+
+
+COUNTS = st.builds(Count, st.sampled_from([0.0, 1.0, 20.0]), st.sampled_from([0.0, 20.0]))
+METRICS = st.builds(
+    ReleaseMetrics,
+    st.sampled_from([0.0, 20.0]),
+    st.dictionaries(st.sampled_from(["error_rate", "fallback_rate", "invalid_output_rate"]), COUNTS),
+    COUNTS,
+    st.integers(0, 3),
+    st.lists(st.sampled_from(get_args(Reason)), max_size=3).map(tuple),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(METRICS, st.none() | METRICS, st.sampled_from([0.0, 0.1]), st.sampled_from([0, 10]))
+def test_no_reason_of_a_rollback(
+    candidate: ReleaseMetrics, live: ReleaseMetrics | None, limit: float, least: int
+) -> None:
+    rates = ("maximum_error_rate", "maximum_fallback_rate", "maximum_invalid_output_rate")
+    wanted = rollout(1.0, minimum_requests=least, **dict.fromkeys(rates, limit))
+    assert not NO_NUMBER.search(breach(candidate, live, wanted) or "")
