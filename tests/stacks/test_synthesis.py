@@ -136,7 +136,8 @@ def test_too_many_tags_end_with_the_function_that_they_do_not_fit_into(tmp_path:
     long = "".join(f'cost-centre-{number:02d} = "{"x" * 120}"\n' for number in range(30))
     settings = (FOLDER / "dev.toml").read_text(encoding="utf-8")
     (tmp_path / "long.toml").write_text(settings.replace("[tags]\n", f"[tags]\n{long}"), encoding="utf-8")
-    context = json.dumps({"environment": "long", "environments": str(tmp_path)})
+    flags = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
+    context = json.dumps({**flags, "environment": "long", "environments": str(tmp_path)})
     result = subprocess.run(
         [sys.executable, "app.py"],
         cwd=PROJECT,
