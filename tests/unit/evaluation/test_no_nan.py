@@ -43,19 +43,30 @@ GATES = st.builds(
     minimum_judge_score=st.sampled_from([None, 3.0]),
     not_worse=st.booleans(),
 )
-# A valid or an invalid answer, with and without usage, or a failed call; None for no row.
-ANSWERS = st.one_of(
-    st.none(),
-    st.builds(
+
+
+def given_answer(*weights: dict[str, float] | None) -> st.SearchStrategy[Answer]:
+    """Return an answer with some of these weights, with and without latency and usage."""
+    return st.builds(
         Answer,
         st.just(""),
-        st.sampled_from([None, ONE, EQUAL]),
+        st.sampled_from(weights),
         st.just(""),
         st.sampled_from([0.0, 12.5]),
         st.sampled_from([0, 40]),
         st.sampled_from([0, 9]),
-    ),
-    st.sampled_from(get_args(Reason)).map(lambda reason: Answer("", None, reason, unavailable=reason)),
+    )
+
+
+FAILED = st.sampled_from(get_args(Reason)).map(lambda reason: Answer("", None, reason, unavailable=reason))
+# What one contender may answer; None for no row.
+KINDS = st.sampled_from(
+    [
+        given_answer(None),
+        given_answer(ONE, EQUAL),
+        given_answer(None, ONE, EQUAL),
+        st.one_of(st.none(), given_answer(None, ONE, EQUAL), FAILED),
+    ]
 )
 GRADES = st.builds(
     Grades,
@@ -70,7 +81,7 @@ GRADES = st.builds(
 def contender(name: str) -> st.SearchStrategy[Scored]:
     """Return a contender with any answers."""
     model = "amazon.nova-micro-v1:0" if name != STATIC else ""
-    some = st.lists(ANSWERS, min_size=len(QUESTIONS), max_size=len(QUESTIONS))
+    some = KINDS.flatmap(lambda kind: st.lists(kind, min_size=len(QUESTIONS), max_size=len(QUESTIONS)))
 
     def scored(given: list[Answer | None]) -> Scored:
         answers = {question.id: one for question, one in zip(QUESTIONS, given, strict=True) if one}
