@@ -44,7 +44,7 @@ def deploy(
         # This attempt can't create it again: Bedrock already knows its client request token.
         return failed(f"deployment {name} was created and then deleted; deploy again to create another one")
     try:
-        with releases.creating(digest) as allowed:
+        with releases.creating(digest, Claimant(env.stack_id, env.logical_id)) as allowed:
             if not allowed:
                 return not_in_progress(digest)
             found = _deployment(bedrock, name, release, env)

@@ -207,7 +207,7 @@ class _Poll:
         if not self.releases.transition(digest, WAITING, text):
             return not_in_progress(digest)
         try:
-            with self.releases.creating(digest) as allowed:
+            with self.releases.creating(digest, self._claimant) as allowed:
                 if not allowed:
                     return not_in_progress(digest)
                 seconds = self.env.absence_seconds
@@ -240,10 +240,20 @@ class _Poll:
             confirmed(lambda: ownership.read_tags(self.bedrock, arn) or None, self.env.absence_seconds)
             if arn != self.release.model_arn:
                 _match_tags(self.bedrock, job["jobArn"], arn, self.env.owner)
-            _claim(self.bedrock, arn, Claimant(self.env.stack_id, self.env.logical_id), self.env.owner)
+            try:
+                with self.releases.creating(self.release.digest, self._claimant) as allowed:
+                    if not allowed:
+                        return not_in_progress(self.release.digest)
+                    _claim(self.bedrock, arn, self._claimant, self.env.owner)
+            except NotYetError as error:
+                return self._waiting(f"{whose} is not claimed yet: {error}")
         ended = (job or {}).get("endTime") or model.get("creationTime") or datetime.now(UTC)
         self.releases.update(self.release.digest, model_arn=arn, trained_at=int(ended.timestamp()))
         return done(f"{whose} is {status}")
+
+    @property
+    def _claimant(self) -> Claimant:
+        return Claimant(self.env.stack_id, self.env.logical_id)
 
     def _waiting(self, text: str) -> StageResult:
         return waiting(text, self.env.poll_seconds)

@@ -147,7 +147,7 @@ class Grading:
         return waiting(f"the judge grades {job['asked'] - job['invalid']} answers", self._pause(job))
 
     def _create(self, release: Release, folder: Folder, job: dict[str, Any]) -> StageResult:
-        with self.releases.creating(release.digest) as may:
+        with self.releases.creating(release.digest, self.claimant) as may:
             if not may:
                 return not_in_progress(release.digest)
             request = self._request(release, folder, job["judge"])

@@ -54,7 +54,7 @@ def serve(
     try:
         if not env.retain_throughput:
             _free_units(bedrock, releases, spec, release.model_arn, now())
-        with releases.creating(digest) as allowed:
+        with releases.creating(digest, spec.claimant) as allowed:
             if not allowed:
                 return failed(_not_live(digest))
             found = purchase.ensure(

@@ -125,8 +125,10 @@ def _delete(event: Event, aws: Services) -> str | None:
     if others := _others(event, aws):
         # First, so that the other one can end everything even if this Delete fails and is abandoned.
         aws.releases.declarations.remove(Claimant.of(event))
+        is_creating = aws.releases.is_creating()
         _sweeper(event, aws).hand_over(others[-1])
-        return None
+        # Whatever a running step creates or claims for this resource, the next poll passes on.
+        return "A step is still running, perhaps for this resource." if is_creating else None
     _check_commitments(event, aws, wanted="")
     # A step may still run after its execution was stopped, and create a resource.
     if not _end_all(event, aws) or aws.releases.is_creating():

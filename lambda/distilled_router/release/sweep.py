@@ -196,7 +196,10 @@ class Sweeper:
         Raises ResourceError with all refusals, after the rest is done.
         """
         result = Sweep()
-        for item in list(self._claimed.everything()):
+        found = self._inventory(result, also_known=True)
+        for item in (*found.throughput, *found.jobs, *found.deployments, *found.models):
+            if not self.claimant.holds(item.tags):
+                continue
             with result.trying(item.arn):
                 ownership.claim(self.bedrock, item.arn, to)
                 ownership.release(self.bedrock, item.arn, self.claimant)

@@ -18,7 +18,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from distilled_router.aws.errors import code, with_retries
+from distilled_router.aws.errors import NotYetError, code, with_retries
+from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.declarations import Declarations
 from distilled_router.release.route import ROUTE, Route, Share, item_key, whole
 
@@ -211,19 +212,36 @@ class Releases:
         return newest.digest if newest else None
 
     @contextmanager
-    def creating(self, digest: str) -> Iterator[bool]:
-        """Mark a release while a step creates a resource that costs money. Yield whether it may be created.
+    def creating(self, digest: str, claimant: Claimant) -> Iterator[bool]:
+        """Mark a release while a step creates or claims what costs money. Yield whether the step may do that.
 
         Stopping an execution does not stop a running function. So a step first sets this mark, and then reads
-        whether the stack is being deleted; a deletion first stores that, and then reads the marks
-        (`is_creating`). One of them sees the other, so nothing is created after the deletion's last read.
-        Without the mark, since the release's item was deleted, nothing is created either.
+        whether its resource still declares releases; a deletion first stores that it does not, and then reads
+        the marks (`is_creating`). One of them sees the other, so nothing is created or claimed for a resource
+        after its deletion's last read. Without the mark, since the release's item was deleted, nothing is
+        created either.
+
+        Raises:
+            NotYetError: The construct was moved, and only the resource under its other logical id declares
+                releases. A function gets that id with its next configuration.
         """
         marked = self._note_creating(digest, int(self.now()) + CREATING_SECONDS)
         try:
-            yield marked and not self.declarations.is_closed()
+            yield marked and self._may_create(claimant)
         finally:
             self._note_creating(digest, 0)
+
+    def _may_create(self, claimant: Claimant) -> bool:
+        declarations = self.declarations
+        if declarations.is_closed():
+            return False
+        declared = [declaration.claimant for declaration in declarations.all()]
+        if declared and claimant not in declared:
+            raise NotYetError(
+                f"Resource {claimant.logical_id} does not declare releases of {self.owner}: "
+                f"{declared[-1].logical_id} does. The next call of this step acts for that one."
+            )
+        return True
 
     def is_creating(self) -> bool:
         """Return whether a step of any release may be creating a resource at this moment."""

@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from candidate import deploy_candidate
 from distilled_router.bedrock import jobs
 from distilled_router.bedrock.naming import attempt_name
+from distilled_router.bedrock.ownership import Claimant
 from tests.unit.candidate import polls
 from tests.unit.candidate.polls import CREATE, NAME, TWICE, all_jobs, claims_on, job_of, poll
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE
@@ -193,3 +194,21 @@ def test_model_whose_tags_are_not_readable_yet_is_claimed(world: World) -> None:
     late = Proxy(world.bedrock, list_tags_for_resource=read)
     assert poll(world, bedrock=late, absence_seconds=2)["outcome"] == "done"
     assert claims_on(world, model).keys() == {JOB.key, RELEASE.key}
+
+
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_model_is_not_claimed_for_a_resource_that_was_deleted_meanwhile(world: World, is_moved: bool) -> None:
+    """Nobody would remove that claim, and so the Delete of the job's resource would leave the model."""
+    world.begin(A)
+    model = world.train(A)
+    world.releases.declarations.declare(RELEASE, A)
+
+    def read(**parameters: Any) -> Any:
+        if is_moved:
+            world.releases.declarations.declare(Claimant(RELEASE.stack_id, "ReleaseMoved"), A)
+        world.close()
+        return world.bedrock.get_custom_model(**parameters)
+
+    result = poll(world, bedrock=Proxy(world.bedrock, get_custom_model=read))
+    assert result["outcome"] == ("waiting" if is_moved else "failed")
+    assert claims_on(world, model).keys() == {JOB.key}

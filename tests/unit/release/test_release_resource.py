@@ -482,6 +482,26 @@ def test_moved_construct_keeps_route_declaration_and_all_that_is_paid_for(
     assert (world.deployments(), world.models()) == (set(), named(B))
 
 
+def test_step_that_runs_while_a_construct_is_moved_leaves_nothing_to_the_old_name(
+    world: World, resource: Resource
+) -> None:
+    """Nobody would ever remove what is claimed by a logical id that no longer exists."""
+    resource.deploy(A, "Create")
+    model = world.train(A)
+    new = moved(resource)
+    with world.releases.creating(A, RELEASE) as allowed:
+        assert allowed
+        new.deploy(B, "Create")
+        assert not resource.delete(A, polls=3)
+        world.claim(model)
+        world.deploy(A, model)
+    assert resource.delete(A)
+    assert claims_of(world) == {JOB.logical_id, "ReleaseMoved"}
+    world.unclaim(model)
+    assert new.delete(B, polls=3)
+    assert (world.deployments(), world.models()) == (set(), set())
+
+
 def test_refusal_while_a_construct_is_moved_leaves_the_rest_to_its_new_name(
     world: World, resource: Resource
 ) -> None:
@@ -660,7 +680,7 @@ def test_delete_waits_for_a_step_that_runs_although_its_execution_was_stopped(
     """A running function continues after its execution was stopped, and may still create a resource."""
     resource.deploy(A, "Create")
     model = world.train(A)
-    with world.releases.creating(A) as allowed:
+    with world.releases.creating(A, RELEASE) as allowed:
         assert allowed
         assert not resource.delete(A, polls=3)
         world.deploy(A, model)

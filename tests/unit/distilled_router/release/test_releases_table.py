@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import pytest
 from botocore.exceptions import ClientError
 
+from distilled_router.aws.errors import NotYetError
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.route import Share
 from distilled_router.release.table import (
@@ -397,22 +398,42 @@ def test_declared_digest_comes_and_goes(releases: Releases) -> None:
 
 def test_either_a_step_sees_the_end_of_the_stack_or_the_end_sees_the_step(releases: Releases) -> None:
     begin(releases, A)
-    with releases.creating(A) as allowed:
+    with releases.creating(A, RELEASE) as allowed:
         assert allowed
         releases.declarations.remove(RELEASE)
         assert releases.is_creating()
     assert not releases.is_creating()
-    with releases.creating(A) as allowed:
+    with releases.creating(A, RELEASE) as allowed:
         assert not allowed
         assert releases.is_creating()
     releases.declarations.declare(RELEASE, B)
-    with releases.creating(A) as allowed:
+    with releases.creating(A, RELEASE) as allowed:
         assert allowed
+
+
+def test_step_waits_while_only_a_moved_resource_declares_releases(releases: Releases) -> None:
+    """Its function has the other logical id before that is declared, and a running one keeps the old id."""
+    begin(releases, A)
+    moved = Claimant(RELEASE.stack_id, "ReleaseMoved")
+    releases.declarations.declare(RELEASE, A)
+    refused = pytest.raises(
+        NotYetError, match="ReleaseMoved does not declare releases of router-test: Release d"
+    )
+    with refused, releases.creating(A, moved):
+        pytest.fail("a step created something for a resource that is not declared")
+    assert not releases.is_creating()
+    releases.declarations.declare(moved, A)
+    for claimant in (RELEASE, moved):
+        with releases.creating(A, claimant) as allowed:
+            assert allowed
+    releases.declarations.remove(RELEASE)
+    with pytest.raises(NotYetError), releases.creating(A, RELEASE):
+        pytest.fail("a step created something for a resource that was deleted")
 
 
 def test_step_that_was_killed_is_waited_for_no_longer_than_its_function_may_run(releases: Releases) -> None:
     begin(releases, A)
-    step = releases.creating(A)
+    step = releases.creating(A, RELEASE)
     step.__enter__()
     started = releases.now()
     releases.now = lambda: started + CREATING_SECONDS - 60
@@ -426,7 +447,7 @@ def test_making_something_does_not_count_as_progress_of_the_release(releases: Re
     begin(releases, A)
     before = release_of(releases, A)
     releases.now = lambda: before.updated_at + 50
-    with releases.creating(A):
+    with releases.creating(A, RELEASE):
         pass
     assert release_of(releases, A) == before
 
@@ -470,7 +491,7 @@ def test_owners_of_one_table_share_no_item(releases: Releases) -> None:
     other.set_route((), after=other.route(), reason="deleted")
     assert releases.declared() == A
     assert releases.route().digests() == {A}
-    with releases.creating(A) as allowed:
+    with releases.creating(A, RELEASE) as allowed:
         assert allowed
     releases.table.put_item(Item={"id": releases.key("route"), "version": "none"})
     assert releases.effective_route().digests() == {A}
