@@ -98,7 +98,7 @@ class LabellingMachine(Construct):
             self,
             "CurateDataset",
             curate,
-            {"plan": _PLAN, "shards": sfn.JsonPath.list_at("$.shards")},
+            {"plan": _PLAN, "execution": _EXECUTION},
             done=created,
             failed=failed,
             broken=broken,

@@ -13,6 +13,7 @@ from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import CLOUDFORMATION, WAITER, Caller, accept
 from cdk_distilled_router.common.hosting import Hosting
 from cdk_distilled_router.common.nag import acknowledge, function_versions
+from cdk_distilled_router.common.retries import OF_FUNCTION
 
 # CloudFormation gives up on a custom resource after one hour, regardless of the framework's timeout
 # (AWS::CloudFormation::CustomResource, ServiceTimeout). The run time of each poll adds to its interval.
@@ -91,6 +92,7 @@ class ResourceProvider(cr.Provider):
             _trust_this_account_only(waiter_role)
             # CloudFormation chooses the state machine's name, so the role's policy needs a pattern.
             hosting.encrypt(waiter, waiter_role, _MACHINES)
+            self._retry_timeout(waiter, total_timeout, query_interval)
             self._acknowledge_waiter(waiter)
 
     def _configure(self, name: str, caller: Caller, hosting: Hosting, role: iam.Role) -> None:
@@ -101,6 +103,31 @@ class ResourceProvider(cr.Provider):
         resource.memory_size = FRAMEWORK_MEMORY_MB
         hosting.place(function, role)
         accept(function, caller)
+
+    def _retry_timeout(self, waiter: IConstruct, total: cdk.Duration, interval: cdk.Duration) -> None:
+        """Add retries to the waiter's last task, for which the CDK has no option.
+
+        It answers CloudFormation that the time is over. If it fails, CloudFormation waits for an hour.
+        """
+        poll, end = "framework-isComplete-task", "framework-onTimeout-task"
+        polls = {
+            "ErrorEquals": ["States.ALL"],
+            "IntervalSeconds": int(interval.to_seconds()),
+            "MaxAttempts": int(total.to_seconds() // interval.to_seconds()),
+            "BackoffRate": 1,
+        }
+        tasks: dict[str, dict[str, object]] = {
+            poll: {
+                "Retry": [polls],
+                "Catch": [{"ErrorEquals": ["States.ALL"], "Next": end}],
+                "Resource": _framework(self, "isComplete").function_arn,
+            },
+            end: {"Retry": list(OF_FUNCTION), "Resource": _framework(self, "onTimeout").function_arn},
+        }
+        states = {name: {"Type": "Task", "End": True, **task} for name, task in tasks.items()}
+        machine = waiter.node.find_child("Resource")
+        assert isinstance(machine, sfn.CfnStateMachine)
+        machine.definition_string = cdk.Stack.of(self).to_json_string({"StartAt": poll, "States": states})
 
     def _acknowledge_waiter(self, waiter: IConstruct) -> None:
         role = waiter.node.find_child("Role")

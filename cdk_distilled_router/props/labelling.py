@@ -81,7 +81,11 @@ class LabellingProps(Props):
         "CreateModelInvocationJobRequest$timeoutDurationInHours). Default: 24.",
     )
     poll_seconds: int = Field(
-        default=120, ge=1, le=3_600, description="Seconds between two polls of a batch job. Default: 120."
+        default=120,
+        ge=1,
+        le=3_600,
+        description="Seconds between two polls of a batch job; more after a long wait: 5 % of the time so "
+        "far, at most an hour. Default: 120.",
     )
 
     @field_validator("temperature")

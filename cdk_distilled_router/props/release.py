@@ -1,7 +1,6 @@
 """Properties of a release: gate, evaluation, rollout and timing."""
 
 from itertools import pairwise
-from math import floor
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -9,9 +8,6 @@ from pydantic import Field, ValidationInfo, field_validator
 from cdk_distilled_router import catalogue
 from cdk_distilled_router.props.base import Fraction, InferenceId, Props, not_allowed, one_of
 
-# One poll adds about 11 events to an execution's history, whose limit is 25,000 events; this leaves some for
-# the later states.
-MAXIMUM_POLLS = 2_000
 # Checks while a release bakes, each of which writes the route once more.
 MOST_BAKING = 100
 
@@ -219,13 +215,15 @@ class TimingProps(Props):
     """Time limits and retries of a release."""
 
     poll_seconds: int = Field(
-        ge=1, le=3_600, description="Seconds between two polls of a job or an endpoint."
+        ge=1,
+        le=3_600,
+        description="Seconds between two polls of a job or an endpoint; more after a long wait: 5 % of the "
+        "time so far, at most an hour.",
     )
     timeout_hours: float = Field(
         gt=0,
         le=720,
-        description="Hours after which a release fails. At most 2,000 times poll_seconds: Step Functions "
-        "ends an execution at 25,000 events.",
+        description="Hours after which a release fails.",
     )
     stall_hours: float = Field(
         gt=0,
@@ -258,18 +256,6 @@ class TimingProps(Props):
         description="Hours that the deployment waits for the release, in windows of up to 12 hours "
         "(CloudFormation: WaitCondition). With 0, the deployment ends and the release continues.",
     )
-
-    @field_validator("timeout_hours")
-    @classmethod
-    def _check_timeout(cls, value: float, info: ValidationInfo) -> float:
-        poll = info.data.get("poll_seconds")
-        if poll and value * 3_600 > poll * MAXIMUM_POLLS:
-            hours = floor(poll * MAXIMUM_POLLS / 3.6) / 1_000
-            raise not_allowed(
-                f"up to {hours:g} with release.poll_seconds {poll}, or a longer poll: Step Functions ends "
-                f"an execution at 25,000 events"
-            )
-        return value
 
     @field_validator("stall_hours")
     @classmethod

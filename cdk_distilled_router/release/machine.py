@@ -19,6 +19,7 @@ from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
+from cdk_distilled_router.common.retries import FAILED, retry
 from cdk_distilled_router.release.context import ReleaseContext
 from cdk_distilled_router.release.functions import ReleaseFunctions
 from cdk_distilled_router.release.stages import accept_children, accept_wildcards, each_shard, stage, task
@@ -157,7 +158,7 @@ class ReleaseMachine(Construct):
         }
 
     def _publish(self, name: str, subject: str, message_path: str) -> tasks.SnsPublish:
-        return tasks.SnsPublish(
+        publish = tasks.SnsPublish(
             self,
             name,
             topic=self._context.topic,
@@ -171,3 +172,5 @@ class ReleaseMachine(Construct):
             ),
             result_path=sfn.JsonPath.DISCARD,
         )
+        retry(publish, FAILED)
+        return publish

@@ -17,6 +17,7 @@ from constructs import Construct
 
 from cdk_distilled_router.common.nag import acknowledge, acknowledge_resource, function_versions
 from cdk_distilled_router.common.permissions import OF_ONE_ROLE
+from cdk_distilled_router.common.retries import OF_FUNCTION, retry
 
 
 def stage(
@@ -31,9 +32,17 @@ def stage(
 ) -> sfn.IChainable:
     """Return states that invoke a function until its outcome is `done` or `failed`.
 
-    `broken` handles unexpected errors. The answer is in `$.stage`, an error in `$.error`.
+    The function gets `payload`, and as `since` the time at which the stage began. `broken` handles unexpected
+    errors. The answer is in `$.stage`, an error in `$.error`.
     """
-    asked = task(scope, name, function, payload, "$.stage")
+    begun = sfn.Pass(
+        scope,
+        f"{name}: begin",
+        parameters={"at": sfn.JsonPath.string_at("$$.State.EnteredTime")},
+        result_path="$.begun",
+    )
+    since = {"since": sfn.JsonPath.string_at("$.begun.at")}
+    asked = task(scope, name, function, {**payload, **since}, "$.stage")
     asked.add_catch(broken, result_path="$.error")
     wait = sfn.Wait(scope, f"{name}: wait", time=sfn.WaitTime.seconds_path("$.stage.seconds"))
     choice = (
@@ -42,7 +51,7 @@ def stage(
         .when(sfn.Condition.string_equals("$.stage.outcome", "done"), done)
         .otherwise(failed)
     )
-    return asked.next(choice)
+    return begun.next(asked).next(choice)
 
 
 def each_shard(
@@ -59,23 +68,13 @@ def each_shard(
 ) -> sfn.DistributedMap:
     """Return a distributed map that runs a stage for every object in a folder, `concurrency` at a time.
 
-    The function gets `payload`, read from the state's input, and the object's key as `shard`. The result of
-    each shard, `{"outcome", "message"}`, goes into `$.shards` for the next state; a failed shard doesn't stop
-    others. `label` is part of the children's names, see `accept_children`.
+    The function gets `payload`, read from the state's input, and the object's key as `shard`. A failed shard
+    doesn't stop others. Shards have no results: those of thousands would not fit into a state, which holds
+    262,144 bytes (Step Functions quotas) also if it discards them (aws-cdk issue 24799). So the function
+    keeps each outcome, and the next step reads it there. `label` is part of the children's names, see
+    `accept_children`.
     """
-    outcome = sfn.Pass(
-        scope,
-        f"{name}: result",
-        parameters={
-            "outcome": sfn.JsonPath.string_at("$.stage.outcome"),
-            "message": sfn.JsonPath.string_at("$.stage.message"),
-        },
-    )
-    failed = sfn.Pass(
-        scope,
-        f"{name}: error",
-        parameters={"outcome": "failed", "message": sfn.JsonPath.string_at("$.error.Cause")},
-    )
+    ended = sfn.Pass(scope, f"{name}: result", result=sfn.Result.from_object({}))
     key = sfn.JsonPath.string_at("$$.Map.Item.Value.Key")
     shards = sfn.DistributedMap(
         scope,
@@ -85,10 +84,10 @@ def each_shard(
         max_concurrency=concurrency,
         item_reader=sfn.S3ObjectsItemReader(bucket=bucket, prefix=folder),
         item_selector={"shard": key, **payload},
-        result_path="$.shards",
+        result_path=sfn.JsonPath.DISCARD,
     )
     taken: dict[str, object] = {field: sfn.JsonPath.object_at(f"$.{field}") for field in ("shard", *payload)}
-    shards.item_processor(stage(scope, name, function, taken, done=outcome, failed=outcome, broken=failed))
+    shards.item_processor(stage(scope, name, function, taken, done=ended, failed=ended, broken=ended))
     shards.add_catch(broken, result_path="$.error")
     return shards
 
@@ -113,10 +112,7 @@ def accept_children(machine: sfn.StateMachine, label: str) -> None:
 def task(
     scope: Construct, name: str, function: lambda_.Function, payload: Mapping[str, object], result_path: str
 ) -> tasks.LambdaInvoke:
-    """Return a state that invokes a function, and retries if the call or the function fails.
-
-    Retries are safe after any error, such as throttling or a lost connection: stages are idempotent.
-    """
+    """Return a state that invokes a function, with retries."""
     invoked = tasks.LambdaInvoke(
         scope,
         name,
@@ -124,14 +120,9 @@ def task(
         payload=sfn.TaskInput.from_object(dict(payload)),
         payload_response_only=True,
         result_path=result_path,
+        retry_on_service_exceptions=False,
     )
-    for error in ("Lambda.TooManyRequestsException", "States.TaskFailed"):
-        invoked.add_retry(
-            errors=[error],
-            interval=cdk.Duration.seconds(5),
-            max_attempts=4,
-            jitter_strategy=sfn.JitterType.FULL,
-        )
+    retry(invoked, *OF_FUNCTION)
     return invoked
 
 

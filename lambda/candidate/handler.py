@@ -10,7 +10,7 @@ from aws_lambda_powertools import Logger
 from candidate.deploy_candidate import deploy
 from candidate.watch_job import watch
 from distilled_router.aws.clients import client, table
-from distilled_router.aws.state_machine import StageResult, wait_if_transient
+from distilled_router.aws.state_machine import StageResult, pause, wait_if_transient, waited
 from distilled_router.env import CandidateEnv
 from distilled_router.release.table import Releases
 
@@ -20,7 +20,7 @@ logger = Logger()
 def watch_job(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step WatchJob: wait until the release has its model."""
     del context
-    digest, env = str(event["release"]), CandidateEnv.read()
+    digest, env = str(event["release"]), _env(event)
     bedrock, stepfunctions = client("bedrock"), client("stepfunctions")
     releases = Releases(table(env.table_name), env.owner)
     return wait_if_transient(lambda: watch(digest, bedrock, stepfunctions, releases, env), env.poll_seconds)
@@ -29,6 +29,12 @@ def watch_job(event: Mapping[str, Any], context: Any) -> StageResult:
 def deploy_candidate(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step DeployCandidate: wait until the model's on-demand deployment is active."""
     del context
-    digest, env = str(event["release"]), CandidateEnv.read()
+    digest, env = str(event["release"]), _env(event)
     releases = Releases(table(env.table_name), env.owner)
     return wait_if_transient(lambda: deploy(digest, client("bedrock"), releases, env), env.poll_seconds)
+
+
+def _env(event: Mapping[str, Any]) -> CandidateEnv:
+    """Return the function's variables, with the pause that suits the time which the step has waited."""
+    env = CandidateEnv.read()
+    return env.changed(poll_seconds=pause(waited(event), env.poll_seconds))

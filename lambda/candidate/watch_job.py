@@ -19,9 +19,10 @@ from distilled_router.aws.absence import confirmed
 from distilled_router.aws.errors import NotYetError, ResourceError
 from distilled_router.aws.metrics import count
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress, readable, waiting
-from distilled_router.bedrock import jobs, models, ownership
+from distilled_router.bedrock import jobs, models, ownership, roles
 from distilled_router.bedrock.naming import OWNER_TAG, attempt_name
 from distilled_router.bedrock.ownership import Claimant
+from distilled_router.bedrock.roles import RoleNotReadyError
 from distilled_router.env import CandidateEnv
 from distilled_router.release.table import WAITING, Release, Releases
 
@@ -212,6 +213,10 @@ class _Poll:
                     return not_in_progress(digest)
                 seconds = self.env.absence_seconds
                 arn = jobs.retry(self.bedrock, attempts[-1], attempt, absence_seconds=seconds)
+        except RoleNotReadyError as error:
+            if error.is_overdue(self._retried_seconds(attempts[-1])):
+                return failed(f"{text}. That failed: {error}")
+            return waiting(f"{text}. Not yet possible: {error}", roles.RETRY_SECONDS)
         except NotYetError as error:
             return self._waiting(f"{text}. Not yet possible: {error}")
         except ResourceError as error:
@@ -264,6 +269,11 @@ class _Poll:
     def _numbered(self, attempts: Sequence[Job]) -> str:
         most = max(len(attempts), self._most_attempts())
         return f", attempt {len(attempts)} of {most}" if most > 1 else ""
+
+    def _retried_seconds(self, job: Job) -> float:
+        """Return for how many seconds a failed job has been retried: its failure was seen at the next poll."""
+        failed_at = (job.get("endTime") or job["creationTime"]).timestamp()
+        return float(self.at - max(failed_at, self.release.started_at) - self.env.poll_seconds)
 
     def _waited_hours(self, attempts: Sequence[Job]) -> float:
         """Return the hours waited over all attempts, which the state machine's timeout must cover."""

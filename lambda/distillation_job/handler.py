@@ -40,17 +40,26 @@ from distilled_router.aws.custom_resource import (
 )
 from distilled_router.aws.errors import NotYetError, ResourceError
 from distilled_router.aws.fence import SupersededError
-from distilled_router.aws.state_machine import StageResult, done, failed, wait_if_transient, waiting
+from distilled_router.aws.state_machine import (
+    StageResult,
+    done,
+    failed,
+    pause,
+    wait_if_transient,
+    waited,
+    waiting,
+)
 from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
 from distilled_router.bedrock import jobs, models, ownership
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, digest_of
 from distilled_router.bedrock.ownership import Claimant
+from distilled_router.bedrock.roles import NEW_ROLE_SECONDS, RoleNotReadyError
 from distilled_router.env import CreateJobEnv, ResourceEnv
 
 logger = Logger()
 
-# It can take about two minutes until a new role can be assumed.
-CREATE_WAIT_SECONDS = 120
+# Seconds for which a temporary failure of the first call is retried.
+CREATE_WAIT_SECONDS = NEW_ROLE_SECONDS
 # Poll interval of the state machine.
 RETRY_SECONDS = 15
 
@@ -87,19 +96,26 @@ def create_job(event: Mapping[str, Any], context: Any) -> StageResult:
 
     request = jobs.Request(Claimant(env.stack_id, env.logical_id), execution, check_runs)
     legacy = is_true(event["properties"].get("AllowLegacy", "false"))
+    seconds = waited(event)
     return wait_if_transient(
-        lambda: create_if_wanted(spec, bedrock, request, allow_legacy=legacy), RETRY_SECONDS
+        lambda: create_if_wanted(spec, bedrock, request, allow_legacy=legacy, seconds=seconds),
+        pause(seconds, RETRY_SECONDS),
     )
 
 
 def create_if_wanted(
-    spec: jobs.JobSpec, bedrock: Any, request: jobs.Request, *, allow_legacy: bool
+    spec: jobs.JobSpec, bedrock: Any, request: jobs.Request, *, allow_legacy: bool, seconds: float = 0.0
 ) -> StageResult:
-    """Create the job, unless the request is superseded: its execution does not run any more."""
+    """Create the job, unless the request is superseded: its execution does not run any more.
+
+    `seconds` are those for which this step has tried so far.
+    """
     try:
         arn = jobs.ensure(bedrock, spec, request, allow_legacy=allow_legacy)
     except NotYetError as error:
-        return waiting(str(error), RETRY_SECONDS)
+        if isinstance(error, RoleNotReadyError) and error.is_overdue(seconds):
+            return failed(str(error))
+        return waiting(str(error), pause(seconds, RETRY_SECONDS))
     except ResourceError as error:
         return failed(str(error))
     return done(f"job {arn} was created")

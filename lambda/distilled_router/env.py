@@ -72,6 +72,10 @@ class Env(_Frozen):
         """Return the name of each field's variable."""
         return {name: _OWNER if name == "owner" else name.upper() for name in _kinds(cls)}
 
+    def changed(self, **values: Any) -> Self:
+        """Return a copy with some fields changed."""
+        return type(self)(**{name: getattr(self, name) for name in _kinds(type(self))} | values)
+
     def variables(self) -> dict[str, str]:
         """Return the variables by name, in alphabetical order."""
         found = {variable: _text(getattr(self, name)) for name, variable in self.names().items()}

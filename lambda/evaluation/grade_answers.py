@@ -20,8 +20,10 @@ from distilled_router.aws.errors import NotYetError, ResourceError, described, i
 from distilled_router.aws.objects import Folder
 from distilled_router.aws.state_machine import StageResult, done, not_in_progress, pause, waiting
 from distilled_router.bedrock import evaluation_jobs as jobs
+from distilled_router.bedrock import roles
 from distilled_router.bedrock.naming import bedrock_tags
 from distilled_router.bedrock.ownership import Claimant
+from distilled_router.bedrock.roles import RoleNotReadyError
 from distilled_router.env import GradeAnswersEnv
 from distilled_router.release.gate import MINIMUM_ASKED
 from distilled_router.release.table import EVALUATING, Release, Releases
@@ -87,6 +89,10 @@ class Grading:
             return self._end(release, folder, job, problem)
         try:
             return self._follow(release, folder, job)
+        except RoleNotReadyError as error:
+            if error.is_overdue(self.now() - job["begun_at"]):
+                return self._give_up(release, folder, job, str(error))
+            return waiting(str(error), roles.RETRY_SECONDS)
         except NotYetError as error:
             return waiting(str(error), self._pause(job))
         except ResourceError as error:

@@ -8,7 +8,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from distilled_router.aws.clients import client, table
-from distilled_router.aws.state_machine import StageResult, wait_if_transient
+from distilled_router.aws.state_machine import StageResult, pause, wait_if_transient, waited
 from distilled_router.env import EvaluationEnv, GradeAnswersEnv
 from distilled_router.release.table import Releases
 from evaluation.ask_models import ask_shard
@@ -26,7 +26,9 @@ def prepare_evaluation(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step PrepareEvaluation: write the questions in shards."""
     del context
     releases, evaluation = _given()
-    return wait_if_transient(lambda: prepare(str(event["release"]), releases, evaluation), RETRY_SECONDS)
+    return wait_if_transient(
+        lambda: prepare(str(event["release"]), releases, evaluation), _retry_seconds(event)
+    )
 
 
 def ask_models(event: Mapping[str, Any], context: Any) -> StageResult:
@@ -35,7 +37,8 @@ def ask_models(event: Mapping[str, Any], context: Any) -> StageResult:
     releases, evaluation = _given()
     name = str(event["shard"]).rsplit("/", 1)[-1]
     return wait_if_transient(
-        lambda: ask_shard(str(event["release"]), name, releases, evaluation), RETRY_SECONDS
+        lambda: ask_shard(str(event["release"]), name, releases, evaluation),
+        _retry_seconds(event),
     )
 
 
@@ -44,14 +47,20 @@ def grade_answers(event: Mapping[str, Any], context: Any) -> StageResult:
     del context
     env = GradeAnswersEnv.read()
     grading = grading_of(env, client("bedrock"), client("s3"), Releases(table(env.table_name), env.owner))
-    return wait_if_transient(lambda: grade(str(event["release"]), grading), RETRY_SECONDS)
+    return wait_if_transient(lambda: grade(str(event["release"]), grading), _retry_seconds(event))
 
 
 def score_and_gate(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step ScoreAndGate: score the answers, write the report, and decide whether the candidate passes."""
     del context
     releases, evaluation = _given()
-    return wait_if_transient(lambda: score(str(event["release"]), releases, evaluation), RETRY_SECONDS)
+    return wait_if_transient(
+        lambda: score(str(event["release"]), releases, evaluation), _retry_seconds(event)
+    )
+
+
+def _retry_seconds(event: Mapping[str, Any]) -> int:
+    return pause(waited(event), RETRY_SECONDS)
 
 
 def _given() -> tuple[Releases, Evaluation]:

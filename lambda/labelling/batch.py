@@ -14,11 +14,10 @@ from distilled_router.aws.errors import (
     code,
     described,
     is_name_in_use,
-    is_role_not_ready,
     is_transient,
 )
 from distilled_router.aws.objects import Folder
-from distilled_router.bedrock import ownership
+from distilled_router.bedrock import ownership, roles
 from distilled_router.bedrock.naming import LABELS_TAG, OWNER_TAG, bedrock_tags
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.data.labelling_plan import Plan
@@ -86,7 +85,10 @@ def start(
         if found:
             return str(found["jobArn"])
         text = f"Bedrock did not create batch job {name}: {described(error)}"
-        if is_transient(error) or (isinstance(error, ClientError) and _is_temporary(error)):
+        if roles.is_not_ready(error):
+            raise roles.RoleNotReadyError(text, role) from error
+        if is_transient(error) or (isinstance(error, ClientError) and is_name_in_use(error)):
+            # If the name is in use, the job of that name exists but is not listed yet.
             raise NotYetError(text) from error
         if isinstance(error, ClientError) and code(error) == "ServiceQuotaExceededException":
             # The account's other batch jobs use up the quota, until they end.
@@ -100,11 +102,6 @@ def start(
             ) from error
         raise ResourceError(text) from error
     return str(created["jobArn"])
-
-
-def _is_temporary(error: ClientError) -> bool:
-    """Return whether the role is too new to be used, or the job of that name exists but is not listed yet."""
-    return is_role_not_ready(error) or is_name_in_use(error)
 
 
 def named(bedrock: Any, part: str) -> Iterator[dict[str, Any]]:

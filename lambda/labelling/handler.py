@@ -19,13 +19,20 @@ from distilled_router.aws import executions
 from distilled_router.aws.clients import client
 from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
 from distilled_router.aws.objects import Folder, json_lines
-from distilled_router.aws.state_machine import StageResult, done, failed, readable, wait_if_transient
+from distilled_router.aws.state_machine import (
+    StageResult,
+    done,
+    failed,
+    pause,
+    wait_if_transient,
+    waited,
+)
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.data.conversation import examples
 from distilled_router.data.labelling_plan import Plan, shard_of
 from distilled_router.env import LabellingEnv, ResourceEnv
 from distilled_router.task.task import Task
-from labelling import resource
+from labelling import failures, resource
 from labelling.curation import curate
 from labelling.dataset import GIVEN_HOLDOUT, publish
 from labelling.resource import Services
@@ -70,8 +77,9 @@ def label_queries(event: Mapping[str, Any], context: Any) -> StageResult:
         network=env.network,
         is_wanted=lambda: executions.is_open(executions.find(stepfunctions, execution)),
         absence_seconds=env.absence_seconds,
+        waited=waited(event),
     )
-    return wait_if_transient(shard.label, plan.poll_seconds)
+    return wait_if_transient(shard.label, shard.pause)
 
 
 def curate_dataset(event: Mapping[str, Any], context: Any) -> StageResult:
@@ -79,33 +87,35 @@ def curate_dataset(event: Mapping[str, Any], context: Any) -> StageResult:
     del context
     plan = Plan.of(event["plan"])
     s3, bucket = client("s3"), LabellingEnv.read().bucket
-    failures = [shard["message"] for shard in event["shards"] if shard["outcome"] == "failed"]
-    if failures:
-        count = len(event["shards"])
-        return failed(f"{len(failures)} of {count} shards failed: {readable(str(failures[0]))}")
-    return wait_if_transient(lambda: curated(plan, s3, bucket, Task.load()), plan.poll_seconds)
+    execution = str(event.get("execution", ""))
+    return wait_if_transient(
+        lambda: curated(plan, s3, bucket, Task.load(), execution), pause(waited(event), plan.poll_seconds)
+    )
 
 
-def curated(plan: Plan, s3: Any, bucket: str, task: Task) -> StageResult:
-    """Curate and publish a plan's data set, and return the step's result."""
+def curated(plan: Plan, s3: Any, bucket: str, task: Task, execution: str) -> StageResult:
+    """Curate and publish a plan's data set, and return the step's result.
+
+    If a shard is not labelled, that is the reason which it left in this execution.
+    """
     labels, target = Folder(s3, bucket, plan.folder), Folder(s3, bucket, plan.dataset_folder)
     held_out = None
     if GIVEN_HOLDOUT in target.names():
         lines = (line.decode() for line in json_lines(target.rows(GIVEN_HOLDOUT)))
         held_out = [example.query for example in examples(lines, task)]
-    missing = {key.removeprefix("queries/") for key in labels.names("queries/")} - {
-        key.removeprefix("labelled/") for key in labels.names("labelled/")
-    }
-    if missing:
-        return failed(f"shards {', '.join(sorted(missing))} are not labelled; restart the labelling")
+    queries, labelled = (
+        {key.removeprefix(under).removesuffix(".jsonl") for key in labels.names(under)}
+        for under in ("queries/", "labelled/")
+    )
+    if missing := sorted(queries - labelled):
+        return failed(failures.described(labels, missing, len(queries), execution))
     rows = (row for key in labels.names("labelled/") for row in labels.rows(key))
     result = curate(rows, plan, task, held_out)
     problem = publish(target, result, plan, task)
     report = result.report()
     if problem:
         return failed(f"The curated data set is invalid: {problem} Report: {json.dumps(report)}")
-    kept, queries = report["kept"], report["queries"]
-    return done(f"{kept} of {queries} queries kept; report {target.uri('curation.json')}")
+    return done(f"{report['kept']} of {report['queries']} queries kept; report {target.uri('curation.json')}")
 
 
 def _services() -> Services:

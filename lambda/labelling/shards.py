@@ -15,13 +15,15 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from distilled_router.aws.absence import confirmed
-from distilled_router.aws.errors import NotYetError, ResourceError, or_none
+from distilled_router.aws.errors import NotYetError, ResourceError, is_transient, or_none
 from distilled_router.aws.objects import Folder
-from distilled_router.aws.state_machine import StageResult, done, failed, waiting
+from distilled_router.aws.state_machine import StageResult, done, failed, pause, waiting
+from distilled_router.bedrock import roles
+from distilled_router.bedrock.roles import RoleNotReadyError
 from distilled_router.cost.batch_limits import BATCH_MINIMUM
 from distilled_router.data.labelling_plan import Plan
 from distilled_router.task.task import Task
-from labelling import batch, calls, life
+from labelling import batch, calls, failures, life
 from labelling.answers import Answer
 from labelling.records import Query, Record, records
 
@@ -54,7 +56,8 @@ class Shard:
     """One shard with its clients and settings.
 
     `is_wanted` returns whether the execution still runs. A batch job counts as gone only after it was not
-    found for `absence_seconds`: its records would be paid again.
+    found for `absence_seconds`: its records would be paid again. `waited` are the seconds that the shard has
+    taken so far.
     """
 
     name: str
@@ -70,19 +73,39 @@ class Shard:
     network: Mapping[str, Sequence[str]] = field(default_factory=dict)
     is_wanted: Callable[[], bool] = lambda: True
     absence_seconds: float = 0.0
+    waited: float = 0.0
     now: Callable[[], float] = time.monotonic
     _answers: dict[str, list[Answer]] = field(default_factory=dict, init=False)
 
+    @property
+    def pause(self) -> int:
+        """Return the seconds before the next poll of a job."""
+        return pause(self.waited, self.plan.poll_seconds)
+
     def label(self) -> StageResult:
-        """Take the next step; return `done` if every query of the shard has its answers."""
+        """Take the next step; return `done` if every query of the shard has its answers.
+
+        The reason of a failure is kept in the bucket, since the state machine can't hold those of all shards.
+        """
         if self._labelled in self.folder.names("labelled/"):
             return done(f"shard {self.name} is labelled")
         try:
-            return self._step()
+            result = self._step()
+        except RoleNotReadyError as error:
+            if not error.is_overdue(self.waited):
+                return waiting(f"shard {self.name}: {error}", roles.RETRY_SECONDS)
+            result = failed(f"shard {self.name}: {error}")
         except NotYetError as error:
-            return waiting(f"shard {self.name}: {error}", self.plan.poll_seconds)
+            return waiting(f"shard {self.name}: {error}", self.pause)
         except ResourceError as error:
-            return failed(f"shard {self.name}: {error}")
+            result = failed(f"shard {self.name}: {error}")
+        except Exception as error:
+            if not is_transient(error):
+                failures.keep(self.folder, self.name, self.execution, f"{type(error).__name__}: {error}")
+            raise
+        if result["outcome"] == "failed":
+            failures.keep(self.folder, self.name, self.execution, result["message"])
+        return result
 
     def _step(self) -> StageResult:
         rounds = self._rounds()
@@ -183,9 +206,7 @@ class Shard:
             return failed(f"shard {self.name}: the labelling was stopped")
         known = Round(number=number, execution=self.execution, job=arn)
         self.folder.write(f"{place}/round.json", asdict(known))
-        return waiting(
-            f"shard {self.name}: batch job {name} has {len(missing)} records", self.plan.poll_seconds
-        )
+        return waiting(f"shard {self.name}: batch job {name} has {len(missing)} records", self.pause)
 
     def _collect(self, known: Round) -> StageResult | None:
         """Add a round's answers; return a result if they are incomplete or the job failed, otherwise None."""
@@ -206,7 +227,7 @@ class Shard:
         status = job["status"] if job else "gone"
         if job and status in batch.RUNNING:
             text = f"shard {self.name}: batch job {job['jobName']} is {status}"
-            return waiting(text, self.plan.poll_seconds)
+            return waiting(text, self.pause)
         if status == "Failed" and known.execution == self.execution:
             return failed(
                 f"shard {self.name}: batch job {known.job} failed: "

@@ -30,7 +30,7 @@ from distilled_router.aws.custom_resource import (
     pending,
 )
 from distilled_router.aws.errors import NotYetError, ResourceError, is_transient, with_retries
-from distilled_router.aws.state_machine import StageResult, wait_if_transient, waiting
+from distilled_router.aws.state_machine import StageResult, pause, wait_if_transient, waited, waiting
 from distilled_router.bedrock import purchase, throughput
 from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.bedrock.ownership import Claimant
@@ -66,6 +66,7 @@ def serve_from_throughput(event: Mapping[str, Any], context: Any) -> StageResult
     """Step ServeFromThroughput: buy the throughput, or move it to the release's model in place."""
     del context
     digest, env = str(event["release"]), ServeFromThroughputEnv.read()
+    env = env.changed(poll_seconds=pause(waited(event), env.poll_seconds))
     releases = Releases(table(env.table_name), env.owner)
     try:
         return wait_if_transient(lambda: serve(digest, client("bedrock"), releases, env), env.poll_seconds)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from local.bedrock.catalogue import Catalogue
 from local.bedrock.clock import Clock
 from local.bedrock.errors import ServiceError, invalid
-from local.bedrock.faults import Faults
+from local.bedrock.faults import ROLE_TEXTS, Faults
 from local.bedrock.roles import Authorize, RoleS3
 from local.bedrock.settings import Lag, Settings
 from local.bedrock.student import Student
@@ -51,6 +51,9 @@ class Seen:
     tags: dict[str, list[tuple[float, dict[str, str]]]] = field(default_factory=dict)
     #: How often Get found the resource, or could have.
     gets: dict[str, int] = field(default_factory=dict)
+    #: When a call passed a role for the first time, and how often the role was refused since.
+    roles: dict[str, float] = field(default_factory=dict)
+    refusals: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -106,12 +109,16 @@ class Account:
         return f"arn:aws:bedrock:{self.settings.region}:{self.settings.account}:{resource}"
 
     def check_role(self, role_arn: str) -> None:
-        """Raise a ValidationException for a role that Bedrock can't assume."""
+        """Raise a ValidationException for a role that Bedrock can't assume, or whose policy is too new."""
         if not self.role_exists(role_arn):
             raise invalid(
                 "Could not assume provided IAM role. Please verify that the role exists and that its trust "
                 f"policy allows bedrock.amazonaws.com to assume it: {role_arn}"
             )
+        now = self.clock.now()
+        if now - self.seen.roles.setdefault(role_arn, now) < self.lag.role_seconds:
+            refused = self.seen.refusals[role_arn] = self.seen.refusals.get(role_arn, -1) + 1
+            raise invalid(ROLE_TEXTS[refused % len(ROLE_TEXTS)])
 
     def s3_as(self, role_arn: str) -> Any:
         """Return an S3 client with the permissions of a service role."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from local.bedrock import batch, deployments, evaluations, jobs, models, throughput
 from local.bedrock.account import Account, Parameters, Result
-from local.bedrock.errors import NOT_FOUND, ServiceError, not_found
+from local.bedrock.errors import NOT_FOUND, ServiceError, invalid, not_found
 
 Operation = Callable[[Account, Parameters], Result]
 
@@ -44,11 +44,23 @@ def answered(account: Account, operation: str, parameters: Parameters, function:
     if kind is None:
         return function(account, parameters)
     identifier = str(parameters[kind.parameter])
-    resource = kind.find(account, identifier)
+    try:
+        resource = kind.find(account, identifier)
+    except ServiceError as error:
+        if error.code != "ResourceNotFoundException":
+            raise
+        raise _absent(account, kind, identifier) from error
     _remember(account, resource.arn, kind.get(account, {kind.parameter: identifier}))
     if _hidden(account, verb, resource.arn, account.clock.now() - resource.created):
-        raise not_found(kind.not_found)
+        raise _absent(account, kind, identifier)
     return _answer(account, resource.arn) if verb == "Get" else function(account, parameters)
+
+
+def _absent(account: Account, kind: _Kind, identifier: str) -> ServiceError:
+    """Return the error for a resource that does not exist, or can't be seen yet."""
+    if account.settings.unknown_name == "ValidationException" and not identifier.startswith("arn:"):
+        return invalid("The provided identifier is invalid.")
+    return not_found(kind.not_found)
 
 
 def _parts(operation: str) -> tuple[str, _Kind | None]:

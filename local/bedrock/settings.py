@@ -55,6 +55,7 @@ class Lag:
         tags_seconds: ListTagsForResource shows the tags as they were before changes that are newer.
         status_seconds: Get shows a resource as it was before changes that are newer.
         delete_seconds: Delete and Stop do not find a resource that is newer.
+        role_seconds: Bedrock can't use a role until so long after a call passed it for the first time.
         misses: after the first Get that finds a resource, so many do not find it, as if other replicas
             answered.
     """
@@ -64,6 +65,7 @@ class Lag:
     tags_seconds: float = 0.0
     status_seconds: float = 0.0
     delete_seconds: float = 0.0
+    role_seconds: float = 0.0
     misses: int = 0
 
     def changed(self, given: Mapping[str, Any]) -> Self:
@@ -92,7 +94,8 @@ class Settings:
 
     `first_token_ms` is the delay before the first output token, `token_ms` the delay per output token.
     `page_size` is the default of `maxResults` in List operations. `name_in_use` is the class of the error for
-    a name in use, for which sources give ConflictException and ValidationException.
+    a name in use, for which sources give ConflictException and ValidationException. `unknown_name` is that of
+    the error for a name that no resource has, ResourceNotFoundException or ValidationException.
     """
 
     account: str = "000000000000"
@@ -101,6 +104,7 @@ class Settings:
     token_ms: float = 0.0
     page_size: int = 100
     name_in_use: str = "ConflictException"
+    unknown_name: str = "ResourceNotFoundException"
     durations: Durations = field(default_factory=Durations)
     quotas: Quotas = field(default_factory=Quotas)
     lag: Lag = field(default_factory=Lag)

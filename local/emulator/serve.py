@@ -1,10 +1,11 @@
-"""The AWS emulator (a test double: MiniStack), with additions for CloudFormation and IAM.
+"""The AWS emulator (a test double: MiniStack), with additions for CloudFormation, IAM and Step Functions.
 
 - `POST /_cloudformation/cancellations` ends a Create or Update in progress, see `cloudformation.Order`; GET
   returns the orders, DELETE withdraws those that did not apply.
 - `POST /_cloudformation/deliveries/2` delivers all later events of custom resources twice, `/1` ends that.
 - `GET /_lambda/interfaces` returns the functions that have network interfaces: see `functions`.
 - IAM decisions are recorded, and the Bedrock stand-in uses them too: see `access`.
+- Executions have the limits of size and history: see `stepfunctions`.
 
 Run it with `python local/emulator`, so that this folder, but not the project, is on the import path.
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 import access  # type: ignore[import-not-found]  # this folder is on the path when it runs
 import preloading  # type: ignore[import-not-found]  # as above
+import stepfunctions  # type: ignore[import-not-found]  # as above
 from cloudformation import CloudFormation  # type: ignore[import-not-found]  # as above
 from functions import Functions  # type: ignore[import-not-found]  # as above
 from ministack.app import app as ministack
@@ -37,6 +39,7 @@ _functions = Functions()
 _functions.install()
 _cloudformation = CloudFormation(_functions.placed)
 _cloudformation.install()
+stepfunctions.install()
 
 if python := os.environ.get("EMULATOR_PRELOAD"):
     lambda_runtime.subprocess = preloading.Preloading(python)

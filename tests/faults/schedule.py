@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+from local.bedrock.faults import ROLE_TEXTS
 from tests.faults.variants import NAMES
 
 READS = (
@@ -40,7 +41,6 @@ ENDINGS = (
     "throughput_failed",
     "throughput_update_failed",
 )
-ROLE = "Could not assume provided IAM role. Please verify that the role exists."
 INTERNAL = "Encountered an internal error when processing the request."
 
 DEPLOY, DESTROY, LET_GO = "deploy", "destroy", "let go"
@@ -189,8 +189,8 @@ def _fault(random: Random) -> Fault:
         case 3:
             return {"kind": "over_quota", "operation": random.choice(CREATES), "count": count}
         case 4:
-            role = {"kind": "validation", "operation": "CreateModelCustomizationJob", "message": ROLE}
-            return {**role, "count": count}
+            role = {"kind": "validation", "operation": "CreateModelCustomizationJob"}
+            return {**role, "message": random.choice(ROLE_TEXTS), "count": count}
         case 5:
             return {"kind": "job_failed", "message": INTERNAL, "count": random.choice((1, 2))}
         case _:

@@ -124,7 +124,8 @@ def test_questions_are_asked_shard_by_shard_in_the_executions_own_folder(assembl
     assert asked["ItemReader"]["Parameters"]["Prefix.$"] == f"States.Format('{folder}', $$.Execution.Name)"
     assert asked["MaxConcurrency"] == assembly.settings.evaluation.concurrency
     child = asked["ItemProcessor"]["States"]["AskModels"]
-    assert child["Parameters"] == {"shard.$": "$.shard", "release.$": "$.release"}
+    given = {"shard.$": "$.shard", "release.$": "$.release", "since.$": "$.begun.at"}
+    assert child["Parameters"] == given
 
 
 def test_throughput_is_bought_last_and_only_where_configured(assembly: Assembly) -> None:

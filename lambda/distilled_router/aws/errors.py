@@ -11,14 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as UnreachableError
 
 THROTTLES = frozenset({"ThrottlingException", "TooManyRequestsException", "Throttling"})
-# IAM is eventually consistent: Bedrock refuses a role that was created seconds ago with the first of these
-# texts, and with the others until the role's policy takes effect.
-ROLE_NOT_READY = (
-    "could not assume provided iam role",
-    "could not validate getobject permissions",
-    "could not validate listbucket permissions",
-    ".write_access_check_file",
-)
+_MISSING = frozenset({"ResourceNotFoundException", "NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404"})
 
 
 class ResourceError(Exception):
@@ -44,14 +37,14 @@ def message(error: ClientError) -> str:
 
 
 def is_missing(error: ClientError) -> bool:
-    """Return whether the service says that the resource does not exist."""
-    return code(error) in {
-        "ResourceNotFoundException",
-        "NoSuchKey",
-        "NoSuchVersion",
-        "NoSuchBucket",
-        "404",
-    }
+    """Return whether the service says that the resource does not exist.
+
+    Some of Bedrock's look-ups call the identifier of an unknown resource invalid, for example
+    GetFoundationModel: "The provided model identifier is invalid."
+    """
+    if code(error) == "ValidationException":
+        return "identifier is invalid" in message(error).lower()
+    return code(error) in _MISSING
 
 
 def is_gone(error: ClientError, read: Callable[[], object | None]) -> bool:
@@ -87,12 +80,6 @@ def is_transient(error: Exception) -> bool:
 def described(error: ClientError | BotoCoreError) -> str:
     """Return the code and text of a service's error, or the text of a failed connection."""
     return f"{code(error)}: {message(error)}" if isinstance(error, ClientError) else str(error)
-
-
-def is_role_not_ready(error: ClientError) -> bool:
-    """Return whether Bedrock can't use a role yet, which is normal in the first minutes of its policy."""
-    text = message(error).lower()
-    return code(error) == "ValidationException" and any(known in text for known in ROLE_NOT_READY)
 
 
 def is_name_in_use(error: ClientError) -> bool:

@@ -6,8 +6,10 @@ Expected outcomes are data, never exceptions, so no state depends on the name of
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Literal, TypedDict
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Literal, TypedDict
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -47,6 +49,15 @@ def failed(message: str) -> StageResult:
 def not_in_progress(digest: str) -> StageResult:
     """Return the result of a step whose release ended meanwhile: superseded, or its stack is deleted."""
     return failed(f"release {digest} has already ended")
+
+
+def waited(event: Mapping[str, Any], now: Callable[[], float] = time.time) -> float:
+    """Return for how many seconds the stage of this event has run.
+
+    It is 0 for an event without `since`, of an execution that began before its stages had it.
+    """
+    since = event.get("since")
+    return max(now() - datetime.fromisoformat(str(since)).timestamp(), 0.0) if since else 0.0
 
 
 def pause(seconds: float, least: int) -> int:

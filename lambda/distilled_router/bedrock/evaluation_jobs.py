@@ -20,10 +20,10 @@ from distilled_router.aws.errors import (
     code,
     described,
     is_name_in_use,
-    is_role_not_ready,
     is_transient,
     or_none,
 )
+from distilled_router.bedrock import roles
 from distilled_router.bedrock.naming import is_owned
 from distilled_router.release.table import Release
 
@@ -49,6 +49,7 @@ def start(bedrock: Any, owner: str, request: Mapping[str, Any], absence_seconds:
 
     Raises:
         NotYetError: The call failed temporarily.
+        RoleNotReadyError: Bedrock can't use the role yet.
         ResourceError: Bedrock refuses the request, or the name belongs to another owner.
     """
     name = str(request["jobName"])
@@ -62,6 +63,8 @@ def start(bedrock: Any, owner: str, request: Mapping[str, Any], absence_seconds:
         if found := find(bedrock, owner, name, absence_seconds):
             return found
         text = f"Bedrock did not create evaluation job {name}: {described(error)}"
+        if roles.is_not_ready(error):
+            raise roles.RoleNotReadyError(text, str(request["roleArn"])) from error
         if is_transient(error) or (isinstance(error, ClientError) and _is_temporary(error)):
             raise NotYetError(text) from error
         raise ResourceError(text) from error
@@ -111,7 +114,6 @@ def _is_ours(bedrock: Any, arn: str, owner: str) -> bool | None:
 
 
 def _is_temporary(error: ClientError) -> bool:
-    """Return whether the role is too new to be assumed, other jobs use up the quota until they end, or the
-    job of that name exists but is not listed yet."""
-    waits = code(error) in {"ServiceQuotaExceededException", "ConflictException"}
-    return waits or is_role_not_ready(error) or is_name_in_use(error)
+    """Return whether other jobs use up the quota until they end, or the job of that name exists but is not
+    listed yet."""
+    return code(error) in {"ServiceQuotaExceededException", "ConflictException"} or is_name_in_use(error)

@@ -28,13 +28,12 @@ from distilled_router.aws.errors import (
     code,
     described,
     is_name_in_use,
-    is_role_not_ready,
     is_transient,
     or_none,
     with_retries,
 )
 from distilled_router.aws.fence import SupersededError, checked_before_each_try
-from distilled_router.bedrock import ownership
+from distilled_router.bedrock import ownership, roles
 from distilled_router.bedrock.lifecycle import check_usable
 from distilled_router.bedrock.models import base_model
 from distilled_router.bedrock.naming import (
@@ -468,12 +467,8 @@ def _refusal(request: Mapping[str, Any], error: ClientError | BotoCoreError) -> 
         return ResourceError(text)
     if is_name_in_use(error):
         return NameInUseError(f"{text} Bedrock does not show the job of this name yet.")
-    if is_role_not_ready(error):
-        return NotYetError(
-            f"{text} The trust policy of {request['roleArn']} must name bedrock.amazonaws.com, this account "
-            "and this Region's jobs; its policy must allow reading the data and writing the output. A new "
-            "role can be used after about two minutes."
-        )
+    if roles.is_not_ready(error):
+        return roles.RoleNotReadyError(text, request["roleArn"])
     if code(error) == "ServiceQuotaExceededException":
         text += (
             " Stop or wait for another job, delete custom models, or raise the quotas of customization jobs "

@@ -184,6 +184,8 @@ def test_call_that_would_succeed_later_ends_no_release(world: World, monkeypatch
         result = entry({"release": A}, None)
         assert (result["outcome"], result["seconds"]) == ("waiting", 300)
         assert "ThrottlingException" in result["message"]
+        world.server.fault("throttled", operation=operation)
+        assert entry({"release": A, "since": "2026-11-20T00:00:00.000Z"}, None)["seconds"] == 3_600
         world.server.fault("denied", operation=operation)
         with pytest.raises(ClientError, match="AccessDenied"):
             entry({"release": A}, None)

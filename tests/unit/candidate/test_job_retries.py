@@ -8,6 +8,7 @@ import pytest
 
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, attempt_name
 from distilled_router.release.table import SUPERSEDED
+from local.bedrock.faults import ROLE_TEXTS
 from tests.unit.candidate.polls import CREATE, NAME, TWICE, all_jobs, job_of, only, poll, tags
 from tests.unit.local.bedrock.scenes import HOUR
 from tests.unit.release_world import OWNER, A, Proxy, World
@@ -60,6 +61,19 @@ def test_the_last_attempt_fails_the_release_with_its_own_reason(world: World) ->
     assert result["message"].startswith(f"job {THIRD} is Failed (validation Failed")
     assert "attempt 3 of 3): Encountered an internal error" in result["message"]
     assert all_jobs(world) == dict.fromkeys((NAME, SECOND, THIRD), "Failed")
+
+
+def test_role_that_is_not_ready_is_waited_for_and_not_for_ever(world: World) -> None:
+    fails(world, 1)
+    world.server.fault("validation", operation=CREATE, count=None, message=ROLE_TEXTS[1])
+    result = poll(world, poll_seconds=HOUR, **TWICE)
+    assert (result["outcome"], result["seconds"]) == ("waiting", 15)
+    world.advance(HOUR)
+    result = poll(world, poll_seconds=HOUR, **TWICE)
+    assert result["outcome"] == "failed"
+    assert ROLE_TEXTS[1] in result["message"]
+    assert "correct the role and deploy again" in result["message"]
+    assert all_jobs(world) == {NAME: "Failed"}
 
 
 def test_another_failure_is_not_tried_again(world: World) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
 from distilled_router.bedrock.ownership import REQUEST_TAG
+from distilled_router.bedrock.roles import NEW_ROLE_SECONDS
 from local.bedrock.faults import ROLE_TEXTS
 from tests.unit import framework
 from tests.unit.framework import MARKER
@@ -317,7 +318,8 @@ def test_a_role_that_is_never_ready_fails_with_its_arn_and_bedrocks_text(world: 
     assert not response.succeeded
     assert ROLE in response.reason
     assert ROLE_ERROR in response.reason
-    assert 120 <= world.server.clock.now() - began <= 120 + 2 * POLL
+    waited = world.server.clock.now() - began
+    assert NEW_ROLE_SECONDS <= waited <= NEW_ROLE_SECONDS + 2 * POLL
     assert world.server.state()["jobs"] == []
 
 

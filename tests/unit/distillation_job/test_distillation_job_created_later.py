@@ -9,12 +9,15 @@ import pytest
 from distillation_job.handler import create_if_wanted
 from distilled_router.aws.fence import SupersededError
 from distilled_router.bedrock import jobs
+from distilled_router.bedrock.roles import NEW_ROLE_SECONDS
+from local.bedrock.faults import ROLE_TEXTS
 from tests.unit import framework
 from tests.unit.resource_scenes import (
     CREATE,
     HOUR,
     JOB,
     NAME,
+    ROLE,
     ROLE_ERROR,
     STOP,
     Meddled,
@@ -25,10 +28,11 @@ from tests.unit.resource_scenes import (
     times,
 )
 
+DAY = 24 * HOUR
 LATER = {"MadeLater": "true"}
 
 
-def create_job(world: World, *wanted: bool, **changes: Any) -> Any:
+def create_job(world: World, *wanted: bool, seconds: float = 0.0, **changes: Any) -> Any:
     """Run the step that creates the job; `wanted` are the results of checking that the execution runs."""
     results = iter(wanted or (True, True))
 
@@ -37,7 +41,7 @@ def create_job(world: World, *wanted: bool, **changes: Any) -> Any:
             raise SupersededError("the execution was stopped")
 
     request = jobs.Request(JOB, "arn:aws:states:us-east-1:000000000000:execution:labelling:1", check_runs)
-    return create_if_wanted(spec(**changes), world.bedrock, request, allow_legacy=False)
+    return create_if_wanted(spec(**changes), world.bedrock, request, allow_legacy=False, seconds=seconds)
 
 
 def test_create_event_creates_no_job(world: World) -> None:
@@ -129,8 +133,26 @@ def test_step_is_retried_after_a_temporary_error(world: World, kind: str) -> Non
 
 
 def test_step_waits_until_a_new_role_can_be_assumed(world: World) -> None:
-    world.server.fault("validation", operation=CREATE, message=ROLE_ERROR)
-    assert create_job(world)["outcome"] == "waiting"
+    world.server.lag(role_seconds=NEW_ROLE_SECONDS)
+    for text in ROLE_TEXTS:
+        result = create_job(world)
+        assert (result["outcome"], text in result["message"]) == ("waiting", True)
+    world.server.advance(NEW_ROLE_SECONDS)
+    assert create_job(world)["outcome"] == "done"
+
+
+def test_step_gives_up_on_a_role_that_does_not_become_ready(world: World) -> None:
+    world.server.lag(role_seconds=DAY)
+    result = create_job(world, seconds=NEW_ROLE_SECONDS + 1)
+    assert result["outcome"] == "failed"
+    assert ROLE_ERROR in result["message"]
+    assert f"policy of {ROLE} must" in result["message"]
+
+
+def test_step_is_tried_again_ever_less_often(world: World) -> None:
+    world.server.fault("throttled", operation=CREATE, count=2)
+    assert create_job(world)["seconds"] == 15
+    assert create_job(world, seconds=DAY)["seconds"] == 3_600
 
 
 def test_step_returns_the_reason_why_bedrock_rejects_the_job(world: World) -> None:

@@ -16,6 +16,7 @@ from distilled_router.aws.objects import Folder
 from distilled_router.aws.state_machine import StageResult, wait_if_transient
 from distilled_router.bedrock.evaluation_jobs import job_name, name_part
 from distilled_router.bedrock.naming import OWNER_TAG
+from distilled_router.bedrock.roles import NEW_ROLE_SECONDS
 from distilled_router.release.gate import Gate
 from distilled_router.release.sweep import Sweep
 from distilled_router.release.table import FAILED, LIVE, ROLLING_OUT, SUPERSEDED, Release
@@ -337,6 +338,17 @@ def test_young_role_and_a_full_quota_are_waited_out(bench: Bench, kind: str, mes
     assert (result["outcome"], message in result["message"]) == ("waiting", True)
     bench.grade()
     assert bench.jobs() == ["Completed"]
+
+
+def test_role_that_does_not_become_ready_gives_no_score_and_is_named(bench: Bench) -> None:
+    bench.answered()
+    bench.world.server.lag(role_seconds=24 * HOUR)
+    began = bench.world.now
+    assert bench.grade()["outcome"] == "done"
+    assert bench.world.now - began < NEW_ROLE_SECONDS + 30
+    bench.decide()
+    assert f"policy of {ROLE} must" in bench.report()["judge"]["problem"]
+    assert bench.jobs() == []
 
 
 def test_foreign_job_of_that_name_is_left_alone(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from distilled_router.env import LabellingEnv
 from labelling import handler
 from labelling.handler import curated
 from stacks.settings import PROJECT
-from tests.unit.labelling.scenes import BUCKET, TASK, Scene
+from tests.unit.labelling.scenes import BUCKET, CREATE, FIRST, SECOND, TASK, Scene
 
 QUERIES = (PROJECT / "data" / "queries.txt").read_text(encoding="utf-8").splitlines()
 
@@ -42,7 +42,7 @@ def files(scene: Scene) -> Folder:
 
 
 def make(scene: Scene) -> Any:
-    return curated(scene.plan, scene.server.s3, BUCKET, TASK)
+    return curated(scene.plan, scene.server.s3, BUCKET, TASK, FIRST)
 
 
 def test_what_is_published_keeps_the_rules_of_every_data_set(scene: Scene) -> None:
@@ -78,10 +78,12 @@ def test_validation_share_that_leaves_no_row_is_reported(scene: Scene) -> None:
 
 def test_shard_that_is_not_labelled_stops_the_curation(scene: Scene) -> None:
     label(scene, QUERIES)
-    scene.publish(20, "00001")
+    for number in range(1, 8):
+        scene.publish(20, f"{number:05d}")
     result = make(scene)
     assert result["outcome"] == "failed"
-    assert "00001.jsonl are not labelled" in result["message"]
+    assert "7 of 8 shards are not labelled, without a reason: 00001, 00002, " in result["message"]
+    assert "00005 and 2 more" in result["message"]
     assert files(scene).names() == []
 
 
@@ -100,12 +102,24 @@ def test_failed_shard_is_reported_with_its_reason(scene: Scene, monkeypatch: pyt
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(handler, "client", lambda _: scene.server.s3)
     label(scene, QUERIES)
-    shards = [
-        {"outcome": "done", "message": ""},
-        {"outcome": "failed", "message": "shard 00001: batch job x failed"},
-    ]
+    scene.publish(60, "00001")
+    scene.server.fault("denied", operation=CREATE, count=None)
+    assert scene.shard("00001").label()["outcome"] == "failed"
     plan = {name: getattr(scene.plan, name) for name in scene.plan.__dataclass_fields__}
-    result = handler.curate_dataset({"plan": plan, "shards": shards}, None)
+
+    result = handler.curate_dataset({"plan": plan, "execution": FIRST}, None)
+
     assert result["outcome"] == "failed"
-    assert result["message"] == "1 of 2 shards failed: shard 00001: batch job x failed"
+    assert result["message"].startswith("1 of 2 shards failed: shard 00001: Bedrock did not create batch job")
+    assert "AccessDeniedException" in result["message"]
     assert files(scene).names() == []
+    other = handler.curate_dataset({"plan": plan, "execution": SECOND}, None)
+    assert "without a reason: 00001" in other["message"]
+
+
+def test_crash_of_a_shards_function_is_its_reason(scene: Scene) -> None:
+    label(scene, QUERIES)
+    scene.folder.write_rows("queries/00001.jsonl", [{"query": "a query without a number"}])
+    with pytest.raises(KeyError):
+        scene.shard("00001").label()
+    assert make(scene)["message"] == "1 of 2 shards failed: KeyError: 'number'"

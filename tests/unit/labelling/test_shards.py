@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from distilled_router.bedrock.naming import DIGEST_TAG, LABELS_TAG, OWNER_TAG
 from distilled_router.bedrock.ownership import REQUEST_TAG
+from distilled_router.bedrock.roles import NEW_ROLE_SECONDS
 from labelling.life import LIFE
 from labelling.shards import PART
 from local.bedrock import BedrockStandIn, Settings
@@ -20,6 +21,7 @@ from tests.unit.labelling.scenes import (
     FIRST,
     HOUR,
     OWNER,
+    ROLE,
     SECOND,
     Scene,
     failing,
@@ -278,6 +280,25 @@ def test_an_account_without_batch_inference_is_told_what_to_do(scene: Scene) -> 
     assert "has not opened batch inference to this account" in result["message"]
     assert 'dataset.labels = "given"' in result["message"]
     assert scene.jobs() == []
+
+
+def test_role_that_does_not_become_ready_ends_the_shard(scene: Scene) -> None:
+    scene.publish(60)
+    scene.server.lag(role_seconds=24 * HOUR)
+    first = scene.shard().label()
+    assert (first["outcome"], first["seconds"]) == ("waiting", 15)
+    result = scene.shard(waited=NEW_ROLE_SECONDS + 1).label()
+    assert result["outcome"] == "failed"
+    assert f"policy of {ROLE} must" in result["message"]
+    assert scene.jobs() == []
+
+
+def test_batch_is_polled_ever_less_often(scene: Scene) -> None:
+    scene.publish(60)
+    scene.shard().label()
+    assert scene.shard().label()["seconds"] == scene.plan.poll_seconds
+    assert scene.shard(waited=10 * HOUR).label()["seconds"] == HOUR / 2
+    assert scene.shard(waited=100 * HOUR).label()["seconds"] == HOUR
 
 
 @pytest.mark.parametrize("code", ["ConflictException", "ValidationException"])

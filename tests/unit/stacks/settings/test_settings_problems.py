@@ -302,7 +302,6 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"rollout.maximum_error_rate": True}, "rollout.maximum_error_rate", "a number"),
     # release
     ({"release.poll_seconds": 0}, "release.poll_seconds", "from 1 to 3600"),
-    ({"release.poll_seconds": 1}, "release.timeout_hours", "up to 0.555 with release.poll_seconds 1"),
     ({"release.stall_hours": 73}, "release.stall_hours", "up to release.timeout_hours, which is 72"),
     ({"release.wait_hours": 73}, "release.wait_hours", "from 0 to 72"),
     ({"release.retry_internal_errors": 4}, "release.retry_internal_errors", "from 0 to 3"),
