@@ -1,4 +1,4 @@
-"""Teachers, students and judges that Amazon Bedrock supports, as documented on 2026-11-24.
+"""Teachers, students, judges and fallback models that Amazon Bedrock supports, as documented on 2026-11-24.
 
 Sources: Amazon Bedrock User Guide, pages `prequisites-model-distillation`, `custom-model-fine-tuning`,
 `deploy-custom-model-on-demand` and `prov-thru-supported`; the model card of Amazon Nova Premier.
@@ -92,6 +92,23 @@ JUDGES: tuple[str, ...] = (
 )
 """Judges for custom metrics (Bedrock user guide, `evaluation-judge`), without models that have ended."""
 
+FALLBACKS: tuple[str, ...] = (
+    *("amazon.nova-micro-v1:0", "us.amazon.nova-micro-v1:0"),
+    *("amazon.nova-lite-v1:0", "us.amazon.nova-lite-v1:0"),
+    *("amazon.nova-pro-v1:0", "us.amazon.nova-pro-v1:0"),
+    *("amazon.nova-2-lite-v1:0", "us.amazon.nova-2-lite-v1:0"),
+    "us.anthropic.claude-haiku-4-5-20251001-v1:0",
+    "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+    "us.anthropic.claude-opus-4-5-20251101-v1:0",
+    "us.anthropic.claude-haiku-5-5",
+    "meta.llama3-1-405b-instruct-v1:0",
+    *("meta.llama3-1-70b-instruct-v1:0", "us.meta.llama3-1-70b-instruct-v1:0"),
+    "us.meta.llama3-3-70b-instruct-v1:0",
+    "mistral.mistral-large-2407-v1:0",
+)
+"""Models that can answer the router's queries, by each id with which Bedrock invokes them. A model with only
+a `us.` id needs its inference profile (user guide, `inference-profiles-support`)."""
+
 ENDED: dict[str, str] = {"amazon.nova-premier-v1:0": "2026-09-14"}
 """Models that Bedrock no longer offers, and their end dates."""
 
@@ -101,6 +118,12 @@ REGIONS: tuple[str, ...] = tuple(sorted({student.region for student in STUDENTS.
 def without_profile(identifier: str) -> str:
     """Return a model's own id, given that or its `us.` inference profile's id."""
     return identifier.removeprefix(US_PROFILE)
+
+
+def fallbacks_named(identifier: str) -> tuple[str, ...]:
+    """Return the ids of the fallback model with any of them; none if no model has it."""
+    model = without_profile(identifier)
+    return tuple(name for name in FALLBACKS if without_profile(name) == model)
 
 
 def teacher_named(identifier: str) -> Teacher | None:

@@ -11,6 +11,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from cdk_distilled_router.catalogue import without_profile
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK
 from cdk_distilled_router.common.functions import Function
@@ -39,12 +40,15 @@ class JobOptions:
         vpc: VPC from which the job reads and writes S3. A change applies to the next job.
         retention: `models` decides whether the model stays when the resource is deleted; storage costs 1.95
             USD a month. `data` decides whether the job's output stays.
+        fallback_model: model that answers queries where no release does. The deployment checks that it can,
+            before it pays for the job.
         tags: tags of job and model, in addition to the owner's.
     """
 
     model_key: kms.IKey | None = None
     vpc: VpcConfig | None = None
     retention: RetentionProps = RETAIN
+    fallback_model: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -148,6 +152,7 @@ class DistillationJob(Construct):
             **self._request(),
             "MadeLater": self._inputs.data.made_later or None,
             "AllowLegacy": self.props.allow_legacy,
+            "FallbackModel": self.options.fallback_model,
             "RetainModel": retention.models == "retain",
             "RetainOutput": retention.data == "retain",
             "Tags": {**self.tags, OWNER_TAG: self.owner, DIGEST_TAG: self.digest},
@@ -222,7 +227,9 @@ class DistillationJob(Construct):
         student, teacher, owned = self.student, self.props.asked_teacher, may.owned(self.owner)
         jobs, models = may.jobs(student), may.models(student)
         all_jobs, all_models = may.account_arn(may.JOBS), may.account_arn(may.MODELS)
-        asked = [student] + ([teacher.removeprefix("us.")] if teacher else [])
+        asked = dict.fromkeys(
+            without_profile(name) for name in (student, teacher, self.options.fallback_model) if name
+        )
         return [
             may.bedrock(["GetFoundationModel"], [may.foundation_model_arn(name) for name in asked]),
             may.bedrock(

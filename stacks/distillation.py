@@ -136,6 +136,7 @@ class DistillationStack(cdk.Stack):
                 model_key=self._key if settings.encryption.model_key else None,
                 vpc=self._hosting.vpc,
                 retention=settings.retention,
+                fallback_model=settings.router.base_model,
                 tags=settings.tags,
             ),
             hosting=self._hosting,

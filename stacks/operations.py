@@ -68,6 +68,13 @@ class OperationsStack(cdk.Stack):
             "the distilled model does not answer the queries",
         )
         self._alarm(
+            "StaticAnswers",
+            "Average",
+            alarms.static_rate,
+            periods,
+            "neither the distilled nor the base model answers; see docs/runbook.md",
+        )
+        self._alarm(
             "InvalidOutput",
             "Average",
             alarms.invalid_output_rate,
@@ -148,7 +155,7 @@ class OperationsStack(cdk.Stack):
         rate, typical = ("Average",), ("p50", "p95")
         yield {
             "Requests": all_of("Requests"),
-            "Answered by a fallback": all_of("Fallback", as_=rate),
+            "Answered by a fallback, by static weights": all_of("Fallback", "StaticAnswers", as_=rate),
         }
         yield {
             "Latency, ms": all_of("Latency", as_=(*typical, "p99")),

@@ -3,7 +3,7 @@
 from pydantic import Field, field_validator
 
 from cdk_distilled_router import catalogue
-from cdk_distilled_router.props.base import InferenceId, Props, not_allowed
+from cdk_distilled_router.props.base import InferenceId, Props, not_allowed, one_of
 
 
 class RouterProps(Props):
@@ -64,4 +64,11 @@ class RouterProps(Props):
         model = catalogue.without_profile(value)
         if model in catalogue.ENDED:
             raise not_allowed(f"a model that is available; {model} ended on {catalogue.ENDED[model]}")
-        return value
+        if value in catalogue.FALLBACKS:
+            return value
+        if ids := catalogue.fallbacks_named(value):
+            raise not_allowed(f"{one_of(ids)}: Bedrock invokes this model by no other id")
+        raise not_allowed(
+            f"{one_of(catalogue.FALLBACKS)} (chat models of {catalogue.AS_OF}; add a newer one to FALLBACKS "
+            "in cdk_distilled_router/catalogue.py)"
+        )

@@ -20,7 +20,8 @@ logger = Logger()
 def watch_job(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step WatchJob: wait until the release has its model."""
     del context
-    digest, env = str(event["release"]), _env(event)
+    digest, env = str(event["release"]), CandidateEnv.read()
+    env = env.changed(poll_seconds=pause(waited(event), env.poll_seconds))
     bedrock, stepfunctions = client("bedrock"), client("stepfunctions")
     releases = Releases(table(env.table_name), env.owner)
     return wait_if_transient(lambda: watch(digest, bedrock, stepfunctions, releases, env), env.poll_seconds)
@@ -29,12 +30,7 @@ def watch_job(event: Mapping[str, Any], context: Any) -> StageResult:
 def deploy_candidate(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step DeployCandidate: wait until the model's on-demand deployment is active."""
     del context
-    digest, env = str(event["release"]), _env(event)
+    digest, env = str(event["release"]), CandidateEnv.read()
+    env = env.changed(poll_seconds=pause(waited(event), env.poll_seconds))
     releases = Releases(table(env.table_name), env.owner)
     return wait_if_transient(lambda: deploy(digest, client("bedrock"), releases, env), env.poll_seconds)
-
-
-def _env(event: Mapping[str, Any]) -> CandidateEnv:
-    """Return the function's variables, with the pause that suits the time which the step has waited."""
-    env = CandidateEnv.read()
-    return env.changed(poll_seconds=pause(waited(event), env.poll_seconds))

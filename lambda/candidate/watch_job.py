@@ -271,7 +271,7 @@ class _Poll:
         return f", attempt {len(attempts)} of {most}" if most > 1 else ""
 
     def _retried_seconds(self, job: Job) -> float:
-        """Return for how many seconds a failed job has been retried: its failure was seen at the next poll."""
+        """Return for how many seconds a failed job has been retried, from the poll that saw the failure."""
         failed_at = (job.get("endTime") or job["creationTime"]).timestamp()
         return float(self.at - max(failed_at, self.release.started_at) - self.env.poll_seconds)
 

@@ -328,6 +328,7 @@ def job_spec(properties: Mapping[str, Any]) -> jobs.JobSpec:
         subnet_ids=tuple(sorted(properties.get("SubnetIds", ()))),
         security_group_ids=tuple(sorted(properties.get("SecurityGroupIds", ()))),
         custom_model_kms_key_id=properties.get("CustomModelKmsKeyId"),
+        fallback_model=properties.get("FallbackModel"),
         tags=dict(properties.get("Tags", {})),
     )
 

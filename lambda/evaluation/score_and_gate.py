@@ -18,7 +18,7 @@ from distilled_router.release.gate import Gate
 from distilled_router.release.table import EVALUATING, Release, Releases
 from distilled_router.task.task import Task
 from evaluation.attempt import PLAN, Evaluation, answers_of, questions_of
-from evaluation.contenders import CANDIDATE, LIVE, Contender
+from evaluation.contenders import BASE, CANDIDATE, LIVE, Contender
 from evaluation.gate import PAIRED, asked, checks
 from evaluation.grade_answers import kept_grades
 from evaluation.grades import Grades
@@ -79,7 +79,7 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
     folder.write_page("report.html", page(found))
     result, scores = told(found)
     releases.update(digest, scores=json.dumps(scores, allow_nan=False), report=folder.uri("report.html"))
-    return result
+    return {**result, "message": f"{result['message']}{_silent_fallback(scored)}"}
 
 
 def _identity(release: Release, asked: Sequence[Question], evaluation: Evaluation) -> dict[str, Any]:
@@ -127,6 +127,18 @@ def _refused(report: Mapping[str, Any]) -> str:
     if not report["decided"]:
         return f"not evaluated: {reasons}. Raise release.attempt to evaluate the candidate again."
     return f"refused by the gate: {reasons}{_first_problem(report)}"
+
+
+def _silent_fallback(scored: Sequence[Scored]) -> str:
+    """Return the part of the message that names a base model without any answer; '' if it has one."""
+    base = next((one for one in scored if one.contender.name == BASE), None)
+    answers = [base.answer(question) for question, _ in base.rows] if base else []
+    if base is None or any(answer.weights for answer in answers):
+        return ""
+    return (
+        f". router.base_model {base.contender.endpoint} answered none of {len(answers)} questions, so static "
+        f"weights are the only fallback: {answers[0].problem if answers else 'not asked'}"
+    )
 
 
 def _first_problem(report: Mapping[str, Any]) -> str:

@@ -114,6 +114,7 @@ class Telemetry:
         metrics.add_metadata("request_id", request_id)
         metrics.add_metric("Requests", "Count", 1)
         metrics.add_metric("Fallback", "Count", int(trace.source != DISTILLED))
+        metrics.add_metric("StaticAnswers", "Count", int(trace.source == STATIC))
         # 0 or 1 per request, like the other counts, so that the average is a rate.
         metrics.add_metric("RouterErrors", "Count", int(trace.errors > 0))
         metrics.add_metric("CacheHits", "Count", int(trace.cached))

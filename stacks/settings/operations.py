@@ -82,6 +82,10 @@ class Alarms(Props):
         description="Share of requests with an error, and of failed reads of the route."
     )
     fallback_rate: Fraction = Field(description="Share of requests that the distilled model didn't answer.")
+    static_rate: Fraction = Field(
+        default=0.01,
+        description="Share of requests that no model answered, so that static weights did. Default: 0.01.",
+    )
     invalid_output_rate: Fraction = Field(description="Share of model answers that don't parse.")
     latency_p95_ms: int = Field(
         ge=1, le=29_000, description="95th percentile of the latency, in milliseconds."

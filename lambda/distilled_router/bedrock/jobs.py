@@ -34,7 +34,7 @@ from distilled_router.aws.errors import (
 )
 from distilled_router.aws.fence import SupersededError, checked_before_each_try
 from distilled_router.bedrock import ownership, roles
-from distilled_router.bedrock.lifecycle import check_usable
+from distilled_router.bedrock.lifecycle import check_fallback, check_usable
 from distilled_router.bedrock.models import base_model
 from distilled_router.bedrock.naming import (
     DIGEST_TAG,
@@ -59,6 +59,7 @@ _FREE = frozenset(
         "output_data_uri",
         "subnet_ids",
         "security_group_ids",
+        "fallback_model",
         "tags",
     }
 )
@@ -105,7 +106,7 @@ class JobSpec:
     """The specification of a job, as CreateModelCustomizationJob needs it.
 
     The fields in CamelCase are the custom resource's properties. Either `training_data_uri` or
-    `invocation_logs_uri` is set.
+    `invocation_logs_uri` is set. `fallback_model` is no part of the job, but checked before it is paid for.
     """
 
     job_name: str
@@ -125,6 +126,7 @@ class JobSpec:
     subnet_ids: Sequence[str] = ()
     security_group_ids: Sequence[str] = ()
     custom_model_kms_key_id: str | None = None
+    fallback_model: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def decisive(self) -> dict[str, Any]:
@@ -347,11 +349,13 @@ def _dropped(key: str) -> str:
 
 
 def check_models(bedrock: Any, spec: JobSpec, *, allow_legacy: bool, today: datetime | None = None) -> None:
-    """Raise ResourceError if a model of the job has ended or is LEGACY."""
+    """Raise ResourceError if a model of the job has ended or is LEGACY, or the fallback can't answer."""
     asked = [spec.base_model_identifier]
     if spec.teacher_model_identifier:
         asked.append(spec.teacher_model_identifier)
     check_usable(bedrock, asked, allow_legacy=allow_legacy, today=today)
+    if spec.fallback_model:
+        check_fallback(bedrock, spec.fallback_model, allow_legacy=allow_legacy, today=today)
 
 
 def failed_internally(job: Mapping[str, Any]) -> bool:

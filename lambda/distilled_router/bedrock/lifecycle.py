@@ -13,10 +13,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from distilled_router.aws.errors import ResourceError, is_missing, message
+from distilled_router.aws.errors import ResourceError, code, is_missing, message
 
 # A cross-Region inference profile has a geography in front of the model's id.
 _GEOGRAPHIES = ("us.", "eu.", "apac.", "global.")
+_FALLBACK = "router.base_model"
 
 
 def foundation_model_id(identifier: str) -> str:
@@ -36,17 +37,48 @@ def check_usable(
     """
     now = today or datetime.now(UTC)
     for identifier in identifiers:
-        model = foundation_model_id(identifier)
-        try:
-            details = bedrock.get_foundation_model(modelIdentifier=model)["modelDetails"]
-        except ClientError as error:
-            if is_missing(error) or error.response["Error"].get("Code") == "ValidationException":
-                raise ResourceError(
-                    f"Model {identifier} is unknown to Bedrock in this Region ({message(error)}). "
-                    "Choose another one in distillation.teacher or distillation.student."
-                ) from error
-            raise
+        details = _details(bedrock, identifier, "distillation.teacher or distillation.student")
         _check_dates(identifier, details.get("modelLifecycle", {}), now, allow_legacy=allow_legacy)
+
+
+def check_fallback(
+    bedrock: Any, identifier: str, *, allow_legacy: bool, today: datetime | None = None
+) -> None:
+    """Raise ResourceError for a model that can't answer the queries that no release answers.
+
+    It must be usable, write text, and be invoked in the way in which it is named: by its own id, or by that
+    of an inference profile.
+    """
+    details = _details(bedrock, identifier, _FALLBACK)
+    _check_dates(
+        identifier, details.get("modelLifecycle", {}), today or datetime.now(UTC), allow_legacy=allow_legacy
+    )
+    modalities, types = details.get("outputModalities"), details.get("inferenceTypesSupported")
+    if modalities and "TEXT" not in modalities:
+        raise ResourceError(
+            f"Model {identifier} in {_FALLBACK} writes {', '.join(modalities)}, not TEXT. Nothing was "
+            "started. Choose a model that answers chats, such as us.amazon.nova-micro-v1:0."
+        )
+    is_profile = foundation_model_id(identifier) != identifier
+    if types and "ON_DEMAND" not in types and not is_profile:
+        raise ResourceError(
+            f"Model {identifier} in {_FALLBACK} supports {', '.join(types)}, not ON_DEMAND. Nothing was "
+            f"started. Name its inference profile, us.{identifier}, or another model."
+        )
+
+
+def _details(bedrock: Any, identifier: str, setting: str) -> dict[str, Any]:
+    """Return GetFoundationModel's details. Raise ResourceError for an unknown model, naming its setting."""
+    try:
+        model = foundation_model_id(identifier)
+        return dict(bedrock.get_foundation_model(modelIdentifier=model)["modelDetails"])
+    except ClientError as error:
+        if is_missing(error) or code(error) == "ValidationException":
+            raise ResourceError(
+                f"Model {identifier} is unknown to Bedrock in this Region ({message(error)}). Nothing was "
+                f"started. Choose another one in {setting}."
+            ) from error
+        raise
 
 
 def _check_dates(identifier: str, lifecycle: dict[str, Any], now: datetime, *, allow_legacy: bool) -> None:

@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 
 import candidate.handler
 from candidate import deploy_candidate
+from distilled_router.aws.absence import confirmed
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.release.table import DEPLOYING, FAILED, SUPERSEDED, WAITING
 from tests.unit.candidate import polls
@@ -19,9 +20,9 @@ ENV = polls.candidate_env(tags={"team": "search"})
 NAME = f"{OWNER}-{A}"
 
 
-def deploy(world: World, digest: str = A, **clients: Any) -> StageResult:
-    bedrock = clients.get("bedrock", world.bedrock)
-    return deploy_candidate.deploy(digest, bedrock, world.releases, ENV)
+def deploy(world: World, digest: str = A, **others: Any) -> StageResult:
+    bedrock, env = others.get("bedrock", world.bedrock), others.get("env", ENV)
+    return deploy_candidate.deploy(digest, bedrock, world.releases, env)
 
 
 def ready(world: World, digest: str = A, attempt: int = 1) -> None:
@@ -48,6 +49,20 @@ def test_deployment_is_created_once_and_awaited(world: World) -> None:
         "team": "search",
         **RELEASE.tags(OWNER, request="request-1", digest=A),
     }
+
+
+def test_deployment_that_is_readable_after_a_minute_is_awaited(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first poll may come after one second, `release.poll_seconds`."""
+    ready(world)
+    monkeypatch.setattr(confirmed, "__kwdefaults__", {"sleep": world.advance, "now": lambda: world.now})
+    world.server.lag(get_seconds=60)
+    assert deploy(world)["outcome"] == "waiting"
+    world.advance(1)
+    result = deploy(world, env=polls.candidate_env(absence_seconds=60))
+    assert result["message"] == f"deployment {NAME} is Creating"
+    assert world.calls("CreateCustomModelDeployment") == 1
 
 
 def test_failed_deployment_ends_the_release_with_bedrocks_reason(world: World) -> None:

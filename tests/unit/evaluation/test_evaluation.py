@@ -37,7 +37,7 @@ def test_with_a_malformed_route_the_candidate_is_compared_with_the_route_in_use(
 def test_good_candidate_passes_and_its_report_is_kept(world: World, court: Court) -> None:
     court.candidate(ROWS)
     result = court.evaluate(gate=GATE)
-    assert result["outcome"] == "done", result["message"]
+    assert result["outcome"] == "done"
     assert result["message"].startswith(f"{ASKED} queries: valid output 100.0%, dominant label ")
     kept = court.report()
     assert (kept["release"], kept["passed"], kept["reasons"]) == (A, True, [])
@@ -237,7 +237,9 @@ def test_another_attempt_asks_anew(world: World, court: Court) -> None:
 def test_everybody_answers_the_same_questions(world: World, court: Court) -> None:
     court.go_live()
     court.candidate(ROWS)
-    assert court.evaluate(base_model="us.amazon.nova-micro-v1:0")["outcome"] == "done"
+    result = court.evaluate(base_model="us.amazon.nova-micro-v1:0")
+    assert result["outcome"] == "done"
+    assert "router.base_model" not in result["message"]
     kept = court.report()
     assert list(kept["contenders"]) == ["candidate", "live", "base", "static"]
     assert kept["contenders"]["live"]["title"] == f"live release {B}"
@@ -325,6 +327,16 @@ def test_superseded_candidate_is_not_asked(world: World, court: Court) -> None:
 def test_unknown_release_is_not_asked(world: World, court: Court) -> None:
     assert court.evaluate()["outcome"] == "failed"
     assert world.releases.get(A) is None
+
+
+def test_base_model_that_answers_nothing_is_named(world: World, court: Court) -> None:
+    court.candidate(ROWS)
+    base = "us.amazon.nova-micro-v1:0"
+    world.server.fault("denied", operation="Converse", modelId=base, count=None)
+    result = court.evaluate(base_model=base)
+    assert result["outcome"] == "done"
+    assert f"router.base_model {base} answered none of " in result["message"]
+    assert "static weights are the only fallback: AccessDeniedException" in result["message"]
 
 
 def test_hold_out_that_is_too_small_is_refused(court: Court) -> None:

@@ -97,6 +97,15 @@ def test_base_models_cost_is_its_own(bench: MakeBench) -> None:
     assert base["CostUsd"] == [pytest.approx(NOVA_MICRO)]
 
 
+@pytest.mark.parametrize(("says", "static"), [(STUDENT_SAYS, 0), (client_error("AccessDenied", 403), 1)])
+def test_static_answers_have_a_metric_of_their_own(bench: MakeBench, says: Any, static: int) -> None:
+    """The base model's answers count as fallbacks, too."""
+    made = bench(healthy(**{BASE_MODEL: says}), TableDouble(None))
+    made.ask()
+    (blob,) = made.metrics()
+    assert (blob["Fallback"], blob["StaticAnswers"]) == ([1], [static])
+
+
 def test_metrics_without_a_model_call(bench: MakeBench) -> None:
     made = bench(healthy(**{BASE_MODEL: client_error("AccessDeniedException", 403)}), TableDouble(None))
     made.ask()

@@ -266,6 +266,62 @@ def test_a_lookup_that_is_denied_is_no_unknown_model(world: World) -> None:
         lifecycle.check_usable(world.bedrock, [TEACHER], allow_legacy=False)
 
 
+FALLBACK = "us.amazon.nova-micro-v1:0"
+
+
+@pytest.mark.parametrize("fallback", [FALLBACK, "amazon.nova-micro-v1:0"])
+def test_a_fallback_that_can_answer_passes(world: World, fallback: str) -> None:
+    lifecycle.check_fallback(world.bedrock, fallback, allow_legacy=False)
+
+
+@pytest.mark.parametrize(
+    ("fallback", "details", "text"),
+    [
+        ("amazon.nova-mikro-v1:0", {}, "unknown to Bedrock in this Region"),
+        (
+            "amazon.nova-micro-v1:0",
+            {"inferenceTypesSupported": ["INFERENCE_PROFILE"]},
+            f"profile, {FALLBACK}",
+        ),
+        (FALLBACK, {"outputModalities": ["EMBEDDING"]}, "writes EMBEDDING, not TEXT"),
+    ],
+)
+def test_a_fallback_that_can_not_answer_is_refused(
+    world: World, fallback: str, details: dict[str, Any], text: str
+) -> None:
+    def read(**parameters: Any) -> Any:
+        found = world.bedrock.get_foundation_model(**parameters)["modelDetails"]
+        return {"modelDetails": {**found, **details}}
+
+    with pytest.raises(
+        ResourceError, match=f"{text}.*Nothing was started|Nothing was started.*{text}"
+    ) as caught:
+        lifecycle.check_fallback(failing(world.bedrock, read), fallback, allow_legacy=False)
+    assert "router.base_model" in str(caught.value)
+
+
+def failing(real: Any, get_foundation_model: Any) -> Any:
+    class Client:
+        def __getattr__(self, name: str) -> Any:
+            return get_foundation_model if name == "get_foundation_model" else getattr(real, name)
+
+    return Client()
+
+
+def test_a_job_is_not_paid_for_while_the_fallback_can_not_answer(world: World) -> None:
+    for later in ({}, {"MadeLater": "true"}):
+        properties = job_properties(FallbackModel="us.amazon.nova-mikro-v1:0", **later)
+        response = world.jobs().send(framework.create(properties))
+        assert not response.succeeded
+        assert "us.amazon.nova-mikro-v1:0 is unknown to Bedrock" in response.reason
+    assert world.server.calls("CreateModelCustomizationJob") == []
+
+
+def test_the_fallback_decides_no_job() -> None:
+    assert spec(FallbackModel=FALLBACK).token == spec().token
+    assert spec(FallbackModel=FALLBACK).request() == spec().request()
+
+
 def test_names_say_whose_they_are() -> None:
     name = release_name("video-router-prod", "0123456789ab")
 

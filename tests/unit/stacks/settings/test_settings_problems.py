@@ -321,6 +321,16 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "all supported Regions are in the US",
     ),
     ({"router.base_model": "amazon.nova-premier-v1:0"}, "router.base_model", "ended on 2026-09-14"),
+    (
+        {"router.base_model": "anthropic.claude-haiku-4-5-20251001-v1:0"},
+        "router.base_model",
+        '"us.anthropic.claude-haiku-4-5-20251001-v1:0": Bedrock invokes this model by no other id',
+    ),
+    *(
+        ({"router.base_model": model}, "router.base_model", "add a newer one to FALLBACKS in")
+        for model in ("amazon.titan-embed-text-v2:0", "amazon.nova-canvas-v1:0", "amazon.nova-micro-v9:0")
+    ),
+    ({"alarms.static_rate": 2}, "alarms.static_rate", "from 0 to 1"),
     ({"router.time_budget_ms": 199}, "router.time_budget_ms", "from 200 to 25000"),
     ({"router.time_budget_ms": 25_001}, "router.time_budget_ms", "from 200 to 25000"),
     ({"router.memory_mb": 100}, "router.memory_mb", "from 128 to 10240"),
