@@ -84,16 +84,22 @@ class ResourceProvider(cr.Provider):
                 reason = "The Provider framework invokes this one handler; the CDK grants all its versions."
                 acknowledge(role, f"IAM5[Resource::{function_versions(handler)}]", reason)
         if poll_role:
-            for name in ("isComplete", "onTimeout"):
-                self._configure(name, WAITER, hosting, poll_role)
-            waiter = self.node.find_child("waiter-state-machine")
-            waiter_role = waiter.node.find_child("Role")
-            assert isinstance(waiter_role, iam.Role)
-            _trust_this_account_only(waiter_role)
-            # CloudFormation chooses the state machine's name, so the role's policy needs a pattern.
-            hosting.encrypt(waiter, waiter_role, _MACHINES)
-            self._retry_timeout(waiter, total_timeout, query_interval)
-            self._acknowledge_waiter(waiter)
+            self._configure_waiter(hosting, poll_role, total_timeout, query_interval)
+
+    def _configure_waiter(
+        self, hosting: Hosting, role: iam.Role, total: cdk.Duration, interval: cdk.Duration
+    ) -> None:
+        """Configure the framework's state machine and the functions that it calls with a role."""
+        for name in ("isComplete", "onTimeout"):
+            self._configure(name, WAITER, hosting, role)
+        waiter = self.node.find_child("waiter-state-machine")
+        waiter_role = waiter.node.find_child("Role")
+        assert isinstance(waiter_role, iam.Role)
+        _trust_this_account_only(waiter_role)
+        # CloudFormation chooses the state machine's name, so the role's policy needs a pattern.
+        hosting.encrypt(waiter, waiter_role, _MACHINES)
+        self._retry_timeout(waiter, total, interval)
+        self._acknowledge_waiter(waiter)
 
     def _configure(self, name: str, caller: Caller, hosting: Hosting, role: iam.Role) -> None:
         """Set memory, VPC and key of a function of the framework, and acknowledge its findings."""

@@ -22,7 +22,7 @@ def test_metrics_of_a_distilled_answer(bench: MakeBench) -> None:
     assert directive["Dimensions"] == [["service"], ["service", "release"], ["service", "source"]]
     assert {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]} == {
         **dict.fromkeys(("Requests", "Fallback", "RouterErrors", "CacheHits", "InvalidOutput"), "Count"),
-        **dict.fromkeys(("InputTokens", "OutputTokens"), "Count"),
+        **dict.fromkeys(("StaticAnswers", "InputTokens", "OutputTokens"), "Count"),
         **dict.fromkeys(("Latency", "ModelLatency"), "Milliseconds"),
     }
     assert (blob["service"], blob["release"]) == ("video-router-test", "aaaaaaaaaaaa")
