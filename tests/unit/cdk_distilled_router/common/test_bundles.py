@@ -33,6 +33,8 @@ SERVICES = {
     "labelling": ("bedrock", "bedrock-runtime", "s3", "stepfunctions"),
     "evaluation": ("bedrock-runtime", "dynamodb", "s3"),
     "rollout": ("cloudwatch", "dynamodb"),
+    # Its own client, without boto3's.
+    "router": (),
     "provisioned_throughput": ("bedrock", "dynamodb"),
     "release": ("bedrock", "dynamodb", "s3", "stepfunctions"),
     "release_wait": ("dynamodb",),
@@ -141,9 +143,7 @@ def layer() -> Path:
 @pytest.fixture(scope="module")
 def loaded(layer: Path) -> dict[str, Any]:
     """What went wrong when each function was imported, and which of our files that loaded, by its folder."""
-    functions = [
-        (folder, str(bundles.function_bundle(folder)), SERVICES.get(folder, ())) for folder in FOLDERS
-    ]
+    functions = [(folder, str(bundles.function_bundle(folder)), SERVICES[folder]) for folder in FOLDERS]
     environment = {
         "PATH": os.environ["PATH"],
         "AWS_REGION": "us-east-1",
