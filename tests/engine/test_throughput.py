@@ -64,7 +64,9 @@ def held(engine: Engine) -> dict[str, tuple[str, str]]:
 
 def hurried(template: Mapping[str, Any]) -> dict[str, Any]:
     """Return a template whose waiter polls once and then gives up."""
-    text, waiters = re.subn(r'(MaxAttempts\\":)\d+', r"\g<1>0", json.dumps(template))
+    # Its polls are retries after any error; the retries of a call that fails are others.
+    polls = r'(States\.ALL[^\[\]]*\][^\[\]]*MaxAttempts\\":)\d+'
+    text, waiters = re.subn(polls, r"\g<1>0", json.dumps(template))
     assert waiters == 1
     made: dict[str, Any] = json.loads(text)
     return made
