@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.router import FUNCTION
+from benchmarks.standin import FUNCTION
 from cdk_distilled_router.common import bundles
 
 TURNS = 7

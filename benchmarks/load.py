@@ -29,7 +29,7 @@ from urllib.request import Request, urlopen
 import pygal
 from pygal.style import Style
 
-from benchmarks.router import FUNCTION, PROJECT, Where, standin
+from benchmarks.standin import FUNCTION, PROJECT, Where, standin
 
 SECONDS = 15
 TIME_BUDGET_MS = 1500
