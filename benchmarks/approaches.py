@@ -42,8 +42,8 @@ def ours(where: Where) -> Ask:
     from router.assembly import make_router, services
     from tests.unit.router.doubles import TableDouble
 
-    env = RouterEnv.read(where.variables())
-    bedrock, _ = services(env, where.variables())
+    env = RouterEnv.read(where.variables)
+    bedrock, _ = services(env, where.variables, side_by_side=CONNECTIONS)
     table = TableDouble(Route(1, (Share("aaaaaaaaaaaa", where.model, 1.0),)))
     router = make_router(env, Task.load(), bedrock=bedrock, dynamodb=table)
 
@@ -59,7 +59,7 @@ def our_call(where: Where) -> Ask:
     from distilled_router.env import RouterEnv
     from router.assembly import services
 
-    bedrock, _ = services(RouterEnv.read(where.variables()), where.variables())
+    bedrock, _ = services(RouterEnv.read(where.variables), where.variables, side_by_side=CONNECTIONS)
     return _converse(bedrock, where)
 
 

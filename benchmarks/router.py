@@ -36,7 +36,7 @@ from benchmarks.standin import FIRST_TOKEN_MS, FUNCTION, PROJECT, TOKENS_A_SECON
 QUERY = "red car number"
 # LiteLLM needs 20 ms of CPU time a query, so that a core is half busy.
 RATE = 20
-QUERIES, TURNS, STARTS, WARM = 400, 3, 11, 20
+QUERIES, TURNS, STARTS, WARM = 400, 3, 12, 40
 ONE, STEADY, PUBLISHED = "one caller", f"{RATE} a second", "the published format"
 type Run = Mapping[str, Any]
 
@@ -48,9 +48,10 @@ def measure(ask: Ask, queries: int, rate: float) -> dict[str, Any]:
     """Ask different queries, one after another or at a rate; return latencies, CPU time and memory."""
     # Metrics and logs are discarded: in Lambda, another process handles them.
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
-        replies = [ask(f"warm {number}") for number in range(WARM)]
+        # The connections of this load are then open.
+        _asked(ask, "warm", WARM, rate)
         cpu = time.process_time()
-        took, replies = _at_rate(ask, queries, rate) if rate else _one_by_one(ask, queries)
+        took, replies = _asked(ask, QUERY, queries, rate)
         cpu = time.process_time() - cpu
     return {
         "ms": took,
@@ -61,21 +62,26 @@ def measure(ask: Ask, queries: int, rate: float) -> dict[str, Any]:
     }
 
 
-def _one_by_one(ask: Ask, queries: int) -> tuple[list[float], list[Any]]:
+def _asked(ask: Ask, text: str, queries: int, rate: float) -> tuple[list[float], list[Any]]:
+    """Return the milliseconds and the reply of each query."""
+    return _at_rate(ask, text, queries, rate) if rate else _one_by_one(ask, text, queries)
+
+
+def _one_by_one(ask: Ask, text: str, queries: int) -> tuple[list[float], list[Any]]:
     took, replies = [], []
     for number in range(queries):
         began = time.perf_counter()
-        replies.append(ask(f"{QUERY} {number}"))
+        replies.append(ask(f"{text} {number}"))
         took.append((time.perf_counter() - began) * 1000)
     return took, replies
 
 
-def _at_rate(ask: Ask, queries: int, rate: float) -> tuple[list[float], list[Any]]:
+def _at_rate(ask: Ask, text: str, queries: int, rate: float) -> tuple[list[float], list[Any]]:
     """Ask at a constant rate, without waiting for earlier answers."""
 
     def one(number: int, due: float) -> tuple[float, Any]:
         # Counted from the due time, so that a wait for a thread counts too.
-        reply = ask(f"{QUERY} {number}")
+        reply = ask(f"{text} {number}")
         return (time.perf_counter() - due) * 1000, reply
 
     with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -90,7 +96,7 @@ def _at_rate(ask: Ask, queries: int, rate: float) -> tuple[list[float], list[Any
 
 def initialise(approach: str, where: Where) -> dict[str, Any]:
     """Return the CPU milliseconds of an approach's setup; "boto3" is only its import and a client."""
-    os.environ |= where.variables()
+    os.environ |= where.variables
     began = time.process_time()
     if approach == "boto3":
         where.client()

@@ -49,6 +49,7 @@ class Where:
     model: str
     ca_bundle: str
 
+    @property
     def variables(self) -> dict[str, str]:
         """Return the function's variables, with the stand-in in place of AWS."""
         return {**FUNCTION, "AWS_ENDPOINT_URL": self.url, "AWS_CA_BUNDLE": self.ca_bundle}
