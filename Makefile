@@ -116,10 +116,10 @@ checks: $(CHECKS)  ## Check prod with checkov, and update docs/checks.md
 faults: $(TESTS)  ## Deploy, update and destroy everything under random faults [SCHEDULES=200] [SEED=1]
 	@python -m tests.faults --schedules "$(SCHEDULES)" --seed "$(SEED)"
 
-benchmarks: $(TESTS)  ## Measure the router: against others, under load, at a cold start; 10 minutes on an otherwise idle machine
+benchmarks: $(TESTS)  ## Measure the router: against others, under load, at a cold start; 20 minutes on an otherwise idle machine
 	python -m benchmarks.cold_start
 	python -m benchmarks.load
-	python -m benchmarks.router --queries 400
+	python -m benchmarks.router
 
 snapshots: $(TESTS)  ## Update the snapshots of the templates
 	pytest tests/snapshots --snapshot-update
