@@ -50,6 +50,12 @@ class Declarations:
         """Return the declaration that counts, or None."""
         return next(reversed(self.all()), None)
 
+    def claimants(self) -> list[Claimant] | None:
+        """Return the resources that declare releases, the newest last; None if nothing readable says so."""
+        item = self._item()
+        found = [declaration.claimant for declaration in _declarations(item)]
+        return found if found or (item or {}).get(_LIST) == [] else None
+
     def is_closed(self) -> bool:
         """Return whether the last declaration was removed: nothing may be created any more."""
         item = self._item()

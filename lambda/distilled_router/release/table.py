@@ -232,16 +232,13 @@ class Releases:
             self._note_creating(digest, 0)
 
     def _may_create(self, claimant: Claimant) -> bool:
-        declarations = self.declarations
-        if declarations.is_closed():
-            return False
-        declared = [declaration.claimant for declaration in declarations.all()]
+        declared = self.declarations.claimants()
         if declared and claimant not in declared:
             raise NotYetError(
                 f"Resource {claimant.logical_id} does not declare releases of {self.owner}: "
                 f"{declared[-1].logical_id} does. The next call of this step acts for that one."
             )
-        return True
+        return declared != []
 
     def is_creating(self) -> bool:
         """Return whether a step of any release may be creating a resource at this moment."""
