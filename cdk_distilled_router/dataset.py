@@ -124,14 +124,20 @@ class Dataset(Construct):
             files: the files to publish.
             props: properties of the job. The validation depends on its method, and an estimate above its
                 `maximum_cost_usd` fails the deployment.
-            cost: input of the cost estimate. Default: no estimate.
+            cost: input of the cost estimate. If it names the `job`, the limit counts what the owner committed
+                before. Default: no estimate and no limit.
             retention: `data` decides whether published files stay when the resource is deleted.
             hosting: VPC, key and log retention of the functions.
         """
         super().__init__(scope, construct_id)
         self.training_key = f"datasets/{files.digest}/training.jsonl"
         self.holdout_key = f"datasets/{files.digest}/holdout.jsonl"
-        permissions = [*files.permissions(), *self._publishing(bucket), *registering(self, hosting)]
+        permissions = [
+            *files.permissions(),
+            *self._publishing(bucket),
+            *registering(self, hosting),
+            *spending(cost),
+        ]
         role = may.function_role(self, "Role", permissions)
         handler = Function(
             self,
@@ -153,7 +159,7 @@ class Dataset(Construct):
             properties={
                 "Bucket": bucket.bucket_name,
                 "Method": props.method,
-                **cost_properties(cost, props.maximum_cost_usd),
+                **cost_properties(cost, props),
                 **files.properties(),
                 "Retain": retention.data == "retain",
             },
@@ -172,9 +178,23 @@ class Dataset(Construct):
         ]
 
 
-def cost_properties(cost: Spec | None, maximum_usd: float) -> dict[str, object]:
+def cost_properties(cost: Spec | None, props: JobProps) -> dict[str, object]:
     """Return the properties with which a resource compares an estimate with a limit."""
     if cost is None:
         return {}
-    # As JSON text: CloudFormation turns numbers into strings.
-    return {"Cost": json.dumps(asdict(cost), sort_keys=True), "MaximumCostUsd": maximum_usd}
+    return {
+        # As JSON text: CloudFormation turns numbers into strings.
+        "Cost": json.dumps(asdict(cost), sort_keys=True),
+        "MaximumCostUsd": props.maximum_cost_usd,
+        "MaximumCostDays": props.maximum_cost_days,
+    }
+
+
+def spending(cost: Spec | None) -> list[may.Permission]:
+    """Return the permissions to see the jobs that an owner has paid for."""
+    if cost is None or not cost.job:
+        return []
+    return [
+        may.bedrock(["GetModelCustomizationJob"], [may.account_arn(may.JOBS)]),
+        may.bedrock(["ListModelCustomizationJobs"], ["*"]),
+    ]

@@ -1,7 +1,7 @@
 """Estimate what an environment costs: once, each month, for 1,000 queries.
 
 Counts the rows of the data set and takes prices from a table in this project,
-without any access to AWS. The exit status is 1 if the estimate exceeds
+without any access to AWS. The exit status is 1 if the estimate by itself exceeds
 distillation.maximum_cost_usd.
 """
 
@@ -191,7 +191,10 @@ def show(settings: Settings, counted: Counted, found: Estimate, judged: Part, co
     console.print()
     console.print(_alternatives(found.per_thousand), highlight=False)
     at_most = dollars(found.once.at_most_usd)
-    within = f"Within the limit: at most {at_most} USD once, distillation.maximum_cost_usd = {limit:g}."
+    within = (
+        f"Within the limit: at most {at_most} USD once, distillation.maximum_cost_usd = {limit:g}. A deployment "
+        f"also counts what was committed in the last {chosen.maximum_cost_days} days."
+    )
     say(console, "", *_notes(spec(settings), found, judged), "", check(found, limit) or within)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import aws_cdk as cdk
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
@@ -41,6 +43,7 @@ class DistillationStack(cdk.Stack):
         super().__init__(scope, construct_id, env=env, description="Distilled router: data set and job")
         self._settings, self._hosting, self._identity = settings, hosting, identity
         self._bucket, self._key = bucket, key
+        self._cost = replace(costs.spec(settings), job=identity.job_name)
         self.labelling: Labelling | None = None
         match settings.dataset.labels, settings.dataset.source:
             case "teacher", _:
@@ -93,7 +96,7 @@ class DistillationStack(cdk.Stack):
                 source_key=settings.dataset.source_key,
             ),
             plan=plan,
-            cost=costs.spec(settings),
+            cost=self._cost,
             attempt=settings.release.attempt,
             retention=settings.retention,
             hosting=self._hosting,
@@ -115,7 +118,7 @@ class DistillationStack(cdk.Stack):
                 use_logged_answers=settings.dataset.use_logged_answers,
             ),
             props=settings.distillation,
-            cost=costs.spec(settings),
+            cost=self._cost,
             retention=settings.retention,
             hosting=self._hosting,
         )

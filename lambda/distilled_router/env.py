@@ -237,6 +237,22 @@ class ReleaseWaitEnv(Env):
     margin_seconds: int
 
 
+class CheckCostEnv(Env):
+    """The variables of the labelling's step CheckCost.
+
+    Attributes:
+        requests_table: holds what the owner has committed to pay.
+        bucket: holds everything under `labels/`.
+        cost: the fields of `distilled_router.cost.lines.Spec`.
+    """
+
+    requests_table: str
+    bucket: str
+    cost: Mapping[str, Any]
+    maximum_cost_usd: float
+    maximum_cost_days: int
+
+
 class LabellingEnv(Env):
     """The variables of the labelling's steps.
 

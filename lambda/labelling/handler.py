@@ -1,8 +1,8 @@
 """Entry points of labelling: the custom resource and the steps of its state machine.
 
 The resource checks the raw queries before anything is paid for, publishes them in shards and starts the state
-machine. The machine labels each shard, curates the data set and creates the customization job. All answers
-stay in the labels' folder, so that the next execution reuses them.
+machine. The machine asks the limit again, labels each shard, curates the data set and creates the
+customization job. All answers stay in the labels' folder, so that the next execution reuses them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aws_lambda_powertools import Logger
 from botocore.config import Config
 
 from distilled_router.aws import executions
-from distilled_router.aws.clients import client
+from distilled_router.aws.clients import client, table
 from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
 from distilled_router.aws.objects import Folder, json_lines
 from distilled_router.aws.state_machine import (
@@ -28,11 +28,14 @@ from distilled_router.aws.state_machine import (
     waited,
 )
 from distilled_router.bedrock.ownership import Claimant
+from distilled_router.cost.limit import Limit, Spending
+from distilled_router.cost.lines import Spec
 from distilled_router.data.conversation import examples
 from distilled_router.data.labelling_plan import Plan, shard_of
-from distilled_router.env import LabellingEnv, ResourceEnv
+from distilled_router.env import CheckCostEnv, LabellingEnv, ResourceEnv
 from distilled_router.task.task import Task
 from labelling import failures, resource
+from labelling.cost_check import CostCheck
 from labelling.curation import curate
 from labelling.dataset import GIVEN_HOLDOUT, publish
 from labelling.resource import Services
@@ -56,6 +59,21 @@ def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     del context
     request = Event.parse(event, ResourceEnv.read())
     return answer_poll(request, lambda each: resource.check(each, _services()))
+
+
+def check_cost(event: Mapping[str, Any], context: Any) -> StageResult:
+    """First step: commit what the execution may cost, unless that exceeds the limit."""
+    del context
+    plan, env = Plan.of(event["plan"]), CheckCostEnv.read()
+    step = CostCheck(
+        plan=plan,
+        spec=Spec(**env.cost),
+        limit=Limit(env.maximum_cost_usd, env.maximum_cost_days),
+        folder=Folder(client("s3"), env.bucket, plan.folder),
+        task=Task.load(),
+        spending=Spending(table(env.requests_table), client("bedrock"), env.owner),
+    )
+    return wait_if_transient(step.commit, pause(waited(event), plan.poll_seconds))
 
 
 def label_queries(event: Mapping[str, Any], context: Any) -> StageResult:

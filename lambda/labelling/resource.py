@@ -27,7 +27,8 @@ from distilled_router.aws.objects import Folder
 from distilled_router.aws.storage import PURGE_SECONDS, deadline
 from distilled_router.bedrock import jobs
 from distilled_router.bedrock.ownership import Claimant
-from distilled_router.cost import estimate
+from distilled_router.cost.estimate import Volume
+from distilled_router.cost.limit import enforce_limit
 from distilled_router.data.dataset_rules import check_dataset
 from distilled_router.data.files import DataFile, files_of
 from distilled_router.data.findings import Report
@@ -35,6 +36,7 @@ from distilled_router.data.labelling_plan import Plan
 from distilled_router.data.query_rules import QueryCheck
 from distilled_router.task.task import Task
 from labelling import batch, life
+from labelling.cost_check import labels_name
 from labelling.dataset import GIVEN_HOLDOUT
 
 logger = Logger(child=True)
@@ -68,7 +70,7 @@ def handle(
     holdout = _holdout(event.properties, aws.s3, retry, task, plan.method, report)
     if not report.ok:
         raise ResourceError(f"{report.summary()} Nothing was published or started.")
-    estimate.enforce_limit(event, estimate.Volume.of(queries), task)
+    enforce_limit(event, Volume.of(queries), task, aws.bedrock, labels=labels_name(folder, plan))
     logger.info("queries passed", summary=report.summary())
     claim, retain = _claim(event, event.properties, aws), _is_retained(event.properties)
     with claim.held(event.check_newest, retain=retain, digest=plan.digest):

@@ -109,7 +109,7 @@ class Settings(Props):
         "functions run outside a VPC.",
     )
     alarms: Alarms = Field(description="Thresholds of the alarms, and who is notified.")
-    budget: Budget = Field(default_factory=Budget, description="A monthly budget. Default: none.")
+    budget: Budget = Field(default_factory=Budget, description="Monthly budgets. Default: none.")
     checks: Checks = Field(
         default_factory=Checks,
         description="Compliance checks of the stacks. Default: the defaults of its keys.",

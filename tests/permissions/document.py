@@ -46,7 +46,7 @@ ROLES: Mapping[str, str] = {
     "DatasetRole": "The function behind `Dataset`: validates the rows and publishes them under their digest.",
     "JobRole": "The functions behind `DistillationJob`: create, stop and delete the job and its model.",
     "JobJobRole": "Bedrock's customization jobs: read the rows, ask the teacher, write the metrics.",
-    "LabellingRole": "The functions behind `Labelling`: publish the queries, start and stop the labelling.",
+    "LabellingRole": "The functions behind `Labelling`: publish the queries, check the cost, start and stop.",
     "LabellingStepRole": "The steps of the labelling: ask the teacher, and curate its answers.",
     "LabellingBatchRole": "Bedrock's batch jobs: read questions, ask the teacher, write answers.",
     "LabellingStateMachineRole": "The labelling state machine.",

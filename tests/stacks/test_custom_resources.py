@@ -24,7 +24,7 @@ HANDLERS = {
     "Custom::BedrockReleaseWait": "release_wait",
 }
 # Read by a name that a loop gives, or by what the handler calls.
-COST = {"Cost", "MaximumCostUsd"}
+COST = {"Cost", "MaximumCostUsd", "MaximumCostDays"}
 ALSO_READ = {"dataset": {"Training", "Holdout"} | COST, "labelling": COST}
 # A change of these sends an Update; the handler doesn't read them.
 TRIGGERS = {"release": {"Gate", "Rollout", "RetryInternalErrors"}}

@@ -59,6 +59,32 @@ def test_validation_rows_are_curated_too(folder: Assembly) -> None:
     assert folder.plain(uri).endswith(f"/datasets/{known['dataset']}/validation.jsonl")
 
 
+def test_each_execution_asks_the_limit_first(raw: Assembly) -> None:
+    """Also one that a person started: its plan is the input, the limit is deployed."""
+    definition = json.loads(
+        raw.plain(
+            raw.one("AWS::StepFunctions::StateMachine", "LabellingStateMachine").properties[
+                "DefinitionString"
+            ]
+        )
+    )
+    assert definition["StartAt"] == "CheckCost: begin"
+    outcome = definition["States"]["CheckCost: outcome"]
+    assert [choice["Next"] for choice in outcome["Choices"]] == [
+        "CheckCost: wait",
+        "LabelQueries: each shard",
+    ]
+    assert outcome["Default"] == "Failed"
+    function = raw.one("AWS::Lambda::Function", "LabellingCheckCost").properties["Environment"]["Variables"]
+    given, settings = labelling(raw), raw.settings.distillation
+    assert json.loads(function["COST"]) == json.loads(given["Cost"])
+    assert (
+        json.loads(function["COST"])["job"] == raw.one("Custom::BedrockDistillationJob").properties["JobName"]
+    )
+    assert float(function["MAXIMUM_COST_USD"]) == settings.maximum_cost_usd == given["MaximumCostUsd"]
+    assert int(function["MAXIMUM_COST_DAYS"]) == settings.maximum_cost_days == given["MaximumCostDays"]
+
+
 def test_job_comes_before_its_labelling_and_goes_after_it(raw: Assembly) -> None:
     """The job's resource owns the job that the labelling creates, so its Delete must come last."""
     waits_for = raw.one("Custom::BedrockLabelling").raw["DependsOn"]

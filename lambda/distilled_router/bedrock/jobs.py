@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self
 
@@ -42,6 +42,7 @@ from distilled_router.bedrock.naming import (
     OWNER_TAG,
     attempt_name,
     bedrock_tags,
+    digest_of,
     first_name,
 )
 from distilled_router.bedrock.ownership import CLAIM_TAG, DROPPED_TAG, REQUEST_TAG, Claimant
@@ -234,6 +235,20 @@ def latest(bedrock: Any, name: str) -> dict[str, Any] | None:
     """Return the job of the last attempt for a release of that name, or None if there is none."""
     found = attempts(bedrock, name)
     return found[-1] if found else None
+
+
+def created_since(bedrock: Any, owner: str, since: float) -> dict[str, float]:
+    """Return the times of an owner's jobs since an epoch second, by the names of their first attempts."""
+    found = dict[str, float]()
+    pages = bedrock.get_paginator("list_model_customization_jobs").paginate(
+        creationTimeAfter=datetime.fromtimestamp(since, UTC), nameContains=owner
+    )
+    for page in pages:
+        for job in page["modelCustomizationJobSummaries"]:
+            name = str(job["jobName"])
+            if digest_of(owner, name):
+                found[first_name(name)] = job["creationTime"].timestamp()
+    return found
 
 
 def ensure(

@@ -54,6 +54,11 @@ def digest_of(owner: str, name: str) -> str | None:
     return digest if first != digest and DIGEST_PATTERN.fullmatch(digest) else None
 
 
+def owner_of(name: str) -> str:
+    """Return the owner in a name by `release_name`."""
+    return name.rpartition("-")[0]
+
+
 def throughput_name(name: str, units: int, commitment: str | None) -> str:
     """Return the name of provisioned throughput.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
@@ -232,6 +233,21 @@ def test_estimate_above_the_limit_refuses_and_pays_nothing(system: System) -> No
     assert (list(system.folder.names()), system.states()) == ([], [])
     system.send("Create", system.properties(**{**cost, "MaximumCostUsd": "200"}))
     assert system.states() == ["RUNNING"]
+
+
+def test_labels_and_other_jobs_share_the_limit(system: System) -> None:
+    def cost(plan: Plan) -> dict[str, Any]:
+        spec = replace(SPEC, job=f"{OWNER}-{plan.digest}")
+        return {"Cost": json.dumps(asdict(spec)), "MaximumCostUsd": "130", "MaximumCostDays": "30"}
+
+    system.requests.committed[f"{OWNER}/spending"] = json.dumps(
+        {f"{OWNER}-{OTHER.digest}": {"usd": 129, "at": int(time.time()) - 60}}
+    )
+    with pytest.raises(ResourceError, match=f"committed 129.00 USD: {OWNER}-{OTHER.digest} 129.00"):
+        system.send("Create", system.properties(**cost(PLAN)))
+    assert (list(system.folder.names()), system.states()) == ([], [])
+    # What is known already is not asked again.
+    system.send("Create", system.properties(OTHER, **cost(OTHER)))
 
 
 def test_folder_is_labelled_as_one_set_if_its_content_is_what_was_named(system: System) -> None:

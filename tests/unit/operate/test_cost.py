@@ -224,7 +224,7 @@ def test_an_estimate_above_the_limit_is_shown_and_fails(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    environment(RAW, {"max_response_length": "maximum_cost_usd = 0.5\nmax_response_length"})
+    environment(RAW, {"maximum_cost_usd = 500.0": "maximum_cost_usd = 0.5"})
     (project / "queries.txt").write_text("red car at night\n" * 1_000)
     status, text = printed(monkeypatch, capsys, project)
     assert status == 1

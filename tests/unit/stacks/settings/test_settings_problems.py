@@ -331,6 +331,9 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         for model in ("amazon.titan-embed-text-v2:0", "amazon.nova-canvas-v1:0", "amazon.nova-micro-v9:0")
     ),
     ({"alarms.static_rate": 2}, "alarms.static_rate", "from 0 to 1"),
+    ({"alarms.hourly_cost_usd": 0}, "alarms.hourly_cost_usd", "above 0"),
+    ({"alarms.hourly_requests": 0}, "alarms.hourly_requests", "at least 1"),
+    ({"distillation.maximum_cost_days": 0}, "distillation.maximum_cost_days", "from 1 to 366"),
     ({"router.time_budget_ms": 199}, "router.time_budget_ms", "from 200 to 25000"),
     ({"router.time_budget_ms": 25_001}, "router.time_budget_ms", "from 200 to 25000"),
     ({"router.memory_mb": 100}, "router.memory_mb", "from 128 to 10240"),
@@ -354,6 +357,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"alarms.latency_p95_ms": 0}, "alarms.latency_p95_ms", "from 1 to 29000"),
     ({"budget.monthly_usd": 100.0}, "budget.emails", "at least one"),
+    ({"budget.bedrock_monthly_usd": 5}, "budget.bedrock_monthly_usd", "only with budget.monthly_usd"),
     ({"budget.monthly_usd": 0, "budget.emails": ["a@example.com"]}, "budget.monthly_usd", "above 0"),
     # security, network, encryption
     *(
