@@ -122,10 +122,9 @@ class Dataset(Construct):
             owner: owner of the resources, used as a tag.
             bucket: receives the files, under `datasets/<digest>/`.
             files: the files to publish.
-            props: properties of the job. The validation depends on its method, and an estimate above its
-                `maximum_cost_usd` fails the deployment.
-            cost: input of the cost estimate. If it names the `job`, the limit counts what the owner committed
-                before. Default: no estimate and no limit.
+            props: the job's: its method decides the validation, `maximum_cost_usd` limits the estimate.
+            cost: input of the cost estimate; if it names the `job`, the limit counts earlier ones, too.
+                Default: no estimate and no limit.
             retention: `data` decides whether published files stay when the resource is deleted.
             hosting: VPC, key and log retention of the functions.
         """
@@ -151,18 +150,19 @@ class Dataset(Construct):
             props=FunctionProps(timeout=cdk.Duration.minutes(10), memory_mb=1024),
         )
         provider = ResourceProvider(self, "Provider", on_event=handler, hosting=hosting)
+        properties = {
+            "Bucket": bucket.bucket_name,
+            "Method": props.method,
+            **cost_properties(cost, props),
+            **files.properties(),
+            "Retain": retention.data == "retain",
+        }
         self.resource = cdk.CustomResource(
             self,
             "Resource",
             resource_type="Custom::BedrockDataset",
             service_token=provider.service_token,
-            properties={
-                "Bucket": bucket.bucket_name,
-                "Method": props.method,
-                **cost_properties(cost, props),
-                **files.properties(),
-                "Retain": retention.data == "retain",
-            },
+            properties=properties,
         )
         # The role's policy must exist before the first event.
         self.resource.node.add_dependency(role)

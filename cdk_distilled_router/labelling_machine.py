@@ -82,12 +82,7 @@ class LabellingMachine(Construct):
         )
         failed = sfn.Fail(self, "Failed", cause_path="$.stage.message", error="LabellingFailed")
         shards.next(self._after_labels(job, steps.curate, failed=failed, broken=broken))
-        first: sfn.IChainable = shards
-        if steps.check:
-            # The execution may have been started by hand, with any plan.
-            first = stage(
-                self, "CheckCost", steps.check, {"plan": _PLAN}, done=shards, failed=failed, broken=broken
-            )
+        first = self._checked(steps.check, shards, failed=failed, broken=broken)
         self.machine = sfn.StateMachine(
             self,
             "Resource",
@@ -106,6 +101,14 @@ class LabellingMachine(Construct):
         hosting.encrypt(self.machine, role, may.machine_arn(name))
         accept_wildcards(role, *steps.functions, job.maker)
         accept_children(self.machine, CHILDREN)
+
+    def _checked(
+        self, check: Function | None, then: sfn.IChainable, *, failed: sfn.Fail, broken: sfn.Fail
+    ) -> sfn.IChainable:
+        """Return the first states: an execution may have been started by hand, with any plan."""
+        if check is None:
+            return then
+        return stage(self, "CheckCost", check, {"plan": _PLAN}, done=then, failed=failed, broken=broken)
 
     def _after_labels(
         self, job: DistillationJob, curate: Function, *, failed: sfn.Fail, broken: sfn.Fail
