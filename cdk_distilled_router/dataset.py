@@ -131,12 +131,8 @@ class Dataset(Construct):
         super().__init__(scope, construct_id)
         self.training_key = f"datasets/{files.digest}/training.jsonl"
         self.holdout_key = f"datasets/{files.digest}/holdout.jsonl"
-        permissions = [
-            *files.permissions(),
-            *self._publishing(bucket),
-            *registering(self, hosting),
-            *spending(cost),
-        ]
+        known = [*registering(self, hosting), *spending(cost)]
+        permissions = [*files.permissions(), *self._publishing(bucket), *known]
         role = may.function_role(self, "Role", permissions)
         handler = Function(
             self,
@@ -164,7 +160,7 @@ class Dataset(Construct):
             service_token=provider.service_token,
             properties=properties,
         )
-        # The role's policy must exist before the first event.
+        # The policy must exist before the first event.
         self.resource.node.add_dependency(role)
 
     def _publishing(self, bucket: s3.IBucket) -> list[may.Permission]:

@@ -192,8 +192,8 @@ def show(settings: Settings, counted: Counted, found: Estimate, judged: Part, co
     console.print(_alternatives(found.per_thousand), highlight=False)
     at_most = dollars(found.once.at_most_usd)
     within = (
-        f"Within the limit: at most {at_most} USD once, distillation.maximum_cost_usd = {limit:g}. A deployment "
-        f"also counts what was committed in the last {chosen.maximum_cost_days} days."
+        f"Within the limit: at most {at_most} USD once, distillation.maximum_cost_usd = {limit:g}. A "
+        f"deployment also counts what was committed in the last {chosen.maximum_cost_days} days."
     )
     say(console, "", *_notes(spec(settings), found, judged), "", check(found, limit) or within)
 
