@@ -463,7 +463,7 @@ def test_a_bucket_that_is_gone_does_not_hold_the_stack(shop: Shop) -> None:
 
 def test_the_entry_point_logs_no_response_url(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     requests_table.provide(monkeypatch)
-    monkeypatch.setattr(handler, "client", {"s3": shop.s3}.__getitem__)
+    monkeypatch.setattr(handler, "client", {"s3": shop.s3, "bedrock": shop.bedrock}.__getitem__)
     with logged(handler.logger) as lines:
         answer = handler.on_event(framework.create(shop.properties()), None)
 
