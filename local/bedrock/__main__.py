@@ -47,6 +47,12 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "--model-units", type=int, default=2, help="quota of model units for provisioned throughput"
     )
     parser.add_argument(
+        "--requests-per-minute",
+        type=int,
+        help="quota of requests of each model; a deployment of Nova Micro takes 2000 (default: no limit, "
+        "because an evaluation without the delays of a model exceeds it)",
+    )
+    parser.add_argument(
         "--lag",
         type=_lag,
         default=Lag(),
@@ -95,7 +101,7 @@ def main(given: Sequence[str] | None = None) -> int:
             region=options.region,
             first_token_ms=options.first_token_ms,
             token_ms=options.token_ms,
-            quotas=Quotas(model_units=options.model_units),
+            quotas=Quotas(model_units=options.model_units, requests_per_minute=options.requests_per_minute),
             lag=options.lag,
         ),
         port=options.port,
