@@ -24,6 +24,10 @@ FUNCTION: Mapping[str, str] = {
     "STUDENT_PRICES": "0.035 0.14",
     "TIME_BUDGET_MS": "1500",
     "BATCH_TIME_BUDGET_MS": "10000",
+    "BATCH_QUERIES": "100",
+    # The benchmarks measure the router and not its limits.
+    "QUOTA_REQUESTS_PER_MINUTE": "10000000",
+    "MEMORY_MB": "512",
     "CACHE_ENTRIES": "2000",
     "CACHE_SECONDS": "300",
     "ROUTE_SECONDS": "10",

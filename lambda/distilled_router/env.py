@@ -311,6 +311,9 @@ class RouterEnv(Env):
     student_prices: str
     time_budget_ms: int
     batch_time_budget_ms: int
+    batch_queries: int
+    quota_requests_per_minute: int
+    memory_mb: int
     cache_entries: int
     cache_seconds: float
     route_seconds: float

@@ -211,6 +211,22 @@ class Settings(Props):
             )
         return value
 
+    @field_validator("router")
+    @classmethod
+    def _check_quota_is_stated(cls, value: RouterProps, info: ValidationInfo) -> RouterProps:
+        """Check that nobody relies on the default quota with a student whose deployments take less."""
+        distillation, endpoint = info.data.get("distillation"), info.data.get("endpoint")
+        if distillation and endpoint and endpoint.kind == "on_demand":
+            most = catalogue.STUDENTS[distillation.student].requests_per_minute
+            is_stated = "quota_requests_per_minute" in value.model_fields_set
+            if most and most < value.quota_requests_per_minute and not is_stated:
+                raise not_allowed(
+                    f"a number, because a deployment of {distillation.student} takes {most:,} requests a "
+                    f"minute and not {value.quota_requests_per_minute:,}, the default",
+                    at="router.quota_requests_per_minute",
+                )
+        return value
+
     @field_validator("encryption")
     @classmethod
     def _check_key_is_here(cls, value: Encryption, info: ValidationInfo) -> Encryption:

@@ -43,6 +43,7 @@ def test_prod_keeps_encrypts_watches_and_is_stricter_than_dev() -> None:
     assert prod.encryption.model_key
     assert prod.alarms.emails
     assert prod.budget.monthly_usd
+    assert prod.router.reserved_concurrency
     assert prod.gate.minimum_dominant_accuracy > dev.gate.minimum_dominant_accuracy
 
 

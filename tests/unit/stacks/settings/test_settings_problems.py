@@ -25,6 +25,12 @@ PROVISIONED = {
     "endpoint.provisioned.hourly_price_usd": 20.0,
 }
 
+NOVA_PRO_STUDENT = {
+    "distillation.method": "fine_tuning",
+    "distillation.student": "amazon.nova-pro-v1:0:300k",
+    "distillation.max_response_length": ...,
+}
+
 JUDGED = {"evaluation.judge": "us.amazon.nova-pro-v1:0"}
 
 RAW = {
@@ -338,6 +344,32 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"router.time_budget_ms": 25_001}, "router.time_budget_ms", "from 200 to 25000"),
     ({"router.memory_mb": 100}, "router.memory_mb", "from 128 to 10240"),
     ({"router.throttle_rate": 0}, "router.throttle_rate", "above 0"),
+    *(
+        (changes, "router.throttle_rate", allowed)
+        for changes, allowed in (
+            # 60 x 200 + 40, and 35 batches of 20.
+            (
+                {"router.throttle_rate": 200},
+                "2,000 queries a minute (router.quota_requests_per_minute). These",
+            ),
+            ({"router.throttle_rate": 200}, "allow 12,740: 12,040 on POST /route"),
+            ({"router.throttle_burst": 101}, "allow 2,001"),
+            ({"router.batch_queries": 100}, "allow 4,740: 1,240 on POST /route"),
+            ({"router.batch_throttle_rate": 2}, "125 batches of 20 on POST /routes"),
+            ({"router.batch_throttle_burst": 9}, "allow 2,020"),
+            ({"router.quota_requests_per_minute": 200}, "Lower router.throttle_rate or throttle_burst"),
+        )
+    ),
+    ({"router.batch_queries": 101}, "router.batch_queries", "from 1 to 100"),
+    ({"router.batch_queries": 0}, "router.batch_queries", "from 1 to 100"),
+    ({"router.batch_throttle_rate": 0}, "router.batch_throttle_rate", "above 0"),
+    ({"router.batch_throttle_burst": 0}, "router.batch_throttle_burst", "from 1 to 100000"),
+    ({"router.quota_requests_per_minute": 0}, "router.quota_requests_per_minute", "from 1 to 10000000"),
+    (
+        NOVA_PRO_STUDENT,
+        "router.quota_requests_per_minute",
+        "200 requests a minute",
+    ),
     ({"router.reserved_concurrency": 0}, "router.reserved_concurrency", "at least 1"),
     ({"router.log_queries": 1}, "router.log_queries", "true or false"),
     # retention, encryption, alarms, budget, checks
