@@ -108,15 +108,15 @@ def test_another_digest_changes_the_resources_that_start_its_work_and_no_other(
 
 
 def test_environments_never_share_a_name(assemblies: Mapping[str, Assembly]) -> None:
-    """Two environments in one account must not share names of exports, machines, alarms or log groups."""
+    """Two environments in one account must not share names of exports, machines, alarms, budgets, logs."""
     named: dict[str, set[str]] = {}
     for environment in ("local", "dev", "prod"):
         assembly = assemblies[environment]
         named[environment] = set(assembly.exports) | {
             str(assembly.plain(value))
             for resource in assembly.resources()
-            for key, value in resource.properties.items()
-            if key in {"StateMachineName", "AlarmName", "LogGroupName", "DashboardName"}
+            for key, value in {**resource.properties, **resource.properties.get("Budget", {})}.items()
+            if key in {"StateMachineName", "AlarmName", "BudgetName", "LogGroupName", "DashboardName"}
         }
         assert named[environment]
     assert not named["local"] & named["dev"]

@@ -118,7 +118,7 @@ def test_no_template_asks_whether_it_is_local(assemblies: Mapping[str, Assembly]
         "AWS::SNS::Subscription",
         "AWS::Budgets::Budget",
     }
-    assert kinds["local"] - switched == kinds["dev"] == kinds["prod"] - switched
+    assert kinds["local"] - switched == kinds["dev"] - switched == kinds["prod"] - switched
 
 
 def test_unknown_environment_ends_with_the_list_of_those_there_are(tmp_path: Path) -> None:
