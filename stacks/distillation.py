@@ -15,6 +15,7 @@ from cdk_distilled_router.dataset import Dataset, DatasetFile, DatasetFiles, Que
 from cdk_distilled_router.distillation_job import DistillationJob, JobOptions
 from cdk_distilled_router.job_inputs import InvocationLogs, JobData
 from cdk_distilled_router.labelling import Labelling, LabellingPlan, LabellingSources
+from distilled_router.links import inside
 from stacks import costs
 from stacks.identity import Identity
 from stacks.settings import PROJECT, Settings, is_folder, is_s3, split_s3_uri
@@ -158,5 +159,5 @@ class DistillationStack(cdk.Stack):
         if is_s3(location):
             bucket, name = split_s3_uri(location)
             return DatasetFile(bucket, name, getattr(self._settings.dataset, f"{key}_version"))
-        asset = assets.Asset(self, key.title(), path=str(PROJECT / location))
+        asset = assets.Asset(self, key.title(), path=str(inside(PROJECT, location)))
         return DatasetFile(asset.s3_bucket_name, asset.s3_object_key)
