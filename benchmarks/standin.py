@@ -47,11 +47,12 @@ REASONING = (
 
 @dataclass(frozen=True)
 class Where:
-    """The stand-in's URL, the ARN of the student's deployment, and the authorities that sign for the URL."""
+    """The stand-in's URL, the student's deployment, the authorities that sign for the URL, and the token."""
 
     url: str
     model: str
     ca_bundle: str
+    token: str = ""
 
     @property
     def variables(self) -> dict[str, str]:
@@ -97,7 +98,8 @@ def standin(
         found = []
         for name, body in (("short", short), ("long", long)):
             s3.put_object(Bucket="data", Key=f"{name}.jsonl", Body=body)
-            found.append(Where(bedrock.endpoint, _student(bedrock, name), bedrock.ca_bundle))
+            model = _student(bedrock, name)
+            found.append(Where(bedrock.endpoint, model, bedrock.ca_bundle, bedrock.token))
         yield found[0], found[1]
 
 

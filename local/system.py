@@ -37,9 +37,9 @@ def locked(state: State) -> Iterator[None]:
     """Hold the lock of a state folder, so that only one command changes it.
 
     Raises:
-        OperateError: Another command holds it.
+        OperateError: Another command holds it, or other users can write to the folder.
     """
-    state.root.mkdir(parents=True, exist_ok=True)
+    state.prepare()
     with state.lock.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,18 +6,20 @@
   `{"caller": "ASIA…", "calls": [{"action": …, "resource": …, "context": {…}}]}`.
 
 MiniStack's reset clears the record. Root, whose keys tests and people use, may do anything; its calls are not
-recorded.
+recorded. A function's credentials are as secret as root's: see `execution_credentials`.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ministack.core import iam_evaluator
-from ministack.services import cloudformation, sts
+from ministack.core import iam_evaluator, lambda_runtime
+from ministack.services import cloudformation, lambda_svc, sts
 
 ALLOWED = "Allow"
 # CloudFormation deletes the policies before the role. A function that still runs is denied then, although no
@@ -26,6 +28,8 @@ GONE = "RoleGone"
 ACCOUNT, REGION = "000000000000", "us-east-1"
 
 _enforce = iam_evaluator.enforce
+_execution_credentials = lambda_runtime.execution_credentials
+_salt = secrets.token_hex(16)
 
 
 class Record:
@@ -103,11 +107,16 @@ def _role_of(access_key_id: str) -> str:
 
 
 def authorize(request: Mapping[str, Any]) -> dict[str, str]:
-    """Record calls that the Bedrock stand-in received; return the first denied one, or an empty object."""
+    """Record calls that the Bedrock stand-in received.
+
+    Returns:
+        The first denied call, or nothing if all are allowed. For an access key that the emulator did not give
+        out: that it is `unknown`.
+    """
     caller = str(request["caller"])
     role = caller.rpartition("/")[2] if caller.startswith("arn:") else _role_of(caller)
     if not role:
-        return {}
+        return {} if caller == os.environ["AWS_ACCESS_KEY_ID"] else {"unknown": "access key"}
     policies = iam_evaluator._gather_role_policies(role, ACCOUNT)
     denied: dict[str, str] = {}
     for call in request["calls"]:
@@ -127,4 +136,14 @@ def authorize(request: Mapping[str, Any]) -> dict[str, str]:
     return denied
 
 
+def execution_credentials(function: Mapping[str, Any]) -> Any:
+    """Return the credentials of a function's role.
+
+    MiniStack derives them from the ARNs of function and role, which anybody could do. Here they depend on a
+    secret as well.
+    """
+    return _execution_credentials({**function, "FunctionArn": f"{function['FunctionArn']}:{_salt}"})
+
+
 iam_evaluator.enforce = enforce
+lambda_runtime.execution_credentials = lambda_svc.execution_credentials = execution_credentials

@@ -18,6 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from local import servers
+from local.keys import HEADER, TOKEN
 from local.state import ACCOUNT, REGION, State
 from operate import cdk
 from operate.environment import without_aws
@@ -51,8 +52,11 @@ class Account:
 
     def take(self, role: str, subject: str) -> dict[str, str]:
         """Assume a role for a job and return its environment variables."""
-        # With the token alone, as GitHub's action does.
+        # With the web identity alone, as GitHub's action does. The emulator's token replaces AWS's check.
         sts = self.client("sts", config=Config(signature_version=UNSIGNED))
+        sts.meta.events.register(
+            "before-call.sts", lambda params, **_: params["headers"].update({HEADER: self.variables[TOKEN]})
+        )
         taken = sts.assume_role_with_web_identity(
             RoleArn=self.roles[role], RoleSessionName="ci", WebIdentityToken=token(subject)
         )["Credentials"]
