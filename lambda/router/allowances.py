@@ -9,8 +9,9 @@ from router.breaker import Breaker, Permit, Result
 
 # Of the quota's minute, in one execution environment. The rest is for other callers.
 PART = 0.75
-# In so many seconds, an allowance that shrank doubles.
-DOUBLE_SECONDS = 60.0
+# In so many seconds, an allowance that shrank doubles. It keeps so much of its size, so that it is whole five
+# minutes after a throttling of any length.
+DOUBLE_SECONDS, LEAST_SIZE = 60.0, 1 / 32
 # Allowances that one environment keeps: a model for each, so 256 callers of two models. An allowance takes
 # less than 1 KB. A caller that is dropped begins anew.
 MOST_ALLOWANCES = 512
@@ -46,14 +47,14 @@ class Allowance:
         opened = self._throttling.leave(permit, result, now)
         if opened:
             with self._lock:
-                self._size = max(self._size / 2, 1.0)
+                self._size = max(self._size / 2, self._whole * LEAST_SIZE, 1.0)
                 self._tokens = min(self._tokens, self._size)
         return opened
 
     def _take(self, now: float) -> bool:
         with self._lock:
-            # A clock that was set back fills nothing, and one that was set forward no more than a minute.
-            elapsed, self._at = min(max(now - self._at, 0.0), 60.0), now
+            # A clock that was set back fills nothing; after ten minutes, the bucket is whole and full anyway.
+            elapsed, self._at = min(max(now - self._at, 0.0), 600.0), now
             self._size = min(self._size * 2 ** (elapsed / DOUBLE_SECONDS), self._whole)
             self._tokens = min(self._tokens + elapsed * self._size / 60, self._size)
             if self._tokens < 1:

@@ -274,6 +274,20 @@ def test_throttling_halves_an_allowance_and_a_minute_doubles_it() -> None:
     assert calls(allowance, 600.0) == 750
 
 
+def test_allowance_is_whole_five_minutes_after_a_throttling_of_any_length() -> None:
+    allowance = throttled(Allowance(2000 * PART, now=0.0), 0.0)
+    for number in range(1, 100):
+        probe = allowance.enter(number * OPEN_SECONDS)
+        assert probe
+        assert allowance.leave(probe, "failed", number * OPEN_SECONDS)
+    ended = 100 * OPEN_SECONDS
+    probe = allowance.enter(ended)
+    assert probe
+    allowance.leave(probe, "answered", ended)
+    assert calls(allowance, ended + 300) == 750
+    assert calls(allowance, ended + 1e9) == 750
+
+
 def test_permit_without_a_token_is_given_back() -> None:
     allowance = throttled(Allowance(2 * FAILURES, now=0.0), 0.0)
     assert allowance.enter(OPEN_SECONDS) is None
