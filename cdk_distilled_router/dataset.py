@@ -21,11 +21,15 @@ from distilled_router.cost.estimate import Spec
 
 @dataclass(frozen=True)
 class DatasetFile:
-    """The S3 location of a file before publishing; `version` is an S3 version id, None for an asset."""
+    """The S3 location of a file before publishing.
+
+    `version` is an S3 version id, None for an asset. `account` owns the bucket; default: the stack's account.
+    """
 
     bucket: str
     key: str
     version: str | None = None
+    account: str | None = None
 
     def properties(self) -> dict[str, str]:
         """Return the location as a property of a custom resource."""
@@ -35,16 +39,20 @@ class DatasetFile:
     def permissions(self) -> list[may.Permission]:
         """Return the permissions to read the file."""
         arn = f"arn:{cdk.Aws.PARTITION}:s3:::{self.bucket}/{self.key}"
-        return [may.Permission(["s3:GetObject", "s3:GetObjectVersion"], [arn])]
+        return [may.Permission(["s3:GetObject", "s3:GetObjectVersion"], [arn], may.in_account(self.account))]
 
 
 @dataclass(frozen=True)
 class QueriesFolder:
-    """All .txt and .jsonl files under a prefix; `content` is 16 hex digits of their names and ETags."""
+    """All .txt and .jsonl files under a prefix; `content` is 16 hex digits of their names and ETags.
+
+    `account` owns the bucket; default: the stack's account.
+    """
 
     bucket: str
     prefix: str
     content: str
+    account: str | None = None
 
     def properties(self) -> dict[str, str]:
         """Return the location as a property of a custom resource."""
@@ -54,9 +62,10 @@ class QueriesFolder:
         """Return the permissions to list the folder and to read its files."""
         arn = f"arn:{cdk.Aws.PARTITION}:s3:::{self.bucket}"
         because = "All files of this folder are read; their names aren't known at synthesis."
+        owned, listed = may.in_account(self.account), {"StringLike": {"s3:prefix": [self.prefix]}}
         return [
-            may.Permission(["s3:ListBucket"], [arn], {"StringLike": {"s3:prefix": [self.prefix]}}),
-            may.Permission(["s3:GetObject"], [f"{arn}/{self.prefix}*"], {}, because),
+            may.Permission(["s3:ListBucket"], [arn], {**listed, **owned}),
+            may.Permission(["s3:GetObject"], [f"{arn}/{self.prefix}*"], owned, because),
         ]
 
 
@@ -84,6 +93,8 @@ class DatasetFiles:
             **({"UseLoggedAnswers": True} if self.use_logged_answers else {}),
             **({"Training": self.training.properties()} if self.training else {}),
             "Holdout": self.holdout.properties(),
+            # A new property sends an Update at the upgrade, which adds the attributes with the hashes.
+            "Hashes": "sha256",
         }
 
     def permissions(self) -> list[may.Permission]:
@@ -100,6 +111,7 @@ class Dataset(Construct):
 
     Attributes:
         training_key, holdout_key: keys in the data bucket, under `datasets/<digest>/`.
+        training_sha256, holdout_sha256: SHA-256 of the published files, known at deployment; for `JobData`.
         resource: the custom resource; resources that read the files must depend on it.
     """
 
@@ -160,6 +172,9 @@ class Dataset(Construct):
             service_token=provider.service_token,
             properties=properties,
         )
+        self.training_sha256 = self.resource.get_att_string("TrainingSha256") if files.training else None
+        self.holdout_sha256 = self.resource.get_att_string("HoldoutSha256")
+        may.tag_roles(self, owner)
         # The policy must exist before the first event.
         self.resource.node.add_dependency(role)
 

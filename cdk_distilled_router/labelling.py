@@ -171,6 +171,7 @@ class Labelling(Construct):
         )
         # The job's resource owns the job that a labelling creates, so it must be deleted last.
         self.resource.node.add_dependency(self.machine, role, step_role, batch_role, job.resource)
+        may.tag_roles(self, job.owner)
 
     def _properties(self, sources: LabellingSources) -> dict[str, object]:
         """Return the properties of the custom resource."""
@@ -208,6 +209,7 @@ class Labelling(Construct):
             logical_id=resource.logical_id,
             absence_seconds=self._hosting.absence_seconds,
             bucket=self._bucket.bucket_name,
+            requests_table=requests_table(self, self._hosting).table_name,
             batch_role_arn=batch_role.role_arn,
             tags=self._job.tags,
             network=_network(attached(self._job.options.vpc)),
@@ -294,6 +296,7 @@ class Labelling(Construct):
         jobs, owned = may.account_arn(BATCH_JOBS), may.owned(self._owner)
         return [
             *self._folder(),
+            *self._reading_seal(),
             *may.invoke(self._teacher),
             *may.batch(self._teacher, may.tagged_for(self._owner)),
             may.tagging(self._owner, [jobs]),
@@ -302,6 +305,14 @@ class Labelling(Construct):
             may.bedrock(["ListModelInvocationJobs"], ["*"]),
             may.pass_role(batch_role),
             *self._describe(),
+        ]
+
+    def _reading_seal(self) -> list[may.Permission]:
+        """Return what reading the seal of the labels' folder needs."""
+        seals = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": [self._labels]}}
+        return [
+            may.Permission(["dynamodb:GetItem"], [requests_table(self, self._hosting).table_arn], seals),
+            may.encrypted(self._hosting.key, "dynamodb", write=False),
         ]
 
     def _resource_permissions(self) -> list[may.Permission]:

@@ -19,6 +19,7 @@ from cdk_distilled_router.release.stages import accept_children, accept_wildcard
 LONGEST = cdk.Duration.days(30)
 CHILDREN = "Shards"
 _PLAN, _EXECUTION = sfn.JsonPath.object_at("$.plan"), sfn.JsonPath.string_at("$$.Execution.Id")
+_FILES = sfn.JsonPath.object_at("$.published.files")
 
 
 @dataclass(frozen=True)
@@ -119,17 +120,24 @@ class LabellingMachine(Construct):
             self,
             "CreateJob",
             job.maker,
-            {"execution": _EXECUTION, "properties": dict(job.properties)},
+            {"execution": _EXECUTION, "properties": dict(job.properties), "files": _FILES},
             done=sfn.Succeed(self, "Labelled"),
             failed=failed,
             broken=broken,
+        )
+        # The stage of the job overwrites `$.stage`, which has the SHA-256 of the published files.
+        kept = sfn.Pass(
+            self,
+            "CurateDataset: files",
+            parameters={"files": sfn.JsonPath.object_at("$.stage.files")},
+            result_path="$.published",
         )
         return stage(
             self,
             "CurateDataset",
             curate,
             {"plan": _PLAN, "execution": _EXECUTION},
-            done=created,
+            done=kept.next(created),
             failed=failed,
             broken=broken,
         )

@@ -59,7 +59,13 @@ class DistillationStack(cdk.Stack):
     def _learn_from_rows(self) -> None:
         """Train on rows that have labels."""
         dataset = self._dataset(self._file("training"))
-        self.job = self._job(JobData(training_key=dataset.training_key))
+        self.job = self._job(
+            JobData(
+                training_key=dataset.training_key,
+                training_sha256=dataset.training_sha256,
+                holdout_sha256=dataset.holdout_sha256,
+            )
+        )
         # The job costs money, so the data set must be valid first.
         self.job.resource.node.add_dependency(dataset.resource)
 
@@ -72,7 +78,9 @@ class DistillationStack(cdk.Stack):
             metadata=given.log_filters,
         )
         dataset = self._dataset(None)
-        self.job = self._job(JobData(invocation_logs=logs))
+        self.job = self._job(
+            JobData(invocation_logs=logs, holdout_sha256=dataset.holdout_sha256, account=given.source_account)
+        )
         self.job.resource.node.add_dependency(dataset.resource)
 
     def _label(self) -> None:
@@ -150,7 +158,7 @@ class DistillationStack(cdk.Stack):
         given = self._settings.dataset
         if is_s3(given.queries) and is_folder(str(given.queries)):
             bucket, prefix = split_s3_uri(str(given.queries))
-            return QueriesFolder(bucket, prefix, str(given.queries_version))
+            return QueriesFolder(bucket, prefix, str(given.queries_version), given.source_account)
         return self._file("queries")
 
     def _file(self, key: str) -> DatasetFile:
@@ -158,6 +166,7 @@ class DistillationStack(cdk.Stack):
         location = str(getattr(self._settings.dataset, key))
         if is_s3(location):
             bucket, name = split_s3_uri(location)
-            return DatasetFile(bucket, name, getattr(self._settings.dataset, f"{key}_version"))
+            given = self._settings.dataset
+            return DatasetFile(bucket, name, getattr(given, f"{key}_version"), given.source_account)
         asset = assets.Asset(self, key.title(), path=str(inside(PROJECT, location)))
         return DatasetFile(asset.s3_bucket_name, asset.s3_object_key)

@@ -80,6 +80,19 @@ def bedrock_role(
     return role
 
 
+def tag_roles(scope: Construct, owner: str) -> None:
+    """Put the owner's tag on all roles in a scope, by which `only_owners_write` recognises them."""
+    cdk.Tags.of(scope).add(OWNER_TAG, owner, include_resource_types=["AWS::IAM::Role"])
+
+
+def in_account(account: str | None = None) -> Conditions:
+    """Return the condition that a bucket belongs to an account; default: the stack's.
+
+    Anybody can create a bucket of the same name once its owner has deleted it.
+    """
+    return {"StringEquals": {"aws:ResourceAccount": account or cdk.Aws.ACCOUNT_ID}}
+
+
 def account_arn(resource: str) -> str:
     """Return the ARN of a Bedrock resource in this account and Region, e.g. `custom-model-deployment/*`."""
     return f"arn:{cdk.Aws.PARTITION}:bedrock:{cdk.Aws.REGION}:{cdk.Aws.ACCOUNT_ID}:{resource}"

@@ -83,6 +83,7 @@ class ReleaseFunctions:
             logical_id=ours.logical_id,
             absence_seconds=context.hosting.absence_seconds,
             tags=context.props.tags,
+            holdout_sha256=context.props.holdout_sha256,
         )
         shared = _Shared(self._role("CandidateRole", STEP_ITEMS, self._grants.candidate()), env)
         self.watch_job = self._step(

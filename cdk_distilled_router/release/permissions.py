@@ -36,6 +36,8 @@ class ReleasePermissions:
             may.bedrock(["ListTagsForResource"], [jobs, models]),
             *may.retagging(self._owner, [models]),
             *([may.bedrock(["StopModelCustomizationJob", "UntagResource"], [jobs], owned)] if stops else []),
+            # The training file is checked after the job's end.
+            *self._job.reading_training(self._context.scope),
             *self._recreating(),
             *self._labelling(),
             may.bedrock(["CreateCustomModelDeployment"], [models], tagged),

@@ -80,6 +80,8 @@ def handle(
             "Digest": str(event.properties["Digest"]),
             "TrainingRows": str(report.rows["training"]),
             "HoldoutRows": str(report.rows["holdout"]),
+            "TrainingSha256": training.sha256 if training else "",
+            "HoldoutSha256": sources["holdout"].sha256,
         },
     )
 

@@ -131,6 +131,7 @@ class CandidateEnv(Env):
         absence_seconds: for how long Bedrock must say that a resource does not exist before this counts.
         labelling_machine_arn: the state machine that creates the job; empty where none does.
         tags: put on the deployment, besides the owner's.
+        holdout_sha256: of the hold-out set; empty where the job's tag has it, or nobody knows it.
     """
 
     table_name: str
@@ -144,6 +145,7 @@ class CandidateEnv(Env):
     logical_id: str
     absence_seconds: float
     tags: Mapping[str, str]
+    holdout_sha256: str
 
 
 class EvaluationEnv(Env):
@@ -260,6 +262,7 @@ class LabellingEnv(Env):
         stack_id, logical_id: the custom resource, which claims batch jobs.
         absence_seconds: for how long Bedrock must say that a batch job does not exist before this counts.
         bucket: holds everything under `labels/`.
+        requests_table: holds the seal of the labels' folder.
         batch_role_arn: what Bedrock assumes for batch jobs.
         tags: put on batch jobs, besides the owner's.
         network: the `vpcConfig` of batch jobs; empty where they have none.
@@ -269,6 +272,7 @@ class LabellingEnv(Env):
     logical_id: str
     absence_seconds: float
     bucket: str
+    requests_table: str
     batch_role_arn: str
     tags: Mapping[str, str]
     network: Mapping[str, Sequence[str]]

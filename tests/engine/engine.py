@@ -305,6 +305,11 @@ class Engine:
         asked: Mapping[str, Any] = self._emulator("/_iam/calls")
         return asked
 
+    def denied(self, role: str, action: str, resource: str) -> bool:
+        """Return whether IAM denies a call that Bedrock makes with a role."""
+        asked = {"caller": role, "calls": [{"action": action, "resource": resource, "context": {}}]}
+        return bool(self._emulator("/_iam/calls", "POST", asked))
+
     def interfaces(self) -> Mapping[str, list[str]]:
         """Return the functions with network interfaces; see `local/emulator/functions.py`."""
         found: Mapping[str, list[str]] = self._emulator("/_lambda/interfaces")

@@ -50,7 +50,8 @@ def test_job_is_made_later_from_what_the_labelling_curates(raw: Assembly) -> Non
 
 
 def test_plan_is_what_executions_take(raw: Assembly) -> None:
-    assert plan(raw).keys() == {field.name for field in fields(Plan)}
+    # The hash of a supplied hold-out set is known once the resource has read it.
+    assert plan(raw).keys() == {field.name for field in fields(Plan)} - {"holdout_sha256"}
 
 
 def test_validation_rows_are_curated_too(folder: Assembly) -> None:
@@ -175,10 +176,27 @@ def test_folder_of_queries_is_listed_and_read_with_its_key(folder: Assembly) -> 
     granted = statements(folder, "LabellingRole")
     (listing,) = [s for s in granted if s.resources == {"arn:aws:s3:::search-team-data"}]
     assert listing.actions == {"s3:ListBucket"}
-    assert listing.conditions == {"StringLike": {"s3:prefix": ["queries/2026-11/"]}}
+    account = {"aws:ResourceAccount": folder.settings.account}
+    assert listing.conditions == {
+        "StringLike": {"s3:prefix": ["queries/2026-11/"]},
+        "StringEquals": account,
+    }
+    (reading,) = [s for s in granted if s.resources == {"arn:aws:s3:::search-team-data/queries/2026-11/*"}]
+    assert reading.conditions == {"StringEquals": account}
     assert any(
         s.actions == {"kms:Decrypt"} and s.resources == {str(folder.settings.dataset.source_key)}
         for s in granted
+    )
+
+
+def test_job_is_created_with_the_hashes_of_the_curated_files(raw: Assembly) -> None:
+    """By the state machine, not by another object of the bucket."""
+    states = raw.definition(raw.one("AWS::StepFunctions::StateMachine", "LabellingStateMachine"))["States"]
+    kept = states["CurateDataset: files"]
+    assert kept["Parameters"] == {"files.$": "$.stage.files"}
+    assert (kept["ResultPath"], states["CreateJob"]["Parameters"]["files.$"]) == (
+        "$.published",
+        "$.published.files",
     )
 
 

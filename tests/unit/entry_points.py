@@ -73,6 +73,7 @@ SETTINGS = {
     "HOLDOUT_KEY": "holdout.jsonl",
     "GATE": json.dumps({"minimum_judge_score": 2.0, **GATE}),
     "BASE_MODEL": "",
+    "HOLDOUT_SHA256": "",
     "SLICE_QUERIES": "0",
     "OUTAGE_MINUTES": "60",
     "JUDGE": JUDGE,
@@ -217,8 +218,8 @@ def entered(world: World, bedrock: Any) -> Iterator[Play]:
         for folder in folders():
             module = import_module(f"{folder}.handler")
             if hasattr(module, "client"):
-                # Bedrock's batch and evaluation jobs read the files that these write.
-                reads = folder in ("labelling", "evaluation")
+                # Bedrock reads the files that these write or check.
+                reads = folder in ("candidate", "labelling", "evaluation")
                 own = {**clients, "s3": world.server.s3} if reads else clients
                 patch.setattr(module, "client", own.__getitem__)
             if hasattr(module, "table"):

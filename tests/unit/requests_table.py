@@ -1,4 +1,4 @@
-"""A double of the requests table, which holds the requests of each resource in the order of arrival."""
+"""A double of the requests table: the requests of each resource in the order of arrival, and seals."""
 
 from __future__ import annotations
 
@@ -31,12 +31,20 @@ class RequestsTable:
         self.open: dict[str, list[str]] = {}
         self.complete: dict[str, str] = {}
         self.committed: dict[str, str] = {}
+        self.seals: dict[str, dict[str, Any]] = {}
         self.now: Callable[[], float] = time.time
         self.wait_seconds = math.inf
 
-    def update_item(self, **request: Any) -> None:
+    def update_item(self, **request: Any) -> dict[str, Any]:
         """Append a request to a resource's list unless the condition fails, or end a Delete."""
         key, values = request["Key"]["id"], request["ExpressionAttributeValues"]
+        if "#seal" in request["UpdateExpression"]:
+            made = {"seal": values[":seal"], "since": values[":since"]}
+            return {"Attributes": self.seals.setdefault(key, made)}
+        self._update(key, values, request)
+        return {}
+
+    def _update(self, key: str, values: Mapping[str, Any], request: Mapping[str, Any]) -> None:
         update, condition = request["UpdateExpression"], request["ConditionExpression"]
         if "#committed" in update:
             self._require(self.committed.get(key) == values.get(":before"))
@@ -87,6 +95,8 @@ class RequestsTable:
         key = request["Key"]["id"]
         if key in self.committed:
             return {"Item": {"committed": self.committed[key]}}
+        if key in self.seals:
+            return {"Item": self.seals[key]}
         if not self.items.get(key):
             return {}
         item: dict[str, Any] = {"requests": list(self.items[key]), "since": self.since.get(key)}

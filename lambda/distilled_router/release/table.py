@@ -10,10 +10,11 @@ copy of it to the route's history.
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -70,6 +71,9 @@ class Release:
         step_at: epoch second at which the step began.
         creating_until: epoch second until which a step may be creating a resource for the release.
         rolled_back: epoch second at which an operator rolled the release back; 0 if none did.
+        seal: key of the seals on the attempt's files (`aws.objects.Seal`); empty if it began before there
+            were any.
+        holdout_sha256: SHA-256 of the hold-out set; empty until it is known.
     """
 
     digest: str
@@ -90,6 +94,8 @@ class Release:
     step_at: int = 0
     creating_until: int = 0
     rolled_back: int = 0
+    seal: str = field(default="", repr=False)
+    holdout_sha256: str = ""
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> Release:
@@ -186,6 +192,8 @@ class Releases:
             "stopping": "",
             "throughput": "",
             "rolled_back": 0,
+            "seal": secrets.token_hex(32),
+            "holdout_sha256": "",
             "started_at": now,
             "updated_at": now,
             "step": -1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -109,6 +110,8 @@ def test_a_good_data_set_is_published_byte_by_byte(shop: Shop, rows: bytes, hold
         "Digest": DIGEST,
         "TrainingRows": "120",
         "HoldoutRows": "100",
+        "TrainingSha256": hashlib.sha256(rows).hexdigest(),
+        "HoldoutSha256": hashlib.sha256(holdout).hexdigest(),
     }
     assert shop.published() == {f"{FOLDER}training.jsonl": rows, f"{FOLDER}holdout.jsonl": holdout}
 

@@ -128,8 +128,9 @@ def test_other_jobs_of_the_owner_count(scene: Scene, table: RequestsTable, most:
 
 def test_busy_ledger_is_tried_again(scene: Scene, table: RequestsTable, most: float) -> None:
     class Busy(RequestsTable):
-        def update_item(self, **request: Any) -> None:
+        def update_item(self, **request: Any) -> dict[str, Any]:
             del request
             self._require(False)
+            return {}
 
     assert step(scene, Busy(), most * 2)["outcome"] == "waiting"

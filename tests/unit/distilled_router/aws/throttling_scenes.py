@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from distilled_router.aws.objects import Folder
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name, throughput_name
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.table import LIVE, RETIRED, ROLLING_OUT
 from distilled_router.task.task import Task
-from evaluation.attempt import row
+from evaluation.attempt import attempt_folder, row
 from evaluation.contenders import CANDIDATE
 from evaluation.metrics import Answer, Question
 from stacks.settings import PROJECT
@@ -270,7 +269,7 @@ def answered(play: Play, digest: str = A) -> None:
     for bucket, key in [place for place in s3.objects if place[1].startswith("releases/")]:
         del s3.objects[bucket, key]
     release = play.world.begin(digest, endpoint="arn:endpoint")
-    folder = Folder(s3, "data", f"releases/{OWNER}/{digest}-1/")
+    folder = attempt_folder(s3, "data", OWNER, release)
     candidate = {"name": CANDIDATE, "title": "candidate", "endpoint": "arn:endpoint", "model": ""}
     plan = {"life": release.life, "contenders": [candidate], "shards": ["00000"], "questions": 1}
     folder.write("plan.json", plan)
