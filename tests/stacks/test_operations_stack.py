@@ -15,11 +15,13 @@ from stacks.settings import PROJECT
 from tests.stacks.assembly import Assembly
 
 CODE = "".join(path.read_text(encoding="utf-8") for path in sorted((PROJECT / "lambda").rglob("*.py")))
+TELEMETRY = (PROJECT / "lambda" / "router" / "telemetry.py").read_text(encoding="utf-8")
 
 
 def is_emitted(metric: str) -> bool:
-    """Return whether a function emits this metric."""
-    return re.search(rf'(?:add_metric|count)\(\s*"{metric}"', CODE) is not None
+    """Return whether a function emits this metric: the router's telemetry, or another one by `count`."""
+    by_router = re.search(rf'"{metric}"[,:] ', TELEMETRY)
+    return bool(by_router or re.search(rf'count\(\s*"{metric}"', CODE))
 
 
 def test_alarms_are_on_plain_metrics_that_functions_emit(assembly: Assembly) -> None:
