@@ -119,7 +119,9 @@ class Measurements:
         self.runs: dict[tuple[str, str], list[Run]] = {}
         self._pythons = pythons
 
-    def add(self, name: str, approach: str, where: Where, queries: int = 0, rate: float = 0) -> None:
+    def add(
+        self, name: str, approach: str, where: Where, turn: int, queries: int = 0, rate: float = 0
+    ) -> None:
         """Measure an approach: its setup, or with `queries` its latency. Tell it if the process fails."""
         arguments = [approach, where.url, where.model, where.ca_bundle, str(queries), str(rate)]
         python = str(self._pythons.get(approach, sys.executable))
@@ -134,7 +136,8 @@ class Measurements:
         if done.returncode:
             print(f"# {approach}, {name}: failed\n{done.stderr[-2000:]}", file=sys.stderr)
             return
-        self.runs.setdefault((name, approach), []).append(json.loads(done.stdout.splitlines()[-1]))
+        found = {**json.loads(done.stdout.splitlines()[-1]), "turn": turn}
+        self.runs.setdefault((name, approach), []).append(found)
 
     def all(self, approaches: Sequence[str], turns: int, queries: int) -> None:
         """Measure all approaches under both loads, and their setup, in turns."""
@@ -142,13 +145,13 @@ class Measurements:
             for turn in range(turns):
                 print(f"# turn {turn + 1} of {turns}", file=sys.stderr)
                 for approach in approaches:
-                    self.add(ONE, approach, quick, queries)
+                    self.add(ONE, approach, quick, turn, queries)
                 for approach in approaches:
-                    self.add(STEADY, approach, student, queries, RATE)
-                self.add(PUBLISHED, "bare", reasoning, queries, RATE)
+                    self.add(STEADY, approach, student, turn, queries, RATE)
+                self.add(PUBLISHED, "bare", reasoning, turn, queries, RATE)
                 for _ in range(math.ceil(STARTS / turns)):
                     for approach in ("boto3", *approaches):
-                        self.add("start", approach, quick)
+                        self.add("start", approach, quick, turn)
 
 
 AT_ONCE = {"first_token_ms": 0.0, "tokens_a_second": math.inf}
@@ -204,8 +207,9 @@ def report(runs: Mapping[tuple[str, str], Sequence[Run]]) -> str:
 def _row(load: str, approach: str, found: Sequence[Run], bare: Sequence[Run], model: float) -> str:
     took = [one - model for run in found for one in run["ms"]]
     cpu = statistics.median(run["cpu_ms"] for run in found)
-    # Compared within a turn, so that other load on the machine affects both.
-    ratios = [mine["cpu_ms"] / theirs["cpu_ms"] for mine, theirs in zip(found, bare, strict=False)]
+    # Compared within a turn, so that other load on the machine affects both. One of both may have failed.
+    theirs = {run["turn"]: run["cpu_ms"] for run in bare}
+    ratios = [run["cpu_ms"] / theirs[run["turn"]] for run in found if run["turn"] in theirs]
     ratio = f"{statistics.median(ratios):.2f}" if ratios else ""
     return (
         f"| {load} | {approach} | {part(took, 0.5):.2f} | {part(took, 0.99):.2f} | {cpu:.2f} | {ratio} | "

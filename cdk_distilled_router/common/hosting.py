@@ -44,8 +44,8 @@ class VpcConfig:
     Args:
         subnet_ids: 1 to 16; AWS recommends one in each Availability Zone.
         security_group_ids: 1 to 5.
-        attached: whether functions and jobs run in it. If not, their roles keep the permissions, with which
-            Lambda and Bedrock delete the interfaces that they created before: a step on the way out of a VPC.
+        attached: whether functions and jobs run in it. False is a step on the way out of a VPC: the roles
+            keep their permissions, with which Lambda and Bedrock delete the interfaces that they created.
 
     Raises:
         ValueError: there are none, or too many.
@@ -183,7 +183,7 @@ def ec2_arn(resource: str) -> str:
 
 
 def attached(vpc: VpcConfig | None) -> VpcConfig | None:
-    """Return the VPC in which something runs; None without one, and with one that it is leaving."""
+    """Return the VPC to run in; None if there is none, or if it is being left."""
     return vpc if vpc and vpc.attached else None
 
 

@@ -111,9 +111,10 @@ class ResourceProvider(cr.Provider):
         accept(function, caller)
 
     def _retry_timeout(self, waiter: IConstruct, total: cdk.Duration, interval: cdk.Duration) -> None:
-        """Add retries to the waiter's last task, for which the CDK has no option.
+        """Replace the waiter's definition by one with retries of its last task; the CDK has no option.
 
-        It answers CloudFormation that the time is over. If it fails, CloudFormation waits for an hour.
+        That task answers CloudFormation that the time is over. If it fails, CloudFormation waits for an hour.
+        A test compares all else with the CDK's own definition.
         """
         poll, end = "framework-isComplete-task", "framework-onTimeout-task"
         polls = {

@@ -34,7 +34,7 @@ NOT_STARTED: Mapping[str, Any] = {
     "MaxDelaySeconds": 60,
     "JitterStrategy": "FULL",
 }
-"""Retries of a call that did not start its function.
+"""Retries of a call that Lambda did not take, or whose answer was lost.
 
 Lambda is throttled (a new account may run ten functions at once), or the function is new or was idle for
 weeks and is made ready again, which takes a minute or two (botocore: errors of Lambda's Invoke; Lambda

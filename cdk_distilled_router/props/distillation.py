@@ -108,9 +108,9 @@ class DistillationProps(JobProps):
     )
     allow_legacy: bool = Field(
         default=False,
-        description="Create the job although Bedrock lists its teacher or student as LEGACY. Bedrock may "
-        "still refuse it: new customers can't use such a model, accounts that didn't use it for 15 days may "
-        "lose access, and it gets no new provisioned throughput. Default: false.",
+        description="Create the job although Bedrock lists its teacher or student, or router.base_model, as "
+        "LEGACY. Bedrock may still refuse it: new customers can't use such a model, accounts that didn't use "
+        "it for 15 days may lose access, and it gets no new provisioned throughput. Default: false.",
     )
     maximum_cost_usd: float = Field(
         default=200.0,

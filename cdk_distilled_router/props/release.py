@@ -223,7 +223,7 @@ class TimingProps(Props):
     timeout_hours: float = Field(
         gt=0,
         le=720,
-        description="Hours after which a release fails.",
+        description="Hours that a release waits for its job. The later steps have limits of their own.",
     )
     stall_hours: float = Field(
         gt=0,

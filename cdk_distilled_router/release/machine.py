@@ -20,14 +20,17 @@ from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.retries import FAILED, retry
-from cdk_distilled_router.release.context import ReleaseContext
+from cdk_distilled_router.release.context import ReleaseContext, ReleaseProps
 from cdk_distilled_router.release.functions import ReleaseFunctions
 from cdk_distilled_router.release.stages import accept_children, accept_wildcards, each_shard, stage, task
+from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import releases_folder
 
 # Each object is a shard of questions. The folder of an attempt has the name of its execution.
 QUESTIONS = "{}/questions/"
 RELEASE = {"release": sfn.JsonPath.string_at("$.release")}
+# For what has no setting: the deployment, the questions, repeated probes, throughput.
+OTHER_HOURS = 48
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,7 @@ class ReleaseMachine(Construct):
             "Resource",
             state_machine_name=name,
             definition_body=sfn.DefinitionBody.from_chainable(first),
-            # WatchJob enforces timeout_hours; this is a limit for all steps.
-            timeout=cdk.Duration.hours(math.ceil(context.props.timing.timeout_hours) + 48),
+            timeout=_longest(context.props),
             tracing_enabled=True,
             logs=sfn.LogOptions(destination=group, level=sfn.LogLevel.ALL, include_execution_data=True),
         )
@@ -174,3 +176,19 @@ class ReleaseMachine(Construct):
         )
         retry(publish, FAILED)
         return publish
+
+
+def _longest(props: ReleaseProps) -> cdk.Duration:
+    """Return how long a release may take: the limits of its steps, and OTHER_HOURS for all else.
+
+    At its timeout an execution ends without any Catch (Step Functions developer guide,
+    concepts-error-handling), so every step has to end by its own limit first.
+    """
+    evaluation, rollout = props.evaluation, Rollout.of(props.rollout.to_function())
+    hours = (
+        props.timing.timeout_hours
+        + evaluation.outage_minutes / 60
+        + (evaluation.judge_hours if props.judge else 0)
+        + len(rollout.rounds) * rollout.dwell_seconds / 3_600
+    )
+    return cdk.Duration.hours(math.ceil(hours) + OTHER_HOURS)

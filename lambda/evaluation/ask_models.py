@@ -80,9 +80,12 @@ def ask_shard(digest: str, key: str, releases: Releases, evaluation: Evaluation)
         if rows := list(asking.ask(part, end)):
             folder.write_rows(f"{answers_folder(plan, shard)}{number:03d}.jsonl", rows)
             number += 1
-        if time.monotonic() > end and not asking.has_failed and (left := asking.left(questions)):
-            answered = len(questions) - len(left)
-            return waiting(f"shard {shard}: {answered} of {len(questions)} questions are answered", 1)
+        if time.monotonic() > end:
+            break
+    left = asking.left(questions)
+    if left and not asking.has_failed:
+        answered = len(questions) - len(left)
+        return waiting(f"shard {shard}: {answered} of {len(questions)} questions are answered", 1)
     round_ = Round(digest, shard, len(questions), asking.failures(questions))
     return round_.result(folder, plan, releases, evaluation)
 
@@ -145,8 +148,10 @@ class Asking:
         ]
 
     def _untried(self, contender: Contender, question: Question) -> Answer:
-        last = self._last.get(contender.name) or Answer("", None, unavailable="not_asked")
-        return replace(last, id=question.id)
+        """Return the last failure of a contender that is not asked any more; otherwise the time was up."""
+        if self._may_ask(contender):
+            return Answer(question.id, None, unavailable="not_asked")
+        return replace(self._last[contender.name], id=question.id)
 
     def _may_ask(self, contender: Contender) -> bool:
         return self._in_a_row[contender.name] < MOST_FAILED_CALLS
@@ -240,7 +245,8 @@ def ask(contender: Contender, question: Question, runtime: Any, task: Task) -> A
     try:
         reply = converse.ask(runtime, contender.endpoint, prompt, question.query)
     except NoReplyError as error:
-        # The text of a refusal may quote the query, and is only shown in the report as the answer to it.
+        # The text of a refusal may quote the query. The report shows it as the answer to that query, and the
+        # release's message where it is the first problem, or the reason why a model refuses all queries.
         problem = str(error) if error.reason == REFUSED else error.loggable or str(error)
         return Answer(question.id, None, problem, unavailable=error.reason)
     elapsed = (time.perf_counter() - started) * 1000

@@ -54,6 +54,7 @@ LATENCY_EDGES = (
     5_000,
 )
 QUANTILES = (0.05, 0.25, 0.50, 0.75, 0.95)
+AGAIN = "Raise release.attempt to evaluate the candidate again."
 
 type Values = Mapping[str, float | None]
 
@@ -68,7 +69,10 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
     asked = questions_of(folder, plan)
     given = answers_of(folder, plan)
     if left := [question for question in asked if question.id not in given[CANDIDATE]]:
-        return failed(f"{len(left)} of {len(asked)} questions were not asked, starting with {left[0].id}")
+        return failed(
+            f"not evaluated: {len(left)} of {len(asked)} questions were not asked, starting with "
+            f"{left[0].id}. AskModels was stopped, timed out or had too little memory: see its log. {AGAIN}"
+        )
     scored = [
         Scored(contender, given[contender.name], asked, evaluation.task, evaluation.resamples)
         for contender in (Contender(**one) for one in plan["contenders"])
@@ -125,7 +129,7 @@ def _passed(scores: Mapping[str, Any]) -> str:
 def _refused(report: Mapping[str, Any]) -> str:
     reasons = "; ".join(report["reasons"])
     if not report["decided"]:
-        return f"not evaluated: {reasons}. Raise release.attempt to evaluate the candidate again."
+        return f"not evaluated: {reasons}. {AGAIN}"
     return f"refused by the gate: {reasons}{_first_problem(report)}"
 
 

@@ -190,11 +190,11 @@ class _Wire:
         with HTTPResponse(cast(socket.socket, self), method="POST") as response:
             response.begin()
             content = response.read(MOST_BYTES)
-            if response.length:
+            # A response in chunks has no length; after its last one, http.client has closed it.
+            if response.length or (response.chunked and not response.isclosed()):
                 raise HTTPException("the response was cut off, or is too long")
-            keep = response.isclosed() and not response.will_close
             found = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status, found, content), keep
+            return Answer(response.status, found, content), not response.will_close
 
     def is_open(self) -> bool:
         """Return whether the server has neither closed the connection nor sent anything unasked."""

@@ -61,8 +61,7 @@ class Network(Props):
     attached: bool = Field(
         default=True,
         description="Whether functions and jobs run in the network. Set it to false, and deploy, an hour "
-        "before you remove [network]: roles and endpoints stay until the network's interfaces are deleted. "
-        "Default: true.",
+        "before you remove [network]: AWS deletes the network's interfaces with the roles. Default: true.",
     )
     endpoints: NetworkEndpoints | None = Field(
         default=None,

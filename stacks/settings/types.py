@@ -1,6 +1,5 @@
 """The settings of one environment, with the rules between its tables."""
 
-from math import ceil
 from pathlib import Path
 from typing import Annotated
 
@@ -246,17 +245,4 @@ class Settings(Props):
                 "IAM accepts no other account's policy as a boundary",
                 at="security.permissions_boundary",
             )
-        return value
-
-    @field_validator("release")
-    @classmethod
-    def _check_rollout_fits(cls, value: TimingProps, info: ValidationInfo) -> TimingProps:
-        rollout = info.data.get("rollout")
-        if rollout:
-            hours = (len(rollout.steps) * rollout.dwell_seconds + rollout.bake_seconds) / 3_600
-            if hours > value.timeout_hours:
-                least = f"{ceil(hours * 1_000) / 1_000:g}"
-                raise not_allowed(
-                    f"at least {least}, which the rollout alone takes", at="release.timeout_hours"
-                )
         return value

@@ -60,10 +60,11 @@ RESOURCES = (
     "Custom::BedrockRelease",
 )
 TOUR = 0
-# A model that was replaced is deleted, so none is declared again later. The last one is destroyed in use.
+# A model that was replaced is deleted, so none is declared again later. The throughput moves from the first
+# model to the second one, and is destroyed in use.
 TOUR_VARIANTS = (
-    *("throughput", "moved-release", "first", "moved-job", "moved-dataset", "refused", "retrying"),
-    *("second", "broken-release", "broken-job", "moved-throughput", "more-units"),
+    *("retrying", "first", "moved-job", "moved-dataset", "refused", "throughput", "moved-release"),
+    *("moved-throughput", "second", "broken-release", "broken-job", "more-units"),
 )
 # Shorter than `absence_seconds` in environments/local.toml.
 LONGEST_LAG = 0.8

@@ -17,7 +17,7 @@ from aws_cdk.assertions import Template
 from cdk_distilled_router import ExistingJob, Hosting, Release, VpcConfig, VpcEndpoints
 from cdk_distilled_router.common.vpc_endpoints import GATEWAYS, INTERFACES
 from stacks import keys
-from stacks.application import declare
+from stacks.application import Application, declare
 from stacks.settings import PROJECT, Checks, load
 from tests.stacks import declaring
 from tests.stacks.assembly import Assembly, Resource, unhashed, walk
@@ -154,30 +154,61 @@ def test_lambda_manages_the_interfaces_and_creates_them_only_in_the_network(asse
         assert denied.conditions == {"ArnLike": {"lambda:SourceFunctionArn": code}}
 
 
-def test_functions_that_leave_the_network_keep_their_roles_and_the_endpoints() -> None:
-    """The roles delete the interfaces after that (aws-cdk #34400); see also `tests/engine/test_jobs.py`."""
+@pytest.fixture(scope="module")
+def leaving() -> Application:
+    """Return the stacks of the hardened environment on their way out of the network."""
     inside = settings_of(HARDENED)
     assert inside.network
-    leaving = inside.model_copy(
-        update={"network": inside.network.model_copy(update={"attached": False}), "checks": Checks()}
-    )
+    network = inside.network.model_copy(update={"attached": False})
+    settings = inside.model_copy(update={"network": network, "checks": Checks()})
     context = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
-    application = declare(cdk.App(context=context), leaving)
-    template = Template.from_stack(application.distillation)
-    roles = {
+    return declare(cdk.App(context=context), settings)
+
+
+def test_functions_that_leave_the_network_keep_their_roles_permissions(leaving: Application) -> None:
+    """The roles delete the interfaces after that (aws-cdk #34400); see also `tests/engine/test_jobs.py`."""
+    count = 0
+    for stack in leaving.stacks:
+        template, managing = Template.from_stack(stack), roles_for_interfaces(stack)
+        for name, function in template.find_resources("AWS::Lambda::Function").items():
+            assert "VpcConfig" not in function["Properties"], name
+            assert function["Properties"]["Role"]["Fn::GetAtt"][0] in managing, name
+            count += 1
+    assert count > 20
+
+
+def test_jobs_begin_outside_a_network_that_is_left_and_keep_their_roles_permissions(
+    leaving: Application,
+) -> None:
+    template = Template.from_stack(leaving.distillation)
+    (job,) = template.find_resources("Custom::BedrockDistillationJob").values()
+    assert not {"SubnetIds", "SecurityGroupIds"} & job["Properties"].keys()
+    (labels,) = (
+        function["Properties"]
+        for name, function in template.find_resources("AWS::Lambda::Function").items()
+        if unhashed(name) == "LabellingLabelQueries"
+    )
+    assert json.loads(labels["Environment"]["Variables"]["NETWORK"]) == {}
+    managing = {unhashed(role) for role in roles_for_interfaces(leaving.distillation)}
+    assert {"JobJobRole", "LabellingBatchRole"} <= managing
+
+
+def test_the_endpoints_stay_until_the_network_is_left(leaving: Application) -> None:
+    found = Template.from_stack(leaving.data).find_resources("AWS::EC2::VPCEndpoint")
+    assert len(found) == len(INTERFACES) + len(GATEWAYS)
+
+
+def roles_for_interfaces(stack: cdk.Stack) -> set[str]:
+    """Return the logical ids of the roles that may delete network interfaces."""
+    return {
         role["Ref"]
-        for policy in template.find_resources("AWS::IAM::Policy").values()
-        if "ec2:DeleteNetworkInterface" in json.dumps(policy)
+        for policy in Template.from_stack(stack).find_resources("AWS::IAM::Policy").values()
+        if any(
+            statement["Effect"] == "Allow" and "ec2:DeleteNetworkInterface" in statement["Action"]
+            for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        )
         for role in policy["Properties"]["Roles"]
     }
-    for function in template.find_resources("AWS::Lambda::Function").values():
-        assert "VpcConfig" not in function["Properties"]
-        assert function["Properties"]["Role"]["Fn::GetAtt"][0] in roles
-    (job,) = template.find_resources("Custom::BedrockDistillationJob").values()
-    assert "SubnetIds" not in job["Properties"]
-    # Those of the jobs keep it, too.
-    assert {"JobJobRole", "LabellingBatchRole"} <= {unhashed(role) for role in roles}
-    assert len(Template.from_stack(application.data).find_resources("AWS::EC2::VPCEndpoint")) == 7
 
 
 def test_no_function_is_made_before_its_role_may_make_interfaces(assembly: Assembly) -> None:

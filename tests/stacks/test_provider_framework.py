@@ -12,10 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import custom_resources as cr
+from aws_cdk.assertions import Template
 
+from cdk_distilled_router.common.hosting import Hosting
+from cdk_distilled_router.common.provider import INTERVAL, TOTAL, ResourceProvider
+from cdk_distilled_router.common.retries import OF_FUNCTION
 from operate.cdk import node
-from tests.stacks.assembly import Assembly, is_framework
+from tests.stacks.assembly import Assembly, is_framework, unhashed
 from tests.unit import framework
 from tests.unit.framework import MARKER, Framework
 
@@ -167,3 +174,40 @@ def test_every_provider_of_ours_runs_this_framework(assembly: Assembly) -> None:
     assets = {path.parent.name for path in assembly.folder.glob("asset.*/framework.js")}
     assert {f"asset.{key}" for key in found} == assets
     assert len(assets) == 1
+
+
+def test_our_waiter_differs_from_the_frameworks_only_in_the_retries_of_its_last_task() -> None:
+    stack = cdk.Stack(cdk.App(), "test")
+    on_event, is_complete = (_function(stack, name) for name in ("OnEvent", "IsComplete"))
+    ResourceProvider(stack, "Ours", on_event=on_event, is_complete=is_complete, hosting=Hosting(log_days=7))
+    cr.Provider(
+        stack,
+        "Cdks",
+        on_event_handler=on_event,
+        is_complete_handler=is_complete,
+        total_timeout=TOTAL,
+        query_interval=INTERVAL,
+    )
+    ours, cdks = _waiter(stack, "Ours"), _waiter(stack, "Cdks")
+    assert ours["States"]["framework-onTimeout-task"].pop("Retry") == list(OF_FUNCTION)
+    assert ours == cdks
+
+
+def _function(stack: cdk.Stack, name: str) -> lambda_.Function:
+    code = lambda_.Code.from_inline("handler = print")
+    runtime = lambda_.Runtime.PYTHON_3_13
+    return lambda_.Function(stack, name, runtime=runtime, handler="index.handler", code=code)
+
+
+def _waiter(stack: cdk.Stack, provider: str) -> dict[str, Any]:
+    """Return the definition of a provider's state machine, with functions by their names in the provider."""
+    machines = Template.from_stack(stack).find_resources("AWS::StepFunctions::StateMachine")
+    (machine,) = (found for name, found in machines.items() if name.startswith(provider))
+    parts = machine["Properties"]["DefinitionString"]["Fn::Join"][1]
+    definition: dict[str, Any] = json.loads(
+        "".join(
+            part if isinstance(part, str) else unhashed(part["Fn::GetAtt"][0]).removeprefix(provider)
+            for part in parts
+        )
+    )
+    return definition

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -195,6 +196,22 @@ def test_a_judge_needs_no_key_and_may_be_named_without_a_profile() -> None:
         if "JUDGE_HOURS" in (variables := function.get("Environment", {}).get("Variables", {}))
     ]
     assert (graded["JUDGE"], graded["JUDGE_HOURS"]) == ("amazon.nova-pro-v1:0", "0.5")
+
+
+def test_the_state_machine_outlasts_its_longest_steps() -> None:
+    """Step Functions ends an execution at its timeout, and no Catch sees it: a candidate would never bake."""
+    made = Made(
+        lambda stack, bucket: release_of(
+            stack,
+            bucket,
+            evaluation=EvaluationProps(judge="amazon.nova-pro-v1:0", judge_hours=24, outage_minutes=720),
+            rollout=ROLLOUT.model_copy(update={"dwell_seconds": 86_400, "bake_seconds": 1_209_600}),
+        )
+    )
+    (machine,) = [m for m in made.resources("AWS::StepFunctions::StateMachine") if "StateMachineName" in m]
+    (seconds,) = re.findall(r'"TimeoutSeconds":(\d+)', text(machine["DefinitionString"]))
+    rollout = (len(ROLLOUT.steps) + 14) * 86_400
+    assert int(seconds) > TIMING.timeout_hours * 3_600 + 12 * 3_600 + 24 * 3_600 + rollout
 
 
 def test_a_minimum_grade_without_a_judge_is_refused() -> None:

@@ -17,7 +17,8 @@ from distilled_router.aws.errors import ResourceError, code, is_missing, message
 
 # A cross-Region inference profile has a geography in front of the model's id.
 _GEOGRAPHIES = ("us.", "eu.", "apac.", "global.")
-_FALLBACK = "router.base_model"
+# Settings that name the models.
+_TRAINED, _FALLBACK = "distillation.teacher or distillation.student", "router.base_model"
 
 
 def foundation_model_id(identifier: str) -> str:
@@ -37,8 +38,8 @@ def check_usable(
     """
     now = today or datetime.now(UTC)
     for identifier in identifiers:
-        details = _details(bedrock, identifier, "distillation.teacher or distillation.student")
-        _check_dates(identifier, details.get("modelLifecycle", {}), now, allow_legacy=allow_legacy)
+        lifecycle = _details(bedrock, identifier, _TRAINED).get("modelLifecycle", {})
+        _check_dates(identifier, _TRAINED, lifecycle, now, allow_legacy=allow_legacy)
 
 
 def check_fallback(
@@ -49,10 +50,8 @@ def check_fallback(
     It must be usable, write text, and be invoked in the way in which it is named: by its own id, or by that
     of an inference profile.
     """
-    details = _details(bedrock, identifier, _FALLBACK)
-    _check_dates(
-        identifier, details.get("modelLifecycle", {}), today or datetime.now(UTC), allow_legacy=allow_legacy
-    )
+    details, now = _details(bedrock, identifier, _FALLBACK), today or datetime.now(UTC)
+    _check_dates(identifier, _FALLBACK, details.get("modelLifecycle", {}), now, allow_legacy=allow_legacy)
     modalities, types = details.get("outputModalities"), details.get("inferenceTypesSupported")
     if modalities and "TEXT" not in modalities:
         raise ResourceError(
@@ -81,17 +80,19 @@ def _details(bedrock: Any, identifier: str, setting: str) -> dict[str, Any]:
         raise
 
 
-def _check_dates(identifier: str, lifecycle: dict[str, Any], now: datetime, *, allow_legacy: bool) -> None:
+def _check_dates(
+    identifier: str, setting: str, lifecycle: dict[str, Any], now: datetime, *, allow_legacy: bool
+) -> None:
     end = lifecycle.get("endOfLifeTime")
     if end and now >= end:
         raise ResourceError(
-            f"Model {identifier} ended on {end:%Y-%m-%d}; requests to it fail. Nothing was started. Choose a "
-            "live model, e.g. teacher us.amazon.nova-pro-v1:0 for student amazon.nova-micro-v1:0:128k."
+            f"Model {identifier} ended on {end:%Y-%m-%d}; requests to it fail. Nothing was started. Choose "
+            f"another one in {setting}."
         )
     if lifecycle.get("status") == "LEGACY" and not allow_legacy:
         until = f" and ends on {end:%Y-%m-%d}" if end else ""
         raise ResourceError(
-            f"Model {identifier} is LEGACY{until}. Nothing was started. Choose an ACTIVE model, or set "
-            "distillation.allow_legacy = true to try: Bedrock refuses accounts that are new or haven't used "
-            "the model for 15 days."
+            f"Model {identifier} is LEGACY{until}. Nothing was started. Choose an ACTIVE model in {setting}, "
+            "or set distillation.allow_legacy = true to try: Bedrock refuses accounts that are new or "
+            "haven't used the model for 15 days."
         )

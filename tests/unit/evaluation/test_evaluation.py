@@ -136,7 +136,9 @@ def test_shard_that_was_not_answered_is_reported_and_nothing_is_promoted(world: 
     told = score(A, world.releases, court.evaluation())
     assert (told["outcome"], told["message"]) == (
         "failed",
-        "40 of 40 questions were not asked, starting with holdout-000000",
+        "not evaluated: 40 of 40 questions were not asked, starting with holdout-000000. AskModels was "
+        "stopped, timed out or had too little memory: see its log. Raise release.attempt to evaluate the "
+        "candidate again.",
     )
 
 

@@ -13,9 +13,10 @@ from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeou
 
 from cdk_distilled_router.props.release import EvaluationProps
 from distilled_router.task.robustness import Robustness
-from evaluation.ask_models import SHORT_SECONDS, ask
+from evaluation.ask_models import SHORT_SECONDS, ask, ask_shard
 from evaluation.contenders import Contender
 from evaluation.metrics import Question
+from evaluation.prepare_evaluation import prepare
 from tests.unit.evaluation.court import ASKED, DATA, GATE, LAX, ROWS, Court
 from tests.unit.release_world import A, B, Proxy, World
 
@@ -106,9 +107,7 @@ def test_questions_that_only_one_of_both_could_be_asked_are_left_out(world: Worl
             raise EndpointConnectionError(endpoint_url="https://bedrock")
         return court.runtime.converse(**request)
 
-    lines = [json.loads(line) for line in (DATA / "holdout.jsonl").read_text().splitlines()[:ASKED]]
-    lost = [line["messages"][0]["content"][0]["text"].strip() for line in lines[:2]]
-    lost = [query for query in lost if query] or lost
+    lost = _queries()[:2]
     result = court.evaluate(
         gate=replace(GATE, minimum_examples=30), runtime=Proxy(court.runtime, converse=converse)
     )
@@ -189,6 +188,41 @@ def test_query_that_bedrock_refuses_is_answered_wrongly(world: World, court: Cou
     assert world.calls("Converse") == ASKED
     assert court.now == 0
     assert court.report()["worst"][0]["problem"].startswith("ValidationException")
+
+
+@pytest.mark.parametrize(("part", "calls"), [(10, 10), (100, 20)])
+def test_failed_call_lets_no_invocation_ask_longer(
+    world: World, court: Court, monkeypatch: pytest.MonkeyPatch, part: int, calls: int
+) -> None:
+    """Each further 20 questions may take minutes, and the function's time is bounded."""
+    monkeypatch.setattr("evaluation.ask_models.PART_QUESTIONS", part)
+    monkeypatch.setattr("evaluation.ask_models.ASK_SECONDS", -1)
+    court.candidate()
+    order(world, "throttled", count=1)
+    prepare(A, world.releases, court.evaluation())
+    result = ask_shard(A, "00000.jsonl", world.releases, court.evaluation())
+    assert world.calls("Converse") == calls
+    # What was not tried was not throttled.
+    left = ASKED - calls
+    assert f"asked {left + 1} of 40 questions: {left} not asked, 1 throttled" in result["message"]
+    assert court.evaluate()["outcome"] == "done"
+    assert court.metrics()["valid_output"]["rows"] == ASKED
+
+
+def test_model_that_fails_twenty_times_in_a_row_is_left_for_this_round(world: World, court: Court) -> None:
+    court.candidate()
+    order(world, "throttled")
+    prepare(A, world.releases, court.evaluation())
+    result = ask_shard(A, "00000.jsonl", world.releases, court.evaluation())
+    assert world.calls("Converse") == 20
+    assert "could not be asked 40 of 40 questions: 40 throttled" in result["message"]
+
+
+@pytest.mark.parametrize(("examples", "questions", "least"), [(40, 40, 40), (40, 100, 95), (100, 50, 50)])
+def test_as_many_questions_must_be_asked_as_the_gate_has_to_score(
+    examples: int, questions: int, least: int
+) -> None:
+    assert replace(GATE, minimum_examples=examples).minimum_asked(questions) == least
 
 
 def test_base_model_that_can_not_be_asked_fails_no_release(world: World, court: Court) -> None:

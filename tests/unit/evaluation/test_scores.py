@@ -19,7 +19,7 @@ from evaluation.contenders import CANDIDATE, STATIC, Contender
 from evaluation.gate import PAIRED, checks
 from evaluation.intervals import UNKNOWN, Estimate, means, quantile
 from evaluation.metrics import METRICS, Answer, Question, divergence, is_dominant_right, rubric, shown, values
-from evaluation.score_and_gate import Scored, differences, report_of
+from evaluation.score_and_gate import Scored, differences, report_of, unasked_of_both
 from tests import real_data
 
 TASK = Task.load()
@@ -357,6 +357,17 @@ def test_differences_are_those_of_the_same_questions() -> None:
     # Of these, only those for which both have weights.
     assert found["mean_absolute_error"].value == pytest.approx(0.225)
     assert found["mean_absolute_error"].rows == 2
+
+
+def test_question_that_one_of_both_could_not_be_asked_is_missing_for_both() -> None:
+    other = [
+        Answer("near", REFERENCE, "", 1, 1, 1),
+        Answer("far", None, "", unavailable="throttled"),
+        Answer("none", REFERENCE, "", 1, 1, 1),
+        Answer("lost", REFERENCE, "", 1, 1, 1),
+    ]
+    found = unasked_of_both(scored(ANSWERS, QUESTIONS), scored(other, QUESTIONS))
+    assert (found.asked, found.reasons) == (2, {"throttled": 1, "not_asked": 1})
 
 
 def test_answers_are_read_as_they_were_kept() -> None:

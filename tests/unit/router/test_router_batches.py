@@ -63,7 +63,7 @@ def test_every_query_counts_for_itself(bench: MakeBench) -> None:
 
 def test_same_query_is_asked_once(bench: MakeBench) -> None:
     made = bench(healthy(), TableDouble(LIVE_ROUTE))
-    answers = ask(made, "dog", "dog ", "cat", "dog")
+    answers = ask(made, "red car", "red \u00a0car ", "cat", "red car")
     assert made.bedrock.asked(STUDENT) == 2
     assert [answer["cached"] for answer in answers] == [False, True, False, True]
 

@@ -265,6 +265,17 @@ def test_shares_split_the_requests(bench: MakeBench) -> None:
     assert releases.count("aaaaaaaaaaaa") + releases.count("bbbbbbbbbbbb") == 400
 
 
+def test_share_is_chosen_by_the_text_that_is_asked(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble())
+    candidate = Share("bbbbbbbbbbbb", CANDIDATE, 0.5, expires_at=int(made.clock.time) + 100)
+    route = Route(4, (*LIVE_ROUTE.shares, candidate))
+    made.table.item = route.to_item()
+    for number in range(20):
+        chosen = route.choose(f"Red car {number}", made.clock.time)
+        assert chosen
+        assert made.ask(f" Red  car {number}")["release"] == chosen.digest
+
+
 @pytest.mark.parametrize("jump", [-1e9, -3600.0, -1.0, 1.0, 3600.0, 1e9])
 def test_wall_clock_that_jumps_prevents_no_answer(bench: MakeBench, task: Task, jump: float) -> None:
     """With a known route, a cached answer, an open circuit, and a candidate's share that expires."""

@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
+import boto3
 import botocore.auth
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.credentials import Credentials as BotocoresCredentials
 from botocore.exceptions import (
     BotoCoreError,
@@ -72,6 +74,61 @@ def test_signature_is_botocores(
     ours = signer.signed(path, {**more, "host": host}, body)
     assert ours["authorization"] == theirs.headers["Authorization"]
     assert ours.get("x-amz-security-token", "") == token
+
+
+def received(connection: socket.socket) -> tuple[str, dict[str, str], bytes]:
+    """Read a request; return its path, headers and body."""
+    with connection.makefile("rb") as stream:
+        _, path, _ = stream.readline().decode().split(" ")
+        lines = iter(lambda: stream.readline().decode().strip(), "")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        return path, headers, stream.read(int(headers["content-length"]))
+
+
+MODEL = "arn:aws:bedrock:us-east-1:000000000000:custom-model-deployment/a1b2"
+CONVERSE = {"modelId": MODEL, "messages": [{"role": "user", "content": [{"text": "caf\u00e9 \U0001f600"}]}]}
+READ = {"TableName": "releases", "Key": {"id": {"S": "a/route"}}, "ConsistentRead": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "parameters"),
+    [
+        ("bedrock-runtime", "converse", CONVERSE),
+        ("bedrock-runtime", "converse", {**CONVERSE, "modelId": "us.amazon.nova-micro-v1:0"}),
+        ("dynamodb", "get_item", READ),
+    ],
+)
+def test_request_is_boto3s_and_is_signed_as_it_is_sent(
+    name: Literal["bedrock-runtime", "dynamodb"], method: str, parameters: dict[str, Any]
+) -> None:
+    """AWS signs again what arrives: an ARN's colons and slash, the host with its port, each signed header."""
+    requests: list[tuple[str, dict[str, str], bytes]] = []
+
+    def serve(connection: socket.socket, _: int) -> None:
+        requests.append(received(connection))
+        connection.sendall(ANSWER)
+
+    with server(serve) as url:
+        session = boto3.Session("AKIA", "secret", "a/token+=", region_name="us-east-1")
+        theirs = session.client(name, endpoint_url=url, config=Config(proxies={}))
+        getattr(theirs, method)(**parameters)
+        ours = dict(
+            zip(("bedrock-runtime", "dynamodb"), services(url, AWS_SESSION_TOKEN="a/token+="), strict=True)
+        )
+        getattr(ours[name], method)(**parameters)
+    (path, headers, body), (our_path, our_headers, our_body) = requests
+    assert (our_path, json.loads(our_body)) == (path, json.loads(body))
+    for header in ("host", "content-type", "x-amz-target", "x-amz-security-token"):
+        assert our_headers.get(header) == headers.get(header), header
+    names = our_headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    assert {"host", "x-amz-date", "x-amz-security-token"} <= set(names)
+    signed = {header: our_headers[header] for header in names}
+    again = AWSRequest("POST", f"{url}{our_path}", headers=signed, data=our_body)
+    credentials = BotocoresCredentials("AKIA", "secret", "a/token+=")
+    moment = datetime.strptime(our_headers["x-amz-date"], "%Y%m%dT%H%M%SZ")
+    with mock.patch.object(botocore.auth, "get_current_datetime", return_value=moment):
+        SigV4Auth(credentials, name.removesuffix("-runtime"), "us-east-1").add_auth(again)
+    assert our_headers["authorization"] == again.headers["Authorization"]
 
 
 def test_a_days_key_is_not_used_the_next_day() -> None:
@@ -232,6 +289,56 @@ def test_connection_that_the_service_closed_is_not_used(tls: Tls, secure: bool) 
             closed.clear()
 
 
+def test_connection_that_the_service_will_close_is_not_used() -> None:
+    """It says so, and closes it a moment later: a request in between would be lost."""
+
+    def serve(connection: socket.socket, _: int) -> None:
+        connection.recv(65_536)
+        connection.sendall(ANSWER.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+        time.sleep(2)
+
+    with server(serve) as url:
+        to = connections(url)
+        for _ in range(2):
+            assert post(to, 1.5).status == 200
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_connection_of_a_failed_exchange_is_closed(tls: Tls, secure: bool) -> None:
+    """A function that lives for hours must not collect those that hang."""
+    ended = threading.Event()
+
+    def serve(connection: socket.socket, _: int) -> None:
+        while connection.recv(65_536):
+            pass
+        ended.set()
+
+    with server(serve, tls if secure else None) as url:
+        to = connections(url, tls=tls)
+        to.open(5.0)
+        with pytest.raises(ReadTimeoutError) as caught:
+            post(to, 0.2)
+        # Python would close it once nobody holds the error.
+        assert caught.value.__traceback__
+        assert ended.wait(5)
+
+
+def test_connections_beyond_the_most_idle_are_closed() -> None:
+    ended = threading.Semaphore(0)
+
+    def serve(connection: socket.socket, _: int) -> None:
+        connection.recv(1)
+        ended.release()
+
+    with server(serve) as url:
+        to = connections(url)
+        for _ in range(6):
+            to.open(1.0)
+        assert ended.acquire(timeout=5)
+        assert ended.acquire(timeout=5)
+        assert not ended.acquire(timeout=0.1)
+
+
 def test_one_dead_connection_ends_the_others_that_were_idle() -> None:
     """After a freeze all are dead, and a query must not try them one after another."""
     together = threading.Barrier(3)
@@ -328,6 +435,18 @@ def test_exchange_ends_by_its_deadline(tls: Tls, serve: Serve, secure: bool) -> 
         assert time.monotonic() - began < 0.6
 
 
+@pytest.mark.parametrize("secure", [True, False])
+def test_request_that_nobody_reads_ends_by_its_deadline(tls: Tls, secure: bool) -> None:
+    """On a connection that was open before."""
+    with server(silent, tls if secure else None) as url:
+        to = connections(url, tls=tls)
+        to.open(5.0)
+        began = time.monotonic()
+        with pytest.raises(ReadTimeoutError):
+            to.post("/path", {}, bytes(10_000_000), 0.4)
+        assert time.monotonic() - began < 1.0
+
+
 def test_handshake_that_does_not_end_and_no_connection_are_timeouts(tls: Tls) -> None:
     with server(silent) as url:
         began = time.monotonic()
@@ -356,7 +475,7 @@ def test_address_that_does_not_answer_leaves_time_for_the_next(monkeypatch: pyte
         addresses = [full.getsockname(), ("127.0.0.1", int(url.rpartition(":")[2]))]
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-        assert post(connections(url), 0.6).status == 200
+        assert post(connections(url), 2.0).status == 200
         for one in waiting:
             one.close()
 
@@ -393,6 +512,9 @@ def test_context_checks_certificates_as_strictly_as_botocores(tls: Tls) -> None:
         b"SSH-2.0-OpenSSH\r\n",
         b"HTTP/1.1 OK\r\n\r\n",
         f"HTTP/1.1 200 OK\r\ncontent-length: {MOST_BYTES + 1}\r\n\r\n".encode() + b" " * (MOST_BYTES + 1),
+        f"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{MOST_BYTES + 1:x}\r\n".encode()
+        + b" " * (MOST_BYTES + 1)
+        + b"\r\n0\r\n\r\n",
     ],
 )
 def test_response_that_is_cut_off_too_long_or_not_http_is_a_closed_connection(answer: bytes) -> None:

@@ -300,6 +300,18 @@ def test_a_fallback_that_can_not_answer_is_refused(
     assert "router.base_model" in str(caught.value)
 
 
+@pytest.mark.parametrize(("days", "text"), [(0, "ended on"), (1, "is LEGACY")])
+def test_a_fallback_that_ends_is_refused_by_its_own_setting(world: World, days: int, text: str) -> None:
+    now = world.utc_now()
+    world.server.lifecycle(
+        "amazon.nova-micro-v1:0", legacy=now.timestamp() - DAY, end=now.timestamp() + days * DAY
+    )
+    with pytest.raises(ResourceError, match=text) as caught:
+        lifecycle.check_fallback(world.bedrock, FALLBACK, allow_legacy=False, today=now)
+    assert "in router.base_model" in str(caught.value)
+    assert "teacher" not in str(caught.value)
+
+
 def failing(real: Any, get_foundation_model: Any) -> Any:
     class Client:
         def __getattr__(self, name: str) -> Any:

@@ -313,12 +313,6 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"release.retry_internal_errors": 4}, "release.retry_internal_errors", "from 0 to 3"),
     ({"release.retry_internal_errors": -1}, "release.retry_internal_errors", "from 0 to 3"),
     ({"release.stop_stalled": "yes"}, "release.stop_stalled", "true or false"),
-    ({"rollout.dwell_seconds": 86_400, "release.timeout_hours": 40}, "release.timeout_hours", "at least 48"),
-    (
-        {"rollout.dwell_seconds": 3_600, "rollout.bake_seconds": 324_000, "release.timeout_hours": 90},
-        "release.timeout_hours",
-        "at least 92",
-    ),
     # router
     ({"router.base_model": "amazon.nova-micro-v1:0:128k"}, "router.base_model", "without context length"),
     (
