@@ -206,10 +206,9 @@ def _token_prices(model: str) -> str:
 def _permissions(
     owner: str, table: dynamodb.ITable, base_model: str, model_key: kms.IKey | None
 ) -> list[may.Permission]:
-    # Both kinds: after a change of `endpoint.kind`, the route has the old one until a new release is live.
-    endpoints = [may.account_arn(may.DEPLOYMENTS), may.account_arn(may.THROUGHPUTS)]
+    # Also of the kind before a change of `endpoint.kind`: the route has it until a new release is live.
     return [
-        may.bedrock(["InvokeModel"], endpoints),
+        may.invoke_endpoints(owner),
         *may.invoke(base_model),
         may.Permission(
             ["dynamodb:GetItem"],

@@ -38,7 +38,13 @@ class DataStack(cdk.Stack):
         env: cdk.Environment,
     ) -> None:
         """Declare key and buckets, and VPC endpoints if the settings ask for them."""
-        super().__init__(scope, construct_id, env=env, description="Distilled router: key and data")
+        super().__init__(
+            scope,
+            construct_id,
+            env=env,
+            synthesizer=cdk.DefaultStackSynthesizer(qualifier=settings.bootstrap_qualifier),
+            description="Distilled router: key and data",
+        )
         keep = settings.retention.data == "retain"
         self._removal = cdk.RemovalPolicy.RETAIN if keep else cdk.RemovalPolicy.DESTROY
         given = settings.encryption.key_arn

@@ -41,7 +41,13 @@ class DistillationStack(cdk.Stack):
         env: cdk.Environment,
     ) -> None:
         """Declare data set and job with the names in `identity`."""
-        super().__init__(scope, construct_id, env=env, description="Distilled router: data set and job")
+        super().__init__(
+            scope,
+            construct_id,
+            env=env,
+            synthesizer=cdk.DefaultStackSynthesizer(qualifier=settings.bootstrap_qualifier),
+            description="Distilled router: data set and job",
+        )
         self._settings, self._hosting, self._identity = settings, hosting, identity
         self._bucket, self._key = bucket, key
         self._cost = replace(costs.spec(settings), job=identity.job_name)

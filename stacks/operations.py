@@ -35,7 +35,13 @@ class OperationsStack(cdk.Stack):
         env: cdk.Environment,
     ) -> None:
         """Declare alarms, dashboard, subscriptions and budgets."""
-        super().__init__(scope, construct_id, env=env, description="Distilled router: operations")
+        super().__init__(
+            scope,
+            construct_id,
+            env=env,
+            synthesizer=cdk.DefaultStackSynthesizer(qualifier=settings.bootstrap_qualifier),
+            description="Distilled router: operations",
+        )
         self._settings, self._topic = settings, topic
         for email in settings.alarms.emails:
             topic.add_subscription(subscriptions.EmailSubscription(email, dead_letter_queue=undelivered))

@@ -103,9 +103,8 @@ class ReleasePermissions:
 
     def _asking(self) -> list[may.Permission]:
         """Return what asking releases the questions of the hold-out set needs."""
-        endpoints = [may.account_arn(may.DEPLOYMENTS), may.account_arn(may.THROUGHPUTS)]
         return [
-            may.bedrock(["InvokeModel"], endpoints),
+            may.invoke_endpoints(self._owner),
             may.objects(
                 self._bucket,
                 self._context.scope,

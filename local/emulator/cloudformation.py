@@ -12,6 +12,7 @@
 - **Deliveries**: AWS may deliver an event twice.
 - **Functions** that Lambda would refuse: see `functions`; and stages with settings of a route that does not
   exist yet.
+- **Exports** have names that are unique in account and Region.
 """
 
 from __future__ import annotations
@@ -316,9 +317,13 @@ class CloudFormation:
         await _roll_back(stack, stack_id, record, operation, *more)
 
     def outputs(self, *arguments: Any) -> Any:
-        """Resolve a stack's outputs, which ends an update; what follows is its clean-up."""
+        """Resolve a stack's outputs, which ends an update; what follows is its clean-up.
+
+        Raises ValueError for an export that another stack has: names are unique in account and Region.
+        """
         resolved = _outputs(*arguments)
         stack, stack_id = arguments[-2:]
+        _check_exports(resolved[1], stack_id)
         if _status(stack) == IN_PROGRESS[UPDATE]:
             status = _stack(stack)["StackStatus"] = "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"
             stacks._add_event(
@@ -356,6 +361,14 @@ def _unknown_route(stage: Mapping[str, Any]) -> str:
     known = {route["routeKey"] for route in routes}
     unknown = sorted((stage.get("RouteSettings") or {}).keys() - known)
     return f"Unable to find Route by key {unknown[0]} within the provided RouteSettings" if unknown else ""
+
+
+def _check_exports(exports: Mapping[str, Any], stack_id: str) -> None:
+    for name in exports:
+        owner = (cloudformation._exports.get(name) or {}).get("StackId", stack_id)
+        if owner != stack_id:
+            stack = owner.split("/")[1]
+            raise ValueError(f"Export with name {name} is already exported by stack {stack}.")
 
 
 def _is_custom(resource_type: str) -> bool:

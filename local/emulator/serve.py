@@ -4,8 +4,9 @@
   returns the orders, DELETE withdraws those that did not apply.
 - `POST /_cloudformation/deliveries/2` delivers all later events of custom resources twice, `/1` ends that.
 - `GET /_lambda/interfaces` returns the functions that have network interfaces: see `functions`.
-- IAM decisions are recorded, and the Bedrock stand-in uses them too: see `access`.
 - Only who has the keys of this start gets in: see `gate`.
+- IAM decisions are recorded, and the Bedrock stand-in uses them too: see `access`. They see the keys of
+  DynamoDB items: see `item_keys`, and the claims of GitHub's tokens: see `web_identity`.
 - Executions have the limits of size and history: see `stepfunctions`.
 
 Run it with `python local/emulator`, so that this folder, but not the project, is on the import path.
@@ -19,8 +20,10 @@ from typing import Any
 
 import access  # type: ignore[import-not-found]  # this folder is on the path when it runs
 import gate  # type: ignore[import-not-found]  # as above
+import item_keys  # type: ignore[import-not-found]  # as above
 import preloading  # type: ignore[import-not-found]  # as above
 import stepfunctions  # type: ignore[import-not-found]  # as above
+import web_identity  # type: ignore[import-not-found]  # as above
 from cloudformation import CloudFormation  # type: ignore[import-not-found]  # as above
 from functions import Functions  # type: ignore[import-not-found]  # as above
 from ministack.app import app as ministack
@@ -38,7 +41,9 @@ _functions = Functions()
 _functions.install()
 _cloudformation = CloudFormation(_functions.placed)
 _cloudformation.install()
+item_keys.install()
 stepfunctions.install()
+web_identity.install()
 
 if python := os.environ.get("EMULATOR_PRELOAD"):
     lambda_runtime.subprocess = preloading.Preloading(python)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tests.stacks.assembly import STACKS, Assembly, Resource, walk
+from stacks.settings import STACKS
+from tests.stacks.assembly import Assembly, Resource, walk
 
 STAYING = {
     "AWS::S3::Bucket",

@@ -39,15 +39,16 @@ def test_router_may_invoke_deployments_and_the_base_model_and_nothing_else_of_be
     assert {action for statement in statements for action in statement.actions} == {"bedrock:InvokeModel"}
     invoked = {resource: statement.conditions for statement in statements for resource in statement.resources}
     profile = f"{ours}:inference-profile/{base}"
+    # Both kinds of endpoints: the route can still have the kind of an earlier deployment.
+    owned = {"StringEquals": {"aws:ResourceTag/distilled-router:owner": settings.owner}}
     expected = {
-        f"{ours}:custom-model-deployment/*": {},
+        f"{ours}:custom-model-deployment/*": owned,
+        f"{ours}:provisioned-model/*": owned,
         profile: {},
         f"arn:aws:bedrock:us-*::foundation-model/{base.removeprefix('us.')}": {
             "StringLike": {"bedrock:InferenceProfileArn": profile}
         },
     }
-    # Both kinds of endpoints: the route can still have the kind of an earlier deployment.
-    expected[f"{ours}:provisioned-model/*"] = {}
     assert invoked == expected
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from stacks.settings import ENVIRONMENTS as FOLDER
-from stacks.settings import PROJECT
+from stacks.settings import PROJECT, STACKS
 from tests.stacks import offline, synthesis
-from tests.stacks.assembly import STACKS, Assembly
+from tests.stacks.assembly import Assembly
 from tests.stacks.environments import ENVIRONMENTS
 
 CONNECTING = """

@@ -22,10 +22,16 @@ from botocore.exceptions import ClientError
 from distilled_router.aws.errors import NotYetError, code, with_retries
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.declarations import Declarations
-from distilled_router.release.route import ROUTE, Route, Share, item_key, whole
-
-_DECLARED = "declared"
-_RELEASE = "release@"
+from distilled_router.release.route import (
+    DECLARED,
+    RELEASE,
+    ROUTE,
+    ROUTE_COPY,
+    Route,
+    Share,
+    item_key,
+    whole,
+)
 
 # The states of a release, in order. The last four are final.
 WAITING, DEPLOYING, EVALUATING, ROLLING_OUT = "waiting", "deploying", "evaluating", "rolling_out"
@@ -104,7 +110,7 @@ class Release:
         A field that is missing or that a person damaged has its default, so that no reader fails. An item
         without a state counts as a release in progress, so nothing of it is removed.
         """
-        values: dict[str, Any] = {"digest": str(item["id"]).partition(f"/{_RELEASE}")[2]}
+        values: dict[str, Any] = {"digest": str(item["id"]).partition(f"/{RELEASE}")[2]}
         for name, known in cls.__dataclass_fields__.items():
             value = item.get(name)
             if known.type == "int":
@@ -154,12 +160,12 @@ class Releases:
 
     def get(self, digest: str) -> Release | None:
         """Return the release of that digest, read consistently."""
-        item = self._item(f"{_RELEASE}{digest}")
+        item = self._item(f"{RELEASE}{digest}")
         return Release.from_item(item) if item else None
 
     def all(self) -> Iterator[Release]:
         """Return all releases."""
-        return (Release.from_item(item) for item in self._items(_RELEASE))
+        return (Release.from_item(item) for item in self._items(RELEASE))
 
     def update(self, digest: str, **fields: Any) -> bool:
         """Set fields of a release, and the time of the update. Return whether the release exists."""
@@ -212,7 +218,7 @@ class Releases:
     @property
     def declarations(self) -> Declarations:
         """Return the declarations of the owner's Release resources."""
-        return Declarations(self.table, self.key(_DECLARED), self.now)
+        return Declarations(self.table, self.key(DECLARED), self.now)
 
     def declared(self) -> str | None:
         """Return the digest that the deployed stack declares; None before and after the stack exists."""
@@ -412,7 +418,7 @@ class Releases:
 
     def _copies(self) -> Iterator[Route]:
         """Return the route's history, in no particular order."""
-        return (Route.from_item(item) for item in self._items(f"{ROUTE}@"))
+        return (Route.from_item(item) for item in self._items(ROUTE_COPY))
 
     def _replacing(self, route: Route, after: Route) -> list[dict[str, Any]]:
         item = {"id": self.key(ROUTE), **route.to_item()}
@@ -425,7 +431,7 @@ class Releases:
         else:
             put["ConditionExpression"] = "#version = :read"
             put["ExpressionAttributeValues"] = {":read": read}
-        record = {"Item": {**item, "id": self.key(f"{ROUTE}@{route.version:09d}")}}
+        record = {"Item": {**item, "id": self.key(f"{ROUTE_COPY}{route.version:09d}")}}
         return [{"Put": put}, {"Put": record}]
 
     def _moving(self, digest: str, state: str, message: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -488,7 +494,7 @@ class Releases:
     ) -> dict[str, Any]:
         """Return UpdateItem's parameters, with placeholders for names: `state` and others are reserved."""
         change: dict[str, Any] = {
-            "Key": {"id": self.key(f"{_RELEASE}{digest}")},
+            "Key": {"id": self.key(f"{RELEASE}{digest}")},
             "UpdateExpression": "SET " + ", ".join(f"#{name} = :{name}" for name in fields),
             "ExpressionAttributeNames": {f"#{name}": name for name in fields},
             "ExpressionAttributeValues": {**{f":{name}": v for name, v in fields.items()}, **(values or {})},
