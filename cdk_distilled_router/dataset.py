@@ -111,7 +111,6 @@ class Dataset(Construct):
 
     Attributes:
         training_key, holdout_key: keys in the data bucket, under `datasets/<digest>/`.
-        training_sha256, holdout_sha256: SHA-256 of the published files, known at deployment; for `JobData`.
         resource: the custom resource; resources that read the files must depend on it.
     """
 
@@ -172,11 +171,19 @@ class Dataset(Construct):
             service_token=provider.service_token,
             properties=properties,
         )
-        self.training_sha256 = self.resource.get_att_string("TrainingSha256") if files.training else None
-        self.holdout_sha256 = self.resource.get_att_string("HoldoutSha256")
         may.tag_roles(self, owner)
         # The policy must exist before the first event.
         self.resource.node.add_dependency(role)
+
+    @property
+    def training_sha256(self) -> str:
+        """The SHA-256 of the published training file, for `JobData`; known at deployment."""
+        return self.resource.get_att_string("TrainingSha256")
+
+    @property
+    def holdout_sha256(self) -> str:
+        """The SHA-256 of the published hold-out set, for `JobData`; known at deployment."""
+        return self.resource.get_att_string("HoldoutSha256")
 
     def _publishing(self, bucket: s3.IBucket) -> list[may.Permission]:
         """Return the permissions to write and delete the files."""
