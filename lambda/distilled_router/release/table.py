@@ -138,7 +138,7 @@ class Release:
     @property
     def is_adopted(self) -> bool:
         """Return whether its model comes from an existing job or model, which `source` names by its ARN."""
-        return self.source.startswith("arn:")
+        return any(f":{kind}/" in self.source for kind in ("custom-model", "model-customization-job"))
 
     @property
     def is_final(self) -> bool:
