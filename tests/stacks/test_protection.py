@@ -65,7 +65,9 @@ def accounts(permissions: list[Permission]) -> set[Any]:
     return {p.conditions["StringEquals"]["aws:ResourceAccount"] for p in permissions}
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, cdk.Aws.ACCOUNT_ID), (OTHER, OTHER)])
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, cdk.Aws.ACCOUNT_ID), (OTHER, OTHER)], ids=["ours", "other"]
+)
 def test_sources_are_read_in_one_account_only(given: str | None, expected: str) -> None:
     file = DatasetFile("search-rows", "training.jsonl", "v1", given)
     folder = QueriesFolder("search-rows", "queries/", "0" * 16, given)
