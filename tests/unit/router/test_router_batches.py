@@ -109,21 +109,31 @@ def test_every_query_of_a_batch_has_its_fallbacks(bench: MakeBench, says: Any, s
     assert {answer["source"] for answer in ask(made, *(f"q {n}" for n in range(30)))} == {source}
 
 
-def test_batch_ends_with_its_own_budget_and_each_query_with_its_own(bench: MakeBench) -> None:
-    """With hanging models, each group of 16 queries takes 0.2 s; the batch's 0.5 s end the later ones at
-    once."""
+def test_batch_ends_with_its_own_budget(bench: MakeBench) -> None:
+    """16 queries take 0.15 s, so that all 80 would take 0.75 s; the last have no time left."""
+    made = bench(
+        healthy(**{STUDENT: 0.15, BASE_MODEL: 0.15}),
+        TableDouble(LIVE_ROUTE),
+        time_budget_ms=380,
+        batch_time_budget_ms=380,
+    )
+    began = time.monotonic()
+    answers = ask(made, *(f"q {n}" for n in range(80)))
+    assert time.monotonic() - began < 0.65
+    assert {answer["source"] for answer in answers[:16]} == {"distilled"}
+    assert {answer["source"] for answer in answers[64:]} == {"static"}
+
+
+def test_query_of_a_batch_ends_with_its_own_budget(bench: MakeBench) -> None:
     made = bench(
         healthy(**{STUDENT: 2.0, BASE_MODEL: 2.0}),
         TableDouble(LIVE_ROUTE),
         time_budget_ms=200,
-        batch_time_budget_ms=500,
+        batch_time_budget_ms=5000,
     )
-    began = time.monotonic()
-    answers = ask(made, *(f"q {n}" for n in range(60)))
-    assert time.monotonic() - began < 0.8
+    answers = ask(made, *(f"q {n}" for n in range(16)))
     assert {answer["source"] for answer in answers} == {"static"}
-    assert max(blob["Latency"][0] for blob in made.metrics() if "Latency" in blob) < 300
-    assert max(answer["latency_ms"] for answer in answers) > 300
+    assert max(answer["latency_ms"] for answer in answers) < 300
 
 
 def test_latency_includes_the_wait_for_others_of_the_batch(bench: MakeBench) -> None:
