@@ -17,8 +17,12 @@ from distilled_router.aws.errors import ResourceError, code, is_missing, message
 
 # A cross-Region inference profile has a geography in front of the model's id.
 _GEOGRAPHIES = ("us.", "eu.", "apac.", "global.")
-# Settings that name the models.
+# Settings that name the models, and examples of their values.
 _TRAINED, _FALLBACK = "distillation.teacher or distillation.student", "router.base_model"
+_EXAMPLES = {
+    _TRAINED: "teacher us.amazon.nova-pro-v1:0 for student amazon.nova-micro-v1:0:128k",
+    _FALLBACK: "us.amazon.nova-micro-v1:0",
+}
 
 
 def foundation_model_id(identifier: str) -> str:
@@ -87,7 +91,7 @@ def _check_dates(
     if end and now >= end:
         raise ResourceError(
             f"Model {identifier} ended on {end:%Y-%m-%d}; requests to it fail. Nothing was started. Choose "
-            f"another one in {setting}."
+            f"another one in {setting}, such as {_EXAMPLES[setting]}."
         )
     if lifecycle.get("status") == "LEGACY" and not allow_legacy:
         until = f" and ends on {end:%Y-%m-%d}" if end else ""
