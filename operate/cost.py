@@ -1,8 +1,8 @@
 """Estimate what an environment costs: once, each month, for 1,000 queries.
 
 Counts the rows of the data set and takes prices from a table in this project,
-without any access to AWS. The exit status is 1 if the estimate by itself exceeds
-distillation.maximum_cost_usd.
+without any access to AWS. The exit status is 1 if the estimate by itself
+exceeds distillation.maximum_cost_usd.
 """
 
 from __future__ import annotations

@@ -138,6 +138,11 @@ class Output:
         """Return the one file's key."""
         return [f"{target}x/input.jsonl.out"]
 
+    @property
+    def unsealed(self) -> Self:
+        """Return the folder: Bedrock's own files have no seal."""
+        return self
+
     def rows(self, _: str) -> list[dict[str, Any]]:
         """Return its one record."""
         return [self._row]
