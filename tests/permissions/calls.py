@@ -49,6 +49,9 @@ REFUSED: Mapping[tuple[str, str], str] = {
     (r"bedrock:(Stop|Delete|Tag|Untag)\w+", r"arn:.*\{id\}"): (
         "What has gone meanwhile has no owner's tag any more; the next look sees that it is gone."
     ),
+    ("bedrock:InvokeModel", r"arn:.*:(custom-model-deployment|provisioned-model)/\{id\}"): (
+        "An endpoint that was deleted has no owner's tag any more; the router answers without it."
+    ),
 }
 
 # Names of resources in policies, by type: a pattern of the ARN, and the text in the template.
