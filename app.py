@@ -13,6 +13,7 @@ from pathlib import Path
 import aws_cdk as cdk
 
 from cdk_distilled_router.common.functions import VariablesError
+from distilled_router.visible import visible
 from stacks.application import build
 from stacks.settings import ENVIRONMENTS, SettingsError
 
@@ -24,7 +25,7 @@ def main() -> None:
         folder = app.node.try_get_context("environments")
         build(app, str(app.node.try_get_context("environment") or "dev"), Path(folder or ENVIRONMENTS))
     except (SettingsError, VariablesError) as error:
-        sys.exit(str(error))
+        sys.exit(visible(str(error)))
     app.synth()
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import ssl
 import statistics
 import subprocess
 import sys
@@ -24,12 +23,13 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pygal
 from pygal.style import Style
 
 from benchmarks.standin import FUNCTION, PROJECT, Where, standin
+from local import control
+from local.keys import TOKEN
 
 SECONDS = 15
 TIME_BUDGET_MS = 1500
@@ -115,12 +115,10 @@ def run(where: Where, rate: int) -> list[Answer]:
 
 
 def _set_faults(where: Where, faults: Sequence[dict[str, Any]]) -> None:
-    context = ssl.create_default_context(cafile=where.ca_bundle)
-    for method, body in (("DELETE", None), ("POST", json.dumps(faults).encode() if faults else None)):
-        if method == "DELETE" or body:
-            request = Request(f"{where.url}/_faults", data=body, method=method)  # noqa: S310  # loopback
-            with urlopen(request, timeout=10, context=context) as answer:  # noqa: S310  # loopback
-                answer.read()
+    url = f"{where.url}/_faults"
+    control.call(url, where.token, verify=where.ca_bundle, method="DELETE")
+    if faults:
+        control.call(url, where.token, verify=where.ca_bundle, method="POST", body=faults)
 
 
 # Tables and plots.
@@ -219,8 +217,9 @@ def main() -> int:
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
+        url, model, ca_bundle = options.run
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
-            answers = run(Where(*options.run), options.rate)
+            answers = run(Where(url, model, ca_bundle, os.environ[TOKEN]), options.rate)
         print(json.dumps([vars(answer) for answer in answers]))
         return 0
     with standin() as (student, _):
@@ -228,6 +227,7 @@ def main() -> int:
         done = subprocess.run(  # noqa: S603  # our own program
             [*command, student.url, student.model, student.ca_bundle],
             cwd=PROJECT,
+            env={**os.environ, TOKEN: student.token},
             capture_output=True,
             text=True,
             check=True,

@@ -24,6 +24,10 @@ FUNCTION: Mapping[str, str] = {
     "STUDENT_PRICES": "0.035 0.14",
     "TIME_BUDGET_MS": "1500",
     "BATCH_TIME_BUDGET_MS": "10000",
+    "BATCH_QUERIES": "100",
+    # The benchmarks measure the router and not its limits.
+    "QUOTA_REQUESTS_PER_MINUTE": "10000000",
+    "MEMORY_MB": "512",
     "CACHE_ENTRIES": "2000",
     "CACHE_SECONDS": "300",
     "ROUTE_SECONDS": "10",
@@ -43,11 +47,12 @@ REASONING = (
 
 @dataclass(frozen=True)
 class Where:
-    """The stand-in's URL, the ARN of the student's deployment, and the authorities that sign for the URL."""
+    """The stand-in's URL, the student's deployment, the authorities that sign for the URL, and the token."""
 
     url: str
     model: str
     ca_bundle: str
+    token: str = ""
 
     @property
     def variables(self) -> dict[str, str]:
@@ -93,7 +98,8 @@ def standin(
         found = []
         for name, body in (("short", short), ("long", long)):
             s3.put_object(Bucket="data", Key=f"{name}.jsonl", Body=body)
-            found.append(Where(bedrock.endpoint, _student(bedrock, name), bedrock.ca_bundle))
+            model = _student(bedrock, name)
+            found.append(Where(bedrock.endpoint, model, bedrock.ca_bundle, bedrock.token))
         yield found[0], found[1]
 
 

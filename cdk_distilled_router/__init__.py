@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cdk_distilled_router.existing import ExistingJob, ExistingModel, ExistingThroughput
     from cdk_distilled_router.job_inputs import InvocationLogs, JobData
     from cdk_distilled_router.labelling import Labelling, LabellingPlan, LabellingSources
+    from cdk_distilled_router.protection import only_owners_write
     from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput, ThroughputOptions
     from cdk_distilled_router.release.construct import Release
     from cdk_distilled_router.release.context import ReleaseProps, ReleaseStores
@@ -49,6 +50,7 @@ __all__ = [
     "ThroughputOptions",
     "VpcConfig",
     "VpcEndpoints",
+    "only_owners_write",
     "use_task",
 ]
 
@@ -61,6 +63,7 @@ _MODULES = {
     "existing": ("ExistingJob", "ExistingModel", "ExistingThroughput"),
     "job_inputs": ("InvocationLogs", "JobData"),
     "labelling": ("Labelling", "LabellingPlan", "LabellingSources"),
+    "protection": ("only_owners_write",),
     "provisioned_throughput": ("ProvisionedThroughput", "ThroughputOptions"),
     "release.construct": ("Release",),
     "release.context": ("ReleaseProps", "ReleaseStores"),

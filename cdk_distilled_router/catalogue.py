@@ -23,11 +23,13 @@ class Student:
         region: the only Region that customizes it.
         on_demand: whether its custom models can have an on-demand deployment.
         provisioned: whether its custom models can have provisioned throughput.
+        requests_per_minute: what an on-demand deployment takes; None if that is not documented.
     """
 
     region: str
     on_demand: bool
     provisioned: bool
+    requests_per_minute: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ LLAMA_3_2_3B = "meta.llama3-2-3b-instruct-v1:0:128k"
 LLAMA_3_3_70B = "meta.llama3-3-70b-instruct-v1:0:128k"
 
 STUDENTS: dict[str, Student] = {
-    NOVA_MICRO: Student("us-east-1", on_demand=True, provisioned=True),
-    NOVA_LITE: Student("us-east-1", on_demand=True, provisioned=True),
-    NOVA_PRO: Student("us-east-1", on_demand=True, provisioned=True),
+    NOVA_MICRO: Student("us-east-1", on_demand=True, provisioned=True, requests_per_minute=2_000),
+    NOVA_LITE: Student("us-east-1", on_demand=True, provisioned=True, requests_per_minute=2_000),
+    NOVA_PRO: Student("us-east-1", on_demand=True, provisioned=True, requests_per_minute=200),
     NOVA_2_LITE: Student("us-east-1", on_demand=True, provisioned=True),
     LLAMA_3_1_8B: Student("us-west-2", on_demand=False, provisioned=True),
     LLAMA_3_1_70B: Student("us-west-2", on_demand=False, provisioned=True),

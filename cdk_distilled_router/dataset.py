@@ -21,11 +21,15 @@ from distilled_router.cost.estimate import Spec
 
 @dataclass(frozen=True)
 class DatasetFile:
-    """The S3 location of a file before publishing; `version` is an S3 version id, None for an asset."""
+    """The S3 location of a file before publishing.
+
+    `version` is an S3 version id, None for an asset. `account` owns the bucket; default: the stack's account.
+    """
 
     bucket: str
     key: str
     version: str | None = None
+    account: str | None = None
 
     def properties(self) -> dict[str, str]:
         """Return the location as a property of a custom resource."""
@@ -35,16 +39,20 @@ class DatasetFile:
     def permissions(self) -> list[may.Permission]:
         """Return the permissions to read the file."""
         arn = f"arn:{cdk.Aws.PARTITION}:s3:::{self.bucket}/{self.key}"
-        return [may.Permission(["s3:GetObject", "s3:GetObjectVersion"], [arn])]
+        return [may.Permission(["s3:GetObject", "s3:GetObjectVersion"], [arn], may.in_account(self.account))]
 
 
 @dataclass(frozen=True)
 class QueriesFolder:
-    """All .txt and .jsonl files under a prefix; `content` is 16 hex digits of their names and ETags."""
+    """All .txt and .jsonl files under a prefix; `content` is 16 hex digits of their names and ETags.
+
+    `account` owns the bucket; default: the stack's account.
+    """
 
     bucket: str
     prefix: str
     content: str
+    account: str | None = None
 
     def properties(self) -> dict[str, str]:
         """Return the location as a property of a custom resource."""
@@ -54,9 +62,10 @@ class QueriesFolder:
         """Return the permissions to list the folder and to read its files."""
         arn = f"arn:{cdk.Aws.PARTITION}:s3:::{self.bucket}"
         because = "All files of this folder are read; their names aren't known at synthesis."
+        owned, listed = may.in_account(self.account), {"StringLike": {"s3:prefix": [self.prefix]}}
         return [
-            may.Permission(["s3:ListBucket"], [arn], {"StringLike": {"s3:prefix": [self.prefix]}}),
-            may.Permission(["s3:GetObject"], [f"{arn}/{self.prefix}*"], {}, because),
+            may.Permission(["s3:ListBucket"], [arn], {**listed, **owned}),
+            may.Permission(["s3:GetObject"], [f"{arn}/{self.prefix}*"], owned, because),
         ]
 
 
@@ -84,6 +93,8 @@ class DatasetFiles:
             **({"UseLoggedAnswers": True} if self.use_logged_answers else {}),
             **({"Training": self.training.properties()} if self.training else {}),
             "Holdout": self.holdout.properties(),
+            # A new property sends an Update at the upgrade, which adds the attributes with the hashes.
+            "Hashes": "sha256",
         }
 
     def permissions(self) -> list[may.Permission]:
@@ -122,16 +133,17 @@ class Dataset(Construct):
             owner: owner of the resources, used as a tag.
             bucket: receives the files, under `datasets/<digest>/`.
             files: the files to publish.
-            props: properties of the job. The validation depends on its method, and an estimate above its
-                `maximum_cost_usd` fails the deployment.
-            cost: input of the cost estimate. Default: no estimate.
+            props: the job's: its method decides the validation, `maximum_cost_usd` limits the estimate.
+            cost: input of the cost estimate; if it names the `job`, the limit counts earlier ones, too.
+                Default: no estimate and no limit.
             retention: `data` decides whether published files stay when the resource is deleted.
             hosting: VPC, key and log retention of the functions.
         """
         super().__init__(scope, construct_id)
         self.training_key = f"datasets/{files.digest}/training.jsonl"
         self.holdout_key = f"datasets/{files.digest}/holdout.jsonl"
-        permissions = [*files.permissions(), *self._publishing(bucket), *registering(self, hosting)]
+        known = [*registering(self, hosting), *spending(cost)]
+        permissions = [*files.permissions(), *self._publishing(bucket), *known]
         role = may.function_role(self, "Role", permissions)
         handler = Function(
             self,
@@ -145,21 +157,33 @@ class Dataset(Construct):
             props=FunctionProps(timeout=cdk.Duration.minutes(10), memory_mb=1024),
         )
         provider = ResourceProvider(self, "Provider", on_event=handler, hosting=hosting)
+        properties = {
+            "Bucket": bucket.bucket_name,
+            "Method": props.method,
+            **cost_properties(cost, props),
+            **files.properties(),
+            "Retain": retention.data == "retain",
+        }
         self.resource = cdk.CustomResource(
             self,
             "Resource",
             resource_type="Custom::BedrockDataset",
             service_token=provider.service_token,
-            properties={
-                "Bucket": bucket.bucket_name,
-                "Method": props.method,
-                **cost_properties(cost, props.maximum_cost_usd),
-                **files.properties(),
-                "Retain": retention.data == "retain",
-            },
+            properties=properties,
         )
-        # The role's policy must exist before the first event.
+        may.tag_roles(self, owner)
+        # The policy must exist before the first event.
         self.resource.node.add_dependency(role)
+
+    @property
+    def training_sha256(self) -> str:
+        """The SHA-256 of the published training file, for `JobData`; known at deployment."""
+        return self.resource.get_att_string("TrainingSha256")
+
+    @property
+    def holdout_sha256(self) -> str:
+        """The SHA-256 of the published hold-out set, for `JobData`; known at deployment."""
+        return self.resource.get_att_string("HoldoutSha256")
 
     def _publishing(self, bucket: s3.IBucket) -> list[may.Permission]:
         """Return the permissions to write and delete the files."""
@@ -172,9 +196,23 @@ class Dataset(Construct):
         ]
 
 
-def cost_properties(cost: Spec | None, maximum_usd: float) -> dict[str, object]:
+def cost_properties(cost: Spec | None, props: JobProps) -> dict[str, object]:
     """Return the properties with which a resource compares an estimate with a limit."""
     if cost is None:
         return {}
-    # As JSON text: CloudFormation turns numbers into strings.
-    return {"Cost": json.dumps(asdict(cost), sort_keys=True), "MaximumCostUsd": maximum_usd}
+    return {
+        # As JSON text: CloudFormation turns numbers into strings.
+        "Cost": json.dumps(asdict(cost), sort_keys=True),
+        "MaximumCostUsd": props.maximum_cost_usd,
+        "MaximumCostDays": props.maximum_cost_days,
+    }
+
+
+def spending(cost: Spec | None) -> list[may.Permission]:
+    """Return the permissions to see the jobs that an owner has paid for."""
+    if cost is None or not cost.job:
+        return []
+    return [
+        may.bedrock(["GetModelCustomizationJob"], [may.account_arn(may.JOBS)]),
+        may.bedrock(["ListModelCustomizationJobs"], ["*"]),
+    ]

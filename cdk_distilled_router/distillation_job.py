@@ -27,7 +27,13 @@ from cdk_distilled_router.job_inputs import (
     read_uri,
 )
 from cdk_distilled_router.props import RETAIN, JobProps, RetentionProps
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, release_name
+from distilled_router.bedrock.naming import (
+    DIGEST_TAG,
+    HOLDOUT_TAG,
+    OWNER_TAG,
+    TRAINING_TAG,
+    release_name,
+)
 from distilled_router.env import CreateJobEnv, Env
 
 
@@ -119,6 +125,7 @@ class DistillationJob(Construct):
         )
         self.resource.node.add_dependency(self.role, self.maker_role)
         self.maker = self._step(hosting) if data.made_later else None
+        may.tag_roles(self, owner)
 
     @staticmethod
     def from_job_arn(scope: Construct, construct_id: str, job_arn: str) -> ExistingJob:
@@ -155,9 +162,15 @@ class DistillationJob(Construct):
             "FallbackModel": self.options.fallback_model,
             "RetainModel": retention.models == "retain",
             "RetainOutput": retention.data == "retain",
-            "Tags": {**self.tags, OWNER_TAG: self.owner, DIGEST_TAG: self.digest},
+            "Tags": {**self.tags, OWNER_TAG: self.owner, DIGEST_TAG: self.digest, **self._hashes()},
         }
         return {name: value for name, value in properties.items() if value not in (None, [], {})}
+
+    def _hashes(self) -> dict[str, str]:
+        """Return the tags with the SHA-256 of the published files, as far as they are given."""
+        data = self._inputs.data
+        known = {TRAINING_TAG: data.training_sha256, HOLDOUT_TAG: data.holdout_sha256}
+        return {tag: value for tag, value in known.items() if value}
 
     @property
     def labelling_machine_arn(self) -> str:
@@ -217,8 +230,13 @@ class DistillationJob(Construct):
                 # Bedrock reads and writes with this role through S3, from its own network.
                 may.Permission(["kms:Decrypt", "kms:GenerateDataKey"], [key.key_arn] if key else []),
                 *(may.invoke_in_jobs(teacher) if teacher else []),
-                *(read_uri(logs.uri, folder=True) if logs else []),
-                *(p for name in data.validators if is_uri(name) for p in read_uri(name, folder=False)),
+                *(read_uri(logs.uri, folder=True, account=data.account) if logs else []),
+                *(
+                    permission
+                    for name in data.validators
+                    if is_uri(name)
+                    for permission in read_uri(name, folder=False, account=data.account)
+                ),
                 *(may.interfaces(vpc, "model-customization-job/*") if vpc else []),
             ],
         )
@@ -245,8 +263,19 @@ class DistillationJob(Construct):
             may.bedrock(["DeleteCustomModel"], [all_models], owned),
             may.bedrock(["ListCustomModelDeployments", "ListProvisionedModelThroughputs"], ["*"]),
             may.pass_role(self.role),
+            *self.reading_training(self),
             *may.purge(self.bucket, self, "jobs/*"),
             *([may.model_key(self.options.model_key)] if self.options.model_key else []),
+        ]
+
+    def reading_training(self, scope: Construct) -> list[may.Permission]:
+        """Return what checking the training file needs; empty if its SHA-256 is unknown."""
+        data = self._inputs.data
+        if not (data.training_key and (data.training_sha256 or data.made_later)):
+            return []
+        return [
+            may.objects(self.bucket, scope, ["GetObject"], [may.first_folder(data.training_key)]),
+            may.encrypted(self.bucket.encryption_key, "s3", write=False),
         ]
 
     def _provider(self, hosting: Hosting) -> ResourceProvider:

@@ -73,12 +73,20 @@ class JobData:
         validators: up to 10 validation files, as keys in the bucket or as S3 URIs; Bedrock reports a loss for
             each.
         made_later: whether a state machine creates the job with `maker`, once its data exists.
+        training_sha256, holdout_sha256: SHA-256 of the rows, and of the hold-out set that a release evaluates
+            the model on, such as those of a `Dataset`. The job is created, and its model deployed, only if
+            the files have them. Default: they are not checked; a labelling tells its own.
+        account: owns the buckets of `invocation_logs` and of validators given as S3 URIs. Default: the
+            stack's account.
     """
 
     training_key: str | None = None
     invocation_logs: InvocationLogs | None = None
     validators: Sequence[str] = ()
     made_later: bool = False
+    training_sha256: str | None = None
+    holdout_sha256: str | None = None
+    account: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,15 +198,18 @@ def check_uri(uri: str) -> None:
         raise ValueError(f"Bedrock doesn't accept the S3 location {uri!r}: allowed is {_S3_URI.pattern}")
 
 
-def read_uri(uri: str, *, folder: bool) -> list[may.Permission]:
-    """Return the permissions to read a file, or everything in a folder, given its S3 URI."""
+def read_uri(uri: str, *, folder: bool, account: str | None) -> list[may.Permission]:
+    """Return the permissions to read a file, or everything in a folder, of an account's bucket."""
     bucket, _, key = uri.removeprefix(_SCHEME).partition("/")
     arn, names = f"arn:{cdk.Aws.PARTITION}:s3:::{bucket}", key
     if folder:
         names = f"{key.rstrip('/')}/*" if key.strip("/") else "*"
+    # Bedrock documents this condition for the role of batch jobs (user guide, batch-iam-sr). S3 checks it on
+    # each request, whoever assumes the role.
+    owned = may.in_account(account)
     return [
-        may.Permission(["s3:GetObject"], [f"{arn}/{names}"], {}, OTHER_BUCKET),
-        may.Permission(["s3:ListBucket"], [arn], {"StringLike": {"s3:prefix": [names]}}),
+        may.Permission(["s3:GetObject"], [f"{arn}/{names}"], owned, OTHER_BUCKET),
+        may.Permission(["s3:ListBucket"], [arn], {"StringLike": {"s3:prefix": [names]}, **owned}),
     ]
 
 

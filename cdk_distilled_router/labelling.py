@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
@@ -15,15 +15,15 @@ from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.callers import FRAMEWORK, MACHINE, Caller
 from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting, VpcConfig, attached
-from cdk_distilled_router.common.ownership import claimant, registering, resource_env
+from cdk_distilled_router.common.ownership import claimant, registering, requests_table, resource_env
 from cdk_distilled_router.common.provider import ResourceProvider
-from cdk_distilled_router.dataset import DatasetFile, QueriesFolder, cost_properties
+from cdk_distilled_router.dataset import DatasetFile, QueriesFolder, cost_properties, spending
 from cdk_distilled_router.distillation_job import DistillationJob
-from cdk_distilled_router.labelling_machine import LabellingMachine
+from cdk_distilled_router.labelling_machine import LabellingMachine, LabellingSteps
 from cdk_distilled_router.props import RETAIN, LabellingProps, RetentionProps
 from distilled_router.cost.estimate import Spec
 from distilled_router.data.labelling_plan import dataset_folder, queries_folder
-from distilled_router.env import Env, LabellingEnv
+from distilled_router.env import CheckCostEnv, Env, LabellingEnv
 
 BATCH_JOBS = "model-invocation-job/*"
 
@@ -130,10 +130,11 @@ class Labelling(Construct):
         Owner, bucket, tags and network are the job's. Its bucket gets everything under `labels/<owner>/`.
 
         Args:
-            job: the job to create. An estimate above its `maximum_cost_usd` fails the deployment.
+            job: the job to create. An estimate above its `maximum_cost_usd` fails the deployment, and an
+                execution before it asks the teacher.
             sources: the raw queries, and a hold-out set.
             plan: how queries are labelled, and which answers are kept.
-            cost: input of the cost estimate. Default: no estimate.
+            cost: input of the cost estimate, with the `job` that is paid. Default: no estimate and no limit.
             attempt: raise it to start a failed or stopped labelling again.
             retention: `data` decides whether the labels, which cost money, stay when the resource is deleted.
             hosting: VPC, key and log retention of the functions.
@@ -150,10 +151,12 @@ class Labelling(Construct):
         self._owner, self._bucket, self._key = job.owner, job.bucket, job.bucket.encryption_key
         self._labels = f"labels/{job.owner}/*"
         batch_role = self._batch_role()
-        role = may.function_role(self, "Role", [*sources.permissions(), *self._resource_permissions()])
+        permissions = [*sources.permissions(), *self._resource_permissions(), *spending(cost)]
+        role = may.function_role(self, "Role", permissions)
         step_role = may.function_role(self, "StepRole", self._step_permissions(batch_role))
         may.grant(job.maker_role, self._describe())
-        self.machine = self._machine(step_role, batch_role)
+        check = self._cost_check(role, cost) if cost and cost.job else None
+        self.machine = self._machine(step_role, batch_role, check)
         self.resource = cdk.CustomResource(
             self,
             "Resource",
@@ -161,13 +164,14 @@ class Labelling(Construct):
             service_token=self._provider(role).service_token,
             properties={
                 **self._properties(sources),
-                **cost_properties(cost, job.props.maximum_cost_usd),
+                **cost_properties(cost, job.props),
                 "Attempt": attempt,
                 "Retain": retention.data == "retain",
             },
         )
         # The job's resource owns the job that a labelling creates, so it must be deleted last.
         self.resource.node.add_dependency(self.machine, role, step_role, batch_role, job.resource)
+        may.tag_roles(self, job.owner)
 
     def _properties(self, sources: LabellingSources) -> dict[str, object]:
         """Return the properties of the custom resource."""
@@ -182,7 +186,21 @@ class Labelling(Construct):
             "QueriesPerShard": self._plan.props.queries_per_shard,
         }
 
-    def _machine(self, role: iam.Role, batch_role: iam.Role) -> sfn.StateMachine:
+    def _cost_check(self, role: iam.Role, cost: Spec) -> Function:
+        """Return the step that asks the limit for each execution."""
+        props = self._job.props
+        environment = CheckCostEnv(
+            owner=self._owner,
+            requests_table=requests_table(self, self._hosting).table_name,
+            bucket=self._bucket.bucket_name,
+            cost=asdict(cost),
+            maximum_cost_usd=props.maximum_cost_usd,
+            maximum_cost_days=props.maximum_cost_days,
+        )
+        description = "Commits what a labelling may cost, within the limit"
+        return self._function("CheckCost", "check_cost", role, environment, description, caller=MACHINE)
+
+    def _machine(self, role: iam.Role, batch_role: iam.Role, check: Function | None) -> sfn.StateMachine:
         """Declare the state machine with the functions of its steps."""
         resource = claimant(self)
         environment = LabellingEnv(
@@ -191,6 +209,7 @@ class Labelling(Construct):
             logical_id=resource.logical_id,
             absence_seconds=self._hosting.absence_seconds,
             bucket=self._bucket.bucket_name,
+            requests_table=requests_table(self, self._hosting).table_name,
             batch_role_arn=batch_role.role_arn,
             tags=self._job.tags,
             network=_network(attached(self._job.options.vpc)),
@@ -211,8 +230,7 @@ class Labelling(Construct):
             self,
             "StateMachine",
             job=self._job,
-            label=label,
-            curate=curate,
+            steps=LabellingSteps(label, curate, check),
             queries=queries_folder(self._owner, self._plan.labels),
             concurrency=self._plan.props.concurrency,
             hosting=self._hosting,
@@ -278,6 +296,7 @@ class Labelling(Construct):
         jobs, owned = may.account_arn(BATCH_JOBS), may.owned(self._owner)
         return [
             *self._folder(),
+            *self._reading_seal(),
             *may.invoke(self._teacher),
             *may.batch(self._teacher, may.tagged_for(self._owner)),
             may.tagging(self._owner, [jobs]),
@@ -286,6 +305,14 @@ class Labelling(Construct):
             may.bedrock(["ListModelInvocationJobs"], ["*"]),
             may.pass_role(batch_role),
             *self._describe(),
+        ]
+
+    def _reading_seal(self) -> list[may.Permission]:
+        """Return what reading the seal of the labels' folder needs."""
+        seals = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": [self._labels]}}
+        return [
+            may.Permission(["dynamodb:GetItem"], [requests_table(self, self._hosting).table_arn], seals),
+            may.encrypted(self._hosting.key, "dynamodb", write=False),
         ]
 
     def _resource_permissions(self) -> list[may.Permission]:

@@ -1,6 +1,8 @@
-"""The state machine of a labelling: label each shard, curate the data set, create the job."""
+"""The state machine of a labelling: ask the limit, label each shard, curate the data set, create the job."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
@@ -17,6 +19,27 @@ from cdk_distilled_router.release.stages import accept_children, accept_wildcard
 LONGEST = cdk.Duration.days(30)
 CHILDREN = "Shards"
 _PLAN, _EXECUTION = sfn.JsonPath.object_at("$.plan"), sfn.JsonPath.string_at("$$.Execution.Id")
+_FILES = sfn.JsonPath.object_at("$.published.files")
+
+
+@dataclass(frozen=True)
+class LabellingSteps:
+    """The functions of the steps.
+
+    Args:
+        label: called for each shard.
+        curate: called once, after all shards.
+        check: called first, and fails the execution if it may cost too much. Default: no limit.
+    """
+
+    label: Function
+    curate: Function
+    check: Function | None = None
+
+    @property
+    def functions(self) -> list[Function]:
+        """Return all functions."""
+        return [function for function in (self.check, self.label, self.curate) if function]
 
 
 class LabellingMachine(Construct):
@@ -28,8 +51,7 @@ class LabellingMachine(Construct):
         construct_id: str,
         *,
         job: DistillationJob,
-        label: Function,
-        curate: Function,
+        steps: LabellingSteps,
         queries: str,
         concurrency: int,
         hosting: Hosting,
@@ -38,9 +60,8 @@ class LabellingMachine(Construct):
 
         Args:
             job: the job to create.
-            label: called for each object under `queries` in the job's bucket, with `concurrency` in parallel.
-            curate: called once, after all shards.
-            queries: folder of the shards.
+            steps: the functions of the steps.
+            queries: folder of the shards in the job's bucket.
             concurrency: shards in parallel.
             hosting: key and log retention.
         """
@@ -52,7 +73,7 @@ class LabellingMachine(Construct):
         shards = each_shard(
             self,
             "LabelQueries",
-            label,
+            steps.label,
             {"plan": _PLAN, "execution": _EXECUTION},
             label=CHILDREN,
             bucket=job.bucket,
@@ -60,12 +81,14 @@ class LabellingMachine(Construct):
             concurrency=concurrency,
             broken=broken,
         )
-        shards.next(self._after_labels(job, job.maker, curate, broken))
+        failed = sfn.Fail(self, "Failed", cause_path="$.stage.message", error="LabellingFailed")
+        shards.next(self._after_labels(job, steps.curate, failed=failed, broken=broken))
+        first = self._checked(steps.check, shards, failed=failed, broken=broken)
         self.machine = sfn.StateMachine(
             self,
             "Resource",
             state_machine_name=name,
-            definition_body=sfn.DefinitionBody.from_chainable(shards),
+            definition_body=sfn.DefinitionBody.from_chainable(first),
             timeout=LONGEST,
             tracing_enabled=True,
             logs=sfn.LogOptions(
@@ -77,29 +100,44 @@ class LabellingMachine(Construct):
         role = self.machine.role
         assert isinstance(role, iam.Role)
         hosting.encrypt(self.machine, role, may.machine_arn(name))
-        accept_wildcards(role, label, curate, job.maker)
+        accept_wildcards(role, *steps.functions, job.maker)
         accept_children(self.machine, CHILDREN)
 
+    def _checked(
+        self, check: Function | None, then: sfn.IChainable, *, failed: sfn.Fail, broken: sfn.Fail
+    ) -> sfn.IChainable:
+        """Return the first states: an execution may have been started by hand, with any plan."""
+        if check is None:
+            return then
+        return stage(self, "CheckCost", check, {"plan": _PLAN}, done=then, failed=failed, broken=broken)
+
     def _after_labels(
-        self, job: DistillationJob, maker: Function, curate: Function, broken: sfn.Fail
+        self, job: DistillationJob, curate: Function, *, failed: sfn.Fail, broken: sfn.Fail
     ) -> sfn.IChainable:
         """Return the states after the shards: curate the data set, then create the job."""
-        failed = sfn.Fail(self, "Failed", cause_path="$.stage.message", error="LabellingFailed")
+        assert job.maker
         created = stage(
             self,
             "CreateJob",
-            maker,
-            {"execution": _EXECUTION, "properties": dict(job.properties)},
+            job.maker,
+            {"execution": _EXECUTION, "properties": dict(job.properties), "files": _FILES},
             done=sfn.Succeed(self, "Labelled"),
             failed=failed,
             broken=broken,
+        )
+        # The stage of the job overwrites `$.stage`, which has the SHA-256 of the published files.
+        kept = sfn.Pass(
+            self,
+            "CurateDataset: files",
+            parameters={"files": sfn.JsonPath.object_at("$.stage.files")},
+            result_path="$.published",
         )
         return stage(
             self,
             "CurateDataset",
             curate,
             {"plan": _PLAN, "execution": _EXECUTION},
-            done=created,
+            done=kept.next(created),
             failed=failed,
             broken=broken,
         )

@@ -239,7 +239,9 @@ def _to_release(owner: str, table: dynamodb.ITable) -> list[may.Permission]:
     return [
         # Models of any student: a release of an earlier student is served again after a rollback.
         may.bedrock(["GetCustomModel"], [may.account_arn(may.MODELS)]),
-        *may.owner_items(owner, table, table.encryption_key, ["GetItem", "UpdateItem", "PutItem", "Scan"]),
+        *may.owner_items(
+            owner, table, table.encryption_key, ["GetItem", "Scan"], may.UPDATE_RELEASES, may.MOVE_ROUTE
+        ),
     ]
 
 

@@ -28,6 +28,7 @@ from distilled_router.release.route import ROUTE, item_key
 
 # An HTTP API gives up after 30 s, and the CDK allows 29; the router's time budget is smaller.
 INTEGRATION_TIMEOUT = cdk.Duration.seconds(29)
+BATCH_PATH = "/routes"
 DESCRIPTION = "Weighs the channels of a video search query"
 
 
@@ -101,17 +102,29 @@ class Router(Construct):
         integration = integrations.HttpLambdaIntegration(
             "Integration", self.alias, timeout=INTEGRATION_TIMEOUT
         )
-        for path in ("/route", "/routes"):
-            for route in api.add_routes(
-                path=path, methods=[gateway.HttpMethod.POST], integration=integration
-            ):
-                acknowledge(
-                    route,
-                    "LambdaPublicAccess",
-                    "Only this route of this API may invoke it. The rule can't read an ARN that is joined "
-                    "from parts.",
-                )
-        gateway.HttpStage(
+        routes = [
+            route
+            for path in ("/route", BATCH_PATH)
+            for route in api.add_routes(path=path, methods=[gateway.HttpMethod.POST], integration=integration)
+        ]
+        for route in routes:
+            acknowledge(
+                route,
+                "LambdaPublicAccess",
+                "Only this route of this API may invoke it. The rule can't read an ARN that is joined from "
+                "parts.",
+            )
+        self._stage(api).node.add_dependency(*routes)
+        return api
+
+    def _stage(self, api: gateway.HttpApi) -> gateway.HttpStage:
+        """Declare the stage, where each route has its own throttle.
+
+        It must depend on the routes: API Gateway refuses settings of a route that doesn't exist yet, "Unable
+        to find Route by key" (aws/serverless-application-model#2479).
+        """
+        props = self._props
+        stage = gateway.HttpStage(
             self,
             "Stage",
             http_api=api,
@@ -119,11 +132,22 @@ class Router(Construct):
             auto_deploy=True,
             detailed_metrics_enabled=True,
             throttle=gateway.ThrottleSettings(
-                rate_limit=self._props.throttle_rate, burst_limit=self._props.throttle_burst
+                rate_limit=props.throttle_rate, burst_limit=props.throttle_burst
             ),
             access_log_settings=AccessLogs(self._hosting.log_group(self, "ApiLogs", vended_by="apigateway")),
         )
-        return api
+        resource = stage.node.default_child
+        assert isinstance(resource, gateway.CfnStage)
+        # A route with settings of its own has none of the stage's: metrics would be off
+        # (terraform-aws-modules/terraform-aws-apigateway-v2#80).
+        resource.route_settings = {
+            f"POST {BATCH_PATH}": {
+                "DetailedMetricsEnabled": True,
+                "ThrottlingBurstLimit": props.batch_throttle_burst,
+                "ThrottlingRateLimit": props.batch_throttle_rate,
+            }
+        }
+        return stage
 
 
 @jsii.implements(gateway.IAccessLogSettings)
@@ -182,10 +206,9 @@ def _token_prices(model: str) -> str:
 def _permissions(
     owner: str, table: dynamodb.ITable, base_model: str, model_key: kms.IKey | None
 ) -> list[may.Permission]:
-    # Both kinds: after a change of `endpoint.kind`, the route has the old one until a new release is live.
-    endpoints = [may.account_arn(may.DEPLOYMENTS), may.account_arn(may.THROUGHPUTS)]
+    # Also of the kind before a change of `endpoint.kind`: the route has it until a new release is live.
     return [
-        may.bedrock(["InvokeModel"], endpoints),
+        may.invoke_endpoints(owner),
         *may.invoke(base_model),
         may.Permission(
             ["dynamodb:GetItem"],

@@ -15,6 +15,7 @@ from local.state import State
 from operate.console import console
 from operate.environment import forget_aws
 from operate.errors import guarded
+from operate.printing import out
 from stacks.settings import PROJECT
 
 PLAIN_WIDTH = 120
@@ -72,7 +73,7 @@ def _run(options: argparse.Namespace, state: State) -> int:
         case "status":
             status.show(state, console(PLAIN_WIDTH))
         case "env":
-            print(environment.render(status.variables(state)), end="")
+            out(environment.render(status.variables(state)), end="")
     return 0
 
 

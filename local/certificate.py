@@ -17,7 +17,8 @@ def create(certificate: Path, key: Path) -> None:
     authority = trustme.CA(organization_name="distilled router, local system")
     issued = authority.issue_cert("127.0.0.1", "localhost")
     certificate.parent.mkdir(parents=True, exist_ok=True)
-    key.touch(mode=0o600)
+    key.unlink(missing_ok=True)  # a file that exists would keep its mode
+    key.touch(mode=0o600, exist_ok=False)
     issued.private_key_pem.write_to_path(key)
     chain = [pem.bytes() for pem in issued.cert_chain_pems] + [authority.cert_pem.bytes()]
     certificate.write_bytes(b"".join(chain))

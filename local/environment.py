@@ -8,11 +8,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from local.state import REGION, State
-
-# The emulator's root user. It accepts no other key until one is created with its IAM.
-ACCESS_KEY = "test"
-SECRET_KEY = "test"  # noqa: S105 - the emulator's well-known key, worth nothing anywhere else
+from local.keys import Keys
+from local.state import REGION, State, private
 
 # The Python with the functions' packages that forks them, see local/emulator/preloading.py.
 PRELOAD = "EMULATOR_PRELOAD"
@@ -22,7 +19,7 @@ PRELOAD = "EMULATOR_PRELOAD"
 INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "TZ", "USER", "SYSTEMROOT")
 
 
-def client(endpoint: str, bedrock: str, state: State) -> dict[str, str]:
+def client(endpoint: str, bedrock: str, state: State, keys: Keys) -> dict[str, str]:
     """Return the variables with which `operate`, the CDK, the AWS CLI and any SDK reach the local system."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
@@ -30,8 +27,7 @@ def client(endpoint: str, bedrock: str, state: State) -> dict[str, str]:
         "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": bedrock,
         "AWS_CA_BUNDLE": str(state.ca_bundle),
         "NODE_EXTRA_CA_CERTS": str(state.certificate),
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        **keys.variables(),
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -49,7 +45,7 @@ def server(path: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]
 
 
 def emulator(
-    port: int, bedrock: str, state: State, path: str, wait_scale: float, *, preload: bool = False
+    port: int, bedrock: str, state: State, path: str, wait_scale: float, keys: Keys, *, preload: bool = False
 ) -> dict[str, str]:
     """Return all variables of MiniStack: loopback only, with TLS and IAM; Bedrock is elsewhere."""
     return {
@@ -69,8 +65,7 @@ def emulator(
         "TMPDIR": str(state.tmp),
         "SFN_WAIT_SCALE": str(wait_scale),
         **({PRELOAD: sys.executable} if preload else {}),
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        **keys.variables(),
         # Functions inherit these two, so that their Bedrock calls, and only those, go to the stand-in.
         "AWS_ENDPOINT_URL_BEDROCK": bedrock,
         "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": bedrock,
@@ -79,8 +74,11 @@ def emulator(
 
 
 def write(variables: Mapping[str, str], path: Path) -> None:
-    """Write variables to a file that a shell can source."""
-    path.write_text(render(variables))
+    """Write variables to a file that a shell can source, and that only its owner can read."""
+    # A file that exists would keep its mode.
+    path.unlink(missing_ok=True)
+    with private():
+        path.write_text(render(variables))
 
 
 def render(variables: Mapping[str, str]) -> str:

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import FrameType
 
 from operate import node
+from operate.printing import err, out
 
 PROJECT = Path(__file__).resolve().parents[1]
 LEVELS = {
@@ -113,7 +114,7 @@ class Part:
 
 def say(name: str, text: str) -> None:
     """Print one line of progress."""
-    print(f"  {name:<17} {text}", flush=True)
+    out(f"  {name:<17} {text}")
 
 
 class Installation:
@@ -239,7 +240,7 @@ def locked(home: Path) -> Iterator[int]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            print("Waiting for another installation into .venv to end ...", flush=True)
+            out("Waiting for another installation into .venv to end ...")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock.fileno()
 
@@ -264,27 +265,27 @@ def install(level: str, home: Path) -> None:
         unfinished.unlink()
         for held in up_to(level):
             (home / f".installed-{held}").touch()
-    print(f"Installed in {time.monotonic() - begun:.0f} s.", flush=True)
+    out(f"Installed in {time.monotonic() - begun:.0f} s.")
 
 
 def main(arguments: Sequence[str], home: Path = Path(sys.prefix)) -> int:
     """Install the level that the command line names into a virtual environment; return the exit status."""
     if len(arguments) != 1 or arguments[0] not in LEVELS:
-        print(f"Say what to install: {', '.join(LEVELS)}.", file=sys.stderr)
+        err(f"Say what to install: {', '.join(LEVELS)}.")
         return 2
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-    print("Installing into .venv ...", flush=True)
+    out("Installing into .venv ...")
     try:
         install(arguments[0], home)
     except KeyboardInterrupt:
-        print("\nInterrupted. Run make again: it resumes where it stopped.", file=sys.stderr)
+        err("\nInterrupted. Run make again: it resumes where it stopped.")
         return 130
     except InstallError as error:
-        print(f"{error}\nRun make again when this is fixed: it resumes where it stopped.", file=sys.stderr)
+        err(f"{error}\nRun make again when this is fixed: it resumes where it stopped.")
         return 1
     return 0
 

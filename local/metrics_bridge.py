@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 # An event may become readable after its timestamp, so each poll reads again; keys identify new events.
 LOOK_BACK_MS = 10_000
-# PutMetricData takes up to 1,000 data, each with up to 150 values.
+# PutMetricData takes up to 1,000 data.
 MAX_DATA = 1000
-MAX_VALUES = 150
+# CloudWatch extracts nothing from a document with more (CloudWatch user guide, embedded metric format
+# specification): values of a metric, metrics of a directive, dimensions of a set.
+MOST_VALUES, MOST_METRICS, MOST_DIMENSIONS = 100, 100, 30
 
 type Key = tuple[str, str, int, int]
 
@@ -37,7 +39,8 @@ type Key = tuple[str, str, int, int]
 def parse(message: str) -> Iterator[tuple[str, MetricDatumTypeDef]]:
     """Yield (namespace, datum) for each metric and dimension set that one log line declares.
 
-    Lines that are not EMF records, and metrics without a value or with a missing dimension, are skipped.
+    Lines that are not EMF records or exceed its limits, and metrics without a value or with a missing
+    dimension, are skipped.
 
     >>> line = '{"_aws": {"Timestamp": 0, "CloudWatchMetrics": [{"Namespace": "N", "Dimensions": [["s"]], '
     >>> line += '"Metrics": [{"Name": "Requests"}]}]}, "s": "router", "Requests": 1}'
@@ -50,12 +53,23 @@ def parse(message: str) -> Iterator[tuple[str, MetricDatumTypeDef]]:
         stamp = datetime.fromtimestamp(record["_aws"]["Timestamp"] / 1000, UTC)
     except (ValueError, KeyError, TypeError):
         return
+    if any(_is_too_large(directive, record) for directive in directives):
+        return
     for directive in directives:
         for metric in directive.get("Metrics", []):
             values = _values(record.get(metric["Name"]))
             for names in directive.get("Dimensions") or [[]]:
                 if values and all(name in record for name in names):
-                    yield from _data(directive["Namespace"], metric, names, values, record, stamp)
+                    yield directive["Namespace"], _datum(metric, names, values, record, stamp)
+
+
+def _is_too_large(directive: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    metrics = directive.get("Metrics", [])
+    return (
+        len(metrics) > MOST_METRICS
+        or any(len(names) > MOST_DIMENSIONS for names in directive.get("Dimensions") or [])
+        or any(len(_values(record.get(metric["Name"]))) > MOST_VALUES for metric in metrics)
+    )
 
 
 def _values(raw: Any) -> list[float]:
@@ -63,27 +77,21 @@ def _values(raw: Any) -> list[float]:
     return [float(value) for value in found if isinstance(value, int | float) and not isinstance(value, bool)]
 
 
-def _data(
-    namespace: str,
+def _datum(
     metric: Mapping[str, str],
     names: list[str],
     values: list[float],
     record: Mapping[str, Any],
     stamp: datetime,
-) -> Iterator[tuple[str, MetricDatumTypeDef]]:
-    for start in range(0, len(values), MAX_VALUES):
-        chunk = values[start : start + MAX_VALUES]
-        yield (
-            namespace,
-            {
-                "MetricName": metric["Name"],
-                "Dimensions": [{"Name": name, "Value": str(record[name])} for name in names],
-                "Timestamp": stamp,
-                "Values": chunk,
-                "Counts": [1.0] * len(chunk),
-                "Unit": metric.get("Unit", "None"),  # type: ignore[typeddict-item]  # EMF's units are CloudWatch's
-            },
-        )
+) -> MetricDatumTypeDef:
+    return {
+        "MetricName": metric["Name"],
+        "Dimensions": [{"Name": name, "Value": str(record[name])} for name in names],
+        "Timestamp": stamp,
+        "Values": values,
+        "Counts": [1.0] * len(values),
+        "Unit": metric.get("Unit", "None"),  # type: ignore[typeddict-item]  # EMF's units are CloudWatch's
+    }
 
 
 class Bridge:

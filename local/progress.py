@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
-from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
+
+from distilled_router.visible import visible
+from operate.console import Terminal
 
 type Phase = Literal["waiting", "running", "done", "failed"]
 
@@ -37,7 +39,7 @@ class Row:
 class Board:
     """All steps, shown as the console allows."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: Terminal, clock: Callable[[], float] = time.monotonic) -> None:
         self.rows: list[Row] = []
         self._console = console
         self._clock = clock
@@ -84,7 +86,7 @@ class Board:
         row.ended = now if phase in ("done", "failed") else None
         row.phase, row.note = phase, note
         if self._live is None:
-            self._console.print(self.line(row), highlight=False, markup=False, soft_wrap=True)
+            self._console.print(self.line(row), soft_wrap=True)
 
     def line(self, row: Row) -> str:
         """Return the plain line of a row: seconds since the start, phase, title, note."""
@@ -101,7 +103,7 @@ class Board:
             seconds = row.seconds(now) or 0.0
             mark = self._spinner if row.phase == "running" else Text(*MARKS[row.phase])
             table.add_row(
-                mark, row.title, Text(row.note, "dim"), f"{seconds:.1f} s" if seconds >= 0.1 else ""
+                mark, row.title, Text(visible(row.note), "dim"), f"{seconds:.1f} s" if seconds >= 0.1 else ""
             )
         table.add_row("", "", "", f"{self.elapsed:.0f} s in all")
         return table

@@ -13,9 +13,11 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError
 
 from local import certificate, environment
-from local.state import ACCOUNT, REGION, State
+from local.keys import Keys
+from local.state import ACCOUNT, REGION, State, private
 from operate import processes, web
 from operate.cdk import tool_path
+from operate.environment import read_variables
 from operate.errors import OperateError
 from stacks.settings import PROJECT
 
@@ -43,6 +45,7 @@ class Servers:
     emulator: Server
     bedrock: Server
     bridge: Server
+    keys: Keys
 
     @property
     def all(self) -> tuple[Server, ...]:
@@ -51,7 +54,7 @@ class Servers:
 
     def variables(self, state: State) -> dict[str, str]:
         """Return the variables with which AWS clients reach these servers."""
-        return environment.client(self.emulator.url, self.bedrock.url, state)
+        return environment.client(self.emulator.url, self.bedrock.url, state, self.keys)
 
 
 def _tag(state: State, name: str) -> str:
@@ -72,11 +75,14 @@ def alive(state: State, server: Server) -> bool:
 
 
 def running(state: State) -> Servers | None:
-    """Return the servers if all of them run."""
+    """Return the servers if all of them run and their keys are known."""
     found = {server.name: server for server in recorded(state) if alive(state, server)}
     if set(found) != {"emulator", "bedrock", "bridge"}:
         return None
-    return Servers(**found)
+    try:
+        return Servers(**found, keys=Keys.of(read_variables(state.env)))
+    except (OSError, KeyError):  # servers of an older version have no keys
+        return None
 
 
 def stop(state: State) -> list[str]:
@@ -109,9 +115,10 @@ def start(
             "The AWS emulator is not installed.", advice="Remove .venv and run `make install`."
         )
     state.prepare()
-    certificate.create(state.certificate, state.certificate_key)
     try:
-        return _start(state, time_scale, wait_scale, preload=preload)
+        with private():
+            certificate.create(state.certificate, state.certificate_key)
+            return _start(state, time_scale, wait_scale, preload=preload)
     except BaseException:
         stop(state)
         raise
@@ -120,17 +127,17 @@ def start(
 def _start(state: State, time_scale: float, wait_scale: float, *, preload: bool) -> Servers:
     emulator_port, bedrock_port = processes.free_port(), processes.free_port()
     emulator_url, bedrock_url = f"https://127.0.0.1:{emulator_port}", f"https://127.0.0.1:{bedrock_port}"
-    path = tool_path()
+    path, keys = tool_path(), Keys.create()
 
     emulator = _launch(
         state,
         Server("emulator", 0, emulator_url),
         _emulator_arguments(emulator_port),
-        environment.emulator(emulator_port, bedrock_url, state, path, wait_scale, preload=preload),
+        environment.emulator(emulator_port, bedrock_url, state, path, wait_scale, keys, preload=preload),
     )
     _wait(state, emulator, lambda: _emulator_answers(state, emulator_url))
     certificate.write_bundle(state.certificate, state.ca_bundle)
-    variables = environment.client(emulator_url, bedrock_url, state)
+    variables = environment.client(emulator_url, bedrock_url, state, keys)
     environment.write(variables, state.env)
 
     bedrock = _launch(
@@ -146,7 +153,7 @@ def _start(state: State, time_scale: float, wait_scale: float, *, preload: bool)
         environment.server(path) | variables,
     )
     _wait(state, bedrock, lambda: _bedrock_answers(state, bedrock_url))
-    return Servers(emulator, bedrock, bridge)
+    return Servers(emulator, bedrock, bridge, keys)
 
 
 def _emulator_arguments(port: int) -> list[str]:

@@ -6,18 +6,31 @@ run side by side.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from operate.environment import VARIABLES_FILE, local_folder
+from operate.errors import OperateError
 from stacks.settings import PROJECT
 
 # The emulator's one account.
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
+
+
+@contextlib.contextmanager
+def private() -> Iterator[None]:
+    """Create files and folders during a block for their owner only."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @dataclass(frozen=True)
@@ -86,9 +99,21 @@ class State:
         return self.root / "logs" / f"{name}.log"
 
     def prepare(self) -> None:
-        """Create the folders that the servers write to."""
-        for folder in (self.root / "logs", self.root / "emulator", self.root / "bedrock", self.tmp):
-            folder.mkdir(parents=True, exist_ok=True)
+        """Create the state folder, and those that the servers write to, for their owner only.
+
+        Raises:
+            OperateError: The state folder exists, and other users can write to it.
+        """
+        with private():
+            self.root.mkdir(parents=True, exist_ok=True)
+            found = self.root.stat()
+            if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise OperateError(
+                    f"Other users can write to {self.root}, and could replace files of the local system.",
+                    advice="Remove the folder, or let LOCAL_DIR name one that only you can write to.",
+                )
+            for folder in (self.root / "logs", self.root / "emulator", self.root / "bedrock", self.tmp):
+                folder.mkdir(exist_ok=True)
 
     def clean(self) -> None:
         """Remove the files of servers that no longer run, except their logs."""

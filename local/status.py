@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
 from local import deploy_progress, servers
 from local.state import REGION, State
 from operate.aws import Aws
-from operate.console import UNLIMITED
+from operate.console import Terminal, wide
 from operate.environment import LOCAL
 from operate.errors import OperateError
 from stacks import settings
@@ -26,7 +25,7 @@ def variables(state: State) -> dict[str, str]:
     return running.variables(state)
 
 
-def show(state: State, console: Console) -> None:
+def show(state: State, console: Terminal) -> None:
     """Print servers, stacks and the release.
 
     Raises:
@@ -47,6 +46,4 @@ def show(state: State, console: Console) -> None:
     table.add_row(
         "release", found.state if found else "none", f"{found.digest} {found.message}" if found else ""
     )
-    # A terminal wraps the lines itself.
-    wide = console if console.is_terminal else Console(width=UNLIMITED)
-    wide.print(table, highlight=False)
+    wide(console).print(table)

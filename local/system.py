@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from botocore.exceptions import ClientError
-from rich.console import Console
 
 from distilled_router.release.table import LIVE
 from local import deploy_progress, environment, servers
@@ -20,7 +19,7 @@ from local.progress import Board
 from local.state import ACCOUNT, REGION, State
 from operate import cdk, route
 from operate.aws import Aws
-from operate.console import say
+from operate.console import Terminal, say
 from operate.environment import LOCAL, Environment, without_access, without_aws
 from operate.errors import OperateError
 from stacks import settings
@@ -38,9 +37,9 @@ def locked(state: State) -> Iterator[None]:
     """Hold the lock of a state folder, so that only one command changes it.
 
     Raises:
-        OperateError: Another command holds it.
+        OperateError: Another command holds it, or other users can write to the folder.
     """
-    state.root.mkdir(parents=True, exist_ok=True)
+    state.prepare()
     with state.lock.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,7 +48,7 @@ def locked(state: State) -> Iterator[None]:
         yield
 
 
-def up(state: State, console: Console, query_file: Path) -> None:
+def up(state: State, console: Terminal, query_file: Path) -> None:
     """Start the servers that don't run, deploy, wait for the release and ask the sample queries.
 
     Raises:
@@ -170,7 +169,7 @@ def _wait_for_release(state: State, row: deploy_progress.ReleaseRow) -> None:
         )
 
 
-def down(state: State, console: Console, *, force: bool = False) -> None:
+def down(state: State, console: Terminal, *, force: bool = False) -> None:
     """Destroy the stacks, stop the servers, and check that nothing is left in Bedrock.
 
     Args:

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from typing import Protocol, cast
 
 from operate.errors import OperateError, guarded
+from operate.printing import err, out
 
 # Each command is the module of its name. It is imported only to be run: `--help` is quick without all others.
 COMMANDS = {
@@ -50,10 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = given[0] if given else ""
     if name in {"-h", "--help"}:
-        print(overview())
+        out(overview())
         return 0
     if name not in COMMANDS:
-        print(unknown(name), file=sys.stderr)
+        err(unknown(name))
         return USAGE_ERROR
     return guarded(lambda: _run(name, given[1:]))
 

@@ -15,7 +15,7 @@ from operate.environment import LOCAL, without_access
 from operate.errors import OperateError
 from operate.node import OLDEST_NODE, machine_node, packaged_node
 from operate.processes import spawn
-from stacks.settings import ENVIRONMENTS, PROJECT, load
+from stacks.settings import DEFAULT_QUALIFIER, ENVIRONMENTS, PROJECT, load
 
 TOOLKIT_STACK = "CDKToolkit"
 QUIET = ("--no-notices", "--no-version-reporting", "--no-color")
@@ -88,7 +88,8 @@ def run_in_account(name: str, arguments: Sequence[str]) -> int:
     chosen = load(name)
     if arguments and arguments[0] == "bootstrap":
         # Away from cdk.json: with it, bootstrap would synthesize the whole application first.
-        return run([*bootstrap(chosen.account, chosen.region), *arguments[1:]], ENVIRONMENTS)
+        prepare = bootstrap(chosen.account, chosen.region, chosen.bootstrap_qualifier)
+        return run([*prepare, *arguments[1:]], ENVIRONMENTS)
     return run([*arguments, "-c", f"environment={name}"])
 
 
@@ -110,9 +111,15 @@ def synth(environment: str, output: Path, folder: Path = ENVIRONMENTS) -> list[s
     ]
 
 
-def bootstrap(account: str, region: str) -> list[str]:
-    """Return the arguments that bootstrap an account and Region."""
-    return ["bootstrap", f"aws://{account}/{region}"]
+def bootstrap(account: str, region: str, qualifier: str = DEFAULT_QUALIFIER) -> list[str]:
+    """Return the arguments that bootstrap an account and Region.
+
+    A qualifier of its own has a bootstrap stack of its own.
+    """
+    place = ["bootstrap", f"aws://{account}/{region}"]
+    if qualifier == DEFAULT_QUALIFIER:
+        return place
+    return [*place, "--qualifier", qualifier, "--toolkit-stack-name", f"{TOOLKIT_STACK}-{qualifier}"]
 
 
 def deploy(assembly: Path, outputs: Path) -> list[str]:

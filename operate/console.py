@@ -1,8 +1,15 @@
-"""The terminal, and text that is printed as it is."""
+"""The terminal. This and `operate.printing` print everything, so that no text controls a terminal."""
 
 from __future__ import annotations
 
-from rich.console import Console
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from distilled_router.visible import visible
 
 # Wide enough for every table where no terminal says how wide it is.
 PLAIN_WIDTH = 140
@@ -10,13 +17,35 @@ PLAIN_WIDTH = 140
 UNLIMITED = 10_000
 
 
-def console(width: int = PLAIN_WIDTH) -> Console:
+class Terminal(Console):
+    """A console that prints text as it is: without markup, and with escape sequences made visible."""
+
+    def __init__(self, *, width: int | None = None, **options: Any) -> None:
+        """Print to standard output. `options` are those of rich's Console."""
+        super().__init__(width=width, markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return text for printing; the width of a table's column is measured on it."""
+        return super().render_str(visible(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield what is printed, also of a Text that `render_str` did not make."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+def console(width: int = PLAIN_WIDTH) -> Terminal:
     """Return the console of this process, `width` columns wide if it is no terminal."""
-    found = Console()
-    return found if found.is_terminal else Console(width=width)
+    found = Terminal()
+    return found if found.is_terminal else Terminal(width=width)
 
 
-def say(to: Console, *lines: str, style: str = "") -> None:
-    """Print lines without markup, colours of numbers or line breaks of our own."""
+def wide(to: Terminal) -> Terminal:
+    """Return a console for wide tables. A terminal wraps the lines itself; elsewhere none are wrapped."""
+    return to if to.is_terminal else Terminal(file=to.file, width=UNLIMITED)
+
+
+def say(to: Terminal, *lines: str, style: str = "") -> None:
+    """Print lines without line breaks of our own."""
     for line in lines:
-        to.print(line, style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        to.print(line, style=style, soft_wrap=True)

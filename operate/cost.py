@@ -1,8 +1,8 @@
 """Estimate what an environment costs: once, each month, for 1,000 queries.
 
 Counts the rows of the data set and takes prices from a table in this project,
-without any access to AWS. The exit status is 1 if the estimate exceeds
-distillation.maximum_cost_usd.
+without any access to AWS. The exit status is 1 if the estimate by itself
+exceeds distillation.maximum_cost_usd.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from distilled_router.cost.estimate import Estimate, Part, Spec, Volume, check, dollars, estimate, graded
@@ -29,11 +28,12 @@ from distilled_router.cost.lines import (
 )
 from distilled_router.cost.prices import SHOWN, Prices
 from distilled_router.data.dataset_rules import lines
+from distilled_router.links import inside
 from distilled_router.task.task import Task
 from evaluation.grades import instructions
 from operate import environment
+from operate.console import Terminal, say
 from operate.console import console as terminal
-from operate.console import say
 from operate.errors import OperateError
 from stacks.costs import spec
 from stacks.settings import ENVIRONMENTS, PROJECT, Settings, load
@@ -121,7 +121,7 @@ def count(settings: Settings, project: Path, queries: int | None = None) -> Coun
 
 def _of_file(project: Path, location: str, what: str, queries: int | None) -> Counted:
     try:
-        with (project / location).open("rb") as file:
+        with inside(project, location).open("rb") as file:
             chunks = iter(lambda: file.read(_CHUNK_BYTES), b"")
             volume, unread = _volume(lines(chunks), plain=location.endswith(".txt"))
     except OSError as error:
@@ -173,7 +173,7 @@ def _query(row: Any) -> tuple[str, bool]:
     return str(messages[0]["content"][0]["text"]), len(messages) > 1
 
 
-def show(settings: Settings, counted: Counted, found: Estimate, judged: Part, console: Console) -> None:
+def show(settings: Settings, counted: Counted, found: Estimate, judged: Part, console: Terminal) -> None:
     """Print the estimate, what it is based on, and whether it is within the limit."""
     chosen, limit = settings.distillation, settings.distillation.maximum_cost_usd
 
@@ -187,11 +187,14 @@ def show(settings: Settings, counted: Counted, found: Estimate, judged: Part, co
         parts.append(("a release", judged))
     for title, part in parts:
         console.print()
-        console.print(_table(title, part), highlight=False)
+        console.print(_table(title, part))
     console.print()
-    console.print(_alternatives(found.per_thousand), highlight=False)
+    console.print(_alternatives(found.per_thousand))
     at_most = dollars(found.once.at_most_usd)
-    within = f"Within the limit: at most {at_most} USD once, distillation.maximum_cost_usd = {limit:g}."
+    within = (
+        f"Within the limit: at most {at_most} USD once, distillation.maximum_cost_usd = {limit:g}. A "
+        f"deployment also counts what was committed in the last {chosen.maximum_cost_days} days."
+    )
     say(console, "", *_notes(spec(settings), found, judged), "", check(found, limit) or within)
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from cdk_distilled_router.props import LabellingProps
@@ -24,10 +23,12 @@ from distilled_router.data.dataset_rules import ROWS, check_dataset
 from distilled_router.data.findings import Report
 from distilled_router.data.line_rules import lines
 from distilled_router.data.query_rules import QueryCheck
+from distilled_router.links import inside
 from distilled_router.task.task import Task, TaskError
+from operate.console import Terminal, say
 from operate.console import console as terminal
-from operate.console import say
 from operate.errors import OperateError, drop_output
+from stacks.settings import PROJECT
 
 EXAMPLES = """\
   python -m operate dataset-check data/training.jsonl
@@ -120,7 +121,7 @@ def check(
     return Checked(report, "raw queries" if are_queries else f"rows for {method}", names)
 
 
-def show(found: Checked, console: Console) -> None:
+def show(found: Checked, console: Terminal) -> None:
     """Print the result, how often each rule is broken, and where."""
     report, names = found.report, found.names
 
@@ -141,7 +142,7 @@ def show(found: Checked, console: Console) -> None:
     table.add_column("count", justify="right")
     for (severity, rule), count in sorted(report.counts.items(), key=lambda item: (item[0][0], -item[1])):
         table.add_row(rule, severity, f"{count:,}")
-    console.print(table, highlight=False)
+    console.print(table)
     console.print()
     kept: Counter[str] = Counter()
     for finding in sorted(report.findings, key=lambda found: found.severity):
@@ -156,8 +157,11 @@ def show(found: Checked, console: Console) -> None:
 
 def _chunks(path: Path, opened: ExitStack) -> Iterator[bytes]:
     """Return the content of a file in chunks, at least one."""
+    absolute = path.absolute()
     try:
-        file = opened.enter_context(path.open("rb"))
+        # A file elsewhere was named on purpose.
+        own = inside(PROJECT, absolute) if absolute.is_relative_to(PROJECT) else path
+        file = opened.enter_context(own.open("rb"))
         first = file.read(_CHUNK_BYTES)
     except FileNotFoundError as error:
         raise OperateError(f"{path} doesn't exist.") from error

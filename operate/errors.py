@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from operate import processes
+from operate.printing import err
 
 INTERRUPTED = 130
 
@@ -37,7 +38,7 @@ def guarded(command: Callable[[], int]) -> int:
     try:
         return command()
     except KeyboardInterrupt as interruption:
-        print("\nInterrupted.", *interruption.args, file=sys.stderr)
+        err(" ".join(["\nInterrupted.", *map(str, interruption.args)]))
         return INTERRUPTED
     except BrokenPipeError:
         drop_output()
@@ -64,11 +65,11 @@ def _expected() -> tuple[type[Exception], ...]:
 
 def _explain(error: Exception) -> int:
     """Print what failed, the end of its log and what to do; return the exit status."""
-    print(f"Failed: {error}", file=sys.stderr)
+    err(f"Failed: {error}")
     if not isinstance(error, OperateError):
         return 1
     if error.log and (lines := processes.tail(error.log)):
-        print(f"\nThe last lines of {error.log}:\n{lines}\n", file=sys.stderr)
+        err(f"\nThe last lines of {error.log}:\n{lines}\n")
     if error.advice:
-        print(error.advice, file=sys.stderr)
+        err(error.advice)
     return error.status

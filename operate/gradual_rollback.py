@@ -11,11 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from rich.console import Console
-
 from distilled_router.release.route import Share
 from distilled_router.release.table import Release, RouteChangedError
-from operate.console import say
+from operate.console import Terminal, say
 from operate.deployed import Deployed, duration
 from operate.errors import OperateError
 from rollout.canary import CanaryAnalysis
@@ -27,7 +25,7 @@ class GradualRollback:
     """The canary analysis that decides after each step, and the console that shows the steps."""
 
     canary: CanaryAnalysis
-    console: Console
+    console: Terminal
     pause: Callable[[float], None] = time.sleep
 
     def roll_out(self, at: Deployed, digest: str, endpoint: str) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 # Python ignores -X options that it doesn't know. This one marks our processes, so that a recorded process id
 # that the system has given to another process since is not mistaken for ours.
@@ -35,7 +36,7 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a command without input; its output goes to `log`, or to this process's output."""
     with contextlib.ExitStack() as stack:
-        output = stack.enter_context(log.open("wb")) if log else None
+        output = stack.enter_context(_private(log)) if log else None
         return subprocess.Popen(  # noqa: S603 - all callers run programs of this project
             command,
             stdin=subprocess.DEVNULL,
@@ -45,6 +46,11 @@ def spawn(
             cwd=cwd,
             start_new_session=detached,
         )
+
+
+def _private(log: Path) -> BinaryIO:
+    """Open a file for writing; if it is new, only its owner can read it."""
+    return os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 
 def output_of(command: Sequence[str]) -> str:

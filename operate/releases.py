@@ -13,14 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from distilled_router.release.route import Route
 from distilled_router.release.table import LIVE, RETIRED, Release
 from operate import environment
-from operate.console import UNLIMITED, say
+from operate.console import Terminal, say, wide
 from operate.console import console as terminal
 from operate.deployed import Deployed, Known, deployed, duration, endpoint_name
 
@@ -46,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def show(at: Deployed, console: Console) -> None:
+def show(at: Deployed, console: Terminal) -> None:
     """Print the releases, the live one first, then the newest; the route; the declared release.
 
     Raises:
@@ -55,9 +53,9 @@ def show(at: Deployed, console: Console) -> None:
     known, releases = at.known(), at.releases
     route, effective, declared = releases.route(), releases.effective_route(), releases.declared()
     known.sort(key=lambda entry: entry.release.state != LIVE)
-    wide = console if console.is_terminal else Console(file=console.file, width=UNLIMITED)
-    wide.print(table(known, effective, at.now()), highlight=False)
-    say(wide, *_notes(known, route, effective, declared, at.now()))
+    printed = wide(console)
+    printed.print(table(known, effective, at.now()))
+    say(printed, *_notes(known, route, effective, declared, at.now()))
 
 
 def table(known: Sequence[Known], route: Route, now: float) -> Table:
@@ -83,7 +81,7 @@ def table(known: Sequence[Known], route: Route, now: float) -> Table:
             " ".join(duration(now - release.started_at).split()[:2]),
             endpoint_name(_endpoint(release, route)),
         )
-        result.add_row(*(escape(cell) for cell in cells))
+        result.add_row(*cells)
     return result
 
 

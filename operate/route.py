@@ -16,12 +16,12 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from operate import environment, web
 from operate.environment import Environment
 from operate.errors import OperateError
+from operate.printing import out
 
 EXAMPLES = """\
   python -m operate route "red car driving at night"
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Ask the router and print its answer."""
     answer = router(environment.reach(options.environment)).ask(options.query)
-    print(json.dumps(answer, indent=2), flush=True)
+    out(json.dumps(answer, indent=2))
     return 0
 
 
@@ -129,5 +129,5 @@ def table(answers: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     for query, answer in answers:
         weights = [f"{float(answer['weights'][label]):.2f}" for label in labels]
         latency = f"{float(answer['latency_ms']):.0f} ms"
-        result.add_row(escape(query), *weights, str(answer["source"]), latency)
+        result.add_row(query, *weights, str(answer["source"]), latency)
     return result

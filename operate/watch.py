@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -22,8 +21,8 @@ from distilled_router.aws.errors import is_transient
 from distilled_router.bedrock import jobs
 from distilled_router.release.table import EVALUATING, LIVE, ROLLING_OUT, WAITING, Release
 from operate import environment
+from operate.console import Terminal, say
 from operate.console import console as terminal
-from operate.console import say
 from operate.deployed import Deployed, Known, deployed, duration
 from operate.releases import share
 
@@ -64,7 +63,7 @@ class Stage:
 class Screen:
     """A live table on a terminal, one line for each change everywhere else."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._console = console
         self._rows: list[tuple[str, str]] = []
         self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
@@ -83,7 +82,7 @@ class Screen:
         if self._live:
             grid = Table.grid(padding=(0, 2))
             for title, text in [*rows, ("time", spent)]:
-                grid.add_row(Text(title, "bold"), Text(text))
+                grid.add_row(Text(title, "bold"), text)
             self._live.update(grid)
             return
         for title, text in rows:
@@ -92,7 +91,7 @@ class Screen:
         self._rows = rows
 
 
-def follow(at: Deployed, console: Console, sleep: Callable[[float], None] = time.sleep) -> int:
+def follow(at: Deployed, console: Terminal, sleep: Callable[[float], None] = time.sleep) -> int:
     """Follow the running release, or show how the last one ended.
 
     Returns:
@@ -134,7 +133,7 @@ def _refreshed(at: Deployed, digest: str, before: Known) -> Known:
         return before
 
 
-def _end(known: Known, console: Console) -> int:
+def _end(known: Known, console: Terminal) -> int:
     release = known.release
     say(console, f"Release {release.digest} is {release.state}: {release.message or 'no reason given'}")
     if known.report:

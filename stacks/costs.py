@@ -28,4 +28,5 @@ def spec(settings: Settings) -> Spec:
         model_units=bought.model_units if bought else 0,
         hourly_price_usd=bought.hourly_price_usd if bought else 0.0,
         kept_models=settings.rollout.keep_releases,
+        retries=settings.release.retry_internal_errors,
     )

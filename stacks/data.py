@@ -11,6 +11,7 @@ from constructs import Construct
 from cdk_distilled_router.common.hosting import VpcConfig
 from cdk_distilled_router.common.nag import acknowledge
 from cdk_distilled_router.common.vpc_endpoints import VpcEndpoints
+from cdk_distilled_router.protection import only_owners_write
 from stacks import keys
 from stacks.settings import Settings
 
@@ -37,12 +38,18 @@ class DataStack(cdk.Stack):
         env: cdk.Environment,
     ) -> None:
         """Declare key and buckets, and VPC endpoints if the settings ask for them."""
-        super().__init__(scope, construct_id, env=env, description="Distilled router: key and data")
+        super().__init__(
+            scope,
+            construct_id,
+            env=env,
+            synthesizer=cdk.DefaultStackSynthesizer(qualifier=settings.bootstrap_qualifier),
+            description="Distilled router: key and data",
+        )
         keep = settings.retention.data == "retain"
         self._removal = cdk.RemovalPolicy.RETAIN if keep else cdk.RemovalPolicy.DESTROY
         given = settings.encryption.key_arn
         self.key = kms.Key.from_key_arn(self, "Key", given) if given else self._new_key(settings)
-        self.bucket = self._data_bucket(self._log_bucket(settings))
+        self.bucket = self._data_bucket(self._log_bucket(settings), settings.owner)
         if vpc and settings.network and settings.network.endpoints:
             # Functions need the endpoints to reach AWS; this stack is created first and deleted last.
             endpoints = settings.network.endpoints
@@ -129,7 +136,7 @@ class DataStack(cdk.Stack):
         )
         return bucket
 
-    def _data_bucket(self, log_bucket: s3.IBucket) -> s3.Bucket:
+    def _data_bucket(self, log_bucket: s3.IBucket, owner: str) -> s3.Bucket:
         bucket = s3.Bucket(
             self,
             "Data",
@@ -151,6 +158,7 @@ class DataStack(cdk.Stack):
             ],
             removal_policy=self._removal,
         )
+        only_owners_write(bucket, owner)
         acknowledge(
             bucket,
             "S3Notifications",

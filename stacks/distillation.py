@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import aws_cdk as cdk
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
@@ -13,6 +15,7 @@ from cdk_distilled_router.dataset import Dataset, DatasetFile, DatasetFiles, Que
 from cdk_distilled_router.distillation_job import DistillationJob, JobOptions
 from cdk_distilled_router.job_inputs import InvocationLogs, JobData
 from cdk_distilled_router.labelling import Labelling, LabellingPlan, LabellingSources
+from distilled_router.links import inside
 from stacks import costs
 from stacks.identity import Identity
 from stacks.settings import PROJECT, Settings, is_folder, is_s3, split_s3_uri
@@ -38,9 +41,16 @@ class DistillationStack(cdk.Stack):
         env: cdk.Environment,
     ) -> None:
         """Declare data set and job with the names in `identity`."""
-        super().__init__(scope, construct_id, env=env, description="Distilled router: data set and job")
+        super().__init__(
+            scope,
+            construct_id,
+            env=env,
+            synthesizer=cdk.DefaultStackSynthesizer(qualifier=settings.bootstrap_qualifier),
+            description="Distilled router: data set and job",
+        )
         self._settings, self._hosting, self._identity = settings, hosting, identity
         self._bucket, self._key = bucket, key
+        self._cost = replace(costs.spec(settings), job=identity.job_name)
         self.labelling: Labelling | None = None
         match settings.dataset.labels, settings.dataset.source:
             case "teacher", _:
@@ -55,7 +65,13 @@ class DistillationStack(cdk.Stack):
     def _learn_from_rows(self) -> None:
         """Train on rows that have labels."""
         dataset = self._dataset(self._file("training"))
-        self.job = self._job(JobData(training_key=dataset.training_key))
+        self.job = self._job(
+            JobData(
+                training_key=dataset.training_key,
+                training_sha256=dataset.training_sha256,
+                holdout_sha256=dataset.holdout_sha256,
+            )
+        )
         # The job costs money, so the data set must be valid first.
         self.job.resource.node.add_dependency(dataset.resource)
 
@@ -68,7 +84,9 @@ class DistillationStack(cdk.Stack):
             metadata=given.log_filters,
         )
         dataset = self._dataset(None)
-        self.job = self._job(JobData(invocation_logs=logs))
+        self.job = self._job(
+            JobData(invocation_logs=logs, holdout_sha256=dataset.holdout_sha256, account=given.source_account)
+        )
         self.job.resource.node.add_dependency(dataset.resource)
 
     def _label(self) -> None:
@@ -93,7 +111,7 @@ class DistillationStack(cdk.Stack):
                 source_key=settings.dataset.source_key,
             ),
             plan=plan,
-            cost=costs.spec(settings),
+            cost=self._cost,
             attempt=settings.release.attempt,
             retention=settings.retention,
             hosting=self._hosting,
@@ -115,7 +133,7 @@ class DistillationStack(cdk.Stack):
                 use_logged_answers=settings.dataset.use_logged_answers,
             ),
             props=settings.distillation,
-            cost=costs.spec(settings),
+            cost=self._cost,
             retention=settings.retention,
             hosting=self._hosting,
         )
@@ -146,7 +164,7 @@ class DistillationStack(cdk.Stack):
         given = self._settings.dataset
         if is_s3(given.queries) and is_folder(str(given.queries)):
             bucket, prefix = split_s3_uri(str(given.queries))
-            return QueriesFolder(bucket, prefix, str(given.queries_version))
+            return QueriesFolder(bucket, prefix, str(given.queries_version), given.source_account)
         return self._file("queries")
 
     def _file(self, key: str) -> DatasetFile:
@@ -154,6 +172,7 @@ class DistillationStack(cdk.Stack):
         location = str(getattr(self._settings.dataset, key))
         if is_s3(location):
             bucket, name = split_s3_uri(location)
-            return DatasetFile(bucket, name, getattr(self._settings.dataset, f"{key}_version"))
-        asset = assets.Asset(self, key.title(), path=str(PROJECT / location))
+            given = self._settings.dataset
+            return DatasetFile(bucket, name, getattr(given, f"{key}_version"), given.source_account)
+        asset = assets.Asset(self, key.title(), path=str(inside(PROJECT, location)))
         return DatasetFile(asset.s3_bucket_name, asset.s3_object_key)

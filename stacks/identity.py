@@ -12,6 +12,7 @@ from typing import Self
 
 from distilled_router.bedrock import naming
 from distilled_router.bedrock.naming import release_name, throughput_name
+from distilled_router.links import inside
 from distilled_router.task.task import Task
 from stacks.settings import PROJECT, Problem, Settings, SettingsError, is_s3
 
@@ -149,7 +150,7 @@ class Identity:
         if is_s3(location):
             return [location, getattr(self.settings.dataset, f"{key}_version")]
         self._check_files(key)
-        with (self.project / location).open("rb") as file:
+        with inside(self.project, location).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _check_files(self, *keys: str) -> None:
@@ -158,7 +159,7 @@ class Identity:
         for key in keys:
             location = str(getattr(self.settings.dataset, key))
             try:
-                with (self.project / location).open("rb"):
+                with inside(self.project, location).open("rb"):
                     pass
             except OSError as error:
                 reason = f"a file under {self.project} ({error.strerror})"

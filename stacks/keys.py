@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from cdk_distilled_router.common.vended_logs import PREFIX, SERVICES
+from distilled_router.visible import visible
 from stacks.settings import Settings, SettingsError, load
 
 Statement = dict[str, Any]
@@ -88,7 +89,7 @@ def main() -> None:
     try:
         settings = load(sys.argv[1])
     except SettingsError as error:
-        sys.exit(str(error))
+        sys.exit(visible(str(error)))
     sys.stdout.write(json.dumps(policy(settings), indent=2) + "\n")
 
 

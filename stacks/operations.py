@@ -1,4 +1,4 @@
-"""Stack 5, operations: alarms, dashboard, subscriptions and budget."""
+"""Stack 5, operations: alarms, dashboard, subscriptions and budgets."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.env import METRICS_NAMESPACE
 from stacks.settings import Settings
 
-PERIOD = cdk.Duration.minutes(5)
+PERIOD, HOUR = cdk.Duration.minutes(5), cdk.Duration.hours(1)
 
 
 class OperationsStack(cdk.Stack):
@@ -33,23 +34,29 @@ class OperationsStack(cdk.Stack):
         undelivered: sqs.IQueue,
         env: cdk.Environment,
     ) -> None:
-        """Declare alarms, dashboard, subscriptions and budget."""
-        super().__init__(scope, construct_id, env=env, description="Distilled router: operations")
+        """Declare alarms, dashboard, subscriptions and budgets."""
+        super().__init__(
+            scope,
+            construct_id,
+            env=env,
+            synthesizer=cdk.DefaultStackSynthesizer(qualifier=settings.bootstrap_qualifier),
+            description="Distilled router: operations",
+        )
         self._settings, self._topic = settings, topic
         for email in settings.alarms.emails:
             topic.add_subscription(subscriptions.EmailSubscription(email, dead_letter_queue=undelivered))
         self._alarms(undelivered)
         self._dashboard()
-        self._budget()
+        self._budgets()
 
-    def metric(self, name: str, statistic: str) -> cloudwatch.Metric:
+    def metric(self, name: str, statistic: str, period: cdk.Duration = PERIOD) -> cloudwatch.Metric:
         """Return a metric of this environment. Most router metrics are 0 or 1, so their average is a rate."""
         return cloudwatch.Metric(
             namespace=METRICS_NAMESPACE,
             metric_name=name,
             dimensions_map={"service": self._settings.owner},
             statistic=statistic,
-            period=PERIOD,
+            period=period,
         )
 
     def _alarms(self, undelivered: sqs.IQueue) -> None:
@@ -91,11 +98,22 @@ class OperationsStack(cdk.Stack):
             1,
             "throughput is billed but not routed: committed or left on purpose; see docs/runbook.md",
         )
+        self._spending_alarms()
         messages = undelivered.metric_approximate_number_of_messages_visible(
             statistic="Maximum", period=PERIOD
         )
         meaning = "an event or a notification could not be delivered; see docs/runbook.md"
         self._alarm_on(messages, "Undelivered", 0, 1, meaning)
+
+    def _spending_alarms(self) -> None:
+        """Tell of an expensive hour within the hour; a budget tells hours or a day later."""
+        alarms = self._settings.alarms
+        for name, threshold, meaning in (
+            ("CostUsd", alarms.hourly_cost_usd, "the tokens of one hour cost this much, in USD"),
+            ("Requests", alarms.hourly_requests, "one hour has this many requests"),
+        ):
+            metric = self.metric(name, "Sum", HOUR)
+            self._alarm_on(metric, name, threshold, 1, f"{meaning}; see docs/runbook.md")
 
     def _let_alarms_publish(self) -> None:
         """Allow the alarms to publish to the topic.
@@ -188,20 +206,32 @@ class OperationsStack(cdk.Stack):
         expression = f"SEARCH('{search}', '{statistic}', {PERIOD.to_seconds():.0f})"
         return [cloudwatch.MathExpression(expression=expression, label="", period=PERIOD)]
 
-    def _budget(self) -> None:
-        budget = self._settings.budget
+    def _budgets(self) -> None:
+        """Declare two budgets: of all that has the owner's tag, and of Bedrock in the account.
+
+        The first counts nothing until the tag is activated for cost allocation in the account that pays (AWS
+        Billing user guide), and then no requests to foundation models, which have no tags (AWS Machine
+        Learning Blog, track and allocate generative AI cost, 2024-11). The second counts those, of every user
+        of the account. Cost data lags by hours: budgets warn, but can't stop spending.
+        """
+        settings, budget = self._settings, self._settings.budget
         if budget.monthly_usd is None:
             return
-        # Cost data lags by hours: the budget warns, but can't stop spending.
+        tagged = {"TagKeyValue": [f"user:{OWNER_TAG}${settings.owner}"]}
+        self._budget("Budget", settings.owner, budget.monthly_usd, tagged)
+        bedrock = budget.bedrock_monthly_usd or budget.monthly_usd
+        self._budget("BedrockBudget", f"{settings.owner}-bedrock", bedrock, {"Service": ["Amazon Bedrock"]})
+
+    def _budget(self, construct_id: str, name: str, usd: float, filters: Mapping[str, list[str]]) -> None:
         budgets.CfnBudget(
             self,
-            "Budget",
+            construct_id,
             budget=budgets.CfnBudget.BudgetDataProperty(
-                budget_name=self._settings.owner,
+                budget_name=name,
                 budget_type="COST",
                 time_unit="MONTHLY",
-                budget_limit=budgets.CfnBudget.SpendProperty(amount=budget.monthly_usd, unit="USD"),
-                cost_filters={"Service": ["Amazon Bedrock"]},
+                budget_limit=budgets.CfnBudget.SpendProperty(amount=usd, unit="USD"),
+                cost_filters=dict(filters),
             ),
             notifications_with_subscribers=[
                 budgets.CfnBudget.NotificationWithSubscribersProperty(
@@ -213,7 +243,7 @@ class OperationsStack(cdk.Stack):
                     ),
                     subscribers=[
                         budgets.CfnBudget.SubscriberProperty(address=email, subscription_type="EMAIL")
-                        for email in budget.emails
+                        for email in self._settings.budget.emails
                     ],
                 )
                 for kind in ("ACTUAL", "FORECASTED")

@@ -43,7 +43,13 @@ class ReleaseStack(cdk.Stack):
         env: cdk.Environment,
     ) -> None:
         """Declare table, topic, throughput if the settings have it, and the release of the job's model."""
-        super().__init__(scope, construct_id, env=env, description=_description(settings))
+        super().__init__(
+            scope,
+            construct_id,
+            env=env,
+            synthesizer=cdk.DefaultStackSynthesizer(qualifier=settings.bootstrap_qualifier),
+            description=_description(settings),
+        )
         self._settings, self._hosting = settings, hosting
         self.table = items_table(self, "Releases", key)
         self.topic = releases_topic(self, "Notifications", key)

@@ -29,7 +29,13 @@ class RouterStack(cdk.Stack):
         env: cdk.Environment,
     ) -> None:
         """Declare the router, which reads the route from `table`; `key` encrypts models if so set."""
-        super().__init__(scope, construct_id, env=env, description="Distilled router: router and API")
+        super().__init__(
+            scope,
+            construct_id,
+            env=env,
+            synthesizer=cdk.DefaultStackSynthesizer(qualifier=settings.bootstrap_qualifier),
+            description="Distilled router: router and API",
+        )
         self.router = Router(
             self,
             "Router",

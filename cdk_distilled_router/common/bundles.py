@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from cdk_distilled_router.common import imports, packages
+from distilled_router.links import inside
 from distilled_router.task.task import FILES, ROBUSTNESS_FILE
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -80,13 +81,14 @@ def function_bundle(folder: str, task: Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: the folder has no handler, or there is no routing task.
+        PermissionError: a link in the task's folder leads out of it.
     """
     files = {path.relative_to(LAMBDA).as_posix(): path for path in _code(folder)}
     if "distilled_router/task/task.py" in files:
         routed = _task(task)
-        files |= {f"task/{name}": routed / name for name in FILES}
+        files |= {f"task/{name}": inside(routed, name) for name in FILES}
         if folder == "evaluation" and (routed / ROBUSTNESS_FILE).exists():
-            files[f"task/{ROBUSTNESS_FILE}"] = routed / ROBUSTNESS_FILE
+            files[f"task/{ROBUSTNESS_FILE}"] = inside(routed, ROBUSTNESS_FILE)
     own = LAMBDA / folder / REQUIREMENTS.name
     parts = [f"{name}\0".encode() + files[name].read_bytes() for name in sorted(files)]
 

@@ -67,8 +67,8 @@ SCHEDULE = Caller(
 
 REQUESTS = Caller(
     no_queue="The client waits for the answer and can retry; an answer an hour later is of no use.",
-    no_reservation="The API's throttle (router.throttle_rate) limits it; router.reserved_concurrency sets a "
-    "limit of its own, if the account has enough concurrency.",
+    no_reservation="The API's throttles (router.throttle_rate, batch_throttle_rate) limit its requests; "
+    "router.reserved_concurrency also limits direct invocations, if the account has enough concurrency.",
     no_trace="router.tracing is off in these settings; the API's access log has each request's latency.",
 )
 """Clients of the API, or of the function itself."""

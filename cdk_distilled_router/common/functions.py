@@ -197,6 +197,8 @@ def dependencies(scope: Construct) -> lambda_.LayerVersion:
     return lambda_.LayerVersion(
         stack,
         "Dependencies",
+        # CloudFormation's own name would not contain the stack's, by which permissions are limited.
+        layer_version_name=f"{stack.stack_name}-dependencies",
         code=_asset(bundles.dependencies_bundle()),
         compatible_runtimes=[RUNTIME],
         description="boto3 and Powertools, pinned in lambda/requirements.txt",

@@ -8,7 +8,7 @@ throughput, so policies use wildcards for them, and a condition on the owner's t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import aws_cdk as cdk
 from aws_cdk import aws_dynamodb as dynamodb
@@ -24,7 +24,7 @@ from cdk_distilled_router.common.grants import grant as grant
 from cdk_distilled_router.common.hosting import VpcConfig, ec2_arn
 from cdk_distilled_router.common.nag import acknowledge, exported
 from distilled_router.bedrock.naming import OWNER_TAG
-from distilled_router.release.route import item_key
+from distilled_router.release.route import RELEASE, ROUTE, ROUTE_COPY, WAIT, item_key
 
 # For all students: resources of an earlier student must still be stopped and deleted.
 JOBS = "model-customization-job/*"
@@ -78,6 +78,19 @@ def bedrock_role(
     acknowledge(role, "IAMNoInlinePolicy", OF_ONE_ROLE)
     grant(role, permissions)
     return role
+
+
+def tag_roles(scope: Construct, owner: str) -> None:
+    """Put the owner's tag on all roles in a scope, by which `only_owners_write` recognises them."""
+    cdk.Tags.of(scope).add(OWNER_TAG, owner, include_resource_types=["AWS::IAM::Role"])
+
+
+def in_account(account: str | None = None) -> Conditions:
+    """Return the condition that a bucket belongs to an account; default: the stack's.
+
+    Anybody can create a bucket of the same name once its owner has deleted it.
+    """
+    return {"StringEquals": {"aws:ResourceAccount": account or cdk.Aws.ACCOUNT_ID}}
 
 
 def account_arn(resource: str) -> str:
@@ -149,6 +162,11 @@ def profile(model: str) -> str:
 def model_of_profile(model: str) -> str:
     """Return the ARN pattern of a `us.` inference profile's model in all Regions of its geography."""
     return foundation_model_arn(model.removeprefix("us."), "us-*")
+
+
+def invoke_endpoints(owner: str) -> Permission:
+    """Return the permission to invoke the owner's deployments and throughput, of any release."""
+    return bedrock(["InvokeModel"], [account_arn(DEPLOYMENTS), account_arn(THROUGHPUTS)], owned(owner))
 
 
 def invoke(model: str) -> list[Permission]:
@@ -330,19 +348,45 @@ def items(table: dynamodb.ITable, key: kms.IKey | None, actions: Sequence[str]) 
     ]
 
 
+@dataclass(frozen=True)
+class Writes:
+    """Actions that write items of the releases table, and the names of these items."""
+
+    actions: Sequence[str]
+    names: Sequence[str]
+
+
+UPDATE_RELEASES = Writes(["UpdateItem"], [f"{RELEASE}*"])
+MOVE_ROUTE = Writes(["PutItem"], [ROUTE, f"{ROUTE_COPY}*"])
+# In one transaction. It needs the permissions for the actions on its items (DynamoDB developer guide,
+# transaction-apis-iam). AWS does not say whether each action is checked with the keys of all items, so both
+# actions are allowed on all.
+MOVE_ROUTE_WITH_RELEASE = Writes(["PutItem", "UpdateItem"], [*MOVE_ROUTE.names, *UPDATE_RELEASES.names])
+WAIT_ITEMS = [f"{WAIT}*"]
+
+
 def owner_items(
-    owner: str, table: dynamodb.ITable, key: kms.IKey | None, actions: Sequence[str]
+    owner: str,
+    table: dynamodb.ITable,
+    key: kms.IKey | None,
+    reads: Sequence[str],
+    *writes: Writes,
 ) -> list[Permission]:
-    """Return the permissions for actions on an owner's items of a table that owners may share.
+    """Return the permissions to read an owner's items of a table that owners may share, and to write some.
 
     Scan has no condition for keys (DynamoDB developer guide, conditions for fine-grained access): it reads
     the items of all owners.
     """
-    own = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": [item_key(owner, "*")]}}
-    scans = [f"dynamodb:{action}" for action in actions if action == "Scan"]
-    rest = [f"dynamodb:{action}" for action in actions if action != "Scan"]
+
+    def on(actions: Sequence[str], names: Sequence[str]) -> Permission:
+        condition = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": [item_key(owner, n) for n in names]}}
+        is_scan = list(actions) == ["Scan"]
+        return Permission(
+            [f"dynamodb:{action}" for action in actions], [table.table_arn], {} if is_scan else condition
+        )
+
     return [
-        Permission(rest, [table.table_arn], own),
-        *([Permission(scans, [table.table_arn])] if scans else []),
+        *(on([action], ["*"]) for action in reads),
+        *(on(each.actions, each.names) for each in writes),
         encrypted(key, "dynamodb", write=False),
     ]

@@ -44,8 +44,10 @@ class JobProps(Props):
         max_response_length: maximum tokens of a teacher's answer; distillation only.
         nonce: change it to pay for the same job again, for example after it failed.
         allow_legacy: create the job although a model is LEGACY; Bedrock may still refuse it.
-        maximum_cost_usd: the deployment fails if the upper bound of the cost estimate is higher. The data set
-            or the labelling estimates the cost before anything costs money.
+        maximum_cost_usd: the most that the owner's labels and jobs may cost within a period, by the upper
+            bounds of their estimates. The data set or the labelling estimates the cost before anything costs
+            money, and the deployment fails if it is more.
+        maximum_cost_days: the period: the last days.
         hyperparameters: for fine-tuning; for other models than Nova, by their names in Bedrock's API.
     """
 
@@ -56,6 +58,7 @@ class JobProps(Props):
     nonce: str = ""
     allow_legacy: bool = False
     maximum_cost_usd: float = 200.0
+    maximum_cost_days: int = 30
     hyperparameters: HyperparametersProps | dict[str, str] | None = None
 
     @property
@@ -112,9 +115,15 @@ class DistillationProps(JobProps):
     maximum_cost_usd: float = Field(
         default=200.0,
         gt=0,
-        description="US dollars that labels and job may cost, by the upper bound of the estimate that `make "
-        "cost` shows. A deployment above it is refused before anything is paid for. Not part of the digest. "
-        "Default: 200.",
+        description="US dollars that all labels and jobs of the environment may cost within "
+        "maximum_cost_days, by the upper bounds that `make cost` shows, retries included. What exceeds it is "
+        "refused before anything is paid for. Not part of the digest. Default: 200.",
+    )
+    maximum_cost_days: int = Field(
+        default=30,
+        ge=1,
+        le=366,
+        description="The last days in which maximum_cost_usd counts what was committed. Default: 30.",
     )
     hyperparameters: HyperparametersProps | None = Field(
         default=None, description="Hyperparameters, for fine_tuning only. Default: none, Bedrock's own."

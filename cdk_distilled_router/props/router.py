@@ -1,6 +1,8 @@
 """Properties of the router and its API."""
 
-from pydantic import Field, field_validator
+from math import ceil
+
+from pydantic import Field, ValidationInfo, field_validator
 
 from cdk_distilled_router import catalogue
 from cdk_distilled_router.props.base import InferenceId, Props, not_allowed, one_of
@@ -39,9 +41,37 @@ class RouterProps(Props):
         ge=1, le=300, description="Seconds after which the router reads the route from the table again."
     )
     throttle_rate: float = Field(
-        gt=0, le=100_000, description="Requests a second that the API allows on average."
+        gt=0, le=100_000, description="Requests a second that the API allows on POST /route on average."
     )
-    throttle_burst: int = Field(ge=1, le=100_000, description="Requests that the API allows at once.")
+    throttle_burst: int = Field(
+        ge=1, le=100_000, description="Requests that the API allows on POST /route at once."
+    )
+    batch_queries: int = Field(
+        default=20,
+        ge=1,
+        # Values of a metric in one document (CloudWatch user guide, embedded metric format specification).
+        le=100,
+        description="Most queries of a batch. Default: 20.",
+    )
+    batch_throttle_rate: float = Field(
+        default=0.5,
+        gt=0,
+        le=100_000,
+        description="Batches a second that the API allows on POST /routes on average. Default: 0.5.",
+    )
+    batch_throttle_burst: int = Field(
+        default=5, ge=1, le=100_000, description="Batches that the API allows at once. Default: 5."
+    )
+    quota_requests_per_minute: int = Field(
+        default=2_000,
+        ge=1,
+        le=10_000_000,
+        validate_default=True,
+        description="Requests a minute that the student's endpoint takes, and the base model, whichever "
+        "takes fewer. The throttles must not allow more queries in any minute, and one caller gets three "
+        "quarters of it in an execution environment. A deployment of Nova Micro takes 2000 (Bedrock user "
+        "guide, on-demand custom models); Service Quotas has the base model's. Default: 2000.",
+    )
     log_queries: bool = Field(
         default=False,
         description="Log the queries themselves; they may be personal data. Default: false.",
@@ -54,8 +84,9 @@ class RouterProps(Props):
     reserved_concurrency: int | None = Field(
         default=None,
         ge=1,
-        description="Concurrent executions reserved for the function, which are also its limit. The account "
-        "must keep 100 unreserved (AWS Lambda quotas). Default: none reserved.",
+        description="Concurrent executions reserved for the function, which are also its limit, also for "
+        "direct invocations. The account must keep 100 unreserved (AWS Lambda quotas). Default: none "
+        "reserved.",
     )
 
     @field_validator("base_model")
@@ -72,3 +103,34 @@ class RouterProps(Props):
             f"{one_of(catalogue.FALLBACKS)} (chat models of {catalogue.AS_OF}; add a newer one to FALLBACKS "
             "in cdk_distilled_router/catalogue.py)"
         )
+
+    @field_validator("quota_requests_per_minute")
+    @classmethod
+    def _check_throttles(cls, value: int, info: ValidationInfo) -> int:
+        """Check that no minute of requests holds more queries than a model takes.
+
+        In the worst minute a throttle lets through its burst and a minute of its rate: API Gateway counts by
+        a token bucket (developer guide, "Throttling requests to your HTTP API").
+        """
+        found = info.data
+        if not found.keys() >= _THROTTLES:
+            return value  # one of them is refused already
+        single = found["throttle_burst"] + 60 * found["throttle_rate"]
+        batches = found["batch_throttle_burst"] + 60 * found["batch_throttle_rate"]
+        queries = single + batches * found["batch_queries"]
+        if queries > value:
+            raise not_allowed(
+                f"throttles of at most {value:,} queries a minute (router.quota_requests_per_minute). These "
+                f"allow {ceil(queries):,}: {ceil(single):,} on POST /route (burst + 60 x rate), and "
+                f"{ceil(batches):,} batches of {found['batch_queries']} on POST /routes. Lower "
+                "router.throttle_rate or throttle_burst, router.batch_throttle_rate, batch_throttle_burst or "
+                "batch_queries; or have the quota raised and state it",
+                at="router.throttle_rate",
+            )
+        return value
+
+
+_THROTTLES = {
+    *("throttle_rate", "throttle_burst"),
+    *("batch_throttle_rate", "batch_throttle_burst", "batch_queries"),
+}

@@ -10,6 +10,7 @@ from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from cdk_distilled_router.common import permissions as may
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
 from cdk_distilled_router.common.ownership import claimant
 from cdk_distilled_router.common.provider import ResourceProvider
@@ -97,6 +98,7 @@ class Release(Construct):
         if props.throughput:
             props.throughput.serve_releases_of(claimant(self))
         functions = ReleaseFunctions(self._context)
+        may.tag_roles(self, owner)
         self.machine = ReleaseMachine(
             self, "StateMachine", context=self._context, functions=functions
         ).machine

@@ -14,6 +14,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from cdk_distilled_router.common.grants import Permission
 from cdk_distilled_router.common.hosting import Hosting
 from cdk_distilled_router.props import (
     RETAIN,
@@ -75,6 +76,9 @@ class ReleaseSource(Protocol):
     def has_model_key(self) -> bool:
         """Return whether the model is encrypted with a customer managed key."""
 
+    def reading_training(self, scope: Construct) -> list[Permission]:
+        """Return what checking the job's training file needs; empty if its SHA-256 is unknown."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseStores:
@@ -107,6 +111,8 @@ class ReleaseProps:
         throughput: serves the live release instead of the on-demand deployment on which the candidate is
             evaluated. It needs this release's table.
         tags: tags of the resources that releases create, in addition to the owner's.
+        holdout_sha256: SHA-256 of the hold-out set. Default: the one that the DistillationJob knows; for an
+            adopted job or model, that of what the evaluation reads first.
     """
 
     gate: GateProps = GATE
@@ -117,6 +123,7 @@ class ReleaseProps:
     base_model: str = ""
     throughput: ProvisionedThroughput | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    holdout_sha256: str = ""
 
     @property
     def judge(self) -> str:

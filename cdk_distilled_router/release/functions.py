@@ -23,11 +23,11 @@ from distilled_router.env import (
     RolloutEnv,
     SweeperEnv,
 )
+from distilled_router.release.route import DECLARED
 
-# TransactWriteItems needs the permissions for the actions on its items. Scan also reads the copies of the
-# route, which have its version if the route itself was deleted.
-STEP_ITEMS = ["GetItem", "UpdateItem"]
-ALL_ITEMS = [*STEP_ITEMS, "Scan", "PutItem"]
+READ = ["GetItem"]
+# Scan also reads the copies of the route, which have its version if the route itself was deleted.
+READ_ALL = ["GetItem", "Scan"]
 
 EVALUATION = FunctionProps(timeout=cdk.Duration.minutes(15), memory_mb=2048)
 
@@ -83,8 +83,9 @@ class ReleaseFunctions:
             logical_id=ours.logical_id,
             absence_seconds=context.hosting.absence_seconds,
             tags=context.props.tags,
+            holdout_sha256=context.props.holdout_sha256,
         )
-        shared = _Shared(self._role("CandidateRole", STEP_ITEMS, self._grants.candidate()), env)
+        shared = _Shared(self._role("CandidateRole", READ, self._grants.candidate()), env)
         self.watch_job = self._step(
             "WatchJob", "candidate.watch_job", shared, "Polls a release's customization job"
         )
@@ -105,7 +106,7 @@ class ReleaseFunctions:
             outage_minutes=props.evaluation.outage_minutes,
             judge=props.judge,
         )
-        role = self._role("EvaluationRole", [*STEP_ITEMS, "Scan"], self._grants.evaluation())
+        role = self._role("EvaluationRole", READ_ALL, self._grants.evaluation())
         shared = _Shared(role, env, EVALUATION)
         self.prepare_evaluation = self._step(
             "PrepareEvaluation",
@@ -139,7 +140,7 @@ class ReleaseFunctions:
             absence_seconds=context.hosting.absence_seconds,
             tags=props.tags,
         )
-        role = self._role("GradeAnswersRole", STEP_ITEMS, self._grants.grading())
+        role = self._role("GradeAnswersRole", READ, self._grants.grading())
         shared = _Shared(role, env, EVALUATION)
         description = "Has the judge grade a candidate's answers"
         return self._step("GradeAnswers", "evaluation.grade_answers", shared, description)
@@ -153,7 +154,7 @@ class ReleaseFunctions:
             holdout_key=context.holdout_key,
             rollout=context.props.rollout.to_function(),
         )
-        role = self._role("RolloutRole", [*STEP_ITEMS, "PutItem", "Scan"], self._grants.rollout())
+        role = self._role("RolloutRole", READ_ALL, self._grants.rollout(), may.MOVE_ROUTE_WITH_RELEASE)
         self.roll_out = self._step(
             "RollOut", "rollout.roll_out", _Shared(role, env), "Raises a candidate's share of the requests"
         )
@@ -171,7 +172,15 @@ class ReleaseFunctions:
             retain_throughput=props.retention.throughput == "retain",
             throughput_name=props.throughput.name if props.throughput else "",
         )
-        role = self._role("SweeperRole", [*ALL_ITEMS, "DeleteItem"], self._grants.sweeper())
+        ends_waits = may.Writes(["DeleteItem"], may.WAIT_ITEMS)
+        role = self._role(
+            "SweeperRole",
+            READ_ALL,
+            self._grants.sweeper(),
+            may.UPDATE_RELEASES,
+            may.MOVE_ROUTE,
+            ends_waits,
+        )
         shared = _Shared(role, env)
         self.retire_old = self._step(
             "RetireOld", "sweeper.retire_old", shared, "Retires the releases that a new one replaced"
@@ -197,7 +206,15 @@ class ReleaseFunctions:
             table_name=context.table.table_name,
         )
         registers = registering(context.scope, context.hosting)
-        self.resource_role = self._role("ReleaseRole", ALL_ITEMS, [*self._grants.resource(), *registers])
+        declares = may.Writes(["PutItem"], [DECLARED])
+        self.resource_role = self._role(
+            "ReleaseRole",
+            READ_ALL,
+            [*self._grants.resource(), *registers],
+            may.UPDATE_RELEASES,
+            may.MOVE_ROUTE,
+            declares,
+        )
         shared = _Shared(self.resource_role, env)
         begins = "Starts a release, or ends all releases"
         checks = "Checks that a release has started, or that all have ended"
@@ -217,9 +234,18 @@ class ReleaseFunctions:
             key=context.key,
         )
 
-    def _role(self, construct_id: str, on_items: list[str], permissions: list[may.Permission]) -> iam.Role:
+    def _role(
+        self,
+        construct_id: str,
+        reads: list[str],
+        permissions: list[may.Permission],
+        *writes: may.Writes,
+    ) -> iam.Role:
+        """Return a role that reads the releases table, and writes releases if nothing else is said."""
         context = self._context
-        table = may.owner_items(context.owner, context.table, context.key, on_items)
+        table = may.owner_items(
+            context.owner, context.table, context.key, reads, *(writes or (may.UPDATE_RELEASES,))
+        )
         role = may.function_role(context.scope, construct_id, [*permissions, *table])
         self._roles.append(role)
         return role

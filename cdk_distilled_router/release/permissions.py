@@ -36,6 +36,8 @@ class ReleasePermissions:
             may.bedrock(["ListTagsForResource"], [jobs, models]),
             *may.retagging(self._owner, [models]),
             *([may.bedrock(["StopModelCustomizationJob", "UntagResource"], [jobs], owned)] if stops else []),
+            # The training file is checked after the job's end.
+            *self._job.reading_training(self._context.scope),
             *self._recreating(),
             *self._labelling(),
             may.bedrock(["CreateCustomModelDeployment"], [models], tagged),
@@ -101,9 +103,8 @@ class ReleasePermissions:
 
     def _asking(self) -> list[may.Permission]:
         """Return what asking releases the questions of the hold-out set needs."""
-        endpoints = [may.account_arn(may.DEPLOYMENTS), may.account_arn(may.THROUGHPUTS)]
         return [
-            may.bedrock(["InvokeModel"], endpoints),
+            may.invoke_endpoints(self._owner),
             may.objects(
                 self._bucket,
                 self._context.scope,

@@ -66,7 +66,11 @@ class ReleaseWait(Construct):
             self,
             "Role",
             may.owner_items(
-                release.owner, release.table, release.key, ["GetItem", "Scan", "PutItem", "DeleteItem"]
+                release.owner,
+                release.table,
+                release.key,
+                ["GetItem", "Scan"],
+                may.Writes(["PutItem", "DeleteItem"], may.WAIT_ITEMS),
             ),
         )
         on_event = self._function("OnEvent", "Registers a wait condition with its release", FRAMEWORK)

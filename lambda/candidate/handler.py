@@ -8,7 +8,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from candidate.deploy_candidate import deploy
-from candidate.watch_job import watch
+from candidate.watch_job import Clients, watch
 from distilled_router.aws.clients import client, table
 from distilled_router.aws.state_machine import StageResult, pause, wait_if_transient, waited
 from distilled_router.env import CandidateEnv
@@ -22,9 +22,9 @@ def watch_job(event: Mapping[str, Any], context: Any) -> StageResult:
     del context
     digest, env = str(event["release"]), CandidateEnv.read()
     env = env.changed(poll_seconds=pause(waited(event), env.poll_seconds))
-    bedrock, stepfunctions = client("bedrock"), client("stepfunctions")
+    clients = Clients(client("bedrock"), client("stepfunctions"), client("s3"))
     releases = Releases(table(env.table_name), env.owner)
-    return wait_if_transient(lambda: watch(digest, bedrock, stepfunctions, releases, env), env.poll_seconds)
+    return wait_if_transient(lambda: watch(digest, clients, releases, env), env.poll_seconds)
 
 
 def deploy_candidate(event: Mapping[str, Any], context: Any) -> StageResult:

@@ -20,7 +20,7 @@ from distilled_router.aws.errors import NotYetError, ResourceError
 from distilled_router.aws.metrics import count
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress, readable, waiting
 from distilled_router.bedrock import jobs, models, ownership, roles
-from distilled_router.bedrock.naming import OWNER_TAG, attempt_name
+from distilled_router.bedrock.naming import HOLDOUT_TAG, OWNER_TAG, attempt_name
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.bedrock.roles import RoleNotReadyError
 from distilled_router.env import CandidateEnv
@@ -36,13 +36,17 @@ SET_NONCE = (
 )
 
 
+@dataclass(frozen=True)
+class Clients:
+    """Clients of the step."""
+
+    bedrock: Any
+    stepfunctions: Any
+    s3: Any
+
+
 def watch(
-    digest: str,
-    bedrock: Any,
-    stepfunctions: Any,
-    releases: Releases,
-    env: CandidateEnv,
-    now: float | None = None,
+    digest: str, clients: Clients, releases: Releases, env: CandidateEnv, now: float | None = None
 ) -> StageResult:
     """Poll the release's source once; return `done` if its model can be deployed.
 
@@ -53,7 +57,7 @@ def watch(
     release = releases.get(digest)
     if release is None or release.is_final:
         return not_in_progress(digest)
-    return _Poll(release, bedrock, stepfunctions, releases, env, now or time.time()).result()
+    return _Poll(release, clients, releases, env, now or time.time()).result()
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,20 @@ class _Poll:
     """One poll of a release's source. `at` is in epoch seconds."""
 
     release: Release
-    bedrock: Any
-    stepfunctions: Any
+    clients: Clients
     releases: Releases
     env: CandidateEnv
     at: float
+
+    @property
+    def bedrock(self) -> Any:
+        """Return the Bedrock client."""
+        return self.clients.bedrock
+
+    @property
+    def stepfunctions(self) -> Any:
+        """Return the Step Functions client."""
+        return self.clients.stepfunctions
 
     def result(self) -> StageResult:
         """Return the step's result."""
@@ -212,6 +225,7 @@ class _Poll:
                 if not allowed:
                     return not_in_progress(digest)
                 seconds = self.env.absence_seconds
+                jobs.check_training(self.bedrock, self.clients.s3, attempts[-1])
                 arn = jobs.retry(self.bedrock, attempts[-1], attempt, absence_seconds=seconds)
         except RoleNotReadyError as error:
             if error.is_overdue(self._retried_seconds(attempts[-1])):
@@ -240,7 +254,11 @@ class _Poll:
             return failed(f"{whose} is Failed: {model.get('failureMessage') or 'no reason given'}. {advice}")
         if status != "Active":
             return self._waiting(f"{whose} is {status}")
+        holdout = self.env.holdout_sha256
         if job and not self.release.is_adopted:
+            jobs.check_training(self.bedrock, self.clients.s3, job)
+            tags = ownership.read_tags(self.bedrock, job["jobArn"]) or {}
+            holdout = holdout or tags.get(HOLDOUT_TAG, "")
             # The tags of a new model may be readable later than the model itself.
             confirmed(lambda: ownership.read_tags(self.bedrock, arn) or None, self.env.absence_seconds)
             if arn != self.release.model_arn:
@@ -253,7 +271,10 @@ class _Poll:
             except NotYetError as error:
                 return self._waiting(f"{whose} is not claimed yet: {error}")
         ended = (job or {}).get("endTime") or model.get("creationTime") or datetime.now(UTC)
-        self.releases.update(self.release.digest, model_arn=arn, trained_at=int(ended.timestamp()))
+        trained_at = int(ended.timestamp())
+        self.releases.update(
+            self.release.digest, model_arn=arn, trained_at=trained_at, holdout_sha256=holdout
+        )
         return done(f"{whose} is {status}")
 
     @property

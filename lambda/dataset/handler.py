@@ -7,6 +7,7 @@ are never overwritten.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -16,7 +17,8 @@ from distilled_router.aws.custom_resource import Event, answer, answer_event, is
 from distilled_router.aws.errors import ResourceError, with_retries
 from distilled_router.aws.folder_claims import FolderClaim, rolls_back
 from distilled_router.bedrock.ownership import Claimant
-from distilled_router.cost import estimate
+from distilled_router.cost.estimate import Volume
+from distilled_router.cost.limit import enforce_limit
 from distilled_router.data.dataset_rules import ROWS, Report, check_dataset
 from distilled_router.data.files import DataFile
 from distilled_router.env import ResourceEnv
@@ -25,15 +27,30 @@ from distilled_router.task.task import Task
 logger = Logger()
 
 
+@dataclass(frozen=True)
+class Services:
+    """Clients of the resource."""
+
+    s3: Any
+    bedrock: Any
+
+
 def on_event(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Provider framework's onEvent."""
     del context
     request = Event.parse(event, ResourceEnv.read())
-    return answer_event(request, lambda each: handle(each, client("s3"), Task.load()), is_polled=False)
+    return answer_event(request, lambda each: handle(each, _services(), Task.load()), is_polled=False)
 
 
-def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_retries) -> dict[str, Any]:
+def _services() -> Services:
+    return Services(client("s3"), client("bedrock"))
+
+
+def handle(
+    event: Event, aws: Services, task: Task, retry: Callable[..., Any] = with_retries
+) -> dict[str, Any]:
     """Publish the files on Create and Update; on Delete remove them unless they are retained or needed."""
+    s3 = aws.s3
     if event.is_delete:
         # Also for an id that CloudFormation invented, because it cancelled a Create: the properties name the
         # folder, and the claims tell who needs it.
@@ -49,7 +66,7 @@ def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_r
     report = check_dataset(training.rows() if training else None, sources["holdout"].rows(), task, method)
     if not report.ok:
         raise ResourceError(f"{report.summary()} Nothing was published or started.")
-    estimate.enforce_limit(event, _volume(report, event.properties), task)
+    enforce_limit(event, _volume(report, event.properties), task, aws.bedrock)
     logger.info("data set passed", summary=report.summary())
     _publish(event, list(sources.values()), s3)
     if rolls_back(event, _physical_id):
@@ -63,6 +80,8 @@ def handle(event: Event, s3: Any, task: Task, retry: Callable[..., Any] = with_r
             "Digest": str(event.properties["Digest"]),
             "TrainingRows": str(report.rows["training"]),
             "HoldoutRows": str(report.rows["holdout"]),
+            "TrainingSha256": training.sha256 if training else "",
+            "HoldoutSha256": sources["holdout"].sha256,
         },
     )
 
@@ -100,14 +119,14 @@ def _is_retained(properties: Mapping[str, Any]) -> bool:
     return is_true(properties.get("Retain", "true"))
 
 
-def _volume(report: Report, properties: Mapping[str, Any]) -> estimate.Volume:
+def _volume(report: Report, properties: Mapping[str, Any]) -> Volume:
     """Return the volume of training data. With invocation logs it is unknown: assume a job's maximum."""
     if "Training" in properties:
-        return estimate.Volume(
+        return Volume(
             queries=report.rows["training"],
             unlabelled=report.unlabelled,
             query_bytes=report.query_bytes["training"],
         )
     most = ROWS[str(properties["Method"])][1]
     answered = is_true(properties.get("UseLoggedAnswers", "false"))
-    return estimate.Volume(queries=most, unlabelled=0 if answered else most)
+    return Volume(queries=most, unlabelled=0 if answered else most)

@@ -51,7 +51,7 @@ from distilled_router.aws.state_machine import (
 )
 from distilled_router.aws.storage import PURGE_SECONDS, deadline, purge
 from distilled_router.bedrock import jobs, models, ownership
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, digest_of
+from distilled_router.bedrock.naming import DIGEST_TAG, HOLDOUT_TAG, OWNER_TAG, TRAINING_TAG, digest_of
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.bedrock.roles import NEW_ROLE_SECONDS, RoleNotReadyError
 from distilled_router.env import CreateJobEnv, ResourceEnv
@@ -81,12 +81,13 @@ def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 def create_job(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step of a state machine: create a resource's job now that its data is ready.
 
-    The event has the resource's `properties` and the ARN of the calling `execution`.
+    The event has the resource's `properties`, the ARN of the calling `execution`, and as `files` the SHA-256
+    of the published files by name. An execution of an earlier version has none.
     """
     del context
     env, execution = CreateJobEnv.read(), str(event["execution"])
-    bedrock, stepfunctions = client("bedrock"), client("stepfunctions")
-    spec = job_spec(event["properties"])
+    bedrock, s3, stepfunctions = client("bedrock"), client("s3"), client("stepfunctions")
+    spec = with_files(job_spec(event["properties"]), event.get("files", {}))
 
     def check_runs() -> None:
         if not executions.is_open(executions.find(stepfunctions, execution)):
@@ -94,7 +95,8 @@ def create_job(event: Mapping[str, Any], context: Any) -> StageResult:
                 f"Job {spec.job_name} was not created, or was stopped: the execution was stopped."
             )
 
-    request = jobs.Request(Claimant(env.stack_id, env.logical_id), execution, check_runs)
+    claimant = Claimant(env.stack_id, env.logical_id)
+    request = jobs.Request(claimant, execution, check_runs, check_data=lambda: spec.training.check(s3))
     legacy = is_true(event["properties"].get("AllowLegacy", "false"))
     seconds = waited(event)
     return wait_if_transient(
@@ -148,7 +150,8 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
         return complete(jobs.planned_attributes(spec))
     may_wait = now() - float(event.raw["RequestedAt"]) < CREATE_WAIT_SECONDS
     try:
-        jobs.ensure(bedrock, spec, jobs.Request.of(event), allow_legacy=legacy, today=today)
+        request = replace(jobs.Request.of(event), check_data=lambda: spec.training.check(s3))
+        jobs.ensure(bedrock, spec, request, allow_legacy=legacy, today=today)
     except NotYetError as error:
         # The name is in use, so the job exists: CloudFormation must not roll back and stop it.
         if not may_wait and not isinstance(error, jobs.NameInUseError):
@@ -330,6 +333,14 @@ def job_spec(properties: Mapping[str, Any]) -> jobs.JobSpec:
         custom_model_kms_key_id=properties.get("CustomModelKmsKeyId"),
         fallback_model=properties.get("FallbackModel"),
         tags=dict(properties.get("Tags", {})),
+    )
+
+
+def with_files(spec: jobs.JobSpec, files: Mapping[str, str]) -> jobs.JobSpec:
+    """Return the specification with the SHA-256 of the published files in its tags."""
+    known = {"training": TRAINING_TAG, "holdout": HOLDOUT_TAG}
+    return replace(
+        spec, tags={**spec.tags, **{tag: files[name] for name, tag in known.items() if name in files}}
     )
 
 

@@ -131,6 +131,7 @@ class CandidateEnv(Env):
         absence_seconds: for how long Bedrock must say that a resource does not exist before this counts.
         labelling_machine_arn: the state machine that creates the job; empty where none does.
         tags: put on the deployment, besides the owner's.
+        holdout_sha256: of the hold-out set; empty where the job's tag has it, or nobody knows it.
     """
 
     table_name: str
@@ -144,6 +145,7 @@ class CandidateEnv(Env):
     logical_id: str
     absence_seconds: float
     tags: Mapping[str, str]
+    holdout_sha256: str
 
 
 class EvaluationEnv(Env):
@@ -237,6 +239,22 @@ class ReleaseWaitEnv(Env):
     margin_seconds: int
 
 
+class CheckCostEnv(Env):
+    """The variables of the labelling's step CheckCost.
+
+    Attributes:
+        requests_table: holds what the owner has committed to pay.
+        bucket: holds everything under `labels/`.
+        cost: the fields of `distilled_router.cost.lines.Spec`.
+    """
+
+    requests_table: str
+    bucket: str
+    cost: Mapping[str, Any]
+    maximum_cost_usd: float
+    maximum_cost_days: int
+
+
 class LabellingEnv(Env):
     """The variables of the labelling's steps.
 
@@ -244,6 +262,7 @@ class LabellingEnv(Env):
         stack_id, logical_id: the custom resource, which claims batch jobs.
         absence_seconds: for how long Bedrock must say that a batch job does not exist before this counts.
         bucket: holds everything under `labels/`.
+        requests_table: holds the seal of the labels' folder.
         batch_role_arn: what Bedrock assumes for batch jobs.
         tags: put on batch jobs, besides the owner's.
         network: the `vpcConfig` of batch jobs; empty where they have none.
@@ -253,6 +272,7 @@ class LabellingEnv(Env):
     logical_id: str
     absence_seconds: float
     bucket: str
+    requests_table: str
     batch_role_arn: str
     tags: Mapping[str, str]
     network: Mapping[str, Sequence[str]]
@@ -295,6 +315,9 @@ class RouterEnv(Env):
     student_prices: str
     time_budget_ms: int
     batch_time_budget_ms: int
+    batch_queries: int
+    quota_requests_per_minute: int
+    memory_mb: int
     cache_entries: int
     cache_seconds: float
     route_seconds: float

@@ -15,7 +15,7 @@ from typing import Any, Self
 import boto3
 from botocore.config import Config
 
-from distilled_router.aws.objects import Folder
+from distilled_router.aws.objects import Folder, Seal
 from distilled_router.env import EvaluationEnv
 from distilled_router.release.gate import Gate
 from distilled_router.release.route import releases_folder
@@ -90,8 +90,9 @@ def evaluation_of(env: EvaluationEnv, s3: Any, now: Callable[[], float] = time.t
 
 
 def attempt_folder(s3: Any, bucket: str, owner: str, release: Release) -> Folder:
-    """Return the folder of a release's present attempt in a bucket."""
-    return Folder(s3, bucket, f"{releases_folder(owner)}{release.digest}-{release.attempt}/")
+    """Return the folder of a release's present attempt in a bucket. Its files are sealed."""
+    seal = Seal(release.seal) if release.seal else None
+    return Folder(s3, bucket, f"{releases_folder(owner)}{release.digest}-{release.attempt}/", seal)
 
 
 def questions_of(folder: Folder, plan: Plan) -> list[Question]:

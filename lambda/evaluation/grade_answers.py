@@ -202,6 +202,8 @@ class Grading:
 
     def _collect(self, release: Release, folder: Folder, job: Mapping[str, Any]) -> StageResult:
         name = jobs.job_name(self.owner, release)
+        # Bedrock takes no version of a file. So its data set is checked after the job, too.
+        list(folder.rows(_place(release, "prompts.jsonl")))
         found = grades.results(folder, _place(release, _RESULTS), name)
         shown = job["asked"] - job["invalid"]
         if not found or len(found) < LEAST_GRADED * shown:

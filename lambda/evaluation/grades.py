@@ -83,7 +83,7 @@ def results(folder: Folder, target: str, job: str) -> list[float]:
     (amazon-bedrock-samples, evaluation with precomputed answers).
     """
     names = [name for name in folder.names(f"{target}{job}/") if name.endswith("_output.jsonl")]
-    found = (_grade(row) for name in names for row in folder.rows(name))
+    found = (_grade(row) for name in names for row in folder.unsealed.rows(name))
     return [grade for grade in found if grade is not None]
 
 

@@ -1,7 +1,8 @@
 """The evaluation report as one HTML page: first the decision, then its reasons and details.
 
 The page contains its styles and plots, loads nothing from the network, and has no script. Queries, routing
-labels and answers are untrusted: `wording.text` escapes all of them.
+labels and answers are untrusted: `wording.text` escapes all of them. The page's content security policy keeps
+a browser from running or loading anything, should one text ever escape that.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from evaluation.markup import NO_ROWS, code, definitions, scrolled, table
 from evaluation.wording import UNITS, UNKNOWN, estimate, figure, interval, is_known, is_number, text
 
 _CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+# Plots and tables have style attributes, which can't be allowed by their hashes.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _NAMES = {
     "candidate": "Candidate",
     "live": "Live release",
@@ -51,6 +54,7 @@ def page(report: Report) -> str:
     shown = "\n".join(filter(None, (section(report) for section in sections)))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'
         f"<title>Release {text(report.get('release'))}: {decision}</title>\n"

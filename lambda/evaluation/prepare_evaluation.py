@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
+from typing import cast
 
+from distilled_router.aws.errors import ReplacedError
+from distilled_router.aws.objects import Folder, Published
 from distilled_router.aws.state_machine import StageResult, done, not_in_progress
-from distilled_router.data.conversation import examples
-from distilled_router.release.table import EVALUATING, Releases
-from evaluation.attempt import PLAN, QUESTIONS, Evaluation
+from distilled_router.data.conversation import Example, examples
+from distilled_router.release.table import EVALUATING, Release, Releases
+from evaluation.attempt import PLAN, QUESTIONS, Evaluation, Plan
 from evaluation.contenders import contenders
 from evaluation.questions import questions, shards
 
@@ -18,10 +22,9 @@ def prepare(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
     if release is None or not releases.transition(digest, EVALUATING, "preparing the questions"):
         return not_in_progress(digest)
     folder, life = evaluation.folder(release), release.life
-    plan = folder.read(PLAN)
+    plan = _kept(folder)
     if plan is None or plan["life"] != life:
-        body = evaluation.s3.get_object(Bucket=evaluation.bucket, Key=evaluation.holdout_key)["Body"]
-        holdout = list(examples((line.decode() for line in body.iter_lines()), evaluation.task))
+        holdout = _holdout(release, releases, evaluation)
         asked = list(questions(holdout, evaluation.task, evaluation.robustness, evaluation.slice_queries))
         names = []
         for name, rows in shards(asked):
@@ -33,3 +36,23 @@ def prepare(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
     others = len(plan["contenders"]) - 1
     message = f"{plan['questions']} questions to the candidate and {others} others"
     return done(message) if releases.transition(digest, EVALUATING, message) else not_in_progress(digest)
+
+
+def _kept(folder: Folder) -> Plan | None:
+    """Return the plan of this attempt. One of an earlier life of the stack has another seal."""
+    try:
+        return cast("Plan | None", folder.read(PLAN))
+    except ReplacedError:
+        return None
+
+
+def _holdout(release: Release, releases: Releases, evaluation: Evaluation) -> list[Example]:
+    """Return the hold-out set as it was published.
+
+    If nobody knows its SHA-256, that of what is read counts for the rest of the attempt.
+    """
+    published = Published(evaluation.bucket, evaluation.holdout_key, release.holdout_sha256)
+    content = published.read(evaluation.s3)
+    if not published.sha256:
+        releases.update(release.digest, holdout_sha256=hashlib.sha256(content).hexdigest())
+    return list(examples((line.decode() for line in content.splitlines()), evaluation.task))

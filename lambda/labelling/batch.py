@@ -116,7 +116,7 @@ def answers(folder: Folder, target: str, task: Task) -> dict[str, Answer]:
     for key in folder.names(target):
         if not key.endswith(_OUTPUT) or "manifest" in key:
             continue
-        for row in folder.rows(key):
+        for row in folder.unsealed.rows(key):
             try:
                 answer = Answer.read(Reply.from_record(row), task)
             except NoReplyError as error:

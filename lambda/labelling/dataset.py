@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
+from distilled_router.aws.errors import ResourceError
 from distilled_router.aws.objects import Folder, json_lines
 from distilled_router.data.conversation import row
 from distilled_router.data.dataset_rules import check_dataset
@@ -16,29 +18,32 @@ REPORT, REJECTS = "curation.json", "rejects.jsonl"
 GIVEN_HOLDOUT = "given-holdout.jsonl"
 
 
-def publish(target: Folder, curated: Curated, plan: Plan, task: Task) -> str:
-    """Write the report and the rejects and, if the data set is valid, its files.
+def publish(
+    target: Folder, curated: Curated, plan: Plan, task: Task, given: Sequence[dict[str, Any]]
+) -> dict[str, str]:
+    """Write the report and the rejects, and the data set's files; return their SHA-256 by name.
 
-    Returns:
-        The problem if the data set is invalid, otherwise "".
+    `given` are the rows of a supplied hold-out set. Raises ResourceError if the data set is invalid.
     """
     target.write_rows(REJECTS, map(asdict, curated.rejects))
     target.write(REPORT, curated.report())
     rows = {name: list(_rows(part, task)) for name, part in curated.parts.items()}
     if HOLDOUT not in rows:
-        is_given = GIVEN_HOLDOUT in target.names()
-        rows[HOLDOUT] = list(target.rows(GIVEN_HOLDOUT)) if is_given else []
+        rows[HOLDOUT] = list(given)
     if plan.validation_share and VALIDATION not in rows:
-        return f"labelling.validation_share = {plan.validation_share:g} leaves no row for validation."
+        raise ResourceError(
+            f"labelling.validation_share = {plan.validation_share:g} leaves no row for validation."
+        )
     validation = json_lines(rows[VALIDATION]) if VALIDATION in rows else None
     training, holdout = json_lines(rows[TRAINING]), json_lines(rows[HOLDOUT])
     found = check_dataset(training, holdout, task, plan.method, validation=validation)
     if not found.ok:
-        return found.summary()
-    for name in (HOLDOUT, VALIDATION, TRAINING):
-        if name in rows:
-            target.write_rows(f"{name}.jsonl", rows[name])
-    return ""
+        raise ResourceError(found.summary())
+    return {
+        name: target.write_rows(f"{name}.jsonl", rows[name])
+        for name in (HOLDOUT, VALIDATION, TRAINING)
+        if name in rows
+    }
 
 
 def _rows(part: Sequence[Labelled], task: Task) -> Iterator[dict[str, object]]:

@@ -1,8 +1,8 @@
 """Entry points of labelling: the custom resource and the steps of its state machine.
 
 The resource checks the raw queries before anything is paid for, publishes them in shards and starts the state
-machine. The machine labels each shard, curates the data set and creates the customization job. All answers
-stay in the labels' folder, so that the next execution reuses them.
+machine. The machine asks the limit again, labels each shard, curates the data set and creates the
+customization job. All answers stay in the labels' folder, so that the next execution reuses them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from aws_lambda_powertools import Logger
 from botocore.config import Config
 
 from distilled_router.aws import executions
-from distilled_router.aws.clients import client
+from distilled_router.aws.clients import client, table
 from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
-from distilled_router.aws.objects import Folder, json_lines
+from distilled_router.aws.errors import ReplacedError, ResourceError
+from distilled_router.aws.objects import Folder, Published, Seal, json_lines
 from distilled_router.aws.state_machine import (
     StageResult,
     done,
@@ -28,11 +29,14 @@ from distilled_router.aws.state_machine import (
     waited,
 )
 from distilled_router.bedrock.ownership import Claimant
+from distilled_router.cost.limit import Limit, Spending
+from distilled_router.cost.lines import Spec
 from distilled_router.data.conversation import examples
 from distilled_router.data.labelling_plan import Plan, shard_of
-from distilled_router.env import LabellingEnv, ResourceEnv
+from distilled_router.env import CheckCostEnv, LabellingEnv, ResourceEnv
 from distilled_router.task.task import Task
-from labelling import failures, resource
+from labelling import failures, resource, seals
+from labelling.cost_check import CostCheck
 from labelling.curation import curate
 from labelling.dataset import GIVEN_HOLDOUT, publish
 from labelling.resource import Services
@@ -58,6 +62,22 @@ def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     return answer_poll(request, lambda each: resource.check(each, _services()))
 
 
+def check_cost(event: Mapping[str, Any], context: Any) -> StageResult:
+    """First step: commit what the execution may cost, unless that exceeds the limit."""
+    del context
+    plan, env = Plan.of(event["plan"]), CheckCostEnv.read()
+    requests = table(env.requests_table)
+    step = CostCheck(
+        plan=plan,
+        spec=Spec(**env.cost),
+        limit=Limit(env.maximum_cost_usd, env.maximum_cost_days),
+        folder=Folder(client("s3"), env.bucket, plan.folder, seals.read(requests, plan.folder)),
+        task=Task.load(),
+        spending=Spending(requests, client("bedrock"), env.owner),
+    )
+    return wait_if_transient(step.commit, pause(waited(event), plan.poll_seconds))
+
+
 def label_queries(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step of one shard: take its labelling one step further."""
     del context
@@ -67,7 +87,9 @@ def label_queries(event: Mapping[str, Any], context: Any) -> StageResult:
         name=shard_of(str(event["shard"])),
         plan=plan,
         task=Task.load(),
-        folder=Folder(client("s3"), env.bucket, plan.folder),
+        folder=Folder(
+            client("s3"), env.bucket, plan.folder, seals.read(table(env.requests_table), plan.folder)
+        ),
         bedrock=client("bedrock"),
         runtime=boto3.client("bedrock-runtime", config=_RUNTIME),
         owner=env.owner,
@@ -85,23 +107,25 @@ def label_queries(event: Mapping[str, Any], context: Any) -> StageResult:
 def curate_dataset(event: Mapping[str, Any], context: Any) -> StageResult:
     """Step after all shards: curate their answers, check the data set and publish it."""
     del context
-    plan = Plan.of(event["plan"])
-    s3, bucket = client("s3"), LabellingEnv.read().bucket
-    execution = str(event.get("execution", ""))
+    plan, env, execution = Plan.of(event["plan"]), LabellingEnv.read(), str(event.get("execution", ""))
+    s3, requests = client("s3"), table(env.requests_table)
     return wait_if_transient(
-        lambda: curated(plan, s3, bucket, Task.load(), execution), pause(waited(event), plan.poll_seconds)
+        lambda: curated(plan, s3, env.bucket, Task.load(), execution, seals.read(requests, plan.folder)),
+        pause(waited(event), plan.poll_seconds),
     )
 
 
-def curated(plan: Plan, s3: Any, bucket: str, task: Task, execution: str) -> StageResult:
-    """Curate and publish a plan's data set, and return the step's result.
+def curated(
+    plan: Plan, s3: Any, bucket: str, task: Task, execution: str, seal: Seal | None = None
+) -> StageResult:
+    """Curate and publish a plan's data set, and return the step's result with the SHA-256 of its files.
 
     If a shard is not labelled, that is the reason which it left in this execution.
     """
-    labels, target = Folder(s3, bucket, plan.folder), Folder(s3, bucket, plan.dataset_folder)
-    held_out = None
-    if GIVEN_HOLDOUT in target.names():
-        lines = (line.decode() for line in json_lines(target.rows(GIVEN_HOLDOUT)))
+    labels, target = (Folder(s3, bucket, name, seal) for name in (plan.folder, plan.dataset_folder))
+    given, held_out = _given_holdout(plan, s3, target, is_sealed=seal is not None), None
+    if given is not None:
+        lines = (line.decode() for line in json_lines(given))
         held_out = [example.query for example in examples(lines, task)]
     queries, labelled = (
         {key.removeprefix(under).removesuffix(".jsonl") for key in labels.names(under)}
@@ -109,14 +133,37 @@ def curated(plan: Plan, s3: Any, bucket: str, task: Task, execution: str) -> Sta
     )
     if missing := sorted(queries - labelled):
         return failed(failures.described(labels, missing, len(queries), execution))
-    rows = (row for key in labels.names("labelled/") for row in labels.rows(key))
-    result = curate(rows, plan, task, held_out)
-    problem = publish(target, result, plan, task)
+    result = curate(
+        (row for key in labels.names("labelled/") for row in labels.rows(key)), plan, task, held_out
+    )
     report = result.report()
-    if problem:
-        return failed(f"The curated data set is invalid: {problem} Report: {json.dumps(report)}")
-    return done(f"{report['kept']} of {report['queries']} queries kept; report {target.uri('curation.json')}")
+    try:
+        files = publish(target, result, plan, task, given or [])
+    except ReplacedError:
+        raise
+    except ResourceError as error:
+        return failed(f"The curated data set is invalid: {error} Report: {json.dumps(report)}")
+    told = f"{report['kept']} of {report['queries']} queries kept; report {target.uri('curation.json')}"
+    return {**done(told), "files": files}
+
+
+def _given_holdout(plan: Plan, s3: Any, target: Folder, *, is_sealed: bool) -> list[Any] | None:
+    """Return the rows of the supplied hold-out set; None if there is none.
+
+    Raises ReplacedError if the set is not the one that the resource published.
+    """
+    if not plan.holdout_sha256 and GIVEN_HOLDOUT not in target.names():
+        return None
+    if is_sealed and not plan.holdout_sha256:
+        raise ReplacedError(
+            f"{target.uri(GIVEN_HOLDOUT)} exists, and this labelling's input has no SHA-256 of it. Find out "
+            "who wrote it. If dataset.holdout is set, deploy again with a higher release.attempt; otherwise "
+            "delete the file."
+        )
+    published = Published(target.bucket, f"{target.prefix}{GIVEN_HOLDOUT}", plan.holdout_sha256)
+    return [json.loads(line) for line in published.read(s3).splitlines() if line.strip()]
 
 
 def _services() -> Services:
-    return Services(client("bedrock"), client("stepfunctions"), client("s3"))
+    requests = table(ResourceEnv.read().requests_table)
+    return Services(client("bedrock"), client("stepfunctions"), client("s3"), requests)

@@ -6,30 +6,17 @@ is created again needs new ones.
 
 from __future__ import annotations
 
-import json
 import secrets
-from typing import Any
 
-from botocore.exceptions import ClientError
-
-from distilled_router.aws.errors import ResourceError, code
+from distilled_router.aws.errors import ResourceError
 from distilled_router.aws.objects import Folder
 
 LIFE = "life.json"
 
 
-def begin(s3: Any, folder: Folder) -> None:
+def begin(folder: Folder) -> None:
     """Begin the folder's life, unless it has begun."""
-    try:
-        s3.put_object(
-            Bucket=folder.bucket,
-            Key=f"{folder.prefix}{LIFE}",
-            Body=json.dumps({"life": secrets.token_hex(3)}).encode(),
-            IfNoneMatch="*",
-        )
-    except ClientError as error:
-        if code(error) not in {"PreconditionFailed", "ConditionalRequestConflict"}:
-            raise
+    folder.create(LIFE, {"life": secrets.token_hex(3)})
 
 
 def read(folder: Folder) -> str:

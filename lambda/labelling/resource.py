@@ -27,29 +27,34 @@ from distilled_router.aws.objects import Folder
 from distilled_router.aws.storage import PURGE_SECONDS, deadline
 from distilled_router.bedrock import jobs
 from distilled_router.bedrock.ownership import Claimant
-from distilled_router.cost import estimate
+from distilled_router.cost.estimate import Volume
+from distilled_router.cost.limit import enforce_limit
 from distilled_router.data.dataset_rules import check_dataset
 from distilled_router.data.files import DataFile, files_of
 from distilled_router.data.findings import Report
 from distilled_router.data.labelling_plan import Plan
 from distilled_router.data.query_rules import QueryCheck
 from distilled_router.task.task import Task
-from labelling import batch, life
+from labelling import batch, life, seals
+from labelling.cost_check import labels_name
 from labelling.dataset import GIVEN_HOLDOUT
 
 logger = Logger(child=True)
 
 # A field of onEvent's answer: the Update rolls back one to other labels.
 _ROLLS_BACK = "RollsBack"
+# And another one: the SHA-256 of the supplied hold-out set, for the execution's input.
+_HOLDOUT = "HoldoutSha256"
 
 
 @dataclass(frozen=True)
 class Services:
-    """Clients of the resource."""
+    """Clients of the resource, and the stack's table of requests."""
 
     bedrock: Any
     stepfunctions: Any
     s3: Any
+    requests: Any
 
 
 def handle(
@@ -59,7 +64,6 @@ def handle(
     if event.is_delete:
         return answer(str(event.physical_id))
     plan, bucket = _plan(event.properties), str(event.properties["Bucket"])
-    folder = Folder(aws.s3, bucket, plan.folder)
     report = Report()
     files = files_of("queries", event.properties["Queries"], aws.s3, retry)
     checks = QueryCheck(task, report)
@@ -68,13 +72,14 @@ def handle(
     holdout = _holdout(event.properties, aws.s3, retry, task, plan.method, report)
     if not report.ok:
         raise ResourceError(f"{report.summary()} Nothing was published or started.")
-    estimate.enforce_limit(event, estimate.Volume.of(queries), task)
+    folder = Folder(aws.s3, bucket, plan.folder, seals.begin(aws.requests, plan.folder))
+    enforce_limit(event, Volume.of(queries), task, aws.bedrock, labels=labels_name(folder, plan))
     logger.info("queries passed", summary=report.summary())
     claim, retain = _claim(event, event.properties, aws), _is_retained(event.properties)
     with claim.held(event.check_newest, retain=retain, digest=plan.digest):
         for name, rows in _shards(queries, int(event.properties["QueriesPerShard"])):
             folder.write_rows(f"queries/{name}.jsonl", rows)
-        life.begin(aws.s3, folder)
+        life.begin(folder)
         if holdout:
             holdout.publish(bucket, f"{plan.dataset_folder}{GIVEN_HOLDOUT}")
     return answer(
@@ -85,7 +90,7 @@ def handle(
             "HoldoutUri": f"s3://{bucket}/{plan.dataset_folder}holdout.jsonl",
             "ReportUri": f"s3://{bucket}/{plan.dataset_folder}curation.json",
         },
-        **{_ROLLS_BACK: rolls_back(event, _physical_id)},
+        **{_ROLLS_BACK: rolls_back(event, _physical_id), _HOLDOUT: holdout.sha256 if holdout else ""},
     )
 
 
@@ -134,6 +139,8 @@ def execution_input(event: Event) -> str:
     It names the resource that started the execution, for people; the steps read the plan only.
     """
     plan = json.loads(str(event.properties["Plan"]))
+    if holdout := event.raw.get(_HOLDOUT):
+        plan["holdout_sha256"] = holdout
     claimant = {"stack_id": event.stack_id, "logical_id": event.logical_id}
     return json.dumps({"claimant": claimant, "plan": plan}, sort_keys=True)
 

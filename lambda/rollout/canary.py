@@ -41,7 +41,7 @@ class CanaryAnalysis:
             if one.requests < rollout.least
         }
         if self.probes and any(missing.values()):
-            for endpoint, one in self.probes.ask(missing).items():
+            for endpoint, one in self.probes.ask(missing, release.holdout_sha256).items():
                 found[endpoint] += one
         mine, theirs = found[release.endpoint], found[live.endpoint] if live else None
         return Analysis(

@@ -16,6 +16,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from distilled_router.aws.objects import Published
 from distilled_router.data.conversation import examples
 from distilled_router.env import RolloutEnv
 from distilled_router.task.converse import CONCURRENCY, NoReplyError, Prompt, ask
@@ -50,14 +51,15 @@ class Probes:
             holdout_key=env.holdout_key,
         )
 
-    def ask(self, wanted: Mapping[str, int]) -> dict[str, ReleaseMetrics]:
+    def ask(self, wanted: Mapping[str, int], holdout_sha256: str = "") -> dict[str, ReleaseMetrics]:
         """Ask each endpoint the wanted number of queries in parallel, and return the metrics by endpoint.
 
         A shorter hold-out set is repeated. As in the router's metrics, refused queries and invalid output
-        count as fallbacks. Any other failed call says nothing about the release.
+        count as fallbacks. Any other failed call says nothing about the release. Raises ReplacedError if the
+        hold-out set has another SHA-256 than the one given.
         """
         end = self.clock() + SECONDS
-        queries = self._queries(max(wanted.values(), default=0))
+        queries = self._queries(max(wanted.values(), default=0), holdout_sha256)
         asked = [
             (endpoint, query)
             for place, query in enumerate(queries)
@@ -72,13 +74,12 @@ class Probes:
             for endpoint in wanted
         }
 
-    def _queries(self, count: int) -> Sequence[str]:
+    def _queries(self, count: int, sha256: str) -> Sequence[str]:
         if not count:
             return ()
-        body = self.s3.get_object(Bucket=self.bucket, Key=self.holdout_key)["Body"]
-        lines = (line.decode() for line in body.iter_lines())
+        content = Published(self.bucket, self.holdout_key, sha256).read(self.s3)
+        lines = (line.decode() for line in content.splitlines())
         first = [example.query for example in islice(examples(lines, self.task), count)]
-        body.close()
         return list(islice(cycle(first), count))
 
     def _answer(self, endpoint: str, query: str, end: float) -> ReleaseMetrics | None:

@@ -27,7 +27,7 @@ def make_router(env: RouterEnv, task: Task, *, bedrock: Any, dynamodb: Any) -> R
     return Router(
         env,
         task,
-        models=Models(bedrock, task, logger),
+        models=Models(bedrock, task, logger, env.quota_requests_per_minute),
         routes=RouteCache(dynamodb, env.table_name, env.owner, env.route_seconds),
         telemetry=Telemetry(env, logger),
         xray=XRay(enabled=env.tracing),

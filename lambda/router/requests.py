@@ -8,8 +8,6 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-# As many as a search page shows, and as a budget of seconds can answer.
-MOST_QUERIES = 100
 # JSON escapes a character in at most 12 bytes, \ud83d\ude00. A query also has quotes, a comma and white
 # space; a body also has braces and perhaps unknown fields.
 _CHARACTER_BYTES, _QUERY_BYTES, _OTHER_BYTES = 12, 32, 1024
@@ -28,13 +26,13 @@ class BadRequestError(Exception):
         return {"error": self.error, "message": str(self)}
 
 
-def most_bytes(max_characters: int) -> int:
+def most_bytes(max_characters: int, batch_queries: int) -> int:
     """Return the largest body to parse, in bytes: a full batch of the longest queries, fully escaped.
 
     HTTP API accepts 10 MB, and parsing that alone takes longer than a request's time budget. A direct
     invocation is parsed by Lambda before the function runs, so this limit does not apply to it.
     """
-    return MOST_QUERIES * (max_characters * _CHARACTER_BYTES + _QUERY_BYTES) + _OTHER_BYTES
+    return batch_queries * (max_characters * _CHARACTER_BYTES + _QUERY_BYTES) + _OTHER_BYTES
 
 
 type Asked = str | list[str | BadRequestError]
@@ -48,33 +46,56 @@ def is_http(event: object) -> bool:
     return isinstance(request, Mapping) and "http" in request
 
 
-def read(event: object, *, http: bool, max_characters: int) -> Asked:
+DIRECT = "direct"
+"""The caller of all direct invocations: Lambda tells a function nothing about who invokes it."""
+
+# Of an ARN; IAM's longest are shorter. A direct invocation may claim any caller, of any length.
+_MOST_CALLER_CHARACTERS = 256
+
+
+def caller(event: object) -> str:
+    """Return who sent a request: the ARN of a user or a role, as the HTTP API authorized it.
+
+    All sessions of a role are one caller, because whoever assumes a role chooses the session's name.
+    """
+    found = event
+    for name in ("requestContext", "authorizer", "iam", "userArn"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    if not isinstance(found, str) or not found:
+        return DIRECT
+    arn = found[:_MOST_CALLER_CHARACTERS]
+    return arn.rpartition("/")[0] if ":assumed-role/" in arn else arn
+
+
+def read(event: object, *, http: bool, max_characters: int, batch_queries: int) -> Asked:
     """Return the query of a request, or the list of queries of a batch. Raises BadRequestError.
 
     Over HTTP, `POST /routes` takes a batch and `POST /route` one query; a direct invocation is a batch if it
     has "queries". An invalid query of a batch gets an error object; the others are still answered.
     """
-    request = _body(event, most_bytes(max_characters)) if http else event
+    request = _body(event, most_bytes(max_characters, batch_queries)) if http else event
     is_batch = _path(event) == "/routes" if http else isinstance(request, Mapping) and "queries" in request
     if not isinstance(request, Mapping):
         example = '{"queries": ["...", "..."]}' if is_batch else '{"query": "..."}'
         raise BadRequestError("invalid_request", f"Expected a JSON object: {example}.")
     if is_batch:
-        return _batch(request, max_characters)
+        return _batch(request, max_characters, batch_queries)
     if "query" not in request:
         raise BadRequestError("missing_query", 'The request has no "query".')
     return _query(request["query"], '"query"', max_characters)
 
 
-def _batch(request: Mapping[str, Any], max_characters: int) -> list[str | BadRequestError]:
+def _batch(
+    request: Mapping[str, Any], max_characters: int, batch_queries: int
+) -> list[str | BadRequestError]:
     if "queries" not in request:
         raise BadRequestError("missing_queries", 'The request has no "queries".')
     queries = request["queries"]
     if not isinstance(queries, list):
         raise BadRequestError("invalid_queries", '"queries" must be a list of strings.')
-    if not 1 <= len(queries) <= MOST_QUERIES:
+    if not 1 <= len(queries) <= batch_queries:
         raise BadRequestError(
-            "wrong_number_of_queries", f'"queries" has {len(queries)}; 1 to {MOST_QUERIES} are allowed.'
+            "wrong_number_of_queries", f'"queries" has {len(queries)}; 1 to {batch_queries} are allowed.'
         )
     found: list[str | BadRequestError] = []
     for place, query in enumerate(queries):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from distilled_router.env import RouterEnv
 from distilled_router.release.route import Route, Share
@@ -13,9 +13,9 @@ from distilled_router.task.converse import Prompt, asked
 from distilled_router.task.task import Task
 from router.budget import Budget
 from router.cache import AnswerCache, Entry
-from router.requests import Asked, BadRequestError, is_http, read, respond
+from router.requests import DIRECT, Asked, BadRequestError, caller, is_http, read, respond
 from router.route_cache import RouteCache
-from router.sources import BASE, DISTILLED, STATIC, Models, Outcome
+from router.sources import BASE, DISTILLED, OF_THE_CALLER, STATIC, Models, Outcome
 from router.telemetry import Telemetry, Trace
 from router.xray import Span, XRay
 
@@ -33,8 +33,11 @@ SIDE_BY_SIDE = 16
 _BATCH = ThreadPoolExecutor(max_workers=SIDE_BY_SIDE, thread_name_prefix="batch")
 
 
-type Answered = tuple[dict[str, Any], Trace, dict[str, float]]
-"""A query's answer, what happened to it, and its weights."""
+class Request(NamedTuple):
+    """What all queries of a request have in common."""
+
+    id: str | None
+    caller: str
 
 
 class Router:
@@ -60,33 +63,47 @@ class Router:
         self._telemetry = telemetry
         self._xray = xray
         self._now = now
-        self._cache = AnswerCache(env.cache_entries)
+        self._cache = AnswerCache(env.cache_entries, env.memory_mb)
         self._student = Prompt.student(task)
         self._base = Prompt.base(task)
         self._route_version = 0
 
     def handle(self, event: object, context: object = None) -> dict[str, Any]:
         """Return the response to an HTTP API event or a direct invocation. Never raises."""
-        http, request_id = is_http(event), getattr(context, "aws_request_id", None)
-        given: Asked | None = None
+        http = is_http(event)
+        request = Request(getattr(context, "aws_request_id", None), caller(event) if http else DIRECT)
         try:
-            given = read(event, http=http, max_characters=self._task.max_query_characters)
+            given = read(
+                event,
+                http=http,
+                max_characters=self._task.max_query_characters,
+                batch_queries=self._env.batch_queries,
+            )
         except BadRequestError as error:
             return respond(error.answer, http=http, status=400)
         except Exception as error:  # answer with static weights
-            trace = Trace(reason=INTERNAL)
-            self._telemetry.unexpected(trace, "router", error)
-            return respond(self._answered("", self._task.static_weights, trace, 0.0, request_id), http=http)
-        if isinstance(given, str):
-            answer, _, _ = self._ask_for(asked(given), self._budget(self._seconds(context)), request_id)
+            trace = Trace(weights=self._task.static_weights, reason=INTERNAL)
+            trace.unexpected("router", error)
+            answer, traces = self._answer(trace), [trace]
         else:
-            answer = {"answers": self._answer_all(given, context, request_id)}
+            answer, traces = self._answered(given, context, request)
+        self._telemetry.finished(traces, request.id)
         return respond(answer, http=http)
 
+    def _answered(
+        self, given: Asked, context: object, request: Request
+    ) -> tuple[dict[str, Any], list[Trace]]:
+        """Return the answer to a query or a batch, and what happened to each valid query."""
+        if not isinstance(given, str):
+            answers, traces = self._answer_all(given, context, request)
+            return {"answers": answers}, traces
+        trace = self._ask_for(asked(given), self._budget(self._seconds(context)), request)
+        return self._answer(trace), [trace]
+
     def _answer_all(
-        self, given: Sequence[str | BadRequestError], context: object, request_id: str | None
-    ) -> list[dict[str, Any]]:
-        """Return the answers of a batch, in its order.
+        self, given: Sequence[str | BadRequestError], context: object, request: Request
+    ) -> tuple[list[dict[str, Any]], list[Trace]]:
+        """Return the answers of a batch in its order, and what happened to each valid query.
 
         Queries run in parallel, each with its own budget within the batch's. Equal queries are asked once.
         `latency_ms` counts from the start of the batch, so that it includes the wait for others.
@@ -95,50 +112,48 @@ class Router:
         texts = [query if isinstance(query, BadRequestError) else asked(query) for query in given]
         firsts = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
 
-        def ask(text: str) -> Answered:
-            answer, trace, weights = self._ask_for(text, self._budget(batch.remaining), request_id)
-            return {**answer, "latency_ms": _milliseconds(batch.spent)}, trace, weights
+        def ask(text: str) -> tuple[Trace, float]:
+            return self._ask_for(text, self._budget(batch.remaining), request), batch.spent
 
         known = dict(zip(firsts, _BATCH.map(ask, firsts), strict=True))
-        answered: set[str] = set()
-
-        def answer(text: str | BadRequestError) -> dict[str, Any]:
+        answers: list[dict[str, Any]] = []
+        traces: dict[str, Trace] = {}
+        again: list[Trace] = []
+        for text in texts:
             if isinstance(text, BadRequestError):
-                return text.answer
-            found, trace, weights = known[text]
-            if text not in answered:
-                answered.add(text)
-                return found
-            again = Trace(trace.release, trace.source, trace.reason, cached=True)
-            copy = self._answered(text, weights, again, 0.0, request_id)
-            return {**copy, "latency_ms": found["latency_ms"]}
+                answers.append(text.answer)
+                continue
+            trace, seconds = known[text]
+            if text in traces:
+                trace = Trace(
+                    text, trace.weights, 0.0, trace.release, trace.source, trace.reason, cached=True
+                )
+                again.append(trace)
+            else:
+                traces[text] = trace
+            answers.append({**self._answer(trace), "latency_ms": _milliseconds(seconds)})
+        return answers, [*traces.values(), *again]
 
-        return [answer(text) for text in texts]
-
-    def _ask_for(self, query: str, budget: Budget, request_id: str | None) -> Answered:
-        """Return the answer to the text of one query. Never raises."""
-        trace, weights = Trace(), self._task.static_weights
+    def _ask_for(self, query: str, budget: Budget, request: Request) -> Trace:
+        """Return what happened to the text of one query, with its weights. Never raises."""
+        trace = Trace(query, self._task.static_weights)
         try:
-            weights = self._weights(query, budget, trace)
+            trace.weights = self._weights(budget, trace, request)
         except Exception as error:  # answer with static weights
             trace.source, trace.reason, trace.cached = STATIC, trace.reason or INTERNAL, False
-            self._telemetry.unexpected(trace, "router", error)
-        seconds = budget.spent
-        answer = self._answered(query, weights, trace, seconds * 1000, request_id)
-        self._xray.send(trace.spans, trace.annotations, self._now(), seconds)
-        return answer, trace, weights
+            trace.unexpected("router", error)
+        trace.latency_ms = budget.spent * 1000
+        self._xray.send(trace.spans, trace.annotations, self._now(), trace.latency_ms / 1000)
+        return trace
 
-    def _answered(
-        self, query: str, weights: dict[str, float], trace: Trace, latency_ms: float, request_id: str | None
-    ) -> dict[str, Any]:
-        self._telemetry.finished(trace, latency_ms, request_id, query, weights)
+    def _answer(self, trace: Trace) -> dict[str, Any]:
         return {
-            "weights": dict(weights),
-            "intent": self._task.dominant(weights),
+            "weights": dict(trace.weights),
+            "intent": self._task.dominant(trace.weights),
             "source": trace.source,
             "reason": trace.reason,
             "release": trace.release if trace.source == DISTILLED else None,
-            "latency_ms": _milliseconds(latency_ms / 1000),
+            "latency_ms": _milliseconds(trace.latency_ms / 1000),
             "cached": trace.cached,
         }
 
@@ -154,20 +169,22 @@ class Router:
             seconds = min(seconds, left() / 1000)
         return seconds - RESERVE_SECONDS
 
-    def _weights(self, query: str, budget: Budget, trace: Trace) -> dict[str, float]:
-        now = self._now()
+    def _weights(self, budget: Budget, trace: Trace, request: Request) -> dict[str, float]:
+        now, query = self._now(), trace.query
         share = self._route(budget, now, trace).choose(query, now)
         trace.release = share.digest if share else None
-        if found := self._cache.get(query, trace.release, now):
+        found = self._cache.get(query, trace.release, now)
+        if found and found.caller in (None, request.caller):
             trace.source, trace.reason, trace.cached = found.source, found.reason, True
             return found.weights
         for source, seconds in ((DISTILLED, self._env.cache_seconds), (BASE, BASE_CACHE_SECONDS)):
-            outcome = self._ask(source, share, query, budget, now, trace)
+            outcome = self._ask(source, share, budget, now, trace, request)
             if outcome and outcome.weights:
                 trace.source = source
                 if source == BASE and share is None:
                     trace.reason = NO_RELEASE if self._routes.is_known else NO_ROUTE
-                entry = Entry(outcome.weights, source, trace.reason)
+                own = request.caller if trace.reason in OF_THE_CALLER else None
+                entry = Entry(outcome.weights, source, trace.reason, own)
                 self._cache.put(query, trace.release, entry, now, min(seconds, self._env.cache_seconds))
                 return outcome.weights
         return self._task.static_weights
@@ -177,7 +194,7 @@ class Router:
         route, problem = self._routes.current(budget, now)
         if problem is not None:
             trace.spans.append(Span("DynamoDB", "GetItem", began, budget.spent, problem))
-            self._telemetry.route_read(trace, problem)
+            trace.route_read(problem)
         if route.version != self._route_version:
             self._route_version = route.version
             self._cache.clear()
@@ -186,7 +203,13 @@ class Router:
         return route
 
     def _ask(
-        self, source: str, share: Share | None, query: str, budget: Budget, now: float, trace: Trace
+        self,
+        source: str,
+        share: Share | None,
+        budget: Budget,
+        now: float,
+        trace: Trace,
+        request: Request,
     ) -> Outcome | None:
         """Return the outcome of asking a source; None if the route has no release or the router has a bug."""
         if source == DISTILLED:
@@ -198,10 +221,16 @@ class Router:
         began = budget.spent
         try:
             outcome = self._models.ask(
-                model, prompt, query, budget=budget, at_most=budget.seconds * part, now=now
+                model,
+                prompt,
+                trace.query,
+                caller=request.caller,
+                budget=budget,
+                at_most=budget.seconds * part,
+                now=now,
             )
         except Exception as error:  # a bug of the router: the next source is still asked
-            self._telemetry.unexpected(trace, source, error)
+            trace.unexpected(source, error)
             trace.reason = trace.reason or INTERNAL
             return None
         if outcome.called:
@@ -212,7 +241,7 @@ class Router:
             trace.base = outcome
         if outcome.reason:
             trace.reason = trace.reason or outcome.reason
-            self._telemetry.failed(trace, source, outcome.reason, outcome.detail, model)
+            trace.failed(source, outcome.reason, outcome.detail, model)
         return outcome
 
 

@@ -11,6 +11,7 @@ from aws_lambda_powertools import Logger
 
 from distilled_router.task.converse import NoReplyError, Prompt, Reply, ask
 from distilled_router.task.task import InvalidOutput, Task
+from router.allowances import Allowances
 from router.breaker import Breaker, Result
 from router.budget import Budget, OutOfTimeError, jitter
 
@@ -22,8 +23,12 @@ LEAST_PART = 0.1
 RETRY_PAUSE = (0.02, 0.08)
 
 _RETRYABLE = frozenset({"throttled", "not_ready", "unavailable", "unreachable"})
+# Reasons that hold for a query's caller only.
+OF_THE_CALLER = frozenset({"throttled", "over_allowance"})
 # The model endpoint answered, so the breaker stays closed: crafted queries must not turn a release off.
 _ANSWERED = frozenset({"", "invalid_output", "empty_output"})
+# They say nothing about the endpoint: a query or its caller is the cause, or a bug of the router.
+_OF_NO_ENDPOINT = frozenset({"refused", "throttled", "internal"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,40 +56,64 @@ class Outcome:
 
 
 class Models:
-    """Calls models, each behind its own circuit breaker."""
+    """Calls models, each behind its own circuit breaker and within each caller's allowance."""
 
     def __init__(
         self,
         bedrock: Any,
         task: Task,
         logger: Logger,
+        quota: int,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Use a client of Bedrock's runtime: `router.services.BedrockRuntime`, or what has its methods."""
+        """Create an instance.
+
+        Args:
+            bedrock: a client of Bedrock's runtime: `router.services.BedrockRuntime`, or what has its methods.
+            task: parses what models answer.
+            logger: writes which circuits opened.
+            quota: requests that a model takes a minute.
+            pause: waits before a retry.
+        """
         self._bedrock = bedrock
         self._task = task
         self._logger = logger
         self._pause = pause
         self._breakers: dict[str, Breaker] = {}
+        self._allowances = Allowances(quota)
 
     def ask(
-        self, model: str, prompt: Prompt, query: str, *, budget: Budget, at_most: float, now: float
+        self,
+        model: str,
+        prompt: Prompt,
+        query: str,
+        *,
+        caller: str,
+        budget: Budget,
+        at_most: float,
+        now: float,
     ) -> Outcome:
         """Return the query's weights, or the reason for a failure, within `at_most` seconds."""
         end = budget.spent + min(at_most, budget.remaining)
         if end - budget.spent < budget.whole * LEAST_PART:
             return Outcome(reason="no_time", called=False)
+        allowance = self._allowances.of(model, caller, now)
+        if not (own := allowance.enter(now)):
+            return Outcome(reason="over_allowance", called=False)
         breaker = self._breakers.setdefault(model, Breaker())
         if not (permit := breaker.enter(now)):
+            allowance.leave(own, "unknown", now)
             return Outcome(reason="circuit_open", called=False)
-        result: Result = "unknown"
+        outcome = Outcome(reason="internal")
         try:
             outcome = self._attempts(model, prompt, query, budget, end)
-            result = _result(outcome, budget)
         finally:
-            opened = breaker.leave(permit, result, now)
+            opened = breaker.leave(permit, _of_endpoint(outcome, budget), now)
+            opened_for_caller = allowance.leave(own, _of_caller(outcome), now)
         if opened:
             self._logger.warning("circuit opened", endpoint=model, reason=outcome.reason)
+        if opened_for_caller:
+            self._logger.warning("circuit opened", endpoint=model, reason=outcome.reason, caller=caller)
         return outcome
 
     def _attempts(self, model: str, prompt: Prompt, query: str, budget: Budget, end: float) -> Outcome:
@@ -129,12 +158,18 @@ class Models:
             return Outcome(reason="invalid_output", detail=reply.stop_reason, **known)
 
 
-def _result(outcome: Outcome, budget: Budget) -> Result:
+def _of_endpoint(outcome: Outcome, budget: Budget) -> Result:
     """Return what an outcome says about the endpoint."""
     if outcome.reason in _ANSWERED:
         return "answered"
-    # A refused query would be refused by any endpoint. A timeout in a reduced budget does not count, so that
-    # a batch that runs out of time opens no circuit.
-    if outcome.reason == "refused" or (outcome.reason == "timed_out" and budget.is_cut):
+    # A timeout in a reduced budget does not count, so that a batch that runs out of time opens no circuit.
+    if outcome.reason in _OF_NO_ENDPOINT or (outcome.reason == "timed_out" and budget.is_cut):
         return "unknown"
     return "failed"
+
+
+def _of_caller(outcome: Outcome) -> Result:
+    """Return what an outcome says about the caller's use of the endpoint."""
+    if outcome.reason in _ANSWERED:
+        return "answered"
+    return "failed" if outcome.reason == "throttled" else "unknown"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
@@ -15,11 +19,24 @@ from router.costs import Costs
 from router.sources import BASE, DISTILLED, STATIC, Outcome
 from router.xray import Span
 
+_UNITS = {"Latency": "Milliseconds", "ModelLatency": "Milliseconds", "CostUsd": "None"}
+
+
+class Note(NamedTuple):
+    """A line for the log: its level, message and fields."""
+
+    level: str
+    message: str
+    fields: tuple[tuple[str, Any], ...]
+
 
 @dataclass(slots=True)
 class Trace:
     """What happened to one query."""
 
+    query: str = ""
+    weights: dict[str, float] = field(default_factory=dict)
+    latency_ms: float = 0.0
     # The release that the route chose, even if another source answered.
     release: str | None = None
     source: str = STATIC
@@ -29,10 +46,13 @@ class Trace:
     errors: int = 0
     # Reason by failed source, e.g. {"distilled": "throttled"}.
     failures: dict[str, str] = field(default_factory=dict)
+    # Whether the route could not be read, if this query read it.
+    route_errors: list[int] = field(default_factory=list)
     distilled: Outcome | None = None
     base: Outcome | None = None
     # Calls to AWS services, in their order.
     spans: list[Span] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
     @property
     def annotations(self) -> dict[str, str | bool | None]:
@@ -40,9 +60,64 @@ class Trace:
         found = {"release": self.release, "source": self.source, "reason": self.reason}
         return {**found, "cached": self.cached}
 
+    def failed(self, source: str, reason: str, detail: str = "", endpoint: str = "") -> None:
+        """Record that a source did not answer."""
+        self.failures[source] = reason
+        if reason != "circuit_open":  # logged once, when the breaker opened
+            self._note(
+                "warning",
+                "source failed",
+                source=source,
+                reason=reason,
+                detail=detail,
+                endpoint=endpoint,
+                release=self.release,
+            )
+
+    def unexpected(self, source: str, error: Exception) -> None:
+        """Record a bug. An unknown error may quote the query, so only its type and location are logged."""
+        self.errors += 1
+        self.failures[source] = type(error).__name__
+        frames = tuple(
+            f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
+            for frame in traceback.extract_tb(error.__traceback__)
+        )
+        self._note("error", "unexpected error", source=source, error=type(error).__name__, frames=frames)
+
+    def route_read(self, problem: str) -> None:
+        """Record a read of the route, and why it, or a part of it, could not be read.
+
+        It counts for no release: the release that the last route chose has no part in it.
+        """
+        self.route_errors.append(int(bool(problem)))
+        if problem:
+            self.failures["route"] = problem.partition(":")[0]
+            self._note("warning", "route not read", problem=problem)
+
+    def _note(self, level: str, message: str, **fields: Any) -> None:
+        self.notes.append(Note(level, message, tuple(fields.items())))
+
+
+type Dimensions = tuple[str, str]
+"""The release and the source that values count for."""
+
+
+@dataclass(slots=True)
+class Document:
+    """Metrics of one release and source: a value for each query, by name."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    # Reasons by failed source.
+    failures: dict[str, set[str]] = field(default_factory=dict)
+
 
 class Telemetry:
-    """Writes metrics and logs. Queries are personal data and are logged only if LOG_QUERIES is on."""
+    """Writes metrics and logs. Queries are personal data and are logged only if LOG_QUERIES is on.
+
+    A request writes one document for each release and source, and equal lines once, however many queries it
+    has. CloudWatch takes up to 100 values of a metric in a document (CloudWatch user guide, specification of
+    the embedded metric format), which is the largest batch; a query adds one to each metric.
+    """
 
     def __init__(self, env: RouterEnv, logger: Logger) -> None:
         """Use the owner as `service` in metrics."""
@@ -53,99 +128,107 @@ class Telemetry:
         self._lock = threading.Lock()
         self._metrics = EphemeralMetrics(namespace=METRICS_NAMESPACE, service=env.owner)
 
-    def failed(self, trace: Trace, source: str, reason: str, detail: str = "", endpoint: str = "") -> None:
-        """Record that a source did not answer."""
-        trace.failures[source] = reason
-        if reason != "circuit_open":  # logged once, when the breaker opened
-            self._logger.warning(
-                "source failed",
-                source=source,
-                reason=reason,
-                detail=detail,
-                endpoint=endpoint,
-                release=trace.release,
-            )
-
-    def unexpected(self, trace: Trace, source: str, error: Exception) -> None:
-        """Record a bug. An unknown error may quote the query, so only its type and location are logged."""
-        trace.errors += 1
-        trace.failures[source] = type(error).__name__
-        frames = [
-            f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
-            for frame in traceback.extract_tb(error.__traceback__)
-        ]
-        self._logger.error("unexpected error", source=source, error=type(error).__name__, frames=frames)
-
-    def route_read(self, trace: Trace, problem: str) -> None:
-        """Record a read of the route, and why it, or a part of it, could not be read.
-
-        It counts for no release: the release that the last route chose has no part in it.
-        """
-        if problem:
-            trace.failures["route"] = problem.partition(":")[0]
-            self._logger.warning("route not read", problem=problem)
-        with self._lock:
+    def finished(self, traces: Sequence[Trace], request_id: str | None) -> None:
+        """Record that the queries of a request were answered."""
+        documents: dict[Dimensions, Document] = {}
+        for trace in traces:
             try:
-                self._metrics.add_metric("RouteErrors", "Count", int(bool(problem)))
-                self._metrics.flush_metrics()
-            except Exception as error:  # the answer must not fail because of metrics
-                self._metrics.clear_metrics()
-                self.unexpected(trace, "metrics", error)
+                self._count(trace, documents)
+            except Exception as error:  # the others' metrics are still written
+                trace.unexpected("metrics", error)
+        self._log(traces)
+        try:
+            self._emit(documents, [error for trace in traces for error in trace.route_errors], request_id)
+        except Exception as error:  # the answer must not fail because of metrics
+            lost = Trace()
+            lost.unexpected("metrics", error)
+            self._log([lost])
 
-    def finished(
-        self, trace: Trace, latency_ms: float, request_id: str | None, query: str, weights: dict[str, float]
-    ) -> None:
-        """Record that a query was answered."""
+    def _log(self, traces: Sequence[Trace]) -> None:
+        """Log what was noted, equal lines once with the number of queries that they are about."""
+        for note, queries in Counter(note for trace in traces for note in trace.notes).items():
+            write = self._logger.error if note.level == "error" else self._logger.warning
+            write(note.message, **dict(note.fields), queries=queries)
         if self._log_queries:
-            self._logger.info("answered", query=query, weights=weights, source=trace.source)
-        # Queries of a batch end in parallel, and the metrics object holds one set at a time.
-        with self._lock:
-            try:
-                self._emit(trace, latency_ms, request_id)
-            except Exception as error:  # the answer must not fail because of metrics
-                self._metrics.clear_metrics()
-                self.unexpected(trace, "metrics", error)
+            for trace in traces:
+                self._logger.info("answered", query=trace.query, weights=trace.weights, source=trace.source)
 
-    def _emit(self, trace: Trace, latency_ms: float, request_id: str | None) -> None:
-        metrics, release = self._metrics, trace.release or BASE
+    def _count(self, trace: Trace, documents: dict[Dimensions, Document]) -> None:
+        """Add the values of one query, all or none."""
+        found = [(of, name, _number(value)) for of, name, value in self._values(trace)]
+        for of, name, value in found:
+            documents.setdefault(of, Document()).values.setdefault(name, []).append(value)
+        failures = documents[trace.release or BASE, trace.source].failures
+        for source, reason in trace.failures.items():
+            failures.setdefault(source, set()).add(reason)
+
+    def _values(self, trace: Trace) -> Iterator[tuple[Dimensions, str, float]]:
+        """Yield each value with the release and source that it counts for, and its metric."""
+        release = trace.release or BASE
         asked, outcome = (DISTILLED, trace.distilled) if trace.release else (BASE, trace.base)
         outcome = outcome or Outcome(called=False)
-        metrics.add_metadata("failures", trace.failures)
-        metrics.add_metadata("request_id", request_id)
-        metrics.add_metric("Requests", "Count", 1)
-        metrics.add_metric("Fallback", "Count", int(trace.source != DISTILLED))
-        metrics.add_metric("StaticAnswers", "Count", int(trace.source == STATIC))
-        # 0 or 1 per request, like the other counts, so that the average is a rate.
-        metrics.add_metric("RouterErrors", "Count", int(trace.errors > 0))
-        metrics.add_metric("CacheHits", "Count", int(trace.cached))
-        metrics.add_metric("InvalidOutput", "Count", int(outcome.invalid))
-        metrics.add_metric("Latency", "Milliseconds", latency_ms)
-        if outcome.answered and asked != trace.source:
-            # The request counts for the source that answered, the tokens for the source that used them.
-            self._flush(release, trace.source)
-            self._add_call(outcome)
-            self._flush(release, asked)
-        else:
-            self._add_call(outcome)
-            self._flush(release, trace.source)
+        # 0 or 1 for each query, so that the average is a rate.
+        yield from (
+            ((release, trace.source), name, value)
+            for name, value in (
+                ("Requests", 1),
+                ("Fallback", trace.source != DISTILLED),
+                ("StaticAnswers", trace.source == STATIC),
+                ("RouterErrors", trace.errors > 0),
+                ("CacheHits", trace.cached),
+                ("InvalidOutput", outcome.invalid),
+                ("Latency", round(trace.latency_ms, 3)),
+            )
+        )
+        # The request counts for the source that answered, the tokens for the source that used them.
+        yield from self._call(outcome, (release, asked))
         if trace.release and trace.base and trace.base.called:
             # The base model's call must not count for the release that it replaced.
-            metrics.add_metric("InvalidOutput", "Count", int(trace.base.invalid))
-            self._add_call(trace.base)
-            self._flush(BASE, BASE)
+            yield (BASE, BASE), "InvalidOutput", trace.base.invalid
+            yield from self._call(trace.base, (BASE, BASE))
 
-    def _add_call(self, outcome: Outcome) -> None:
+    def _call(self, outcome: Outcome, of: Dimensions) -> Iterator[tuple[Dimensions, str, float]]:
         if outcome.model_latency is None:  # no answer, no tokens
             return
-        self._metrics.add_metric("ModelLatency", "Milliseconds", outcome.model_latency)
-        self._metrics.add_metric("InputTokens", "Count", outcome.input_tokens)
-        self._metrics.add_metric("OutputTokens", "Count", outcome.output_tokens)
+        yield of, "ModelLatency", outcome.model_latency
+        yield of, "InputTokens", outcome.input_tokens
+        yield of, "OutputTokens", outcome.output_tokens
         usd = self._costs.usd(outcome.model, outcome.input_tokens, outcome.output_tokens)
         if usd is not None:
-            self._metrics.add_metric("CostUsd", "None", usd)
+            yield of, "CostUsd", round(usd, 12)
 
-    def _flush(self, release: str, source: str) -> None:
-        # The dimension set with `service` alone is there by default; these calls add the other sets.
-        self._metrics.add_dimensions(service=self._owner, release=release)
-        self._metrics.add_dimensions(service=self._owner, source=source)
+    def _emit(
+        self, documents: dict[Dimensions, Document], route_errors: list[int], request_id: str | None
+    ) -> None:
+        # The metrics object holds one set at a time.
+        with self._lock:
+            try:
+                if route_errors:
+                    self._flush({"RouteErrors": list(map(float, route_errors))})
+                for (release, source), document in documents.items():
+                    if "Requests" in document.values:
+                        failures = {name: ", ".join(sorted(of)) for name, of in document.failures.items()}
+                        self._metrics.add_metadata("failures", failures)
+                        self._metrics.add_metadata("request_id", request_id)
+                    # The set with `service` alone is there by default.
+                    self._metrics.add_dimensions(service=self._owner, release=release)
+                    self._metrics.add_dimensions(service=self._owner, source=source)
+                    self._flush(document.values)
+            finally:
+                self._metrics.clear_metrics()
+
+    def _flush(self, values: dict[str, list[float]]) -> None:
+        # Not by add_metric, which writes a document of its own at the hundredth value.
+        self._metrics.metric_set.update(
+            (name, {"Unit": _UNITS.get(name, "Count"), "StorageResolution": 60, "Value": found})
+            for name, found in values.items()
+        )
         self._metrics.flush_metrics()
+
+
+def _number(value: float) -> float:
+    """Return a value that CloudWatch takes, whole numbers without a fraction. Raises for others."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("not a finite number")
+    return int(number) if number.is_integer() else number

@@ -21,8 +21,9 @@ As a process: `python -m local.bedrock --port 0 --port-file F --aws-endpoint URL
 `--certificate CHAIN KEY` over TLS.
 
 Control endpoints: `GET /_health`, `GET /_state`, `GET /_calls?operation=`, `GET|POST|DELETE /_faults`,
-`GET|POST|DELETE /_lag`, `POST /_lifecycle`, `POST /_latency`, `POST /_reset`. `faults` lists the faults that
-can be injected; `settings.Lag` says how reads lag behind writes, which they do not unless it is set.
+`GET|POST|DELETE /_lag`, `POST /_lifecycle`, `POST /_latency`, `POST /_reset`. All but the first need the
+stand-in's token in a header: see `local.control`. `faults` lists the faults that can be injected;
+`settings.Lag` says how reads lag behind writes, which they do not unless it is set.
 
 AWS does not document every error class. These are assumptions: Conflict for the name of a job or a custom
 model in use (`settings.Settings.name_in_use` changes it), for stopping a job that has ended and for deleting

@@ -20,12 +20,15 @@ from local.bedrock.roles import Roles, policies_at
 from local.bedrock.settings import Lag, Quotas, Settings
 from local.bedrock.standin import BedrockStandIn
 from local.certificate import server_context
+from local.keys import TOKEN
+from operate.printing import err
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the parsed command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m local.bedrock", description="A test double of Amazon Bedrock."
+        prog="python -m local.bedrock",
+        description=f"A test double of Amazon Bedrock. Its control endpoints need the token in {TOKEN}.",
     )
     parser.add_argument("--port", type=int, default=0, help="0 (the default): any free port")
     parser.add_argument("--port-file", type=Path, help="file that gets the port once the server listens")
@@ -47,6 +50,12 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "--model-units", type=int, default=2, help="quota of model units for provisioned throughput"
     )
     parser.add_argument(
+        "--requests-per-minute",
+        type=int,
+        help="quota of requests of each model; a deployment of Nova Micro takes 2000 (default: no limit, "
+        "because an evaluation without the delays of a model exceeds it)",
+    )
+    parser.add_argument(
         "--lag",
         type=_lag,
         default=Lag(),
@@ -63,14 +72,12 @@ def _lag(text: str) -> Lag:
 
 
 def aws_client(service: str, options: argparse.Namespace) -> Any:
-    """Return a boto3 client for the local AWS; without keys in the environment it uses the root key."""
+    """Return a boto3 client for the local AWS, with the keys in the environment."""
     return boto3.client(
         service,  # type: ignore[call-overload] # the stubs know literal names only
         endpoint_url=options.aws_endpoint,
         region_name=options.region,
         verify=options.ca_bundle,
-        aws_access_key_id=os.environ.get("AWS_ACCESS_KEY_ID", "test"),
-        aws_secret_access_key=os.environ.get("AWS_SECRET_ACCESS_KEY", "test"),
         config=Config(
             connect_timeout=5,
             read_timeout=30,
@@ -85,21 +92,23 @@ def main(given: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT."""
     options = arguments(given)
     local_aws = options.aws_endpoint is not None
+    token = os.environ.get(TOKEN)
     stand_in = BedrockStandIn(
         clock=ScaledClock(options.time_scale),
         s3=aws_client("s3", options) if local_aws else None,
         role_exists=Roles(aws_client("iam", options)).is_assumable if local_aws else None,
-        authorize=policies_at(options.aws_endpoint, options.ca_bundle) if local_aws else None,
+        authorize=policies_at(options.aws_endpoint, options.ca_bundle, token or "") if local_aws else None,
         settings=Settings(
             account=options.account,
             region=options.region,
             first_token_ms=options.first_token_ms,
             token_ms=options.token_ms,
-            quotas=Quotas(model_units=options.model_units),
+            quotas=Quotas(model_units=options.model_units, requests_per_minute=options.requests_per_minute),
             lag=options.lag,
         ),
         port=options.port,
         tls=server_context(*options.certificate) if options.certificate else False,
+        token=token,
         log=options.log,
     )
     ended = threading.Event()
@@ -111,7 +120,7 @@ def main(given: Sequence[str] | None = None) -> int:
             part = options.port_file.with_name(f"{options.port_file.name}.part")
             part.write_text(f"{stand_in.port}\n")
             part.replace(options.port_file)
-        print(f"Bedrock stand-in (a test double) at {stand_in.endpoint}", file=sys.stderr, flush=True)
+        err(f"Bedrock stand-in (a test double) at {stand_in.endpoint}")
         ended.wait()
     return 0
 

@@ -202,7 +202,7 @@ class _Call:
         if ":custom-model-deployment/" not in identifier and ":provisioned-model/" not in identifier:
             yield from self._invoking(identifier)
             return
-        yield Need("bedrock:InvokeModel", identifier)
+        yield self._need_for(identifier)
         serving = self._account.deployments.get(identifier) or self._account.throughputs.get(identifier)
         yield from self._key_needs(self._key_of(serving.model) if serving else None, "Decrypt")
 

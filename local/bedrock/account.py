@@ -81,6 +81,8 @@ class Account:
     logging: Result | None = None
     #: How often a model got the same request at a temperature above 0.
     repeats: dict[str, int] = field(default_factory=dict)
+    #: What is left of the minute's requests of each model, and since when, by the model's id or ARN.
+    left: dict[str, tuple[float, float]] = field(default_factory=dict)
     _created: int = 0
 
     def __post_init__(self) -> None:
@@ -92,7 +94,7 @@ class Account:
             store.clear()
         for batches in (self.invocation_jobs, self.evaluation_jobs):
             batches.clear()
-        for other in (self.tags, self.tokens, self.repeats):
+        for other in (self.tags, self.tokens, self.repeats, self.left):
             other.clear()
         self.logging = None
         self.seen, self.lag = Seen(), self.settings.lag

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import threading
 import time
 import traceback
@@ -20,6 +19,7 @@ from local.bedrock.faults import CALL_ERRORS, FOREIGN, Fault
 from local.bedrock.operations import CONTROL, RUNTIME
 from local.bedrock.protocol import Protocol, Request, Response, Route
 from local.bedrock.reads import answered, named
+from operate.printing import err
 
 _CREDENTIAL = re.compile(
     r"AWS4-HMAC-SHA256 .*?Credential=([^/,\s]+)/\d{8}/([^/,\s]+)/([^/,\s]+)/aws4_request"
@@ -98,7 +98,7 @@ class Application:
             response, error = self._protocol.failure(caught), caught
         except Exception:
             # A defect of the stand-in: the caller gets a 500, the log the traceback.
-            traceback.print_exc(file=sys.stderr)
+            err(traceback.format_exc())
             error = ServiceError("InternalServerException", "The stand-in failed; see its log.")
             response = self._protocol.failure(error)
         outcome = error.code if error else "lost" if altered and altered.kind == "lost_response" else "ok"
@@ -201,8 +201,4 @@ class Application:
         with self._calls_lock:
             self._calls.append(call)
         if self._log:
-            print(
-                f"bedrock {name} {outcome} {milliseconds:.1f} ms {message or ''}".rstrip(),
-                file=sys.stderr,
-                flush=True,
-            )
+            err(f"bedrock {name} {outcome} {milliseconds:.1f} ms {message or ''}".rstrip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,15 +13,19 @@ from local.bedrock.application import Application
 from local.bedrock.protocol import JSON, Request, Response
 from local.bedrock.settings import Lag
 from local.bedrock.state import summary
+from local.keys import HEADER
 
 _LATENCIES = ("first_token_ms", "token_ms")
+# It reveals and changes nothing; all others need the token.
+_OPEN = "/_health"
 
 
 class Control:
-    """The control endpoints."""
+    """The control endpoints. A request needs `token` in the header `HEADER`."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, token: str) -> None:
         self._application = application
+        self._token = token
         self._account = application.account
         self._endpoints: Mapping[tuple[str, str], Callable[[Request], Any]] = {
             ("GET", "/_health"): self._health,
@@ -39,6 +44,9 @@ class Control:
 
     def handle(self, request: Request) -> Response:
         """Return the response to a request for a control endpoint."""
+        given = request.headers.get(HEADER, "")
+        if request.path != _OPEN and not hmac.compare_digest(given.encode(), self._token.encode()):
+            return _json(403, {"message": f"Send the token of the stand-in in the header {HEADER}."})
         endpoint = self._endpoints.get((request.method, request.path))
         if endpoint is None:
             known = ", ".join(f"{method} {path}" for method, path in self._endpoints)
@@ -56,7 +64,9 @@ class Control:
         return {"status": "ok", "service": "test double of Amazon Bedrock", "region": settings.region}
 
     def _calls(self, request: Request) -> list[dict[str, Any]]:
-        return self._application.calls(parse_qs(request.query).get("operation", [None])[-1])
+        """Return the recorded calls without the callers' keys: who has one can call Bedrock with it."""
+        calls = self._application.calls(parse_qs(request.query).get("operation", [None])[-1])
+        return [{name: value for name, value in call.items() if name != "access_key"} for call in calls]
 
     def _add_faults(self, request: Request) -> list[dict[str, Any]]:
         given = json.loads(request.body)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -22,6 +24,7 @@ class MemoryS3:
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], bytes] = {}
+        self._details: dict[tuple[str, str], dict[str, Any]] = {}
         self._lock = threading.Lock()
 
     def put_object(
@@ -31,6 +34,7 @@ class MemoryS3:
         Key: str,  # noqa: N803 - S3's own
         Body: bytes | str,  # noqa: N803 - S3's own
         IfNoneMatch: str | None = None,  # noqa: N803 - S3's own
+        Metadata: Mapping[str, str] = {},  # noqa: N803 - S3's own
         **_: Any,
     ) -> dict[str, Any]:
         """Handle PutObject."""
@@ -41,12 +45,14 @@ class MemoryS3:
                     "PutObject",
                 )
             self.objects[Bucket, Key] = Body.encode() if isinstance(Body, str) else bytes(Body)
+            self._details[Bucket, Key] = {"Metadata": dict(Metadata), "LastModified": datetime.now(UTC)}
         return {}
 
     def get_object(self, *, Bucket: str, Key: str, **_: Any) -> dict[str, Any]:  # noqa: N803 - S3's own
         """Handle GetObject."""
         with self._lock:
             body = self.objects.get((Bucket, Key))
+            details = self._details.get((Bucket, Key), {})
         if body is None:
             raise ClientError(
                 {"Error": {"Code": "NoSuchKey", "Message": "The specified key does not exist."}}, "GetObject"
@@ -54,7 +60,8 @@ class MemoryS3:
         return {
             "Body": StreamingBody(io.BytesIO(body), len(body)),
             "ContentLength": len(body),
-            "ETag": f'"{len(body)}"',
+            "ETag": f'"{hashlib.sha256(body).hexdigest()}"',
+            **details,
         }
 
     def head_bucket(self, *, Bucket: str) -> dict[str, Any]:  # noqa: N803 - S3's own

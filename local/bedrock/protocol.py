@@ -26,6 +26,7 @@ JSON = "application/json"
 # Errors common to all AWS services; the service models do not list them.
 _COMMON_ERRORS = {
     "MissingAuthenticationTokenException": 403,
+    "UnrecognizedClientException": 403,
     "InvalidSignatureException": 403,
     "UnknownOperationException": 404,
     "NotModelledException": 501,

@@ -11,6 +11,9 @@ from urllib.parse import unquote
 import urllib3
 from botocore.exceptions import ClientError
 
+from local.bedrock.errors import ServiceError
+from local.keys import HEADER
+
 SERVICE = "bedrock.amazonaws.com"
 
 
@@ -28,7 +31,10 @@ class Need:
 
 
 Authorize = Callable[[str, Sequence[Need]], str]
-"""Takes a caller (access key or role ARN) and its needs; returns the text of the denial, or ''."""
+"""Takes a caller (access key or role ARN) and its needs; returns the text of the denial, or ''.
+
+Raises ServiceError for an unknown access key.
+"""
 
 
 class Roles:
@@ -65,19 +71,30 @@ def trusts_bedrock(document: dict[str, Any] | str) -> bool:
     return False
 
 
-def policies_at(endpoint: str, ca_bundle: str | None) -> Authorize:
+def policies_at(endpoint: str, ca_bundle: str | None, token: str) -> Authorize:
     """Return a check against the policies of the local AWS, which also records the calls.
 
-    See `local/emulator/access.py`.
+    `token` is that of the emulator's control paths. See `local/emulator/access.py`.
     """
     pool = urllib3.PoolManager(ca_certs=ca_bundle, maxsize=32)
 
     def authorize(caller: str, needs: Sequence[Need]) -> str:
         calls = [{"action": n.action, "resource": n.resource, "context": dict(n.context)} for n in needs]
-        answer = pool.request("POST", f"{endpoint}/_iam/calls", json={"caller": caller, "calls": calls})
+        answer = pool.request(
+            "POST",
+            f"{endpoint}/_iam/calls",
+            json={"caller": caller, "calls": calls},
+            headers={HEADER: token},
+        )
+        if answer.status != 200:
+            raise RuntimeError(f"The emulator answered {answer.status} to a question about permissions.")
         denied = answer.json()
         if not denied:
             return ""
+        if "unknown" in denied:
+            raise ServiceError(
+                "UnrecognizedClientException", "The security token included in the request is invalid."
+            )
         return (
             f"User: {denied['role']} is not authorized to perform: {denied['action']} on resource: "
             f"{denied['resource']} because no identity-based policy allows the {denied['action']} action"

@@ -13,7 +13,7 @@ from local.bedrock import rules
 from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.catalogue import INVALID_MODEL, FoundationModel
 from local.bedrock.errors import ServiceError, invalid, not_found
-from local.bedrock.faults import OUTPUT_KINDS
+from local.bedrock.faults import CALL_ERRORS, OUTPUT_KINDS
 from local.bedrock.malformed import RESHAPE, SPOIL
 from local.bedrock.student import Student
 from local.bedrock.tokens import count, cut
@@ -184,9 +184,23 @@ def _text(block: Any) -> str:
     return text
 
 
+def _take_from_quota(account: Account, model_id: str) -> None:
+    """Raise ThrottlingException if a minute's requests of a model are used up."""
+    quota = account.settings.quotas.requests_per_minute
+    if quota is None:
+        return
+    now = time.monotonic()
+    left, since = account.left.get(model_id, (quota, now))
+    left = min(left + (now - since) * quota / 60, quota)
+    if left < 1:
+        raise ServiceError(*CALL_ERRORS["throttled"])
+    account.left[model_id] = left - 1, now
+
+
 def _answered(account: Account, model_id: str, request: Mapping[str, Any]) -> Answer:
     with account.lock:
         target = resolve(account, model_id)
+        _take_from_quota(account, model_id)
     answer = ask(account, model_id, target, request)
     settings = account.settings
     delay = (settings.first_token_ms + settings.token_ms * answer.output_tokens) / 1000

@@ -25,13 +25,13 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 256
 
     def __init__(
-        self, application: Application, port: int = 0, context: ssl.SSLContext | None = None
+        self, application: Application, token: str, port: int = 0, context: ssl.SSLContext | None = None
     ) -> None:
-        """Listen on a port; with a context, speak TLS."""
+        """Listen on a port; with a context, speak TLS. `token` is what the control endpoints need."""
         super().__init__((LOOPBACK, port), _Handler)
         self._context = context
         self.application = application
-        self.control = Control(application)
+        self.control = Control(application, token)
 
     @property
     def endpoint(self) -> str:

@@ -34,12 +34,17 @@ class Durations:
 
 @dataclass(frozen=True, kw_only=True)
 class Quotas:
-    """Quotas of the account."""
+    """Quotas of the account.
+
+    `requests_per_minute` is of each model and deployment; None is no limit. AWS does not say how Bedrock
+    counts. Here it is a token bucket of a minute's requests that fills evenly, in real time on any clock.
+    """
 
     deployments_in_progress: int = 2
     model_units: int = 2
     custom_models: int = 100
     batch_minimum_records: int = 100
+    requests_per_minute: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

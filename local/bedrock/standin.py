@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import ssl
 import tempfile
 import threading
@@ -85,6 +86,7 @@ class BedrockStandIn:
         port: 0 for any free port.
         tls: speak HTTPS as Bedrock does, with a context or a certificate of its own; `ca_bundle` is what a
             client has to trust in that case.
+        token: what requests to the control endpoints need; a random one by default.
         log: print a line per call to stderr.
 
     Example:
@@ -103,6 +105,7 @@ class BedrockStandIn:
         durations: Durations | None = None,
         port: int = 0,
         tls: bool | ssl.SSLContext = False,
+        token: str | None = None,
         log: bool = False,
     ) -> None:
         settings = settings or Settings()
@@ -122,6 +125,7 @@ class BedrockStandIn:
         )
         self._application = Application(self._account, protocol, log=log)
         self._port = port
+        self.token = token or secrets.token_hex(20)
         self._tls = Tls() if tls is True else None
         given = tls if isinstance(tls, ssl.SSLContext) else None
         self._context = self._tls.context if self._tls else given
@@ -148,7 +152,7 @@ class BedrockStandIn:
     def _running_server(self) -> Server:
         with self._starting:
             if self._server is None:
-                self._server = Server(self._application, self._port, self._context)
+                self._server = Server(self._application, self.token, self._port, self._context)
                 threading.Thread(
                     target=self._server.serve_forever, args=(0.05,), name="bedrock", daemon=True
                 ).start()

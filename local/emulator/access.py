@@ -2,22 +2,25 @@
 
 - `GET /_iam/calls`: the calls so far, and the resources of all stacks by physical id.
 - `POST /_iam/calls`: checks and records calls that the Bedrock stand-in receives. The caller is an access key
-  or the ARN of a role that Bedrock assumes. The role's policies decide, as for MiniStack's own services:
+  or the ARN of a role that Bedrock assumes. The role's and the bucket's policies decide, as for MiniStack's
+  own services:
   `{"caller": "ASIA…", "calls": [{"action": …, "resource": …, "context": {…}}]}`.
 
 MiniStack's reset clears the record. Root, whose keys tests and people use, may do anything; its calls are not
-recorded.
+recorded. A function's credentials are as secret as root's: see `execution_credentials`.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ministack.core import iam_evaluator
-from ministack.services import cloudformation, sts
+from ministack.core import iam_evaluator, lambda_runtime
+from ministack.services import cloudformation, iam, lambda_svc, s3, sts
 
 ALLOWED = "Allow"
 # CloudFormation deletes the policies before the role. A function that still runs is denied then, although no
@@ -25,7 +28,12 @@ ALLOWED = "Allow"
 GONE = "RoleGone"
 ACCOUNT, REGION = "000000000000", "us-east-1"
 
+_BUCKETS = "arn:aws:s3:::"
+
 _enforce = iam_evaluator.enforce
+_execution_credentials = lambda_runtime.execution_credentials
+_salt = secrets.token_hex(16)
+_resolve_condition_key = iam_evaluator._resolve_condition_key
 
 
 class Record:
@@ -103,12 +111,18 @@ def _role_of(access_key_id: str) -> str:
 
 
 def authorize(request: Mapping[str, Any]) -> dict[str, str]:
-    """Record calls that the Bedrock stand-in received; return the first denied one, or an empty object."""
+    """Record calls that the Bedrock stand-in received.
+
+    Returns:
+        The first denied call, or nothing if all are allowed. For an access key that the emulator did not give
+        out: that it is `unknown`.
+    """
     caller = str(request["caller"])
     role = caller.rpartition("/")[2] if caller.startswith("arn:") else _role_of(caller)
     if not role:
-        return {}
+        return {} if caller == os.environ["AWS_ACCESS_KEY_ID"] else {"unknown": "access key"}
     policies = iam_evaluator._gather_role_policies(role, ACCOUNT)
+    tags = (iam._roles.get_scoped(ACCOUNT, None, role) or {}).get("Tags") or []
     denied: dict[str, str] = {}
     for call in request["calls"]:
         context = iam_evaluator.EvalContext(
@@ -119,12 +133,42 @@ def authorize(request: Mapping[str, Any]) -> dict[str, str]:
             resource_arn=call["resource"],
             region=REGION,
             service_context={key.lower(): value for key, value in call["context"].items()},
+            secure_transport=True,
+            principal_keys={f"aws:principaltag/{tag['Key'].lower()}": tag["Value"] for tag in tags},
         )
-        decision = iam_evaluator.evaluate(context, policies).decision if policies else GONE
+        decision = _decision(context, policies) if policies else GONE
         record.add(role, call["action"], call["resource"], call["context"], decision)
         if decision != ALLOWED and not denied:
             denied = {"role": role, "action": call["action"], "resource": call["resource"]}
     return denied
 
 
+def _decision(context: Any, policies: Any) -> str:
+    """Return the decision of a role's policies, and of the bucket's policy for an object."""
+    result = iam_evaluator.evaluate(context, policies)
+    if found := s3.bucket_policy_for_arn(context.resource_arn):
+        result = iam_evaluator.combine_resource_policy(result, context, *found)
+    return str(result.decision)
+
+
+def resolve_condition_key(key: str, context: Any) -> Any:
+    """Return the value of a condition key. The account of a bucket is its owner's, not the caller's."""
+    arn = str(context.resource_arn)
+    if key.lower() in ("aws:resourceaccount", "s3:resourceaccount") and arn.startswith(_BUCKETS):
+        bucket = arn.removeprefix(_BUCKETS).partition("/")[0]
+        return s3._bucket_owner_account(bucket) or context.principal_account
+    return _resolve_condition_key(key, context)
+
+
+def execution_credentials(function: Mapping[str, Any]) -> Any:
+    """Return the credentials of a function's role.
+
+    MiniStack derives them from the ARNs of function and role, which anybody could do. Here they depend on a
+    secret as well.
+    """
+    return _execution_credentials({**function, "FunctionArn": f"{function['FunctionArn']}:{_salt}"})
+
+
 iam_evaluator.enforce = enforce
+lambda_runtime.execution_credentials = lambda_svc.execution_credentials = execution_credentials
+iam_evaluator._resolve_condition_key = resolve_condition_key

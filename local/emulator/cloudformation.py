@@ -10,7 +10,9 @@
 - **Clean-up**: an update ends with a phase of its own status, in which old resources are deleted. If that
   fails, it is reported, and the resource no longer belongs to the stack.
 - **Deliveries**: AWS may deliver an event twice.
-- **Functions** that Lambda would refuse: see `functions`.
+- **Functions** that Lambda would refuse: see `functions`; and stages with settings of a route that does not
+  exist yet.
+- **Exports** have names that are unique in account and Region.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import functions  # type: ignore[import-not-found]  # this folder is on the path when it runs
-from ministack.services import cloudformation, lambda_svc
+from ministack.services import apigateway, cloudformation, lambda_svc
 from ministack.services.cloudformation import changesets, custom_resource, handlers, stacks
 
 CREATE, UPDATE = "Create", "Update"
@@ -181,7 +183,7 @@ class CloudFormation:
         operation = Operation(stack, logical_id, resource_type, CREATE)
         if self._is_deleted(stack):
             raise EndedError(operation.reason(CANCELLED))
-        _check_function(resource_type, props)
+        _check(resource_type, props)
         try:
             found = self._watch(operation, lambda: _provision(resource_type, logical_id, props, stack))
         except (FailedResponseError, EndedError, TimeoutError) as error:
@@ -196,7 +198,7 @@ class CloudFormation:
     def update(self, resource_type: str, physical_id: str, old: Any, new: Any, stack: str, *more: Any) -> Any:
         """Update a resource unless an order ends the operation."""
         operation = Operation(stack, str(more[0] if more else physical_id), resource_type, UPDATE)
-        _check_function(resource_type, new)
+        _check(resource_type, new)
         found = self._watch(operation, lambda: _update(resource_type, physical_id, old, new, stack, *more))
         if resource_type == functions.TYPE:
             self._placed(found[0], new)
@@ -315,9 +317,13 @@ class CloudFormation:
         await _roll_back(stack, stack_id, record, operation, *more)
 
     def outputs(self, *arguments: Any) -> Any:
-        """Resolve a stack's outputs, which ends an update; what follows is its clean-up."""
+        """Resolve a stack's outputs, which ends an update; what follows is its clean-up.
+
+        Raises ValueError for an export that another stack has: names are unique in account and Region.
+        """
         resolved = _outputs(*arguments)
         stack, stack_id = arguments[-2:]
+        _check_exports(resolved[1], stack_id)
         if _status(stack) == IN_PROGRESS[UPDATE]:
             status = _stack(stack)["StackStatus"] = "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"
             stacks._add_event(
@@ -335,10 +341,34 @@ def _status(stack: str) -> str:
     return str(_stack(stack).get("StackStatus", ""))
 
 
-def _check_function(resource_type: str, props: Mapping[str, Any]) -> None:
-    """Raise ValueError for a function that Lambda refuses."""
-    if resource_type == functions.TYPE and (refused := functions.refusal(props)):
+def _check(resource_type: str, props: Mapping[str, Any]) -> None:
+    """Raise ValueError for a function that Lambda refuses, or a stage that API Gateway refuses."""
+    refused = ""
+    if resource_type == functions.TYPE:
+        refused = functions.refusal(props)
+    if resource_type == "AWS::ApiGatewayV2::Stage":
+        refused = _unknown_route(props)
+    if refused:
         raise ValueError(f'Resource handler returned message: "{refused}"')
+
+
+def _unknown_route(stage: Mapping[str, Any]) -> str:
+    """Return API Gateway's error for a stage with settings of a route that does not exist yet; else empty.
+
+    The text is as in aws/serverless-application-model#2479.
+    """
+    routes = apigateway._routes.get(stage["ApiId"], {}).values()
+    known = {route["routeKey"] for route in routes}
+    unknown = sorted((stage.get("RouteSettings") or {}).keys() - known)
+    return f"Unable to find Route by key {unknown[0]} within the provided RouteSettings" if unknown else ""
+
+
+def _check_exports(exports: Mapping[str, Any], stack_id: str) -> None:
+    for name in exports:
+        owner = (cloudformation._exports.get(name) or {}).get("StackId", stack_id)
+        if owner != stack_id:
+            stack = owner.split("/")[1]
+            raise ValueError(f"Export with name {name} is already exported by stack {stack}.")
 
 
 def _is_custom(resource_type: str) -> bool:

@@ -18,11 +18,13 @@ from stacks.settings.operations import (
     Pack,
     Security,
 )
-from stacks.settings.types import Settings
+from stacks.settings.types import DEFAULT_QUALIFIER, STACKS, Settings
 
 __all__ = [
+    "DEFAULT_QUALIFIER",
     "ENVIRONMENTS",
     "PROJECT",
+    "STACKS",
     "Alarms",
     "Budget",
     "Checks",

@@ -137,6 +137,14 @@ class Dataset(Props):
         "account to use it. Default: none.",
     )
 
+    source_account: Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$")] | None = Field(
+        default=None,
+        description="Account that owns the buckets of the S3 sources and of the invocation logs. Roles read "
+        "them only there, so that nobody else's bucket of the same name is read. Default: none, this "
+        "account.",
+        json_schema_extra={"x-allowed": "12 digits"},
+    )
+
     @field_validator("training", "queries", "logs", "holdout")
     @classmethod
     def _check_location(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -177,6 +185,13 @@ class Dataset(Props):
     def _check_labels(cls, value: str, info: ValidationInfo) -> str:
         if value == "teacher" and info.data.get("source") == "invocation_logs":
             raise not_allowed('"given", because source is "invocation_logs": Bedrock labels logged requests')
+        return value
+
+    @field_validator("source_account")
+    @classmethod
+    def _check_account(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value and info.data.get("source") == "file":
+            raise not_allowed('nothing, because source is "file"')
         return value
 
     @field_validator("log_filters", "use_logged_answers")

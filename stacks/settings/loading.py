@@ -111,9 +111,11 @@ def _problem(details: ErrorDetails, raw: dict[str, Any], file: str) -> Problem:
 
 
 def _value_at(raw: Any, location: Sequence[str | int]) -> Any:
-    for part in location:
+    """Return the value of a key; None for a key that is not set, of which a rule requires a value."""
+    *tables, key = location
+    for part in tables:
         raw = raw[part]
-    return raw
+    return raw.get(key) if isinstance(raw, dict) else raw[key]
 
 
 def _known_keys(location: Sequence[str | int]) -> str:

@@ -1,4 +1,4 @@
-"""Settings of compliance checks, security, encryption, alarms and budget."""
+"""Settings of compliance checks, security, encryption, alarms and budgets."""
 
 from typing import Annotated, Literal
 
@@ -90,10 +90,22 @@ class Alarms(Props):
     latency_p95_ms: int = Field(
         ge=1, le=29_000, description="95th percentile of the latency, in milliseconds."
     )
+    hourly_cost_usd: float = Field(
+        default=1.0,
+        gt=0,
+        description="US dollars that the tokens of the router's requests may cost in an hour, by the prices "
+        "in lambda/distilled_router/cost/prices.toml. Default: 1.",
+    )
+    hourly_requests: int = Field(
+        default=50_000,
+        ge=1,
+        description="Requests in an hour; each query of a batch counts. Default: 50000.",
+    )
     evaluation_periods: int = Field(
         ge=1,
         le=24,
-        description="Consecutive periods of 5 minutes above the threshold before the alarm is raised.",
+        description="Consecutive periods of 5 minutes above the threshold before the alarm is raised. Alarms "
+        "of an hour have one.",
     )
     emails: Emails = Field(
         default_factory=list,
@@ -102,10 +114,19 @@ class Alarms(Props):
 
 
 class Budget(Props):
-    """A monthly budget. Its figures lag by hours: it warns, but stops nothing."""
+    """Monthly budgets. Their figures lag by hours: they warn, but stop nothing."""
 
     monthly_usd: float | None = Field(
-        default=None, gt=0, description="US dollars a month. Default: none, no budget is created."
+        default=None,
+        gt=0,
+        description="US dollars a month for all resources with the owner's tag, which the account that pays "
+        "must activate as a cost allocation tag: see docs/costs.md. Default: none, no budget is created.",
+    )
+    bedrock_monthly_usd: float | None = Field(
+        default=None,
+        gt=0,
+        description="US dollars a month for all that the account pays for Bedrock, also by others: requests "
+        "to models have no tags. Default: monthly_usd.",
     )
     emails: Emails = Field(
         default_factory=list,
@@ -113,6 +134,13 @@ class Budget(Props):
         description="Addresses to notify: at least one with monthly_usd, at most 10 (AWS Budgets). Default: "
         "none, [].",
     )
+
+    @field_validator("bedrock_monthly_usd")
+    @classmethod
+    def _check_bedrock(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("monthly_usd") is None:
+            raise not_allowed("a value only with budget.monthly_usd, without which there is no budget")
+        return value
 
     @field_validator("emails")
     @classmethod

@@ -28,19 +28,32 @@ from stacks.settings.network import Network
 from stacks.settings.operations import Alarms, Budget, Checks, Encryption, Security
 
 NAME_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
+# Without a hyphen, so that the names of one environment, `<name>-dev-...`, never begin another's.
+ENVIRONMENT_PATTERN = r"^[a-z][a-z0-9]*$"
+
+STACKS = ("data", "distillation", "release", "router", "operations")
+"""The stacks in order of dependency; each is called `<name>-<environment>-<stack>`."""
+
+# aws-cdk-lib: DefaultStackSynthesizer.DEFAULT_QUALIFIER.
+DEFAULT_QUALIFIER = "hnb659fds"
 
 # Job, model and deployment: `<name>-<environment>-<12 hex digits>`, and `-9` for a ninth attempt, in at most
 # 63 characters (botocore: CreateModelCustomizationJobRequest$jobName, $customModelName).
 MAXIMUM_FULL_NAME = 63 - len("-") - 12 - len("-9")
 
 _NAME = "lower-case letters and digits, in groups joined by single hyphens, beginning with a letter"
+_ENVIRONMENT = (
+    "lower-case letters and digits, beginning with a letter, without a hyphen: policies tell environments "
+    "apart by the names <name>-<environment>-..."
+)
 
 
 class Settings(Props):
     """All settings of one environment."""
 
-    environment: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] = Field(
-        description="Name of the environment: the name of its file.", json_schema_extra={"x-allowed": _NAME}
+    environment: Annotated[str, StringConstraints(pattern=ENVIRONMENT_PATTERN)] = Field(
+        description="Name of the environment: the name of its file.",
+        json_schema_extra={"x-allowed": _ENVIRONMENT},
     )
     name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] = Field(
         description="Name of the router. All names that it creates begin with it. With a hyphen and the "
@@ -55,6 +68,13 @@ class Settings(Props):
     region: str = Field(
         description="AWS Region to deploy to. The student must be customizable there: us-east-1 for Nova.",
         json_schema_extra={"x-allowed": one_of(catalogue.REGIONS)},
+    )
+    bootstrap_qualifier: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,10}$")] = Field(
+        default=DEFAULT_QUALIFIER,
+        description="Qualifier of the bootstrap stack whose roles and bucket deploy this environment. With "
+        "one of its own, a CI that deploys another environment of the account can't deploy this one "
+        f'(docs/ci.md). Default: "{DEFAULT_QUALIFIER}", that of the CDK.',
+        json_schema_extra={"x-allowed": "1 to 10 lower-case letters or digits"},
     )
     task: str = Field(
         default="task",
@@ -108,7 +128,7 @@ class Settings(Props):
         "functions run outside a VPC.",
     )
     alarms: Alarms = Field(description="Thresholds of the alarms, and who is notified.")
-    budget: Budget = Field(default_factory=Budget, description="A monthly budget. Default: none.")
+    budget: Budget = Field(default_factory=Budget, description="Monthly budgets. Default: none.")
     checks: Checks = Field(
         default_factory=Checks,
         description="Compliance checks of the stacks. Default: the defaults of its keys.",
@@ -129,6 +149,13 @@ class Settings(Props):
     def task_folder(self) -> Path:
         """Return the folder of the routing task."""
         return PROJECT / self.task
+
+    @field_validator("environment")
+    @classmethod
+    def _check_environment(cls, value: str) -> str:
+        if value in STACKS:
+            raise not_allowed(f"a name that no stack has: {', '.join(STACKS)} are the stacks' names")
+        return value
 
     @field_validator("name")
     @classmethod
@@ -208,6 +235,22 @@ class Settings(Props):
                 f'"on_demand": Bedrock has no provisioned throughput for {distillation.student}',
                 at="endpoint.kind",
             )
+        return value
+
+    @field_validator("router")
+    @classmethod
+    def _check_quota_is_stated(cls, value: RouterProps, info: ValidationInfo) -> RouterProps:
+        """Check that nobody relies on the default quota with a student whose deployments take less."""
+        distillation, endpoint = info.data.get("distillation"), info.data.get("endpoint")
+        if distillation and endpoint and endpoint.kind == "on_demand":
+            most = catalogue.STUDENTS[distillation.student].requests_per_minute
+            is_stated = "quota_requests_per_minute" in value.model_fields_set
+            if most and most < value.quota_requests_per_minute and not is_stated:
+                raise not_allowed(
+                    f"a number, because a deployment of {distillation.student} takes {most:,} requests a "
+                    f"minute and not {value.quota_requests_per_minute:,}, the default",
+                    at="router.quota_requests_per_minute",
+                )
         return value
 
     @field_validator("encryption")

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import boto3
@@ -23,7 +20,7 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from local import environment, servers
+from local import control, servers
 from local.servers import Servers
 from local.state import ACCOUNT, REGION, State
 from operate.route import Router
@@ -57,7 +54,8 @@ class Engine:
         self._servers: Servers = servers.start(
             state, time_scale=time_scale, wait_scale=wait_scale, preload=True
         )
-        self._session = boto3.Session(environment.ACCESS_KEY, environment.SECRET_KEY, None, REGION)
+        keys = self._servers.keys
+        self._session = boto3.Session(keys.access_key, keys.secret_key, None, REGION)
         self._published: set[str] = set()
         self._archives: dict[str, Path] = {}
         self._clients: dict[str, Any] = {}
@@ -70,7 +68,7 @@ class Engine:
 
     def reset(self) -> None:
         """Delete everything that was deployed, in both doubles."""
-        self._send(f"{self._servers.emulator.url}/_ministack/reset", "POST", b"")
+        self._emulator("/_ministack/reset", "POST")
         self.bedrock("/_reset", {})
         self.deliver(1)
         self._bootstrap()
@@ -99,6 +97,7 @@ class Engine:
             verify=str(self.state.certificate),
             config=Config(
                 retries={"total_max_attempts": 1},
+                signature_version="v4" if service != "s3" else "s3v4",  # also of pre-signed URLs
                 s3={"addressing_style": "path"},
                 proxies={},
                 read_timeout=120,
@@ -242,21 +241,21 @@ class Engine:
         return Router(
             url=f"{self._servers.emulator.url}/_aws/execute-api/{api_id}/$default/route",
             region=REGION,
-            credentials=Credentials(environment.ACCESS_KEY, environment.SECRET_KEY),
+            credentials=Credentials(self._servers.keys.access_key, self._servers.keys.secret_key),
             # Loaded for each query: importing it with this module would be slow.
             verify=str(self.state.certificate),
         )
 
     def deliver(self, times: int) -> None:
         """Set how often CloudFormation delivers each event of a custom resource."""
-        self._send(f"{self._servers.emulator.url}/_cloudformation/deliveries/{times}", "POST", b"")
+        self._emulator(f"/_cloudformation/deliveries/{times}", "POST")
 
     def cancel(self, stack: str = "", **order: Any) -> None:
         """Let CloudFormation stop waiting for a Create or Update, the first that matches, now or later.
 
         `order` has fields of `Order` in `local/emulator/cloudformation.py`.
         """
-        self._cancellations("POST", json.dumps({"stack": stack, **order}).encode())
+        self._cancellations("POST", {"stack": stack, **order})
 
     def lose_response(self, stack: str = "", *, after: float = 3600, **order: Any) -> None:
         """Let CloudFormation get no response to a Create or Update, and stop waiting after these seconds.
@@ -276,8 +275,8 @@ class Engine:
         applied: list[Mapping[str, Any]] = self._cancellations("GET")["applied"]
         return applied
 
-    def _cancellations(self, method: str, body: bytes | None = None) -> Any:
-        return self._send(f"{self._servers.emulator.url}/_cloudformation/cancellations", method, body)
+    def _cancellations(self, method: str, order: Mapping[str, Any] | None = None) -> Any:
+        return self._emulator("/_cloudformation/cancellations", method, order)
 
     def begin_to_delete(self, stack: str) -> None:
         """Start to delete a stack, whatever CloudFormation is doing with it."""
@@ -285,10 +284,8 @@ class Engine:
 
     def bedrock(self, path: str, order: Mapping[str, Any] | None = None, *, delete: bool = False) -> Any:
         """Call one of the stand-in's own endpoints, e.g. `/_state`: by GET, DELETE, or POST with an order."""
-        url = f"{self._servers.bedrock.url}{path}"
-        if order is not None:
-            return self._send(url, "POST", json.dumps(order).encode())
-        return self._send(url, "DELETE" if delete else "GET")
+        method = "DELETE" if delete else "GET" if order is None else "POST"
+        return self._call(f"{self._servers.bedrock.url}{path}", method, order)
 
     def somebodys_role(self, name: str) -> str:
         """Create a role that Bedrock may assume and that allows everything; return its ARN."""
@@ -305,12 +302,17 @@ class Engine:
 
     def asked_of_iam(self) -> Mapping[str, Any]:
         """Return the roles' requests to IAM since the last reset; see `local/emulator/access.py`."""
-        asked: Mapping[str, Any] = self._send(f"{self._servers.emulator.url}/_iam/calls", "GET")
+        asked: Mapping[str, Any] = self._emulator("/_iam/calls")
         return asked
+
+    def denied(self, role: str, action: str, resource: str) -> bool:
+        """Return whether IAM denies a call that Bedrock makes with a role."""
+        asked = {"caller": role, "calls": [{"action": action, "resource": resource, "context": {}}]}
+        return bool(self._emulator("/_iam/calls", "POST", asked))
 
     def interfaces(self) -> Mapping[str, list[str]]:
         """Return the functions with network interfaces; see `local/emulator/functions.py`."""
-        found: Mapping[str, list[str]] = self._send(f"{self._servers.emulator.url}/_lambda/interfaces", "GET")
+        found: Mapping[str, list[str]] = self._emulator("/_lambda/interfaces")
         return found
 
     def calls(self, operation: str | None = None) -> list[Mapping[str, Any]]:
@@ -345,17 +347,12 @@ class Engine:
         answer: Mapping[str, Any] = json.loads(self.aws("s3").get_object(**where)["Body"].read())
         return answer
 
-    @cached_property
-    def _trust(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=str(self.state.certificate))
+    def _emulator(self, path: str, method: str = "GET", order: Mapping[str, Any] | None = None) -> Any:
+        return self._call(f"{self._servers.emulator.url}{path}", method, order)
 
-    def _send(self, url: str, method: str, body: bytes | None = None) -> Any:
-        context = self._trust if "https" in url else None
-        request = Request(url, data=body, method=method, headers={"Content-Type": "application/json"})
-        # A reset waits for running requests.
-        with urlopen(request, timeout=SECONDS, context=context) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
+    def _call(self, url: str, method: str, order: Mapping[str, Any] | None) -> Any:
+        token = self._servers.keys.token
+        return control.call(url, token, verify=self.state.certificate, method=method, body=order)
 
 
 def _policy(statement: Mapping[str, Any]) -> str:

@@ -288,6 +288,34 @@ def test_a_function_is_not_updated_to_what_lambda_refuses(engine: Engine, listen
     assert engine.delete(STACK).succeeded
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_stage_with_settings_of_a_route_is_created_after_the_route_only(
+    engine: Engine, waits: bool
+) -> None:
+    api = {"Ref": "Api"}
+    stage = {
+        "Type": "AWS::ApiGatewayV2::Stage",
+        "Properties": {
+            "ApiId": api,
+            "StageName": "$default",
+            "RouteSettings": {"POST /many": {"ThrottlingRateLimit": 1, "ThrottlingBurstLimit": 1}},
+        },
+        **({"DependsOn": "TheRoute"} if waits else {}),
+    }
+    resources = {
+        "Api": {"Type": "AWS::ApiGatewayV2::Api", "Properties": {"Name": "a", "ProtocolType": "HTTP"}},
+        "Stage": stage,
+        "TheRoute": {
+            "Type": "AWS::ApiGatewayV2::Route",
+            "Properties": {"ApiId": api, "RouteKey": "POST /many"},
+        },
+    }
+    outcome = engine.deploy(STACK, {"Resources": resources})
+    assert outcome.succeeded == waits
+    assert waits or any("Unable to find Route by key POST /many" in text for text in outcome.reasons), outcome
+    assert engine.delete(STACK).succeeded
+
+
 def test_a_resource_whose_deletion_fails_in_clean_up_is_abandoned(engine: Engine, listener: Listener) -> None:
     assert engine.deploy(STACK, listener.template("Old")).succeeded
     listener.failing = {"Delete Old"}

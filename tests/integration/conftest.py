@@ -17,9 +17,9 @@ import pytest
 
 from distilled_router.data.conversation import Example, examples
 from distilled_router.task.task import Task
-from local import servers
+from local import control, servers
 from local.state import State
-from operate import cdk, route, web
+from operate import cdk, route
 from operate.environment import LOCAL, Environment, without_aws
 from stacks import settings
 from stacks.settings import PROJECT
@@ -93,17 +93,18 @@ class LocalSystem:
         return found
 
     def bedrock(self, path: str) -> Any:
-        """Return the Bedrock stand-in's state."""
+        """Return what a control path of the Bedrock stand-in answers."""
         running = servers.running(self.state)
         assert running is not None
-        return json.loads(web.get(f"{running.bedrock.url}{path}", verify=self.state.certificate).content)
+        url = f"{running.bedrock.url}{path}"
+        return control.call(url, running.keys.token, verify=self.state.certificate)
 
     def asked_of_iam(self) -> Mapping[str, Any]:
         """Return the roles' requests to IAM; see `local/emulator/access.py`."""
         running = servers.running(self.state)
         assert running is not None
-        answer = web.get(f"{running.emulator.url}/_iam/calls", verify=self.state.certificate)
-        asked: Mapping[str, Any] = json.loads(answer.content)
+        url = f"{running.emulator.url}/_iam/calls"
+        asked: Mapping[str, Any] = control.call(url, running.keys.token, verify=self.state.certificate)
         return asked
 
     def calls(self, *operations: str) -> int:

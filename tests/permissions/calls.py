@@ -16,9 +16,10 @@ from typing import Any
 from uuid import uuid4
 
 from distilled_router.bedrock.naming import OWNER_TAG
+from stacks.settings import STACKS
 from tests.engine.apps import BUCKET, KEY, OWNER
 from tests.permissions.reasons import UNUSED
-from tests.stacks.assembly import STACKS, unhashed
+from tests.stacks.assembly import unhashed
 
 RECORD = Path(__file__).with_name("calls.json")
 FOLDER = "PERMISSIONS_FOLDER"
@@ -26,12 +27,13 @@ FOLDER = "PERMISSIONS_FOLDER"
 BOOTSTRAP = "CDKToolkit"
 ALLOWED, GONE = "Allow", "RoleGone"
 
+LEADING_KEYS = "dynamodb:LeadingKeys"
 REQUEST_TAG, RESOURCE_TAG = f"aws:RequestTag/{OWNER_TAG}", f"aws:ResourceTag/{OWNER_TAG}"
 KEYS = {
     key.lower(): key
     for key in (
         "bedrock:InferenceProfileArn",
-        "dynamodb:LeadingKeys",
+        LEADING_KEYS,
         "iam:PassedToService",
         "kms:ViaService",
         "s3:prefix",
@@ -46,6 +48,9 @@ REFUSED: Mapping[tuple[str, str], str] = {
     ("s3:ListBucket", r"<Source>"): "HeadBucket, for the bucket's Region: a refusal tells it, too.",
     (r"bedrock:(Stop|Delete|Tag|Untag)\w+", r"arn:.*\{id\}"): (
         "What has gone meanwhile has no owner's tag any more; the next look sees that it is gone."
+    ),
+    ("bedrock:InvokeModel", r"arn:.*:(custom-model-deployment|provisioned-model)/\{id\}"): (
+        "An endpoint that was deleted has no owner's tag any more; the router answers without it."
     ),
 }
 
@@ -103,17 +108,27 @@ def observed(asked: Mapping[str, Any]) -> tuple[set[Call], set[str]]:
         if role is None or role["stack"] == BOOTSTRAP:  # a test's own, or the CDK's
             continue
         owner = _owner(role["stack"])
-        call = Call(
-            unhashed(role["logical_id"]),
-            raw["action"],
-            _plain(raw["resource"], owner, names),
-            tuple(sorted(_context(raw["context"], owner, names))),
-        )
-        if raw["decision"] == ALLOWED:
-            calls.add(call)
-        elif raw["decision"] != GONE and not _may_be_refused(call):
-            denied.add(f"{raw['decision']}: {call}")
+        for context in _of_each_item(raw["context"], owner):
+            call = Call(
+                unhashed(role["logical_id"]),
+                raw["action"],
+                _plain(raw["resource"], owner, names),
+                tuple(sorted(_context(context, owner, names))),
+            )
+            if raw["decision"] == ALLOWED:
+                calls.add(call)
+            elif raw["decision"] != GONE and not _may_be_refused(call):
+                denied.add(f"{raw['decision']}: {call}")
     return calls, denied
+
+
+def _of_each_item(context: Mapping[str, Any], owner: str) -> Iterator[Mapping[str, Any]]:
+    """Yield a call's context for each item of its transaction; only the releases table has owners."""
+    rest = {key: value for key, value in context.items() if key != LEADING_KEYS}
+    keys = [key for key in context.get(LEADING_KEYS, ()) if key.startswith(f"{owner}/")]
+    yield from ({**rest, LEADING_KEYS: key} for key in keys)
+    if not keys:
+        yield rest
 
 
 def _may_be_refused(call: Call) -> bool:
@@ -171,6 +186,9 @@ def _context(
                 text = "{owner}" if text == owner else "{somebody else}"
             elif known == "s3:prefix":
                 text = _key(masked(text, owner), owner)
+            elif known == LEADING_KEYS:
+                # A copy of the route has a version, and a wait has a window.
+                text = re.sub(r"(?<=@)\d{1,9}$", "{n}", masked(text, owner))
             yield known, _plain(text, owner, names)
 
 

@@ -1,14 +1,12 @@
 """Calls that can't be recorded, because the emulator makes them without asking IAM.
 
 They follow from the templates: what a state machine's definition calls, the keys of what is encrypted, the
-log groups, the queues and the networks of functions, and what X-Ray and the delivery of logs take. And the
-keys of a table's items, which the emulator does not tell apart.
+log groups, the queues and the networks of functions, and what X-Ray and the delivery of logs take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from tests.permissions.calls import Call, masked
@@ -28,8 +26,6 @@ LOG_DELIVERY = (
     "PutResourcePolicy",
     "UpdateLogDelivery",
 )
-# The router reads this item alone (`lambda/router/route_cache.py`). All others read and write the owner's.
-ROUTE = Call("RouterRole", "dynamodb:GetItem", "<Releases.Arn>", (("dynamodb:LeadingKeys", "{owner}/route"),))
 # Bedrock describes the key of what an evaluation job reads and writes (Bedrock user guide,
 # model-evaluation-security-kms).
 JUDGE = "ReleaseJudgeRole"
@@ -40,16 +36,8 @@ def derived(environment: Environment, recorded: Iterable[Call]) -> set[Call]:
     """Return the calls that follow from an environment's templates and its roles' recorded calls."""
     calls = {call for machine in _machines(environment) for call in _of_machine(environment, machine)}
     calls |= {*_logs(environment), *_traces(environment), *_dead_letters(environment)}
-    calls |= {*_network(environment), *_variables(environment), ROUTE}
-    known = set(recorded)
-    return calls | set(_items(known)) | set(_encryption(environment, {*known, *calls}))
-
-
-def _items(recorded: Iterable[Call]) -> Iterator[Call]:
-    """Yield the recorded calls on the releases table with the key of an item; Scan has none."""
-    for call in recorded:
-        if call.resource == ROUTE.resource and call.action != "dynamodb:Scan" and call.role != ROUTE.role:
-            yield replace(call, context=(("dynamodb:LeadingKeys", "{owner}/release@{id}"),))
+    calls |= {*_network(environment), *_variables(environment)}
+    return calls | set(_encryption(environment, {*recorded, *calls}))
 
 
 def _machines(environment: Environment) -> list[Resource]:

@@ -13,7 +13,7 @@ from stacks.settings import PROJECT
 from tests.permissions.calls import Call
 from tests.permissions.grants import Grant
 from tests.permissions.proof import Proof, explained
-from tests.permissions.reasons import UNUSED
+from tests.permissions.reasons import SHARED, UNUSED, Reason
 
 PATH = PROJECT / "docs" / "permissions.md"
 INTRODUCTION = """\
@@ -41,12 +41,22 @@ In a VPC, and with `encryption.runtime_key`. Lambda itself makes these calls wit
 Deny of these actions of EC2 on the key `lambda:SourceFunctionArn`, which only calls of the function's own \
 code have, keeps the code from them.
 """
+SHARED_TITLE = """\
+## Across environments
+
+No policy reaches another environment of the account, and no other environment reaches what is ours: neither \
+the policies on this page nor those for the deployment, of the key, of buckets, topics and queues. These are \
+the exceptions.
+
+| policy | actions | why |
+|---|---|---|
+"""
 # What each role is for. Roles of the CDK's Provider framework are recognized by their pattern.
 ROLES: Mapping[str, str] = {
     "DatasetRole": "The function behind `Dataset`: validates the rows and publishes them under their digest.",
     "JobRole": "The functions behind `DistillationJob`: create, stop and delete the job and its model.",
     "JobJobRole": "Bedrock's customization jobs: read the rows, ask the teacher, write the metrics.",
-    "LabellingRole": "The functions behind `Labelling`: publish the queries, start and stop the labelling.",
+    "LabellingRole": "The functions behind `Labelling`: publish the queries, check the cost, start and stop.",
     "LabellingStepRole": "The steps of the labelling: ask the teacher, and curate its answers.",
     "LabellingBatchRole": "Bedrock's batch jobs: read questions, ask the teacher, write answers.",
     "LabellingStateMachineRole": "The labelling state machine.",
@@ -96,7 +106,14 @@ def text(proof: Proof) -> str:
         for role, grants in sorted(by_role.items())
         for section in (*_title(proof, role), *_table(proof, grants))
     ]
-    return "\n".join([INTRODUCTION, OF_ALL, *_table(proof, list(of_all.values())), *sections])
+    shared = SHARED_TITLE + "".join(map(_exception, SHARED))
+    return "\n".join([INTRODUCTION, shared, OF_ALL, *_table(proof, list(of_all.values())), *sections])
+
+
+def _exception(reason: Reason) -> str:
+    """Return a row of the exceptions; in a table, a bar needs an escape."""
+    role, action = (text.replace("|", r"\|") for text in (reason.role, reason.action))
+    return f"| `{role}` | `{action}` | {reason.because} |\n"
 
 
 def _is_of_all(proof: Proof, grant: Grant) -> bool:

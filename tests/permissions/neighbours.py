@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from tests.permissions.calls import REQUEST_TAG, RESOURCE_TAG, Call
+from distilled_router.release.route import DECLARED, RELEASE, ROUTE, WAIT
+from tests.permissions.calls import LEADING_KEYS, REQUEST_TAG, RESOURCE_TAG, Call
 from tests.permissions.reference import keys, kind_of, level
 
 OTHER_ACCOUNT = "999999999999"
@@ -18,6 +19,15 @@ SOMEBODY_ELSE = "{somebody else}"
 _OTHER = "<Another.Arn>"
 _FUNCTION = "arn:aws:lambda:us-east-1:{account}:function:any"
 _WRITES = {"Write", "Tagging", "Permissions management"}
+# The reference counts these as reading, and they cost money.
+_SPENDS = {"bedrock:InvokeModel"}
+# Items that a role may read and must not write.
+_ITEMS = {
+    "the route": f"{{owner}}/{ROUTE}",
+    "a release": f"{{owner}}/{RELEASE}{{id}}",
+    "the declaration": f"{{owner}}/{DECLARED}",
+    "a wait": f"{{owner}}/{WAIT}{{id}}@{{n}}",
+}
 
 
 def neighbours(call: Call) -> Iterator[tuple[str, Call]]:
@@ -73,10 +83,12 @@ def _keys(call: Call, context: Mapping[str, str]) -> Iterator[tuple[str, Mapping
         yield "lambda:SourceFunctionArn", {"by the function's code": _FUNCTION}
     if "bedrock:InferenceProfileArn" in context:
         yield "bedrock:InferenceProfileArn", {"not through the profile": ""}
-    if "dynamodb:LeadingKeys" in context:
-        yield "dynamodb:LeadingKeys", {"another item": "another"}
-    if level(call.action) not in _WRITES:
+    if LEADING_KEYS in context:
+        yield LEADING_KEYS, {"another item": "another"}
+    if level(call.action) not in _WRITES and call.action not in _SPENDS:
         return
+    if LEADING_KEYS in context:
+        yield LEADING_KEYS, _ITEMS
     if REQUEST_TAG in context:
         yield REQUEST_TAG, {"for another owner": SOMEBODY_ELSE}
     # A resource with an id may belong to another owner; one named in a template is ours.

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from tests.permissions import reference
+from tests.permissions import other_environments, reference
 from tests.permissions.calls import Call
 from tests.permissions.derived import derived
 from tests.permissions.grants import Environment, Grant, allowed
 from tests.permissions.neighbours import neighbours
-from tests.permissions.reasons import NEIGHBOURS, UNUSED, Reason
+from tests.permissions.reasons import NEIGHBOURS, SHARED, UNUSED, Reason
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Proof:
             *self.against_the_reference(),
             *(f"unused {grant}" for grant in self.unused()),
             *(f"too wide, {told}" for told in self.too_wide()),
+            *(f"reaches another environment, {told}" for told in self.shared()),
         ]
 
     def denied(self) -> list[str]:
@@ -103,6 +104,21 @@ class Proof:
     def too_wide(self) -> list[str]:
         """Return the neighbours that are allowed without a reason."""
         return sorted({told for told, reason in self.allowed_neighbours() if reason is None})
+
+    def shared(self) -> list[str]:
+        """Return what policies allow across environments without a reason."""
+        return sorted({told for told, reason in self.reached if reason is None})
+
+    @cached_property
+    def reached(self) -> list[tuple[str, Reason | None]]:
+        """Return what policies allow across environments."""
+        found = {
+            grant
+            for environment in self.environments
+            for policy in other_environments.policies(environment)
+            for grant in other_environments.reached(policy, environment.assembly.settings)
+        }
+        return [(str(grant), explained(SHARED, grant)) for grant in sorted(found)]
 
     def allowed_neighbours(self) -> Iterator[tuple[str, Reason | None]]:
         """Neighbours of calls that are allowed, unless they are calls of the role themselves."""

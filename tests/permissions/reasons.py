@@ -207,3 +207,102 @@ NEIGHBOURS: tuple[Reason, ...] = (
         what="somebody else's|nobody's",
     ),
 )
+
+_NOTHING = r"^\*$"
+
+# What policies allow across environments of one account; `resource` is the neighbour's.
+SHARED: tuple[Reason, ...] = (
+    # Actions that take no resource.
+    Reason(
+        ".*",
+        r"[\w-]+:(Describe|Get|List)\w+",
+        "AWS lists all of the account, and measures and samples for it.",
+        resource=_NOTHING,
+    ),
+    Reason(".*", r"xray:Put\w+", "Traces belong to the account.", resource=_NOTHING),
+    Reason(
+        ".*",
+        "logs:((Create|Update|Delete)LogDelivery|PutResourcePolicy)",
+        "The logs of state machines and APIs need it. A policy that CloudWatch Logs has for another "
+        "environment can be overwritten.",
+        resource=_NOTHING,
+    ),
+    Reason(
+        "execution policy",
+        "sns:(SetSubscriptionAttributes|Unsubscribe)",
+        "A subscription by e-mail has an id that only SNS knows.",
+        resource=_NOTHING,
+    ),
+    Reason("execution policy", "kms:CreateKey", "A new key, with our owner's tag.", resource=_NOTHING),
+    # Bedrock.
+    Reason(
+        ".*",
+        r"bedrock:(Get\w+|ListTagsForResource)",
+        "Reading tells whether something has our owner's tag, or is adopted by its ARN.",
+        resource="bedrock",
+    ),
+    Reason(
+        "ReleaseJudgeRole",
+        "bedrock:StopModelInvocationJob",
+        "Bedrock stops the batches with which it asks a judge; it gives them no tag of ours, and nobody else "
+        "assumes this role.",
+        resource="model-invocation-job/",
+    ),
+    Reason(
+        _WAITER,
+        "logs:(CreateLogStream|PutLogEvents)",
+        "The CDK's Provider grants it on everything; no code of ours runs with this role.",
+    ),
+    Reason(
+        ".*",
+        "bedrock:Create(ModelCustomization|ModelInvocation|Evaluation)Job",
+        "The call creates it, so it can't be another environment's.",
+        resource=r"(job|custom-model)/",
+    ),
+    Reason(
+        "ReleaseCandidateRole|ThroughputStepRole",
+        "bedrock:(CreateCustomModelDeployment|(Create|Update)ProvisionedModelThroughput)",
+        "A model of another owner may be served: `DistillationJob.from_model_arn`.",
+        resource="custom-model/",
+    ),
+    # For the deployment.
+    Reason(
+        "execution policy",
+        "apigateway:GET",
+        "Reading only: an API that was just deleted has no tag, and CloudFormation looks whether it is gone.",
+        resource="/apis/",
+    ),
+    Reason(
+        "execution policy",
+        r"ec2:(CreateSecurityGroup|(Create|Modify)VpcEndpoint)",
+        "An endpoint may have the security groups of the platform, which are not tagged for us.",
+        resource="security-group/",
+    ),
+    Reason(
+        "execution policy",
+        "ec2:(CreateTags|CreateVpcEndpoint)",
+        "On what the request creates (`ec2:CreateAction`), so it can't be another environment's.",
+        resource="(security-group|vpc-endpoint)/",
+    ),
+    # Who may act on ours.
+    Reason(
+        "trust of .*",
+        "sts:AssumeRole",
+        "A service assumes a role for whom IAM lets pass it: our own roles, and the deployment's.",
+    ),
+    Reason(
+        "key policy, for .*:root",
+        r"kms:\*",
+        "IAM policies decide for the account's roles; they name the key.",
+    ),
+    Reason(
+        "key policy, for cloudwatch.*",
+        r"kms:\w+\*?",
+        "An alarm needs the key of the topic to which it publishes, and the topic's policy names our alarms.",
+    ),
+    Reason(
+        "key policy, for delivery.logs.*",
+        r"kms:Decrypt\*",
+        "The delivery of logs has one encryption context for the whole account.",
+    ),
+)

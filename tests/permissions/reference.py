@@ -19,6 +19,7 @@ GLOBAL = (
     "aws:SourceAccount",
     "aws:SourceArn",
     "aws:PrincipalArn",
+    "aws:ResourceAccount",
     "lambda:SourceFunctionArn",
 )
 # What stands for an ARN of ours, by the kind of the reference. A function may be named with its version, a

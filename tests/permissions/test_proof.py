@@ -6,7 +6,7 @@ import re
 
 from tests.permissions import document
 from tests.permissions.proof import Proof, explained
-from tests.permissions.reasons import NEIGHBOURS, UNUSED
+from tests.permissions.reasons import NEIGHBOURS, SHARED, UNUSED
 
 RENEW = "renew it by `make permissions`"
 
@@ -31,10 +31,15 @@ def test_no_neighbour_of_a_call_is_allowed_without_a_reason(proof: Proof) -> Non
     assert proof.too_wide() == []
 
 
+def test_no_policy_reaches_another_environment_of_the_account(proof: Proof) -> None:
+    assert proof.shared() == []
+
+
 def test_every_reason_is_needed(proof: Proof) -> None:
     used = {explained(UNUSED, grant) for grant, calls in proof.users.items() if not calls}
     used |= {reason for _, reason in proof.allowed_neighbours()}
-    assert [reason for reason in (*UNUSED, *NEIGHBOURS) if reason not in used] == []
+    used |= {reason for _, reason in proof.reached}
+    assert [reason for reason in (*UNUSED, *NEIGHBOURS, *SHARED) if reason not in used] == []
 
 
 def test_the_record_knows_the_roles_of_the_stacks_and_no_others(proof: Proof) -> None:

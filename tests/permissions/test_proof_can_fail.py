@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tests.iam import function_checks
 from tests.permissions.calls import ALLOWED, FOLDER, RESOURCE_TAG, Call, check
 from tests.permissions.grants import Grant
+from tests.permissions.other_environments import Policy, reached
 from tests.permissions.proof import Proof
+from tests.stacks.assembly import Statement
 
 
 def find(proof: Proof, role: str, action: str, resource: str = "") -> Grant:
@@ -54,6 +58,12 @@ def test_a_condition_that_is_lost_lets_a_neighbour_in(proof: Proof) -> None:
         ("JobRole", "bedrock:CreateModelCustomizationJob", "for another owner"),
         ("JobRole", "iam:PassRole", "for lambda"),
         ("RouterRole", "dynamodb:GetItem", "another item"),
+        ("RouterRole", "bedrock:InvokeModel", "somebody else's"),
+        ("RouterRole", "bedrock:InvokeModel", "nobody's"),
+        ("ReleaseEvaluationRole", "dynamodb:UpdateItem", "the route"),
+        ("ReleaseGradeAnswersRole", "dynamodb:UpdateItem", "the declaration"),
+        ("ReleaseSweeperRole", "dynamodb:UpdateItem", "the route"),
+        ("WaitRole", "dynamodb:PutItem", "the route"),
         ("RouterRole", "kms:Decrypt", "directly"),
         ("ReleaseReleaseRole", "s3:ListBucketVersions", "the whole bucket"),
         ("ReleaseStateMachineRole", "kms:Decrypt", "another machine"),
@@ -154,3 +164,78 @@ def test_a_neighbour_is_not_a_call_that_is_made(proof: Proof) -> None:
     """A neighbour that the role also calls is not checked."""
     assert not any(dict(call.context).get(RESOURCE_TAG) == "{somebody else}" for call in proof.recorded)
     assert all(isinstance(call, Call) for call in proof.recorded)
+
+
+OURS = {"StringEquals": {"aws:ResourceTag/distilled-router:owner": "video-router-dev"}}
+
+
+def statement(
+    action: str, resource: str, conditions: Mapping[str, Any] | None = None, principal: str = ""
+) -> Statement:
+    """Return a statement that allows something."""
+    return Statement(
+        "Allow", frozenset({action}), frozenset({resource}), conditions or {}, {"Service": principal}
+    )
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "right", "wrong"),
+    [
+        ("kms:ScheduleKeyDeletion", "arn:aws:kms:us-east-1:444455556666:key/*", OURS, {}),
+        ("bedrock:InvokeModel", "arn:aws:bedrock:us-east-1:444455556666:custom-model-deployment/*", OURS, {}),
+        ("apigateway:DELETE", "arn:aws:apigateway:us-east-1::/apis/*", OURS, {}),
+        ("apigateway:TagResource", "arn:aws:apigateway:us-east-1::/apis/*", OURS, {}),
+        ("ec2:DeleteSecurityGroup", "*", OURS, {}),
+    ],
+)
+def test_another_environments_tag_is_not_ours(
+    proof: Proof, action: str, resource: str, right: Mapping[str, Any], wrong: Mapping[str, Any]
+) -> None:
+    assert not _reached(proof, statement(action, resource, right))
+    assert _reached(proof, statement(action, resource, wrong))
+
+
+@pytest.mark.parametrize(
+    ("action", "right", "wrong"),
+    [
+        (
+            "dynamodb:UpdateItem",
+            "arn:aws:dynamodb:us-east-1:444455556666:table/video-router-dev-*",
+            "arn:aws:dynamodb:us-east-1:444455556666:table/video-router-dev*",
+        ),
+        ("s3:DeleteBucket", "arn:aws:s3:::video-router-dev-data-*", "arn:aws:s3:::video-router-*"),
+        (
+            "cloudformation:CreateChangeSet",
+            "arn:aws:cloudformation:us-east-1:444455556666:stack/video-router-dev-data/*",
+            "*",
+        ),
+        (
+            "sts:AssumeRole",
+            "arn:aws:iam::444455556666:role/cdk-dev-deploy-role-444455556666-us-east-1",
+            "arn:aws:iam::444455556666:role/cdk-*-deploy-role-444455556666-us-east-1",
+        ),
+        ("sqs:DeleteQueue", "arn:aws:sqs:us-east-1:444455556666:video-router-dev-*", "*"),
+    ],
+)
+def test_another_environments_names_are_not_ours(proof: Proof, action: str, right: str, wrong: str) -> None:
+    assert not _reached(proof, statement(action, right))
+    assert _reached(proof, statement(action, wrong))
+
+
+def test_another_environments_alarms_and_log_groups_may_not_use_ours(proof: Proof) -> None:
+    alarms = {"ArnLike": {"aws:SourceArn": "arn:aws:cloudwatch:us-east-1:444455556666:alarm:{}*"}}
+    groups = {
+        "ArnLike": {"kms:EncryptionContext:aws:logs:arn": "arn:aws:logs:us-east-1:444455556666:log-group:{}*"}
+    }
+    for found, service in ((alarms, "cloudwatch"), (groups, "logs")):
+        right, wrong = (
+            json.loads(json.dumps(found).replace("{}", name)) for name in ("video-router-dev-", "")
+        )
+        for conditions, expected in ((right, False), (wrong, True)):
+            one = statement("sns:Publish", "*", conditions, f"{service}.amazonaws.com")
+            assert bool(_reached(proof, one, is_ours=False)) is expected
+
+
+def _reached(proof: Proof, found: Statement, *, is_ours: bool = True) -> list[Grant]:
+    (dev,) = [one for one in proof.environments if one.name == "dev"]
+    return list(reached(Policy("broken", (found,), is_ours), dev.assembly.settings))

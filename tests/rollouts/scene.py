@@ -56,9 +56,9 @@ class Scene:
             self._good_digests.add(made.digest)
         return made
 
-    def deploy(self, candidate: Candidate) -> None:
-        """Deploy a version: only the stacks that differ."""
-        for stack in STACKS:
+    def deploy(self, candidate: Candidate, *stacks: str) -> None:
+        """Deploy a version: only the stacks that differ, of these or of all."""
+        for stack in stacks or STACKS:
             template = candidate.templates[stack]
             if self._deployed.get(stack) != template:
                 outcome = self.engine.deploy(f"{candidate.variant.owner}-{stack}", template)

@@ -22,8 +22,9 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.json import JSONSnapshotExtension
 
+from stacks.settings import STACKS
 from tests.snapshots.masking import LEFT_OVER, masked
-from tests.stacks.assembly import STACKS, Assembly
+from tests.stacks.assembly import Assembly
 from tests.stacks.environments import ENVIRONMENTS
 
 TEMPLATES = [

@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stacks.identity import Identity
-from stacks.settings import Settings
-
-STACKS = ("data", "distillation", "release", "router", "operations")
-"""In order of dependency."""
+from stacks.settings import STACKS, Settings
 
 
 @dataclass(frozen=True)

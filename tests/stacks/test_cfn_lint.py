@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stacks.assembly import STACKS, Assembly
+from stacks.settings import STACKS
+from tests.stacks.assembly import Assembly
 from tests.stacks.environments import ENVIRONMENTS, VARIANTS
 
 # The CDK writes dependencies that a reference implies already.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stacks.settings import PROJECT
+from stacks.settings import DEFAULT_QUALIFIER, PROJECT, STACKS
 from tests.iam import iam_evaluator
 from tests.stacks.assembly import Assembly
 from tests.stacks.test_cfn_lint import findings
@@ -20,9 +19,11 @@ ACCOUNT = "444455556666"
 PROVIDER = f"arn:aws:iam::{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com"
 PARAMETERS = {
     "Repository": "acme@12/router@345",
+    "RepositoryId": "345",
+    "Branch": "main",
     "Environment": "dev",
     "Name": "video-router",
-    "Qualifier": "hnb659fds",
+    "Qualifier": "devq",
     "Provider": PROVIDER,
     "AWS::Partition": "aws",
     "AWS::AccountId": ACCOUNT,
@@ -75,22 +76,48 @@ def trusts(name: str, provider: str = PROVIDER, **claims: str) -> bool:
     )
 
 
-def grants(name: str) -> set[tuple[str, str]]:
-    """Return every action of a role, with its resource."""
-    found = set()
+def statements(name: str) -> list[dict[str, Any]]:
+    """Return the statements of a role's policies, with lists of actions and resources."""
+    found = []
     for policy in role(name)["Policies"]:
         for statement in policy["PolicyDocument"]["Statement"]:
             assert statement["Effect"] == "Allow"
-            actions, resources = statement["Action"], statement["Resource"]
-            for action in [actions] if isinstance(actions, str) else actions:
-                for resource in [resources] if isinstance(resources, str) else resources:
-                    found.add((action, resource))
+            lists = {
+                key: value if isinstance(value, list) else [value]
+                for key, value in statement.items()
+                if key in ("Action", "Resource")
+            }
+            found.append({**statement, **lists})
     return found
 
 
-SUBJECT = {
-    "DeployRole": "repo:acme@12/router@345:environment:dev",
-    "DiffRole": "repo:acme@12/router@345:pull_request",
+def grants(name: str) -> set[tuple[str, str]]:
+    """Return every action of a role, with its resource."""
+    return {
+        (action, resource)
+        for statement in statements(name)
+        for action in statement["Action"]
+        for resource in statement["Resource"]
+    }
+
+
+# The claims of tokens for the roles' own jobs.
+CLAIMS = {
+    "DeployRole": {
+        "aud": "sts.amazonaws.com",
+        "sub": "repo:acme@12/router@345:environment:dev",
+        "repository_id": "345",
+        "ref": "refs/heads/main",
+    },
+    "DiffRole": {
+        "aud": "sts.amazonaws.com",
+        "sub": "repo:acme@12/router@345:pull_request",
+        "repository_id": "345",
+        "ref": "refs/pull/7/merge",
+    },
+}
+STACKS_OF_DEV = {
+    f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/video-router-dev-{stack}/*" for stack in STACKS
 }
 
 
@@ -98,12 +125,12 @@ def test_the_template_has_no_findings() -> None:
     assert findings(TEMPLATE) == []
 
 
-@pytest.mark.parametrize("name", SUBJECT)
+@pytest.mark.parametrize("name", CLAIMS)
 def test_the_repositorys_own_jobs_may_take_the_role(name: str) -> None:
-    assert trusts(name, aud="sts.amazonaws.com", sub=SUBJECT[name])
+    assert trusts(name, **CLAIMS[name])
 
 
-@pytest.mark.parametrize("name", SUBJECT)
+@pytest.mark.parametrize("name", CLAIMS)
 @pytest.mark.parametrize(
     "subject",
     [
@@ -117,22 +144,39 @@ def test_the_repositorys_own_jobs_may_take_the_role(name: str) -> None:
     ],
 )
 def test_other_subjects_can_not_assume_it(name: str, subject: str) -> None:
-    assert not trusts(name, aud="sts.amazonaws.com", sub=subject)
+    assert not trusts(name, **CLAIMS[name] | {"sub": subject})
 
 
 @pytest.mark.parametrize(("name", "other"), [("DeployRole", "DiffRole"), ("DiffRole", "DeployRole")])
 def test_a_role_can_not_be_assumed_by_the_other_roles_jobs(name: str, other: str) -> None:
     """A pull request can't deploy."""
-    assert not trusts(name, aud="sts.amazonaws.com", sub=SUBJECT[other])
+    assert not trusts(name, **CLAIMS[other])
+    assert not trusts(name, **CLAIMS[name] | {"sub": CLAIMS[other]["sub"]})
 
 
-@pytest.mark.parametrize("name", SUBJECT)
+@pytest.mark.parametrize("name", CLAIMS)
+@pytest.mark.parametrize(
+    ("claim", "values"),
+    [
+        # A repository that was deleted, and whose name somebody else took.
+        ("repository_id", ["346", "3450", ""]),
+        ("ref", ["refs/heads/main2", "refs/heads/feature", "refs/tags/main", "refs/heads/x/merge", ""]),
+    ],
+)
+def test_a_role_asks_for_the_repositorys_number_and_the_ref(name: str, claim: str, values: list[str]) -> None:
+    for value in values:
+        assert not trusts(name, **CLAIMS[name] | {claim: value})
+    assert not trusts(name, **{key: value for key, value in CLAIMS[name].items() if key != claim})
+
+
+@pytest.mark.parametrize("name", CLAIMS)
 def test_a_token_for_another_audience_is_refused(name: str) -> None:
-    assert not trusts(name, aud="https://github.com/acme", sub=SUBJECT[name])
-    assert not trusts(name, sub=SUBJECT[name])
-    assert not trusts(name, aud="sts.amazonaws.com")
+    claims = CLAIMS[name]
+    assert not trusts(name, **claims | {"aud": "https://github.com/acme"})
+    assert not trusts(name, **{key: value for key, value in claims.items() if key != "aud"})
+    assert not trusts(name, **{key: value for key, value in claims.items() if key != "sub"})
     other = PROVIDER.replace("token.actions.githubusercontent.com", "example.com")
-    assert not trusts(name, other, aud="sts.amazonaws.com", sub=SUBJECT[name])
+    assert not trusts(name, other, **claims)
 
 
 @pytest.mark.parametrize(
@@ -146,32 +190,79 @@ def test_a_repository_with_a_wildcard_is_refused(repository: str) -> None:
     assert not re.fullmatch(pattern, repository)
 
 
-def test_a_deployment_takes_the_roles_that_the_assembly_names_and_does_nothing_else(
+@pytest.mark.parametrize(
+    ("name", "allowed", "refused"),
+    [
+        ("Environment", ["dev", "eu1"], ["dev-eu", "1dev", "Dev", "*", ""]),
+        ("Name", ["router", "video-router"], ["router-", "video--router", "video-*", ""]),
+        ("Qualifier", ["hnb659fds", "dev"], ["*", "a-b", "Dev", "abcdefghijk", ""]),
+        ("RepositoryId", ["345"], ["*", "", "a"]),
+        ("Branch", ["main", "release/1.0"], ["*", "ma?n", "", "${branch}"]),
+    ],
+)
+def test_parameters_hold_no_wildcards(name: str, allowed: list[str], refused: list[str]) -> None:
+    pattern = template()["Parameters"][name]["AllowedPattern"]
+    assert all(re.fullmatch(pattern, value) for value in allowed)
+    assert not any(re.fullmatch(pattern, value) for value in refused)
+
+
+def test_the_qualifier_of_all_apps_is_refused_unless_there_is_one_app() -> None:
+    (rule,) = template()["Rules"].values()
+
+    assert rule["RuleCondition"] == {"Fn::Equals": [{"Ref": "Qualifier"}, DEFAULT_QUALIFIER]}
+    (assertion,) = rule["Assertions"]
+    assert assertion["Assert"] == {"Fn::Equals": [{"Ref": "OnlyAppInAccount"}, "true"]}
+    assert "bootstrap_qualifier" in assertion["AssertDescription"]
+    assert template()["Parameters"]["OnlyAppInAccount"]["Default"] == "false"
+    assert "Default" not in template()["Parameters"]["Qualifier"]
+
+
+def test_the_export_names_the_qualifier_alone() -> None:
+    """Names of exports are unique, so a second environment with the same qualifier is refused."""
+    outputs = template()["Outputs"].values()
+
+    assert [resolved(one["Export"]["Name"]) for one in outputs if "Export" in one] == [
+        "environment-of-cdk-devq"
+    ]
+
+
+def test_a_deployment_changes_the_environments_stacks_and_assumes_one_role(
     assemblies: Mapping[str, Assembly],
 ) -> None:
-    """The deploy role passes CloudFormation's role, and the app builds no image."""
-    folder = assemblies["dev"].folder
-    named = {
-        found
-        for path in folder.glob("*.json")
-        if path.name == "manifest.json" or path.name.endswith(".assets.json")
-        for found in re.findall(
-            r'"(?:assumeRoleArn|arn)": "([^"]+)"', json.dumps(json.loads(path.read_text(encoding="utf-8")))
-        )
+    """The bootstrap's deploy role may change all stacks of the account."""
+    by_action: dict[str, set[str]] = {}
+    for action, resource in grants("DeployRole"):
+        by_action.setdefault(action, set()).add(resource)
+    roles = f"arn:aws:iam::{ACCOUNT}:role/cdk-devq"
+
+    for action in [action for action in by_action if action.startswith("cloudformation:")]:
+        assert by_action.pop(action) == STACKS_OF_DEV, action
+    version = {f"arn:aws:ssm:us-east-1:{ACCOUNT}:parameter/cdk-bootstrap/devq/version"}
+    assert by_action == {
+        "sts:AssumeRole": {f"{roles}-file-publishing-role-{ACCOUNT}-us-east-1"},
+        "iam:PassRole": {f"{roles}-cfn-exec-role-{ACCOUNT}-us-east-1"},
+        "s3:GetObject": {f"arn:aws:s3:::cdk-devq-assets-{ACCOUNT}-us-east-1/*"},
+        "ssm:GetParameter": version,
+        "ssm:GetParameters": version,
     }
-    named = {arn.replace("${AWS::Partition}", "aws") for arn in named if ":role/" in arn}
-
-    assert len(named) == 3
-    assert grants("DeployRole") == {("sts:AssumeRole", arn) for arn in named}
-
-
-def test_a_pull_request_reads_the_environments_templates_and_nothing_else(
-    assemblies: Mapping[str, Assembly],
-) -> None:
-    stacks = f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/video-router-dev-*"
-
-    assert grants("DiffRole") == {
-        ("cloudformation:DescribeStacks", stacks),
-        ("cloudformation:GetTemplate", stacks),
-    }
+    (passing,) = [one for one in statements("DeployRole") if "iam:PassRole" in one["Action"]]
+    assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "cloudformation.amazonaws.com"}}
     assert assemblies["dev"].settings.owner == "video-router-dev"
+
+
+def test_the_app_publishes_files_and_no_images(assemblies: Mapping[str, Assembly]) -> None:
+    """The assembly names no role that the deployment needs and can't assume."""
+    found = {
+        role
+        for path in assemblies["dev"].folder.glob("*.assets.json")
+        for role in re.findall(r"cdk-hnb659fds-([a-z-]+)-role", path.read_text(encoding="utf-8"))
+    }
+    assert found == {"file-publishing"}
+
+
+def test_a_pull_request_reads_the_environments_templates_and_nothing_else() -> None:
+    assert grants("DiffRole") == {
+        (f"cloudformation:{action}", stack)
+        for action in ("DescribeStacks", "GetTemplate")
+        for stack in STACKS_OF_DEV
+    }

@@ -24,10 +24,10 @@ HANDLERS = {
     "Custom::BedrockReleaseWait": "release_wait",
 }
 # Read by a name that a loop gives, or by what the handler calls.
-COST = {"Cost", "MaximumCostUsd"}
+COST = {"Cost", "MaximumCostUsd", "MaximumCostDays"}
 ALSO_READ = {"dataset": {"Training", "Holdout"} | COST, "labelling": COST}
 # A change of these sends an Update; the handler doesn't read them.
-TRIGGERS = {"release": {"Gate", "Rollout", "RetryInternalErrors"}}
+TRIGGERS = {"dataset": {"Hashes"}, "release": {"Gate", "Rollout", "RetryInternalErrors"}}
 
 
 def subscripts(folder: str, *names: str) -> tuple[set[str], set[str]]:
@@ -77,7 +77,7 @@ def test_every_custom_resource_has_the_properties_that_its_handler_reads(assembl
             triggers = {*triggers, "Judge"}
         given = set(resource.properties) - {"ServiceToken"}
         assert required <= given, folder
-        # A new value sends an Update, which starts the release again.
+        # A new value sends an Update: it starts a release again, or adds attributes at an upgrade.
         assert given - required - optional - also - {"Attempt"} == triggers, folder
 
 

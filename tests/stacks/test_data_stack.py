@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from distilled_router.bedrock.naming import OWNER_TAG
 from tests.stacks.assembly import Assembly, Resource, Statement
 
 CLOSED = {
@@ -133,11 +134,32 @@ def test_buckets_are_closed_to_the_public_and_have_no_acls(assembly: Assembly, n
 
 @pytest.mark.parametrize("name", ["Data", "AccessLogs"])
 def test_buckets_refuse_what_is_not_tls(assembly: Assembly, name: str) -> None:
-    (denial,) = [statement for statement in policy_of(assembly, name) if statement.effect == "Deny"]
+    denial, *more = [statement for statement in policy_of(assembly, name) if statement.effect == "Deny"]
+    assert len(more) == (name == "Data")
     assert denial.principal == {"AWS": "*"}
     assert denial.actions == {"s3:*"}
     assert denial.resources == {f"<{name}.Arn>", f"<{name}.Arn>/*"}
     assert denial.conditions == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_only_roles_with_the_owners_tag_write_what_decides(assembly: Assembly) -> None:
+    (denial,) = [s for s in policy_of(assembly, "Data") if "s3:PutObject*" in s.actions]
+    assert (denial.effect, denial.principal) == ("Deny", {"AWS": "*"})
+    assert {"s3:DeleteObject*", "s3:PutObject*"} <= denial.actions
+    folders = ("datasets", "jobs", "labels", "releases")
+    assert denial.resources == {f"<Data.Arn>/{folder}/*" for folder in folders}
+    owner = assembly.settings.owner
+    assert denial.conditions == {"StringNotEquals": {f"aws:PrincipalTag/{OWNER_TAG}": [owner]}}
+    writing = [
+        role
+        for role in assembly.resources("AWS::IAM::Role")
+        for statement in assembly.role_statements(role)
+        if statement.effect == "Allow"
+        and statement.actions & {"s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"}
+    ]
+    assert {"DatasetRole", "JobJobRole", "ReleaseEvaluationRole"} & {role.name for role in writing}
+    for role in writing:
+        assert {"Key": OWNER_TAG, "Value": owner} in role.properties["Tags"], role.name
 
 
 def test_no_bucket_policy_allows_another_account(assembly: Assembly) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
+from distilled_router.bedrock.naming import DIGEST_TAG, HOLDOUT_TAG, OWNER_TAG, TRAINING_TAG
 from tests.stacks.assembly import Assembly, Statement
 
 MODEL_KEY_ACTIONS = {"kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"}
@@ -139,9 +139,16 @@ def test_model_key_is_on_and_off_among_the_environments(assemblies: Mapping[str,
 
 
 def test_job_and_model_have_tags_with_owner_and_digest(assembly: Assembly) -> None:
-    tags = assembly.one("Custom::BedrockDistillationJob").properties["Tags"]
+    tags = dict(assembly.one("Custom::BedrockDistillationJob").properties["Tags"])
     own = {OWNER_TAG: assembly.settings.owner, DIGEST_TAG: assembly.identity.digest}
+    hashes = {name: tags.pop(name, None) for name in (TRAINING_TAG, HOLDOUT_TAG)}
     assert tags == {**assembly.settings.tags, **own}
+    # What the Dataset resource answered; a labelling adds them later, and logs have no hash.
+    dataset = assembly.resources("Custom::BedrockDataset")
+    given = [name for name, value in hashes.items() if value]
+    logs = assembly.settings.dataset.source == "invocation_logs"
+    assert given == ([HOLDOUT_TAG] if logs else [TRAINING_TAG, HOLDOUT_TAG] if dataset else [])
+    assert all(hashes[name]["Fn::GetAtt"][0] == dataset[0].logical_id for name in given)
 
 
 def test_no_job_starts_before_the_data_set_has_passed(assembly: Assembly) -> None:

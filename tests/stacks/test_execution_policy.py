@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -19,7 +20,9 @@ from tests.stacks.environments import ENVIRONMENTS
 from tests.stacks.test_cfn_lint import findings
 from tests.stacks.test_ci_roles import role
 
-PLACE = execution_policy.Place("444455556666", "us-east-1", "video-router-dev-")
+OWNER_TAG = "distilled-router:owner"
+OURS = {f"aws:ResourceTag/{OWNER_TAG}": "video-router-dev"}
+NEW = {f"aws:RequestTag/{OWNER_TAG}": "video-router-dev"}
 BOUNDARY = "arn:aws:iam::444455556666:policy/boundary"
 
 
@@ -84,8 +87,12 @@ def test_no_policy_exceeds_iams_limit(template: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("action", "ours", "theirs"),
     [
-        ("iam:CreateRole", "iam::444455556666:role/video-router-dev-r-R1", "iam::444455556666:role/admin"),
-        ("iam:PassRole", "iam::444455556666:role/video-router-dev-r-R1", "iam::444455556666:role/admin"),
+        (
+            "iam:CreateRole",
+            "iam::444455556666:role/video-router-dev-router-R1",
+            "iam::444455556666:role/admin",
+        ),
+        ("iam:PassRole", "iam::444455556666:role/video-router-dev-router-R1", "iam::444455556666:role/admin"),
         (
             "lambda:UpdateFunctionCode",
             "lambda:us-east-1:444455556666:function:video-router-dev-router-R1",
@@ -114,6 +121,80 @@ def test_only_resources_with_our_names_can_be_changed(
 ) -> None:
     assert allowed(dev, action, f"arn:aws:{ours}")
     assert not allowed(dev, action, f"arn:aws:{theirs}")
+
+
+@pytest.mark.parametrize(
+    "owner", ["video-router-dev2", "video-router-deveu", "video-router-de", "video-router-prod"]
+)
+@pytest.mark.parametrize(
+    ("action", "resource"),
+    [
+        ("sqs:DeleteQueue", "sqs:us-east-1:444455556666:{}-release-Undelivered1-X"),
+        ("cloudwatch:DeleteDashboards", "cloudwatch::444455556666:dashboard/{}"),
+        ("cloudwatch:DeleteAlarms", "cloudwatch:us-east-1:444455556666:alarm:{}-Fallback"),
+        ("lambda:DeleteLayerVersion", "lambda:us-east-1:444455556666:layer:{}-router-dependencies:1"),
+        ("budgets:ModifyBudget", "budgets::444455556666:budget/{}"),
+        ("logs:DeleteLogGroup", "logs:us-east-1:444455556666:log-group:/aws/vendedlogs/states/{}-release"),
+        ("s3:PutBucketPolicy", "s3:::{}-data-bucket1"),
+        ("iam:UpdateAssumeRolePolicy", "iam::444455556666:role/{}-distill-Role1-X"),
+    ],
+)
+def test_names_that_begin_alike_are_told_apart(
+    assemblies: Mapping[str, Assembly], owner: str, action: str, resource: str
+) -> None:
+    name = "prod" if action.startswith("budgets") else "dev"  # only prod has a budget
+    found, ours = policies(assemblies[name]), assemblies[name].settings.owner
+    account = assemblies[name].settings.account
+    arn = f"arn:aws:{resource.replace('444455556666', account)}"
+
+    assert allowed(found, action, arn.format(ours))
+    if owner != ours:
+        assert not allowed(found, action, arn.format(owner))
+
+
+def test_generated_names_of_our_stacks_alone_are_ours(dev: dict[str, Any]) -> None:
+    """A router called `video-router-dev` may have an environment `eu`."""
+    table = "arn:aws:dynamodb:us-east-1:444455556666:table/video-router-dev-{}-Table1-X"
+
+    assert allowed(dev, "dynamodb:DeleteTable", table.format("release"))
+    assert allowed(dev, "dynamodb:DeleteTable", table.format("distill"))  # as CloudFormation may shorten it
+    assert not allowed(dev, "dynamodb:DeleteTable", table.format("eu-release"))
+
+
+def test_every_name_in_the_templates_is_allowed(assemblies: Mapping[str, Assembly]) -> None:
+    """CloudFormation generates all other names."""
+    forms = {
+        ("AWS::CloudWatch::Alarm", "AlarmName"): ("cloudwatch:PutMetricAlarm", "cloudwatch:{}:alarm:"),
+        ("AWS::CloudWatch::Dashboard", "DashboardName"): (
+            "cloudwatch:PutDashboard",
+            "cloudwatch::{1}:dashboard/",
+        ),
+        ("AWS::Lambda::LayerVersion", "LayerName"): ("lambda:PublishLayerVersion", "lambda:{}:layer:"),
+        ("AWS::Logs::LogGroup", "LogGroupName"): ("logs:CreateLogGroup", "logs:{}:log-group:"),
+        ("AWS::StepFunctions::StateMachine", "StateMachineName"): (
+            "states:CreateStateMachine",
+            "states:{}:stateMachine:",
+        ),
+    }
+    generated = {
+        "AWS::DynamoDB::Table": "TableName",
+        "AWS::Events::Rule": "Name",
+        "AWS::IAM::Role": "RoleName",
+        "AWS::Lambda::Function": "FunctionName",
+        "AWS::S3::Bucket": "BucketName",
+        "AWS::SNS::Topic": "TopicName",
+        "AWS::SQS::Queue": "QueueName",
+    }
+    for name in (*ENVIRONMENTS, "hardened"):
+        assembly = assemblies[name]
+        found, account = policies(assembly), assembly.settings.account
+        for resource in assembly.resources():
+            assert generated.get(resource.type) not in resource.properties, resource.logical_id
+            for key in resource.properties:
+                if (resource.type, key) in forms:
+                    action, form = forms[resource.type, key]
+                    arn = f"arn:aws:{form.format(f'us-east-1:{account}', account)}{resource.properties[key]}"
+                    assert allowed(found, action, arn), f"{name}: {arn}"
 
 
 def test_nothing_of_iam_is_changed_but_our_roles(template: dict[str, Any]) -> None:
@@ -147,18 +228,51 @@ def test_a_bundle_is_read_and_never_written(dev: dict[str, Any]) -> None:
     assert not allowed(dev, "s3:PutObject", bundle)
 
 
-def test_with_a_boundary_roles_are_given_permissions_only_if_they_have_it(
+def test_with_a_boundary_roles_are_changed_only_if_they_have_it(
     assemblies: Mapping[str, Assembly],
 ) -> None:
-    """Without a boundary, the deployment can give our roles any permission."""
+    """Without a boundary, the deployment can give our roles any permission, and anybody those roles."""
     bounded = policies(assemblies["dev"], BOUNDARY)
-    role = "arn:aws:iam::444455556666:role/video-router-dev-r-R1"
+    role = "arn:aws:iam::444455556666:role/video-router-dev-router-R1"
 
-    for action in ("iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy"):
+    for action in (
+        *("iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy"),
+        *("iam:UpdateAssumeRolePolicy", "iam:UpdateRole", "iam:PutRolePermissionsBoundary"),
+    ):
         (statement,) = allowed(bounded, action, role)
-        assert statement["Condition"] == {"StringEquals": {"iam:PermissionsBoundary": BOUNDARY}}
+        assert statement["Condition"] == {"StringEquals": {"iam:PermissionsBoundary": BOUNDARY}}, action
     assert not allowed(bounded, "iam:DeleteRolePermissionsBoundary", role)
     assert allowed(bounded, "iam:DeleteRole", role)
+
+
+def test_roles_are_passed_to_the_services_that_the_stacks_pass_them_to(
+    template: dict[str, Any], assemblies: Mapping[str, Assembly]
+) -> None:
+    (statement,) = [one for one in statements(template) if "iam:PassRole" in one["Action"]]
+    services = {
+        "AWS::Lambda::Function": "lambda.amazonaws.com",
+        "AWS::StepFunctions::StateMachine": "states.amazonaws.com",
+    }
+
+    passing = {
+        resource.type
+        for assembly in assemblies.values()
+        for resource in assembly.resources()
+        if {"Role", "RoleArn", "CredentialsArn", "SubscriptionRoleArn"} & resource.properties.keys()
+    }
+    assert {services[kind] for kind in passing if not kind.startswith("Custom::")} == set(
+        statement["Condition"]["StringEquals"]["iam:PassedToService"]
+    )
+
+
+def test_every_condition_key_is_one_that_the_reference_lists_for_the_action(template: dict[str, Any]) -> None:
+    for statement in statements(template):
+        for operator, values in statement.get("Condition", {}).items():
+            for key, action in itertools.product(values, statement["Action"]):
+                known = execution_policy.keys(action)
+                # The reference does not know the action, or the key only where the service passes it on.
+                is_optional = operator.endswith("IfExists")
+                assert key.partition("/")[0] in known or is_optional, f"{action}: {key}"
 
 
 def test_a_type_brings_what_its_schema_names() -> None:
@@ -180,7 +294,8 @@ def test_an_action_that_the_reference_does_not_know_is_kept_and_told(
     assert new <= set(execution_policy.unlisted(stage))
     assert "apigateway:GET" not in execution_policy.unlisted(stage)
     for action in new:
-        assert allowed(dev, action, "arn:aws:apigateway:us-east-1::/apis/a1/stages/$default")
+        (statement,) = allowed(dev, action, "arn:aws:apigateway:us-east-1::/apis/a1/stages/$default")
+        assert statement["Condition"] == {"StringEqualsIfExists": {**OURS, **NEW}}
 
     monkeypatch.setattr(cdk, "write_assembly", lambda *_: None)
     monkeypatch.setattr(execution_policy, "policies", lambda *_: dev)
@@ -212,12 +327,60 @@ def test_a_key_of_the_teams_own_is_used_and_not_managed(assemblies: Mapping[str,
         assert not allowed(own, action, key)
 
 
-def test_a_key_that_is_created_is_used_and_managed(dev: dict[str, Any]) -> None:
+def test_a_key_that_is_created_is_used_and_managed_by_its_tag(dev: dict[str, Any]) -> None:
     key = "arn:aws:kms:us-east-1:444455556666:key/0b8f1c7e-1111-4222-8333-444455556666"
-    for action in (*USES, "kms:ScheduleKeyDeletion"):
-        assert allowed(dev, action, key), action
+    for action in (*USES, "kms:ScheduleKeyDeletion", "kms:PutKeyPolicy", "kms:UntagResource"):
+        (statement,) = allowed(dev, action, key)
+        assert statement["Condition"] == {"StringEquals": OURS}, action
         assert not allowed(dev, action, key.replace("444455556666:key", "111122223333:key"))
-    assert allowed(dev, "kms:CreateKey", "anything")
+    (creating,) = allowed(dev, "kms:CreateKey", "anything")
+    assert creating["Condition"] == {"StringEquals": NEW}
+
+
+def test_a_key_is_tagged_as_ours_unless_it_is_somebody_elses(dev: dict[str, Any]) -> None:
+    key = "arn:aws:kms:us-east-1:444455556666:key/0b8f1c7e-1111-4222-8333-444455556666"
+    conditions = [statement["Condition"] for statement in allowed(dev, "kms:TagResource", key)]
+
+    assert conditions == [
+        {"StringEquals": NEW, "StringEqualsIfExists": OURS},
+        {"StringEquals": OURS, "StringEqualsIfExists": NEW},
+    ]
+
+
+def test_an_api_is_created_with_our_tag_and_changed_by_it(dev: dict[str, Any]) -> None:
+    root = "arn:aws:apigateway:us-east-1::/apis"
+
+    (creating,) = allowed(dev, "apigateway:POST", root)
+    assert creating["Condition"] == {"StringEquals": NEW}
+    for action in ("apigateway:POST", "apigateway:PATCH", "apigateway:DELETE"):
+        for part in ("a1", "a1/routes", "a1/stages/$default"):
+            (statement,) = allowed(dev, action, f"{root}/{part}")
+            assert statement["Condition"] == {"StringEquals": OURS}, (action, part)
+        assert not allowed(dev, action, "arn:aws:apigateway:us-east-1::/restapis/a1")
+
+
+def test_endpoints_and_security_groups_are_changed_by_our_tag(assemblies: Mapping[str, Assembly]) -> None:
+    found, owner = policies(assemblies["hardened"]), assemblies["hardened"].settings.owner
+    root = "arn:aws:ec2:us-east-1:111122223333"
+    ours = {"StringEquals": {f"aws:ResourceTag/{OWNER_TAG}": owner}}
+
+    for action, resource in (
+        ("ec2:DeleteSecurityGroup", f"{root}:security-group/sg-1"),
+        ("ec2:AuthorizeSecurityGroupIngress", f"{root}:security-group/sg-1"),
+        ("ec2:DeleteVpcEndpoints", f"{root}:vpc-endpoint/vpce-1"),
+        ("ec2:DeleteTags", f"{root}:vpc-endpoint/vpce-1"),
+    ):
+        (statement,) = allowed(found, action, resource)
+        assert statement["Condition"] == ours, action
+
+
+def test_what_is_changed_by_its_tag_has_it(assemblies: Mapping[str, Assembly]) -> None:
+    tagged = ("AWS::KMS::Key", "AWS::ApiGatewayV2::Api", "AWS::EC2::VPCEndpoint", "AWS::EC2::SecurityGroup")
+    for assembly in assemblies.values():
+        for resource in assembly.resources(*tagged):
+            tags = resource.properties["Tags"]
+            found = tags if isinstance(tags, dict) else {tag["Key"]: tag["Value"] for tag in tags}
+            assert found[OWNER_TAG] == assembly.settings.owner, resource.name
 
 
 def test_the_bootstraps_version_is_read_and_no_other_parameter(template: dict[str, Any]) -> None:
@@ -231,13 +394,15 @@ def test_a_type_without_a_schema_is_named() -> None:
         execution_policy.needed({"AWS::No::Such"}, "us-east-1")
 
 
-def test_a_long_name_is_cut_to_what_cloudformation_keeps(
-    assemblies: Mapping[str, Assembly], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(execution_policy, "KEPT", 12)
-    cut = policies(assemblies["dev"])
+def test_a_name_that_generated_names_would_not_hold_is_refused(assemblies: Mapping[str, Assembly]) -> None:
+    """`search-platform-router-dev` and `-prod` would get one policy."""
+    dev = assemblies["dev"]
+    long = dev.settings.model_copy(update={"name": "search-platform-router"})
+    longest = dev.settings.model_copy(update={"name": "n" * (execution_policy.KEPT - 1 - len("-dev"))})
 
-    assert allowed(cut, "iam:CreateRole", "arn:aws:iam::444455556666:role/video-router-x")
+    with pytest.raises(OperateError, match=r"search-platform-router-dev has 26 characters\. Allowed are 23 "):
+        execution_policy.policies(long, dev.folder)
+    assert execution_policy.policies(longest, dev.folder)
 
 
 def test_statements_that_are_too_long_come_in_parts() -> None:

@@ -12,6 +12,7 @@ ON_ANYTHING = {
         "bedrock:ListCustomModelDeployments",
         "bedrock:ListCustomModels",
         "bedrock:ListEvaluationJobs",
+        "bedrock:ListModelCustomizationJobs",
         "bedrock:ListModelInvocationJobs",
         "bedrock:ListProvisionedModelThroughputs",
         "cloudwatch:GetMetricStatistics",

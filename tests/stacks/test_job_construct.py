@@ -122,6 +122,9 @@ def _several(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
+IN_ACCOUNT = {"aws:ResourceAccount": "<AWS::AccountId>"}
+
+
 def allowed(actions: str, *resources: str, **conditions: Any) -> dict[str, Any]:
     return {"actions": actions.split(), "resources": list(resources), "conditions": conditions}
 
@@ -243,10 +246,11 @@ def test_validators_are_keys_in_the_bucket_or_uris(stack: cdk.Stack, bucket: s3.
         allowed("s3:GetObject", *(f"<Data.Arn>/{folder}" for folder in own)),
         allowed("s3:PutObject", "<Data.Arn>/jobs/*"),
         allowed("s3:ListBucket", "<Data.Arn>", StringLike={"s3:prefix": own}),
-        allowed("s3:GetObject", "arn:<AWS::Partition>:s3:::theirs/sets/b.jsonl"),
+        allowed("s3:GetObject", "arn:<AWS::Partition>:s3:::theirs/sets/b.jsonl", StringEquals=IN_ACCOUNT),
         allowed(
             "s3:ListBucket",
             "arn:<AWS::Partition>:s3:::theirs",
+            StringEquals=IN_ACCOUNT,
             StringLike={"s3:prefix": ["sets/b.jsonl"]},
         ),
     ]
@@ -342,8 +346,13 @@ def test_invocation_logs_take_the_place_of_rows(
             "bedrock:InvokeModel",
             "arn:<AWS::Partition>:bedrock:<AWS::Region>::foundation-model/amazon.nova-pro-v1:0",
         ),
-        allowed("s3:GetObject", f"arn:<AWS::Partition>:s3:::logs/{folder}"),
-        allowed("s3:ListBucket", "arn:<AWS::Partition>:s3:::logs", StringLike={"s3:prefix": [folder]}),
+        allowed("s3:GetObject", f"arn:<AWS::Partition>:s3:::logs/{folder}", StringEquals=IN_ACCOUNT),
+        allowed(
+            "s3:ListBucket",
+            "arn:<AWS::Partition>:s3:::logs",
+            StringEquals=IN_ACCOUNT,
+            StringLike={"s3:prefix": [folder]},
+        ),
     ]
 
 

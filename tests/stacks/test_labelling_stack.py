@@ -50,13 +50,40 @@ def test_job_is_made_later_from_what_the_labelling_curates(raw: Assembly) -> Non
 
 
 def test_plan_is_what_executions_take(raw: Assembly) -> None:
-    assert plan(raw).keys() == {field.name for field in fields(Plan)}
+    # The hash of a supplied hold-out set is known once the resource has read it.
+    assert plan(raw).keys() == {field.name for field in fields(Plan)} - {"holdout_sha256"}
 
 
 def test_validation_rows_are_curated_too(folder: Assembly) -> None:
     job, known = folder.one("Custom::BedrockDistillationJob").properties, plan(folder)
     (uri,) = job["ValidationDataUris"]
     assert folder.plain(uri).endswith(f"/datasets/{known['dataset']}/validation.jsonl")
+
+
+def test_each_execution_asks_the_limit_first(raw: Assembly) -> None:
+    """Also one that a person started: its plan is the input, the limit is deployed."""
+    definition = json.loads(
+        raw.plain(
+            raw.one("AWS::StepFunctions::StateMachine", "LabellingStateMachine").properties[
+                "DefinitionString"
+            ]
+        )
+    )
+    assert definition["StartAt"] == "CheckCost: begin"
+    outcome = definition["States"]["CheckCost: outcome"]
+    assert [choice["Next"] for choice in outcome["Choices"]] == [
+        "CheckCost: wait",
+        "LabelQueries: each shard",
+    ]
+    assert outcome["Default"] == "Failed"
+    function = raw.one("AWS::Lambda::Function", "LabellingCheckCost").properties["Environment"]["Variables"]
+    given, settings = labelling(raw), raw.settings.distillation
+    assert json.loads(function["COST"]) == json.loads(given["Cost"])
+    assert (
+        json.loads(function["COST"])["job"] == raw.one("Custom::BedrockDistillationJob").properties["JobName"]
+    )
+    assert float(function["MAXIMUM_COST_USD"]) == settings.maximum_cost_usd == given["MaximumCostUsd"]
+    assert int(function["MAXIMUM_COST_DAYS"]) == settings.maximum_cost_days == given["MaximumCostDays"]
 
 
 def test_job_comes_before_its_labelling_and_goes_after_it(raw: Assembly) -> None:
@@ -149,10 +176,27 @@ def test_folder_of_queries_is_listed_and_read_with_its_key(folder: Assembly) -> 
     granted = statements(folder, "LabellingRole")
     (listing,) = [s for s in granted if s.resources == {"arn:aws:s3:::search-team-data"}]
     assert listing.actions == {"s3:ListBucket"}
-    assert listing.conditions == {"StringLike": {"s3:prefix": ["queries/2026-11/"]}}
+    account = {"aws:ResourceAccount": folder.settings.account}
+    assert listing.conditions == {
+        "StringLike": {"s3:prefix": ["queries/2026-11/"]},
+        "StringEquals": account,
+    }
+    (reading,) = [s for s in granted if s.resources == {"arn:aws:s3:::search-team-data/queries/2026-11/*"}]
+    assert reading.conditions == {"StringEquals": account}
     assert any(
         s.actions == {"kms:Decrypt"} and s.resources == {str(folder.settings.dataset.source_key)}
         for s in granted
+    )
+
+
+def test_job_is_created_with_the_hashes_of_the_curated_files(raw: Assembly) -> None:
+    """By the state machine, not by another object of the bucket."""
+    states = raw.definition(raw.one("AWS::StepFunctions::StateMachine", "LabellingStateMachine"))["States"]
+    kept = states["CurateDataset: files"]
+    assert kept["Parameters"] == {"files.$": "$.stage.files"}
+    assert (kept["ResultPath"], states["CreateJob"]["Parameters"]["files.$"]) == (
+        "$.published",
+        "$.published.files",
     )
 
 

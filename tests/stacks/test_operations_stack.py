@@ -1,23 +1,27 @@
-"""Alarms, dashboard and budget."""
+"""Alarms, dashboard and budgets."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
+from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.env import METRICS_NAMESPACE
 from stacks.settings import PROJECT
 from tests.stacks.assembly import Assembly
 
 CODE = "".join(path.read_text(encoding="utf-8") for path in sorted((PROJECT / "lambda").rglob("*.py")))
+TELEMETRY = (PROJECT / "lambda" / "router" / "telemetry.py").read_text(encoding="utf-8")
 
 
 def is_emitted(metric: str) -> bool:
-    """Return whether a function emits this metric."""
-    return re.search(rf'(?:add_metric|count)\(\s*"{metric}"', CODE) is not None
+    """Return whether a function emits this metric: the router's telemetry, or another one by `count`."""
+    by_router = re.search(rf'"{metric}"[,:] ', TELEMETRY)
+    return bool(by_router or re.search(rf'count\(\s*"{metric}"', CODE))
 
 
 def test_alarms_are_on_plain_metrics_that_functions_emit(assembly: Assembly) -> None:
@@ -31,6 +35,8 @@ def test_alarms_are_on_plain_metrics_that_functions_emit(assembly: Assembly) -> 
         "StaticAnswers",
         "InvalidOutput",
         "Latency",
+        "CostUsd",
+        "Requests",
         "FailedReleases",
         "StalledJobs",
         "UnroutedThroughput",
@@ -101,6 +107,16 @@ def test_limits_are_the_settings(assembly: Assembly, metric: str, setting: str) 
     assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
 
 
+@pytest.mark.parametrize(
+    ("metric", "setting"), [("CostUsd", "hourly_cost_usd"), ("Requests", "hourly_requests")]
+)
+def test_expensive_hour_raises_an_alarm(assembly: Assembly, metric: str, setting: str) -> None:
+    alarm = assembly.one("AWS::CloudWatch::Alarm", f"{metric}Alarm").properties
+    assert (alarm["Statistic"], alarm["Period"], alarm["EvaluationPeriods"]) == ("Sum", 3600, 1)
+    assert alarm["Threshold"] == getattr(assembly.settings.alarms, setting) > 0
+    assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
+
+
 # CloudWatch user guide, search expressions: namespace and dimensions in braces, then what they must be.
 SEARCH = re.compile(
     r"SEARCH\('\{DistilledRouter,service,(?P<dimension>\w+)\} service=\"(?P<service>[\w-]+)\" "
@@ -140,14 +156,60 @@ def test_addresses_in_the_settings_are_subscribed(assembly: Assembly) -> None:
     ]
 
 
-def test_budget_only_where_it_is_set(assemblies: Mapping[str, Assembly]) -> None:
+def test_budgets_only_where_they_are_set(assemblies: Mapping[str, Assembly]) -> None:
     budgets = {name: each.resources("AWS::Budgets::Budget") for name, each in assemblies.items()}
     limited = [name for name, each in assemblies.items() if each.settings.budget.monthly_usd]
-    assert "prod" in limited
+    assert {"dev", "prod"} <= set(limited)
     assert [name for name, found in budgets.items() if found] == limited
-    (budget,) = budgets["prod"]
-    settings = assemblies["prod"].settings.budget
-    assert budget.properties["Budget"]["BudgetLimit"] == {"Amount": settings.monthly_usd, "Unit": "USD"}
-    for told in budget.properties["NotificationsWithSubscribers"]:
-        addresses = [subscriber["Address"] for subscriber in told["Subscribers"]]
-        assert addresses == settings.emails
+
+
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+def test_budgets_count_by_the_owners_tag_and_bedrock(
+    assemblies: Mapping[str, Assembly], environment: str
+) -> None:
+    """Requests to models have no tags, and Bedrock is not all that costs."""
+    assembly = assemblies[environment]
+    settings = assembly.settings
+    found = {
+        budget.properties["Budget"]["BudgetName"]: budget.properties
+        for budget in assembly.resources("AWS::Budgets::Budget")
+    }
+    assert {name: each["Budget"]["CostFilters"] for name, each in found.items()} == {
+        settings.owner: {"TagKeyValue": [f"user:{OWNER_TAG}${settings.owner}"]},
+        f"{settings.owner}-bedrock": {"Service": ["Amazon Bedrock"]},
+    }
+    for each in found.values():
+        assert each["Budget"]["BudgetLimit"] == {"Amount": settings.budget.monthly_usd, "Unit": "USD"}
+        for told in each["NotificationsWithSubscribers"]:
+            addresses = [subscriber["Address"] for subscriber in told["Subscribers"]]
+            assert addresses == settings.budget.emails != []
+
+
+def test_budget_counts_whatever_costs(assembly: Assembly) -> None:
+    """The budget's tag is on each resource of the stacks, and on what the functions create in Bedrock."""
+    costly = (
+        "AWS::Lambda::Function",
+        "AWS::Logs::LogGroup",
+        "AWS::S3::Bucket",
+        "AWS::KMS::Key",
+        "AWS::DynamoDB::Table",
+        "AWS::StepFunctions::StateMachine",
+        "AWS::ApiGatewayV2::Api",
+        "AWS::CloudWatch::Alarm",
+    )
+    owner = {"Key": OWNER_TAG, "Value": assembly.settings.owner}
+    untagged = [
+        resource.logical_id
+        for kind in costly
+        for resource in assembly.resources(kind)
+        if owner not in _tags(resource.properties)
+    ]
+    assert untagged == []
+    job = assembly.resources("Custom::BedrockDistillationJob")
+    assert all(each.properties["Tags"][OWNER_TAG] == assembly.settings.owner for each in job)
+
+
+def _tags(properties: Mapping[str, Any]) -> list[dict[str, str]]:
+    given = properties.get("Tags", [])
+    pairs = given.items() if isinstance(given, dict) else ((tag["Key"], tag["Value"]) for tag in given)
+    return [{"Key": key, "Value": value} for key, value in pairs]

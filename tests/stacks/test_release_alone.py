@@ -15,8 +15,10 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk.assertions import Template
 from cdk_nag import AwsSolutionsChecks
+from constructs import Construct
 
 from cdk_distilled_router import DistillationJob, ExistingModel, Release, ReleaseProps, ReleaseWait
+from cdk_distilled_router.common.grants import Permission
 from cdk_distilled_router.props import EvaluationProps, GateProps, RolloutProps
 from cdk_distilled_router.release.context import GATE, ROLLOUT, TIMING, ReleaseSource
 from distilled_router.release.gate import Gate
@@ -41,6 +43,10 @@ class Source:
     role: iam.IRole | None = None
     labelling_machine_arn: str = ""
     has_model_key: bool = False
+
+    def reading_training(self, scope: Construct) -> list[Permission]:
+        del scope
+        return []
 
 
 def bucket_of(stack: cdk.Stack, key: kms.IKey | None = None) -> s3.IBucket:

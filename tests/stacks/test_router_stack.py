@@ -39,15 +39,16 @@ def test_router_may_invoke_deployments_and_the_base_model_and_nothing_else_of_be
     assert {action for statement in statements for action in statement.actions} == {"bedrock:InvokeModel"}
     invoked = {resource: statement.conditions for statement in statements for resource in statement.resources}
     profile = f"{ours}:inference-profile/{base}"
+    # Both kinds of endpoints: the route can still have the kind of an earlier deployment.
+    owned = {"StringEquals": {"aws:ResourceTag/distilled-router:owner": settings.owner}}
     expected = {
-        f"{ours}:custom-model-deployment/*": {},
+        f"{ours}:custom-model-deployment/*": owned,
+        f"{ours}:provisioned-model/*": owned,
         profile: {},
         f"arn:aws:bedrock:us-*::foundation-model/{base.removeprefix('us.')}": {
             "StringLike": {"bedrock:InferenceProfileArn": profile}
         },
     }
-    # Both kinds of endpoints: the route can still have the kind of an earlier deployment.
-    expected[f"{ours}:provisioned-model/*"] = {}
     assert invoked == expected
 
 
@@ -76,12 +77,30 @@ def test_only_this_api_may_call_the_live_alias(assembly: Assembly) -> None:
     assert integration["TimeoutInMillis"] <= 29_000
 
 
-def test_every_stage_is_throttled_as_the_settings_say(assembly: Assembly) -> None:
-    stage = assembly.one("AWS::ApiGatewayV2::Stage").properties
-    limits = stage["DefaultRouteSettings"]
-    assert limits["ThrottlingRateLimit"] == assembly.settings.router.throttle_rate
-    assert limits["ThrottlingBurstLimit"] == assembly.settings.router.throttle_burst
-    assert "RouteSettings" not in stage
+def test_each_route_is_throttled_as_the_settings_say(assembly: Assembly) -> None:
+    """A batch is one request to API Gateway, so that batches need a throttle of their own."""
+    stage, router = assembly.one("AWS::ApiGatewayV2::Stage"), assembly.settings.router
+    limits = stage.properties["DefaultRouteSettings"]
+    assert limits["ThrottlingRateLimit"] == router.throttle_rate
+    assert limits["ThrottlingBurstLimit"] == router.throttle_burst
+    assert stage.properties["RouteSettings"] == {
+        "POST /routes": {
+            "ThrottlingRateLimit": router.batch_throttle_rate,
+            "ThrottlingBurstLimit": router.batch_throttle_burst,
+            "DetailedMetricsEnabled": limits["DetailedMetricsEnabled"],
+        }
+    }
+
+
+def test_stage_is_created_after_the_routes_that_it_throttles(assembly: Assembly) -> None:
+    routes = {route.logical_id for route in assembly.resources("AWS::ApiGatewayV2::Route")}
+    assert routes <= set(assembly.one("AWS::ApiGatewayV2::Stage").raw["DependsOn"])
+
+
+def test_function_has_the_concurrency_that_the_settings_reserve(assembly: Assembly) -> None:
+    function = assembly.one("AWS::Lambda::Function", "RouterFunction").properties
+    reserved = assembly.settings.router.reserved_concurrency
+    assert function.get("ReservedConcurrentExecutions") == reserved
 
 
 def test_access_is_logged_without_the_query(assembly: Assembly) -> None:

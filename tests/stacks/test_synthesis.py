@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from stacks.settings import ENVIRONMENTS as FOLDER
-from stacks.settings import PROJECT
+from stacks.settings import PROJECT, STACKS
 from tests.stacks import offline, synthesis
-from tests.stacks.assembly import STACKS, Assembly
+from tests.stacks.assembly import Assembly
 from tests.stacks.environments import ENVIRONMENTS
 
 CONNECTING = """
@@ -118,7 +118,7 @@ def test_no_template_asks_whether_it_is_local(assemblies: Mapping[str, Assembly]
         "AWS::SNS::Subscription",
         "AWS::Budgets::Budget",
     }
-    assert kinds["local"] - switched == kinds["dev"] == kinds["prod"] - switched
+    assert kinds["local"] - switched == kinds["dev"] - switched == kinds["prod"] - switched
 
 
 def test_unknown_environment_ends_with_the_list_of_those_there_are(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk.assertions import Template
 from cdk_nag import AwsSolutionsChecks
+from constructs import Construct
 
 from cdk_distilled_router import (
     ExistingThroughput,
@@ -22,6 +23,7 @@ from cdk_distilled_router import (
     ReleaseProps,
     ReleaseStores,
 )
+from cdk_distilled_router.common.grants import Permission
 from cdk_distilled_router.props import RETAIN
 from stacks.release import cost
 from stacks.settings import Settings
@@ -52,6 +54,10 @@ class Source:
     role: iam.IRole | None = None
     labelling_machine_arn: str = ""
     has_model_key: bool = False
+
+    def reading_training(self, scope: Construct) -> list[Permission]:
+        del scope
+        return []
 
 
 def bought(stack: cdk.Stack, **arguments: Any) -> ProvisionedThroughput:

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cache, partial
 from importlib import import_module
@@ -24,6 +24,7 @@ from distilled_router.aws import custom_resource
 from distilled_router.aws.errors import NotYetError, code, with_retries
 from distilled_router.bedrock.naming import throughput_name
 from distilled_router.bedrock.ownership import REQUEST_TAG
+from distilled_router.cost.lines import Spec
 from distilled_router.release.table import Releases
 from labelling.batch import RUNNING as BATCH_RUNNING
 from local.bedrock import BedrockStandIn
@@ -45,6 +46,15 @@ GATE = {
     "maximum_mean_absolute_error": 0.5,
     "minimum_examples": 1,
 }
+COST = Spec(
+    method="distillation",
+    teacher=JUDGE,
+    student="amazon.nova-micro-v1:0:128k",
+    base_model="us.amazon.nova-micro-v1:0",
+    max_response_length=1000,
+    synthesis=True,
+    job=f"{OWNER}-{'9' * 12}",
+)
 SETTINGS = {
     "POWERTOOLS_SERVICE_NAME": OWNER,
     "TABLE_NAME": "releases",
@@ -73,11 +83,15 @@ SETTINGS = {
     "HOLDOUT_KEY": "holdout.jsonl",
     "GATE": json.dumps({"minimum_judge_score": 2.0, **GATE}),
     "BASE_MODEL": "",
+    "HOLDOUT_SHA256": "",
     "SLICE_QUERIES": "0",
     "OUTAGE_MINUTES": "60",
     "JUDGE": JUDGE,
     "JUDGE_ROLE_ARN": "arn:aws:iam::000000000000:role/judge",
     "JUDGE_HOURS": "24",
+    "COST": json.dumps(asdict(COST)),
+    "MAXIMUM_COST_USD": "100000",
+    "MAXIMUM_COST_DAYS": "30",
 }
 
 
@@ -217,8 +231,8 @@ def entered(world: World, bedrock: Any) -> Iterator[Play]:
         for folder in folders():
             module = import_module(f"{folder}.handler")
             if hasattr(module, "client"):
-                # Bedrock's batch and evaluation jobs read the files that these write.
-                reads = folder in ("labelling", "evaluation")
+                # Bedrock reads the files that these write or check.
+                reads = folder in ("candidate", "labelling", "evaluation")
                 own = {**clients, "s3": world.server.s3} if reads else clients
                 patch.setattr(module, "client", own.__getitem__)
             if hasattr(module, "table"):

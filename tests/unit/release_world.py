@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ import boto3
 import pytest
 
 from distilled_router.bedrock import jobs, ownership
-from distilled_router.bedrock.naming import bedrock_tags, release_name
+from distilled_router.bedrock.naming import HOLDOUT_TAG, TRAINING_TAG, bedrock_tags, release_name
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
@@ -27,6 +28,8 @@ from tests.unit.requests_table import RequestsTable
 
 OWNER = "router-test"
 A, B, C = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
+# What the jobs' tags say of the hold-out set.
+HOLDOUT_SHA256 = "0" * 64
 
 # Executions of the first machine run until they are stopped, those of the second end at once.
 LASTING = {"Type": "Wait", "Seconds": 100_000, "End": True}
@@ -94,8 +97,9 @@ class World:
 
     def start_job(self, digest: str, rows: bytes | None = None) -> str:
         """Start a release's job as its custom resource does; return the job's name."""
-        name = release_name(OWNER, digest)
-        self.server.s3.put_object(Bucket="data", Key=f"{name}.jsonl", Body=rows or lines(labelled()))
+        name, body = release_name(OWNER, digest), rows or lines(labelled())
+        self.server.s3.put_object(Bucket="data", Key=f"{name}.jsonl", Body=body)
+        hashes = {TRAINING_TAG: hashlib.sha256(body).hexdigest(), HOLDOUT_TAG: HOLDOUT_SHA256}
         spec = jobs.JobSpec(
             job_name=name,
             custom_model_name=name,
@@ -105,7 +109,7 @@ class World:
             training_data_uri=f"s3://data/{name}.jsonl",
             output_data_uri="s3://data/output/",
             teacher_model_identifier=TEACHER,
-            tags=JOB.tags(OWNER, request="request-0", digest=digest),
+            tags={**JOB.tags(OWNER, request="request-0", digest=digest), **hashes},
         )
         jobs.ensure(self.bedrock, spec, jobs.Request(JOB, "request-0"), allow_legacy=False)
         return name

@@ -1,4 +1,4 @@
-"""A double of the requests table, which holds the requests of each resource in the order of arrival."""
+"""A double of the requests table: the requests of each resource in the order of arrival, and seals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ type Handle = Callable[[Event], dict[str, Any]]
 
 
 class RequestsTable:
-    """DynamoDB's UpdateItem and GetItem, as far as `Fence` uses them."""
+    """DynamoDB's UpdateItem and GetItem, as far as `Fence` and the ledger of spending use them."""
 
     def __init__(self) -> None:
         """Start without requests. `now` returns epoch seconds, `wait_seconds` is the provider's timeout."""
@@ -30,14 +30,27 @@ class RequestsTable:
         self.newest: dict[str, str] = {}
         self.open: dict[str, list[str]] = {}
         self.complete: dict[str, str] = {}
+        self.committed: dict[str, str] = {}
+        self.seals: dict[str, dict[str, Any]] = {}
         self.now: Callable[[], float] = time.time
         self.wait_seconds = math.inf
 
-    def update_item(self, **request: Any) -> None:
+    def update_item(self, **request: Any) -> dict[str, Any]:
         """Append a request to a resource's list unless the condition fails, or end a Delete."""
         key, values = request["Key"]["id"], request["ExpressionAttributeValues"]
-        known, deleting = self.items.setdefault(key, []), self.deleting.get(key)
+        if "#seal" in request["UpdateExpression"]:
+            made = {"seal": values[":seal"], "since": values[":since"]}
+            return {"Attributes": self.seals.setdefault(key, made)}
+        self._update(key, values, request)
+        return {}
+
+    def _update(self, key: str, values: Mapping[str, Any], request: Mapping[str, Any]) -> None:
         update, condition = request["UpdateExpression"], request["ConditionExpression"]
+        if "#committed" in update:
+            self._require(self.committed.get(key) == values.get(":before"))
+            self.committed[key] = values[":entries"]
+            return
+        known, deleting = self.items.setdefault(key, []), self.deleting.get(key)
         if "REMOVE #deleting" in update and condition == "#deleting = :id":
             self._require(deleting == values[":id"])
             del self.deleting[key]
@@ -80,6 +93,10 @@ class RequestsTable:
     def get_item(self, **request: Any) -> dict[str, Any]:
         """Return a resource's requests."""
         key = request["Key"]["id"]
+        if key in self.committed:
+            return {"Item": {"committed": self.committed[key]}}
+        if key in self.seals:
+            return {"Item": self.seals[key]}
         if not self.items.get(key):
             return {}
         item: dict[str, Any] = {"requests": list(self.items[key]), "since": self.since.get(key)}

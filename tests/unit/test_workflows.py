@@ -147,6 +147,16 @@ def test_job_with_credentials_installs_only_what_deploys(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEXTS)
+def test_targets_of_a_job_with_credentials_install_nothing_more(name: str) -> None:
+    rules = dict(re.findall(r"^([a-z-]+):([^#\n=]*)", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    for job in jobs(name).values():
+        if "id-token" in job.get("permissions", {}):
+            text = "\n".join(step.get("run", "") for step in job["steps"])
+            for target in re.findall(r"\bmake ([a-z-]+)", text):
+                assert rules[target].split() == ["$(DEPLOYS)"], target
+
+
+@pytest.mark.parametrize("name", TEXTS)
 def test_steps_without_credentials_run_before_a_role_is_assumed(name: str) -> None:
     for job in jobs(name).values():
         done = [step.get("uses", step.get("run", "")) for step in job["steps"]]

@@ -22,6 +22,7 @@ from distilled_router.aws.clients import table
 from distilled_router.aws.errors import ResourceError, is_transient
 from distilled_router.aws.fence import Answered, Fence
 from distilled_router.env import ResourceEnv
+from distilled_router.visible import visible
 
 # The whole response has at most 4,096 bytes. The framework adds a stack trace of about 1,000 bytes and the
 # log group's name to our reason, and the ids of stack, request and resource need their space, too.
@@ -176,7 +177,11 @@ def is_true(value: Any) -> bool:
 
 
 def shortened(reason: str) -> str:
-    """Return a reason that fits the response. A long one is cut in the middle: its end says what to do."""
+    """Return a reason that fits the response, without escape sequences: the CDK prints it at a terminal.
+
+    A long one is cut in the middle: its end says what to do.
+    """
+    reason = visible(reason)
     text, half = reason, min(len(reason), REASON_BYTES) // 2
     while _bytes(text) > REASON_BYTES:
         text = f"{reason[:half]} … {reason[-half:]}"

@@ -26,6 +26,10 @@ class NotYetError(ResourceError):
     """The call failed temporarily, and repeating it costs nothing. The text says why it failed."""
 
 
+class ReplacedError(ResourceError):
+    """An object is not the one that was published: somebody replaced it, or it is gone."""
+
+
 def code(error: ClientError) -> str:
     """Return the error's code, e.g. `ConflictException`."""
     return str(error.response.get("Error", {}).get("Code", "Unknown"))

@@ -1,12 +1,31 @@
-"""Read and write JSON documents and JSON Lines files in a bucket."""
+"""Read and write objects of a bucket, and recognise those that somebody else has replaced.
+
+Whoever may write to the bucket could replace an object between two steps. So no step relies on the bucket
+alone. The SHA-256 of a published file travels in a message that the bucket doesn't hold (`Published`). Files
+that the functions of one release or labelling leave for each other have a seal, whose key is in a table
+(`Seal`).
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
 
-from distilled_router.aws.errors import or_none
+from botocore.exceptions import ClientError
+
+from distilled_router.aws.errors import ReplacedError, code, is_missing, or_none
+
+CHUNK_BYTES = 1 << 20
+# An object's seal is in its metadata under this name.
+SEAL = "seal"
+_NEXT = (
+    "Find out who wrote it: the bucket's access logs say when and with which role. Delete the newer versions "
+    "of the object, and start again (raise release.attempt in the environment's settings)."
+)
 
 
 def json_lines(rows: Iterable[object]) -> Iterator[bytes]:
@@ -14,13 +33,102 @@ def json_lines(rows: Iterable[object]) -> Iterator[bytes]:
     return (f"{json.dumps(row, ensure_ascii=False, allow_nan=False)}\n".encode() for row in rows)
 
 
-class Folder:
-    """A folder of a bucket; keys are relative to it."""
+@dataclass(frozen=True)
+class Published:
+    """An object, and the SHA-256 that it had when it was published; empty if that is unknown."""
 
-    def __init__(self, s3: Any, bucket: str, prefix: str) -> None:
+    bucket: str
+    key: str
+    sha256: str = ""
+
+    @classmethod
+    def at(cls, uri: str, sha256: str) -> Self:
+        """Return the object of an S3 URI."""
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        return cls(bucket, key, sha256)
+
+    def read(self, s3: Any) -> bytes:
+        """Return the content. Raises ReplacedError if it is not what was published, or is gone."""
+        content: bytes = self._open(s3).read()
+        self._compare(hashlib.sha256(content).hexdigest())
+        return content
+
+    def check(self, s3: Any) -> None:
+        """Raise ReplacedError if the object is not what was published, or is gone."""
+        if not self.sha256:
+            return
+        found = hashlib.sha256()
+        for chunk in self._open(s3).iter_chunks(CHUNK_BYTES):
+            found.update(chunk)
+        self._compare(found.hexdigest())
+
+    def _open(self, s3: Any) -> Any:
+        try:
+            return s3.get_object(Bucket=self.bucket, Key=self.key)["Body"]
+        except ClientError as error:
+            if not (self.sha256 and is_missing(error)):
+                raise
+            raise ReplacedError(
+                f"{self} does not exist any more; its SHA-256 was {self.sha256}. {_NEXT}"
+            ) from error
+
+    def _compare(self, found: str) -> None:
+        if self.sha256 and found != self.sha256:
+            raise ReplacedError(
+                f"{self} was replaced after it was published: its SHA-256 is {found}, expected "
+                f"{self.sha256}. {_NEXT}"
+            )
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
+@dataclass(frozen=True)
+class Seal:
+    """Authenticates objects with an HMAC over their name and content, by a key that the bucket doesn't hold.
+
+    Objects that S3 stored before `since`, in epoch seconds, need no seal: an earlier stack left them.
+    """
+
+    key: str = field(repr=False)
+    since: float = 0.0
+
+    def of(self, uri: str, content: bytes) -> str:
+        """Return an object's seal."""
+        return hmac.new(self.key.encode(), uri.encode() + b"\n" + content, hashlib.sha256).hexdigest()
+
+    def check(self, uri: str, content: bytes, found: Mapping[str, Any]) -> None:
+        """Raise ReplacedError unless the object is sealed, given GetObject's response.
+
+        The error doesn't tell the right seal, with which a replaced object would pass.
+        """
+        given = str(found.get("Metadata", {}).get(SEAL, ""))
+        if hmac.compare_digest(given.encode(), self.of(uri, content).encode()):
+            return
+        if self.since and found["LastModified"].timestamp() < self.since:
+            return
+        raise ReplacedError(
+            f"{uri} was not written by these functions, or was replaced: expected their seal, found "
+            f"{'another one' if given else 'none'}; its SHA-256 is {hashlib.sha256(content).hexdigest()}. "
+            f"{_NEXT}"
+        )
+
+
+class Folder:
+    """A folder of a bucket; keys are relative to it.
+
+    With a `seal`, objects are sealed when they are written, and checked when they are read.
+    """
+
+    def __init__(self, s3: Any, bucket: str, prefix: str, seal: Seal | None = None) -> None:
         """Open a folder; `prefix` ends in a slash."""
         self.bucket, self.prefix = bucket, prefix
-        self._s3 = s3
+        self._s3, self._seal = s3, seal
+
+    @property
+    def unsealed(self) -> Folder:
+        """Return the same folder for objects that Bedrock wrote, which have no seal."""
+        return Folder(self._s3, self.bucket, self.prefix)
 
     def uri(self, key: str) -> str:
         """Return the S3 URI of a key."""
@@ -37,12 +145,14 @@ class Folder:
     def read(self, key: str) -> Any | None:
         """Return a JSON document, or None if the key does not exist."""
         found = or_none(self._s3.get_object, Bucket=self.bucket, Key=f"{self.prefix}{key}")
-        return None if found is None else json.loads(found["Body"].read())
+        return None if found is None else json.loads(self._content(key, found))
 
     def rows(self, key: str) -> Iterator[Any]:
         """Yield the documents of a JSON Lines file."""
-        body = self._s3.get_object(Bucket=self.bucket, Key=f"{self.prefix}{key}")["Body"]
-        for line in body.iter_lines():
+        found = self._s3.get_object(Bucket=self.bucket, Key=f"{self.prefix}{key}")
+        # Nothing is used before all of it is checked.
+        lines = found["Body"].iter_lines() if self._seal is None else self._content(key, found).splitlines()
+        for line in lines:
             if line.strip():
                 yield json.loads(line)
 
@@ -50,13 +160,35 @@ class Folder:
         """Write a JSON document."""
         self._put(key, json.dumps(document, indent=1, allow_nan=False).encode(), "application/json")
 
+    def create(self, key: str, document: object) -> bool:
+        """Write a JSON document unless the key exists. Return whether it was written."""
+        try:
+            self._put(key, json.dumps(document).encode(), "application/json", IfNoneMatch="*")
+        except ClientError as error:
+            if code(error) not in {"PreconditionFailed", "ConditionalRequestConflict"}:
+                raise
+            return False
+        return True
+
     def write_page(self, key: str, page: str) -> None:
         """Write an HTML page."""
         self._put(key, page.encode(), "text/html; charset=utf-8")
 
-    def write_rows(self, key: str, rows: Iterable[object]) -> None:
-        """Write a JSON Lines file, completely or not at all."""
-        self._put(key, b"".join(json_lines(rows)), "application/x-ndjson")
+    def write_rows(self, key: str, rows: Iterable[object]) -> str:
+        """Write a JSON Lines file, completely or not at all. Return its SHA-256."""
+        content = b"".join(json_lines(rows))
+        self._put(key, content, "application/x-ndjson")
+        return hashlib.sha256(content).hexdigest()
 
-    def _put(self, key: str, body: bytes, kind: str) -> None:
-        self._s3.put_object(Bucket=self.bucket, Key=f"{self.prefix}{key}", Body=body, ContentType=kind)
+    def _put(self, key: str, body: bytes, kind: str, **more: Any) -> None:
+        if self._seal is not None:
+            more["Metadata"] = {SEAL: self._seal.of(self.uri(key), body)}
+        self._s3.put_object(
+            Bucket=self.bucket, Key=f"{self.prefix}{key}", Body=body, ContentType=kind, **more
+        )
+
+    def _content(self, key: str, found: Mapping[str, Any]) -> bytes:
+        content: bytes = found["Body"].read()
+        if self._seal is not None:
+            self._seal.check(self.uri(key), content, found)
+        return content

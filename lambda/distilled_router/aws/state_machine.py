@@ -9,11 +9,11 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from distilled_router.aws.errors import is_transient
+from distilled_router.aws.errors import ReplacedError, is_transient
 
 # A state's data is at most 262,144 bytes (Step Functions quotas); a reason needs far less.
 MESSAGE_CHARACTERS = 2000
@@ -24,11 +24,15 @@ LONGEST_PAUSE_SECONDS = 3_600
 
 
 class StageResult(TypedDict):
-    """The result of a step: `waiting` repeats it after `seconds`, `done` leads to the next step."""
+    """The result of a step: `waiting` repeats it after `seconds`, `done` leads to the next step.
+
+    `files` holds the SHA-256 of the files that the step published, by name.
+    """
 
     outcome: Literal["waiting", "done", "failed"]
     message: str
     seconds: int
+    files: NotRequired[dict[str, str]]
 
 
 def waiting(message: str, seconds: int) -> StageResult:
@@ -71,10 +75,13 @@ def pause(seconds: float, least: int) -> int:
 def wait_if_transient(step: Callable[[], StageResult], seconds: int) -> StageResult:
     """Return a step's result, or `waiting` if AWS throttled a call, failed or did not respond.
 
-    A job that cost hours and money must not fail because of a call that would succeed a minute later.
+    A job that cost hours and money must not fail because of a call that would succeed a minute later. An
+    object that somebody replaced is no reason to wait: the result is `failed`.
     """
     try:
         return step()
+    except ReplacedError as error:
+        return failed(str(error))
     except (ClientError, BotoCoreError) as error:
         if not is_transient(error):
             raise

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self
 
@@ -33,6 +33,7 @@ from distilled_router.aws.errors import (
     with_retries,
 )
 from distilled_router.aws.fence import SupersededError, checked_before_each_try
+from distilled_router.aws.objects import Published
 from distilled_router.bedrock import ownership, roles
 from distilled_router.bedrock.lifecycle import check_fallback, check_usable
 from distilled_router.bedrock.models import base_model
@@ -40,8 +41,10 @@ from distilled_router.bedrock.naming import (
     DIGEST_TAG,
     MOST_ATTEMPTS,
     OWNER_TAG,
+    TRAINING_TAG,
     attempt_name,
     bedrock_tags,
+    digest_of,
     first_name,
 )
 from distilled_router.bedrock.ownership import CLAIM_TAG, DROPPED_TAG, REQUEST_TAG, Claimant
@@ -83,12 +86,14 @@ class Request:
         check_newest: raises SupersededError if the job is not wanted any more.
         absence_seconds: for how long a job that may have been created for it must not be found, until this
             counts.
+        check_data: raises ReplacedError if the job's training file is not the one that was published.
     """
 
     claimant: Claimant
     request_id: str
     check_newest: Callable[[], None] = lambda: None
     absence_seconds: float = 0.0
+    check_data: Callable[[], None] = lambda: None
 
     @classmethod
     def of(cls, event: Event) -> Self:
@@ -128,6 +133,11 @@ class JobSpec:
     custom_model_kms_key_id: str | None = None
     fallback_model: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def training(self) -> Published:
+        """Return the training file with its SHA-256, if that is known."""
+        return training_of(self.training_data_uri or "", self.tags)
 
     def decisive(self) -> dict[str, Any]:
         """Return the properties that decide the model, which the job's name stands for.
@@ -214,6 +224,20 @@ def _token(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def training_of(uri: str, tags: Mapping[str, str]) -> Published:
+    """Return the training file of a job with these tags. Without the tag, as for logs, nothing is checked."""
+    return Published.at(uri, tags.get(TRAINING_TAG, "") if uri else "")
+
+
+def check_training(bedrock: Any, s3: Any, job: Mapping[str, Any]) -> None:
+    """Raise ReplacedError if a job's training file is not the one that was published for it.
+
+    Bedrock takes no version of a file. So it is checked before the job is created and after it has ended.
+    """
+    uri = job.get("trainingDataConfig", {}).get("s3Uri") or ""
+    training_of(uri, _tags(bedrock, job)).check(s3)
+
+
 def find(bedrock: Any, name_or_arn: str) -> dict[str, Any] | None:
     """Return GetModelCustomizationJob's response, or None if no such job exists."""
     return or_none(bedrock.get_model_customization_job, jobIdentifier=name_or_arn)
@@ -236,6 +260,20 @@ def latest(bedrock: Any, name: str) -> dict[str, Any] | None:
     return found[-1] if found else None
 
 
+def created_since(bedrock: Any, owner: str, since: float) -> dict[str, float]:
+    """Return the times of an owner's jobs since an epoch second, by the names of their first attempts."""
+    found = dict[str, float]()
+    pages = bedrock.get_paginator("list_model_customization_jobs").paginate(
+        creationTimeAfter=datetime.fromtimestamp(since, UTC), nameContains=owner
+    )
+    for page in pages:
+        for job in page["modelCustomizationJobSummaries"]:
+            name = str(job["jobName"])
+            if digest_of(owner, name):
+                found[first_name(name)] = job["creationTime"].timestamp()
+    return found
+
+
 def ensure(
     bedrock: Any, spec: JobSpec, request: Request, *, allow_legacy: bool, today: datetime | None = None
 ) -> str:
@@ -245,13 +283,14 @@ def ensure(
         NotYetError: The call failed temporarily: the role can't be assumed yet, Bedrock throttles, or the
             response was lost. The token makes repeating it safe.
         NameInUseError: Bedrock knows the job, but its reads don't show it yet.
-        ResourceError: Nothing was created: a model has ended, the name belongs to another owner, or Bedrock
-            refuses the request.
+        ResourceError: Nothing was created: a model has ended, the name belongs to another owner, the training
+            file was replaced, or Bedrock refuses the request.
         SupersededError: The request is superseded. A job that was created for it meanwhile is stopped.
     """
     existing = find(bedrock, spec.job_name)
     if existing is None:
         check_models(bedrock, spec, allow_legacy=allow_legacy, today=today)
+        request.check_data()
     arn = spec.job_name
     try:
         with checked_before_each_try(bedrock, CREATE_JOB, request.check_newest):

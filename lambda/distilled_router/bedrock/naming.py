@@ -11,6 +11,9 @@ OWNER_TAG = "distilled-router:owner"
 DIGEST_TAG = "distilled-router:digest"
 # On a labelling's batch job: the digest of its labels.
 LABELS_TAG = "distilled-router:labels"
+# On a customization job: the SHA-256 of the files that were published for it.
+TRAINING_TAG = "distilled-router:training"
+HOLDOUT_TAG = "distilled-router:holdout"
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{12}")
 
 # Bedrock's patterns, written to match in linear time: the published one of job names is exponential.
@@ -52,6 +55,11 @@ def digest_of(owner: str, name: str) -> str | None:
     first = first_name(name)
     digest = first.removeprefix(f"{owner}-")
     return digest if first != digest and DIGEST_PATTERN.fullmatch(digest) else None
+
+
+def owner_of(name: str) -> str:
+    """Return the owner in a name by `release_name`."""
+    return name.rpartition("-")[0]
 
 
 def throughput_name(name: str, units: int, commitment: str | None) -> str:

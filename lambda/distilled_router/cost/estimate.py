@@ -1,24 +1,21 @@
-"""Estimate what a deployment costs, before anything is paid for, and check it against the limit."""
+"""Estimate what a deployment costs, before anything is paid for, and compare it with the limit.
+
+`cost.limit` compares it together with what was committed before.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from math import floor, log10
-from typing import TYPE_CHECKING
 
-from distilled_router.aws.errors import ResourceError
 from distilled_router.cost.lines import Amount, Case, Line, Spec, Volume
 from distilled_router.cost.prices import PriceError, Prices
 from distilled_router.task.task import Task
 
-if TYPE_CHECKING:
-    # Its module needs Powertools, which a synthesis doesn't have.
-    from distilled_router.aws.custom_resource import Event
-
 __all__ = [
+    "LABELS",
     "Amount",
     "Estimate",
     "Line",
@@ -27,7 +24,6 @@ __all__ = [
     "Volume",
     "check",
     "dollars",
-    "enforce_limit",
     "estimate",
     "graded",
 ]
@@ -37,6 +33,8 @@ COMPARED = {
     "Claude Haiku 4.5": "us.anthropic.claude-haiku-4-5-20251001-v1:0",
     "Claude Haiku 5.5": "us.anthropic.claude-haiku-5-5",
 }
+# The line of the teacher's answers to raw queries.
+LABELS = "labels by the teacher"
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def estimate(spec: Spec, volume: Volume, task: Task, prices: Prices) -> Estimate
     if case.most_pairs:
         once = {"teacher in the job": case.pairs, **once}
     if spec.samples:
-        once = {"labels by the teacher": case.labels, **once}
+        once = {LABELS: case.labels, **once}
     answering = {
         "distilled": (spec.student, False),
         "base": (spec.base_model, True),
@@ -113,7 +111,7 @@ def graded(spec: Spec, volume: Volume, task: Task, prices: Prices, *, judge: str
 
 
 def check(found: Estimate, maximum_usd: float) -> str | None:
-    """Return why an estimate is refused, as text for a person, or None.
+    """Return why an estimate is refused by itself, as text for a person, or None.
 
     The maximum of what is paid once must not exceed `maximum_usd`, the setting
     `distillation.maximum_cost_usd`. If one of its prices is unknown, the limit can't be checked, and the
@@ -133,20 +131,6 @@ def check(found: Estimate, maximum_usd: float) -> str | None:
         f"{dollars(found.once.expected_usd)} USD are expected. The largest parts, at most: {parts}. To lower "
         f"it: {remedies}. Or raise the limit. `make cost` shows the whole estimate."
     )
-
-
-def enforce_limit(event: Event, volume: Volume, task: Task) -> None:
-    """Raise ResourceError if a custom resource's data would cost more than its limit.
-
-    The properties are `Cost` (a Spec as JSON) and `MaximumCostUsd`. Without them nothing is refused, nor if
-    cost, digest and plan are unchanged.
-    """
-    given, old = event.properties, event.old_properties
-    if "Cost" not in given or all(old.get(name) == given.get(name) for name in ("Cost", "Digest", "Plan")):
-        return
-    found = estimate(Spec(**json.loads(str(given["Cost"]))), volume, task, Prices.load())
-    if problem := check(found, float(given["MaximumCostUsd"])):
-        raise ResourceError(problem)
 
 
 def dollars(usd: float) -> str:

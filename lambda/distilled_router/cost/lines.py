@@ -2,7 +2,7 @@
 
 Each line has two amounts, in US dollars. The expected one uses averages and the usual course. The maximum is
 what the settings allow: prompts with 50 % more tokens, answers of maximum length, every record asked twice,
-all pairs that Bedrock may synthesize, and the maximum number of epochs.
+all pairs that Bedrock may synthesize, the maximum number of epochs, and all retries of the job.
 
 Tokens are estimated, since the models' tokenizers are not public.
 """
@@ -60,6 +60,8 @@ class Spec:
         logged: whether the rows are logged requests, which contain the full prompt.
         model_units, hourly_price_usd: provisioned throughput; 0 on demand.
         kept_models: maximum number of stored models besides the live one.
+        retries: how often the job is created again after an internal error of Bedrock.
+        job: name of the job that is paid; empty if it isn't known.
     """
 
     method: str
@@ -77,6 +79,8 @@ class Spec:
     model_units: int = 0
     hourly_price_usd: float = 0.0
     kept_models: int = 0
+    retries: int = 0
+    job: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +171,9 @@ class Case:
         return Line(
             name=name,
             expected=expected,
-            at_most=_amount(f"{most:,} {what}", most, _most(asked), longest, rate, "on demand"),
+            at_most=self._retried(
+                _amount(f"{most:,} {what}", most, _most(asked), longest, rate, "on demand")
+            ),
             lower=self._shorter,
             cited=rate.cited,
         )
@@ -193,9 +199,11 @@ class Case:
                 self.prices.training(spec.student, tokens),
                 f"{rows:,} rows x {asked + answered:,} tokens x {epochs} {passes}, {unit}",
             ),
-            at_most=Amount(
-                self.prices.training(spec.student, most_tokens),
-                f"({most or 0}) tokens x {most_epochs} {passes}, {unit}",
+            at_most=self._retried(
+                Amount(
+                    self.prices.training(spec.student, most_tokens),
+                    f"({most or 0}) tokens x {most_epochs} {passes}, {unit}",
+                )
             ),
             lower=self._shorter if pairs else "fewer rows or passes",
             cited=price.cited,
@@ -257,6 +265,13 @@ class Case:
             return volume.unlabelled
         answered = 0 if spec.samples else volume.queries - volume.unlabelled
         return max(MOST_PAIRS - answered, volume.unlabelled)
+
+    def _retried(self, amount: Amount) -> Amount:
+        """Return the cost of all attempts at the job. That a failed one is free isn't documented."""
+        attempts = 1 + self.spec.retries
+        if attempts == 1:
+            return amount
+        return Amount(attempts * amount.usd, f"{attempts} attempts x {amount.how}")
 
     @property
     def _shard(self) -> int:

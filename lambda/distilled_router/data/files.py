@@ -31,7 +31,7 @@ class DataFile:
         location: Bucket, Key and, if the settings name one, VersionId.
         s3: an S3 client.
         retry: repeats a call, see `with_retries`.
-        etag: of what was read.
+        etag, sha256: of what was read.
     """
 
     name: str
@@ -39,6 +39,7 @@ class DataFile:
     s3: Any
     retry: Retry = with_retries
     etag: str = field(default="", init=False)
+    sha256: str = field(default="", init=False)
 
     @classmethod
     def of(cls, name: str, properties: Mapping[str, str], s3: Any, retry: Retry = with_retries) -> DataFile:
@@ -58,7 +59,15 @@ class DataFile:
         except ClientError as error:
             raise self._unreadable(error) from error
         self.etag = opened["ETag"]
-        yield from lines(opened["Body"].iter_chunks(CHUNK_BYTES))
+        found = sha256()
+
+        def chunks() -> Iterator[bytes]:
+            for chunk in opened["Body"].iter_chunks(CHUNK_BYTES):
+                found.update(chunk)
+                yield chunk
+
+        yield from lines(chunks())
+        self.sha256 = found.hexdigest()
 
     def publish(self, bucket: str, key: str) -> None:
         """Copy the file that was read. Raises ResourceError if it changed since.

@@ -8,7 +8,7 @@ another student, find the same labels there and pay nothing. Another owner has a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Self
 
 
@@ -21,6 +21,7 @@ class Plan:
         digest: of all that decides the model.
         labels: digest of all that decides the teacher's answers.
         dataset: digest of all that decides the rows.
+        holdout_sha256: of a supplied hold-out set; empty if there is none.
 
     The other fields are the settings of the same names.
     """
@@ -42,11 +43,18 @@ class Plan:
     concurrency: int
     batch_hours: int
     poll_seconds: int
+    holdout_sha256: str = ""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
         """Read the plan from an execution's input. Keys that this version does not know are ignored."""
-        return cls(**{known.name: values[known.name] for known in fields(cls)})
+        return cls(
+            **{
+                known.name: values[known.name]
+                for known in fields(cls)
+                if known.name in values or known.default is MISSING
+            }
+        )
 
     def trained_share(self, *, is_holdout_given: bool) -> float:
         """Return the part of the kept queries that is used for training."""

@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+# Names of an owner's items in the releases table; what ends in `@` is followed by a version, a digest or a
+# window. Permissions are granted by these names.
 ROUTE = "route"
+ROUTE_COPY = "route@"
+RELEASE = "release@"
+DECLARED = "declared"
+WAIT = "wait@"
 # From here on, not every whole number is a float.
 _INEXACT = 2**53
 _POINTS = _INEXACT

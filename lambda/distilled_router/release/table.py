@@ -10,10 +10,11 @@ copy of it to the route's history.
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -21,10 +22,16 @@ from botocore.exceptions import ClientError
 from distilled_router.aws.errors import NotYetError, code, with_retries
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.declarations import Declarations
-from distilled_router.release.route import ROUTE, Route, Share, item_key, whole
-
-_DECLARED = "declared"
-_RELEASE = "release@"
+from distilled_router.release.route import (
+    DECLARED,
+    RELEASE,
+    ROUTE,
+    ROUTE_COPY,
+    Route,
+    Share,
+    item_key,
+    whole,
+)
 
 # The states of a release, in order. The last four are final.
 WAITING, DEPLOYING, EVALUATING, ROLLING_OUT = "waiting", "deploying", "evaluating", "rolling_out"
@@ -70,6 +77,9 @@ class Release:
         step_at: epoch second at which the step began.
         creating_until: epoch second until which a step may be creating a resource for the release.
         rolled_back: epoch second at which an operator rolled the release back; 0 if none did.
+        seal: key of the seals on the attempt's files (`aws.objects.Seal`); empty if it began before there
+            were any.
+        holdout_sha256: SHA-256 of the hold-out set; empty until it is known.
     """
 
     digest: str
@@ -90,6 +100,8 @@ class Release:
     step_at: int = 0
     creating_until: int = 0
     rolled_back: int = 0
+    seal: str = field(default="", repr=False)
+    holdout_sha256: str = ""
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> Release:
@@ -98,7 +110,7 @@ class Release:
         A field that is missing or that a person damaged has its default, so that no reader fails. An item
         without a state counts as a release in progress, so nothing of it is removed.
         """
-        values: dict[str, Any] = {"digest": str(item["id"]).partition(f"/{_RELEASE}")[2]}
+        values: dict[str, Any] = {"digest": str(item["id"]).partition(f"/{RELEASE}")[2]}
         for name, known in cls.__dataclass_fields__.items():
             value = item.get(name)
             if known.type == "int":
@@ -126,7 +138,7 @@ class Release:
     @property
     def is_adopted(self) -> bool:
         """Return whether its model comes from an existing job or model, which `source` names by its ARN."""
-        return self.source.startswith("arn:")
+        return any(f":{kind}/" in self.source for kind in ("custom-model", "model-customization-job"))
 
     @property
     def is_final(self) -> bool:
@@ -148,12 +160,12 @@ class Releases:
 
     def get(self, digest: str) -> Release | None:
         """Return the release of that digest, read consistently."""
-        item = self._item(f"{_RELEASE}{digest}")
+        item = self._item(f"{RELEASE}{digest}")
         return Release.from_item(item) if item else None
 
     def all(self) -> Iterator[Release]:
         """Return all releases."""
-        return (Release.from_item(item) for item in self._items(_RELEASE))
+        return (Release.from_item(item) for item in self._items(RELEASE))
 
     def update(self, digest: str, **fields: Any) -> bool:
         """Set fields of a release, and the time of the update. Return whether the release exists."""
@@ -186,6 +198,8 @@ class Releases:
             "stopping": "",
             "throughput": "",
             "rolled_back": 0,
+            "seal": secrets.token_hex(32),
+            "holdout_sha256": "",
             "started_at": now,
             "updated_at": now,
             "step": -1,
@@ -204,7 +218,7 @@ class Releases:
     @property
     def declarations(self) -> Declarations:
         """Return the declarations of the owner's Release resources."""
-        return Declarations(self.table, self.key(_DECLARED), self.now)
+        return Declarations(self.table, self.key(DECLARED), self.now)
 
     def declared(self) -> str | None:
         """Return the digest that the deployed stack declares; None before and after the stack exists."""
@@ -404,7 +418,7 @@ class Releases:
 
     def _copies(self) -> Iterator[Route]:
         """Return the route's history, in no particular order."""
-        return (Route.from_item(item) for item in self._items(f"{ROUTE}@"))
+        return (Route.from_item(item) for item in self._items(ROUTE_COPY))
 
     def _replacing(self, route: Route, after: Route) -> list[dict[str, Any]]:
         item = {"id": self.key(ROUTE), **route.to_item()}
@@ -417,7 +431,7 @@ class Releases:
         else:
             put["ConditionExpression"] = "#version = :read"
             put["ExpressionAttributeValues"] = {":read": read}
-        record = {"Item": {**item, "id": self.key(f"{ROUTE}@{route.version:09d}")}}
+        record = {"Item": {**item, "id": self.key(f"{ROUTE_COPY}{route.version:09d}")}}
         return [{"Put": put}, {"Put": record}]
 
     def _moving(self, digest: str, state: str, message: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -480,7 +494,7 @@ class Releases:
     ) -> dict[str, Any]:
         """Return UpdateItem's parameters, with placeholders for names: `state` and others are reserved."""
         change: dict[str, Any] = {
-            "Key": {"id": self.key(f"{_RELEASE}{digest}")},
+            "Key": {"id": self.key(f"{RELEASE}{digest}")},
             "UpdateExpression": "SET " + ", ".join(f"#{name} = :{name}" for name in fields),
             "ExpressionAttributeNames": {f"#{name}": name for name in fields},
             "ExpressionAttributeValues": {**{f":{name}": v for name, v in fields.items()}, **(values or {})},

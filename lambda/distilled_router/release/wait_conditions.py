@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 
 from distilled_router.aws.custom_resource import shortened
-from distilled_router.release.route import item_key, whole
+from distilled_router.release.route import WAIT, item_key, whole
 from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, Releases
 
 logger = Logger(child=True)
@@ -72,7 +72,7 @@ class WaitConditions:
     ) -> None:
         """Wrap the releases table."""
         self._table, self._now, self._put = table, now, put
-        self._prefix = item_key(owner, "wait@")
+        self._prefix = item_key(owner, WAIT)
 
     def register(self, window: Window) -> None:
         """Register a window. Registering it twice changes nothing."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from distilled_router.data.conversation import Example
+from distilled_router.links import inside
 from distilled_router.task.parsing import weights_problem
 from distilled_router.task.task import ROBUSTNESS_FILE, Task, TaskError, default_folder
 
@@ -41,11 +42,16 @@ class Robustness:
         Raises:
             TaskError: The file is invalid. The message names every problem.
         """
-        path = (folder or default_folder()) / ROBUSTNESS_FILE
+        folder = folder or default_folder()
+        path = folder / ROBUSTNESS_FILE
         if not path.exists():
             return cls()
         try:
-            values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+            values: dict[str, Any] = tomllib.loads(
+                inside(folder, ROBUSTNESS_FILE).read_text(encoding="utf-8")
+            )
+        except PermissionError as error:
+            raise TaskError(f"{path}: {error.strerror}") from error
         except ValueError as error:
             raise TaskError(f"{path}: {error}") from error
         if problems := list(_problems(values, task)):

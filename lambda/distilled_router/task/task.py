@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from distilled_router.links import inside
 from distilled_router.task.parsing import AnswerReader, InvalidOutput, apportioned, weights_problem
 
 __all__ = [
@@ -93,7 +94,7 @@ class Task:
             TaskError: A file is missing or invalid. The message names the folder and every problem.
         """
         folder = folder or default_folder()
-        toml, teacher, student = (_text(folder / file) for file in FILES)
+        toml, teacher, student = (_text(folder, file) for file in FILES)
         prompts: dict[str, Any] = {"teacher_prompt": teacher.strip(), "student_prompt": student.strip()}
         try:
             values = tomllib.loads(toml)
@@ -237,9 +238,10 @@ def _place(label: str, prompt: str) -> int | None:
     return found.start() if found else None
 
 
-def _text(path: Path) -> str:
+def _text(folder: Path, file: str) -> str:
+    path = folder / file
     try:
-        return path.read_text(encoding="utf-8")
+        return inside(folder, file).read_text(encoding="utf-8")
     except OSError as error:
         raise TaskError(f"{path}: {error.strerror}; a task's folder contains {', '.join(FILES)}") from error
     except UnicodeDecodeError as error:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from candidate.watch_job import watch
+from candidate.watch_job import Clients, watch
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.bedrock import ownership
+from distilled_router.bedrock.naming import HOLDOUT_TAG, TRAINING_TAG
 from distilled_router.bedrock.ownership import claims
 from distilled_router.env import CandidateEnv
 from tests.unit.release_world import OWNER, RELEASE, A, World
@@ -38,6 +39,7 @@ def candidate_env(**settings: Any) -> CandidateEnv:
         "logical_id": RELEASE.logical_id,
         "absence_seconds": 0,
         "tags": {},
+        "holdout_sha256": "",
     }
     return CandidateEnv(**{**usual, **settings})
 
@@ -46,8 +48,7 @@ def poll(world: World, digest: str = A, *, bedrock: Any = None, **settings: Any)
     """Poll once with changed settings; `bedrock` replaces the plain client."""
     return watch(
         digest,
-        bedrock or world.bedrock,
-        world.stepfunctions,
+        Clients(bedrock or world.bedrock, world.stepfunctions, world.server.s3),
         world.releases,
         candidate_env(**settings),
         now=world.now,
@@ -74,6 +75,12 @@ def tags(world: World, arn: str) -> dict[str, str]:
     """Return a resource's tags, without claims."""
     found = world.bedrock.list_tags_for_resource(resourceARN=arn)["tags"]
     return unclaimed({tag["key"]: tag["value"] for tag in found})
+
+
+def hashes(world: World, name: str = NAME) -> dict[str, str]:
+    """Return the tags of a job that have the SHA-256 of its files."""
+    found = tags(world, job_of(world, name)["jobArn"])
+    return {tag: found[tag] for tag in (TRAINING_TAG, HOLDOUT_TAG)}
 
 
 def claims_on(world: World, arn: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, attempt_name
 from distilled_router.release.table import SUPERSEDED
 from local.bedrock.faults import ROLE_TEXTS
-from tests.unit.candidate.polls import CREATE, NAME, TWICE, all_jobs, job_of, only, poll, tags
+from tests.unit.candidate.polls import CREATE, NAME, TWICE, all_jobs, hashes, job_of, only, poll, tags
 from tests.unit.local.bedrock.scenes import HOUR
 from tests.unit.release_world import OWNER, A, Proxy, World
 
@@ -47,7 +47,7 @@ def test_the_next_attempt_is_awaited_and_gives_its_model(world: World) -> None:
     assert poll(world, **TWICE)["outcome"] == "done"
     job = job_of(world, SECOND)
     assert world.release(A).model_arn == job["outputModelArn"]
-    assert tags(world, job["outputModelArn"]) == {OWNER_TAG: OWNER, DIGEST_TAG: A}
+    assert tags(world, job["outputModelArn"]) == {OWNER_TAG: OWNER, DIGEST_TAG: A, **hashes(world)}
     assert world.calls(CREATE) == 2
 
 

@@ -7,14 +7,27 @@ from unittest.mock import Mock
 
 import pytest
 
+from distilled_router.aws.state_machine import wait_if_transient
 from distilled_router.bedrock import jobs, ownership
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
 from distilled_router.bedrock.ownership import DROPPED_TAG, Claimant
 from distilled_router.release.table import SUPERSEDED, WAITING
-from tests.unit.candidate.polls import CREATE, NAME, STOP, STOPPING, TWICE, claims_on, job_of, poll, tags
+from tests.unit.candidate.polls import (
+    CREATE,
+    NAME,
+    STOP,
+    STOPPING,
+    TWICE,
+    claims_on,
+    hashes,
+    job_of,
+    poll,
+    tags,
+)
 from tests.unit.framework import STACK
-from tests.unit.local.bedrock.scenes import HOUR, MINUTE
-from tests.unit.release_world import JOB, OWNER, RELEASE, A, B, Proxy, World
+from tests.unit.local.bedrock.scenes import HOUR, MINUTE, labelled, lines
+from tests.unit.release_world import HOLDOUT_SHA256, JOB, OWNER, RELEASE, A, B, Proxy, World
+from tests.unit.resource_scenes import INTERNAL
 
 
 def test_running_job_is_awaited_and_its_phases_shown(world: World) -> None:
@@ -137,7 +150,10 @@ def test_the_model_gets_its_jobs_present_tags(world: World, model: str) -> None:
     world.bedrock.tag_resource(resourceARN=model, tags=bedrock_tags({"team": "old", "gone": "x"}))
     retag(world, team="search", cost="7")
     assert poll(world)["outcome"] == "done"
-    assert tags(world, model) == {OWNER_TAG: OWNER, DIGEST_TAG: A, "team": "search", "cost": "7"}
+    assert tags(world, model) == {
+        **{OWNER_TAG: OWNER, DIGEST_TAG: A, "team": "search", "cost": "7"},
+        **hashes(world),
+    }
 
 
 def test_model_gets_the_claims_that_its_job_has_when_it_is_ready(world: World) -> None:
@@ -196,3 +212,40 @@ def test_a_model_without_the_owners_tag_is_left_alone(world: World, model: str) 
     calls = world.calls("TagResource")
     assert poll(world)["outcome"] == "done"
     assert world.calls("TagResource") == calls
+
+
+# Somebody else writes to the bucket
+
+
+def test_hash_of_the_hold_out_set_comes_with_the_model(world: World) -> None:
+    world.begin(A)
+    world.train(A)
+    assert poll(world)["outcome"] == "done"
+    assert world.release(A).holdout_sha256 == HOLDOUT_SHA256
+    # That of the settings goes first.
+    world.begin(A, attempt=2)
+    assert world.release(A).holdout_sha256 == ""
+    poll(world, holdout_sha256="f" * 64)
+    assert world.release(A).holdout_sha256 == "f" * 64
+
+
+def test_model_whose_training_file_was_replaced_meanwhile_is_not_deployed(world: World) -> None:
+    world.begin(A)
+    world.start_job(A)
+    world.server.s3.put_object(Bucket="data", Key=f"{NAME}.jsonl", Body=lines(labelled()[:110]))
+    world.advance(2 * HOUR)
+    result = wait_if_transient(lambda: poll(world), 60)
+    assert result["outcome"] == "failed"
+    assert result["message"].startswith(f"s3://data/{NAME}.jsonl was replaced after it was published")
+    assert world.release(A).model_arn == ""
+
+
+def test_failed_job_is_not_repeated_with_a_replaced_training_file(world: World) -> None:
+    world.begin(A)
+    world.server.fault("job_failed", message=INTERNAL)
+    world.start_job(A)
+    world.advance(HOUR)
+    world.server.s3.put_object(Bucket="data", Key=f"{NAME}.jsonl", Body=b"other rows")
+    result = wait_if_transient(lambda: poll(world, **TWICE), 60)
+    assert (result["outcome"], world.calls(CREATE)) == ("failed", 1)
+    assert "was replaced after it was published" in result["message"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -39,6 +40,7 @@ class Shop:
     bucket: str
     task: Task
     requests: RequestsTable = field(default_factory=RequestsTable)
+    bedrock: Any = None
 
     def properties(self, **changes: Any) -> dict[str, Any]:
         """Return the properties as CloudFormation sends them."""
@@ -61,7 +63,10 @@ class Shop:
         """Return the custom resource behind its framework."""
         client = s3 or self.s3
         return behind_framework(
-            self.requests, lambda event: handler.handle(event, client, self.task, retry_at_once)
+            self.requests,
+            lambda event: handler.handle(
+                event, handler.Services(client, self.bedrock), self.task, retry_at_once
+            ),
         )
 
     def create(self, s3: Any = None, **changes: Any) -> Response:
@@ -87,8 +92,8 @@ def holdout(task: Task) -> bytes:
 
 
 @pytest.fixture
-def shop(aws: Client, bucket: str, task: Task, rows: bytes, holdout: bytes) -> Shop:
-    shop = Shop(aws("s3"), bucket, task)
+def shop(aws: Client, bucket: str, task: Task, rows: bytes, holdout: bytes, bedrock: Any) -> Shop:
+    shop = Shop(aws("s3"), bucket, task, bedrock=bedrock)
     shop.put("training", rows)
     shop.put("holdout", holdout)
     return shop
@@ -105,6 +110,8 @@ def test_a_good_data_set_is_published_byte_by_byte(shop: Shop, rows: bytes, hold
         "Digest": DIGEST,
         "TrainingRows": "120",
         "HoldoutRows": "100",
+        "TrainingSha256": hashlib.sha256(rows).hexdigest(),
+        "HoldoutSha256": hashlib.sha256(holdout).hexdigest(),
     }
     assert shop.published() == {f"{FOLDER}training.jsonl": rows, f"{FOLDER}holdout.jsonl": holdout}
 
@@ -459,7 +466,7 @@ def test_a_bucket_that_is_gone_does_not_hold_the_stack(shop: Shop) -> None:
 
 def test_the_entry_point_logs_no_response_url(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     requests_table.provide(monkeypatch)
-    monkeypatch.setattr(handler, "client", {"s3": shop.s3}.__getitem__)
+    monkeypatch.setattr(handler, "client", {"s3": shop.s3, "bedrock": shop.bedrock}.__getitem__)
     with logged(handler.logger) as lines:
         answer = handler.on_event(framework.create(shop.properties()), None)
 
@@ -484,16 +491,18 @@ def test_region_is_reported_even_if_access_to_the_bucket_is_denied(shop: Shop) -
     assert "is in eu-west-1" in response.reason
 
 
+COST = Spec(
+    method="distillation",
+    teacher="us.amazon.nova-pro-v1:0",
+    student="amazon.nova-micro-v1:0:128k",
+    base_model="us.amazon.nova-micro-v1:0",
+    max_response_length=1000,
+    synthesis=True,
+)
+
+
 def test_estimate_above_the_limit_publishes_nothing(shop: Shop) -> None:
-    cost = Spec(
-        method="distillation",
-        teacher="us.amazon.nova-pro-v1:0",
-        student="amazon.nova-micro-v1:0:128k",
-        base_model="us.amazon.nova-micro-v1:0",
-        max_response_length=1000,
-        synthesis=True,
-    )
-    limited = shop.properties(Cost=json.dumps(asdict(cost)), MaximumCostUsd="1")
+    limited = shop.properties(Cost=json.dumps(asdict(COST)), MaximumCostUsd="1")
     response = shop.resource().send(framework.create(limited))
     assert not response.succeeded
     assert "distillation.maximum_cost_usd = 1" in response.reason
@@ -503,6 +512,37 @@ def test_estimate_above_the_limit_publishes_nothing(shop: Shop) -> None:
     # Data that passed once is not refused under a lower limit: nothing new is paid.
     lowered = shop.resource().send(framework.update(raised.physical_id, limited, limited))
     assert lowered.succeeded
+
+
+def limited(shop: Shop, job: str, **changes: Any) -> dict[str, Any]:
+    """Return the properties of a job that may cost about 125 USD, under a limit for one of them."""
+    cost = json.dumps(asdict(replace(COST, job=f"video-router-dev-{job * 12}", **changes)))
+    return shop.properties(Cost=cost, MaximumCostUsd="200", MaximumCostDays="30")
+
+
+def test_deployments_of_several_jobs_share_the_limit(shop: Shop) -> None:
+    first = limited(shop, "a")
+    created = framework.create(first)
+    assert shop.resource().send(created).succeeded
+    assert shop.resource().send(created).succeeded  # delivered twice
+    update = framework.update(f"s3://{shop.bucket}/{FOLDER}", limited(shop, "b"), first)
+    refused = shop.resource().send(update)
+    assert not refused.succeeded
+    assert "more than distillation.maximum_cost_usd = 200" in refused.reason
+    assert "video-router-dev-aaaaaaaaaaaa" in refused.reason
+    # CloudFormation rolls back.
+    assert (
+        shop.resource()
+        .send(framework.update(update["PhysicalResourceId"], first, limited(shop, "b")))
+        .succeeded
+    )
+
+
+def test_retries_that_the_settings_allow_count(shop: Shop) -> None:
+    refused = shop.resource().send(framework.create(limited(shop, "a", retries=1)))
+    assert not refused.succeeded
+    assert "2 attempts x" in refused.reason
+    assert shop.published() == {}
 
 
 def test_job_that_learns_from_logs_needs_a_holdout_only(shop: Shop) -> None:

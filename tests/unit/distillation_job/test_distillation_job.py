@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, TRAINING_TAG, bedrock_tags
 from distilled_router.bedrock.ownership import REQUEST_TAG
 from distilled_router.bedrock.roles import NEW_ROLE_SECONDS
 from local.bedrock.faults import ROLE_TEXTS
@@ -607,4 +608,35 @@ def test_an_unknown_model_is_named(world: World) -> None:
     )
 
     assert "us.amazon.nova-9:0 is unknown" in response.reason
+    assert world.server.calls(CREATE) == []
+
+
+# Somebody else writes to the bucket
+
+
+def hashed(world: World) -> dict[str, Any]:
+    """Return the properties of a job whose training file has a known hash."""
+    body = world.s3.get_object(Bucket="data", Key="datasets/d1/training.jsonl")["Body"].read()
+    tags = job_properties()["Tags"]
+    return job_properties(Tags={**tags, TRAINING_TAG: hashlib.sha256(body).hexdigest()})
+
+
+def test_job_of_the_published_file_is_created(world: World) -> None:
+    assert world.jobs().send(framework.create(hashed(world))).succeeded
+
+
+@pytest.mark.parametrize("body", [b"other rows", None])
+def test_job_of_a_replaced_file_is_not_created(world: World, rows: bytes, body: bytes | None) -> None:
+    properties, key = hashed(world), ("data", "datasets/d1/training.jsonl")
+    try:
+        if body:
+            world.s3.put_object(Bucket=key[0], Key=key[1], Body=body)
+        else:
+            del world.s3.objects[key]
+        response = world.jobs().send(framework.create(properties))
+    finally:
+        world.s3.put_object(Bucket=key[0], Key=key[1], Body=rows)
+    assert not response.succeeded
+    assert "s3://data/datasets/d1/training.jsonl" in response.reason
+    assert properties["Tags"][TRAINING_TAG] in response.reason
     assert world.server.calls(CREATE) == []

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from distillation_job.handler import create_if_wanted
+from distillation_job.handler import create_if_wanted, with_files
 from distilled_router.aws.fence import SupersededError
 from distilled_router.bedrock import jobs
+from distilled_router.bedrock.naming import HOLDOUT_TAG, TRAINING_TAG
 from distilled_router.bedrock.roles import NEW_ROLE_SECONDS
 from local.bedrock.faults import ROLE_TEXTS
 from tests.unit import framework
@@ -160,3 +161,23 @@ def test_step_returns_the_reason_why_bedrock_rejects_the_job(world: World) -> No
     result = create_job(world)
     assert result["outcome"] == "failed"
     assert "Service Quotas" in result["message"]
+
+
+def test_hashes_of_curated_files_are_tags_of_the_job(world: World) -> None:
+    files = {"training": "a" * 64, "holdout": "b" * 64, "validation": "c" * 64}
+    tagged = with_files(spec(), files)
+    assert {tagged.tags[tag] for tag in (TRAINING_TAG, HOLDOUT_TAG)} == {"a" * 64, "b" * 64}
+    assert (tagged.training.key, tagged.training.sha256) == ("datasets/d1/training.jsonl", "a" * 64)
+    # An execution that began before there were hashes has none.
+    assert with_files(spec(), {}) == spec()
+
+
+def test_step_creates_no_job_of_a_replaced_file(world: World) -> None:
+    def check_data() -> None:
+        with_files(spec(), {"training": "a" * 64}).training.check(world.s3)
+
+    request = jobs.Request(JOB, "arn:execution", check_data=check_data)
+    result = create_if_wanted(spec(), world.bedrock, request, allow_legacy=False)
+    assert result["outcome"] == "failed"
+    assert f"expected {'a' * 64}" in result["message"]
+    assert world.server.calls(CREATE) == []

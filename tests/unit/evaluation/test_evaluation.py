@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 import evaluation.handler
+from distilled_router.aws.objects import json_lines
+from distilled_router.aws.state_machine import wait_if_transient
 from distilled_router.env import EvaluationEnv
 from distilled_router.release.route import Share
 from distilled_router.release.table import EVALUATING, SUPERSEDED
@@ -16,6 +19,9 @@ from distilled_router.task.converse import CONCURRENCY
 from distilled_router.task.robustness import Robustness
 from evaluation.ask_models import ask_shard
 from evaluation.attempt import evaluation_of
+from evaluation.attempt import row as kept
+from evaluation.contenders import CANDIDATE
+from evaluation.metrics import Answer
 from evaluation.prepare_evaluation import prepare
 from evaluation.score_and_gate import score
 from tests.unit.evaluation.court import ASKED, DATA, GATE, LAX, ROWS, Court, strict
@@ -217,7 +223,7 @@ def test_report_that_an_earlier_life_of_the_stack_left_is_not_taken_for_this_one
     court.candidate(ROWS)
     assert court.evaluate(gate=GATE)["outcome"] == "done"
     asked = world.calls("Converse")
-    world.releases.update(A, request_id="another life")
+    world.releases.update(A, request_id="another life", seal="another key", holdout_sha256="")
     court.hold_out((DATA / "holdout.jsonl").read_text().splitlines()[:20])
     world.server.fault("output_prose", count=None)
     result = court.evaluate(gate=replace(GATE, minimum_examples=20))
@@ -383,3 +389,83 @@ def test_handler_reads_its_gate_and_waits_out_a_throttle(
 def test_few_questions_are_asked_at_a_time() -> None:
     """An endpoint takes 2,000 requests a minute, which live traffic shares."""
     assert CONCURRENCY <= 8
+
+
+# Somebody else writes to the bucket
+
+
+def published(court: Court) -> str:
+    """Note the hash of the hold-out set, as WatchJob does; return it."""
+    world = court.world
+    body = world.s3.get_object(Bucket=world.bucket, Key="datasets/d/holdout.jsonl")["Body"].read()
+    sha256 = hashlib.sha256(body).hexdigest()
+    world.releases.update(A, holdout_sha256=sha256)
+    return sha256
+
+
+def test_hold_out_set_that_was_replaced_after_it_was_published_is_not_asked(
+    world: World, court: Court
+) -> None:
+    court.candidate()
+    sha256 = published(court)
+    easy = (DATA / "holdout.jsonl").read_text().splitlines()[:1] * ASKED
+    court.hold_out(easy)
+    result = wait_if_transient(court.evaluate, 60)
+    assert result["outcome"] == "failed"
+    assert f"s3://{world.bucket}/datasets/d/holdout.jsonl was replaced" in result["message"]
+    assert f"expected {sha256}" in result["message"]
+    assert world.calls("Converse") == 0
+
+
+def test_first_hold_out_set_counts_if_nobody_knows_its_hash(world: World, court: Court) -> None:
+    court.candidate(ROWS)
+    assert court.evaluate()["outcome"] == "done"
+    body = world.s3.get_object(Bucket=world.bucket, Key="datasets/d/holdout.jsonl")["Body"].read()
+    assert world.release(A).holdout_sha256 == hashlib.sha256(body).hexdigest()
+
+
+def forge(court: Court, key: str, old: str, new: str) -> str:
+    """Replace a file of the attempt, with the metadata that it had; return its URI."""
+    s3, bucket = court.world.s3, court.world.bucket
+    found = s3.get_object(Bucket=bucket, Key=key)
+    body = found["Body"].read().decode()
+    assert old in body
+    s3.put_object(Bucket=bucket, Key=key, Body=body.replace(old, new).encode(), Metadata=found["Metadata"])
+    return f"s3://{bucket}/{key}"
+
+
+@pytest.mark.parametrize(
+    ("under", "old", "new"),
+    [
+        ("plan.json", '"candidate"', '"candidate" '),
+        ("questions/", '"query"', '"query" '),
+        ("answers/", '"weights"', '"weights" '),
+    ],
+)
+def test_file_that_was_replaced_between_two_steps_decides_nothing(
+    world: World, court: Court, under: str, old: str, new: str
+) -> None:
+    court.candidate(ROWS)
+    assert court.evaluate()["outcome"] == "done"
+    uri = forge(court, court.keys(under)[0], old, new)
+    asked, evaluation = world.calls("Converse"), court.evaluation()
+    for step in (
+        lambda: score(A, world.releases, evaluation),
+        lambda: ask_shard(A, "00000.jsonl", world.releases, evaluation),
+    ):
+        result = wait_if_transient(step, 60)
+        assert result["outcome"] == "failed"
+        assert f"{uri} was not written by these functions, or was replaced" in result["message"]
+    assert world.calls("Converse") == asked
+
+
+def test_answers_that_somebody_added_are_not_used(world: World, court: Court) -> None:
+    court.candidate()
+    prepare(A, world.releases, court.evaluation())
+    right = [kept(CANDIDATE, Answer(f"holdout-{n:06d}", court.task.static_weights)) for n in range(ASKED)]
+    body = b"".join(json_lines(right))
+    key = f"releases/{OWNER}/{A}-1/answers/{world.release(A).life}/00000/000.jsonl"
+    world.s3.put_object(Bucket=world.bucket, Key=key, Body=body)
+    result = wait_if_transient(lambda: ask_shard(A, "00000.jsonl", world.releases, court.evaluation()), 60)
+    assert (result["outcome"], world.calls("Converse")) == ("failed", 0)
+    assert "expected their seal, found none" in result["message"]

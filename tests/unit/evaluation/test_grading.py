@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 from botocore.exceptions import ClientError
 
-from distilled_router.aws.objects import Folder
+from distilled_router.aws.objects import Folder, Seal
 from distilled_router.aws.state_machine import StageResult, wait_if_transient
 from distilled_router.bedrock.evaluation_jobs import job_name, name_part
 from distilled_router.bedrock.naming import OWNER_TAG
@@ -22,7 +22,7 @@ from distilled_router.release.sweep import Sweep
 from distilled_router.release.table import FAILED, LIVE, ROLLING_OUT, SUPERSEDED, Release
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
-from evaluation.attempt import Evaluation, Failures, row
+from evaluation.attempt import Evaluation, Failures, attempt_folder, row
 from evaluation.contenders import CANDIDATE
 from evaluation.grade_answers import Grading, grade
 from evaluation.grades import METRIC, MOST_PROMPTS, instructions, metric, sample
@@ -79,14 +79,13 @@ class Bench:
         return release
 
     def folder(self, release: Release) -> Folder:
-        return Folder(self.world.s3, self.world.bucket, f"releases/{OWNER}/{A}-{release.attempt}/")
+        return attempt_folder(self.world.s3, self.world.bucket, OWNER, release)
 
     @property
     def judged(self) -> Folder:
         release = self.world.release(A)
-        return Folder(
-            self.world.s3, self.world.bucket, f"releases/{OWNER}/{A}-{release.attempt}/judge/{release.life}/"
-        )
+        prefix = f"{self.folder(release).prefix}judge/{release.life}/"
+        return Folder(self.world.s3, self.world.bucket, prefix, Seal(release.seal))
 
     def evaluation(self, gate: Gate = LAX, judge: str = JUDGE) -> Evaluation:
         return Evaluation(
@@ -519,7 +518,8 @@ def test_few_grades_are_no_score_and_half_of_them_are(bench: Bench) -> None:
         bench.world.advance(HOUR)
         bench.jobs()
         (name,) = [name for name in bench.judged.names("results/") if name.endswith("_output.jsonl")]
-        bench.judged.write_rows(name, list(bench.judged.rows(name))[:rows])
+        written = bench.judged.unsealed
+        written.write_rows(name, list(written.rows(name))[:rows])
         assert problem in bench.grade()["message"]
         bench.decide()
         assert bool(bench.report()["judge"]["problem"]) == bool(problem)
@@ -710,3 +710,33 @@ def test_polls_become_rarer_so_that_the_executions_history_lasts(bench: Bench) -
         bench.world.advance(result["seconds"])
         rounds += 1
     assert 50 < rounds < 250
+
+
+# Somebody else writes to the bucket
+
+
+def forge(bench: Bench, key: str, old: bytes, new: bytes) -> None:
+    """Replace a file of the judge, with the metadata that it had."""
+    place = {"Bucket": bench.world.bucket, "Key": f"{bench.judged.prefix}{key}"}
+    found = bench.world.s3.get_object(**place)
+    body = found["Body"].read()
+    assert old in body
+    bench.world.s3.put_object(**place, Body=body.replace(old, new), Metadata=found["Metadata"])
+
+
+def test_questions_to_the_judge_that_were_replaced_give_no_score(bench: Bench) -> None:
+    bench.answered()
+    bench.step()
+    forge(bench, "prompts.jsonl", b"query 0", b"query 9")
+    result = bench.grade()
+    assert "the judge gave no score" in result["message"]
+    assert "prompts.jsonl was not written by these functions" in result["message"]
+
+
+def test_grades_that_were_replaced_are_not_used(bench: Bench) -> None:
+    bench.answered()
+    bench.grade()
+    forge(bench, "grades.json", b'"invalid": 0', b'"invalid": 4')
+    result = wait_if_transient(lambda: bench.decide(replace(LAX, minimum_judge_score=4.5)), 60)
+    assert result["outcome"] == "failed"
+    assert "grades.json was not written by these functions" in result["message"]

@@ -329,6 +329,21 @@ def test_hostile_texts_stay_texts() -> None:
     assert source.count("<script") == 0
 
 
+def test_policy_allows_the_pages_own_styles_and_nothing_else() -> None:
+    source = page(full())
+    (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', source)
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules == {
+        "default-src": "'none'",
+        "style-src": "'unsafe-inline'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    # It applies to what follows it.
+    assert source.index(policy) < source.index("<link") < source.index("<style")
+
+
 def test_texts_that_no_page_can_hold_are_replaced() -> None:
     report = full()
     for one in report["contenders"].values():
@@ -402,9 +417,24 @@ def test_what_is_missing_is_no_error(change: Callable[[dict[str, Any]], None]) -
     assert "None" not in document.text.replace("None.", "")
 
 
+def opened(file: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Open a page in Chromium; its output is the page afterwards and the messages of its console."""
+    assert CHROMIUM is not None
+    return subprocess.run(
+        [
+            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"),
+            *("--enable-logging=stderr", f"--user-data-dir={file.parent / 'profile'}", *options),
+            *("--virtual-time-budget=5000", "--dump-dom", file.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+
 def probed(name: str, width: int, height: int, folder: Path) -> dict[str, Any]:
     """Return what Chromium measures on a page in a window of that size."""
-    assert CHROMIUM is not None
     # Windows of the command line are at least 500 px wide, so a frame stands in for a phone's.
     report = {"full": full, "refused": refused}.get(name, full)()
     for change in PARTIAL:
@@ -419,21 +449,7 @@ def probed(name: str, width: int, height: int, folder: Path) -> dict[str, Any]:
         f"document.title = frames[0].document.title</script>",
         encoding="utf-8",
     )
-    done = subprocess.run(
-        [
-            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"),
-            *(
-                "--enable-logging=stderr",
-                f"--user-data-dir={folder / 'profile'}",
-                f"--window-size={width},{height}",
-            ),
-            *("--virtual-time-budget=5000", "--dump-dom", frame.as_uri()),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    done = opened(frame, f"--window-size={width},{height}")
     assert "CONSOLE" not in done.stderr, done.stderr
     title = re.search(r"<title>PROBE(.*?)</title>", done.stdout)
     assert title, done.stdout[:2_000] + done.stderr[-2_000:]
@@ -457,3 +473,17 @@ def test_browser_shows_the_decision_first_and_nothing_too_wide(
     assert 0 <= found["top"] < found["bottom"] <= size[1]
     assert all(height > 50 for height in found["plots"])
     assert len(found["plots"]) == (0 if name == "bare" else 4)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+def test_browser_runs_and_loads_nothing_that_gets_into_the_page(tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    inserted = (
+        "<script>document.title = 'ran'</script>"
+        '<img src="data:," onerror="document.title = \'ran\'">'
+        '<iframe src="https://127.0.0.1:9/"></iframe>'
+    )
+    file.write_text(page(full()).replace("<main>", f"<main>{inserted}", 1), encoding="utf-8")
+    done = opened(file)
+    assert "<title>ran</title>" not in done.stdout
+    assert done.stderr.count("Content Security Policy") >= 3

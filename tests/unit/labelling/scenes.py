@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from distilled_router.aws.objects import Folder
+from distilled_router.aws.objects import Folder, Seal
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.data.labelling_plan import Plan
@@ -23,6 +23,7 @@ BUCKET = "data"
 ROLE = "arn:aws:iam::000000000000:role/batch"
 CREATE = "CreateModelInvocationJob"
 HOUR = 3600
+SEAL = Seal("the key of the table")
 CLAIMANT = Claimant(framework.STACK, "LabellingResource5F6E7A8B")
 FIRST, SECOND = (f"arn:aws:states:us-east-1:000000000000:execution:m:a-{number}" for number in (1, 2))
 
@@ -57,17 +58,18 @@ class Scene:
     plan: Plan = PLAN
     bucket: str = BUCKET
     wanted: list[bool] = field(default_factory=lambda: [True])
+    seal: Seal = SEAL
 
     @property
     def folder(self) -> Folder:
-        return Folder(self.server.s3, self.bucket, self.plan.folder)
+        return Folder(self.server.s3, self.bucket, self.plan.folder, self.seal)
 
     def publish(self, count: int, shard: str = "00000") -> list[str]:
         """Write raw queries as the resource publishes them."""
         queries = [f"a red car number {number} driving at night" for number in range(count)]
         rows = [{"number": number, "query": query} for number, query in enumerate(queries)]
         self.folder.write_rows(f"queries/{shard}.jsonl", rows)
-        life.begin(self.server.s3, self.folder)
+        life.begin(self.folder)
         return queries
 
     def shard(self, name: str = "00000", execution: str = FIRST, **changes: Any) -> Shard:
@@ -119,6 +121,17 @@ class Scene:
     def with_plan(self, **changes: Any) -> Scene:
         """Return the same scene under another plan."""
         return replace(self, plan=replace(self.plan, **changes))
+
+
+def replaced(scene: Scene, key: str, *changes: tuple[str, str]) -> None:
+    """Replace an object of the folder, as somebody with access to the bucket would: with its metadata."""
+    place = {"Bucket": scene.bucket, "Key": f"{scene.plan.folder}{key}"}
+    found = scene.server.s3.get_object(**place)
+    body = found["Body"].read().decode()
+    for old, new in changes:
+        assert old in body
+        body = body.replace(old, new)
+    scene.server.s3.put_object(**place, Body=body.encode(), Metadata=found["Metadata"])
 
 
 def spoilt(rows: list[dict[str, Any]]) -> list[str]:

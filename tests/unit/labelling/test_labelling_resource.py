@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
@@ -20,12 +21,12 @@ from distilled_router.bedrock.ownership import Claimant
 from distilled_router.cost.estimate import Spec
 from distilled_router.data.conversation import row
 from distilled_router.data.labelling_plan import Plan
-from labelling import life, resource
+from labelling import life, resource, seals
 from labelling.dataset import GIVEN_HOLDOUT
 from labelling.resource import Services
 from local.bedrock import BedrockStandIn
 from tests.unit import framework
-from tests.unit.labelling.scenes import CLAIMANT, CREATE, OWNER, PLAN, TASK, Scene, failing
+from tests.unit.labelling.scenes import CLAIMANT, CREATE, OWNER, PLAN, SEAL, TASK, Scene, failing
 from tests.unit.requests_table import RequestsTable
 
 QUERIES = "".join(f"a red car number {number} driving at night\n" for number in range(250)).encode()
@@ -49,15 +50,21 @@ _numbers = count(1)
 class System:
     """One owner's labelling and its queries file."""
 
-    scene: Scene
+    account: Scene
     stepfunctions: Any
     machine: str
     source: str
     requests: RequestsTable = field(default_factory=RequestsTable)
 
     @property
+    def scene(self) -> Scene:
+        """Return the account with the seal in the requests table."""
+        found = seals.read(self.requests, self.account.plan.folder)
+        return replace(self.account, seal=found or SEAL)
+
+    @property
     def services(self) -> Services:
-        return Services(self.scene.bedrock, self.stepfunctions, self.scene.server.s3)
+        return Services(self.scene.bedrock, self.stepfunctions, self.scene.server.s3, self.requests)
 
     @property
     def folder(self) -> Folder:
@@ -234,6 +241,21 @@ def test_estimate_above_the_limit_refuses_and_pays_nothing(system: System) -> No
     assert system.states() == ["RUNNING"]
 
 
+def test_labels_and_other_jobs_share_the_limit(system: System) -> None:
+    def cost(plan: Plan) -> dict[str, Any]:
+        spec = replace(SPEC, job=f"{OWNER}-{plan.digest}")
+        return {"Cost": json.dumps(asdict(spec)), "MaximumCostUsd": "130", "MaximumCostDays": "30"}
+
+    system.requests.committed[f"{OWNER}/spending"] = json.dumps(
+        {f"{OWNER}-{OTHER.digest}": {"usd": 129, "at": int(time.time()) - 60}}
+    )
+    with pytest.raises(ResourceError, match=f"committed 129.00 USD: {OWNER}-{OTHER.digest} 129.00"):
+        system.send("Create", system.properties(**cost(PLAN)))
+    assert (list(system.folder.names()), system.states()) == ([], [])
+    # What is known already is not asked again.
+    system.send("Create", system.properties(OTHER, **cost(OTHER)))
+
+
 def test_folder_is_labelled_as_one_set_if_its_content_is_what_was_named(system: System) -> None:
     half = QUERIES.splitlines(keepends=True)
     system.put(b"".join(half[:150]), "many/a.txt")
@@ -295,7 +317,8 @@ def test_raised_attempt_starts_again_what_was_stopped(system: System) -> None:
 
 def batch(system: System, claimant: Claimant = CLAIMANT, plan: Plan = PLAN) -> str:
     """Start a batch job of a labelling; return its ARN."""
-    scene = system.scene.with_plan(**asdict(plan))
+    seal = seals.read(system.requests, plan.folder) or SEAL
+    scene = replace(system.account.with_plan(**asdict(plan)), seal=seal)
     scene.publish(60)
     shard = scene.shard()
     shard.tags = claimant.tags(plan.owner, request="r", digest=plan.digest)

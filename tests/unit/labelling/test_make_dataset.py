@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 import pytest
 
+from distilled_router.aws.errors import ReplacedError
 from distilled_router.aws.objects import Folder, json_lines
 from distilled_router.data.dataset_rules import check_dataset
 from distilled_router.env import LabellingEnv
 from labelling import handler
+from labelling.dataset import GIVEN_HOLDOUT
 from labelling.handler import curated
 from stacks.settings import PROJECT
-from tests.unit.labelling.scenes import BUCKET, CREATE, FIRST, SECOND, TASK, Scene
+from tests.unit.labelling.scenes import BUCKET, CREATE, FIRST, SECOND, TASK, Scene, replaced
+from tests.unit.requests_table import RequestsTable
 
 QUERIES = (PROJECT / "data" / "queries.txt").read_text(encoding="utf-8").splitlines()
 
@@ -38,11 +43,11 @@ def label(scene: Scene, queries: list[str], **row: Any) -> None:
 
 
 def files(scene: Scene) -> Folder:
-    return Folder(scene.server.s3, BUCKET, scene.plan.dataset_folder)
+    return Folder(scene.server.s3, BUCKET, scene.plan.dataset_folder, scene.seal)
 
 
 def make(scene: Scene) -> Any:
-    return curated(scene.plan, scene.server.s3, BUCKET, TASK, FIRST)
+    return curated(scene.plan, scene.server.s3, BUCKET, TASK, FIRST, scene.seal)
 
 
 def test_what_is_published_keeps_the_rules_of_every_data_set(scene: Scene) -> None:
@@ -94,6 +99,7 @@ def test_failed_shard_is_reported_with_its_reason(scene: Scene, monkeypatch: pyt
         logical_id="LabellingResource",
         absence_seconds=0,
         bucket=BUCKET,
+        requests_table="requests",
         batch_role_arn="arn:role",
         tags={},
         network={},
@@ -101,6 +107,9 @@ def test_failed_shard_is_reported_with_its_reason(scene: Scene, monkeypatch: pyt
     for name, value in env.variables().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(handler, "client", lambda _: scene.server.s3)
+    requests = RequestsTable()
+    requests.seals[scene.plan.folder] = {"seal": scene.seal.key, "since": 0}
+    monkeypatch.setattr(handler, "table", lambda _: requests)
     label(scene, QUERIES)
     scene.publish(60, "00001")
     scene.server.fault("denied", operation=CREATE, count=None)
@@ -123,3 +132,59 @@ def test_crash_of_a_shards_function_is_its_reason(scene: Scene) -> None:
     with pytest.raises(KeyError):
         scene.shard("00001").label()
     assert make(scene)["message"] == "1 of 2 shards failed: KeyError: 'number'"
+
+
+# Somebody else writes to the bucket
+
+
+def test_files_of_the_data_set_are_told_with_their_hashes(scene: Scene) -> None:
+    label(scene, QUERIES)
+    result = make(scene)
+    for name in ("training", "holdout"):
+        key = f"{scene.plan.dataset_folder}{name}.jsonl"
+        body = scene.server.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        assert result["files"][name] == hashlib.sha256(body).hexdigest()
+
+
+def test_labels_that_were_replaced_make_no_data_set(scene: Scene) -> None:
+    label(scene, QUERIES)
+    replaced(scene, "labelled/00000.jsonl", ("1.0", "0.5"))
+    with pytest.raises(ReplacedError, match=r"labelled/00000.jsonl was not written by these functions"):
+        make(scene)
+    assert files(scene).names() == []
+
+
+def given_holdout(scene: Scene, rows: str) -> Scene:
+    """Publish a supplied hold-out set; return the scene with its hash in the plan."""
+    body = rows.encode()
+    key = f"{scene.plan.dataset_folder}{GIVEN_HOLDOUT}"
+    scene.server.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+    return scene.with_plan(holdout_sha256=hashlib.sha256(body).hexdigest())
+
+
+ROWS = (PROJECT / "data" / "holdout.jsonl").read_text(encoding="utf-8")
+
+
+def test_supplied_hold_out_set_is_published_as_it_was_given(scene: Scene) -> None:
+    label(scene, QUERIES)
+    wanted = given_holdout(scene, ROWS)
+    assert make(wanted)["outcome"] == "done"
+    assert list(files(scene).rows("holdout.jsonl")) == [json.loads(line) for line in ROWS.splitlines()]
+
+
+def test_supplied_hold_out_set_that_was_replaced_is_not_used(scene: Scene) -> None:
+    label(scene, QUERIES)
+    wanted = given_holdout(scene, ROWS)
+    given_holdout(scene, "\n".join(ROWS.splitlines()[:100]))
+    with pytest.raises(ReplacedError, match=f"expected {wanted.plan.holdout_sha256}"):
+        make(wanted)
+    scene.server.s3.objects.pop((BUCKET, f"{scene.plan.dataset_folder}{GIVEN_HOLDOUT}"))
+    with pytest.raises(ReplacedError, match="does not exist any more"):
+        make(wanted)
+
+
+def test_hold_out_set_that_nobody_supplied_is_not_used(scene: Scene) -> None:
+    label(scene, QUERIES)
+    given_holdout(scene, ROWS)
+    with pytest.raises(ReplacedError, match="this labelling's input has no SHA-256 of it"):
+        make(scene)

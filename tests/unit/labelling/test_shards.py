@@ -3,11 +3,14 @@ twice."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from distilled_router.aws.objects import Seal
 from distilled_router.bedrock.naming import DIGEST_TAG, LABELS_TAG, OWNER_TAG
 from distilled_router.bedrock.ownership import REQUEST_TAG
 from distilled_router.bedrock.roles import NEW_ROLE_SECONDS
@@ -26,6 +29,7 @@ from tests.unit.labelling.scenes import (
     Scene,
     failing,
     printed,
+    replaced,
     spoilt,
 )
 
@@ -387,3 +391,42 @@ def test_no_label_holds_what_is_no_weight(scene: Scene) -> None:
     scene.label()
     assert "NaN" not in printed(scene.labelled())
     scene.server.advance(HOUR)
+
+
+# Somebody else writes to the bucket
+
+
+@pytest.mark.parametrize(
+    ("count", "key", "change"),
+    [
+        (20, "queries/00000.jsonl", ("red car", "blue bus")),
+        (60, "rounds/00000/001/input.jsonl", ("red car", "blue bus")),
+        (60, "rounds/00000/001/round.json", ('"number": 1', '"number": 1 ')),
+        (20, "rounds/00000/001/answers-000.jsonl", ('"weights"', '"weights" ')),
+    ],
+)
+def test_replaced_file_ends_the_labelling_of_its_shard(
+    scene: Scene, count: int, key: str, change: tuple[str, str]
+) -> None:
+    scene.publish(count)
+    assert scene.label()["outcome"] == "done"
+    asked = scene.asked()
+    del scene.server.s3.objects[scene.bucket, f"{scene.plan.folder}labelled/00000.jsonl"]
+    replaced(scene, key, change)
+    result = scene.label(SECOND)
+    assert result["outcome"] == "failed"
+    assert f"{scene.folder.uri(key)} was not written by these functions, or was replaced" in result["message"]
+    assert (scene.asked(), len(scene.jobs())) == (asked, 0 if asked else 1)
+
+
+def test_answers_that_an_earlier_stack_left_are_used_and_later_ones_are_not(scene: Scene) -> None:
+    scene.publish(20)
+    assert scene.label()["outcome"] == "done"
+    asked = scene.asked()
+    del scene.server.s3.objects[scene.bucket, f"{scene.plan.folder}labelled/00000.jsonl"]
+    another = replace(scene, seal=Seal("the key of another stack's table", since=time.time() + 1))
+    assert another.label(SECOND)["outcome"] == "done"
+    assert scene.asked() == asked
+    late = replace(scene, seal=Seal("the key of a third stack's table", since=time.time() - 60))
+    del scene.server.s3.objects[scene.bucket, f"{scene.plan.folder}labelled/00000.jsonl"]
+    assert "found another one" in late.label(SECOND)["message"]

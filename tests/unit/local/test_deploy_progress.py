@@ -4,12 +4,12 @@ import io
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from distilled_router.release.table import Release, Releases
 from local import deploy_progress
 from local.progress import Board
 from operate.cdk import Stack
+from operate.console import Terminal
 
 STACKS = [Stack("router-data", 2), Stack("router-release", 3)]
 
@@ -62,7 +62,7 @@ def aws() -> Any:
 
 @pytest.fixture
 def board() -> Board:
-    return Board(Console(file=io.StringIO()))
+    return Board(Terminal(file=io.StringIO()))
 
 
 def shown(board: Board) -> list[tuple[str, str, str]]:

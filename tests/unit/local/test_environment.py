@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 
 from local import certificate, environment
-from local.state import State
+from local.keys import Keys
+from local.state import State, private
 from operate.environment import read_variables
+from operate.errors import OperateError
+
+KEYS = Keys.create()
 
 
 @pytest.fixture
@@ -17,7 +21,7 @@ def state(tmp_path: Path) -> State:
 
 def test_shell_reads_the_written_variables(state: State) -> None:
     state.prepare()
-    variables = environment.client("https://127.0.0.1:1", "http://127.0.0.1:2", state)
+    variables = environment.client("https://127.0.0.1:1", "http://127.0.0.1:2", state, KEYS)
     environment.write(variables, state.env)
     shell = subprocess.run(
         ["sh", "-c", 'set -a; . "$1"; env -0', "sh", str(state.env)],
@@ -32,7 +36,7 @@ def test_shell_reads_the_written_variables(state: State) -> None:
 
 
 def test_clients_find_both_servers_and_trust_the_emulator(state: State) -> None:
-    variables = environment.client("https://127.0.0.1:1", "http://127.0.0.1:2", state)
+    variables = environment.client("https://127.0.0.1:1", "http://127.0.0.1:2", state, KEYS)
     assert variables["AWS_ENDPOINT_URL"] == "https://127.0.0.1:1"
     assert variables["AWS_ENDPOINT_URL_BEDROCK"] == "http://127.0.0.1:2"
     assert variables["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"] == "http://127.0.0.1:2"
@@ -44,7 +48,7 @@ def test_operate_finds_api_and_settings_of_the_local_system(
     state: State, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LOCAL_ENVIRONMENTS", str(tmp_path))
-    variables = environment.client("https://127.0.0.1:1", "http://127.0.0.1:2", state)
+    variables = environment.client("https://127.0.0.1:1", "http://127.0.0.1:2", state, KEYS)
     api = variables["EXECUTE_API_URL"].format(api="abc")
     assert api == "https://127.0.0.1:1/_aws/execute-api/abc/$default"
     assert variables["LOCAL_ENVIRONMENTS"] == str(tmp_path)
@@ -56,12 +60,12 @@ def test_emulator_does_not_inherit_the_callers_aws_configuration(
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "of the caller")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of the caller")
-    started_with = environment.emulator(1, "http://127.0.0.1:2", state, "/bin", 1)
+    started_with = environment.emulator(1, "http://127.0.0.1:2", state, "/bin", 1, KEYS)
     assert "of the caller" not in started_with.values()
 
 
 def test_the_emulator_listens_on_loopback_with_iam_and_tls(state: State) -> None:
-    started_with = environment.emulator(4711, "http://127.0.0.1:2", state, "/bin", 1)
+    started_with = environment.emulator(4711, "http://127.0.0.1:2", state, "/bin", 1, KEYS)
     expected = {"BIND_HOST": "127.0.0.1", "AUTH": "true", "USE_SSL": "1", "GATEWAY_PORT": "4711"}
     assert expected.items() <= started_with.items()
     assert started_with["AWS_ENDPOINT_URL_BEDROCK"] == "http://127.0.0.1:2"
@@ -91,3 +95,64 @@ def test_cleaning_removes_the_state_and_keeps_the_logs(state: State) -> None:
     state.clean()
     assert not any(path.exists() for path in (state.servers, state.env, state.outputs, state.tmp))
     assert state.log("emulator").read_text() == "why it ended"
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_every_start_has_keys_of_its_own(state: State) -> None:
+    variables = environment.client("https://127.0.0.1:1", "http://127.0.0.1:2", state, KEYS)
+    assert Keys.of(variables) == KEYS
+    other = Keys.create()
+    assert not {KEYS.access_key, KEYS.secret_key, KEYS.token} & {
+        other.access_key,
+        other.secret_key,
+        other.token,
+    }
+    assert "test" not in KEYS.variables().values()
+    assert not any(value in repr(KEYS) for value in KEYS.variables().values())
+
+
+def test_variables_without_a_token_have_no_keys() -> None:
+    with pytest.raises(KeyError):
+        Keys.of({"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"})
+
+
+def test_only_their_owner_reads_the_keys(state: State) -> None:
+    state.prepare()
+    state.env.write_text("of an older version")
+    state.env.chmod(0o644)
+    environment.write(KEYS.variables(), state.env)
+    certificate.create(state.certificate, state.certificate_key)
+    assert mode(state.env) == mode(state.certificate_key) == 0o600
+    assert {mode(path) for path in (state.root, state.tmp, state.log("x").parent)} == {0o700}
+
+
+def test_a_key_file_that_others_can_read_is_replaced(state: State) -> None:
+    state.certificate_key.parent.mkdir(parents=True)
+    state.certificate_key.touch(mode=0o644)
+    certificate.create(state.certificate, state.certificate_key)
+    assert mode(state.certificate_key) == 0o600
+
+
+@pytest.mark.parametrize("bits", [0o777, 0o1777, 0o770])
+def test_a_state_folder_that_others_can_write_to_is_refused(state: State, bits: int) -> None:
+    state.root.mkdir()
+    state.root.chmod(bits)
+    with pytest.raises(OperateError, match="Other users can write to"):
+        state.prepare()
+    assert list(state.root.iterdir()) == []
+
+
+def test_the_umask_is_restored(tmp_path: Path) -> None:
+    def fail() -> None:
+        with private():
+            (tmp_path / "private").touch()
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        fail()
+    (tmp_path / "usual").touch()
+    assert mode(tmp_path / "private") == 0o600
+    assert mode(tmp_path / "usual") != 0o600

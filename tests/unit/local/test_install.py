@@ -204,6 +204,16 @@ def test_deploy_level_needs_no_emulator(tools: Tools) -> None:
     assert "emulator" not in tools.recorded()
 
 
+@pytest.mark.parametrize("level", ["deploy", "local", "tests", "checks"])
+def test_every_package_is_a_wheel_with_a_known_hash(tools: Tools, level: str) -> None:
+    """A source package runs code of its own while it is built."""
+    assert tools.install(level).returncode == 0
+    installed = [line for line in tools.recorded().splitlines() if "pip install" in line]
+    assert len(installed) >= 2
+    for line in installed:
+        assert "--require-hashes --only-binary :all: -r" in line
+
+
 def test_installed_parts_are_not_installed_again(tools: Tools) -> None:
     tools.install("local")
     tools.install("tests")

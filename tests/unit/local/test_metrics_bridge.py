@@ -40,9 +40,14 @@ def test_metric_without_dimensions_is_published() -> None:
     assert [datum["Dimensions"] for _, datum in parse(emf({"Requests": 1}, []))] == [[]]
 
 
-def test_values_beyond_the_limit_of_a_datum_are_split() -> None:
-    sizes = [len(datum["Values"]) for _, datum in parse(emf({"Latency": [1.0] * 151}, [["s"]], s="x"))]
-    assert sizes == [150, 1]
+def test_documents_over_a_limit_yield_nothing() -> None:
+    """CloudWatch drops them."""
+    full = {"Latency": [1.0] * 100, **{f"Other{number}": 1 for number in range(99)}}
+    assert [len(datum["Values"]) for _, datum in parse(emf(full, [["s"]], s="x"))] == [100, *[1] * 99]
+    for values in ({**full, "Latency": [1.0] * 101}, {**full, "More": 1}):
+        assert list(parse(emf(values, [["s"]], s="x"))) == []
+    names = [f"d{number}" for number in range(31)]
+    assert list(parse(emf({"Requests": 1}, [names], **dict.fromkeys(names, "x")))) == []
 
 
 @pytest.mark.parametrize(

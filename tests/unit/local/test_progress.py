@@ -2,9 +2,11 @@
 
 import io
 
-from rich.console import Console
+import pytest
 
 from local.progress import Board
+from operate.console import Terminal
+from tests.unit.hostile import HOSTILE, controls
 
 
 class Clock:
@@ -17,7 +19,7 @@ class Clock:
 
 def board(*, terminal: bool) -> tuple[Board, Clock, io.StringIO]:
     out, clock = io.StringIO(), Clock()
-    return Board(Console(file=out, force_terminal=terminal, width=120), clock), clock, out
+    return Board(Terminal(file=out, force_terminal=terminal, width=120), clock), clock, out
 
 
 def test_without_a_terminal_each_change_is_one_line() -> None:
@@ -58,3 +60,12 @@ def test_running_step_is_marked_as_failed_after_an_error() -> None:
         pass
     assert [row.phase for row in shown.rows] == ["failed", "waiting"]
     assert out.getvalue().splitlines()[-1].split()[2:] == ["failed", "synth"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_neither_titles_nor_notes_control_the_terminal(*, terminal: bool) -> None:
+    shown, _, out = board(terminal=terminal)
+    with shown:
+        shown.set(shown.add(HOSTILE[:40]), "failed", HOSTILE[:60])
+    assert "\\u001b]0;title" in out.getvalue()
+    assert controls(out.getvalue()) == []

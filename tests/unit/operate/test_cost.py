@@ -13,8 +13,10 @@ from distilled_router.data.conversation import row
 from distilled_router.task.task import Task
 from operate import cost
 from operate.__main__ import main
+from operate.errors import OperateError
 from stacks.costs import spec
 from stacks.settings import ENVIRONMENTS, Settings, load
+from tests.unit.hostile import controls
 
 TASK = Task.load()
 WEIGHTS = {"visual": 1.0, "audio": 0.0, "transcription": 0.0, "metadata": 0.0}
@@ -196,6 +198,33 @@ def test_the_estimate_is_shown_with_its_sources_and_the_limit(
     assert "Within the limit: at most" in text
 
 
+def test_no_name_of_a_file_controls_the_terminal(
+    environment: Environment,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Settings refuse C0 characters in a path, and take all others."""
+    name = "\x9b31m\u202equeries.txt"
+    environment(RAW.replace("queries.txt", name))
+    for content, expected in (("red car at night\n" * 1_000, 0), ("", 1)):
+        (project / name).write_text(content)
+        status, text = printed(monkeypatch, capsys, project)
+        assert status == expected
+        assert "\\u009b31m\\u202equeries.txt" in text
+        assert controls(text) == []
+
+
+def test_a_link_out_of_the_project_is_not_read(
+    environment: Environment, project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret.txt"
+    secret.write_text("red car\n" * 200)
+    (project / "queries.txt").symlink_to(secret)
+    with pytest.raises(OperateError, match=r"queries\.txt can't be read: a link leads out of"):
+        cost.count(environment(RAW), project)
+
+
 def test_a_judge_is_paid_for_each_release(
     environment: Environment,
     project: Path,
@@ -224,7 +253,7 @@ def test_an_estimate_above_the_limit_is_shown_and_fails(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    environment(RAW, {"max_response_length": "maximum_cost_usd = 0.5\nmax_response_length"})
+    environment(RAW, {"maximum_cost_usd = 500.0": "maximum_cost_usd = 0.5"})
     (project / "queries.txt").write_text("red car at night\n" * 1_000)
     status, text = printed(monkeypatch, capsys, project)
     assert status == 1

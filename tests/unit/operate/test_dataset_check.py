@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 from distilled_router.data.conversation import row
 from operate.__main__ import main
 from tests.unit.distilled_router.data.row_scenes import HOLDOUT, TASK, WEIGHTS, encoded, good
+from tests.unit.hostile import HOSTILE, controls
 
 PROJECT = Path(__file__).parents[3]
 QUERIES = [f"a dog and {number} cats" for number in range(112)]
@@ -44,6 +46,38 @@ def test_good_rows_are_usable(check: Check) -> None:
         0,
         "Usable as rows for distillation: 0 errors and 0 warnings in rows.jsonl (100 lines).\n",
     )
+
+
+def test_neither_file_names_nor_rows_control_the_terminal(check: Check, tmp_path: Path) -> None:
+    name = HOSTILE.replace("/", "").replace("\ud800", "\udcff")
+    folder = tmp_path / name[:60]
+    folder.mkdir()
+    rows = [encoded({"messages": HOSTILE.replace("\ud800", "")}), b"\x1b]0;title\x07", *good(1)]
+    (folder / "rows.jsonl").write_bytes(b"\n".join(rows))
+    for arguments in (["rows.jsonl"], ["none.jsonl"], ["rows.jsonl", "--holdout", "none.jsonl"]):
+        given = [str(folder / word) if word.endswith("jsonl") else word for word in arguments]
+        status, text = check(*given)
+        assert status in (1, 2)
+        assert "\\u001b]0;title" in text
+        assert controls(text) == []
+
+
+def test_a_link_out_of_the_project_is_refused(check: Check, tmp_path: Path) -> None:
+    """A file outside was named on purpose; a link inside leads there by accident, or by intent."""
+    folder = PROJECT / ".cache" / f"links-{os.getpid()}"
+    folder.mkdir(parents=True)
+    try:
+        secret = tmp_path / "secret.jsonl"
+        secret.write_bytes(b"".join(good(100)))
+        assert check(str(secret))[0] == 0
+        (folder / "rows.jsonl").symlink_to(secret)
+        (folder / "linked").symlink_to(tmp_path)
+        for name in ("rows.jsonl", "linked/secret.jsonl"):
+            status, text = check(str(folder / name))
+            assert status == 2
+            assert "can't be read: a link leads out of" in text
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_rows_are_compared_with_the_holdout(check: Check) -> None:

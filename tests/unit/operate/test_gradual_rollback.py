@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from distilled_router.bedrock.naming import release_name
 from distilled_router.release.route import Share
 from distilled_router.release.table import LIVE, RETIRED
 from operate import rollback
+from operate.console import Terminal
 from operate.errors import OperateError
 from operate.gradual_rollback import GradualRollback
 from rollout.canary import CanaryAnalysis
@@ -38,7 +38,7 @@ class Command:
 
     def run(self, to: str = "") -> rollback.Outcome:
         canary = CanaryAnalysis(self.rollout.cloudwatch, self.rollout.name, ROLLOUT)
-        console = Console(file=self.told, width=200)
+        console = Terminal(file=self.told, width=200)
         return rollback.roll_back(at(self.world), to, GradualRollback(canary, console, self._pause))
 
     def _pause(self, seconds: float) -> None:

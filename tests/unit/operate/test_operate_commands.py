@@ -224,6 +224,22 @@ def test_bootstrap_names_account_and_region_and_hands_options_on(cdk_arguments: 
     assert cdk_arguments == [["bootstrap", f"aws://{account}/us-east-1", "--qualifier", "router"]]
 
 
+def test_an_own_qualifier_is_bootstrapped_with_execution_policies_only(
+    cdk_arguments: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With AdministratorAccess, a deployment of one environment could change another."""
+    own = load("dev").model_copy(update={"bootstrap_qualifier": "dev"})
+    for module in (bootstrap, cdk):
+        monkeypatch.setattr(module, "load", lambda _: own)
+
+    assert main(["bootstrap", "--environment", "dev"]) == 1
+    assert "make execution-policy ENV=dev" in capsys.readouterr().err
+    policies = ["--cloudformation-execution-policies", "arn:aws:iam::444455556666:policy/p"]
+    assert main(["bootstrap", "--environment", "dev", "--", *policies]) == 0
+    qualifier = ["--qualifier", "dev", "--toolkit-stack-name", "CDKToolkit-dev"]
+    assert cdk_arguments == [["bootstrap", f"aws://{own.account}/us-east-1", *qualifier, *policies]]
+
+
 @pytest.mark.parametrize("name", ["bootstrap", "diff", "deploy", "destroy"])
 def test_local_environment_is_not_deployed_with_the_callers_credentials(
     cdk_arguments: list[list[str]], name: str, capsys: pytest.CaptureFixture[str]

@@ -7,14 +7,15 @@ import json
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.route import Route, Share
 from distilled_router.release.table import FAILED, LIVE, RETIRED, ROLLING_OUT, Release, Releases
 from operate import releases as command
+from operate.console import Terminal
 from operate.deployed import Deployed, Known, duration, endpoint_name
 from operate.errors import OperateError
+from tests.unit.hostile import HOSTILE, controls
 
 A, B, C = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 DEPLOYMENT = "arn:aws:bedrock:us-east-1:000000000000:custom-model-deployment/abc"
@@ -36,7 +37,7 @@ def begin(releases: Releases, digest: str, ago: int, state: str, **fields: Any) 
 
 def shown(at: Deployed) -> str:
     out = io.StringIO()
-    command.show(at, Console(file=out, width=60))
+    command.show(at, Terminal(file=out, width=60))
     return out.getvalue()
 
 
@@ -74,6 +75,15 @@ def test_release_without_scores_or_with_broken_ones_is_shown(at: Deployed, relea
     assert f"{A}, 1 h 0 min ago: refused by [the gate]" in text
     assert "50.0%" in row(text, B)
     assert "x x …\n" in text
+
+
+def test_no_text_of_the_table_controls_the_terminal(at: Deployed, releases: Releases) -> None:
+    hostile = HOSTILE.replace("\ud800", "")  # DynamoDB stores UTF-8
+    begin(releases, A, 60, FAILED, message=f"refused: {hostile}", report=hostile, endpoint=hostile)
+    releases.set_route((Share(A, hostile, 1.0),), after=releases.route(), reason=hostile)
+    text = shown(at)
+    assert "\\u001b]0;title" in text
+    assert controls(text) == []
 
 
 def test_partial_share_shows_how_long_it_holds(at: Deployed, releases: Releases) -> None:

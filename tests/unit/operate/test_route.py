@@ -1,6 +1,7 @@
 """Queries to a router, and the table of their answers."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,15 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import NoCredentialsError
-from rich.console import Console
 
 from operate import route, web
+from operate.__main__ import main
 from operate.aws import Aws
+from operate.console import Terminal
 from operate.environment import Environment
-from operate.errors import OperateError
+from operate.errors import OperateError, guarded
 from stacks.settings import load
+from tests.unit.hostile import HOSTILE, controls
 
 ANSWER = {
     "weights": {"visual": 0.85, "audio": 0.0, "transcription": 0.05, "metadata": 0.1},
@@ -41,11 +44,37 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_the_table_shows_query_weights_source_and_latency() -> None:
     out = io.StringIO()
     table = route.table([("[red] car", ANSWER), ("a dog barks", {**ANSWER, "source": "base"})])
-    Console(file=out, width=80).print(table)
+    Terminal(file=out, width=80).print(table)
     lines = [line.split() for line in out.getvalue().splitlines()]
     assert ["query", "visual", "audio", "transcription", "metadata", "source", "latency"] in lines
     assert ["[red]", "car", "0.85", "0.00", "0.05", "0.10", "distilled", "12", "ms"] in lines
     assert ["a", "dog", "barks", "0.85", "0.00", "0.05", "0.10", "base", "12", "ms"] in lines
+
+
+def test_no_answer_controls_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = {**ANSWER, "reason": HOSTILE, "intent": "visual\x7f"}
+    monkeypatch.setattr(route, "router", lambda _: type("Router", (), {"ask": lambda *_: answer})())
+    monkeypatch.setattr("operate.environment.reach", lambda _: None)
+    assert main(["route", "red car"]) == 0
+    printed = capsys.readouterr().out
+    assert controls(printed) == []
+    assert json.loads(printed) == answer
+    out = io.StringIO()
+    Terminal(file=out, width=400).print(route.table([(HOSTILE, {**ANSWER, "source": HOSTILE})]))
+    assert controls(out.getvalue()) == []
+    assert "\\u001b]0;title" in out.getvalue()
+
+
+def test_no_refusal_controls_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(web, "send", lambda *_, **__: Response(502, HOSTILE.replace("\ud800", "")))
+    assert guarded(lambda: len(router().ask(HOSTILE.replace("\ud800", "")))) == 1
+    printed = capsys.readouterr().err
+    assert controls(printed) == []
+    assert "502" in printed
 
 
 def test_no_answers_make_an_empty_table() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from rich.console import Console
 
 from distilled_router.release.route import Share
 from distilled_router.release.table import (
@@ -21,8 +20,10 @@ from distilled_router.release.table import (
     Releases,
 )
 from operate import watch
+from operate.console import Terminal
 from operate.deployed import Deployed
 from operate.errors import OperateError
+from tests.unit.hostile import HOSTILE, controls
 
 A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 NOW = 1_800_000_000.0
@@ -72,7 +73,7 @@ def followed(at: Deployed, *happens: Callable[[], object], terminal: bool = Fals
     """Follow a release while these things happen, one between two polls."""
     left = list(happens)
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=120)
+    console = Terminal(file=out, force_terminal=terminal, width=120)
 
     def sleep(_: float) -> None:
         left.pop(0)()
@@ -213,3 +214,20 @@ def test_terminal_shows_the_time_in_the_stage_and_in_all(at: Deployed, releases:
     status, text = followed(at, lambda: releases.transition(A, LIVE, "serves"), terminal=True)
     assert status == 0
     assert "20 s evaluating, 1 min 0 s in all" in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_text_of_a_release_controls_the_terminal(
+    at: Deployed, releases: Releases, *, terminal: bool
+) -> None:
+    hostile = HOSTILE.replace("\ud800", "")  # DynamoDB stores UTF-8
+    begin(releases)
+    releases.transition(A, EVALUATING, hostile)
+    _, text = followed(
+        at,
+        lambda: None,
+        lambda: releases.update(A, state=FAILED, message=hostile, report=hostile),
+        terminal=terminal,
+    )
+    assert "\\u001b]0;title" in text
+    assert controls(text) == []

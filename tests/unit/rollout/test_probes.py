@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from distilled_router.aws.errors import ReplacedError
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.table import Release
@@ -208,3 +210,14 @@ def test_an_unreadable_hold_out_set_is_an_error_and_no_decision(thin: Thin) -> N
 def _no_network(aws: Callable[[str], Any]) -> None:
     """Use the emulator's bucket."""
     del aws
+
+
+def test_probes_of_a_replaced_hold_out_set_are_not_sent(thin: Thin) -> None:
+    body = "\n".join(HOLDOUT).encode()
+    release = Release(B, endpoint=thin.candidate.endpoint, holdout_sha256=hashlib.sha256(body).hexdigest())
+    assert thin.watch().analyse(release, thin.live, 600).breach is None
+    asked = thin.asked()
+    thin.world.s3.put_object(Bucket=thin.world.bucket, Key="d/holdout.jsonl", Body=HOLDOUT[0].encode())
+    with pytest.raises(ReplacedError, match=r"d/holdout.jsonl was replaced after it was published"):
+        thin.watch().analyse(release, thin.live, 600)
+    assert thin.asked() == asked

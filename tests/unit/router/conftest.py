@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,16 @@ from tests.unit.router.doubles import BedrockDouble, TableDouble, WallClock, rou
 Capture = pytest.CaptureFixture[str]
 
 
+def http_event(path: str, body: object, user: str) -> dict[str, Any]:
+    """Return the HTTP API's event for a request of an IAM user or of a role's session."""
+    return {
+        "version": "2.0",
+        "routeKey": f"POST {path}",
+        "requestContext": {"http": {"method": "POST"}, "authorizer": {"iam": {"userArn": user}}},
+        "body": json.dumps(body),
+    }
+
+
 @dataclass
 class Bench:
     """A router, its doubles and its output."""
@@ -34,9 +44,21 @@ class Bench:
     capture: Capture
     lines: list[dict[str, Any]] = field(default_factory=list)
 
-    def ask(self, query: object = "dog barking") -> dict[str, Any]:
-        """Invoke the router directly."""
-        return self.router.handle({"query": query})
+    def ask(self, query: object = "dog barking", user: str = "") -> dict[str, Any]:
+        """Invoke the router directly, or as a user of the HTTP API."""
+        if not user:
+            return self.router.handle({"query": query})
+        answered = self.router.handle(http_event("/route", {"query": query}, user))
+        answer: dict[str, Any] = json.loads(answered["body"])
+        return answer
+
+    def ask_all(self, queries: Sequence[object], user: str = "") -> list[dict[str, Any]]:
+        """Send a batch, by direct invocation or as a user of the HTTP API."""
+        body = {"queries": list(queries)}
+        event = http_event("/routes", body, user) if user else body
+        answer = self.router.handle(event)
+        answers: list[dict[str, Any]] = (json.loads(answer["body"]) if user else answer)["answers"]
+        return answers
 
     def output(self) -> list[dict[str, Any]]:
         """Return all lines printed so far."""
@@ -73,7 +95,7 @@ def bench(task: Task, capsys: Capture) -> Callable[..., Bench]:
         router = Router(
             env,
             task,
-            models=Models(bedrock, task, logger, pause=lambda seconds: None),
+            models=Models(bedrock, task, logger, env.quota_requests_per_minute, pause=lambda seconds: None),
             routes=RouteCache(
                 table,
                 env.table_name,

@@ -20,7 +20,7 @@ BASE_MODEL = "us.amazon.nova-micro-v1:0"
 
 
 def router_env(**changes: Any) -> RouterEnv:
-    """Return the router's variables, with the numbers of environments/prod.toml as defaults."""
+    """Return the router's variables, with the numbers of environments/prod.toml and the largest batch."""
     values: dict[str, Any] = {
         "owner": "video-router-test",
         "table_name": "releases",
@@ -29,6 +29,9 @@ def router_env(**changes: Any) -> RouterEnv:
         "student_prices": "",
         "time_budget_ms": 1500,
         "batch_time_budget_ms": 10_000,
+        "batch_queries": 100,
+        "quota_requests_per_minute": 2000,
+        "memory_mb": 1024,
         "cache_entries": 2000,
         "cache_seconds": 300,
         "route_seconds": 10,

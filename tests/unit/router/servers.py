@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from typing import Any
-from urllib.request import Request, urlopen
 
 from distilled_router.task.task import Task
+from local import control
 from local.bedrock import BedrockStandIn, MemoryS3, Settings, Tls
 from tests.unit.router.doubles import TableDouble
 from tests.unit.router.students import deployed_student
@@ -23,29 +21,24 @@ from tests.unit.router.students import deployed_student
 
 @dataclass(frozen=True)
 class Served:
-    """A stand-in in another process: its URL, the students' deployments, and what its clients trust."""
+    """A stand-in in another process: URL, the students' deployments, what its clients trust, token."""
 
     url: str
     endpoints: Sequence[str]
     ca_bundle: str
-
-    @cached_property
-    def _context(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=self.ca_bundle)
+    token: str
 
     def control(self, method: str, body: object = None) -> None:
         """Change the faults of the stand-in."""
-        data = None if body is None else json.dumps(body).encode()
-        request = Request(f"{self.url}/_faults", data=data, method=method)
-        with urlopen(request, timeout=10, context=self._context) as answer:
-            answer.read()
+        url = f"{self.url}/_faults"
+        control.call(url, self.token, verify=self.ca_bundle, method=method, body=body)
 
 
 def _serve(connection: Connection, first_token_ms: float) -> None:
     task, settings = Task.load(), Settings(first_token_ms=first_token_ms)
     with BedrockStandIn(s3=MemoryS3(), settings=settings, tls=True) as bedrock:
         endpoints = [deployed_student(bedrock, task, name) for name in ("live", "candidate")]
-        connection.send((bedrock.endpoint, endpoints, bedrock.ca_bundle))
+        connection.send((bedrock.endpoint, endpoints, bedrock.ca_bundle, bedrock.token))
         connection.poll(None)
 
 

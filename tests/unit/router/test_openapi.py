@@ -12,11 +12,12 @@ from typing import Any, get_args
 import pytest
 from jsonschema import Draft202012Validator, ValidationError  # type: ignore[import-untyped]
 
+from cdk_distilled_router.props import RouterProps
 from distilled_router.release.route import Route
 from distilled_router.task.converse import Reason
 from distilled_router.task.task import Task
 from router import service
-from router.requests import MOST_QUERIES, most_bytes
+from router.requests import most_bytes
 from router.sources import BASE, DISTILLED, STATIC
 from tests.unit.router.api_document import DOCUMENT, SCHEMAS, check, validator
 from tests.unit.router.doubles import BASE_MODEL, TableDouble, client_error
@@ -25,6 +26,7 @@ from tests.unit.router.scenes import LIVE_ROUTE, STUDENT, MakeBench, healthy
 PROJECT = Path(__file__).parents[3]
 CODE = [ast.parse(path.read_text(encoding="utf-8")) for path in (PROJECT / "lambda" / "router").glob("*.py")]
 GUIDE = (PROJECT / "docs" / "router.md").read_text(encoding="utf-8")
+BATCH_QUERIES: int = RouterProps.model_fields["batch_queries"].default
 DOWN = client_error("ServiceUnavailableException", 503)
 
 
@@ -108,8 +110,10 @@ def test_labels_and_limits_are_those_of_the_code(task: Task) -> None:
     assert SCHEMAS["Query"]["maxLength"] == task.max_query_characters
     for schema, field in (("BatchRequest", "queries"), ("BatchAnswer", "answers")):
         found = SCHEMAS[schema]["properties"][field]
-        assert (found["minItems"], found["maxItems"]) == (1, MOST_QUERIES)
-    limit = f"{most_bytes(task.max_query_characters):,} bytes"
+        assert (found["minItems"], found["maxItems"]) == (1, BATCH_QUERIES)
+    assert f"Weigh up to {BATCH_QUERIES} queries." == DOCUMENT["paths"]["/routes"]["post"]["summary"]
+    assert f"1 to {BATCH_QUERIES} queries" in GUIDE
+    limit = f"{most_bytes(task.max_query_characters, BATCH_QUERIES):,} bytes"
     assert limit in SCHEMAS["Error"]["properties"]["error"]["description"]
     assert limit in GUIDE
 

@@ -112,7 +112,7 @@ class Environment:
         self._router = Router(
             env,
             task,
-            models=Models(runtime, task, logger),
+            models=Models(runtime, task, logger, env.quota_requests_per_minute),
             routes=RouteCache(self._table, env.table_name, env.owner, env.route_seconds),
             telemetry=Telemetry(env, logger),
             xray=XRay(enabled=False),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from router.allowances import MOST_ALLOWANCES, PART, Allowance, Allowances
 from router.breaker import FAILURES, OPEN_SECONDS, Breaker
 from router.budget import Budget, OutOfTimeError
 from router.cache import SWEEP_SECONDS, AnswerCache, Entry
@@ -15,6 +17,7 @@ from router.costs import Costs
 from tests.unit.router.doubles import router_env
 
 ANSWER = Entry({"visual": 1.0}, "distilled")
+MEMORY_MB = 512
 
 
 def test_price_of_the_base_models_tokens() -> None:
@@ -134,7 +137,7 @@ def test_breaker_survives_a_clock_that_is_set_back() -> None:
 
 
 def test_cache_forgets_by_age() -> None:
-    cache = AnswerCache(10)
+    cache = AnswerCache(10, MEMORY_MB)
     cache.put("dog", "a", ANSWER, now=100.0, seconds=30.0)
     assert cache.get("dog", "a", 129.0) == ANSWER
     assert cache.get("dog", "a", 130.0) is None
@@ -143,7 +146,7 @@ def test_cache_forgets_by_age() -> None:
 
 def test_expired_answers_leave_the_cache_unasked() -> None:
     """Queries are personal data, and they must not stay until the cache is full."""
-    cache = AnswerCache(100)
+    cache = AnswerCache(100, MEMORY_MB)
     for number in range(10):
         cache.put(f"dog {number}", "a", ANSWER, now=100.0, seconds=30.0 if number else 300.0)
     assert len(cache) == 10
@@ -154,7 +157,7 @@ def test_expired_answers_leave_the_cache_unasked() -> None:
 
 
 def test_cache_forgets_the_least_recently_used() -> None:
-    cache = AnswerCache(2)
+    cache = AnswerCache(2, MEMORY_MB)
     cache.put("dog", None, ANSWER, 0.0, 30.0)
     cache.put("cat", None, ANSWER, 0.0, 30.0)
     cache.get("dog", None, 1.0)
@@ -165,7 +168,7 @@ def test_cache_forgets_the_least_recently_used() -> None:
 
 
 def test_cache_keeps_releases_apart() -> None:
-    cache = AnswerCache(10)
+    cache = AnswerCache(10, MEMORY_MB)
     cache.put("dog", "a", ANSWER, 0.0, 30.0)
     assert cache.get("dog", "b", 1.0) is None
     assert cache.get("dog", None, 1.0) is None
@@ -173,6 +176,128 @@ def test_cache_keeps_releases_apart() -> None:
 
 @pytest.mark.parametrize(("entries", "seconds"), [(0, 30.0), (10, 0.0)])
 def test_cache_can_be_turned_off(entries: int, seconds: float) -> None:
-    cache = AnswerCache(entries)
+    cache = AnswerCache(entries, MEMORY_MB)
     cache.put("dog", "a", ANSWER, 0.0, seconds)
     assert len(cache) == 0
+
+
+def long_query(number: int) -> str:
+    """Return one of the longest queries, each character of which takes four bytes."""
+    return f"{number:06}" + "\U0001f415" * 506
+
+
+def test_cache_takes_an_eighth_of_the_memory() -> None:
+    """100,000 of the longest queries, which the settings allow, would take twice the memory."""
+    weights = {"visual": 0.7, "audio": 0.1, "transcription": 0.1, "metadata": 0.1}
+    cache = AnswerCache(100_000, memory_mb=128)
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            own = {label: weight + number * 1e-9 for label, weight in weights.items()}
+            cache.put(long_query(number), "aaaaaaaaaaaa", Entry(own, "distilled"), float(number), 1e9)
+        measured, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert cache.bytes <= 16 * 2**20
+    assert measured <= 16.5 * 2**20
+    assert cache.get(long_query(19_999), "aaaaaaaaaaaa", 20_000.0)
+    assert cache.get(long_query(0), "aaaaaaaaaaaa", 20_000.0) is None
+
+
+@pytest.mark.parametrize("length", [1, 40, 512])
+def test_bytes_of_an_entry_are_those_that_it_takes(length: int) -> None:
+    weights = {"visual": 0.7, "audio": 0.1, "transcription": 0.1, "metadata": 0.1}
+    cache = AnswerCache(100_000, MEMORY_MB)
+    tracemalloc.start()
+    try:
+        for number in range(5_000):
+            own = {label: weight + number * 1e-9 for label, weight in weights.items()}
+            cache.put(f"{number}".rjust(length), "aaaaaaaaaaaa", Entry(own, "distilled"), float(number), 1e9)
+        measured, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert measured <= cache.bytes <= 1.5 * measured
+
+
+def test_bytes_of_the_cache_are_given_back() -> None:
+    cache = AnswerCache(3, MEMORY_MB)
+    for number in range(5):
+        cache.put(f"dog {number % 4}", "a", ANSWER, now=100.0, seconds=30.0)
+    one = cache.bytes // len(cache)
+    assert cache.bytes == 3 * one
+    cache.get("cat", "a", 100.0 + 30.0 + SWEEP_SECONDS)
+    assert (len(cache), cache.bytes) == (0, 0)
+    cache.put("dog", "a", ANSWER, now=200.0, seconds=30.0)
+    cache.clear()
+    assert cache.bytes == 0
+
+
+def calls(allowance: Allowance, now: float) -> int:
+    """Return how many calls an allowance gives now."""
+    return sum(allowance.enter(now) is not None for _ in range(2_000))
+
+
+def throttled(allowance: Allowance, now: float) -> Allowance:
+    """Return the allowance after FAILURES throttled calls, the last of which opened its circuit."""
+    for _ in range(FAILURES):
+        permit = allowance.enter(now)
+        assert permit
+        opened = allowance.leave(permit, "failed", now)
+    assert opened
+    assert allowance.enter(now) is None
+    return allowance
+
+
+def test_allowance_is_three_quarters_of_a_minutes_quota() -> None:
+    allowance = Allowance(2000 * PART, now=0.0)
+    assert calls(allowance, 0.0) == 750
+    assert sum(calls(allowance, second) for second in range(1, 61)) == pytest.approx(750, abs=1)
+    assert calls(allowance, 0.0) == 0, "a clock that was set back gives nothing"
+
+
+def test_allowance_is_one_call_at_least() -> None:
+    allowance = Allowance(1 * PART, now=0.0)
+    assert [calls(allowance, second) for second in (0.0, 30.0, 120.0)] == [1, 0, 1]
+
+
+def test_throttling_halves_an_allowance_and_a_minute_doubles_it() -> None:
+    allowance = throttled(Allowance(2000 * PART, now=0.0), 0.0)
+    probe = allowance.enter(OPEN_SECONDS)
+    assert probe
+    assert allowance.leave(probe, "failed", OPEN_SECONDS), "a probe that is throttled opens it again"
+    probe = allowance.enter(2 * OPEN_SECONDS)
+    assert probe
+    allowance.leave(probe, "answered", 2 * OPEN_SECONDS)
+    # A quarter of 750, a little grown.
+    assert calls(allowance, 2 * OPEN_SECONDS) == pytest.approx(230, abs=30)
+    assert calls(allowance, 90.0) == pytest.approx(500, abs=30)
+    assert calls(allowance, 600.0) == 750
+
+
+def test_allowance_is_whole_five_minutes_after_a_throttling_of_any_length() -> None:
+    allowance = throttled(Allowance(2000 * PART, now=0.0), 0.0)
+    for number in range(1, 100):
+        probe = allowance.enter(number * OPEN_SECONDS)
+        assert probe
+        assert allowance.leave(probe, "failed", number * OPEN_SECONDS)
+    ended = 100 * OPEN_SECONDS
+    probe = allowance.enter(ended)
+    assert probe
+    allowance.leave(probe, "answered", ended)
+    assert calls(allowance, ended + 300) == 750
+    assert calls(allowance, ended + 1e9) == 750
+
+
+def test_permit_without_a_token_is_given_back() -> None:
+    allowance = throttled(Allowance(2 * FAILURES, now=0.0), 0.0)
+    assert allowance.enter(OPEN_SECONDS) is None
+    assert allowance.enter(120.0) == "probe"
+
+
+def test_allowances_are_a_fixed_number_whatever_names_callers_give() -> None:
+    allowances = Allowances(quota=2000)
+    mine = allowances.of("model", "mine", 0.0)
+    for number in range(10_000):
+        allowances.of("model", f"forged {number}", 0.0)
+        assert allowances.of("model", "mine", 0.0) is mine, "who comes back is remembered"
+    assert len(allowances) == MOST_ALLOWANCES

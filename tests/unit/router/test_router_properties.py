@@ -25,7 +25,7 @@ from router.service import Router
 from router.sources import Models
 from router.telemetry import Telemetry
 from router.xray import XRay
-from tests.unit.router.api_document import check
+from tests.unit.router.api_document import SCHEMAS, check
 from tests.unit.router.doubles import BASE_MODEL, BedrockDouble, TableDouble, client_error, reply, router_env
 from tests.unit.router.scenes import LIVE_ROUTE, STUDENT, assert_weights, healthy
 
@@ -45,14 +45,19 @@ class Recorded:
         self._raw = io.BytesIO()
         self._out = io.TextIOWrapper(self._raw, encoding="utf-8", write_through=True)
         env = router_env(
-            owner="fuzzed", student_prices="0.035 0.14", cache_entries=0, log_queries=log_queries
+            owner="fuzzed",
+            student_prices="0.035 0.14",
+            cache_entries=0,
+            log_queries=log_queries,
+            # As in the document.
+            batch_queries=SCHEMAS["BatchRequest"]["properties"]["queries"]["maxItems"],
         )
         with redirect_stdout(self._out):
             logger = Logger(service=f"fuzzed-{uuid4()}")
             self.router = Router(
                 env,
                 TASK,
-                models=Models(bedrock, TASK, logger, pause=lambda _: None),
+                models=Models(bedrock, TASK, logger, 1_000_000, pause=lambda _: None),
                 routes=RouteCache(TableDouble(LIVE_ROUTE), env.table_name, env.owner, 1e9),
                 telemetry=Telemetry(env, logger),
                 xray=XRay(enabled=False),

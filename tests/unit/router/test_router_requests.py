@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from router import requests
-from router.requests import MOST_QUERIES, Asked, BadRequestError, is_http, most_bytes, respond
+from router.requests import DIRECT, Asked, BadRequestError, caller, is_http, most_bytes, respond
 
 HTTP: dict[str, Any] = {
     "version": "2.0",
@@ -23,8 +23,11 @@ def http_event(body: str | None, encoded: bool = False) -> dict[str, Any]:
     return {**HTTP, "body": body, "isBase64Encoded": encoded}
 
 
-def read(event: object) -> Asked:
-    return requests.read(event, http=is_http(event), max_characters=20)
+MOST_QUERIES = 100
+
+
+def read(event: object, batch_queries: int = MOST_QUERIES) -> Asked:
+    return requests.read(event, http=is_http(event), max_characters=20, batch_queries=batch_queries)
 
 
 def batch(body: object) -> dict[str, Any]:
@@ -116,6 +119,47 @@ def test_mistake_of_a_whole_batch_is_named(event: object, error: str) -> None:
     assert raised.value.answer["error"] == error
 
 
+def test_batch_has_as_many_queries_as_the_deployment_allows() -> None:
+    assert len(read(batch({"queries": ["dog"] * 20}), batch_queries=20)) == 20
+    with pytest.raises(BadRequestError) as raised:
+        read(batch({"queries": ["dog"] * 21}), batch_queries=20)
+    assert raised.value.answer == {
+        "error": "wrong_number_of_queries",
+        "message": '"queries" has 21; 1 to 20 are allowed.',
+    }
+    assert most_bytes(512, 20) < most_bytes(512, 100) / 4
+
+
+ROLE = "arn:aws:sts::000000000000:assumed-role/search-backend"
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        ("arn:aws:iam::000000000000:user/ann", "arn:aws:iam::000000000000:user/ann"),
+        (f"{ROLE}/i-0123456789", ROLE),
+        (f"{ROLE}/another-session", ROLE),
+        ("arn:aws:iam::000000000000:user/" + "x" * 5_000, "arn:aws:iam::000000000000:user/" + "x" * 225),
+        ("", DIRECT),
+        (None, DIRECT),
+        (7, DIRECT),
+        (["a"], DIRECT),
+        ({}, DIRECT),
+    ],
+)
+def test_caller_is_a_user_or_a_role_whatever_its_session(user: object, expected: str) -> None:
+    """Whoever assumes a role chooses the session's name, and could otherwise be as many callers as wanted."""
+    event = {"requestContext": {"http": {}, "authorizer": {"iam": {"userArn": user}}}}
+    assert caller(event) == expected
+
+
+@pytest.mark.parametrize(
+    "event", [None, "dog", {}, HTTP, {"requestContext": {"authorizer": None}}, {"requestContext": []}]
+)
+def test_event_that_names_nobody_is_a_direct_invocation(event: object) -> None:
+    assert caller(event) == DIRECT
+
+
 def test_path_in_either_form_selects_a_batch() -> None:
     event = http_event('{"queries": ["dog"]}')
     del event["routeKey"]
@@ -162,7 +206,7 @@ def test_invisible_query_of_any_length_costs_nothing() -> None:
 
 
 # The largest body that `read` above accepts.
-LARGEST = most_bytes(20)
+LARGEST = most_bytes(20, MOST_QUERIES)
 
 
 @pytest.mark.parametrize("filler", ["[", "{", '{"a":', "1", '"', " ", "\\u0000", "[[],"])
@@ -175,11 +219,11 @@ def test_body_that_is_too_large_is_not_parsed(filler: str) -> None:
 @pytest.mark.parametrize("filler", ["[", "{", '{"a":', "1", '"', "\\u0000", "[[],"])
 def test_largest_body_is_parsed_in_no_time(filler: str) -> None:
     """For the sample task's limit and any content."""
-    most = most_bytes(512)
+    most = most_bytes(512, MOST_QUERIES)
     event = http_event(filler * (most // len(filler)))
     began = time.process_time()
     with pytest.raises(BadRequestError) as raised:
-        requests.read(event, http=True, max_characters=512)
+        requests.read(event, http=True, max_characters=512, batch_queries=MOST_QUERIES)
     # Digits only are a number.
     assert raised.value.error == ("invalid_request" if filler == "1" else "invalid_json")
     assert time.process_time() - began < 0.25

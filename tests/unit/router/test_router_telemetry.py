@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections import Counter
+from typing import Any, Self
 
 import pytest
 
 from distilled_router.release.route import Route, Share
 from distilled_router.task.task import Task
-from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble, client_error
-from tests.unit.router.scenes import LIVE_ROUTE, STUDENT, STUDENT_SAYS, MakeBench, healthy, student
+from local.metrics_bridge import parse
+from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble, client_error, reply
+from tests.unit.router.scenes import (
+    BASE_SAYS,
+    CANDIDATE,
+    LIVE_ROUTE,
+    STUDENT,
+    STUDENT_SAYS,
+    MakeBench,
+    healthy,
+    student,
+)
 
 
 def test_metrics_of_a_distilled_answer(bench: MakeBench) -> None:
@@ -169,3 +180,152 @@ def test_errors_count_once_a_request(bench: MakeBench) -> None:
     assert made.ask()["source"] == "static"
     assert made.metrics()[0]["RouterErrors"] == [1]
     assert made.metrics()[0]["failures"] == {"distilled": "RuntimeError", "base": "RuntimeError"}
+
+
+# Batches
+
+WHOLE = [f"query {number}" for number in range(100)]
+
+
+def size(lines: list[dict[str, Any]]) -> int:
+    """Return the bytes of lines as the router writes them."""
+    return sum(len(json.dumps(line, separators=(",", ":"))) + 1 for line in lines)
+
+
+def test_batch_writes_one_document(bench: MakeBench) -> None:
+    """100 queries wrote 100 documents with 62 KB."""
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
+    alone = bench(healthy(), TableDouble(LIVE_ROUTE))
+    made.ask_all(WHOLE)
+    (blob,) = made.metrics()
+    written = size([blob])
+    for query in WHOLE:
+        alone.ask(query)
+    one_by_one = size(alone.metrics())
+    assert one_by_one > 55_000
+    assert written < 6_000
+    (directive,) = blob["_aws"]["CloudWatchMetrics"]
+    assert {len(blob[metric["Name"]]) for metric in directive["Metrics"]} == {100}
+
+
+def data(lines: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
+    """Return the values that CloudWatch extracts, by metric and dimensions; without times."""
+    found: Counter[tuple[Any, ...]] = Counter()
+    for line in lines:
+        for _, datum in parse(json.dumps(line)):
+            dimensions = tuple((each["Name"], each["Value"]) for each in datum["Dimensions"])
+            for value in (
+                datum["Values"] if datum["MetricName"] != "Latency" else [0.0] * len(datum["Values"])
+            ):
+                found[datum["MetricName"], dimensions, value] += 1
+    return found
+
+
+def test_batch_counts_as_its_queries_count_one_by_one(bench: MakeBench) -> None:
+    """For each release and source: the student answers, the base model, none, and the cache."""
+    candidate = Share("bbbbbbbbbbbb", CANDIDATE, 0.5, expires_at=1_900_000_000)
+    route = Route(4, (*LIVE_ROUTE.shares, candidate))
+
+    def models() -> ByQuery:
+        return ByQuery({STUDENT: "10 80 0 10", CANDIDATE: "0 0 100 0", BASE_MODEL: BASE_SAYS})
+
+    batch, alone = (
+        bench(models(), TableDouble(route), base_prices=MICRO, cache_entries=2000) for _ in range(2)
+    )
+    asked = [f"{kind} {number}" for number in range(24) for kind in ("good", "vague", "lost", "throttled")]
+    batch.ask_all([*asked, asked[0]])
+    written = batch.metrics()
+    for query in [*asked, asked[0]]:
+        alone.ask(query)
+    assert data(written) == data(alone.metrics())
+    releases = {(line["release"], line["source"]) for line in written}
+    assert releases >= {("aaaaaaaaaaaa", "distilled"), ("bbbbbbbbbbbb", "static"), ("base", "base")}
+    assert len(written) == len(releases), "one document for each"
+
+
+class ByQuery:
+    """Models whose answer depends on the query's first word."""
+
+    def __init__(self, says: dict[str, str]) -> None:
+        self._says = says
+
+    def within(self, seconds: float) -> Self:
+        return self
+
+    def converse(self, **request: Any) -> dict[str, Any]:
+        model, text = request["modelId"], request["messages"][0]["content"][0]["text"]
+        kind = text.split()[0]
+        if kind == "lost" or (kind == "vague" and model != BASE_MODEL):
+            return reply("no weights")
+        if kind == "throttled" and model != BASE_MODEL and text.endswith("0"):
+            raise client_error("ThrottlingException", 429)
+        return reply(self._says[model])
+
+
+def test_equal_lines_of_a_batch_are_written_once(bench: MakeBench) -> None:
+    made = bench(healthy(**{STUDENT: "no weights"}), TableDouble(LIVE_ROUTE))
+    made.ask_all(WHOLE)
+    (line,) = made.logs()
+    assert (line["message"], line["source"], line["reason"]) == (
+        "source failed",
+        "distilled",
+        "invalid_output",
+    )
+    assert line["queries"] == 100
+    assert made.metrics()[0]["failures"] == {"distilled": "invalid_output"}
+    assert size(made.output()) < 9_000
+
+
+def test_unequal_reasons_of_a_batch_are_all_told(bench: MakeBench) -> None:
+    made = bench(
+        healthy(
+            **{STUDENT: [client_error("AccessDeniedException", 403), RuntimeError("a bug"), "no weights"]}
+        ),
+        TableDouble(LIVE_ROUTE),
+    )
+    made.ask_all(WHOLE)
+    told = {(line["message"], line.get("reason", line.get("error"))): line["queries"] for line in made.logs()}
+    assert told == {
+        ("source failed", "denied"): 1,
+        ("source failed", "invalid_output"): 98,
+        ("unexpected error", "RuntimeError"): 1,
+    }
+    assert made.metrics()[0]["failures"] == {"distilled": "RuntimeError, denied, invalid_output"}
+    assert sum(made.metrics()[0]["RouterErrors"]) == 1
+
+
+def test_each_query_of_a_batch_is_logged_where_queries_are_logged(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), log_queries=True)
+    made.ask_all(["dog", "cat", "dog"])
+    assert [line["query"] for line in made.logs()] == ["dog", "cat", "dog"]
+
+
+class Odd(ByQuery):
+    """A student one of whose replies has other numbers."""
+
+    def __init__(self, **changes: Any) -> None:
+        super().__init__({STUDENT: STUDENT_SAYS})
+        self._changes = changes
+
+    def converse(self, **request: Any) -> dict[str, Any]:
+        is_odd = request["messages"][0]["content"][0]["text"] == "odd"
+        return {**super().converse(**request), **(self._changes if is_odd else {})}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"usage": {"inputTokens": 10**400, "outputTokens": 1}},
+        {"metrics": {"latencyMs": float("nan")}},
+        {"metrics": {"latencyMs": float("inf")}},
+    ],
+)
+def test_value_that_cloudwatch_refuses_costs_the_others_nothing(
+    bench: MakeBench, changes: dict[str, Any]
+) -> None:
+    made = bench(Odd(**changes), TableDouble(LIVE_ROUTE))
+    assert {answer["source"] for answer in made.ask_all(["dog", "odd", "cat"])} == {"distilled"}
+    (blob,) = made.metrics()
+    assert (blob["Requests"], blob["InputTokens"]) == ([1, 1], [40, 40])
+    (line,) = made.logs()
+    assert (line["message"], line["source"], line["queries"]) == ("unexpected error", "metrics", 1)

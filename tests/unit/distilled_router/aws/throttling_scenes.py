@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from distilled_router.aws.objects import Folder
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name, throughput_name
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.table import LIVE, RETIRED, ROLLING_OUT
 from distilled_router.task.task import Task
-from evaluation.attempt import row
+from evaluation.attempt import attempt_folder, row
 from evaluation.contenders import CANDIDATE
 from evaluation.metrics import Answer, Question
 from stacks.settings import PROJECT
@@ -270,7 +269,7 @@ def answered(play: Play, digest: str = A) -> None:
     for bucket, key in [place for place in s3.objects if place[1].startswith("releases/")]:
         del s3.objects[bucket, key]
     release = play.world.begin(digest, endpoint="arn:endpoint")
-    folder = Folder(s3, "data", f"releases/{OWNER}/{digest}-1/")
+    folder = attempt_folder(s3, "data", OWNER, release)
     candidate = {"name": CANDIDATE, "title": "candidate", "endpoint": "arn:endpoint", "model": ""}
     plan = {"life": release.life, "contenders": [candidate], "shards": ["00000"], "questions": 1}
     folder.write("plan.json", plan)
@@ -350,6 +349,33 @@ def looked_up(play: Play) -> bool:
     return all(play.resource("existing").send(event).succeeded for event in events)
 
 
+# The data set, whose resource asks what the owner's jobs may still cost.
+
+
+def supplied(play: Play) -> None:
+    """The files of the data set."""
+    for name, most in (("training", 150), ("holdout", 110)):
+        lines = (PROJECT / "data" / f"{name}.jsonl").read_bytes().splitlines(keepends=True)[:most]
+        play.world.s3.put_object(Bucket=play.world.bucket, Key=f"in/{name}.jsonl", Body=b"".join(lines))
+
+
+def published(play: Play) -> bool:
+    """A data set that is refused may be forgotten: nothing was paid."""
+    bucket = play.world.bucket
+    properties = {
+        "Bucket": bucket,
+        "Digest": DIGEST,
+        "Method": "distillation",
+        "Training": {"Bucket": bucket, "Key": "in/training.jsonl"},
+        "Holdout": {"Bucket": bucket, "Key": "in/holdout.jsonl"},
+        "Retain": "false",
+        "Cost": SETTINGS["COST"],
+        "MaximumCostUsd": SETTINGS["MAXIMUM_COST_USD"],
+        "MaximumCostDays": SETTINGS["MAXIMUM_COST_DAYS"],
+    }
+    return play.resource("dataset").send(framework.create(properties)).succeeded
+
+
 # The labelling: its resource, its stages, and the job that is made from it.
 
 LABELS = "f" * 16
@@ -427,6 +453,8 @@ def labelling_ended(play: Play) -> bool:
 
 
 SCENES = {
+    "a data set is published": Scene(supplied, published, patient=False),
+    "a labelling's cost is checked": Scene(begun, lambda p: p.until("labelling.check_cost", of_labelling(p))),
     "a labelling is begun": Scene(raw, labelling_begun),
     "a shard is labelled": Scene(begun, shard_labelled),
     "a job is made from labels": Scene(labelled, made_from_labels),

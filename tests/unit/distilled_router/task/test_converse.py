@@ -138,6 +138,11 @@ class Output:
         """Return the one file's key."""
         return [f"{target}x/input.jsonl.out"]
 
+    @property
+    def unsealed(self) -> Self:
+        """Return the folder: Bedrock's own files have no seal."""
+        return self
+
     def rows(self, _: str) -> list[dict[str, Any]]:
         """Return its one record."""
         return [self._row]
@@ -148,8 +153,10 @@ RECORD = Record(number=1, sample=0, query=QUERY)
 
 
 def by_router(given: dict[str, Any]) -> Weights:
-    models = Models(Runtime(given), TASK, Logger())
-    return models.ask("m", Prompt.student(TASK), QUERY, budget=Budget(1.0), at_most=1.0, now=0.0).weights
+    models = Models(Runtime(given), TASK, Logger(), quota=2000)
+    return models.ask(
+        "m", Prompt.student(TASK), QUERY, caller="direct", budget=Budget(1.0), at_most=1.0, now=0.0
+    ).weights
 
 
 def by_evaluation(given: dict[str, Any]) -> Weights:

@@ -12,6 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local.bedrock.faults import FOREIGN
+from local.keys import HEADER
 from tests.unit.local.bedrock.scenes import (
     DAY,
     HOUR,
@@ -30,9 +31,12 @@ CREDENTIAL = "AKIA/20261124/us-east-1/bedrock/aws4_request"
 SIGNED = {"Authorization": f"AWS4-HMAC-SHA256 Credential={CREDENTIAL}, SignedHeaders=host"}
 
 
-def control(scene: Scene, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+def control(
+    scene: Scene, method: str, path: str, body: Any = None, token: str | None = None
+) -> tuple[int, Any]:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(scene.bedrock.endpoint + path, data=data, method=method)
+    headers = {HEADER: scene.bedrock.token if token is None else token}
+    request = urllib.request.Request(scene.bedrock.endpoint + path, data, headers, method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=5) as answer:
@@ -235,6 +239,7 @@ def test_calls_are_recorded_with_caller_parameters_and_outcome(scene: Scene) -> 
     assert (second["outcome"], second["parameters"]["jobName"]) == ("ValidationException", "under_score")
     assert "jobName" in second["message"]
     assert first["time"] == scene.bedrock.clock.now()
+    del first["access_key"]
     assert control(scene, "GET", "/_calls?operation=ListCustomModels") == (200, [first])
 
 
@@ -281,6 +286,25 @@ def test_request_must_be_signed_for_the_region(scene: Scene) -> None:
     status, answer = control(scene, "GET", "/custom-models")
     assert (status, answer["message"]) == (403, "Missing Authentication Token")
     assert scene.bedrock.calls()[-1]["outcome"] == "MissingAuthenticationTokenException"
+
+
+def test_control_endpoints_need_the_token(scene: Scene) -> None:
+    for method, path in (
+        ("GET", "/_state"),
+        ("GET", "/_calls"),
+        ("GET", "/_faults"),
+        ("POST", "/_faults"),
+        ("DELETE", "/_lag"),
+        ("POST", "/_latency"),
+        ("POST", "/_lifecycle"),
+        ("POST", "/_reset"),
+        ("GET", "/_unknown"),
+    ):
+        for token in ("", "guessed"):
+            status, answer = control(scene, method, path, {"kind": "job_failed"}, token=token)
+            assert (status, scene.bedrock.token in str(answer)) == (403, False), path
+    assert control(scene, "GET", "/_faults") == (200, [])
+    assert control(scene, "GET", "/_health", token="")[0] == 200
 
 
 def test_state_reset_and_health(scene: Scene) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from local.bedrock import BedrockStandIn, ManualClock, Settings
+from local.bedrock import BedrockStandIn, ManualClock, Quotas, Settings
 from tests.unit.local.bedrock.scenes import BASE, PROMPT, STUDENT, SYSTEM, TEACHER, Scene, invalid, refused
 
 FULL_PROMPT = """Answer with one JSON object:
@@ -166,6 +166,18 @@ def test_answers_are_delayed_by_the_configured_latency() -> None:
         waited = (time.perf_counter() - began) * 1000
     assert waited >= 20 + 8 * 5
     assert answer["metrics"]["latencyMs"] >= 60
+
+
+def test_requests_a_minute_are_limited_for_each_model() -> None:
+    with BedrockStandIn(settings=Settings(quotas=Quotas(requests_per_minute=6))) as bedrock:
+        scene = Scene(bedrock)
+        for _ in range(6):
+            scene.ask(BASE, "a red car", FULL_PROMPT)
+        with refused("ThrottlingException", "Too many requests"):
+            scene.ask(BASE, "a red car", FULL_PROMPT)
+        assert scene.ask("us.amazon.nova-lite-v1:0", "a red car", FULL_PROMPT)
+        bedrock.reset()
+        assert scene.ask(BASE, "a red car", FULL_PROMPT)
 
 
 def test_operation_that_is_not_modelled_is_refused(scene: Scene) -> None:

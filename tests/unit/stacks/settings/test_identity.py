@@ -187,6 +187,27 @@ def test_a_folder_is_not_a_data_set(changed: Changed, project: Path) -> None:
         Identity(changed({"dataset.training": "folder.jsonl"}), TASK, project)
 
 
+def test_a_link_out_of_the_project_is_no_data_set(
+    changed: Changed, project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """It would publish whatever the person who deploys can read."""
+    secret = tmp_path_factory.mktemp("elsewhere") / "credentials"
+    secret.write_text('{"a": 1}\n')
+    (project / "data" / "training.jsonl").unlink()
+    (project / "data" / "training.jsonl").symlink_to(secret)
+    (project / "linked").symlink_to(secret.parent)
+    for location in ("data/training.jsonl", "linked/credentials.jsonl"):
+        with pytest.raises(SettingsError, match=r"dataset\.training: .*a link leads out of"):
+            Identity(changed({"dataset.training": location}), TASK, project)
+
+
+def test_a_link_within_the_project_is_followed(digest: Digest, project: Path) -> None:
+    before = digest()
+    (project / "data" / "training.jsonl").rename(project / "kept.jsonl")
+    (project / "data" / "training.jsonl").symlink_to("../kept.jsonl")
+    assert digest() == before
+
+
 def test_s3_needs_no_files(changed: Changed, tmp_path: Path) -> None:
     assert Identity(changed(S3), TASK, tmp_path).digest
 

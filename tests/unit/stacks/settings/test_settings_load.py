@@ -43,6 +43,7 @@ def test_prod_keeps_encrypts_watches_and_is_stricter_than_dev() -> None:
     assert prod.encryption.model_key
     assert prod.alarms.emails
     assert prod.budget.monthly_usd
+    assert prod.router.reserved_concurrency
     assert prod.gate.minimum_dominant_accuracy > dev.gate.minimum_dominant_accuracy
 
 
@@ -212,3 +213,25 @@ def test_a_boundary_is_a_policy_of_this_account_or_of_awss(changed: Changed, giv
 
 def test_without_a_boundary_there_is_none(changed: Changed) -> None:
     assert changed({}).permissions_boundary is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "allowed"),
+    [
+        ("dev-eu", "lower-case letters and digits, beginning with a letter, without a hyphen"),
+        ("router", "a name that no stack has: data, distillation, release, router, operations"),
+    ],
+)
+def test_an_environment_whose_names_begin_like_anothers_is_refused(
+    write: Callable[..., Path], environment: str, allowed: str
+) -> None:
+    """`video-router-dev-*` would be the names of `dev-eu`, too."""
+    path = write({})
+    path.rename(path.with_stem(environment))
+
+    with pytest.raises(SettingsError) as error:
+        load(environment, path.parent)
+
+    (problem,) = error.value.problems
+    assert (problem.key, problem.found) == ("environment", f'"{environment}"')
+    assert problem.allowed.startswith(allowed)

@@ -25,6 +25,12 @@ PROVISIONED = {
     "endpoint.provisioned.hourly_price_usd": 20.0,
 }
 
+NOVA_PRO_STUDENT = {
+    "distillation.method": "fine_tuning",
+    "distillation.student": "amazon.nova-pro-v1:0:300k",
+    "distillation.max_response_length": ...,
+}
+
 JUDGED = {"evaluation.judge": "us.amazon.nova-pro-v1:0"}
 
 RAW = {
@@ -67,6 +73,9 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"name": "n" * 46}, "name", "at most 43 characters"),
     ({"name": ...}, "name", "lower-case letters"),
     ({"account": "12345678901"}, "account", "12 digits"),
+    ({"bootstrap_qualifier": "Dev"}, "bootstrap_qualifier", "1 to 10 lower-case letters or digits"),
+    ({"bootstrap_qualifier": "a-b"}, "bootstrap_qualifier", "1 to 10 lower-case letters or digits"),
+    ({"bootstrap_qualifier": "abcdefghijk"}, "bootstrap_qualifier", "1 to 10 lower-case letters"),
     ({"account": 111122223333}, "account", "12 digits in quotes"),
     ({"account": "11112222333x"}, "account", "12 digits"),
     ({"region": "eu-west-1"}, "region", '"us-east-1" or "us-west-2"'),
@@ -325,10 +334,39 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         for model in ("amazon.titan-embed-text-v2:0", "amazon.nova-canvas-v1:0", "amazon.nova-micro-v9:0")
     ),
     ({"alarms.static_rate": 2}, "alarms.static_rate", "from 0 to 1"),
+    ({"alarms.hourly_cost_usd": 0}, "alarms.hourly_cost_usd", "above 0"),
+    ({"alarms.hourly_requests": 0}, "alarms.hourly_requests", "at least 1"),
+    ({"distillation.maximum_cost_days": 0}, "distillation.maximum_cost_days", "from 1 to 366"),
     ({"router.time_budget_ms": 199}, "router.time_budget_ms", "from 200 to 25000"),
     ({"router.time_budget_ms": 25_001}, "router.time_budget_ms", "from 200 to 25000"),
     ({"router.memory_mb": 100}, "router.memory_mb", "from 128 to 10240"),
     ({"router.throttle_rate": 0}, "router.throttle_rate", "above 0"),
+    *(
+        (changes, "router.throttle_rate", allowed)
+        for changes, allowed in (
+            # 60 x 200 + 40, and 35 batches of 20.
+            (
+                {"router.throttle_rate": 200},
+                "2,000 queries a minute (router.quota_requests_per_minute). These",
+            ),
+            ({"router.throttle_rate": 200}, "allow 12,740: 12,040 on POST /route"),
+            ({"router.throttle_burst": 101}, "allow 2,001"),
+            ({"router.batch_queries": 100}, "allow 4,740: 1,240 on POST /route"),
+            ({"router.batch_throttle_rate": 2}, "125 batches of 20 on POST /routes"),
+            ({"router.batch_throttle_burst": 9}, "allow 2,020"),
+            ({"router.quota_requests_per_minute": 200}, "Lower router.throttle_rate or throttle_burst"),
+        )
+    ),
+    ({"router.batch_queries": 101}, "router.batch_queries", "from 1 to 100"),
+    ({"router.batch_queries": 0}, "router.batch_queries", "from 1 to 100"),
+    ({"router.batch_throttle_rate": 0}, "router.batch_throttle_rate", "above 0"),
+    ({"router.batch_throttle_burst": 0}, "router.batch_throttle_burst", "from 1 to 100000"),
+    ({"router.quota_requests_per_minute": 0}, "router.quota_requests_per_minute", "from 1 to 10000000"),
+    (
+        NOVA_PRO_STUDENT,
+        "router.quota_requests_per_minute",
+        "200 requests a minute",
+    ),
     ({"router.reserved_concurrency": 0}, "router.reserved_concurrency", "at least 1"),
     ({"router.log_queries": 1}, "router.log_queries", "true or false"),
     # retention, encryption, alarms, budget, checks
@@ -348,6 +386,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"alarms.latency_p95_ms": 0}, "alarms.latency_p95_ms", "from 1 to 29000"),
     ({"budget.monthly_usd": 100.0}, "budget.emails", "at least one"),
+    ({"budget.bedrock_monthly_usd": 5}, "budget.bedrock_monthly_usd", "only with budget.monthly_usd"),
     ({"budget.monthly_usd": 0, "budget.emails": ["a@example.com"]}, "budget.monthly_usd", "above 0"),
     # security, network, encryption
     *(

@@ -82,6 +82,18 @@ def test_a_link_out_of_the_project_is_refused(problems: Problems, mine: Path, tm
     assert "inside the project" in problems({"task": "elsewhere"})["task"].allowed
 
 
+@pytest.mark.parametrize("file", ["task.toml", "teacher_prompt.txt", "student_prompt.txt", "robustness.toml"])
+def test_a_file_that_links_out_of_its_folder_is_refused(
+    problems: Problems, mine: Path, tmp_path_factory: pytest.TempPathFactory, file: str
+) -> None:
+    """A prompt is sent to a model and published in a bundle."""
+    secret = tmp_path_factory.mktemp("elsewhere") / file
+    secret.write_text((mine / file).read_text() if (mine / file).exists() else 'filler = "x"')
+    (mine / file).unlink(missing_ok=True)
+    (mine / file).symlink_to(secret)
+    assert f"{FOLDER}/{file}: a link leads out of {FOLDER}" in problems({"task": FOLDER})["task"].allowed
+
+
 def test_the_projects_own_task_is_checked_too(problems: Problems, mine: Path) -> None:
     """Here, another project has none."""
     assert "task/task.toml: No such file" in problems({})["task"].allowed

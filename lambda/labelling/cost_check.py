@@ -1,0 +1,102 @@
+"""Commit what an execution of the labelling may cost, unless that exceeds the owner's limit.
+
+An execution can also be started by a person, or by a release that tries again. So each one asks before the
+teacher is asked, with the plan that it was given. What a folder's shards have already asked for, its rounds
+tell: an execution that starts again adds only its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from distilled_router.aws.errors import NotYetError, ResourceError
+from distilled_router.aws.objects import Folder
+from distilled_router.aws.state_machine import StageResult, done, failed, waiting
+from distilled_router.cost.estimate import LABELS, Spec, Volume, check, dollars, estimate
+from distilled_router.cost.limit import Limit, Spending, job_usd, labels_usd
+from distilled_router.cost.lines import TRIES
+from distilled_router.cost.prices import Prices
+from distilled_router.data.labelling_plan import Plan, shard_of
+from distilled_router.task.task import Task
+from labelling import life
+from labelling.shards import MOST_ROUNDS
+
+# Seconds before the next try after other writers of the ledger came first.
+_RETRY_SECONDS = 15
+
+
+def labels_name(folder: Folder, plan: Plan) -> str:
+    """Return the name of an amount for labels. It is new if the folder was deleted: they are paid again."""
+    begun = life.read(folder) if folder.names(life.LIFE) else "new"
+    return f"{LABELS} {plan.labels} {begun}"
+
+
+@dataclass(frozen=True)
+class CostCheck:
+    """The check of one execution.
+
+    Attributes:
+        plan: what the execution was given.
+        spec: the deployed settings that decide the cost.
+        limit: of all that the owner commits.
+        folder: of the plan's labels.
+        task: has the teacher's prompt.
+        spending: what the owner has committed.
+    """
+
+    plan: Plan
+    spec: Spec
+    limit: Limit
+    folder: Folder
+    task: Task
+    spending: Spending
+
+    def commit(self) -> StageResult:
+        """Commit the labels and, unless that was done before, the job that is created from them."""
+        try:
+            return done(self._commit())
+        except NotYetError as error:
+            return waiting(str(error), _RETRY_SECONDS)
+        except ResourceError as error:
+            return failed(f"{error} Answers that exist are kept.")
+
+    def _commit(self) -> str:
+        counts = Counter[str]()
+        plan = self.plan
+        spec = replace(self.spec, teacher=plan.teacher, samples=plan.samples, max_tokens=plan.max_tokens)
+        found = estimate(spec, Volume.of(self._queries(counts)), self.task, Prices.load())
+        if problem := check(found, self.limit.usd):
+            raise ResourceError(problem)
+        # The estimate is for all records and tries; a round asks each record once.
+        rounds = sum(count * self._rounds(shard) for shard, count in counts.items())
+        usd, job = labels_usd(found) * rounds / (TRIES * max(counts.total(), 1)), job_usd(found)
+        amounts = {labels_name(self.folder, plan): usd}
+        if not self.spending.covers(spec.job, job, self.limit):
+            amounts[spec.job] = job
+        self.spending.commit(amounts, self.limit, unknown_usd=job)
+        return f"the labels cost at most {dollars(usd)} USD, within the limit"
+
+    def _queries(self, counts: Counter[str]) -> Iterator[str]:
+        """Yield all queries, and count those of each shard."""
+        for key in self.folder.names("queries/"):
+            for row in self.folder.rows(key):
+                counts[shard_of(key)] += 1
+                yield str(row["query"])
+
+    def _rounds(self, shard: str) -> int:
+        """Return how often the records of a shard were asked, or may be after this execution."""
+        return self._begun[shard] + (0 if shard in self._labelled else MOST_ROUNDS)
+
+    @cached_property
+    def _begun(self) -> Counter[str]:
+        """Return the number of rounds that each shard has begun."""
+        keys = (key.split("/") for key in self.folder.names("rounds/") if key.endswith("/round.json"))
+        return Counter(shard for _, shard, *_ in keys)
+
+    @cached_property
+    def _labelled(self) -> set[str]:
+        """Return the shards that ask nothing more."""
+        return {shard_of(key) for key in self.folder.names("labelled/")}

@@ -1,0 +1,85 @@
+"""A bucket in another team's app: who writes to the folders of the constructs, and whose buckets are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import aws_s3 as s3
+from aws_cdk.assertions import Match, Template
+
+from cdk_distilled_router import DatasetFile, InvocationLogs, JobData, QueriesFolder, only_owners_write
+from cdk_distilled_router.common.grants import Permission
+from cdk_distilled_router.job_inputs import JobInputs, read_uri
+from cdk_distilled_router.props import JobProps
+from distilled_router.bedrock.naming import OWNER_TAG
+from tests.stacks import declaring
+
+OTHER = "999999999999"
+
+
+@pytest.fixture
+def stack() -> cdk.Stack:
+    return cdk.Stack(cdk.App(analytics_reporting=False), "search")
+
+
+def test_bucket_of_two_owners_is_closed_to_all_others(stack: cdk.Stack) -> None:
+    only_owners_write(s3.Bucket(stack, "Data"), "search", "ads")
+    denied = {
+        "Effect": "Deny",
+        "Principal": {"AWS": "*"},
+        "Condition": {"StringNotEquals": {f"aws:PrincipalTag/{OWNER_TAG}": ["search", "ads"]}},
+    }
+    Template.from_stack(stack).has_resource_properties(
+        "AWS::S3::BucketPolicy", {"PolicyDocument": {"Statement": [Match.object_like(denied)]}}
+    )
+
+
+def test_policy_that_is_managed_elsewhere_is_told(stack: cdk.Stack) -> None:
+    bucket = s3.Bucket.from_bucket_name(stack, "Data", "search-data")
+    with pytest.raises(ValueError, match="Add this statement to it where it is managed") as error:
+        only_owners_write(bucket, "search")
+    assert "search-data/datasets/*" in str(error.value)
+
+
+def test_roles_of_the_constructs_have_the_owners_tag(stack: cdk.Stack) -> None:
+    declaring.job(
+        stack,
+        "Job",
+        owner="search",
+        bucket=s3.Bucket(stack, "Data"),
+        student="amazon.nova-micro-v1:0:128k",
+        teacher="us.amazon.nova-pro-v1:0",
+        training_key="datasets/training.jsonl",
+    )
+    template = Template.from_stack(stack).to_json()["Resources"].values()
+    roles = [resource for resource in template if resource["Type"] == "AWS::IAM::Role"]
+    assert len(roles) > 2
+    assert all({"Key": OWNER_TAG, "Value": "search"} in role["Properties"]["Tags"] for role in roles)
+    tagged = {resource["Type"] for resource in template if "Tags" in resource.get("Properties", {})}
+    assert "AWS::Lambda::Function" not in tagged
+
+
+def accounts(permissions: list[Permission]) -> set[Any]:
+    return {p.conditions["StringEquals"]["aws:ResourceAccount"] for p in permissions}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, cdk.Aws.ACCOUNT_ID), (OTHER, OTHER)], ids=["ours", "other"]
+)
+def test_sources_are_read_in_one_account_only(given: str | None, expected: str) -> None:
+    file = DatasetFile("search-rows", "training.jsonl", "v1", given)
+    folder = QueriesFolder("search-rows", "queries/", "0" * 16, given)
+    logs = read_uri("s3://search-logs/bedrock/", folder=True, account=given)
+    for permissions in (file.permissions(), folder.permissions(), logs):
+        assert accounts(permissions) == {expected}
+
+
+def test_account_and_hashes_do_not_change_the_model() -> None:
+    """The job's name stands for what decides the model."""
+    props = JobProps(teacher="us.amazon.nova-pro-v1:0", student="amazon.nova-micro-v1:0:128k")
+    logs = InvocationLogs(uri="s3://search-logs/bedrock")
+    plain = JobInputs(props=props, data=JobData(invocation_logs=logs), model_key=False)
+    given = JobData(invocation_logs=logs, account=OTHER, holdout_sha256="0" * 64)
+    assert JobInputs(props=props, data=given, model_key=False).digest() == plain.digest()
