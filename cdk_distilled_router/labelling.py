@@ -164,6 +164,8 @@ class Labelling(Construct):
             service_token=self._provider(role).service_token,
             properties={
                 **self._properties(sources),
+                # Says that the functions seal what they write (`labelling.seals`).
+                "Seals": "hmac-sha256",
                 **cost_properties(cost, job.props),
                 "Attempt": attempt,
                 "Retain": retention.data == "retain",

@@ -22,7 +22,7 @@ from distilled_router.cost.prices import Prices
 from distilled_router.data.labelling_plan import Plan, shard_of
 from distilled_router.task.task import Task
 from labelling import life
-from labelling.shards import MOST_ROUNDS
+from labelling.shards import MOST_ROUNDS, check_shards
 
 # Seconds before the next try after other writers of the ledger came first.
 _RETRY_SECONDS = 15
@@ -64,6 +64,7 @@ class CostCheck:
             return failed(f"{error} Answers that exist are kept.")
 
     def _commit(self) -> str:
+        check_shards(self.plan, self.folder)
         counts = Counter[str]()
         plan = self.plan
         spec = replace(self.spec, teacher=plan.teacher, samples=plan.samples, max_tokens=plan.max_tokens)

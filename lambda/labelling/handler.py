@@ -40,7 +40,7 @@ from labelling.cost_check import CostCheck
 from labelling.curation import curate
 from labelling.dataset import GIVEN_HOLDOUT, publish
 from labelling.resource import Services
-from labelling.shards import Shard
+from labelling.shards import Shard, check_shards
 
 logger = Logger()
 
@@ -123,7 +123,7 @@ def curated(
     If a shard is not labelled, that is the reason which it left in this execution.
     """
     labels, target = (Folder(s3, bucket, name, seal) for name in (plan.folder, plan.dataset_folder))
-    given, held_out = _given_holdout(plan, s3, target, is_sealed=seal is not None), None
+    given, held_out = _given_holdout(plan, s3, target, seal), None
     if given is not None:
         lines = (line.decode() for line in json_lines(given))
         held_out = [example.query for example in examples(lines, task)]
@@ -131,6 +131,7 @@ def curated(
         {key.removeprefix(under).removesuffix(".jsonl") for key in labels.names(under)}
         for under in ("queries/", "labelled/")
     )
+    check_shards(plan, labels)
     if missing := sorted(queries - labelled):
         return failed(failures.described(labels, missing, len(queries), execution))
     result = curate(
@@ -147,21 +148,27 @@ def curated(
     return {**done(told), "files": files}
 
 
-def _given_holdout(plan: Plan, s3: Any, target: Folder, *, is_sealed: bool) -> list[Any] | None:
+def _given_holdout(plan: Plan, s3: Any, target: Folder, seal: Seal | None) -> list[Any] | None:
     """Return the rows of the supplied hold-out set; None if there is none.
 
-    Raises ReplacedError if the set is not the one that the resource published.
+    Raises ReplacedError if the set is not the one that the resource published. An execution from before there
+    were hashes may use one from before there were seals.
     """
-    if not plan.holdout_sha256 and GIVEN_HOLDOUT not in target.names():
+    key = f"{target.prefix}{GIVEN_HOLDOUT}"
+    if plan.holdout_sha256:
+        content = Published(target.bucket, key, plan.holdout_sha256).read(s3)
+    elif GIVEN_HOLDOUT not in target.names():
         return None
-    if is_sealed and not plan.holdout_sha256:
-        raise ReplacedError(
-            f"{target.uri(GIVEN_HOLDOUT)} exists, and this labelling's input has no SHA-256 of it. Find out "
-            "who wrote it. If dataset.holdout is set, deploy again with a higher release.attempt; otherwise "
-            "delete the file."
-        )
-    published = Published(target.bucket, f"{target.prefix}{GIVEN_HOLDOUT}", plan.holdout_sha256)
-    return [json.loads(line) for line in published.read(s3).splitlines() if line.strip()]
+    else:
+        found = s3.get_object(Bucket=target.bucket, Key=key)
+        if seal and not seal.is_older(found):
+            raise ReplacedError(
+                f"{target.uri(GIVEN_HOLDOUT)} exists, and this labelling's input has no SHA-256 of it. Find "
+                "out who wrote it. If dataset.holdout is set, deploy again with a higher release.attempt; "
+                "otherwise delete the file."
+            )
+        content = found["Body"].read()
+    return [json.loads(line) for line in content.splitlines() if line.strip()]
 
 
 def _services() -> Services:

@@ -32,7 +32,7 @@ from distilled_router.cost.limit import enforce_limit
 from distilled_router.data.dataset_rules import check_dataset
 from distilled_router.data.files import DataFile, files_of
 from distilled_router.data.findings import Report
-from distilled_router.data.labelling_plan import Plan
+from distilled_router.data.labelling_plan import Plan, shard_name
 from distilled_router.data.query_rules import QueryCheck
 from distilled_router.task.task import Task
 from labelling import batch, life, seals
@@ -45,6 +45,8 @@ logger = Logger(child=True)
 _ROLLS_BACK = "RollsBack"
 # And another one: the SHA-256 of the supplied hold-out set, for the execution's input.
 _HOLDOUT = "HoldoutSha256"
+# And another one: the number of shards, for the execution's input.
+_SHARDS = "Shards"
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,13 @@ def handle(
     holdout = _holdout(event.properties, aws.s3, retry, task, plan.method, report)
     if not report.ok:
         raise ResourceError(f"{report.summary()} Nothing was published or started.")
-    folder = Folder(aws.s3, bucket, plan.folder, seals.begin(aws.requests, plan.folder))
+    folder = Folder(aws.s3, bucket, plan.folder, seals.begin(aws.requests, plan.folder, event))
     enforce_limit(event, Volume.of(queries), task, aws.bedrock, labels=labels_name(folder, plan))
     logger.info("queries passed", summary=report.summary())
     claim, retain = _claim(event, event.properties, aws), _is_retained(event.properties)
     with claim.held(event.check_newest, retain=retain, digest=plan.digest):
-        for name, rows in _shards(queries, int(event.properties["QueriesPerShard"])):
+        shards = list(_shards(queries, int(event.properties["QueriesPerShard"])))
+        for name, rows in shards:
             folder.write_rows(f"queries/{name}.jsonl", rows)
         life.begin(folder)
         if holdout:
@@ -90,7 +93,11 @@ def handle(
             "HoldoutUri": f"s3://{bucket}/{plan.dataset_folder}holdout.jsonl",
             "ReportUri": f"s3://{bucket}/{plan.dataset_folder}curation.json",
         },
-        **{_ROLLS_BACK: rolls_back(event, _physical_id), _HOLDOUT: holdout.sha256 if holdout else ""},
+        **{
+            _ROLLS_BACK: rolls_back(event, _physical_id),
+            _HOLDOUT: holdout.sha256 if holdout else "",
+            _SHARDS: len(shards),
+        },
     )
 
 
@@ -141,6 +148,8 @@ def execution_input(event: Event) -> str:
     plan = json.loads(str(event.properties["Plan"]))
     if holdout := event.raw.get(_HOLDOUT):
         plan["holdout_sha256"] = holdout
+    if shards := event.raw.get(_SHARDS):
+        plan["shards"] = shards
     claimant = {"stack_id": event.stack_id, "logical_id": event.logical_id}
     return json.dumps({"claimant": claimant, "plan": plan}, sort_keys=True)
 
@@ -170,7 +179,7 @@ def _shards(queries: list[str], size: int) -> Iterator[tuple[str, list[dict[str,
     count = -(-len(queries) // size)
     for number in range(count):
         start, end = number * len(queries) // count, (number + 1) * len(queries) // count
-        yield f"{number:05d}", [{"number": n, "query": queries[n]} for n in range(start, end)]
+        yield shard_name(number), [{"number": n, "query": queries[n]} for n in range(start, end)]
 
 
 def _open(aws: Services, machine: str, digest: str) -> list[str]:

@@ -7,22 +7,33 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from distilled_router.aws.custom_resource import Event
 from distilled_router.aws.objects import Seal
+
+# A property of the resource: this version or a later one declares it, and its functions write seals.
+MARKER = "Seals"
+# After an upgrade, invocations of the earlier version write for as long as a function may run: 15 minutes.
+_OVERLAP_SECONDS = 900
 
 _NAMES = {"#seal": "seal", "#since": "since"}
 
 
-def begin(table: Any, folder: str) -> Seal:
+def begin(table: Any, folder: str, event: Event) -> Seal:
     """Return the folder's seal, and create it if the stack has none for it yet.
 
     Paid answers that an earlier stack left in the folder have another seal, or none. They are used if S3
-    stored them before this one was created.
+    stored them before `since`: when the seal was created or, later, when a version without seals was last
+    upgraded. A stack may return to such a version, whose answers are paid as well.
     """
+    new, old = event.properties, event.old_properties
+    is_upgrade = bool(old) and MARKER in new and MARKER not in old
+    since = ":since" if is_upgrade else "if_not_exists(#since, :since)"
+    at = int(time.time()) + _OVERLAP_SECONDS * is_upgrade
     item = table.update_item(
         Key={"id": folder},
-        UpdateExpression="SET #seal = if_not_exists(#seal, :seal), #since = if_not_exists(#since, :since)",
+        UpdateExpression=f"SET #seal = if_not_exists(#seal, :seal), #since = {since}",
         ExpressionAttributeNames=_NAMES,
-        ExpressionAttributeValues={":seal": secrets.token_hex(32), ":since": int(time.time())},
+        ExpressionAttributeValues={":seal": secrets.token_hex(32), ":since": at},
         ReturnValues="ALL_NEW",
     )["Attributes"]
     return _seal(item)

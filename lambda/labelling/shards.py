@@ -15,13 +15,13 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from distilled_router.aws.absence import confirmed
-from distilled_router.aws.errors import NotYetError, ResourceError, is_transient, or_none
+from distilled_router.aws.errors import NotYetError, ReplacedError, ResourceError, is_transient, or_none
 from distilled_router.aws.objects import Folder
 from distilled_router.aws.state_machine import StageResult, done, failed, pause, waiting
 from distilled_router.bedrock import roles
 from distilled_router.bedrock.roles import RoleNotReadyError
 from distilled_router.cost.batch_limits import BATCH_MINIMUM
-from distilled_router.data.labelling_plan import Plan
+from distilled_router.data.labelling_plan import Plan, shard_name, shard_of
 from distilled_router.task.task import Task
 from labelling import batch, calls, failures, life
 from labelling.answers import Answer
@@ -262,6 +262,22 @@ class Shard:
     def _take(self, given: Mapping[str, Answer]) -> None:
         for record, answer in given.items():
             self._answers.setdefault(record, []).append(answer)
+
+
+def check_shards(plan: Plan, folder: Folder) -> None:
+    """Raise ReplacedError unless the folder has the queries of all shards that were published.
+
+    What is missing from a list can't be recognised by a seal.
+    """
+    expected = {shard_name(number) for number in range(plan.shards)}
+    found = {shard_of(key) for key in folder.names("queries/")}
+    if plan.shards and found != expected:
+        raise ReplacedError(
+            f"{folder.uri('queries/')} has other shards than the {plan.shards} that were published: missing "
+            f"{sorted(expected - found)[:5]}, unknown {sorted(found - expected)[:5]}. Find out who deleted "
+            "or wrote them (the bucket's access logs), and raise release.attempt: queries are published again, and "
+            "existing answers are used."
+        )
 
 
 def _best(answers: Sequence[Answer]) -> dict[str, Any]:

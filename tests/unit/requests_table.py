@@ -39,8 +39,10 @@ class RequestsTable:
         """Append a request to a resource's list unless the condition fails, or end a Delete."""
         key, values = request["Key"]["id"], request["ExpressionAttributeValues"]
         if "#seal" in request["UpdateExpression"]:
-            made = {"seal": values[":seal"], "since": values[":since"]}
-            return {"Attributes": self.seals.setdefault(key, made)}
+            item = self.seals.setdefault(key, {"seal": values[":seal"], "since": values[":since"]})
+            if request["UpdateExpression"].endswith("#since = :since"):
+                item["since"] = values[":since"]
+            return {"Attributes": dict(item)}
         self._update(key, values, request)
         return {}
 

@@ -95,7 +95,13 @@ class Seal:
 
     def of(self, uri: str, content: bytes) -> str:
         """Return an object's seal."""
-        return hmac.new(self.key.encode(), uri.encode() + b"\n" + content, hashlib.sha256).hexdigest()
+        # The name's hash has a fixed length, so that no part of the content can pass as part of the name.
+        named = hashlib.sha256(uri.encode()).digest() + content
+        return hmac.new(self.key.encode(), named, hashlib.sha256).hexdigest()
+
+    def is_older(self, found: Mapping[str, Any]) -> bool:
+        """Return whether S3 stored an object before there were seals, given GetObject's response."""
+        return bool(self.since) and found["LastModified"].timestamp() < self.since
 
     def check(self, uri: str, content: bytes, found: Mapping[str, Any]) -> None:
         """Raise ReplacedError unless the object is sealed, given GetObject's response.
@@ -105,7 +111,7 @@ class Seal:
         given = str(found.get("Metadata", {}).get(SEAL, ""))
         if hmac.compare_digest(given.encode(), self.of(uri, content).encode()):
             return
-        if self.since and found["LastModified"].timestamp() < self.since:
+        if self.is_older(found):
             return
         raise ReplacedError(
             f"{uri} was not written by these functions, or was replaced: expected their seal, found "

@@ -22,6 +22,7 @@ class Plan:
         labels: digest of all that decides the teacher's answers.
         dataset: digest of all that decides the rows.
         holdout_sha256: of a supplied hold-out set; empty if there is none.
+        shards: number of the shards; 0 in executions of earlier versions.
 
     The other fields are the settings of the same names.
     """
@@ -44,6 +45,7 @@ class Plan:
     batch_hours: int
     poll_seconds: int
     holdout_sha256: str = ""
+    shards: int = 0
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -84,6 +86,11 @@ def dataset_folder(owner: str, labels: str, dataset: str) -> str:
 def queries_folder(owner: str, labels: str) -> str:
     """Return the folder of the raw queries, in shards."""
     return f"{labels_folder(owner, labels)}queries/"
+
+
+def shard_name(number: int) -> str:
+    """Return the name of a shard."""
+    return f"{number:05d}"
 
 
 def shard_of(key: str) -> str:

@@ -75,6 +75,13 @@ def test_execution_above_the_limit_fails_before_the_teacher_is_asked(
     assert not table.committed
 
 
+def test_shard_that_is_gone_makes_nothing_cheaper(scene: Scene, table: RequestsTable, most: float) -> None:
+    result = step(scene.with_plan(shards=2), table, 10)
+    assert result["outcome"] == "failed"
+    assert "missing ['00001']" in result["message"]
+    assert not table.committed
+
+
 def test_start_that_is_repeated_counts_once(scene: Scene, table: RequestsTable, most: float) -> None:
     for _ in range(10):
         assert step(scene, table, 1.5 * most)["outcome"] == "done"

@@ -13,7 +13,7 @@ import pytest
 
 from distilled_router.aws import executions
 from distilled_router.aws.custom_resource import answer_event, answer_poll
-from distilled_router.aws.errors import ResourceError
+from distilled_router.aws.errors import ReplacedError, ResourceError
 from distilled_router.aws.objects import Folder, json_lines
 from distilled_router.bedrock import ownership
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags
@@ -531,7 +531,50 @@ def test_execution_input_names_the_resource_and_is_the_same_for_the_same_plan(sy
     arn = executions.arn_of(system.machine, f"{PLAN.digest}-1")
     given = json.loads(system.stepfunctions.describe_execution(executionArn=arn)["input"])
     assert given["claimant"] == {"stack_id": framework.STACK, "logical_id": LOGICAL_ID}
-    assert Plan.of(given["plan"]) == PLAN
+    assert Plan.of(given["plan"]) == replace(PLAN, shards=3)
+
+
+def unsealed(system: System) -> Any:
+    """Write an answer as a version without seals does; return what the next step reads of it."""
+    folder = system.folder.unsealed
+    folder.write("rounds/00000/001/answers-000.jsonl", {"id": 1})
+    return system.folder.read("rounds/00000/001/answers-000.jsonl")
+
+
+def test_answers_of_a_version_without_seals_are_used_after_the_upgrade(system: System) -> None:
+    """Its invocations may still write after the Update."""
+    old, new = system.properties(), system.properties(Seals="hmac-sha256")
+    system.send("Create", old)
+    system.requests.seals.clear()
+    system.send("Update", new, old, system.physical_id())
+    assert unsealed(system) == {"id": 1}
+    assert system.requests.seals[PLAN.folder]["since"] <= time.time() + 900
+
+
+def test_paid_answers_survive_a_return_to_a_version_without_seals(system: System) -> None:
+    """A deployment fails, the earlier version labels on, and the next deployment succeeds."""
+    old, new = system.properties(), system.properties(Seals="hmac-sha256")
+    system.send("Create", new)
+    known = system.requests.seals[PLAN.folder]
+    system.requests.seals[PLAN.folder] = {**known, "since": int(time.time()) - 3600}
+    with pytest.raises(ReplacedError):
+        unsealed(system)
+    # The rollback runs in the new functions, or none of this version's functions see it.
+    system.send("Update", old, new, system.physical_id())
+    with pytest.raises(ReplacedError):
+        unsealed(system)
+    system.send("Update", new, old, system.physical_id())
+    assert unsealed(system) == {"id": 1}
+    assert system.requests.seals[PLAN.folder]["seal"] == known["seal"]
+
+
+def test_update_between_versions_with_seals_needs_them(system: System) -> None:
+    new = system.properties(Seals="hmac-sha256")
+    system.send("Create", new)
+    since = int(time.time()) - 3600
+    system.requests.seals[PLAN.folder]["since"] = since
+    system.send("Update", {**new, "Attempt": "2"}, new, system.physical_id())
+    assert system.requests.seals[PLAN.folder]["since"] == since
 
 
 def test_given_holdout_is_checked_and_published_beside(system: System) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -181,6 +183,25 @@ def test_supplied_hold_out_set_that_was_replaced_is_not_used(scene: Scene) -> No
     scene.server.s3.objects.pop((BUCKET, f"{scene.plan.dataset_folder}{GIVEN_HOLDOUT}"))
     with pytest.raises(ReplacedError, match="does not exist any more"):
         make(wanted)
+
+
+def test_execution_from_before_the_upgrade_uses_the_hold_out_set_from_before_the_seals(scene: Scene) -> None:
+    label(scene, QUERIES)
+    given_holdout(scene, ROWS)
+    before = replace(scene, seal=replace(scene.seal, since=time.time() + 60))
+    assert make(before)["outcome"] == "done"
+    assert list(files(scene).rows("holdout.jsonl")) == [json.loads(line) for line in ROWS.splitlines()]
+
+
+def test_shard_that_is_gone_with_its_labels_is_missed(scene: Scene) -> None:
+    label(scene, QUERIES)
+    with pytest.raises(ReplacedError, match=r"missing \['00001'\], unknown \[\]"):
+        make(scene.with_plan(shards=2))
+    scene.publish(1, shard="00002")
+    with pytest.raises(ReplacedError, match=r"missing \['00001'\], unknown \['00002'\]"):
+        make(scene.with_plan(shards=2))
+    scene.server.s3.objects.pop((BUCKET, f"{scene.plan.folder}queries/00002.jsonl"))
+    assert make(scene.with_plan(shards=1))["outcome"] == "done"
 
 
 def test_hold_out_set_that_nobody_supplied_is_not_used(scene: Scene) -> None:

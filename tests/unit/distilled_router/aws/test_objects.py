@@ -111,6 +111,16 @@ def test_seal_is_for_one_name(s3: MemoryS3, prefix: str, key: str) -> None:
         folder(s3, prefix=prefix).read(key)
 
 
+def test_content_of_another_name_is_not_part_of_the_name(s3: MemoryS3) -> None:
+    """Otherwise an object without its first row would be read as that row's, under a longer name."""
+    folder(s3).write_rows("rows.jsonl", [{"id": 1}, {"id": 2}])
+    key = 'rows.jsonl\n{"id": 1}'
+    s3.put_object(Bucket="data", Key=f"releases/a-1/{key}", Body=b"")
+    replace(s3, f"releases/a-1/{key}", b'{"id": 2}\n', of="releases/a-1/rows.jsonl")
+    with pytest.raises(ReplacedError):
+        list(folder(s3).rows(key))
+
+
 def test_another_key_opens_no_seal(s3: MemoryS3) -> None:
     folder(s3, Seal("another key")).write("plan.json", {"id": 1})
     with pytest.raises(ReplacedError):
