@@ -109,7 +109,8 @@ class LabellingMachine(Construct):
         """Return the first states: an execution may have been started by hand, with any plan."""
         if check is None:
             return then
-        return stage(self, "CheckCost", check, {"plan": _PLAN}, done=then, failed=failed, broken=broken)
+        given = {"plan": _PLAN, "execution": _EXECUTION}
+        return stage(self, "CheckCost", check, given, done=then, failed=failed, broken=broken)
 
     def _after_labels(
         self, job: DistillationJob, curate: Function, *, failed: sfn.Fail, broken: sfn.Fail

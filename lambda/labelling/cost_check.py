@@ -1,8 +1,8 @@
 """Commit what an execution of the labelling may cost, unless that exceeds the owner's limit.
 
 An execution can also be started by a person, or by a release that tries again. So each one asks before the
-teacher is asked, with the plan that it was given. What a folder's shards have already asked for, its rounds
-tell: an execution that starts again adds only its own.
+teacher is asked, with the plan that it was given, for an amount of its own: two of one folder that run at
+once both ask for their shards.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ _RETRY_SECONDS = 15
 
 
 def labels_name(folder: Folder, plan: Plan) -> str:
-    """Return the name of an amount for labels. It is new if the folder was deleted: they are paid again."""
+    """Return how names of amounts for labels start.
+
+    It is new if the folder was deleted: they are paid again.
+    """
     begun = life.read(folder) if folder.names(life.LIFE) else "new"
     return f"{LABELS} {plan.labels} {begun}"
 
@@ -44,6 +47,7 @@ class CostCheck:
         limit: of all that the owner commits.
         folder: of the plan's labels.
         task: has the teacher's prompt.
+        execution: its ARN.
         spending: what the owner has committed.
     """
 
@@ -52,6 +56,7 @@ class CostCheck:
     limit: Limit
     folder: Folder
     task: Task
+    execution: str
     spending: Spending
 
     def commit(self) -> StageResult:
@@ -69,16 +74,24 @@ class CostCheck:
         plan = self.plan
         spec = replace(self.spec, teacher=plan.teacher, samples=plan.samples, max_tokens=plan.max_tokens)
         found = estimate(spec, Volume.of(self._queries(counts)), self.task, Prices.load())
+        job, asked = job_usd(found), sum(n for shard, n in counts.items() if shard not in self._labelled)
+        is_covered = self.spending.covers(spec.job, job, self.limit)
+        if is_covered and not asked:
+            return "nothing is left to ask, and the job is committed"
         if problem := check(found, self.limit.usd):
             raise ResourceError(problem)
-        # The estimate is for all records and tries; a round asks each record once.
-        rounds = sum(count * self._rounds(shard) for shard, count in counts.items())
-        usd, job = labels_usd(found) * rounds / (TRIES * max(counts.total(), 1)), job_usd(found)
-        amounts = {labels_name(self.folder, plan): usd}
-        if not self.spending.covers(spec.job, job, self.limit):
-            amounts[spec.job] = job
+        amounts = {} if is_covered else {spec.job: job}
+        usd = 0.0
+        if asked:
+            # The estimate is for all records and tries; a round asks each record once.
+            usd = labels_usd(found) * asked * MOST_ROUNDS / (TRIES * counts.total())
+            amounts[self._name] = usd
         self.spending.commit(amounts, self.limit, unknown_usd=job)
         return f"the labels cost at most {dollars(usd)} USD, within the limit"
+
+    @property
+    def _name(self) -> str:
+        return f"{labels_name(self.folder, self.plan)} {self.execution.rsplit(':', 1)[-1]}"
 
     def _queries(self, counts: Counter[str]) -> Iterator[str]:
         """Yield all queries, and count those of each shard."""
@@ -86,16 +99,6 @@ class CostCheck:
             for row in self.folder.rows(key):
                 counts[shard_of(key)] += 1
                 yield str(row["query"])
-
-    def _rounds(self, shard: str) -> int:
-        """Return how often the records of a shard were asked, or may be after this execution."""
-        return self._begun[shard] + (0 if shard in self._labelled else MOST_ROUNDS)
-
-    @cached_property
-    def _begun(self) -> Counter[str]:
-        """Return the number of rounds that each shard has begun."""
-        keys = (key.split("/") for key in self.folder.names("rounds/") if key.endswith("/round.json"))
-        return Counter(shard for _, shard, *_ in keys)
 
     @cached_property
     def _labelled(self) -> set[str]:

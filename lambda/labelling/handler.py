@@ -65,7 +65,7 @@ def is_complete(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 def check_cost(event: Mapping[str, Any], context: Any) -> StageResult:
     """First step: commit what the execution may cost, unless that exceeds the limit."""
     del context
-    plan, env = Plan.of(event["plan"]), CheckCostEnv.read()
+    plan, env, execution = Plan.of(event["plan"]), CheckCostEnv.read(), str(event.get("execution", ""))
     requests = table(env.requests_table)
     step = CostCheck(
         plan=plan,
@@ -73,6 +73,7 @@ def check_cost(event: Mapping[str, Any], context: Any) -> StageResult:
         limit=Limit(env.maximum_cost_usd, env.maximum_cost_days),
         folder=Folder(client("s3"), env.bucket, plan.folder, seals.read(requests, plan.folder)),
         task=Task.load(),
+        execution=execution,
         spending=Spending(requests, client("bedrock"), env.owner),
     )
     return wait_if_transient(step.commit, pause(waited(event), plan.poll_seconds))

@@ -82,7 +82,23 @@ class Spending:
         A rollback returns to such a job, and must not be refused.
         """
         live = self._live(self._read()[1], limit)
-        return _usd(live, job) >= _cents(usd) or jobs.find(self.bedrock, job) is not None
+        is_committed = job in live and live[job].usd >= _cents(usd)
+        return is_committed or jobs.find(self.bedrock, job) is not None
+
+    def knows(self, start: str, limit: Limit) -> bool:
+        """Return whether an amount whose name starts like this was committed."""
+        return any(name.startswith(start) for name in self._live(self._read()[1], limit))
+
+    def note(self, job: str, usd: float, limit: Limit) -> None:
+        """Raise a committed job's amount without asking the limit: its settings may allow more retries."""
+        for _ in range(_TRIES):
+            before, entries = self._read()
+            known = self._live(entries, limit).get(job)
+            if known is None or known.usd >= _cents(usd):
+                return
+            if self._write({**entries, job: Entry(_cents(usd), known.at)}, before):
+                return
+        raise self._busy()
 
     def check(self, amounts: Mapping[str, float], limit: Limit, *, unknown_usd: float) -> None:
         """Raise ResourceError if amounts and what was committed before exceed the limit.
@@ -108,7 +124,10 @@ class Spending:
             kept = {name: entry for name, entry in entries.items() if entry.at > now - _KEPT_DAYS * _DAY}
             if self._write({**kept, **{name: Entry(_cents(usd), now) for name, usd in new.items()}}, before):
                 return
-        raise NotYetError(f"Other deployments of {self.owner} write the same ledger. Deploy again.")
+        raise self._busy()
+
+    def _busy(self) -> NotYetError:
+        return NotYetError(f"Other deployments of {self.owner} write the same ledger. Deploy again.")
 
     def _check(
         self, live: Mapping[str, Entry], amounts: Mapping[str, float], limit: Limit, unknown_usd: float
@@ -183,28 +202,32 @@ def enforce_limit(event: Event, volume: Volume, task: Task, bedrock: Any, *, lab
     """Raise ResourceError if a custom resource's data would cost more than its limit allows.
 
     The properties are `Cost` (a Spec as JSON), `MaximumCostUsd` and `MaximumCostDays`. Without them nothing
-    is refused, nor if cost, digest and plan are unchanged. If the Spec names no job, its estimate alone is
-    compared with the limit.
+    is refused, nor if cost, digest and plan are unchanged, or the job was committed or exists. If the Spec
+    names no job, its estimate alone is compared with the limit.
 
-    A job for given rows is committed. One for raw queries is only checked: the labelling commits what it is
-    about to ask, for the labels under the name `labels`.
+    A job for given rows is committed. One for raw queries is only checked: each execution of the labelling
+    commits what it is about to ask, under a name that starts with `labels`.
     """
     given, old = event.properties, event.old_properties
     if "Cost" not in given or all(old.get(name) == given.get(name) for name in ("Cost", "Digest", "Plan")):
         return
     spec, limit = Spec(**json.loads(str(given["Cost"]))), Limit.of(given)
     found = estimate(spec, volume, task, Prices.load())
+    usd, spending = job_usd(found), None
+    if spec.job and event.fence:
+        spending = Spending(event.fence.table, bedrock, owner_of(spec.job))
+        if spending.covers(spec.job, usd, limit):
+            spending.note(spec.job, usd, limit)
+            return
     if problem := check(found, limit.usd):
         raise ResourceError(problem)
-    if not spec.job or event.fence is None:
+    if spending is None:
         return
-    spending, usd = Spending(event.fence.table, bedrock, owner_of(spec.job)), job_usd(found)
-    if spending.covers(spec.job, usd, limit):
-        return
-    if spec.samples:
-        spending.check({labels: labels_usd(found), spec.job: usd}, limit, unknown_usd=usd)
-    else:
+    if not spec.samples:
         spending.commit({spec.job: usd}, limit, unknown_usd=usd)
+        return
+    asked = {} if spending.knows(labels, limit) else {labels: labels_usd(found)}
+    spending.check({**asked, spec.job: usd}, limit, unknown_usd=usd)
 
 
 def labels_usd(found: Estimate) -> float:

@@ -19,8 +19,10 @@ from distilled_router.aws.errors import with_retries
 from distilled_router.cost.estimate import Spec
 from distilled_router.data.conversation import row
 from distilled_router.task.task import Task
+from local.bedrock import BedrockStandIn
 from tests.unit import framework, requests_table
 from tests.unit.framework import MARKER, Framework, Response
+from tests.unit.local.bedrock.scenes import Scene
 from tests.unit.requests_table import RequestsTable, behind_framework
 from tests.unit.resource_scenes import Meddled, logged, refusal, times, training_rows
 
@@ -536,6 +538,25 @@ def test_deployments_of_several_jobs_share_the_limit(shop: Shop) -> None:
         .send(framework.update(update["PhysicalResourceId"], first, limited(shop, "b")))
         .succeeded
     )
+
+
+def test_job_that_is_committed_or_exists_is_not_refused_alone(
+    shop: Shop, bedrock_server: BedrockStandIn
+) -> None:
+    """An upgrade, or another setting, changes `Cost`; under a lower limit the estimate alone exceeds it."""
+    first = limited(shop, "a")
+    assert shop.resource().send(framework.create(first)).succeeded
+    place = f"s3://{shop.bucket}/{FOLDER}"
+    lower = {**limited(shop, "a", kept_models=3), "MaximumCostUsd": "100"}
+    assert shop.resource().send(framework.update(place, lower, first)).succeeded
+    dearer = {**limited(shop, "a", retries=1), "MaximumCostUsd": "100"}
+    assert not shop.resource().send(framework.update(place, dearer, lower)).succeeded
+
+    Scene(bedrock_server).create_job("video-router-dev-" + "a" * 12)
+    assert shop.resource().send(framework.update(place, dearer, lower)).succeeded
+    # What its retries may cost counts for other jobs.
+    (entry,) = json.loads(shop.requests.committed["video-router-dev/spending"]).values()
+    assert entry["usd"] > 200
 
 
 def test_retries_that_the_settings_allow_count(shop: Shop) -> None:

@@ -13,7 +13,7 @@ from distilled_router.cost.estimate import Spec, Volume, estimate
 from distilled_router.cost.limit import Limit, Spending, job_usd, labels_usd
 from distilled_router.cost.prices import Prices
 from labelling.cost_check import CostCheck
-from tests.unit.labelling.scenes import FIRST, OWNER, PLAN, TASK, Scene
+from tests.unit.labelling.scenes import FIRST, OWNER, PLAN, SECOND, TASK, Scene
 from tests.unit.requests_table import RequestsTable
 
 JOB = f"{OWNER}-{PLAN.digest}"
@@ -35,10 +35,10 @@ def table() -> RequestsTable:
     return RequestsTable()
 
 
-def step(scene: Scene, table: RequestsTable, usd: float) -> StageResult:
+def step(scene: Scene, table: RequestsTable, usd: float, execution: str = FIRST) -> StageResult:
     """Run the step in an execution of the scene's plan."""
     spending = Spending(table, scene.bedrock, OWNER, scene.server.clock.now)
-    return CostCheck(scene.plan, SPEC, Limit(usd, 30), scene.folder, TASK, spending).commit()
+    return CostCheck(scene.plan, SPEC, Limit(usd, 30), scene.folder, TASK, execution, spending).commit()
 
 
 def committed(table: RequestsTable) -> dict[str, float]:
@@ -48,8 +48,7 @@ def committed(table: RequestsTable) -> dict[str, float]:
 
 
 def labels(table: RequestsTable) -> float:
-    (usd,) = [usd for name, usd in committed(table).items() if PLAN.labels in name]
-    return usd
+    return sum(usd for name, usd in committed(table).items() if PLAN.labels in name)
 
 
 @pytest.fixture
@@ -89,31 +88,41 @@ def test_start_that_is_repeated_counts_once(scene: Scene, table: RequestsTable, 
 
 
 def test_execution_that_asks_again_counts_again(scene: Scene, table: RequestsTable, most: float) -> None:
-    """A shard's round is paid, and then its execution is stopped."""
+    """A shard's round is paid, and then its execution is stopped. Or it goes on beside the other one."""
     step(scene, table, 10)
     scene.shard().label()
     assert scene.jobs()
     scene.server.advance(60)
-    assert step(scene, table, 10)["outcome"] == "done"
-    assert labels(table) == pytest.approx(1.5 * most, abs=0.01)
+    assert step(scene, table, 10, SECOND)["outcome"] == "done"
+    assert labels(table) == pytest.approx(2 * most, abs=0.01)
+
+
+def test_two_executions_at_once_count_both(scene: Scene, table: RequestsTable, most: float) -> None:
+    """Neither has begun a round when the other one asks, and each may begin two."""
+    assert step(scene, table, 1.5 * most, FIRST)["outcome"] == "done"
+    assert step(scene, table, 1.5 * most, SECOND)["outcome"] == "failed"
+    assert step(scene, table, 10, SECOND)["outcome"] == "done"
+    assert labels(table) == pytest.approx(2 * most, abs=0.01)
 
 
 def test_labelling_is_not_started_again_for_ever(scene: Scene, table: RequestsTable, most: float) -> None:
     """Batch jobs fail without answers, and somebody starts the labelling again and again."""
     outcomes = list[str]()
     for number in range(6):
-        outcomes.append(step(scene, table, 3 * most)["outcome"])
+        outcomes.append(step(scene, table, 3 * most, f"{FIRST}{number}")["outcome"])
         scene.folder.write(
             f"rounds/00000/{number:03d}/round.json", {"number": number, "execution": FIRST, "job": "arn"}
         )
-    assert outcomes == ["done"] * 4 + ["failed"] * 2
+    assert outcomes == ["done"] * 2 + ["failed"] * 4
 
 
 def test_labelled_shards_ask_nothing_more(scene: Scene, table: RequestsTable, most: float) -> None:
     step(scene, table, 10)
     scene.label()
-    assert step(scene, table, 10)["outcome"] == "done"
+    assert step(scene, table, 10, SECOND)["outcome"] == "done"
     assert labels(table) == pytest.approx(most, abs=0.01)
+    # Under a lower limit, too: nothing is paid.
+    assert step(scene, table, most / 2, SECOND)["outcome"] == "done"
 
 
 def test_plan_of_a_person_is_estimated_as_it_is(scene: Scene, table: RequestsTable, most: float) -> None:

@@ -22,6 +22,7 @@ from distilled_router.cost.estimate import Spec
 from distilled_router.data.conversation import row
 from distilled_router.data.labelling_plan import Plan
 from labelling import life, resource, seals
+from labelling.cost_check import labels_name
 from labelling.dataset import GIVEN_HOLDOUT
 from labelling.resource import Services
 from local.bedrock import BedrockStandIn
@@ -254,6 +255,19 @@ def test_labels_and_other_jobs_share_the_limit(system: System) -> None:
     assert (list(system.folder.names()), system.states()) == ([], [])
     # What is known already is not asked again.
     system.send("Create", system.properties(OTHER, **cost(OTHER)))
+
+
+def test_labels_that_an_execution_asks_for_are_not_counted_twice(system: System) -> None:
+    """The settings allow another retry while the labelling is in progress, and 230 USD are committed."""
+    spec = replace(SPEC, job=f"{OWNER}-{PLAN.digest}")
+    cost = {"Cost": json.dumps(asdict(spec)), "MaximumCostUsd": "300", "MaximumCostDays": "30"}
+    properties = system.properties(**cost)
+    system.send("Create", properties)
+    name, at = labels_name(system.folder, PLAN), int(time.time()) - 60
+    ledger = {f"{name} {PLAN.digest}-1": {"usd": 60, "at": at}, spec.job: {"usd": 110, "at": at}}
+    system.requests.committed[f"{OWNER}/spending"] = json.dumps(ledger)
+    more = {**properties, "Cost": json.dumps(asdict(replace(spec, retries=1)))}
+    system.send("Update", more, properties, system.physical_id())
 
 
 def test_folder_is_labelled_as_one_set_if_its_content_is_what_was_named(system: System) -> None:
