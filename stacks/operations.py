@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 
 import aws_cdk as cdk
 from aws_cdk import aws_budgets as budgets
@@ -19,6 +21,15 @@ from distilled_router.env import METRICS_NAMESPACE
 from stacks.settings import Settings
 
 PERIOD, HOUR = cdk.Duration.minutes(5), cdk.Duration.hours(1)
+
+
+def budget_name(name: str, emails: Sequence[str]) -> str:
+    """Return a budget's name, which is another one for other addresses.
+
+    CloudFormation can't update `NotificationsWithSubscribers`, and creates a new budget before it deletes the
+    old one (resource type schema of AWS::Budgets::Budget, createOnlyProperties).
+    """
+    return f"{name}-{sha256(json.dumps(list(emails)).encode()).hexdigest()[:6]}"
 
 
 class OperationsStack(cdk.Stack):
@@ -223,11 +234,12 @@ class OperationsStack(cdk.Stack):
         self._budget("BedrockBudget", f"{settings.owner}-bedrock", bedrock, {"Service": ["Amazon Bedrock"]})
 
     def _budget(self, construct_id: str, name: str, usd: float, filters: Mapping[str, list[str]]) -> None:
+        emails = self._settings.budget.emails
         budgets.CfnBudget(
             self,
             construct_id,
             budget=budgets.CfnBudget.BudgetDataProperty(
-                budget_name=name,
+                budget_name=budget_name(name, emails),
                 budget_type="COST",
                 time_unit="MONTHLY",
                 budget_limit=budgets.CfnBudget.SpendProperty(amount=usd, unit="USD"),
@@ -243,7 +255,7 @@ class OperationsStack(cdk.Stack):
                     ),
                     subscribers=[
                         budgets.CfnBudget.SubscriberProperty(address=email, subscription_type="EMAIL")
-                        for email in self._settings.budget.emails
+                        for email in emails
                     ],
                 )
                 for kind in ("ACTUAL", "FORECASTED")

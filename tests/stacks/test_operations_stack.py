@@ -11,6 +11,7 @@ import pytest
 
 from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.env import METRICS_NAMESPACE
+from stacks.operations import budget_name
 from stacks.settings import PROJECT
 from tests.stacks.assembly import Assembly
 
@@ -175,14 +176,23 @@ def test_budgets_count_by_the_owners_tag_and_bedrock(
         for budget in assembly.resources("AWS::Budgets::Budget")
     }
     assert {name: each["Budget"]["CostFilters"] for name, each in found.items()} == {
-        settings.owner: {"TagKeyValue": [f"user:{OWNER_TAG}${settings.owner}"]},
-        f"{settings.owner}-bedrock": {"Service": ["Amazon Bedrock"]},
+        budget_name(settings.owner, settings.budget.emails): {
+            "TagKeyValue": [f"user:{OWNER_TAG}${settings.owner}"]
+        },
+        budget_name(f"{settings.owner}-bedrock", settings.budget.emails): {"Service": ["Amazon Bedrock"]},
     }
     for each in found.values():
         assert each["Budget"]["BudgetLimit"] == {"Amount": settings.budget.monthly_usd, "Unit": "USD"}
         for told in each["NotificationsWithSubscribers"]:
             addresses = [subscriber["Address"] for subscriber in told["Subscribers"]]
             assert addresses == settings.budget.emails != []
+
+
+def test_other_addresses_make_a_budget_of_another_name() -> None:
+    """CloudFormation creates it while the old one exists, and AWS refuses a second one of the same name."""
+    found = {budget_name("a-dev", emails) for emails in (["a@b.c"], ["d@b.c"], ["a@b.c", "d@b.c"])}
+    assert len(found) == 3
+    assert all(name.startswith("a-dev-") for name in found)
 
 
 def test_budget_counts_whatever_costs(assembly: Assembly) -> None:

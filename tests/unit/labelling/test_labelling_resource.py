@@ -258,13 +258,13 @@ def test_labels_and_other_jobs_share_the_limit(system: System) -> None:
 
 
 def test_labels_that_an_execution_asks_for_are_not_counted_twice(system: System) -> None:
-    """The settings allow another retry while the labelling is in progress, and 230 USD are committed."""
+    """The settings allow another retry while the labelling is in progress: 35.39 USD and 1.33 for labels."""
     spec = replace(SPEC, job=f"{OWNER}-{PLAN.digest}")
-    cost = {"Cost": json.dumps(asdict(spec)), "MaximumCostUsd": "300", "MaximumCostDays": "30"}
+    cost = {"Cost": json.dumps(asdict(spec)), "MaximumCostUsd": "37", "MaximumCostDays": "30"}
     properties = system.properties(**cost)
     system.send("Create", properties)
     name, at = labels_name(system.folder, PLAN), int(time.time()) - 60
-    ledger = {f"{name} {PLAN.digest}-1": {"usd": 60, "at": at}, spec.job: {"usd": 110, "at": at}}
+    ledger = {f"{name} {PLAN.digest}-1": {"usd": 1.33, "at": at}, spec.job: {"usd": 17.7, "at": at}}
     system.requests.committed[f"{OWNER}/spending"] = json.dumps(ledger)
     more = {**properties, "Cost": json.dumps(asdict(replace(spec, retries=1)))}
     system.send("Update", more, properties, system.physical_id())
