@@ -275,8 +275,8 @@ def check_shards(plan: Plan, folder: Folder) -> None:
         raise ReplacedError(
             f"{folder.uri('queries/')} has other shards than the {plan.shards} that were published: missing "
             f"{sorted(expected - found)[:5]}, unknown {sorted(found - expected)[:5]}. Find out who deleted "
-            "or wrote them (the bucket's access logs), and raise release.attempt: queries are published again, and "
-            "existing answers are used."
+            "or wrote them (the bucket's access logs), and raise release.attempt: queries are published "
+            "again, and existing answers are used."
         )
 
 

@@ -25,7 +25,7 @@ HANDLERS = {
 }
 # Read by a name that a loop gives, or by what the handler calls.
 COST = {"Cost", "MaximumCostUsd", "MaximumCostDays"}
-ALSO_READ = {"dataset": {"Training", "Holdout"} | COST, "labelling": COST}
+ALSO_READ = {"dataset": {"Training", "Holdout"} | COST, "labelling": {"Seals"} | COST}
 # A change of these sends an Update; the handler doesn't read them.
 TRIGGERS = {"dataset": {"Hashes"}, "release": {"Gate", "Rollout", "RetryInternalErrors"}}
 

@@ -50,8 +50,8 @@ def test_job_is_made_later_from_what_the_labelling_curates(raw: Assembly) -> Non
 
 
 def test_plan_is_what_executions_take(raw: Assembly) -> None:
-    # The hash of a supplied hold-out set is known once the resource has read it.
-    assert plan(raw).keys() == {field.name for field in fields(Plan)} - {"holdout_sha256"}
+    # The hash of a supplied hold-out set and the shards are known once the resource has read the files.
+    assert plan(raw).keys() == {field.name for field in fields(Plan)} - {"holdout_sha256", "shards"}
 
 
 def test_validation_rows_are_curated_too(folder: Assembly) -> None:

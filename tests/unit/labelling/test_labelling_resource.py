@@ -260,7 +260,7 @@ def test_labels_and_other_jobs_share_the_limit(system: System) -> None:
 def test_labels_that_an_execution_asks_for_are_not_counted_twice(system: System) -> None:
     """The settings allow another retry while the labelling is in progress: 35.39 USD and 1.33 for labels."""
     spec = replace(SPEC, job=f"{OWNER}-{PLAN.digest}")
-    cost = {"Cost": json.dumps(asdict(spec)), "MaximumCostUsd": "37", "MaximumCostDays": "30"}
+    cost: dict[str, Any] = {"Cost": json.dumps(asdict(spec)), "MaximumCostUsd": "37"}
     properties = system.properties(**cost)
     system.send("Create", properties)
     name, at = labels_name(system.folder, PLAN), int(time.time()) - 60
