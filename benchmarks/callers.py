@@ -78,7 +78,7 @@ class Environment:
             if permit is None:
                 continue
             answered = quotas[model].take(now + took)
-            if not answered:
+            if not answered and (circuit is not allowance or allowance.take(now)):
                 took += REFUSAL_SECONDS + RETRY_SECONDS
                 answered = quotas[model].take(now + took)
             took += ANSWER_SECONDS if answered else REFUSAL_SECONDS

@@ -86,6 +86,13 @@ class OperationsStack(cdk.Stack):
             "the distilled model does not answer the queries",
         )
         self._alarm(
+            "CallerFallback",
+            "Average",
+            alarms.fallback_rate,
+            periods,
+            "callers want more than the models' quotas allow; see docs/runbook.md",
+        )
+        self._alarm(
             "StaticAnswers",
             "Average",
             alarms.static_rate,
@@ -184,7 +191,9 @@ class OperationsStack(cdk.Stack):
         rate, typical = ("Average",), ("p50", "p95")
         yield {
             "Requests": all_of("Requests"),
-            "Answered by a fallback, by static weights": all_of("Fallback", "StaticAnswers", as_=rate),
+            "Answered by a fallback, by static weights, for want of allowance": all_of(
+                "Fallback", "StaticAnswers", "CallerFallback", as_=rate
+            ),
         }
         yield {
             "Latency, ms": all_of("Latency", as_=(*typical, "p99")),

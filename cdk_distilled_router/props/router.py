@@ -68,8 +68,8 @@ class RouterProps(Props):
         le=10_000_000,
         validate_default=True,
         description="Requests a minute that the student's endpoint takes, and the base model, whichever "
-        "takes fewer. The throttles must not allow more queries in any minute, and one caller gets three "
-        "quarters of it in an execution environment. A deployment of Nova Micro takes 2000 (Bedrock user "
+        "takes fewer. The throttles must not allow more queries in any minute, and one caller gets five "
+        "eighths of it in an execution environment. A deployment of Nova Micro takes 2000 (Bedrock user "
         "guide, on-demand custom models); Service Quotas has the base model's. Default: 2000.",
     )
     log_queries: bool = Field(

@@ -39,7 +39,7 @@ class ReleaseMetrics:
     """Metrics of one release in one step.
 
     Attributes:
-        requests: number of requests.
+        requests: number of requests, without those of callers who used up their allowance.
         counts: the failed requests and probes, by rate.
         model: total milliseconds of the model, and the number of its answers.
         probes: number of hold-out queries asked in addition.
@@ -87,7 +87,9 @@ class RouterMetrics:
 
     def of(self, release: str) -> ReleaseMetrics:
         """Return the metrics of one release."""
+        # A fallback because of a caller's own use says nothing about the release.
         requests = self._total(release, "Requests")
+        requests -= self._total(release, "CallerFallback") if requests else 0.0
         counts = {
             rate: Count(self._total(release, metric) if requests else 0.0, requests)
             for rate, metric in METRICS.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 
@@ -9,9 +10,17 @@ from router.breaker import Breaker, Permit, Result
 
 # Of the quota's minute, in one execution environment. The rest is for other callers.
 PART = 0.75
+# Of a minute's part, so much at once and the rest evenly over the minute.
+BURST = 1 / 6
 # In so many seconds, an allowance that shrank doubles. It keeps so much of its size, so that it is whole five
 # minutes after a throttling of any length.
 DOUBLE_SECONDS, LEAST_SIZE = 60.0, 1 / 32
+# Of a minute's part: who wants less in a minute is throttled for others' calls, and keeps its allowance.
+MODEST = 1 / 8
+# Queries of one batch have slightly different times. A clock that goes back further was set.
+CLOCK_SECONDS = 60.0
+# Seconds between two lines of the log about one allowance.
+LOG_SECONDS = 60.0
 # Allowances that one environment keeps: a model for each, so 256 callers of two models. An allowance takes
 # less than 1 KB. A caller that is dropped begins anew.
 MOST_ALLOWANCES = 512
@@ -20,47 +29,73 @@ MOST_ALLOWANCES = 512
 class Allowance:
     """One caller's use of one model.
 
-    A token bucket holds half a minute's part of the quota and fills with the other half in a minute, so that
-    any minute has `PART` of the quota at most. A circuit breaker counts only this caller's throttled calls:
-    who used up a quota must not take the model from others. Each time it opens, the bucket becomes half as
-    large, because other environments have buckets for this caller, too, and none knows how many. Its methods
-    may be called by several threads.
+    A token bucket holds `BURST` of a minute's part and fills with the rest in a minute, so that any minute
+    has `PART` of the quota at most. A circuit breaker counts only this caller's throttled calls: who used up
+    a quota must not take the model from others. Each time it opens for a caller who wants much, the bucket
+    becomes half as large, because other environments have buckets for this caller, too, and none knows how
+    many. Its methods may be called by several threads.
     """
 
     def __init__(self, a_minute: float, now: float) -> None:
         """Create a full bucket for so many calls a minute."""
         self._throttling = Breaker()
-        self._whole = self._size = self._tokens = max(a_minute / 2, 1.0)
+        self._a_minute = a_minute
+        self._whole = self._size = self._tokens = max(a_minute * BURST, 1.0)
+        # Calls wanted in about the last minute, those refused here among them.
+        self._wanted = 0.0
         self._at = now
+        self._logged_at = -math.inf
         self._lock = threading.Lock()
 
     def enter(self, now: float) -> Permit | None:
         """Return a permit to call the model now, or None if the caller has used up its allowance."""
+        with self._lock:
+            self._pass(now)
+            self._wanted += 1
         permit = self._throttling.enter(now)
-        if permit is not None and not self._take(now):
+        if permit is not None and not self.take(now):
             self._throttling.leave(permit, "unknown", now)
             return None
         return permit
+
+    def take(self, now: float) -> bool:
+        """Take one call from the bucket, also for a retry. Return whether there was one."""
+        with self._lock:
+            self._pass(now)
+            if self._tokens < 1:
+                return False
+            self._tokens -= 1
+            return True
 
     def leave(self, permit: Permit, result: Result, now: float) -> bool:
         """Record a call's result, `failed` if it was throttled. Return whether this opened the circuit."""
         opened = self._throttling.leave(permit, result, now)
         if opened:
             with self._lock:
-                self._size = max(self._size / 2, self._whole * LEAST_SIZE, 1.0)
-                self._tokens = min(self._tokens, self._size)
+                if self._wanted > self._a_minute * MODEST:
+                    self._size = max(self._size / 2, self._whole * LEAST_SIZE, 1.0)
+                    self._tokens = min(self._tokens, self._size)
         return opened
 
-    def _take(self, now: float) -> bool:
+    def is_to_log(self, now: float) -> bool:
+        """Return whether a refusal is to be logged now: once in a while, however many there are."""
         with self._lock:
-            # A clock that was set back fills nothing; after ten minutes, the bucket is whole and full anyway.
-            elapsed, self._at = min(max(now - self._at, 0.0), 600.0), now
-            self._size = min(self._size * 2 ** (elapsed / DOUBLE_SECONDS), self._whole)
-            self._tokens = min(self._tokens + elapsed * self._size / 60, self._size)
-            if self._tokens < 1:
+            if 0 <= now - self._logged_at < LOG_SECONDS:
                 return False
-            self._tokens -= 1
+            self._logged_at = now
             return True
+
+    def _pass(self, now: float) -> None:
+        """Let time pass; earlier times fill nothing, and don't set the clock back."""
+        elapsed = now - self._at
+        if -CLOCK_SECONDS <= elapsed <= 0:
+            return
+        # After ten minutes, the bucket is whole and full anyway.
+        elapsed, self._at = min(max(elapsed, 0.0), 600.0), now
+        self._wanted *= math.exp(-elapsed / 60)
+        self._size = min(self._size * 2 ** (elapsed / DOUBLE_SECONDS), self._whole)
+        fills = self._a_minute * (1 - BURST) * self._size / self._whole
+        self._tokens = min(self._tokens + elapsed * fills / 60, self._size)
 
 
 class Allowances:

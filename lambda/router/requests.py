@@ -56,7 +56,8 @@ _MOST_CALLER_CHARACTERS = 256
 def caller(event: object) -> str:
     """Return who sent a request: the ARN of a user or a role, as the HTTP API authorized it.
 
-    All sessions of a role are one caller, because whoever assumes a role chooses the session's name.
+    All sessions of a role are one caller, because whoever assumes a role chooses the session's name; so are all
+    federated users of an account, whose names sts:GetFederationToken takes from an IAM user.
     """
     found = event
     for name in ("requestContext", "authorizer", "iam", "userArn"):
@@ -64,7 +65,8 @@ def caller(event: object) -> str:
     if not isinstance(found, str) or not found:
         return DIRECT
     arn = found[:_MOST_CALLER_CHARACTERS]
-    return arn.rpartition("/")[0] if ":assumed-role/" in arn else arn
+    is_session = ":assumed-role/" in arn or ":federated-user/" in arn
+    return arn.rpartition("/")[0] if is_session else arn
 
 
 def read(event: object, *, http: bool, max_characters: int, batch_queries: int) -> Asked:

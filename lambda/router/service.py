@@ -126,7 +126,9 @@ class Router:
             trace, seconds = known[text]
             if text in traces:
                 trace = Trace(
-                    text, trace.weights, 0.0, trace.release, trace.source, trace.reason, cached=True
+                    *(text, trace.weights, 0.0, trace.release, trace.source, trace.reason),
+                    cached=True,
+                    failures=trace.failures,
                 )
                 again.append(trace)
             else:

@@ -97,16 +97,21 @@ class Models:
         end = budget.spent + min(at_most, budget.remaining)
         if end - budget.spent < budget.whole * LEAST_PART:
             return Outcome(reason="no_time", called=False)
-        allowance = self._allowances.of(model, caller, now)
-        if not (own := allowance.enter(now)):
-            return Outcome(reason="over_allowance", called=False)
+        # First, since an allowance pays only for calls that are made.
         breaker = self._breakers.setdefault(model, Breaker())
         if not (permit := breaker.enter(now)):
-            allowance.leave(own, "unknown", now)
             return Outcome(reason="circuit_open", called=False)
+        allowance = self._allowances.of(model, caller, now)
+        if not (own := allowance.enter(now)):
+            breaker.leave(permit, "unknown", now)
+            if allowance.is_to_log(now):
+                self._logger.warning("allowance used up", endpoint=model, caller=caller)
+            return Outcome(reason="over_allowance", called=False)
         outcome = Outcome(reason="internal")
         try:
-            outcome = self._attempts(model, prompt, query, budget, end)
+            outcome = self._attempt(model, prompt, query, budget, end)
+            if self._may_retry(outcome, budget, end) and allowance.take(now):
+                outcome = self._attempt(model, prompt, query, budget, end)
         finally:
             opened = breaker.leave(permit, _of_endpoint(outcome, budget), now)
             opened_for_caller = allowance.leave(own, _of_caller(outcome), now)
@@ -116,14 +121,13 @@ class Models:
             self._logger.warning("circuit opened", endpoint=model, reason=outcome.reason, caller=caller)
         return outcome
 
-    def _attempts(self, model: str, prompt: Prompt, query: str, budget: Budget, end: float) -> Outcome:
-        """Call the model, and once more if that may help and there is time."""
-        outcome = self._attempt(model, prompt, query, budget, end)
+    def _may_retry(self, outcome: Outcome, budget: Budget, end: float) -> bool:
+        """Return, after a pause, whether another call may help and has time; False at once if not."""
         wait = jitter(*RETRY_PAUSE)
-        if outcome.reason in _RETRYABLE and end - budget.spent - wait > budget.whole * LEAST_PART:
-            self._pause(wait)
-            outcome = self._attempt(model, prompt, query, budget, end)
-        return outcome
+        if outcome.reason not in _RETRYABLE or end - budget.spent - wait <= budget.whole * LEAST_PART:
+            return False
+        self._pause(wait)
+        return True
 
     def forget(self, keep: frozenset[str]) -> None:
         """Remove the breakers of model endpoints that are no longer in use."""

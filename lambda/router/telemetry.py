@@ -16,7 +16,7 @@ from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from distilled_router.env import METRICS_NAMESPACE, RouterEnv
 from router.costs import Costs
-from router.sources import BASE, DISTILLED, STATIC, Outcome
+from router.sources import BASE, DISTILLED, OF_THE_CALLER, STATIC, Outcome
 from router.xray import Span
 
 _UNITS = {"Latency": "Milliseconds", "ModelLatency": "Milliseconds", "CostUsd": "None"}
@@ -60,10 +60,20 @@ class Trace:
         found = {"release": self.release, "source": self.source, "reason": self.reason}
         return {**found, "cached": self.cached}
 
+    @property
+    def is_of_the_caller(self) -> bool:
+        """Return whether the intended model did not answer because of its caller's use."""
+        return self.reason in OF_THE_CALLER
+
+    @property
+    def is_static_for_the_caller(self) -> bool:
+        """Return whether no model answered, each because of its caller's use."""
+        return self.source == STATIC and self.is_of_the_caller and {*self.failures.values()} <= OF_THE_CALLER
+
     def failed(self, source: str, reason: str, detail: str = "", endpoint: str = "") -> None:
         """Record that a source did not answer."""
         self.failures[source] = reason
-        if reason != "circuit_open":  # logged once, when the breaker opened
+        if reason not in {"circuit_open", "over_allowance"}:  # logged by `Models`, not for each query
             self._note(
                 "warning",
                 "source failed",
@@ -172,14 +182,18 @@ class Telemetry:
             ((release, trace.source), name, value)
             for name, value in (
                 ("Requests", 1),
-                ("Fallback", trace.source != DISTILLED),
-                ("StaticAnswers", trace.source == STATIC),
+                ("CallerFallback", trace.is_of_the_caller),
                 ("RouterErrors", trace.errors > 0),
                 ("CacheHits", trace.cached),
                 ("InvalidOutput", outcome.invalid),
                 ("Latency", round(trace.latency_ms, 3)),
             )
         )
+        # A caller's own use says nothing about the models, and must not dilute what others' queries say.
+        if not trace.is_of_the_caller:
+            yield (release, trace.source), "Fallback", trace.source != DISTILLED
+        if not trace.is_static_for_the_caller:
+            yield (release, trace.source), "StaticAnswers", trace.source == STATIC
         # The request counts for the source that answered, the tokens for the source that used them.
         yield from self._call(outcome, (release, asked))
         if trace.release and trace.base and trace.base.called:

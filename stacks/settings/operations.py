@@ -104,8 +104,8 @@ class Alarms(Props):
     evaluation_periods: int = Field(
         ge=1,
         le=24,
-        description="Consecutive periods of 5 minutes above the threshold before the alarm is raised. Alarms "
-        "of an hour have one.",
+        description="Consecutive periods of 5 minutes above the threshold before the alarm is raised. The "
+        "hourly alarms CostUsd and Requests need one hour.",
     )
     emails: Emails = Field(
         default_factory=list,

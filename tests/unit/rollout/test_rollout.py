@@ -224,6 +224,22 @@ def test_breach_of_a_rate_takes_the_release_back(
     assert text in world.releases.route().reason
 
 
+@pytest.mark.parametrize(("fallbacks", "outcome"), [(0, "waiting"), (11, "failed")])
+def test_use_of_one_caller_neither_fails_a_release_nor_hides_its_failures(
+    world: World, scene: RolloutScene, fallbacks: float, outcome: str
+) -> None:
+    """11 of the 100 other requests are too many; of all 1,000 they would not be."""
+    scene.step()
+    scene.emit("Requests", 1_000)
+    scene.emit("CallerFallback", 900)
+    scene.emit("Fallback", fallbacks)
+    world.advance(DWELL)
+    result = scene.step()
+    assert result["outcome"] == outcome
+    if fallbacks:
+        assert "fallback rate is 11.0% of 100 requests" in result["message"]
+
+
 @pytest.mark.parametrize("metric", ["RouterErrors", "Fallback", "InvalidOutput"])
 def test_candidate_that_is_worse_than_the_live_release_is_rolled_back_within_its_own_limits(
     world: World, scene: RolloutScene, metric: str

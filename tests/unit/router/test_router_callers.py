@@ -138,9 +138,9 @@ def test_crowd_gets_three_quarters_of_an_environments_quota(bench: MakeBench) ->
     made = Environments(bench, 1).all[0]
     answers = [answer for batch in range(20) for answer in made.ask_all(queries(batch, 100), CROWD)]
     assert sources(answers) == {
-        ("distilled", None): 750,  # the rest of the minute's 1,500 comes with time
-        ("base", "over_allowance"): 750,
-        ("static", "over_allowance"): 500,
+        ("distilled", None): 250,  # the rest of the minute's 1,500 comes with time
+        ("base", "over_allowance"): 250,
+        ("static", "over_allowance"): 1500,
     }
     assert made.ask("engine roaring", NEXT)["source"] == "distilled"
 
@@ -188,6 +188,53 @@ def test_endpoint_that_is_down_is_down_for_all(bench: MakeBench) -> None:
     made.bedrock.says[STUDENT] = STUDENT_SAYS
     # A probe is given back by a caller who may not use it.
     assert made.ask("later", NEXT)["source"] == "distilled"
+
+
+def test_outage_takes_nothing_from_the_allowance(bench: MakeBench) -> None:
+    """The allowance was used up by calls that the open circuit refused."""
+    made = bench(
+        healthy(**{STUDENT: client_error("InternalServerException", 500)}),
+        TableDouble(LIVE_ROUTE),
+        quota_requests_per_minute=200,  # 25 at once
+    )
+    reasons = [made.ask(f"query {number}", CROWD)["reason"] for number in range(100)]
+    assert set(reasons[FAILURES:]) == {"circuit_open"}
+    made.clock.time += OPEN_SECONDS
+    made.bedrock.says[STUDENT] = STUDENT_SAYS
+    assert made.ask("later", CROWD)["source"] == "distilled"
+
+
+def test_refused_call_gives_the_shared_circuits_probe_back(bench: MakeBench) -> None:
+    made = bench(
+        healthy(**{STUDENT: client_error("InternalServerException", 500)}),
+        TableDouble(LIVE_ROUTE),
+        quota_requests_per_minute=88,  # 11 at once, 55 a minute: ten of a failed query and its retry
+    )
+    for number in range(FAILURES):
+        made.ask(f"query {number}", CROWD)
+    made.bedrock.says[STUDENT] = STUDENT_SAYS
+    made.clock.time += OPEN_SECONDS
+    assert made.ask("engine roaring", NEXT)["source"] == "distilled"
+
+
+def test_retry_takes_from_the_allowance(bench: MakeBench) -> None:
+    """Throttled callers made twice as many calls as they were allowed."""
+    made = bench(student(THROTTLED), TableDouble(LIVE_ROUTE), quota_requests_per_minute=64)  # 8 at once
+    for number in range(20):
+        made.ask(f"query {number}", CROWD)
+    assert made.bedrock.asked(STUDENT) == 8
+
+
+def test_used_up_allowance_is_logged_once_a_minute_with_its_caller(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), quota_requests_per_minute=4)
+    for number in range(50):
+        made.ask(f"query {number}", CROWD)
+    logged = [(log["message"], log["endpoint"], log["caller"]) for log in made.logs()]
+    caller = CROWD.rpartition("/")[0]
+    assert logged == [("allowance used up", model, caller) for model in (STUDENT, BASE_MODEL)]
+    made.clock.time += 60.0
+    made.ask_all(queries(0, 20), CROWD)
+    assert len(made.logs()) == 4
 
 
 def test_cached_answers_take_nothing_from_the_allowance(bench: MakeBench) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import tracemalloc
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -250,9 +251,36 @@ def throttled(allowance: Allowance, now: float) -> Allowance:
 
 def test_allowance_is_three_quarters_of_a_minutes_quota() -> None:
     allowance = Allowance(2000 * PART, now=0.0)
-    assert calls(allowance, 0.0) == 750
-    assert sum(calls(allowance, second) for second in range(1, 61)) == pytest.approx(750, abs=1)
-    assert calls(allowance, 0.0) == 0, "a clock that was set back gives nothing"
+    assert calls(allowance, 0.0) == 250
+    assert sum(calls(allowance, second) for second in range(1, 61)) == pytest.approx(1250, abs=1)
+    assert calls(allowance, 30.0) == 0, "an earlier time gives nothing"
+    assert calls(allowance, -100.0) == 0, "a clock that was set back gives nothing"
+
+
+def test_sustained_use_gets_five_eighths_of_the_quota() -> None:
+    """It was three eighths: a lone caller with 20 queries a second used 750 calls of 2,000."""
+    allowance = Allowance(2000 * PART, now=0.0)
+    granted = Counter(at // 20 // 60 for at in range(20 * 60 * 5) if allowance.enter(at / 20) is not None)
+    assert granted[4] >= 1199, "20 a second are within it"
+
+
+def test_times_in_any_order_fill_an_allowance_once() -> None:
+    """A query that begins with an earlier time, as its base model's call does, set the clock back."""
+    allowance = Allowance(2000 * PART, now=0.0)
+    calls(allowance, 0.0)
+    granted = sum(calls(allowance, at) for second in range(1, 61) for at in (float(second), second - 1.0))
+    assert granted == pytest.approx(1250, abs=1)
+
+
+def test_caller_who_wants_little_keeps_its_allowance_while_others_flood() -> None:
+    allowance = Allowance(2000 * PART, now=0.0)
+    for half_seconds in range(2 * 53):
+        if permit := allowance.enter(half_seconds / 2):
+            allowance.leave(permit, "failed", half_seconds / 2)
+    probe = allowance.enter(70.0)
+    assert probe
+    allowance.leave(probe, "answered", 70.0)
+    assert all(allowance.enter(70 + half_seconds / 2) for half_seconds in range(1, 240))
 
 
 def test_allowance_is_one_call_at_least() -> None:
@@ -260,37 +288,46 @@ def test_allowance_is_one_call_at_least() -> None:
     assert [calls(allowance, second) for second in (0.0, 30.0, 120.0)] == [1, 0, 1]
 
 
+def flooded() -> Allowance:
+    """Return an allowance whose caller has wanted too much, and whose circuit throttling has opened."""
+    allowance = Allowance(2000 * PART, now=0.0)
+    calls(allowance, -1e-3)
+    return throttled(allowance, 1.0)
+
+
 def test_throttling_halves_an_allowance_and_a_minute_doubles_it() -> None:
-    allowance = throttled(Allowance(2000 * PART, now=0.0), 0.0)
-    probe = allowance.enter(OPEN_SECONDS)
+    allowance = flooded()
+    probe = allowance.enter(1 + OPEN_SECONDS)
     assert probe
-    assert allowance.leave(probe, "failed", OPEN_SECONDS), "a probe that is throttled opens it again"
-    probe = allowance.enter(2 * OPEN_SECONDS)
+    assert allowance.leave(probe, "failed", 1 + OPEN_SECONDS), "a probe that is throttled opens it again"
+    probe = allowance.enter(1 + 2 * OPEN_SECONDS)
     assert probe
-    allowance.leave(probe, "answered", 2 * OPEN_SECONDS)
-    # A quarter of 750, a little grown.
-    assert calls(allowance, 2 * OPEN_SECONDS) == pytest.approx(230, abs=30)
-    assert calls(allowance, 90.0) == pytest.approx(500, abs=30)
-    assert calls(allowance, 600.0) == 750
+    allowance.leave(probe, "answered", 1 + 2 * OPEN_SECONDS)
+    # A quarter of 250, a little grown.
+    assert calls(allowance, 1 + 2 * OPEN_SECONDS) == pytest.approx(70, abs=15)
+    assert calls(allowance, 90.0) == pytest.approx(160, abs=20)
+    assert calls(allowance, 600.0) == 250
 
 
 def test_allowance_is_whole_five_minutes_after_a_throttling_of_any_length() -> None:
-    allowance = throttled(Allowance(2000 * PART, now=0.0), 0.0)
+    allowance = flooded()
     for number in range(1, 100):
-        probe = allowance.enter(number * OPEN_SECONDS)
-        assert probe
-        assert allowance.leave(probe, "failed", number * OPEN_SECONDS)
-    ended = 100 * OPEN_SECONDS
+        calls(allowance, number * OPEN_SECONDS)  # the flood goes on
+        probe = allowance.enter(1 + number * OPEN_SECONDS)
+        if probe:
+            allowance.leave(probe, "failed", 1 + number * OPEN_SECONDS)
+    ended = 1 + 101 * OPEN_SECONDS
     probe = allowance.enter(ended)
     assert probe
     allowance.leave(probe, "answered", ended)
-    assert calls(allowance, ended + 300) == 750
-    assert calls(allowance, ended + 1e9) == 750
+    assert calls(allowance, ended + 1) < 30
+    assert calls(allowance, ended + 300) == 250
+    assert calls(allowance, ended + 1e9) == 250
 
 
 def test_permit_without_a_token_is_given_back() -> None:
-    allowance = throttled(Allowance(2 * FAILURES, now=0.0), 0.0)
-    assert allowance.enter(OPEN_SECONDS) is None
+    allowance = throttled(Allowance(6 * FAILURES, now=0.0), 0.0)
+    assert allowance.enter(1.0) is None
     assert allowance.enter(120.0) == "probe"
 
 

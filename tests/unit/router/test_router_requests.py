@@ -139,6 +139,7 @@ ROLE = "arn:aws:sts::000000000000:assumed-role/search-backend"
         ("arn:aws:iam::000000000000:user/ann", "arn:aws:iam::000000000000:user/ann"),
         (f"{ROLE}/i-0123456789", ROLE),
         (f"{ROLE}/another-session", ROLE),
+        ("arn:aws:sts::000000000000:federated-user/bob", "arn:aws:sts::000000000000:federated-user"),
         ("arn:aws:iam::000000000000:user/" + "x" * 5_000, "arn:aws:iam::000000000000:user/" + "x" * 225),
         ("", DIRECT),
         (None, DIRECT),

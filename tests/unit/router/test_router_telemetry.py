@@ -33,7 +33,7 @@ def test_metrics_of_a_distilled_answer(bench: MakeBench) -> None:
     assert directive["Dimensions"] == [["service"], ["service", "release"], ["service", "source"]]
     assert {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]} == {
         **dict.fromkeys(("Requests", "Fallback", "RouterErrors", "CacheHits", "InvalidOutput"), "Count"),
-        **dict.fromkeys(("StaticAnswers", "InputTokens", "OutputTokens"), "Count"),
+        **dict.fromkeys(("StaticAnswers", "CallerFallback", "InputTokens", "OutputTokens"), "Count"),
         **dict.fromkeys(("Latency", "ModelLatency"), "Milliseconds"),
     }
     assert (blob["service"], blob["release"]) == ("video-router-test", "aaaaaaaaaaaa")
@@ -115,6 +115,39 @@ def test_static_answers_have_a_metric_of_their_own(bench: MakeBench, says: Any, 
     made.ask()
     (blob,) = made.metrics()
     assert (blob["Fallback"], blob["StaticAnswers"]) == ([1], [static])
+
+
+THROTTLED = client_error("ThrottlingException", 429)
+RATES = ("CallerFallback", "Fallback", "StaticAnswers")
+
+
+@pytest.mark.parametrize(
+    ("student_says", "base_says", "rates"),
+    [
+        (THROTTLED, BASE_SAYS, ([1], None, [0])),
+        (THROTTLED, THROTTLED, ([1], None, None)),
+        (THROTTLED, client_error("AccessDenied", 403), ([1], None, [1])),
+        ("no weights", THROTTLED, ([0], [1], [1])),
+        ("no weights", BASE_SAYS, ([0], [1], [0])),
+    ],
+)
+def test_use_of_a_caller_counts_as_no_failure_of_a_model(
+    bench: MakeBench, student_says: Any, base_says: Any, rates: tuple[Any, ...]
+) -> None:
+    """One caller could roll back a release, and raise the alarms Fallback and StaticAnswers."""
+    made = bench(healthy(**{STUDENT: student_says, BASE_MODEL: base_says}), TableDouble(LIVE_ROUTE))
+    made.ask_all(["dog", "dog"])
+    values = made.metrics()[0]
+    assert tuple(values.get(name) for name in RATES) == tuple(rate and rate * 2 for rate in rates)
+
+
+def test_use_above_an_allowance_counts_for_the_caller(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), quota_requests_per_minute=4)
+    for query in ("dog", "cat", "cow", "cow"):
+        made.ask(query)
+    written = [tuple(blob.get(name) for name in RATES) for blob in made.metrics() if "Requests" in blob]
+    over = ([1], None, [0])
+    assert written == [([0], [0], [0]), over, ([1], None, None), ([1], None, None)]
 
 
 def test_metrics_without_a_model_call(bench: MakeBench) -> None:
