@@ -112,6 +112,7 @@ class State:
                     f"Other users can write to {self.root}, and could replace files of the local system.",
                     advice="Remove the folder, or let LOCAL_DIR name one that only you can write to.",
                 )
+            self.root.chmod(0o700)  # an earlier version let others read it
             for folder in (self.root / "logs", self.root / "emulator", self.root / "bedrock", self.tmp):
                 folder.mkdir(exist_ok=True)
 

@@ -49,8 +49,10 @@ def spawn(
 
 
 def _private(log: Path) -> BinaryIO:
-    """Open a file for writing; if it is new, only its owner can read it."""
-    return os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    """Open a file for writing that only its owner can read, whatever its mode was."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.fchmod(file, 0o600)
+    return os.fdopen(file, "wb")
 
 
 def output_of(command: Sequence[str]) -> str:

@@ -56,8 +56,8 @@ _MOST_CALLER_CHARACTERS = 256
 def caller(event: object) -> str:
     """Return who sent a request: the ARN of a user or a role, as the HTTP API authorized it.
 
-    All sessions of a role are one caller, because whoever assumes a role chooses the session's name; so are all
-    federated users of an account, whose names sts:GetFederationToken takes from an IAM user.
+    All sessions of a role are one caller, because whoever assumes a role chooses the session's name; and all
+    federated users of an account, because an IAM user chooses their names (sts:GetFederationToken).
     """
     found = event
     for name in ("requestContext", "authorizer", "iam", "userArn"):

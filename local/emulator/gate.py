@@ -59,11 +59,13 @@ class Gate:
         if path.startswith("/_") and not path.startswith(SIGNED):
             await answer(send, 403, {"message": f"{path} needs the token in the header {HEADER.decode()}."})
             return None
-        body = await read(receive)
+        request = Signed(scope)
+        failed = request.identify(self._root)
+        # An unknown caller's body is not kept, since it may be of any size.
+        body = await read(receive, keep=failed is None)
         if body is None:
             return None
-        request = Signed(scope, body)
-        if failed := request.failure(self._root):
+        if failed := failed or request.verify(body):
             await _refuse(send, request, failed)
             return None
         return _again(body, receive)
@@ -79,7 +81,7 @@ class Gate:
 class Signed:
     """A request and its signature."""
 
-    def __init__(self, scope: Scope, body: bytes) -> None:
+    def __init__(self, scope: Scope) -> None:
         self.method, self.path = str(scope["method"]), str(scope["path"])
         self.query = parse_qs(scope.get("query_string", b"").decode(errors="replace"), keep_blank_values=True)
         self.headers: dict[str, str] = {}
@@ -88,11 +90,13 @@ class Signed:
             # Signed as one header, with a comma.
             self.headers[name] = f"{self.headers[name]},{text}" if name in self.headers else text
         self._raw_path = (scope.get("raw_path") or quote(self.path).encode()).decode("latin-1")
-        self._body = body
+        self._by_query = "X-Amz-Signature" in self.query
+        self._signature: Any = None
+        self._credential: Any = None
 
-    def failure(self, root: str) -> Any:
-        """Return why the request is not from root or from somebody with the emulator's credentials."""
-        by_query = "X-Amz-Signature" in self.query
+    def identify(self, root: str) -> Any:
+        """Return why the request names neither root nor somebody with the emulator's credentials."""
+        by_query = self._by_query
         if self.headers.get("authorization", "").startswith(ALGORITHM) == by_query:
             return AuthError("MissingAuthenticationToken", "Missing Authentication Token")
         read_signature = sigv4.parse_query_signature if by_query else sigv4.parse_header_signature
@@ -109,18 +113,23 @@ class Signed:
         credential = _credential(key, token if by_query else self.headers.get("x-amz-security-token", ""))
         if isinstance(credential, iam_evaluator.CredentialResolutionError):
             return AuthError(credential.code, credential.message)
+        self._signature, self._credential = signature, credential
+        return None
+
+    def verify(self, body: bytes) -> Any:
+        """Return why the caller that `identify` found has not signed the request with this body."""
         hashed = self.headers.get("x-amz-content-sha256", "")
-        if len(hashed) == 64 and hashed != hashlib.sha256(self._body).hexdigest():
+        if len(hashed) == 64 and hashed != hashlib.sha256(body).hexdigest():
             return AuthError("SignatureDoesNotMatch", "The body does not have the signed hash.")
         wrong = sigv4.header_signature_failure(
-            signature,
-            credential.secret_access_key,
+            self._signature,
+            self._credential.secret_access_key,
             self.method,
             self._raw_path,
             self.query,
             self.headers,
-            self._body,
-            presigned=by_query,
+            body,
+            presigned=self._by_query,
         )
         return AuthError(*wrong) if wrong else None
 
@@ -147,14 +156,15 @@ def _unknown() -> Any:
     return AuthError(unknown.code, unknown.message)
 
 
-async def read(receive: Receive) -> bytes | None:
-    """Return the body of a request; None if the client has gone."""
+async def read(receive: Receive, *, keep: bool = True) -> bytes | None:
+    """Return the body of a request, empty unless `keep`; None if the client has gone."""
     parts = []
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
-        parts.append(message.get("body", b""))
+        if keep:
+            parts.append(message.get("body", b""))
         if not message.get("more_body"):
             return b"".join(parts)
 

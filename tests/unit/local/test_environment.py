@@ -8,6 +8,7 @@ import pytest
 from local import certificate, environment
 from local.keys import Keys
 from local.state import State, private
+from operate import processes
 from operate.environment import read_variables
 from operate.errors import OperateError
 
@@ -143,6 +144,17 @@ def test_a_state_folder_that_others_can_write_to_is_refused(state: State, bits: 
     with pytest.raises(OperateError, match="Other users can write to"):
         state.prepare()
     assert list(state.root.iterdir()) == []
+
+
+def test_folder_and_logs_of_an_earlier_version_become_private(state: State) -> None:
+    state.root.mkdir()
+    state.root.chmod(0o755)
+    log = state.log("emulator")
+    log.parent.mkdir()
+    log.touch(mode=0o644)
+    state.prepare()
+    processes.spawn(["true"], {}, state.root, log).wait()
+    assert (mode(state.root), mode(log)) == (0o700, 0o600)
 
 
 def test_the_umask_is_restored(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ root; the others send what another user could send.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -130,6 +131,24 @@ def test_the_emulator_refuses_a_request_without_keys(
     assert answer.status_code in (400, 403), answer.text
     keys = running.servers.keys
     assert not any(secret in answer.text for secret in (keys.access_key, keys.secret_key, keys.token))
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Authorization": "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request"}]
+)
+def test_the_body_of_an_unknown_caller_is_not_kept(running: Running, headers: dict[str, str]) -> None:
+    """Another user could have filled the machine's memory."""
+    pid = running.servers.emulator.pid
+    before = peak_kilobytes(pid)
+    with contextlib.suppress(OSError):  # the emulator may close the connection first
+        running.send(f"{running.servers.emulator.url}/bucket/key", "PUT", headers, "x" * 100_000_000)
+    assert peak_kilobytes(pid) - before < 50_000
+
+
+def peak_kilobytes(pid: int) -> int:
+    """Return the most memory that a process has had."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def test_only_the_health_checks_are_open(running: Running) -> None:
