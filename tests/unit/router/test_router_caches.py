@@ -257,7 +257,7 @@ def test_unreachable_table_at_first_means_base_model_then_recovers(
 
 
 def test_shares_split_the_requests(bench: MakeBench) -> None:
-    made = bench(healthy(), TableDouble())
+    made = bench(healthy(), TableDouble(), quota_requests_per_minute=10_000)
     candidate = Share("bbbbbbbbbbbb", CANDIDATE, 0.25, expires_at=int(made.clock.time) + 100)
     made.table.item = Route(4, (*LIVE_ROUTE.shares, candidate)).to_item()
     releases = [made.ask(f"query {number}")["release"] for number in range(400)]
