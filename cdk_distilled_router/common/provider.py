@@ -20,7 +20,8 @@ from cdk_distilled_router.common.retries import OF_FUNCTION
 LONGEST = cdk.Duration.hours(1)
 TOTAL = cdk.Duration.minutes(40)
 INTERVAL = cdk.Duration.seconds(5)
-_MACHINES = may.machine_arn("*")
+# Characters in a state machine's name (AWS::StepFunctions::StateMachine, StateMachineName).
+LONGEST_NAME = 80
 
 # Memory of the framework's functions. With Lambda's default of 128 MB, Node gets little CPU and starts
 # slowly; the CDK has no property for it.
@@ -95,9 +96,9 @@ class ResourceProvider(cr.Provider):
         waiter = self.node.find_child("waiter-state-machine")
         waiter_role = waiter.node.find_child("Role")
         assert isinstance(waiter_role, iam.Role)
-        _trust_this_account_only(waiter_role)
-        # CloudFormation chooses the state machine's name, so the role's policy needs a pattern.
-        hosting.encrypt(waiter, waiter_role, _MACHINES)
+        arn = may.machine_arn(_name(waiter))
+        _trust_this_machine_only(waiter_role, arn)
+        hosting.encrypt(waiter, waiter_role, arn)
         self._retry_timeout(waiter, total, interval)
         self._acknowledge_waiter(waiter)
 
@@ -132,8 +133,7 @@ class ResourceProvider(cr.Provider):
             end: {"Retry": list(OF_FUNCTION), "Resource": _framework(self, "onTimeout").function_arn},
         }
         states = {name: {"Type": "Task", "End": True, **task} for name, task in tasks.items()}
-        machine = waiter.node.find_child("Resource")
-        assert isinstance(machine, sfn.CfnStateMachine)
+        machine = _machine(waiter)
         machine.definition_string = cdk.Stack.of(self).to_json_string({"StartAt": poll, "States": states})
 
     def _acknowledge_waiter(self, waiter: IConstruct) -> None:
@@ -161,8 +161,30 @@ def _framework(provider: Construct, name: str) -> lambda_.Function:
     return function
 
 
-def _trust_this_account_only(role: iam.Role) -> None:
-    """Allow Step Functions to assume a role only for state machines of this account.
+def _machine(waiter: IConstruct) -> sfn.CfnStateMachine:
+    """Return the resource of the framework's state machine."""
+    machine = waiter.node.find_child("Resource")
+    assert isinstance(machine, sfn.CfnStateMachine)
+    return machine
+
+
+def _name(waiter: IConstruct) -> str:
+    """Name the framework's state machine after its stack and logical id, and return the name.
+
+    The name that CloudFormation generates does not contain the stack's (aws-amplify/amplify-hosting#2597), so
+    no policy could tell it from another environment's. A moved construct has another logical id, and needs
+    another name until the old state machine is deleted.
+    """
+    machine, stack = _machine(waiter), cdk.Stack.of(waiter)
+    name = f"{stack.stack_name}-{machine.logical_id}"
+    if len(str(stack.resolve(name))) > LONGEST_NAME:
+        name = cdk.Names.unique_resource_name(waiter, max_length=LONGEST_NAME, separator="-")
+    machine.state_machine_name = name
+    return name
+
+
+def _trust_this_machine_only(role: iam.Role, arn: str) -> None:
+    """Allow Step Functions to assume a role only for one state machine.
 
     The CDK adds these conditions for other state machines, but not for that of the framework.
     """
@@ -170,10 +192,7 @@ def _trust_this_account_only(role: iam.Role) -> None:
     assert isinstance(resource, iam.CfnRole)
     resource.add_property_override(
         "AssumeRolePolicyDocument.Statement.0.Condition",
-        {
-            "StringEquals": {"aws:SourceAccount": cdk.Aws.ACCOUNT_ID},
-            "ArnLike": {"aws:SourceArn": _MACHINES},
-        },
+        {"StringEquals": {"aws:SourceAccount": cdk.Aws.ACCOUNT_ID}, "ArnLike": {"aws:SourceArn": arn}},
     )
 
 

@@ -12,13 +12,15 @@
 - **Deliveries**: AWS may deliver an event twice.
 - **Functions** that Lambda would refuse: see `functions`; and stages with settings of a route that does not
   exist yet.
-- **Exports** have names that are unique in account and Region.
+- **Exports** and **state machines** have names that are unique in account and Region. The name that is
+  generated for a state machine does not contain the stack's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import hashlib
 import secrets
 import string
 import threading
@@ -29,11 +31,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import functions  # type: ignore[import-not-found]  # this folder is on the path when it runs
-from ministack.services import apigateway, cloudformation, lambda_svc
+from ministack.services import apigateway, cloudformation, lambda_svc, stepfunctions
 from ministack.services.cloudformation import changesets, custom_resource, handlers, stacks
 
 CREATE, UPDATE = "Create", "Update"
 IN_PROGRESS = {CREATE: "CREATE_IN_PROGRESS", UPDATE: "UPDATE_IN_PROGRESS"}
+MACHINE = "AWS::StepFunctions::StateMachine"
 CANCELLED, TIMEOUT = "cancelled", "timeout"
 REASONS = {
     (CREATE, CANCELLED): "Resource creation cancelled",
@@ -184,6 +187,9 @@ class CloudFormation:
         if self._is_deleted(stack):
             raise EndedError(operation.reason(CANCELLED))
         _check(resource_type, props)
+        if resource_type == MACHINE:
+            props = _named(logical_id, props)
+            _check_machine(props["StateMachineName"])
         try:
             found = self._watch(operation, lambda: _provision(resource_type, logical_id, props, stack))
         except (FailedResponseError, EndedError, TimeoutError) as error:
@@ -199,6 +205,8 @@ class CloudFormation:
         """Update a resource unless an order ends the operation."""
         operation = Operation(stack, str(more[0] if more else physical_id), resource_type, UPDATE)
         _check(resource_type, new)
+        if resource_type == MACHINE:
+            old, new = (_named(operation.logical_id, props) for props in (old, new))
         found = self._watch(operation, lambda: _update(resource_type, physical_id, old, new, stack, *more))
         if resource_type == functions.TYPE:
             self._placed(found[0], new)
@@ -361,6 +369,22 @@ def _unknown_route(stage: Mapping[str, Any]) -> str:
     known = {route["routeKey"] for route in routes}
     unknown = sorted((stage.get("RouteSettings") or {}).keys() - known)
     return f"Unable to find Route by key {unknown[0]} within the provided RouteSettings" if unknown else ""
+
+
+def _named(logical_id: str, machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state machine's properties with its name, or the one that CloudFormation generates.
+
+    It has the logical id, and not the stack's name, as in aws-amplify/amplify-hosting#2597.
+    """
+    suffix = hashlib.sha256(logical_id.encode()).hexdigest()[:12]
+    return {"StateMachineName": f"{logical_id[:67]}-{suffix}", **machine}
+
+
+def _check_machine(name: str) -> None:
+    """Raise ValueError for the name of a state machine that exists."""
+    arns = [arn for arn, machine in stepfunctions._state_machines.items() if machine["name"] == name]
+    if arns:
+        raise ValueError(f"Resource handler returned message: \"State Machine Already Exists: '{arns[0]}'\"")
 
 
 def _check_exports(exports: Mapping[str, Any], stack_id: str) -> None:

@@ -82,7 +82,7 @@ def _named(owner: str, account: str, region: str) -> Iterator[Thing]:
             yield Thing("log-group", f"arn:aws:logs:{place}:log-group:{group}")
             yield Thing("log-stream", f"arn:aws:logs:{place}:log-group:{group}:log-stream:one")
         yield Thing("stack", f"arn:aws:cloudformation:{place}:stack/{owner}-{stack}/{_UUID}")
-    for machine in (f"{owner}-release", f"{owner}-labelling", f"{owner}-release-Waiter-1XYZ"):
+    for machine in (f"{owner}-release", f"{owner}-labelling", f"{owner}-release-Waiter1A2B3C4D"):
         yield Thing("statemachine", f"arn:aws:states:{place}:stateMachine:{machine}")
         yield Thing("execution", f"arn:aws:states:{place}:execution:{machine}:{_ID}-1")
     yield Thing("log-group", f"arn:aws:logs:{place}:log-group:/aws/vendedlogs/states/{owner}-release")

@@ -162,7 +162,11 @@ def test_generated_names_of_our_stacks_alone_are_ours(dev: dict[str, Any]) -> No
 
 
 def test_every_name_in_the_templates_is_allowed(assemblies: Mapping[str, Assembly]) -> None:
-    """CloudFormation generates all other names."""
+    """CloudFormation generates all other names.
+
+    Of a state machine, it would generate one without the stack's name (aws-amplify/amplify-hosting#2597).
+    """
+    explicit = {"AWS::StepFunctions::StateMachine": "StateMachineName"}
     forms = {
         ("AWS::CloudWatch::Alarm", "AlarmName"): ("cloudwatch:PutMetricAlarm", "cloudwatch:{}:alarm:"),
         ("AWS::CloudWatch::Dashboard", "DashboardName"): (
@@ -190,6 +194,7 @@ def test_every_name_in_the_templates_is_allowed(assemblies: Mapping[str, Assembl
         found, account = policies(assembly), assembly.settings.account
         for resource in assembly.resources():
             assert generated.get(resource.type) not in resource.properties, resource.logical_id
+            assert explicit.get(resource.type, "Type") in (*resource.properties, "Type"), resource.logical_id
             for key in resource.properties:
                 if (resource.type, key) in forms:
                     action, form = forms[resource.type, key]
