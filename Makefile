@@ -127,8 +127,8 @@ snapshots: $(TESTS)  ## Update the snapshots of the templates
 permissions: $(TESTS)  ## Check the roles' permissions, and update docs/permissions.md [RECORD=1: record the calls again]
 	@python -m tests.permissions $(if $(RECORD),--record)
 
-execution-policy: $(TESTS)  ## Write policies for CloudFormation's role, to replace AdministratorAccess: ENV=dev [BOUNDARY=arn]
-	@python -m operate execution-policy --environment "$(ENV)" $(if $(BOUNDARY),--boundary "$(BOUNDARY)") --output execution-policy-$(ENV).json
+execution-policy: $(TESTS)  ## Write policies for CloudFormation's role, to replace AdministratorAccess: ENV=dev
+	@python -m operate execution-policy --environment "$(ENV)" --output execution-policy-$(ENV).json
 
 lock: $(DEPLOYS)  ## Update the lock files from requirements*.in [UPGRADE=1: all packages] [PACKAGE=name: one]
 	@sh local/lock.sh $(if $(UPGRADE),--upgrade) $(if $(PACKAGE),--upgrade-package "$(PACKAGE)")

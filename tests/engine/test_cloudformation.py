@@ -246,6 +246,47 @@ def test_a_moved_resource_is_created_before_the_old_one_is_deleted_in_clean_up(
     assert listener.statuses[1:] == ["UPDATE_IN_PROGRESS", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"]
 
 
+def machine(logical_id: str, **properties: Any) -> dict[str, Any]:
+    """Return a template with a state machine."""
+    definition = {"StartAt": "End", "States": {"End": {"Type": "Succeed"}}}
+    return {
+        "Resources": {
+            logical_id: {
+                "Type": "AWS::StepFunctions::StateMachine",
+                "Properties": {
+                    "DefinitionString": json.dumps(definition),
+                    "RoleArn": "arn:aws:iam::000000000000:role/machine",
+                    **properties,
+                },
+            }
+        }
+    }
+
+
+def test_a_generated_name_of_a_state_machine_lacks_the_stacks(engine: Engine, listener: Listener) -> None:
+    assert engine.deploy(STACK, machine("Machine")).succeeded
+    arn = engine.resources(STACK)["Machine"]
+    name = arn.rpartition(":")[2]
+    assert name.startswith("Machine-")
+    assert STACK not in name
+
+    assert engine.deploy(STACK, machine("Machine", Tags=[{"Key": "team", "Value": "search"}])).succeeded
+    assert engine.resources(STACK)["Machine"] == arn
+    assert engine.delete(STACK).succeeded
+
+
+def test_a_moved_state_machine_needs_another_name(engine: Engine, listener: Listener) -> None:
+    """CloudFormation creates the new one before it deletes the old one."""
+    assert engine.deploy(STACK, machine("Old", StateMachineName="team-machine")).succeeded
+    outcome = engine.deploy(STACK, machine("New", StateMachineName="team-machine"))
+    assert outcome.status == "UPDATE_ROLLBACK_COMPLETE"
+    assert any("State Machine Already Exists" in reason for reason in outcome.reasons), outcome
+
+    assert engine.deploy(STACK, machine("New", StateMachineName="team-New")).succeeded
+    assert engine.resources(STACK)["New"].endswith(":team-New")
+    assert engine.delete(STACK).succeeded
+
+
 def test_a_move_that_is_rolled_back_deletes_only_the_new_resource(engine: Engine, listener: Listener) -> None:
     assert engine.deploy(STACK, listener.template("Old")).succeeded
     listener.failing = {"Create Sibling"}

@@ -2,7 +2,7 @@
 
 Each statement is evaluated with the most favourable request: whatever the caller chooses is what the
 statement's conditions ask for, also our owner's tag on what is created. The neighbour's resources have its
-names and its tags.
+names and its tags. And a role of ours does not get the neighbour's tag, which the neighbour's buckets trust.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tests.stacks.assembly import Statement
 from tests.stacks.environments import ENVIRONMENTS
 from tests.stacks.test_ci_roles import PARAMETERS, role
 
+REQUEST_TAG = f"aws:RequestTag/{OWNER_TAG}"
 RESOURCE_TAG = f"aws:ResourceTag/{OWNER_TAG}"
 _UUID = "5d3c9a10-9999-4888-8777-666655554444"
 _ID = "abcdefabcdef"
@@ -175,6 +176,18 @@ def reached(policy: Policy, settings: Settings) -> Iterator[Grant]:
                     if _allowed(parsed, action, thing.arn, context, settings):
                         yield Grant(policy.name, action, thing.arn)
     yield from (Grant(policy.name, action, "*") for action in _without_resources(policy))
+    yield from _as_a_neighbour(policy, parsed, settings)
+
+
+def _as_a_neighbour(policy: Policy, parsed: Iterable[Any], settings: Settings) -> Iterator[Grant]:
+    """Yield how a policy allows to give a role of ours a neighbour's tag."""
+    role = f"arn:aws:iam::{settings.account}:role/{settings.owner}-release-Role1A2B3C4D-1XYZ"
+    for owner in neighbours(settings):
+        for statement in policy.statements:
+            for action in statement.actions & {"iam:CreateRole", "iam:TagRole"}:
+                context = {**dict(_asked_for(statement.conditions)), REQUEST_TAG: owner}
+                if _allowed(parsed, action, role, context, settings):
+                    yield Grant(policy.name, action, f"{role} with the tag of {owner}")
 
 
 def _by_neighbours(policy: Policy, parsed: Iterable[Any], settings: Settings) -> Iterator[Grant]:

@@ -268,20 +268,26 @@ SHARED: tuple[Reason, ...] = (
     # For the deployment.
     Reason(
         "execution policy",
+        "cloudwatch:DescribeAlarms",
+        "Reading only: CloudFormation may list all alarms.",
+        resource=":alarm:",
+    ),
+    Reason(
+        "execution policy",
         "apigateway:GET",
         "Reading only: an API that was just deleted has no tag, and CloudFormation looks whether it is gone.",
         resource="/apis/",
     ),
     Reason(
         "execution policy",
-        r"ec2:(CreateSecurityGroup|(Create|Modify)VpcEndpoint)",
+        "ec2:(Create|Modify)VpcEndpoint",
         "An endpoint may have the security groups of the platform, which are not tagged for us.",
         resource="security-group/",
     ),
     Reason(
         "execution policy",
-        "ec2:(CreateTags|CreateVpcEndpoint)",
-        "On what the request creates (`ec2:CreateAction`), so it can't be another environment's.",
+        "ec2:Create(SecurityGroup|VpcEndpoint)",
+        "The call creates it, so it can't be another environment's.",
         resource="(security-group|vpc-endpoint)/",
     ),
     # Who may act on ours.

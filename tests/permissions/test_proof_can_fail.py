@@ -166,6 +166,7 @@ def test_a_neighbour_is_not_a_call_that_is_made(proof: Proof) -> None:
     assert all(isinstance(call, Call) for call in proof.recorded)
 
 
+NEW = {"StringEqualsIfExists": {"aws:RequestTag/distilled-router:owner": "video-router-dev"}}
 OURS = {"StringEquals": {"aws:ResourceTag/distilled-router:owner": "video-router-dev"}}
 
 
@@ -186,6 +187,8 @@ def statement(
         ("apigateway:DELETE", "arn:aws:apigateway:us-east-1::/apis/*", OURS, {}),
         ("apigateway:TagResource", "arn:aws:apigateway:us-east-1::/apis/*", OURS, {}),
         ("ec2:DeleteSecurityGroup", "*", OURS, {}),
+        ("iam:TagRole", "arn:aws:iam::444455556666:role/video-router-dev-*", NEW, {}),
+        ("iam:CreateRole", "arn:aws:iam::444455556666:role/video-router-dev-*", NEW, {}),
     ],
 )
 def test_another_environments_tag_is_not_ours(

@@ -250,6 +250,12 @@ def test_a_deployment_changes_the_environments_stacks_and_assumes_one_role(
     assert assemblies["dev"].settings.owner == "video-router-dev"
 
 
+def test_the_reason_of_a_change_set_that_fails_early_is_read() -> None:
+    """The CDK's command line (2.1148) asks for it."""
+    read = {action for action, _ in grants("DeployRole")}
+    assert {"cloudformation:DescribeEvents", "cloudformation:ListHookResults"} <= read
+
+
 def test_the_app_publishes_files_and_no_images(assemblies: Mapping[str, Assembly]) -> None:
     """The assembly names no role that the deployment needs and can't assume."""
     found = {

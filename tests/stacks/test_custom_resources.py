@@ -139,6 +139,15 @@ def test_waiters_give_up_before_cloudformation_does(assembly: Assembly) -> None:
         assert int(resource.properties.get("ServiceTimeout", 3600)) >= 3600
 
 
+def test_no_state_machine_has_a_generated_name(assembly: Assembly) -> None:
+    names = [
+        machine.properties["StateMachineName"]
+        for machine in assembly.resources("AWS::StepFunctions::StateMachine")
+    ]
+    assert all(name.startswith(f"{assembly.settings.owner}-") for name in names)
+    assert len(set(names)) == len(names)
+
+
 def test_waiters_log_everything_but_the_data_with_the_answers_url(assembly: Assembly) -> None:
     for machine in assembly.resources("AWS::StepFunctions::StateMachine"):
         logging = machine.properties["LoggingConfiguration"]

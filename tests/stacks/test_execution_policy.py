@@ -26,8 +26,8 @@ NEW = {f"aws:RequestTag/{OWNER_TAG}": "video-router-dev"}
 BOUNDARY = "arn:aws:iam::444455556666:policy/boundary"
 
 
-def policies(assembly: Assembly, boundary: str = "") -> dict[str, Any]:
-    return execution_policy.policies(assembly.settings, assembly.folder, boundary)
+def policies(assembly: Assembly) -> dict[str, Any]:
+    return execution_policy.policies(assembly.settings, assembly.folder)
 
 
 def statements(template: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -237,7 +237,9 @@ def test_with_a_boundary_roles_are_changed_only_if_they_have_it(
     assemblies: Mapping[str, Assembly],
 ) -> None:
     """Without a boundary, the deployment can give our roles any permission, and anybody those roles."""
-    bounded = policies(assemblies["dev"], BOUNDARY)
+    dev = assemblies["dev"]
+    security = dev.settings.security.model_copy(update={"permissions_boundary": BOUNDARY})
+    bounded = execution_policy.policies(dev.settings.model_copy(update={"security": security}), dev.folder)
     role = "arn:aws:iam::444455556666:role/video-router-dev-router-R1"
 
     for action in (
@@ -245,9 +247,43 @@ def test_with_a_boundary_roles_are_changed_only_if_they_have_it(
         *("iam:UpdateAssumeRolePolicy", "iam:UpdateRole", "iam:PutRolePermissionsBoundary"),
     ):
         (statement,) = allowed(bounded, action, role)
-        assert statement["Condition"] == {"StringEquals": {"iam:PermissionsBoundary": BOUNDARY}}, action
+        assert statement["Condition"]["StringEquals"] == {"iam:PermissionsBoundary": BOUNDARY}, action
     assert not allowed(bounded, "iam:DeleteRolePermissionsBoundary", role)
     assert allowed(bounded, "iam:DeleteRole", role)
+
+
+@pytest.mark.parametrize("name", ["dev", "boundary"])
+def test_no_role_gets_another_owners_tag(assemblies: Mapping[str, Assembly], name: str) -> None:
+    """The policies of buckets trust the tag, whatever the role's name."""
+    found, settings = policies(assemblies[name]), assemblies[name].settings
+    role = f"arn:aws:iam::{settings.account}:role/{settings.owner}-router-R1"
+    tag = f"aws:RequestTag/{OWNER_TAG}"
+
+    for action in ("iam:CreateRole", "iam:TagRole"):
+        (statement,) = allowed(found, action, role)
+        assert statement["Condition"]["StringEqualsIfExists"] == {tag: settings.owner}, action
+    (untagging,) = allowed(found, "iam:UntagRole", role)
+    assert untagging["Condition"] == {"ForAllValues:StringNotEquals": {"aws:TagKeys": [OWNER_TAG]}}
+
+
+def test_alarms_are_described_all_at_once(dev: dict[str, Any]) -> None:
+    assert allowed(dev, "cloudwatch:DescribeAlarms", "arn:aws:cloudwatch:us-east-1:444455556666:alarm:*")
+    assert not allowed(dev, "cloudwatch:DeleteAlarms", "arn:aws:cloudwatch:us-east-1:444455556666:alarm:*")
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        *("iam:CreateServiceLinkedRole", "s3:PutReplicationConfiguration", "s3tables:GetTable"),
+        *("dynamodb:CreateTableReplica", "dynamodb:ImportTable", "dynamodb:GetItem", "dynamodb:Scan"),
+        *("dynamodb:EnableKinesisStreamingDestination", "kinesis:DescribeStream"),
+        *("s3:CreateBucketMetadataTableConfiguration", "apigateway:UntagResource"),
+    ],
+)
+def test_what_our_resources_have_no_property_for_is_not_allowed(
+    template: dict[str, Any], action: str
+) -> None:
+    assert action not in {each for statement in statements(template) for each in statement["Action"]}
 
 
 def test_roles_are_passed_to_the_services_that_the_stacks_pass_them_to(
@@ -294,20 +330,19 @@ def test_an_action_that_the_reference_does_not_know_is_kept_and_told(
 ) -> None:
     """A rollback was reported that lacked apigateway:TagResource on a tagged stage."""
     stage = execution_policy.needed({"AWS::ApiGatewayV2::Stage"}, "us-east-1")
-    new = {"apigateway:TagResource", "apigateway:UntagResource"}
+    new = "apigateway:TagResource"
 
-    assert new <= set(execution_policy.unlisted(stage))
+    assert new in execution_policy.unlisted(stage)
     assert "apigateway:GET" not in execution_policy.unlisted(stage)
-    for action in new:
-        (statement,) = allowed(dev, action, "arn:aws:apigateway:us-east-1::/apis/a1/stages/$default")
-        assert statement["Condition"] == {"StringEqualsIfExists": {**OURS, **NEW}}
+    (statement,) = allowed(dev, new, "arn:aws:apigateway:us-east-1::/apis/a1/stages/$default")
+    assert statement["Condition"] == {"StringEqualsIfExists": {**OURS, **NEW}}
 
     monkeypatch.setattr(cdk, "write_assembly", lambda *_: None)
     monkeypatch.setattr(execution_policy, "policies", lambda *_: dev)
     output = tmp_path / "policy.json"
-    options = argparse.Namespace(environment="dev", output=output, boundary="")
+    options = argparse.Namespace(environment="dev", output=output)
     assert execution_policy.run(options) == 0
-    assert "apigateway:TagResource, apigateway:UntagResource" in capsys.readouterr().out
+    assert "apigateway:TagResource" in capsys.readouterr().out
 
 
 def test_an_unknown_action_is_limited_to_our_names_where_there_are_any(dev: dict[str, Any]) -> None:
@@ -364,6 +399,35 @@ def test_an_api_is_created_with_our_tag_and_changed_by_it(dev: dict[str, Any]) -
         assert not allowed(dev, action, "arn:aws:apigateway:us-east-1::/restapis/a1")
 
 
+def test_tags_of_an_api_are_changed_though_the_request_has_no_tags_of_it(dev: dict[str, Any]) -> None:
+    """The reference has no tags as keys of `/tags`."""
+    tags = "arn:aws:apigateway:us-east-1::/tags/arn:aws:apigateway:us-east-1::/apis/a1"
+
+    for action in ("apigateway:POST", "apigateway:PUT"):
+        (statement,) = allowed(dev, action, tags)
+        assert statement["Condition"] == {"StringEquals": NEW, "StringEqualsIfExists": OURS}, action
+    (statement,) = allowed(dev, "apigateway:DELETE", tags)
+    assert statement["Condition"] == {"StringEqualsIfExists": OURS}
+    assert not allowed(dev, "apigateway:PATCH", tags)
+
+
+def test_a_security_group_may_be_tagged_after_its_rules_are_set(assemblies: Mapping[str, Assembly]) -> None:
+    found, owner = policies(assemblies["hardened"]), assemblies["hardened"].settings.owner
+    group = "arn:aws:ec2:us-east-1:111122223333:security-group/sg-1"
+    ours, new = ({f"aws:{kind}Tag/{OWNER_TAG}": owner} for kind in ("Resource", "Request"))
+
+    (creating,) = allowed(found, "ec2:CreateSecurityGroup", group)
+    assert creating["Condition"] == {"StringEqualsIfExists": new}
+    for action in ("ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupEgress"):
+        (statement,) = allowed(found, action, group)
+        assert statement["Condition"] == {"StringEqualsIfExists": ours}, action
+    assert [statement["Condition"] for statement in allowed(found, "ec2:CreateTags", group)] == [
+        {"StringEquals": new, "StringEqualsIfExists": ours},
+        {"StringEquals": ours, "StringEqualsIfExists": new},
+    ]
+    assert allowed(found, "route53:AssociateVPCWithHostedZone", "arn:aws:route53:::hostedzone/Z1")
+
+
 def test_endpoints_and_security_groups_are_changed_by_our_tag(assemblies: Mapping[str, Assembly]) -> None:
     found, owner = policies(assemblies["hardened"]), assemblies["hardened"].settings.owner
     root = "arn:aws:ec2:us-east-1:111122223333"
@@ -371,7 +435,6 @@ def test_endpoints_and_security_groups_are_changed_by_our_tag(assemblies: Mappin
 
     for action, resource in (
         ("ec2:DeleteSecurityGroup", f"{root}:security-group/sg-1"),
-        ("ec2:AuthorizeSecurityGroupIngress", f"{root}:security-group/sg-1"),
         ("ec2:DeleteVpcEndpoints", f"{root}:vpc-endpoint/vpce-1"),
         ("ec2:DeleteTags", f"{root}:vpc-endpoint/vpce-1"),
     ):

@@ -17,9 +17,10 @@ import pytest
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import custom_resources as cr
 from aws_cdk.assertions import Template
+from constructs import Construct
 
 from cdk_distilled_router.common.hosting import Hosting
-from cdk_distilled_router.common.provider import INTERVAL, TOTAL, ResourceProvider
+from cdk_distilled_router.common.provider import INTERVAL, LONGEST_NAME, TOTAL, ResourceProvider
 from cdk_distilled_router.common.retries import OF_FUNCTION
 from operate.cdk import node
 from tests.stacks.assembly import Assembly, is_framework, unhashed
@@ -191,6 +192,50 @@ def test_our_waiter_differs_from_the_frameworks_only_in_the_retries_of_its_last_
     ours, cdks = _waiter(stack, "Ours"), _waiter(stack, "Cdks")
     assert ours["States"]["framework-onTimeout-task"].pop("Retry") == list(OF_FUNCTION)
     assert ours == cdks
+
+
+def _names(stack: cdk.Stack) -> dict[str, str]:
+    """Return the names of state machines by logical id."""
+    machines = Template.from_stack(stack).find_resources("AWS::StepFunctions::StateMachine")
+    return {key: machine["Properties"]["StateMachineName"] for key, machine in machines.items()}
+
+
+def _with_waiter(stack: cdk.Stack, scope: Construct) -> cdk.Stack:
+    on_event, is_complete = (_function(stack, name) for name in ("OnEvent", "IsComplete"))
+    ResourceProvider(
+        scope, "Provider", on_event=on_event, is_complete=is_complete, hosting=Hosting(log_days=7)
+    )
+    return stack
+
+
+@pytest.mark.parametrize("path", ["Job", "Moved", "A" * 100])
+def test_the_waiter_is_named_after_its_stack_and_its_logical_id(path: str) -> None:
+    """CloudFormation's own name lacks the stack's (aws-amplify/amplify-hosting#2597).
+
+    A construct that moves has another logical id, and its old state machine still has the old name.
+    """
+    stack = cdk.Stack(cdk.App(), "team-dev-release")
+    ((logical_id, name),) = _names(_with_waiter(stack, Construct(stack, path))).items()
+
+    assert name.startswith("team-dev-release-")
+    assert len(name) <= LONGEST_NAME
+    assert name.endswith(logical_id[-8:] if len(path) < 100 else name[-8:])
+    others = []
+    for parent in ("Another", "B" * 100):
+        stack = cdk.Stack(cdk.App(), "team-dev-release")
+        others += _names(_with_waiter(stack, Construct(stack, parent))).values()
+    assert name not in others
+
+
+def test_a_waiter_with_another_logical_id_has_another_name() -> None:
+    stack = cdk.Stack(cdk.App(), "team-dev-release")
+    _with_waiter(stack, stack)
+    machine = stack.node.find_child("Provider").node.find_child("waiter-state-machine")
+    resource = machine.node.find_child("Resource")
+    assert isinstance(resource, cdk.CfnElement)
+    resource.override_logical_id("Renamed")
+
+    assert _names(stack) == {"Renamed": "team-dev-release-Renamed"}
 
 
 def _function(stack: cdk.Stack, name: str) -> lambda_.Function:

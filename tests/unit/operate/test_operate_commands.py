@@ -234,7 +234,22 @@ def test_an_own_qualifier_is_bootstrapped_with_execution_policies_only(
 
     assert main(["bootstrap", "--environment", "dev"]) == 1
     assert "make execution-policy ENV=dev" in capsys.readouterr().err
-    policies = ["--cloudformation-execution-policies", "arn:aws:iam::444455556666:policy/p"]
+    ours, option = "arn:aws:iam::444455556666:policy/p", "--cloudformation-execution-policies"
+    administrator = "arn:aws:iam::aws:policy/AdministratorAccess"
+    for refused in (
+        [option, ""],  # as of a command that failed; the CDK takes AdministratorAccess
+        [f"{option}="],
+        [option, ","],
+        [option, administrator],
+        [option, f"{ours},{administrator}"],
+        [option, ours, f"{option}={administrator}"],
+        [option, "arn:aws:iam::111122223333:policy/p"],
+        [option, "arn:aws:iam::444455556666:policy/"],
+        ["--cloudformation-execution", ours],
+    ):
+        assert main(["bootstrap", "--environment", "dev", "--", *refused]) == 1, refused
+        assert "names " in capsys.readouterr().err
+    policies = [option, ours]
     assert main(["bootstrap", "--environment", "dev", "--", *policies]) == 0
     qualifier = ["--qualifier", "dev", "--toolkit-stack-name", "CDKToolkit-dev"]
     assert cdk_arguments == [["bootstrap", f"aws://{own.account}/us-east-1", *qualifier, *policies]]
