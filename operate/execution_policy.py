@@ -35,6 +35,7 @@ Conditions = Mapping[str, Mapping[str, Any]]
 
 EXAMPLES = """\
   python -m operate execution-policy --environment dev --output policy.json
+  python -m operate execution-policy --environment prod --output prod.json
 """
 
 # IAM's limit for a managed policy, in characters without blanks.

@@ -178,7 +178,9 @@ def _name(waiter: IConstruct) -> str:
     machine, stack = _machine(waiter), cdk.Stack.of(waiter)
     name = f"{stack.stack_name}-{machine.logical_id}"
     if len(str(stack.resolve(name))) > LONGEST_NAME:
-        name = cdk.Names.unique_resource_name(waiter, max_length=LONGEST_NAME, separator="-")
+        name = cdk.Names.unique_resource_name(
+            waiter, max_length=LONGEST_NAME, separator="-", allowed_special_characters="-_"
+        )
     machine.state_machine_name = name
     return name
 
