@@ -220,7 +220,7 @@ def test_the_waiter_is_named_after_its_stack_and_its_logical_id(path: str) -> No
     assert name.startswith("team-dev-release-")
     assert len(name) <= LONGEST_NAME
     assert name.endswith(logical_id[-8:] if len(path) < 100 else name[-8:])
-    others = []
+    others: list[str] = []
     for parent in ("Another", "B" * 100):
         stack = cdk.Stack(cdk.App(), "team-dev-release")
         others += _names(_with_waiter(stack, Construct(stack, parent))).values()
