@@ -164,8 +164,6 @@ class Labelling(Construct):
             service_token=self._provider(role).service_token,
             properties={
                 **self._properties(sources),
-                # Says that the functions seal what they write (`labelling.seals`).
-                "Seals": "hmac-sha256",
                 **cost_properties(cost, job.props),
                 "Attempt": attempt,
                 "Retain": retention.data == "retain",
@@ -186,6 +184,8 @@ class Labelling(Construct):
             "Queries": sources.queries.properties(),
             **({"Holdout": sources.holdout.properties()} if sources.holdout else {}),
             "QueriesPerShard": self._plan.props.queries_per_shard,
+            # Says that the functions seal what they write (`labelling.seals`).
+            "Seals": "hmac-sha256",
         }
 
     def _cost_check(self, role: iam.Role, cost: Spec) -> Function:
