@@ -167,12 +167,6 @@ NEIGHBOURS: tuple[Reason, ...] = (
         what="directly|through",
     ),
     Reason(
-        _WAITER,
-        "kms:(Decrypt|GenerateDataKey)",
-        "CloudFormation chooses and shortens the state machine's name, so the role's policy needs a pattern.",
-        what="another machine",
-    ),
-    Reason(
         r"\w+MachineRole",
         "s3:ListBucket",
         "The CDK's item reader of a Map grants listing the whole bucket, which is the stacks' own.",

@@ -16,6 +16,9 @@ SOURCES = {
     "ReleaseJudgeRole": "evaluation-job/*",
 }
 
+# Roles of the Provider framework's state machines, whose names are known.
+WAITER = "ProviderwaiterstatemachineRole"
+
 
 def trust(environment: Environment, role: str) -> dict[str, Any]:
     """The conditions under which a role may be assumed."""
@@ -33,6 +36,10 @@ def test_services_assume_roles_for_this_account_alone(proof: Proof) -> None:
             if service in WITHOUT_A_SOURCE:
                 continue
             source = SOURCES.get(role, "stateMachine:*")
+            if role.endswith(WAITER):
+                machine = environment.assembly.one("AWS::StepFunctions::StateMachine", role[: -len("Role")])
+                name = str(machine.properties["StateMachineName"])
+                source = f"stateMachine:{name.replace(environment.assembly.settings.owner, '{owner}')}"
             arn = f"arn:aws:{service.partition('.')[0]}:us-east-1:{{account}}:{source}"
             assert trust(environment, role) == {
                 "StringEquals": {"aws:SourceAccount": "{account}"},
