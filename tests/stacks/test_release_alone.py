@@ -164,8 +164,8 @@ def test_four_arguments_are_enough(plain: Made) -> None:
     (properties,) = plain.resources("Custom::BedrockRelease")
     assert properties["Owner"] == "search"
     assert properties["Source"] == f"search-{properties['Digest']}"
-    (machine,) = [m for m in plain.resources("AWS::StepFunctions::StateMachine") if "StateMachineName" in m]
-    assert machine["StateMachineName"] == "search-release"
+    machines = plain.resources("AWS::StepFunctions::StateMachine")
+    assert "search-release" in [machine["StateMachineName"] for machine in machines]
 
 
 def test_the_release_begins_after_its_job_and_ends_before_it(plain: Made) -> None:
@@ -208,7 +208,8 @@ def test_the_state_machine_outlasts_its_longest_steps() -> None:
             rollout=ROLLOUT.model_copy(update={"dwell_seconds": 86_400, "bake_seconds": 1_209_600}),
         )
     )
-    (machine,) = [m for m in made.resources("AWS::StepFunctions::StateMachine") if "StateMachineName" in m]
+    machines = made.resources("AWS::StepFunctions::StateMachine")
+    (machine,) = [each for each in machines if each["StateMachineName"] == "search-release"]
     (seconds,) = re.findall(r'"TimeoutSeconds":(\d+)', text(machine["DefinitionString"]))
     rollout = (len(ROLLOUT.steps) + 14) * 86_400
     assert int(seconds) > TIMING.timeout_hours * 3_600 + 12 * 3_600 + 24 * 3_600 + rollout
