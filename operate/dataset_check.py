@@ -22,7 +22,7 @@ from cdk_distilled_router.props import LabellingProps
 from distilled_router.data.dataset_rules import ROWS, check_dataset
 from distilled_router.data.findings import Report
 from distilled_router.data.line_rules import lines
-from distilled_router.data.query_rules import QueryCheck
+from distilled_router.data.query_rules import KINDS, QueryCheck
 from distilled_router.links import inside
 from distilled_router.task.task import Task, TaskError
 from operate.console import Terminal, say
@@ -55,7 +55,7 @@ class Checked:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("file", type=Path, help="training rows (.jsonl), or raw queries (.txt, .jsonl)")
+    parser.add_argument("file", type=Path, help="training rows (.jsonl), or raw queries (.txt, .csv, .jsonl)")
     parser.add_argument(
         "--holdout", type=Path, metavar="FILE", help="rows that the release is evaluated on (.jsonl)"
     )
@@ -150,8 +150,8 @@ def show(found: Checked, console: Terminal) -> None:
         place = names.get(finding.file, finding.file)
         place += f":{finding.line}" if finding.line else ""
         message = finding.message.replace("of training:", f"of {names['training']}:")
-        say(console, f"{place} {finding.severity} {finding.rule}: {message}")
-    if sum(kept.values()) < report.counts.total():
+        say(console, f"{place} {finding.severity} {finding.rule}: {message}{report.repeated(finding)}")
+    if kept.total() + report.repeats.total() < report.counts.total():
         say(console, f"\nThe first {report.keep} findings of each rule are shown; --keep shows more.")
 
 
@@ -176,7 +176,7 @@ def _chunks(path: Path, opened: ExitStack) -> Iterator[bytes]:
 
 def _are_queries(path: Path, first: bytes) -> bool:
     """Tell whether a file holds raw queries; a file of unknown form is checked as rows."""
-    if path.suffix == ".txt":
+    if path.suffix in KINDS and path.suffix != ".jsonl":
         return True
     try:
         row = json.loads(first.lstrip().split(b"\n", 1)[0])

@@ -11,6 +11,8 @@ from typing import Any
 from distilled_router.task.task import InvalidOutput, Task
 
 SCHEMA_VERSION = "bedrock-conversation-2024"
+COUNT = "count"
+"""Key of a hold-out row's traffic: how often its query was asked. Rows for Bedrock have none."""
 # Characters of a query; a data set of longer ones only must not fill the memory.
 LONGEST_KEY = 1_000
 
@@ -26,20 +28,22 @@ _PUNCTUATION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A query and its reference weights."""
+    """A query, its reference weights, and how often it was asked."""
 
     query: str
     weights: dict[str, float]
+    count: float = 1
 
 
 class InvalidRow(ValueError):  # noqa: N818 - named like InvalidOutput
     """A line is not a labelled row. The message names the line."""
 
 
-def row(task: Task, query: str, weights: Mapping[str, float] | None) -> dict[str, Any]:
+def row(task: Task, query: str, weights: Mapping[str, float] | None, count: float = 1) -> dict[str, Any]:
     """Return a training row: the student's prompt, the query, and the answer to learn.
 
-    Without weights the row has no answer, which distillation accepts: the teacher answers it.
+    Without weights the row has no answer, which distillation accepts: the teacher answers it. With a count
+    other than 1 it is a hold-out row.
     """
     messages = [{"role": "user", "content": [{"text": query}]}]
     if weights is not None:
@@ -48,6 +52,7 @@ def row(task: Task, query: str, weights: Mapping[str, float] | None) -> dict[str
         "schemaVersion": SCHEMA_VERSION,
         "system": [{"text": task.student_prompt}],
         "messages": messages,
+        **({COUNT: count} if count != 1 else {}),
     }
 
 
@@ -62,15 +67,17 @@ def examples(lines: Iterable[str], task: Task) -> Iterator[Example]:
         if not line.strip():
             continue
         try:
-            messages = json.loads(line)["messages"]
+            row = json.loads(line)
+            messages = row["messages"]
             query = messages[0]["content"][0]["text"]
             if not isinstance(query, str):
                 raise TypeError("the query is not a text")
             if len(messages) > 1:
-                yield Example(query, task.parse(messages[1]["content"][0]["text"]))
+                weights = task.parse(messages[1]["content"][0]["text"])
+                yield Example(query, weights, row.get(COUNT, 1))
         except InvalidOutput as error:
             raise InvalidRow(f"line {number}: {error}") from error
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidRow(f"line {number}: not a row of a data set ({type(error).__name__})") from error
 
 

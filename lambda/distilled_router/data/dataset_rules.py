@@ -74,7 +74,7 @@ def check_dataset(
         _Rows("validation", reader, VALIDATION_ROWS, report, trained).check(validation)
         _check_together(method, report)
     if holdout is not None:
-        reader = RowReader(task, may_lack_labels=False)
+        reader = RowReader(task, may_lack_labels=False, may_have_count=True)
         _Holdout("holdout", reader, HOLDOUT_ROWS, report, trained).check(holdout)
     return report
 
@@ -110,39 +110,45 @@ class _Rows:
         for number, line in self._file.read(content):
             if number > self._most:
                 continue  # only counted: the file is refused anyway, and memory use stays constant
-            try:
-                self._check_line(number, line)
-            except LineProblem as error:
-                self._file.found(number, error.rule, str(error))
+            self._check_line(number, line)
         if self._file.is_text:
             self._report.rows[self._name] = self._file.lines
             self._report.query_bytes[self._name] = self._query_bytes
             self._check_whole()
 
     def _check_line(self, number: int, line: bytes) -> None:
-        query, answer = self._reader.read(line)
-        if len(query) > (allowed := self._task.max_query_characters):
-            message = f"found {len(query)} characters; the router refuses more than {allowed}"
-            self._file.found(number, "query-length", message, "warning")
-        self._compare(number, query, answer or "")
+        query, answer, problems = self._reader.read(line)
+        if query is not None:
+            if len(query) > (allowed := self._task.max_query_characters):
+                message = f"found {len(query)} characters; the router refuses more than {allowed}"
+                self._file.found(number, "query-length", message, "warning")
+            self._compare(number, query, answer, problems)
+        self._file.refuse(number, problems)
+        if problems or query is None:
+            return
         self._usable += 1
         self._query_bytes += len(query.encode())
         if answer is not None:
             self._answers[answer] += 1
 
-    def _compare(self, number: int, query: str, answer: str) -> None:
-        """Find duplicates, conflicts and contamination. The first of equal queries counts."""
+    def _compare(self, number: int, query: str, answer: str | None, problems: list[LineProblem]) -> None:
+        """Find duplicates, conflicts and contamination. The first usable row of equal queries counts."""
         key = query_key(query)
         if key in self._trained:
             place = f"training:{self._trained[key][0]}"
             message = f"found a query of {place} ({shown(query)}); remove it from one of the files"
-            raise LineProblem("contamination", message)
-        line, known = self.seen.setdefault(key, (number, answer))
+            problems.append(LineProblem("contamination", message))
+        if not problems:
+            self.seen.setdefault(key, (number, answer or ""))
+        line, known = self.seen.get(key, (number, ""))
         if line == number:
             return
-        if known != answer:
-            message = f"found {shown(answer)} for a query that has {shown(known)} in line {line}; keep one"
-            raise LineProblem("conflict", message)
+        if known != (answer or ""):
+            message = (
+                f"found {shown(answer or '')} for a query that has {shown(known)} in line {line}; keep one"
+            )
+            problems.append(LineProblem("conflict", message))
+            return
         message = f"the same query and answer as line {line}; remove one"
         self._file.found(number, "duplicate", message, "warning")
 

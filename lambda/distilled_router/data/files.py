@@ -11,13 +11,15 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import ResourceError, code, is_missing, message, with_retries
-from distilled_router.data.dataset_rules import lines
+from distilled_router.data.line_rules import Mending, lines
+from distilled_router.data.query_rules import KINDS, kinds
 
 # The role's policy names the file, and IAM is eventually consistent.
 ACCESS_WAIT_SECONDS = 60.0
 CHUNK_BYTES = 65_536
+# The functions have 1 GB of memory or more, and hold the content twice.
+MOST_MENDED_BYTES = 200_000_000
 _DENIED = frozenset({"AccessDenied", "AllAccessDisabled"})
-_QUERY_FILES = (".txt", ".jsonl")
 
 Retry = Callable[..., Any]
 
@@ -31,7 +33,9 @@ class DataFile:
         location: Bucket, Key and, if the settings name one, VersionId.
         s3: an S3 client.
         retry: repeats a call, see `with_retries`.
-        etag, sha256: of what was read.
+        etag: of what was read.
+        sha256: of what is published.
+        is_mended: whether the file was read without a byte order mark or CRLF, and is published so.
     """
 
     name: str
@@ -40,6 +44,7 @@ class DataFile:
     retry: Retry = with_retries
     etag: str = field(default="", init=False)
     sha256: str = field(default="", init=False)
+    is_mended: bool = field(default=False, init=False)
 
     @classmethod
     def of(cls, name: str, properties: Mapping[str, str], s3: Any, retry: Retry = with_retries) -> DataFile:
@@ -59,37 +64,56 @@ class DataFile:
         except ClientError as error:
             raise self._unreadable(error) from error
         self.etag = opened["ETag"]
-        found = sha256()
+        found, mending, bytes_left_out = sha256(), Mending(), 0
 
         def chunks() -> Iterator[bytes]:
+            nonlocal bytes_left_out
             for chunk in opened["Body"].iter_chunks(CHUNK_BYTES):
-                found.update(chunk)
+                mended = mending.mend(chunk)
+                found.update(mended)
+                bytes_left_out += len(chunk) - len(mended)
                 yield chunk
+            rest = mending.mend(b"", is_last=True)
+            found.update(rest)
+            bytes_left_out -= len(rest)
 
         yield from lines(chunks())
-        self.sha256 = found.hexdigest()
+        self.sha256, self.is_mended = found.hexdigest(), bytes_left_out > 0
 
     def publish(self, bucket: str, key: str) -> None:
-        """Copy the file that was read. Raises ResourceError if it changed since.
+        """Copy the file that was read, mended. Raises ResourceError if it changed since.
 
         One call, so no reader ever sees a part of it. Tags and annotations are not copied, since they would
         need more permissions.
         """
         try:
-            self.s3.copy_object(
-                CopySource=dict(self.location),
-                CopySourceIfMatch=self.etag,
-                Bucket=bucket,
-                Key=key,
-                TaggingDirective="REPLACE",
-                AnnotationDirective="EXCLUDE",
-            )
+            if self.is_mended:
+                self._write_mended(bucket, key)
+            else:
+                self.s3.copy_object(
+                    CopySource=dict(self.location),
+                    CopySourceIfMatch=self.etag,
+                    Bucket=bucket,
+                    Key=key,
+                    TaggingDirective="REPLACE",
+                    AnnotationDirective="EXCLUDE",
+                )
         except ClientError as error:
             if code(error) == "PreconditionFailed":
                 raise ResourceError(f"{self} changed while it was read. Deploy again.") from error
             raise ResourceError(
                 f"{self} can't be published as s3://{bucket}/{key}: {code(error)} {message(error)}"
             ) from error
+
+    def _write_mended(self, bucket: str, key: str) -> None:
+        opened = self.s3.get_object(**self.location, IfMatch=self.etag)
+        if opened["ContentLength"] > MOST_MENDED_BYTES:
+            raise ResourceError(
+                f"{self} has a byte order mark or CRLF line ends, which are mended in files up to "
+                f"{MOST_MENDED_BYTES} bytes; it has {opened['ContentLength']}. Save it as UTF-8 with LF."
+            )
+        content = Mending().mend(opened["Body"].read(), is_last=True)
+        self.s3.put_object(Bucket=bucket, Key=key, Body=content)
 
     def _unreadable(self, error: ClientError) -> ResourceError:
         found = "It does not exist" if is_missing(error) else "It can't be read"
@@ -131,7 +155,7 @@ def files_of(
             f"dataset.{name} in the environment's settings, and the bucket's policy."
         ) from error
     if not listed:
-        raise ResourceError(f"{folder} contains no files ending in {' or '.join(_QUERY_FILES)}.")
+        raise ResourceError(f"{folder} contains no files ending in {kinds()}.")
     content = sha256(repr(sorted(listed.items())).encode()).hexdigest()[:16]
     if content != properties["Content"]:
         raise ResourceError(
@@ -144,7 +168,7 @@ def files_of(
 def _listed(s3: Any, bucket: str, prefix: str) -> dict[str, str]:
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     found = [item for page in pages for item in page.get("Contents", ())]
-    return {item["Key"]: item["ETag"] for item in found if item["Key"].endswith(_QUERY_FILES)}
+    return {item["Key"]: item["ETag"] for item in found if item["Key"].endswith(KINDS)}
 
 
 def check_region(s3: Any, bucket: str, what: str) -> None:

@@ -1,7 +1,7 @@
 """Findings about a data set, and the report that collects them."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Severity = Literal["error", "warning"]
@@ -26,12 +26,13 @@ class Finding:
 
 @dataclass
 class Report:
-    """The findings of a check. Counts all findings, and keeps the first ones of each rule.
+    """The findings of a check. Counts all findings, and keeps the first different ones of each rule.
 
     Attributes:
         keep: how many findings of each rule are kept.
         findings: the kept findings.
         counts: number of findings, by severity and rule.
+        repeats: number of further lines of the same file with the same finding, by the kept one.
         rows: number of rows, by file.
         query_bytes: bytes (UTF-8) of all usable queries, by file.
         unlabelled: number of rows without an answer.
@@ -40,9 +41,12 @@ class Report:
     keep: int = 5
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[tuple[Severity, str]] = field(default_factory=Counter)
+    repeats: Counter[Finding] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
     query_bytes: Counter[str] = field(default_factory=Counter)
     unlabelled: int = 0
+    _kept: dict[Finding, Finding] = field(default_factory=dict, repr=False)
+    _different: Counter[tuple[Severity, str]] = field(default_factory=Counter, repr=False)
 
     @property
     def errors(self) -> int:
@@ -60,11 +64,21 @@ class Report:
         return self.errors == 0
 
     def add(self, finding: Finding) -> None:
-        """Count a finding, and keep it if it is among the first of its rule."""
+        """Count a finding, and keep it if it is among the first different ones of its rule."""
         key = (finding.severity, finding.rule)
         self.counts[key] += 1
-        if self.counts[key] <= self.keep:
+        anywhere = replace(finding, line=None)
+        if anywhere in self._kept:
+            self.repeats[self._kept[anywhere]] += 1
+        elif self._different[key] < self.keep:
+            self._different[key] += 1
+            self._kept[anywhere] = finding
             self.findings.append(finding)
+
+    def repeated(self, finding: Finding) -> str:
+        """Return how often a kept finding is repeated, in words to follow it; empty if it is not."""
+        times = self.repeats[finding]
+        return f" (and {times:,} more like it)" if times else ""
 
     def summary(self, limit: int = 690) -> str:
         """Return counts and first findings as text, short enough for CloudFormation's reason."""
@@ -77,7 +91,7 @@ class Report:
         if by_rule:
             text += f" By rule: {', '.join(f'{rule} {count}' for (_, rule), count in by_rule[:10])}."
         for finding in self.by_weight():
-            if len(text) + len(part := f" {finding}.") <= limit:
+            if len(text) + len(part := f" {finding}{self.repeated(finding)}.") <= limit:
                 text += part
         return text[:limit]
 

@@ -11,8 +11,9 @@ from distilled_router.task.task import reserved_word
 # About the 32k tokens of context of fine-tuning, at four bytes each.
 MAX_LINE_BYTES = 131_072
 
+_MARK = b"\xef\xbb\xbf"  # Excel and Notepad write it before UTF-8 text
+
 _FOREIGN = (
-    (b"\xef\xbb\xbf", "a UTF-8 byte order mark", "save it without the mark"),
     (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
     (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
     (b"\x1f\x8b", "gzip", "unpack it"),
@@ -42,16 +43,23 @@ class TextFile:
         self._report = report
 
     def read(self, content: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-        """Yield the file's lines without line ends, numbered from 1; none if it is not UTF-8 text."""
+        """Yield the file's lines, numbered from 1; none if it is not UTF-8 text.
+
+        They come without line ends, CRLF as well, and without a byte order mark.
+        """
         number = returns = first = 0
         for number, line in enumerate(content, start=1):
             self.size += len(line) if line.endswith(b"\n") else len(line) + 1
             text = line.removesuffix(b"\n")
-            if number == 1 and (problem := _foreign(text)):
-                # Findings of further lines would say less.
-                self.is_text = False
-                self.found(None, "encoding", problem)
-                return
+            if number == 1:
+                if text.startswith(_MARK):
+                    text = text.removeprefix(_MARK)
+                    self.found(1, "encoding", "found a byte order mark; it is left out", "warning")
+                if problem := _foreign(text):
+                    # Findings of further lines would say less.
+                    self.is_text = False
+                    self.found(None, "encoding", problem)
+                    return
             if text.endswith(b"\r"):
                 text = text[:-1]
                 returns += 1
@@ -61,12 +69,17 @@ class TextFile:
         if not number:
             self.found(None, "empty", "found no line; is it the right file?")
         if returns:
-            message = f"found CRLF, as in {returns} lines in all; save the file with LF line ends"
-            self.found(first, "line-end", message)
+            message = f"found CRLF in {returns} lines in all; they are read and published with LF"
+            self.found(first, "line-end", message, "warning")
 
     def found(self, line: int | None, rule: str, message: str, severity: Severity = "error") -> None:
         """Add a finding to the report."""
         self._report.add(Finding(self._name, line, rule, message, severity))
+
+    def refuse(self, line: int, problems: Iterable[LineProblem]) -> None:
+        """Add an error to the report for each problem of a line."""
+        for problem in problems:
+            self.found(line, problem.rule, str(problem))
 
 
 def lines(chunks: Iterable[bytes], longest: int = MAX_LINE_BYTES) -> Iterator[bytes]:
@@ -93,6 +106,27 @@ def lines(chunks: Iterable[bytes], longest: int = MAX_LINE_BYTES) -> Iterator[by
         yield pending
 
 
+class Mending:
+    """Mends a file's content chunk by chunk: no byte order mark, and LF for CRLF, as `TextFile` reads it."""
+
+    def __init__(self) -> None:
+        self._is_first, self._rest = True, b""
+
+    def mend(self, chunk: bytes, *, is_last: bool = False) -> bytes:
+        """Return the mended content, up to the end of the chunk or a few bytes before it."""
+        text = self._rest + chunk
+        self._rest = b""
+        if self._is_first:
+            if len(text) < len(_MARK) and not is_last:
+                self._rest = text
+                return b""
+            self._is_first = False
+            text = text.removeprefix(_MARK)
+        if text.endswith(b"\r") and not is_last:
+            text, self._rest = text[:-1], b"\r"
+        return text.replace(b"\r\n", b"\n")
+
+
 def decoded(line: bytes) -> str:
     """Return a line's text. Raises LineProblem if it is too long or not UTF-8."""
     if len(line) > MAX_LINE_BYTES:
@@ -116,25 +150,27 @@ def loaded(line: bytes) -> Any:
         raise LineProblem("json", f"{type(error).__name__}; expected one plain JSON object") from None
 
 
-def check_text(text: str) -> None:
-    """Raise LineProblem for a text with a reserved word, a control character or a lone surrogate."""
+def text_problems(text: str) -> list[LineProblem]:
+    """Return what is wrong with a text: reserved words, control characters and lone surrogates."""
+    problems = []
     if word := reserved_word(text):
         message = f"found {word!r}, a reserved word on which the job fails; reword or remove the row"
-        raise LineProblem("reserved-word", message)
+        problems.append(LineProblem("reserved-word", message))
     if text.isascii():
         plain = text.encode()
         if len(plain.translate(None, _ASCII_CONTROL)) == len(plain):
-            return  # ten times faster than the search, and enough for nearly every text
+            return problems  # ten times faster than the search, and enough for nearly every text
     elif text.isprintable():
-        return
+        return problems
     if control := _CONTROL.search(text):
         message = f"found the control character {control.group()!r} in {shown(text)}; remove it"
-        raise LineProblem("control-character", message)
+        problems.append(LineProblem("control-character", message))
     try:
         text.encode()
     except UnicodeEncodeError:
         message = f"found half of a surrogate pair in {shown(text)}; write the whole character"
-        raise LineProblem("encoding", message) from None
+        problems.append(LineProblem("encoding", message))
+    return problems
 
 
 def shown(value: object) -> str:

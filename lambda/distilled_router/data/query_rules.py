@@ -1,24 +1,32 @@
 """Check the rules for raw queries, before a teacher is paid to label them.
 
-A file is text with one query per line (`.txt`), or JSON Lines with a text `query` and possibly more in each
-object (`.jsonl`).
+A file is text with one query per line (`.txt`), a table of queries and their counts (`.csv`, `.tsv` or
+`.txt`), or JSON Lines with a text `query` and possibly more in each object (`.jsonl`).
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from math import ceil
 
 from distilled_router.data.conversation import query_key
 from distilled_router.data.dataset_rules import ROWS
 from distilled_router.data.findings import Finding, Report
-from distilled_router.data.line_rules import LineProblem, TextFile, check_text, decoded, loaded, named, shown
+from distilled_router.data.line_rules import LineProblem, TextFile, text_problems
+from distilled_router.data.query_forms import SAMPLE, Form, form_of
 from distilled_router.task.task import Task
 
-__all__ = ["MOST_QUERIES", "QueryCheck"]
+__all__ = ["KINDS", "MOST_QUERIES", "QueryCheck"]
 
 # This package's limit. A job trains on 20,000 rows at most, so five times as many give curation enough
 # choice. One function keeps all of them in memory, to find duplicates and families.
 MOST_QUERIES = 100_000
-_KINDS = (".txt", ".jsonl")
+KINDS = (".txt", ".csv", ".tsv", ".jsonl")
+"""How the names of files with raw queries end."""
+
+
+def kinds() -> str:
+    """Return how the names of files with raw queries end, in words."""
+    return f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"
 
 
 class QueryCheck:
@@ -29,9 +37,11 @@ class QueryCheck:
         >>> check = QueryCheck(Task.load(), report)
         >>> list(check.read("queries.txt", [b"red car at night\\n", b"Red car, at night!\\n"]))
         ['red car at night']
+        >>> check.traffic("red car at night")
+        2
         >>> check.finish("fine_tuning")
         >>> print(*report.findings, sep="\\n")
-        queries.txt:2 duplicate: the same query as line 1 of queries.txt; it is left out
+        queries.txt:2 duplicate: the same query as line 1 of queries.txt; counted there
         queries query-count: found 1 usable, different queries, at least 8; add more
     """
 
@@ -39,6 +49,7 @@ class QueryCheck:
         self._task = task
         self._report = report
         self._seen: dict[str | bytes, tuple[str, int]] = {}
+        self._traffic: dict[str | bytes, float] = {}
         self._is_full = False
 
     def read(self, name: str, content: Iterable[bytes]) -> Iterator[str]:
@@ -47,36 +58,62 @@ class QueryCheck:
         Findings go to the report as the file is read. Blank lines and duplicates are warnings, and left out.
 
         Args:
-            name: The file's name, for the findings; its extension gives the format.
+            name: The file's name, for the findings; its extension and first lines give the form.
             content: The file's lines, as `line_rules.lines` yields them. They are read once, up to
                 MOST_QUERIES queries.
         """
         file = TextFile(name, self._report)
-        if not name.endswith(_KINDS):
-            message = f"found another kind of file, expected a name that ends in {' or '.join(_KINDS)}"
+        if not name.endswith(KINDS):
+            message = f"found another kind of file, expected a name that ends in {kinds()}"
             file.found(None, "file-kind", message)
             return
-        queried = _of_object if name.endswith(".jsonl") else _of_text
-        for number, line in file.read(content):
+        numbered = file.read(content)
+        first = list(islice(numbered, SAMPLE))
+        try:
+            form = form_of(name, [line for _, line in first], self._task.labels)
+        except LineProblem as error:
+            file.refuse(1, [error])
+        else:
+            yield from self._new(name, file, chain(first, numbered), form)
+            if str(form):
+                file.found(None, "columns", f"found {form}", "warning")
+        self._report.rows[name] += file.lines
+
+    def traffic(self, query: str) -> float:
+        """Return how often a query was asked: the sum of its counts in all files, or of its lines."""
+        return self._traffic[query_key(query)]
+
+    def _new(
+        self, name: str, file: TextFile, numbered: Iterable[tuple[int, bytes]], form: Form
+    ) -> Iterator[str]:
+        """Yield the valid queries that are new."""
+        skips = form.has_header
+        for number, line in numbered:
             if not line.strip():
                 file.found(number, "blank-line", "found a blank line; it is left out", "warning")
                 continue
-            try:
-                query = queried(line)
-                self._check(query)
-            except LineProblem as error:
-                file.found(number, error.rule, str(error))
+            if skips:
+                skips = False
                 continue
-            first = self._seen.setdefault(query_key(query), (name, number))
+            try:
+                query, count = form.read(line)
+                problems = self._problems(query)
+            except LineProblem as error:
+                problems = [error]
+            if problems:
+                file.refuse(number, problems)
+                continue
+            key = query_key(query)
+            self._traffic[key] = self._traffic.get(key, 0) + count
+            first = self._seen.setdefault(key, (name, number))
             if first != (name, number):
-                message = f"the same query as line {first[1]} of {first[0]}; it is left out"
+                message = f"the same query as line {first[1]} of {first[0]}; counted there"
                 file.found(number, "duplicate", message, "warning")
             elif len(self._seen) > MOST_QUERIES:
                 self._is_full = True
                 break
             else:
                 yield query
-        self._report.rows[name] += file.lines
 
     def finish(self, method: str, trained_share: float = 1.0) -> None:
         """Add the finding that concerns all files together, once all are read.
@@ -98,30 +135,11 @@ class QueryCheck:
             return
         self._report.add(Finding("queries", None, "query-count", message))
 
-    def _check(self, query: str) -> None:
+    def _problems(self, query: str) -> list[LineProblem]:
         if not query:
-            raise LineProblem("text", "found an empty query; fill it or remove the line")
-        check_text(query)
+            return [LineProblem("text", "found an empty query; fill it or remove the line")]
+        problems = text_problems(query)
         if len(query) > (allowed := self._task.max_query_characters):
             message = f"found {len(query)} characters, at most {allowed}; the router refuses longer ones"
-            raise LineProblem("query-length", message)
-
-
-def _of_text(line: bytes) -> str:
-    query = decoded(line).strip()
-    if query.startswith("{") and query.endswith("}"):
-        message = f"found a JSON object ({shown(query)}) in a .txt file; name the file .jsonl"
-        raise LineProblem("file-kind", message)
-    return query
-
-
-def _of_object(line: bytes) -> str:
-    row = loaded(line)
-    if type(row) is not dict:
-        raise LineProblem("json", f"found {named(row)}, expected an object with a string 'query'")
-    if "query" not in row:
-        labelled = "; this is a row for given labels" if "messages" in row else ""
-        raise LineProblem("keys", f"found an object without 'query', expected one with it{labelled}")
-    if type(row["query"]) is not str:
-        raise LineProblem("text", f"query: found {named(row['query'])}, expected a string")
-    return str(row["query"].strip())
+            problems.append(LineProblem("query-length", message))
+        return problems

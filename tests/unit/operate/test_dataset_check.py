@@ -145,13 +145,28 @@ def test_findings_come_with_counts_places_and_remedies(check: Check) -> None:
 
 
 def test_more_findings_are_shown_on_request(check: Check) -> None:
-    rows = [*good(100), *[b"\n"] * 30]
+    rows = [*good(100), *(b"{" + b" " * number + b"\n" for number in range(30))]
     text = check("rows.jsonl", rows_jsonl=rows)[1]
-    assert text.count("blank-line: ") == 10
+    assert text.count("json: ") == 10
     assert "The first 10 findings of each rule are shown; --keep shows more" in text
     text = check("rows.jsonl", "--keep", "50", rows_jsonl=rows)[1]
-    assert text.count("blank-line: ") == 30
+    assert text.count("json: ") == 30
     assert "--keep" not in text
+
+
+def test_like_findings_are_shown_once_with_their_number(check: Check) -> None:
+    text = check("rows.jsonl", rows_jsonl=[*good(100), *[b"\n"] * 30])[1]
+    assert text.count("blank-line: ") == 1
+    assert "remove it (and 29 more like it)\n" in text
+    assert "--keep" not in text
+
+
+@pytest.mark.parametrize("name", ["log.txt", "log.csv", "log.tsv"])
+def test_log_export_is_taken_and_its_columns_are_named(check: Check, name: str) -> None:
+    rows = "\r\n".join([f"{query}\t{place}" for place, query in enumerate(QUERIES, start=1)])
+    status, text = check(name, **{name.replace(".", "_"): f"\ufeffsearch\thits\r\n{rows}".encode()})
+    assert status == 0, text
+    assert "columns: found a table with tabs; queries from 'search' and their traffic from 'hits'" in text
 
 
 def test_text_of_a_file_is_no_markup(check: Check) -> None:
@@ -164,7 +179,6 @@ def test_text_of_a_file_is_no_markup(check: Check) -> None:
     [
         (gzip.compress(b"".join(good(100))), "found gzip, expected plain UTF-8 text; unpack it"),
         (b"".join(good(100)).decode().encode("utf-16"), "found UTF-16 text"),
-        (b"".join(good(100)).replace(b"\n", b"\r\n"), "save the file with LF line ends"),
         (b"x" * 1_000_000, "one row per line, and short ones"),
     ],
 )

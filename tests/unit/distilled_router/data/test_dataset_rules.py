@@ -191,10 +191,27 @@ def test_unknown_method_is_a_finding() -> None:
 
 
 def test_only_the_first_findings_of_a_rule_are_kept_and_all_are_counted() -> None:
-    report = check_dataset([b"\n"] * 50 + [b"{\n"] * 70, HOLDOUT, TASK, "distillation", keep=3)
-    assert [finding.rule for finding in report.findings] == ["blank-line"] * 3 + ["json"] * 3 + ["row-count"]
+    broken = [b"{" + b" " * number + b"\n" for number in range(70)]
+    report = check_dataset([b"\n"] * 50 + broken, HOLDOUT, TASK, "distillation", keep=3)
+    assert [finding.rule for finding in report.findings] == ["blank-line"] + ["json"] * 3 + ["row-count"]
     assert report.counts == {("error", "blank-line"): 50, ("error", "json"): 70, ("error", "row-count"): 1}
     assert (report.errors, report.warnings) == (121, 0)
+
+
+def test_like_errors_are_told_once_with_their_number() -> None:
+    wrong = [changed(schemaVersion=1), changed(schemaVersion="1")]
+    report = check([*good(100), *wrong * 20], [*HOLDOUT, wrong[0]])
+    assert [(each.file, each.line) for each in report.findings] == [
+        ("training", 101),
+        ("training", 102),
+        ("holdout", 101),
+    ]
+    assert report.counts == {("error", "schema-version"): 41}
+    assert [report.repeated(each) for each in report.findings] == [" (and 19 more like it)"] * 2 + [""]
+    assert (
+        "training:101 schema-version: found a number, expected 'bedrock-conversation-2024' (and 19 more"
+        in (report.summary())
+    )
 
 
 def test_summary_names_rules_places_and_first_findings_within_its_limit() -> None:

@@ -8,7 +8,7 @@ import pytest
 from botocore.response import StreamingBody
 
 from distilled_router.data.dataset_rules import ROWS, check_dataset
-from distilled_router.data.line_rules import lines
+from distilled_router.data.line_rules import Mending, lines
 from tests.unit.distilled_router.data.row_scenes import (
     HOLDOUT,
     TASK,
@@ -22,18 +22,40 @@ def test_lines_come_with_or_without_their_ends() -> None:
     assert check(bare, HOLDOUT).findings == []
 
 
-def test_crlf_is_one_finding_at_its_first_line() -> None:
+def test_crlf_is_one_warning_at_its_first_line() -> None:
     training = good(100)
     crlf = [line.replace(b"\n", b"\r\n") for line in training[40:]]
     (finding,) = check([*training[:40], *crlf], HOLDOUT).findings
-    assert (finding.severity, finding.rule, finding.line) == ("error", "line-end", 41)
-    assert "60 lines" in finding.message
-    assert "LF line ends" in finding.message
+    assert (finding.severity, finding.rule, finding.line) == ("warning", "line-end", 41)
+    assert "found CRLF in 60 lines in all; they are read and published with LF" in finding.message
 
 
 def test_rows_with_crlf_are_checked_all_the_same() -> None:
     crlf = [line.replace(b"\n", b"\r\n") for line in [*good(100), b"{\n"]]
     assert {rule for _, rule in check(crlf).counts} == {"line-end", "json"}
+
+
+def test_byte_order_mark_is_one_warning() -> None:
+    (finding,) = check(list(io.BytesIO(b"\xef\xbb\xbf" + b"".join(good(100))))).findings
+    assert (finding.severity, finding.rule, finding.line) == ("warning", "encoding", 1)
+    assert finding.message == "found a byte order mark; it is left out"
+
+
+@pytest.mark.parametrize("size", range(1, 12))
+@pytest.mark.parametrize(
+    ("content", "mended"),
+    [
+        (b"\xef\xbb\xbfone\r\ntwo\r\n", b"one\ntwo\n"),
+        (b"one\r\r\n\xef\xbb\xbf\r", b"one\r\n\xef\xbb\xbf\r"),
+        (b"\xef", b"\xef"),
+        (b"\r\n", b"\n"),
+        (b"", b""),
+    ],
+)
+def test_content_is_mended_at_chunk_borders_of_any_size(size: int, content: bytes, mended: bytes) -> None:
+    mending = Mending()
+    chunks = [content[at : at + size] for at in range(0, len(content), size)]
+    assert b"".join(map(mending.mend, chunks)) + mending.mend(b"", is_last=True) == mended
 
 
 def test_lines_of_an_s3_body_are_taken() -> None:
@@ -57,7 +79,6 @@ def test_empty_files() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xef\xbb\xbf" + b"".join(good(100)), "byte order mark"),
         (b"".join(good(100)).decode().encode("utf-16"), "UTF-16"),
         (b"".join(good(100)).decode().encode("utf-16-le"), "NUL bytes"),
         (b"".join(good(100)).decode().encode("utf-32-be"), "NUL bytes"),

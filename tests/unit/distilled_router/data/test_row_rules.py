@@ -46,7 +46,7 @@ from tests.unit.distilled_router.data.row_scenes import (
         (changed(schemaVersion="bedrock-conversion-2024"), "schema-version", "bedrock-conversation-2024"),
         (changed(schemaVersion=2024), "schema-version", "found a number"),
         (changed(id=5), "keys", "a row has 'id'; expected messages, schemaVersion, system only"),
-        (encoded({"system": []}), "keys", "a row lacks messages, schemaVersion"),
+        (encoded({"system": [{"text": TASK.student_prompt}]}), "keys", "a row lacks messages, schemaVersion"),
         (changed(system=[]), "text", "system: found 0 items"),
         (changed(system="be brief"), "text", "system: found a string"),
         (changed(system=[{"text": TASK.student_prompt}] * 2), "text", "system: found 2 items"),
@@ -56,7 +56,7 @@ from tests.unit.distilled_router.data.row_scenes import (
         (changed(messages=[]), "messages", "found 0 items"),
         (changed(messages=[USER, ASSISTANT, USER]), "messages", "found 3 items"),
         (changed(messages=["a tin drum", LABEL]), "messages", "found a string"),
-        (changed(messages=[ASSISTANT, USER]), "role", "found 'assistant', expected 'user'"),
+        (changed(messages=[ASSISTANT, ASSISTANT]), "role", "found 'assistant', expected 'user'"),
         (changed(messages=[USER, USER]), "role", "found 'user', expected 'assistant'"),
         (changed(messages=[{**USER, "role": ["user"]}, ASSISTANT]), "role", "found a list"),
         (changed(messages=[{**USER, "name": "x"}, ASSISTANT]), "keys", "a message has 'name'"),
@@ -225,3 +225,62 @@ def test_arbitrary_json_never_raises(version: Any, system: Any, messages: Any) -
     line = json.dumps({"schemaVersion": version, "system": system, "messages": messages}).encode()
     assert not check([line], HOLDOUT[:1]).ok
     assert not check([changed(system=system), changed(messages=messages)], HOLDOUT[:1]).ok
+
+
+def test_row_is_told_all_its_faults() -> None:
+    """Also those of its query, which is known whatever else is wrong."""
+    bad = {
+        "schemaVersion": "2",
+        "system": [{"text": "Be quick."}],
+        "messages": [
+            {"role": "bot", "content": [{"text": "the sign <video> rings\x07"}]},
+            {"role": "assistant", "content": [{"text": "90 20 0 0"}], "more": 1},
+        ],
+        "note": "",
+    }
+    report = check([*good(100), encoded(bad)])
+    assert [finding.rule for finding in report.findings] == [
+        *("keys", "schema-version", "system", "role", "keys", "reserved-word", "control-character", "label")
+    ]
+    assert {(finding.line, finding.severity) for finding in report.findings} == {(101, "error")}
+
+
+def test_all_faults_of_a_row_are_told_however_it_is_read() -> None:
+    """A row like those before is read without a parser."""
+    answer = [USER | {"content": [{"text": "rings\x07 <video>"}]}, ASSISTANT | {"content": [{"text": "9 9"}]}]
+    report = check([*good(100), changed(messages=answer)])
+    assert {rule for _, rule in report.counts} == {"reserved-word", "control-character", "label"}
+
+
+def test_broken_row_is_compared_with_the_other_rows_as_well() -> None:
+    rows = good(100)
+    other = encoded(row(TASK, "a red kite number 1", TURNS[0]))
+    broken = [line.replace(b"-2024", b"-2023") for line in (rows[0], other, HOLDOUT[0])]
+    assert check([*rows, *broken[:2]]).counts == {
+        ("error", "schema-version"): 2,
+        ("warning", "duplicate"): 1,
+        ("error", "conflict"): 1,
+    }
+    found = check([*rows, HOLDOUT[0]], [*HOLDOUT[1:], good(101, "a blue boat")[100], broken[2]])
+    assert found.counts == {("error", "schema-version"): 1, ("error", "contamination"): 1}
+
+
+def test_roles_that_are_swapped_are_two_faults() -> None:
+    report = check([*good(100), changed(messages=[ASSISTANT, USER])])
+    assert report.counts == {("error", "role"): 2}
+
+
+def test_broken_row_makes_no_other_a_duplicate() -> None:
+    rows = good(100)
+    report = check([rows[0].replace(b"-2024", b"-2023"), *rows])
+    assert report.counts == {("error", "schema-version"): 1}
+
+
+def test_count_of_a_holdout_row_is_its_traffic() -> None:
+    counted = [line.replace(b"}\n", b', "count": 12}\n') for line in HOLDOUT]
+    assert check(good(100), counted).findings == []
+    assert check([*good(100), *counted]).counts == {("error", "keys"): 100}
+    wrong = [
+        line.replace(b"}\n", b', "count": %s}\n' % value) for value in (b"0", b'"2"') for line in HOLDOUT
+    ]
+    assert check(good(100), [*HOLDOUT, *wrong]).counts["error", "count"] == 200

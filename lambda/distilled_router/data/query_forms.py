@@ -1,0 +1,253 @@
+"""Recognise the form of a file of raw queries: lines of text, a table, or JSON objects.
+
+Logs are exported as tables: `query<TAB>count`, CSV with a header, or the output of `uniq -c`. Read as lines
+of text, the count would become part of the query that the teacher is paid to label.
+"""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distilled_router.data.line_rules import LineProblem, decoded, loaded, named, shown
+
+# Lines that decide the form of a file.
+SAMPLE = 100
+# Part of these lines that must fit a table; some lines of a log are broken.
+_FITTING = 0.9
+QUERY = "query"
+COUNTS = ("count", "weight", "frequency", "hits", "searches", "impressions")
+"""Names of columns with the number of times that a query was asked, the first ones preferred."""
+
+_NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons"}
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]+)?")
+# `uniq -c` pads the count to seven places (GNU coreutils).
+_UNIQ = re.compile(r"(?= [ 0-9]{6}|[0-9]{7}) *([0-9]+) (.*)", re.DOTALL)
+_REMEDY = f"Put names in the first line: {QUERY} for the queries and {COUNTS[0]} for their counts"
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A file with one query per line."""
+
+    has_header: bool = False
+
+    def read(self, line: bytes) -> tuple[str, float]:
+        """Return the query, and how often it was asked."""
+        query = decoded(line).strip()
+        if query.startswith("{") and query.endswith("}"):
+            message = f"found a JSON object ({shown(query)}) in a .txt file; name the file .jsonl"
+            raise LineProblem("file-kind", message)
+        if "\t" in query and any(map(_is_number, query.split("\t"))):
+            message = f"found a number beside a tab ({shown(query)}), which few lines have; remove it"
+            raise LineProblem("columns", message)
+        return query, 1
+
+    def __str__(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True)
+class Uniq:
+    """The output of `uniq -c`: a count and a query in each line."""
+
+    has_header: bool = False
+
+    def read(self, line: bytes) -> tuple[str, float]:
+        """Return the query, and how often it was asked."""
+        found = _UNIQ.fullmatch(decoded(line))
+        if not found:
+            raise LineProblem("columns", f"found {shown(decoded(line))}, expected a count and a query")
+        return found[2].strip(), _count(found[1], "the count")
+
+    def __str__(self) -> str:
+        return "counts before the queries, as uniq -c writes them; they are the queries' traffic"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a query in each line. `names` are those of its columns, from its header or invented."""
+
+    delimiter: str
+    names: Sequence[str]
+    query: int
+    count: int | None = None
+    has_header: bool = False
+
+    def read(self, line: bytes) -> tuple[str, float]:
+        """Return the query, and how often it was asked."""
+        text = decoded(line)
+        cells = _cells(text, self.delimiter)
+        if len(cells) != len(self.names):
+            message = (
+                f"found {len(cells)} columns in {shown(text)}, expected {len(self.names)}; write a query "
+                "with a separator in double quotes, or remove the line"
+            )
+            raise LineProblem("columns", message)
+        query = cells[self.query].strip()
+        return query, 1 if self.count is None else _count(cells[self.count], self.names[self.count])
+
+    def __str__(self) -> str:
+        read = [f"queries from {self.names[self.query]}"]
+        if self.count is not None:
+            read.append(f"their traffic from {self.names[self.count]}")
+        used = {self.query, self.count}
+        others = [name for place, name in enumerate(self.names) if place not in used]
+        left_out = f"; left out: {', '.join(others[:5])}" if others else ""
+        return f"a table with {_NAMES[self.delimiter]}; {' and '.join(read)}{left_out}"
+
+
+class Objects:
+    """JSON objects with a string `query`, one per line. Their first count says from where counts are read."""
+
+    has_header = False
+
+    def __init__(self, labels: Collection[str]) -> None:
+        self._labels = labels
+        self.counted = ""
+
+    def read(self, line: bytes) -> tuple[str, float]:
+        """Return the query, and how often it was asked."""
+        row = loaded(line)
+        if type(row) is not dict:
+            raise LineProblem("json", f"found {named(row)}, expected an object with a string 'query'")
+        if QUERY not in row:
+            labelled = "; this is a row for given labels" if "messages" in row else ""
+            raise LineProblem("keys", f"found an object without 'query', expected one with it{labelled}")
+        if type(row[QUERY]) is not str:
+            raise LineProblem("text", f"query: found {named(row[QUERY])}, expected a string")
+        _refuse_labels(row, self._labels)
+        return row[QUERY].strip(), self._count(row)
+
+    def _count(self, row: Mapping[str, Any]) -> float:
+        for name in COUNTS:
+            value = row.get(name)
+            if type(value) in (int, float):
+                count = _count(str(value), name)
+                self.counted = self.counted or name
+                return count
+        if row.get(COUNTS[0]) is not None:
+            found = named(row[COUNTS[0]])
+            raise LineProblem("count", f"{COUNTS[0]}: found {found}, expected a number above 0")
+        return 1
+
+    def __str__(self) -> str:
+        return f"counts; the queries' traffic is read from {self.counted}" if self.counted else ""
+
+
+type Form = Lines | Uniq | Table | Objects
+
+
+def form_of(name: str, sample: Sequence[bytes], labels: Collection[str]) -> Form:
+    """Return the form of a file, given its name and first lines.
+
+    Raises:
+        LineProblem: The file is a table whose columns can't be told, or that holds labels.
+    """
+    if name.endswith(".jsonl"):
+        return Objects(labels)
+    texts = [line.decode(errors="replace") for line in sample if line.strip()]
+    if not texts:
+        return Lines()
+    fitting = sum(_UNIQ.fullmatch(text) is not None for text in texts)
+    if len(texts) > 1 and fitting >= _FITTING * len(texts):
+        return Uniq()
+    for delimiter in _NAMES:
+        rows = _rows(texts, delimiter)
+        if rows and (table := _table(rows, delimiter, labels)):
+            return table
+    if not name.endswith((".csv", ".tsv")):
+        return Lines()
+    if _plain(texts[0]) == QUERY:
+        return Table(",", [QUERY], 0, has_header=True)
+    raise LineProblem("columns", f"found no column with the name {QUERY}. {_REMEDY}")
+
+
+def _rows(texts: Sequence[str], delimiter: str) -> list[list[str]]:
+    """Return the rows of a table with two or more columns; none if the lines are not such a table."""
+    first, *rest = [_cells(text, delimiter) for text in texts]
+    width, fitting = Counter(map(len, rest)).most_common(1)[0] if rest else (0, 0)
+    # A first line of another width may be a comment, or sentences may happen to have as many commas.
+    if width < 2 or fitting < _FITTING * len(rest) or (len(first) != width and len(rest) < 2):
+        return []
+    return [first, *(row for row in rest if len(row) == width)]
+
+
+def _table(rows: Sequence[Sequence[str]], delimiter: str, labels: Collection[str]) -> Table | None:
+    """Return the table; None if these are more likely sentences with commas.
+
+    Raises:
+        LineProblem: It is a table, but its columns can't be told, or it holds labels.
+    """
+    header, *rest = rows
+    width, names = len(rest[0]), [_plain(cell) for cell in header]
+    numbers = [
+        place for place in range(width) if sum(_is_number(row[place]) for row in rest) >= _FITTING * len(rest)
+    ]
+    if not numbers and QUERY not in names and delimiter != "\t":
+        return None
+    is_whole = len(header) == width
+    has_header = is_whole and (QUERY in names or not all(_is_number(header[place]) for place in numbers))
+    if has_header:
+        _refuse_labels(names, labels)
+    texts = [place for place in range(width) if place not in numbers]
+    known = [names.index(name) for name in COUNTS if has_header and name in names]
+    count = known[0] if known else numbers[0] if len(numbers) == 1 else None
+    if is_whole and QUERY in names:
+        query = names.index(QUERY)
+        count = None if count == query else count
+    elif is_whole and len(texts) == 1 and count is not None:
+        query = texts[0]
+    else:
+        found = ", ".join(shown(cell.strip()) for cell in header[:5])
+        message = f"found a table with {_NAMES[delimiter]}, whose first line is {found}. {_REMEDY}"
+        raise LineProblem("columns", message)
+    titles = [
+        shown(cell.strip()) if has_header else f"column {place}" for place, cell in enumerate(header, 1)
+    ]
+    return Table(delimiter, titles, query, count, has_header)
+
+
+def _cells(text: str, delimiter: str) -> list[str]:
+    """Return the cells of a line. Text between tabs is seldom quoted, so a quote may be part of a query."""
+    if delimiter == "\t":
+        return [_unquoted(cell) for cell in text.split("\t")]
+    try:
+        return next(csv.reader([text], delimiter=delimiter), [])
+    except csv.Error:
+        return [text]
+
+
+def _unquoted(cell: str) -> str:
+    inner = cell[1:-1]
+    is_quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', "")
+    return inner.replace('""', '"') if is_quoted else cell
+
+
+def _plain(cell: str) -> str:
+    return _unquoted(cell.strip()).strip().casefold()
+
+
+def _is_number(cell: str) -> bool:
+    return _NUMBER.fullmatch(cell.strip()) is not None
+
+
+def _count(cell: str, name: str) -> float:
+    """Return a count, as a whole number where it is one."""
+    value = float(cell) if _is_number(cell) else 0.0
+    if value <= 0:
+        raise LineProblem("count", f"{name}: found {shown(cell)}, expected a number above 0")
+    return int(value) if value.is_integer() else value
+
+
+def _refuse_labels(row: Collection[str], labels: Collection[str]) -> None:
+    """Raise LineProblem if a query has labels: the teacher would be paid to give it others."""
+    found = [name for name in ("messages", "weights") if name in row]
+    if found or all(label in row for label in labels):
+        message = (
+            f"found {found[0] if found else ', '.join(labels)} beside the query, which the teacher would be "
+            'paid to label again; for these labels write rows, with dataset.labels = "given", or remove them'
+        )
+        raise LineProblem("labels", message)
