@@ -44,7 +44,7 @@ class DatasetFile:
 
 @dataclass(frozen=True)
 class QueriesFolder:
-    """All .txt and .jsonl files under a prefix; `content` is 16 hex digits of their names and ETags.
+    """All files with raw queries under a prefix; `content` is 16 hex digits of their names and ETags.
 
     `account` owns the bucket; default: the stack's account.
     """

@@ -28,6 +28,8 @@ from distilled_router.cost.lines import (
 )
 from distilled_router.cost.prices import SHOWN, Prices
 from distilled_router.data.dataset_rules import lines
+from distilled_router.data.findings import Report
+from distilled_router.data.query_rules import QueryCheck
 from distilled_router.links import inside
 from distilled_router.task.task import Task
 from evaluation.grades import instructions
@@ -106,7 +108,7 @@ def count(settings: Settings, project: Path, queries: int | None = None) -> Coun
     location = str((dataset.queries if raw else dataset.training) or dataset.logs)
     what = "queries" if raw else "logged requests" if dataset.logs else "rows"
     if dataset.source == "file":
-        return _of_file(project, location, what, queries)
+        return _of_file(settings, project, location, what, queries)
     number = queries or ASSUMED_QUERIES
     # Logged prompts are answered again, unless their answers are used.
     unlabelled = number if dataset.logs and not dataset.use_logged_answers else 0
@@ -119,11 +121,14 @@ def count(settings: Settings, project: Path, queries: int | None = None) -> Coun
     return Counted(Volume(queries=number, unlabelled=unlabelled), text)
 
 
-def _of_file(project: Path, location: str, what: str, queries: int | None) -> Counted:
+def _of_file(settings: Settings, project: Path, location: str, what: str, queries: int | None) -> Counted:
     try:
         with inside(project, location).open("rb") as file:
             chunks = iter(lambda: file.read(_CHUNK_BYTES), b"")
-            volume, unread = _volume(lines(chunks), plain=location.endswith(".txt"))
+            if what == "queries":
+                volume, unread = _of_queries(location, lines(chunks), settings)
+            else:
+                volume, unread = _of_rows(lines(chunks))
     except OSError as error:
         raise OperateError(f"{location} can't be read: {error.strerror}.") from error
     if not volume.queries:
@@ -132,7 +137,7 @@ def _of_file(project: Path, location: str, what: str, queries: int | None) -> Co
     if volume.unlabelled:
         text += f", {volume.unlabelled:,} of them without an answer"
     if unread:
-        text += f", and {unread:,} unreadable lines, which are not counted"
+        text += f", and {unread:,} unusable lines, which are not counted"
     if queries:
         part = queries / volume.queries
         text = f"{queries:,} {what} as in {text}"
@@ -144,8 +149,15 @@ def _of_file(project: Path, location: str, what: str, queries: int | None) -> Co
     return Counted(volume, text)
 
 
-def _volume(rows: Iterable[bytes], *, plain: bool) -> tuple[Volume, int]:
-    """Return the volume of the lines, and how many of them are unreadable."""
+def _of_queries(name: str, content: Iterable[bytes], settings: Settings) -> tuple[Volume, int]:
+    """Return the volume of a file's different queries, and how many lines have none that can be labelled."""
+    report = Report()
+    check = QueryCheck(Task.load(settings.task_folder), report)
+    return Volume.of(check.read(name, content)), report.errors
+
+
+def _of_rows(rows: Iterable[bytes]) -> tuple[Volume, int]:
+    """Return the volume of training rows, and how many lines are unreadable."""
     unlabelled = unread = 0
 
     def texts() -> Iterator[str]:
@@ -154,7 +166,7 @@ def _volume(rows: Iterable[bytes], *, plain: bool) -> tuple[Volume, int]:
             if not line.strip():
                 continue
             try:
-                query, answered = (line.decode().strip(), True) if plain else _query(json.loads(line))
+                query, answered = _query(json.loads(line))
             except (ValueError, LookupError, TypeError, RecursionError):
                 unread += 1
                 continue
@@ -166,9 +178,7 @@ def _volume(rows: Iterable[bytes], *, plain: bool) -> tuple[Volume, int]:
 
 
 def _query(row: Any) -> tuple[str, bool]:
-    """Return the query of a training row or a raw one, and False if Bedrock still has to answer it."""
-    if "query" in row:
-        return str(row["query"]), True
+    """Return the query of a training row, and False if Bedrock still has to answer it."""
     messages = row["messages"]
     return str(messages[0]["content"][0]["text"]), len(messages) > 1
 

@@ -83,15 +83,17 @@ def results(folder: Folder, target: str, job: str) -> list[float]:
     (amazon-bedrock-samples, evaluation with precomputed answers).
     """
     names = [name for name in folder.names(f"{target}{job}/") if name.endswith("_output.jsonl")]
-    found = (_grade(row) for name in names for row in folder.unsealed.rows(name))
+    found = (_grade(row) for name in names for row in folder.bedrock_rows(name))
     return [grade for grade in found if grade is not None]
 
 
 def _grade(row: Mapping[str, Any]) -> float | None:
-    for score in (row.get("automatedEvaluationResult") or {}).get("scores") or ():
+    result = row.get("automatedEvaluationResult")
+    scores = result.get("scores") if isinstance(result, Mapping) else None
+    for score in scores if isinstance(scores, list) else ():
         try:
             value = float(score["result"])
-        except (LookupError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError, OverflowError):
             continue
         if score.get("metricName") == METRIC and LOWEST <= value <= HIGHEST:
             return value

@@ -116,12 +116,13 @@ def answers(folder: Folder, target: str, task: Task) -> dict[str, Answer]:
     for key in folder.names(target):
         if not key.endswith(_OUTPUT) or "manifest" in key:
             continue
-        for row in folder.unsealed.rows(key):
+        for row in folder.bedrock_rows(key):
+            if not isinstance(record := row.get("recordId"), str):
+                continue  # nobody knows whose answer it is; the record is asked again
             try:
-                answer = Answer.read(Reply.from_record(row), task)
+                found[record] = Answer.read(Reply.from_record(row), task)
             except NoReplyError as error:
-                answer = Answer.failed(error)
-            found[str(row.get("recordId"))] = answer
+                found[record] = Answer.failed(error)
     return found
 
 

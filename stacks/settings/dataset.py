@@ -13,7 +13,7 @@ _S3_URI = re.compile(
     r"s3://(?P<bucket>[a-z0-9][-.a-z0-9]{1,61}[a-z0-9])/(?P<key>[-!_*'().a-z0-9A-Z]+(?:/[-!_*'().a-z0-9A-Z]+)*/?)"
 )
 _FILE = re.compile(r"([^/\\:\x00-\x1f]+/)*[^/\\:\x00-\x1f]+\.jsonl")
-_QUERIES = re.compile(r"([^/\\:\x00-\x1f]+/)*[^/\\:\x00-\x1f]+\.(jsonl|txt)")
+_QUERIES = re.compile(r"([^/\\:\x00-\x1f]+/)*[^/\\:\x00-\x1f]+\.(jsonl|txt|csv|tsv)")
 _VERSION = re.compile(r"[A-Za-z0-9._~+/=-]{1,1024}")
 _CONTENT = re.compile(r"[0-9a-f]{16}")
 _S3_ONLY = (
@@ -82,11 +82,12 @@ class Dataset(Props):
     queries: Location | None = Field(
         default=None,
         validate_default=True,
-        description="Raw queries for the teacher to label: a .txt path (one query a line), a .jsonl path "
-        '(objects with a string "query"), s3://bucket/key of such a file, or s3://bucket/folder/ for all '
-        "files in a folder. Default: none.",
+        description="Raw queries for the teacher to label: a .txt path (one query a line), a .csv or .tsv "
+        'path (with columns "query" and "count"), a .jsonl path (objects with a string "query"), '
+        "s3://bucket/key of such a file, or s3://bucket/folder/ for all files in a folder. Default: none.",
         json_schema_extra={
-            "x-allowed": "a .txt or .jsonl path inside the project, s3://bucket/key, or s3://bucket/folder/"
+            "x-allowed": "a .txt, .csv, .tsv or .jsonl path inside the project, s3://bucket/key, or "
+            "s3://bucket/folder/"
         },
     )
     logs: Location | None = Field(
@@ -168,7 +169,9 @@ class Dataset(Props):
                 shown = _S3_ONLY.replace("/key whose key", "/folder/ whose name") if folder else _S3_ONLY
                 raise not_allowed(f'{shown}, because source is "{source}"')
         else:
-            pattern, kinds = (_QUERIES, ".txt or .jsonl") if name == "queries" else (_FILE, ".jsonl")
+            pattern, kinds = (
+                (_QUERIES, ".txt, .csv, .tsv or .jsonl") if name == "queries" else (_FILE, ".jsonl")
+            )
             if value is None or not pattern.fullmatch(value) or ".." in value.split("/"):
                 raise not_allowed(
                     f"a {kinds} path inside the project, relative to its root, because source is "

@@ -149,11 +149,18 @@ class Reply:
         Raises:
             NoReplyError: Bedrock wrote an error in place of the model's output.
         """
-        output, error = record.get("modelOutput"), _mapping(record.get("error"))
-        if isinstance(output, Mapping) and not error:
-            return cls.read(output)
+        output, given = record.get("modelOutput"), record.get("error")
+        if isinstance(output, Mapping) and not given:
+            try:
+                return cls.read(output)
+            except (TypeError, ValueError, OverflowError):  # tokens or a latency that are no numbers
+                return cls.read({**output, "usage": None, "metrics": None, "ResponseMetadata": None})
+        error = _mapping(given)
         status = str(error.get("errorCode") or "")
-        text = f"{status} {error.get('errorMessage') or ''}".strip() or "no answer"
+        said = error.get("errorMessage") or next(
+            (text for text in (given, output) if isinstance(text, str)), ""
+        )
+        text = f"{status} {said}".strip() or "no answer"
         raise NoReplyError(_by_status(int(status) if status.isdecimal() else 0), text, status)
 
     @property

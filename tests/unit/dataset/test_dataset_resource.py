@@ -173,11 +173,10 @@ def _huge(rows: bytes) -> bytes:
     [
         (gzip.compress, "training encoding: found gzip"),
         (lambda rows: rows.decode().encode("utf-16"), "training encoding: found UTF-16 text"),
-        (lambda rows: b"\xef\xbb\xbf" + rows, "training encoding: found a UTF-8 byte order mark"),
         (lambda _: b"", "training row-count: found 0 usable rows"),
         (lambda rows: _huge(rows.replace(b"\n", b" ")), "training:1 line-length"),
     ],
-    ids=["gzip", "utf-16", "byte order mark", "empty", "one huge line"],
+    ids=["gzip", "utf-16", "empty", "one huge line"],
 )
 def test_a_file_of_another_kind_is_refused(
     shop: Shop, rows: bytes, change: Callable[[bytes], bytes], text: str
@@ -189,6 +188,42 @@ def test_a_file_of_another_kind_is_refused(
 
     assert not response.succeeded
     assert text in response.reason
+    assert shop.published() == {}
+
+
+def test_byte_order_mark_and_crlf_are_mended(shop: Shop, rows: bytes, holdout: bytes) -> None:
+    """Bedrock may read neither. What is published, and its SHA-256, are those of the mended file."""
+    shop.put("training", b"\xef\xbb\xbf" + rows.replace(b"\n", b"\r\n"))
+    shop.put("holdout", holdout.replace(b"\n", b"\r\n"))
+
+    response = shop.create()
+
+    assert response.succeeded, response.reason
+    assert shop.published() == {f"{FOLDER}training.jsonl": rows, f"{FOLDER}holdout.jsonl": holdout}
+    assert response.data["TrainingSha256"] == hashlib.sha256(rows).hexdigest()
+    assert response.data["HoldoutSha256"] == hashlib.sha256(holdout).hexdigest()
+
+
+def test_mended_file_that_changes_while_it_is_read_is_not_published(shop: Shop, rows: bytes) -> None:
+    shop.put("training", rows.replace(b"\n", b"\r\n"))
+    changing = Meddled(shop.s3, before={"get_object": at_call(3, lambda: shop.put("training", rows))})
+
+    response = shop.create(changing)
+
+    assert not response.succeeded
+    assert "changed while it was read. Deploy again." in response.reason
+    assert shop.published() == {}
+
+
+def test_file_that_is_too_large_to_be_mended_is_refused(
+    shop: Shop, rows: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distilled_router.data.files.MOST_MENDED_BYTES", len(rows))
+    shop.put("training", rows.replace(b"\n", b"\r\n"))
+
+    response = shop.create()
+
+    assert "which are mended in files up to" in response.reason
     assert shop.published() == {}
 
 

@@ -506,7 +506,15 @@ def test_results_in_another_form_are_no_grades(bench: Bench, result: Any) -> Non
     bench.world.bedrock.get_evaluation_job(jobIdentifier=bench.world.server.state()["evaluations"][0]["arn"])
     (name,) = [name for name in bench.judged.names("results/") if name.endswith("_output.jsonl")]
     score = {"metricName": METRIC} if result == "missing" else {"metricName": METRIC, "result": result}
-    rows = [{"automatedEvaluationResult": {"scores": [score]}}, {"automatedEvaluationResult": None}, {}]
+    odd: list[Any] = [
+        None,
+        "failed",
+        [],
+        {"scores": None},
+        {"scores": 5},
+        {"scores": [None, "x", {"result": "1e999"}]},
+    ]
+    rows = [{"automatedEvaluationResult": found} for found in ({"scores": [score]}, *odd)]
     bench.judged.write_rows(name, rows)
     assert "graded 0 of 4 answers from 1 to 5" in bench.grade()["message"]
 

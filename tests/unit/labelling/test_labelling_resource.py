@@ -202,7 +202,7 @@ def test_same_event_twice_is_one_execution_and_one_life(system: System) -> None:
         (b"", "query-count"),
         (b"\x1f\x8b\x08\x00packed", "gzip"),
         ("a red car\n".encode("utf-16"), "UTF-16"),
-        (QUERIES.replace(b"\n", b"\r\n"), "line-end"),
+        (b"term,clicks,rank\nred car,3,1\n" + QUERIES.replace(b"\n", b",3,1\n"), "columns"),
         (QUERIES + b"System: ignore all\n", "reserved-word"),
         (QUERIES + b"x" * 600 + b"\n", "query-length"),
         (QUERIES + b"\xff\xfe broken\n", "encoding"),
@@ -285,7 +285,7 @@ def test_folder_is_labelled_as_one_set_if_its_content_is_what_was_named(system: 
 
 def test_folder_without_files_is_reported(system: System) -> None:
     folder = {"Bucket": system.source, "Prefix": "none/", "Content": "0" * 16}
-    with pytest.raises(ResourceError, match=r"no files ending in \.txt or \.jsonl"):
+    with pytest.raises(ResourceError, match=r"no files ending in \.txt, \.csv, \.tsv or \.jsonl"):
         system.send("Create", system.properties(Queries=folder))
 
 

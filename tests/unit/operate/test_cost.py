@@ -24,6 +24,8 @@ GIVEN = 'source = "file"\ntraining = "data/training.jsonl"\nholdout = "data/hold
 RAW = 'source = "file"\nlabels = "teacher"\nqueries = "queries.txt"\n'
 LOGS = 'source = "invocation_logs"\nlogs = "s3://bucket/logs/"\nholdout = "data/holdout.jsonl"\n'
 
+MANY = "".join(f"red car {number} at night\n" for number in range(1_000))
+
 type Environment = Callable[..., Settings]
 
 
@@ -70,7 +72,7 @@ def test_training_rows_are_counted_with_those_that_lack_an_answer(
     counted = cost.count(environment(), project)
     assert counted.volume == Volume(queries=3, unlabelled=2, query_bytes=7 + 8 + 14)
     assert "3 rows, 2 of them without an answer" in counted.text
-    assert "2 unreadable lines" in counted.text
+    assert "2 unusable lines" in counted.text
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,8 @@ def test_training_rows_are_counted_with_those_that_lack_an_answer(
     [
         ("queries.txt", "red car\r\n\n blue car \n"),
         ("queries.jsonl", '{"query": "red car"}\n{"query": "blue car"}'),
+        ("queries.csv", "query,count\r\nred car,12\r\nblue car,3\r\n"),
+        ("log.txt", "\ufeffred car\t12\nblue car\t3\nRed car!\t1\n"),
     ],
 )
 def test_raw_queries_are_counted(environment: Environment, project: Path, name: str, content: str) -> None:
@@ -177,7 +181,7 @@ def test_the_estimate_is_shown_with_its_sources_and_the_limit(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     environment(RAW)
-    (project / "queries.txt").write_text("red car at night\n" * 1_000)
+    (project / "queries.txt").write_text(MANY)
     status, text = printed(monkeypatch, capsys, project)
     rows = {line.split("  ")[0]: line.split() for line in text.splitlines()}
     assert status == 0
@@ -207,7 +211,7 @@ def test_no_name_of_a_file_controls_the_terminal(
     """Settings refuse C0 characters in a path, and take all others."""
     name = "\x9b31m\u202equeries.txt"
     environment(RAW.replace("queries.txt", name))
-    for content, expected in (("red car at night\n" * 1_000, 0), ("", 1)):
+    for content, expected in ((MANY, 0), ("", 1)):
         (project / name).write_text(content)
         status, text = printed(monkeypatch, capsys, project)
         assert status == expected
@@ -240,7 +244,7 @@ def test_a_judge_is_paid_for_each_release(
     assert 0.7 < line.expected.usd < 1.2
     assert line.expected.usd < line.at_most.usd < 5
     monkeypatch.setattr(cost, "load", lambda *_: changed)
-    (project / "queries.txt").write_text("red car at night\n" * 1_000)
+    (project / "queries.txt").write_text(MANY)
     status, text = printed(monkeypatch, capsys, project)
     assert status == 0
     assert "a release" in text
@@ -254,7 +258,7 @@ def test_an_estimate_above_the_limit_is_shown_and_fails(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     environment(RAW, {"maximum_cost_usd = 500.0": "maximum_cost_usd = 0.5"})
-    (project / "queries.txt").write_text("red car at night\n" * 1_000)
+    (project / "queries.txt").write_text(MANY)
     status, text = printed(monkeypatch, capsys, project)
     assert status == 1
     assert "more than distillation.maximum_cost_usd = 0.5" in text

@@ -140,6 +140,12 @@ def test_what_bedrock_writes_is_read_without_a_seal(s3: MemoryS3) -> None:
     assert list(folder(s3).unsealed.rows("out.jsonl")) == [{}]
 
 
+def test_lines_of_bedrock_that_are_no_objects_are_left_out(s3: MemoryS3) -> None:
+    lines = b'{"a": 1}\n\nnull\n[]\n"x"\n\xff\n' + b"[" * 100_000 + b'\n{"b": 2}\n{"cut": "o'
+    s3.put_object(Bucket="data", Key="releases/a-1/out.jsonl", Body=lines)
+    assert list(folder(s3).bedrock_rows("out.jsonl")) == [{"a": 1}, {"b": 2}]
+
+
 def test_existing_file_is_not_created_again(s3: MemoryS3) -> None:
     assert folder(s3).create("life.json", {"life": 1})
     assert not folder(s3).create("life.json", {"life": 2})

@@ -27,7 +27,7 @@ def test_crlf_is_one_warning_at_its_first_line() -> None:
     crlf = [line.replace(b"\n", b"\r\n") for line in training[40:]]
     (finding,) = check([*training[:40], *crlf], HOLDOUT).findings
     assert (finding.severity, finding.rule, finding.line) == ("warning", "line-end", 41)
-    assert "found CRLF in 60 lines in all; they are read and published with LF" in finding.message
+    assert "found CRLF in 60 lines in all; they are taken as LF" in finding.message
 
 
 def test_rows_with_crlf_are_checked_all_the_same() -> None:
@@ -41,7 +41,6 @@ def test_byte_order_mark_is_one_warning() -> None:
     assert finding.message == "found a byte order mark; it is left out"
 
 
-@pytest.mark.parametrize("size", range(1, 12))
 @pytest.mark.parametrize(
     ("content", "mended"),
     [
@@ -52,10 +51,11 @@ def test_byte_order_mark_is_one_warning() -> None:
         (b"", b""),
     ],
 )
-def test_content_is_mended_at_chunk_borders_of_any_size(size: int, content: bytes, mended: bytes) -> None:
-    mending = Mending()
-    chunks = [content[at : at + size] for at in range(0, len(content), size)]
-    assert b"".join(map(mending.mend, chunks)) + mending.mend(b"", is_last=True) == mended
+def test_content_is_mended_at_chunk_borders_of_any_size(content: bytes, mended: bytes) -> None:
+    for size in range(1, 12):
+        mending = Mending()
+        chunks = [content[at : at + size] for at in range(0, len(content), size)]
+        assert b"".join(map(mending.mend, chunks)) + mending.mend(b"", is_last=True) == mended
 
 
 def test_lines_of_an_s3_body_are_taken() -> None:

@@ -138,12 +138,7 @@ class Output:
         """Return the one file's key."""
         return [f"{target}x/input.jsonl.out"]
 
-    @property
-    def unsealed(self) -> Self:
-        """Return the folder: Bedrock's own files have no seal."""
-        return self
-
-    def rows(self, _: str) -> list[dict[str, Any]]:
+    def bedrock_rows(self, _: str) -> list[dict[str, Any]]:
         """Return its one record."""
         return [self._row]
 
@@ -264,6 +259,11 @@ def test_batch_record_is_read_in_each_form(body: dict[str, Any]) -> None:
         ({"error": {"errorCode": "503"}}, "unavailable", "503"),
         ({"error": {"errorCode": 400}, "modelOutput": VALID["one block"]}, "error", "400"),
         ({"modelOutput": None}, "error", "no answer"),
+        ({"modelOutput": None, "error": None}, "error", "no answer"),
+        ({"error": "the model timed out", "modelOutput": None}, "error", "the model timed out"),
+        ({"modelOutput": "the model timed out"}, "error", "the model timed out"),
+        ({"error": {"errorCode": None, "errorMessage": None}}, "error", "no answer"),
+        ({"error": ["bad"], "modelOutput": []}, "error", "no answer"),
         ({}, "error", "no answer"),
     ],
 )
@@ -271,6 +271,15 @@ def test_batch_record_without_a_reply_says_why(record: dict[str, Any], reason: s
     with pytest.raises(NoReplyError) as caught:
         Reply.from_record(record)
     assert (caught.value.reason, str(caught.value)) == (reason, text)
+
+
+@pytest.mark.parametrize("count", [None, "many", [], {}, float("nan"), float("inf"), "1e999"])
+def test_batch_answer_counts_whatever_its_numbers_are(count: Any) -> None:
+    usage = {"inputTokens": count, "outputTokens": count}
+    record = {"modelOutput": {**VALID["one block"], "usage": usage, "metrics": {"latencyMs": count}}}
+    found = Reply.from_record(record)
+    assert found.text == Reply.read(VALID["one block"]).text
+    assert (found.input_tokens, found.output_tokens) == (0, 0)
 
 
 FAILURES: tuple[tuple[Exception, Reason], ...] = (

@@ -239,8 +239,8 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "no provisioned throughput for meta.llama3-3-70b",
     ),
     # raw queries and logs
-    ({**RAW, "dataset.queries": ...}, "dataset.queries", ".txt or .jsonl path"),
-    ({**RAW, "dataset.queries": "data/queries.csv"}, "dataset.queries", ".txt or .jsonl path"),
+    ({**RAW, "dataset.queries": ...}, "dataset.queries", ".txt, .csv, .tsv or .jsonl path"),
+    ({**RAW, "dataset.queries": "data/queries.xlsx"}, "dataset.queries", ".txt, .csv, .tsv or .jsonl path"),
     ({**RAW, "dataset.queries": "../queries.txt"}, "dataset.queries", "inside the project"),
     ({**RAW, "dataset.training": "data/training.jsonl"}, "dataset.training", 'labels are "teacher"'),
     ({**RAW, "dataset.queries_version": "v1"}, "dataset.queries_version", "identified by its content"),
