@@ -9,6 +9,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from distilled_router.release.gate import Gate
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.table import Release, Releases
 from operate.aws import Aws
@@ -112,7 +113,8 @@ def canary_analysis(at: Environment) -> CanaryAnalysis:
     It sends no probes: those are billed to the release that they check.
     """
     rollout = Rollout.of(at.settings.rollout.to_function())
-    return CanaryAnalysis(at.aws.cloudwatch, at.settings.owner, rollout)
+    gate = Gate(**at.settings.gate.to_function())
+    return CanaryAnalysis(at.aws.cloudwatch, at.settings.owner, rollout, gate)
 
 
 def table_name(aws: Aws, stack: str) -> str | None:

@@ -41,10 +41,10 @@ class GradualRollback:
                 f"Release {' and '.join(running)} is running and would change the shares as well.",
                 advice="Run the command without GRADUAL, which ends it first, or wait until it has ended.",
             )
-        steps = [step for step in self.canary.rollout.steps if step < 1]
+        release = Release(digest, endpoint=endpoint, rolling_since=int(at.now()))
         try:
-            for step in steps:
-                self._step(at, digest, endpoint, step)
+            for step in (step for step in self.canary.rollout.steps if step < 1):
+                self._step(at, release, step)
         except RouteChangedError as error:
             at.releases.withdraw(digest, f"release {digest} was withdrawn: the route changed")
             raise OperateError(
@@ -55,12 +55,12 @@ class GradualRollback:
             at.releases.withdraw(digest, f"release {digest} was withdrawn: the rollback did not finish")
             raise
 
-    def _step(self, at: Deployed, digest: str, endpoint: str, step: float) -> None:
-        """Give a release the share of one step, wait, and check its metrics."""
-        began, dwell = int(at.now()), self.canary.rollout.dwell_seconds
+    def _step(self, at: Deployed, release: Release, step: float) -> None:
+        """Give a release the share of one step, wait, and check its metrics since the first step."""
+        digest, began, dwell = release.digest, int(at.now()), self.canary.rollout.dwell_seconds
         route = at.releases.route()
         live = route.live
-        share = Share(digest, endpoint, step, expires_at=began + dwell + EXPIRY_MARGIN_SECONDS)
+        share = Share(digest, release.endpoint, step, expires_at=began + dwell + EXPIRY_MARGIN_SECONDS)
         rest = (replace(live, share=1.0 - step),) if live else ()
         message = f"{step:.0%} of the requests"
         route = at.releases.set_route(
@@ -70,7 +70,6 @@ class GradualRollback:
         self.pause(dwell)
         if at.releases.route().version != route.version:
             raise RouteChangedError("The route changed during a step.")
-        release = Release(digest, endpoint=endpoint, step_at=began)
         if problem := self.canary.analyse(release, live, int(at.now())).problem:
             raise OperateError(
                 f"Release {digest} was withdrawn at {message}: {problem}.",

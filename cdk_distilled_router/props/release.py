@@ -142,15 +142,16 @@ class RolloutProps(Props):
         description="Seconds that each step lasts before its metrics are checked.",
     )
     maximum_error_rate: Fraction = Field(
-        description="Share of the candidate's requests with an error; above it, the candidate is rolled back."
-    )
-    maximum_fallback_rate: Fraction = Field(
-        description="Share of the candidate's requests answered by a fallback; above it, the candidate is "
+        description="Share of the candidate's queries with an error; surely above it, the candidate is "
         "rolled back."
     )
+    maximum_fallback_rate: Fraction = Field(
+        description="Share of the candidate's queries answered by a fallback; surely above it, the candidate "
+        "is rolled back."
+    )
     maximum_invalid_output_rate: Fraction = Field(
-        description="Share of the candidate's answers that don't parse; above it, the candidate is rolled "
-        "back."
+        description="Share of the candidate's answers that don't parse; surely above it, the candidate is "
+        "rolled back."
     )
     bake_seconds: int = Field(
         default=0,
@@ -159,16 +160,12 @@ class RolloutProps(Props):
         description="Seconds that the candidate keeps all requests after the last step before it replaces "
         "the live release. Checked every dwell_seconds, at most 100 times. Default: 0.",
     )
-    minimum_requests: int = Field(
-        ge=0, description="Requests in a step below which its rates are too uncertain to use."
-    )
     probes: int = Field(
-        default=200,
+        default=500,
         ge=0,
         le=500,
-        description="Maximum number of hold-out queries sent to both candidate and live release after a "
-        "step with fewer than minimum_requests, to replace the missing requests; their tokens are billed. 0 "
-        "sends none. Default: 200.",
+        description="Hold-out queries sent to both candidate and live release in each round, from the whole "
+        "hold-out set in turn; their tokens are billed. 0 sends none. Default: 500.",
     )
     non_inferiority_margin: Fraction = Field(
         default=0.02,

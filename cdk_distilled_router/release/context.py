@@ -40,7 +40,6 @@ ROLLOUT = RolloutProps(
     maximum_fallback_rate=0.03,
     maximum_invalid_output_rate=0.02,
     bake_seconds=3600,
-    minimum_requests=200,
 )
 TIMING = TimingProps(poll_seconds=300, timeout_hours=120, stall_hours=48, wait_hours=0)
 

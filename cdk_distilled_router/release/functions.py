@@ -153,6 +153,7 @@ class ReleaseFunctions:
             bucket=context.bucket.bucket_name,
             holdout_key=context.holdout_key,
             rollout=context.props.rollout.to_function(),
+            gate=context.props.gate.to_function(),
         )
         role = self._role("RolloutRole", READ_ALL, self._grants.rollout(), may.MOVE_ROUTE_WITH_RELEASE)
         self.roll_out = self._step(

@@ -197,12 +197,14 @@ class RolloutEnv(Env):
     Attributes:
         bucket: holds the hold-out set.
         rollout: the fields of `distilled_router.release.rollout.Rollout`.
+        gate: the fields of `distilled_router.release.gate.Gate`, for the answers to hold-out queries.
     """
 
     table_name: str
     bucket: str
     holdout_key: str
     rollout: Mapping[str, Any]
+    gate: Mapping[str, Any]
 
 
 class SweeperEnv(Env):

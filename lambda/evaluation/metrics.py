@@ -157,13 +157,8 @@ def rubric(reference: Mapping[str, float], weights: Mapping[str, float] | None, 
         return 4
     if max(errors) > 0.30 + NEAR:
         return 1
-    is_right = is_dominant_right(reference, weights, task)
+    is_right = task.is_dominant_right(reference, weights)
     return 3 if is_right and math.fsum(errors) / len(errors) < 0.15 - NEAR else 2
-
-
-def is_dominant_right(reference: Mapping[str, float], weights: Mapping[str, float], task: Task) -> bool:
-    """Return whether the answer's dominant label is the reference's, or one of its tied labels."""
-    return task.dominant(dict(weights)) in task.dominants(dict(reference))
 
 
 def divergence(reference: Mapping[str, float], weights: Mapping[str, float]) -> float:
@@ -207,7 +202,7 @@ def values(
         "exact_match": float(max(errors) < SAME),
         "within_0_05": float(max(errors) <= 0.05 + NEAR),
         "within_0_10": float(max(errors) <= 0.10 + NEAR),
-        "dominant_accuracy": float(is_dominant_right(reference, weights, task)),
+        "dominant_accuracy": float(task.is_dominant_right(reference, weights)),
         "mean_absolute_error": math.fsum(errors) / len(errors),
         "kl_divergence": divergence(reference, weights),
     }

@@ -1,4 +1,4 @@
-"""Metrics of one release during a rollout step, as counted by the routers."""
+"""Metrics of one release during a rollout, as counted by the routers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from distilled_router.env import METRICS_NAMESPACE
-from distilled_router.release.gate import MINIMUM_ASKED
 
-# The router's metric that counts the requests of each rate.
+# The router's metric of each rate: 0 or 1 for each query that a process answers for the first time.
 METRICS: Mapping[str, str] = {
-    "error_rate": "RouterErrors",
-    "fallback_rate": "Fallback",
-    "invalid_output_rate": "InvalidOutput",
+    "error_rate": "CanaryErrors",
+    "fallback_rate": "CanaryFallback",
+    "invalid_output_rate": "CanaryInvalidOutput",
 }
+# 1 for the first query that a process counts for a release, 0 for each of the others.
+PROCESSES = "CanaryProcesses"
+# GetMetricStatistics returns at most 1,440 points; a period is a multiple of an hour for data older than 63
+# days (CloudWatch API reference). A rollout takes 34 days at most.
+_MOST_POINTS, _HOUR = 1_440, 3_600
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,9 @@ class Count:
     def __add__(self, other: Count) -> Count:
         return Count(self.bad + other.bad, self.of + other.of)
 
+    def __mul__(self, part: float) -> Count:
+        return Count(self.bad * part, self.of * part)
+
     @property
     def rate(self) -> float:
         """Return the count as a share of the total, from 0 to 1; 0 if the total is 0."""
@@ -36,46 +43,47 @@ class Count:
 
 @dataclass(frozen=True)
 class ReleaseMetrics:
-    """Metrics of one release in one step.
+    """Metrics of one release.
 
     Attributes:
-        requests: number of requests, without those of callers who used up their allowance.
-        counts: the failed requests and probes, by rate.
+        counts: the failed queries, by rate.
         model: total milliseconds of the model, and the number of its answers.
-        probes: number of hold-out queries asked in addition.
-        unasked: reason for each probe whose call failed; these are not among `probes`.
+        processes: that counted requests. Each counts a query once, so this is how often one query counts at
+            most; 1 for probes.
     """
 
-    requests: float = 0.0
     counts: Mapping[str, Count] = field(default_factory=dict)
     model: Count = Count()
-    probes: int = 0
-    unasked: tuple[str, ...] = ()
+    processes: float = 1.0
 
     def __add__(self, other: ReleaseMetrics) -> ReleaseMetrics:
         names = {**self.counts, **other.counts}
         counts = {name: self.of(name) + other.of(name) for name in names}
-        return ReleaseMetrics(
-            requests=self.requests + other.requests,
-            counts=counts,
-            model=self.model + other.model,
-            probes=self.probes + other.probes,
-            unasked=self.unasked + other.unasked,
-        )
+        return ReleaseMetrics(counts, self.model + other.model)
 
-    @property
-    def lacks_probes(self) -> bool:
-        """Return whether so many probes could not be asked that the others may not be representative."""
-        return self.probes < MINIMUM_ASKED * (self.probes + len(self.unasked))
+    def __mul__(self, part: float) -> ReleaseMetrics:
+        return ReleaseMetrics({name: count * part for name, count in self.counts.items()}, self.model * part)
 
     def of(self, rate: str) -> Count:
         """Return the count of a rate; an empty one if there is none."""
         return self.counts.get(rate, Count())
 
+    def spread(self, rate: str) -> Count:
+        """Return the count of a rate as if one query, which every process sees, had failed once only.
+
+        That a frequent query fails is chance, and counts in each process.
+        """
+        found = self.of(rate)
+        return Count(max(found.bad - (self.processes - 1), 0.0), found.of)
+
+
+NOTHING = ReleaseMetrics()
+"""The metrics of a release that was asked nothing."""
+
 
 @dataclass(frozen=True)
 class RouterMetrics:
-    """Reads CloudWatch metrics by release, from the start of a step to now.
+    """Reads CloudWatch metrics by release, from the start of a rollout to now.
 
     `owner` is the metrics' dimension `service`; `since` and `at` are epoch seconds.
     """
@@ -87,28 +95,25 @@ class RouterMetrics:
 
     def of(self, release: str) -> ReleaseMetrics:
         """Return the metrics of one release."""
-        # A fallback because of a caller's own use says nothing about the release.
-        requests = self._total(release, "Requests")
-        requests -= self._total(release, "CallerFallback") if requests else 0.0
-        counts = {
-            rate: Count(self._total(release, metric) if requests else 0.0, requests)
-            for rate, metric in METRICS.items()
-        }
-        answers = self._total(release, "ModelLatency", "SampleCount") if requests else 0.0
-        model = Count(self._total(release, "ModelLatency"), answers) if answers else Count()
-        return ReleaseMetrics(requests, counts, model)
+        counts = {rate: self._total(release, metric) for rate, metric in METRICS.items()}
+        processes = self._total(release, PROCESSES).bad
+        return ReleaseMetrics(counts, self._total(release, "ModelLatency"), max(processes, 1.0))
 
-    def _total(self, release: str, metric: str, statistic: str = "Sum") -> float:
-        """Return a metric's sum, or the number of its values, over one release's requests."""
-        # CloudWatch stores whole minutes, so the minute in which the step began counts fully.
+    def _total(self, release: str, metric: str) -> Count:
+        """Return the sum and the number of a metric's values for one release."""
+        # CloudWatch stores whole minutes, so the minute in which the rollout began counts fully.
         start = datetime.fromtimestamp(self.since, UTC).replace(second=0, microsecond=0)
+        end = datetime.fromtimestamp(self.at, UTC) + timedelta(minutes=1)
+        minutes = (end - start).total_seconds() / 60
         points = self.cloudwatch.get_metric_statistics(
             Namespace=METRICS_NAMESPACE,
             MetricName=metric,
             Dimensions=[{"Name": "service", "Value": self.owner}, {"Name": "release", "Value": release}],
             StartTime=start,
-            EndTime=datetime.fromtimestamp(self.at, UTC) + timedelta(minutes=1),
-            Period=60 * max(1, -(-(self.at - self.since + 120) // 60)),
-            Statistics=[statistic],
+            EndTime=end,
+            Period=60 if minutes < _MOST_POINTS else _HOUR,
+            Statistics=["Sum", "SampleCount"],
         )["Datapoints"]
-        return float(sum(point[statistic] for point in points))
+        return Count(
+            float(sum(point["Sum"] for point in points)), float(sum(point["SampleCount"] for point in points))
+        )

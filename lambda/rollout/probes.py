@@ -1,4 +1,4 @@
-"""Probes: hold-out queries for the candidate and the live release if a step had too few requests.
+"""Probes: hold-out queries for the candidate and the live release in each round.
 
 They go directly to the model endpoints. The router would choose a release by the query, and count them as
 users' requests.
@@ -6,31 +6,40 @@ users' requests.
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import takewhile
 from typing import Any
 
 import boto3
+from aws_lambda_powertools import Logger
 from botocore.config import Config
 
 from distilled_router.aws.objects import Published
-from distilled_router.data.conversation import examples
+from distilled_router.data.conversation import Example, examples
+from distilled_router.data.similarity import families
 from distilled_router.env import RolloutEnv
 from distilled_router.task.converse import CONCURRENCY, NoReplyError, Prompt, ask
 from distilled_router.task.task import InvalidOutput, Task
-from rollout.metrics import Count, ReleaseMetrics
+from rollout.evidence import Answer, Probed
+
+logger = Logger()
 
 # Seconds after which no more probes start: the function's timeout is five minutes, and one call may take
 # three tries of 15 s.
 SECONDS = 120.0
+# Rows of the hold-out set that a rollout draws from, at random: as many as the six rounds of the prod example
+# ask. Finding the families of more takes a small function too long.
+MOST_ROWS = 3_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probes:
-    """Asks the first queries of a hold-out set. `clock` returns seconds and never goes back."""
+    """Asks queries of a hold-out set. `clock` returns seconds and never goes back."""
 
     runtime: Any
     s3: Any
@@ -51,58 +60,69 @@ class Probes:
             holdout_key=env.holdout_key,
         )
 
-    def ask(self, wanted: Mapping[str, int], holdout_sha256: str = "") -> dict[str, ReleaseMetrics]:
-        """Ask each endpoint the wanted number of queries in parallel, and return the metrics by endpoint.
+    def ask(
+        self, endpoints: Sequence[str], count: int, *, after: int = 0, digest: str, holdout_sha256: str = ""
+    ) -> Probed:
+        """Ask the endpoints of the candidate, and of the live release if there is one, the same queries.
 
-        A shorter hold-out set is repeated. As in the router's metrics, refused queries and invalid output
-        count as fallbacks. Any other failed call says nothing about the release. Raises ReplacedError if the
-        hold-out set has another SHA-256 than the one given.
+        Args:
+            endpoints: of the candidate and of the live release.
+            count: the number of queries.
+            after: queries that earlier rounds asked.
+            digest: the candidate, whose digest decides the order in which the whole hold-out set is asked.
+            holdout_sha256: of the hold-out set; empty if unknown.
+
+        Raises:
+            ReplacedError: The hold-out set has another SHA-256.
         """
         end = self.clock() + SECONDS
-        queries = self._queries(max(wanted.values(), default=0), holdout_sha256)
-        asked = [
-            (endpoint, query)
-            for place, query in enumerate(queries)
-            for endpoint, count in wanted.items()
-            if place < count
-        ]
+        order, kin = self._order(digest, holdout_sha256)
+        drawn = [order[place % len(order)] for place in range(after, after + count)] if order else []
         with ThreadPoolExecutor(CONCURRENCY) as pool:
-            found = pool.map(lambda one: self._answer(one[0], one[1], end), asked)
-            pairs = [(endpoint, answer) for (endpoint, _), answer in zip(asked, found, strict=True)]
-        return {
-            endpoint: _metrics(answer for of, answer in pairs if of == endpoint and answer)
-            for endpoint in wanted
-        }
+            found = list(pool.map(lambda example: self._answers(endpoints, example, end), drawn))
+        return Probed.of(list(takewhile(bool, found)), kin)
 
-    def _queries(self, count: int, sha256: str) -> Sequence[str]:
-        if not count:
-            return ()
+    def _order(self, digest: str, sha256: str) -> tuple[list[Example], int]:
+        """Return the hold-out set in the candidate's order, and the number of its families.
+
+        One row of each family comes first, then a second one of each that has one, and so on.
+        """
         content = Published(self.bucket, self.holdout_key, sha256).read(self.s3)
-        lines = (line.decode() for line in content.splitlines())
-        first = [example.query for example in islice(examples(lines, self.task), count)]
-        return list(islice(cycle(first), count))
+        lines = [line.decode() for line in content.splitlines() if line.strip()]
+        # The same in every round.
+        chance = random.Random(digest)  # noqa: S311  # no secret
+        drawn = list(examples(chance.sample(lines, min(len(lines), MOST_ROWS)), self.task))
+        kin = families([example.query for example in drawn])
+        earlier: Counter[int] = Counter()
+        turns = []
+        for place, family in enumerate(kin):
+            turns.append((earlier[family], place))
+            earlier[family] += 1
+        return [drawn[place] for _, place in sorted(turns)], len(earlier)
 
-    def _answer(self, endpoint: str, query: str, end: float) -> ReleaseMetrics | None:
-        if self.clock() > end:
-            return None
+    def _answers(self, endpoints: Sequence[str], example: Example, end: float) -> list[Answer]:
+        """Return the answers of all endpoints, or none if it is too late to ask."""
+        return [self._answer(endpoint, example) for endpoint in endpoints] if self.clock() <= end else []
+
+    def _answer(self, endpoint: str, example: Example) -> Answer:
         try:
-            reply = ask(self.runtime, endpoint, Prompt.student(self.task), query)
+            reply = ask(self.runtime, endpoint, Prompt.student(self.task), example.query)
         except NoReplyError as error:
-            if error.reason == "refused":
-                return _probe(failed=True)
-            return ReleaseMetrics(unasked=(error.reason,))
-        model = Count() if reply.latency_ms is None else Count(reply.latency_ms, 1)
+            return Answer(refused=True) if error.reason == "refused" else Answer(unasked=error.reason)
+        except Exception as error:
+            return _unexpected(error)
         try:
-            reply.weights(self.task)
+            weights = reply.weights(self.task)
         except InvalidOutput:
-            return _probe(failed=True, invalid=True, model=model)
-        return _probe(model=model)
+            return Answer(invalid=True, latency_ms=reply.latency_ms)
+        except Exception as error:
+            return _unexpected(error)
+        right = self.task.is_dominant_right(example.weights, weights)
+        return Answer(wrong=not right, latency_ms=reply.latency_ms)
 
 
-def _probe(*, failed: bool = False, invalid: bool = False, model: Count = Count()) -> ReleaseMetrics:
-    counts = {"fallback_rate": Count(failed, 1), "invalid_output_rate": Count(invalid, 1)}
-    return ReleaseMetrics(counts=counts, model=model, probes=1)
-
-
-def _metrics(answers: Iterable[ReleaseMetrics]) -> ReleaseMetrics:
-    return sum(answers, ReleaseMetrics())
+def _unexpected(error: Exception) -> Answer:
+    """Return what the router counts as an error: the same code could not read the release's answer."""
+    # The text of an unknown error may quote the query, so only its type is logged.
+    logger.error("unexpected error", error=type(error).__name__)
+    return Answer(error=True)

@@ -2,7 +2,7 @@
 
 A candidate's share has an expiry. If the state machine fails between two steps, the routers return to the
 live release. Each step changes route and release in one transaction, so that a repeated or interrupted step
-is done once or not at all.
+is done once or not at all. The evidence of the probes is written in it too, so no probe counts twice.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def advance(
         if found.problem:
             releases.withdraw(digest, f"release {digest} was rolled back: {found.problem}")
             return failed(f"rolled back at {release.message}: {found.problem}")
+        release = replace(release, probed=found.probes.to_text())
     following = release.step + 1
     # The settings may have fewer steps than when the rollout began.
     if following >= len(rollout.rounds):
@@ -58,8 +59,9 @@ def _raise_share(release: Release, releases: Releases, rollout: Rollout, step: i
     shares = (candidate, *([replace(route.live, share=1.0 - part)] if route.live else []))
     baking = ", baking" if step >= len(rollout.steps) else ""
     message = f"{part:.0%} of the requests{baking}"
+    began = {"rolling_since": at, "probed": ""} if step == 0 else {"probed": release.probed}
     moved = releases.move_with_route(
-        release.digest, ROLLING_OUT, message, shares, after=route, step=step, step_at=at
+        release.digest, ROLLING_OUT, message, shares, after=route, step=step, step_at=at, **began
     )
     return waiting(message, rollout.dwell_seconds) if moved else not_in_progress(release.digest)
 

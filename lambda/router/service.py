@@ -13,6 +13,7 @@ from distilled_router.task.converse import Prompt, asked
 from distilled_router.task.task import Task
 from router.budget import Budget
 from router.cache import AnswerCache, Entry
+from router.first_sights import FirstSights
 from router.requests import DIRECT, Asked, BadRequestError, caller, is_http, read, respond
 from router.route_cache import RouteCache
 from router.sources import BASE, DISTILLED, OF_THE_CALLER, STATIC, Models, Outcome
@@ -67,6 +68,7 @@ class Router:
         self._student = Prompt.student(task)
         self._base = Prompt.base(task)
         self._route_version = 0
+        self._sights = FirstSights()
 
     def handle(self, event: object, context: object = None) -> dict[str, Any]:
         """Return the response to an HTTP API event or a direct invocation. Never raises."""
@@ -144,6 +146,9 @@ class Router:
         except Exception as error:  # answer with static weights
             trace.source, trace.reason, trace.cached = STATIC, trace.reason or INTERNAL, False
             trace.unexpected("router", error)
+        # A query that was not answered because of its caller's use says nothing about the release.
+        if trace.release and not trace.is_of_the_caller:
+            trace.counted_before = self._sights.count(trace.release, query)
         trace.latency_ms = budget.spent * 1000
         self._xray.send(trace.spans, trace.annotations, self._now(), trace.latency_ms / 1000)
         return trace
@@ -200,6 +205,7 @@ class Router:
         if route.version != self._route_version:
             self._route_version = route.version
             self._cache.clear()
+            self._sights.follow(route)
             in_use = {share.endpoint for share in route.shares} | {self._env.base_model}
             self._models.forget(keep=frozenset(in_use))
         return route

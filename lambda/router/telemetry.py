@@ -50,6 +50,9 @@ class Trace:
     route_errors: list[int] = field(default_factory=list)
     distilled: Outcome | None = None
     base: Outcome | None = None
+    # Queries that this process counted for the rollout's canary analysis before this one; None if this one
+    # does not count.
+    counted_before: int | None = None
     # Calls to AWS services, in their order.
     spans: list[Span] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
@@ -109,7 +112,7 @@ class Trace:
 
 
 type Dimensions = tuple[str, str]
-"""The release and the source that values count for."""
+"""The release and the source that values count for; no source for those that count for the release only."""
 
 
 @dataclass(slots=True)
@@ -194,6 +197,16 @@ class Telemetry:
             yield (release, trace.source), "Fallback", trace.source != DISTILLED
         if not trace.is_static_for_the_caller:
             yield (release, trace.source), "StaticAnswers", trace.source == STATIC
+        if trace.counted_before is not None:
+            yield from (
+                ((release, ""), name, value)
+                for name, value in (
+                    ("CanaryErrors", trace.errors > 0),
+                    ("CanaryFallback", trace.source != DISTILLED),
+                    ("CanaryInvalidOutput", outcome.invalid),
+                    ("CanaryProcesses", trace.counted_before == 0),
+                )
+            )
         # The request counts for the source that answered, the tokens for the source that used them.
         yield from self._call(outcome, (release, asked))
         if trace.release and trace.base and trace.base.called:
@@ -224,9 +237,12 @@ class Telemetry:
                         failures = {name: ", ".join(sorted(of)) for name, of in document.failures.items()}
                         self._metrics.add_metadata("failures", failures)
                         self._metrics.add_metadata("request_id", request_id)
-                    # The set with `service` alone is there by default.
-                    self._metrics.add_dimensions(service=self._owner, release=release)
-                    self._metrics.add_dimensions(service=self._owner, source=source)
+                    if source:
+                        # The set with `service` alone is there by default.
+                        self._metrics.add_dimensions(service=self._owner, release=release)
+                        self._metrics.add_dimensions(service=self._owner, source=source)
+                    else:
+                        self._metrics.add_dimension("release", release)
                     self._flush(document.values)
             finally:
                 self._metrics.clear_metrics()

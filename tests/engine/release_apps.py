@@ -60,7 +60,6 @@ GATE = GateProps(
 ROLLOUT = RolloutProps(
     steps=[0.5, 1.0],
     dwell_seconds=1,
-    minimum_requests=200,
     maximum_error_rate=1.0,
     maximum_fallback_rate=0.03,
     maximum_invalid_output_rate=1.0,

@@ -24,10 +24,9 @@ from tests.engine.system import SHORT, Variant, changed, variant
 # Enough rows for a student that passes the gate, and few enough to be quick.
 TRAINING_ROWS, HOLDOUT_ROWS = 800, 60
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    # A few requests suffice to judge a step, and there are no probes.
+    # Only requests count: there are no probes.
     "rollout": {
         **SHORT["rollout"],
-        "minimum_requests": 5,
         "probes": 0,
         "bake_seconds": 0,
         "keep_releases": 1,

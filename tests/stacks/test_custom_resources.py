@@ -168,7 +168,6 @@ def test_gate_and_rollout_arrive_as_they_were_set(assembly: Assembly) -> None:
     assert Rollout.of(json.loads(variables["ROLLOUT"])) == Rollout(
         steps=tuple(settings.steps),
         dwell_seconds=settings.dwell_seconds,
-        minimum_requests=settings.minimum_requests,
         maximum_error_rate=settings.maximum_error_rate,
         maximum_fallback_rate=settings.maximum_fallback_rate,
         maximum_invalid_output_rate=settings.maximum_invalid_output_rate,

@@ -17,6 +17,7 @@ import pytest
 from distilled_router.bedrock import jobs, ownership
 from distilled_router.bedrock.naming import HOLDOUT_TAG, TRAINING_TAG, bedrock_tags, release_name
 from distilled_router.bedrock.ownership import Claimant
+from distilled_router.release.gate import Gate
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.sweep import Sweeper
@@ -256,13 +257,22 @@ def rollout(*steps: float, **changes: Any) -> Rollout:
     """Return the settings of a rollout whose limits are never exceeded, unless the test changes them."""
     usual = {
         "dwell_seconds": 600,
-        "minimum_requests": 0,
         "maximum_error_rate": 1.0,
         "maximum_fallback_rate": 1.0,
         "maximum_invalid_output_rate": 1.0,
         "probes": 0,
     }
     return Rollout(**{**usual, "steps": steps, **changes})
+
+
+ANY = Gate(
+    minimum_valid_output=0.0,
+    minimum_dominant_accuracy=0.0,
+    maximum_mean_absolute_error=1.0,
+    minimum_examples=1,
+    not_worse=False,
+)
+"""A gate that every answer passes."""
 
 
 def live_share(digest: str, endpoint: str = "arn:endpoint") -> Share:

@@ -17,9 +17,8 @@ class Rollout:
         dwell_seconds: how long each step lasts.
         maximum_error_rate, maximum_fallback_rate, maximum_invalid_output_rate: shares of the candidate's
             requests above which it is rolled back.
-        minimum_requests: requests in a step below which its rates are not used.
         bake_seconds: how long the candidate has all requests before it becomes the live release.
-        probes: hold-out queries that are asked at most where there are too few requests.
+        probes: hold-out queries that candidate and live release are asked in each round.
         non_inferiority_margin: by how much a rate may exceed the live release's.
         latency_margin: by how much the candidate's model may be slower than the live release's, as a part of
             its time.
@@ -30,9 +29,8 @@ class Rollout:
     maximum_error_rate: float
     maximum_fallback_rate: float
     maximum_invalid_output_rate: float
-    minimum_requests: int
     bake_seconds: int = 0
-    probes: int = 200
+    probes: int = 500
     non_inferiority_margin: float = 0.02
     latency_margin: float = 0.5
 
@@ -57,8 +55,3 @@ class Rollout:
         The last step is a round with all requests itself, and the bake follows it.
         """
         return self.steps + (1.0,) * math.ceil(self.bake_seconds / self.dwell_seconds)
-
-    @property
-    def least(self) -> int:
-        """Return the minimum number of requests or probes for a comparison."""
-        return max(self.minimum_requests, 1)

@@ -75,6 +75,8 @@ class Release:
         started_at, updated_at: epoch seconds.
         step: the round of the rollout, from 0; -1 before the first.
         step_at: epoch second at which the step began.
+        rolling_since: epoch second at which the rollout began.
+        probed: evidence of the rollout's probes (`rollout.evidence.Probed`); empty before the first.
         creating_until: epoch second until which a step may be creating a resource for the release.
         rolled_back: epoch second at which an operator rolled the release back; 0 if none did.
         seal: key of the seals on the attempt's files (`aws.objects.Seal`); empty if it began before there
@@ -98,6 +100,8 @@ class Release:
     updated_at: int = 0
     step: int = -1
     step_at: int = 0
+    rolling_since: int = 0
+    probed: str = field(default="", repr=False)
     creating_until: int = 0
     rolled_back: int = 0
     seal: str = field(default="", repr=False)
@@ -204,6 +208,8 @@ class Releases:
             "updated_at": now,
             "step": -1,
             "step_at": now,
+            "rolling_since": 0,
+            "probed": "",
         }
         # `:attempt` is the new value.
         return self._write(

@@ -186,6 +186,10 @@ class Task:
         top = max(weights[label] for label in self.labels)
         return {label for label in self.labels if weights[label] >= top - 1e-9}
 
+    def is_dominant_right(self, reference: Mapping[str, float], weights: Mapping[str, float]) -> bool:
+        """Return whether the answer's dominant label is the reference's, or one of its tied labels."""
+        return self.dominant(weights) in self.dominants(reference)
+
     def digest(self) -> str:
         """Return the SHA-256 (hex) of what a model of this task depends on: labels, format and both prompts.
 

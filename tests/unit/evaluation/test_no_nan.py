@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, get_args
 
 from hypothesis import given, settings
@@ -18,9 +19,10 @@ from evaluation.grades import Grades
 from evaluation.metrics import Answer, Question
 from evaluation.page import page
 from evaluation.score_and_gate import Scored, report_of, told
-from rollout.canary import breach
+from rollout.canary import Evidence, problems
+from rollout.evidence import WRONG, Probed
 from rollout.metrics import Count, ReleaseMetrics
-from tests.unit.release_world import rollout
+from tests.unit.release_world import ANY, rollout
 
 TASK = Task.load()
 NO_NUMBER = re.compile(r"\b(nan|inf|infinity)\b", re.IGNORECASE)
@@ -123,22 +125,31 @@ def test_no_report_and_no_message_of_an_evaluation(
     assert (result["outcome"] == "done") is report["passed"]
 
 
-COUNTS = st.builds(Count, st.sampled_from([0.0, 1.0, 20.0]), st.sampled_from([0.0, 20.0]))
+COUNTS = st.builds(Count, st.sampled_from([0.0, 1.0, 20.0]), st.sampled_from([20.0])) | st.just(Count())
 METRICS = st.builds(
     ReleaseMetrics,
-    st.sampled_from([0.0, 20.0]),
-    st.dictionaries(st.sampled_from(["error_rate", "fallback_rate", "invalid_output_rate"]), COUNTS),
+    st.dictionaries(st.sampled_from(["error_rate", "fallback_rate", "invalid_output_rate", WRONG]), COUNTS),
     COUNTS,
-    st.integers(0, 3),
-    st.lists(st.sampled_from(get_args(Reason)), max_size=3).map(tuple),
+    st.sampled_from([1.0, 3.0]),
+)
+PROBED = st.builds(
+    Probed,
+    asked=st.sampled_from([0, 20, 60]),
+    families=st.sampled_from([0, 7, 20]),
+    candidate=METRICS,
+    live=METRICS,
+    lost=st.sampled_from([0, 20]),
+    both=st.sampled_from([0, 20]),
 )
 
 
 @settings(max_examples=150, deadline=None)
-@given(METRICS, st.none() | METRICS, st.sampled_from([0.0, 0.1]), st.sampled_from([0, 10]))
+@given(METRICS, st.none() | METRICS, PROBED, st.sampled_from([0.0, 0.1]))
 def test_no_reason_of_a_rollback(
-    candidate: ReleaseMetrics, live: ReleaseMetrics | None, limit: float, least: int
+    candidate: ReleaseMetrics, live: ReleaseMetrics | None, probed: Probed, limit: float
 ) -> None:
     rates = ("maximum_error_rate", "maximum_fallback_rate", "maximum_invalid_output_rate")
-    wanted = rollout(1.0, minimum_requests=least, **dict.fromkeys(rates, limit))
-    assert not NO_NUMBER.search(breach(candidate, live, wanted) or "")
+    wanted = rollout(1.0, **dict.fromkeys(rates, limit))
+    gate = replace(ANY, not_worse=True, minimum_dominant_accuracy=1 - limit)
+    for problem in problems(Evidence(candidate, live, probed), wanted, gate):
+        assert not NO_NUMBER.search(problem)

@@ -18,7 +18,7 @@ from evaluation.attempt import read, row
 from evaluation.contenders import CANDIDATE, STATIC, Contender
 from evaluation.gate import PAIRED, checks
 from evaluation.intervals import UNKNOWN, Estimate, means, quantile
-from evaluation.metrics import METRICS, Answer, Question, divergence, is_dominant_right, rubric, shown, values
+from evaluation.metrics import METRICS, Answer, Question, divergence, rubric, shown, values
 from evaluation.score_and_gate import Scored, differences, report_of, unasked_of_both
 from tests import real_data
 
@@ -78,7 +78,7 @@ def reasons(
 def test_reference_with_ties_is_met_by_any_of_them(
     reference: Sequence[float], answer: Sequence[float], right: bool
 ) -> None:
-    assert is_dominant_right(weights(*reference), weights(*answer), TASK) is right
+    assert TASK.is_dominant_right(weights(*reference), weights(*answer)) is right
 
 
 @pytest.mark.parametrize(

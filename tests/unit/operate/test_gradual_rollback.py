@@ -18,11 +18,11 @@ from operate.gradual_rollback import GradualRollback
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import EXPIRY_MARGIN_SECONDS
 from tests.unit.operate.test_rollback import at, everything, replaced, rolling_out, states
-from tests.unit.release_world import OWNER, A, B, C, World, live_share, rollout
+from tests.unit.release_world import ANY, OWNER, A, B, C, World, live_share, rollout
 from tests.unit.rollout.test_rollout import RolloutScene
 
 DWELL = 600
-ROLLOUT = rollout(0.25, 0.5, 1.0, minimum_requests=20, maximum_fallback_rate=0.1, probes=50)
+ROLLOUT = rollout(0.25, 0.5, 1.0, maximum_fallback_rate=0.1, probes=50)
 
 
 class Command:
@@ -37,7 +37,7 @@ class Command:
         self.told = io.StringIO()
 
     def run(self, to: str = "") -> rollback.Outcome:
-        canary = CanaryAnalysis(self.rollout.cloudwatch, self.rollout.name, ROLLOUT)
+        canary = CanaryAnalysis(self.rollout.cloudwatch, self.rollout.name, ROLLOUT, ANY)
         console = Terminal(file=self.told, width=200)
         return rollback.roll_back(at(self.world), to, GradualRollback(canary, console, self._pause))
 
@@ -87,12 +87,11 @@ def test_release_in_its_steps_is_not_swept(world: World, command: Command) -> No
 
 def test_bad_metrics_take_the_share_back_and_are_named(world: World, command: Command) -> None:
     def fall_back() -> None:
-        command.rollout.emit("Requests", 40, release=A)
-        command.rollout.emit("Fallback", 10, release=A)
+        command.rollout.count(40, release=A, CanaryFallback=15)
 
     command.during = fall_back
     with pytest.raises(
-        OperateError, match=r"25% of the requests: fallback rate is 25\.0% of 40 requests"
+        OperateError, match=r"25% of the requests: fallback rate is 37\.5% of 40 queries"
     ) as caught:
         command.run()
     assert f"TO={A}" in caught.value.advice

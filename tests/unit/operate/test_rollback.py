@@ -17,7 +17,7 @@ from operate.errors import OperateError
 from operate.rollback import Outcome
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
-from tests.unit.release_world import OWNER, A, B, C, Proxy, World, live_share
+from tests.unit.release_world import ANY, OWNER, A, B, C, Proxy, World, live_share
 from tests.unit.rollout.test_rollout import ROLLOUT
 
 D = "dddddddddddd"
@@ -162,7 +162,7 @@ def test_step_that_still_runs_does_not_continue_an_ended_rollout(world: World) -
     rolling_out(world)
     rollback.roll_back(at(world))
     world.advance(700)
-    result = advance(C, world.releases, CanaryAnalysis(None, OWNER, ROLLOUT), now=world.now)
+    result = advance(C, world.releases, CanaryAnalysis(None, OWNER, ROLLOUT, ANY), now=world.now)
     assert result["outcome"] == "failed"
     assert world.releases.route().digests() == {B}
 

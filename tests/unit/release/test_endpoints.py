@@ -28,7 +28,7 @@ from release import handler as release_handler
 from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE
-from tests.unit.release_world import OWNER, RELEASE, A, B, World, live_share, named, rollout
+from tests.unit.release_world import ANY, OWNER, RELEASE, A, B, World, live_share, named, rollout
 from tests.unit.resource_scenes import logged
 
 ONE, TWO = throughput_name(OWNER, 1, None), throughput_name(OWNER, 2, None)
@@ -116,7 +116,7 @@ class System:
         arn, model = found["customModelDeploymentArn"], found["modelArn"]
         assert world.releases.transition(digest, ROLLING_OUT, "…", endpoint=arn, model_arn=model)
         for _ in range(2):
-            advance(digest, world.releases, CanaryAnalysis(QUIET, OWNER, AT_ONCE), now=world.now)
+            advance(digest, world.releases, CanaryAnalysis(QUIET, OWNER, AT_ONCE, ANY), now=world.now)
             world.advance(MINUTE)
         assert world.release(digest).state == LIVE
 

@@ -23,10 +23,10 @@ from rollout.canary import CanaryAnalysis
 from rollout.roll_out import advance
 from tests.unit.candidate.polls import candidate_env
 from tests.unit.local.bedrock.scenes import MINUTE, PROMPT, SYSTEM
-from tests.unit.release_world import OWNER, A, B, Proxy, World, live_share, named, rollout
+from tests.unit.release_world import ANY, OWNER, A, B, Proxy, World, live_share, named, rollout
 
 ENV = candidate_env()
-ROLLOUT = rollout(0.25, 1.0, minimum_requests=20)
+ROLLOUT = rollout(0.25, 1.0)
 
 
 def answers(world: World, endpoint: str) -> bool:
@@ -86,7 +86,7 @@ def test_the_old_model_serves_under_its_own_arn_until_the_route_has_moved(
     """UpdateCustomModelDeployment is not used: see above. Case B32."""
 
     def roll_out() -> None:
-        advance(B, world.releases, CanaryAnalysis(aws("cloudwatch"), world.name, ROLLOUT), now=world.now)
+        advance(B, world.releases, CanaryAnalysis(aws("cloudwatch"), world.name, ROLLOUT, ANY), now=world.now)
 
     deploy(world)
     world.advance(10 * MINUTE)

@@ -1,8 +1,9 @@
-"""Probes while there are too few requests: real questions to students of the stand-in."""
+"""Probes in each round: real questions to students of the stand-in."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
@@ -12,23 +13,28 @@ from typing import Any
 import pytest
 
 from distilled_router.aws.errors import ReplacedError
+from distilled_router.data.conversation import Example, examples, row
+from distilled_router.data.similarity import families
+from distilled_router.release.gate import Gate
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.table import Release
+from distilled_router.task.converse import Reply
 from distilled_router.task.task import Task
 from rollout import probes as module
-from rollout.canary import Analysis, CanaryAnalysis, breach
+from rollout.canary import Analysis, CanaryAnalysis
+from rollout.evidence import NO_PROBES, WRONG, Answer, Probed
 from rollout.metrics import Count, ReleaseMetrics
 from rollout.probes import Probes
-from tests.unit.release_world import A, B, World, rollout
+from tests.unit.release_world import ANY, A, B, World, rollout
 
 DATA = Path(__file__).parents[3] / "data"
+TASK = Task.load(DATA.parent / "task")
 ROWS = (DATA / "training.jsonl").read_text().splitlines()[:200]
-HOLDOUT = (DATA / "holdout.jsonl").read_text().splitlines()[:12]
+HOLDOUT = (DATA / "holdout.jsonl").read_text().splitlines()[:60]
 ROLLOUT = rollout(
     0.5,
     1.0,
-    minimum_requests=10,
     maximum_error_rate=0.05,
     maximum_fallback_rate=0.1,
     maximum_invalid_output_rate=0.05,
@@ -44,31 +50,36 @@ class Thin:
     probes: Probes
     candidate: Share
     live: Share
-    requests: dict[str, dict[str, float]]
+    requests: dict[str, dict[str, tuple[float, float]]]
 
-    def watch(self, rollout: Rollout = ROLLOUT, *, probes: bool = True) -> CanaryAnalysis:
-        return CanaryAnalysis(self, "thin", rollout, self.probes if probes else None)
+    def analyse(
+        self, rollout: Rollout = ROLLOUT, *, gate: Gate = ANY, first: bool = False, **fields: Any
+    ) -> Analysis:
+        release = Release(B, endpoint=self.candidate.endpoint, **fields)
+        analysis = CanaryAnalysis(self, "thin", rollout, gate, self.probes)
+        return analysis.analyse(release, None if first else self.live, 600)
 
-    def breach(self, rollout: Rollout = ROLLOUT, *, probes: bool = True, first: bool = False) -> str | None:
-        found = self.analyse(rollout, probes=probes, first=first)
+    def breach(self, rollout: Rollout = ROLLOUT, **more: Any) -> str | None:
+        found = self.analyse(rollout, **more)
         assert not found.candidate_unasked + found.live_unasked
         return found.breach
-
-    def analyse(self, rollout: Rollout = ROLLOUT, *, probes: bool = True, first: bool = False) -> Analysis:
-        release = Release(B, endpoint=self.candidate.endpoint)
-        return self.watch(rollout, probes=probes).analyse(release, None if first else self.live, 600)
 
     def get_metric_statistics(self, **wanted: Any) -> dict[str, Any]:
         """Return what CloudWatch would."""
         release = next(d["Value"] for d in wanted["Dimensions"] if d["Name"] == "release")
-        value = self.requests.get(release, {}).get(wanted["MetricName"])
-        return {"Datapoints": [] if value is None else [{wanted["Statistics"][0]: value}]}
+        bad, of = self.requests.get(release, {}).get(wanted["MetricName"], (0, 0))
+        return {"Datapoints": [{"Sum": bad, "SampleCount": of}] if of else []}
 
     def asked(self) -> dict[str, int]:
         """Return the number of calls of each endpoint, including failed ones."""
-        found = dict.fromkeys((self.candidate.endpoint, self.live.endpoint), 0)
+        return {endpoint: len(queries) for endpoint, queries in self.queries().items()}
+
+    def queries(self) -> dict[str, list[str]]:
+        """Return the queries that each endpoint was asked."""
+        found: dict[str, list[str]] = {self.candidate.endpoint: [], self.live.endpoint: []}
         for call in self.world.server.calls("Converse"):
-            found[call["parameters"]["modelId"]] += 1
+            query = call["parameters"]["messages"][0]["content"][0]["text"]
+            found[call["parameters"]["modelId"]].append(query)
         return found
 
 
@@ -82,7 +93,7 @@ def thin(world: World) -> Thin:
     probes = Probes(
         runtime=world.server.client("bedrock-runtime", attempts=1),
         s3=world.s3,
-        task=Task.load(DATA.parent / "task"),
+        task=TASK,
         bucket=world.bucket,
         holdout_key="d/holdout.jsonl",
     )
@@ -90,26 +101,64 @@ def thin(world: World) -> Thin:
     return Thin(world, probes, candidate, live, requests={})
 
 
-def test_without_a_request_both_are_asked_and_nothing_speaks_against_a_good_one(thin: Thin) -> None:
+def test_both_are_asked_the_same_and_nothing_speaks_against_a_good_one(thin: Thin) -> None:
     assert thin.breach() is None
-    assert thin.asked() == {thin.candidate.endpoint: 10, thin.live.endpoint: 10}
+    mine, theirs = thin.queries().values()
+    assert len(mine) == 10
+    assert sorted(mine) == sorted(theirs)
 
 
-def test_only_what_is_missing_is_asked_of_each(thin: Thin) -> None:
-    thin.requests = {A: {"Requests": 90}, B: {"Requests": 7}}
+def test_probes_are_asked_however_many_requests_there_are(thin: Thin) -> None:
+    """Requests say nothing about the quality of answers."""
+    thin.requests = {digest: {"CanaryErrors": (0, 9_000)} for digest in (A, B)}
     assert thin.breach() is None
-    assert thin.asked() == {thin.candidate.endpoint: 3, thin.live.endpoint: 0}
+    assert set(thin.asked().values()) == {10}
 
 
-def test_enough_requests_need_no_probe(thin: Thin) -> None:
-    thin.requests = {A: {"Requests": 90}, B: {"Requests": 10}}
-    assert thin.breach() is None
-    assert sum(thin.asked().values()) == 0
+def test_later_rounds_go_on_where_the_earlier_ones_stopped(thin: Thin) -> None:
+    """And they come to the whole hold-out set, one row of each family first."""
+    kin = families([example.query for example in examples(HOLDOUT, TASK)])
+    rollout = replace(ROLLOUT, probes=20)
+    probed = ""
+    for number in range(1, 4):
+        found = thin.analyse(rollout, probed=probed)
+        probed = found.probes.to_text()
+        assert (found.probes.asked, found.probes.families) == (number * 20, len(set(kin)))
+    asked = thin.queries()[thin.candidate.endpoint]
+    assert sorted(asked) == sorted(example.query for example in examples(HOLDOUT, TASK))
+    of = {example.query: family for example, family in zip(examples(HOLDOUT, TASK), kin, strict=True)}
+    # Eight calls run at a time, so the last of the first may come a little later.
+    first = {of[query] for query in asked[: len(set(kin)) + 8]}
+    assert len(first) == len(set(kin))
 
 
-def test_no_more_than_is_set_are_asked_and_a_short_hold_out_set_twice(thin: Thin) -> None:
-    assert thin.breach(replace(ROLLOUT, minimum_requests=500, probes=20)) is None
-    assert thin.asked() == {thin.candidate.endpoint: 20, thin.live.endpoint: 20}
+def test_another_candidate_is_asked_in_another_order(thin: Thin) -> None:
+    for digest in (A, B):
+        thin.probes.ask([thin.candidate.endpoint], 20, digest=digest)
+    asked = thin.queries()[thin.candidate.endpoint]
+    assert set(asked[:20]) != set(asked[20:])
+
+
+def test_families_that_are_asked_again_count_once() -> None:
+    """The same queries get the same answers, so they are no more evidence."""
+    metrics = ReleaseMetrics({"fallback_rate": Count(30, 300)})
+    probed = Probed(asked=300, families=100, candidate=metrics, live=metrics, lost=60, won=3, both=300)
+    once = probed.once()
+    assert once.candidate.of("fallback_rate") == Count(10, 100)
+    assert (once.lost, once.won, once.both) == (20, 1, 100)
+    assert replace(probed, families=300).once() == replace(probed, families=300)
+
+
+def test_evidence_is_kept_on_the_releases_item() -> None:
+    probed = Probed.of([[Answer(latency_ms=12.5), Answer(invalid=True)], [Answer(wrong=True), Answer()]], 7)
+    assert Probed.from_text(probed.to_text()) == replace(probed, unasked=())
+    assert probed.candidate.model == Count(12.5, 1)
+    assert (probed.lost, probed.won, probed.both) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"asked": 3}', '{"candidate": []}', "not JSON"])
+def test_damaged_evidence_is_none(text: str) -> None:
+    assert Probed.from_text(text) == NO_PROBES
 
 
 def test_none_are_asked_where_none_are_set(thin: Thin) -> None:
@@ -127,19 +176,36 @@ def test_first_release_is_asked_alone(thin: Thin) -> None:
 def test_candidate_without_requests_whose_output_does_not_parse_is_found(thin: Thin, kind: str) -> None:
     thin.world.server.fault(kind, count=None, modelId=thin.candidate.endpoint)
     problem = thin.breach(replace(ROLLOUT, maximum_fallback_rate=1.0, non_inferiority_margin=1.0))
-    assert problem == "invalid output rate is 100.0% of 0 requests and 10 probes, allowed 5.0%"
+    assert problem == (
+        "invalid output rate is 100.0% of 0 queries and 10 probes, surely above the allowed 5.0%"
+    )
 
 
 @pytest.mark.parametrize("kind", ["throttled", "denied", "not_ready", "not_found", "unavailable"])
 def test_candidate_that_can_not_be_asked_has_answered_nothing_wrongly(thin: Thin, kind: str) -> None:
     thin.world.server.fault(kind, operation="Converse", count=None, modelId=thin.candidate.endpoint)
+    found = thin.analyse()
     reason = f"the candidate could not be asked 10 of 10 hold-out queries: 10 {kind.replace('_', ' ')}"
-    assert thin.analyse() == Analysis(None, reason, "")
+    assert (found.breach, found.candidate_unasked, found.live_unasked) == (None, reason, "")
 
 
 def test_query_that_bedrock_refuses_is_a_fallback(thin: Thin) -> None:
-    thin.world.server.fault("validation", operation="Converse", count=2, modelId=thin.candidate.endpoint)
-    assert thin.breach() == "fallback rate is 20.0% of 0 requests and 10 probes, allowed 10.0%"
+    thin.world.server.fault("validation", operation="Converse", count=5, modelId=thin.candidate.endpoint)
+    told = "fallback rate is 50.0% of 0 queries and 10 probes, surely above the allowed 10.0%"
+    assert thin.breach() == told
+
+
+def test_answer_that_the_routers_code_can_not_read_is_an_error(
+    thin: Thin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The router counts it as an error too: it reads answers by the same code."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Reply, "weights", fail)
+    found = thin.analyse(first=True)
+    assert found.breach == "error rate is 100.0% of 0 queries and 10 probes, surely above the allowed 5.0%"
 
 
 def test_live_release_that_can_not_be_asked_makes_no_candidate_better(thin: Thin) -> None:
@@ -147,77 +213,105 @@ def test_live_release_that_can_not_be_asked_makes_no_candidate_better(thin: Thin
     thin.world.server.fault("throttled", operation="Converse", count=8, modelId=thin.live.endpoint)
     thin.world.server.fault("output_prose", count=1, modelId=thin.candidate.endpoint)
     found = thin.analyse(replace(ROLLOUT, maximum_invalid_output_rate=0.2))
-    assert found == Analysis(
-        None, "", "the live release could not be asked 8 of 10 hold-out queries: 8 throttled"
-    )
+    reason = "the live release could not be asked 8 of 10 hold-out queries: 8 throttled"
+    assert (found.breach, found.candidate_unasked, found.live_unasked) == (None, "", reason)
 
 
 def test_few_probes_that_failed_change_nothing(thin: Thin) -> None:
-    rollout = replace(ROLLOUT, minimum_requests=40, probes=40)
+    rollout = replace(ROLLOUT, probes=40)
     thin.world.server.fault("throttled", operation="Converse", count=2, modelId=thin.candidate.endpoint)
     assert thin.breach(rollout) is None
     thin.world.server.fault("output_prose", count=None, modelId=thin.candidate.endpoint)
     thin.world.server.fault("throttled", operation="Converse", count=2, modelId=thin.candidate.endpoint)
-    assert thin.breach(rollout) == "fallback rate is 100.0% of 0 requests and 38 probes, allowed 10.0%"
+    assert "fallback rate is 100.0%" in str(thin.breach(rollout))
 
 
 def test_requests_and_probes_count_together(thin: Thin) -> None:
-    """One of six requests and none of four probes is a tenth."""
-    thin.requests = {A: {"Requests": 90}, B: {"Requests": 6, "Fallback": 1}}
-    assert thin.breach() is None
-    assert "10.0% of 6 requests and 4 probes" in str(
-        thin.breach(replace(ROLLOUT, maximum_fallback_rate=0.09))
+    """Two of 30 requests and five of ten probes."""
+    thin.requests = {B: {"CanaryFallback": (2, 30)}}
+    thin.world.server.fault("output_prose", count=5, modelId=thin.candidate.endpoint)
+    told = "fallback rate is 17.5% of 30 queries and 10 probes, surely above the allowed 5.0%"
+    assert thin.breach(replace(ROLLOUT, maximum_fallback_rate=0.05, maximum_invalid_output_rate=1)) == told
+
+
+def test_good_probes_do_not_hide_bad_requests(thin: Thin) -> None:
+    thin.requests = {B: {"CanaryFallback": (14, 30)}}
+    probed = Probed(
+        asked=900,
+        families=1_000,
+        candidate=ReleaseMetrics({"fallback_rate": Count(0, 900)}),
+        live=ReleaseMetrics({"fallback_rate": Count(0, 900)}),
+        both=900,
     )
+    told = "fallback rate is 46.7% of 30 queries, surely above the allowed 10.0%"
+    assert thin.breach(probed=probed.to_text()) == told
 
 
-def test_probes_say_nothing_of_the_routers_own_errors(thin: Thin) -> None:
-    """Five of nine requests are too few to decide, and probes don't go through a router."""
-    thin.requests = {A: {"Requests": 90}, B: {"Requests": 9, "RouterErrors": 5}}
-    assert thin.breach() is None
+def test_candidate_whose_answers_are_wrong_is_found(thin: Thin) -> None:
+    """All parse, and fast: only references tell that its endpoint does not serve the evaluated model."""
+    always_last = {label: float(label == TASK.labels[-1]) for label in TASK.labels}
+    last = [Example(one.query, always_last) for one in examples(ROWS, TASK)]
+    body = "\n".join(json.dumps(row(TASK, one.query, one.weights)) for one in last)
+    model = thin.world.train("c" * 12, body.encode())
+    endpoint = thin.world.deploy("c" * 12, model)
+    thin.candidate = replace(thin.candidate, endpoint=endpoint)
+    rollout = replace(ROLLOUT, probes=60)
+    strict = replace(ANY, minimum_dominant_accuracy=0.7)
+    assert "the dominant label is wrong in" in str(thin.breach(rollout, gate=strict, first=True))
+    beside = replace(ANY, not_worse=True, non_inferiority_margin=0.05)
+    assert "the candidate alone answers" in str(thin.breach(rollout, gate=beside))
+    assert thin.breach(rollout) is None
+
+
+def test_equal_candidate_has_no_loss_of_quality(thin: Thin) -> None:
+    strict = replace(ANY, not_worse=True, non_inferiority_margin=0.0)
+    found = thin.analyse(replace(ROLLOUT, probes=60), gate=strict)
+    assert found.breach is None
+    assert found.probes.candidate.of(WRONG) == found.probes.live.of(WRONG)
+    assert (found.probes.lost, found.probes.won, found.probes.both) == (0, 0, 60)
 
 
 def test_candidate_much_slower_than_the_live_release_is_found_without_requests(thin: Thin) -> None:
-    thin.world.server.fault(
-        "slow", operation="Converse", count=None, modelId=thin.candidate.endpoint, milliseconds=60
+    found = thin.analyse().probes
+    assert (found.candidate.model.of, found.live.model.of) == (10, 10)
+    earlier = replace(
+        found,
+        candidate=replace(found.candidate, model=Count(600 * 200, 200)),
+        live=replace(found.live, model=Count(300 * 200, 200)),
     )
-    mine, theirs = thin.candidate.endpoint, thin.live.endpoint
-    found = thin.probes.ask({mine: 4, theirs: 4})
-    assert (found[mine].probes, found[mine].model.of, found[theirs].model.of) == (4, 4, 4)
-    slow = ReleaseMetrics(counts=found[mine].counts, model=Count(2_400, 4), probes=4)
-    problem = breach(slow, found[theirs], ROLLOUT)
+    problem = thin.breach(probed=earlier.to_text())
     assert problem is not None
-    assert problem.startswith("its model takes 600 ms, and that of the live release")
+    assert problem.startswith("its model takes ")
 
 
 def test_an_endpoint_that_hangs_is_not_asked_until_the_function_dies(
     thin: Thin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answers so far count; the other probes are left out."""
+    """The answers so far count; the next round goes on after them."""
     ticks = count(0, 25)
     monkeypatch.setattr(module, "CONCURRENCY", 1)
     slow = replace(thin.probes, clock=lambda: float(next(ticks)))
-    found = slow.ask({thin.candidate.endpoint: 10})[thin.candidate.endpoint]
-    assert found.probes == thin.asked()[thin.candidate.endpoint] == 4
+    found = slow.ask([thin.candidate.endpoint], 10, digest=B)
+    assert found.asked == thin.asked()[thin.candidate.endpoint] == 4
 
 
 def test_an_unreadable_hold_out_set_is_an_error_and_no_decision(thin: Thin) -> None:
     lost = replace(thin.probes, holdout_key="nothing")
     with pytest.raises(thin.world.s3.exceptions.NoSuchKey):
-        lost.ask({thin.candidate.endpoint: 1})
+        lost.ask([thin.candidate.endpoint], 1, digest=B)
+
+
+def test_probes_of_a_replaced_hold_out_set_are_not_sent(thin: Thin) -> None:
+    sha256 = hashlib.sha256("\n".join(HOLDOUT).encode()).hexdigest()
+    assert thin.breach(holdout_sha256=sha256) is None
+    asked = thin.asked()
+    thin.world.s3.put_object(Bucket=thin.world.bucket, Key="d/holdout.jsonl", Body=HOLDOUT[0].encode())
+    with pytest.raises(ReplacedError, match=r"d/holdout.jsonl was replaced after it was published"):
+        thin.analyse(holdout_sha256=sha256)
+    assert thin.asked() == asked
 
 
 @pytest.fixture(autouse=True)
 def _no_network(aws: Callable[[str], Any]) -> None:
     """Use the emulator's bucket."""
     del aws
-
-
-def test_probes_of_a_replaced_hold_out_set_are_not_sent(thin: Thin) -> None:
-    body = "\n".join(HOLDOUT).encode()
-    release = Release(B, endpoint=thin.candidate.endpoint, holdout_sha256=hashlib.sha256(body).hexdigest())
-    assert thin.watch().analyse(release, thin.live, 600).breach is None
-    asked = thin.asked()
-    thin.world.s3.put_object(Bucket=thin.world.bucket, Key="d/holdout.jsonl", Body=HOLDOUT[0].encode())
-    with pytest.raises(ReplacedError, match=r"d/holdout.jsonl was replaced after it was published"):
-        thin.watch().analyse(release, thin.live, 600)
-    assert thin.asked() == asked

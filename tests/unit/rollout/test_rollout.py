@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,7 @@ from distilled_router.release.table import LIVE, RETIRED, ROLLING_OUT, SUPERSEDE
 from rollout import handler
 from rollout.canary import Analysis, CanaryAnalysis
 from rollout.roll_out import EXPIRY_MARGIN_SECONDS, advance
-from tests.unit.release_world import A, B, World, live_share, rollout
+from tests.unit.release_world import ANY, A, B, World, live_share, rollout
 
 DWELL = 600
 ROLLOUT = rollout(
@@ -26,13 +26,16 @@ ROLLOUT = rollout(
     0.5,
     1.0,
     dwell_seconds=DWELL,
-    minimum_requests=20,
     maximum_error_rate=0.05,
     maximum_fallback_rate=0.1,
     maximum_invalid_output_rate=0.05,
 )
 # What the reason of a breach calls the rate that each metric counts for.
-RATES = {"RouterErrors": "error rate", "Fallback": "fallback rate", "InvalidOutput": "invalid output rate"}
+RATES = {
+    "CanaryErrors": "error rate",
+    "CanaryFallback": "fallback rate",
+    "CanaryInvalidOutput": "invalid output rate",
+}
 
 
 class RolloutScene:
@@ -45,11 +48,29 @@ class RolloutScene:
 
     def step(self, rollout: Rollout = ROLLOUT, digest: str = B) -> StageResult:
         world = self.world
-        return advance(
-            digest, world.releases, CanaryAnalysis(self.cloudwatch, self.name, rollout), now=world.now
-        )
+        analysis = CanaryAnalysis(self.cloudwatch, self.name, rollout, ANY)
+        return advance(digest, world.releases, analysis, now=world.now)
 
-    def emit(self, metric: str, value: float, release: str = B, ago: float = 0) -> None:
+    def count(
+        self,
+        queries: int,
+        *,
+        release: str = B,
+        ago: float = 0,
+        processes: int = 1,
+        bad: Mapping[str, int] | None = None,
+        **more: int,
+    ) -> None:
+        """Let routers count queries, some of them as bad by one of the metrics."""
+        counted = {**dict.fromkeys(RATES, 0), "CanaryProcesses": processes, **(bad or {}), **more}
+        for metric, ones in counted.items():
+            self.emit(metric, {1: ones, 0: queries - ones}, release, ago)
+
+    def emit(self, metric: str, counts: dict[float, int], release: str = B, ago: float = 0) -> None:
+        """Write values of a metric, by how often each occurs."""
+        found = {value: number for value, number in counts.items() if number}
+        if not found:
+            return
         self.cloudwatch.put_metric_data(
             Namespace="DistilledRouter",
             MetricData=[
@@ -60,7 +81,8 @@ class RolloutScene:
                         {"Name": "release", "Value": release},
                     ],
                     "Timestamp": datetime.fromtimestamp(self.world.now - ago, UTC),
-                    "Value": value,
+                    "Values": list(found),
+                    "Counts": list(found.values()),
                     "Unit": "Count",
                 }
             ],
@@ -194,8 +216,7 @@ def test_breach_takes_the_release_back_although_the_route_is_broken(
 ) -> None:
     scene.step()
     broken(world)
-    scene.emit("Requests", 100)
-    scene.emit("Fallback", 100)
+    scene.count(100, CanaryFallback=100)
     world.advance(DWELL)
     assert scene.step()["outcome"] == "failed"
     assert scene.shares() == [(A, 1.0, False)]
@@ -204,19 +225,22 @@ def test_breach_takes_the_release_back_although_the_route_is_broken(
 @pytest.mark.parametrize(
     ("metric", "bad", "text"),
     [
-        ("RouterErrors", 6, "error rate is 6.0% of 100 requests, allowed 5.0%"),
-        ("Fallback", 11, "fallback rate is 11.0% of 100 requests, allowed 10.0%"),
-        ("InvalidOutput", 100, "invalid output rate is 100.0% of 100 requests, allowed 5.0%"),
+        ("CanaryErrors", 16, "error rate is 16.0% of 100 queries, surely above the allowed 5.0%"),
+        ("CanaryFallback", 24, "fallback rate is 24.0% of 100 queries, surely above the allowed 10.0%"),
+        (
+            "CanaryInvalidOutput",
+            100,
+            "invalid output rate is 100.0% of 100 queries, surely above the allowed 5.0%",
+        ),
     ],
 )
-def test_breach_of_a_rate_takes_the_release_back(
-    world: World, scene: RolloutScene, metric: str, bad: float, text: str
+def test_rate_surely_above_its_limit_takes_the_release_back(
+    world: World, scene: RolloutScene, metric: str, bad: int, text: str
 ) -> None:
     scene.step()
-    scene.emit("Requests", 40)
     world.advance(DWELL)
-    scene.emit("Requests", 60)
-    scene.emit(metric, bad)
+    scene.count(60, bad={metric: min(bad, 60)})
+    scene.count(40, bad={metric: max(bad - 60, 0)})
     result = scene.step()
     assert result["outcome"] == "failed"
     assert result["message"] == f"rolled back at 25% of the requests: {text}"
@@ -224,75 +248,98 @@ def test_breach_of_a_rate_takes_the_release_back(
     assert text in world.releases.route().reason
 
 
-@pytest.mark.parametrize(("fallbacks", "outcome"), [(0, "waiting"), (11, "failed")])
-def test_use_of_one_caller_neither_fails_a_release_nor_hides_its_failures(
-    world: World, scene: RolloutScene, fallbacks: float, outcome: str
+def test_evidence_is_pooled_over_the_rounds(world: World, scene: RolloutScene) -> None:
+    """Seven errors of 100 may be chance where 5 % are allowed; five rounds of them are not."""
+    baking = replace(ROLLOUT, bake_seconds=3 * DWELL)
+    for number in range(5):
+        assert scene.step(baking)["outcome"] == "waiting"
+        world.advance(DWELL)
+        scene.count(100, processes=int(number == 0), CanaryErrors=7)
+    told = "error rate is 7.0% of 500 queries, surely above the allowed 5.0%"
+    assert told in scene.step(baking)["message"]
+
+
+def test_evidence_of_an_earlier_rollout_of_the_release_does_not_count(
+    world: World, scene: RolloutScene
 ) -> None:
-    """11 of the 100 other requests are too many; of all 1,000 they would not be."""
+    scene.count(500, CanaryErrors=500)
+    world.advance(120)
     scene.step()
-    scene.emit("Requests", 1_000)
-    scene.emit("CallerFallback", 900)
-    scene.emit("Fallback", fallbacks)
     world.advance(DWELL)
-    result = scene.step()
-    assert result["outcome"] == outcome
-    if fallbacks:
-        assert "fallback rate is 11.0% of 100 requests" in result["message"]
+    assert scene.step()["message"] == "50% of the requests"
 
 
-@pytest.mark.parametrize("metric", ["RouterErrors", "Fallback", "InvalidOutput"])
+def test_rollout_that_began_under_an_older_version_goes_on(world: World, scene: RolloutScene) -> None:
+    """Its item does not say when it began: only its present step counts."""
+    scene.step()
+    world.releases.update(B, rolling_since=0, probed="damaged")
+    world.advance(DWELL)
+    scene.count(100, CanaryErrors=90)
+    assert scene.step()["outcome"] == "failed"
+
+
+@pytest.mark.parametrize(("processes", "outcome"), [(1, "failed"), (10, "waiting")])
+def test_queries_that_every_process_sees_fail_no_release(
+    world: World, scene: RolloutScene, processes: int, outcome: str
+) -> None:
+    """A frequent query that fails counts in each of ten processes."""
+    scene.step()
+    world.advance(DWELL)
+    scene.count(100, processes=processes, CanaryErrors=15)
+    assert scene.step()["outcome"] == outcome
+
+
+@pytest.mark.parametrize("metric", list(RATES))
 def test_candidate_that_is_worse_than_the_live_release_is_rolled_back_within_its_own_limits(
     world: World, scene: RolloutScene, metric: str
 ) -> None:
     """4.5 % are allowed, and the live release has none."""
     scene.step()
-    scene.emit("Requests", 2_000)
-    scene.emit(metric, 90)
-    scene.emit("Requests", 6_000, release=A)
+    scene.count(2_000, bad={metric: 90})
+    scene.count(6_000, release=A)
     world.advance(DWELL)
     result = scene.step()
     assert result["outcome"] == "failed"
-    told = f"{RATES[metric]} is 4.5% of 2000 requests, and 0.0% of 6000 requests of the live release"
+    told = f"{RATES[metric]} is 4.5% of 2000 queries, and 0.0% of 6000 of the live release"
     assert told in result["message"]
     assert scene.shares() == [(A, 1.0, False)]
 
 
 @pytest.mark.parametrize(
-    ("requests", "errors", "theirs", "their_errors"),
+    ("queries", "errors", "theirs", "their_errors"),
     [
         (100, 4, 300, 0),  # may be chance
+        (2, 1, 300, 0),  # may be chance
         (2_000, 90, 6_000, 240),  # the live release has them as well
         (2_000, 90, 10, 0),  # too few to decide
+        (2_000, 90, 0, 0),
     ],
 )
 def test_candidate_that_may_be_equal_is_rolled_out(
-    world: World, scene: RolloutScene, requests: int, errors: int, theirs: int, their_errors: int
+    world: World, scene: RolloutScene, queries: int, errors: int, theirs: int, their_errors: int
 ) -> None:
     scene.step()
-    scene.emit("Requests", requests)
-    scene.emit("RouterErrors", errors)
-    scene.emit("Requests", theirs, release=A)
-    scene.emit("RouterErrors", their_errors, release=A)
+    scene.count(queries, CanaryErrors=errors)
+    scene.count(theirs, release=A, processes=min(theirs, 1), CanaryErrors=their_errors)
     world.advance(DWELL)
     assert scene.step()["message"] == "50% of the requests"
 
 
-@pytest.mark.parametrize(("mine", "theirs", "slow"), [(900, 500, True), (740, 500, False), (60, 15, False)])
+@pytest.mark.parametrize(
+    ("mine", "theirs", "answers", "slow"),
+    [(900, 500, 200, True), (900, 500, 199, False), (740, 500, 200, False), (60, 15, 200, False)],
+)
 def test_candidate_whose_model_is_much_slower_is_rolled_back(
-    world: World, scene: RolloutScene, mine: float, theirs: float, slow: bool
+    world: World, scene: RolloutScene, mine: float, theirs: float, answers: int, slow: bool
 ) -> None:
     scene.step()
     for release, milliseconds in ((B, mine), (A, theirs)):
-        scene.emit("Requests", 100, release=release)
-        for _ in range(3):
-            scene.emit("ModelLatency", milliseconds, release=release)
+        scene.emit("ModelLatency", {milliseconds: answers}, release=release)
     world.advance(DWELL)
     result = scene.step()
     if slow:
-        assert (
-            "its model takes 900 ms, and that of the live release 500 ms; allowed 1.5 times"
-            in result["message"]
-        )
+        told = "its model takes 900 ms for queries, and that of the live release 500 ms; allowed 1.5 times"
+        assert told in result["message"]
         assert scene.shares() == [(A, 1.0, False)]
     else:
         assert result["message"] == "50% of the requests"
@@ -321,8 +368,7 @@ def test_breach_while_it_bakes_takes_everything_back(world: World, scene: Rollou
     for _ in range(2):
         scene.step(rollout)
         world.advance(DWELL)
-    scene.emit("Requests", 100)
-    scene.emit("InvalidOutput", 50)
+    scene.count(100, CanaryInvalidOutput=50)
     assert scene.step(rollout)["message"].startswith("rolled back at 100% of the requests, baking: invalid")
     assert world.releases.route().shares == (live_share(A, "arn:a"),)
 
@@ -331,8 +377,7 @@ def test_breach_at_the_last_step_takes_everything_back(world: World, scene: Roll
     for _ in range(3):
         scene.step()
         world.advance(DWELL)
-    scene.emit("Requests", 100)
-    scene.emit("RouterErrors", 50)
+    scene.count(100, CanaryErrors=50)
     assert scene.step()["message"].startswith("rolled back at 100% of the requests")
     assert world.releases.route().shares == (live_share(A, "arn:a"),)
 
@@ -340,37 +385,32 @@ def test_breach_at_the_last_step_takes_everything_back(world: World, scene: Roll
 def test_rate_at_its_limit_is_allowed(world: World, scene: RolloutScene) -> None:
     scene.step()
     world.advance(DWELL)
-    scene.emit("Requests", 100)
-    scene.emit("RouterErrors", 5)
+    scene.count(100, CanaryErrors=5)
     assert scene.step()["message"] == "50% of the requests"
 
 
-@pytest.mark.parametrize("requests", [0, 19])
-def test_too_few_requests_say_nothing_against_a_release(
-    world: World, scene: RolloutScene, requests: int
+@pytest.mark.parametrize("queries", [0, 1])
+def test_too_few_queries_say_nothing_against_a_release(
+    world: World, scene: RolloutScene, queries: int
 ) -> None:
     scene.step()
     world.advance(DWELL)
-    if requests:
-        scene.emit("Requests", requests)
-        scene.emit("RouterErrors", requests)
+    scene.count(queries, processes=queries, CanaryFallback=queries)
     assert scene.step()["message"] == "50% of the requests"
 
 
-def test_no_minimum_and_no_requests_is_no_division_by_zero(world: World, scene: RolloutScene) -> None:
+def test_limit_of_zero_and_no_requests_is_no_division_by_zero(world: World, scene: RolloutScene) -> None:
     strict = rollout(1.0, maximum_error_rate=0.0)
     scene.step(strict)
     world.advance(DWELL)
     assert scene.step(strict)["outcome"] == "done"
 
 
-def test_only_the_releases_own_metrics_of_its_present_step_count(world: World, scene: RolloutScene) -> None:
-    scene.emit("Requests", 100, ago=120)
-    scene.emit("RouterErrors", 100, ago=120)
+def test_only_the_releases_own_metrics_count(world: World, scene: RolloutScene) -> None:
     scene.step()
     world.advance(DWELL)
-    scene.emit("Requests", 100)
-    scene.emit("RouterErrors", 100, release=A)
+    scene.count(100)
+    scene.count(100, release=A, CanaryErrors=100)
     assert scene.step()["message"] == "50% of the requests"
 
 
@@ -429,6 +469,7 @@ def test_lost_race_is_no_failure_of_the_release(
         bucket="data",
         holdout_key="holdout.jsonl",
         rollout=asdict(rollout(1.0)),
+        gate=asdict(ANY),
     )
     for name, value in env.variables().items():
         monkeypatch.setenv(name, value)
@@ -475,8 +516,7 @@ def test_breach_after_the_settings_lost_steps_is_reported(world: World, scene: R
     world.advance(DWELL)
     scene.step()
     world.advance(DWELL)
-    scene.emit("Requests", 10)
-    scene.emit("RouterErrors", 10)
+    scene.count(10, CanaryErrors=10)
     result = scene.step(rollout(1.0, maximum_error_rate=0.1))
     assert result["message"].startswith("rolled back at 50% of the requests")
 
@@ -494,7 +534,7 @@ class Unasked(CanaryAnalysis):
     """An analysis whose result the test gives."""
 
     def __init__(self, scene: RolloutScene, found: Analysis) -> None:
-        super().__init__(scene.cloudwatch, scene.name, ROLLOUT)
+        super().__init__(scene.cloudwatch, scene.name, ROLLOUT, ANY)
         object.__setattr__(self, "found", found)
 
     def analyse(self, *_: Any) -> Analysis:

@@ -1,0 +1,190 @@
+"""Traffic, releases and hold-out set of a simulated rollout, for `benchmarks.rollout`."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import accumulate
+
+QUERIES = 20_000
+"""Different queries of Zipf traffic: the n-th is asked 1/n times as often as the first."""
+
+MILLISECONDS = 400.0
+"""Mean latency of the live release's model. Single latencies are log-normal."""
+
+RATES = ("error_rate", "fallback_rate", "invalid_output_rate")
+_POOL = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """The true rates of a release.
+
+    An invalid output is a fallback too; errors are independent of both. Equal queries have equal outcomes.
+
+    Attributes:
+        loss: share of answers whose dominant label is wrong, more than the live release's.
+        slower: mean latency in units of the live release's.
+    """
+
+    error: float = 0.005
+    fallback: float = 0.02
+    invalid: float = 0.01
+    loss: float = 0.0
+    slower: float = 1.0
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Return the true rates by name."""
+        fallback = max(self.fallback, self.invalid)
+        return dict(zip(RATES, (self.error, fallback, self.invalid), strict=True))
+
+
+EQUAL = Quality()
+"""A release within all limits of the prod example, which are twice, 1.5 times and twice its rates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Requests of each step, to both releases together, and the router's processes that share them.
+
+    Without `zipf` all queries differ.
+    """
+
+    requests: int
+    processes: int = 3
+    zipf: bool = False
+
+
+@dataclass
+class Requests:
+    """What the routers have counted for a release: queries that a process sees for the first time."""
+
+    queries: int = 0
+    bad: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RATES, 0))
+    processes: int = 0
+
+    def add(self, queries: int, bad: Mapping[str, int]) -> None:
+        """Add the queries of a process or of a step."""
+        self.queries += queries
+        self.bad = {rate: count + bad[rate] for rate, count in self.bad.items()}
+
+
+class Unlike:
+    """Traffic whose queries all differ."""
+
+    def __init__(self, chance: random.Random, traffic: Traffic) -> None:
+        self._chance, self._traffic = chance, traffic
+
+    def step(self, found: Sequence[Requests], of: Sequence[Quality], share: float) -> None:
+        """Add the requests of a step to those of candidate and live release."""
+        mine = self._chance.binomialvariate(self._traffic.requests, share)
+        for requests, quality, number in zip(found, of, (mine, self._traffic.requests - mine), strict=True):
+            rates = quality.rates
+            fallbacks = self._chance.binomialvariate(number, rates["fallback_rate"])
+            part = rates["invalid_output_rate"] / (rates["fallback_rate"] or 1.0)
+            counts = (
+                self._chance.binomialvariate(number, rates["error_rate"]),
+                fallbacks,
+                self._chance.binomialvariate(fallbacks, part),
+            )
+            requests.add(number, dict(zip(RATES, counts, strict=True)))
+            requests.processes = min(self._traffic.processes, requests.queries)
+
+
+class Zipf:
+    """Traffic of a rollout in which few queries make up most requests."""
+
+    def __init__(self, chance: random.Random, traffic: Traffic, of: Sequence[Quality]) -> None:
+        self._chance, self._traffic = chance, traffic
+        self._bad = [bad(chance, quality, QUERIES) for quality in of]
+        self._seen: list[list[set[int]]] = [[set() for _ in range(traffic.processes)] for _ in of]
+        self._offset = chance.random()
+
+    def step(self, found: Sequence[Requests], of: Sequence[Quality], share: float) -> None:
+        """Add the requests of a step to those of candidate and live release."""
+        del of  # their queries' outcomes do not change
+        each, pool, points, offset = (
+            self._traffic.requests // self._traffic.processes,
+            _pool(),
+            _points(),
+            self._offset,
+        )
+        for process in range(self._traffic.processes):
+            place = self._chance.randrange(_POOL - each)
+            asked = set(pool[place : place + each])
+            # As in the route: a query stays with the candidate while its share grows.
+            mine = {query for query in asked if (points[query] + offset) % 1.0 < share}
+            for requests, queries, faults, seen in zip(
+                found, (mine, asked - mine), self._bad, self._seen, strict=True
+            ):
+                new = queries - seen[process]
+                requests.processes += bool(new) and not seen[process]
+                seen[process] |= new
+                requests.add(len(new), {rate: len(new & faulty) for rate, faulty in faults.items()})
+
+
+def bad(chance: random.Random, quality: Quality, size: int) -> dict[str, set[int]]:
+    """Return the numbers of those, of `size`, to which a release gives no good answer, by rate."""
+    rates = quality.rates
+    fallbacks = chance.sample(range(size), chance.binomialvariate(size, rates["fallback_rate"]))
+    part = rates["invalid_output_rate"] / (rates["fallback_rate"] or 1.0)
+    errors = chance.sample(range(size), chance.binomialvariate(size, rates["error_rate"]))
+    invalid = fallbacks[: chance.binomialvariate(len(fallbacks), part)]
+    return dict(zip(RATES, (set(errors), set(fallbacks), set(invalid)), strict=True))
+
+
+@cache
+def _pool() -> Sequence[int]:
+    weights = list(accumulate(1 / (rank + 1) for rank in range(QUERIES)))
+    return random.Random(1).choices(range(QUERIES), cum_weights=weights, k=_POOL)  # noqa: S311
+
+
+@cache
+def _points() -> Sequence[float]:
+    chance = random.Random(2)  # noqa: S311
+    return [chance.random() for _ in range(QUERIES)]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a hold-out set in the order of the probes, which go round."""
+
+    places: Sequence[int]
+    size: int
+
+    @classmethod
+    def of(cls, places: Iterable[int], size: int) -> Rows:
+        """Return some rows of a hold-out set."""
+        return cls(sorted(places), size)
+
+    def among(self, start: int, number: int) -> int:
+        """Return how many of these are among `number` rows from `start` on.
+
+        >>> Rows.of([0, 3], 4).among(3, 3)
+        2
+        """
+        return self._before(start + number) - self._before(start)
+
+    def _before(self, place: int) -> int:
+        rounds, rest = divmod(place, self.size)
+        return rounds * len(self.places) + bisect_left(self.places, rest)
+
+
+def latency(chance: random.Random, answers: int, mean: float, sigma: float) -> float:
+    """Return the total milliseconds of log-normal latencies with this mean."""
+    sums = _latencies(sigma)
+    start = chance.randrange(len(sums) - answers)
+    return (sums[start + answers] - sums[start]) * mean
+
+
+@cache
+def _latencies(sigma: float) -> Sequence[float]:
+    chance = random.Random(3)  # noqa: S311
+    # With this mean of the logarithm, the mean is 1.
+    return list(
+        accumulate((chance.lognormvariate(-sigma * sigma / 2, sigma) for _ in range(_POOL)), initial=0.0)
+    )

@@ -1,0 +1,46 @@
+"""False alarms and power of a rollout, simulated at a small size of `python -m benchmarks.rollout`."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.rollout import Case, simulate
+from benchmarks.rollout_world import Quality, Traffic
+
+ROLLOUTS = 100
+
+
+@pytest.mark.parametrize("requests", [50, 400])
+@pytest.mark.parametrize(("zipf", "processes"), [(False, 3), (True, 1), (True, 10)])
+def test_equal_release_is_seldom_rolled_back(requests: int, zipf: bool, processes: int) -> None:
+    """At 2 % there are more than 7 of 100 in one of a thousand simulations."""
+    case = Case(traffic=Traffic(requests=requests, processes=processes, zipf=zipf))
+    assert simulate(case, ROLLOUTS).back <= 7 / ROLLOUTS
+
+
+@pytest.mark.parametrize("requests", [50, 2_000])
+@pytest.mark.parametrize("worse", [Quality(error=0.025), Quality(fallback=0.075), Quality(invalid=0.05)])
+def test_release_at_twice_and_a_half_of_a_limit_is_found_before_it_has_all_requests(
+    requests: int, worse: Quality
+) -> None:
+    case = Case(candidate=worse, traffic=Traffic(requests=requests), families=3_000)
+    assert simulate(case, ROLLOUTS).early >= 0.95
+
+
+@pytest.mark.parametrize("worse", [Quality(error=0.0133), Quality(fallback=0.04), Quality(invalid=0.0267)])
+def test_release_somewhat_above_a_limit_is_found_in_most_rollouts(worse: Quality) -> None:
+    assert simulate(Case(candidate=worse, families=3_000), ROLLOUTS).back >= 0.5
+
+
+def test_release_that_is_bad_in_requests_only_is_found() -> None:
+    case = Case(candidate=Quality(fallback=0.075), sound_probes=True, traffic=Traffic(requests=2_000))
+    assert simulate(case, ROLLOUTS).early >= 0.95
+
+
+def test_release_whose_answers_got_worse_is_found() -> None:
+    assert simulate(Case(candidate=Quality(loss=0.15)), ROLLOUTS).early >= 0.95
+
+
+def test_simulation_is_repeatable() -> None:
+    case = Case(candidate=Quality(fallback=0.035))
+    assert simulate(case, 20) == simulate(case, 20)

@@ -1,0 +1,96 @@
+"""What the router counts for the canary analysis: each query once in a process and rollout."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from distilled_router.release.route import Route, Share
+from router import first_sights
+from router.first_sights import FirstSights
+from tests.unit.router.conftest import Bench
+from tests.unit.router.doubles import TableDouble, client_error
+from tests.unit.router.scenes import CANDIDATE, LIVE_ROUTE, STUDENT, MakeBench, healthy
+
+NEVER = 2**40
+ROLLING = Route(
+    4, (Share("bbbbbbbbbbbb", CANDIDATE, 1.0, expires_at=NEVER), Share("aaaaaaaaaaaa", STUDENT, 0.0))
+)
+COUNTED = ("CanaryErrors", "CanaryFallback", "CanaryInvalidOutput", "CanaryProcesses")
+
+
+def counted(bench: Bench) -> list[tuple[list[int], ...]]:
+    """Return what counts for the canary analysis in each document."""
+    return [tuple(blob[name] for name in COUNTED) for blob in bench.metrics() if COUNTED[0] in blob]
+
+
+def test_each_query_counts_once_although_it_is_asked_often(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(ROLLING), cache_entries=0)
+    for query in ("dog", "cat", "dog", "dog"):
+        made.ask(query)
+    assert counted(made) == [([0], [0], [0], [1]), ([0], [0], [0], [0])]
+    assert sum("Requests" in blob for blob in made.metrics()) == 4
+
+
+def test_they_count_for_the_release_only(bench: MakeBench) -> None:
+    """No other dimension, which nobody reads and which would be billed."""
+    made = bench(healthy(), TableDouble(ROLLING))
+    made.ask("dog")
+    (blob,) = [blob for blob in made.metrics() if COUNTED[0] in blob]
+    (directive,) = blob["_aws"]["CloudWatchMetrics"]
+    assert [sorted(names) for names in directive["Dimensions"]] == [["release", "service"]]
+    assert (blob["service"], blob["release"]) == ("video-router-test", "bbbbbbbbbbbb")
+    assert {metric["Name"] for metric in directive["Metrics"]} == set(COUNTED)
+
+
+def test_failures_are_told(bench: MakeBench) -> None:
+    made = bench(healthy(**{CANDIDATE: "no weights"}), TableDouble(ROLLING))
+    made.ask("dog")
+    assert counted(made) == [([0], [1], [1], [1])]
+
+
+def test_queries_of_a_batch_count_once(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(ROLLING))
+    made.ask_all(["dog", "dog", "cat"])
+    ((_, fallbacks, _, processes),) = counted(made)
+    assert (len(fallbacks), sum(processes)) == (2, 1)
+
+
+def test_use_of_a_caller_counts_for_no_release(bench: MakeBench) -> None:
+    throttled = client_error("ThrottlingException", 429)
+    made = bench(healthy(**{CANDIDATE: throttled}), TableDouble(ROLLING))
+    made.ask("dog")
+    assert counted(made) == []
+
+
+@pytest.mark.parametrize("route", [LIVE_ROUTE, None])
+def test_nothing_is_counted_without_a_rollout(bench: MakeBench, route: Route | None) -> None:
+    made = bench(healthy(), TableDouble(route))
+    made.ask("dog")
+    assert counted(made) == []
+
+
+def rolling(version: int, part: float, digest: str = "b") -> Route:
+    return Route(version, (Share(digest, CANDIDATE, part, expires_at=NEVER), Share("a", STUDENT, 1 - part)))
+
+
+def test_next_step_counts_no_query_again_and_the_next_rollout_does() -> None:
+    sights = FirstSights()
+    for version, part in enumerate((0.25, 0.5, 1.0)):
+        sights.follow(rolling(version, part))
+        assert sights.count("b", "dog") == (None if version else 0)
+    assert sights.count("a", "dog") == 0
+    sights.follow(LIVE_ROUTE)
+    assert sights.count("a", "dog") is None
+    sights.follow(rolling(9, 0.25))
+    assert sights.count("b", "dog") == 0
+
+
+def test_memory_is_bounded_and_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_sights, "MOST", 3)
+    sights = FirstSights()
+    sights.follow(rolling(1, 0.5))
+    found = Counter(sights.count("b", str(number % 5)) for number in range(10))
+    assert found[None] == 0
+    assert sights.count("b", "4") is None
