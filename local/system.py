@@ -151,7 +151,7 @@ def _wait_for_release(state: State, row: deploy_progress.ReleaseRow) -> None:
     """
     deadline = time.monotonic() + RELEASE_SECONDS
     found = row.poll()
-    while not (found and found.is_final):
+    while not (found and found.is_over):
         if time.monotonic() > deadline:
             where = f"it is {found.state} ({found.message})" if found else "none was declared"
             raise OperateError(

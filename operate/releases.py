@@ -121,6 +121,9 @@ def _notes(
     for entry in known:
         release = entry.release
         lines.append(f"{release.digest}, {duration(now - release.updated_at)} ago: {_message(release)}")
+        if release.holdout_key:
+            passed = "" if release.state != LIVE or release.has_passed else ", not passed yet"
+            lines.append(f"    hold-out set {release.holdout_key}{passed}")
         if entry.report:
             lines.append(f"    {entry.report}")
     return lines

@@ -1,7 +1,8 @@
 """Follow the running release until it ends, and change nothing.
 
-The exit status is 0 if the release is live, and 1 if it ended otherwise. If no
-release is running, the last one is shown.
+The exit status is 0 if the release is live, and 1 if it ended otherwise or has
+not passed on another hold-out set. If no release is running, the last one is
+shown.
 """
 
 from __future__ import annotations
@@ -95,18 +96,18 @@ def follow(at: Deployed, console: Terminal, sleep: Callable[[float], None] = tim
     """Follow the running release, or show how the last one ended.
 
     Returns:
-        0 if it is live, 1 if it ended otherwise.
+        0 if it is live, 1 if it ended otherwise or has not passed on another hold-out set.
 
     Raises:
         OperateError: No release has begun yet.
     """
     known = _followed(at)
-    if known.release.is_final:
+    if known.release.is_over:
         say(console, "No release is running. The last one:")
         return _end(known, console)
     digest, stage = known.release.digest, Stage.of(known.release)
     with Screen(console) as screen:
-        while not known.release.is_final:
+        while not known.release.is_over:
             now = Stage.of(known.release)
             stage = stage if stage.name == now.name else now
             in_all = duration(at.now() - known.release.started_at)
@@ -120,7 +121,7 @@ def follow(at: Deployed, console: Terminal, sleep: Callable[[float], None] = tim
 def _followed(at: Deployed) -> Known:
     """Return the newest running release, or the one that began last if none is running."""
     known = at.known()
-    return next((entry for entry in known if not entry.release.is_final), known[0])
+    return next((entry for entry in known if not entry.release.is_over), known[0])
 
 
 def _refreshed(at: Deployed, digest: str, before: Known) -> Known:
@@ -138,17 +139,18 @@ def _end(known: Known, console: Terminal) -> int:
     say(console, f"Release {release.digest} is {release.state}: {release.message or 'no reason given'}")
     if known.report:
         say(console, f"Report: {known.report}")
-    return 0 if release.state == LIVE else 1
+    return 0 if release.state == LIVE and release.has_passed else 1
 
 
 def _rows(at: Deployed, release: Release) -> list[tuple[str, str]]:
     """Return what is known of a release now, each with a title."""
     rows = [("release", f"{release.digest}, attempt {release.attempt}")]
     rows.append((release.state, release.message))
+    is_evaluated = release.state == EVALUATING or release.is_reevaluated
     parts: tuple[tuple[str, bool, Callable[[], str]], ...] = (
         ("job", release.state == WAITING, lambda: _job(at.bedrock, release)),
         ("labelling", release.state == WAITING, lambda: shards(at.stepfunctions, release.labelling)),
-        ("hold-out", release.state == EVALUATING, lambda: shards(at.stepfunctions, release.execution)),
+        ("hold-out", is_evaluated, lambda: shards(at.stepfunctions, release.execution)),
         ("route", release.state == ROLLING_OUT, lambda: _route(at, release)),
     )
     for title, wanted, read in parts:

@@ -24,6 +24,7 @@ from cdk_distilled_router.release.context import (
 from cdk_distilled_router.release.functions import ReleaseFunctions
 from cdk_distilled_router.release.machine import ReleaseMachine
 from cdk_distilled_router.release.stores import releases_topic, undelivered_queue
+from distilled_router.bedrock.naming import holdout_digest
 
 DEFAULT_PROPS, OWN_STORES = ReleaseProps(), ReleaseStores()
 
@@ -31,7 +32,8 @@ DEFAULT_PROPS, OWN_STORES = ReleaseProps(), ReleaseStores()
 class Release(Construct):
     """Waits for a job's model, evaluates it, rolls it out step by step, and retires the old release.
 
-    A new digest starts a new release; the live release stays until the new one has passed. Deleting the
+    A new digest starts a new release; the live release stays until the new one has passed. Another hold-out
+    set is another evaluation of the same release; a live one stays live whatever comes out. Deleting the
     construct deletes everything that the owner's releases created. Adopted models are never deleted.
 
     All other arguments have defaults:
@@ -40,6 +42,7 @@ class Release(Construct):
     Attributes:
         owner: owner of the resources that releases create.
         digest: digest of the declared release.
+        holdout: 8 hex digits of the key of the hold-out set.
         table: the releases table with the route.
         topic: receives a message at the end of each release.
         undelivered: queue that keeps undelivered events and messages for two weeks: events for the sweeper,
@@ -68,7 +71,7 @@ class Release(Construct):
             owner: owner of the resources that releases create; also the resource's physical id.
             job: source of the model; created before the release, and deleted after it.
             bucket: has the hold-out set, and receives the reports under `releases/<owner>/`.
-            holdout_key: key of the hold-out set in the bucket.
+            holdout_key: key of the hold-out set in the bucket. Another set needs another key.
             props: gate, evaluation, rollout, timing, retention and throughput.
             stores: table, topic and key that it shares with other constructs.
             hosting: VPC, key and log retention of the functions.
@@ -77,6 +80,7 @@ class Release(Construct):
             ValueError: the properties don't fit together.
         """
         super().__init__(scope, construct_id)
+        self.holdout = holdout_digest(holdout_key)
         self.owner, self.digest, self.key = owner, job.digest, stores.key or bucket.encryption_key
         self.table = stores.table or items_table(self, "Table", self.key)
         self.topic = stores.topic or releases_topic(self, "Topic", self.key)
@@ -137,6 +141,8 @@ class Release(Construct):
             "Bucket": context.bucket.bucket_name,
             "Digest": self.digest,
             "Source": context.job.source,
+            # Another hold-out set is another evaluation of the same model.
+            "HoldoutKey": context.holdout_key,
             "Endpoint": props.throughput.name if props.throughput else "on_demand",
             **({"HourlyPriceUsd": price} if price else {}),
             # A change of a property that can fail a release starts a failed release again.

@@ -34,7 +34,10 @@ class _Window:
 
 
 class ReleaseWait(Construct):
-    """A chain of wait conditions. Their logical ids contain digest and times: a change replaces them."""
+    """A chain of wait conditions. Their logical ids contain digest, hold-out set and times.
+
+    A change replaces them, so that the stack also waits for the evaluation on another hold-out set.
+    """
 
     def __init__(
         self,
@@ -124,6 +127,7 @@ class ReleaseWait(Construct):
             properties={
                 "Owner": release.owner,
                 "Digest": release.digest,
+                "Holdout": release.holdout,
                 "Window": number,
                 "Last": number == window.count,
                 "Seconds": window.seconds,
@@ -135,7 +139,7 @@ class ReleaseWait(Construct):
             self, f"Condition{number}", handle=handle.ref, timeout=str(window.seconds), count=1
         )
         condition.node.add_dependency(registered)
-        name = f"{release.digest}Window{number}Of{window.count}For{window.seconds}"
+        name = f"{release.digest}{release.holdout}Window{number}Of{window.count}For{window.seconds}"
         self._name(name, handle, registered, condition)
         return condition
 

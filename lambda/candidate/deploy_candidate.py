@@ -36,8 +36,10 @@ def deploy(
     Each candidate has its own deployment, so the live release keeps its endpoint even if this one fails.
     """
     release, name = releases.get(digest), release_name(env.owner, digest)
-    if release is None or release.is_final:
+    if release is None or release.is_over:
         return not_in_progress(digest)
+    if release.is_reevaluated:
+        return done(f"release {digest} is live already")
     if release.state == DEPLOYING and not confirmed(
         lambda: deployments.find(bedrock, name), env.absence_seconds
     ):

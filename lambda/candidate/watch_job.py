@@ -55,7 +55,7 @@ def watch(
     The next attempt at the release continues to wait for it.
     """
     release = releases.get(digest)
-    if release is None or release.is_final:
+    if release is None or release.is_over:
         return not_in_progress(digest)
     return _Poll(release, clients, releases, env, now or time.time()).result()
 

@@ -19,7 +19,7 @@ from typing import Any
 from distilled_router.aws.objects import Folder
 from distilled_router.aws.state_machine import StageResult, done, not_in_progress, pause, waiting
 from distilled_router.release.gate import MINIMUM_ASKED
-from distilled_router.release.table import EVALUATING, Releases
+from distilled_router.release.table import Releases
 from distilled_router.task import converse
 from distilled_router.task.converse import CONCURRENCY, HOPELESS, NoReplyError, Prompt
 from distilled_router.task.task import InvalidOutput, Task
@@ -62,7 +62,7 @@ def ask_shard(digest: str, key: str, releases: Releases, evaluation: Evaluation)
     `key` is the name of the shard's file.
     """
     release, shard = releases.get(digest), key.removesuffix(".jsonl")
-    if release is None or release.is_final:
+    if release is None or release.is_over:
         return not_in_progress(digest)
     folder = evaluation.folder(release)
     plan = folder.read(PLAN) or {}
@@ -75,7 +75,7 @@ def ask_shard(digest: str, key: str, releases: Releases, evaluation: Evaluation)
     for part in batched(asking.left(questions), PART_QUESTIONS):
         # A running function continues after its execution was stopped.
         now = releases.get(digest)
-        if now is None or now.is_final:
+        if now is None or now.is_over:
             return not_in_progress(digest)
         if rows := list(asking.ask(part, end)):
             folder.write_rows(f"{answers_folder(plan, shard)}{number:03d}.jsonl", rows)
@@ -210,7 +210,7 @@ class Round:
             return done(f"shard {self.shard}: {len(self.failures)} calls failed again and again")
         text = "; ".join(self._told(name, plan) for name in names)
         message = f"{text}; asking again until {datetime.fromtimestamp(until, UTC):%H:%M} UTC"
-        if not releases.transition(self.digest, EVALUATING, message):
+        if not releases.evaluating(self.digest, message):
             return not_in_progress(self.digest)
         elapsed = now - min(first[name] for name in names)
         return waiting(message, min(pause(elapsed, RETRY_SECONDS), math.ceil(until - now)))

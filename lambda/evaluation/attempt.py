@@ -58,6 +58,10 @@ class Evaluation:
     outage_seconds: float
     now: Callable[[], float]
 
+    def key_of(self, release: Release) -> str:
+        """Return the key of the hold-out set on which a release's present attempt evaluates."""
+        return release.holdout_key or self.holdout_key
+
     def folder(self, release: Release) -> Folder:
         """Return the folder of a release's present attempt."""
         return attempt_folder(self.s3, self.bucket, self.owner, release)

@@ -28,15 +28,16 @@ class Contender:
 
 def contenders(release: Release, releases: Releases, base_model: str) -> list[Contender]:
     """Return the contenders, the candidate first."""
+    share = releases.effective_route().live
+    is_live = share is not None and share.digest == release.digest
     found = [
         Contender(
             name=CANDIDATE,
-            title=f"candidate {release.digest}",
-            endpoint=release.endpoint,
+            title=f"{'live release' if is_live else 'candidate'} {release.digest}",
+            endpoint=share.endpoint if share and is_live else release.endpoint,
             model=release.model_arn,
         )
     ]
-    share = releases.effective_route().live
     if share and share.digest != release.digest:
         live = releases.get(share.digest)
         title, model = f"live release {share.digest}", live.model_arn if live else ""

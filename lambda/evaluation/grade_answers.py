@@ -26,7 +26,7 @@ from distilled_router.bedrock.ownership import Claimant
 from distilled_router.bedrock.roles import RoleNotReadyError
 from distilled_router.env import GradeAnswersEnv
 from distilled_router.release.gate import MINIMUM_ASKED
-from distilled_router.release.table import EVALUATING, Release, Releases
+from distilled_router.release.table import Release, Releases
 from distilled_router.task.task import Task
 from evaluation import grades
 from evaluation.attempt import PLAN, answers_of, attempt_folder, questions_of
@@ -44,7 +44,7 @@ type Pairs = Callable[[], Iterable[tuple[Question, Answer | None]]]
 def grade(digest: str, grading: Grading) -> StageResult:
     """Take the grading one step further."""
     release, releases = grading.releases.get(digest), grading.releases
-    if release is None or not releases.transition(digest, EVALUATING, f"{grading.judge} grades the answers"):
+    if release is None or not releases.evaluating(digest, f"{grading.judge} grades the answers"):
         return not_in_progress(digest)
     folder = attempt_folder(grading.s3, grading.bucket, grading.owner, release)
 
@@ -161,7 +161,7 @@ class Grading:
         # A running function continues after its execution was stopped, and the sweeper may have listed jobs
         # before this one existed.
         now = self.releases.get(release.digest)
-        if now is None or now.is_final or now.attempt != release.attempt:
+        if now is None or now.is_over or now.attempt != release.attempt:
             jobs.stop(self.bedrock, job["arn"])
             return not_in_progress(release.digest)
         folder.write(_place(release, "job.json"), job)

@@ -18,6 +18,7 @@ from evaluation.wording import UNITS, UNKNOWN, estimate, figure, interval, is_kn
 _CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 # Plots and tables have style attributes, which can't be allowed by their hashes.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_AGAIN = ": the live release, evaluated again on another hold-out set. It serves whatever the result is."
 _NAMES = {
     "candidate": "Candidate",
     "live": "Live release",
@@ -78,7 +79,8 @@ def _decision(report: Report) -> str:
     )
     return (
         f'<header class="decision{"" if passed else " refused"}"><h1>{_decided(report)}</h1>'
-        f"<p>Release <code>{text(report.get('release'))}</code>, attempt {text(report.get('attempt'))}</p>"
+        f"<p>Release <code>{text(report.get('release'))}</code>, attempt {text(report.get('attempt'))}"
+        f"{_AGAIN if report.get('reevaluated') else ''}</p>"
         f"{f'<ul>{"".join(reasons)}</ul>' if reasons else ''}</header>\n"
         f'<ul class="figures">{"".join(_key_figure(report, name) for name in _FIGURES)}</ul>'
         f'<p class="note">The 95 % confidence interval is below each value.</p>{note}'
@@ -335,6 +337,7 @@ def _identity(report: Report) -> str:
         "Model": code(report.get("model")),
         "Endpoint": code(report.get("endpoint")),
         "Hold-out set": f"{code(data.get('holdout'))} {text(data.get('questions'))} questions",
+        "SHA-256 of the hold-out set": code(data.get("holdout_sha256")),
         "Questions by slice": slices or UNKNOWN,
         "Live release": who("live", "none"),
         "Base model": who("base", UNKNOWN),

@@ -10,7 +10,7 @@ from distilled_router.aws.errors import ReplacedError
 from distilled_router.aws.objects import Folder, Published
 from distilled_router.aws.state_machine import StageResult, done, not_in_progress
 from distilled_router.data.conversation import Example, examples
-from distilled_router.release.table import EVALUATING, Release, Releases
+from distilled_router.release.table import Release, Releases
 from evaluation.attempt import PLAN, QUESTIONS, Evaluation, Plan
 from evaluation.contenders import contenders
 from evaluation.questions import questions, shards
@@ -19,7 +19,7 @@ from evaluation.questions import questions, shards
 def prepare(digest: str, releases: Releases, evaluation: Evaluation) -> StageResult:
     """Write the questions and the plan, which fixes the live release to compare the candidate with."""
     release = releases.get(digest)
-    if release is None or not releases.transition(digest, EVALUATING, "preparing the questions"):
+    if release is None or not releases.evaluating(digest, "preparing the questions"):
         return not_in_progress(digest)
     folder, life = evaluation.folder(release), release.life
     plan = _kept(folder)
@@ -35,7 +35,7 @@ def prepare(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
         folder.write(PLAN, plan)
     others = len(plan["contenders"]) - 1
     message = f"{plan['questions']} questions to the candidate and {others} others"
-    return done(message) if releases.transition(digest, EVALUATING, message) else not_in_progress(digest)
+    return done(message) if releases.evaluating(digest, message) else not_in_progress(digest)
 
 
 def _kept(folder: Folder) -> Plan | None:
@@ -51,7 +51,7 @@ def _holdout(release: Release, releases: Releases, evaluation: Evaluation) -> li
 
     If nobody knows its SHA-256, that of what is read counts for the rest of the attempt.
     """
-    published = Published(evaluation.bucket, evaluation.holdout_key, release.holdout_sha256)
+    published = Published(evaluation.bucket, evaluation.key_of(release), release.holdout_sha256)
     content = published.read(evaluation.s3)
     if not published.sha256:
         releases.update(release.digest, holdout_sha256=hashlib.sha256(content).hexdigest())

@@ -15,7 +15,7 @@ from typing import Any
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress
 from distilled_router.cost.prices import PriceError, Prices
 from distilled_router.release.gate import Gate
-from distilled_router.release.table import EVALUATING, Release, Releases
+from distilled_router.release.table import Release, Releases
 from distilled_router.task.task import Task
 from evaluation.attempt import PLAN, Evaluation, answers_of, questions_of
 from evaluation.contenders import BASE, CANDIDATE, LIVE, Contender
@@ -62,7 +62,7 @@ type Values = Mapping[str, float | None]
 def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResult:
     """Score all answers and write the report; return whether the candidate passes."""
     release = releases.get(digest)
-    if release is None or not releases.transition(digest, EVALUATING, "the answers are being scored"):
+    if release is None or not releases.evaluating(digest, "the answers are being scored"):
         return not_in_progress(digest)
     folder = evaluation.folder(release)
     plan = folder.read(PLAN) or {}
@@ -82,8 +82,19 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
     folder.write("report.json", found)
     folder.write_page("report.html", page(found))
     result, scores = told(found)
-    releases.update(digest, scores=json.dumps(scores, allow_nan=False), report=folder.uri("report.html"))
-    return {**result, "message": f"{result['message']}{_silent_fallback(scored)}"}
+    releases.update(
+        digest,
+        scores=json.dumps(scores, allow_nan=False),
+        report=folder.uri("report.html"),
+        **({"passed_on": release.holdout_key} if found["passed"] else {}),
+    )
+    message = f"{result['message']}{_silent_fallback(scored)}"
+    if release.is_reevaluated and not found["passed"]:
+        message += (
+            f". Live release {digest} was evaluated on another hold-out set, {found['data']['holdout']}, and "
+            "continues to serve. To go back to the release before it: make rollback."
+        )
+    return {**result, "message": message}
 
 
 def _identity(release: Release, asked: Sequence[Question], evaluation: Evaluation) -> dict[str, Any]:
@@ -93,9 +104,11 @@ def _identity(release: Release, asked: Sequence[Question], evaluation: Evaluatio
         "attempt": release.attempt,
         "model": release.model_arn,
         "endpoint": release.endpoint,
+        "reevaluated": release.is_reevaluated,
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": {
-            "holdout": f"s3://{evaluation.bucket}/{evaluation.holdout_key}",
+            "holdout": f"s3://{evaluation.bucket}/{evaluation.key_of(release)}",
+            "holdout_sha256": release.holdout_sha256,
             "questions": len(asked),
             "slices": dict(Counter(question.slice for question in asked)),
         },

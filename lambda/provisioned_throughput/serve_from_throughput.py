@@ -78,6 +78,8 @@ def serve(
         return failed(f"throughput {spec.name} failed: {found.get('failureMessage', 'no reason given')}")
     if throughput.serves(found, spec.name, release.model_arn):
         throughput.sync_tags(bedrock, found, {**env.tags, DIGEST_TAG: digest})
+        if live.endpoint == release.endpoint == arn:
+            return done(f"release {digest} {release.message}")  # served before: it was evaluated again
         message = f"serves all requests from throughput {spec.name}"
         if not releases.move_endpoint(digest, arn, f"release {digest} {message}"):
             return failed(_not_live(digest))

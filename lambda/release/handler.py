@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,7 +40,7 @@ from distilled_router.bedrock.throughput import is_throughput
 from distilled_router.env import ReleaseEnv
 from distilled_router.release.route import releases_folder
 from distilled_router.release.sweep import Sweeper
-from distilled_router.release.table import LIVE, SUPERSEDED, Release, Releases, RouteChangedError
+from distilled_router.release.table import LIVE, ROLLING_OUT, SUPERSEDED, Release, Releases, RouteChangedError
 
 logger = Logger()
 
@@ -208,15 +208,14 @@ def _start(event: Event, aws: Services, digest: str) -> str | None:
     release = aws.releases.get(digest)
     repeated = release is not None and release.request_id == event.request_id
     endpoint = str(event.properties.get("Endpoint", ON_DEMAND))
-    if release and release.state == LIVE and _stays(aws, release, endpoint, repeated=repeated):
-        return None
-    if release and not repeated and not release.is_final and _is_running(aws, release.execution):
+    stays_live = bool(release and release.state == LIVE and _stays(aws, release, endpoint, repeated=repeated))
+    if release and _is_done(aws, release, _holdout(event), repeated=repeated, stays_live=stays_live):
         return None
     # A repeated event continues its attempt, with the same execution.
     first = (release.attempt if release else 0) + (0 if repeated else 1)
     for attempt in range(first, first + MOST_NAMES):
         try:
-            if _started(event, aws, digest, attempt):
+            if _started(event, aws, digest, attempt, stays_live=stays_live):
                 _check_still_wanted(event, aws, digest, attempt)
                 return None
         except ClientError as error:
@@ -226,17 +225,60 @@ def _start(event: Event, aws: Services, digest: str) -> str | None:
     return f"Release {digest} could not be started: execution names up to {digest}-{attempt} are taken."
 
 
-def _started(event: Event, aws: Services, digest: str, attempt: int) -> bool:
-    """Start one attempt's execution; return False if an earlier stack has used its name."""
+def _is_done(aws: Services, release: Release, holdout_key: str, *, repeated: bool, stays_live: bool) -> bool:
+    """Return whether the release needs no call: it is live and has passed, or its attempt is running.
+
+    An attempt on another hold-out set than the declared one is ended.
+    """
+    if not release.holdout_key and (stays_live or not release.is_over):
+        # Its attempt began before this version noted on what: on the set that was declared then.
+        passed_on = holdout_key if stays_live or release.state == ROLLING_OUT else ""
+        aws.releases.update(release.digest, holdout_key=holdout_key, passed_on=passed_on)
+        release = replace(release, holdout_key=holdout_key, passed_on=passed_on)
+    is_same = release.holdout_key == holdout_key
+    if stays_live and is_same and release.has_passed:
+        return True
+    if repeated or (release.state == LIVE and not stays_live) or release.is_over:
+        return False
+    is_running = _is_running(aws, release.execution)
+    if is_running and not is_same:
+        _end_attempt(aws, release, f"superseded by its evaluation on {holdout_key}")
+    return is_running and is_same
+
+
+def _end_attempt(aws: Services, release: Release, reason: str) -> None:
+    """End a running attempt, and give its share back. A release that is evaluated again stays live."""
+    if release.is_reevaluated:
+        aws.releases.end_again(release.digest, f"not evaluated: {reason}")
+    else:
+        # First, so that a running step sees it.
+        aws.releases.transition(release.digest, SUPERSEDED, reason)
+        aws.releases.withdraw(release.digest, f"release {release.digest} was {reason}")
+    executions.stop(aws.stepfunctions, release.execution, reason)
+
+
+def _holdout(event: Event) -> str:
+    """Return the key of the declared hold-out set."""
+    return str(event.properties.get("HoldoutKey", ""))
+
+
+def _started(event: Event, aws: Services, digest: str, attempt: int, *, stays_live: bool) -> bool:
+    """Start one attempt's execution; return False if an earlier stack has used its name.
+
+    A release that stays live is only evaluated again.
+    """
     machine, name = str(event.properties["StateMachineArn"]), f"{digest}-{attempt}"
     execution = executions.arn_of(machine, name)
-    is_new = aws.releases.begin(
-        digest,
-        attempt=attempt,
-        execution=execution,
-        request_id=event.request_id,
-        source=str(event.properties["Source"]),
-    )
+    new: dict[str, Any] = {
+        "attempt": attempt,
+        "execution": execution,
+        "request_id": event.request_id,
+        "holdout_key": _holdout(event),
+    }
+    if stays_live:
+        is_new = aws.releases.begin_again(digest, **new)
+    else:
+        is_new = aws.releases.begin(digest, source=str(event.properties["Source"]), **new)
     content = {"release": digest, "stack": event.stack_id, "resource": event.logical_id}
     try:
         aws.stepfunctions.start_execution(
@@ -303,11 +345,9 @@ def _supersede_others(aws: Services, digest: str) -> None:
     """
     reason = f"superseded by release {digest}"
     for release in list(aws.releases.all()):
-        if release.digest == digest or (release.is_final and release.state != SUPERSEDED):
+        if release.digest == digest or (release.is_over and release.state != SUPERSEDED):
             continue
-        aws.releases.transition(release.digest, SUPERSEDED, reason)
-        aws.releases.withdraw(release.digest, f"release {release.digest} was {reason}")
-        executions.stop(aws.stepfunctions, release.execution, reason)
+        _end_attempt(aws, release, reason)
 
 
 def _end_all(event: Event, aws: Services) -> bool:

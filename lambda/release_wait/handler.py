@@ -40,14 +40,19 @@ def tick(event: Mapping[str, Any], context: Any) -> dict[str, int]:
 
 def handle(event: Event, waits: WaitConditions, releases: Releases, now: float) -> dict[str, Any]:
     """Register the wait condition, and signal it if its release has already ended; remove it on Delete."""
-    digest, number = str(event.properties["Digest"]), int(event.properties["Window"])
-    physical_id = f"{event.properties['Owner']}-{digest}-wait-{number}"
+    window = Window(
+        digest=str(event.properties["Digest"]),
+        number=int(event.properties["Window"]),
+        last=is_true(event.properties["Last"]),
+        url=str(event.properties["Handle"]),
+        ends_at=int(now) + int(event.properties["Seconds"]),
+        holdout=str(event.properties.get("Holdout", "")),
+    )
+    physical_id = f"{event.properties['Owner']}-{window.name.replace('@', '-wait-')}"
     if event.is_delete:
         if event.physical_id == physical_id:
-            waits.remove(digest, number)
+            waits.remove(window.name)
         return answer(str(event.physical_id))
-    ends_at = int(now) + int(event.properties["Seconds"])
-    last = is_true(event.properties["Last"])
-    waits.register(Window(digest, number, last, str(event.properties["Handle"]), ends_at))
+    waits.register(window)
     waits.signal(releases)
     return answer(physical_id)

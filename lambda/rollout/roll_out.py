@@ -29,6 +29,9 @@ def advance(
     at, rollout = int(now or time.time()), analysis.rollout
     release = releases.get(digest)
     if release and release.state == LIVE:
+        passes = f"passed on another hold-out set, {release.holdout_key}"
+        if releases.end_again(digest, passes):
+            return done(f"{_serves_all(digest)}; {passes}")
         return done(_serves_all(digest))  # repeated call: the first response was lost
     if release is None or release.is_final:
         return not_in_progress(digest)

@@ -33,13 +33,15 @@ def end(digest: str, execution: str, reason: str, sweeper: Sweeper, waits: WaitC
 
 
 def _stays_live(releases: Releases, digest: str, reason: str) -> bool:
-    """Record that a live release failed to move to provisioned throughput; return whether it is live.
+    """Record what failed for a live release: its evaluation, or its move to provisioned throughput.
 
-    Sets the endpoint to the route's, and cancels the move.
+    Return whether it is live. Sets the endpoint to the route's, and cancels the move.
     """
     release, live = releases.get(digest), releases.route().live
     if release is None or release.state != LIVE:
         return False
+    if releases.end_again(digest, f"not passed on another hold-out set: {reason}"):
+        return True
     endpoint = live.endpoint if live and live.digest == digest else ""
     if is_throughput(endpoint):
         # The move succeeded, and the step's response was lost.

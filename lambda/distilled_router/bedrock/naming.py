@@ -83,6 +83,11 @@ def is_owned(tags: list[dict[str, str]], owner: str) -> bool:
     return {"key": OWNER_TAG, "value": owner} in tags
 
 
+def holdout_digest(key: str) -> str:
+    """Return 8 hex digits of a hold-out set's key, by which tags and wait conditions tell the sets apart."""
+    return hashlib.sha256(key.encode()).hexdigest()[:8]
+
+
 def violated_pattern(name: str) -> re.Pattern[str] | None:
     """Return the pattern of job or model names that a release's name violates, or None.
 

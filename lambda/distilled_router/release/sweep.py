@@ -280,7 +280,7 @@ class Sweeper:
 
         The grading may have ended without its job. During the rollout nobody waits for one.
         """
-        waiting = [release for release in known if not release.is_final and release.state != ROLLING_OUT]
+        waiting = [release for release in known if not release.is_over and release.state != ROLLING_OUT]
         wanted = {evaluation_jobs.job_name(self.owner, release): _in_progress(release) for release in waiting}
         for item in found:
             reason = wanted.get(item.name)
@@ -419,17 +419,22 @@ class Sweeper:
     def _end_abandoned(self, result: Sweep) -> None:
         """Fail releases whose execution was stopped, timed out or disappeared."""
         for release in list(self.releases.all()):
-            if not release.is_final and release.execution:
+            if not release.is_over and release.execution:
                 with result.trying(release.execution):
                     self._end_if_abandoned(release)
 
     def _end_if_abandoned(self, release: Release) -> None:
         execution = executions.find(self.stepfunctions, release.execution)
-        young = -_AHEAD_SECONDS <= self.now() - release.started_at < START_GRACE_SECONDS
+        began = release.updated_at if release.is_reevaluated else release.started_at
+        young = -_AHEAD_SECONDS <= self.now() - began < START_GRACE_SECONDS
         if executions.is_open(execution) or (execution is None and young):
             return
         reason = f"its execution is {execution['status'] if execution else 'gone'}: {release.execution}"
-        if self.releases.transition(release.digest, FAILED, reason, of_execution=release.execution):
+        if release.is_reevaluated:
+            ended = self.releases.end_again(release.digest, f"it was not evaluated again: {reason}")
+        else:
+            ended = self.releases.transition(release.digest, FAILED, reason, of_execution=release.execution)
+        if ended:
             count("FailedReleases", self.owner)
 
     def _withdraw_orphans(self) -> None:

@@ -40,6 +40,10 @@ FINAL = frozenset({LIVE, RETIRED, FAILED, SUPERSEDED})
 
 # Condition: still the attempt that was read, or one whose execution a person damaged.
 _SAME_ATTEMPT = "(#execution = :of_execution OR NOT attribute_type(#execution, :string))"
+# Condition: no writer has started this attempt or a later one. `:attempt` is the new value.
+_IS_NEXT = "NOT attribute_type(#attempt, :number) OR #attempt < :attempt"
+_STATE = {"#state": "state"}
+SERVES_ALL = "serves all requests"
 # Seconds that a step may take: the timeout of its function.
 CREATING_SECONDS = 300
 # Seconds for which a write is retried that conflicts with a transaction on the same item.
@@ -81,7 +85,11 @@ class Release:
         rolled_back: epoch second at which an operator rolled the release back; 0 if none did.
         seal: key of the seals on the attempt's files (`aws.objects.Seal`); empty if it began before there
             were any.
+        holdout_key: key of the hold-out set on which the attempt evaluates; empty if it began before it was
+            noted.
         holdout_sha256: SHA-256 of the hold-out set; empty until it is known.
+        passed_on: key of the hold-out set on which the gate last let the release pass.
+        reevaluating: whether the attempt evaluates the live release again, on another hold-out set.
     """
 
     digest: str
@@ -105,7 +113,10 @@ class Release:
     creating_until: int = 0
     rolled_back: int = 0
     seal: str = field(default="", repr=False)
+    holdout_key: str = ""
     holdout_sha256: str = ""
+    passed_on: str = ""
+    reevaluating: bool = False
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> Release:
@@ -149,6 +160,21 @@ class Release:
         """Return whether the release is in a final state."""
         return self.state in FINAL
 
+    @property
+    def is_reevaluated(self) -> bool:
+        """Return whether the release is live and its attempt evaluates it again."""
+        return self.state == LIVE and self.reevaluating
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether no attempt is in progress."""
+        return self.is_final and not self.is_reevaluated
+
+    @property
+    def has_passed(self) -> bool:
+        """Return whether the gate let it pass on the hold-out set that it was last to be evaluated on."""
+        return self.passed_on == self.holdout_key
+
 
 class Releases:
     """Reads and writes an owner's items of the releases table.
@@ -187,7 +213,16 @@ class Releases:
         change = self._moving(digest, state, message, fields)
         return self._write(change if of_execution is None else _of_attempt(change, of_execution))
 
-    def begin(self, digest: str, *, attempt: int, execution: str, request_id: str, source: str = "") -> bool:
+    def begin(
+        self,
+        digest: str,
+        *,
+        attempt: int,
+        execution: str,
+        request_id: str,
+        source: str = "",
+        holdout_key: str = "",
+    ) -> bool:
         """Start an attempt. Return False if another writer has started this attempt or a later one."""
         now = int(self.now())
         fields = {
@@ -203,7 +238,10 @@ class Releases:
             "throughput": "",
             "rolled_back": 0,
             "seal": secrets.token_hex(32),
+            "holdout_key": holdout_key,
             "holdout_sha256": "",
+            "passed_on": "",
+            "reevaluating": False,
             "started_at": now,
             "updated_at": now,
             "step": -1,
@@ -211,14 +249,48 @@ class Releases:
             "rolling_since": 0,
             "probed": "",
         }
-        # `:attempt` is the new value.
+        return self._write(self._change(digest, fields, _IS_NEXT, {":number": "N"}))
+
+    def begin_again(
+        self, digest: str, *, attempt: int, execution: str, request_id: str, holdout_key: str
+    ) -> bool:
+        """Start an attempt that only evaluates the live release, on another hold-out set.
+
+        The release stays live whatever comes out. Return False if it is not live any more, or another writer
+        has started this attempt or a later one.
+        """
+        fields = {
+            "message": f"{SERVES_ALL}; it is to be evaluated on another hold-out set",
+            "attempt": attempt,
+            "execution": execution,
+            "request_id": request_id,
+            "seal": secrets.token_hex(32),
+            "holdout_key": holdout_key,
+            "holdout_sha256": "",
+            "reevaluating": True,
+            "updated_at": int(self.now()),
+        }
+        values = {":number": "N", ":live": LIVE}
+        return self._write(self._change(digest, fields, f"({_IS_NEXT}) AND #state = :live", values, _STATE))
+
+    def evaluating(self, digest: str, message: str) -> bool:
+        """Say what the evaluation does now. Return False if the release has ended.
+
+        A live release that is evaluated again stays live.
+        """
+        return self.transition(digest, EVALUATING, message) or self._note_again(
+            digest, f"{SERVES_ALL}; on another hold-out set, {message}"
+        )
+
+    def end_again(self, digest: str, message: str) -> bool:
+        """End the evaluation of a live release, which stays live. Return False if none is in progress."""
+        return self._note_again(digest, f"{SERVES_ALL}; {message}", reevaluating=False)
+
+    def _note_again(self, digest: str, message: str, **fields: Any) -> bool:
+        changes = {"message": message, **fields, "updated_at": int(self.now())}
+        condition, values = "#state = :live AND #again = :again", {":live": LIVE, ":again": True}
         return self._write(
-            self._change(
-                digest,
-                fields,
-                "NOT attribute_type(#attempt, :number) OR #attempt < :attempt",
-                {":number": "N"},
-            )
+            self._change(digest, changes, condition, values, {**_STATE, "#again": "reevaluating"})
         )
 
     @property
@@ -345,9 +417,10 @@ class Releases:
         moved = len(writes)
         live = {
             "state": LIVE,
-            "message": "serves all requests, restored by a rollback",
+            "message": f"{SERVES_ALL}, restored by a rollback",
             "endpoint": endpoint,
             "rolled_back": 0,
+            "reevaluating": False,
             **fields,
             "updated_at": now,
         }
@@ -497,12 +570,16 @@ class Releases:
         fields: Mapping[str, Any],
         condition: str | None = None,
         values: Mapping[str, Any] | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Return UpdateItem's parameters, with placeholders for names: `state` and others are reserved."""
+        """Return UpdateItem's parameters, with placeholders for names: `state` and others are reserved.
+
+        `values` and `names` are those of the condition.
+        """
         change: dict[str, Any] = {
             "Key": {"id": self.key(f"{RELEASE}{digest}")},
             "UpdateExpression": "SET " + ", ".join(f"#{name} = :{name}" for name in fields),
-            "ExpressionAttributeNames": {f"#{name}": name for name in fields},
+            "ExpressionAttributeNames": {**{f"#{name}": name for name in fields}, **(names or {})},
             "ExpressionAttributeValues": {**{f":{name}": v for name, v in fields.items()}, **(values or {})},
         }
         if condition:

@@ -32,6 +32,7 @@ class Window:
 
     Attributes:
         digest: the release that the stack waits for.
+        holdout: 8 hex digits of the hold-out set on which it is evaluated; empty for an earlier version.
         number: position in the chain.
         last: whether no window follows.
         url: URL of the handle. It is a secret: anyone who has it can end the wait.
@@ -43,6 +44,12 @@ class Window:
     last: bool
     url: str
     ends_at: int
+    holdout: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return the name under which the window is registered."""
+        return f"{self.digest}{self.holdout and f'-{self.holdout}'}@{self.number}"
 
 
 def send_signal(url: str, body: bytes) -> bool:
@@ -76,11 +83,11 @@ class WaitConditions:
 
     def register(self, window: Window) -> None:
         """Register a window. Registering it twice changes nothing."""
-        self._table.put_item(Item={"id": self._key(window.digest, window.number), **asdict(window)})
+        self._table.put_item(Item={"id": self._key(window.name), **asdict(window)})
 
-    def remove(self, digest: str, number: int) -> None:
-        """Remove a window: its stack no longer waits."""
-        self._table.delete_item(Key={"id": self._key(digest, number)})
+    def remove(self, name: str) -> None:
+        """Remove the window of that name: its stack no longer waits."""
+        self._table.delete_item(Key={"id": self._key(name)})
 
     def windows(self) -> Iterator[Window]:
         """Yield every registered window; those that a person damaged are left out."""
@@ -102,16 +109,18 @@ class WaitConditions:
         for window in self.windows():
             outcome = self._outcome(window, releases, margin_seconds)
             if outcome and self._send(window, *outcome):
-                self.remove(window.digest, window.number)
+                self.remove(window.name)
                 ended += 1
         return ended
 
-    def _key(self, digest: str, number: int) -> str:
-        return f"{self._prefix}{digest}@{number}"
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}{name}"
 
     def _outcome(self, window: Window, releases: Releases, margin: float) -> tuple[bool, str] | None:
         release = releases.get(window.digest)
-        if release and release.state in {LIVE, RETIRED}:
+        if release and release.state == LIVE and release.is_over and not release.has_passed:
+            return False, f"release {release.digest} {release.message}"
+        if release and release.state in {LIVE, RETIRED} and release.is_over:
             return True, f"release {release.digest} is live"
         if release and release.state in {FAILED, SUPERSEDED}:
             return False, f"release {release.digest} {release.state}: {release.message}"
@@ -123,7 +132,7 @@ class WaitConditions:
         status = "SUCCESS" if succeeded else "FAILURE"
         signal = {
             "Status": status,
-            "UniqueId": f"{window.digest}-{window.number}",
+            "UniqueId": window.name.replace("@", "-"),
             "Data": reason[:200],
             "Reason": shortened(reason),
         }
@@ -143,4 +152,4 @@ def _window(item: Mapping[str, Any]) -> Window | None:
     number, ends_at = whole(item.get("number")), whole(item.get("ends_at"))
     if number is None or ends_at is None:
         return None
-    return Window(digest, number, bool(item.get("last")), url, ends_at)
+    return Window(digest, number, bool(item.get("last")), url, ends_at, str(item.get("holdout", "")))

@@ -152,3 +152,19 @@ def test_endpoints_are_named_in_short() -> None:
         "throughput abc",
         "",
     ]
+
+
+def test_live_release_that_has_not_passed_on_another_holdout_set_is_told(
+    at: Deployed, releases: Releases
+) -> None:
+    begin(releases, A, 900, RETIRED, holdout_key="datasets/1/holdout.jsonl")
+    begin(
+        releases, B, 800, LIVE, holdout_key="datasets/1/holdout.jsonl", passed_on="datasets/1/holdout.jsonl"
+    )
+    assert "hold-out set datasets/1/holdout.jsonl\n" in shown(at)
+    assert "not passed yet" not in shown(at)
+    releases.begin_again(B, attempt=2, execution="", request_id="s", holdout_key="datasets/2/holdout.jsonl")
+    releases.end_again(B, "not passed on another hold-out set: refused by the gate")
+    text = shown(at)
+    assert "serves all requests; not passed on another hold-out set: refused by the gate" in text
+    assert "hold-out set datasets/2/holdout.jsonl, not passed yet" in text

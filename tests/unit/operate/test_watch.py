@@ -231,3 +231,23 @@ def test_no_text_of_a_release_controls_the_terminal(
     )
     assert "\\u001b]0;title" in text
     assert controls(text) == []
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_evaluation_of_the_live_release_is_followed(
+    at: Deployed, releases: Releases, services: Services, passes: bool
+) -> None:
+    begin(releases)
+    releases.update(A, state=LIVE, passed_on="old")
+    assert releases.begin_again(A, attempt=2, execution="arn:again", request_id="s", holdout_key="new")
+    services.counts["arn:again"] = {"succeeded": 1, "total": 4}
+
+    def ends() -> None:
+        releases.update(A, **({"passed_on": "new"} if passes else {}))
+        releases.end_again(A, "passed" if passes else "not passed: refused by the gate")
+
+    code, text = followed(at, lambda: releases.evaluating(A, "12 questions"), ends)
+    assert code == (0 if passes else 1)
+    assert "live: serves all requests; on another hold-out set, 12 questions" in text
+    assert "hold-out: 1 of 4 shards" in text
+    assert ("refused by the gate" in text) is not passes

@@ -103,6 +103,28 @@ def test_failure_carries_the_reason_of_the_release(
     assert "no capacity" in signal["Reason"]
 
 
+def test_a_stack_waits_for_the_evaluation_on_another_holdout_set(
+    running: Releases, waits: WaitConditions, handles: Handles
+) -> None:
+    """The window is registered under a name of its own: the Delete of the one before leaves it."""
+    running.update(DIGEST, state=LIVE, holdout_key="old", passed_on="old")
+    assert running.begin_again(
+        DIGEST, attempt=2, execution="arn:execution:2", request_id="s", holdout_key="new"
+    )
+    before = event()
+    asked = Event.parse({**before.raw, "ResourceProperties": {**before.properties, "Holdout": "0a1b2c3d"}})
+    result = handle(asked, waits, running, NOW)
+    assert result["PhysicalResourceId"] == f"{OWNER}-{DIGEST}-0a1b2c3d-wait-1"
+    handle(event("Delete", physical_id=f"{OWNER}-{DIGEST}-wait-1"), waits, running, NOW)
+    assert len(list(waits.windows())) == 1
+    assert handles.signals == []
+    running.end_again(DIGEST, "not passed: refused by the gate")
+    assert waits.signal(running) == 1
+    [(_, signal)] = handles.signals
+    assert signal["Status"] == "FAILURE"
+    assert "refused by the gate" in signal["Reason"]
+
+
 def test_a_release_that_ended_before_the_window_was_registered_ends_it_at_once(
     running: Releases, waits: WaitConditions, handles: Handles
 ) -> None:
