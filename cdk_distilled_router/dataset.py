@@ -18,6 +18,8 @@ from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.props import RETAIN, JobProps, RetentionProps
 from distilled_router.cost.estimate import Spec
 
+TRAINING, HOLDOUT = "training", "holdout"
+
 
 @dataclass(frozen=True)
 class DatasetFile:
@@ -74,24 +76,29 @@ class DatasetFiles:
     """The files of a data set.
 
     Args:
-        digest: hex digits of the files' content or versions.
-        holdout, training: locations of the files; no `training` if the job trains on invocation logs.
+        digest: hex digits of all that decides the training file.
+        holdout_digest: hex digits of the hold-out set's content or version.
+        holdout, training: locations of the files; no `training` for a hold-out set alone.
         source_key: ARN of the key that encrypts the source files, if it isn't the data bucket's.
         use_logged_answers: whether the job trains on logged answers, without asking the teacher.
     """
 
-    digest: str
+    holdout_digest: str
     holdout: DatasetFile
+    digest: str = ""
     training: DatasetFile | None = None
     source_key: str | None = None
     use_logged_answers: bool = False
 
-    def properties(self) -> dict[str, object]:
-        """Return the files as properties of the custom resource."""
+    def properties(self, published: str) -> dict[str, object]:
+        """Return the files as properties of the custom resource that publishes one of them."""
+        is_training = published == TRAINING
         return {
-            "Digest": self.digest,
+            "Digest": self.digest if is_training else self.holdout_digest,
+            "Publishes": published,
             **({"UseLoggedAnswers": True} if self.use_logged_answers else {}),
-            **({"Training": self.training.properties()} if self.training else {}),
+            # The resource of the training file also checks it against the hold-out set.
+            **({"Training": self.training.properties()} if self.training and is_training else {}),
             "Holdout": self.holdout.properties(),
             # A new property sends an Update at the upgrade, which adds the attributes with the hashes.
             "Hashes": "sha256",
@@ -109,9 +116,11 @@ class DatasetFiles:
 class Dataset(Construct):
     """Validates the files against Bedrock's rules before anything costs money, and publishes them.
 
+    Each file has a custom resource of its own, so that another hold-out set leaves the training file alone.
+
     Attributes:
         training_key, holdout_key: keys in the data bucket, under `datasets/<digest>/`.
-        resource: the custom resource; resources that read the files must depend on it.
+        resource: the custom resource that ends last; resources that read the files must depend on it.
     """
 
     def __init__(
@@ -141,7 +150,7 @@ class Dataset(Construct):
         """
         super().__init__(scope, construct_id)
         self.training_key = f"datasets/{files.digest}/training.jsonl"
-        self.holdout_key = f"datasets/{files.digest}/holdout.jsonl"
+        self.holdout_key = f"datasets/{files.holdout_digest}/holdout.jsonl"
         known = [*registering(self, hosting), *spending(cost)]
         permissions = [*files.permissions(), *self._publishing(bucket), *known]
         role = may.function_role(self, "Role", permissions)
@@ -157,28 +166,38 @@ class Dataset(Construct):
             props=FunctionProps(timeout=cdk.Duration.minutes(10), memory_mb=1024),
         )
         provider = ResourceProvider(self, "Provider", on_event=handler, hosting=hosting)
-        properties = {
-            "Bucket": bucket.bucket_name,
-            "Method": props.method,
-            **cost_properties(cost, props),
-            **files.properties(),
-            "Retain": retention.data == "retain",
-        }
-        self.resource = cdk.CustomResource(
-            self,
-            "Resource",
-            resource_type="Custom::BedrockDataset",
-            service_token=provider.service_token,
-            properties=properties,
-        )
+
+        def resource(construct_id: str, published: str) -> cdk.CustomResource:
+            declared = cdk.CustomResource(
+                self,
+                construct_id,
+                resource_type="Custom::BedrockDataset",
+                service_token=provider.service_token,
+                properties={
+                    "Bucket": bucket.bucket_name,
+                    "Method": props.method,
+                    **({} if published == HOLDOUT and files.training else cost_properties(cost, props)),
+                    **files.properties(published),
+                    "Retain": retention.data == "retain",
+                },
+            )
+            # The policy must exist before the first event.
+            declared.node.add_dependency(role)
+            return declared
+
+        self._training = resource("Resource", TRAINING) if files.training else None
+        self.resource = resource("Holdout", HOLDOUT)
+        if self._training:
+            # Nothing is published unless both files are valid together.
+            self.resource.node.add_dependency(self._training)
         may.tag_roles(self, owner)
-        # The policy must exist before the first event.
-        self.resource.node.add_dependency(role)
 
     @property
     def training_sha256(self) -> str:
         """The SHA-256 of the published training file, for `JobData`; known at deployment."""
-        return self.resource.get_att_string("TrainingSha256")
+        if self._training is None:
+            raise ValueError(f"{self.node.path} has no training file.")
+        return self._training.get_att_string("TrainingSha256")
 
     @property
     def holdout_sha256(self) -> str:

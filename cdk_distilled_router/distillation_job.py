@@ -32,9 +32,23 @@ from distilled_router.bedrock.naming import (
     HOLDOUT_TAG,
     OWNER_TAG,
     TRAINING_TAG,
+    holdout_tag,
     release_name,
 )
 from distilled_router.env import CreateJobEnv, Env
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierName:
+    """The name of a job by an earlier version, which counted something else in its digest.
+
+    Args:
+        job_name: the name.
+        keep: what to do to keep the job, as a sentence without its full stop.
+    """
+
+    job_name: str
+    keep: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +62,7 @@ class JobOptions:
             USD a month. `data` decides whether the job's output stays.
         fallback_model: model that answers queries where no release does. The deployment checks that it can,
             before it pays for the job.
+        earlier: the name that an earlier version gave the same job. An update from that name is refused.
         tags: tags of job and model, in addition to the owner's.
     """
 
@@ -55,6 +70,7 @@ class JobOptions:
     vpc: VpcConfig | None = None
     retention: RetentionProps = RETAIN
     fallback_model: str | None = None
+    earlier: EarlierName | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -154,12 +170,13 @@ class DistillationJob(Construct):
 
     def _properties(self) -> dict[str, object]:
         """Return the custom resource's properties: the request, and how to treat job and model."""
-        retention = self.options.retention
+        retention, earlier = self.options.retention, self.options.earlier
         properties = {
             **self._request(),
             "MadeLater": self._inputs.data.made_later or None,
             "AllowLegacy": self.props.allow_legacy,
             "FallbackModel": self.options.fallback_model,
+            "Earlier": earlier and {"JobName": earlier.job_name, "Keep": earlier.keep},
             "RetainModel": retention.models == "retain",
             "RetainOutput": retention.data == "retain",
             "Tags": {**self.tags, OWNER_TAG: self.owner, DIGEST_TAG: self.digest, **self._hashes()},
@@ -169,7 +186,8 @@ class DistillationJob(Construct):
     def _hashes(self) -> dict[str, str]:
         """Return the tags with the SHA-256 of the published files, as far as they are given."""
         data = self._inputs.data
-        known = {TRAINING_TAG: data.training_sha256, HOLDOUT_TAG: data.holdout_sha256}
+        holdout = holdout_tag(data.holdout_key) if data.holdout_key else HOLDOUT_TAG
+        known = {TRAINING_TAG: data.training_sha256, holdout: data.holdout_sha256}
         return {tag: value for tag, value in known.items() if value}
 
     @property

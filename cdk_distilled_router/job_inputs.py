@@ -76,6 +76,8 @@ class JobData:
         training_sha256, holdout_sha256: SHA-256 of the rows, and of the hold-out set that a release evaluates
             the model on, such as those of a `Dataset`. The job is created, and its model deployed, only if
             the files have them. Default: they are not checked; a labelling tells its own.
+        holdout_key: key of that hold-out set; only with it can another set get another hash. Default: the job
+            has one hold-out set.
         account: owns the buckets of `invocation_logs` and of validators given as S3 URIs. Default: the
             stack's account.
     """
@@ -86,6 +88,7 @@ class JobData:
     made_later: bool = False
     training_sha256: str | None = None
     holdout_sha256: str | None = None
+    holdout_key: str | None = None
     account: str | None = None
 
 

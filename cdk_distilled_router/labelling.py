@@ -17,7 +17,7 @@ from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting, VpcConfig, attached
 from cdk_distilled_router.common.ownership import claimant, registering, requests_table, resource_env
 from cdk_distilled_router.common.provider import ResourceProvider
-from cdk_distilled_router.dataset import DatasetFile, QueriesFolder, cost_properties, spending
+from cdk_distilled_router.dataset import Dataset, DatasetFile, QueriesFolder, cost_properties, spending
 from cdk_distilled_router.distillation_job import DistillationJob
 from cdk_distilled_router.labelling_machine import LabellingMachine, LabellingSteps
 from cdk_distilled_router.props import RETAIN, LabellingProps, RetentionProps
@@ -84,19 +84,19 @@ class LabellingSources:
 
     Args:
         queries: the raw queries.
-        holdout: a separate hold-out set. Default: some of the queries are held out.
+        holdout: publishes a separate hold-out set. Give it to the job as well. Default: some of the queries
+            are held out.
         source_key: ARN of the key that encrypts the source files, if it isn't the data bucket's.
     """
 
     queries: DatasetFile | QueriesFolder
-    holdout: DatasetFile | None = None
+    holdout: Dataset | None = None
     source_key: str | None = None
 
     def permissions(self) -> list[may.Permission]:
         """Return the permissions to read the files."""
         return [
             *self.queries.permissions(),
-            *(self.holdout.permissions() if self.holdout else []),
             may.source_key(self.source_key),
         ]
 
@@ -153,7 +153,8 @@ class Labelling(Construct):
         batch_role = self._batch_role()
         permissions = [*sources.permissions(), *self._resource_permissions(), *spending(cost)]
         role = may.function_role(self, "Role", permissions)
-        step_role = may.function_role(self, "StepRole", self._step_permissions(batch_role))
+        steps = [*self._step_permissions(batch_role), *self._reading(sources.holdout)]
+        step_role = may.function_role(self, "StepRole", steps)
         may.grant(job.maker_role, self._describe())
         check = self._cost_check(role, cost) if cost and cost.job else None
         self.machine = self._machine(step_role, batch_role, check)
@@ -182,7 +183,7 @@ class Labelling(Construct):
             # As JSON text: CloudFormation turns numbers into strings.
             "Plan": json.dumps(self._plan.of_job(self._job), sort_keys=True),
             "Queries": sources.queries.properties(),
-            **({"Holdout": sources.holdout.properties()} if sources.holdout else {}),
+            **({"Holdout": _published(sources.holdout)} if sources.holdout else {}),
             "QueriesPerShard": self._plan.props.queries_per_shard,
             # Says that the functions seal what they write (`labelling.seals`).
             "Seals": "hmac-sha256",
@@ -309,6 +310,10 @@ class Labelling(Construct):
             *self._describe(),
         ]
 
+    def _reading(self, holdout: Dataset | None) -> list[may.Permission]:
+        """Return what reading a supplied hold-out set needs."""
+        return [may.objects(self._bucket, self, ["GetObject"], [holdout.holdout_key])] if holdout else []
+
     def _reading_seal(self) -> list[may.Permission]:
         """Return what reading the seal of the labels' folder needs."""
         seals = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": [self._labels]}}
@@ -345,6 +350,11 @@ class Labelling(Construct):
             may.executions(self._job.labelling_machine_arn, "DescribeExecution", *more),
             self._hosting.describe_executions(),
         ]
+
+
+def _published(holdout: Dataset) -> dict[str, str]:
+    """Return a published hold-out set as a property of the custom resource."""
+    return {"Key": holdout.holdout_key, "Sha256": holdout.holdout_sha256}
 
 
 def _network(vpc: VpcConfig | None) -> dict[str, Sequence[str]]:

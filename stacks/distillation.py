@@ -12,9 +12,10 @@ from constructs import Construct
 
 from cdk_distilled_router.common.hosting import Hosting
 from cdk_distilled_router.dataset import Dataset, DatasetFile, DatasetFiles, QueriesFolder
-from cdk_distilled_router.distillation_job import DistillationJob, JobOptions
+from cdk_distilled_router.distillation_job import DistillationJob, EarlierName, JobOptions
 from cdk_distilled_router.job_inputs import InvocationLogs, JobData
 from cdk_distilled_router.labelling import Labelling, LabellingPlan, LabellingSources
+from distilled_router.cost.estimate import Spec
 from distilled_router.links import inside
 from stacks import costs
 from stacks.identity import Identity
@@ -64,11 +65,12 @@ class DistillationStack(cdk.Stack):
 
     def _learn_from_rows(self) -> None:
         """Train on rows that have labels."""
-        dataset = self._dataset(self._file("training"))
+        dataset = self._dataset(self._file("training"), self._cost)
         self.job = self._job(
             JobData(
                 training_key=dataset.training_key,
                 training_sha256=dataset.training_sha256,
+                holdout_key=dataset.holdout_key,
                 holdout_sha256=dataset.holdout_sha256,
             )
         )
@@ -83,9 +85,14 @@ class DistillationStack(cdk.Stack):
             use_prompt_response=given.use_logged_answers,
             metadata=given.log_filters,
         )
-        dataset = self._dataset(None)
+        dataset = self._dataset(None, self._cost)
         self.job = self._job(
-            JobData(invocation_logs=logs, holdout_sha256=dataset.holdout_sha256, account=given.source_account)
+            JobData(
+                invocation_logs=logs,
+                holdout_key=dataset.holdout_key,
+                holdout_sha256=dataset.holdout_sha256,
+                account=given.source_account,
+            )
         )
         self.job.resource.node.add_dependency(dataset.resource)
 
@@ -98,8 +105,16 @@ class DistillationStack(cdk.Stack):
             dataset=identity.dataset_digest,
             props=settings.labelling,
         )
+        # The labelling has a limit of its own.
+        holdout = self._dataset(None, None) if settings.dataset.holdout else None
         self.job = self._job(
-            JobData(training_key=plan.training_key, validators=plan.validation_keys, made_later=True)
+            JobData(
+                training_key=plan.training_key,
+                validators=plan.validation_keys,
+                made_later=True,
+                holdout_key=holdout.holdout_key if holdout else None,
+                holdout_sha256=holdout.holdout_sha256 if holdout else None,
+            )
         )
         self.labelling = Labelling(
             self,
@@ -107,7 +122,7 @@ class DistillationStack(cdk.Stack):
             job=self.job,
             sources=LabellingSources(
                 queries=self._queries(),
-                holdout=self._file("holdout") if settings.dataset.holdout else None,
+                holdout=holdout,
                 source_key=settings.dataset.source_key,
             ),
             plan=plan,
@@ -116,9 +131,9 @@ class DistillationStack(cdk.Stack):
             retention=settings.retention,
             hosting=self._hosting,
         )
-        self.holdout_key = plan.holdout_key
+        self.holdout_key = holdout.holdout_key if holdout else plan.holdout_key
 
-    def _dataset(self, training: DatasetFile | None) -> Dataset:
+    def _dataset(self, training: DatasetFile | None, cost: Spec | None) -> Dataset:
         settings = self._settings
         dataset = Dataset(
             self,
@@ -127,13 +142,14 @@ class DistillationStack(cdk.Stack):
             bucket=self._bucket,
             files=DatasetFiles(
                 digest=self._identity.dataset_digest,
+                holdout_digest=self._identity.holdout_digest,
                 holdout=self._file("holdout"),
                 training=training,
                 source_key=settings.dataset.source_key,
                 use_logged_answers=settings.dataset.use_logged_answers,
             ),
             props=settings.distillation,
-            cost=self._cost,
+            cost=cost,
             retention=settings.retention,
             hosting=self._hosting,
         )
@@ -155,9 +171,21 @@ class DistillationStack(cdk.Stack):
                 vpc=self._hosting.vpc,
                 retention=settings.retention,
                 fallback_model=settings.router.base_model,
+                earlier=self._earlier(),
                 tags=settings.tags,
             ),
             hosting=self._hosting,
+        )
+
+    def _earlier(self) -> EarlierName | None:
+        """Return the job's name by earlier versions, which counted the hold-out set in the model's digest."""
+        identity = self._identity
+        if not identity.earlier_job_name:
+            return None
+        return EarlierName(
+            job_name=identity.earlier_job_name,
+            keep=f'To keep it, set dataset.holdout_in_digest = "{identity.holdout_setting}" in the '
+            "environment's settings",
         )
 
     def _queries(self) -> DatasetFile | QueriesFolder:

@@ -1,6 +1,7 @@
 """Compute the digest of everything that decides a model, and the names that end in it.
 
-With the same digest, a deployment reuses the model instead of paying for it again.
+With the same digest, a deployment reuses the model instead of paying for it again. What a model is evaluated
+on has a digest of its own.
 """
 
 import hashlib
@@ -12,14 +13,18 @@ from typing import Self
 
 from distilled_router.bedrock import naming
 from distilled_router.bedrock.naming import release_name, throughput_name
+from distilled_router.data.conversation import InvalidRow, queries_of
 from distilled_router.links import inside
 from distilled_router.task.task import Task
 from stacks.settings import PROJECT, Problem, Settings, SettingsError, is_s3
 
+# Between the URI of an S3 object and its version.
+_VERSIONED = "?versionId="
+
 
 @dataclass(frozen=True)
 class Identity:
-    """The digest of everything that decides an environment's model, and the names derived from it.
+    """The digests of an environment's model and hold-out set, and the names derived from them.
 
     Args:
         settings: the environment's settings.
@@ -77,23 +82,74 @@ class Identity:
 
     @cached_property
     def dataset_digest(self) -> str:
-        """Return 16 hex digits of the data: the content of files, the URI and version of S3 objects."""
-        dataset = self.settings.dataset
-        if dataset.labels == "teacher":
-            return naming.digest(self._curated(), 16)
-        if dataset.source == "invocation_logs":
-            return naming.digest({"holdout": self._source("holdout"), **self._logs()}, 16)
-        if dataset.source == "file":
-            self._check_files("training", "holdout")
-        return naming.digest({name: self._source(name) for name in ("training", "holdout")}, 16)
+        """Return 16 hex digits of the training data: the content of files, URI and version of S3 objects."""
+        return self._dataset_digest(self._counted)
+
+    @cached_property
+    def holdout_digest(self) -> str:
+        """Return 16 hex digits of the supplied hold-out set; empty if there is none."""
+        return naming.digest({"holdout": self._source("holdout")}, 16) if self._has_holdout else ""
 
     @cached_property
     def digest(self) -> str:
         """Return 12 hex digits of everything that decides the model."""
+        return self._digest(self.dataset_digest)
+
+    @property
+    def earlier_job_name(self) -> str:
+        """Return the job's name by earlier versions, which counted the hold-out set; empty if equal."""
+        if not self._has_holdout:
+            return ""
+        name = release_name(self.settings.owner, self._digest(self._dataset_digest(self._source("holdout"))))
+        return "" if name == self.job_name else name
+
+    @property
+    def holdout_setting(self) -> str:
+        """Return the value of dataset.holdout_in_digest that keeps the job of that name."""
+        source = self._source("holdout")
+        return source if isinstance(source, str) else _VERSIONED.join(source)
+
+    @property
+    def _has_holdout(self) -> bool:
+        return self.settings.dataset.holdout is not None
+
+    @property
+    def _counted(self) -> object:
+        """Return what counts in the model's digest of a supplied hold-out set; None if nothing does."""
+        dataset = self.settings.dataset
+        if given := dataset.holdout_in_digest:
+            return given.split(_VERSIONED) if is_s3(given) else given
+        return self._held_out_queries() if dataset.labels == "teacher" and dataset.holdout else None
+
+    def _held_out_queries(self) -> object:
+        """Return what identifies the queries to which none for training may be similar."""
+        location = str(self.settings.dataset.holdout)
+        if is_s3(location):
+            return self._source("holdout")  # nobody knows them at synthesis
+        self._check_files("holdout")
+        lines = inside(self.project, location).read_text("utf-8-sig", "surrogateescape").split("\n")
+        try:
+            return {"queries": naming.digest({"queries": sorted(set(queries_of(lines)))}, 64)}
+        except InvalidRow:
+            return self._source("holdout")  # the deployment refuses it with all that is wrong
+
+    def _dataset_digest(self, holdout: object) -> str:
+        """Return 16 hex digits of the training data, with what counts of a supplied hold-out set."""
+        dataset = self.settings.dataset
+        if dataset.labels == "teacher":
+            return naming.digest(self._curated(holdout), 16)
+        counted = {"holdout": holdout} if holdout else {}
+        if dataset.source == "invocation_logs":
+            return naming.digest({**counted, **self._logs()}, 16)
+        if dataset.source == "file":
+            self._check_files("training", "holdout")
+        return naming.digest({"training": self._source("training"), **counted}, 16)
+
+    def _digest(self, dataset_digest: str) -> str:
         spec = self.settings.distillation
         return naming.digest(
             {
-                "dataset": self.dataset_digest,
+                "dataset": dataset_digest,
                 "task": self.task_digest,
                 "teacher": spec.teacher,
                 "student": spec.student,
@@ -118,9 +174,9 @@ class Identity:
         bought = self.settings.endpoint.provisioned
         return throughput_name(self.settings.owner, bought.model_units, bought.term) if bought else ""
 
-    def _curated(self) -> dict[str, object]:
+    def _curated(self, holdout: object) -> dict[str, object]:
         """Return everything that decides the rows curated from labels."""
-        labelling, dataset = self.settings.labelling, self.settings.dataset
+        labelling = self.settings.labelling
         return {
             "labels": self.labels_digest,
             "task": self.task_digest,
@@ -129,7 +185,7 @@ class Identity:
             "minimum_agreement": labelling.minimum_agreement,
             "maximum_label_share": labelling.maximum_label_share,
             "validation_share": labelling.validation_share,
-            "holdout": self._source("holdout") if dataset.holdout else labelling.holdout_share,
+            "holdout": holdout or labelling.holdout_share,
         }
 
     def _logs(self) -> dict[str, object]:
@@ -144,7 +200,7 @@ class Identity:
             "answers": dataset.use_logged_answers,
         }
 
-    def _source(self, key: str) -> object:
+    def _source(self, key: str) -> str | list[str]:
         """Return what identifies a source: the SHA-256 of a file, or an S3 URI and its version."""
         location = str(getattr(self.settings.dataset, key))
         if is_s3(location):

@@ -20,7 +20,7 @@ from distilled_router.aws.errors import NotYetError, ResourceError
 from distilled_router.aws.metrics import count
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress, readable, waiting
 from distilled_router.bedrock import jobs, models, ownership, roles
-from distilled_router.bedrock.naming import HOLDOUT_TAG, OWNER_TAG, attempt_name
+from distilled_router.bedrock.naming import HOLDOUT_TAG, OWNER_TAG, attempt_name, holdout_tag
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.bedrock.roles import RoleNotReadyError
 from distilled_router.env import CandidateEnv
@@ -258,7 +258,7 @@ class _Poll:
         if job and not self.release.is_adopted:
             jobs.check_training(self.bedrock, self.clients.s3, job)
             tags = ownership.read_tags(self.bedrock, job["jobArn"]) or {}
-            holdout = holdout or tags.get(HOLDOUT_TAG, "")
+            holdout = holdout or tags.get(holdout_tag(self.release.holdout_key)) or tags.get(HOLDOUT_TAG, "")
             # The tags of a new model may be readable later than the model itself.
             confirmed(lambda: ownership.read_tags(self.bedrock, arn) or None, self.env.absence_seconds)
             if arn != self.release.model_arn:

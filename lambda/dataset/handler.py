@@ -1,7 +1,8 @@
 """Custom resource Dataset: validate training and hold-out files and publish them under their digest.
 
-Files are published only if all are valid. The folder's name is a digest of their content, so published files
-are never overwritten.
+Each resource publishes one of them (`Publishes`). That of the training file also checks it against the
+hold-out set, and publishes only if both are valid. The folder's name is a digest of the content, so published
+files are never overwritten with others.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def handle(
         raise ResourceError(f"{report.summary()} Nothing was published or started.")
     enforce_limit(event, _volume(report, event.properties), task, aws.bedrock)
     logger.info("data set passed", summary=report.summary())
-    _publish(event, list(sources.values()), s3)
+    # A resource of an earlier version publishes both.
+    published = str(event.properties.get("Publishes", ""))
+    _publish(event, [source for name, source in sources.items() if published in {name, ""}], s3)
     if rolls_back(event, _physical_id):
         _remove(event, event.old_properties, s3)
     uri = _physical_id(event.properties)

@@ -128,8 +128,19 @@ def handle(event: Event, now: Callable[[], float] = time.time) -> dict[str, Any]
     if event.is_delete:
         return answer(event.physical_id or "")
     name = job_spec(event.properties).job_name
+    _refuse_the_same_model(event, name)
     is_in_place = event.request_type == "Update" and event.physical_id == name
     return answer(name) if is_in_place else answer(name, RequestedAt=now())
+
+
+def _refuse_the_same_model(event: Event, name: str) -> None:
+    """Raise ResourceError if an Update would pay again for the model of a job named by an earlier version."""
+    earlier = event.properties.get("Earlier", {})
+    if event.request_type == "Update" and event.physical_id == earlier.get("JobName"):
+        raise ResourceError(
+            f"Nothing was changed: job {name} would train the model of job {event.physical_id} again, whose "
+            f"name is by an earlier version. {earlier['Keep']}. To train it again, set distillation.nonce."
+        )
 
 
 def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.time) -> dict[str, Any]:
@@ -349,9 +360,12 @@ def _sync_tags(bedrock: Any, spec: jobs.JobSpec, old: Mapping[str, Any]) -> None
     before = dict(old.get("Tags", {}))
     if before == dict(spec.tags):
         return
-    gone = sorted(before.keys() - spec.tags.keys())
+    # A release that is rolled back alone needs the hash of the hold-out set before.
+    kept = {tag for tag in (*before, *spec.tags) if tag.startswith(f"{HOLDOUT_TAG}:")}
     for job in _attempts(bedrock, spec):
         for arn in filter(None, (job["jobArn"], job.get("outputModelArn"))):
+            present = ownership.read_tags(bedrock, arn) or {}
+            others = {tag for tag in present if tag.startswith(f"{HOLDOUT_TAG}:")}
             ownership.add_tags(bedrock, arn, spec.tags)
-            if gone:
+            if gone := sorted(({*before, *others} - spec.tags.keys()) - kept):
                 ownership.remove_tags(bedrock, arn, gone)

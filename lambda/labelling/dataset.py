@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from distilled_router.aws.errors import ResourceError
 from distilled_router.aws.objects import Folder, json_lines
@@ -15,27 +14,25 @@ from distilled_router.task.task import Task
 from labelling.curation import HOLDOUT, TRAINING, VALIDATION, Curated, Labelled
 
 REPORT, REJECTS = "curation.json", "rejects.jsonl"
-GIVEN_HOLDOUT = "given-holdout.jsonl"
 
 
 def publish(
-    target: Folder, curated: Curated, plan: Plan, task: Task, given: Sequence[dict[str, Any]]
+    target: Folder, curated: Curated, plan: Plan, task: Task, given: Sequence[bytes] | None
 ) -> dict[str, str]:
     """Write the report and the rejects, and the data set's files; return their SHA-256 by name.
 
-    `given` are the rows of a supplied hold-out set. Raises ResourceError if the data set is invalid.
+    `given` are the lines of a supplied hold-out set, which is published already. Raises ResourceError if the
+    data set is invalid.
     """
     target.write_rows(REJECTS, map(asdict, curated.rejects))
     target.write(REPORT, curated.report())
     rows = {name: list(_rows(part, task)) for name, part in curated.parts.items()}
-    if HOLDOUT not in rows:
-        rows[HOLDOUT] = list(given)
     if plan.validation_share and VALIDATION not in rows:
         raise ResourceError(
             f"labelling.validation_share = {plan.validation_share:g} leaves no row for validation."
         )
     validation = json_lines(rows[VALIDATION]) if VALIDATION in rows else None
-    training, holdout = json_lines(rows[TRAINING]), json_lines(rows[HOLDOUT])
+    training, holdout = json_lines(rows[TRAINING]), given or json_lines(rows.get(HOLDOUT, ()))
     found = check_dataset(training, holdout, task, plan.method, validation=validation)
     if not found.ok:
         raise ResourceError(found.summary())

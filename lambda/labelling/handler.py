@@ -19,7 +19,7 @@ from distilled_router.aws import executions
 from distilled_router.aws.clients import client, table
 from distilled_router.aws.custom_resource import Event, answer_event, answer_poll
 from distilled_router.aws.errors import ReplacedError, ResourceError
-from distilled_router.aws.objects import Folder, Published, Seal, json_lines
+from distilled_router.aws.objects import Folder, Published, Seal
 from distilled_router.aws.state_machine import (
     StageResult,
     done,
@@ -38,7 +38,7 @@ from distilled_router.task.task import Task
 from labelling import failures, resource, seals
 from labelling.cost_check import CostCheck
 from labelling.curation import curate
-from labelling.dataset import GIVEN_HOLDOUT, publish
+from labelling.dataset import publish
 from labelling.resource import Services
 from labelling.shards import Shard, check_shards
 
@@ -124,10 +124,9 @@ def curated(
     If a shard is not labelled, that is the reason which it left in this execution.
     """
     labels, target = (Folder(s3, bucket, name, seal) for name in (plan.folder, plan.dataset_folder))
-    given, held_out = _given_holdout(plan, s3, target, seal), None
+    given, held_out = _given_holdout(plan, s3, target), None
     if given is not None:
-        lines = (line.decode() for line in json_lines(given))
-        held_out = [example.query for example in examples(lines, task)]
+        held_out = [example.query for example in examples((line.decode() for line in given), task)]
     queries, labelled = (
         {key.removeprefix(under).removesuffix(".jsonl") for key in labels.names(under)}
         for under in ("queries/", "labelled/")
@@ -140,7 +139,7 @@ def curated(
     )
     report = result.report()
     try:
-        files = publish(target, result, plan, task, given or [])
+        files = publish(target, result, plan, task, given)
     except ReplacedError:
         raise
     except ResourceError as error:
@@ -149,27 +148,17 @@ def curated(
     return {**done(told), "files": files}
 
 
-def _given_holdout(plan: Plan, s3: Any, target: Folder, seal: Seal | None) -> list[Any] | None:
-    """Return the rows of the supplied hold-out set; None if there is none.
+def _given_holdout(plan: Plan, s3: Any, target: Folder) -> list[bytes] | None:
+    """Return the lines of the supplied hold-out set; None if there is none.
 
-    Raises ReplacedError if the set is not the one that the resource published. An execution from before there
-    were hashes may use one from before there were seals.
+    Raises ReplacedError if the set is not the one that was published.
     """
-    key = f"{target.prefix}{GIVEN_HOLDOUT}"
-    if plan.holdout_sha256:
-        content = Published(target.bucket, key, plan.holdout_sha256).read(s3)
-    elif GIVEN_HOLDOUT not in target.names():
+    if not plan.holdout_sha256:
         return None
-    else:
-        found = s3.get_object(Bucket=target.bucket, Key=key)
-        if seal and not seal.is_older(found):
-            raise ReplacedError(
-                f"{target.uri(GIVEN_HOLDOUT)} exists, and this labelling's input has no SHA-256 of it. Find "
-                "out who wrote it. If dataset.holdout is set, deploy again with a higher release.attempt; "
-                "otherwise delete the file."
-            )
-        content = found["Body"].read()
-    return [json.loads(line) for line in content.splitlines() if line.strip()]
+    # Executions of an earlier version have a copy, which their resource published.
+    key = plan.holdout_key or f"{target.prefix}given-holdout.jsonl"
+    content = Published(target.bucket, key, plan.holdout_sha256).read(s3)
+    return content.splitlines(keepends=True)
 
 
 def _services() -> Services:

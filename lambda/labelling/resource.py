@@ -29,22 +29,19 @@ from distilled_router.bedrock import jobs
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.cost.estimate import Volume
 from distilled_router.cost.limit import enforce_limit
-from distilled_router.data.dataset_rules import check_dataset
-from distilled_router.data.files import DataFile, files_of
+from distilled_router.data.files import files_of
 from distilled_router.data.findings import Report
 from distilled_router.data.labelling_plan import Plan, shard_name
 from distilled_router.data.query_rules import QueryCheck
 from distilled_router.task.task import Task
 from labelling import batch, life, seals
 from labelling.cost_check import labels_name
-from labelling.dataset import GIVEN_HOLDOUT
 
 logger = Logger(child=True)
 
 # A field of onEvent's answer: the Update rolls back one to other labels.
 _ROLLS_BACK = "RollsBack"
-# And another one: the SHA-256 of the supplied hold-out set, for the execution's input.
-_HOLDOUT = "HoldoutSha256"
+_OTHER = "superseded by one with another hold-out set"
 # And another one: the number of shards, for the execution's input.
 _SHARDS = "Shards"
 
@@ -71,7 +68,6 @@ def handle(
     checks = QueryCheck(task, report)
     queries = [query for file in files for query in checks.read(file.location["Key"], file.rows())]
     checks.finish(plan.method, plan.trained_share(is_holdout_given="Holdout" in event.properties))
-    holdout = _holdout(event.properties, aws.s3, retry, task, plan.method, report)
     if not report.ok:
         raise ResourceError(f"{report.summary()} Nothing was published or started.")
     folder = Folder(aws.s3, bucket, plan.folder, seals.begin(aws.requests, plan.folder, event))
@@ -83,19 +79,17 @@ def handle(
         for name, rows in shards:
             folder.write_rows(f"queries/{name}.jsonl", rows)
         life.begin(folder)
-        if holdout:
-            holdout.publish(bucket, f"{plan.dataset_folder}{GIVEN_HOLDOUT}")
+    holdout_key = _given_holdout(event).get("Key", f"{plan.dataset_folder}holdout.jsonl")
     return answer(
         _physical_id(event.properties),
         {
             "Queries": str(len(queries)),
             "TrainingUri": f"s3://{bucket}/{plan.dataset_folder}training.jsonl",
-            "HoldoutUri": f"s3://{bucket}/{plan.dataset_folder}holdout.jsonl",
+            "HoldoutUri": f"s3://{bucket}/{holdout_key}",
             "ReportUri": f"s3://{bucket}/{plan.dataset_folder}curation.json",
         },
         **{
             _ROLLS_BACK: rolls_back(event, _physical_id),
-            _HOLDOUT: holdout.sha256 if holdout else "",
             _SHARDS: len(shards),
         },
     )
@@ -123,6 +117,9 @@ def check(event: Event, aws: Services) -> dict[str, Any]:
     if jobs.find(aws.bedrock, str(event.properties["JobName"])):
         logger.info("nothing to label: the job exists", job=event.properties["JobName"])
         return complete()
+    # The hash of another hold-out set would be missing on the job that they create.
+    if not all(executions.stop(aws.stepfunctions, arn, _OTHER) for arn in _with_other_holdout(event, aws)):
+        return pending(f"Executions of {machine} for {plan.digest} are being stopped: {_OTHER}.")
     _start(event, aws, machine, plan.digest)
     return complete()
 
@@ -146,8 +143,8 @@ def execution_input(event: Event) -> str:
     It names the resource that started the execution, for people; the steps read the plan only.
     """
     plan = json.loads(str(event.properties["Plan"]))
-    if holdout := event.raw.get(_HOLDOUT):
-        plan["holdout_sha256"] = holdout
+    if holdout := _given_holdout(event):
+        plan |= {"holdout_key": holdout["Key"], "holdout_sha256": holdout["Sha256"]}
     if shards := event.raw.get(_SHARDS):
         plan["shards"] = shards
     claimant = {"stack_id": event.stack_id, "logical_id": event.logical_id}
@@ -162,16 +159,23 @@ def _physical_id(properties: Mapping[str, Any]) -> str:
     return f"s3://{properties['Bucket']}/{_plan(properties).folder}"
 
 
-def _holdout(
-    properties: Mapping[str, Any], s3: Any, retry: Callable[..., Any], task: Task, method: str, report: Report
-) -> DataFile | None:
-    """Return the supplied hold-out set after checking it; None if there is none."""
-    given = properties.get("Holdout")
-    if given is None:
-        return None
-    source = DataFile.of("holdout", given, s3, retry)
-    check_dataset(None, source.rows(), task, method, report=report)
-    return source
+def _given_holdout(event: Event) -> Mapping[str, str]:
+    """Return key and SHA-256 of the supplied hold-out set; empty if there is none."""
+    found: Mapping[str, str] = event.properties.get("Holdout", {})
+    return found
+
+
+def _with_other_holdout(event: Event, aws: Services) -> list[str]:
+    """Return the ARNs of the model's open executions that were given another hold-out set, or none."""
+    plan, machine = _plan(event.properties), str(event.properties["StateMachineArn"])
+    wanted = _given_holdout(event)
+
+    def is_other(execution: Mapping[str, Any]) -> bool:
+        given = json.loads(str(execution["input"]))["plan"]
+        return bool(given.get("holdout_key", "") != wanted.get("Key", ""))
+
+    found = executions.of_work(aws.stepfunctions, machine, plan.digest)
+    return [str(one["executionArn"]) for one in found if executions.is_open(one) and is_other(one)]
 
 
 def _shards(queries: list[str], size: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:

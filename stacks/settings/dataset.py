@@ -16,6 +16,8 @@ _FILE = re.compile(r"([^/\\:\x00-\x1f]+/)*[^/\\:\x00-\x1f]+\.jsonl")
 _QUERIES = re.compile(r"([^/\\:\x00-\x1f]+/)*[^/\\:\x00-\x1f]+\.(jsonl|txt|csv|tsv)")
 _VERSION = re.compile(r"[A-Za-z0-9._~+/=-]{1,1024}")
 _CONTENT = re.compile(r"[0-9a-f]{16}")
+# The SHA-256 of a file, or an object and its version.
+_COUNTED = r"^([0-9a-f]{64}|s3://[^?]+\?versionId=.+)$"
 _S3_ONLY = (
     "s3://bucket/key whose key holds only letters, digits, single slashes and -!_*'(). (botocore: S3Uri)"
 )
@@ -131,6 +133,13 @@ class Dataset(Props):
         default=None,
         validate_default=True,
         description="Version id of the hold-out object, with the same rules. Default: none.",
+    )
+    holdout_in_digest: Annotated[str, StringConstraints(pattern=_COUNTED)] | None = Field(
+        default=None,
+        description="Keeps a model whose name an earlier version made from training and hold-out data: the "
+        "hold-out set of that time. A deployment that would train the model again is refused and prints the "
+        "value. Remove it when you train another model. Default: none.",
+        json_schema_extra={"x-allowed": "64 hex digits, or s3://bucket/key?versionId=version"},
     )
     source_key: KeyArn | None = Field(
         default=None,

@@ -11,7 +11,8 @@ OWNER_TAG = "distilled-router:owner"
 DIGEST_TAG = "distilled-router:digest"
 # On a labelling's batch job: the digest of its labels.
 LABELS_TAG = "distilled-router:labels"
-# On a customization job: the SHA-256 of the files that were published for it.
+# On a customization job: the SHA-256 of the files that were published for it. For a hold-out set that can be
+# replaced by another one, the tag is `holdout_tag` of its key.
 TRAINING_TAG = "distilled-router:training"
 HOLDOUT_TAG = "distilled-router:holdout"
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{12}")
@@ -86,6 +87,11 @@ def is_owned(tags: list[dict[str, str]], owner: str) -> bool:
 def holdout_digest(key: str) -> str:
     """Return 8 hex digits of a hold-out set's key, by which tags and wait conditions tell the sets apart."""
     return hashlib.sha256(key.encode()).hexdigest()[:8]
+
+
+def holdout_tag(key: str) -> str:
+    """Return the tag of a job for the SHA-256 of the hold-out set with this key."""
+    return f"{HOLDOUT_TAG}:{holdout_digest(key)}"
 
 
 def violated_pattern(name: str) -> re.Pattern[str] | None:

@@ -81,6 +81,22 @@ def examples(lines: Iterable[str], task: Task) -> Iterator[Example]:
             raise InvalidRow(f"line {number}: not a row of a data set ({type(error).__name__})") from error
 
 
+def queries_of(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the query of every row, also of one without an answer.
+
+    Raises:
+        InvalidRow: A line is not a row.
+    """
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield str(json.loads(line)["messages"][0]["content"][0]["text"])
+            except (ValueError, LookupError, TypeError, RecursionError) as error:
+                raise InvalidRow(
+                    f"line {number}: not a row of a data set ({type(error).__name__})"
+                ) from error
+
+
 def normalised(query: str) -> str:
     """Return a query without differences of letter case, spacing and punctuation.
 

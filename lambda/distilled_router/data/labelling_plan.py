@@ -21,7 +21,7 @@ class Plan:
         digest: of all that decides the model.
         labels: digest of all that decides the teacher's answers.
         dataset: digest of all that decides the rows.
-        holdout_sha256: of a supplied hold-out set; empty if there is none.
+        holdout_key, holdout_sha256: of a supplied hold-out set; empty if there is none.
         shards: number of the shards; 0 in executions of earlier versions.
 
     The other fields are the settings of the same names.
@@ -44,6 +44,7 @@ class Plan:
     concurrency: int
     batch_hours: int
     poll_seconds: int
+    holdout_key: str = ""
     holdout_sha256: str = ""
     shards: int = 0
 

@@ -14,16 +14,14 @@ import pytest
 from distilled_router.aws import executions
 from distilled_router.aws.custom_resource import answer_event, answer_poll
 from distilled_router.aws.errors import ReplacedError, ResourceError
-from distilled_router.aws.objects import Folder, json_lines
+from distilled_router.aws.objects import Folder
 from distilled_router.bedrock import ownership
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.cost.estimate import Spec
-from distilled_router.data.conversation import row
 from distilled_router.data.labelling_plan import Plan
 from labelling import life, resource, seals
 from labelling.cost_check import labels_name
-from labelling.dataset import GIVEN_HOLDOUT
 from labelling.resource import Services
 from local.bedrock import BedrockStandIn
 from tests.unit import framework
@@ -45,6 +43,9 @@ SPEC = Spec(
 )
 LOGICAL_ID, MOVED = CLAIMANT.logical_id, "MovedResource0A1B2C3D"
 _numbers = count(1)
+
+HOLDOUT = {"Key": "datasets/1111111111111111/holdout.jsonl", "Sha256": "1" * 64}
+OTHER_HOLDOUT = {"Key": "datasets/2222222222222222/holdout.jsonl", "Sha256": "2" * 64}
 
 
 @dataclass
@@ -221,10 +222,7 @@ def test_queries_that_leave_too_few_to_train_on_are_refused_before_they_are_paid
     system.put(b"".join(few))
     with pytest.raises(ResourceError, match="found 111 usable, different queries, at least 112"):
         system.send("Create", system.properties())
-    system.put(
-        b"".join(json_lines(row(TASK, f"a blue boat {n}", weights()) for n in range(5))), "raw/held.jsonl"
-    )
-    system.send("Create", system.properties(Holdout={"Bucket": system.source, "Key": "raw/held.jsonl"}))
+    system.send("Create", system.properties(Holdout=HOLDOUT))
     assert system.states() == ["RUNNING"]
 
 
@@ -591,20 +589,28 @@ def test_update_between_versions_with_seals_needs_them(system: System) -> None:
     assert system.requests.seals[PLAN.folder]["since"] == since
 
 
-def test_given_holdout_is_checked_and_published_beside(system: System) -> None:
-    holdout = {"Bucket": system.source, "Key": "raw/holdout.jsonl"}
-    system.put(b'{"query": "no row"}\n', "raw/holdout.jsonl")
-    with pytest.raises(ResourceError, match="holdout:1"):
-        system.send("Create", system.properties(Holdout=holdout))
-    assert system.published() == []
-    rows = b"".join(json_lines(row(TASK, f"a blue boat {n}", weights()) for n in range(5)))
-    system.put(rows, "raw/holdout.jsonl")
-    system.send("Create", system.properties(Holdout=holdout))
-    found = system.scene.server.s3.get_object(
-        Bucket=system.scene.bucket, Key=f"{PLAN.dataset_folder}{GIVEN_HOLDOUT}"
-    )
-    assert found["Body"].read() == rows
+def inputs(system: System) -> list[dict[str, Any]]:
+    """Return the plans of the model's executions, first to last."""
+    found = executions.of_work(system.stepfunctions, system.machine, PLAN.digest)
+    return [json.loads(str(execution["input"]))["plan"] for execution in found]
 
 
-def weights() -> dict[str, float]:
-    return {label: 1.0 * (label == TASK.labels[0]) for label in TASK.labels}
+def test_execution_knows_the_supplied_holdout_set_by_key_and_hash(system: System) -> None:
+    answered = system.send("Create", system.properties(Holdout=HOLDOUT))
+    assert answered["Data"]["HoldoutUri"] == f"s3://{system.scene.bucket}/{HOLDOUT['Key']}"
+    [plan] = inputs(system)
+    assert (plan["holdout_key"], plan["holdout_sha256"]) == (HOLDOUT["Key"], HOLDOUT["Sha256"])
+    assert Plan.of(plan).holdout_key == HOLDOUT["Key"]
+
+
+@pytest.mark.parametrize("before", [None, OTHER_HOLDOUT])
+def test_labelling_with_another_holdout_set_is_started_again_once(
+    system: System, before: Mapping[str, str] | None
+) -> None:
+    """The job that it creates needs the hash of the declared one. Also one of an earlier version."""
+    old, new = system.properties(Holdout=before), system.properties(Holdout=HOLDOUT)
+    system.send("Create", old)
+    for _ in range(2):  # the event comes twice
+        system.send("Update", new, old, system.physical_id())
+    assert system.states() == ["ABORTED", "RUNNING"]
+    assert inputs(system)[-1]["holdout_sha256"] == HOLDOUT["Sha256"]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +12,6 @@ from distilled_router.aws.objects import Folder, json_lines
 from distilled_router.data.dataset_rules import check_dataset
 from distilled_router.env import LabellingEnv
 from labelling import handler
-from labelling.dataset import GIVEN_HOLDOUT
 from labelling.handler import curated
 from stacks.settings import PROJECT
 from tests.unit.labelling.scenes import BUCKET, CREATE, FIRST, SECOND, TASK, Scene, replaced
@@ -159,19 +155,20 @@ def test_labels_that_were_replaced_make_no_data_set(scene: Scene) -> None:
 def given_holdout(scene: Scene, rows: str) -> Scene:
     """Publish a supplied hold-out set; return the scene with its hash in the plan."""
     body = rows.encode()
-    key = f"{scene.plan.dataset_folder}{GIVEN_HOLDOUT}"
-    scene.server.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
-    return scene.with_plan(holdout_sha256=hashlib.sha256(body).hexdigest())
+    scene.server.s3.put_object(Bucket=BUCKET, Key=HOLDOUT, Body=body)
+    return scene.with_plan(holdout_key=HOLDOUT, holdout_sha256=hashlib.sha256(body).hexdigest())
 
 
+HOLDOUT = "datasets/1111111111111111/holdout.jsonl"
 ROWS = (PROJECT / "data" / "holdout.jsonl").read_text(encoding="utf-8")
 
 
-def test_supplied_hold_out_set_is_published_as_it_was_given(scene: Scene) -> None:
+def test_supplied_hold_out_set_stays_where_it_was_published(scene: Scene) -> None:
     label(scene, QUERIES)
-    wanted = given_holdout(scene, ROWS)
-    assert make(wanted)["outcome"] == "done"
-    assert list(files(scene).rows("holdout.jsonl")) == [json.loads(line) for line in ROWS.splitlines()]
+    result = make(given_holdout(scene, ROWS))
+    assert result["outcome"] == "done"
+    assert set(result["files"]) == {"training"}
+    assert "holdout.jsonl" not in files(scene).names()
 
 
 def test_supplied_hold_out_set_that_was_replaced_is_not_used(scene: Scene) -> None:
@@ -180,17 +177,9 @@ def test_supplied_hold_out_set_that_was_replaced_is_not_used(scene: Scene) -> No
     given_holdout(scene, "\n".join(ROWS.splitlines()[:100]))
     with pytest.raises(ReplacedError, match=f"expected {wanted.plan.holdout_sha256}"):
         make(wanted)
-    scene.server.s3.objects.pop((BUCKET, f"{scene.plan.dataset_folder}{GIVEN_HOLDOUT}"))
+    scene.server.s3.objects.pop((BUCKET, HOLDOUT))
     with pytest.raises(ReplacedError, match="does not exist any more"):
         make(wanted)
-
-
-def test_execution_from_before_the_upgrade_uses_the_hold_out_set_from_before_the_seals(scene: Scene) -> None:
-    label(scene, QUERIES)
-    given_holdout(scene, ROWS)
-    before = replace(scene, seal=replace(scene.seal, since=time.time() + 60))
-    assert make(before)["outcome"] == "done"
-    assert list(files(scene).rows("holdout.jsonl")) == [json.loads(line) for line in ROWS.splitlines()]
 
 
 def test_shard_that_is_gone_with_its_labels_is_missed(scene: Scene) -> None:

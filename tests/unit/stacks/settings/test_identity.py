@@ -1,5 +1,6 @@
 """The digest of everything that decides a model, and the names derived from it."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,12 @@ S3 = {
     "dataset.training_version": "v1",
     "dataset.holdout_version": "v2",
 }
+RAW = {
+    "dataset.labels": "teacher",
+    "dataset.training": ...,
+    "dataset.holdout": ...,
+    "dataset.queries": "data/queries.txt",
+}
 FINE_TUNING = {"distillation.method": "fine_tuning", "distillation.max_response_length": ...}
 
 
@@ -31,6 +38,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "training.jsonl").write_text('{"a": 1}\n')
     (tmp_path / "data" / "holdout.jsonl").write_text('{"b": 2}\n')
+    (tmp_path / "data" / "queries.txt").write_text("a white van\n")
     return tmp_path
 
 
@@ -45,8 +53,29 @@ def digest(changed: Changed, project: Path) -> Digest:
 def test_the_digest_of_an_example_stays(changed: Changed, project: Path) -> None:
     """A change here makes every deployed environment pay for its model again."""
     identity = Identity(changed({}), TASK, project)
-    assert identity.dataset_digest == "33fb4ad5ed281334"
-    assert identity.digest == "f0b235c1d469"
+    assert identity.dataset_digest == "8c99297e9e8aedea"
+    assert identity.digest == "0ff10f575846"
+    assert identity.holdout_digest == "031c9259a5f24d07"
+
+
+def test_a_model_of_an_earlier_version_keeps_its_digest(changed: Changed, project: Path) -> None:
+    """Its digest counted the hold-out set. The setting that keeps it also holds when another set follows."""
+    identity = Identity(changed({}), TASK, project)
+    assert identity.earlier_job_name == "video-router-test-f0b235c1d469"
+    kept, holdout = {"dataset.holdout_in_digest": identity.holdout_setting}, identity.holdout_digest
+    (project / "data" / "holdout.jsonl").write_text('{"another": "row"}\n')
+    again = Identity(changed(kept), TASK, project)
+    assert (again.dataset_digest, again.digest) == ("33fb4ad5ed281334", "f0b235c1d469")
+    assert again.holdout_digest != holdout
+    (project / "data" / "training.jsonl").write_text('{"another": "row"}\n')
+    assert Identity(changed(kept), TASK, project).digest != "f0b235c1d469"
+
+
+def test_a_model_of_an_earlier_version_from_s3_keeps_its_digest(changed: Changed, tmp_path: Path) -> None:
+    identity = Identity(changed(S3), TASK, tmp_path)
+    assert identity.holdout_setting == "s3://examples/holdout.jsonl?versionId=v2"
+    kept = {**S3, "dataset.holdout_in_digest": identity.holdout_setting, "dataset.holdout_version": "v3"}
+    assert Identity(changed(kept), TASK, tmp_path).job_name == identity.earlier_job_name
 
 
 def test_names_end_in_the_digest(changed: Changed, project: Path) -> None:
@@ -112,11 +141,66 @@ def test_the_task_changes_the_digest(digest: Digest) -> None:
     assert digest(task="1" * 64) != digest()
 
 
-@pytest.mark.parametrize("name", ["training", "holdout"])
-def test_the_content_of_a_file_changes_the_digest(digest: Digest, project: Path, name: str) -> None:
+def test_the_content_of_the_training_file_changes_the_digest(digest: Digest, project: Path) -> None:
     before = digest()
-    (project / "data" / f"{name}.jsonl").write_text('{"c": 3}\n')
+    (project / "data" / "training.jsonl").write_text('{"c": 3}\n')
     assert digest() != before
+
+
+def test_the_holdout_set_decides_its_own_digest_only(changed: Changed, project: Path) -> None:
+    """A mended reference, or one more row."""
+
+    def found() -> tuple[str, str, str]:
+        identity = Identity(changed({}), TASK, project)
+        return identity.digest, identity.dataset_digest, identity.holdout_digest
+
+    before = found()
+    (project / "data" / "holdout.jsonl").write_text('{"b": 2}\n{"c": 3}\n')
+    after = found()
+    assert after[:2] == before[:2]
+    assert after[2] != before[2]
+
+
+def held_out(project: Path, *rows: tuple[str, str]) -> None:
+    """Write a hold-out set of queries and answers."""
+    lines = [
+        json.dumps({"messages": [{"content": [{"text": query}]}, {"content": [{"text": answer}]}]})
+        for query, answer in rows
+    ]
+    (project / "data" / "holdout.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def test_queries_that_training_rows_must_not_resemble_change_the_digest(
+    changed: Changed, project: Path
+) -> None:
+    """Of a hold-out set beside raw queries. Its references and its order decide nothing of the model."""
+
+    def found(changes: dict[str, Any]) -> tuple[str, str]:
+        identity = Identity(changed({**RAW, **changes}), TASK, project, teacher_digest=TASK)
+        return identity.digest, identity.holdout_digest
+
+    given = {"dataset.holdout": "data/holdout.jsonl"}
+    held_out(project, ("a red car", "0.5 0.5"), ("a blue boat", "1.0 0.0"))
+    model, holdout = found(given)
+    assert found({})[1] == ""
+    held_out(project, ("a blue boat", "0.9 0.1"), ("a red car", "0.5 0.5"))
+    mended = found(given)
+    assert mended[0] == model
+    assert mended[1] != holdout
+    held_out(project, ("a blue boat", "0.9 0.1"), ("a red car", "0.5 0.5"), ("a green bus", "0.5 0.5"))
+    assert found(given)[0] != model
+    (project / "data" / "holdout.jsonl").write_text("no row\n")
+    assert found(given)[0] != model  # the deployment says what is wrong
+
+
+def test_holdout_share_of_raw_queries_changes_the_digest(changed: Changed, project: Path) -> None:
+    digests = {
+        Identity(
+            changed({**RAW, "labelling.holdout_share": share}), TASK, project, teacher_digest=TASK
+        ).digest
+        for share in (0.1, 0.2)
+    }
+    assert len(digests) == 2
 
 
 def test_the_name_of_a_file_does_not_change_the_digest(digest: Digest, project: Path) -> None:
@@ -134,14 +218,25 @@ def test_training_and_holdout_are_told_apart(digest: Digest) -> None:
     "changes",
     [
         {"dataset.training": "s3://others/training.jsonl"},
-        {"dataset.holdout": "s3://others/holdout.jsonl"},
         {"dataset.training_version": "v3"},
-        {"dataset.holdout_version": "v3"},
     ],
     ids=lambda changes: next(iter(changes)),
 )
 def test_uri_and_version_of_an_object_change_the_digest(digest: Digest, changes: dict[str, Any]) -> None:
     assert digest({**S3, **changes}) != digest(S3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"dataset.holdout": "s3://others/holdout.jsonl"}, {"dataset.holdout_version": "v3"}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_uri_and_version_of_a_holdout_set_change_its_own_digest_only(
+    changed: Changed, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    before, after = (Identity(changed(given), TASK, tmp_path) for given in (S3, {**S3, **changes}))
+    assert after.digest == before.digest
+    assert after.holdout_digest != before.holdout_digest
 
 
 @pytest.mark.parametrize(
