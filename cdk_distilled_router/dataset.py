@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 
 import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
@@ -151,9 +152,40 @@ class Dataset(Construct):
         super().__init__(scope, construct_id)
         self.training_key = f"datasets/{files.digest}/training.jsonl"
         self.holdout_key = f"datasets/{files.holdout_digest}/holdout.jsonl"
-        known = [*registering(self, hosting), *spending(cost)]
-        permissions = [*files.permissions(), *self._publishing(bucket), *known]
-        role = may.function_role(self, "Role", permissions)
+        role, provider = self._provider(owner, bucket, [*files.permissions(), *spending(cost)], hosting)
+
+        def resource(construct_id: str, published: str, limit: Spec | None) -> cdk.CustomResource:
+            properties = {
+                "Bucket": bucket.bucket_name,
+                "Method": props.method,
+                **cost_properties(limit, props),
+                **files.properties(published),
+                "Retain": retention.data == "retain",
+            }
+            declared = cdk.CustomResource(
+                self,
+                construct_id,
+                resource_type="Custom::BedrockDataset",
+                service_token=provider.service_token,
+                properties=properties,
+            )
+            # The policy must exist before the first event.
+            declared.node.add_dependency(role)
+            return declared
+
+        self._training = resource("Resource", TRAINING, cost) if files.training else None
+        self.resource = resource("Holdout", HOLDOUT, None if files.training else cost)
+        if self._training:
+            # Nothing is published unless both files are valid together.
+            self.resource.node.add_dependency(self._training)
+        may.tag_roles(self, owner)
+
+    def _provider(
+        self, owner: str, bucket: s3.IBucket, permissions: list[may.Permission], hosting: Hosting
+    ) -> tuple[iam.Role, ResourceProvider]:
+        """Declare the function with its role and its provider; return role and provider."""
+        granted = [*permissions, *self._publishing(bucket), *registering(self, hosting)]
+        role = may.function_role(self, "Role", granted)
         handler = Function(
             self,
             "Handler",
@@ -165,32 +197,7 @@ class Dataset(Construct):
             caller=FRAMEWORK,
             props=FunctionProps(timeout=cdk.Duration.minutes(10), memory_mb=1024),
         )
-        provider = ResourceProvider(self, "Provider", on_event=handler, hosting=hosting)
-
-        def resource(construct_id: str, published: str) -> cdk.CustomResource:
-            declared = cdk.CustomResource(
-                self,
-                construct_id,
-                resource_type="Custom::BedrockDataset",
-                service_token=provider.service_token,
-                properties={
-                    "Bucket": bucket.bucket_name,
-                    "Method": props.method,
-                    **({} if published == HOLDOUT and files.training else cost_properties(cost, props)),
-                    **files.properties(published),
-                    "Retain": retention.data == "retain",
-                },
-            )
-            # The policy must exist before the first event.
-            declared.node.add_dependency(role)
-            return declared
-
-        self._training = resource("Resource", TRAINING) if files.training else None
-        self.resource = resource("Holdout", HOLDOUT)
-        if self._training:
-            # Nothing is published unless both files are valid together.
-            self.resource.node.add_dependency(self._training)
-        may.tag_roles(self, owner)
+        return role, ResourceProvider(self, "Provider", on_event=handler, hosting=hosting)
 
     @property
     def training_sha256(self) -> str:

@@ -153,8 +153,7 @@ class Labelling(Construct):
         batch_role = self._batch_role()
         permissions = [*sources.permissions(), *self._resource_permissions(), *spending(cost)]
         role = may.function_role(self, "Role", permissions)
-        steps = [*self._step_permissions(batch_role), *self._reading(sources.holdout)]
-        step_role = may.function_role(self, "StepRole", steps)
+        step_role = may.function_role(self, "StepRole", self._step_permissions(batch_role, sources.holdout))
         may.grant(job.maker_role, self._describe())
         check = self._cost_check(role, cost) if cost and cost.job else None
         self.machine = self._machine(step_role, batch_role, check)
@@ -295,10 +294,11 @@ class Labelling(Construct):
             ],
         )
 
-    def _step_permissions(self, batch_role: iam.Role) -> list[may.Permission]:
+    def _step_permissions(self, batch_role: iam.Role, holdout: Dataset | None) -> list[may.Permission]:
         jobs, owned = may.account_arn(BATCH_JOBS), may.owned(self._owner)
         return [
             *self._folder(),
+            *self._reading(holdout),
             *self._reading_seal(),
             *may.invoke(self._teacher),
             *may.batch(self._teacher, may.tagged_for(self._owner)),

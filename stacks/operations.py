@@ -107,7 +107,8 @@ class OperationsStack(cdk.Stack):
             "model outputs are not valid weights",
         )
         self._alarm("Latency", "p95", alarms.latency_p95_ms, periods, "the router is slow (in milliseconds)")
-        self._alarm("FailedReleases", "Sum", 0, 1, "a release failed; the releases table has the reason")
+        failed = "a release failed, or the live one on another hold-out set: see the releases table"
+        self._alarm("FailedReleases", "Sum", 0, 1, failed)
         self._alarm("StalledJobs", "Sum", 0, 1, "a customization job has not started; see docs/runbook.md")
         self._alarm(
             "UnroutedThroughput",

@@ -70,16 +70,17 @@ def handle(
     enforce_limit(event, _volume(report, event.properties), task, aws.bedrock)
     logger.info("data set passed", summary=report.summary())
     # A resource of an earlier version publishes both.
-    published = str(event.properties.get("Publishes", ""))
-    _publish(event, [source for name, source in sources.items() if published in {name, ""}], s3)
+    publishes = str(event.properties.get("Publishes", ""))
+    published = {name: source for name, source in sources.items() if publishes in {name, ""}}
+    _publish(event, list(published.values()), s3)
     if rolls_back(event, _physical_id):
         _remove(event, event.old_properties, s3)
     uri = _physical_id(event.properties)
     return answer(
         uri,
         {
-            "TrainingUri": f"{uri}training.jsonl" if training else "",
-            "HoldoutUri": f"{uri}holdout.jsonl",
+            "TrainingUri": f"{uri}training.jsonl" if "training" in published else "",
+            "HoldoutUri": f"{uri}holdout.jsonl" if "holdout" in published else "",
             "Digest": str(event.properties["Digest"]),
             "TrainingRows": str(report.rows["training"]),
             "HoldoutRows": str(report.rows["holdout"]),

@@ -128,19 +128,8 @@ def handle(event: Event, now: Callable[[], float] = time.time) -> dict[str, Any]
     if event.is_delete:
         return answer(event.physical_id or "")
     name = job_spec(event.properties).job_name
-    _refuse_the_same_model(event, name)
     is_in_place = event.request_type == "Update" and event.physical_id == name
     return answer(name) if is_in_place else answer(name, RequestedAt=now())
-
-
-def _refuse_the_same_model(event: Event, name: str) -> None:
-    """Raise ResourceError if an Update would pay again for the model of a job named by an earlier version."""
-    earlier = event.properties.get("Earlier", {})
-    if event.request_type == "Update" and event.physical_id == earlier.get("JobName"):
-        raise ResourceError(
-            f"Nothing was changed: job {name} would train the model of job {event.physical_id} again, whose "
-            f"name is by an earlier version. {earlier['Keep']}. To train it again, set distillation.nonce."
-        )
 
 
 def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.time) -> dict[str, Any]:
@@ -153,6 +142,7 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
         return _update_in_place(event, bedrock, s3)
     spec, legacy = job_spec(event.properties), is_true(event.properties.get("AllowLegacy", "false"))
     today = datetime.fromtimestamp(now(), UTC)
+    _refuse_the_same_model(event, bedrock, spec)
     # An existing job is claimed, perhaps one that was created a moment ago for another logical id.
     if _is_created_later(event) and not confirmed(
         lambda: jobs.find(bedrock, spec.job_name), event.absence_seconds
@@ -173,6 +163,20 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
     if job and _is_seen_claimed(bedrock, spec, Claimant.of(event)):
         return complete(jobs.attributes(job))
     return pending(f"Job {spec.job_name}, or its claim, is not readable yet.")
+
+
+def _refuse_the_same_model(event: Event, bedrock: Any, spec: jobs.JobSpec) -> None:
+    """Raise ResourceError if the job would train a model again, whose job an earlier version has named."""
+    earlier = event.properties.get("Earlier")
+    if not earlier or jobs.find(bedrock, spec.job_name):
+        return
+    before = _named(spec, str(earlier["JobName"]))
+    job = jobs.find(bedrock, before.job_name)
+    if job and job["status"] in {"InProgress", "Completed"} and jobs.is_ours(bedrock, before, job):
+        raise ResourceError(
+            f"Job {spec.job_name} was not created: it would train the model of job {before.job_name} again, "
+            f"which an earlier version named. {earlier['Keep']}. To train it again, set distillation.nonce."
+        )
 
 
 def _is_seen_claimed(bedrock: Any, spec: jobs.JobSpec, claimant: Claimant) -> bool:
@@ -224,10 +228,15 @@ def _deleted(spec: jobs.JobSpec, physical_id: str) -> jobs.JobSpec:
 
     CloudFormation invents another id for a Create that never answered; the properties name its job.
     """
-    digest = digest_of(spec.tags.get(OWNER_TAG, ""), physical_id)
-    if physical_id == spec.job_name or digest is None:
+    return _named(spec, physical_id)
+
+
+def _named(spec: jobs.JobSpec, name: str) -> jobs.JobSpec:
+    """Return the job of that name, if it is a job's name of this owner; otherwise the job itself."""
+    digest = digest_of(spec.tags.get(OWNER_TAG, ""), name)
+    if name == spec.job_name or digest is None:
         return spec
-    return replace(spec, job_name=physical_id, tags={**spec.tags, DIGEST_TAG: digest})
+    return replace(spec, job_name=name, tags={**spec.tags, DIGEST_TAG: digest})
 
 
 def _remove(

@@ -73,6 +73,12 @@ class Assembly:
         return f"datasets/{digest}"
 
     @property
+    def holdout_key(self) -> str:
+        """Return the key of the hold-out set in the data bucket."""
+        supplied = self.identity.holdout_digest
+        return f"{f'datasets/{supplied}' if supplied else self.dataset_folder}/holdout.jsonl"
+
+    @property
     def training_uri(self) -> str | None:
         """Return the URI of the training rows; None if the job trains on logs."""
         if self.settings.dataset.source == "invocation_logs":

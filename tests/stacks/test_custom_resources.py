@@ -162,7 +162,7 @@ def test_gate_and_rollout_arrive_as_they_were_set(assembly: Assembly) -> None:
     ]
     gate = Gate(**json.loads(judge["GATE"]))
     assert gate == Gate(**assembly.settings.gate.model_dump())
-    assert judge["HOLDOUT_KEY"] == f"{assembly.dataset_folder}/holdout.jsonl"
+    assert judge["HOLDOUT_KEY"] == assembly.holdout_key
     variables = assembly.one("AWS::Lambda::Function", "ReleaseRollOut").properties["Environment"]["Variables"]
     settings = assembly.settings.rollout
     assert Rollout.of(json.loads(variables["ROLLOUT"])) == Rollout(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from distilled_router.bedrock.naming import DIGEST_TAG, HOLDOUT_TAG, OWNER_TAG, TRAINING_TAG
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, TRAINING_TAG, holdout_tag
 from tests.stacks.assembly import Assembly, Statement
 
 MODEL_KEY_ACTIONS = {"kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"}
@@ -141,14 +141,14 @@ def test_model_key_is_on_and_off_among_the_environments(assemblies: Mapping[str,
 def test_job_and_model_have_tags_with_owner_and_digest(assembly: Assembly) -> None:
     tags = dict(assembly.one("Custom::BedrockDistillationJob").properties["Tags"])
     own = {OWNER_TAG: assembly.settings.owner, DIGEST_TAG: assembly.identity.digest}
-    hashes = {name: tags.pop(name, None) for name in (TRAINING_TAG, HOLDOUT_TAG)}
+    holdout = holdout_tag(f"datasets/{assembly.identity.holdout_digest}/holdout.jsonl")
+    hashes = {name: tags.pop(name, None) for name in (TRAINING_TAG, holdout)}
     assert tags == {**assembly.settings.tags, **own}
-    # What the Dataset resource answered; a labelling adds them later, and logs have no hash.
-    dataset = assembly.resources("Custom::BedrockDataset")
-    given = [name for name, value in hashes.items() if value]
-    logs = assembly.settings.dataset.source == "invocation_logs"
-    assert given == ([HOLDOUT_TAG] if logs else [TRAINING_TAG, HOLDOUT_TAG] if dataset else [])
-    assert all(hashes[name]["Fn::GetAtt"][0] == dataset[0].logical_id for name in given)
+    # What the Dataset's resources answered. A labelling adds those of its own files; logs have no hash.
+    datasets = {one.name: one.logical_id for one in assembly.resources("Custom::BedrockDataset")}
+    publishing = {TRAINING_TAG: "DatasetResource", holdout: "DatasetHoldout"}
+    expected = {tag: datasets[name] for tag, name in publishing.items() if name in datasets}
+    assert {tag: value["Fn::GetAtt"][0] for tag, value in hashes.items() if value} == expected
 
 
 def test_no_job_starts_before_the_data_set_has_passed(assembly: Assembly) -> None:
@@ -156,8 +156,11 @@ def test_no_job_starts_before_the_data_set_has_passed(assembly: Assembly) -> Non
     if assembly.is_labelled_here:
         assert job.properties["MadeLater"] is True
         return
-    dataset = assembly.one("Custom::BedrockDataset")
-    assert dataset.logical_id in job.raw["DependsOn"]
+    holdout = assembly.one("Custom::BedrockDataset", "DatasetHoldout")
+    assert holdout.logical_id in job.raw["DependsOn"]
+    for training in assembly.resources("Custom::BedrockDataset"):
+        if training.name == "DatasetResource":
+            assert training.logical_id in holdout.raw["DependsOn"]
 
 
 @pytest.mark.parametrize(
@@ -174,11 +177,10 @@ def test_resource_is_created_after_the_policy_of_its_handler(
     """A policy is a separate resource, so the role's ARN alone doesn't wait for it."""
     if kind == "Custom::BedrockDataset" and assembly.is_labelled_here:
         kind, role = "Custom::BedrockLabelling", "LabellingRole"
-    waits_for = set(assembly.one(kind).raw["DependsOn"])
     policies = {
         policy.logical_id
         for policy in assembly.resources("AWS::IAM::Policy")
         if assembly.plain(policy.properties["Roles"]) == [f"<{role}>"]
     }
     assert policies
-    assert policies <= waits_for
+    assert all(policies <= set(resource.raw["DependsOn"]) for resource in assembly.resources(kind))

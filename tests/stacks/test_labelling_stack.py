@@ -46,12 +46,16 @@ def test_job_is_made_later_from_what_the_labelling_curates(raw: Assembly) -> Non
     assert raw.plain(job["TrainingDataUri"]) == f"s3://<Data>/{place}/training.jsonl"
     assert "ValidationDataUris" not in job
     judge = raw.one("AWS::Lambda::Function", "ReleaseScoreAndGate").properties["Environment"]["Variables"]
-    assert judge["HOLDOUT_KEY"] == f"{place}/holdout.jsonl"
+    assert judge["HOLDOUT_KEY"] == f"{place}/holdout.jsonl" == raw.holdout_key
 
 
 def test_plan_is_what_executions_take(raw: Assembly) -> None:
     # The hash of a supplied hold-out set and the shards are known once the resource has read the files.
-    assert plan(raw).keys() == {field.name for field in fields(Plan)} - {"holdout_sha256", "shards"}
+    assert plan(raw).keys() == {field.name for field in fields(Plan)} - {
+        "holdout_key",
+        "holdout_sha256",
+        "shards",
+    }
 
 
 def test_validation_rows_are_curated_too(folder: Assembly) -> None:
@@ -244,6 +248,9 @@ def test_accounts_logging_is_never_changed(assemblies: Assemblies) -> None:
 
 
 def test_limit_of_the_cost_reaches_what_checks_the_data(raw: Assembly, assemblies: Assemblies) -> None:
-    for properties in (labelling(raw), assemblies["dev"].one("Custom::BedrockDataset").properties):
+    for properties in (
+        labelling(raw),
+        assemblies["dev"].one("Custom::BedrockDataset", "DatasetResource").properties,
+    ):
         assert properties["MaximumCostUsd"] == raw.settings.distillation.maximum_cost_usd
         assert json.loads(properties["Cost"])["teacher"] == raw.settings.distillation.teacher

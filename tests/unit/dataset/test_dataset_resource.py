@@ -608,3 +608,55 @@ def test_job_that_learns_from_logs_needs_a_holdout_only(shop: Shop) -> None:
     assert response.succeeded
     assert response.data["TrainingUri"] == ""
     assert list(shop.published()) == [f"{FOLDER}holdout.jsonl"]
+
+
+def test_each_resource_publishes_its_own_file(shop: Shop, rows: bytes, holdout: bytes) -> None:
+    """And the training file's resource checks it against the hold-out set."""
+    data = {published: shop.create(Publishes=published).data for published in ("training", "holdout")}
+    assert [data["training"][name] for name in ("TrainingUri", "HoldoutUri")] == [
+        f"s3://{shop.bucket}/{FOLDER}training.jsonl",
+        "",
+    ]
+    assert data["holdout"]["HoldoutUri"] == f"s3://{shop.bucket}/{FOLDER}holdout.jsonl"
+    assert shop.published() == {f"{FOLDER}training.jsonl": rows, f"{FOLDER}holdout.jsonl": holdout}
+    shop.put("holdout", b"no row\n")
+    refused = shop.create(Publishes="training")
+    assert not refused.succeeded
+    assert "holdout:1" in refused.reason
+
+
+@pytest.mark.parametrize("rolled_back", [False, True])
+def test_another_holdout_set_leaves_the_training_file_and_its_claim_alone(
+    shop: Shop, rows: bytes, holdout: bytes, rolled_back: bool
+) -> None:
+    """A running job reads it. CloudFormation updates both resources, and deletes the replaced one last."""
+    training = {"Publishes": "training"}
+    holdouts = [shop.properties(Publishes="holdout", Digest=letter * 16) for letter in "ab"]
+    for properties in holdouts:
+        del properties["Training"]
+    old = shop.properties(**training)
+    own = shop.resource().send(framework.create(old)).physical_id
+    before = shop.resource().send({**framework.create(holdouts[0]), **BESIDE}).physical_id
+    version = shop.s3.head_object(Bucket=shop.bucket, Key=f"{FOLDER}training.jsonl")["ETag"]
+
+    new = shop.properties(**training, Holdout={"Bucket": shop.bucket, "Key": "in/another.jsonl"})
+    shop.put("another", holdout[: holdout.rindex(b"{")])
+    assert shop.resource().send(framework.update(own, new, old)).physical_id == own
+    after = shop.resource().send({**framework.update(before, holdouts[1], holdouts[0]), **BESIDE}).physical_id
+    if rolled_back:
+        assert shop.resource().send(framework.update(own, old, new)).physical_id == own
+        back = {**framework.update(before, holdouts[0], holdouts[1]), **BESIDE}
+        assert shop.resource().send(back).physical_id == before
+    else:
+        shop.resource().send({**framework.delete(before, holdouts[0]), **BESIDE})
+        assert after != before
+    kept = "a" if rolled_back else "b"
+    assert set(shop.published()) == {f"{FOLDER}training.jsonl", f"datasets/{kept * 16}/holdout.jsonl"}
+    assert shop.published()[f"{FOLDER}training.jsonl"] == rows
+    assert shop.s3.head_object(Bucket=shop.bucket, Key=f"{FOLDER}training.jsonl")["ETag"] == version
+    shop.resource().send(framework.delete(own, old))
+    assert set(shop.published()) == {f"datasets/{kept * 16}/holdout.jsonl"}
+
+
+# The resource of the hold-out set, beside that of the training file.
+BESIDE = {"LogicalResourceId": "DatasetHoldout4D5E6F7A"}

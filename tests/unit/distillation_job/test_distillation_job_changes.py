@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG
+from distilled_router.bedrock import ownership
+from distilled_router.bedrock.naming import DIGEST_TAG, HOLDOUT_TAG, OWNER_TAG, holdout_tag
 from tests.unit import framework
 from tests.unit.resource_scenes import (
     CREATE,
@@ -15,6 +17,7 @@ from tests.unit.resource_scenes import (
     HOUR,
     KEY,
     NAME,
+    OWNER,
     ROLE,
     STOP,
     World,
@@ -206,3 +209,64 @@ def test_a_finished_job_can_not_be_changed_either(world: World) -> None:
 
     changed = job_properties(CustomModelKmsKeyId=KEY)
     assert not world.jobs().send(framework.update(NAME, changed, job_properties())).succeeded
+
+
+def test_another_holdout_set_is_a_tag_and_the_set_before_keeps_its_own(world: World) -> None:
+    """A release stack that is rolled back alone needs its hash. Older ones go, also that without a key."""
+    old = {OWNER_TAG: OWNER, DIGEST_TAG: DIGEST}
+    sets = [{**old, HOLDOUT_TAG: "0" * 64}]
+    sets += [{**old, holdout_tag(f"datasets/{n}/holdout.jsonl"): str(n) * 64} for n in (1, 2, 3)]
+    world.jobs().send(framework.create(job_properties(Tags=sets[0])))
+    world.server.advance(3 * HOUR)
+    for before, after in pairwise(sets):
+        event = framework.update(NAME, job_properties(Tags=after), job_properties(Tags=before))
+        assert world.jobs().send(event).succeeded
+    back = framework.update(NAME, job_properties(Tags=sets[2]), job_properties(Tags=sets[3]))
+    assert world.jobs().send(back).succeeded
+    job = world.bedrock.get_model_customization_job(jobIdentifier=NAME)
+    for arn in (job["jobArn"], job["outputModelArn"]):
+        found = ownership.read_tags(world.bedrock, arn) or {}
+        held = {tag for tag in found if tag.startswith(HOLDOUT_TAG)}
+        assert held == {holdout_tag(f"datasets/{n}/holdout.jsonl") for n in (2, 3)}
+    assert world.count(CREATE) == 1
+
+
+def earlier(world: World) -> tuple[dict[str, Any], str]:
+    """Create a job as an earlier version named it; return the properties of this version, and the way out."""
+    name, keep = f"{NAME[:-12]}{'f' * 12}", 'To keep it, set dataset.holdout_in_digest = "0a1b"'
+    world.jobs().send(framework.create(job_properties()))
+    given: dict[str, Any] = {
+        "JobName": name,
+        "CustomModelName": name,
+        "Earlier": {"JobName": NAME, "Keep": keep},
+    }
+    tags = {OWNER_TAG: OWNER, DIGEST_TAG: "f" * 12}
+    return job_properties(**given, Tags=tags), keep
+
+
+@pytest.mark.parametrize("is_created_later", [{}, {"MadeLater": "true"}])
+@pytest.mark.parametrize("is_running", [True, False])
+def test_upgrade_that_would_train_the_same_model_again_is_refused_and_names_the_way(
+    world: World, is_running: bool, is_created_later: dict[str, str]
+) -> None:
+    """Earlier versions counted the hold-out set in the job's name. Also after the stack was destroyed."""
+    given, keep = earlier(world)
+    new = {**given, **is_created_later}
+    world.server.advance(0 if is_running else 3 * HOUR)
+    for event in (framework.update(NAME, new, job_properties()), framework.create(new)):
+        response = world.jobs().send(event)
+        assert not response.succeeded
+        assert f"would train the model of job {NAME} again" in response.reason
+        assert f"{keep}. To train it again, set distillation.nonce." in response.reason
+    assert world.jobs().send(framework.update(NAME, job_properties(), new)).succeeded
+    assert (world.count(CREATE), world.count(STOP)) == (1, 0)
+
+
+def test_job_that_failed_under_its_earlier_name_is_created(world: World) -> None:
+    world.server.fault("job_failed", message="bad rows")
+    new, _ = earlier(world)
+    world.server.advance(HOUR)
+    assert world.jobs().send(framework.update(NAME, new, job_properties())).physical_id == new["JobName"]
+    assert world.count(CREATE) == 2
+    # And then its own job counts.
+    assert world.jobs().send(framework.create(new)).succeeded

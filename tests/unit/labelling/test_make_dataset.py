@@ -195,6 +195,10 @@ def test_shard_that_is_gone_with_its_labels_is_missed(scene: Scene) -> None:
 
 def test_hold_out_set_that_nobody_supplied_is_not_used(scene: Scene) -> None:
     label(scene, QUERIES)
-    given_holdout(scene, ROWS)
-    with pytest.raises(ReplacedError, match="this labelling's input has no SHA-256 of it"):
-        make(scene)
+    planted = f"{scene.plan.dataset_folder}given-holdout.jsonl"
+    scene.server.s3.put_object(Bucket=BUCKET, Key=planted, Body=ROWS.encode())
+    result = make(scene)
+    assert set(result["files"]) >= {"training", "holdout"}
+    held = {row["messages"][0]["content"][0]["text"] for row in files(scene).rows("holdout.jsonl")}
+    assert held
+    assert held <= set(QUERIES)
