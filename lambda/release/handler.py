@@ -230,7 +230,7 @@ def _is_done(aws: Services, release: Release, holdout_key: str, *, repeated: boo
 
     An attempt on another hold-out set than the declared one is ended.
     """
-    if not release.holdout_key and (stays_live or not release.is_over):
+    if holdout_key and not release.holdout_key and (stays_live or not release.is_over):
         # Its attempt began before this version noted on what: on the set that was declared then.
         passed_on = holdout_key if stays_live or release.state == ROLLING_OUT else ""
         aws.releases.update(release.digest, holdout_key=holdout_key, passed_on=passed_on)
