@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -53,7 +53,9 @@ class CanaryAnalysis:
         found = Probed.from_text(release.probed)
         asked = NO_PROBES
         if self.probes and self.rollout.probes:
-            asked = self.probes.ask(
+            # The hold-out set of this attempt, also if another one has just been deployed.
+            key = release.holdout_key or self.probes.holdout_key
+            asked = replace(self.probes, holdout_key=key).ask(
                 [release.endpoint, *([live.endpoint] if live else [])],
                 self.rollout.probes,
                 after=found.asked,
