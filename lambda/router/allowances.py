@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
+from typing import Literal
 
 from router.breaker import Breaker, Permit, Result
 
@@ -24,6 +25,19 @@ LOG_SECONDS = 60.0
 # Allowances that one environment keeps: a model for each, so 256 callers of two models. An allowance takes
 # less than 1 KB. A caller that is dropped begins anew.
 MOST_ALLOWANCES = 512
+
+
+Refusal = Literal["throttled", "over_allowance"]
+"""Why a caller may not call a model now: Bedrock has throttled the caller's calls, or it used up its part."""
+
+
+class RefusedError(Exception):
+    """A caller may not call a model now; `reason` says why."""
+
+    def __init__(self, reason: Refusal) -> None:
+        """Take the reason of the answer."""
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Allowance:
@@ -47,15 +61,21 @@ class Allowance:
         self._logged_at = -math.inf
         self._lock = threading.Lock()
 
-    def enter(self, now: float) -> Permit | None:
-        """Return a permit to call the model now, or None if the caller has used up its allowance."""
+    def enter(self, now: float) -> Permit:
+        """Return a permit to call the model now.
+
+        Raises:
+            RefusedError: Bedrock has throttled the caller, or the caller has used up its allowance.
+        """
         with self._lock:
             self._pass(now)
             self._wanted += 1
         permit = self._throttling.enter(now)
-        if permit is not None and not self.take(now):
+        if permit is None:
+            raise RefusedError("throttled")
+        if not self.take(now):
             self._throttling.leave(permit, "unknown", now)
-            return None
+            raise RefusedError("over_allowance")
         return permit
 
     def take(self, now: float) -> bool:

@@ -243,7 +243,7 @@ class Router:
             trace.base = outcome
         if outcome.reason:
             trace.reason = trace.reason or outcome.reason
-            trace.failed(source, outcome.reason, outcome.detail, model)
+            trace.failed(source, outcome, model)
         return outcome
 
 
