@@ -19,6 +19,8 @@ from distilled_router.env import ResourceEnv
 def requests_table(scope: Construct, hosting: Hosting) -> dynamodb.Table:
     """Return the stack's table of requests, one item for each custom resource (`aws.fence`).
 
+    That of a distillation stack also holds the ledger (`cost.limit`) and the seals of labels.
+
     Each stack has its own, so that it is deleted with the resources that use it.
     """
     stack = cdk.Stack.of(scope)
@@ -30,8 +32,9 @@ def requests_table(scope: Construct, hosting: Hosting) -> dynamodb.Table:
         acknowledge(
             table,
             "DynamoDBEncryptionKMS",
-            "It holds ids and properties of CloudFormation's requests, like the template, and no queries or "
-            "answers. It has the key of the functions' variables if there is one, and an AWS key otherwise.",
+            "It holds ids and properties of CloudFormation's requests, committed amounts and the keys of "
+            "labels' seals, and no queries or answers. It has the key of the functions' variables if there "
+            "is one, and an AWS key otherwise.",
         )
     return table
 

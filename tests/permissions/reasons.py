@@ -288,7 +288,7 @@ SHARED: tuple[Reason, ...] = (
     Reason(
         "trust of .*",
         "sts:AssumeRole",
-        "A service assumes a role for whom IAM lets pass it: our own roles, and the deployment's.",
+        "A service can assume a role only if a caller may pass it: our own roles, and the deployment's.",
     ),
     Reason(
         "key policy, for .*:root",
