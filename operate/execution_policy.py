@@ -29,6 +29,7 @@ from distilled_router.bedrock.naming import OWNER_TAG
 from operate import cdk, environment
 from operate.errors import OperateError
 from operate.printing import out
+from stacks import keys as keys_
 from stacks.settings import DEFAULT_QUALIFIER, STACKS, Settings, load
 
 Conditions = Mapping[str, Mapping[str, Any]]
@@ -86,11 +87,8 @@ _UNUSED = re.compile(
 # They list what the whole account has; CloudWatch recorded denials on `alarm:*`.
 _LISTS = frozenset({"cloudwatch:DescribeAlarms", "logs:DescribeLogGroups"})
 
-# What the creator of a resource with a customer managed key needs on the key. Schemas list only a part; this
-# list was validated in an account (aws-samples/sample-autonomous-cloud-coding-agents).
-_KEY_USE = tuple(
-    f"kms:{use}" for use in ("CreateGrant", "Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey")
-)
+# What the creator of a resource with a customer managed key needs on the key; schemas list only a part.
+_KEY_USE = tuple(f"kms:{use}" for use in keys_.USE)
 
 # Actions that the schemas lack.
 _ALSO = {

@@ -19,7 +19,7 @@ Statement = dict[str, Any]
 _CREATION = ("EnableKeyRotation", "PutKeyPolicy", "ScheduleKeyDeletion")
 # What the creator of a table, a topic, a function or a state machine needs on its key; validated in an
 # account (aws-samples/sample-autonomous-cloud-coding-agents).
-_USE = ("CreateGrant", "Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey")
+USE = ("CreateGrant", "Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey")
 
 
 def policy(settings: Settings) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def deployment(account: str, region: str, qualifier: str) -> Statement:
         "Sid": "CloudFormationDeploys",
         "Effect": "Allow",
         "Principal": {"AWS": "*"},
-        "Action": [f"kms:{name}" for name in (*_CREATION, *_USE)],
+        "Action": [f"kms:{name}" for name in (*_CREATION, *USE)],
         "Resource": "*",
         "Condition": {
             "StringEquals": {"kms:CallerAccount": account},

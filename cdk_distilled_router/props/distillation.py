@@ -136,7 +136,7 @@ class DistillationProps(JobProps):
         documented = one_of(catalogue.teacher_identifiers())
         if model in catalogue.ENDED:
             raise not_allowed(f"{documented}; {model} ended on {catalogue.ENDED[model]}")
-        if model.startswith("anthropic."):
+        if catalogue.is_anthropics(model):
             raise not_allowed(
                 f"{documented}; Anthropic's models can't be distilled, and Bedrock flags training on their "
                 "output"
