@@ -147,12 +147,6 @@ UNUSED: tuple[Reason, ...] = (
         conditions="ResourceTag",
     ),
     Reason(
-        "ReleaseRolloutRole",
-        "bedrock:InvokeModel",
-        "a live release on throughput is probed if it had too few requests",
-        resource="provisioned-model/",
-    ),
-    Reason(
         "ReleaseEvaluationRole|ThroughputStepRole",
         "dynamodb:Scan",
         "reads the route's copies after the route was broken by hand",
