@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import stacks  # noqa: F401  # puts lambda/ on the import path
-from router.allowances import Allowances
+from router.allowances import Allowances, RefusedError
 from router.breaker import Breaker, Result
 
 QUOTA, ANSWER_SECONDS, REFUSAL_SECONDS, RETRY_SECONDS, STATIC_SECONDS = 2_000, 0.4, 0.02, 0.05, 0.2
@@ -74,7 +74,10 @@ class Environment:
         for model in MODELS:
             allowance = self._allowances.of(model, caller, now)
             circuit = self._breakers[model] if self._rule == RULES[0] else allowance
-            permit = circuit.enter(now)
+            try:
+                permit = circuit.enter(now)
+            except RefusedError:
+                continue
             if permit is None:
                 continue
             answered = quotas[model].take(now + took)

@@ -122,6 +122,11 @@ def without_profile(identifier: str) -> str:
     return identifier.removeprefix(US_PROFILE)
 
 
+def is_anthropics(identifier: str) -> bool:
+    """Return whether a model is Anthropic's, given its own id or an inference profile's, with any prefix."""
+    return "anthropic" in identifier.split(".")[:2]
+
+
 def fallbacks_named(identifier: str) -> tuple[str, ...]:
     """Return the ids of the fallback model with any of them; none if no model has it."""
     model = without_profile(identifier)

@@ -319,7 +319,7 @@ class Labelling(Construct):
         seals = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": [self._labels]}}
         return [
             may.Permission(["dynamodb:GetItem"], [requests_table(self, self._hosting).table_arn], seals),
-            may.encrypted(self._hosting.key, "dynamodb", write=False),
+            may.encrypted(self._hosting.table_key, "dynamodb", write=False),
         ]
 
     def _resource_permissions(self) -> list[may.Permission]:

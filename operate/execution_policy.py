@@ -29,6 +29,7 @@ from distilled_router.bedrock.naming import OWNER_TAG
 from operate import cdk, environment
 from operate.errors import OperateError
 from operate.printing import out
+from stacks import keys as keys_
 from stacks.settings import DEFAULT_QUALIFIER, STACKS, Settings, load
 
 Conditions = Mapping[str, Mapping[str, Any]]
@@ -86,11 +87,8 @@ _UNUSED = re.compile(
 # They list what the whole account has; CloudWatch recorded denials on `alarm:*`.
 _LISTS = frozenset({"cloudwatch:DescribeAlarms", "logs:DescribeLogGroups"})
 
-# What the creator of a resource with a customer managed key needs on the key. Schemas list only a part; this
-# list was validated in an account (aws-samples/sample-autonomous-cloud-coding-agents).
-_KEY_USE = tuple(
-    f"kms:{use}" for use in ("CreateGrant", "Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey")
-)
+# What the creator of a resource with a customer managed key needs on the key; schemas list only a part.
+_KEY_USE = tuple(f"kms:{use}" for use in keys_.USE)
 
 # Actions that the schemas lack.
 _ALSO = {
@@ -206,9 +204,9 @@ class Place:
         return {"StringEquals": {f"aws:RequestTag/{OWNER_TAG}": self.owner}}
 
     def tagging(self) -> list[Conditions]:
-        """Return the conditions to tag what is new, or ours already, and never as somebody else's.
+        """Return the conditions to add tags: what is tagged is new or ours, and stays or becomes ours.
 
-        IAM can't tell what is new from what has no owner's tag.
+        IAM can't tell a new resource from one without the owner's tag.
         """
         new, ours = self.created(), self.existing()
         return [
@@ -367,7 +365,7 @@ def _reads(action: str) -> bool:
 def keys(action: str) -> frozenset[str]:
     """Return the condition keys that the reference lists for an action or its resource types.
 
-    Of a tag's key, without the tag.
+    Keys of tags are without the tag: `aws:RequestTag`.
     """
     types = _listed(action).get("resource_types", {})
     resources = get_service_prefix_data(_service(action)).get("resources", {})
@@ -412,7 +410,7 @@ def _of_role(action: str, place: Place, boundary: str) -> Conditions:
 
 
 def _is_bounded(action: str) -> bool:
-    """Return whether an action can be limited by a role's boundary, and does not only take away."""
+    """Return whether IAM can limit an action by the role's boundary; not if it only takes something away."""
     takes_away = action.startswith(("iam:Delete", "iam:Detach"))
     return "iam:PermissionsBoundary" in keys(action) and not takes_away
 
@@ -434,7 +432,7 @@ def _of_api(action: str, place: Place) -> list[Limit]:
     """Return the limits of API Gateway: an API has an id, and its parts have its tags.
 
     Reading is not limited by the tag: what was just deleted has none, and CloudFormation looks whether it is
-    gone. What the reference does not list is limited by the tag only if API Gateway passes it on.
+    gone. An action that the reference does not list is limited by the tag only if API Gateway evaluates it.
     """
     root = f"arn:aws:apigateway:{place.region}::"
     parts, tags = [f"{root}/apis/*"], [f"{root}/tags/*"]
@@ -455,7 +453,7 @@ def _of_api(action: str, place: Place) -> list[Limit]:
 
 
 def _of_network(action: str, place: Place) -> list[Limit]:
-    """Return the limits of EC2: VPC endpoints and security groups of ours by the tag, the rest is used.
+    """Return the limits of EC2: the tag for our VPC endpoints and security groups; none for what they use.
 
     CloudFormation may tag a security group after it has created it and set its rules (an inference in
     aws/aws-cdk#13204). Until then, it has no tag.

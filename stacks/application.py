@@ -69,6 +69,7 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
         log_days=settings.retention.log_days,
         vpc=vpc,
         key=data.key if settings.encryption.runtime_key else None,
+        data_key=data.key,
         absence_seconds=settings.absence_seconds,
     )
     distillation = DistillationStack(

@@ -71,14 +71,23 @@ class DataStack(cdk.Stack):
             pending_window=cdk.Duration.days(settings.encryption.key_deletion_days),
             removal_policy=self._removal,
         )
-        runtime = settings.encryption.runtime_key
-        for statement in keys.services(cdk.Aws.ACCOUNT_ID, cdk.Aws.REGION, settings.owner, runtime=runtime):
+        account, region, runtime = cdk.Aws.ACCOUNT_ID, cdk.Aws.REGION, settings.encryption.runtime_key
+        for statement in (
+            keys.deployment(account, region, settings.bootstrap_qualifier),
+            *keys.services(account, region, settings.owner, runtime=runtime),
+        ):
             key.add_to_resource_policy(iam.PolicyStatement.from_json(statement))
         acknowledge(
             key,
             "KMSGrants",
             "Bedrock creates grants for its models. Its guide doesn't say that it calls as an AWS service, "
             "so a denial could fail a paid job. Roles can create grants only through Bedrock.",
+        )
+        acknowledge(
+            key,
+            "KMSPrincipal",
+            "A condition allows one role: that of the bootstrap for CloudFormation. KMS refuses a principal "
+            "that doesn't exist, and an account can be deployed without that role.",
         )
         return key
 

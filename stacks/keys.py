@@ -15,6 +15,12 @@ from stacks.settings import Settings, SettingsError, load
 
 Statement = dict[str, Any]
 
+# What follows CreateKey at once, also when that deployment rolls back.
+_CREATION = ("EnableKeyRotation", "PutKeyPolicy", "ScheduleKeyDeletion")
+# What the creator of a table, a topic, a function or a state machine needs on its key; validated in an
+# account (aws-samples/sample-autonomous-cloud-coding-agents).
+USE = ("CreateGrant", "Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey")
+
 
 def policy(settings: Settings) -> dict[str, Any]:
     """Return the whole key policy: the account's IAM policies decide for roles, statements for services."""
@@ -69,6 +75,28 @@ def services(account: str, region: str, owner: str, *, runtime: bool) -> list[St
         {"StringEquals": {"kms:EncryptionContext:SourceArn": f"arn:aws:logs:{region}:{account}:*"}},
     )
     return [alarms, logs, delivery]
+
+
+def deployment(account: str, region: str, qualifier: str) -> Statement:
+    """Return the statement of a key that the stacks create: CloudFormation's role of the bootstrap uses it.
+
+    The role's policies know the key by its tag, and a tag may count for authorization only after five minutes
+    (KMS developer guide, abac). A key's policy counts at once. KMS refuses a policy with a role that doesn't
+    exist, so a condition names it, and other ways to deploy work as without this statement. The account as
+    the principal would only let IAM policies decide (KMS developer guide, key-policy-default).
+    """
+    role = f"arn:aws:iam::{account}:role/cdk-{qualifier}-cfn-exec-role-{account}-{region}"
+    return {
+        "Sid": "CloudFormationDeploys",
+        "Effect": "Allow",
+        "Principal": {"AWS": "*"},
+        "Action": [f"kms:{name}" for name in (*_CREATION, *USE)],
+        "Resource": "*",
+        "Condition": {
+            "StringEquals": {"kms:CallerAccount": account},
+            "ArnEquals": {"aws:PrincipalArn": role},
+        },
+    }
 
 
 def _statement(sid: str, service: str, actions: list[str], conditions: dict[str, Any]) -> Statement:

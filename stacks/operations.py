@@ -16,6 +16,7 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from cdk_distilled_router.catalogue import is_anthropics
 from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.env import METRICS_NAMESPACE
 from stacks.settings import Settings
@@ -242,6 +243,24 @@ class OperationsStack(cdk.Stack):
         self._budget("Budget", settings.owner, budget.monthly_usd, tagged)
         bedrock = budget.bedrock_monthly_usd or budget.monthly_usd
         self._budget("BedrockBudget", f"{settings.owner}-bedrock", bedrock, {"Service": ["Amazon Bedrock"]})
+        self._tell_what_it_misses()
+
+    def _tell_what_it_misses(self) -> None:
+        """Warn of models that are billed as a service of their own; from memory, not verified."""
+        settings = self._settings
+        # A teacher is never Anthropic's (`DistillationProps`).
+        asked = {
+            "router.base_model": settings.router.base_model,
+            "evaluation.judge": settings.evaluation.judge,
+        }
+        for name, model in asked.items():
+            if model and is_anthropics(model):
+                cdk.Annotations.of(self).add_warning_v2(
+                    f"distilled-router:not-in-the-bedrock-budget:{name}",
+                    f"{name} {model} is Anthropic's. AWS Marketplace may bill it as a service of its own "
+                    "(not verified, check your bill), and then budget.bedrock_monthly_usd doesn't count it. "
+                    "The alarm CostUsd counts the router's requests only. docs/costs.md#alarms-and-budgets",
+                )
 
     def _budget(self, construct_id: str, name: str, usd: float, filters: Mapping[str, list[str]]) -> None:
         emails = self._settings.budget.emails

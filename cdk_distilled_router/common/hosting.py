@@ -84,6 +84,8 @@ class Hosting:
             services that `common.vpc_endpoints` lists. Default: functions run outside a VPC.
         key: encrypts log groups, environment variables and state machines. Its policy must allow CloudWatch
             Logs (`stacks.keys`). Default: AWS's own keys.
+        data_key: encrypts the table of custom resources' requests, which also holds keys of labels' seals.
+            Default: `key`; without both an AWS key, and whoever may read all tables can forge seals.
         absence_seconds: for how long Bedrock must report that a resource does not exist before a function
             acts on it. Its reads lag behind writes; a new deployment may be found only after a minute. At
             most 75: a call may look three times, and functions have 5 minutes.
@@ -92,7 +94,13 @@ class Hosting:
     log_days: int = 90
     vpc: VpcConfig | None = None
     key: kms.IKey | None = None
+    data_key: kms.IKey | None = None
     absence_seconds: float = 60.0
+
+    @property
+    def table_key(self) -> kms.IKey | None:
+        """Return the key of the table of requests."""
+        return self.data_key or self.key
 
     def log_group(
         self, scope: Construct, construct_id: str, *, vended_by: str = "", name: str = ""

@@ -72,6 +72,7 @@ MATTERS: Mapping[str, tuple[str, ...]] = {
     "DynamoDBEncryptionKMS": (_guard("dynamodb_table_encrypted_kms"), _checkov("119")),
     "DynamoDBInBackupPlan": _nag("DynamoDBInBackupPlan", NIST, HIPAA),
     "KMSGrants": (_guard("kms_create_grant_aws_service"),),
+    "KMSPrincipal": (_checkov("33"),),
 }
 """All acknowledged matters, with the rules for them in each rule set."""
 

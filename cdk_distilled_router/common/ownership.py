@@ -19,26 +19,28 @@ from distilled_router.env import ResourceEnv
 def requests_table(scope: Construct, hosting: Hosting) -> dynamodb.Table:
     """Return the stack's table of requests, one item for each custom resource (`aws.fence`).
 
+    That of a distillation stack also holds the ledger (`cost.limit`) and the seals of labels.
+
     Each stack has its own, so that it is deleted with the resources that use it.
     """
     stack = cdk.Stack.of(scope)
     existing = stack.node.try_find_child("ResourceRequests")
     if isinstance(existing, dynamodb.Table):
         return existing
-    table = items_table(stack, "ResourceRequests", hosting.key)
-    if hosting.key is None:
+    table = items_table(stack, "ResourceRequests", hosting.table_key)
+    if hosting.table_key is None:
         acknowledge(
             table,
             "DynamoDBEncryptionKMS",
-            "It holds ids and properties of CloudFormation's requests, like the template, and no queries or "
-            "answers. It has the key of the functions' variables if there is one, and an AWS key otherwise.",
+            "It holds ids and properties of CloudFormation's requests, committed amounts and the keys of "
+            "labels' seals, and no queries or answers. hosting.data_key or hosting.key encrypts it.",
         )
     return table
 
 
 def registering(scope: Construct, hosting: Hosting) -> list[may.Permission]:
     """Return what registering requests, and reading the newest one, needs."""
-    return may.items(requests_table(scope, hosting), hosting.key, ["GetItem", "UpdateItem"])
+    return may.items(requests_table(scope, hosting), hosting.table_key, ["GetItem", "UpdateItem"])
 
 
 def resource_env(

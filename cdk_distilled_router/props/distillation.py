@@ -47,7 +47,7 @@ class JobProps(Props):
         maximum_cost_usd: the most that the owner's labels and jobs may cost within a period, by the upper
             bounds of their estimates. The data set or the labelling estimates the cost before anything costs
             money, and the deployment fails if it is more.
-        maximum_cost_days: the period: the last days.
+        maximum_cost_days: the period in days; it ends now.
         hyperparameters: for fine-tuning; for other models than Nova, by their names in Bedrock's API.
     """
 
@@ -116,14 +116,14 @@ class DistillationProps(JobProps):
         default=200.0,
         gt=0,
         description="US dollars that all labels and jobs of the environment may cost within "
-        "maximum_cost_days, by the upper bounds that `make cost` shows, retries included. What exceeds it is "
-        "refused before anything is paid for. Not part of the digest. Default: 200.",
+        "maximum_cost_days, by the upper bounds that `make cost` shows, retries included. Anything that "
+        "would exceed it is refused before it is paid for. Not part of the digest. Default: 200.",
     )
     maximum_cost_days: int = Field(
         default=30,
         ge=1,
         le=366,
-        description="The last days in which maximum_cost_usd counts what was committed. Default: 30.",
+        description="Days for which maximum_cost_usd counts what was committed. Default: 30.",
     )
     hyperparameters: HyperparametersProps | None = Field(
         default=None, description="Hyperparameters, for fine_tuning only. Default: none, Bedrock's own."
@@ -136,7 +136,7 @@ class DistillationProps(JobProps):
         documented = one_of(catalogue.teacher_identifiers())
         if model in catalogue.ENDED:
             raise not_allowed(f"{documented}; {model} ended on {catalogue.ENDED[model]}")
-        if model.startswith("anthropic."):
+        if catalogue.is_anthropics(model):
             raise not_allowed(
                 f"{documented}; Anthropic's models can't be distilled, and Bedrock flags training on their "
                 "output"

@@ -51,7 +51,7 @@ class RouterProps(Props):
         ge=1,
         # Values of a metric in one document (CloudWatch user guide, embedded metric format specification).
         le=100,
-        description="Most queries of a batch. Default: 20.",
+        description="The most queries in a batch. Default: 20.",
     )
     batch_throttle_rate: float = Field(
         default=0.5,
@@ -67,10 +67,10 @@ class RouterProps(Props):
         ge=1,
         le=10_000_000,
         validate_default=True,
-        description="Requests a minute that the student's endpoint takes, and the base model, whichever "
-        "takes fewer. The throttles must not allow more queries in any minute, and one caller gets five "
-        "eighths of it in an execution environment. A deployment of Nova Micro takes 2000 (Bedrock user "
-        "guide, on-demand custom models); Service Quotas has the base model's. Default: 2000.",
+        description="Requests a minute that the student's endpoint takes, or the base model if it takes "
+        "fewer. The throttles must not allow more queries in any minute, and one caller gets five eighths "
+        "of it in an execution environment. A deployment of Nova Micro takes 2000 (Bedrock user guide, "
+        "on-demand custom models); Service Quotas has the base model's. Default: 2000.",
     )
     log_queries: bool = Field(
         default=False,
@@ -84,9 +84,8 @@ class RouterProps(Props):
     reserved_concurrency: int | None = Field(
         default=None,
         ge=1,
-        description="Concurrent executions reserved for the function, which are also its limit, also for "
-        "direct invocations. The account must keep 100 unreserved (AWS Lambda quotas). Default: none "
-        "reserved.",
+        description="Concurrent executions reserved for the function. They are also its limit, for direct "
+        "invocations too. The account must keep 100 unreserved (AWS Lambda quotas). Default: none reserved.",
     )
 
     @field_validator("base_model")

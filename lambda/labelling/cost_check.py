@@ -1,8 +1,7 @@
 """Commit what an execution of the labelling may cost, unless that exceeds the owner's limit.
 
-An execution can also be started by a person, or by a release that tries again. So each one asks before the
-teacher is asked, with the plan that it was given, for an amount of its own: two of one folder that run at
-once both ask for their shards.
+A person or a release that tries again can start an execution, too. So each execution commits an amount of its
+own before it asks the teacher: two that run at once in the same folder may both pay for the same shards.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ _RETRY_SECONDS = 15
 
 
 def labels_name(folder: Folder, plan: Plan) -> str:
-    """Return how names of amounts for labels start.
+    """Return the beginning of the names of amounts for labels.
 
-    It is new if the folder was deleted: they are paid again.
+    It changes if the folder was deleted, because the labels are then paid again.
     """
     begun = life.read(folder) if folder.names(life.LIFE) else "new"
     return f"{LABELS} {plan.labels} {begun}"

@@ -10,7 +10,7 @@ from typing import Any
 from distilled_router.aws.custom_resource import Event
 from distilled_router.aws.objects import Seal
 
-# A property of the resource: this version or a later one declares it, and its functions write seals.
+# A resource has this property if its functions write seals: since this version.
 MARKER = "Seals"
 # After an upgrade, invocations of the earlier version write for as long as a function may run: 15 minutes.
 _OVERLAP_SECONDS = 900

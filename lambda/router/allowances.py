@@ -5,39 +5,53 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
+from typing import Literal
 
 from router.breaker import Breaker, Permit, Result
 
-# Of the quota's minute, in one execution environment. The rest is for other callers.
+# Share of the quota that a caller gets in any minute, in one execution environment.
 PART = 0.75
-# Of a minute's part, so much at once and the rest evenly over the minute.
+# Share of that part that may be used at once; the rest comes evenly over the minute.
 BURST = 1 / 6
-# In so many seconds, an allowance that shrank doubles. It keeps so much of its size, so that it is whole five
-# minutes after a throttling of any length.
+# Seconds in which an allowance that was halved doubles, and the share of its size that it keeps: it is whole
+# again five minutes after any throttling.
 DOUBLE_SECONDS, LEAST_SIZE = 60.0, 1 / 32
-# Of a minute's part: who wants less in a minute is throttled for others' calls, and keeps its allowance.
+# Share of that part: a caller that wants less is throttled because of others, and keeps its allowance.
 MODEST = 1 / 8
 # Queries of one batch have slightly different times. A clock that goes back further was set.
 CLOCK_SECONDS = 60.0
 # Seconds between two lines of the log about one allowance.
 LOG_SECONDS = 60.0
-# Allowances that one environment keeps: a model for each, so 256 callers of two models. An allowance takes
-# less than 1 KB. A caller that is dropped begins anew.
+# Allowances that one environment keeps, one for each caller and model: 256 callers of two models. Each takes
+# less than 1 KB. A caller whose allowance was dropped gets a new one.
 MOST_ALLOWANCES = 512
+
+
+Refusal = Literal["throttled", "over_allowance"]
+"""Why a caller may not call a model now: Bedrock has throttled the caller's calls, or it used up its part."""
+
+
+class RefusedError(Exception):
+    """A caller may not call a model now; `reason` says why."""
+
+    def __init__(self, reason: Refusal) -> None:
+        """Take the reason of the answer."""
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Allowance:
     """One caller's use of one model.
 
-    A token bucket holds `BURST` of a minute's part and fills with the rest in a minute, so that any minute
-    has `PART` of the quota at most. A circuit breaker counts only this caller's throttled calls: who used up
-    a quota must not take the model from others. Each time it opens for a caller who wants much, the bucket
-    becomes half as large, because other environments have buckets for this caller, too, and none knows how
-    many. Its methods may be called by several threads.
+    A token bucket holds `BURST` of the caller's part and fills with the rest in a minute, so the caller gets
+    at most `PART` of the quota in any minute. A circuit breaker counts this caller's throttled calls, so that
+    a caller that used up a quota doesn't take the model from others. Each time it opens for a caller that
+    wants much, the bucket becomes half as large: other environments have buckets for the same caller, and
+    none knows how many. Its methods may be called by several threads.
     """
 
     def __init__(self, a_minute: float, now: float) -> None:
-        """Create a full bucket for so many calls a minute."""
+        """Create a full bucket for `a_minute` calls a minute."""
         self._throttling = Breaker()
         self._a_minute = a_minute
         self._whole = self._size = self._tokens = max(a_minute * BURST, 1.0)
@@ -47,15 +61,21 @@ class Allowance:
         self._logged_at = -math.inf
         self._lock = threading.Lock()
 
-    def enter(self, now: float) -> Permit | None:
-        """Return a permit to call the model now, or None if the caller has used up its allowance."""
+    def enter(self, now: float) -> Permit:
+        """Return a permit to call the model now.
+
+        Raises:
+            RefusedError: Bedrock has throttled the caller, or the caller has used up its allowance.
+        """
         with self._lock:
             self._pass(now)
             self._wanted += 1
         permit = self._throttling.enter(now)
-        if permit is not None and not self.take(now):
+        if permit is None:
+            raise RefusedError("throttled")
+        if not self.take(now):
             self._throttling.leave(permit, "unknown", now)
-            return None
+            raise RefusedError("over_allowance")
         return permit
 
     def take(self, now: float) -> bool:
@@ -78,7 +98,7 @@ class Allowance:
         return opened
 
     def is_to_log(self, now: float) -> bool:
-        """Return whether a refusal is to be logged now: once in a while, however many there are."""
+        """Return whether to log a refusal now: once in `LOG_SECONDS`, however many there are."""
         with self._lock:
             if 0 <= now - self._logged_at < LOG_SECONDS:
                 return False
@@ -86,7 +106,7 @@ class Allowance:
             return True
 
     def _pass(self, now: float) -> None:
-        """Let time pass; earlier times fill nothing, and don't set the clock back."""
+        """Fill the bucket for the time since the last call; an earlier time fills nothing."""
         elapsed = now - self._at
         if -CLOCK_SECONDS <= elapsed <= 0:
             return

@@ -249,7 +249,7 @@ class Router:
             trace.base = outcome
         if outcome.reason:
             trace.reason = trace.reason or outcome.reason
-            trace.failed(source, outcome.reason, outcome.detail, model)
+            trace.failed(source, outcome, model)
         return outcome
 
 

@@ -11,7 +11,7 @@ from aws_lambda_powertools import Logger
 
 from distilled_router.task.converse import NoReplyError, Prompt, Reply, ask
 from distilled_router.task.task import InvalidOutput, Task
-from router.allowances import Allowances
+from router.allowances import Allowances, RefusedError
 from router.breaker import Breaker, Result
 from router.budget import Budget, OutOfTimeError, jitter
 
@@ -102,11 +102,13 @@ class Models:
         if not (permit := breaker.enter(now)):
             return Outcome(reason="circuit_open", called=False)
         allowance = self._allowances.of(model, caller, now)
-        if not (own := allowance.enter(now)):
+        try:
+            own = allowance.enter(now)
+        except RefusedError as refused:
             breaker.leave(permit, "unknown", now)
-            if allowance.is_to_log(now):
+            if refused.reason == "over_allowance" and allowance.is_to_log(now):
                 self._logger.warning("allowance used up", endpoint=model, caller=caller)
-            return Outcome(reason="over_allowance", called=False)
+            return Outcome(reason=refused.reason, called=False)
         outcome = Outcome(reason="internal")
         try:
             outcome = self._attempt(model, prompt, query, budget, end)

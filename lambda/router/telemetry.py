@@ -73,16 +73,17 @@ class Trace:
         """Return whether no model answered, each because of its caller's use."""
         return self.source == STATIC and self.is_of_the_caller and {*self.failures.values()} <= OF_THE_CALLER
 
-    def failed(self, source: str, reason: str, detail: str = "", endpoint: str = "") -> None:
+    def failed(self, source: str, outcome: Outcome, endpoint: str) -> None:
         """Record that a source did not answer."""
-        self.failures[source] = reason
-        if reason not in {"circuit_open", "over_allowance"}:  # logged by `Models`, not for each query
+        self.failures[source] = outcome.reason
+        # `Models` logs what is not called because of a circuit or an allowance, not for each query.
+        if outcome.called or outcome.reason == "no_time":
             self._note(
                 "warning",
                 "source failed",
                 source=source,
-                reason=reason,
-                detail=detail,
+                reason=outcome.reason,
+                detail=outcome.detail,
                 endpoint=endpoint,
                 release=self.release,
             )

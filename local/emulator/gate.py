@@ -1,4 +1,4 @@
-"""Admit the requests of whoever has the keys of this start, and refuse all others.
+"""Admit requests with the keys of this start, and refuse all others.
 
 MiniStack takes `test`, any account id and an unsigned request for the account's root user, does not check
 root's signatures, and serves its own paths to everyone. A root user can run code, as the developer. So:
@@ -8,8 +8,8 @@ root's signatures, and serves its own paths to everyone. A root user can run cod
 - The URLs to which a function sends CloudFormation's answers are secrets themselves, like the pre-signed URLs
   that they stand for.
 - Everything else must be signed, with the root key of this start or with credentials that the emulator gave
-  out. What they allow, MiniStack decides. That holds for a web identity, too: AWS checks the
-  identity's own signature, MiniStack does not.
+  out; MiniStack decides what they allow. A web identity is no exception: AWS verifies its own signature,
+  MiniStack does not.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Gate:
         self._root, self._token = root, token.encode()
 
     async def admit(self, scope: Scope, receive: Receive, send: Send) -> Receive | None:
-        """Return how to read an admitted request; answer any other one and return None."""
+        """Return a function that receives an admitted request; refuse any other one and return None."""
         path = str(scope["path"])
         if self._has_token(scope) or self._is_open(scope["method"], path):
             return receive
@@ -95,7 +95,7 @@ class Signed:
         self._credential: Any = None
 
     def identify(self, root: str) -> Any:
-        """Return why the request names neither root nor somebody with the emulator's credentials."""
+        """Return an error unless the request names this start's root or credentials of the emulator."""
         by_query = self._by_query
         if self.headers.get("authorization", "").startswith(ALGORITHM) == by_query:
             return AuthError("MissingAuthenticationToken", "Missing Authentication Token")
@@ -117,7 +117,7 @@ class Signed:
         return None
 
     def verify(self, body: bytes) -> Any:
-        """Return why the caller that `identify` found has not signed the request with this body."""
+        """Return an error unless the caller that `identify` found has signed this request and body."""
         hashed = self.headers.get("x-amz-content-sha256", "")
         if len(hashed) == 64 and hashed != hashlib.sha256(body).hexdigest():
             return AuthError("SignatureDoesNotMatch", "The body does not have the signed hash.")

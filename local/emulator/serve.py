@@ -4,7 +4,7 @@
   returns the orders, DELETE withdraws those that did not apply.
 - `POST /_cloudformation/deliveries/2` delivers all later events of custom resources twice, `/1` ends that.
 - `GET /_lambda/interfaces` returns the functions that have network interfaces: see `functions`.
-- Only who has the keys of this start gets in: see `gate`.
+- Only requests with the keys of this start are admitted: see `gate`.
 - IAM decisions are recorded, and the Bedrock stand-in uses them too: see `access`. They see the keys of
   DynamoDB items: see `item_keys`, and the claims of GitHub's tokens: see `web_identity`.
 - Executions have the limits of size and history: see `stepfunctions`.

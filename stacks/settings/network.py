@@ -60,8 +60,9 @@ class Network(Props):
     )
     attached: bool = Field(
         default=True,
-        description="Whether functions and jobs run in the network. Set it to false, and deploy, an hour "
-        "before you remove [network]: AWS deletes the network's interfaces with the roles. Default: true.",
+        description="Whether functions and jobs run in the network. To leave the network, set it to false "
+        "and deploy, an hour before you remove [network]: AWS still needs the roles to delete the network's "
+        "interfaces. Default: true.",
     )
     endpoints: NetworkEndpoints | None = Field(
         default=None,

@@ -81,10 +81,13 @@ class Alarms(Props):
     error_rate: Fraction = Field(
         description="Share of requests with an error, and of failed reads of the route."
     )
-    fallback_rate: Fraction = Field(description="Share of requests that the distilled model didn't answer.")
+    fallback_rate: Fraction = Field(
+        description="Share of requests that the distilled model didn't answer; and, for the alarm "
+        "CallerFallback, of those that it didn't answer because of the caller's own use."
+    )
     static_rate: Fraction = Field(
         default=0.01,
-        description="Share of requests that no model answered, so that static weights did. Default: 0.01.",
+        description="Share of requests that static weights answered, because no model did. Default: 0.01.",
     )
     invalid_output_rate: Fraction = Field(description="Share of model answers that don't parse.")
     latency_p95_ms: int = Field(
@@ -125,8 +128,8 @@ class Budget(Props):
     bedrock_monthly_usd: float | None = Field(
         default=None,
         gt=0,
-        description="US dollars a month for all that the account pays for Bedrock, also by others: requests "
-        "to models have no tags. Default: monthly_usd.",
+        description="US dollars a month for all of the account's use of Bedrock, also by other teams, "
+        "because requests to models have no tags. Default: monthly_usd.",
     )
     emails: Emails = Field(
         default_factory=list,

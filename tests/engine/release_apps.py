@@ -187,15 +187,6 @@ class Declared:
         (found,) = [key for key in tables if not unhashed(key).startswith("ResourceRequests")]
         return str(found)
 
-    def of_type(self, kind: str, having: str = "") -> str:
-        """Return the logical id of the one resource of a type that has this property."""
-        found = (
-            key
-            for key, resource in self.template["Resources"].items()
-            if resource["Type"] == kind and (not having or having in resource["Properties"])
-        )
-        return str(next(found))
-
 
 def declare(folder: Path, **options: Any) -> Declared:
     """Synthesize a version of the app, once for each folder."""
@@ -353,11 +344,13 @@ class Scene:
 
     def executions(self, status: str | None = None) -> list[str]:
         """Return the names of the release state machine's executions, or of those with a status."""
-        machine = self._physical_id(
-            self._current.of_type("AWS::StepFunctions::StateMachine", "StateMachineName")
+        machines, chosen = self.engine.aws("stepfunctions"), {"statusFilter": status} if status else {}
+        (machine,) = (
+            item["stateMachineArn"]
+            for item in machines.list_state_machines()["stateMachines"]
+            if item["name"] == f"{OWNER}-release"
         )
-        chosen = {"statusFilter": status} if status else {}
-        found = self.engine.aws("stepfunctions").list_executions(stateMachineArn=machine, **chosen)
+        found = machines.list_executions(stateMachineArn=machine, **chosen)
         return sorted(item["name"] for item in found["executions"])
 
     def running(self) -> list[str]:

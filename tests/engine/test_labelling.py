@@ -183,16 +183,20 @@ def test_stopped_labelling_resumes_where_it_stopped(system: System, declare: Cal
 def test_execution_that_a_person_starts_asks_the_limit(
     system: System, declare: Callable[..., Variant]
 ) -> None:
+    """It is refused while something is left to ask."""
     first, stepfunctions = declare(), system.engine.aws("stepfunctions")
     system.deploy(first, "data", "distillation")
-    system.until(lambda: system.jobs())
-    before, machine = system.asked(), system.machine()
-    execution = machine.replace(":stateMachine:", ":execution:")
-    known = stepfunctions.describe_execution(executionArn=f"{execution}:{first.digest}-1")
+    system.until(lambda: system.batches())
+    machine = system.machine()
+    execution = f"{machine.replace(':stateMachine:', ':execution:')}:"
+    stepfunctions.stop_execution(executionArn=f"{execution}{first.digest}-1")
+    system.engine.settle()
+    before = system.asked()
+    known = stepfunctions.describe_execution(executionArn=f"{execution}{first.digest}-1")
     plan = {**json.loads(known["input"])["plan"], "samples": 10_000_000}
     stepfunctions.start_execution(stateMachineArn=machine, name="by-hand", input=json.dumps({"plan": plan}))
     system.until(lambda: system.labellings()["by-hand"] != "RUNNING")
-    ended = stepfunctions.describe_execution(executionArn=f"{execution}:by-hand")
+    ended = stepfunctions.describe_execution(executionArn=f"{execution}by-hand")
     assert ended["status"] == "FAILED"
     assert "more than distillation.maximum_cost_usd" in ended["cause"]
     assert system.asked() == before

@@ -108,11 +108,12 @@ def observed(asked: Mapping[str, Any]) -> tuple[set[Call], set[str]]:
         if role is None or role["stack"] == BOOTSTRAP:  # a test's own, or the CDK's
             continue
         owner = _owner(role["stack"])
-        for context in _of_each_item(raw["context"], owner):
+        resource = _plain(raw["resource"], owner, names)
+        for context in _of_each_item(raw["context"], owner, resource):
             call = Call(
                 unhashed(role["logical_id"]),
                 raw["action"],
-                _plain(raw["resource"], owner, names),
+                resource,
                 tuple(sorted(_context(context, owner, names))),
             )
             if raw["decision"] == ALLOWED:
@@ -122,10 +123,11 @@ def observed(asked: Mapping[str, Any]) -> tuple[set[Call], set[str]]:
     return calls, denied
 
 
-def _of_each_item(context: Mapping[str, Any], owner: str) -> Iterator[Mapping[str, Any]]:
-    """Yield a call's context for each item of its transaction; only the releases table has owners."""
+def _of_each_item(context: Mapping[str, Any], owner: str, table: str) -> Iterator[Mapping[str, Any]]:
+    """Yield a call's context for each item of its transaction; owners share only the releases table."""
     rest = {key: value for key, value in context.items() if key != LEADING_KEYS}
-    keys = [key for key in context.get(LEADING_KEYS, ()) if key.startswith(f"{owner}/")]
+    found = context.get(LEADING_KEYS, ()) if table == "<Releases.Arn>" else ()
+    keys = [key for key in found if key.startswith(f"{owner}/")]
     yield from ({**rest, LEADING_KEYS: key} for key in keys)
     if not keys:
         yield rest

@@ -46,7 +46,7 @@ SHARED_TITLE = """\
 
 No policy reaches another environment of the account, and no other environment reaches what is ours: neither \
 the policies on this page nor those for the deployment, of the key, of buckets, topics and queues. These are \
-the exceptions.
+the exceptions; policies and actions are regular expressions.
 
 | policy | actions | why |
 |---|---|---|

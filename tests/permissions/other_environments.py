@@ -131,7 +131,10 @@ def policies(environment: Environment) -> Iterator[Policy]:
         "AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy", "AWS::SQS::QueuePolicy"
     ):
         yield from _of_resource(found.name, assembly.statements(found.properties["PolicyDocument"]))
-    yield from _of_resource(KEY, assembly.statements(key_policy.policy(assembly.settings)))
+    settings = assembly.settings
+    creates = key_policy.deployment(settings.account, settings.region, settings.bootstrap_qualifier)
+    key = {"Statement": [creates, *key_policy.policy(settings)["Statement"]]}
+    yield from _of_resource(KEY, assembly.statements(key))
     for permission in assembly.resources("AWS::Lambda::Permission"):
         yield from _of_resource("invocation", [_permission(environment, permission.properties)])
     if environment.name in (*ENVIRONMENTS, "hardened"):

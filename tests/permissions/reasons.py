@@ -147,12 +147,6 @@ UNUSED: tuple[Reason, ...] = (
         conditions="ResourceTag",
     ),
     Reason(
-        "ReleaseRolloutRole",
-        "bedrock:InvokeModel",
-        "a live release on throughput is probed if it had too few requests",
-        resource="provisioned-model/",
-    ),
-    Reason(
         "ReleaseEvaluationRole|ThroughputStepRole",
         "dynamodb:Scan",
         "reads the route's copies after the route was broken by hand",
@@ -288,7 +282,7 @@ SHARED: tuple[Reason, ...] = (
     Reason(
         "trust of .*",
         "sts:AssumeRole",
-        "A service assumes a role for whom IAM lets pass it: our own roles, and the deployment's.",
+        "A service can assume a role only if a caller may pass it: our own roles, and the deployment's.",
     ),
     Reason(
         "key policy, for .*:root",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from distilled_router.bedrock.naming import OWNER_TAG
+from tests.iam import iam_evaluator
 from tests.stacks.assembly import Assembly, Resource, Statement
 
 CLOSED = {
@@ -57,7 +58,7 @@ def test_key_rotates_and_can_be_saved_from_deletion(assembly: Assembly) -> None:
 def test_key_is_for_this_account_and_services_on_its_behalf_only(assembly: Assembly) -> None:
     if (key := made(assembly)) is None:
         return
-    account, *services = assembly.statements(assembly.plain(key.properties["KeyPolicy"]))
+    account, _, *services = assembly.statements(assembly.plain(key.properties["KeyPolicy"]))
     own = assembly.settings.account
     assert assembly.plain(account.principal) == {"AWS": f"arn:aws:iam::{own}:root"}
     expected = ["cloudwatch.amazonaws.com"]
@@ -67,6 +68,40 @@ def test_key_is_for_this_account_and_services_on_its_behalf_only(assembly: Assem
     assert services[0].actions == {"kms:Decrypt", "kms:GenerateDataKey*"}
     assert services[0].conditions == {"StringEquals": {"aws:SourceAccount": own}}
     assert all(own in str(statement.conditions) for statement in services)
+
+
+def by_key_policy_alone(assembly: Assembly, action: str, role: str) -> str:
+    """Return the decision about a created key for a role whose own policies don't see the key's tag yet."""
+    policy = assembly.plain(assembly.one("AWS::KMS::Key").properties["KeyPolicy"])
+    asked = iam_evaluator.EvalContext(
+        # A session's `aws:PrincipalArn` is its role (IAM user guide, global condition keys); the evaluator
+        # takes it from here.
+        principal_arn=f"arn:aws:iam::{assembly.settings.account}:role/{role}",
+        principal_type="AssumedRole",
+        principal_account=assembly.settings.account,
+        action=action,
+        resource_arn="arn:aws:kms:us-east-1:444455556666:key/0b8f1c7e-1111-4222-8333-444455556666",
+        region="us-east-1",
+        service_context={"kms:calleraccount": assembly.settings.account},
+    )
+    undecided = iam_evaluator.evaluate(asked, [])
+    found = iam_evaluator.combine_resource_policy(
+        undecided, asked, policy, assembly.settings.account, required=True
+    )
+    return str(found.decision)
+
+
+def test_cloudformation_goes_on_with_a_key_whose_tag_does_not_count_yet(assembly: Assembly) -> None:
+    """A tag may count for authorization five minutes late, and the key's rotation is enabled in seconds."""
+    if made(assembly) is None:
+        return
+    settings = assembly.settings
+    role = f"cdk-{settings.bootstrap_qualifier}-cfn-exec-role-{settings.account}-us-east-1"
+    actions = ("EnableKeyRotation", "PutKeyPolicy", "ScheduleKeyDeletion", "CreateGrant", "DescribeKey")
+    assert {by_key_policy_alone(assembly, f"kms:{action}", role) for action in actions} == {"Allow"}
+    assert by_key_policy_alone(assembly, "kms:DisableKey", role) == "ImplicitDeny"
+    for other in (role.replace(settings.bootstrap_qualifier, "other"), "admin"):
+        assert by_key_policy_alone(assembly, "kms:PutKeyPolicy", other) == "ImplicitDeny"
 
 
 def test_data_bucket_is_versioned_and_encrypted_with_our_key(assembly: Assembly) -> None:

@@ -7,12 +7,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import aws_cdk as cdk
 import pytest
+from aws_cdk import assertions
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sqs as sqs
 
 from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.env import METRICS_NAMESPACE
-from stacks.operations import budget_name
-from stacks.settings import PROJECT
+from stacks.operations import OperationsStack, budget_name
+from stacks.settings import PROJECT, load
 from tests.stacks.assembly import Assembly
 
 CODE = "".join(path.read_text(encoding="utf-8") for path in sorted((PROJECT / "lambda").rglob("*.py")))
@@ -195,6 +199,26 @@ def test_other_addresses_make_a_budget_of_another_name() -> None:
     found = {budget_name("a-dev", emails) for emails in (["a@b.c"], ["d@b.c"], ["a@b.c", "d@b.c"])}
     assert len(found) == 3
     assert all(name.startswith("a-dev-") for name in found)
+
+
+@pytest.mark.parametrize(
+    ("model", "is_told"), [("us.anthropic.claude-haiku-5-5", True), ("us.amazon.nova-micro-v1:0", False)]
+)
+def test_models_that_the_bedrock_budget_does_not_count_are_told(model: str, *, is_told: bool) -> None:
+    settings = load("prod")
+    router = settings.router.model_copy(update={"base_model": model})
+    app = cdk.App()
+    inputs = cdk.Stack(app, "inputs", env=cdk.Environment(account=settings.account, region=settings.region))
+    stack = OperationsStack(
+        app,
+        "operations",
+        settings=settings.model_copy(update={"router": router}),
+        topic=sns.Topic(inputs, "Topic"),
+        undelivered=sqs.Queue(inputs, "Queue"),
+        env=cdk.Environment(account=settings.account, region=settings.region),
+    )
+    told = assertions.Annotations.from_stack(stack).find_warning("*", assertions.Match.any_value())
+    assert any(f"router.base_model {model}" in str(each.entry.data) for each in told) is is_told
 
 
 def test_budget_counts_whatever_costs(assembly: Assembly) -> None:

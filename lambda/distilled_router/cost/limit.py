@@ -34,7 +34,7 @@ _COMMITTED = "committed"
 _DAY = 86_400
 # The longest period that the settings allow (`JobProps.maximum_cost_days`); older entries are dropped.
 _KEPT_DAYS = 366
-# Tries for a write that other writers keep preceding.
+# Tries of a write that other writers got ahead of.
 _TRIES = 20
 # Amounts that a message lists; its text has 1,500 bytes (`custom_resource.REASON_BYTES`).
 _MOST_LISTED = 5
@@ -77,7 +77,7 @@ class Spending:
     now: Callable[[], float] = time.time
 
     def covers(self, job: str, usd: float, limit: Limit) -> bool:
-        """Return whether a job costs nothing more: it was committed, or exists.
+        """Return whether a job needs no check: its amount was committed, or it exists.
 
         A rollback returns to such a job, and must not be refused.
         """
@@ -86,7 +86,7 @@ class Spending:
         return is_committed or jobs.find(self.bedrock, job) is not None
 
     def knows(self, start: str, limit: Limit) -> bool:
-        """Return whether an amount whose name starts like this was committed."""
+        """Return whether an amount was committed whose name begins with `start`."""
         return any(name.startswith(start) for name in self._live(self._read()[1], limit))
 
     def note(self, job: str, usd: float, limit: Limit) -> None:
@@ -103,8 +103,8 @@ class Spending:
     def check(self, amounts: Mapping[str, float], limit: Limit, *, unknown_usd: float) -> None:
         """Raise ResourceError if amounts and what was committed before exceed the limit.
 
-        An amount replaces the one of the same name, if it is larger. `unknown_usd` is what a job counts that
-        the ledger doesn't know.
+        A larger amount replaces the one of the same name. A job that the ledger doesn't know counts as
+        `unknown_usd`.
         """
         self._check(self._live(self._read()[1], limit), amounts, limit, unknown_usd)
 
@@ -201,12 +201,12 @@ class Spending:
 def enforce_limit(event: Event, volume: Volume, task: Task, bedrock: Any, *, labels: str = LABELS) -> None:
     """Raise ResourceError if a custom resource's data would cost more than its limit allows.
 
-    The properties are `Cost` (a Spec as JSON), `MaximumCostUsd` and `MaximumCostDays`. Without them nothing
-    is refused, nor if cost, digest and plan are unchanged, or the job was committed or exists. If the Spec
+    The properties are `Cost` (a Spec as JSON), `MaximumCostUsd` and `MaximumCostDays`. Nothing is refused
+    without them, if cost, digest and plan are unchanged, or if the job was committed or exists. If the Spec
     names no job, its estimate alone is compared with the limit.
 
-    A job for given rows is committed. One for raw queries is only checked: each execution of the labelling
-    commits what it is about to ask, under a name that starts with `labels`.
+    A job for given rows is committed. A job for raw queries is only checked: each execution of the labelling
+    commits its own labels and the job, the labels under a name that begins with `labels`.
     """
     given, old = event.properties, event.old_properties
     if "Cost" not in given or all(old.get(name) == given.get(name) for name in ("Cost", "Digest", "Plan")):

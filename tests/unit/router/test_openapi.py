@@ -17,6 +17,7 @@ from distilled_router.release.route import Route
 from distilled_router.task.converse import Reason
 from distilled_router.task.task import Task
 from router import service
+from router.allowances import Refusal
 from router.requests import most_bytes
 from router.sources import BASE, DISTILLED, STATIC
 from tests.unit.router.api_document import DOCUMENT, SCHEMAS, check, validator
@@ -53,8 +54,8 @@ def error_words() -> set[str]:
 
 
 def reason_words() -> set[str]:
-    """Return the reasons of calls without a reply, and every literal `reason="..."`."""
-    words = {*get_args(Reason), service.NO_RELEASE, service.NO_ROUTE, service.INTERNAL}
+    """Return the reasons of calls without a reply, of allowances, and every literal `reason="..."`."""
+    words = {*get_args(Reason), *get_args(Refusal), service.NO_RELEASE, service.NO_ROUTE, service.INTERNAL}
     written = [word.value for call in calls() for word in call.keywords if word.arg == "reason"]
     return words | {str(value.value) for value in written if isinstance(value, ast.Constant)}
 

@@ -151,12 +151,15 @@ def test_crowd_gets_three_quarters_of_an_environments_quota(bench: MakeBench) ->
 def test_throttling_opens_the_circuit_of_its_caller_only(bench: MakeBench) -> None:
     made = bench(student(THROTTLED), TableDouble(LIVE_ROUTE))
     reasons = [made.ask(f"query {number}", CROWD)["reason"] for number in range(FAILURES + 2)]
-    assert reasons == ["throttled"] * FAILURES + ["over_allowance"] * 2
+    assert reasons == ["throttled"] * (FAILURES + 2)
+    assert made.bedrock.asked(STUDENT) == 2 * FAILURES, "the last two are not asked"
+    failed = [log["source"] for log in made.logs() if log["message"] == "source failed"]
+    assert failed == ["distilled"] * FAILURES, "what is not asked is not logged for each query"
     (opened,) = [log for log in made.logs() if log["message"] == "circuit opened"]
     assert (opened["caller"], opened["reason"]) == (CROWD.rpartition("/")[0], "throttled")
     made.bedrock.says[STUDENT] = STUDENT_SAYS
     assert made.ask("another", NEXT)["source"] == "distilled"
-    assert made.ask("another yet", CROWD)["reason"] == "over_allowance"
+    assert made.ask("another yet", CROWD)["reason"] == "throttled"
     made.clock.time += OPEN_SECONDS
     assert made.ask("later", CROWD)["source"] == "distilled"
 
@@ -165,14 +168,18 @@ def test_sessions_of_a_role_share_a_circuit(bench: MakeBench) -> None:
     made = bench(student(THROTTLED), TableDouble(LIVE_ROUTE))
     for number in range(FAILURES):
         made.ask(f"query {number}", f"{CROWD}-{number}")
-    assert made.ask("another", f"{CROWD}-new")["reason"] == "over_allowance"
+    asked = made.bedrock.asked(STUDENT)
+    assert made.ask("another", f"{CROWD}-new")["reason"] == "throttled"
+    assert made.bedrock.asked(STUDENT) == asked
 
 
 def test_direct_invocations_are_one_caller(bench: MakeBench) -> None:
     made = bench(student(THROTTLED), TableDouble(LIVE_ROUTE))
     for number in range(FAILURES):
         made.ask(f"query {number}")
-    assert made.ask("another")["reason"] == "over_allowance"
+    asked = made.bedrock.asked(STUDENT)
+    assert made.ask("another")["reason"] == "throttled"
+    assert made.bedrock.asked(STUDENT) == asked
     made.bedrock.says[STUDENT] = STUDENT_SAYS
     assert made.ask("another", NEXT)["source"] == "distilled"
 
@@ -205,15 +212,19 @@ def test_outage_takes_nothing_from_the_allowance(bench: MakeBench) -> None:
 
 
 def test_refused_call_gives_the_shared_circuits_probe_back(bench: MakeBench) -> None:
+    """The one who was refused would leave the circuit waiting for its probe, closed to all."""
     made = bench(
         healthy(**{STUDENT: client_error("InternalServerException", 500)}),
         TableDouble(LIVE_ROUTE),
-        quota_requests_per_minute=88,  # 11 at once, 55 a minute: ten of a failed query and its retry
+        quota_requests_per_minute=6,  # one at once, and none in the next ten seconds
     )
-    for number in range(FAILURES):
-        made.ask(f"query {number}", CROWD)
+    for number in range(FAILURES - 1):
+        made.ask(f"query {number}", f"{NEXT}-{number}")
+    made.ask("the last one", CROWD)
+    assert made.ask("another", NEXT)["reason"] == "circuit_open"
     made.bedrock.says[STUDENT] = STUDENT_SAYS
     made.clock.time += OPEN_SECONDS
+    assert made.ask("engine roaring", CROWD)["reason"] == "over_allowance"
     assert made.ask("engine roaring", NEXT)["source"] == "distilled"
 
 

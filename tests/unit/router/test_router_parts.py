@@ -7,10 +7,11 @@ import time
 import tracemalloc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
-from router.allowances import MOST_ALLOWANCES, PART, Allowance, Allowances
+from router.allowances import MOST_ALLOWANCES, PART, Allowance, Allowances, RefusedError
 from router.breaker import FAILURES, OPEN_SECONDS, Breaker
 from router.budget import Budget, OutOfTimeError
 from router.cache import SWEEP_SECONDS, AnswerCache, Entry
@@ -233,19 +234,26 @@ def test_bytes_of_the_cache_are_given_back() -> None:
     assert cache.bytes == 0
 
 
+def refusal(allowance: Allowance, now: float) -> str:
+    """Return why an allowance gives no call now; empty if it gives one."""
+    try:
+        allowance.enter(now)
+    except RefusedError as refused:
+        return refused.reason
+    return ""
+
+
 def calls(allowance: Allowance, now: float) -> int:
     """Return how many calls an allowance gives now."""
-    return sum(allowance.enter(now) is not None for _ in range(2_000))
+    return sum(not refusal(allowance, now) for _ in range(2_000))
 
 
 def throttled(allowance: Allowance, now: float) -> Allowance:
     """Return the allowance after FAILURES throttled calls, the last of which opened its circuit."""
     for _ in range(FAILURES):
-        permit = allowance.enter(now)
-        assert permit
-        opened = allowance.leave(permit, "failed", now)
+        opened = allowance.leave(allowance.enter(now), "failed", now)
     assert opened
-    assert allowance.enter(now) is None
+    assert refusal(allowance, now) == "throttled"
     return allowance
 
 
@@ -260,7 +268,7 @@ def test_allowance_is_three_quarters_of_a_minutes_quota() -> None:
 def test_sustained_use_gets_five_eighths_of_the_quota() -> None:
     """It was three eighths: a lone caller with 20 queries a second used 750 calls of 2,000."""
     allowance = Allowance(2000 * PART, now=0.0)
-    granted = Counter(at // 20 // 60 for at in range(20 * 60 * 5) if allowance.enter(at / 20) is not None)
+    granted = Counter(at // 20 // 60 for at in range(20 * 60 * 5) if not refusal(allowance, at / 20))
     assert granted[4] >= 1199, "20 a second are within it"
 
 
@@ -275,12 +283,10 @@ def test_times_in_any_order_fill_an_allowance_once() -> None:
 def test_caller_who_wants_little_keeps_its_allowance_while_others_flood() -> None:
     allowance = Allowance(2000 * PART, now=0.0)
     for half_seconds in range(2 * 53):
-        if permit := allowance.enter(half_seconds / 2):
-            allowance.leave(permit, "failed", half_seconds / 2)
-    probe = allowance.enter(70.0)
-    assert probe
-    allowance.leave(probe, "answered", 70.0)
-    assert all(allowance.enter(70 + half_seconds / 2) for half_seconds in range(1, 240))
+        with suppress(RefusedError):
+            allowance.leave(allowance.enter(half_seconds / 2), "failed", half_seconds / 2)
+    allowance.leave(allowance.enter(70.0), "answered", 70.0)
+    assert not any(refusal(allowance, 70 + half_seconds / 2) for half_seconds in range(1, 240))
 
 
 def test_allowance_is_one_call_at_least() -> None:
@@ -298,10 +304,8 @@ def flooded() -> Allowance:
 def test_throttling_halves_an_allowance_and_a_minute_doubles_it() -> None:
     allowance = flooded()
     probe = allowance.enter(1 + OPEN_SECONDS)
-    assert probe
     assert allowance.leave(probe, "failed", 1 + OPEN_SECONDS), "a probe that is throttled opens it again"
     probe = allowance.enter(1 + 2 * OPEN_SECONDS)
-    assert probe
     allowance.leave(probe, "answered", 1 + 2 * OPEN_SECONDS)
     # A quarter of 250, a little grown.
     assert calls(allowance, 1 + 2 * OPEN_SECONDS) == pytest.approx(70, abs=15)
@@ -313,22 +317,25 @@ def test_allowance_is_whole_five_minutes_after_a_throttling_of_any_length() -> N
     allowance = flooded()
     for number in range(1, 100):
         calls(allowance, number * OPEN_SECONDS)  # the flood goes on
-        probe = allowance.enter(1 + number * OPEN_SECONDS)
-        if probe:
+        with suppress(RefusedError):
+            probe = allowance.enter(1 + number * OPEN_SECONDS)
             allowance.leave(probe, "failed", 1 + number * OPEN_SECONDS)
     ended = 1 + 101 * OPEN_SECONDS
-    probe = allowance.enter(ended)
-    assert probe
-    allowance.leave(probe, "answered", ended)
+    allowance.leave(allowance.enter(ended), "answered", ended)
     assert calls(allowance, ended + 1) < 30
     assert calls(allowance, ended + 300) == 250
     assert calls(allowance, ended + 1e9) == 250
 
 
 def test_permit_without_a_token_is_given_back() -> None:
-    allowance = throttled(Allowance(6 * FAILURES, now=0.0), 0.0)
-    assert allowance.enter(1.0) is None
-    assert allowance.enter(120.0) == "probe"
+    """The circuit would wait for its probe, and stay open for this caller."""
+    allowance = Allowance(6, now=0.0)  # one at once, and one each 12 seconds
+    for number in range(FAILURES):
+        opened = allowance.leave(allowance.enter(number * 12.1), "failed", number * 12.1)
+    assert opened
+    at = (FAILURES - 1) * 12.1 + OPEN_SECONDS
+    assert refusal(allowance, at) == "over_allowance"
+    assert allowance.enter(at + 3) == "probe"
 
 
 def test_allowances_are_a_fixed_number_whatever_names_callers_give() -> None:
