@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from cdk_distilled_router.common.functions import use_task
     from cdk_distilled_router.common.hosting import Hosting, VpcConfig
     from cdk_distilled_router.common.vpc_endpoints import VpcEndpoints
-    from cdk_distilled_router.dataset import Dataset, DatasetFile, DatasetFiles, QueriesFolder
+    from cdk_distilled_router.dataset import Dataset, DatasetFile, DatasetFiles, InvocationLogs, QueriesFolder
     from cdk_distilled_router.distillation_job import DistillationJob, JobOptions
     from cdk_distilled_router.existing import ExistingJob, ExistingModel, ExistingThroughput
-    from cdk_distilled_router.job_inputs import InvocationLogs, JobData
+    from cdk_distilled_router.job_inputs import JobData
     from cdk_distilled_router.labelling import Labelling, LabellingPlan, LabellingSources
     from cdk_distilled_router.protection import only_owners_write
     from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput, ThroughputOptions
@@ -58,10 +58,10 @@ _MODULES = {
     "common.functions": ("use_task",),
     "common.hosting": ("Hosting", "VpcConfig"),
     "common.vpc_endpoints": ("VpcEndpoints",),
-    "dataset": ("Dataset", "DatasetFile", "DatasetFiles", "QueriesFolder"),
+    "dataset": ("Dataset", "DatasetFile", "DatasetFiles", "InvocationLogs", "QueriesFolder"),
     "distillation_job": ("DistillationJob", "JobOptions"),
     "existing": ("ExistingJob", "ExistingModel", "ExistingThroughput"),
-    "job_inputs": ("InvocationLogs", "JobData"),
+    "job_inputs": ("JobData",),
     "labelling": ("Labelling", "LabellingPlan", "LabellingSources"),
     "protection": ("only_owners_write",),
     "provisioned_throughput": ("ProvisionedThroughput", "ThroughputOptions"),

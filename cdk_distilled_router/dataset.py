@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
@@ -18,6 +19,7 @@ from cdk_distilled_router.common.ownership import registering, resource_env
 from cdk_distilled_router.common.provider import ResourceProvider
 from cdk_distilled_router.props import RETAIN, JobProps, RetentionProps
 from distilled_router.cost.estimate import Spec
+from distilled_router.data.labelling_plan import QUERY_MARK
 
 TRAINING, HOLDOUT = "training", "holdout"
 
@@ -63,13 +65,75 @@ class QueriesFolder:
 
     def permissions(self) -> list[may.Permission]:
         """Return the permissions to list the folder and to read its files."""
-        arn = f"arn:{cdk.Aws.PARTITION}:s3:::{self.bucket}"
-        because = "All files of this folder are read; their names aren't known at synthesis."
-        owned, listed = may.in_account(self.account), {"StringLike": {"s3:prefix": [self.prefix]}}
-        return [
-            may.Permission(["s3:ListBucket"], [arn], {**listed, **owned}),
-            may.Permission(["s3:GetObject"], [f"{arn}/{self.prefix}*"], owned, because),
-        ]
+        return _reading_folder(self.bucket, self.prefix, self.account)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvocationLogs:
+    """Queries that Bedrock logged for a large model, as raw queries for a `Labelling`.
+
+    Args:
+        uri: folder that model invocation logging writes to, `s3://bucket/folder/`.
+        use_answers: take the labels from the logged answers of the job's teacher. Default: the teacher is
+            asked, and its answers are paid.
+        metadata: use only requests with all these pairs as request metadata.
+        query: the user's turn around the query, such as `Query: {query}`. Default: the turn is the query.
+        first_day, last_day: use only requests of these days and between them (UTC), such as `2026-11-01`.
+        account: owns the bucket; default: the stack's account.
+
+    Raises:
+        ValueError: `query` has no place for the query, or `uri` names no folder.
+    """
+
+    uri: str
+    use_answers: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    query: str = QUERY_MARK
+    first_day: str | None = None
+    last_day: str | None = None
+    account: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.uri.startswith("s3://") or not self.uri.endswith("/"):
+            raise ValueError(f"invocation logs {self.uri!r}: allowed is a folder, s3://bucket/folder/")
+        if self.query.count(QUERY_MARK) != 1:
+            raise ValueError(f"invocation logs: query {self.query!r} must contain {QUERY_MARK} once")
+
+    def properties(self) -> dict[str, object]:
+        """Return the logs as a property of a custom resource."""
+        bucket, prefix = self._place
+        given = {
+            "Metadata": dict(self.metadata),
+            "UseAnswers": self.use_answers,
+            "From": self.first_day,
+            "Until": self.last_day,
+        }
+        named = {"Bucket": bucket, "Prefix": prefix, "Query": self.query}
+        return {**named, **{name: value for name, value in given.items() if value}}
+
+    def permissions(self) -> list[may.Permission]:
+        """Return the permissions to list the folder and to read its files."""
+        return _reading_folder(*self._place, self.account, listed="*")
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
+        return bucket, prefix
+
+
+def _reading_folder(
+    bucket: str, prefix: str, account: str | None, *, listed: str = ""
+) -> list[may.Permission]:
+    """Return the permissions to read a folder, and to list it, or what `listed` matches in it."""
+    arn = f"arn:{cdk.Aws.PARTITION}:s3:::{bucket}"
+    because = "All files of this folder are read; their names aren't known at synthesis."
+    owned = may.in_account(account)
+    return [
+        may.Permission(
+            ["s3:ListBucket"], [arn], {"StringLike": {"s3:prefix": [f"{prefix}{listed}"]}, **owned}
+        ),
+        may.Permission(["s3:GetObject"], [f"{arn}/{prefix}*"], owned, because),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +145,6 @@ class DatasetFiles:
         holdout_digest: hex digits of the hold-out set's content or version.
         holdout, training: locations of the files; no `training` for a hold-out set alone.
         source_key: ARN of the key that encrypts the source files, if it isn't the data bucket's.
-        use_logged_answers: whether the job trains on logged answers, without asking the teacher.
     """
 
     holdout_digest: str
@@ -89,7 +152,6 @@ class DatasetFiles:
     digest: str = ""
     training: DatasetFile | None = None
     source_key: str | None = None
-    use_logged_answers: bool = False
 
     def properties(self, published: str) -> dict[str, object]:
         """Return the files as properties of the custom resource that publishes one of them."""
@@ -97,7 +159,6 @@ class DatasetFiles:
         return {
             "Digest": self.digest if is_training else self.holdout_digest,
             "Publishes": published,
-            **({"UseLoggedAnswers": True} if self.use_logged_answers else {}),
             # The resource of the training file also checks it against the hold-out set.
             **({"Training": self.training.properties()} if self.training and is_training else {}),
             "Holdout": self.holdout.properties(),
@@ -144,8 +205,8 @@ class Dataset(Construct):
             bucket: receives the files, under `datasets/<digest>/`.
             files: the files to publish.
             props: the job's: its method decides the validation, `maximum_cost_usd` limits the estimate.
-            cost: input of the cost estimate; if it names the `job`, the limit counts earlier ones, too.
-                Default: no estimate and no limit.
+            cost: input of the estimate for the training rows; if it names the `job`, the limit counts
+                earlier ones, too. Default: no estimate and no limit.
             retention: `data` decides whether published files stay when the resource is deleted.
             hosting: VPC, key and log retention of the functions.
         """
@@ -174,7 +235,7 @@ class Dataset(Construct):
             return declared
 
         self._training = resource("Resource", TRAINING, cost) if files.training else None
-        self.resource = resource("Holdout", HOLDOUT, None if files.training else cost)
+        self.resource = resource("Holdout", HOLDOUT, None)
         if self._training:
             # Nothing is published unless both files are valid together.
             self.resource.node.add_dependency(self._training)

@@ -204,17 +204,13 @@ class DistillationJob(Construct):
         """Return the properties that become the job's request; unset ones are None or empty."""
         props, data, key = self.props, self._inputs.data, self.options.model_key
         vpc = attached(self.options.vpc)
-        logs = data.invocation_logs
         return {
             "JobName": self.job_name,
             "CustomModelName": self.job_name,
             "RoleArn": self.role.role_arn,
             "BaseModelIdentifier": props.student,
             "CustomizationType": props.method.upper(),
-            "TrainingDataUri": data.training_key and self._uri(data.training_key),
-            "InvocationLogsUri": logs and logs.uri,
-            "UsePromptResponse": logs and logs.use_prompt_response,
-            "RequestMetadata": logs and dict(logs.metadata),
+            "TrainingDataUri": self._uri(data.training_key),
             "OutputDataUri": f"s3://{self.bucket.bucket_name}/jobs/{self.job_name}/",
             "ValidationDataUris": [self._uri(name) for name in data.validators],
             "TeacherModelIdentifier": props.asked_teacher,
@@ -231,9 +227,9 @@ class DistillationJob(Construct):
     def _job_role(self) -> iam.Role:
         """Return the role that Bedrock assumes for the job."""
         data, key, vpc = self._inputs.data, self.bucket.encryption_key, self.options.vpc
-        teacher, logs = self.props.asked_teacher, data.invocation_logs
+        teacher = self.props.asked_teacher
         own = [data.training_key, *(name for name in data.validators if not is_uri(name))]
-        read = list(dict.fromkeys([*(may.first_folder(name) for name in own if name), "jobs/*"]))
+        read = list(dict.fromkeys([*(may.first_folder(name) for name in own), "jobs/*"]))
         return may.bedrock_role(
             self,
             "JobRole",
@@ -248,12 +244,11 @@ class DistillationJob(Construct):
                 # Bedrock reads and writes with this role through S3, from its own network.
                 may.Permission(["kms:Decrypt", "kms:GenerateDataKey"], [key.key_arn] if key else []),
                 *(may.invoke_in_jobs(teacher) if teacher else []),
-                *(read_uri(logs.uri, folder=True, account=data.account) if logs else []),
                 *(
                     permission
                     for name in data.validators
                     if is_uri(name)
-                    for permission in read_uri(name, folder=False, account=data.account)
+                    for permission in read_uri(name, account=data.account)
                 ),
                 *(may.interfaces(vpc, "model-customization-job/*") if vpc else []),
             ],

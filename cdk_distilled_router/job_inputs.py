@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 
 import aws_cdk as cdk
 
@@ -15,61 +15,19 @@ from distilled_router.bedrock.naming import DIGEST_PATTERN, release_name
 
 DISTILLATION, FINE_TUNING = "distillation", "fine_tuning"
 MOST_VALIDATORS = 10  # botocore: Validators
-MOST_METADATA = 16  # botocore: RequestMetadataFiltersList
 
 _SCHEME = "s3://"
 # botocore: S3Uri. Spaces, `=`, `:` and empty folders, for example, are not allowed.
 _S3_URI = re.compile(r"s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/[-!_*'().a-z0-9A-Z]+)*/?")
-_METADATA = re.compile(r"[a-zA-Z0-9\s._:/=+$@-]*")  # botocore: RequestMetadataMapKeyString, …ValueString
-_CHARACTERS = 256
-
-OTHER_BUCKET = (
-    "The job reads only this folder of the bucket; the names of its objects aren't known at synthesis."
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class InvocationLogs:
-    """Logged requests as training data, in place of a file (Bedrock user guide, prepare your data sets for
-    distillation): 100 to 15,000 of them, single-turn text.
-
-    Args:
-        uri: folder of model invocation logging, `s3://bucket/prefix`; in the job's Region.
-        use_prompt_response: train on the logged answers, which must be the job's teacher's. Default: the
-            teacher answers the logged prompts again.
-        metadata: use only requests with all these pairs as request metadata; 16 at most.
-
-    Raises:
-        ValueError: Bedrock doesn't accept a value.
-    """
-
-    uri: str
-    use_prompt_response: bool = False
-    metadata: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_uri(self.uri)
-        if len(self.metadata) > MOST_METADATA:
-            raise ValueError(
-                f"invocation logs: {len(self.metadata)} metadata filters; allowed are {MOST_METADATA}"
-            )
-        for key, value in self.metadata.items():
-            for text, least in ((key, 1), (value, 0)):
-                if not (least <= len(text) <= _CHARACTERS and _METADATA.fullmatch(text)):
-                    raise ValueError(
-                        f"invocation logs: metadata {key!r}: {value!r}; allowed are up to {_CHARACTERS} "
-                        f"characters of {_METADATA.pattern}, in the key at least one"
-                    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobData:
-    """The training data of a job: either `training_key` or `invocation_logs`.
+    """The training data of a job.
 
     Args:
         training_key: key of the rows in the bucket. New content needs a new key or a nonce. The job's role
             can read the whole first folder of the key.
-        invocation_logs: logged requests instead of rows; distillation only.
         validators: up to 10 validation files, as keys in the bucket or as S3 URIs; Bedrock reports a loss for
             each.
         made_later: whether a state machine creates the job with `maker`, once its data exists.
@@ -78,12 +36,10 @@ class JobData:
             the files have them. Default: they are not checked; a labelling tells its own.
         holdout_key: key of that hold-out set; only with it can another set get another hash. Default: the job
             has one hold-out set.
-        account: owns the buckets of `invocation_logs` and of validators given as S3 URIs. Default: the
-            stack's account.
+        account: owns the buckets of validators given as S3 URIs. Default: the stack's account.
     """
 
-    training_key: str | None = None
-    invocation_logs: InvocationLogs | None = None
+    training_key: str
     validators: Sequence[str] = ()
     made_later: bool = False
     training_sha256: str | None = None
@@ -102,11 +58,9 @@ class JobInputs:
 
     def check(self) -> None:
         """Raise ValueError for values or combinations that Bedrock doesn't accept."""
-        props, data = self.props, self.data
+        props = self.props
         if props.method not in {DISTILLATION, FINE_TUNING}:
             raise ValueError(f"method {props.method!r}: allowed are {DISTILLATION!r} and {FINE_TUNING!r}")
-        if (data.training_key is None) == (data.invocation_logs is None):
-            raise ValueError("a job trains on either training_key or invocation_logs; give one of them")
         if props.method == DISTILLATION:
             self._check_distillation()
         else:
@@ -118,13 +72,12 @@ class JobInputs:
 
     def _check_files(self) -> None:
         data = self.data
-        if data.training_key and is_uri(data.training_key):
+        if is_uri(data.training_key):
             raise ValueError(f"training_key {data.training_key}: give the key in the bucket, not a URI")
         if len(data.validators) > MOST_VALIDATORS:
             raise ValueError(f"{len(data.validators)} validators; allowed are {MOST_VALIDATORS}")
         for file in (data.training_key, *data.validators):
-            if file is not None:
-                check_uri(file if is_uri(file) else f"{_SCHEME}bucket/{file}")
+            check_uri(file if is_uri(file) else f"{_SCHEME}bucket/{file}")
 
     def _check_distillation(self) -> None:
         teacher = self.props.asked_teacher
@@ -139,7 +92,6 @@ class JobInputs:
         given = {
             "teacher": self.props.asked_teacher,
             "max_response_length": self.props.max_response_length,
-            "invocation_logs": self.data.invocation_logs,
         }
         for name, value in given.items():
             if value is not None:
@@ -157,7 +109,6 @@ class JobInputs:
         decisive = {
             "student": props.student,
             "training_key": data.training_key,
-            "invocation_logs": data.invocation_logs and asdict(data.invocation_logs),
             "teacher": props.asked_teacher,
             "max_response_length": props.max_response_length,
             "method": props.method,
@@ -201,18 +152,16 @@ def check_uri(uri: str) -> None:
         raise ValueError(f"Bedrock doesn't accept the S3 location {uri!r}: allowed is {_S3_URI.pattern}")
 
 
-def read_uri(uri: str, *, folder: bool, account: str | None) -> list[may.Permission]:
-    """Return the permissions to read a file, or everything in a folder, of an account's bucket."""
+def read_uri(uri: str, *, account: str | None) -> list[may.Permission]:
+    """Return the permissions to read a file of an account's bucket."""
     bucket, _, key = uri.removeprefix(_SCHEME).partition("/")
-    arn, names = f"arn:{cdk.Aws.PARTITION}:s3:::{bucket}", key
-    if folder:
-        names = f"{key.rstrip('/')}/*" if key.strip("/") else "*"
+    arn = f"arn:{cdk.Aws.PARTITION}:s3:::{bucket}"
     # Bedrock documents this condition for the role of batch jobs (user guide, batch-iam-sr). S3 checks it on
     # each request, whoever assumes the role.
     owned = may.in_account(account)
     return [
-        may.Permission(["s3:GetObject"], [f"{arn}/{names}"], owned, OTHER_BUCKET),
-        may.Permission(["s3:ListBucket"], [arn], {"StringLike": {"s3:prefix": [names]}, **owned}),
+        may.Permission(["s3:GetObject"], [f"{arn}/{key}"], owned),
+        may.Permission(["s3:ListBucket"], [arn], {"StringLike": {"s3:prefix": [key]}, **owned}),
     ]
 
 

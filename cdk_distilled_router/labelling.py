@@ -17,7 +17,14 @@ from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting, VpcConfig, attached
 from cdk_distilled_router.common.ownership import claimant, registering, requests_table, resource_env
 from cdk_distilled_router.common.provider import ResourceProvider
-from cdk_distilled_router.dataset import Dataset, DatasetFile, QueriesFolder, cost_properties, spending
+from cdk_distilled_router.dataset import (
+    Dataset,
+    DatasetFile,
+    InvocationLogs,
+    QueriesFolder,
+    cost_properties,
+    spending,
+)
 from cdk_distilled_router.distillation_job import DistillationJob
 from cdk_distilled_router.labelling_machine import LabellingMachine, LabellingSteps
 from cdk_distilled_router.props import RETAIN, LabellingProps, RetentionProps
@@ -64,8 +71,11 @@ class LabellingPlan:
         """Return the key of the hold-out set."""
         return f"{self.folder}holdout.jsonl"
 
-    def of_job(self, job: DistillationJob) -> dict[str, object]:
-        """Return the plan in an execution's input, see `distilled_router.data.labelling_plan.Plan`."""
+    def of_job(self, job: DistillationJob, *, ask: bool = True) -> dict[str, object]:
+        """Return the plan in an execution's input, see `distilled_router.data.labelling_plan.Plan`.
+
+        Without `ask` there are no samples, because the queries have labels.
+        """
         return {
             "owner": self.owner,
             "labels": self.labels,
@@ -75,6 +85,7 @@ class LabellingPlan:
             "teacher": job.props.teacher,
             # The custom resource splits the queries, before an execution starts.
             **self.props.model_dump(exclude={"queries_per_shard"}),
+            **({} if ask else {"samples": 0}),
         }
 
 
@@ -83,15 +94,26 @@ class LabellingSources:
     """The source files of a labelling.
 
     Args:
-        queries: the raw queries.
+        queries: the raw queries; invocation logs may also have their labels.
         holdout: publishes a separate hold-out set. Give it to the job as well. Default: some of the queries
             are held out.
         source_key: ARN of the key that encrypts the source files, if it isn't the data bucket's.
     """
 
-    queries: DatasetFile | QueriesFolder
+    queries: DatasetFile | QueriesFolder | InvocationLogs
     holdout: Dataset | None = None
     source_key: str | None = None
+
+    @property
+    def are_labelled(self) -> bool:
+        """Return whether the queries have labels, so that the teacher isn't asked."""
+        return isinstance(self.queries, InvocationLogs) and self.queries.use_answers
+
+    def properties(self) -> dict[str, object]:
+        """Return the sources as properties of the custom resource."""
+        name = "Logs" if isinstance(self.queries, InvocationLogs) else "Queries"
+        holdout = {"Holdout": _published(self.holdout)} if self.holdout else {}
+        return {name: self.queries.properties(), **holdout}
 
     def permissions(self) -> list[may.Permission]:
         """Return the permissions to read the files."""
@@ -180,9 +202,8 @@ class Labelling(Construct):
             "StateMachineArn": self.machine.state_machine_arn,
             "JobName": self._job.job_name,
             # As JSON text: CloudFormation turns numbers into strings.
-            "Plan": json.dumps(self._plan.of_job(self._job), sort_keys=True),
-            "Queries": sources.queries.properties(),
-            **({"Holdout": _published(sources.holdout)} if sources.holdout else {}),
+            "Plan": json.dumps(self._plan.of_job(self._job, ask=not sources.are_labelled), sort_keys=True),
+            **sources.properties(),
             "QueriesPerShard": self._plan.props.queries_per_shard,
             # Says that the functions seal what they write (`labelling.seals`).
             "Seals": "hmac-sha256",

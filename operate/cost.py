@@ -104,21 +104,19 @@ def count(settings: Settings, project: Path, queries: int | None = None) -> Coun
         OperateError: The file can't be read, or holds no rows.
     """
     dataset = settings.dataset
-    raw = dataset.labels == "teacher"
-    location = str((dataset.queries if raw else dataset.training) or dataset.logs)
-    what = "queries" if raw else "logged requests" if dataset.logs else "rows"
+    raw = dataset.is_curated
+    location = str(dataset.logs or (dataset.queries if raw else dataset.training))
+    what = "different logged queries" if dataset.logs else "queries" if raw else "rows"
     if dataset.source == "file":
         return _of_file(settings, project, location, what, queries)
     number = queries or ASSUMED_QUERIES
-    # Logged prompts are answered again, unless their answers are used.
-    unlabelled = number if dataset.logs and not dataset.use_logged_answers else 0
     text = f"{location}: {number:,} {what}, as --queries says"
     if not queries:
         text = (
             f"{location} is not on this machine, so the number of {what} is unknown. The figures are for "
             f"{number:,}, each with an answer; give the real number with --queries"
         )
-    return Counted(Volume(queries=number, unlabelled=unlabelled), text)
+    return Counted(Volume(queries=number), text)
 
 
 def _of_file(settings: Settings, project: Path, location: str, what: str, queries: int | None) -> Counted:

@@ -8,23 +8,20 @@ def spec(settings: Settings) -> Spec:
     """Return the settings that decide the cost; the amount of data is a `Volume`."""
     dataset, labelling, distillation = settings.dataset, settings.labelling, settings.distillation
     hyperparameters, bought = distillation.hyperparameters, settings.endpoint.provisioned
-    labels = dataset.labels == "teacher"
+    asks, is_curated = dataset.asks_teacher, dataset.is_curated
     held_out = labelling.holdout_share if dataset.holdout is None else 0.0
     return Spec(
         method=distillation.method,
         teacher=distillation.teacher,
         student=distillation.student,
         base_model=settings.router.base_model,
-        samples=labelling.samples if labels else 0,
-        max_tokens=labelling.max_tokens if labels else 0,
-        queries_per_shard=labelling.queries_per_shard if labels else 0,
-        trained_share=1 - held_out - labelling.validation_share if labels else 1.0,
+        samples=labelling.samples if asks else 0,
+        max_tokens=labelling.max_tokens if asks else 0,
+        queries_per_shard=labelling.queries_per_shard if asks else 0,
+        trained_share=1 - held_out - labelling.validation_share if is_curated else 1.0,
         epochs=hyperparameters.epoch_count if hyperparameters else 0,
         max_response_length=distillation.max_response_length or 0,
-        # Bedrock adds no synthetic pairs to logged answers (Bedrock user guide, prepare your training
-        # datasets for distillation).
-        synthesis=distillation.method == "distillation" and not dataset.use_logged_answers,
-        logged=dataset.source == "invocation_logs",
+        synthesis=distillation.method == "distillation",
         model_units=bought.model_units if bought else 0,
         hourly_price_usd=bought.hourly_price_usd if bought else 0.0,
         kept_models=settings.rollout.keep_releases,

@@ -11,9 +11,9 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from cdk_distilled_router.common.hosting import Hosting
-from cdk_distilled_router.dataset import Dataset, DatasetFile, DatasetFiles, QueriesFolder
+from cdk_distilled_router.dataset import Dataset, DatasetFile, DatasetFiles, InvocationLogs, QueriesFolder
 from cdk_distilled_router.distillation_job import DistillationJob, EarlierName, JobOptions
-from cdk_distilled_router.job_inputs import InvocationLogs, JobData
+from cdk_distilled_router.job_inputs import JobData
 from cdk_distilled_router.labelling import Labelling, LabellingPlan, LabellingSources
 from distilled_router.cost.estimate import Spec
 from distilled_router.links import inside
@@ -53,13 +53,10 @@ class DistillationStack(cdk.Stack):
         self._bucket, self._key = bucket, key
         self._cost = replace(costs.spec(settings), job=identity.job_name)
         self.labelling: Labelling | None = None
-        match settings.dataset.labels, settings.dataset.source:
-            case "teacher", _:
-                self._label()
-            case _, "invocation_logs":
-                self._learn_from_logs()
-            case _:
-                self._learn_from_rows()
+        if settings.dataset.is_curated:
+            self._label()
+        else:
+            self._learn_from_rows()
         cdk.CfnOutput(self, "JobName", value=identity.job_name)
         cdk.CfnOutput(self, "Digest", value=identity.digest)
 
@@ -77,27 +74,8 @@ class DistillationStack(cdk.Stack):
         # The job costs money, so the data set must be valid first.
         self.job.resource.node.add_dependency(dataset.resource)
 
-    def _learn_from_logs(self) -> None:
-        """Train on requests that Bedrock has logged. The account's logging configuration isn't changed."""
-        given = self._settings.dataset
-        logs = InvocationLogs(
-            uri=str(given.logs),
-            use_prompt_response=given.use_logged_answers,
-            metadata=given.log_filters,
-        )
-        dataset = self._dataset(None, self._cost)
-        self.job = self._job(
-            JobData(
-                invocation_logs=logs,
-                holdout_key=dataset.holdout_key,
-                holdout_sha256=dataset.holdout_sha256,
-                account=given.source_account,
-            )
-        )
-        self.job.resource.node.add_dependency(dataset.resource)
-
     def _label(self) -> None:
-        """Label raw queries; the labelling then creates the job."""
+        """Label raw queries, or take logged labels; the labelling then creates the job."""
         settings, identity = self._settings, self._identity
         plan = LabellingPlan(
             owner=settings.owner,
@@ -146,7 +124,6 @@ class DistillationStack(cdk.Stack):
                 holdout=self._file("holdout"),
                 training=training,
                 source_key=settings.dataset.source_key,
-                use_logged_answers=settings.dataset.use_logged_answers,
             ),
             props=settings.distillation,
             cost=cost,
@@ -188,8 +165,19 @@ class DistillationStack(cdk.Stack):
             "environment's settings",
         )
 
-    def _queries(self) -> DatasetFile | QueriesFolder:
+    def _queries(self) -> DatasetFile | QueriesFolder | InvocationLogs:
         given = self._settings.dataset
+        if given.source == "invocation_logs":
+            # The account's logging configuration isn't changed.
+            return InvocationLogs(
+                uri=str(given.logs),
+                use_answers=given.use_logged_answers,
+                metadata=given.log_filters,
+                query=given.log_query,
+                first_day=given.logs_from,
+                last_day=given.logs_until,
+                account=given.source_account,
+            )
         if is_s3(given.queries) and is_folder(str(given.queries)):
             bucket, prefix = split_s3_uri(str(given.queries))
             return QueriesFolder(bucket, prefix, str(given.queries_version), given.source_account)

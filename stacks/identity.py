@@ -65,10 +65,14 @@ class Identity:
 
         Student and curation are not part of it: changing them reuses the answers, which cost money.
         """
-        labelling = self.settings.labelling
+        labelling, dataset = self.settings.labelling, self.settings.dataset
+        if dataset.use_logged_answers:
+            # Nobody is asked, so the settings of asking decide nothing.
+            teacher = self.settings.distillation.teacher
+            return naming.digest({**self._logs(), "teacher": teacher, "task": self.teacher_digest}, 16)
         return naming.digest(
             {
-                "queries": self._source("queries"),
+                "queries": self._logs() if dataset.source == "invocation_logs" else self._source("queries"),
                 "teacher": self.settings.distillation.teacher,
                 "task": self.teacher_digest,
                 "samples": labelling.samples,
@@ -119,7 +123,7 @@ class Identity:
         dataset = self.settings.dataset
         if given := dataset.holdout_in_digest:
             return given.split(_VERSIONED) if is_s3(given) else given
-        return self._held_out_queries() if dataset.labels == "teacher" and dataset.holdout else None
+        return self._held_out_queries() if dataset.is_curated and dataset.holdout else None
 
     def _held_out_queries(self) -> object:
         """Return what identifies the queries to which none for training may be similar."""
@@ -136,11 +140,9 @@ class Identity:
     def _dataset_digest(self, holdout: object) -> str:
         """Return 16 hex digits of the training data, with what counts of a supplied hold-out set."""
         dataset = self.settings.dataset
-        if dataset.labels == "teacher":
+        if dataset.is_curated:
             return naming.digest(self._curated(holdout), 16)
         counted = {"holdout": holdout} if holdout else {}
-        if dataset.source == "invocation_logs":
-            return naming.digest({**counted, **self._logs()}, 16)
         if dataset.source == "file":
             self._check_files("training", "holdout")
         return naming.digest({"training": self._source("training"), **counted}, 16)
@@ -191,12 +193,15 @@ class Identity:
     def _logs(self) -> dict[str, object]:
         """Return the settings that select logged requests.
 
-        New logs don't change the digest; change the nonce to train on them.
+        New logs don't change the digest: the first deployment with it keeps what it reads.
         """
         dataset = self.settings.dataset
         return {
             "logs": dataset.logs,
+            "from": dataset.logs_from,
+            "until": dataset.logs_until,
             "filters": dataset.log_filters,
+            "query": dataset.log_query,
             "answers": dataset.use_logged_answers,
         }
 

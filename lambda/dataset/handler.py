@@ -20,7 +20,7 @@ from distilled_router.aws.folder_claims import FolderClaim, rolls_back
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.cost.estimate import Volume
 from distilled_router.cost.limit import enforce_limit
-from distilled_router.data.dataset_rules import ROWS, Report, check_dataset
+from distilled_router.data.dataset_rules import check_dataset
 from distilled_router.data.files import DataFile
 from distilled_router.env import ResourceEnv
 from distilled_router.task.task import Task
@@ -67,7 +67,12 @@ def handle(
     report = check_dataset(training.rows() if training else None, sources["holdout"].rows(), task, method)
     if not report.ok:
         raise ResourceError(f"{report.summary()} Nothing was published or started.")
-    enforce_limit(event, _volume(report, event.properties), task, aws.bedrock)
+    volume = Volume(
+        queries=report.rows["training"],
+        unlabelled=report.unlabelled,
+        query_bytes=report.query_bytes["training"],
+    )
+    enforce_limit(event, volume, task, aws.bedrock)
     logger.info("data set passed", summary=report.summary())
     # A resource of an earlier version publishes both.
     publishes = str(event.properties.get("Publishes", ""))
@@ -121,16 +126,3 @@ def _remove(event: Event, properties: Mapping[str, Any], s3: Any) -> None:
 
 def _is_retained(properties: Mapping[str, Any]) -> bool:
     return is_true(properties.get("Retain", "true"))
-
-
-def _volume(report: Report, properties: Mapping[str, Any]) -> Volume:
-    """Return the volume of training data. With invocation logs it is unknown: assume a job's maximum."""
-    if "Training" in properties:
-        return Volume(
-            queries=report.rows["training"],
-            unlabelled=report.unlabelled,
-            query_bytes=report.query_bytes["training"],
-        )
-    most = ROWS[str(properties["Method"])][1]
-    answered = is_true(properties.get("UseLoggedAnswers", "false"))
-    return Volume(queries=most, unlabelled=0 if answered else most)

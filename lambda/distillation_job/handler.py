@@ -339,10 +339,8 @@ def job_spec(properties: Mapping[str, Any]) -> jobs.JobSpec:
         base_model_identifier=str(properties["BaseModelIdentifier"]),
         customization_type=str(properties["CustomizationType"]),
         output_data_uri=str(properties["OutputDataUri"]),
-        training_data_uri=properties.get("TrainingDataUri"),
-        invocation_logs_uri=properties.get("InvocationLogsUri"),
-        use_prompt_response=is_true(properties.get("UsePromptResponse", "false")),
-        request_metadata=dict(properties.get("RequestMetadata", {})),
+        # Jobs of earlier versions could train on invocation logs; their Delete still comes.
+        training_data_uri=str(properties.get("TrainingDataUri", "")),
         validation_data_uris=tuple(properties.get("ValidationDataUris", ())),
         teacher_model_identifier=properties.get("TeacherModelIdentifier"),
         max_response_length_for_inference=int(length) if length else None,

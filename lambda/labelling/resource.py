@@ -12,7 +12,7 @@ also stops the batch jobs and deletes the folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,13 +29,12 @@ from distilled_router.bedrock import jobs
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.cost.estimate import Volume
 from distilled_router.cost.limit import enforce_limit
-from distilled_router.data.files import files_of
 from distilled_router.data.findings import Report
-from distilled_router.data.labelling_plan import Plan, shard_name
-from distilled_router.data.query_rules import QueryCheck
+from distilled_router.data.labelling_plan import Plan
 from distilled_router.task.task import Task
 from labelling import batch, life, seals
 from labelling.cost_check import labels_name
+from labelling.sources import Source
 
 logger = Logger(child=True)
 
@@ -63,34 +62,29 @@ def handle(
     if event.is_delete:
         return answer(str(event.physical_id))
     plan, bucket = _plan(event.properties), str(event.properties["Bucket"])
+    folder = Folder(aws.s3, bucket, plan.folder, seals.begin(aws.requests, plan.folder, event))
     report = Report()
-    files = files_of("queries", event.properties["Queries"], aws.s3, retry)
-    checks = QueryCheck(task, report)
-    queries = [query for file in files for query in checks.read(file.location["Key"], file.rows())]
-    checks.finish(plan.method, plan.trained_share(is_holdout_given="Holdout" in event.properties))
+    raw = Source(event.properties, plan, task, aws.s3, retry).read(folder, report)
     if not report.ok:
         raise ResourceError(f"{report.summary()} Nothing was published or started.")
-    folder = Folder(aws.s3, bucket, plan.folder, seals.begin(aws.requests, plan.folder, event))
-    enforce_limit(event, Volume.of(queries), task, aws.bedrock, labels=labels_name(folder, plan))
+    enforce_limit(event, Volume.of(raw.queries), task, aws.bedrock, labels=labels_name(folder, plan))
     logger.info("queries passed", summary=report.summary())
     claim, retain = _claim(event, event.properties, aws), _is_retained(event.properties)
     with claim.held(event.check_newest, retain=retain, digest=plan.digest):
-        shards = list(_shards(queries, int(event.properties["QueriesPerShard"])))
-        for name, rows in shards:
-            folder.write_rows(f"queries/{name}.jsonl", rows)
+        shards = raw.publish(folder, int(event.properties["QueriesPerShard"]), task)
         life.begin(folder)
     holdout_key = _given_holdout(event).get("Key", f"{plan.dataset_folder}holdout.jsonl")
     return answer(
         _physical_id(event.properties),
         {
-            "Queries": str(len(queries)),
+            "Queries": str(len(raw.queries)),
             "TrainingUri": f"s3://{bucket}/{plan.dataset_folder}training.jsonl",
             "HoldoutUri": f"s3://{bucket}/{holdout_key}",
             "ReportUri": f"s3://{bucket}/{plan.dataset_folder}curation.json",
         },
         **{
             _ROLLS_BACK: rolls_back(event, _physical_id),
-            _SHARDS: len(shards),
+            _SHARDS: shards,
         },
     )
 
@@ -176,14 +170,6 @@ def _with_other_holdout(event: Event, aws: Services) -> list[str]:
 
     found = executions.of_work(aws.stepfunctions, machine, plan.digest)
     return [str(one["executionArn"]) for one in found if executions.is_open(one) and is_other(one)]
-
-
-def _shards(queries: list[str], size: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield name and rows of shards of nearly equal length, at most `size` queries each."""
-    count = -(-len(queries) // size)
-    for number in range(count):
-        start, end = number * len(queries) // count, (number + 1) * len(queries) // count
-        yield shard_name(number), [{"number": n, "query": queries[n]} for n in range(start, end)]
 
 
 def _open(aws: Services, machine: str, digest: str) -> list[str]:

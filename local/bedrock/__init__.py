@@ -28,10 +28,9 @@ stand-in's token in a header: see `local.control`. `faults` lists the faults tha
 AWS does not document every error class. These are assumptions: Conflict for the name of a job or a custom
 model in use (`settings.Settings.name_in_use` changes it), for stopping a job that has ended and for deleting
 throughput while it is updated or committed; Validation for the name of a deployment or throughput in use. Not
-modelled: streaming, tools,
-guardrails, invocation logs as training data, evaluation jobs without a judge or with generators, import and
-copy jobs, verification of signatures, request rate limits. Callers' IAM policies are checked only with
-`authorize`.
+modelled: streaming, tools, guardrails, invocation logs as a job's training data (they are written to S3),
+evaluation jobs without a judge or with generators, import and copy jobs, verification of signatures, request
+rate limits. Callers' IAM policies are checked only with `authorize`.
 """
 
 from local.bedrock.clock import Clock, ManualClock, ScaledClock

@@ -69,12 +69,32 @@ class MemoryS3:
         del Bucket
         return {"BucketRegion": "us-east-1"}
 
-    def list_objects_v2(self, *, Bucket: str, Prefix: str = "", **_: Any) -> dict[str, Any]:  # noqa: N803 - S3's own
+    def list_objects_v2(
+        self,
+        *,
+        Bucket: str,  # noqa: N803 - S3's own
+        Prefix: str = "",  # noqa: N803 - S3's own
+        Delimiter: str = "",  # noqa: N803 - S3's own
+        StartAfter: str = "",  # noqa: N803 - S3's own
+        **_: Any,
+    ) -> dict[str, Any]:
         """Handle ListObjectsV2, in one page."""
         with self._lock:
-            keys = sorted(key for bucket, key in self.objects if bucket == Bucket and key.startswith(Prefix))
-            contents = [{"Key": key, "Size": len(self.objects[Bucket, key])} for key in keys]
-        return {"Contents": contents, "KeyCount": len(contents), "IsTruncated": False}
+            keys = sorted(
+                key
+                for bucket, key in self.objects
+                if bucket == Bucket and key.startswith(Prefix) and key > StartAfter
+            )
+            sizes = {key: len(self.objects[Bucket, key]) for key in keys}
+        ends = {key: key.find(Delimiter, len(Prefix)) if Delimiter else -1 for key in keys}
+        folders = dict.fromkeys(key[: end + 1] for key, end in ends.items() if end >= 0)
+        contents = [{"Key": key, "Size": sizes[key]} for key, end in ends.items() if end < 0]
+        return {
+            "Contents": contents,
+            "CommonPrefixes": [{"Prefix": folder} for folder in folders],
+            "KeyCount": len(contents) + len(folders),
+            "IsTruncated": False,
+        }
 
     def list_object_versions(self, *, Bucket: str, Prefix: str = "", **_: Any) -> dict[str, Any]:  # noqa: N803 - S3's own
         """Handle ListObjectVersions of a bucket without versions."""

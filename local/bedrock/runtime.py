@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from local.bedrock import rules
+from local.bedrock import invocation_logs, rules
 from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.catalogue import INVALID_MODEL, FoundationModel
 from local.bedrock.errors import ServiceError, invalid, not_found
@@ -197,6 +197,19 @@ def _take_from_quota(account: Account, model_id: str) -> None:
     account.left[model_id] = left - 1, now
 
 
+def _logged(
+    account: Account, operation: str, parameters: Parameters, request: Any, answer: Callable[[], Result]
+) -> Result:
+    """Return an answer, and log the call if the account does so."""
+    try:
+        body = answer()
+    except ServiceError as error:
+        invocation_logs.write(account, operation, parameters, request, None, error.code)
+        raise
+    invocation_logs.write(account, operation, parameters, request, body)
+    return body
+
+
 def _answered(account: Account, model_id: str, request: Mapping[str, Any]) -> Answer:
     with account.lock:
         target = resolve(account, model_id)
@@ -214,8 +227,14 @@ def converse(account: Account, parameters: Parameters) -> Result:
     began = time.perf_counter()
     if "toolConfig" in parameters or "guardrailConfig" in parameters:
         raise invalid("This stand-in models neither tools nor guardrails.")
-    answer = _answered(account, parameters["modelId"], parameters)
-    return {**answer.body(), "metrics": {"latencyMs": round((time.perf_counter() - began) * 1000)}}
+    apart = {"modelId", "requestMetadata"}
+    request = {name: value for name, value in parameters.items() if name not in apart}
+
+    def answer() -> Result:
+        answered = _answered(account, parameters["modelId"], parameters)
+        return {**answered.body(), "metrics": {"latencyMs": round((time.perf_counter() - began) * 1000)}}
+
+    return _logged(account, "Converse", parameters, request, answer)
 
 
 def native_request(body: Any) -> Mapping[str, Any]:
@@ -237,5 +256,9 @@ def invoke_model(account: Account, parameters: Parameters) -> Result:
         body = json.loads(parameters.get("body", b""))
     except ValueError:
         raise invalid("Malformed input request: the body is not valid JSON.") from None
-    answer = _answered(account, parameters["modelId"], native_request(body))
-    return {"body": json.dumps(answer.body()).encode(), "contentType": "application/json"}
+
+    def answer() -> Result:
+        return _answered(account, parameters["modelId"], native_request(body)).body()
+
+    found = _logged(account, "InvokeModel", parameters, body, answer)
+    return {"body": json.dumps(found).encode(), "contentType": "application/json"}

@@ -1,11 +1,13 @@
 """Settings of the data set: its source and its labels."""
 
 import re
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from cdk_distilled_router.props import Props, not_allowed
+from distilled_router.data.labelling_plan import QUERY_MARK
 from stacks.settings.fields import KeyArn
 
 # Bedrock's own charset for keys (botocore: S3Uri), with the key required.
@@ -18,6 +20,7 @@ _VERSION = re.compile(r"[A-Za-z0-9._~+/=-]{1,1024}")
 _CONTENT = re.compile(r"[0-9a-f]{16}")
 # The SHA-256 of a file, or an object and its version.
 _COUNTED = r"^([0-9a-f]{64}|s3://[^?]+\?versionId=.+)$"
+_DAY = '"2026-11-01"'
 _S3_ONLY = (
     "s3://bucket/key whose key holds only letters, digits, single slashes and -!_*'(). (botocore: S3Uri)"
 )
@@ -56,6 +59,11 @@ Location = Annotated[
         json_schema_extra={"x-allowed": "a .jsonl path inside the project, or s3://bucket/key"},
     ),
 ]
+Day = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"),
+    Field(json_schema_extra={"x-allowed": f"a date in quotes, such as {_DAY}"}),
+]
 Metadata = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9\s._:/=+$@-]{1,256}$")]
 """A key or a value of request metadata (botocore: RequestMetadataMapKeyString)."""
 
@@ -65,14 +73,15 @@ class Dataset(Props):
 
     source: Literal["file", "s3", "invocation_logs"] = Field(
         description='"file": files in this project. "s3": objects in a versioned bucket. "invocation_logs": '
-        "what Bedrock logged of a large model's requests (for distillation only)."
+        "what Bedrock logged of requests to a large model, as raw queries."
     )
     labels: Literal["given", "teacher"] = Field(
         default="given",
         validate_default=True,
         description='"given": the rows contain the answers, or Bedrock\'s own teacher run creates them. '
         '"teacher": the deployment asks the teacher with its full prompt to label raw queries, keeps the '
-        'labels it agrees on, and splits off the hold-out set; see [labelling]. Default: "given".',
+        "labels it agrees on, and splits off the hold-out set; see [labelling]. For invocation_logs, "
+        'use_logged_answers decides. Default: "given".',
     )
     training: Location | None = Field(
         default=None,
@@ -96,25 +105,40 @@ class Dataset(Props):
         default=None,
         validate_default=True,
         description="For invocation_logs: the folder that model invocation logging writes to, "
-        "s3://bucket/folder/, in the job's Region. The account's logging configuration is never changed. "
+        "s3://bucket/folder/, in the stack's Region. The account's logging configuration is never changed. "
         "Default: none.",
         json_schema_extra={"x-allowed": "s3://bucket/folder/"},
     )
+    logs_from: Day | None = Field(
+        default=None,
+        description="For invocation_logs: first day (UTC) whose requests are used. Default: none, all days.",
+    )
+    logs_until: Day | None = Field(
+        default=None,
+        description="For invocation_logs: last day (UTC) whose requests are used. Logs are read once for "
+        "the same settings, so choose another window for new requests. Default: none, until the deployment.",
+    )
     log_filters: Annotated[dict[Metadata, Metadata], Field(max_length=16)] = Field(
         default_factory=dict,
-        description="For invocation_logs: use only requests that have all these pairs as request metadata "
-        "(botocore: RequestMetadataFilters$andAll). Default: none, all requests.",
+        description="For invocation_logs: use only requests that have all these pairs as request metadata. "
+        "Default: none, all requests of the account.",
+    )
+    log_query: Annotated[str, StringConstraints(max_length=1000)] = Field(
+        default=QUERY_MARK,
+        description='For invocation_logs: the user\'s turn around the query, such as "Query: {query}"; the '
+        'turn may have more text before and after that. Default: "{query}", the turn is the query.',
+        json_schema_extra={"x-allowed": "text with {query} once"},
     )
     use_logged_answers: bool = Field(
         default=False,
-        description="For invocation_logs: train on the logged answers, which must be the teacher's own "
-        "(botocore: InvocationLogsConfig$usePromptResponse). Default: false, the teacher answers again.",
+        description="For invocation_logs: take the labels from the logged answers of distillation.teacher. "
+        "Default: false, the teacher labels the logged queries as raw ones.",
     )
     holdout: Location | None = Field(
         default=None,
         validate_default=True,
         description="Hold-out rows for the evaluation, which are never trained on; written like training. "
-        "Optional if the teacher labels raw queries: then some of them are held out. Default: none.",
+        "Optional for raw queries: then some of them are held out. Default: none.",
     )
     training_version: str | None = Field(
         default=None,
@@ -155,6 +179,16 @@ class Dataset(Props):
         json_schema_extra={"x-allowed": "12 digits"},
     )
 
+    @property
+    def is_curated(self) -> bool:
+        """Whether the rows are made of raw queries."""
+        return self.labels == "teacher" or self.source == "invocation_logs"
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether the deployment asks the teacher to label raw queries."""
+        return self.is_curated and not self.use_logged_answers
+
     @field_validator("training", "queries", "logs", "holdout")
     @classmethod
     def _check_location(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -165,7 +199,7 @@ class Dataset(Props):
             "training": labels == "given" and source != "invocation_logs",
             "queries": labels == "teacher",
             "logs": source == "invocation_logs",
-            "holdout": labels == "given" or value is not None,
+            "holdout": (labels == "given" and source != "invocation_logs") or value is not None,
         }[name]
         if not applies:
             if value is None:
@@ -196,7 +230,9 @@ class Dataset(Props):
     @classmethod
     def _check_labels(cls, value: str, info: ValidationInfo) -> str:
         if value == "teacher" and info.data.get("source") == "invocation_logs":
-            raise not_allowed('"given", because source is "invocation_logs": Bedrock labels logged requests')
+            raise not_allowed(
+                '"given", because source is "invocation_logs": dataset.use_logged_answers says who labels'
+            )
         return value
 
     @field_validator("source_account")
@@ -206,10 +242,30 @@ class Dataset(Props):
             raise not_allowed('nothing, because source is "file"')
         return value
 
-    @field_validator("log_filters", "use_logged_answers")
+    @field_validator("log_query")
+    @classmethod
+    def _check_query(cls, value: str) -> str:
+        if value.count(QUERY_MARK) != 1:
+            raise not_allowed(f"text with {QUERY_MARK} once")
+        return value
+
+    @field_validator("logs_from", "logs_until")
+    @classmethod
+    def _check_day(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        try:
+            date.fromisoformat(value)
+        except ValueError as error:
+            raise not_allowed(f"a date of the calendar, such as {_DAY}") from error
+        if info.field_name == "logs_until" and value < (info.data.get("logs_from") or ""):
+            raise not_allowed(f"{info.data['logs_from']} or later, because logs_from is that day")
+        return value
+
+    @field_validator("logs_from", "logs_until", "log_filters", "log_query", "use_logged_answers")
     @classmethod
     def _check_logs(cls, value: object, info: ValidationInfo) -> object:
-        if value and info.data.get("source") in ("file", "s3"):
+        if value and value != QUERY_MARK and info.data.get("source") in ("file", "s3"):
             raise not_allowed('nothing, because source is not "invocation_logs"')
         return value
 

@@ -200,17 +200,12 @@ class Settings(Props):
     @field_validator("distillation")
     @classmethod
     def _check_method(cls, value: DistillationProps, info: ValidationInfo) -> DistillationProps:
-        dataset, labelling = info.data.get("dataset"), info.data.get("labelling")
+        labelling = info.data.get("labelling")
         if value.method == "distillation" and labelling and labelling.validation_share:
             raise not_allowed(
                 'nothing, because distillation.method is "distillation": Bedrock documents no validation '
                 "data for it",
                 at="labelling.validation_share",
-            )
-        if value.method == "fine_tuning" and dataset and dataset.source == "invocation_logs":
-            raise not_allowed(
-                '"file" or "s3", because distillation.method is "fine_tuning", which trains on files only',
-                at="dataset.source",
             )
         return value
 

@@ -54,9 +54,6 @@ UNUSED: tuple[Reason, ...] = (
         resource=r"/jobs/",
     ),
     Reason(
-        "JobJobRole", "s3:GetObject", "the stand-in doesn't support invocation logs", resource=r"<Source>"
-    ),
-    Reason(
         "ReleaseJudgeRole",
         r"bedrock:(CreateModelInvocationJob|StopModelInvocationJob|GetInferenceProfile)",
         "Bedrock may ask the judge in batches (judge-service-roles); the stand-in asks one by one",

@@ -62,7 +62,7 @@ class Assembly:
     @property
     def is_labelled_here(self) -> bool:
         """Return whether the data set is curated from raw queries."""
-        return self.settings.dataset.labels == "teacher"
+        return self.settings.dataset.is_curated
 
     @property
     def dataset_folder(self) -> str:
@@ -79,10 +79,8 @@ class Assembly:
         return f"{f'datasets/{supplied}' if supplied else self.dataset_folder}/holdout.jsonl"
 
     @property
-    def training_uri(self) -> str | None:
-        """Return the URI of the training rows; None if the job trains on logs."""
-        if self.settings.dataset.source == "invocation_logs":
-            return None
+    def training_uri(self) -> str:
+        """Return the URI of the training rows."""
         return f"s3://<Data>/{self.dataset_folder}/training.jsonl"
 
     @cached_property

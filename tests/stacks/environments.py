@@ -76,6 +76,23 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
             }
         },
     ),
+    "logged-answers": (
+        "dev",
+        {
+            "dataset": {
+                "source": "invocation_logs",
+                "training": None,
+                "holdout": None,
+                "logs": "s3://search-team-logs/bedrock/",
+                "logs_from": "2026-10-01",
+                "logs_until": "2026-10-31",
+                "log_query": "Query: {query}",
+                "use_logged_answers": True,
+                "source_key": "arn:aws:kms:us-east-1:111122223333:key/0b8f1c7e-1111-4222-8333-444455556666",
+                "source_account": "444455556666",
+            },
+        },
+    ),
     "judge": (
         "dev",
         {"evaluation": {"judge": "us.amazon.nova-pro-v1:0"}, "gate": {"minimum_judge_score": 3.5}},

@@ -34,7 +34,7 @@ def test_job_role_is_for_bedrocks_customization_jobs_of_this_account(assembly: A
 def test_job_role_may_read_data_write_its_output_and_ask_the_teacher(assembly: Assembly) -> None:
     account, region = assembly.settings.account, assembly.settings.region
     data = f"labels/{assembly.settings.owner}/*" if assembly.is_labelled_here else "datasets/*"
-    read = [data, "jobs/*"] if assembly.training_uri else ["jobs/*"]
+    read = [data, "jobs/*"]
     expected = [
         allow({"s3:GetObject"}, {f"<Data.Arn>/{folder}" for folder in read}),
         allow({"s3:PutObject"}, {"<Data.Arn>/jobs/*"}),
@@ -49,12 +49,6 @@ def test_job_role_may_read_data_write_its_output_and_ask_the_teacher(assembly: A
     granted = assembly.role_statements(assembly.one("AWS::IAM::Role", "JobJobRole"))
     # The permissions for a VPC: see test_platform.
     granted = [s for s in granted if not any(action.startswith("ec2:") for action in s.actions)]
-    if assembly.training_uri is None:
-        # The same statements hold its permissions on logs: see test_labelling_stack.
-        assert {action for s in granted for action in s.actions} == {
-            action for s in expected for action in s.actions
-        }
-        return
     assert granted == expected
 
 
@@ -144,7 +138,7 @@ def test_job_and_model_have_tags_with_owner_and_digest(assembly: Assembly) -> No
     holdout = holdout_tag(f"datasets/{assembly.identity.holdout_digest}/holdout.jsonl")
     hashes = {name: tags.pop(name, None) for name in (TRAINING_TAG, holdout)}
     assert tags == {**assembly.settings.tags, **own}
-    # What the Dataset's resources answered. A labelling adds those of its own files; logs have no hash.
+    # What the Dataset's resources answered. A labelling adds those of its own files.
     datasets = {one.name: one.logical_id for one in assembly.resources("Custom::BedrockDataset")}
     publishing = {TRAINING_TAG: "DatasetResource", holdout: "DatasetHoldout"}
     expected = {tag: datasets[name] for tag, name in publishing.items() if name in datasets}

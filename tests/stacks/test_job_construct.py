@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -323,60 +324,6 @@ def test_a_network_beyond_bedrocks_limits_is_refused(subnets: int, groups: int, 
 
 
 @pytest.mark.parametrize(
-    ("uri", "folder"),
-    [("s3://logs/bedrock", "bedrock/*"), ("s3://logs/bedrock/", "bedrock/*"), ("s3://logs", "*")],
-)
-def test_invocation_logs_take_the_place_of_rows(
-    stack: cdk.Stack, bucket: s3.Bucket, uri: str, folder: str
-) -> None:
-    """Case B19."""
-    logs = InvocationLogs(uri=uri, use_prompt_response=True, metadata={"team": "search"})
-    declared(bucket, training_key=None, invocation_logs=logs, teacher="amazon.nova-pro-v1:0")
-
-    found = properties(stack)
-    assert found["InvocationLogsUri"] == uri
-    assert found["UsePromptResponse"] is True
-    assert found["RequestMetadata"] == {"team": "search"}
-    assert "TrainingDataUri" not in found
-    assert statements(stack, "JobJobRole") == [
-        allowed("s3:GetObject", "<Data.Arn>/jobs/*"),
-        allowed("s3:PutObject", "<Data.Arn>/jobs/*"),
-        allowed("s3:ListBucket", "<Data.Arn>", StringLike={"s3:prefix": ["jobs/*"]}),
-        allowed(
-            "bedrock:InvokeModel",
-            "arn:<AWS::Partition>:bedrock:<AWS::Region>::foundation-model/amazon.nova-pro-v1:0",
-        ),
-        allowed("s3:GetObject", f"arn:<AWS::Partition>:s3:::logs/{folder}", StringEquals=IN_ACCOUNT),
-        allowed(
-            "s3:ListBucket",
-            "arn:<AWS::Partition>:s3:::logs",
-            StringEquals=IN_ACCOUNT,
-            StringLike={"s3:prefix": [folder]},
-        ),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("metadata", "problem"),
-    [
-        ({f"key{number}": "x" for number in range(17)}, "17 metadata filters; allowed are 16"),
-        ({"": "x"}, "metadata '': 'x'"),
-        ({"k" * 257: "x"}, "up to 256 characters"),
-        ({"key": "x" * 257}, "up to 256 characters"),
-        ({"key": "a,b"}, "metadata 'key': 'a,b'"),
-    ],
-)
-def test_filters_beyond_bedrocks_limits_are_refused(metadata: dict[str, str], problem: str) -> None:
-    """Case B19."""
-    InvocationLogs(uri="s3://logs", metadata={f"key{number}": "" for number in range(16)})
-    with pytest.raises(ValueError, match=problem):
-        InvocationLogs(uri="s3://logs", metadata=metadata)
-
-
-LOGS = InvocationLogs(uri="s3://logs/bedrock")
-
-
-@pytest.mark.parametrize(
     ("changes", "problem"),
     [
         ({"teacher": None}, "distillation needs a teacher"),
@@ -385,20 +332,8 @@ LOGS = InvocationLogs(uri="s3://logs/bedrock")
             "teacher: fine_tuning trains on the answers",
         ),
         ({"method": "fine_tuning", "teacher": None}, "max_response_length: fine_tuning trains"),
-        (
-            {
-                "method": "fine_tuning",
-                "teacher": None,
-                "max_response_length": None,
-                "training_key": None,
-                "invocation_logs": LOGS,
-            },
-            "invocation_logs: fine_tuning trains",
-        ),
         ({"method": "DISTILLATION"}, "method 'DISTILLATION': allowed are 'distillation' and 'fine_tuning'"),
         ({"hyperparameters": {"epochCount": "2"}}, "no hyperparameters for distillation"),
-        ({"training_key": None}, "either training_key or invocation_logs"),
-        ({"invocation_logs": LOGS}, "either training_key or invocation_logs"),
         ({"training_key": "s3://other/training.jsonl"}, "give the key in the bucket, not a URI"),
         ({"training_key": "dt=2026/training.jsonl"}, "Bedrock doesn't accept the S3 location"),
         ({"training_key": "datasets//training.jsonl"}, "Bedrock doesn't accept the S3 location"),
@@ -423,10 +358,18 @@ def test_what_bedrock_would_refuse_is_refused_at_synthesis(
     assert problem in str(caught.value)
 
 
-@pytest.mark.parametrize("uri", ["logs/bedrock", "s3://Logs", "s3://logs/a=b", "https://logs"])
-def test_logs_elsewhere_than_in_s3_are_refused(uri: str) -> None:
-    with pytest.raises(ValueError, match="Bedrock doesn't accept the S3 location"):
-        InvocationLogs(uri=uri)
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"uri": "logs/bedrock/"}, "allowed is a folder"),
+        ({"uri": "s3://logs/bedrock"}, "allowed is a folder"),
+        ({"uri": "s3://logs/bedrock/", "query": "Query:"}, "must contain {query} once"),
+        ({"uri": "s3://logs/bedrock/", "query": "{query} or {query}"}, "must contain {query} once"),
+    ],
+)
+def test_logs_that_are_no_folder_or_have_no_query_are_refused(given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        InvocationLogs(**given)
 
 
 def test_the_longest_owner_leaves_room_for_nine_attempts(bucket: s3.Bucket) -> None:
@@ -447,27 +390,12 @@ def test_the_digest_of_an_example_stays(bucket: s3.Bucket) -> None:
         {"max_response_length": 999},
         {"nonce": "again"},
         {"validators": ["validation.jsonl"]},
-        {"training_key": None, "invocation_logs": LOGS},
         {"method": "fine_tuning", "teacher": None, "max_response_length": None},
     ],
     ids=lambda changes: next(iter(changes)),
 )
 def test_what_decides_the_model_changes_the_digest(bucket: s3.Bucket, changes: dict[str, Any]) -> None:
     assert declared(bucket, "Other", **changes).digest != declared(bucket).digest
-
-
-def test_every_part_of_the_logs_changes_the_digest(bucket: s3.Bucket) -> None:
-    variants = [
-        LOGS,
-        InvocationLogs(uri="s3://logs/other"),
-        InvocationLogs(uri=LOGS.uri, use_prompt_response=True),
-        InvocationLogs(uri=LOGS.uri, metadata={"a": "b"}),
-    ]
-    digests = {
-        declared(bucket, f"Job{number}", training_key=None, invocation_logs=logs).digest
-        for number, logs in enumerate(variants)
-    }
-    assert len(digests) == len(variants)
 
 
 def test_hyperparameters_change_the_digest_and_their_order_does_not(bucket: s3.Bucket) -> None:
@@ -605,7 +533,6 @@ def test_all_options_together_pass_cdk_nag(tmp_path: Path) -> None:
     stack = cdk.Stack(app, "search")
     theirs = s3.Bucket.from_bucket_name(stack, "Theirs", "their-bucket")
     declared(theirs, validators=["v/a.jsonl", "s3://others/b.jsonl"], vpc=NETWORK)
-    declared(theirs, "Logs", training_key=None, invocation_logs=LOGS)
     DistillationJob.from_job_arn(stack, "ExistingJob", JOB_ARN)
     DistillationJob.from_model_arn(stack, "ExistingModel", MODEL_ARN)
     ExistingThroughput(stack, "ExistingThroughput", THROUGHPUT_ARN)

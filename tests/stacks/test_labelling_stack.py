@@ -217,22 +217,69 @@ def test_attempt_reaches_release_and_labelling(raw: Assembly) -> None:
     assert raw.one("Custom::BedrockRelease").properties["Attempt"] == 2
 
 
-def test_logs_are_read_with_all_their_filters(assemblies: Assemblies) -> None:
+def test_logs_are_raw_queries_and_the_job_does_not_see_them(assemblies: Assemblies) -> None:
     logs = assemblies["invocation-logs"]
-    job = logs.one("Custom::BedrockDistillationJob").properties
-    assert job["InvocationLogsUri"] == "s3://search-team-logs/bedrock/"
-    assert job["RequestMetadata"] == {"service": "search", "stage": "prod"}
-    assert "TrainingDataUri" not in job
-    reading = {
+    job = logs.plain(logs.one("Custom::BedrockDistillationJob").properties)
+    assert (job["MadeLater"], job["TrainingDataUri"]) == (True, logs.training_uri)
+    assert not {"InvocationLogsUri", "RequestMetadata", "UsePromptResponse"} & job.keys()
+    known = labelling(logs)
+    assert known["Logs"] == {
+        "Bucket": "search-team-logs",
+        "Prefix": "bedrock/",
+        "Query": "{query}",
+        "Metadata": {"service": "search", "stage": "prod"},
+    }
+    assert "Queries" not in known
+    assert "Holdout" in known
+    assert plan(logs)["samples"] == logs.settings.labelling.samples
+    assert not any("search-team-logs" in str(resource) for resource in reading(logs, "JobJobRole"))
+
+
+def test_logged_answers_are_taken_from_a_window_and_nobody_is_asked(assemblies: Assemblies) -> None:
+    logs = assemblies["logged-answers"]
+    assert labelling(logs)["Logs"] == {
+        "Bucket": "search-team-logs",
+        "Prefix": "bedrock/",
+        "Query": "Query: {query}",
+        "UseAnswers": True,
+        "From": "2026-10-01",
+        "Until": "2026-10-31",
+    }
+    assert plan(logs)["samples"] == 0
+    assert json.loads(labelling(logs)["Cost"])["samples"] == 0
+
+
+def test_logs_are_read_by_the_resource_in_one_account_with_their_key(assemblies: Assemblies) -> None:
+    logs = assemblies["logged-answers"]
+    found = {
+        (action, resource, json.dumps(statement.conditions, sort_keys=True))
+        for statement in statements(logs, "LabellingRole")
+        for action in statement.actions
+        for resource in statement.resources
+        if "search-team-logs" in resource or "0b8f1c7e" in resource
+    }
+    account = {"StringEquals": {"aws:ResourceAccount": "444455556666"}}
+    listed = {**account, "StringLike": {"s3:prefix": ["bedrock/*"]}}
+    bucket = "arn:aws:s3:::search-team-logs"
+    assert {(action, resource) for action, resource, _ in found} == {
+        ("s3:ListBucket", bucket),
+        ("s3:GetObject", f"{bucket}/bedrock/*"),
+        ("kms:Decrypt", logs.settings.dataset.source_key),
+    }
+    conditions = {action: json.loads(given) for action, _, given in found}
+    assert conditions["s3:GetObject"] == account
+    assert conditions["s3:ListBucket"] == listed
+    assert not any("search-team-logs" in str(resource) for resource in reading(logs, "LabellingStepRole"))
+
+
+def reading(assembly: Assembly, role: str) -> set[str]:
+    """Return the resources that a role may read from S3."""
+    return {
         resource
-        for statement in statements(logs, "JobJobRole")
-        if "s3:GetObject" in statement.actions
+        for statement in statements(assembly, role)
+        if {"s3:GetObject", "s3:ListBucket"} & set(statement.actions)
         for resource in statement.resources
     }
-    assert "arn:aws:s3:::search-team-logs/bedrock/*" in reading
-    dataset = logs.one("Custom::BedrockDataset").properties
-    assert "Training" not in dataset
-    assert "Holdout" in dataset
 
 
 def test_accounts_logging_is_never_changed(assemblies: Assemblies) -> None:

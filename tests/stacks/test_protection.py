@@ -71,15 +71,15 @@ def accounts(permissions: list[Permission]) -> set[Any]:
 def test_sources_are_read_in_one_account_only(given: str | None, expected: str) -> None:
     file = DatasetFile("search-rows", "training.jsonl", "v1", given)
     folder = QueriesFolder("search-rows", "queries/", "0" * 16, given)
-    logs = read_uri("s3://search-logs/bedrock/", folder=True, account=given)
-    for permissions in (file.permissions(), folder.permissions(), logs):
+    logs = InvocationLogs(uri="s3://search-logs/bedrock/", account=given)
+    validator = read_uri("s3://search-rows/validation.jsonl", account=given)
+    for permissions in (file.permissions(), folder.permissions(), logs.permissions(), validator):
         assert accounts(permissions) == {expected}
 
 
 def test_account_and_hashes_do_not_change_the_model() -> None:
     """The job's name stands for what decides the model."""
     props = JobProps(teacher="us.amazon.nova-pro-v1:0", student="amazon.nova-micro-v1:0:128k")
-    logs = InvocationLogs(uri="s3://search-logs/bedrock")
-    plain = JobInputs(props=props, data=JobData(invocation_logs=logs), model_key=False)
-    given = JobData(invocation_logs=logs, account=OTHER, holdout_sha256="0" * 64)
+    plain = JobInputs(props=props, data=JobData(training_key="d/training.jsonl"), model_key=False)
+    given = JobData(training_key="d/training.jsonl", account=OTHER, holdout_sha256="0" * 64)
     assert JobInputs(props=props, data=given, model_key=False).digest() == plain.digest()

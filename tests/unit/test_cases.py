@@ -55,7 +55,7 @@ CASES = {
     "B16": "throttling is waited for, a full quota is named",
     "B17": "a teacher or student at its end is refused before anything is paid",
     "B18": "bad training data is refused with its line before anything is paid",
-    "B19": "filters on invocation logs are joined as Bedrock takes them, and counted",
+    "B19": "all filters on invocation logs hold together, and their number is limited",
     # provisioned throughput: defects of other implementations
     "B20": "without an acknowledged commitment, throughput is billed by the hour",
     "B21": "throughput that fails, or comes late, is never forgotten",

@@ -181,8 +181,15 @@ class Folder:
 
     def create(self, key: str, document: object) -> bool:
         """Write a JSON document unless the key exists. Return whether it was written."""
+        return self._create(key, json.dumps(document).encode(), "application/json")
+
+    def create_rows(self, key: str, rows: Iterable[object]) -> bool:
+        """Write a JSON Lines file unless the key exists. Return whether it was written."""
+        return self._create(key, b"".join(json_lines(rows)), "application/x-ndjson")
+
+    def _create(self, key: str, body: bytes, kind: str) -> bool:
         try:
-            self._put(key, json.dumps(document).encode(), "application/json", IfNoneMatch="*")
+            self._put(key, body, kind, IfNoneMatch="*")
         except ClientError as error:
             if code(error) not in {"PreconditionFailed", "ConditionalRequestConflict"}:
                 raise

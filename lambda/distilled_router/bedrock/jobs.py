@@ -68,6 +68,9 @@ _FREE = frozenset(
 )
 
 
+# Earlier versions had these fields, so the tokens of existing jobs cover their defaults.
+_FORMER: Mapping[str, Any] = {"InvocationLogsUri": None, "UsePromptResponse": False, "RequestMetadata": {}}
+
 # Seconds for which stopping the job of a superseded request is repeated.
 _UNDO_SECONDS = 60.0
 
@@ -110,8 +113,8 @@ class Request:
 class JobSpec:
     """The specification of a job, as CreateModelCustomizationJob needs it.
 
-    The fields in CamelCase are the custom resource's properties. Either `training_data_uri` or
-    `invocation_logs_uri` is set. `fallback_model` is no part of the job, but checked before it is paid for.
+    The fields in CamelCase are the custom resource's properties. `fallback_model` is no part of the job, but
+    checked before it is paid for.
     """
 
     job_name: str
@@ -120,10 +123,7 @@ class JobSpec:
     base_model_identifier: str
     customization_type: str
     output_data_uri: str
-    training_data_uri: str | None = None
-    invocation_logs_uri: str | None = None
-    use_prompt_response: bool = False
-    request_metadata: Mapping[str, str] = field(default_factory=dict)
+    training_data_uri: str
     validation_data_uris: Sequence[str] = ()
     teacher_model_identifier: str | None = None
     max_response_length_for_inference: int | None = None
@@ -137,7 +137,7 @@ class JobSpec:
     @property
     def training(self) -> Published:
         """Return the training file with its SHA-256, if that is known."""
-        return training_of(self.training_data_uri or "", self.tags)
+        return training_of(self.training_data_uri, self.tags)
 
     def decisive(self) -> dict[str, Any]:
         """Return the properties that decide the model, which the job's name stands for.
@@ -146,7 +146,7 @@ class JobSpec:
         """
         bucket = f"s3://{self.output_data_uri.removeprefix('s3://').partition('/')[0]}/"
         values = {known.name: getattr(self, known.name) for known in fields(self) if known.name not in _FREE}
-        return {_camel_case(name): _plain(value, bucket) for name, value in values.items()}
+        return {**_FORMER, **{_camel_case(name): _plain(value, bucket) for name, value in values.items()}}
 
     @property
     def token(self) -> str:
@@ -166,7 +166,7 @@ class JobSpec:
             "clientRequestToken": self.token,
             "baseModelIdentifier": self.base_model_identifier,
             "customizationType": self.customization_type,
-            "trainingDataConfig": self._training(),
+            "trainingDataConfig": {"s3Uri": self.training_data_uri},
             "outputDataConfig": {"s3Uri": self.output_data_uri},
             "jobTags": tags,
             "customModelTags": tags,
@@ -190,19 +190,6 @@ class JobSpec:
             request["customModelKmsKeyId"] = self.custom_model_kms_key_id
         return request
 
-    def _training(self) -> dict[str, Any]:
-        if self.invocation_logs_uri is None:
-            return {"s3Uri": self.training_data_uri}
-        logs: dict[str, Any] = {
-            "usePromptResponse": self.use_prompt_response,
-            "invocationLogSource": {"s3Uri": self.invocation_logs_uri},
-        }
-        # A map holds exactly one pair (botocore: RequestMetadataMap); several are a list of such maps.
-        filters = [{"equals": {key: value}} for key, value in sorted(self.request_metadata.items())]
-        if filters:
-            logs["requestMetadataFilters"] = filters[0] if len(filters) == 1 else {"andAll": filters}
-        return {"invocationLogsConfig": logs}
-
 
 def _camel_case(name: str) -> str:
     return "".join(part.title() for part in name.split("_"))
@@ -225,7 +212,7 @@ def _token(content: object) -> str:
 
 
 def training_of(uri: str, tags: Mapping[str, str]) -> Published:
-    """Return the training file of a job with these tags. Without the tag, as for logs, nothing is checked."""
+    """Return the training file of a job with these tags. Without the tag, nothing is checked."""
     return Published.at(uri, tags.get(TRAINING_TAG, "") if uri else "")
 
 

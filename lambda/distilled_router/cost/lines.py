@@ -57,7 +57,6 @@ class Spec:
         epochs: passes over the rows; 0 if Bedrock decides.
         max_response_length: limit of tokens of the teacher's answer to a row, within the job.
         synthesis: whether Bedrock may add pairs of its own.
-        logged: whether the rows are logged requests, which contain the full prompt.
         model_units, hourly_price_usd: provisioned throughput; 0 on demand.
         kept_models: maximum number of stored models besides the live one.
         retries: how often the job is created again after an internal error of Bedrock.
@@ -75,7 +74,6 @@ class Spec:
     epochs: int = 0
     max_response_length: int = 0
     synthesis: bool = False
-    logged: bool = False
     model_units: int = 0
     hourly_price_usd: float = 0.0
     kept_models: int = 0
@@ -162,8 +160,8 @@ class Case:
         """Return the cost of the teacher within the job: for unlabelled rows and synthesized pairs."""
         spec, rows, most = self.spec, self.volume.unlabelled, self.most_pairs
         rate = self.prices.rate(spec.teacher)
-        asked, longest = self._asked(full=spec.logged), spec.max_response_length
-        answered = min(self._answered(full=spec.logged), longest)
+        asked, longest = self._asked(full=False), spec.max_response_length
+        answered = min(self._answered(full=False), longest)
         what = "synthesized pairs and rows without an answer" if spec.synthesis else "rows without an answer"
         expected = Amount(0.0, "every row has an answer")
         if rows:
@@ -181,7 +179,7 @@ class Case:
     def training(self, name: str) -> Line:
         """Return the cost of training the student, by token and epoch."""
         spec, price = self.spec, self.prices.training_price(self.spec.student)
-        asked, answered = self._asked(full=spec.logged), self._answered(full=spec.logged)
+        asked, answered = self._asked(full=False), self._answered(full=False)
         epochs, most_epochs, passes = spec.epochs or EPOCHS, spec.epochs or EPOCHS, "passes"
         if spec.method == "distillation":
             epochs, most_epochs, passes = EPOCHS, MOST_EPOCHS, "assumed passes"
@@ -288,7 +286,7 @@ class Case:
 
     @property
     def _shorter(self) -> str:
-        answered = self._answered(full=self.spec.logged)
+        answered = self._answered(full=False)
         return f"a lower distillation.max_response_length; an answer has about {answered} tokens"
 
     def _rows(self, share: float) -> int:

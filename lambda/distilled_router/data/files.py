@@ -19,7 +19,7 @@ ACCESS_WAIT_SECONDS = 60.0
 CHUNK_BYTES = 65_536
 # The functions have 1 GB of memory or more, and hold the content twice.
 MOST_MENDED_BYTES = 200_000_000
-_DENIED = frozenset({"AccessDenied", "AllAccessDisabled"})
+DENIED = frozenset({"AccessDenied", "AllAccessDisabled"})
 
 Retry = Callable[..., Any]
 
@@ -58,7 +58,7 @@ class DataFile:
         try:
             opened = self.retry(
                 lambda: self.s3.get_object(**self.location),
-                retryable=lambda error: code(error) in _DENIED,
+                retryable=lambda error: code(error) in DENIED,
                 seconds=ACCESS_WAIT_SECONDS,
             )
         except ClientError as error:
@@ -146,7 +146,7 @@ def files_of(
     try:
         listed = retry(
             lambda: _listed(s3, bucket, prefix),
-            retryable=lambda error: code(error) in _DENIED,
+            retryable=lambda error: code(error) in DENIED,
             seconds=ACCESS_WAIT_SECONDS,
         )
     except ClientError as error:

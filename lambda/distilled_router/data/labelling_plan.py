@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Self
 
+QUERY_MARK = "{query}"
+"""Where the query is in a logged user's turn, in the setting `dataset.log_query`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:

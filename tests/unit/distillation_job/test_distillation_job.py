@@ -200,40 +200,6 @@ def test_a_network_is_passed_on_in_one_order(world: World) -> None:
     assert made(world)["vpcConfig"] == {"subnetIds": ["subnet-1", "subnet-2"], "securityGroupIds": ["sg-1"]}
 
 
-@pytest.mark.parametrize(
-    ("metadata", "filters"),
-    [
-        ({}, None),
-        ({"team": "search"}, {"equals": {"team": "search"}}),
-        (
-            {"team": "search", "app": "video"},
-            {"andAll": [{"equals": {"app": "video"}}, {"equals": {"team": "search"}}]},
-        ),
-        (
-            {f"k{n:02}": "" for n in range(16)},
-            {"andAll": [{"equals": {f"k{n:02}": ""}} for n in range(16)]},
-        ),
-    ],
-)
-def test_metadata_conditions_hold_all_together(
-    world: World, metadata: dict[str, str], filters: dict[str, Any] | None
-) -> None:
-    """Case B19."""
-    logs: dict[str, Any] = {
-        "TrainingDataUri": None,
-        "InvocationLogsUri": "s3://logs/prefix",
-        "UsePromptResponse": "true",
-        "RequestMetadata": metadata or None,
-    }
-    assert world.jobs().send(framework.create(job_properties(**logs))).succeeded
-
-    expected = {"usePromptResponse": True, "invocationLogSource": {"s3Uri": "s3://logs/prefix"}}
-    if filters:
-        expected["requestMetadataFilters"] = filters
-    assert made(world)["trainingDataConfig"] == {"invocationLogsConfig": expected}
-    assert world.described()["trainingDataConfig"] == {"invocationLogsConfig": expected}
-
-
 def test_an_update_that_changes_nothing_calls_nothing_that_changes(world: World) -> None:
     """Case T12."""
     properties = job_properties()
@@ -280,12 +246,9 @@ def test_the_token_follows_the_specification_and_nothing_else() -> None:
             {"HyperParameters": {"epochCount": "3"}},
             {"CustomModelKmsKeyId": KEY},
             {"ValidationDataUris": ["s3://data/other.jsonl"]},
-            {"TrainingDataUri": None, "InvocationLogsUri": "s3://logs/prefix"},
-            {"TrainingDataUri": None, "InvocationLogsUri": "s3://logs/prefix", "UsePromptResponse": "true"},
-            {"TrainingDataUri": None, "InvocationLogsUri": "s3://logs", "RequestMetadata": {"a": "b"}},
         )
     }
-    assert len(tokens) == 11
+    assert len(tokens) == 8
     same: dict[str, Any] = {
         "RoleArn": f"{ROLE}2",
         "Tags": {},

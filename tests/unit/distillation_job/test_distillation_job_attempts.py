@@ -142,20 +142,6 @@ def test_another_attempt_at_fine_tuning_keeps_its_hyperparameters(world: World) 
     assert "customizationConfig" not in request
 
 
-def test_another_attempt_at_invocation_logs_keeps_their_filters(world: World) -> None:
-    logs: dict[str, Any] = {
-        "TrainingDataUri": None,
-        "InvocationLogsUri": "s3://logs/a",
-        "RequestMetadata": {"a": "b", "c": ""},
-    }
-    world.jobs().send(framework.create(job_properties(**logs)))
-
-    jobs.retry(world.bedrock, world.described(), 2)
-
-    one, two = (call["parameters"]["trainingDataConfig"] for call in world.server.calls(CREATE))
-    assert one == two
-
-
 def test_distillation_is_retried_without_hyperparameters_that_it_shows(world: World) -> None:
     shown = {**world.failed_job(), "hyperParameters": {"epochCount": "2"}}
 

@@ -59,11 +59,6 @@ FIXED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"BaseModelIdentifier": "amazon.nova-lite-v1:0:300k"}, "BaseModelIdentifier is"),
     ({}, {"CustomizationType": "FINE_TUNING"}, 'CustomizationType is "DISTILLATION", not "FINE_TUNING"'),
     ({}, {"HyperParameters": {"epochCount": "3"}}, 'HyperParameters is nothing, not {"epochCount": "3"}'),
-    (
-        {"TrainingDataUri": None, "InvocationLogsUri": "s3://logs/a", "UsePromptResponse": "false"},
-        {"TrainingDataUri": None, "InvocationLogsUri": "s3://logs/a", "UsePromptResponse": "true"},
-        "UsePromptResponse is false, not true",
-    ),
 ]
 
 

@@ -22,7 +22,8 @@ TASK = Task.load()
 WEIGHTS = {"visual": 1.0, "audio": 0.0, "transcription": 0.0, "metadata": 0.0}
 GIVEN = 'source = "file"\ntraining = "data/training.jsonl"\nholdout = "data/holdout.jsonl"\n'
 RAW = 'source = "file"\nlabels = "teacher"\nqueries = "queries.txt"\n'
-LOGS = 'source = "invocation_logs"\nlogs = "s3://bucket/logs/"\nholdout = "data/holdout.jsonl"\n'
+HOLDOUT_LINE = 'holdout = "data/holdout.jsonl"\n'
+LOGS = f'source = "invocation_logs"\nlogs = "s3://bucket/logs/"\n{HOLDOUT_LINE}'
 
 MANY = "".join(f"red car {number} at night\n" for number in range(1_000))
 
@@ -109,20 +110,12 @@ def test_data_in_s3_is_not_read_and_its_size_is_unknown() -> None:
     assert given.volume == Volume(queries=12_000)
 
 
-def test_the_teacher_answers_logged_prompts_unless_their_answers_are_taken(
-    environment: Environment, project: Path
-) -> None:
-    assert cost.count(environment(LOGS), project, 500).volume.unlabelled == 500
-    taken = environment(f"{LOGS}use_logged_answers = true\n")
-    assert cost.count(taken, project, 500).volume.unlabelled == 0
-
-
 # From the settings
 
 
 def test_given_labels_cost_no_labelling(environment: Environment) -> None:
     found = spec(environment())
-    assert (found.samples, found.trained_share, found.synthesis, found.logged) == (0, 1.0, True, False)
+    assert (found.samples, found.trained_share, found.synthesis) == (0, 1.0, True)
 
 
 def test_labels_of_the_teacher_cost_samples_and_leave_out_the_hold_out(environment: Environment) -> None:
@@ -143,10 +136,13 @@ def test_fine_tuning_synthesizes_nothing_and_takes_the_epochs_of_the_settings(
     assert (found.synthesis, found.epochs, found.max_response_length) == (False, 4, 0)
 
 
-def test_logged_answers_need_no_synthesis(environment: Environment) -> None:
-    assert spec(environment(LOGS)).synthesis
+def test_logged_queries_cost_labels_unless_their_answers_are_taken(environment: Environment) -> None:
+    asked = spec(environment(LOGS))
+    assert (asked.samples, asked.trained_share) == (3, 1.0)
     taken = spec(environment(f"{LOGS}use_logged_answers = true\n"))
-    assert (taken.synthesis, taken.logged) == (False, True)
+    assert (taken.samples, taken.max_tokens, taken.synthesis) == (0, 0, True)
+    split = spec(environment(f"{LOGS}use_logged_answers = true\n".replace(HOLDOUT_LINE, "")))
+    assert split.trained_share == 0.9
 
 
 def test_provisioned_throughput_comes_with_the_price_that_the_settings_state(

@@ -130,14 +130,8 @@ def test_the_labelling_may_keep_so_little_that_bedrock_synthesizes_all_pairs() -
     assert found["training"].at_most.how.startswith("(15,000 pairs x ")
 
 
-def test_logged_requests_carry_the_full_prompt() -> None:
-    logs = replace(DISTILLING, logged=True)
-    pairs = once(logs, Volume(queries=1_000, unlabelled=1_000, query_bytes=20_000))["teacher in the job"]
-    assert "(105 tokens in" in pairs.expected.how
-
-
-def test_logged_answers_that_are_taken_as_they_are_ask_no_teacher() -> None:
-    taken = replace(DISTILLING, logged=True, synthesis=False)
+def test_a_job_without_synthesis_on_given_labels_asks_no_teacher() -> None:
+    taken = replace(DISTILLING, synthesis=False)
     assert list(once(taken, Volume(queries=1_000))) == ["training"]
 
 
@@ -188,7 +182,6 @@ SPECS = st.builds(
     samples=st.integers(0, 10),
     max_tokens=st.integers(16, 500),
     trained_share=st.floats(0.2, 1.0),
-    logged=st.booleans(),
 )
 VOLUMES = st.integers(0, 15_000).flatmap(
     lambda queries: st.builds(

@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
+from distilled_router.aws.errors import with_retries
+from distilled_router.data.invocation_logs import Selection
+from distilled_router.task.task import Task
+from labelling.logs import Logs
 from local.bedrock import BedrockStandIn, ManualClock, Quotas, Settings
+from tests.unit.labelling.scenes import PLAN
 from tests.unit.local.bedrock.scenes import BASE, PROMPT, STUDENT, SYSTEM, TEACHER, Scene, invalid, refused
 
 FULL_PROMPT = """Answer with one JSON object:
@@ -232,6 +238,47 @@ def test_inference_profile_names_its_destinations(scene: Scene) -> None:
         scene.control.get_foundation_model(modelIdentifier=TEACHER)
     with refused("ResourceNotFoundException"):
         scene.control.get_inference_profile(inferenceProfileIdentifier="us.amazon.unknown-v1:0")
+
+
+def test_calls_are_logged_to_s3_as_the_account_says(scene: Scene) -> None:
+    s3 = scene.s3
+    s3.objects.clear()
+    body = {"messages": [{"role": "user", "content": [{"text": PROMPT}]}], "system": [{"text": FULL_PROMPT}]}
+
+    def ask(**more: Any) -> None:
+        scene.runtime.converse(modelId=TEACHER, **body, **more)
+
+    ask()
+    assert s3.objects == {}
+    scene.control.put_model_invocation_logging_configuration(
+        loggingConfig={"s3Config": {"bucketName": "logs", "keyPrefix": "bedrock"}}
+    )
+    ask(requestMetadata={"service": "search"})
+    scene.runtime.invoke_model(modelId=TEACHER, body=json.dumps(body))
+    with refused("ValidationException"):
+        scene.runtime.converse(modelId="amazon.no-such-v1:0", **body)
+    reader = Selection(task=Task.load(), metadata={"service": "search"}, teacher=TEACHER)
+    found = Logs(s3=s3, bucket="logs", prefix="bedrock/", selection=reader).read()
+    assert [(one.query, len(one.answers)) for one in found.queries.values()] == [(PROMPT, 1)]
+    assert found.left_out == {"other request metadata": 2}
+    plain = Logs(s3=s3, bucket="logs", prefix="bedrock/", selection=Selection(task=Task.load())).read()
+    assert [(one.query, one.count) for one in plain.queries.values()] == [(PROMPT, 2)]
+    assert plain.left_out == {"failed calls": 1}
+
+
+def test_large_bodies_are_logged_as_objects_of_their_own(scene: Scene) -> None:
+    scene.s3.objects.clear()
+    scene.control.put_model_invocation_logging_configuration(
+        loggingConfig={"s3Config": {"bucketName": "logs"}}
+    )
+    system = [{"text": FULL_PROMPT + "x" * 110_000}]
+    scene.runtime.converse(
+        modelId=TEACHER, system=system, messages=[{"role": "user", "content": [{"text": PROMPT}]}]
+    )
+    assert [key.rpartition("/")[0][-5:] for _, key in scene.s3.objects] == ["/data", "24/12"]
+    properties = {"Bucket": "logs", "Prefix": "", "Query": "{query}"}
+    found = Logs.of(properties, PLAN, Task.load(), scene.s3, with_retries).read()
+    assert [one.query for one in found.queries.values()] == [PROMPT]
 
 
 def test_logging_configuration_is_kept(scene: Scene) -> None:

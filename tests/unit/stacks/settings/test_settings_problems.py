@@ -259,10 +259,16 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({**LOGS, "dataset.log_filters": {"a b": "x" * 257}}, 'dataset.log_filters."a b"', ""),
     ({"dataset.log_filters": {"service": "search"}}, "dataset.log_filters", "invocation_logs"),
     ({"dataset.use_logged_answers": True}, "dataset.use_logged_answers", "invocation_logs"),
+    ({"dataset.log_query": "Query: {query}"}, "dataset.log_query", "invocation_logs"),
+    ({**LOGS, "dataset.log_query": "Query:"}, "dataset.log_query", "text with {query} once"),
+    ({**LOGS, "dataset.log_query": "{query}{query}"}, "dataset.log_query", "text with {query} once"),
+    ({**LOGS, "dataset.logs_from": "01.11.2026"}, "dataset.logs_from", "a date in quotes"),
+    ({**LOGS, "dataset.logs_from": "2026-02-30"}, "dataset.logs_from", "a date of the calendar"),
+    ({"dataset.logs_until": "2026-11-01"}, "dataset.logs_until", "invocation_logs"),
     (
-        {**LOGS, "distillation.method": "fine_tuning", "distillation.max_response_length": ...},
-        "dataset.source",
-        'method is "fine_tuning"',
+        {**LOGS, "dataset.logs_from": "2026-11-02", "dataset.logs_until": "2026-11-01"},
+        "dataset.logs_until",
+        "2026-11-02 or later",
     ),
     ({"dataset.source_key": "alias/mine"}, "dataset.source_key", "the ARN of a KMS key"),
     ({"distillation.maximum_cost_usd": 0}, "distillation.maximum_cost_usd", "above 0"),
@@ -441,7 +447,17 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("changes", [RAW, RAW_FOLDER, LOGS, NETWORK, ENDPOINTS])
+TUNED_LOGS = {
+    **LOGS,
+    "dataset.holdout": ...,
+    "dataset.logs_from": "2026-11-01",
+    "dataset.logs_until": "2026-11-01",
+    "distillation.method": "fine_tuning",
+    "distillation.max_response_length": ...,
+}
+
+
+@pytest.mark.parametrize("changes", [RAW, RAW_FOLDER, LOGS, TUNED_LOGS, NETWORK, ENDPOINTS])
 def test_what_the_cases_start_from_is_allowed(problems: Problems, changes: dict[str, Any]) -> None:
     assert problems(changes) == {}
 

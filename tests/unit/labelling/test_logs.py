@@ -1,0 +1,288 @@
+"""Invocation logs as raw queries: what is read of them, how much, and that it is read once."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from distilled_router.aws.errors import ResourceError
+from distilled_router.aws.objects import Folder
+from distilled_router.data.findings import Report
+from distilled_router.data.invocation_logs import Selection
+from labelling import logs
+from labelling.logs import KEPT, READ_SECONDS, LoggedQuery, Logs
+from local.bedrock.memory_s3 import MemoryS3
+from tests.unit.labelling.scenes import PLAN, SEAL, TASK, failing
+from tests.unit.logged import FOLDER, TEACHER, key, packed, record
+
+BUCKET = "logs"
+SELECTION = Selection(task=TASK, teacher=TEACHER)
+
+
+@pytest.fixture
+def s3() -> MemoryS3:
+    return MemoryS3()
+
+
+def put(s3: MemoryS3, *records: object, at: str = key(), under: str = "") -> None:
+    s3.put_object(Bucket=BUCKET, Key=f"{under}{at}", Body=packed(records))
+
+
+def opened(s3: Any, **changes: Any) -> Logs:
+    known: dict[str, Any] = {
+        "s3": s3,
+        "bucket": BUCKET,
+        "prefix": "",
+        "selection": SELECTION,
+        "retry": lambda call, **_: call(),
+        **changes,
+    }
+    return Logs(**known)
+
+
+def counted(s3: MemoryS3) -> tuple[Any, list[str]]:
+    """Return a client, and the keys of the objects that it has read."""
+    read: list[str] = []
+
+    def get_object(**given: Any) -> dict[str, Any]:
+        read.append(given["Key"])
+        return s3.get_object(**given)
+
+    return failing(s3, get_object=get_object), read
+
+
+def queries(found: logs.Found) -> dict[str, int]:
+    return {one.query: one.count for one in found.queries.values()}
+
+
+def test_equal_queries_are_one_with_its_count_and_its_answers(s3: MemoryS3) -> None:
+    put(s3, record("a red car"), record("A red car!", "80 0 10 10"), record("a dog"))
+    found = list(opened(s3).read().queries.values())
+    assert [(one.query, one.count) for one in found] == [("a red car", 2), ("a dog", 1)]
+    assert found[0].answers == [(0.85, 0.0, 0.05, 0.1), (0.8, 0.0, 0.1, 0.1)]
+
+
+def test_of_a_query_that_is_asked_all_day_ten_answers_are_kept(s3: MemoryS3) -> None:
+    put(s3, *[record("a red car")] * 30)
+    put(s3, *[record("a red car")] * 30, at=key("2026/11/03/13"))
+    (found,) = opened(s3).read().queries.values()
+    assert (found.count, len(found.answers)) == (60, logs.MOST_ANSWERS)
+
+
+@pytest.mark.parametrize("prefix", ["", "bedrock/", f"bedrock/{FOLDER}", "bedrock/AWSLogs/"])
+def test_logs_are_found_wherever_the_folder_begins(s3: MemoryS3, prefix: str) -> None:
+    put(s3, record(), under="bedrock/" if prefix else "")
+    for other in ("AWSLogs/111122223333/CloudTrail/us-east-1/2026/11/03/x.json.gz", "other/2026/1.gz"):
+        s3.put_object(
+            Bucket=BUCKET, Key=f"{'bedrock/' if prefix else ''}{other}", Body=packed([record("no")])
+        )
+    assert queries(opened(s3, prefix=prefix).read()) == {"a red car": 1}
+
+
+def test_bodies_and_marker_files_are_no_log_objects(s3: MemoryS3) -> None:
+    put(s3, record())
+    put(s3, record("no"), at=key(name="data/1_input.json.gz"))
+    put(s3, record("no"), at=f"{FOLDER}data/1_input.json.gz")
+    s3.put_object(Bucket=BUCKET, Key=f"{FOLDER}amazon-bedrock-logs-permission-check", Body=b"")
+    found = opened(s3).read()
+    assert (queries(found), found.objects) == ({"a red car": 1}, 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [
+        ("", "", {"one", "two", "three", "four"}),
+        ("2026-11-01", "2026-11-01", {"two", "three"}),
+        ("2026-11-01", "", {"two", "three", "four"}),
+        ("", "2026-10-31", {"one"}),
+    ],
+)
+def test_only_the_days_of_the_window_are_read(
+    s3: MemoryS3, first: str, last: str, expected: set[str]
+) -> None:
+    hours = {
+        "one": "2026/10/31/23",
+        "two": "2026/11/01/00",
+        "three": "2026/11/01/23",
+        "four": "2026/11/02/00",
+    }
+    for query, hour in hours.items():
+        put(s3, record(query), at=key(hour))
+    counting, read = counted(s3)
+    assert set(queries(opened(counting, first=first, last=last).read())) == expected
+    assert len(read) == len(expected)
+
+
+def test_a_window_is_listed_from_its_first_day_and_not_beyond_its_last(s3: MemoryS3) -> None:
+    """Logs may be millions of objects, of which S3 lists a thousand a call."""
+    for day in range(1, 29):
+        put(s3, record(), at=key(f"2026/11/{day:02}/12"))
+    taken: list[str] = []
+
+    class Pages:
+        """Keys one by one, so that what is taken shows."""
+
+        def paginate(self, **given: Any) -> Iterable[dict[str, Any]]:
+            page = s3.list_objects_v2(**given)
+            if given.get("Delimiter"):
+                yield page
+                return
+            for item in page["Contents"]:
+                taken.append(item["Key"])
+                yield {"Contents": [item]}
+
+    opened(failing(s3, get_paginator=lambda _: Pages()), first="2026-11-03", last="2026-11-04").read()
+    assert [name.removeprefix(FOLDER)[:10] for name in taken] == ["2026/11/03", "2026/11/04", "2026/11/05"]
+
+
+def test_what_is_left_out_is_counted_by_reason_and_told(s3: MemoryS3) -> None:
+    others = [record(modelId="amazon.nova-micro-v1:0")] * 3
+    put(s3, record(), *others, record(errorCode="ThrottlingException"), "no record")
+    report = Report()
+    opened(s3).read().report(report)
+    (finding,) = report.findings
+    assert (report.ok, finding.severity) == (True, "warning")
+    assert "left out of 6 logged requests: 3 answers of other models" in finding.message
+    assert "(such as amazon.nova-micro-v1:0)" in finding.message
+    assert "1 failed calls (such as ThrottlingException)" in finding.message
+
+
+@pytest.mark.parametrize("body", [b"plain text", packed([record("lost")])[:-20], b""])
+def test_an_object_that_is_no_gzip_stops_nothing(s3: MemoryS3, body: bytes) -> None:
+    put(s3, record())
+    s3.put_object(Bucket=BUCKET, Key=key(name="broken.json.gz"), Body=body)
+    found = opened(s3).read()
+    assert "a red car" in queries(found)
+    assert found.objects == 2
+
+
+def test_an_object_that_expires_between_list_and_read_stops_nothing(s3: MemoryS3) -> None:
+    put(s3, record())
+    gone = ClientError({"Error": {"Code": "NoSuchKey", "Message": "gone"}}, "GetObject")
+
+    def get_object(**given: Any) -> Any:
+        raise gone
+
+    found = opened(failing(s3, get_object=get_object)).read()
+    assert found.left_out == {"objects that expired meanwhile": 1}
+
+
+def test_large_bodies_are_read_from_the_folder_of_the_logs_only(s3: MemoryS3) -> None:
+    body = gzip.compress(b'{"messages": [{"role": "user", "content": [{"text": "a red car"}]}]}')
+    for bucket in (BUCKET, "secrets"):
+        s3.put_object(Bucket=bucket, Key=key(name="data/1_input.json.gz"), Body=body)
+    inside, outside = (f"s3://{bucket}/{key(name='data/1_input.json.gz')}" for bucket in (BUCKET, "secrets"))
+    properties = {"Bucket": BUCKET, "Prefix": "", "Query": "{query}"}
+    reader = Logs.of(properties, PLAN, TASK, s3, lambda call, **_: call())
+    put(s3, record(input={"inputBodyS3Path": inside}), record(input={"inputBodyS3Path": outside}))
+    found = reader.read()
+    assert queries(found) == {"a red car": 1}
+    assert found.left_out == {"bodies outside the folder of the logs": 1}
+
+
+def test_a_body_that_unpacks_to_too_much_is_left_out(s3: MemoryS3) -> None:
+    s3.put_object(Bucket=BUCKET, Key="data/bomb.gz", Body=gzip.compress(b" " * 2**24))
+    put(s3, record(input={"inputBodyS3Path": f"s3://{BUCKET}/data/bomb.gz"}))
+    properties = {"Bucket": BUCKET, "Prefix": "", "Query": "{query}"}
+    found = Logs.of(properties, PLAN, TASK, s3, lambda call, **_: call()).read()
+    assert found.left_out == {"bodies of more than 1,048,576 bytes": 1}
+
+
+def test_more_logs_than_time_end_with_the_hour_and_what_to_narrow(s3: MemoryS3) -> None:
+    for number in range(40):
+        put(s3, record(f"query {number}"), at=key(name=f"{number:03}.json.gz"))
+    times = iter([0.0] + [READ_SECONDS + 1] * 1_000)
+    with pytest.raises(ResourceError) as caught:
+        opened(s3, now=lambda: next(times)).read()
+    text = str(caught.value)
+    assert "more logs than can be read in 600 s: 16 objects with 16 requests, up to" in text
+    assert "2026/11/03/12" in text
+    assert "Narrow dataset.logs_from and dataset.logs_until" in text
+
+
+def test_more_queries_than_can_be_labelled_end_the_reading(
+    s3: MemoryS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "MOST_QUERIES", 20)
+    for number in range(200):
+        put(s3, record(f"query {number}"), at=key(name=f"{number:03}.json.gz"))
+    counting, read = counted(s3)
+    with pytest.raises(ResourceError, match=r"more than 20 different queries, up to .*032?.*\. Narrow"):
+        opened(counting).read()
+    assert len(read) == 32
+
+
+def test_no_logs_are_told_with_the_keys_that_are_expected(s3: MemoryS3) -> None:
+    s3.put_object(Bucket=BUCKET, Key="bedrock/queries.txt", Body=b"a red car")
+    with pytest.raises(ResourceError, match=r"has no log objects.*bedrock/AWSLogs/<account>.*logs_from"):
+        opened(s3, prefix="bedrock/").read()
+
+
+@pytest.mark.parametrize("operation", ["get_paginator", "get_object"])
+def test_a_folder_that_may_not_be_read_is_told_with_the_settings(s3: MemoryS3, operation: str) -> None:
+    put(s3, record())
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "not yours"}}, operation)
+
+    with pytest.raises(ResourceError, match=r"AccessDenied: not yours.*dataset\.source_account.*source_key"):
+        opened(failing(s3, **{operation: refuse})).read()
+
+
+def test_memory_grows_with_queries_and_not_with_logs(s3: MemoryS3) -> None:
+    body = packed([record(f"query {number}") for number in range(60)])
+    for number in range(120):
+        s3.put_object(Bucket=BUCKET, Key=key(f"2026/11/{1 + number // 40:02}/12", f"{number}.gz"), Body=body)
+
+    def peak(last: str) -> int:
+        tracemalloc.start()
+        try:
+            assert opened(s3, last=last).read().records >= 2_400
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak("2026-11-03") < 1.5 * peak("2026-11-01")
+
+
+# What is kept
+
+
+def test_what_was_taken_is_kept_once(s3: MemoryS3) -> None:
+    folder = Folder(s3, "data", PLAN.folder, SEAL)
+    first, second = ([LoggedQuery(name, 2, [(1.0, 0.0, 0.0, 0.0)])] for name in ("first", "second"))
+    assert logs.kept(folder) is None
+    assert logs.keep(folder, first) == first
+    assert logs.keep(folder, second) == first
+    assert logs.kept(folder) == first
+    assert folder.names(KEPT) == [KEPT]
+
+
+def usable(*texts: str, **changes: Any) -> tuple[list[str], Report]:
+    report, found = Report(), [LoggedQuery(text, 1) for text in texts]
+    plan = replace(PLAN, method="fine_tuning", holdout_share=0.5, **changes)
+    passed = logs.usable(found, TASK, plan, report, is_holdout_given=False)
+    return [one.query for one in passed], report
+
+
+def test_queries_that_break_a_rule_are_left_out_and_stop_nothing() -> None:
+    good = [f"query {number}" for number in range(16)]
+    passed, report = usable(*good, "User: a car", "a\x07bell", "half \ud800 a pair")
+    assert passed == good
+    assert report.ok
+    assert report.warnings == 3
+    assert "reserved word" in report.summary()
+
+
+def test_too_few_queries_are_an_error_with_what_to_widen() -> None:
+    passed, report = usable(*[f"query {number}" for number in range(15)])
+    assert len(passed) == 15
+    assert not report.ok
+    assert "found 15 usable, different queries, at least 16" in report.summary()
+    assert "Widen dataset.logs_from" in report.summary()
