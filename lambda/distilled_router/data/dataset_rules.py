@@ -216,16 +216,12 @@ class _Holdout(_Rows):
 
         Long queries are only compared exactly, so memory use stays constant.
         """
-        texts = [key for key in self.seen if isinstance(key, str)]
+        texts = [key for key in self._trained if isinstance(key, str)]
         neighbours = Neighbours(texts, are_normalised=True)
-        nearest: dict[int, tuple[float, str]] = {}
-        for key in self._trained:
-            if isinstance(key, bytes):
-                continue
-            for place, share in neighbours.near(key).items():
-                if place not in nearest or share > nearest[place][0]:
-                    nearest[place] = share, key
-        return [(self.seen[texts[place]][0], nearest[place][1]) for place in sorted(nearest)]
+        nearest = (
+            (line, neighbours.nearest(key)) for key, (line, _) in self.seen.items() if isinstance(key, str)
+        )
+        return [(line, texts[place]) for line, place in nearest if place is not None]
 
 
 def _check_together(method: str, report: Report) -> None:

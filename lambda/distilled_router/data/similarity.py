@@ -1,116 +1,216 @@
-"""Find short queries that are near duplicates or share a template, which hold-out and training must not.
+"""Find queries that are near duplicates or share a template, which hold-out and training must not.
 
-Two queries are near duplicates if they share three quarters of their words (Jaccard index of the two sets),
-ignoring order, a plural's `s` and function words. So "a red car at night" and "the night, red cars" are near
-duplicates, and "a blue car at night" is not one of either.
+Two queries are near duplicates if
+- they share three quarters of their words (Jaccard index of the two sets), ignoring order, a plural's `s`,
+  function words, and words around the query that only ask for it, such as "show me";
+- or one letter or space explains the difference (`spelling`);
+- or one contains the other, and has at most three words more.
+
+So "a red car at night", "the night, red cars" and "show me a red car at nigt" are near duplicates. "A blue
+car at night" is not one of them, and neither is a query with another number of negations.
 """
 
-import heapq
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import chain
-from typing import Self
+from functools import reduce
+from itertools import chain, islice
+from operator import and_, or_
+from sys import intern
+from typing import NamedTuple, Self
 
 from distilled_router.data.conversation import normalised
+from distilled_router.data.spelling import Spelling
+from distilled_router.data.templates import with_templates
+from distilled_router.data.word_sets import WordSets, bits_of, places_of, share
+from distilled_router.data.wording import OPPOSITES, Stems, negations, without_request, words_of
 
-# Near duplicates share three of four words.
-_SHARED, _OF = 3, 4
-# Dropping one never reverses a query's meaning, as it would for "not", "without", "up" or "from".
-_FUNCTION_WORDS = frozenset(
-    re.findall(
-        r"\S+",
-        "a an and are as at be by for her his in is it its of on or that the their this to was were with",
-    )
-)
-# Han, kana and Hangul are written without spaces, so each character counts as a word.
-_CHARACTER_WORDS = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+# In longer queries, one wrong word leaves three quarters of the words.
+_MOST_WORDS = 24
+# A query of one short word is another query with another letter.
+_LEAST_LETTERS = 10
+# A contained query has at least so many different words and letters. Many scenes have fewer in common, as in
+# "a dog barks".
+_LEAST_CONTAINED = 3, 16
+_MOST_AROUND = 3
+# So many queries that have all words of a query, and more, are compared with it letter by letter.
+_MOST_CONTAINING = 100
+_ALL_OPPOSITES = frozenset[str]().union(*OPPOSITES)
 
-# A template is a phrase of this many words that at least this many queries share, with at most one masked
-# word and at least one that is not a function word. A phrase that a larger part of all queries shares is
-# common wording.
-_TEMPLATE_QUERIES = 3
-_TEMPLATE_WORDS = 3
-_MOST_OF_ALL = 0.25
-_MASK = "_"
-_QUOTED = re.compile(
-    '"[^"]{1,300}"|\u201c[^\u201d]{1,300}\u201d|\u201e[^\u201c]{1,300}\u201c|\u00ab[^\u00bb]{1,300}\u00bb'
-)
+
+class _Query(NamedTuple):
+    """A query as it is compared.
+
+    Attributes:
+        wordings: its words, and those without what only asks for them if that is less. None of a long query.
+        texts: the letters of the wordings, without spaces and hyphens.
+        stems: those of the last wording, each once.
+        negations: their number.
+    """
+
+    wordings: Sequence[Sequence[str]]
+    texts: Sequence[str]
+    stems: Collection[str]
+    negations: int
+
+    @classmethod
+    def of(cls, form: str, stems: Stems) -> Self:
+        """Read a normalised query."""
+        words = words_of(form)
+        core = without_request(words)
+        wordings = [words] if len(core) == len(words) else [words, core]
+        return cls(
+            [] if len(words) > _MOST_WORDS else [_spelled(wording) for wording in wordings],
+            ["".join(_spelled(wording)) for wording in wordings],
+            tuple(stems.of(core)),
+            negations(words),
+        )
+
+    def contained(self) -> Iterator[str]:
+        """Yield the texts of queries that this one contains, with few words around."""
+        least, letters = _LEAST_CONTAINED
+        for words in self.wordings[:1]:
+            for around in range(1, min(_MOST_AROUND, len(words) - least) + 1):
+                for start in range(around + 1):
+                    inner = words[start : len(words) - around + start]
+                    text = "".join(inner)
+                    if len(text) >= letters and len(set(inner)) >= least:
+                        yield text
+
+    def respelled(self, spelling: Spelling) -> Iterator[str]:
+        """Yield the texts that are this one's but for one letter or space."""
+        for words in self.wordings:
+            if len(self.stems) > 1 or sum(map(len, words)) >= _LEAST_LETTERS:
+                yield from spelling.texts(words)
+
+
+def _spelled(words: Sequence[str]) -> Sequence[str]:
+    """Return words without hyphens. Equal words are the same object, which saves memory."""
+    return [intern(word.replace("-", "")) for word in words]
+
+
+class _Index:
+    """An index of normalised queries by their words and by their letters."""
+
+    def __init__(self, forms: Sequence[str], *, least: int = 1) -> None:
+        self._forms = forms
+        self._stems = Stems()
+        # The first query with these letters, by the number of negations.
+        self._by_text: dict[int, dict[str, int]] = {}
+        sets, words, negated = [], Counter[str](), defaultdict[int, set[int]](set)
+        for index, query in enumerate(map(self.read, forms)):
+            sets.append(query.stems)
+            for text in query.texts:
+                self._by_text.setdefault(query.negations, {}).setdefault(text, index)
+            words.update(chain.from_iterable(query.wordings[:1]))
+            negated[query.negations].add(index)
+        self.sets = WordSets(sets, least=least, always=_ALL_OPPOSITES)
+        self._spelling = Spelling(words)
+        self._negated = {
+            count: bits_of(
+                [place for place, index in enumerate(self.sets.order) if index in some], len(forms)
+            )
+            for count, some in negated.items()
+        }
+
+    def read(self, form: str) -> _Query:
+        """Return a normalised query as it is compared."""
+        return _Query.of(form, self._stems)
+
+    def share(self, query: _Query, place: int) -> tuple[int, float]:
+        """Return the index of a set of words, and the part of its words that a query shares."""
+        index = self.sets.order[place]
+        return index, share(query.stems, self.read(self._forms[index]).stems)
+
+    def like(self, query: _Query) -> int:
+        """Return the sets that can mean the same: with as many negations, and no opposites."""
+        found = self._negated.get(query.negations, 0)
+        for group in OPPOSITES:
+            if mine := group.intersection(query.stems):
+                others = reduce(or_, map(self.sets.bits, group - mine), 0)
+                same = reduce(and_, map(self.sets.bits, mine))
+                found ^= found & (others ^ (others & same))
+        return found
+
+    def spelled(self, query: _Query) -> dict[int, float]:
+        """Return the near duplicates by their letters, with the part of the letters that both have."""
+        found = {}
+        for index in (*self.spelled_like(query), *self._containing(query)):
+            short, long = sorted(len(each.texts[-1]) for each in (query, self.read(self._forms[index])))
+            found[index] = short / long if long else 0.0
+        return found
+
+    def spelled_like(self, query: _Query) -> Iterator[int]:
+        """Yield the first query of each text that this one contains, or is but for a letter or space."""
+        by_text = self._by_text.get(query.negations)
+        if not by_text or not query.stems:
+            return
+        for text in (*query.texts, *query.respelled(self._spelling), *query.contained()):
+            if (index := by_text.get(text)) is not None:
+                yield index
+
+    def _containing(self, query: _Query) -> Iterator[int]:
+        """Yield queries that contain this one."""
+        least, letters = _LEAST_CONTAINED
+        text = query.texts[0]
+        if len(text) < letters or not any(len(words) >= least for words in query.wordings):
+            return
+        found = reduce(and_, map(self.sets.bits, query.stems)) & self._negated.get(query.negations, 0)
+        for place in islice(places_of(found), _MOST_CONTAINING):
+            index = self.sets.order[place]
+            if text in self.read(self._forms[index]).contained():
+                yield index
 
 
 class Neighbours:
     """Finds near duplicates among queries without comparing all pairs.
 
-    Two sets that share three quarters of their words have a common word among the rarest quarter of each,
-    plus one word (prefix filtering: Bayardo, Ma and Srikant, "Scaling up all pairs similarity search", 2007).
-    So only these words are indexed, and only queries that share one of them are compared.
-
-    `are_normalised` says that all queries are normalised already, which saves time.
+    `are_normalised` says that all queries are normalised already, which saves time. A search after an
+    addition indexes all queries again.
 
     Example:
         >>> near = Neighbours(["a red car at night", "rain on a tin roof"])
-        >>> near.nearest("the rain on tin roofs")
+        >>> near.nearest("show me the rain on tin rooofs")
         1
     """
 
     def __init__(self, queries: Iterable[str] = (), *, are_normalised: bool = False) -> None:
         self._form = str if are_normalised else normalised
-        self._stems = _Stems()
-        self._words: list[tuple[str, ...]] = []
-        self._ranks = _Ranks()
-        self._ranked = self._indexed = 0
-        self._by_rare_word: dict[str, list[int]] = {}
-        for query in queries:
-            self.add(query)
+        self._forms = [self._form(query) for query in queries]
+        self._current: _Index | None = None
 
     def add(self, query: str) -> None:
         """Add a query. Its index is the number of queries before it."""
-        self._words.append(tuple(self._stems.of(self._form(query))))
+        self._forms.append(self._form(query))
+        self._current = None
 
     def nearest(self, query: str) -> int | None:
         """Return the index of the nearest near duplicate of a query, the first of equal ones, or None."""
-        found = self.near(query)
-        return max(found, key=lambda index: (found[index], -index)) if found else None
+        index = self._index()
+        asked = index.read(self._form(query))
+        found = index.spelled(asked)
+        place = index.sets.nearest(asked.stems, index.like(asked))
+        if place is not None:
+            other, part = index.share(asked, place)
+            found[other] = max(found.get(other, 0), part)
+        return max(found, key=lambda other: (found[other], -other)) if found else None
 
     def near(self, query: str) -> dict[int, float]:
-        """Return the shared part of the words for each near duplicate of a query, by index."""
-        if self._indexed < len(self._words):
-            self._index()
-        words = self._stems.of(self._form(query))
-        found: dict[int, float] = {}
-        if self._by_rare_word.keys().isdisjoint(words):
-            return found
-        for word in self._rarest(words):
-            for index in self._by_rare_word.get(word, ()):
-                other = self._words[index]
-                common = len(words.intersection(other))
-                together = len(words) + len(other) - common
-                if _OF * common >= _SHARED * together:
-                    found[index] = common / together
+        """Return the shared part of the words for each near duplicate of a query, by index.
+
+        Of queries with the same letters, and of those with another letter, it has the first.
+        """
+        index = self._index()
+        asked = index.read(self._form(query))
+        found = index.spelled(asked)
+        for place in places_of(index.sets.near(asked.stems) & index.like(asked)):
+            other, part = index.share(asked, place)
+            found[other] = max(found.get(other, 0), part)
         return found
 
-    def _index(self) -> None:
-        """Index the added queries.
-
-        Any order of the words gives the right results, if all queries use the same. It is computed again as
-        queries are added, since a search is slow in an order without their frequencies.
-        """
-        if len(self._words) > 2 * self._ranked:
-            self._ranks = _Ranks.of(Counter(chain.from_iterable(self._words)))
-            self._ranked, self._indexed = len(self._words), 0
-            self._by_rare_word.clear()
-        for index in range(self._indexed, len(self._words)):
-            for word in self._rarest(self._words[index]):
-                if word in self._by_rare_word:
-                    self._by_rare_word[word].append(index)
-                else:
-                    self._by_rare_word[word] = [index]
-        self._indexed = len(self._words)
-
-    def _rarest(self, words: Collection[str]) -> list[str]:
-        """Return the rarest words, one more than a near duplicate can lack."""
-        may_lack = (_OF - _SHARED) * len(words) // _OF
-        return sorted(words, key=self._ranks.__getitem__)[: may_lack + 1]
+    def _index(self) -> _Index:
+        if self._current is None:
+            self._current = _Index(self._forms)
+        return self._current
 
 
 def families(queries: Sequence[str]) -> list[int]:
@@ -121,122 +221,38 @@ def families(queries: Sequence[str]) -> list[int]:
     templates belongs to the one that most groups share, so no chain of templates joins everything.
     """
     groups = _Groups(len(queries))
-    near = Neighbours(queries)
-    for index, query in enumerate(queries):
-        for other in near.near(query):
-            groups.join(index, other)
-    masked = list(_masked(queries))
-    first: dict[tuple[str, ...], int] = {}
-    for index, words in enumerate(masked):
-        if _MASK in words and len(words) - words.count(_MASK) >= 2 and _has_meaning(words):
-            groups.join(index, first.setdefault(tuple(words), index))
-    roots = [groups.root(index) for index in range(len(queries))]
-    templates = _templates(masked, roots)
-    numbers: dict[object, int] = {}
-    return [numbers.setdefault(templates.get(root, root), len(numbers)) for root in roots]
+    forms = list(map(normalised, queries))
+    index = _Index(forms, least=2)
+    _join_by_words(forms, index, groups)
+    for number, query in enumerate(map(index.read, forms)):
+        for other in index.spelled_like(query):
+            groups.join(number, other)
+    del index  # the templates need the memory
+    return with_templates(queries, groups.join, groups.roots)
 
 
-def _templates(masked: Sequence[list[str]], roots: Sequence[int]) -> dict[int, tuple[str, ...]]:
-    """Return the template of each group that has one, by the group's root."""
-    sizes = Counter(roots)
-    frequencies = Counter(chain.from_iterable(map(set, masked)))
-    sharing: defaultdict[tuple[str, ...], set[int]] = defaultdict(set)
-    for words, root in zip(masked, roots, strict=True):
-        common = [word if frequencies[word] >= _TEMPLATE_QUERIES else "" for word in words]
-        for start in range(len(common) - _TEMPLATE_WORDS + 1):
-            phrase = tuple(common[start : start + _TEMPLATE_WORDS])
-            if "" not in phrase and phrase.count(_MASK) < 2 and _has_meaning(phrase):
-                sharing[phrase].add(root)
-    most = max(_TEMPLATE_QUERIES, _MOST_OF_ALL * len(roots))
-    waiting = [
-        (-len(found), phrase)
-        for phrase, found in sharing.items()
-        if len(found) >= _TEMPLATE_QUERIES and sum(sizes[root] for root in found) <= most
-    ]
-    heapq.heapify(waiting)
-    chosen: dict[int, tuple[str, ...]] = {}
-    while waiting:
-        count, phrase = heapq.heappop(waiting)
-        left = [root for root in sharing[phrase] if root not in chosen]
-        if len(left) < _TEMPLATE_QUERIES:
-            continue
-        if len(left) < -count:
-            heapq.heappush(waiting, (-len(left), phrase))  # others took some groups: queued again
-        else:
-            chosen.update(dict.fromkeys(left, phrase))
-    return chosen
+def _join_by_words(forms: Sequence[str], index: _Index, groups: "_Groups") -> None:
+    """Join all queries that share three quarters of their words.
 
-
-def _masked(queries: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the words of each query, with one mask for consecutive quoted phrases, numbers and names."""
-    names = _names(queries)
-    for query in queries:
-        words: list[str] = []
-        for part in _QUOTED.sub(f" {_MASK} ", query).split():
-            may_be_name = _is_capital(part)
-            for word in normalised(part).split():
-                is_name = may_be_name and word in names
-                if not is_name and word != _MASK and not any(map(str.isdigit, word)):
-                    words.append(word)
-                elif words[-1:] != [_MASK]:
-                    words.append(_MASK)
-        yield words
-
-
-def _names(queries: Sequence[str]) -> Collection[str]:
-    """Return the words that are mostly capitalised, ignoring each query's first word.
-
-    The result is empty if most words are capitalised, since capitals mean nothing then.
+    Each query is searched once, among those that no search has found before.
     """
-    capital: Counter[str] = Counter()
-    small: Counter[str] = Counter()
-    for query in queries:
-        for part in _QUOTED.sub(" ", query).split()[1:]:
-            counter = capital if _is_capital(part) else small
-            counter.update(normalised(part).split())
-    if capital.total() > small.total():
-        return ()
-    return {word for word, count in capital.items() if count > small[word]}
-
-
-def _is_capital(word: str) -> bool:
-    return word.lstrip("\"'([{")[:1].isupper()
-
-
-def _has_meaning(words: Iterable[str]) -> bool:
-    return any(word != _MASK and word not in _FUNCTION_WORDS for word in words)
-
-
-class _Stems(dict[str, str]):
-    """The stem of each word, without a plural's `s`; empty for function words. Each is computed once."""
-
-    def __missing__(self, word: str) -> str:
-        is_plural = len(word) > 3 and word[-1] == "s" and word[-2] != "s"
-        self[word] = stem = "" if word in _FUNCTION_WORDS else word[:-1] if is_plural else word
-        return stem
-
-    def of(self, form: str) -> set[str]:
-        """Return the stems of a normalised query, or all its words if it has only function words."""
-        if not form.isascii():
-            form = _CHARACTER_WORDS.sub(r" \g<0> ", form)
-        words = form.split()
-        stems = set(map(self.__getitem__, words))
-        stems.discard("")
-        return stems or set(words)
-
-
-class _Ranks(dict[str, int]):
-    """The positions of words in an order from rare to frequent; a new word is the rarest."""
-
-    @classmethod
-    def of(cls, frequencies: Counter[str]) -> Self:
-        """Return the order by frequency, then by spelling."""
-        ordered = sorted(frequencies, key=lambda word: (frequencies[word], word))
-        return cls((word, place) for place, word in enumerate(ordered))
-
-    def __missing__(self, word: str) -> int:
-        self[word] = place = -1 - len(self)
-        return place
+    left = (1 << len(forms)) - 1
+    is_found = bytearray(len(forms))
+    for start in range(len(forms)):
+        if is_found[start]:
+            continue
+        left ^= 1 << start
+        waiting = [start]
+        while waiting:
+            number = index.sets.order[waiting.pop()]
+            query = index.read(forms[number])
+            found = index.sets.near(query.stems) & left
+            found = found and found & index.like(query)
+            left ^= found
+            for place in places_of(found):
+                is_found[place] = True
+                waiting.append(place)
+                groups.join(number, index.sets.order[place])
 
 
 class _Groups:
@@ -250,6 +266,9 @@ class _Groups:
             self._parents[number] = self._parents[self._parents[number]]
             number = self._parents[number]
         return number
+
+    def roots(self) -> list[int]:
+        return [self.root(number) for number in range(len(self._parents))]
 
     def join(self, one: int, other: int) -> None:
         low, high = sorted((self.root(one), self.root(other)))

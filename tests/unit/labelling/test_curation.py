@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from random import Random
+from string import ascii_lowercase
 from typing import Any
 
 import pytest
 
+from benchmarks import similarity as benchmark
 from distilled_router.data.conversation import normalised
 from distilled_router.data.similarity import families
 from labelling.curation import HOLDOUT, TRAINING, VALIDATION, Curated, curate
@@ -79,6 +82,19 @@ def test_no_family_is_in_two_parts() -> None:
     for number in set(numbers):
         members = [query for query, own in zip(queries, numbers, strict=True) if own == number]
         assert len({place[query] for query in members}) == 1, members
+
+
+@pytest.mark.parametrize("vary", [benchmark.typo, benchmark.any_phrase])
+def test_no_variant_of_a_held_out_query_is_trained_on(vary: Callable[[str, Random], str]) -> None:
+    chance = Random(5)
+    words = ["".join(chance.choices(ascii_lowercase, k=8)) for _ in range(800)]
+    queries = [" ".join(words[start : start + 4]) for start in range(0, 800, 4)]
+    twins = {query: vary(query, chance) for query in queries}
+    twins |= {variant: query for query, variant in twins.items()}
+    result = curated([sure(query) for query in twins], holdout_share=0.2)
+    trained, held_out = ({one.query for one in result.parts[part]} for part in (TRAINING, HOLDOUT))
+    assert len(held_out) > 60
+    assert not {twins[query] for query in held_out} & trained
 
 
 def distinct(count: int) -> list[str]:

@@ -69,6 +69,21 @@ def test_nearest_of_the_trained_queries_is_named() -> None:
     assert "training:102 " in finding.message
 
 
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "a man plays the gutiar in a park",
+        "show me: a man plays guitar in the park",
+        "aman plays the guitar in a park",
+    ],
+)
+def test_variant_of_a_trained_query_is_a_warning(variant: str) -> None:
+    trained = encoded(row(TASK, "a man plays the guitar in a park", WEIGHTS))
+    (finding,) = check([*good(100), trained], [*HOLDOUT, encoded(row(TASK, variant, WEIGHTS))]).findings
+    assert finding.rule == "near-contamination"
+    assert "training:101 " in finding.message
+
+
 def test_holdout_that_is_mostly_near_training_is_an_error() -> None:
     def report(near: int) -> Report:
         rows = [
