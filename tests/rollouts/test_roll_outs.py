@@ -59,7 +59,9 @@ def test_a_candidate_that_degrades_is_rolled_back(
     scene.deploy(candidate)
     scene.gets_share(candidate.digest)
     scene.order(fault, candidate)
-    scene.until(lambda: scene.counted(candidate.digest, "Fallback") >= 10, "routers have counted fallbacks")
+    scene.until(
+        lambda: scene.counted(candidate.digest, "CanaryFallback") >= 5, "routers have counted fallbacks"
+    )
     scene.pass_step(candidate.digest)
 
     message = scene.fails(candidate.digest).message
