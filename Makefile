@@ -69,9 +69,9 @@ watch: $(DEPLOYS)  ## Follow the running release until it ends [ENV=local]
 cost: $(DEPLOYS)  ## Estimate what an environment costs, without access to AWS: ENV=dev [COUNT=10000: rows or queries]
 	@python -m operate cost --environment "$(ENV)" $(if $(COUNT),--queries "$(COUNT)")
 
-dataset-check: $(DEPLOYS)  ## Check rows or raw queries: FILE=data/training.jsonl [HOLDOUT=] [METHOD=] [TASK=]
+dataset-check: $(DEPLOYS)  ## Check rows or raw queries: FILE=data/training.jsonl [HOLDOUT=] [FOR=prod] [METHOD=] [TASK=]
 	@test -n "$(FILE)" || { echo 'A file is required: make dataset-check FILE=data/training.jsonl' >&2; exit 2; }
-	@python -m operate dataset-check "$(FILE)" $(if $(HOLDOUT),--holdout "$(HOLDOUT)") $(if $(METHOD),--method "$(METHOD)") $(if $(TASK),--task "$(TASK)")
+	@python -m operate dataset-check "$(FILE)" $(if $(HOLDOUT),--holdout "$(HOLDOUT)") $(if $(FOR),--environment "$(FOR)") $(if $(METHOD),--method "$(METHOD)") $(if $(TASK),--task "$(TASK)")
 
 synth: $(DEPLOYS)  ## Write cdk.out, without access to AWS [ENV=local]
 	@python -m operate synth --environment "$(ENV)"

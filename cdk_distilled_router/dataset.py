@@ -17,7 +17,8 @@ from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
 from cdk_distilled_router.common.ownership import registering, resource_env
 from cdk_distilled_router.common.provider import ResourceProvider
-from cdk_distilled_router.props import RETAIN, JobProps, RetentionProps
+from cdk_distilled_router.needs import needs
+from cdk_distilled_router.props import RETAIN, GateProps, JobProps, RetentionProps
 from distilled_router.cost.estimate import Spec
 from distilled_router.data.labelling_plan import QUERY_MARK
 
@@ -145,6 +146,7 @@ class DatasetFiles:
         holdout_digest: hex digits of the hold-out set's content or version.
         holdout, training: locations of the files; no `training` for a hold-out set alone.
         source_key: ARN of the key that encrypts the source files, if it isn't the data bucket's.
+        gate: what a candidate must reach on the hold-out set. Default: the set is not compared with a gate.
     """
 
     holdout_digest: str
@@ -152,6 +154,7 @@ class DatasetFiles:
     digest: str = ""
     training: DatasetFile | None = None
     source_key: str | None = None
+    gate: GateProps | None = None
 
     def properties(self, published: str) -> dict[str, object]:
         """Return the files as properties of the custom resource that publishes one of them."""
@@ -219,6 +222,7 @@ class Dataset(Construct):
             properties = {
                 "Bucket": bucket.bucket_name,
                 "Method": props.method,
+                "Needs": needs(props, files.gate).written(),
                 **cost_properties(limit, props),
                 **files.properties(published),
                 "Retain": retention.data == "retain",

@@ -27,7 +27,8 @@ from cdk_distilled_router.dataset import (
 )
 from cdk_distilled_router.distillation_job import DistillationJob
 from cdk_distilled_router.labelling_machine import LabellingMachine, LabellingSteps
-from cdk_distilled_router.props import RETAIN, LabellingProps, RetentionProps
+from cdk_distilled_router.needs import needs
+from cdk_distilled_router.props import RETAIN, GateProps, LabellingProps, RetentionProps
 from distilled_router.cost.estimate import Spec
 from distilled_router.data.labelling_plan import dataset_folder, queries_folder
 from distilled_router.env import CheckCostEnv, Env, LabellingEnv
@@ -44,12 +45,14 @@ class LabellingPlan:
         labels: 16 hex digits of everything that decides the answers: queries, teacher, prompt and sampling.
         dataset: 16 hex digits of `labels` and of everything that decides the rows.
         props: sampling, curation and batches.
+        gate: what a candidate must reach on the hold-out set. Default: the set is not compared with a gate.
     """
 
     owner: str
     labels: str
     dataset: str
     props: LabellingProps = field(default_factory=LabellingProps)
+    gate: GateProps | None = None
 
     @property
     def folder(self) -> str:
@@ -149,11 +152,10 @@ class Labelling(Construct):
     ) -> None:
         """Declare the labelling of a job that is `made_later`, from `plan.training_key`.
 
-        Owner, bucket, tags and network are the job's. Its bucket gets everything under `labels/<owner>/`.
+        Owner, bucket, tags and network are the job's; its bucket gets everything under `labels/<owner>/`.
 
         Args:
-            job: the job to create. An estimate above its `maximum_cost_usd` fails the deployment, and an
-                execution before it asks the teacher.
+            job: the job to create. An estimate above its `maximum_cost_usd` fails the deployment.
             sources: the raw queries, and a hold-out set.
             plan: how queries are labelled, and which answers are kept.
             cost: input of the cost estimate, with the `job` that is paid. Default: no estimate and no limit.
@@ -172,9 +174,10 @@ class Labelling(Construct):
         self._job, self._teacher, self._plan, self._hosting = job, job.props.teacher, plan, hosting
         self._owner, self._bucket, self._key = job.owner, job.bucket, job.bucket.encryption_key
         self._labels = f"labels/{job.owner}/*"
+        self._needs = needs(job.props, plan.gate, plan.props, is_holdout_given=sources.holdout is not None)
         batch_role = self._batch_role()
-        permissions = [*sources.permissions(), *self._resource_permissions(), *spending(cost)]
-        role = may.function_role(self, "Role", permissions)
+        known = [*self._resource_permissions(), *spending(cost)]
+        role = may.function_role(self, "Role", [*sources.permissions(), *known])
         step_role = may.function_role(self, "StepRole", self._step_permissions(batch_role, sources.holdout))
         may.grant(job.maker_role, self._describe())
         check = self._cost_check(role, cost) if cost and cost.job else None
@@ -204,6 +207,7 @@ class Labelling(Construct):
             # As JSON text: CloudFormation turns numbers into strings.
             "Plan": json.dumps(self._plan.of_job(self._job, ask=not sources.are_labelled), sort_keys=True),
             **sources.properties(),
+            "Needs": self._needs.written(),
             "QueriesPerShard": self._plan.props.queries_per_shard,
             # Says that the functions seal what they write (`labelling.seals`).
             "Seals": "hmac-sha256",
@@ -236,6 +240,7 @@ class Labelling(Construct):
             batch_role_arn=batch_role.role_arn,
             tags=self._job.tags,
             network=_network(attached(self._job.options.vpc)),
+            needs=asdict(self._needs),
         )
         label = self._function(
             "LabelQueries", "label_queries", role, environment, "Labels a shard of queries", caller=MACHINE

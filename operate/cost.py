@@ -29,6 +29,7 @@ from distilled_router.cost.lines import (
 from distilled_router.cost.prices import SHOWN, Prices
 from distilled_router.data.dataset_rules import lines
 from distilled_router.data.findings import Report
+from distilled_router.data.preflight import shown as shown_power
 from distilled_router.data.query_rules import QueryCheck
 from distilled_router.links import inside
 from distilled_router.task.task import Task
@@ -37,6 +38,7 @@ from operate import environment
 from operate.console import Terminal, say
 from operate.console import console as terminal
 from operate.errors import OperateError
+from stacks import preflight
 from stacks.costs import spec
 from stacks.settings import ENVIRONMENTS, PROJECT, Settings, load
 
@@ -80,7 +82,21 @@ def run(options: argparse.Namespace) -> int:
     counted = count(settings, PROJECT, options.queries)
     found = estimate(spec(settings), counted.volume, Task.load(settings.task_folder), Prices.load())
     show(settings, counted, found, grades(settings, counted.volume), terminal())
+    say_needs(settings, PROJECT, terminal())
     return 1 if check(found, settings.distillation.maximum_cost_usd) else 0
+
+
+def say_needs(settings: Settings, project: Path, console: Terminal) -> None:
+    """Print what job and gate lack in the data on this machine, and what the hold-out set shows."""
+    try:
+        report = preflight.check(settings, with_families=True, project=project)
+    except OSError as error:
+        say(console, f"What job and gate need can't be checked: {error.filename}: {error.strerror}.")
+        return
+    for finding in report.by_weight():
+        say(console, f"{finding.severity}: {finding}")
+    if told := shown_power(report, preflight.needs(settings)):
+        say(console, told)
 
 
 def grades(settings: Settings, volume: Volume) -> Part:

@@ -1,7 +1,8 @@
 """Check a file of training rows or of raw queries, as a deployment does.
 
-Nothing leaves this machine. The exit status is 0 if the file can be used, 1 if
-it is refused, and 2 if it can't be checked at all.
+Nothing leaves this machine. With --environment, the gate's and the labelling's
+settings count, too. The exit status is 0 if the file can be used, 1 if it is
+refused, and 2 if it can't be checked at all.
 """
 
 from __future__ import annotations
@@ -12,23 +13,25 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich import box
 from rich.table import Table
 
-from cdk_distilled_router.props import LabellingProps
+from cdk_distilled_router.needs import needs as needs_of
+from cdk_distilled_router.props import GateProps, LabellingProps
 from distilled_router.data.dataset_rules import ROWS, check_dataset
 from distilled_router.data.findings import Report
 from distilled_router.data.line_rules import lines
+from distilled_router.data.preflight import Needs, shown
 from distilled_router.data.query_rules import KINDS, QueryCheck
 from distilled_router.links import inside
 from distilled_router.task.task import Task, TaskError
 from operate.console import Terminal, say
 from operate.console import console as terminal
 from operate.errors import OperateError, drop_output
-from stacks.settings import PROJECT
+from stacks.settings import PROJECT, Settings, load
 
 EXAMPLES = """\
   python -m operate dataset-check data/training.jsonl
@@ -40,17 +43,20 @@ PLAIN_WIDTH = 120
 UNCHECKED = 2
 # The share of raw queries that is held out if no hold-out file is given: the default of the settings.
 HELD_OUT: float = LabellingProps.model_fields["holdout_share"].default
+# The gate's margin by default.
+MARGIN: float = GateProps.model_fields["non_inferiority_margin"].default
 _KEPT = 10
 _CHUNK_BYTES = 65_536
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A report, the kind of the first file, and the real names of the files in the report."""
+    """A report, the kind of the first file, the real names of the files, and what the hold-out set shows."""
 
     report: Report
     kind: str
     names: dict[str, str]
+    told: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +65,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--holdout", type=Path, metavar="FILE", help="rows that the release is evaluated on (.jsonl)"
     )
-    parser.add_argument("--method", choices=list(ROWS), default="distillation", help="method of the job")
+    parser.add_argument(
+        "--environment",
+        metavar="NAME",
+        help="environment whose gate, student and labelling the data is for; by default only rules for all",
+    )
+    parser.add_argument(
+        "--method",
+        choices=list(ROWS),
+        help="method of the job; by default the environment's, or distillation",
+    )
     parser.add_argument("--task", type=Path, metavar="FOLDER", help="folder of the task; by default task/")
     parser.add_argument(
         "--keep",
@@ -73,7 +88,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check the files and print the findings; return 0 if they can be used, 1 if they are refused."""
     try:
-        found = check(options.file, options.holdout, options.method, options.task, options.keep)
+        settings = load(options.environment) if options.environment else None
+        needs = _needs(settings, options.method, is_holdout_given=options.holdout is not None)
+        task = options.task or (settings.task_folder if settings else None)
+        found = check(options.file, options.holdout, needs, task, options.keep)
     except (OperateError, TaskError) as error:
         raise OperateError(str(error), status=UNCHECKED) from error
     try:
@@ -84,14 +102,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check(
-    file: Path, holdout: Path | None, method: str, task: Path | None = None, keep: int = _KEPT
+    file: Path, holdout: Path | None, needs: Needs, task: Path | None = None, keep: int = _KEPT
 ) -> Checked:
     """Check a file, and a hold-out file with it.
 
     Args:
         file: Training rows or raw queries; its first line tells which.
         holdout: Rows that the release is evaluated on.
-        method: `distillation` or `fine_tuning`.
+        needs: What job and gate need of raw queries; of rows, the shares of the parts don't count.
         task: Folder of the task, by default the project's.
         keep: How many findings of each rule to keep.
 
@@ -112,13 +130,26 @@ def check(
                 checks = QueryCheck(routed, report)
                 for _ in checks.read(str(file), content):
                     pass
-                checks.finish(method, 1.0 if holdout else 1 - HELD_OUT)
-                check_dataset(None, held_out, routed, method, report=report)
+                checks.finish(needs)
+                check_dataset(None, held_out, routed, needs.method, needs=needs, report=report)
             else:
-                check_dataset(content, held_out, routed, method, report=report)
+                needs = replace(needs, holdout_share=0.0)
+                check_dataset(content, held_out, routed, needs.method, needs=needs, report=report)
         except OSError as error:
             raise OperateError(f"{file} can't be read to its end: {error.strerror}.") from error
-    return Checked(report, "raw queries" if are_queries else f"rows for {method}", names)
+    kind = "raw queries" if are_queries else f"rows for {needs.method}"
+    return Checked(report, kind, names, shown(report, needs))
+
+
+def _needs(settings: Settings | None, method: str | None, *, is_holdout_given: bool) -> Needs:
+    """Return what an environment needs of raw queries; what every one does without a gate if None."""
+    if settings is None:
+        share = 0.0 if is_holdout_given else HELD_OUT
+        return Needs(method=method or "distillation", margin=MARGIN, holdout_share=share)
+    found = needs_of(
+        settings.distillation, settings.gate, settings.labelling, is_holdout_given=is_holdout_given
+    )
+    return replace(found, method=method or found.method)
 
 
 def show(found: Checked, console: Terminal) -> None:
@@ -133,6 +164,8 @@ def show(found: Checked, console: Terminal) -> None:
         f"{result} as {found.kind}: {counts} in {read or names['training']}.",
         style="green" if report.ok else "red",
     )
+    if found.told:
+        say(console, found.told)
     if not report.counts:
         return
     console.print()

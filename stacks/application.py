@@ -13,6 +13,7 @@ from aws_cdk import aws_iam as iam
 from cdk_distilled_router.common.functions import use_task
 from cdk_distilled_router.common.hosting import Hosting, VpcConfig
 from distilled_router.bedrock.naming import OWNER_TAG
+from stacks import preflight
 from stacks import settings as settings_
 from stacks.data import DataStack
 from stacks.distillation import DistillationStack
@@ -56,9 +57,10 @@ def build(app: cdk.App, environment: str, folder: Path = settings_.ENVIRONMENTS)
 
 
 def declare(app: cdk.App, settings: settings_.Settings) -> Application:
-    """Declare every stack for settings that are already loaded."""
+    """Declare every stack for settings that are already loaded; raise SettingsError as `build` does."""
     use_task(app, settings.task_folder)
     identity = Identity.of(settings)
+    preflight.enforce(settings, identity.project)
     for pack in settings.checks.packs:
         cdk.Validations.of(app).add_plugins(PACKS[pack](app, verbose=True))
     name = settings.owner

@@ -82,6 +82,7 @@ class DistillationStack(cdk.Stack):
             labels=identity.labels_digest,
             dataset=identity.dataset_digest,
             props=settings.labelling,
+            gate=settings.gate,
         )
         # The labelling has a limit of its own.
         holdout = self._dataset(None, None) if settings.dataset.holdout else None
@@ -124,6 +125,7 @@ class DistillationStack(cdk.Stack):
                 holdout=self._file("holdout"),
                 training=training,
                 source_key=settings.dataset.source_key,
+                gate=settings.gate,
             ),
             props=settings.distillation,
             cost=cost,

@@ -40,10 +40,11 @@ class LabellingProps(Props):
         "three.",
     )
     maximum_label_share: Fraction = Field(
-        default=0.6,
+        default=1.0,
         gt=0,
         description="Maximum share of the training rows in which the same label has the largest weight. "
-        "Rows above it are left out, those with the least agreement first. Default: 0.6.",
+        "Rows above it are left out although their labels are paid for, those with the least agreement "
+        "first. A student learns less from them (docs/data.md). Default: 1, none is left out.",
     )
     holdout_share: float = Field(
         default=0.1,

@@ -22,6 +22,7 @@ from distilled_router.cost.estimate import Volume
 from distilled_router.cost.limit import enforce_limit
 from distilled_router.data.dataset_rules import check_dataset
 from distilled_router.data.files import DataFile
+from distilled_router.data.preflight import Needs
 from distilled_router.env import ResourceEnv
 from distilled_router.task.task import Task
 
@@ -64,7 +65,13 @@ def handle(
     }
     training = sources.get("training")
     method = str(event.properties["Method"])
-    report = check_dataset(training.rows() if training else None, sources["holdout"].rows(), task, method)
+    report = check_dataset(
+        training.rows() if training else None,
+        sources["holdout"].rows(),
+        task,
+        method,
+        needs=Needs.read(event.properties["Needs"]) if "Needs" in event.properties else None,
+    )
     if not report.ok:
         raise ResourceError(f"{report.summary()} Nothing was published or started.")
     volume = Volume(

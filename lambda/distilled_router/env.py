@@ -268,6 +268,7 @@ class LabellingEnv(Env):
         batch_role_arn: what Bedrock assumes for batch jobs.
         tags: put on batch jobs, besides the owner's.
         network: the `vpcConfig` of batch jobs; empty where they have none.
+        needs: what job and gate need of the data (`data.preflight.Needs`).
     """
 
     stack_id: str
@@ -278,6 +279,7 @@ class LabellingEnv(Env):
     batch_role_arn: str
     tags: Mapping[str, str]
     network: Mapping[str, Sequence[str]]
+    needs: Mapping[str, Any]
 
 
 class ServeFromThroughputEnv(Env):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict
 from typing import cast
 
-from distilled_router.aws.errors import ReplacedError
+from botocore.exceptions import ClientError
+
+from distilled_router.aws.errors import ReplacedError, code, is_missing
 from distilled_router.aws.objects import Folder, Published
 from distilled_router.aws.state_machine import StageResult, done, not_in_progress
 from distilled_router.data.conversation import Example, examples
@@ -25,7 +28,15 @@ def prepare(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
     plan = _kept(folder)
     if plan is None or plan["life"] != life:
         holdout = _holdout(release, releases, evaluation)
-        asked = list(questions(holdout, evaluation.task, evaluation.robustness, evaluation.slice_queries))
+        asked = list(
+            questions(
+                holdout,
+                evaluation.task,
+                evaluation.robustness,
+                evaluation.slice_queries,
+                _traffic(evaluation),
+            )
+        )
         names = []
         for name, rows in shards(asked):
             folder.write_rows(f"{QUESTIONS}{name}.jsonl", rows)
@@ -44,6 +55,24 @@ def _kept(folder: Folder) -> Plan | None:
         return cast("Plan | None", folder.read(PLAN))
     except ReplacedError:
         return None
+
+
+def _traffic(evaluation: Evaluation) -> list[Example]:
+    """Return queries like trained ones; none unless a labelling of this version put some beside the set.
+
+    No hash is known of the file: nothing is decided by it.
+    """
+    folder = evaluation.holdout_key.rpartition("/")[0]
+    try:
+        rows = list(Folder(evaluation.s3, evaluation.bucket, f"{folder}/").rows("traffic.jsonl"))
+        return list(examples(map(json.dumps, rows), evaluation.task))
+    except ClientError as error:
+        # S3 also denies access to a missing object, unless the caller may list the bucket.
+        if is_missing(error) or code(error) == "AccessDenied":
+            return []
+        raise
+    except ValueError:
+        return []
 
 
 def _holdout(release: Release, releases: Releases, evaluation: Evaluation) -> list[Example]:

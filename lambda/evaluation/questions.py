@@ -11,24 +11,30 @@ from dataclasses import asdict
 from typing import Any
 
 from distilled_router.data.conversation import Example
+from distilled_router.data.limits import HOLDOUT_ROWS
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
 from evaluation.metrics import Question
 
-HOLDOUT = "holdout"
+HOLDOUT, TRAFFIC = "holdout", "traffic"
 # Of more hold-out questions an evenly spread sample is asked, to limit the evaluation's time.
-MOST_QUESTIONS = 100_000
+MOST_QUESTIONS = HOLDOUT_ROWS[1]
 # Questions of one shard, which one invocation asks within minutes at a second each.
 SHARD_QUESTIONS = 500
 _QUERY = "{query}"
 
 
 def questions(
-    holdout: Sequence[Example], task: Task, robustness: Robustness, slice_queries: int
+    holdout: Sequence[Example],
+    task: Task,
+    robustness: Robustness,
+    slice_queries: int,
+    traffic: Sequence[Example] = (),
 ) -> Iterator[Question]:
     """Yield all questions, the hold-out set first. None is longer than the router's limit.
 
-    `slice_queries` is the number of hold-out queries with a variant in each slice; 0 means no slices.
+    `slice_queries` is the number of hold-out queries with a variant in each slice; 0 means no slices. Queries
+    of `traffic` are like trained ones, and a slice of their own.
     """
     asked = [
         Question(f"{HOLDOUT}-{number:06d}", HOLDOUT, example.query, example.weights)
@@ -37,6 +43,8 @@ def questions(
     yield from asked
     if not slice_queries:
         return
+    for number, example in enumerate(spread(traffic, MOST_QUESTIONS)):
+        yield Question(f"{TRAFFIC}-{number:06d}", TRAFFIC, example.query, example.weights)
     part = spread(asked, slice_queries)
     for name, change in _changes(task, robustness).items():
         for number, question in enumerate(part):

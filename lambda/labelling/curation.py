@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from distilled_router.data.conversation import normalised
-from distilled_router.data.dataset_rules import ROWS, VALIDATION_ROWS
 from distilled_router.data.labelling_plan import Plan
+from distilled_router.data.limits import HOLDOUT_ROWS, ROWS, VALIDATION_ROWS
 from distilled_router.data.similarity import Neighbours, families
+from distilled_router.data.split import Part, largest, shuffle_key, split
 from distilled_router.task.task import Task
 from labelling.agreement import consensus
 
 TRAINING, VALIDATION, HOLDOUT = "training", "validation", "holdout"
-# Largest share of the held-out rows that one family may have, so that no family dominates the evaluation.
-LARGEST_HELD_OUT = 0.1
+# Queries that are not trained on, although similar ones may be: the evaluation's slice of this name.
+TRAFFIC = "traffic"
+# Their number, as a part of the wanted hold-out rows.
+TRAFFIC_OF_HOLDOUT = 0.5
+_DISAGREE, _INVALID, _TOO_MANY = "the samples disagree", "no valid answer", "too many of"
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A query with the teacher's weights; `label` is the dominant one."""
+    """A query with the teacher's weights; `label` is the dominant one, `count` how often it was asked."""
 
     query: str
     weights: dict[str, float]
     agreement: float
     label: str
+    count: float = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +41,23 @@ class Reject:
     query: str
     reason: str
     detail: str = ""
+    count: float = 1
 
 
 @dataclass
 class Curated:
-    """The parts of a data set, the rejects, and the number of queries by agreement."""
+    """The parts of a data set, the rejects, and the number of queries by agreement.
+
+    `never_held_out` are queries in families of more than `largest_held_out`, which all stay in training.
+    """
 
     parts: dict[str, list[Labelled]]
     rejects: list[Reject] = field(default_factory=list)
     agreements: Counter[str] = field(default_factory=Counter)
     families: int = 0
     largest_family: int = 0
+    never_held_out: Sequence[Labelled] = ()
+    largest_held_out: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
 
@@ -65,8 +75,50 @@ class Curated:
                 for name, rows in self.parts.items()
             },
             "families": {"count": self.families, "largest": self.largest_family},
+            **({"holdout": self.represented()} if HOLDOUT in self.parts else {}),
             "teacher_tokens": {"input": self.input_tokens, "output": self.output_tokens},
         }
+
+    def represented(self) -> dict[str, Any]:
+        """Return what a split-off hold-out set stands for, as parts of all queries and of their traffic."""
+        kept = [row for part in self.parts.values() for row in part]
+        everything: list[Labelled | Reject] = [*kept, *self.rejects]
+        unsure = [one for one in self.rejects if one.reason in (_DISAGREE, _INVALID)]
+        groups: dict[str, Sequence[Labelled | Reject]] = {
+            "in_large_families": self.never_held_out,
+            "without_a_sure_label": unsure,
+        }
+        found = {name: _shares(rows, everything) for name, rows in groups.items()}
+        missing = {unit: sum(each[unit] for each in found.values()) for unit in ("queries", "traffic")}
+        return {"stands_for": {unit: round(1 - share, 4) for unit, share in missing.items()}, **found}
+
+    def notes(self, plan: Plan) -> Iterator[str]:
+        """Yield what a reader of the scores, and who pays, should know of the curation."""
+        found = self.represented()
+        whole, large, unsure = (
+            found[name] for name in ("stands_for", "in_large_families", "without_a_sure_label")
+        )
+        if HOLDOUT in self.parts and whole["queries"] < 1:
+            yield (
+                f"the hold-out set stands for {whole['queries']:.0%} of the queries and "
+                f"{whole['traffic']:.0%} of the traffic: {large['queries']:.0%} of the queries are in "
+                f"families of more than {self.largest_held_out} similar ones, which are only trained on, and "
+                f"of {unsure['queries']:.0%} the teacher's answers were invalid or disagreed"
+            )
+        if balanced := sum(one.reason.startswith(_TOO_MANY) for one in self.rejects):
+            yield (
+                f"labelling.maximum_label_share = {plan.maximum_label_share:g} left out {balanced:,} labels "
+                "that were paid for; 1 leaves none out"
+            )
+
+
+def _shares(rows: Sequence[Labelled | Reject], all_rows: Sequence[Labelled | Reject]) -> dict[str, float]:
+    """Return the part of all queries that these are, and of their traffic."""
+    traffic = sum(one.count for one in all_rows) or 1
+    return {
+        "queries": round(len(rows) / (len(all_rows) or 1), 4),
+        "traffic": round(sum(one.count for one in rows) / traffic, 4),
+    }
 
 
 def curate(
@@ -95,19 +147,19 @@ def _agreed(
 ) -> Iterator[Labelled]:
     """Yield the queries on whose weights enough samples agree; reject the others."""
     for row in rows:
-        query = str(row["query"])
+        query, count = str(row["query"]), float(row.get("count", 1))
         curated.input_tokens += int(row["input_tokens"])
         curated.output_tokens += int(row["output_tokens"])
         answers: list[Mapping[str, Any]] = row["answers"]
         found = consensus([answer.get("weights") for answer in answers], task, plan.tolerance)
         curated.agreements[f"{found.agreement if found else 0:.2f}"] += 1
         if found is None:
-            curated.rejects.append(Reject(query, "no valid answer", str(answers[-1].get("reason", ""))))
+            curated.rejects.append(Reject(query, _INVALID, str(answers[-1].get("reason", "")), count))
         elif found.agreement < plan.minimum_agreement - 1e-9:
             given = "; ".join(str(list(a["weights"].values())) for a in answers if a.get("weights"))
-            curated.rejects.append(Reject(query, "the samples disagree", given))
+            curated.rejects.append(Reject(query, _DISAGREE, given, count))
         else:
-            yield Labelled(query, found.weights, found.agreement, task.dominant(found.weights))
+            yield Labelled(query, found.weights, found.agreement, task.dominant(found.weights), count)
 
 
 def _without_similar(
@@ -119,9 +171,11 @@ def _without_similar(
     for one in agreed:
         place = near.nearest(one.query)
         if normalised(one.query) in exact:
-            curated.rejects.append(Reject(one.query, "in the hold-out set"))
+            curated.rejects.append(Reject(one.query, "in the hold-out set", count=one.count))
         elif place is not None:
-            curated.rejects.append(Reject(one.query, "nearly in the hold-out set", held_out[place]))
+            curated.rejects.append(
+                Reject(one.query, "nearly in the hold-out set", held_out[place], one.count)
+            )
         else:
             yield one
 
@@ -129,41 +183,38 @@ def _without_similar(
 def _split(
     agreed: Sequence[Labelled], plan: Plan, curated: Curated, *, with_holdout: bool
 ) -> dict[str, list[Labelled]]:
-    """Assign whole families to the parts, with the configured share of every label.
-
-    Families are taken in the order of a hash of their first query, which is random but reproducible.
-    """
+    """Assign whole families to the parts, with the configured share of every label."""
     numbers = families([one.query for one in agreed])
-    grouped: dict[int, list[Labelled]] = defaultdict(list)
-    for number, one in zip(numbers, agreed, strict=True):
-        grouped[number].append(one)
-    curated.families = len(grouped)
-    curated.largest_family = max(map(len, grouped.values()), default=0)
-    shares = {HOLDOUT: plan.holdout_share if with_holdout else 0.0, VALIDATION: plan.validation_share}
-    totals = Counter(one.label for one in agreed)
-    wanted = {
-        (part, label): share * count for part, share in shares.items() for label, count in totals.items()
+    sizes = Counter(numbers)
+    curated.families, curated.largest_family = len(sizes), max(sizes.values(), default=0)
+    parts = {
+        HOLDOUT: Part(plan.holdout_share if with_holdout else 0.0, HOLDOUT_ROWS[1]),
+        VALIDATION: Part(plan.validation_share, VALIDATION_ROWS[1]),
     }
-    limits = {HOLDOUT: len(agreed), VALIDATION: VALIDATION_ROWS[1]}
-    parts: dict[str, list[Labelled]] = {TRAINING: [], VALIDATION: [], HOLDOUT: []}
-    most = max(1.0, LARGEST_HELD_OUT * len(agreed) * max(shares.values()))
-    for family in sorted(grouped.values(), key=lambda members: _shuffle_key(members[0].query, plan.labels)):
-        label = Counter(one.label for one in family).most_common(1)[0][0]
-        part = next(
-            (
-                name
-                for name in shares
-                if wanted[name, label] >= len(family) - 0.5
-                and len(family) <= most
-                and len(parts[name]) + len(family) <= limits[name]
-            ),
-            TRAINING,
-        )
-        if part != TRAINING:
-            for one in family:
-                wanted[part, one.label] -= 1
-        parts[part] += family
-    return {name: rows for name, rows in parts.items() if rows or name == TRAINING}
+    found = split(
+        agreed,
+        numbers,
+        parts,
+        rest=TRAINING,
+        query=lambda one: one.query,
+        label=lambda one: one.label,
+        seed=plan.labels,
+    )
+    if with_holdout:
+        most = largest(len(agreed), max(part.share for part in parts.values()))
+        never = [one for number, one in zip(numbers, agreed, strict=True) if sizes[number] > most]
+        curated.never_held_out, curated.largest_held_out = never, int(most)
+        _take_traffic(found, agreed, plan)
+    return {name: rows for name, rows in found.items() if rows or name == TRAINING}
+
+
+def _take_traffic(parts: dict[str, list[Labelled]], agreed: Sequence[Labelled], plan: Plan) -> None:
+    """Take some queries out of training, at random and without regard to families, as a part of their own."""
+    count = round(TRAFFIC_OF_HOLDOUT * plan.holdout_share * len(agreed))
+    drawn = sorted(parts[TRAINING], key=lambda one: shuffle_key(one.query, f"traffic {plan.labels}"))[:count]
+    chosen = {one.query for one in drawn}
+    parts[TRAFFIC] = drawn
+    parts[TRAINING] = [one for one in parts[TRAINING] if one.query not in chosen]
 
 
 def _balanced(rows: Sequence[Labelled], plan: Plan, curated: Curated) -> list[Labelled]:
@@ -176,7 +227,7 @@ def _balanced(rows: Sequence[Labelled], plan: Plan, curated: Curated) -> list[La
         return list(rows)
     keep = int(share * others / (1 - share))
     dominated = [row for row in rows if row.label == label]
-    return _without(rows, _surest(dominated, plan)[keep:], f"too many of {label}", curated)
+    return _without(rows, _surest(dominated, plan)[keep:], f"{_TOO_MANY} {label}", curated)
 
 
 def _limited(curated: Curated, plan: Plan) -> list[Labelled]:
@@ -188,17 +239,13 @@ def _limited(curated: Curated, plan: Plan) -> list[Labelled]:
 
 def _surest(rows: Iterable[Labelled], plan: Plan) -> list[Labelled]:
     """Return the rows by descending agreement; equal ones in a random but reproducible order."""
-    return sorted(rows, key=lambda row: (-row.agreement, _shuffle_key(row.query, plan.labels)))
+    return sorted(rows, key=lambda row: (-row.agreement, shuffle_key(row.query, plan.labels)))
 
 
 def _without(
     rows: Iterable[Labelled], out: Sequence[Labelled], reason: str, curated: Curated
 ) -> list[Labelled]:
     """Return the rows except those in `out`, which become rejects with this reason."""
-    curated.rejects += [Reject(row.query, reason) for row in out]
+    curated.rejects += [Reject(row.query, reason, count=row.count) for row in out]
     queries = {row.query for row in out}
     return [row for row in rows if row.query not in queries]
-
-
-def _shuffle_key(query: str, seed: str) -> bytes:
-    return hashlib.blake2b(f"{seed} {query}".encode(errors="replace"), digest_size=8).digest()

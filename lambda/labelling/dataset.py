@@ -10,32 +10,48 @@ from distilled_router.aws.objects import Folder, json_lines
 from distilled_router.data.conversation import row
 from distilled_router.data.dataset_rules import check_dataset
 from distilled_router.data.labelling_plan import Plan
+from distilled_router.data.preflight import Needs
 from distilled_router.task.task import Task
-from labelling.curation import HOLDOUT, TRAINING, VALIDATION, Curated, Labelled
+from labelling.curation import HOLDOUT, TRAFFIC, TRAINING, VALIDATION, Curated, Labelled
 
 REPORT, REJECTS = "curation.json", "rejects.jsonl"
 
 
 def publish(
-    target: Folder, curated: Curated, plan: Plan, task: Task, given: Sequence[bytes] | None
+    target: Folder,
+    curated: Curated,
+    plan: Plan,
+    task: Task,
+    given: Sequence[bytes] | None,
+    needs: Needs | None = None,
 ) -> dict[str, str]:
     """Write the report and the rejects, and the data set's files; return their SHA-256 by name.
 
-    `given` are the lines of a supplied hold-out set, which is published already. Raises ResourceError if the
-    data set is invalid.
+    Raises ResourceError if the data set is invalid.
+
+    Args:
+        target: the data set's folder.
+        curated: its parts, and what was left out.
+        plan: the labelling's.
+        task: renders the rows.
+        given: the lines of a supplied hold-out set, which is published already.
+        needs: what job and gate need. Default: only the rules for all data sets apply.
     """
     target.write_rows(REJECTS, map(asdict, curated.rejects))
     target.write(REPORT, curated.report())
-    rows = {name: list(_rows(part, task)) for name, part in curated.parts.items()}
+    rows = {name: list(_rows(name, part, task)) for name, part in curated.parts.items()}
     if plan.validation_share and VALIDATION not in rows:
         raise ResourceError(
             f"labelling.validation_share = {plan.validation_share:g} leaves no row for validation."
         )
     validation = json_lines(rows[VALIDATION]) if VALIDATION in rows else None
     training, holdout = json_lines(rows[TRAINING]), given or json_lines(rows.get(HOLDOUT, ()))
-    found = check_dataset(training, holdout, task, plan.method, validation=validation)
+    found = check_dataset(training, holdout, task, plan.method, validation=validation, needs=needs)
     if not found.ok:
         raise ResourceError(found.summary())
+    # It decides nothing, so it is not among the files whose hashes count.
+    if TRAFFIC in rows:
+        target.write_rows(f"{TRAFFIC}.jsonl", rows[TRAFFIC])
     return {
         name: target.write_rows(f"{name}.jsonl", rows[name])
         for name in (HOLDOUT, VALIDATION, TRAINING)
@@ -43,5 +59,7 @@ def publish(
     }
 
 
-def _rows(part: Sequence[Labelled], task: Task) -> Iterator[dict[str, object]]:
-    return (row(task, one.query, one.weights) for one in part)
+def _rows(name: str, part: Sequence[Labelled], task: Task) -> Iterator[dict[str, object]]:
+    """Yield a part's rows; those that Bedrock never reads say how often a query was asked."""
+    has_counts = name in (HOLDOUT, TRAFFIC)
+    return (row(task, one.query, one.weights, one.count if has_counts else 1) for one in part)

@@ -33,6 +33,7 @@ from distilled_router.cost.limit import Limit, Spending
 from distilled_router.cost.lines import Spec
 from distilled_router.data.conversation import examples
 from distilled_router.data.labelling_plan import Plan, shard_of
+from distilled_router.data.preflight import Needs
 from distilled_router.env import CheckCostEnv, LabellingEnv, ResourceEnv
 from distilled_router.task.task import Task
 from labelling import failures, resource, seals
@@ -111,13 +112,27 @@ def curate_dataset(event: Mapping[str, Any], context: Any) -> StageResult:
     plan, env, execution = Plan.of(event["plan"]), LabellingEnv.read(), str(event.get("execution", ""))
     s3, requests = client("s3"), table(env.requests_table)
     return wait_if_transient(
-        lambda: curated(plan, s3, env.bucket, Task.load(), execution, seals.read(requests, plan.folder)),
+        lambda: curated(
+            plan,
+            s3,
+            env.bucket,
+            Task.load(),
+            execution,
+            seals.read(requests, plan.folder),
+            Needs(**env.needs),
+        ),
         pause(waited(event), plan.poll_seconds),
     )
 
 
 def curated(
-    plan: Plan, s3: Any, bucket: str, task: Task, execution: str, seal: Seal | None = None
+    plan: Plan,
+    s3: Any,
+    bucket: str,
+    task: Task,
+    execution: str,
+    seal: Seal | None = None,
+    needs: Needs | None = None,
 ) -> StageResult:
     """Curate and publish a plan's data set, and return the step's result with the SHA-256 of its files.
 
@@ -139,12 +154,13 @@ def curated(
     )
     report = result.report()
     try:
-        files = publish(target, result, plan, task, given)
+        files = publish(target, result, plan, task, given, needs)
     except ReplacedError:
         raise
     except ResourceError as error:
         return failed(f"The curated data set is invalid: {error} Report: {json.dumps(report)}")
     told = f"{report['kept']} of {report['queries']} queries kept; report {target.uri('curation.json')}"
+    told += "".join(f"; {note}" for note in result.notes(plan))
     return {**done(told), "files": files}
 
 

@@ -30,6 +30,7 @@ from distilled_router.data.findings import Finding, Report
 from distilled_router.data.invocation_logs import MOST_RECORD_BYTES, LeftOut, Selection
 from distilled_router.data.labelling_plan import Plan
 from distilled_router.data.line_rules import lines
+from distilled_router.data.preflight import Needs
 from distilled_router.data.query_rules import MOST_QUERIES, QueryCheck
 from distilled_router.task.task import Task
 
@@ -291,9 +292,7 @@ def keep(folder: Folder, queries: Sequence[LoggedQuery]) -> Sequence[LoggedQuery
     return kept(folder) or ()
 
 
-def usable(
-    queries: Iterable[LoggedQuery], task: Task, plan: Plan, report: Report, *, is_holdout_given: bool
-) -> list[LoggedQuery]:
+def usable(queries: Iterable[LoggedQuery], task: Task, needs: Needs, report: Report) -> list[LoggedQuery]:
     """Return the queries that keep the rules for raw queries; the others are warnings.
 
     Nobody can correct a log, so only too few queries are an error.
@@ -309,10 +308,12 @@ def usable(
     ]
     report.rows["logged queries"] = len(passed)
     before = len(found.findings)
-    check.finish(plan.method, plan.trained_share(is_holdout_given=is_holdout_given))
+    check.finish(needs)
     for finding in found.findings[before:]:
-        widen = "Widen dataset.logs_from and dataset.logs_until, or check dataset.log_filters"
-        report.add(Finding("invocation logs", None, finding.rule, f"{finding.message}. {widen}"))
+        message = finding.message
+        if finding.severity == "error":
+            message += ". Widen dataset.logs_from and dataset.logs_until, or check dataset.log_filters"
+        report.add(replace(finding, file="invocation logs", message=message))
     return passed
 
 

@@ -11,6 +11,7 @@ from distilled_router.aws.objects import Folder
 from distilled_router.data.files import Retry, files_of
 from distilled_router.data.findings import Report
 from distilled_router.data.labelling_plan import Plan, shard_name
+from distilled_router.data.preflight import Needs
 from distilled_router.data.query_rules import QueryCheck
 from distilled_router.task.task import Task
 from labelling import logs
@@ -69,7 +70,7 @@ class Source:
         files = files_of("queries", self.properties["Queries"], self.s3, self.retry)
         check = QueryCheck(self.task, report)
         queries = [query for file in files for query in check.read(file.location["Key"], file.rows())]
-        check.finish(self.plan.method, self.plan.trained_share(is_holdout_given=self._is_holdout_given))
+        check.finish(self._needs)
         return RawQueries(queries)
 
     def _logged(self, folder: Folder, report: Report) -> RawQueries:
@@ -78,12 +79,18 @@ class Source:
             read = Logs.of(given, self.plan, self.task, self.s3, self.retry).read()
             read.report(report)
             found = list(read.queries.values())
-        passed = logs.usable(found, self.task, self.plan, report, is_holdout_given=self._is_holdout_given)
+        passed = logs.usable(found, self.task, self._needs, report)
         return RawQueries([one.query for one in passed], passed, is_true(given.get("UseAnswers")))
 
     @property
-    def _is_holdout_given(self) -> bool:
-        return "Holdout" in self.properties
+    def _needs(self) -> Needs:
+        """What job and gate need; of a template of an earlier version, only what every job needs."""
+        if "Needs" in self.properties:
+            return Needs.read(str(self.properties["Needs"]))
+        share = 0.0 if "Holdout" in self.properties else self.plan.holdout_share
+        return Needs(
+            method=self.plan.method, holdout_share=share, validation_share=self.plan.validation_share
+        )
 
 
 def _shards(queries: Sequence[str], size: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:

@@ -47,6 +47,8 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
                 "holdout": None,
                 "queries": "data/queries.txt",
             },
+            # A tenth of 440 queries is held out.
+            "gate": {"minimum_examples": 40},
             "release": {"attempt": 2},
         },
     ),
@@ -126,6 +128,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
                 "holdout_version": None,
                 "queries": "data/queries.txt",
             },
+            "gate": {"minimum_examples": 40},
             "endpoint": {
                 "kind": "provisioned",
                 "provisioned": {"model_units": 2, "hourly_price_usd": 100.0},

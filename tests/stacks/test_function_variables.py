@@ -84,6 +84,7 @@ def test_construct_that_passes_another_class_is_found() -> None:
         "BATCH_ROLE_ARN is missing",
         "BUCKET is missing",
         "LOGICAL_ID is missing",
+        "NEEDS is missing",
         "NETWORK is missing",
         "REQUESTS_TABLE is missing",
         "STACK_ID is missing",
@@ -111,6 +112,7 @@ def test_field_that_nothing_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> N
             batch_role_arn="",
             tags={},
             network={},
+            needs={},
             judge="",
         )
     )

@@ -76,6 +76,7 @@ SETTINGS = {
     "THROUGHPUT_NAME": throughput_name(OWNER, 1, None),
     "MODEL_UNITS": "1",
     "COMMITMENT": "none",
+    "NEEDS": json.dumps({"method": "distillation"}),
     "NETWORK": "{}",
     "LABELLING_MACHINE_ARN": "",
     "BUCKET": "data",

@@ -11,18 +11,16 @@ from collections.abc import Iterable
 
 from distilled_router.data.conversation import query_key
 from distilled_router.data.findings import Finding, Report
+from distilled_router.data.limits import HOLDOUT_ROWS, ROWS, VALIDATION_ROWS, least_rows
 from distilled_router.data.line_rules import LineProblem, TextFile, lines, shown
+from distilled_router.data.preflight import Needs, check_holdout, check_power
 from distilled_router.data.row_rules import RowReader
-from distilled_router.data.similarity import Neighbours
+from distilled_router.data.similarity import Neighbours, families
 from distilled_router.task.task import Task
 
 __all__ = ["ROWS", "VALIDATION_ROWS", "Finding", "Report", "check_dataset", "lines"]
 
-# Minimum and maximum of rows of a job, by method, and of its validation rows.
-ROWS = {"distillation": (100, 15_000), "fine_tuning": (8, 20_000)}
-VALIDATION_ROWS = (1, 1_000)
-# Bedrock never sees the hold-out set. With fewer than 100 rows the gate's scores depend mostly on chance.
-HOLDOUT_ROWS = (1, 20_000)
+# With fewer hold-out rows the gate's scores depend mostly on chance.
 FEW_HOLDOUT_ROWS = 100
 MAX_BYTES = 1_000_000_000
 # Part of the hold-out rows. With more near duplicates of trained queries, the scores measure memory.
@@ -41,6 +39,7 @@ def check_dataset(
     keep: int = 5,
     *,
     validation: Iterable[bytes] | None = None,
+    needs: Needs | None = None,
     report: Report | None = None,
 ) -> Report:
     """Check a data set against all rules.
@@ -54,6 +53,7 @@ def check_dataset(
         method: `distillation` or `fine_tuning`.
         keep: How many findings of each rule a new report keeps.
         validation: The job's validation rows.
+        needs: What job and gate need; by default only what every job of the method needs.
         report: The report to add findings to; by default a new one.
 
     Returns:
@@ -67,7 +67,8 @@ def check_dataset(
     reader = RowReader(task, may_lack_labels=method == "distillation")
     trained: _Seen = {}
     if training is not None:
-        rows = _Rows("training", reader, ROWS[method], report)
+        least = least_rows(method, needs.student if needs else "")
+        rows = _Rows("training", reader, (least, ROWS[method][1]), report)
         rows.check(training)
         trained = rows.seen
     if validation is not None:
@@ -75,7 +76,12 @@ def check_dataset(
         _check_together(method, report)
     if holdout is not None:
         reader = RowReader(task, may_lack_labels=False, may_have_count=True)
-        _Holdout("holdout", reader, HOLDOUT_ROWS, report, trained).check(holdout)
+        held_out = _Holdout("holdout", reader, HOLDOUT_ROWS, report, trained)
+        held_out.check(holdout)
+        if needs:
+            check_holdout(held_out.usable, needs, report)
+            if report.ok:
+                check_power(held_out.family_sizes, needs, report)
     return report
 
 
@@ -102,7 +108,7 @@ class _Rows:
         self._report = report
         self._trained = trained or {}
         self._file = TextFile(name, report)
-        self._usable = self._query_bytes = 0
+        self.usable = self._query_bytes = 0
         self._answers: Counter[str] = Counter()
 
     def check(self, content: Iterable[bytes]) -> None:
@@ -126,7 +132,7 @@ class _Rows:
         self._file.refuse(number, problems)
         if problems or query is None:
             return
-        self._usable += 1
+        self.usable += 1
         self._query_bytes += len(query.encode())
         if answer is not None:
             self._answers[answer] += 1
@@ -157,13 +163,13 @@ class _Rows:
         found = self._file.lines
         if found > self._most:
             self._file.found(None, "row-count", f"found {found} rows, at most {self._most}; remove some")
-        elif self._usable < self._least:
-            message = f"found {self._usable} usable rows, at least {self._least}; add more"
+        elif self.usable < self._least:
+            message = f"found {self.usable} usable rows, at least {self._least}; add more"
             self._file.found(None, "row-count", message)
         if self._file.size >= MAX_BYTES:
             message = f"found {self._file.size} bytes, must be under {MAX_BYTES}; remove rows"
             self._file.found(None, "size", message)
-        if unlabelled := self._usable - self._answers.total():
+        if unlabelled := self.usable - self._answers.total():
             self._report.unlabelled += unlabelled
             message = (
                 f"{unlabelled} rows have no answer: the teacher will answer them under the student's"
@@ -201,15 +207,22 @@ class _Holdout(_Rows):
             place = f"training:{self._trained[text][0]}"
             message = f"nearly the query of {place} ({shown(text)}); remove one of them"
             self._file.found(line, "near-contamination", message, "warning")
-        if len(near) > MOST_NEAR_SHARE * self._usable:
+        if len(near) > MOST_NEAR_SHARE * self.usable:
             message = (
-                f"{len(near)} of {self._usable} rows are nearly queries of training, at most "
+                f"{len(near)} of {self.usable} rows are nearly queries of training, at most "
                 f"{MOST_NEAR_SHARE:.0%}: the scores would mean little; remove them from one of the files"
             )
             self._file.found(None, "contamination-share", message)
         if 0 < self._file.lines < FEW_HOLDOUT_ROWS:
             message = f"found {self._file.lines} rows; under {FEW_HOLDOUT_ROWS} the scores are mostly chance"
             self._file.found(None, "few-rows", message, "warning")
+
+    @property
+    def family_sizes(self) -> list[int]:
+        """Return the number of rows of each family of similar queries; a long one has none."""
+        texts = [key for key in self.seen if isinstance(key, str)]
+        sizes = Counter(families(texts)).values()
+        return [*sizes, *[1] * (len(self.seen) - len(texts))]
 
     def _near_training(self) -> list[tuple[int, str]]:
         """Return each line whose query is nearly one of training, with the nearest one's normalised form.

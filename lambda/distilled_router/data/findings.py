@@ -36,6 +36,7 @@ class Report:
         rows: number of rows, by file.
         query_bytes: bytes (UTF-8) of all usable queries, by file.
         unlabelled: number of rows without an answer.
+        holdout_families: rows of each family of the hold-out set; empty if nobody looked.
     """
 
     keep: int = 5
@@ -45,6 +46,7 @@ class Report:
     rows: Counter[str] = field(default_factory=Counter)
     query_bytes: Counter[str] = field(default_factory=Counter)
     unlabelled: int = 0
+    holdout_families: list[int] = field(default_factory=list)
     _kept: dict[Finding, Finding] = field(default_factory=dict, repr=False)
     _different: Counter[tuple[Severity, str]] = field(default_factory=Counter, repr=False)
 

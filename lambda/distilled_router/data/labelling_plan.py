@@ -62,10 +62,6 @@ class Plan:
             }
         )
 
-    def trained_share(self, *, is_holdout_given: bool) -> float:
-        """Return the part of the kept queries that is used for training."""
-        return 1 - (0 if is_holdout_given else self.holdout_share) - self.validation_share
-
     @property
     def folder(self) -> str:
         """Return the folder of the labels."""

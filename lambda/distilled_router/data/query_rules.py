@@ -6,12 +6,11 @@ A file is text with one query per line (`.txt`), a table of queries and their co
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from math import ceil
 
 from distilled_router.data.conversation import query_key
-from distilled_router.data.dataset_rules import ROWS
 from distilled_router.data.findings import Finding, Report
 from distilled_router.data.line_rules import LineProblem, TextFile, text_problems
+from distilled_router.data.preflight import Needs, check_queries, try_split
 from distilled_router.data.query_forms import SAMPLE, Form, form_of
 from distilled_router.task.task import Task
 
@@ -39,7 +38,7 @@ class QueryCheck:
         ['red car at night']
         >>> check.traffic("red car at night")
         2
-        >>> check.finish("fine_tuning")
+        >>> check.finish(Needs(method="fine_tuning"))
         >>> print(*report.findings, sep="\\n")
         queries.txt:2 duplicate: the same query as line 1 of queries.txt; counted there
         queries query-count: found 1 usable, different queries, at least 8; add more
@@ -50,6 +49,7 @@ class QueryCheck:
         self._report = report
         self._seen: dict[str | bytes, tuple[str, int]] = {}
         self._traffic: dict[str | bytes, float] = {}
+        self._queries: list[str] = []
         self._is_full = False
 
     def read(self, name: str, content: Iterable[bytes]) -> Iterator[str]:
@@ -113,27 +113,22 @@ class QueryCheck:
                 self._is_full = True
                 break
             else:
+                self._queries.append(query)
                 yield query
 
-    def finish(self, method: str, trained_share: float = 1.0) -> None:
-        """Add the finding that concerns all files together, once all are read.
+    def finish(self, needs: Needs, *, tries_split: bool = True) -> None:
+        """Add the findings that concern all files together, once all are read.
 
         Args:
-            method: `distillation` or `fine_tuning`, which decides the minimum of rows.
-            trained_share: part of the queries for training, above 0; the rest is for hold-out and validation.
+            needs: What job and gate need.
+            tries_split: Whether to look for families, which takes some seconds for many queries.
         """
-        rows, found = ROWS[method][0], len(self._seen)
-        # Rounded first: 100 / (1 - 0.2) is a little more than 125.
-        least = ceil(round(rows / trained_share, 6))
         if self._is_full:
             message = f"found more than {MOST_QUERIES} different queries; remove some"
-        elif found < least:
-            message = f"found {found} usable, different queries, at least {least}; add more"
-            if least > rows:
-                message += f": a job trains on {rows} rows or more, and {1 - trained_share:.0%} are held out"
-        else:
+            self._report.add(Finding("queries", None, "query-count", message))
             return
-        self._report.add(Finding("queries", None, "query-count", message))
+        if check_queries(len(self._seen), needs, self._report) and tries_split:
+            try_split(self._queries, needs, self._report)
 
     def _problems(self, query: str) -> list[LineProblem]:
         if not query:

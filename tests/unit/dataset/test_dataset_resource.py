@@ -18,6 +18,7 @@ from dataset import handler
 from distilled_router.aws.errors import with_retries
 from distilled_router.cost.estimate import Spec
 from distilled_router.data.conversation import row
+from distilled_router.data.preflight import Needs
 from distilled_router.task.task import Task
 from local.bedrock import BedrockStandIn
 from tests.unit import framework, requests_table
@@ -99,6 +100,14 @@ def shop(aws: Client, bucket: str, task: Task, rows: bytes, holdout: bytes, bedr
     shop.put("training", rows)
     shop.put("holdout", holdout)
     return shop
+
+
+def test_holdout_that_the_gate_would_refuse_publishes_nothing(shop: Shop) -> None:
+    needs = Needs(method="distillation", minimum_examples=200)
+    response = shop.create(Needs=needs.written())
+    assert not response.succeeded
+    assert "found 100 rows, and gate.minimum_examples is 200" in response.reason
+    assert shop.published() == {}
 
 
 def test_a_good_data_set_is_published_byte_by_byte(shop: Shop, rows: bytes, holdout: bytes) -> None:

@@ -83,6 +83,20 @@ def test_candidate_is_asked_as_the_router_asks(world: World, court: Court) -> No
     assert len(call["messages"]) == 1
 
 
+def test_queries_like_trained_ones_are_scored_beside_and_decide_nothing(world: World, court: Court) -> None:
+    court.candidate()
+    rows = [json.loads(row) for row in ROWS[:50]]
+    for row in rows:
+        row["messages"][1] = rows[0]["messages"][1]  # mostly wrong
+        row["count"] = 3
+    body = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    world.s3.put_object(Bucket=world.bucket, Key="datasets/d/traffic.jsonl", Body=body)
+    assert court.evaluate(slice_queries=5)["outcome"] == "done"
+    report = court.report()
+    assert report["contenders"]["candidate"]["slices"]["traffic"]["rows"] == 50
+    assert report["data"]["slices"]["holdout"] == ASKED
+
+
 def test_student_of_bad_data_is_refused(court: Court) -> None:
     """Each query has the next query's label."""
     rows = [json.loads(line) for line in ROWS[:600]]

@@ -40,6 +40,15 @@ def test_sample_task_has_every_slice_and_its_weights_are_weights() -> None:
     assert len(very_long.query) > 0.8 * TASK.max_query_characters
 
 
+def test_queries_like_trained_ones_are_a_slice_of_their_own() -> None:
+    traffic = [Example("a red kite over the other harbour", WEIGHTS)]
+    found = [one for one in questions(HOLDOUT, TASK, Robustness(), 5, traffic) if one.slice == "traffic"]
+    assert [(one.id, one.query, one.reference) for one in found] == [
+        ("traffic-000000", traffic[0].query, WEIGHTS)
+    ]
+    assert all(one.slice == "holdout" for one in questions(HOLDOUT, TASK, Robustness(), 0, traffic))
+
+
 def test_questions_are_the_same_every_time() -> None:
     assert list(questions(HOLDOUT, TASK, Robustness.load(TASK), 10)) == list(
         questions(HOLDOUT, TASK, Robustness.load(TASK), 10)

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import similarity as benchmark
 from distilled_router.data.conversation import normalised
 from distilled_router.data.similarity import families
-from labelling.curation import HOLDOUT, TRAINING, VALIDATION, Curated, curate
+from labelling.curation import HOLDOUT, TRAFFIC, TRAINING, VALIDATION, Curated, curate
 from tests.unit.labelling.scenes import PLAN, TASK
 
 LOOKS = ("kite", "boat", "horse", "lantern", "bridge", "tractor", "violin", "market", "statue", "parrot")
@@ -76,12 +76,13 @@ def test_no_family_is_in_two_parts() -> None:
     queries = [variant for query in words for variant in (query, f"the {query}")]
     result = curated([sure(query) for query in queries], holdout_share=0.3, validation_share=0.1)
     place = {one.query: name for name, part in result.parts.items() for one in part}
-    assert set(place.values()) == {TRAINING, VALIDATION, HOLDOUT}
+    assert set(place.values()) == {TRAINING, VALIDATION, HOLDOUT, TRAFFIC}
     numbers = families(queries)
     assert len(set(numbers)) == len(words)
     for number in set(numbers):
         members = [query for query, own in zip(queries, numbers, strict=True) if own == number]
-        assert len({place[query] for query in members}) == 1, members
+        assert len({place[query] for query in members} - {TRAFFIC}) <= 1, members
+        assert {HOLDOUT, TRAFFIC} - {place[query] for query in members}, members
 
 
 @pytest.mark.parametrize("vary", [benchmark.typo, benchmark.any_phrase])
@@ -133,6 +134,47 @@ def test_large_family_is_trained_on_and_not_held_out() -> None:
     result = curated(rows, holdout_share=0.1)
     assert result.largest_family >= 300
     assert not any("Danish" in one.query for one in result.parts[HOLDOUT])
+
+
+def test_part_of_the_queries_is_kept_from_training_whatever_their_family() -> None:
+    rows = [sure(f"season {number} of a Danish crime series") for number in range(300)]
+    rows += [sure(query) for query in distinct(300)]
+    result = curated(rows, holdout_share=0.2)
+    apart = {one.query for one in result.parts[TRAFFIC]}
+    assert len(apart) == 60
+    assert 20 < sum("Danish" in query for query in apart) < 50
+    assert apart.isdisjoint(one.query for part in (TRAINING, HOLDOUT) for one in result.parts[part])
+    assert curated(rows, holdout_share=0.2).parts[TRAFFIC] == result.parts[TRAFFIC]
+
+
+def test_report_says_what_the_holdout_stands_for() -> None:
+    """Large families are never held out, and queries without a sure label are gone before the split."""
+    rows = [sure(f"season {number} of a Danish crime series") for number in range(300)]
+    rows += [sure(query) for query in distinct(600)]
+    rows += [row(query, weights("audio"), weights("visual")) for query in SIGHTS]
+    result = curated(rows, holdout_share=0.1, minimum_agreement=0.6)
+    found = result.report()["holdout"]
+    assert found["in_large_families"]["queries"] == pytest.approx(300 / 990, abs=1e-4)
+    assert found["without_a_sure_label"]["queries"] == pytest.approx(90 / 990, abs=1e-4)
+    assert found["stands_for"]["queries"] == pytest.approx(600 / 990, abs=1e-3)
+    (note,) = result.notes(replace(PLAN, holdout_share=0.1))
+    assert "the hold-out set stands for 61% of the queries and 61% of the traffic" in note
+    assert "30% of the queries are in families of more than 9 similar ones" in note
+    assert "of 9% the teacher's answers were invalid or disagreed" in note
+
+
+def test_labels_that_balancing_left_out_are_told() -> None:
+    rows = [sure(query) for query in distinct(100)]
+    rows += [sure(query, "audio") for query in SIGHTS[:10]]
+    plan = replace(PLAN, maximum_label_share=0.6)
+    (note,) = curated(rows, held_out=[], maximum_label_share=0.6).notes(plan)
+    assert "labelling.maximum_label_share = 0.6 left out 85 labels that were paid for" in note
+
+
+def test_holdout_is_never_larger_than_a_release_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labelling.curation.HOLDOUT_ROWS", (1, 20))
+    result = curated([sure(query) for query in distinct(300)], holdout_share=0.5)
+    assert len(result.parts[HOLDOUT]) == 20
 
 
 def test_given_holdout_is_kept_out_of_the_training() -> None:

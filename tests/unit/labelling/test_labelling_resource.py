@@ -20,15 +20,18 @@ from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.cost.estimate import Spec
 from distilled_router.data.labelling_plan import Plan
+from distilled_router.data.preflight import Needs
 from labelling import life, resource, seals
 from labelling.cost_check import labels_name
 from labelling.resource import Services
 from local.bedrock import BedrockStandIn
 from tests.unit import framework
+from tests.unit.different import different
 from tests.unit.labelling.scenes import CLAIMANT, CREATE, OWNER, PLAN, SEAL, TASK, Scene, failing
 from tests.unit.requests_table import RequestsTable
 
-QUERIES = "".join(f"a red car number {number} driving at night\n" for number in range(250)).encode()
+TEXTS = different(250)
+QUERIES = "".join(f"{text}\n" for text in TEXTS).encode()
 OTHER = replace(PLAN, digest="ba9876543210")
 SPEC = Spec(
     method="distillation",
@@ -46,6 +49,12 @@ _numbers = count(1)
 
 HOLDOUT = {"Key": "datasets/1111111111111111/holdout.jsonl", "Sha256": "1" * 64}
 OTHER_HOLDOUT = {"Key": "datasets/2222222222222222/holdout.jsonl", "Sha256": "2" * 64}
+
+
+def needed(plan: Plan, is_holdout_given: bool = False, **changes: Any) -> Needs:
+    """Return what a plan's job needs; there is no gate unless the changes say so."""
+    share = 0.0 if is_holdout_given else plan.holdout_share
+    return replace(Needs(method=plan.method, holdout_share=share), **changes)
 
 
 @dataclass
@@ -82,6 +91,7 @@ class System:
             "JobName": f"{OWNER}-{plan.digest}",
             "Plan": json.dumps(asdict(plan)),
             "Queries": {"Bucket": self.source, "Key": "raw/queries.txt"},
+            "Needs": needed(plan, "Holdout" in changes).written(),
             "QueriesPerShard": "100",
             "Retain": "false",
             **changes,
@@ -184,7 +194,7 @@ def test_queries_are_published_in_shards_and_the_labelling_is_started(system: Sy
     assert system.published() == [f"queries/0000{number}.jsonl" for number in range(3)]
     rows = [row for key in system.published() for row in system.folder.rows(key)]
     assert [row["number"] for row in rows] == list(range(250))
-    assert rows[249]["query"] == "a red car number 249 driving at night"
+    assert rows[249]["query"] == TEXTS[249]
     assert system.states() == ["RUNNING"]
     assert system.scene.server.calls(CREATE) == []
 
@@ -224,6 +234,24 @@ def test_queries_that_leave_too_few_to_train_on_are_refused_before_they_are_paid
         system.send("Create", system.properties())
     system.send("Create", system.properties(Holdout=HOLDOUT))
     assert system.states() == ["RUNNING"]
+
+
+def test_queries_of_one_template_are_refused_before_they_are_paid(system: System) -> None:
+    """No family of theirs can be held out, so the labels would be paid for in vain."""
+    system.put("".join(f"season {number} of a Danish crime series\n" for number in range(300)).encode())
+    with pytest.raises(ResourceError, match="no query can be held out") as caught:
+        system.send("Create", system.properties())
+    assert "name a hold-out file of your own in dataset.holdout" in str(caught.value)
+    assert (list(system.folder.names()), system.states()) == ([], [])
+
+
+def test_split_that_the_gate_would_refuse_is_refused_before_it_is_paid(system: System) -> None:
+    """Measured before: 98 hold-out rows against a minimum of 200, told after labels and job were paid."""
+    properties = system.properties(Needs=needed(PLAN, minimum_examples=200).written())
+    with pytest.raises(ResourceError, match="holds out at most 25 of the 250 queries") as caught:
+        system.send("Create", properties)
+    assert "gate.minimum_examples is 200: the gate would refuse every candidate" in str(caught.value)
+    assert (list(system.folder.names()), system.states()) == ([], [])
 
 
 def test_missing_file_is_reported_with_its_setting(system: System) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,9 +14,11 @@ from distilled_router.aws.errors import ResourceError
 from distilled_router.aws.objects import Folder
 from distilled_router.data.findings import Report
 from distilled_router.data.invocation_logs import Selection
+from distilled_router.data.preflight import Needs
 from labelling import logs
 from labelling.logs import KEPT, READ_SECONDS, LoggedQuery, Logs
 from local.bedrock.memory_s3 import MemoryS3
+from tests.unit.different import different
 from tests.unit.labelling.scenes import PLAN, SEAL, TASK, failing
 from tests.unit.logged import FOLDER, TEACHER, key, packed, record
 
@@ -264,15 +265,14 @@ def test_what_was_taken_is_kept_once(s3: MemoryS3) -> None:
     assert folder.names(KEPT) == [KEPT]
 
 
-def usable(*texts: str, **changes: Any) -> tuple[list[str], Report]:
+def usable(*texts: str) -> tuple[list[str], Report]:
     report, found = Report(), [LoggedQuery(text, 1) for text in texts]
-    plan = replace(PLAN, method="fine_tuning", holdout_share=0.5, **changes)
-    passed = logs.usable(found, TASK, plan, report, is_holdout_given=False)
+    passed = logs.usable(found, TASK, Needs(method="fine_tuning", holdout_share=0.5), report)
     return [one.query for one in passed], report
 
 
 def test_queries_that_break_a_rule_are_left_out_and_stop_nothing() -> None:
-    good = [f"query {number}" for number in range(16)]
+    good = different(16)
     passed, report = usable(*good, "User: a car", "a\x07bell", "half \ud800 a pair")
     assert passed == good
     assert report.ok

@@ -10,6 +10,7 @@ import pytest
 from distilled_router.aws.errors import ReplacedError
 from distilled_router.aws.objects import Folder, json_lines
 from distilled_router.data.dataset_rules import check_dataset
+from distilled_router.data.preflight import Needs
 from distilled_router.env import LabellingEnv
 from labelling import handler
 from labelling.handler import curated
@@ -44,8 +45,8 @@ def files(scene: Scene) -> Folder:
     return Folder(scene.server.s3, BUCKET, scene.plan.dataset_folder, scene.seal)
 
 
-def make(scene: Scene) -> Any:
-    return curated(scene.plan, scene.server.s3, BUCKET, TASK, FIRST, scene.seal)
+def make(scene: Scene, needs: Needs | None = None) -> Any:
+    return curated(scene.plan, scene.server.s3, BUCKET, TASK, FIRST, scene.seal, needs)
 
 
 def test_what_is_published_keeps_the_rules_of_every_data_set(scene: Scene) -> None:
@@ -54,9 +55,11 @@ def test_what_is_published_keeps_the_rules_of_every_data_set(scene: Scene) -> No
     assert result["outcome"] == "done", result
     assert "440 of 440 queries kept" in result["message"]
     target = files(scene)
-    assert target.names() == ["curation.json", "holdout.jsonl", "rejects.jsonl", "training.jsonl"]
-    training, holdout = (list(target.rows(f"{name}.jsonl")) for name in ("training", "holdout"))
-    assert len(training) + len(holdout) == 440
+    names = ["training", "holdout", "traffic"]
+    assert target.names() == sorted(["curation.json", "rejects.jsonl", *(f"{name}.jsonl" for name in names)])
+    training, holdout, traffic = (list(target.rows(f"{name}.jsonl")) for name in names)
+    assert len(training) + len(holdout) + len(traffic) == 440
+    assert result["files"].keys() == {"training", "holdout"}
     report = check_dataset(json_lines(training), json_lines(holdout), TASK, scene.plan.method)
     assert report.ok
 
@@ -69,6 +72,15 @@ def test_data_set_that_breaks_a_rule_is_not_published_and_its_report_is(scene: S
     assert "no valid answer" in result["message"]
     assert files(scene).names() == ["curation.json", "rejects.jsonl"]
     assert len(list(files(scene).rows("rejects.jsonl"))) == 440
+
+
+def test_holdout_that_the_gate_would_refuse_pays_for_no_job(scene: Scene) -> None:
+    """The teacher leaves out more than anybody knew before it was asked."""
+    label(scene, QUERIES)
+    result = make(scene, Needs(method=scene.plan.method, minimum_examples=200))
+    assert result["outcome"] == "failed"
+    assert "gate.minimum_examples is 200: the gate would refuse every candidate" in result["message"]
+    assert "training.jsonl" not in files(scene).names()
 
 
 def test_validation_share_that_leaves_no_row_is_reported(scene: Scene) -> None:
@@ -101,6 +113,7 @@ def test_failed_shard_is_reported_with_its_reason(scene: Scene, monkeypatch: pyt
         batch_role_arn="arn:role",
         tags={},
         network={},
+        needs={"method": "distillation"},
     )
     for name, value in env.variables().items():
         monkeypatch.setenv(name, value)

@@ -16,11 +16,12 @@ import pytest
 
 from distilled_router.data.conversation import row
 from operate.__main__ import main
+from tests.unit.different import different
 from tests.unit.distilled_router.data.row_scenes import HOLDOUT, TASK, WEIGHTS, encoded, good
 from tests.unit.hostile import HOSTILE, controls
 
 PROJECT = Path(__file__).parents[3]
-QUERIES = [f"a dog and {number} cats" for number in range(112)]
+QUERIES = different(112)
 
 type Check = Callable[..., tuple[int, str]]
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from distilled_router.data import query_rules
 from distilled_router.data.findings import Finding, Report
 from distilled_router.data.line_rules import MAX_LINE_BYTES, lines
+from distilled_router.data.preflight import Needs
 from distilled_router.data.query_forms import SAMPLE
 from distilled_router.data.query_rules import QueryCheck
 from distilled_router.task.task import RESERVED_WORDS, Task
@@ -176,7 +177,7 @@ def test_job_needs_so_many_different_queries(method: str, queries: int, ok: bool
     numbered = [f"a dog and {number} cats\n".encode() for number in range(queries)]
     list(check.read("one.txt", numbered[:5]))
     list(check.read("two.txt", [*numbered, b"a bell\x07\n"]))
-    check.finish(method)
+    check.finish(Needs(method=method))
     assert report.counts["warning", "duplicate"] == 5
     assert (("error", "query-count") in report.counts) is not ok
     if not ok:
@@ -189,7 +190,7 @@ def test_what_is_held_out_is_needed_on_top(share: float, least: int) -> None:
         report = Report()
         check = QueryCheck(TASK, report)
         list(check.read("q.txt", (b"%d dogs\n" % number for number in range(queries))))
-        check.finish("distillation", share)
+        check.finish(Needs(method="distillation", holdout_share=1 - share), tries_split=False)
         return report
 
     (finding,) = finished(least - 1).findings
@@ -205,7 +206,7 @@ def test_so_many_queries_are_taken_and_the_rest_is_not_read(monkeypatch: pytest.
     check = QueryCheck(TASK, report)
     assert len(list(check.read("queries.txt", content))) == 200
     assert next(content) == b"a dog and 201 cats\n"
-    check.finish("distillation")
+    check.finish(Needs(method="distillation"))
     assert [finding.rule for finding in report.findings] == ["query-count"]
     assert "found more than 200 different queries; remove some" in report.findings[0].message
 
@@ -215,7 +216,7 @@ def test_as_many_queries_as_allowed_are_fine(monkeypatch: pytest.MonkeyPatch) ->
     report = Report()
     check = QueryCheck(TASK, report)
     assert len(list(check.read("q.txt", [b"a dog\n", *(b"%d\n" % number for number in range(199))]))) == 200
-    check.finish("distillation")
+    check.finish(Needs(method="distillation"))
     assert report.ok
 
 
@@ -236,5 +237,5 @@ def test_arbitrary_bytes_never_raise(content: list[bytes], name: str) -> None:
     for query in check.read(name, content):
         assert query.encode()
         assert query.strip() == query != ""
-    check.finish("distillation")
+    check.finish(Needs(method="distillation"))
     report.summary().encode()
