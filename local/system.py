@@ -161,11 +161,11 @@ def _wait_for_release(state: State, row: deploy_progress.ReleaseRow) -> None:
             )
         time.sleep(POLL_SECONDS)
         found = row.poll()
-    if found.state != LIVE:
+    if found.state != LIVE or not found.has_passed:
         raise OperateError(
             f"Release {found.digest} is {found.state}: {found.message or 'no reason was given'}.",
             log=state.log("emulator"),
-            advice=f"The router continues with the previous release or the base model. {DOWN}",
+            advice=f"The router continues with the live release or the base model. {DOWN}",
         )
 
 

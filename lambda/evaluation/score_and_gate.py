@@ -82,12 +82,9 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
     folder.write("report.json", found)
     folder.write_page("report.html", page(found))
     result, scores = told(found)
-    releases.update(
-        digest,
-        scores=json.dumps(scores, allow_nan=False),
-        report=folder.uri("report.html"),
-        **({"passed_on": release.holdout_key} if found["passed"] else {}),
-    )
+    kept = {"scores": json.dumps(scores, allow_nan=False), "report": folder.uri("report.html")}
+    passed = {"passed_on": release.holdout_key, "passed": json.dumps(kept)} if found["passed"] else {}
+    releases.update(digest, **kept, **passed)
     message = f"{result['message']}{_silent_fallback(scored)}"
     if release.is_reevaluated and not found["passed"]:
         message += (

@@ -236,7 +236,10 @@ def _is_done(aws: Services, release: Release, holdout_key: str, *, repeated: boo
         aws.releases.update(release.digest, holdout_key=holdout_key, passed_on=passed_on)
         release = replace(release, holdout_key=holdout_key, passed_on=passed_on)
     is_same = release.holdout_key == holdout_key
-    if stays_live and is_same and release.has_passed:
+    if stays_live and release.passed_on == holdout_key:
+        if not is_same:
+            executions.stop(aws.stepfunctions, release.execution, "the hold-out set before is declared again")
+            aws.releases.restore(release)
         return True
     if repeated or (release.state == LIVE and not stays_live) or release.is_over:
         return False

@@ -5,6 +5,7 @@ The tests run in the order of the file and build on each other.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from distilled_router.data.conversation import Example, examples
+from distilled_router.data.conversation import Example, examples, row
 from tests.integration.conftest import TASK, LocalSystem, assert_destroyed_whole, is_valid
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("worse-model")]
@@ -88,6 +89,34 @@ def test_going_back_to_the_good_data_pays_nothing(system: LocalSystem) -> None:
     assert system.calls("CreateModelCustomizationJob") == 2
     assert len(system.bedrock("/_state")["models"]) == 1
     assert system.router().ask(system.asked[1].query)["source"] == "distilled"
+
+
+def test_another_holdout_set_evaluates_the_live_release_again_and_pays_no_job(system: LocalSystem) -> None:
+    """It passes on a shorter set. On one with wrong references it stays live, and the deployment fails."""
+    good = system.router().ask(system.asked[2].query)["release"]
+    holdout = system.root / "holdout.jsonl"
+    kept, asked = holdout.read_bytes(), system.calls("Converse")
+    holdout.write_bytes(b"".join(kept.splitlines(keepends=True)[:-1]))
+    result = system.up()
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert system.calls("Converse") >= asked + len(kept.splitlines()) - 1
+
+    rows = list(examples(kept.decode().splitlines(), TASK))
+    labels = [example.weights for example in rows]
+    Random(2).shuffle(labels)
+    wrong = [Example(example.query, weights) for example, weights in zip(rows, labels, strict=True)]
+    holdout.write_text("".join(json.dumps(row(TASK, one.query, one.weights)) + "\n" for one in wrong))
+    result = system.up()
+    holdout.write_bytes(kept)
+    assert result.returncode != 0
+    assert "refused by the gate" in result.stdout + result.stderr
+    answer = system.router().ask(f"{system.asked[3].query} once more")
+    assert (answer["source"], answer["release"]) == ("distilled", good)
+    assert system.calls("CreateModelCustomizationJob") == 2
+
+    result = system.up()
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert system.calls("CreateModelCustomizationJob") == 2
 
 
 def test_destroy_leaves_nothing_that_costs_money(system: LocalSystem) -> None:

@@ -10,6 +10,7 @@ copy of it to the route's history.
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,6 +90,7 @@ class Release:
             noted.
         holdout_sha256: SHA-256 of the hold-out set; empty until it is known.
         passed_on: key of the hold-out set on which the gate last let the release pass.
+        passed: scores and report of that evaluation, as JSON.
         reevaluating: whether the attempt evaluates the live release again, on another hold-out set.
     """
 
@@ -116,6 +118,7 @@ class Release:
     holdout_key: str = ""
     holdout_sha256: str = ""
     passed_on: str = ""
+    passed: str = ""
     reevaluating: bool = False
 
     @classmethod
@@ -241,6 +244,7 @@ class Releases:
             "holdout_key": holdout_key,
             "holdout_sha256": "",
             "passed_on": "",
+            "passed": "",
             "reevaluating": False,
             "started_at": now,
             "updated_at": now,
@@ -285,6 +289,13 @@ class Releases:
     def end_again(self, digest: str, message: str) -> bool:
         """End the evaluation of a live release, which stays live. Return False if none is in progress."""
         return self._note_again(digest, f"{SERVES_ALL}; {message}", reevaluating=False)
+
+    def restore(self, release: Release) -> None:
+        """Return a live release to the hold-out set on which it has passed; an evaluation of it ends."""
+        kept = json.loads(release.passed or "{}")
+        # The attempt's files are of the other set.
+        known = {"holdout_key": release.passed_on, "holdout_sha256": "", "reevaluating": False, **kept}
+        self.update(release.digest, message=SERVES_ALL, **known)
 
     def _note_again(self, digest: str, message: str, **fields: Any) -> bool:
         changes = {"message": message, **fields, "updated_at": int(self.now())}

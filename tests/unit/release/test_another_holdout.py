@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from unittest.mock import Mock
 
@@ -126,14 +127,25 @@ def test_event_whose_start_was_lost_starts_its_own_evaluation(world: World, reso
     assert told(world) == (LIVE, NEW, OLD, True)
 
 
-def test_rollback_by_cloudformation_ends_the_evaluation_and_looks_at_the_old_set_again(
-    world: World, resource: Resource
+@pytest.mark.parametrize("is_over", [False, True])
+def test_set_that_it_has_passed_on_comes_back_and_nothing_is_asked(
+    world: World, resource: Resource, is_over: bool
 ) -> None:
+    """By a change of the settings, or rolled back by CloudFormation, perhaps because it did not pass."""
     live(world, resource)
+    world.releases.update(A, passed=json.dumps({"scores": "{}", "report": "s3://old"}))
     deploy(resource, A, NEW)
+    if is_over:
+        world.releases.update(A, report="s3://new", holdout_sha256="1" * 64)
+        world.releases.end_again(A, "not passed")
     deploy(resource, A, OLD)
-    assert later(world) == {f"{A}-2": "ABORTED", f"{A}-3": "RUNNING"}
-    assert told(world) == (LIVE, OLD, OLD, True)
+    assert later(world) == {f"{A}-2": "ABORTED"}
+    assert told(world) == (LIVE, OLD, OLD, False)
+    found = world.release(A)
+    assert (found.message, found.holdout_sha256) == ("serves all requests", "")
+    item = world.releases.table.get_item(Key={"id": world.releases.key(f"release@{A}")})["Item"]
+    assert item["report"] == "s3://old"
+    assert not world.releases.evaluating(A, "scoring")
 
 
 def test_passing_on_another_set_is_told(world: World, resource: Resource) -> None:
