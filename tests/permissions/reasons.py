@@ -78,6 +78,12 @@ UNUSED: tuple[Reason, ...] = (
         resource=r"<Source>(/queries/.*)?$",
     ),
     Reason(
+        "LabellingStepRole",
+        "s3:GetObject",
+        "a separate hold-out set: the tests that deploy hold out a part of the queries",
+        resource=r"/datasets/\w+/holdout",
+    ),
+    Reason(
         "DatasetRole|LabellingRole",
         "s3:GetObjectVersion",
         "a version of a source: the tests use the latest",
