@@ -292,10 +292,14 @@ class Releases:
 
     def restore(self, release: Release) -> None:
         """Return a live release to the hold-out set on which it has passed; an evaluation of it ends."""
-        kept = json.loads(release.passed or "{}")
+        try:
+            kept = dict(json.loads(release.passed or "{}"))
+        except (TypeError, ValueError):
+            kept = {}  # a person damaged it
         # The attempt's files are of the other set.
-        known = {"holdout_key": release.passed_on, "holdout_sha256": "", "reevaluating": False, **kept}
-        self.update(release.digest, message=SERVES_ALL, **known)
+        known = {"holdout_key": release.passed_on, "holdout_sha256": "", "reevaluating": False}
+        shown = {name: str(kept[name]) for name in ("scores", "report") if name in kept}
+        self.update(release.digest, message=SERVES_ALL, **known, **shown)
 
     def _note_again(self, digest: str, message: str, **fields: Any) -> bool:
         changes = {"message": message, **fields, "updated_at": int(self.now())}
