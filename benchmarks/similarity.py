@@ -4,6 +4,8 @@
     python -m benchmarks.similarity --only recognised   one of recognised, unrelated, split and speed
     python -m benchmarks.similarity --rows 5000 --seconds 60     smaller sets; longer processes are stopped
 
+    python -m benchmarks.similarity --python VENV/bin/python     compares datasketch, installed there
+
 Queries are the real ones beside the project, or the sample data without them. Variants are made with a fixed
 seed. Each measurement of time is a process that reports CPU time and peak memory.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import random
 import re
@@ -19,6 +22,7 @@ import resource
 import string
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -298,9 +302,39 @@ def measured(work: str, kind: str, count: int) -> dict[str, float]:
         start = time.process_time()
         check_dataset(training, holdout, task, "fine_tuning")
     else:
-        raise ValueError(work)
+        start = time.process_time()
+        with_datasketch(queries)
     seconds = time.process_time() - start
     return {"seconds": seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024}
+
+
+def with_datasketch(queries: Sequence[str]) -> None:
+    """Find near duplicates by MinHash and LSH: sets of words, joined where they share a bucket."""
+    from datasketch import MinHash, MinHashLSH  # type: ignore[import-not-found]  # in its own environment
+
+    from distilled_router.data.wording import Stems, words_of
+
+    stems, lsh = Stems(), MinHashLSH(threshold=0.75, num_perm=128)
+    sets = [sorted(stems.of(words_of(normalised(query)))) for query in queries]
+    hashes = MinHash.bulk(([word.encode() for word in each] for each in sets), num_perm=128)
+    for number, one in enumerate(hashes):
+        lsh.insert(number, one)
+    pairs = sum(len(lsh.query(one)) for one in hashes)
+    print(f"{pairs:,} pairs", file=sys.stderr)
+
+
+def compared(python: str, rows: int, seconds: float) -> Iterator[str]:
+    """Yield the table of CPU time and memory beside datasketch's."""
+    yield "| queries | rows | ours: CPU s | peak MB | datasketch: CPU s | peak MB |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    for kind in ("ordinary", "60 words", "nearly equal"):
+        ours = in_process("families", kind, rows, seconds)
+        theirs = in_process("datasketch", kind, rows, seconds, python)
+        cells = (
+            f"{each['seconds']:,.1f} | {each['megabytes']:,.0f}" if each else f"over {seconds:,.0f} | "
+            for each in (ours, theirs)
+        )
+        yield f"| {kind} | {rows:,} | " + " | ".join(cells) + " |"
 
 
 def in_process(
@@ -308,9 +342,11 @@ def in_process(
 ) -> dict[str, float] | None:
     """Measure in a new process; None if it takes longer than `seconds`."""
     command = [python, "-m", "benchmarks.similarity", "--measure", work, kind, "--rows", str(count)]
+    # The other Python finds the packages of this one, too.
+    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
     try:
         output = subprocess.run(  # noqa: S603 - our own command
-            command, cwd=PROJECT, check=True, capture_output=True, text=True, timeout=seconds
+            command, cwd=PROJECT, check=True, capture_output=True, text=True, timeout=seconds, env=environment
         ).stdout
     except subprocess.TimeoutExpired:
         return None
@@ -338,11 +374,15 @@ def main() -> None:
     parser.add_argument("--only", choices=("recognised", "unrelated", "split", "speed"))
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--seconds", type=float, default=3_600)
+    parser.add_argument("--python", help="of an environment with datasketch, to compare it")
     parser.add_argument("--measure", nargs=2, metavar=("WORK", "KIND"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
         work, kind = given.measure
         print(json.dumps(measured(work, kind, given.rows)))
+        return
+    if given.python:
+        print(*compared(given.python, min(given.rows, ORDINARY_ROWS), given.seconds), sep="\n")
         return
     tables: dict[str, Callable[[], Iterator[str]]] = {
         "recognised": recognition,

@@ -19,6 +19,9 @@ __all__ = ["KINDS", "MOST_QUERIES", "QueryCheck"]
 # This package's limit. A job trains on 20,000 rows at most, so five times as many give curation enough
 # choice. One function keeps all of them in memory, to find duplicates and families.
 MOST_QUERIES = 100_000
+# So many queries of 512 characters. What curation takes grows with the number of queries and of their words,
+# however similar they are; these fit into its function (`python -m benchmarks.similarity`).
+MOST_CHARACTERS = 51_200_000
 KINDS = (".txt", ".csv", ".tsv", ".jsonl")
 """How the names of files with raw queries end."""
 
@@ -50,7 +53,7 @@ class QueryCheck:
         self._seen: dict[str | bytes, tuple[str, int]] = {}
         self._traffic: dict[str | bytes, float] = {}
         self._queries: list[str] = []
-        self._is_full = False
+        self._characters = 0
 
     def read(self, name: str, content: Iterable[bytes]) -> Iterator[str]:
         """Yield the valid queries of a file that are new, in order and without surrounding space.
@@ -60,7 +63,7 @@ class QueryCheck:
         Args:
             name: The file's name, for the findings; its extension and first lines give the form.
             content: The file's lines, as `line_rules.lines` yields them. They are read once, up to
-                MOST_QUERIES queries.
+                MOST_QUERIES queries and MOST_CHARACTERS characters.
         """
         file = TextFile(name, self._report)
         if not name.endswith(KINDS):
@@ -109,12 +112,12 @@ class QueryCheck:
             if first != (name, number):
                 message = f"the same query as line {first[1]} of {first[0]}; counted there"
                 file.found(number, "duplicate", message, "warning")
-            elif len(self._seen) > MOST_QUERIES:
-                self._is_full = True
+                continue
+            self._characters += len(query)
+            if self._most():
                 break
-            else:
-                self._queries.append(query)
-                yield query
+            self._queries.append(query)
+            yield query
 
     def finish(self, needs: Needs, *, tries_split: bool = True) -> None:
         """Add the findings that concern all files together, once all are read.
@@ -123,12 +126,18 @@ class QueryCheck:
             needs: What job and gate need.
             tries_split: Whether to look for families, which takes some seconds for many queries.
         """
-        if self._is_full:
-            message = f"found more than {MOST_QUERIES} different queries; remove some"
+        if most := self._most():
+            message = f"found more than {most}; remove some"
             self._report.add(Finding("queries", None, "query-count", message))
             return
         if check_queries(len(self._seen), needs, self._report) and tries_split:
             try_split(self._queries, needs, self._report)
+
+    def _most(self) -> str:
+        """Return the limit that the queries exceed, or an empty string."""
+        if len(self._seen) > MOST_QUERIES:
+            return f"{MOST_QUERIES} different queries"
+        return f"{MOST_CHARACTERS} characters in all queries" if self._characters > MOST_CHARACTERS else ""
 
     def _problems(self, query: str) -> list[LineProblem]:
         if not query:

@@ -199,6 +199,18 @@ def test_what_is_held_out_is_needed_on_top(share: float, least: int) -> None:
     assert finished(least).ok
 
 
+def test_more_characters_than_curation_can_compare_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_rules, "MOST_CHARACTERS", 3_000)
+    report = Report()
+    check = QueryCheck(TASK, report)
+    lines = (f"a red kite number {number:04d}".encode() for number in range(10_000))
+    assert len(list(check.read("queries.txt", lines))) == 3_000 // 22
+    check.finish(Needs(method="fine_tuning"))
+    (finding,) = report.findings
+    assert finding.rule == "query-count"
+    assert finding.message == "found more than 3000 characters in all queries; remove some"
+
+
 def test_so_many_queries_are_taken_and_the_rest_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query_rules, "MOST_QUERIES", 200)
     content = (f"a dog and {number} cats\n".encode() for number in range(1_000))
