@@ -43,7 +43,8 @@ def show(state: State, console: Terminal) -> None:
     owner = settings.load(LOCAL, state.environments).owner
     releases = deploy_progress.find_releases(aws, owner)
     found = deploy_progress.declared_release(releases) if releases else None
-    table.add_row(
-        "release", found.state if found else "none", f"{found.digest} {found.message}" if found else ""
-    )
+    told = f"{found.digest} {found.message}" if found else ""
+    if found and found.warnings:
+        told += f". Warning: {found.warnings}"
+    table.add_row("release", found.state if found else "none", told)
     wide(console).print(table)

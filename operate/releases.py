@@ -124,6 +124,8 @@ def _notes(
         if release.holdout_key:
             passed = "" if release.state != LIVE or release.has_passed else ", not passed yet"
             lines.append(f"    hold-out set {release.holdout_key}{passed}")
+        if release.warnings:
+            lines.append(f"    Warning: {release.warnings}")
         if entry.report:
             lines.append(f"    {entry.report}")
     return lines

@@ -137,6 +137,8 @@ def _refreshed(at: Deployed, digest: str, before: Known) -> Known:
 def _end(known: Known, console: Terminal) -> int:
     release = known.release
     say(console, f"Release {release.digest} is {release.state}: {release.message or 'no reason given'}")
+    if release.warnings:
+        say(console, f"Warning: {release.warnings}")
     if known.report:
         say(console, f"Report: {known.report}")
     return 0 if release.state == LIVE and release.has_passed else 1

@@ -24,6 +24,11 @@ class GateProps(Props):
     maximum_mean_absolute_error: Fraction = Field(
         description="Mean absolute difference between a weight and the reference weight."
     )
+    minimum_balanced_accuracy: Fraction | None = Field(
+        default=None,
+        description="Mean of the labels' accuracies; labels with fewer than 10 hold-out examples are one. "
+        "Default: no limit; in any case its confidence interval must be above that of a constant answer.",
+    )
     minimum_examples: int = Field(
         ge=1, description="Hold-out examples that must be evaluated for the scores to count."
     )
@@ -47,13 +52,18 @@ class GateProps(Props):
     )
     not_worse: bool = Field(
         default=True,
-        description="Refuse a candidate that is worse than the live release: the whole 95 % confidence "
-        "interval of the difference must be beyond the margin. Default: true.",
+        description="Refuse a candidate unless it is shown not to be worse than the live release, and than "
+        "the best release of the same hold-out set: the one-sided 95 % bound of the difference must be "
+        "within the margin. Default: true.",
     )
-    non_inferiority_margin: Fraction = Field(
+    non_inferiority_margin: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.05,
+        description="How much worse than these a candidate may be in valid output and dominant-label "
+        "accuracy. A smaller margin needs more hold-out examples. Default: 0.05.",
+    )
+    error_margin: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.02,
-        description="How much worse than the live release a candidate may be in valid output, "
-        "dominant-label accuracy and mean absolute error. Default: 0.02.",
+        description="How much worse than these a candidate may be in mean absolute error. Default: 0.02.",
     )
     latency_margin: float = Field(
         default=0.25,

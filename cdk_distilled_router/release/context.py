@@ -30,6 +30,7 @@ from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput
 GATE = GateProps(
     minimum_valid_output=0.98,
     minimum_dominant_accuracy=0.85,
+    minimum_balanced_accuracy=0.75,
     maximum_mean_absolute_error=0.10,
     minimum_examples=200,
 )

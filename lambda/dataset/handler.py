@@ -17,11 +17,13 @@ from distilled_router.aws.clients import client
 from distilled_router.aws.custom_resource import Event, answer, answer_event, is_true
 from distilled_router.aws.errors import ResourceError, with_retries
 from distilled_router.aws.folder_claims import FolderClaim, rolls_back
+from distilled_router.aws.objects import Folder
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.cost.estimate import Volume
 from distilled_router.cost.limit import enforce_limit
 from distilled_router.data.dataset_rules import check_dataset
 from distilled_router.data.files import DataFile
+from distilled_router.data.findings import WARNINGS
 from distilled_router.data.preflight import Needs
 from distilled_router.env import ResourceEnv
 from distilled_router.task.task import Task
@@ -84,7 +86,7 @@ def handle(
     # A resource of an earlier version publishes both.
     publishes = str(event.properties.get("Publishes", ""))
     published = {name: source for name, source in sources.items() if publishes in {name, ""}}
-    _publish(event, list(published.values()), s3)
+    _publish(event, list(published.values()), report.warned(), s3)
     if rolls_back(event, _physical_id):
         _remove(event, event.old_properties, s3)
     uri = _physical_id(event.properties)
@@ -115,12 +117,14 @@ def _claim(event: Event, properties: Mapping[str, Any], s3: Any) -> FolderClaim:
     return FolderClaim(s3, bucket, _folder(properties), claimant, event.request_id)
 
 
-def _publish(event: Event, sources: Sequence[DataFile], s3: Any) -> None:
-    """Claim the folder and copy the files into it. Undo both if CloudFormation no longer waits for them."""
+def _publish(event: Event, sources: Sequence[DataFile], warnings: Sequence[str], s3: Any) -> None:
+    """Claim the folder and write files and warnings. Undo it if CloudFormation no longer waits for them."""
     bucket, folder = str(event.properties["Bucket"]), _folder(event.properties)
     with _claim(event, event.properties, s3).held(event.check_newest, retain=_is_retained(event.properties)):
         for source in sources:
             source.publish(bucket, f"{folder}{source.name}.jsonl")
+        if "holdout" in {source.name for source in sources}:
+            Folder(s3, bucket, folder).write(WARNINGS, {"warnings": warnings})
 
 
 def _remove(event: Event, properties: Mapping[str, Any], s3: Any) -> None:

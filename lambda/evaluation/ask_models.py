@@ -34,7 +34,7 @@ from evaluation.attempt import (
     kept_answers,
     row,
 )
-from evaluation.contenders import CANDIDATE, LIVE, STATIC, Contender
+from evaluation.contenders import CANDIDATE, LIVE, Contender, models_of
 from evaluation.metrics import Answer, Question
 from evaluation.unasked import Unasked
 
@@ -69,7 +69,7 @@ def ask_shard(digest: str, key: str, releases: Releases, evaluation: Evaluation)
     if shard not in plan["shards"]:
         return done(f"shard {shard} belongs to a deleted stack of the same name")
     questions = [Question(**row) for row in folder.rows(f"{QUESTIONS}{key}")]
-    contenders = [Contender(**one) for one in plan["contenders"]]
+    contenders = models_of(plan)
     asking = Asking(contenders, kept_answers(folder, plan, shard), evaluation.runtime, evaluation.task)
     number, end = len(folder.names(answers_folder(plan, shard))), time.monotonic() + ASK_SECONDS
     for part in batched(asking.left(questions), PART_QUESTIONS):
@@ -238,8 +238,6 @@ class Round:
 
 def ask(contender: Contender, question: Question, runtime: Any, task: Task) -> Answer:
     """Return a contender's answer, asked with the router's prompt, temperature and token limit."""
-    if contender.name == STATIC:
-        return Answer(question.id, task.static_weights)
     prompt = Prompt.base(task) if contender.full_prompt else Prompt.student(task)
     started = time.perf_counter()
     try:

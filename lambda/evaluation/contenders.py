@@ -1,33 +1,45 @@
-"""Contenders of an evaluation: the candidate, the live release, the base model and the static weights."""
+"""Contenders of an evaluation: the candidate, the live release, the base model and two constant answers."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from distilled_router.release.table import Release, Releases
+from distilled_router.task.task import Task
+from evaluation.label_groups import NONE, label_groups
 
 CANDIDATE, LIVE, BASE, STATIC = "candidate", "live", "base", "static"
+# The constant weights that are nearest to the hold-out set's references, label by label.
+CONSTANT = "constant"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A model endpoint, or the static weights, which need no call.
+    """A model endpoint, or constant weights.
 
     Attributes:
         endpoint: id or ARN to invoke.
         model: id or ARN of the model that decides the token price.
+        digest: the release's digest; empty if it is none.
         full_prompt: whether it gets the teacher's full prompt, like the router's fallback.
+        weights: the answer to every question, without a call; None for a model.
     """
 
     name: str
     title: str
     endpoint: str = ""
     model: str = ""
+    digest: str = ""
     full_prompt: bool = False
+    weights: Mapping[str, float] | None = None
 
 
 def contenders(release: Release, releases: Releases, base_model: str) -> list[Contender]:
-    """Return the contenders, the candidate first."""
+    """Return the models to ask, the candidate first."""
     share = releases.effective_route().live
     is_live = share is not None and share.digest == release.digest
     found = [
@@ -36,14 +48,76 @@ def contenders(release: Release, releases: Releases, base_model: str) -> list[Co
             title=f"{'live release' if is_live else 'candidate'} {release.digest}",
             endpoint=share.endpoint if share and is_live else release.endpoint,
             model=release.model_arn,
+            digest=release.digest,
         )
     ]
     if share and share.digest != release.digest:
         live = releases.get(share.digest)
         title, model = f"live release {share.digest}", live.model_arn if live else ""
-        found.append(Contender(name=LIVE, title=title, endpoint=share.endpoint, model=model))
+        endpoint = share.endpoint
+        found.append(Contender(name=LIVE, title=title, endpoint=endpoint, model=model, digest=share.digest))
     if base := base_model:
         found.append(
             Contender(name=BASE, title=f"{base}, full prompt", endpoint=base, model=base, full_prompt=True)
         )
-    return [*found, Contender(name=STATIC, title="static weights")]
+    return found
+
+
+def models_of(plan: Mapping[str, Any]) -> list[Contender]:
+    """Return the models of an evaluation's plan. Plans of earlier versions also name the static weights."""
+    return [Contender(**one) for one in plan["contenders"] if one["endpoint"]]
+
+
+def constants(references: Iterable[Mapping[str, float] | None], task: Task) -> list[Contender]:
+    """Return the contenders that give every question the same answer.
+
+    Args:
+        references: the right weights of the hold-out questions.
+        task: has the static weights.
+    """
+    static = Contender(name=STATIC, title="static weights", weights=task.static_weights)
+    known = [reference for reference in references if reference is not None]
+    if not known:
+        return [static]
+    weights = best_constant(known, label_groups(known, task))
+    shown = ", ".join(f"{label} {weight:.2f}" for label, weight in weights.items())
+    return [static, Contender(name=CONSTANT, title=f"best constant answer: {shown}", weights=weights)]
+
+
+def best_constant(references: Sequence[Mapping[str, float]], groups: Sequence[str]) -> dict[str, float]:
+    """Return constant weights that are near to the references, where each group counts as much as another.
+
+    They are the mean, or the median of each label if these are nearer: the best numbers, but their sum is
+    seldom 1, so they are scaled.
+    """
+    sizes = Counter(groups)
+    counted = sizes.keys() - {NONE}
+    parts = [1 / sizes[group] if group in counted else 0.0 for group in groups]
+    if len(counted) < 2:
+        parts = [1.0] * len(references)
+    columns = {label: [reference[label] for reference in references] for label in references[0]}
+    whole = math.fsum(parts)
+    means = {label: math.sumprod(column, parts) / whole for label, column in columns.items()}
+    middles = {label: _median(column, parts) for label, column in columns.items()}
+    total = math.fsum(middles.values())
+    scaled = {label: middle / total for label, middle in middles.items()} if total else means
+
+    def error(weights: Mapping[str, float]) -> float:
+        return math.fsum(
+            part * abs(value - weights[label])
+            for label, column in columns.items()
+            for value, part in zip(column, parts, strict=True)
+        )
+
+    return min((means, scaled), key=error)
+
+
+def _median(values: Sequence[float], parts: Sequence[float]) -> float:
+    """Return the value with half of the parts below or at it."""
+    ordered = sorted(zip(values, parts, strict=True))
+    half, passed = math.fsum(parts) / 2, 0.0
+    for value, part in ordered:
+        passed += part
+        if passed >= half - 1e-9:
+            return value
+    return ordered[-1][0]

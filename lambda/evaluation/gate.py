@@ -1,21 +1,25 @@
-"""The gate: decide by thresholds and by comparison with the live release whether a candidate passes."""
+"""The gate: decide by thresholds and comparisons whether a candidate passes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from distilled_router.release.gate import IGNORED_LATENCY_MS, Gate
+from evaluation.contenders import LIVE
 from evaluation.grades import Grades
-from evaluation.intervals import UNKNOWN, Estimate
-from evaluation.metrics import METRICS
+from evaluation.intervals import Estimate
+from evaluation.label_groups import LABEL_ROWS
+from evaluation.metrics import BALANCED, METRICS
 from evaluation.unasked import Unasked
 
-# Compared with the live release by paired differences.
+# Compared with the live and the best release by paired differences.
 PAIRED = ("valid_output", "dominant_accuracy", "mean_absolute_error")
 # Compared with the live release by the ratio of their confidence intervals' bounds.
 BY_RATIO = ("latency_p50_ms", "cost_per_1000_usd")
+# Compared with constant answers.
+ERROR, BALANCED_ERROR = "mean_absolute_error", "balanced_error"
 
 type Limit = Literal["least", "most"]
 LEAST: Limit = "least"
@@ -28,12 +32,12 @@ class Check:
 
     Attributes:
         name: the metric in words.
-        found: the candidate's value, or its difference to the live release.
-        low, high: bounds of the confidence interval.
+        found: the candidate's value, or its difference to another contender.
+        low, high: bounds of the confidence interval: 95 %, or one-sided bounds of 95 % for a difference.
         limit: the limit for the value or the interval.
         limit_is: whether the limit is the `least` or the `most` allowed.
         ok: whether the check passes.
-        against: `threshold`, or `live` for a comparison with the live release.
+        against: `threshold`, `chance`, or the contender that the candidate is compared with.
         reason: why the check fails; empty if it passes.
         is_known: whether what is checked is known. If not, a failed check is no judgement of the candidate.
     """
@@ -60,7 +64,7 @@ def asked(gate: Gate, candidate: Unasked, both: Unasked | None) -> list[Check]:
     """
     found = [("the candidate", "examples asked", candidate, "threshold")]
     if both is not None and gate.not_worse:
-        found.append(("the candidate and the live release", "examples that both were asked", both, "live"))
+        found.append(("the candidate and the live release", "examples that both were asked", both, LIVE))
     return [_asked(gate, *one) for one in found]
 
 
@@ -76,42 +80,69 @@ def _asked(gate: Gate, who: str, name: str, found: Unasked, against: str) -> Che
     return replace(check, is_known=ok)
 
 
-def checks(
-    gate: Gate,
-    candidate: Mapping[str, Estimate],
-    live: Mapping[str, Estimate] | None,
-    differences: Mapping[str, Estimate],
-    questions: int,
-    grades: Grades | None = None,
-) -> list[Check]:
-    """Return all checks of the gate.
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A contender that the candidate is compared with.
 
-    A threshold is compared with the value. A comparison with the live release fails only if the whole
-    confidence interval of the difference is beyond the non-inferiority margin, since with few questions a
-    difference may be chance.
+    Attributes:
+        against: its name.
+        whose: its name in the text of a reason.
+        differences: paired differences, candidate minus this one, with one-sided bounds of 95 %.
+    """
 
-    Args:
-        gate: the gate's settings.
-        candidate: its scores by metric.
-        live: the live release's scores; None if there is none.
-        differences: paired differences, candidate minus live, of the PAIRED metrics.
+    against: str
+    whose: str
+    differences: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the gate decides by.
+
+    Attributes:
         questions: the number of hold-out questions.
+        candidate: the candidate's scores by metric.
+        live: the live release's scores; None if there is none.
+        groups: how many groups of labels count in the balanced accuracy.
+        releases: the releases than which the candidate may not be worse.
+        constants: the constant answers than which it must be better.
         grades: the judge's grades; None without a judge.
     """
-    return [
-        *_thresholds(gate, candidate, questions),
-        *([_judge_score(grades, gate.minimum_judge_score)] if gate.minimum_judge_score is not None else []),
-        *(_beside(gate, candidate, live, differences) if live is not None and gate.not_worse else []),
-    ]
+
+    questions: int
+    candidate: Mapping[str, Estimate]
+    live: Mapping[str, Estimate] | None = None
+    groups: int = 0
+    releases: Sequence[Comparison] = ()
+    constants: Sequence[Comparison] = ()
+    grades: Grades | None = None
 
 
-def _thresholds(gate: Gate, candidate: Mapping[str, Estimate], questions: int) -> Iterator[Check]:
-    yield _threshold("examples", _count(questions), least=gate.minimum_examples)
+def checks(gate: Gate, given: Evidence) -> list[Check]:
+    """Return all checks of the gate.
+
+    A threshold is compared with the value. A comparison needs proof: that the candidate is not worse than a
+    release by more than the margin, and better than a constant answer.
+    """
+    least = gate.minimum_judge_score
+    found = [*_thresholds(gate, given), *_above_chance(given)]
+    found += [_judge_score(given.grades, least)] if least is not None else []
+    found += [check for one in given.constants for check in _better(one)]
+    if gate.not_worse:
+        found += [check for one in given.releases for check in _not_worse(gate, one)]
+        found += _by_ratio(gate, given.candidate, given.live) if given.live is not None else []
+    return found
+
+
+def _thresholds(gate: Gate, given: Evidence) -> Iterator[Check]:
+    candidate = given.candidate
+    yield _threshold("examples", _count(given.questions), least=gate.minimum_examples)
     yield _threshold("valid_output", candidate["valid_output"], least=gate.minimum_valid_output)
     accuracy = candidate["dominant_accuracy"]
     yield _threshold("dominant_accuracy", accuracy, least=gate.minimum_dominant_accuracy)
-    error = candidate["mean_absolute_error"]
-    yield _threshold("mean_absolute_error", error, most=gate.maximum_mean_absolute_error)
+    if gate.minimum_balanced_accuracy is not None:
+        yield _balanced(candidate[BALANCED], gate.minimum_balanced_accuracy)
+    yield _threshold(ERROR, candidate[ERROR], most=gate.maximum_mean_absolute_error)
     for name, limit in (
         ("latency_p95_ms", gate.maximum_latency_p95_ms),
         ("cost_per_1000_usd", gate.maximum_cost_per_1000_usd),
@@ -120,26 +151,60 @@ def _thresholds(gate: Gate, candidate: Mapping[str, Estimate], questions: int) -
             yield _threshold(name, candidate[name], most=limit)
 
 
-def _beside(
-    gate: Gate,
-    candidate: Mapping[str, Estimate],
-    live: Mapping[str, Estimate],
-    differences: Mapping[str, Estimate],
-) -> Iterator[Check]:
-    margin = gate.non_inferiority_margin
-    for name in PAIRED:
-        found = differences.get(name, UNKNOWN)
+def _balanced(found: Estimate, least: float) -> Check:
+    check = _threshold(BALANCED, found, least=least)
+    if found.is_known:
+        return check
+    text = f"{few_labels()}, so gate.minimum_balanced_accuracy {least:.3g} can't be checked; add queries"
+    return replace(check, reason=text, is_known=False)
+
+
+def few_labels() -> str:
+    """Return why the balanced accuracy is unknown."""
+    return f"no two labels have {LABEL_ROWS} hold-out queries each"
+
+
+def _above_chance(given: Evidence) -> Iterator[Check]:
+    """Yield the check that the candidate tells labels apart, if enough labels have queries."""
+    found = given.candidate[BALANCED]
+    if not found.is_known:
+        return
+    chance = 1 / given.groups
+    text = (
+        f"balanced accuracy is {found.value:.3g} (95 % interval {found.low:.3g} to {found.high:.3g}), and an "
+        f"answer that is always the same reaches {chance:.3g}"
+    )
+    yield _check(BALANCED, found, chance, LEAST, ok=found.low > chance, against="chance", reason=text)
+
+
+def _better(than: Comparison) -> Iterator[Check]:
+    for name, found in than.differences.items():
+        if not found.is_known:
+            continue  # the threshold check fails for a metric without a value
+        text = (
+            f"{_words(name)} is not surely less than that of {than.whose}: the difference is "
+            f"{found.value:+.3g}, or {found.high:+.3g} at worst (one-sided 95 % bound)"
+        )
+        yield _check(name, found, 0.0, MOST, ok=found.high < 0, against=than.against, reason=text)
+
+
+def _not_worse(gate: Gate, than: Comparison) -> Iterator[Check]:
+    for name, found in than.differences.items():
         if not found.is_known:
             continue  # the threshold check fails for a metric without a value
         higher = METRICS[name].better == "higher"
-        worst = found.high < -margin if higher else found.low > margin
-        limit = -margin if higher else margin
-        least, most = sorted((abs(found.low), abs(found.high)))
+        margin = gate.error_margin if name == ERROR else gate.non_inferiority_margin
+        worst, limit = (found.low, -margin) if higher else (found.high, margin)
         text = (
-            f"{_words(name)} is {abs(found.value):.3g} worse than the live release's (95 % interval "
-            f"{least:.3g} to {most:.3g}, allowed {margin:.3g})"
+            f"{_words(name)} may be worse than that of {than.whose} by more than {margin:.3g}: the "
+            f"difference is {found.value:+.3g}, or {worst:+.3g} at worst (one-sided 95 % bound)"
         )
-        yield _check(name, found, limit, LEAST if higher else MOST, ok=not worst, against="live", reason=text)
+        ok = worst >= limit if higher else worst <= limit
+        yield _check(name, found, limit, LEAST if higher else MOST, ok=ok, against=than.against, reason=text)
+
+
+def _by_ratio(gate: Gate, candidate: Mapping[str, Estimate], live: Mapping[str, Estimate]) -> Iterator[Check]:
+    """Yield the checks of latency and cost: refused only if surely higher, since load changes them."""
     for name in BY_RATIO:
         mine, theirs = candidate[name], live[name]
         if not (mine.is_known and theirs.is_known):
@@ -152,7 +217,7 @@ def _beside(
             f"{_words(name)} is {mine.value:.3g}, and the live release's is {theirs.value:.3g} (allowed "
             f"{1 + gate.latency_margin:.3g} times its upper bound, {limit:.3g})"
         )
-        yield _check(name, mine, limit, MOST, ok=not worst, against="live", reason=text)
+        yield _check(name, mine, limit, MOST, ok=not worst, against=LIVE, reason=text)
 
 
 def _threshold(name: str, found: Estimate, *, least: float | None = None, most: float | None = None) -> Check:
@@ -205,6 +270,7 @@ def _words(name: str) -> str:
     """Return a metric's name in words."""
     return {
         "dominant_accuracy": "dominant-label accuracy",
+        "balanced_error": "mean absolute error by label",
         "latency_p50_ms": "median latency (ms)",
         "latency_p95_ms": "latency at p95 (ms)",
         "cost_per_1000_usd": "cost of 1,000 queries (USD)",

@@ -1,23 +1,30 @@
-"""95 % confidence intervals of means and quantiles, by the bootstrap.
+"""Confidence intervals of means, shares and quantiles.
 
-The resamples have a fixed seed, so that equal answers give equal intervals.
+The rows of one family are much alike, so they are drawn together: a bootstrap of families. It is blind where
+all rows have the same value, and too narrow where nearly all have. So the interval of a share is at least as
+wide as the closed form for as many independent rows as the families count for. The resamples have a fixed
+seed, so that equal answers give equal intervals.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from operator import itemgetter
+from statistics import NormalDist
+
+from distilled_router.release.power import LEVEL, effective_rows
 
 RESAMPLES = 1_000
-# More rows than this are resampled in groups of nearly equal size, which bounds the time. The interval stays
-# the same: group means vary less, in proportion to the smaller number of groups.
+# More families than this are resampled in groups of nearly equal size, which bounds the time. The interval
+# stays the same: group means vary less, in proportion to the smaller number of groups.
 MOST_GROUPS = 1_000
 CONFIDENCE = 0.95
-# Standard deviations on either side of the mean that hold CONFIDENCE of a normal distribution.
-_DEVIATIONS = 1.959963984540054
+# Confidence of the intervals that the gate tests: each end is a one-sided bound of 95 %.
+BOUNDS = 1 - 2 * LEVEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +44,57 @@ class Estimate:
 
 UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
 
+type Column = Sequence[float | None]
+"""Values by row, None for a missing value."""
+
 
 def means(
-    columns: Mapping[str, Sequence[float | None]], *, resamples: int = RESAMPLES
+    columns: Mapping[str, Column],
+    families: Sequence[int] = (),
+    *,
+    shares: Collection[str] = (),
+    paired_shares: Collection[str] = (),
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
 ) -> dict[str, Estimate]:
     """Return the mean of every column with its confidence interval.
 
     Args:
-        columns: values by row, None for a missing value; all of the same length. Rows are resampled with all
-            columns, so that a column may hold paired differences.
+        columns: values by row, all of the same length. Families are resampled with all columns, so that a
+            column may hold paired differences.
+        families: the family of each row; empty if each row is its own.
+        shares: the columns of zeros and ones.
+        paired_shares: the columns of differences of zeros and ones.
         resamples: the number of resamples.
+        confidence: of the two-sided intervals.
     """
-    rows = len(next(iter(columns.values()), ()))
-    groups = min(rows, MOST_GROUPS)
-    grouped = {name: _grouped(values, groups) for name, values in columns.items()}
-    grouped = {name: (sums, counts) for name, (sums, counts) in grouped.items() if any(counts)}
-    # Columns with one value in every group: no need to count rows in each resample.
-    whole = {name for name, (_, counts) in grouped.items() if all(count == 1 for count in counts)}
-    drawn: dict[str, list[float]] = {name: [] for name in grouped}
-    source = random.Random(rows)  # noqa: S311  # a sample, no secret
-    for _ in range(resamples if rows else 0):
-        pick = _picker(source.choices(range(groups), k=groups))
-        for name, (sums, counts) in grouped.items():
-            if count := groups if name in whole else sum(pick(counts)):
-                drawn[name].append(sum(pick(sums)) / count)
-    return {
-        name: _estimate(*grouped[name], sorted(drawn[name])) if name in grouped else UNKNOWN
-        for name in columns
-    }
+    sample = _Sample(columns, families, resamples)
+    found = {name: sample.mean(name, confidence) for name in columns}
+    for names, widened in ((shares, _share), (paired_shares, _paired)):
+        for name in names:
+            if found[name].is_known:
+                found[name] = widened(found[name], columns[name], sample.families, confidence)
+    return found
+
+
+def mean_of_means(
+    columns: Mapping[str, Column],
+    families: Sequence[int] = (),
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
+    """Return the mean of the columns' means with its confidence interval; unknown if one has no value."""
+    sample = _Sample(columns, families, resamples)
+    parts = [sample.mean(name, confidence) for name in columns]
+    if not parts or not all(part.is_known for part in parts):
+        return UNKNOWN
+    drawn = []
+    for found in zip(*(sample.drawn[name] for name in columns), strict=True):
+        known = [value for value in found if value is not None]
+        drawn.append(math.fsum(known) / len(known) if known else None)
+    value = math.fsum(part.value for part in parts) / len(parts)
+    return _estimate(value, sum(part.rows for part in parts), drawn, confidence)
 
 
 def quantile(values: Sequence[float], part: float) -> Estimate:
@@ -76,7 +106,7 @@ def quantile(values: Sequence[float], part: float) -> Estimate:
     ordered, count = sorted(values), len(values)
     if not ordered:
         return UNKNOWN
-    spread = _DEVIATIONS * math.sqrt(count * part * (1 - part))
+    spread = _deviations(CONFIDENCE) * math.sqrt(count * part * (1 - part))
 
     def at(place: float) -> float:
         return ordered[min(max(math.ceil(place) - 1, 0), count - 1)]
@@ -85,22 +115,110 @@ def quantile(values: Sequence[float], part: float) -> Estimate:
     return Estimate(at(middle), at(middle - spread), at(middle + spread), count)
 
 
+class _Sample:
+    """The rows of some columns, grouped by family, and the columns' means in every resample."""
+
+    def __init__(self, columns: Mapping[str, Column], families: Sequence[int], resamples: int) -> None:
+        rows = len(next(iter(columns.values()), ()))
+        self.families = list(families) if families else list(range(rows))
+        numbers: dict[int, int] = {}
+        for family in self.families:
+            numbers.setdefault(family, len(numbers))
+        self._groups = min(len(numbers), MOST_GROUPS)
+        places = [numbers[family] % self._groups for family in self.families]
+        self._grouped = {name: self._by_group(values, places) for name, values in columns.items()}
+        self.drawn = self._draw(resamples if rows else 0)
+
+    def mean(self, name: str, confidence: float) -> Estimate:
+        """Return a column's mean with its confidence interval."""
+        sums, counts = self._grouped[name]
+        rows = sum(counts)
+        return _estimate(math.fsum(sums) / rows, rows, self.drawn[name], confidence) if rows else UNKNOWN
+
+    def _by_group(self, values: Column, places: Sequence[int]) -> tuple[list[float], list[int]]:
+        """Return sums and counts of values by group."""
+        sums, counts = [0.0] * self._groups, [0] * self._groups
+        for place, value in zip(places, values, strict=True):
+            if value is not None:
+                sums[place] += value
+                counts[place] += 1
+        return sums, counts
+
+    def _draw(self, resamples: int) -> dict[str, list[float | None]]:
+        """Return the columns' means by resample, None where a resample has no value of a column."""
+        drawn: dict[str, list[float | None]] = {name: [] for name in self._grouped}
+        known = {name: found for name, found in self._grouped.items() if any(found[1])}
+        # Columns with one value in every group: no need to count rows in each resample.
+        whole = {name for name, (_, counts) in known.items() if all(count == 1 for count in counts)}
+        source = random.Random(self._groups)  # noqa: S311  # a sample, no secret
+        for _ in range(resamples):
+            pick = _picker(source.choices(range(self._groups), k=self._groups))
+            for name, (sums, counts) in known.items():
+                count = self._groups if name in whole else sum(pick(counts))
+                drawn[name].append(sum(pick(sums)) / count if count else None)
+        return drawn
+
+
 def _picker(places: Sequence[int]) -> Callable[[Sequence[float]], Sequence[float]]:
     """Return a function that picks the values at these places; itemgetter returns no tuple for one place."""
     return itemgetter(*places) if len(places) > 1 else lambda values: (values[places[0]],)
 
 
-def _grouped(values: Sequence[float | None], groups: int) -> tuple[list[float], list[int]]:
-    """Return sums and counts of values by group; row i is in group i modulo `groups`."""
-    sums, counts = [0.0] * groups, [0] * groups
-    for place, value in enumerate(values):
-        if value is not None:
-            sums[place % groups] += value
-            counts[place % groups] += 1
-    return sums, counts
+def _estimate(value: float, rows: int, drawn: Sequence[float | None], confidence: float) -> Estimate:
+    ordered, tail = sorted(one for one in drawn if one is not None), (1 - confidence) / 2
+    if not ordered:
+        return Estimate(value, value, value, rows)
+    last = len(ordered) - 1
+    low, high = (
+        ordered[min(int(tail * len(ordered)), last)],
+        ordered[min(int((1 - tail) * len(ordered)), last)],
+    )
+    return Estimate(value, low, high, rows)
 
 
-def _estimate(sums: Sequence[float], counts: Sequence[int], drawn: Sequence[float]) -> Estimate:
-    rows, tail = sum(counts), (1 - CONFIDENCE) / 2
-    low, high = drawn[int(tail * len(drawn))], drawn[min(int((1 - tail) * len(drawn)), len(drawn) - 1)]
-    return Estimate(math.fsum(sums) / rows, low, high, rows)
+def _share(found: Estimate, values: Column, families: Sequence[int], confidence: float) -> Estimate:
+    """Return a share's estimate, at least as wide as Wilson's interval; exact where all rows agree."""
+    rows = _rows(values, families)
+    if found.value in (0.0, 1.0):
+        most = _exact(rows)
+        return replace(found, low=found.value and 1 - most, high=found.value or most)
+    square = _deviations(confidence) ** 2
+    middle = (found.value + square / (2 * rows)) / (1 + square / rows)
+    spread = math.sqrt(square * (found.value * (1 - found.value) + square / (4 * rows)) / rows)
+    return _at_least(found, middle, spread / (1 + square / rows))
+
+
+def _paired(found: Estimate, values: Column, families: Sequence[int], confidence: float) -> Estimate:
+    """Return the estimate of a difference of two shares, at least as wide as its closed form.
+
+    Closed form: Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions
+    based on paired data", 2012. Exact where both are right on the same rows.
+    """
+    rows, known = _rows(values, families), [value for value in values if value is not None]
+    if not any(known):
+        return replace(found, low=-_exact(rows), high=_exact(rows))
+    more, less = (
+        (rows * sum(sign * value > 0 for value in known) / len(known) + 1) / (rows + 2) for sign in (1, -1)
+    )
+    spread = _deviations(confidence) * math.sqrt((more + less - (more - less) ** 2) / (rows + 2))
+    return _at_least(found, more - less, spread)
+
+
+def _at_least(found: Estimate, middle: float, spread: float) -> Estimate:
+    return replace(found, low=min(found.low, middle - spread), high=max(found.high, middle + spread))
+
+
+def _exact(rows: float) -> float:
+    """Return the one-sided 95 % bound of a share of which none was seen (Clopper and Pearson)."""
+    return 1.0 - math.pow(LEVEL, 1 / rows)
+
+
+def _rows(values: Column, families: Sequence[int]) -> float:
+    """Return the effective rows of those that have a value."""
+    known = (family for value, family in zip(values, families, strict=True) if value is not None)
+    return effective_rows(Counter(known).values())
+
+
+def _deviations(confidence: float) -> float:
+    """Return how many standard deviations around the mean hold this part of a normal distribution."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)

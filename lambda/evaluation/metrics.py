@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from distilled_router.task.task import Task
+from evaluation.label_groups import LABEL_ROWS
 
+# A metric over all rows, not of one answer.
+BALANCED = "balanced_accuracy"
 # Weights are equal if they differ by less: references have whole percents.
 SAME = 0.005
 NEAR = 1e-9
@@ -25,7 +28,7 @@ class Question:
     """One query of an evaluation.
 
     `reference` is None if the right weights are unknown. `variant_of` is the id of the original question of a
-    variant, otherwise empty.
+    variant, otherwise empty. Questions of one `family` are much alike; -1 is none, a question of its own.
     """
 
     id: str
@@ -33,6 +36,7 @@ class Question:
     query: str
     reference: Mapping[str, float] | None
     variant_of: str = ""
+    family: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +123,24 @@ METRICS: Mapping[str, Metric] = {
     ),
 }
 
+_BALANCED = Metric(
+    "Balanced accuracy",
+    "share",
+    "higher",
+    f"mean of the dominant label's accuracy by label; those with fewer than {LABEL_ROWS} queries are one",
+)
+
 LATENCIES: Mapping[str, float] = {"latency_p50_ms": 0.50, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
 """Latency metrics, and their quantiles."""
 
 
 def shown() -> dict[str, dict[str, str]]:
     """Return the report's description of each metric, by name."""
-    found = {
-        name: {"title": metric.title, "unit": metric.unit, "better": metric.better, "meaning": metric.meaning}
-        for name, metric in METRICS.items()
-    }
+    found: dict[str, dict[str, str]] = {}
+    for name, metric in METRICS.items():
+        found[name] = _shown(metric)
+        if name == "dominant_accuracy":
+            found[BALANCED] = _shown(_BALANCED)
     for name, part in LATENCIES.items():
         meaning = f"time within which {part:.0%} of the answers arrived"
         found[name] = {
@@ -140,6 +152,10 @@ def shown() -> dict[str, dict[str, str]]:
     meaning = "variants with all weights within 0.10 of those for the original query"
     found["consistency"] = {"title": "Consistency", "unit": "share", "better": "higher", "meaning": meaning}
     return found
+
+
+def _shown(metric: Metric) -> dict[str, str]:
+    return {name: getattr(metric, name) for name in ("title", "unit", "better", "meaning")}
 
 
 def rubric(reference: Mapping[str, float], weights: Mapping[str, float] | None, task: Task) -> int:

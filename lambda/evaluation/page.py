@@ -24,6 +24,7 @@ _NAMES = {
     "live": "Live release",
     "base": "Base model",
     "static": "Static weights",
+    "constant": "Best constant",
 }
 _FIGURES = ("valid_output", "dominant_accuracy", "mean_absolute_error", "latency_p50_ms", "cost_per_1000_usd")
 _PARTS = ("valid_output", "dominant_accuracy", "within_0_10", "mean_absolute_error")
@@ -77,6 +78,9 @@ def _decision(report: Report) -> str:
         if "live" in _contenders(report)
         else '<p class="note">No release is live yet, so there is no comparison.</p>'
     )
+    warnings = "".join(f"<li>{text(warning)}</li>" for warning in report.get("warnings") or ())
+    if warnings:
+        note += f'<h2>Warnings</h2><ul class="warnings">{warnings}</ul>'
     return (
         f'<header class="decision{"" if passed else " refused"}"><h1>{_decided(report)}</h1>'
         f"<p>Release <code>{text(report.get('release'))}</code>, attempt {text(report.get('attempt'))}"
@@ -120,13 +124,37 @@ def _checks(report: Report) -> str:
             figure(check[key], "") if is_number(check.get(key)) else UNKNOWN for key in ("found", "limit")
         )
         decision = "yes" if check.get("ok") else '<span class="no">no</span>'
-        against = "against the live release" if check.get("against") == "live" else text(check.get("against"))
+        against = _against(str(check.get("against")))
         bound = f"at {text(check.get('limit_is'))} {limit}" if limit != UNKNOWN else limit
         between = interval(check.get("low"), check.get("high"), "") or UNKNOWN
         rows.append([f"{text(check.get('name'))}<small>{against}</small>", found, between, bound, decision])
     head = ("Check", "Value", "95 % interval", "Limit", "OK")
-    note = '<p class="note">Shares and weights are from 0 to 1, as in the settings of the gate.</p>'
-    return f"<h2>Checks of the gate</h2>{note}{table('Checks of the gate', head, rows)}"
+    note = (
+        "Shares and weights are from 0 to 1, as in the settings of the gate. A comparison needs proof: its "
+        "interval's ends are one-sided bounds of 95 %."
+    )
+    shown = table("Checks of the gate", head, rows)
+    return f'<h2>Checks of the gate</h2><p class="note">{note}</p>{shown}{_power(report)}'
+
+
+def _against(name: str) -> str:
+    if name in ("threshold", "chance"):
+        return name
+    return f"against {'the live release' if name == 'live' else text(name)}"
+
+
+def _power(report: Report) -> str:
+    """Return what the hold-out set can show; empty in reports of earlier versions."""
+    power = report.get("power")
+    if not power:
+        return ""
+    how = "measured" if power.get("is_measured") else "assumed"
+    differing = figure(power.get("discordance") or 0.0, "share")
+    return (
+        f'<p class="note">What the hold-out set can show: {power.get("rows") or 0:,} queries in '
+        f"{power.get('families') or 0:,} families of similar ones count as {text(power.get('shown'))}, if "
+        f"two models differ in {differing} of the queries ({how}).</p>"
+    )
 
 
 def _judge(report: Report) -> str:
@@ -171,8 +199,8 @@ def _side_by_side(report: Report) -> str:
     if compared:
         head.append("Candidate \N{MINUS SIGN} live")
         note += (
-            " Differences are paired by question, of those that both could be asked. Those of shares are in "
-            "percentage points."
+            " Differences are paired by question, of those that both could be asked; their intervals end at "
+            "one-sided bounds of 95 %. Those of shares are in percentage points."
         )
     return f'<h2>Side by side</h2><p class="note">{note}</p>{table("Metrics by contender", head, rows)}'
 

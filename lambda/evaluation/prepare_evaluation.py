@@ -13,6 +13,7 @@ from distilled_router.aws.errors import ReplacedError, code, is_missing
 from distilled_router.aws.objects import Folder, Published
 from distilled_router.aws.state_machine import StageResult, done, not_in_progress
 from distilled_router.data.conversation import Example, examples
+from distilled_router.data.findings import WARNINGS
 from distilled_router.release.table import Release, Releases
 from evaluation.attempt import PLAN, QUESTIONS, Evaluation, Plan
 from evaluation.contenders import contenders
@@ -42,10 +43,16 @@ def prepare(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
             folder.write_rows(f"{QUESTIONS}{name}.jsonl", rows)
             names.append(name)
         asked_of = [asdict(one) for one in contenders(release, releases, evaluation.base_model)]
-        plan = {"life": life, "contenders": asked_of, "shards": names, "questions": len(asked)}
+        plan = {
+            "life": life,
+            "contenders": asked_of,
+            "shards": names,
+            "questions": len(asked),
+            "warnings": _warnings(release, evaluation),
+        }
         folder.write(PLAN, plan)
     others = len(plan["contenders"]) - 1
-    message = f"{plan['questions']} questions to the candidate and {others} others"
+    message = f"{plan['questions']} questions to the candidate and {others} other models"
     return done(message) if releases.evaluating(digest, message) else not_in_progress(digest)
 
 
@@ -72,6 +79,19 @@ def _traffic(evaluation: Evaluation) -> list[Example]:
             return []
         raise
     except ValueError:
+        return []
+
+
+def _warnings(release: Release, evaluation: Evaluation) -> list[str]:
+    """Return what the check of the data set warned of; nothing if an earlier version published the data."""
+    folder = evaluation.key_of(release).rpartition("/")[0]
+    try:
+        found = Folder(evaluation.s3, evaluation.bucket, f"{folder}/").read(WARNINGS)
+        return [str(warning) for warning in found["warnings"]] if found else []
+    except (ClientError, ValueError, LookupError, TypeError) as error:
+        # S3 also denies access to a missing object, unless the caller may list the bucket.
+        if isinstance(error, ClientError) and code(error) != "AccessDenied":
+            raise
         return []
 
 

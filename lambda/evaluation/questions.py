@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from distilled_router.data.conversation import Example
 from distilled_router.data.limits import HOLDOUT_ROWS
+from distilled_router.data.similarity import families
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
 from evaluation.metrics import Question
@@ -36,9 +37,11 @@ def questions(
     `slice_queries` is the number of hold-out queries with a variant in each slice; 0 means no slices. Queries
     of `traffic` are like trained ones, and a slice of their own.
     """
+    chosen = spread(holdout, MOST_QUESTIONS)
+    alike = families([example.query for example in chosen])
     asked = [
-        Question(f"{HOLDOUT}-{number:06d}", HOLDOUT, example.query, example.weights)
-        for number, example in enumerate(spread(holdout, MOST_QUESTIONS))
+        Question(f"{HOLDOUT}-{number:06d}", HOLDOUT, example.query, example.weights, family=family)
+        for number, (example, family) in enumerate(zip(chosen, alike, strict=True))
     ]
     yield from asked
     if not slice_queries:
@@ -50,7 +53,9 @@ def questions(
         for number, question in enumerate(part):
             query = change(question.query, number)
             if query != question.query and len(query) <= task.max_query_characters:
-                yield Question(f"{name}-{number:06d}", name, query, question.reference, question.id)
+                yield replace(
+                    question, id=f"{name}-{number:06d}", slice=name, query=query, variant_of=question.id
+                )
     for number, query in enumerate(robustness.out_of_domain):
         yield Question(f"out_of_domain-{number:06d}", "out_of_domain", query, None)
     for number, example in enumerate(robustness.other_languages):

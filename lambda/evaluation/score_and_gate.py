@@ -4,59 +4,43 @@ from __future__ import annotations
 
 import json
 import math
-from bisect import bisect_right
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any
 
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress
-from distilled_router.cost.prices import PriceError, Prices
+from distilled_router.data.balance import imbalances
 from distilled_router.release.gate import Gate
+from distilled_router.release.power import DISCORDANT_SHARE, described, effective_rows
 from distilled_router.release.table import Release, Releases
-from distilled_router.task.task import Task
-from evaluation.attempt import PLAN, Evaluation, answers_of, questions_of
-from evaluation.contenders import BASE, CANDIDATE, LIVE, Contender
-from evaluation.gate import PAIRED, asked, checks
+from evaluation.attempt import PLAN, Evaluation, Plan, answers_of, questions_of
+from evaluation.best_releases import best_releases
+from evaluation.contenders import BASE, CANDIDATE, CONSTANT, LIVE, STATIC, constants, models_of
+from evaluation.gate import (
+    BALANCED_ERROR,
+    ERROR,
+    PAIRED,
+    Comparison,
+    Evidence,
+    asked,
+    checks,
+    few_labels,
+)
 from evaluation.grade_answers import kept_grades
 from evaluation.grades import Grades
-from evaluation.intervals import RESAMPLES, Estimate, means, quantile
-from evaluation.metrics import LATENCIES, METRICS, NEAR, Answer, Question, distances, shown, values
+from evaluation.intervals import BOUNDS, Estimate, mean_of_means, means
+from evaluation.label_groups import NONE, by_group
+from evaluation.metrics import BALANCED, Answer, Question, distances, shown
 from evaluation.page import page
 from evaluation.questions import HOLDOUT
+from evaluation.scored import SHARES, Row, Scored, families_of, plain
 from evaluation.unasked import Unasked
 
 WORST = 20
-# Largest numbers of words of the first two length groups; the third has longer queries.
-LENGTHS = (3, 7)
-# Lower bounds of the latency ranges in milliseconds; the last range is open.
-LATENCY_EDGES = (
-    0,
-    10,
-    20,
-    30,
-    50,
-    75,
-    100,
-    150,
-    200,
-    300,
-    400,
-    500,
-    600,
-    800,
-    1_000,
-    1_500,
-    2_000,
-    3_000,
-    5_000,
-)
-QUANTILES = (0.05, 0.25, 0.50, 0.75, 0.95)
+_TITLES = {STATIC: "static weights", CONSTANT: "best constant answer"}
 AGAIN = "Raise release.attempt to evaluate the candidate again."
-
-type Values = Mapping[str, float | None]
 
 
 def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResult:
@@ -73,25 +57,46 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
             f"not evaluated: {len(left)} of {len(asked)} questions were not asked, starting with "
             f"{left[0].id}. AskModels was stopped, timed out or had too little memory: see its log. {AGAIN}"
         )
-    scored = [
-        Scored(contender, given[contender.name], asked, evaluation.task, evaluation.resamples)
-        for contender in (Contender(**one) for one in plan["contenders"])
-    ]
+    scored = _scored(plan, asked, given, evaluation)
     grades = kept_grades(release, folder, evaluation.judge) if evaluation.judge else None
-    found = report_of(scored, evaluation.gate, _identity(release, asked, evaluation), grades)
+    best, lost = best_releases(release, scored, releases, evaluation)
+    found = report_of(scored, evaluation.gate, _identity(release, asked, evaluation), grades, best)
+    found["warnings"] = list(
+        dict.fromkeys([*_warnings(scored, evaluation), *plan.get("warnings", ()), *lost])
+    )
     folder.write("report.json", found)
     folder.write_page("report.html", page(found))
     result, scores = told(found)
-    kept = {"scores": json.dumps(scores, allow_nan=False), "report": folder.uri("report.html")}
+    warnings = "; ".join(found["warnings"])
+    kept = {
+        "scores": json.dumps(scores, allow_nan=False),
+        "report": folder.uri("report.html"),
+        "warnings": warnings,
+    }
     passed = {"passed_on": release.holdout_key, "passed": json.dumps(kept)} if found["passed"] else {}
     releases.update(digest, **kept, **passed)
-    message = f"{result['message']}{_silent_fallback(scored)}"
+    message = f"{result['message']}{f'. Warning: {warnings}' if warnings else ''}"
     if release.is_reevaluated and not found["passed"]:
         message += (
             f". Live release {digest} was evaluated on another hold-out set, {found['data']['holdout']}, and "
             "continues to serve. To go back to the release before it: make rollback."
         )
     return {**result, "message": message}
+
+
+def _scored(
+    plan: Plan, asked: Sequence[Question], given: Mapping[str, Mapping[str, Answer]], evaluation: Evaluation
+) -> list[Scored]:
+    """Return the scores of the models that were asked, and of the constant answers."""
+    task, resamples = evaluation.task, evaluation.resamples
+    found = [
+        Scored(contender, given[contender.name], asked, task, resamples) for contender in models_of(plan)
+    ]
+    references = (question.reference for question in asked if question.slice == HOLDOUT)
+    for contender in constants(references, task):
+        answers = {question.id: Answer(question.id, contender.weights) for question in asked}
+        found.append(Scored(contender, answers, asked, task, resamples))
+    return found
 
 
 def _identity(release: Release, asked: Sequence[Question], evaluation: Evaluation) -> dict[str, Any]:
@@ -143,14 +148,25 @@ def _refused(report: Mapping[str, Any]) -> str:
     return f"refused by the gate: {reasons}{_first_problem(report)}"
 
 
-def _silent_fallback(scored: Sequence[Scored]) -> str:
-    """Return the part of the message that names a base model without any answer; '' if it has one."""
-    base = next((one for one in scored if one.contender.name == BASE), None)
+def _warnings(scored: Sequence[Scored], evaluation: Evaluation) -> Iterator[str]:
+    """Yield what a reader of the decision should know, whatever it is."""
+    by_name, task = {one.contender.name: one for one in scored}, evaluation.task
+    candidate = by_name[CANDIDATE]
+    yield from _silent_fallback(by_name.get(BASE))
+    references = Counter(tuple((question.reference or {}).items()) for question, _ in candidate.holdout)
+    groups = [(task.dominants(dict(weights)), count) for weights, count in references.items()]
+    yield from (f"holdout: {problem}" for problem in imbalances(groups, task.labels))
+    if not candidate.overall[BALANCED].is_known:
+        yield f"holdout: {few_labels()}, so the balanced accuracy is unknown"
+
+
+def _silent_fallback(base: Scored | None) -> Iterator[str]:
+    """Yield the warning about a base model without any answer."""
     answers = [base.answer(question) for question, _ in base.rows] if base else []
     if base is None or any(answer.weights for answer in answers):
-        return ""
-    return (
-        f". router.base_model {base.contender.endpoint} answered none of {len(answers)} questions, so static "
+        return
+    yield (
+        f"router.base_model {base.contender.endpoint} answered none of {len(answers)} questions, so static "
         f"weights are the only fallback: {answers[0].problem if answers else 'not asked'}"
     )
 
@@ -158,146 +174,6 @@ def _silent_fallback(scored: Sequence[Scored]) -> str:
 def _first_problem(report: Mapping[str, Any]) -> str:
     problem = next((one["problem"] for one in report["worst"] if one["problem"]), "")
     return f". First problem: {problem}" if problem else ""
-
-
-class Scored:
-    """One contender's scored answers. `rows` holds each question with its answer's values, in order."""
-
-    def __init__(
-        self,
-        contender: Contender,
-        answers: Mapping[str, Answer],
-        questions: Sequence[Question],
-        task: Task,
-        resamples: int = RESAMPLES,
-    ) -> None:
-        """Score the answers; a question without one could not be asked."""
-        self.contender = contender
-        self.resamples = resamples
-        self._task = task
-        self._answers = answers
-        self._cost = _cost(contender)
-        self.rows: list[tuple[Question, Values]] = [
-            (question, values(question, self.answer(question), task, self._cost)) for question in questions
-        ]
-
-    def answer(self, question: Question) -> Answer:
-        """Return the answer to a question."""
-        return self._answers.get(question.id) or Answer(question.id, None, unavailable="not_asked")
-
-    def was_asked(self, question: Question) -> bool:
-        """Return whether the question could be asked."""
-        return self.answer(question).was_asked
-
-    def unasked(self, rows: Iterable[tuple[Question, Values]]) -> Unasked:
-        """Return what could not be asked of these rows."""
-        return Unasked.among(self.answer(question) for question, _ in rows)
-
-    @cached_property
-    def holdout(self) -> list[tuple[Question, Values]]:
-        """Return the rows of the hold-out set."""
-        return [row for row in self.rows if row[0].slice == HOLDOUT]
-
-    @cached_property
-    def overall(self) -> dict[str, Estimate]:
-        """Return the scores on the hold-out set."""
-        return self.scores(self.holdout)
-
-    def means(self, columns: Mapping[str, Sequence[float | None]]) -> dict[str, Estimate]:
-        """Return the mean of every column with its interval, by this evaluation's number of resamples."""
-        return means(columns, resamples=self.resamples)
-
-    def scores(self, rows: Sequence[tuple[Question, Values]]) -> dict[str, Estimate]:
-        """Return the scores of these rows by metric, with latencies."""
-        found = self.means({name: [value[name] for _, value in rows] for name in METRICS})
-        times = [answer.latency_ms for question, _ in rows if (answer := self.answer(question)).was_given]
-        return found | {name: quantile(times, part) for name, part in LATENCIES.items()}
-
-    def document(self) -> dict[str, Any]:
-        """Return the contender's part of the report."""
-        rows, task = self.holdout, self._task
-        by_label, by_length = defaultdict(list), defaultdict(list)
-        for row in rows:
-            assert row[0].reference is not None
-            by_label[task.dominant(dict(row[0].reference))].append(row)
-            by_length[_length(row[0].query)].append(row)
-        lengths = [name for name in _LENGTH_NAMES if name in by_length]
-        return {
-            "title": self.contender.title,
-            "endpoint": self.contender.endpoint,
-            "unasked": self.unasked(self.rows).document(),
-            "metrics": plain(self.overall),
-            "by_label": {label: self._part(by_label[label]) for label in task.labels if label in by_label},
-            "by_length": {name: self._part(by_length[name]) for name in lengths},
-            "slices": self._slices(),
-            "confusion": self._confusion(rows),
-            "label_errors": self._label_errors(rows),
-            "latency": self._latency(rows),
-        }
-
-    def _part(self, rows: Sequence[tuple[Question, Values]]) -> dict[str, Any]:
-        return {"rows": self.unasked(rows).asked, "metrics": plain(self.scores(rows))}
-
-    def _slices(self) -> dict[str, Any]:
-        by_slice: dict[str, list[tuple[Question, Values]]] = defaultdict(list)
-        for row in self.rows:
-            if row[0].slice != HOLDOUT:
-                by_slice[row[0].slice].append(row)
-        found = {}
-        for name, rows in by_slice.items():
-            part = self._part(rows)
-            same = self.means({"consistency": [self._is_consistent(question) for question, _ in rows]})
-            part["metrics"] |= plain(same)
-            found[name] = part
-        return found
-
-    def _is_consistent(self, question: Question) -> float | None:
-        """Return 1 if a variant's weights are within 0.10 of its original's, else 0.
-
-        None for an original, and if one of both could not be asked.
-        """
-        mine, first = self.answer(question), self._answers.get(question.variant_of)
-        if first is None or not (mine.was_asked and first.was_asked):
-            return None
-        if mine.weights is None or first.weights is None:
-            return 0.0
-        return float(max(distances(first.weights, mine.weights)) <= 0.10 + NEAR)
-
-    def _confusion(self, rows: Iterable[tuple[Question, Values]]) -> dict[str, dict[str, int]]:
-        """Return the confusion matrix: counts of answered labels by the reference's dominant label."""
-        found: dict[str, Counter[str]] = {label: Counter() for label in self._task.labels}
-        for question, _ in rows:
-            if not self.was_asked(question):
-                continue
-            assert question.reference is not None
-            weights, tied = self.answer(question).weights, self._task.dominants(dict(question.reference))
-            given = self._task.dominant(dict(weights)) if weights else "invalid"
-            # If the answered label is one of the reference's tied labels, it counts as right.
-            found[given if given in tied else self._task.dominant(dict(question.reference))][given] += 1
-        return {label: dict(counts) for label, counts in found.items()}
-
-    def _label_errors(self, rows: Iterable[tuple[Question, Values]]) -> dict[str, list[float]]:
-        """Return quantiles of the signed error, weight minus reference, by label."""
-        errors: dict[str, list[float]] = {label: [] for label in self._task.labels}
-        for question, _ in rows:
-            weights, reference = self.answer(question).weights, question.reference
-            if weights is None or reference is None:
-                continue
-            for label, found in errors.items():
-                found.append(weights[label] - reference[label])
-        return {
-            label: [round(quantile(found, part).value, 4) for part in QUANTILES]
-            for label, found in errors.items()
-            if found
-        }
-
-    def _latency(self, rows: Iterable[tuple[Question, Values]]) -> dict[str, list[int]]:
-        counts = [0] * len(LATENCY_EDGES)
-        for question, _ in rows:
-            answer = self.answer(question)
-            if answer.was_given:
-                counts[bisect_right(LATENCY_EDGES, answer.latency_ms) - 1] += 1
-        return {"edges_ms": list(LATENCY_EDGES), "counts": counts}
 
 
 def unasked_of_both(candidate: Scored, other: Scored) -> Unasked:
@@ -312,16 +188,28 @@ def unasked_of_both(candidate: Scored, other: Scored) -> Unasked:
 def differences(candidate: Scored, other: Scored) -> dict[str, Estimate]:
     """Return paired differences, candidate minus other, of the PAIRED metrics on the hold-out set.
 
-    Only questions that both could be asked are paired.
+    Only questions that both could be asked are paired. The ends of the intervals are one-sided bounds.
     """
-    pairs = list(zip(candidate.holdout, other.holdout, strict=True))
-    return candidate.means(
-        {name: [_less(mine[name], theirs[name]) for (_, mine), (_, theirs) in pairs] for name in PAIRED}
+    return means(
+        {name: _paired(candidate, other, name) for name in PAIRED},
+        families_of(candidate.holdout),
+        paired_shares=[name for name in PAIRED if name in SHARES],
+        resamples=candidate.resamples,
+        confidence=BOUNDS,
     )
 
 
+def _paired(candidate: Scored, other: Scored, name: str) -> list[float | None]:
+    pairs = zip(candidate.holdout, other.holdout, strict=True)
+    return [_less(mine[name], theirs[name]) for (_, mine), (_, theirs) in pairs]
+
+
 def report_of(
-    scored: Sequence[Scored], gate: Gate, identity: Mapping[str, Any], grades: Grades | None = None
+    scored: Sequence[Scored],
+    gate: Gate,
+    identity: Mapping[str, Any],
+    grades: Grades | None = None,
+    best: Mapping[str, Scored] | None = None,
 ) -> dict[str, Any]:
     """Return the report, the decision first.
 
@@ -330,6 +218,7 @@ def report_of(
         gate: the gate's settings.
         identity: what was evaluated, when, and on what data.
         grades: those of a judge, where one is set.
+        best: the kept answers of the release that was best in a metric, by metric.
     """
     by_name = {one.contender.name: one for one in scored}
     candidate, live = by_name[CANDIDATE], by_name.get(LIVE)
@@ -337,8 +226,19 @@ def report_of(
     compared = differences(candidate, live) if live else {}
     found = asked(gate, candidate.unasked(rows), unasked_of_both(candidate, live) if live else None)
     if all(check.ok for check in found):
-        others = checks(gate, candidate.overall, live.overall if live else None, compared, len(rows), grades)
-        found += others
+        evidence = Evidence(
+            questions=len(rows),
+            candidate=candidate.overall,
+            live=live.overall if live else None,
+            groups=len(set(candidate.groups) - {NONE}),
+            releases=[
+                *([Comparison(against=LIVE, whose="the live release", differences=compared)] if live else []),
+                *_beside_best(candidate, best or {}),
+            ],
+            constants=[_beside(candidate, one) for one in scored if one.contender.weights],
+            grades=grades,
+        )
+        found += checks(gate, evidence)
     reasons = [check.reason for check in found if not check.ok]
     return {
         "passed": not reasons,
@@ -350,9 +250,47 @@ def report_of(
         "resamples": candidate.resamples,
         "contenders": {one.contender.name: one.document() for one in scored},
         "comparisons": plain(compared),
+        "power": _power(candidate, live, gate),
         **({"judge": _graded(grades)} if grades else {}),
         "worst": _worst(candidate, rows),
         "metrics": shown(),
+    }
+
+
+def _beside(candidate: Scored, other: Scored) -> Comparison:
+    """Return the comparison with a constant answer, in which each label counts as much as another."""
+    name, values = _TITLES[other.contender.name], _paired(candidate, other, ERROR)
+    families, resamples = families_of(candidate.holdout), candidate.resamples
+    columns = by_group(values, candidate.groups)
+    found = mean_of_means(columns, families, resamples=resamples, confidence=BOUNDS)
+    if columns:
+        return Comparison(against=name, whose=f"the {name}", differences={BALANCED_ERROR: found})
+    plain_ = means({ERROR: values}, families, resamples=resamples, confidence=BOUNDS)
+    return Comparison(against=name, whose=f"the {name}", differences=plain_)
+
+
+def _beside_best(candidate: Scored, best: Mapping[str, Scored]) -> Iterator[Comparison]:
+    """Yield the comparison with the best release of each metric."""
+    for metric, other in best.items():
+        title = other.contender.title
+        found = differences(candidate, other)[metric]
+        yield Comparison(against=title, whose=f"{title}, the best so far", differences={metric: found})
+
+
+def _power(candidate: Scored, live: Scored | None, gate: Gate) -> dict[str, Any]:
+    """Return what the hold-out set can show about the dominant label, by how often both models differ."""
+    families = Counter(families_of(candidate.holdout))
+    rows, discordance = effective_rows(families.values()), DISCORDANT_SHARE
+    if live:
+        found = [value for value in _paired(candidate, live, "dominant_accuracy") if value is not None]
+        discordance = max(sum(map(bool, found)), 1) / max(len(found), 1)
+    return {
+        "rows": len(candidate.holdout),
+        "families": len(families),
+        "effective_rows": round(rows, 1),
+        "discordance": round(discordance, 4),
+        "is_measured": live is not None,
+        "shown": described(rows, gate.non_inferiority_margin, discordance),
     }
 
 
@@ -368,12 +306,7 @@ def _graded(grades: Grades) -> dict[str, Any]:
     }
 
 
-def plain(scores: Mapping[str, Estimate]) -> dict[str, dict[str, float] | None]:
-    """Return scores for JSON, with null for an unknown value."""
-    return {name: asdict(found) if found.is_known else None for name, found in scores.items()}
-
-
-def _worst(candidate: Scored, rows: Iterable[tuple[Question, Values]]) -> list[dict[str, Any]]:
+def _worst(candidate: Scored, rows: Iterable[Row]) -> list[dict[str, Any]]:
     ranked = []
     for place, (question, _) in enumerate(rows):
         answer = candidate.answer(question)
@@ -394,33 +327,8 @@ def _worst(candidate: Scored, rows: Iterable[tuple[Question, Values]]) -> list[d
     ]
 
 
-def _cost(contender: Contender) -> Callable[[Answer], float | None]:
-    """Return a function for an answer's cost in US dollars; it returns None if the price is unknown."""
-    try:
-        rate = Prices.load().rate(contender.model) if contender.model else None
-    except PriceError:
-        rate = None
-
-    def cost(answer: Answer) -> float | None:
-        return rate.usd(answer.input_tokens, answer.output_tokens) if rate else None
-
-    return cost
-
-
 def _less(mine: float | None, theirs: float | None) -> float | None:
     return None if mine is None or theirs is None else mine - theirs
-
-
-_LENGTH_NAMES = (
-    f"1 to {LENGTHS[0]} words",
-    f"{LENGTHS[0] + 1} to {LENGTHS[1]} words",
-    f"more than {LENGTHS[1]} words",
-)
-
-
-def _length(query: str) -> str:
-    words = len(query.split())
-    return _LENGTH_NAMES[sum(words > most for most in LENGTHS)]
 
 
 def _plain_numbers(document: Mapping[str, Any]) -> dict[str, Any]:

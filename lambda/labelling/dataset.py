@@ -9,6 +9,7 @@ from distilled_router.aws.errors import ResourceError
 from distilled_router.aws.objects import Folder, json_lines
 from distilled_router.data.conversation import row
 from distilled_router.data.dataset_rules import check_dataset
+from distilled_router.data.findings import WARNINGS
 from distilled_router.data.labelling_plan import Plan
 from distilled_router.data.preflight import Needs
 from distilled_router.task.task import Task
@@ -38,17 +39,18 @@ def publish(
         needs: what job and gate need. Default: only the rules for all data sets apply.
     """
     target.write_rows(REJECTS, map(asdict, curated.rejects))
-    target.write(REPORT, curated.report())
     rows = {name: list(_rows(name, part, task)) for name, part in curated.parts.items()}
+    validation = json_lines(rows[VALIDATION]) if VALIDATION in rows else None
+    training, holdout = json_lines(rows[TRAINING]), given or json_lines(rows.get(HOLDOUT, ()))
+    found = check_dataset(training, holdout, task, plan.method, validation=validation, needs=needs)
+    target.write(REPORT, {**curated.report(), "warnings": found.warned()})
     if plan.validation_share and VALIDATION not in rows:
         raise ResourceError(
             f"labelling.validation_share = {plan.validation_share:g} leaves no row for validation."
         )
-    validation = json_lines(rows[VALIDATION]) if VALIDATION in rows else None
-    training, holdout = json_lines(rows[TRAINING]), given or json_lines(rows.get(HOLDOUT, ()))
-    found = check_dataset(training, holdout, task, plan.method, validation=validation, needs=needs)
     if not found.ok:
         raise ResourceError(found.summary())
+    target.write(WARNINGS, {"warnings": found.warned()})
     # It decides nothing, so it is not among the files whose hashes count.
     if TRAFFIC in rows:
         target.write_rows(f"{TRAFFIC}.jsonl", rows[TRAFFIC])

@@ -55,6 +55,8 @@ GATE = GateProps(
     minimum_dominant_accuracy=0.5,
     maximum_mean_absolute_error=0.2,
     minimum_examples=50,
+    # So few rows can't show less.
+    non_inferiority_margin=0.2,
 )
 # Half of the requests, then all of them. There is no traffic here, so no check can fail.
 ROLLOUT = RolloutProps(

@@ -9,6 +9,7 @@ distillation and tuning.
 from collections import Counter
 from collections.abc import Iterable
 
+from distilled_router.data.balance import imbalances
 from distilled_router.data.conversation import query_key
 from distilled_router.data.findings import Finding, Report
 from distilled_router.data.limits import HOLDOUT_ROWS, ROWS, VALIDATION_ROWS, least_rows
@@ -25,10 +26,6 @@ FEW_HOLDOUT_ROWS = 100
 MAX_BYTES = 1_000_000_000
 # Part of the hold-out rows. With more near duplicates of trained queries, the scores measure memory.
 MOST_NEAR_SHARE = 0.10
-# Part of the labelled rows. A student that always answers this label would be right as often.
-MOST_LABEL_SHARE = 0.70
-# With fewer rows, shares mean nothing.
-BALANCE_ROWS = 20
 
 
 def check_dataset(
@@ -176,24 +173,8 @@ class _Rows:
                 f" prompt; label them, or add at least 10 good answers"
             )
             self._file.found(None, "unlabelled", message, "warning")
-        if self._answers.total() >= BALANCE_ROWS:
-            self._check_balance()
-
-    def _check_balance(self) -> None:
-        counts = Counter(dict.fromkeys(self._task.labels, 0))
-        for answer, count in self._answers.items():
-            counts.update(dict.fromkeys(self._reader.dominants(answer), count))
-        for label, count in counts.items():
-            share = count / self._answers.total()
-            if not share:
-                message = f"no row has {label} as its largest label; add queries that need it"
-            elif share > MOST_LABEL_SHARE:
-                message = (
-                    f"{label} is the largest label of {share:.0%} of the rows, better at most"
-                    f" {MOST_LABEL_SHARE:.0%}; add queries that need another, or remove some"
-                )
-            else:
-                continue
+        answers = ((self._reader.dominants(answer), count) for answer, count in self._answers.items())
+        for message in imbalances(answers, self._task.labels):
             self._file.found(None, "balance", message, "warning")
 
 

@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+# A data set's warnings, beside its hold-out set. The evaluation shows them with its decision.
+WARNINGS = "warnings.json"
 Severity = Literal["error", "warning"]
 # Files that a summary names; a folder may contain hundreds.
 _NAMED_FILES = 4
@@ -96,6 +98,17 @@ class Report:
             if len(text) + len(part := f" {finding}{self.repeated(finding)}.") <= limit:
                 text += part
         return text[:limit]
+
+    def warned(self) -> list[str]:
+        """Return the warnings in words, one for each rule and file; those of single lines are counted."""
+        found = {}
+        for finding in self.findings:
+            if finding.severity == "warning" and finding.line is None:
+                found[finding.file, finding.message] = f"{finding.file}: {finding.message}"
+            elif finding.severity == "warning":
+                count = self.counts["warning", finding.rule]
+                found.setdefault((finding.rule, ""), f"{count} times {finding.rule}, first {finding}")
+        return list(found.values())
 
     def by_weight(self) -> list[Finding]:
         """Return the kept findings: errors first, and the first of every rule before a second of any."""

@@ -19,9 +19,12 @@ class Gate:
 
     Attributes:
         minimum_examples: hold-out examples that must be scored for the scores to count.
-        not_worse: whether the candidate is compared with the live release.
-        non_inferiority_margin: by how much the candidate may be worse than the live release, in valid output,
-            dominant-label accuracy and mean absolute error.
+        minimum_balanced_accuracy: mean of the labels' accuracies. It must be above chance also without it.
+        not_worse: whether the candidate is compared with the live release, and with the best release of the
+            same hold-out set.
+        non_inferiority_margin: by how much the candidate may be worse than these in valid output and in
+            dominant-label accuracy.
+        error_margin: by how much it may be worse in mean absolute error.
         latency_margin: by how much the candidate may be slower or cost more than the live release, as a part
             of its median latency and of its cost.
     """
@@ -30,11 +33,13 @@ class Gate:
     minimum_dominant_accuracy: float
     maximum_mean_absolute_error: float
     minimum_examples: int
+    minimum_balanced_accuracy: float | None = None
     maximum_latency_p95_ms: float | None = None
     maximum_cost_per_1000_usd: float | None = None
     minimum_judge_score: float | None = None
     not_worse: bool = True
-    non_inferiority_margin: float = 0.02
+    non_inferiority_margin: float = 0.05
+    error_margin: float = 0.02
     latency_margin: float = 0.25
 
     def minimum_asked(self, questions: int) -> int:

@@ -82,7 +82,7 @@ def needed_rows(margin: float, discordance: float = DISCORDANT_SHARE, power: flo
     return math.ceil(discordance * (deviations / margin) ** 2)
 
 
-def described(rows: float, margin: float) -> str:
+def described(rows: float, margin: float, discordance: float = DISCORDANT_SHARE) -> str:
     """Return in words what a hold-out set can show.
 
     Example:
@@ -90,11 +90,11 @@ def described(rows: float, margin: float) -> str:
         '200 independent rows: an equal candidate passes in 94 %, one worse by 5 points in 5 %; a loss of 3.8
         points is refused in 80 %'
     """
-    equal, worse = (accepted(rows, loss, margin) for loss in (0.0, margin))
+    equal, worse = (accepted(rows, loss, margin, discordance) for loss in (0.0, margin))
     return (
         f"{rows:,.0f} independent rows: an equal candidate passes in {100 * equal:.0f} %, one worse by "
         f"{100 * margin:.3g} points in {100 * worse:.0f} %; a loss of "
-        f"{100 * refused_loss(rows, margin):.2g} points is refused in {100 * POWER:.0f} %"
+        f"{100 * refused_loss(rows, margin, discordance):.2g} points is refused in {100 * POWER:.0f} %"
     )
 
 

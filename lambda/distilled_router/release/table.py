@@ -90,8 +90,10 @@ class Release:
             noted.
         holdout_sha256: SHA-256 of the hold-out set; empty until it is known.
         passed_on: key of the hold-out set on which the gate last let the release pass.
-        passed: scores and report of that evaluation, as JSON.
+        passed: scores, report and warnings of that evaluation, as JSON.
         reevaluating: whether the attempt evaluates the live release again, on another hold-out set.
+        scores: the candidate's scores by metric as JSON; empty until it is evaluated.
+        warnings: what the evaluation warns of, which stays true when the release is live.
     """
 
     digest: str
@@ -120,6 +122,8 @@ class Release:
     passed_on: str = ""
     passed: str = ""
     reevaluating: bool = False
+    scores: str = ""
+    warnings: str = ""
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> Release:
@@ -246,6 +250,7 @@ class Releases:
             "passed_on": "",
             "passed": "",
             "reevaluating": False,
+            "warnings": "",
             "started_at": now,
             "updated_at": now,
             "step": -1,
@@ -298,7 +303,7 @@ class Releases:
             kept = {}  # a person damaged it
         # The attempt's files are of the other set.
         known = {"holdout_key": release.passed_on, "holdout_sha256": "", "reevaluating": False}
-        shown = {name: str(kept[name]) for name in ("scores", "report") if name in kept}
+        shown = {name: str(kept[name]) for name in ("scores", "report", "warnings") if name in kept}
         self.update(release.digest, message=SERVES_ALL, **known, **shown)
 
     def _note_again(self, digest: str, message: str, **fields: Any) -> bool:

@@ -121,7 +121,8 @@ class WaitConditions:
         if release and release.state == LIVE and release.is_over and not release.has_passed:
             return False, f"release {release.digest} {release.message}"
         if release and release.state in {LIVE, RETIRED} and release.is_over:
-            return True, f"release {release.digest} is live"
+            warning = f". Warning: {release.warnings}" if release.warnings else ""
+            return True, f"release {release.digest} is live{warning}"
         if release and release.state in {FAILED, SUPERSEDED}:
             return False, f"release {release.digest} {release.state}: {release.message}"
         if not window.last and window.ends_at - self._now() < margin:

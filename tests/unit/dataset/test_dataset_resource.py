@@ -77,9 +77,10 @@ class Shop:
         return self.resource(s3).send(framework.create(self.properties(**changes)))
 
     def published(self) -> dict[str, bytes]:
-        """Return the published files under datasets/ by key."""
+        """Return the published files of data under datasets/ by key."""
         page = self.s3.list_objects_v2(Bucket=self.bucket, Prefix="datasets/")
-        keys = [item["Key"] for item in page.get("Contents", ()) if "/claims/" not in item["Key"]]
+        found = (item["Key"] for item in page.get("Contents", ()))
+        keys = [key for key in found if "/claims/" not in key and not key.endswith("/warnings.json")]
         return {key: self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in keys}
 
     def versions(self) -> int:
@@ -125,6 +126,15 @@ def test_a_good_data_set_is_published_byte_by_byte(shop: Shop, rows: bytes, hold
         "HoldoutSha256": hashlib.sha256(holdout).hexdigest(),
     }
     assert shop.published() == {f"{FOLDER}training.jsonl": rows, f"{FOLDER}holdout.jsonl": holdout}
+
+
+def test_warnings_are_published_beside_the_hold_out_set(shop: Shop) -> None:
+    shop.create()
+    kept = shop.s3.get_object(Bucket=shop.bucket, Key=f"{FOLDER}warnings.json")["Body"].read()
+    warning = (
+        "holdout: all 100 rows have the same answer, which a student could only repeat; look at the labels"
+    )
+    assert warning in json.loads(kept)["warnings"]
 
 
 def test_the_same_event_twice_publishes_the_same(shop: Shop, rows: bytes, holdout: bytes) -> None:

@@ -18,7 +18,8 @@ from evaluation.contenders import BASE, CANDIDATE, LIVE, STATIC, Contender
 from evaluation.grades import Grades
 from evaluation.metrics import Answer, Question
 from evaluation.page import page
-from evaluation.score_and_gate import Scored, report_of, told
+from evaluation.score_and_gate import report_of, told
+from evaluation.scored import Scored
 from rollout.canary import Evidence, problems
 from rollout.evidence import WRONG, Probed
 from rollout.metrics import Count, ReleaseMetrics
@@ -43,6 +44,7 @@ GATES = st.builds(
     maximum_latency_p95_ms=st.sampled_from([None, 1.0, 1e6]),
     maximum_cost_per_1000_usd=st.sampled_from([None, 0.0, 1.0]),
     minimum_judge_score=st.sampled_from([None, 3.0]),
+    minimum_balanced_accuracy=st.sampled_from([None, 0.5]),
     not_worse=st.booleans(),
 )
 
@@ -87,7 +89,10 @@ def contender(name: str) -> st.SearchStrategy[Scored]:
 
     def scored(given: list[Answer | None]) -> Scored:
         answers = {question.id: one for question, one in zip(QUESTIONS, given, strict=True) if one}
-        return Scored(Contender(name=name, title=name, model=model), answers, QUESTIONS, TASK, 5)
+        weights = ONE if name == STATIC else None
+        return Scored(
+            Contender(name=name, title=name, model=model, weights=weights), answers, QUESTIONS, TASK, 5
+        )
 
     return some.map(scored)
 

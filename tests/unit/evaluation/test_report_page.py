@@ -22,14 +22,16 @@ from evaluation.page import page
 HOSTILE = "</svg></script><script>alert(1)</script><img src=x onerror='alert(2)'>\" onload=\"alert(3)"
 LABELS = ("visual", "audio", "transcription", "metadata")
 # Distance of each contender from the best values.
-LAGS = {"candidate": 0.02, "live": 0.05, "base": 0.3, "static": 0.4}
+LAGS = {"candidate": 0.02, "live": 0.05, "base": 0.3, "static": 0.4, "constant": 0.35}
 EDGES = [0, 50, 100, 150, 200, 300, 400, 500, 600, 800, 1_000, 1_500, 2_000, 3_000, 5_000]
 TITLES = {
     "candidate": "candidate be29cc976e77",
     "live": "live release 0a1b2c3d4e5f",
     "base": "Nova Micro",
     "static": "static weights",
+    "constant": "best constant answer: visual 0.40, audio 0.20, transcription 0.20, metadata 0.20",
 }
+CONSTANT = ("static", "constant")
 SLICES = {"typos": 100, "paraphrases": 80, "other languages": 60, "injections": 25}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Inserted only into the copy that Chromium opens: its measurements are returned in the title.
@@ -56,7 +58,7 @@ def about(value: float, spread: float = 0.02, rows: int = 440) -> dict[str, floa
 
 
 def metrics(name: str, rows: int = 440) -> dict[str, Any]:
-    lag, asked = LAGS[name], name != "static"
+    lag, asked = LAGS[name], name not in CONSTANT
     return {
         "valid_output": about(0.995 - lag / 10, 0.004, rows),
         "exact_match": about(0.4 - lag, rows=rows),
@@ -83,7 +85,7 @@ def contender(name: str) -> dict[str, Any]:
     counts = [0, 0, 0, 40, 200, 120, 50, 20, 5, 3, 1, 1, 0, 0, 0]
     return {
         "title": TITLES[name],
-        "endpoint": "" if name == "static" else f"arn:aws:bedrock:us-east-1:123456789012:deployment/{name}",
+        "endpoint": "" if name in CONSTANT else f"arn:aws:bedrock:us-east-1:123456789012:deployment/{name}",
         "metrics": metrics(name),
         "by_label": {label: part(110) for label in LABELS},
         "by_length": {length: part(146) for length in ("1 to 3 words", "4 to 7 words", "more than 7 words")},
@@ -96,7 +98,7 @@ def contender(name: str) -> dict[str, Any]:
         },
         "latency": {
             "edges_ms": EDGES,
-            "counts": [0] * 15 if name == "static" else ([0] * shift + counts)[: len(EDGES)],
+            "counts": [0] * 15 if name in CONSTANT else ([0] * shift + counts)[: len(EDGES)],
         },
     }
 
@@ -136,7 +138,10 @@ def full() -> dict[str, Any]:
                 ("valid output", 0.993, "least", 0.98, "threshold"),
                 ("dominant-label accuracy", 0.91, "least", 0.8, "threshold"),
                 ("mean absolute error", 0.034, "most", 0.15, "threshold"),
-                ("dominant-label accuracy", 0.03, "least", -0.02, "live"),
+                ("dominant-label accuracy", 0.03, "least", -0.05, "live"),
+                ("dominant-label accuracy", 0.01, "least", -0.05, "release 0a1b2c3d4e5f"),
+                ("mean absolute error", -0.2, "most", 0.0, "best constant answer"),
+                ("balanced accuracy", 0.9, "least", 0.25, "chance"),
                 ("median latency (ms)", 200.0, "most", 301.25, "live"),
             )
         ],
@@ -153,6 +158,15 @@ def full() -> dict[str, Any]:
         },
         "worst": worst(),
         "metrics": shown(),
+        "warnings": [f"holdout: visual is the largest label of 92% of the rows; {HOSTILE}"],
+        "power": {
+            "rows": 440,
+            "families": 210,
+            "effective_rows": 260.5,
+            "discordance": 0.045,
+            "is_measured": True,
+            "shown": "260 independent rows: an equal candidate passes in 98 %",
+        },
     }
 
 

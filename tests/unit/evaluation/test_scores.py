@@ -16,10 +16,20 @@ from distilled_router.release.gate import Gate
 from distilled_router.task.task import Task
 from evaluation.attempt import read, row
 from evaluation.contenders import CANDIDATE, STATIC, Contender
-from evaluation.gate import PAIRED, checks
-from evaluation.intervals import UNKNOWN, Estimate, means, quantile
-from evaluation.metrics import METRICS, Answer, Question, divergence, rubric, shown, values
-from evaluation.score_and_gate import Scored, differences, report_of, unasked_of_both
+from evaluation.gate import ERROR, PAIRED, Comparison, Evidence, checks
+from evaluation.intervals import BOUNDS, UNKNOWN, Estimate, mean_of_means, means, quantile
+from evaluation.metrics import (
+    BALANCED,
+    METRICS,
+    Answer,
+    Question,
+    divergence,
+    rubric,
+    shown,
+    values,
+)
+from evaluation.score_and_gate import differences, report_of, unasked_of_both
+from evaluation.scored import Scored
 from tests import real_data
 
 TASK = Task.load()
@@ -40,12 +50,37 @@ def exactly(value: float) -> Estimate:
     return Estimate(value, value, value, 100)
 
 
-PERFECT = {name: exactly(1.0) for name in METRICS} | {
+PERFECT = {name: exactly(1.0) for name in (*METRICS, BALANCED)} | {
     "mean_absolute_error": exactly(0.0),
     "latency_p50_ms": exactly(300.0),
     "latency_p95_ms": exactly(400.0),
     "cost_per_1000_usd": exactly(0.003),
 }
+
+
+def evidence(
+    changes: dict[str, Estimate] | None = None,
+    *,
+    live: dict[str, Estimate] | None = None,
+    compared: dict[str, Estimate] | None = None,
+    error: Estimate | None = None,
+    questions: int = 100,
+) -> Evidence:
+    """Return what the gate decides by; `error` is the difference to a constant answer."""
+    beside = [Comparison(against="live", whose="the live release", differences=compared)] if compared else []
+    constant = [
+        Comparison(against="static weights", whose="the static weights", differences={ERROR: found})
+        for found in [error]
+        if found
+    ]
+    return Evidence(
+        questions=questions,
+        candidate={**PERFECT, **(changes or {})},
+        live=live,
+        groups=4,
+        releases=beside,
+        constants=constant,
+    )
 
 
 def reasons(
@@ -56,7 +91,7 @@ def reasons(
     compared: dict[str, Estimate] | None = None,
     questions: int = 100,
 ) -> list[str]:
-    found = checks(gate, {**PERFECT, **(changes or {})}, live, compared or {}, questions)
+    found = checks(gate, evidence(changes, live=live, compared=compared, questions=questions))
     assert all(check.ok == (not check.reason) for check in found)
     return [check.reason for check in found if not check.ok]
 
@@ -164,6 +199,63 @@ def test_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert 180 <= held <= 198
 
 
+def test_interval_of_families_is_as_wide_as_that_of_their_means() -> None:
+    """A hundred families of ten equal rows say no more than a hundred rows."""
+    chance = random.Random(5)
+    firsts = [float(chance.random() < 0.8) for _ in range(100)]
+    rows, families = [one for one in firsts for _ in range(10)], [n for n in range(100) for _ in range(10)]
+    alone, together = means({"x": rows})["x"], means({"x": rows}, families)["x"]
+    single = means({"x": firsts})["x"]
+    assert together.high - together.low == pytest.approx(single.high - single.low, rel=0.1)
+    assert together.high - together.low > 2.5 * (alone.high - alone.low)
+
+
+def test_interval_of_families_holds_the_truth_as_often_as_it_says() -> None:
+    chance, held = random.Random(3), 0
+    families = [number // 4 for number in range(400)]
+    for _ in range(200):
+        firsts = [float(chance.random() < 0.9) for _ in range(100)]
+        rows = {"x": [firsts[number] for number in families]}
+        found = means(rows, families, shares=["x"], resamples=200)["x"]
+        held += found.low <= 0.9 <= found.high
+    assert 184 <= held <= 200
+
+
+def test_share_of_all_or_none_has_an_exact_bound() -> None:
+    found = means({"all": [1.0] * 200, "none": [0.0] * 200}, shares=["all", "none"])
+    assert found["all"].low == pytest.approx(0.985, abs=0.0002)
+    assert found["none"].high == pytest.approx(0.015, abs=0.0002)
+    assert (found["none"].low, found["all"].high) == (0.0, 1.0)
+    # Four rows of a family are less than four rows.
+    alike = means({"all": [1.0] * 200}, [number // 4 for number in range(200)], shares=["all"])["all"]
+    assert alike.low < 0.975
+
+
+def test_interval_of_nearly_all_is_at_least_wilsons() -> None:
+    found = means({"x": [1.0] * 199 + [0.0]}, shares=["x"])["x"]
+    assert found.low == pytest.approx(0.9722, abs=0.001)
+
+
+def test_equal_answers_to_few_questions_do_not_show_much() -> None:
+    for rows, most in ((40, 0.072), (200, 0.015)):
+        found = means({"x": [0.0] * rows}, paired_shares=["x"], confidence=BOUNDS)["x"]
+        assert -found.low == found.high == pytest.approx(most, abs=0.001)
+        seldom = means({"x": [0.0] * (rows - 1) + [-1.0]}, paired_shares=["x"], confidence=BOUNDS)["x"]
+        assert seldom.low < found.low
+
+
+def test_mean_of_means_weighs_every_column_alike() -> None:
+    columns: dict[str, list[float | None]] = {
+        "many": [1.0] * 90 + [None] * 10,
+        "few": [None] * 90 + [0.0] * 5 + [1.0] * 5,
+    }
+    found = mean_of_means(columns)
+    assert (found.value, found.rows) == (0.75, 100)
+    assert 0.5 < found.low < 0.7 < 0.8 < found.high < 1.0
+    assert mean_of_means({}) == UNKNOWN
+    assert mean_of_means({**columns, "none": [None] * 100}) == UNKNOWN
+
+
 def test_intervals_are_the_same_every_time() -> None:
     rows: dict[str, list[float | None]] = {"value": [0.1, None, 0.7, 0.4], "none": [None] * 4}
     assert means(rows) == means(rows)
@@ -187,12 +279,17 @@ def test_quantile_is_a_value_within_its_interval(part: float) -> None:
 
 # The gate
 
+STRICT = replace(
+    GATE, maximum_latency_p95_ms=900, maximum_cost_per_1000_usd=0.01, minimum_balanced_accuracy=0.7
+)
+
 
 @pytest.mark.parametrize(
     ("field", "at", "beyond", "name"),
     [
         ("valid_output", 0.98, 0.979, "valid output"),
         ("dominant_accuracy", 0.8, 0.799, "dominant-label accuracy"),
+        ("balanced_accuracy", 0.7, 0.699, "balanced accuracy"),
         ("mean_absolute_error", 0.15, 0.151, "mean absolute error"),
         ("latency_p95_ms", 900, 901, "latency at p95 (ms)"),
         ("cost_per_1000_usd", 0.01, 0.011, "cost of 1,000 queries (USD)"),
@@ -201,30 +298,29 @@ def test_quantile_is_a_value_within_its_interval(part: float) -> None:
 def test_each_threshold_may_be_reached_but_not_missed(
     field: str, at: float, beyond: float, name: str
 ) -> None:
-    gate = replace(GATE, maximum_latency_p95_ms=900, maximum_cost_per_1000_usd=0.01)
-    assert reasons({field: exactly(at)}, gate=gate) == []
-    (reason,) = reasons({field: exactly(beyond)}, gate=gate)
+    assert reasons({field: exactly(at)}, gate=STRICT) == []
+    (reason,) = reasons({field: exactly(beyond)}, gate=STRICT)
     assert reason.startswith(f"{name} is {beyond:.3g}, threshold ")
     # A mean of no values, or an unknown price, never passes.
-    (reason,) = reasons({field: UNKNOWN}, gate=gate)
-    assert reason.startswith(f"{name} is unknown, threshold ")
+    (reason,) = reasons({field: UNKNOWN}, gate=STRICT)
+    assert reason.startswith((f"{name} is unknown, threshold ", "no two labels have 10 hold-out"))
 
 
 def test_each_check_says_which_way_its_limit_holds() -> None:
-    gate = replace(GATE, maximum_latency_p95_ms=900, maximum_cost_per_1000_usd=0.01)
     nothing = {name: exactly(0.0) for name in PAIRED}
-    found = {
-        (check.against, check.name): check.limit_is for check in checks(gate, PERFECT, PERFECT, nothing, 100)
-    }
+    given = evidence(live=PERFECT, compared=nothing, error=exactly(-0.1))
+    found = {(check.against, check.name): check.limit_is for check in checks(STRICT, given)}
     least = {key for key, bound in found.items() if bound == "least"}
     assert least == {
         ("threshold", "examples"),
         ("threshold", "valid output"),
         ("threshold", "dominant-label accuracy"),
+        ("threshold", "balanced accuracy"),
+        ("chance", "balanced accuracy"),
         ("live", "valid output"),
         ("live", "dominant-label accuracy"),
     }
-    assert len(found) == 11
+    assert len(found) == 14
 
 
 def test_too_few_questions_never_pass() -> None:
@@ -235,25 +331,55 @@ def test_too_few_questions_never_pass() -> None:
 @pytest.mark.parametrize(
     ("field", "difference", "refused"),
     [
-        ("dominant_accuracy", Estimate(-0.05, -0.08, -0.021, 100), True),
-        ("dominant_accuracy", Estimate(-0.05, -0.12, -0.019, 100), False),  # may be no worse than allowed
+        ("dominant_accuracy", Estimate(-0.01, -0.051, 0.01, 100), True),  # may be worse than allowed
+        ("dominant_accuracy", Estimate(-0.01, -0.049, 0.01, 100), False),
+        ("dominant_accuracy", Estimate(0.02, -0.06, 0.08, 100), True),  # too few rows to tell
         ("dominant_accuracy", Estimate(0.05, 0.03, 0.08, 100), False),
-        ("valid_output", Estimate(-0.03, -0.04, -0.025, 100), True),
-        ("mean_absolute_error", Estimate(0.04, 0.03, 0.05, 100), True),
-        ("mean_absolute_error", Estimate(0.04, 0.01, 0.07, 100), False),
+        ("valid_output", Estimate(-0.04, -0.06, -0.025, 100), True),
+        ("mean_absolute_error", Estimate(0.01, -0.01, 0.021, 100), True),
+        ("mean_absolute_error", Estimate(0.01, -0.01, 0.019, 100), False),
         ("mean_absolute_error", Estimate(-0.04, -0.05, -0.03, 100), False),
         ("mean_absolute_error", UNKNOWN, False),
     ],
 )
-def test_candidate_is_refused_where_the_whole_interval_says_that_it_is_worse(
+def test_candidate_is_refused_unless_it_is_shown_not_to_be_worse(
     field: str, difference: Estimate, refused: bool
 ) -> None:
     found = reasons(live=PERFECT, compared={field: difference})
     assert bool(found) is refused
     if refused:
-        assert "worse than the live release's (95 % interval" in found[0]
-        for lax in (replace(GATE, not_worse=False), replace(GATE, non_inferiority_margin=0.2)):
-            assert reasons(live=PERFECT, compared={field: difference}, gate=lax) == []
+        assert "may be worse than that of the live release by more than 0.0" in found[0]
+        lax = replace(GATE, non_inferiority_margin=0.2, error_margin=0.2)
+        for gate in (replace(GATE, not_worse=False), lax):
+            assert reasons(live=PERFECT, compared={field: difference}, gate=gate) == []
+
+
+def test_candidate_is_refused_unless_it_is_shown_to_be_better_than_a_constant_answer() -> None:
+    for difference, refused in (
+        (Estimate(-0.1, -0.2, -0.01, 9), False),
+        (Estimate(-0.1, -0.2, 0.01, 9), True),
+    ):
+        found = [check.reason for check in checks(GATE, evidence(error=difference)) if not check.ok]
+        assert bool(found) is refused
+    assert found == [
+        "mean absolute error is not surely less than that of the static weights: the difference is -0.1, or "
+        "+0.01 at worst (one-sided 95 % bound)"
+    ]
+
+
+def test_candidate_is_refused_unless_it_tells_labels_apart() -> None:
+    assert reasons({BALANCED: Estimate(0.4, 0.26, 0.5, 100)}) == []
+    assert reasons({BALANCED: Estimate(0.3, 0.25, 0.4, 100)}) == [
+        "balanced accuracy is 0.3 (95 % interval 0.25 to 0.4), and an answer that is always the same reaches "
+        "0.25"
+    ]
+    # Too few labels have queries: the comparison with constant answers still decides.
+    assert reasons({BALANCED: UNKNOWN}) == []
+
+
+def test_required_balanced_accuracy_that_is_unknown_is_no_judgement() -> None:
+    (check,) = (one for one in checks(STRICT, evidence({BALANCED: UNKNOWN})) if not one.ok)
+    assert not check.is_known
 
 
 @pytest.mark.parametrize(

@@ -56,12 +56,23 @@ def test_what_is_published_keeps_the_rules_of_every_data_set(scene: Scene) -> No
     assert "440 of 440 queries kept" in result["message"]
     target = files(scene)
     names = ["training", "holdout", "traffic"]
-    assert target.names() == sorted(["curation.json", "rejects.jsonl", *(f"{name}.jsonl" for name in names)])
+    assert target.names() == sorted(
+        ["curation.json", "rejects.jsonl", "warnings.json", *(f"{name}.jsonl" for name in names)]
+    )
     training, holdout, traffic = (list(target.rows(f"{name}.jsonl")) for name in names)
     assert len(training) + len(holdout) + len(traffic) == 440
     assert result["files"].keys() == {"training", "holdout"}
     report = check_dataset(json_lines(training), json_lines(holdout), TASK, scene.plan.method)
     assert report.ok
+
+
+def test_teacher_that_always_says_the_same_is_a_warning(scene: Scene) -> None:
+    weights = dict.fromkeys(TASK.labels, 0.25)
+    label(scene, QUERIES, answers=[{"weights": weights}, {"weights": weights}])
+    assert make(scene)["outcome"] == "done"
+    for name in ("curation.json", "warnings.json"):
+        warnings = files(scene).read(name)["warnings"]  # type: ignore[index]
+        assert any("rows have the same answer, which a student could only repeat" in one for one in warnings)
 
 
 def test_data_set_that_breaks_a_rule_is_not_published_and_its_report_is(scene: Scene) -> None:

@@ -67,6 +67,11 @@ def test_a_row_says_what_a_release_scored_costs_and_serves_from(at: Deployed, re
     assert "Route: version 1, 1 h 0 min ago: serves all requests." in text
 
 
+def test_warnings_of_a_live_release_are_shown(at: Deployed, releases: Releases) -> None:
+    begin(releases, A, 60, LIVE, message="serves all requests", warnings="the base model never answered")
+    assert "Warning: the base model never answered" in shown(at)
+
+
 def test_release_without_scores_or_with_broken_ones_is_shown(at: Deployed, releases: Releases) -> None:
     begin(releases, A, 60, FAILED, message="refused by [the gate]", scores="oops")
     begin(releases, B, 50, FAILED, scores=json.dumps({"valid_output": None, "dominant_accuracy": 0.5}))

@@ -102,6 +102,7 @@ def test_holdout_that_is_mostly_near_training_is_an_error() -> None:
     [
         ([0, 1, 2], "no row has metadata as its largest label"),
         ([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3], "visual is the largest label of 79% of the rows"),
+        ([0], "all 140 rows have the same answer, which a student could only repeat"),
     ],
 )
 def test_unbalanced_labels_are_a_warning(turns: list[int], message: str) -> None:
@@ -115,11 +116,27 @@ def test_unbalanced_labels_are_a_warning(turns: list[int], message: str) -> None
     assert [finding.rule for finding in check(good(100), rows, "fine_tuning").findings].count("balance") == 1
 
 
+def test_warnings_are_told_by_rule() -> None:
+    report = Report(keep=2)
+    for line in (1, 2, 3):
+        report.add(Finding("training", line, "duplicate", f"the same as line {line + 7}", "warning"))
+    report.add(Finding("holdout", None, "balance", "no row has audio as its largest label", "warning"))
+    report.add(Finding("training", 9, "answer", "no weights"))
+    assert report.warned() == [
+        "3 times duplicate, first training:1 duplicate: the same as line 8",
+        "holdout: no row has audio as its largest label",
+    ]
+
+
 def test_label_that_leads_with_others_leads() -> None:
     even = dict.fromkeys(WEIGHTS, 0.25)
-    rows = [encoded(row(TASK, f"a red kite number {index}", even)) for index in range(100)]
-    assert {finding.message[:30] for finding in check(rows).findings} == {
-        f"{label} is the largest label of 100%"[:30] for label in WEIGHTS
+    rows = [
+        encoded(row(TASK, f"a red kite number {index}", WEIGHTS if index < 10 else even))
+        for index in range(100)
+    ]
+    label = max(WEIGHTS, key=lambda name: WEIGHTS[name])
+    assert {finding.message.partition(",")[0] for finding in check(rows).findings} == {
+        f"{name} is the largest label of {100 if name == label else 90}% of the rows" for name in WEIGHTS
     }
 
 

@@ -1,0 +1,180 @@
+"""What a candidate is compared with besides the live release, and the warnings that stay with it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+
+from distilled_router.release.route import Share
+from distilled_router.release.table import LIVE, RETIRED
+from evaluation.attempt import PLAN
+from evaluation.contenders import Contender, best_constant
+from evaluation.prepare_evaluation import prepare
+from tests.unit.evaluation.court import ASKED, DATA, LAX, ROWS, Court, worse
+from tests.unit.release_world import A, B, World
+
+HOLDOUT = (DATA / "holdout.jsonl").read_text().splitlines()
+
+
+def answered(rows: list[str], answer: str) -> list[str]:
+    """Return the rows with another answer."""
+    found = [json.loads(row) for row in rows]
+    for row in found:
+        row["messages"][1]["content"][0]["text"] = answer
+    return list(map(json.dumps, found))
+
+
+def mostly_visual(court: Court, rows: int = 60) -> list[str]:
+    """Return hold-out rows of which five in six are visual."""
+    by_label: dict[bool, list[str]] = {True: [], False: []}
+    for line in HOLDOUT:
+        weights = court.task.parse(json.loads(line)["messages"][1]["content"][0]["text"])
+        by_label[court.task.dominant(weights) == "visual"].append(line)
+    few = rows // 6
+    return [*by_label[True][: rows - few], *by_label[False][:few]]
+
+
+def test_student_that_always_says_the_same_is_refused(court: Court) -> None:
+    """Most references have its label, so its dominant-label accuracy is high."""
+    court.hold_out(mostly_visual(court))
+    court.candidate(answered(ROWS[:200], "70 10 10 10"))
+    result = court.evaluate()
+    assert court.metrics()["dominant_accuracy"]["value"] >= 0.8
+    assert result["outcome"] == "failed"
+    assert "not surely less than that of the best constant answer" in result["message"]
+    assert "an answer that is always the same reaches 0.5" in result["message"]
+
+
+def test_student_of_the_same_rows_that_reads_the_query_passes(court: Court) -> None:
+    court.hold_out(mostly_visual(court))
+    court.candidate(ROWS)
+    assert court.evaluate()["outcome"] == "done"
+    against = {check["against"] for check in court.report()["checks"]}
+    assert {"static weights", "best constant answer"} <= against
+
+
+def test_constant_answer_has_the_balanced_accuracy_of_chance(court: Court) -> None:
+    court.candidate(ROWS)
+    court.hold_out(HOLDOUT)
+    court.evaluate()
+    for name in ("static", "constant"):
+        assert court.metrics(name)["balanced_accuracy"]["value"] == pytest.approx(0.25)
+    assert court.metrics()["balanced_accuracy"]["low"] > 0.8
+
+
+def test_best_constant_is_the_better_of_mean_and_median() -> None:
+    one, other = {"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 1.0}
+    assert best_constant([one, one, other], [""] * 3) == {"a": 1.0, "b": 0.0}
+    # Each group counts as much as another.
+    few = best_constant([*[one] * 20, *[other] * 10], [*["a"] * 20, *["b"] * 10])
+    assert few in ({"a": 1.0, "b": 0.0}, {"a": 0.5, "b": 0.5})
+    # No label has a median above 0.
+    thirds = [{"a": 1.0, "b": 0.0, "c": 0.0}, {"a": 0.0, "b": 1.0, "c": 0.0}, {"a": 0.0, "b": 0.0, "c": 1.0}]
+    assert best_constant(thirds, [""] * 3) == pytest.approx({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3})
+
+
+# The best release of the same hold-out set
+
+
+def retire_a_good_release(court: Court) -> None:
+    """Evaluate release B, and let it retire."""
+    releases = court.world.releases
+    model = court.world.train(B, "\n".join(ROWS).encode())
+    court.world.begin(B, model_arn=model, endpoint=court.world.deploy(B, model))
+    assert court.evaluate(digest=B)["outcome"] == "done"
+    releases.update(B, state=RETIRED)
+
+
+def test_candidate_that_is_worse_than_an_earlier_release_of_the_same_hold_out_set_is_refused(
+    world: World, court: Court
+) -> None:
+    retire_a_good_release(court)
+    court.candidate(worse(ROWS[:600]))
+    asked = world.calls("Converse")
+    result = court.evaluate()
+    assert result["outcome"] == "failed"
+    assert f"release {B}, the best so far" in result["message"]
+    assert world.calls("Converse") == asked + ASKED  # the earlier release was not asked again
+    assert court.evaluate(gate=replace(LAX, not_worse=False))["outcome"] == "done"
+
+
+@pytest.mark.parametrize("changes", [{"holdout_sha256": "another"}, {"rolled_back": 5}, {"state": "failed"}])
+def test_other_releases_are_no_measure(court: Court, changes: dict[str, Any]) -> None:
+    retire_a_good_release(court)
+    court.world.releases.update(B, **changes)
+    court.candidate(worse(ROWS[:600]))
+    assert court.evaluate()["outcome"] == "done"
+
+
+def test_lost_answers_of_the_best_release_are_told(court: Court) -> None:
+    retire_a_good_release(court)
+    court.world.releases.update(B, seal="another")
+    court.candidate(ROWS)
+    result = court.evaluate()
+    assert result["outcome"] == "done"
+    assert f"not compared with release {B}, the best so far: its answers are lost" in result["message"]
+
+
+def test_equal_candidate_passes_beside_the_best_release(court: Court) -> None:
+    retire_a_good_release(court)
+    court.candidate(ROWS)
+    assert court.evaluate()["outcome"] == "done"
+    assert f"release {B}" in {check["against"] for check in court.report()["checks"]}
+
+
+# Warnings
+
+
+def test_warnings_of_the_data_set_reach_report_message_and_release(world: World, court: Court) -> None:
+    body = json.dumps({"warnings": ["training: all 200 rows have the same answer"]}).encode()
+    world.s3.put_object(Bucket=world.bucket, Key="datasets/d/warnings.json", Body=body)
+    court.hold_out(mostly_visual(court))
+    court.candidate(ROWS)
+    result = court.evaluate()
+    for text in (
+        "training: all 200 rows have the same answer",
+        "holdout: visual is the largest label of 83%",
+    ):
+        assert text in result["message"]
+        assert text in world.release(A).warnings
+        assert any(text in warning for warning in court.report()["warnings"])
+
+
+def test_warnings_stay_when_the_release_goes_live(world: World, court: Court) -> None:
+    court.candidate(ROWS)
+    base = "us.amazon.nova-micro-v1:0"
+    world.server.fault("denied", operation="Converse", modelId=base, count=None)
+    court.evaluate(base_model=base)
+    releases, found = world.releases, world.release(A)
+    shares = (Share(A, found.endpoint, 1.0),)
+    releases.move_with_route(A, LIVE, "serves all requests", shares, after=releases.route())
+    assert f"router.base_model {base} answered none of " in world.release(A).warnings
+    # The next attempt starts without them.
+    releases.begin(A, attempt=2, execution="e", request_id="r")
+    assert world.release(A).warnings == ""
+
+
+def test_report_says_what_the_hold_out_set_can_show(court: Court) -> None:
+    court.candidate(ROWS)
+    court.evaluate()
+    power = court.report()["power"]
+    assert power["rows"] == ASKED
+    assert power["families"] < ASKED
+    assert power["effective_rows"] < ASKED
+    assert "an equal candidate passes in" in power["shown"]
+
+
+def test_plan_of_an_earlier_version_also_names_the_static_weights(world: World, court: Court) -> None:
+    court.candidate(ROWS)
+    prepare(A, world.releases, court.evaluation())
+    folder = court.evaluation().folder(world.release(A))
+    plan = folder.read(PLAN)
+    assert plan is not None
+    del plan["warnings"]
+    plan["contenders"].append(asdict(Contender(name="static", title="static weights")))
+    folder.write(PLAN, plan)
+    assert court.evaluate()["outcome"] == "done"
+    assert list(court.report()["contenders"]) == ["candidate", "static", "constant"]
