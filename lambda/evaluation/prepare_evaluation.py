@@ -35,7 +35,7 @@ def prepare(digest: str, releases: Releases, evaluation: Evaluation) -> StageRes
                 evaluation.task,
                 evaluation.robustness,
                 evaluation.slice_queries,
-                _traffic(evaluation),
+                _traffic(release, evaluation),
             )
         )
         names = []
@@ -64,12 +64,12 @@ def _kept(folder: Folder) -> Plan | None:
         return None
 
 
-def _traffic(evaluation: Evaluation) -> list[Example]:
+def _traffic(release: Release, evaluation: Evaluation) -> list[Example]:
     """Return queries like trained ones; none unless a labelling of this version put some beside the set.
 
     No hash is known of the file: nothing is decided by it.
     """
-    folder = evaluation.holdout_key.rpartition("/")[0]
+    folder = evaluation.key_of(release).rpartition("/")[0]
     try:
         rows = list(Folder(evaluation.s3, evaluation.bucket, f"{folder}/").rows("traffic.jsonl"))
         return list(examples(map(json.dumps, rows), evaluation.task))
