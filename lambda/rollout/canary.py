@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -54,12 +54,12 @@ class CanaryAnalysis:
         asked = NO_PROBES
         if self.probes and self.rollout.probes:
             # The hold-out set of this attempt, also if another one has just been deployed.
-            key = release.holdout_key or self.probes.holdout_key
-            asked = replace(self.probes, holdout_key=key).ask(
+            asked = self.probes.ask(
                 [release.endpoint, *([live.endpoint] if live else [])],
                 self.rollout.probes,
                 after=found.asked,
                 digest=release.digest,
+                holdout_key=release.holdout_key,
                 holdout_sha256=release.holdout_sha256,
             )
         evidence = Evidence(

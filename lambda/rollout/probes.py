@@ -61,7 +61,14 @@ class Probes:
         )
 
     def ask(
-        self, endpoints: Sequence[str], count: int, *, after: int = 0, digest: str, holdout_sha256: str = ""
+        self,
+        endpoints: Sequence[str],
+        count: int,
+        *,
+        after: int = 0,
+        digest: str,
+        holdout_key: str = "",
+        holdout_sha256: str = "",
     ) -> Probed:
         """Ask the endpoints of the candidate, and of the live release if there is one, the same queries.
 
@@ -70,25 +77,26 @@ class Probes:
             count: the number of queries.
             after: queries that earlier rounds asked.
             digest: the candidate, whose digest decides the order in which the whole hold-out set is asked.
+            holdout_key: of the attempt's hold-out set; empty for the one that the stack names.
             holdout_sha256: of the hold-out set; empty if unknown.
 
         Raises:
             ReplacedError: The hold-out set has another SHA-256.
         """
         end = self.clock() + SECONDS
-        order, kin = self._order(digest, holdout_sha256)
+        holdout = Published(self.bucket, holdout_key or self.holdout_key, holdout_sha256)
+        order, kin = self._order(digest, holdout)
         drawn = [order[place % len(order)] for place in range(after, after + count)] if order else []
         with ThreadPoolExecutor(CONCURRENCY) as pool:
             found = list(pool.map(lambda example: self._answers(endpoints, example, end), drawn))
         return Probed.of(list(takewhile(bool, found)), kin)
 
-    def _order(self, digest: str, sha256: str) -> tuple[list[Example], int]:
+    def _order(self, digest: str, holdout: Published) -> tuple[list[Example], int]:
         """Return the hold-out set in the candidate's order, and the number of its families.
 
         One row of each family comes first, then a second one of each that has one, and so on.
         """
-        content = Published(self.bucket, self.holdout_key, sha256).read(self.s3)
-        lines = [line.decode() for line in content.splitlines() if line.strip()]
+        lines = [line.decode() for line in holdout.read(self.s3).splitlines() if line.strip()]
         # The same in every round.
         chance = random.Random(digest)  # noqa: S311  # no secret
         drawn = list(examples(chance.sample(lines, min(len(lines), MOST_ROWS)), self.task))
