@@ -37,17 +37,11 @@ def questions(
     `slice_queries` is the number of hold-out queries with a variant in each slice; 0 means no slices. Queries
     of `traffic` are like trained ones, and a slice of their own.
     """
-    chosen = spread(holdout, MOST_QUESTIONS)
-    alike = families([example.query for example in chosen])
-    asked = [
-        Question(f"{HOLDOUT}-{number:06d}", HOLDOUT, example.query, example.weights, family=family)
-        for number, (example, family) in enumerate(zip(chosen, alike, strict=True))
-    ]
+    asked = list(_in_families(HOLDOUT, holdout))
     yield from asked
     if not slice_queries:
         return
-    for number, example in enumerate(spread(traffic, MOST_QUESTIONS)):
-        yield Question(f"{TRAFFIC}-{number:06d}", TRAFFIC, example.query, example.weights)
+    yield from _in_families(TRAFFIC, traffic)
     part = spread(asked, slice_queries)
     for name, change in _changes(task, robustness).items():
         for number, question in enumerate(part):
@@ -60,6 +54,14 @@ def questions(
         yield Question(f"out_of_domain-{number:06d}", "out_of_domain", query, None)
     for number, example in enumerate(robustness.other_languages):
         yield Question(f"other_languages-{number:06d}", "other_languages", example.query, example.weights)
+
+
+def _in_families(name: str, examples: Sequence[Example]) -> Iterator[Question]:
+    """Yield the questions of a slice, each with the number of its family."""
+    chosen = spread(examples, MOST_QUESTIONS)
+    alike = families([example.query for example in chosen])
+    for number, (example, family) in enumerate(zip(chosen, alike, strict=True)):
+        yield Question(f"{name}-{number:06d}", name, example.query, example.weights, family=family)
 
 
 def spread[Item](items: Sequence[Item], most: int) -> list[Item]:

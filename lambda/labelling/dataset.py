@@ -43,14 +43,15 @@ def publish(
     validation = json_lines(rows[VALIDATION]) if VALIDATION in rows else None
     training, holdout = json_lines(rows[TRAINING]), given or json_lines(rows.get(HOLDOUT, ()))
     found = check_dataset(training, holdout, task, plan.method, validation=validation, needs=needs)
-    target.write(REPORT, {**curated.report(), "warnings": found.warned()})
+    warnings = [*found.warned(), *curated.notes(plan)]
+    target.write(REPORT, {**curated.report(), "warnings": warnings})
     if plan.validation_share and VALIDATION not in rows:
         raise ResourceError(
             f"labelling.validation_share = {plan.validation_share:g} leaves no row for validation."
         )
     if not found.ok:
         raise ResourceError(found.summary())
-    target.write(WARNINGS, {"warnings": found.warned()})
+    target.write(WARNINGS, {"warnings": warnings})
     # It decides nothing, so it is not among the files whose hashes count.
     if TRAFFIC in rows:
         target.write_rows(f"{TRAFFIC}.jsonl", rows[TRAFFIC])

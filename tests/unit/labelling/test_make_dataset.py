@@ -85,6 +85,17 @@ def test_data_set_that_breaks_a_rule_is_not_published_and_its_report_is(scene: S
     assert len(list(files(scene).rows("rejects.jsonl"))) == 440
 
 
+def test_what_the_holdout_stands_for_goes_with_the_data_set(scene: Scene) -> None:
+    """The sample queries are of templates, whose families are too large to be held out."""
+    label(scene, QUERIES)
+    message = make(scene)["message"]
+    document = files(scene).read("warnings.json")
+    assert document is not None
+    (kept,) = (text for text in document["warnings"] if "stands for" in text)
+    assert "of the queries are in families of more than 4 similar ones, which are only trained on" in kept
+    assert kept in message
+
+
 def test_holdout_that_the_gate_would_refuse_pays_for_no_job(scene: Scene) -> None:
     """The teacher leaves out more than anybody knew before it was asked."""
     label(scene, QUERIES)
