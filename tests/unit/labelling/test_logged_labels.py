@@ -15,6 +15,7 @@ from distilled_router.aws.objects import Folder, Seal
 from distilled_router.cost.estimate import Spec
 from distilled_router.cost.limit import Limit, Spending
 from distilled_router.data.labelling_plan import Plan
+from distilled_router.task.converse import Prompt, ask, request
 from labelling import logs, resource, seals, sources
 from labelling.cost_check import CostCheck
 from labelling.handler import curated
@@ -22,7 +23,8 @@ from labelling.resource import Services
 from stacks.settings import PROJECT
 from tests.unit import framework
 from tests.unit.labelling.scenes import BUCKET, FIRST, OWNER, PLAN, SEAL, TASK, Scene
-from tests.unit.logged import key, packed, record
+from tests.unit.local.bedrock.scenes import Scene as BedrockScene
+from tests.unit.logged import TEACHER, key, packed, record
 from tests.unit.requests_table import RequestsTable
 
 LOGS = "search-logs"
@@ -109,6 +111,32 @@ def test_rows_are_asked_as_the_router_asks_and_answered_in_the_tasks_format(logg
         assert TASK.written_as_asked(answered)
         assert TASK.parse(answered) == TASK.parse(told(QUERIES.index(asked)))
     assert rows["holdout"]
+
+
+def test_a_student_of_logs_answers_the_router_in_its_format(logged: Logged) -> None:
+    """From calls that the stand-in logs, to a student that is asked as the router asks."""
+    account = BedrockScene(logged.scene.server)
+    account.control.put_model_invocation_logging_configuration(
+        loggingConfig={"s3Config": {"bucketName": LOGS, "keyPrefix": "bedrock"}}
+    )
+    full, service = Prompt.base(TASK), {"service": "search"}
+    for query in QUERIES:
+        account.runtime.converse(modelId=TEACHER, **request(full, query), requestMetadata=service)
+    account.control.delete_model_invocation_logging_configuration()
+    logged.deploy()
+    rows = logged.curate()
+    asked = [row["messages"][0]["content"][0]["text"] for row in rows["holdout"]]
+
+    def valid(training: list[dict[str, Any]], name: str) -> float:
+        student = account.deploy(account.train(name, training), f"{name}-endpoint")
+        answers = [ask(account.runtime, student, Prompt.student(TASK), query).text for query in asked]
+        return sum(map(TASK.written_as_asked, answers)) / len(answers)
+
+    assert len(asked) > 20
+    assert valid(rows["training"], "ours") == 1.0
+    # As the logs have them: under the prompt that was logged.
+    as_logged = [{**row, "system": [{"text": full.text}]} for row in rows["training"]]
+    assert valid(as_logged, "logs") < 0.9
 
 
 def test_queries_with_logged_answers_are_labelled_and_nobody_is_asked(logged: Logged) -> None:
