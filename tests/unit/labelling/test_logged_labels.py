@@ -91,7 +91,7 @@ class Logged:
         result = curated(ANSWERED, self.scene.server.s3, BUCKET, TASK, FIRST, self.seal)
         assert result["outcome"] == "done", result
         target = Folder(self.scene.server.s3, BUCKET, PLAN.dataset_folder, self.seal)
-        return {name: list(target.rows(f"{name}.jsonl")) for name in ("training", "holdout")}
+        return {name: list(target.rows(f"{name}.jsonl")) for name in ("training", "holdout", "rejects")}
 
 
 @pytest.fixture
@@ -103,8 +103,9 @@ def test_rows_are_asked_as_the_router_asks_and_answered_in_the_tasks_format(logg
     logged.log()
     logged.deploy()
     rows = logged.curate()
-    assert len(rows["training"]) + len(rows["holdout"]) == len(QUERIES)
-    for row in (row for part in rows.values() for row in part):
+    assert {row["reason"] for row in rows["rejects"]} <= {SIMILAR}
+    assert sum(map(len, rows.values())) == len(QUERIES)
+    for row in [*rows["training"], *rows["holdout"]]:
         assert row["system"] == [{"text": TASK.student_prompt}]
         asked, answered = (message["content"][0]["text"] for message in row["messages"])
         assert asked in QUERIES
@@ -157,9 +158,8 @@ def test_equal_queries_with_different_answers_must_agree_like_samples(logged: Lo
     logged.log(QUERIES[:1], "2026/11/03/13", answer=other)
     logged.deploy()
     rows = logged.curate()
-    texts = {row["messages"][0]["content"][0]["text"] for part in rows.values() for row in part}
-    assert QUERIES[0] not in texts
-    assert QUERIES[1] in texts
+    disagreed = [row["query"] for row in rows["rejects"] if row["reason"] == "the samples disagree"]
+    assert disagreed == QUERIES[:1]
 
 
 def test_without_logged_answers_the_teacher_is_asked_for_the_logged_queries(logged: Logged) -> None:
@@ -193,7 +193,7 @@ def test_what_another_deployment_kept_first_is_published(
     logged.log()
     logged.deploy()
     # This one looked before the other had written.
-    logged.log([f"a later query number {n}" for n in range(300)])
+    logged.log(QUERIES[::-1])
     real, seen = logs.kept, iter([None])
     monkeypatch.setattr(logs, "kept", lambda folder: next(seen, real(folder)))
     logged.deploy()
