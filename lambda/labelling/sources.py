@@ -42,7 +42,8 @@ class RawQueries:
             logged = logs.keep(folder, logged)
             queries = [one.query for one in logged]
         shards = list(_shards(queries, LOGGED_PER_SHARD if self.has_answers else size))
-        for name, rows in shards:
+        for name, shard in shards:
+            rows = [{**row, "count": logged[row["number"]].count} for row in shard] if logged else shard
             if self.has_answers:
                 folder.write_rows(f"labelled/{name}.jsonl", logs.labelled(rows, logged, task))
             folder.write_rows(f"queries/{name}.jsonl", rows)

@@ -91,7 +91,9 @@ class Logged:
         result = curated(ANSWERED, self.scene.server.s3, BUCKET, TASK, FIRST, self.seal)
         assert result["outcome"] == "done", result
         target = Folder(self.scene.server.s3, BUCKET, PLAN.dataset_folder, self.seal)
-        return {name: list(target.rows(f"{name}.jsonl")) for name in ("training", "holdout", "rejects")}
+        return {
+            name: list(target.rows(f"{name}.jsonl")) for name in ("training", "holdout", "traffic", "rejects")
+        }
 
 
 @pytest.fixture
@@ -103,9 +105,9 @@ def test_rows_are_asked_as_the_router_asks_and_answered_in_the_tasks_format(logg
     logged.log()
     logged.deploy()
     rows = logged.curate()
-    assert {row["reason"] for row in rows["rejects"]} <= {SIMILAR}
+    assert rows.pop("rejects") == []
     assert sum(map(len, rows.values())) == len(QUERIES)
-    for row in [*rows["training"], *rows["holdout"]]:
+    for row in (row for part in rows.values() for row in part):
         assert row["system"] == [{"text": TASK.student_prompt}]
         asked, answered = (message["content"][0]["text"] for message in row["messages"])
         assert asked in QUERIES
@@ -148,6 +150,7 @@ def test_queries_with_logged_answers_are_labelled_and_nobody_is_asked(logged: Lo
     labelled = logged.rows("labelled/")
     assert [row["query"] for row in labelled] == QUERIES
     assert labelled[0]["answers"] == [{"weights": TASK.parse(told(0))}]
+    assert {row["count"] for row in [*labelled, *logged.rows("queries/")]} == {1}
     assert replace(logged.scene, plan=ANSWERED, seal=logged.seal).label()["outcome"] == "done"
     assert (logged.scene.asked(), logged.scene.jobs()) == (0, [])
 
