@@ -50,6 +50,7 @@ def test_good_candidate_passes_and_its_report_is_kept(world: World, court: Court
     assert kept["model"] == world.release(A).model_arn
     assert kept["data"] == {
         "holdout": f"s3://{world.bucket}/datasets/d/holdout.jsonl",
+        "holdout_sha256": world.release(A).holdout_sha256,
         "questions": ASKED,
         "slices": {"holdout": ASKED},
     }
