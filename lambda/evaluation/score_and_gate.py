@@ -75,7 +75,9 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
     }
     passed = {"passed_on": release.holdout_key, "passed": json.dumps(kept)} if found["passed"] else {}
     releases.update(digest, **kept, **passed)
-    message = f"{result['message']}{f'. Warning: {warnings}' if warnings else ''}"
+    message = result["message"]
+    if warnings:
+        message = f"{message.removesuffix('.')}. Warning: {warnings}"
     if release.is_reevaluated and not found["passed"]:
         message += (
             f". Live release {digest} was evaluated on another hold-out set, {found['data']['holdout']}, and "

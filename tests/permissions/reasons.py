@@ -66,7 +66,7 @@ UNUSED: tuple[Reason, ...] = (
         conditions="bedrock",
     ),
     Reason(
-        "LabellingRole",
+        "DatasetRole|LabellingRole",
         "kms:Decrypt",
         "sources encrypted with another key: the emulator checks no keys",
         resource="arn:aws:kms",
@@ -81,7 +81,7 @@ UNUSED: tuple[Reason, ...] = (
         "LabellingStepRole",
         "s3:GetObject",
         "a separate hold-out set: the tests that deploy hold out a part of the queries",
-        resource=r"/datasets/\w+/holdout",
+        resource="/datasets/.+/holdout",
     ),
     Reason(
         "DatasetRole|LabellingRole",

@@ -140,7 +140,7 @@ def test_job_and_model_have_tags_with_owner_and_digest(assembly: Assembly) -> No
     assert tags == {**assembly.settings.tags, **own}
     # What the Dataset's resources answered. A labelling adds those of its own files.
     datasets = {one.name: one.logical_id for one in assembly.resources("Custom::BedrockDataset")}
-    publishing = {TRAINING_TAG: "DatasetResource", holdout: "DatasetHoldout"}
+    publishing = {TRAINING_TAG: "Dataset", holdout: "DatasetHoldout"}
     expected = {tag: datasets[name] for tag, name in publishing.items() if name in datasets}
     assert {tag: value["Fn::GetAtt"][0] for tag, value in hashes.items() if value} == expected
 
@@ -153,7 +153,7 @@ def test_no_job_starts_before_the_data_set_has_passed(assembly: Assembly) -> Non
     holdout = assembly.one("Custom::BedrockDataset", "DatasetHoldout")
     assert holdout.logical_id in job.raw["DependsOn"]
     for training in assembly.resources("Custom::BedrockDataset"):
-        if training.name == "DatasetResource":
+        if training.name == "Dataset":
             assert training.logical_id in holdout.raw["DependsOn"]
 
 

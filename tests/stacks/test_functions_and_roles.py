@@ -201,7 +201,7 @@ def test_keys_are_used_through_one_service_or_by_bedrocks_own_role(assembly: Ass
         for statement in assembly.role_statements(role):
             if any(action.startswith("kms:") for action in statement.actions):
                 if statement.resources == {assembly.settings.dataset.source_key}:
-                    assert role.name == "LabellingRole"
+                    assert role.name in {"DatasetRole", "LabellingRole"}
                     assert statement.actions == {"kms:Decrypt"}
                     assert statement.conditions == {"StringLike": {"kms:ViaService": "s3.*.amazonaws.com"}}
                     continue

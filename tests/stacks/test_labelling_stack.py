@@ -297,7 +297,7 @@ def test_accounts_logging_is_never_changed(assemblies: Assemblies) -> None:
 def test_limit_of_the_cost_reaches_what_checks_the_data(raw: Assembly, assemblies: Assemblies) -> None:
     for properties in (
         labelling(raw),
-        assemblies["dev"].one("Custom::BedrockDataset", "DatasetResource").properties,
+        assemblies["dev"].one("Custom::BedrockDataset", "Dataset").properties,
     ):
         assert properties["MaximumCostUsd"] == raw.settings.distillation.maximum_cost_usd
         assert json.loads(properties["Cost"])["teacher"] == raw.settings.distillation.teacher

@@ -260,10 +260,10 @@ def test_another_network_names_the_same_job_and_starts_no_release(assemblies: Ma
             ("Custom::BedrockRelease", set(plain.one("Custom::BedrockRelease").properties)),
             (
                 "Custom::BedrockDataset",
-                set(plain.one("Custom::BedrockDataset", "DatasetResource").properties),
+                set(plain.one("Custom::BedrockDataset", "Dataset").properties),
             ),
         ):
-            name_ = "DatasetResource" if kind == "Custom::BedrockDataset" else None
+            name_ = "Dataset" if kind == "Custom::BedrockDataset" else None
             old, new = (assembly.one(kind, name_).properties for assembly in (plain, changed))
             for key in names - {"ServiceToken"}:
                 assert changed.plain(new.get(key)) == plain.plain(old.get(key)), f"{name}: {kind} {key}"

@@ -12,6 +12,7 @@ from distilled_router.aws.storage import purge
 from distilled_router.bedrock.ownership import CLAIM_TAG, DROPPED_TAG, REQUEST_TAG
 from distilled_router.data.conversation import row
 from distilled_router.task.task import Task
+from stacks.settings import PROJECT
 from tests.unit.distilled_router.aws.throttling_scenes import declared, model_of, modelled, units
 from tests.unit.entry_points import SETTINGS, Play, nothing
 from tests.unit.labelling.scenes import PLAN
@@ -22,7 +23,8 @@ from tests.unit.resource_scenes import INTERNAL, NAME, NEXT, job_properties, tra
 # The functions that are no handlers of custom resources have this logical id among their variables.
 LOGICAL_ID, MOVED = SETTINGS["LOGICAL_ID"], "MovedResource0A1B2C3D"
 ENDED = {"Completed", "Failed", "Stopped", "Stopping", "PartiallyCompleted", "Expired"}
-QUERIES = "".join(f"a red car number {number} driving at night\n" for number in range(250)).encode()
+# The project's own, since similar ones leave nothing to hold out.
+QUERIES = b"".join((PROJECT / "data" / "queries.txt").read_bytes().splitlines(keepends=True)[:250])
 
 type Properties = Callable[[Play], dict[str, Any]]
 

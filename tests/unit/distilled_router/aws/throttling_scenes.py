@@ -264,18 +264,26 @@ SHARD = f"releases/{OWNER}/x/questions/00000.jsonl"
 
 
 def answered(play: Play, digest: str = A) -> None:
-    """A candidate whose answers are kept, and none of an earlier play."""
-    s3, weights = play.world.server.s3, Task.load().static_weights
+    """A candidate whose answers are kept, all right, and none of an earlier play."""
+    s3, labels = play.world.server.s3, Task.load().labels
     for bucket, key in [place for place in s3.objects if place[1].startswith("releases/")]:
         del s3.objects[bucket, key]
     release = play.world.begin(digest, endpoint="arn:endpoint")
     folder = attempt_folder(s3, "data", OWNER, release)
     candidate = {"name": CANDIDATE, "title": "candidate", "endpoint": "arn:endpoint", "model": ""}
-    plan = {"life": release.life, "contenders": [candidate], "shards": ["00000"], "questions": 1}
+    questions = [
+        Question(
+            f"q{place}-{label}", "holdout", f"{place} {label}", {**dict.fromkeys(labels, 0.0), label: 1.0}
+        )
+        for place in range(12)
+        for label in labels
+    ]
+    count = len(questions)
+    plan = {"life": release.life, "contenders": [candidate], "shards": ["00000"], "questions": count}
     folder.write("plan.json", plan)
-    folder.write_rows("questions/00000.jsonl", [asdict(Question("q", "holdout", "a red car", weights))])
-    answer = row(CANDIDATE, Answer("q", weights, "", 9.0, 9, 9))
-    folder.write_rows(f"answers/{release.life}/00000/000.jsonl", [answer])
+    folder.write_rows("questions/00000.jsonl", map(asdict, questions))
+    answers = [row(CANDIDATE, Answer(one.id, one.reference, "", 9.0, 9, 9)) for one in questions]
+    folder.write_rows(f"answers/{release.life}/00000/000.jsonl", answers)
 
 
 def judged(play: Play) -> bool:

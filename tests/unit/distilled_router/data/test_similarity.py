@@ -108,7 +108,8 @@ def test_every_near_duplicate_is_found_by_its_definition(added: list[list[str]],
             near.nearest("red car")  # an index that is used between additions is as good
     found = near.near(" ".join(asked))
     expected = {number: share(query) for number, query in enumerate(added) if share(query) >= 0.75}
-    assert {number: found.get(number) for number in expected} == expected
+    # Equal letters may make them nearer than their words do.
+    assert all(found.get(number, 0) >= share for number, share in expected.items())
     for number in found.keys() - expected.keys():
         short, long = sorted(("".join(added[number]), "".join(asked)), key=len)
         assert short in long
