@@ -1,4 +1,4 @@
-"""Speed and memory of the data set rules, compared with JSON parsing and a schema per record.
+"""Speed and memory of the data set rules, compared with JSON parsing and a schema or model per record.
 
     python -m benchmarks.dataset_rules                  measures, prints the table of README.md
     python -m benchmarks.dataset_rules --rows 1500 --megabytes 20 --repeats 1     a short run
@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ _LARGEST = 999_000_000  # bytes; a file must stay below 1 GB
 
 @dataclass(frozen=True)
 class Files:
-    """One set of files to check; `with_schema`: the other approach reads it too."""
+    """One set of files to check; `with_schema`: the other approaches read it too."""
 
     name: str
     training: Path
@@ -81,7 +82,7 @@ def with_rules(training: Path, holdout: Path | None) -> int:
 
 
 def with_schema(training: Path, holdout: Path | None) -> int:
-    """Check each record like AWS's sample validator: JSON, a JSON schema, alternating roles.
+    """Check each record like AWS's validator for distillation: JSON, a JSON schema, alternating roles.
 
     The validator is model_distillation/dataset-validation in amazon-bedrock-samples. Unlike it, this function
     compiles the schema once and not for every record, and does not read a whole file into memory.
@@ -95,17 +96,44 @@ def with_schema(training: Path, holdout: Path | None) -> int:
     schema = _object(schemaVersion=version, system=content, messages=messages)
     schema["required"] = ["schemaVersion", "messages"]
     validator = Draft202012Validator(schema)
+
+    def check(line: bytes) -> None:
+        record = json.loads(line)
+        validator.validate(record)
+        for number, message in enumerate(record["messages"]):
+            assert message["role"] == ("assistant" if number % 2 else "user")
+
+    return _each(training, holdout, check)
+
+
+def with_model(training: Path, holdout: Path | None) -> int:
+    """Check each record like AWS's validator for Nova: JSON, then a pydantic model with rules in Python."""
+    from benchmarks.records import Record
+
+    return _each(training, holdout, lambda line: Record.model_validate(json.loads(line)))
+
+
+def with_compiled_model(training: Path, holdout: Path | None) -> int:
+    """Check each record by the rules of `with_schema`, in the fastest form that we know.
+
+    pydantic parses and checks a line in one call, without any Python.
+    """
+    from pydantic import TypeAdapter
+
+    from benchmarks.records import CompiledRecord
+
+    return _each(training, holdout, TypeAdapter(CompiledRecord).validate_json)
+
+
+def _each(training: Path, holdout: Path | None, check: Callable[[bytes], object]) -> int:
+    """Check each line of the files, and return their number."""
     rows = 0
     for path in (training, holdout):
-        if path is None:
-            continue
-        with path.open("rb") as file:
-            for line in file:
-                record = json.loads(line)
-                validator.validate(record)
-                for number, message in enumerate(record["messages"]):
-                    assert message["role"] == ("assistant" if number % 2 else "user")
-                rows += 1
+        if path is not None:
+            with path.open("rb") as file:
+                for line in file:
+                    check(line)
+                    rows += 1
     return rows
 
 
@@ -118,7 +146,18 @@ def _object(**properties: Any) -> dict[str, Any]:
     }
 
 
-APPROACHES: dict[str, Callable[[Path, Path | None], int]] = {"rules": with_rules, "schema": with_schema}
+APPROACHES: dict[str, Callable[[Path, Path | None], int]] = {
+    "rules": with_rules,
+    "schema": with_schema,
+    "model": with_model,
+    "compiled": with_compiled_model,
+}
+IMPORTS = {
+    "rules": ("distilled_router.data.dataset_rules",),
+    "schema": ("jsonschema",),
+    "model": ("benchmarks.records",),
+    "compiled": ("benchmarks.records",),
+}
 
 
 # The files
@@ -146,6 +185,16 @@ def written(path: Path, found: Iterator[Example], task: Task, **options: Any) ->
     return path
 
 
+def varied(path: Path, found: Sequence[Example], task: Task) -> Path:
+    """Write rows whose keys are in another order than those of the row before."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for number, example in enumerate(found):
+            content = list(row(task, example.query, example.weights).items())
+            turn = number % len(content)
+            file.write(json.dumps(dict(content[turn:] + content[:turn])) + "\n")
+    return path
+
+
 def files(folder: Path, rows: int, size: int) -> Iterator[Files]:
     """Write the files and yield them; `size` is that of the large files, in bytes."""
     task = Task.load()
@@ -158,6 +207,7 @@ def files(folder: Path, rows: int, size: int) -> Iterator[Files]:
     yield Files("training", plain)
     yield Files("training and hold-out", plain, held_out)
     quoted = [Example(f'"{example.query}" \u00e9', example.weights) for example in training]
+    yield Files("no two rows alike in form", varied(folder / "varied.jsonl", training, task), held_out)
     yield Files("escapes in each row", written(folder / "escaped.jsonl", iter(quoted), task), held_out)
     # The largest valid file: rows longer than the router accepts only cause a warning.
     longer = size // rows - plain.stat().st_size // rows
@@ -174,7 +224,9 @@ def files(folder: Path, rows: int, size: int) -> Iterator[Files]:
 
 
 def measure(approach: str, training: Path, holdout: Path | None) -> Measured:
-    """Run and measure one approach in this process."""
+    """Run and measure one approach in this process, after its imports."""
+    for module in IMPORTS[approach]:
+        import_module(module)
     start = time.process_time()
     rows = APPROACHES[approach](training, holdout)
     seconds = time.process_time() - start
@@ -190,23 +242,25 @@ def measure_in_process(approach: str, found: Files) -> Measured:
 
 
 def table(measured: Sequence[tuple[Files, list[dict[str, Measured]]]]) -> Iterator[str]:
-    """Yield the table's lines: medians of the repeats; `ratio` is the median of the ratios per repeat."""
-    yield "| file | MB | rows | rules: rows/s | schema: rows/s | ratio | rules: peak MB | schema: peak MB |"
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    """Yield the table's lines: medians of the repeats; ratios are medians of the ratios per repeat."""
+    names = list(APPROACHES)
+    rates = [f"{name}: rows/s" for name in names]
+    ratios = [f"rules to {name}" for name in names[1:]]
+    peaks = [f"{name}: peak MB" for name in names]
+    yield f"| file | MB | rows | {' | '.join([*rates, *ratios, *peaks])} |"
+    yield f"|---|{'---:|' * (2 + 2 * len(names) + len(ratios))}"
     for found, repeats in measured:
         size = sum(path.stat().st_size for path in (found.training, found.holdout) if path) / 1e6
-        rules = [repeat["rules"] for repeat in repeats]
-        cells = [found.name, f"{size:,.0f}", f"{rules[0].rows:,}"]
-        cells.append(f"{statistics.median(one.rate for one in rules):,.0f}")
-        schemas = [repeat["schema"] for repeat in repeats if "schema" in repeat]
-        if schemas:
-            cells.append(f"{statistics.median(one.rate for one in schemas):,.0f}")
-            ratios = (one.rate / other.rate for one, other in zip(rules, schemas, strict=True))
-            cells.append(f"**{statistics.median(ratios):.1f}**")
-        else:
-            cells += ["", ""]
-        for one in (rules, schemas):
-            cells.append(f"{statistics.median(each.peak_megabytes for each in one):.0f}" if one else "")
+        cells = [found.name, f"{size:,.0f}", f"{repeats[0]['rules'].rows:,}"]
+        given = [[repeat[name] for repeat in repeats if name in repeat] for name in names]
+        cells += [f"{statistics.median(one.rate for one in each):,.0f}" if each else "" for each in given]
+        for other in given[1:]:
+            pairs = zip(given[0], other, strict=True) if other else ()
+            ratio = [one.rate / another.rate for one, another in pairs]
+            cells.append(f"**{statistics.median(ratio):.1f}**" if ratio else "")
+        cells += [
+            f"{statistics.median(one.peak_megabytes for one in each):.0f}" if each else "" for each in given
+        ]
         yield f"| {' | '.join(cells)} |"
 
 

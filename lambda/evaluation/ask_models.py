@@ -10,6 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -28,9 +29,9 @@ from evaluation.attempt import (
     QUESTIONS,
     Evaluation,
     Failures,
+    Outages,
     Plan,
     answers_folder,
-    first_failures,
     kept_answers,
     row,
 )
@@ -51,6 +52,7 @@ RETRY_SECONDS = 30
 SHORT_SECONDS = 300
 # ValidationException: the answer to one query, unless every query gets it.
 REFUSED = "refused"
+THROTTLED = "throttled"
 
 type Left = tuple[Question, Sequence[Contender]]
 """A question, and the contenders that have not answered it."""
@@ -86,7 +88,7 @@ def ask_shard(digest: str, key: str, releases: Releases, evaluation: Evaluation)
     if left and not asking.has_failed:
         answered = len(questions) - len(left)
         return waiting(f"shard {shard}: {answered} of {len(questions)} questions are answered", 1)
-    round_ = Round(digest, shard, len(questions), asking.failures(questions))
+    round_ = Round(digest, shard, len(questions), asking.failures(questions), asking.answering)
     return round_.result(folder, plan, releases, evaluation)
 
 
@@ -105,6 +107,7 @@ class Asking:
         self._answered = {(name, answer.id) for name, answer in kept}
         self._able = {name for name, _ in self._answered}
         self._failed: dict[tuple[str, str], Answer] = {}
+        self.answering: set[str] = set()  # who has answered in this invocation
         self._in_a_row = dict.fromkeys((contender.name for contender in contenders), 0)
         self._last: dict[str, Answer] = {}
 
@@ -173,6 +176,7 @@ class Asking:
         if answer.was_asked:
             self._in_a_row[name] = 0
             self._answered.add((name, answer.id))
+            self.answering.add(name)
             return answer
         self._in_a_row[name] += 1
         self._failed[name, answer.id] = self._last[name] = answer
@@ -181,45 +185,53 @@ class Asking:
 
 @dataclass(frozen=True)
 class Round:
-    """What is left of a shard's questions after a round: its failed calls."""
+    """What is left of a shard's questions after a round: its failed calls; and who answered others."""
 
     digest: str
     shard: str
     questions: int
     failures: Sequence[tuple[str, Answer]]
+    answering: AbstractSet[str] = frozenset()
 
     def result(self, folder: Folder, plan: Plan, releases: Releases, evaluation: Evaluation) -> StageResult:
         """Write the failures, and return whether to wait for another round.
 
         The wait is counted from the first failure in any shard, so that many shards don't wait one after
-        another.
+        another; and from the last answer in any shard, since a model that answers slowly is not out.
         """
         before, now = Failures.read(folder, plan, self.shard), evaluation.now()
         names = list(dict.fromkeys(name for name, _ in self.failures))
         since = {name: before.since.get(name, now) for name in names}
+        answered = {**before.answered, **dict.fromkeys(self.answering, now)}
+        kept = Failures(answers=self.failures, since=since, answered=answered)
         if self.failures or before.answers:
-            Failures(answers=self.failures, since=since).write(folder, plan, self.shard)
+            kept.write(folder, plan, self.shard)
         if not self.failures:
             return done(f"shard {self.shard} is answered")
-        first = first_failures(folder, plan)
-        until = max(first[name] + self._patience(name, evaluation) for name in names)
+        outages = Outages.read(folder, plan)
+        until = max(outages.begun[name] + self._patience(name, evaluation) for name in names)
         if now >= until:
             # A few questions that failed here are no reason for other shards to wait less.
             lasting = {name: time for name, time in since.items() if self._lacks_answers(name)}
-            Failures(answers=self.failures, since=lasting).write(folder, plan, self.shard)
+            replace(kept, since=lasting).write(folder, plan, self.shard)
             return done(f"shard {self.shard}: {len(self.failures)} calls failed again and again")
         text = "; ".join(self._told(name, plan) for name in names)
         message = f"{text}; asking again until {datetime.fromtimestamp(until, UTC):%H:%M} UTC"
         if not releases.evaluating(self.digest, message):
             return not_in_progress(self.digest)
-        elapsed = now - min(first[name] for name in names)
+        # At most as many rounds bring answers as there are questions; the others come ever less often, so
+        # that all events fit into the execution's history.
+        is_slow = not self.answering.isdisjoint(names)
+        elapsed = 0.0 if is_slow else now - min(outages.first[name] for name in names)
         return waiting(message, min(pause(elapsed, RETRY_SECONDS), math.ceil(until - now)))
 
     def _patience(self, name: str, evaluation: Evaluation) -> float:
         """Return for how many seconds a contender is asked again."""
         needed = name == CANDIDATE or (name == LIVE and evaluation.gate.not_worse)
-        is_hopeless = self._unasked(name).reasons.keys() <= {*HOPELESS, REFUSED}
-        if needed and self._lacks_answers(name) and not is_hopeless:
+        reasons = self._unasked(name).reasons.keys()
+        is_hopeless = reasons <= {*HOPELESS, REFUSED}
+        # Throttling says nothing about the queries: also the last few get their turn.
+        if needed and not is_hopeless and (self._lacks_answers(name) or THROTTLED in reasons):
             return evaluation.outage_seconds
         return min(SHORT_SECONDS, evaluation.outage_seconds)
 

@@ -133,30 +133,51 @@ class Failures:
     Attributes:
         answers: contender's name and answer, which says why the call failed.
         since: epoch second by contender in whose round its calls began to fail.
+        answered: epoch second by contender of the last round in which it answered and calls failed.
     """
 
     answers: Sequence[tuple[str, Answer]] = ()
     since: Mapping[str, float] = field(default_factory=dict)
+    answered: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Folder, plan: Plan, shard: str) -> Self:
         """Return a shard's failures; none if it has none, or was not asked yet."""
         kept = folder.read(_failures(plan, shard)) or {"rows": [], "since": {}}
-        return cls(answers=[read(one) for one in kept["rows"]], since=kept["since"])
+        given = [read(one) for one in kept["rows"]]
+        return cls(answers=given, since=kept["since"], answered=kept.get("answered", {}))
 
     def write(self, folder: Folder, plan: Plan, shard: str) -> None:
         """Replace a shard's failures."""
         rows = [row(name, answer) for name, answer in self.answers]
-        folder.write(_failures(plan, shard), {"rows": rows, "since": dict(self.since)})
+        kept = {"rows": rows, "since": dict(self.since), "answered": dict(self.answered)}
+        folder.write(_failures(plan, shard), kept)
 
 
-def first_failures(folder: Folder, plan: Plan) -> dict[str, float]:
-    """Return the epoch second by contender in which its calls began to fail in any shard of the plan."""
-    found: dict[str, float] = {}
-    for key in folder.names(f"{FAILURES}{plan['life']}/"):
-        for name, since in (folder.read(key) or {"since": {}})["since"].items():
-            found[name] = min(since, found.get(name, since))
-    return found
+@dataclass(frozen=True)
+class Outages:
+    """When the calls of contenders failed, by contender: in epoch seconds, in any shard of a plan.
+
+    Attributes:
+        first: calls began to fail.
+        begun: nothing has been answered since.
+    """
+
+    first: Mapping[str, float]
+    begun: Mapping[str, float]
+
+    @classmethod
+    def read(cls, folder: Folder, plan: Plan) -> Self:
+        """Return what the shards have kept."""
+        first: dict[str, float] = {}
+        answered: dict[str, float] = {}
+        for key in folder.names(f"{FAILURES}{plan['life']}/"):
+            kept = folder.read(key) or {}
+            for name, at in kept.get("since", {}).items():
+                first[name] = min(at, first.get(name, at))
+            for name, at in kept.get("answered", {}).items():
+                answered[name] = max(at, answered.get(name, at))
+        return cls(first, {name: max(at, answered.get(name, at)) for name, at in first.items()})
 
 
 def _failures(plan: Plan, shard: str) -> str:

@@ -9,17 +9,23 @@ from typing import Any
 from distilled_router.aws.errors import ResourceError
 from distilled_router.data.labelling_plan import Plan
 from distilled_router.task import converse
-from distilled_router.task.converse import HOPELESS, NoReplyError
+from distilled_router.task.converse import HOPELESS, NoReplyError, Reason
 from distilled_router.task.task import Task
 from labelling.answers import Answer, prompt
 from labelling.records import Record
 
+PASSING: frozenset[Reason] = frozenset({"not_ready", "throttled", "unavailable", "unreachable"})
+"""Reasons that say nothing about the query, and pass by themselves."""
 
-def ask(runtime: Any, records: Sequence[Record], plan: Plan, task: Task) -> dict[str, Answer]:
-    """Return the teacher's answers by record id, asking a few records in parallel.
+
+def ask(
+    runtime: Any, records: Sequence[Record], plan: Plan, task: Task
+) -> tuple[dict[str, Answer], dict[str, Answer]]:
+    """Return the teacher's answers by record id, and those of calls to repeat later; a few run in parallel.
 
     Raises ResourceError if the teacher can't be called at all.
     """
+    later: dict[str, Answer] = {}
 
     asked_with = prompt(plan, task)
 
@@ -32,7 +38,13 @@ def ask(runtime: Any, records: Sequence[Record], plan: Plan, task: Task) -> dict
                     f"Teacher {plan.teacher} can't be called: {error}. Check that the account has access to "
                     "it in this Region, and check distillation.teacher in the environment's settings."
                 ) from error
-            return Answer.failed(error)
+            failed = Answer.failed(error)
+            if error.reason in PASSING:
+                later[record.id] = failed
+            return failed
 
     with ThreadPoolExecutor(plan.concurrency) as pool:
-        return dict(zip((record.id for record in records), pool.map(answered, records), strict=True))
+        given = zip((record.id for record in records), pool.map(answered, records), strict=True)
+        # All calls have ended once the dictionary is complete.
+        answers = dict(given)
+    return {record: answer for record, answer in answers.items() if record not in later}, later

@@ -39,6 +39,10 @@ MOST_UNANSWERED = 0.1
 PART = 25
 # Seconds that one invocation spends on calls; the function's timeout is 15 minutes.
 CALL_SECONDS = 600
+# Seconds for which calls are repeated that fail for a passing reason, without any answer in between.
+OUTAGE_SECONDS = 3_600
+# Seconds before they are repeated for the first time.
+RETRY_SECONDS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,14 +254,36 @@ class Shard:
                 return waiting(f"shard {self.name}: {len(given)} of {len(known.records)} calls done", 1)
             if not self.is_wanted():
                 return failed(f"shard {self.name}: the labelling was stopped")
-            asked = calls.ask(self.runtime, left[start : start + PART], self.plan, self.task)
-            self.folder.write_rows(
-                f"{place}/answers-{number:03d}.jsonl",
-                ({"id": record, **asdict(answer)} for record, answer in asked.items()),
-            )
+            asked, later = calls.ask(self.runtime, left[start : start + PART], self.plan, self.task)
+            pause_seconds = self._outage(place, is_over=bool(asked)) if later else 0
+            if not pause_seconds:
+                asked |= later
+            if asked:
+                self.folder.write_rows(
+                    f"{place}/answers-{number:03d}.jsonl",
+                    ({"id": record, **asdict(answer)} for record, answer in asked.items()),
+                )
             given |= asked
+            if pause_seconds:
+                reason = next(iter(later.values())).reason
+                text = f"shard {self.name}: {len(given)} of {len(known.records)} calls done; {reason}"
+                return waiting(text, pause_seconds)
         self._take(given)
         return None
+
+    def _outage(self, place: str, *, is_over: bool) -> int:
+        """Return for how many seconds to wait before failed calls are repeated; 0 if they failed too long.
+
+        Only the time since the last answer counts, of this execution: a teacher that is throttled below one
+        call a second answers in the end.
+        """
+        kept = self.folder.read(f"{place}/outage.json") or {}
+        is_new = is_over or kept.get("execution") != self.execution
+        since = self.waited if is_new else float(kept["since"])
+        if is_new:
+            self.folder.write(f"{place}/outage.json", {"execution": self.execution, "since": since})
+        elapsed = self.waited - since
+        return 0 if elapsed >= OUTAGE_SECONDS else pause(elapsed, RETRY_SECONDS)
 
     def _take(self, given: Mapping[str, Answer]) -> None:
         for record, answer in given.items():

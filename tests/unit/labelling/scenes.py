@@ -94,8 +94,8 @@ class Scene:
 
     def label(self, execution: str = FIRST, most: int = 50, **changes: Any) -> StageResult:
         """Run the function until the shard has ended, as the state machine does."""
-        for _ in range(most):
-            result = self.shard(execution=execution, **changes).label()
+        for hours in range(most):
+            result = self.shard(execution=execution, **{"waited": hours * HOUR, **changes}).label()
             if result["outcome"] != "waiting":
                 return result
             self.server.advance(HOUR)

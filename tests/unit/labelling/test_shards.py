@@ -15,7 +15,7 @@ from distilled_router.bedrock.naming import DIGEST_TAG, LABELS_TAG, OWNER_TAG
 from distilled_router.bedrock.ownership import REQUEST_TAG
 from distilled_router.bedrock.roles import NEW_ROLE_SECONDS
 from labelling.life import LIFE
-from labelling.shards import PART
+from labelling.shards import OUTAGE_SECONDS, PART
 from local.bedrock import BedrockStandIn, Settings
 from local.bedrock.faults import ROLE_TEXTS
 from tests.unit.labelling.scenes import (
@@ -32,6 +32,7 @@ from tests.unit.labelling.scenes import (
     replaced,
     spoilt,
 )
+from tests.unit.quota import Quota
 
 
 def test_large_shard_is_one_batch_job_of_all_samples(scene: Scene) -> None:
@@ -220,6 +221,44 @@ def test_shard_that_got_hardly_an_answer_fails_with_the_reason(scene: Scene) -> 
     result = scene.label(runtime=failing(scene.runtime, converse=converse))
     assert result["outcome"] == "failed"
     assert "40 of 40 records got no answer, for example: ThrottlingException: Too many." in result["message"]
+    assert scene.label(execution=SECOND)["outcome"] == "done"
+    assert scene.asked() == 40
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.01])
+def test_teacher_that_is_throttled_below_one_call_a_second_loses_no_answer(scene: Scene, rate: float) -> None:
+    """With the last rate, 50 answers take longer than the wait for an outage."""
+    scene.publish(25)
+    quota, waited = Quota(scene.runtime, rate=rate, burst=4), 0
+    while (result := scene.shard(runtime=quota, waited=waited).label())["outcome"] == "waiting":
+        assert result["seconds"] < 120
+        quota.wait(result["seconds"])
+        waited += result["seconds"]
+    assert result["outcome"] == "done", result["message"]
+    assert quota.throttled > 0
+    assert spoilt(scene.labelled()) == []
+    assert scene.asked() == 50
+
+
+@pytest.mark.parametrize("code", ["ThrottlingException", "ServiceUnavailableException"])
+def test_teacher_that_answers_no_more_is_waited_for_in_bounds(scene: Scene, code: str) -> None:
+    scene.publish(20)
+    calls = iter(range(1_000_000))
+
+    def converse(**request: Any) -> Any:
+        if next(calls) < 10:
+            return scene.runtime.converse(**request)
+        raise ClientError({"Error": {"Code": code, "Message": "Later."}}, "Converse")
+
+    runtime, waits = failing(scene.runtime, converse=converse), [0]
+    while (result := scene.shard(runtime=runtime, waited=sum(waits)).label())["outcome"] == "waiting":
+        assert f"10 of 40 calls done; {code}: Later." in result["message"] or sum(waits) >= OUTAGE_SECONDS
+        waits.append(result["seconds"])
+    assert "30 of 40 records got no answer" in result["message"]
+    # One wait in each of the two rounds, and few polls of an hour.
+    assert 2 * OUTAGE_SECONDS <= sum(waits) < 2.5 * OUTAGE_SECONDS
+    assert len(waits) < 120
+    # Another execution has its own time, and asks only what was not answered.
     assert scene.label(execution=SECOND)["outcome"] == "done"
     assert scene.asked() == 40
 
