@@ -29,6 +29,7 @@ class Question:
 
     `reference` is None if the right weights are unknown. `variant_of` is the id of the original question of a
     variant, otherwise empty. Questions of one `family` are much alike; -1 is none, a question of its own.
+    `count` is how often the query was asked.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Question:
     reference: Mapping[str, float] | None
     variant_of: str = ""
     family: int = -1
+    count: float = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,14 @@ def _in_families(name: str, examples: Sequence[Example]) -> Iterator[Question]:
     chosen = spread(examples, MOST_QUESTIONS)
     alike = families([example.query for example in chosen])
     for number, (example, family) in enumerate(zip(chosen, alike, strict=True)):
-        yield Question(f"{name}-{number:06d}", name, example.query, example.weights, family=family)
+        yield Question(
+            f"{name}-{number:06d}",
+            name,
+            example.query,
+            example.weights,
+            family=family,
+            count=example.count,
+        )
 
 
 def spread[Item](items: Sequence[Item], most: int) -> list[Item]:

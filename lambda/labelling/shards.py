@@ -143,8 +143,7 @@ class Shard:
 
     @cached_property
     def _queries(self) -> list[Query]:
-        rows = self.folder.rows(f"queries/{self.name}.jsonl")
-        return [Query(int(row["number"]), str(row["query"])) for row in rows]
+        return list(map(Query.read, self.folder.rows(f"queries/{self.name}.jsonl")))
 
     @cached_property
     def _records(self) -> list[Record]:
@@ -169,8 +168,7 @@ class Shard:
             given = [self._answers.get(record.id, []) for record in by_query[query.number]]
             every = [answer for answers in given for answer in answers]
             yield {
-                "number": query.number,
-                "query": query.text,
+                **query.row(),
                 "answers": [_best(answers) for answers in given],
                 "input_tokens": sum(answer.input_tokens for answer in every),
                 "output_tokens": sum(answer.output_tokens for answer in every),

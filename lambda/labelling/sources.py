@@ -16,6 +16,7 @@ from distilled_router.data.query_rules import QueryCheck
 from distilled_router.task.task import Task
 from labelling import logs
 from labelling.logs import LoggedQuery, Logs
+from labelling.records import Query
 
 # Shards of logged answers, which nobody is asked for: the digest doesn't cover the setting of their size.
 LOGGED_PER_SHARD = 10_000
@@ -25,10 +26,11 @@ LOGGED_PER_SHARD = 10_000
 class RawQueries:
     """Different queries that keep the rules; `logged` are the same ones as they were taken from logs.
 
-    With `has_answers` they are labelled already.
+    `counts` says how often each query was asked. With `has_answers` they are labelled already.
     """
 
     queries: Sequence[str]
+    counts: Sequence[float]
     logged: Sequence[LoggedQuery] = ()
     has_answers: bool = False
 
@@ -37,10 +39,11 @@ class RawQueries:
 
         What another deployment with the same digest took from the logs first is written instead.
         """
-        queries, logged = self.queries, self.logged
+        logged, counted = self.logged, list(zip(self.queries, self.counts, strict=True))
         if logged:
             logged = logs.keep(folder, logged)
-            queries = [one.query for one in logged]
+            counted = [(one.query, one.count) for one in logged]
+        queries = [Query(number, query, count) for number, (query, count) in enumerate(counted)]
         shards = list(_shards(queries, LOGGED_PER_SHARD if self.has_answers else size))
         for name, shard in shards:
             rows = [{**row, "count": logged[row["number"]].count} for row in shard] if logged else shard
@@ -72,7 +75,7 @@ class Source:
         check = QueryCheck(self.task, report)
         queries = [query for file in files for query in check.read(file.location["Key"], file.rows())]
         check.finish(self._needs)
-        return RawQueries(queries)
+        return RawQueries(queries, list(map(check.traffic, queries)))
 
     def _logged(self, folder: Folder, report: Report) -> RawQueries:
         given, found = self.properties["Logs"], logs.kept(folder)
@@ -81,7 +84,12 @@ class Source:
             read.report(report)
             found = list(read.queries.values())
         passed = logs.usable(found, self.task, self._needs, report)
-        return RawQueries([one.query for one in passed], passed, is_true(given.get("UseAnswers")))
+        return RawQueries(
+            [one.query for one in passed],
+            [one.count for one in passed],
+            passed,
+            is_true(given.get("UseAnswers")),
+        )
 
     @property
     def _needs(self) -> Needs:
@@ -94,9 +102,9 @@ class Source:
         )
 
 
-def _shards(queries: Sequence[str], size: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def _shards(queries: Sequence[Query], size: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield name and rows of shards of nearly equal length, at most `size` queries each."""
     count = -(-len(queries) // size)
     for number in range(count):
         start, end = number * len(queries) // count, (number + 1) * len(queries) // count
-        yield shard_name(number), [{"number": n, "query": queries[n]} for n in range(start, end)]
+        yield shard_name(number), [query.row() for query in queries[start:end]]

@@ -11,6 +11,7 @@ from distilled_router.data.conversation import Example
 from distilled_router.task.parsing import weights_problem
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task, TaskError
+from evaluation.metrics import Question
 from evaluation.questions import SHARD_QUESTIONS, questions, shards, spread
 
 TASK = Task.load()
@@ -53,6 +54,13 @@ def test_questions_are_the_same_every_time() -> None:
     assert list(questions(HOLDOUT, TASK, Robustness.load(TASK), 10)) == list(
         questions(HOLDOUT, TASK, Robustness.load(TASK), 10)
     )
+
+
+def test_question_has_the_traffic_of_its_query() -> None:
+    asked = list(questions([Example("red kite", WEIGHTS, 12)], TASK, Robustness.load(TASK), 1))
+    assert {question.count for question in asked if question.slice == "holdout"} == {12}
+    ((_, rows),) = shards(asked[:1])
+    assert Question(**rows[0]) == asked[0]
 
 
 def test_no_slices_where_none_are_wanted() -> None:

@@ -199,6 +199,15 @@ def test_queries_are_published_in_shards_and_the_labelling_is_started(system: Sy
     assert system.scene.server.calls(CREATE) == []
 
 
+def test_counts_of_a_log_are_published_beside_the_queries(system: System) -> None:
+    lines = b"".join(b"%s\t%d\n" % (line, number) for number, line in enumerate(QUERIES.splitlines(), 1))
+    system.put(b"\xef\xbb\xbf" + lines.replace(b"\n", b"\r\n"))
+    system.send("Create", system.properties())
+    rows = [row for key in system.published() for row in system.folder.rows(key)]
+    assert rows[0] == {"number": 0, "query": "a red car number 0 driving at night"}
+    assert rows[249] == {"number": 249, "query": "a red car number 249 driving at night", "count": 250}
+
+
 def test_same_event_twice_is_one_execution_and_one_life(system: System) -> None:
     system.send("Create", system.properties())
     begun = life.read(system.folder)

@@ -9,6 +9,7 @@ import pytest
 
 from distilled_router.aws.errors import ReplacedError
 from distilled_router.aws.objects import Folder, json_lines
+from distilled_router.data.conversation import examples
 from distilled_router.data.dataset_rules import check_dataset
 from distilled_router.data.preflight import Needs
 from distilled_router.env import LabellingEnv
@@ -73,6 +74,19 @@ def test_teacher_that_always_says_the_same_is_a_warning(scene: Scene) -> None:
     for name in ("curation.json", "warnings.json"):
         warnings = files(scene).read(name)["warnings"]  # type: ignore[index]
         assert any("rows have the same answer, which a student could only repeat" in one for one in warnings)
+
+
+def test_traffic_of_a_query_is_kept_in_the_holdout_and_nowhere_else(scene: Scene) -> None:
+    """Bedrock takes no further key in the training rows."""
+    label(scene, QUERIES, count=12)
+    result = make(scene)
+    assert result["outcome"] == "done", result
+    target = files(scene)
+    training, holdout = (list(target.rows(f"{name}.jsonl")) for name in ("training", "holdout"))
+    assert {row["count"] for row in holdout} == {12}
+    assert all("count" not in row for row in training)
+    lines = [line.decode() for line in json_lines(holdout)]
+    assert {example.count for example in examples(lines, TASK)} == {12}
 
 
 def test_data_set_that_breaks_a_rule_is_not_published_and_its_report_is(scene: Scene) -> None:

@@ -58,6 +58,14 @@ def test_small_shard_is_asked_by_calls(scene: Scene) -> None:
     assert spoilt(scene.labelled()) == []
 
 
+def test_traffic_of_a_query_stays_with_it(scene: Scene) -> None:
+    scene.publish(1)
+    rows = [{"number": 0, "query": "a red car", "count": 2.5}, {"number": 1, "query": "a boat"}]
+    scene.folder.write_rows("queries/00000.jsonl", rows)
+    assert scene.label()["outcome"] == "done"
+    assert [row.get("count") for row in scene.labelled()] == [2.5, None]
+
+
 def test_teacher_gets_its_full_prompt_and_the_plan(scene: Scene) -> None:
     scene.publish(60)
     scene.label()
