@@ -183,7 +183,9 @@ def show(found: Checked, console: Terminal) -> None:
         place = names.get(finding.file, finding.file)
         place += f":{finding.line}" if finding.line else ""
         message = finding.message.replace("of training:", f"of {names['training']}:")
-        say(console, f"{place} {finding.severity} {finding.rule}: {message}{report.repeated(finding)}")
+        told = f"{place} {finding.severity} {finding.rule}: {message}{report.repeated(finding)}"
+        # A terminal breaks lines within words.
+        console.print(told, soft_wrap=not console.is_terminal)
     if kept.total() + report.repeats.total() < report.counts.total():
         say(console, f"\nThe first {report.keep} findings of each rule are shown; --keep shows more.")
 

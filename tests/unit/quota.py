@@ -26,6 +26,10 @@ class Quota:
         """Let time go on."""
         self._left = min(self._left + seconds * self._rate, self._burst)
 
+    def grant(self) -> None:
+        """Allow one more call."""
+        self._left += 1
+
     def converse(self, **request: Any) -> Any:
         """Make the call, or raise ThrottlingException."""
         if not self._models or request["modelId"] in self._models:

@@ -17,9 +17,7 @@ from evaluation.ask_models import SHORT_SECONDS, ask, ask_shard
 from evaluation.contenders import Contender
 from evaluation.metrics import Question
 from evaluation.prepare_evaluation import prepare
-from evaluation.questions import SHARD_QUESTIONS
 from tests.unit.evaluation.court import ASKED, DATA, GATE, LAX, ROWS, Court
-from tests.unit.quota import Quota
 from tests.unit.release_world import A, B, Proxy, World
 
 MICRO = "us.amazon.nova-micro-v1:0"
@@ -181,106 +179,6 @@ def test_outage_that_stays_ends_with_its_reason(world: World, court: Court, kind
 
 def _raise(error: Exception) -> None:
     raise error
-
-
-# A slow model: throttled again and again, below one call a second
-
-
-def slowly(court: Court, quota: Quota) -> Callable[[], float]:
-    """Return a clock: the quota recovers while the state machine waits."""
-    passed = [0.0]
-
-    def now() -> float:
-        quota.wait(court.now - passed[0])
-        passed[0] = court.now
-        return court.now
-
-    return now
-
-
-@pytest.mark.parametrize(("rate", "burst"), [(0.1, 5), (0.5, 5), (0.02, 1)])
-def test_candidate_that_is_throttled_below_one_call_a_second_loses_no_answer(
-    world: World, court: Court, rate: float, burst: int
-) -> None:
-    """With the last rate, 40 answers take longer than the wait for an outage."""
-    court.candidate(ROWS)
-    quota = Quota(court.runtime, rate=rate, burst=burst)
-    result = court.evaluate(runtime=quota, now=slowly(court, quota), outage_seconds=1_200)
-    assert result["outcome"] == "done", result["message"]
-    assert quota.throttled > 0
-    assert court.metrics()["valid_output"]["rows"] == ASKED
-    assert court.report()["contenders"]["candidate"]["unasked"]["count"] == 0
-    assert world.calls("Converse") == ASKED
-
-
-def test_all_models_that_share_a_quota_are_answered(world: World, court: Court) -> None:
-    court.go_live()
-    court.candidate(ROWS)
-    quota = Quota(court.runtime, rate=0.3, burst=10)
-    result = court.evaluate(runtime=quota, now=slowly(court, quota), base_model=MICRO)
-    assert result["outcome"] == "done", result["message"]
-    contenders = court.report()["contenders"]
-    assert {name: contenders[name]["unasked"]["count"] for name in ("candidate", "live", "base")} == {
-        "candidate": 0,
-        "live": 0,
-        "base": 0,
-    }
-
-
-def test_last_questions_of_a_throttled_model_are_waited_for(world: World, court: Court) -> None:
-    """One in forty is less than the 5 % that an evaluation may lack, and its turn comes."""
-    court.candidate(ROWS)
-    last = _queries()[-1]
-
-    def converse(**request: Any) -> Any:
-        if court.now < 1_000 and request["messages"][0]["content"][0]["text"] == last:
-            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Too many."}}, "Converse")
-        return court.runtime.converse(**request)
-
-    assert court.evaluate(runtime=Proxy(court.runtime, converse=converse))["outcome"] == "done"
-    assert court.metrics()["valid_output"]["rows"] == ASKED
-    assert 1_000 <= court.now < 1_200
-
-
-def test_model_that_answers_no_more_is_waited_for_from_its_last_answer(world: World, court: Court) -> None:
-    court.candidate(ROWS)
-    quota = Quota(court.runtime, rate=0.02, burst=1)
-    clock, limit = slowly(court, quota), 2_000
-
-    def now() -> float:
-        if court.now < limit:
-            return clock()
-        return court.now
-
-    result = court.evaluate(runtime=quota, now=now, outage_seconds=1_200)
-    assert result["outcome"] == "failed"
-    assert result["message"].startswith("not evaluated: the candidate could be asked 4")
-    assert limit + 1_100 <= court.now <= limit + 1_400
-
-
-def test_slow_shard_waits_while_another_is_answered(world: World, court: Court) -> None:
-    """The outage is over for all shards as long as the model answers in one of them."""
-    court.candidate(ROWS)
-    court.hold_out([json.dumps(_row(number)) for number in range(SHARD_QUESTIONS + 1)])
-    evaluation = court.evaluation(outage_seconds=1_200)
-    prepare(A, world.releases, evaluation)
-    order(world, "throttled", count=None)
-    first = ask_shard(A, "00001.jsonl", world.releases, evaluation)
-    assert first["outcome"] == "waiting"
-    court.waits.append({**first, "seconds": 1_100})
-    world.server.clear_faults()
-    order(world, "throttled", count=1)
-    slow = ask_shard(A, "00000.jsonl", world.releases, evaluation)
-    assert slow["outcome"] == "waiting"
-    court.waits.append({**slow, "seconds": 200})
-    order(world, "throttled")
-    assert ask_shard(A, "00001.jsonl", world.releases, evaluation)["outcome"] == "waiting"
-
-
-def _row(number: int) -> Any:
-    found = json.loads(ROWS[number])
-    found["messages"][0]["content"][0]["text"] += f" {number}"
-    return found
 
 
 def test_query_that_bedrock_refuses_is_answered_wrongly(world: World, court: Court) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import shutil
@@ -15,9 +16,11 @@ from typing import Any
 import pytest
 
 from distilled_router.data.conversation import row
+from operate import dataset_check
 from operate.__main__ import main
+from operate.console import Terminal
 from tests.unit.different import different
-from tests.unit.distilled_router.data.row_scenes import HOLDOUT, TASK, WEIGHTS, encoded, good
+from tests.unit.distilled_router.data.row_scenes import HOLDOUT, TASK, WEIGHTS, changed, encoded, good
 from tests.unit.hostile import HOSTILE, controls
 
 PROJECT = Path(__file__).parents[3]
@@ -160,6 +163,15 @@ def test_like_findings_are_shown_once_with_their_number(check: Check) -> None:
     assert text.count("blank-line: ") == 1
     assert "remove it (and 29 more like it)\n" in text
     assert "--keep" not in text
+
+
+def test_findings_are_broken_between_words_in_a_narrow_terminal(check: Check, tmp_path: Path) -> None:
+    check("rows.jsonl", rows_jsonl=[*good(100), changed(system=[{"text": "Be quick."}])])
+    found, shown = dataset_check.check(tmp_path / "rows.jsonl", None, "distillation"), io.StringIO()
+    dataset_check.show(found, Terminal(file=shown, width=80, force_terminal=True, color_system=None))
+    lines = shown.getvalue().splitlines()
+    assert max(map(len, lines[1:])) <= 80
+    assert "expected the task's student prompt, character by character" in " ".join(map(str.strip, lines))
 
 
 @pytest.mark.parametrize("name", ["log.txt", "log.csv", "log.tsv"])
