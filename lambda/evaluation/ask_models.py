@@ -50,6 +50,8 @@ ASK_SECONDS = 300
 RETRY_SECONDS = 30
 # Seconds to wait where more would hardly help. The policy of a new role takes effect within minutes.
 SHORT_SECONDS = 300
+# Pauses of a model that answers slowly grow by this much less than those of one that does not answer.
+SLOW = 5
 # ValidationException: the answer to one query, unless every query gets it.
 REFUSED = "refused"
 THROTTLED = "throttled"
@@ -219,11 +221,17 @@ class Round:
         message = f"{text}; asking again until {datetime.fromtimestamp(until, UTC):%H:%M} UTC"
         if not releases.evaluating(self.digest, message):
             return not_in_progress(self.digest)
-        # At most as many rounds bring answers as there are questions; the others come ever less often, so
-        # that all events fit into the execution's history.
-        is_slow = not self.answering.isdisjoint(names)
-        elapsed = 0.0 if is_slow else now - min(outages.first[name] for name in names)
+        elapsed = 0.0 if not self.answering.isdisjoint(names) else self._elapsed(names, outages, now)
         return waiting(message, min(pause(elapsed, RETRY_SECONDS), math.ceil(until - now)))
+
+    def _elapsed(self, names: Sequence[str], outages: Outages, now: float) -> float:
+        """Return the seconds by which the pause grows: those since the last answer, or part of all.
+
+        At most as many rounds bring answers as a shard has questions for its models. The others come ever
+        less often, so that all events fit into the execution's history.
+        """
+        first, begun = (min(times[name] for name in names) for times in (outages.first, outages.begun))
+        return max(now - begun, (now - first) / SLOW)
 
     def _patience(self, name: str, evaluation: Evaluation) -> float:
         """Return for how many seconds a contender is asked again."""
