@@ -52,6 +52,7 @@ def means(
     columns: Mapping[str, Column],
     families: Sequence[int] = (),
     *,
+    weights: Sequence[float] = (),
     shares: Collection[str] = (),
     paired_shares: Collection[str] = (),
     resamples: int = RESAMPLES,
@@ -63,17 +64,19 @@ def means(
         columns: values by row, all of the same length. Families are resampled with all columns, so that a
             column may hold paired differences.
         families: the family of each row; empty if each row is its own.
+        weights: how much each row counts; empty if all count alike.
         shares: the columns of zeros and ones.
         paired_shares: the columns of differences of zeros and ones.
         resamples: the number of resamples.
         confidence: of the two-sided intervals.
     """
-    sample = _Sample(columns, families, resamples)
+    sample = _Sample(columns, families, resamples, weights)
     found = {name: sample.mean(name, confidence) for name in columns}
     for names, widened in ((shares, _share), (paired_shares, _paired)):
         for name in names:
             if found[name].is_known:
-                found[name] = widened(found[name], columns[name], sample.families, confidence)
+                rows = _rows(columns[name], sample.families, sample.weights)
+                found[name] = widened(found[name], columns[name], rows, confidence)
     return found
 
 
@@ -118,9 +121,17 @@ def quantile(values: Sequence[float], part: float) -> Estimate:
 class _Sample:
     """The rows of some columns, grouped by family, and the columns' means in every resample."""
 
-    def __init__(self, columns: Mapping[str, Column], families: Sequence[int], resamples: int) -> None:
+    def __init__(
+        self,
+        columns: Mapping[str, Column],
+        families: Sequence[int],
+        resamples: int,
+        weights: Sequence[float] = (),
+    ) -> None:
         rows = len(next(iter(columns.values()), ()))
         self.families = list(families) if families else list(range(rows))
+        self.weights = list(weights) if weights else [1] * rows
+        self._rows = {name: sum(value is not None for value in values) for name, values in columns.items()}
         numbers: dict[int, int] = {}
         for family in self.families:
             numbers.setdefault(family, len(numbers))
@@ -131,24 +142,25 @@ class _Sample:
 
     def mean(self, name: str, confidence: float) -> Estimate:
         """Return a column's mean with its confidence interval."""
-        sums, counts = self._grouped[name]
-        rows = sum(counts)
-        return _estimate(math.fsum(sums) / rows, rows, self.drawn[name], confidence) if rows else UNKNOWN
+        if not (rows := self._rows[name]):
+            return UNKNOWN
+        sums, counts = map(math.fsum, self._grouped[name])
+        return _estimate(sums / counts, rows, self.drawn[name], confidence)
 
-    def _by_group(self, values: Column, places: Sequence[int]) -> tuple[list[float], list[int]]:
-        """Return sums and counts of values by group."""
-        sums, counts = [0.0] * self._groups, [0] * self._groups
-        for place, value in zip(places, values, strict=True):
+    def _by_group(self, values: Column, places: Sequence[int]) -> tuple[list[float], list[float]]:
+        """Return sums of values and of weights by group."""
+        sums, counts = [0.0] * self._groups, [0.0] * self._groups
+        for place, value, weight in zip(places, values, self.weights, strict=True):
             if value is not None:
-                sums[place] += value
-                counts[place] += 1
+                sums[place] += value * weight
+                counts[place] += weight
         return sums, counts
 
     def _draw(self, resamples: int) -> dict[str, list[float | None]]:
         """Return the columns' means by resample, None where a resample has no value of a column."""
         drawn: dict[str, list[float | None]] = {name: [] for name in self._grouped}
         known = {name: found for name, found in self._grouped.items() if any(found[1])}
-        # Columns with one value in every group: no need to count rows in each resample.
+        # Columns with one value in every group: no need to sum the weights in each resample.
         whole = {name for name, (_, counts) in known.items() if all(count == 1 for count in counts)}
         source = random.Random(self._groups)  # noqa: S311  # a sample, no secret
         for _ in range(resamples):
@@ -176,9 +188,12 @@ def _estimate(value: float, rows: int, drawn: Sequence[float | None], confidence
     return Estimate(value, low, high, rows)
 
 
-def _share(found: Estimate, values: Column, families: Sequence[int], confidence: float) -> Estimate:
-    """Return a share's estimate, at least as wide as Wilson's interval; exact where all rows agree."""
-    rows = _rows(values, families)
+def _share(found: Estimate, values: Column, rows: float, confidence: float) -> Estimate:
+    """Return a share's estimate, at least as wide as Wilson's interval; exact where all rows agree.
+
+    `rows` is the number of effective rows.
+    """
+    del values
     if found.value in (0.0, 1.0):
         most = _exact(rows)
         return replace(found, low=found.value and 1 - most, high=found.value or most)
@@ -188,13 +203,13 @@ def _share(found: Estimate, values: Column, families: Sequence[int], confidence:
     return _at_least(found, middle, spread / (1 + square / rows))
 
 
-def _paired(found: Estimate, values: Column, families: Sequence[int], confidence: float) -> Estimate:
+def _paired(found: Estimate, values: Column, rows: float, confidence: float) -> Estimate:
     """Return the estimate of a difference of two shares, at least as wide as its closed form.
 
     Closed form: Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions
     based on paired data", 2012. Exact where both are right on the same rows.
     """
-    rows, known = _rows(values, families), [value for value in values if value is not None]
+    known = [value for value in values if value is not None]
     if not any(known):
         return replace(found, low=-_exact(rows), high=_exact(rows))
     more, less = (
@@ -213,10 +228,15 @@ def _exact(rows: float) -> float:
     return 1.0 - math.pow(LEVEL, 1 / rows)
 
 
-def _rows(values: Column, families: Sequence[int]) -> float:
-    """Return the effective rows of those that have a value."""
-    known = (family for value, family in zip(values, families, strict=True) if value is not None)
-    return effective_rows(Counter(known).values())
+def _rows(values: Column, families: Sequence[int], weights: Sequence[float]) -> float:
+    """Return the effective rows of those that have a value: less if families or weights differ in size.
+
+    For weights that is Kish's formula ("Survey Sampling", 1965).
+    """
+    known = [place for place, value in enumerate(values) if value is not None]
+    given = [weights[place] for place in known]
+    alike = math.fsum(given) ** 2 / (len(given) * math.fsum(weight * weight for weight in given))
+    return effective_rows(Counter(families[place] for place in known).values()) * alike
 
 
 def _deviations(confidence: float) -> float:

@@ -135,6 +135,7 @@ class Scored:
             "metrics": plain(self.overall),
             "by_label": {label: self._part(by_label[label]) for label in task.labels if label in by_label},
             "by_length": {name: self._part(by_length[name]) for name in lengths},
+            "by_traffic": self._by_traffic(),
             "slices": self._slices(),
             "confusion": self._confusion(rows),
             "label_errors": self._label_errors(rows),
@@ -143,6 +144,15 @@ class Scored:
 
     def _part(self, rows: Sequence[Row]) -> dict[str, Any]:
         return {"rows": self.unasked(rows).asked, "metrics": plain(self.scores(rows))}
+
+    def _by_traffic(self) -> dict[str, Any]:
+        """Return the scores in which each query counts as often as it was asked; empty if none is known."""
+        rows, weights = self.holdout, [question.count for question, _ in self.holdout]
+        if set(weights) <= {1}:
+            return {}
+        columns = {name: [value[name] for _, value in rows] for name in METRICS}
+        found = means(columns, families_of(rows), weights=weights, shares=SHARES, resamples=self.resamples)
+        return {"as often as asked": {"rows": self.unasked(rows).asked, "metrics": plain(found)}}
 
     def _slices(self) -> dict[str, Any]:
         by_slice: dict[str, list[Row]] = defaultdict(list)

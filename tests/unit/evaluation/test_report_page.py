@@ -282,6 +282,16 @@ def test_page_tells_what_could_not_be_asked_and_why() -> None:
     assert "Could not be asked" not in page(full())
 
 
+def test_page_shows_scores_by_traffic_where_it_is_known() -> None:
+    report = full()
+    assert "By traffic" not in page(report)
+    for one in report["contenders"].values():
+        one["by_traffic"] = {"as often as asked": {"rows": 440, "metrics": metrics("base")}}
+    shown_ = page(report)
+    assert "<h2>By traffic</h2>" in shown_
+    assert "as often as asked" in shown_
+
+
 def test_a_limit_says_which_way_it_holds() -> None:
     shown = page(full())
     assert "at least 0.98<" in shown

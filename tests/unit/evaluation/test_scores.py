@@ -183,6 +183,30 @@ def test_interval_of_a_share_is_the_binomial_one() -> None:
     assert found.high == pytest.approx(0.8 + half, abs=0.015)
 
 
+def test_row_counts_as_often_as_its_weight_says() -> None:
+    values, counts = [1.0, 0.0, 1.0, 1.0, 0.0] * 12, [5, 1, 1, 2, 1] * 12
+    found = means({"x": values}, weights=counts, shares=["x"])["x"]
+    repeated = [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
+    families = [place for place, count in enumerate(counts) for _ in range(count)]
+    whole = means({"x": repeated}, families)["x"]
+    assert found.value == pytest.approx(whole.value) == pytest.approx(0.8)
+    assert found.rows == 60
+    # At least as wide as the bootstrap of the repeated rows by query, and wider than without weights.
+    assert found.low <= whole.low + 1e-9
+    assert found.high >= whole.high - 1e-9
+    plain = means({"x": values}, shares=["x"])["x"]
+    assert found.high - found.low > plain.high - plain.low
+    assert means({"x": values}, weights=[3] * 60, shares=["x"])["x"] == plain
+
+
+def test_heavy_query_leaves_few_rows_to_be_sure_of() -> None:
+    certain, heavy = (
+        means({"x": [1.0] * 200}, weights=w, shares=["x"])["x"].low for w in ((), [100, *[1] * 199])
+    )
+    assert certain > 0.98
+    assert heavy < 0.5
+
+
 def test_interval_of_many_rows_is_as_wide_as_it_must_be() -> None:
     chance = random.Random(7)
     many = [chance.random() for _ in range(30_000)]
@@ -440,6 +464,17 @@ def test_question_that_could_not_be_asked_has_no_value_of_any_metric() -> None:
     found = document(ANSWERS, QUESTIONS)["contenders"][CANDIDATE]
     assert found["unasked"] == {"questions": 4, "count": 1, "why": "1 not asked"}
     assert found["metrics"]["valid_output"]["rows"] == 3
+
+
+def test_scores_by_traffic_are_there_where_it_is_known() -> None:
+    assert document(ANSWERS, QUESTIONS)["contenders"][CANDIDATE]["by_traffic"] == {}
+    often = [replace(one, count=8 if one.id == "near" else 1) for one in QUESTIONS]
+    found = document(ANSWERS, often)["contenders"][CANDIDATE]
+    part = found["by_traffic"]["as often as asked"]
+    assert part["rows"] == 3
+    assert found["metrics"]["dominant_accuracy"]["value"] == pytest.approx(1 / 3)
+    assert part["metrics"]["dominant_accuracy"]["value"] == pytest.approx(8 / 10)
+    assert part["metrics"]["dominant_accuracy"]["rows"] == 3
 
 
 def test_report_shows_where_labels_are_confused_and_how_long_answers_take() -> None:

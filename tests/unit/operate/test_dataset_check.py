@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from distilled_router.data.conversation import row
+from distilled_router.data.preflight import Needs
 from operate import dataset_check
 from operate.__main__ import main
 from operate.console import Terminal
@@ -167,7 +168,10 @@ def test_like_findings_are_shown_once_with_their_number(check: Check) -> None:
 
 def test_findings_are_broken_between_words_in_a_narrow_terminal(check: Check, tmp_path: Path) -> None:
     check("rows.jsonl", rows_jsonl=[*good(100), changed(system=[{"text": "Be quick."}])])
-    found, shown = dataset_check.check(tmp_path / "rows.jsonl", None, "distillation"), io.StringIO()
+    found, shown = (
+        dataset_check.check(tmp_path / "rows.jsonl", None, Needs(method="distillation")),
+        io.StringIO(),
+    )
     dataset_check.show(found, Terminal(file=shown, width=80, force_terminal=True, color_system=None))
     lines = shown.getvalue().splitlines()
     assert max(map(len, lines[1:])) <= 80
