@@ -45,8 +45,7 @@ class RawQueries:
             counted = [(one.query, one.count) for one in logged]
         queries = [Query(number, query, count) for number, (query, count) in enumerate(counted)]
         shards = list(_shards(queries, LOGGED_PER_SHARD if self.has_answers else size))
-        for name, shard in shards:
-            rows = [{**row, "count": logged[row["number"]].count} for row in shard] if logged else shard
+        for name, rows in shards:
             if self.has_answers:
                 folder.write_rows(f"labelled/{name}.jsonl", logs.labelled(rows, logged, task))
             folder.write_rows(f"queries/{name}.jsonl", rows)

@@ -142,6 +142,14 @@ def test_a_student_of_logs_answers_the_router_in_its_format(logged: Logged) -> N
     assert valid(as_logged, "logs") < 0.9
 
 
+def test_query_that_was_logged_often_keeps_its_traffic(logged: Logged) -> None:
+    logged.log()
+    logged.log(QUERIES[:1] * 2, hour="2026/11/03/13")
+    logged.deploy()
+    for under in ("queries/", "labelled/"):
+        assert [row.get("count", 1) for row in logged.rows(under)] == [3, *[1] * (len(QUERIES) - 1)]
+
+
 def test_queries_with_logged_answers_are_labelled_and_nobody_is_asked(logged: Logged) -> None:
     logged.log()
     answered = logged.deploy()
@@ -150,7 +158,7 @@ def test_queries_with_logged_answers_are_labelled_and_nobody_is_asked(logged: Lo
     labelled = logged.rows("labelled/")
     assert [row["query"] for row in labelled] == QUERIES
     assert labelled[0]["answers"] == [{"weights": TASK.parse(told(0))}]
-    assert {row["count"] for row in [*labelled, *logged.rows("queries/")]} == {1}
+    assert {row.get("count", 1) for row in [*labelled, *logged.rows("queries/")]} == {1}
     assert replace(logged.scene, plan=ANSWERED, seal=logged.seal).label()["outcome"] == "done"
     assert (logged.scene.asked(), logged.scene.jobs()) == (0, [])
 
