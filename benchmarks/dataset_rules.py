@@ -207,7 +207,7 @@ def files(folder: Path, rows: int, size: int) -> Iterator[Files]:
     yield Files("training", plain)
     yield Files("training and hold-out", plain, held_out)
     quoted = [Example(f'"{example.query}" \u00e9', example.weights) for example in training]
-    yield Files("no two rows alike in form", varied(folder / "varied.jsonl", training, task), held_out)
+    yield Files("no two rows alike in form", varied(folder / "varied.jsonl", training, task))
     yield Files("escapes in each row", written(folder / "escaped.jsonl", iter(quoted), task), held_out)
     # The largest valid file: rows longer than the router accepts only cause a warning.
     longer = size // rows - plain.stat().st_size // rows
@@ -242,13 +242,12 @@ def measure_in_process(approach: str, found: Files) -> Measured:
 
 
 def table(measured: Sequence[tuple[Files, list[dict[str, Measured]]]]) -> Iterator[str]:
-    """Yield the table's lines: medians of the repeats; ratios are medians of the ratios per repeat."""
+    """Yield the table's lines and the peaks: medians of the repeats, or of the ratios per repeat."""
     names = list(APPROACHES)
-    rates = [f"{name}: rows/s" for name in names]
-    ratios = [f"rules to {name}" for name in names[1:]]
-    peaks = [f"{name}: peak MB" for name in names]
-    yield f"| file | MB | rows | {' | '.join([*rates, *ratios, *peaks])} |"
-    yield f"|---|{'---:|' * (2 + 2 * len(names) + len(ratios))}"
+    columns = ["file", "MB", "rows", *names, *(f"to {name}" for name in names[1:])]
+    yield f"| {' | '.join(columns)} |"
+    yield f"|---|{'---:|' * (len(columns) - 1)}"
+    peaks = []
     for found, repeats in measured:
         size = sum(path.stat().st_size for path in (found.training, found.holdout) if path) / 1e6
         cells = [found.name, f"{size:,.0f}", f"{repeats[0]['rules'].rows:,}"]
@@ -258,10 +257,9 @@ def table(measured: Sequence[tuple[Files, list[dict[str, Measured]]]]) -> Iterat
             pairs = zip(given[0], other, strict=True) if other else ()
             ratio = [one.rate / another.rate for one, another in pairs]
             cells.append(f"**{statistics.median(ratio):.1f}**" if ratio else "")
-        cells += [
-            f"{statistics.median(one.peak_megabytes for one in each):.0f}" if each else "" for each in given
-        ]
+        peaks += [one.peak_megabytes for each in given for one in each]
         yield f"| {' | '.join(cells)} |"
+    yield f"\nPeak memory is {min(peaks):.0f} to {max(peaks):.0f} MB."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
