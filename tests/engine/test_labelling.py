@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cdk_distilled_router.props import LabellingProps
 from distilled_router.release.table import LIVE, Release, Releases
 from stacks.settings import PROJECT, load
 from tests import real_data
@@ -185,8 +186,11 @@ def test_execution_that_a_person_starts_asks_the_limit(
 ) -> None:
     """It is refused while something is left to ask."""
     first, stepfunctions = declare(), system.engine.aws("stepfunctions")
+    system.engine.bedrock("/_faults", {"kind": "batch_stalled", "count": None})
     system.deploy(first, "data", "distillation")
-    system.until(lambda: system.batches())
+    # All are asked and none has answered, so that the stopped execution asks nothing more.
+    shards = -(-len(raw_queries()) // 600)
+    system.until(lambda: len(system.batches()) == min(shards, LabellingProps().concurrency))
     machine = system.machine()
     execution = f"{machine.replace(':stateMachine:', ':execution:')}:"
     stepfunctions.stop_execution(executionArn=f"{execution}{first.digest}-1")
