@@ -152,8 +152,8 @@ def curated(
 def _given_holdout(plan: Plan, s3: Any, target: Folder, seal: Seal | None) -> list[Any] | None:
     """Return the rows of the supplied hold-out set; None if there is none.
 
-    Raises ReplacedError if the set is not the one that the resource published. An execution from before there
-    were hashes may use one from before there were seals.
+    Raises ReplacedError if the set is not the one that the resource published. An execution that an earlier
+    version started has no hash: it may use a set that is older than the seals.
     """
     key = f"{target.prefix}{GIVEN_HOLDOUT}"
     if plan.holdout_sha256:

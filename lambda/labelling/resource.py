@@ -45,7 +45,7 @@ logger = Logger(child=True)
 _ROLLS_BACK = "RollsBack"
 # And another one: the SHA-256 of the supplied hold-out set, for the execution's input.
 _HOLDOUT = "HoldoutSha256"
-# And another one: the number of shards, for the execution's input.
+# And another one: the number of shards, for the same input.
 _SHARDS = "Shards"
 
 
