@@ -193,7 +193,7 @@ class OperationsStack(cdk.Stack):
         rate, typical = ("Average",), ("p50", "p95")
         yield {
             "Requests": all_of("Requests"),
-            "Answered by a fallback, by static weights, for want of allowance": all_of(
+            "Fallbacks, static answers, fallbacks for a caller's use": all_of(
                 "Fallback", "StaticAnswers", "CallerFallback", as_=rate
             ),
         }

@@ -183,7 +183,7 @@ def reached(policy: Policy, settings: Settings) -> Iterator[Grant]:
 
 
 def _as_a_neighbour(policy: Policy, parsed: Iterable[Any], settings: Settings) -> Iterator[Grant]:
-    """Yield how a policy allows to give a role of ours a neighbour's tag."""
+    """Yield each way in which a policy lets a role of ours get a neighbour's tag."""
     role = f"arn:aws:iam::{settings.account}:role/{settings.owner}-release-Role1A2B3C4D-1XYZ"
     for owner in neighbours(settings):
         for statement in policy.statements:

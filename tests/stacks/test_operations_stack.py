@@ -201,24 +201,28 @@ def test_other_addresses_make_a_budget_of_another_name() -> None:
     assert all(name.startswith("a-dev-") for name in found)
 
 
+@pytest.mark.parametrize(("section", "name"), [("router", "base_model"), ("evaluation", "judge")])
 @pytest.mark.parametrize(
-    ("model", "is_told"), [("us.anthropic.claude-haiku-5-5", True), ("us.amazon.nova-micro-v1:0", False)]
+    ("model", "is_told"),
+    [("us.anthropic.claude-haiku-4-5-20251001-v1:0", True), ("us.amazon.nova-micro-v1:0", False)],
 )
-def test_models_that_the_bedrock_budget_does_not_count_are_told(model: str, *, is_told: bool) -> None:
+def test_models_that_the_bedrock_budget_does_not_count_are_told(
+    section: str, name: str, model: str, *, is_told: bool
+) -> None:
     settings = load("prod")
-    router = settings.router.model_copy(update={"base_model": model})
+    changed = getattr(settings, section).model_copy(update={name: model})
     app = cdk.App()
     inputs = cdk.Stack(app, "inputs", env=cdk.Environment(account=settings.account, region=settings.region))
     stack = OperationsStack(
         app,
         "operations",
-        settings=settings.model_copy(update={"router": router}),
+        settings=settings.model_copy(update={section: changed}),
         topic=sns.Topic(inputs, "Topic"),
         undelivered=sqs.Queue(inputs, "Queue"),
         env=cdk.Environment(account=settings.account, region=settings.region),
     )
     told = assertions.Annotations.from_stack(stack).find_warning("*", assertions.Match.any_value())
-    assert any(f"router.base_model {model}" in str(each.entry.data) for each in told) is is_told
+    assert any(f"{section}.{name} {model}" in str(each.entry.data) for each in told) is is_told
 
 
 def test_budget_counts_whatever_costs(assembly: Assembly) -> None:
