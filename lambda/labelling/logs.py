@@ -15,11 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from itertools import batched
 from typing import Any, Self
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from distilled_router.aws.custom_resource import is_true
 from distilled_router.aws.errors import ResourceError, code, is_missing, message, with_retries
@@ -49,6 +50,9 @@ READERS = 8
 _BATCH = 2 * READERS
 # Largest body that is an object of its own; a query's request has a prompt and nothing else.
 _MOST_BODY_BYTES = 2**20
+# An object is read so often if its connection breaks, from its beginning.
+_ATTEMPTS = 3
+_GZIP = b"\x1f\x8b"
 
 _OBJECT = re.compile(r"\d{4}/\d{2}/\d{2}/\d{2}/[^/]+\.gz")
 _YEAR = re.compile(r"\d{4}/")
@@ -186,30 +190,39 @@ class Logs:
         check_region(self.s3, self.bucket, str(self))
         found, end, last = Found(), self.now() + READ_SECONDS, ""
         with ThreadPoolExecutor(READERS) as pool:
-            for keys in batched(self._keys(), _BATCH):
+            for keys in batched(self._keys(end), _BATCH):
                 for part in pool.map(lambda key: self._object(key, end), keys):
                     found.merge(part)
                 last = keys[-1]
-                if found.is_full:
-                    raise ResourceError(
-                        f"{self} has more than {MOST_QUERIES:,} different queries, up to {last}. {_NARROW}"
-                    )
-                if self.now() > end:
-                    raise ResourceError(
-                        f"{self} has more logs than can be read in {READ_SECONDS:.0f} s: "
-                        f"{found.objects:,} objects with {found.records:,} requests, up to {last}. {_NARROW}"
-                    )
+                self._check(found, last, end)
+        self._check(found, last or "none", end)
         if not found.objects:
             raise ResourceError(
                 f"{self} has no log objects. Expected keys like {self.prefix}AWSLogs/<account>/"
-                "BedrockModelInvocationLogs/<Region>/<year>/<month>/<day>/<hour>/<name>.gz. Check "
-                "dataset.logs, dataset.logs_from and dataset.logs_until. Nothing was published."
+                "BedrockModelInvocationLogs/<Region>/<year>/<month>/<day>/<hour>/<name>.gz. Check dataset.logs "
+                "(the folder that logging writes to, or one in it down to the Region's), dataset.logs_from and "
+                "dataset.logs_until. Nothing was published."
             )
         logger.info("logs read", objects=found.objects, records=found.records, queries=len(found.queries))
         return found
 
-    def _keys(self) -> Iterator[str]:
-        """Yield the keys of the log objects in the window; keys begin with the hour, so they are in order."""
+    def _check(self, found: Found, last: str, end: float) -> None:
+        """Raise ResourceError if there are too many queries, or if the time is over."""
+        if found.is_full:
+            raise ResourceError(
+                f"{self} has more than {MOST_QUERIES:,} different queries, up to {last}. {_NARROW}"
+            )
+        if self.now() > end:
+            raise ResourceError(
+                f"{self} has more logs than can be read in {READ_SECONDS:.0f} s: {found.objects:,} objects "
+                f"with {found.records:,} requests, up to {last}. {_NARROW}"
+            )
+
+    def _keys(self, end: float) -> Iterator[str]:
+        """Yield the keys of the log objects in the window, until the time is over.
+
+        Keys begin with the hour, so they are in order. Bodies that are objects of their own are listed too.
+        """
         first, last = (day.replace("-", "/") for day in (self.first, self.last))
         try:
             regions = self.retry(
@@ -220,6 +233,8 @@ class Logs:
             for region in regions:
                 start = {"StartAfter": f"{region}{first}/"} if first else {}
                 for item in self._listed(region, **start):
+                    if self.now() > end:
+                        return
                     name = item["Key"].removeprefix(region)
                     if last and name[: len(last)] > last:
                         break
@@ -246,10 +261,29 @@ class Logs:
         return (item for page in pages for item in page.get("Contents", ()))
 
     def _object(self, key: str, end: float) -> Found:
+        """Return what is in a log object. If its connection breaks, it is read again.
+
+        What is kept is never read again, so nothing may be missing from it because of a network.
+        """
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                return self._streamed(key, end)
+            except (BotoCoreError, OSError) as error:
+                if not left:
+                    raise ResourceError(
+                        f"{self} can't be read: {key}: {error}. Nothing was published. Deploy again."
+                    ) from error
+        raise AssertionError("unreachable")
+
+    def _streamed(self, key: str, end: float) -> Found:
         """Return what is in a log object. It is read as a stream, until the time is over."""
         found = Found(objects=1)
         try:
-            opened = self.s3.get_object(Bucket=self.bucket, Key=key)
+            opened = self.retry(
+                lambda: self.s3.get_object(Bucket=self.bucket, Key=key),
+                retryable=lambda error: code(error) in DENIED,
+                seconds=ACCESS_WAIT_SECONDS,
+            )
             for line in lines(_chunks(opened["Body"]), MOST_RECORD_BYTES):
                 if line.strip():
                     found.read(line, self.selection)
@@ -259,7 +293,7 @@ class Logs:
             if not is_missing(error):
                 raise self._unreadable("read", error) from error
             found.leave_out(LeftOut("objects that expired meanwhile", key))
-        except (OSError, EOFError, zlib.error) as error:
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             found.leave_out(LeftOut("objects that are not gzip", f"{key}: {error}"))
         return found
 
@@ -332,21 +366,38 @@ def labelled(
 
 
 def _body(s3: Any, uri: str, folder: str) -> Any:
-    """Return a body that is an object of its own; only the folder of the logs is read."""
+    """Return a body that is an object of its own; only the folder of the logs is read.
+
+    Raises:
+        LeftOut: The body isn't there, is too large, or no JSON.
+        ClientError: S3 refuses to give it.
+    """
     if not uri.startswith(folder):
         raise LeftOut("bodies outside the folder of the logs", uri)
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     try:
-        content = gzip.GzipFile(fileobj=s3.get_object(Bucket=bucket, Key=key)["Body"]).read(
-            _MOST_BODY_BYTES + 1
-        )
+        content = _unpacked(s3.get_object(Bucket=bucket, Key=key)["Body"])
         if len(content) > _MOST_BODY_BYTES:
             raise LeftOut(f"bodies of more than {_MOST_BODY_BYTES:,} bytes", uri)
         return json.loads(content)
     except ClientError as error:
-        raise LeftOut("bodies that can't be read", f"{uri}: {code(error)}") from error
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
-        raise LeftOut("bodies that are not gzip with JSON", uri) from error
+        if not is_missing(error):
+            raise
+        # Bedrock writes it up to a minute after its record.
+        raise LeftOut("bodies that are missing", uri) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error, ValueError, RecursionError) as error:
+        raise LeftOut("bodies that are no JSON", uri) from error
+
+
+def _unpacked(body: Any) -> bytes:
+    """Return an object's content, or its beginning if it is longer than a body may be."""
+    content = b""
+    while len(content) <= _MOST_BODY_BYTES and (chunk := body.read(CHUNK_BYTES)):
+        content += chunk
+    # AWS documents gzip for the records only, and other readers of these logs expect both.
+    if not content.startswith(_GZIP) or len(content) > _MOST_BODY_BYTES:
+        return content
+    return gzip.GzipFile(fileobj=BytesIO(content)).read(_MOST_BODY_BYTES + 1)
 
 
 def _chunks(body: Any) -> Iterator[bytes]:

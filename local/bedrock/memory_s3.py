@@ -12,6 +12,9 @@ from typing import Any
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
+# Keys in a page of a list (S3 API reference, ListObjectsV2: MaxKeys).
+PAGE = 1_000
+
 
 class MemoryS3:
     """Objects by bucket and key; every bucket exists.
@@ -76,24 +79,29 @@ class MemoryS3:
         Prefix: str = "",  # noqa: N803 - S3's own
         Delimiter: str = "",  # noqa: N803 - S3's own
         StartAfter: str = "",  # noqa: N803 - S3's own
+        ContinuationToken: str = "",  # noqa: N803 - S3's own
         **_: Any,
     ) -> dict[str, Any]:
-        """Handle ListObjectsV2, in one page."""
+        """Handle ListObjectsV2: a page of at most PAGE objects and folders."""
+        after = max(StartAfter, ContinuationToken)
         with self._lock:
             keys = sorted(
                 key
                 for bucket, key in self.objects
-                if bucket == Bucket and key.startswith(Prefix) and key > StartAfter
+                if bucket == Bucket and key.startswith(Prefix) and key > after
             )
             sizes = {key: len(self.objects[Bucket, key]) for key in keys}
         ends = {key: key.find(Delimiter, len(Prefix)) if Delimiter else -1 for key in keys}
-        folders = dict.fromkeys(key[: end + 1] for key, end in ends.items() if end >= 0)
-        contents = [{"Key": key, "Size": sizes[key]} for key, end in ends.items() if end < 0]
+        found = list(dict.fromkeys(key[: end + 1] if end >= 0 else key for key, end in ends.items()))
+        page, rest = found[:PAGE], found[PAGE:]
+        # The token is after all keys of a folder.
+        token = {"NextContinuationToken": f"{page[-1]}\U0010ffff" if Delimiter else page[-1]} if rest else {}
         return {
-            "Contents": contents,
-            "CommonPrefixes": [{"Prefix": folder} for folder in folders],
-            "KeyCount": len(contents) + len(folders),
-            "IsTruncated": False,
+            "Contents": [{"Key": name, "Size": sizes[name]} for name in page if name in sizes],
+            "CommonPrefixes": [{"Prefix": name} for name in page if name not in sizes],
+            "KeyCount": len(page),
+            "IsTruncated": bool(rest),
+            **token,
         }
 
     def list_object_versions(self, *, Bucket: str, Prefix: str = "", **_: Any) -> dict[str, Any]:  # noqa: N803 - S3's own
@@ -120,4 +128,8 @@ class _Pages:
         self._s3 = s3
 
     def paginate(self, **parameters: Any) -> Iterator[dict[str, Any]]:
-        yield self._s3.list_objects_v2(**parameters)
+        page = self._s3.list_objects_v2(**parameters)
+        yield page
+        while page["IsTruncated"]:
+            page = self._s3.list_objects_v2(**parameters, ContinuationToken=page["NextContinuationToken"])
+            yield page

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import io
+import json
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
-from distilled_router.aws.errors import ResourceError
+from distilled_router.aws.errors import ResourceError, with_retries
 from distilled_router.aws.objects import Folder
 from distilled_router.data.findings import Report
 from distilled_router.data.invocation_logs import Selection
@@ -20,7 +22,7 @@ from labelling.logs import KEPT, READ_SECONDS, LoggedQuery, Logs
 from local.bedrock.memory_s3 import MemoryS3
 from tests.unit.different import different
 from tests.unit.labelling.scenes import PLAN, SEAL, TASK, failing
-from tests.unit.logged import FOLDER, TEACHER, key, packed, record
+from tests.unit.logged import FOLDER, TEACHER, key, packed, record, turn
 
 BUCKET = "logs"
 SELECTION = Selection(task=TASK, teacher=TEACHER)
@@ -174,6 +176,133 @@ def test_an_object_that_expires_between_list_and_read_stops_nothing(s3: MemoryS3
     assert found.left_out == {"objects that expired meanwhile": 1}
 
 
+class Breaking(io.BytesIO):
+    """A body whose connection breaks after some bytes."""
+
+    def __init__(self, content: bytes, error: Exception, after: int = 40) -> None:
+        super().__init__(content)
+        self.error, self.after = error, after
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read up to the break."""
+        if self.tell() >= self.after:
+            raise self.error
+        return super().read(min(size or 0, self.after) if size and size > 0 else self.after)
+
+
+BREAKS = [
+    ReadTimeoutError(endpoint_url="https://s3"),
+    ResponseStreamingError(error="connection broken"),
+    IncompleteReadError(actual_bytes=40, expected_bytes=400),
+]
+
+
+def breaking(s3: MemoryS3, error: Exception, times: int, name: str = "json.gz") -> Any:
+    """Return a client whose objects of that name break so often, at first."""
+    left = [times]
+
+    def get_object(**given: Any) -> dict[str, Any]:
+        found = s3.get_object(**given)
+        if given["Key"].endswith(name) and left[0]:
+            left[0] -= 1
+            found["Body"] = Breaking(found["Body"].read(), error)
+        return found
+
+    return failing(s3, get_object=get_object)
+
+
+@pytest.mark.parametrize("error", BREAKS, ids=lambda error: type(error).__name__)
+def test_an_object_whose_connection_breaks_is_read_again(s3: MemoryS3, error: Exception) -> None:
+    """What is kept stands for its digest for ever, so a network must not decide what is in it."""
+    put(s3, *[record(f"query {number}") for number in range(50)])
+    found = opened(breaking(s3, error, 2)).read()
+    assert queries(found) == {f"query {number}": 1 for number in range(50)}
+    assert (found.left_out, found.objects, found.records) == ({}, 1, 50)
+
+
+@pytest.mark.parametrize("error", BREAKS, ids=lambda error: type(error).__name__)
+def test_an_object_that_breaks_each_time_ends_the_reading(s3: MemoryS3, error: Exception) -> None:
+    put(s3, record())
+    with pytest.raises(ResourceError, match=r"can't be read: AWSLogs/.*Nothing was published. Deploy again"):
+        opened(breaking(s3, error, 9)).read()
+
+
+@pytest.mark.parametrize("error", BREAKS, ids=lambda error: type(error).__name__)
+def test_a_body_whose_connection_breaks_is_read_again(s3: MemoryS3, error: Exception) -> None:
+    put_body(s3, turns("a red car"))
+    found = with_bodies(breaking(s3, error, 1, "input.json.gz"))
+    assert (queries(found), found.left_out) == ({"a red car": 1}, {})
+
+
+def test_a_role_that_is_new_is_refused_at_first(s3: MemoryS3) -> None:
+    """IAM is eventually consistent, for the objects as for the list."""
+    put(s3, record())
+    refusals = iter([True, False])
+
+    def get_object(**given: Any) -> dict[str, Any]:
+        if next(refusals):
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "not yet"}}, "GetObject")
+        return s3.get_object(**given)
+
+    def retry(call: Callable[[], Any], **given: Any) -> Any:
+        return with_retries(call, **given, sleep=lambda _: None)
+
+    assert queries(opened(failing(s3, get_object=get_object), retry=retry).read()) == {"a red car": 1}
+
+
+def turns(text: str) -> bytes:
+    return json.dumps({"messages": [turn(text)]}).encode()
+
+
+def put_body(s3: MemoryS3, content: bytes, *, packs: bool = True) -> None:
+    """Put a record whose input is an object of its own."""
+    place = key(name="data/1_input.json.gz")
+    s3.put_object(Bucket=BUCKET, Key=place, Body=gzip.compress(content) if packs else content)
+    put(s3, record(input={"inputBodyS3Path": f"s3://{BUCKET}/{place}"}))
+
+
+def with_bodies(s3: Any) -> logs.Found:
+    """Read all logs as the custom resource does."""
+    properties = {"Bucket": BUCKET, "Prefix": "", "Query": "{query}"}
+    return Logs.of(properties, PLAN, TASK, s3, lambda call, **_: call()).read()
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_bodies_of_their_own_are_json_or_gzip(s3: MemoryS3, packs: bool) -> None:
+    put_body(s3, turns("a red car"), packs=packs)
+    assert queries(with_bodies(s3)) == {"a red car": 1}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"text", b"\x1f\x8bbroken", gzip.compress(turns("a"))[:-9]],
+    ids=["empty", "text", "broken gzip", "cut off"],
+)
+def test_a_body_that_is_no_json_stops_nothing(s3: MemoryS3, content: bytes) -> None:
+    put_body(s3, content, packs=False)
+    assert with_bodies(s3).left_out == {"bodies that are no JSON": 1}
+
+
+def test_a_body_that_is_missing_stops_nothing(s3: MemoryS3) -> None:
+    """Bedrock writes it up to a minute after its record, and it may expire before."""
+    put(s3, record(), record(input={"inputBodyS3Path": f"s3://{BUCKET}/{key(name='data/1.json')}"}))
+    found = with_bodies(s3)
+    assert (queries(found), found.left_out) == ({"a red car": 1}, {"bodies that are missing": 1})
+
+
+def test_bodies_that_may_not_be_read_end_the_reading(s3: MemoryS3) -> None:
+    """Leaving them out would keep a part of the logs for ever."""
+    put_body(s3, turns("a red car"))
+
+    def get_object(**given: Any) -> dict[str, Any]:
+        if "/data/" in given["Key"]:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "kms:Decrypt"}}, "GetObject")
+        return s3.get_object(**given)
+
+    with pytest.raises(ResourceError, match=r"AccessDenied: kms:Decrypt.*dataset\.source_key"):
+        with_bodies(failing(s3, get_object=get_object))
+
+
 def test_large_bodies_are_read_from_the_folder_of_the_logs_only(s3: MemoryS3) -> None:
     body = gzip.compress(b'{"messages": [{"role": "user", "content": [{"text": "a red car"}]}]}')
     for bucket in (BUCKET, "secrets"):
@@ -198,13 +327,37 @@ def test_a_body_that_unpacks_to_too_much_is_left_out(s3: MemoryS3) -> None:
 def test_more_logs_than_time_end_with_the_hour_and_what_to_narrow(s3: MemoryS3) -> None:
     for number in range(40):
         put(s3, record(f"query {number}"), at=key(name=f"{number:03}.json.gz"))
-    times = iter([0.0] + [READ_SECONDS + 1] * 1_000)
+    # Read before each key and after each record; the time is over once 16 objects are read.
+    times = iter([0.0] * 33 + [READ_SECONDS + 1] * 1_000)
     with pytest.raises(ResourceError) as caught:
         opened(s3, now=lambda: next(times)).read()
     text = str(caught.value)
     assert "more logs than can be read in 600 s: 16 objects with 16 requests, up to" in text
     assert "2026/11/03/12" in text
     assert "Narrow dataset.logs_from and dataset.logs_until" in text
+
+
+def test_the_time_also_ends_a_listing_without_log_objects(s3: MemoryS3) -> None:
+    """Of requests with long prompts, two bodies are listed for each record."""
+    put(s3, record())
+    for number in range(2_500):
+        s3.put_object(Bucket=BUCKET, Key=key(name=f"data/{number:05}_input.json.gz"), Body=b"")
+    times = iter([0.0] * 1_200 + [READ_SECONDS + 1] * 5)
+    with pytest.raises(ResourceError, match="more logs than can be read in 600 s: 1 objects with 1 requests"):
+        opened(s3, now=lambda: next(times)).read()
+
+
+def test_logs_of_more_than_a_page_are_read_whole(s3: MemoryS3) -> None:
+    for number in range(1_100):
+        put(s3, record(f"query {number}"), at=key(name=f"{number:05}.json.gz"))
+    assert len(queries(opened(s3).read())) == 1_100
+
+
+@pytest.mark.parametrize("below", ["2026/", "2026/11/03/"])
+def test_a_folder_below_the_regions_is_told(s3: MemoryS3, below: str) -> None:
+    put(s3, record())
+    with pytest.raises(ResourceError, match=r"has no log objects.*or one in it down to the Region's"):
+        opened(s3, prefix=f"{FOLDER}{below}").read()
 
 
 def test_more_queries_than_can_be_labelled_end_the_reading(
