@@ -10,12 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from local import environment, status, system
+from local import environment, logged_requests, status, system
 from local.state import State
 from operate.console import console
-from operate.environment import forget_aws
+from operate.environment import LOCAL, forget_aws
 from operate.errors import guarded
 from operate.printing import out
+from stacks import settings
 from stacks.settings import PROJECT
 
 PLAIN_WIDTH = 120
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     down = commands.add_parser("down", help="destroy the stacks and stop the servers")
     down.add_argument("--force", action="store_true", help="only stop the servers")
     commands.add_parser("status", help="show servers, stacks and release")
+    commands.add_parser("log-requests", help="log requests to the teacher, for settings with invocation logs")
     commands.add_parser("env", help="print the variables with which AWS clients reach the system")
     return parser
 
@@ -72,6 +74,8 @@ def _run(options: argparse.Namespace, state: State) -> int:
             system.down(state, console(PLAIN_WIDTH), force=options.force)
         case "status":
             status.show(state, console(PLAIN_WIDTH))
+        case "log-requests":
+            out(logged_requests.log(settings.load(LOCAL, state.environments), status.variables(state)))
         case "env":
             out(environment.render(status.variables(state)), end="")
     return 0

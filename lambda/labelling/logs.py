@@ -63,6 +63,12 @@ _NARROW = (
     "Narrow dataset.logs_from and dataset.logs_until, or dataset.log_filters, in the environment's settings. "
     "Nothing was published."
 )
+# What to do if there are too few queries.
+MORE = "Widen dataset.logs_from and dataset.logs_until, or check dataset.log_filters"
+MORE_OF_KEPT = (
+    "An earlier deployment with these settings has read the logs, and newer requests don't count: set "
+    "another window in dataset.logs_from and dataset.logs_until"
+)
 
 
 @dataclass(slots=True)
@@ -199,9 +205,9 @@ class Logs:
         if not found.objects:
             raise ResourceError(
                 f"{self} has no log objects. Expected keys like {self.prefix}AWSLogs/<account>/"
-                "BedrockModelInvocationLogs/<Region>/<year>/<month>/<day>/<hour>/<name>.gz. Check dataset.logs "
-                "(the folder that logging writes to, or one in it down to the Region's), dataset.logs_from and "
-                "dataset.logs_until. Nothing was published."
+                "BedrockModelInvocationLogs/<Region>/<year>/<month>/<day>/<hour>/<name>.gz. Nothing was "
+                "published. dataset.logs must be the folder that logging writes to, or one in it down to the "
+                "Region's. Check also dataset.logs_from and dataset.logs_until."
             )
         logger.info("logs read", objects=found.objects, records=found.records, queries=len(found.queries))
         return found
@@ -326,10 +332,12 @@ def keep(folder: Folder, queries: Sequence[LoggedQuery]) -> Sequence[LoggedQuery
     return kept(folder) or ()
 
 
-def usable(queries: Iterable[LoggedQuery], task: Task, needs: Needs, report: Report) -> list[LoggedQuery]:
+def usable(
+    queries: Iterable[LoggedQuery], task: Task, needs: Needs, report: Report, advice: str = MORE
+) -> list[LoggedQuery]:
     """Return the queries that keep the rules for raw queries; the others are warnings.
 
-    Nobody can correct a log, so only too few queries are an error.
+    Nobody can correct a log, so only too few queries are an error, which ends with the advice.
     """
     by_text = {query.query: query for query in queries}
     found = Report()
@@ -346,7 +354,7 @@ def usable(queries: Iterable[LoggedQuery], task: Task, needs: Needs, report: Rep
     for finding in found.findings[before:]:
         message = finding.message
         if finding.severity == "error":
-            message += ". Widen dataset.logs_from and dataset.logs_until, or check dataset.log_filters"
+            message += f". {advice}"
         report.add(replace(finding, file="invocation logs", message=message))
     return passed
 

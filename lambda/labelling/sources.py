@@ -77,12 +77,13 @@ class Source:
         return RawQueries(queries, list(map(check.traffic, queries)))
 
     def _logged(self, folder: Folder, report: Report) -> RawQueries:
-        given, found = self.properties["Logs"], logs.kept(folder)
+        given, found, advice = self.properties["Logs"], logs.kept(folder), logs.MORE_OF_KEPT
         if found is None:
+            advice = logs.MORE
             read = Logs.of(given, self.plan, self.task, self.s3, self.retry).read()
             read.report(report)
             found = list(read.queries.values())
-        passed = logs.usable(found, self.task, self._needs, report)
+        passed = logs.usable(found, self.task, self._needs, report, advice)
         return RawQueries(
             [one.query for one in passed],
             [one.count for one in passed],

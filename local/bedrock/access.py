@@ -36,12 +36,16 @@ class _Call:
         specific = getattr(self, f"_{xform_name(self._operation)}", None)
         if specific is not None:
             yield from specific()
-        elif self._operation.startswith("List") and self._operation != "ListTagsForResource":
+        elif self._names_no_resource():
             yield Need(self._action, "*")
         else:
             yield self._need_for(self._named_resource())
         if role := self._parameters.get("roleArn"):
             yield Need("iam:PassRole", role, {"iam:PassedToService": SERVICE})
+
+    def _names_no_resource(self) -> bool:
+        lists = self._operation.startswith("List") and self._operation != "ListTagsForResource"
+        return lists or self._operation.endswith("LoggingConfiguration")
 
     # Resources that the parameters name
 

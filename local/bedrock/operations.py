@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from local.bedrock import batch, deployments, evaluations, jobs, models, reads, runtime, throughput
+from local.bedrock import (
+    batch,
+    deployments,
+    evaluations,
+    invocation_logs,
+    jobs,
+    models,
+    reads,
+    runtime,
+    throughput,
+)
 from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.errors import not_found
 
@@ -41,6 +51,8 @@ def list_tags(account: Account, parameters: Parameters) -> Result:
 def put_logging(account: Account, parameters: Parameters) -> Result:
     """Handle PutModelInvocationLoggingConfiguration."""
     kinds = ("text", "image", "embedding", "video", "audio")
+    if target := parameters["loggingConfig"].get("s3Config"):
+        invocation_logs.prove(account, target)
     account.logging = {
         **{f"{kind}DataDeliveryEnabled": True for kind in kinds},
         **parameters["loggingConfig"],

@@ -125,8 +125,9 @@ class Dataset(Props):
     )
     log_query: Annotated[str, StringConstraints(max_length=1000)] = Field(
         default=QUERY_MARK,
-        description='For invocation_logs: the user\'s turn around the query, such as "Query: {query}"; the '
-        'turn may have more text before and after that. Default: "{query}", the turn is the query.',
+        description="For invocation_logs: the text around the query in the user's turn, such as \"Query: "
+        '{query}". The turn may have more text before that. With text after the query, give its beginning '
+        'too, such as "Query: {query}\\n". Default: "{query}", the turn is the query.',
         json_schema_extra={"x-allowed": "text with {query} once"},
     )
     use_logged_answers: bool = Field(

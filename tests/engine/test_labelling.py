@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from cdk_distilled_router.props import LabellingProps
 from distilled_router.release.table import LIVE, Release, Releases
+from distilled_router.task.task import Task
+from local import logged_requests
 from stacks.settings import PROJECT, load
 from tests import real_data
 from tests.engine.engine import Engine
@@ -26,6 +29,7 @@ CREATE, JOB = "CreateModelInvocationJob", "CreateModelCustomizationJob"
 TEACHER = "us.amazon.nova-pro-v1:0"
 RESOURCE = "Custom::BedrockLabelling"
 STACKS = ("data", "distillation", "release", "router")
+LOGGED = 800
 # The real queries beside the project if present, otherwise the sample queries.
 REAL_QUERIES = 2_400
 
@@ -163,6 +167,56 @@ def test_raw_queries_become_a_live_model_and_are_paid_once(
     system.wait_until_live(again)
     assert system.asked() == before
     assert len(system.jobs()) == 2
+
+
+@pytest.mark.parametrize("uses_answers", [True, False], ids=["logged answers", "teacher"])
+def test_logged_queries_become_a_live_model(
+    system: System, declare: Callable[..., Variant], uses_answers: bool
+) -> None:
+    """From the logs of an account to the router, once with the logged answers and once with paid ones."""
+    clients = {name: system.engine.aws(name) for name in ("s3", "bedrock", "bedrock-runtime")}
+    with logged_requests.logging(clients):
+        logged_requests.ask(clients["bedrock-runtime"], raw_queries()[:LOGGED], Task.load(), TEACHER)
+        _ask_otherwise(clients["bedrock-runtime"])
+    logs = {**logged_requests.DATASET, "use_logged_answers": uses_answers, "labels": "given", "queries": None}
+    version = declare(dataset=logs)
+    before = system.asked()
+    system.deploy(version)
+    system.wait_until_live(version)
+    assert (system.asked() > before) is not uses_answers
+    assert set(system.jobs()) == {f"{version.owner}-{version.digest}"}
+
+    router = system.engine.router(system.engine.outputs(f"{version.owner}-router")["ApiId"])
+    answers = [router.ask(f"a blue boat in the harbour, {number}") for number in range(5)]
+    assert {answer["source"] for answer in answers} == {"distilled"}
+
+    # What was read is kept: expired logs, and newer ones, change nothing.
+    paid = system.asked()
+    _expire(clients["s3"])
+    system.deploy(declare(dataset=logs, distillation={"nonce": "again"}), "data", "distillation")
+    system.until(lambda: len(system.jobs()) == 2)
+    assert system.asked() == paid
+
+
+def _ask_otherwise(runtime: Any) -> None:
+    """Ask with a large prompt and in Nova's own form, for another purpose, and in vain."""
+    metadata = {"requestMetadata": logged_requests.METADATA}
+    turn = {"messages": [{"role": "user", "content": [{"text": "what a long prompt asks"}]}]}
+    large = [{"text": f"{Task.load().teacher_prompt}{'x' * 110_000}"}]
+    runtime.converse(modelId=TEACHER, system=large, **turn, **metadata)
+    native = {**turn, "system": [{"text": Task.load().teacher_prompt}]}
+    runtime.invoke_model(
+        modelId=TEACHER, body=json.dumps(native), requestMetadata=json.dumps(logged_requests.METADATA)
+    )
+    runtime.converse(modelId=TEACHER, **turn)
+    with pytest.raises(ClientError):
+        runtime.converse(modelId="amazon.no-such-v1:0", **turn, **metadata)
+
+
+def _expire(s3: Any) -> None:
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=logged_requests.BUCKET):
+        for item in page.get("Contents", ()):
+            s3.delete_object(Bucket=logged_requests.BUCKET, Key=item["Key"])
 
 
 def test_stopped_labelling_resumes_where_it_stopped(system: System, declare: Callable[..., Variant]) -> None:

@@ -95,7 +95,8 @@ def masked(text: str, owner: str) -> str:
     text = re.sub(rf"(?<=[:/]){re.escape(owner)}(?=[-/]|$)|^{re.escape(owner)}(?=/)", "{owner}", text)
     # Somebody else's bucket: the CDK's, or what the settings name.
     text = re.sub(r"arn:aws:s3:::(cdk-hnb659fds-assets|search-team|video-search)[^/]*", "<Source>", text)
-    return re.sub(r"(?<=^<Source>/)[^*]+$", "{file}", text)
+    # Of invocation logs, also the folder that the settings name.
+    return re.sub(r"(?<=^<Source>/)(bedrock/)?[^*]+$", r"\1{file}", text)
 
 
 def observed(asked: Mapping[str, Any]) -> tuple[set[Call], set[str]]:

@@ -74,8 +74,8 @@ UNUSED: tuple[Reason, ...] = (
     Reason(
         "LabellingRole",
         "s3:(GetObject|ListBucket)",
-        "a folder of queries or logs: the tests use one file",
-        resource=r"<Source>(/(queries|bedrock)/.*)?$",
+        "a folder of queries: the tests use one file",
+        resource=r"<Source>(/queries/.*)?$",
     ),
     Reason(
         "LabellingStepRole",

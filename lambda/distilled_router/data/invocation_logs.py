@@ -10,8 +10,8 @@ examples, so nothing is taken for granted here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distilled_router.data.labelling_plan import QUERY_MARK
@@ -84,8 +84,9 @@ class Selection:
         model = str(record.get("modelId") or "")
         if self.teacher and model_of(model) != model_of(self.teacher):
             raise LeftOut("answers of other models than the teacher", model)
-        query = self._query(self._body(record, "input"))
-        return Logged(query, self._weights(self._body(record, "output")) if self.teacher else None)
+        texts, begun = _turns(self._body(record, "input"))
+        query = self._query(texts)
+        return Logged(query, self._weights(self._body(record, "output"), begun) if self.teacher else None)
 
     def _body(self, record: Mapping[str, Any], part: str) -> Any:
         known = _mapping(record.get(part))
@@ -96,8 +97,7 @@ class Selection:
             raise LeftOut(f"no {part} in the record")
         return self.body(uri)
 
-    def _query(self, body: Any) -> str:
-        texts = _texts(body)
+    def _query(self, texts: Sequence[str]) -> str:
         if len(texts) > 1 and self.template == QUERY_MARK:
             raise LeftOut(
                 "several text blocks in the user's turn (dataset.log_query says where the query is)"
@@ -111,9 +111,10 @@ class Selection:
             )
         return query
 
-    def _weights(self, body: Any) -> tuple[float, ...]:
+    def _weights(self, body: Any, begun: str) -> tuple[float, ...]:
         try:
-            weights = _reply(body).weights(self.task)
+            reply = _reply(body, self.task.labels)
+            weights = replace(reply, text=f"{begun}{reply.text}").weights(self.task)
         except InvalidOutput as error:
             raise LeftOut("answers without the task's weights", str(error)) from error
         except (TypeError, ValueError, OverflowError) as error:  # counts of tokens that are no numbers
@@ -148,15 +149,24 @@ def _record(line: bytes) -> Mapping[str, Any]:
     return record
 
 
-def _texts(body: Any) -> list[str]:
-    """Return the text blocks of the one user turn, in Converse's, Nova's or Anthropic's form."""
+def _turns(body: Any) -> tuple[list[str], str]:
+    """Return the text blocks of the one user turn, and how the request begins the answer.
+
+    The body is in Converse's, Nova's or Anthropic's form. A request that ends with the assistant's turn
+    begins the answer, such as "{" for JSON, and the model continues it.
+    """
     messages = _mapping(body).get("messages")
     if not isinstance(messages, list) or not messages:
         raise LeftOut("requests that are no messages")
-    turn = _mapping(messages[0])
-    if len(messages) > 1 or turn.get("role") != "user":
+    turns = [_mapping(message) for message in messages]
+    if [turn.get("role") for turn in turns] not in (["user"], ["user", "assistant"]):
         raise LeftOut("conversations of several turns")
-    content = turn.get("content")
+    asked, *begun = (_texts(turn.get("content")) for turn in turns)
+    return asked, "\n".join(begun[0]) if begun else ""
+
+
+def _texts(content: Any) -> list[str]:
+    """Return the text blocks of a turn that has no others."""
     if isinstance(content, str):
         return [content]
     blocks = [_mapping(block) for block in content] if isinstance(content, list) else []
@@ -181,13 +191,27 @@ def _marked(text: str, template: str) -> str:
     return query.partition(after)[0]
 
 
-def _reply(body: Any) -> Reply:
-    """Return the answer; a list holds the events of a stream, in Nova's or Anthropic's form."""
+def _reply(body: Any, labels: Sequence[str]) -> Reply:
+    """Return the answer; a list holds the events of a stream, in Nova's or Anthropic's form.
+
+    If weights are given to a tool, these are the text: a tool's schema is how many callers get JSON (Nova
+    user guide, generating structured output).
+    """
     if not isinstance(body, list):
-        return Reply.read(_mapping(body))
+        reply, given = Reply.read(_mapping(body)), _tool_input(_mapping(body))
+        return replace(reply, text=json.dumps(given)) if given.keys() & set(labels) else reply
     events = [_mapping(event) for event in body]
     deltas = [_mapping(_mapping(event.get("contentBlockDelta") or event).get("delta")) for event in events]
     return Reply("".join(delta["text"] for delta in deltas if isinstance(delta.get("text"), str)))
+
+
+def _tool_input(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the input of the first tool that an answer uses, in Converse's, Nova's or Anthropic's form."""
+    message = _mapping(_mapping(body.get("output")).get("message")) or body
+    content = message.get("content")
+    blocks = [_mapping(block) for block in content] if isinstance(content, list) else []
+    used = (block if block.get("type") == "tool_use" else _mapping(block.get("toolUse")) for block in blocks)
+    return next((given for use in used if (given := _mapping(use.get("input")))), {})
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from distilled_router.aws.objects import Folder, Seal
 from distilled_router.cost.estimate import Spec
 from distilled_router.cost.limit import Limit, Spending
 from distilled_router.data.labelling_plan import Plan
+from distilled_router.data.preflight import Needs
 from distilled_router.task.converse import Prompt, ask, request
 from labelling import logs, resource, seals, sources
 from labelling.cost_check import CostCheck
@@ -189,6 +190,18 @@ def test_new_logs_do_not_change_what_a_digest_means(logged: Logged) -> None:
     logged.log(["an older query that comes first"], "2026/10/01/12")
     assert logged.deploy(PLAN)["Data"]["Queries"] == str(len(QUERIES))
     assert logged.rows("queries/") == before
+
+
+def test_error_about_what_was_kept_says_that_newer_logs_were_not_read(logged: Logged) -> None:
+    """The needs may have grown since, and so may the logs."""
+    logged.log(QUERIES[:200])
+    logged.deploy()
+    logged.log(QUERIES[200:], "2026/11/03/13")
+    needs = Needs(method="distillation", holdout_share=0.1, minimum_examples=25).written()
+    with pytest.raises(ResourceError, match=r"gate.minimum_examples is 25") as caught:
+        logged.deploy(Needs=needs)
+    assert "newer requests don't count: set another window" in str(caught.value)
+    assert "Widen" not in str(caught.value)
 
 
 def test_expired_logs_are_not_needed_again(logged: Logged) -> None:

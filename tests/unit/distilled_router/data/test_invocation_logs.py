@@ -15,6 +15,7 @@ TASK = Task.load()
 READER = Selection(task=TASK)
 LABELLED = Selection(task=TASK, teacher=TEACHER)
 WEIGHTS = (0.85, 0.0, 0.05, 0.1)
+FULL = '{"visual": 0.85, "audio": 0, "transcription": 0.05, "metadata": 0.1, "reasoning": "seen, not heard"}'
 MARKED = Selection(task=TASK, template='Query: "{query}"')
 
 
@@ -34,14 +35,7 @@ def told(body: Any) -> dict[str, Any]:
 
 def test_the_users_turn_is_the_query_and_its_answer_is_read_in_any_format() -> None:
     assert LABELLED.read(line(record("  a red car "))) == Logged("a red car", WEIGHTS)
-    full = {
-        "visual": 0.85,
-        "audio": 0,
-        "transcription": 0.05,
-        "metadata": 0.1,
-        "reasoning": "seen, not heard",
-    }
-    assert LABELLED.read(line(record(answer=f"```json\n{json.dumps(full)}\n```"))).weights == WEIGHTS
+    assert LABELLED.read(line(record(answer=f"```json\n{FULL}\n```"))).weights == WEIGHTS
 
 
 def test_answers_are_not_read_if_they_are_not_used() -> None:
@@ -87,6 +81,49 @@ def test_requests_of_converse_and_of_invoke_model_are_read(body: dict[str, Any])
 )
 def test_answers_of_invoke_model_and_of_streams_are_read(body: Any) -> None:
     assert LABELLED.read(line(told(body))).weights == WEIGHTS
+
+
+@pytest.mark.parametrize(("begun", "answer"), [("{", FULL[1:]), ("```json\n", f"{FULL}\n")])
+def test_an_answer_that_the_request_began_is_read_whole(begun: str, answer: str) -> None:
+    """Nova's user guide recommends it for JSON: the model continues the assistant's turn."""
+    body = {"messages": [turn("a red car"), {"role": "assistant", "content": [{"text": begun}]}]}
+    found = record(answer=answer, input={"inputBodyJson": body})
+    assert LABELLED.read(line(found)) == Logged("a red car", WEIGHTS)
+    assert READER.read(line(found)) == Logged("a red car")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {
+            "output": {
+                "message": {
+                    "role": "assistant",
+                    "content": [
+                        {"text": "I use the tool."},
+                        {"toolUse": {"toolUseId": "1", "name": "route", "input": json.loads(FULL)}},
+                    ],
+                }
+            },
+            "stopReason": "tool_use",
+        },
+        {
+            "type": "message",
+            "content": [{"type": "tool_use", "id": "1", "name": "route", "input": json.loads(FULL)}],
+            "stop_reason": "tool_use",
+        },
+    ],
+    ids=["converse", "anthropic"],
+)
+def test_weights_given_to_a_tool_are_an_answer(body: Any) -> None:
+    """A tool's schema is how many callers get JSON."""
+    assert LABELLED.read(line(told(body))).weights == WEIGHTS
+
+
+@pytest.mark.parametrize("given", [None, "text", {"name": "route"}, {"input": None}, {"input": {"page": 1}}])
+def test_tools_that_get_no_weights_are_no_answer(given: Any) -> None:
+    body = {"output": {"message": {"role": "assistant", "content": [{"toolUse": given}]}}}
+    assert left_out(LABELLED, told(body)) == "answers without the task's weights"
 
 
 @pytest.mark.parametrize(
@@ -135,6 +172,8 @@ CASES: list[tuple[object, str]] = [
     (asked({"messages": []}), "requests that are no messages"),
     (asked({"messages": [turn("a"), {"role": "assistant"}, turn("b")]}), "conversations of several turns"),
     (asked({"messages": [{"role": "assistant", "content": [{"text": "a"}]}]}), "conversations of several"),
+    (asked({"messages": [turn("a"), turn("b")]}), "conversations of several"),
+    (asked({"messages": [turn("a"), {"role": "assistant", "content": [{"image": {}}]}]}), "not text only"),
     (asked({"messages": [{"role": "user", "content": [{"image": {}}]}]}), "requests that are not text only"),
     (asked({"messages": [{"role": "user", "content": [turn("a"), None]}]}), "requests that are not text"),
     (asked({"messages": [{"role": "user"}]}), "requests that are not text only"),

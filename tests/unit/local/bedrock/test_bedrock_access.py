@@ -69,6 +69,17 @@ def test_job_needs_permission_on_its_models_tags_and_role(bedrock: Any, iam: Iam
     assert ("bedrock:InvokeModel", f"{ACCOUNT}:inference-profile/{TEACHER}") in iam.of(ROLE)
 
 
+def test_the_accounts_logging_is_no_resource(bedrock: Any, iam: Iam) -> None:
+    target = {"bucketName": "logs"}
+    bedrock.put_model_invocation_logging_configuration(loggingConfig={"s3Config": target})
+    assert bedrock.get_model_invocation_logging_configuration()["loggingConfig"]["s3Config"] == target
+    bedrock.delete_model_invocation_logging_configuration()
+    names = ("Put", "Get", "Delete")
+    assert iam.of(ACCESS_KEY) == {
+        (f"bedrock:{name}ModelInvocationLoggingConfiguration", "*") for name in names
+    }
+
+
 def test_service_role_is_asked_without_the_profile_and_a_caller_with_it(bedrock: Any, iam: Iam) -> None:
     """AWS documents the roles that Bedrock assumes without a condition on the profile."""
     bedrock.create_model_customization_job(**JOB)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import with_retries
 from distilled_router.data.invocation_logs import Selection
@@ -264,6 +266,30 @@ def test_calls_are_logged_to_s3_as_the_account_says(scene: Scene) -> None:
     plain = Logs(s3=s3, bucket="logs", prefix="bedrock/", selection=Selection(task=Task.load())).read()
     assert [(one.query, one.count) for one in plain.queries.values()] == [(PROMPT, 2)]
     assert plain.left_out == {"failed calls": 1}
+    records = [
+        json.loads(gzip.decompress(body)) for (_, key), body in s3.objects.items() if key.endswith("gz")
+    ]
+    assert records[0]["modelId"].endswith(f":inference-profile/{TEACHER}")
+    assert (records[0]["inferenceRegion"], records[0]["output"]["outputTokenCount"] > 0) == (
+        "us-east-1",
+        True,
+    )
+
+
+def test_logging_to_a_bucket_that_is_missing_is_refused(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bedrock proves that it can write, and leaves an empty object behind."""
+    target = {"bucketName": "logs", "keyPrefix": "bedrock"}
+    scene.control.put_model_invocation_logging_configuration(loggingConfig={"s3Config": target})
+    assert list(scene.s3.objects)[-1][1].endswith("/amazon-bedrock-logs-permission-check")
+
+    def put_object(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "NoSuchBucket", "Message": "gone"}}, "PutObject")
+
+    monkeypatch.setattr(scene.s3, "put_object", put_object)
+    with refused("ValidationException"):
+        scene.control.put_model_invocation_logging_configuration(loggingConfig={"s3Config": target})
 
 
 def test_large_bodies_are_logged_as_objects_of_their_own(scene: Scene) -> None:
@@ -275,7 +301,7 @@ def test_large_bodies_are_logged_as_objects_of_their_own(scene: Scene) -> None:
     scene.runtime.converse(
         modelId=TEACHER, system=system, messages=[{"role": "user", "content": [{"text": PROMPT}]}]
     )
-    own, logged = (key.rpartition("/")[0] for _, key in scene.s3.objects)
+    own, logged = (key.rpartition("/")[0] for _, key in scene.s3.objects if key.endswith(".gz"))
     assert (own.endswith("/data"), own.removesuffix("/data")) == (True, logged)
     properties = {"Bucket": "logs", "Prefix": "", "Query": "{query}"}
     found = Logs.of(properties, PLAN, Task.load(), scene.s3, with_retries).read()
