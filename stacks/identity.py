@@ -13,7 +13,10 @@ from typing import Self
 
 from distilled_router.bedrock import naming
 from distilled_router.bedrock.naming import release_name, throughput_name
-from distilled_router.data.conversation import InvalidRow, queries_of
+from distilled_router.data.conversation import InvalidRow, normalised, queries_of
+from distilled_router.data.findings import Report
+from distilled_router.data.line_rules import lines
+from distilled_router.data.query_rules import QueryCheck
 from distilled_router.links import inside
 from distilled_router.task.task import Task
 from stacks.settings import PROJECT, Problem, Settings, SettingsError, is_s3
@@ -72,7 +75,7 @@ class Identity:
             return naming.digest({**self._logs(), "teacher": teacher, "task": self.teacher_digest}, 16)
         return naming.digest(
             {
-                "queries": self._logs() if dataset.source == "invocation_logs" else self._source("queries"),
+                "queries": self._logs() if dataset.source == "invocation_logs" else self._queries(),
                 "teacher": self.settings.distillation.teacher,
                 "task": self.teacher_digest,
                 "samples": labelling.samples,
@@ -189,6 +192,20 @@ class Identity:
             "validation_share": labelling.validation_share,
             "holdout": holdout or labelling.holdout_share,
         }
+
+    def _queries(self) -> object:
+        """Return what identifies the raw queries: those of a file without their counts, or the source."""
+        location = str(self.settings.dataset.queries)
+        if is_s3(location):
+            return self._source("queries")  # nobody knows them at synthesis
+        self._check_files("queries")
+        check = QueryCheck(Task.load(self.settings.task_folder), Report())
+        with inside(self.project, location).open("rb") as file:
+            for _ in check.read(location, lines(file)):
+                pass
+        if not check.has_traffic:
+            return self._source("queries")
+        return {"queries": naming.digest({"queries": list(map(normalised, check.published()))}, 64)}
 
     def _logs(self) -> dict[str, object]:
         """Return the settings that select logged requests.

@@ -297,7 +297,10 @@ def _parts(report: Report) -> str:
     found = f"<h2>By label</h2>{by_label}\n<h2>By query length</h2>{by_length}"
     if not any(one.get("by_traffic") for one in _contenders(report).values()):
         return found
-    note = "Each query counts as often as it was asked; in all other scores, and in the gate, it counts once."
+    note = (
+        "Each query counts as often as it was asked, as in the slice traffic; in all other scores, and in "
+        "the gate, it counts once."
+    )
     by_traffic = _grouped(report, "by_traffic", "Queries", _PARTS)
     return f'{found}\n<h2>By traffic</h2><p class="note">{note}</p>{by_traffic}'
 

@@ -24,7 +24,7 @@ from evaluation.metrics import (
     distances,
     values,
 )
-from evaluation.questions import HOLDOUT
+from evaluation.questions import HOLDOUT, TRAFFIC
 from evaluation.unasked import Unasked
 
 # Largest numbers of words of the first two length groups; the third has longer queries.
@@ -147,12 +147,16 @@ class Scored:
 
     def _by_traffic(self) -> dict[str, Any]:
         """Return the scores in which each query counts as often as it was asked; empty if none is known."""
-        rows, weights = self.holdout, [question.count for question, _ in self.holdout]
-        if set(weights) <= {1}:
+        if all(question.count == 1 for question, _ in self.holdout):
             return {}
+        return {"as often as asked": self._weighted(self.holdout)}
+
+    def _weighted(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Return the scores of rows that count as often as they were asked."""
+        weights = [question.count for question, _ in rows]
         columns = {name: [value[name] for _, value in rows] for name in METRICS}
         found = means(columns, families_of(rows), weights=weights, shares=SHARES, resamples=self.resamples)
-        return {"as often as asked": {"rows": self.unasked(rows).asked, "metrics": plain(found)}}
+        return {"rows": self.unasked(rows).asked, "metrics": plain(found)}
 
     def _slices(self) -> dict[str, Any]:
         by_slice: dict[str, list[Row]] = defaultdict(list)
@@ -161,7 +165,7 @@ class Scored:
                 by_slice[row[0].slice].append(row)
         found = {}
         for name, rows in by_slice.items():
-            part = self._part(rows)
+            part = self._weighted(rows) if name == TRAFFIC else self._part(rows)
             consistent = [self._is_consistent(question) for question, _ in rows]
             same = means(
                 {"consistency": consistent},

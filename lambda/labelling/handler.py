@@ -8,7 +8,7 @@ customization job. All answers stay in the labels' folder, so that the next exec
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import boto3
@@ -31,7 +31,7 @@ from distilled_router.aws.state_machine import (
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.cost.limit import Limit, Spending
 from distilled_router.cost.lines import Spec
-from distilled_router.data.conversation import examples
+from distilled_router.data.conversation import COUNT, examples
 from distilled_router.data.labelling_plan import Plan, shard_of
 from distilled_router.data.preflight import Needs
 from distilled_router.env import CheckCostEnv, LabellingEnv, ResourceEnv
@@ -149,9 +149,7 @@ def curated(
     check_shards(plan, labels)
     if missing := sorted(queries - labelled):
         return failed(failures.described(labels, missing, len(queries), execution))
-    result = curate(
-        (row for key in labels.names("labelled/") for row in labels.rows(key)), plan, task, held_out
-    )
+    result = curate(_labelled(labels), plan, task, held_out)
     report = result.report()
     try:
         files = publish(target, result, plan, task, given, needs)
@@ -162,6 +160,15 @@ def curated(
     told = f"{report['kept']} of {report['queries']} queries kept; report {target.uri('curation.json')}"
     told += "".join(f"; {note}" for note in result.notes(plan))
     return {**done(told), "files": files}
+
+
+def _labelled(labels: Folder) -> Iterator[dict[str, Any]]:
+    """Yield all labelled rows, with the counts of the queries: these may be newer than the labels."""
+    for key in labels.names("labelled/"):
+        shard = labels.rows(f"queries/{key.removeprefix('labelled/')}")
+        counts = {row["number"]: row.get(COUNT, 1) for row in shard}
+        for row in labels.rows(key):
+            yield {**row, COUNT: counts.get(row["number"], 1)}
 
 
 def _given_holdout(plan: Plan, s3: Any, target: Folder) -> list[bytes] | None:

@@ -72,8 +72,11 @@ class Source:
     def _of_files(self, report: Report) -> RawQueries:
         files = files_of("queries", self.properties["Queries"], self.s3, self.retry)
         check = QueryCheck(self.task, report)
-        queries = [query for file in files for query in check.read(file.location["Key"], file.rows())]
+        for file in files:
+            for _ in check.read(file.location["Key"], file.rows()):
+                pass
         check.finish(self._needs)
+        queries = check.published()
         return RawQueries(queries, list(map(check.traffic, queries)))
 
     def _logged(self, folder: Folder, report: Report) -> RawQueries:

@@ -7,7 +7,7 @@ A file is text with one query per line (`.txt`), a table of queries and their co
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
-from distilled_router.data.conversation import query_key
+from distilled_router.data.conversation import normalised, query_key
 from distilled_router.data.findings import Finding, Report
 from distilled_router.data.line_rules import LineProblem, TextFile, text_problems
 from distilled_router.data.preflight import Needs, check_queries, try_split
@@ -81,6 +81,19 @@ class QueryCheck:
             if str(form):
                 file.found(None, "columns", f"found {form}", "warning")
         self._report.rows[name] += file.lines
+
+    @property
+    def has_traffic(self) -> bool:
+        """Return whether some query was asked more or less often than once."""
+        return any(count != 1 for count in self._traffic.values())
+
+    def published(self) -> list[str]:
+        """Return the queries that were read, in the order in which a labelling numbers them.
+
+        A log with counts is often sorted by them. Its queries are sorted by their text instead, so that a
+        labelling finds its answers again if only counts have changed.
+        """
+        return sorted(self._queries, key=normalised) if self.has_traffic else list(self._queries)
 
     def traffic(self, query: str) -> float:
         """Return how often a query was asked: the sum of its counts in all files, or of its lines."""

@@ -477,6 +477,17 @@ def test_scores_by_traffic_are_there_where_it_is_known() -> None:
     assert part["metrics"]["dominant_accuracy"]["rows"] == 3
 
 
+def test_slice_traffic_counts_each_query_as_often_as_it_was_asked() -> None:
+    """Queries are drawn for it, and it stands for requests."""
+    like = [replace(one, id=f"traffic-{one.id}", slice="traffic") for one in QUESTIONS]
+    answers = [*ANSWERS, *(replace(one, id=f"traffic-{one.id}") for one in ANSWERS)]
+    for count, accuracy in ((1, 1 / 3), (8, 8 / 10)):
+        often = [replace(one, count=count if one.id == "traffic-near" else 1) for one in like]
+        found = document(answers, [*QUESTIONS, *often])["contenders"][CANDIDATE]["slices"]["traffic"]
+        assert found["metrics"]["dominant_accuracy"]["value"] == pytest.approx(accuracy)
+        assert found["rows"] == 3
+
+
 def test_report_shows_where_labels_are_confused_and_how_long_answers_take() -> None:
     found = document(ANSWERS, QUESTIONS)["contenders"][CANDIDATE]
     assert found["confusion"][LABELS[0]] == {LABELS[0]: 1, LABELS[1]: 1, "invalid": 1}

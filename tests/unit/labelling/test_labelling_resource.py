@@ -204,9 +204,21 @@ def test_counts_of_a_log_are_published_beside_the_queries(system: System) -> Non
     system.put(b"\xef\xbb\xbf" + lines.replace(b"\n", b"\r\n"))
     system.send("Create", system.properties())
     rows = [row for key in system.published() for row in system.folder.rows(key)]
-    asked = [line.decode() for line in QUERIES.splitlines()]
-    assert rows[0] == {"number": 0, "query": asked[0]}
-    assert rows[249] == {"number": 249, "query": asked[249], "count": 250}
+    counts = {row["query"]: row.get("count", 1) for row in rows}
+    assert counts == {text: number for number, text in enumerate(TEXTS, 1)}
+
+
+def test_new_counts_leave_each_query_its_number(system: System) -> None:
+    """A log that is exported again is sorted by its new counts; answers are found by number."""
+    numbers = []
+    for texts in (TEXTS, TEXTS[::-1]):
+        table = "".join(f"{text}\t{number}\n" for number, text in enumerate(texts, 1))
+        system.put(table.encode())
+        system.send("Create", system.properties())
+        rows = [row for key in system.published() for row in system.folder.rows(key)]
+        assert {row["query"]: row.get("count", 1) for row in rows}[TEXTS[0]] == texts.index(TEXTS[0]) + 1
+        numbers.append({row["query"]: row["number"] for row in rows})
+    assert numbers[0] == numbers[1]
 
 
 def test_same_event_twice_is_one_execution_and_one_life(system: System) -> None:

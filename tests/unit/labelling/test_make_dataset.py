@@ -89,6 +89,14 @@ def test_traffic_of_a_query_is_kept_in_the_holdout_and_nowhere_else(scene: Scene
     assert {example.count for example in examples(lines, TASK)} == {12}
 
 
+def test_new_counts_reach_a_holdout_of_older_labels(scene: Scene) -> None:
+    label(scene, QUERIES, count=12)
+    queries = [{"number": number, "query": query, "count": 7} for number, query in enumerate(QUERIES)]
+    scene.folder.write_rows("queries/00000.jsonl", queries)
+    assert make(scene)["outcome"] == "done"
+    assert {row["count"] for row in files(scene).rows("holdout.jsonl")} == {7}
+
+
 def test_data_set_that_breaks_a_rule_is_not_published_and_its_report_is(scene: Scene) -> None:
     label(scene, QUERIES, answers=[{"reason": "empty answer"}])
     result = make(scene)

@@ -203,6 +203,26 @@ def test_holdout_share_of_raw_queries_changes_the_digest(changed: Changed, proje
     assert len(digests) == 2
 
 
+def test_counts_of_raw_queries_are_no_part_of_the_labels(changed: Changed, project: Path) -> None:
+    """Labels are paid by query. A log that is exported again has other counts, and is sorted by them."""
+
+    def labels(content: str) -> str:
+        (project / "data" / "queries.csv").write_text(content)
+        given = changed({**RAW, "dataset.queries": "data/queries.csv"})
+        return Identity(given, TASK, project, teacher_digest=TASK).labels_digest
+
+    before = labels("query,count\na red car,9\na blue boat,3\n")
+    assert labels("Query;Searches\na blue boat;12\nA red car;11\n") == before
+    assert labels("query,count\na red car,9\na blue boat,3\na dog,1\n") != before
+    assert labels("query,count\na red car,9\na blue bus,3\n") != before
+
+
+def test_raw_queries_without_counts_keep_their_digest(changed: Changed, project: Path) -> None:
+    """A change here makes every environment with raw queries pay for its labels again."""
+    identity = Identity(changed(RAW), TASK, project, teacher_digest=TASK)
+    assert identity.labels_digest == "cf01fd792a8f908a"
+
+
 def test_the_name_of_a_file_does_not_change_the_digest(digest: Digest, project: Path) -> None:
     before = digest()
     (project / "data" / "training.jsonl").rename(project / "renamed.jsonl")
