@@ -211,7 +211,7 @@ def _chunks(path: Path, opened: ExitStack) -> Iterator[bytes]:
 
 def _are_queries(path: Path, first: bytes) -> bool:
     """Tell whether a file holds raw queries; a file of unknown form is checked as rows."""
-    if path.suffix in KINDS and path.suffix != ".jsonl":
+    if path.suffix.lower() in KINDS and path.suffix.lower() != ".jsonl":
         return True
     try:
         row = json.loads(first.lstrip().split(b"\n", 1)[0])

@@ -25,6 +25,11 @@ _PUNCTUATION = re.compile(
     "\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb\u2026\u00bf\u00a1\u00b7]"
 )
 
+# Soft hyphen, direction marks, byte order mark and the style of emoji: nobody sees or types them. Joiners
+# stay, since Persian words and families of emoji differ by them.
+_INVISIBLE = re.compile("[\u00ad\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufe0e\ufe0f\ufeff]")
+_ZERO_WIDTH_SPACE = "\u200b"
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -108,9 +113,10 @@ def normalised(query: str) -> str:
         text = query.lower()
         form = text.encode().translate(_WITHOUT_PUNCTUATION).decode()
     else:
-        text = unicodedata.normalize("NFKC", query).casefold()
+        visible = _INVISIBLE.sub("", query).replace(_ZERO_WIDTH_SPACE, " ")
+        text = unicodedata.normalize("NFKC", visible).casefold()
         form = _PUNCTUATION.sub(" ", text)
-    return " ".join(form.split()) or " ".join(text.split())
+    return " ".join(form.split()) or " ".join(text.split()) or query
 
 
 def query_key(query: str) -> str | bytes:

@@ -168,7 +168,7 @@ def files_of(
 def _listed(s3: Any, bucket: str, prefix: str) -> dict[str, str]:
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     found = [item for page in pages for item in page.get("Contents", ())]
-    return {item["Key"]: item["ETag"] for item in found if item["Key"].endswith(KINDS)}
+    return {item["Key"]: item["ETag"] for item in found if item["Key"].lower().endswith(KINDS)}
 
 
 def check_region(s3: Any, bucket: str, what: str) -> None:

@@ -190,6 +190,8 @@ def _foreign(line: bytes) -> str | None:
     for magic, what, remedy in _FOREIGN:
         if line.startswith(magic):
             return f"found {what}, expected plain UTF-8 text; {remedy}"
+    if b"\r" in line.rstrip(b"\r"):
+        return "found CR as line end (old Macintosh), expected LF; save it as CSV UTF-8, or convert it"
     if b"\x00" in line[:200]:
         return "found NUL bytes (UTF-16 text or binary data), expected plain UTF-8 text; save it as UTF-8"
     return None

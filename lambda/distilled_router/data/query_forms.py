@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from distilled_router.data.line_rules import LineProblem, decoded, loaded, named, shown
@@ -17,12 +18,25 @@ from distilled_router.data.line_rules import LineProblem, decoded, loaded, named
 SAMPLE = 100
 # Part of these lines that must fit a table; some lines of a log are broken.
 _FITTING = 0.9
+# The first line of a spreadsheet's export may name the separator.
+DIRECTIVE = re.compile(rb"sep=.")
 QUERY = "query"
 COUNTS = ("count", "weight", "frequency", "hits", "searches", "impressions")
 """Names of columns with the number of times that a query was asked, the first ones preferred."""
 
-_NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons"}
-_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]+)?")
+_NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
+# Endings of names of columns that number or date the rows; pandas leaves the name of its index empty.
+_NO_COUNTS = re.compile(r"|(.*[\W_])?(id|index|no|nr|number|year|date|timestamp|rank|position)")
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?")
+# 1,234 and 1 234; of points at least two, because 1.234 may be a fraction.
+_GROUPED = re.compile(
+    r"[1-9][0-9]{0,2}(?:(?:([,'\u2019 \xa0\u2009\u202f])[0-9]{3})(?:\1[0-9]{3})*|(?:\.[0-9]{3}){2,})"
+)
+_MOST_COUNT = 1e15
+_IN_DOUBT = re.compile(r"[1-9][0-9]{0,2}\.[0-9]{3}")
+# `uniq -c` without its padding, or lines that begin with a number.
+_COUNTED = re.compile(r"([0-9]+)\s+\S")
+_LEAST_COUNTED = 20
 # `uniq -c` pads the count to seven places (GNU coreutils).
 _UNIQ = re.compile(r"(?= [ 0-9]{6}|[0-9]{7}) *([0-9]+) (.*)", re.DOTALL)
 _REMEDY = f"Put names in the first line: {QUERY} for the queries and {COUNTS[0]} for their counts"
@@ -30,9 +44,10 @@ _REMEDY = f"Put names in the first line: {QUERY} for the queries and {COUNTS[0]}
 
 @dataclass(frozen=True)
 class Lines:
-    """A file with one query per line."""
+    """A file with one query per line. If they `may_have_counts`, nearly all begin with a number."""
 
     has_header: bool = False
+    may_have_counts: bool = False
 
     def read(self, line: bytes) -> tuple[str, float]:
         """Return the query, and how often it was asked."""
@@ -46,7 +61,12 @@ class Lines:
         return query, 1
 
     def __str__(self) -> str:
-        return ""
+        if not self.may_have_counts:
+            return ""
+        return (
+            "a number at the start of nearly every line, which is taken as a part of the query; put a tab "
+            "after it if it is the query's count, or remove it"
+        )
 
 
 @dataclass(frozen=True)
@@ -80,6 +100,13 @@ class Table:
         """Return the query, and how often it was asked."""
         text = decoded(line)
         cells = _cells(text, self.delimiter)
+        while len(cells) > len(self.names) and not cells[-1].strip():
+            cells.pop()  # spreadsheets write separators for empty cells
+        if _is_open(text, self.delimiter):
+            message = (
+                f"found a quote that does not end in its line ({shown(text)}); write each query in one line"
+            )
+            raise LineProblem("columns", message)
         if len(cells) != len(self.names):
             message = (
                 f"found {len(cells)} columns in {shown(text)}, expected {len(self.names)}; write a query "
@@ -124,8 +151,10 @@ class Objects:
     def _count(self, row: Mapping[str, Any]) -> float:
         for name in COUNTS:
             value = row.get(name)
-            if type(value) in (int, float):
-                count = _count(str(value), name)
+            # JSON's true and false are numbers in Python.
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and (is_number or (isinstance(value, str) and _is_number(value))):
+                count = _count(value, name)
                 self.counted = self.counted or name
                 return count
         if row.get(COUNTS[0]) is not None:
@@ -146,6 +175,7 @@ def form_of(name: str, sample: Sequence[bytes], labels: Collection[str]) -> Form
     Raises:
         LineProblem: The file is a table whose columns can't be told, or that holds labels.
     """
+    name = name.lower()
     if name.endswith(".jsonl"):
         return Objects(labels)
     texts = [line.decode(errors="replace") for line in sample if line.strip()]
@@ -159,7 +189,9 @@ def form_of(name: str, sample: Sequence[bytes], labels: Collection[str]) -> Form
         if rows and (table := _table(rows, delimiter, labels)):
             return table
     if not name.endswith((".csv", ".tsv")):
-        return Lines()
+        counts = [[found[1]] for text in texts if (found := _COUNTED.match(text))]
+        are_many = len(texts) >= _LEAST_COUNTED and len(counts) >= _FITTING * len(texts)
+        return Lines(may_have_counts=are_many and not _are_consecutive(counts, 0))
     if _plain(texts[0]) == QUERY:
         return Table(",", [QUERY], 0, has_header=True)
     raise LineProblem("columns", f"found no column with the name {QUERY}. {_REMEDY}")
@@ -167,12 +199,22 @@ def form_of(name: str, sample: Sequence[bytes], labels: Collection[str]) -> Form
 
 def _rows(texts: Sequence[str], delimiter: str) -> list[list[str]]:
     """Return the rows of a table with two or more columns; none if the lines are not such a table."""
-    first, *rest = [_cells(text, delimiter) for text in texts]
+    first, *rest = _without_empty_columns([_cells(text, delimiter) for text in texts])
+    if len(first) > 1 and QUERY in map(_plain, first):
+        return [first, *(row[: len(first)] for row in rest if len(row) >= len(first))]
     width, fitting = Counter(map(len, rest)).most_common(1)[0] if rest else (0, 0)
     # A first line of another width may be a comment, or sentences may happen to have as many commas.
     if width < 2 or fitting < _FITTING * len(rest) or (len(first) != width and len(rest) < 2):
         return []
     return [first, *(row for row in rest if len(row) == width)]
+
+
+def _without_empty_columns(rows: Sequence[list[str]]) -> list[list[str]]:
+    """Return rows without the last columns if they are empty everywhere."""
+    width = max(map(len, rows))
+    while width and not any(row[width - 1].strip() for row in rows if len(row) >= width):
+        width -= 1
+    return [row[:width] for row in rows]
 
 
 def _table(rows: Sequence[Sequence[str]], delimiter: str, labels: Collection[str]) -> Table | None:
@@ -182,9 +224,12 @@ def _table(rows: Sequence[Sequence[str]], delimiter: str, labels: Collection[str
         LineProblem: It is a table, but its columns can't be told, or it holds labels.
     """
     header, *rest = rows
-    width, names = len(rest[0]), [_plain(cell) for cell in header]
+    names = [_plain(cell) for cell in header]
+    width = len(rest[0]) if rest else len(header)
     numbers = [
-        place for place in range(width) if sum(_is_number(row[place]) for row in rest) >= _FITTING * len(rest)
+        place
+        for place in range(width)
+        if rest and sum(_is_number(row[place]) for row in rest) >= _FITTING * len(rest)
     ]
     if not numbers and QUERY not in names and delimiter != "\t":
         return None
@@ -194,11 +239,19 @@ def _table(rows: Sequence[Sequence[str]], delimiter: str, labels: Collection[str
         _refuse_labels(names, labels)
     texts = [place for place in range(width) if place not in numbers]
     known = [names.index(name) for name in COUNTS if has_header and name in names]
-    count = known[0] if known else numbers[0] if len(numbers) == 1 else None
+    numbering = (
+        is_whole
+        and len(numbers) == 1
+        and (
+            (has_header and _NO_COUNTS.fullmatch(names[numbers[0]]) is not None)
+            or (numbers < texts and _are_consecutive(rest if has_header else rows, numbers[0]))
+        )
+    )
+    count = known[0] if known else numbers[0] if len(numbers) == 1 and not numbering else None
     if is_whole and QUERY in names:
         query = names.index(QUERY)
         count = None if count == query else count
-    elif is_whole and len(texts) == 1 and count is not None:
+    elif is_whole and len(texts) == 1 and (count is not None or numbering):
         query = texts[0]
     else:
         found = ", ".join(shown(cell.strip()) for cell in header[:5])
@@ -208,6 +261,24 @@ def _table(rows: Sequence[Sequence[str]], delimiter: str, labels: Collection[str
         shown(cell.strip()) if has_header else f"column {place}" for place, cell in enumerate(header, 1)
     ]
     return Table(delimiter, titles, query, count, has_header)
+
+
+def _are_consecutive(rows: Sequence[Sequence[str]], place: int) -> bool:
+    """Return whether a column numbers the rows."""
+    found = [_value(row[place]) for row in rows]
+    steps = (one is not None and other == one + 1 for one, other in pairwise(found))
+    return len(found) > 2 and all(steps)
+
+
+def _is_open(text: str, delimiter: str) -> bool:
+    """Return whether a quoted cell goes on in the next line."""
+    if delimiter == "\t" or text.count('"') % 2 == 0:
+        return False
+    try:
+        next(csv.reader([text], delimiter=delimiter, strict=True), None)
+    except csv.Error as error:
+        return "unexpected end" in str(error)
+    return False
 
 
 def _cells(text: str, delimiter: str) -> list[str]:
@@ -231,15 +302,27 @@ def _plain(cell: str) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return _NUMBER.fullmatch(cell.strip()) is not None
+    return _value(cell) is not None
 
 
-def _count(cell: str, name: str) -> float:
+def _value(cell: str) -> float | None:
+    """Return the number that a cell has, with or without separators of thousands; None if it has none."""
+    text = cell.strip()
+    if _GROUPED.fullmatch(text):
+        return float(re.sub("[^0-9]", "", text))
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def _count(found: float | str, name: str) -> float:
     """Return a count, as a whole number where it is one."""
-    value = float(cell) if _is_number(cell) else 0.0
-    if value <= 0:
-        raise LineProblem("count", f"{name}: found {shown(cell)}, expected a number above 0")
-    return int(value) if value.is_integer() else value
+    text = str(found).strip()
+    if isinstance(found, str) and _IN_DOUBT.fullmatch(text):
+        meant = f"write {text.replace('.', '')} or {text}0"
+        raise LineProblem("count", f"{name}: found {text!r}, a thousand or a fraction; {meant}")
+    value = _value(found) if isinstance(found, str) else found
+    if value is None or not 0 < value < _MOST_COUNT:
+        raise LineProblem("count", f"{name}: found {shown(text)}, expected a number above 0, such as 12")
+    return int(value) if float(value).is_integer() else value
 
 
 def _refuse_labels(row: Collection[str], labels: Collection[str]) -> None:

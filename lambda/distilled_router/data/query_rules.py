@@ -9,9 +9,9 @@ from itertools import chain, islice
 
 from distilled_router.data.conversation import normalised, query_key
 from distilled_router.data.findings import Finding, Report
-from distilled_router.data.line_rules import LineProblem, TextFile, text_problems
+from distilled_router.data.line_rules import LineProblem, TextFile, shown, text_problems
 from distilled_router.data.preflight import Needs, check_queries, try_split
-from distilled_router.data.query_forms import SAMPLE, Form, form_of
+from distilled_router.data.query_forms import DIRECTIVE, SAMPLE, Form, form_of
 from distilled_router.task.task import Task
 
 __all__ = ["KINDS", "MOST_QUERIES", "QueryCheck"]
@@ -22,6 +22,10 @@ MOST_QUERIES = 100_000
 # So many queries of 512 characters. What curation takes grows with the number of queries and of their words,
 # however similar they are; these fit into its function (`python -m benchmarks.similarity`).
 MOST_CHARACTERS = 51_200_000
+# Part of the traffic. Even a popular title has less.
+_MOST_TRAFFIC = 0.3
+# Of fewer queries, one may have that much.
+_FEW_QUERIES = 20
 KINDS = (".txt", ".csv", ".tsv", ".jsonl")
 """How the names of files with raw queries end."""
 
@@ -66,12 +70,14 @@ class QueryCheck:
                 MOST_QUERIES queries and MOST_CHARACTERS characters.
         """
         file = TextFile(name, self._report)
-        if not name.endswith(KINDS):
+        if not name.lower().endswith(KINDS):
             message = f"found another kind of file, expected a name that ends in {kinds()}"
             file.found(None, "file-kind", message)
             return
         numbered = file.read(content)
         first = list(islice(numbered, SAMPLE))
+        if first and DIRECTIVE.fullmatch(first[0][1]):
+            first = first[1:]
         try:
             form = form_of(name, [line for _, line in first], self._task.labels)
         except LineProblem as error:
@@ -143,8 +149,21 @@ class QueryCheck:
             message = f"found more than {most}; remove some"
             self._report.add(Finding("queries", None, "query-count", message))
             return
+        self._check_traffic()
         if check_queries(len(self._seen), needs, self._report) and tries_split:
             try_split(self._queries, needs, self._report)
+
+    def _check_traffic(self) -> None:
+        """Warn about a query that has most of the traffic: a line with the total looks like one."""
+        if len(self._queries) < _FEW_QUERIES:
+            return
+        most = max(self._queries, key=self.traffic)
+        share = self.traffic(most) / sum(self._traffic.values())
+        if share > _MOST_TRAFFIC:
+            message = (
+                f"{shown(most)} has {share:.0%} of the traffic; remove it if it is no query, but a total"
+            )
+            self._report.add(Finding("queries", None, "traffic", message, "warning"))
 
     def _most(self) -> str:
         """Return the limit that the queries exceed, or an empty string."""

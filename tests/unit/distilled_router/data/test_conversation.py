@@ -68,6 +68,9 @@ def test_examples_are_read_one_by_one() -> None:
             "Who says \N{LEFT DOUBLE QUOTATION MARK}we won\N{RIGHT DOUBLE QUOTATION MARK}",
         ),
         ("caf\N{LATIN SMALL LETTER E WITH ACUTE}", "CAFE\N{COMBINING ACUTE ACCENT}"),
+        ("\N{RIGHT-TO-LEFT MARK}\N{HEBREW LETTER ALEF}", "\N{HEBREW LETTER ALEF}\N{LEFT-TO-RIGHT MARK}"),
+        ("a\N{ZERO WIDTH SPACE}kite\N{ZERO WIDTH NO-BREAK SPACE}", "a ki\N{SOFT HYPHEN}te"),
+        ("\N{HEAVY BLACK HEART}\N{VARIATION SELECTOR-16} songs", "\N{HEAVY BLACK HEART} songs"),
         ("STRASSE", "stra\N{LATIN SMALL LETTER SHARP S}e"),
     ],
 )

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distilled_router.data.findings import Finding, Report
+from distilled_router.data.preflight import Needs
 from distilled_router.data.query_rules import QueryCheck
 from distilled_router.task.task import Task
 
@@ -54,6 +55,20 @@ TABLES = {
     "further columns": ("day,query,hits,user\n1,red car,12,7\n1,a blue boat,3,8\n", "queries.txt"),
     "uniq -c": ("     12 red car\n      3 a blue boat\n", "queries.txt"),
     "weight": ([{"query": "red car", "weight": 12}, {"query": "a blue boat", "weight": 3}], "queries.jsonl"),
+    "thousands": ('query,count\nred car,"12"\na blue boat,3\na dog,"1,234,567"\n', "queries.csv"),
+    "spaces in thousands": ("red car\t12\na blue boat\t3\na dog\t1\u202f234\u202f567\n", "queries.tsv"),
+    "points in thousands": ("query;hits\nred car;12\na blue boat;3\na dog;1.234.567\n", "queries.csv"),
+    "exponent": ("query,count\nred car,12\na blue boat,3\na dog,1.234567E6\n", "queries.csv"),
+    "numbers as text": (
+        [{"query": "red car", "hits": "12"}, {"query": "a blue boat", "hits": " 3"}],
+        "queries.jsonl",
+    ),
+    "separator named": ("\ufeffsep=;\r\nQuery;Count\r\nred car;12\r\na blue boat;3\r\n", "queries.csv"),
+    "empty cells": ("query,count\nred car,12,,\na blue boat,3,,\n", "queries.csv"),
+    "empty columns": ("red car\t12\t\na blue boat\t3\t\n", "queries.txt"),
+    "bars": ("query|count\nred car|12\na blue boat|3\n", "queries.txt"),
+    "capitals": ("QUERY,COUNT\nred car,12\na blue boat,3\n", "QUERIES.CSV"),
+    "index of pandas": (",query,count\n0,red car,12\n1,a blue boat,3\n", "queries.csv"),
     "fractions": ("query,count\nred car,12.0\na blue boat,3\n", "queries.txt"),
 }
 
@@ -63,6 +78,7 @@ def test_count_of_a_log_export_is_traffic_and_no_part_of_the_query(
     content: str | Sequence[object], name: str
 ) -> None:
     found, report = read(content, name)
+    assert found.pop("a dog", 1_234_567) == 1_234_567
     assert found == {"red car": 12, "a blue boat": 3}
     assert report.ok
     assert report.counts["warning", "columns"] == 1
@@ -97,6 +113,67 @@ def test_query_in_a_table_keeps_its_quotes_and_separators() -> None:
     found, _ = read('"night" trailer\t3\nred car\t2\n"a ""big"" boat"\t1\n')
     assert list(found) == ['"night" trailer', "red car", 'a "big" boat']
     assert list(read('query,count\n"cars, at night",3\nboat,1\n', "q.csv")[0]) == ["cars, at night", "boat"]
+
+
+NUMBERED = {
+    "lines": "".join(
+        f"{number}\t{query}\n" for number, query in enumerate(("red car", "a boat", "a dog"), 1)
+    ),
+    "index of pandas": ",query\n0,red car\n1,a boat\n2,a dog\n",
+    "ids": "user_id,query\n77,red car\n12,a boat\n51,a dog\n",
+    "years": "query,year\nred car,1999\na boat,2004\na dog,1987\n",
+}
+
+
+@pytest.mark.parametrize("content", NUMBERED.values(), ids=NUMBERED)
+def test_numbers_that_count_nothing_are_no_traffic(content: str) -> None:
+    assert read(content, "queries.csv" if "," in content else "queries.txt")[0] == {
+        "red car": 1,
+        "a boat": 1,
+        "a dog": 1,
+    }
+
+
+def test_separator_that_may_be_a_point_is_asked_about() -> None:
+    """1.234 is a thousand in one country and a fraction in another."""
+    found, report = read("query;count\nred car;1.234\na boat;2.5\n", "q.csv")
+    assert found == {"a boat": 2.5}
+    assert "found '1.234', a thousand or a fraction; write 1234 or 1.2340" in report.findings[0].message
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_query_over_two_lines_is_told_as_such(number: int) -> None:
+    rows = ['"a dog, a cat",3'] * 4
+    rows.insert(number, '"a red\ncar",12')
+    _, report = read("\n".join(["query,count", *rows]), "q.csv")
+    (told,) = (one for one in report.findings if one.severity == "error")
+    assert (told.line, told.rule) == (number + 2, "columns")
+    assert "found a quote that does not end in its line" in told.message
+
+
+def test_numbers_before_most_queries_are_told() -> None:
+    """The output of `uniq -c` without its padding. The lines may also be of 101 dalmatians."""
+    found, report = read("".join(f"{90 - number} red car {number}\n" for number in range(20)))
+    assert len(found) == 20
+    assert "put a tab after it if it is the query's count" in warned(report)
+
+
+def test_total_is_told_since_it_would_be_all_the_traffic() -> None:
+    rows = [f"car {number}\t{number + 5}" for number in range(30)]
+    report = Report()
+    check = QueryCheck(TASK, report)
+    list(check.read("q.tsv", [f"{row}\n".encode() for row in [*rows, "Total\t645"]]))
+    check.finish(Needs(method="fine_tuning"))
+    (told,) = (one for one in report.findings if one.rule == "traffic")
+    assert (
+        "'Total' has 52% of the traffic" in told.message or "'Total' has 53% of the traffic" in told.message
+    )
+
+
+def test_line_ends_of_an_old_macintosh_are_told() -> None:
+    report = Report()
+    assert list(QueryCheck(TASK, report).read("q.txt", [b"red car\ra boat\ra dog\r"])) == []
+    assert "found CR as line end" in only(report).message
 
 
 SENTENCES = {
