@@ -116,7 +116,7 @@ def normalised(query: str) -> str:
         visible = _INVISIBLE.sub("", query).replace(_ZERO_WIDTH_SPACE, " ")
         text = unicodedata.normalize("NFKC", visible).casefold()
         form = _PUNCTUATION.sub(" ", text)
-    return " ".join(form.split()) or " ".join(text.split()) or query
+    return " ".join(form.split()) or " ".join(text.split()) or query.strip()
 
 
 def query_key(query: str) -> str | bytes:

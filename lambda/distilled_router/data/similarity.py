@@ -22,15 +22,18 @@ from distilled_router.data.conversation import normalised
 from distilled_router.data.spelling import Spelling
 from distilled_router.data.templates import with_templates
 from distilled_router.data.word_sets import WordSets, bits_of, places_of, share
-from distilled_router.data.wording import OPPOSITES, Stems, negations, without_request, words_of
+from distilled_router.data.wording import OPPOSITES, Stems, negations, with_letters, without_request, words_of
 
 # In longer queries, one wrong word leaves three quarters of the words.
 _MOST_WORDS = 24
 # A query of one short word is another query with another letter.
 _LEAST_LETTERS = 10
-# A contained query has at least so many different words and letters. Many scenes have fewer in common, as in
-# "a dog barks".
-_LEAST_CONTAINED = 3, 16
+# A contained query has at least so many different words and letters.
+_LEAST_CONTAINED = 2, 10
+# With fewer, "a dog barks" is a part of many scenes. It counts if few other queries contain it: then words
+# around it are more likely a phrase than a scene.
+_LEAST_OF_A_SCENE = 3, 16
+_FEW_CONTAINING = 4
 _MOST_AROUND = 3
 # So many queries that have all words of a query, and more, are compared with it letter by letter.
 _MOST_CONTAINING = 100
@@ -61,12 +64,12 @@ class _Query(NamedTuple):
         return cls(
             [] if len(words) > _MOST_WORDS else [_spelled(wording) for wording in wordings],
             ["".join(_spelled(wording)) for wording in wordings],
-            tuple(stems.of(core)),
+            tuple(stems.of(core if form.isascii() else list(with_letters(core)))),
             negations(words),
         )
 
-    def contained(self) -> Iterator[str]:
-        """Yield the texts of queries that this one contains, with few words around."""
+    def contained(self) -> Iterator[tuple[str, bool]]:
+        """Yield the texts of queries that this one contains, with few words around, and which are short."""
         least, letters = _LEAST_CONTAINED
         for words in self.wordings[:1]:
             for around in range(1, min(_MOST_AROUND, len(words) - least) + 1):
@@ -74,13 +77,19 @@ class _Query(NamedTuple):
                     inner = words[start : len(words) - around + start]
                     text = "".join(inner)
                     if len(text) >= letters and len(set(inner)) >= least:
-                        yield text
+                        yield text, _is_short(inner, text)
 
     def respelled(self, spelling: Spelling) -> Iterator[str]:
         """Yield the texts that are this one's but for one letter or space."""
         for words in self.wordings:
             if len(self.stems) > 1 or sum(map(len, words)) >= _LEAST_LETTERS:
                 yield from spelling.texts(words)
+
+
+def _is_short(words: Collection[str], text: str) -> bool:
+    """Return whether a contained query may be a part of many scenes."""
+    least, letters = _LEAST_OF_A_SCENE
+    return len(text) < letters or len(set(words)) < least
 
 
 def _spelled(words: Sequence[str]) -> Sequence[str]:
@@ -92,24 +101,37 @@ class _Index:
     """An index of normalised queries by their words and by their letters."""
 
     def __init__(self, forms: Sequence[str], *, least: int = 1) -> None:
-        self._forms = forms
+        self.forms = forms
         self._stems = Stems()
         # The first query with these letters, by the number of negations.
         self._by_text: dict[int, dict[str, int]] = {}
-        sets, words, negated = [], Counter[str](), defaultdict[int, set[int]](set)
+        words, negated = Counter[str](), defaultdict[int, set[int]](set)
         for index, query in enumerate(map(self.read, forms)):
-            sets.append(query.stems)
             for text in query.texts:
                 self._by_text.setdefault(query.negations, {}).setdefault(text, index)
             words.update(chain.from_iterable(query.wordings[:1]))
             negated[query.negations].add(index)
-        self.sets = WordSets(sets, least=least, always=_ALL_OPPOSITES)
+        self.sets = WordSets(_StemsOf(self), least=least, always=_ALL_OPPOSITES)
         self._spelling = Spelling(words)
         self._negated = {
             count: bits_of(
                 [place for place, index in enumerate(self.sets.order) if index in some], len(forms)
             )
             for count, some in negated.items()
+        }
+
+        self._common = self._contained_often()
+
+    def _contained_often(self) -> dict[int, set[str]]:
+        """Return the texts of short queries that more than a few contain, by the number of negations."""
+        counts: dict[int, Counter[str]] = defaultdict(Counter)
+        for query in map(self.read, self.forms):
+            if known := self._by_text.get(query.negations):
+                found = {text for text, is_short in query.contained() if is_short and text in known}
+                counts[query.negations].update(found)
+        return {
+            negated: {text for text, count in each.items() if count > _FEW_CONTAINING}
+            for negated, each in counts.items()
         }
 
     def read(self, form: str) -> _Query:
@@ -119,7 +141,7 @@ class _Index:
     def share(self, query: _Query, place: int) -> tuple[int, float]:
         """Return the index of a set of words, and the part of its words that a query shares."""
         index = self.sets.order[place]
-        return index, share(query.stems, self.read(self._forms[index]).stems)
+        return index, share(query.stems, self.read(self.forms[index]).stems)
 
     def like(self, query: _Query) -> int:
         """Return the sets that can mean the same: with as many negations, and no opposites."""
@@ -135,7 +157,7 @@ class _Index:
         """Return the near duplicates by their letters, with the part of the letters that both have."""
         found = {}
         for index in (*self.spelled_like(query), *self._containing(query)):
-            short, long = sorted(len(each.texts[-1]) for each in (query, self.read(self._forms[index])))
+            short, long = sorted(len(each.texts[-1]) for each in (query, self.read(self.forms[index])))
             found[index] = short / long if long else 0.0
         return found
 
@@ -144,21 +166,35 @@ class _Index:
         by_text = self._by_text.get(query.negations)
         if not by_text or not query.stems:
             return
-        for text in (*query.texts, *query.respelled(self._spelling), *query.contained()):
+        common = self._common.get(query.negations, ())
+        inner = (text for text, is_short in query.contained() if not is_short or text not in common)
+        for text in (*query.texts, *query.respelled(self._spelling), *inner):
             if (index := by_text.get(text)) is not None:
                 yield index
 
-    def _containing(self, query: _Query) -> Iterator[int]:
-        """Yield queries that contain this one."""
+    def _containing(self, query: _Query) -> Sequence[int]:
+        """Return queries that contain this one."""
         least, letters = _LEAST_CONTAINED
         text = query.texts[0]
         if len(text) < letters or not any(len(words) >= least for words in query.wordings):
-            return
-        found = reduce(and_, map(self.sets.bits, query.stems)) & self._negated.get(query.negations, 0)
-        for place in islice(places_of(found), _MOST_CONTAINING):
+            return ()
+        near = reduce(and_, map(self.sets.bits, query.stems)) & self._negated.get(query.negations, 0)
+        found = []
+        for place in islice(places_of(near), _MOST_CONTAINING):
             index = self.sets.order[place]
-            if text in self.read(self._forms[index]).contained():
-                yield index
+            if any(text == inner for inner, _ in self.read(self.forms[index]).contained()):
+                found.append(index)
+        return () if len(found) > _FEW_CONTAINING and _is_short(query.wordings[0], text) else found
+
+
+class _StemsOf:
+    """The stems of an index's queries, read again each time: all together they fill the memory."""
+
+    def __init__(self, index: _Index) -> None:
+        self._index = index
+
+    def __iter__(self) -> Iterator[Collection[str]]:
+        return (self._index.read(form).stems for form in self._index.forms)
 
 
 class Neighbours:

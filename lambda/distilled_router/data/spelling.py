@@ -13,8 +13,10 @@ _KNOWN = 2
 _FREQUENT, _TIMES = 20, 50
 # Two unknown words that are shorter may be anything.
 _LEAST_LETTERS = 4
-# Of more different words, only the most frequent ones are compared. Each takes a kilobyte.
+# Of more different words, only the most frequent ones are compared. Each takes a kilobyte, since longer ones,
+# such as addresses or text without spaces, are compared as they are.
 _MOST_WORDS = 200_000
+_MOST_LETTERS = 30
 
 
 class Spelling:
@@ -85,7 +87,11 @@ def is_one_edit(one: str, other: str) -> bool:
 
 
 def _has_spelling(word: str) -> bool:
-    return bool(word) and not any(map(str.isdigit, word)) and not is_written_without_spaces(word)
+    return (
+        0 < len(word) <= _MOST_LETTERS
+        and not any(map(str.isdigit, word))
+        and not is_written_without_spaces(word)
+    )
 
 
 def _rests(word: str) -> set[str]:

@@ -8,9 +8,8 @@ nothing is approximate.
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
-from itertools import chain
 
 # Near sets share three of four words (Jaccard index).
 _SHARED, _OF = 3, 4
@@ -31,21 +30,27 @@ class WordSets:
     """
 
     def __init__(
-        self, sets: Sequence[Collection[str]], *, least: int = 1, always: Collection[str] = ()
+        self, sets: Iterable[Collection[str]], *, least: int = 1, always: Collection[str] = ()
     ) -> None:
-        """Index sets. Words in fewer than `least` of them are ignored, except those in `always`."""
-        self.order = sorted(range(len(sets)), key=lambda index: len(sets[index]))
+        """Index sets, which are read twice. Words in fewer than `least` are ignored, except in `always`."""
+        frequencies, sizes = Counter[str](), array("I")
+        for words in sets:
+            frequencies.update(words)
+            sizes.append(len(words))
+        self.order = sorted(range(len(sizes)), key=sizes.__getitem__)
         self._sizes: dict[int, tuple[int, int]] = {}  # first place and number of the sets of a size
-        frequencies = Counter(chain.from_iterable(sets))
+        place_of = array("I", bytes(sizes.itemsize * len(sizes)))
+        for place, index in enumerate(self.order):
+            first, count = self._sizes.get(sizes[index], (place, 0))
+            self._sizes[sizes[index]] = first, count + 1
+            place_of[index] = place
         # One place as a number, which takes less memory.
         self._places: dict[str, int | array[int]] = {}
-        for place, index in enumerate(self.order):
-            first, count = self._sizes.get(len(sets[index]), (place, 0))
-            self._sizes[len(sets[index])] = first, count + 1
-            for word in sets[index]:
+        for place, words in zip(place_of, sets, strict=True):
+            for word in words:
                 if frequencies[word] >= least or word in always:
                     self._add(word, place)
-        kept = max(64, 8 * _CACHE_BYTES // (len(sets) + 1))
+        kept = max(64, 8 * _CACHE_BYTES // (len(sizes) + 1))
         self.bits: Callable[[str], int] = lru_cache(kept)(self._bits)
         self._limits = lru_cache(64)(self._limits_of)
 

@@ -1,7 +1,7 @@
 """What the words of a query mean for its sense: function words, requests, negations and opposites."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 
 def _words(text: str) -> frozenset[str]:
@@ -11,12 +11,17 @@ def _words(text: str) -> frozenset[str]:
 # Dropping one never reverses a query's meaning, as it would for "not", "without", "up" or "from".
 FUNCTION_WORDS = _words(
     "a an and are as at be by for her his in is it its of on or that the their this to was were with"
+    " 的 了 着 在 是 有 和 与 與 一 个 個 只 が を の に は で と も へ や"
 )
-# Words around a query that ask for it, such as "please show me the part where".
-_REQUESTS = _words(
+# Words after a query that ask for it.
+_REQUESTS_AFTER = _words(
+    "please thanks thank video videos clip clips footage material scene scenes segment segments sequence"
+    " sequences part parts moment moments"
+)
+# Words before it, such as "please show me the part where". At the end, "kids play" is what they do.
+_REQUESTS = _REQUESTS_AFTER | _words(
     "show find search look looking get give want need like watch see play display locate bring pull fetch"
-    " searching showing featuring containing please thanks thank video videos clip clips footage material"
-    " scene scenes segment segments sequence sequences part parts moment moments"
+    " searching showing featuring containing"
 )
 _BESIDE_REQUESTS = FUNCTION_WORDS | _words(
     "i am im id d m ll me my we us you your can could would will let any all some there where when which now"
@@ -24,7 +29,7 @@ _BESIDE_REQUESTS = FUNCTION_WORDS | _words(
 )
 _NEGATIONS = _words(
     "no not never without nobody nothing none neither nor cannot cant wont dont doesnt didnt isnt arent wasnt"
-    " werent"
+    " werent 不 没 沒 无 無 未"
 )
 # Common words that are one letter from another one. So neither is a typo of the other.
 COMMON_WORDS = FUNCTION_WORDS | _words(
@@ -72,13 +77,17 @@ COMMON_WORDS = FUNCTION_WORDS | _words(
 OPPOSITES = tuple(
     _words(group)
     for group in (
-        "red blue green yellow orange purple pink brown black white grey gray golden silver",
-        "left right",
+        "red blue green yellow orange purple pink brown black white grey gray golden silver"
+        " 红 紅 赤 蓝 藍 青 绿 綠 緑 黄 黃 黑 黒 白",
+        "left right 左 右",
         "up down",
     )
 )
 # Han, kana and Hangul are written without spaces, so each character counts as a word.
 _CHARACTER_WORDS = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+# Thai, Lao, Burmese and Khmer have no spaces between words either, and letters that alone mean nothing.
+_LETTERS_WITHOUT_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
+_LETTERS = 3
 
 
 def words_of(form: str) -> list[str]:
@@ -93,6 +102,15 @@ def is_written_without_spaces(word: str) -> bool:
     return not word.isascii() and bool(_CHARACTER_WORDS.search(word))
 
 
+def with_letters(words: Iterable[str]) -> Iterator[str]:
+    """Yield words, and in place of text without spaces all its three neighbouring letters."""
+    for word in words:
+        if len(word) > _LETTERS and _LETTERS_WITHOUT_SPACES.search(word):
+            yield from (word[place : place + _LETTERS] for place in range(len(word) - _LETTERS + 1))
+        else:
+            yield word
+
+
 def has_meaning(words: Iterable[str]) -> bool:
     """Return whether there is more than function words."""
     return not FUNCTION_WORDS.issuperset(words)
@@ -105,9 +123,9 @@ def without_request(words: Sequence[str]) -> Sequence[str]:
         start += 1
     if _REQUESTS.isdisjoint(words[:start]):
         start = 0
-    while end > start and (words[end - 1] in _REQUESTS or words[end - 1] in _BESIDE_REQUESTS):
+    while end > start and (words[end - 1] in _REQUESTS_AFTER or words[end - 1] in _BESIDE_REQUESTS):
         end -= 1
-    if _REQUESTS.isdisjoint(words[end:]):
+    if _REQUESTS_AFTER.isdisjoint(words[end:]):
         end = len(words)
     return words[start:end] if end - start and has_meaning(words[start:end]) else words
 

@@ -39,6 +39,10 @@ NEAR = [
     ("rain on a tin roof", "rain on a tin roof please"),
     ("please show me applause, thanks", "find applause"),
     ("birds singing in the wetlands at dawn", "material about birds singing in the wetlands at dawn"),
+    ("cyclist dismounts", "archive material with cyclist dismounts"),
+    ("a clock ticks", "zeig mir a clock ticks"),
+    ("รถสีแดงในเวลากลางคืน", "แสดงรถสีแดงในเวลากลางคืน"),
+    ("晚上的红色汽车", "晚上红色汽车"),
     ("two dogs that don't bark", "show me two dogs that don\u2019t bark"),
 ]
 APART = [
@@ -59,6 +63,12 @@ APART = [
     ("a car in the rain", "a car in the train"),
     ("season 3 of Red Kettle", "season 4 of Red Kettle"),
     ("赤い車と猫", "青い車と猫"),
+    ("猫がピアノを弾く", "犬がピアノを弾く"),
+    ("一只猫在弹钢琴", "一只狗在弹钢琴"),
+    ("有人的街道", "没有人的街道"),
+    ("红色汽车在雨中行驶", "蓝色汽车在雨中行驶"),
+    ("รถสีแดงในเวลากลางคืน", "รถสีดำในเวลากลางคืน"),
+    ("two kids", "two kids play"),
     ("a man speaks", "a dog barks while a man speaks"),
     ("show me a dog", "show me a cat"),
     ("play", "show"),
@@ -159,6 +169,7 @@ VARIED = {
     "one typo": benchmark.typo,
     "one typo in a word of 4 letters or more": benchmark.typo_in_long_word,
     "a phrase": benchmark.any_phrase,
+    "another phrase": lambda query, chance: chance.choice(benchmark.OTHER_PHRASES).format(query),
 }
 
 
@@ -180,6 +191,28 @@ def test_unrelated_real_queries_are_apart(name: str) -> None:
     chance = random.Random(6)
     pairs = [(chance.choice(queries), chance.randrange(len(queries))) for _ in range(1_000)]
     assert sum(other in near.near(query) and queries[other] != query for query, other in pairs) <= 2
+
+
+def test_short_query_in_many_scenes_is_none_of_them() -> None:
+    """In few, the words around it are likelier a phrase. A hub would join all scenes to one family."""
+    scenes = [f"thunder rumbles {how}" for how in ("loudly", "twice", "outside", "at noon", "in spring")]
+    variant = "archive material with thunder rumbles"
+    assert Neighbours(["thunder rumbles", *scenes[:3], "rain on a roof"]).near(variant)
+    assert not Neighbours(["thunder rumbles", *scenes, "rain on a roof"]).near(variant)
+    assert not Neighbours([*scenes, "rain on a roof"]).near("thunder rumbles")
+    assert families(["thunder rumbles", *scenes[:3]]) == [0, 0, 0, 0]
+    assert len(set(families(["thunder rumbles", *scenes]))) == 6
+
+
+def test_long_words_take_little_memory() -> None:
+    """Each letter of a word is left out in turn to find its typos: a kilobyte, unless the word is a text."""
+    letters = random.Random(9)
+    queries = ["".join(letters.choices("abcdefghij", k=500)) for _ in range(50)]
+    tracemalloc.start()
+    families(queries)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000
 
 
 @pytest.mark.parametrize("kind", benchmark.KINDS)
