@@ -116,6 +116,10 @@ def any_phrase(query: str, chance: random.Random) -> str:
     return chance.choice(PHRASES).format(query)
 
 
+def other_phrase(query: str, chance: random.Random) -> str:
+    return chance.choice(OTHER_PHRASES).format(query)
+
+
 VARIANTS: dict[str, Callable[[str, random.Random], str]] = {
     "one typo": typo,
     "one typo in a word of 4 letters or more": typo_in_long_word,

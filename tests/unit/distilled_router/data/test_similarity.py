@@ -169,7 +169,7 @@ VARIED = {
     "one typo": benchmark.typo,
     "one typo in a word of 4 letters or more": benchmark.typo_in_long_word,
     "a phrase": benchmark.any_phrase,
-    "another phrase": lambda query, chance: chance.choice(benchmark.OTHER_PHRASES).format(query),
+    "another phrase": benchmark.other_phrase,
 }
 
 
