@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import random
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice, repeat
 from typing import Any, cast
 
 import stacks  # noqa: F401  # puts lambda/ on the import path
 from benchmarks.rollout_world import (
     EQUAL,
-    MILLISECONDS,
     RATES,
     Quality,
     Requests,
@@ -28,7 +28,7 @@ from benchmarks.rollout_world import (
     Unlike,
     Zipf,
     bad,
-    latency,
+    slow_pairs,
 )
 from distilled_router.release.gate import Gate
 from distilled_router.release.rollout import Rollout
@@ -36,7 +36,7 @@ from distilled_router.release.route import Share
 from distilled_router.release.table import Release
 from rollout.canary import CanaryAnalysis
 from rollout.evidence import WRONG, Probed
-from rollout.metrics import METRICS, PROCESSES, Count, ReleaseMetrics
+from rollout.metrics import METRICS, PROCESSES, REPEATED, Count, ReleaseMetrics
 from rollout.probes import Probes
 from stacks.settings import load
 
@@ -46,7 +46,9 @@ CANDIDATE, LIVE = "candidate", "live"
 # Share of the hold-out rows that one of two equal releases answers rightly and the other wrongly, and of the
 # rows that both answer wrongly.
 DISCORDANT, WRONG_IN_BOTH = 0.05, 0.07
-
+# Part of a round's requests that CloudWatch does not have yet when the round is judged: those of the last one
+# and a half of 30 minutes.
+LATE = 0.05
 
 USUAL = Traffic(requests=400)
 
@@ -61,6 +63,7 @@ class Case:
         sound_probes: the candidate is bad in requests only.
         since: the round from which the candidate is bad; before it is as good as the live release.
         sigma: standard deviation of the latencies' logarithm.
+        one_round: the rollout has one step and no bake.
     """
 
     candidate: Quality = EQUAL
@@ -69,6 +72,7 @@ class Case:
     sound_probes: bool = False
     since: int = 0
     sigma: float = 0.5
+    one_round: bool = False
 
 
 class Simulated:
@@ -81,7 +85,7 @@ class Simulated:
         self._traffic = Zipf(chance, case.traffic, of) if case.traffic.zipf else Unlike(chance, case.traffic)
         probed = EQUAL if case.sound_probes else case.candidate
         self._rows = [self._faults(quality) for quality in (probed, EQUAL)]
-        self._lost, self._won = self._differing(probed.loss)
+        self._lost, self._won, self._wrong = self._wrongly(probed.loss)
         self._sound = self._faults(EQUAL)
 
     def _faults(self, quality: Quality) -> Mapping[str, Rows]:
@@ -89,45 +93,59 @@ class Simulated:
         found = bad(self._chance, quality, families)
         return {rate: Rows.of(places, families) for rate, places in found.items()}
 
-    def _differing(self, loss: float) -> tuple[Rows, Rows]:
+    def _wrongly(self, loss: float) -> Iterator[Rows]:
+        """Yield the rows that the candidate alone, the live release alone, and both answer wrongly."""
         rows = self._case.families
-        drawn = self._chance.sample(range(rows), rows)
-        lost = self._chance.binomialvariate(rows, DISCORDANT / 2 + loss)
-        won = self._chance.binomialvariate(rows, DISCORDANT / 2)
-        return Rows.of(drawn[:lost], rows), Rows.of(drawn[lost : lost + won], rows)
+        drawn = iter(self._chance.sample(range(rows), rows))
+        for share in (DISCORDANT / 2 + loss, DISCORDANT / 2, WRONG_IN_BOTH):
+            yield Rows.of(islice(drawn, self._chance.binomialvariate(rows, share)), rows)
 
     def step(self, number: int, share: float) -> None:
-        """Let the requests of a round come."""
+        """Let the requests of a round come. Its last ones are in CloudWatch after the next round only."""
         candidate = self._case.candidate if number >= self._case.since else EQUAL
+        before = [replace(requests, bad=dict(requests.bad)) for requests in self._found]
         self._traffic.step(self._found, (candidate, EQUAL), share)
+        self._late = [
+            self._some(now.queries - then.queries, {rate: now.bad[rate] - then.bad[rate] for rate in RATES})
+            for now, then in zip(self._found, before, strict=True)
+        ]
         self._round = number
+
+    def _some(self, queries: int, bad: Mapping[str, int]) -> Requests:
+        def late(number: int) -> int:
+            return self._chance.binomialvariate(number, LATE)
+
+        failed = {rate: late(number) for rate, number in bad.items()}
+        return Requests(max(late(queries), *failed.values()), failed)
 
     def get_metric_statistics(self, **wanted: Any) -> dict[str, Any]:
         """Return what CloudWatch would."""
         name, release = wanted["MetricName"], wanted["Dimensions"][1]["Value"]
-        found = self._found[release != CANDIDATE]
-        if not found.queries:
+        found, late = (of[release != CANDIDATE] for of in (self._found, self._late))
+        queries = found.queries - late.queries
+        if not queries:
             return {"Datapoints": []}
-        if name == "ModelLatency":
-            total = self._milliseconds(release != CANDIDATE, found.queries)
-        else:
-            of_rate = {metric: rate for rate, metric in METRICS.items()}
-            total = found.processes if name == PROCESSES else found.bad[of_rate[name]]
-        return {"Datapoints": [{"Sum": float(total), "SampleCount": float(found.queries)}]}
+        rate = {metric: rate for rate, metric in METRICS.items()}.get(name, "")
+        total = {PROCESSES: found.processes, REPEATED: found.repeated}.get(name)
+        if total is None:
+            total = found.bad[rate] - late.bad[rate]
+        return {"Datapoints": [{"Sum": float(total), "SampleCount": float(queries)}]}
 
-    def ask(self, endpoints: Sequence[str], count: int, *, after: int = 0, **_: Any) -> Probed:
+    def ask(
+        self, endpoints: Sequence[str], count: int, *, after: int = 0, latency_margin: float, **_: Any
+    ) -> Probed:
         """Return what probes would find."""
         mine = self._rows[0] if self._round >= self._case.since else self._sound
-        lost, won = self._lost.among(after, count), self._won.among(after, count)
-        wrong = WRONG_IN_BOTH * count
+        lost, won, wrong = (rows.among(after, count) for rows in (self._lost, self._won, self._wrong))
         found = [
             ReleaseMetrics(
                 {rate: Count(rows[rate].among(after, count), count) for rate in RATES}
-                | {WRONG: Count(wrong + more, count)},
-                Count(self._milliseconds(place, count), count),
+                | {WRONG: Count(wrong + more, count)}
             )
-            for place, (rows, more) in enumerate(((mine, lost), (self._rows[1], won)))
+            for rows, more in ((mine, lost), (self._rows[1], won))
         ]
+        slow = slow_pairs(self._case.candidate.slower, self._case.sigma, latency_margin)
+        place = self._chance.randrange(len(slow) - count)
         return Probed(
             asked=count,
             families=self._case.families,
@@ -136,11 +154,8 @@ class Simulated:
             lost=lost,
             won=won,
             both=count,
+            slower=Count(slow[place + count] - slow[place], count),
         )
-
-    def _milliseconds(self, place: int, answers: int) -> float:
-        slower = self._case.candidate.slower if place == 0 else 1.0
-        return latency(self._chance, answers, MILLISECONDS * slower, self._case.sigma)
 
 
 def rolled_back(chance: random.Random, case: Case, rollout: Rollout, gate: Gate) -> tuple[int, str] | None:
@@ -165,9 +180,12 @@ class Rate:
     early: float
 
 
-def simulate(case: Case, rollouts: int = ROLLOUTS, **changes: Any) -> Rate:
-    """Simulate rollouts with the settings of prod and some changes."""
-    rollout, gate = settings(**changes)
+def simulate(case: Case, rollouts: int = ROLLOUTS) -> Rate:
+    """Simulate rollouts with the settings of prod."""
+    prod = load("prod")
+    rollout, gate = Rollout.of(prod.rollout.to_function()), Gate(**prod.gate.to_function())
+    if case.one_round:
+        rollout = replace(rollout, steps=(1.0,), bake_seconds=0)
     chance = random.Random(f"{case}")  # noqa: S311  # the same every time
     found = [rolled_back(chance, case, rollout, gate) for _ in range(rollouts)]
     rounds = [one[0] for one in found if one]
@@ -175,24 +193,9 @@ def simulate(case: Case, rollouts: int = ROLLOUTS, **changes: Any) -> Rate:
     return Rate(len(rounds) / rollouts, early / rollouts)
 
 
-def settings(**changes: Any) -> tuple[Rollout, Gate]:
-    """Return the rollout's and the gate's settings of prod."""
-    prod = load("prod")
-    return replace(Rollout.of(prod.rollout.to_function()), **changes), Gate(**prod.gate.to_function())
-
-
-def _table(title: str, head: Sequence[str], rows: Iterator[Sequence[str]]) -> None:
-    print(f"\n{title}\n\n| {' | '.join(head)} |\n|---|{'---:|' * (len(head) - 1)}")
-    for row in rows:
-        print(f"| {' | '.join(row)} |", flush=True)
-
-
-def _equal(rollouts: int) -> Iterator[Sequence[str]]:
-    for requests in STEPS:
-        cells = [Traffic(requests=requests)]
-        cells += [Traffic(requests=requests, processes=processes, zipf=True) for processes in (1, 3, 10)]
-        found = [simulate(Case(traffic=traffic), rollouts) for traffic in cells]
-        yield [f"{requests:,}", *(f"{one.back:.1%}" for one in found)]
+def zipf(requests: int, processes: int) -> Traffic:
+    """Return traffic with few frequent queries; of 30 processes, Lambda replaces three of ten each round."""
+    return Traffic(requests=requests, processes=processes, zipf=True, replaced=0.3 * (processes >= 30))
 
 
 WORSE = {
@@ -210,38 +213,24 @@ SLIGHTLY_WORSE = {
 }
 """At 1.33 times a limit."""
 
-
-def _worse(rollouts: int) -> Iterator[Sequence[str]]:
-    for requests in STEPS:
-        cells = [(quality, families) for families in (1_000, 3_000) for quality in WORSE.values()]
-        found = [
-            simulate(Case(candidate=quality, traffic=Traffic(requests=requests), families=families), rollouts)
-            for quality, families in cells
-        ]
-        yield [f"{requests:,}", *(f"{one.early:.1%}" for one in found)]
-
-
-def _slightly(rollouts: int) -> Iterator[Sequence[str]]:
-    for name, quality in SLIGHTLY_WORSE.items():
-        found = [
-            simulate(Case(candidate=quality, families=families), rollouts) for families in (400, 1_000, 3_000)
-        ]
-        yield [name, *(f"{one.back:.1%}" for one in found)]
-
-
-_LIMITS = Quality(error=0.01, fallback=0.03, invalid=0.02)
+_LIMITS, _NEAR = (Quality(error=0.01 * part, fallback=0.03 * part, invalid=0.02 * part) for part in (1, 0.8))
 _BAD = Quality(fallback=0.075)
 OTHERS = {
     "errors at their limit": Case(candidate=Quality(error=0.01)),
     "fallbacks at their limit": Case(candidate=Quality(fallback=0.03)),
     "all three rates at their limits": Case(candidate=_LIMITS),
-    "the same, Zipf, 10 processes": Case(
-        candidate=_LIMITS, traffic=Traffic(requests=400, processes=10, zipf=True)
-    ),
+    "the same, Zipf, 10 processes": Case(candidate=_LIMITS, traffic=zipf(400, 10)),
+    "all three rates at 80 % of their limits": Case(candidate=_NEAR),
+    "the same at 10,000 requests": Case(candidate=_NEAR, traffic=Traffic(requests=10_000)),
     "equal, 200 families": Case(families=200),
+    "equal, 100 families, 50 requests": Case(families=100, traffic=Traffic(requests=50)),
+    "equal, one round only, 50 requests": Case(one_round=True, traffic=Traffic(requests=50)),
+    "equal, one round only, 100 families": Case(one_round=True, families=100),
     "equal, heavy-tailed latency (sigma 1)": Case(sigma=1.0),
     "equal, very heavy-tailed latency (sigma 1.5)": Case(sigma=1.5),
     "twice as slow": Case(candidate=Quality(slower=2.0)),
+    "twice as slow, heavy-tailed (sigma 1)": Case(candidate=Quality(slower=2.0), sigma=1.0),
+    "twice as slow, very heavy-tailed (sigma 1.5)": Case(candidate=Quality(slower=2.0), sigma=1.5),
     "fallbacks 7.5 % in requests only": Case(candidate=_BAD, sound_probes=True),
     "the same at 2,000 requests": Case(candidate=_BAD, sound_probes=True, traffic=Traffic(requests=2_000)),
     "fallbacks 7.5 % from the last step on": Case(candidate=_BAD, since=3, families=3_000),
@@ -253,26 +242,82 @@ OTHERS = {
 """What else one wants to know, at 400 requests a step."""
 
 
-def _others(rollouts: int) -> Iterator[Sequence[str]]:
-    for name, case in OTHERS.items():
-        found = simulate(case, rollouts)
-        yield [name, f"{found.early:.1%}", f"{found.back:.1%}"]
+@dataclass(frozen=True)
+class Table:
+    """A table of the report: the cases of each row, and the columns' names."""
+
+    title: str
+    head: Sequence[str]
+    rows: Mapping[str, Sequence[Case]]
+    early: bool = True
+    at_all: bool = True
+
+    def show(self, found: Iterator[Rate]) -> None:
+        """Print the table as Markdown, with the next results."""
+        print(f"\n{self.title}\n\n| {' | '.join(self.head)} |\n|---|{'---:|' * (len(self.head) - 1)}")
+        for name, cases in self.rows.items():
+            rates = [next(found) for _ in cases]
+            shown = [f"{one.early:.1%}" for one in rates if self.early]
+            shown += [f"{one.back:.1%}" for one in rates if self.at_all]
+            print(f"| {name} | {' | '.join(shown)} |", flush=True)
+
+
+def tables() -> Iterator[Table]:
+    """Yield all tables."""
+    kinds = ["all differ", *(f"Zipf, {count} process{'es' * (count > 1)}" for count in (1, 3, 10, 30))]
+    yield Table(
+        "Equal release, taken back:",
+        ["requests a step", *kinds],
+        {
+            f"{requests:,}": [
+                Case(traffic=traffic)
+                for traffic in (Traffic(requests=requests), *(zipf(requests, n) for n in (1, 3, 10, 30)))
+            ]
+            for requests in STEPS
+        },
+        early=False,
+    )
+    yield Table(
+        "2.5 times a limit, found before it has all requests:",
+        ["requests a step", *(f"{name}{more}" for more in ("", ", Zipf") for name in WORSE)],
+        {
+            f"{requests:,}": [
+                Case(candidate=quality, traffic=traffic)
+                for traffic in (Traffic(requests=requests), zipf(requests, 10))
+                for quality in WORSE.values()
+            ]
+            for requests in STEPS
+        },
+        at_all=False,
+    )
+    yield Table(
+        "1.33 times a limit at 400 requests a step, taken back:",
+        ["", "400 families", "1,000 families", "the same, Zipf", "3,000 families"],
+        {
+            name: [
+                Case(candidate=quality, families=400),
+                Case(candidate=quality),
+                Case(candidate=quality, traffic=zipf(400, 10)),
+                Case(candidate=quality, families=3_000),
+            ]
+            for name, quality in SLIGHTLY_WORSE.items()
+        },
+        early=False,
+    )
+    others = {name: [case] for name, case in OTHERS.items()}
+    yield Table("Others, at 400 requests a step:", ["", "before the last step", "at all"], others)
 
 
 def main() -> int:
     """Print all tables."""
     rollouts = int(sys.argv[1]) if len(sys.argv) > 1 else ROLLOUTS
-    began = time.process_time()
-    zipf = [f"Zipf, {count} process{'es' if count > 1 else ''}" for count in (1, 3, 10)]
-    _table("Equal release, taken back:", ["requests a step", "all differ", *zipf], _equal(rollouts))
-    worse = [f"{name}, {families:,} families" for families in (1_000, 3_000) for name in WORSE]
-    _table(
-        "2.5 times a limit, found before it has all requests:", ["requests a step", *worse], _worse(rollouts)
-    )
-    families = ["400 families", "1,000 families", "3,000 families"]
-    _table("1.33 times a limit at 400 requests a step, taken back:", ["", *families], _slightly(rollouts))
-    _table("Others, at 400 requests a step:", ["", "before the last step", "at all"], _others(rollouts))
-    print(f"\n{rollouts:,} rollouts a cell, {time.process_time() - began:.0f} CPU seconds.")
+    shown = list(tables())
+    cases = [case for table in shown for row in table.rows.values() for case in row]
+    with ProcessPoolExecutor() as pool:
+        found = iter(pool.map(simulate, cases, repeat(rollouts)))
+        for table in shown:
+            table.show(found)
+    print(f"\n{rollouts:,} rollouts a cell.")
     return 0
 
 

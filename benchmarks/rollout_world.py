@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
 
+from rollout.evidence import Answer
+
 QUERIES = 20_000
 """Different queries of Zipf traffic: the n-th is asked 1/n times as often as the first."""
 
@@ -51,12 +53,13 @@ EQUAL = Quality()
 class Traffic:
     """Requests of each step, to both releases together, and the router's processes that share them.
 
-    Without `zipf` all queries differ.
+    Without `zipf` all queries differ. After each round, Lambda replaces a part of the processes: `replaced`.
     """
 
     requests: int
     processes: int = 3
     zipf: bool = False
+    replaced: float = 0.0
 
 
 @dataclass
@@ -66,6 +69,7 @@ class Requests:
     queries: int = 0
     bad: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RATES, 0))
     processes: int = 0
+    repeated: int = 0
 
     def add(self, queries: int, bad: Mapping[str, int]) -> None:
         """Add the queries of a process or of a step."""
@@ -102,6 +106,7 @@ class Zipf:
         self._chance, self._traffic = chance, traffic
         self._bad = [bad(chance, quality, QUERIES) for quality in of]
         self._seen: list[list[set[int]]] = [[set() for _ in range(traffic.processes)] for _ in of]
+        self._again: list[list[set[int]]] = [[set() for _ in range(traffic.processes)] for _ in of]
         self._offset = chance.random()
 
     def step(self, found: Sequence[Requests], of: Sequence[Quality], share: float) -> None:
@@ -114,16 +119,25 @@ class Zipf:
             self._offset,
         )
         for process in range(self._traffic.processes):
+            if self._chance.random() < self._traffic.replaced:
+                for seen, again in zip(self._seen, self._again, strict=True):
+                    seen[process], again[process] = set(), set()
             place = self._chance.randrange(_POOL - each)
-            asked = set(pool[place : place + each])
+            once, twice = set[int](), set[int]()
+            for query in pool[place : place + each]:
+                (twice if query in once else once).add(query)
             # As in the route: a query stays with the candidate while its share grows.
-            mine = {query for query in asked if (points[query] + offset) % 1.0 < share}
-            for requests, queries, faults, seen in zip(
-                found, (mine, asked - mine), self._bad, self._seen, strict=True
+            mine = {query for query in once if (points[query] + offset) % 1.0 < share}
+            for requests, queries, faults, seen, again in zip(
+                found, (mine, once - mine), self._bad, self._seen, self._again, strict=True
             ):
                 new = queries - seen[process]
+                # Seen twice in this step, or before it and now.
+                second = ((queries & twice) | (queries - new)) - again[process]
                 requests.processes += bool(new) and not seen[process]
+                requests.repeated += len(second)
                 seen[process] |= new
+                again[process] |= second
                 requests.add(len(new), {rate: len(new & faulty) for rate, faulty in faults.items()})
 
 
@@ -174,17 +188,18 @@ class Rows:
         return rounds * len(self.places) + bisect_left(self.places, rest)
 
 
-def latency(chance: random.Random, answers: int, mean: float, sigma: float) -> float:
-    """Return the total milliseconds of log-normal latencies with this mean."""
-    sums = _latencies(sigma)
-    start = chance.randrange(len(sums) - answers)
-    return (sums[start + answers] - sums[start]) * mean
-
-
 @cache
-def _latencies(sigma: float) -> Sequence[float]:
+def slow_pairs(slower: float, sigma: float, margin: float) -> Sequence[int]:
+    """Return, for each number of probes, in how many of the first ones the candidate took too long.
+
+    Latencies are log-normal; the candidate's mean is `slower` times the live release's.
+    """
     chance = random.Random(3)  # noqa: S311
     # With this mean of the logarithm, the mean is 1.
-    return list(
-        accumulate((chance.lognormvariate(-sigma * sigma / 2, sigma) for _ in range(_POOL)), initial=0.0)
-    )
+    mean = -sigma * sigma / 2
+
+    def answer(milliseconds: float) -> Answer:
+        return Answer(latency_ms=milliseconds * chance.lognormvariate(mean, sigma))
+
+    pairs = ((answer(MILLISECONDS * slower), answer(MILLISECONDS)) for _ in range(_POOL // 5))
+    return list(accumulate((int(mine.slower_than(live, margin).bad) for mine, live in pairs), initial=0))

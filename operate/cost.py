@@ -17,7 +17,16 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from distilled_router.cost.estimate import Estimate, Part, Spec, Volume, check, dollars, estimate, graded
+from distilled_router.cost.estimate import (
+    Estimate,
+    Part,
+    Spec,
+    Volume,
+    check,
+    dollars,
+    each_release,
+    estimate,
+)
 from distilled_router.cost.lines import (
     BYTES_A_TOKEN,
     BYTES_AN_ANSWER_TOKEN,
@@ -32,6 +41,7 @@ from distilled_router.data.findings import Report
 from distilled_router.data.preflight import shown as shown_power
 from distilled_router.data.query_rules import QueryCheck
 from distilled_router.links import inside
+from distilled_router.release.rollout import Rollout
 from distilled_router.task.task import Task
 from evaluation.grades import instructions
 from operate import environment
@@ -81,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
     settings = load(options.environment, options.environments)
     counted = count(settings, PROJECT, options.queries)
     found = estimate(spec(settings), counted.volume, Task.load(settings.task_folder), Prices.load())
-    show(settings, counted, found, grades(settings, counted.volume), terminal())
+    show(settings, counted, found, for_each_release(settings, counted.volume), terminal())
     say_needs(settings, PROJECT, terminal())
     return 1 if check(found, settings.distillation.maximum_cost_usd) else 0
 
@@ -99,13 +109,18 @@ def say_needs(settings: Settings, project: Path, console: Terminal) -> None:
         say(console, told)
 
 
-def grades(settings: Settings, volume: Volume) -> Part:
-    """Return what the judge costs for each release; no lines if none is set."""
-    judge, task = settings.evaluation.judge, Task.load(settings.task_folder)
-    if judge is None:
-        return Part(())
-    told = instructions(task)
-    return graded(spec(settings), volume, task, Prices.load(), judge=judge, instructions=told)
+def for_each_release(settings: Settings, volume: Volume) -> Part:
+    """Return what each release costs besides its job: the probes of its rollout, and the judge if set."""
+    rollout, task = Rollout.of(settings.rollout.to_function()), Task.load(settings.task_folder)
+    return each_release(
+        spec(settings),
+        volume,
+        task,
+        Prices.load(),
+        probes=rollout.probes * len(rollout.rounds),
+        judge=settings.evaluation.judge,
+        instructions=instructions(task),
+    )
 
 
 def count(settings: Settings, project: Path, queries: int | None = None) -> Counted:
@@ -197,7 +212,7 @@ def _query(row: Any) -> tuple[str, bool]:
     return str(messages[0]["content"][0]["text"]), len(messages) > 1
 
 
-def show(settings: Settings, counted: Counted, found: Estimate, judged: Part, console: Terminal) -> None:
+def show(settings: Settings, counted: Counted, found: Estimate, release: Part, console: Terminal) -> None:
     """Print the estimate, what it is based on, and whether it is within the limit."""
     chosen, limit = settings.distillation, settings.distillation.maximum_cost_usd
 
@@ -206,9 +221,7 @@ def show(settings: Settings, counted: Counted, found: Estimate, judged: Part, co
         f"{settings.owner}: {chosen.student} learns from {chosen.teacher} by {chosen.method}.",
         f"{counted.text}.",
     )
-    parts = [("once", found.once), ("a month", found.monthly)]
-    if settings.evaluation.judge:
-        parts.append(("a release", judged))
+    parts = [("once", found.once), ("a month", found.monthly), ("a release", release)]
     for title, part in parts:
         console.print()
         console.print(_table(title, part))
@@ -219,7 +232,7 @@ def show(settings: Settings, counted: Counted, found: Estimate, judged: Part, co
         f"Within the limit: at most {at_most} USD once, distillation.maximum_cost_usd = {limit:g}. A "
         f"deployment also counts what was committed in the last {chosen.maximum_cost_days} days."
     )
-    say(console, "", *_notes(spec(settings), found, judged), "", check(found, limit) or within)
+    say(console, "", *_notes(spec(settings), found, release), "", check(found, limit) or within)
 
 
 def _table(title: str, part: Part) -> Table:
@@ -258,7 +271,7 @@ def _empty(title: str, *columns: str) -> Table:
     return table
 
 
-def _notes(asked: Spec, found: Estimate, judged: Part) -> Iterator[str]:
+def _notes(asked: Spec, found: Estimate, release: Part) -> Iterator[str]:
     yield (
         f"Tokens are estimated: {BYTES_A_TOKEN} bytes of text each, {BYTES_AN_ANSWER_TOKEN} of an answer. "
         f"'At most' counts {MARGIN:g} times as many, and the longest answers that the settings allow."
@@ -273,7 +286,7 @@ def _notes(asked: Spec, found: Estimate, judged: Part) -> Iterator[str]:
             f"Bedrock doesn't document the epochs of distillation: {EPOCHS} are expected, at most "
             f"{MOST_EPOCHS}, the default and the maximum of fine-tuning."
         )
-    lines = (*found.once.lines, *found.monthly.lines, *found.per_thousand.lines, *judged.lines)
+    lines = (*found.once.lines, *found.monthly.lines, *found.per_thousand.lines, *release.lines)
     sources = sorted({line.cited for line in lines if line.cited})
     yield f"Prices in US dollars, from {SHOWN}: {'; '.join(sources)}."
     yield "Other AWS charges, such as Lambda, HTTP API, DynamoDB, KMS and logs, are not counted."

@@ -152,16 +152,16 @@ class RolloutProps(Props):
         description="Seconds that each step lasts before its metrics are checked.",
     )
     maximum_error_rate: Fraction = Field(
-        description="Share of the candidate's queries with an error; surely above it, the candidate is "
-        "rolled back."
+        description="Share of the candidate's different queries with an error; clearly above it, the "
+        "candidate is rolled back."
     )
     maximum_fallback_rate: Fraction = Field(
-        description="Share of the candidate's queries answered by a fallback; surely above it, the candidate "
-        "is rolled back."
+        description="Share of the candidate's different queries answered by a fallback; clearly above it, "
+        "the candidate is rolled back."
     )
     maximum_invalid_output_rate: Fraction = Field(
-        description="Share of the candidate's answers that don't parse; surely above it, the candidate is "
-        "rolled back."
+        description="Share of the candidate's different queries whose answers don't parse; clearly above it, "
+        "the candidate is rolled back."
     )
     bake_seconds: int = Field(
         default=0,
@@ -175,7 +175,8 @@ class RolloutProps(Props):
         ge=0,
         le=500,
         description="Hold-out queries sent to both candidate and live release in each round, from the whole "
-        "hold-out set in turn; their tokens are billed. 0 sends none. Default: 500.",
+        "hold-out set in turn; their tokens are billed. With 0, neither quality nor latency is compared. "
+        "Default: 500.",
     )
     non_inferiority_margin: Fraction = Field(
         default=0.02,
@@ -186,8 +187,8 @@ class RolloutProps(Props):
         default=0.5,
         ge=0,
         le=10,
-        description="How much longer the candidate's model may take than the live release's, as a share of "
-        "its time; 50 ms are always allowed. Default: 0.5.",
+        description="How much longer the candidate's model may take than the live release's for most probes, "
+        "as a share of its time; 50 ms are always allowed. Default: 0.5.",
     )
     keep_releases: int = Field(
         default=1,

@@ -1,7 +1,7 @@
 """Canary analysis: compare a candidate's metrics with the limits and with the live release's metrics.
 
-The analysis is a group-sequential test: it looks after every round at all evidence since the rollout began,
-and `FALSE_ALARMS` is spent in equal parts over all looks (decision 35).
+It is a sequential test: after every round it looks at all evidence since the rollout began. Each look has a
+fixed level; `python -m benchmarks.rollout` shows what that means for a whole rollout (decision 35).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-from distilled_router.release.gate import IGNORED_LATENCY_MS, Gate
+from distilled_router.release.gate import Gate
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.table import Release
@@ -21,16 +21,12 @@ from rollout.evidence import NO_PROBES, WRONG, Probed
 from rollout.metrics import Count, ReleaseMetrics, RouterMetrics
 from rollout.probes import Probes
 
-FALSE_ALARMS = 0.30
-"""Largest part of the rollouts in which a candidate exactly at one of its limits is rolled back for it. It is
-the sum over all looks, which see much of the same evidence: simulated, it is half of that, and 0.002 for a
-candidate at two thirds of its limits (`python -m benchmarks.rollout`)."""
+AT_LIMIT = 0.12
+"""How often, at most, one look rolls back a candidate that is exactly at a limit, by chance."""
 
-OF_REQUESTS = 0.1
-"""Part of `FALSE_ALARMS` for requests alone, so that good probes don't hide bad requests."""
-
-MINIMUM_ANSWERS = 200
-"""A model's answers in requests or in probes, below which its mean latency is not compared."""
+WITHIN, LEVEL = 2 / 3, 0.005
+"""The same for a candidate that is well within a limit, at two thirds of it: so little evidence does not roll
+it back, however many looks there are. Also the level of all other tests."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ class CanaryAnalysis:
         """Return what speaks against a release after its present round."""
         metrics = RouterMetrics(self.cloudwatch, self.owner, release.rolling_since or release.step_at, at)
         live = live_share if live_share and live_share.digest != release.digest else None
-        found = Probed.from_text(release.probed)
+        found = Probed.from_text(release.probed).against(live.digest if live else "")
         asked = NO_PROBES
         if self.probes and self.rollout.probes:
             # The hold-out set of this attempt, also if another one has just been deployed.
@@ -58,6 +54,7 @@ class CanaryAnalysis:
                 [release.endpoint, *([live.endpoint] if live else [])],
                 self.rollout.probes,
                 after=found.asked,
+                latency_margin=self.rollout.latency_margin,
                 digest=release.digest,
                 holdout_key=release.holdout_key,
                 holdout_sha256=release.holdout_sha256,
@@ -115,96 +112,87 @@ class Evidence:
 def problems(evidence: Evidence, rollout: Rollout, gate: Gate) -> Iterator[str]:
     """Yield everything that speaks against the candidate."""
     probes = evidence.probes.once()
-    each_round = FALSE_ALARMS / len(rollout.rounds)
-    level = each_round * OF_REQUESTS
     for rate, limit in rollout.maximum_rates.items():
-        requests, probed = evidence.candidate.of(rate), probes.candidate.of(rate)
-        spread, both = evidence.candidate.spread(rate), requests + probed
-        allowed = f"surely above the allowed {limit:.1%}"
-        if _surely_above(spread, limit, level):
-            yield f"{_words(rate)} is {requests.rate:.1%} of {requests.of:.0f} queries, {allowed}"
-        if _surely_above(spread + probed, limit, each_round - level):
-            told = f"{requests.of:.0f} queries" + (f" and {probed.of:.0f} probes" if probed.of else "")
+        requests, probed = evidence.candidate.effective(rate), probes.candidate.of(rate)
+        queries, both = f"{evidence.candidate.of(rate).of:.0f} queries", requests + probed
+        allowed = f"clearly above the allowed {limit:.1%}"
+        # Good probes must not hide bad requests.
+        if _is_above(requests, limit, LEVEL):
+            yield f"{_words(rate)} is {requests.rate:.1%} of {queries}, {allowed}"
+        if _is_above(both, limit, AT_LIMIT) and _is_above(both, limit * WITHIN, LEVEL):
+            told = f"{queries} and {probed.of:.0f} probes" if probed.of else queries
             yield f"{_words(rate)} is {both.rate:.1%} of {told}, {allowed}"
-    yield from _quality(probes, gate, level, has_live=evidence.live is not None)
+    yield from _quality(probes, gate, has_live=evidence.live is not None)
     if evidence.live is None:
         return
     # Hold-out queries differ from users', and candidate and live release get different numbers of requests.
     # So requests are compared with requests, and probes with probes.
     for rate in rollout.maximum_rates:
-        for mine, theirs, what in (
-            (evidence.candidate.spread(rate), evidence.live.of(rate), "queries"),
-            (probes.candidate.of(rate), probes.live.of(rate), "probes"),
-        ):
-            yield from _more(_words(rate), mine, theirs, what, rollout, level)
-    # A query that is asked again takes its time again.
-    asked = evidence.probes
-    yield from _slower(evidence.candidate.model, evidence.live.model, "queries", rollout)
-    yield from _slower(asked.candidate.model, asked.live.model, "probes", rollout)
+        yield from _more(rate, evidence.candidate, evidence.live, "queries", rollout)
+        yield from _more(rate, probes.candidate, probes.live, "probes", rollout)
+    slower = probes.slower
+    if _is_above(slower, 0.5, LEVEL):
+        yield (
+            f"its model takes more than {1 + rollout.latency_margin:.3g} times as long as that of the live "
+            f"release for {slower.bad:.0f} of {slower.of:.0f} probes, clearly for most"
+        )
 
 
-def _quality(probes: Probed, gate: Gate, level: float, *, has_live: bool) -> Iterator[str]:
+def _quality(probes: Probed, gate: Gate, *, has_live: bool) -> Iterator[str]:
     """Yield what is wrong with the answers to hold-out queries, by the gate's own limits.
 
     So probes don't refuse what the gate has just passed on the same queries, but find an endpoint that does
     not answer like the model that was evaluated.
     """
     wrong, most = probes.candidate.of(WRONG), 1 - gate.minimum_dominant_accuracy
-    if _surely_above(wrong, most, level):
+    if _is_above(wrong, most, LEVEL):
         yield (
-            f"the dominant label is wrong in {wrong.rate:.1%} of {wrong.of:.0f} probes, surely above the "
+            f"the dominant label is wrong in {wrong.rate:.1%} of {wrong.of:.0f} probes, clearly above the "
             f"allowed {most:.1%}"
         )
-    if has_live and gate.not_worse and _surely_lost(probes, gate.non_inferiority_margin, level):
+    if has_live and gate.not_worse and _has_lost(probes, gate.non_inferiority_margin):
         yield (
             f"of {probes.both:.0f} probes the candidate alone answers {probes.lost:.0f} wrongly and the live "
-            f"release alone {probes.won:.0f}, surely more than the allowed {gate.non_inferiority_margin:.1%}"
+            f"release alone {probes.won:.0f}, clearly more than the allowed {gate.non_inferiority_margin:.1%}"
         )
 
 
-def _more(words: str, mine: Count, theirs: Count, what: str, rollout: Rollout, level: float) -> Iterator[str]:
-    """Yield that a rate is surely higher than the live release's by more than the margin."""
-    margin = rollout.non_inferiority_margin
-    if mine.rate - theirs.rate > margin and _least_difference(mine, theirs, level) > margin:
-        yield (
-            f"{words} is {mine.rate:.1%} of {mine.of:.0f} {what}, and {theirs.rate:.1%} of {theirs.of:.0f} "
-            f"of the live release, surely more than the allowed {margin:.1%} more"
-        )
-
-
-def _slower(mine: Count, theirs: Count, what: str, rollout: Rollout) -> Iterator[str]:
-    """Yield that the candidate's model is too slow; only its calls count, cached answers take no time."""
-    if min(mine.of, theirs.of) < MINIMUM_ANSWERS or mine.rate - theirs.rate <= IGNORED_LATENCY_MS:
+def _more(
+    rate: str, candidate: ReleaseMetrics, live: ReleaseMetrics, what: str, rollout: Rollout
+) -> Iterator[str]:
+    """Yield that a rate is clearly higher than the live release's by more than the margin."""
+    mine, theirs, margin = candidate.of(rate), live.of(rate), rollout.non_inferiority_margin
+    if mine.rate - theirs.rate <= margin:
         return
-    if mine.rate > theirs.rate * (1 + rollout.latency_margin):
+    if _least_difference(candidate.effective(rate), live.effective(rate)) > margin:
         yield (
-            f"its model takes {mine.rate:.0f} ms for {what}, and that of the live release {theirs.rate:.0f} "
-            f"ms; allowed {1 + rollout.latency_margin:.3g} times as long"
+            f"{_words(rate)} is {mine.rate:.1%} of {mine.of:.0f} {what}, and {theirs.rate:.1%} of "
+            f"{theirs.of:.0f} of the live release, clearly more than the allowed {margin:.1%} more"
         )
 
 
-def _surely_above(found: Count, limit: float, level: float) -> bool:
+def _is_above(found: Count, limit: float, level: float) -> bool:
     """Return whether a share is above its limit by more than chance, by an exact binomial test."""
     return found.rate > limit and upper_tail(*_whole(found), limit) <= level
 
 
-def _least_difference(mine: Count, theirs: Count, level: float) -> float:
+def _least_difference(mine: Count, theirs: Count) -> float:
     """Return the lower bound of the difference of two shares.
 
     It combines the exact bounds of both (Newcombe, 1998, method 10; Zou and Donner, 2008).
     """
-    least, most = lower(*_whole(mine), level), upper(*_whole(theirs), level) if theirs.of else 1.0
+    least, most = lower(*_whole(mine), LEVEL), upper(*_whole(theirs), LEVEL) if theirs.of else 1.0
     return mine.rate - theirs.rate - math.hypot(mine.rate - least, most - theirs.rate)
 
 
-def _surely_lost(probes: Probed, margin: float, level: float) -> bool:
-    """Return whether the candidate surely loses more than the margin, by paired answers to equal queries."""
+def _has_lost(probes: Probed, margin: float) -> bool:
+    """Return whether the candidate clearly loses more than the margin, by paired answers to equal queries."""
     if not probes.both:
         return False
     loss = (probes.lost - probes.won) / probes.both
     variance = (probes.lost + probes.won) / probes.both - loss * loss
     error = math.sqrt(variance / probes.both)
-    return loss - NormalDist().inv_cdf(1 - level) * error > margin
+    return loss - NormalDist().inv_cdf(1 - LEVEL) * error > margin
 
 
 def _whole(count: Count) -> tuple[int, int]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from distilled_router.release.gate import MINIMUM_ASKED
+from distilled_router.release.gate import IGNORED_LATENCY_MS, MINIMUM_ASKED
 from rollout.metrics import NOTHING, Count, ReleaseMetrics
 
 WRONG = "wrong_answers"
@@ -45,12 +45,19 @@ class Answer:
             "invalid_output_rate": Count(self.invalid, 1),
             WRONG: Count(self.is_wrong, 1),
         }
-        return ReleaseMetrics(counts, Count() if self.latency_ms is None else Count(self.latency_ms, 1))
+        return ReleaseMetrics(counts)
 
     @property
     def is_wrong(self) -> bool:
         """Return whether the answer's dominant label is wrong, or there is none."""
         return self.error or self.refused or self.invalid or self.wrong
+
+    def slower_than(self, live: Answer, margin: float) -> Count:
+        """Count the answer as slower if its model took longer than the live release's and the margin."""
+        if self.latency_ms is None or live.latency_ms is None:
+            return Count()
+        ignored = self.latency_ms - live.latency_ms <= IGNORED_LATENCY_MS
+        return Count(not ignored and self.latency_ms > live.latency_ms * (1 + margin), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +70,9 @@ class Probed:
         candidate, live: metrics of the answers.
         lost, won: queries that the candidate answers wrongly and the live release rightly, and the opposite.
         both: queries that both answered.
+        slower: queries for which the candidate's model took longer than the margin allows, of those for which
+            both times are known. Most of them decide, not a mean: a few very slow answers don't change it.
+        live_digest: the live release.
         unasked: how often the candidate and the live release could not be asked, by reason; only of a round.
     """
 
@@ -73,10 +83,12 @@ class Probed:
     lost: float = 0
     won: float = 0
     both: float = 0
+    slower: Count = field(default_factory=Count)
+    live_digest: str = ""
     unasked: tuple[Mapping[str, int], ...] = ()
 
     @classmethod
-    def of(cls, answers: Sequence[Sequence[Answer]], families: int) -> Probed:
+    def of(cls, answers: Sequence[Sequence[Answer]], families: int, latency_margin: float) -> Probed:
         """Count the answers to each query: the candidate's, and the live release's if there is one."""
         pairs = [row for row in answers if len(row) > 1 and not any(one.unasked for one in row)]
         by_release = list(zip(*answers, strict=True))
@@ -89,6 +101,7 @@ class Probed:
             lost=sum(mine.is_wrong and not theirs.is_wrong for mine, theirs in pairs),
             won=sum(theirs.is_wrong and not mine.is_wrong for mine, theirs in pairs),
             both=len(pairs),
+            slower=sum((mine.slower_than(theirs, latency_margin) for mine, theirs in pairs), Count()),
             unasked=tuple(Counter(one.unasked for one in of if one.unasked) for of in by_release),
         )
 
@@ -101,6 +114,8 @@ class Probed:
             lost=self.lost + later.lost,
             won=self.won + later.won,
             both=self.both + later.both,
+            slower=self.slower + later.slower,
+            live_digest=self.live_digest,
         )
 
     def once(self) -> Probed:
@@ -109,7 +124,7 @@ class Probed:
         A query that is asked again gets the same answer, and a near duplicate often a similar one, so neither
         says much that is new.
         """
-        part = min(1.0, self.families / self.asked) if self.asked else 1.0
+        part = self._part
         return Probed(
             asked=round(self.asked * part),
             families=self.families,
@@ -118,7 +133,27 @@ class Probed:
             lost=self.lost * part,
             won=self.won * part,
             both=self.both * part,
+            slower=self.slower * part,
+            live_digest=self.live_digest,
         )
+
+    @property
+    def _part(self) -> float:
+        """Return the effective number of probes as a part of those asked (Kish, 1965).
+
+        After one and a half turns, half of the families weigh twice as much as the others.
+        """
+        if not 0 < self.families < self.asked:
+            return 1.0
+        turns, rest = divmod(self.asked, self.families)
+        squares = (self.families - rest) * turns**2 + rest * (turns + 1) ** 2
+        return self.asked / squares
+
+    def against(self, digest: str) -> Probed:
+        """Return the evidence for a comparison with a live release; what another one answered is dropped."""
+        if digest == self.live_digest:
+            return self
+        return replace(self, live=NOTHING, lost=0.0, won=0.0, both=0.0, slower=Count(), live_digest=digest)
 
     def missing(self, who: str, release: int) -> str:
         """Return that too few of a round's probes could be asked of a release; empty if enough could.
@@ -144,11 +179,14 @@ class Probed:
         """Read the evidence from a release's item; an empty text, or one that a person damaged, has none."""
         try:
             data = json.loads(text)
-            numbers = {name: data[name] for name in ("asked", "families", "lost", "won", "both")}
-            return cls(**numbers, candidate=_metrics(data["candidate"]), live=_metrics(data["live"]))
+            known = {name: data[name] for name in _KEPT}
+            mine, theirs = _metrics(data["candidate"]), _metrics(data["live"])
+            return cls(**known, candidate=mine, live=theirs, slower=Count(**data["slower"]))
         except (LookupError, AttributeError, TypeError, ValueError):
             return cls()
 
+
+_KEPT = ("asked", "families", "lost", "won", "both", "live_digest")
 
 NO_PROBES = Probed()
 """The evidence before the first probe."""
@@ -156,7 +194,7 @@ NO_PROBES = Probed()
 
 def _metrics(data: Mapping[str, Any]) -> ReleaseMetrics:
     counts = {str(name): Count(**count) for name, count in data["counts"].items()}
-    return ReleaseMetrics(counts, Count(**data["model"]))
+    return ReleaseMetrics(counts)
 
 
 def _sum(metrics: Iterable[ReleaseMetrics]) -> ReleaseMetrics:

@@ -17,6 +17,8 @@ METRICS: Mapping[str, str] = {
 }
 # 1 for the first query that a process counts for a release, 0 for each of the others.
 PROCESSES = "CanaryProcesses"
+# 1 for each query that a process answers for the second time.
+REPEATED = "CanaryRepeated"
 # GetMetricStatistics returns at most 1,440 points; a period is a multiple of an hour for data older than 63
 # days (CloudWatch API reference). A rollout takes 34 days at most.
 _MOST_POINTS, _HOUR = 1_440, 3_600
@@ -47,34 +49,39 @@ class ReleaseMetrics:
 
     Attributes:
         counts: the failed queries, by rate.
-        model: total milliseconds of the model, and the number of its answers.
         processes: that counted requests. Each counts a query once, so this is how often one query counts at
             most; 1 for probes.
+        repeated: queries that a process answered at least twice; each process counts its own.
     """
 
     counts: Mapping[str, Count] = field(default_factory=dict)
-    model: Count = Count()
     processes: float = 1.0
+    repeated: float = 0.0
 
     def __add__(self, other: ReleaseMetrics) -> ReleaseMetrics:
         names = {**self.counts, **other.counts}
         counts = {name: self.of(name) + other.of(name) for name in names}
-        return ReleaseMetrics(counts, self.model + other.model)
+        return ReleaseMetrics(counts)
 
     def __mul__(self, part: float) -> ReleaseMetrics:
-        return ReleaseMetrics({name: count * part for name, count in self.counts.items()}, self.model * part)
+        return ReleaseMetrics({name: count * part for name, count in self.counts.items()})
 
     def of(self, rate: str) -> Count:
         """Return the count of a rate; an empty one if there is none."""
         return self.counts.get(rate, Count())
 
-    def spread(self, rate: str) -> Count:
-        """Return the count of a rate as if one query, which every process sees, had failed once only.
+    def effective(self, rate: str) -> Count:
+        """Return the count of a rate, scaled to as many independent queries as its variance is worth.
 
-        That a frequent query fails is chance, and counts in each process.
+        A query that m processes see counts m times, and fails in all or none, so n counts have the variance
+        of n * n / sum(m * m) independent ones (Kish, 1965). The sum is not known, but bounded. Processes get
+        queries by chance, so two of them both see a query with at most twice the probability that one sees it
+        twice: (1 - exp(-x))**2 <= 2 * (1 - exp(-x) * (1 + x)). One is added to those seen, as they are few.
         """
         found = self.of(rate)
-        return Count(max(found.bad - (self.processes - 1), 0.0), found.of)
+        others = self.processes - 1
+        repeats = 1 + 2 * others * (self.repeated + 1) / max(found.of, 1.0)
+        return found * (1 / min(repeats, self.processes))
 
 
 NOTHING = ReleaseMetrics()
@@ -96,8 +103,8 @@ class RouterMetrics:
     def of(self, release: str) -> ReleaseMetrics:
         """Return the metrics of one release."""
         counts = {rate: self._total(release, metric) for rate, metric in METRICS.items()}
-        processes = self._total(release, PROCESSES).bad
-        return ReleaseMetrics(counts, self._total(release, "ModelLatency"), max(processes, 1.0))
+        processes, repeated = (self._total(release, metric).bad for metric in (PROCESSES, REPEATED))
+        return ReleaseMetrics(counts, max(processes, 1.0), repeated)
 
     def _total(self, release: str, metric: str) -> Count:
         """Return the sum and the number of a metric's values for one release."""

@@ -32,6 +32,8 @@ logger = Logger()
 # Seconds after which no more probes start: the function's timeout is five minutes, and one call may take
 # three tries of 15 s.
 SECONDS = 120.0
+# Failed calls after which no more probes start: with more, even a round of 500 probes is repeated.
+MOST_UNASKED = 25
 # Rows of the hold-out set that a rollout draws from, at random: as many as the six rounds of the prod example
 # ask. Finding the families of more takes a small function too long.
 MOST_ROWS = 3_000
@@ -66,6 +68,7 @@ class Probes:
         count: int,
         *,
         after: int = 0,
+        latency_margin: float,
         digest: str,
         holdout_key: str = "",
         holdout_sha256: str = "",
@@ -76,6 +79,7 @@ class Probes:
             endpoints: of the candidate and of the live release.
             count: the number of queries.
             after: queries that earlier rounds asked.
+            latency_margin: by how much the candidate's model may be slower than the live release's.
             digest: the candidate, whose digest decides the order in which the whole hold-out set is asked.
             holdout_key: of the attempt's hold-out set; empty for the one that the stack names.
             holdout_sha256: of the hold-out set; empty if unknown.
@@ -87,9 +91,18 @@ class Probes:
         holdout = Published(self.bucket, holdout_key or self.holdout_key, holdout_sha256)
         order, kin = self._order(digest, holdout)
         drawn = [order[place % len(order)] for place in range(after, after + count)] if order else []
+        unasked: list[Answer] = []
+
+        def answers(example: Example) -> list[Answer]:
+            if self.clock() > end or len(unasked) > MOST_UNASKED:
+                return []
+            given = [self._answer(endpoint, example) for endpoint in endpoints]
+            unasked.extend(answer for answer in given if answer.unasked)
+            return given
+
         with ThreadPoolExecutor(CONCURRENCY) as pool:
-            found = list(pool.map(lambda example: self._answers(endpoints, example, end), drawn))
-        return Probed.of(list(takewhile(bool, found)), kin)
+            found = list(pool.map(answers, drawn))
+        return Probed.of(list(takewhile(bool, found)), kin, latency_margin)
 
     def _order(self, digest: str, holdout: Published) -> tuple[list[Example], int]:
         """Return the hold-out set in the candidate's order, and the number of its families.
@@ -107,10 +120,6 @@ class Probes:
             turns.append((earlier[family], place))
             earlier[family] += 1
         return [drawn[place] for _, place in sorted(turns)], len(earlier)
-
-    def _answers(self, endpoints: Sequence[str], example: Example, end: float) -> list[Answer]:
-        """Return the answers of all endpoints, or none if it is too late to ask."""
-        return [self._answer(endpoint, example) for endpoint in endpoints] if self.clock() <= end else []
 
     def _answer(self, endpoint: str, example: Example) -> Answer:
         try:

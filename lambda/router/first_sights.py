@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import threading
+from enum import Enum
 
 from distilled_router.release.route import Route
 
 # Queries that are remembered for each release. One takes about a hundred bytes.
 MOST = 20_000
+
+
+class Sight(Enum):
+    """What a query of a release is to this process: the first of all, another new one, or one again.
+
+    Later ones of the same query don't count.
+    """
+
+    FIRST = 1
+    NEW = 2
+    AGAIN = 3
 
 
 class FirstSights:
@@ -20,8 +32,8 @@ class FirstSights:
         """Count nothing before a rollout begins."""
         self._lock = threading.Lock()
         self._candidates: frozenset[str] = frozenset()
-        # Dictionaries, since they keep the order: the oldest are forgotten first.
-        self._seen: dict[str, dict[int, None]] = {}
+        # By release: whether each query was asked again. The oldest queries are forgotten first.
+        self._seen: dict[str, dict[int, bool]] = {}
 
     def follow(self, route: Route) -> None:
         """Forget everything if another candidate is rolled out, or none."""
@@ -29,17 +41,18 @@ class FirstSights:
         if candidates != self._candidates:
             self._candidates, self._seen = candidates, {}
 
-    def count(self, release: str, query: str) -> int | None:
-        """Return how many queries were counted for a release before this one; None if it does not count."""
+    def count(self, release: str, query: str) -> Sight | None:
+        """Return as what a query counts for a release; None if it does not count."""
         if not self._candidates:
             return None
         key = hash(query)
         with self._lock:
             seen = self._seen.setdefault(release, {})
             if key in seen:
-                return None
-            before = len(seen)
-            seen[key] = None
-            if before >= MOST:
+                again, seen[key] = seen[key], True
+                return None if again else Sight.AGAIN
+            sight = Sight.NEW if seen else Sight.FIRST
+            seen[key] = False
+            if len(seen) > MOST:
                 del seen[next(iter(seen))]
-        return before
+        return sight

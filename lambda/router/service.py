@@ -148,7 +148,7 @@ class Router:
             trace.unexpected("router", error)
         # A query that was not answered because of its caller's use says nothing about the release.
         if trace.release and not trace.is_of_the_caller:
-            trace.counted_before = self._sights.count(trace.release, query)
+            trace.sight = self._sights.count(trace.release, query)
         trace.latency_ms = budget.spent * 1000
         self._xray.send(trace.spans, trace.annotations, self._now(), trace.latency_ms / 1000)
         return trace

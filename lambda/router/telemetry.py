@@ -16,6 +16,7 @@ from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from distilled_router.env import METRICS_NAMESPACE, RouterEnv
 from router.costs import Costs
+from router.first_sights import Sight
 from router.sources import BASE, DISTILLED, OF_THE_CALLER, STATIC, Outcome
 from router.xray import Span
 
@@ -50,9 +51,8 @@ class Trace:
     route_errors: list[int] = field(default_factory=list)
     distilled: Outcome | None = None
     base: Outcome | None = None
-    # Queries that this process counted for the rollout's canary analysis before this one; None if this one
-    # does not count.
-    counted_before: int | None = None
+    # As what the query counts for the rollout's canary analysis; None if it does not count.
+    sight: Sight | None = None
     # Calls to AWS services, in their order.
     spans: list[Span] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
@@ -198,14 +198,16 @@ class Telemetry:
             yield (release, trace.source), "Fallback", trace.source != DISTILLED
         if not trace.is_static_for_the_caller:
             yield (release, trace.source), "StaticAnswers", trace.source == STATIC
-        if trace.counted_before is not None:
+        if trace.sight is Sight.AGAIN:
+            yield (release, ""), "CanaryRepeated", 1
+        elif trace.sight:
             yield from (
                 ((release, ""), name, value)
                 for name, value in (
                     ("CanaryErrors", trace.errors > 0),
                     ("CanaryFallback", trace.source != DISTILLED),
                     ("CanaryInvalidOutput", outcome.invalid),
-                    ("CanaryProcesses", trace.counted_before == 0),
+                    ("CanaryProcesses", trace.sight is Sight.FIRST),
                 )
             )
         # The request counts for the source that answered, the tokens for the source that used them.

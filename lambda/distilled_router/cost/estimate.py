@@ -24,8 +24,8 @@ __all__ = [
     "Volume",
     "check",
     "dollars",
+    "each_release",
     "estimate",
-    "graded",
 ]
 
 # The router that AWS published asks the first of these with a full prompt; the second is its successor.
@@ -104,10 +104,27 @@ def estimate(spec: Spec, volume: Volume, task: Task, prices: Prices) -> Estimate
     )
 
 
-def graded(spec: Spec, volume: Volume, task: Task, prices: Prices, *, judge: str, instructions: str) -> Part:
-    """Estimate what a judge's grades cost for each release; `instructions` are its prompt."""
+def each_release(
+    spec: Spec,
+    volume: Volume,
+    task: Task,
+    prices: Prices,
+    *,
+    probes: int,
+    judge: str | None = None,
+    instructions: str = "",
+) -> Part:
+    """Estimate what each release costs besides its job: a rollout's probes, and a judge's grades.
+
+    `probes` are those of all rounds; `instructions` are the judge's prompt.
+    """
     case = Case(spec, volume, task, prices)
-    return _part({"judge": partial(case.graded, judge=judge, instructions=instructions)})
+    lines: dict[str, Callable[[str], Line]] = {}
+    if probes:
+        lines["probes"] = partial(case.probed, probes=probes)
+    if judge:
+        lines["judge"] = partial(case.graded, judge=judge, instructions=instructions)
+    return _part(lines)
 
 
 def check(found: Estimate, maximum_usd: float) -> str | None:

@@ -240,6 +240,23 @@ class Case:
             cited=rate.cited,
         )
 
+    def probed(self, name: str, *, probes: int) -> Line:
+        """Return the cost of a rollout's probes, which the candidate and the live release answer.
+
+        The candidate answers on demand, also where the live release has provisioned throughput.
+        """
+        spec, rate = self.spec, self.prices.rate(self.spec.student)
+        asked, answered = self._asked(full=False), self._answered(full=False)
+        number = probes if spec.model_units else 2 * probes
+        count = f"{probes:,} probes" if spec.model_units else f"2 x {probes:,} probes"
+        return Line(
+            name=name,
+            expected=_amount(count, number, asked, answered, rate, spec.student),
+            at_most=_amount(count, number, _most(asked), _most(answered), rate, spec.student),
+            lower="a lower rollout.probes",
+            cited=rate.cited,
+        )
+
     def graded(self, name: str, *, judge: str, instructions: str) -> Line:
         """Return the cost of 1,000 grades of a judge, the maximum of one job.
 

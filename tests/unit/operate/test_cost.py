@@ -10,6 +10,7 @@ import pytest
 from distilled_router.cost.estimate import Spec, Volume, check, estimate
 from distilled_router.cost.prices import Prices
 from distilled_router.data.conversation import row
+from distilled_router.release.rollout import Rollout
 from distilled_router.task.task import Task
 from operate import cost
 from operate.__main__ import main
@@ -225,6 +226,21 @@ def test_a_link_out_of_the_project_is_not_read(
         cost.count(environment(RAW), project)
 
 
+def test_probes_are_paid_for_each_release(environment: Environment) -> None:
+    """Both releases answer them, in each round; provisioned throughput is billed by the hour."""
+    settings = environment(RAW)
+    rollout = Rollout.of(settings.rollout.to_function())
+    (line,) = cost.for_each_release(settings, Volume(queries=1_000)).lines
+    assert line.expected.how.startswith(f"2 x {rollout.probes * len(rollout.rounds):,} probes")
+    # Some 45 tokens in at 0.035 USD a million, and 9 out at 0.14.
+    each = line.expected.usd / (2 * rollout.probes * len(rollout.rounds))
+    assert 2e-6 < each < 6e-6
+    assert line.expected.usd < line.at_most.usd
+    without = {"rollout": {**settings.rollout.model_dump(), "probes": 0}}
+    changed = Settings.model_validate({**settings.model_dump(), **without})
+    assert cost.for_each_release(changed, Volume(queries=1_000)).lines == ()
+
+
 def test_a_judge_is_paid_for_each_release(
     environment: Environment,
     project: Path,
@@ -232,10 +248,10 @@ def test_a_judge_is_paid_for_each_release(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = environment(RAW)
-    assert cost.grades(settings, Volume(queries=1_000)).lines == ()
+    assert [line.name for line in cost.for_each_release(settings, Volume(queries=1_000)).lines] == ["probes"]
     judged = {"evaluation": {**settings.evaluation.model_dump(), "judge": "us.amazon.nova-pro-v1:0"}}
     changed = Settings.model_validate({**settings.model_dump(), **judged})
-    (line,) = cost.grades(changed, Volume(queries=1_000)).lines
+    _, line = cost.for_each_release(changed, Volume(queries=1_000)).lines
     # 1,000 answers of some 300 tokens in at 0.80 USD a million, and 200 out at 3.20.
     assert 0.7 < line.expected.usd < 1.2
     assert line.expected.usd < line.at_most.usd < 5

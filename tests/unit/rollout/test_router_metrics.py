@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from rollout.metrics import Count, RouterMetrics
+from rollout.metrics import Count, ReleaseMetrics, RouterMetrics
 
 DAY = 86_400
 # The longest rollout that the settings allow: twenty steps of a day each, and two weeks of baking.
@@ -38,4 +40,41 @@ def test_any_rollout_can_be_read(seconds: int) -> None:
 def test_points_are_summed_up() -> None:
     metrics = RouterMetrics(CloudWatch(), "owner", 0, 3 * 3_600 - 60).of("release")
     assert metrics.of("fallback_rate") == Count(3, 30)
-    assert (metrics.model, metrics.processes) == (Count(3, 30), 3)
+    assert (metrics.processes, metrics.repeated) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("processes", "repeated", "independent"),
+    [
+        (1, 500, 1_000),  # a single process counts each query once
+        (10, 0, 982),  # none is repeated in a process, so hardly any in two
+        (10, 50, 521),
+        (10, 900, 100),  # all processes see the same hundred
+    ],
+)
+def test_count_is_worth_as_many_queries_as_are_independent(
+    processes: int, repeated: int, independent: float
+) -> None:
+    metrics = ReleaseMetrics({"error_rate": Count(20, 1_000)}, processes, repeated)
+    found = metrics.effective("error_rate")
+    assert found.of == pytest.approx(independent, abs=1)
+    assert found.rate == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("processes", [2, 3, 10, 30])
+@pytest.mark.parametrize("requests", [400, 4_000, 40_000])
+def test_no_traffic_is_worth_fewer_queries_than_it_is_taken_for(processes: int, requests: int) -> None:
+    """The bound, against the true number for Zipf traffic: n * n / sum(m * m)."""
+    chance = random.Random(7)
+    asked = zip(
+        chance.choices(range(20_000), [1 / (rank + 1) for rank in range(20_000)], k=requests),
+        chance.choices(range(processes), k=requests),
+        strict=True,
+    )
+    times = Counter(asked)
+    sights = Counter(query for query, _ in times)
+    metrics = ReleaseMetrics(
+        {"error_rate": Count(0, len(times))}, processes, sum(number > 1 for number in times.values())
+    )
+    true = len(times) ** 2 / sum(number**2 for number in sights.values())
+    assert 0.5 * true <= metrics.effective("error_rate").of <= 1.05 * true

@@ -11,7 +11,7 @@ ROLLOUTS = 100
 
 
 @pytest.mark.parametrize("requests", [50, 400])
-@pytest.mark.parametrize(("zipf", "processes"), [(False, 3), (True, 1), (True, 10)])
+@pytest.mark.parametrize(("zipf", "processes"), [(False, 3), (True, 1), (True, 10), (True, 30)])
 def test_equal_release_is_seldom_rolled_back(requests: int, zipf: bool, processes: int) -> None:
     """At 2 % there are more than 7 of 100 in one of a thousand simulations."""
     case = Case(traffic=Traffic(requests=requests, processes=processes, zipf=zipf))

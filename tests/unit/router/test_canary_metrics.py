@@ -8,7 +8,7 @@ import pytest
 
 from distilled_router.release.route import Route, Share
 from router import first_sights
-from router.first_sights import FirstSights
+from router.first_sights import FirstSights, Sight
 from tests.unit.router.conftest import Bench
 from tests.unit.router.doubles import TableDouble, client_error
 from tests.unit.router.scenes import CANDIDATE, LIVE_ROUTE, STUDENT, MakeBench, healthy
@@ -31,6 +31,15 @@ def test_each_query_counts_once_although_it_is_asked_often(bench: MakeBench) -> 
         made.ask(query)
     assert counted(made) == [([0], [0], [0], [1]), ([0], [0], [0], [0])]
     assert sum("Requests" in blob for blob in made.metrics()) == 4
+
+
+def test_second_answer_to_a_query_is_counted_and_the_third_is_not(bench: MakeBench) -> None:
+    """They tell how much the processes' queries overlap."""
+    made = bench(healthy(), TableDouble(ROLLING))
+    for query in ("dog", "cat", "dog", "dog"):
+        made.ask(query)
+    blobs = [blob for blob in made.metrics() if "CanaryRepeated" in blob]
+    assert [(blob["CanaryRepeated"], blob["release"]) for blob in blobs] == [([1], "bbbbbbbbbbbb")]
 
 
 def test_they_count_for_the_release_only(bench: MakeBench) -> None:
@@ -79,12 +88,13 @@ def test_next_step_counts_no_query_again_and_the_next_rollout_does() -> None:
     sights = FirstSights()
     for version, part in enumerate((0.25, 0.5, 1.0)):
         sights.follow(rolling(version, part))
-        assert sights.count("b", "dog") == (None if version else 0)
-    assert sights.count("a", "dog") == 0
+        assert sights.count("b", "dog") == (Sight.FIRST, Sight.AGAIN, None)[version]
+    assert sights.count("b", "cat") == Sight.NEW
+    assert sights.count("a", "dog") == Sight.FIRST
     sights.follow(LIVE_ROUTE)
     assert sights.count("a", "dog") is None
     sights.follow(rolling(9, 0.25))
-    assert sights.count("b", "dog") == 0
+    assert sights.count("b", "dog") == Sight.FIRST
 
 
 def test_memory_is_bounded_and_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,5 +102,5 @@ def test_memory_is_bounded_and_the_oldest_are_forgotten(monkeypatch: pytest.Monk
     sights = FirstSights()
     sights.follow(rolling(1, 0.5))
     found = Counter(sights.count("b", str(number % 5)) for number in range(10))
-    assert found[None] == 0
-    assert sights.count("b", "4") is None
+    assert found == {Sight.FIRST: 1, Sight.NEW: 9}
+    assert sights.count("b", "4") is Sight.AGAIN
