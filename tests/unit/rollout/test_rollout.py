@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from distilled_router.release.route import Share
 from distilled_router.release.table import LIVE, RETIRED, ROLLING_OUT, SUPERSEDED, RouteChangedError
 from rollout import handler
 from rollout.canary import Analysis, CanaryAnalysis
+from rollout.evidence import Probed
 from rollout.roll_out import EXPIRY_MARGIN_SECONDS, advance
 from tests.unit.release_world import ANY, A, B, World, live_share, rollout
 
@@ -246,6 +247,26 @@ def test_rate_clearly_above_its_limit_takes_the_release_back(
     assert result["message"] == f"rolled back at 25% of the requests: {text}"
     assert world.releases.route().shares == (live_share(A, "arn:a"),)
     assert text in world.releases.route().reason
+
+
+@pytest.mark.parametrize(
+    ("queries", "fallbacks", "outcome"),
+    [
+        (100, 6, "waiting"),  # one in seventy with 2 %
+        (100, 7, "failed"),
+        (5_000, 160, "waiting"),  # one in five with 3 %
+        (5_000, 170, "failed"),
+    ],
+)
+def test_neither_two_thirds_of_the_limit_nor_the_limit_itself_may_explain_a_breach(
+    world: World, scene: RolloutScene, queries: int, fallbacks: int, outcome: str
+) -> None:
+    """Where there is little evidence the first decides, and where there is much the second."""
+    strict = replace(ROLLOUT, maximum_fallback_rate=0.03)
+    scene.step(strict)
+    world.advance(DWELL)
+    scene.count(queries, CanaryFallback=fallbacks)
+    assert scene.step(strict)["outcome"] == outcome
 
 
 def test_evidence_is_pooled_over_the_rounds(world: World, scene: RolloutScene) -> None:
@@ -517,16 +538,18 @@ def test_live_release_that_the_table_lost_is_replaced_all_the_same(world: World,
     assert world.release(A).state == RETIRED
 
 
-class Unasked(CanaryAnalysis):
+@dataclass(frozen=True, kw_only=True)
+class Given(CanaryAnalysis):
     """An analysis whose result the test gives."""
 
-    def __init__(self, scene: RolloutScene, found: Analysis) -> None:
-        super().__init__(scene.cloudwatch, scene.name, ROLLOUT, ANY)
-        object.__setattr__(self, "found", found)
+    found: Analysis
+
+    @classmethod
+    def of(cls, scene: RolloutScene, found: Analysis) -> Given:
+        return cls(cloudwatch=scene.cloudwatch, owner=scene.name, rollout=ROLLOUT, gate=ANY, found=found)
 
     def analyse(self, *_: Any) -> Analysis:
-        found: Analysis = self.found  # type: ignore[attr-defined]  # set above, the class is frozen
-        return found
+        return self.found
 
 
 def rounds(world: World, scene: RolloutScene, found: Analysis) -> tuple[StageResult, float]:
@@ -535,7 +558,7 @@ def rounds(world: World, scene: RolloutScene, found: Analysis) -> tuple[StageRes
     world.advance(DWELL)
     began = world.now
     while True:
-        result = advance(B, world.releases, Unasked(scene, found), now=world.now)
+        result = advance(B, world.releases, Given.of(scene, found), now=world.now)
         if "could not be asked" not in result["message"] or result["outcome"] != "waiting":
             return result, world.now - began
         assert (B, 0.25, True) in scene.shares()
@@ -563,3 +586,26 @@ def test_breach_waits_for_no_probes(world: World, scene: RolloutScene) -> None:
     assert (
         rounds(world, scene, found)[0]["message"] == "rolled back at 25% of the requests: its model is slow"
     )
+
+
+def test_evidence_of_probes_is_kept_with_the_step_that_it_led_to(world: World, scene: RolloutScene) -> None:
+    """In its transaction: a step that dies, or loses a race, counts no probe, so none counts twice."""
+    found = Given.of(scene, Analysis(probes=Probed(asked=500, families=900, live_digest=A)))
+    scene.step()
+    world.advance(DWELL)
+
+    def other_writer() -> None:
+        world.settle(live_share(A, "arn:moved"))
+
+    with around_transaction(world, "before-call", other_writer), pytest.raises(RouteChangedError):
+        advance(B, world.releases, found, now=world.now)
+    assert Probed.from_text(world.release(B).probed).asked == 0
+    assert advance(B, world.releases, found, now=world.now)["message"] == "50% of the requests"
+    assert Probed.from_text(world.release(B).probed) == replace(found.found.probes, unasked=())
+    # A repeated call finds the new step, and asks nothing.
+    assert advance(B, world.releases, found, now=world.now)["outcome"] == "waiting"
+    assert Probed.from_text(world.release(B).probed).asked == 500
+    # Another attempt begins without it.
+    world.releases.update(B, step=-1)
+    advance(B, world.releases, found, now=world.now)
+    assert world.release(B).probed == ""

@@ -23,13 +23,30 @@ def test_equal_release_is_seldom_rolled_back(requests: int, zipf: bool, processe
 def test_release_at_twice_and_a_half_of_a_limit_is_found_before_it_has_all_requests(
     requests: int, worse: Quality
 ) -> None:
-    case = Case(candidate=worse, traffic=Traffic(requests=requests), families=3_000)
+    case = Case(candidate=worse, traffic=Traffic(requests=requests))
     assert simulate(case, ROLLOUTS).early >= 0.95
 
 
 @pytest.mark.parametrize("worse", [Quality(error=0.0133), Quality(fallback=0.04), Quality(invalid=0.0267)])
 def test_release_somewhat_above_a_limit_is_found_in_most_rollouts(worse: Quality) -> None:
-    assert simulate(Case(candidate=worse, families=3_000), ROLLOUTS).back >= 0.5
+    assert simulate(Case(candidate=worse), ROLLOUTS).back >= 0.5
+
+
+@pytest.mark.parametrize("processes", [3, 30])
+def test_processes_whose_queries_all_differ_hide_no_bad_release(processes: int) -> None:
+    traffic = Traffic(requests=400, processes=processes)
+    case = Case(candidate=Quality(fallback=0.075), sound_probes=True, traffic=traffic)
+    assert simulate(case, ROLLOUTS).back >= 0.9
+
+
+@pytest.mark.parametrize("families", [100, 1_000])
+def test_equal_release_is_seldom_rolled_back_in_a_single_round(families: int) -> None:
+    case = Case(families=families, traffic=Traffic(requests=50, processes=1), one_round=True)
+    assert simulate(case, 300).back <= 0.03
+
+
+def test_equal_release_with_very_slow_answers_is_seldom_rolled_back() -> None:
+    assert simulate(Case(sigma=1.5), 300).back <= 0.02
 
 
 def test_release_that_is_bad_in_requests_only_is_found() -> None:
