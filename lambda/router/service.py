@@ -132,6 +132,7 @@ class Router:
                     cached=True,
                     failures=trace.failures,
                 )
+                self._see(trace)
                 again.append(trace)
             else:
                 traces[text] = trace
@@ -146,12 +147,15 @@ class Router:
         except Exception as error:  # answer with static weights
             trace.source, trace.reason, trace.cached = STATIC, trace.reason or INTERNAL, False
             trace.unexpected("router", error)
-        # A query that was not answered because of its caller's use says nothing about the release.
-        if trace.release and not trace.is_of_the_caller:
-            trace.sight = self._sights.count(trace.release, query)
+        self._see(trace)
         trace.latency_ms = budget.spent * 1000
         self._xray.send(trace.spans, trace.annotations, self._now(), trace.latency_ms / 1000)
         return trace
+
+    def _see(self, trace: Trace) -> None:
+        # A query that was not answered because of its caller's use says nothing about the release.
+        if trace.release and not trace.is_of_the_caller:
+            trace.sight = self._sights.count(trace.release, trace.query)
 
     def _answer(self, trace: Trace) -> dict[str, Any]:
         return {

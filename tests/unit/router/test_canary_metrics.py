@@ -64,6 +64,7 @@ def test_queries_of_a_batch_count_once(bench: MakeBench) -> None:
     made.ask_all(["dog", "dog", "cat"])
     ((_, fallbacks, _, processes),) = counted(made)
     assert (len(fallbacks), sum(processes)) == (2, 1)
+    assert [blob["CanaryRepeated"] for blob in made.metrics() if "CanaryRepeated" in blob] == [[1]]
 
 
 def test_use_of_a_caller_counts_for_no_release(bench: MakeBench) -> None:
