@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from distilled_router.data.balance import imbalances
-from distilled_router.data.conversation import query_key
+from distilled_router.data.conversation import LONGEST_KEY, query_key
 from distilled_router.data.findings import Finding, Report
 from distilled_router.data.limits import HOLDOUT_ROWS, ROWS, VALIDATION_ROWS, least_rows
 from distilled_router.data.line_rules import LineProblem, TextFile, lines, shown
@@ -107,6 +107,9 @@ class _Rows:
         self._file = TextFile(name, report)
         self.usable = self._query_bytes = 0
         self._answers: Counter[str] = Counter()
+        # Of usable rows, as they are written: names and quotes tell templates. Long ones are left out, so
+        # memory use is bounded.
+        self._queries: list[str] = []
 
     def check(self, content: Iterable[bytes]) -> None:
         """Add all findings of a file to the report."""
@@ -131,6 +134,8 @@ class _Rows:
             return
         self.usable += 1
         self._query_bytes += len(query.encode())
+        if len(query) <= LONGEST_KEY:
+            self._queries.append(query)
         if answer is not None:
             self._answers[answer] += 1
 
@@ -201,9 +206,8 @@ class _Holdout(_Rows):
     @property
     def family_sizes(self) -> list[int]:
         """Return the number of rows of each family of similar queries; a long one has none."""
-        texts = [key for key in self.seen if isinstance(key, str)]
-        sizes = Counter(families(texts)).values()
-        return [*sizes, *[1] * (len(self.seen) - len(texts))]
+        sizes = Counter(families(self._queries)).values()
+        return [*sizes, *[1] * (self.usable - len(self._queries))]
 
     def _near_training(self) -> list[tuple[int, str]]:
         """Return each line whose query is nearly one of training, with the nearest one's normalised form.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
+from distilled_router.data.conversation import examples
 from distilled_router.data.dataset_rules import check_dataset
 from distilled_router.data.findings import Report
 from distilled_router.data.limits import HOLDOUT_ROWS, least_rows
 from distilled_router.data.preflight import Needs, check_holdout, check_queries, left_out, shown, try_split
+from distilled_router.data.similarity import families
+from stacks.settings import PROJECT
 from tests.unit.different import different
 from tests.unit.distilled_router.data.row_scenes import HOLDOUT, TASK, good
 
@@ -63,6 +67,14 @@ def test_trial_of_many_queries_is_made_with_a_part_of_them(monkeypatch: pytest.M
     monkeypatch.setattr("distilled_router.data.preflight.TRIED_QUERIES", 500)
     report = tried(different(5_000), replace(NEEDS, minimum_examples=0))
     assert sum(report.holdout_families) == pytest.approx(500, abs=20)
+
+
+def test_families_of_a_holdout_file_are_those_of_the_evaluation() -> None:
+    rows = (PROJECT / "data" / "holdout.jsonl").read_text().splitlines(keepends=True)
+    asked = [example.query for example in examples(rows, TASK)]
+    report = check_dataset(None, [row.encode() for row in rows], TASK, "distillation", needs=NEEDS)
+    # Names begin with a capital letter and tell templates, so families need queries as they are written.
+    assert sorted(report.holdout_families) == sorted(Counter(families(asked)).values())
 
 
 def test_largest_holdout_is_one_number_everywhere() -> None:
