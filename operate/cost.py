@@ -50,7 +50,7 @@ from operate.console import console as terminal
 from operate.errors import OperateError
 from stacks import preflight
 from stacks.costs import spec
-from stacks.settings import ENVIRONMENTS, PROJECT, Settings, load
+from stacks.settings import ENVIRONMENTS, PROJECT, Settings, is_s3, load
 
 EXAMPLES = """\
   python -m operate cost --environment dev
@@ -103,6 +103,14 @@ def say_needs(settings: Settings, project: Path, console: Terminal) -> None:
     except OSError as error:
         say(console, f"What job and gate need can't be checked: {error.filename}: {error.strerror}.")
         return
+    dataset = settings.dataset
+    given = (dataset.logs, dataset.queries, dataset.training, dataset.holdout)
+    if any(is_s3(location) for location in given):
+        say(
+            console,
+            "What job and gate need of data in S3 is compared by the deployment, and of a copy by make "
+            f"dataset-check FILE=... FOR={settings.environment}.",
+        )
     for finding in report.by_weight():
         say(console, f"{finding.severity}: {finding}")
     if told := shown_power(report, preflight.needs(settings)):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from cdk_distilled_router.needs import needs as needs_of
 from distilled_router.data.dataset_rules import check_dataset
 from distilled_router.data.findings import Finding, Report
+from distilled_router.data.limits import HOLDOUT_ROWS, ROWS, least_rows
 from distilled_router.data.line_rules import lines
-from distilled_router.data.preflight import Needs, check_holdout, check_queries, try_split
+from distilled_router.data.preflight import Needs, check_holdout, check_queries, check_rows, try_split
 from distilled_router.data.query_rules import QueryCheck
 from distilled_router.links import inside
 from distilled_router.task.task import Task
@@ -44,18 +46,35 @@ def check(settings: Settings, *, with_families: bool, project: Path = PROJECT) -
         OSError: a file can't be read.
     """
     report, dataset, wanted = Report(), settings.dataset, needs(settings)
+    if dataset.training and not is_s3(dataset.training):
+        limits = least_rows(wanted.method, wanted.student), ROWS[wanted.method][1]
+        check_rows("training", _rows(project, dataset.training), limits, report)
     if dataset.holdout and not is_s3(dataset.holdout):
-        content = lines(_chunks(inside(project, dataset.holdout)))
-        if with_families:
-            _look_closer(content, settings, wanted, report)
-        else:
-            check_holdout(sum(bool(line.strip()) for line in content), wanted, report)
+        rows = _rows(project, dataset.holdout)
+        check_rows("holdout", rows, HOLDOUT_ROWS, report)
+        check_holdout(rows, wanted, report)
+        if with_families and report.ok:
+            _look_closer(lines(_chunks(inside(project, dataset.holdout))), settings, wanted, report)
     if dataset.queries and not is_s3(dataset.queries):
-        queries = QueryCheck(Task.load(settings.task_folder), Report())
-        found = list(queries.read(dataset.queries, lines(_chunks(inside(project, dataset.queries)))))
-        if check_queries(len(found), wanted, report) and with_families:
-            try_split(found, wanted, report)
+        _check_queries(settings, wanted, report, with_families=with_families, project=project)
     return report
+
+
+def _check_queries(
+    settings: Settings, wanted: Needs, report: Report, *, with_families: bool, project: Path
+) -> None:
+    name, read = str(settings.dataset.queries), Report()
+    check = QueryCheck(Task.load(settings.task_folder), read)
+    found = list(check.read(name, lines(_chunks(inside(project, name)))))
+    if not found and read.findings:
+        report.add(replace(read.by_weight()[0], file="queries"))  # why there are none
+    elif check_queries(len(found), wanted, report) and with_families:
+        try_split(found, wanted, report)
+
+
+def _rows(project: Path, name: str) -> int:
+    """Return the number of lines of a file that are not blank."""
+    return sum(bool(line.strip()) for line in lines(_chunks(inside(project, name))))
 
 
 def _look_closer(content: Iterable[bytes], settings: Settings, wanted: Needs, report: Report) -> None:
@@ -77,10 +96,10 @@ def enforce(settings: Settings, project: Path = PROJECT) -> None:
 
 
 def _problem(settings: Settings, finding: Finding) -> Problem:
-    key = "queries" if finding.file == "queries" else "holdout"
     file = f"environments/{settings.environment}.toml"
     allowed = f"a file with enough for job and gate: {finding.message}"
-    return Problem(file, f"dataset.{key}", json.dumps(getattr(settings.dataset, key)), allowed)
+    found = json.dumps(getattr(settings.dataset, finding.file))
+    return Problem(file, f"dataset.{finding.file}", found, allowed)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

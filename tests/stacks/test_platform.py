@@ -18,7 +18,7 @@ from cdk_distilled_router import ExistingJob, Hosting, Release, VpcConfig, VpcEn
 from cdk_distilled_router.common.vpc_endpoints import GATEWAYS, INTERFACES
 from stacks import keys
 from stacks.application import Application, declare
-from stacks.settings import PROJECT, Checks, load
+from stacks.settings import PROJECT, Checks, Settings, SettingsError, load
 from tests.stacks import declaring
 from tests.stacks.assembly import Assembly, Resource, unhashed, walk
 from tests.stacks.environments import settings_of
@@ -50,6 +50,16 @@ def role_of(assembly: Assembly, function: Resource) -> Resource:
     name = function.properties["Role"]["Fn::GetAtt"][0]
     (role,) = [r for r in assembly.resources("AWS::IAM::Role", stack=function.stack) if r.logical_id == name]
     return role
+
+
+# The data
+
+
+def test_data_that_the_gate_would_refuse_is_told_before_anything_is_declared() -> None:
+    values = load("dev").model_dump()
+    values["gate"]["minimum_examples"] = 253
+    with pytest.raises(SettingsError, match=r"found 252 rows, and gate\.minimum_examples is 253"):
+        declare(cdk.App(), Settings.model_validate(values))
 
 
 # The boundary

@@ -14,7 +14,7 @@ from distilled_router.data.conversation import LONGEST_KEY, query_key
 from distilled_router.data.findings import Finding, Report
 from distilled_router.data.limits import HOLDOUT_ROWS, ROWS, VALIDATION_ROWS, least_rows
 from distilled_router.data.line_rules import LineProblem, TextFile, lines, shown
-from distilled_router.data.preflight import Needs, check_holdout, check_power
+from distilled_router.data.preflight import Needs, check_holdout, check_power, check_rows
 from distilled_router.data.row_rules import RowReader
 from distilled_router.data.similarity import Neighbours, families
 from distilled_router.task.task import Task
@@ -162,12 +162,8 @@ class _Rows:
 
     def _check_whole(self) -> None:
         """Check the file as a whole: counts, size and balance."""
-        found = self._file.lines
-        if found > self._most:
-            self._file.found(None, "row-count", f"found {found} rows, at most {self._most}; remove some")
-        elif self.usable < self._least:
-            message = f"found {self.usable} usable rows, at least {self._least}; add more"
-            self._file.found(None, "row-count", message)
+        limits = self._least, self._most
+        check_rows(self._name, self._file.lines, limits, self._report, self.usable)
         if self._file.size >= MAX_BYTES:
             message = f"found {self._file.size} bytes, must be under {MAX_BYTES}; remove rows"
             self._file.found(None, "size", message)

@@ -127,6 +127,20 @@ def _scaled(sizes: Collection[int], scale: float) -> list[int]:
     return list(islice(cycle(sizes), round(len(sizes) * scale)))
 
 
+def check_rows(
+    file: str, rows: int, limits: tuple[int, int], report: Report, usable: int | None = None
+) -> None:
+    """Add to the report that a file has too many rows, or too few usable ones; by default all are usable."""
+    usable, (least, most) = rows if usable is None else usable, limits
+    if rows > most:
+        message = f"found {rows} rows, at most {most}; remove some"
+    elif usable < least:
+        message = f"found {usable} usable rows, at least {least}; add more"
+    else:
+        return
+    report.add(Finding(file, None, "row-count", message))
+
+
 def check_holdout(rows: int, needs: Needs, report: Report) -> None:
     """Add to the report what the number of rows of a hold-out file shows."""
     if rows < needs.minimum_examples:

@@ -433,6 +433,11 @@ def test_queries_that_break_a_rule_are_left_out_and_stop_nothing() -> None:
     assert "reserved word" in report.summary()
 
 
+def test_logged_queries_of_one_template_are_an_error() -> None:
+    _, report = usable(*[f"season {number} of a Danish crime series" for number in range(300)])
+    assert "no query can be held out" in report.summary()
+
+
 def test_too_few_queries_are_an_error_with_what_to_widen() -> None:
     passed, report = usable(*[f"query {number}" for number in range(15)])
     assert len(passed) == 15

@@ -197,6 +197,12 @@ def test_the_estimate_is_shown_with_its_sources_and_the_limit(
     assert "queries.txt: 1,000 queries." in text
     assert "AWS Price List (2026-08-02, us-east-1)" in text
     assert "Within the limit: at most" in text
+    assert "error: queries examples: no query can be held out" in text
+
+
+def test_data_in_s3_is_said_to_be_compared_by_the_deployment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cost", "--environment", "prod"]) == 0
+    assert "What job and gate need of data in S3 is compared by the deployment" in capsys.readouterr().out
 
 
 def test_no_name_of_a_file_controls_the_terminal(

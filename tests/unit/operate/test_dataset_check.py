@@ -126,6 +126,16 @@ def test_raw_queries_and_their_holdout_are_checked(check: Check) -> None:
     assert "held.jsonl:101 error keys: a row lacks" in text
 
 
+def test_holdout_of_raw_queries_is_compared_with_the_gate(check: Check) -> None:
+    status, text = check(
+        *("queries.txt", "--holdout", "held.jsonl", "--environment", "dev"),
+        queries_txt="\n".join(QUERIES).encode(),
+        held_jsonl=HOLDOUT[:50],
+    )
+    assert status == 1
+    assert "found 50 rows, and gate.minimum_examples is 100" in " ".join(text.split())
+
+
 def test_findings_come_with_counts_places_and_remedies(check: Check) -> None:
     status, text = check("rows.jsonl", rows_jsonl=[*good(100), b"\n", *good(3), b"{\n"])
     assert status == 1
