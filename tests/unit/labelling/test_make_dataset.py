@@ -146,7 +146,8 @@ def test_shard_that_is_not_labelled_stops_the_curation(scene: Scene) -> None:
     assert files(scene).names() == []
 
 
-def test_failed_shard_is_reported_with_its_reason(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def stage(scene: Scene, monkeypatch: pytest.MonkeyPatch, needs: dict[str, Any]) -> Any:
+    """Return the step of the state machine, with these needs in its variables."""
     env = LabellingEnv(
         owner="search",
         stack_id="arn:stack",
@@ -157,7 +158,7 @@ def test_failed_shard_is_reported_with_its_reason(scene: Scene, monkeypatch: pyt
         batch_role_arn="arn:role",
         tags={},
         network={},
-        needs={"method": "distillation"},
+        needs=needs,
     )
     for name, value in env.variables().items():
         monkeypatch.setenv(name, value)
@@ -165,19 +166,32 @@ def test_failed_shard_is_reported_with_its_reason(scene: Scene, monkeypatch: pyt
     requests = RequestsTable()
     requests.seals[scene.plan.folder] = {"seal": scene.seal.key, "since": 0}
     monkeypatch.setattr(handler, "table", lambda _: requests)
+    plan = {name: getattr(scene.plan, name) for name in scene.plan.__dataclass_fields__}
+    return lambda execution: handler.curate_dataset({"plan": plan, "execution": execution}, None)
+
+
+def test_needs_of_the_gate_reach_the_step(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = stage(scene, monkeypatch, {"method": "distillation", "minimum_examples": 200})
+    label(scene, QUERIES)
+    result = step(FIRST)
+    assert result["outcome"] == "failed"
+    assert "gate.minimum_examples is 200" in result["message"]
+
+
+def test_failed_shard_is_reported_with_its_reason(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = stage(scene, monkeypatch, {"method": "distillation"})
     label(scene, QUERIES)
     scene.publish(60, "00001")
     scene.server.fault("denied", operation=CREATE, count=None)
     assert scene.shard("00001").label()["outcome"] == "failed"
-    plan = {name: getattr(scene.plan, name) for name in scene.plan.__dataclass_fields__}
 
-    result = handler.curate_dataset({"plan": plan, "execution": FIRST}, None)
+    result = step(FIRST)
 
     assert result["outcome"] == "failed"
     assert result["message"].startswith("1 of 2 shards failed: shard 00001: Bedrock did not create batch job")
     assert "AccessDeniedException" in result["message"]
     assert files(scene).names() == []
-    other = handler.curate_dataset({"plan": plan, "execution": SECOND}, None)
+    other = step(SECOND)
     assert "without a reason: 00001" in other["message"]
 
 

@@ -94,6 +94,14 @@ def test_holdout_file_is_compared_with_the_gate() -> None:
     assert check_dataset(good(100), HOLDOUT, TASK, "distillation").ok
 
 
+def test_holdout_file_that_shows_too_little_is_told() -> None:
+    few = replace(NEEDS, holdout_share=0, minimum_examples=0)
+    report = check_dataset(good(100), HOLDOUT[:20], TASK, "distillation", needs=few)
+    (message,) = messages(report, "power")
+    assert "Have 124 independent rows, or a larger gate.non_inferiority_margin" in message
+    assert sum(report.holdout_families) == 20
+
+
 def test_student_decides_the_least_rows() -> None:
     needs = Needs(method="fine_tuning", student=NOVA_2_LITE)
     assert (least_rows("fine_tuning", NOVA_2_LITE), least_rows("fine_tuning")) == (200, 8)
