@@ -33,7 +33,7 @@ class Answer:
     @classmethod
     def failed(cls, error: NoReplyError) -> Answer:
         """Return the answer to a record whose call failed."""
-        return cls(reason=str(error)[:MOST_CHARACTERS], asked=False)
+        return cls(reason=_reason(error), asked=False)
 
     @classmethod
     def read(cls, reply: Reply, task: Task) -> Answer:
@@ -42,8 +42,13 @@ class Answer:
         try:
             weights = reply.weights(task)
         except InvalidOutput as error:
-            reason = str(error)[:MOST_CHARACTERS]
+            reason = _reason(error)
         return cls(weights, reason, True, reply.input_tokens, reply.output_tokens)
+
+
+def _reason(error: Exception) -> str:
+    """Return why there are no weights, short, and without halves of characters, which no file can hold."""
+    return str(error)[:MOST_CHARACTERS].encode(errors="replace").decode()
 
 
 def prompt(plan: Plan, task: Task) -> Prompt:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distilled_router.aws.objects import Folder
+from distilled_router.aws.objects import Folder, json_lines
 from labelling import batch
 from labelling.answers import Answer
 from local.bedrock.memory_s3 import MemoryS3
@@ -48,6 +49,17 @@ def test_odd_records_are_no_answers_and_the_others_count() -> None:
     assert found["Q3"] == Answer(reason="the model timed out", asked=False)
     assert found["Q4"] == found["Q5"] == Answer(WEIGHTS)
     assert found["Q6"] == Answer(reason="empty answer (no reason)")
+
+
+def test_half_a_character_in_an_answer_can_be_kept() -> None:
+    """An answer that is cut within an emoji; the shard's file is written with all reasons."""
+    cut = {"message": {"content": [{"text": "visual \ud83d"}]}}
+    found = answers(
+        {"recordId": "Q1", "modelOutput": {"output": cut, "stopReason": "max_tokens"}},
+        {"recordId": "Q2", "error": {"errorCode": 400, "errorMessage": "bad \ud83d"}},
+    )
+    assert len(list(json_lines(asdict(one) for one in found.values()))) == 2
+    assert "bad ?" in found["Q2"].reason
 
 
 JSON = st.recursive(
