@@ -47,7 +47,7 @@ class Answer:
 
 
 def _reason(error: Exception) -> str:
-    """Return why there are no weights, short, and without halves of characters, which no file can hold."""
+    """Return why there are no weights, short, and without halves of characters, which no answer can hold."""
     return str(error)[:MOST_CHARACTERS].encode(errors="replace").decode()
 
 

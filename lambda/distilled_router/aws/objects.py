@@ -29,8 +29,13 @@ _NEXT = (
 
 
 def json_lines(rows: Iterable[object]) -> Iterator[bytes]:
-    """Return the lines of a JSON Lines file."""
-    return (f"{json.dumps(row, ensure_ascii=False, allow_nan=False)}\n".encode() for row in rows)
+    """Return the lines of a JSON Lines file.
+
+    Half of a surrogate pair becomes a question mark: a model's answer may be cut within an emoji.
+    """
+    return (
+        f"{json.dumps(row, ensure_ascii=False, allow_nan=False)}\n".encode(errors="replace") for row in rows
+    )
 
 
 @dataclass(frozen=True)

@@ -150,3 +150,9 @@ def test_existing_file_is_not_created_again(s3: MemoryS3) -> None:
     assert folder(s3).create("life.json", {"life": 1})
     assert not folder(s3).create("life.json", {"life": 2})
     assert folder(s3).read("life.json") == {"life": 1}
+
+
+def test_rows_with_half_a_character_are_written(s3: MemoryS3) -> None:
+    """A model's answer may be cut within an emoji; nothing that is paid for is lost by it."""
+    folder(s3).write_rows("answers.jsonl", [{"text": "visual \ud83d"}, {"text": "audio"}])
+    assert list(folder(s3).rows("answers.jsonl")) == [{"text": "visual ?"}, {"text": "audio"}]
