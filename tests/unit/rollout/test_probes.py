@@ -298,6 +298,19 @@ def test_candidate_whose_answers_are_wrong_is_found(thin: Thin) -> None:
     assert thin.breach(rollout) is None
 
 
+@pytest.mark.parametrize(("wrong", "found"), [(180, False), (215, False), (240, True)])
+def test_candidate_that_the_gate_passed_on_all_rows_is_not_refused_for_its_families(
+    thin: Thin, wrong: int, found: bool
+) -> None:
+    """A large family that is right counts once here, and by its rows at the gate."""
+    gate = replace(ANY, minimum_dominant_accuracy=0.85, non_inferiority_margin=0.05)
+    metrics = ReleaseMetrics({WRONG: Count(wrong, 1_000)})
+    probed = Probed(asked=1_000, families=2_000, candidate=metrics)
+    problem = thin.breach(replace(ROLLOUT, probes=0), gate=gate, probed=probed.to_text(), first=True)
+    told = "the dominant label is wrong in 24.0% of 1000 probes, clearly above the allowed 20.0%"
+    assert problem == (told if found else None)
+
+
 def test_equal_candidate_has_no_loss_of_quality(thin: Thin) -> None:
     strict = replace(ANY, not_worse=True, non_inferiority_margin=0.0)
     found = thin.analyse(replace(ROLLOUT, probes=60), gate=strict)
