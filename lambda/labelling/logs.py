@@ -337,17 +337,17 @@ def usable(
 ) -> list[LoggedQuery]:
     """Return the queries that keep the rules for raw queries; the others are warnings.
 
-    Nobody can correct a log, so only too few queries are an error, which ends with the advice.
+    Nobody can correct a log, so only too few queries are an error, which ends with the advice. No query is
+    quoted, since an account's log holds those of all callers.
     """
     by_text = {query.query: query for query in queries}
     found = Report()
     check = QueryCheck(task, found)
     rows = (json.dumps({"query": text}).encode() for text in by_text)
-    passed = [by_text[text] for text in check.read(KEPT, rows)]
-    report.counts.update({("warning", rule): number for (_, rule), number in found.counts.items()})
-    report.findings += [
-        replace(finding, file="invocation logs", line=None, severity="warning") for finding in found.findings
-    ]
+    # Nothing to read is no file without lines.
+    passed = [by_text[text] for text in check.read(KEPT, rows)] if by_text else []
+    for _, rule in found.counts.elements():
+        report.add(Finding("invocation logs", None, rule, "found in a query, which is left out", "warning"))
     report.rows["logged queries"] = len(passed)
     before = len(found.findings)
     check.finish(needs)

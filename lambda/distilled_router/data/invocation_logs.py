@@ -116,7 +116,8 @@ class Selection:
             reply = _reply(body, self.task.labels)
             weights = replace(reply, text=f"{begun}{reply.text}").weights(self.task)
         except InvalidOutput as error:
-            raise LeftOut("answers without the task's weights", str(error)) from error
+            # Whoever asked, this is their text: it isn't quoted.
+            raise LeftOut("answers without the task's weights", error.problem) from error
         except (TypeError, ValueError, OverflowError) as error:  # counts of tokens that are no numbers
             raise LeftOut("answers in an unknown form", type(error).__name__) from error
         return tuple(weights[label] for label in self.task.labels)

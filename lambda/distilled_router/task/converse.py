@@ -185,7 +185,7 @@ class Reply:
             if self.stop_reason not in CUT_OFF | GUARDED:
                 raise
             what = "cut off" if self.stop_reason in CUT_OFF else "guarded"
-            raise InvalidOutput(f"{what} ({self.stop_reason}): {error}") from None
+            raise InvalidOutput(f"{what} ({self.stop_reason}): {error.problem}", self.text) from None
 
 
 def asked(query: str) -> str:

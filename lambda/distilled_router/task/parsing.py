@@ -24,9 +24,13 @@ _VALUE = re.compile(rf"\s*+({_NUMBER})\s*+", re.ASCII)
 
 
 class InvalidOutput(ValueError):  # noqa: N818 - an expected outcome that the router counts, not a fault
-    """A model's text contains no usable weights. The message quotes at most 80 characters of it."""
+    """A model's text contains no usable weights. The message quotes at most 80 characters of it.
+
+    `problem` quotes nothing.
+    """
 
     def __init__(self, problem: str, text: object = None) -> None:
+        self.problem = problem
         # ascii(): a lone surrogate in the message would break logging.
         excerpt = f": {ascii(text[:60])[:80]}" if isinstance(text, str) else ""
         super().__init__(problem + excerpt)

@@ -22,7 +22,7 @@ from labelling.logs import KEPT, READ_SECONDS, LoggedQuery, Logs
 from local.bedrock.memory_s3 import MemoryS3
 from tests.unit.different import different
 from tests.unit.labelling.scenes import PLAN, SEAL, TASK, failing
-from tests.unit.logged import FOLDER, TEACHER, key, packed, record, turn
+from tests.unit.logged import FOLDER, TEACHER, answered, key, packed, record, turn
 
 BUCKET = "logs"
 SELECTION = Selection(task=TASK, teacher=TEACHER)
@@ -430,7 +430,32 @@ def test_queries_that_break_a_rule_are_left_out_and_stop_nothing() -> None:
     assert passed == good
     assert report.ok
     assert report.warnings == 3
-    assert "reserved word" in report.summary()
+    assert "reserved-word: found in a query, which is left out" in report.summary()
+
+
+def test_nobodys_words_are_told(s3: MemoryS3) -> None:
+    """A log holds what all callers of the account asked and were answered; a reason may be read by many."""
+    cut_off = {"outputBodyJson": {**answered("A secret"), "stopReason": "max_tokens"}}
+    put(
+        s3,
+        record("my secret", "Your secret is safe."),
+        record("a\x07secret"),
+        record("half secret \ud800"),
+        record("cut off", output=cut_off),
+    )
+    report, found = Report(), opened(s3).read()
+    found.report(report)
+    logs.usable(found.queries.values(), TASK, Needs(method="distillation"), report)
+    text = " ".join([report.summary(9_999), *map(str, report.findings), *report.warned()])
+    assert "no 4 weights found" in text
+    assert "control-character: found in a query, which is left out" in text
+    assert "secret" not in text
+
+
+def test_logs_without_a_usable_request_say_so() -> None:
+    passed, report = usable()
+    assert passed == []
+    assert [finding.rule for finding in report.findings] == ["query-count"]
 
 
 def test_logged_queries_of_one_template_are_an_error() -> None:
