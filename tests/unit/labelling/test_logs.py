@@ -316,6 +316,19 @@ def test_large_bodies_are_read_from_the_folder_of_the_logs_only(s3: MemoryS3) ->
     assert found.left_out == {"bodies outside the folder of the logs": 1}
 
 
+def test_a_record_that_unpacks_to_too_much_takes_no_memory(s3: MemoryS3) -> None:
+    put(s3, record())
+    s3.put_object(Bucket=BUCKET, Key=key(name="bomb.json.gz"), Body=gzip.compress(b"x" * 2**26))
+    tracemalloc.start()
+    try:
+        found = opened(s3).read()
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+    assert queries(found) == {"a red car": 1}
+    assert found.left_out == {"records of more than 2,097,152 bytes": 1}
+
+
 def test_a_body_that_unpacks_to_too_much_is_left_out(s3: MemoryS3) -> None:
     s3.put_object(Bucket=BUCKET, Key="data/bomb.gz", Body=gzip.compress(b" " * 2**24))
     put(s3, record(input={"inputBodyS3Path": f"s3://{BUCKET}/data/bomb.gz"}))

@@ -120,6 +120,12 @@ def test_weights_given_to_a_tool_are_an_answer(body: Any) -> None:
     assert LABELLED.read(line(told(body))).weights == WEIGHTS
 
 
+def test_weights_in_the_text_count_beside_another_tool() -> None:
+    blocks = [{"text": "85 0 5 10"}, {"toolUse": {"name": "log", "input": {"page": 1}}}]
+    body = {"output": {"message": {"role": "assistant", "content": blocks}}}
+    assert LABELLED.read(line(told(body))).weights == WEIGHTS
+
+
 @pytest.mark.parametrize("given", [None, "text", {"name": "route"}, {"input": None}, {"input": {"page": 1}}])
 def test_tools_that_get_no_weights_are_no_answer(given: Any) -> None:
     body = {"output": {"message": {"role": "assistant", "content": [{"toolUse": given}]}}}
