@@ -29,7 +29,9 @@ CREATE, JOB = "CreateModelInvocationJob", "CreateModelCustomizationJob"
 TEACHER = "us.amazon.nova-pro-v1:0"
 RESOURCE = "Custom::BedrockLabelling"
 STACKS = ("data", "distillation", "release", "router")
-LOGGED = 800
+LOGGED = 1_600
+# A student of so few rows; what it reaches is no part of these tests.
+LENIENT = {"minimum_dominant_accuracy": 0.65, "minimum_balanced_accuracy": 0.4}
 # The real queries beside the project if present, otherwise the sample queries.
 REAL_QUERIES = 2_400
 
@@ -179,7 +181,7 @@ def test_logged_queries_become_a_live_model(
         logged_requests.ask(clients["bedrock-runtime"], raw_queries()[:LOGGED], Task.load(), TEACHER)
         _ask_otherwise(clients["bedrock-runtime"])
     logs = {**logged_requests.DATASET, "use_logged_answers": uses_answers, "labels": "given", "queries": None}
-    version = declare(dataset=logs)
+    version = declare(dataset=logs, gate=LENIENT)
     before = system.asked()
     system.deploy(version)
     system.wait_until_live(version)
@@ -193,7 +195,8 @@ def test_logged_queries_become_a_live_model(
     # What was read is kept: expired logs, and newer ones, change nothing.
     paid = system.asked()
     _expire(clients["s3"])
-    system.deploy(declare(dataset=logs, distillation={"nonce": "again"}), "data", "distillation")
+    again = declare(dataset=logs, gate=LENIENT, distillation={"nonce": "again"})
+    system.deploy(again, "data", "distillation")
     system.until(lambda: len(system.jobs()) == 2)
     assert system.asked() == paid
 
