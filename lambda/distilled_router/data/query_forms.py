@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from distilled_router.data.counts import count_of, is_number, value_of
 from distilled_router.data.line_rules import LineProblem, decoded, loaded, named, shown
 
 # Lines that decide the form of a file.
@@ -27,13 +28,6 @@ COUNTS = ("count", "weight", "frequency", "hits", "searches", "impressions")
 _NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 # Endings of names of columns that number or date the rows; pandas leaves the name of its index empty.
 _NO_COUNTS = re.compile(r"|(.*[\W_])?(id|index|no|nr|number|year|date|timestamp|rank|position)")
-_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?")
-# 1,234 and 1 234; of points at least two, because 1.234 may be a fraction.
-_GROUPED = re.compile(
-    r"[1-9][0-9]{0,2}(?:(?:([,'\u2019 \xa0\u2009\u202f])[0-9]{3})(?:\1[0-9]{3})*|(?:\.[0-9]{3}){2,})"
-)
-_MOST_COUNT = 1e15
-_IN_DOUBT = re.compile(r"[1-9][0-9]{0,2}\.[0-9]{3}")
 # `uniq -c` without its padding, or lines that begin with a number.
 _COUNTED = re.compile(r"([0-9]+)\s+\S")
 _LEAST_COUNTED = 20
@@ -55,7 +49,7 @@ class Lines:
         if query.startswith("{") and query.endswith("}"):
             message = f"found a JSON object ({shown(query)}) in a .txt file; name the file .jsonl"
             raise LineProblem("file-kind", message)
-        if "\t" in query and any(map(_is_number, query.split("\t"))):
+        if "\t" in query and any(map(is_number, query.split("\t"))):
             message = f"found a number beside a tab ({shown(query)}), which few lines have; remove it"
             raise LineProblem("columns", message)
         return query, 1
@@ -80,7 +74,7 @@ class Uniq:
         found = _UNIQ.fullmatch(decoded(line))
         if not found:
             raise LineProblem("columns", f"found {shown(decoded(line))}, expected a count and a query")
-        return found[2].strip(), _count(found[1], "the count")
+        return found[2].strip(), count_of(found[1], "the count")
 
     def __str__(self) -> str:
         return "counts before the queries, as uniq -c writes them; they are the queries' traffic"
@@ -114,7 +108,7 @@ class Table:
             )
             raise LineProblem("columns", message)
         query = cells[self.query].strip()
-        return query, 1 if self.count is None else _count(cells[self.count], self.names[self.count])
+        return query, 1 if self.count is None else count_of(cells[self.count], self.names[self.count])
 
     def __str__(self) -> str:
         read = [f"queries from {self.names[self.query]}"]
@@ -152,9 +146,9 @@ class Objects:
         for name in COUNTS:
             value = row.get(name)
             # JSON's true and false are numbers in Python.
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and (is_number or (isinstance(value, str) and _is_number(value))):
-                count = _count(value, name)
+            numeric = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and (numeric or (isinstance(value, str) and is_number(value))):
+                count = count_of(value, name)
                 self.counted = self.counted or name
                 return count
         if row.get(COUNTS[0]) is not None:
@@ -229,12 +223,12 @@ def _table(rows: Sequence[Sequence[str]], delimiter: str, labels: Collection[str
     numbers = [
         place
         for place in range(width)
-        if rest and sum(_is_number(row[place]) for row in rest) >= _FITTING * len(rest)
+        if rest and sum(is_number(row[place]) for row in rest) >= _FITTING * len(rest)
     ]
     if not numbers and QUERY not in names and delimiter != "\t":
         return None
     is_whole = len(header) == width
-    has_header = is_whole and (QUERY in names or not all(_is_number(header[place]) for place in numbers))
+    has_header = is_whole and (QUERY in names or not all(is_number(header[place]) for place in numbers))
     if has_header:
         _refuse_labels(names, labels)
     texts = [place for place in range(width) if place not in numbers]
@@ -265,7 +259,7 @@ def _table(rows: Sequence[Sequence[str]], delimiter: str, labels: Collection[str
 
 def _are_consecutive(rows: Sequence[Sequence[str]], place: int) -> bool:
     """Return whether a column numbers the rows."""
-    found = [_value(row[place]) for row in rows]
+    found = [value_of(row[place]) for row in rows]
     steps = (one is not None and other == one + 1 for one, other in pairwise(found))
     return len(found) > 2 and all(steps)
 
@@ -299,30 +293,6 @@ def _unquoted(cell: str) -> str:
 
 def _plain(cell: str) -> str:
     return _unquoted(cell.strip()).strip().casefold()
-
-
-def _is_number(cell: str) -> bool:
-    return _value(cell) is not None
-
-
-def _value(cell: str) -> float | None:
-    """Return the number that a cell has, with or without separators of thousands; None if it has none."""
-    text = cell.strip()
-    if _GROUPED.fullmatch(text):
-        return float(re.sub("[^0-9]", "", text))
-    return float(text) if _NUMBER.fullmatch(text) else None
-
-
-def _count(found: float | str, name: str) -> float:
-    """Return a count, as a whole number where it is one."""
-    text = str(found).strip()
-    if isinstance(found, str) and _IN_DOUBT.fullmatch(text):
-        meant = f"write {text.replace('.', '')} or {text}0"
-        raise LineProblem("count", f"{name}: found {text!r}, a thousand or a fraction; {meant}")
-    value = _value(found) if isinstance(found, str) else found
-    if value is None or not 0 < value < _MOST_COUNT:
-        raise LineProblem("count", f"{name}: found {shown(text)}, expected a number above 0, such as 12")
-    return int(value) if float(value).is_integer() else value
 
 
 def _refuse_labels(row: Collection[str], labels: Collection[str]) -> None:
