@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from distilled_router.data.counts import count_of, is_number, value_of
@@ -31,6 +31,8 @@ _NO_COUNTS = re.compile(r"|(.*[\W_])?(id|index|no|nr|number|year|date|timestamp|
 # `uniq -c` without its padding, or lines that begin with a number.
 _COUNTED = re.compile(r"([0-9]+)\s+\S")
 _LEAST_COUNTED = 20
+# Names in a message, and keys of an object that are looked at for them.
+_MOST_NAMES = 5
 # `uniq -c` pads the count to seven places (GNU coreutils).
 _UNIQ = re.compile(r"(?= [ 0-9]{6}|[0-9]{7}) *([0-9]+) (.*)", re.DOTALL)
 _REMEDY = f"Put names in the first line: {QUERY} for the queries and {COUNTS[0]} for their counts"
@@ -128,6 +130,7 @@ class Objects:
     def __init__(self, labels: Collection[str]) -> None:
         self._labels = labels
         self.counted = ""
+        self._unread: set[str] = set()  # names of other numbers
 
     def read(self, line: bytes) -> tuple[str, float]:
         """Return the query, and how often it was asked."""
@@ -144,20 +147,29 @@ class Objects:
 
     def _count(self, row: Mapping[str, Any]) -> float:
         for name in COUNTS:
-            value = row.get(name)
-            # JSON's true and false are numbers in Python.
-            numeric = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and (numeric or (isinstance(value, str) and is_number(value))):
-                count = count_of(value, name)
+            if _is_numeric(row.get(name)):
+                count = count_of(row[name], name)
                 self.counted = self.counted or name
                 return count
         if row.get(COUNTS[0]) is not None:
             found = named(row[COUNTS[0]])
             raise LineProblem("count", f"{COUNTS[0]}: found {found}, expected a number above 0")
+        for name, value in islice(row.items(), _MOST_NAMES):
+            if (
+                len(self._unread) < _MOST_NAMES
+                and _is_numeric(value)
+                and not _NO_COUNTS.fullmatch(_plain(name))
+            ):
+                self._unread.add(name)
         return 1
 
     def __str__(self) -> str:
-        return f"counts; the queries' traffic is read from {self.counted}" if self.counted else ""
+        if self.counted:
+            return f"counts; the queries' traffic is read from {self.counted}"
+        names = ", ".join(map(shown, sorted(self._unread)))
+        return (
+            f"numbers in {names}, which are not read; call the queries' traffic {COUNTS[0]}" if names else ""
+        )
 
 
 type Form = Lines | Uniq | Table | Objects
@@ -262,6 +274,13 @@ def _are_consecutive(rows: Sequence[Sequence[str]], place: int) -> bool:
     found = [value_of(row[place]) for row in rows]
     steps = (one is not None and other == one + 1 for one, other in pairwise(found))
     return len(found) > 2 and all(steps)
+
+
+def _is_numeric(value: Any) -> bool:
+    """Return whether a JSON value is a number, or text that is one. True and false are numbers in Python."""
+    if isinstance(value, str):
+        return is_number(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_open(text: str, delimiter: str) -> bool:

@@ -259,6 +259,13 @@ def test_other_fields_of_objects_may_hold_anything() -> None:
     assert report.findings == []
 
 
+def test_numbers_of_objects_that_are_not_read_are_told() -> None:
+    rows = [{"id": 7, "query": "red car", "clicks": 12}, {"id": 8, "query": "a boat", "clicks": "3"}]
+    found, report = read(rows, "q.jsonl")
+    assert found == {"red car": 1, "a boat": 1}
+    assert warned(report) == "found numbers in 'clicks', which are not read; call the queries' traffic count"
+
+
 def test_traffic_of_a_query_is_the_sum_of_its_lines() -> None:
     report = Report()
     check = QueryCheck(TASK, report)
