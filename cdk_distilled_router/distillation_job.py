@@ -196,6 +196,11 @@ class DistillationJob(Construct):
         return may.machine_arn(f"{self.owner}-labelling") if self._inputs.data.made_later else ""
 
     @property
+    def training_key(self) -> str:
+        """The key of the training rows, which have the data set's warnings beside them."""
+        return self._inputs.data.training_key
+
+    @property
     def has_model_key(self) -> bool:
         """Whether the model is encrypted with a customer managed key."""
         return self.options.model_key is not None

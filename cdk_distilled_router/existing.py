@@ -76,6 +76,7 @@ class _ExistingSource(_Existing):
     # It is never created again, so that no role is passed on.
     role: iam.IRole | None = None
     labelling_machine_arn = ""
+    training_key = ""
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ def needs(
         student=props.student,
         minimum_examples=gate.minimum_examples if gate else 0,
         margin=gate.non_inferiority_margin if gate and gate.not_worse else 0.0,
+        error_margin=gate.error_margin if gate else 0.0,
     )
     if labelling is None:
         return found

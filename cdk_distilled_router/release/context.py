@@ -76,6 +76,10 @@ class ReleaseSource(Protocol):
     def has_model_key(self) -> bool:
         """Return whether the model is encrypted with a customer managed key."""
 
+    @property
+    def training_key(self) -> str:
+        """Return the key of a DistillationJob's training rows; empty for an adopted job or model."""
+
     def reading_training(self, scope: Construct) -> list[Permission]:
         """Return what checking the job's training file needs; empty if its SHA-256 is unknown."""
 

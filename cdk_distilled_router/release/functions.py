@@ -100,6 +100,7 @@ class ReleaseFunctions:
             table_name=context.table.table_name,
             bucket=context.bucket.bucket_name,
             holdout_key=context.holdout_key,
+            training_key=context.job.training_key,
             gate=props.gate.to_function(),
             base_model=props.compared_base_model,
             slice_queries=props.evaluation.slice_queries,

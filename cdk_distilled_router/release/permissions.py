@@ -72,8 +72,10 @@ class ReleasePermissions:
 
     def evaluation(self) -> list[may.Permission]:
         """Return what asking all compared models, and storing questions, answers and report, needs."""
+        # Both have the data set's warnings beside them.
+        keys = [key for key in (self._context.holdout_key, self._job.training_key) if key]
         return [
-            *self._asking(),
+            *self._asking(*keys),
             *(may.invoke(self._props.compared_base_model) if self._props.compared_base_model else []),
             may.objects(self._bucket, self._context.scope, ["GetObject", "PutObject"], [self._reports]),
             may.listing(self._bucket, ["ListBucket"], [self._reports]),
@@ -95,21 +97,21 @@ class ReleasePermissions:
         """Return what reading the candidate's metrics, and probing candidate and live release, needs."""
         return [
             may.Permission(["cloudwatch:GetMetricStatistics"], ["*"], {}, may.NO_RESOURCE),
-            *self._asking(),
+            *self._asking(self._context.holdout_key),
             may.encrypted(
                 self._key, *(["s3", "bedrock"] if self._job.has_model_key else ["s3"]), write=False
             ),
         ]
 
-    def _asking(self) -> list[may.Permission]:
-        """Return what asking releases the questions of the hold-out set needs."""
+    def _asking(self, *keys: str) -> list[may.Permission]:
+        """Return what asking releases the questions of the hold-out set, and reading these keys, needs."""
         return [
             may.invoke_endpoints(self._owner),
             may.objects(
                 self._bucket,
                 self._context.scope,
                 ["GetObject"],
-                [may.first_folder(self._context.holdout_key)],
+                list(dict.fromkeys(map(may.first_folder, keys))),
             ),
         ]
 

@@ -123,8 +123,7 @@ def _publish(event: Event, sources: Sequence[DataFile], warnings: Sequence[str],
     with _claim(event, event.properties, s3).held(event.check_newest, retain=_is_retained(event.properties)):
         for source in sources:
             source.publish(bucket, f"{folder}{source.name}.jsonl")
-        if "holdout" in {source.name for source in sources}:
-            Folder(s3, bucket, folder).write(WARNINGS, {"warnings": warnings})
+        Folder(s3, bucket, folder).write(WARNINGS, {"warnings": warnings})
 
 
 def _remove(event: Event, properties: Mapping[str, Any], s3: Any) -> None:

@@ -153,6 +153,7 @@ class EvaluationEnv(Env):
 
     Attributes:
         bucket: holds the hold-out set, and everything under `releases/<owner>/`.
+        training_key: of the training rows; empty if nothing is known of them.
         gate: the fields of `distilled_router.release.gate.Gate`.
         base_model: is compared with the candidate; empty where it is not.
         judge: the model that grades answers; empty where none does.
@@ -161,6 +162,7 @@ class EvaluationEnv(Env):
     table_name: str
     bucket: str
     holdout_key: str
+    training_key: str
     gate: Mapping[str, Any]
     base_model: str
     slice_queries: int

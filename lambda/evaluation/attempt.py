@@ -22,7 +22,6 @@ from distilled_router.release.route import releases_folder
 from distilled_router.release.table import Release
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
-from evaluation.intervals import RESAMPLES
 from evaluation.metrics import Answer, Question
 
 PLAN = "plan.json"
@@ -50,11 +49,11 @@ class Evaluation:
     owner: str
     bucket: str
     holdout_key: str
+    training_key: str = ""
     gate: Gate
     base_model: str
     slice_queries: int
     judge: str = ""
-    resamples: int = RESAMPLES
     outage_seconds: float
     now: Callable[[], float]
 
@@ -84,6 +83,7 @@ def evaluation_of(env: EvaluationEnv, s3: Any, now: Callable[[], float] = time.t
         owner=env.owner,
         bucket=env.bucket,
         holdout_key=env.holdout_key,
+        training_key=env.training_key,
         gate=Gate(**env.gate),
         base_model=env.base_model,
         slice_queries=env.slice_queries,

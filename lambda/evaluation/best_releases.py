@@ -1,16 +1,20 @@
-"""The best releases of the same hold-out set, from the answers that they gave in their own evaluation.
+"""The best releases so far on the questions of an evaluation, from the answers that they gave in their own.
 
 Each release may be worse than the one before by the non-inferiority margin. Compared with the best one as
-well, no number of releases may lose more than that together.
+well, no number of releases may lose more than that together. Answers are matched by query and scored by the
+present references, so a mended reference, or a few rows more, don't begin a new series.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from distilled_router.aws.errors import ReplacedError
+from distilled_router.release.gate import MINIMUM_ASKED
 from distilled_router.release.table import LIVE as SERVING
 from distilled_router.release.table import RETIRED, Release, Releases
 from evaluation.attempt import PLAN, Evaluation, kept_answers, questions_of
@@ -20,73 +24,93 @@ from evaluation.metrics import METRICS, Question
 from evaluation.questions import HOLDOUT
 from evaluation.scored import Scored
 
+# Releases whose answers are read, which bounds the time.
+MOST_READ = 20
+
 
 def best_releases(
     release: Release, scored: Sequence[Scored], releases: Releases, evaluation: Evaluation
 ) -> tuple[dict[str, Scored], list[str]]:
-    """Return the kept answers of the best other release by metric, and a warning for each that is lost.
+    """Return the best other release by metric, and warnings about those that can't be compared.
 
     The live release has no part in it, since it was asked again.
     """
     candidate = next(one for one in scored if one.contender.name == CANDIDATE)
     live = {one.contender.digest for one in scored if one.contender.name == LIVE}
     known = [one for one in _earlier(release, releases) if one.digest not in live]
-    best = {metric: one for metric in PAIRED if (one := _best(metric, known))}
+    if not (evaluation.gate.not_worse and known):
+        return {}, []
+    # By their own scores, so that the best are read of too many.
+    known.sort(key=lambda one: (_score(one), one.started_at), reverse=True)
     asked = [question for question, _ in candidate.holdout]
-    kept: dict[str, Scored] = {}
-    problems = []
-    for one in {one.digest: one for one in best.values()}.values() if evaluation.gate.not_worse else ():
+    best: dict[str, Scored] = {}
+    problems, compared = [], 0
+    for one in known[:MOST_READ]:
         try:
-            kept[one.digest] = _kept(one, asked, evaluation)
+            kept = _kept(one, asked, evaluation)
         except (LookupError, ReplacedError) as error:
-            problems.append(
-                f"not compared with release {one.digest}, the best so far: its answers are lost ({error})"
-            )
-    return {metric: kept[one.digest] for metric, one in best.items() if one.digest in kept}, problems
+            problems.append(f"not compared with earlier release {one.digest}: its answers are lost ({error})")
+            continue
+        if kept is not None:
+            compared += 1
+            best |= {metric: kept for metric in PAIRED if _is_better(kept, best.get(metric), metric)}
+    if not compared and not problems:
+        problems.append(
+            f"not compared with the best of {len(known)} earlier releases: they answered other hold-out sets"
+        )
+    return best, problems
 
 
 def _earlier(release: Release, releases: Releases) -> Iterator[Release]:
-    """Yield the other releases that went live after an evaluation with the same hold-out set."""
+    """Yield the other releases that went live after an evaluation, and were not rolled back."""
     for one in releases.all():
-        same = one.holdout_sha256 == release.holdout_sha256 != ""
-        is_good = one.state in {SERVING, RETIRED} and not one.rolled_back
-        if same and is_good and one.digest != release.digest:
+        is_good = one.state in {SERVING, RETIRED} and not one.rolled_back and one.scores
+        if is_good and one.digest != release.digest:
             yield one
 
 
-def _best(metric: str, known: Sequence[Release]) -> Release | None:
-    sign = 1 if METRICS[metric].better == "higher" else -1
-    values = [(sign * value, one) for one in known if (value := _score(one, metric)) is not None]
-    return max(values, key=lambda pair: (pair[0], pair[1].started_at))[1] if values else None
-
-
-def _score(release: Release, metric: str) -> float | None:
+def _score(release: Release) -> float:
     try:
-        value = json.loads(release.scores or "{}").get(metric)
+        value = json.loads(release.scores).get("dominant_accuracy")
     except (ValueError, AttributeError):
-        return None
-    return float(value) if isinstance(value, int | float) else None
+        return 0.0
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
-def _kept(release: Release, asked: Sequence[Question], evaluation: Evaluation) -> Scored:
-    """Return a release's scores on the hold-out set by its kept answers.
+def _is_better(one: Scored, other: Scored | None, metric: str) -> bool:
+    mine = one.overall[metric]
+    if other is None or not mine.is_known:
+        return mine.is_known
+    sign = 1 if METRICS[metric].better == "higher" else -1
+    return sign * mine.value > sign * other.overall[metric].value
+
+
+def _kept(release: Release, asked: Sequence[Question], evaluation: Evaluation) -> Scored | None:
+    """Return a release's scores by its kept answers to these questions; None if it was asked too few of them.
 
     Raises:
-        LookupError: Its answers are gone, or it was asked other questions.
+        LookupError: Its answers are gone.
         ReplacedError: Somebody replaced its files.
     """
-    folder = evaluation.folder(release)
+    folder, least = evaluation.folder(release), math.ceil(MINIMUM_ASKED * len(asked))
     plan: Mapping[str, Any] | None = folder.read(PLAN)
     if plan is None:
         raise LookupError(f"there is no {folder.uri(PLAN)}")
-    then = [(one.id, one.query) for one in questions_of(folder, plan) if one.slice == HOLDOUT]
-    if then != [(one.id, one.query) for one in asked]:
-        raise LookupError("it was asked other questions")
-    answers = {
-        answer.id: answer
+    queries = {one.id: one.query for one in questions_of(folder, plan) if one.slice == HOLDOUT}
+    then = set(queries.values())
+    if sum(one.query in then for one in asked) < least:
+        return None
+    given = {
+        queries[answer.id]: answer
         for shard in plan["shards"]
         for name, answer in kept_answers(folder, plan, shard)
-        if name == CANDIDATE
+        if name == CANDIDATE and answer.id in queries
     }
+    labels = set(evaluation.task.labels)
+    if any(answer.weights and answer.weights.keys() != labels for answer in given.values()):
+        return None  # the task had other labels
+    answers = {one.id: replace(given[one.query], id=one.id) for one in asked if one.query in given}
+    if len(answers) < least:
+        raise LookupError(f"{len(answers)} of {len(asked)} are left")
     contender = Contender(name="best", title=f"release {release.digest}")
-    return Scored(contender, answers, asked, evaluation.task, evaluation.resamples)
+    return Scored(contender, answers, asked, evaluation.task)

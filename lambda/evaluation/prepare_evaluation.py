@@ -83,8 +83,17 @@ def _traffic(release: Release, evaluation: Evaluation) -> list[Example]:
 
 
 def _warnings(release: Release, evaluation: Evaluation) -> list[str]:
-    """Return what the check of the data set warned of; nothing if an earlier version published the data."""
-    folder = evaluation.key_of(release).rpartition("/")[0]
+    """Return what the checks of the training rows and of the hold-out set warned of.
+
+    They have a folder each, unless the hold-out set is split off from the labels.
+    """
+    keys = (evaluation.training_key, evaluation.key_of(release))
+    folders = dict.fromkeys(key.rpartition("/")[0] for key in keys if key)
+    return [warning for folder in folders for warning in _warnings_in(folder, evaluation)]
+
+
+def _warnings_in(folder: str, evaluation: Evaluation) -> list[str]:
+    """Return the warnings in a folder; nothing if an earlier version published the data."""
     try:
         found = Folder(evaluation.s3, evaluation.bucket, f"{folder}/").read(WARNINGS)
         return [str(warning) for warning in found["warnings"]] if found else []

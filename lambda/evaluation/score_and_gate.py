@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from statistics import pstdev
 from typing import Any
 
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress
 from distilled_router.data.balance import imbalances
 from distilled_router.release.gate import Gate
-from distilled_router.release.power import DISCORDANT_SHARE, described, effective_rows
+from distilled_router.release.power import DISCORDANT_SHARE, ERROR_DEVIATION, described, effective_rows
 from distilled_router.release.table import Release, Releases
 from evaluation.attempt import PLAN, Evaluation, Plan, answers_of, questions_of
 from evaluation.best_releases import best_releases
@@ -90,14 +91,12 @@ def _scored(
     plan: Plan, asked: Sequence[Question], given: Mapping[str, Mapping[str, Answer]], evaluation: Evaluation
 ) -> list[Scored]:
     """Return the scores of the models that were asked, and of the constant answers."""
-    task, resamples = evaluation.task, evaluation.resamples
-    found = [
-        Scored(contender, given[contender.name], asked, task, resamples) for contender in models_of(plan)
-    ]
+    task = evaluation.task
+    found = [Scored(contender, given[contender.name], asked, task) for contender in models_of(plan)]
     references = (question.reference for question in asked if question.slice == HOLDOUT)
     for contender in constants(references, task):
         answers = {question.id: Answer(question.id, contender.weights) for question in asked}
-        found.append(Scored(contender, answers, asked, task, resamples))
+        found.append(Scored(contender, answers, asked, task))
     return found
 
 
@@ -195,8 +194,8 @@ def differences(candidate: Scored, other: Scored) -> dict[str, Estimate]:
     return means(
         {name: _paired(candidate, other, name) for name in PAIRED},
         families_of(candidate.holdout),
-        paired_shares=[name for name in PAIRED if name in SHARES],
-        resamples=candidate.resamples,
+        shares=SHARES,
+        paired=PAIRED,
         confidence=BOUNDS,
     )
 
@@ -249,7 +248,6 @@ def report_of(
         **identity,
         "gate": asdict(gate),
         "checks": [_plain_numbers(asdict(check)) for check in found],
-        "resamples": candidate.resamples,
         "contenders": {one.contender.name: one.document() for one in scored},
         "comparisons": plain(compared),
         "power": _power(candidate, live, gate),
@@ -262,12 +260,11 @@ def report_of(
 def _beside(candidate: Scored, other: Scored) -> Comparison:
     """Return the comparison with a constant answer, in which each label counts as much as another."""
     name, values = _TITLES[other.contender.name], _paired(candidate, other, ERROR)
-    families, resamples = families_of(candidate.holdout), candidate.resamples
-    columns = by_group(values, candidate.groups)
-    found = mean_of_means(columns, families, resamples=resamples, confidence=BOUNDS)
+    families, columns = families_of(candidate.holdout), by_group(values, candidate.groups)
+    found = mean_of_means(columns, families, are_paired=True, confidence=BOUNDS)
     if columns:
         return Comparison(against=name, whose=f"the {name}", differences={BALANCED_ERROR: found})
-    plain_ = means({ERROR: values}, families, resamples=resamples, confidence=BOUNDS)
+    plain_ = means({ERROR: values}, families, paired=[ERROR], confidence=BOUNDS)
     return Comparison(against=name, whose=f"the {name}", differences=plain_)
 
 
@@ -280,19 +277,21 @@ def _beside_best(candidate: Scored, best: Mapping[str, Scored]) -> Iterator[Comp
 
 
 def _power(candidate: Scored, live: Scored | None, gate: Gate) -> dict[str, Any]:
-    """Return what the hold-out set can show about the dominant label, by how often both models differ."""
+    """Return what the hold-out set can show, by how often and how much both models differ."""
     families = Counter(families_of(candidate.holdout))
-    rows, discordance = effective_rows(families.values()), DISCORDANT_SHARE
+    rows, discordance, deviation = effective_rows(families.values()), DISCORDANT_SHARE, ERROR_DEVIATION
     if live:
         found = [value for value in _paired(candidate, live, "dominant_accuracy") if value is not None]
         discordance = max(sum(map(bool, found)), 1) / max(len(found), 1)
+        deviation = pstdev([value for value in _paired(candidate, live, ERROR) if value is not None] or [0.0])
     return {
         "rows": len(candidate.holdout),
         "families": len(families),
         "effective_rows": round(rows, 1),
         "discordance": round(discordance, 4),
         "is_measured": live is not None,
-        "shown": described(rows, gate.non_inferiority_margin, discordance),
+        "error_deviation": round(deviation, 4),
+        "shown": described(rows, gate.non_inferiority_margin, gate.error_margin, discordance, deviation),
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from distilled_router.cost.prices import PriceError, Prices
 from distilled_router.task.task import Task
 from evaluation.contenders import Contender
-from evaluation.intervals import RESAMPLES, Estimate, mean_of_means, means, quantile
+from evaluation.intervals import Estimate, mean_of_means, means, quantile
 from evaluation.label_groups import by_group, label_groups
 from evaluation.metrics import (
     BALANCED,
@@ -69,11 +69,9 @@ class Scored:
         answers: Mapping[str, Answer],
         questions: Sequence[Question],
         task: Task,
-        resamples: int = RESAMPLES,
     ) -> None:
         """Score the answers; a question without one could not be asked."""
         self.contender = contender
-        self.resamples = resamples
         self._task = task
         self._answers = answers
         self._cost = _cost(contender)
@@ -110,12 +108,12 @@ class Scored:
 
     def _balanced(self) -> Estimate:
         right = by_group([value["dominant_accuracy"] for _, value in self.holdout], self.groups)
-        return mean_of_means(right, families_of(self.holdout), resamples=self.resamples)
+        return mean_of_means(right, families_of(self.holdout), are_shares=True)
 
     def scores(self, rows: Sequence[Row]) -> dict[str, Estimate]:
         """Return the scores of these rows by metric, with latencies."""
         columns = {name: [value[name] for _, value in rows] for name in METRICS}
-        found = means(columns, families_of(rows), shares=SHARES, resamples=self.resamples)
+        found = means(columns, families_of(rows), shares=SHARES)
         times = [answer.latency_ms for question, _ in rows if (answer := self.answer(question)).was_given]
         return found | {name: quantile(times, part) for name, part in LATENCIES.items()}
 
@@ -155,7 +153,7 @@ class Scored:
         """Return the scores of rows that count as often as they were asked."""
         weights = [question.count for question, _ in rows]
         columns = {name: [value[name] for _, value in rows] for name in METRICS}
-        found = means(columns, families_of(rows), weights=weights, shares=SHARES, resamples=self.resamples)
+        found = means(columns, families_of(rows), weights=weights, shares=SHARES)
         return {"rows": self.unasked(rows).asked, "metrics": plain(found)}
 
     def _slices(self) -> dict[str, Any]:
@@ -167,12 +165,7 @@ class Scored:
         for name, rows in by_slice.items():
             part = self._weighted(rows) if name == TRAFFIC else self._part(rows)
             consistent = [self._is_consistent(question) for question, _ in rows]
-            same = means(
-                {"consistency": consistent},
-                families_of(rows),
-                shares=["consistency"],
-                resamples=self.resamples,
-            )
+            same = means({"consistency": consistent}, families_of(rows), shares=["consistency"])
             part["metrics"] |= plain(same)
             found[name] = part
         return found

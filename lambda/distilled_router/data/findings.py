@@ -4,7 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-# A data set's warnings, beside its hold-out set. The evaluation shows them with its decision.
+# A data set's warnings, beside its training rows and its hold-out set. The evaluation shows them with its
+# decision.
 WARNINGS = "warnings.json"
 Severity = Literal["error", "warning"]
 # Files that a summary names; a folder may contain hundreds.

@@ -19,7 +19,7 @@ from distilled_router.data.findings import Finding, Report
 from distilled_router.data.limits import HOLDOUT_ROWS, least_rows
 from distilled_router.data.similarity import families
 from distilled_router.data.split import Part, largest, split
-from distilled_router.release.power import POWER, accepted, described, effective_rows, needed_rows
+from distilled_router.release.power import POWER, described, effective_rows, needed_rows, passes
 
 # The split is tried with at most this many queries, spread evenly over all of them.
 TRIED_QUERIES = 20_000
@@ -37,6 +37,7 @@ class Needs:
         student: id of the model to customize; empty if it is unknown.
         minimum_examples: the gate's; 0 without a gate.
         margin: the gate's non-inferiority margin; 0 if candidates are not compared with the live release.
+        error_margin: the gate's.
         holdout_share, validation_share: parts of the raw queries that are held out; 0 for rows.
         maximum_label_share: of the training rows; 1 if no label is left out.
     """
@@ -45,6 +46,7 @@ class Needs:
     student: str = ""
     minimum_examples: int = 0
     margin: float = 0.0
+    error_margin: float = 0.02
     holdout_share: float = 0.0
     validation_share: float = 0.0
     maximum_label_share: float = 1.0
@@ -154,11 +156,12 @@ def check_holdout(rows: int, needs: Needs, report: Report) -> None:
 def check_power(sizes: Collection[int], needs: Needs, report: Report) -> None:
     """Add to the report the sizes of the hold-out set's families, and a warning if it shows too little."""
     report.holdout_families, rows = list(sizes), effective_rows(sizes)
-    if not rows or not needs.margin or accepted(rows, 0.0, needs.margin) >= POWER:
+    if not rows or not needs.margin or passes(rows, needs.margin, needs.error_margin) >= POWER:
         return
     message = (
-        f"{described(rows, needs.margin)}. Have {needed_rows(needs.margin):,} independent rows, or a larger "
-        f"gate.non_inferiority_margin than {needs.margin:g}"
+        f"{described(rows, needs.margin, needs.error_margin)}. Have "
+        f"{needed_rows(needs.margin, needs.error_margin):,} independent rows, or larger margins than "
+        f"gate.non_inferiority_margin = {needs.margin:g} and gate.error_margin = {needs.error_margin:g}"
     )
     file = "queries" if needs.holdout_share else "holdout"
     report.add(Finding(file, None, "power", message, "warning"))
@@ -171,7 +174,7 @@ def shown(report: Report, needs: Needs) -> str:
         return ""
     return (
         f"Hold-out set: {'at most ' if needs.holdout_share else ''}{sum(sizes):,} rows in {len(sizes):,} "
-        f"families, as good as {described(effective_rows(sizes), needs.margin)}."
+        f"families, as good as {described(effective_rows(sizes), needs.margin, needs.error_margin)}."
     )
 
 

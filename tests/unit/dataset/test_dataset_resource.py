@@ -137,6 +137,15 @@ def test_warnings_are_published_beside_the_hold_out_set(shop: Shop) -> None:
     assert warning in json.loads(kept)["warnings"]
 
 
+def test_warnings_about_training_rows_are_published_beside_them(shop: Shop, task: Task) -> None:
+    weights = {label: 1.0 * (label == task.labels[0]) for label in task.labels}
+    same = "".join(json.dumps(row(task, f"trained {n} {n * n}", weights)) + "\n" for n in range(120))
+    shop.put("training", same.encode())
+    assert shop.create(Publishes="training", Training=shop.properties()["Training"]).succeeded
+    kept = shop.s3.get_object(Bucket=shop.bucket, Key=f"{FOLDER}warnings.json")["Body"].read()
+    assert any("training: all 120 rows have the same answer" in one for one in json.loads(kept)["warnings"])
+
+
 def test_the_same_event_twice_publishes_the_same(shop: Shop, rows: bytes, holdout: bytes) -> None:
     """Case B1."""
     event = framework.create(shop.properties())

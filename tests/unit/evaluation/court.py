@@ -23,8 +23,6 @@ from tests.unit.release_world import OWNER, A, B, World
 
 DATA = Path(__file__).parents[3] / "data"
 ASKED = 40
-# Confidence intervals from fewer samples than a release uses: a little coarser, and 20 times as fast.
-RESAMPLES = 50
 GATE = Gate(
     minimum_valid_output=0.98,
     minimum_dominant_accuracy=0.8,
@@ -98,7 +96,6 @@ class Court:
             "gate": LAX,
             "base_model": "",
             "slice_queries": 0,
-            "resamples": RESAMPLES,
             "outage_seconds": 3_600,
             "now": lambda: self.now,
         }

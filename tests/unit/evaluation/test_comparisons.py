@@ -14,7 +14,7 @@ from evaluation.attempt import PLAN
 from evaluation.contenders import Contender, best_constant
 from evaluation.prepare_evaluation import prepare
 from tests.unit.evaluation.court import ASKED, DATA, LAX, ROWS, Court, worse
-from tests.unit.release_world import A, B, World
+from tests.unit.release_world import A, B, C, World
 
 HOLDOUT = (DATA / "holdout.jsonl").read_text().splitlines()
 
@@ -101,7 +101,7 @@ def test_candidate_that_is_worse_than_an_earlier_release_of_the_same_hold_out_se
     assert court.evaluate(gate=replace(LAX, not_worse=False))["outcome"] == "done"
 
 
-@pytest.mark.parametrize("changes", [{"holdout_sha256": "another"}, {"rolled_back": 5}, {"state": "failed"}])
+@pytest.mark.parametrize("changes", [{"rolled_back": 5}, {"state": "failed"}])
 def test_other_releases_are_no_measure(court: Court, changes: dict[str, Any]) -> None:
     retire_a_good_release(court)
     court.world.releases.update(B, **changes)
@@ -115,7 +115,65 @@ def test_lost_answers_of_the_best_release_are_told(court: Court) -> None:
     court.candidate(ROWS)
     result = court.evaluate()
     assert result["outcome"] == "done"
-    assert f"not compared with release {B}, the best so far: its answers are lost" in result["message"]
+    assert f"not compared with earlier release {B}: its answers are lost" in result["message"]
+
+
+def mended(row: str) -> str:
+    """Return a hold-out row with a reference that differs by one percent."""
+    found = json.loads(row)
+    answer = found["messages"][1]["content"][0]
+    first, *others = map(int, answer["text"].split())
+    step = 1 if first < 50 else -1
+    place = max(range(len(others)), key=lambda one: -step * others[one] if step < 0 else others[one])
+    others[place] -= step
+    answer["text"] = " ".join(map(str, [first + step, *others]))
+    return json.dumps(found)
+
+
+@pytest.mark.parametrize("change", ["a mended reference", "one more row", "another order"])
+def test_best_release_is_the_measure_also_on_nearly_the_same_hold_out_set(court: Court, change: str) -> None:
+    retire_a_good_release(court)
+    rows = HOLDOUT[:ASKED]
+    changed = {
+        "a mended reference": [mended(rows[0]), *rows[1:]],
+        "one more row": [HOLDOUT[ASKED], *rows],
+        "another order": rows[::-1],
+    }
+    court.hold_out(changed[change])
+    court.candidate(worse(ROWS[:600]))
+    result = court.evaluate()
+    assert result["outcome"] == "failed"
+    assert f"release {B}, the best so far" in result["message"]
+
+
+def test_earlier_releases_with_other_questions_are_told(court: Court) -> None:
+    retire_a_good_release(court)
+    court.hold_out(HOLDOUT[ASKED : 2 * ASKED])
+    court.candidate(ROWS)
+    result = court.evaluate()
+    assert result["outcome"] == "done"
+    assert (
+        "not compared with the best of 1 earlier releases: they answered other hold-out" in result["message"]
+    )
+
+
+def test_second_best_is_the_measure_if_answers_of_the_best_are_lost(world: World, court: Court) -> None:
+    for digest, rows in ((B, ROWS[:1_500]), (C, ROWS)):
+        model = world.train(digest, "\n".join(rows).encode())
+        world.begin(digest, model_arn=model, endpoint=world.deploy(digest, model))
+        assert court.evaluate(digest=digest, gate=replace(LAX, not_worse=False))["outcome"] == "done"
+        world.releases.update(digest, state=RETIRED)
+    best = max((B, C), key=lambda one: json.loads(world.release(one).scores)["dominant_accuracy"])
+    other = B if best == C else C
+    for key in court.keys("answers/", best):
+        world.s3.delete_object(Bucket=world.bucket, Key=key)
+    court.candidate(worse(ROWS[:600]))
+    result = court.evaluate()
+    assert result["outcome"] == "failed"
+    assert f"release {other}, the best so far" in result["message"]
+    assert f"not compared with earlier release {best}: its answers are lost (0 of 40 are left)" in "; ".join(
+        court.report()["warnings"]
+    )
 
 
 def test_equal_candidate_passes_beside_the_best_release(court: Court) -> None:
@@ -141,6 +199,22 @@ def test_warnings_of_the_data_set_reach_report_message_and_release(world: World,
         assert text in result["message"]
         assert text in world.release(A).warnings
         assert any(text in warning for warning in court.report()["warnings"])
+
+
+def test_warnings_about_training_rows_in_a_folder_of_their_own_reach_the_message(
+    world: World, court: Court
+) -> None:
+    court.hold_out(mostly_visual(court))
+    court.candidate(ROWS)
+    both, alone = "both folders have this one", "training: 90% of the rows have one label"
+    for folder, warnings in (("d", [both]), ("t", [alone, both])):
+        body = json.dumps({"warnings": warnings}).encode()
+        world.s3.put_object(Bucket=world.bucket, Key=f"datasets/{folder}/warnings.json", Body=body)
+    result = court.evaluate(training_key="datasets/t/training.jsonl")
+    assert alone in result["message"]
+    assert result["message"].count(both) == 1
+    assert alone in world.release(A).warnings
+    assert alone in court.report()["warnings"]
 
 
 def test_warnings_stay_when_the_release_goes_live(world: World, court: Court) -> None:

@@ -383,6 +383,7 @@ def test_handler_reads_its_gate_and_waits_out_a_throttle(
         table_name="releases",
         bucket=world.bucket,
         holdout_key="datasets/d/holdout.jsonl",
+        training_key="datasets/t/training.jsonl",
         gate=GATE.__dict__,
         base_model="us.amazon.nova-micro-v1:0",
         slice_queries=100,

@@ -100,7 +100,6 @@ class Bench:
             base_model="",
             slice_queries=0,
             judge=judge,
-            resamples=50,
             outage_seconds=60,
             now=lambda: self.world.now,
         )

@@ -91,7 +91,7 @@ def contender(name: str) -> st.SearchStrategy[Scored]:
         answers = {question.id: one for question, one in zip(QUESTIONS, given, strict=True) if one}
         weights = ONE if name == STATIC else None
         return Scored(
-            Contender(name=name, title=name, model=model, weights=weights), answers, QUESTIONS, TASK, 5
+            Contender(name=name, title=name, model=model, weights=weights), answers, QUESTIONS, TASK
         )
 
     return some.map(scored)

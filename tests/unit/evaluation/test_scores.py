@@ -218,7 +218,7 @@ def test_interval_of_many_rows_is_as_wide_as_it_must_be() -> None:
 def test_interval_holds_the_truth_as_often_as_it_says() -> None:
     chance, held = random.Random(3), 0
     for _ in range(200):
-        found = means({"value": [chance.gauss(5, 2) for _ in range(60)]}, resamples=200)["value"]
+        found = means({"value": [chance.gauss(5, 2) for _ in range(60)]})["value"]
         held += found.low <= 5 <= found.high
     assert 180 <= held <= 198
 
@@ -240,7 +240,7 @@ def test_interval_of_families_holds_the_truth_as_often_as_it_says() -> None:
     for _ in range(200):
         firsts = [float(chance.random() < 0.9) for _ in range(100)]
         rows = {"x": [firsts[number] for number in families]}
-        found = means(rows, families, shares=["x"], resamples=200)["x"]
+        found = means(rows, families, shares=["x"])["x"]
         held += found.low <= 0.9 <= found.high
     assert 184 <= held <= 200
 
@@ -262,9 +262,9 @@ def test_interval_of_nearly_all_is_at_least_wilsons() -> None:
 
 def test_equal_answers_to_few_questions_do_not_show_much() -> None:
     for rows, most in ((40, 0.072), (200, 0.015)):
-        found = means({"x": [0.0] * rows}, paired_shares=["x"], confidence=BOUNDS)["x"]
+        found = means({"x": [0.0] * rows}, shares=["x"], paired=["x"], confidence=BOUNDS)["x"]
         assert -found.low == found.high == pytest.approx(most, abs=0.001)
-        seldom = means({"x": [0.0] * (rows - 1) + [-1.0]}, paired_shares=["x"], confidence=BOUNDS)["x"]
+        seldom = means({"x": [0.0] * (rows - 1) + [-1.0]}, shares=["x"], paired=["x"], confidence=BOUNDS)["x"]
         assert seldom.low < found.low
 
 
