@@ -47,7 +47,7 @@ def best_releases(
     problems, compared = [], 0
     for one in known[:MOST_READ]:
         try:
-            kept = _kept(one, asked, evaluation)
+            kept = _answered(one, asked, evaluation)
         except (LookupError, ReplacedError) as error:
             problems.append(f"not compared with earlier release {one.digest}: its answers are lost ({error})")
             continue
@@ -83,6 +83,32 @@ def _is_better(one: Scored, other: Scored | None, metric: str) -> bool:
         return mine.is_known
     sign = 1 if METRICS[metric].better == "higher" else -1
     return sign * mine.value > sign * other.overall[metric].value
+
+
+def _answered(release: Release, asked: Sequence[Question], evaluation: Evaluation) -> Scored | None:
+    """Return a release's scores by what it answered in its last attempt, or in the one in which it passed.
+
+    They differ if it was evaluated again on another hold-out set. None if it was asked other questions.
+    """
+    lost: LookupError | ReplacedError | None = None
+    for attempt in dict.fromkeys((release, _as_passed(release))):
+        try:
+            if kept := _kept(attempt, asked, evaluation):
+                return kept
+        except (LookupError, ReplacedError) as error:
+            lost = error
+    if lost is not None:
+        raise lost
+    return None
+
+
+def _as_passed(release: Release) -> Release:
+    """Return the release with the attempt in which it passed; unchanged if an earlier version noted none."""
+    try:
+        kept = json.loads(release.passed)
+        return replace(release, attempt=int(kept["attempt"]), seal=str(kept["seal"]))
+    except (ValueError, LookupError, TypeError):
+        return release
 
 
 def _kept(release: Release, asked: Sequence[Question], evaluation: Evaluation) -> Scored | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from distilled_router.release.table import Release, Releases
@@ -85,39 +86,30 @@ def constants(references: Iterable[Mapping[str, float] | None], task: Task) -> l
 
 
 def best_constant(references: Sequence[Mapping[str, float]], groups: Sequence[str]) -> dict[str, float]:
-    """Return constant weights that are near to the references, where each group counts as much as another.
+    """Return the constant weights that are nearest to the references, where each group counts alike.
 
-    They are the mean, or the median of each label if these are nearer: the best numbers, but their sum is
-    seldom 1, so they are scaled.
+    Without their sum, each label's median would be the best. Since it must be 1, the labels take their
+    quantiles at one common level: to raise any of them further costs as much as another.
     """
     sizes = Counter(groups)
     counted = sizes.keys() - {NONE}
     parts = [1 / sizes[group] if group in counted else 0.0 for group in groups]
     if len(counted) < 2:
         parts = [1.0] * len(references)
-    columns = {label: [reference[label] for reference in references] for label in references[0]}
     whole = math.fsum(parts)
-    means = {label: math.sumprod(column, parts) / whole for label, column in columns.items()}
-    middles = {label: _median(column, parts) for label, column in columns.items()}
-    total = math.fsum(middles.values())
-    scaled = {label: middle / total for label, middle in middles.items()} if total else means
-
-    def error(weights: Mapping[str, float]) -> float:
-        return math.fsum(
-            part * abs(value - weights[label])
-            for label, column in columns.items()
-            for value, part in zip(column, parts, strict=True)
-        )
-
-    return min((means, scaled), key=error)
-
-
-def _median(values: Sequence[float], parts: Sequence[float]) -> float:
-    """Return the value with half of the parts below or at it."""
-    ordered = sorted(zip(values, parts, strict=True))
-    half, passed = math.fsum(parts) / 2, 0.0
-    for value, part in ordered:
-        passed += part
-        if passed >= half - 1e-9:
-            return value
-    return ordered[-1][0]
+    weights: dict[str, float] = {}
+    rises: dict[float, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for label in references[0]:
+        ordered = sorted(zip((reference[label] for reference in references), parts, strict=True))
+        weights[label], level = ordered[0][0], 0.0
+        for (value, part), (following, _) in pairwise(ordered):
+            level += part / whole
+            rises[round(level, 9)][label] += following - value
+    missing = 1 - math.fsum(weights.values())
+    for _, rise in sorted(rises.items()):
+        total = math.fsum(rise.values())
+        share = min(missing / total, 1.0) if total else 0.0
+        for label, value in rise.items():
+            weights[label] += share * value
+        missing -= share * total
+    return weights

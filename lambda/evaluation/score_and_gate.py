@@ -74,7 +74,9 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
         "report": folder.uri("report.html"),
         "warnings": warnings,
     }
-    passed = {"passed_on": release.holdout_key, "passed": json.dumps(kept)} if found["passed"] else {}
+    # With the seal, a later evaluation still finds this one's answers when another attempt has followed.
+    attempt = {**kept, "attempt": release.attempt, "seal": release.seal}
+    passed = {"passed_on": release.holdout_key, "passed": json.dumps(attempt)} if found["passed"] else {}
     releases.update(digest, **kept, **passed)
     message = result["message"]
     if warnings:

@@ -42,6 +42,7 @@ class Source:
     source: str = "search-0123456789ab"
     role: iam.IRole | None = None
     labelling_machine_arn: str = ""
+    training_key: str = ""
     has_model_key: bool = False
 
     def reading_training(self, scope: Construct) -> list[Permission]:

@@ -53,6 +53,7 @@ class Source:
     source: str = MODEL
     role: iam.IRole | None = None
     labelling_machine_arn: str = ""
+    training_key: str = ""
     has_model_key: bool = False
 
     def reading_training(self, scope: Construct) -> list[Permission]:

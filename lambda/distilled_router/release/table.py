@@ -90,7 +90,7 @@ class Release:
             noted.
         holdout_sha256: SHA-256 of the hold-out set; empty until it is known.
         passed_on: key of the hold-out set on which the gate last let the release pass.
-        passed: scores, report and warnings of that evaluation, as JSON.
+        passed: scores, report and warnings of that evaluation, its attempt and its seal, as JSON.
         reevaluating: whether the attempt evaluates the live release again, on another hold-out set.
         scores: the candidate's scores by metric as JSON; empty until it is evaluated.
         warnings: what the evaluation warns of, which stays true when the release is live.
@@ -120,7 +120,7 @@ class Release:
     holdout_key: str = ""
     holdout_sha256: str = ""
     passed_on: str = ""
-    passed: str = ""
+    passed: str = field(default="", repr=False)
     reevaluating: bool = False
     scores: str = ""
     warnings: str = ""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -65,7 +68,33 @@ def test_constant_answer_has_the_balanced_accuracy_of_chance(court: Court) -> No
     assert court.metrics()["balanced_accuracy"]["low"] > 0.8
 
 
-def test_best_constant_is_the_better_of_mean_and_median() -> None:
+def test_no_constant_answer_is_nearer_than_the_best_constant() -> None:
+    chance, labels = random.Random(3), "abcd"
+
+    def weights() -> dict[str, float]:
+        drawn = [chance.random() ** 3 for _ in labels]
+        return {label: one / sum(drawn) for label, one in zip(labels, drawn, strict=True)}
+
+    for _ in range(50):
+        references = [weights() for _ in range(12)]
+        groups = ["few"] * 3 + ["many"] * 9
+
+        def error(
+            given: Mapping[str, float], references: Sequence[Mapping[str, float]] = references
+        ) -> float:
+            errors = [sum(abs(one[label] - given[label]) for label in labels) for one in references]
+            return fmean(errors[:3]) + fmean(errors[3:])
+
+        best = best_constant(references, groups)
+        assert sum(best.values()) == pytest.approx(1)
+        tried = [weights() for _ in range(50)] + [
+            {label: 0.95 * best[label] + 0.05 * other[label] for label in labels}
+            for other in (weights() for _ in range(50))
+        ]
+        assert error(best) <= min(map(error, [*tried, *references])) + 1e-9
+
+
+def test_best_constant_is_the_median_as_far_as_its_sum_allows() -> None:
     one, other = {"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 1.0}
     assert best_constant([one, one, other], [""] * 3) == {"a": 1.0, "b": 0.0}
     # Each group counts as much as another.
@@ -111,7 +140,7 @@ def test_other_releases_are_no_measure(court: Court, changes: dict[str, Any]) ->
 
 def test_lost_answers_of_the_best_release_are_told(court: Court) -> None:
     retire_a_good_release(court)
-    court.world.releases.update(B, seal="another")
+    court.world.releases.update(B, seal="another", passed="")
     court.candidate(ROWS)
     result = court.evaluate()
     assert result["outcome"] == "done"
@@ -155,6 +184,23 @@ def test_earlier_releases_with_other_questions_are_told(court: Court) -> None:
     assert (
         "not compared with the best of 1 earlier releases: they answered other hold-out" in result["message"]
     )
+
+
+def test_answers_count_that_the_best_release_gave_before_it_was_evaluated_again(
+    world: World, court: Court
+) -> None:
+    retire_a_good_release(court)
+    releases = world.releases
+    releases.update(B, state=LIVE)
+    assert releases.begin_again(
+        B, attempt=2, execution="e", request_id="again", holdout_key="datasets/e/holdout.jsonl"
+    )
+    releases.restore(releases.get(B) or pytest.fail("it is gone"))
+    releases.update(B, state=RETIRED)
+    court.candidate(worse(ROWS[:600]))
+    result = court.evaluate()
+    assert result["outcome"] == "failed"
+    assert f"release {B}, the best so far" in result["message"]
 
 
 def test_second_best_is_the_measure_if_answers_of_the_best_are_lost(world: World, court: Court) -> None:

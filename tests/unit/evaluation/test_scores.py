@@ -268,6 +268,47 @@ def test_equal_answers_to_few_questions_do_not_show_much() -> None:
         assert seldom.low < found.low
 
 
+def test_rows_of_one_family_show_little() -> None:
+    chance = random.Random(1)
+    errors = [chance.gauss(0.0, 0.1) for _ in range(200)]
+    alone = means({"x": errors}, paired=["x"], confidence=BOUNDS)["x"]
+    one = means({"x": errors}, [7] * 200, paired=["x"], confidence=BOUNDS)["x"]
+    assert alone.high - alone.low < 0.03
+    # About three independent rows.
+    assert one.high - one.low > 0.15
+    right = means({"x": [1.0] * 150 + [0.0] * 50}, [7] * 200, shares=["x"])["x"]
+    assert right.high - right.low > 0.5
+
+
+def test_one_row_proves_nothing() -> None:
+    found = means({"error": [-0.1], "right": [1.0]}, shares=["right"], paired=["error", "right"])
+    assert found["error"].low < -0.1 < 0 < found["error"].high
+    assert found["right"].low < 0 < found["right"].high
+
+
+def test_loss_in_rare_rows_is_not_hidden_by_its_small_variance() -> None:
+    """A loss of 0.5 in 4 % of the rows is one of 0.02, and only 2 of 100 rows happen to have it."""
+    found = means({"x": [0.5] * 2 + [0.0] * 98}, paired=["x"], confidence=BOUNDS)["x"]
+    assert found.value == 0.01
+    assert found.high > 0.0225
+
+
+def test_group_whose_rows_are_all_right_is_not_certain() -> None:
+    columns: dict[str, list[float | None]] = {
+        "a": [1.0] * 10 + [None] * 10,
+        "b": [None] * 10 + [1.0] * 10,
+    }
+    found = mean_of_means(columns, are_shares=True)
+    assert 0.8 < found.low < 0.93
+    # Rows of one family in both groups make the mean less certain.
+    alike = mean_of_means(columns, [place % 10 for place in range(20)], are_shares=True)
+    assert alike.low == found.low
+    mixed = {"a": [1.0, 0.0] * 5 + [None] * 10, "b": [None] * 10 + [1.0, 0.0] * 5}
+    apart = mean_of_means(mixed, are_shares=True)
+    together = mean_of_means(mixed, [place % 10 for place in range(20)], are_shares=True)
+    assert together.high - together.low > 1.2 * (apart.high - apart.low)
+
+
 def test_mean_of_means_weighs_every_column_alike() -> None:
     columns: dict[str, list[float | None]] = {
         "many": [1.0] * 90 + [None] * 10,
