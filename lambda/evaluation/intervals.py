@@ -119,7 +119,12 @@ def mean_of_means(
         _part(values, families, (), is_share=are_shares, is_paired=are_paired) for values in columns.values()
     ]
     known = [part for part in parts if part is not None]
-    return _mean(known, confidence) if known and len(known) == len(parts) else UNKNOWN
+    if not known or len(known) < len(parts):
+        return UNKNOWN
+    found = _mean(known, confidence)
+    if are_shares and not are_paired:
+        return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+    return found
 
 
 def quantile(values: Sequence[float], part: float) -> Estimate:

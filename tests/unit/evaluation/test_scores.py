@@ -300,6 +300,7 @@ def test_group_whose_rows_are_all_right_is_not_certain() -> None:
     }
     found = mean_of_means(columns, are_shares=True)
     assert 0.8 < found.low < 0.93
+    assert found.high == 1.0
     # Rows of one family in both groups make the mean less certain.
     alike = mean_of_means(columns, [place % 10 for place in range(20)], are_shares=True)
     assert alike.low == found.low
