@@ -32,7 +32,7 @@ GATE = GateProps(
     minimum_dominant_accuracy=0.85,
     minimum_balanced_accuracy=0.75,
     maximum_mean_absolute_error=0.10,
-    minimum_examples=200,
+    minimum_examples=500,
 )
 ROLLOUT = RolloutProps(
     steps=[0.05, 0.25, 0.5, 1.0],

@@ -186,6 +186,18 @@ def test_earlier_releases_with_other_questions_are_told(court: Court) -> None:
     )
 
 
+def test_best_release_of_each_metric_is_the_measure(world: World, court: Court) -> None:
+    for digest, rows in ((B, ROWS), (C, worse(ROWS[:600]))):
+        model = world.train(digest, "\n".join(rows).encode())
+        world.begin(digest, model_arn=model, endpoint=world.deploy(digest, model))
+        assert court.evaluate(digest=digest, gate=replace(LAX, not_worse=False))["outcome"] == "done"
+        world.releases.update(digest, state=RETIRED)
+    court.candidate(ROWS)
+    court.evaluate()
+    against = [check["against"] for check in court.report()["checks"]]
+    assert (against.count(f"release {B}"), against.count(f"release {C}")) == (3, 0)
+
+
 def test_answers_count_that_the_best_release_gave_before_it_was_evaluated_again(
     world: World, court: Court
 ) -> None:
