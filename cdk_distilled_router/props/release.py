@@ -53,7 +53,7 @@ class GateProps(Props):
     not_worse: bool = Field(
         default=True,
         description="Refuse a candidate unless it is shown not to be worse than the live release, and than "
-        "the best release of the same hold-out set: the one-sided 95 % bound of the difference must be "
+        "the best one before, by its kept answers: the one-sided 95 % bound of the difference must be "
         "within the margin. Default: true.",
     )
     non_inferiority_margin: Annotated[float, Field(gt=0, le=1)] = Field(

@@ -20,8 +20,7 @@ class Gate:
     Attributes:
         minimum_examples: hold-out examples that must be scored for the scores to count.
         minimum_balanced_accuracy: mean of the labels' accuracies. It must be above chance also without it.
-        not_worse: whether the candidate is compared with the live release, and with the best release of the
-            same hold-out set.
+        not_worse: whether the candidate is compared with the live release, and with the best one before.
         non_inferiority_margin: by how much the candidate may be worse than these in valid output and in
             dominant-label accuracy.
         error_margin: by how much it may be worse in mean absolute error.

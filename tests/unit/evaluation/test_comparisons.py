@@ -13,8 +13,10 @@ import pytest
 
 from distilled_router.release.route import Share
 from distilled_router.release.table import LIVE, RETIRED
+from evaluation import best_releases
 from evaluation.attempt import PLAN
-from evaluation.contenders import Contender, best_constant
+from evaluation.contenders import CANDIDATE, Contender, best_constant
+from evaluation.metrics import Answer
 from evaluation.prepare_evaluation import prepare
 from tests.unit.evaluation.court import ASKED, DATA, LAX, ROWS, Court, worse
 from tests.unit.release_world import A, B, C, World
@@ -196,6 +198,34 @@ def test_best_release_of_each_metric_is_the_measure(world: World, court: Court) 
     court.evaluate()
     against = [check["against"] for check in court.report()["checks"]]
     assert (against.count(f"release {B}"), against.count(f"release {C}")) == (3, 0)
+
+
+def test_answers_of_others_in_the_evaluation_of_the_best_release_count_nothing(
+    world: World, court: Court
+) -> None:
+    court.go_live(worse(ROWS[:600]))
+    model = world.train(C, "\n".join(ROWS).encode())
+    world.begin(C, model_arn=model, endpoint=world.deploy(C, model))
+    assert court.evaluate(digest=C)["outcome"] == "done"
+    world.releases.update(C, state=RETIRED)
+    # As good as the live release.
+    court.candidate(worse(ROWS[:600]))
+    result = court.evaluate()
+    assert result["outcome"] == "failed"
+    assert f"release {C}, the best so far" in result["message"]
+    assert "the live release" not in result["message"]
+
+
+def test_release_of_a_task_with_other_labels_is_no_measure(
+    court: Court, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retire_a_good_release(court)
+    other = [(CANDIDATE, Answer(f"holdout-{number:06d}", {"yes": 0.6, "no": 0.4})) for number in range(ASKED)]
+    monkeypatch.setattr(best_releases, "kept_answers", lambda *_: iter(other))
+    court.candidate(ROWS)
+    result = court.evaluate()
+    assert result["outcome"] == "done"
+    assert "not compared with the best of 1 earlier releases" in result["message"]
 
 
 def test_answers_count_that_the_best_release_gave_before_it_was_evaluated_again(
