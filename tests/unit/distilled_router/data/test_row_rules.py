@@ -186,8 +186,12 @@ def test_row_that_is_too_long_is_found_however_it_is_read() -> None:
 tricky = st.text('"\\ab \x00\n\x7f\u2028\ud800é', max_size=8)
 
 
+# A carriage return within the first line means that the file's line ends are those of an old Macintosh.
+without_returns = st.text(st.characters(exclude_characters="\r"), max_size=30)
+
+
 @settings(max_examples=150)
-@given(tricky | st.text(max_size=30), tricky | st.sampled_from([LABEL, "85 0 5 11", '85 0 5 10"', " "]))
+@given(tricky | without_returns, tricky | st.sampled_from([LABEL, "85 0 5 11", '85 0 5 10"', " "]))
 def test_row_like_those_before_is_read_as_if_it_were_the_first(query: str, answer: str) -> None:
     messages = [{**USER, "content": [{"text": query}]}, {**ASSISTANT, "content": [{"text": answer}]}]
     text = json.dumps({**row(TASK, "", WEIGHTS), "messages": messages}, ensure_ascii=False)
