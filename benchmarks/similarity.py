@@ -45,7 +45,7 @@ LEAST_RECOGNISED, MOST_UNRELATED = 0.95, 0.01
 MOST_SECONDS = {"families": 20, "curate": 600, "check": 120}
 MOST_MEGABYTES = 1_000
 MISSED = " (missed)"
-# Requests around a query. The list of the module has the words of most, and none of "marked".
+# Requests around a query, whose words are in the list of the module; and others, most of whose words are not.
 PHRASES = (
     "show me {}",
     "find {}",
@@ -56,7 +56,15 @@ PHRASES = (
     "where is the part where {}",
     "a clip of {}",
 )
-OTHER_PHRASES = ("archive material with {}", "zeig mir {}", "{} in full length", "anything about {}")
+OTHER_PHRASES = (
+    "archive material with {}",
+    "zeig mir {}",
+    "{} in full length",
+    "anything about {}",
+    "do you have anything with {}",
+    "every clip in which {}",
+    "I need the shot where {}",
+)
 
 
 # Queries and their variants

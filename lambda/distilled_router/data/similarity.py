@@ -4,7 +4,7 @@ Two queries are near duplicates if
 - they share three quarters of their words (Jaccard index of the two sets), ignoring order, a plural's `s`,
   function words, and words around the query that only ask for it, such as "show me";
 - or one letter or space explains the difference (`spelling`);
-- or one contains the other, and has at most three words more.
+- or one contains the other, and has few words more.
 
 So "a red car at night", "the night, red cars" and "show me a red car at nigt" are near duplicates. "A blue
 car at night" is not one of them, and neither is a query with another number of negations.
@@ -13,7 +13,7 @@ car at night" is not one of them, and neither is a query with another number of 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import reduce
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from operator import and_, or_
 from sys import intern
 from typing import NamedTuple, Self
@@ -22,7 +22,15 @@ from distilled_router.data.conversation import normalised
 from distilled_router.data.spelling import Spelling
 from distilled_router.data.templates import with_templates
 from distilled_router.data.word_sets import WordSets, bits_of, places_of, share
-from distilled_router.data.wording import OPPOSITES, Stems, negations, with_letters, without_request, words_of
+from distilled_router.data.wording import (
+    ASKING,
+    OPPOSITES,
+    Stems,
+    negations,
+    with_letters,
+    without_request,
+    words_of,
+)
 
 # In longer queries, one wrong word leaves three quarters of the words.
 _MOST_WORDS = 24
@@ -35,6 +43,8 @@ _LEAST_CONTAINED = 2, 10
 _LEAST_OF_A_SCENE = 3, 16
 _FEW_CONTAINING = 4
 _MOST_AROUND = 3
+# More words around it are a phrase if they ask, as in "do you have anything with", but for so many.
+_MOST_ASKING, _MOST_OTHERS = 6, 2
 # So many queries that have all words of a query, and more, are compared with it letter by letter.
 _MOST_CONTAINING = 100
 _ALL_OPPOSITES = frozenset[str]().union(*OPPOSITES)
@@ -72,9 +82,13 @@ class _Query(NamedTuple):
         """Yield the texts of queries that this one contains, with few words around, and which are short."""
         least, letters = _LEAST_CONTAINED
         for words in self.wordings[:1]:
-            for around in range(1, min(_MOST_AROUND, len(words) - least) + 1):
+            others = list(accumulate((word not in ASKING for word in words), initial=0))
+            for around in range(1, min(_MOST_ASKING, len(words) - least) + 1):
                 for start in range(around + 1):
-                    inner = words[start : len(words) - around + start]
+                    end = len(words) - around + start
+                    if around > _MOST_AROUND and others[start] + others[-1] - others[end] > _MOST_OTHERS:
+                        continue
+                    inner = words[start:end]
                     text = "".join(inner)
                     if len(text) >= letters and len(set(inner)) >= least:
                         yield text, _is_short(inner, text)

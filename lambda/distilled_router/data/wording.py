@@ -27,6 +27,8 @@ _BESIDE_REQUESTS = FUNCTION_WORDS | _words(
     "i am im id d m ll me my we us you your can could would will let any all some there where when which now"
     " up about do have one just hi hello hey"
 )
+# Words that add nothing to a query inside.
+ASKING = _REQUESTS | _BESIDE_REQUESTS
 _NEGATIONS = _words(
     "no not never without nobody nothing none neither nor cannot cant wont dont doesnt didnt isnt arent wasnt"
     " werent 不 没 沒 无 無 未"

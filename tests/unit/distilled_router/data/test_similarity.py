@@ -41,6 +41,8 @@ NEAR = [
     ("birds singing in the wetlands at dawn", "material about birds singing in the wetlands at dawn"),
     ("cyclist dismounts", "archive material with cyclist dismounts"),
     ("a clock ticks", "zeig mir a clock ticks"),
+    ("rain on a tin roof", "do you have anything with rain on a tin roof"),
+    ("a clock ticks", "I need the shot where a clock ticks"),
     ("รถสีแดงในเวลากลางคืน", "แสดงรถสีแดงในเวลากลางคืน"),
     ("晚上的红色汽车", "晚上红色汽车"),
     ("two dogs that don't bark", "show me two dogs that don\u2019t bark"),
