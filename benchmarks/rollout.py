@@ -174,7 +174,7 @@ def rolled_back(chance: random.Random, case: Case, rollout: Rollout, gate: Gate)
 
 @dataclass(frozen=True)
 class Rate:
-    """How many of some rollouts were taken back, and how many of them before the last step."""
+    """The share of rollouts that were rolled back, and of those that were before the last step."""
 
     back: float
     early: float
@@ -239,7 +239,7 @@ OTHERS = {
     "10 points fewer right answers, 200 families": Case(candidate=Quality(loss=0.10), families=200),
     "10 points fewer right answers, 1,000 families": Case(candidate=Quality(loss=0.10)),
 }
-"""What else one wants to know, at 400 requests a step."""
+"""Further cases, at 400 requests a step."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def tables() -> Iterator[Table]:
     """Yield all tables."""
     kinds = ["all differ", *(f"Zipf, {count} process{'es' * (count > 1)}" for count in (1, 3, 10, 30))]
     yield Table(
-        "Equal release, taken back:",
+        "Equal release, rolled back:",
         ["requests a step", *kinds],
         {
             f"{requests:,}": [
@@ -278,7 +278,7 @@ def tables() -> Iterator[Table]:
         early=False,
     )
     yield Table(
-        "2.5 times a limit, found before it has all requests:",
+        "2.5 times a limit, rolled back before it has all requests:",
         ["requests a step", *(f"{name}{more}" for more in ("", ", Zipf") for name in WORSE)],
         {
             f"{requests:,}": [
@@ -291,7 +291,7 @@ def tables() -> Iterator[Table]:
         at_all=False,
     )
     yield Table(
-        "1.33 times a limit at 400 requests a step, taken back:",
+        "1.33 times a limit at 400 requests a step, rolled back:",
         ["", "400 families", "1,000 families", "the same, Zipf", "3,000 families"],
         {
             name: [
