@@ -36,7 +36,7 @@ from distilled_router.release.route import Share
 from distilled_router.release.table import Release
 from rollout.canary import CanaryAnalysis
 from rollout.evidence import WRONG, Probed
-from rollout.metrics import METRICS, PROCESSES, REPEATED, Count, ReleaseMetrics
+from rollout.metrics import FALLBACK, METRICS, PROCESSES, REPEATED, Count, ReleaseMetrics
 from rollout.probes import Probes
 from stacks.settings import load
 
@@ -122,6 +122,8 @@ class Simulated:
         """Return what CloudWatch would."""
         name, release = wanted["MetricName"], wanted["Dimensions"][1]["Value"]
         found, late = (of[release != CANDIDATE] for of in (self._found, self._late))
+        if name == FALLBACK:
+            return {"Datapoints": [{"Sum": float(found.fallbacks), "SampleCount": float(found.requests)}]}
         queries = found.queries - late.queries
         if not queries:
             return {"Datapoints": []}
@@ -234,6 +236,9 @@ OTHERS = {
     "fallbacks 7.5 % in requests only": Case(candidate=_BAD, sound_probes=True),
     "the same at 2,000 requests": Case(candidate=_BAD, sound_probes=True, traffic=Traffic(requests=2_000)),
     "fallbacks 7.5 % from the last step on": Case(candidate=_BAD, since=3, families=3_000),
+    "the 20 most frequent queries fail, Zipf, 1 process, 2,000 requests": Case(
+        traffic=replace(zipf(2_000, 1), frequent=20)
+    ),
     "5 points fewer right answers, 200 families": Case(candidate=Quality(loss=0.05), families=200),
     "5 points fewer right answers, 1,000 families": Case(candidate=Quality(loss=0.05)),
     "10 points fewer right answers, 200 families": Case(candidate=Quality(loss=0.10), families=200),

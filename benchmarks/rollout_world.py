@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -54,12 +55,14 @@ class Traffic:
     """Requests of each step, to both releases together, and the router's processes that share them.
 
     Without `zipf` all queries differ. After each round, Lambda replaces a part of the processes: `replaced`.
+    To so many of the most frequent queries the candidate gives no answer: `frequent`.
     """
 
     requests: int
     processes: int = 3
     zipf: bool = False
     replaced: float = 0.0
+    frequent: int = 0
 
 
 @dataclass
@@ -70,6 +73,8 @@ class Requests:
     bad: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RATES, 0))
     processes: int = 0
     repeated: int = 0
+    requests: int = 0
+    fallbacks: int = 0
 
     def add(self, queries: int, bad: Mapping[str, int]) -> None:
         """Add the queries of a process or of a step."""
@@ -96,6 +101,8 @@ class Unlike:
                 self._chance.binomialvariate(fallbacks, part),
             )
             requests.add(number, dict(zip(RATES, counts, strict=True)))
+            requests.requests += number
+            requests.fallbacks += fallbacks
             requests.processes = min(self._traffic.processes, requests.queries)
 
 
@@ -105,6 +112,7 @@ class Zipf:
     def __init__(self, chance: random.Random, traffic: Traffic, of: Sequence[Quality]) -> None:
         self._chance, self._traffic = chance, traffic
         self._bad = [bad(chance, quality, QUERIES) for quality in of]
+        self._bad[0]["fallback_rate"] |= set(range(traffic.frequent))
         self._seen: list[list[set[int]]] = [[set() for _ in range(traffic.processes)] for _ in of]
         self._again: list[list[set[int]]] = [[set() for _ in range(traffic.processes)] for _ in of]
         self._offset = chance.random()
@@ -123,9 +131,8 @@ class Zipf:
                 for seen, again in zip(self._seen, self._again, strict=True):
                     seen[process], again[process] = set(), set()
             place = self._chance.randrange(_POOL - each)
-            once, twice = set[int](), set[int]()
-            for query in pool[place : place + each]:
-                (twice if query in once else once).add(query)
+            times = Counter(pool[place : place + each])
+            once, twice = set(times), {query for query, number in times.items() if number > 1}
             # As in the route: a query stays with the candidate while its share grows.
             mine = {query for query in once if (points[query] + offset) % 1.0 < share}
             for requests, queries, faults, seen, again in zip(
@@ -138,6 +145,8 @@ class Zipf:
                 requests.repeated += len(second)
                 seen[process] |= new
                 again[process] |= second
+                requests.requests += sum(times[query] for query in queries)
+                requests.fallbacks += sum(times[query] for query in queries & faults["fallback_rate"])
                 requests.add(len(new), {rate: len(new & faulty) for rate, faulty in faults.items()})
 
 

@@ -29,6 +29,11 @@ WITHIN, LEVEL = 2 / 3, 0.005
 it back, however many looks there are. Also the level of all other tests."""
 
 
+MOST_FALLBACKS, MINIMUM_REQUESTS = 0.2, 200
+"""Share of fallbacks, among so many requests, that rolls a candidate back even if few queries make up for it.
+With Zipf traffic, one in 250 equal candidates fails by chance for that frequent ones."""
+
+
 @dataclass(frozen=True)
 class CanaryAnalysis:
     """Compares the candidate and the live release of one owner at the end of each round.
@@ -122,6 +127,12 @@ def problems(evidence: Evidence, rollout: Rollout, gate: Gate) -> Iterator[str]:
         if _is_above(both, limit, AT_LIMIT) and _is_above(both, limit * WITHIN, LEVEL):
             told = f"{queries} and {probed.of:.0f} probes" if probed.of else queries
             yield f"{_words(rate)} is {both.rate:.1%} of {told}, {allowed}"
+    users = evidence.candidate.requests
+    if users.of >= MINIMUM_REQUESTS and users.rate > max(MOST_FALLBACKS, rollout.maximum_fallback_rate):
+        yield (
+            f"{users.rate:.1%} of {users.of:.0f} requests were answered by a fallback, more than "
+            f"{max(MOST_FALLBACKS, rollout.maximum_fallback_rate):.1%}, perhaps for few different queries"
+        )
     yield from _quality(probes, gate, has_live=evidence.live is not None)
     if evidence.live is None:
         return

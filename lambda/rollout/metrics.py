@@ -19,6 +19,8 @@ METRICS: Mapping[str, str] = {
 PROCESSES = "CanaryProcesses"
 # 1 for each query that a process answers for the second time.
 REPEATED = "CanaryRepeated"
+# 1 for each request that the release's model did not answer, however often its query was asked.
+FALLBACK = "Fallback"
 # GetMetricStatistics returns at most 1,440 points; a period is a multiple of an hour for data older than 63
 # days (CloudWatch API reference). A rollout takes 34 days at most.
 _MOST_POINTS, _HOUR = 1_440, 3_600
@@ -52,11 +54,13 @@ class ReleaseMetrics:
         processes: that counted requests. Each counts a query once, so this is how often one query counts at
             most; 1 for probes.
         repeated: queries that a process answered at least twice; each process counts its own.
+        requests: fallbacks among all requests, equal ones too.
     """
 
     counts: Mapping[str, Count] = field(default_factory=dict)
     processes: float = 1.0
     repeated: float = 0.0
+    requests: Count = field(default_factory=Count)
 
     def __add__(self, other: ReleaseMetrics) -> ReleaseMetrics:
         names = {**self.counts, **other.counts}
@@ -104,7 +108,7 @@ class RouterMetrics:
         """Return the metrics of one release."""
         counts = {rate: self._total(release, metric) for rate, metric in METRICS.items()}
         processes, repeated = (self._total(release, metric).bad for metric in (PROCESSES, REPEATED))
-        return ReleaseMetrics(counts, max(processes, 1.0), repeated)
+        return ReleaseMetrics(counts, max(processes, 1.0), repeated, self._total(release, FALLBACK))
 
     def _total(self, release: str, metric: str) -> Count:
         """Return the sum and the number of a metric's values for one release."""

@@ -269,6 +269,24 @@ def test_neither_two_thirds_of_the_limit_nor_the_limit_itself_may_explain_a_brea
     assert scene.step(strict)["outcome"] == outcome
 
 
+@pytest.mark.parametrize(
+    ("requests", "fallbacks", "outcome"),
+    [(1_000, 210, "failed"), (1_000, 190, "waiting"), (190, 180, "waiting")],
+)
+def test_few_queries_that_are_many_requests_fail_a_release(
+    world: World, scene: RolloutScene, requests: int, fallbacks: int, outcome: str
+) -> None:
+    """Twenty frequent queries are a third of Zipf traffic, and 2 % of the different queries of a process."""
+    scene.step()
+    world.advance(DWELL)
+    scene.count(500, CanaryFallback=10)
+    scene.emit("Fallback", {1: fallbacks, 0: requests - fallbacks})
+    result = scene.step()
+    assert result["outcome"] == outcome
+    if outcome == "failed":
+        assert "21.0% of 1000 requests were answered by a fallback" in result["message"]
+
+
 def test_evidence_is_pooled_over_the_rounds(world: World, scene: RolloutScene) -> None:
     """Seven errors of 100 may be chance where 5 % are allowed; three rounds of them are not."""
     baking = replace(ROLLOUT, bake_seconds=3 * DWELL)

@@ -40,7 +40,7 @@ def test_any_rollout_can_be_read(seconds: int) -> None:
 def test_points_are_summed_up() -> None:
     metrics = RouterMetrics(CloudWatch(), "owner", 0, 3 * 3_600 - 60).of("release")
     assert metrics.of("fallback_rate") == Count(3, 30)
-    assert (metrics.processes, metrics.repeated) == (3, 3)
+    assert (metrics.processes, metrics.repeated, metrics.requests) == (3, 3, Count(3, 30))
 
 
 @pytest.mark.parametrize(
