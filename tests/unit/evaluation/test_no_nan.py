@@ -133,9 +133,12 @@ def test_no_report_and_no_message_of_an_evaluation(
 COUNTS = st.builds(Count, st.sampled_from([0.0, 1.0, 20.0]), st.sampled_from([20.0])) | st.just(Count())
 METRICS = st.builds(
     ReleaseMetrics,
-    st.dictionaries(st.sampled_from(["error_rate", "fallback_rate", "invalid_output_rate", WRONG]), COUNTS),
-    COUNTS,
-    st.sampled_from([1.0, 3.0]),
+    counts=st.dictionaries(
+        st.sampled_from(["error_rate", "fallback_rate", "invalid_output_rate", WRONG]), COUNTS
+    ),
+    processes=st.sampled_from([1.0, 3.0]),
+    repeated=st.sampled_from([0.0, 5.0]),
+    requests=COUNTS,
 )
 PROBED = st.builds(
     Probed,
