@@ -101,15 +101,18 @@ def say_needs(settings: Settings, project: Path, console: Terminal) -> None:
     try:
         report = preflight.check(settings, with_families=True, project=project)
     except OSError as error:
-        say(console, f"What job and gate need can't be checked: {error.filename}: {error.strerror}.")
+        say(
+            console,
+            f"Can't check whether the data is enough for job and gate: {error.filename}: {error.strerror}.",
+        )
         return
     dataset = settings.dataset
     given = (dataset.logs, dataset.queries, dataset.training, dataset.holdout)
     if any(is_s3(location) for location in given):
         say(
             console,
-            "What job and gate need of data in S3 is compared by the deployment, and of a copy by make "
-            f"dataset-check FILE=... FOR={settings.environment}.",
+            "Data in S3 is not checked here. The deployment checks whether it is enough for job and gate; to "
+            f"check a local copy, run make dataset-check FILE=... FOR={settings.environment}.",
         )
     for finding in report.by_weight():
         say(console, f"{finding.severity}: {finding}")

@@ -61,14 +61,16 @@ class Checked:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("file", type=Path, help="training rows (.jsonl), or raw queries (.txt, .csv, .jsonl)")
+    parser.add_argument(
+        "file", type=Path, help="training rows (.jsonl), or raw queries (.txt, .csv, .tsv, .jsonl)"
+    )
     parser.add_argument(
         "--holdout", type=Path, metavar="FILE", help="rows that the release is evaluated on (.jsonl)"
     )
     parser.add_argument(
         "--environment",
         metavar="NAME",
-        help="environment whose gate, student and labelling the data is for; by default only rules for all",
+        help="environment whose gate, student and labelling the data is for; by default only general rules",
     )
     parser.add_argument(
         "--method",

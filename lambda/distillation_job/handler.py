@@ -175,7 +175,7 @@ def _refuse_the_same_model(event: Event, bedrock: Any, spec: jobs.JobSpec) -> No
     if job and job["status"] in {"InProgress", "Completed"} and jobs.is_ours(bedrock, before, job):
         raise ResourceError(
             f"Job {spec.job_name} was not created: it would train the model of job {before.job_name} again, "
-            f"which an earlier version named. {earlier['Keep']}. To train it again, set distillation.nonce."
+            f"which an earlier version created. {earlier['Keep']}. To train it again, set distillation.nonce."
         )
 
 

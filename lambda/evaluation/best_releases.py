@@ -1,8 +1,8 @@
-"""The best releases so far on the questions of an evaluation, from the answers that they gave in their own.
+"""Find the best earlier release for each metric, by the answers that it gave in its own evaluation.
 
-Each release may be worse than the one before by the non-inferiority margin. Compared with the best one as
-well, no number of releases may lose more than that together. Answers are matched by query and scored by the
-present references, so a mended reference, or a few rows more, don't begin a new series.
+Each release may be worse than the one before by the non-inferiority margin. Comparing with the best one as
+well keeps many releases together from losing more than that. Answers are matched by query and scored by the
+present references, so references may be corrected and a few rows added.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def best_releases(
 ) -> tuple[dict[str, Scored], list[str]]:
     """Return the best other release by metric, and warnings about those that can't be compared.
 
-    The live release has no part in it, since it was asked again.
+    The live release is left out, since it was asked again.
     """
     candidate = next(one for one in scored if one.contender.name == CANDIDATE)
     live = {one.contender.digest for one in scored if one.contender.name == LIVE}

@@ -39,7 +39,7 @@ class Check:
         ok: whether the check passes.
         against: `threshold`, `chance`, or the contender that the candidate is compared with.
         reason: why the check fails; empty if it passes.
-        is_known: whether what is checked is known. If not, a failed check is no judgement of the candidate.
+        is_known: whether the value is known. If not, a failed check says nothing about the candidate.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Check:
 
 
 def asked(gate: Gate, candidate: Unasked, both: Unasked | None) -> list[Check]:
-    """Return the checks that enough hold-out questions could be asked for a decision.
+    """Return the checks whether enough hold-out questions could be asked.
 
     Args:
         gate: the gate's settings.
@@ -182,7 +182,7 @@ def _better(than: Comparison) -> Iterator[Check]:
         if not found.is_known:
             continue  # the threshold check fails for a metric without a value
         text = (
-            f"{_words(name)} is not surely less than that of {than.whose}: the difference is "
+            f"{_words(name)} is not clearly less than that of {than.whose}: the difference is "
             f"{found.value:+.3g}, or {found.high:+.3g} at worst (one-sided 95 % bound)"
         )
         yield _check(name, found, 0.0, MOST, ok=found.high < 0, against=than.against, reason=text)
@@ -204,7 +204,7 @@ def _not_worse(gate: Gate, than: Comparison) -> Iterator[Check]:
 
 
 def _by_ratio(gate: Gate, candidate: Mapping[str, Estimate], live: Mapping[str, Estimate]) -> Iterator[Check]:
-    """Yield the checks of latency and cost: refused only if surely higher, since load changes them."""
+    """Yield the checks of latency and cost: refused only if clearly higher, since load changes them."""
     for name in BY_RATIO:
         mine, theirs = candidate[name], live[name]
         if not (mine.is_known and theirs.is_known):

@@ -113,7 +113,7 @@ def _unasked(report: Report) -> str:
             known[_NAMES[name]] = f"{of}: {text(unasked.get('why'))}"
     if not known:
         return ""
-    note = "The calls failed, also when they were repeated. These questions have no part in the scores."
+    note = "The calls failed, even when they were repeated. The scores don't count these questions."
     return f'<h2>Could not be asked</h2><p class="note">{note}</p>{definitions(known)}'
 
 
@@ -130,8 +130,8 @@ def _checks(report: Report) -> str:
         rows.append([f"{text(check.get('name'))}<small>{against}</small>", found, between, bound, decision])
     head = ("Check", "Value", "95 % interval", "Limit", "OK")
     note = (
-        "Shares and weights are from 0 to 1, as in the settings of the gate. A comparison needs proof: its "
-        "interval's ends are one-sided bounds of 95 %."
+        "Shares and weights are from 0 to 1, as in the settings of the gate. In a comparison, the candidate "
+        "must pass even at the worse end of the interval, a one-sided 95 % bound."
     )
     shown = table("Checks of the gate", head, rows)
     return f'<h2>Checks of the gate</h2><p class="note">{note}</p>{shown}{_power(report)}'
@@ -199,8 +199,8 @@ def _side_by_side(report: Report) -> str:
     if compared:
         head.append("Candidate \N{MINUS SIGN} live")
         note += (
-            " Differences are paired by question, of those that both could be asked; their intervals end at "
-            "one-sided bounds of 95 %. Those of shares are in percentage points."
+            " Differences are paired by question, for questions that both were asked; the ends of their "
+            "intervals are one-sided 95 % bounds. Differences of shares are in percentage points."
         )
     return f'<h2>Side by side</h2><p class="note">{note}</p>{table("Metrics by contender", head, rows)}'
 

@@ -48,7 +48,7 @@ class CanaryAnalysis:
     probes: Probes | None = None
 
     def analyse(self, release: Release, live_share: Share | None, at: int) -> Analysis:
-        """Return what speaks against a release after its present round."""
+        """Return why a release must be rolled back after its present round, if it must."""
         metrics = RouterMetrics(self.cloudwatch, self.owner, release.rolling_since or release.step_at, at)
         live = live_share if live_share and live_share.digest != release.digest else None
         found = Probed.from_text(release.probed).against(live.digest if live else "")
@@ -115,7 +115,7 @@ class Evidence:
 
 
 def problems(evidence: Evidence, rollout: Rollout, gate: Gate) -> Iterator[str]:
-    """Yield everything that speaks against the candidate."""
+    """Yield each reason to roll the candidate back."""
     probes = evidence.probes.once()
     for rate, limit in rollout.maximum_rates.items():
         requests, probed = evidence.candidate.effective(rate), probes.candidate.of(rate)
@@ -145,16 +145,16 @@ def problems(evidence: Evidence, rollout: Rollout, gate: Gate) -> Iterator[str]:
     if _is_above(slower, 0.5, LEVEL):
         yield (
             f"its model takes more than {1 + rollout.latency_margin:.3g} times as long as that of the live "
-            f"release for {slower.bad:.0f} of {slower.of:.0f} probes, clearly for most"
+            f"release for {slower.bad:.0f} of {slower.of:.0f} probes, clearly more than half"
         )
 
 
 def _quality(probes: Probed, gate: Gate, *, has_live: bool) -> Iterator[str]:
     """Yield what is wrong with the answers to hold-out queries, by the gate's own limits.
 
-    So probes don't refuse what the gate has just passed on the same queries, but find an endpoint that does
-    not answer like the model that was evaluated. The gate counts all rows, and probes each family once, so
-    the share of wrong answers gets the gate's margin.
+    Probes find an endpoint that doesn't answer like the evaluated model; they must not refuse what the gate
+    has just passed on the same queries. The gate counts all rows, and probes count each family once, so the
+    share of wrong answers gets the gate's margin.
     """
     wrong = probes.candidate.of(WRONG)
     most = min(1 - gate.minimum_dominant_accuracy + gate.non_inferiority_margin, 1.0)

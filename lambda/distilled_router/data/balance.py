@@ -33,6 +33,6 @@ def imbalances(answers: Iterable[tuple[Collection[str], int]], labels: Iterable[
             yield f"no row has {label} as its largest label; add queries that need it"
         elif count > MOST_LABEL_SHARE * rows:
             yield (
-                f"{label} is the largest label of {count / rows:.0%} of the rows, better at most "
+                f"{label} is the largest label of {count / rows:.0%} of the rows, recommended at most "
                 f"{MOST_LABEL_SHARE:.0%}; add queries that need another, or remove some"
             )

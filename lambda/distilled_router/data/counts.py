@@ -35,7 +35,7 @@ def count_of(found: float | str, name: str) -> float:
     text = str(found).strip()
     if isinstance(found, str) and _IN_DOUBT.fullmatch(text):
         meant = f"write {text.replace('.', '')} or {text}0"
-        raise LineProblem("count", f"{name}: found {text!r}, a thousand or a fraction; {meant}")
+        raise LineProblem("count", f"{name}: found {text!r}, which may be thousands or a fraction; {meant}")
     value = value_of(found) if isinstance(found, str) else found
     if value is None or not 0 < value < _MOST_COUNT:
         raise LineProblem("count", f"{name}: found {shown(text)}, expected a number above 0, such as 12")

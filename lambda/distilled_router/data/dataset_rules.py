@@ -187,11 +187,11 @@ class _Holdout(_Rows):
         near = self._near_training()
         for line, text in near:
             place = f"training:{self._trained[text][0]}"
-            message = f"nearly the query of {place} ({shown(text)}); remove one of them"
+            message = f"a near duplicate of {place} ({shown(text)}); remove one of them"
             self._file.found(line, "near-contamination", message, "warning")
         if len(near) > MOST_NEAR_SHARE * self.usable:
             message = (
-                f"{len(near)} of {self.usable} rows are nearly queries of training, at most "
+                f"{len(near)} of {self.usable} rows are near duplicates of training queries, at most "
                 f"{MOST_NEAR_SHARE:.0%}: the scores would mean little; remove them from one of the files"
             )
             self._file.found(None, "contamination-share", message)

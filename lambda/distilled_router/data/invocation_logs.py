@@ -99,16 +99,12 @@ class Selection:
 
     def _query(self, texts: Sequence[str]) -> str:
         if len(texts) > 1 and self.template == QUERY_MARK:
-            raise LeftOut(
-                "several text blocks in the user's turn (dataset.log_query says where the query is)"
-            )
+            raise LeftOut("several text blocks in the user's turn (set dataset.log_query to mark the query)")
         query = _marked("\n".join(texts), self.template).strip()
         if not query:
             raise LeftOut("empty queries")
         if len(query) > (most := self.task.max_query_characters):
-            raise LeftOut(
-                f"queries of more than {most} characters (dataset.log_query says where the query is)"
-            )
+            raise LeftOut(f"queries of more than {most} characters (set dataset.log_query to mark the query)")
         return query
 
     def _weights(self, body: Any, begun: str) -> tuple[float, ...]:
@@ -146,7 +142,7 @@ def _record(line: bytes) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise LeftOut("lines that are not JSON", type(error).__name__) from error
     if not isinstance(record, dict) or record.get("schemaType") != _FORM:
-        raise LeftOut(f"lines that are no {_FORM}")
+        raise LeftOut(f"lines that are not of the type {_FORM}")
     return record
 
 
@@ -158,7 +154,7 @@ def _turns(body: Any) -> tuple[list[str], str]:
     """
     messages = _mapping(body).get("messages")
     if not isinstance(messages, list) or not messages:
-        raise LeftOut("requests that are no messages")
+        raise LeftOut("requests without messages")
     turns = [_mapping(message) for message in messages]
     if [turn.get("role") for turn in turns] not in (["user"], ["user", "assistant"]):
         raise LeftOut("conversations of several turns")
@@ -173,7 +169,7 @@ def _texts(content: Any) -> list[str]:
     blocks = [_mapping(block) for block in content] if isinstance(content, list) else []
     texts = [block.get("text") for block in blocks if "cachePoint" not in block]
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise LeftOut("requests that are not text only")
+        raise LeftOut("requests with more than text")
     return [str(text) for text in texts]
 
 

@@ -69,7 +69,7 @@ class TextFile:
         if not number:
             self.found(None, "empty", "found no line; is it the right file?")
         if returns:
-            message = f"found CRLF in {returns} lines in all; they are taken as LF"
+            message = f"found CRLF in {returns} lines; it is read as LF"
             self.found(first, "line-end", message, "warning")
 
     def found(self, line: int | None, rule: str, message: str, severity: Severity = "error") -> None:

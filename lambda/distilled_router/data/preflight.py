@@ -1,8 +1,8 @@
-"""Compare what the data can give with what job and gate need, before anything is paid for.
+"""Compare the data with what job and gate need, before anything is paid for.
 
-A file of rows has a hold-out file, whose rows are counted. Of raw queries a share is held out by whole
-families, so the split is tried with the queries alone, as if the teacher labelled all of them surely. It will
-leave some out, so the trial's hold-out set is the largest that there can be.
+Labelled rows have a hold-out file, whose rows are counted. Of raw queries a share is held out by whole
+families, so the split is tried as if the teacher labelled all of them. It will leave some out, so the trial's
+hold-out set is the largest possible one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from distilled_router.release.power import POWER, described, effective_rows, nee
 TRIED_QUERIES = 20_000
 # With a larger part of the queries in families that are never held out, this is told.
 MOST_NEVER_HELD_OUT = 0.10
-_OWN_HOLDOUT = "name a hold-out file of your own in dataset.holdout"
+_OWN_HOLDOUT = "provide a hold-out file of your own in dataset.holdout"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Needs:
 
 
 def check_queries(queries: int, needs: Needs, report: Report) -> bool:
-    """Add to the report what the number of different, usable raw queries shows; return whether it can do."""
+    """Check the number of different, usable raw queries; return whether there are enough."""
     least, share = least_rows(needs.method, needs.student), 1 - needs.holdout_share - needs.validation_share
     # Rounded first: 100 / (1 - 0.2) is a little more than 125.
     if queries < (wanted := ceil(round(least / share, 6))):
@@ -159,9 +159,10 @@ def check_power(sizes: Collection[int], needs: Needs, report: Report) -> None:
     if not rows or not needs.margin or passes(rows, needs.margin, needs.error_margin) >= POWER:
         return
     message = (
-        f"{described(rows, needs.margin, needs.error_margin)}. Have "
-        f"{needed_rows(needs.margin, needs.error_margin):,} independent rows, or larger margins than "
-        f"gate.non_inferiority_margin = {needs.margin:g} and gate.error_margin = {needs.error_margin:g}"
+        f"the hold-out set counts as {'at most ' if needs.holdout_share else ''}"
+        f"{described(rows, needs.margin, needs.error_margin)}. For {POWER:.0%}, provide "
+        f"{needed_rows(needs.margin, needs.error_margin):,} independent rows (similar queries count less) or "
+        f"raise gate.non_inferiority_margin ({needs.margin:g}) and gate.error_margin ({needs.error_margin:g})"
     )
     file = "queries" if needs.holdout_share else "holdout"
     report.add(Finding(file, None, "power", message, "warning"))
@@ -174,7 +175,7 @@ def shown(report: Report, needs: Needs) -> str:
         return ""
     return (
         f"Hold-out set: {'at most ' if needs.holdout_share else ''}{sum(sizes):,} rows in {len(sizes):,} "
-        f"families, as good as {described(effective_rows(sizes), needs.margin, needs.error_margin)}."
+        f"families count as {described(effective_rows(sizes), needs.margin, needs.error_margin)}."
     )
 
 
@@ -184,8 +185,8 @@ def _check_split_off(rows: int, queries: int, needs: Needs, report: Report) -> b
     share = f"labelling.holdout_share = {needs.holdout_share:g}"
     if not rows:
         message = (
-            f"no query can be held out: the {queries:,} are of one template or of a few, and a family with "
-            f"over a tenth of the hold-out set is never held out; {_OWN_HOLDOUT}"
+            f"no query can be held out: the {queries:,} share one template or a few, and a family with over "
+            f"a tenth of the hold-out set is never held out; {_OWN_HOLDOUT}"
         )
     elif rows < least:
         message = (

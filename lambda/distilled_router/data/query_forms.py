@@ -52,7 +52,7 @@ class Lines:
             message = f"found a JSON object ({shown(query)}) in a .txt file; name the file .jsonl"
             raise LineProblem("file-kind", message)
         if "\t" in query and any(map(is_number, query.split("\t"))):
-            message = f"found a number beside a tab ({shown(query)}), which few lines have; remove it"
+            message = f"found a number next to a tab ({shown(query)}), unlike in most lines; remove it"
             raise LineProblem("columns", message)
         return query, 1
 
@@ -119,7 +119,7 @@ class Table:
         used = {self.query, self.count}
         others = [name for place, name in enumerate(self.names) if place not in used]
         left_out = f"; left out: {', '.join(others[:5])}" if others else ""
-        return f"a table with {_NAMES[self.delimiter]}; {' and '.join(read)}{left_out}"
+        return f"a table separated by {_NAMES[self.delimiter]}; {' and '.join(read)}{left_out}"
 
 
 class Objects:
@@ -168,7 +168,7 @@ class Objects:
             return f"counts; the queries' traffic is read from {self.counted}"
         names = ", ".join(map(shown, sorted(self._unread)))
         return (
-            f"numbers in {names}, which are not read; call the queries' traffic {COUNTS[0]}" if names else ""
+            f"numbers in {names}, which are ignored; name the queries' traffic {COUNTS[0]}" if names else ""
         )
 
 
@@ -261,7 +261,7 @@ def _table(rows: Sequence[Sequence[str]], delimiter: str, labels: Collection[str
         query = texts[0]
     else:
         found = ", ".join(shown(cell.strip()) for cell in header[:5])
-        message = f"found a table with {_NAMES[delimiter]}, whose first line is {found}. {_REMEDY}"
+        message = f"found a table separated by {_NAMES[delimiter]}, whose first line is {found}. {_REMEDY}"
         raise LineProblem("columns", message)
     titles = [
         shown(cell.strip()) if has_header else f"column {place}" for place, cell in enumerate(header, 1)
@@ -319,7 +319,7 @@ def _refuse_labels(row: Collection[str], labels: Collection[str]) -> None:
     found = [name for name in ("messages", "weights") if name in row]
     if found or all(label in row for label in labels):
         message = (
-            f"found {found[0] if found else ', '.join(labels)} beside the query, which the teacher would be "
-            'paid to label again; for these labels write rows, with dataset.labels = "given", or remove them'
+            f"found {found[0] if found else ', '.join(labels)} next to the query, which the teacher would be "
+            'paid to label again; write rows with them and set dataset.labels = "given", or remove them'
         )
         raise LineProblem("labels", message)

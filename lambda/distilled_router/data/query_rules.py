@@ -160,9 +160,7 @@ class QueryCheck:
         most = max(self._queries, key=self.traffic)
         share = self.traffic(most) / sum(self._traffic.values())
         if share > _MOST_TRAFFIC:
-            message = (
-                f"{shown(most)} has {share:.0%} of the traffic; remove it if it is no query, but a total"
-            )
+            message = f"{shown(most)} has {share:.0%} of the traffic; remove it if it is a total, not a query"
             self._report.add(Finding("queries", None, "traffic", message, "warning"))
 
     def _most(self) -> str:

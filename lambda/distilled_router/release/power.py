@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 # One-sided error of the gate's tests: how often a candidate passes that is worse by exactly the margin.
 LEVEL = 0.05
-# Part of the cases in which a hold-out set should show what it is to show.
+# Share of the evaluations in which an equal candidate should pass, and a loss be found.
 POWER = 0.80
 # Part of the hold-out rows that one of two models answers rightly and the other wrongly. Measured with the
 # stand-in's students: 1 to 6 % if they saw different parts of data/training.jsonl, and 1 to 2 % on 1,000 rows
@@ -101,8 +101,8 @@ def passes(
 
     Args:
         rows: effective rows of the hold-out set.
-        margin: the non-inferiority margin of shares. So few rows that none shows less than it refuse even a
-            candidate whose output is always valid, as the release's.
+        margin: the non-inferiority margin of shares. With too few rows for it, even a candidate that answers
+            like the release is refused.
         error_margin: the margin of the mean absolute error.
         discordance: part of the rows that one of both answers rightly and the other wrongly.
         deviation: standard deviation of the difference of both errors.
@@ -113,10 +113,15 @@ def passes(
         >>> round(passes(200, margin=0.05, error_margin=0.02), 2)
         0.87
     """
-    if rows <= 0 or 1 - math.pow(LEVEL, 1 / rows) > margin:
+    if _are_too_few(rows, margin):
         return 0.0
     error = _NORMAL.cdf(error_margin * math.sqrt(rows) / deviation - _DEVIATIONS) if deviation else 1.0
     return accepted(rows, 0.0, margin, discordance) * error
+
+
+def _are_too_few(rows: float, margin: float) -> bool:
+    """Return whether even a candidate that answers like the release is refused."""
+    return rows <= 0 or 1 - math.pow(LEVEL, 1 / rows) > margin
 
 
 def refused_loss(
@@ -143,13 +148,20 @@ def described(
 
     Example:
         >>> described(200, 0.05, 0.02)
-        '200 independent rows: an equal candidate passes in 87 %, one worse by 5 points in 5 %; a loss of 3.5
-        points is refused in 80 %'
+        '200 independent rows: an equal candidate passes in 87 % of evaluations, one worse by 5 points in 5 %;
+        a loss of 3.5 points is refused in 80 %'
+        >>> described(40, 0.05, 0.02)
+        '40 independent rows: too few for any candidate to pass with a margin of 5 points'
     """
+    if _are_too_few(rows, margin):
+        return (
+            f"{rows:,.0f} independent rows: too few for any candidate to pass with a margin of "
+            f"{100 * margin:.3g} points"
+        )
     equal = passes(rows, margin, error_margin, discordance, deviation)
     worse = accepted(rows, margin, margin, discordance)
     return (
-        f"{rows:,.0f} independent rows: an equal candidate passes in {100 * equal:.0f} %, one worse by "
-        f"{100 * margin:.3g} points in {100 * worse:.0f} %; a loss of "
+        f"{rows:,.0f} independent rows: an equal candidate passes in {100 * equal:.0f} % of evaluations, "
+        f"one worse by {100 * margin:.3g} points in {100 * worse:.0f} %; a loss of "
         f"{100 * refused_loss(rows, margin, discordance):.2g} points is refused in {100 * POWER:.0f} %"
     )

@@ -49,7 +49,7 @@ def test_student_that_always_says_the_same_is_refused(court: Court) -> None:
     result = court.evaluate()
     assert court.metrics()["dominant_accuracy"]["value"] >= 0.8
     assert result["outcome"] == "failed"
-    assert "not surely less than that of the best constant answer" in result["message"]
+    assert "not clearly less than that of the best constant answer" in result["message"]
     assert "an answer that is always the same reaches 0.5" in result["message"]
 
 

@@ -428,7 +428,7 @@ def test_candidate_is_refused_unless_it_is_shown_to_be_better_than_a_constant_an
         found = [check.reason for check in checks(GATE, evidence(error=difference)) if not check.ok]
         assert bool(found) is refused
     assert found == [
-        "mean absolute error is not surely less than that of the static weights: the difference is -0.1, or "
+        "mean absolute error is not clearly less than that of the static weights: the difference is -0.1, or "
         "+0.01 at worst (one-sided 95 % bound)"
     ]
 

@@ -263,7 +263,7 @@ def test_queries_of_one_template_are_refused_before_they_are_paid(system: System
     system.put("".join(f"season {number} of a Danish crime series\n" for number in range(300)).encode())
     with pytest.raises(ResourceError, match="no query can be held out") as caught:
         system.send("Create", system.properties())
-    assert "name a hold-out file of your own in dataset.holdout" in str(caught.value)
+    assert "provide a hold-out file of your own in dataset.holdout" in str(caught.value)
     assert (list(system.folder.names()), system.states()) == ([], [])
 
 

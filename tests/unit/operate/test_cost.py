@@ -202,7 +202,7 @@ def test_the_estimate_is_shown_with_its_sources_and_the_limit(
 
 def test_data_in_s3_is_said_to_be_compared_by_the_deployment(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cost", "--environment", "prod"]) == 0
-    assert "What job and gate need of data in S3 is compared by the deployment" in capsys.readouterr().out
+    assert "Data in S3 is not checked here. The deployment checks" in capsys.readouterr().out
 
 
 def test_no_name_of_a_file_controls_the_terminal(

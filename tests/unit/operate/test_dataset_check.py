@@ -193,7 +193,10 @@ def test_log_export_is_taken_and_its_columns_are_named(check: Check, name: str) 
     rows = "\r\n".join([f"{query}\t{place}" for place, query in enumerate(QUERIES, start=1)])
     status, text = check(name, **{name.replace(".", "_"): f"\ufeffsearch\thits\r\n{rows}".encode()})
     assert status == 0, text
-    assert "columns: found a table with tabs; queries from 'search' and their traffic from 'hits'" in text
+    assert (
+        "columns: found a table separated by tabs; queries from 'search' and their traffic from 'hits'"
+        in text
+    )
 
 
 def test_text_of_a_file_is_no_markup(check: Check) -> None:

@@ -340,7 +340,7 @@ def test_candidate_that_is_slower_for_most_probes_is_rolled_back(
     told = (
         f"its model takes more than 1.5 times as long as that of the live release for {slower} of 1000 probes"
     )
-    assert problem == (f"{told}, clearly for most" if found else None)
+    assert problem == (f"{told}, clearly more than half" if found else None)
 
 
 def test_an_endpoint_that_hangs_is_not_asked_until_the_function_dies(

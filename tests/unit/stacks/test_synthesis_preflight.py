@@ -83,7 +83,7 @@ def test_file_without_a_query_stops_the_synthesis_with_the_reason(tmp_path: Path
     (tmp_path / "queries.txt").write_text("term\tsource\nred car\ttvr\na boat\ttvr\n", encoding="utf-8")
     with pytest.raises(SettingsError) as caught:
         preflight.enforce(changed(dataset=RAW), tmp_path)
-    assert "found a table with tabs, whose first line is 'term', 'source'" in str(caught.value)
+    assert "found a table separated by tabs, whose first line is 'term', 'source'" in str(caught.value)
 
 
 def test_objects_in_s3_are_left_to_the_deployment() -> None:

@@ -27,7 +27,7 @@ def test_crlf_is_one_warning_at_its_first_line() -> None:
     crlf = [line.replace(b"\n", b"\r\n") for line in training[40:]]
     (finding,) = check([*training[:40], *crlf], HOLDOUT).findings
     assert (finding.severity, finding.rule, finding.line) == ("warning", "line-end", 41)
-    assert "found CRLF in 60 lines in all; they are taken as LF" in finding.message
+    assert "found CRLF in 60 lines; it is read as LF" in finding.message
 
 
 def test_rows_with_crlf_are_checked_all_the_same() -> None:

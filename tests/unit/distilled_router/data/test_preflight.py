@@ -42,8 +42,8 @@ def test_share_that_holds_out_too_few_is_an_error() -> None:
 def test_queries_of_one_template_can_not_be_held_out() -> None:
     report = tried([f"season {number} of a Danish crime series" for number in range(3_000)])
     (message,) = messages(report, "examples")
-    assert message.startswith("no query can be held out: the 3,000 are of one template or of a few")
-    assert message.endswith("name a hold-out file of your own in dataset.holdout")
+    assert message.startswith("no query can be held out: the 3,000 share one template or a few")
+    assert message.endswith("provide a hold-out file of your own in dataset.holdout")
 
 
 def test_families_that_are_never_held_out_are_told() -> None:
@@ -98,7 +98,8 @@ def test_holdout_file_that_shows_too_little_is_told() -> None:
     few = replace(NEEDS, holdout_share=0, minimum_examples=0)
     report = check_dataset(good(100), HOLDOUT[:20], TASK, "distillation", needs=few)
     (message,) = messages(report, "power")
-    assert "Have 124 independent rows, or a larger gate.non_inferiority_margin" in message
+    assert "provide 167 independent rows" in message
+    assert "raise gate.non_inferiority_margin (0.05) and gate.error_margin (0.02)" in message
     assert sum(report.holdout_families) == 20
 
 
@@ -128,7 +129,7 @@ def test_balancing_is_told_before_labels_are_paid() -> None:
 
 def test_what_the_holdout_shows_is_said_in_words() -> None:
     report = tried(different(4_000))
-    assert shown(report, NEEDS).startswith("Hold-out set: at most 400 rows in 400 families, as good as 400 ")
+    assert shown(report, NEEDS).startswith("Hold-out set: at most 400 rows in 400 families count as 400 ")
     assert shown(Report(), NEEDS) == ""
 
 

@@ -91,8 +91,8 @@ def test_count_of_a_log_export_is_traffic_and_no_part_of_the_query(
         (
             TABLES["further columns"][0],
             "q.txt",
-            "found a table with commas; queries from 'query' and their traffic from 'hits'; left out: 'day', "
-            "'user'",
+            "found a table separated by commas; queries from 'query' and their traffic from 'hits'; left "
+            "out: 'day', 'user'",
         ),
         (TABLES["uniq -c"][0], "q.txt", "found counts before the queries, as uniq -c writes them"),
         (TABLES["weight"][0], "q.jsonl", "the queries' traffic is read from weight"),
@@ -138,7 +138,10 @@ def test_separator_that_may_be_a_point_is_asked_about() -> None:
     """1.234 is a thousand in one country and a fraction in another."""
     found, report = read("query;count\nred car;1.234\na boat;2.5\n", "q.csv")
     assert found == {"a boat": 2.5}
-    assert "found '1.234', a thousand or a fraction; write 1234 or 1.2340" in report.findings[0].message
+    assert (
+        "found '1.234', which may be thousands or a fraction; write 1234 or 1.2340"
+        in report.findings[0].message
+    )
 
 
 @pytest.mark.parametrize("number", range(5))
@@ -243,7 +246,7 @@ def test_line_that_fits_no_table_is_refused_alone() -> None:
 def test_table_that_begins_late_is_told_by_its_lines() -> None:
     found, report = read("\n".join([*["a dog"] * 100, "red car\t12"]))
     assert list(found) == ["a dog"]
-    assert "found a number beside a tab ('red car\\t12')" in report.findings[-1].message
+    assert "found a number next to a tab ('red car\\t12')" in report.findings[-1].message
 
 
 @pytest.mark.parametrize("value", ["many", [1], True, -1, 0])
@@ -263,7 +266,7 @@ def test_numbers_of_objects_that_are_not_read_are_told() -> None:
     rows = [{"id": 7, "query": "red car", "clicks": 12}, {"id": 8, "query": "a boat", "clicks": "3"}]
     found, report = read(rows, "q.jsonl")
     assert found == {"red car": 1, "a boat": 1}
-    assert warned(report) == "found numbers in 'clicks', which are not read; call the queries' traffic count"
+    assert warned(report) == "found numbers in 'clicks', which are ignored; name the queries' traffic count"
 
 
 def test_traffic_of_a_query_is_the_sum_of_its_lines() -> None:

@@ -40,9 +40,8 @@ def test_so_few_rows_refuse_even_a_candidate_that_never_differs(rows: int, ok: b
     found = means({"x": [0.0] * rows}, shares=["x"], paired=["x"], confidence=BOUNDS)["x"]
     assert (found.low >= -MARGIN) is ok
     assert (passes(rows, MARGIN, ERRORS) > 0) is ok
-    assert described(rows, MARGIN, ERRORS).startswith(
-        f"{rows} independent rows: an equal candidate passes in"
-    )
+    told = "an equal candidate passes in" if ok else "too few for any candidate to pass"
+    assert described(rows, MARGIN, ERRORS).startswith(f"{rows} independent rows: {told}")
 
 
 def test_a_small_margin_of_the_error_counts_as_well() -> None:
@@ -78,6 +77,6 @@ def test_a_family_says_less_than_as_many_single_rows() -> None:
 def test_the_words_tell_rows_margin_and_both_errors() -> None:
     text = described(200, MARGIN, ERRORS)
     assert text == (
-        "200 independent rows: an equal candidate passes in 87 %, one worse by 5 points in 5 %; a loss of "
-        "3.5 points is refused in 80 %"
+        "200 independent rows: an equal candidate passes in 87 % of evaluations, one worse by 5 points in "
+        "5 %; a loss of 3.5 points is refused in 80 %"
     )
