@@ -44,7 +44,7 @@ class LabellingProps(Props):
         gt=0,
         description="Maximum share of the training rows in which the same label has the largest weight. "
         "Rows above it are left out although their labels are paid for, those with the least agreement "
-        "first. A student learns less from them (docs/data.md). Default: 1, none is left out.",
+        "first; a student then learns less (docs/data.md). Default: 1, none is left out.",
     )
     holdout_share: float = Field(
         default=0.1,

@@ -26,8 +26,8 @@ class GateProps(Props):
     )
     minimum_balanced_accuracy: Fraction | None = Field(
         default=None,
-        description="Mean of the labels' accuracies; labels with fewer than 10 hold-out examples are one. "
-        "Default: no limit; in any case its confidence interval must be above that of a constant answer.",
+        description="Mean of the labels' accuracies; labels with fewer than 10 hold-out examples count as "
+        "one. Default: no limit, but it must be clearly higher than that of a constant answer.",
     )
     minimum_examples: int = Field(
         ge=1, description="Hold-out examples that must be evaluated for the scores to count."
@@ -52,9 +52,9 @@ class GateProps(Props):
     )
     not_worse: bool = Field(
         default=True,
-        description="Refuse a candidate unless it is shown not to be worse than the live release, and than "
-        "the best one before, by its kept answers: the one-sided 95 % bound of the difference must be "
-        "within the margin. Default: true.",
+        description="Refuse a candidate unless it is shown not to be worse than the live release and the "
+        "best earlier one: the one-sided 95 % bound of the difference must be within the margin "
+        "(docs/evaluation.md). Default: true.",
     )
     non_inferiority_margin: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.05,
@@ -174,14 +174,14 @@ class RolloutProps(Props):
         default=500,
         ge=0,
         le=500,
-        description="Hold-out queries sent to both candidate and live release in each round, from the whole "
-        "hold-out set in turn; their tokens are billed. With 0, neither quality nor latency is compared. "
+        description="Hold-out queries sent to both candidate and live release in each round, in turn from up "
+        "to 3,000 hold-out rows; their tokens are billed. With 0, neither quality nor latency is compared. "
         "Default: 500.",
     )
     non_inferiority_margin: Fraction = Field(
         default=0.02,
-        description="How much higher than the live release's each of these rates may be in the same period; "
-        "statistical uncertainty is added. Default: 0.02.",
+        description="How much higher each of these rates may be than the live release's since the rollout "
+        "began; clearly more, and the candidate is rolled back. Default: 0.02.",
     )
     latency_margin: float = Field(
         default=0.5,

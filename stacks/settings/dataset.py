@@ -73,15 +73,15 @@ class Dataset(Props):
 
     source: Literal["file", "s3", "invocation_logs"] = Field(
         description='"file": files in this project. "s3": objects in a versioned bucket. "invocation_logs": '
-        "what Bedrock logged of requests to a large model, as raw queries."
+        "requests to a large model that Bedrock logged, as raw queries."
     )
     labels: Literal["given", "teacher"] = Field(
         default="given",
         validate_default=True,
         description='"given": the rows contain the answers, or Bedrock\'s own teacher run creates them. '
         '"teacher": the deployment asks the teacher with its full prompt to label raw queries, keeps the '
-        "labels it agrees on, and splits off the hold-out set; see [labelling]. For invocation_logs, "
-        'use_logged_answers decides. Default: "given".',
+        "labels on which its answers agree, and splits off the hold-out set; see [labelling]. For "
+        'invocation_logs, use_logged_answers decides. Default: "given".',
     )
     training: Location | None = Field(
         default=None,
@@ -139,7 +139,7 @@ class Dataset(Props):
         default=None,
         validate_default=True,
         description="Hold-out rows for the evaluation, which are never trained on; written like training. "
-        "Optional for raw queries: then some of them are held out. Default: none.",
+        "Optional for raw queries: without it, some of them are held out. Default: none.",
     )
     training_version: str | None = Field(
         default=None,
@@ -161,8 +161,8 @@ class Dataset(Props):
     )
     holdout_in_digest: Annotated[str, StringConstraints(pattern=_COUNTED)] | None = Field(
         default=None,
-        description="Keeps a model whose name an earlier version made from training and hold-out data: the "
-        "hold-out set of that time. A deployment that would train the model again is refused and prints the "
+        description="Keeps a model of an earlier version, whose digest covers the hold-out set of that time: "
+        "this value names that set. A deployment that would train the model again is refused and prints the "
         "value. Remove it when you train another model. Default: none.",
         json_schema_extra={"x-allowed": "64 hex digits, or s3://bucket/key?versionId=version"},
     )
