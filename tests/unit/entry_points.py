@@ -81,6 +81,7 @@ SETTINGS = {
     "LABELLING_MACHINE_ARN": "",
     "BUCKET": "data",
     "BATCH_ROLE_ARN": "arn:aws:iam::000000000000:role/batch",
+    "TRAINING_KEY": "training.jsonl",
     "HOLDOUT_KEY": "holdout.jsonl",
     "GATE": json.dumps({"minimum_judge_score": 2.0, **GATE}),
     "BASE_MODEL": "",

@@ -109,13 +109,15 @@ def test_sample_queries_are_new_and_routable() -> None:
     assert all(len(query) <= TASK.max_query_characters and normalised(query) not in known for query in asked)
 
 
-def test_environment_differs_from_the_local_one_in_name_task_and_data_only() -> None:
+def test_environment_differs_from_the_local_one_in_little() -> None:
     folder = FOLDER / "environments"
     first, second = (
         tomllib.loads((each / "local.toml").read_text(encoding="utf-8")) for each in (ENVIRONMENTS, folder)
     )
     keys = first.keys() | second.keys()
-    assert {key for key in keys if first.get(key) != second.get(key)} == {"name", "task", "dataset"}
+    assert {key for key in keys if first.get(key) != second.get(key)} == {"name", "task", "dataset", "gate"}
+    limits = first["gate"].items() ^ second["gate"].items()
+    assert {name for name, _ in limits} == {"non_inferiority_margin"}  # a smaller hold-out set
     settings = load("local", folder)
     assert settings.task_folder == FOLDER
     assert settings.owner != load("local").owner

@@ -404,7 +404,7 @@ def test_a_folder_that_may_not_be_read_is_told_with_the_settings(s3: MemoryS3, o
 
 def test_memory_grows_with_queries_and_not_with_logs(s3: MemoryS3) -> None:
     body = packed([record(f"query {number}") for number in range(60)])
-    for number in range(120):
+    for number in range(400):
         s3.put_object(Bucket=BUCKET, Key=key(f"2026/11/{1 + number // 40:02}/12", f"{number}.gz"), Body=body)
 
     def peak(last: str) -> int:
@@ -415,7 +415,8 @@ def test_memory_grows_with_queries_and_not_with_logs(s3: MemoryS3) -> None:
         finally:
             tracemalloc.stop()
 
-    assert peak("2026-11-03") < 1.5 * peak("2026-11-01")
+    # Ten times the logs. How many objects are open at the peak is chance.
+    assert peak("2026-11-10") < 3 * peak("2026-11-01")
 
 
 # What is kept

@@ -139,12 +139,12 @@ def test_query_of_a_batch_ends_with_its_own_budget(bench: MakeBench) -> None:
 
 def test_latency_includes_the_wait_for_others_of_the_batch(bench: MakeBench) -> None:
     """16 queries run at a time; the metric `Latency` counts each from its own start."""
-    made = bench(Echo(seconds=0.1), TableDouble(LIVE_ROUTE))
+    made = bench(Echo(seconds=0.3), TableDouble(LIVE_ROUTE))
     answers = ask(made, *(f"query {number}" for number in range(32)), "query 31")
-    assert max(answer["latency_ms"] for answer in answers[:16]) < 190
-    assert min(answer["latency_ms"] for answer in answers[16:]) > 190
+    assert max(answer["latency_ms"] for answer in answers[:16]) < 590
+    assert min(answer["latency_ms"] for answer in answers[16:]) > 590
     assert answers[32]["latency_ms"] == answers[31]["latency_ms"]
-    assert max(max(blob["Latency"]) for blob in made.metrics() if "Latency" in blob) < 190
+    assert max(max(blob["Latency"]) for blob in made.metrics() if "Latency" in blob) < 590
 
 
 def test_functions_own_end_bounds_a_batch(bench: MakeBench) -> None:
