@@ -40,7 +40,7 @@ from distilled_router.env import CreateJobEnv, Env
 
 @dataclass(frozen=True, kw_only=True)
 class EarlierName:
-    """The name of a job by an earlier version, which counted something else in its digest.
+    """The name that an earlier version, whose digest covered more, gave to the job.
 
     Args:
         job_name: the name.

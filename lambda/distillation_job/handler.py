@@ -166,7 +166,7 @@ def check(event: Event, bedrock: Any, s3: Any, now: Callable[[], float] = time.t
 
 
 def _refuse_the_same_model(event: Event, bedrock: Any, spec: jobs.JobSpec) -> None:
-    """Raise ResourceError if the job would train a model again, whose job an earlier version has named."""
+    """Raise ResourceError if an earlier version, with another digest, has a job for the same model."""
     earlier = event.properties.get("Earlier")
     if not earlier or jobs.find(bedrock, spec.job_name):
         return

@@ -30,8 +30,8 @@ it back, however many looks there are. Also the level of all other tests."""
 
 
 MOST_FALLBACKS, MINIMUM_REQUESTS = 0.2, 200
-"""Share of fallbacks, among so many requests, that rolls a candidate back even if few queries make up for it.
-With Zipf traffic, one in 250 equal candidates fails by chance for that frequent ones."""
+"""Share of fallbacks, among so many requests, above which a candidate is rolled back even if a few frequent
+queries cause it. With Zipf traffic, one in 250 equal candidates reaches it by chance."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def problems(evidence: Evidence, rollout: Rollout, gate: Gate) -> Iterator[str]:
     if users.of >= MINIMUM_REQUESTS and users.rate > max(MOST_FALLBACKS, rollout.maximum_fallback_rate):
         yield (
             f"{users.rate:.1%} of {users.of:.0f} requests were answered by a fallback, more than "
-            f"{max(MOST_FALLBACKS, rollout.maximum_fallback_rate):.1%}, perhaps for few different queries"
+            f"{max(MOST_FALLBACKS, rollout.maximum_fallback_rate):.1%}, perhaps for a few frequent queries"
         )
     yield from _quality(probes, gate, has_live=evidence.live is not None)
     if evidence.live is None:

@@ -1,4 +1,4 @@
-"""Which queries this process has counted for the canary analysis of the current rollout."""
+"""Remember which queries this process has counted for the canary analysis of the current rollout."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ MOST = 20_000
 
 
 class Sight(Enum):
-    """What a query of a release is to this process: the first of all, another new one, or one again.
+    """How this process counts a query for a release: as its first, as another new one, or as a second time.
 
-    Later ones of the same query don't count.
+    Further repetitions don't count.
     """
 
     FIRST = 1
@@ -42,7 +42,7 @@ class FirstSights:
             self._candidates, self._seen = candidates, {}
 
     def count(self, release: str, query: str) -> Sight | None:
-        """Return as what a query counts for a release; None if it does not count."""
+        """Return how a query counts for a release; None if it does not count."""
         if not self._candidates:
             return None
         key = hash(query)

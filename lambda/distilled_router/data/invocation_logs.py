@@ -1,4 +1,4 @@
-"""Read the queries, and their answers, in what Bedrock logs of requests to its models.
+"""Read queries and answers from Bedrock's model invocation logs.
 
 A log object is gzip with one JSON record a line. Its key is `<folder>AWSLogs/<account>/
 BedrockModelInvocationLogs/<Region>/<year>/<month>/<day>/<hour>/<name>.gz`. A body of more than 100 KB is an
@@ -25,7 +25,7 @@ _FORM = "ModelInvocationLog"
 
 
 class LeftOut(Exception):  # noqa: N818 - an expected outcome, which is counted
-    """A record doesn't count. `reason` is one of few; `example` tells more about this one."""
+    """A record that doesn't count. `reason` is what many share; `example` describes this one."""
 
     def __init__(self, reason: str, example: str = "") -> None:
         super().__init__(reason)

@@ -1,4 +1,4 @@
-"""Find queries that are near duplicates or share a template, which hold-out and training must not.
+"""Find near duplicates and queries of one template, which must not be in both hold-out and training.
 
 Two queries are near duplicates if
 - they share three quarters of their words (Jaccard index of the two sets), ignoring order, a plural's `s`,
@@ -94,7 +94,7 @@ class _Query(NamedTuple):
                         yield text, _is_short(inner, text)
 
     def respelled(self, spelling: Spelling) -> Iterator[str]:
-        """Yield the texts that are this one's but for one letter or space."""
+        """Yield the texts that differ from this query's in one letter or space."""
         for words in self.wordings:
             if len(self.stems) > 1 or sum(map(len, words)) >= _LEAST_LETTERS:
                 yield from spelling.texts(words)

@@ -1,4 +1,4 @@
-"""Split queries into parts by families of similar queries, so that no query is nearly in two parts."""
+"""Split queries into parts by families of similar queries, so that parts share no near duplicates."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def split[Row](
         parts: what each part should get, by its name; the first one is served first.
         rest: name of the other rows' part.
         query, label: return a row's query and label.
-        seed: another one gives another order.
+        seed: decides the order.
     """
     grouped: dict[int, list[Row]] = defaultdict(list)
     for number, row in zip(numbers, rows, strict=True):

@@ -1,4 +1,4 @@
-"""What the words of a query mean for its sense: function words, requests, negations and opposites."""
+"""Lists of words that matter when queries are compared: function words, requests, negations, opposites."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence

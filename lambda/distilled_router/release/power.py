@@ -1,4 +1,4 @@
-"""What a hold-out set can show about a candidate, known before anything is paid for.
+"""Predict what a hold-out set can show about a candidate, before anything is paid for.
 
 The gate passes a candidate only if the one-sided 95 % bound of its paired difference to the live release is
 within the non-inferiority margin. So a candidate that is worse by the margin passes in 5 % of the cases, and

@@ -179,7 +179,7 @@ class Release:
 
     @property
     def has_passed(self) -> bool:
-        """Return whether the gate let it pass on the hold-out set that it was last to be evaluated on."""
+        """Return whether the release has passed the gate on the hold-out set of its last attempt."""
         return self.passed_on == self.holdout_key
 
 
