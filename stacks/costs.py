@@ -1,6 +1,7 @@
 """Convert an environment's settings into the input of the cost estimate."""
 
 from distilled_router.cost.estimate import Spec
+from distilled_router.data.split import trained_share
 from stacks.settings import Settings
 
 
@@ -18,7 +19,7 @@ def spec(settings: Settings) -> Spec:
         samples=labelling.samples if asks else 0,
         max_tokens=labelling.max_tokens if asks else 0,
         queries_per_shard=labelling.queries_per_shard if asks else 0,
-        trained_share=1 - held_out - labelling.validation_share if is_curated else 1.0,
+        trained_share=trained_share(held_out, labelling.validation_share) if is_curated else 1.0,
         epochs=hyperparameters.epoch_count if hyperparameters else 0,
         max_response_length=distillation.max_response_length or 0,
         synthesis=distillation.method == "distillation",

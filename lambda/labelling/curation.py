@@ -11,15 +11,13 @@ from distilled_router.data.conversation import normalised
 from distilled_router.data.labelling_plan import Plan
 from distilled_router.data.limits import HOLDOUT_ROWS, ROWS, VALIDATION_ROWS
 from distilled_router.data.similarity import Neighbours, families
-from distilled_router.data.split import Part, largest, shuffle_key, split
+from distilled_router.data.split import Part, largest, shuffle_key, split, traffic_share
 from distilled_router.task.task import Task
 from labelling.agreement import consensus
 
 TRAINING, VALIDATION, HOLDOUT = "training", "validation", "holdout"
 # Queries that are not trained on, although similar ones may be: the evaluation's slice of this name.
 TRAFFIC = "traffic"
-# Their number, as a part of the wanted hold-out rows.
-TRAFFIC_OF_HOLDOUT = 0.5
 _DISAGREE, _INVALID, _TOO_MANY = "the samples disagree", "no valid answer", "too many of"
 
 
@@ -210,7 +208,8 @@ def _split(
 
 def _take_traffic(parts: dict[str, list[Labelled]], agreed: Sequence[Labelled], plan: Plan) -> None:
     """Take some queries out of training, at random and without regard to families, as a part of their own."""
-    count = round(TRAFFIC_OF_HOLDOUT * plan.holdout_share * len(agreed))
+    share = traffic_share(plan.holdout_share, plan.validation_share)
+    count = min(HOLDOUT_ROWS[1], round(share * len(agreed)))
     drawn = sorted(parts[TRAINING], key=lambda one: shuffle_key(one.query, f"traffic {plan.labels}"))[:count]
     chosen = {one.query for one in drawn}
     parts[TRAFFIC] = drawn

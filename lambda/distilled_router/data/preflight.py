@@ -18,7 +18,7 @@ from typing import Self
 from distilled_router.data.findings import Finding, Report
 from distilled_router.data.limits import HOLDOUT_ROWS, least_rows
 from distilled_router.data.similarity import families
-from distilled_router.data.split import Part, largest, split
+from distilled_router.data.split import Part, largest, split, trained_share
 from distilled_router.release.power import POWER, described, effective_rows, needed_rows, passes
 
 # The split is tried with at most this many queries, spread evenly over all of them.
@@ -63,7 +63,8 @@ class Needs:
 
 def check_queries(queries: int, needs: Needs, report: Report) -> bool:
     """Check the number of different, usable raw queries; return whether there are enough."""
-    least, share = least_rows(needs.method, needs.student), 1 - needs.holdout_share - needs.validation_share
+    least = least_rows(needs.method, needs.student)
+    share = trained_share(needs.holdout_share, needs.validation_share)
     # Rounded first: 100 / (1 - 0.2) is a little more than 125.
     if queries < (wanted := ceil(round(least / share, 6))):
         message = f"found {queries} usable, different queries, at least {wanted}; add more"

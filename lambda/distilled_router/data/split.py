@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 # Largest share of the held-out rows that one family may have, so that no family dominates the evaluation.
 LARGEST_HELD_OUT = 0.1
+# Queries drawn at random beside the hold-out set: half as many as are held out, and half of the rest at most.
+_TRAFFIC_OF_HOLDOUT = _TRAFFIC_OF_REST = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,17 @@ def split[Row](
                 wanted[place, label(row)] -= 1
         found[place] += family
     return found
+
+
+def traffic_share(holdout_share: float, validation_share: float) -> float:
+    """Return the part of all queries that is drawn at random, without regard to families."""
+    rest = 1 - holdout_share - validation_share
+    return min(_TRAFFIC_OF_HOLDOUT * holdout_share, _TRAFFIC_OF_REST * rest)
+
+
+def trained_share(holdout_share: float, validation_share: float) -> float:
+    """Return the part of all queries that is trained on."""
+    return 1 - holdout_share - validation_share - traffic_share(holdout_share, validation_share)
 
 
 def largest(rows: int, share: float) -> float:

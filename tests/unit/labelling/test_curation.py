@@ -13,7 +13,9 @@ import pytest
 from benchmarks import similarity as benchmark
 from distilled_router.data.conversation import normalised
 from distilled_router.data.similarity import families
+from distilled_router.data.split import trained_share
 from labelling.curation import HOLDOUT, TRAFFIC, TRAINING, VALIDATION, Curated, curate
+from tests.unit.different import different
 from tests.unit.labelling.scenes import PLAN, TASK
 
 LOOKS = ("kite", "boat", "horse", "lantern", "bridge", "tractor", "violin", "market", "statue", "parrot")
@@ -69,6 +71,16 @@ def test_every_query_is_kept_or_has_a_reason() -> None:
 def test_threshold_of_agreement_is_a_setting(least: float, is_kept: bool) -> None:
     rows = [row("a doubtful query about boats", weights("audio"), weights("visual"))]
     assert ("a doubtful query about boats" in kept(curated(rows, minimum_agreement=least))) == is_kept
+
+
+@pytest.mark.parametrize(("holdout", "validation"), [(0.1, 0.0), (0.2, 0.1), (0.5, 0.3)])
+def test_so_many_queries_are_trained_on_as_is_said_before_labels_are_paid(
+    holdout: float, validation: float
+) -> None:
+    queries = different(1_000)
+    result = curated([sure(query) for query in queries], holdout_share=holdout, validation_share=validation)
+    trained = len(result.parts[TRAINING]) / len(queries)
+    assert trained == pytest.approx(trained_share(holdout, validation), abs=0.01)
 
 
 def test_no_family_is_in_two_parts() -> None:

@@ -250,9 +250,9 @@ def test_bad_queries_cost_nothing_and_publish_nothing(system: System, body: byte
 
 
 def test_queries_that_leave_too_few_to_train_on_are_refused_before_they_are_paid(system: System) -> None:
-    few = QUERIES.splitlines(keepends=True)[:111]
+    few = QUERIES.splitlines(keepends=True)[:117]
     system.put(b"".join(few))
-    with pytest.raises(ResourceError, match="found 111 usable, different queries, at least 112"):
+    with pytest.raises(ResourceError, match="found 117 usable, different queries, at least 118"):
         system.send("Create", system.properties())
     system.send("Create", system.properties(Holdout=HOLDOUT))
     assert system.states() == ["RUNNING"]

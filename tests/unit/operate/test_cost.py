@@ -121,7 +121,7 @@ def test_given_labels_cost_no_labelling(environment: Environment) -> None:
 
 def test_labels_of_the_teacher_cost_samples_and_leave_out_the_hold_out(environment: Environment) -> None:
     found = spec(environment(f"{RAW}\n[labelling]\nsamples = 5\nholdout_share = 0.25\n"))
-    assert (found.samples, found.trained_share) == (5, 0.75)
+    assert (found.samples, found.trained_share) == (5, 0.625)
     given = spec(environment(f'{RAW}holdout = "data/holdout.jsonl"\n'))
     assert given.trained_share == 1.0
 
@@ -143,7 +143,7 @@ def test_logged_queries_cost_labels_unless_their_answers_are_taken(environment: 
     taken = spec(environment(f"{LOGS}use_logged_answers = true\n"))
     assert (taken.samples, taken.max_tokens, taken.synthesis) == (0, 0, True)
     split = spec(environment(f"{LOGS}use_logged_answers = true\n".replace(HOLDOUT_LINE, "")))
-    assert split.trained_share == 0.9
+    assert split.trained_share == 0.85
 
 
 def test_provisioned_throughput_comes_with_the_price_that_the_settings_state(
