@@ -25,7 +25,7 @@ from tests.unit.distilled_router.data.row_scenes import HOLDOUT, TASK, WEIGHTS, 
 from tests.unit.hostile import HOSTILE, controls
 
 PROJECT = Path(__file__).parents[3]
-QUERIES = different(112)
+QUERIES = different(118)
 
 type Check = Callable[..., tuple[int, str]]
 
@@ -111,8 +111,8 @@ def test_raw_queries_are_told_from_rows(check: Check, first: bytes) -> None:
 
 
 def test_raw_queries_that_are_split_must_leave_enough_to_train_on(check: Check) -> None:
-    text = "\n".join(QUERIES[:111]).encode()
-    assert "found 111 usable, different queries, at least 112" in check("queries.txt", queries_txt=text)[1]
+    text = "\n".join(QUERIES[:117]).encode()
+    assert "found 117 usable, different queries, at least 118" in check("queries.txt", queries_txt=text)[1]
     assert check("queries.txt", "--holdout", "held.jsonl", held_jsonl=HOLDOUT)[0] == 0
 
 
