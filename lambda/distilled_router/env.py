@@ -77,8 +77,12 @@ class Env(_Frozen):
         return type(self)(**{name: getattr(self, name) for name in _kinds(type(self))} | values)
 
     def variables(self) -> dict[str, str]:
-        """Return the variables by name, in alphabetical order."""
-        found = {variable: _text(getattr(self, name)) for name, variable in self.names().items()}
+        """Return the variables by name, in alphabetical order; fields with their default are left out."""
+        found = {
+            variable: _text(value)
+            for name, variable in self.names().items()
+            if (value := getattr(self, name)) != getattr(type(self), name, None)
+        }
         return dict(sorted(found.items()))
 
     @classmethod
@@ -168,6 +172,18 @@ class EvaluationEnv(Env):
     slice_queries: int
     outage_minutes: float
     judge: str
+
+
+class TrainHeadEnv(EvaluationEnv):
+    """The variables of TrainHead, by the names of the settings.
+
+    Attributes:
+        margin_error: how much larger the mean absolute error may become by the head's answers.
+        margin_dominant: how much smaller the share of right dominant labels may become.
+    """
+
+    margin_error: float
+    margin_dominant: float
 
 
 class GradeAnswersEnv(Env):
@@ -313,6 +329,9 @@ class RouterEnv(Env):
     Attributes:
         base_prices, student_prices: US dollars for a million tokens of input and of output, "0.035 0.14";
             empty where the price is unknown.
+        head_mode: `off`, `last_resort` or `first`.
+        head_bucket: holds the classification heads; empty where they are off.
+        explore_share: share of the queries that the head accepts and the student answers.
     """
 
     table_name: str
@@ -329,6 +348,9 @@ class RouterEnv(Env):
     route_seconds: float
     log_queries: bool
     tracing: bool
+    head_mode: str = "off"
+    head_bucket: str = ""
+    explore_share: float = 0.0
 
 
 def _kinds(cls: type[_Frozen]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from router.allowances import Allowances, RefusedError
 from router.breaker import Breaker, Result
 from router.budget import Budget, OutOfTimeError, jitter
 
-DISTILLED, BASE, STATIC = "distilled", "base", "static"
-"""Sources of weights in their order; static weights need no model."""
+DISTILLED, BASE, HEAD, STATIC = "distilled", "base", "head", "static"
+"""Sources of weights. The classification head and static weights need no model."""
 
 # With less than this share of the budget left, no model answers in time: asking would only cost tokens.
 LEAST_PART = 0.1

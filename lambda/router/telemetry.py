@@ -51,6 +51,10 @@ class Trace:
     route_errors: list[int] = field(default_factory=list)
     distilled: Outcome | None = None
     base: Outcome | None = None
+    # Whether the release's classification head was loaded.
+    has_head: bool = False
+    # Mean absolute difference between the weights of head and student; None unless both answered.
+    difference: float | None = None
     # As what the query counts for the rollout's canary analysis; None if it does not count.
     sight: Sight | None = None
     # Calls to AWS services, in their order.

@@ -25,6 +25,14 @@ _POINTS = _INEXACT
 
 
 @dataclass(frozen=True, slots=True)
+class HeadFile:
+    """A release's classification head: the key of its file in the data bucket, and the file's SHA-256 (hex)."""
+
+    key: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Share:
     """A release's model endpoint and its share of the requests.
 
@@ -33,12 +41,14 @@ class Share:
         endpoint: ARN of the deployment or the provisioned throughput.
         share: part of the requests, 0 to 1.
         expires_at: epoch second at which a candidate's share ends; None for the live release.
+        head: the release's classification head; None if it has none.
     """
 
     digest: str
     endpoint: str
     share: float
     expires_at: int | None = None
+    head: HeadFile | None = None
 
     def counts(self, now: float) -> bool:
         """Return whether the share has not expired at `now` (epoch seconds)."""
@@ -47,12 +57,16 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The route item. The empty route, `Route()`, sends every request to the base model."""
+    """The route item. The empty route, `Route()`, sends every request to the base model.
+
+    `head_off` is an operator's switch: routers then use no classification head.
+    """
 
     version: int = 0
     shares: tuple[Share, ...] = ()
     updated_at: int = 0
     reason: str = ""
+    head_off: bool = False
     # What is wrong with the item that the route was read from; never written back.
     problem: str | None = field(default=None, compare=False)
     # The version in the item, whatever a person made of it; a writer replaces the item that it has read.
@@ -85,6 +99,7 @@ class Route:
             shares=tuple(share for share in read if share is not None),
             updated_at=updated_at or 0,
             reason=str(item.get("reason", "")),
+            head_off=item.get("head_off") is True,
             problem=f"malformed shares dropped, at {', '.join(dropped)}" if dropped else None,
             stored=stored,
         )
@@ -104,12 +119,15 @@ class Route:
             }
             if share.expires_at is not None:
                 entry["expires_at"] = Decimal(share.expires_at)
+            if share.head is not None:
+                entry["head"] = {"key": share.head.key, "sha256": share.head.sha256}
             shares.append(entry)
         return {
             "version": Decimal(self.version),
             "shares": shares,
             "updated_at": Decimal(self.updated_at),
             "reason": self.reason,
+            **({"head_off": True} if self.head_off else {}),
         }
 
     @property
@@ -162,11 +180,22 @@ def _share(entry: object) -> Share | None:
         return None
     if part is None or not 0 <= part <= 1:
         return None
+    head = _head(entry.get("head"))
     if "expires_at" not in entry:
-        return Share(digest, endpoint, part)
+        return Share(digest, endpoint, part, head=head)
     end = whole(entry["expires_at"])
     # A candidate with an unreadable expiry must not be taken for the live release.
-    return None if end is None else Share(digest, endpoint, part, end)
+    return None if end is None else Share(digest, endpoint, part, end, head)
+
+
+def _head(entry: object) -> HeadFile | None:
+    """Return a head from its map, or None: a share without a head still serves."""
+    if not isinstance(entry, Mapping):
+        return None
+    key, sha256 = entry.get("key"), entry.get("sha256")
+    if not isinstance(key, str) or not key or not isinstance(sha256, str) or not sha256:
+        return None
+    return HeadFile(key, sha256)
 
 
 def _number(value: object) -> float | None:

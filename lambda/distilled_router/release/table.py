@@ -92,6 +92,8 @@ class Release:
         passed_on: key of the hold-out set on which the gate last let the release pass.
         passed: scores, report and warnings of that evaluation, its attempt and its seal, as JSON.
         reevaluating: whether the attempt evaluates the live release again, on another hold-out set.
+        head, head_sha256: key of the classification head's file in the data bucket, and the file's SHA-256;
+            empty if the release has no head.
         scores: the candidate's scores by metric as JSON; empty until it is evaluated.
         warnings: what the evaluation warns of, which stays true when the release is live.
     """
@@ -122,6 +124,8 @@ class Release:
     passed_on: str = ""
     passed: str = field(default="", repr=False)
     reevaluating: bool = False
+    head: str = ""
+    head_sha256: str = ""
     scores: str = ""
     warnings: str = ""
 
