@@ -54,10 +54,14 @@ def test_owner_is_the_service_that_powertools_logs() -> None:
 
 
 def test_other_fields_are_variables_of_their_names() -> None:
-    variables = ExampleEnv(**VALUES).variables()
+    variables = ExampleEnv(**VALUES, judge="nova").variables()
     expected = {name.upper() for name in (*VALUES, "judge")} - {"OWNER"} | {"POWERTOOLS_SERVICE_NAME"}
     assert variables.keys() == expected
     assert variables["TAGS"] == '{"cost": "7", "team": "search"}'
+
+
+def test_field_with_its_default_is_no_variable() -> None:
+    assert "JUDGE" not in ExampleEnv(**VALUES).variables()
 
 
 @pytest.mark.parametrize(
