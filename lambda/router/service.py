@@ -153,8 +153,7 @@ class Router:
         return trace
 
     def _see(self, trace: Trace) -> None:
-        # A query that was not answered because of its caller's use says nothing about the release.
-        if trace.release and not trace.is_of_the_caller:
+        if trace.release and trace.counts_for_canary:
             trace.sight = self._sights.count(trace.release, trace.query)
 
     def _answer(self, trace: Trace) -> dict[str, Any]:

@@ -17,10 +17,15 @@ from aws_lambda_powertools.metrics import EphemeralMetrics
 from distilled_router.env import METRICS_NAMESPACE, RouterEnv
 from router.costs import Costs
 from router.first_sights import Sight
-from router.sources import BASE, DISTILLED, OF_THE_CALLER, STATIC, Outcome
+from router.sources import BASE, DISTILLED, HEAD, OF_THE_CALLER, STATIC, Outcome
 from router.xray import Span
 
-_UNITS = {"Latency": "Milliseconds", "ModelLatency": "Milliseconds", "CostUsd": "None"}
+_UNITS = {
+    "Latency": "Milliseconds",
+    "ModelLatency": "Milliseconds",
+    "CostUsd": "None",
+    "HeadDifference": "None",
+}
 
 
 class Note(NamedTuple):
@@ -71,6 +76,16 @@ class Trace:
     def is_of_the_caller(self) -> bool:
         """Return whether the intended model did not answer because of its caller's use."""
         return self.reason in OF_THE_CALLER
+
+    @property
+    def is_by_head(self) -> bool:
+        """Return whether the classification head answered first, so that no model was asked."""
+        return self.source == HEAD and self.reason is None
+
+    @property
+    def counts_for_canary(self) -> bool:
+        """Return whether the answer says something about the release's model."""
+        return not self.is_of_the_caller and not self.is_by_head
 
     @property
     def is_static_for_the_caller(self) -> bool:
@@ -185,23 +200,25 @@ class Telemetry:
         release = trace.release or BASE
         asked, outcome = (DISTILLED, trace.distilled) if trace.release else (BASE, trace.base)
         outcome = outcome or Outcome(called=False)
+        of = (release, trace.source)
         # 0 or 1 for each query, so that the average is a rate.
-        yield from (
-            ((release, trace.source), name, value)
-            for name, value in (
-                ("Requests", 1),
-                ("CallerFallback", trace.is_of_the_caller),
-                ("RouterErrors", trace.errors > 0),
-                ("CacheHits", trace.cached),
-                ("InvalidOutput", outcome.invalid),
-                ("Latency", round(trace.latency_ms, 3)),
-            )
-        )
+        yield of, "Requests", 1
+        yield of, "CallerFallback", trace.is_of_the_caller
+        yield of, "RouterErrors", trace.errors > 0
+        yield of, "CacheHits", trace.cached
+        # The rates of a model are of the queries that the head left to it.
+        if not trace.is_by_head:
+            yield of, "InvalidOutput", outcome.invalid
+        yield of, "Latency", round(trace.latency_ms, 3)
         # A caller's own use says nothing about the models, and must not dilute what others' queries say.
-        if not trace.is_of_the_caller:
-            yield (release, trace.source), "Fallback", trace.source != DISTILLED
+        if not trace.is_of_the_caller and not trace.is_by_head:
+            yield of, "Fallback", trace.source != DISTILLED
         if not trace.is_static_for_the_caller:
-            yield (release, trace.source), "StaticAnswers", trace.source == STATIC
+            yield of, "StaticAnswers", trace.source == STATIC
+        if trace.release and trace.has_head:
+            yield of, "HeadAnswers", trace.is_by_head
+        if trace.difference is not None:
+            yield of, "HeadDifference", trace.difference
         if trace.sight is Sight.AGAIN:
             yield (release, ""), "CanaryRepeated", 1
         elif trace.sight:

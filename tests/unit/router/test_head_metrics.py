@@ -1,0 +1,145 @@
+"""What a request counts for when a classification head may have answered it."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aws_lambda_powertools import Logger
+
+from router.first_sights import Sight
+from router.sources import BASE, DISTILLED, HEAD, STATIC, Outcome
+from router.telemetry import Telemetry, Trace
+from tests.unit.router.doubles import router_env
+
+Capture = pytest.CaptureFixture[str]
+
+INVALID, THROTTLED, DENIED, OVER, INTERNAL = (
+    "invalid_output",
+    "throttled",
+    "denied",
+    "over_allowance",
+    "internal",
+)
+STUDENT_FAILED = {DISTILLED: INVALID}
+BOTH_THROTTLED = {DISTILLED: THROTTLED, BASE: THROTTLED}
+BASE_DENIED = {DISTILLED: THROTTLED, BASE: DENIED}
+
+RATES = ("Fallback", "CallerFallback", "StaticAnswers", "InvalidOutput", "CanaryFallback")
+# Source, reason, failures: the values of the rates; None for a rate that has no value.
+TABLE: list[tuple[str, str | None, dict[str, str], tuple[int | None, ...]]] = [
+    (DISTILLED, None, {}, (0, 0, 0, 0, 0)),
+    (DISTILLED, INTERNAL, {HEAD: "RuntimeError"}, (0, 0, 0, 0, 0)),
+    (HEAD, None, {}, (None, 0, 0, None, None)),
+    (HEAD, INVALID, STUDENT_FAILED, (1, 0, 0, 1, 1)),
+    (HEAD, INTERNAL, {DISTILLED: "RuntimeError"}, (1, 0, 0, 0, 1)),
+    (HEAD, THROTTLED, BOTH_THROTTLED, (None, 1, 0, 0, None)),
+    (HEAD, OVER, {DISTILLED: OVER, BASE: OVER}, (None, 1, 0, 0, None)),
+    (HEAD, THROTTLED, BASE_DENIED, (None, 1, 0, 0, None)),
+    (BASE, INVALID, STUDENT_FAILED, (1, 0, 0, 1, 1)),
+    (BASE, THROTTLED, {DISTILLED: THROTTLED}, (None, 1, 0, 0, None)),
+    (STATIC, INVALID, {**STUDENT_FAILED, BASE: THROTTLED}, (1, 0, 1, 1, 1)),
+    (STATIC, INTERNAL, {"router": "RuntimeError"}, (1, 0, 1, 0, 1)),
+    (STATIC, THROTTLED, BOTH_THROTTLED, (None, 1, None, 0, None)),
+    (STATIC, THROTTLED, BASE_DENIED, (None, 1, 1, 0, None)),
+]
+
+
+def written(capsys: Capture, *traces: Trace) -> list[dict[str, Any]]:
+    """Return the documents of a request."""
+    capsys.readouterr()
+    env = router_env()
+    # A logger keeps the stream of its first use, and pytest has another one in each test.
+    Telemetry(env, Logger(service=f"{env.owner}-{uuid4()}")).finished(traces, "request-1")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return [line for line in lines if "_aws" in line]
+
+
+def trace(source: str, reason: str | None, failures: dict[str, str], **changes: Any) -> Trace:
+    """Return what happened to a query of a release in a rollout."""
+    found = Trace("dog", release="aaaaaaaaaaaa", source=source, reason=reason, failures=failures, **changes)
+    if failures.get(DISTILLED) and not found.cached:
+        found.distilled = Outcome(reason=failures[DISTILLED])
+    if found.counts_for_canary:
+        found.sight = Sight.NEW
+    return found
+
+
+def values(documents: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the only value of each metric."""
+    found = {
+        metric["Name"]: document[metric["Name"]]
+        for document in documents
+        for metric in document["_aws"]["CloudWatchMetrics"][0]["Metrics"]
+    }
+    assert {len(each) for each in found.values()} == {1}
+    return {name: each for name, (each,) in found.items()}
+
+
+@pytest.mark.parametrize(("source", "reason", "failures", "rates"), TABLE)
+def test_rates_are_of_what_the_head_left_to_the_models(
+    capsys: Capture, source: str, reason: str | None, failures: dict[str, str], rates: tuple[int | None, ...]
+) -> None:
+    for cached, has_head, difference in product((False, True), (False, True), (None, 0.03)):
+        found = values(
+            written(
+                capsys,
+                trace(source, reason, failures, cached=cached, has_head=has_head, difference=difference),
+            )
+        )
+        expected = dict(zip(RATES, rates, strict=True))
+        if cached and expected["InvalidOutput"]:
+            expected["InvalidOutput"] = 0  # counted when the model answered
+        assert {name: found.get(name) for name in RATES} == expected
+        assert (found["Requests"], found["CacheHits"], found["RouterErrors"]) == (1, cached, 0)
+        assert "Latency" in found
+        assert found.get("HeadAnswers") == (int(source == HEAD and not reason) if has_head else None)
+        assert found.get("HeadDifference") == difference
+        assert ("CanaryErrors" in found) == (expected["CanaryFallback"] is not None)
+
+
+def test_answers_of_the_head_are_a_source_of_the_release(capsys: Capture) -> None:
+    (blob,) = written(capsys, trace(HEAD, None, {}, has_head=True))
+    (directive,) = blob["_aws"]["CloudWatchMetrics"]
+    assert directive["Dimensions"] == [["service"], ["service", "release"], ["service", "source"]]
+    assert (blob["release"], blob["source"], blob["HeadAnswers"]) == ("aaaaaaaaaaaa", "head", [1])
+    assert "Fallback" not in blob
+    assert "InvalidOutput" not in blob
+
+
+def test_average_of_head_answers_is_the_coverage(capsys: Capture) -> None:
+    """A batch: three by the head, one of them as last resort, and an explored one."""
+    documents = written(
+        capsys,
+        *(trace(HEAD, None, {}, has_head=True) for _ in range(2)),
+        trace(HEAD, INVALID, STUDENT_FAILED, has_head=True),
+        trace(DISTILLED, None, {}, has_head=True, difference=0.25),
+    )
+    found = [answer for blob in documents for answer in blob.get("HeadAnswers", [])]
+    assert sorted(found) == [0, 0, 1, 1]
+    fallbacks = [value for blob in documents for value in blob.get("Fallback", [])]
+    assert sorted(fallbacks) == [0, 1]
+    (explored,) = [blob for blob in documents if "HeadDifference" in blob]
+    (directive,) = explored["_aws"]["CloudWatchMetrics"]
+    assert {"Name": "HeadDifference", "Unit": "None"} in directive["Metrics"]
+    assert (explored["source"], explored["HeadDifference"]) == (DISTILLED, [0.25])
+
+
+def test_request_without_a_release_has_no_head_answers(capsys: Capture) -> None:
+    documents = written(capsys, Trace("dog", source=BASE, reason="no_release", has_head=True))
+    assert "HeadAnswers" not in values(documents)
+
+
+def test_documents_without_a_head_are_the_same_to_the_byte(capsys: Capture) -> None:
+    """They were written by a router that knows no head."""
+    without = (trace(*row[:3], cached=cached) for row in TABLE if row[0] != HEAD for cached in (False, True))
+    found = [
+        json.dumps({**blob, "_aws": {**blob["_aws"], "Timestamp": 0}})
+        for each in without
+        for blob in written(capsys, each)
+    ]
+    assert found == Path(__file__).with_name("metrics_without_head.jsonl").read_text().splitlines()
