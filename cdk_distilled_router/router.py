@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 
 import aws_cdk as cdk
 import jsii
@@ -14,6 +15,7 @@ from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
@@ -21,15 +23,28 @@ from cdk_distilled_router.common.callers import REQUESTS
 from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
 from cdk_distilled_router.common.nag import acknowledge
-from cdk_distilled_router.props import RouterProps
+from cdk_distilled_router.props import HeadProps, RouterProps
 from distilled_router.cost.prices import PriceError, Prices
 from distilled_router.env import RouterEnv
-from distilled_router.release.route import ROUTE, item_key
+from distilled_router.release.route import HEAD_FILE, ROUTE, item_key, releases_folder
 
 # An HTTP API gives up after 30 s, and the CDK allows 29; the router's time budget is smaller.
 INTEGRATION_TIMEOUT = cdk.Duration.seconds(29)
 BATCH_PATH = "/routes"
 DESCRIPTION = "Weighs the channels of a video search query"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSource:
+    """Where the releases' classification heads are, and how the router uses them.
+
+    Args:
+        bucket: the bucket that the releases write their reports to.
+        props: mode, and the share of queries by which head and student are compared.
+    """
+
+    bucket: s3.IBucket
+    props: HeadProps = field(default_factory=HeadProps)
 
 
 class Router(Construct):
@@ -53,6 +68,7 @@ class Router(Construct):
         student: str,
         props: RouterProps,
         model_key: kms.IKey | None = None,
+        heads: HeadSource | None = None,
         hosting: Hosting = DEFAULT,
     ) -> None:
         """Declare function, alias and API.
@@ -63,12 +79,17 @@ class Router(Construct):
             student: base model of the releases, for the price of their tokens.
             props: base model, time budgets, caches and limits.
             model_key: customer managed key of the models, if they have one.
+            heads: where classification heads are. Default: the router uses none.
             hosting: VPC, key and log retention.
         """
         super().__init__(scope, construct_id)
         self._props, self._hosting = props, hosting
-        self.role = may.function_role(self, "Role", _permissions(owner, table, props.base_model, model_key))
-        self.function = self._function(_variables(owner, table, student, props))
+        heads = None if heads is None or heads.props.is_off else heads
+        permissions = _permissions(owner, table, props.base_model, model_key)
+        if heads:
+            permissions += _reading_heads(self, owner, heads.bucket)
+        self.role = may.function_role(self, "Role", permissions)
+        self.function = self._function(_variables(owner, table, student, props, heads))
         self.alias = lambda_.Alias(self, "Live", alias_name="live", version=self.function.current_version)
         self.api = self._api(owner)
 
@@ -178,9 +199,17 @@ class AccessLogs:
         return aws_apigateway.AccessLogFormat.custom(json.dumps(fields))
 
 
-def _variables(owner: str, table: dynamodb.ITable, student: str, props: RouterProps) -> RouterEnv:
+def _variables(
+    owner: str, table: dynamodb.ITable, student: str, props: RouterProps, heads: HeadSource | None
+) -> RouterEnv:
     """Return the function's variables; properties of the router keep their names."""
     settings = {name: value for name, value in props if name in RouterEnv.names()}
+    if heads:
+        settings |= {
+            "head_mode": heads.props.mode,
+            "head_bucket": heads.bucket.bucket_name,
+            "explore_share": heads.props.explore_share,
+        }
     return RouterEnv(
         owner=owner,
         table_name=table.table_name,
@@ -216,6 +245,14 @@ def _permissions(
             {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [item_key(owner, ROUTE)]}},
         ),
         *_decrypting(table.encryption_key, model_key),
+    ]
+
+
+def _reading_heads(scope: Construct, owner: str, bucket: s3.IBucket) -> list[may.Permission]:
+    """Return what reading the heads of an owner's releases needs, and nothing else of their reports."""
+    return [
+        may.objects(bucket, scope, ["GetObject"], [f"{releases_folder(owner)}*/{HEAD_FILE}"]),
+        may.encrypted(bucket.encryption_key, "s3", write=False),
     ]
 
 

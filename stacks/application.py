@@ -96,7 +96,14 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
         env=env,
     )
     router = RouterStack(
-        app, f"{name}-router", settings=settings, hosting=hosting, table=release.table, key=data.key, env=env
+        app,
+        f"{name}-router",
+        settings=settings,
+        hosting=hosting,
+        table=release.table,
+        bucket=data.bucket,
+        key=data.key,
+        env=env,
     )
     operations = OperationsStack(
         app,

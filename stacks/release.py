@@ -63,6 +63,7 @@ class ReleaseStack(cdk.Stack):
             props=ReleaseProps(
                 gate=settings.gate,
                 evaluation=settings.evaluation,
+                head=settings.head,
                 rollout=settings.rollout,
                 timing=settings.release,
                 retention=settings.retention,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import aws_cdk as cdk
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from cdk_distilled_router.common.hosting import Hosting
-from cdk_distilled_router.router import Router
+from cdk_distilled_router.router import HeadSource, Router
 from stacks.settings import Settings
 
 
@@ -25,10 +26,14 @@ class RouterStack(cdk.Stack):
         settings: Settings,
         hosting: Hosting,
         table: dynamodb.ITable,
+        bucket: s3.IBucket,
         key: kms.IKey,
         env: cdk.Environment,
     ) -> None:
-        """Declare the router, which reads the route from `table`; `key` encrypts models if so set."""
+        """Declare the router, which reads the route from `table` and classification heads from `bucket`.
+
+        `key` encrypts models if so set.
+        """
         super().__init__(
             scope,
             construct_id,
@@ -44,6 +49,7 @@ class RouterStack(cdk.Stack):
             student=settings.distillation.student,
             props=settings.router,
             model_key=key if settings.encryption.model_key else None,
+            heads=None if settings.head.is_off else HeadSource(bucket=bucket, props=settings.head),
             hosting=hosting,
         )
         cdk.CfnOutput(self, "ApiId", value=self.router.api.api_id)

@@ -5,6 +5,7 @@ Importing them imports pydantic, but not the CDK.
 
 from cdk_distilled_router.props.base import Fraction, InferenceId, Props, not_allowed, one_of
 from cdk_distilled_router.props.distillation import DistillationProps, HyperparametersProps, JobProps
+from cdk_distilled_router.props.head import HeadProps
 from cdk_distilled_router.props.labelling import LabellingProps
 from cdk_distilled_router.props.release import EvaluationProps, GateProps, RolloutProps, TimingProps
 from cdk_distilled_router.props.retention import RETAIN, RetentionProps
@@ -17,6 +18,7 @@ __all__ = [
     "EvaluationProps",
     "Fraction",
     "GateProps",
+    "HeadProps",
     "HyperparametersProps",
     "InferenceId",
     "JobProps",

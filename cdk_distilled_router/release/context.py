@@ -20,6 +20,7 @@ from cdk_distilled_router.props import (
     RETAIN,
     EvaluationProps,
     GateProps,
+    HeadProps,
     RetentionProps,
     RolloutProps,
     TimingProps,
@@ -106,6 +107,7 @@ class ReleaseProps:
     Args:
         gate: what a candidate must reach on the hold-out set.
         evaluation: how a candidate is evaluated, and what it is compared with.
+        head: whether a classification head is trained, and how much worse its answers may be.
         rollout: how a candidate takes over the requests.
         timing: time limits and retries. A stack waits for the release only with a ReleaseWait.
         retention: what stays when the construct is deleted: models, reports (`data`), and throughput that the
@@ -121,6 +123,7 @@ class ReleaseProps:
 
     gate: GateProps = GATE
     evaluation: EvaluationProps = field(default_factory=EvaluationProps)
+    head: HeadProps = field(default_factory=HeadProps)
     rollout: RolloutProps = ROLLOUT
     timing: TimingProps = TIMING
     retention: RetentionProps = RETAIN

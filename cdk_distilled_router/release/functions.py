@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
@@ -22,6 +24,7 @@ from distilled_router.env import (
     ReleaseEnv,
     RolloutEnv,
     SweeperEnv,
+    TrainHeadEnv,
 )
 from distilled_router.release.route import DECLARED
 
@@ -45,6 +48,7 @@ class ReleaseFunctions:
     """One function for each step of a release, for the sweeper, and for the custom resource.
 
     Attributes:
+        train_head: function of the step TrainHead; None if no head is trained.
         watch_job, deploy_candidate, prepare_evaluation, ask_models, score_and_gate, roll_out, retire_old,
             fail: functions of the steps.
         grade_answers: function of the step GradeAnswers; None without a judge.
@@ -95,20 +99,20 @@ class ReleaseFunctions:
 
     def _add_evaluation(self) -> None:
         context, props = self._context, self._context.props
-        env = EvaluationEnv(
-            owner=context.owner,
-            table_name=context.table.table_name,
-            bucket=context.bucket.bucket_name,
-            holdout_key=context.holdout_key,
-            training_key=context.job.training_key,
-            gate=props.gate.to_function(),
-            base_model=props.compared_base_model,
-            slice_queries=props.evaluation.slice_queries,
-            outage_minutes=props.evaluation.outage_minutes,
-            judge=props.judge,
-        )
+        variables: dict[str, Any] = {
+            "owner": context.owner,
+            "table_name": context.table.table_name,
+            "bucket": context.bucket.bucket_name,
+            "holdout_key": context.holdout_key,
+            "training_key": context.job.training_key,
+            "gate": props.gate.to_function(),
+            "base_model": props.compared_base_model,
+            "slice_queries": props.evaluation.slice_queries,
+            "outage_minutes": props.evaluation.outage_minutes,
+            "judge": props.judge,
+        }
         role = self._role("EvaluationRole", READ_ALL, self._grants.evaluation())
-        shared = _Shared(role, env, EVALUATION)
+        shared = _Shared(role, EvaluationEnv(**variables), EVALUATION)
         self.prepare_evaluation = self._step(
             "PrepareEvaluation",
             "evaluation.prepare_evaluation",
@@ -124,6 +128,14 @@ class ReleaseFunctions:
         self.score_and_gate = self._step(
             "ScoreAndGate", "evaluation.score_and_gate", shared, "Scores a candidate and applies the gate"
         )
+        self.train_head = None if props.head.is_off else self._add_head(role, variables)
+
+    def _add_head(self, role: iam.Role, variables: Mapping[str, Any]) -> Function:
+        head = self._context.props.head
+        env = TrainHeadEnv(**variables, margin_error=head.margin_error, margin_dominant=head.margin_dominant)
+        shared = _Shared(role, env, EVALUATION)
+        description = "Trains the classification head of a release"
+        return self._step("TrainHead", "evaluation.train_head", shared, description)
 
     def _add_grading(self, graded_by: iam.Role) -> Function:
         context, props = self._context, self._context.props

@@ -35,11 +35,17 @@ OTHER_HOURS = 48
 
 @dataclass(frozen=True)
 class Stage:
-    """A step: its name, its function, and whether that is called for each shard of questions."""
+    """A step: its name and its function.
+
+    Attributes:
+        for_each_shard: the function is called for each shard of questions.
+        is_optional: the release goes on without it if it fails.
+    """
 
     name: str
     function: lambda_.Function
     for_each_shard: bool = False
+    is_optional: bool = False
 
 
 class ReleaseMachine(Construct):
@@ -67,11 +73,13 @@ class ReleaseMachine(Construct):
     def _stages(self) -> list[Stage]:
         functions, throughput = self._functions, self._context.props.throughput
         grade, serve = functions.grade_answers, throughput.stage if throughput else None
+        head = functions.train_head
         return [
             Stage("WatchJob", functions.watch_job),
             Stage("DeployCandidate", functions.deploy_candidate),
             Stage("PrepareEvaluation", functions.prepare_evaluation),
             Stage("AskModels", functions.ask_models, for_each_shard=True),
+            *([Stage("TrainHead", head, is_optional=True)] if head else []),
             *([Stage("GradeAnswers", grade)] if grade else []),
             Stage("ScoreAndGate", functions.score_and_gate),
             Stage("RollOut", functions.roll_out),
@@ -123,8 +131,8 @@ class ReleaseMachine(Construct):
             asked.function,
             RELEASE,
             done=done,
-            failed=failed["outcome"],
-            broken=failed["error"],
+            failed=done if asked.is_optional else failed["outcome"],
+            broken=done if asked.is_optional else failed["error"],
         )
 
     def _success_path(self) -> sfn.IChainable:

@@ -10,6 +10,7 @@ from cdk_distilled_router.props import (
     DistillationProps,
     EvaluationProps,
     GateProps,
+    HeadProps,
     LabellingProps,
     Props,
     RetentionProps,
@@ -112,6 +113,11 @@ class Settings(Props):
         validate_default=True,
         description="How a candidate is evaluated, and which models are compared with it. Default: the "
         "defaults of its keys.",
+    )
+    head: HeadProps = Field(
+        default_factory=HeadProps,
+        description="The classification head: a small classifier that is trained with each release and "
+        "answers in the router's own process (docs/head.md). Default: the defaults of its keys.",
     )
     rollout: RolloutProps = Field(description="How a candidate takes over the requests.")
     release: TimingProps = Field(description="Time limits and retries of a release.")

@@ -97,8 +97,13 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
     ),
     "judge": (
         "dev",
-        {"evaluation": {"judge": "us.amazon.nova-pro-v1:0"}, "gate": {"minimum_judge_score": 3.5}},
+        {
+            "evaluation": {"judge": "us.amazon.nova-pro-v1:0"},
+            "gate": {"minimum_judge_score": 3.5},
+            "head": {"mode": "first", "margin_error": 0.03},
+        },
     ),
+    "without-head": ("dev", {"head": {"mode": "off"}}),
     # Requirements of a platform, one by one...
     "boundary": ("dev", {"security": {"permissions_boundary": "TeamBoundary"}}),
     "network": ("dev", {"network": NETWORK}),

@@ -42,6 +42,7 @@ def test_every_function_has_exactly_the_variables_that_its_handler_reads(assembl
         ("dataset.on_event", "ResourceEnv"),
         ("evaluation.ask_models", "EvaluationEnv"),
         ("evaluation.grade_answers", "GradeAnswersEnv"),
+        ("evaluation.train_head", "TrainHeadEnv"),
         ("labelling.is_complete", "ResourceEnv"),
         ("labelling.label_queries", "LabellingEnv"),
         ("provisioned_throughput.on_event", "ResourceEnv"),

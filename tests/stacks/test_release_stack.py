@@ -78,7 +78,12 @@ def test_every_function_that_the_machine_calls_has_a_catch_for_everything(assemb
         for name, state in states.items()
         if str(state.get("Resource", "")).endswith(".Arn>") or state["Type"] == "Map"
     }
-    more = (assembly.settings.endpoint.kind == "provisioned", assembly.settings.evaluation.judge is not None)
+    settings = assembly.settings
+    more = (
+        settings.endpoint.kind == "provisioned",
+        settings.evaluation.judge is not None,
+        not settings.head.is_off,
+    )
     assert len(calls) == 8 + sum(more)
     for name, state in calls.items():
         assert ["States.ALL"] in [catch["ErrorEquals"] for catch in state.get("Catch", [])], name
@@ -95,6 +100,9 @@ def test_errors_lead_to_the_failure_path_until_the_release_is_live(assembly: Ass
     assert caught.pop(live) == {"Live"}
     # Subscribers are notified even if cleanup failed.
     assert caught.pop("Fail") == {failed}
+    # A release goes on without a classification head.
+    caught.pop("TrainHead", None)
+    states = {name: state for name, state in states.items() if name != "TrainHead: outcome"}
     stages = {name: following for name, following in caught.items() if following}
     assert set().union(*stages.values()) == {"Fail: error"}
     outcomes = [state["Default"] for state in states.values() if "Default" in state]
@@ -146,6 +154,7 @@ def test_throughput_is_bought_last_and_only_where_configured(assembly: Assembly)
         "DeployCandidate",
         "PrepareEvaluation",
         "AskModels: each shard",
+        *([] if assembly.settings.head.is_off else ["TrainHead"]),
         *(["GradeAnswers"] if assembly.settings.evaluation.judge else []),
         "ScoreAndGate",
         "RollOut",

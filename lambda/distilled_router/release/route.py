@@ -19,6 +19,8 @@ ROUTE_COPY = "route@"
 RELEASE = "release@"
 DECLARED = "declared"
 WAIT = "wait@"
+# A release's classification head, in the folder of its report.
+HEAD_FILE = "head.bin"
 # From here on, not every whole number is a float.
 _INEXACT = 2**53
 _POINTS = _INEXACT
@@ -26,7 +28,7 @@ _POINTS = _INEXACT
 
 @dataclass(frozen=True, slots=True)
 class HeadFile:
-    """A release's classification head: the key of its file in the data bucket, and the file's SHA-256 (hex)."""
+    """The file of a release's classification head: its key in the data bucket, and its SHA-256 (hex)."""
 
     key: str
     sha256: str
