@@ -61,7 +61,7 @@ ROLES: Mapping[str, str] = {
     "LabellingBatchRole": "Bedrock's batch jobs: read questions, ask the teacher, write answers.",
     "LabellingStateMachineRole": "The labelling state machine.",
     "ReleaseCandidateRole": "WatchJob and DeployCandidate: wait for the job, and deploy its model.",
-    "ReleaseEvaluationRole": "The evaluation and TrainHead: ask models, train a head, score, store the report.",
+    "ReleaseEvaluationRole": "The evaluation, with TrainHead: asks, trains, scores and stores the report.",
     "ReleaseGradeAnswersRole": "GradeAnswers: has the judge grade the answers in an evaluation job.",
     "ReleaseJudgeRole": "Bedrock's evaluation jobs: read answers, ask the judge, write grades.",
     "ReleaseRolloutRole": "RollOut: raises the share, compares metrics, and sends probes.",
