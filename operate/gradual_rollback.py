@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from distilled_router.release.route import Share
 from distilled_router.release.table import Release, RouteChangedError
 from operate.console import Terminal, say
 from operate.deployed import Deployed, duration
@@ -41,7 +40,15 @@ class GradualRollback:
                 f"Release {' and '.join(running)} is running and would change the shares as well.",
                 advice="Run the command without GRADUAL, which ends it first, or wait until it has ended.",
             )
-        release = Release(digest, endpoint=endpoint, rolling_since=int(at.now()))
+        known = at.releases.get(digest) or Release(digest)
+        # Not its step and probes, which are those of its own rollout.
+        release = Release(
+            digest,
+            endpoint=endpoint,
+            rolling_since=int(at.now()),
+            head=known.head,
+            head_sha256=known.head_sha256,
+        )
         try:
             for step in (step for step in self.canary.rollout.steps if step < 1):
                 self._step(at, release, step)
@@ -60,7 +67,7 @@ class GradualRollback:
         digest, began, dwell = release.digest, int(at.now()), self.canary.rollout.dwell_seconds
         route = at.releases.route()
         live = route.live
-        share = Share(digest, release.endpoint, step, expires_at=began + dwell + EXPIRY_MARGIN_SECONDS)
+        share = release.share(step, expires_at=began + dwell + EXPIRY_MARGIN_SECONDS)
         rest = (replace(live, share=1.0 - step),) if live else ()
         message = f"{step:.0%} of the requests"
         route = at.releases.set_route(

@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress, waiting
 from distilled_router.release.rollout import Rollout
-from distilled_router.release.route import Share
 from distilled_router.release.table import LIVE, ROLLING_OUT, Release, Releases
 from rollout.canary import CanaryAnalysis
 
@@ -58,8 +57,7 @@ def _raise_share(release: Release, releases: Releases, rollout: Rollout, step: i
     # If the route is malformed, this is the last valid one, which the routers use.
     route, part = releases.effective_route(), rollout.rounds[step]
     expires = at + rollout.dwell_seconds + EXPIRY_MARGIN_SECONDS
-    candidate = Share(digest=release.digest, endpoint=release.endpoint, share=part, expires_at=expires)
-    shares = (candidate, *([replace(route.live, share=1.0 - part)] if route.live else []))
+    shares = (release.share(part, expires), *([replace(route.live, share=1.0 - part)] if route.live else []))
     baking = ", baking" if step >= len(rollout.steps) else ""
     message = f"{part:.0%} of the requests{baking}"
     began = {"rolling_since": at, "probed": ""} if step == 0 else {"probed": release.probed}
@@ -72,12 +70,11 @@ def _raise_share(release: Release, releases: Releases, rollout: Rollout, step: i
 def _settle(release: Release, releases: Releases) -> StageResult:
     route = releases.effective_route()
     previous = route.live.digest if route.live else _went_live_last(releases)
-    alone = Share(release.digest, release.endpoint, 1.0, expires_at=None)
     moved = releases.move_with_route(
         release.digest,
         LIVE,
         "serves all requests",
-        (alone,),
+        (release.share(1.0),),
         after=route,
         retiring=previous if previous != release.digest else None,
     )

@@ -79,8 +79,8 @@ class Route:
         """Read the route from a table item; None is the empty route.
 
         A malformed item never raises: invalid shares are dropped, an invalid item gives the empty route, and
-        `problem` says what was found. The version is kept if it can be read, so a writer can replace the
-        item.
+        `problem` says what was found. An invalid head is no head, and its share still serves. The version is
+        kept if it can be read, so a writer can replace the item.
         """
         if item is None:
             return cls(reason="no route item")
@@ -88,12 +88,16 @@ class Route:
             return cls._broken(f"the route item is a {type(item).__name__}, expected a map")
         stored, updated_at = item.get("version"), whole(item.get("updated_at", 0))
         version = whole(stored)
+        switch = item.get("head_off")
+        # A person who damaged it meant to switch heads off.
+        head_off = switch is not None and switch is not False
         if version is None:
-            return cls._broken("the route item's version is not a whole number", stored=stored)
+            problem = "the route item's version is not a whole number"
+            return cls._broken(problem, stored=stored, head_off=head_off)
         listed = item.get("shares", [])
         if not isinstance(listed, list | tuple):
             problem = f"the route item's shares are a {type(listed).__name__}, not a list"
-            return cls._broken(problem, version, stored)
+            return cls._broken(problem, version, stored, head_off)
         read = [_share(entry) for entry in listed]
         dropped = [str(place) for place, share in enumerate(read) if share is None]
         return cls(
@@ -101,14 +105,14 @@ class Route:
             shares=tuple(share for share in read if share is not None),
             updated_at=updated_at or 0,
             reason=str(item.get("reason", "")),
-            head_off=item.get("head_off") is True,
+            head_off=head_off,
             problem=f"malformed shares dropped, at {', '.join(dropped)}" if dropped else None,
             stored=stored,
         )
 
     @classmethod
-    def _broken(cls, problem: str, version: int = 0, stored: Any = None) -> Route:
-        return cls(version=version, reason=problem, problem=problem, stored=stored)
+    def _broken(cls, problem: str, version: int = 0, stored: Any = None, head_off: bool = False) -> Route:
+        return cls(version=version, reason=problem, head_off=head_off, problem=problem, stored=stored)
 
     def to_item(self) -> dict[str, Any]:
         """Return the item to write without its key, with numbers as DynamoDB's client takes them."""

@@ -28,6 +28,7 @@ from distilled_router.release.route import (
     RELEASE,
     ROUTE,
     ROUTE_COPY,
+    HeadFile,
     Route,
     Share,
     item_key,
@@ -154,6 +155,15 @@ class Release:
         return hashlib.sha256(f"{name} {self.attempt} {self.request_id}".encode()).hexdigest()
 
     @property
+    def head_file(self) -> HeadFile | None:
+        """Return the file of its classification head; None if it has none, or a person damaged its name."""
+        return HeadFile(self.head, self.head_sha256) if self.head and self.head_sha256 else None
+
+    def share(self, part: float, expires_at: int | None = None) -> Share:
+        """Return a share of the requests, with the release's model endpoint and classification head."""
+        return Share(self.digest, self.endpoint, part, expires_at, self.head_file)
+
+    @property
     def life(self) -> str:
         """Return an id of this attempt that is unique across all lives of the stack.
 
@@ -262,7 +272,10 @@ class Releases:
             "rolling_since": 0,
             "probed": "",
         }
-        return self._write(self._change(digest, fields, _IS_NEXT, {":number": "N"}))
+        change = self._change(digest, fields, _IS_NEXT, {":number": "N"})
+        # The classification head is that of the attempt before.
+        change["UpdateExpression"] += " REMOVE head, head_sha256"
+        return self._write(change)
 
     def begin_again(
         self, digest: str, *, attempt: int, execution: str, request_id: str, holdout_key: str
@@ -378,9 +391,11 @@ class Releases:
         route = self.route()
         if route.problem is None:
             return route
-        last = max(self._copies(), key=lambda copy: copy.version, default=Route())
-        rest = tuple(share for share in last.shares if share not in route.shares)
-        return replace(route, shares=(*route.shares, *rest))
+        last = self._last_copy()
+        # A head decides nothing here: a share whose head is damaged is the same share.
+        known = {replace(share, head=None) for share in route.shares}
+        rest = tuple(share for share in last.shares if replace(share, head=None) not in known)
+        return replace(route, shares=(*route.shares, *rest), head_off=route.head_off or last.head_off)
 
     def set_route(self, shares: tuple[Share, ...], *, after: Route, reason: str) -> Route:
         """Replace the route that was read as `after`, and return the new one.
@@ -388,6 +403,15 @@ class Releases:
         Raises RouteChangedError if it changed since.
         """
         route = self._next(shares, after, reason)
+        self._transact(self._replacing(route, after))
+        return route
+
+    def switch_heads(self, *, off: bool, after: Route, reason: str) -> Route:
+        """Replace the route that was read as `after` by one with its shares, and heads switched off or on.
+
+        Raises RouteChangedError if it changed since.
+        """
+        route = replace(self._next(after.shares, after, reason), head_off=off)
         self._transact(self._replacing(route, after))
         return route
 
@@ -437,7 +461,8 @@ class Releases:
         was read.
         """
         now = int(self.now())
-        writes = self._replacing(self._next((Share(digest, endpoint, 1.0),), after, reason), after)
+        share = replace(self.get(digest) or Release(digest), endpoint=endpoint).share(1.0)
+        writes = self._replacing(self._next((share,), after, reason), after)
         moved = len(writes)
         live = {
             "state": LIVE,
@@ -515,13 +540,20 @@ class Releases:
 
     def _next(self, shares: tuple[Share, ...], after: Route, reason: str) -> Route:
         # If the version can't be read, or the item is gone, count on from the copies: reusing a number would
-        # overwrite one of them.
-        last = after.version or max((copy.version for copy in self._copies()), default=0)
-        return Route(version=last + 1, shares=shares, updated_at=int(self.now()), reason=reason)
+        # overwrite one of them. An operator's switch is then known from the last one.
+        last = after if after.version else self._last_copy()
+        return Route(
+            version=(after.version or last.version) + 1,
+            shares=shares,
+            updated_at=int(self.now()),
+            reason=reason,
+            head_off=after.head_off or last.head_off,
+        )
 
-    def _copies(self) -> Iterator[Route]:
-        """Return the route's history, in no particular order."""
-        return (Route.from_item(item) for item in self._items(ROUTE_COPY))
+    def _last_copy(self) -> Route:
+        """Return the newest route of the history; the empty route if there is none."""
+        copies = (Route.from_item(item) for item in self._items(ROUTE_COPY))
+        return max(copies, key=lambda copy: copy.version, default=Route())
 
     def _replacing(self, route: Route, after: Route) -> list[dict[str, Any]]:
         item = {"id": self.key(ROUTE), **route.to_item()}

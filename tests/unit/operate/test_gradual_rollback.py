@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from distilled_router.bedrock.naming import release_name
-from distilled_router.release.route import Share
+from distilled_router.release.route import HeadFile, Route, Share
 from distilled_router.release.table import LIVE, RETIRED
 from operate import rollback
 from operate.console import Terminal
@@ -69,6 +69,18 @@ def test_previous_release_gets_its_share_by_steps_and_is_live_at_the_end(
     assert states(world) == {A: LIVE, B: RETIRED}
     assert world.release(B).rolled_back > 0
     assert f"Release {A} gets 25% of the requests for 10 min 0 s." in command.told.getvalue()
+
+
+def test_each_step_gives_both_releases_their_heads(world: World, command: Command) -> None:
+    heads = {digest: HeadFile(f"{digest}/head.bin", digest * 5) for digest in (A, B)}
+    for digest, head in heads.items():
+        world.releases.update(digest, head=head.key, head_sha256=head.sha256)
+    world.settle(world.release(B).share(1.0))
+    routes: list[Route] = []
+    command.during = lambda: routes.append(world.releases.route())
+    command.run()
+    assert [{share.digest: share.head for share in route.shares} for route in routes] == [heads, heads]
+    assert world.releases.route().shares == (Share(A, command.first, 1.0, head=heads[A]),)
 
 
 def test_no_state_changes_before_the_last_step(world: World, command: Command) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from distilled_router.bedrock.naming import release_name
-from distilled_router.release.route import Share
+from distilled_router.release.route import HeadFile, Share
 from distilled_router.release.table import FAILED, LIVE, RETIRED, ROLLING_OUT, SUPERSEDED, WAITING, Releases
 from operate import rollback
 from operate.deployed import Deployed
@@ -87,6 +87,30 @@ def test_previous_release_takes_all_requests(world: World) -> None:
     assert "serves all requests" in world.releases.route().reason
     assert states(world) == {A: LIVE, B: RETIRED}
     assert world.release(B).rolled_back > 0
+
+
+def test_rollback_gives_the_previous_release_its_head_and_leaves_the_switch(world: World) -> None:
+    first, second = replaced(world)
+    for digest in (A, B):
+        world.releases.update(digest, head=f"{digest}/head.bin", head_sha256=digest * 5)
+    world.settle(world.release(B).share(1.0))
+    world.releases.switch_heads(off=True, after=world.releases.route(), reason="by hand")
+    rollback.roll_back(at(world))
+    route = world.releases.route()
+    assert route.shares == (Share(A, first, 1.0, head=HeadFile(f"{A}/head.bin", A * 5)),)
+    assert route.head_off
+    rollback.roll_back(at(world), B)
+    assert world.releases.route().shares == (Share(B, second, 1.0, head=HeadFile(f"{B}/head.bin", B * 5)),)
+
+
+def test_withdrawn_rollout_leaves_the_live_releases_head_and_the_switch(world: World) -> None:
+    _, second = replaced(world)
+    live = Share(B, second, 1.0, head=HeadFile("head.bin", "0" * 64))
+    world.settle(live)
+    world.releases.switch_heads(off=True, after=world.releases.route(), reason="by hand")
+    rolling_out(world)
+    rollback.roll_back(at(world))
+    assert (world.releases.route().shares, world.releases.route().head_off) == ((live,), True)
 
 
 def test_sweeper_keeps_the_release_that_was_rolled_back(world: World) -> None:

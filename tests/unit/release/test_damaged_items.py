@@ -38,7 +38,9 @@ DAMAGE = st.sampled_from(
 )
 FIELDS = ["id", *sorted(set(Release.__dataclass_fields__) - {"digest"}), "trained_at"]
 ITEM = st.dictionaries(st.sampled_from(FIELDS[1:]), DAMAGE, min_size=1, max_size=6)
-ROUTE = st.dictionaries(st.sampled_from(["version", "shares", "updated_at", "reason"]), DAMAGE, max_size=2)
+ROUTE = st.dictionaries(
+    st.sampled_from(["version", "shares", "updated_at", "reason", "head_off"]), DAMAGE, max_size=2
+)
 DECLARED = st.dictionaries(st.sampled_from(["declared_by", "version", "digest"]), DAMAGE, max_size=2)
 NUMBERS = st.sampled_from([float("nan"), float("inf"), -1.0, 1e300, Decimal("NaN"), Decimal("-Infinity")])
 quickly = settings(

@@ -17,7 +17,7 @@ from distilled_router.bedrock import ownership
 from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags, release_name
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.declarations import Declaration, Declarations
-from distilled_router.release.route import Share
+from distilled_router.release.route import HeadFile, Share
 from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING, Releases
 from release.handler import Services, check, handle, is_complete
 from tests.unit import requests_table
@@ -745,6 +745,14 @@ def test_route_written_by_a_step_that_still_ran_is_emptied_by_the_next_poll(
     world.settle(Share(A, "arn:a", 0.25, expires_at=int(world.now) + 60))
     assert check(asked, resource.services())["IsComplete"]
     assert world.releases.route().shares == ()
+
+
+def test_delete_leaves_heads_switched_off(world: World, resource: Resource) -> None:
+    resource.deploy(A, "Create")
+    world.settle(Share(A, "arn:a", 1.0, head=HeadFile("head.bin", "0" * 64)))
+    world.releases.switch_heads(off=True, after=world.releases.route(), reason="by hand")
+    assert resource.delete(A, polls=2)
+    assert (world.releases.route().shares, world.releases.route().head_off) == ((), True)
 
 
 @pytest.mark.parametrize("operation", ["ListCustomModelDeployments", "ListCustomModels"])

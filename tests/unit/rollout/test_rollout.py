@@ -13,7 +13,7 @@ import pytest
 from distilled_router.aws.state_machine import StageResult
 from distilled_router.env import RolloutEnv
 from distilled_router.release.rollout import Rollout
-from distilled_router.release.route import Share
+from distilled_router.release.route import HeadFile, Share
 from distilled_router.release.table import LIVE, RETIRED, ROLLING_OUT, SUPERSEDED, RouteChangedError
 from rollout import handler
 from rollout.canary import Analysis, CanaryAnalysis
@@ -137,6 +137,21 @@ def test_share_grows_in_steps_up_to_all_requests(world: World, scene: RolloutSce
     assert world.releases.route().shares == (Share(B, "arn:b", 1.0),)
     assert (world.release(A).state, world.release(B).state) == (RETIRED, LIVE)
     assert world.release(A).message == f"replaced by release {B}"
+
+
+def test_candidate_and_live_release_have_their_own_heads(world: World, scene: RolloutScene) -> None:
+    heads = {digest: HeadFile(f"{digest}/head.bin", digest * 5) for digest in (A, B)}
+    for digest, head in heads.items():
+        world.releases.update(digest, head=head.key, head_sha256=head.sha256)
+    world.settle(world.release(A).share(1.0))
+    world.releases.switch_heads(off=True, after=world.releases.route(), reason="by hand")
+    for expected in ([B, A], [B, A], [B, A], [B]):
+        scene.step()
+        route = world.releases.route()
+        assert [share.digest for share in route.shares] == expected
+        assert {share.digest: share.head for share in route.shares}.items() <= heads.items()
+        assert route.head_off
+        world.advance(DWELL)
 
 
 def test_each_step_dwells(world: World, scene: RolloutScene) -> None:

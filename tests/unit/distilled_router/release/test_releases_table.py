@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import NotYetError
 from distilled_router.bedrock.ownership import Claimant
-from distilled_router.release.route import Share
+from distilled_router.release.route import HeadFile, Share
 from distilled_router.release.table import (
     CREATING_SECONDS,
     FAILED,
@@ -104,6 +104,57 @@ def test_a_release_that_a_human_cut_down_counts_as_running(releases: Releases) -
     releases.table.put_item(Item={"id": releases.key(f"release@{A}"), "note": "oops", "attempt": Decimal(3)})
     (release,) = releases.all()
     assert (release.digest, release.attempt, release.is_final) == (A, 3, False)
+
+
+HEAD = {"head": "releases/router-test/aaaaaaaaaaaa-1/head.bin", "head_sha256": "0" * 64}
+
+
+def test_attempt_that_begins_has_no_head_and_no_trace_of_one(releases: Releases) -> None:
+    begin(releases, A)
+    before = releases.table.get_item(Key={"id": releases.key(f"release@{A}")})["Item"]
+    releases.update(A, **HEAD)
+    assert release_of(releases, A).share(1.0).head == HeadFile(*HEAD.values())
+    begin(releases, A, attempt=2)
+    assert release_of(releases, A).head_file is None
+    # Items of environments without heads are as before there were any.
+    assert releases.table.get_item(Key={"id": releases.key(f"release@{A}")})["Item"].keys() == before.keys()
+
+
+def test_live_release_that_is_evaluated_again_keeps_its_head(releases: Releases) -> None:
+    begin(releases, A)
+    releases.update(A, state=LIVE, **HEAD)
+    assert releases.begin_again(A, attempt=2, execution="arn:2", request_id="s", holdout_key="other")
+    assert release_of(releases, A).head_file == HeadFile(*HEAD.values())
+
+
+@pytest.mark.parametrize("damaged", [None, "", Decimal(7), {"key": "k"}])
+@pytest.mark.parametrize("name", HEAD)
+def test_damaged_head_of_a_release_is_no_head(releases: Releases, name: str, damaged: object) -> None:
+    begin(releases, A)
+    releases.update(A, **{**HEAD, name: damaged})
+    assert release_of(releases, A).share(0.5, 9) == Share(A, "", 0.5, expires_at=9)
+
+
+def test_heads_are_switched_off_and_on_and_the_shares_stay(releases: Releases) -> None:
+    shares = (Share(A, "arn:a", 0.25, 9, HeadFile("key", "sha")), Share(B, "arn:b", 0.75))
+    first = releases.set_route(shares, after=releases.route(), reason="step")
+    off = releases.switch_heads(off=True, after=first, reason="off by hand")
+    assert releases.route() == off
+    assert (off.version, off.shares, off.head_off, off.reason) == (2, shares, True, "off by hand")
+    kept = releases.table.get_item(Key={"id": releases.key("route@000000002")})["Item"]
+    assert kept["head_off"] is True
+    with pytest.raises(RouteChangedError):
+        releases.switch_heads(off=False, after=first, reason="on by hand")
+    releases.switch_heads(off=False, after=off, reason="on by hand")
+    assert "head_off" not in releases.table.get_item(Key={"id": releases.key("route")})["Item"]
+
+
+def test_share_whose_head_is_damaged_is_in_the_effective_route_once(releases: Releases) -> None:
+    live = Share(A, "arn:a", 1.0, head=HeadFile("key", "sha"))
+    releases.set_route((live,), after=releases.route(), reason="live")
+    item = releases.table.get_item(Key={"id": releases.key("route")})["Item"]
+    releases.table.put_item(Item={**item, "shares": [{**item["shares"][0], "head": "?"}, "broken"]})
+    assert releases.effective_route().shares == (Share(A, "arn:a", 1.0),)
 
 
 def test_two_writers_of_the_route_do_not_both_win(releases: Releases) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distilled_router.release.route import Route, Share
+from distilled_router.release.route import HeadFile, Route, Share
 
 LIVE = Share("aaaaaaaaaaaa", "arn:live", 0.8)
 CANDIDATE = Share("bbbbbbbbbbbb", "arn:candidate", 0.2, expires_at=1000)
@@ -37,6 +38,62 @@ def test_route_survives_the_table() -> None:
         "share": Decimal("0.8"),
     }
     assert "expires_at" not in item["shares"][0]
+
+
+def test_route_with_heads_survives_the_table() -> None:
+    head = HeadFile("releases/owner/aaaaaaaaaaaa-1/head.bin", "0" * 64)
+    route = Route(7, (replace(LIVE, head=head), CANDIDATE), 1234, "rollout, step 1", head_off=True)
+    item = route.to_item()
+    assert Route.from_item(item) == route
+    assert item["shares"][0]["head"] == {"key": head.key, "sha256": head.sha256}
+    assert item["head_off"] is True
+
+
+def test_item_without_heads_is_as_it_was_before_there_were_any() -> None:
+    item = Route(7, (LIVE, CANDIDATE), 1234, "rollout, step 1").to_item()
+    assert item.keys() == {"version", "shares", "updated_at", "reason"}
+    assert item["shares"][1].keys() == {"digest", "endpoint", "share", "expires_at"}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *(None, True, "head.bin", [], {}, Decimal(1)),
+        *({"key": "head.bin"}, {"sha256": "0"}, {"key": "", "sha256": "0"}, {"key": "k", "sha256": ""}),
+        *({"key": 1, "sha256": "0"}, {"key": "k", "sha256": None}, {"key": ["k"], "sha256": "0"}),
+    ],
+)
+def test_damaged_head_is_no_head_and_its_share_serves(damaged: Any) -> None:
+    item = Route(3, (CANDIDATE, LIVE)).to_item()
+    for share in item["shares"]:
+        share["head"] = damaged
+    route = Route.from_item(item)
+    assert (route.shares, route.problem) == ((CANDIDATE, LIVE), None)
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_off"),
+    [
+        (True, True),
+        (False, False),
+        (None, False),
+        ("true", True),
+        ("", True),
+        (Decimal("sNaN"), True),
+        ({}, True),
+    ],
+)
+def test_switch_of_heads_that_a_person_damaged_is_off(stored: Any, is_off: bool) -> None:
+    """They touched it to switch heads off, and the models answer without them."""
+    route = Route.from_item({**Route(3, (LIVE,)).to_item(), "head_off": stored})
+    assert (route.head_off, route.problem) == (is_off, None)
+
+
+@pytest.mark.parametrize("broken", [{"version": "three"}, {"shares": "all to me"}, {"shares": [None]}, {}])
+def test_malformed_item_still_says_that_heads_are_off(broken: dict[str, Any]) -> None:
+    route = Route.from_item({**Route(3, (LIVE,), head_off=True).to_item(), **broken})
+    assert route.head_off
+    assert Route.from_item(broken).head_off is False
 
 
 def test_no_item_is_the_empty_route() -> None:
@@ -112,11 +169,12 @@ anything = scalars | st.lists(scalars, max_size=2) | st.dictionaries(st.text(), 
             | st.lists(
                 st.fixed_dictionaries(
                     {"digest": anything, "endpoint": anything, "share": anything},
-                    optional={"expires_at": anything},
+                    optional={"expires_at": anything, "head": anything},
                 )
             ),
             "updated_at": anything,
             "reason": anything,
+            "head_off": anything,
         },
     )
 )
