@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cdk_distilled_router.common import imports, packages
 from distilled_router.links import inside
-from distilled_router.task.task import FILES, ROBUSTNESS_FILE
+from distilled_router.task.task import DEFER_FILE, FILES, ROBUSTNESS_FILE
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PROJECT = _PACKAGE.parent
@@ -87,8 +87,9 @@ def function_bundle(folder: str, task: Path | None = None) -> Path:
     if "distilled_router/task/task.py" in files:
         routed = _task(task)
         files |= {f"task/{name}": inside(routed, name) for name in FILES}
-        if folder == "evaluation" and (routed / ROBUSTNESS_FILE).exists():
-            files[f"task/{ROBUSTNESS_FILE}"] = inside(routed, ROBUSTNESS_FILE)
+        if folder == "evaluation":
+            optional = [name for name in (ROBUSTNESS_FILE, DEFER_FILE) if (routed / name).exists()]
+            files |= {f"task/{name}": inside(routed, name) for name in optional}
     own = LAMBDA / folder / REQUIREMENTS.name
     parts = [f"{name}\0".encode() + files[name].read_bytes() for name in sorted(files)]
 

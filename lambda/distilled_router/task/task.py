@@ -18,6 +18,7 @@ from distilled_router.links import inside
 from distilled_router.task.parsing import AnswerReader, InvalidOutput, apportioned, weights_problem
 
 __all__ = [
+    "DEFER_FILE",
     "FILES",
     "FORMATS",
     "RESERVED_WORDS",
@@ -34,6 +35,9 @@ FILES = ("task.toml", "teacher_prompt.txt", "student_prompt.txt")
 
 ROBUSTNESS_FILE = "robustness.toml"
 """Optional file of the folder: variants of queries for the evaluation. No model depends on it."""
+
+DEFER_FILE = "defer.txt"
+"""Optional file of the folder: texts that are no search, for the classification head."""
 
 FORMATS = ("compact", "json")
 

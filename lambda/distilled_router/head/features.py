@@ -1,0 +1,63 @@
+"""Turn a query into numbers: hashes of its words, pairs of words, letters and signs."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from itertools import pairwise
+from zlib import crc32
+
+BUCKETS = 15_360
+"""Numbers of features. With 64 columns of one byte each, a head's file stays below 1 MB."""
+VERSION = 1
+"""Of the features. A head works with the version that it was trained with."""
+
+# Bounds the work for a query: the rest is not read.
+MOST_CHARACTERS = 512
+_NGRAMS = (3, 4, 5)
+# First values of the hashes, so that a word, a pair and an n-gram of the same letters are different features.
+_WORD, _PAIR, _FLAG = 1, 2, 3
+_WORDS = re.compile(r"\w+")
+_QUOTED = re.compile("[\"\u201c\u201d\u201e\u00ab\u00bb]|'\\w[^']*\\w'")
+_LENGTHS = (2, 4, 8, 16, 32)
+
+
+def features(query: str) -> list[int]:
+    """Return the numbers of a query's features, each once, in a fixed order.
+
+    They depend on no hash seed and no state. Only the first MOST_CHARACTERS characters count.
+    """
+    raw = query[:MOST_CHARACTERS]
+    text = raw.lower() if raw.isascii() else unicodedata.normalize("NFKC", raw).casefold()[:MOST_CHARACTERS]
+    words = _WORDS.findall(text)
+    hashes = [crc32(flag, _FLAG) for flag in _flags(raw, text, len(words))]
+    encoded = [word.encode() for word in words]
+    hashes += [crc32(word, _WORD) for word in encoded]
+    hashes += [crc32(one + b" " + other, _PAIR) for one, other in pairwise(encoded)]
+    hashes += _ngrams(b" " + b" ".join(encoded) + b" ")
+    return list(dict.fromkeys([each % BUCKETS for each in hashes]))
+
+
+def _ngrams(text: bytes) -> list[int]:
+    """Return the hashes of all sequences of 3 to 5 characters."""
+    if text.isascii():
+        return [
+            crc32(text[place : place + size]) for size in _NGRAMS for place in range(len(text) - size + 1)
+        ]
+    starts = [place for place, byte in enumerate(text) if byte & 0xC0 != 0x80]
+    starts.append(len(text))
+    return [
+        crc32(text[start:end]) for size in _NGRAMS for start, end in zip(starts, starts[size:], strict=False)
+    ]
+
+
+def _flags(raw: str, text: str, words: int) -> list[bytes]:
+    """Return the names of what a query is and has, besides its words. The first one is in each query."""
+    found = [b"any", b"words %d" % sum(words > most for most in _LENGTHS)]
+    if any(map(str.isdigit, text)):
+        found.append(b"digit")
+    if _QUOTED.search(raw):
+        found.append(b"quoted")
+    if "?" in raw:
+        found.append(b"question")
+    return found

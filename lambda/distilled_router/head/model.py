@@ -1,0 +1,116 @@
+"""Answer queries by a trained classification head."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import add
+from typing import Self
+
+from distilled_router.head.artifact import HeadError, Trained, read
+from distilled_router.head.categories import distance
+from distilled_router.head.features import features
+
+__all__ = ["Head", "HeadAnswer", "HeadError"]
+
+LONGER = 1.5
+"""A query that is so many times as long as the longest trained one is left to the model."""
+DEFER_RISK = 0.25
+"""What deferring adds to the risk, times its probability: the error of an answer without knowledge."""
+
+# So many rows of bytes fit lanes of 16 bits.
+_MOST_ADDED = 256
+
+
+@dataclass(frozen=True, slots=True)
+class HeadAnswer:
+    """A head's answer.
+
+    Attributes:
+        weights: by label; they sum to 1.
+        risk: expected mean absolute error plus DEFER_RISK times the probability of "defer"; infinite for a
+            query that is too long.
+        category: index of the category in the head's file.
+    """
+
+    weights: dict[str, float]
+    risk: float
+    category: int
+
+
+class Head:
+    """A classification head. Immutable, so threads may share it.
+
+    Example:
+        >>> head = Head.read(content, task.labels)
+        >>> answer = head.answer("a red car at night")
+        >>> answer.weights if head.accepts(answer) else None
+    """
+
+    def __init__(self, trained: Trained, threshold: float | None) -> None:
+        self.threshold = threshold
+        self.trained = trained
+        self._columns = trained.columns
+        self._longest = int(LONGER * trained.longest)
+        self._answers = [dict(zip(trained.labels, each, strict=True)) for each in trained.categories]
+        self._apart = [[distance(one, other) for other in trained.categories] for one in trained.categories]
+        halves = (self._columns + 1) // 2
+        self._lanes = int.from_bytes(b"\xff\x00" * halves, "little")
+        self._halves = struct.Struct(f"<{halves}H")
+
+    @classmethod
+    def read(cls, content: bytes, labels: tuple[str, ...]) -> Self:
+        """Return the head of a file.
+
+        Raises:
+            HeadError: It is not a whole and unchanged head of this version for these labels.
+        """
+        return cls(*read(content, labels))
+
+    def is_too_long(self, query: str) -> bool:
+        """Return whether a query is so long that the head leaves it to the model. Cheap."""
+        return len(query) > self._longest
+
+    def answer(self, query: str) -> HeadAnswer:
+        """Return the weights for a query and their risk, for any text."""
+        shares = self.probabilities(query)
+        defer = shares.pop()
+        known = math.fsum(shares)
+        costs = [math.sumprod(shares, each) for each in self._apart]
+        category = min(range(len(costs)), key=costs.__getitem__)
+        risk = costs[category] / known + DEFER_RISK * defer if known > 1e-12 else DEFER_RISK
+        if self.is_too_long(query):
+            risk = math.inf
+        return HeadAnswer(dict(self._answers[category]), risk, category)
+
+    def accepts(self, answer: HeadAnswer) -> bool:
+        """Return whether the head is sure enough of an answer to give it first."""
+        return self.threshold is not None and answer.risk <= self.threshold
+
+    def probabilities(self, query: str) -> list[float]:
+        """Return the probability of each category, and of "defer"."""
+        found = features(query)
+        sums = self._sums(found)
+        scale = self.trained.scale / math.sqrt(len(found))
+        top = max(sums)
+        powers = [math.exp((value - top) * scale) for value in sums]
+        whole = math.fsum(powers)
+        return [power / whole for power in powers]
+
+    def _sums(self, found: Sequence[int]) -> list[int]:
+        """Return the sum of the features' rows, by column; a constant is added to all columns."""
+        rows, columns, lanes = self.trained.rows, self._columns, self._lanes
+        sums = [0] * columns
+        for start in range(0, len(found), _MOST_ADDED):
+            even = odd = 0
+            for feature in found[start : start + _MOST_ADDED]:
+                row = int.from_bytes(rows[feature * columns : (feature + 1) * columns], "little")
+                even += row & lanes
+                odd += row >> 8 & lanes
+            for first, total in enumerate((even, odd)):
+                sums[first::2] = map(
+                    add, sums[first::2], self._halves.unpack(total.to_bytes(self._halves.size, "little"))
+                )
+        return sums
