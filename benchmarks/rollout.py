@@ -24,6 +24,7 @@ from benchmarks.rollout_world import (
     Quality,
     Requests,
     Rows,
+    Sample,
     Traffic,
     Unlike,
     Zipf,
@@ -36,7 +37,17 @@ from distilled_router.release.route import Share
 from distilled_router.release.table import Release
 from rollout.canary import CanaryAnalysis
 from rollout.evidence import WRONG, Probed
-from rollout.metrics import FALLBACK, METRICS, PROCESSES, REPEATED, Count, ReleaseMetrics
+from rollout.metrics import (
+    BY_HEAD,
+    EXPLORED,
+    FALLBACK,
+    HEAD_ANSWERS,
+    METRICS,
+    PROCESSES,
+    REPEATED,
+    Count,
+    ReleaseMetrics,
+)
 from rollout.probes import Probes
 from stacks.settings import load
 
@@ -103,35 +114,48 @@ class Simulated:
     def step(self, number: int, share: float) -> None:
         """Let the requests of a round come. Its last ones are in CloudWatch after the next round only."""
         candidate = self._case.candidate if number >= self._case.since else EQUAL
-        before = [replace(requests, bad=dict(requests.bad)) for requests in self._found]
+        before = [replace(of, left=replace(of.left), explored=replace(of.explored)) for of in self._found]
         self._traffic.step(self._found, (candidate, EQUAL), share)
         self._late = [
-            self._some(now.queries - then.queries, {rate: now.bad[rate] - then.bad[rate] for rate in RATES})
+            Requests(
+                self._late_part(now.left, then.left),
+                self._late_part(now.explored, then.explored),
+                self._late_number(now.by_head - then.by_head),
+            )
             for now, then in zip(self._found, before, strict=True)
         ]
         self._round = number
 
-    def _some(self, queries: int, bad: Mapping[str, int]) -> Requests:
-        def late(number: int) -> int:
-            return self._chance.binomialvariate(number, LATE)
+    def _late_number(self, number: int) -> int:
+        return self._chance.binomialvariate(number, LATE)
 
-        failed = {rate: late(number) for rate, number in bad.items()}
-        return Requests(max(late(queries), *failed.values()), failed)
+    def _late_part(self, now: Sample, then: Sample) -> Sample:
+        queries = self._late_number(now.queries - then.queries)
+        failed = {rate: self._late_number(now.bad[rate] - then.bad[rate]) for rate in RATES}
+        return Sample(max(queries, *failed.values()), failed)
 
     def get_metric_statistics(self, **wanted: Any) -> dict[str, Any]:
         """Return what CloudWatch would."""
         name, release = wanted["MetricName"], wanted["Dimensions"][1]["Value"]
         found, late = (of[release != CANDIDATE] for of in (self._found, self._late))
-        if name == FALLBACK:
-            return {"Datapoints": [{"Sum": float(found.fallbacks), "SampleCount": float(found.requests)}]}
-        queries = found.queries - late.queries
-        if not queries:
-            return {"Datapoints": []}
-        rate = {metric: rate for rate, metric in METRICS.items()}.get(name, "")
-        total = {PROCESSES: found.processes, REPEATED: found.repeated}.get(name)
-        if total is None:
-            total = found.bad[rate] - late.bad[rate]
-        return {"Datapoints": [{"Sum": float(total), "SampleCount": float(queries)}]}
+        total, queries = self._statistics(name, found, late)
+        return {"Datapoints": [{"Sum": float(total), "SampleCount": float(queries)}] if queries else []}
+
+    def _statistics(self, name: str, found: Requests, late: Requests) -> tuple[int, int]:
+        """Return a metric's sum, and the number of its values."""
+        samples = ((METRICS, found.left, late.left), (EXPLORED, found.explored, late.explored))
+        for metrics, sample, missing in samples:
+            for rate, metric in metrics.items():
+                if name == metric:
+                    return sample.bad[rate] - missing.bad[rate], sample.queries - missing.queries
+        by_head = found.by_head - late.by_head
+        return {
+            FALLBACK: (found.fallbacks, found.requests),
+            HEAD_ANSWERS: (found.head_answers, found.requests + found.head_answers),
+            PROCESSES: (found.processes, found.queries - late.queries),
+            REPEATED: (found.repeated, found.repeated),
+            BY_HEAD: (by_head, by_head),
+        }[name]
 
     def ask(
         self, endpoints: Sequence[str], count: int, *, after: int = 0, latency_margin: float, **_: Any

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from rollout.evidence import Answer
 
@@ -51,6 +51,36 @@ EQUAL = Quality()
 
 
 @dataclass(frozen=True, kw_only=True)
+class Heads:
+    """The classification heads of both releases. Each answers the easiest of the queries.
+
+    Attributes:
+        candidate, live: share of the queries that the release's head answers first.
+        explored: share of these that the student is asked all the same.
+        hard: share of the queries, the hardest ones, that have all fallbacks and invalid outputs.
+    """
+
+    candidate: float = 0.0
+    live: float = 0.0
+    explored: float = 0.05
+    hard: float = 1.0
+
+    def parts(self, release: int) -> Iterator[tuple[float, bool, float]]:
+        """Yield parts of the queries: size, whether the head answers first, and how often failures are there.
+
+        `release` is 0 for the candidate and 1 for the live release. Failures are told as a multiple of those
+        among all queries.
+        """
+        first = (self.candidate, self.live)[release]
+        points = sorted({0.0, first, 1 - self.hard, 1.0})
+        for start, end in pairwise(points):
+            yield end - start, start < first, (start >= 1 - self.hard) / self.hard
+
+
+NO_HEADS = Heads()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Traffic:
     """Requests of each step, to both releases together, and the router's processes that share them.
 
@@ -63,23 +93,47 @@ class Traffic:
     zipf: bool = False
     replaced: float = 0.0
     frequent: int = 0
+    heads: Heads = NO_HEADS
 
 
 @dataclass
-class Requests:
-    """What the routers have counted for a release: queries that a process sees for the first time."""
+class Sample:
+    """Queries that the student was asked, and those to which it gave no good answer, by rate."""
 
     queries: int = 0
     bad: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RATES, 0))
-    processes: int = 0
-    repeated: int = 0
-    requests: int = 0
-    fallbacks: int = 0
 
     def add(self, queries: int, bad: Mapping[str, int]) -> None:
         """Add the queries of a process or of a step."""
         self.queries += queries
         self.bad = {rate: count + bad[rate] for rate, count in self.bad.items()}
+
+
+@dataclass
+class Requests:
+    """What the routers have counted for a release.
+
+    Attributes:
+        left, explored: queries that a process sees for the first time and the student is asked, because the
+            head leaves them to it, or all the same.
+        by_head: queries that the head answers when a process sees them for the first time.
+        requests, fallbacks: of the student, equal ones too.
+        head_answers: requests that the head answers.
+    """
+
+    left: Sample = field(default_factory=Sample)
+    explored: Sample = field(default_factory=Sample)
+    by_head: int = 0
+    processes: int = 0
+    repeated: int = 0
+    requests: int = 0
+    fallbacks: int = 0
+    head_answers: int = 0
+
+    @property
+    def queries(self) -> int:
+        """Return the number of different queries."""
+        return self.left.queries + self.explored.queries + self.by_head
 
 
 class Unlike:
@@ -91,19 +145,30 @@ class Unlike:
     def step(self, found: Sequence[Requests], of: Sequence[Quality], share: float) -> None:
         """Add the requests of a step to those of candidate and live release."""
         mine = self._chance.binomialvariate(self._traffic.requests, share)
-        for requests, quality, number in zip(found, of, (mine, self._traffic.requests - mine), strict=True):
-            rates = quality.rates
-            fallbacks = self._chance.binomialvariate(number, rates["fallback_rate"])
-            part = rates["invalid_output_rate"] / (rates["fallback_rate"] or 1.0)
-            counts = (
-                self._chance.binomialvariate(number, rates["error_rate"]),
-                fallbacks,
-                self._chance.binomialvariate(fallbacks, part),
-            )
-            requests.add(number, dict(zip(RATES, counts, strict=True)))
-            requests.requests += number
-            requests.fallbacks += fallbacks
+        numbers = (mine, self._traffic.requests - mine)
+        for release, (requests, quality, number) in enumerate(zip(found, of, numbers, strict=True)):
+            rest, size = number, 1.0
+            for part, is_easy, times in self._traffic.heads.parts(release):
+                queries = self._chance.binomialvariate(rest, min(part / size, 1.0))
+                rest, size = rest - queries, max(size - part, 1e-9)
+                asked = queries
+                if is_easy:
+                    asked = self._chance.binomialvariate(queries, self._traffic.heads.explored)
+                bad = self._bad(asked, quality, times)
+                (requests.explored if is_easy else requests.left).add(asked, bad)
+                requests.by_head += queries - asked
+                requests.head_answers += queries - asked
+                requests.requests += asked
+                requests.fallbacks += bad["fallback_rate"]
             requests.processes = min(self._traffic.processes, requests.queries)
+
+    def _bad(self, queries: int, quality: Quality, times: float) -> dict[str, int]:
+        rates = quality.rates
+        fallbacks = self._chance.binomialvariate(queries, min(rates["fallback_rate"] * times, 1.0))
+        part = rates["invalid_output_rate"] / (rates["fallback_rate"] or 1.0)
+        invalid = self._chance.binomialvariate(fallbacks, part)
+        errors = self._chance.binomialvariate(queries, rates["error_rate"])
+        return dict(zip(RATES, (errors, fallbacks, invalid), strict=True))
 
 
 class Zipf:
@@ -111,10 +176,14 @@ class Zipf:
 
     def __init__(self, chance: random.Random, traffic: Traffic, of: Sequence[Quality]) -> None:
         self._chance, self._traffic = chance, traffic
-        self._bad = [bad(chance, quality, QUERIES) for quality in of]
+        heads = traffic.heads
+        self._bad = [bad(chance, quality, QUERIES, heads.hard) for quality in of]
+        # Numbers of the queries from easy to hard, which `bad` has in the same order.
+        self._easy = [set(_by_ease()[: round(QUERIES * first)]) for first in (heads.candidate, heads.live)]
         self._bad[0]["fallback_rate"] |= set(range(traffic.frequent))
         self._seen: list[list[set[int]]] = [[set() for _ in range(traffic.processes)] for _ in of]
         self._again: list[list[set[int]]] = [[set() for _ in range(traffic.processes)] for _ in of]
+        self._explored = heads.explored
         self._offset = chance.random()
 
     def step(self, found: Sequence[Requests], of: Sequence[Quality], share: float) -> None:
@@ -135,8 +204,8 @@ class Zipf:
             once, twice = set(times), {query for query, number in times.items() if number > 1}
             # As in the route: a query stays with the candidate while its share grows.
             mine = {query for query in once if (points[query] + offset) % 1.0 < share}
-            for requests, queries, faults, seen, again in zip(
-                found, (mine, once - mine), self._bad, self._seen, self._again, strict=True
+            for requests, queries, faults, easy, seen, again in zip(
+                found, (mine, once - mine), self._bad, self._easy, self._seen, self._again, strict=True
             ):
                 new = queries - seen[process]
                 # Seen twice in this step, or before it and now.
@@ -145,15 +214,37 @@ class Zipf:
                 requests.repeated += len(second)
                 seen[process] |= new
                 again[process] |= second
-                requests.requests += sum(times[query] for query in queries)
-                requests.fallbacks += sum(times[query] for query in queries & faults["fallback_rate"])
-                requests.add(len(new), {rate: len(new & faulty) for rate, faulty in faults.items()})
+                self._count(requests, new, {query: times[query] for query in queries}, faults, easy)
+
+    def _count(
+        self,
+        requests: Requests,
+        new: set[int],
+        times: Mapping[int, int],
+        faults: Mapping[str, set[int]],
+        easy: set[int],
+    ) -> None:
+        """Count the requests of a process, by query, and its new queries."""
+        explored = {query for query in sorted(new & easy) if self._chance.random() < self._explored}
+        for sample, queries in ((requests.explored, explored), (requests.left, new - easy)):
+            sample.add(len(queries), {rate: len(queries & faulty) for rate, faulty in faults.items()})
+        requests.by_head += len(new & easy) - len(explored)
+        for query, number in times.items():
+            asked = self._chance.binomialvariate(number, self._explored) if query in easy else number
+            requests.requests += asked
+            requests.fallbacks += asked * (query in faults["fallback_rate"])
+            requests.head_answers += number - asked
 
 
-def bad(chance: random.Random, quality: Quality, size: int) -> dict[str, set[int]]:
-    """Return the numbers of those, of `size`, to which a release gives no good answer, by rate."""
+def bad(chance: random.Random, quality: Quality, size: int, hard: float = 1.0) -> dict[str, set[int]]:
+    """Return the numbers of those, of `size`, to which a release gives no good answer, by rate.
+
+    Fallbacks are among the hardest queries only, a share `hard` of all.
+    """
     rates = quality.rates
     fallbacks = chance.sample(range(size), chance.binomialvariate(size, rates["fallback_rate"]))
+    if hard < 1:
+        fallbacks = chance.sample(_by_ease()[round(size * (1 - hard)) :], len(fallbacks))
     part = rates["invalid_output_rate"] / (rates["fallback_rate"] or 1.0)
     errors = chance.sample(range(size), chance.binomialvariate(size, rates["error_rate"]))
     invalid = fallbacks[: chance.binomialvariate(len(fallbacks), part)]
@@ -164,6 +255,11 @@ def bad(chance: random.Random, quality: Quality, size: int) -> dict[str, set[int
 def _pool() -> Sequence[int]:
     weights = list(accumulate(1 / (rank + 1) for rank in range(QUERIES)))
     return random.Random(1).choices(range(QUERIES), cum_weights=weights, k=_POOL)  # noqa: S311
+
+
+@cache
+def _by_ease() -> Sequence[int]:
+    return random.Random(4).sample(range(QUERIES), QUERIES)  # noqa: S311
 
 
 @cache

@@ -16,9 +16,9 @@ from distilled_router.release.gate import Gate
 from distilled_router.release.rollout import Rollout
 from distilled_router.release.route import Share
 from distilled_router.release.table import Release
-from rollout.bounds import lower, upper, upper_tail
+from rollout.bounds import upper_tail
 from rollout.evidence import NO_PROBES, WRONG, Probed
-from rollout.metrics import Count, ReleaseMetrics, RouterMetrics
+from rollout.metrics import Count, Estimate, ReleaseMetrics, RequestMetrics, RouterMetrics, whole
 from rollout.probes import Probes
 
 AT_LIMIT = 0.12
@@ -109,8 +109,8 @@ class Evidence:
         probes: what the probes found.
     """
 
-    candidate: ReleaseMetrics
-    live: ReleaseMetrics | None
+    candidate: RequestMetrics
+    live: RequestMetrics | None
     probes: Probed
 
 
@@ -118,15 +118,18 @@ def problems(evidence: Evidence, rollout: Rollout, gate: Gate) -> Iterator[str]:
     """Yield each reason to roll the candidate back."""
     probes = evidence.probes.once()
     for rate, limit in rollout.maximum_rates.items():
-        requests, probed = evidence.candidate.effective(rate), probes.candidate.of(rate)
-        queries, both = f"{evidence.candidate.of(rate).of:.0f} queries", requests + probed
-        allowed = f"clearly above the allowed {limit:.1%}"
+        requests, probed = evidence.candidate.estimate(rate), probes.candidate.of(rate)
+        queries, allowed = evidence.candidate.told(rate, "queries"), f"clearly above the allowed {limit:.1%}"
         # Good probes must not hide bad requests.
-        if _is_above(requests, limit, LEVEL):
+        if requests.rate > limit and requests.least(LEVEL) > limit:
             yield f"{_words(rate)} is {requests.rate:.1%} of {queries}, {allowed}"
+        # Most queries of a release with a head do not reach its model: probes are the better evidence alone.
+        both = probed if evidence.candidate.has_head else evidence.candidate.effective(rate) + probed
         if _is_above(both, limit, AT_LIMIT) and _is_above(both, limit * WITHIN, LEVEL):
-            told = f"{queries} and {probed.of:.0f} probes" if probed.of else queries
-            yield f"{_words(rate)} is {both.rate:.1%} of {told}, {allowed}"
+            told = [queries] * (not evidence.candidate.has_head) + [f"{probed.of:.0f} probes"] * (
+                probed.of > 0
+            )
+            yield f"{_words(rate)} is {both.rate:.1%} of {' and '.join(told)}, {allowed}"
     users = evidence.candidate.requests
     if users.of >= MINIMUM_REQUESTS and users.rate > max(MOST_FALLBACKS, rollout.maximum_fallback_rate):
         yield (
@@ -174,27 +177,27 @@ def _more(
     rate: str, candidate: ReleaseMetrics, live: ReleaseMetrics, what: str, rollout: Rollout
 ) -> Iterator[str]:
     """Yield that a rate is clearly higher than the live release's by more than the margin."""
-    mine, theirs, margin = candidate.of(rate), live.of(rate), rollout.non_inferiority_margin
+    mine, theirs, margin = candidate.estimate(rate), live.estimate(rate), rollout.non_inferiority_margin
     if mine.rate - theirs.rate <= margin:
         return
-    if _least_difference(candidate.effective(rate), live.effective(rate)) > margin:
+    if _least_difference(mine, theirs) > margin:
         yield (
-            f"{_words(rate)} is {mine.rate:.1%} of {mine.of:.0f} {what}, and {theirs.rate:.1%} of "
-            f"{theirs.of:.0f} of the live release, clearly more than the allowed {margin:.1%} more"
+            f"{_words(rate)} is {mine.rate:.1%} of {candidate.told(rate, what)}, and {theirs.rate:.1%} of "
+            f"{live.told(rate)} of the live release, clearly more than the allowed {margin:.1%} more"
         )
 
 
 def _is_above(found: Count, limit: float, level: float) -> bool:
     """Return whether a share is above its limit by more than chance, by an exact binomial test."""
-    return found.rate > limit and upper_tail(*_whole(found), limit) <= level
+    return found.rate > limit and upper_tail(*whole(found), limit) <= level
 
 
-def _least_difference(mine: Count, theirs: Count) -> float:
+def _least_difference(mine: Estimate, theirs: Estimate) -> float:
     """Return the lower bound of the difference of two shares.
 
     It combines the exact bounds of both (Newcombe, 1998, method 10; Zou and Donner, 2008).
     """
-    least, most = lower(*_whole(mine), LEVEL), upper(*_whole(theirs), LEVEL) if theirs.of else 1.0
+    least, most = mine.least(LEVEL), theirs.most(LEVEL)
     return mine.rate - theirs.rate - math.hypot(mine.rate - least, most - theirs.rate)
 
 
@@ -206,11 +209,6 @@ def _has_lost(probes: Probed, margin: float) -> bool:
     variance = (probes.lost + probes.won) / probes.both - loss * loss
     error = math.sqrt(variance / probes.both)
     return loss - NormalDist().inv_cdf(1 - LEVEL) * error > margin
-
-
-def _whole(count: Count) -> tuple[int, int]:
-    """Return a count in whole numbers, rounded in the candidate's favour."""
-    return math.floor(count.bad + 1e-9), math.ceil(count.of - 1e-9)
 
 
 def _words(rate: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from distilled_router.env import METRICS_NAMESPACE
+from rollout.bounds import lower, upper
 
 # The router's metric of each rate: 0 or 1 for each query that a process answers for the first time.
 METRICS: Mapping[str, str] = {
@@ -15,12 +17,19 @@ METRICS: Mapping[str, str] = {
     "fallback_rate": "CanaryFallback",
     "invalid_output_rate": "CanaryInvalidOutput",
 }
+# The same for queries that the classification head would have answered, but the model was asked.
+EXPLORED: Mapping[str, str] = {
+    rate: metric.replace("Canary", "CanaryExplored") for rate, metric in METRICS.items()
+}
+# 1 for each query that the head answered when a process saw it for the first time.
+BY_HEAD = "CanaryHead"
 # 1 for the first query that a process counts for a release, 0 for each of the others.
 PROCESSES = "CanaryProcesses"
 # 1 for each query that a process answers for the second time.
 REPEATED = "CanaryRepeated"
-# 1 for each request that the release's model did not answer, however often its query was asked.
-FALLBACK = "Fallback"
+# 1 for each request that the release's model did not answer, however often its query was asked; no value for
+# those that the head answered, for which HeadAnswers is 1.
+FALLBACK, HEAD_ANSWERS = "Fallback", "HeadAnswers"
 # GetMetricStatistics returns at most 1,440 points; a period is a multiple of an hour for data older than 63
 # days (CloudWatch API reference). A rollout takes 34 days at most.
 _MOST_POINTS, _HOUR = 1_440, 3_600
@@ -46,6 +55,33 @@ class Count:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A share among all queries, of which each part was sampled by itself.
+
+    `parts` are the parts of all queries, and what was found among their samples. Without a sample, a part may
+    be all good or all bad. The bounds combine those of the parts (Zou and Donner, 2008).
+    """
+
+    parts: Sequence[tuple[float, Count]]
+
+    @property
+    def rate(self) -> float:
+        """Return the share that is most likely."""
+        return sum(part * found.rate for part, found in self.parts)
+
+    def least(self, level: float) -> float:
+        """Return the lower bound: a smaller share would give as many with less than about `level`."""
+        return self.rate - math.hypot(
+            *(part * (found.rate - lower(*whole(found), level)) for part, found in self.parts)
+        )
+
+    def most(self, level: float) -> float:
+        """Return the upper bound."""
+        bounds = ((part, found, upper(*whole(found), level)) for part, found in self.parts)
+        return self.rate + math.hypot(*(part * (bound - found.rate) for part, found, bound in bounds))
+
+
+@dataclass(frozen=True)
 class ReleaseMetrics:
     """Metrics of one release.
 
@@ -54,7 +90,7 @@ class ReleaseMetrics:
         processes: that counted requests. Each counts a query once, so this is how often one query counts at
             most; 1 for probes.
         repeated: queries that a process answered at least twice; each process counts its own.
-        requests: fallbacks among all requests, equal ones too.
+        requests: fallbacks among all requests, equal ones and those that the head answered too.
     """
 
     counts: Mapping[str, Count] = field(default_factory=dict)
@@ -83,9 +119,59 @@ class ReleaseMetrics:
         twice: (1 - exp(-x))**2 <= 2 * (1 - exp(-x) * (1 + x)). One is added to those seen, as they are few.
         """
         found = self.of(rate)
+        return found * self._independent(found.of)
+
+    def estimate(self, rate: str) -> Estimate:
+        """Return a rate among all queries of the release."""
+        return Estimate([(1.0, self.effective(rate))])
+
+    def told(self, rate: str, what: str = "") -> str:
+        """Return of how many queries the rate is."""
+        return f"{self.of(rate).of:.0f} {what}".strip()
+
+    def _independent(self, queries: float) -> float:
         others = self.processes - 1
-        repeats = 1 + 2 * others * (self.repeated + 1) / max(found.of, 1.0)
-        return found * (1 / min(repeats, self.processes))
+        repeats = 1 + 2 * others * (self.repeated + 1) / max(queries, 1.0)
+        return 1 / min(repeats, self.processes)
+
+
+@dataclass(frozen=True)
+class RequestMetrics(ReleaseMetrics):
+    """Metrics of one release's requests, some of which its classification head may have answered.
+
+    The head answers the easy queries and leaves the hard ones to the model, which does worse there than among
+    all queries; the head of another release leaves others. The limits are for all queries. So queries that
+    the model was asked all the same, the explored ones, stand for all that the head would have answered.
+
+    Attributes:
+        explored: the failed queries among the explored ones, by rate.
+        by_head: queries that the head answered.
+    """
+
+    explored: Mapping[str, Count] = field(default_factory=dict)
+    by_head: float = 0.0
+
+    @property
+    def has_head(self) -> bool:
+        """Return whether the head answered queries, or would have."""
+        return self.by_head > 0 or any(count.of for count in self.explored.values())
+
+    def estimate(self, rate: str) -> Estimate:
+        """Return a rate among all queries of the release, also those that its head answered."""
+        if not self.has_head:
+            return super().estimate(rate)
+        left, explored = self.of(rate), self.explored.get(rate, Count())
+        easy = explored.of + self.by_head
+        queries = left.of + easy
+        part = self._independent(queries)
+        return Estimate([(left.of / queries, left * part), (easy / queries, explored * part)])
+
+    def told(self, rate: str, what: str = "") -> str:
+        """Return of how many queries the rate is, and how many of them its model was asked."""
+        if not self.has_head:
+            return super().told(rate, what)
+        asked = self.of(rate).of + self.explored.get(rate, Count()).of
+        return f"{f'{asked + self.by_head:.0f} {what}'.strip()} (its model was asked {asked:.0f})"
 
 
 NOTHING = ReleaseMetrics()
@@ -104,11 +190,17 @@ class RouterMetrics:
     since: int
     at: int
 
-    def of(self, release: str) -> ReleaseMetrics:
+    def of(self, release: str) -> RequestMetrics:
         """Return the metrics of one release."""
-        counts = {rate: self._total(release, metric) for rate, metric in METRICS.items()}
-        processes, repeated = (self._total(release, metric).bad for metric in (PROCESSES, REPEATED))
-        return ReleaseMetrics(counts, max(processes, 1.0), repeated, self._total(release, FALLBACK))
+        counts, explored = (
+            {rate: self._total(release, metric) for rate, metric in metrics.items()}
+            for metrics in (METRICS, EXPLORED)
+        )
+        processes, repeated, by_head, answers = (
+            self._total(release, metric).bad for metric in (PROCESSES, REPEATED, BY_HEAD, HEAD_ANSWERS)
+        )
+        requests = self._total(release, FALLBACK) + Count(0, answers)
+        return RequestMetrics(counts, max(processes, 1.0), repeated, requests, explored, by_head)
 
     def _total(self, release: str, metric: str) -> Count:
         """Return the sum and the number of a metric's values for one release."""
@@ -128,3 +220,8 @@ class RouterMetrics:
         return Count(
             float(sum(point["Sum"] for point in points)), float(sum(point["SampleCount"] for point in points))
         )
+
+
+def whole(count: Count) -> tuple[int, int]:
+    """Return a count in whole numbers, rounded in the candidate's favour."""
+    return math.floor(count.bad + 1e-9), math.ceil(count.of - 1e-9)

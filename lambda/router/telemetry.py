@@ -58,6 +58,8 @@ class Trace:
     base: Outcome | None = None
     # Whether the release's classification head was loaded.
     has_head: bool = False
+    # Whether the head would have answered, but the model was asked all the same.
+    explored: bool = False
     # Mean absolute difference between the weights of head and student; None unless both answered.
     difference: float | None = None
     # As what the query counts for the rollout's canary analysis; None if it does not count.
@@ -84,8 +86,8 @@ class Trace:
 
     @property
     def counts_for_canary(self) -> bool:
-        """Return whether the answer says something about the release's model."""
-        return not self.is_of_the_caller and not self.is_by_head
+        """Return whether the query counts for the release: one not answered for its caller's use does not."""
+        return not self.is_of_the_caller
 
     @property
     def is_static_for_the_caller(self) -> bool:
@@ -219,18 +221,7 @@ class Telemetry:
             yield of, "HeadAnswers", trace.is_by_head
         if trace.difference is not None:
             yield of, "HeadDifference", trace.difference
-        if trace.sight is Sight.AGAIN:
-            yield (release, ""), "CanaryRepeated", 1
-        elif trace.sight:
-            yield from (
-                ((release, ""), name, value)
-                for name, value in (
-                    ("CanaryErrors", trace.errors > 0),
-                    ("CanaryFallback", trace.source != DISTILLED),
-                    ("CanaryInvalidOutput", outcome.invalid),
-                    ("CanaryProcesses", trace.sight is Sight.FIRST),
-                )
-            )
+        yield from (((release, ""), name, value) for name, value in _canary(trace, outcome))
         # The request counts for the source that answered, the tokens for the source that used them.
         yield from self._call(outcome, (release, asked))
         if trace.release and trace.base and trace.base.called:
@@ -278,6 +269,26 @@ class Telemetry:
             for name, found in values.items()
         )
         self._metrics.flush_metrics()
+
+
+def _canary(trace: Trace, outcome: Outcome) -> Iterator[tuple[str, float]]:
+    """Yield what a query counts for the canary analysis.
+
+    A query that explored the model stands for those that the head answered, so it counts apart.
+    """
+    if trace.sight is None:
+        return
+    if trace.sight is Sight.AGAIN:
+        yield "CanaryRepeated", 1
+        return
+    if trace.is_by_head:
+        yield "CanaryHead", 1
+    else:
+        kind = "CanaryExplored" if trace.explored else "Canary"
+        yield f"{kind}Errors", trace.errors > 0
+        yield f"{kind}Fallback", trace.source != DISTILLED
+        yield f"{kind}InvalidOutput", outcome.invalid
+    yield "CanaryProcesses", trace.sight is Sight.FIRST
 
 
 def _number(value: float) -> float:

@@ -302,6 +302,77 @@ def test_few_queries_that_are_many_requests_fail_a_release(
         assert "21.0% of 1000 requests were answered by a fallback" in result["message"]
 
 
+def test_requests_that_a_head_answered_are_no_fallbacks(world: World, scene: RolloutScene) -> None:
+    """210 fallbacks are a tenth of what users asked for, and each query that falls back is a rare one."""
+    scene.step()
+    world.advance(DWELL)
+    scene.emit("Fallback", {1: 210, 0: 790})
+    scene.emit("HeadAnswers", {1: 1_000, 0: 1_000})
+    assert scene.step()["message"] == "50% of the requests"
+
+
+def test_head_that_answers_all_is_no_evidence(world: World, scene: RolloutScene) -> None:
+    """Then only probes can tell something of the model."""
+    scene.step()
+    world.advance(DWELL)
+    scene.emit("HeadAnswers", {1: 1_000})
+    scene.emit("CanaryHead", {1: 500})
+    scene.emit("CanaryProcesses", {1: 1, 0: 499})
+    assert scene.step()["message"] == "50% of the requests"
+
+
+@pytest.mark.parametrize(
+    ("left", "bad", "explored", "explored_bad", "by_head", "outcome"),
+    [
+        (400, 40, 30, 0, 570, "waiting"),  # 4 % of all queries, where 5 % are allowed
+        (400, 40, 60, 6, 540, "failed"),  # 10 % of all
+        (400, 40, 0, 0, 0, "failed"),
+        (400, 130, 0, 0, 600, "failed"),  # at least 11 % of all, if those that it was not asked are good
+        (400, 130, 0, 0, 2_600, "waiting"),
+    ],
+)
+def test_limit_is_for_all_queries_also_those_that_the_head_answered(
+    world: World,
+    scene: RolloutScene,
+    left: int,
+    bad: int,
+    explored: int,
+    explored_bad: int,
+    by_head: int,
+    outcome: str,
+) -> None:
+    """The head leaves the hard ones to the model."""
+    scene.step()
+    world.advance(DWELL)
+    scene.count(left, CanaryInvalidOutput=bad)
+    scene.emit("CanaryExploredInvalidOutput", {1: explored_bad, 0: explored - explored_bad})
+    scene.emit("CanaryHead", {1: by_head})
+    result = scene.step()
+    assert result["outcome"] == outcome
+    if explored_bad:
+        told = "invalid output rate is 10.0% of 1000 queries (its model was asked 460), clearly above"
+        assert told in result["message"]
+
+
+@pytest.mark.parametrize(("bad", "outcome"), [(80, "waiting"), (200, "failed")])
+def test_releases_with_other_heads_are_compared_by_all_queries(
+    world: World, scene: RolloutScene, bad: int, outcome: str
+) -> None:
+    """The live release has no head, and the candidate's leaves two fifths of the queries to its model."""
+    loose = replace(ROLLOUT, maximum_invalid_output_rate=0.2, maximum_fallback_rate=0.2)
+    scene.step(loose)
+    world.advance(DWELL)
+    scene.count(2_000, release=A, CanaryInvalidOutput=40)
+    scene.count(800, CanaryInvalidOutput=bad)
+    scene.emit("CanaryExploredInvalidOutput", {0: 60})
+    scene.emit("CanaryHead", {1: 1_140})
+    result = scene.step(loose)
+    assert result["outcome"] == outcome
+    if outcome == "failed":
+        told = "10.0% of 2000 queries (its model was asked 860), and 2.0% of 2000 of the live release"
+        assert told in result["message"]
+
+
 def test_evidence_is_pooled_over_the_rounds(world: World, scene: RolloutScene) -> None:
     """Seven errors of 100 may be chance where 5 % are allowed; three rounds of them are not."""
     baking = replace(ROLLOUT, bake_seconds=3 * DWELL)

@@ -12,7 +12,7 @@ import pytest
 from aws_lambda_powertools import Logger
 
 from router.first_sights import Sight
-from router.sources import BASE, DISTILLED, HEAD, STATIC, Outcome
+from router.sources import BASE, DISTILLED, HEAD, OF_THE_CALLER, STATIC, Outcome
 from router.telemetry import Telemetry, Trace
 from tests.unit.router.doubles import router_env
 
@@ -30,6 +30,7 @@ BOTH_THROTTLED = {DISTILLED: THROTTLED, BASE: THROTTLED}
 BASE_DENIED = {DISTILLED: THROTTLED, BASE: DENIED}
 
 RATES = ("Fallback", "CallerFallback", "StaticAnswers", "InvalidOutput", "CanaryFallback")
+COUNTED = ("Errors", "Fallback", "InvalidOutput")
 # Source, reason, failures: the values of the rates; None for a rate that has no value.
 TABLE: list[tuple[str, str | None, dict[str, str], tuple[int | None, ...]]] = [
     (DISTILLED, None, {}, (0, 0, 0, 0, 0)),
@@ -64,7 +65,7 @@ def trace(source: str, reason: str | None, failures: dict[str, str], **changes: 
     found = Trace("dog", release="aaaaaaaaaaaa", source=source, reason=reason, failures=failures, **changes)
     if failures.get(DISTILLED) and not found.cached:
         found.distilled = Outcome(reason=failures[DISTILLED])
-    if found.counts_for_canary:
+    if not found.is_of_the_caller:
         found.sight = Sight.NEW
     return found
 
@@ -85,12 +86,8 @@ def test_rates_are_of_what_the_head_left_to_the_models(
     capsys: Capture, source: str, reason: str | None, failures: dict[str, str], rates: tuple[int | None, ...]
 ) -> None:
     for cached, has_head, difference in product((False, True), (False, True), (None, 0.03)):
-        found = values(
-            written(
-                capsys,
-                trace(source, reason, failures, cached=cached, has_head=has_head, difference=difference),
-            )
-        )
+        changes = {"cached": cached, "has_head": has_head, "difference": difference}
+        found = values(written(capsys, trace(source, reason, failures, **changes)))
         expected = dict(zip(RATES, rates, strict=True))
         if cached and expected["InvalidOutput"]:
             expected["InvalidOutput"] = 0  # counted when the model answered
@@ -99,11 +96,45 @@ def test_rates_are_of_what_the_head_left_to_the_models(
         assert "Latency" in found
         assert found.get("HeadAnswers") == (int(source == HEAD and not reason) if has_head else None)
         assert found.get("HeadDifference") == difference
-        assert ("CanaryErrors" in found) == (expected["CanaryFallback"] is not None)
+        is_by_head = source == HEAD and not reason
+        canary = {name for name in found if name.startswith("Canary")}
+        if reason in OF_THE_CALLER:
+            assert canary == set()
+        elif is_by_head:
+            assert canary == {"CanaryHead", "CanaryProcesses"}
+        else:
+            assert canary == {f"Canary{name}" for name in (*COUNTED, "Processes")}
+
+
+@pytest.mark.parametrize(("source", "reason", "failures", "rates"), TABLE)
+def test_explored_queries_count_apart(
+    capsys: Capture, source: str, reason: str | None, failures: dict[str, str], rates: tuple[int | None, ...]
+) -> None:
+    """They stand for all that the head answers."""
+    if reason in OF_THE_CALLER or (source == HEAD and not reason):
+        return
+    found = values(written(capsys, trace(source, reason, failures, has_head=True, explored=True)))
+    canary = {name: value for name, value in found.items() if name.startswith("Canary")}
+    assert canary.keys() == {f"CanaryExplored{name}" for name in COUNTED} | {"CanaryProcesses"}
+    assert (canary["CanaryExploredFallback"], found["Fallback"]) == (rates[-1], rates[0])
+    assert canary["CanaryExploredInvalidOutput"] == rates[3]
+
+
+@pytest.mark.parametrize("sight", [Sight.FIRST, Sight.NEW, Sight.AGAIN])
+def test_queries_of_the_head_count_once(capsys: Capture, sight: Sight) -> None:
+    one = trace(HEAD, None, {}, has_head=True)
+    one.sight = sight
+    found = values(written(capsys, one))
+    canary = {name: value for name, value in found.items() if name.startswith("Canary")}
+    if sight is Sight.AGAIN:
+        assert canary == {"CanaryRepeated": 1}
+    else:
+        assert canary == {"CanaryHead": 1, "CanaryProcesses": sight is Sight.FIRST}
 
 
 def test_answers_of_the_head_are_a_source_of_the_release(capsys: Capture) -> None:
-    (blob,) = written(capsys, trace(HEAD, None, {}, has_head=True))
+    blob, canary = written(capsys, trace(HEAD, None, {}, has_head=True))
+    assert (canary["release"], "source" in canary) == ("aaaaaaaaaaaa", False)
     (directive,) = blob["_aws"]["CloudWatchMetrics"]
     assert directive["Dimensions"] == [["service"], ["service", "release"], ["service", "source"]]
     assert (blob["release"], blob["source"], blob["HeadAnswers"]) == ("aaaaaaaaaaaa", "head", [1])
