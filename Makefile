@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: benchmarks bootstrap checks contracts cost dataset-check diff deploy destroy durations execution-policy help install install-deploy install-tests local local-status local-down lock permissions releases rollback route synth watch test test-all tests types faults snapshots schema clean
+.PHONY: benchmarks bootstrap checks contracts cost dataset-check diff deploy destroy durations execution-policy head-off head-on help install install-deploy install-tests local local-status local-down lock permissions releases rollback route synth watch test test-all tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Without Python's cache of compiled modules, each synthesis compiles all of aws_cdk again.
@@ -62,6 +62,12 @@ releases: $(DEPLOYS)  ## List all releases: state, share of the requests, scores
 
 rollback: $(DEPLOYS)  ## Give all requests to the previous good release [ENV=local] [TO=digest] [GRADUAL=1: by steps]
 	@python -m operate rollback --environment "$(ENV)" --to "$(TO)" $(if $(GRADUAL),--gradual)
+
+head-off: $(DEPLOYS)  ## Switch classification heads off at once, without a deployment [ENV=local]
+	@python -m operate head-off --environment "$(ENV)"
+
+head-on: $(DEPLOYS)  ## Switch classification heads on again [ENV=local]
+	@python -m operate head-on --environment "$(ENV)"
 
 watch: $(DEPLOYS)  ## Follow the running release until it ends [ENV=local]
 	@python -m operate watch --environment "$(ENV)"

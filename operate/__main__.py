@@ -27,6 +27,8 @@ COMMANDS = {
     "watch": "follow the running release until it ends",
     "releases": "list all releases with state, share, scores and cost",
     "rollback": "give all requests to the previous good release",
+    "head-off": "switch classification heads off, without a deployment",
+    "head-on": "switch classification heads on again",
     "cost": "estimate what an environment costs, without access to AWS",
     "dataset-check": "check a file of training rows or of raw queries",
     "execution-policy": "write the policies that CloudFormation needs",

@@ -21,6 +21,7 @@ from operate import environment
 from operate.console import Terminal, say, wide
 from operate.console import console as terminal
 from operate.deployed import Deployed, Known, deployed, duration, endpoint_name
+from operate.head_switch import on_again
 
 EXAMPLES = """\
   python -m operate releases
@@ -56,6 +57,8 @@ def show(at: Deployed, console: Terminal) -> None:
     printed = wide(console)
     printed.print(table(known, effective, at.now()))
     say(printed, *_notes(known, route, effective, declared, at.now()))
+    if effective.head_off:
+        say(printed, "", f"Classification heads are switched off: {on_again(at)} switches them on.")
 
 
 def table(known: Sequence[Known], route: Route, now: float) -> Table:
@@ -124,6 +127,8 @@ def _notes(
         if release.holdout_key:
             passed = "" if release.state != LIVE or release.has_passed else ", not passed yet"
             lines.append(f"    hold-out set {release.holdout_key}{passed}")
+        if release.head_file:
+            lines.append("    with a classification head")
         if release.warnings:
             lines.append(f"    Warning: {release.warnings}")
         if entry.report:

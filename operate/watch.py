@@ -25,6 +25,7 @@ from operate import environment
 from operate.console import Terminal, say
 from operate.console import console as terminal
 from operate.deployed import Deployed, Known, deployed, duration
+from operate.head_switch import on_again
 from operate.releases import share
 
 EXAMPLES = """\
@@ -153,6 +154,7 @@ def _rows(at: Deployed, release: Release) -> list[tuple[str, str]]:
         ("job", release.state == WAITING, lambda: _job(at.bedrock, release)),
         ("labelling", release.state == WAITING, lambda: shards(at.stepfunctions, release.labelling)),
         ("hold-out", is_evaluated, lambda: shards(at.stepfunctions, release.execution)),
+        ("head", release.head_file is not None, lambda: _head(at)),
         ("route", release.state == ROLLING_OUT, lambda: _route(at, release)),
     )
     for title, wanted, read in parts:
@@ -190,6 +192,12 @@ def shards(stepfunctions: Any, execution: str) -> str:
     failed = counts["failed"] + counts["timedOut"] + counts["aborted"]
     done = f"{counts['succeeded'] + failed} of {counts['total']} shards"
     return f"{done}, {failed} of them failed" if failed else done
+
+
+def _head(at: Deployed) -> str:
+    """Return that a head was trained, and whether an operator has switched heads off."""
+    off = at.releases.effective_route().head_off
+    return f"trained, but switched off: {on_again(at)} switches heads on" if off else "trained"
 
 
 def _route(at: Deployed, release: Release) -> str:

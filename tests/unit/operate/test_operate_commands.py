@@ -21,6 +21,9 @@ from operate import (
     diff,
     environment,
     execution_policy,
+    head_off,
+    head_on,
+    head_switch,
     releases,
     rollback,
     route,
@@ -37,7 +40,7 @@ from stacks.settings import PROJECT, load
 # mypy holds each module against the protocol.
 MODULES: tuple[Command, ...] = (
     *(bootstrap, synth, diff, deploy, destroy),
-    *(route, watch, releases, rollback),
+    *(route, watch, releases, rollback, head_off, head_on),
     *(cost, dataset_check, execution_policy),
 )
 
@@ -127,7 +130,7 @@ def test_list_of_commands_loads_none_of_them() -> None:
 
 
 def test_commands_on_releases_load_neither_the_cdk_nor_the_emulator() -> None:
-    modules = loaded("from operate import cdk, deploy, releases, rollback, route, watch")
+    modules = loaded("from operate import cdk, deploy, head_off, head_on, releases, rollback, route, watch")
     assert not {name for name in modules if name.split(".")[0] in {"aws_cdk", "jsii", "local", "cfnlint"}}
 
 
@@ -289,11 +292,17 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return Outcome(None)
 
     monkeypatch.setattr(environment, "reach", lambda name: Environment(name, load(name)))
-    for module in (releases, rollback, watch):
+
+    def switch(at: Deployed, *, off: bool) -> list[str]:
+        calls.append(f"head-{'off' if off else 'on'} {at.environment}")
+        return []
+
+    for module in (head_switch, releases, rollback, watch):
         monkeypatch.setattr(module, "deployed", found)
     monkeypatch.setattr(releases, "show", lambda at, _: calls.append(f"releases {at.environment}"))
     monkeypatch.setattr(rollback, "canary_analysis", lambda at: f"{at.name}'s analysis")
     monkeypatch.setattr(rollback, "roll_back", roll_back)
+    monkeypatch.setattr(head_switch, "switch", switch)
     monkeypatch.setattr(watch, "follow", lambda *_: 1)
     return calls
 
@@ -303,11 +312,15 @@ def test_commands_on_releases_name_the_environment(asked: list[str]) -> None:
     assert main(["rollback", "--environment", "dev", "--to", "abc"]) == 0
     assert main(["rollback", "--to", ""]) == 0
     assert main(["rollback", "--environment", "dev", "--gradual"]) == 0
+    assert main(["head-off", "--environment", "dev"]) == 0
+    assert main(["head-on"]) == 0
     assert asked == [
         "releases dev",
         "rollback dev abc at once",
         "rollback local  at once",
         "rollback dev  dev's analysis",
+        "head-off dev",
+        "head-on local",
     ]
 
 

@@ -173,3 +173,16 @@ def test_live_release_that_has_not_passed_on_another_holdout_set_is_told(
     text = shown(at)
     assert "serves all requests; not passed on another hold-out set: refused by the gate" in text
     assert "hold-out set datasets/2/holdout.jsonl, not passed yet" in text
+
+
+def test_head_of_a_release_and_the_switch_are_shown_only_where_they_are(
+    at: Deployed, releases: Releases
+) -> None:
+    begin(releases, A, 900, RETIRED, head="releases/o/a-1/head.bin", head_sha256="0" * 64)
+    begin(releases, B, 800, LIVE)
+    text = shown(at)
+    assert text.count("    with a classification head") == 1
+    assert text.index("    with a classification head") > text.rindex(A)
+    assert "switched off" not in text
+    releases.switch_heads(off=True, after=releases.route(), reason="by hand")
+    assert "Classification heads are switched off: `make head-on ENV=local` switches them on." in shown(at)

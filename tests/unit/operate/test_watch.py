@@ -170,6 +170,19 @@ def test_rollout_shows_share_and_version_of_the_route(at: Deployed, releases: Re
     assert "route: version 1: 25% of the requests\n" in text
 
 
+def test_head_of_the_release_is_shown_and_whether_heads_are_off(at: Deployed, releases: Releases) -> None:
+    begin(releases)
+    trained = {"head": "releases/o/a-1/head.bin", "head_sha256": "0" * 64}
+    _, text = followed(
+        at,
+        lambda: releases.transition(A, EVALUATING, "asked", **trained),
+        lambda: releases.switch_heads(off=True, after=releases.route(), reason="by hand"),
+        lambda: releases.transition(A, LIVE, ""),
+    )
+    told = [line.partition("  head: ")[2] for line in text.splitlines() if "  head: " in line]
+    assert told == ["trained", "trained, but switched off: `make head-on ENV=local` switches heads on"]
+
+
 def test_refused_calls_are_left_out(at: Deployed, releases: Releases, services: Services) -> None:
     begin(releases)
     services.denied = True
