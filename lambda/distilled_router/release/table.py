@@ -540,8 +540,8 @@ class Releases:
 
     def _next(self, shares: tuple[Share, ...], after: Route, reason: str) -> Route:
         # If the version can't be read, or the item is gone, count on from the copies: reusing a number would
-        # overwrite one of them. An operator's switch is then known from the last one.
-        last = after if after.version else self._last_copy()
+        # overwrite one of them. Of a broken item, the last copy also has the switch of heads.
+        last = after if after.version and not after.problem else self._last_copy()
         return Route(
             version=(after.version or last.version) + 1,
             shares=shares,

@@ -18,7 +18,15 @@ from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags,
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.declarations import Declaration, Declarations
 from distilled_router.release.route import HeadFile, Share
-from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING, Releases
+from distilled_router.release.table import (
+    FAILED,
+    LIVE,
+    RETIRED,
+    SUPERSEDED,
+    WAITING,
+    Releases,
+    RouteChangedError,
+)
 from release.handler import Services, check, handle, is_complete
 from tests.unit import requests_table
 from tests.unit.candidate.polls import TWICE, all_jobs, poll
@@ -416,6 +424,22 @@ def test_delete_ends_all_but_the_model_that_its_job_claims(world: World, resourc
     assert versions(world) == ["datasets/kept.jsonl", f"releases/other/{A}-1/report.json"]
 
 
+def test_files_that_the_route_names_are_deleted_after_it_is_emptied(
+    world: World, resource: Resource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A router could not load the head of a release that still answers."""
+    serving(world, resource)
+    head = HeadFile(f"releases/{OWNER}/{A}-1/head.bin", "0" * 64)
+    world.s3.put_object(Bucket=world.bucket, Key=head.key, Body=b"head")
+    world.settle(Share(A, "arn:a", 1.0, head=head))
+    with monkeypatch.context() as patched:
+        patched.setattr(Releases, "set_route", Mock(side_effect=RouteChangedError("...")))
+        assert not resource.delete(B, polls=3)
+    assert head.key in versions(world)
+    assert resource.delete(B, polls=3)
+    assert head.key not in versions(world)
+
+
 def test_second_delete_changes_nothing(world: World, resource: Resource) -> None:
     """Case B10."""
     serving(world, resource)
@@ -476,6 +500,7 @@ def test_moved_construct_keeps_route_declaration_and_all_that_is_paid_for(
     assert resource.delete(B)
     assert world.executions()[f"{B}-1"] == "RUNNING"
     assert (world.releases.route(), world.deployments()) == (before, deployments)
+    assert len(versions(world)) == 6
     assert (world.models(), world.releases.declared()) == (named(A, B), B)
     assert claims_of(world) == {JOB.logical_id, "ReleaseMoved"}
     assert new.delete(B, polls=3)

@@ -149,6 +149,19 @@ def test_heads_are_switched_off_and_on_and_the_shares_stay(releases: Releases) -
     assert "head_off" not in releases.table.get_item(Key={"id": releases.key("route")})["Item"]
 
 
+@pytest.mark.parametrize("broken", [None, {"version": "none"}, {"version": 2, "shares": "all"}])
+def test_heads_stay_off_where_a_person_broke_the_route_or_deleted_it(
+    releases: Releases, broken: dict[str, object] | None
+) -> None:
+    releases.switch_heads(off=True, after=releases.route(), reason="by hand")
+    if broken is None:
+        releases.table.delete_item(Key={"id": releases.key("route")})
+    else:
+        releases.table.put_item(Item={"id": releases.key("route"), **broken})
+    releases.set_route((), after=releases.route(), reason="next")
+    assert releases.route().head_off
+
+
 def test_share_whose_head_is_damaged_is_in_the_effective_route_once(releases: Releases) -> None:
     live = Share(A, "arn:a", 1.0, head=HeadFile("key", "sha"))
     releases.set_route((live,), after=releases.route(), reason="live")
