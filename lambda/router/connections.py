@@ -27,7 +27,7 @@ from botocore.exceptions import (
 # closes idle connections, and an environment that wakes up may not hear of it: the next query would wait on a
 # dead connection until its budget ends. TCP's own probes start after two hours.
 IDLE_SECONDS = 60.0
-# Bedrock's and DynamoDB's answers to the router are a few kilobytes.
+# Of a response. Bedrock's and DynamoDB's answers to the router are a few kilobytes.
 MOST_BYTES = 1_000_000
 
 
@@ -60,6 +60,7 @@ class Connections:
         context: Callable[[], ssl.SSLContext],
         *,
         most_idle: int,
+        most_bytes: int = MOST_BYTES,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Open none yet.
@@ -68,6 +69,7 @@ class Connections:
             url: of the server, without a path.
             context: returns the context for TLS; called if the URL's scheme is https.
             most_idle: idle connections to keep.
+            most_bytes: of a response's body; a longer one is an error, and is not read.
             now: the wall clock in seconds. The monotonic clock may stand still in a frozen environment.
         """
         parts = urlsplit(url)
@@ -75,15 +77,17 @@ class Connections:
         self._name = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._context = context() if parts.scheme == "https" else None
-        self._most_idle, self._now = most_idle, now
+        self._most_idle, self._most_bytes, self._now = most_idle, most_bytes, now
         self._idle: list[tuple[float, _Wire]] = []
         self._lock = threading.Lock()
 
     def open(self, seconds: float) -> None:
-        """Open a connection ahead of the first request. Raises like `post`."""
+        """Open a connection ahead of the first request. Raises like `request`."""
         self._keep(self._connect(time.monotonic() + seconds))
 
-    def post(self, path: str, headers: Mapping[str, str], body: bytes, seconds: float) -> Answer:
+    def request(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, seconds: float
+    ) -> Answer:
         """Send a request and return the response, all within `seconds`, except for the look-up of the name.
 
         Raises:
@@ -94,7 +98,7 @@ class Connections:
         since, wire = self._take() or (None, self._connect(ends))
         wire.ends = ends
         try:
-            answer, keep = wire.exchange(self.host, path, headers, body)
+            answer, keep = wire.exchange(method, path, {**headers, "host": self.host}, body, self._most_bytes)
         except BaseException as error:
             wire.close()
             if since is not None:
@@ -180,16 +184,20 @@ class _Wire:
         self.ends = 0.0
         self._socket = opened
 
-    def exchange(self, host: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[Answer, bool]:
+    def exchange(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, most_bytes: int
+    ) -> tuple[Answer, bool]:
         """Send a request; return the response and whether the connection can be used again."""
-        head = {**headers, "host": host, "content-length": str(len(body))}
-        lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
+        head = headers if method == "GET" else {**headers, "content-length": str(len(body))}
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
         self._limit()
         # In one piece: two small ones are two packets.
         self._socket.sendall("\r\n".join(lines).encode("latin-1") + body)
-        with HTTPResponse(cast(socket.socket, self), method="POST") as response:
+        with HTTPResponse(cast(socket.socket, self), method=method) as response:
             response.begin()
-            content = response.read(MOST_BYTES)
+            if (response.length or 0) > most_bytes:
+                raise HTTPException("the response is too long")
+            content = response.read(most_bytes)
             # A response in chunks has no length; after its last one, http.client has closed it.
             if response.length or (response.chunked and not response.isclosed()):
                 raise HTTPException("the response was cut off, or is too long")

@@ -7,14 +7,16 @@ from typing import Any
 
 from distilled_router.env import RouterEnv
 from distilled_router.task.task import Task
-from router.assembly import connect, make_router, services
+from router.assembly import connect, head_storage, make_router, services
 from router.service import Router
 
 
 def _from_environment() -> Router:
     env = RouterEnv.read()
     bedrock, dynamodb = services(env, os.environ)
-    router = make_router(env, Task.load(), bedrock=bedrock, dynamodb=dynamodb)
+    router = make_router(
+        env, Task.load(), bedrock=bedrock, dynamodb=dynamodb, s3=head_storage(env, os.environ)
+    )
     connect(bedrock, dynamodb)
     return router
 

@@ -78,6 +78,11 @@ class RouteCache:
             self._lock.release()
 
     @property
+    def latest(self) -> Route:
+        """Return the route that was read last."""
+        return self._route
+
+    @property
     def is_known(self) -> bool:
         """Return whether a route was ever read, even an empty one."""
         return self._known
@@ -131,11 +136,13 @@ def _may_help(error: Exception) -> bool:
 def _plain(value: Mapping[str, Any]) -> Any:
     """Convert a value in DynamoDB's format, e.g. `{"S": "text"}`; boto3's converter would import boto3.
 
-    Types other than text, number, list and map are returned unchanged; parsing the route rejects them.
+    Types other than text, flag, number, list and map are returned unchanged; parsing the route rejects them.
     """
     match value:
         case {"S": str(text)}:
             return text
+        case {"BOOL": bool(flag)}:
+            return flag
         case {"N": str(number)}:
             return Decimal(number)
         case {"L": list(values)}:

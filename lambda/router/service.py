@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilled_router.env import RouterEnv
 from distilled_router.release.route import Route, Share
 from distilled_router.task.converse import Prompt, asked
 from distilled_router.task.task import Task
-from router.budget import Budget
+from router.budget import Budget, jitter
 from router.cache import AnswerCache, Entry
 from router.first_sights import FirstSights
 from router.requests import DIRECT, Asked, BadRequestError, caller, is_http, read, respond
 from router.route_cache import RouteCache
-from router.sources import BASE, DISTILLED, OF_THE_CALLER, STATIC, Models, Outcome
+from router.sources import BASE, DISTILLED, HEAD, OF_THE_CALLER, STATIC, Models
 from router.telemetry import Telemetry, Trace
 from router.xray import Span, XRay
 
+if TYPE_CHECKING:
+    from distilled_router.head.model import Head
+    from router.heads import Heads
+
+# How a classification head is used: in place of static weights, or also for what it is sure of.
+LAST_RESORT, FIRST = "last_resort", "first"
 # Reasons other than a failed call: the route has no release, no route was ever read, or the router has a bug.
 NO_RELEASE, NO_ROUTE, INTERNAL = "no_release", "no_route", "internal"
 # The student answers in a third of the default budget. If it hangs, the base model still needs time.
@@ -41,8 +49,21 @@ class Request(NamedTuple):
     caller: str
 
 
+class Question(NamedTuple):
+    """One query, with all that its sources need."""
+
+    trace: Trace
+    budget: Budget
+    request: Request
+    now: float
+    share: Share | None
+    head: Head | None
+    cache: AnswerCache
+
+
 class Router:
-    """Answers requests from the cache, the distilled model, the base model or static weights."""
+    """Answers requests from the cache, a classification head, the distilled model, the base model or static
+    weights."""
 
     def __init__(
         self,
@@ -53,9 +74,13 @@ class Router:
         routes: RouteCache,
         telemetry: Telemetry,
         xray: XRay,
+        heads: Heads | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Create a router. `now` returns the wall clock in seconds, for ages and expiries."""
+        """Create a router. `now` returns the wall clock in seconds, for ages and expiries.
+
+        Without `heads`, it uses no classification head.
+        """
         self._env = env
         self._time_budget = env.time_budget_ms / 1000
         self._task = task
@@ -63,11 +88,13 @@ class Router:
         self._routes = routes
         self._telemetry = telemetry
         self._xray = xray
+        self._heads = heads
         self._now = now
-        self._cache = AnswerCache(env.cache_entries, env.memory_mb)
         self._student = Prompt.student(task)
         self._base = Prompt.base(task)
-        self._route_version = 0
+        self._lock = threading.Lock()
+        # The route's version, and answers by it.
+        self._answers = 0, self._empty_cache()
         self._sights = FirstSights()
 
     def handle(self, event: object, context: object = None) -> dict[str, Any]:
@@ -131,6 +158,7 @@ class Router:
                     *(text, trace.weights, 0.0, trace.release, trace.source, trace.reason),
                     cached=True,
                     failures=trace.failures,
+                    has_head=trace.has_head,
                 )
                 self._see(trace)
                 again.append(trace)
@@ -162,7 +190,7 @@ class Router:
             "intent": self._task.dominant(trace.weights),
             "source": trace.source,
             "reason": trace.reason,
-            "release": trace.release if trace.source == DISTILLED else None,
+            "release": trace.release if trace.source in (DISTILLED, HEAD) else None,
             "latency_ms": _milliseconds(trace.latency_ms / 1000),
             "cached": trace.cached,
         }
@@ -180,65 +208,122 @@ class Router:
         return seconds - RESERVE_SECONDS
 
     def _weights(self, budget: Budget, trace: Trace, request: Request) -> dict[str, float]:
-        now, query = self._now(), trace.query
-        share = self._route(budget, now, trace).choose(query, now)
-        trace.release = share.digest if share else None
-        found = self._cache.get(query, trace.release, now)
+        one = self._question(budget, trace, request)
+        found = one.cache.get(trace.query, trace.release, one.now)
         if found and found.caller in (None, request.caller):
             trace.source, trace.reason, trace.cached = found.source, found.reason, True
             return found.weights
-        for source, seconds in ((DISTILLED, self._env.cache_seconds), (BASE, BASE_CACHE_SECONDS)):
-            outcome = self._ask(source, share, budget, now, trace, request)
-            if outcome and outcome.weights:
-                trace.source = source
-                if source == BASE and share is None:
-                    trace.reason = NO_RELEASE if self._routes.is_known else NO_ROUTE
-                own = request.caller if trace.reason in OF_THE_CALLER else None
-                entry = Entry(outcome.weights, source, trace.reason, own)
-                self._cache.put(query, trace.release, entry, now, min(seconds, self._env.cache_seconds))
-                return outcome.weights
-        return self._task.static_weights
+        sure = self._sure(one)
+        if sure and jitter(0.0, 1.0) >= self._env.explore_share:
+            return self._keep(one, HEAD, sure, self._env.cache_seconds)
+        if student := self._asked(one, DISTILLED):
+            trace.difference = _difference(sure, student) if sure else None
+            return self._keep(one, DISTILLED, student, self._env.cache_seconds)
+        if sure:
+            return self._keep(one, HEAD, sure, BASE_CACHE_SECONDS)
+        if base := self._asked(one, BASE):
+            return self._keep(one, BASE, base, BASE_CACHE_SECONDS)
+        return self._last_resort(one) or self._task.static_weights
 
-    def _route(self, budget: Budget, now: float, trace: Trace) -> Route:
+    def _question(self, budget: Budget, trace: Trace, request: Request) -> Question:
+        now = self._now()
+        route, cache = self._route(budget, now, trace)
+        share = route.choose(trace.query, now)
+        trace.release = share.digest if share else None
+        head = self._heads.of(share) if self._heads and not route.head_off else None
+        trace.has_head = head is not None
+        return Question(trace, budget, request, now, share, head, cache)
+
+    def _route(self, budget: Budget, now: float, trace: Trace) -> tuple[Route, AnswerCache]:
+        """Return the route, and the cache of answers by this version of it."""
         began = budget.spent
         route, problem = self._routes.current(budget, now)
         if problem is not None:
             trace.spans.append(Span("DynamoDB", "GetItem", began, budget.spent, problem))
             trace.route_read(problem)
-        if route.version != self._route_version:
-            self._route_version = route.version
-            self._cache.clear()
-            self._sights.follow(route)
-            in_use = {share.endpoint for share in route.shares} | {self._env.base_model}
-            self._models.forget(keep=frozenset(in_use))
-        return route
+        with self._lock:
+            # Another query of a batch may have read a younger route, from which nothing goes back.
+            if route is self._routes.latest:
+                self._follow(route, now, trace)
+            version, cache = self._answers
+        return route, cache if version == route.version else AnswerCache(0, self._env.memory_mb)
 
-    def _ask(
-        self,
-        source: str,
-        share: Share | None,
-        budget: Budget,
-        now: float,
-        trace: Trace,
-        request: Request,
-    ) -> Outcome | None:
-        """Return the outcome of asking a source; None if the route has no release or the router has a bug."""
-        if source == DISTILLED:
-            if share is None:
+    def _follow(self, route: Route, now: float, trace: Trace) -> None:
+        if self._heads:
+            try:
+                self._heads.follow(route, now)
+            except Exception as error:  # a bug of the router: other sources are still asked
+                trace.unexpected(HEAD, error)
+        if route.version == self._answers[0]:
+            return
+        # A new cache, since a query that began with the former route may still keep an answer.
+        self._answers = route.version, self._empty_cache()
+        self._sights.follow(route)
+        in_use = {share.endpoint for share in route.shares} | {self._env.base_model}
+        self._models.forget(keep=frozenset(in_use))
+
+    def _empty_cache(self) -> AnswerCache:
+        return AnswerCache(self._env.cache_entries, self._env.memory_mb)
+
+    def _keep(
+        self, one: Question, source: str, weights: dict[str, float], seconds: float
+    ) -> dict[str, float]:
+        """Record which source answered, and cache its weights."""
+        trace = one.trace
+        trace.source = source
+        own = one.request.caller if trace.reason in OF_THE_CALLER else None
+        entry = Entry(weights, source, trace.reason, own)
+        one.cache.put(trace.query, trace.release, entry, one.now, min(seconds, self._env.cache_seconds))
+        return weights
+
+    def _sure(self, one: Question) -> dict[str, float] | None:
+        """Return the head's weights if it answers first and is sure of them."""
+        head, trace = one.head, one.trace
+        if head is None or self._env.head_mode != FIRST:
+            return None
+        try:
+            if head.is_too_long(trace.query):
                 return None
-            model, prompt, part = share.endpoint, self._student, DISTILLED_PART
-        else:
+            answer = head.answer(trace.query)
+            return answer.weights if head.accepts(answer) else None
+        except Exception as error:  # a bug of the head: the student is asked
+            trace.unexpected(HEAD, error)
+            return None
+
+    def _last_resort(self, one: Question) -> dict[str, float] | None:
+        """Return the head's weights, however sure it is of them; None if there is no head that works.
+
+        They are not cached, so that they do not outlive their cause.
+        """
+        if one.head is None or HEAD in one.trace.failures:
+            return None
+        try:
+            weights = one.head.answer(one.trace.query).weights
+        except Exception as error:  # a bug of the head: static weights answer
+            one.trace.unexpected(HEAD, error)
+            return None
+        one.trace.source = HEAD
+        return weights
+
+    def _asked(self, one: Question, source: str) -> dict[str, float] | None:
+        """Return a model's weights; None if it gives none, or there is no release, or a bug of the router."""
+        trace, budget = one.trace, one.budget
+        if source == BASE:
             model, prompt, part = self._env.base_model, self._base, 1.0
+        elif one.share:
+            model, prompt, part = one.share.endpoint, self._student, DISTILLED_PART
+        else:
+            return None
         began = budget.spent
         try:
             outcome = self._models.ask(
                 model,
                 prompt,
                 trace.query,
-                caller=request.caller,
+                caller=one.request.caller,
                 budget=budget,
                 at_most=budget.seconds * part,
-                now=now,
+                now=one.now,
             )
         except Exception as error:  # a bug of the router: the next source is still asked
             trace.unexpected(source, error)
@@ -253,7 +338,14 @@ class Router:
         if outcome.reason:
             trace.reason = trace.reason or outcome.reason
             trace.failed(source, outcome, model)
-        return outcome
+        elif source == BASE and one.share is None:
+            trace.reason = NO_RELEASE if self._routes.is_known else NO_ROUTE
+        return outcome.weights
+
+
+def _difference(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """Return the mean absolute difference between the weights of two answers."""
+    return math.fsum(abs(one[label] - other[label]) for label in one) / len(one)
 
 
 def _milliseconds(seconds: float) -> float:

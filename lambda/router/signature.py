@@ -59,7 +59,7 @@ def keys(environment: Mapping[str, str]) -> Keys:
 
 
 class Signer:
-    """Signs POST requests to one service."""
+    """Signs requests to one service."""
 
     def __init__(
         self,
@@ -74,10 +74,11 @@ class Signer:
         self._now = now
         self._signing_key: tuple[tuple[str, str], bytes] = (("", ""), b"")
 
-    def signed(self, path: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
+    def signed(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
         """Return the headers with those of the signature.
 
         Args:
+            method: of the request, e.g. `POST`.
             path: the path, percent-encoded as it is sent.
             headers: in lower case, with `host`; all are signed.
             body: the request's body.
@@ -90,9 +91,9 @@ class Signer:
         names = sorted(signed)
         request = "\n".join(
             (
-                "POST",
+                method,
                 # Services other than S3 encode a path twice.
-                quote(path, safe="/~"),
+                path if self._service == "s3" else quote(path, safe="/~"),
                 "",
                 *(f"{name}:{signed[name]}" for name in names),
                 "",

@@ -13,12 +13,14 @@ import pytest
 from aws_lambda_powertools import Logger
 
 from distilled_router.task.task import Task
+from router.heads import Heads
 from router.route_cache import RouteCache
 from router.service import Router
 from router.sources import Models
 from router.telemetry import Telemetry
 from router.xray import XRay
 from tests.unit.router.doubles import BedrockDouble, TableDouble, WallClock, router_env
+from tests.unit.router.object_store import BUCKET, ObjectStore
 
 Capture = pytest.CaptureFixture[str]
 
@@ -86,9 +88,14 @@ def task() -> Task:
 
 @pytest.fixture
 def bench(task: Task, capsys: Capture) -> Callable[..., Bench]:
-    """Return a factory of routers: `bench(bedrock, table, time_budget_ms=200, ...)`."""
+    """Return a factory of routers: `bench(bedrock, table, time_budget_ms=200, ...)`.
 
-    def make(bedrock: BedrockDouble, table: TableDouble, **variables: Any) -> Bench:
+    With a `store`, the router loads classification heads from it.
+    """
+
+    def make(
+        bedrock: BedrockDouble, table: TableDouble, store: ObjectStore | None = None, **variables: Any
+    ) -> Bench:
         env, clock = router_env(**variables), WallClock()
         # A logger keeps the stream of its first use, and pytest has another one in each test.
         logger = Logger(service=f"{env.owner}-{uuid4()}")
@@ -106,6 +113,7 @@ def bench(task: Task, capsys: Capture) -> Callable[..., Bench]:
             ),
             telemetry=Telemetry(env, logger),
             xray=XRay(enabled=env.tracing),
+            heads=Heads(store.client(), BUCKET, task.labels, logger) if store else None,
             now=clock,
         )
         return Bench(router, bedrock, table, clock, capsys)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,40 @@ from local import control
 from local.bedrock import BedrockStandIn, MemoryS3, Settings, Tls
 from tests.unit.router.doubles import TableDouble
 from tests.unit.router.students import deployed_student
+
+type Serve = Callable[[socket.socket, int], None]
+"""Serves one connection, the number of which it gets."""
+
+
+@contextmanager
+def server(serve: Serve, tls: Tls | None = None) -> Iterator[str]:
+    """Serve each connection in a thread, which gets its number; yield the URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        over = threading.Event()
+
+        def accept() -> None:
+            number = 0
+            while not over.is_set():
+                try:
+                    accepted, _ = listening.accept()
+                except OSError:
+                    return
+                threading.Thread(target=run, args=(accepted, number), daemon=True).start()
+                number += 1
+
+        def run(accepted: socket.socket, number: int) -> None:
+            try:
+                if tls:
+                    accepted = tls.context.wrap_socket(accepted, server_side=True)
+                with accepted:
+                    serve(accepted, number)
+            except OSError:
+                pass
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{listening.getsockname()[1]}"
+        over.set()
+        listening.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass(frozen=True)

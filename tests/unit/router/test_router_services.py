@@ -9,7 +9,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -40,13 +39,11 @@ from router.connections import IDLE_SECONDS, MOST_BYTES, Connections, tls_contex
 from router.services import BedrockRuntime, DynamoDb
 from router.signature import Credentials, Signer, keys
 from tests.unit.router.doubles import TableDouble, WallClock
-from tests.unit.router.servers import TableServer
+from tests.unit.router.servers import Serve, TableServer, server
 
 KEYS = {"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "secret"}
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 MOMENT = datetime(2026, 11, 29, 13, 0, 0, tzinfo=UTC)
-
-type Serve = Callable[[socket.socket, int], None]
 
 
 # Signatures.
@@ -71,7 +68,7 @@ def test_signature_is_botocores(
     with mock.patch.object(botocore.auth, "get_current_datetime", return_value=now):
         SigV4Auth(credentials, service, "us-east-1").add_auth(theirs)
     signer = Signer(lambda: Credentials("AKIA", "secret", token), "us-east-1", service, now=MOMENT.timestamp)
-    ours = signer.signed(path, {**more, "host": host}, body)
+    ours = signer.signed("POST", path, {**more, "host": host}, body)
     assert ours["authorization"] == theirs.headers["Authorization"]
     assert ours.get("x-amz-security-token", "") == token
 
@@ -136,7 +133,7 @@ def test_a_days_key_is_not_used_the_next_day() -> None:
     current = [Credentials("AKIA", "secret")]
 
     def signed(signer: Signer) -> dict[str, str]:
-        return signer.signed("/", {"host": "a"}, b"")
+        return signer.signed("POST", "/", {"host": "a"}, b"")
 
     def create() -> Signer:
         return Signer(lambda: current[0], "us-east-1", "bedrock", now=clock)
@@ -189,37 +186,6 @@ def test_no_key_is_shown() -> None:
 # Connections.
 
 
-@contextmanager
-def server(serve: Serve, tls: Tls | None = None) -> Iterator[str]:
-    """Serve each connection in a thread, which gets its number; yield the URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        over = threading.Event()
-
-        def accept() -> None:
-            number = 0
-            while not over.is_set():
-                try:
-                    accepted, _ = listening.accept()
-                except OSError:
-                    return
-                threading.Thread(target=run, args=(accepted, number), daemon=True).start()
-                number += 1
-
-        def run(accepted: socket.socket, number: int) -> None:
-            try:
-                if tls:
-                    accepted = tls.context.wrap_socket(accepted, server_side=True)
-                with accepted:
-                    serve(accepted, number)
-            except OSError:
-                pass
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"{'https' if tls else 'http'}://127.0.0.1:{listening.getsockname()[1]}"
-        over.set()
-        listening.shutdown(socket.SHUT_RDWR)
-
-
 def answering(connection: socket.socket, _: int) -> None:
     """Answer each request on a connection."""
     while connection.recv(65_536):
@@ -231,7 +197,7 @@ def connections(url: str, now: Callable[[], float] = time.time, tls: Tls | None 
 
 
 def post(to: Connections, seconds: float = 1.0) -> Any:
-    return to.post("/path", {"content-type": "text/plain"}, b"body", seconds)
+    return to.request("POST", "/path", {"content-type": "text/plain"}, b"body", seconds)
 
 
 @pytest.fixture(scope="module")
@@ -443,7 +409,7 @@ def test_request_that_nobody_reads_ends_by_its_deadline(tls: Tls, secure: bool) 
         to.open(5.0)
         began = time.monotonic()
         with pytest.raises(ReadTimeoutError):
-            to.post("/path", {}, bytes(10_000_000), 0.4)
+            to.request("POST", "/path", {}, bytes(10_000_000), 0.4)
         assert time.monotonic() - began < 1.0
 
 
